@@ -1,0 +1,63 @@
+# `make run` and `make test` need Python 3.11 or newer, and nothing else.
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+READY := .venv/.ready
+SHELL := /bin/sh
+
+# Run each candidate: a name alone may be a shim without a Python behind it.
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; \
+	done)
+
+LOCK := uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-annotate
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
+
+.PHONY: help run test check format lock setup
+
+help:
+	@echo "make run      the whole system on this machine; Ctrl-C stops it"
+	@echo "make test     every test"
+	@echo "make check    format, lint, types, layers, migrations, lock"
+	@echo "make format   put the code in its format"
+	@echo "make lock     bring requirements.lock up to pyproject.toml; UPGRADE=1 for the newest versions"
+
+# A line without shell syntax, so that `chats` is the child of `make` itself and ends with it.
+run: $(READY)
+	@$(BIN)/chats run
+
+# -rs names every test that was skipped, and why.
+test: $(READY)
+	$(BIN)/python -m pytest -n auto -rs
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m deploy.check_migrations
+	@new=$$(mktemp) && trap 'rm -f "$$new"' EXIT && cp requirements.lock "$$new" && \
+		$(BIN)/$(LOCK) --output-file "$$new" && diff requirements.lock "$$new" || \
+		{ echo "requirements.lock does not match pyproject.toml: run \`make lock\`." >&2; exit 1; }
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lock: $(READY)
+	$(BIN)/$(LOCK) $(if $(UPGRADE),--upgrade) --output-file requirements.lock
+
+setup: $(READY)
+
+$(READY): requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Customer Chats needs Python 3.11 or newer, and there is none on the PATH;" \
+		"make PYTHON=/path/to/python3 names another." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Customer Chats needs Python 3.11" \
+		"or newer; $(PYTHON) is older or does not run." >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments:" \
+		"its module venv or ensurepip is missing (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
+	@echo "Setting up .venv with $$("$(PYTHON)" --version); this is done once and takes a minute …"
+	@"$(PYTHON)" -m venv .venv
+	@$(PIP) --require-hashes --requirement requirements.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@

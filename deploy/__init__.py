@@ -1,0 +1,1 @@
+"""How the services are run: the `chats` command, the embedded local stack, containers."""

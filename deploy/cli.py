@@ -1,0 +1,276 @@
+"""The `chats` command: every process of the product, and what its operators need.
+
+A service is imported by the command that runs it, so that each process holds only what it uses.
+"""
+
+import os
+import sys
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from dotenv import dotenv_values
+
+from shared.settings import SettingsError
+
+SERVICES = Path(__file__).parent.parent / "services"
+MAX_TOKEN_HOURS = 24 * 365
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+emails = typer.Typer(no_args_is_help=True, help="Look at mail, retry it, pause and resume all sending.")
+events = typer.Typer(no_args_is_help=True, help="Look at the event log, and at events that were given up on.")
+app.add_typer(emails, name="emails")
+app.add_typer(events, name="events")
+
+Host = Annotated[str, typer.Option(envvar="CHATS_LISTEN_HOST", help="Address to listen on.")]
+
+
+def _port(default: int) -> Any:
+    return typer.Option(default, help="Port for HTTP, health and metrics.")
+
+
+def main() -> None:
+    """Run the command line; a fault of the settings is one line and exit code 1."""
+    if sys.argv[1:2] != ["run"]:  # which would take its own last addresses for given ones
+        _load_local_environment()
+    try:
+        app()
+    except SettingsError as error:
+        sys.exit(f"chats: {error}")
+
+
+def _load_local_environment() -> None:
+    """Let commands in another shell find the system that `make run` started; what is set already wins."""
+    local = Path(os.environ.get("CHATS_DATA_DIR", ".data")) / "chats.env"
+    if local.is_file():
+        for name, value in dotenv_values(local).items():
+            os.environ.setdefault(name, value or "")
+
+
+@app.command()
+def run() -> None:
+    """Run the whole system on this machine, embedded PostgreSQL and Valkey included."""
+    from deploy.local.stack import run as run_stack
+
+    raise typer.Exit(run_stack())
+
+
+@app.command()
+def api(host: Host = "127.0.0.1", port: int = _port(8001)) -> None:
+    """Serve the conversations API."""
+    from services.conversations.app import create_app
+    from services.conversations.settings import ApiSettings
+    from shared.processes import server
+    from shared.settings import read_settings
+
+    settings = read_settings(ApiSettings)
+    _log("api", settings.log_level)
+    server(create_app(settings), host, port).run()
+
+
+@app.command()
+def relay(host: Host = "127.0.0.1", port: int = _port(8003)) -> None:
+    """Number the event log and publish it to Celery."""
+    from services.conversations.relay import run_relay
+    from services.conversations.settings import StoreSettings
+    from shared.processes import run_until_signal
+    from shared.settings import read_settings
+
+    settings = read_settings(StoreSettings)
+    _log("relay", settings.log_level)
+    run_until_signal(lambda stop: run_relay(settings, host, port, stop))
+
+
+@app.command("notifications-api")
+def notifications_api(host: Host = "127.0.0.1", port: int = _port(8002)) -> None:
+    """Serve the notifications API."""
+    from services.notifications.app import create_app
+    from services.notifications.settings import ApiSettings
+    from shared.processes import server
+    from shared.settings import read_settings
+
+    settings = read_settings(ApiSettings)
+    _log("notifications-api", settings.log_level)
+    server(create_app(settings), host, port).run()
+
+
+@app.command()
+def worker(host: Host = "127.0.0.1", port: int = _port(8004), concurrency: int = 4) -> None:
+    """Turn events into notifications and email, as a Celery worker."""
+    # Celery reads this when it is imported: SIGTERM then ends running tasks first, for as long as the soft shutdown
+    # allows, and hands back the others.
+    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
+    from services.notifications.settings import MailSettings
+    from services.notifications.worker import run_worker
+    from shared.settings import read_settings
+
+    settings = read_settings(MailSettings)
+    _log("worker", settings.log_level)
+    run_worker(settings, host, port, concurrency)
+
+
+@app.command()
+def sweeper(host: Host = "127.0.0.1", port: int = _port(8005)) -> None:
+    """Catch up with the log and send what is overdue, without the broker."""
+    from services.notifications.settings import MailSettings
+    from services.notifications.sweeper import run_sweeper
+    from shared.processes import run_until_signal
+    from shared.settings import read_settings
+
+    settings = read_settings(MailSettings)
+    _log("sweeper", settings.log_level)
+    run_until_signal(lambda stop: run_sweeper(settings, host, port, stop))
+
+
+@app.command()
+def flower(host: Host = "127.0.0.1", port: int = _port(8006)) -> None:
+    """Watch the workers in Flower, read-only; CHATS_FLOWER_BASIC_AUTH=user:password asks for a password."""
+    from shared.broker import create_celery
+    from shared.settings import Settings, read_settings
+
+    settings = read_settings(Settings)
+    _log("flower", settings.log_level)
+    password = os.environ.get("CHATS_FLOWER_BASIC_AUTH")
+    arguments = ["flower", f"--address={host}", f"--port={port}", "--read_only=True", "--natural_time=False"]
+    if password:
+        os.environ["FLOWER_BASIC_AUTH"] = password  # not an argument: those are in every process list
+    create_celery(settings.broker_url, client="chats-flower").start(arguments)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the databases that are configured to their newest version."""
+    from services.conversations.settings import StoreSettings as ConversationsSettings
+    from services.notifications.settings import StoreSettings as NotificationsSettings
+    from shared.migrations import upgrade
+    from shared.settings import read_settings
+
+    _log("migrate", "info")
+    if os.environ.get("CHATS_CONVERSATIONS_DATABASE_URL"):
+        upgrade(SERVICES / "conversations", read_settings(ConversationsSettings).conversations_database_url)
+    if os.environ.get("CHATS_NOTIFICATIONS_DATABASE_URL"):
+        upgrade(SERVICES / "notifications", read_settings(NotificationsSettings).notifications_database_url)
+    if not any(os.environ.get(f"CHATS_{name}_DATABASE_URL") for name in ("CONVERSATIONS", "NOTIFICATIONS")):
+        raise SettingsError("neither CHATS_CONVERSATIONS_DATABASE_URL nor CHATS_NOTIFICATIONS_DATABASE_URL is set")
+
+
+@app.command()
+def token(
+    sub: Annotated[str, typer.Option(help="The user's id in the store.")],
+    role: Annotated[str, typer.Option(help="customer, admin or store.")],
+    email: str | None = None,
+    name: str | None = None,
+    hours: Annotated[float, typer.Option(min=0.01, max=MAX_TOKEN_HOURS, help="How long it is valid.")] = 12,
+) -> None:
+    """Print a token signed with the first secret, as the store would sign it."""
+    from shared.auth import issue_token, verify_token
+    from shared.problems import Unauthenticated
+    from shared.settings import TokenSettings, read_settings
+
+    settings = read_settings(TokenSettings)
+    role_claim: Any = role
+    for part in reversed(settings.auth_role_claim.split(".")):
+        role_claim = {part: role_claim}
+    given = {"sub": sub, "email": email, "name": name}
+    claims = role_claim | {claim: value for claim, value in given.items() if value is not None}
+    signed = issue_token(settings, claims, timedelta(hours=hours))
+    try:
+        verify_token(signed, settings)
+    except Unauthenticated as error:
+        raise SettingsError(error.detail) from None
+    typer.echo(signed)
+
+
+@app.command()
+def demo() -> None:
+    """Put in demo users, orders and conversations, unless there are conversations already."""
+    from deploy.operations import run_once
+    from services.conversations.demo import add_demo
+    from services.conversations.settings import StoreSettings
+    from shared.settings import read_settings
+
+    url = read_settings(StoreSettings).conversations_database_url
+    added = run_once(url, add_demo)
+    typer.echo("Demo data added." if added else "There are conversations already; nothing was added.")
+
+
+@app.command()
+def status() -> None:
+    """Say how the log, the inbox and the mail stand; exit code 1 when something is late or stopped."""
+    from deploy.operations import print_status
+
+    raise typer.Exit(0 if print_status() else 1)
+
+
+@emails.command("list")
+def list_emails(state: str | None = None, limit: Annotated[int, typer.Option(min=1, max=100)] = 25) -> None:
+    """List mails, newest first, with their last reply."""
+    from deploy.operations import print_emails
+
+    print_emails(state, limit)
+
+
+@emails.command("retry")
+def retry_email(email_id: str) -> None:
+    """Let a failed mail be due again."""
+    from deploy.operations import on_notifications, parse_id
+    from services.notifications.commands import retry_email as retry
+
+    identity = parse_id(email_id)
+    on_notifications(lambda session: retry(session, identity))
+    typer.echo("It is due again.")
+
+
+@emails.command("pause")
+def pause_emails() -> None:
+    """Stop all sending; what is on its way goes out."""
+    from deploy.operations import on_notifications
+    from services.notifications.commands import pause_sending
+
+    on_notifications(pause_sending)
+    typer.echo("Sending is paused. Mail waits; `chats emails resume` starts it again.")
+
+
+@emails.command("resume")
+def resume_emails() -> None:
+    """Start sending again."""
+    from deploy.operations import on_notifications
+    from services.notifications.commands import resume_sending
+
+    on_notifications(resume_sending)
+    typer.echo("Sending goes on.")
+
+
+@events.command("tail")
+def tail_events(limit: Annotated[int, typer.Option(min=1, max=1000)] = 20) -> None:
+    """List the newest events of the log: position, time, type, ids."""
+    from deploy.operations import print_events
+
+    print_events(limit)
+
+
+@events.command("parked")
+def parked_events() -> None:
+    """List the events that the notifications service gave up on."""
+    from deploy.operations import print_parked
+
+    print_parked()
+
+
+@events.command("retry")
+def retry_event(event_id: str) -> None:
+    """Handle a parked event again."""
+    from deploy.operations import parse_id, retry_parked
+
+    typer.echo(retry_parked(parse_id(event_id)))
+
+
+def _log(process: str, level: str) -> None:
+    from shared.observability import configure_logging
+
+    configure_logging(process, level)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The mail catcher of `make run`: takes every mail by SMTP, delivers none, shows them on a web page.
+
+Mails are files in a directory, `1.eml`, `2.eml` …, byte for byte as they came. Its pages and the mails in
+them load nothing from anywhere else.
+"""
+
+import argparse
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from shared.processes import server
+
+HOST = "127.0.0.1"
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; form-action 'none'"
+MAIL_POLICY = "sandbox allow-popups; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).with_name("mailbox_pages")), autoescape=True)
+
+
+@dataclass(frozen=True)
+class Mailbox:
+    """The caught mails in a directory, numbered from 1."""
+
+    directory: Path
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of all mails, newest first."""
+        return sorted((int(path.stem) for path in self.directory.glob("*.eml")), reverse=True)
+
+    def keep(self, content: bytes) -> int:
+        """Store a mail and return its number."""
+        number = next(iter(self.numbers()), 0) + 1
+        new = self.directory / "new"
+        new.write_bytes(content)
+        new.rename(self.directory / f"{number}.eml")
+        return number
+
+    def source(self, name: str) -> tuple[int, bytes]:
+        """Return a mail by its number, or the newest by the name `latest`; 404 when there is none."""
+        number = next(iter(self.numbers()), 0) if name == "latest" else int(name) if name.isdecimal() else 0
+        try:
+            return number, (self.directory / f"{number}.eml").read_bytes()
+        except FileNotFoundError:
+            raise HTTPException(404, "There is no such mail.") from None
+
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
+        """Take a mail; aiosmtpd calls this at the final dot."""
+        assert isinstance(envelope.content, bytes)  # noqa: S101 - text only with `decode_data`
+        return f"250 OK kept as {self.keep(envelope.content)}"
+
+
+def make_app(mailbox: Mailbox) -> Starlette:
+    """Make the web page, and for programs `/mails` as JSON and `/mails/{number or latest}/text`."""
+
+    def page(request: Request) -> Response:
+        mails = [_summary(number, _parse(mailbox.source(str(number))[1])) for number in mailbox.numbers()]
+        if request.url.path == "/mails":
+            return JSONResponse(mails)
+        return _page("list", mails=mails)
+
+    def mail(request: Request) -> Response:
+        number, source = mailbox.source(request.path_params["name"])
+        parsed = _parse(source)
+        return _page("mail", mail=_summary(number, parsed), headers=parsed.items(), text=_body(parsed, "plain"))
+
+    def text(request: Request) -> Response:
+        return PlainTextResponse(_body(_parse(mailbox.source(request.path_params["name"])[1]), "plain"))
+
+    def html(request: Request) -> Response:
+        content = _body(_parse(mailbox.source(request.path_params["name"])[1]), "html")
+        return HTMLResponse(content, headers={"Content-Security-Policy": MAIL_POLICY})
+
+    def source(request: Request) -> Response:
+        return Response(mailbox.source(request.path_params["name"])[1], media_type="text/plain")
+
+    paths: dict[str, Callable[[Request], Response]] = {
+        "/": page,
+        "/mails": page,
+        "/mails/{name}": mail,
+        "/mails/{name}/text": text,
+        "/mails/{name}/html": html,
+        "/mails/{name}/source": source,
+    }
+    return Starlette(routes=[Route(path, endpoint) for path, endpoint in paths.items()])
+
+
+async def serve(directory: Path, web_port: int, smtp_port: int) -> None:
+    """Catch mails until a signal."""
+    mailbox, loop = Mailbox(directory), asyncio.get_running_loop()
+    smtp = await loop.create_server(
+        lambda: SMTP(mailbox, hostname="localhost", ident="Mail catcher", enable_SMTPUTF8=True),
+        HOST,
+        smtp_port,
+    )
+    async with smtp:
+        await server(make_app(mailbox), HOST, web_port).serve()
+
+
+def _page(name: str, **values: Any) -> Response:
+    content = PAGES.get_template(f"{name}.html.jinja").render(values)
+    return HTMLResponse(content, headers={"Content-Security-Policy": PAGE_POLICY})
+
+
+def _parse(source: bytes) -> EmailMessage:
+    return message_from_bytes(source, policy=policy.default)
+
+
+def _summary(number: int, mail: EmailMessage) -> dict[str, Any]:
+    names = ("from", "to", "subject", "date", "message-id")
+    return {"number": number, **{name.replace("-", "_"): str(mail.get(name, "")) for name in names}}
+
+
+def _body(mail: EmailMessage, kind: str) -> str:
+    part = mail.get_body([kind])
+    return part.get_content() if part else ""
+
+
+def main() -> None:
+    """Run the mail catcher as a process."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--directory", type=Path, required=True)
+    parser.add_argument("--web-port", type=int, required=True)
+    parser.add_argument("--smtp-port", type=int, required=True)
+    given = parser.parse_args()
+    asyncio.run(serve(given.directory, given.web_port, given.smtp_port))
+
+
+if __name__ == "__main__":
+    main()

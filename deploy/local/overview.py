@@ -1,0 +1,75 @@
+"""What `make run` prints when everything is up: where it is, and a first request for each side."""
+
+import time
+from collections.abc import Mapping
+
+import jwt
+
+WORKING_DAY = 12 * 3600  # seconds that a printed token is good for
+
+
+def overview(settings: Mapping[str, str], ports: Mapping[str, int], services: Mapping[str, str]) -> str:
+    """Return the table. `services` are the processes' readiness paths by name."""
+    public = settings["CHATS_PUBLIC_URL"]
+    places = {
+        "Origin": public,
+        "API docs": f"{public}/docs",
+        "": f"{public}/api/v1/notifications/docs",
+        "Flower": f"http://127.0.0.1:{ports['flower']}/",
+    }
+    if "mailbox" in ports:
+        places["Mailbox"] = f"http://127.0.0.1:{ports['mailbox']}/"
+    health = {name: f"http://127.0.0.1:{ports[name]}{path}" for name, path in services.items()}
+    return "\n".join(
+        (
+            "",
+            "Customer Chats is running.",
+            "",
+            *_rows(places),
+            "",
+            "  Health",
+            *_rows(health),
+            "",
+            *_requests(settings),
+            f"  Data and logs  {settings['CHATS_DATA_DIR']}",
+            "  Ctrl-C stops all of it; the data stays for the next run.",
+            "",
+        )
+    )
+
+
+def token(settings: Mapping[str, str], subject: str, role: str) -> str:
+    """Sign a token as the store would, with the newest secret."""
+    now = int(time.time())
+    claims = {
+        "sub": subject,
+        "role": role,
+        "name": subject.title(),
+        "email": f"{subject}@example.com",
+        "aud": settings.get("CHATS_AUTH_AUDIENCE", "chats"),
+        "iat": now,
+        "exp": now + WORKING_DAY,
+    }
+    if issuer := settings.get("CHATS_AUTH_ISSUER"):
+        claims["iss"] = issuer
+    return jwt.encode(claims, settings["CHATS_AUTH_SECRET"].split(",")[0].strip(), algorithm="HS256")
+
+
+def _rows(rows: Mapping[str, str]) -> list[str]:
+    return [f"  {name:<18} {value}" for name, value in rows.items()]
+
+
+def _requests(settings: Mapping[str, str]) -> list[str]:
+    if "CHATS_AUTH_SECRET" not in settings:  # the store signs with a key that is not ours
+        return []
+    url = f"{settings['CHATS_PUBLIC_URL']}/api/v1"
+    sides = (("anna", "customer", f"{url}/conversations"), ("sam", "admin", f"{url}/admin/conversations"))
+    return [
+        line
+        for subject, role, path in sides
+        for line in (
+            f"  As the {role} {subject}:",
+            f"curl -H 'Authorization: Bearer {token(settings, subject, role)}' '{path}'",
+            "",
+        )
+    ]

@@ -1,0 +1,192 @@
+"""One child process: started so that it cannot outlive us, ended with all it started itself."""
+
+import asyncio
+import contextlib
+import ctypes
+import importlib.util
+import json
+import os
+import pwd
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+# In the environment of every child: the data directory it works for. Grandchildren inherit it, so that a
+# later start finds those whose parent is gone.
+MARK = "CHATS_SUPERVISED_FOR"
+
+PR_SET_PDEATHSIG = 1
+SURVIVOR_GRACE = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Child:
+    """A process to keep running.
+
+    `ready` tells whether it does its work; `grace` is how many seconds it has after `stop_signal`.
+    """
+
+    name: str
+    command: Sequence[str | Path]
+    log: Path
+    ready: Callable[[], Awaitable[bool]]
+    environment: Mapping[str, str] = field(default_factory=lambda: dict(os.environ))
+    directory: Path | None = None
+    account: pwd.struct_passwd | None = None
+    stop_signal: signal.Signals = signal.SIGTERM
+    grace: float = 25.0
+
+
+async def spawn(child: Child) -> asyncio.subprocess.Process:
+    """Start a child in a session of its own, so that a terminal's Ctrl-C reaches only the supervisor."""
+    account = child.account
+    with child.log.open("ab") as log:
+        return await asyncio.create_subprocess_exec(
+            *child.command,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env=child.environment,
+            cwd=child.directory,
+            start_new_session=True,
+            user=account.pw_uid if account else None,
+            group=account.pw_gid if account else None,
+            extra_groups=[] if account else None,
+            preexec_fn=_dying_with(os.getpid()),
+        )
+
+
+async def end(process: asyncio.subprocess.Process, stop_signal: signal.Signals, grace: float) -> None:
+    """Ask a child to stop; when it has, or after `grace` seconds, kill what is left of its process group."""
+    with contextlib.suppress(ProcessLookupError):
+        process.send_signal(stop_signal)
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(process.wait(), grace)
+    kill_group(process.pid)
+    await process.wait()
+
+
+def kill_group(leader: int) -> None:
+    """Kill a child and whatever is left in its process group."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def how_it_ended(status: int) -> str:
+    """Say an exit status in words."""
+    return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
+
+
+def last_lines(log: Path, count: int = 5) -> str:
+    """Return the end of a log, indented, for a person; empty when there is none."""
+    with contextlib.suppress(OSError), log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - 4000))
+        lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
+        return "".join(f"\n    {line}" for line in lines[-count:])
+    return ""
+
+
+def package_directory(name: str) -> Path:
+    """Return where an installed package is, without running any of its code."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"the package {name} is not installed: `make setup` installs it")
+    return Path(spec.origin).parent
+
+
+def die_with_parent() -> None:
+    """Let the kernel send SIGTERM to this process when its parent dies, where it can (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _dying_with(parent: int) -> Callable[[], None] | None:
+    """Make what a child runs between fork and exec: the kernel shall kill it when the supervisor dies.
+
+    It runs after the change of user, which would undo it. Where there is no such call, the next start ends
+    survivors.
+    """
+    if sys.platform != "linux":
+        return None
+    prctl = ctypes.CDLL(None).prctl  # loaded before the fork: nothing may be imported or locked after it
+
+    def ask_kernel() -> None:
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it died in between
+            os._exit(1)
+
+    return ask_kernel
+
+
+class Record:
+    """The children's pids on disk: a later start finds by them who outlived a supervisor killed with -9."""
+
+    def __init__(self, path: Path, mark: str) -> None:
+        self.path = path
+        self.mark = mark
+        self._born: dict[str, tuple[int, float]] = {}
+
+    def add(self, name: str, pid: int) -> None:
+        """Note a child. A pid alone may be another's by then; together with its birth it is not."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._born[name] = (pid, psutil.Process(pid).create_time())
+        new = self.path.with_suffix(".new")
+        new.write_text(json.dumps(self._born))
+        new.replace(self.path)
+
+    def clear(self) -> None:
+        """Forget all: they have ended in order."""
+        self._born.clear()
+        self.path.unlink(missing_ok=True)
+
+    def end_survivors(self) -> list[str]:
+        """End what an earlier run left behind, and return the names. Blocks for some seconds at most."""
+        survivors = {process.pid: (name, process) for name, process in self._recorded()}
+        for process in _marked(self.mark):
+            survivors.setdefault(process.pid, (process.name(), process))
+        end_all(process for _, process in survivors.values())
+        self.clear()
+        return sorted({name for name, _ in survivors.values()})
+
+    def _recorded(self) -> Iterable[tuple[str, psutil.Process]]:
+        try:
+            recorded = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return
+        for name, (pid, born) in recorded.items():
+            with contextlib.suppress(psutil.Error):
+                process = psutil.Process(pid)
+                if process.create_time() == born and is_alive(process):
+                    yield name, process
+
+
+def _marked(mark: str) -> Iterable[psutil.Process]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error, OSError):
+            if process.pid != os.getpid() and process.environ().get(MARK) == mark:
+                yield process
+
+
+def end_all(processes: Iterable[psutil.Process]) -> None:
+    """Ask these processes to stop, then kill them. Blocks until they are gone."""
+    left = list(processes)
+    for ask in (psutil.Process.terminate, psutil.Process.kill):
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                ask(process)
+        deadline = time.monotonic() + SURVIVOR_GRACE
+        while (left := [process for process in left if is_alive(process)]) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Tell whether a process runs: one that nobody has reaped yet (a container's first process may not) does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -1,0 +1,189 @@
+"""The whole system on this machine, as `make run` starts it: what runs, and in which order."""
+
+import asyncio
+import contextlib
+import fcntl
+import functools
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TextIO
+
+from deploy.local import environment as env
+from deploy.local.ending import stop_event
+from deploy.local.overview import overview
+from deploy.local.ports import free_ports, why_not
+from deploy.local.postgres import create_databases, postgres, prepare
+from deploy.local.processes import MARK, Child, Record
+from deploy.local.readiness import accepts, answers_ok
+from deploy.local.supervisor import StartError, Supervisor
+from deploy.local.valkey import valkey
+
+CADDYFILE = Path(__file__).parents[1] / "Caddyfile"
+COMMAND = (sys.executable, "-m", "deploy.cli")
+SERVER_SECONDS = 60.0  # PostgreSQL may have a log to replay
+SERVICE_SECONDS = 60.0
+
+# The processes and where each tells that it is ready.
+SERVICES = {
+    "api": "/readyz",
+    "notifications-api": "/readyz",
+    "relay": "/readyz",
+    "worker": "/readyz",
+    "sweeper": "/readyz",
+    "flower": "/healthcheck",
+}
+
+
+def run() -> int:
+    """Run until a signal; return the exit code. It says what a person should know."""
+    data = Path(os.environ.get("CHATS_DATA_DIR") or ".data").resolve()
+    os.environ[MARK] = str(data)
+    try:
+        # Others may pass through, not look: as root, PostgreSQL has an account of its own.
+        data.mkdir(mode=0o711, parents=True, exist_ok=True)
+        with _only_run(data):
+            record = Record(data / "processes.json", str(data))
+            if survivors := record.end_survivors():
+                _say(f"Ended what an earlier run left behind: {', '.join(survivors)}.")
+            host, ports = _listeners()
+            asyncio.run(_run(Supervisor(record, _say), data, host, ports))
+    except StartError as error:
+        _say(f"Customer Chats did not start: {error}", file=sys.stderr)
+        return 1
+    _say("Stopped.")
+    return 0
+
+
+async def _run(supervisor: Supervisor, data: Path, host: str, ports: dict[str, int]) -> None:
+    stop = stop_event(hurry=supervisor.kill)
+    start = asyncio.create_task(_start(supervisor, data, host, ports))
+    stopped = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({start, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if start.done():
+            await start  # raises what kept it from starting
+            await stopped
+        _say("Stopping …")
+    finally:
+        start.cancel()
+        stopped.cancel()
+        await asyncio.gather(start, return_exceptions=True)
+        await supervisor.stop()
+
+
+async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str, int]) -> None:
+    env.require_kept_password(data, data / "secrets.env")
+    kept = env.keep_secrets(data / "secrets.env")
+    settings = env.settings(data, host, ports, kept)
+    env.write_private(data / "chats.env", settings)
+    log = functools.partial(_new_log, data)
+
+    def command(name: str, *options: str) -> Child:
+        return Child(
+            name=name,
+            command=[*COMMAND, name, *options],
+            environment={**os.environ, **settings, "PYTHONUNBUFFERED": "1"},
+            log=log(name),
+            ready=answers_ok(ports.get(name, 0), SERVICES.get(name, "/")),
+        )
+
+    embedded = env.embedded_parts()
+    servers: list[Child] = []
+    if "valkey" in embedded:
+        servers.append(valkey(data / "valkey", ports["valkey"], kept["VALKEY_PASSWORD"], log("valkey")))
+    if "mailbox" in embedded:
+        servers.append(_mailbox(data / "mailbox", ports["mailbox"], ports["smtp"], log("mailbox")))
+    if "postgres" in embedded:
+        server = await asyncio.to_thread(prepare, data / "postgres", ports["postgres"], kept["POSTGRES_PASSWORD"], _say)
+        servers.append(postgres(server, log("postgres")))
+    await supervisor.start(*servers, within=SERVER_SECONDS)
+    if "postgres" in embedded:
+        await create_databases(server, {name: kept[f"{name.upper()}_PASSWORD"] for name in env.DATABASES})
+    await supervisor.run(command("migrate"))
+    if os.environ.get("CHATS_DEMO") != "0":
+        await supervisor.run(command("demo"))
+    services = [command(name, "--host", "127.0.0.1", "--port", str(ports[name])) for name in SERVICES]
+    await supervisor.start(*services, within=SERVICE_SECONDS)
+    await supervisor.start(_proxy(data, host, ports, log("proxy")), within=SERVER_SECONDS)
+    if "mailbox" not in embedded:
+        del ports["mailbox"]
+    _say(overview(settings, ports, SERVICES))
+
+
+def _listeners() -> tuple[str, dict[str, int]]:
+    host = os.environ.get("CHATS_HOST") or "127.0.0.1"
+    port = env.chosen_port(os.environ.get("CHATS_PORT") or "8000")
+    if reason := why_not(host, port):
+        raise StartError(f"it cannot listen on {host}, port {port}: {reason}. Choose another with CHATS_PORT.")
+    chosen = zip(env.LISTENERS, free_ports(env.preferred_ports(port)), strict=True)
+    return host, {**dict(chosen), "proxy": port}
+
+
+def _proxy(data: Path, host: str, ports: Mapping[str, int], log: Path) -> Child:
+    environment = {
+        "CHATS_HOST": host,
+        "CHATS_PORT": str(ports["proxy"]),
+        "CHATS_API_UPSTREAM": f"127.0.0.1:{ports['api']}",
+        "CHATS_NOTIFICATIONS_UPSTREAM": f"127.0.0.1:{ports['notifications-api']}",
+        "HOME": str(data / "proxy"),  # it writes nothing elsewhere
+        MARK: str(data),
+    }
+    return Child(
+        name="proxy",
+        command=[_program("caddy"), "run", "--config", CADDYFILE, "--adapter", "caddyfile"],
+        environment=environment,
+        log=log,
+        ready=accepts(env.EVERYWHERE.get(host, host), ports["proxy"]),
+    )
+
+
+def _mailbox(directory: Path, web: int, smtp: int, log: Path) -> Child:
+    directory.mkdir(mode=0o700, exist_ok=True)
+    options = ("--directory", directory, "--web-port", web, "--smtp-port", smtp)
+
+    async def ready() -> bool:
+        return await accepts("127.0.0.1", web)() and await accepts("127.0.0.1", smtp)()
+
+    return Child(
+        name="mailbox",
+        command=[sys.executable, "-m", "deploy.local.mailbox", *map(str, options)],
+        log=log,
+        ready=ready,
+        grace=5.0,
+    )
+
+
+def _program(name: str) -> Path:
+    return Path(sys.executable).parent / name
+
+
+def _new_log(data: Path, name: str) -> Path:
+    """Begin a log for this run; the last run's is kept beside it."""
+    directory = data / "logs"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    log = directory / f"{name}.log"
+    if log.exists():
+        log.replace(log.with_suffix(".previous.log"))
+    return log
+
+
+@contextlib.contextmanager
+def _only_run(data: Path) -> Iterator[None]:
+    """Hold the data directory, or raise `StartError` when another run does."""
+    with (data / "lock").open("a+") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise StartError(f"it runs already on {data}, as process {lock.read().strip()}.") from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def _say(text: str, file: TextIO | None = None) -> None:
+    with contextlib.suppress(OSError):  # a terminal that was closed is no reason to leave processes behind
+        print(text, file=file, flush=True)

@@ -1,0 +1,1 @@
+"""Owns users, orders, conversations, messages and the event log."""

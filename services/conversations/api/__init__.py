@@ -1,0 +1,1 @@
+"""The HTTP API, by audience: customers, admins, the store's backend, the other service."""

@@ -1,0 +1,222 @@
+"""What an admin can do: all conversations, and the customers they are with."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response
+
+from services.conversations import commands, queries
+from services.conversations.api.dependencies import (
+    Admin,
+    AdminsView,
+    IdempotencyKey,
+    Peek,
+    PostingAdmin,
+    Prefetch,
+    tell_replay,
+)
+from services.conversations.api.schemas import (
+    AdminCreateConversation,
+    BulkDelete,
+    ConversationOut,
+    Counts,
+    Deleted,
+    EditConversation,
+    MarkRead,
+    MessageOut,
+    PostMessage,
+    UserOut,
+)
+from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages
+from services.conversations.people import admit
+from services.conversations.posting import Once, Post, post_message
+from services.conversations.queries import Filters
+from services.conversations.rules import COUNT_LIMIT, Side, Status
+from shared.database import Session
+from shared.paging import DEFAULT_LIMIT, MAX_NUMBER, Cursor, Limit, Page
+from shared.people import StoreId
+from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, answers
+from shared.text import Text
+
+router = APIRouter(
+    prefix="/api/v1/admin",
+    tags=["Admin"],
+    responses=answers(Unauthenticated, Forbidden, Invalid, Unavailable),
+)
+
+
+@router.get("/conversations")
+async def list_all_conversations(
+    _: Admin,
+    session: Session,
+    status: Annotated[list[Status] | None, Query()] = None,
+    unread: bool | None = None,
+    user_id: StoreId | None = None,
+    order_id: StoreId | None = None,
+    order_number: Text | None = None,
+    sort: Literal["activity", "waiting"] = "activity",
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[ConversationOut]:
+    """List all conversations, last activity or longest waiting first. Filters combine; `status` may repeat."""
+    filters = Filters(tuple(sorted(set(status or ()))), unread, user_id, order_id, order_number)
+    if sort == "waiting":
+        threads, following = await queries.list_by_waiting(session, filters, cursor, limit)
+    else:
+        threads, following = await queries.list_by_activity(session, filters, Side.ADMIN, cursor, limit)
+    return Page(items=[ConversationOut.of(thread) for thread in threads], next_cursor=following)
+
+
+@router.get("/conversations/counts", response_model_exclude_none=True)
+async def count_conversations(_: Admin, session: Session) -> Counts:
+    """Count all conversations by status, and those that no admin has read, each up to 1,000."""
+    by_status = await queries.count_by_status(session)
+    unread = await queries.count_unread(session)
+    more = any(count >= COUNT_LIMIT for count in (unread, *by_status.values()))
+    return Counts(by_status=by_status, unread=unread, more=True if more else None)
+
+
+@router.post("/conversations", status_code=201, responses=answers(Invalid, IdempotencyKeyReused))
+async def create_conversation_with(
+    body: AdminCreateConversation,
+    caller: Admin,
+    session: Session,
+    response: Response,
+    key: IdempotencyKey = None,
+) -> ConversationOut:
+    """Open a conversation with any known customer."""
+    once = Once.of(key, "admin-create", body.model_dump(mode="json"))
+    new = commands.NewConversation(
+        body.user_id, body.subject, caller.id, Side.ADMIN, body.order_id, body.body, body.status
+    )
+    identity, replayed = await commands.create_conversation(session, new, once)
+    response.headers["Location"] = f"/api/v1/admin/conversations/{identity}"
+    tell_replay(response, replayed=replayed)
+    return ConversationOut.of(await queries.get_thread(session, identity))
+
+
+@router.get("/conversations/{conversation_id}", responses=answers(NotFound))
+async def get_any_conversation(
+    conversation_id: UUID, _: Admin, session: Session, prefetch: Prefetch, *, peek: Peek = False
+) -> ConversationOut:
+    """Show a conversation, which reads it for the admins up to the `message_count` that is returned."""
+    thread = await queries.get_thread(session, conversation_id)
+    if not (peek or prefetch):
+        thread = await commands.read_thread(session, thread, Side.ADMIN)
+    return ConversationOut.of(thread)
+
+
+@router.get("/conversations/{conversation_id}/messages", responses=answers(NotFound))
+async def list_any_messages(
+    conversation_id: UUID,
+    _: Admin,
+    session: Session,
+    viewer: AdminsView,
+    order: Literal["asc", "desc"] = "asc",
+    after: Annotated[int | None, Query(ge=0, le=MAX_NUMBER)] = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[MessageOut]:
+    """List a conversation's messages, oldest first; marks nothing as read."""
+    rows, following = await queries.list_messages(
+        session,
+        conversation_id,
+        scope=None,
+        newest_first=order == "desc",
+        after=after,
+        cursor=cursor,
+        limit=limit,
+    )
+    return Page(items=[MessageOut.of(*row, viewer) for row in rows], next_cursor=following)
+
+
+@router.post(
+    "/conversations/{conversation_id}/messages",
+    status_code=201,
+    responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused),
+)
+async def post_admin_message(
+    conversation_id: UUID,
+    body: PostMessage,
+    caller: PostingAdmin,
+    session: Session,
+    viewer: AdminsView,
+    response: Response,
+    key: IdempotencyKey = None,
+) -> MessageOut:
+    """Answer a customer, who gets a `NEW_MESSAGE` notification and an email."""
+    once = Once.of(key, "admin-post", body.model_dump(mode="json"))
+    post = Post(conversation_id, caller.id, Side.ADMIN, body.body, seen_number=body.seen_number, once=once)
+    posted = await post_message(session, post)
+    tell_replay(response, replayed=posted.replayed)
+    return MessageOut.of_posted(posted, viewer)
+
+
+@router.patch(
+    "/conversations/{conversation_id}",
+    responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused),
+)
+async def edit_conversation(
+    conversation_id: UUID,
+    body: EditConversation,
+    caller: PostingAdmin,
+    session: Session,
+    response: Response,
+    key: IdempotencyKey = None,
+) -> ConversationOut:
+    """Set the status, reply, or both in one submit. The status is all of a conversation that can be edited."""
+    if body.reply_body is not None:
+        once = Once.of(key, "edit", body.model_dump(mode="json"))
+        reply = Post(
+            conversation_id,
+            caller.id,
+            Side.ADMIN,
+            body.reply_body,
+            seen_number=body.seen_number,
+            chosen_status=body.status,
+            once=once,
+        )
+        posted = await post_message(session, reply)
+        tell_replay(response, replayed=posted.replayed)
+    elif body.status is not None:
+        await admit(session, caller)
+        await commands.set_status(session, conversation_id, body.status, seen_number=body.seen_number)
+    return ConversationOut.of(await queries.get_thread(session, conversation_id))
+
+
+@router.post("/conversations/{conversation_id}/read", status_code=204, responses=answers(NotFound))
+async def mark_read_by_admin(conversation_id: UUID, body: MarkRead, _: Admin, session: Session) -> None:
+    """Say that the admins have read up to a message number."""
+    await commands.mark_read(session, conversation_id, Side.ADMIN, body.up_to)
+
+
+@router.post("/conversations/{conversation_id}/unread", status_code=204, responses=answers(NotFound))
+async def mark_unread(conversation_id: UUID, _: Admin, session: Session) -> None:
+    """Give a conversation back as unread, so that nobody forgets to answer."""
+    await commands.mark_unread(session, conversation_id)
+
+
+@router.delete("/conversations/{conversation_id}", status_code=204, responses=answers(NotFound, ConversationNotClosed))
+async def delete_conversation(conversation_id: UUID, _: Admin, session: Session) -> None:
+    """Delete a closed conversation, its messages, and their text everywhere."""
+    if not await commands.delete_conversations(session, [conversation_id]):
+        raise NotFound("There is no such conversation.")
+
+
+@router.post("/conversations/bulk-delete", responses=answers(ConversationNotClosed))
+async def bulk_delete(body: BulkDelete, _: Admin, session: Session) -> Deleted:
+    """Delete closed conversations, all or none. Ids that are no longer there are skipped and not counted."""
+    return Deleted(deleted=await commands.delete_conversations(session, body.ids))
+
+
+@router.get("/users")
+async def list_customers(
+    _: Admin,
+    session: Session,
+    q: Text | None = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[UserOut]:
+    """Find customers by a part of the name, the address or the id."""
+    users, following = await queries.list_customers(session, q, cursor, limit)
+    return Page(items=[UserOut.of(user) for user in users], next_cursor=following)

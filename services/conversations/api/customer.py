@@ -1,0 +1,163 @@
+"""What a customer can do: own conversations, and nothing else."""
+
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Response
+
+from services.conversations import commands, queries
+from services.conversations.api.dependencies import (
+    Customer,
+    CustomerOrAdmin,
+    CustomersView,
+    IdempotencyKey,
+    Peek,
+    PostingCustomer,
+    Prefetch,
+    tell_replay,
+)
+from services.conversations.api.schemas import (
+    ConversationOut,
+    CreateConversation,
+    MarkRead,
+    MessageOut,
+    OrderOut,
+    PostMessage,
+    Unread,
+)
+from services.conversations.errors import IdempotencyKeyReused, NewerMessages
+from services.conversations.posting import Once, Post, post_message
+from services.conversations.queries import Filters
+from services.conversations.rules import Side, Status
+from shared.auth import Role
+from shared.database import Session
+from shared.paging import DEFAULT_LIMIT, MAX_NUMBER, Cursor, Limit, Page
+from shared.people import StoreId
+from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, answers
+
+router = APIRouter(
+    prefix="/api/v1", tags=["Customer"], responses=answers(Unauthenticated, Forbidden, Invalid, Unavailable)
+)
+
+
+@router.post("/conversations", status_code=201, responses=answers(Invalid, IdempotencyKeyReused))
+async def create_conversation(
+    body: CreateConversation,
+    caller: Customer,
+    session: Session,
+    response: Response,
+    key: IdempotencyKey = None,
+) -> ConversationOut:
+    """Open a conversation, about one of the caller's orders or not, with a first message or without."""
+    once = Once.of(key, "create", body.model_dump(mode="json"))
+    new = commands.NewConversation(caller.id, body.subject, caller.id, Side.CUSTOMER, body.order_id, body.body)
+    identity, replayed = await commands.create_conversation(session, new, once)
+    response.headers["Location"] = f"/api/v1/conversations/{identity}"
+    tell_replay(response, replayed=replayed)
+    return ConversationOut.of(await queries.get_thread(session, identity, scope=caller.id))
+
+
+@router.get("/conversations")
+async def list_conversations(
+    caller: Customer,
+    session: Session,
+    status: Annotated[list[Status] | None, Query()] = None,
+    unread: bool | None = None,
+    order_id: StoreId | None = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[ConversationOut]:
+    """List own conversations, last activity first."""
+    filters = Filters(tuple(sorted(set(status or ()))), unread, caller.id, order_id)
+    threads, following = await queries.list_by_activity(session, filters, Side.CUSTOMER, cursor, limit)
+    return Page(items=[ConversationOut.of(thread) for thread in threads], next_cursor=following)
+
+
+@router.get("/conversations/{conversation_id}", responses=answers(NotFound))
+async def get_conversation(
+    conversation_id: UUID, caller: Customer, session: Session, prefetch: Prefetch, *, peek: Peek = False
+) -> ConversationOut:
+    """Show one of the caller's conversations, which reads it up to the `message_count` that is returned."""
+    thread = await queries.get_thread(session, conversation_id, scope=caller.id)
+    if not (peek or prefetch):
+        thread = await commands.read_thread(session, thread, Side.CUSTOMER)
+    return ConversationOut.of(thread)
+
+
+@router.get("/conversations/{conversation_id}/messages", responses=answers(NotFound))
+async def list_messages(
+    conversation_id: UUID,
+    caller: Customer,
+    session: Session,
+    viewer: CustomersView,
+    order: Literal["asc", "desc"] = "asc",
+    after: Annotated[int | None, Query(ge=0, le=MAX_NUMBER)] = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[MessageOut]:
+    """List a conversation's messages, oldest first; `order=desc` turns it round, `after` skips up to a number.
+
+    Marks nothing as read.
+    """
+    rows, following = await queries.list_messages(
+        session,
+        conversation_id,
+        scope=caller.id,
+        newest_first=order == "desc",
+        after=after,
+        cursor=cursor,
+        limit=limit,
+    )
+    return Page(items=[MessageOut.of(*row, viewer) for row in rows], next_cursor=following)
+
+
+@router.post(
+    "/conversations/{conversation_id}/messages",
+    status_code=201,
+    responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused),
+)
+async def post_customer_message(
+    conversation_id: UUID,
+    body: PostMessage,
+    caller: PostingCustomer,
+    session: Session,
+    viewer: CustomersView,
+    response: Response,
+    key: IdempotencyKey = None,
+) -> MessageOut:
+    """Write to the store. A settled conversation is opened again."""
+    once = Once.of(key, "post", body.model_dump(mode="json"))
+    post = Post(
+        conversation_id,
+        caller.id,
+        Side.CUSTOMER,
+        body.body,
+        scope=caller.id,
+        seen_number=body.seen_number,
+        once=once,
+    )
+    posted = await post_message(session, post)
+    tell_replay(response, replayed=posted.replayed)
+    return MessageOut.of_posted(posted, viewer)
+
+
+@router.post("/conversations/{conversation_id}/read", status_code=204, responses=answers(NotFound))
+async def mark_read(conversation_id: UUID, body: MarkRead, caller: Customer, session: Session) -> None:
+    """Say that the caller has read up to a message number."""
+    await commands.mark_read(session, conversation_id, Side.CUSTOMER, body.up_to, scope=caller.id)
+
+
+@router.get("/unread", response_model_exclude_none=True, tags=["Admin"])
+async def count_unread(caller: CustomerOrAdmin, session: Session) -> Unread:
+    """Count the unread conversations of the caller's side, for a badge."""
+    customer = caller.id if caller.role is Role.CUSTOMER else None
+    return Unread.of(await queries.count_unread(session, customer=customer))
+
+
+@router.get("/orders")
+async def list_orders(
+    caller: Customer, session: Session, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
+) -> Page[OrderOut]:
+    """List the caller's orders, newest first, to open a conversation about one."""
+    orders, following = await queries.list_orders(session, caller.id, cursor, limit)
+    return Page(items=[OrderOut.of(order) for order in orders], next_cursor=following)

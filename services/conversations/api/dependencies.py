@@ -1,0 +1,102 @@
+"""What routes ask for: who calls, in which role, with which idempotency key."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+from urllib.parse import unquote
+
+from fastapi import Depends, Header, Path, Query, Request, Response
+from pydantic import BeforeValidator
+
+from services.conversations.api.schemas import Viewer
+from services.conversations.people import admit
+from services.conversations.rules import Side
+from shared.auth import Principal, Role, require
+from shared.database import Session, Sessions, answered_transaction
+from shared.people import StoreId
+
+
+class Admitted:
+    """The callers whom this process has lately seen in the database, so that posting need not look again."""
+
+    def __init__(self, size: int = 10_000) -> None:
+        self._seen: OrderedDict[Principal, None] = OrderedDict()
+        self._size = size
+
+    async def ensure(self, principal: Principal, sessions: Sessions) -> None:
+        """Make sure that the caller is a user, in a transaction of its own, once per process and set of claims."""
+        if principal in self._seen:
+            self._seen.move_to_end(principal)
+            return
+        async with answered_transaction(sessions) as session:
+            await admit(session, principal)
+        self._seen[principal] = None
+        if len(self._seen) > self._size:
+            self._seen.popitem(last=False)
+
+
+def _caller(*roles: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
+    async def admitted(principal: Annotated[Principal, Depends(require(*roles))], session: Session) -> Principal:
+        await admit(session, principal)
+        return principal
+
+    return admitted
+
+
+def _sender(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
+    async def admitted(request: Request, principal: Annotated[Principal, Depends(require(role))]) -> Principal:
+        await request.app.state.admitted.ensure(principal, request.app.state.sessions)
+        return principal
+
+    return admitted
+
+
+Customer = Annotated[Principal, Depends(_caller(Role.CUSTOMER), scope="function")]
+Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
+CustomerOrAdmin = Annotated[Principal, Depends(_caller(Role.CUSTOMER, Role.ADMIN), scope="function")]
+
+# Posting is one statement that looks at the sender itself; these only make sure that there is one.
+PostingCustomer = Annotated[Principal, Depends(_sender(Role.CUSTOMER))]
+PostingAdmin = Annotated[Principal, Depends(_sender(Role.ADMIN))]
+
+
+def _viewer(side: Side) -> Callable[[Request], Coroutine[Any, Any, Viewer]]:
+    async def viewer(request: Request) -> Viewer:
+        return Viewer(side=side, store_name=request.app.state.settings.store_name)
+
+    return viewer
+
+
+CustomersView = Annotated[Viewer, Depends(_viewer(Side.CUSTOMER))]
+AdminsView = Annotated[Viewer, Depends(_viewer(Side.ADMIN))]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=255,
+        pattern=r"^[\x20-\x7e]+$",
+        description="Makes a retry safe: the same key, path and fields lead to the first result.",
+    ),
+]
+
+PathId = Annotated[StoreId, BeforeValidator(unquote), Path(description="The store's own id, percent-encoded.")]
+
+Peek = Annotated[bool, Query(description="Look without marking as read.")]
+
+
+def is_prefetch(
+    purpose: Annotated[str | None, Header(alias="Sec-Purpose", include_in_schema=False)] = None,
+) -> bool:
+    """Tell whether a browser only fetches ahead: nobody has read anything then."""
+    return purpose is not None and "prefetch" in purpose
+
+
+Prefetch = Annotated[bool, Depends(is_prefetch)]
+
+
+def tell_replay(response: Response, *, replayed: bool) -> None:
+    """Mark an answer that repeats an earlier one."""
+    if replayed:
+        response.headers["Idempotency-Replayed"] = "true"

@@ -1,0 +1,34 @@
+"""The event feed for the notifications service, on the process's own port only: the proxy does not pass it on."""
+
+import hmac
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Header, Query, Request
+
+from services.conversations import log
+from shared.database import Session
+from shared.events import Feed
+from shared.problems import Unauthenticated
+
+MAX_POSITION = 2**63 - 1
+
+
+async def _check_secret(request: Request, authorization: Annotated[str, Header()] = "") -> None:
+    secret = request.app.state.settings.feed_secret
+    expected = f"Bearer {secret.get_secret_value()}" if secret else ""
+    if not expected or not hmac.compare_digest(authorization.encode(), expected.encode()):
+        raise Unauthenticated("The event feed needs its own secret.")
+
+
+router = APIRouter(prefix="/internal", include_in_schema=False, dependencies=[Depends(_check_secret)])
+
+
+@router.get("/events")
+async def read_events(
+    session: Session,
+    after: Annotated[int, Query(ge=0, le=MAX_POSITION)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+    min_age: Annotated[float, Query(ge=0, le=60)] = 0,
+) -> Feed:
+    """Return the log behind a position, as far as its events were numbered at least `min_age` seconds ago."""
+    return await log.read_feed(session, after=after, limit=limit, min_age=min_age)

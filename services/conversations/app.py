@@ -1,0 +1,29 @@
+"""The HTTP application of the conversations service."""
+
+from fastapi import FastAPI
+
+from services.conversations.api import admin, customer, internal, store
+from services.conversations.api.dependencies import Admitted
+from services.conversations.settings import ApiSettings
+from shared.database import create_engine
+from shared.http import create_api
+
+_DESCRIPTION = """
+Two-way messages between a store's customers and its admins.
+
+Sign every call with a bearer token: a JWT with `sub`, `iat`, `exp`, `aud` and a role (`customer`, `admin`, `store`).
+A list is `{"items": […], "next_cursor": …}`. An error is `application/problem+json` with a stable `code`.
+Send an `Idempotency-Key` with whatever creates something, and retry as often as you like.
+"""
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """Build the application."""
+    engine = create_engine(settings.conversations_database_url, application="chats-api")
+    app = create_api(
+        settings, engine, docs_url="/docs", title="Customer Chats: conversations", description=_DESCRIPTION
+    )
+    app.state.admitted = Admitted()
+    for module in (customer, admin, store, internal):
+        app.include_router(module.router)
+    return app

@@ -1,0 +1,244 @@
+"""Every write to a conversation but the posting itself, one function each. None of them commits."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import delete, func, or_, select, true, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages
+from services.conversations.log import append_event, erase_conversations
+from services.conversations.models import Conversation, CreateKey, Order, User
+from services.conversations.posting import Once, Post, post_message
+from services.conversations.queries import Thread
+from services.conversations.rules import DELETABLE, Side, Status
+from shared.events import ConversationDeleted, ConversationRead, EventType
+from shared.problems import Invalid, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class NewConversation:
+    """What a conversation is created from, by the customer (`opened_by` is `user_id`) or by an admin."""
+
+    user_id: str
+    subject: str
+    opened_by: str
+    side: Side
+    order_id: str | None = None
+    body: str | None = None
+    status: Status | None = None
+
+
+async def create_conversation(
+    session: AsyncSession, new: NewConversation, once: Once | None = None
+) -> tuple[UUID, bool]:
+    """Create a conversation, with its first message if there is one; return its id, and whether it is a replay.
+
+    Raises `Invalid` for a customer or an order that is not there to be used, `IdempotencyKeyReused`, or `NotFound`
+    when the request comes again after its conversation was deleted.
+    """
+    identity, moment = (await session.execute(select(func.uuidv7(), func.clock_timestamp()))).one()
+    if once and not await _claim_key(session, new.opened_by, once, identity):
+        return await _replayed(session, new.opened_by, once), True
+    if new.side is Side.ADMIN:
+        await _check_customer(session, new.user_id)
+    if new.order_id is not None:
+        await _check_order(session, new.order_id, new.user_id)
+    session.add(
+        Conversation(
+            id=identity,
+            user_id=new.user_id,
+            order_id=new.order_id,
+            subject=new.subject,
+            status=Status.OPEN,
+            is_read_by_admin=new.side is Side.ADMIN,
+            is_read_by_user=new.side is Side.CUSTOMER,
+            created_at=moment,
+            last_activity_at=moment,
+            changed_at=moment,
+            unanswered_since=moment,
+        )
+    )
+    await session.flush()
+    await append_event(
+        session,
+        EventType.CONVERSATION_CREATED,
+        {"conversation_id": str(identity)},
+        user_id=new.user_id,
+        conversation_id=identity,
+    )
+    if new.body is not None:
+        first = Post(identity, new.opened_by, new.side, new.body, chosen_status=new.status)
+        await post_message(session, first)
+    return identity, False
+
+
+async def set_status(
+    session: AsyncSession, conversation_id: UUID, status: Status, *, seen_number: int | None = None
+) -> None:
+    """Set the status by hand, any to any. Setting what it is already writes nothing.
+
+    Raises `NotFound`, or `NewerMessages` when the customer has written after `seen_number`.
+    """
+    conversation = await session.get(Conversation, conversation_id, with_for_update=True, populate_existing=True)
+    if conversation is None:
+        raise NotFound("There is no such conversation.")
+    if seen_number is not None and seen_number < conversation.last_customer_number:
+        raise NewerMessages("The customer has written since you last looked. Nothing was set.")
+    if conversation.status == status:
+        return
+    conversation.status = status
+    conversation.changed_at = func.clock_timestamp()
+    await session.flush()
+    await _log_update(session, conversation_id, conversation.user_id, {"status": status})
+
+
+async def read_thread(session: AsyncSession, thread: Thread, side: Side) -> Thread:
+    """Read a conversation as far as it is loaded, and return it as it is then."""
+    found = thread.conversation
+    flag, watermark = (
+        (found.is_read_by_user, found.read_by_user_number)
+        if side is Side.CUSTOMER
+        else (found.is_read_by_admin, found.read_by_admin_number)
+    )
+    if not flag or watermark < found.message_count:
+        await mark_read(session, found.id, side, found.message_count)
+        try:
+            await session.refresh(found, ["is_read_by_user", "is_read_by_admin"])
+        except InvalidRequestError:  # deleted meanwhile
+            raise NotFound("There is no such conversation.") from None
+    return thread
+
+
+async def mark_read(
+    session: AsyncSession, conversation_id: UUID, side: Side, up_to: int, *, scope: str | None = None
+) -> None:
+    """Move one side's watermark up to a message number; the flag follows when that is the newest.
+
+    A read that moves nothing writes nothing. A number beyond the newest message means the newest.
+    """
+    customer = side is Side.CUSTOMER
+    watermark = Conversation.read_by_user_number if customer else Conversation.read_by_admin_number
+    flag = Conversation.is_read_by_user if customer else Conversation.is_read_by_admin
+    reached = func.least(up_to, Conversation.message_count)
+    row = (
+        await session.execute(
+            update(Conversation)
+            .where(
+                Conversation.id == conversation_id,
+                Conversation.user_id == scope if scope is not None else true(),
+                or_(watermark < reached, flag.is_(False) & (reached >= Conversation.message_count)),
+            )
+            .values(
+                {
+                    watermark: func.greatest(watermark, reached),
+                    flag: flag | (reached >= Conversation.message_count),
+                }
+            )
+            .returning(Conversation.user_id, watermark)
+            .execution_options(synchronize_session=False)
+        )
+    ).one_or_none()
+    if row is None:
+        await _must_exist(session, conversation_id, scope)
+        return
+    read = ConversationRead(conversation_id=conversation_id, by="user" if customer else "admin", up_to=row[1])
+    await append_event(session, EventType.CONVERSATION_READ, read, user_id=row.user_id, conversation_id=conversation_id)
+
+
+async def mark_unread(session: AsyncSession, conversation_id: UUID) -> None:
+    """Give a conversation back as unread by the admins. What was seen stays seen."""
+    changed = await session.scalar(
+        update(Conversation)
+        .where(Conversation.id == conversation_id, Conversation.is_read_by_admin)
+        .values(is_read_by_admin=False)
+        .returning(Conversation.user_id)
+    )
+    if changed is None:
+        await _must_exist(session, conversation_id)
+        return
+    await _log_update(session, conversation_id, changed, {"is_read_by_admin": False})
+
+
+async def delete_conversations(session: AsyncSession, conversation_ids: Iterable[UUID]) -> int:
+    """Delete closed conversations and their text everywhere; return how many there were.
+
+    Raises `ConversationNotClosed`, naming every refused one, and then deletes none. Ids that are no longer there are
+    skipped. The status is looked at under the row lock, so that no message slips in between.
+    """
+    locked = (
+        await session.execute(
+            select(Conversation.id, Conversation.user_id, Conversation.status)
+            .where(Conversation.id.in_(set(conversation_ids)))
+            .order_by(Conversation.id)
+            .with_for_update()
+        )
+    ).all()
+    if refused := [row.id for row in locked if row.status not in DELETABLE]:
+        raise ConversationNotClosed(refused)
+    found = [row.id for row in locked]
+    await erase_conversations(session, found)
+    await session.execute(delete(Conversation).where(Conversation.id.in_(found)))
+    for row in locked:
+        await append_event(
+            session,
+            EventType.CONVERSATION_DELETED,
+            ConversationDeleted(conversation_id=row.id),
+            user_id=row.user_id,
+            conversation_id=row.id,
+        )
+    return len(found)
+
+
+async def _log_update(
+    session: AsyncSession, conversation_id: UUID, user_id: str, changes: dict[str, str | bool]
+) -> None:
+    await append_event(
+        session,
+        EventType.CONVERSATION_UPDATED,
+        {"conversation_id": str(conversation_id), **changes},
+        user_id=user_id,
+        conversation_id=conversation_id,
+    )
+
+
+async def _must_exist(session: AsyncSession, conversation_id: UUID, scope: str | None = None) -> None:
+    query = select(Conversation.id).where(Conversation.id == conversation_id)
+    if scope is not None:
+        query = query.where(Conversation.user_id == scope)
+    if await session.scalar(query) is None:
+        raise NotFound("There is no such conversation.")
+
+
+async def _check_customer(session: AsyncSession, user_id: str) -> None:
+    user = await session.get(User, user_id)
+    if user is None or user.deleted_at is not None or user.role != Side.CUSTOMER:
+        raise Invalid("There is no such customer.", ("body", "user_id"))
+
+
+async def _check_order(session: AsyncSession, order_id: str, user_id: str) -> None:
+    order = await session.get(Order, order_id)
+    if order is None or order.user_id != user_id or order.deleted_at is not None:
+        raise Invalid("The customer has no such order.", ("body", "order_id"))
+
+
+async def _claim_key(session: AsyncSession, caller_id: str, once: Once, conversation_id: UUID) -> bool:
+    """Take the key for this conversation; False when an earlier request has it. One under way is waited for."""
+    claim = (
+        insert(CreateKey)
+        .values(caller_id=caller_id, key=once.key, request_hash=once.request_hash, conversation_id=conversation_id)
+        .on_conflict_do_nothing()
+        .returning(CreateKey.key)
+    )
+    return await session.scalar(claim) is not None
+
+
+async def _replayed(session: AsyncSession, caller_id: str, once: Once) -> UUID:
+    earlier = await session.get_one(CreateKey, (caller_id, once.key))
+    if earlier.request_hash != once.request_hash:
+        raise IdempotencyKeyReused
+    await _must_exist(session, earlier.conversation_id)
+    return earlier.conversation_id

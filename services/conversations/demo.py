@@ -1,0 +1,69 @@
+"""Demo data: users, orders and conversations of a small shop, put in by the same functions that serve the API."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+
+from sqlalchemy import exists, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.commands import NewConversation, create_conversation, mark_read, set_status
+from services.conversations.demo_data import ORDERS, USERS, DemoOrder, Message, Talk
+from services.conversations.demo_talks import TALKS
+from services.conversations.models import Conversation
+from services.conversations.people import put_order, put_user
+from services.conversations.posting import Post, post_message
+from services.conversations.rules import Side
+
+_SIDES = {user.id: user.role for user in USERS}
+_ONE_AT_A_TIME = select(func.pg_advisory_xact_lock(func.hashtext("chats-demo")))
+
+
+async def add_demo(session: AsyncSession) -> bool:
+    """Put in the demo data; False, and nothing added, when there is any conversation already.
+
+    Of two at once one waits for the other to commit, and then finds its conversations.
+    """
+    await session.execute(_ONE_AT_A_TIME)
+    if await session.scalar(select(exists().select_from(Conversation))):
+        return False
+    for user in USERS:
+        profile = {"name": user.name, "email": user.email, "locale": user.locale, "zoneinfo": user.zoneinfo}
+        await put_user(session, user.id, profile, user.role, None)
+    now = datetime.now(UTC)
+    for order in ORDERS:
+        await put_order(session, order.number, _order_fields(order, now))
+    for talk in TALKS:
+        await _add_talk(session, talk)
+    return True
+
+
+def _order_fields(order: DemoOrder, now: datetime) -> dict[str, object]:
+    return {
+        "user_id": order.user_id,
+        "number": order.number,
+        "status": order.status,
+        "total": str(sum(item.quantity * Decimal(item.unit_price) for item in order.items)),
+        "currency": order.currency,
+        "placed_at": now - timedelta(days=order.days_ago),
+        "url": f"https://demo-store.example/orders/{order.number}",
+        "items": [item._asdict() for item in order.items],
+        "updated_at": None,
+    }
+
+
+async def _add_talk(session: AsyncSession, talk: Talk) -> None:
+    """Let a conversation take its course: whoever writes has read what stood there before."""
+    opener = talk.opened_by or talk.user_id
+    side = _SIDES[opener]
+    new = NewConversation(talk.user_id, talk.subject, opener, side, order_id=talk.order_id, body=talk.body)
+    identity, _ = await create_conversation(session, new)
+    number = 0 if talk.body is None else 1
+    for step in talk.then:
+        if isinstance(step, Message):
+            side = _SIDES[step.sender_id]
+            await mark_read(session, identity, side, number)
+            number = (await post_message(session, Post(identity, step.sender_id, side, step.body))).number
+        else:
+            await set_status(session, identity, step)
+    if not talk.unread:
+        await mark_read(session, identity, Side.ADMIN if side is Side.CUSTOMER else Side.CUSTOMER, number)

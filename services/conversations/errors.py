@@ -1,0 +1,52 @@
+"""What the conversations service refuses, and says so."""
+
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar
+from uuid import UUID
+
+from shared.problems import Invalid, Problem
+
+
+class NewerMessages(Problem):
+    """The other side has written since the sender last looked."""
+
+    status = HTTPStatus.CONFLICT
+    code = "newer-messages"
+    title = "There are newer messages"
+
+
+class ConversationNotClosed(Problem):
+    """Only closed conversations can be deleted."""
+
+    status = HTTPStatus.CONFLICT
+    code = "conversation-not-closed"
+    title = "The conversation is not closed"
+    example: ClassVar[Mapping[str, Any]] = {"conversation_ids": ["0199a7d6-5b1e-7c3a-9d51-2f0f6c1a7e42"]}
+
+    def __init__(self, conversation_ids: Sequence[UUID]) -> None:
+        one = len(conversation_ids) == 1
+        what = "This conversation is" if one else f"{len(conversation_ids)} of these conversations are"
+        super().__init__(
+            f"{what} not CLOSED; only closed conversations can be deleted. Nothing was deleted.",
+            conversation_ids=[str(identity) for identity in conversation_ids],
+        )
+
+
+class IdempotencyKeyReused(Invalid):
+    """The key came before with other fields."""
+
+    code = "idempotency-key-reused"
+    title = "The idempotency key was used for another request"
+
+    def __init__(self) -> None:
+        msg = "This Idempotency-Key came before, with other fields. Use a new key for a new request."
+        super().__init__(msg, ("header", "Idempotency-Key"))
+
+
+class OrderOwnerFixed(Problem):
+    """An order belongs to one customer for ever."""
+
+    status = HTTPStatus.CONFLICT
+    code = "order-owner-fixed"
+    title = "The order belongs to another user"

@@ -1,0 +1,135 @@
+"""The event log: append to it, number it, read it.
+
+Sequence values do not appear in the order of commits, so a reader that follows them misses rows. The sequencer
+gives every committed row a position instead: ascending, without holes, never changed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+from sqlalchemy import Float, func, insert, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.models import FeedHead, LoggedEvent
+from shared.events import Event, EventType, Feed
+
+# Whoever locks several events locks them in the order of `seq`, here and where text is erased: no deadlock.
+# A holder of the head that is frozen, not dead, would stop the log: PostgreSQL ends its transaction.
+_LIMIT_HOLDER = text("set local transaction_timeout = '5s'")
+_LOCK_HEAD = select(FeedHead.head).with_for_update(skip_locked=True)
+_NUMBER = text("""
+    with batch as (
+        select id, :head + row_number() over (order by seq) as position
+        from (select id, seq from events where position is null order by seq limit :size for update) as unnumbered
+    )
+    update events set position = batch.position, numbered_at = clock_timestamp()
+    from batch where events.id = batch.id
+    returning events.id, events.type, events.version, events.position, events.occurred_at, events.payload
+""")
+
+
+async def append_event(
+    session: AsyncSession,
+    event_type: EventType,
+    payload: BaseModel | dict[str, Any],
+    *,
+    user_id: str | None = None,
+    conversation_id: UUID | None = None,
+) -> None:
+    """Add an event to the log, in the transaction of the change that it tells of."""
+    body = payload.model_dump(mode="json") if isinstance(payload, BaseModel) else payload
+    await session.execute(
+        insert(LoggedEvent).values(type=event_type, payload=body, user_id=user_id, conversation_id=conversation_id)
+    )
+
+
+async def erase_conversations(session: AsyncSession, conversation_ids: Sequence[UUID]) -> None:
+    """Erase all that the log tells of these conversations; that something happened stays."""
+    theirs = (
+        select(LoggedEvent.id)
+        .where(LoggedEvent.conversation_id.in_(conversation_ids))
+        .order_by(LoggedEvent.seq)
+        .with_for_update()
+        .cte()
+    )
+    await session.execute(update(LoggedEvent).where(LoggedEvent.id == theirs.c.id).values(payload=None))
+
+
+async def number_events(session: AsyncSession, *, size: int = 1000) -> list[Event]:
+    """Give the next positions to committed events, oldest first; return them in order.
+
+    Lock first, number second, in two statements: one statement's snapshot would be older than its lock, and would
+    number again what the previous holder has just numbered. Another holder at work: an empty list.
+    """
+    await session.execute(_LIMIT_HOLDER)
+    head = await session.scalar(_LOCK_HEAD)
+    if head is None:
+        return []
+    rows = (await session.execute(_NUMBER, {"head": head, "size": size})).mappings()
+    events = sorted((Event.model_validate(dict(row)) for row in rows), key=lambda event: event.position or 0)
+    if events:
+        await session.execute(update(FeedHead).values(head=events[-1].position))
+    return events
+
+
+async def read_feed(session: AsyncSession, *, after: int, limit: int, min_age: float = 0) -> Feed:
+    """Return the events behind position `after` in order.
+
+    Stops at the first one that was numbered less than `min_age` seconds ago (by the database's clock): to skip it
+    would lose it for a reader that remembers only a position.
+    """
+    rows = (await session.execute(_READ, {"after": after, "limit": limit, "min_age": min_age})).mappings().all()
+    head = (await session.execute(select(FeedHead.epoch, FeedHead.head))).one()  # read last, it is never behind them
+    return Feed(epoch=head.epoch, head=head.head, items=_ripe(rows))
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """How the log stands: its end, and what waits for the sequencer; `lag` is the age of the oldest, in seconds."""
+
+    head: int
+    unnumbered: int
+    lag: float
+
+
+async def read_state(session: AsyncSession) -> LogState:
+    """Read how the log stands. Beyond 10,000 unnumbered events it counts no further."""
+    return LogState(*(await session.execute(_STATE)).one())
+
+
+async def age_behind(session: AsyncSession, position: int) -> float:
+    """Return how many seconds ago the first event behind a position was numbered; 0 when there is none."""
+    age = func.extract("epoch", func.clock_timestamp() - func.min(LoggedEvent.numbered_at)).cast(Float)
+    first = LoggedEvent.position == position + 1
+    found: float = (await session.execute(select(func.coalesce(age, 0.0)).where(first))).scalar_one()
+    return found
+
+
+async def tail(session: AsyncSession, limit: int) -> Sequence[LoggedEvent]:
+    """Return the newest events of the log, newest first."""
+    return (await session.scalars(select(LoggedEvent).order_by(LoggedEvent.id.desc()).limit(limit))).all()
+
+
+_STATE = text("""
+    select (select head from feed) as head, count(*) as unnumbered,
+        coalesce(extract(epoch from clock_timestamp() - min(occurred_at))::float8, 0) as lag
+    from (select occurred_at from events where position is null order by seq limit 10000) as unnumbered
+""")
+
+_READ = text("""
+    select id, type, version, position, occurred_at, payload,
+        numbered_at <= clock_timestamp() - make_interval(secs => :min_age) as ripe
+    from events where position > :after order by position limit :limit
+""")
+
+
+def _ripe(rows: Sequence[Any]) -> list[Event]:
+    items = []
+    for row in rows:
+        if not row["ripe"]:
+            break
+        items.append(Event.model_validate(dict(row)))
+    return items

@@ -1,0 +1,215 @@
+"""The tables of the conversations service."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Computed,
+    DateTime,
+    ForeignKey,
+    Identity,
+    Index,
+    MetaData,
+    Text,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from services.conversations.rules import WAITING, Side, Status
+
+
+class Base(DeclarativeBase):
+    """All tables; every constraint has a name that code and migrations can rely on."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "%(table_name)s_pkey",
+            "fk": "%(table_name)s_%(column_0_name)s_fkey",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        }
+    )
+    type_annotation_map = {str: Text, datetime: DateTime(timezone=True), dict[str, Any]: JSONB}  # noqa: RUF012
+
+
+def _quoted(values: frozenset[Any] | list[Any]) -> str:
+    return ", ".join(f"'{value}'" for value in sorted(values))
+
+
+class User(Base):
+    """A person of the store. `version` grows with every change; `synced_at` is null until the store sent them."""
+
+    __tablename__ = "users"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    role: Mapped[str]
+    version: Mapped[int] = mapped_column(BigInteger, server_default="1")
+    email: Mapped[str | None]
+    name: Mapped[str | None]
+    locale: Mapped[str | None]
+    zoneinfo: Mapped[str | None]
+    updated_at: Mapped[datetime | None]  # the store's own clock
+    synced_at: Mapped[datetime | None]
+    deleted_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+    __table_args__ = (CheckConstraint(f"role in ({_quoted(list(Side))})", name="role"),)
+
+
+class Order(Base):
+    """An order as the store last sent it; a deleted one keeps its last state."""
+
+    __tablename__ = "orders"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    number: Mapped[str]
+    status: Mapped[str]
+    total: Mapped[str]  # money is text: what the store wrote is what is shown
+    currency: Mapped[str]
+    placed_at: Mapped[datetime]
+    url: Mapped[str | None]
+    items: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    updated_at: Mapped[datetime | None]  # the store's own clock
+    synced_at: Mapped[datetime]
+    deleted_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index(None, "user_id", text("placed_at desc"), text("id desc")),
+        Index(None, "number"),
+    )
+
+
+class Conversation(Base):
+    """A conversation, with all that a list shows of it, so that a list is one indexed query.
+
+    `unanswered_since` is the first thing that no admin has answered; `waiting_since` shows it while somebody waits.
+    The read numbers are watermarks: what that side has read, which sending does not move.
+    """
+
+    __tablename__ = "conversations"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    order_id: Mapped[str | None] = mapped_column(ForeignKey("orders.id"))
+    subject: Mapped[str]
+    status: Mapped[str]
+    is_read_by_admin: Mapped[bool]
+    is_read_by_user: Mapped[bool]
+    read_by_admin_number: Mapped[int] = mapped_column(server_default="0")
+    read_by_user_number: Mapped[int] = mapped_column(server_default="0")
+    message_count: Mapped[int] = mapped_column(server_default="0")
+    last_admin_number: Mapped[int] = mapped_column(server_default="0")
+    last_customer_number: Mapped[int] = mapped_column(server_default="0")
+    last_message_id: Mapped[UUID | None]
+    last_message_role: Mapped[str | None]
+    last_message_preview: Mapped[str | None]
+    created_at: Mapped[datetime]
+    last_activity_at: Mapped[datetime]  # the last message's time, or the creation
+    changed_at: Mapped[datetime]  # the last message or status change: keeps a page by waiting time stable
+    unanswered_since: Mapped[datetime | None]
+    waiting_since: Mapped[datetime | None] = mapped_column(
+        Computed(f"case when status in ({_quoted(WAITING)}) then unanswered_since end", persisted=True)
+    )
+
+    __table_args__ = (
+        CheckConstraint(f"status in ({_quoted(list(Status))})", name="status"),
+        Index("conversations_activity_idx", text("last_activity_at desc"), text("id desc")),
+        Index("conversations_user_activity_idx", "user_id", text("last_activity_at desc"), text("id desc")),
+        Index("conversations_status_activity_idx", "status", text("last_activity_at desc"), text("id desc")),
+        Index("conversations_waiting_idx", text("coalesce(waiting_since, 'infinity'::timestamptz)"), "id"),
+        Index("conversations_order_idx", "order_id", postgresql_where=text("order_id is not null")),
+        Index(
+            "conversations_unread_by_admin_idx",
+            text("last_activity_at desc"),
+            text("id desc"),
+            postgresql_where=text("not is_read_by_admin"),
+        ),
+        Index("conversations_unread_by_user_idx", "user_id", postgresql_where=text("not is_read_by_user")),
+    )
+
+
+class Message(Base):
+    """A message. Its idempotency key is a column, so that a repeated post breaks as a whole and leaves no trace."""
+
+    __tablename__ = "messages"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    conversation_id: Mapped[UUID] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"))
+    number: Mapped[int]
+    sender_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    sender_role: Mapped[str]
+    body: Mapped[str]
+    created_at: Mapped[datetime]
+    idempotency_key: Mapped[str | None]
+    request_hash: Mapped[str | None]
+
+    __table_args__ = (
+        CheckConstraint(f"sender_role in ({_quoted(list(Side))})", name="sender_role"),
+        UniqueConstraint("conversation_id", "number"),
+        Index(
+            "messages_idempotency_key",
+            "conversation_id",
+            "sender_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key is not null"),
+        ),
+    )
+
+
+class CreateKey(Base):
+    """An idempotency key that created a conversation; it outlives the conversation, so that a late retry finds it."""
+
+    __tablename__ = "create_keys"
+
+    caller_id: Mapped[str] = mapped_column(primary_key=True)
+    key: Mapped[str] = mapped_column(primary_key=True)
+    request_hash: Mapped[str]
+    conversation_id: Mapped[UUID]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
+class LoggedEvent(Base):
+    """One row of the event log. The sequencer gives `position`, in commit order and without holes.
+
+    `seq` keeps the order of events whose transactions followed each other, as those of one conversation do.
+    """
+
+    __tablename__ = "events"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
+    position: Mapped[int | None] = mapped_column(BigInteger, unique=True)
+    type: Mapped[str]
+    version: Mapped[int] = mapped_column(server_default="1")
+    user_id: Mapped[str | None]  # the customer whom it concerns
+    conversation_id: Mapped[UUID | None]
+    payload: Mapped[dict[str, Any] | None]
+    occurred_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    numbered_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("events_unnumbered_idx", "seq", postgresql_where=text("position is null")),
+        Index("events_conversation_idx", "conversation_id"),
+        Index("events_user_idx", "user_id", "position"),
+    )
+
+
+class FeedHead(Base):
+    """The log's end: the last position given, and the epoch that tells a log restored from a backup."""
+
+    __tablename__ = "feed"
+
+    singleton: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    head: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    epoch: Mapped[UUID] = mapped_column(server_default=func.gen_random_uuid())
+
+    __table_args__ = (CheckConstraint("singleton", name="one_row"),)

@@ -1,0 +1,178 @@
+"""The store's users and orders: what the store sends, what a token adds, and what a deletion erases."""
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, text, update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.errors import OrderOwnerFixed
+from services.conversations.log import append_event
+from services.conversations.models import Order, User
+from services.conversations.rules import Side
+from shared.auth import Principal
+from shared.events import EventType, UserChanged
+from shared.people import Person
+from shared.problems import Unauthenticated
+
+PROFILE = ("email", "name", "locale", "zoneinfo")
+_FOR_CHANGE = {"key_share": True}  # lets others refer to the user meanwhile: a post need not wait for a new name
+
+
+async def admit(session: AsyncSession, principal: Principal) -> None:
+    """Let a customer or an admin in: create the user from the token's claims, or fill in what is empty.
+
+    A user whom the store never sent follows the claims; once synced, only empty fields are filled. Raises
+    `Unauthenticated` for a user whom the store deleted.
+    """
+    user = await session.get(User, principal.id)
+    if user is None:
+        claims = {field: getattr(principal, field) for field in PROFILE}
+        await session.execute(
+            insert(User).values(id=principal.id, role=principal.role, **claims).on_conflict_do_nothing()
+        )
+        return
+    if user.deleted_at is not None:
+        raise Unauthenticated("This user was deleted.")
+    if _claimed(user, principal):
+        user = await session.get_one(User, principal.id, with_for_update=_FOR_CHANGE, populate_existing=True)
+        if user.deleted_at is not None:
+            raise Unauthenticated("This user was deleted.")
+        await _change(session, user, _claimed(user, principal))
+
+
+def _claimed(user: User, principal: Principal) -> dict[str, str]:
+    """Return the fields that the claims may change, and do."""
+    claims = {field: value for field in PROFILE if (value := getattr(principal, field)) is not None}
+    return {
+        field: value
+        for field, value in claims.items()
+        if getattr(user, field) != value and (user.synced_at is None or getattr(user, field) is None)
+    }
+
+
+async def put_user(
+    session: AsyncSession,
+    user_id: str,
+    profile: dict[str, Any],
+    role: Side | None,
+    updated_at: datetime | None,
+) -> bool:
+    """Take a user over from the store; True when new. An older `updated_at` than the stored one changes nothing."""
+    created = await _ensure_user(session, user_id, role or Side.CUSTOMER)
+    user = await session.get_one(User, user_id, with_for_update=_FOR_CHANGE, populate_existing=True)
+    if _is_stale(updated_at, user.updated_at):
+        return created
+    created = created or user.deleted_at is not None
+    changes = {field: profile.get(field) or None for field in PROFILE} | {
+        "role": role or user.role,
+        "deleted_at": None,
+    }
+    user.synced_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    user.updated_at = updated_at or user.updated_at
+    await _change(session, user, {name: value for name, value in changes.items() if getattr(user, name) != value})
+    return created
+
+
+async def delete_user(session: AsyncSession, user_id: str) -> None:
+    """Erase a user's name, address, language and zone, also in the log; keep their conversations.
+
+    A user who was never here is known as deleted from now on: their tokens are refused as well. A second deletion
+    changes nothing.
+    """
+    await _ensure_user(session, user_id, Side.CUSTOMER)
+    user = await session.get_one(User, user_id, with_for_update=True, populate_existing=True)  # against posts under way
+    if user.deleted_at is None:
+        await session.execute(_ERASE_IN_LOG, {"user_id": user_id})
+        moment = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+        erased: dict[str, Any] = dict.fromkeys(PROFILE)
+        await _change(session, user, erased | {"deleted_at": moment, "updated_at": None}, EventType.USER_DELETED)
+
+
+async def put_order(session: AsyncSession, order_id: str, fields: dict[str, Any]) -> bool:
+    """Take an order over from the store; True when new. Its user may be known by id only, and cannot change.
+
+    An older `updated_at` than the stored one changes nothing. Raises `OrderOwnerFixed`.
+    """
+    await _ensure_user(session, fields["user_id"], Side.CUSTOMER)
+    values = fields | {"synced_at": func.clock_timestamp(), "deleted_at": None}
+    created = await session.scalar(
+        insert(Order).values(id=order_id, **values).on_conflict_do_nothing().returning(Order.id)
+    )
+    if created is not None:
+        return True
+    order = await session.get_one(Order, order_id, with_for_update=True, populate_existing=True)
+    if order.user_id != fields["user_id"]:
+        raise OrderOwnerFixed("The order belongs to another user, and that cannot change.")
+    if _is_stale(fields["updated_at"], order.updated_at):
+        return False
+    again = order.deleted_at is not None
+    newest = {"updated_at": fields["updated_at"] or order.updated_at}
+    await session.execute(update(Order).where(Order.id == order_id).values(values | newest))
+    return again
+
+
+async def delete_order(session: AsyncSession, order_id: str) -> None:
+    """Note that the store deleted an order; conversations about it keep showing its last state.
+
+    An order that was never here, or is deleted already, changes nothing.
+    """
+    order = await session.get(Order, order_id, with_for_update=True)
+    if order is not None and order.deleted_at is None:
+        order.deleted_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+
+
+# Both sides of the deleted user: the customer of these events, and the sender within them.
+_ERASE_IN_LOG = text("""
+    with theirs as (
+        select id from events where payload is not null and (user_id = :user_id
+            or conversation_id in (select conversation_id from messages where sender_id = :user_id))
+        order by seq for update
+    )
+    update events set payload = payload
+        || case when payload -> 'customer' ->> 'id' = :user_id
+            then jsonb_build_object('customer', jsonb_build_object('id', :user_id, 'version', 0, 'deleted', true))
+            else '{}'::jsonb end
+        || case when payload -> 'sender' ->> 'id' = :user_id
+            then jsonb_build_object('sender', jsonb_build_object('id', :user_id, 'version', 0, 'deleted', true))
+            else '{}'::jsonb end
+        || case when payload -> 'person' ->> 'id' = :user_id
+            then jsonb_build_object('person', jsonb_build_object('id', :user_id, 'version', 0, 'deleted', true))
+            else '{}'::jsonb end
+    from theirs where events.id = theirs.id
+""")
+
+
+async def _ensure_user(session: AsyncSession, user_id: str, role: Side) -> bool:
+    """Know a user at least by id; True when this made them known."""
+    created = await session.scalar(
+        insert(User).values(id=user_id, role=role).on_conflict_do_nothing().returning(User.id)
+    )
+    return created is not None
+
+
+async def _change(
+    session: AsyncSession,
+    user: User,
+    changes: dict[str, Any],
+    event_type: EventType = EventType.USER_UPDATED,
+) -> None:
+    """Apply changes to a locked user, as a new version that the log tells of. No change, no version."""
+    if not changes:
+        return
+    for field, value in changes.items():
+        setattr(user, field, value)
+    user.version += 1
+    await session.flush()
+    person = Person(
+        id=user.id,
+        version=user.version,
+        deleted=user.deleted_at is not None,
+        **{field: getattr(user, field) for field in PROFILE},
+    )
+    await append_event(session, event_type, UserChanged(person=person), user_id=user.id)
+
+
+def _is_stale(given: datetime | None, stored: datetime | None) -> bool:
+    return given is not None and stored is not None and given < stored

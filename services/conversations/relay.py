@@ -1,0 +1,120 @@
+"""The relay: numbers the log, and hands what it has just numbered to Celery.
+
+Numbering is the claim: the relay that numbered an event publishes it, so several relays share the work. What is
+published is a hint; a hint that is lost (a crash here, a broker that is away) is made up by the notifications
+service's sweeper, which reads the log itself. So a slow broker must never hold up the numbering: hints wait for it in
+a short queue in a thread of its own, and are dropped when that is full.
+"""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Callable
+
+import structlog
+from celery import Celery
+from prometheus_client import Counter, Gauge
+from sqlalchemy.exc import SQLAlchemyError
+
+from services.conversations.log import number_events, read_state
+from services.conversations.settings import StoreSettings
+from shared.broker import TASKS, create_celery, publish_events
+from shared.database import (
+    Sessions,
+    create_engine,
+    create_sessions,
+    database_fault,
+    transaction,
+    wait_for_database,
+)
+from shared.events import Event
+from shared.processes import operations_routes, operations_server, pause
+
+POLL = 0.05  # seconds between looks at a quiet log
+BATCH = 1000  # events numbered in one transaction
+WAITING_BATCHES = 100  # that a slow broker may make wait, before hints are dropped
+
+NUMBERED = Counter("chats_log_numbered_total", "Events that this relay has numbered")
+HINTS = Counter("chats_relay_hints_total", "Events handed to the broker, by what became of them", ["outcome"])
+HEAD = Gauge("chats_log_head", "The last position in the log")
+UNNUMBERED = Gauge("chats_log_unnumbered", "Committed events without a position")
+LAG = Gauge("chats_relay_lag_seconds", "Age of the oldest event without a position")
+
+log = structlog.get_logger()
+
+
+class Hints:
+    """Publishes batches of events from a thread, so that the broker's bad days are not the log's."""
+
+    def __init__(self, celery: Celery) -> None:
+        self._celery = celery
+        self._waiting: queue.Queue[list[Event] | None] = queue.Queue(WAITING_BATCHES)
+        self._thread = threading.Thread(target=self._run, name="hints", daemon=True)
+        self._thread.start()
+
+    def give(self, events: list[Event]) -> None:
+        """Take a batch, or drop it when the broker is too far behind."""
+        hinted = [event for event in events if event.type in TASKS]
+        if not hinted:
+            return
+        try:
+            self._waiting.put_nowait(hinted)
+        except queue.Full:
+            HINTS.labels("dropped").inc(len(hinted))
+
+    def close(self, timeout: float) -> None:
+        """Publish what waits, for at most `timeout` seconds."""
+        try:
+            self._waiting.put(None, timeout=timeout)
+        except queue.Full:
+            return
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while (batch := self._waiting.get()) is not None:
+            try:
+                publish_events(self._celery, batch)
+            except Exception as error:  # noqa: BLE001 - kombu raises whatever its transport does; none may end this
+                HINTS.labels("failed").inc(len(batch))
+                log.warning("hints not published, the sweeper makes up for them", events=len(batch), error=str(error))
+            else:
+                HINTS.labels("published").inc(len(batch))
+                for event in batch:
+                    log.info("event published", event_id=str(event.id), position=event.position, type=event.type)
+
+
+async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio.Event) -> None:
+    """Number and publish until `stop`."""
+    engine = create_engine(settings.conversations_database_url, application="chats-relay", pool_size=3)
+    sessions = create_sessions(engine)
+    routes = operations_routes(lambda: database_fault(engine), lambda: measure(sessions))
+    async with operations_server(routes, host, port):
+        await wait_for_database(engine)
+        hints = Hints(create_celery(settings.broker_url, client="chats-relay"))
+        await _number(sessions, hints.give, stop)
+        await asyncio.to_thread(hints.close, 5)
+    await engine.dispose()
+
+
+async def _number(sessions: Sessions, give: Callable[[list[Event]], None], stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        try:
+            async with transaction(sessions) as session:
+                events = await number_events(session, size=BATCH)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            log.warning("log not numbered, trying again", error=str(error).splitlines()[0])
+            await pause(stop, 1)
+            continue
+        give(events)
+        NUMBERED.inc(len(events))
+        if len(events) < BATCH:
+            await pause(stop, POLL)
+
+
+async def measure(sessions: Sessions) -> None:
+    """Set the gauges from the log."""
+    async with transaction(sessions) as session:
+        state = await read_state(session)
+    HEAD.set(state.head)
+    UNNUMBERED.set(state.unnumbered)
+    LAG.set(state.lag)

@@ -1,0 +1,81 @@
+"""The rules of a conversation: statuses, what a message does to them, limits. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+SUBJECT_LENGTH = 200  # characters
+BODY_LENGTH = 10_000  # characters
+BULK_DELETE_LIMIT = 100  # conversations
+COUNT_LIMIT = 1_000  # a count over all conversations stops here
+
+
+class Status(StrEnum):
+    """Whose turn it is."""
+
+    OPEN = "OPEN"
+    AWAITING_ADMIN = "AWAITING_ADMIN"
+    AWAITING_USER = "AWAITING_USER"
+    RESOLVED = "RESOLVED"
+    CLOSED = "CLOSED"
+
+
+class Side(StrEnum):
+    """Who writes; a message keeps the side it was written from for ever."""
+
+    CUSTOMER = "customer"
+    ADMIN = "admin"
+
+
+WAITING = frozenset({Status.OPEN, Status.AWAITING_ADMIN})
+"""The statuses in which somebody waits for an admin."""
+
+DELETABLE = frozenset({Status.CLOSED})
+
+AFTER_CUSTOMER: Mapping[Status, Status] = dict.fromkeys(Status, Status.AWAITING_ADMIN)
+
+# The first message of a conversation created without one is what its creation announced: the status stays, except
+# that a message reopens what was settled.
+AFTER_FIRST_FROM_CUSTOMER: Mapping[Status, Status] = {status: status for status in Status} | {
+    Status.RESOLVED: Status.OPEN,
+    Status.CLOSED: Status.OPEN,
+}
+
+AFTER_ADMIN: Mapping[Status, Status] = dict.fromkeys(Status, Status.AWAITING_USER)
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a message does to its conversation, by the side that sends it."""
+
+    after_first: Mapping[Status, Status]
+    after_later: Mapping[Status, Status]
+    is_read_by_admin: bool
+    is_read_by_user: bool
+    answers: bool  # does it end the customer's waiting?
+
+
+EFFECTS: Mapping[Side, Effect] = {
+    Side.CUSTOMER: Effect(
+        after_first=AFTER_FIRST_FROM_CUSTOMER,
+        after_later=AFTER_CUSTOMER,
+        is_read_by_admin=False,
+        is_read_by_user=True,
+        answers=False,
+    ),
+    Side.ADMIN: Effect(
+        after_first=AFTER_ADMIN,
+        after_later=AFTER_ADMIN,
+        is_read_by_admin=True,
+        is_read_by_user=False,
+        answers=True,
+    ),
+}
+
+
+def status_after_message(status: Status, side: Side, *, first: bool, chosen: Status | None = None) -> Status:
+    """Return the status once `side` has sent a message; `chosen` is what an admin set in the same submit."""
+    if chosen is not None:
+        return chosen
+    effect = EFFECTS[side]
+    return (effect.after_first if first else effect.after_later)[status]

@@ -1,0 +1,1 @@
+"""Owns notifications and email, made from the events of the conversations service."""

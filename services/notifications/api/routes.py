@@ -1,0 +1,95 @@
+"""The routes, below `/api/v1/notifications` all of them: the proxy sends nothing else here."""
+
+from collections.abc import Callable, Coroutine
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, Depends, Request
+
+from services.notifications import commands, queries
+from services.notifications.api.schemas import EmailOut, NotificationOut, Unread
+from services.notifications.errors import EmailNotFailed
+from services.notifications.models import Person
+from services.notifications.rules import EmailState
+from services.notifications.settings import ApiSettings
+from shared.auth import Principal, Role, require
+from shared.database import Session
+from shared.paging import DEFAULT_LIMIT, Cursor, Limit, Page
+from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, answers
+
+
+def _caller(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
+    async def known(principal: Annotated[Principal, Depends(require(role))], session: Session) -> Principal:
+        person = await session.get(Person, principal.id)
+        if person is not None and person.deleted:
+            raise Unauthenticated("This user was deleted.")
+        return principal
+
+    return known
+
+
+async def _settings(request: Request) -> ApiSettings:
+    settings: ApiSettings = request.app.state.settings
+    return settings
+
+
+Customer = Annotated[Principal, Depends(_caller(Role.CUSTOMER), scope="function")]
+Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
+CurrentSettings = Annotated[ApiSettings, Depends(_settings)]
+
+router = APIRouter(prefix="/api/v1/notifications", responses=answers(Unauthenticated, Forbidden, Invalid, Unavailable))
+
+
+@router.get("", tags=["Customer"])
+async def list_notifications(
+    caller: Customer,
+    session: Session,
+    settings: CurrentSettings,
+    unread: bool | None = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[NotificationOut]:
+    """List own notifications, newest first."""
+    rows, following = await queries.list_notifications(session, caller.id, unread=unread, cursor=cursor, limit=limit)
+    items = [NotificationOut.of(notification, sender, settings.store_name) for notification, sender in rows]
+    return Page(items=items, next_cursor=following)
+
+
+@router.get("/unread", tags=["Customer"])
+async def count_unread(caller: Customer, session: Session) -> Unread:
+    """Count own unread notifications."""
+    return Unread(unread=await queries.count_unread(session, caller.id))
+
+
+@router.post("/read-all", status_code=204, tags=["Customer"])
+async def read_all(caller: Customer, session: Session, settings: CurrentSettings) -> None:
+    """Mark all own notifications as read. Their mail is not sent; the conversations stay unread."""
+    await commands.read_all_notifications(session, caller.id, settings)
+
+
+@router.post("/{notification_id}/read", status_code=204, tags=["Customer"], responses=answers(NotFound))
+async def read_one(notification_id: UUID, caller: Customer, session: Session, settings: CurrentSettings) -> None:
+    """Mark a notification as read. Its mail is not sent; the conversation stays unread."""
+    await commands.read_notification(session, caller.id, notification_id, settings)
+
+
+@router.get("/emails", tags=["Admin"])
+async def list_emails(
+    _: Admin,
+    session: Session,
+    conversation_id: UUID | None = None,
+    state: EmailState | None = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[EmailOut]:
+    """List what became of each mail, newest first."""
+    rows, following = await queries.list_emails(
+        session, conversation_id=conversation_id, state=state, cursor=cursor, limit=limit
+    )
+    return Page(items=[EmailOut.of(*row) for row in rows], next_cursor=following)
+
+
+@router.post("/emails/{email_id}/retry", status_code=204, tags=["Admin"], responses=answers(NotFound, EmailNotFailed))
+async def retry_email(email_id: UUID, _: Admin, session: Session) -> None:
+    """Let a failed mail be due again."""
+    await commands.retry_email(session, email_id)

@@ -1,0 +1,27 @@
+"""The HTTP application of the notifications service."""
+
+from fastapi import FastAPI
+
+from services.notifications.api import routes
+from services.notifications.settings import ApiSettings
+from shared.database import create_engine
+from shared.http import create_api
+
+_DESCRIPTION = """
+`NEW_MESSAGE` notifications of customers, and what became of each email. Sign every call with a bearer token.
+"""
+
+
+def create_app(settings: ApiSettings) -> FastAPI:
+    """Build the application."""
+    engine = create_engine(settings.notifications_database_url, application="chats-notifications-api")
+    app = create_api(
+        settings,
+        engine,
+        title="Customer Chats: notifications",
+        description=_DESCRIPTION,
+        docs_url="/api/v1/notifications/docs",
+        openapi_url="/api/v1/notifications/openapi.json",
+    )
+    app.include_router(routes.router)
+    return app

@@ -1,0 +1,1 @@
+"""Composing mails and handing them to a mail server."""

@@ -1,0 +1,42 @@
+"""Email addresses and the ids made from them, in the form that mail headers and SMTP take."""
+
+from email.utils import parseaddr
+from uuid import UUID
+
+import idna
+
+MAX_ADDRESS = 320
+# The email package and some clients break long ids: 70 characters with "<", 32 digits, "@" and ">".
+MAX_ID_DOMAIN = 35
+
+
+def ascii_domain_address(address: str) -> str:
+    """Return a bare address with its domain in ASCII (IDNA); the local part may be of any script.
+
+    Raises ValueError when it is not one bare address, or cannot be put safely in a header or a command.
+    """
+    local, _, domain = address.rpartition("@")
+    unsafe = any(c in '<>()[],;:\\"@' or c.isspace() or not c.isprintable() for c in local + domain)
+    if not local or not domain or unsafe or len(address) > MAX_ADDRESS:
+        raise ValueError("not an email address that mail can be sent to")
+    # An ASCII domain is left as it is: IDNA refuses names that work, such as those with an underscore.
+    return f"{local}@{domain if domain.isascii() else idna.encode(domain, uts46=True).decode()}"
+
+
+def sender_address(email_from: str) -> str:
+    """Return the bare address of `Name <address>` or `address`. Raises ValueError when there is none."""
+    return ascii_domain_address(parseaddr(email_from)[1])
+
+
+def domain_of(email_from: str) -> str:
+    """Return the ASCII domain of the sender, lower case. Raises ValueError as `sender_address` does."""
+    return sender_address(email_from).rpartition("@")[2].lower()
+
+
+def message_id(mail_id: UUID, email_from: str) -> str:
+    """Make the Message-ID of a mail, always the same for the same mail: at most 70 characters of ASCII."""
+    domain = domain_of(email_from)
+    while len(domain) > MAX_ID_DOMAIN:
+        # Only uniqueness matters right of the "@", and the id already has it.
+        domain = domain.partition(".")[2] or domain[-MAX_ID_DOMAIN:].lstrip("-")
+    return f"<{mail_id.hex}@{domain}>"

@@ -1,0 +1,209 @@
+"""A mail as bytes, from what was said: headers, text and HTML. The same input makes the same bytes."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email import policy
+from email.header import Header
+from email.message import EmailMessage
+from email.utils import format_datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal
+from unicodedata import category
+from uuid import UUID, uuid5
+
+from css_inline import CSSInliner
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+
+from services.notifications.mail.addresses import (
+    ascii_domain_address,
+    domain_of,
+    message_id,
+    sender_address,
+)
+from services.notifications.mail.words import format_moment, known_locales, known_zone, words_for
+
+__all__ = ["Brand", "Mail", "MailMessage", "compose", "message_id"]
+
+MAX_NAME = 100
+MAX_PREVIEW = 140
+# Control characters, lone surrogates, line and paragraph separators.
+UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
+# Embeddings, overrides and isolates: in a header they would turn round what stands after them.
+DIRECTION_CONTROLS = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
+# 76 is the longest line that quoted-printable may have; every server takes it.
+BODY_POLICY = policy.SMTP.clone(max_line_length=76)
+
+
+@dataclass(frozen=True, slots=True)
+class Brand:
+    """The store as its mails show it; `email_from` is an address or `Name <address>`."""
+
+    store_name: str
+    email_from: str
+    public_url: str
+    reply_to: str | None
+    time_zone: str
+    locale: str
+
+
+@dataclass(frozen=True, slots=True)
+class MailMessage:
+    """One message of the conversation, as its reader sees it."""
+
+    number: int
+    sender_name: str
+    body: str
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Mail:
+    """All that is particular to one mail.
+
+    `thread` holds the Message-IDs of the earlier mails of this conversation to this recipient, oldest
+    first. `from_name` is the customer's name, for support mails. `locale` and `time_zone` are the
+    recipient's and may be anything; unknown ones fall back to the brand's.
+    """
+
+    message_id: str
+    audience: Literal["customer", "support"]
+    conversation_id: UUID
+    subject: str
+    to_address: str
+    to_name: str | None
+    locale: str | None
+    time_zone: str | None
+    created_at: datetime
+    thread: Sequence[str]
+    messages: Sequence[MailMessage]
+    from_name: str | None = None
+
+
+def compose(mail: Mail, brand: Brand) -> bytes:
+    """Return the mail as it goes over the wire: CRLF, ASCII but for an address that cannot be.
+
+    Raises ValueError when the recipient's or the brand's address cannot be written in a header.
+    """
+    body = EmailMessage(policy=BODY_POLICY)
+    text, html = _render(mail, brand)
+    body.set_content(text, cte="quoted-printable")
+    body.add_alternative(html, subtype="html", cte="quoted-printable")
+    # "=_" cannot stand in quoted-printable text, so no message can contain the boundary.
+    body.set_boundary(f"=_{uuid5(mail.conversation_id, mail.message_id).hex}")
+    head = "".join(f"{name}: {value}\r\n" for name, value in _headers(mail, brand))
+    return head.encode() + body.as_bytes()
+
+
+def _headers(mail: Mail, brand: Brand) -> Iterator[tuple[str, str]]:
+    """Yield the headers, encoded and folded.
+
+    They are written here and not by the email package, whose folding loses spaces between encoded words
+    and turns long ids into encoded words.
+    """
+    root = message_id(uuid5(mail.conversation_id, mail.audience), brand.email_from)
+    earlier = [root, *(_one_line(sent) for sent in mail.thread[-1:])]
+    yield "Date", format_datetime(mail.created_at.astimezone(UTC))
+    yield "From", _mailbox("From", _sender_name(mail, brand), sender_address(brand.email_from))
+    yield "To", _mailbox("To", mail.to_name or "", ascii_domain_address(mail.to_address))
+    if brand.reply_to and mail.audience == "customer":
+        yield "Reply-To", _mailbox("Reply-To", brand.store_name, sender_address(brand.reply_to))
+    # Never "Re:": the same subject on every mail threads in all clients, and is what the customer typed.
+    yield "Subject", _encoded("Subject", _one_line(mail.subject))
+    yield "Message-ID", _one_line(mail.message_id)
+    yield "In-Reply-To", earlier[-1]
+    yield "References", " ".join(earlier)
+    yield "List-Id", f"<{mail.audience}-messages.{domain_of(brand.email_from)}>"
+    yield "Auto-Submitted", "auto-generated"
+    yield "X-Auto-Response-Suppress", "All"
+
+
+def _sender_name(mail: Mail, brand: Brand) -> str:
+    if mail.audience == "support" and mail.from_name:
+        return f"{_one_line(mail.from_name)[: MAX_NAME // 2]} ({brand.store_name})"
+    return brand.store_name
+
+
+def _one_line(text: str) -> str:
+    """Return `text` without anything that could end a header or reorder it, white space collapsed."""
+    kept = (c if category(c) not in UNPRINTABLE else " " for c in text if c not in DIRECTION_CONTROLS)
+    return " ".join("".join(kept).split())
+
+
+def _encoded(header: str, text: str) -> str:
+    if text.isascii() and "=?" not in text:
+        return text
+    return Header(text, "utf-8", header_name=header).encode(linesep="\r\n")
+
+
+def _mailbox(header: str, name: str, address: str) -> str:
+    name = _one_line(name)[:MAX_NAME].strip()
+    if not name:
+        return address
+    encoded = _encoded(header, name)
+    if encoded == name:
+        quoted = name.replace("\\", "\\\\").replace('"', '\\"')
+        encoded = f'"{quoted}"'
+    return f"{encoded}\r\n <{address}>"
+
+
+def _render(mail: Mail, brand: Brand) -> tuple[str, str]:
+    """Return the text and the HTML of a mail."""
+    locales = known_locales([mail.locale, brand.locale])
+    zone = known_zone([mail.time_zone, brand.time_zone])
+    language, words = words_for(locales)
+    path = "dashboard/messages" if mail.audience == "customer" else "admin/dashboard/conversation"
+    store = _one_line(brand.store_name)
+    customer = _one_line(mail.from_name or "") or mail.messages[0].sender_name
+    if mail.audience == "support":
+        headline, notice, why = words.customer_wrote, words.answers_not_forwarded, ""
+    else:
+        headline, why = words.store_wrote, words.why
+        notice = "" if brand.reply_to else words.answers_not_read
+    values: dict[str, Any] = {
+        "language": language,
+        "words": words,
+        "store_name": store,
+        "subject": _one_line(mail.subject),
+        "headline": headline.format(store=store, customer=customer),
+        "notice": notice,
+        "why": why.format(store=store),
+        "link": f"{brand.public_url.rstrip('/')}/{path}/{mail.conversation_id}/",
+        "preview": _one_line(mail.messages[0].body[:MAX_PREVIEW]),
+        "messages": [
+            {
+                "sender_name": _one_line(message.sender_name),
+                "time": format_moment(message.created_at, locales[0], zone),
+                "body": _plain(message.body),
+            }
+            for message in mail.messages
+        ],
+    }
+    templates = _templates()
+    text = templates.get_template("message.txt.jinja").render(values)
+    return text, _inliner().inline(templates.get_template("message.html.jinja").render(values))
+
+
+def _plain(body: str) -> str:
+    r"""Return a message's text with "\n" for every kind of line break, and no control character but tab."""
+    lines = ("".join(c for c in line if c == "\t" or category(c) not in UNPRINTABLE) for line in body.splitlines())
+    return "\n".join(lines)
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=select_autoescape(("html.jinja",)),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+
+
+@cache
+def _inliner() -> CSSInliner:
+    # Rules for dark mode and phones cannot be inlined: they stay in the head.
+    return CSSInliner(keep_at_rules=True, load_remote_stylesheets=False)

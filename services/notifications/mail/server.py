@@ -1,0 +1,56 @@
+"""The mail server that `CHATS_SMTP_URL` names."""
+
+import re
+from dataclasses import dataclass, field
+from typing import Literal
+from urllib.parse import SplitResult, unquote, urlsplit
+
+Security = Literal["none", "tls", "starttls"]
+
+SCHEMES: dict[str, tuple[Security, int]] = {
+    "smtp": ("none", 25),
+    "smtps": ("tls", 465),
+    "smtp+starttls": ("starttls", 587),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SmtpServer:
+    """Where mail goes out."""
+
+    host: str
+    port: int
+    security: Security
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+
+
+def parse_smtp_url(url: str) -> SmtpServer:
+    """Read `smtp://`, `smtps://` or `smtp+starttls://`, then `[user:password@]host[:port]`.
+
+    `smtp` sends without TLS; the other two verify the server's certificate. User and password are
+    percent-encoded. Raises ValueError, whose text never holds a part of the URL: it has a password.
+    """
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        raise ValueError(
+            "the SMTP URL cannot be read: percent-encode the user and the password, and give the port as a number"
+        ) from None
+    if parts.scheme not in SCHEMES:
+        raise ValueError(f"the SMTP URL must start with one of {', '.join(f'{name}://' for name in SCHEMES)}")
+    if not parts.hostname or not re.fullmatch(r"[A-Za-z0-9._:-]+", parts.hostname) or port == 0:
+        raise ValueError("the SMTP URL needs the host of the server, and a port other than 0 if one is given")
+    if parts.path not in {"", "/"} or parts.query or parts.fragment:
+        raise ValueError("the SMTP URL must end behind the port; percent-encode '/', '?' and '#' in a password")
+    security, default_port = SCHEMES[parts.scheme]
+    return SmtpServer(parts.hostname, port or default_port, security, *_credentials(parts))
+
+
+def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
+    if not parts.username and not parts.password:
+        return None, None
+    if not parts.username or not parts.password:
+        raise ValueError("the SMTP URL needs both a user and a password, or neither")
+    return unquote(parts.username), unquote(parts.password)

@@ -1,0 +1,207 @@
+"""The tables of the notifications service."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import BigInteger, CheckConstraint, DateTime, ForeignKey, Index, LargeBinary, MetaData, Text, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+from services.notifications.rules import Audience, EmailState
+
+
+class Base(DeclarativeBase):
+    """All tables; every constraint has a name that code and migrations can rely on."""
+
+    metadata = MetaData(
+        naming_convention={
+            "pk": "%(table_name)s_pkey",
+            "fk": "%(table_name)s_%(column_0_name)s_fkey",
+            "uq": "%(table_name)s_%(column_0_N_name)s_key",
+            "ck": "%(table_name)s_%(constraint_name)s_check",
+            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+        }
+    )
+    type_annotation_map = {  # noqa: RUF012 - as SQLAlchemy wants it
+        str: Text,
+        bytes: LargeBinary,
+        datetime: DateTime(timezone=True),
+        dict[str, Any]: JSONB,
+    }
+
+
+class InboxEntry(Base):
+    """An event that arrived. It is done when handled, or parked: given up on, listed, and retried by hand."""
+
+    __tablename__ = "inbox"
+
+    event_id: Mapped[UUID] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+    received_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    handled_at: Mapped[datetime | None]
+    parked_at: Mapped[datetime | None]
+    reason: Mapped[str | None]
+    event: Mapped[dict[str, Any] | None]  # kept of a parked event only, for the retry
+
+    __table_args__ = (
+        Index("inbox_parked_idx", "parked_at", postgresql_where=text("parked_at is not null")),
+        Index("inbox_received_idx", "received_at"),
+    )
+
+
+class FeedCursor(Base):
+    """How far the log was caught up with, and of which epoch that position is."""
+
+    __tablename__ = "feed_cursor"
+
+    singleton: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    position: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    head: Mapped[int] = mapped_column(BigInteger, server_default="0")  # the log's end when it was last read
+    epoch: Mapped[UUID | None]
+
+    __table_args__ = (CheckConstraint("singleton", name="one_row"),)
+
+
+class Person(Base):
+    """A user as the newest event told of them."""
+
+    __tablename__ = "people"
+
+    id: Mapped[str] = mapped_column(primary_key=True)
+    version: Mapped[int] = mapped_column(BigInteger)
+    name: Mapped[str | None]
+    email: Mapped[str | None]
+    locale: Mapped[str | None]
+    zoneinfo: Mapped[str | None]
+    deleted: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class Mark(Base):
+    """What is known of a conversation: how far each side has read, and whether it was deleted.
+
+    It may be known before any of its messages is: events come in any order.
+    """
+
+    __tablename__ = "marks"
+
+    conversation_id: Mapped[UUID] = mapped_column(primary_key=True)
+    read_by_user_number: Mapped[int] = mapped_column(server_default="0")
+    read_by_admin_number: Mapped[int] = mapped_column(server_default="0")
+    deleted_at: Mapped[datetime | None]
+
+
+class Notification(Base):
+    """A `NEW_MESSAGE` record: one for every admin message."""
+
+    __tablename__ = "notifications"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    user_id: Mapped[str]
+    conversation_id: Mapped[UUID]
+    message_id: Mapped[UUID] = mapped_column(unique=True)
+    number: Mapped[int]
+    subject: Mapped[str]
+    sender_id: Mapped[str]
+    preview: Mapped[str]
+    read_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+    __table_args__ = (
+        Index("notifications_user_idx", "user_id", text("id desc")),
+        Index("notifications_unread_idx", "user_id", postgresql_where=text("read_at is null")),
+        Index("notifications_conversation_idx", "conversation_id", "number"),
+    )
+
+
+class Email(Base):
+    """A mail about one conversation to one recipient.
+
+    It is open for further messages until it is first claimed; from then on its messages and its bytes are fixed.
+    """
+
+    __tablename__ = "emails"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    audience: Mapped[str]
+    recipient_id: Mapped[str]  # the customer's id, or `support`
+    conversation_id: Mapped[UUID]
+    subject: Mapped[str | None]
+    state: Mapped[str]
+    reason: Mapped[str | None]
+    due_at: Mapped[datetime]
+    next_attempt_at: Mapped[datetime]
+    claimed_at: Mapped[datetime | None]  # the first time
+    lease_id: Mapped[UUID | None]
+    lease_until: Mapped[datetime | None]
+    data_at: Mapped[datetime | None]  # the current try is about to send its DATA
+    counted_tries: Mapped[int] = mapped_column(server_default="0")
+    uncertain_tries: Mapped[int] = mapped_column(server_default="0")
+    message_id: Mapped[str | None]
+    to_address: Mapped[str | None]
+    content: Mapped[bytes | None] = mapped_column(deferred=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(f"state in ({', '.join(repr(str(state)) for state in EmailState)})", name="state"),
+        CheckConstraint(f"audience in ({', '.join(repr(str(audience)) for audience in Audience)})", name="audience"),
+        Index(
+            "emails_open_key",
+            "recipient_id",
+            "conversation_id",
+            "audience",
+            unique=True,
+            postgresql_where=text("state = 'scheduled' and claimed_at is null"),
+        ),
+        Index("emails_due_idx", "next_attempt_at", postgresql_where=text("state = 'scheduled'")),
+        Index("emails_leased_idx", "lease_until", postgresql_where=text("state = 'sending'")),
+        Index("emails_conversation_idx", "conversation_id"),
+        Index("emails_recipient_idx", "recipient_id"),
+        Index("emails_state_idx", "state", text("id desc")),
+    )
+
+
+class EmailMessage(Base):
+    """A message in a mail. `left_out`: it was read before the mail was first taken for sending."""
+
+    __tablename__ = "email_messages"
+
+    message_id: Mapped[UUID] = mapped_column(primary_key=True)
+    email_id: Mapped[UUID] = mapped_column(ForeignKey("emails.id", ondelete="CASCADE"), index=True)
+    number: Mapped[int]
+    sender_id: Mapped[str]
+    body: Mapped[str]
+    created_at: Mapped[datetime]
+    left_out: Mapped[bool] = mapped_column(server_default=text("false"))
+
+
+class EmailTry(Base):
+    """One try to send a mail: how far it came, what the server said, which process it was."""
+
+    __tablename__ = "email_tries"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    email_id: Mapped[UUID] = mapped_column(ForeignKey("emails.id", ondelete="CASCADE"), index=True)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    outcome: Mapped[str]
+    phase: Mapped[str]
+    code: Mapped[int | None]
+    reply: Mapped[str]
+    process: Mapped[str]
+
+
+class Gate(Base):
+    """Whether mail may be sent at all: paused by hand, or the breaker is open because the set-up is at fault."""
+
+    __tablename__ = "gate"
+
+    singleton: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    paused_at: Mapped[datetime | None]
+    breaker_trips: Mapped[int] = mapped_column(server_default="0")  # in a row
+    breaker_until: Mapped[datetime | None]
+    breaker_reason: Mapped[str | None]
+
+    __table_args__ = (CheckConstraint("singleton", name="one_row"),)

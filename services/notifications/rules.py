@@ -1,0 +1,159 @@
+"""The states of an email, and what follows each try to send it. Pure; times are seconds."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+GIVE_UP_AFTER = 3 * 24 * 3600
+RETRY_EVERY = 4 * 3600
+MAX_JITTER = 0.1
+MAX_UNCERTAIN_TRIES = 2
+MAX_EVENT_ATTEMPTS = 5
+FIRST_BREAKER_PAUSE = 15
+LONGEST_BREAKER_PAUSE = 300
+
+
+class Audience(StrEnum):
+    """Whom a mail is for."""
+
+    CUSTOMER = "customer"
+    SUPPORT = "support"
+
+
+class EmailState(StrEnum):
+    """Where an email stands. `sending` is leased to one process."""
+
+    SCHEDULED = "scheduled"
+    SENDING = "sending"
+    SENT = "sent"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    SUPPRESSED = "suppressed"
+
+
+class Outcome(StrEnum):
+    """How one try to send ended."""
+
+    ACCEPTED = "accepted"
+    """The server took the mail."""
+    REJECTED = "rejected"
+    """The server will never take this mail: 5xx to RCPT or DATA."""
+    DEFERRED = "deferred"
+    """The server does not have it and may take it later: 4xx anywhere, or a break before the final dot."""
+    UNCERTAIN = "uncertain"
+    """The server may have it: a break behind the final dot, or a lease that ran out with `data_at` set."""
+    MISCONFIGURED = "misconfigured"
+    """No mail would have gone through: the fault is of the set-up, or the server does not answer."""
+    ABANDONED = "abandoned"
+    """The lease was no longer ours just before DATA; nothing was sent."""
+
+
+class Reason(StrEnum):
+    """Why an email was cancelled, suppressed or failed."""
+
+    READ = "read"
+    DELETED = "deleted"
+    USER_DELETED = "user-deleted"
+    NO_ADDRESS = "no-address"
+    NO_SMTP = "no-smtp"
+    RECIPIENT_NOT_ALLOWED = "recipient-not-allowed"
+    REJECTED = "rejected"
+    ADDRESS_NOT_SUPPORTED = "address-not-supported"
+    GAVE_UP = "gave-up"
+    UNCERTAIN = "uncertain"
+
+
+TRANSITIONS: dict[EmailState, frozenset[EmailState]] = {
+    # To sent: the late answer to a try whose lease had run out; better than to send the mail again.
+    EmailState.SCHEDULED: frozenset({EmailState.SENDING, EmailState.CANCELLED, EmailState.SUPPRESSED, EmailState.SENT}),
+    # Back to scheduled: to be tried again, or its lease ran out.
+    EmailState.SENDING: frozenset(set(EmailState) - {EmailState.SENDING}),
+    # Retried by hand; or its messages were deleted, and nothing is left to retry.
+    EmailState.FAILED: frozenset({EmailState.SCHEDULED, EmailState.CANCELLED}),
+    EmailState.SENT: frozenset(),
+    EmailState.CANCELLED: frozenset(),
+    EmailState.SUPPRESSED: frozenset(),
+}
+
+
+def check_transition(old: EmailState, new: EmailState) -> None:
+    """Raise ValueError unless an email may go from `old` to `new`."""
+    if new not in TRANSITIONS[old]:
+        raise ValueError(f"an email cannot go from {old} to {new}")
+
+
+@dataclass(frozen=True, slots=True)
+class FollowUp:
+    """What to record about an email after one try."""
+
+    state: EmailState | None
+    """The next state; None when the email is another holder's and must be left alone."""
+    delay: int | None = None
+    """Seconds until it is due again, before jitter; given for `scheduled` only."""
+    reason: Reason | None = None
+    """Given for `failed` only."""
+    counts: bool = True
+    """Whether the try moves the email along its retry schedule, and so towards giving up."""
+    opens_breaker: bool = False
+    """Whether all sending has to pause."""
+
+
+def retry_delays(
+    schedule: Sequence[int], then_every: int = RETRY_EVERY, give_up_after: int = GIVE_UP_AFTER
+) -> tuple[int, ...]:
+    """Write out the seconds between counted attempts: `schedule`, then `then_every` up to `give_up_after`.
+
+    What was given is kept whole, even beyond `give_up_after`. Raises ValueError for a negative delay or a
+    `then_every` that is not positive.
+    """
+    if then_every <= 0 or any(delay < 0 for delay in schedule):
+        raise ValueError("retry delays must not be negative")
+    more = max(0, give_up_after - sum(schedule)) // then_every
+    return (*schedule, *[then_every] * more)
+
+
+def after_try(  # noqa: PLR0911  a return per outcome is the table it is
+    outcome: Outcome,
+    *,
+    counted: int,
+    uncertain: int,
+    delays: Sequence[int],
+    uncertain_delay: int,
+    rejection: Reason = Reason.REJECTED,
+) -> FollowUp:
+    """Say what follows a try.
+
+    `counted` and `uncertain` are the attempts of this email that counted, and those that ended uncertain,
+    before this one; `delays` is what `retry_delays` wrote out. The position in it is the give-up clock, so
+    the clock stands still while the breaker is open or mail is paused. `rejection` names why a rejected
+    mail was rejected.
+    """
+    match outcome:
+        case Outcome.ACCEPTED:
+            return FollowUp(EmailState.SENT)
+        case Outcome.REJECTED:
+            return FollowUp(EmailState.FAILED, reason=rejection)
+        case Outcome.DEFERRED if counted < len(delays):
+            return FollowUp(EmailState.SCHEDULED, delay=delays[counted])
+        case Outcome.DEFERRED:
+            return FollowUp(EmailState.FAILED, reason=Reason.GAVE_UP)
+        case Outcome.UNCERTAIN if uncertain + 1 < MAX_UNCERTAIN_TRIES:
+            return FollowUp(EmailState.SCHEDULED, delay=uncertain_delay)
+        case Outcome.UNCERTAIN:
+            return FollowUp(EmailState.FAILED, reason=Reason.UNCERTAIN)
+        case Outcome.MISCONFIGURED:
+            # Due at once: the breaker, not the mail's schedule, says when the next try is.
+            return FollowUp(EmailState.SCHEDULED, delay=0, counts=False, opens_breaker=True)
+        case Outcome.ABANDONED:
+            return FollowUp(None, counts=False)
+
+
+def with_jitter(delay: int, random: Callable[[], float]) -> float:
+    """Spread `delay`: never earlier, at most a tenth later. `random` gives a number from 0 to 1."""
+    return delay * (1 + MAX_JITTER * random())
+
+
+def breaker_pause(consecutive_trips: int) -> int:
+    """Seconds all sending pauses after that many trips in a row, 1 or more: 15, doubling up to 300."""
+    doublings = min(consecutive_trips - 1, LONGEST_BREAKER_PAUSE.bit_length())
+    return min(FIRST_BREAKER_PAUSE << max(doublings, 0), LONGEST_BREAKER_PAUSE)

@@ -1,0 +1,93 @@
+"""The Celery tasks: thin, idempotent by event id, and nothing that a lost task could lose."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import structlog
+from celery import Celery, Task
+from celery.signals import task_unknown
+from pydantic import ValidationError
+
+from services.notifications.inbox import park_event, receive_event
+from services.notifications.sending import drain
+from services.notifications.settings import MailSettings
+from shared.broker import EMAILS_QUEUE, SEND_EMAILS, TASKS, hint_due_mail
+from shared.database import Sessions, create_engine, create_sessions
+from shared.events import Event, EventType
+
+T = TypeVar("T")
+
+DRAIN_LIMIT = 120.0  # seconds of one task; what is left is due for the next
+
+log = structlog.get_logger()
+
+
+class AsyncWork:
+    """Runs coroutines in a pool child: one event loop and one engine for its whole life, made after the fork."""
+
+    def __init__(self, database_url: str) -> None:
+        self._database_url = database_url
+        self._runner: asyncio.Runner | None = None
+        self._sessions: Sessions | None = None
+
+    def run(self, work: Callable[[Sessions], Awaitable[T]]) -> T:
+        """Run `work(sessions)` to its end."""
+        if self._runner is None or self._sessions is None:
+            self._runner = asyncio.Runner()
+            self._sessions = create_sessions(create_engine(self._database_url, application="chats-worker", pool_size=6))
+        sessions = self._sessions
+
+        async def main() -> T:
+            return await work(sessions)
+
+        return self._runner.run(main())
+
+
+def register_tasks(celery: Celery, settings: MailSettings) -> None:
+    """Give the worker its tasks: one for each type of event, and the one that sends mail."""
+    work = AsyncWork(settings.notifications_database_url)
+
+    for name in TASKS.values():
+        _register_event_task(celery, name, work, settings)
+
+    @celery.task(name=SEND_EMAILS, queue=EMAILS_QUEUE)
+    def send_emails() -> None:
+        work.run(lambda sessions: _drain_for_a_while(sessions, settings))
+
+    @task_unknown.connect(weak=False)
+    def park_unknown(name: str, id: str, **_: Any) -> None:  # noqa: A002 - the signal's own name
+        # In the worker's main process, which has no pool child's loop.
+        unknown = AsyncWork(settings.notifications_database_url)
+        unknown.run(lambda sessions: _park(sessions, id, name, "unknown task", None))
+
+
+def _register_event_task(celery: Celery, name: str, work: AsyncWork, settings: MailSettings) -> None:
+    @celery.task(name=name, bind=True)
+    def handle(task: "Task[Any, Any]", *args: Any, **_: Any) -> None:
+        payload = args[0] if args else None
+        try:
+            event = Event.model_validate(payload)
+        except ValidationError as error:
+            reason = f"invalid event: {error.errors()[0]['loc']}"
+            work.run(lambda sessions: _park(sessions, str(task.request.id), name, reason, payload))
+            return
+        repeated = bool((task.request.delivery_info or {}).get("redelivered"))
+        work.run(lambda sessions: receive_event(sessions, event, settings, repeated=repeated))
+        if event.type == EventType.MESSAGE_POSTED and settings.email_delay_seconds == 0:
+            hint_due_mail(celery)
+
+
+async def _drain_for_a_while(sessions: Sessions, settings: MailSettings) -> None:
+    stop = asyncio.Event()
+    asyncio.get_running_loop().call_later(DRAIN_LIMIT, stop.set)
+    await drain(sessions, settings, stop)
+
+
+async def _park(sessions: Sessions, task_id: str, name: str, reason: str, payload: Any) -> None:
+    try:
+        identity = UUID(task_id)
+    except ValueError:
+        identity = uuid4()
+    await park_event(sessions, identity, name, reason, payload if isinstance(payload, dict) else None)

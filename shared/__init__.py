@@ -1,0 +1,1 @@
+"""What both services agree on: events, broker, database, tokens, errors, paging, observability, settings."""

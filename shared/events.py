@@ -1,0 +1,98 @@
+"""The event contract between the services: what the log holds, and what travels to Celery.
+
+An event is known by its id, may come twice, late and out of order, and carries all that a consumer needs, so that
+the consumer works while the producer is down. A payload is None once its text was erased.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from shared.people import Person
+
+VERSION = 1
+
+
+class EventType(StrEnum):
+    """What can happen, in the past tense."""
+
+    CONVERSATION_CREATED = "conversation.created"
+    MESSAGE_POSTED = "message.posted"
+    CONVERSATION_UPDATED = "conversation.updated"
+    CONVERSATION_READ = "conversation.read"
+    CONVERSATION_DELETED = "conversation.deleted"
+    USER_UPDATED = "user.updated"
+    USER_DELETED = "user.deleted"
+
+
+class PostedMessage(BaseModel):
+    """A message as an event carries it."""
+
+    id: UUID
+    number: int
+    sender_role: Literal["customer", "admin"]
+    body: str
+    created_at: datetime
+
+
+class MessagePosted(BaseModel):
+    """A message was posted to a conversation, by `sender`; `customer` is whose conversation it is."""
+
+    conversation_id: UUID
+    subject: str
+    message: PostedMessage
+    sender: Person
+    customer: Person
+
+
+class ConversationRead(BaseModel):
+    """One side has read a conversation up to message number `up_to`."""
+
+    conversation_id: UUID
+    by: Literal["user", "admin"]
+    up_to: int
+
+
+class ConversationDeleted(BaseModel):
+    """A conversation and all its text are gone."""
+
+    conversation_id: UUID
+
+
+class UserChanged(BaseModel):
+    """A user's name, address, language or zone changed, or was erased."""
+
+    person: Person
+
+
+# What the notifications service acts on, and so what travels as a task. The other events are for those who follow
+# the log itself.
+PAYLOADS: dict[EventType, type[BaseModel]] = {
+    EventType.MESSAGE_POSTED: MessagePosted,
+    EventType.CONVERSATION_READ: ConversationRead,
+    EventType.CONVERSATION_DELETED: ConversationDeleted,
+    EventType.USER_UPDATED: UserChanged,
+    EventType.USER_DELETED: UserChanged,
+}
+
+
+class Event(BaseModel):
+    """One row of the log. `position` is None until the sequencer has numbered it."""
+
+    id: UUID
+    type: str
+    version: int = VERSION
+    position: int | None = None
+    occurred_at: datetime
+    payload: dict[str, Any] | None
+
+
+class Feed(BaseModel):
+    """A stretch of the log in order. `epoch` changes when the log was restored from a backup."""
+
+    epoch: UUID
+    head: int
+    items: list[Event]

@@ -1,0 +1,120 @@
+"""The frame of an HTTP API: errors, limits, observation, health; the routes are each service's own."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi_offline import FastAPIOffline
+from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from shared import problems
+from shared.database import create_sessions, database_fault
+from shared.observability import Observe
+from shared.processes import operations_routes
+from shared.settings import TokenSettings
+
+MAX_BODY_BYTES = 64 * 1024
+
+
+class LimitBody:
+    """ASGI middleware: a body over the limit is 413, declared or streamed.
+
+    FastAPI's own `max_body_size` answers in plain text, whatever handlers are installed.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, counting what is read of its body."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        declared = Headers(scope=scope).get("content-length", "")
+        _check_size(int(declared) if declared.isdecimal() else 0)
+        size = 0
+
+        async def limited() -> Message:
+            nonlocal size
+            message = await receive()
+            size += len(message.get("body", b""))
+            _check_size(size)
+            return message
+
+        await self.app(scope, limited, send)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_BODY_BYTES:
+        raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {MAX_BODY_BYTES} bytes.")
+
+
+class EncodedPaths:
+    """ASGI middleware: routes see the path as it was sent, so that an id may hold an encoded slash."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on with its undecoded path; path parameters decode themselves."""
+        if scope["type"] == "http":
+            scope["path"] = scope["raw_path"].decode("ascii", "replace")
+        await self.app(scope, receive, send)
+
+
+class CrossOrigin(CORSMiddleware):
+    """ASGI middleware: the store's own pages may call `/api/v1` with a bearer token; no cookie ever counts."""
+
+    def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
+        super().__init__(
+            app,
+            allow_origins=origins,
+            allow_methods=["GET", "POST", "PUT", "PATCH", "DELETE"],
+            allow_headers=["Authorization", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"],
+            expose_headers=["Idempotency-Replayed", "Location", "Retry-After", "X-Position", "X-Request-ID"],
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a preflight, or add the headers to what the API answers."""
+        if scope["type"] == "http" and scope["path"].startswith("/api/v1/"):
+            await super().__call__(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+
+def create_api(settings: TokenSettings, engine: AsyncEngine, *, docs_url: str, **about: Any) -> FastAPI:
+    """Build an API without routes. It connects to its database on the first request, and lets go of it at its end.
+
+    The page of its documentation, at `docs_url`, loads nothing from elsewhere.
+    """
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await engine.dispose()
+
+    app: FastAPI = FastAPIOffline(
+        version="1",
+        docs_url=docs_url,
+        redoc_url=None,
+        static_url=f"{docs_url}/static",
+        lifespan=lifespan,
+        redirect_slashes=False,
+        **about,
+    )
+    app.state.settings = settings
+    app.state.sessions = create_sessions(engine)
+    for middleware in (LimitBody, EncodedPaths):  # the last one is the outermost
+        app.add_middleware(middleware)
+    problems.install(app)
+    if settings.store_origins:
+        app.add_middleware(CrossOrigin, settings.store_origins)
+    app.add_middleware(Observe)
+    app.router.routes.extend(operations_routes(lambda: database_fault(engine)))
+    return app

@@ -1,0 +1,104 @@
+"""Logs that follow one message through every process, and what Prometheus reads."""
+
+import logging
+import sys
+import time
+from contextlib import suppress
+from typing import Any
+from uuid import UUID, uuid4
+
+import structlog
+from prometheus_client import Counter, Histogram
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+REQUEST_ID = "x-request-id"
+QUIET_ROUTES = {"/healthz", "/readyz", "/metrics", "/internal/events"}  # asked all the time, by machines
+
+REQUESTS = Counter("chats_http_requests_total", "Answered HTTP requests", ["method", "route", "status"])
+SECONDS = Histogram("chats_http_request_seconds", "Time from request to the end of its answer", ["method", "route"])
+
+log = structlog.get_logger()
+
+
+def configure_logging(process: str, level: str = "info") -> None:
+    """Log JSON, or readable lines on a terminal. Libraries' logs go the same way, from warning upwards."""
+    terminal = sys.stderr.isatty()
+
+    def name_process(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        event["process"] = process
+        return event
+
+    shared: list[Any] = [
+        name_process,
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    last: list[Any] = (
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]  # locals hold people's text
+        if terminal
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
+    )
+    threshold = logging.getLevelNamesMapping().get(level.upper(), logging.INFO)
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[*shared, structlog.stdlib.add_logger_name],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *last],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def request_id(headers: Headers) -> str:
+    """Return the caller's request id when it is a UUID, or a new one: nothing else may reach the logs."""
+    with suppress(ValueError):
+        return str(UUID(headers.get(REQUEST_ID, "")))
+    return str(uuid4())
+
+
+class Observe:
+    """ASGI middleware: a request id on every answer and every log line, one log line and two metrics a request."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Run one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        started, identity, status = time.perf_counter(), request_id(Headers(scope=scope)), 500
+
+        async def send_with_id(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                MutableHeaders(scope=message)[REQUEST_ID] = identity
+            await send(message)
+
+        with structlog.contextvars.bound_contextvars(request_id=identity):
+            try:
+                await self.app(scope, receive, send_with_id)
+            finally:
+                seconds = time.perf_counter() - started
+                # The route's pattern, not the path: ids would make a time series each.
+                route = getattr(scope.get("route"), "path", "unmatched")
+                REQUESTS.labels(scope["method"], route, status).inc()
+                SECONDS.labels(scope["method"], route).observe(seconds)
+                if route not in QUIET_ROUTES:
+                    log.info(
+                        "request",
+                        method=scope["method"],
+                        route=route,
+                        status=status,
+                        ms=round(seconds * 1000, 1),
+                    )

@@ -1,0 +1,69 @@
+"""Lists by keyset: a page, and the opaque cursor that leads to the next."""
+
+import base64
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import Annotated, Any, Generic, TypeVar
+
+from fastapi import Query
+from pydantic import BaseModel
+
+from shared.problems import Invalid
+
+T = TypeVar("T")
+
+Limit = Annotated[int, Query(ge=1, le=100, description="How many items a page holds at most.")]
+Cursor = Annotated[
+    str | None, Query(max_length=1000, description="`next_cursor` of the page before, with the same filters.")
+]
+DEFAULT_LIMIT = 25
+MAX_NUMBER = 2**31 - 1
+
+
+class Page(BaseModel, Generic[T]):
+    """One page of a list; `next_cursor` is null on the last."""
+
+    items: Sequence[T]
+    next_cursor: str | None
+
+
+def encode_cursor(filters: Any, key: Sequence[str | int]) -> str:
+    """Make a cursor: the last row's key, bound to the filters that it was found with."""
+    return base64.urlsafe_b64encode(json.dumps([_fingerprint(filters), *key]).encode()).decode().rstrip("=")
+
+
+def decode_cursor(cursor: str, filters: Any, *converters: Callable[[Any], Any]) -> list[Any]:
+    """Return the key in a cursor, or raise `Invalid` when it is broken or of other filters."""
+    try:
+        padded = cursor + "=" * (-len(cursor) % 4)
+        fingerprint, *key = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
+        if fingerprint == _fingerprint(filters):
+            return [convert(part) for convert, part in zip(converters, key, strict=True)]
+    except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
+        pass
+    raise Invalid("This cursor cannot be read, or belongs to other filters.", ("query", "cursor"))
+
+
+def moment(part: str) -> datetime:
+    """Convert a cursor's part to a time with a zone."""
+    return datetime.fromisoformat(part).astimezone(UTC)
+
+
+def number(part: int) -> int:
+    """Convert a cursor's part to a number that a database column can hold."""
+    if not isinstance(part, int) or not 0 <= part <= MAX_NUMBER:
+        raise ValueError(part)
+    return part
+
+
+def store_id(part: str) -> str:
+    """Convert a cursor's part to an id of the store."""
+    if not isinstance(part, str) or not part.isascii() or not part.isprintable():
+        raise ValueError(part)
+    return part
+
+
+def _fingerprint(filters: Any) -> str:
+    return hashlib.sha256(json.dumps(filters, default=str, sort_keys=True).encode()).hexdigest()[:12]

@@ -1,0 +1,239 @@
+"""Errors as `application/problem+json` (RFC 9457): a small family of exceptions and the one place that answers."""
+
+import json
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+TYPE_PREFIX = "tag:customer-chats,2026:problem/"
+MEDIA_TYPE = "application/problem+json"
+
+log = structlog.get_logger()
+
+
+class FieldError(BaseModel):
+    """Where a request is wrong, and how."""
+
+    loc: list[str | int]
+    msg: str
+
+
+class ProblemBody(BaseModel):
+    """An error answer. Some codes add members of their own."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    errors: list[FieldError] | None = None
+
+
+class Problem(Exception):  # noqa: N818 - its kinds are named for what they say
+    """An error with a stable code. `extra` adds members to the answer, `headers` to the response."""
+
+    status: ClassVar[int] = HTTPStatus.INTERNAL_SERVER_ERROR
+    code: ClassVar[str] = "internal-error"
+    title: ClassVar[str] = "Internal error"
+    headers: ClassVar[Mapping[str, str] | None] = None
+    example: ClassVar[Mapping[str, Any]] = {}  # of further members, for the API document
+
+    def __init__(self, detail: str, **extra: Any) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.extra = extra
+
+
+class Unauthenticated(Problem):
+    """No valid token came with the request."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    code = "unauthenticated"
+    title = "Not authenticated"
+    headers: ClassVar[Mapping[str, str] | None] = {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(Problem):
+    """The token is valid, its role may not do this."""
+
+    status = HTTPStatus.FORBIDDEN
+    code = "forbidden"
+    title = "Forbidden"
+
+
+class NotFound(Problem):
+    """There is no such thing, or it is not the caller's: the same answer, so that nobody learns which."""
+
+    status = HTTPStatus.NOT_FOUND
+    code = "not-found"
+    title = "Not found"
+
+
+class Invalid(Problem):
+    """A request that is well formed and wrong, told by field."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    code = "validation-failed"
+    title = "Validation failed"
+    example: ClassVar[Mapping[str, Any]] = {"errors": [{"loc": ["body", "field"], "msg": "What is wrong."}]}
+
+    def __init__(self, msg: str, loc: Sequence[str | int]) -> None:
+        super().__init__(msg, errors=[{"loc": list(loc), "msg": msg}])
+
+
+class Unavailable(Problem):
+    """Something that this needs is away for the moment."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "unavailable"
+    title = "Unavailable"
+    headers: ClassVar[Mapping[str, str] | None] = {"Retry-After": "5"}
+
+
+class MethodNotAllowed(Problem):
+    """Only declares the answer in OpenAPI; the router raises it itself."""
+
+    status = HTTPStatus.METHOD_NOT_ALLOWED
+    code = "method-not-allowed"
+    title = "Method not allowed"
+
+
+class PayloadTooLarge(Problem):
+    """The body is over the limit."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    code = "payload-too-large"
+    title = "Payload too large"
+
+
+def answers(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
+    """Declare in OpenAPI the problems a route can answer with."""
+    by_status: dict[int | str, dict[str, Any]] = {}
+    for status in sorted({int(problem.status) for problem in problems}):
+        codes = [problem for problem in problems if problem.status == status]
+        by_status[status] = {
+            "description": "; ".join(f"`{problem.code}`: {problem.title.lower()}" for problem in codes),
+            "content": {
+                MEDIA_TYPE: {
+                    "schema": {"$ref": "#/components/schemas/ProblemBody"},
+                    "examples": {
+                        problem.code: {
+                            "value": _body(
+                                problem.status, problem.code, problem.title, "What is wrong.", **problem.example
+                            )
+                        }
+                        for problem in codes
+                    },
+                }
+            },
+        }
+    return by_status
+
+
+def install(app: FastAPI) -> None:
+    """Let every error of this application be answered as problem+json."""
+    app.add_exception_handler(Problem, _answer_problem)
+    app.add_exception_handler(RequestValidationError, _answer_validation)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_middleware(AnswerCrashes)
+    build = app.openapi
+
+    def document() -> dict[str, Any]:
+        built = build()
+        schema = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
+        built["components"]["schemas"] |= {**schema.pop("$defs"), "ProblemBody": schema}
+        for operation in (operation for methods in built["paths"].values() for operation in methods.values()):
+            if "requestBody" in operation:
+                operation["responses"] |= {str(status): said for status, said in answers(PayloadTooLarge).items()}
+        return built
+
+    app.openapi = document  # type: ignore[method-assign] # as FastAPI's own documentation extends the document
+
+
+class AnswerCrashes:
+    """ASGI middleware: what no handler took is answered here, inside the middleware that names and counts requests."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on; an answer that has begun cannot be taken back."""
+        begun = False
+
+        async def watched(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, receive, watched)
+        except Exception as error:
+            if begun or scope["type"] != "http":
+                raise
+            answer = _http_problem(error) if isinstance(error, HTTPException) else _crash(error)
+            await answer(scope, receive, send)
+
+
+def _body(status: int, code: str, title: str, detail: str, **extra: Any) -> dict[str, Any]:
+    return {
+        "type": TYPE_PREFIX + code,
+        "title": title,
+        "status": int(status),
+        "detail": detail,
+        "code": code,
+        **extra,
+    }
+
+
+def _response(body: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
+    # In ASCII: a field's name that is quoted here may be half of a character, which UTF-8 cannot carry.
+    return Response(json.dumps(body), status_code=body["status"], headers=headers, media_type=MEDIA_TYPE)
+
+
+async def _answer_problem(_: Request, error: Exception) -> Response:
+    assert isinstance(error, Problem)  # noqa: S101 - registered for it alone
+    return _response(_body(error.status, error.code, error.title, error.detail, **error.extra), error.headers)
+
+
+async def _answer_validation(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
+    if any(fault["loc"][0] == "path" and fault["type"] == "uuid_parsing" for fault in error.errors()):
+        return await _answer_problem(request, NotFound("There is nothing with this id."))
+    if isinstance(error.body, bytes):
+        return await _answer_problem(request, Invalid("send JSON, with Content-Type: application/json", ("body",)))
+    # The offending input is left out: it may hold text that belongs in no log and no answer.
+    errors = [{"loc": list(fault["loc"]), "msg": _message(fault["msg"])} for fault in error.errors()]
+    detail = "; ".join(f"{'.'.join(map(str, fault['loc'][1:])) or fault['loc'][0]}: {fault['msg']}" for fault in errors)
+    return _response(_body(Invalid.status, Invalid.code, Invalid.title, detail, errors=errors))
+
+
+def _message(msg: str) -> str:
+    return msg.removeprefix("Value error, ")
+
+
+async def _answer_http(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    return _http_problem(error)
+
+
+def _http_problem(error: HTTPException) -> Response:
+    status = HTTPStatus(error.status_code)
+    known = {problem.status: problem for problem in (NotFound, MethodNotAllowed, PayloadTooLarge)}.get(status)
+    code = known.code if known else status.phrase.lower().replace(" ", "-")
+    title = known.title if known else status.phrase
+    return _response(_body(status, code, title, str(error.detail)), error.headers)
+
+
+def _crash(error: Exception) -> Response:
+    log.error("request crashed", exc_info=error)
+    return _response(_body(Problem.status, Problem.code, Problem.title, "Something went wrong on our side."))

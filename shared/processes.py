@@ -1,0 +1,96 @@
+"""How a process runs: its HTTP server, its health and metrics, its end on a signal."""
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from typing import Any
+
+import structlog
+import uvicorn
+import uvloop
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+GRACE = 20  # seconds that running requests and work have after SIGTERM
+
+Ready = Callable[[], Awaitable[str | None]]
+Refresh = Callable[[], Awaitable[None]]
+
+log = structlog.get_logger()
+
+
+def operations_routes(ready: Ready, refresh: Refresh | None = None) -> list[Route]:
+    """Make `/healthz`, `/readyz` and `/metrics`.
+
+    `ready` returns None or why not; `refresh` sets gauges that are read from the database, before they are shown.
+    """
+
+    async def healthz(_: Request) -> Response:
+        return PlainTextResponse("alive\n")
+
+    async def readyz(_: Request) -> Response:
+        reason = await ready()
+        if reason is None:
+            return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
+
+    async def metrics(_: Request) -> Response:
+        if refresh is not None and await ready() is None:
+            await refresh()
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
+
+
+def server(app: ASGIApp, host: str, port: int) -> uvicorn.Server:
+    """Make the HTTP server of a process. Access is logged by the application itself."""
+    config = uvicorn.Config(
+        app,
+        host=host,
+        port=port,
+        access_log=False,
+        log_config=None,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE,
+    )
+    return uvicorn.Server(config)
+
+
+@contextlib.asynccontextmanager
+async def operations_server(routes: list[Route], host: str, port: int) -> AsyncIterator[None]:
+    """Serve health and metrics beside a process's own work, in the same event loop."""
+    running = server(Starlette(routes=routes), host, port)
+    # The process's own signal handling is the one that counts.
+    running.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    task = asyncio.create_task(running.serve())
+    try:
+        yield
+    finally:
+        running.should_exit = True
+        await task
+
+
+def run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
+    """Run `work(stop)` in a new event loop; SIGTERM and SIGINT set `stop`, and the work comes to its own end."""
+
+    async def main() -> None:
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, stop.set)
+        await work(stop)
+        log.info("stopped")
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
+
+
+async def pause(stop: asyncio.Event, seconds: float) -> None:
+    """Wait, but not longer than until the process is asked to stop."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(stop.wait(), seconds)

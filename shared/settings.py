@@ -1,0 +1,120 @@
+"""What the services' settings have in common. Each service has a class of its own, built once at its edge."""
+
+from enum import StrEnum
+from typing import Annotated, Self, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MIN_SECRET_BYTES = 32
+DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
+BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps")
+
+
+S = TypeVar("S", bound="Settings")
+
+
+class Role(StrEnum):
+    """The side a token speaks for."""
+
+    CUSTOMER = "customer"
+    ADMIN = "admin"
+    STORE = "store"
+
+
+class SettingsError(Exception):
+    """Settings that a process cannot start with. `str()` is one line for a person, without any value."""
+
+
+def one_of_schemes(*schemes: str) -> AfterValidator:
+    """Accept a URL of one of these schemes only; the error never repeats the URL, it may hold a password."""
+
+    def check(url: str) -> str:
+        if urlsplit(url).scheme not in schemes:
+            raise ValueError(f"its URL scheme must be one of {', '.join(schemes)}")
+        return url
+
+    return AfterValidator(check)
+
+
+def split_commas(value: object) -> object:
+    """Let a list be written as `a,b` in the environment."""
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _long_enough(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
+        raise ValueError(f"a secret must have {MIN_SECRET_BYTES} bytes or more")
+    return secret
+
+
+def _origin(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.netloc or value != f"{parts.scheme}://{parts.netloc}":
+        raise ValueError("an origin is written https://store.example, without a path")
+    return value
+
+
+DatabaseUrl = Annotated[str, one_of_schemes(*DATABASE_SCHEMES)]
+BrokerUrl = Annotated[str, one_of_schemes(*BROKER_SCHEMES)]
+Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
+Origin = Annotated[str, AfterValidator(_origin)]
+
+
+class Settings(BaseSettings):
+    """Settings of every process, read from `CHATS_*` environment variables."""
+
+    model_config = SettingsConfigDict(env_prefix="CHATS_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    store_name: str = "Customer support"
+    broker_url: BrokerUrl = "redis://127.0.0.1:6379/0"
+    log_level: str = "info"
+
+
+class TokenSettings(Settings):
+    """Settings of a process that verifies tokens."""
+
+    auth_secret: Annotated[list[Secret], NoDecode] = Field(default_factory=list, max_length=2)
+    auth_jwks_url: str | None = None
+    auth_audience: str = "chats"
+    auth_issuer: str | None = None
+    auth_role_claim: str = "role"
+    auth_role_map: Annotated[dict[str, Role], NoDecode] = Field(default_factory=dict)
+    auth_default_role: Role | None = None
+    store_origins: Annotated[list[Origin], NoDecode] = Field(default_factory=list)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_lists(cls, values: dict[str, object]) -> dict[str, object]:
+        for name in {"auth_secret", "store_origins"} & values.keys():
+            values[name] = split_commas(values[name])
+        roles = values.get("auth_role_map")
+        if isinstance(roles, str):
+            pairs = [part.split("=", 1) for part in roles.split(",") if part.strip()]
+            if any(len(pair) < 2 for pair in pairs):  # noqa: PLR2004 - a pair has two parts
+                raise ValueError("CHATS_AUTH_ROLE_MAP is written claim=role,claim=role")
+            values["auth_role_map"] = {claim.strip(): role.strip() for claim, role in pairs}
+        return values
+
+    @model_validator(mode="after")
+    def _can_verify(self) -> Self:
+        if not self.auth_secret:
+            also = "; CHATS_AUTH_JWKS_URL is not supported yet" if self.auth_jwks_url else ""
+            raise ValueError(f"CHATS_AUTH_SECRET is not set, so no token could be verified{also}")
+        return self
+
+
+def read_settings(kind: type[S]) -> S:
+    """Build settings from the environment, or raise `SettingsError` with every fault in one line."""
+    try:
+        return kind()
+    except ValidationError as error:
+        raise SettingsError("; ".join(_fault(kind, fault["loc"], fault["msg"]) for fault in error.errors())) from None
+
+
+def _fault(kind: type[Settings], loc: tuple[int | str, ...], message: str) -> str:
+    message = message.removeprefix("Value error, ")
+    if not loc:
+        return message
+    return f"{kind.model_config['env_prefix']}{str(loc[0]).upper()}: {message[:1].lower()}{message[1:]}"

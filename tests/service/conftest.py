@@ -1,0 +1,148 @@
+"""One service at a time on a real PostgreSQL: built by the migrations once, emptied after each test."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from deploy.cli import SERVICES
+from deploy.local.postgres import create_databases, throwaway_postgres
+from services.conversations.app import create_app as create_conversations_app
+from services.conversations.models import Base as ConversationsBase
+from services.conversations.settings import ApiSettings as ConversationsSettings
+from services.notifications.app import create_app as create_notifications_app
+from services.notifications.models import Base as NotificationsBase
+from services.notifications.settings import ApiSettings as NotificationsSettings
+from shared.auth import issue_token
+from shared.database import Sessions, create_engine, create_sessions
+from shared.migrations import upgrade
+from tests.service.store import Caller
+
+SECRET = "a secret for tests, of 32 bytes or more"
+FEED_SECRET = "the feed's own secret, also long enough"
+
+Headers = dict[str, str]
+As = Callable[..., Headers]
+
+
+@pytest.fixture(scope="session")
+async def databases(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, str]]:
+    """URLs of both migrated databases, by service."""
+    passwords = {"conversations": "test", "notifications": "test"}
+    async with throwaway_postgres(tmp_path_factory.mktemp("servers") / "postgres") as server:
+        await create_databases(server, passwords)
+        urls = {name: server.url(name, name, password) for name, password in passwords.items()}
+        for name, url in urls.items():
+            await asyncio.to_thread(upgrade, SERVICES / name, url)
+        yield urls
+
+
+@pytest.fixture(scope="session")
+async def conversations_engine(databases: dict[str, str]) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(databases["conversations"], application="tests", pool_size=20)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture(scope="session")
+async def notifications_engine(databases: dict[str, str]) -> AsyncIterator[AsyncEngine]:
+    engine = create_engine(databases["notifications"], application="tests", pool_size=20)
+    yield engine
+    await engine.dispose()
+
+
+@pytest.fixture
+async def conversations(conversations_engine: AsyncEngine) -> AsyncIterator[Sessions]:
+    """Sessions on an empty conversations database."""
+    yield create_sessions(conversations_engine)
+    await _empty(conversations_engine, ConversationsBase, "update feed set head = 0")
+
+
+@pytest.fixture
+async def notifications(notifications_engine: AsyncEngine) -> AsyncIterator[Sessions]:
+    """Sessions on an empty notifications database."""
+    yield create_sessions(notifications_engine)
+    await _empty(
+        notifications_engine,
+        NotificationsBase,
+        "update feed_cursor set position = 0, head = 0, epoch = null",
+        "update gate set paused_at = null, breaker_trips = 0, breaker_until = null, breaker_reason = null",
+    )
+
+
+@pytest.fixture
+async def api(conversations: Sessions, databases: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of the conversations API."""
+    settings = ConversationsSettings(
+        conversations_database_url=databases["conversations"],
+        auth_secret=[SECRET],
+        feed_secret=FEED_SECRET,
+        store_name="Test Store",
+    )
+    app = create_conversations_app(settings)
+    app.state.sessions = conversations
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
+        yield client
+
+
+@pytest.fixture
+async def notifications_api(notifications: Sessions, databases: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of the notifications API."""
+    settings = NotificationsSettings(
+        notifications_database_url=databases["notifications"], auth_secret=[SECRET], store_name="Test Store"
+    )
+    app = create_notifications_app(settings)
+    app.state.sessions = notifications
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def acting_as(databases: dict[str, str]) -> As:
+    """Make the headers of a caller: `acting_as("anna")`, `acting_as("sam", "admin", name="Sam")`."""
+    settings = ConversationsSettings(conversations_database_url=databases["conversations"], auth_secret=[SECRET])
+
+    def headers(sub: str, role: str = "customer", **claims: Any) -> Headers:
+        token = issue_token(settings, {"sub": sub, "role": role, **claims}, timedelta(hours=1))
+        return {"Authorization": f"Bearer {token}"}
+
+    return headers
+
+
+@pytest.fixture
+def anna(api: httpx2.AsyncClient, acting_as: As) -> Caller:
+    """A customer."""
+    return Caller(api, "/api/v1", acting_as("anna", name="Anna", email="anna@customer.test"))
+
+
+@pytest.fixture
+def ben(api: httpx2.AsyncClient, acting_as: As) -> Caller:
+    """Another customer."""
+    return Caller(api, "/api/v1", acting_as("ben"))
+
+
+@pytest.fixture
+def sam(api: httpx2.AsyncClient, acting_as: As) -> Caller:
+    """An admin."""
+    return Caller(api, "/api/v1/admin", acting_as("sam", "admin", name="Sam", email="sam@store.test"))
+
+
+@pytest.fixture
+def shop(api: httpx2.AsyncClient, acting_as: As) -> Caller:
+    """The store's backend."""
+    return Caller(api, "/api/v1/store", acting_as("shop", "store"))
+
+
+async def _empty(engine: AsyncEngine, base: type[Any], *more: str) -> None:
+    kept = {"feed", "feed_cursor", "gate"}
+    tables = [table.name for table in reversed(base.metadata.sorted_tables) if table.name not in kept]
+    async with engine.begin() as connection:
+        for statement in (*(f"delete from {table}" for table in tables), *more):  # noqa: S608 - our own tables
+            await connection.execute(text(statement))

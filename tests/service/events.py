@@ -1,0 +1,93 @@
+"""Events as the conversations service would log them, for tests of the notifications service."""
+
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID, uuid4
+
+from pydantic import BaseModel, SecretStr
+
+from services.notifications.inbox import receive_event
+from services.notifications.settings import MailSettings
+from shared.database import Sessions
+from shared.events import (
+    ConversationDeleted,
+    ConversationRead,
+    Event,
+    EventType,
+    MessagePosted,
+    PostedMessage,
+    UserChanged,
+)
+from shared.people import Person
+
+ANNA = Person(id="anna", version=1, name="Anna", email="anna@customer.test")
+SAM = Person(id="sam", version=1, name="Sam", email="sam@store.test")
+
+
+def mail_settings(url: str, **changes: Any) -> MailSettings:
+    """Settings of a worker; mail is due at once unless said otherwise."""
+    values: dict[str, Any] = {
+        "notifications_database_url": url,
+        "smtp_url": SecretStr("smtp://127.0.0.1:2525"),
+        "email_from": "Test Store <support@store.test>",
+        "public_url": "https://store.test",
+        "store_name": "Test Store",
+        "email_delay_seconds": 0,
+        "support_email_delay_seconds": 0,
+    }
+    return MailSettings(**(values | changes))
+
+
+def event(event_type: EventType, payload: BaseModel | None, **changes: Any) -> Event:
+    """An event with a new id."""
+    body = payload.model_dump(mode="json") if payload else None
+    return Event(id=uuid4(), type=event_type, occurred_at=datetime.now(UTC), payload=body, **changes)
+
+
+def posted(
+    conversation: UUID,
+    number: int,
+    *,
+    by: str = "admin",
+    body: str = "Here it is.",
+    customer: Person = ANNA,
+    created_at: datetime | None = None,
+) -> Event:
+    """A message was posted, by an admin unless said otherwise."""
+    message = PostedMessage(
+        id=uuid4(),
+        number=number,
+        sender_role="customer" if by == "customer" else "admin",
+        body=body,
+        created_at=created_at or datetime.now(UTC),
+    )
+    payload = MessagePosted(
+        conversation_id=conversation,
+        subject="Where is my parcel?",
+        message=message,
+        sender=customer if by == "customer" else SAM,
+        customer=customer,
+    )
+    return event(EventType.MESSAGE_POSTED, payload)
+
+
+def read(conversation: UUID, up_to: int, *, by: str = "user") -> Event:
+    """One side has read."""
+    payload = ConversationRead(conversation_id=conversation, by="user" if by == "user" else "admin", up_to=up_to)
+    return event(EventType.CONVERSATION_READ, payload)
+
+
+def deleted(conversation: UUID) -> Event:
+    """A conversation was deleted."""
+    return event(EventType.CONVERSATION_DELETED, ConversationDeleted(conversation_id=conversation))
+
+
+def user_changed(person: Person) -> Event:
+    """A user was changed, or deleted."""
+    return event(EventType.USER_DELETED if person.deleted else EventType.USER_UPDATED, UserChanged(person=person))
+
+
+async def receive(sessions: Sessions, settings: MailSettings, *events: Event) -> None:
+    """Let events arrive for the first time, one after the other."""
+    for one in events:
+        await receive_event(sessions, one, settings, repeated=False)

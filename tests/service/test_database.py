@@ -1,0 +1,104 @@
+"""A database that is away, or that gives up: a request is told to come back, a process why it waits."""
+
+from collections.abc import AsyncIterator
+
+import httpx2
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+
+from deploy.local.ports import free_ports
+from services.conversations.app import create_app
+from services.conversations.settings import ApiSettings
+from shared.database import Sessions, answered_transaction, create_engine, create_sessions, database_fault
+from shared.problems import Unavailable
+from tests.service.conftest import SECRET
+from tests.service.store import Caller, problem
+
+HOW_TO_FAIL = {
+    "terminated": "select pg_terminate_backend(pg_backend_pid())",
+    "deadlock": "do $$ begin raise exception using errcode = '40P01'; end $$",
+    "no room": "do $$ begin raise exception using errcode = '53100'; end $$",
+    "shutting down": "do $$ begin raise exception using errcode = '57P01'; end $$",
+}
+
+
+@pytest.mark.parametrize("statement", HOW_TO_FAIL.values(), ids=HOW_TO_FAIL)
+async def test_what_will_pass_is_unavailable(conversations: Sessions, statement: str) -> None:
+    with pytest.raises(Unavailable):
+        async with answered_transaction(conversations) as session:
+            await session.execute(text(statement))
+
+
+async def test_what_will_not_pass_is_a_fault_of_ours(conversations: Sessions) -> None:
+    with pytest.raises(Exception, match="division by zero"):
+        async with answered_transaction(conversations) as session:
+            await session.execute(text("select 1 / 0"))
+
+
+async def test_a_pool_without_a_free_connection_is_unavailable(
+    databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.database.POOL_TIMEOUT", 0.01)
+    engine = create_engine(databases["conversations"], application="tests", pool_size=1)
+    async with engine.connect():
+        with pytest.raises(Unavailable):
+            async with answered_transaction(create_sessions(engine)) as session:
+                await session.execute(text("select 1"))
+    await engine.dispose()
+
+
+@pytest.fixture
+async def lonely(databases: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of an API whose database is not there."""
+    (port,) = free_ports([0])
+    url = make_url(databases["conversations"]).set(host="127.0.0.1", port=port, query={})
+    app = create_app(
+        ApiSettings(conversations_database_url=url.render_as_string(hide_password=False), auth_secret=[SECRET])
+    )
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
+        yield client
+
+
+async def test_without_a_database_every_call_is_told_to_come_back(
+    lonely: httpx2.AsyncClient, anna: Caller, sam: Caller
+) -> None:
+    nowhere = "/conversations/01900000-0000-7000-8000-000000000000"
+    for caller, method, path, body in (
+        (anna, "GET", "/conversations", None),
+        (anna, "POST", "/conversations", {"subject": "Hello"}),
+        (anna, "POST", f"{nowhere}/messages", {"body": "Hello"}),
+        (sam, "PATCH", nowhere, {"status": "CLOSED"}),
+    ):
+        answer = await Caller(lonely, caller.prefix, caller.headers).call(method, path, body)
+        assert problem(answer) == (503, "unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_alive_is_not_ready(lonely: httpx2.AsyncClient, api: httpx2.AsyncClient) -> None:
+    assert (await lonely.get("/healthz")).status_code == 200
+    answer = await lonely.get("/readyz")
+    assert answer.status_code == 503
+    assert "the database does not answer" in answer.json()["reason"]
+    assert (await api.get("/healthz")).status_code == 200
+
+
+async def test_each_reason_why_a_database_cannot_be_worked_with_is_one_line(databases: dict[str, str]) -> None:
+    url = make_url(databases["conversations"])
+    for wrong in (url.set(password="wrong"), url.set(database="nothing"), url.set(username="nobody")):
+        engine = create_engine(wrong.render_as_string(hide_password=False), application="tests")
+        fault = await database_fault(engine)
+        await engine.dispose()
+        assert fault
+        assert "\n" not in fault
+        assert "wrong" not in fault
+
+
+async def test_a_database_without_tables_says_how_to_make_them(databases: dict[str, str]) -> None:
+    engine = create_engine(databases["conversations"], application="tests")
+    assert await database_fault(engine) is None
+    fault = await database_fault(engine, text("select version_num from elsewhere.alembic_version"))
+    assert fault is not None
+    assert "chats migrate" in fault
+    await engine.dispose()

@@ -1,0 +1,187 @@
+"""What the store's backend is promised, and how its word stands against a token's."""
+
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from shared.database import Sessions
+from tests.service.conftest import As
+from tests.service.store import ORDER, Caller, logged, problem
+
+
+async def shown(sam: Caller, identity: str = "anna") -> Any:
+    """Return what admins see of a customer; None when there is none."""
+    return next((user for user in (await sam.get("/users"))["items"] if user["id"] == identity), None)
+
+
+async def test_a_user_is_created_once_and_replaced_by_every_newer_word(sam: Caller, shop: Caller) -> None:
+    first = {"name": " Anna ", "email": "Anna@Customer.TEST", "locale": "de-AT", "zoneinfo": "Europe/Vienna"}
+    assert (await shop.call("PUT", "/users/anna", first)).status_code == 201
+    assert (await shop.call("PUT", "/users/anna", first)).status_code == 200
+    assert await shown(sam) == {"id": "anna", "name": "Anna", "email": "Anna@customer.test"}
+
+    assert (await shop.call("PUT", "/users/anna", {"name": "Anna Berg"})).status_code == 200
+
+    assert await shown(sam) == {"id": "anna", "name": "Anna Berg", "email": None}
+
+
+async def test_a_word_that_changes_nothing_writes_no_event(shop: Caller, conversations: Sessions) -> None:
+    for _ in range(3):
+        await shop.call("PUT", "/users/anna", {"name": "Anna"})
+    assert [kind for kind, _ in await logged(conversations)] == ["user.updated"]
+
+
+async def test_an_older_word_changes_nothing(sam: Caller, shop: Caller) -> None:
+    days = [f"2026-01-0{day}T00:00:00Z" for day in range(1, 5)]
+    await shop.call("PUT", "/users/anna", {"name": "new", "updated_at": days[2]})
+    await shop.call("PUT", "/orders/A-1", ORDER | {"status": "new", "updated_at": days[2]})
+
+    for path, body in (("/users/anna", {"name": "old"}), ("/orders/A-1", ORDER | {"status": "old"})):
+        answer = await shop.call("PUT", path, body | {"updated_at": days[1]})
+        assert answer.status_code == 200
+    assert (await shown(sam))["name"] == "new"
+    conversation = (await sam.open(user_id="anna", body="Hello", order_id="A-1"))["id"]
+    assert (await sam.peek(conversation))["order"]["status"] == "new"
+
+    # as new, newer (in another zone), and without a time: each counts
+    for status, time in (("same", days[2]), ("newer", "2026-01-04T01:00:00+02:00"), ("timeless", None)):
+        await shop.call("PUT", "/orders/A-1", ORDER | {"status": status, "updated_at": time})
+        assert (await sam.peek(conversation))["order"]["status"] == status
+
+
+async def test_an_order_may_come_before_its_user_who_is_then_known_by_id(sam: Caller, shop: Caller) -> None:
+    assert (await shop.call("PUT", "/orders/A-1", ORDER)).status_code == 201
+    assert await shown(sam) == {"id": "anna", "name": "anna", "email": None}
+    await shop.call("PUT", "/users/anna", {"name": "Anna"})
+    assert (await shown(sam))["name"] == "Anna"
+
+
+async def test_an_order_keeps_its_owner_for_ever(anna: Caller, ben: Caller, shop: Caller) -> None:
+    await shop.call("PUT", "/orders/A-1", ORDER)
+    for _ in range(2):
+        answer = await shop.call("PUT", "/orders/A-1", ORDER | {"user_id": "ben"})
+        assert problem(answer) == (409, "order-owner-fixed")
+        await shop.call("DELETE", "/orders/A-1")
+    assert (await ben.get("/orders"))["items"] == (await anna.get("/orders"))["items"] == []
+
+
+async def test_a_deleted_order_shows_its_last_state_until_the_store_sends_it_again(anna: Caller, shop: Caller) -> None:
+    items = [{"name": "Teapot", "quantity": 2, "unit_price": "29.95"}]
+    await shop.call("PUT", "/orders/A-1", ORDER | {"items": items, "url": "https://store.test/orders/1"})
+    conversation = await anna.open(order_id="A-1")
+    for _ in range(2):
+        assert (await shop.call("DELETE", "/orders/A-1")).status_code == 204
+
+    found = await anna.peek(conversation["id"])
+
+    assert found["order"] == conversation["order"] | {"deleted": True}
+    assert found["order"]["items"] == items
+    answer = await anna.call("POST", "/conversations", {"subject": "Again", "order_id": "A-1"})
+    assert problem(answer) == (422, "validation-failed")
+    assert (await shop.call("PUT", "/orders/A-1", ORDER)).status_code == 201
+    assert (await anna.peek(conversation["id"]))["order"]["deleted"] is False
+
+
+async def test_an_order_shows_its_present_state(anna: Caller, shop: Caller) -> None:
+    await shop.call("PUT", "/orders/A-1", ORDER)
+    conversation = await anna.open(order_id="A-1")
+    assert (await shop.call("PUT", "/orders/A-1", ORDER | {"status": "delivered"})).status_code == 200
+    found = (await anna.peek(conversation["id"]))["order"]
+    assert found["status"] == "delivered"
+    assert found["synced_at"] > conversation["order"]["synced_at"]
+
+
+async def test_a_deletion_of_what_was_never_here_is_no_error(shop: Caller) -> None:
+    for path in ("/users/nobody", "/orders/nothing"):
+        assert (await shop.call("DELETE", path)).status_code == 204
+
+
+@pytest.mark.parametrize("identity", ["a/b", "a%2Fb", "50%", "a?b#c", "~!@$&'()*+,;=:[]{}|\\^`\"<>", "x" * 255])
+async def test_any_visible_ascii_is_an_id(acting_as: As, sam: Caller, shop: Caller, identity: str) -> None:
+    path = f"/users/{quote(identity, safe='')}"
+    assert (await shop.call("PUT", path, {"name": "Anna"})).json() == {"id": identity}
+    assert (await shown(sam, identity))["name"] == "Anna"
+    headers = acting_as(identity)
+    own = await sam.api.post("/api/v1/conversations", headers=headers, json={"subject": "Mine"})
+    assert own.json()["user"]["id"] == identity
+    assert [item["id"] for item in (await sam.get("/conversations", user_id=identity))["items"]] == [own.json()["id"]]
+    assert (await shop.call("DELETE", path)).status_code == 204
+    assert await shown(sam, identity) is None
+
+
+@pytest.mark.parametrize("identity", ["a%20b", "%00", "%C3%A9", "%FF", "a%0A", "%20", "x" * 256])
+async def test_what_is_not_visible_ascii_is_no_id(shop: Caller, identity: str) -> None:
+    for path in (f"/users/{identity}", f"/orders/{identity}"):
+        assert problem(await shop.call("DELETE", path)) == (422, "validation-failed")
+        assert problem(await shop.call("PUT", path, {})) == (422, "validation-failed")
+
+
+@pytest.mark.parametrize(
+    ("path", "change"),
+    [
+        ("/users/anna", {"role": "store"}),
+        ("/users/anna", {"email": "anna@"}),
+        ("/users/anna", {"email": "anna@customer.test\r\nBcc: x@y.test"}),
+        ("/users/anna", {"name": "two\nlines"}),
+        ("/users/anna", {"name": "x" * 201}),
+        ("/users/anna", {"locale": "klingon!"}),
+        ("/users/anna", {"zoneinfo": "../../etc/passwd"}),
+        ("/users/anna", {"zoneinfo": "America"}),
+        ("/users/anna", {"updated_at": "2026-01-01T00:00:00"}),
+        ("/users/anna", {"updated_at": "0001-01-01T00:00:00+14:00"}),
+        ("/users/anna", {"updated_at": "9999-12-31T23:59:59-14:00"}),
+        ("/users/anna", {"nickname": "A"}),
+        ("/orders/A-1", {"user_id": "two words"}),
+        ("/orders/A-1", {"total": 59.9}),
+        ("/orders/A-1", {"total": "59,90"}),
+        ("/orders/A-1", {"total": "NaN"}),
+        ("/orders/A-1", {"currency": "euro"}),
+        ("/orders/A-1", {"placed_at": "yesterday"}),
+        ("/orders/A-1", {"url": "javascript:alert(1)"}),
+        ("/orders/A-1", {"items": [{"name": "x", "quantity": 1, "unit_price": "1"}] * 101}),
+        ("/orders/A-1", {"items": [{"name": "x", "quantity": 10**30, "unit_price": "1"}]}),
+        ("/orders/A-1", {"items": [{"name": "x", "quantity": True, "unit_price": "1"}]}),
+        ("/orders/A-1", {"items": [{"name": "x", "quantity": 1, "unit_price": "1", "sku": "y"}]}),
+        ("/orders/A-1", {"number": None}),
+    ],
+)
+async def test_what_the_store_cannot_mean_is_refused_and_changes_nothing(
+    sam: Caller, shop: Caller, path: str, change: dict[str, Any]
+) -> None:
+    body = (ORDER if "orders" in path else {"name": "Anna"}) | change
+    answer = await shop.call("PUT", path, body)
+    assert problem(answer) == (422, "validation-failed")
+    assert [error["loc"][:2] for error in answer.json()["errors"]] == [["body", *change]]
+    assert await shown(sam) is None
+
+
+async def test_claims_create_a_user_and_change_one_whom_the_store_never_sent(
+    api: Any, acting_as: As, sam: Caller
+) -> None:
+    for name in ("Anna", "Anna Berg", None):
+        claims = {"name": name} if name else {"email": "anna@customer.test"}
+        await Caller(api, "/api/v1", acting_as("anna", **claims)).get("/unread")
+        assert (await shown(sam))["name"] == (name or "Anna Berg")
+    assert (await shown(sam))["email"] == "anna@customer.test"
+
+
+async def test_claims_only_fill_what_the_store_left_empty(api: Any, acting_as: As, sam: Caller, shop: Caller) -> None:
+    await shop.call("PUT", "/users/anna", {"name": "Anna", "email": None})
+    for name, email in (("Mallory", "first@customer.test"), ("Mallory", "second@customer.test")):
+        await Caller(api, "/api/v1", acting_as("anna", name=name, email=email)).get("/unread")
+    assert await shown(sam) == {"id": "anna", "name": "Anna", "email": "first@customer.test"}
+
+
+async def test_an_empty_name_is_none(sam: Caller, anna: Caller, shop: Caller) -> None:
+    await shop.call("PUT", "/users/anna", {"name": "  "})
+    assert (await shown(sam))["name"] == "anna"
+    await anna.get("/unread")
+    assert (await shown(sam))["name"] == "Anna"
+
+
+async def test_claims_that_are_unusable_are_as_good_as_none(api: Any, acting_as: As, sam: Caller) -> None:
+    claims = {"email": "nonsense", "name": "a\0b", "locale": ["en"], "zoneinfo": {"a": 1}}
+    await Caller(api, "/api/v1", acting_as("anna", **claims)).get("/unread")
+    await Caller(api, "/api/v1", acting_as("anna", name="\ud800", email=7)).get("/unread")
+    assert await shown(sam) == {"id": "anna", "name": "anna", "email": None}

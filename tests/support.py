@@ -1,0 +1,27 @@
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar, overload
+
+T = TypeVar("T")
+
+
+@overload
+async def eventually(check: Callable[[], Awaitable[T | None]], deadline: float = ...) -> T: ...
+@overload
+async def eventually(check: Callable[[], T | None], deadline: float = ...) -> T: ...
+async def eventually(check: Callable[[], Any], deadline: float = 10.0) -> Any:
+    """Return the first true result of `check`, or fail after `deadline` seconds; what it raises is not yet."""
+    loop = asyncio.get_running_loop()
+    end, last = loop.time() + deadline, None
+    while loop.time() < end:
+        try:
+            result = check()
+            found = await result if inspect.isawaitable(result) else result
+        except (AssertionError, OSError) as error:
+            last = error
+        else:
+            if found:
+                return found
+        await asyncio.sleep(0.02)
+    raise AssertionError(f"not within {deadline:g} s: {inspect.getsource(check).strip()}") from last

@@ -1,0 +1,29 @@
+"""A product with real processes for the tests of one file, which leave it as they found it: all running."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.smtp_server import SmtpServer, smtp_server
+from tests.system.product import PROCESSES, Product, running_product
+
+
+@pytest.fixture(scope="module")
+async def mail_server() -> AsyncIterator[SmtpServer]:
+    """A mail server that a test may give a script."""
+    async with smtp_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+async def product(tmp_path_factory: pytest.TempPathFactory, mail_server: SmtpServer) -> AsyncIterator[Product]:
+    """The whole product, mail due after a second, retried after one."""
+    settings = {
+        "CHATS_SMTP_URL": f"smtp://127.0.0.1:{mail_server.port}",
+        "CHATS_EMAIL_DELAY_SECONDS": "1",
+        "CHATS_EMAIL_RETRY_SECONDS": "1,1,1",
+        "CHATS_EMAIL_UNCERTAIN_SECONDS": "2",
+    }
+    async with running_product(tmp_path_factory.mktemp("product"), **settings) as product:
+        await product.start(*PROCESSES)
+        yield product

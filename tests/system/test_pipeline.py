@@ -1,0 +1,147 @@
+"""From a message to the mail about it, through real processes, broker and SMTP."""
+
+import asyncio
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from typing import Any
+
+from celery import Celery
+
+from shared.broker import EVENTS_QUEUE, create_celery
+from tests.smtp_server import KEEP_AND_DROP, SmtpServer
+from tests.support import eventually
+from tests.system.product import Product
+
+
+async def mails_about(server: SmtpServer, text: str) -> list[EmailMessage]:
+    parsed = [message_from_bytes(mail.content, policy=policy.default) for mail in server.mails]
+    return [mail for mail in parsed if text in _text(mail)]
+
+
+def _text(mail: EmailMessage) -> str:
+    body = mail.get_body(("plain",))
+    return str(body.get_content()) if body else ""
+
+
+async def _ended(product: Product, conversation: str) -> dict[str, Any] | None:
+    emails = [email for email in await product.emails() if email["conversation_id"] == conversation]
+    return next((email for email in emails if email["finished_at"]), None)
+
+
+async def _has_record(product: Product, message: str) -> bool:
+    return message in await product.records()
+
+
+async def test_an_answer_becomes_a_record_and_a_mail(product: Product, mail_server: SmtpServer) -> None:
+    conversation = await product.open_conversation()
+    message = await product.reply(conversation, "It arrives on Tuesday.")
+
+    await eventually(lambda: _has_record(product, message))
+    [mail] = await eventually(lambda: mails_about(mail_server, "It arrives on Tuesday."))
+
+    assert mail["To"] == "Anna <anna@customer.test>"
+    assert mail["Subject"] == "Where is my parcel?"
+    assert (await eventually(lambda: _ended(product, conversation)))["state"] == "sent"
+    code, output = await product.chats("status")
+    assert code == 0, output
+
+
+async def test_twelve_posts_at_once_with_one_key_are_one_message_one_record_one_mail(
+    product: Product, mail_server: SmtpServer
+) -> None:
+    conversation = await product.open_conversation()
+    ids = await asyncio.gather(*(product.reply(conversation, "Only once.", key="twelve") for _ in range(12)))
+    assert len(set(ids)) == 1
+    await eventually(lambda: mails_about(mail_server, "Only once."))
+    assert (await product.records()).count(ids[0]) == 1
+    assert len(await mails_about(mail_server, "Only once.")) == 1
+
+
+async def test_read_before_the_mail_means_no_mail(product: Product, mail_server: SmtpServer) -> None:
+    await product.chats("emails", "pause")
+    conversation = await product.open_conversation()
+    await product.reply(conversation, "Read in time.")
+    await product.call("GET", f"/api/v1/conversations/{conversation}")
+    email = await eventually(lambda: _ended(product, conversation))
+    await product.chats("emails", "resume")
+    assert (email["state"], email["reason"]) == ("cancelled", "read")
+    assert await mails_about(mail_server, "Read in time.") == []
+
+
+async def test_deleted_before_the_mail_means_no_mail_and_no_record(product: Product, mail_server: SmtpServer) -> None:
+    await product.chats("emails", "pause")
+    conversation = await product.open_conversation()
+    message = await product.reply(conversation, "Never mind.")
+    await eventually(lambda: _has_record(product, message))
+    path = f"/api/v1/admin/conversations/{conversation}"
+    await product.call("PATCH", path, "sam", "admin", json={"status": "CLOSED"})
+    assert (await product.call("DELETE", path, "sam", "admin")).status_code == 204
+    email = await eventually(lambda: _ended(product, conversation))
+    await product.chats("emails", "resume")
+    assert (email["state"], email["reason"]) == ("cancelled", "deleted")
+    assert message not in await product.records()
+    assert await mails_about(mail_server, "Never mind.") == []
+
+
+async def test_a_greylisting_server_gets_the_mail_at_a_later_try(product: Product, mail_server: SmtpServer) -> None:
+    mail_server.script["rcpt"] = ["450 4.2.0 greylisted", "450 4.2.0 greylisted"]
+    conversation = await product.open_conversation()
+    await product.reply(conversation, "Patience.")
+    email = await eventually(lambda: _ended(product, conversation), deadline=30)
+    assert [attempt["outcome"] for attempt in email["tries"]] == ["deferred", "deferred", "accepted"]
+    assert len(await mails_about(mail_server, "Patience.")) == 1
+
+
+async def test_a_refusing_server_fails_the_mail_visibly(product: Product, mail_server: SmtpServer) -> None:
+    mail_server.script["rcpt"] = ["550 5.1.1 nobody here"]
+    conversation = await product.open_conversation()
+    await product.reply(conversation, "Refused.")
+    email = await eventually(lambda: _ended(product, conversation))
+    assert (email["state"], email["reason"], email["tries"][0]["code"]) == ("failed", "rejected", 550)
+    _, listed = await product.chats("emails", "list", "--state", "failed")
+    assert email["id"] in listed
+
+    code, _ = await product.chats("emails", "retry", email["id"])
+    assert code == 0
+    await eventually(lambda: mails_about(mail_server, "Refused."))
+
+
+async def test_a_server_that_drops_after_the_dot_gets_the_mail_once_more(
+    product: Product, mail_server: SmtpServer
+) -> None:
+    mail_server.script["end"] = [KEEP_AND_DROP]
+    conversation = await product.open_conversation()
+    await product.reply(conversation, "Uncertain.")
+    email = await eventually(lambda: _ended(product, conversation), deadline=30)
+    assert [attempt["outcome"] for attempt in email["tries"]] == ["uncertain", "accepted"]
+    first, second = await mails_about(mail_server, "Uncertain.")
+    assert first["Message-ID"] == second["Message-ID"]
+
+
+async def test_what_no_worker_can_understand_is_parked_and_the_rest_flows_on(product: Product) -> None:
+    celery: Celery = create_celery(product.environment["CHATS_BROKER_URL"], client="tests")
+    unknown = celery.send_task("notifications.message_sung", args=[{}], queue=EVENTS_QUEUE)
+    invalid = celery.send_task("notifications.message_posted", args=[{"id": "?"}], queue=EVENTS_QUEUE)
+    empty = celery.send_task("notifications.message_posted", queue=EVENTS_QUEUE)
+
+    async def listed() -> bool:
+        _, output = await product.chats("events", "parked")
+        return all(task.id in output for task in (unknown, invalid, empty))
+
+    await eventually(listed, deadline=30)
+    message = await product.reply(await product.open_conversation())
+    await eventually(lambda: _has_record(product, message))
+
+
+async def test_logs_follow_a_message_by_its_ids_and_hold_no_text_and_no_address(product: Product) -> None:
+    await product.reply(await product.open_conversation(), "A very private matter.")
+    await eventually(lambda: _has_logged(product, "email tried"))
+    logs = "".join(log.read_text() for log in product.directory.glob("*.log"))
+    assert '"event": "event published"' in logs
+    assert '"event": "event handled"' in logs
+    assert "private matter" not in logs
+    assert "customer.test" not in logs
+
+
+def _has_logged(product: Product, event: str) -> bool:
+    return any(f'"event": "{event}"' in log.read_text() for log in product.directory.glob("*.log"))

@@ -1,0 +1,137 @@
+"""The embedded PostgreSQL, Valkey and mail catcher, for real."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import stat
+from collections.abc import AsyncIterator, Iterator
+from email.message import EmailMessage
+from pathlib import Path
+
+import asyncpg
+import pytest
+import redis.asyncio
+from starlette.testclient import TestClient
+
+from deploy.local import postgres as pg
+from deploy.local.mailbox import Mailbox, make_app
+from deploy.local.ports import free_ports, why_not
+from deploy.local.processes import Child, end, spawn
+from deploy.local.valkey import url as valkey_url
+from deploy.local.valkey import valkey
+from tests.support import eventually
+
+PASSWORD = "a" * 64
+
+
+@contextlib.asynccontextmanager
+async def alive(child: Child) -> AsyncIterator[asyncio.subprocess.Process]:
+    process = await spawn(child)
+    try:
+        await eventually(child.ready, 30)
+        yield process
+    finally:
+        await end(process, child.stop_signal, child.grace)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[pg.Server]:
+    yield pg.prepare(tmp_path / "postgres", free_ports([0])[0], PASSWORD, lambda _: None)
+    pg.remove(tmp_path / "postgres")
+
+
+async def test_postgres_starts_again_after_kill_9_with_what_was_committed(server: pg.Server, tmp_path: Path) -> None:
+    child = pg.postgres(server, tmp_path / "log")
+    async with alive(child) as process:
+        await pg.create_databases(server, {"conversations": PASSWORD})
+        connection = await asyncpg.connect(server.url("conversations", "conversations", PASSWORD))
+        await connection.execute("create table kept as select 42 as answer")
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+        connection.terminate()
+
+    again = pg.prepare(tmp_path / "postgres", server.port, PASSWORD, lambda _: None)
+    assert again == server
+    async with alive(pg.postgres(again, tmp_path / "log")):
+        connection = await asyncpg.connect(server.url("conversations", "conversations", PASSWORD))
+        assert await connection.fetchval("select answer from kept") == 42
+        await connection.close()
+
+
+async def test_a_stale_pid_file_that_names_another_program_is_no_obstacle(server: pg.Server, tmp_path: Path) -> None:
+    (server.data / "postmaster.pid").write_text(f"1\n{server.data}\n0\n{server.port}\n\n127.0.0.1\n")
+    pg.prepare(tmp_path / "postgres", server.port, PASSWORD, lambda _: None)
+    async with alive(pg.postgres(server, tmp_path / "log")):
+        pass
+
+
+async def test_each_role_reaches_its_own_database_only(tmp_path: Path) -> None:
+    async with pg.throwaway_postgres(tmp_path / "postgres") as server:
+        for _ in range(2):  # it is done at every start
+            await pg.create_databases(server, {"conversations": "a", "notifications": "b"})
+        connection = await asyncpg.connect(server.url("conversations", "conversations", "a"))
+        await connection.execute("create table own ()")
+        await connection.close()
+        for other in ("notifications", "postgres", "template1"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await asyncpg.connect(server.url(other, "conversations", "a"))
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(server.url("notifications", "notifications", "a"))
+
+
+async def test_a_throwaway_postgres_leaves_nothing(tmp_path: Path) -> None:
+    before = [mode(path) for path in (tmp_path, *tmp_path.parents)]
+    async with pg.throwaway_postgres(tmp_path / "postgres") as server:
+        assert mode(server.home) == 0o700
+    assert not os.listdir(tmp_path)  # noqa: PTH208 - and no link to where it was
+    assert not server.home.exists()
+    assert [mode(path) for path in (tmp_path, *tmp_path.parents)] == before
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+async def test_valkey_keeps_what_it_had_over_kill_9_and_wants_its_password(tmp_path: Path) -> None:
+    [port] = free_ports([0])
+    child = valkey(tmp_path / "valkey", port, PASSWORD, tmp_path / "log")
+    async with alive(child) as process, redis.asyncio.from_url(valkey_url(port, PASSWORD)) as client:
+        assert (await client.config_get("maxmemory-policy"))["maxmemory-policy"] == "noeviction"
+        await client.set("kept", "yes")
+        await client.waitaof(1, 0, 5000)
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+
+    async with alive(child), redis.asyncio.from_url(valkey_url(port, PASSWORD)) as client:
+        assert await client.get("kept") == b"yes"
+        async with redis.asyncio.from_url(f"redis://127.0.0.1:{port}") as stranger:
+            with pytest.raises(redis.exceptions.AuthenticationError):
+                await stranger.get("kept")
+
+
+def test_a_taken_port_is_told_and_another_is_chosen() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert why_not("127.0.0.1", port) == "another program uses it"
+        assert port not in free_ports([port, port, 0])
+    assert why_not("127.0.0.1", port) is None
+    assert free_ports([port]) == [port]
+    assert len(set(free_ports([0] * 20))) == 20
+
+
+def test_the_mailbox_shows_a_mail_and_runs_nothing_in_it(tmp_path: Path) -> None:
+    mail = EmailMessage()
+    mail["Subject"], mail["From"], mail["To"] = "Größe <b>?", "store@demo.example", "anna@demo.example"
+    mail.set_content("Passt.")
+    mail.add_alternative("<p>Passt.<script>alert(1)</script><img src='http://elsewhere.example/pixel'>", subtype="html")
+    Mailbox(tmp_path).keep(bytes(mail))
+    with TestClient(make_app(Mailbox(tmp_path))) as client:
+        assert "Größe &lt;b&gt;?" in client.get("/").text
+        assert client.get("/mails").json()[0]["to"] == "anna@demo.example"
+        assert client.get("/mails/latest/text").text.strip() == "Passt."
+        assert client.get("/mails/1/source").content == bytes(mail)
+        assert "default-src 'none'" in client.get("/mails/1/html").headers["content-security-policy"]
+        assert client.get("/mails/2").status_code == 404
+        assert client.get("/mails/../secrets/text").status_code == 404

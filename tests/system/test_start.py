@@ -1,0 +1,89 @@
+"""How processes start: clear words for what is missing, patience for what is not there yet."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from deploy.local.ports import free_ports
+from tests.support import eventually
+
+SECRET = "a secret for tests with 32 bytes or more"
+DATABASE = "postgresql://nobody@127.0.0.1:1/none"
+API = {"CHATS_CONVERSATIONS_DATABASE_URL": DATABASE, "CHATS_NOTIFICATIONS_DATABASE_URL": DATABASE}
+
+
+async def run_chats(directory: Path, *arguments: str, **settings: str) -> asyncio.subprocess.Process:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("CHATS_")}
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "deploy.cli", *arguments),
+        env={**kept, "CHATS_DATA_DIR": str(directory), **settings},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+
+
+@pytest.mark.parametrize("process", ["api", "notifications-api"])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "CHATS_AUTH_SECRET"),
+        ({"CHATS_AUTH_SECRET": "hunter2"}, "32 bytes"),
+        (
+            {
+                "CHATS_AUTH_SECRET": SECRET,
+                "CHATS_NOTIFICATIONS_DATABASE_URL": "mysql://u:hunter2@h/d",
+                "CHATS_CONVERSATIONS_DATABASE_URL": "mysql://u:hunter2@h/d",
+            },
+            "URL scheme",
+        ),
+    ],
+)
+async def test_a_process_that_cannot_start_says_why_in_one_line(
+    tmp_path: Path, process: str, settings: Mapping[str, str], words: str
+) -> None:
+    started = await run_chats(tmp_path, process, **{**API, **settings})
+    output, _ = await started.communicate()
+    [line] = output.decode().splitlines()
+    assert started.returncode == 1
+    assert words in line
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    ("process", "settings"),
+    [
+        ("worker", {"CHATS_BROKER_URL": "kafka://127.0.0.1"}),
+        ("sweeper", {"CHATS_SMTP_URL": "http://127.0.0.1"}),
+        ("relay", {"CHATS_CONVERSATIONS_DATABASE_URL": ""}),
+    ],
+)
+async def test_an_address_that_cannot_be_used_is_one_line(
+    tmp_path: Path, process: str, settings: Mapping[str, str]
+) -> None:
+    started = await run_chats(tmp_path, process, **{**API, **settings})
+    output, _ = await started.communicate()
+    assert started.returncode == 1
+    assert len(output.decode().splitlines()) == 1, output.decode()
+
+
+@pytest.mark.parametrize("process", ["relay", "sweeper", "worker"])
+async def test_a_database_that_is_not_there_yet_is_waited_for(tmp_path: Path, process: str) -> None:
+    [port] = free_ports([0])
+    started = await run_chats(tmp_path, process, "--port", str(port), **API)
+    assert started.stdout is not None
+    lines: list[str] = []
+
+    async def said() -> bool:
+        assert started.stdout is not None
+        lines.append((await started.stdout.readline()).decode())
+        return "waiting for the database" in lines[-1]
+
+    await eventually(said, deadline=30)
+    assert started.returncode is None
+    started.kill()
+    await started.communicate()

@@ -1,0 +1,317 @@
+import re
+from dataclasses import replace
+from datetime import UTC, datetime
+from email import message_from_bytes, policy
+from email.header import decode_header, make_header
+from email.message import EmailMessage
+from html.parser import HTMLParser
+from typing import Any
+from uuid import UUID
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from services.notifications.mail.compose import Brand, Mail, MailMessage, compose, message_id
+
+CONVERSATION = UUID("0b54c1c4-7d0e-4c39-9a7a-3f0f6a1c2d3e")
+MOMENT = datetime(2026, 7, 3, 21, 5, tzinfo=UTC)
+LINK = f"https://shop.example/dashboard/messages/{CONVERSATION}/"
+BRAND = Brand(
+    store_name="Hazel & Birch",
+    email_from="Mailer <no-reply@shop.example>",
+    public_url="https://shop.example",
+    reply_to=None,
+    time_zone="UTC",
+    locale="en",
+)
+MAIL = Mail(
+    message_id="<one@shop.example>",
+    audience="customer",
+    conversation_id=CONVERSATION,
+    subject="Where is my parcel?",
+    to_address="mila@customer.example",
+    to_name="Mila",
+    locale=None,
+    time_zone=None,
+    created_at=MOMENT,
+    thread=(),
+    messages=(MailMessage(2, "Robin", "It is on its way.", MOMENT),),
+)
+HEADERS = [
+    "Date",
+    "From",
+    "To",
+    "Subject",
+    "Message-ID",
+    "In-Reply-To",
+    "References",
+    "List-Id",
+    "Auto-Submitted",
+    "X-Auto-Response-Suppress",
+    "MIME-Version",
+    "Content-Type",
+]
+
+
+def parsed(mail: Mail = MAIL, brand: Brand = BRAND) -> EmailMessage:
+    message = message_from_bytes(compose(mail, brand), policy=policy.default)
+    assert isinstance(message, EmailMessage)
+    return message
+
+
+def header(message: EmailMessage, name: str) -> str:
+    """Decode a header by the older decoder: that of policy.default loses spaces between encoded words."""
+    raw = dict(message.raw_items())[name]
+    return str(make_header(decode_header(raw.replace("\r\n", "").replace("\n", ""))))
+
+
+def part(message: EmailMessage, kind: str) -> str:
+    body = message.get_body((kind,))
+    assert isinstance(body, EmailMessage)
+    content: str = body.get_content()
+    return content.replace("\r\n", "\n")
+
+
+def saying(body: str, **changes: Any) -> Mail:
+    return replace(MAIL, messages=(MailMessage(2, "Robin", body, MOMENT),), **changes)
+
+
+class Page(HTMLParser):
+    """The elements of a page, and the text of each message with its line breaks."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.bodies: list[str] = []
+        self._in_body = False
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "div" and ("class", "body") in attrs:
+            self._in_body = True
+            self.bodies.append("")
+        elif tag == "br" and self._in_body:
+            self.bodies[-1] += "\n"
+
+    def handle_endtag(self, tag: str) -> None:
+        if tag == "div":
+            self._in_body = False
+
+    def handle_data(self, data: str) -> None:
+        if self._in_body:
+            self.bodies[-1] += data
+
+
+def test_a_mail_has_the_headers_of_the_contract() -> None:
+    message = parsed()
+    assert message.keys() == HEADERS
+    assert message["Subject"] == "Where is my parcel?"
+    assert message["From"] == "Hazel & Birch <no-reply@shop.example>"
+    assert message["To"] == "Mila <mila@customer.example>"
+    assert message["Date"].datetime == MOMENT
+    assert message["Message-ID"] == "<one@shop.example>"
+    assert message["Auto-Submitted"] == "auto-generated"
+    assert message["X-Auto-Response-Suppress"] == "All"
+    assert message["List-Id"] == "<customer-messages.shop.example>"
+    assert message.get_content_type() == "multipart/alternative"
+
+
+def test_the_same_mail_is_the_same_bytes() -> None:
+    assert compose(MAIL, BRAND) == compose(MAIL, BRAND)
+
+
+def test_both_parts_show_the_message_its_sender_and_the_link() -> None:
+    message = parsed()
+    for kind in ("plain", "html"):
+        for shown in ("It is on its way.", "Robin", LINK):
+            assert shown in part(message, kind)
+
+
+def test_a_mail_to_support_shows_the_customer_and_leads_to_the_admin_side() -> None:
+    message = parsed(replace(MAIL, audience="support", from_name="Mila", to_name=None))
+    assert message["From"] == '"Mila (Hazel & Birch)" <no-reply@shop.example>'
+    assert message["To"] == "mila@customer.example"
+    assert f"https://shop.example/admin/dashboard/conversation/{CONVERSATION}/" in part(message, "plain")
+    assert "Mila has written to Hazel & Birch" in part(message, "plain")
+
+
+def test_a_mail_to_support_always_says_that_answers_by_mail_do_not_reach_the_customer() -> None:
+    message = parsed(replace(MAIL, audience="support"), replace(BRAND, reply_to="team@shop.example"))
+    assert message["Reply-To"] is None
+    assert part(message, "plain").count("do not reach the customer") == 2
+
+
+@pytest.mark.parametrize("kind", ["plain", "html"])
+def test_without_a_reply_to_a_mail_says_at_its_top_and_end_where_to_answer(kind: str) -> None:
+    before, after = part(parsed(), kind).split("It is on its way.")[-2:]
+    for text in (before, after):
+        assert "replies by email are not read" in text
+        assert LINK in text
+
+
+def test_with_a_reply_to_answers_go_there_and_nothing_is_said_against_them() -> None:
+    message = parsed(MAIL, replace(BRAND, reply_to="Team <team@shop.example>"))
+    assert message["Reply-To"] == "Hazel & Birch <team@shop.example>"
+    for kind in ("plain", "html"):
+        assert "not read" not in part(message, kind)
+        assert LINK in part(message, kind)
+
+
+def test_all_mails_of_a_conversation_hang_on_one_root() -> None:
+    first = parsed()
+    later = parsed(
+        replace(MAIL, message_id="<three@shop.example>", thread=["<one@shop.example>", "<two@shop.example>"])
+    )
+    root = first["References"]
+    assert first["In-Reply-To"] == root
+    assert later["References"] == f"{root} <two@shop.example>"
+    assert later["In-Reply-To"] == "<two@shop.example>"
+    assert later["Subject"] == first["Subject"]
+    assert parsed(replace(MAIL, audience="support"))["References"] != root
+    assert parsed(replace(MAIL, conversation_id=UUID(int=1)))["References"] != root
+
+
+@given(
+    st.uuids(), st.lists(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,60}[a-z0-9])?", fullmatch=True), min_size=1, max_size=3)
+)
+def test_ids_are_short_stable_and_never_encoded(mail_id: UUID, labels: list[str]) -> None:
+    email_from = f"Store <no-reply@{'.'.join(labels)}>"
+    made = message_id(mail_id, email_from)
+    assert made == message_id(mail_id, email_from)
+    assert re.fullmatch(rf"<{mail_id.hex}@[a-z0-9.-]+>", made)
+    assert len(made) <= 70
+    raw = compose(replace(MAIL, message_id=made, thread=[made]), replace(BRAND, email_from=email_from))
+    assert f"\r\nMessage-ID: {made}\r\nIn-Reply-To: {made}\r\nReferences: <".encode() in raw
+
+
+HOSTILE = st.text(
+    st.sampled_from("\r\n\t\0\x0b\x0c\x1c\x85\u2028\u2029\u202e\u2066\ud800:;,<>@\"'\\()=?é😀 aBcc"), max_size=200
+)
+ANY_TEXT = st.text(st.characters(), max_size=200) | HOSTILE
+
+
+@given(ANY_TEXT, ANY_TEXT, ANY_TEXT, ANY_TEXT)
+@example("x\r\nBcc: y@z.example", '"\r\n <y@z.example>, ', "\r\n.\r\nMAIL FROM:<a@b>\r\n", "=?utf-8?q?=0ABcc:_x?=")
+def test_nothing_typed_by_anyone_adds_a_header_an_address_or_a_line_too_long(
+    subject: str, name: str, body: str, store: str
+) -> None:
+    mail = saying(body, subject=subject, to_name=name, audience="support", from_name=name)
+    raw = compose(mail, replace(BRAND, store_name=store))
+    message = message_from_bytes(raw, policy=policy.default)
+    assert message.keys() == HEADERS
+    for address_header, address in (("From", "no-reply@shop.example"), ("To", "mila@customer.example")):
+        assert [one.addr_spec for one in message[address_header].addresses] == [address]
+    assert raw.isascii()
+    assert max(map(len, raw.split(b"\r\n"))) <= 998
+    assert b"\n" not in raw.replace(b"\r\n", b"")
+    assert b"\r" not in raw.replace(b"\r\n", b"")
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp", "Zs", "Cf"]), min_size=1, max_size=100))
+@example("Ünïcödé wörds, 你好 and 📦 parcels " * 3)
+@example("=?utf-8?q?Hello?=")
+@example('back\\slash and "quotes"')
+@example("नमस्ते दुनिया " * 7)
+def test_subject_and_names_come_back_as_they_were(text: str) -> None:
+    text = " ".join(text.split())
+    message = parsed(replace(MAIL, subject=text), replace(BRAND, store_name=text))
+    assert header(message, "Subject") == text
+    shown = header(message, "From").removesuffix(" <no-reply@shop.example>")
+    quoted = re.fullmatch(r'"(.*)"', shown)
+    unescaped = re.sub(r"\\(.)", r"\1", quoted[1]) if quoted and text.isascii() and "=?" not in text else shown
+    assert unescaped == text
+
+
+@given(
+    st.text(
+        st.characters(exclude_categories=["Cc", "Cs", "Zl", "Zp"], include_characters="\n"), min_size=1, max_size=500
+    )
+)
+@example("<script>alert(1)</script> & <b>bold</b> {{ 7 * 7 }} {% raw %}")
+@example("line one\n\n    indented 📦\n\u05e9\u05dc\u05d5\u05dd مرحبا e\u0301")
+@example("x" * 10_000)
+@example("😀" * 10_000)
+@example("</div></td></tr></table><img src=https://evil.example/x.png>")
+def test_the_text_survives_in_both_parts_and_is_never_markup(typed: str) -> None:
+    body = typed.strip() or "-"
+    message = parsed(saying(body))
+    assert body in part(message, "plain")
+    page = Page(part(message, "html"))
+    assert page.bodies == [body]
+    assert not {"script", "img", "b", "link", "iframe"} & {tag for tag, _ in page.tags}
+    assert all(attributes["href"] == LINK for tag, attributes in page.tags if tag == "a")
+
+
+def test_every_kind_of_line_break_is_kept_and_other_control_characters_are_dropped() -> None:
+    message = parsed(saying("a\r\nb\rc\n\nd\u2028e\tf\x1b[31mg\x07"))
+    expected = "a\nb\nc\n\nd\ne\tf[31mg"
+    assert expected in part(message, "plain")
+    assert Page(part(message, "html")).bodies == [expected]
+
+
+def test_the_html_stands_alone_and_turns_with_the_direction_of_the_text() -> None:
+    html = part(parsed(saying("שלום")), "html")
+    body = next(attributes for tag, attributes in Page(html).tags if attributes.get("class") == "body")
+    assert body["dir"] == "auto"
+    assert "pre-wrap" in (body["style"] or "")
+    assert "prefers-color-scheme: dark" in html
+    assert "max-width: 600px" in html
+    assert not re.search(r"src=|@import|url\(", html)
+
+
+@pytest.mark.parametrize(
+    ("locale", "headline", "notice"),
+    [
+        ("en-GB", "has written to you", "replies by email are not read"),
+        ("de_AT", "hat Ihnen geschrieben", "Antworten per E-Mail werden nicht gelesen"),
+        ("fr", "vous a écrit", "les réponses par e-mail ne sont pas lues"),
+        ("es-MX", "le ha escrito", "las respuestas por correo no se leen"),
+        ("nl", "heeft u geschreven", "antwoorden per e-mail worden niet gelezen"),
+    ],
+)
+def test_a_mail_speaks_the_recipients_language(locale: str, headline: str, notice: str) -> None:
+    message = parsed(replace(MAIL, locale=locale))
+    for kind in ("plain", "html"):
+        assert headline in part(message, kind)
+        assert notice in part(message, kind)
+    assert f'<html lang="{locale[:2]}">' in part(message, "html")
+
+
+@pytest.mark.parametrize("unknown", [None, "", "xx", "klingon", "../../etc/passwd", "de\0", "\ud800", "😀" * 300])
+def test_an_unknown_language_or_zone_is_the_brands_and_then_english_in_utc(unknown: str | None) -> None:
+    mail = replace(MAIL, locale=unknown, time_zone=unknown)
+    text = part(parsed(mail, replace(BRAND, locale="nl-NL", time_zone="Europe/Amsterdam")), "plain")
+    assert "heeft u geschreven" in text
+    assert "3 jul 2026, 23:05 CEST" in text
+    text = part(parsed(mail, replace(BRAND, locale=unknown or "", time_zone=unknown or "")), "plain")
+    assert "Jul 3, 2026, 9:05\u202fPM UTC" in text
+
+
+@pytest.mark.parametrize(
+    ("locale", "zone", "shown"),
+    [
+        ("de", "Europe/Berlin", "03.07.2026, 23:05 MESZ"),
+        ("en-GB", "Asia/Kolkata", "4 Jul 2026, 02:35 GMT+05:30"),
+        ("fr", "America/New_York", "3 juil. 2026, 17:05"),
+        ("es", "America", "3 jul 2026, 21:05 UTC"),
+    ],
+)
+def test_times_are_those_of_the_recipient(locale: str, zone: str, shown: str) -> None:
+    message = parsed(replace(MAIL, locale=locale, time_zone=zone))
+    for kind in ("plain", "html"):
+        assert shown in part(message, kind)
+
+
+def test_an_international_address_is_written_with_its_domain_in_ascii() -> None:
+    raw = compose(replace(MAIL, to_address="zoë@straße.example"), BRAND)
+    assert "<zoë@xn--strae-oqa.example>\r\n".encode() in raw
+
+
+@pytest.mark.parametrize(
+    "address", ["", "nobody", "a@b.example, c@d.example", "a@b.example>\r\nBcc: <c@d.example", "a b@c"]
+)
+def test_what_is_not_one_address_is_refused(address: str) -> None:
+    with pytest.raises(ValueError, match="not an email address"):
+        compose(replace(MAIL, to_address=address), BRAND)

@@ -1,0 +1,85 @@
+import pytest
+
+from services.conversations.settings import ApiSettings
+from shared.settings import Role, SettingsError, read_settings
+
+SECRET = "a secret for tests of 32 bytes or more"
+GOOD = {
+    "CHATS_CONVERSATIONS_DATABASE_URL": "postgresql://chats:hidden@127.0.0.1/chats",
+    "CHATS_AUTH_SECRET": SECRET,
+}
+
+
+def read(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> ApiSettings:
+    for name, value in (GOOD | changes).items():
+        if value is None:
+            monkeypatch.delenv(name, raising=False)
+        else:
+            monkeypatch.setenv(name, value)
+    return read_settings(ApiSettings)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("CHATS_AUTH_SECRET", None, "CHATS_AUTH_SECRET is not set"),
+        ("CHATS_AUTH_SECRET", "", "CHATS_AUTH_SECRET is not set"),
+        ("CHATS_AUTH_SECRET", " , ", "CHATS_AUTH_SECRET is not set"),
+        ("CHATS_AUTH_SECRET", "hidden", "CHATS_AUTH_SECRET: a secret must have 32 bytes or more"),
+        ("CHATS_AUTH_SECRET", f"{SECRET},hidden", "CHATS_AUTH_SECRET: a secret must have 32 bytes or more"),
+        ("CHATS_AUTH_SECRET", ",".join([SECRET] * 3), "CHATS_AUTH_SECRET: "),
+        ("CHATS_CONVERSATIONS_DATABASE_URL", None, "CHATS_CONVERSATIONS_DATABASE_URL: "),
+        ("CHATS_CONVERSATIONS_DATABASE_URL", "mysql://chats:hidden@host/chats", "must be one of postgresql"),
+        ("CHATS_CONVERSATIONS_DATABASE_URL", "hidden", "must be one of postgresql"),
+        (
+            "CHATS_CONVERSATIONS_DATABASE_URL",
+            "postgresql://chats:hidden@[host/chats",
+            "CHATS_CONVERSATIONS_DATABASE_URL: ",
+        ),
+        ("CHATS_BROKER_URL", "http://chats:hidden@host", "CHATS_BROKER_URL: its URL scheme must be one of redis"),
+        ("CHATS_AUTH_ROLE_MAP", "hidden", "CHATS_AUTH_ROLE_MAP is written claim=role"),
+        (
+            "CHATS_AUTH_ROLE_MAP",
+            "support=hidden",
+            "CHATS_AUTH_ROLE_MAP: input should be 'customer', 'admin' or 'store'",
+        ),
+        (
+            "CHATS_AUTH_DEFAULT_ROLE",
+            "hidden",
+            "CHATS_AUTH_DEFAULT_ROLE: input should be 'customer', 'admin' or 'store'",
+        ),
+        ("CHATS_STORE_ORIGINS", "https://store.test/hidden", "CHATS_STORE_ORIGINS: an origin is written"),
+        ("CHATS_STORE_ORIGINS", "hidden", "CHATS_STORE_ORIGINS: an origin is written"),
+        ("CHATS_STORE_ORIGINS", "*", "CHATS_STORE_ORIGINS: an origin is written"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_one_clear_line_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None, says: str
+) -> None:
+    with pytest.raises(SettingsError) as error:
+        read(monkeypatch, **{name: value})
+    line = str(error.value)
+    assert says in line
+    assert "\n" not in line
+    assert "hidden" not in line
+    assert SECRET not in line
+
+
+def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match=r"CHATS_BROKER_URL.*CHATS_AUTH_SECRET"):
+        read(monkeypatch, CHATS_AUTH_SECRET="short", CHATS_BROKER_URL="x")
+
+
+def test_settings_are_read_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = read(
+        monkeypatch,
+        CHATS_AUTH_SECRET=f" {SECRET}, {SECRET[::-1]} ",
+        CHATS_AUTH_ROLE_MAP=" support = admin ,backend=store,",
+        CHATS_STORE_ORIGINS="https://store.test, http://127.0.0.1:3000",
+        CHATS_STORE_NAME="",
+    )
+    assert [secret.get_secret_value() for secret in found.auth_secret] == [SECRET, SECRET[::-1]]
+    assert found.auth_role_map == {"support": Role.ADMIN, "backend": Role.STORE}
+    assert found.store_origins == ["https://store.test", "http://127.0.0.1:3000"]
+    assert found.store_name == "Customer support"
+    assert SECRET not in repr(found)

@@ -1,0 +1,157 @@
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import jwt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.auth import Principal, Role, issue_token, verify_token
+from shared.problems import Unauthenticated
+from shared.settings import TokenSettings
+
+OLD, NEW = "the old secret, of 32 bytes or more", "the new secret, of 32 bytes or more"
+HOUR = timedelta(hours=1)
+
+
+def settings(*secrets: str, **changes: Any) -> TokenSettings:
+    return TokenSettings(auth_secret=secrets or (NEW,), **changes)
+
+
+def claims(**changes: Any) -> dict[str, Any]:
+    """Good claims with changes; None takes a claim away."""
+    now = datetime.now(UTC)
+    good = {"sub": "anna", "role": "customer", "aud": "chats", "iat": now, "exp": now + HOUR}
+    return {name: value for name, value in (good | changes).items() if value is not None}
+
+
+def signed(key: str = NEW, algorithm: str = "HS256", **changes: Any) -> str:
+    return jwt.encode(claims(**changes), key, algorithm=algorithm)
+
+
+def refused(token: str, **changes: Any) -> str:
+    with pytest.raises(Unauthenticated) as error:
+        verify_token(token, settings(**changes))
+    return error.value.detail
+
+
+def test_a_good_token_says_who_calls() -> None:
+    token = issue_token(settings(), {"sub": "a/b", "role": "admin", "name": " Anna ", "locale": "de"}, HOUR)
+    assert verify_token(token, settings()) == Principal("a/b", Role.ADMIN, name="Anna", locale="de")
+
+
+def test_while_secrets_rotate_both_count_and_the_first_one_signs() -> None:
+    rotating = settings(NEW, OLD)
+    assert verify_token(signed(OLD), rotating) == verify_token(signed(NEW), rotating)
+    assert verify_token(issue_token(rotating, {"sub": "anna", "role": "customer"}, HOUR), settings(NEW)).id == "anna"
+    assert refused(signed(OLD)) == "The token is not valid."
+
+
+def test_an_expired_token_is_told_so_whichever_secret_signed_it() -> None:
+    for secret in (OLD, NEW):
+        token = signed(secret, exp=datetime.now(UTC) - timedelta(seconds=60))
+        with pytest.raises(Unauthenticated, match="expired"):
+            verify_token(token, settings(NEW, OLD))
+
+
+def test_clocks_may_differ_by_half_a_minute() -> None:
+    now = datetime.now(UTC)
+    verify_token(signed(exp=now - timedelta(seconds=20)), settings())
+    verify_token(signed(iat=now + timedelta(seconds=20)), settings())
+    refused(signed(exp=now - timedelta(seconds=40)))
+    refused(signed(iat=now + timedelta(seconds=40)))
+    refused(signed(nbf=now + timedelta(seconds=40)))
+
+
+@pytest.mark.parametrize("name", ["sub", "iat", "exp", "aud", "role"])
+def test_a_token_without_a_needed_claim_is_refused(name: str) -> None:
+    missing: dict[str, Any] = {name: None}
+    refused(signed(**missing))
+
+
+@pytest.mark.parametrize("name", ["iat", "exp"])
+@pytest.mark.parametrize("value", ["soon", "", [], {}, [1], float("inf"), float("nan"), -1e400, "9" * 5000])
+def test_a_time_that_is_nonsense_is_refused(name: str, value: Any) -> None:
+    refused(signed(**{name: value}))
+
+
+@pytest.mark.parametrize("subject", ["", " ", "two words", "é", "\ud800", "a\n", "x" * 256, 7, ["anna"]])
+def test_a_subject_that_is_no_id_is_refused(subject: Any) -> None:
+    refused(signed(sub=subject))
+
+
+def test_only_hs256_counts_whatever_the_token_says() -> None:
+    refused(jwt.encode(claims(), "", algorithm="none"))
+    for algorithm in ("HS384", "HS512"):
+        with pytest.raises(Unauthenticated):
+            verify_token(signed(NEW * 2, algorithm), settings(NEW * 2))
+
+
+@pytest.mark.parametrize("token", ["", ".", "..", "a.b.c", "é.é.é", "\0", "x" * 100_000])
+def test_what_is_no_token_is_refused(token: str) -> None:
+    assert refused(token) == "The token is not valid."
+
+
+def test_the_audience_is_one_of_the_tokens() -> None:
+    assert verify_token(signed(aud=["shop", "chats"]), settings()).id == "anna"
+    for audience in ("shop", ["shop"], "", [], 7, "chatsx"):
+        refused(signed(aud=audience))
+    assert verify_token(signed(aud="desk"), settings(auth_audience="desk")).id == "anna"
+
+
+def test_the_issuer_counts_when_it_is_set() -> None:
+    assert verify_token(signed(iss="anyone"), settings()).id == "anna"
+    assert verify_token(signed(iss="https://id.test"), settings(auth_issuer="https://id.test")).id == "anna"
+    for issuer in (None, "", "https://id.test/", "https://evil.test"):
+        refused(signed(iss=issuer), auth_issuer="https://id.test")
+    token = issue_token(settings(auth_issuer="https://id.test"), {"sub": "anna", "role": "customer"}, HOUR)
+    assert verify_token(token, settings(auth_issuer="https://id.test")).id == "anna"
+
+
+@pytest.mark.parametrize(
+    ("found", "role"),
+    [
+        ("admin", Role.ADMIN),
+        ("support", Role.ADMIN),
+        (["offline", "support"], Role.ADMIN),
+        (["store"], Role.STORE),
+        ("owner", None),
+        ("Admin", None),
+        ("", None),
+        ([], None),
+        (["owner", 7, None], None),
+        ({"admin": True}, None),
+        (True, None),
+    ],
+)
+def test_the_role_is_the_claim_at_the_path_through_the_map(found: Any, role: Role | None) -> None:
+    shape: dict[str, Any] = {"auth_role_claim": "realm.access.roles", "auth_role_map": "support=admin, shop=store"}
+    token = signed(role=None, realm={"access": {"roles": found}})
+    if role:
+        assert verify_token(token, settings(**shape)).role is role
+    else:
+        assert refused(token, **shape) == "The token names no role."
+        assert verify_token(token, settings(**shape, auth_default_role="customer")).role is Role.CUSTOMER
+
+
+@pytest.mark.parametrize("realm", [None, "admin", ["admin"], 7, {"access": "admin"}, {"access": ["roles"]}])
+def test_a_path_that_leads_nowhere_is_no_role(realm: Any) -> None:
+    assert refused(signed(role=None, realm=realm), auth_role_claim="realm.access.roles") == "The token names no role."
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.fixed_dictionaries({}, optional=dict.fromkeys(["email", "name", "locale", "zoneinfo", "nbf", "jti"], JSON)))
+def test_whatever_else_a_token_claims_its_caller_is_known_or_refused(more: dict[str, Any]) -> None:
+    try:
+        found = verify_token(jwt.encode(claims() | more, NEW), settings())
+    except Unauthenticated:
+        return
+    except (TypeError, ValueError):
+        pytest.fail("a claim that is nonsense is as good as none")
+    assert found.id == "anna"
