@@ -9,8 +9,8 @@ from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy.exc import SQLAlchemyError
 
+from services.notifications.leases import has_due_email
 from services.notifications.measures import measure
-from services.notifications.sending import has_due_email
 from services.notifications.settings import MailSettings
 from services.notifications.tasks import register_tasks
 from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery, hint_due_mail

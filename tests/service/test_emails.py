@@ -9,8 +9,8 @@ import pytest
 from sqlalchemy import select
 
 from services.notifications.commands import pause_sending, resume_sending
+from services.notifications.leases import ClaimedEmail, claim_emails
 from services.notifications.models import Email
-from services.notifications.sending import ClaimedEmail, claim_emails
 from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction
 from tests.service.conftest import As

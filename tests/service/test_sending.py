@@ -10,10 +10,11 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select, update
 
+from services.notifications.leases import claim_emails, has_due_email, record_try, release_expired
 from services.notifications.mail.transport import SmtpConnection, parse_smtp_url
 from services.notifications.models import Email, EmailTry, Gate
 from services.notifications.rules import EmailState, Outcome
-from services.notifications.sending import claim_emails, drain, has_due_email, record_try, release_expired
+from services.notifications.sending import drain
 from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction
 from tests.service.conftest import As

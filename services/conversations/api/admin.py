@@ -6,6 +6,13 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from services.conversations import commands, queries
+from services.conversations.api.bodies import (
+    AdminCreateConversation,
+    BulkDelete,
+    EditConversation,
+    MarkRead,
+    PostMessage,
+)
 from services.conversations.api.dependencies import (
     Admin,
     AdminsView,
@@ -15,18 +22,7 @@ from services.conversations.api.dependencies import (
     Prefetch,
     tell_replay,
 )
-from services.conversations.api.schemas import (
-    AdminCreateConversation,
-    BulkDelete,
-    ConversationOut,
-    Counts,
-    Deleted,
-    EditConversation,
-    MarkRead,
-    MessageOut,
-    PostMessage,
-    UserOut,
-)
+from services.conversations.api.views import ConversationOut, Counts, Deleted, MessageOut, UserOut
 from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages
 from services.conversations.people import admit
 from services.conversations.posting import Once, Post, post_message

@@ -6,6 +6,7 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from services.conversations import commands, queries
+from services.conversations.api.bodies import CreateConversation, MarkRead, PostMessage
 from services.conversations.api.dependencies import (
     Customer,
     CustomerOrAdmin,
@@ -16,15 +17,7 @@ from services.conversations.api.dependencies import (
     Prefetch,
     tell_replay,
 )
-from services.conversations.api.schemas import (
-    ConversationOut,
-    CreateConversation,
-    MarkRead,
-    MessageOut,
-    OrderOut,
-    PostMessage,
-    Unread,
-)
+from services.conversations.api.views import ConversationOut, MessageOut, OrderOut, Unread
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages
 from services.conversations.posting import Once, Post, post_message
 from services.conversations.queries import Filters

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 from fastapi import Depends, Header, Path, Query, Request, Response
 from pydantic import BeforeValidator
 
-from services.conversations.api.schemas import Viewer
+from services.conversations.api.views import Viewer
 from services.conversations.people import admit
 from services.conversations.rules import Side
 from shared.auth import Principal, Role, require

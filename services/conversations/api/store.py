@@ -5,8 +5,8 @@ from typing import Any
 from fastapi import APIRouter, Depends, Response
 
 from services.conversations import people
+from services.conversations.api.bodies import PutOrder, PutUser
 from services.conversations.api.dependencies import PathId
-from services.conversations.api.schemas import PutOrder, PutUser
 from services.conversations.errors import OrderOwnerFixed
 from shared.auth import Role, require
 from shared.database import Session
