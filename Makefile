@@ -13,11 +13,12 @@ LOCK := uv pip compile pyproject.toml --quiet --all-extras --universal --python-
 	--generate-hashes --no-header --no-annotate
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: help run test check format lock setup
+.PHONY: help run test chaos check format lock setup
 
 help:
 	@echo "make run      the whole system on this machine; Ctrl-C stops it"
 	@echo "make test     every test"
+	@echo "make chaos    faults at random while people write; CHAOS_SECONDS=60, CHAOS_SEED="
 	@echo "make check    format, lint, types, layers, migrations, lock"
 	@echo "make format   put the code in its format"
 	@echo "make lock     bring requirements.lock up to pyproject.toml; UPGRADE=1 for the newest versions"
@@ -29,6 +30,9 @@ run: $(READY)
 # -rs names every test that was skipped, and why.
 test: $(READY)
 	$(BIN)/python -m pytest -n auto -rs
+
+chaos: $(READY)
+	@$(BIN)/python -m bench.chaos
 
 check: $(READY)
 	$(BIN)/ruff format --check .
