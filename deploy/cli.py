@@ -1,6 +1,6 @@
 """The `chats` command: every process of the product, and what its operators need.
 
-A service is imported by the command that runs it, so that each process holds only what it uses.
+A service is imported by the command that runs it, so that no process loads the other service.
 """
 
 import os
@@ -96,8 +96,16 @@ def notifications_api(host: Host = "127.0.0.1", port: int = _port(8002)) -> None
 
 
 @app.command()
-def worker(host: Host = "127.0.0.1", port: int = _port(8004), concurrency: int = 4) -> None:
-    """Turn events into notifications and email, as a Celery worker."""
+def worker(
+    host: Host = "127.0.0.1",
+    port: int = _port(8004),
+    concurrency: int = 4,
+    queue: Annotated[list[str] | None, typer.Option(help="Take tasks of this queue only; may repeat.")] = None,
+) -> None:
+    """Turn events into notifications and email, as a Celery worker.
+
+    A slow mail server can keep a worker busy; one with `--queue chats.events` beside it then has the records to itself.
+    """
     # Celery reads this when it is imported: SIGTERM then ends running tasks first, for as long as the soft shutdown
     # allows, and hands back the others.
     os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
@@ -107,18 +115,18 @@ def worker(host: Host = "127.0.0.1", port: int = _port(8004), concurrency: int =
 
     settings = read_settings(MailSettings)
     _log("worker", settings.log_level)
-    run_worker(settings, host, port, concurrency)
+    run_worker(settings, host, port, concurrency, queue)
 
 
 @app.command()
 def sweeper(host: Host = "127.0.0.1", port: int = _port(8005)) -> None:
     """Catch up with the log and send what is overdue, without the broker."""
-    from services.notifications.settings import MailSettings
+    from services.notifications.settings import SweeperSettings
     from services.notifications.sweeper import run_sweeper
     from shared.processes import run_until_signal
     from shared.settings import read_settings
 
-    settings = read_settings(MailSettings)
+    settings = read_settings(SweeperSettings)
     _log("sweeper", settings.log_level)
     run_until_signal(lambda stop: run_sweeper(settings, host, port, stop))
 
@@ -164,17 +172,12 @@ def token(
     hours: Annotated[float, typer.Option(min=0.01, max=MAX_TOKEN_HOURS, help="How long it is valid.")] = 12,
 ) -> None:
     """Print a token signed with the first secret, as the store would sign it."""
-    from shared.auth import issue_token, verify_token
+    from shared.auth import issue_token, store_claims, verify_token
     from shared.problems import Unauthenticated
     from shared.settings import TokenSettings, read_settings
 
     settings = read_settings(TokenSettings)
-    role_claim: Any = role
-    for part in reversed(settings.auth_role_claim.split(".")):
-        role_claim = {part: role_claim}
-    given = {"sub": sub, "email": email, "name": name}
-    claims = role_claim | {claim: value for claim, value in given.items() if value is not None}
-    signed = issue_token(settings, claims, timedelta(hours=hours))
+    signed = issue_token(settings, store_claims(settings, sub, role, email=email, name=name), timedelta(hours=hours))
     try:
         verify_token(signed, settings)
     except Unauthenticated as error:
@@ -263,7 +266,8 @@ def retry_event(event_id: str) -> None:
     """Handle a parked event again."""
     from deploy.operations import parse_id, retry_parked
 
-    typer.echo(retry_parked(parse_id(event_id)))
+    retry_parked(parse_id(event_id))
+    typer.echo("Handled.")
 
 
 def _log(process: str, level: str) -> None:

@@ -15,7 +15,7 @@ from services.notifications import inbox, measures, queries
 from services.notifications.rules import EmailState
 from services.notifications.settings import MailSettings
 from services.notifications.settings import StoreSettings as NotificationsSettings
-from shared.database import create_engine, create_sessions, transaction
+from shared.database import create_engine, create_sessions, describe, transaction
 from shared.problems import Problem
 from shared.settings import SettingsError, read_settings
 
@@ -42,7 +42,7 @@ def run_once(url: str, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
     except Problem as problem:
         raise SettingsError(problem.detail) from None
     except (SQLAlchemyError, OSError, TimeoutError) as error:
-        raise SettingsError(f"the database does not answer: {str(error).splitlines()[0]}") from None
+        raise SettingsError(describe(error)) from None
 
 
 def on_conversations(work: Callable[[AsyncSession], Awaitable[T]]) -> T:
@@ -131,21 +131,7 @@ def print_parked() -> None:
         typer.echo("No event was given up on.")
 
 
-def retry_parked(event_id: UUID) -> str:
-    """Handle a parked event again, now."""
+def retry_parked(event_id: UUID) -> None:
+    """Handle a parked event now."""
     settings = read_settings(MailSettings)
-
-    async def main() -> str:
-        engine = create_engine(settings.notifications_database_url, application="chats-cli", pool_size=2)
-        sessions = create_sessions(engine)
-        try:
-            async with transaction(sessions) as session:
-                event = await inbox.unpark_event(session, event_id)
-            if event is None:
-                raise SettingsError("there is no such parked event, or nothing of it was kept to retry")
-            await inbox.receive_event(sessions, event, settings, repeated=True)
-        finally:
-            await engine.dispose()
-        return "Handled, or parked again: see `chats events parked`."
-
-    return asyncio.run(main())
+    run_once(settings.notifications_database_url, lambda session: inbox.retry_parked(session, event_id, settings))

@@ -59,6 +59,14 @@ def issue_token(settings: TokenSettings, claims: Mapping[str, Any], lifetime: ti
     return jwt.encode({**claims, **times, **issuer}, key, algorithm=ALGORITHM)
 
 
+def store_claims(settings: TokenSettings, sub: str, role: str, **profile: str | None) -> dict[str, Any]:
+    """Make the claims that the store's identity provider would, with the role where it is looked for."""
+    role_claim: Any = role
+    for part in reversed(settings.auth_role_claim.split(".")):
+        role_claim = {part: role_claim}
+    return {**role_claim, "sub": sub, **{claim: value for claim, value in profile.items() if value is not None}}
+
+
 def _decode(token: str, settings: TokenSettings) -> dict[str, Any]:
     failure = "The token is not valid."
     for secret in settings.auth_secret:

@@ -1,6 +1,8 @@
 """PostgreSQL for both services: engines, sessions, waiting for a server that is not there yet."""
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
@@ -8,16 +10,18 @@ from typing import Annotated, Any
 import asyncpg
 import structlog
 from fastapi import Depends, Request
-from sqlalchemy import TextClause, text
+from sqlalchemy import TextClause, event, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from shared.problems import Unavailable
 
 CONNECT_TIMEOUT = 5  # seconds
 POOL_TIMEOUT = 5  # seconds a request waits for a connection
+TRUSTED_IDLE = 5.0  # seconds a connection may rest in the pool before it is asked whether it still works
 
 Sessions = async_sessionmaker[AsyncSession]
 
@@ -32,15 +36,36 @@ log = structlog.get_logger()
 
 def create_engine(url: str, *, application: str, pool_size: int = 10) -> AsyncEngine:
     """Make an engine on asyncpg. `application` is the name that `pg_stat_activity` shows."""
-    return create_async_engine(
+    engine = create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
-        pool_pre_ping=True,
         hide_parameters=True,  # they are people's text, and errors are logged
         connect_args={"timeout": CONNECT_TIMEOUT, "server_settings": {"application_name": application}},
     )
+    event.listen(engine.sync_engine, "checkin", _note_return)
+    event.listen(engine.sync_engine, "checkout", _check_connection)
+    return engine
+
+
+def _note_return(_: object, record: ConnectionPoolEntry) -> None:
+    record.info["returned_at"] = time.monotonic()
+
+
+def _check_connection(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+    """Replace a connection that broke in the pool; the pool itself would ask the server at every checkout.
+
+    One that was closed says so itself; one that something on the way forgot about is found by asking, after a while.
+    """
+    driver: Any = record.driver_connection
+    if driver.is_closed():
+        raise DisconnectionError
+    if time.monotonic() - record.info.get("returned_at", math.inf) > TRUSTED_IDLE:
+        try:
+            connection.ping()
+        except Exception as error:
+            raise DisconnectionError from error
 
 
 def create_sessions(engine: AsyncEngine) -> Sessions:
@@ -66,9 +91,9 @@ async def database_fault(engine: AsyncEngine, probe: TextClause = _MIGRATED) -> 
     except DBAPIError as error:
         if "alembic_version" in str(error.orig):
             return "the database is not migrated, run: chats migrate"
-        return _first_line(error.orig)
-    except (OSError, TimeoutError) as error:
-        return _first_line(error)
+        return describe(error)
+    except (OSError, PoolTimeoutError) as error:
+        return describe(error)
     return None
 
 
@@ -81,10 +106,11 @@ async def _wait(engine: AsyncEngine, probe: TextClause) -> None:
         await asyncio.sleep(1)
 
 
-def _first_line(error: BaseException | None) -> str:
-    # The driver's own messages hold no password; the URL might.
-    lines = str(error).splitlines()
-    return f"the database does not answer ({lines[0] if lines else type(error).__name__})"
+def describe(error: BaseException | None) -> str:
+    """Say in one line what is wrong with the database. The driver's own messages hold no password; a URL might."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    lines = str(cause).splitlines()
+    return f"the database does not answer ({lines[0] if lines else type(cause).__name__})"
 
 
 @asynccontextmanager
@@ -103,7 +129,7 @@ async def answered_transaction(sessions: Sessions) -> AsyncIterator[AsyncSession
     except Exception as error:
         if not _may_pass(error):
             raise
-        log.warning("the database let a request down", error=_first_line(error))
+        log.warning("the database let a request down", error=describe(error))
         raise Unavailable("The database does not answer at the moment. Try again.") from error
 
 
@@ -113,7 +139,7 @@ def _may_pass(error: BaseException | None) -> bool:
         return error.connection_invalidated or _may_pass(error.orig)
     if isinstance(error, (OSError, TimeoutError, PoolTimeoutError, asyncpg.InterfaceError)):
         return True
-    return str(getattr(error, "sqlstate", None))[:2] in _PASSING
+    return (getattr(error, "sqlstate", None) or "")[:2] in _PASSING
 
 
 async def _session(request: Request) -> AsyncIterator[AsyncSession]:
@@ -126,6 +152,9 @@ Session = Annotated[AsyncSession, Depends(_session, scope="function")]
 
 
 async def driver_connection(session: AsyncSession) -> Any:
-    """Return the asyncpg connection below a session that has not begun to talk, for a statement on the driver."""
+    """Return the asyncpg connection below a session, for a statement straight on the driver.
+
+    The statement is a part of the session's transaction, or its own if the session has not begun to talk.
+    """
     connection = await session.connection()
     return (await connection.get_raw_connection()).driver_connection

@@ -89,6 +89,18 @@ class Event(BaseModel):
     occurred_at: datetime
     payload: dict[str, Any] | None
 
+    @property
+    def ids(self) -> dict[str, Any]:
+        """Return what a log line names an event by; no text and no address is among it."""
+        payload = self.payload or {}
+        message = payload.get("message")
+        named = {
+            "conversation_id": payload.get("conversation_id"),
+            "message_id": message.get("id") if isinstance(message, dict) else None,
+        }
+        known = {name: value for name, value in named.items() if isinstance(value, str)}
+        return {"event_id": str(self.id), "type": self.type, "position": self.position, **known}
+
 
 class Feed(BaseModel):
     """A stretch of the log in order. `epoch` changes when the log was restored from a backup."""

@@ -1,5 +1,6 @@
 """The frame of an HTTP API: errors, limits, observation, health; the routes are each service's own."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -14,7 +15,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import problems
-from shared.database import create_sessions, database_fault
+from shared.database import create_sessions, database_fault, wait_for_database
 from shared.observability import Observe
 from shared.processes import operations_routes
 from shared.settings import TokenSettings
@@ -89,14 +90,17 @@ class CrossOrigin(CORSMiddleware):
 
 
 def create_api(settings: TokenSettings, engine: AsyncEngine, *, docs_url: str, **about: Any) -> FastAPI:
-    """Build an API without routes. It connects to its database on the first request, and lets go of it at its end.
+    """Build an API without routes. It serves at once, also while its database is not there yet.
 
     The page of its documentation, at `docs_url`, loads nothing from elsewhere.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        # Only to say what is missing: until it is there, `/readyz` and every route answer 503.
+        waiting = asyncio.create_task(wait_for_database(engine))
         yield
+        waiting.cancel()
         await engine.dispose()
 
     app: FastAPI = FastAPIOffline(

@@ -33,8 +33,8 @@ def run_environment(context: EnvironmentContext, config: Config, metadata: MetaD
     """Do what Alembic's `env.py` does, with the URL that came with the configuration."""
 
     def migrate(connection: Connection) -> None:
+        connection.execute(text(_ONE_AT_A_TIME))  # waits for another one to finish
         connection.execute(text(_LOCK_TIMEOUT))
-        connection.execute(text(_ONE_AT_A_TIME))
         connection.commit()
         context.configure(connection=connection, target_metadata=metadata)
         with context.begin_transaction():

@@ -1,7 +1,7 @@
 """What the services' settings have in common. Each service has a class of its own, built once at its edge."""
 
 from enum import StrEnum
-from typing import Annotated, Self, TypeVar
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
 
     store_name: str = "Customer support"
     broker_url: BrokerUrl = "redis://127.0.0.1:6379/0"
-    log_level: str = "info"
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
 class TokenSettings(Settings):

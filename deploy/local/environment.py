@@ -65,7 +65,7 @@ def embedded_parts() -> set[str]:
     """Return which servers are ours to start: those that the environment does not replace."""
     replaced_by = {
         "postgres": [f"CHATS_{name.upper()}_DATABASE_URL" for name in DATABASES],
-        "valkey": ["CHATS_BROKER_URL", "CHATS_REDIS_URL"],
+        "valkey": ["CHATS_BROKER_URL"],
         "mailbox": ["CHATS_SMTP_URL"],
     }
     return {part for part, names in replaced_by.items() if not all(map(is_given, names))}
@@ -78,7 +78,6 @@ def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str,
         "CHATS_PORT": str(ports["proxy"]),
         **{f"CHATS_{name.upper()}_DATABASE_URL": _database_url(name, ports, kept) for name in DATABASES},
         "CHATS_BROKER_URL": valkey_url(ports["valkey"], kept["VALKEY_PASSWORD"], 0),
-        "CHATS_REDIS_URL": valkey_url(ports["valkey"], kept["VALKEY_PASSWORD"], 1),
         "CHATS_SMTP_URL": f"smtp://127.0.0.1:{ports['smtp']}",
         "CHATS_CONVERSATIONS_URL": f"http://127.0.0.1:{ports['api']}",
         "CHATS_PUBLIC_URL": origin(host, ports["proxy"]),

@@ -1,11 +1,12 @@
 """What `make run` prints when everything is up: where it is, and a first request for each side."""
 
-import time
 from collections.abc import Mapping
+from datetime import timedelta
 
-import jwt
+from shared.auth import issue_token, store_claims
+from shared.settings import TokenSettings
 
-WORKING_DAY = 12 * 3600  # seconds that a printed token is good for
+WORKING_DAY = timedelta(hours=12)  # that a printed token is good for
 
 
 def overview(settings: Mapping[str, str], ports: Mapping[str, int], services: Mapping[str, str]) -> str:
@@ -40,19 +41,10 @@ def overview(settings: Mapping[str, str], ports: Mapping[str, int], services: Ma
 
 def token(settings: Mapping[str, str], subject: str, role: str) -> str:
     """Sign a token as the store would, with the newest secret."""
-    now = int(time.time())
-    claims = {
-        "sub": subject,
-        "role": role,
-        "name": subject.title(),
-        "email": f"{subject}@example.com",
-        "aud": settings.get("CHATS_AUTH_AUDIENCE", "chats"),
-        "iat": now,
-        "exp": now + WORKING_DAY,
-    }
-    if issuer := settings.get("CHATS_AUTH_ISSUER"):
-        claims["iss"] = issuer
-    return jwt.encode(claims, settings["CHATS_AUTH_SECRET"].split(",")[0].strip(), algorithm="HS256")
+    fields = {name.removeprefix("CHATS_").lower(): value for name, value in settings.items()}
+    auth = TokenSettings(**{name: value for name, value in fields.items() if name.startswith("auth_")})  # type: ignore[arg-type]
+    claims = store_claims(auth, subject, role, name=subject.title(), email=f"{subject}@example.com")
+    return issue_token(auth, claims, WORKING_DAY)
 
 
 def _rows(rows: Mapping[str, str]) -> list[str]:

@@ -80,7 +80,11 @@ class Supervisor:
         child, pause, loop = running.child, FIRST_PAUSE, asyncio.get_running_loop()
         while not running.stop.is_set():
             began = loop.time()
-            process = await self._spawn(child)
+            try:
+                process = await self._spawn(child)
+            except OSError as error:
+                running.failure = f"could not be run ({error.strerror})"
+                return
             crashed = await _ends_before(process, running.stop)
             await end(process, child.stop_signal, child.grace)  # its own children too, when it crashed
             self._alive.discard(process.pid)

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import Float, func, insert, select, text, update
+from sqlalchemy import Float, exists, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.models import FeedHead, LoggedEvent
@@ -19,6 +19,7 @@ from shared.events import Event, EventType, Feed
 # Whoever locks several events locks them in the order of `seq`, here and where text is erased: no deadlock.
 # A holder of the head that is frozen, not dead, would stop the log: PostgreSQL ends its transaction.
 _LIMIT_HOLDER = text("set local transaction_timeout = '5s'")
+_ANY_UNNUMBERED = select(exists().where(LoggedEvent.position.is_(None)))
 _LOCK_HEAD = select(FeedHead.head).with_for_update(skip_locked=True)
 _NUMBER = text("""
     with batch as (
@@ -64,6 +65,8 @@ async def number_events(session: AsyncSession, *, size: int = 1000) -> list[Even
     Lock first, number second, in two statements: one statement's snapshot would be older than its lock, and would
     number again what the previous holder has just numbered. Another holder at work: an empty list.
     """
+    if not await session.scalar(_ANY_UNNUMBERED):
+        return []  # without having locked anything: a quiet log costs no transaction id
     await session.execute(_LIMIT_HOLDER)
     head = await session.scalar(_LOCK_HEAD)
     if head is None:

@@ -126,7 +126,7 @@ async def delete_order(session: AsyncSession, order_id: str) -> None:
 # Both sides of the deleted user: the customer of these events, and the sender within them.
 _ERASE_IN_LOG = text("""
     with theirs as (
-        select id from events where payload is not null and (user_id = :user_id
+        select id from events where jsonb_typeof(payload) = 'object' and (user_id = :user_id
             or conversation_id in (select conversation_id from messages where sender_id = :user_id))
         order by seq for update
     )

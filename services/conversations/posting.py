@@ -1,7 +1,8 @@
 """Saving a message: one statement, one round trip, and the only way that a message comes to be.
 
 The statement locks the conversation's row, which orders its posts and so numbers them 1, 2, 3 … without gap.
-Standing alone it is a transaction of its own, straight on the driver; inside a transaction it is a part of it.
+Standing alone it is a transaction of its own, straight on the driver; inside a transaction it is a part of it, and
+then takes no idempotency key: a repeated one would break the whole.
 """
 
 import hashlib
@@ -13,6 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages
@@ -21,6 +23,8 @@ from shared.database import driver_connection
 from shared.events import EventType
 from shared.problems import NotFound, Unauthenticated
 from shared.text import preview
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +106,9 @@ async def post_message(session: AsyncSession, post: Post) -> Posted:
         return await _replay(connection, post)
     if row is None:
         return await _refuse(connection, post)
-    return Posted(**row)
+    posted = Posted(**row)
+    log.info("message posted", conversation_id=str(posted.conversation_id), message_id=str(posted.id))
+    return posted
 
 
 async def _replay(connection: "asyncpg.Connection[Any]", post: Post) -> Posted:

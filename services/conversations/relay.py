@@ -24,6 +24,7 @@ from shared.database import (
     create_engine,
     create_sessions,
     database_fault,
+    describe,
     transaction,
     wait_for_database,
 )
@@ -80,7 +81,7 @@ class Hints:
             else:
                 HINTS.labels("published").inc(len(batch))
                 for event in batch:
-                    log.info("event published", event_id=str(event.id), position=event.position, type=event.type)
+                    log.info("event published", **event.ids)
 
 
 async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio.Event) -> None:
@@ -102,7 +103,7 @@ async def _number(sessions: Sessions, give: Callable[[list[Event]], None], stop:
             async with transaction(sessions) as session:
                 events = await number_events(session, size=BATCH)
         except (SQLAlchemyError, OSError, TimeoutError) as error:
-            log.warning("log not numbered, trying again", error=str(error).splitlines()[0])
+            log.warning("log not numbered, trying again", error=describe(error))
             await pause(stop, 1)
             continue
         give(events)

@@ -5,7 +5,7 @@ from uuid import UUID
 from sqlalchemy import func, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.emails import move_emails, review_emails
+from services.notifications.emails import mark_notifications_read, move_emails, review_emails
 from services.notifications.errors import EmailNotFailed
 from services.notifications.models import Email, Gate, Notification
 from services.notifications.rules import Audience, EmailState
@@ -31,16 +31,12 @@ async def read_all_notifications(session: AsyncSession, user_id: str, settings: 
 async def retry_email(session: AsyncSession, email_id: UUID) -> None:
     """Let a failed mail be due again, from the beginning of its schedule. Raises `NotFound` or `EmailNotFailed`."""
     values = {"reason": None, "counted_tries": 0, "uncertain_tries": 0, "next_attempt_at": func.clock_timestamp()}
-    sendable = (Email.id == email_id) & Email.content.is_not(None)
-    if await move_emails(session, sendable, EmailState.SCHEDULED, values, leaving=(EmailState.FAILED,)):
+    if await move_emails(session, Email.id == email_id, EmailState.SCHEDULED, values, leaving=(EmailState.FAILED,)):
         return
     email = await session.get(Email, email_id)
     if email is None:
         raise NotFound("There is no such mail.")
-    gone = email.state == EmailState.FAILED
-    raise EmailNotFailed(
-        "Its text was deleted." if gone else f"This mail is {email.state}; only a failed one is retried."
-    )
+    raise EmailNotFailed(f"This mail is {email.state}; only a failed one is retried.")
 
 
 async def pause_sending(session: AsyncSession) -> None:
@@ -54,15 +50,8 @@ async def resume_sending(session: AsyncSession) -> None:
 
 
 async def _mark_read(session: AsyncSession, user_id: str, settings: StoreSettings, *, only: UUID | None = None) -> None:
-    changed = (
-        update(Notification)
-        .where(Notification.user_id == user_id, Notification.read_at.is_(None))
-        .values(read_at=func.clock_timestamp())
-        .returning(Notification.conversation_id)
-        .execution_options(synchronize_session=False)
-    )
-    if only is not None:
-        changed = changed.where(Notification.id == only)
-    conversations = set(await session.scalars(changed))
-    if conversations:
+    theirs = Notification.user_id == user_id
+    if conversations := await mark_notifications_read(
+        session, theirs if only is None else theirs & (Notification.id == only)
+    ):
         await review_emails(session, conversations, Audience.CUSTOMER, settings)

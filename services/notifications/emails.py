@@ -1,11 +1,12 @@
 """Mails before they are sent: who gets one, when it is due, which messages are in it, when it is no longer needed."""
 
 from collections.abc import Collection, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 from uuid import UUID
 
+import structlog
 from sqlalchemy import ColumnElement, case, exists, func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -17,6 +18,9 @@ from shared.events import MessagePosted
 
 SUPPORT_RECIPIENT = "support"
 WAITING_STATES = (EmailState.SCHEDULED, EmailState.SENDING)
+UNSENT_STATES = (*WAITING_STATES, EmailState.FAILED)
+
+log = structlog.get_logger()
 
 
 async def join_email(
@@ -39,7 +43,7 @@ async def join_email(
         .with_for_update()
     )
     if email is None:
-        due_at = message.created_at + delay(audience, settings)
+        due_at = _due_after(message.created_at, audience, settings)
         reason = await suppression(session, audience, recipient_id, settings)
         email = Email(
             audience=audience,
@@ -66,6 +70,7 @@ async def join_email(
         )
         .on_conflict_do_nothing()
     )
+    log.info("message joined email", message_id=str(message.id), email_id=str(email.id), state=email.state)
     await review_emails(session, [posted.conversation_id], audience, settings)
 
 
@@ -76,7 +81,7 @@ async def suppression(
     person = await session.get(Person, recipient_id) if audience is Audience.CUSTOMER else None
     if person is not None and person.deleted:
         return Reason.USER_DELETED
-    address = settings.support_email if audience is Audience.SUPPORT else person.email if person else None
+    address = await recipient_address(session, audience, recipient_id, settings)
     if address is None:
         return Reason.NO_ADDRESS
     if settings.smtp_url is None:
@@ -85,6 +90,16 @@ async def suppression(
     if patterns and not any(fnmatchcase(address.lower(), pattern.lower()) for pattern in patterns):
         return Reason.RECIPIENT_NOT_ALLOWED
     return None
+
+
+async def recipient_address(
+    session: AsyncSession, audience: Audience, recipient_id: str, settings: MailSettings
+) -> str | None:
+    """Return where mail to a recipient goes at present."""
+    if audience is Audience.SUPPORT:
+        return settings.support_email
+    person = await session.get(Person, recipient_id)
+    return person.email if person else None
 
 
 def delay(audience: Audience, settings: StoreSettings) -> timedelta:
@@ -101,32 +116,66 @@ async def review_emails(
     Nothing unread is left: the mail is cancelled. Otherwise one that is still open is due after its first unread
     message.
     """
+    # Lock first, look second: a message that is just joining a mail would be cancelled with it, unseen.
+    waiting = await lock_emails(
+        session,
+        Email.conversation_id.in_(conversation_ids)
+        & (Email.audience == audience)
+        & (Email.state == EmailState.SCHEDULED),
+    )
+    if not waiting:
+        return
     rows = await session.execute(
         select(Email.id, Email.claimed_at, func.min(EmailMessage.created_at).label("first_unread"))
         .outerjoin(EmailMessage, (EmailMessage.email_id == Email.id) & is_unread())
-        .where(
-            Email.conversation_id.in_(conversation_ids),
-            Email.audience == audience,
-            Email.state == EmailState.SCHEDULED,
-        )
+        .where(Email.id.in_(waiting))
         .group_by(Email.id)
     )
     for row in rows.all():
         if row.first_unread is None:
             await cancel_emails(session, Email.id == row.id, Reason.READ)
         elif row.claimed_at is None:
-            due_at = row.first_unread + delay(audience, settings)
-            await session.execute(
-                update(Email)
-                .where(Email.id == row.id, Email.state == EmailState.SCHEDULED, Email.claimed_at.is_(None))
-                .values(due_at=due_at, next_attempt_at=due_at)
-            )
+            due_at = _due_after(row.first_unread, audience, settings)
+            await session.execute(update(Email).where(Email.id == row.id).values(due_at=due_at, next_attempt_at=due_at))
 
 
-async def cancel_emails(session: AsyncSession, which: ColumnElement[bool], reason: Reason) -> None:
+def _due_after(moment: datetime, audience: Audience, settings: StoreSettings) -> ColumnElement[datetime]:
+    # The message was timed by another database: one whose clock is ahead must not hold the mail back.
+    return func.least(moment, func.clock_timestamp()) + delay(audience, settings)
+
+
+async def mark_notifications_read(session: AsyncSession, which: ColumnElement[bool]) -> set[UUID]:
+    """Mark notifications as read; return the conversations of those that were not."""
+    # Locked in one order: a customer reads a conversation and all notifications at the same moment.
+    unread = select(Notification.id).where(which, Notification.read_at.is_(None))
+    locked = (await session.scalars(unread.order_by(Notification.id).with_for_update())).all()
+    if not locked:
+        return set()
+    changed = (
+        update(Notification)
+        .where(Notification.id.in_(locked))
+        .values(read_at=func.clock_timestamp())
+        .returning(Notification.conversation_id)
+        .execution_options(synchronize_session=False)
+    )
+    return set(await session.scalars(changed))
+
+
+async def lock_emails(session: AsyncSession, which: ColumnElement[bool]) -> Sequence[UUID]:
+    """Lock mails, in the one order in which all do; return the ids of those that are still `which`."""
+    return (await session.scalars(select(Email.id).where(which).order_by(Email.id).with_for_update())).all()
+
+
+async def cancel_emails(
+    session: AsyncSession,
+    which: ColumnElement[bool],
+    reason: Reason,
+    *,
+    leaving: Collection[EmailState] = WAITING_STATES,
+) -> None:
     """Cancel mails that wait, or whose try has not come to its DATA yet: its sender finds the lease gone and stops."""
-    not_under_way = (Email.state == EmailState.SCHEDULED) | Email.data_at.is_(None)
-    await move_emails(session, which & not_under_way, EmailState.CANCELLED, {"reason": reason}, leaving=WAITING_STATES)
+    not_under_way = (Email.state != EmailState.SENDING) | Email.data_at.is_(None)
+    await move_emails(session, which & not_under_way, EmailState.CANCELLED, {"reason": reason}, leaving=leaving)
 
 
 async def move_emails(
@@ -144,11 +193,14 @@ async def move_emails(
     for state in leaving:
         check_transition(state, to)
     at_end = to not in WAITING_STATES
+    # Rendered text is kept for as long as it may still go out: a failed mail can be retried.
+    kept: dict[str, Any] = {} if to in UNSENT_STATES else {"content": None}
     moved = await session.scalars(
         update(Email)
         .where(which, Email.state.in_(leaving))
         .values(
             {"lease_id": None, "lease_until": None, "data_at": None}
+            | kept
             | {"state": to, "finished_at": func.clock_timestamp() if at_end else None}
             | values
         )

@@ -11,3 +11,11 @@ class EmailNotFailed(Problem):
     status = HTTPStatus.CONFLICT
     code = "email-not-failed"
     title = "The mail has not failed"
+
+
+class NotRetriable(Problem):
+    """A parked event that another try could not help."""
+
+    status = HTTPStatus.CONFLICT
+    code = "event-not-retriable"
+    title = "The event cannot be retried"

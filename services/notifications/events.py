@@ -4,14 +4,15 @@ A read mark is a watermark, a person has a version, a deleted conversation leave
 finds what has already happened.
 """
 
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import Text, cast, delete, func, select, update
+from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications import emails
-from services.notifications.models import Email, EmailMessage, Mark, Notification, Person
+from services.notifications.models import Email, EmailMessage, EmailTry, InboxEntry, Mark, Notification, Person
 from services.notifications.rules import Audience, Reason
 from services.notifications.settings import MailSettings
 from shared.events import PAYLOADS, ConversationDeleted, ConversationRead, Event, EventType, MessagePosted, UserChanged
@@ -32,6 +33,16 @@ async def handle_event(session: AsyncSession, event: Event, settings: MailSettin
             await _conversation_deleted(session, deleted.conversation_id)
         case UserChanged() as changed:
             await _user_changed(session, changed.person)
+
+
+async def names_deleted(session: AsyncSession, event: dict[str, Any] | None) -> bool:
+    """Tell whether an event of any shape is about a conversation that was deleted."""
+    payload = event.get("payload") if event else None
+    try:
+        conversation_id = UUID(payload["conversation_id"]) if isinstance(payload, dict) else None
+    except (KeyError, ValueError, AttributeError, TypeError):
+        return False
+    return conversation_id is not None and (await _mark(session, conversation_id)).deleted_at is not None
 
 
 async def _message_posted(session: AsyncSession, posted: MessagePosted, settings: MailSettings) -> None:
@@ -65,14 +76,9 @@ async def _conversation_read(session: AsyncSession, read: ConversationRead, sett
     mark = await _mark(session, read.conversation_id)
     if read.by == "user":
         mark.read_by_user_number = max(mark.read_by_user_number, read.up_to)
-        await session.execute(
-            update(Notification)
-            .where(
-                Notification.conversation_id == read.conversation_id,
-                Notification.number <= read.up_to,
-                Notification.read_at.is_(None),
-            )
-            .values(read_at=func.clock_timestamp())
+        await emails.mark_notifications_read(
+            session,
+            (Notification.conversation_id == read.conversation_id) & (Notification.number <= read.up_to),
         )
     else:
         mark.read_by_admin_number = max(mark.read_by_admin_number, read.up_to)
@@ -87,16 +93,43 @@ async def _conversation_deleted(session: AsyncSession, conversation_id: UUID) ->
     await session.flush()
     await session.execute(delete(Notification).where(Notification.conversation_id == conversation_id))
     theirs = Email.conversation_id == conversation_id
-    await emails.cancel_emails(session, theirs, Reason.DELETED)
+    await emails.lock_emails(session, theirs)
+    await emails.cancel_emails(session, theirs, Reason.DELETED, leaving=emails.UNSENT_STATES)
     await session.execute(delete(EmailMessage).where(EmailMessage.email_id.in_(select(Email.id).where(theirs))))
     await session.execute(update(Email).where(theirs).values(subject=None, content=None))
+    # A parked event may be of any shape: wherever it names the conversation, it may hold its text.
+    await session.execute(
+        update(InboxEntry)
+        .where(InboxEntry.parked_at.is_not(None), InboxEntry.event.cast(Text).contains(str(conversation_id)))
+        .values(event=None)
+        .execution_options(synchronize_session=False)
+    )
 
 
 async def _user_changed(session: AsyncSession, person: PersonOfEvent) -> None:
     if await _know(session, person) and person.deleted:
-        theirs = Email.recipient_id == person.id
-        await emails.cancel_emails(session, theirs, Reason.USER_DELETED)
-        await session.execute(update(Email).where(theirs).values(to_address=None, content=None))
+        await _forget(session, person.id)
+
+
+async def _forget(session: AsyncSession, user_id: str) -> None:
+    """Erase a deleted user's name and address wherever they were written down, and cancel their mail."""
+    theirs = (Email.recipient_id == user_id) & (Email.audience == Audience.CUSTOMER)
+    written_by = select(EmailMessage.email_id).where(EmailMessage.sender_id == user_id)
+    naming = Email.content.is_not(None) & Email.id.in_(written_by)
+    await emails.lock_emails(session, theirs | naming)
+    await emails.cancel_emails(session, theirs, Reason.USER_DELETED, leaving=emails.UNSENT_STATES)
+    await session.execute(update(Email).where(theirs).values(to_address=None))
+    await session.execute(update(Email).where(theirs | naming).values(content=None))  # composed anew if still unsent
+    replies = update(EmailTry).where(EmailTry.email_id.in_(select(Email.id).where(theirs)))
+    await session.execute(replies.values(reply=""))  # servers quote the address
+    nobody = {"id": user_id, "version": 0, "deleted": True}
+    for role in ("customer", "sender", "person"):
+        await session.execute(
+            update(InboxEntry)
+            .where(InboxEntry.parked_at.is_not(None), InboxEntry.event["payload"][role]["id"].astext == user_id)
+            .values(event=func.jsonb_set(InboxEntry.event, ["payload", role], cast(nobody, JSONB)))
+            .execution_options(synchronize_session=False)
+        )
 
 
 async def _know(session: AsyncSession, person: PersonOfEvent) -> bool:

@@ -4,6 +4,7 @@ A first delivery is one transaction. Whatever may be a repetition is counted in 
 that an event that brings its process down is known by its count, and parked.
 """
 
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -13,12 +14,16 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.events import handle_event
+from services.notifications.errors import NotRetriable
+from services.notifications.events import handle_event, names_deleted
 from services.notifications.models import InboxEntry
 from services.notifications.rules import MAX_EVENT_ATTEMPTS
 from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction
 from shared.events import PAYLOADS, VERSION, Event, EventType
+from shared.problems import NotFound
+
+ATTEMPT_SPACING = timedelta(seconds=2)
 
 log = structlog.get_logger()
 
@@ -32,9 +37,11 @@ async def receive_event(sessions: Sessions, event: Event, settings: MailSettings
     attempts = 0
     if repeated:
         async with transaction(sessions) as session:
+            if await _is_done(session, event.id):
+                return True
             counted = await _count_attempt(session, event)
         if counted is None:
-            return True
+            return False
         attempts = counted
     if fault := _fault(event, attempts):
         await park_event(sessions, event.id, event.type, fault, event.model_dump(mode="json"))
@@ -44,7 +51,7 @@ async def receive_event(sessions: Sessions, event: Event, settings: MailSettings
             # Handled meanwhile, or on its way through an earlier attempt: the log brings it again if that fails.
             return False
         await handle_event(session, event, settings)
-    log.info("event handled", event_id=str(event.id), position=event.position, type=event.type)
+    log.info("event handled", **event.ids)
     return True
 
 
@@ -63,15 +70,26 @@ async def park_event(
                 where=InboxEntry.handled_at.is_(None),
             )
         )
+        if await names_deleted(session, event):  # behind the entry, as who handles an event locks them
+            await session.execute(update(InboxEntry).where(InboxEntry.event_id == event_id).values(event=None))
 
 
-async def unpark_event(session: AsyncSession, event_id: UUID) -> Event | None:
-    """Take a parked event out for another try; None when there is no such parked event."""
+async def retry_parked(session: AsyncSession, event_id: UUID, settings: MailSettings) -> None:
+    """Let a parked event take effect after all; whatever fails leaves it parked.
+
+    Raises `NotFound`, or `NotRetriable` when nothing of it was kept, or it still cannot be understood.
+    """
     entry = await session.get(InboxEntry, event_id, with_for_update=True)
-    if entry is None or entry.parked_at is None or entry.event is None:
-        return None
-    entry.parked_at, entry.reason, entry.attempts = None, None, 0
-    return Event.model_validate(entry.event)
+    if entry is None or entry.parked_at is None:
+        raise NotFound("There is no such parked event.")
+    try:
+        event = Event.model_validate(entry.event)
+    except ValidationError:
+        raise NotRetriable("Nothing of it was kept that could be retried.") from None
+    if fault := _fault(event, 0):
+        raise NotRetriable(f"It still cannot be handled: {fault}.")
+    await handle_event(session, event, settings)
+    entry.handled_at, entry.parked_at, entry.reason, entry.event = func.clock_timestamp(), None, None, None
 
 
 async def find_missing(session: AsyncSession, events: list[Event]) -> list[Event]:
@@ -104,15 +122,22 @@ def _fault(event: Event, attempts: int) -> str | None:
     return None
 
 
+async def _is_done(session: AsyncSession, event_id: UUID) -> bool:
+    done = InboxEntry.handled_at.is_not(None) | InboxEntry.parked_at.is_not(None)
+    return await session.scalar(select(InboxEntry.event_id).where(InboxEntry.event_id == event_id, done)) is not None
+
+
 async def _count_attempt(session: AsyncSession, event: Event) -> int | None:
-    """Note one more attempt; None when the event is done with."""
+    """Note one more attempt; None when the last one may still be under way: deliveries side by side are one attempt."""
+    now = func.clock_timestamp()
+    rested = InboxEntry.attempted_at.is_(None) | (InboxEntry.attempted_at < now - ATTEMPT_SPACING)
     attempts: int | None = await session.scalar(
         insert(InboxEntry)
-        .values(event_id=event.id, type=event.type, attempts=1)
+        .values(event_id=event.id, type=event.type, attempts=1, attempted_at=now)
         .on_conflict_do_update(
             index_elements=[InboxEntry.event_id],
-            set_={"attempts": InboxEntry.attempts + 1},
-            where=InboxEntry.handled_at.is_(None) & InboxEntry.parked_at.is_(None),
+            set_={"attempts": InboxEntry.attempts + 1, "attempted_at": now},
+            where=InboxEntry.handled_at.is_(None) & InboxEntry.parked_at.is_(None) & rested,
         )
         .returning(InboxEntry.attempts)
     )

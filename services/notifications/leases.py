@@ -13,12 +13,14 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, exists, func, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
-from services.notifications.emails import cancel_emails, is_unread, move_emails, suppression
+from services.notifications.emails import cancel_emails, is_unread, move_emails, recipient_address, suppression
 from services.notifications.letters import compose_email
+from services.notifications.mail.addresses import AddressError
 from services.notifications.mail.transport import Phase, Try
 from services.notifications.models import Email, EmailMessage, EmailTry, Gate
 from services.notifications.rules import (
@@ -35,6 +37,7 @@ from services.notifications.settings import MailSettings
 
 LEASE = timedelta(seconds=60)  # that a claim holds without being renewed
 BATCH = 20  # mails claimed at once
+COMPOSE_AGAIN = timedelta(hours=1)  # until a mail that could not be composed is looked at again
 
 PROCESS = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -69,16 +72,19 @@ async def has_due_email(session: AsyncSession) -> bool:
     return await session.scalar(select(Email.id).where(waiting | lost).limit(1)) is not None
 
 
-async def claim_emails(session: AsyncSession, settings: MailSettings, *, overdue: float = 0) -> list[ClaimedEmail]:
-    """Take due mails under one lease, composing those that are taken for the first time.
+async def claim_emails(
+    session: AsyncSession, settings: MailSettings, *, overdue: float = 0
+) -> list[ClaimedEmail] | None:
+    """Take due mails under one lease, composing those that are taken for the first time; None when none is due.
 
-    What is no longer needed is cancelled, and what may not be sent is suppressed, here and now.
+    What is no longer needed is cancelled, and what may not be sent is suppressed, here and now: there may be more
+    behind an empty list.
     """
     gate = await session.get_one(Gate, True)
     now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     if not _is_open(gate, now):
-        return []
-    due = await session.scalars(
+        return None
+    found = await session.scalars(
         select(Email)
         .options(undefer(Email.content))
         .where(Email.state == EmailState.SCHEDULED, Email.next_attempt_at <= now - timedelta(seconds=overdue))
@@ -87,8 +93,11 @@ async def claim_emails(session: AsyncSession, settings: MailSettings, *, overdue
         .limit(1 if gate.breaker_trips else BATCH)
         .with_for_update(skip_locked=True)
     )
+    due = found.all()
+    if not due:
+        return None
     lease_id = uuid4()
-    claimed = [await _claim(session, email, lease_id, now, settings) for email in due.all()]
+    claimed = [await _claim(session, email, lease_id, now, settings) for email in due]
     return [email for email in claimed if email is not None]
 
 
@@ -113,11 +122,12 @@ async def record_try(
 ) -> None:
     """Record a try and what follows from it. The answer of a holder whose lease ran out still counts if it is yes."""
     await _add_try(session, email.id, attempt, started_at)
-    if attempt.outcome is Outcome.ABANDONED:
-        return
     moved = await _follow(session, email.held, attempt, email.counted_tries, email.uncertain_tries, settings)
     if not moved and attempt.outcome is Outcome.ACCEPTED:
-        await move_emails(session, Email.id == email.id, EmailState.SENT, {}, leaving=(EmailState.SCHEDULED,))
+        # Another holder that has not come to its DATA finds its lease gone there.
+        again = (Email.id == email.id) & Email.data_at.is_(None)
+        waiting = (EmailState.SCHEDULED, EmailState.SENDING)
+        await move_emails(session, again, EmailState.SENT, {}, leaving=waiting)
 
 
 def _is_open(gate: Gate, now: datetime) -> bool:
@@ -137,15 +147,24 @@ async def _claim(
         )
     ).all()
     if not unread:
-        await cancel_emails(session, this, Reason.READ)
+        # A deletion takes the subject with it; it may have come while the mail was on its way.
+        await cancel_emails(session, this, Reason.READ if email.subject is not None else Reason.DELETED)
         return None
-    reason = await suppression(session, Audience(email.audience), email.recipient_id, settings)
+    audience = Audience(email.audience)
+    reason = await suppression(session, audience, email.recipient_id, settings)
     letter = None
-    if reason is None and email.content is None:
+    if reason is None and await _must_be_composed(session, email, settings):
         try:
             letter = await compose_email(session, email, unread, now, settings)
-        except ValueError:
+        except AddressError:
             reason = Reason.ADDRESS_NOT_SUPPORTED
+        except (SQLAlchemyError, OSError):
+            raise
+        except Exception as error:  # one mail that cannot be composed must not hold up all others
+            log.warning("email not composed, trying again later", email_id=str(email.id), error=type(error).__name__)
+            log.debug("email not composed", email_id=str(email.id), exc_info=True)
+            await session.execute(update(Email).where(this).values(next_attempt_at=now + COMPOSE_AGAIN))
+            return None
     if reason is not None:
         await move_emails(session, this, EmailState.SUPPRESSED, {"reason": reason}, leaving=(EmailState.SCHEDULED,))
         return None
@@ -171,11 +190,19 @@ async def _claim(
     return ClaimedEmail(email.id, lease_id, to_address, content, email.counted_tries, email.uncertain_tries)
 
 
+async def _must_be_composed(session: AsyncSession, email: Email, settings: MailSettings) -> bool:
+    """Tell whether a mail has no bytes yet, or they are addressed to where its recipient no longer is."""
+    if email.content is None:
+        return True
+    address = await recipient_address(session, Audience(email.audience), email.recipient_id, settings)
+    return address != email.to_address
+
+
 async def begin_data(session: AsyncSession, email: ClaimedEmail) -> bool:
-    """Note that the mail's text is about to go out; False when the lease is no longer ours."""
+    """Note that the mail's text is about to go out; False when the lease is no longer ours, or sending was paused."""
     held = await session.execute(
         update(Email)
-        .where(email.held, Email.state == EmailState.SENDING)
+        .where(email.held, Email.state == EmailState.SENDING, exists().where(Gate.paused_at.is_(None)))
         .values(data_at=func.clock_timestamp())
         .returning(Email.id)
         .execution_options(synchronize_session=False)
@@ -241,8 +268,8 @@ async def _follow(
     state = following.state or EmailState.SCHEDULED
     moved = await move_emails(session, which, state, values, leaving=(EmailState.SENDING,))
     if following.opens_breaker:
-        await _trip_breaker(session, attempt.reply)
-    elif attempt.outcome is not Outcome.ABANDONED and attempt.phase is not Phase.LEASE:
+        await _trip_breaker(session, attempt)
+    elif attempt.outcome is not Outcome.ABANDONED and attempt.phase not in {Phase.LEASE, Phase.ADDRESS}:
         await session.execute(
             update(Gate)
             .where(Gate.breaker_trips > 0)
@@ -252,11 +279,17 @@ async def _follow(
     return bool(moved)
 
 
-async def _trip_breaker(session: AsyncSession, reason: str) -> None:
+async def _trip_breaker(session: AsyncSession, attempt: Try) -> None:
     gate = await session.get_one(Gate, True, with_for_update=True, populate_existing=True)
     now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     if gate.breaker_until is None or gate.breaker_until <= now:
         gate.breaker_trips += 1
         gate.breaker_until = now + timedelta(seconds=breaker_pause(gate.breaker_trips))
-        gate.breaker_reason = reason
-        log.error("mail set-up is at fault, sending pauses", reason=reason, until=str(gate.breaker_until))
+        gate.breaker_reason = attempt.reply
+        # Without the reply, which may quote an address; `chats status` shows it.
+        log.error(
+            "mail set-up is at fault, sending pauses",
+            phase=attempt.phase,
+            code=attempt.code,
+            until=str(gate.breaker_until),
+        )

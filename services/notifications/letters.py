@@ -7,6 +7,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.mail.addresses import AddressError
 from services.notifications.mail.compose import Brand, Mail, MailMessage, compose, message_id
 from services.notifications.models import Email, EmailMessage, Person
 from services.notifications.rules import Audience
@@ -27,13 +28,13 @@ class Letter:
 async def compose_email(
     session: AsyncSession, email: Email, messages: Sequence[EmailMessage], now: datetime, settings: MailSettings
 ) -> Letter:
-    """Compose a mail of these messages. Raises ValueError for an address that cannot be written in a header."""
+    """Compose a mail of these messages. Raises AddressError for an address that cannot be written in a header."""
     audience = Audience(email.audience)
     to_support = audience is Audience.SUPPORT
     recipient = None if to_support else await session.get(Person, email.recipient_id)
     address = settings.support_email if to_support else recipient and recipient.email
     if not address:
-        raise ValueError("a mail without an address")
+        raise AddressError("a mail without an address")
     senders = {
         person.id: person
         for person in await session.scalars(select(Person).where(Person.id.in_({one.sender_id for one in messages})))

@@ -8,15 +8,19 @@ from prometheus_client import Gauge
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.rules import EmailState, Outcome
 from shared.database import Sessions, transaction
 
 CURSOR = Gauge("chats_inbox_cursor", "Position up to which the log was caught up with")
 LAG = Gauge("chats_inbox_lag_events", "Events of the log behind that position, when it was last read")
 PARKED = Gauge("chats_inbox_parked", "Events that were given up on")
-EMAILS = Gauge("chats_emails", "Mails by state", ["state"])
+EMAILS = Gauge("chats_emails", "Mails by state; it counts no further than 10,000", ["state"])
 OLDEST_DUE = Gauge("chats_emails_oldest_due_seconds", "Age of the oldest due mail that was not sent yet")
-TRIES = Gauge("chats_email_tries", "Recorded tries by outcome", ["outcome"])
+TRIES = Gauge("chats_email_tries", "Tries of the last hour by outcome", ["outcome"])
 BREAKER = Gauge("chats_email_breaker_trips", "Times in a row that the mail set-up was at fault")
+
+
+MOST = 10_000  # mails of one state that are counted: no scan that grows with the years
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +41,13 @@ class State:
 async def read_state(session: AsyncSession) -> State:
     """Read how the service stands."""
     row = (await session.execute(_STATE)).one()
-    emails = (await session.execute(text("select state, count(*) from emails group by state"))).all()
-    tries = (await session.execute(text("select outcome, count(*) from email_tries group by outcome"))).all()
+    emails = (await session.execute(_EMAILS, {"states": list(EmailState), "most": MOST})).all()
+    tries = (await session.execute(_TRIES)).all()
     return State(**row._mapping, emails=_counts(emails), tries=_counts(tries))  # noqa: SLF001 - its public name
 
 
 def _counts(rows: Sequence[Row[*tuple[Any, ...]]]) -> dict[str, int]:
-    return {row[0]: row[1] for row in rows}
+    return {row[0]: row[1] for row in rows if row[1]}
 
 
 async def measure(sessions: Sessions) -> None:
@@ -55,19 +59,30 @@ async def measure(sessions: Sessions) -> None:
     PARKED.set(state.parked)
     OLDEST_DUE.set(state.oldest_due)
     BREAKER.set(state.breaker_trips)
-    for name, count in state.emails.items():
-        EMAILS.labels(name).set(count)
-    for name, count in state.tries.items():
-        TRIES.labels(name).set(count)
+    # Each, also those that there are none of any more.
+    for name in EmailState:
+        EMAILS.labels(name).set(state.emails.get(name, 0))
+    for outcome in Outcome:
+        TRIES.labels(outcome).set(state.tries.get(outcome, 0))
 
 
 _STATE = text("""
     select cursor.position as cursor, cursor.head,
         (select count(*) from inbox where parked_at is not null) as parked,
-        coalesce((
-            select extract(epoch from clock_timestamp() - min(next_attempt_at))::float8
-            from emails where state = 'scheduled' and next_attempt_at < clock_timestamp()
+        greatest((
+            select extract(epoch from clock_timestamp() - least(
+                (select min(next_attempt_at) from emails where state = 'scheduled'),
+                (select min(lease_until) from emails where state = 'sending')
+            ))::float8
         ), 0) as oldest_due,
         gate.paused_at is not null as paused, gate.breaker_trips, gate.breaker_reason
     from feed_cursor as cursor, gate
 """)
+
+_EMAILS = text("""
+    select state, (select count(*) from (select from emails where emails.state = each.state limit :most) as counted)
+    from unnest(cast(:states as text[])) as each(state)
+""")
+
+# The ids are of version 7 and so in the order of time.
+_TRIES = text("select outcome, count(*) from email_tries where id > uuidv7(interval '-1 hour') group by outcome")

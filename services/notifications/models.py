@@ -27,7 +27,7 @@ class Base(DeclarativeBase):
         str: Text,
         bytes: LargeBinary,
         datetime: DateTime(timezone=True),
-        dict[str, Any]: JSONB,
+        dict[str, Any]: JSONB(none_as_null=True),
     }
 
 
@@ -40,6 +40,7 @@ class InboxEntry(Base):
     type: Mapped[str]
     attempts: Mapped[int] = mapped_column(server_default="0")
     received_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    attempted_at: Mapped[datetime | None]  # the last attempt that was counted
     handled_at: Mapped[datetime | None]
     parked_at: Mapped[datetime | None]
     reason: Mapped[str | None]

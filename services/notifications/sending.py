@@ -25,7 +25,7 @@ from shared.database import Sessions, transaction
 
 RENEWAL = 20.0  # seconds between renewals of a lease
 CONNECTIONS = 4  # to the mail server, for one drain
-RECORDING = 30.0  # seconds to keep trying to record an answer, while the database is away
+RECORDING = 120.0  # seconds to keep trying to record an answer, while the database is away
 
 log = structlog.get_logger()
 
@@ -41,9 +41,10 @@ async def drain(sessions: Sessions, settings: MailSettings, stop: asyncio.Event,
             await release_expired(session, settings)
         async with transaction(sessions) as session:
             batch = await claim_emails(session, settings, overdue=overdue)
-        if not batch:
+        if batch is None:
             break
-        tries += await _send_batch(sessions, settings, batch, stop)
+        if batch:
+            tries += await _send_batch(sessions, settings, batch, stop)
     return tries
 
 
@@ -62,21 +63,28 @@ async def _send_batch(
             while waiting and not halted and not stop.is_set():
                 attempt = await _send(sessions, settings, connection, waiting.pop())
                 tries += 1
-                halted = halted or attempt.outcome is Outcome.MISCONFIGURED
+                # Abandoned may mean paused; the others of the batch are claimed again, if they still may go.
+                halted = halted or attempt.outcome in {Outcome.MISCONFIGURED, Outcome.ABANDONED}
+        except BaseException:
+            halted = True
+            raise
         finally:
             await connection.close()
 
     renewal = asyncio.create_task(_renew(sessions, batch[0].lease_id))
     try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(min(CONNECTIONS, len(batch))):
-                group.create_task(work())
+        # No task group: the failure of one must not break off another behind its final dot.
+        ended = await asyncio.gather(*(work() for _ in range(min(CONNECTIONS, len(batch)))), return_exceptions=True)
     finally:
         renewal.cancel()
+        await asyncio.wait([renewal])
         if waiting:
             async with transaction(sessions) as session:
                 for email in waiting:
                     await hand_back(session, email)
+    for failure in ended:
+        if failure is not None:
+            raise failure
     return tries
 
 
@@ -84,8 +92,12 @@ async def _send(sessions: Sessions, settings: MailSettings, connection: SmtpConn
     started_at = datetime.now(UTC)
 
     async def before_data() -> bool:
-        async with transaction(sessions) as session:
-            return await begin_data(session, email)
+        try:
+            async with transaction(sessions) as session:
+                return await begin_data(session, email)
+        except (SQLAlchemyError, OSError) as error:
+            log.warning("email not begun", email_id=str(email.id), error=type(error).__name__)
+            return False
 
     attempt = await connection.send(
         sender=settings.email_from, recipient=email.to_address, content=email.content, before_data=before_data
@@ -98,17 +110,19 @@ async def _send(sessions: Sessions, settings: MailSettings, connection: SmtpConn
 async def _record(
     sessions: Sessions, settings: MailSettings, email: ClaimedEmail, attempt: Try, started_at: datetime
 ) -> None:
-    """Record a try, also across a restart of the database: a lost answer would send the mail twice."""
-    async with asyncio.timeout(RECORDING):
-        while True:
-            try:
-                async with transaction(sessions) as session:
-                    await record_try(session, email, attempt, started_at, settings)
-            except (SQLAlchemyError, OSError) as error:
-                log.warning("try not recorded yet", email_id=str(email.id), error=type(error).__name__)
-                await asyncio.sleep(0.5)
-            else:
-                return
+    """Record a try, also across an outage of the database: a lost answer would send the mail twice."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(RECORDING):
+            while True:
+                try:
+                    async with transaction(sessions) as session:
+                        await record_try(session, email, attempt, started_at, settings)
+                except (SQLAlchemyError, OSError) as error:
+                    log.warning("try not recorded yet", email_id=str(email.id), error=type(error).__name__)
+                    await asyncio.sleep(0.5)
+                else:
+                    return
+    log.error("try not recorded", email_id=str(email.id), outcome=attempt.outcome, phase=attempt.phase)
 
 
 async def _renew(sessions: Sessions, lease_id: UUID) -> None:

@@ -1,21 +1,52 @@
 """Settings of the notifications service."""
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
+from services.notifications.mail.addresses import ascii_domain_address, sender_address
 from services.notifications.mail.server import parse_smtp_url
 from shared.people import LocaleTag, ZoneName
 from shared.settings import DatabaseUrl, Settings, TokenSettings, split_commas
+
+MONTH = 30 * 24 * 3600
+
+
+def _sender(value: str) -> str:
+    """Check `Name <address>` or `address`: a bad one would fail every mail."""
+    if not sender_address(value).isascii():
+        raise ValueError("a sender needs an address of ASCII characters")
+    return value
+
+
+def _recipient(value: str) -> str:
+    ascii_domain_address(value)
+    return value
+
+
+def _web_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or " " in value:
+        raise ValueError("this is written https://store.example, with http or https, a host, and nothing behind a path")
+    return value
+
+
+Seconds = Annotated[int, Field(ge=0, le=MONTH)]
+Schedule = Annotated[tuple[Seconds, ...], Field(min_length=1)]
+Sender = Annotated[str, AfterValidator(_sender)]
+Recipient = Annotated[str, AfterValidator(_recipient)]
+Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
+WebUrl = Annotated[str, AfterValidator(_web_url)]
 
 
 class StoreSettings(Settings):
     """What reaches the service's own database, and keeps its mails in step with it."""
 
     notifications_database_url: DatabaseUrl
-    email_delay_seconds: Annotated[float, Field(ge=0)] = 30
-    support_email_delay_seconds: Annotated[float, Field(ge=0)] = 300
+    email_delay_seconds: Annotated[float, Field(ge=0, le=MONTH)] = 30
+    support_email_delay_seconds: Annotated[float, Field(ge=0, le=MONTH)] = 300
 
 
 class ApiSettings(StoreSettings, TokenSettings):
@@ -25,16 +56,14 @@ class ApiSettings(StoreSettings, TokenSettings):
 class MailSettings(StoreSettings):
     """What handling events and sending mail need: the worker and the sweeper."""
 
-    conversations_url: str = "http://127.0.0.1:8001"
-    feed_secret: SecretStr | None = None
-    public_url: str = "http://127.0.0.1:8000"
+    public_url: WebUrl = "http://127.0.0.1:8000"
     smtp_url: SecretStr | None = None
-    email_from: str = "support@localhost"
-    email_reply_to: str | None = None
+    email_from: Sender = "support@localhost"
+    email_reply_to: Sender | None = None
     time_zone: ZoneName = "UTC"
     locale: LocaleTag = "en"
-    email_only_to: Annotated[tuple[str, ...], NoDecode, BeforeValidator(split_commas)] = ()
-    email_retry_seconds: Annotated[tuple[int, ...], NoDecode, BeforeValidator(split_commas), Field(min_length=1)] = (
+    email_only_to: Annotated[Patterns | None, NoDecode, BeforeValidator(split_commas)] = None
+    email_retry_seconds: Annotated[Schedule, NoDecode, BeforeValidator(split_commas)] = (
         60,
         300,
         900,
@@ -42,8 +71,8 @@ class MailSettings(StoreSettings):
         3600,
         7200,
     )
-    email_uncertain_seconds: Annotated[int, Field(ge=0)] = 900
-    support_email: str | None = None
+    email_uncertain_seconds: Seconds = 900
+    support_email: Recipient | None = None
 
     @field_validator("smtp_url")
     @classmethod
@@ -51,3 +80,10 @@ class MailSettings(StoreSettings):
         if url is not None:
             parse_smtp_url(url.get_secret_value())
         return url
+
+
+class SweeperSettings(MailSettings):
+    """What the sweeper needs besides, to read the event log."""
+
+    conversations_url: WebUrl = "http://127.0.0.1:8001"
+    feed_secret: SecretStr

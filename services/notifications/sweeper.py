@@ -9,13 +9,12 @@ import asyncio
 import httpx2
 import structlog
 from pydantic import ValidationError
-from sqlalchemy.exc import SQLAlchemyError
 
 from services.notifications.inbox import find_missing, receive_event
 from services.notifications.measures import measure
 from services.notifications.models import FeedCursor
 from services.notifications.sending import drain
-from services.notifications.settings import MailSettings
+from services.notifications.settings import MailSettings, SweeperSettings
 from shared.database import Sessions, create_engine, create_sessions, database_fault, transaction, wait_for_database
 from shared.events import PAYLOADS, EventType, Feed
 from shared.processes import operations_routes, operations_server, pause
@@ -32,14 +31,16 @@ IGNORED = frozenset(set(EventType) - set(PAYLOADS))
 log = structlog.get_logger()
 
 
-async def run_sweeper(settings: MailSettings, host: str, port: int, stop: asyncio.Event) -> None:
+async def run_sweeper(settings: SweeperSettings, host: str, port: int, stop: asyncio.Event) -> None:
     """Catch up and send until `stop`."""
     engine = create_engine(settings.notifications_database_url, application="chats-sweeper")
     sessions = create_sessions(engine)
     routes = operations_routes(lambda: database_fault(engine), lambda: measure(sessions))
-    secret = settings.feed_secret.get_secret_value() if settings.feed_secret else ""
     feed = httpx2.AsyncClient(
-        base_url=settings.conversations_url, headers={"Authorization": f"Bearer {secret}"}, timeout=FEED_TIMEOUT
+        base_url=settings.conversations_url,
+        headers={"Authorization": f"Bearer {settings.feed_secret.get_secret_value()}"},
+        timeout=FEED_TIMEOUT,
+        trust_env=False,  # this is a neighbour, not the world behind a proxy
     )
     async with operations_server(routes, host, port), feed:
         await wait_for_database(engine)
@@ -59,8 +60,8 @@ async def catch_up(
     async with transaction(sessions) as session:
         cursor = await session.get_one(FeedCursor, True)
     page = await _read(feed, cursor.position, min_age)
-    if cursor.epoch is not None and page.epoch != cursor.epoch:
-        log.error("the log has another epoch, it was restored from a backup: reading it again from its beginning")
+    if _was_restored(cursor, page):
+        log.error("the log was restored from a backup: reading it again from its beginning")
         await _move_cursor(sessions, 0, page)
         return True
     wanted = [event for event in page.items if event.type not in IGNORED]
@@ -74,6 +75,11 @@ async def catch_up(
     return len(page.items) == PAGE
 
 
+def _was_restored(cursor: FeedCursor, page: Feed) -> bool:
+    """Tell whether this is no longer the log that the cursor was moved in: a new epoch, or an end before the cursor."""
+    return (cursor.epoch is not None and page.epoch != cursor.epoch) or page.head < cursor.position
+
+
 async def _read(feed: httpx2.AsyncClient, after: int, min_age: float) -> Feed:
     answer = await feed.get("/internal/events", params={"after": after, "limit": PAGE, "min_age": min_age})
     answer.raise_for_status()
@@ -83,8 +89,7 @@ async def _read(feed: httpx2.AsyncClient, after: int, min_age: float) -> Feed:
 async def _move_cursor(sessions: Sessions, position: int, page: Feed) -> None:
     async with transaction(sessions) as session:
         cursor = await session.get_one(FeedCursor, True, with_for_update=True)
-        again = cursor.epoch is not None and cursor.epoch != page.epoch
-        cursor.position = 0 if again else max(cursor.position, position)
+        cursor.position = 0 if _was_restored(cursor, page) else max(cursor.position, position)
         cursor.head, cursor.epoch = page.head, page.epoch
 
 
@@ -96,10 +101,13 @@ async def _catch_up_for_ever(
         try:
             more = await catch_up(sessions, feed, settings)
         except (httpx2.HTTPError, ValidationError) as error:
-            log.warning("the event feed cannot be read, trying again", error=f"{type(error).__name__}: {error}"[:200])
+            status = error.response.status_code if isinstance(error, httpx2.HTTPStatusError) else None
+            # Without the error's own words: they quote what was read.
+            log.warning("the event feed cannot be read, trying again", error=type(error).__name__, status=status)
             await pause(stop, 2)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
+        except Exception as error:  # it must not end the sender beside it, which may be behind a dot
             log.warning("not caught up, trying again", error=type(error).__name__)
+            log.debug("not caught up", exc_info=True)
             await pause(stop, 1)
         if not more:
             await pause(stop, POLL)
@@ -109,6 +117,7 @@ async def _send_for_ever(sessions: Sessions, settings: MailSettings, stop: async
     while not stop.is_set():
         try:
             await drain(sessions, settings, stop, overdue=MAIL_AGE)
-        except (SQLAlchemyError, OSError, TimeoutError, ExceptionGroup) as error:
+        except Exception as error:  # the same the other way round
             log.warning("mail not drained, trying again", error=type(error).__name__)
+            log.debug("mail not drained", exc_info=True)
         await pause(stop, POLL)

@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import structlog
 from celery import Celery, Task
 from celery.signals import task_unknown
+from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
 from services.notifications.inbox import park_event, receive_event
@@ -19,7 +21,7 @@ from shared.events import Event, EventType
 
 T = TypeVar("T")
 
-DRAIN_LIMIT = 120.0  # seconds of one task; what is left is due for the next
+DRAIN_LIMIT = 10.0  # seconds until a task begins no further mail; the next hint is never more than a second away
 
 log = structlog.get_logger()
 
@@ -44,6 +46,13 @@ class AsyncWork:
 
         return self._runner.run(main())
 
+    def close(self) -> None:
+        """Let go of the connections and the loop."""
+        if self._runner is not None and self._sessions is not None:
+            self._runner.run(self._sessions.kw["bind"].dispose())
+            self._runner.close()
+        self._runner = self._sessions = None
+
 
 def register_tasks(celery: Celery, settings: MailSettings) -> None:
     """Give the worker its tasks: one for each type of event, and the one that sends mail."""
@@ -60,7 +69,10 @@ def register_tasks(celery: Celery, settings: MailSettings) -> None:
     def park_unknown(name: str, id: str, **_: Any) -> None:  # noqa: A002 - the signal's own name
         # In the worker's main process, which has no pool child's loop.
         unknown = AsyncWork(settings.notifications_database_url)
-        unknown.run(lambda sessions: _park(sessions, id, name, "unknown task", None))
+        try:
+            unknown.run(lambda sessions: _park(sessions, id, name, "unknown task", None))
+        finally:
+            unknown.close()
 
 
 def _register_event_task(celery: Celery, name: str, work: AsyncWork, settings: MailSettings) -> None:
@@ -76,7 +88,8 @@ def _register_event_task(celery: Celery, name: str, work: AsyncWork, settings: M
         repeated = bool((task.request.delivery_info or {}).get("redelivered"))
         work.run(lambda sessions: receive_event(sessions, event, settings, repeated=repeated))
         if event.type == EventType.MESSAGE_POSTED and settings.email_delay_seconds == 0:
-            hint_due_mail(celery)
+            with suppress(OperationalError):  # the clock hints as well
+                hint_due_mail(celery)
 
 
 async def _drain_for_a_while(sessions: Sessions, settings: MailSettings) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy.engine import make_url
 from deploy.local.ports import free_ports
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
+from shared import database
 from shared.database import Sessions, answered_transaction, create_engine, create_sessions, database_fault
 from shared.problems import Unavailable
 from tests.service.conftest import SECRET
@@ -101,4 +102,20 @@ async def test_a_database_without_tables_says_how_to_make_them(databases: dict[s
     fault = await database_fault(engine, text("select version_num from elsewhere.alembic_version"))
     assert fault is not None
     assert "chats migrate" in fault
+    await engine.dispose()
+
+
+@pytest.mark.parametrize("trusted", [0.0, 60.0])
+async def test_a_connection_that_broke_in_the_pool_is_replaced(
+    databases: dict[str, str], conversations: Sessions, monkeypatch: pytest.MonkeyPatch, trusted: float
+) -> None:
+    monkeypatch.setattr(database, "TRUSTED_IDLE", trusted)
+    engine = database.create_engine(databases["conversations"], application="tests", pool_size=1)
+    async with engine.connect() as connection:
+        pid = await connection.scalar(text("select pg_backend_pid()"))
+    async with conversations() as session:
+        assert await session.scalar(text("select pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("select pg_backend_pid()")) != pid
     await engine.dispose()

@@ -233,3 +233,16 @@ async def test_the_erasure_of_a_user_waits_for_a_post_under_way(
         erasure = await waiting_for_a_lock(conversations, shop.call("DELETE", "/users/anna"))
     assert (await erasure).status_code == 204
     assert "Anna" not in await everything(conversations)
+
+
+async def test_deleting_a_conversation_and_then_its_customer_leaves_the_log_readable(
+    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+) -> None:
+    await sam.call("DELETE", f"/conversations/{await settled(anna, sam)}")
+    await shop.call("DELETE", "/users/anna")
+
+    async with transaction(conversations) as session:
+        events = await number_events(session)
+
+    assert [event.payload for event in events if event.type == "message.posted"] == [None]
+    assert events[-1].type == "user.deleted"

@@ -8,7 +8,8 @@ import httpx2
 import pytest
 from sqlalchemy import func, select
 
-from services.notifications.inbox import find_missing, receive_event, unpark_event
+from services.notifications import inbox
+from services.notifications.inbox import find_missing, receive_event, retry_parked
 from services.notifications.models import Email, EmailMessage, InboxEntry, Mark, Notification, Person
 from services.notifications.queries import list_parked
 from services.notifications.rules import MAX_EVENT_ATTEMPTS, EmailState
@@ -166,10 +167,29 @@ async def test_an_event_that_brings_its_process_down_is_parked_after_five_attemp
     assert await counts(notifications) == (0, 0)
 
     async with transaction(notifications) as session:
-        again = await unpark_event(session, message.id)
-    assert again == message
-    assert await receive_event(notifications, again, mail_settings(URL), repeated=True)
+        await retry_parked(session, message.id, mail_settings(URL))
     assert await counts(notifications) == (1, 1)
+    async with notifications() as session:
+        assert await list_parked(session) == []
+        assert (await session.get_one(InboxEntry, message.id)).event is None
+
+
+async def test_deliveries_side_by_side_are_one_attempt(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message, settings = posted(uuid4(), 1), mail_settings(URL)
+
+    async def fail(*_: object) -> None:
+        raise ConnectionResetError
+
+    with monkeypatch.context() as failing:
+        failing.setattr(inbox, "handle_event", fail)
+        deliveries = [receive_event(notifications, message, settings, repeated=True) for _ in range(12)]
+        await asyncio.gather(*deliveries, return_exceptions=True)
+
+    async with notifications() as session:
+        assert await list_parked(session) == []
+        assert (await session.get_one(InboxEntry, message.id)).attempts == 1
 
 
 async def test_a_failed_attempt_leaves_the_event_to_be_received_again(notifications: Sessions) -> None:

@@ -203,7 +203,7 @@ async def test_the_late_yes_of_a_frozen_sender_keeps_the_mail_from_going_out_aga
     settings = mail_settings(URL)
     await receive(notifications, settings, posted(uuid4(), 1))
     async with transaction(notifications) as session:
-        [held] = await claim_emails(session, settings)
+        [held] = await claim_emails(session, settings) or []
         await session.execute(update(Email).values(data_at=func.clock_timestamp()))
     await run_out(notifications)
     async with transaction(notifications) as session:
@@ -249,7 +249,7 @@ async def test_a_deletion_during_the_conversation_with_the_server_stops_before_d
     conversation, settings = uuid4(), mail_settings(URL)
     await receive(notifications, settings, posted(conversation, 1))
     async with transaction(notifications) as session:
-        [held] = await claim_emails(session, settings)
+        [held] = await claim_emails(session, settings) or []
     await receive(notifications, settings, deleted(conversation))
     async with notifications() as session:
         assert (await session.scalars(select(Email.id).where(held.held))).all() == []

@@ -58,7 +58,8 @@ async def test_a_process_that_cannot_start_says_why_in_one_line(
     ("process", "settings"),
     [
         ("worker", {"CHATS_BROKER_URL": "kafka://127.0.0.1"}),
-        ("sweeper", {"CHATS_SMTP_URL": "http://127.0.0.1"}),
+        ("sweeper", {"CHATS_SMTP_URL": "http://127.0.0.1", "CHATS_FEED_SECRET": SECRET}),
+        ("sweeper", {"CHATS_FEED_SECRET": ""}),
         ("relay", {"CHATS_CONVERSATIONS_DATABASE_URL": ""}),
     ],
 )
@@ -71,10 +72,12 @@ async def test_an_address_that_cannot_be_used_is_one_line(
     assert len(output.decode().splitlines()) == 1, output.decode()
 
 
-@pytest.mark.parametrize("process", ["relay", "sweeper", "worker"])
+@pytest.mark.parametrize("process", ["api", "notifications-api", "relay", "sweeper", "worker"])
 async def test_a_database_that_is_not_there_yet_is_waited_for(tmp_path: Path, process: str) -> None:
     [port] = free_ports([0])
-    started = await run_chats(tmp_path, process, "--port", str(port), **API)
+    started = await run_chats(
+        tmp_path, process, "--port", str(port), **API, CHATS_AUTH_SECRET=SECRET, CHATS_FEED_SECRET=SECRET
+    )
     assert started.stdout is not None
     lines: list[str] = []
 

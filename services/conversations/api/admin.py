@@ -81,7 +81,7 @@ async def create_conversation_with(
     key: IdempotencyKey = None,
 ) -> ConversationOut:
     """Open a conversation with any known customer."""
-    once = Once.of(key, "admin-create", body.model_dump(mode="json"))
+    once = Once.of(key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
     new = commands.NewConversation(
         body.user_id, body.subject, caller.id, Side.ADMIN, body.order_id, body.body, body.status
     )
@@ -141,7 +141,7 @@ async def post_admin_message(
     key: IdempotencyKey = None,
 ) -> MessageOut:
     """Answer a customer, who gets a `NEW_MESSAGE` notification and an email."""
-    once = Once.of(key, "admin-post", body.model_dump(mode="json"))
+    once = Once.of(key, "admin-post", body.model_dump(mode="json", exclude_defaults=True))
     post = Post(conversation_id, caller.id, Side.ADMIN, body.body, seen_number=body.seen_number, once=once)
     posted = await post_message(session, post)
     tell_replay(response, replayed=posted.replayed)
@@ -162,7 +162,7 @@ async def edit_conversation(
 ) -> ConversationOut:
     """Set the status, reply, or both in one submit. The status is all of a conversation that can be edited."""
     if body.reply_body is not None:
-        once = Once.of(key, "edit", body.model_dump(mode="json"))
+        once = Once.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True))
         reply = Post(
             conversation_id,
             caller.id,

@@ -42,7 +42,7 @@ async def create_conversation(
     key: IdempotencyKey = None,
 ) -> ConversationOut:
     """Open a conversation, about one of the caller's orders or not, with a first message or without."""
-    once = Once.of(key, "create", body.model_dump(mode="json"))
+    once = Once.of(key, "create", body.model_dump(mode="json", exclude_defaults=True))
     new = commands.NewConversation(caller.id, body.subject, caller.id, Side.CUSTOMER, body.order_id, body.body)
     identity, replayed = await commands.create_conversation(session, new, once)
     response.headers["Location"] = f"/api/v1/conversations/{identity}"
@@ -119,7 +119,7 @@ async def post_customer_message(
     key: IdempotencyKey = None,
 ) -> MessageOut:
     """Write to the store. A settled conversation is opened again."""
-    once = Once.of(key, "post", body.model_dump(mode="json"))
+    once = Once.of(key, "post", body.model_dump(mode="json", exclude_defaults=True))
     post = Post(
         conversation_id,
         caller.id,

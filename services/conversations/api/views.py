@@ -176,7 +176,7 @@ class Viewer(BaseModel):
 
 
 class Unread(BaseModel):
-    """How many conversations are unread; `more` when there are more than that."""
+    """How many conversations are unread; `more` when the count stopped at 1,000."""
 
     unread: int
     more: Literal[True] | None = None

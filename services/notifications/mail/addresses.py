@@ -10,26 +10,33 @@ MAX_ADDRESS = 320
 MAX_ID_DOMAIN = 35
 
 
+class AddressError(ValueError):
+    """This is no address that mail can be sent to."""
+
+
 def ascii_domain_address(address: str) -> str:
     """Return a bare address with its domain in ASCII (IDNA); the local part may be of any script.
 
-    Raises ValueError when it is not one bare address, or cannot be put safely in a header or a command.
+    Raises AddressError when it is not one bare address, or cannot be put safely in a header or a command.
     """
     local, _, domain = address.rpartition("@")
     unsafe = any(c in '<>()[],;:\\"@' or c.isspace() or not c.isprintable() for c in local + domain)
     if not local or not domain or unsafe or len(address) > MAX_ADDRESS:
-        raise ValueError("not an email address that mail can be sent to")
+        raise AddressError("not an email address that mail can be sent to")
     # An ASCII domain is left as it is: IDNA refuses names that work, such as those with an underscore.
-    return f"{local}@{domain if domain.isascii() else idna.encode(domain, uts46=True).decode()}"
+    try:
+        return f"{local}@{domain if domain.isascii() else idna.encode(domain, uts46=True).decode()}"
+    except UnicodeError as error:
+        raise AddressError(str(error)) from None
 
 
 def sender_address(email_from: str) -> str:
-    """Return the bare address of `Name <address>` or `address`. Raises ValueError when there is none."""
+    """Return the bare address of `Name <address>` or `address`. Raises AddressError when there is none."""
     return ascii_domain_address(parseaddr(email_from)[1])
 
 
 def domain_of(email_from: str) -> str:
-    """Return the ASCII domain of the sender, lower case. Raises ValueError as `sender_address` does."""
+    """Return the ASCII domain of the sender, lower case. Raises AddressError as `sender_address` does."""
     return sender_address(email_from).rpartition("@")[2].lower()
 
 

@@ -150,9 +150,8 @@ def _mailbox(header: str, name: str, address: str) -> str:
 
 def _render(mail: Mail, brand: Brand) -> tuple[str, str]:
     """Return the text and the HTML of a mail."""
-    locales = known_locales([mail.locale, brand.locale])
     zone = known_zone([mail.time_zone, brand.time_zone])
-    language, words = words_for(locales)
+    locale, words = words_for(known_locales([mail.locale, brand.locale]))
     path = "dashboard/messages" if mail.audience == "customer" else "admin/dashboard/conversation"
     store = _one_line(brand.store_name)
     customer = _one_line(mail.from_name or "") or mail.messages[0].sender_name
@@ -162,7 +161,7 @@ def _render(mail: Mail, brand: Brand) -> tuple[str, str]:
         headline, why = words.store_wrote, words.why
         notice = "" if brand.reply_to else words.answers_not_read
     values: dict[str, Any] = {
-        "language": language,
+        "language": locale.language,
         "words": words,
         "store_name": store,
         "subject": _one_line(mail.subject),
@@ -174,7 +173,7 @@ def _render(mail: Mail, brand: Brand) -> tuple[str, str]:
         "messages": [
             {
                 "sender_name": _one_line(message.sender_name),
-                "time": format_moment(message.created_at, locales[0], zone),
+                "time": format_moment(message.created_at, locale, zone),
                 "body": _plain(message.body),
             }
             for message in mail.messages

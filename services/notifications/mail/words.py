@@ -88,10 +88,10 @@ def known_locales(names: Iterable[str | None]) -> list[Locale]:
     return [*locales, ENGLISH]
 
 
-def words_for(locales: Iterable[Locale]) -> tuple[str, Words]:
-    """Return the first language of `locales` that has words, as its code and its words."""
-    language = next((locale.language for locale in locales if locale.language in WORDS), "en")
-    return language, WORDS[language]
+def words_for(locales: Iterable[Locale]) -> tuple[Locale, Words]:
+    """Return the first of `locales` that has words, and these: words and dates are of one language."""
+    locale = next((locale for locale in locales if locale.language in WORDS), ENGLISH)
+    return locale, WORDS[locale.language]
 
 
 def known_zone(names: Iterable[str | None]) -> tzinfo:

@@ -1,0 +1,269 @@
+"""Two at once on one mail, shown by two sessions: nothing is lost, nothing goes out twice."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import func, select, text, update
+
+from services.notifications import leases
+from services.notifications.commands import pause_sending, read_all_notifications, read_notification, retry_email
+from services.notifications.events import handle_event
+from services.notifications.inbox import receive_event, retry_parked
+from services.notifications.leases import begin_data, claim_emails, record_try, release_expired
+from services.notifications.letters import compose_email
+from services.notifications.mail.transport import Phase, Try
+from services.notifications.models import Email, EmailMessage, EmailTry, InboxEntry, Notification
+from services.notifications.rules import EmailState, Outcome
+from shared.database import Sessions, transaction
+from shared.problems import Problem
+from tests.service.events import ANNA, deleted, mail_settings, posted, read, receive, user_changed
+from tests.support import eventually
+
+SETTINGS = mail_settings("postgresql://unused")
+YES = Try(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken")
+LATER = Try(Outcome.DEFERRED, Phase.RCPT, 450, "<anna@customer.test>: later")
+
+
+async def states(sessions: Sessions) -> list[tuple[str, str | None]]:
+    async with sessions() as session:
+        rows = await session.execute(select(Email.state, Email.reason).order_by(Email.id))
+        return [(row.state, row.reason) for row in rows]
+
+
+async def waits(sessions: Sessions) -> bool:
+    """Tell whether somebody waits for a lock."""
+    async with sessions() as session:
+        asked = text(
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        )
+        return bool(await session.scalar(asked))
+
+
+async def record_ids(sessions: Sessions) -> Sequence[UUID]:
+    async with sessions() as session:
+        return (await session.scalars(select(Notification.id).order_by(Notification.number))).all()
+
+
+async def test_a_message_that_joins_a_mail_while_another_is_dismissed_is_still_mailed(notifications: Sessions) -> None:
+    conversation = uuid4()
+    await receive(notifications, SETTINGS, posted(conversation, 1))
+    [first] = await record_ids(notifications)
+
+    async def dismiss() -> None:
+        async with transaction(notifications) as session:
+            await read_notification(session, "anna", first, SETTINGS)
+
+    async with transaction(notifications) as joining:
+        await handle_event(joining, posted(conversation, 2), SETTINGS)
+        dismissing = asyncio.create_task(dismiss())
+        await eventually(lambda: waits(notifications))
+    await dismissing
+
+    assert await states(notifications) == [(EmailState.SCHEDULED, None)]
+
+
+async def test_all_read_and_one_conversation_read_at_once_is_no_deadlock(notifications: Sessions) -> None:
+    conversation = uuid4()
+    await receive(notifications, SETTINGS, *(posted(conversation, number) for number in range(1, 21)))
+
+    async def all_read() -> None:
+        async with transaction(notifications) as session:
+            await read_all_notifications(session, "anna", SETTINGS)
+
+    async def this_read() -> None:
+        async with transaction(notifications) as session:
+            await handle_event(session, read(conversation, 20), SETTINGS)
+
+    [first, *_] = await record_ids(notifications)
+    async with transaction(notifications) as holder:
+        await holder.execute(select(Notification).where(Notification.id == first).with_for_update())
+        both = [asyncio.create_task(work()) for work in (all_read, this_read)]
+        await eventually(lambda: waits(notifications))
+        # Whoever waits for the first holds none of the others.
+        others = select(Notification.id).where(Notification.id != first).with_for_update(nowait=True)
+        assert len((await holder.scalars(others)).all()) == 19
+    await asyncio.gather(*both)
+    assert await states(notifications) == [(EmailState.CANCELLED, "read")]
+
+
+async def test_a_late_yes_stops_the_second_holder_before_its_data(notifications: Sessions) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        [first] = await claim_emails(session, SETTINGS) or []
+        assert await begin_data(session, first)
+        await session.execute(update(Email).values(lease_until=func.clock_timestamp() - timedelta(seconds=1)))
+    async with transaction(notifications) as session:
+        await release_expired(session, SETTINGS)
+        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
+        [second] = await claim_emails(session, SETTINGS) or []
+
+    async with transaction(notifications) as session:
+        await record_try(session, first, YES, datetime.now(UTC), SETTINGS)
+
+    async with transaction(notifications) as session:
+        assert not await begin_data(session, second)
+    assert await states(notifications) == [(EmailState.SENT, None)]
+
+
+async def test_a_pause_stops_what_was_claimed_before_its_data_and_it_goes_back(notifications: Sessions) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+        await pause_sending(session)
+    async with transaction(notifications) as session:
+        assert not await begin_data(session, held)
+        given_up = Try(Outcome.ABANDONED, Phase.DATA, None, "the lease was no longer ours")
+        await record_try(session, held, given_up, datetime.now(UTC), SETTINGS)
+    assert await states(notifications) == [(EmailState.SCHEDULED, None)]
+
+
+@pytest.mark.parametrize("ending", ["deleted", "user-deleted"])
+async def test_a_deletion_during_data_keeps_the_mail_from_another_try(notifications: Sessions, ending: str) -> None:
+    conversation = uuid4()
+    gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
+    await receive(notifications, SETTINGS, posted(conversation, 1))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+        assert await begin_data(session, held)
+    await receive(notifications, SETTINGS, deleted(conversation) if ending == "deleted" else user_changed(gone))
+    async with transaction(notifications) as session:
+        await record_try(session, held, LATER, datetime.now(UTC), SETTINGS)
+        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
+    async with transaction(notifications) as session:
+        assert await claim_emails(session, SETTINGS) == []
+    [(state, reason)] = await states(notifications)
+    assert (state in {EmailState.CANCELLED, EmailState.SUPPRESSED}, reason) == (True, ending)
+
+
+@pytest.mark.parametrize("ending", ["deleted", "user-deleted"])
+async def test_a_failed_mail_of_what_was_deleted_is_cancelled_and_forgotten(
+    notifications: Sessions, ending: str
+) -> None:
+    conversation = uuid4()
+    gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
+    await receive(notifications, SETTINGS, posted(conversation, 1))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+        refused = Try(Outcome.REJECTED, Phase.RCPT, 550, "<anna@customer.test>: unknown")
+        await record_try(session, held, refused, datetime.now(UTC), SETTINGS)
+
+    await receive(notifications, SETTINGS, deleted(conversation) if ending == "deleted" else user_changed(gone))
+
+    assert await states(notifications) == [(EmailState.CANCELLED, ending)]
+    async with transaction(notifications) as session:
+        assert (await session.scalars(select(Email.content))).all() == [None]
+        if ending == "user-deleted":
+            assert (await session.scalars(select(EmailTry.reply))).all() == [""]
+        with pytest.raises(Problem, match="only a failed one"):
+            await retry_email(session, held.id)
+
+
+async def test_deleting_a_customer_whose_id_is_support_leaves_the_support_mailbox_its_mail(
+    notifications: Sessions,
+) -> None:
+    settings = mail_settings("postgresql://unused", support_email="desk@store.test")
+    gone = ANNA.model_copy(update={"id": "support", "version": 2, "deleted": True})
+    await receive(notifications, settings, posted(uuid4(), 1, by="customer"), user_changed(gone))
+    assert await states(notifications) == [(EmailState.SCHEDULED, None)]
+
+
+async def test_a_name_that_was_erased_is_in_no_rendered_mail(notifications: Sessions) -> None:
+    settings = mail_settings("postgresql://unused", support_email="desk@store.test")
+    gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
+    await receive(notifications, settings, posted(uuid4(), 1, by="customer"))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, settings) or []
+        await record_try(session, held, LATER, datetime.now(UTC), settings)
+    assert b"Anna" in held.content
+    await receive(notifications, settings, user_changed(gone))
+    async with transaction(notifications) as session:
+        assert (await session.scalars(select(Email.content))).all() == [None]
+        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
+        [again] = await claim_emails(session, settings) or []
+    assert b"Anna" not in again.content
+    assert b"Deleted customer" in again.content
+
+
+async def test_another_try_goes_to_where_the_customer_is_now(notifications: Sessions) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+        await record_try(session, held, LATER, datetime.now(UTC), SETTINGS)
+    await receive(notifications, SETTINGS, user_changed(ANNA.model_copy(update={"version": 2, "email": "a@new.test"})))
+    async with transaction(notifications) as session:
+        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
+        [again] = await claim_emails(session, SETTINGS) or []
+    assert again.to_address == "a@new.test"
+    assert b"a@new.test" in again.content
+    assert b"anna@customer.test" not in again.content
+
+
+async def test_a_message_from_a_clock_that_is_ahead_is_mailed_in_time(notifications: Sessions) -> None:
+    ahead = datetime.now(UTC) + timedelta(days=1)
+    await receive(notifications, SETTINGS, posted(uuid4(), 1, created_at=ahead))
+    async with transaction(notifications) as session:
+        assert len(await claim_emails(session, SETTINGS) or []) == 1
+
+
+async def test_rendered_text_is_dropped_once_it_was_sent(notifications: Sessions) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+        await record_try(session, held, YES, datetime.now(UTC), SETTINGS)
+        assert (await session.execute(select(Email.state, Email.content))).one() == ("sent", None)
+
+
+async def test_more_mail_is_looked_for_behind_a_batch_of_which_none_may_go(notifications: Sessions) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        assert await claim_emails(session, mail_settings("postgresql://unused", smtp_url=None)) == []
+        assert await claim_emails(session, SETTINGS) is None
+
+
+async def test_a_mail_that_cannot_be_composed_holds_up_no_other(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1, body="Bad."), posted(uuid4(), 1, body="Good."))
+
+    compose = compose_email
+
+    async def stumble(session: object, email: object, messages: Sequence[EmailMessage], *more: object) -> object:
+        if messages[0].body == "Bad.":
+            raise KeyError
+        return await compose(session, email, messages, *more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(leases, "compose_email", stumble)
+    async with transaction(notifications) as session:
+        [mail] = await claim_emails(session, SETTINGS) or []
+    assert b"Good." in mail.content
+    assert [state for state, _ in await states(notifications)] == [EmailState.SCHEDULED, EmailState.SENDING]
+
+
+async def test_a_retry_by_hand_that_fails_leaves_the_event_parked(notifications: Sessions) -> None:
+    unknown = posted(uuid4(), 1).model_copy(update={"type": "message.sung"})
+    await receive_event(notifications, unknown, SETTINGS, repeated=False)
+    with pytest.raises(Problem, match="unknown type"):
+        async with transaction(notifications) as session:
+            await retry_parked(session, unknown.id, SETTINGS)
+    async with transaction(notifications) as session:
+        assert (await session.get_one(InboxEntry, unknown.id)).parked_at is not None
+        await session.execute(update(InboxEntry).values(event={"id": "?"}))
+        with pytest.raises(Problem, match="Nothing of it"):
+            await retry_parked(session, unknown.id, SETTINGS)
+        with pytest.raises(Problem, match="no such"):
+            await retry_parked(session, uuid4(), SETTINGS)
+
+
+async def test_a_deleted_persons_name_and_address_are_in_no_parked_event(notifications: Sessions) -> None:
+    unknown = posted(uuid4(), 1).model_copy(update={"type": "message.sung"})
+    await receive_event(notifications, unknown, SETTINGS, repeated=False)
+    gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
+    await receive(notifications, SETTINGS, user_changed(gone))
+    async with notifications() as session:
+        kept = (await session.get_one(InboxEntry, unknown.id)).event
+    assert kept is not None
+    assert kept["payload"]["customer"] == {"id": "anna", "version": 0, "deleted": True}
+    assert kept["payload"]["message"]["body"] == "Here it is."

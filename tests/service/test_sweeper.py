@@ -1,0 +1,227 @@
+"""The sweeper catches up: from the feed of a real conversations API, over its own cursor, past every kind of event."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import httpx2
+import pytest
+from sqlalchemy import func, select, text, update
+
+from services.conversations.log import append_event, number_events
+from services.notifications import inbox, sweeper
+from services.notifications.models import FeedCursor, InboxEntry, Notification
+from services.notifications.queries import list_parked
+from services.notifications.rules import MAX_EVENT_ATTEMPTS
+from shared.database import Sessions, transaction
+from shared.events import EventType
+from tests.service.conftest import FEED_SECRET
+from tests.service.events import mail_settings, posted
+from tests.service.store import Caller
+
+SETTINGS = mail_settings("postgresql://unused")
+
+
+@dataclass
+class Sweeper:
+    """A sweeper without its loop."""
+
+    conversations: Sessions
+    notifications: Sessions
+    feed: httpx2.AsyncClient
+
+    async def number(self) -> int:
+        """Give every event its position, and return the last one."""
+        async with transaction(self.conversations) as session:
+            await number_events(session)
+            return (await session.execute(text("select head from feed"))).scalar_one()  # type: ignore[no-any-return]
+
+    async def look(self, min_age: float = 0) -> bool:
+        """Look at the feed once; True when there may be more."""
+        return await sweeper.catch_up(self.notifications, self.feed, SETTINGS, min_age=min_age)
+
+    async def cursor(self) -> FeedCursor:
+        async with self.notifications() as session:
+            return await session.get_one(FeedCursor, True)
+
+    async def records(self) -> list[int]:
+        """Return the message numbers that there are records of."""
+        async with self.notifications() as session:
+            return list(await session.scalars(select(Notification.number).order_by(Notification.number)))
+
+    async def log(self, event_type: str, payload: dict[str, object]) -> None:
+        """Put an event into the log as another version of the product might."""
+        async with transaction(self.conversations) as session:
+            await append_event(session, EventType.CONVERSATION_CREATED, payload)
+            await session.execute(
+                text("update events set type = :type where seq = (select max(seq) from events)"), {"type": event_type}
+            )
+
+
+@pytest.fixture
+async def sweeping(api: httpx2.AsyncClient, conversations: Sessions, notifications: Sessions) -> AsyncIterator[Sweeper]:
+    transport = api._transport  # noqa: SLF001 - the same application, called as the sweeper does
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://chats.test", headers={"Authorization": f"Bearer {FEED_SECRET}"}
+    ) as feed:
+        yield Sweeper(conversations, notifications, feed)
+
+
+async def answer(anna: Caller, sam: Caller, times: int = 1) -> str:
+    conversation = str((await anna.open())["id"])
+    for _ in range(times):
+        await sam.post(conversation)
+    return conversation
+
+
+async def test_it_handles_what_the_inbox_lacks_and_moves_its_cursor(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
+    await answer(anna, sam, times=2)
+    head = await sweeping.number()
+
+    assert not await sweeping.look()
+
+    assert await sweeping.records() == [1, 2]
+    cursor = await sweeping.cursor()
+    assert (cursor.position, cursor.head) == (head, head)
+    assert cursor.epoch is not None
+    assert not await sweeping.look()
+    assert (await sweeping.cursor()).position == head
+
+
+async def test_what_a_worker_has_handled_is_not_handled_again(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
+    await answer(anna, sam)
+    await sweeping.number()
+    await sweeping.look()
+    async with transaction(sweeping.notifications) as session:
+        await session.execute(update(FeedCursor).values(position=0))
+        await session.execute(Notification.__table__.delete())  # type: ignore[attr-defined]
+
+    await sweeping.look()
+
+    assert await sweeping.records() == []
+
+
+async def test_young_events_are_left_to_the_workers(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
+    await answer(anna, sam)
+    await sweeping.number()
+    await sweeping.look(min_age=60)
+    assert (await sweeping.cursor()).position == 0
+    assert await sweeping.records() == []
+
+
+async def test_page_by_page_it_comes_to_the_end(
+    sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await answer(anna, sam, times=5)
+    head = await sweeping.number()
+    monkeypatch.setattr(sweeper, "PAGE", 3)
+
+    looks = 1
+    while await sweeping.look():
+        looks += 1
+
+    assert looks == head // 3 + 1
+    assert (await sweeping.cursor()).position == head
+    assert await sweeping.records() == [1, 2, 3, 4, 5]
+
+
+async def test_a_failing_event_stops_the_cursor_until_it_is_parked(
+    sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await answer(anna, sam)
+    await sweeping.number()
+    await sweeping.look()
+    stood = (await sweeping.cursor()).position
+    await answer(anna, sam)
+    head = await sweeping.number()
+
+    async def fail(*_: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(inbox, "ATTEMPT_SPACING", timedelta(0))
+    monkeypatch.setattr(inbox, "handle_event", fail)
+    for _ in range(MAX_EVENT_ATTEMPTS):
+        with pytest.raises(ConnectionResetError):
+            await sweeping.look()
+        assert (await sweeping.cursor()).position == stood
+    await sweeping.look()
+
+    assert (await sweeping.cursor()).position == head
+    async with sweeping.notifications() as session:
+        assert [entry.reason for entry in await list_parked(session)] == [f"failed {MAX_EVENT_ATTEMPTS} times"]
+
+
+async def test_types_of_another_version_are_parked_and_those_of_no_use_passed(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
+    await sweeping.log("message.sung", {"body": "la la la"})
+    await sweeping.log(EventType.CONVERSATION_UPDATED, {"status": "OPEN"})
+    await answer(anna, sam)
+    head = await sweeping.number()
+
+    await sweeping.look()
+
+    assert (await sweeping.cursor()).position == head
+    assert await sweeping.records() == [1]
+    async with sweeping.notifications() as session:
+        assert [(entry.type, entry.reason) for entry in await list_parked(session)] == [
+            ("message.sung", "unknown type")
+        ]
+        of_no_use = select(func.count()).select_from(InboxEntry).where(InboxEntry.type == "conversation.updated")
+        assert await session.scalar(of_no_use) == 0
+
+
+async def test_a_log_of_another_epoch_is_read_again_from_its_beginning_and_makes_nothing_twice(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
+    await answer(anna, sam)
+    head = await sweeping.number()
+    await sweeping.look()
+    async with transaction(sweeping.conversations) as session:
+        await session.execute(text("update feed set epoch = :epoch"), {"epoch": uuid4()})
+
+    assert await sweeping.look()
+    assert (await sweeping.cursor()).position == 0
+    await sweeping.look()
+
+    assert (await sweeping.cursor()).position == head
+    assert await sweeping.records() == [1]
+
+
+async def test_a_cursor_never_goes_back_within_an_epoch(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
+    await answer(anna, sam)
+    await sweeping.number()
+    page = await sweeper._read(sweeping.feed, 0, 0)  # noqa: SLF001 - a second sweeper, slower than the first
+    await sweeping.look()
+    stood = (await sweeping.cursor()).position
+    await sweeper._move_cursor(sweeping.notifications, 1, page)  # noqa: SLF001
+    assert (await sweeping.cursor()).position == stood
+
+
+@pytest.mark.parametrize("secret", ["", "another secret"])
+async def test_the_feed_is_closed_to_whoever_lacks_its_secret(sweeping: Sweeper, secret: str) -> None:
+    sweeping.feed.headers["Authorization"] = f"Bearer {secret}"
+    with pytest.raises(httpx2.HTTPStatusError, match="401"):
+        await sweeping.look()
+    assert (await sweeping.cursor()).epoch is None
+
+
+async def test_a_deleted_conversation_leaves_no_text_in_parked_events(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
+    conversation = await answer(anna, sam)
+    early = posted(UUID(conversation), 7, body="A secret.").model_copy(update={"type": "message.sung"})
+    late = posted(UUID(conversation), 8, body="A secret.").model_copy(update={"type": "message.sung"})
+    await inbox.receive_event(sweeping.notifications, early, SETTINGS, repeated=False)
+    await sam.edit(conversation, status="CLOSED")
+    assert (await sam.call("DELETE", f"/conversations/{conversation}")).status_code == 204
+    await sweeping.number()
+
+    await sweeping.look()
+    await inbox.receive_event(sweeping.notifications, late, SETTINGS, repeated=False)
+
+    async with sweeping.notifications() as session:
+        assert [entry.event for entry in await list_parked(session)] == [None, None]

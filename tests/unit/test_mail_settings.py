@@ -1,0 +1,79 @@
+"""What the worker and the sweeper refuse to start with, and what their logs hold back."""
+
+import logging
+
+import pytest
+from celery.worker.consumer import consumer
+
+from services.notifications.mail.words import known_locales, words_for
+from services.notifications.settings import SweeperSettings
+from services.notifications.worker import tells_no_content
+from shared.settings import SettingsError, read_settings
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EMAIL_FROM", "hidden"),
+        ("EMAIL_FROM", "Store <hidden>"),
+        ("EMAIL_FROM", "hiddén@store.test"),
+        ("EMAIL_REPLY_TO", "hidden"),
+        ("SUPPORT_EMAIL", "Desk <hidden@store.test>"),
+        ("SUPPORT_EMAIL", "hidden"),
+        ("PUBLIC_URL", "hidden.test"),
+        ("PUBLIC_URL", "javascript:hidden"),
+        ("PUBLIC_URL", "https://store.test/?hidden"),
+        ("PUBLIC_URL", "https://[hidden"),
+        ("CONVERSATIONS_URL", "unix:///hidden"),
+        ("EMAIL_ONLY_TO", " , "),
+        ("EMAIL_RETRY_SECONDS", "60,-1"),
+        ("EMAIL_RETRY_SECONDS", "hidden"),
+        ("EMAIL_RETRY_SECONDS", ","),
+        ("EMAIL_DELAY_SECONDS", "inf"),
+        ("EMAIL_DELAY_SECONDS", "nan"),
+        ("EMAIL_UNCERTAIN_SECONDS", "99999999999"),
+        ("TIME_ZONE", "Hidden/Place"),
+        ("LOCALE", "hidden"),
+        ("SMTP_URL", "http://hidden"),
+    ],
+)
+def test_a_mail_setting_that_cannot_be_is_one_line_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv("CHATS_NOTIFICATIONS_DATABASE_URL", "postgresql://chats@127.0.0.1/chats")
+    monkeypatch.setenv("CHATS_FEED_SECRET", "the feed's own")
+    read_settings(SweeperSettings)
+    monkeypatch.setenv(f"CHATS_{name}", value)
+    with pytest.raises(SettingsError, match=f"^CHATS_{name}: ") as error:
+        read_settings(SweeperSettings)
+    assert len(str(error.value).splitlines()) == 1
+    assert "hidden" not in str(error.value).lower()
+
+
+def test_mail_settings_are_read_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CHATS_NOTIFICATIONS_DATABASE_URL", "postgresql://chats@127.0.0.1/chats")
+    monkeypatch.setenv("CHATS_FEED_SECRET", "the feed's own")
+    monkeypatch.setenv("CHATS_EMAIL_FROM", "Bücher & Co <support@bücher.test>")
+    monkeypatch.setenv("CHATS_SUPPORT_EMAIL", "desk@store.test")
+    monkeypatch.setenv("CHATS_PUBLIC_URL", "https://store.test/help/")
+    monkeypatch.setenv("CHATS_EMAIL_ONLY_TO", "*@staff.test, qa+*@mail.test,*")
+    monkeypatch.setenv("CHATS_EMAIL_RETRY_SECONDS", "1, 2")
+    found = read_settings(SweeperSettings)
+    assert found.email_only_to == ("*@staff.test", "qa+*@mail.test", "*")
+    assert found.email_retry_seconds == (1, 2)
+
+
+def test_words_and_dates_are_of_one_language() -> None:
+    locale, words = words_for(known_locales(["ja-JP", "de-AT"]))
+    assert str(locale) == "de_AT"
+    assert "Unterhaltung" in words.why
+    assert str(words_for(known_locales(["xx", None, "ja"]))[0]) == "en"
+
+
+@pytest.mark.parametrize("name", ["UNKNOWN_FORMAT", "UNKNOWN_TASK_ERROR", "INVALID_TASK_ERROR", "MESSAGE_DECODE_ERROR"])
+def test_no_line_that_quotes_a_message_reaches_the_log(name: str) -> None:
+    def says(template: str) -> bool:
+        return tells_no_content(logging.LogRecord(consumer.__name__, logging.ERROR, "", 0, template, (), None))
+
+    assert not says(getattr(consumer, name))
+    assert says("consumer: Cannot connect to %s: %s.")
