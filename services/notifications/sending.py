@@ -1,8 +1,8 @@
 """Sending mail: claimed with a lease, sent outside any transaction, recorded at once."""
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -36,29 +36,42 @@ async def drain(sessions: Sessions, settings: MailSettings, stop: asyncio.Event,
     `overdue` takes only what has been due for that many seconds and nobody has claimed.
     """
     tries = 0
-    while not stop.is_set():
-        async with transaction(sessions) as session:
-            await release_expired(session, settings)
-        async with transaction(sessions) as session:
-            batch = await claim_emails(session, settings, overdue=overdue)
-        if batch is None:
-            break
-        if batch:
-            tries += await _send_batch(sessions, settings, batch, stop)
+    async with _connections(settings) as connections:
+        while not stop.is_set():
+            async with transaction(sessions) as session:
+                await release_expired(session, settings)
+            async with transaction(sessions) as session:
+                batch = await claim_emails(session, settings, overdue=overdue)
+            if batch is None:
+                break
+            if batch:
+                tries += await _send_batch(sessions, settings, connections, batch, stop)
     return tries
 
 
+@asynccontextmanager
+async def _connections(settings: MailSettings) -> AsyncIterator[Sequence[SmtpConnection]]:
+    """Give connections that open with their first mail and are kept to the end; none without a mail server."""
+    url = settings.smtp_url
+    connections = [SmtpConnection(parse_smtp_url(url.get_secret_value())) for _ in range(CONNECTIONS)] if url else []
+    try:
+        yield connections
+    finally:
+        await asyncio.gather(*(connection.close() for connection in connections))
+
+
 async def _send_batch(
-    sessions: Sessions, settings: MailSettings, batch: Sequence[ClaimedEmail], stop: asyncio.Event
+    sessions: Sessions,
+    settings: MailSettings,
+    connections: Sequence[SmtpConnection],
+    batch: Sequence[ClaimedEmail],
+    stop: asyncio.Event,
 ) -> int:
     """Send a batch over a few connections; hand back what was not begun when the set-up fails or work has to stop."""
-    assert settings.smtp_url is not None  # noqa: S101 - without a mail server every mail is suppressed
-    server = parse_smtp_url(settings.smtp_url.get_secret_value())
     waiting, tries, halted = list(reversed(batch)), 0, False
 
-    async def work() -> None:
+    async def work(connection: SmtpConnection) -> None:
         nonlocal tries, halted
-        connection = SmtpConnection(server)
         try:
             while waiting and not halted and not stop.is_set():
                 attempt = await _send(sessions, settings, connection, waiting.pop())
@@ -68,13 +81,12 @@ async def _send_batch(
         except BaseException:
             halted = True
             raise
-        finally:
-            await connection.close()
 
     renewal = asyncio.create_task(_renew(sessions, batch[0].lease_id))
     try:
         # No task group: the failure of one must not break off another behind its final dot.
-        ended = await asyncio.gather(*(work() for _ in range(min(CONNECTIONS, len(batch)))), return_exceptions=True)
+        under_way = (work(connection) for connection in connections[: len(batch)])
+        ended = await asyncio.gather(*under_way, return_exceptions=True)
     finally:
         renewal.cancel()
         await asyncio.wait([renewal])
