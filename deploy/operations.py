@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 import typer
@@ -63,39 +63,52 @@ def parse_id(value: str) -> UUID:
         raise SettingsError(f"{value!r} is not an id") from None
 
 
+class Finding(NamedTuple):
+    """A line of the status, and what there is to say about it."""
+
+    line: str
+    remark: str | None
+    is_fault: bool = True
+
+
 def print_status() -> bool:
     """Print how everything stands; True when nothing is late, stopped or given up on."""
     head = on_conversations(event_log.read_state)
     state = on_notifications(measures.read_state)
     behind = head.head - state.cursor
     age = on_conversations(lambda session: event_log.age_behind(session, state.cursor))
+    mails = ", ".join(f"{count} {name}" for name, count in sorted(state.emails.items())) or "none"
     findings = [
-        (
+        Finding(
             f"log           head {head.head}, {head.unnumbered} not numbered, oldest {head.lag:.1f} s",
-            head.lag > LATE_NUMBERING and "the relay is late: is it running?",
+            "the relay is late: is it running?" if head.lag > LATE_NUMBERING else None,
         ),
-        (
+        Finding(
             f"inbox         cursor {state.cursor}, {behind} behind the log, oldest {age:.1f} s",
-            age > LATE_CATCH_UP and "the sweeper is late: is it running?",
+            "the sweeper is late: is it running?" if age > LATE_CATCH_UP else None,
         ),
-        (f"parked        {state.parked}", state.parked > 0 and "look at `chats events parked`"),
-        (
-            "mail          " + (", ".join(f"{count} {name}" for name, count in sorted(state.emails.items())) or "none"),
-            state.emails.get(EmailState.FAILED, 0) > 0 and "look at `chats emails list --state failed`",
+        Finding(f"parked        {state.parked}", "look at `chats events parked`" if state.parked else None),
+        Finding(
+            f"mail          {mails}",
+            "look at `chats emails list --state failed`" if state.emails.get(EmailState.FAILED) else None,
+            is_fault=False,  # a mailbox that does not exist is no fault of this system
         ),
-        (f"oldest due    {state.oldest_due:.1f} s", state.oldest_due > LATE_MAIL and "mail is late"),
-        (
+        Finding(
+            f"oldest due    {state.oldest_due:.1f} s",
+            "mail is late" if state.oldest_due > LATE_MAIL else None,
+        ),
+        Finding(
             f"sending       {'paused' if state.paused else 'on'}",
-            state.paused and "paused by hand: `chats emails resume`",
+            "paused by hand: `chats emails resume`" if state.paused else None,
         ),
-        (
+        Finding(
             f"mail set-up   {'at fault' if state.breaker_trips else 'good'}",
-            state.breaker_trips > 0 and f"{state.breaker_reason} ({state.breaker_trips} times in a row)",
+            f"{state.breaker_reason} ({state.breaker_trips} times in a row)" if state.breaker_trips else None,
         ),
     ]
-    for line, fault in findings:
-        typer.echo(line + (f"   <- {fault}" if fault else ""))
-    return not any(fault for line, fault in findings if not line.startswith("mail  "))
+    for finding in findings:
+        typer.echo(finding.line + (f"   <- {finding.remark}" if finding.remark else ""))
+    return not any(finding.remark and finding.is_fault for finding in findings)
 
 
 def print_emails(state: str | None, limit: int) -> None:

@@ -8,12 +8,10 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Computed,
-    DateTime,
     ForeignKey,
     Identity,
     Index,
     MetaData,
-    Text,
     UniqueConstraint,
     func,
     text,
@@ -22,21 +20,13 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.conversations.rules import WAITING, Side, Status
+from shared.tables import NAMES, ColumnTypes
 
 
-class Base(DeclarativeBase):
-    """All tables; every constraint has a name that code and migrations can rely on."""
+class Base(ColumnTypes, DeclarativeBase):
+    """All tables of the service."""
 
-    metadata = MetaData(
-        naming_convention={
-            "pk": "%(table_name)s_pkey",
-            "fk": "%(table_name)s_%(column_0_name)s_fkey",
-            "uq": "%(table_name)s_%(column_0_N_name)s_key",
-            "ck": "%(table_name)s_%(constraint_name)s_check",
-            "ix": "%(table_name)s_%(column_0_N_name)s_idx",
-        }
-    )
-    type_annotation_map = {str: Text, datetime: DateTime(timezone=True), dict[str, Any]: JSONB(none_as_null=True)}  # noqa: RUF012
+    metadata = MetaData(naming_convention=NAMES)
 
 
 def _quoted(values: frozenset[Any] | list[Any]) -> str:
