@@ -27,7 +27,7 @@ Host = Annotated[str, typer.Option(envvar="CHATS_LISTEN_HOST", help="Address to 
 
 
 def _port(default: int) -> Any:
-    return typer.Option(default, help="Port for HTTP, health and metrics.")
+    return typer.Option(default, min=1, max=65535, help="Port for HTTP, health and metrics.")
 
 
 def main() -> None:
@@ -66,6 +66,7 @@ def api(host: Host = "127.0.0.1", port: int = _port(8001)) -> None:
 
     settings = read_settings(ApiSettings)
     _log("api", settings.log_level)
+    _check_port(host, port)
     server(create_app(settings), host, port).run()
 
 
@@ -79,6 +80,7 @@ def relay(host: Host = "127.0.0.1", port: int = _port(8003)) -> None:
 
     settings = read_settings(StoreSettings)
     _log("relay", settings.log_level)
+    _check_port(host, port)
     run_until_signal(lambda stop: run_relay(settings, host, port, stop))
 
 
@@ -92,6 +94,7 @@ def notifications_api(host: Host = "127.0.0.1", port: int = _port(8002)) -> None
 
     settings = read_settings(ApiSettings)
     _log("notifications-api", settings.log_level)
+    _check_port(host, port)
     server(create_app(settings), host, port).run()
 
 
@@ -115,6 +118,7 @@ def worker(
 
     settings = read_settings(MailSettings)
     _log("worker", settings.log_level)
+    _check_port(host, port)
     run_worker(settings, host, port, concurrency, queue)
 
 
@@ -128,6 +132,7 @@ def sweeper(host: Host = "127.0.0.1", port: int = _port(8005)) -> None:
 
     settings = read_settings(SweeperSettings)
     _log("sweeper", settings.log_level)
+    _check_port(host, port)
     run_until_signal(lambda stop: run_sweeper(settings, host, port, stop))
 
 
@@ -139,6 +144,7 @@ def flower(host: Host = "127.0.0.1", port: int = _port(8006)) -> None:
 
     settings = read_settings(Settings)
     _log("flower", settings.log_level)
+    _check_port(host, port)
     password = os.environ.get("CHATS_FLOWER_BASIC_AUTH")
     arguments = ["flower", f"--address={host}", f"--port={port}", "--read_only=True", "--natural_time=False"]
     if password:
@@ -174,14 +180,14 @@ def token(
     """Print a token signed with the first secret, as the store would sign it."""
     from shared.auth import issue_token, store_claims, verify_token
     from shared.problems import Unauthenticated
-    from shared.settings import TokenSettings, read_settings
+    from shared.settings import Role, TokenSettings, read_settings
 
     settings = read_settings(TokenSettings)
     signed = issue_token(settings, store_claims(settings, sub, role, email=email, name=name), timedelta(hours=hours))
     try:
         verify_token(signed, settings)
     except Unauthenticated as error:
-        raise SettingsError(error.detail) from None
+        raise SettingsError(f"{error.detail} A role is one of {', '.join(Role)}.") from None
     typer.echo(signed)
 
 
@@ -268,6 +274,13 @@ def retry_event(event_id: str) -> None:
 
     retry_parked(parse_id(event_id))
     typer.echo("Handled.")
+
+
+def _check_port(host: str, port: int) -> None:
+    from deploy.local.ports import why_not
+
+    if reason := why_not(host, port):
+        raise SettingsError(f"cannot listen on {host}, port {port}: {reason}")
 
 
 def _log(process: str, level: str) -> None:

@@ -119,6 +119,8 @@ def print_emails(state: str | None, limit: int) -> None:
     rows, _ = on_notifications(
         lambda session: queries.list_emails(session, conversation_id=None, state=chosen, cursor=None, limit=limit)
     )
+    if not rows:
+        typer.echo("There is no such mail.")
     for email, _, tries in rows:
         last = f"{tries[-1].phase} {tries[-1].code or ''} {tries[-1].reply}" if tries else ""
         typer.echo(

@@ -41,8 +41,7 @@ def run() -> int:
     data = Path(os.environ.get("CHATS_DATA_DIR") or ".data").resolve()
     os.environ[MARK] = str(data)
     try:
-        # Others may pass through, not look: as root, PostgreSQL has an account of its own.
-        data.mkdir(mode=0o711, parents=True, exist_ok=True)
+        _make(data)
         with _only_run(data):
             record = Record(data / "processes.json", str(data))
             if survivors := record.end_survivors():
@@ -54,6 +53,14 @@ def run() -> int:
         return 1
     _say("Stopped.")
     return 0
+
+
+def _make(data: Path) -> None:
+    try:
+        # Others may pass through, not look: as root, PostgreSQL has an account of its own.
+        data.mkdir(mode=0o711, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"its data directory, {data}, cannot be made: {error.strerror}.") from None
 
 
 async def _run(supervisor: Supervisor, data: Path, host: str, ports: dict[str, int]) -> None:
@@ -101,6 +108,8 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
     await supervisor.start(*servers, within=SERVER_SECONDS)
     if "postgres" in embedded:
         await create_databases(server, {name: kept[f"{name.upper()}_PASSWORD"] for name in env.DATABASES})
+    else:
+        _say("Waiting for the databases that were given …")
     await supervisor.run(command("migrate"))
     if os.environ.get("CHATS_DEMO") != "0":
         await supervisor.run(command("demo"))
@@ -116,7 +125,9 @@ def _listeners() -> tuple[str, dict[str, int]]:
     host = os.environ.get("CHATS_HOST") or "127.0.0.1"
     port = env.chosen_port(os.environ.get("CHATS_PORT") or "8000")
     if reason := why_not(host, port):
-        raise StartError(f"it cannot listen on {host}, port {port}: {reason}. Choose another with CHATS_PORT.")
+        raise StartError(
+            f"it cannot listen on {host}, port {port}: {reason}. Choose others with CHATS_HOST and CHATS_PORT."
+        )
     chosen = zip(env.LISTENERS, free_ports(env.preferred_ports(port)), strict=True)
     return host, {**dict(chosen), "proxy": port}
 

@@ -180,8 +180,9 @@ async def test_a_taken_port_is_told_before_anything_starts(
 ) -> None:
     with socket.create_server(("127.0.0.1", port)):
         assert start().wait(10) == 1
-    sentence = f"it cannot listen on 127.0.0.1, port {port}: another program uses it. Choose another with CHATS_PORT."
-    assert output() == f"Customer Chats did not start: {sentence}\n"
+    reason = f"it cannot listen on 127.0.0.1, port {port}: another program uses it."
+    advice = "Choose others with CHATS_HOST and CHATS_PORT."
+    assert output() == f"Customer Chats did not start: {reason} {advice}\n"
     assert not (data / "postgres").exists()
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -90,3 +91,16 @@ async def test_a_database_that_is_not_there_yet_is_waited_for(tmp_path: Path, pr
     assert started.returncode is None
     started.kill()
     await started.communicate()
+
+
+async def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for process in ("worker", "flower"):
+            started = await run_chats(tmp_path, process, "--port", port, **API)
+            output, _ = await started.communicate()
+            assert started.returncode == 1
+            assert f"cannot listen on 127.0.0.1, port {port}" in output.decode()
+            assert len(output.decode().splitlines()) == 1
