@@ -2,11 +2,14 @@
 
 import asyncio
 
+import httpx2
 import redis.asyncio
 
+from shared.broker import TASKS, create_celery, publish_events
+from shared.events import Event, Feed
 from tests.smtp_server import SmtpServer
 from tests.support import eventually
-from tests.system.product import Product
+from tests.system.product import SECRET, Product
 
 CAUGHT_UP = 40  # seconds
 
@@ -40,9 +43,7 @@ async def replies(product: Product, count: int) -> list[str]:
 async def test_the_broker_emptied_between_post_and_worker_loses_nothing(product: Product) -> None:
     await product.stop("worker")
     messages = await replies(product, 8)
-    broker = redis.asyncio.from_url(product.environment["CHATS_BROKER_URL"])
-    await broker.flushall()
-    await broker.aclose()
+    await empty_broker(product)
     await product.start("worker")
     await drained(product, messages)
 
@@ -93,3 +94,39 @@ async def test_a_frozen_worker_is_made_up_for(product: Product) -> None:
     messages = await replies(product, 3)
     await drained(product, messages)
     product.thaw("worker")
+
+
+async def test_events_that_come_twice_and_backwards_have_their_effect_once(
+    product: Product, mail_server: SmtpServer
+) -> None:
+    await product.stop("worker", "sweeper")
+    conversation = await product.open_conversation()
+    message = await product.reply(conversation, "Backwards.")
+    await product.call("GET", f"/api/v1/conversations/{conversation}")
+    events = await eventually(lambda: logged_about(product, conversation, "conversation.read"))
+    await empty_broker(product)
+    celery = create_celery(product.environment["CHATS_BROKER_URL"], client="tests")
+    publish_events(celery, [*reversed(events), *reversed(events)])
+
+    await product.start("worker")
+    await eventually(lambda: all_recorded_once(product, [message]), deadline=CAUGHT_UP)
+    await product.start("sweeper")
+
+    [email] = [email for email in await product.emails() if email["conversation_id"] == conversation]
+    assert (email["state"], email["reason"]) == ("cancelled", "read")
+    assert not [mail for mail in mail_server.mails if b"Backwards." in mail.content]
+
+
+async def logged_about(product: Product, conversation: str, last: str) -> list[Event] | None:
+    """Return the numbered events of a conversation that workers handle, once there is one of the type `last`."""
+    url = f"{product.environment['CHATS_CONVERSATIONS_URL']}/internal/events"
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {SECRET}"}) as client:
+        answer = await client.get(url, params={"limit": 1000})
+    found = [event for event in Feed.model_validate(answer.json()).items if event.type in TASKS]
+    theirs = [event for event in found if (event.payload or {}).get("conversation_id") == conversation]
+    return theirs if last in {event.type for event in theirs} else None
+
+
+async def empty_broker(product: Product) -> None:
+    async with redis.asyncio.from_url(product.environment["CHATS_BROKER_URL"]) as broker:
+        await broker.flushall()
