@@ -42,7 +42,8 @@ def overview(settings: Mapping[str, str], ports: Mapping[str, int], services: Ma
 def token(settings: Mapping[str, str], subject: str, role: str) -> str:
     """Sign a token as the store would, with the newest secret."""
     fields = {name.removeprefix("CHATS_").lower(): value for name, value in settings.items()}
-    auth = TokenSettings(**{name: value for name, value in fields.items() if name.startswith("auth_")})  # type: ignore[arg-type]
+    given = {name: value for name, value in fields.items() if name.startswith("auth_")}
+    auth = TokenSettings(**given)  # type: ignore[arg-type] # text, as in the environment: the settings read it
     claims = store_claims(auth, subject, role, name=subject.title(), email=f"{subject}@example.com")
     return issue_token(auth, claims, WORKING_DAY)
 
