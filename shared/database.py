@@ -64,7 +64,7 @@ def _check_connection(connection: Any, record: ConnectionPoolEntry, _: object) -
     if time.monotonic() - record.info.get("returned_at", math.inf) > TRUSTED_IDLE:
         try:
             connection.ping()
-        except Exception as error:
+        except Exception as error:  # whatever a broken connection raises, the pool makes a new one
             raise DisconnectionError from error
 
 

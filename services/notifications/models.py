@@ -105,7 +105,8 @@ class Notification(Base):
 class Email(Base):
     """A mail about one conversation to one recipient.
 
-    It is open for further messages until it is first claimed; from then on its messages and its bytes are fixed.
+    It is open for further messages until it is first claimed; from then on its messages are fixed, and its
+    bytes for as long as its recipient's address and its senders' names are.
     """
 
     __tablename__ = "emails"

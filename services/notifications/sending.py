@@ -78,7 +78,7 @@ async def _send_batch(
                 tries += 1
                 # Abandoned may mean paused; the others of the batch are claimed again, if they still may go.
                 halted = halted or attempt.outcome in {Outcome.MISCONFIGURED, Outcome.ABANDONED}
-        except BaseException:
+        except BaseException:  # whatever it was, the others begin no further mail; it is raised when they have ended
             halted = True
             raise
 

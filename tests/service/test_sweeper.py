@@ -197,7 +197,7 @@ async def test_a_cursor_never_goes_back_within_an_epoch(sweeping: Sweeper, anna:
     page = await sweeper._read(sweeping.feed, 0, 0)  # noqa: SLF001 - a second sweeper, slower than the first
     await sweeping.look()
     stood = (await sweeping.cursor()).position
-    await sweeper._move_cursor(sweeping.notifications, 1, page)  # noqa: SLF001
+    await sweeper._move_cursor(sweeping.notifications, 1, page)  # noqa: SLF001 - the same
     assert (await sweeping.cursor()).position == stood
 
 
