@@ -35,6 +35,7 @@ class Product:
         self.environment = environment
         self.ports = dict(zip(PROCESSES, free_ports([0] * len(PROCESSES)), strict=True))
         self.environment["CHATS_CONVERSATIONS_URL"] = f"http://127.0.0.1:{self.ports['api']}"
+        self.command = [sys.executable, "-m", "deploy.cli"]  # another one starts a build that was tampered with
         self._broker = broker
         self._running: dict[str, tuple[Child, asyncio.subprocess.Process]] = {}
         self._http = httpx2.AsyncClient(timeout=30)
@@ -142,7 +143,7 @@ class Product:
         port = self.ports[kind] if name == kind else free_ports([0])[0]
         return Child(
             name=name,
-            command=[sys.executable, "-m", "deploy.cli", kind, "--port", str(port)],
+            command=[*self.command, kind, "--port", str(port)],
             log=self.directory / f"{name}.log",
             ready=answers_ok(port, "/readyz"),
             environment=self.environment,
