@@ -28,8 +28,10 @@ Sessions = async_sessionmaker[AsyncSession]
 _ALIVE = text("select 1")
 _MIGRATED = text("select version_num from alembic_version")
 
-# Classes of SQLSTATE: connection, rolled back (deadlock), resources, not now (lock), stopped by an operator.
-_PASSING = {"08", "40", "53", "55", "57"}
+# Beginnings of SQLSTATE. Of an outage: connection, rolled back (deadlock), stopped or starting. Of a request that may
+# succeed in a moment besides: resources, not now (lock), cancelled (statement timeout).
+_OUTAGE = ("08", "40", "57P")
+_PASSING = (*_OUTAGE, "53", "55", "57")
 
 log = structlog.get_logger()
 
@@ -127,19 +129,23 @@ async def answered_transaction(sessions: Sessions) -> AsyncIterator[AsyncSession
         async with transaction(sessions) as session:
             yield session
     except Exception as error:
-        if not _may_pass(error):
+        if not _is_passing(error, _PASSING):
             raise
         log.warning("the database let a request down", error=describe(error))
         raise Unavailable("The database does not answer at the moment. Try again.") from error
 
 
-def _may_pass(error: BaseException | None) -> bool:
-    """Tell whether the same request may well succeed in a moment."""
+def is_outage(error: BaseException | None) -> bool:
+    """Tell whether the database was away or gave up on a transaction, whatever it was about."""
+    return _is_passing(error, _OUTAGE)
+
+
+def _is_passing(error: BaseException | None, states: tuple[str, ...]) -> bool:
     if isinstance(error, DBAPIError):
-        return error.connection_invalidated or _may_pass(error.orig)
+        return error.connection_invalidated or _is_passing(error.orig, states)
     if isinstance(error, (OSError, TimeoutError, PoolTimeoutError, asyncpg.InterfaceError)):
         return True
-    return (getattr(error, "sqlstate", None) or "")[:2] in _PASSING
+    return (getattr(error, "sqlstate", None) or "").startswith(states)
 
 
 async def _session(request: Request) -> AsyncIterator[AsyncSession]:

@@ -68,9 +68,11 @@ class UserChanged(BaseModel):
     person: Person
 
 
+Payload = MessagePosted | ConversationRead | ConversationDeleted | UserChanged
+
 # What the notifications service acts on, and so what travels as a task. The other events are for those who follow
 # the log itself.
-PAYLOADS: dict[EventType, type[BaseModel]] = {
+PAYLOADS: dict[EventType, type[Payload]] = {
     EventType.MESSAGE_POSTED: MessagePosted,
     EventType.CONVERSATION_READ: ConversationRead,
     EventType.CONVERSATION_DELETED: ConversationDeleted,

@@ -23,55 +23,99 @@ UNSENT_STATES = (*WAITING_STATES, EmailState.FAILED)
 log = structlog.get_logger()
 
 
-async def join_email(
-    session: AsyncSession, posted: MessagePosted, audience: Audience, recipient_id: str, settings: MailSettings
+async def join_emails(
+    session: AsyncSession, posted: Sequence[MessagePosted], audience: Audience, settings: MailSettings
 ) -> None:
-    """Put a message into the recipient's open mail about the conversation, or into a new one.
+    """Put messages into the recipients' open mails about their conversations, or into new ones.
 
-    The caller holds the conversation's mark, so that there is one open mail at most.
+    The caller holds the conversations' marks, so that each has one open mail at most. A message that is in a mail
+    already stays in that one.
     """
-    message = posted.message
-    email = await session.scalar(
-        select(Email)
+    if not posted:
+        return
+    ids = [one.message.id for one in posted]
+    present = set(await session.scalars(select(EmailMessage.message_id).where(EmailMessage.message_id.in_(ids))))
+    joining = sorted((one for one in posted if one.message.id not in present), key=lambda one: one.message.number)
+    open_mails = await _lock_open_emails(session, [one.conversation_id for one in joining], audience)
+    joined = await _begin_emails(session, joining, open_mails, audience, settings)
+    joined |= {one.message.id: open_mails[one.conversation_id] for one in joining if one.message.id not in joined}
+    rows = [
+        {
+            "message_id": one.message.id,
+            "email_id": joined[one.message.id],
+            "number": one.message.number,
+            "sender_id": one.sender.id,
+            "body": one.message.body,
+            "created_at": one.message.created_at,
+        }
+        for one in joining
+    ]
+    if rows:
+        await session.execute(insert(EmailMessage), rows)
+    for message_id, email_id in joined.items():
+        log.info("message joined email", message_id=str(message_id), email_id=str(email_id))
+
+
+async def _lock_open_emails(
+    session: AsyncSession, conversation_ids: Collection[UUID], audience: Audience
+) -> dict[UUID, UUID]:
+    """Lock the mails that further messages join; return their ids by conversation."""
+    found = await session.execute(
+        select(Email.conversation_id, Email.id)
         .where(
-            Email.recipient_id == recipient_id,
-            Email.conversation_id == posted.conversation_id,
+            Email.conversation_id.in_(conversation_ids),
             Email.audience == audience,
             Email.state == EmailState.SCHEDULED,
             Email.claimed_at.is_(None),
         )
+        .order_by(Email.id)
         .with_for_update()
     )
-    if email is None:
-        due_at = _due_after(message.created_at, audience, settings)
+    return {row.conversation_id: row.id for row in found}
+
+
+async def _begin_emails(
+    session: AsyncSession,
+    joining: Sequence[MessagePosted],
+    open_mails: dict[UUID, UUID],
+    audience: Audience,
+    settings: MailSettings,
+) -> dict[UUID, UUID]:
+    """Make the mails that are lacking, and add the open ones to `open_mails`; return their ids by first message."""
+    begun: dict[UUID, dict[str, Any]] = {}
+    opened: set[UUID] = set()
+    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    await _load_people(session, {one.customer.id for one in joining})
+    for one in joining:
+        if one.conversation_id in open_mails or one.conversation_id in opened:
+            continue
+        recipient_id = SUPPORT_RECIPIENT if audience is Audience.SUPPORT else one.customer.id
         reason = await suppression(session, audience, recipient_id, settings)
-        email = Email(
-            audience=audience,
-            recipient_id=recipient_id,
-            conversation_id=posted.conversation_id,
-            subject=posted.subject,
-            state=EmailState.SUPPRESSED if reason else EmailState.SCHEDULED,
-            reason=reason,
-            due_at=due_at,
-            next_attempt_at=due_at,
-            finished_at=func.clock_timestamp() if reason else None,
-        )
-        session.add(email)
-        await session.flush()
-    await session.execute(
-        insert(EmailMessage)
-        .values(
-            message_id=message.id,
-            email_id=email.id,
-            number=message.number,
-            sender_id=posted.sender.id,
-            body=message.body,
-            created_at=message.created_at,
-        )
-        .on_conflict_do_nothing()
-    )
-    log.info("message joined email", message_id=str(message.id), email_id=str(email.id), state=email.state)
-    await review_emails(session, [posted.conversation_id], audience, settings)
+        if reason is None:
+            opened.add(one.conversation_id)
+        due_at = _due_after(one.message.created_at, now, audience, settings)
+        begun[one.message.id] = {
+            "audience": audience,
+            "recipient_id": recipient_id,
+            "conversation_id": one.conversation_id,
+            "subject": one.subject,
+            "state": EmailState.SUPPRESSED if reason else EmailState.SCHEDULED,
+            "reason": reason,
+            "due_at": due_at,
+            "next_attempt_at": due_at,
+            "finished_at": now if reason else None,
+        }
+    if not begun:
+        return {}
+    in_order = insert(Email).returning(Email.id, sort_by_parameter_order=True)
+    ids = dict(zip(begun, await session.scalars(in_order, list(begun.values())), strict=True))
+    open_mails |= {mail["conversation_id"]: ids[key] for key, mail in begun.items() if mail["reason"] is None}
+    return ids
+
+
+async def _load_people(session: AsyncSession, user_ids: Collection[str]) -> None:
+    """Load people at once, as they are now, so that each is at hand when asked for."""
+    await session.scalars(select(Person).where(Person.id.in_(user_ids)).execution_options(populate_existing=True))
 
 
 async def suppression(
@@ -116,6 +160,8 @@ async def review_emails(
     Nothing unread is left: the mail is cancelled. Otherwise one that is still open is due after its first unread
     message.
     """
+    if not conversation_ids:
+        return
     # Lock first, look second: a message that is just joining a mail would be cancelled with it, unseen.
     waiting = await lock_emails(
         session,
@@ -125,23 +171,27 @@ async def review_emails(
     )
     if not waiting:
         return
-    rows = await session.execute(
-        select(Email.id, Email.claimed_at, func.min(EmailMessage.created_at).label("first_unread"))
+    first_unread = func.min(EmailMessage.created_at).label("first_unread")
+    found = await session.execute(
+        select(Email.id, Email.claimed_at, Email.due_at, first_unread, func.clock_timestamp().label("now"))
         .outerjoin(EmailMessage, (EmailMessage.email_id == Email.id) & is_unread())
         .where(Email.id.in_(waiting))
         .group_by(Email.id)
     )
-    for row in rows.all():
-        if row.first_unread is None:
-            await cancel_emails(session, Email.id == row.id, Reason.READ)
-        elif row.claimed_at is None:
-            due_at = _due_after(row.first_unread, audience, settings)
-            await session.execute(update(Email).where(Email.id == row.id).values(due_at=due_at, next_attempt_at=due_at))
+    rows = found.all()
+    if read := [row.id for row in rows if row.first_unread is None]:
+        await cancel_emails(session, Email.id.in_(read), Reason.READ)
+    for row in rows:
+        if row.first_unread is not None and row.claimed_at is None:
+            due_at = _due_after(row.first_unread, row.now, audience, settings)
+            if due_at != row.due_at:
+                moved = update(Email).where(Email.id == row.id).values(due_at=due_at, next_attempt_at=due_at)
+                await session.execute(moved.execution_options(synchronize_session=False))
 
 
-def _due_after(moment: datetime, audience: Audience, settings: StoreSettings) -> ColumnElement[datetime]:
+def _due_after(moment: datetime, now: datetime, audience: Audience, settings: StoreSettings) -> datetime:
     # The message was timed by another database: one whose clock is ahead must not hold the mail back.
-    return func.least(moment, func.clock_timestamp()) + delay(audience, settings)
+    return min(moment, now) + delay(audience, settings)
 
 
 async def mark_notifications_read(session: AsyncSession, which: ColumnElement[bool]) -> set[UUID]:

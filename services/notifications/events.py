@@ -1,9 +1,11 @@
-"""What each event does to the service's own tables. Every handler commutes with every other.
+"""What events do to the service's own tables. Every handler commutes with every other.
 
 A read mark is a watermark, a person has a version, a deleted conversation leaves a tombstone: whatever comes late
-finds what has already happened.
+finds what has already happened. So many events take effect together as well as one by one: kind by kind, each kind
+with a handful of statements however many there are.
 """
 
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -15,24 +17,57 @@ from services.notifications import emails
 from services.notifications.models import Email, EmailMessage, EmailTry, InboxEntry, Mark, Notification, Person
 from services.notifications.rules import Audience, Reason
 from services.notifications.settings import MailSettings
-from shared.events import PAYLOADS, ConversationDeleted, ConversationRead, Event, EventType, MessagePosted, UserChanged
+from shared.events import (
+    PAYLOADS,
+    ConversationDeleted,
+    ConversationRead,
+    Event,
+    EventType,
+    MessagePosted,
+    Payload,
+    UserChanged,
+)
 from shared.people import Person as PersonOfEvent
 from shared.text import preview
 
+Marks = dict[UUID, Mark]
 
-async def handle_event(session: AsyncSession, event: Event, settings: MailSettings) -> None:
-    """Let one event take effect. Its payload was validated; one that was erased has no effect."""
-    if event.payload is None:
-        return
-    match PAYLOADS[EventType(event.type)].model_validate(event.payload):
-        case MessagePosted() as posted:
-            await _message_posted(session, posted, settings)
-        case ConversationRead() as read:
-            await _conversation_read(session, read, settings)
-        case ConversationDeleted() as deleted:
-            await _conversation_deleted(session, deleted.conversation_id)
-        case UserChanged() as changed:
-            await _user_changed(session, changed.person)
+
+async def handle_events(session: AsyncSession, events: Iterable[Event], settings: MailSettings) -> None:
+    """Let events take effect. Their payloads were validated; one that was erased has no effect."""
+    told = [PAYLOADS[EventType(event.type)].model_validate(event.payload) for event in events if event.payload]
+    await handle_payloads(session, told, settings)
+
+
+async def handle_payloads(session: AsyncSession, told: Sequence[Payload], settings: MailSettings) -> None:
+    """Let what events tell take effect, all of it together."""
+    posted = [one for one in told if isinstance(one, MessagePosted)]
+    reads = [one for one in told if isinstance(one, ConversationRead)]
+    deleted = {one.conversation_id for one in told if isinstance(one, ConversationDeleted)}
+    people = [one.person for one in told if isinstance(one, UserChanged)]
+
+    # Whoever locks does it table by table, and within each by its keys: people, marks, records, mails.
+    newest = await _know(session, [*people, *(person for one in posted for person in (one.sender, one.customer))])
+    named = {one.conversation_id for one in posted} | {one.conversation_id for one in reads} | deleted
+    marks = await _lock_marks(session, named)
+    gone = deleted | {mark.conversation_id for mark in marks.values() if mark.deleted_at is not None}
+    await session.execute(delete(Notification).where(Notification.conversation_id.in_(deleted)))
+    await _conversations_read(session, reads, marks)
+    posted = [one for one in posted if one.conversation_id not in gone]
+    from_admins = await _record(session, [one for one in posted if one.message.sender_role == "admin"], marks)
+    from_customers = [one for one in posted if one.message.sender_role == "customer"] if settings.support_email else []
+    await emails.lock_emails(session, Email.conversation_id.in_(named))
+    for audience, by, messages in (
+        (Audience.CUSTOMER, "user", from_admins),
+        (Audience.SUPPORT, "admin", from_customers),
+    ):
+        await emails.join_emails(session, messages, audience, settings)
+        touched = {one.conversation_id for one in messages} | {one.conversation_id for one in reads if one.by == by}
+        await emails.review_emails(session, touched, audience, settings)
+    await _conversations_deleted(session, deleted)
+    for person in newest:
+        if person.deleted:
+            await _forget(session, person.id)
 
 
 async def names_deleted(session: AsyncSession, event: dict[str, Any] | None) -> bool:
@@ -42,73 +77,84 @@ async def names_deleted(session: AsyncSession, event: dict[str, Any] | None) -> 
         conversation_id = UUID(payload["conversation_id"]) if isinstance(payload, dict) else None
     except (KeyError, ValueError, AttributeError, TypeError):
         return False
-    return conversation_id is not None and (await _mark(session, conversation_id)).deleted_at is not None
+    if conversation_id is None:
+        return False
+    return (await _lock_marks(session, [conversation_id]))[conversation_id].deleted_at is not None
 
 
-async def _message_posted(session: AsyncSession, posted: MessagePosted, settings: MailSettings) -> None:
-    for person in sorted((posted.sender, posted.customer), key=lambda person: person.id):
-        await _know(session, person)
-    mark = await _mark(session, posted.conversation_id)
-    if mark.deleted_at is not None:
+async def _record(session: AsyncSession, posted: Sequence[MessagePosted], marks: Marks) -> list[MessagePosted]:
+    """Make a `NEW_MESSAGE` record of each message; return those that there was none of yet."""
+    if not posted:
+        return []
+    rows = [
+        {
+            "user_id": one.customer.id,
+            "conversation_id": one.conversation_id,
+            "message_id": one.message.id,
+            "number": one.message.number,
+            "subject": one.subject,
+            "sender_id": one.sender.id,
+            "preview": preview(one.message.body),
+        }
+        for one in sorted(posted, key=lambda one: one.message.id)
+    ]
+    recorded = set(
+        await session.scalars(
+            insert(Notification).on_conflict_do_nothing().returning(Notification.message_id),
+            rows,
+        )
+    )
+    read = {
+        one.conversation_id for one in posted if one.message.number <= marks[one.conversation_id].read_by_user_number
+    }
+    await _mark_records_read(session, read)
+    return [one for one in posted if one.message.id in recorded]
+
+
+async def _conversations_read(session: AsyncSession, reads: Sequence[ConversationRead], marks: Marks) -> None:
+    for read in reads:
+        mark = marks[read.conversation_id]
+        if read.by == "user":
+            mark.read_by_user_number = max(mark.read_by_user_number, read.up_to)
+        else:
+            mark.read_by_admin_number = max(mark.read_by_admin_number, read.up_to)
+    await session.flush()
+    await _mark_records_read(session, {read.conversation_id for read in reads if read.by == "user"})
+
+
+async def _mark_records_read(session: AsyncSession, conversation_ids: Collection[UUID]) -> None:
+    """Mark the records of what the customer has read in these conversations."""
+    if not conversation_ids:
         return
-    if posted.message.sender_role == "customer":
-        if settings.support_email is not None:
-            await emails.join_email(session, posted, Audience.SUPPORT, emails.SUPPORT_RECIPIENT, settings)
+    watermark = select(Mark.read_by_user_number).where(Mark.conversation_id == Notification.conversation_id)
+    await emails.mark_notifications_read(
+        session,
+        Notification.conversation_id.in_(conversation_ids) & (Notification.number <= watermark.scalar_subquery()),
+    )
+
+
+async def _conversations_deleted(session: AsyncSession, conversation_ids: Collection[UUID]) -> None:
+    """Leave a tombstone of each, and erase what mails hold of them; the records are gone already."""
+    if not conversation_ids:
         return
     await session.execute(
-        insert(Notification)
-        .values(
-            user_id=posted.customer.id,
-            conversation_id=posted.conversation_id,
-            message_id=posted.message.id,
-            number=posted.message.number,
-            subject=posted.subject,
-            sender_id=posted.sender.id,
-            preview=preview(posted.message.body),
-            read_at=func.clock_timestamp() if posted.message.number <= mark.read_by_user_number else None,
-        )
-        .on_conflict_do_nothing()
+        update(Mark)
+        .where(Mark.conversation_id.in_(conversation_ids), Mark.deleted_at.is_(None))
+        .values(deleted_at=func.clock_timestamp())
+        .execution_options(synchronize_session=False)
     )
-    await emails.join_email(session, posted, Audience.CUSTOMER, posted.customer.id, settings)
-
-
-async def _conversation_read(session: AsyncSession, read: ConversationRead, settings: MailSettings) -> None:
-    mark = await _mark(session, read.conversation_id)
-    if read.by == "user":
-        mark.read_by_user_number = max(mark.read_by_user_number, read.up_to)
-        await emails.mark_notifications_read(
-            session,
-            (Notification.conversation_id == read.conversation_id) & (Notification.number <= read.up_to),
-        )
-    else:
-        mark.read_by_admin_number = max(mark.read_by_admin_number, read.up_to)
-    await session.flush()
-    audience = Audience.CUSTOMER if read.by == "user" else Audience.SUPPORT
-    await emails.review_emails(session, [read.conversation_id], audience, settings)
-
-
-async def _conversation_deleted(session: AsyncSession, conversation_id: UUID) -> None:
-    mark = await _mark(session, conversation_id)
-    mark.deleted_at = mark.deleted_at or func.clock_timestamp()
-    await session.flush()
-    await session.execute(delete(Notification).where(Notification.conversation_id == conversation_id))
-    theirs = Email.conversation_id == conversation_id
-    await emails.lock_emails(session, theirs)
+    theirs = Email.conversation_id.in_(conversation_ids)
     await emails.cancel_emails(session, theirs, Reason.DELETED, leaving=emails.UNSENT_STATES)
     await session.execute(delete(EmailMessage).where(EmailMessage.email_id.in_(select(Email.id).where(theirs))))
     await session.execute(update(Email).where(theirs).values(subject=None, content=None))
     # A parked event may be of any shape: wherever it names the conversation, it may hold its text.
-    await session.execute(
-        update(InboxEntry)
-        .where(InboxEntry.parked_at.is_not(None), InboxEntry.event.cast(Text).contains(str(conversation_id)))
-        .values(event=None)
-        .execution_options(synchronize_session=False)
-    )
-
-
-async def _user_changed(session: AsyncSession, person: PersonOfEvent) -> None:
-    if await _know(session, person) and person.deleted:
-        await _forget(session, person.id)
+    for conversation_id in conversation_ids:
+        await session.execute(
+            update(InboxEntry)
+            .where(InboxEntry.parked_at.is_not(None), InboxEntry.event.cast(Text).contains(str(conversation_id)))
+            .values(event=None)
+            .execution_options(synchronize_session=False)
+        )
 
 
 async def _forget(session: AsyncSession, user_id: str) -> None:
@@ -132,19 +178,38 @@ async def _forget(session: AsyncSession, user_id: str) -> None:
         )
 
 
-async def _know(session: AsyncSession, person: PersonOfEvent) -> bool:
-    """Take over a person unless a newer version is known; True when this one is the newest."""
-    values = person.model_dump(include={"version", "name", "email", "locale", "zoneinfo", "deleted"})
-    known = await session.scalar(
-        insert(Person)
-        .values(id=person.id, **values)
-        .on_conflict_do_update(index_elements=[Person.id], set_=values, where=Person.version < person.version)
-        .returning(Person.id)
+async def _know(session: AsyncSession, people: Iterable[PersonOfEvent]) -> list[PersonOfEvent]:
+    """Take over people unless a newer version is known; return those that were taken over."""
+    newest: dict[str, PersonOfEvent] = {}
+    for person in people:
+        if person.id not in newest or newest[person.id].version < person.version:
+            newest[person.id] = person
+    if not newest:
+        return []
+    values = ("version", "name", "email", "locale", "zoneinfo", "deleted")
+    upsert = insert(Person)
+    taken = await session.scalars(
+        upsert.on_conflict_do_update(
+            index_elements=[Person.id],
+            set_={name: upsert.excluded[name] for name in values},
+            where=Person.version < upsert.excluded.version,
+        ).returning(Person.id),
+        [newest[key].model_dump(include={"id", *values}) for key in sorted(newest)],
     )
-    return known is not None
+    return [newest[key] for key in taken]
 
 
-async def _mark(session: AsyncSession, conversation_id: UUID) -> Mark:
-    """Return a conversation's mark, locked: what happens to one conversation happens one after the other."""
-    await session.execute(insert(Mark).values(conversation_id=conversation_id).on_conflict_do_nothing())
-    return await session.get_one(Mark, conversation_id, with_for_update=True, populate_existing=True)
+async def _lock_marks(session: AsyncSession, conversation_ids: Collection[UUID]) -> Marks:
+    """Return conversations' marks, locked: what happens to one conversation happens one after the other."""
+    if not conversation_ids:
+        return {}
+    rows = [{"conversation_id": key} for key in sorted(conversation_ids)]
+    await session.execute(insert(Mark).on_conflict_do_nothing(), rows)
+    marks = await session.scalars(
+        select(Mark)
+        .where(Mark.conversation_id.in_(conversation_ids))
+        .order_by(Mark.conversation_id)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    )
+    return {mark.conversation_id: mark for mark in marks}

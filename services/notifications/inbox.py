@@ -1,25 +1,29 @@
 """The inbox: every event takes effect once, however often and in whatever order it comes.
 
 A first delivery is one transaction. Whatever may be a repetition is counted in a transaction of its own first, so
-that an event that brings its process down is known by its count, and parked.
+that an event that brings its process down is known by its count, and parked. A pass through the log handles what
+nobody has tried yet together, and each of the others by itself.
 """
 
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import func, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.errors import NotRetriable
-from services.notifications.events import handle_event, names_deleted
+from services.notifications.events import handle_events, names_deleted
 from services.notifications.models import InboxEntry
 from services.notifications.rules import MAX_EVENT_ATTEMPTS
 from services.notifications.settings import MailSettings
-from shared.database import Sessions, transaction
+from shared.database import Sessions, is_outage, transaction
 from shared.events import PAYLOADS, VERSION, Event, EventType
 from shared.problems import NotFound
 
@@ -37,7 +41,7 @@ async def receive_event(sessions: Sessions, event: Event, settings: MailSettings
     attempts = 0
     if repeated:
         async with transaction(sessions) as session:
-            if await _is_done(session, event.id):
+            if not await find_missing(session, [event]):
                 return True
             counted = await _count_attempt(session, event)
         if counted is None:
@@ -46,13 +50,43 @@ async def receive_event(sessions: Sessions, event: Event, settings: MailSettings
     if fault := _fault(event, attempts):
         await park_event(sessions, event.id, event.type, fault, event.model_dump(mode="json"))
         return True
+    # Not taken: handled meanwhile, or on its way through an earlier attempt; the log brings it again if that fails.
+    return bool(await _handle(sessions, [event], settings, counted=repeated))
+
+
+async def receive_missing(sessions: Sessions, events: Sequence[Event], settings: MailSettings) -> bool:
+    """Let those events of a stretch of the log take effect that have not; True when all of them are done with.
+
+    An event that fails does not hold up the others: the first error is raised when all had their turn, unless the
+    database is away.
+    """
     async with transaction(sessions) as session:
-        if not await _take(session, event):
-            # Handled meanwhile, or on its way through an earlier attempt: the log brings it again if that fails.
-            return False
-        await handle_event(session, event, settings)
-    log.info("event handled", **event.ids)
-    return True
+        missing = await find_missing(session, events)
+        untried = await _begin_attempts(session, [event for event in missing if _fault(event, 0) is None])
+    together = [event for event in missing if event.id in untried]
+    alone = [event for event in missing if event.id not in untried]
+    done, failure = True, None  # type: bool, Exception | None
+    if together:
+        try:
+            done = len(await _handle(sessions, together, settings, counted=True)) == len(together)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            if len(together) == 1:
+                failure = error
+            else:
+                log.warning("not handled together, each alone now", events=len(together), error=type(error).__name__)
+                alone = together + alone
+    for event in alone:
+        try:
+            done &= await receive_event(sessions, event, settings, repeated=True)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            failure = failure or error
+    if failure is not None:
+        raise failure
+    return done
 
 
 async def park_event(
@@ -88,21 +122,23 @@ async def retry_parked(session: AsyncSession, event_id: UUID, settings: MailSett
         raise NotRetriable("Nothing of it was kept that could be retried.") from None
     if fault := _fault(event, 0):
         raise NotRetriable(f"It still cannot be handled: {fault}.")
-    await handle_event(session, event, settings)
+    await handle_events(session, [event], settings)
     entry.handled_at, entry.parked_at, entry.reason, entry.event = func.clock_timestamp(), None, None, None
 
 
-async def find_missing(session: AsyncSession, events: list[Event]) -> list[Event]:
-    """Return those of the events that are neither handled nor parked, in order."""
-    done = set(
-        await session.scalars(
-            select(InboxEntry.event_id).where(
-                InboxEntry.event_id.in_([event.id for event in events]),
-                InboxEntry.handled_at.is_not(None) | InboxEntry.parked_at.is_not(None),
-            )
+async def find_missing(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
+    """Return those of the events that are neither handled nor parked, the least tried first, otherwise in order.
+
+    An event that brings its process down does so behind the others, not before them.
+    """
+    known = await session.execute(
+        select(InboxEntry.event_id, InboxEntry.attempts, _is_done().label("done")).where(
+            InboxEntry.event_id.in_([event.id for event in events])
         )
     )
-    return [event for event in events if event.id not in done]
+    rows = {row.event_id: row for row in known}
+    missing = [event for event in events if event.id not in rows or not rows[event.id].done]
+    return sorted(missing, key=lambda event: rows[event.id].attempts if event.id in rows else 0)
 
 
 def _fault(event: Event, attempts: int) -> str | None:
@@ -122,9 +158,27 @@ def _fault(event: Event, attempts: int) -> str | None:
     return None
 
 
-async def _is_done(session: AsyncSession, event_id: UUID) -> bool:
-    done = InboxEntry.handled_at.is_not(None) | InboxEntry.parked_at.is_not(None)
-    return await session.scalar(select(InboxEntry.event_id).where(InboxEntry.event_id == event_id, done)) is not None
+def _is_done() -> ColumnElement[bool]:
+    return InboxEntry.handled_at.is_not(None) | InboxEntry.parked_at.is_not(None)
+
+
+async def _begin_attempts(session: AsyncSession, events: Sequence[Event]) -> set[UUID]:
+    """Count the first attempt at those events that nobody has tried yet, and return their ids."""
+    if not events:
+        return set()
+    now = func.clock_timestamp()
+    begun = await session.scalars(
+        insert(InboxEntry)
+        .values(attempts=1, attempted_at=now)
+        .on_conflict_do_update(
+            index_elements=[InboxEntry.event_id],
+            set_={"attempts": 1, "attempted_at": now},
+            where=~_is_done() & (InboxEntry.attempts == 0),
+        )
+        .returning(InboxEntry.event_id),
+        _rows(events),
+    )
+    return set(begun)
 
 
 async def _count_attempt(session: AsyncSession, event: Event) -> int | None:
@@ -137,27 +191,60 @@ async def _count_attempt(session: AsyncSession, event: Event) -> int | None:
         .on_conflict_do_update(
             index_elements=[InboxEntry.event_id],
             set_={"attempts": InboxEntry.attempts + 1, "attempted_at": now},
-            where=InboxEntry.handled_at.is_(None) & InboxEntry.parked_at.is_(None) & rested,
+            where=~_is_done() & rested,
         )
         .returning(InboxEntry.attempts)
     )
     return attempts
 
 
-async def _take(session: AsyncSession, event: Event) -> bool:
-    """Mark the event as handled, in the transaction that handles it; False when somebody else has it."""
-    inserted = await session.scalar(
-        insert(InboxEntry)
-        .values(event_id=event.id, type=event.type, handled_at=func.clock_timestamp())
-        .on_conflict_do_nothing()
-        .returning(InboxEntry.event_id)
+async def _take_back_attempts(sessions: Sessions, events: Sequence[Event]) -> None:
+    """Count an attempt at each event for nothing: it did not fail by itself."""
+    async with transaction(sessions) as session:
+        await session.execute(
+            update(InboxEntry)
+            .where(InboxEntry.event_id.in_([event.id for event in events]), ~_is_done(), InboxEntry.attempts > 0)
+            .values(attempts=InboxEntry.attempts - 1, attempted_at=None)
+            .execution_options(synchronize_session=False)
+        )
+
+
+async def _handle(
+    sessions: Sessions, events: Sequence[Event], settings: MailSettings, *, counted: bool
+) -> Sequence[Event]:
+    """Let events take effect in the transaction that marks them as handled; return those that nobody else has.
+
+    An attempt that was counted counts against an event only if that event failed by itself.
+    """
+    try:
+        async with transaction(sessions) as session:
+            taken = await _take(session, events)
+            await handle_events(session, taken, settings)
+    except Exception as error:
+        if counted and (len(events) > 1 or is_outage(error)):
+            with suppress(SQLAlchemyError, OSError):
+                await _take_back_attempts(sessions, events)
+        raise
+    for event in taken:
+        log.info("event handled", **event.ids)
+    return taken
+
+
+async def _take(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
+    """Mark events as handled, and return those that were not, nor parked."""
+    now = func.clock_timestamp()
+    taken = set(
+        await session.scalars(
+            insert(InboxEntry)
+            .values(handled_at=now)
+            .on_conflict_do_update(index_elements=[InboxEntry.event_id], set_={"handled_at": now}, where=~_is_done())
+            .returning(InboxEntry.event_id),
+            _rows(events),
+        )
     )
-    if inserted is not None:
-        return True
-    taken = await session.scalar(
-        update(InboxEntry)
-        .where(InboxEntry.event_id == event.id, InboxEntry.handled_at.is_(None), InboxEntry.parked_at.is_(None))
-        .values(handled_at=func.clock_timestamp())
-        .returning(InboxEntry.event_id)
-    )
-    return taken is not None
+    return [event for event in events if event.id in taken]
+
+
+def _rows(events: Collection[Event]) -> list[dict[str, Any]]:
+    """In the order of their keys, in which everybody locks them."""
+    return [{"event_id": event.id, "type": event.type} for event in sorted(events, key=lambda event: event.id)]

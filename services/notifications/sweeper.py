@@ -10,7 +10,7 @@ import httpx2
 import structlog
 from pydantic import ValidationError
 
-from services.notifications.inbox import find_missing, receive_event
+from services.notifications.inbox import receive_missing
 from services.notifications.measures import measure
 from services.notifications.models import FeedCursor
 from services.notifications.sending import drain
@@ -65,11 +65,8 @@ async def catch_up(
         await _move_cursor(sessions, 0, page)
         return True
     wanted = [event for event in page.items if event.type not in IGNORED]
-    async with transaction(sessions) as session:
-        missing = await find_missing(session, wanted)
-    for event in missing:
-        if not await receive_event(sessions, event, settings, repeated=True):
-            return False
+    if not await receive_missing(sessions, wanted, settings):
+        return False
     if page.items or page.head != cursor.head or cursor.epoch is None:
         await _move_cursor(sessions, page.items[-1].position or 0 if page.items else cursor.position, page)
     return len(page.items) == PAGE

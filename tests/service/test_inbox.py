@@ -1,18 +1,22 @@
 """Events come twice, late, in any order, and broken; each takes effect once, or is parked and seen."""
 
 import asyncio
+from datetime import timedelta
 from itertools import permutations
 from uuid import UUID, uuid4
 
 import httpx2
 import pytest
 from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications import inbox
-from services.notifications.inbox import find_missing, receive_event, retry_parked
+from services.notifications.events import handle_events
+from services.notifications.inbox import find_missing, receive_event, receive_missing, retry_parked
 from services.notifications.models import Email, EmailMessage, InboxEntry, Mark, Notification, Person
 from services.notifications.queries import list_parked
 from services.notifications.rules import MAX_EVENT_ATTEMPTS, EmailState
+from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction
 from shared.events import Event, EventType
 from tests.service.conftest import As
@@ -180,16 +184,100 @@ async def test_deliveries_side_by_side_are_one_attempt(
     message, settings = posted(uuid4(), 1), mail_settings(URL)
 
     async def fail(*_: object) -> None:
-        raise ConnectionResetError
+        raise RuntimeError
 
     with monkeypatch.context() as failing:
-        failing.setattr(inbox, "handle_event", fail)
+        failing.setattr(inbox, "handle_events", fail)
         deliveries = [receive_event(notifications, message, settings, repeated=True) for _ in range(12)]
         await asyncio.gather(*deliveries, return_exceptions=True)
 
     async with notifications() as session:
         assert await list_parked(session) == []
         assert (await session.get_one(InboxEntry, message.id)).attempts == 1
+
+
+async def test_an_outage_of_the_database_counts_against_no_event(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message, settings = posted(uuid4(), 1), mail_settings(URL)
+
+    async def fail(*_: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(inbox, "handle_events", fail)
+    for _ in range(MAX_EVENT_ATTEMPTS + 1):
+        with pytest.raises(ConnectionResetError):
+            await receive_event(notifications, message, settings, repeated=True)
+        with pytest.raises(ConnectionResetError):
+            await receive_missing(notifications, [message], settings)
+
+    async with notifications() as session:
+        assert (await session.get_one(InboxEntry, message.id)).attempts == 0
+
+
+async def test_many_events_together_leave_what_they_leave_one_by_one(notifications: Sessions) -> None:
+    conversation, other, settings = uuid4(), uuid4(), mail_settings(URL, email_delay_seconds=3600)
+    moved = ANNA.model_copy(update={"version": 2, "email": "anna@new.test"})
+    events = [
+        *(posted(conversation, number) for number in range(1, 6)),
+        posted(conversation, 6, by="customer"),
+        read(conversation, 2),
+        posted(other, 1),
+        deleted(other),
+        user_changed(moved),
+    ]
+    await receive(notifications, settings, *events)
+    one_by_one = await state_of(notifications, conversation)
+    await wipe(notifications)
+
+    assert await receive_missing(notifications, events[::-1], settings)
+
+    assert await state_of(notifications, conversation) == one_by_one
+    async with notifications() as session:
+        assert await find_missing(session, events) == []
+
+
+async def test_of_many_events_the_one_that_fails_holds_up_no_other(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, settings = [posted(uuid4(), 1) for _ in range(5)], mail_settings(URL)
+
+    async def fail(session: AsyncSession, taken: list[Event], settings: MailSettings) -> None:
+        if events[2] in taken:
+            raise RuntimeError
+        await handle_events(session, taken, settings)
+
+    monkeypatch.setattr(inbox, "handle_events", fail)
+    monkeypatch.setattr(inbox, "ATTEMPT_SPACING", timedelta(0))
+    for attempt in range(1, MAX_EVENT_ATTEMPTS + 1):
+        with pytest.raises(RuntimeError):
+            await receive_missing(notifications, events, settings)
+        async with notifications() as session:
+            assert await find_missing(session, events) == [events[2]]
+            assert (await session.get_one(InboxEntry, events[2].id)).attempts == attempt
+
+    assert await receive_missing(notifications, events, settings)
+    async with notifications() as session:
+        assert [entry.event_id for entry in await list_parked(session)] == [events[2].id]
+
+
+async def test_an_event_that_may_have_brought_a_process_down_is_tried_alone_and_behind_the_others(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, settings = [posted(uuid4(), 1) for _ in range(4)], mail_settings(URL)
+    async with transaction(notifications) as session:
+        for one, attempts in ((events[0], 2), (events[1], 1)):
+            session.add(InboxEntry(event_id=one.id, type=one.type, attempts=attempts))
+    turns: list[list[int]] = []
+
+    async def note(session: AsyncSession, taken: list[Event], settings: MailSettings) -> None:
+        turns.append([events.index(one) for one in taken])
+        await handle_events(session, taken, settings)
+
+    monkeypatch.setattr(inbox, "handle_events", note)
+    assert await receive_missing(notifications, events, settings)
+
+    assert turns == [[2, 3], [1], [0]]
 
 
 async def test_a_failed_attempt_leaves_the_event_to_be_received_again(notifications: Sessions) -> None:

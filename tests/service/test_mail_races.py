@@ -10,7 +10,7 @@ from sqlalchemy import func, select, text, update
 
 from services.notifications import leases
 from services.notifications.commands import pause_sending, read_all_notifications, read_notification, retry_email
-from services.notifications.events import handle_event
+from services.notifications.events import handle_events
 from services.notifications.inbox import receive_event, retry_parked
 from services.notifications.leases import begin_data, claim_emails, record_try, release_expired
 from services.notifications.letters import compose_email
@@ -57,7 +57,7 @@ async def test_a_message_that_joins_a_mail_while_another_is_dismissed_is_still_m
             await read_notification(session, "anna", first, SETTINGS)
 
     async with transaction(notifications) as joining:
-        await handle_event(joining, posted(conversation, 2), SETTINGS)
+        await handle_events(joining, [posted(conversation, 2)], SETTINGS)
         dismissing = asyncio.create_task(dismiss())
         await eventually(lambda: waits(notifications))
     await dismissing
@@ -75,7 +75,7 @@ async def test_all_read_and_one_conversation_read_at_once_is_no_deadlock(notific
 
     async def this_read() -> None:
         async with transaction(notifications) as session:
-            await handle_event(session, read(conversation, 20), SETTINGS)
+            await handle_events(session, [read(conversation, 20)], SETTINGS)
 
     [first, *_] = await record_ids(notifications)
     async with transaction(notifications) as holder:

@@ -139,12 +139,12 @@ async def test_a_failing_event_stops_the_cursor_until_it_is_parked(
     head = await sweeping.number()
 
     async def fail(*_: object) -> None:
-        raise ConnectionResetError
+        raise RuntimeError
 
     monkeypatch.setattr(inbox, "ATTEMPT_SPACING", timedelta(0))
-    monkeypatch.setattr(inbox, "handle_event", fail)
+    monkeypatch.setattr(inbox, "handle_events", fail)
     for _ in range(MAX_EVENT_ATTEMPTS):
-        with pytest.raises(ConnectionResetError):
+        with pytest.raises(RuntimeError):
             await sweeping.look()
         assert (await sweeping.cursor()).position == stood
     await sweeping.look()
