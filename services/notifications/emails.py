@@ -82,21 +82,24 @@ async def _begin_emails(
     settings: MailSettings,
 ) -> dict[UUID, UUID]:
     """Make the mails that are lacking, and add the open ones to `open_mails`; return their ids by first message."""
+    lacking = [one for one in joining if one.conversation_id not in open_mails]
+    if not lacking:
+        return {}
     begun: dict[UUID, dict[str, Any]] = {}
     opened: set[UUID] = set()
     now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    await _load_people(session, {one.customer.id for one in joining})
-    for one in joining:
-        if one.conversation_id in open_mails or one.conversation_id in opened:
+    found = select(Person).where(Person.id.in_({one.customer.id for one in lacking}))
+    customers = {one.id: one for one in await session.scalars(found.execution_options(populate_existing=True))}
+    for one in lacking:
+        if one.conversation_id in opened:
             continue
-        recipient_id = SUPPORT_RECIPIENT if audience is Audience.SUPPORT else one.customer.id
-        reason = await suppression(session, audience, recipient_id, settings)
+        reason = suppression(audience, customers.get(one.customer.id), settings)
         if reason is None:
             opened.add(one.conversation_id)
         due_at = _due_after(one.message.created_at, now, audience, settings)
         begun[one.message.id] = {
             "audience": audience,
-            "recipient_id": recipient_id,
+            "recipient_id": SUPPORT_RECIPIENT if audience is Audience.SUPPORT else one.customer.id,
             "conversation_id": one.conversation_id,
             "subject": one.subject,
             "state": EmailState.SUPPRESSED if reason else EmailState.SCHEDULED,
@@ -105,27 +108,17 @@ async def _begin_emails(
             "next_attempt_at": due_at,
             "finished_at": now if reason else None,
         }
-    if not begun:
-        return {}
     in_order = insert(Email).returning(Email.id, sort_by_parameter_order=True)
     ids = dict(zip(begun, await session.scalars(in_order, list(begun.values())), strict=True))
     open_mails |= {mail["conversation_id"]: ids[key] for key, mail in begun.items() if mail["reason"] is None}
     return ids
 
 
-async def _load_people(session: AsyncSession, user_ids: Collection[str]) -> None:
-    """Load people at once, as they are now, so that each is at hand when asked for."""
-    await session.scalars(select(Person).where(Person.id.in_(user_ids)).execution_options(populate_existing=True))
-
-
-async def suppression(
-    session: AsyncSession, audience: Audience, recipient_id: str, settings: MailSettings
-) -> Reason | None:
-    """Say why no mail may go to a recipient, or None."""
-    person = await session.get(Person, recipient_id) if audience is Audience.CUSTOMER else None
-    if person is not None and person.deleted:
+def suppression(audience: Audience, customer: Person | None, settings: MailSettings) -> Reason | None:
+    """Say why no mail may go to the customer, or to support, or None."""
+    if audience is Audience.CUSTOMER and customer is not None and customer.deleted:
         return Reason.USER_DELETED
-    address = await recipient_address(session, audience, recipient_id, settings)
+    address = recipient_address(audience, customer, settings)
     if address is None:
         return Reason.NO_ADDRESS
     if settings.smtp_url is None:
@@ -136,14 +129,11 @@ async def suppression(
     return None
 
 
-async def recipient_address(
-    session: AsyncSession, audience: Audience, recipient_id: str, settings: MailSettings
-) -> str | None:
-    """Return where mail to a recipient goes at present."""
+def recipient_address(audience: Audience, customer: Person | None, settings: MailSettings) -> str | None:
+    """Return where mail to the customer, or to support, goes at present."""
     if audience is Audience.SUPPORT:
         return settings.support_email
-    person = await session.get(Person, recipient_id)
-    return person.email if person else None
+    return customer.email if customer else None
 
 
 def delay(audience: Audience, settings: StoreSettings) -> timedelta:
@@ -181,12 +171,16 @@ async def review_emails(
     rows = found.all()
     if read := [row.id for row in rows if row.first_unread is None]:
         await cancel_emails(session, Email.id.in_(read), Reason.READ)
-    for row in rows:
-        if row.first_unread is not None and row.claimed_at is None:
-            due_at = _due_after(row.first_unread, row.now, audience, settings)
-            if due_at != row.due_at:
-                moved = update(Email).where(Email.id == row.id).values(due_at=due_at, next_attempt_at=due_at)
-                await session.execute(moved.execution_options(synchronize_session=False))
+    due = {
+        row.id: _due_after(row.first_unread, row.now, audience, settings)
+        for row in rows
+        if row.first_unread is not None and row.claimed_at is None
+    }
+    moved = [row.id for row in rows if row.id in due and due[row.id] != row.due_at]
+    if moved:
+        await session.execute(
+            update(Email), [{"id": key, "due_at": due[key], "next_attempt_at": due[key]} for key in moved]
+        )
 
 
 def _due_after(moment: datetime, now: datetime, audience: Audience, settings: StoreSettings) -> datetime:

@@ -22,7 +22,7 @@ from services.notifications.emails import cancel_emails, is_unread, move_emails,
 from services.notifications.letters import compose_email
 from services.notifications.mail.addresses import AddressError
 from services.notifications.mail.transport import Phase, Try
-from services.notifications.models import Email, EmailMessage, EmailTry, Gate
+from services.notifications.models import Email, EmailMessage, EmailTry, Gate, Person
 from services.notifications.rules import (
     Audience,
     EmailState,
@@ -151,9 +151,12 @@ async def _claim(
         await cancel_emails(session, this, Reason.READ if email.subject is not None else Reason.DELETED)
         return None
     audience = Audience(email.audience)
-    reason = await suppression(session, audience, email.recipient_id, settings)
+    customer = await session.get(Person, email.recipient_id) if audience is Audience.CUSTOMER else None
+    reason = suppression(audience, customer, settings)
     letter = None
-    if reason is None and await _must_be_composed(session, email, settings):
+    # It has no bytes yet, or they are addressed to where its recipient no longer is.
+    stale = email.content is None or recipient_address(audience, customer, settings) != email.to_address
+    if reason is None and stale:
         try:
             letter = await compose_email(session, email, unread, now, settings)
         except AddressError:
@@ -188,14 +191,6 @@ async def _claim(
     await move_emails(session, this, EmailState.SENDING, values, leaving=(EmailState.SCHEDULED,))
     assert to_address is not None and content is not None  # noqa: S101, PT018 - a claimed mail has both
     return ClaimedEmail(email.id, lease_id, to_address, content, email.counted_tries, email.uncertain_tries)
-
-
-async def _must_be_composed(session: AsyncSession, email: Email, settings: MailSettings) -> bool:
-    """Tell whether a mail has no bytes yet, or they are addressed to where its recipient no longer is."""
-    if email.content is None:
-        return True
-    address = await recipient_address(session, Audience(email.audience), email.recipient_id, settings)
-    return address != email.to_address
 
 
 async def begin_data(session: AsyncSession, email: ClaimedEmail) -> bool:

@@ -215,6 +215,18 @@ async def test_an_outage_of_the_database_counts_against_no_event(
         assert (await session.get_one(InboxEntry, message.id)).attempts == 0
 
 
+async def test_a_deletion_known_from_a_later_message_erases_as_well(notifications: Sessions) -> None:
+    settings, conversation = mail_settings(URL, email_delay_seconds=3600), uuid4()
+    gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
+
+    await receive(notifications, settings, posted(conversation, 1), posted(conversation, 2, customer=gone))
+    await receive(notifications, settings, user_changed(gone))
+
+    async with notifications() as session:
+        mails = (await session.execute(select(Email.state, Email.reason).order_by(Email.id))).all()
+    assert [tuple(mail) for mail in mails] == [(EmailState.CANCELLED, "user-deleted")]
+
+
 async def test_many_events_together_leave_what_they_leave_one_by_one(notifications: Sessions) -> None:
     conversation, other, settings = uuid4(), uuid4(), mail_settings(URL, email_delay_seconds=3600)
     moved = ANNA.model_copy(update={"version": 2, "email": "anna@new.test"})

@@ -67,6 +67,10 @@ class Product:
             child, process = self._running.pop(name)
             await end(process, signal.SIGKILL, child.grace)
 
+    def pid(self, name: str) -> int:
+        """Return the id of a running process."""
+        return self._running[name][1].pid
+
     def freeze(self, name: str) -> None:
         """Stop a process in its tracks until it is thawed."""
         self._running[name][1].send_signal(signal.SIGSTOP)
