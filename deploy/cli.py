@@ -212,6 +212,17 @@ def status() -> None:
     raise typer.Exit(0 if print_status() else 1)
 
 
+@app.command()
+def restored(service: Annotated[str, typer.Argument(help="conversations or notifications")]) -> None:
+    """Say that a service's database was restored from a backup, before its processes start on it.
+
+    A restore to another server, database or timeline is noticed without it; one from a snapshot of the storage is not.
+    """
+    from deploy.operations import declare_restored
+
+    typer.echo(declare_restored(service))
+
+
 @emails.command("list")
 def list_emails(state: str | None = None, limit: Annotated[int, typer.Option(min=1, max=100)] = 25) -> None:
     """List mails, newest first, with their last reply."""

@@ -10,8 +10,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations import log as event_log
+from services.conversations import retention
 from services.conversations.settings import StoreSettings as ConversationsSettings
-from services.notifications import inbox, measures, queries
+from services.notifications import inbox, measures, queries, recovery
 from services.notifications.rules import EmailState
 from services.notifications.settings import MailSettings
 from services.notifications.settings import StoreSettings as NotificationsSettings
@@ -24,6 +25,8 @@ T = TypeVar("T")
 LATE_NUMBERING = 10.0  # seconds
 LATE_CATCH_UP = 60.0  # seconds that an event waits for the sweeper
 LATE_MAIL = 60.0  # seconds behind its time
+LATE_PURGE = 0.5  # days beyond the retention
+DAY = 24 * 3600  # seconds
 
 
 def run_once(url: str, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
@@ -77,6 +80,8 @@ def print_status() -> bool:
     state = on_notifications(measures.read_state)
     behind = head.head - state.cursor
     age = on_conversations(lambda session: event_log.age_behind(session, state.cursor))
+    kept = on_conversations(retention.oldest_age) / DAY
+    days = read_settings(ConversationsSettings).retention_days
     mails = ", ".join(f"{count} {name}" for name, count in sorted(state.emails.items())) or "none"
     findings = [
         Finding(
@@ -87,6 +92,13 @@ def print_status() -> bool:
             f"inbox         cursor {state.cursor}, {behind} behind the log, oldest {age:.1f} s",
             "the sweeper is late: is it running?" if age > LATE_CATCH_UP else None,
         ),
+        Finding(
+            f"kept          {kept:.1f} days of the log",
+            f"longer than the {days:g} days of the retention, for a reader that is behind"
+            if kept > days + LATE_PURGE
+            else None,
+        ),
+        _rebuild(state),
         Finding(f"parked        {state.parked}", "look at `chats events parked`" if state.parked else None),
         Finding(
             f"mail          {mails}",
@@ -98,8 +110,12 @@ def print_status() -> bool:
             "mail is late" if state.oldest_due > LATE_MAIL else None,
         ),
         Finding(
-            f"sending       {'paused' if state.paused else 'on'}",
-            "paused by hand: `chats emails resume`" if state.paused else None,
+            f"sending       {'paused' if state.paused else 'on' if state.mail_known else 'waits'}",
+            "paused by hand: `chats emails resume`"
+            if state.paused
+            else None
+            if state.mail_known
+            else "the database is another one, maybe a restored one: the sweeper has to read the log first",
         ),
         Finding(
             f"mail set-up   {'at fault' if state.breaker_trips else 'good'}",
@@ -109,6 +125,14 @@ def print_status() -> bool:
     for finding in findings:
         typer.echo(finding.line + (f"   <- {finding.remark}" if finding.remark else ""))
     return not any(finding.remark and finding.is_fault for finding in findings)
+
+
+def _rebuild(state: measures.State) -> Finding:
+    if state.rebuild_kind is not None:
+        return Finding(f"rebuild       under way, reading {state.rebuild_kind}", state.rebuild_reason)
+    if state.rebuilt_at is not None:
+        return Finding(f"rebuild       ended {state.rebuilt_at:%Y-%m-%d %H:%M}", state.rebuild_reason, is_fault=False)
+    return Finding("rebuild       never needed", None)
 
 
 def print_emails(state: str | None, limit: int) -> None:
@@ -150,3 +174,14 @@ def retry_parked(event_id: UUID) -> None:
     """Handle a parked event now."""
     settings = read_settings(MailSettings)
     run_once(settings.notifications_database_url, lambda session: inbox.retry_parked(session, event_id, settings))
+
+
+def declare_restored(service: str) -> str:
+    """Tell a service that its database was restored from a backup; return what follows from it."""
+    if service == "conversations":
+        on_conversations(event_log.begin_epoch)
+        return "The log begins a new epoch: every reader makes itself agree with the present state."
+    if service == "notifications":
+        on_notifications(recovery.hold_mail)
+        return "Mail waits until the log was read again; what may have been sent is failed then, as `restored`."
+    raise SettingsError("a service is conversations or notifications")

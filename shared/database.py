@@ -157,6 +157,18 @@ async def _session(request: Request) -> AsyncIterator[AsyncSession]:
 Session = Annotated[AsyncSession, Depends(_session, scope="function")]
 
 
+def incarnation_of(table: str) -> str:
+    """Return the SQL of what changes when a table lives on elsewhere: restored, failed over, moved, made anew.
+
+    It is the server's identity, its timeline, and the ids of the database and the table. A snapshot of the storage that
+    is put back changes none of them.
+    """
+    return f"""(
+        (select system_identifier from pg_control_system()) || ':' || (select timeline_id from pg_control_checkpoint())
+        || ':' || (select oid from pg_database where datname = current_database()) || ':' || '{table}'::regclass::oid
+    )"""  # noqa: S608 - a table of ours
+
+
 async def driver_connection(session: AsyncSession) -> Any:
     """Return the asyncpg connection below a session, for a statement straight on the driver.
 

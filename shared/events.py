@@ -105,8 +105,39 @@ class Event(BaseModel):
 
 
 class Feed(BaseModel):
-    """A stretch of the log in order. `epoch` changes when the log was restored from a backup."""
+    """A stretch of the log in order. `epoch` changes when the log was restored from a backup.
+
+    `acknowledged` is how far the reader, by its own word, had come before, and when (by the log's clock) that was.
+    """
 
     epoch: UUID
     head: int
     items: list[Event]
+    acknowledged: int = 0
+    acknowledged_at: datetime | None = None
+
+
+class Kind(StrEnum):
+    """What the present state is made of, in the order in which it is read."""
+
+    PEOPLE = "people"
+    READS = "reads"
+    MESSAGES = "messages"
+
+
+SNAPSHOTS: dict[Kind, type[Payload]] = {
+    Kind.PEOPLE: UserChanged,
+    Kind.READS: ConversationRead,
+    Kind.MESSAGES: MessagePosted,
+}
+
+
+class Snapshot(BaseModel):
+    """A page of the present state, told as events would tell it, in the order of ids.
+
+    Of every conversation there are two reads, one a side. `last` is the id behind which the next page begins; None when
+    this is the last one.
+    """
+
+    items: list[dict[str, Any]]
+    last: str | None

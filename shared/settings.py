@@ -60,6 +60,7 @@ DatabaseUrl = Annotated[str, one_of_schemes(*DATABASE_SCHEMES)]
 BrokerUrl = Annotated[str, one_of_schemes(*BROKER_SCHEMES)]
 Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
 Origin = Annotated[str, AfterValidator(_origin)]
+Days = Annotated[float, Field(gt=0, le=3650)]
 
 
 class Settings(BaseSettings):

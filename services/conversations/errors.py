@@ -50,3 +50,11 @@ class OrderOwnerFixed(Problem):
     status = HTTPStatus.CONFLICT
     code = "order-owner-fixed"
     title = "The order belongs to another user"
+
+
+class EventsPurged(Problem):
+    """The log no longer reaches back to where the reader stands; the present state is what is left to read."""
+
+    status = HTTPStatus.GONE
+    code = "events-purged"
+    title = "These events are no longer kept"

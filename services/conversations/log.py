@@ -13,14 +13,24 @@ from pydantic import BaseModel
 from sqlalchemy import Float, exists, func, insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.errors import EventsPurged
 from services.conversations.models import FeedHead, LoggedEvent
+from shared.database import incarnation_of
 from shared.events import Event, EventType, Feed
 
 # Whoever locks several events locks them in the order of `seq`, here and where text is erased: no deadlock.
 # A holder of the head that is frozen, not dead, would stop the log: PostgreSQL ends its transaction.
 _LIMIT_HOLDER = text("set local transaction_timeout = '5s'")
 _ANY_UNNUMBERED = select(exists().where(LoggedEvent.position.is_(None)))
-_LOCK_HEAD = select(FeedHead.head).with_for_update(skip_locked=True)
+_LOCK_HEAD = text(f"""
+    select head, incarnation is distinct from {incarnation_of("events")} as moved from feed for update skip locked
+""")  # noqa: S608 - built from constants
+# A log that lives on elsewhere may lack what its readers have read: it was restored, or a replica took over. The first
+# time, there is nothing to compare with.
+_SETTLE = text(f"""
+    update feed set incarnation = {incarnation_of("events")},
+        epoch = case when incarnation is null then epoch else gen_random_uuid() end
+""")  # noqa: S608 - built from constants
 _NUMBER = text("""
     with batch as (
         select id, :head + row_number() over (order by seq) as position
@@ -68,24 +78,36 @@ async def number_events(session: AsyncSession, *, size: int = 1000) -> list[Even
     if not await session.scalar(_ANY_UNNUMBERED):
         return []  # without having locked anything: a quiet log costs no transaction id
     await session.execute(_LIMIT_HOLDER)
-    head = await session.scalar(_LOCK_HEAD)
-    if head is None:
+    feed = (await session.execute(_LOCK_HEAD)).one_or_none()
+    if feed is None:
         return []
-    rows = (await session.execute(_NUMBER, {"head": head, "size": size})).mappings()
+    if feed.moved:
+        await session.execute(_SETTLE)
+    rows = (await session.execute(_NUMBER, {"head": feed.head, "size": size})).mappings()
     events = sorted((Event.model_validate(dict(row)) for row in rows), key=lambda event: event.position or 0)
     if events:
         await session.execute(update(FeedHead).values(head=events[-1].position))
     return events
 
 
+async def begin_epoch(session: AsyncSession) -> None:
+    """Let every reader know that the log was restored from a backup."""
+    await session.execute(update(FeedHead).values(epoch=func.gen_random_uuid()))
+
+
 async def read_feed(session: AsyncSession, *, after: int, limit: int, min_age: float = 0) -> Feed:
-    """Return the events behind position `after` in order.
+    """Return the events behind position `after` in order. Raises `EventsPurged` when the next one is kept no longer.
 
     Stops at the first one that was numbered less than `min_age` seconds ago (by the database's clock): to skip it
     would lose it for a reader that remembers only a position.
     """
     rows = (await session.execute(_READ, {"after": after, "limit": limit, "min_age": min_age})).mappings().all()
     head = (await session.execute(select(FeedHead.epoch, FeedHead.head))).one()  # read last, it is never behind them
+    first = rows[0]["position"] if rows else None
+    if first is None and after < head.head:  # all is purged, or something was numbered between the two statements
+        first = await session.scalar(select(func.min(LoggedEvent.position)).where(LoggedEvent.position > after))
+    if after < head.head and first != after + 1:  # positions have no holes
+        raise EventsPurged(f"The log does not reach back to position {after + 1} any more.")
     return Feed(epoch=head.epoch, head=head.head, items=_ripe(rows))
 
 

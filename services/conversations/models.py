@@ -164,7 +164,7 @@ class CreateKey(Base):
     key: Mapped[str] = mapped_column(primary_key=True)
     request_hash: Mapped[str]
     conversation_id: Mapped[UUID]
-    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp(), index=True)
 
 
 class LoggedEvent(Base):
@@ -194,12 +194,26 @@ class LoggedEvent(Base):
 
 
 class FeedHead(Base):
-    """The log's end: the last position given, and the epoch that tells a log restored from a backup."""
+    """The log's end: the last position given, and the epoch that tells a log restored from a backup.
+
+    `incarnation` is where the log was last numbered; elsewhere it begins a new epoch.
+    """
 
     __tablename__ = "feed"
 
     singleton: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
     head: Mapped[int] = mapped_column(BigInteger, server_default="0")
     epoch: Mapped[UUID] = mapped_column(server_default=func.gen_random_uuid())
+    incarnation: Mapped[str | None]
 
     __table_args__ = (CheckConstraint("singleton", name="one_row"),)
+
+
+class FeedReader(Base):
+    """How far a reader of the log has come, by its own word: what lies before is kept for it no longer."""
+
+    __tablename__ = "feed_readers"
+
+    name: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(BigInteger)
+    seen_at: Mapped[datetime]

@@ -143,13 +143,25 @@ async def _refuse(connection: "asyncpg.Connection[Any]", post: Post) -> Posted:
     raise NewerMessages("The other side has written since you last looked. Read it, then send again.")
 
 
-def _person(alias: str) -> str:
+def person_payload(alias: str) -> str:
+    """Return the SQL of a user as events tell of them."""
     return (
         f"jsonb_build_object('id', {alias}.id, 'version', {alias}.version, 'name', {alias}.name,"
         f" 'email', {alias}.email, 'locale', {alias}.locale, 'zoneinfo', {alias}.zoneinfo,"
         f" 'deleted', {alias}.deleted_at is not null)"
     )
 
+
+MESSAGE_PAYLOAD = f"""jsonb_build_object(
+        'conversation_id', conversation.id,
+        'subject', conversation.subject,
+        'message', jsonb_build_object(
+            'id', message.id, 'number', message.number, 'sender_role', message.sender_role,
+            'body', message.body, 'created_at', message.created_at
+        ),
+        'sender', {person_payload("sender")},
+        'customer', {person_payload("customer")}
+    )"""
 
 _MESSAGE_COLUMNS = """
     message.id, message.conversation_id, message.number, message.sender_id, message.sender_role,
@@ -200,16 +212,7 @@ customer as (
 ),
 logged as (
     insert into events (type, user_id, conversation_id, payload)
-    select '{EventType.MESSAGE_POSTED}', conversation.user_id, conversation.id, jsonb_build_object(
-        'conversation_id', conversation.id,
-        'subject', conversation.subject,
-        'message', jsonb_build_object(
-            'id', message.id, 'number', message.number, 'sender_role', message.sender_role,
-            'body', message.body, 'created_at', message.created_at
-        ),
-        'sender', {_person("sender")},
-        'customer', {_person("customer")}
-    )
+    select '{EventType.MESSAGE_POSTED}', conversation.user_id, conversation.id, {MESSAGE_PAYLOAD}
     from conversation, message, sender, customer
 )
 select {_MESSAGE_COLUMNS} from message, sender

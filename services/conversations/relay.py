@@ -1,4 +1,4 @@
-"""The relay: numbers the log, and hands what it has just numbered to Celery.
+"""The relay: numbers the log, hands what it has just numbered to Celery, and purges what is beyond the retention.
 
 Numbering is the claim: the relay that numbered an event publishes it, so several relays share the work. What is
 published is a hint; a hint that is lost (a crash here, a broker that is away) is made up by the notifications
@@ -17,6 +17,7 @@ from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.conversations.log import number_events, read_state
+from services.conversations.retention import purge_events, purge_keys
 from services.conversations.settings import StoreSettings
 from shared.broker import TASKS, create_celery, publish_events
 from shared.database import (
@@ -33,10 +34,13 @@ from shared.processes import operations_routes, operations_server, pause
 
 POLL = 0.05  # seconds between looks at a quiet log
 BATCH = 1000  # events numbered in one transaction
+PURGE_EVERY = 60  # seconds between looks for what is beyond the retention
+PURGE_BATCH = 1000  # rows deleted in one transaction
 WAITING_BATCHES = 100  # that a slow broker may make wait, before hints are dropped
 
 NUMBERED = Counter("chats_log_numbered_total", "Events that this relay has numbered")
 HINTS = Counter("chats_relay_hints_total", "Events handed to the broker, by what became of them", ["outcome"])
+PURGED = Counter("chats_log_purged_total", "Events and idempotency keys deleted beyond the retention")
 HEAD = Gauge("chats_log_head", "The last position in the log")
 UNNUMBERED = Gauge("chats_log_unnumbered", "Committed events without a position")
 LAG = Gauge("chats_relay_lag_seconds", "Age of the oldest event without a position")
@@ -92,7 +96,9 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
     async with operations_server(routes, host, port):
         await wait_for_database(engine)
         hints = Hints(create_celery(settings.broker_url, client="chats-relay"))
-        await _number(sessions, hints.give, stop)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_number(sessions, hints.give, stop))
+            group.create_task(_purge(sessions, settings, stop))
         await asyncio.to_thread(hints.close, 5)
     await engine.dispose()
 
@@ -110,6 +116,21 @@ async def _number(sessions: Sessions, give: Callable[[list[Event]], None], stop:
         NUMBERED.inc(len(events))
         if len(events) < BATCH:
             await pause(stop, POLL)
+
+
+async def _purge(sessions: Sessions, settings: StoreSettings, stop: asyncio.Event) -> None:
+    """Delete what is beyond the retention, a batch a transaction, so that nobody waits long for it."""
+    while not stop.is_set():
+        try:
+            for purge in (purge_events, purge_keys):
+                deleted = PURGE_BATCH
+                while deleted == PURGE_BATCH and not stop.is_set():
+                    async with transaction(sessions) as session:
+                        deleted = await purge(session, settings, size=PURGE_BATCH)
+                    PURGED.inc(deleted)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            log.warning("nothing purged, trying again", error=describe(error))
+        await pause(stop, PURGE_EVERY)
 
 
 async def measure(sessions: Sessions) -> None:

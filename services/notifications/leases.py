@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import ColumnElement, exists, func, select, update
+from sqlalchemy import ColumnElement, Text, exists, func, literal_column, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
@@ -34,6 +34,7 @@ from services.notifications.rules import (
     with_jitter,
 )
 from services.notifications.settings import MailSettings
+from shared.database import incarnation_of
 
 LEASE = timedelta(seconds=60)  # that a claim holds without being renewed
 BATCH = 20  # mails claimed at once
@@ -61,12 +62,39 @@ class ClaimedEmail:
         return (Email.id == self.id) & (Email.lease_id == self.lease_id)
 
 
+@dataclass(frozen=True, slots=True)
+class GateState:
+    """The gate at a moment of the database's clock. `known`: it is known which mail was sent; see `Gate`."""
+
+    row: Gate
+    now: datetime
+    incarnation: str
+
+    @property
+    def known(self) -> bool:
+        """Whether this is the database in which it was last known which mail was sent."""
+        return self.row.incarnation in {None, self.incarnation}
+
+    @property
+    def open(self) -> bool:
+        """Whether mail may be sent."""
+        until = self.row.breaker_until
+        return self.known and self.row.paused_at is None and (until is None or until <= self.now)
+
+
+async def read_gate(session: AsyncSession) -> GateState:
+    """Read whether mail may be sent."""
+    incarnation = literal_column(incarnation_of("gate"), Text)
+    found = select(Gate, func.clock_timestamp(), incarnation).execution_options(populate_existing=True)
+    return GateState(*(await session.execute(found)).one())
+
+
 async def has_due_email(session: AsyncSession) -> bool:
     """Tell whether a drain would find something: due mail, or a lease that ran out, while the gate is open."""
-    gate = await session.get_one(Gate, True, populate_existing=True)
-    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    if not _is_open(gate, now):
+    gate = await read_gate(session)
+    if not gate.open:
         return False
+    now = gate.now
     waiting = (Email.state == EmailState.SCHEDULED) & (Email.next_attempt_at <= now)
     lost = (Email.state == EmailState.SENDING) & (Email.lease_until < now)
     return await session.scalar(select(Email.id).where(waiting | lost).limit(1)) is not None
@@ -80,17 +108,17 @@ async def claim_emails(
     What is no longer needed is cancelled, and what may not be sent is suppressed, here and now: there may be more
     behind an empty list.
     """
-    gate = await session.get_one(Gate, True)
-    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    if not _is_open(gate, now):
+    gate = await read_gate(session)
+    if not gate.open:
         return None
+    now = gate.now
     found = await session.scalars(
         select(Email)
         .options(undefer(Email.content))
         .where(Email.state == EmailState.SCHEDULED, Email.next_attempt_at <= now - timedelta(seconds=overdue))
         .order_by(Email.next_attempt_at)
         # After the breaker opened, one mail finds out whether the set-up works again.
-        .limit(1 if gate.breaker_trips else BATCH)
+        .limit(1 if gate.row.breaker_trips else BATCH)
         .with_for_update(skip_locked=True)
     )
     due = found.all()
@@ -128,10 +156,6 @@ async def record_try(
         again = (Email.id == email.id) & Email.data_at.is_(None)
         waiting = (EmailState.SCHEDULED, EmailState.SENDING)
         await move_emails(session, again, EmailState.SENT, {}, leaving=waiting)
-
-
-def _is_open(gate: Gate, now: datetime) -> bool:
-    return gate.paused_at is None and (gate.breaker_until is None or gate.breaker_until <= now)
 
 
 async def _claim(

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from prometheus_client import Gauge
@@ -9,10 +10,11 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.rules import EmailState, Outcome
-from shared.database import Sessions, transaction
+from shared.database import Sessions, incarnation_of, transaction
 
 CURSOR = Gauge("chats_inbox_cursor", "Position up to which the log was caught up with")
 LAG = Gauge("chats_inbox_lag_events", "Events of the log behind that position, when it was last read")
+REBUILDING = Gauge("chats_inbox_rebuilding", "1 while the present state is read, because the place in the log was lost")
 PARKED = Gauge("chats_inbox_parked", "Events that were given up on")
 EMAILS = Gauge("chats_emails", "Mails by state; it counts no further than 10,000", ["state"])
 OLDEST_DUE = Gauge("chats_emails_oldest_due_seconds", "Age of the oldest due mail that was not sent yet")
@@ -30,7 +32,11 @@ class State:
     cursor: int
     head: int
     parked: int
+    rebuild_reason: str | None
+    rebuild_kind: str | None
+    rebuilt_at: datetime | None
     oldest_due: float
+    mail_known: bool
     paused: bool
     breaker_trips: int
     breaker_reason: str | None
@@ -56,6 +62,7 @@ async def measure(sessions: Sessions) -> None:
         state = await read_state(session)
     CURSOR.set(state.cursor)
     LAG.set(state.head - state.cursor)
+    REBUILDING.set(state.rebuild_kind is not None)
     PARKED.set(state.parked)
     OLDEST_DUE.set(state.oldest_due)
     BREAKER.set(state.breaker_trips)
@@ -66,8 +73,8 @@ async def measure(sessions: Sessions) -> None:
         TRIES.labels(outcome).set(state.tries.get(outcome, 0))
 
 
-_STATE = text("""
-    select cursor.position as cursor, cursor.head,
+_STATE = text(f"""
+    select cursor.position as cursor, cursor.head, cursor.rebuild_reason, cursor.rebuild_kind, cursor.rebuilt_at,
         (select count(*) from inbox where parked_at is not null) as parked,
         greatest((
             select extract(epoch from clock_timestamp() - least(
@@ -75,9 +82,10 @@ _STATE = text("""
                 (select min(lease_until) from emails where state = 'sending')
             ))::float8
         ), 0) as oldest_due,
+        coalesce(gate.incarnation = {incarnation_of("gate")}, true) as mail_known,
         gate.paused_at is not null as paused, gate.breaker_trips, gate.breaker_reason
     from feed_cursor as cursor, gate
-""")
+""")  # noqa: S608 - built from constants
 
 _EMAILS = text("""
     select state, (select count(*) from (select from emails where emails.state = each.state limit :most) as counted)

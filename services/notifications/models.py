@@ -39,7 +39,12 @@ class InboxEntry(Base):
 
 
 class FeedCursor(Base):
-    """How far the log was caught up with, and of which epoch that position is."""
+    """How far the log was caught up with, and of which epoch that position is.
+
+    `rebuild_*`: the place in the log was lost, and the present state is read instead, kind by kind, page by page.
+    `restored_*`: this database is younger than the log remembers, up to that position and to that time; mail of those
+    messages may have been sent.
+    """
 
     __tablename__ = "feed_cursor"
 
@@ -47,6 +52,13 @@ class FeedCursor(Base):
     position: Mapped[int] = mapped_column(BigInteger, server_default="0")
     head: Mapped[int] = mapped_column(BigInteger, server_default="0")  # the log's end when it was last read
     epoch: Mapped[UUID | None]
+    caught_up_at: Mapped[datetime | None]  # when the log was last read to its end
+    rebuild_reason: Mapped[str | None]
+    rebuild_kind: Mapped[str | None]
+    rebuild_after: Mapped[str | None]
+    rebuilt_at: Mapped[datetime | None]
+    restored_to: Mapped[int | None] = mapped_column(BigInteger)
+    restored_until: Mapped[datetime | None]
 
     __table_args__ = (CheckConstraint("singleton", name="one_row"),)
 
@@ -77,6 +89,7 @@ class Mark(Base):
     read_by_user_number: Mapped[int] = mapped_column(server_default="0")
     read_by_admin_number: Mapped[int] = mapped_column(server_default="0")
     deleted_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class Notification(Base):
@@ -182,7 +195,11 @@ class EmailTry(Base):
 
 
 class Gate(Base):
-    """Whether mail may be sent at all: paused by hand, or the breaker is open because the set-up is at fault."""
+    """Whether mail may be sent at all: paused by hand, or the breaker is open because the set-up is at fault.
+
+    `incarnation` is the database in which it was last known which mail was sent. In another one, which may be a
+    restored one, nothing is sent until that is known again.
+    """
 
     __tablename__ = "gate"
 
@@ -191,5 +208,6 @@ class Gate(Base):
     breaker_trips: Mapped[int] = mapped_column(server_default="0")  # in a row
     breaker_until: Mapped[datetime | None]
     breaker_reason: Mapped[str | None]
+    incarnation: Mapped[str | None]
 
     __table_args__ = (CheckConstraint("singleton", name="one_row"),)

@@ -61,11 +61,13 @@ class Reason(StrEnum):
     ADDRESS_NOT_SUPPORTED = "address-not-supported"
     GAVE_UP = "gave-up"
     UNCERTAIN = "uncertain"
+    RESTORED = "restored"
 
 
 TRANSITIONS: dict[EmailState, frozenset[EmailState]] = {
     # To sent: the late answer to a try whose lease had run out; better than to send the mail again.
-    EmailState.SCHEDULED: frozenset({EmailState.SENDING, EmailState.CANCELLED, EmailState.SUPPRESSED, EmailState.SENT}),
+    # To failed: the database was restored from a backup, and the mail may have been sent since.
+    EmailState.SCHEDULED: frozenset(set(EmailState) - {EmailState.SCHEDULED}),
     # Back to scheduled: to be tried again, or its lease ran out.
     EmailState.SENDING: frozenset(set(EmailState) - {EmailState.SENDING}),
     # Retried by hand; or its messages were deleted, and nothing is left to retry.

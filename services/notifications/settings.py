@@ -9,7 +9,7 @@ from pydantic_settings import NoDecode
 from services.notifications.mail.addresses import ascii_domain_address, sender_address
 from services.notifications.mail.server import parse_smtp_url
 from shared.people import LocaleTag, ZoneName
-from shared.settings import DatabaseUrl, Settings, TokenSettings, split_commas
+from shared.settings import DatabaseUrl, Days, Settings, TokenSettings, split_commas
 
 MONTH = 30 * 24 * 3600
 
@@ -45,6 +45,7 @@ class StoreSettings(Settings):
     """What reaches the service's own database, and keeps its mails in step with it."""
 
     notifications_database_url: DatabaseUrl
+    retention_days: Days = 30
     email_delay_seconds: Annotated[float, Field(ge=0, le=MONTH)] = 30
     support_email_delay_seconds: Annotated[float, Field(ge=0, le=MONTH)] = 300
 

@@ -9,21 +9,34 @@ import asyncio
 import httpx2
 import structlog
 from pydantic import ValidationError
+from sqlalchemy import func
+from sqlalchemy.exc import SQLAlchemyError
 
+from services.notifications.feed import PAGE, create_feed, read_end, read_events
 from services.notifications.inbox import receive_missing
 from services.notifications.measures import measure
 from services.notifications.models import FeedCursor
+from services.notifications.recovery import begin_rebuild, note_restored, rebuild_page, settle, why_lost
+from services.notifications.retention import purge_inbox, purge_tries
 from services.notifications.sending import drain
 from services.notifications.settings import MailSettings, SweeperSettings
-from shared.database import Sessions, create_engine, create_sessions, database_fault, transaction, wait_for_database
+from shared.database import (
+    Sessions,
+    create_engine,
+    create_sessions,
+    database_fault,
+    describe,
+    transaction,
+    wait_for_database,
+)
 from shared.events import PAYLOADS, EventType, Feed
 from shared.processes import operations_routes, operations_server, pause
 
 EVENT_AGE = 2.0  # seconds an event is left to the workers
 MAIL_AGE = 5.0  # seconds a due mail is left to the workers
 POLL = 0.5  # seconds between looks
-PAGE = 500  # events read at once
-FEED_TIMEOUT = 10.0  # seconds
+PURGE_EVERY = 60  # seconds between looks for what is beyond the retention
+PURGE_BATCH = 1000  # rows deleted in one transaction
 
 IGNORED = frozenset(set(EventType) - set(PAYLOADS))
 """Known events that this service has no use for."""
@@ -36,17 +49,13 @@ async def run_sweeper(settings: SweeperSettings, host: str, port: int, stop: asy
     engine = create_engine(settings.notifications_database_url, application="chats-sweeper")
     sessions = create_sessions(engine)
     routes = operations_routes(lambda: database_fault(engine), lambda: measure(sessions))
-    feed = httpx2.AsyncClient(
-        base_url=settings.conversations_url,
-        headers={"Authorization": f"Bearer {settings.feed_secret.get_secret_value()}"},
-        timeout=FEED_TIMEOUT,
-        trust_env=False,  # this is a neighbour, not the world behind a proxy
-    )
+    feed = create_feed(settings.conversations_url, settings.feed_secret.get_secret_value())
     async with operations_server(routes, host, port), feed:
         await wait_for_database(engine)
         async with asyncio.TaskGroup() as group:
             group.create_task(_catch_up_for_ever(sessions, feed, settings, stop))
             group.create_task(_send_for_ever(sessions, settings, stop))
+            group.create_task(_purge_for_ever(sessions, settings, stop))
     await engine.dispose()
 
 
@@ -56,38 +65,35 @@ async def catch_up(
     """Handle the next page of the log behind the cursor; True when there may be more at once.
 
     The cursor moves over what is handled or parked, and never back; an event that fails stops it until the next look.
+    When the cursor is no place in this log any more, the other service's present state is read instead.
     """
     async with transaction(sessions) as session:
         cursor = await session.get_one(FeedCursor, True)
-    page = await _read(feed, cursor.position, min_age)
-    if _was_restored(cursor, page):
-        log.error("the log was restored from a backup: reading it again from its beginning")
-        await _move_cursor(sessions, 0, page)
+    page = await read_events(feed, cursor.position, min_age)
+    reason = why_lost(cursor, page)
+    if page is None or reason is not None:
+        await begin_rebuild(sessions, cursor, await read_end(feed), reason or "")
         return True
-    wanted = [event for event in page.items if event.type not in IGNORED]
-    if not await receive_missing(sessions, wanted, settings):
-        return False
-    if page.items or page.head != cursor.head or cursor.epoch is None:
-        await _move_cursor(sessions, page.items[-1].position or 0 if page.items else cursor.position, page)
-    return len(page.items) == PAGE
+    if page.acknowledged > cursor.position:
+        await note_restored(sessions, page)
+    done = await receive_missing(sessions, [event for event in page.items if event.type not in IGNORED], settings)
+    if done:
+        await _move_cursor(sessions, page)
+        await settle(sessions)
+    return await rebuild_page(sessions, feed, settings) or (done and len(page.items) == PAGE)
 
 
-def _was_restored(cursor: FeedCursor, page: Feed) -> bool:
-    """Tell whether this is no longer the log that the cursor was moved in: a new epoch, or an end before the cursor."""
-    return (cursor.epoch is not None and page.epoch != cursor.epoch) or page.head < cursor.position
-
-
-async def _read(feed: httpx2.AsyncClient, after: int, min_age: float) -> Feed:
-    answer = await feed.get("/internal/events", params={"after": after, "limit": PAGE, "min_age": min_age})
-    answer.raise_for_status()
-    return Feed.model_validate_json(answer.content)
-
-
-async def _move_cursor(sessions: Sessions, position: int, page: Feed) -> None:
+async def _move_cursor(sessions: Sessions, page: Feed) -> None:
+    """Move over a page that is done with, unless another sweeper is further already."""
     async with transaction(sessions) as session:
         cursor = await session.get_one(FeedCursor, True, with_for_update=True)
-        cursor.position = 0 if _was_restored(cursor, page) else max(cursor.position, position)
+        if cursor.epoch not in {None, page.epoch}:
+            return
+        last = page.items[-1].position if page.items else None
+        cursor.position = max(cursor.position, last or 0)
         cursor.head, cursor.epoch = page.head, page.epoch
+        if len(page.items) < PAGE:
+            cursor.caught_up_at = func.clock_timestamp()
 
 
 async def _catch_up_for_ever(
@@ -118,3 +124,17 @@ async def _send_for_ever(sessions: Sessions, settings: MailSettings, stop: async
             log.warning("mail not drained, trying again", error=type(error).__name__)
             log.debug("mail not drained", exc_info=True)
         await pause(stop, POLL)
+
+
+async def _purge_for_ever(sessions: Sessions, settings: MailSettings, stop: asyncio.Event) -> None:
+    """Delete what is beyond the retention, a batch a transaction, so that nobody waits long for it."""
+    while not stop.is_set():
+        try:
+            for purge in (purge_inbox, purge_tries):
+                deleted = PURGE_BATCH
+                while deleted == PURGE_BATCH and not stop.is_set():
+                    async with transaction(sessions) as session:
+                        deleted = await purge(session, settings, size=PURGE_BATCH)
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            log.warning("nothing purged, trying again", error=describe(error))
+        await pause(stop, PURGE_EVERY)

@@ -22,6 +22,7 @@ from shared.auth import issue_token
 from shared.database import Sessions, create_engine, create_sessions
 from shared.migrations import upgrade
 from tests.service.store import Caller
+from tests.service.sweeping import Sweeper
 
 SECRET = "a secret for tests, of 32 bytes or more"
 FEED_SECRET = "the feed's own secret, also long enough"
@@ -60,7 +61,7 @@ async def notifications_engine(databases: dict[str, str]) -> AsyncIterator[Async
 async def conversations(conversations_engine: AsyncEngine) -> AsyncIterator[Sessions]:
     """Sessions on an empty conversations database."""
     yield create_sessions(conversations_engine)
-    await _empty(conversations_engine, ConversationsBase, "update feed set head = 0")
+    await _empty(conversations_engine, ConversationsBase, "update feed set head = 0, incarnation = null")
 
 
 @pytest.fixture
@@ -70,8 +71,10 @@ async def notifications(notifications_engine: AsyncEngine) -> AsyncIterator[Sess
     await _empty(
         notifications_engine,
         NotificationsBase,
-        "update feed_cursor set position = 0, head = 0, epoch = null",
-        "update gate set paused_at = null, breaker_trips = 0, breaker_until = null, breaker_reason = null",
+        "update feed_cursor set position = 0, head = 0, epoch = null, caught_up_at = null, rebuild_reason = null,"
+        " rebuild_kind = null, rebuild_after = null, rebuilt_at = null, restored_to = null, restored_until = null",
+        "update gate set paused_at = null, breaker_trips = 0, breaker_until = null, breaker_reason = null,"
+        " incarnation = null",
     )
 
 
@@ -138,6 +141,16 @@ def sam(api: httpx2.AsyncClient, acting_as: As) -> Caller:
 def shop(api: httpx2.AsyncClient, acting_as: As) -> Caller:
     """The store's backend."""
     return Caller(api, "/api/v1/store", acting_as("shop", "store"))
+
+
+@pytest.fixture
+async def sweeping(api: httpx2.AsyncClient, conversations: Sessions, notifications: Sessions) -> AsyncIterator[Sweeper]:
+    """A sweeper on the feed of the conversations API."""
+    transport = api._transport  # noqa: SLF001 - the same application, called as the sweeper does
+    async with httpx2.AsyncClient(
+        transport=transport, base_url="http://chats.test", headers={"Authorization": f"Bearer {FEED_SECRET}"}
+    ) as feed:
+        yield Sweeper(conversations, notifications, feed)
 
 
 async def _empty(engine: AsyncEngine, base: type[Any], *more: str) -> None:

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 
-from services.conversations import log
+from services.conversations import log, retention, snapshot
 from shared.database import Session
-from shared.events import Feed
+from shared.events import Feed, Kind, Snapshot
 from shared.problems import Unauthenticated
 
 MAX_POSITION = 2**63 - 1
@@ -29,6 +29,25 @@ async def read_events(
     after: Annotated[int, Query(ge=0, le=MAX_POSITION)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 500,
     min_age: Annotated[float, Query(ge=0, le=60)] = 0,
+    reader: Annotated[str | None, Query(min_length=1, max_length=100)] = None,
 ) -> Feed:
-    """Return the log behind a position, as far as its events were numbered at least `min_age` seconds ago."""
-    return await log.read_feed(session, after=after, limit=limit, min_age=min_age)
+    """Return the log behind a position, as far as its events were numbered at least `min_age` seconds ago.
+
+    A `reader` who gives a name says that it has done with everything up to there, and is told how far it once was.
+    """
+    feed = await log.read_feed(session, after=after, limit=limit, min_age=min_age)
+    if reader is not None:
+        known = await retention.acknowledge(session, reader, after if after <= feed.head else None)
+        feed.acknowledged, feed.acknowledged_at = known
+    return feed
+
+
+@router.get("/snapshot/{kind}")
+async def read_snapshot(
+    session: Session,
+    kind: Kind,
+    after: Annotated[str | None, Query(max_length=255)] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+) -> Snapshot:
+    """Return a page of the present state, for a reader whose place in the log is gone."""
+    return await snapshot.read_snapshot(session, kind, after=after, limit=limit)

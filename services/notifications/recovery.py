@@ -1,0 +1,201 @@
+"""When the log or this database is no longer what it was: restored from a backup, or purged beyond the cursor.
+
+A lost place in the log: the present state of the other service is read instead, and what is here is made to agree
+with it. A restored database of this service: the log remembers how far it had come; the log is read again, but mail
+of that time may have been sent, so it is failed, visibly, and not sent again unless somebody says so.
+"""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+import httpx2
+import structlog
+from sqlalchemy import ColumnElement, and_, delete, exists, func, select, true, update
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import InstrumentedAttribute
+
+from services.notifications.emails import WAITING_STATES, move_emails, review_emails
+from services.notifications.events import handle_payloads
+from services.notifications.feed import read_snapshot
+from services.notifications.leases import read_gate
+from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, Mark, Notification, Person
+from services.notifications.rules import Audience, EmailState, Reason
+from services.notifications.settings import MailSettings
+from shared.database import Sessions, transaction
+from shared.events import SNAPSHOTS, ConversationDeleted, ConversationRead, Feed, Kind, MessagePosted, Payload
+
+RESTORED = "restored"  # no incarnation of any database: mail waits
+
+log = structlog.get_logger()
+
+
+def why_lost(cursor: FeedCursor, page: Feed | None) -> str | None:
+    """Say why the cursor is no place in this log, or None when it is one."""
+    if page is None:
+        return "the log no longer reaches back to where this service had come"
+    if (cursor.epoch is not None and page.epoch != cursor.epoch) or page.head < cursor.position:
+        return "the log was restored from a backup, or lives on elsewhere"
+    return None
+
+
+async def begin_rebuild(sessions: Sessions, lost: FeedCursor, end: Feed, reason: str) -> None:
+    """Go to the end of the log, and read the present state from its beginning instead of what lies between."""
+    async with transaction(sessions) as session:
+        cursor = await _lock_cursor(session)
+        if (cursor.position, cursor.epoch) != (lost.position, lost.epoch):
+            return  # another sweeper has begun it
+        log.error("place in the log lost, rebuilding from the present state", reason=reason, position=lost.position)
+        if end.epoch != cursor.epoch or end.head < cursor.position:
+            # What was read and changed in the lost part of the log was told of versions that come again.
+            await session.execute(update(Person).values(version=0))
+            read = (Mark.read_by_user_number > 0) | (Mark.read_by_admin_number > 0)
+            await session.execute(update(Mark).where(read).values(read_by_user_number=0, read_by_admin_number=0))
+        if end.acknowledged > cursor.position:
+            await _hold(session, cursor, end)
+        cursor.position, cursor.head, cursor.epoch = end.head, end.head, end.epoch
+        cursor.rebuild_reason, cursor.rebuild_kind, cursor.rebuild_after = reason, next(iter(Kind)), None
+
+
+async def rebuild_page(sessions: Sessions, feed: httpx2.AsyncClient, settings: MailSettings) -> bool:
+    """Make the next page of the present state true here; False when no rebuild is under way."""
+    async with transaction(sessions) as session:
+        seen = await session.get_one(FeedCursor, True)
+        asked_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    if seen.rebuild_kind is None:
+        return False
+    kind = Kind(seen.rebuild_kind)
+    page = await read_snapshot(feed, kind, seen.rebuild_after)
+    told = [SNAPSHOTS[kind].model_validate(item) for item in page.items]
+    # Mail to support was sent for what is older, or was not wanted then.
+    recent = asked_at - timedelta(days=settings.retention_days)
+    async with transaction(sessions) as session:
+        cursor = await _lock_cursor(session)
+        if (cursor.rebuild_kind, cursor.rebuild_after) != (seen.rebuild_kind, seen.rebuild_after):
+            return True  # another sweeper has done this page
+        await handle_payloads(session, [one for one in told if _matters(one, recent)], settings)
+        await _remove_others(session, kind, told, (seen.rebuild_after, page.last), asked_at, settings)
+        cursor.rebuild_after = page.last
+        if page.last is None:
+            kinds = [*Kind, None]
+            cursor.rebuild_kind = kinds[kinds.index(kind) + 1]
+        if cursor.rebuild_kind is None:
+            cursor.rebuilt_at = func.clock_timestamp()
+            log.error("rebuilt from the present state", reason=cursor.rebuild_reason)
+    return True
+
+
+async def note_restored(sessions: Sessions, page: Feed) -> None:
+    """Hold all mail if this database knows less than the log says that this service had done."""
+    async with transaction(sessions) as session:
+        cursor = await _lock_cursor(session)
+        if page.acknowledged > max(cursor.position, cursor.restored_to or 0):
+            await _hold(session, cursor, page)
+
+
+async def hold_mail(session: AsyncSession) -> None:
+    """Hold all mail: this database was just restored from a backup, and more mail may have been sent than it knows."""
+    cursor = await _lock_cursor(session)
+    cursor.restored_to = max(cursor.restored_to or 0, cursor.position)
+    cursor.restored_until = func.clock_timestamp()
+    await session.execute(update(Gate).values(incarnation=RESTORED))
+
+
+async def settle(sessions: Sessions) -> None:
+    """Let mail go again once the log was read as far as this service had ever come.
+
+    The mail of that time may have been sent: it is failed, and can be retried by hand.
+    """
+    async with transaction(sessions) as session:
+        gate = await read_gate(session)
+        if gate.row.incarnation == gate.incarnation:
+            return
+        cursor = await _lock_cursor(session)
+        if cursor.rebuild_kind is not None or cursor.position < (cursor.restored_to or 0):
+            return
+        if cursor.restored_until is not None:
+            message = exists().where(
+                EmailMessage.email_id == Email.id, EmailMessage.created_at <= cursor.restored_until
+            )
+            values = {"reason": Reason.RESTORED}
+            failed = await move_emails(session, message, EmailState.FAILED, values, leaving=WAITING_STATES)
+            log.error("mail that may have been sent before the restore is failed", emails=len(failed))
+        cursor.restored_to = cursor.restored_until = None
+        await session.execute(update(Gate).values(incarnation=gate.incarnation))
+
+
+async def _hold(session: AsyncSession, cursor: FeedCursor, page: Feed) -> None:
+    log.error("this database was restored from a backup: mail waits", knows=cursor.position, had=page.acknowledged)
+    times = (time for time in (cursor.restored_until, page.acknowledged_at) if time is not None)
+    cursor.restored_to, cursor.restored_until = page.acknowledged, max(times)
+    await session.execute(update(Gate).values(incarnation=RESTORED))
+
+
+async def _lock_cursor(session: AsyncSession) -> FeedCursor:
+    return await session.get_one(FeedCursor, True, with_for_update=True)
+
+
+def _matters(told: Payload, recent: datetime) -> bool:
+    if isinstance(told, MessagePosted) and told.message.sender_role == "customer":
+        return told.message.created_at > recent
+    return True
+
+
+async def _remove_others(
+    session: AsyncSession,
+    kind: Kind,
+    told: Sequence[Payload],
+    stretch: tuple[str | None, str | None],
+    asked_at: datetime,
+    settings: MailSettings,
+) -> None:
+    """Remove what is known here of this stretch of ids and is no longer there.
+
+    Only what was known before the page was asked for: what came since may be newer than the page.
+    """
+    match kind:
+        case Kind.READS:
+            there = {one.conversation_id for one in told if isinstance(one, ConversationRead)}
+            gone = await session.scalars(
+                select(Mark.conversation_id).where(
+                    _within(Mark.conversation_id, stretch),
+                    Mark.conversation_id.not_in(there),
+                    Mark.deleted_at.is_(None),
+                    Mark.created_at < asked_at,
+                )
+            )
+            await handle_payloads(session, [ConversationDeleted(conversation_id=key) for key in gone], settings)
+        case Kind.MESSAGES:
+            present = {one.message.id for one in told if isinstance(one, MessagePosted)}
+            await _remove_records(
+                session,
+                _within(Notification.message_id, stretch)
+                & Notification.message_id.not_in(present)
+                & (Notification.created_at < asked_at),
+                settings,
+            )
+
+
+def _within(column: InstrumentedAttribute[UUID], stretch: tuple[str | None, str | None]) -> ColumnElement[bool]:
+    after, last = stretch
+    return and_(
+        column > UUID(after) if after is not None else true(), column <= UUID(last) if last is not None else true()
+    )
+
+
+async def _remove_records(session: AsyncSession, which: ColumnElement[bool], settings: MailSettings) -> None:
+    """Remove records of messages that there are no longer, and take them out of the mails that are still open."""
+    removed = (
+        await session.execute(
+            delete(Notification).where(which).returning(Notification.message_id, Notification.conversation_id)
+        )
+    ).all()
+    if not removed:
+        return
+    still_open = select(Email.id).where(Email.state == EmailState.SCHEDULED, Email.claimed_at.is_(None))
+    await session.execute(
+        delete(EmailMessage).where(
+            EmailMessage.message_id.in_([row.message_id for row in removed]), EmailMessage.email_id.in_(still_open)
+        )
+    )
+    await review_emails(session, {row.conversation_id for row in removed}, Audience.CUSTOMER, settings)

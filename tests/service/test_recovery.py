@@ -1,0 +1,274 @@
+"""The log or this service's database is not what it was: restored from a backup, or purged beyond the cursor."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from uuid import UUID
+
+import pytest
+from sqlalchemy import func, select, text
+
+from services.conversations.log import begin_epoch
+from services.notifications import feed, sweeper
+from services.notifications.commands import retry_email
+from services.notifications.leases import claim_emails, has_due_email, read_gate
+from services.notifications.measures import read_state
+from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, Mark, Notification, Person
+from services.notifications.recovery import hold_mail
+from shared.database import Sessions, transaction
+from tests.service.store import Caller
+from tests.service.sweeping import Sweeper, answer
+
+TABLES = ("people", "marks", "notifications", "emails", "email_messages", "inbox", "feed_cursor", "gate")
+
+
+@asynccontextmanager
+async def restored_afterwards(sessions: Sessions, *tables: str) -> AsyncIterator[None]:
+    """Take a backup of tables, and put it back at the end: what happened in between is forgotten there."""
+    async with transaction(sessions) as session:
+        for table in tables:
+            await session.execute(text(f"create table backup_{table} as table {table}"))
+    yield
+    async with transaction(sessions) as session:
+        for table in reversed(tables):
+            await session.execute(text(f"delete from {table}"))  # noqa: S608 - our own tables
+        for table in tables:
+            names = ", ".join((await session.scalars(_WRITTEN, {"name": table})).all())
+            back = f"insert into {table} ({names}) overriding system value select {names} from backup_{table}"  # noqa: S608
+            await session.execute(text(back))
+            await session.execute(text(f"drop table backup_{table}"))
+
+
+_WRITTEN = text("""
+    select column_name from information_schema.columns where table_name = :name and is_generated = 'NEVER'
+""")
+
+
+async def mails(sessions: Sessions) -> list[tuple[str, str | None, list[int]]]:
+    """Return every mail as its state, its reason and the numbers of its messages."""
+    async with sessions() as session:
+        found = await session.execute(
+            select(Email.state, Email.reason, func.array_agg(EmailMessage.number))
+            .join(EmailMessage, EmailMessage.email_id == Email.id)
+            .group_by(Email.id)
+            .order_by(func.min(EmailMessage.created_at), Email.id)
+        )
+        return [(state, reason, sorted(numbers)) for state, reason, numbers in found.all()]
+
+
+async def unread(sessions: Sessions) -> list[int]:
+    async with sessions() as session:
+        which = select(Notification.number).where(Notification.read_at.is_(None)).order_by(Notification.number)
+        return list(await session.scalars(which))
+
+
+async def purge_log(sweeping: Sweeper) -> None:
+    async with transaction(sweeping.conversations) as session:
+        await session.execute(text("delete from events"))
+
+
+async def test_a_cursor_behind_the_purged_log_rebuilds_from_the_present_state(
+    sweeping: Sweeper, anna: Caller, sam: Caller, ben: Caller, shop: Caller
+) -> None:
+    known = await answer(anna, sam, times=2)
+    gone = await answer(ben, sam)
+    await sweeping.number()
+    await sweeping.look_to_the_end()
+    # What follows is never seen in the log.
+    await anna.call("POST", f"/conversations/{known}/read", {"up_to": 1})
+    await sam.post(known)
+    fresh = await answer(anna, sam)
+    await sam.edit(gone, status="CLOSED")
+    await sam.call("DELETE", f"/conversations/{gone}")
+    await shop.call("PUT", "/users/anna", {"email": "anna@new.test"})
+    await sweeping.number()
+    await purge_log(sweeping)
+
+    await sweeping.look_to_the_end()
+
+    async with sweeping.notifications() as session:
+        records = await session.execute(select(Notification.conversation_id, Notification.number))
+        assert sorted((str(row[0]), row[1]) for row in records) == sorted(
+            [(known, 1), (known, 2), (known, 3), (fresh, 1)]
+        )
+        assert (await session.get_one(Person, "anna")).email == "anna@new.test"
+        assert (await session.get_one(Mark, UUID(gone))).deleted_at is not None
+        state = await read_state(session)
+    assert await unread(sweeping.notifications) == [1, 2, 3]
+    assert await mails(sweeping.notifications) == [("scheduled", None, [1, 2, 3]), ("scheduled", None, [1])]
+    assert (state.rebuild_kind, state.rebuild_reason) == (
+        None,
+        "the log no longer reaches back to where this service had come",
+    )
+    assert state.rebuilt_at is not None
+    await sam.post(known)
+    await sweeping.number()
+    await sweeping.look_to_the_end()
+    assert await unread(sweeping.notifications) == [1, 2, 3, 4]
+
+
+async def test_a_service_that_comes_to_an_old_store_for_the_first_time_learns_its_present_state(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
+    await answer(anna, sam, times=2)
+    await sweeping.number()
+    await purge_log(sweeping)
+    await sweeping.look_to_the_end()
+    assert await sweeping.records() == [1, 2]
+
+
+async def test_a_restored_log_takes_back_what_it_lost_and_loses_nothing_new(
+    sweeping: Sweeper, anna: Caller, sam: Caller, shop: Caller
+) -> None:
+    conversation = await answer(anna, sam)
+    await sweeping.number()
+    await sweeping.look_to_the_end()
+    restored = ("users", "conversations", "messages", "events", "feed", "feed_readers")
+    async with restored_afterwards(sweeping.conversations, *restored):
+        await sam.post(conversation, "lost with the restore")
+        await anna.call("POST", f"/conversations/{conversation}/read", {"up_to": 2})
+        await answer(anna, sam)
+        await shop.call("PUT", "/users/anna", {"email": "lost@customer.test"})
+        await sweeping.number()
+        await sweeping.look_to_the_end()
+    async with transaction(sweeping.conversations) as session:
+        await begin_epoch(session)
+    await sam.post(conversation, "number two once more")
+    await shop.call("PUT", "/users/anna", {"email": "anna@new.test"})
+    await sweeping.number()
+
+    await sweeping.look_to_the_end()
+
+    async with sweeping.notifications() as session:
+        previews = list(await session.scalars(select(Notification.preview).order_by(Notification.number)))
+        assert (await session.get_one(Person, "anna")).email == "anna@new.test"
+    assert previews == ["Hello?", "number two once more"]
+    assert 2 in await unread(sweeping.notifications)
+    [*_, (state, _, numbers)] = await mails(sweeping.notifications)
+    assert (state, numbers) == ("scheduled", [2])
+
+
+async def test_mail_of_the_time_that_a_restored_database_forgot_is_failed_and_not_sent_again(
+    sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (feed, sweeper):
+        monkeypatch.setattr(module, "PAGE", 2)  # so that a look is not all of it
+    await answer(anna, sam)
+    await sweeping.number()
+    await sweeping.look_to_the_end()
+    async with restored_afterwards(sweeping.notifications, *TABLES):
+        await answer(anna, sam, times=2)
+        await sweeping.number()
+        await sweeping.look_to_the_end()
+        await sweeping.look()  # says how far it has come
+    await answer(anna, sam, times=3)
+    await sweeping.number()
+
+    await sweeping.look()
+    async with transaction(sweeping.notifications) as session:
+        before = await claim_emails(session, sweeping.settings)
+    await sweeping.look_to_the_end()
+
+    assert await sweeping.records() == [1, 1, 1, 2, 2, 3]
+    assert await mails(sweeping.notifications) == [
+        ("failed", "restored", [1]),
+        ("failed", "restored", [1, 2]),
+        ("scheduled", None, [1, 2, 3]),
+    ]
+    assert before is None
+    async with transaction(sweeping.notifications) as session:
+        claimed = await claim_emails(session, sweeping.settings)
+        assert claimed is not None
+        assert len(claimed) == 1
+        failed = (await session.scalars(select(Email.id).where(Email.state == "failed"))).all()
+        await retry_email(session, failed[0])
+        assert await has_due_email(session)
+
+
+async def test_in_a_database_that_lives_elsewhere_mail_waits_until_the_log_was_compared(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
+    await answer(anna, sam)
+    await sweeping.number()
+    await sweeping.look_to_the_end()
+    async with transaction(sweeping.notifications) as session:
+        await session.execute(text("update gate set incarnation = 'another server'"))
+        assert not await has_due_email(session)
+        assert await claim_emails(session, sweeping.settings) is None
+        assert not (await read_state(session)).mail_known
+
+    await sweeping.look_to_the_end()
+
+    async with transaction(sweeping.notifications) as session:
+        assert await has_due_email(session)
+        assert (await read_gate(session)).known
+    assert await mails(sweeping.notifications) == [("scheduled", None, [1])]
+
+
+async def test_an_operator_who_says_that_it_was_restored_is_believed(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
+    await answer(anna, sam)
+    await sweeping.number()
+    await sweeping.look_to_the_end()
+    async with transaction(sweeping.notifications) as session:
+        await hold_mail(session)
+        assert await claim_emails(session, sweeping.settings) is None
+
+    await sweeping.look_to_the_end()
+    await answer(anna, sam)
+    await sweeping.number()
+    await sweeping.look_to_the_end()
+
+    assert await mails(sweeping.notifications) == [("failed", "restored", [1]), ("scheduled", None, [1])]
+
+
+async def test_a_log_that_lives_on_elsewhere_begins_a_new_epoch_and_otherwise_none(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
+    async def epoch() -> object:
+        await answer(anna, sam)
+        await sweeping.number()
+        async with sweeping.conversations() as session:
+            return (await session.execute(text("select epoch from feed"))).scalar_one()
+
+    first = await epoch()
+    assert await epoch() == first
+    async with transaction(sweeping.conversations) as session:
+        await session.execute(text("update feed set incarnation = 'another server'"))
+    second = await epoch()
+    assert second != first
+    assert await epoch() == second
+
+
+async def test_a_rebuild_that_broke_off_goes_on_where_it_was(
+    sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.notifications.feed.PAGE", 2)
+    for _ in range(3):
+        await answer(anna, sam, times=2)
+    await sweeping.number()
+    await purge_log(sweeping)
+
+    places = set()
+    for _ in range(100):
+        more = await sweeping.look()
+        cursor = await sweeping.cursor()
+        places.add((cursor.rebuild_kind, cursor.rebuild_after))
+        if not more:
+            break
+
+    assert len(places) > 6
+    assert await sweeping.records() == [1, 1, 1, 2, 2, 2]
+
+
+async def test_a_slower_sweeper_is_no_restored_database(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
+    await answer(anna, sam)
+    await sweeping.number()
+    await sweeping.look_to_the_end()
+    await sweeping.look()
+    slower = await sweeping.feed.get("/internal/events", params={"after": 0, "reader": "notifications"})
+    assert slower.json()["acknowledged"] == 2
+    await sweeping.look_to_the_end()
+    async with sweeping.notifications() as session:
+        assert (await session.get_one(FeedCursor, True)).restored_to is None
+        assert (await session.get_one(Gate, True)).incarnation is not None
