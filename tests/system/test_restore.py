@@ -1,0 +1,86 @@
+"""A database is put back from an older backup, with PostgreSQL's own tools, under a product that has gone on since."""
+
+import asyncio
+from pathlib import Path
+
+from deploy.local.postgres import WHEEL
+from tests.smtp_server import SmtpServer
+from tests.support import eventually
+from tests.system.product import Product
+
+
+async def run(program: str, *arguments: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        WHEEL / "pginstall" / "bin" / program, *arguments, stderr=asyncio.subprocess.PIPE
+    )
+    _, output = await process.communicate()
+    assert process.returncode == 0, output.decode()
+
+
+async def back_up(product: Product, service: str, file: Path) -> None:
+    url = product.environment[f"CHATS_{service.upper()}_DATABASE_URL"]
+    await run("pg_dump", "--format=custom", f"--file={file}", f"--dbname={url}")
+
+
+async def restore(product: Product, service: str, file: Path) -> None:
+    url = product.environment[f"CHATS_{service.upper()}_DATABASE_URL"]
+    await run("pg_restore", "--clean", "--if-exists", "--single-transaction", f"--dbname={url}", str(file))
+
+
+async def recorded(product: Product, expected: list[str]) -> bool:
+    return sorted(await product.records()) == sorted(expected)
+
+
+async def mailed(product: Product, message: str) -> bool:
+    return any(message in mail["message_ids"] and mail["state"] == "sent" for mail in await product.emails())
+
+
+async def test_a_log_from_an_older_backup_is_noticed_and_the_records_agree_with_the_store_again(
+    product: Product, tmp_path: Path
+) -> None:
+    conversation = await product.open_conversation()
+    kept = [await product.reply(conversation)]
+    await eventually(lambda: recorded(product, kept), deadline=20)
+    await back_up(product, "conversations", tmp_path / "backup")
+    lost = [await product.reply(conversation) for _ in range(3)]
+    await eventually(lambda: recorded(product, kept + lost), deadline=20)
+
+    await product.stop("api", "relay")
+    await restore(product, "conversations", tmp_path / "backup")
+    await product.start("api", "relay")
+    kept.append(await product.reply(conversation, "Once more."))
+
+    await eventually(lambda: recorded(product, kept), deadline=30)
+    await eventually(lambda: mailed(product, kept[-1]), deadline=30)
+    _, status = await product.chats("status")
+    assert "the log was restored from a backup" in status
+
+
+async def test_mail_is_not_sent_again_when_the_service_forgot_that_it_was(
+    product: Product, mail_server: SmtpServer, tmp_path: Path
+) -> None:
+    before = await product.records()
+    conversation = await product.open_conversation("ben", "Wrong size")
+    first = await product.reply(conversation, "Known to the backup.")
+    await eventually(lambda: mailed(product, first), deadline=20)
+    await back_up(product, "notifications", tmp_path / "backup")
+    forgotten = [await product.reply(conversation, "Forgotten by the backup.")]
+    await eventually(lambda: mailed(product, forgotten[0]), deadline=20)
+
+    async def passed() -> bool:
+        return "0 behind the log" in (await product.chats("status"))[1]
+
+    await eventually(passed, deadline=30)
+
+    await product.stop("worker", "sweeper", "notifications-api")
+    await restore(product, "notifications", tmp_path / "backup")
+    await product.start("notifications-api", "worker", "sweeper")
+    new = await product.reply(conversation, "After the restore.")
+
+    await eventually(lambda: mailed(product, new), deadline=40)
+    assert sorted(await product.records("ben")) == sorted([first, *forgotten, new])
+    assert sorted(await product.records()) == sorted(before)
+    copies = [mail for mail in mail_server.mails if b"Forgotten by the backup." in mail.content]
+    assert len(copies) == 1
+    _, failed = await product.chats("emails", "list", "--state", "failed")
+    assert "restored" in failed
