@@ -109,9 +109,6 @@ def worker(
 
     A slow mail server can keep a worker busy; one with `--queue chats.events` beside it then has the records to itself.
     """
-    # Celery reads this when it is imported: SIGTERM then ends running tasks first, for as long as the soft shutdown
-    # allows, and hands back the others.
-    os.environ.setdefault("REMAP_SIGTERM", "SIGQUIT")
     from services.notifications.settings import MailSettings
     from services.notifications.worker import run_worker
     from shared.settings import read_settings

@@ -63,7 +63,6 @@ def create_celery(broker_url: str, *, client: str) -> Celery:
         worker_send_task_events=True,
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
-        worker_soft_shutdown_timeout=20,
     )
     return app
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from types import FrameType
 from typing import Any
 
 import structlog
@@ -17,6 +18,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 GRACE = 20  # seconds that running requests and work have after SIGTERM
+LAST_MOMENT = 23  # seconds after SIGTERM at which a process ends, whatever it still waits for
 
 Ready = Callable[[], Awaitable[str | None]]
 Refresh = Callable[[], Awaitable[None]]
@@ -58,7 +60,13 @@ def server(app: ASGIApp, host: str, port: int) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=GRACE,
     )
-    return uvicorn.Server(config)
+    return _Server(config)
+
+
+class _Server(uvicorn.Server):
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        end_in_time()
+        super().handle_exit(sig, frame)
 
 
 @contextlib.asynccontextmanager
@@ -81,13 +89,35 @@ def run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]])
     async def main() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
+
+        def asked() -> None:
+            stop.set()
+            end_in_time()
+
         for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, stop.set)
+            loop.add_signal_handler(signum, asked)
         await work(stop)
         log.info("stopped")
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
+
+
+def end_in_time() -> None:
+    """Let the kernel end this process by SIGALRM at the last moment, unless it has come to its own end by then.
+
+    A database or a broker that answers no more can hold up anything; what dies here is made up for elsewhere.
+    """
+    signal.alarm(LAST_MOMENT)
+
+
+async def unless_stopped(stop: asyncio.Event, waiting: Coroutine[Any, Any, None]) -> None:
+    """Wait for something, but not longer than until the process is asked to stop."""
+    tasks = {asyncio.create_task(waiting), asyncio.create_task(stop.wait())}
+    done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in left:
+        task.cancel()
+    await asyncio.gather(*done)
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:

@@ -30,7 +30,7 @@ from shared.database import (
     wait_for_database,
 )
 from shared.events import Event
-from shared.processes import operations_routes, operations_server, pause
+from shared.processes import operations_routes, operations_server, pause, unless_stopped
 
 POLL = 0.05  # seconds between looks at a quiet log
 BATCH = 1000  # events numbered in one transaction
@@ -94,7 +94,7 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
     sessions = create_sessions(engine)
     routes = operations_routes(lambda: database_fault(engine), lambda: measure(sessions))
     async with operations_server(routes, host, port):
-        await wait_for_database(engine)
+        await unless_stopped(stop, wait_for_database(engine))
         hints = Hints(create_celery(settings.broker_url, client="chats-relay"))
         async with asyncio.TaskGroup() as group:
             group.create_task(_number(sessions, hints.give, stop))

@@ -45,7 +45,7 @@ class Outcome(StrEnum):
     MISCONFIGURED = "misconfigured"
     """No mail would have gone through: the fault is of the set-up, or the server does not answer."""
     ABANDONED = "abandoned"
-    """The lease was no longer ours just before DATA; nothing was sent."""
+    """Given up before the final dot: the lease was no longer ours, or the sender had to stop."""
 
 
 class Reason(StrEnum):

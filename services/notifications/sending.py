@@ -1,6 +1,7 @@
 """Sending mail: claimed with a lease, sent outside any transaction, recorded at once."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
@@ -26,18 +27,25 @@ from shared.database import Sessions, transaction
 RENEWAL = 20.0  # seconds between renewals of a lease
 CONNECTIONS = 4  # to the mail server, for one drain
 RECORDING = 120.0  # seconds to keep trying to record an answer, while the database is away
+GRACE = 8.0  # seconds that mails under way have when work has to stop, before their dialogues are broken off
+LAST_WORDS = 5.0  # seconds that recording and handing back have then
 
 log = structlog.get_logger()
 
 
-async def drain(sessions: Sessions, settings: MailSettings, stop: asyncio.Event, *, overdue: float = 0) -> int:
-    """Send mail until none is due or `stop` is set; return how many tries there were.
+async def drain(
+    sessions: Sessions, settings: MailSettings, stop: asyncio.Event, *, overdue: float = 0, limit: float = math.inf
+) -> int:
+    """Send mail until none is due, or `limit` seconds are over, or `stop` is set; return how many tries there were.
 
-    `overdue` takes only what has been due for that many seconds and nobody has claimed.
+    `overdue` takes only what has been due for that many seconds and nobody has claimed. On `stop` no further mail is
+    begun, those under way are finished or broken off, and all is recorded and handed back within 20 seconds, as far
+    as the database answers.
     """
-    tries = 0
+    tries, loop = 0, asyncio.get_running_loop()
+    end = loop.time() + limit
     async with _connections(settings) as connections:
-        while not stop.is_set():
+        while not stop.is_set() and loop.time() < end:
             async with transaction(sessions) as session:
                 await release_expired(session, settings)
             async with transaction(sessions) as session:
@@ -45,7 +53,7 @@ async def drain(sessions: Sessions, settings: MailSettings, stop: asyncio.Event,
             if batch is None:
                 break
             if batch:
-                tries += await _send_batch(sessions, settings, connections, batch, stop)
+                tries += await _send_batch(sessions, settings, connections, batch, stop, end)
     return tries
 
 
@@ -66,14 +74,16 @@ async def _send_batch(
     connections: Sequence[SmtpConnection],
     batch: Sequence[ClaimedEmail],
     stop: asyncio.Event,
+    end: float,
 ) -> int:
     """Send a batch over a few connections; hand back what was not begun when the set-up fails or work has to stop."""
     waiting, tries, halted = list(reversed(batch)), 0, False
+    loop = asyncio.get_running_loop()
 
     async def work(connection: SmtpConnection) -> None:
         nonlocal tries, halted
         try:
-            while waiting and not halted and not stop.is_set():
+            while waiting and not halted and not stop.is_set() and loop.time() < end:
                 attempt = await _send(sessions, settings, connection, waiting.pop())
                 tries += 1
                 # Abandoned may mean paused; the others of the batch are claimed again, if they still may go.
@@ -82,22 +92,42 @@ async def _send_batch(
             halted = True
             raise
 
-    renewal = asyncio.create_task(_renew(sessions, batch[0].lease_id))
+    # No task group: the failure of one must not break off another behind its final dot.
+    under_way = [asyncio.create_task(work(connection)) for connection in connections[: len(batch)]]
+    beside = [
+        asyncio.create_task(_renew(sessions, batch[0].lease_id)),
+        asyncio.create_task(_end_in_time(stop, connections, under_way)),
+    ]
     try:
-        # No task group: the failure of one must not break off another behind its final dot.
-        under_way = (work(connection) for connection in connections[: len(batch)])
         ended = await asyncio.gather(*under_way, return_exceptions=True)
     finally:
-        renewal.cancel()
-        await asyncio.wait([renewal])
+        for task in beside:
+            task.cancel()
+        await asyncio.wait(beside)
         if waiting:
-            async with transaction(sessions) as session:
+            async with asyncio.timeout(LAST_WORDS), transaction(sessions) as session:
                 for email in waiting:
                     await hand_back(session, email)
     for failure in ended:
         if failure is not None:
             raise failure
     return tries
+
+
+async def _end_in_time(
+    stop: asyncio.Event, connections: Sequence[SmtpConnection], under_way: Sequence[asyncio.Task[None]]
+) -> None:
+    """When work has to stop, let it neither wait for a mail server nor for the database for long.
+
+    What a database that is away keeps from being recorded is left to the leases.
+    """
+    await stop.wait()
+    await asyncio.sleep(GRACE)
+    for connection in connections:
+        connection.break_off()
+    await asyncio.sleep(LAST_WORDS)
+    for task in under_way:
+        task.cancel()
 
 
 async def _send(sessions: Sessions, settings: MailSettings, connection: SmtpConnection, email: ClaimedEmail) -> Try:
@@ -123,7 +153,7 @@ async def _record(
     sessions: Sessions, settings: MailSettings, email: ClaimedEmail, attempt: Try, started_at: datetime
 ) -> None:
     """Record a try, also across an outage of the database: a lost answer would send the mail twice."""
-    with suppress(TimeoutError):
+    try:
         async with asyncio.timeout(RECORDING):
             while True:
                 try:
@@ -134,7 +164,10 @@ async def _record(
                     await asyncio.sleep(0.5)
                 else:
                     return
-    log.error("try not recorded", email_id=str(email.id), outcome=attempt.outcome, phase=attempt.phase)
+    except (TimeoutError, asyncio.CancelledError) as error:
+        log.error("try not recorded", email_id=str(email.id), outcome=attempt.outcome, phase=attempt.phase)  # noqa: TRY400
+        if isinstance(error, asyncio.CancelledError):
+            raise
 
 
 async def _renew(sessions: Sessions, lease_id: UUID) -> None:

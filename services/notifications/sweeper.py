@@ -30,7 +30,7 @@ from shared.database import (
     wait_for_database,
 )
 from shared.events import PAYLOADS, EventType, Feed
-from shared.processes import operations_routes, operations_server, pause
+from shared.processes import operations_routes, operations_server, pause, unless_stopped
 
 EVENT_AGE = 2.0  # seconds an event is left to the workers
 MAIL_AGE = 5.0  # seconds a due mail is left to the workers
@@ -51,7 +51,7 @@ async def run_sweeper(settings: SweeperSettings, host: str, port: int, stop: asy
     routes = operations_routes(lambda: database_fault(engine), lambda: measure(sessions))
     feed = create_feed(settings.conversations_url, settings.feed_secret.get_secret_value())
     async with operations_server(routes, host, port), feed:
-        await wait_for_database(engine)
+        await unless_stopped(stop, wait_for_database(engine))
         async with asyncio.TaskGroup() as group:
             group.create_task(_catch_up_for_ever(sessions, feed, settings, stop))
             group.create_task(_send_for_ever(sessions, settings, stop))

@@ -1,6 +1,7 @@
 """The Celery tasks: thin, idempotent by event id, and nothing that a lost task could lose."""
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
@@ -8,7 +9,7 @@ from uuid import UUID, uuid4
 
 import structlog
 from celery import Celery, Task
-from celery.signals import task_unknown
+from celery.signals import task_unknown, worker_shutting_down
 from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
@@ -57,13 +58,19 @@ class AsyncWork:
 def register_tasks(celery: Celery, settings: MailSettings) -> None:
     """Give the worker its tasks: one for each type of event, and the one that sends mail."""
     work = AsyncWork(settings.notifications_database_url)
+    # Made before the pool forks: what the main process writes, every pool child sees, and none reads it away.
+    stopping, stop = os.pipe()
 
     for name in TASKS.values():
         _register_event_task(celery, name, work, settings)
 
     @celery.task(name=SEND_EMAILS, queue=EMAILS_QUEUE)
     def send_emails() -> None:
-        work.run(lambda sessions: _drain_for_a_while(sessions, settings))
+        work.run(lambda sessions: _drain_for_a_while(sessions, settings, stopping))
+
+    @worker_shutting_down.connect(weak=False)
+    def tell_pool(**_: Any) -> None:
+        os.write(stop, b".")
 
     @task_unknown.connect(weak=False)
     def park_unknown(name: str, id: str, **_: Any) -> None:  # noqa: A002 - the signal's own name
@@ -92,10 +99,19 @@ def _register_event_task(celery: Celery, name: str, work: AsyncWork, settings: M
                 hint_due_mail(celery)
 
 
-async def _drain_for_a_while(sessions: Sessions, settings: MailSettings) -> None:
-    stop = asyncio.Event()
-    asyncio.get_running_loop().call_later(DRAIN_LIMIT, stop.set)
-    await drain(sessions, settings, stop)
+async def _drain_for_a_while(sessions: Sessions, settings: MailSettings, stopping: int) -> None:
+    """Drain until the worker is asked to stop, which the pipe `stopping` tells, or for so long."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def asked() -> None:
+        stop.set()
+        loop.remove_reader(stopping)
+
+    loop.add_reader(stopping, asked)
+    try:
+        await drain(sessions, settings, stop, limit=DRAIN_LIMIT)
+    finally:
+        loop.remove_reader(stopping)
 
 
 async def _park(sessions: Sessions, task_id: str, name: str, reason: str, payload: Any) -> None:

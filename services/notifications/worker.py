@@ -6,9 +6,11 @@ import multiprocessing
 import os
 import signal
 import threading
+from typing import Any
 
 import structlog
 from celery import Celery
+from celery.signals import worker_shutting_down
 from celery.worker.consumer import consumer
 
 from services.notifications.leases import has_due_email
@@ -18,7 +20,14 @@ from services.notifications.tasks import register_tasks
 from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery, hint_due_mail
 from shared.database import Sessions, create_engine, create_sessions, database_fault, transaction, wait_for_database
 from shared.observability import configure_logging
-from shared.processes import operations_routes, operations_server, pause, run_until_signal
+from shared.processes import (
+    end_in_time,
+    operations_routes,
+    operations_server,
+    pause,
+    run_until_signal,
+    unless_stopped,
+)
 from shared.settings import SettingsError
 
 # By their templates, which celery-types does not know.
@@ -68,10 +77,18 @@ def _start_beside(settings: MailSettings, host: str, port: int) -> None:
     """
     process = multiprocessing.get_context("spawn").Process(target=_run_beside, args=(settings, host, port), daemon=True)
     process.start()
+    stopping = threading.Event()
+
+    @worker_shutting_down.connect(weak=False)
+    def stop(**_: Any) -> None:
+        stopping.set()
+        process.terminate()
+        end_in_time()
 
     def follow() -> None:
         process.join()
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not stopping.is_set():
+            os.kill(os.getpid(), signal.SIGTERM)
 
     # It only waits, and holds nothing that a fork could copy.
     threading.Thread(target=follow, name="beside", daemon=True).start()
@@ -97,7 +114,7 @@ async def _beside(settings: MailSettings, host: str, port: int, stop: asyncio.Ev
     sessions = create_sessions(engine)
     routes = operations_routes(lambda: database_fault(engine), lambda: measure(sessions))
     async with operations_server(routes, host, port):
-        await wait_for_database(engine)
+        await unless_stopped(stop, wait_for_database(engine))
         while not stop.is_set():
             await pause(stop, TICK)
             try:

@@ -23,6 +23,7 @@ __all__ = ["Phase", "SmtpConnection", "SmtpServer", "Timeouts", "Try", "parse_sm
 REPLY_TIMEOUT = 30.0
 # RFC 5321, 4.5.3.2.6: a shorter one makes duplicates, because the server may already have the mail.
 END_OF_DATA_TIMEOUT = 600.0
+GOODBYE_TIMEOUT = 2.0  # nothing depends on the answer to it
 MAX_REPLY = 500
 
 
@@ -85,6 +86,7 @@ class SmtpConnection:
         self._timeouts = timeouts
         self._smtp: SMTP | None = None
         self._phase = Phase.ADDRESS
+        self._limit: asyncio.Timeout | None = None  # of the dialogue that is under way
 
     async def send(
         self, *, sender: str, recipient: str, content: bytes, before_data: Callable[[], Awaitable[bool]]
@@ -93,7 +95,8 @@ class SmtpConnection:
 
         `sender` is an address or `Name <address>`. `before_data` is awaited when the server has taken the
         recipient and nothing of the mail was sent; False gives the mail up (`abandoned`). It is awaited
-        again if a kept connection breaks there and a new one is made. Only what it raises is raised.
+        again if a kept connection breaks there and a new one is made. Only what it raises is raised. When
+        `break_off` was called, the mail is given up as well, or uncertain if the final dot was sent.
         """
         self._phase = Phase.ADDRESS
         try:
@@ -106,23 +109,35 @@ class SmtpConnection:
         except ValueError:
             return Try(Outcome.MISCONFIGURED, self._phase, None, "the sender needs an address of ASCII characters")
         kept = self._smtp is not None and self._smtp.is_connected
+        self._limit = limit = asyncio.timeout(None)
+        result: Try | None = None
         try:
-            result = await self._attempt(sender, recipient, content, before_data)
-            if kept and _was_hung_up(result):
-                self._drop()
+            async with limit:
                 result = await self._attempt(sender, recipient, content, before_data)
-            await self._settle(result)
-        except BaseException:
-            self._drop()  # cancelled, or `before_data` failed: the dialogue stopped anywhere
-            raise
-        return result
+                if kept and _was_hung_up(result):
+                    self._drop()
+                    result = None
+                    result = await self._attempt(sender, recipient, content, before_data)
+                await self._settle(result)
+        except BaseException as error:
+            self._drop()  # broken off, cancelled, or `before_data` failed: the dialogue stopped anywhere
+            if not isinstance(error, TimeoutError) or not limit.expired():
+                raise
+        finally:
+            self._limit = None
+        return result or self._broken_off()
+
+    def break_off(self) -> None:
+        """End the dialogue that is under way, if any: its `send` returns at once."""
+        if self._limit is not None:
+            self._limit.reschedule(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
         """Say goodbye and close; never fails."""
         smtp, self._smtp = self._smtp, None
         if smtp is not None and smtp.is_connected:
             try:
-                await smtp.quit(timeout=self._timeouts.reply)
+                await smtp.quit(timeout=GOODBYE_TIMEOUT)
             except (SMTPException, OSError):
                 pass
             finally:
@@ -221,6 +236,11 @@ class SmtpConnection:
 
     def _not_supported(self, text: str, code: int | None = None) -> Try:
         return Try(Outcome.REJECTED, self._phase, code, _one_line(text), Reason.ADDRESS_NOT_SUPPORTED)
+
+    def _broken_off(self) -> Try:
+        """Say what it means that we ended the dialogue in the present phase: without its dot no server takes a mail."""
+        sent = self._phase is Phase.END_OF_DATA
+        return Try(Outcome.UNCERTAIN if sent else Outcome.ABANDONED, self._phase, None, "the sender had to stop")
 
     async def _settle(self, result: Try) -> None:
         """Make the connection ready for the next mail, or close it; the outcome stands either way."""
