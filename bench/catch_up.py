@@ -15,7 +15,6 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import asyncpg
-import psutil
 
 from shared.events import EventType
 from tests.system.product import Product, running_product
@@ -116,7 +115,7 @@ async def _yardstick(
 async def _caught_up(product: Product, connection: "asyncpg.Connection[asyncpg.Record]") -> tuple[float, float, int]:
     """Wait for the cursor; return the seconds, the sweeper's CPU seconds, and the most memory that it held."""
     started, peak = time.perf_counter(), 0
-    process = psutil.Process(product.pid("sweeper"))
+    [process, *_] = product.family("sweeper")
     while await connection.fetchval("select position from feed_cursor") < EVENTS:
         peak = max(peak, process.memory_info().rss)
         await asyncio.sleep(0.2)

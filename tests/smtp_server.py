@@ -67,6 +67,7 @@ class SmtpServer:
     extensions: Sequence[str] = EXTENSIONS
     tls: ssl.SSLContext | None = None
     mailbox: Path | None = None
+    delays: dict[str, float] = field(default_factory=dict)  # seconds before every answer of a phase
     mails: list[ReceivedMail] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     connections: int = 0
@@ -174,12 +175,14 @@ class _Dialogue:
         lines = []
         while (line := await self.reader.readuntil(b"\r\n")) != b".\r\n":
             lines.append(line.removeprefix(b"."))
+        await asyncio.sleep(self.server.delays.get("end", 0))
         answer = self.server.answer("end")
         if answer.startswith("2") or answer in {KEEP_AND_DROP, KEEP_AND_STALL}:
             self.server.keep(ReceivedMail(self.sender, tuple(self.recipients), b"".join(lines), self.user))
         await self.act(answer.removeprefix("keep-and-"))
 
     async def say(self, phase: str) -> str:
+        await asyncio.sleep(self.server.delays.get(phase, 0))
         answer = self.server.answer(phase)
         await self.act(answer)
         return answer
@@ -215,10 +218,17 @@ async def smtp_server(
 ) -> AsyncIterator[SmtpServer]:
     """Run the server on loopback, on a free port unless one is given; `SmtpServer` explains the script."""
     server = SmtpServer(script=dict(script), extensions=extensions, tls=tls, mailbox=mailbox)
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", port, ssl=tls if implicit_tls else None)
+    async with serving(server, port=port, tls=tls if implicit_tls else None):
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def serving(server: SmtpServer, *, port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
+    """Let a server listen on loopback; `tls` is spoken from the first byte."""
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", port, ssl=tls)
     server.port = listener.sockets[0].getsockname()[1]
     try:
-        yield server
+        yield
     finally:
         listener.close()
         await server.hang_up()

@@ -40,7 +40,9 @@ INITDB_OPTIONS = (
     "--locale-provider=builtin",
     "--builtin-locale=C.UTF-8",
 )
-THROWAWAY = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+# What was committed outlives the death of the server's processes, but not that of the machine.
+KILLABLE = {"fsync": "off", "full_page_writes": "off"}
+THROWAWAY = {**KILLABLE, "synchronous_commit": "off"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,23 +123,32 @@ async def create_databases(server: Server, passwords: Mapping[str, str]) -> None
 
 
 @contextlib.asynccontextmanager
+async def throwaway_files(directory: Path) -> AsyncIterator[Server]:
+    """Make the files of a PostgreSQL in or behind `directory`, with a free port for it; they are gone at the end."""
+    server = await asyncio.to_thread(prepare, directory, free_ports([0])[0], secrets.token_hex(16), lambda _: None)
+    try:
+        yield server
+    finally:
+        remove(directory)
+
+
+@contextlib.asynccontextmanager
 async def throwaway_postgres(directory: Path) -> AsyncIterator[Server]:
     """Run a PostgreSQL with its files in or behind `directory`, on a free port; fast, and gone at the end.
 
     It makes nothing durable: for tests. The superuser's URL is `server.url()`.
     """
-    server = await asyncio.to_thread(prepare, directory, free_ports([0])[0], secrets.token_hex(16), lambda _: None)
-    child = postgres(server, server.home / "server.log", THROWAWAY)
-    process = await spawn(child)
-    try:
-        while not await child.ready():
-            if process.returncode is not None:
-                raise StartError(f"PostgreSQL did not start:{last_lines(child.log)}")
-            await asyncio.sleep(POLL)
-        yield server
-    finally:
-        await end(process, signal.SIGQUIT, child.grace)  # "immediate": nothing is worth a checkpoint
-        remove(directory)
+    async with throwaway_files(directory) as server:
+        child = postgres(server, server.home / "server.log", THROWAWAY)
+        process = await spawn(child)
+        try:
+            while not await child.ready():
+                if process.returncode is not None:
+                    raise StartError(f"PostgreSQL did not start:{last_lines(child.log)}")
+                await asyncio.sleep(POLL)
+            yield server
+        finally:
+            await end(process, signal.SIGQUIT, child.grace)  # "immediate": nothing is worth a checkpoint
 
 
 def remove(directory: Path) -> None:

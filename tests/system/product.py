@@ -1,11 +1,10 @@
 """The product as real processes on this machine, for tests that stop, kill and starve them."""
 
 import asyncio
-import os
-import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,71 +12,42 @@ from typing import Any
 import httpx2
 from pydantic import SecretStr
 
+from deploy.local import postgres
 from deploy.local import valkey as valkey_server
 from deploy.local.ports import free_ports
-from deploy.local.postgres import create_databases, throwaway_postgres
-from deploy.local.processes import Child, end, last_lines, spawn
+from deploy.local.processes import Child
 from deploy.local.readiness import answers_ok
 from shared.auth import issue_token
 from shared.settings import TokenSettings
-from tests.support import eventually
+from tests.system.processes import Processes, without_settings
 
 SECRET = "a secret for tests with 32 bytes or more"
 PROCESSES = ("api", "notifications-api", "relay", "worker", "sweeper")
 SECRET_OF_VALKEY = "valkey"
 
 
-class Product:
-    """All processes of the product, each of which a test may stop, kill, start again, or start twice."""
+def headers_of(sub: str, role: str) -> dict[str, str]:
+    """Make the headers by which the product knows somebody for a day."""
+    claims = {"sub": sub, "role": role, "name": sub.title(), "email": f"{sub}@customer.test"}
+    token = issue_token(TokenSettings(auth_secret=[SecretStr(SECRET)]), claims, timedelta(days=1))
+    return {"Authorization": f"Bearer {token}"}
 
-    def __init__(self, directory: Path, environment: dict[str, str], broker: Child) -> None:
+
+class Product(Processes):
+    """All processes of the product, each of which a test may stop, kill, start again, or start twice: `relay-2`."""
+
+    def __init__(
+        self, directory: Path, environment: dict[str, str], servers: Mapping[str, Callable[[], Child]]
+    ) -> None:
+        super().__init__(servers, self._child)
         self.directory = directory
         self.environment = environment
+        self.apart: dict[str, dict[str, str]] = {}  # what is different in the environment of one process
         self.ports = dict(zip(PROCESSES, free_ports([0] * len(PROCESSES)), strict=True))
         self.environment["CHATS_CONVERSATIONS_URL"] = f"http://127.0.0.1:{self.ports['api']}"
         self.command = [sys.executable, "-m", "deploy.cli"]  # another one starts a build that was tampered with
-        self._broker = broker
-        self._running: dict[str, tuple[Child, asyncio.subprocess.Process]] = {}
         self._http = httpx2.AsyncClient(timeout=30)
-
-    async def start(self, *names: str) -> None:
-        """Start processes and wait until each is ready; `relay-2` is a second relay."""
-        for name in names:
-            child = self._broker if name == "broker" else self._describe(name)
-            self._running[name] = (child, await spawn(child))
-        for name in names:
-            child, process = self._running[name]
-
-            async def ready(child: Child = child, process: asyncio.subprocess.Process = process) -> bool:
-                if process.returncode is not None:
-                    raise RuntimeError(f"{child.name} ended:{last_lines(child.log)}")
-                return await child.ready()
-
-            await eventually(ready, deadline=60)
-
-    async def stop(self, *names: str) -> None:
-        """Stop processes as an operator would."""
-        for name in names:
-            child, process = self._running.pop(name)
-            await end(process, child.stop_signal, child.grace)
-
-    async def kill(self, *names: str) -> None:
-        """Kill processes with -9, and what they started."""
-        for name in names:
-            child, process = self._running.pop(name)
-            await end(process, signal.SIGKILL, child.grace)
-
-    def pid(self, name: str) -> int:
-        """Return the id of a running process."""
-        return self._running[name][1].pid
-
-    def freeze(self, name: str) -> None:
-        """Stop a process in its tracks until it is thawed."""
-        self._running[name][1].send_signal(signal.SIGSTOP)
-
-    def thaw(self, name: str) -> None:
-        """Let a frozen process go on."""
-        self._running[name][1].send_signal(signal.SIGCONT)
+        self._headers: dict[tuple[str, str], dict[str, str]] = {}
 
     async def chats(self, *arguments: str) -> tuple[int, str]:
         """Run a command of `chats`; return its exit code and what it printed."""
@@ -96,11 +66,9 @@ class Product:
     ) -> httpx2.Response:
         """Call the API that owns the path, as somebody."""
         process = "notifications-api" if path.startswith("/api/v1/notifications") else "api"
-        settings = TokenSettings(auth_secret=[SecretStr(SECRET)])
-        claims = {"sub": sub, "role": role, "name": sub.title(), "email": f"{sub}@customer.test"}
-        headers = {"Authorization": f"Bearer {issue_token(settings, claims, timedelta(hours=1))}"}
-        if key is not None:
-            headers["Idempotency-Key"] = key
+        if (sub, role) not in self._headers:
+            self._headers[sub, role] = headers_of(sub, role)
+        headers = self._headers[sub, role] | ({"Idempotency-Key": key} if key is not None else {})
         url = f"http://127.0.0.1:{self.ports[process]}{path}"
         return await self._http.request(method, url, headers=headers, **options)
 
@@ -137,12 +105,11 @@ class Product:
                 return items
 
     async def close(self) -> None:
-        """Stop everything that still runs, the broker last."""
+        """Kill everything that still runs."""
         await self._http.aclose()
-        for name in sorted(self._running, key=lambda name: name == "broker"):
-            await self.kill(name)
+        await super().close()
 
-    def _describe(self, name: str) -> Child:
+    def _child(self, name: str) -> Child:
         kind = name.removesuffix("-2")
         port = self.ports[kind] if name == kind else free_ports([0])[0]
         return Child(
@@ -150,31 +117,53 @@ class Product:
             command=[*self.command, kind, "--port", str(port)],
             log=self.directory / f"{name}.log",
             ready=answers_ok(port, "/readyz"),
-            environment=self.environment,
+            environment=self.environment | self.apart.get(kind, {}),
         )
+
+
+@dataclass(frozen=True)
+class Servers:
+    """PostgreSQL and broker of its own for one run, described to `Processes`; they are started by it."""
+
+    database: postgres.Server
+    broker_url: str
+    children: dict[str, Callable[[], Child]]
+
+
+@asynccontextmanager
+async def own_servers(directory: Path) -> AsyncIterator[Servers]:
+    """Make the files of a PostgreSQL and a broker that may be killed at any time and lose nothing by it."""
+    [port] = free_ports([0])
+    broker = valkey_server.valkey(directory / "valkey", port, SECRET_OF_VALKEY, directory / "valkey.log")
+    async with postgres.throwaway_files(directory / "postgres") as server:
+
+        def database() -> Child:
+            postgres.prepare(directory / "postgres", server.port, server.password, lambda _: None)
+            return postgres.postgres(server, directory / "postgres.log", postgres.KILLABLE)
+
+        children = {"postgres": database, "broker": lambda: broker}
+        yield Servers(server, valkey_server.url(port, SECRET_OF_VALKEY), children)
 
 
 @asynccontextmanager
 async def running_product(directory: Path, **settings: str) -> AsyncIterator[Product]:
     """Run databases and broker of its own, migrated, and give the product; the test starts its processes."""
     async with AsyncExitStack() as stack:
-        server = await stack.enter_async_context(throwaway_postgres(directory / "postgres"))
+        servers = await stack.enter_async_context(own_servers(directory))
         passwords = {"conversations": "test", "notifications": "test"}
-        await create_databases(server, passwords)
-        [port] = free_ports([0])
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("CHATS_")}
-        environment |= {
-            **{f"CHATS_{name.upper()}_DATABASE_URL": server.url(name, name, "test") for name in passwords},
-            "CHATS_BROKER_URL": valkey_server.url(port, SECRET_OF_VALKEY),
+        environment = without_settings() | {
+            **{f"CHATS_{name.upper()}_DATABASE_URL": servers.database.url(name, name, "test") for name in passwords},
+            "CHATS_BROKER_URL": servers.broker_url,
             "CHATS_AUTH_SECRET": SECRET,
             "CHATS_FEED_SECRET": SECRET,
             "CHATS_DATA_DIR": str(directory),
             "CHATS_EMAIL_FROM": "Test Store <support@store.test>",
             **settings,
         }
-        broker = valkey_server.valkey(directory / "valkey", port, SECRET_OF_VALKEY, directory / "valkey.log")
-        product = Product(directory, environment, broker)
+        product = Product(directory, environment, servers.children)
         stack.push_async_callback(product.close)
+        await product.start("postgres")
+        await postgres.create_databases(servers.database, passwords)
         code, output = await product.chats("migrate")
         assert code == 0, output
         await product.start("broker")
