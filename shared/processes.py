@@ -106,9 +106,11 @@ def run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]])
 def end_in_time() -> None:
     """Let the kernel end this process by SIGALRM at the last moment, unless it has come to its own end by then.
 
-    A database or a broker that answers no more can hold up anything; what dies here is made up for elsewhere.
+    A database or a broker that answers no more can hold up anything; what dies here is made up for elsewhere. The
+    first call counts: to be asked again gains no time.
     """
-    signal.alarm(LAST_MOMENT)
+    if not any(signal.getitimer(signal.ITIMER_REAL)):
+        signal.alarm(LAST_MOMENT)
 
 
 async def unless_stopped(stop: asyncio.Event, waiting: Coroutine[Any, Any, None]) -> None:

@@ -82,7 +82,7 @@ def _start_beside(settings: MailSettings, host: str, port: int) -> None:
     @worker_shutting_down.connect(weak=False)
     def stop(**_: Any) -> None:
         stopping.set()
-        process.terminate()
+        process.kill()  # it holds nothing, and its own end could wait long for a broker that is away
         end_in_time()
 
     def follow() -> None:

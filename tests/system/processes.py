@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import psutil
 
-from deploy.local.processes import Child, end, last_lines, spawn
+from deploy.local.processes import Child, end, how_it_ended, last_lines, spawn
 from tests.support import eventually
 
 LAST = ("broker", "postgres")
@@ -26,10 +26,18 @@ class Processes:
 
     async def start(self, *names: str) -> None:
         """Start processes and wait until each is ready."""
+        await self.launch(*names)
+        await self.until_ready(*names)
+
+    async def launch(self, *names: str) -> None:
+        """Start processes, whether what they need is there or not."""
         for name in names:
             server = self._servers.get(name)
             child = await asyncio.to_thread(server) if server else self._describe(name)
             self._running[name] = (child, await spawn(child))
+
+    async def until_ready(self, *names: str) -> None:
+        """Wait until each of these is ready."""
         for name in names:
             child, process = self._running[name]
 
@@ -41,10 +49,11 @@ class Processes:
             await eventually(ready, deadline=60)
 
     async def stop(self, *names: str) -> None:
-        """Stop processes as an operator would."""
+        """Stop processes as an operator would; none may have to be killed, nor to end itself at the last moment."""
         for name in names:
             child, process = self._running.pop(name)
             await end(process, child.stop_signal, child.grace)
+            assert process.returncode in {0, -signal.SIGTERM}, f"{name} {how_it_ended(process.returncode or 0)}"
 
     async def kill(self, *names: str, how: signal.Signals = signal.SIGKILL) -> None:
         """Kill processes with -9, and what they started."""

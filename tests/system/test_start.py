@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import Mapping
@@ -74,7 +75,7 @@ async def test_an_address_that_cannot_be_used_is_one_line(
 
 
 @pytest.mark.parametrize("process", ["api", "notifications-api", "relay", "sweeper", "worker"])
-async def test_a_database_that_is_not_there_yet_is_waited_for(tmp_path: Path, process: str) -> None:
+async def test_a_database_that_is_not_there_yet_is_waited_for_until_a_stop(tmp_path: Path, process: str) -> None:
     [port] = free_ports([0])
     started = await run_chats(
         tmp_path, process, "--port", str(port), **API, CHATS_AUTH_SECRET=SECRET, CHATS_FEED_SECRET=SECRET
@@ -89,8 +90,9 @@ async def test_a_database_that_is_not_there_yet_is_waited_for(tmp_path: Path, pr
 
     await eventually(said, deadline=30)
     assert started.returncode is None
-    started.kill()
-    await started.communicate()
+    started.terminate()
+    await asyncio.wait_for(started.communicate(), 25)
+    assert started.returncode in {0, -signal.SIGTERM}
 
 
 async def test_a_taken_port_is_one_line(tmp_path: Path) -> None:

@@ -1,0 +1,122 @@
+"""SIGTERM under load: every process comes to its own end in time, and what it had in hand is found again."""
+
+import asyncio
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from email import message_from_bytes
+from uuid import uuid4
+
+import httpx2
+
+from tests.smtp_server import KEEP_AND_STALL, STALL, SmtpServer
+from tests.support import eventually
+from tests.system.product import PROCESSES, Product
+from tests.system.test_faults import drained
+
+WRITERS = 3
+
+
+@asynccontextmanager
+async def under_load(product: Product) -> AsyncIterator[list[str]]:
+    """Let people write meanwhile, in a conversation and so a mail of its own each; give what was acknowledged."""
+    messages: list[str] = []
+    stop = asyncio.Event()
+
+    async def write() -> None:
+        while not stop.is_set():
+            key = str(uuid4())
+            with suppress(httpx2.HTTPError, KeyError):
+                opened = await product.call(
+                    "POST", "/api/v1/conversations", key=key, json={"subject": "Where is it?", "body": "Hello?"}
+                )
+                path = f"/api/v1/admin/conversations/{opened.json()['id']}/messages"
+                answer = await product.call("POST", path, "sam", "admin", key=f"{key}-2", json={"body": "Here."})
+                messages.append(answer.json()["id"])
+            await asyncio.sleep(0.5)
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(WRITERS):
+            group.create_task(write())
+        try:
+            yield messages
+        finally:
+            stop.set()
+
+
+async def mailed_once(product: Product, server: SmtpServer) -> None:
+    """Fail when a mail came twice for another reason than a lost answer."""
+    copies = Counter(str(message_from_bytes(mail.content)["Message-ID"]) for mail in server.mails)
+    uncertain = [one for email in await product.emails() for one in email["tries"] if one["outcome"] == "uncertain"]
+    assert sum(copies.values()) - len(copies) <= len(uncertain)
+    assert max(copies.values()) <= 2
+
+
+async def states(product: Product) -> set[str]:
+    return {email["state"] for email in await product.emails()}
+
+
+async def test_each_process_stops_under_load_and_starts_again(product: Product, mail_server: SmtpServer) -> None:
+    async with under_load(product) as messages:
+        for name in PROCESSES:
+            before = len(messages)
+            await eventually(lambda before=before: len(messages) > before + 5)  # type: ignore[misc]
+            await product.stop(name)
+            await product.launch(name)
+    await product.until_ready(*PROCESSES)
+    await drained(product, messages)
+    await mailed_once(product, mail_server)
+
+
+async def test_a_mail_server_that_hangs_keeps_nothing_from_stopping_and_no_mail_is_left_in_hand(
+    product: Product, mail_server: SmtpServer
+) -> None:
+    await product.stop("worker")
+    mail_server.script |= {"rcpt": [STALL], "end": KEEP_AND_STALL}
+    async with under_load(product) as messages:
+        await eventually(lambda: not mail_server.script["rcpt"], deadline=30)  # the sweeper's mail
+        before = mail_server.connections
+        await product.start("worker")
+        await eventually(lambda: mail_server.connections > before + 3, deadline=30)  # more than the sweeper opens
+    await asyncio.gather(*(product.stop(name) for name in ("worker", "sweeper")))
+    assert "sending" not in {email["state"] for email in await product.emails()}
+
+    mail_server.script.clear()
+    await mail_server.hang_up()
+    await product.start("worker", "sweeper")
+    await drained(product, messages)
+    await mailed_once(product, mail_server)
+
+
+async def test_all_stop_while_the_broker_is_away(product: Product, mail_server: SmtpServer) -> None:
+    async with under_load(product) as messages:
+        await product.kill("broker")
+        await eventually(lambda: len(messages) > 5)
+        await asyncio.gather(*(product.stop(name) for name in PROCESSES))
+    await product.start("broker", *PROCESSES)
+    await drained(product, messages)
+    await mailed_once(product, mail_server)
+
+
+HANGS = """
+import time
+from shared import processes
+
+async def hang(stop):
+    print("up", flush=True)
+    await stop.wait()
+    time.sleep(600)
+
+processes.LAST_MOMENT = 1
+processes.run_until_signal(hang)
+"""
+
+
+async def test_a_process_that_hangs_while_stopping_ends_itself_at_the_last_moment() -> None:
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", HANGS, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"up\n"
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), 20) == -signal.SIGALRM
