@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,6 +24,7 @@ from tests.system.processes import Processes, without_settings
 SECRET = "a secret for tests with 32 bytes or more"
 PROCESSES = ("api", "notifications-api", "relay", "worker", "sweeper")
 SECRET_OF_VALKEY = "valkey"
+PASSWORDS = {"conversations": "test", "notifications": "test"}
 
 
 def headers_of(sub: str, role: str) -> dict[str, str]:
@@ -36,10 +37,9 @@ def headers_of(sub: str, role: str) -> dict[str, str]:
 class Product(Processes):
     """All processes of the product, each of which a test may stop, kill, start again, or start twice: `relay-2`."""
 
-    def __init__(
-        self, directory: Path, environment: dict[str, str], servers: Mapping[str, Callable[[], Child]]
-    ) -> None:
-        super().__init__(servers, self._child)
+    def __init__(self, directory: Path, environment: dict[str, str], servers: "Servers") -> None:
+        super().__init__(servers.children, self._child)
+        self._database = servers.database
         self.directory = directory
         self.environment = environment
         self.apart: dict[str, dict[str, str]] = {}  # what is different in the environment of one process
@@ -104,6 +104,15 @@ class Product(Processes):
             if cursor is None:
                 return items
 
+    async def create_databases(self) -> None:
+        """Make both services' roles and databases, which are empty."""
+        await postgres.create_databases(self._database, PASSWORDS)
+
+    async def migrate(self) -> None:
+        """Give both databases their tables."""
+        code, output = await self.chats("migrate")
+        assert code == 0, output
+
     async def close(self) -> None:
         """Kill everything that still runs."""
         await self._http.aclose()
@@ -148,11 +157,22 @@ async def own_servers(directory: Path) -> AsyncIterator[Servers]:
 @asynccontextmanager
 async def running_product(directory: Path, **settings: str) -> AsyncIterator[Product]:
     """Run databases and broker of its own, migrated, and give the product; the test starts its processes."""
+    async with bare_product(directory, **settings) as product:
+        await product.start("postgres")
+        await product.create_databases()
+        await product.migrate()
+        await product.start("broker")
+        yield product
+
+
+@asynccontextmanager
+async def bare_product(directory: Path, **settings: str) -> AsyncIterator[Product]:
+    """Give a product of which nothing runs yet, neither `postgres` nor `broker`, and that has no databases."""
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(own_servers(directory))
-        passwords = {"conversations": "test", "notifications": "test"}
+        urls = {name: servers.database.url(name, name, password) for name, password in PASSWORDS.items()}
         environment = without_settings() | {
-            **{f"CHATS_{name.upper()}_DATABASE_URL": servers.database.url(name, name, "test") for name in passwords},
+            **{f"CHATS_{name.upper()}_DATABASE_URL": url for name, url in urls.items()},
             "CHATS_BROKER_URL": servers.broker_url,
             "CHATS_AUTH_SECRET": SECRET,
             "CHATS_FEED_SECRET": SECRET,
@@ -160,11 +180,6 @@ async def running_product(directory: Path, **settings: str) -> AsyncIterator[Pro
             "CHATS_EMAIL_FROM": "Test Store <support@store.test>",
             **settings,
         }
-        product = Product(directory, environment, servers.children)
+        product = Product(directory, environment, servers)
         stack.push_async_callback(product.close)
-        await product.start("postgres")
-        await postgres.create_databases(servers.database, passwords)
-        code, output = await product.chats("migrate")
-        assert code == 0, output
-        await product.start("broker")
         yield product

@@ -1,0 +1,68 @@
+"""Processes start in any order, with what they need absent at first, and find it when it comes."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from tests.smtp_server import smtp_server
+from tests.support import eventually
+from tests.system.product import PROCESSES, Product, bare_product
+from tests.system.test_faults import all_recorded_once, drained
+
+NOTIFICATIONS = ("sweeper", "worker", "notifications-api")
+CONVERSATIONS = ("relay", "api")
+
+
+@pytest.fixture
+async def bare(tmp_path: Path) -> AsyncIterator[Product]:
+    """A product of which nothing runs yet."""
+    async with smtp_server() as mail_server:
+        settings = {
+            "CHATS_SMTP_URL": f"smtp://127.0.0.1:{mail_server.port}",
+            "CHATS_EMAIL_DELAY_SECONDS": "1",
+        }
+        async with bare_product(tmp_path, **settings) as product:
+            yield product
+
+
+async def test_everything_waits_for_what_is_not_there_and_then_works(bare: Product) -> None:
+    await bare.launch(*reversed(PROCESSES))
+    for name in PROCESSES:
+        await eventually(lambda name=name: waits(bare, name, "does not answer"), deadline=30)  # type: ignore[misc]
+        assert "waiting for the database" in bare.log_of(name)
+
+    await bare.start("postgres")
+    await bare.create_databases()
+    for name in PROCESSES:
+        await eventually(lambda name=name: waits(bare, name, "not migrated"))  # type: ignore[misc]
+
+    await bare.migrate()
+    await bare.until_ready(*PROCESSES)
+    assert "Cannot connect to redis" in bare.log_of("worker")
+    without_broker = await bare.reply(await bare.open_conversation())
+    await drained(bare, [without_broker])
+
+    await bare.stop("sweeper")  # which could do the worker's part
+    await bare.start("broker")
+    by_worker = await bare.reply(await bare.open_conversation())
+    await drained(bare, [by_worker])
+
+    await bare.stop(*CONVERSATIONS, "worker", "notifications-api")
+    await bare.start(*NOTIFICATIONS)
+    await eventually(lambda: "the event feed cannot be read" in bare.log_of("sweeper"))
+    await bare.start(*CONVERSATIONS)
+    afterwards = await bare.reply(await bare.open_conversation())
+    await drained(bare, [afterwards])
+    assert await all_recorded_once(bare, [without_broker, by_worker, afterwards])
+
+
+async def waits(product: Product, name: str, why: str) -> bool:
+    """Tell whether a process is alive, not ready, and says why."""
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{product.ports[name]}") as client:
+        try:
+            alive, ready = await client.get("/healthz"), await client.get("/readyz")
+        except httpx2.TransportError:
+            return False
+    return (alive.status_code, ready.status_code) == (200, 503) and why in ready.json()["reason"]
