@@ -1,14 +1,18 @@
 """Processes are killed, the broker is emptied or gone; nothing that was acknowledged is lost, nothing doubled."""
 
 import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import httpx2
 import redis.asyncio
 
-from shared.broker import TASKS, create_celery, publish_events
+from shared.broker import EVENTS_QUEUE, TASKS, create_celery, publish_events
 from shared.events import Event, Feed
 from tests.smtp_server import SmtpServer
 from tests.support import eventually
+from tests.system.poisoned import POISON
 from tests.system.product import SECRET, Product
 
 CAUGHT_UP = 40  # seconds
@@ -55,6 +59,28 @@ async def test_the_broker_away_is_201_and_the_mail_arrives(product: Product) -> 
     await product.start("broker")
     again = await replies(product, 2)
     await drained(product, again)
+
+
+async def test_the_broker_away_for_good_costs_seconds_and_its_old_hints_do_no_harm(
+    product: Product, mail_server: SmtpServer
+) -> None:
+    await product.stop("worker")
+    messages = await replies(product, 6)
+    await eventually(lambda: waiting_hints(product))
+    await product.kill("broker")
+    await product.start("worker")
+    conversation = await product.open_conversation()
+    for number in range(4):
+        messages.append(await product.reply(conversation, f"Without hints {number}"))
+        await eventually(lambda: all_recorded_once(product, messages), deadline=5)
+    await drained(product, messages)
+
+    taken = len(mail_server.mails)
+    await product.start("broker")
+    assert await waiting_hints(product), "it has kept them"
+    await eventually(lambda: no_hint_waits(product), deadline=CAUGHT_UP)
+    await drained(product, [*messages, *await replies(product, 1)])
+    assert len(mail_server.mails) == taken + 1
 
 
 async def test_processes_killed_while_posting_lose_nothing(product: Product) -> None:
@@ -117,6 +143,29 @@ async def test_events_that_come_twice_and_backwards_have_their_effect_once(
     assert not [mail for mail in mail_server.mails if b"Backwards." in mail.content]
 
 
+async def test_an_event_that_kills_its_process_is_parked_and_the_rest_flows_on(product: Product) -> None:
+    await product.stop("worker", "sweeper")
+    healthy, product.command = product.command, [sys.executable, "-m", "tests.system.poisoned"]
+    await product.start("worker", "sweeper")
+    async with supervised(product, "sweeper"):
+        poison = await product.reply(await product.open_conversation(), POISON)
+        others = [await product.reply(await product.open_conversation()) for _ in range(5)]
+        await eventually(lambda: all_recorded_once(product, others), deadline=10)
+        event = await eventually(lambda: parked(product), deadline=60)
+        later = await product.reply(await product.open_conversation())
+        await drained(product, [*others, later])
+    assert poison not in await product.records()
+    assert not product.ended(), "nobody dies of it any more"
+
+    await product.stop("worker", "sweeper")
+    product.command = healthy
+    await product.start("worker", "sweeper")
+    code, output = await product.chats("events", "retry", event)
+    assert (code, output.splitlines()[-1]) == (0, "Handled.")
+    await drained(product, [poison])
+    assert await parked(product) is None
+
+
 async def logged_about(product: Product, conversation: str, last: str) -> list[Event] | None:
     """Return the numbered events of a conversation that workers handle, once there is one of the type `last`."""
     url = f"{product.environment['CHATS_CONVERSATIONS_URL']}/internal/events"
@@ -127,6 +176,42 @@ async def logged_about(product: Product, conversation: str, last: str) -> list[E
     return theirs if last in {event.type for event in theirs} else None
 
 
+async def waiting_hints(product: Product) -> int:
+    """Count the hints that the broker holds, those that a worker has in hand included."""
+    async with redis.asyncio.from_url(product.environment["CHATS_BROKER_URL"]) as broker:
+        return int(await broker.llen("chats:" + EVENTS_QUEUE)) + int(await broker.hlen("chats:unacked"))
+
+
+async def no_hint_waits(product: Product) -> bool:
+    return await waiting_hints(product) == 0
+
+
 async def empty_broker(product: Product) -> None:
     async with redis.asyncio.from_url(product.environment["CHATS_BROKER_URL"]) as broker:
         await broker.flushall()
+
+
+@asynccontextmanager
+async def supervised(product: Product, name: str) -> AsyncIterator[None]:
+    """Start a process again whenever it has ended, as any supervisor does."""
+
+    async def keep() -> None:
+        while True:
+            if name in product.ended():
+                await product.kill(name)  # what it started
+                await product.launch(name)
+            await asyncio.sleep(0.1)
+
+    keeper = asyncio.create_task(keep())
+    try:
+        yield
+    finally:
+        keeper.cancel()
+        await asyncio.wait([keeper])
+
+
+async def parked(product: Product) -> str | None:
+    """Return the id of an event that was given up on."""
+    _, output = await product.chats("events", "parked")
+    line = next((line for line in output.splitlines() if line.endswith("failed 5 times")), None)
+    return line.split()[0] if line else None
