@@ -11,6 +11,7 @@ from celery import Celery
 from kombu import Queue
 
 from shared.events import PAYLOADS, Event, EventType
+from shared.failpoints import failpoint
 
 EVENTS_QUEUE = "chats.events"
 EMAILS_QUEUE = "chats.emails"
@@ -82,6 +83,7 @@ def publish_events(app: Celery, events: Iterable[Event]) -> None:
                 argsrepr=f"(event {event.id} at {event.position})",
                 kwargsrepr="{}",
             )
+        failpoint("hints-written")
 
 
 def hint_due_mail(app: Celery) -> None:

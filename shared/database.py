@@ -17,6 +17,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from shared.failpoints import failpoint
 from shared.problems import Unavailable
 
 CONNECT_TIMEOUT = 5  # seconds
@@ -128,6 +129,7 @@ async def answered_transaction(sessions: Sessions) -> AsyncIterator[AsyncSession
     try:
         async with transaction(sessions) as session:
             yield session
+        failpoint("request-committed")
     except Exception as error:
         if not _is_passing(error, _PASSING):
             raise

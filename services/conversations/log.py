@@ -17,6 +17,7 @@ from services.conversations.errors import EventsPurged
 from services.conversations.models import FeedHead, LoggedEvent
 from shared.database import incarnation_of
 from shared.events import Event, EventType, Feed
+from shared.failpoints import failpoint
 
 # Whoever locks several events locks them in the order of `seq`, here and where text is erased: no deadlock.
 # A holder of the head that is frozen, not dead, would stop the log: PostgreSQL ends its transaction.
@@ -87,6 +88,7 @@ async def number_events(session: AsyncSession, *, size: int = 1000) -> list[Even
     events = sorted((Event.model_validate(dict(row)) for row in rows), key=lambda event: event.position or 0)
     if events:
         await session.execute(update(FeedHead).values(head=events[-1].position))
+        failpoint("log-numbered")
     return events
 
 

@@ -21,6 +21,7 @@ from services.conversations.errors import IdempotencyKeyReused, NewerMessages
 from services.conversations.rules import EFFECTS, Side, Status
 from shared.database import driver_connection
 from shared.events import EventType
+from shared.failpoints import failpoint
 from shared.problems import NotFound, Unauthenticated
 from shared.text import preview
 
@@ -81,6 +82,7 @@ async def post_message(session: AsyncSession, post: Post) -> Posted:
     """
     connection: asyncpg.Connection[Any] = await driver_connection(session)
     effect = EFFECTS[post.side]
+    failpoint("post-begun")
     try:
         row = await connection.fetchrow(
             _POST,
@@ -106,6 +108,7 @@ async def post_message(session: AsyncSession, post: Post) -> Posted:
         return await _replay(connection, post)
     if row is None:
         return await _refuse(connection, post)
+    failpoint("post-saved")
     posted = Posted(**row)
     log.info("message posted", conversation_id=str(posted.conversation_id), message_id=str(posted.id))
     return posted
@@ -122,6 +125,7 @@ async def _replay(connection: "asyncpg.Connection[Any]", post: Post) -> Posted:
     found = dict(row)
     if not found.pop("same_request"):
         raise IdempotencyKeyReused
+    failpoint("post-replayed")
     return Posted(**found, replayed=True)
 
 

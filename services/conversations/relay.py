@@ -30,6 +30,7 @@ from shared.database import (
     wait_for_database,
 )
 from shared.events import Event
+from shared.failpoints import failpoint
 from shared.processes import operations_routes, operations_server, pause, unless_stopped
 
 POLL = 0.05  # seconds between looks at a quiet log
@@ -77,12 +78,14 @@ class Hints:
 
     def _run(self) -> None:
         while (batch := self._waiting.get()) is not None:
+            failpoint("hints-taken")
             try:
                 publish_events(self._celery, batch)
             except Exception as error:  # noqa: BLE001 - kombu raises whatever its transport does; none may end this
                 HINTS.labels("failed").inc(len(batch))
                 log.warning("hints not published, the sweeper makes up for them", events=len(batch), error=str(error))
             else:
+                failpoint("hints-published")
                 HINTS.labels("published").inc(len(batch))
                 for event in batch:
                     log.info("event published", **event.ids)
@@ -112,6 +115,7 @@ async def _number(sessions: Sessions, give: Callable[[list[Event]], None], stop:
             log.warning("log not numbered, trying again", error=describe(error))
             await pause(stop, 1)
             continue
+        failpoint("numbering-committed")
         give(events)
         NUMBERED.inc(len(events))
         if len(events) < BATCH:

@@ -25,6 +25,7 @@ from services.notifications.rules import MAX_EVENT_ATTEMPTS
 from services.notifications.settings import MailSettings
 from shared.database import Sessions, is_outage, transaction
 from shared.events import PAYLOADS, VERSION, Event, EventType
+from shared.failpoints import failpoint
 from shared.problems import NotFound
 
 ATTEMPT_SPACING = timedelta(seconds=2)
@@ -44,6 +45,7 @@ async def receive_event(sessions: Sessions, event: Event, settings: MailSettings
             if not await find_missing(session, [event]):
                 return True
             counted = await _count_attempt(session, event)
+        failpoint("attempt-counted")
         if counted is None:
             return False
         attempts = counted
@@ -63,6 +65,7 @@ async def receive_missing(sessions: Sessions, events: Sequence[Event], settings:
     async with transaction(sessions) as session:
         missing = await find_missing(session, events)
         untried = await _begin_attempts(session, [event for event in missing if _fault(event, 0) is None])
+    failpoint("attempts-begun")
     together = [event for event in missing if event.id in untried]
     alone = [event for event in missing if event.id not in untried]
     done, failure = True, None  # type: bool, Exception | None
@@ -106,6 +109,8 @@ async def park_event(
         )
         if await names_deleted(session, event):  # behind the entry, as who handles an event locks them
             await session.execute(update(InboxEntry).where(InboxEntry.event_id == event_id).values(event=None))
+        failpoint("parking-written")
+    failpoint("parking-committed")
 
 
 async def retry_parked(session: AsyncSession, event_id: UUID, settings: MailSettings) -> None:
@@ -219,12 +224,15 @@ async def _handle(
     try:
         async with transaction(sessions) as session:
             taken = await _take(session, events)
+            failpoint("events-taken")
             await handle_events(session, taken, settings)
+            failpoint("events-written")
     except Exception as error:
         if counted and (len(events) > 1 or is_outage(error)):
             with suppress(SQLAlchemyError, OSError):
                 await _take_back_attempts(sessions, events)
         raise
+    failpoint("events-committed")
     for event in taken:
         log.info("event handled", **event.ids)
     return taken

@@ -35,6 +35,7 @@ from services.notifications.rules import (
 )
 from services.notifications.settings import MailSettings
 from shared.database import incarnation_of
+from shared.failpoints import failpoint
 
 LEASE = timedelta(seconds=60)  # that a claim holds without being renewed
 BATCH = 20  # mails claimed at once
@@ -143,6 +144,7 @@ async def release_expired(session: AsyncSession, settings: MailSettings) -> None
         attempt = Try(outcome=lost, phase=Phase.LEASE, code=None, reply="the process that was sending this is gone")
         await _add_try(session, email.id, attempt, started_at=email.data_at)
         await _follow(session, Email.id == email.id, attempt, email.counted_tries, email.uncertain_tries, settings)
+        failpoint("lease-expired")
 
 
 async def record_try(
@@ -151,6 +153,7 @@ async def record_try(
     """Record a try and what follows from it. The answer of a holder whose lease ran out still counts if it is yes."""
     await _add_try(session, email.id, attempt, started_at)
     moved = await _follow(session, email.held, attempt, email.counted_tries, email.uncertain_tries, settings)
+    failpoint("try-written")
     if not moved and attempt.outcome is Outcome.ACCEPTED:
         # Another holder that has not come to its DATA finds its lease gone there.
         again = (Email.id == email.id) & Email.data_at.is_(None)
@@ -213,6 +216,7 @@ async def _claim(
             "content": content,
         }
     await move_emails(session, this, EmailState.SENDING, values, leaving=(EmailState.SCHEDULED,))
+    failpoint("claim-written")
     assert to_address is not None and content is not None  # noqa: S101, PT018 - a claimed mail has both
     return ClaimedEmail(email.id, lease_id, to_address, content, email.counted_tries, email.uncertain_tries)
 
@@ -305,6 +309,7 @@ async def _trip_breaker(session: AsyncSession, attempt: Try) -> None:
         gate.breaker_trips += 1
         gate.breaker_until = now + timedelta(seconds=breaker_pause(gate.breaker_trips))
         gate.breaker_reason = attempt.reply
+        failpoint("breaker-tripped")
         # Without the reply, which may quote an address; `chats status` shows it.
         log.error(
             "mail set-up is at fault, sending pauses",

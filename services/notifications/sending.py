@@ -23,6 +23,7 @@ from services.notifications.mail.transport import SmtpConnection, Try, parse_smt
 from services.notifications.rules import Outcome
 from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction
+from shared.failpoints import failpoint
 
 RENEWAL = 20.0  # seconds between renewals of a lease
 CONNECTIONS = 4  # to the mail server, for one drain
@@ -48,8 +49,10 @@ async def drain(
         while not stop.is_set() and loop.time() < end:
             async with transaction(sessions) as session:
                 await release_expired(session, settings)
+            failpoint("leases-released")
             async with transaction(sessions) as session:
                 batch = await claim_emails(session, settings, overdue=overdue)
+            failpoint("claim-committed")
             if batch is None:
                 break
             if batch:
@@ -108,6 +111,8 @@ async def _send_batch(
             async with asyncio.timeout(LAST_WORDS), transaction(sessions) as session:
                 for email in waiting:
                     await hand_back(session, email)
+                failpoint("handing-back-written")
+            failpoint("handing-back-committed")
     for failure in ended:
         if failure is not None:
             raise failure
@@ -136,15 +141,20 @@ async def _send(sessions: Sessions, settings: MailSettings, connection: SmtpConn
     async def before_data() -> bool:
         try:
             async with transaction(sessions) as session:
-                return await begin_data(session, email)
+                begun = await begin_data(session, email)
+                failpoint("data-written")
         except (SQLAlchemyError, OSError) as error:
             log.warning("email not begun", email_id=str(email.id), error=type(error).__name__)
             return False
+        failpoint("data-committed")
+        return begun
 
     attempt = await connection.send(
         sender=settings.email_from, recipient=email.to_address, content=email.content, before_data=before_data
     )
+    failpoint("try-ended")
     await _record(sessions, settings, email, attempt, started_at)
+    failpoint("try-recorded")
     log.info("email tried", email_id=str(email.id), outcome=attempt.outcome, phase=attempt.phase, code=attempt.code)
     return attempt
 

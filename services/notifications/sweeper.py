@@ -30,6 +30,7 @@ from shared.database import (
     wait_for_database,
 )
 from shared.events import PAYLOADS, EventType, Feed
+from shared.failpoints import failpoint
 from shared.processes import operations_routes, operations_server, pause, unless_stopped
 
 EVENT_AGE = 2.0  # seconds an event is left to the workers
@@ -70,6 +71,7 @@ async def catch_up(
     async with transaction(sessions) as session:
         cursor = await session.get_one(FeedCursor, True)
     page = await read_events(feed, cursor.position, min_age)
+    failpoint("page-read")
     reason = why_lost(cursor, page)
     if page is None or reason is not None:
         await begin_rebuild(sessions, cursor, await read_end(feed), reason or "")
@@ -77,8 +79,10 @@ async def catch_up(
     if page.acknowledged > cursor.position:
         await note_restored(sessions, page)
     done = await receive_missing(sessions, [event for event in page.items if event.type not in IGNORED], settings)
+    failpoint("page-handled")
     if done:
         await _move_cursor(sessions, page)
+        failpoint("cursor-committed")
         await settle(sessions)
     return await rebuild_page(sessions, feed, settings) or (done and len(page.items) == PAGE)
 

@@ -19,6 +19,7 @@ from services.notifications.settings import MailSettings
 from shared.broker import EMAILS_QUEUE, SEND_EMAILS, TASKS, hint_due_mail
 from shared.database import Sessions, create_engine, create_sessions
 from shared.events import Event, EventType
+from shared.failpoints import failpoint
 
 T = TypeVar("T")
 
@@ -85,6 +86,7 @@ def register_tasks(celery: Celery, settings: MailSettings) -> None:
 def _register_event_task(celery: Celery, name: str, work: AsyncWork, settings: MailSettings) -> None:
     @celery.task(name=name, bind=True)
     def handle(task: "Task[Any, Any]", *args: Any, **_: Any) -> None:
+        failpoint("task-begun")
         payload = args[0] if args else None
         try:
             event = Event.model_validate(payload)
@@ -94,9 +96,11 @@ def _register_event_task(celery: Celery, name: str, work: AsyncWork, settings: M
             return
         repeated = bool((task.request.delivery_info or {}).get("redelivered"))
         work.run(lambda sessions: receive_event(sessions, event, settings, repeated=repeated))
+        failpoint("task-handled")
         if event.type == EventType.MESSAGE_POSTED and settings.email_delay_seconds == 0:
             with suppress(OperationalError):  # the clock hints as well
                 hint_due_mail(celery)
+                failpoint("mail-hinted")
 
 
 async def _drain_for_a_while(sessions: Sessions, settings: MailSettings, stopping: int) -> None:

@@ -17,6 +17,7 @@ from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 from services.notifications.mail.addresses import ascii_domain_address, sender_address
 from services.notifications.mail.server import SmtpServer, parse_smtp_url
 from services.notifications.rules import Outcome, Reason
+from shared.failpoints import failpoint
 
 __all__ = ["Phase", "SmtpConnection", "SmtpServer", "Timeouts", "Try", "parse_smtp_url"]
 
@@ -178,6 +179,7 @@ class SmtpConnection:
             local_hostname=_own_name(),
         )
         self._phase = Phase.CONNECT
+        failpoint("smtp-connecting")
         await smtp.connect()
         self._phase = Phase.EHLO
         await smtp.ehlo()
@@ -189,6 +191,7 @@ class SmtpConnection:
         if server.user is not None and server.password is not None:
             self._phase = Phase.AUTH
             await smtp.login(server.user, server.password)
+        failpoint("smtp-connected")
         return smtp
 
     async def _envelope(self, smtp: SMTP, sender: str, recipient: str) -> None:
@@ -197,8 +200,10 @@ class SmtpConnection:
         encoding = "utf-8" if international else "ascii"
         self._phase = Phase.MAIL
         await smtp.mail(sender, options=["BODY=8BITMIME", "SMTPUTF8"] if international else [], encoding=encoding)
+        failpoint("smtp-sender-taken")
         self._phase = Phase.RCPT
         await smtp.rcpt(recipient, encoding=encoding)
+        failpoint("smtp-recipient-taken")
 
     async def _data(self, smtp: SMTP, content: bytes) -> Try:
         """Send the mail. aiosmtplib's own `data` does not tell a failure before the dot from one behind it."""
@@ -208,6 +213,7 @@ class SmtpConnection:
         protocol = smtp.protocol
         if protocol is None or smtp.transport is None:
             raise ConnectionResetError("connection lost")
+        failpoint("smtp-data-begun")
         self._phase = Phase.CONTENT
         # With no slack in the buffer, `drain` returns when the system has taken all that was written.
         cast("asyncio.WriteTransport", smtp.transport).set_write_buffer_limits(high=1)
@@ -215,9 +221,12 @@ class SmtpConnection:
         async with asyncio.timeout(self._timeouts.reply):
             # What StreamWriter.drain calls; a StreamWriter would close the transport when collected.
             await protocol._drain_helper()  # noqa: SLF001
+        failpoint("smtp-content-sent")
         protocol.write(b".\r\n")
+        failpoint("smtp-dot-sent")
         self._phase = Phase.END_OF_DATA
         response = await protocol.read_response(timeout=self._timeouts.end_of_data)
+        failpoint("smtp-reply-read")
         if response.code // 100 != DONE:
             raise SMTPResponseException(response.code, response.message)
         return Try(Outcome.ACCEPTED, self._phase, response.code, _one_line(response.message))
