@@ -65,7 +65,7 @@ def register_tasks(celery: Celery, settings: MailSettings) -> None:
     for name in TASKS.values():
         _register_event_task(celery, name, work, settings)
 
-    @celery.task(name=SEND_EMAILS, queue=EMAILS_QUEUE)
+    @celery.task(name=SEND_EMAILS, queue=EMAILS_QUEUE, shared=False)
     def send_emails() -> None:
         work.run(lambda sessions: _drain_for_a_while(sessions, settings, stopping))
 
@@ -84,7 +84,7 @@ def register_tasks(celery: Celery, settings: MailSettings) -> None:
 
 
 def _register_event_task(celery: Celery, name: str, work: AsyncWork, settings: MailSettings) -> None:
-    @celery.task(name=name, bind=True)
+    @celery.task(name=name, bind=True, shared=False)
     def handle(task: "Task[Any, Any]", *args: Any, **_: Any) -> None:
         failpoint("task-begun")
         payload = args[0] if args else None
