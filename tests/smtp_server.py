@@ -60,7 +60,8 @@ class SmtpServer:
     """What the server does, and what it got.
 
     `script` maps a phase (see DEFAULTS) to an answer given every time, or to a list of answers given once each and
-    followed by the default one. An answer is a reply line, or one of the words above.
+    followed by the default one. An answer is a reply line, or one of the words above. `rcpt` and `end` may be followed
+    by an address, `rcpt anna@customer.test`, and are then meant for that recipient alone.
     """
 
     script: Script = field(default_factory=dict)
@@ -75,11 +76,11 @@ class SmtpServer:
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
     _hung_up: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def answer(self, phase: str) -> str:
+    def answer(self, phase: str, recipient: str = "") -> str:
         """Take the next answer for `phase` from the script."""
         if self.mailbox is not None and (self.mailbox / "script.json").exists():
             self.script = json.loads((self.mailbox / "script.json").read_text())
-        scripted = self.script.get(phase, DEFAULTS[phase])
+        scripted = self.script.get(f"{phase} {recipient}", self.script.get(phase, DEFAULTS[phase]))
         if isinstance(scripted, str):
             return scripted
         return scripted.pop(0) if scripted else DEFAULTS[phase]
@@ -139,7 +140,7 @@ class _Dialogue:
             await self.greet()
         elif phase not in DEFAULTS:
             await self.reply("502 5.5.1 what?")
-        elif (await self.say(phase)).startswith(("2", "3")):
+        elif (await self.say(phase, _path(argument))).startswith(("2", "3")):
             await self.follow(phase, argument)
 
     async def follow(self, phase: str, argument: str) -> None:
@@ -176,14 +177,14 @@ class _Dialogue:
         while (line := await self.reader.readuntil(b"\r\n")) != b".\r\n":
             lines.append(line.removeprefix(b"."))
         await asyncio.sleep(self.server.delays.get("end", 0))
-        answer = self.server.answer("end")
+        answer = self.server.answer("end", self.recipients[-1])
         if answer.startswith("2") or answer in {KEEP_AND_DROP, KEEP_AND_STALL}:
             self.server.keep(ReceivedMail(self.sender, tuple(self.recipients), b"".join(lines), self.user))
         await self.act(answer.removeprefix("keep-and-"))
 
-    async def say(self, phase: str) -> str:
+    async def say(self, phase: str, recipient: str = "") -> str:
         await asyncio.sleep(self.server.delays.get(phase, 0))
-        answer = self.server.answer(phase)
+        answer = self.server.answer(phase, recipient)
         await self.act(answer)
         return answer
 
