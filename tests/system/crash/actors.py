@@ -1,0 +1,267 @@
+"""The product's processes, each for as long as there is something to do: the real code, in a process of its own.
+
+They are forked from one that has run all of it once: a process costs milliseconds and not the start of an interpreter.
+"""
+
+import asyncio
+import gc
+import logging
+import multiprocessing
+import traceback
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cache, partial
+from multiprocessing.connection import Connection
+from typing import Any
+
+import httpx2
+import kombu.pools
+import structlog
+import uvloop
+from celery import Celery, signals
+from fastapi import FastAPI
+
+from services.conversations import relay as relay_process
+from services.conversations.api.dependencies import Admitted
+from services.conversations.app import create_app
+from services.conversations.settings import ApiSettings
+from services.notifications import leases, sending, sweeper
+from services.notifications.tasks import register_tasks
+from shared.auth import issue_token
+from shared.broker import EVENTS_QUEUE, SEND_EMAILS, create_celery
+from shared.database import create_engine, create_sessions
+from tests.system.crash.points import Fuse, Point
+from tests.system.crash.scenario import MORE_POSTS, POSTS, WITHDRAWALS, Step, claims
+from tests.system.crash.world import Outside, World
+
+SECRET = "a secret for tests with 32 bytes or more"
+ROUNDS = 20  # looks until everything must be at its end
+STUCK = 120.0  # seconds that no process takes
+FORKS = multiprocessing.get_context("fork")
+
+Answers = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A process's life: what it acts, where it is doomed to die if it is, and what was answered before it."""
+
+    actor: str
+    doomed: Point | None
+    answers: Answers
+
+
+Tell = Callable[[tuple[str, Any]], None]
+
+
+def serve(world: World, runs: Connection) -> None:
+    """Fork a process for each run that is asked for, warm: all of the code has run once before the first.
+
+    What a process tells goes the way that its run came; how it ended comes last.
+    """
+    asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    # Small batches, so that there is one more behind a batch; one connection, so that two runs are alike.
+    leases.BATCH, sending.CONNECTIONS, sweeper.PAGE = 2, 1, 16
+    answers: Answers = {}
+    for actor, _ in ACTORS.values():
+        actor(world, Fuse(), answers, lambda _: None)
+    kombu.pools.reset()
+    gc.collect()
+    gc.freeze()
+    runs.send(("ready", None))
+    while (run := _next(runs)) is not None:
+        process = FORKS.Process(target=_act, args=(world, run, runs.send))
+        process.start()
+        process.join(STUCK)
+        exitcode = process.exitcode  # None when it is stuck
+        process.kill()
+        process.join()
+        runs.send(("ended", exitcode))
+
+
+def _next(runs: Connection) -> Run | None:
+    try:
+        run: Run = runs.recv()
+    except EOFError:  # nobody is there any more
+        return None
+    return run
+
+
+def _act(world: World, run: Run, tell: Tell) -> None:
+    """Be one process from its start to its end; tell what was answered, what was reached, and what failed."""
+    fuse = Fuse(run.doomed)
+    actor, services = ACTORS[run.actor]
+    fuse.light({world.databases[service] for service in services})
+    try:
+        actor(world, fuse, run.answers, tell)
+    except BaseException:  # noqa: BLE001 - it is told
+        tell(("failed", traceback.format_exc()))
+    else:
+        tell(("reached", dict(fuse.reached)))
+
+
+async def _write(steps: tuple[Step, ...], world: World, fuse: Fuse, answers: Answers, tell: Tell) -> None:
+    """The API and its clients, who come again with the same key after an answer that never came."""
+    async with _api(world) as client:
+        for step in steps:
+            if step.name in answers:
+                continue
+            fuse.work = step.name.partition("-")[0]
+            token = issue_token(_app().state.settings, claims(step.caller), timedelta(hours=1))
+            headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": step.key or step.name}
+            path = step.path.format_map({name: answer.get("id") for name, answer in answers.items()})
+            answer = await client.request(step.method, path, json=step.body, headers=headers)
+            assert answer.status_code in step.statuses, f"{step.name}: {answer.status_code} {answer.text}"
+            answers[step.name] = answer.json() if answer.content and answer.is_success else {}
+            tell(("answered", {step.name: answers[step.name]}))
+
+
+@cache
+def _app() -> FastAPI:
+    """Build the application once; each process gives it sessions of its own."""
+    return create_app(ApiSettings(conversations_database_url="postgresql://", auth_secret=[SECRET], feed_secret=SECRET))
+
+
+@asynccontextmanager
+async def _api(world: World) -> AsyncIterator[httpx2.AsyncClient]:
+    engine = create_engine(world.conversations_url, application="crash-api")
+    app = _app()
+    app.state.sessions, app.state.admitted = create_sessions(engine), Admitted()
+    transport = httpx2.ASGITransport(app=app)
+    headers = {"Authorization": f"Bearer {SECRET}"}
+    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test", headers=headers) as client:
+        yield client
+    await engine.dispose()
+
+
+async def _relay(world: World, fuse: Fuse, *_: Any) -> None:
+    """The relay, until everything has a position."""
+    fuse.work = "relay"
+    engine = create_engine(world.conversations_url, application="crash-relay")
+    hints = relay_process.Hints(create_celery(world.broker_url, client="crash-relay"))
+    stop = asyncio.Event()
+    numbering = asyncio.create_task(relay_process._number(create_sessions(engine), hints.give, stop))  # noqa: SLF001
+    outside = Outside(world)
+    unnumbered = "select exists (select from events where position is null)"
+    while await outside.value(world.conversations_url, unnumbered):  # noqa: ASYNC110 - the database tells no event
+        await asyncio.sleep(0.005)
+    stop.set()
+    await numbering
+    await asyncio.to_thread(hints.close, 5)
+    await outside.close()
+    await engine.dispose()
+
+
+def _consume(world: World, fuse: Fuse, *_: Any) -> None:
+    """A worker, until there are no more events; what a dead one had taken comes again, as it does after a while."""
+    celery = create_celery(world.broker_url, client="crash-worker")
+    register_tasks(celery, world.mail_settings)
+    with celery.connection_for_write() as connection:
+        channel: Any = connection.default_channel
+        channel.qos.visibility_timeout = 0
+        channel.qos.restore_visible(num=None)
+        queue = celery.amqp.queues[EVENTS_QUEUE](channel)
+        while (message := queue.get(accept=["json"])) is not None:
+            _obey(celery, message, fuse)
+
+
+def _obey(celery: Celery, message: Any, fuse: Fuse) -> None:
+    """Do with a task what Celery's consumer does."""
+    name, identity = message.headers["task"], message.headers["id"]
+    redelivered = " again" if message.delivery_info.get("redelivered") else ""
+    fuse.work = name.removeprefix("notifications.") + redelivered
+    task: Any = celery.tasks.get(name)
+    if task is None:
+        message.reject()
+        signals.task_unknown.send(sender=None, message=message, exc=None, name=name, id=identity)
+        return
+    args, kwargs, _ = message.payload
+    task.push_request(id=identity, delivery_info=message.delivery_info)
+    try:
+        task.run(*args, **kwargs)
+    finally:
+        task.pop_request()
+    message.ack()
+
+
+def _send(world: World, fuse: Fuse, *_: Any) -> None:
+    """A worker that is told of due mail again and again, until all is at its end."""
+    celery = create_celery(world.broker_url, client="crash-worker")
+    register_tasks(celery, world.mail_settings)
+    fuse.work = "send_emails"
+    task: Any = celery.tasks[SEND_EMAILS]
+    outside = Outside(world)
+    with asyncio.Runner() as runner:
+        for _round in range(ROUNDS):
+            task.run()
+            if runner.run(outside.mail_is_over()):
+                break
+            runner.run(outside.pass_time())
+        runner.run(outside.close())
+
+
+async def _catch_up(world: World, fuse: Fuse, *_: Any) -> None:
+    """The sweeper's one half, until it stands at the end of the log."""
+    fuse.work = "catch_up"
+    engine = create_engine(world.notifications_url, application="crash-sweeper")
+    sessions = create_sessions(engine)
+    outside = Outside(world)
+    head = await outside.value(world.conversations_url, "select head from feed")
+    async with _api(world) as feed:
+        for _round in range(ROUNDS):
+            while await sweeper.catch_up(sessions, feed, world.mail_settings, min_age=0):
+                pass
+            if await outside.value(world.notifications_url, "select position from feed_cursor") == head:
+                break
+            await outside.pass_time()
+    await outside.close()
+    await engine.dispose()
+
+
+async def _sweep_mail(world: World, fuse: Fuse, *_: Any) -> None:
+    """The sweeper's other half, until all mail is at its end."""
+    fuse.work = "drain"
+    engine = create_engine(world.notifications_url, application="crash-sweeper")
+    outside = Outside(world)
+    for _round in range(ROUNDS):
+        await sending.drain(create_sessions(engine), world.mail_settings, asyncio.Event(), overdue=sweeper.MAIL_AGE)
+        if await outside.mail_is_over():
+            break
+        await outside.pass_time()
+    await outside.close()
+    await engine.dispose()
+
+
+async def _settle(*run: Any) -> None:
+    """All that must happen without anybody's help, and without the broker."""
+    await _relay(*run)
+    await _catch_up(*run)
+    await _sweep_mail(*run)
+
+
+def _async(work: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    def run(*arguments: Any) -> None:
+        async def main() -> None:
+            await work(*arguments)
+
+        asyncio.run(main())
+
+    return run
+
+
+# By name: what it does, and the services whose statements and commits are its places to die at.
+ACTORS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
+    "posts": (_async(partial(_write, POSTS)), ("conversations",)),
+    "more posts": (_async(partial(_write, MORE_POSTS)), ("conversations",)),
+    "withdrawals": (_async(partial(_write, WITHDRAWALS)), ("conversations",)),
+    "api": (_async(partial(_write, (*POSTS, *WITHDRAWALS))), ("conversations",)),
+    "relay": (_async(_relay), ("conversations",)),
+    "worker: events": (_consume, ("notifications",)),
+    "worker: mail": (_send, ("notifications",)),
+    "sweeper: events": (_async(_catch_up), ("notifications",)),
+    "sweeper: mail": (_async(_sweep_mail), ("notifications",)),
+    "settle": (_async(_settle), ()),
+}

@@ -1,0 +1,106 @@
+"""The places at which a process can be let die: the named ones, and those around every statement and commit."""
+
+import ast
+import hashlib
+import os
+import re
+import signal
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, event
+from sqlalchemy.orm import Session
+
+from shared import failpoints
+
+ROOT = Path(__file__).parents[3]
+
+_PARAMETERS = re.compile(r"\$\d+(::[\w \[\]]+?)?(?=\W)(, \$\d+(::[\w \[\]]+?)?(?=\W))*")
+_ROWS = re.compile(r"\(\?\)(, \(\?\))+")
+_SUBJECT = re.compile(r"\b(insert into|update|delete from|from) (\w+)")
+
+
+@dataclass(frozen=True, order=True)
+class Point:
+    """A place in a process's run: what it is at, where in that, and the how-manieth time it comes there."""
+
+    work: str
+    place: str
+    time: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.work}: {self.place}" + (f", time {self.time}" if self.time > 1 else "")
+
+
+@dataclass
+class Fuse:
+    """Counts the places that a process reaches, and kills it at the one it is doomed to die at."""
+
+    doomed: Point | None = None
+    work: str = ""
+    reached: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def reach(self, place: str) -> None:
+        self.reached[self.work, place] += 1
+        if self.doomed == Point(self.work, place, self.reached[self.work, place]):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def light(self, databases: set[str]) -> None:
+        """Be told of every named place, and of every statement and commit in these databases."""
+        failpoints.armed = self.reach
+        last = ""
+
+        def watched(url: Any) -> bool:
+            return url.database in databases
+
+        @event.listens_for(Engine, "before_cursor_execute")
+        def before(connection: Connection, _: Any, statement: str, *__: Any) -> None:
+            nonlocal last
+            if watched(connection.engine.url):
+                last = title(statement)
+                self.reach(f"before {last}")
+
+        @event.listens_for(Engine, "after_cursor_execute")
+        def after(connection: Connection, _: Any, statement: str, *__: Any) -> None:
+            if watched(connection.engine.url):
+                self.reach(f"after {title(statement)}")
+
+        @event.listens_for(Engine, "commit")
+        def commit(connection: Connection) -> None:
+            if watched(connection.engine.url):
+                self.reach(f"before the commit of {last}")
+
+        @event.listens_for(Session, "after_commit")
+        def committed(session: Session) -> None:
+            if last and watched(session.get_bind().engine.url):
+                self.reach(f"after the commit of {last}")
+
+
+@cache
+def title(statement: str) -> str:
+    """Name a statement so that it is known again whatever its parameters are, and however many."""
+    flat = _ROWS.sub("(?)", _PARAMETERS.sub("?", " ".join(statement.lower().split()) + " "))
+    verb, (_, table) = flat.split(maxsplit=1)[0], (found.groups() if (found := _SUBJECT.search(flat)) else ("", ""))
+    digest = hashlib.sha256(flat.encode()).hexdigest()[:4]
+    return " ".join(part for part in (verb, table, f"[{digest}]") if part)
+
+
+def named_places() -> list[str]:
+    """Return the name in every call of `failpoint` in the product's source. Raises ValueError for one without."""
+    return [
+        name for folder in ("services", "shared") for path in (ROOT / folder).rglob("*.py") for name in _names(path)
+    ]
+
+
+def _names(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).rpartition(".")[2] == "failpoint":
+            match node.args:
+                case [ast.Constant(value=str(name))]:
+                    yield name
+                case _:
+                    raise ValueError(f"a failpoint without a literal name: {path}:{node.lineno}")

@@ -1,0 +1,200 @@
+"""What must be true in the end, whoever died on the way; every function says what is not."""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from services.notifications.sweeper import IGNORED
+from tests.smtp_server import ReceivedMail
+from tests.system.crash.scenario import DELETED, MORE_POSTS, POSTS, End, Step
+
+Rows = list[asyncpg.Record]
+Connections = Mapping[str, "asyncpg.Connection[Any]"]
+Ends = Mapping[str, set[End]]
+
+MOST_COPIES = 2
+
+
+@dataclass(frozen=True)
+class State:
+    """All that is there: what was acknowledged, the store, the log, inbox, records, mails, what their server took."""
+
+    answers: dict[str, Any]
+    messages: Rows
+    counts: dict[UUID, int]
+    events: Rows
+    head: int
+    inbox: Rows
+    cursor: int
+    records: Counter[UUID]
+    emails: dict[str, Rows]
+    tries: dict[UUID, Counter[str]]
+    joined: Counter[UUID]
+    copies: Counter[str]
+
+    @property
+    def posts(self) -> Iterator[Step]:
+        """Return the acknowledged posts to conversations that were not deleted; a repeated one only once."""
+        for step in (*POSTS, *MORE_POSTS):
+            if (
+                step.name in self.answers
+                and step.key is None
+                and self.conversation(step) != self.answers[DELETED]["id"]
+            ):
+                yield step
+
+    def conversation(self, step: Step) -> str:
+        """Return the id of the conversation that a step made, or was about."""
+        made = re.search(r"\{([\w-]+)\}", step.path)
+        return str(self.answers[made[1] if made else step.name]["id"])
+
+    def uncertain(self, recipient: str) -> int:
+        """Return how many tries ended without an answer, of all mail to a recipient."""
+        return sum(self.tries[email["id"]]["uncertain"] for email in self.emails.get(recipient, []))
+
+
+async def read_state(databases: Connections, answers: dict[str, Any], taken: list[ReceivedMail]) -> State:
+    """Read all that is there."""
+    conversations, notifications = databases["conversations"], databases["notifications"]
+    tries: dict[UUID, Counter[str]] = defaultdict(Counter)
+    for row in await notifications.fetch("select email_id, outcome from email_tries"):
+        tries[row["email_id"]][row["outcome"]] += 1
+    emails: dict[str, Rows] = defaultdict(list)
+    for row in await notifications.fetch("select * from emails"):
+        emails[row["recipient_id"]].append(row)
+    counts = await conversations.fetch("select id, message_count from conversations")
+    return State(
+        answers=answers,
+        messages=await conversations.fetch("select * from messages order by conversation_id, number"),
+        counts={row["id"]: row["message_count"] for row in counts},
+        events=await conversations.fetch(
+            "select id, type, position, payload -> 'message' ->> 'id' as message_id from events order by position"
+        ),
+        head=await conversations.fetchval("select head from feed"),
+        inbox=await notifications.fetch("select event_id, handled_at, parked_at from inbox"),
+        cursor=await notifications.fetchval("select position from feed_cursor"),
+        records=Counter(row["message_id"] for row in await notifications.fetch("select message_id from notifications")),
+        emails=emails,
+        tries=tries,
+        joined=Counter(row["message_id"] for row in await notifications.fetch("select message_id from email_messages")),
+        copies=Counter(_message_id(mail) for mail in taken),
+    )
+
+
+def broken(state: State, undisturbed: State, ends: Ends, parked: set[UUID], uncertain: set[str]) -> Iterator[str]:
+    """Compare how it ended with what was promised.
+
+    `undisturbed` is the end of a run in which nobody died, `ends` how mail may end, `parked` the events that nobody
+    can handle, `uncertain` to whom a mail was behind its `data_at` when somebody died.
+    """
+    yield from _store(state)
+    yield from _log(state)
+    yield from _inbox(state, parked)
+    yield from _records(state)
+    yield from _mails(state, ends)
+    for recipient in state.emails:
+        yield from _tries(state, recipient)
+        more = state.uncertain(recipient) - undisturbed.uncertain(recipient)
+        if more not in ({0, 1} if recipient in uncertain else {0}):
+            yield f"{more} tries to {recipient} are uncertain that were not when nobody died"
+
+
+def _store(state: State) -> Iterator[str]:
+    """Every message that was acknowledged is there, once, as it was acknowledged; the numbers have no gap."""
+    asked = Counter(text for step in state.posts if (text := _text(step)))
+    stored = Counter(row["body"] for row in state.messages)
+    if stored != asked:
+        yield f"messages missing: {_list(asked - stored)}, doubled or not asked for: {_list(stored - asked)}"
+    by_id = {str(row["id"]): row for row in state.messages}
+    for step in state.posts:
+        answer = state.answers[step.name]
+        if "number" in answer and (row := by_id.get(answer["id"])) and row["number"] != answer["number"]:
+            yield f"{step.name} was acknowledged as number {answer['number']}, and is {row['number']}"
+        if "number" in answer and answer["id"] not in by_id:
+            yield f"{step.name} was acknowledged, and is not there"
+    for conversation, count in state.counts.items():
+        numbers = [row["number"] for row in state.messages if row["conversation_id"] == conversation]
+        if numbers != list(range(1, count + 1)):
+            yield f"a conversation of {count} messages has the numbers {numbers}"
+
+
+def _log(state: State) -> Iterator[str]:
+    """Positions have no hole, and every message has one event."""
+    positions = [row["position"] for row in state.events]
+    if positions != list(range(1, state.head + 1)):
+        yield f"the log ends at {state.head} and has the positions {positions}"
+    told = Counter(row["message_id"] for row in state.events if row["message_id"])
+    stored = Counter(str(row["id"]) for row in state.messages)
+    if told != stored:
+        yield f"events missing: {_list(stored - told)}, doubled: {_list(told - stored)}"
+
+
+def _inbox(state: State, parked: set[UUID]) -> Iterator[str]:
+    """Every event was handled, or parked if nobody can handle it, and the cursor stands at the end."""
+    known = {row["id"] for row in state.events if row["type"] not in IGNORED} - parked
+    handled = {row["event_id"] for row in state.inbox if row["handled_at"]}
+    given_up = {row["event_id"] for row in state.inbox if row["parked_at"]}
+    if handled != known:
+        yield f"events not handled: {_list(known - handled)}, handled and not logged: {_list(handled - known)}"
+    if given_up != parked:
+        yield f"events parked: {_list(given_up)}"
+    if state.cursor != state.head:
+        yield f"the cursor stands at {state.cursor} of {state.head}"
+
+
+def _records(state: State) -> Iterator[str]:
+    """An admin's message has one record; every message is in one mail."""
+    answers = Counter(row["id"] for row in state.messages if row["sender_role"] == "admin")
+    if state.records != answers:
+        yield f"records missing: {_list(answers - state.records)}, doubled: {_list(state.records - answers)}"
+    if state.joined != Counter(row["id"] for row in state.messages):
+        yield f"{len(state.messages)} messages, of which mails have {state.joined.total()}"
+
+
+def _mails(state: State, ends: Ends) -> Iterator[str]:
+    """There is one mail to each recipient, and it is at the end that it must come to."""
+    written_to = {name.removeprefix("open-") for name in state.answers if name.startswith("open-")}
+    counts = {recipient: len(emails) for recipient, emails in state.emails.items()}
+    # To whom the conversation was deleted before its event was handled, there is none.
+    if set(counts) | {"gina"} != written_to | {"support"} or set(counts.values()) != {1}:
+        yield f"mails by recipient: {counts}"
+    for recipient, emails in state.emails.items():
+        for email in emails:
+            end, lost = (email["state"], email["reason"]), state.tries[email["id"]]["uncertain"]
+            lost_twice = end == ("failed", "uncertain") and lost == MOST_COPIES
+            if end not in ends[recipient] and not lost_twice:
+                yield f"the mail to {recipient} ended as {end} after {dict(state.tries[email['id']])}"
+
+
+def _tries(state: State, recipient: str) -> Iterator[str]:
+    """Every try is recorded; the server has a mail twice only if an answer was lost, and then under one Message-ID."""
+    for email in state.emails[recipient]:
+        tries, copies = state.tries[email["id"]], state.copies[email["message_id"]]
+        accepted, lost = tries["accepted"], tries["uncertain"]
+        told = f"the mail to {recipient} is {email['state']}, its tries were {dict(tries)}, copies: {copies}"
+        if accepted != (email["state"] == "sent") or email["uncertain_tries"] != lost:
+            yield f"{told}: that is not what is recorded"
+        if not accepted <= copies <= min(accepted + lost, MOST_COPIES):
+            yield f"{told}: it was lost, or sent again without a cause"
+    known = {email["message_id"] for emails in state.emails.values() for email in emails}
+    if strangers := set(state.copies) - known:
+        yield f"the server has mails that nobody knows: {_list(strangers)}"
+
+
+def _text(step: Step) -> str | None:
+    body = step.body or {}
+    return body.get("body") or body.get("reply_body")
+
+
+def _message_id(mail: ReceivedMail) -> str:
+    found = re.search(rb"(?im)^message-id:\s*(\S+)", mail.content)
+    return found[1].decode() if found else ""
+
+
+def _list(items: Iterable[Any]) -> list[str]:
+    return sorted(map(str, items))

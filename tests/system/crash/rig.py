@@ -1,0 +1,312 @@
+"""Runs processes, lets one of them die at a point, starts it again, lets everything drain, and looks at the promise."""
+
+import asyncio
+import multiprocessing
+import signal
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from copy import deepcopy
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import redis.asyncio
+
+from deploy.cli import SERVICES
+from deploy.local import valkey as valkey_server
+from deploy.local.ports import free_ports
+from deploy.local.postgres import create_databases, throwaway_postgres
+from deploy.local.processes import end, spawn
+from services.conversations.models import Base as ConversationsBase
+from services.notifications.models import Base as NotificationsBase
+from shared.broker import EVENTS_QUEUE, create_celery
+from shared.migrations import upgrade
+from tests.smtp_server import ReceivedMail, Script, SmtpServer, smtp_server
+from tests.support import eventually
+from tests.system.crash import actors
+from tests.system.crash.actors import Answers, Run
+from tests.system.crash.points import Point
+from tests.system.crash.promise import Connections, Ends, State, broken, read_state
+from tests.system.crash.scenario import ENDS, FAILURES, INVALID_TASK, UNKNOWN_EVENT, mail_script
+from tests.system.crash.world import World
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Something that is about to happen: who acts, and from which saved tables and broker.
+
+    `then` are further processes that run before all is left to settle; `script` is what the mail server does.
+    """
+
+    actor: str
+    before: str
+    then: tuple[str, ...] = ()
+    parked: frozenset[UUID] = frozenset({UNKNOWN_EVENT, INVALID_TASK})
+    script: Script = field(default_factory=dict)
+
+    @property
+    def ends(self) -> Ends:
+        """How mail may end."""
+        return ENDS | (FAILURES if self.script else {})
+
+
+STAGES = {
+    stage.actor: stage
+    for stage in (
+        Stage("worker: events", "published"),
+        Stage("sweeper: events", "published", parked=frozenset({UNKNOWN_EVENT})),
+        Stage("worker: mail", "claimed", script=mail_script()),
+        Stage("sweeper: mail", "claimed", script=mail_script()),
+        Stage("api", "nothing", parked=frozenset()),
+        Stage("relay", "written", then=("worker: events",), parked=frozenset({UNKNOWN_EVENT})),
+    )
+}
+
+
+@dataclass
+class Ended:
+    """How a process ended: its exit code, or None when it was stuck; what it reached, or how it failed."""
+
+    exitcode: int | None = None
+    reached: dict[tuple[str, str], int] = field(default_factory=dict)
+    failure: str | None = None
+
+
+@dataclass
+class Coverage:
+    """The points of a stage that a process died at, and for each that broke the promise, how."""
+
+    stage: Stage
+    points: int
+    broken: dict[Point, list[str]] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        kept = self.points - len(self.broken)
+        lines = [f"{self.stage.actor}: crash points covered {kept} of {self.points}"]
+        return "\n".join([*lines, *(f"    {point}: {'; '.join(faults)}" for point, faults in self.broken.items())])
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a stage starts from, besides the tables."""
+
+    answers: Answers
+    broker: dict[bytes | str, bytes]
+    mails: list[ReceivedMail]
+
+
+class Rig:
+    """Servers of its own, and the processes that a test runs on them one after the other."""
+
+    def __init__(
+        self,
+        runs: Connection,
+        databases: Connections,
+        broker: redis.asyncio.Redis,
+        mail_server: SmtpServer,
+    ) -> None:
+        self._runs = runs
+        self.answers: Answers = {}
+        self._databases = databases
+        self._broker = broker
+        self._mail_server = mail_server
+        self._saved: dict[str, Saved] = {}
+
+    async def prepare(self, broker_url: str) -> None:
+        """Come to each stage once, and save it."""
+        await self._save("nothing")
+        await asyncio.to_thread(self._runs.recv)
+        await self._restore("nothing", {})
+        await self.run("posts")
+        await self._log_unknown_event()
+        await self._save("posted")
+        await self.run("withdrawals")
+        await self._save("written")
+        await self._restore("posted", {})
+        await self.run("relay")
+        await self.run("withdrawals")
+        await self.run("relay")
+        await asyncio.to_thread(_publish_what_nobody_understands, broker_url)
+        # Taken by a worker that is gone: it comes again, and is counted.
+        await self._die("worker: events", Point("message_posted", "task-begun"))
+        await self._save("published")
+        for actor in ("more posts", "relay", "worker: events"):
+            await self.run(actor)
+        # A mail of which nothing was sent, and one that the server has: the leases of both run out.
+        await self._die("worker: mail", Point("send_emails", "claim-committed"))
+        await self._die("worker: mail", Point("send_emails", "smtp-dot-sent"))
+        await self._broker.flushall()
+        await self._save("claimed")
+
+    async def record(self, stage: Stage) -> tuple[list[Point], State]:
+        """Run a stage in which nobody dies; return the points that it reaches, each time it does, and its end."""
+        await self._restore(stage.before, stage.script)
+        ended = await self.run(stage.actor)
+        points = [
+            Point(work, place, time + 1) for (work, place), times in ended.reached.items() for time in range(times)
+        ]
+        return points, await self._settle(stage)
+
+    async def crash(self, stage: Stage, point: Point, undisturbed: State) -> list[str]:
+        """Run a stage, die at the point, start again, settle; return what is not as promised."""
+        await self._restore(stage.before, stage.script)
+        await self._die(stage.actor, point)
+        uncertain = await self._databases["notifications"].fetch(
+            "select recipient_id from emails where state = 'sending' and data_at is not null"
+        )
+        await self.run(stage.actor)
+        state = await self._settle(stage)
+        recipients = {row["recipient_id"] for row in uncertain}
+        return list(broken(state, undisturbed, stage.ends, set(stage.parked), recipients))
+
+    async def cover(self, stage: Stage, *, every_time: bool = False) -> Coverage:
+        """Die at every point of a stage: the first time that a process comes there, or each time."""
+        points, undisturbed = await self.record(stage)
+        points = [point for point in points if every_time or point.time == 1]
+        coverage = Coverage(stage, len(points))
+        for point in points:
+            try:
+                faults = await self.crash(stage, point, undisturbed)
+            except RuntimeError as error:
+                faults = [str(error)]
+            if faults:
+                coverage.broken[point] = faults
+        return coverage
+
+    async def run(self, actor: str, doomed: Point | None = None) -> Ended:
+        """Run a process to its end. Raises RuntimeError for one that fails or that is stuck."""
+        ended = await asyncio.to_thread(self._run, Run(actor, doomed, self.answers))
+        if ended.failure is not None or (doomed is None and ended.exitcode != 0):
+            raise RuntimeError(f"{actor} ended with {ended.exitcode}: {ended.failure}")
+        return ended
+
+    async def _die(self, actor: str, point: Point) -> None:
+        if (ended := await self.run(actor, point)).exitcode != -signal.SIGKILL:
+            raise RuntimeError(f"{actor} did not come to {point}, and ended with {ended.exitcode}")
+
+    async def _settle(self, stage: Stage) -> State:
+        for actor in (*stage.then, "settle"):
+            await self.run(actor)
+        return await read_state(self._databases, self.answers, self._mail_server.mails)
+
+    def _run(self, run: Run) -> Ended:
+        self._runs.send(run)
+        ended = Ended()
+        while True:
+            kind, told = self._runs.recv()
+            match kind:
+                case "answered":
+                    self.answers |= told
+                case "reached":
+                    ended.reached = told
+                case "failed":
+                    ended.failure = told
+                case "ended":
+                    ended.exitcode = told
+                    return ended
+
+    async def _log_unknown_event(self) -> None:
+        await self._databases["conversations"].execute(
+            "insert into events (id, type, payload) values ($1, 'message.sung', '{}')", UNKNOWN_EVENT
+        )
+
+    async def _save(self, name: str) -> None:
+        for service, connection in self._databases.items():
+            await connection.execute(f"create schema {name}")
+            for table in TABLES[service]:
+                await connection.execute(f"create table {name}.{table} as table public.{table}")
+        broker = {key: await self._broker.dump(key) or b"" for key in await self._broker.keys()}
+        self._saved[name] = Saved(deepcopy(self.answers), broker, list(self._mail_server.mails))
+
+    async def _restore(self, name: str, script: Script) -> None:
+        for service, connection in self._databases.items():
+            await connection.execute(_refill(TABLES[service], name))
+        saved = self._saved[name]
+        await self._broker.flushall()
+        for key, value in saved.broker.items():
+            await self._broker.restore(key, 0, value)
+        self.answers = deepcopy(saved.answers)
+        self._mail_server.mails[:] = saved.mails
+        self._mail_server.script = deepcopy(script)
+
+
+def _columns(base: type[Any]) -> dict[str, str]:
+    """Return the columns of each table that can be written, in the order in which the tables refer to each other."""
+    return {
+        table.name: ", ".join(column.name for column in table.columns if column.computed is None)
+        for table in base.metadata.sorted_tables
+    }
+
+
+def _refill(tables: dict[str, str], name: str) -> str:
+    """Return the statements that give tables the rows that were saved under a name, and no others."""
+    empty = [f"delete from public.{table};" for table in reversed(tables)]  # noqa: S608 - our own tables
+    fill = [
+        f"insert into public.{table} ({columns}) overriding system value select {columns} from {name}.{table};"  # noqa: S608
+        for table, columns in tables.items()
+    ]
+    return "".join([*empty, *fill])
+
+
+TABLES = {"conversations": _columns(ConversationsBase), "notifications": _columns(NotificationsBase)}
+
+
+def _publish_what_nobody_understands(broker_url: str) -> None:
+    celery = create_celery(broker_url, client="crash-tests")
+    celery.send_task("notifications.message_sung", args=[{}], task_id=str(UNKNOWN_EVENT), queue=EVENTS_QUEUE)
+    celery.send_task("notifications.message_posted", args=[{}], task_id=str(INVALID_TASK), queue=EVENTS_QUEUE)
+    celery.close()
+
+
+@asynccontextmanager
+async def running_rig(directory: Path) -> AsyncIterator[Rig]:
+    """Run databases, broker and mail server of its own, and come to every stage once."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(throwaway_postgres(directory / "postgres"))
+        passwords = dict.fromkeys(TABLES, "test")
+        await create_databases(server, passwords)
+        urls = {name: server.url(name, name, password) for name, password in passwords.items()}
+        databases = {}
+        for name, url in urls.items():
+            await asyncio.to_thread(upgrade, SERVICES / name, url)
+            databases[name] = await asyncpg.connect(url)
+            stack.push_async_callback(databases[name].close)
+        broker_url = await stack.enter_async_context(_running_valkey(directory))
+        broker = redis.asyncio.from_url(broker_url)
+        stack.push_async_callback(broker.aclose)
+        mail_server = await stack.enter_async_context(smtp_server())
+        world = World(urls["conversations"], urls["notifications"], broker_url, mail_server.port)
+        runs = await stack.enter_async_context(_running_forks(world))
+        rig = Rig(runs, databases, broker, mail_server)
+        await rig.prepare(broker_url)
+        yield rig
+
+
+@asynccontextmanager
+async def _running_forks(world: World) -> AsyncIterator[Connection]:
+    """Run the process that forks those of the runs, which has its own first run on empty tables."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=actors.serve, args=(world, theirs))
+    await asyncio.to_thread(process.start)
+    theirs.close()
+    try:
+        yield ours
+    finally:
+        ours.close()
+        await asyncio.to_thread(process.join)
+
+
+@asynccontextmanager
+async def _running_valkey(directory: Path) -> AsyncIterator[str]:
+    [port], password = free_ports([0]), uuid4().hex
+    valkey = valkey_server.valkey(directory / "valkey", port, password, directory / "valkey.log")
+    process = await spawn(valkey)
+    try:
+        await eventually(valkey.ready)
+        yield valkey_server.url(port, password)
+    finally:
+        await end(process, signal.SIGKILL, valkey.grace)

@@ -1,0 +1,73 @@
+"""Where the servers are that all processes of a run share, and a look at them that no process notices."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import asyncpg
+from pydantic import SecretStr
+from sqlalchemy.engine import make_url
+
+from services.notifications.settings import MailSettings
+from tests.system.crash.scenario import SUPPORT
+
+
+@dataclass(frozen=True)
+class World:
+    """Where the servers are."""
+
+    conversations_url: str
+    notifications_url: str
+    broker_url: str
+    smtp_port: int
+
+    @property
+    def databases(self) -> dict[str, str]:
+        """The database's name of each service's."""
+        urls = {"conversations": self.conversations_url, "notifications": self.notifications_url}
+        return {service: make_url(url).database or "" for service, url in urls.items()}
+
+    @property
+    def mail_settings(self) -> MailSettings:
+        return MailSettings(
+            notifications_database_url=self.notifications_url,
+            smtp_url=SecretStr(f"smtp://127.0.0.1:{self.smtp_port}"),
+            email_from="Test Store <support@store.test>",
+            support_email=SUPPORT,
+            email_delay_seconds=0,
+            support_email_delay_seconds=0,
+        )
+
+
+class Outside:
+    """Looks into the databases, and lets time pass, where the fuse does not see it."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._connections: dict[str, asyncpg.Connection[Any]] = {}
+
+    async def value(self, url: str, query: str) -> Any:
+        """Return what a query of one value finds."""
+        return await (await self._connection(url)).fetchval(query)
+
+    async def pass_time(self) -> None:
+        """Let the time come that leases, retries, the breaker and further attempts wait for."""
+        await (await self._connection(self._world.notifications_url)).execute("""
+            update emails set lease_until = clock_timestamp() - interval '1 s' where state = 'sending';
+            update emails set next_attempt_at = clock_timestamp() - interval '1 min' where state = 'scheduled';
+            update gate set breaker_until = clock_timestamp() - interval '1 s' where breaker_until is not null;
+            update inbox set attempted_at = attempted_at - interval '1 min' where handled_at is null;
+        """)
+
+    async def mail_is_over(self) -> bool:
+        """Tell whether all mail is at its end."""
+        waiting = "select exists (select from emails where state in ('scheduled', 'sending'))"
+        return not await self.value(self._world.notifications_url, waiting)
+
+    async def close(self) -> None:
+        for connection in self._connections.values():
+            await connection.close()
+
+    async def _connection(self, url: str) -> "asyncpg.Connection[Any]":
+        if url not in self._connections:
+            self._connections[url] = await asyncpg.connect(url)
+        return self._connections[url]
