@@ -61,21 +61,14 @@ async def notifications_engine(databases: dict[str, str]) -> AsyncIterator[Async
 async def conversations(conversations_engine: AsyncEngine) -> AsyncIterator[Sessions]:
     """Sessions on an empty conversations database."""
     yield create_sessions(conversations_engine)
-    await _empty(conversations_engine, ConversationsBase, "update feed set head = 0, incarnation = null")
+    await empty_conversations(conversations_engine)
 
 
 @pytest.fixture
 async def notifications(notifications_engine: AsyncEngine) -> AsyncIterator[Sessions]:
     """Sessions on an empty notifications database."""
     yield create_sessions(notifications_engine)
-    await _empty(
-        notifications_engine,
-        NotificationsBase,
-        "update feed_cursor set position = 0, head = 0, epoch = null, caught_up_at = null, rebuild_reason = null,"
-        " rebuild_kind = null, rebuild_after = null, rebuilt_at = null, restored_to = null, restored_until = null",
-        "update gate set paused_at = null, breaker_trips = 0, breaker_until = null, breaker_reason = null,"
-        " incarnation = null",
-    )
+    await empty_notifications(notifications_engine)
 
 
 @pytest.fixture
@@ -151,6 +144,23 @@ async def sweeping(api: httpx2.AsyncClient, conversations: Sessions, notificatio
         transport=transport, base_url="http://chats.test", headers={"Authorization": f"Bearer {FEED_SECRET}"}
     ) as feed:
         yield Sweeper(conversations, notifications, feed)
+
+
+async def empty_conversations(engine: AsyncEngine) -> None:
+    """Leave the conversations database as the migrations made it."""
+    await _empty(engine, ConversationsBase, "update feed set head = 0, incarnation = null")
+
+
+async def empty_notifications(engine: AsyncEngine) -> None:
+    """Leave the notifications database as the migrations made it."""
+    await _empty(
+        engine,
+        NotificationsBase,
+        "update feed_cursor set position = 0, head = 0, epoch = null, caught_up_at = null, rebuild_reason = null,"
+        " rebuild_kind = null, rebuild_after = null, rebuilt_at = null, restored_to = null, restored_until = null",
+        "update gate set paused_at = null, breaker_trips = 0, breaker_until = null, breaker_reason = null,"
+        " incarnation = null",
+    )
 
 
 async def _empty(engine: AsyncEngine, base: type[Any], *more: str) -> None:

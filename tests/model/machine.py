@@ -1,0 +1,325 @@
+"""The machine that plays with a pipeline: any step at any time, what is promised after each, all of it at the end."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from services.conversations.rules import Side
+from services.notifications.rules import MAX_EVENT_ATTEMPTS, EmailState
+from tests.model.mailbox import LEASE, UNCERTAIN_SECONDS, WAITING, Mail
+from tests.model.pipeline import ANSWERED, REFUSED, Pipeline
+from tests.model.promise import check_always, check_at_rest
+from tests.model.store import CUSTOMERS, SECOND, Kind
+
+ANY = st.integers(0, 7)  # one of those that are there
+SIDES = st.sampled_from(Side)
+TIMES = st.sampled_from([1, 3, 16, 31, LEASE + 1, 301, UNCERTAIN_SECONDS + 1, 300_001])
+ANSWERS = st.sampled_from(sorted(ANSWERED))
+ADDRESSES = st.sampled_from(["new@customer.test", "old@customer.test", None])
+MOST_TALKS = 3
+PATIENCE = 60  # rounds until a pipeline that nobody disturbs is at rest
+
+
+class Machine(RuleBasedStateMachine):
+    """Any step at any time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pipeline = self.make_pipeline()
+
+    def make_pipeline(self) -> Pipeline:
+        return Pipeline()
+
+    def do(self, step: str, *args: Any, **options: Any) -> Any:
+        """Let something happen, by the name of the pipeline's method."""
+        self.pipeline.tick()
+        return getattr(self.pipeline, step)(*args, **options)
+
+    @initialize(first=SIDES, second=SIDES, handled=st.booleans())
+    def begin_with_a_message(self, first: Side, second: Side, handled: bool) -> None:
+        for user in CUSTOMERS:
+            self.do("put_user", user, "old@customer.test")
+            self.do("open", user)
+        self.do("post", 0, first)
+        self.do("post", 0, second)
+        if handled:
+            self.catch_up()
+
+    # People
+
+    @rule(user=st.sampled_from(CUSTOMERS), email=ADDRESSES)
+    def put_user(self, user: str, email: str | None) -> None:
+        self.do("put_user", user, email)
+
+    @rule(user=st.sampled_from(CUSTOMERS))
+    def delete_user(self, user: str) -> None:
+        self.do("delete_user", user)
+
+    @precondition(lambda self: len(self.pipeline.store.talks) < MOST_TALKS)
+    @rule(customer=st.sampled_from(CUSTOMERS))
+    def open(self, customer: str) -> None:
+        self.do("open", customer)
+
+    @rule(talk=ANY, side=SIDES, times=st.integers(1, 3), handled=st.booleans())
+    def post(self, talk: int, side: Side, times: int, handled: bool) -> None:
+        for _ in range(times):
+            self.do("post", self.talk(talk), side)
+        if handled:
+            self.catch_up()
+
+    @rule(talk=ANY, side=SIDES, up_to=st.integers(1, 4), further=st.booleans(), handled=st.booleans())
+    def read(self, talk: int, side: Side, up_to: int, further: bool, handled: bool) -> None:
+        self.do("read", self.talk(talk), side, up_to)
+        if further:
+            self.do("read", self.talk(talk), side, up_to + 1)
+        if handled:
+            self.catch_up()
+
+    @precondition(lambda self: sum(not talk.deleted for talk in self.pipeline.store.talks) > 1)
+    @rule(talk=ANY)
+    def delete(self, talk: int) -> None:
+        self.do("delete", self.talk(talk))
+
+    @precondition(lambda self: self.pipeline.notifier.records)
+    @rule(which=ANY)
+    def dismiss(self, which: int) -> None:
+        self.do("dismiss", *self.one(sorted(self.pipeline.notifier.records), which))
+
+    @precondition(lambda self: self.failed)
+    @rule(which=ANY)
+    def retry_email(self, which: int) -> None:
+        self.do("retry_email", self.one(self.failed, which))
+
+    # Events
+
+    @rule(size=st.sampled_from([1000, 1000, 1, 2]), published=st.booleans())
+    def number(self, size: int, published: bool) -> None:
+        self.do("number", size, published=published)
+
+    @precondition(lambda self: self.pipeline.broker)
+    @rule(hint=ANY, kept=st.booleans(), repeated=st.booleans())
+    def deliver(self, hint: int, kept: bool, repeated: bool) -> None:
+        self.do("deliver", hint % len(self.pipeline.broker), kept=kept, repeated=repeated)
+
+    @rule(backwards=st.booleans(), kept=st.booleans())
+    def deliver_all(self, backwards: bool, kept: bool) -> None:
+        self.do("number", 1000, published=True)
+        hints = range(len(self.pipeline.broker))
+        for hint in reversed(hints) if backwards else hints:
+            self.do("deliver", hint if backwards or kept else 0, kept=kept, repeated=False)
+
+    @precondition(lambda self: self.pipeline.broker)
+    @rule(hint=ANY)
+    def drop(self, hint: int) -> None:
+        self.do("drop", hint % len(self.pipeline.broker))
+
+    @precondition(lambda self: self.pipeline.broker)
+    @rule()
+    def flush(self) -> None:
+        self.do("flush")
+
+    @rule()
+    def catch_up(self) -> None:
+        """Let the sweeper be first: the hints are still on their way."""
+        self.do("number", 1000, published=True)
+        self.do("catch_up")
+
+    @precondition(lambda self: self.undone and not self.pipeline.notifier.poison)
+    @rule(which=ANY)
+    def poison(self, which: int) -> None:
+        self.do("poison", self.one(self.undone, which))
+
+    @precondition(lambda self: self.undone and not self.pipeline.notifier.poison)
+    @rule(which=ANY)
+    def give_up_on(self, which: int) -> None:
+        """Let an event fail until it is parked, then mend what was wrong with it."""
+        self.do("poison", self.one(self.undone, which))
+        self.do("number", 1000, published=True)
+        for _ in range(MAX_EVENT_ATTEMPTS + 1):
+            self.do("pass_time", 3)
+            self.do("catch_up")
+        self.do("heal")
+
+    @precondition(lambda self: self.pipeline.notifier.poison)
+    @rule()
+    def heal(self) -> None:
+        self.do("heal")
+
+    @precondition(lambda self: self.parked)
+    @rule(which=ANY)
+    def retry_parked(self, which: int) -> None:
+        self.do("retry_parked", self.one(self.parked, which))
+
+    # Mail
+
+    @precondition(lambda self: self.waiting)
+    @rule()
+    def claim(self) -> None:
+        self.wait_for_mail()
+        self.do("claim")
+
+    @precondition(lambda self: self.ready)
+    @rule(which=ANY, reply=st.sampled_from(sorted(REFUSED)))
+    def refuse(self, which: int, reply: str) -> None:
+        self.do("refuse", self.one(self.ready, which), reply)
+
+    @precondition(lambda self: self.ready)
+    @rule(which=ANY)
+    def begin(self, which: int) -> None:
+        self.do("begin", self.one(self.ready, which))
+
+    @precondition(lambda self: self.begun)
+    @rule(which=ANY, reply=ANSWERS, recorded=st.booleans())
+    def answer(self, which: int, reply: str, recorded: bool) -> None:
+        held = self.one(self.begun, which)
+        self.do("answer", held, reply)
+        if recorded:
+            self.do("record", held)
+
+    @precondition(lambda self: self.answered)
+    @rule(which=ANY)
+    def record(self, which: int) -> None:
+        self.do("record", self.one(self.answered, which))
+
+    @precondition(lambda self: self.pipeline.held)
+    @rule(which=ANY)
+    def renew(self, which: int) -> None:
+        self.do("renew", which % len(self.pipeline.held))
+
+    @precondition(lambda self: self.ready)
+    @rule(which=ANY)
+    def hand_back(self, which: int) -> None:
+        self.do("hand_back", self.one(self.ready, which))
+
+    @precondition(lambda self: self.pipeline.held)
+    @rule(which=ANY)
+    def crash(self, which: int) -> None:
+        self.do("crash", which % len(self.pipeline.held))
+
+    @precondition(lambda self: self.waiting)
+    @rule(reply=st.sampled_from(sorted(REFUSED)))
+    def send_in_vain(self, reply: str) -> None:
+        """Let a process try all that is due next, and be refused."""
+        self.wait_for_mail()
+        for _ in self.do("claim"):
+            self.do("refuse", len(self.pipeline.held) - 1, reply)
+
+    @precondition(lambda self: self.waiting)
+    @rule(reply=ANSWERS, dies=st.booleans())
+    def send(self, reply: str, dies: bool) -> None:
+        """Let a process send all that is due next, undisturbed, or die before it writes down what became of it."""
+        self.wait_for_mail()
+        for _ in self.do("claim"):
+            self.go_on(len(self.pipeline.held) - 1, reply, dies=dies)
+
+    @precondition(lambda self: self.waiting)
+    @rule(reply=ANSWERS, begun=st.booleans())
+    def freeze(self, reply: str, begun: bool) -> None:
+        """Let a process freeze with a mail beyond its lease, another try the mail, and the first one go on."""
+        self.wait_for_mail()
+        claimed = self.do("claim")
+        if not claimed:
+            return
+        frozen = self.pipeline.held[-1]
+        if begun:
+            self.do("begin", len(self.pipeline.held) - 1)
+        self.do("pass_time", LEASE + 1)
+        self.send(reply, dies=False)
+        self.go_on(self.pipeline.held.index(frozen), reply, dies=False)
+
+    def go_on(self, held: int, reply: str, *, dies: bool) -> None:
+        """Let a holder do what is left to do."""
+        if self.pipeline.held[held].begun or self.do("begin", held):
+            self.do("answer", held, reply)
+            self.do("crash" if dies else "record", held)
+
+    # Time
+
+    @rule(seconds=TIMES)
+    def pass_time(self, seconds: int) -> None:
+        self.do("pass_time", seconds)
+
+    # What is promised
+
+    @invariant()
+    def what_holds_at_every_moment(self) -> None:
+        check_always(self.pipeline)
+
+    def teardown(self) -> None:
+        """Let everything that disturbs stop, and the pipeline come to rest."""
+        for _ in list(self.pipeline.held):
+            self.do("crash", 0)
+        self.do("heal")
+        self.do("number", 1000, published=False)
+        self.until_at_rest(self.caught_up)
+        for event in self.parked:
+            self.do("retry_parked", event)
+        self.until_at_rest(self.mailed)
+        check_always(self.pipeline)
+        check_at_rest(self.pipeline)
+
+    def until_at_rest(self, look: Any) -> None:
+        for _ in range(PATIENCE):
+            if look():
+                return
+        raise AssertionError("it does not come to rest")
+
+    def caught_up(self) -> bool:
+        done: bool = self.do("catch_up")
+        if not done:
+            self.do("pass_time", 3)
+        return done
+
+    def mailed(self) -> bool:
+        if not self.waiting:
+            return True
+        self.send("taken", dies=False)
+        return False
+
+    # What is there to choose from
+
+    def one(self, things: Any, which: int) -> Any:
+        return things[which % len(things)]
+
+    def talk(self, which: int) -> int:
+        return which % len(self.pipeline.store.talks)
+
+    @property
+    def undone(self) -> list[int]:
+        inbox = self.pipeline.notifier.inbox
+        useful = (place for place, entry in enumerate(self.pipeline.store.log) if entry.kind is not Kind.OTHER)
+        return [place for place in useful if place not in inbox or not inbox[place].done]
+
+    @property
+    def parked(self) -> list[int]:
+        return sorted(event for event, entry in self.pipeline.notifier.inbox.items() if entry.parked)
+
+    @property
+    def failed(self) -> list[Any]:
+        return [mail.name for mail in self.pipeline.mails if mail.state is EmailState.FAILED and mail.lines]
+
+    @property
+    def ready(self) -> list[int]:
+        return [place for place, held in enumerate(self.pipeline.held) if not held.begun]
+
+    @property
+    def begun(self) -> list[int]:
+        return [place for place, held in enumerate(self.pipeline.held) if held.begun and held.answer is None]
+
+    @property
+    def answered(self) -> list[int]:
+        return [place for place, held in enumerate(self.pipeline.held) if held.answer is not None]
+
+    @property
+    def waiting(self) -> list[Mail]:
+        return [mail for mail in self.pipeline.mails if mail.state in WAITING]
+
+    def wait_for_mail(self) -> None:
+        """Let time pass until the next mail is due, or its lease has run out, and the gate is open."""
+        opens = self.pipeline.notifier.mailbox.open_at or 0
+        held = [mail.lease_until + 1 for mail in self.waiting if mail.state is EmailState.SENDING]
+        due = [mail.due for mail in self.waiting if mail.state is EmailState.SCHEDULED]
+        missing = max(min([*due, *held]), opens) - self.pipeline.clock.now
+        if missing > 0:
+            self.do("pass_time", -(-missing // SECOND))

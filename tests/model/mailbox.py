@@ -1,0 +1,302 @@
+"""Mails in memory: joined, reviewed, claimed, sent. What follows from what is the product's own rules."""
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+
+from services.notifications.mail.transport import Phase, Try
+from services.notifications.rules import (
+    Audience,
+    EmailState,
+    Outcome,
+    Reason,
+    after_try,
+    breaker_pause,
+    check_transition,
+    retry_delays,
+)
+from tests.model.store import SECOND, Clock, Payload, Who
+
+RETRY_SECONDS = (60, 300_000)  # given up on after three tries
+DELAYS = retry_delays(RETRY_SECONDS)
+UNCERTAIN_SECONDS = 900
+DELAY = {Audience.CUSTOMER: 30, Audience.SUPPORT: 300}  # seconds a mail waits for further messages
+LEASE = 60
+SUPPORT = "support"
+SUPPORT_EMAIL = "support@store.test"
+WAITING = (EmailState.SCHEDULED, EmailState.SENDING)
+UNSENT = (*WAITING, EmailState.FAILED)
+GONE = Try(Outcome.ABANDONED, Phase.LEASE, None, "")
+LOST = Try(Outcome.UNCERTAIN, Phase.LEASE, None, "")
+
+Name = tuple[Audience, int, int]
+Letter = tuple[int, ...]
+
+
+@dataclass
+class Line:
+    """A message in a mail."""
+
+    at: int
+    sender: str
+    left_out: bool = False
+
+
+@dataclass(eq=False)
+class Mail:
+    """A mail, and what became of it."""
+
+    audience: Audience
+    recipient: str
+    conversation: int
+    due: int
+    state: EmailState = EmailState.SCHEDULED
+    reason: Reason | None = None
+    lines: dict[int, Line] = field(default_factory=dict)
+    claimed: bool = False
+    lease: int | None = None
+    lease_until: int = 0
+    begun: bool = False
+    counted: int = 0
+    uncertain: int = 0
+    address: str | None = None
+    letter: Letter | None = None
+    erased: bool = False
+    history: list[EmailState] = field(default_factory=list)
+    received: list[Letter] = field(default_factory=list)
+    doubts: int = 0  # tries whose answer was lost, ever
+    by_hand: int = 0  # times it was retried by hand
+
+    @property
+    def name(self) -> Name:
+        """Return what tells it from every other: no message is in two mails. Only for a mail with messages."""
+        return self.audience, self.conversation, min(self.lines)
+
+
+@dataclass(eq=False)
+class Held:
+    """A mail as a process holds it that claimed it: what it knew then."""
+
+    mail: Mail
+    name: Name
+    lease: int
+    counted: int
+    uncertain: int
+    letter: Letter
+    address: str
+    begun: bool = False
+    answer: Try | None = None
+
+
+class Mailbox:
+    """The mails of the notifications service, and the gate before the mail server."""
+
+    def __init__(self, clock: Clock, people: dict[str, Who], is_read: Callable[[Audience, int, int], bool]) -> None:
+        self.clock = clock
+        self.people = people
+        self.is_read = is_read  # whether its recipient has read a message
+        self.mails: list[Mail] = []
+        self.leases = 0
+        self.trips = 0
+        self.open_at: int | None = None
+        self.tries: list[Outcome] = []
+
+    # Before sending
+
+    def join(self, payload: Payload, audience: Audience, recipient: str) -> None:
+        """Put a message into the open mail, or into a new one."""
+        assert payload.conversation is not None
+        assert payload.sender is not None
+        mail = next((one for one in self.about(payload.conversation, audience) if self.is_open(one)), None)
+        if mail is None:
+            mail = Mail(audience, recipient, payload.conversation, payload.at + DELAY[audience] * SECOND)
+            self.mails.append(mail)
+            if reason := self.suppression(mail):
+                mail.state, mail.reason = EmailState.SUPPRESSED, reason
+            mail.history.append(mail.state)
+        if not any(payload.number in one.lines for one in self.about(payload.conversation, audience)):
+            mail.lines[payload.number] = Line(payload.at, payload.sender.id)
+        self.review({payload.conversation}, audience)
+
+    def review(self, conversations: Collection[int], audience: Audience) -> None:
+        """Let waiting mails fit what their recipient has read."""
+        for mail in self.mails:
+            if mail.conversation in conversations and mail.audience == audience and mail.state is EmailState.SCHEDULED:
+                unread = self.unread(mail)
+                if not unread:
+                    self.cancel(mail, Reason.READ)
+                elif not mail.claimed:
+                    first = min(mail.lines[number].at for number in unread)
+                    mail.due = min(first, self.clock.now) + DELAY[audience] * SECOND
+
+    def forget(self, user: str) -> None:
+        """Cancel a deleted user's mail, and drop every letter that names them."""
+        for mail in self.mails:
+            theirs = mail.audience is Audience.CUSTOMER and mail.recipient == user
+            if theirs:
+                self.cancel(mail, Reason.USER_DELETED, leaving=UNSENT)
+                mail.address = None
+            if theirs or any(line.sender == user for line in mail.lines.values()):
+                mail.letter = None
+
+    def erase(self, conversation: int) -> None:
+        """Cancel the mail about a deleted conversation, and erase its text."""
+        for mail in self.mails:
+            if mail.conversation == conversation:
+                self.cancel(mail, Reason.DELETED, leaving=UNSENT)
+                mail.lines, mail.letter, mail.erased = {}, None, True
+
+    def retry(self, mail: Mail) -> None:
+        """Let a failed mail be due again, by hand."""
+        self.move(mail, EmailState.SCHEDULED, None, leaving=(EmailState.FAILED,))
+        mail.counted = mail.uncertain = 0
+        mail.due = self.clock.now
+        mail.by_hand += 1
+
+    # Sending
+
+    def claim(self) -> list[Held]:
+        """Take what is due, under one lease; first take back what was left behind."""
+        self._release_expired()
+        if self.open_at is not None and self.open_at > self.clock.now:
+            return []
+        due = sorted((one for one in self.mails if self._is_due(one)), key=lambda one: one.due)
+        self.leases += 1
+        held = [self._claim(mail) for mail in (due[:1] if self.trips else due)]
+        return sorted((one for one in held if one is not None), key=lambda one: one.name)
+
+    def begin(self, held: Held) -> bool:
+        """Note that a text is about to go out; False when the mail is no longer its holder's."""
+        held.begun = self.holds(held)
+        held.mail.begun |= held.begun
+        return held.begun
+
+    def renew(self, held: Held) -> None:
+        """Hold on to all mails of a lease."""
+        for mail in self.mails:
+            if mail.lease == held.lease:
+                mail.lease_until = self.clock.now + LEASE * SECOND
+
+    def hand_back(self, held: Held) -> None:
+        """Give back a mail that was not begun."""
+        if self.holds(held):
+            self.move(held.mail, EmailState.SCHEDULED, held.mail.reason, leaving=(EmailState.SENDING,))
+
+    def record(self, held: Held, attempt: Try) -> None:
+        """Record a try, and what follows from it."""
+        self.tries.append(attempt.outcome)
+        mail = held.mail
+        held_still = self.holds(held)
+        if held_still:
+            self._follow(mail, attempt, held.counted, held.uncertain)
+        self._note_set_up(attempt)
+        if not held_still and attempt.outcome is Outcome.ACCEPTED and not mail.begun:
+            self.move(mail, EmailState.SENT, mail.reason, leaving=WAITING)
+
+    # Below this line: how
+
+    def about(self, conversation: int, audience: Audience) -> list[Mail]:
+        """Return the mails about a conversation to one side."""
+        return [mail for mail in self.mails if (mail.conversation, mail.audience) == (conversation, audience)]
+
+    def is_open(self, mail: Mail) -> bool:
+        """Tell whether further messages may join."""
+        return mail.state is EmailState.SCHEDULED and not mail.claimed
+
+    def holds(self, held: Held) -> bool:
+        """Tell whether a lease is still the mail's own."""
+        return held.mail.lease == held.lease
+
+    def unread(self, mail: Mail) -> list[int]:
+        """Return the messages that its recipient still has to read."""
+        return sorted(
+            number
+            for number, line in mail.lines.items()
+            if not line.left_out and not self.is_read(mail.audience, mail.conversation, number)
+        )
+
+    def suppression(self, mail: Mail) -> Reason | None:
+        """Say why a mail may not be sent."""
+        who = self.people.get(mail.recipient)
+        if mail.audience is Audience.CUSTOMER and who is not None and who.deleted:
+            return Reason.USER_DELETED
+        return Reason.NO_ADDRESS if self.address(mail) is None else None
+
+    def address(self, mail: Mail) -> str | None:
+        """Return where a mail goes at present."""
+        if mail.audience is Audience.SUPPORT:
+            return SUPPORT_EMAIL
+        who = self.people.get(mail.recipient)
+        return who.email if who else None
+
+    def cancel(self, mail: Mail, reason: Reason, leaving: Collection[EmailState] = WAITING) -> None:
+        """Cancel a mail, unless its text may be on its way."""
+        if not (mail.state is EmailState.SENDING and mail.begun):
+            self.move(mail, EmailState.CANCELLED, reason, leaving=leaving)
+
+    def move(self, mail: Mail, to: EmailState, reason: Reason | None, *, leaving: Collection[EmailState]) -> None:
+        """Take a mail from one of these states to the next."""
+        for state in leaving:
+            check_transition(state, to)
+        if mail.state in leaving:
+            mail.state, mail.reason, mail.lease, mail.begun = to, reason, None, False
+            mail.letter = mail.letter if to in UNSENT else None
+            mail.history.append(to)
+
+    def _is_due(self, mail: Mail) -> bool:
+        return mail.state is EmailState.SCHEDULED and mail.due <= self.clock.now
+
+    def _claim(self, mail: Mail) -> Held | None:
+        unread = self.unread(mail)
+        if not unread:
+            self.cancel(mail, Reason.DELETED if mail.erased else Reason.READ)
+            return None
+        if reason := self.suppression(mail):
+            self.move(mail, EmailState.SUPPRESSED, reason, leaving=(EmailState.SCHEDULED,))
+            return None
+        if mail.letter is None or mail.address != self.address(mail):
+            self._compose(mail, unread)
+        assert mail.letter is not None
+        assert mail.address is not None
+        self.move(mail, EmailState.SENDING, mail.reason, leaving=(EmailState.SCHEDULED,))
+        mail.lease, mail.lease_until = self.leases, self.clock.now + LEASE * SECOND
+        return Held(mail, mail.name, self.leases, mail.counted, mail.uncertain, mail.letter, mail.address)
+
+    def _compose(self, mail: Mail, unread: list[int]) -> None:
+        if not mail.claimed:
+            for number, line in mail.lines.items():
+                line.left_out = number not in unread
+        mail.letter = tuple(sorted(number for number, line in mail.lines.items() if not line.left_out))
+        mail.claimed, mail.address = True, self.address(mail)
+
+    def _release_expired(self) -> None:
+        expired = [one for one in self.mails if one.state is EmailState.SENDING and one.lease_until < self.clock.now]
+        for place, mail in enumerate(expired):
+            attempt = LOST if mail.begun else GONE
+            self.tries.append(attempt.outcome)
+            self._follow(mail, attempt, mail.counted, mail.uncertain)
+            mail.due += place if attempt is LOST else 0  # no two are due at one moment: which came first is told
+
+    def _follow(self, mail: Mail, attempt: Try, counted: int, uncertain: int) -> None:
+        following = after_try(
+            attempt.outcome,
+            counted=counted,
+            uncertain=uncertain,
+            delays=DELAYS,
+            uncertain_delay=UNCERTAIN_SECONDS,
+            rejection=attempt.rejection,
+        )
+        state = following.state or EmailState.SCHEDULED
+        self.move(mail, state, following.reason, leaving=(EmailState.SENDING,))
+        mail.counted = counted + following.counts
+        mail.uncertain = uncertain + (attempt.outcome is Outcome.UNCERTAIN)
+        mail.doubts += attempt.outcome is Outcome.UNCERTAIN
+        if following.delay is not None:
+            mail.due = self.clock.now + following.delay * SECOND
+
+    def _note_set_up(self, attempt: Try) -> None:
+        if attempt.outcome is Outcome.MISCONFIGURED:
+            if self.open_at is None or self.open_at <= self.clock.now:
+                self.trips += 1
+                self.open_at = self.clock.now + breaker_pause(self.trips) * SECOND
+        elif attempt.outcome is not Outcome.ABANDONED and self.trips:
+            self.trips, self.open_at = 0, None

@@ -1,0 +1,207 @@
+"""The notifications service in memory: the inbox, and what each event does."""
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from services.conversations.rules import Side
+from services.notifications.rules import MAX_EVENT_ATTEMPTS, Audience
+from tests.model.mailbox import SUPPORT, Mailbox
+from tests.model.store import SECOND, Clock, Kind, Payload, Who
+
+ATTEMPT_SPACING = 2 * SECOND
+
+
+class DiedError(Exception):
+    """The process died, or the database let it down: what it had not committed is gone."""
+
+
+class NothingKeptError(Exception):
+    """A parked event of which nothing is left to retry."""
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A parked event as it is kept for the retry by hand; its payload may have been erased before."""
+
+    payload: Payload | None
+
+
+@dataclass
+class Entry:
+    """An event in the inbox."""
+
+    attempts: int = 0
+    attempted_at: int | None = None
+    handled: bool = False
+    parked: bool = False
+    kept: Kept | None = None
+    effect: Payload | None = None  # what it told when it took effect
+
+    @property
+    def done(self) -> bool:
+        """Tell whether it is done with."""
+        return self.handled or self.parked
+
+
+@dataclass
+class Mark:
+    """What is known of a conversation."""
+
+    read: dict[Side, int] = field(default_factory=lambda: dict.fromkeys(Side, 0))
+    deleted: bool = False
+
+
+@dataclass
+class Record:
+    """A `NEW_MESSAGE` record."""
+
+    user: str
+    read: bool
+
+
+class Notifier:
+    """Every event takes effect once, in whatever order."""
+
+    def __init__(self, clock: Clock, mailbox: type[Mailbox] = Mailbox) -> None:
+        self.clock = clock
+        self.inbox: dict[int, Entry] = {}
+        self.people: dict[str, Who] = {}
+        self.marks: defaultdict[int, Mark] = defaultdict(Mark)
+        self.records: dict[tuple[int, int], Record] = {}
+        self.mailbox = mailbox(clock, self.people, self.is_read)
+        self.cursor = 0
+        self.poison: set[int] = set()  # events that bring down who handles them
+
+    def receive(self, event: int, payload: Payload | None, *, repeated: bool) -> bool:
+        """Let an event take effect unless it has; True when it is done with."""
+        attempts = 0
+        if repeated:
+            entry = self.inbox.setdefault(event, Entry())
+            if entry.done:
+                return True
+            if not self.count_attempt(entry):
+                return False
+            attempts = entry.attempts
+        if attempts > MAX_EVENT_ATTEMPTS:
+            gone = payload is not None and self._is_deleted(payload.conversation)
+            entry = self.inbox[event]
+            entry.parked, entry.kept = True, None if gone else Kept(payload)
+            return True
+        if not self.may_take(event):
+            return False
+        self.take(event, payload)
+        return True
+
+    def count_attempt(self, entry: Entry) -> bool:
+        """Note one more attempt; False when the last one was a moment ago."""
+        if entry.attempted_at is not None and entry.attempted_at >= self.clock.now - ATTEMPT_SPACING:
+            return False
+        entry.attempts, entry.attempted_at = entry.attempts + 1, self.clock.now
+        return True
+
+    def may_take(self, event: int) -> bool:
+        """Tell whether nobody has handled an event."""
+        return event not in self.inbox or not self.inbox[event].done
+
+    def take(self, event: int, payload: Payload | None) -> None:
+        """Handle an event, and mark it as handled: both or nothing."""
+        if event in self.poison:
+            raise DiedError
+        entry = self.inbox.setdefault(event, Entry())
+        self.handle(payload)
+        entry.handled, entry.parked, entry.kept, entry.effect = True, False, None, payload
+
+    def retry_parked(self, event: int) -> None:
+        """Let a parked event take effect after all."""
+        kept = self.inbox[event].kept
+        if kept is None:
+            raise NothingKeptError
+        self.take(event, kept.payload)
+
+    def dismiss(self, record: tuple[int, int]) -> None:
+        """Read one record by itself."""
+        self.records[record].read = True
+        self.mailbox.review({record[0]}, Audience.CUSTOMER)
+
+    def is_read(self, audience: Audience, conversation: int, number: int) -> bool:
+        """Tell whether a side has read a message."""
+        side = Side.CUSTOMER if audience is Audience.CUSTOMER else Side.ADMIN
+        record = self.records.get((conversation, number))
+        return number <= self.marks[conversation].read[side] or (record is not None and record.read)
+
+    # What each event does
+
+    def handle(self, payload: Payload | None) -> None:
+        """Let what an event tells take effect; one that was erased has none."""
+        if payload is None:
+            return
+        match payload.kind:
+            case Kind.POSTED:
+                self.posted(payload)
+            case Kind.READ:
+                self.read(payload)
+            case Kind.DELETED:
+                self.deleted(payload)
+            case Kind.PERSON:
+                for who in payload.people:
+                    if self.know(who) and who.deleted:
+                        self.forget(who.id)
+
+    def posted(self, payload: Payload) -> None:
+        """Make the record and the mail of a message."""
+        assert payload.conversation is not None
+        assert payload.customer is not None
+        for who in payload.people:
+            self.know(who)
+        mark = self.marks[payload.conversation]
+        if mark.deleted:
+            return
+        if payload.side is Side.CUSTOMER:
+            self.mailbox.join(payload, Audience.SUPPORT, SUPPORT)
+            return
+        message = (payload.conversation, payload.number)
+        read = payload.number <= mark.read[Side.CUSTOMER]
+        self.records.setdefault(message, Record(payload.customer.id, read))
+        self.mailbox.join(payload, Audience.CUSTOMER, payload.customer.id)
+
+    def read(self, payload: Payload) -> None:
+        """Move a watermark."""
+        assert payload.conversation is not None
+        assert payload.side is not None
+        mark = self.marks[payload.conversation]
+        mark.read[payload.side] = max(mark.read[payload.side], payload.number)
+        if payload.side is Side.CUSTOMER:
+            for (conversation, number), record in self.records.items():
+                record.read |= conversation == payload.conversation and number <= payload.number
+        audience = Audience.CUSTOMER if payload.side is Side.CUSTOMER else Audience.SUPPORT
+        self.mailbox.review({payload.conversation}, audience)
+
+    def deleted(self, payload: Payload) -> None:
+        """Leave a tombstone, and erase what was there."""
+        assert payload.conversation is not None
+        self.marks[payload.conversation].deleted = True
+        for message in [message for message in self.records if message[0] == payload.conversation]:
+            del self.records[message]
+        self.mailbox.erase(payload.conversation)
+        for entry in self.inbox.values():
+            told = entry.kept and entry.kept.payload
+            if told and told.conversation == payload.conversation:
+                entry.kept = None
+
+    def know(self, who: Who) -> bool:
+        """Take a person over unless a newer version is known."""
+        known = self.people.get(who.id)
+        if known is not None and known.version >= who.version:
+            return False
+        self.people[who.id] = who
+        return True
+
+    def forget(self, user: str) -> None:
+        """Erase a deleted user, and cancel their mail."""
+        self.mailbox.forget(user)
+        for entry in self.inbox.values():
+            if entry.kept and entry.kept.payload:
+                entry.kept = Kept(entry.kept.payload.without(user))
+
+    def _is_deleted(self, conversation: int | None) -> bool:
+        return conversation is not None and self.marks[conversation].deleted

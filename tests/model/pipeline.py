@@ -1,0 +1,248 @@
+"""The whole way of a message in memory, one method for each thing that can happen to it.
+
+The real service is driven by the same methods (`tests/service/real_pipeline.py`): what one does the other must do.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from services.conversations.rules import Side
+from services.notifications.mail.transport import Phase, Try
+from services.notifications.rules import EmailState, Outcome
+from tests.model.mailbox import Held, Letter, Mail, Mailbox, Name
+from tests.model.notifier import DiedError, Entry, NothingKeptError, Notifier
+from tests.model.store import SECOND, Clock, Hint, Kind, Store
+
+TICK = 1000  # microseconds that every step takes: no two mails are due at one moment
+
+REFUSED = {
+    "later": Try(Outcome.DEFERRED, Phase.RCPT, 450, "later"),
+    "never": Try(Outcome.REJECTED, Phase.RCPT, 550, "never"),
+    "nobody answers": Try(Outcome.MISCONFIGURED, Phase.CONNECT, None, "connection refused"),
+}
+"""What the server may say before the text goes out."""
+
+ANSWERED = {
+    "taken": Try(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken"),
+    "later": Try(Outcome.DEFERRED, Phase.END_OF_DATA, 451, "later"),
+    "never": Try(Outcome.REJECTED, Phase.END_OF_DATA, 554, "never"),
+    "lost, taken": Try(Outcome.UNCERTAIN, Phase.END_OF_DATA, None, "connection lost"),
+    "lost": Try(Outcome.UNCERTAIN, Phase.END_OF_DATA, None, "connection lost"),
+}
+"""What becomes of a text that went out; whether the server has it is another matter than what it said."""
+KEEPS = {"taken", "lost, taken"}
+
+ABANDONED = Try(Outcome.ABANDONED, Phase.DATA, None, "not ours any more")
+
+
+class Pipeline:
+    """Store, log, broker, notifications service and mail server."""
+
+    def __init__(
+        self, store: type[Store] = Store, notifier: type[Notifier] = Notifier, mailbox: type[Mailbox] = Mailbox
+    ) -> None:
+        self.clock = Clock()
+        self.store = store(self.clock)
+        self.notifier = notifier(self.clock, mailbox)
+        self.broker: list[Hint] = []
+        self.held: list[Held] = []
+        self.server: list[tuple[Name, str, Letter]] = []  # what it received: the mail, to whom, which messages
+
+    @property
+    def mails(self) -> list[Mail]:
+        return self.notifier.mailbox.mails
+
+    # What people do
+
+    def put_user(self, user: str, email: str | None) -> None:
+        self.store.put_user(user, email)
+
+    def delete_user(self, user: str) -> None:
+        self.store.delete_user(user)
+
+    def open(self, customer: str) -> None:
+        self.store.open(customer)
+
+    def post(self, conversation: int, side: Side) -> bool:
+        return self.store.post(conversation, side)
+
+    def read(self, conversation: int, side: Side, up_to: int) -> bool:
+        return self.store.read(conversation, side, up_to)
+
+    def delete(self, conversation: int) -> bool:
+        return self.store.delete(conversation)
+
+    def dismiss(self, conversation: int, number: int) -> None:
+        self.notifier.dismiss((conversation, number))
+
+    def retry_email(self, name: Name) -> None:
+        self.notifier.mailbox.retry(self.mail(name))
+
+    def retry_parked(self, event: int) -> str:
+        try:
+            self.notifier.retry_parked(event)
+        except DiedError:
+            return "died"
+        except NothingKeptError:
+            return "nothing kept"
+        return "done"
+
+    # What happens to events
+
+    def number(self, size: int, *, published: bool) -> int:
+        """Number the log; a relay that dies before it publishes loses its hints. Return how many hints there are."""
+        hints = self.store.number(size)
+        self.broker += hints if published else []
+        return len(hints)
+
+    def deliver(self, hint: int, *, kept: bool, repeated: bool) -> str:
+        """Let a worker have a hint; `kept` for one that will come again."""
+        one = self.broker[hint] if kept else self.broker.pop(hint)
+        return self._receive(one, repeated=repeated)
+
+    def drop(self, hint: int) -> None:
+        del self.broker[hint]
+
+    def flush(self) -> None:
+        self.broker.clear()
+
+    def poison(self, event: int) -> None:
+        """From now on, who handles the event dies of it."""
+        self.notifier.poison.add(event)
+
+    def heal(self) -> None:
+        self.notifier.poison.clear()
+
+    def catch_up(self, observed: Mapping[int, Entry] | None = None) -> bool:
+        """Read the log behind the cursor; True when all of it is done with.
+
+        An event that cannot be handled now holds up those behind it, or not: that is nobody's promise. `observed`
+        is the inbox as the service left it, and says what became of those.
+        """
+        page = self.store.feed(self.notifier.cursor)
+        missing = [place for place, entry in page if entry.kind is not Kind.OTHER and not self._is_done(place)]
+        for reached, place in enumerate(missing):
+            if self._receive(Hint(place, self.store.log[place].payload), repeated=True) != "done":
+                self._adopt(missing[reached + 1 :], observed or {})
+                return False
+        self.notifier.cursor = self.store.head
+        return True
+
+    # What happens to mail
+
+    def claim(self) -> list[Name]:
+        """Let a process take what is due."""
+        claimed = self.notifier.mailbox.claim()
+        self.held += claimed
+        return [held.name for held in claimed]
+
+    def refuse(self, held: int, reply: str) -> None:
+        """Let the server refuse a mail before its text goes out."""
+        self.notifier.mailbox.record(self.held.pop(held), REFUSED[reply])
+
+    def begin(self, held: int) -> bool:
+        """Let the text go out, if the mail is still the holder's."""
+        if self.notifier.mailbox.begin(self.held[held]):
+            return True
+        self.notifier.mailbox.record(self.held.pop(held), ABANDONED)
+        return False
+
+    def answer(self, held: int, reply: str) -> None:
+        """Let the server have the text, or not, and say so, or not."""
+        one = self.held[held]
+        one.answer = ANSWERED[reply]
+        if reply in KEEPS:
+            one.mail.received.append(one.letter)
+            self.server.append((one.name, one.address, one.letter))
+
+    def record(self, held: int) -> None:
+        """Let the holder write down what the server said."""
+        one = self.held.pop(held)
+        assert one.answer is not None
+        self.notifier.mailbox.record(one, one.answer)
+
+    def renew(self, held: int) -> None:
+        self.notifier.mailbox.renew(self.held[held])
+
+    def hand_back(self, held: int) -> None:
+        self.notifier.mailbox.hand_back(self.held.pop(held))
+
+    def crash(self, held: int) -> None:
+        """Let the holder of a mail die: what it knew is gone."""
+        del self.held[held]
+
+    # Time
+
+    def tick(self) -> None:
+        self.clock.now += TICK
+
+    def pass_time(self, seconds: int) -> None:
+        self.clock.now += seconds * SECOND
+
+    # What there is
+
+    def mail(self, name: Name) -> Mail:
+        return next(mail for mail in self.mails if mail.lines and mail.name == name)
+
+    def view(self) -> dict[str, Any]:
+        """Return all that the service must agree with."""
+        notifier, mailbox = self.notifier, self.notifier.mailbox
+        return {
+            "log": [(entry.position, entry.payload is None) for entry in self.store.log],
+            "talks": {
+                number: (talk.status, *talk.flags.values(), *talk.read.values(), talk.count)
+                for number, talk in enumerate(self.store.talks)
+                if not talk.deleted
+            },
+            "inbox": {
+                event: (entry.attempts, entry.handled, entry.parked, entry.kept is not None)
+                for event, entry in notifier.inbox.items()
+            },
+            "people": {who.id: (who.version, who.email, who.deleted) for who in notifier.people.values()},
+            "marks": {
+                number: (*mark.read.values(), mark.deleted)
+                for number, mark in notifier.marks.items()
+                if any(mark.read.values()) or mark.deleted
+            },
+            "records": {message: (record.user, record.read) for message, record in notifier.records.items()},
+            "mails": sorted(map(_view, mailbox.mails)),
+            "tries": sorted(mailbox.tries),
+            "server": self.server,
+            "breaker": (mailbox.trips, mailbox.open_at),
+        }
+
+    def _receive(self, hint: Hint, *, repeated: bool) -> str:
+        try:
+            done = self.notifier.receive(hint.event, hint.payload, repeated=repeated)
+        except DiedError:
+            return "died"
+        return "done" if done else "not yet"
+
+    def _is_done(self, event: int) -> bool:
+        return event in self.notifier.inbox and self.notifier.inbox[event].done
+
+    def _adopt(self, events: list[int], observed: Mapping[int, Entry]) -> None:
+        for event in events:
+            seen = observed.get(event)
+            if seen is None:
+                continue
+            entry = self.notifier.inbox.setdefault(event, Entry())
+            assert entry.attempts <= seen.attempts <= entry.attempts + 1, "one look is one attempt"
+            if seen.attempts > entry.attempts:
+                entry.attempts, entry.attempted_at = seen.attempts, self.clock.now
+            if seen.handled:
+                self.notifier.take(event, self.store.log[event].payload)
+
+
+def _view(mail: Mail) -> tuple[Any, ...]:
+    waits = mail.state is EmailState.SCHEDULED
+    return (
+        mail.conversation,
+        mail.audience,
+        tuple((number, line.left_out) for number, line in sorted(mail.lines.items())),
+        mail.state,
+        mail.reason or "",
+        (mail.counted, mail.uncertain),
+        (mail.claimed, mail.lease is not None, mail.begun, mail.letter is not None, mail.address or ""),
+        mail.due if waits else 0,
+    )
