@@ -165,18 +165,20 @@ async def _claim(
     session: AsyncSession, email: Email, lease_id: UUID, now: datetime, settings: MailSettings
 ) -> ClaimedEmail | None:
     this = Email.id == email.id
-    unread = (
-        await session.scalars(
-            select(EmailMessage)
-            .join(Email, Email.id == EmailMessage.email_id)
-            .where(this, is_unread())
-            .order_by(EmailMessage.number)
-        )
-    ).all()
+    found = await session.execute(
+        select(EmailMessage, is_unread().label("unread"))
+        .join(Email, Email.id == EmailMessage.email_id)
+        .where(this, EmailMessage.left_out.is_(False))
+        .order_by(EmailMessage.number)
+    )
+    rows = found.all()
+    unread = [row.EmailMessage for row in rows if row.unread]
     if not unread:
         # A deletion takes the subject with it; it may have come while the mail was on its way.
         await cancel_emails(session, this, Reason.READ if email.subject is not None else Reason.DELETED)
         return None
+    # Composed anew it says what it said: under its Message-ID its recipient may have it already.
+    messages = unread if email.claimed_at is None else [row.EmailMessage for row in rows]
     audience = Audience(email.audience)
     customer = await session.get(Person, email.recipient_id) if audience is Audience.CUSTOMER else None
     reason = suppression(audience, customer, settings)
@@ -185,7 +187,7 @@ async def _claim(
     stale = email.content is None or recipient_address(audience, customer, settings) != email.to_address
     if reason is None and stale:
         try:
-            letter = await compose_email(session, email, unread, now, settings)
+            letter = await compose_email(session, email, messages, now, settings)
         except AddressError:
             reason = Reason.ADDRESS_NOT_SUPPORTED
         except (SQLAlchemyError, OSError):
@@ -204,7 +206,7 @@ async def _claim(
         await session.execute(
             update(EmailMessage)
             .where(
-                EmailMessage.email_id == email.id, EmailMessage.message_id.not_in([one.message_id for one in unread])
+                EmailMessage.email_id == email.id, EmailMessage.message_id.not_in([one.message_id for one in messages])
             )
             .values(left_out=True)
         )

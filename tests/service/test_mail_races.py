@@ -201,6 +201,21 @@ async def test_another_try_goes_to_where_the_customer_is_now(notifications: Sess
     assert b"anna@customer.test" not in again.content
 
 
+async def test_a_mail_that_is_composed_anew_says_what_it_said(notifications: Sessions) -> None:
+    conversation = uuid4()
+    await receive(notifications, SETTINGS, posted(conversation, 1, body="First."), posted(conversation, 2))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+        await record_try(session, held, LATER, datetime.now(UTC), SETTINGS)
+    moved = user_changed(ANNA.model_copy(update={"version": 2, "email": "a@new.test"}))
+    await receive(notifications, SETTINGS, read(conversation, 1), moved)
+    async with transaction(notifications) as session:
+        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
+        [again] = await claim_emails(session, SETTINGS) or []
+    assert again.to_address == "a@new.test"
+    assert b"First." in again.content
+
+
 async def test_a_message_from_a_clock_that_is_ahead_is_mailed_in_time(notifications: Sessions) -> None:
     ahead = datetime.now(UTC) + timedelta(days=1)
     await receive(notifications, SETTINGS, posted(uuid4(), 1, created_at=ahead))
