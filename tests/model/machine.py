@@ -17,6 +17,8 @@ SIDES = st.sampled_from(Side)
 TIMES = st.sampled_from([1, 3, 16, 31, LEASE + 1, 301, UNCERTAIN_SECONDS + 1, 300_001])
 ANSWERS = st.sampled_from(sorted(ANSWERED))
 ADDRESSES = st.sampled_from(["new@customer.test", "old@customer.test", None])
+MEANWHILE = st.sampled_from(["nothing", "read", "deleted", "user deleted"])
+HANDLED = st.sampled_from(["later", "by the sweeper", "backwards"])
 MOST_TALKS = 3
 PATIENCE = 60  # rounds until a pipeline that nobody disturbs is at rest
 
@@ -48,38 +50,39 @@ class Machine(RuleBasedStateMachine):
 
     # People
 
-    @rule(user=st.sampled_from(CUSTOMERS), email=ADDRESSES)
-    def put_user(self, user: str, email: str | None) -> None:
+    @rule(user=st.sampled_from(CUSTOMERS), email=ADDRESSES, handled=HANDLED)
+    def put_user(self, user: str, email: str | None, handled: str) -> None:
         self.do("put_user", user, email)
+        self.handle(handled)
 
-    @rule(user=st.sampled_from(CUSTOMERS))
-    def delete_user(self, user: str) -> None:
+    @rule(user=st.sampled_from(CUSTOMERS), handled=HANDLED)
+    def delete_user(self, user: str, handled: str) -> None:
         self.do("delete_user", user)
+        self.handle(handled)
 
     @precondition(lambda self: len(self.pipeline.store.talks) < MOST_TALKS)
     @rule(customer=st.sampled_from(CUSTOMERS))
     def open(self, customer: str) -> None:
         self.do("open", customer)
 
-    @rule(talk=ANY, side=SIDES, times=st.integers(1, 3), handled=st.booleans())
-    def post(self, talk: int, side: Side, times: int, handled: bool) -> None:
+    @rule(talk=ANY, side=SIDES, times=st.integers(1, 3), handled=HANDLED)
+    def post(self, talk: int, side: Side, times: int, handled: str) -> None:
         for _ in range(times):
             self.do("post", self.talk(talk), side)
-        if handled:
-            self.catch_up()
+        self.handle(handled)
 
-    @rule(talk=ANY, side=SIDES, up_to=st.integers(1, 4), further=st.booleans(), handled=st.booleans())
-    def read(self, talk: int, side: Side, up_to: int, further: bool, handled: bool) -> None:
+    @rule(talk=ANY, side=SIDES, up_to=st.integers(1, 4), further=st.booleans(), handled=HANDLED)
+    def read(self, talk: int, side: Side, up_to: int, further: bool, handled: str) -> None:
         self.do("read", self.talk(talk), side, up_to)
         if further:
             self.do("read", self.talk(talk), side, up_to + 1)
-        if handled:
-            self.catch_up()
+        self.handle(handled)
 
     @precondition(lambda self: sum(not talk.deleted for talk in self.pipeline.store.talks) > 1)
-    @rule(talk=ANY)
-    def delete(self, talk: int) -> None:
+    @rule(talk=ANY, handled=HANDLED)
+    def delete(self, talk: int, handled: str) -> None:
         self.do("delete", self.talk(talk))
+        self.handle(handled)
 
     @precondition(lambda self: self.pipeline.notifier.records)
     @rule(which=ANY)
@@ -101,6 +104,13 @@ class Machine(RuleBasedStateMachine):
     @rule(hint=ANY, kept=st.booleans(), repeated=st.booleans())
     def deliver(self, hint: int, kept: bool, repeated: bool) -> None:
         self.do("deliver", hint % len(self.pipeline.broker), kept=kept, repeated=repeated)
+
+    def handle(self, how: str) -> None:
+        """Let what just happened be handled, or leave it for later."""
+        if how == "by the sweeper":
+            self.catch_up()
+        elif how == "backwards":
+            self.deliver_all(backwards=True, kept=False)
 
     @rule(backwards=st.booleans(), kept=st.booleans())
     def deliver_all(self, backwards: bool, kept: bool) -> None:
@@ -214,19 +224,32 @@ class Machine(RuleBasedStateMachine):
             self.go_on(len(self.pipeline.held) - 1, reply, dies=dies)
 
     @precondition(lambda self: self.waiting)
-    @rule(reply=ANSWERS, begun=st.booleans())
-    def freeze(self, reply: str, begun: bool) -> None:
-        """Let a process freeze with a mail beyond its lease, another try the mail, and the first one go on."""
+    @rule(reply=ANSWERS, begun=st.booleans(), meanwhile=MEANWHILE, frozen=st.booleans())
+    def send_slowly(self, reply: str, begun: bool, meanwhile: str, frozen: bool) -> None:
+        """Let a process take its time with a mail, so that something happens meanwhile.
+
+        A frozen one loses its lease, and another tries the mail before it goes on.
+        """
         self.wait_for_mail()
-        claimed = self.do("claim")
-        if not claimed:
+        if not self.do("claim"):
             return
-        frozen = self.pipeline.held[-1]
+        held = self.pipeline.held[-1]
         if begun:
             self.do("begin", len(self.pipeline.held) - 1)
-        self.do("pass_time", LEASE + 1)
-        self.send(reply, dies=False)
-        self.go_on(self.pipeline.held.index(frozen), reply, dies=False)
+        _, conversation, number = held.name
+        match meanwhile:
+            case "read":
+                self.do("read", conversation, Side.CUSTOMER, number + 1)
+            case "deleted":
+                self.do("delete", conversation)
+            case "user deleted":
+                self.do("delete_user", self.pipeline.store.talks[conversation].customer)
+        self.catch_up()
+        if frozen:
+            self.do("pass_time", LEASE + 1)
+            if self.waiting:
+                self.send(reply, dies=False)
+        self.go_on(self.pipeline.held.index(held), reply, dies=False)
 
     def go_on(self, held: int, reply: str, *, dies: bool) -> None:
         """Let a holder do what is left to do."""

@@ -117,8 +117,9 @@ def _a_mail_goes_only_where_the_rules_lead(mail: Mail) -> None:
 
 
 def _a_mail_is_repeated_only_when_its_answer_was_lost(mail: Mail) -> None:
-    times = len(mail.received)
-    assert times <= MAX_UNCERTAIN_TRIES * (1 + mail.by_hand), "a third time"
+    times, most = len(mail.received), MAX_UNCERTAIN_TRIES * (1 + mail.by_hand)
+    assert times <= most, "a third time"
+    assert mail.doubts < most or mail.state is not EmailState.SCHEDULED, "in doubt twice, and it would go out again"
     assert times <= 1 or mail.doubts, "twice, and no answer was lost"
     assert len(set(mail.received)) <= 1, "the same mail says something else"
     if mail.state is EmailState.SENT:
