@@ -18,7 +18,7 @@ TIMES = st.sampled_from([1, 3, 16, 31, LEASE + 1, 301, UNCERTAIN_SECONDS + 1, 30
 ANSWERS = st.sampled_from(sorted(ANSWERED))
 ADDRESSES = st.sampled_from(["new@customer.test", "old@customer.test", None])
 MEANWHILE = st.sampled_from(["nothing", "read", "deleted", "user deleted"])
-HANDLED = st.sampled_from(["later", "by the sweeper", "backwards"])
+HANDLED = st.sampled_from(["later", "published", "by the sweeper", "backwards"])
 MOST_TALKS = 3
 PATIENCE = 60  # rounds until a pipeline that nobody disturbs is at rest
 
@@ -107,10 +107,13 @@ class Machine(RuleBasedStateMachine):
 
     def handle(self, how: str) -> None:
         """Let what just happened be handled, or leave it for later."""
-        if how == "by the sweeper":
-            self.catch_up()
-        elif how == "backwards":
-            self.deliver_all(backwards=True, kept=False)
+        match how:
+            case "published":
+                self.do("number", 1000, published=True)
+            case "by the sweeper":
+                self.catch_up()
+            case "backwards":
+                self.deliver_all(backwards=True, kept=False)
 
     @rule(backwards=st.booleans(), kept=st.booleans())
     def deliver_all(self, backwards: bool, kept: bool) -> None:

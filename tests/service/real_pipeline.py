@@ -64,7 +64,7 @@ class Holding:
 
 @asynccontextmanager
 async def real_pipeline(urls: dict[str, str]) -> AsyncIterator["RealPipeline"]:
-    """Put the two services together."""
+    """Put the two services together, on databases that are left empty."""
     async with (
         faked_database(urls["conversations"]) as conversations,
         faked_database(urls["notifications"], inbox=True) as notifications,
@@ -78,7 +78,9 @@ async def real_pipeline(urls: dict[str, str]) -> AsyncIterator["RealPipeline"]:
             base_url="http://chats.test",
             headers={"Authorization": f"Bearer {FEED_SECRET}"},
         ) as feed:
-            yield RealPipeline(conversations, notifications, feed)
+            pipeline = RealPipeline(conversations, notifications, feed)
+            yield pipeline
+            await pipeline.empty()
 
 
 class RealPipeline:
@@ -92,9 +94,7 @@ class RealPipeline:
 
     async def begin_anew(self) -> None:
         """Empty both databases, and set the clock to its beginning."""
-        conversations, notifications = self.databases
-        await empty_conversations(conversations.engine)
-        await empty_notifications(notifications.engine)
+        await self.empty()
         self.talks: list[UUID] = []
         self.owners: list[str] = []
         self.counts: list[int] = []
@@ -105,6 +105,11 @@ class RealPipeline:
         await self.set_clock(0)
         await self.heal()
         await self.put_user(ADMIN, "sam@store.test", Side.ADMIN)
+
+    async def empty(self) -> None:
+        conversations, notifications = self.databases
+        await empty_conversations(conversations.engine)
+        await empty_notifications(notifications.engine)
 
     async def set_clock(self, now: int) -> None:
         """Let both databases have a time, in microseconds."""

@@ -13,7 +13,7 @@ from tests.model.notifier import Entry
 from tests.service.real_pipeline import RealPipeline, real_pipeline
 
 PLAY = settings(
-    max_examples=20,
+    max_examples=25,
     stateful_step_count=25,
     deadline=None,
     database=None,
@@ -73,6 +73,7 @@ def beside(databases: dict[str, str]) -> Iterator[Beside]:
         runner.run(pipeline.__aexit__(None, None, None))
 
 
+@pytest.mark.timeout(600)  # a game that fails is made as short as it can be first
 def test_the_service_and_the_model_agree_after_every_step(beside: Beside) -> None:
     class Here(SideBySide):
         runner, real = beside

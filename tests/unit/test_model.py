@@ -34,6 +34,7 @@ FIND_OUT = settings(
 )
 
 
+@pytest.mark.timeout(600)  # a game that fails is made as short as it can be first
 def test_whatever_happens_nothing_is_lost_and_nothing_goes_out_twice_without_doubt() -> None:
     run_state_machine_as_test(Machine, settings=PLAY)
 
