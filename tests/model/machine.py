@@ -18,6 +18,7 @@ TIMES = st.sampled_from([1, 3, 16, 31, LEASE + 1, 301, UNCERTAIN_SECONDS + 1, 30
 ANSWERS = st.sampled_from(sorted(ANSWERED))
 ADDRESSES = st.sampled_from(["new@customer.test", "old@customer.test", None])
 MEANWHILE = st.sampled_from(["nothing", "read", "deleted", "user deleted"])
+LEASES = st.sampled_from(["held", "run out", "used by another"])
 HANDLED = st.sampled_from(["later", "published", "by the sweeper", "backwards"])
 MOST_TALKS = 3
 PATIENCE = 60  # rounds until a pipeline that nobody disturbs is at rest
@@ -65,10 +66,14 @@ class Machine(RuleBasedStateMachine):
     def open(self, customer: str) -> None:
         self.do("open", customer)
 
-    @rule(talk=ANY, side=SIDES, times=st.integers(1, 3), handled=HANDLED)
-    def post(self, talk: int, side: Side, times: int, handled: str) -> None:
+    @rule(talk=ANY, side=SIDES, times=st.integers(1, 3), seen=st.booleans(), handled=HANDLED)
+    def post(self, talk: int, side: Side, times: int, seen: bool, handled: str) -> None:
+        """Post some messages, which the other side may have before its eyes at once."""
         for _ in range(times):
             self.do("post", self.talk(talk), side)
+        if seen:
+            reader = Side.ADMIN if side is Side.CUSTOMER else Side.CUSTOMER
+            self.do("read", self.talk(talk), reader, self.pipeline.store.talks[self.talk(talk)].count)
         self.handle(handled)
 
     @rule(talk=ANY, side=SIDES, up_to=st.integers(1, 4), further=st.booleans(), handled=HANDLED)
@@ -79,8 +84,12 @@ class Machine(RuleBasedStateMachine):
         self.handle(handled)
 
     @precondition(lambda self: sum(not talk.deleted for talk in self.pipeline.store.talks) > 1)
-    @rule(talk=ANY, handled=HANDLED)
-    def delete(self, talk: int, handled: str) -> None:
+    @rule(talk=ANY, last_words=st.booleans(), handled=HANDLED)
+    def delete(self, talk: int, last_words: bool, handled: str) -> None:
+        """Delete a conversation, perhaps while a message of it is on its way."""
+        if last_words:
+            self.do("post", self.talk(talk), Side.ADMIN)
+            self.do("number", 1000, published=True)
         self.do("delete", self.talk(talk))
         self.handle(handled)
 
@@ -227,12 +236,9 @@ class Machine(RuleBasedStateMachine):
             self.go_on(len(self.pipeline.held) - 1, reply, dies=dies)
 
     @precondition(lambda self: self.waiting)
-    @rule(reply=ANSWERS, begun=st.booleans(), meanwhile=MEANWHILE, frozen=st.booleans())
-    def send_slowly(self, reply: str, begun: bool, meanwhile: str, frozen: bool) -> None:
-        """Let a process take its time with a mail, so that something happens meanwhile.
-
-        A frozen one loses its lease, and another tries the mail before it goes on.
-        """
+    @rule(reply=ANSWERS, begun=st.booleans(), meanwhile=MEANWHILE, lease=LEASES)
+    def send_slowly(self, reply: str, begun: bool, meanwhile: str, lease: str) -> None:
+        """Let a process take its time with a mail, so that something happens meanwhile, also to its lease."""
         self.wait_for_mail()
         if not self.do("claim"):
             return
@@ -248,10 +254,11 @@ class Machine(RuleBasedStateMachine):
             case "user deleted":
                 self.do("delete_user", self.pipeline.store.talks[conversation].customer)
         self.catch_up()
-        if frozen:
+        if lease != "held":
             self.do("pass_time", LEASE + 1)
-            if self.waiting:
-                self.send(reply, dies=False)
+            self.do("claim")
+        if lease == "used by another" and self.waiting:
+            self.send(reply, dies=False)
         self.go_on(self.pipeline.held.index(held), reply, dies=False)
 
     def go_on(self, held: int, reply: str, *, dies: bool) -> None:
