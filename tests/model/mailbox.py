@@ -115,7 +115,6 @@ class Mailbox:
             mail.history.append(mail.state)
         if not any(payload.number in one.lines for one in self.about(payload.conversation, audience)):
             mail.lines[payload.number] = Line(payload.at, payload.sender.id)
-        self.review({payload.conversation}, audience)
 
     def review(self, conversations: Collection[int], audience: Audience) -> None:
         """Let waiting mails fit what their recipient has read."""

@@ -1,6 +1,7 @@
 """The notifications service in memory: the inbox, and what each event does."""
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from services.conversations.rules import Side
@@ -89,7 +90,7 @@ class Notifier:
             return True
         if not self.may_take(event):
             return False
-        self.take(event, payload)
+        self.take({event: payload})
         return True
 
     def count_attempt(self, entry: Entry) -> bool:
@@ -103,25 +104,52 @@ class Notifier:
         """Tell whether nobody has handled an event."""
         return event not in self.inbox or not self.inbox[event].done
 
-    def take(self, event: int, payload: Payload | None) -> None:
-        """Handle an event, and mark it as handled: both or nothing."""
-        if event in self.poison:
+    def receive_missing(self, events: Mapping[int, Payload | None]) -> bool:
+        """Let a stretch of the log take effect, what nobody has tried together, the rest alone; True if all is done."""
+        missing = [event for event in events if event not in self.inbox or not self.inbox[event].done]
+        tries = {event: self.inbox[event].attempts if event in self.inbox else 0 for event in missing}
+        together = [event for event in missing if not tries[event]]
+        alone = sorted((event for event in missing if tries[event]), key=lambda event: tries[event])
+        done = True
+        for event in together:
+            self.inbox.setdefault(event, Entry())
+            self.inbox[event].attempts, self.inbox[event].attempted_at = 1, self.clock.now
+        try:
+            self.take({event: events[event] for event in together})
+        except DiedError:
+            done = False
+            if len(together) > 1:  # it was not the fault of all of them
+                for event in together:
+                    self.inbox[event].attempts, self.inbox[event].attempted_at = 0, None
+                alone, done = together + alone, True
+        for event in alone:
+            try:
+                done &= self.receive(event, events[event], repeated=True)
+            except DiedError:
+                done = False
+        return done
+
+    def take(self, events: Mapping[int, Payload | None]) -> None:
+        """Handle events, and mark them as handled: all of it or nothing."""
+        if self.poison & events.keys():
             raise DiedError
-        entry = self.inbox.setdefault(event, Entry())
-        self.handle(payload)
-        entry.handled, entry.parked, entry.kept, entry.effect = True, False, None, payload
+        self.handle(*events.values())
+        for event, payload in events.items():
+            entry = self.inbox.setdefault(event, Entry())
+            entry.handled, entry.parked, entry.kept, entry.effect = True, False, None, payload
 
     def retry_parked(self, event: int) -> None:
         """Let a parked event take effect after all."""
         kept = self.inbox[event].kept
         if kept is None:
             raise NothingKeptError
-        self.take(event, kept.payload)
+        self.take({event: kept.payload})
 
     def dismiss(self, record: tuple[int, int]) -> None:
         """Read one record by itself."""
-        self.records[record].read = True
-        self.mailbox.review({record[0]}, Audience.CUSTOMER)
+        if not self.records[record].read:
+            self.records[record].read = True
+            self.mailbox.review({record[0]}, Audience.CUSTOMER)
 
     def is_read(self, audience: Audience, conversation: int, number: int) -> bool:
         """Tell whether a side has read a message."""
@@ -131,36 +159,42 @@ class Notifier:
 
     # What each event does
 
-    def handle(self, payload: Payload | None) -> None:
-        """Let what an event tells take effect; one that was erased has none."""
-        if payload is None:
-            return
-        match payload.kind:
-            case Kind.POSTED:
-                self.posted(payload)
-            case Kind.READ:
-                self.read(payload)
-            case Kind.DELETED:
-                self.deleted(payload)
-            case Kind.PERSON:
-                for who in payload.people:
-                    if self.know(who) and who.deleted:
-                        self.forget(who.id)
+    def handle(self, *payloads: Payload | None) -> None:
+        """Let what events tell take effect together, kind by kind; what was erased has none."""
+        told = [payload for payload in payloads if payload is not None]
+        newest: dict[str, Who] = {}
+        for who in (who for payload in told for who in payload.people):
+            if who.id not in newest or newest[who.id].version < who.version:
+                newest[who.id] = who
+        known = [who for who in newest.values() if self.know(who)]
+        deletions = [payload for payload in told if payload.kind is Kind.DELETED]
+        gone = {payload.conversation for payload in deletions}
+        reads = [payload for payload in told if payload.kind is Kind.READ]
+        for payload in reads:
+            self.read(payload)
+        posts = sorted((one for one in told if one.kind is Kind.POSTED), key=lambda one: one.number)
+        posts = [one for one in posts if one.conversation not in gone and not self._is_deleted(one.conversation)]
+        for payload in posts:
+            self.posted(payload)
+        for side, audience in ((Side.CUSTOMER, Audience.CUSTOMER), (Side.ADMIN, Audience.SUPPORT)):
+            touched = {one.conversation for one in reads if one.side is side}
+            touched |= {one.conversation for one in posts if one.side is not side}
+            self.mailbox.review({one for one in touched if one is not None}, audience)
+        for payload in deletions:
+            self.deleted(payload)
+        for who in known:
+            if who.deleted:
+                self.forget(who.id)
 
     def posted(self, payload: Payload) -> None:
         """Make the record and the mail of a message."""
         assert payload.conversation is not None
         assert payload.customer is not None
-        for who in payload.people:
-            self.know(who)
-        mark = self.marks[payload.conversation]
-        if mark.deleted:
-            return
         if payload.side is Side.CUSTOMER:
             self.mailbox.join(payload, Audience.SUPPORT, SUPPORT)
             return
         message = (payload.conversation, payload.number)
-        read = payload.number <= mark.read[Side.CUSTOMER]
+        read = payload.number <= self.marks[payload.conversation].read[Side.CUSTOMER]
         self.records.setdefault(message, Record(payload.customer.id, read))
         self.mailbox.join(payload, Audience.CUSTOMER, payload.customer.id)
 
@@ -173,8 +207,6 @@ class Notifier:
         if payload.side is Side.CUSTOMER:
             for (conversation, number), record in self.records.items():
                 record.read |= conversation == payload.conversation and number <= payload.number
-        audience = Audience.CUSTOMER if payload.side is Side.CUSTOMER else Audience.SUPPORT
-        self.mailbox.review({payload.conversation}, audience)
 
     def deleted(self, payload: Payload) -> None:
         """Leave a tombstone, and erase what was there."""

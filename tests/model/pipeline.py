@@ -3,14 +3,13 @@
 The real service is driven by the same methods (`tests/service/real_pipeline.py`): what one does the other must do.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 from services.conversations.rules import Side
 from services.notifications.mail.transport import Phase, Try
 from services.notifications.rules import EmailState, Outcome
 from tests.model.mailbox import Held, Letter, Mail, Mailbox, Name
-from tests.model.notifier import DiedError, Entry, NothingKeptError, Notifier
+from tests.model.notifier import DiedError, NothingKeptError, Notifier
 from tests.model.store import SECOND, Clock, Hint, Kind, Store
 
 TICK = 1000  # microseconds that every step takes: no two mails are due at one moment
@@ -113,20 +112,14 @@ class Pipeline:
     def heal(self) -> None:
         self.notifier.poison.clear()
 
-    def catch_up(self, observed: Mapping[int, Entry] | None = None) -> bool:
-        """Read the log behind the cursor; True when all of it is done with.
-
-        An event that cannot be handled now holds up those behind it, or not: that is nobody's promise. `observed`
-        is the inbox as the service left it, and says what became of those.
-        """
+    def catch_up(self) -> bool:
+        """Read the log behind the cursor; True when all of it is done with."""
         page = self.store.feed(self.notifier.cursor)
-        missing = [place for place, entry in page if entry.kind is not Kind.OTHER and not self._is_done(place)]
-        for reached, place in enumerate(missing):
-            if self._receive(Hint(place, self.store.log[place].payload), repeated=True) != "done":
-                self._adopt(missing[reached + 1 :], observed or {})
-                return False
-        self.notifier.cursor = self.store.head
-        return True
+        wanted = {place: self.store.log[place].payload for place, entry in page if entry.kind is not Kind.OTHER}
+        done = self.notifier.receive_missing(wanted)
+        if done:
+            self.notifier.cursor = self.store.head
+        return done
 
     # What happens to mail
 
@@ -217,21 +210,6 @@ class Pipeline:
         except DiedError:
             return "died"
         return "done" if done else "not yet"
-
-    def _is_done(self, event: int) -> bool:
-        return event in self.notifier.inbox and self.notifier.inbox[event].done
-
-    def _adopt(self, events: list[int], observed: Mapping[int, Entry]) -> None:
-        for event in events:
-            seen = observed.get(event)
-            if seen is None:
-                continue
-            entry = self.notifier.inbox.setdefault(event, Entry())
-            assert entry.attempts <= seen.attempts <= entry.attempts + 1, "one look is one attempt"
-            if seen.attempts > entry.attempts:
-                entry.attempts, entry.attempted_at = seen.attempts, self.clock.now
-            if seen.handled:
-                self.notifier.take(event, self.store.log[event].payload)
 
 
 def _view(mail: Mail) -> tuple[Any, ...]:

@@ -3,7 +3,7 @@
 And the machine that shows it can fail: it finds out every pipeline that breaks a promise.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
@@ -12,7 +12,7 @@ from hypothesis.stateful import run_state_machine_as_test
 from services.notifications.rules import EmailState, Reason
 from tests.model.machine import Machine
 from tests.model.mailbox import WAITING, Held, Mail, Mailbox
-from tests.model.notifier import Entry, Notifier
+from tests.model.notifier import Notifier
 from tests.model.pipeline import Pipeline
 from tests.model.store import Hint, Payload, Store, Who
 
@@ -52,16 +52,16 @@ class ByIds(Store):
 class Forgetful(Pipeline):
     """The log is numbered, and there is no sweeper."""
 
-    def catch_up(self, observed: Mapping[int, Entry] | None = None) -> bool:
+    def catch_up(self) -> bool:
         self.notifier.cursor = self.store.head
-        return not observed
+        return True
 
 
 class Hasty(Pipeline):
     """The cursor moves past what could not be handled."""
 
-    def catch_up(self, observed: Mapping[int, Entry] | None = None) -> bool:
-        super().catch_up(observed)
+    def catch_up(self) -> bool:
+        super().catch_up()
         self.notifier.cursor = self.store.head
         return True
 
