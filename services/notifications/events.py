@@ -179,12 +179,16 @@ async def _forget(session: AsyncSession, user_id: str) -> None:
 
 
 async def _know(session: AsyncSession, people: Iterable[PersonOfEvent]) -> list[PersonOfEvent]:
-    """Take over people unless a newer version is known; return those that were taken over."""
-    newest: dict[str, PersonOfEvent] = {}
+    """Take over people unless the same or a newer version is known; return those that were taken over."""
+    told: dict[str, PersonOfEvent] = {}
     for person in people:
-        if person.id not in newest or newest[person.id].version < person.version:
-            newest[person.id] = person
-    if not newest:
+        if person.id not in told or told[person.id].version < person.version:
+            told[person.id] = person
+    # An upsert locks the row even where it changes nothing, and the same admin is in every event: look first.
+    rows = await session.execute(select(Person.id, Person.version).where(Person.id.in_(told)))
+    known = {row.id: row.version for row in rows}
+    newer = [key for key in sorted(told) if key not in known or known[key] < told[key].version]
+    if not newer:
         return []
     values = ("version", "name", "email", "locale", "zoneinfo", "deleted")
     upsert = insert(Person)
@@ -194,9 +198,9 @@ async def _know(session: AsyncSession, people: Iterable[PersonOfEvent]) -> list[
             set_={name: upsert.excluded[name] for name in values},
             where=Person.version < upsert.excluded.version,
         ).returning(Person.id),
-        [newest[key].model_dump(include={"id", *values}) for key in sorted(newest)],
+        [told[key].model_dump(include={"id", *values}) for key in newer],
     )
-    return [newest[key] for key in taken]
+    return [told[key] for key in taken]
 
 
 async def _lock_marks(session: AsyncSession, conversation_ids: Collection[UUID]) -> Marks:

@@ -7,7 +7,7 @@ import httpx2
 from shared.events import Feed, Kind, Snapshot
 
 READER = "notifications"
-PAGE = 500  # events read at once
+SNAPSHOT_PAGE = 500  # ids read at once
 TIMEOUT = 10.0  # seconds
 BEHIND_EVERYTHING = 2**63 - 1
 
@@ -22,9 +22,9 @@ def create_feed(url: str, secret: str) -> httpx2.AsyncClient:
     )
 
 
-async def read_events(feed: httpx2.AsyncClient, after: int, min_age: float) -> Feed | None:
+async def read_events(feed: httpx2.AsyncClient, after: int, *, limit: int, min_age: float) -> Feed | None:
     """Return a page of the log, and say that everything up to `after` is done with; None when the log was purged."""
-    params: dict[str, str | float] = {"after": after, "limit": PAGE, "min_age": min_age, "reader": READER}
+    params: dict[str, str | float] = {"after": after, "limit": limit, "min_age": min_age, "reader": READER}
     answer = await feed.get("/internal/events", params=params)
     if answer.status_code == HTTPStatus.GONE:
         return None
@@ -41,7 +41,7 @@ async def read_end(feed: httpx2.AsyncClient) -> Feed:
 
 async def read_snapshot(feed: httpx2.AsyncClient, kind: Kind, after: str | None) -> Snapshot:
     """Return a page of the other service's present state."""
-    params: dict[str, str | int] = {"limit": PAGE}
+    params: dict[str, str | int] = {"limit": SNAPSHOT_PAGE}
     if after is not None:
         params["after"] = after
     answer = await feed.get(f"/internal/snapshot/{kind}", params=params)

@@ -5,6 +5,7 @@ has claimed in time. It never asks whether the broker is alive.
 """
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 
 import httpx2
 import structlog
@@ -12,7 +13,7 @@ from pydantic import ValidationError
 from sqlalchemy import func
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.notifications.feed import PAGE, create_feed, read_end, read_events
+from services.notifications.feed import create_feed, read_end, read_events
 from services.notifications.inbox import receive_missing
 from services.notifications.measures import measure
 from services.notifications.models import FeedCursor
@@ -36,6 +37,8 @@ from shared.processes import operations_routes, operations_server, pause, unless
 EVENT_AGE = 2.0  # seconds an event is left to the workers
 MAIL_AGE = 5.0  # seconds a due mail is left to the workers
 POLL = 0.5  # seconds between looks
+PAGE = 500  # events read at once
+CAUGHT_UP_EVERY = timedelta(seconds=30)  # between notes that a quiet log was read to its end
 PURGE_EVERY = 60  # seconds between looks for what is beyond the retention
 PURGE_BATCH = 1000  # rows deleted in one transaction
 
@@ -70,7 +73,7 @@ async def catch_up(
     """
     async with transaction(sessions) as session:
         cursor = await session.get_one(FeedCursor, True)
-    page = await read_events(feed, cursor.position, min_age)
+    page = await read_events(feed, cursor.position, limit=PAGE, min_age=min_age)
     failpoint("page-read")
     reason = why_lost(cursor, page)
     if page is None or reason is not None:
@@ -80,11 +83,19 @@ async def catch_up(
         await note_restored(sessions, page)
     done = await receive_missing(sessions, [event for event in page.items if event.type not in IGNORED], settings)
     failpoint("page-handled")
-    if done:
+    if done and _is_news(cursor, page):
         await _move_cursor(sessions, page)
         failpoint("cursor-committed")
+    if done:
         await settle(sessions)
     return await rebuild_page(sessions, feed, settings) or (done and len(page.items) == PAGE)
+
+
+def _is_news(cursor: FeedCursor, page: Feed) -> bool:
+    """Tell whether a page says more than is known: a quiet log is not written down each time it is looked at."""
+    if page.items or page.head != cursor.head or cursor.caught_up_at is None:
+        return True
+    return datetime.now(UTC) - cursor.caught_up_at > CAUGHT_UP_EVERY
 
 
 async def _move_cursor(sessions: Sessions, page: Feed) -> None:

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from services.conversations.log import begin_epoch
-from services.notifications import feed, sweeper
+from services.notifications import sweeper
 from services.notifications.commands import retry_email
 from services.notifications.leases import claim_emails, has_due_email, read_gate
 from services.notifications.measures import read_state
@@ -150,8 +150,7 @@ async def test_a_restored_log_takes_back_what_it_lost_and_loses_nothing_new(
 async def test_mail_of_the_time_that_a_restored_database_forgot_is_failed_and_not_sent_again(
     sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (feed, sweeper):
-        monkeypatch.setattr(module, "PAGE", 2)  # so that a look is not all of it
+    monkeypatch.setattr(sweeper, "PAGE", 2)  # so that a look is not all of it
     await answer(anna, sam)
     await sweeping.number()
     await sweeping.look_to_the_end()
@@ -243,7 +242,7 @@ async def test_a_log_that_lives_on_elsewhere_begins_a_new_epoch_and_otherwise_no
 async def test_a_rebuild_that_broke_off_goes_on_where_it_was(
     sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.notifications.feed.PAGE", 2)
+    monkeypatch.setattr("services.notifications.feed.SNAPSHOT_PAGE", 2)
     for _ in range(3):
         await answer(anna, sam, times=2)
     await sweeping.number()
