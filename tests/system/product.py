@@ -9,6 +9,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx2
 from pydantic import SecretStr
 
@@ -40,6 +41,7 @@ class Product(Processes):
     def __init__(self, directory: Path, environment: dict[str, str], servers: "Servers") -> None:
         super().__init__(servers.children, self._child)
         self._database = servers.database
+        self.superuser_url = servers.database.url()
         self.directory = directory
         self.environment = environment
         self.apart: dict[str, dict[str, str]] = {}  # what is different in the environment of one process
@@ -92,6 +94,14 @@ class Product(Processes):
     async def emails(self) -> list[dict[str, Any]]:
         """Return what became of each mail."""
         return await self._all("/api/v1/notifications/emails", "sam", "admin")
+
+    async def query(self, service: str, sql: str) -> list[asyncpg.Record]:
+        """Ask a service's database itself."""
+        connection = await asyncpg.connect(self.environment[f"CHATS_{service.upper()}_DATABASE_URL"])
+        try:
+            return list(await connection.fetch(sql))
+        finally:
+            await connection.close()
 
     async def _all(self, path: str, sub: str, role: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = []

@@ -1,0 +1,71 @@
+"""Strikes faults, several side by side, and keeps book of each."""
+
+import asyncio
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from contextlib import suppress
+
+from bench.chaos.faults import Fault, World
+from bench.chaos.watch import Struck
+
+PAUSE = 3.0  # seconds at most between two faults of a lane
+
+
+class Nemesis:
+    """One lane for the faults that would be in each other's way; the seed decides the order within a lane."""
+
+    def __init__(self, world: World, faults: Sequence[Fault], seed: int, struck: list[Struck]) -> None:
+        self.world = world
+        self.lanes: dict[str, list[Fault]] = {}
+        for fault in faults:
+            self.lanes.setdefault(fault.lane, []).append(fault)
+        self.seed = seed
+        self.struck = struck
+        self.held: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self.ended: Counter[str] = Counter()
+        """Processes that came to an end by themselves, and were started again as a supervisor does."""
+        self.mishaps: list[str] = []
+        """What did not come back after a fault."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Strike until `stop`, and then make everything good."""
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(self._start_what_ended())
+            async with asyncio.TaskGroup() as lanes:
+                for name, faults in self.lanes.items():
+                    lanes.create_task(self._lane(faults, random.Random(f"{self.seed} {name}"), stop))
+            watching.cancel()
+        await self._revive()
+
+    async def _lane(self, faults: Sequence[Fault], rng: random.Random, stop: asyncio.Event) -> None:
+        weights = [fault.weight for fault in faults]
+        while not stop.is_set():
+            [fault] = rng.choices(faults, weights)
+            async with self.held[fault.target]:
+                struck = Struck(fault.kind, fault.target, time.monotonic())
+                self.struck.append(struck)
+                try:
+                    await fault.strike(rng)
+                except (AssertionError, RuntimeError, KeyError) as error:
+                    self.mishaps.append(f"{fault.kind}, {fault.target}: {error}")
+                struck.ended = time.monotonic()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), rng.random() * PAUSE)
+
+    async def _start_what_ended(self) -> None:
+        while True:
+            await asyncio.sleep(0.5)
+            await self._revive()
+
+    async def _revive(self) -> None:
+        for name in self.world.processes.ended():
+            if self.held[name].locked():
+                continue  # under a fault, which starts it again
+            async with self.held[name]:
+                self.ended[name] += 1
+                try:
+                    await self.world.processes.start(name)
+                except (AssertionError, RuntimeError) as error:
+                    self.mishaps.append(f"{name} does not start again: {error}")

@@ -1,0 +1,108 @@
+"""The product as the nemesis meets it: a proxy on each way between two of its processes."""
+
+import random
+import re
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bench.chaos.faults import World
+from bench.chaos.mailroom import Mailroom
+from bench.chaos.proxy import HOST, Link, proxied
+from bench.chaos.run import System
+from bench.chaos.verdict import compare, is_drained
+from tests.smtp_server import serving
+from tests.system.product import PROCESSES, headers_of, running_product
+
+ROLES = ("conversations", "notifications")
+SETTINGS = {
+    "CHATS_LOG_LEVEL": "warning",
+    "CHATS_EMAIL_DELAY_SECONDS": "1",
+    "CHATS_EMAIL_RETRY_SECONDS": ",".join(["1", "2", "3", "5", "8", *["10"] * 50]),
+    "CHATS_EMAIL_UNCERTAIN_SECONDS": "5",
+}
+# Which process goes to whom, and which of its settings says where that is.
+WAYS = {
+    ("api", "postgres"): "CHATS_CONVERSATIONS_DATABASE_URL",
+    ("relay", "postgres"): "CHATS_CONVERSATIONS_DATABASE_URL",
+    ("relay", "broker"): "CHATS_BROKER_URL",
+    ("notifications-api", "postgres"): "CHATS_NOTIFICATIONS_DATABASE_URL",
+    ("worker", "postgres"): "CHATS_NOTIFICATIONS_DATABASE_URL",
+    ("worker", "broker"): "CHATS_BROKER_URL",
+    ("worker", "mail server"): "CHATS_SMTP_URL",
+    ("sweeper", "postgres"): "CHATS_NOTIFICATIONS_DATABASE_URL",
+    ("sweeper", "mail server"): "CHATS_SMTP_URL",
+    ("sweeper", "feed"): "CHATS_CONVERSATIONS_URL",
+}
+
+
+def way(name: str, url: str, rng: random.Random) -> Link:
+    """Make a link to where a URL goes."""
+    return Link(name, urlsplit(url).port or 0, rng)
+
+
+def through(link: Link, url: str) -> str:
+    """Return the URL that goes through a link."""
+    parts = urlsplit(url)
+    return parts._replace(netloc=re.sub(r":\d+$", f":{link.port}", parts.netloc)).geturl()
+
+
+@asynccontextmanager
+async def our_system(
+    seed: int, *, names: Sequence[str] = PROCESSES, command: Sequence[str] = (), sql: str = "", logs: Path | None = None
+) -> AsyncIterator[System]:
+    """Run the product; what its processes wrote is left in `logs`.
+
+    `command` starts another build of it, `sql` is done to its notifications database.
+    """
+    mails, rng = Mailroom(), random.Random(f"{seed} network")
+    with tempfile.TemporaryDirectory() as directory:
+        async with (
+            serving(mails),
+            running_product(Path(directory), **SETTINGS, CHATS_SMTP_URL=f"smtp://{HOST}:{mails.port}") as product,
+        ):
+            product.command = list(command) or product.command
+            settings = {name: product.environment[name] for name in set(WAYS.values())}
+            links = {ends: way(" to ".join(ends), settings[name], rng) for ends, name in WAYS.items()}
+            front = Link("writers to api", product.ports["api"], rng)
+            async with proxied(front, *links.values()):
+                for ends, name in WAYS.items():
+                    product.apart.setdefault(ends[0], {})[name] = through(links[ends], settings[name])
+                if sql:
+                    await product.query("notifications", sql)
+                await product.start(*names)
+                stored, recorded = (product.environment[f"CHATS_{role.upper()}_DATABASE_URL"] for role in ROLES)
+                world = World(
+                    processes=product,
+                    own=names,
+                    links=[front, *links.values()],
+                    mails=mails,
+                    broker_url=settings["CHATS_BROKER_URL"],
+                    superuser_url=product.superuser_url,
+                    roles=ROLES,
+                )
+                system = System(
+                    title="Customer Chats",
+                    world=world,
+                    url=f"http://{HOST}:{front.port}",
+                    headers=headers_of,
+                    whole=True,
+                    records_url=recorded,
+                    drained=lambda: is_drained(stored, recorded),
+                    compare=lambda history: compare(stored, recorded, history, mails),
+                )
+                try:
+                    yield system
+                finally:
+                    keep_logs(Path(directory), logs)
+
+
+def keep_logs(directory: Path, logs: Path | None) -> None:
+    """Copy what processes wrote to where it is wanted, if it is."""
+    if logs is not None:
+        logs.mkdir(parents=True, exist_ok=True)
+        for log in directory.glob("*.log"):
+            shutil.copy(log, logs)

@@ -1,0 +1,100 @@
+"""One run: a calm stretch, faults, quiet, drain, verdict."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+from bench.chaos.faults import Fault, World, all_faults
+from bench.chaos.history import History
+from bench.chaos.nemesis import Nemesis
+from bench.chaos.table import rows, show
+from bench.chaos.verdict import Verdict
+from bench.chaos.watch import Watch
+from bench.chaos.writers import Desk, Headers, Writer
+
+CUSTOMERS = [f"customer-{number}" for number in range(1, 21)]
+LONG = 600.0  # seconds from which a run has faults that last longer than a lease
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What a run is to be; times in seconds. Without `faults` all of them are struck at random."""
+
+    seed: int
+    seconds: float = 60.0
+    calm: float = 5.0
+    writers: int = 8
+    talks: int = 12
+    pause: float = 0.05
+    """What a writer waits at most before the next request."""
+    drain: float = 300.0
+    """What everything may take to come to its end, afterwards."""
+    faults: Callable[[World], Sequence[Fault]] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """What is put to the test, and how it is looked at."""
+
+    title: str
+    world: World
+    url: str
+    headers: Headers
+    whole: bool
+    """Whether it can do more than post."""
+    records_url: str
+    """The database with the table `notifications`."""
+    drained: Callable[[], Awaitable[bool]]
+    compare: Callable[[History], Awaitable[Verdict]]
+
+
+async def run(plan: Plan, system: System) -> list[str]:
+    """Run, print the table, and return the names of what is wrong."""
+    history = History()
+    watch = Watch(history, system.records_url)
+    faults = plan.faults(system.world) if plan.faults else all_faults(system.world, long=plan.seconds >= LONG)
+    nemesis = Nemesis(system.world, faults, plan.seed, watch.struck)
+    watching = asyncio.create_task(watch.run())
+    try:
+        writing = await _suffer(plan, system, history, nemesis)
+        drained = await _drain(plan.drain, system, history)
+        await asyncio.sleep(0.5)  # the last look of the watch
+    finally:
+        watching.cancel()
+    verdict = await system.compare(history)
+    show(f"{system.title}, seed {plan.seed}", rows(history, nemesis, watch, verdict, writing=writing, drained=drained))
+    wrong = [name for name, count in verdict.faults.items() if count]
+    return [*wrong, *history.odd, *nemesis.mishaps, *([] if drained is not None else ["not drained in time"])]
+
+
+async def _suffer(plan: Plan, system: System, history: History, nemesis: Nemesis) -> float:
+    """Let people write, first in peace; return for how many seconds they did."""
+    desk = Desk(system.url, history, system.headers, CUSTOMERS, system.whole)
+    writers = [
+        Writer(desk, "admin" if number % 2 else "customer", f"{plan.seed} {number}", plan.pause)
+        for number in range(plan.writers)
+    ]
+    started = time.monotonic()
+    for number in range(plan.talks):
+        await writers[number % len(writers)].open_talk()
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        for writer in writers:
+            group.create_task(writer.write(stop))
+        await asyncio.sleep(plan.calm)
+        history.calm = False
+        striking = group.create_task(nemesis.run(stop))
+        await asyncio.wait([striking], timeout=plan.seconds)
+        stop.set()
+    return time.monotonic() - started
+
+
+async def _drain(longest: float, system: System, history: History) -> float | None:
+    """Wait in quiet until everything is at its end; return how many seconds that took, or None."""
+    started = time.monotonic()
+    while (taken := time.monotonic() - started) < longest:
+        if not history.pending and await system.drained():
+            return taken
+        await asyncio.sleep(0.5)
+    return None
