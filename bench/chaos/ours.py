@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
+
 from bench.chaos.faults import World
 from bench.chaos.mailroom import Mailroom
 from bench.chaos.proxy import HOST, Link, proxied
 from bench.chaos.run import System
-from bench.chaos.verdict import compare, is_drained
+from bench.chaos.verdict import compare, state_of
 from tests.smtp_server import serving
 from tests.system.product import PROCESSES, headers_of, running_product
 
@@ -71,10 +73,10 @@ async def our_system(
             async with proxied(front, *links.values()):
                 for ends, name in WAYS.items():
                     product.apart.setdefault(ends[0], {})[name] = through(links[ends], settings[name])
-                if sql:
-                    await product.query("notifications", sql)
-                await product.start(*names)
                 stored, recorded = (product.environment[f"CHATS_{role.upper()}_DATABASE_URL"] for role in ROLES)
+                if sql:
+                    await _execute(recorded, sql)
+                await product.start(*names)
                 world = World(
                     processes=product,
                     own=names,
@@ -91,13 +93,19 @@ async def our_system(
                     headers=headers_of,
                     whole=True,
                     records_url=recorded,
-                    drained=lambda: is_drained(stored, recorded),
+                    state=lambda: state_of(stored, recorded),
                     compare=lambda history: compare(stored, recorded, history, mails),
                 )
                 try:
                     yield system
                 finally:
                     keep_logs(Path(directory), logs)
+
+
+async def _execute(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(url)
+    await connection.execute(sql)
+    await connection.close()
 
 
 def keep_logs(directory: Path, logs: Path | None) -> None:

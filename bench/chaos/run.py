@@ -28,8 +28,8 @@ class Plan:
     talks: int = 12
     pause: float = 0.05
     """What a writer waits at most before the next request."""
-    drain: float = 300.0
-    """What everything may take to come to its end, afterwards."""
+    drain: float = 150.0
+    """How long nothing may move on, afterwards, before everything is at its end: longer than a lease and a pause."""
     faults: Callable[[World], Sequence[Fault]] | None = None
 
 
@@ -45,11 +45,12 @@ class System:
     """Whether it can do more than post."""
     records_url: str
     """The database with the table `notifications`."""
-    drained: Callable[[], Awaitable[bool]]
+    state: Callable[[], Awaitable[tuple[bool, object]]]
+    """Whether everything is at its end, and how far it is."""
     compare: Callable[[History], Awaitable[Verdict]]
 
 
-async def run(plan: Plan, system: System) -> list[str]:
+async def run(plan: Plan, system: System, *, title: str = "") -> list[str]:
     """Run, print the table, and return the names of what is wrong."""
     history = History()
     watch = Watch(history, system.records_url)
@@ -63,9 +64,12 @@ async def run(plan: Plan, system: System) -> list[str]:
     finally:
         watching.cancel()
     verdict = await system.compare(history)
-    show(f"{system.title}, seed {plan.seed}", rows(history, nemesis, watch, verdict, writing=writing, drained=drained))
+    show(
+        f"{title or system.title}, seed {plan.seed}",
+        rows(history, nemesis, watch, verdict, writing=writing, drained=drained),
+    )
     wrong = [name for name, count in verdict.faults.items() if count]
-    return [*wrong, *history.odd, *nemesis.mishaps, *([] if drained is not None else ["not drained in time"])]
+    return [*wrong, *history.odd, *nemesis.mishaps, *([] if drained is not None else ["not at its end"])]
 
 
 async def _suffer(plan: Plan, system: System, history: History, nemesis: Nemesis) -> float:
@@ -84,17 +88,21 @@ async def _suffer(plan: Plan, system: System, history: History, nemesis: Nemesis
             group.create_task(writer.write(stop))
         await asyncio.sleep(plan.calm)
         history.calm = False
-        striking = group.create_task(nemesis.run(stop))
-        await asyncio.wait([striking], timeout=plan.seconds)
+        group.create_task(nemesis.run(stop))
+        await asyncio.sleep(plan.seconds)
         stop.set()
     return time.monotonic() - started
 
 
-async def _drain(longest: float, system: System, history: History) -> float | None:
-    """Wait in quiet until everything is at its end; return how many seconds that took, or None."""
-    started = time.monotonic()
-    while (taken := time.monotonic() - started) < longest:
-        if not history.pending and await system.drained():
-            return taken
+async def _drain(patience: float, system: System, history: History) -> float | None:
+    """Wait in quiet until everything is at its end; return how many seconds that took, or None: it never will be."""
+    started = moved = time.monotonic()
+    before: object = None
+    while (now := time.monotonic()) - moved < patience:
+        at_end, state = await system.state()
+        if at_end and not history.pending:
+            return now - started
+        if (state, len(history.pending)) != before:
+            before, moved = (state, len(history.pending)), now
         await asyncio.sleep(0.5)
     return None

@@ -39,7 +39,7 @@ def rows(
     yield "post answered, under faults", percentiles(history.post_seconds[False])
     yield "post to record, calm", percentiles(watch.record_seconds[True])
     yield "post to record, under faults", percentiles(watch.record_seconds[False])
-    yield "all at its end after", f"{drained:.1f} s" if drained is not None else "not in time"
+    yield "all at its end after", f"{drained:.1f} s" if drained is not None else "never"
     for name, fact in verdict.facts.items():
         yield name, _counts(fact) or "0" if isinstance(fact, Counter) else f"{fact:,}"
     lost = sum(verdict.faults.get(name, 0) for name in LOSSES)

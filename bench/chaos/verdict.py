@@ -28,20 +28,25 @@ class Verdict:
         return {name: count for name, count in self.faults.items() if count}
 
 
-async def is_drained(conversations: str, notifications: str) -> bool:
-    """Tell whether everything is at its end: numbered, read by the cursor, and every mail finished."""
+async def state_of(conversations: str, notifications: str) -> tuple[bool, object]:
+    """Tell whether everything is at its end: numbered, read by the cursor, every mail finished; and how far it is."""
     store, own = await asyncpg.connect(conversations), await asyncpg.connect(notifications)
     try:
         head, unnumbered = await _row(
             store, "select head, (select count(*) from events where position is null) from feed"
         )
-        position, waiting = await _row(
-            own, "select position, (select count(*) from emails where finished_at is null) from feed_cursor"
+        position, handled, waiting, tries = await _row(
+            own,
+            """
+            select position, (select count(*) from inbox where handled_at is not null),
+                (select count(*) from emails where finished_at is null), (select count(*) from email_tries)
+            from feed_cursor
+            """,
         )
     finally:
         await store.close()
         await own.close()
-    return bool(unnumbered == 0 and position >= head and waiting == 0)
+    return unnumbered == 0 and position >= head and waiting == 0, (head, unnumbered, position, handled, waiting, tries)
 
 
 async def compare(conversations: str, notifications: str, history: History, mails: Mailroom) -> Verdict:

@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import asyncpg
 import httpx2
 from pydantic import SecretStr
 
@@ -94,14 +93,6 @@ class Product(Processes):
     async def emails(self) -> list[dict[str, Any]]:
         """Return what became of each mail."""
         return await self._all("/api/v1/notifications/emails", "sam", "admin")
-
-    async def query(self, service: str, sql: str) -> list[asyncpg.Record]:
-        """Ask a service's database itself."""
-        connection = await asyncpg.connect(self.environment[f"CHATS_{service.upper()}_DATABASE_URL"])
-        try:
-            return list(await connection.fetch(sql))
-        finally:
-            await connection.close()
 
     async def _all(self, path: str, sub: str, role: str) -> list[dict[str, Any]]:
         items: list[dict[str, Any]] = []
