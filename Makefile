@@ -13,12 +13,14 @@ LOCK := uv pip compile pyproject.toml --quiet --all-extras --universal --python-
 	--generate-hashes --no-header --no-annotate
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: help run test chaos check format lock setup
+.PHONY: help run test chaos chaos-broken chaos-baseline check format lock setup
 
 help:
 	@echo "make run      the whole system on this machine; Ctrl-C stops it"
 	@echo "make test     every test"
 	@echo "make chaos    faults at random while people write; CHAOS_SECONDS=60, CHAOS_SEED="
+	@echo "make chaos-broken    the same against builds that are broken on purpose: each must be caught"
+	@echo "make chaos-baseline  the same faults against plain Celery, for comparison"
 	@echo "make check    format, lint, types, layers, migrations, lock"
 	@echo "make format   put the code in its format"
 	@echo "make lock     bring requirements.lock up to pyproject.toml; UPGRADE=1 for the newest versions"
@@ -33,6 +35,12 @@ test: $(READY)
 
 chaos: $(READY)
 	@$(BIN)/python -m bench.chaos
+
+chaos-broken: $(READY)
+	@$(BIN)/python -m bench.chaos --broken
+
+chaos-baseline: $(READY)
+	@$(BIN)/python -m bench.chaos.baseline
 
 check: $(READY)
 	$(BIN)/ruff format --check .

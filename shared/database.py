@@ -21,6 +21,9 @@ from shared.failpoints import failpoint
 from shared.problems import Unavailable
 
 CONNECT_TIMEOUT = 5  # seconds
+# Seconds until a statement's connection counts as dead. Without it, one that the network forgot without a word
+# is waited on for ever: the relay would number nothing more, alive as it is.
+COMMAND_TIMEOUT = 20
 POOL_TIMEOUT = 5  # seconds a request waits for a connection
 TRUSTED_IDLE = 5.0  # seconds a connection may rest in the pool before it is asked whether it still works
 
@@ -37,7 +40,9 @@ _PASSING = (*_OUTAGE, "53", "55", "57")
 log = structlog.get_logger()
 
 
-def create_engine(url: str, *, application: str, pool_size: int = 10) -> AsyncEngine:
+def create_engine(
+    url: str, *, application: str, pool_size: int = 10, command_timeout: float | None = COMMAND_TIMEOUT
+) -> AsyncEngine:
     """Make an engine on asyncpg. `application` is the name that `pg_stat_activity` shows."""
     engine = create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
@@ -45,7 +50,11 @@ def create_engine(url: str, *, application: str, pool_size: int = 10) -> AsyncEn
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
         hide_parameters=True,  # they are people's text, and errors are logged
-        connect_args={"timeout": CONNECT_TIMEOUT, "server_settings": {"application_name": application}},
+        connect_args={
+            "timeout": CONNECT_TIMEOUT,
+            "command_timeout": command_timeout,
+            "server_settings": {"application_name": application},
+        },
     )
     event.listen(engine.sync_engine, "checkin", _note_return)
     event.listen(engine.sync_engine, "checkout", _check_connection)
@@ -145,7 +154,9 @@ def is_outage(error: BaseException | None) -> bool:
 def _is_passing(error: BaseException | None, states: tuple[str, ...]) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or _is_passing(error.orig, states)
-    if isinstance(error, (OSError, TimeoutError, PoolTimeoutError, asyncpg.InterfaceError)):
+    # InternalClientError: a connection that the server has just ended, met before its end was read to the last byte.
+    passing = (OSError, TimeoutError, PoolTimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+    if isinstance(error, passing):
         return True
     return (getattr(error, "sqlstate", None) or "").startswith(states)
 

@@ -41,7 +41,7 @@ def run_environment(context: EnvironmentContext, config: Config, metadata: MetaD
             context.run_migrations()
 
     async def connect() -> None:
-        engine = create_engine(config.attributes["url"], application="chats-migrate", pool_size=1)
+        engine = create_engine(config.attributes["url"], application="chats-migrate", pool_size=1, command_timeout=None)
         await wait_for_server(engine)
         async with engine.connect() as connection:
             await connection.run_sync(migrate)

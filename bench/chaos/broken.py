@@ -87,6 +87,7 @@ class Broken:
     seconds: float = 10.0
     drain: float = 8.0
     writers: int = 6
+    edits: float = 0.2
 
 
 def _chosen(*kinds: str) -> Callable[[World], Sequence[Fault]]:
@@ -114,7 +115,7 @@ def _late_commits(world: World) -> Sequence[Fault]:
 
 BROKEN = {
     "inbox-off": Broken("with two records", lambda _: [], sql=INBOX_FORGETS),
-    "cursor-by-id": Broken("without a record", _late_commits, flaw="cursor-by-id", seconds=15),
+    "cursor-by-id": Broken("events not handled", _late_commits, flaw="cursor-by-id", seconds=15, writers=12, edits=0.8),
     "mark-before-send": Broken(
         "sent by our account, and not with the server",
         _chosen("SMTP: hung up before the dot", "SMTP: 4xx"),
@@ -138,6 +139,7 @@ async def strike(name: str, seed: int) -> list[str]:
         faults=build.faults,
         writers=build.writers,
         pause=0.6,
+        edits=build.edits,
     )
     async with our_system(seed, names=names, command=command, sql=build.sql) as system:
         return await run(plan, system, title=f"Customer Chats, broken: {name}")

@@ -163,7 +163,11 @@ async def _terminate(world: World, role: str, _: random.Random) -> None:
 async def _disturb(link: Link, trouble: Trouble, rng: random.Random) -> None:
     link.strike(Weather(trouble, delay=rng.choice((0.05, 0.3, 1.0)), share=rng.choice((0.5, 1.0))))
     await asyncio.sleep(0.3 + rng.random() * 4)
-    link.heal(cut=rng.random() < 0.5)
+    # A sender that is forgotten behind its dot would wait for ten minutes, as it should: no run lasts that much longer.
+    if trouble is Trouble.BLACK_HOLE and rng.random() < 0.3 and "mail server" not in link.name:
+        link.forget()
+    else:
+        link.heal(cut=rng.random() < 0.5)
 
 
 async def _script(mails: Mailroom, scripts: Sequence[dict[str, list[str]]], rng: random.Random) -> None:

@@ -75,7 +75,7 @@ async def our_system(
                     product.apart.setdefault(ends[0], {})[name] = through(links[ends], settings[name])
                 stored, recorded = (product.environment[f"CHATS_{role.upper()}_DATABASE_URL"] for role in ROLES)
                 if sql:
-                    await _execute(recorded, sql)
+                    await execute(recorded, sql)
                 await product.start(*names)
                 world = World(
                     processes=product,
@@ -102,7 +102,8 @@ async def our_system(
                     keep_logs(Path(directory), logs)
 
 
-async def _execute(url: str, sql: str) -> None:
+async def execute(url: str, sql: str) -> None:
+    """Do something to a database."""
     connection = await asyncpg.connect(url)
     await connection.execute(sql)
     await connection.close()

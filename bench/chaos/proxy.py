@@ -9,7 +9,7 @@ import socket
 import struct
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import cast
@@ -61,6 +61,12 @@ class Link:
         for pair in list(self.pairs):
             pair.recover(cut=cut)
 
+    def forget(self) -> None:
+        """Let new connections pass, and leave those in a black hole there for good, without a word to either end."""
+        self.weather = None
+        for pair in self.pairs:
+            pair.forgotten = pair.held
+
 
 @asynccontextmanager
 async def proxied(*links: Link) -> AsyncIterator[None]:
@@ -90,7 +96,7 @@ class _Pair:
         self.client, self.server = _End(self), _End(self)
         self.client.other, self.server.other = self.server, self.client
         self.delay = 0.0
-        self.held = self.half_closed = False
+        self.held = self.half_closed = self.forgotten = False
         self.connecting: asyncio.Task[None] | None = None
 
     def opened(self) -> None:
@@ -127,6 +133,8 @@ class _Pair:
                 self.link.rng.choice((self.client, self.server)).finish()
 
     def recover(self, *, cut: bool) -> None:
+        if self.forgotten:
+            return
         if self.half_closed or (cut and (self.held or self.delay)):
             self.reset()
         self.delay, self.held = 0.0, False
@@ -237,7 +245,8 @@ class _End(asyncio.Protocol):
         """Send nothing more from here on, and still listen."""
         if self.transport is not None and self.is_open and not self.finished:
             self.finished = True
-            self.transport.write_eof()
+            with suppress(OSError):  # it has just been reset
+                self.transport.write_eof()
             self._close_if_done()
 
     def _close_if_done(self) -> None:

@@ -45,7 +45,7 @@ class Watch:
                         await asyncio.sleep(LOOK)
                 finally:
                     connection.terminate()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            except Exception:  # noqa: BLE001 - a driver that is cut off anywhere raises anything; ask again
                 await asyncio.sleep(LOOK)
 
     async def _look(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:

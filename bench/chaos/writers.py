@@ -28,6 +28,8 @@ class Desk:
     customers: Collection[str]
     whole: bool = True
     """Whether the system can do more than post: read, answer in the edit form, settle, delete."""
+    edits: float = 0.2
+    """The share of an admin's answers that goes through the edit form."""
     talks: list[Talk] = field(default_factory=list)
 
 
@@ -74,7 +76,7 @@ class Writer:
         talk = self.rng.choice(self.desk.talks)
         if dice < 0.01 and len(self.desk.talks) > 1:
             await self._settle(talk)
-        elif dice < 0.2:
+        elif dice < self.desk.edits:
             await self._edit(talk, {"status": self.rng.choice(("AWAITING_USER", "RESOLVED"))})
         else:
             await self._post(talk, "/api/v1/admin", ("sam", "admin"))

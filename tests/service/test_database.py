@@ -1,12 +1,15 @@
 """A database that is away, or that gives up: a request is told to come back, a process why it waits."""
 
+import random
 from collections.abc import AsyncIterator
 
+import asyncpg
 import httpx2
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
 
+from bench.chaos.proxy import Link, Trouble, Weather, proxied
 from deploy.local.ports import free_ports
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
@@ -119,3 +122,29 @@ async def test_a_connection_that_broke_in_the_pool_is_replaced(
     async with engine.connect() as connection:
         assert await connection.scalar(text("select pg_backend_pid()")) != pid
     await engine.dispose()
+
+
+async def test_a_connection_that_the_network_forgot_is_given_up_and_replaced(databases: dict[str, str]) -> None:
+    url = make_url(databases["conversations"])
+    link = Link("test", url.port or 0, random.Random(1))
+    async with proxied(link):
+        through = url.set(port=link.port).render_as_string(hide_password=False)
+        engine = create_engine(through, application="tests", pool_size=1, command_timeout=0.3)
+        async with engine.connect() as connection:
+            pid = await connection.scalar(text("select pg_backend_pid()"))
+            await connection.commit()
+            link.strike(Weather(Trouble.BLACK_HOLE))
+            link.forget()
+            with pytest.raises(TimeoutError):
+                await connection.scalar(text("select 1"))
+        async with engine.connect() as connection:
+            assert await connection.scalar(text("select pg_backend_pid()")) != pid
+        await engine.dispose()
+
+
+async def test_a_connection_that_ends_in_the_middle_of_a_word_is_a_matter_of_trying_again(
+    conversations: Sessions,
+) -> None:
+    with pytest.raises(Unavailable):
+        async with answered_transaction(conversations):
+            raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")

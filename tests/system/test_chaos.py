@@ -1,0 +1,34 @@
+"""Faults at random while people write: nothing acknowledged is lost. And whoever breaks that on purpose is caught."""
+
+import os
+import random
+
+import pytest
+
+from bench.chaos.baseline import plain_celery
+from bench.chaos.broken import BROKEN, strike
+from bench.chaos.ours import our_system
+from bench.chaos.run import Plan, run
+
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "60"))
+SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+
+
+@pytest.mark.timeout(SECONDS + 900)  # a drain may take its time on a busy machine
+async def test_nothing_is_lost_or_doubled_or_stuck_whatever_is_struck() -> None:
+    async with our_system(SEED) as system:
+        wrong = await run(Plan(seed=SEED, seconds=SECONDS, writers=6, pause=0.5), system)
+    assert not wrong, f"with CHAOS_SEED={SEED}"
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", BROKEN)
+async def test_a_build_that_breaks_the_promise_on_purpose_is_caught(name: str) -> None:
+    assert BROKEN[name].caught_as in await strike(name, SEED), f"with CHAOS_SEED={SEED}"
+
+
+@pytest.mark.timeout(300)
+async def test_the_baseline_does_its_work_when_nothing_is_struck() -> None:
+    async with plain_celery(SEED) as system:
+        plan = Plan(seed=SEED, seconds=1, calm=5, writers=2, pause=0.5, drain=30, faults=lambda _: [])
+        assert await run(plan, system) == []
