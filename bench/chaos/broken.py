@@ -42,12 +42,11 @@ def cursor_by_id() -> None:
 
     by_id = text("""
         select id, type, version, seq as position, occurred_at, payload from events
-        where seq > :after and occurred_at <= clock_timestamp() - make_interval(secs => :min_age)
-        order by seq limit :limit
+        where seq > :after order by seq limit :limit
     """)
 
-    async def read_feed(session: AsyncSession, *, after: int, limit: int, min_age: float = 0, **_: Any) -> Feed:
-        rows = await session.execute(by_id, {"after": after, "limit": limit, "min_age": min_age})
+    async def read_feed(session: AsyncSession, *, after: int, limit: int, **_: Any) -> Feed:
+        rows = await session.execute(by_id, {"after": after, "limit": limit})
         items = [Event.model_validate(dict(row)) for row in rows.mappings()]
         head = await session.scalar(text("select coalesce(max(seq), 0) from events"))
         epoch = (await session.execute(select(FeedHead.epoch))).scalar_one()
@@ -87,7 +86,7 @@ class Broken:
     seconds: float = 10.0
     drain: float = 8.0
     writers: int = 6
-    edits: float = 0.2
+    opens: float = 0.0
 
 
 def _chosen(*kinds: str) -> Callable[[World], Sequence[Fault]]:
@@ -103,7 +102,7 @@ def _late_commits(world: World) -> Sequence[Fault]:
         await asyncio.sleep(BROKEN["cursor-by-id"].seconds)
 
     async def slow(_: random.Random) -> None:
-        link.strike(Weather(Trouble.LATENCY, delay=2.0, share=0.5))
+        link.strike(Weather(Trouble.LATENCY, delay=0.8, share=0.5))
         await asyncio.sleep(BROKEN["cursor-by-id"].seconds)
         link.heal()
 
@@ -115,7 +114,7 @@ def _late_commits(world: World) -> Sequence[Fault]:
 
 BROKEN = {
     "inbox-off": Broken("with two records", lambda _: [], sql=INBOX_FORGETS),
-    "cursor-by-id": Broken("events not handled", _late_commits, flaw="cursor-by-id", seconds=15, writers=12, edits=0.8),
+    "cursor-by-id": Broken("events not handled", _late_commits, flaw="cursor-by-id", seconds=20, writers=16, opens=0.5),
     "mark-before-send": Broken(
         "sent by our account, and not with the server",
         _chosen("SMTP: hung up before the dot", "SMTP: 4xx"),
@@ -139,7 +138,7 @@ async def strike(name: str, seed: int) -> list[str]:
         faults=build.faults,
         writers=build.writers,
         pause=0.6,
-        edits=build.edits,
+        opens=build.opens,
     )
     async with our_system(seed, names=names, command=command, sql=build.sql) as system:
         return await run(plan, system, title=f"Customer Chats, broken: {name}")

@@ -28,8 +28,8 @@ class Plan:
     talks: int = 12
     pause: float = 0.05
     """What a writer waits at most before the next request."""
-    edits: float = 0.2
-    """The share of the admins' answers that goes through the edit form, a transaction of several statements."""
+    opens: float = 0.0
+    """The share of the admins' messages that open a conversation, besides those that take a settled one's place."""
     drain: float = 150.0
     """How long nothing may move on, afterwards, before everything is at its end: longer than a lease and a pause."""
     faults: Callable[[World], Sequence[Fault]] | None = None
@@ -76,7 +76,7 @@ async def run(plan: Plan, system: System, *, title: str = "") -> list[str]:
 
 async def _suffer(plan: Plan, system: System, history: History, nemesis: Nemesis) -> float:
     """Let people write, first in peace; return for how many seconds they did."""
-    desk = Desk(system.url, history, system.headers, CUSTOMERS, system.whole, plan.edits)
+    desk = Desk(system.url, history, system.headers, CUSTOMERS, system.whole, plan.opens)
     writers = [
         Writer(desk, "admin" if number % 2 else "customer", f"{plan.seed} {number}", plan.pause)
         for number in range(plan.writers)

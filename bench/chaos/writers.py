@@ -28,8 +28,8 @@ class Desk:
     customers: Collection[str]
     whole: bool = True
     """Whether the system can do more than post: read, answer in the edit form, settle, delete."""
-    edits: float = 0.2
-    """The share of an admin's answers that goes through the edit form."""
+    opens: float = 0.0
+    """The share of the admins' messages that open a conversation."""
     talks: list[Talk] = field(default_factory=list)
 
 
@@ -50,15 +50,19 @@ class Writer:
             await asyncio.sleep(self.rng.random() * self.pause)
         await self.http.aclose()
 
-    async def open_talk(self) -> None:
-        """Open a conversation as some customer."""
-        customer, token = self.rng.choice(list(self.desk.customers)), self._token()
-        body = {"subject": "Where is my parcel?", "body": f"chaos-{token}"}
+    async def open_talk(self, *, by_admin: bool = False) -> None:
+        """Open a conversation as some customer, or with one who is known: a transaction of several statements."""
+        customers = [talk.customer for talk in self.desk.talks] if by_admin else list(self.desk.customers)
+        customer, token = self.rng.choice(customers), self._token()
+        body = {"subject": "Where is my parcel?", "body": f"chaos-{token}"} | (
+            {"user_id": customer} if by_admin else {}
+        )
+        path = f"/api/v1{'/admin' if by_admin else ''}/conversations"
+        who = ("sam", "admin") if by_admin else (customer, "customer")
         started = time.monotonic()
-        answer = await self._until("POST", "/api/v1/conversations", (customer, "customer"), {201}, token, json=body)
-        created = answer.json()
+        created = (await self._until("POST", path, who, {201}, token, json=body)).json()
         talk = Talk(created["id"], customer)
-        self._acknowledge(created["last_message"]["id"], talk, token, started, by_admin=False)
+        self._acknowledge(created["last_message"]["id"], talk, token, started, by_admin=by_admin)
         self.desk.talks.append(talk)
 
     async def _as_customer(self) -> None:
@@ -72,11 +76,14 @@ class Writer:
             await self._post(talk, "/api/v1", (talk.customer, "customer"))
 
     async def _as_admin(self) -> None:
+        if self.rng.random() < self.desk.opens:
+            await self.open_talk(by_admin=True)
+            return
         dice = self.rng.random() if self.desk.whole else 1.0
         talk = self.rng.choice(self.desk.talks)
         if dice < 0.01 and len(self.desk.talks) > 1:
             await self._settle(talk)
-        elif dice < self.desk.edits:
+        elif dice < 0.2:
             await self._edit(talk, {"status": self.rng.choice(("AWAITING_USER", "RESOLVED"))})
         else:
             await self._post(talk, "/api/v1/admin", ("sam", "admin"))
@@ -90,7 +97,7 @@ class Writer:
         self._acknowledge(answer.json()["id"], talk, token, started, by_admin=who[1] == "admin")
 
     async def _edit(self, talk: Talk, body: dict[str, str]) -> None:
-        """Answer through the edit form, which is a transaction of several statements."""
+        """Answer through the edit form."""
         token, started, admin = self._token(), time.monotonic(), ("sam", "admin")
         path = f"/api/v1/admin/conversations/{talk.id}"
         talk.writing += 1
@@ -111,7 +118,7 @@ class Writer:
         if self.rng.random() < 0.2:
             self.desk.history.delete(talk)
             await self._until("DELETE", f"/api/v1/admin/conversations/{talk.id}", ("sam", "admin"), {204, 404})
-        await self.open_talk()
+        await self.open_talk(by_admin=self.rng.random() < 0.5)
 
     def _token(self) -> str:
         return f"{self.rng.getrandbits(64):016x}"
