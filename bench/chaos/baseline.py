@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import asyncpg
@@ -16,7 +17,7 @@ from bench.chaos.history import History
 from bench.chaos.mailroom import Mailroom
 from bench.chaos.ours import execute, keep_logs, through, way
 from bench.chaos.proxy import HOST, Link, proxied
-from bench.chaos.run import Plan, System, run
+from bench.chaos.run import System, plan_from_environment, run
 from bench.chaos.verdict import Verdict
 from bench.plain_celery import TABLES
 from deploy.local.ports import free_ports
@@ -131,10 +132,9 @@ async def _compare(url: str, history: History, mails: Mailroom) -> Verdict:
 
 async def main() -> None:
     """Run it, and print its table."""
-    seconds = float(os.environ.get("CHAOS_SECONDS", "60"))
-    seed = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
-    async with plain_celery(seed) as system:
-        await run(Plan(seed=seed, seconds=seconds, calm=min(30, max(5, seconds / 6)), drain=PATIENCE), system)
+    plan = replace(plan_from_environment(), drain=PATIENCE)
+    async with plain_celery(plan.seed) as system:
+        await run(plan, system)
 
 
 if __name__ == "__main__":

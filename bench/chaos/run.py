@@ -1,6 +1,8 @@
 """One run: a calm stretch, faults, quiet, drain, verdict."""
 
 import asyncio
+import os
+import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -50,6 +52,18 @@ class System:
     state: Callable[[], Awaitable[tuple[bool, object]]]
     """Whether everything is at its end, and how far it is."""
     compare: Callable[[History], Awaitable[Verdict]]
+
+
+def plan_from_environment() -> Plan:
+    """Read `CHAOS_SECONDS`, `CHAOS_SEED` (else any), `CHAOS_WRITERS`, and `CHAOS_PAUSE`, their longest."""
+    seconds = float(os.environ.get("CHAOS_SECONDS", "60"))
+    return Plan(
+        seed=int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6),
+        seconds=seconds,
+        calm=min(30, max(5, seconds / 6)),
+        writers=int(os.environ.get("CHAOS_WRITERS", "8")),
+        pause=float(os.environ.get("CHAOS_PAUSE", "0.05")),
+    )
 
 
 async def run(plan: Plan, system: System, *, title: str = "") -> list[str]:
