@@ -7,18 +7,24 @@ import asyncio
 import random
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from bench.chaos.faults import Fault, World, all_faults
+from bench.chaos.faults import Fault, World
 from bench.chaos.ours import our_system
-from bench.chaos.proxy import Trouble, Weather
 from bench.chaos.run import Plan, run
+from tests.smtp_server import DROP
 from tests.system.product import PROCESSES
 
+COMMITS_COME_LATE = """
+    create function dawdle() returns trigger language plpgsql as
+        $$ begin if random() < 0.2 then perform pg_sleep(1); end if; return null; end $$;
+    create constraint trigger dawdles after insert on events
+        deferrable initially deferred for each row execute function dawdle();
+"""
 INBOX_FORGETS = """
     create function forget() returns trigger language plpgsql as
         $$ begin delete from inbox where event_id = new.event_id; return null; end $$;
@@ -81,46 +87,43 @@ class Broken:
     caught_as: str
     faults: Callable[[World], Sequence[Fault]]
     flaw: str | None = None
-    sql: str = ""
+    sql: dict[str, str] = field(default_factory=dict)
     without: str | None = None
     seconds: float = 10.0
     drain: float = 8.0
-    writers: int = 6
-    opens: float = 0.0
 
 
-def _chosen(*kinds: str) -> Callable[[World], Sequence[Fault]]:
-    return lambda world: [fault for fault in all_faults(world, long=False) if fault.kind in kinds]
+def _no_more_hints(world: World) -> Sequence[Fault]:
+    """The broker goes for good: the relay keeps some hints for one that comes back, and they would make up for much."""
+
+    async def kill(_: random.Random) -> None:
+        if world.processes.runs("broker"):
+            await world.processes.kill("broker")
+
+    return [Fault("servers", "kill -9 and absence", "broker", kill)]
 
 
-def _late_commits(world: World) -> Sequence[Fault]:
-    """Half of the API's connections to its database are slow, and no hint makes up for what the cursor misses."""
-    [link] = [link for link in world.links if link.name == "api to postgres"]
+def _refusals(world: World) -> Sequence[Fault]:
+    """The mail server changes its mind after DATA, in every way it can."""
 
-    async def no_broker(_: random.Random) -> None:
-        await world.processes.kill("broker")
-        await asyncio.sleep(BROKEN["cursor-by-id"].seconds)
+    async def refuse(_: random.Random) -> None:
+        for answers in ({"data": ["451 4.3.0 later"] * 2}, {"content": [DROP] * 2}, {"end": ["452 4.3.1 full"] * 2}):
+            world.mails.script.update(answers)
+            await asyncio.sleep(1)
 
-    async def slow(_: random.Random) -> None:
-        link.strike(Weather(Trouble.LATENCY, delay=0.8, share=0.5))
-        await asyncio.sleep(BROKEN["cursor-by-id"].seconds)
-        link.heal()
-
-    return [
-        Fault("servers", "absence", "broker", no_broker),
-        Fault("network", "network: latency", link.name, slow),
-    ]
+    return [Fault("mail", "SMTP: 4xx and hanging up, from DATA on", "mail server", refuse)]
 
 
 BROKEN = {
-    "inbox-off": Broken("with two records", lambda _: [], sql=INBOX_FORGETS),
-    "cursor-by-id": Broken("events not handled", _late_commits, flaw="cursor-by-id", seconds=20, writers=16, opens=0.5),
-    "mark-before-send": Broken(
-        "sent by our account, and not with the server",
-        _chosen("SMTP: hung up before the dot", "SMTP: 4xx"),
-        flaw="mark-before-send",
+    "inbox-off": Broken("with two records", lambda _: [], sql={"notifications": INBOX_FORGETS}),
+    "cursor-by-id": Broken(
+        "without a record",
+        _no_more_hints,
+        flaw="cursor-by-id",
+        sql={"conversations": COMMITS_COME_LATE},
     ),
-    "no-sweeper": Broken("without a record", _chosen("FLUSHALL", "kill -9 and absence"), without="sweeper"),
+    "mark-before-send": Broken("sent by our account, and not with the server", _refusals, flaw="mark-before-send"),
+    "no-sweeper": Broken("without a record", _no_more_hints, without="sweeper"),
 }
 
 
@@ -136,9 +139,8 @@ async def strike(name: str, seed: int) -> list[str]:
         calm=1,
         drain=build.drain,
         faults=build.faults,
-        writers=build.writers,
+        writers=6,
         pause=0.6,
-        opens=build.opens,
     )
     async with our_system(seed, names=names, command=command, sql=build.sql) as system:
         return await run(plan, system, title=f"Customer Chats, broken: {name}")

@@ -4,9 +4,10 @@ import random
 import re
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -54,11 +55,16 @@ def through(link: Link, url: str) -> str:
 
 @asynccontextmanager
 async def our_system(
-    seed: int, *, names: Sequence[str] = PROCESSES, command: Sequence[str] = (), sql: str = "", logs: Path | None = None
+    seed: int,
+    *,
+    names: Sequence[str] = PROCESSES,
+    command: Sequence[str] = (),
+    sql: Mapping[str, str] = MappingProxyType({}),
+    logs: Path | None = None,
 ) -> AsyncIterator[System]:
     """Run the product; what its processes wrote is left in `logs`.
 
-    `command` starts another build of it, `sql` is done to its notifications database.
+    `command` starts another build of it, `sql` is done to its databases.
     """
     mails, rng = Mailroom(), random.Random(f"{seed} network")
     with tempfile.TemporaryDirectory() as directory:
@@ -74,8 +80,8 @@ async def our_system(
                 for ends, name in WAYS.items():
                     product.apart.setdefault(ends[0], {})[name] = through(links[ends], settings[name])
                 stored, recorded = (product.environment[f"CHATS_{role.upper()}_DATABASE_URL"] for role in ROLES)
-                if sql:
-                    await execute(recorded, sql)
+                for role, statements in sql.items():
+                    await execute(product.environment[f"CHATS_{role.upper()}_DATABASE_URL"], statements)
                 await product.start(*names)
                 world = World(
                     processes=product,

@@ -30,8 +30,6 @@ class Plan:
     talks: int = 12
     pause: float = 0.05
     """What a writer waits at most before the next request."""
-    opens: float = 0.0
-    """The share of the admins' messages that open a conversation, besides those that take a settled one's place."""
     drain: float = 150.0
     """How long nothing may move on, afterwards, before everything is at its end: longer than a lease and a pause."""
     faults: Callable[[World], Sequence[Fault]] | None = None
@@ -90,7 +88,7 @@ async def run(plan: Plan, system: System, *, title: str = "") -> list[str]:
 
 async def _suffer(plan: Plan, system: System, history: History, nemesis: Nemesis) -> float:
     """Let people write, first in peace; return for how many seconds they did."""
-    desk = Desk(system.url, history, system.headers, CUSTOMERS, system.whole, plan.opens)
+    desk = Desk(system.url, history, system.headers, CUSTOMERS, system.whole)
     writers = [
         Writer(desk, "admin" if number % 2 else "customer", f"{plan.seed} {number}", plan.pause)
         for number in range(plan.writers)

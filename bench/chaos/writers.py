@@ -28,8 +28,6 @@ class Desk:
     customers: Collection[str]
     whole: bool = True
     """Whether the system can do more than post: read, answer in the edit form, settle, delete."""
-    opens: float = 0.0
-    """The share of the admins' messages that open a conversation."""
     talks: list[Talk] = field(default_factory=list)
 
 
@@ -76,9 +74,6 @@ class Writer:
             await self._post(talk, "/api/v1", (talk.customer, "customer"))
 
     async def _as_admin(self) -> None:
-        if self.rng.random() < self.desk.opens:
-            await self.open_talk(by_admin=True)
-            return
         dice = self.rng.random() if self.desk.whole else 1.0
         talk = self.rng.choice(self.desk.talks)
         if dice < 0.01 and len(self.desk.talks) > 1:

@@ -69,6 +69,10 @@ class Processes:
         """Let a frozen process go on."""
         self._running[name][1].send_signal(signal.SIGCONT)
 
+    def runs(self, name: str) -> bool:
+        """Tell whether a process was started, and not stopped or killed since."""
+        return name in self._running
+
     def family(self, name: str) -> list[psutil.Process]:
         """Return a process, and behind it those that it started."""
         try:
