@@ -2,10 +2,11 @@
 
 A first delivery is one transaction. Whatever may be a repetition is counted in a transaction of its own first, so
 that an event that brings its process down is known by its count, and parked. A pass through the log handles what
-nobody has tried yet together, and each of the others by itself.
+nobody has tried yet together, and what was tried before by few and in the end by itself.
 """
 
-from collections.abc import Collection, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from typing import Any
@@ -29,6 +30,7 @@ from shared.failpoints import failpoint
 from shared.problems import NotFound
 
 ATTEMPT_SPACING = timedelta(seconds=2)
+TOGETHER = ((500, 0), (20, 1))  # how many events of the log are tried at once that were tried so often
 
 log = structlog.get_logger()
 
@@ -44,11 +46,11 @@ async def receive_event(sessions: Sessions, event: Event, settings: MailSettings
         async with transaction(sessions) as session:
             if not await find_missing(session, [event]):
                 return True
-            counted = await _count_attempt(session, event)
+            counted = await _count_attempts(session, [event])
         failpoint("attempt-counted")
-        if counted is None:
+        if event.id not in counted:
             return False
-        attempts = counted
+        attempts = counted[event.id]
     if fault := _fault(event, attempts):
         await park_event(sessions, event.id, event.type, fault, event.model_dump(mode="json"))
         return True
@@ -64,29 +66,20 @@ async def receive_missing(sessions: Sessions, events: Sequence[Event], settings:
     """
     async with transaction(sessions) as session:
         missing = await find_missing(session, events)
-        untried = await _begin_attempts(session, [event for event in missing if _fault(event, 0) is None])
-    failpoint("attempts-begun")
-    together = [event for event in missing if event.id in untried]
-    alone = [event for event in missing if event.id not in untried]
+        groups = deque(_groups(missing, await _attempts(session, missing)))
     done, failure = True, None  # type: bool, Exception | None
-    if together:
+    while groups:
+        group = groups.popleft()
         try:
-            done = len(await _handle(sessions, together, settings, counted=True)) == len(together)
+            done &= await _receive_group(sessions, group, settings)
         except Exception as error:
             if is_outage(error):
                 raise
-            if len(together) == 1:
-                failure = error
+            if len(group) == 1:
+                failure = failure or error
             else:
-                log.warning("not handled together, each alone now", events=len(together), error=type(error).__name__)
-                alone = together + alone
-    for event in alone:
-        try:
-            done &= await receive_event(sessions, event, settings, repeated=True)
-        except Exception as error:
-            if is_outage(error):
-                raise
-            failure = failure or error
+                log.warning("not handled together, each alone now", events=len(group), error=type(error).__name__)
+                groups.extendleft([event] for event in reversed(group))
     if failure is not None:
         raise failure
     return done
@@ -132,18 +125,45 @@ async def retry_parked(session: AsyncSession, event_id: UUID, settings: MailSett
 
 
 async def find_missing(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
-    """Return those of the events that are neither handled nor parked, the least tried first, otherwise in order.
+    """Return those of the events that are neither handled nor parked, in order."""
+    ids = [event.id for event in events]
+    done = set(await session.scalars(select(InboxEntry.event_id).where(InboxEntry.event_id.in_(ids), _is_done())))
+    return [event for event in events if event.id not in done]
 
-    An event that brings its process down does so behind the others, not before them.
+
+async def _attempts(session: AsyncSession, events: Sequence[Event]) -> dict[UUID, int]:
+    ids = [event.id for event in events]
+    rows = await session.execute(select(InboxEntry.event_id, InboxEntry.attempts).where(InboxEntry.event_id.in_(ids)))
+    return {row.event_id: row.attempts for row in rows}
+
+
+def _groups(events: Sequence[Event], attempts: Mapping[UUID, int]) -> Iterator[list[Event]]:
+    """Say which events are tried together: all that nobody has tried, then fewer at once, in the end each alone.
+
+    One that brings its process down is so found among few, and behind the others.
     """
-    known = await session.execute(
-        select(InboxEntry.event_id, InboxEntry.attempts, _is_done().label("done")).where(
-            InboxEntry.event_id.in_([event.id for event in events])
-        )
-    )
-    rows = {row.event_id: row for row in known}
-    missing = [event for event in events if event.id not in rows or not rows[event.id].done]
-    return sorted(missing, key=lambda event: rows[event.id].attempts if event.id in rows else 0)
+    for size, tried in TOGETHER:
+        those = [event for event in events if attempts.get(event.id, 0) == tried]
+        for start in range(0, len(those), size):
+            yield those[start : start + size]
+    often = [event for event in events if attempts.get(event.id, 0) >= len(TOGETHER)]
+    for event in sorted(often, key=lambda event: attempts[event.id]):
+        yield [event]
+
+
+async def _receive_group(sessions: Sessions, events: Sequence[Event], settings: MailSettings) -> bool:
+    """Count an attempt at each event, and let them take effect together; True when all of them are done with."""
+    async with transaction(sessions) as session:
+        counted = await _count_attempts(session, events)
+    failpoint("attempts-counted")
+    sound = []
+    for event in events:
+        if event.id in counted and (fault := _fault(event, counted[event.id])):
+            await park_event(sessions, event.id, event.type, fault, event.model_dump(mode="json"))
+        elif event.id in counted:
+            sound.append(event)
+    taken = await _handle(sessions, sound, settings, counted=True) if sound else []
+    return len(counted) == len(events) and len(taken) == len(sound)
 
 
 def _fault(event: Event, attempts: int) -> str | None:
@@ -167,40 +187,25 @@ def _is_done() -> ColumnElement[bool]:
     return InboxEntry.handled_at.is_not(None) | InboxEntry.parked_at.is_not(None)
 
 
-async def _begin_attempts(session: AsyncSession, events: Sequence[Event]) -> set[UUID]:
-    """Count the first attempt at those events that nobody has tried yet, and return their ids."""
-    if not events:
-        return set()
-    now = func.clock_timestamp()
-    begun = await session.scalars(
-        insert(InboxEntry)
-        .values(attempts=1, attempted_at=now)
-        .on_conflict_do_update(
-            index_elements=[InboxEntry.event_id],
-            set_={"attempts": 1, "attempted_at": now},
-            where=~_is_done() & (InboxEntry.attempts == 0),
-        )
-        .returning(InboxEntry.event_id),
-        _rows(events),
-    )
-    return set(begun)
+async def _count_attempts(session: AsyncSession, events: Sequence[Event]) -> dict[UUID, int]:
+    """Note one more attempt at each event, and return how many that makes.
 
-
-async def _count_attempt(session: AsyncSession, event: Event) -> int | None:
-    """Note one more attempt; None when the last one may still be under way: deliveries side by side are one attempt."""
+    Not of one whose last attempt may still be under way: deliveries side by side are one attempt.
+    """
     now = func.clock_timestamp()
     rested = InboxEntry.attempted_at.is_(None) | (InboxEntry.attempted_at < now - ATTEMPT_SPACING)
-    attempts: int | None = await session.scalar(
+    counted = await session.execute(
         insert(InboxEntry)
-        .values(event_id=event.id, type=event.type, attempts=1, attempted_at=now)
+        .values(attempts=1, attempted_at=now)
         .on_conflict_do_update(
             index_elements=[InboxEntry.event_id],
             set_={"attempts": InboxEntry.attempts + 1, "attempted_at": now},
             where=~_is_done() & rested,
         )
-        .returning(InboxEntry.attempts)
+        .returning(InboxEntry.event_id, InboxEntry.attempts),
+        _rows(events),
     )
-    return attempts
+    return {row.event_id: row.attempts for row in counted}
 
 
 async def _take_back_attempts(sessions: Sessions, events: Sequence[Event]) -> None:

@@ -84,14 +84,17 @@ class Notifier:
                 return False
             attempts = entry.attempts
         if attempts > MAX_EVENT_ATTEMPTS:
-            gone = payload is not None and self._is_deleted(payload.conversation)
-            entry = self.inbox[event]
-            entry.parked, entry.kept = True, None if gone else Kept(payload)
+            self.park(event, payload)
             return True
         if not self.may_take(event):
             return False
         self.take({event: payload})
         return True
+
+    def park(self, event: int, payload: Payload | None) -> None:
+        """Give up on an event; what is kept of it names no deleted conversation."""
+        gone = payload is not None and self._is_deleted(payload.conversation)
+        self.inbox[event].parked, self.inbox[event].kept = True, None if gone else Kept(payload)
 
     def count_attempt(self, entry: Entry) -> bool:
         """Note one more attempt; False when the last one was a moment ago."""
@@ -108,26 +111,30 @@ class Notifier:
         """Let a stretch of the log take effect, what nobody has tried together, the rest alone; True if all is done."""
         missing = [event for event in events if event not in self.inbox or not self.inbox[event].done]
         tries = {event: self.inbox[event].attempts if event in self.inbox else 0 for event in missing}
-        together = [event for event in missing if not tries[event]]
-        alone = sorted((event for event in missing if tries[event]), key=lambda event: tries[event])
+        often = sorted((event for event in missing if tries[event] > 1), key=lambda event: tries[event])
+        groups = [[event for event in missing if tries[event] == tried] for tried in (0, 1)]
         done = True
-        for event in together:
-            self.inbox.setdefault(event, Entry())
-            self.inbox[event].attempts, self.inbox[event].attempted_at = 1, self.clock.now
-        try:
-            self.take({event: events[event] for event in together})
-        except DiedError:
-            done = False
-            if len(together) > 1:  # it was not the fault of all of them
-                for event in together:
-                    self.inbox[event].attempts, self.inbox[event].attempted_at = 0, None
-                alone, done = together + alone, True
-        for event in alone:
-            try:
-                done &= self.receive(event, events[event], repeated=True)
-            except DiedError:
-                done = False
+        for group in [*(group for group in groups if group), *([event] for event in often)]:
+            done &= self._receive_group({event: events[event] for event in group})
         return done
+
+    def _receive_group(self, events: Mapping[int, Payload | None]) -> bool:
+        """Try events together; if that fails, it was not the fault of all of them, and each is tried alone."""
+        before = {event: (entry.attempts, entry.attempted_at) for event, entry in self.inbox.items()}
+        ready = [event for event in events if self.count_attempt(self.inbox.setdefault(event, Entry()))]
+        for event in [event for event in ready if self.inbox[event].attempts > MAX_EVENT_ATTEMPTS]:
+            self.park(event, events[event])
+            ready.remove(event)
+        try:
+            self.take({event: events[event] for event in ready})
+        except DiedError:
+            if len(events) == 1:
+                return False
+            for event in ready:
+                self.inbox[event].attempts, self.inbox[event].attempted_at = before.get(event, (0, None))[0], None
+            left = [event for event in events if not self.inbox[event].done]
+            return all(tuple(self._receive_group({event: events[event]}) for event in left))  # each has its turn
+        return all(self.inbox[event].done for event in events)
 
     def take(self, events: Mapping[int, Payload | None]) -> None:
         """Handle events, and mark them as handled: all of it or nothing."""
