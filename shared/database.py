@@ -173,11 +173,12 @@ Session = Annotated[AsyncSession, Depends(_session, scope="function")]
 def incarnation_of(table: str) -> str:
     """Return the SQL of what changes when a table lives on elsewhere: restored, failed over, moved, made anew.
 
-    It is the server's identity, its timeline, and the ids of the database and the table. A snapshot of the storage that
-    is put back changes none of them.
+    It is the server's identity, its timeline, and the ids of the database and the table. The timeline is that of the
+    write-ahead log: the control file learns of a new one minutes late. A snapshot of the storage that is put back
+    changes none of them.
     """
     return f"""(
-        (select system_identifier from pg_control_system()) || ':' || (select timeline_id from pg_control_checkpoint())
+        (select system_identifier from pg_control_system()) || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8)
         || ':' || (select oid from pg_database where datname = current_database()) || ':' || '{table}'::regclass::oid
     )"""  # noqa: S608 - a table of ours
 

@@ -82,12 +82,13 @@ PAYLOADS: dict[EventType, type[Payload]] = {
 
 
 class Event(BaseModel):
-    """One row of the log. `position` is None until the sequencer has numbered it."""
+    """One row of the log. `position` and `epoch`, which it counts in, are None until the sequencer has numbered it."""
 
     id: UUID
     type: str
     version: int = VERSION
     position: int | None = None
+    epoch: UUID | None = None
     occurred_at: datetime
     payload: dict[str, Any] | None
 

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import Float, exists, func, insert, select, text, update
+from sqlalchemy import Float, Text, exists, func, insert, literal_column, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.errors import EventsPurged
@@ -23,14 +23,13 @@ from shared.failpoints import failpoint
 # A holder of the head that is frozen, not dead, would stop the log: PostgreSQL ends its transaction.
 _LIMIT_HOLDER = text("set local transaction_timeout = '5s'")
 _ANY_UNNUMBERED = select(exists().where(LoggedEvent.position.is_(None)))
-_LOCK_HEAD = text(f"""
-    select head, incarnation is distinct from {incarnation_of("events")} as moved from feed for update skip locked
-""")  # noqa: S608 - built from constants
+_LOCK_HEAD = text("select head from feed for update skip locked")
 # A log that lives on elsewhere may lack what its readers have read: it was restored, or a replica took over. The first
 # time, there is nothing to compare with.
 _SETTLE = text(f"""
     update feed set incarnation = {incarnation_of("events")},
         epoch = case when incarnation is null then epoch else gen_random_uuid() end
+    where incarnation is distinct from {incarnation_of("events")}
 """)  # noqa: S608 - built from constants
 _NUMBER = text("""
     with batch as (
@@ -39,7 +38,8 @@ _NUMBER = text("""
     )
     update events set position = batch.position, numbered_at = clock_timestamp()
     from batch where events.id = batch.id
-    returning events.id, events.type, events.version, events.position, events.occurred_at, events.payload
+    returning events.id, events.type, events.version, events.position, events.occurred_at, events.payload,
+        (select epoch from feed) as epoch
 """)
 
 
@@ -79,12 +79,11 @@ async def number_events(session: AsyncSession, *, size: int = 1000) -> list[Even
     if not await session.scalar(_ANY_UNNUMBERED):
         return []  # without having locked anything: a quiet log costs no transaction id
     await session.execute(_LIMIT_HOLDER)
-    feed = (await session.execute(_LOCK_HEAD)).one_or_none()
-    if feed is None:
+    head = (await session.execute(_LOCK_HEAD)).scalar_one_or_none()
+    if head is None:
         return []
-    if feed.moved:
-        await session.execute(_SETTLE)
-    rows = (await session.execute(_NUMBER, {"head": feed.head, "size": size})).mappings()
+    await settle_epoch(session)
+    rows = (await session.execute(_NUMBER, {"head": head, "size": size})).mappings()
     events = sorted((Event.model_validate(dict(row)) for row in rows), key=lambda event: event.position or 0)
     if events:
         await session.execute(update(FeedHead).values(head=events[-1].position))
@@ -92,9 +91,15 @@ async def number_events(session: AsyncSession, *, size: int = 1000) -> list[Even
     return events
 
 
+async def settle_epoch(session: AsyncSession) -> None:
+    """Begin a new epoch if the log lives elsewhere than it did."""
+    await session.execute(_SETTLE)
+
+
 async def begin_epoch(session: AsyncSession) -> None:
-    """Let every reader know that the log was restored from a backup."""
-    await session.execute(update(FeedHead).values(epoch=func.gen_random_uuid()))
+    """Begin a new epoch here: the log was restored from a backup, and every reader has to know."""
+    here = literal_column(incarnation_of("events"), Text)
+    await session.execute(update(FeedHead).values(epoch=func.gen_random_uuid(), incarnation=here))
 
 
 async def read_feed(session: AsyncSession, *, after: int, limit: int, min_age: float = 0) -> Feed:
@@ -110,7 +115,7 @@ async def read_feed(session: AsyncSession, *, after: int, limit: int, min_age: f
         first = await session.scalar(select(func.min(LoggedEvent.position)).where(LoggedEvent.position > after))
     if after < head.head and first != after + 1:  # positions have no holes
         raise EventsPurged(f"The log does not reach back to position {after + 1} any more.")
-    return Feed(epoch=head.epoch, head=head.head, items=_ripe(rows))
+    return Feed(epoch=head.epoch, head=head.head, items=_ripe(rows, head.epoch))
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,10 +134,9 @@ async def read_state(session: AsyncSession) -> LogState:
 
 async def age_behind(session: AsyncSession, position: int) -> float:
     """Return how many seconds ago the first event behind a position was numbered; 0 when there is none."""
-    age = func.extract("epoch", func.clock_timestamp() - func.min(LoggedEvent.numbered_at)).cast(Float)
-    first = LoggedEvent.position == position + 1
-    found: float = (await session.execute(select(func.coalesce(age, 0.0)).where(first))).scalar_one()
-    return found
+    age = func.extract("epoch", func.clock_timestamp() - LoggedEvent.numbered_at).cast(Float)
+    behind = select(age).where(LoggedEvent.position > position).order_by(LoggedEvent.position).limit(1)
+    return await session.scalar(behind) or 0.0
 
 
 async def tail(session: AsyncSession, limit: int) -> Sequence[LoggedEvent]:
@@ -153,10 +157,10 @@ _READ = text("""
 """)
 
 
-def _ripe(rows: Sequence[Any]) -> list[Event]:
+def _ripe(rows: Sequence[Any], epoch: UUID) -> list[Event]:
     items = []
     for row in rows:
         if not row["ripe"]:
             break
-        items.append(Event.model_validate(dict(row)))
+        items.append(Event.model_validate({**row, "epoch": epoch}))
     return items

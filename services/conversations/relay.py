@@ -16,7 +16,7 @@ from celery import Celery
 from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.conversations.log import number_events, read_state
+from services.conversations.log import number_events, read_state, settle_epoch
 from services.conversations.retention import purge_events, purge_keys
 from services.conversations.settings import StoreSettings
 from shared.broker import TASKS, create_celery, publish_events
@@ -107,14 +107,18 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
 
 
 async def _number(sessions: Sessions, give: Callable[[list[Event]], None], stop: asyncio.Event) -> None:
+    settled = False  # readers of a restored log have to know at once, not with its first new event
     while not stop.is_set():
         try:
             async with transaction(sessions) as session:
+                if not settled:
+                    await settle_epoch(session)
                 events = await number_events(session, size=BATCH)
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             log.warning("log not numbered, trying again", error=describe(error))
             await pause(stop, 1)
             continue
+        settled = True
         failpoint("numbering-committed")
         give(events)
         NUMBERED.inc(len(events))
@@ -132,8 +136,9 @@ async def _purge(sessions: Sessions, settings: StoreSettings, stop: asyncio.Even
                     async with transaction(sessions) as session:
                         deleted = await purge(session, settings, size=PURGE_BATCH)
                     PURGED.inc(deleted)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            log.warning("nothing purged, trying again", error=describe(error))
+        except Exception as error:  # it must not end the numbering beside it
+            log.warning("nothing purged, trying again", error=type(error).__name__)
+            log.debug("nothing purged", exc_info=True)
         await pause(stop, PURGE_EVERY)
 
 

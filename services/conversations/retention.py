@@ -18,19 +18,22 @@ async def acknowledge(session: AsyncSession, name: str, position: int | None) ->
     A position before that one changes nothing: the reader lost what it knew, or is slower than another of its name.
     """
     known = await session.get(FeedReader, name)
-    if position is not None:
-        now = func.clock_timestamp()
+    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    before = (known.position, known.seen_at) if known else (0, None)
+    if position is not None and (known is None or _is_news(known, position, now)):
         reader = insert(FeedReader).values(name=name, position=position, seen_at=now)
-        further = FeedReader.position < reader.excluded.position
-        again = (FeedReader.position == reader.excluded.position) & (FeedReader.seen_at < now - SEEN_EVERY)
+        # Another of its name may have come further at this very moment.
+        not_back = FeedReader.position <= reader.excluded.position
         await session.execute(
             reader.on_conflict_do_update(
-                index_elements=[FeedReader.name],
-                set_={"position": reader.excluded.position, "seen_at": now},
-                where=further | again,
+                index_elements=[FeedReader.name], set_={"position": position, "seen_at": now}, where=not_back
             )
         )
-    return (known.position, known.seen_at) if known else (0, None)
+    return before
+
+
+def _is_news(known: FeedReader, position: int, now: datetime) -> bool:
+    return position > known.position or (position == known.position and known.seen_at < now - SEEN_EVERY)
 
 
 async def purge_events(session: AsyncSession, settings: StoreSettings, *, size: int) -> int:
@@ -69,10 +72,16 @@ _PURGE_EVENTS = text("""
         where numbered_at > clock_timestamp() - make_interval(secs => :retention * 86400)
             or (numbered_at > clock_timestamp() - make_interval(secs => :cap * 86400)
                 and position > (select coalesce(min(position), 0) from feed_readers))
+    ),
+    -- Locked in the one order in which all do.
+    gone as (
+        select id from events
+        where position in (
+            select position from oldest where position < coalesce((select first from kept), position + 1)
+        )
+        order by seq for update
     )
-    delete from events
-    where position in (select position from oldest where position < coalesce((select first from kept), position + 1))
-    returning id
+    delete from events where id in (select id from gone) returning id
 """)
 
 _PURGE_KEYS = text("""

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.errors import NotRetriable
 from services.notifications.events import handle_events, names_deleted
-from services.notifications.models import InboxEntry
+from services.notifications.models import FeedCursor, InboxEntry
 from services.notifications.rules import MAX_EVENT_ATTEMPTS
 from services.notifications.settings import MailSettings
 from shared.database import Sessions, is_outage, transaction
@@ -228,7 +228,7 @@ async def _handle(
     """
     try:
         async with transaction(sessions) as session:
-            taken = await _take(session, events)
+            taken = await _take(session, await _of_this_epoch(session, events))
             failpoint("events-taken")
             await handle_events(session, taken, settings)
             failpoint("events-written")
@@ -243,8 +243,16 @@ async def _handle(
     return taken
 
 
+async def _of_this_epoch(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
+    """Leave out what the log told before a restore, or after one not yet noticed: the log says what is true now."""
+    epoch = await session.scalar(select(FeedCursor.epoch))
+    return [event for event in events if event.epoch is None or epoch is None or event.epoch == epoch]
+
+
 async def _take(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
     """Mark events as handled, and return those that were not, nor parked."""
+    if not events:
+        return []
     now = func.clock_timestamp()
     taken = set(
         await session.scalars(

@@ -43,6 +43,8 @@ COMPOSE_AGAIN = timedelta(hours=1)  # until a mail that could not be composed is
 
 PROCESS = f"{socket.gethostname()}:{os.getpid()}"
 
+_HERE = literal_column(incarnation_of("gate"), Text)
+
 log = structlog.get_logger()
 
 
@@ -77,6 +79,11 @@ class GateState:
         return self.row.incarnation in {None, self.incarnation}
 
     @property
+    def settled(self) -> bool:
+        """Whether there is nothing to find out about it."""
+        return self.row.incarnation == self.incarnation
+
+    @property
     def open(self) -> bool:
         """Whether mail may be sent."""
         until = self.row.breaker_until
@@ -85,8 +92,7 @@ class GateState:
 
 async def read_gate(session: AsyncSession) -> GateState:
     """Read whether mail may be sent."""
-    incarnation = literal_column(incarnation_of("gate"), Text)
-    found = select(Gate, func.clock_timestamp(), incarnation).execution_options(populate_existing=True)
+    found = select(Gate, func.clock_timestamp(), _HERE).execution_options(populate_existing=True)
     return GateState(*(await session.execute(found)).one())
 
 
@@ -224,10 +230,11 @@ async def _claim(
 
 
 async def begin_data(session: AsyncSession, email: ClaimedEmail) -> bool:
-    """Note that the mail's text is about to go out; False when the lease is no longer ours, or sending was paused."""
+    """Note that the mail's text is about to go out; False when the lease is no longer ours, or mail may not be sent."""
+    known = Gate.incarnation.is_(None) | (Gate.incarnation == _HERE)
     held = await session.execute(
         update(Email)
-        .where(email.held, Email.state == EmailState.SENDING, exists().where(Gate.paused_at.is_(None)))
+        .where(email.held, Email.state == EmailState.SENDING, exists().where(Gate.paused_at.is_(None), known))
         .values(data_at=func.clock_timestamp())
         .returning(Email.id)
         .execution_options(synchronize_session=False)

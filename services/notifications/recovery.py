@@ -11,21 +11,22 @@ from uuid import UUID
 
 import httpx2
 import structlog
-from sqlalchemy import ColumnElement, and_, delete, exists, func, select, true, update
+from sqlalchemy import ColumnElement, and_, delete, func, select, text, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from services.notifications.emails import WAITING_STATES, move_emails, review_emails
 from services.notifications.events import handle_payloads
-from services.notifications.feed import read_snapshot
+from services.notifications.feed import SNAPSHOT_PAGE, read_snapshot
 from services.notifications.leases import read_gate
-from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, Mark, Notification, Person
+from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, Mark, Notification
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction
 from shared.events import SNAPSHOTS, ConversationDeleted, ConversationRead, Feed, Kind, MessagePosted, Payload
 
 RESTORED = "restored"  # no incarnation of any database: mail waits
+RESET_BATCH = 5000  # rows
 
 log = structlog.get_logger()
 
@@ -41,20 +42,31 @@ def why_lost(cursor: FeedCursor, page: Feed | None) -> str | None:
 
 async def begin_rebuild(sessions: Sessions, lost: FeedCursor, end: Feed, reason: str) -> None:
     """Go to the end of the log, and read the present state from its beginning instead of what lies between."""
+    if end.epoch != lost.epoch or end.head < lost.position:
+        await _forget_versions(sessions)
     async with transaction(sessions) as session:
         cursor = await _lock_cursor(session)
         if (cursor.position, cursor.epoch) != (lost.position, lost.epoch):
             return  # another sweeper has begun it
         log.error("place in the log lost, rebuilding from the present state", reason=reason, position=lost.position)
-        if end.epoch != cursor.epoch or end.head < cursor.position:
-            # What was read and changed in the lost part of the log was told of versions that come again.
-            await session.execute(update(Person).values(version=0))
-            read = (Mark.read_by_user_number > 0) | (Mark.read_by_admin_number > 0)
-            await session.execute(update(Mark).where(read).values(read_by_user_number=0, read_by_admin_number=0))
         if end.acknowledged > cursor.position:
             await _hold(session, cursor, end)
+        if cursor.restored_to is not None:
+            cursor.restored_to = min(cursor.restored_to, end.head)  # this log may never come as far again
         cursor.position, cursor.head, cursor.epoch = end.head, end.head, end.epoch
         cursor.rebuild_reason, cursor.rebuild_kind, cursor.rebuild_after = reason, next(iter(Kind)), None
+
+
+async def _forget_versions(sessions: Sessions) -> None:
+    """Let all that the present state tells be news: the versions of the lost part of the log come again.
+
+    In batches, and again from the beginning after a crash: the epoch is noted behind it.
+    """
+    for statement, first in ((_FORGET_PEOPLE, ""), (_FORGET_MARKS, UUID(int=0))):
+        last: str | UUID | None = first
+        while last is not None:
+            async with transaction(sessions) as session:
+                last = await session.scalar(statement, {"after": last, "size": RESET_BATCH})
 
 
 async def rebuild_page(sessions: Sessions, feed: httpx2.AsyncClient, settings: MailSettings) -> bool:
@@ -74,7 +86,8 @@ async def rebuild_page(sessions: Sessions, feed: httpx2.AsyncClient, settings: M
         if (cursor.rebuild_kind, cursor.rebuild_after) != (seen.rebuild_kind, seen.rebuild_after):
             return True  # another sweeper has done this page
         await handle_payloads(session, [one for one in told if _matters(one, recent)], settings)
-        await _remove_others(session, kind, told, (seen.rebuild_after, page.last), asked_at, settings)
+        if not await _remove_others(session, kind, told, (seen.rebuild_after, page.last), asked_at, settings):
+            return True  # the same page once more, which does no harm
         cursor.rebuild_after = page.last
         if page.last is None:
             kinds = [*Kind, None]
@@ -101,24 +114,24 @@ async def hold_mail(session: AsyncSession) -> None:
     await session.execute(update(Gate).values(incarnation=RESTORED))
 
 
-async def settle(sessions: Sessions) -> None:
+async def settle(sessions: Sessions, incarnation: str, seen: FeedCursor) -> None:
     """Let mail go again once the log was read as far as this service had ever come.
 
-    The mail of that time may have been sent: it is failed, and can be retried by hand.
+    Nothing is said of another database than the one that was looked at. The mail of that time may have been sent: it
+    is failed, and can be retried by hand.
     """
     async with transaction(sessions) as session:
-        gate = await read_gate(session)
-        if gate.row.incarnation == gate.incarnation:
-            return
         cursor = await _lock_cursor(session)
+        gate = await read_gate(session)
+        if gate.settled or gate.incarnation != incarnation or cursor.position < seen.position:
+            return
         if cursor.rebuild_kind is not None or cursor.position < (cursor.restored_to or 0):
             return
         if cursor.restored_until is not None:
-            message = exists().where(
-                EmailMessage.email_id == Email.id, EmailMessage.created_at <= cursor.restored_until
-            )
+            # What was not due by then was not sent, and who is behind its DATA right now will say so.
+            maybe_sent = (Email.due_at <= cursor.restored_until) & Email.data_at.is_(None)
             values = {"reason": Reason.RESTORED}
-            failed = await move_emails(session, message, EmailState.FAILED, values, leaving=WAITING_STATES)
+            failed = await move_emails(session, maybe_sent, EmailState.FAILED, values, leaving=WAITING_STATES)
             log.error("mail that may have been sent before the restore is failed", emails=len(failed))
         cursor.restored_to = cursor.restored_until = None
         await session.execute(update(Gate).values(incarnation=gate.incarnation))
@@ -148,32 +161,38 @@ async def _remove_others(
     stretch: tuple[str | None, str | None],
     asked_at: datetime,
     settings: MailSettings,
-) -> None:
-    """Remove what is known here of this stretch of ids and is no longer there.
+) -> bool:
+    """Remove some of what is known here of this stretch of ids and is no longer there; True when that was all.
 
     Only what was known before the page was asked for: what came since may be newer than the page.
     """
+    removed = 0
     match kind:
         case Kind.READS:
             there = {one.conversation_id for one in told if isinstance(one, ConversationRead)}
-            gone = await session.scalars(
-                select(Mark.conversation_id).where(
+            lacking = (
+                select(Mark.conversation_id)
+                .where(
                     _within(Mark.conversation_id, stretch),
                     Mark.conversation_id.not_in(there),
                     Mark.deleted_at.is_(None),
                     Mark.created_at < asked_at,
                 )
+                .limit(SNAPSHOT_PAGE)
             )
-            await handle_payloads(session, [ConversationDeleted(conversation_id=key) for key in gone], settings)
+            gone = [ConversationDeleted(conversation_id=key) for key in await session.scalars(lacking)]
+            await handle_payloads(session, gone, settings)
+            removed = len(gone)
         case Kind.MESSAGES:
             present = {one.message.id for one in told if isinstance(one, MessagePosted)}
-            await _remove_records(
+            removed = await _remove_records(
                 session,
                 _within(Notification.message_id, stretch)
                 & Notification.message_id.not_in(present)
                 & (Notification.created_at < asked_at),
                 settings,
             )
+    return removed < SNAPSHOT_PAGE
 
 
 def _within(column: InstrumentedAttribute[UUID], stretch: tuple[str | None, str | None]) -> ColumnElement[bool]:
@@ -183,15 +202,13 @@ def _within(column: InstrumentedAttribute[UUID], stretch: tuple[str | None, str 
     )
 
 
-async def _remove_records(session: AsyncSession, which: ColumnElement[bool], settings: MailSettings) -> None:
-    """Remove records of messages that there are no longer, and take them out of the mails that are still open."""
-    removed = (
-        await session.execute(
-            delete(Notification).where(which).returning(Notification.message_id, Notification.conversation_id)
-        )
-    ).all()
+async def _remove_records(session: AsyncSession, which: ColumnElement[bool], settings: MailSettings) -> int:
+    """Remove some records of messages that are gone, and these from mails that are still open; return how many."""
+    some = select(Notification.id).where(which).order_by(Notification.id).limit(SNAPSHOT_PAGE).with_for_update()
+    these = delete(Notification).where(Notification.id.in_((await session.scalars(some)).all()))
+    removed = (await session.execute(these.returning(Notification.message_id, Notification.conversation_id))).all()
     if not removed:
-        return
+        return 0
     still_open = select(Email.id).where(Email.state == EmailState.SCHEDULED, Email.claimed_at.is_(None))
     await session.execute(
         delete(EmailMessage).where(
@@ -199,3 +216,23 @@ async def _remove_records(session: AsyncSession, which: ColumnElement[bool], set
         )
     )
     await review_emails(session, {row.conversation_id for row in removed}, Audience.CUSTOMER, settings)
+    return len(removed)
+
+
+# The last id of a batch is what the next one begins behind; no row is written that has nothing to forget.
+_FORGET_PEOPLE = text("""
+    with batch as (select id from people where id > :after order by id limit :size),
+    forgotten as (update people set version = 0 where id in (select id from batch) and version > 0)
+    select max(id) from batch
+""")
+_FORGET_MARKS = text("""
+    with batch as (
+        select conversation_id from marks where conversation_id > :after order by conversation_id limit :size
+    ),
+    forgotten as (
+        update marks set read_by_user_number = 0, read_by_admin_number = 0, deleted_at = null
+        where conversation_id in (select conversation_id from batch)
+            and (read_by_user_number > 0 or read_by_admin_number > 0 or deleted_at is not null)
+    )
+    select conversation_id from batch order by conversation_id desc limit 1
+""")

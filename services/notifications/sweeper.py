@@ -11,10 +11,10 @@ import httpx2
 import structlog
 from pydantic import ValidationError
 from sqlalchemy import func
-from sqlalchemy.exc import SQLAlchemyError
 
 from services.notifications.feed import create_feed, read_end, read_events
 from services.notifications.inbox import receive_missing
+from services.notifications.leases import read_gate
 from services.notifications.measures import measure
 from services.notifications.models import FeedCursor
 from services.notifications.recovery import begin_rebuild, note_restored, rebuild_page, settle, why_lost
@@ -26,7 +26,6 @@ from shared.database import (
     create_engine,
     create_sessions,
     database_fault,
-    describe,
     transaction,
     wait_for_database,
 )
@@ -73,6 +72,7 @@ async def catch_up(
     """
     async with transaction(sessions) as session:
         cursor = await session.get_one(FeedCursor, True)
+        gate = await read_gate(session)
     page = await read_events(feed, cursor.position, limit=PAGE, min_age=min_age)
     failpoint("page-read")
     reason = why_lost(cursor, page)
@@ -84,10 +84,10 @@ async def catch_up(
     done = await receive_missing(sessions, [event for event in page.items if event.type not in IGNORED], settings)
     failpoint("page-handled")
     if done and _is_news(cursor, page):
-        await _move_cursor(sessions, page)
+        await _move_cursor(sessions, cursor, page)
         failpoint("cursor-committed")
-    if done:
-        await settle(sessions)
+    if done and not gate.settled:
+        await settle(sessions, gate.incarnation, cursor)
     return await rebuild_page(sessions, feed, settings) or (done and len(page.items) == PAGE)
 
 
@@ -98,11 +98,14 @@ def _is_news(cursor: FeedCursor, page: Feed) -> bool:
     return datetime.now(UTC) - cursor.caught_up_at > CAUGHT_UP_EVERY
 
 
-async def _move_cursor(sessions: Sessions, page: Feed) -> None:
-    """Move over a page that is done with, unless another sweeper is further already."""
+async def _move_cursor(sessions: Sessions, seen: FeedCursor, page: Feed) -> None:
+    """Move over a page that is done with, unless another sweeper is further already.
+
+    Nor if it is another database by now, which knows less than the one that the page was read for.
+    """
     async with transaction(sessions) as session:
         cursor = await session.get_one(FeedCursor, True, with_for_update=True)
-        if cursor.epoch not in {None, page.epoch}:
+        if cursor.epoch not in {None, page.epoch} or cursor.position < seen.position:
             return
         last = page.items[-1].position if page.items else None
         cursor.position = max(cursor.position, last or 0)
@@ -150,6 +153,7 @@ async def _purge_for_ever(sessions: Sessions, settings: MailSettings, stop: asyn
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:
                         deleted = await purge(session, settings, size=PURGE_BATCH)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
-            log.warning("nothing purged, trying again", error=describe(error))
+        except Exception as error:  # the same
+            log.warning("nothing purged, trying again", error=type(error).__name__)
+            log.debug("nothing purged", exc_info=True)
         await pause(stop, PURGE_EVERY)

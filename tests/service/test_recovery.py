@@ -7,17 +7,20 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select, text
 
-from services.conversations.log import begin_epoch
+from services.conversations.log import begin_epoch, number_events
 from services.notifications import sweeper
 from services.notifications.commands import retry_email
+from services.notifications.feed import read_events
+from services.notifications.inbox import receive_event
 from services.notifications.leases import claim_emails, has_due_email, read_gate
 from services.notifications.measures import read_state
 from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, Mark, Notification, Person
-from services.notifications.recovery import hold_mail
+from services.notifications.recovery import hold_mail, settle
 from shared.database import Sessions, transaction
 from tests.service.store import Caller
 from tests.service.sweeping import Sweeper, answer
 
+STORE = ("users", "conversations", "messages", "events", "feed", "feed_readers")
 TABLES = ("people", "marks", "notifications", "emails", "email_messages", "inbox", "feed_cursor", "gate")
 
 
@@ -122,8 +125,7 @@ async def test_a_restored_log_takes_back_what_it_lost_and_loses_nothing_new(
     conversation = await answer(anna, sam)
     await sweeping.number()
     await sweeping.look_to_the_end()
-    restored = ("users", "conversations", "messages", "events", "feed", "feed_readers")
-    async with restored_afterwards(sweeping.conversations, *restored):
+    async with restored_afterwards(sweeping.conversations, *STORE):
         await sam.post(conversation, "lost with the restore")
         await anna.call("POST", f"/conversations/{conversation}/read", {"up_to": 2})
         await answer(anna, sam)
@@ -258,6 +260,119 @@ async def test_a_rebuild_that_broke_off_goes_on_where_it_was(
 
     assert len(places) > 6
     assert await sweeping.records() == [1, 1, 1, 2, 2, 2]
+
+
+async def test_a_conversation_that_a_restore_brought_back_is_alive_again(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
+    conversation = await answer(anna, sam)
+    await sweeping.number()
+    await sweeping.look_to_the_end()
+    async with restored_afterwards(sweeping.conversations, *STORE):
+        await sam.edit(conversation, status="CLOSED")
+        await sam.call("DELETE", f"/conversations/{conversation}")
+        await sweeping.number()
+        await sweeping.look_to_the_end()
+        assert await sweeping.records() == []
+    async with transaction(sweeping.conversations) as session:
+        await begin_epoch(session)
+    await sam.post(conversation)
+    await sweeping.number()
+    await sweeping.look_to_the_end()
+    assert await unread(sweeping.notifications) == [1, 2]
+
+
+async def test_what_the_broker_still_holds_of_a_lost_log_has_no_effect(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
+    conversation = await answer(anna, sam)
+    await sweeping.number()
+    await sweeping.look_to_the_end()
+    async with restored_afterwards(sweeping.conversations, *STORE):
+        await sam.post(conversation)
+        await anna.call("POST", f"/conversations/{conversation}/read", {"up_to": 2})
+        async with transaction(sweeping.conversations) as session:
+            lost = await number_events(session)
+    async with transaction(sweeping.conversations) as session:
+        await begin_epoch(session)
+    await sam.post(conversation)
+    await sweeping.number()
+    await sweeping.look_to_the_end()
+    assert [event.type for event in lost] == ["message.posted", "conversation.read"]
+
+    for event in lost:
+        await receive_event(sweeping.notifications, event, sweeping.settings, repeated=False)
+
+    assert await sweeping.records() == [1, 2]
+    assert await unread(sweeping.notifications) == [1, 2]
+
+
+async def test_a_look_that_began_in_another_database_moves_no_cursor_and_opens_no_gate(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
+    await answer(anna, sam, times=3)
+    head = await sweeping.number()
+    await sweeping.look_to_the_end()
+    seen = await sweeping.cursor()
+    page = await read_events(sweeping.feed, 0, limit=10, min_age=0)
+    assert page is not None
+    async with transaction(sweeping.notifications) as session:  # a replica takes over that lacks the last
+        await session.execute(text("update feed_cursor set position = :position"), {"position": head - 2})
+        await session.execute(text("update gate set incarnation = 'the old server'"))
+        incarnation = (await read_gate(session)).incarnation
+
+    await sweeper._move_cursor(sweeping.notifications, seen, page)  # noqa: SLF001 - in the middle of a look
+    await settle(sweeping.notifications, incarnation, seen)
+
+    assert (await sweeping.cursor()).position == head - 2
+    async with sweeping.notifications() as session:
+        assert not (await read_gate(session)).known
+    await sweeping.look_to_the_end()
+    async with sweeping.notifications() as session:
+        assert (await read_gate(session)).known
+
+
+async def test_mail_does_not_wait_for_a_place_that_the_restored_log_does_not_have(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
+    await answer(anna, sam)
+    await sweeping.number()
+    async with restored_afterwards(sweeping.conversations, *STORE):
+        await answer(anna, sam, times=5)
+        await sweeping.number()
+        await sweeping.look_to_the_end()
+    async with transaction(sweeping.conversations) as session:
+        await begin_epoch(session)
+    async with transaction(sweeping.notifications) as session:
+        await hold_mail(session)
+
+    await sweeping.look_to_the_end()
+
+    async with sweeping.notifications() as session:
+        assert (await read_gate(session)).known
+
+
+async def test_more_than_a_page_of_what_is_gone_is_removed_in_turns(
+    sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("feed", "recovery"):
+        monkeypatch.setattr(f"services.notifications.{module}.SNAPSHOT_PAGE", 2)
+    kept = await answer(anna, sam)
+    await sweeping.number()
+    async with restored_afterwards(sweeping.conversations, *STORE):
+        for _ in range(5):
+            await answer(anna, sam)
+        for _ in range(5):
+            await sam.post(kept)
+        await sweeping.number()
+        await sweeping.look_to_the_end()
+        assert len(await sweeping.records()) == 11
+    async with transaction(sweeping.conversations) as session:
+        await begin_epoch(session)
+
+    await sweeping.look_to_the_end()
+
+    assert await sweeping.records() == [1]
 
 
 async def test_a_slower_sweeper_is_no_restored_database(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:

@@ -125,7 +125,7 @@ async def test_a_cursor_never_goes_back_within_an_epoch(sweeping: Sweeper, anna:
     assert page is not None
     await sweeping.look()
     stood = (await sweeping.cursor()).position
-    await sweeper._move_cursor(sweeping.notifications, page)  # noqa: SLF001 - the same
+    await sweeper._move_cursor(sweeping.notifications, FeedCursor(position=0), page)  # noqa: SLF001 - the same
     assert (await sweeping.cursor()).position == stood
 
 
