@@ -29,9 +29,9 @@ help:
 run: $(READY)
 	@$(BIN)/chats run
 
-# -rs names every test that was skipped, and why.
+# -rs names every test that was skipped, and why; who has done its share of the tests takes over some of the others'.
 test: $(READY)
-	$(BIN)/python -m pytest -n auto -rs
+	$(BIN)/python -m pytest -n auto --dist worksteal -rs
 
 chaos: $(READY)
 	@$(BIN)/python -m bench.chaos
