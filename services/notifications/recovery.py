@@ -43,10 +43,10 @@ def why_lost(cursor: FeedCursor, page: Feed | None) -> str | None:
 async def begin_rebuild(sessions: Sessions, lost: FeedCursor, end: Feed, reason: str) -> None:
     """Go to the end of the log, and read the present state from its beginning instead of what lies between."""
     if end.epoch != lost.epoch or end.head < lost.position:
-        await _forget_versions(sessions)
+        await _forget_versions(sessions, lost)
     async with transaction(sessions) as session:
         cursor = await _lock_cursor(session)
-        if (cursor.position, cursor.epoch) != (lost.position, lost.epoch):
+        if not _is_same_place(cursor, lost):
             return  # another sweeper has begun it
         log.error("place in the log lost, rebuilding from the present state", reason=reason, position=lost.position)
         if end.acknowledged > cursor.position:
@@ -57,16 +57,23 @@ async def begin_rebuild(sessions: Sessions, lost: FeedCursor, end: Feed, reason:
         cursor.rebuild_reason, cursor.rebuild_kind, cursor.rebuild_after = reason, next(iter(Kind)), None
 
 
-async def _forget_versions(sessions: Sessions) -> None:
+async def _forget_versions(sessions: Sessions, lost: FeedCursor) -> None:
     """Let all that the present state tells be news: the versions of the lost part of the log come again.
 
-    In batches, and again from the beginning after a crash: the epoch is noted behind it.
+    In batches, and again from the beginning after a crash: the epoch is noted behind it. But never behind a rebuild
+    that another sweeper has begun.
     """
     for statement, first in ((_FORGET_PEOPLE, ""), (_FORGET_MARKS, UUID(int=0))):
         last: str | UUID | None = first
         while last is not None:
             async with transaction(sessions) as session:
+                if not _is_same_place(await _lock_cursor(session), lost):
+                    return
                 last = await session.scalar(statement, {"after": last, "size": RESET_BATCH})
+
+
+def _is_same_place(cursor: FeedCursor, other: FeedCursor) -> bool:
+    return (cursor.position, cursor.epoch) == (other.position, other.epoch)
 
 
 async def rebuild_page(sessions: Sessions, feed: httpx2.AsyncClient, settings: MailSettings) -> bool:
