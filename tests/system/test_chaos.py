@@ -22,9 +22,10 @@ async def test_nothing_is_lost_or_doubled_or_stuck_whatever_is_struck() -> None:
 
 
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", BROKEN)
-async def test_a_build_that_breaks_the_promise_on_purpose_is_caught(name: str) -> None:
-    assert BROKEN[name].caught_as in await strike(name, SEED), f"with CHAOS_SEED={SEED}"
+async def test_a_build_that_breaks_the_promise_on_purpose_is_caught() -> None:
+    # One of them, another time another one: each takes most of a minute. `make chaos-broken` runs all.
+    name = sorted(BROKEN)[SEED % len(BROKEN)]
+    assert BROKEN[name].caught_as in await strike(name, SEED), f"{name}, with CHAOS_SEED={SEED}"
 
 
 @pytest.mark.timeout(300)
