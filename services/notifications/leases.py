@@ -123,7 +123,7 @@ async def claim_emails(
         select(Email)
         .options(undefer(Email.content))
         .where(Email.state == EmailState.SCHEDULED, Email.next_attempt_at <= now - timedelta(seconds=overdue))
-        .order_by(Email.next_attempt_at)
+        .order_by(Email.next_attempt_at, Email.id)
         # After the breaker opened, one mail finds out whether the set-up works again.
         .limit(1 if gate.row.breaker_trips else BATCH)
         .with_for_update(skip_locked=True)
@@ -142,6 +142,7 @@ async def release_expired(session: AsyncSession, settings: MailSettings) -> None
         await session.scalars(
             select(Email)
             .where(Email.state == EmailState.SENDING, Email.lease_until < func.clock_timestamp())
+            .order_by(Email.id)
             .with_for_update(skip_locked=True)
         )
     ).all()

@@ -66,6 +66,9 @@ STAGES = {
 }
 
 
+CHANCES = 10  # runs in which a process may miss a point that it once came to
+
+
 @dataclass
 class Ended:
     """How a process ended: its exit code, or None when it was stuck; what it reached, or how it failed."""
@@ -153,13 +156,13 @@ class Rig:
     async def crash(self, stage: Stage, point: Point, undisturbed: State) -> list[str]:
         """Run a stage, die at the point, start again, settle; return what is not as promised.
 
-        Two runs are not alike to the millisecond: one that does not come to the point is given two more chances.
+        Two runs are not alike to the millisecond: one that does not come to the point is given more chances.
         """
-        for chance in range(3):
+        for chance in range(CHANCES):
             await self._restore(stage.before, stage.script)
             if await self._dies(stage.actor, point):
                 break
-            if chance == 2:
+            if chance == CHANCES - 1:
                 raise RuntimeError(f"{stage.actor} did not come to {point}")
         uncertain = await self._databases["notifications"].fetch(
             "select recipient_id from emails where state = 'sending' and data_at is not null"

@@ -52,9 +52,9 @@ class Outside:
     async def pass_time(self) -> None:
         """Let the time come that leases, retries, the breaker and further attempts wait for."""
         await (await self._connection(self._world.notifications_url)).execute("""
-            update emails set lease_until = clock_timestamp() - interval '1 s' where state = 'sending';
-            update emails set next_attempt_at = clock_timestamp() - interval '1 min' where state = 'scheduled';
-            update gate set breaker_until = clock_timestamp() - interval '1 s' where breaker_until is not null;
+            update emails set lease_until = now() - interval '1 s' where state = 'sending';
+            update emails set next_attempt_at = now() - interval '1 min' where state = 'scheduled';
+            update gate set breaker_until = now() - interval '1 s' where breaker_until is not null;
             update inbox set attempted_at = attempted_at - interval '1 min' where handled_at is null;
         """)
 
