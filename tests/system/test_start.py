@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 from deploy.local.ports import free_ports
-from tests.support import eventually
 
 SECRET = "a secret for tests with 32 bytes or more"
 DATABASE = "postgresql://nobody@127.0.0.1:1/none"
@@ -81,14 +80,11 @@ async def test_a_database_that_is_not_there_yet_is_waited_for_until_a_stop(tmp_p
         tmp_path, process, "--port", str(port), **API, CHATS_AUTH_SECRET=SECRET, CHATS_FEED_SECRET=SECRET
     )
     assert started.stdout is not None
-    lines: list[str] = []
-
-    async def said() -> bool:
-        assert started.stdout is not None
-        lines.append((await started.stdout.readline()).decode())
-        return "waiting for the database" in lines[-1]
-
-    await eventually(said, deadline=30)
+    said: list[str] = []
+    async with asyncio.timeout(60):
+        while not said or "waiting for the database" not in said[-1]:
+            said.append((await started.stdout.readline()).decode())
+            assert said[-1], f"ended, having said: {said}"
     assert started.returncode is None
     started.terminate()
     await asyncio.wait_for(started.communicate(), 25)
