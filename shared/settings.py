@@ -56,10 +56,18 @@ def _origin(value: str) -> str:
     return value
 
 
+def _web_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or " " in value:
+        raise ValueError("this is written https://store.example, with http or https, a host, and nothing behind a path")
+    return value
+
+
 DatabaseUrl = Annotated[str, one_of_schemes(*DATABASE_SCHEMES)]
 BrokerUrl = Annotated[str, one_of_schemes(*BROKER_SCHEMES)]
 Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
 Origin = Annotated[str, AfterValidator(_origin)]
+WebUrl = Annotated[str, AfterValidator(_web_url)]
 Days = Annotated[float, Field(gt=0, le=3650)]
 
 
@@ -84,6 +92,7 @@ class TokenSettings(Settings):
     auth_role_map: Annotated[dict[str, Role], NoDecode] = Field(default_factory=dict)
     auth_default_role: Role | None = None
     store_origins: Annotated[list[Origin], NoDecode] = Field(default_factory=list)
+    public_url: WebUrl = "http://127.0.0.1:8000"
 
     @model_validator(mode="before")
     @classmethod

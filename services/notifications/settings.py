@@ -1,7 +1,6 @@
 """Settings of the notifications service."""
 
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
@@ -9,7 +8,7 @@ from pydantic_settings import NoDecode
 from services.notifications.mail.addresses import ascii_domain_address, sender_address
 from services.notifications.mail.server import parse_smtp_url
 from shared.people import LocaleTag, ZoneName
-from shared.settings import DatabaseUrl, Days, Settings, TokenSettings, split_commas
+from shared.settings import DatabaseUrl, Days, Settings, TokenSettings, WebUrl, split_commas
 
 MONTH = 30 * 24 * 3600
 
@@ -26,19 +25,11 @@ def _recipient(value: str) -> str:
     return value
 
 
-def _web_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or " " in value:
-        raise ValueError("this is written https://store.example, with http or https, a host, and nothing behind a path")
-    return value
-
-
 Seconds = Annotated[int, Field(ge=0, le=MONTH)]
 Schedule = Annotated[tuple[Seconds, ...], Field(min_length=1)]
 Sender = Annotated[str, AfterValidator(_sender)]
 Recipient = Annotated[str, AfterValidator(_recipient)]
 Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
-WebUrl = Annotated[str, AfterValidator(_web_url)]
 
 
 class StoreSettings(Settings):
