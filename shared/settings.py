@@ -9,7 +9,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MIN_SECRET_BYTES = 32
 DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
-BROKER_SCHEMES = ("redis", "rediss", "redis+socket", "amqp", "amqps")
+REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
+BROKER_SCHEMES = (*REDIS_SCHEMES, "amqp", "amqps")
 
 
 S = TypeVar("S", bound="Settings")

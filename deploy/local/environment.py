@@ -65,7 +65,7 @@ def embedded_parts() -> set[str]:
     """Return which servers are ours to start: those that the environment does not replace."""
     replaced_by = {
         "postgres": [f"CHATS_{name.upper()}_DATABASE_URL" for name in DATABASES],
-        "valkey": ["CHATS_BROKER_URL"],
+        "valkey": ["CHATS_BROKER_URL", *(["CHATS_REDIS_URL"] if _is_other_broker_given() else [])],
         "mailbox": ["CHATS_SMTP_URL"],
     }
     return {part for part, names in replaced_by.items() if not all(map(is_given, names))}
@@ -85,10 +85,16 @@ def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str,
         "CHATS_EMAIL_FROM": "Demo Store <support@demo-store.example>",
         "CHATS_FEED_SECRET": kept["CHATS_FEED_SECRET"],
     }
+    if _is_other_broker_given():  # else the broker serves for both
+        defaults["CHATS_REDIS_URL"] = valkey_url(ports["valkey"], kept["VALKEY_PASSWORD"])
     if not is_given("CHATS_AUTH_JWKS_URL"):
         defaults["CHATS_AUTH_SECRET"] = kept["CHATS_AUTH_SECRET"]
     given = {name: value for name, value in os.environ.items() if name.startswith("CHATS_") and value}
     return {**defaults, **given, "CHATS_DATA_DIR": str(data)}
+
+
+def _is_other_broker_given() -> bool:
+    return is_given("CHATS_BROKER_URL") and not os.environ["CHATS_BROKER_URL"].startswith("redis")
 
 
 def origin(host: str, port: int) -> str:

@@ -4,6 +4,8 @@ Sequence values do not appear in the order of commits, so a reader that follows 
 gives every committed row a position instead: ascending, without holes, never changed.
 """
 
+import base64
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +24,7 @@ from shared.failpoints import failpoint
 # Whoever locks several events locks them in the order of `seq`, here and where text is erased: no deadlock.
 # A holder of the head that is frozen, not dead, would stop the log: PostgreSQL ends its transaction.
 _LIMIT_HOLDER = text("set local transaction_timeout = '5s'")
+_POSITION = struct.Struct(">16sq")  # the epoch's bytes and a bigint: 32 characters without padding
 _ANY_UNNUMBERED = select(exists().where(LoggedEvent.position.is_(None)))
 _LOCK_HEAD = text("select head from feed for update skip locked")
 # A log that lives on elsewhere may lack what its readers have read: it was restored, or a replica took over. The first
@@ -116,6 +119,26 @@ async def read_feed(session: AsyncSession, *, after: int, limit: int, min_age: f
     if after < head.head and first != after + 1:  # positions have no holes
         raise EventsPurged(f"The log does not reach back to position {after + 1} any more.")
     return Feed(epoch=head.epoch, head=head.head, items=_ripe(rows, head.epoch))
+
+
+def encode_position(epoch: UUID, head: int) -> str:
+    """Make the opaque, URL-safe name of a position in the log, which a client gives back to go on from there."""
+    return base64.urlsafe_b64encode(_POSITION.pack(epoch.bytes, head)).decode()
+
+
+def decode_position(text: str) -> tuple[UUID, int] | None:
+    """Return the epoch and the position that a client's text names, or None when it names none."""
+    try:
+        epoch, head = _POSITION.unpack(base64.b64decode(text, altchars=b"-_", validate=True))
+    except (ValueError, struct.error):
+        return None
+    return (UUID(bytes=epoch), head) if head >= 0 else None
+
+
+async def read_position(session: AsyncSession) -> str:
+    """Return the log's present end, as `encode_position` names it."""
+    head = (await session.execute(select(FeedHead.epoch, FeedHead.head))).one()
+    return encode_position(head.epoch, head.head)
 
 
 @dataclass(frozen=True, slots=True)

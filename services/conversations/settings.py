@@ -1,17 +1,29 @@
 """Settings of the conversations service."""
 
-from pydantic import SecretStr
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
-from shared.settings import DatabaseUrl, Days, Settings, TokenSettings
+from pydantic import Field, SecretStr
+
+from shared.settings import REDIS_SCHEMES, DatabaseUrl, Days, Settings, TokenSettings, one_of_schemes
+
+RedisUrl = Annotated[str, one_of_schemes(*REDIS_SCHEMES)]
+
+
+def _broker_if_redis(given: dict[str, Any]) -> str | None:
+    broker = given.get("broker_url", "")  # missing when it was refused
+    return broker if urlsplit(broker).scheme in REDIS_SCHEMES else None
 
 
 class StoreSettings(Settings):
     """What reaches the service's own database: enough for the relay, migrations and demo data.
 
-    The log is kept for `retention_days`; for a reader that is behind longer, up to `retention_cap_days`.
+    The log is kept for `retention_days`; for a reader that is behind longer, up to `retention_cap_days`. Without
+    a `redis_url` live streams look for news once a second.
     """
 
     conversations_database_url: DatabaseUrl
+    redis_url: RedisUrl | None = Field(default_factory=_broker_if_redis)
     retention_days: Days = 30
     retention_cap_days: Days = 90
 

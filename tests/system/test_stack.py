@@ -191,6 +191,7 @@ async def test_a_given_part_replaces_the_embedded_one(start: Start, output: Call
         "CHATS_CONVERSATIONS_DATABASE_URL": "postgresql://c@elsewhere.example/c",
         "CHATS_NOTIFICATIONS_DATABASE_URL": "postgresql://n@elsewhere.example/n",
         "CHATS_BROKER_URL": "amqp://elsewhere.example",
+        "CHATS_REDIS_URL": "redis://elsewhere.example/1",
         "CHATS_SMTP_URL": "smtp://elsewhere.example",
     }
     run = start(**given)

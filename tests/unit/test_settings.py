@@ -37,6 +37,7 @@ def read(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> ApiSettings:
             "CHATS_CONVERSATIONS_DATABASE_URL: ",
         ),
         ("CHATS_BROKER_URL", "http://chats:hidden@host", "CHATS_BROKER_URL: its URL scheme must be one of redis"),
+        ("CHATS_REDIS_URL", "amqp://chats:hidden@host", "CHATS_REDIS_URL: its URL scheme must be one of redis"),
         ("CHATS_AUTH_ROLE_MAP", "hidden", "CHATS_AUTH_ROLE_MAP is written claim=role"),
         (
             "CHATS_AUTH_ROLE_MAP",
@@ -83,3 +84,19 @@ def test_settings_are_read_as_they_are_written(monkeypatch: pytest.MonkeyPatch) 
     assert found.store_origins == ["https://store.test", "http://127.0.0.1:3000"]
     assert found.store_name == "Customer support"
     assert SECRET not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("broker", "given", "found"),
+    [
+        ("rediss://broker/0", None, "rediss://broker/0"),
+        ("redis+socket:///run/broker", "", "redis+socket:///run/broker"),
+        ("redis://broker/0", "redis://cache/1", "redis://cache/1"),
+        ("amqp://broker", "redis://cache/1", "redis://cache/1"),
+        ("amqp://broker", None, None),
+    ],
+)
+def test_a_broker_that_is_redis_serves_for_what_else_needs_one(
+    monkeypatch: pytest.MonkeyPatch, broker: str, given: str | None, found: str | None
+) -> None:
+    assert read(monkeypatch, CHATS_BROKER_URL=broker, CHATS_REDIS_URL=given).redis_url == found
