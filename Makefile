@@ -13,7 +13,7 @@ LOCK := uv pip compile pyproject.toml --quiet --all-extras --universal --python-
 	--generate-hashes --no-header --no-annotate
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: help run test chaos chaos-broken chaos-baseline check format lock setup
+.PHONY: help run test chaos chaos-broken chaos-baseline check messages format lock setup
 
 help:
 	@echo "make run      the whole system on this machine; Ctrl-C stops it"
@@ -21,7 +21,8 @@ help:
 	@echo "make chaos    faults at random while people write; CHAOS_SECONDS=60, CHAOS_SEED="
 	@echo "make chaos-broken, make chaos-baseline   the same against builds that are broken on purpose, each of which"
 	@echo "              must be caught; against plain Celery, for comparison"
-	@echo "make check    format, lint, types, layers, migrations, lock"
+	@echo "make check    format, lint, types, layers, migrations, translations, lock"
+	@echo "make messages bring the translations' catalogues up to the words of the sources"
 	@echo "make format   put the code in its format"
 	@echo "make lock     bring requirements.lock up to pyproject.toml; UPGRADE=1 for the newest versions"
 
@@ -48,9 +49,13 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m deploy.check_migrations
+	$(BIN)/python -m deploy.messages --check
 	@new=$$(mktemp) && trap 'rm -f "$$new"' EXIT && cp requirements.lock "$$new" && \
 		$(BIN)/$(LOCK) --output-file "$$new" && diff requirements.lock "$$new" || \
 		{ echo "requirements.lock does not match pyproject.toml: run \`make lock\`." >&2; exit 1; }
+
+messages: $(READY)
+	$(BIN)/python -m deploy.messages
 
 format: $(READY)
 	$(BIN)/ruff format .

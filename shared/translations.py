@@ -82,6 +82,7 @@ def _read(path: Path) -> Translations:
         compiled.seek(0)
         return Translations(compiled)
     except PoFileError as error:
-        raise CatalogueError(f"{path}, line {error.lineno + 1}: {error.args[0]}") from None
+        fault = str(error).removesuffix(f" on {error.lineno}")  # Babel counts lines from 0
+        raise CatalogueError(f"{path}, line {error.lineno + 1}: {fault}") from None
     except (ValueError, LookupError, UnknownLocaleError) as error:
         raise CatalogueError(f"{path} is not a catalogue: {error}") from None

@@ -15,6 +15,7 @@ from sqlalchemy import func
 from services.notifications.feed import create_feed, read_end, read_events
 from services.notifications.inbox import receive_missing
 from services.notifications.leases import read_gate
+from services.notifications.mail.compose import LOCALE
 from services.notifications.measures import measure
 from services.notifications.models import FeedCursor
 from services.notifications.recovery import begin_rebuild, note_restored, rebuild_page, settle, why_lost
@@ -32,6 +33,7 @@ from shared.database import (
 from shared.events import PAYLOADS, EventType, Feed
 from shared.failpoints import failpoint
 from shared.processes import operations_routes, operations_server, pause, unless_stopped
+from shared.translations import read_catalogues
 
 EVENT_AGE = 2.0  # seconds an event is left to the workers
 MAIL_AGE = 5.0  # seconds a due mail is left to the workers
@@ -49,6 +51,7 @@ log = structlog.get_logger()
 
 async def run_sweeper(settings: SweeperSettings, host: str, port: int, stop: asyncio.Event) -> None:
     """Catch up and send until `stop`."""
+    read_catalogues(LOCALE)  # a broken one shows here, not with the first mail in its language
     engine = create_engine(settings.notifications_database_url, application="chats-sweeper")
     sessions = create_sessions(engine)
     routes = operations_routes(lambda: database_fault(engine), lambda: measure(sessions))

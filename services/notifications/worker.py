@@ -14,6 +14,7 @@ from celery.signals import worker_shutting_down
 from celery.worker.consumer import consumer
 
 from services.notifications.leases import has_due_email
+from services.notifications.mail.compose import LOCALE
 from services.notifications.measures import measure
 from services.notifications.settings import MailSettings
 from services.notifications.tasks import register_tasks
@@ -29,6 +30,7 @@ from shared.processes import (
     unless_stopped,
 )
 from shared.settings import SettingsError
+from shared.translations import read_catalogues
 
 # By their templates, which celery-types does not know.
 _QUOTING = {
@@ -46,6 +48,7 @@ def run_worker(settings: MailSettings, host: str, port: int, concurrency: int, q
     queues = queues or [EVENTS_QUEUE, EMAILS_QUEUE]
     if unknown := set(queues) - {EVENTS_QUEUE, EMAILS_QUEUE}:
         raise SettingsError(f"there is no queue {', '.join(sorted(unknown))}, only {EVENTS_QUEUE} and {EMAILS_QUEUE}")
+    read_catalogues(LOCALE)  # a broken one shows here, not with the first mail in its language
     celery = create_celery(settings.broker_url, client="chats-worker")
     register_tasks(celery, settings)
     # Celery would log the whole content of a message that it has no task for; we log that it was parked.

@@ -5,10 +5,11 @@ import logging
 import pytest
 from celery.worker.consumer import consumer
 
-from services.notifications.mail.words import known_locales, words_for
+from services.notifications.mail.compose import LOCALE
 from services.notifications.settings import SweeperSettings
 from services.notifications.worker import tells_no_content
 from shared.settings import SettingsError, read_settings
+from shared.translations import find_language
 
 
 @pytest.mark.parametrize(
@@ -64,10 +65,10 @@ def test_mail_settings_are_read_as_they_are_written(monkeypatch: pytest.MonkeyPa
 
 
 def test_words_and_dates_are_of_one_language() -> None:
-    locale, words = words_for(known_locales(["ja-JP", "de-AT"]))
-    assert str(locale) == "de_AT"
-    assert "Unterhaltung" in words.why
-    assert str(words_for(known_locales(["xx", None, "ja"]))[0]) == "en"
+    language = find_language(LOCALE, ["ja-JP", "de-AT"])
+    assert str(language.locale) == "de_AT"
+    assert language.translations.gettext("View and answer") == "Ansehen und antworten"
+    assert str(find_language(LOCALE, ["xx", None, "ja"]).locale) == "en"
 
 
 @pytest.mark.parametrize("name", ["UNKNOWN_FORMAT", "UNKNOWN_TASK_ERROR", "INVALID_TASK_ERROR", "MESSAGE_DECODE_ERROR"])

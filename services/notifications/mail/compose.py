@@ -1,6 +1,6 @@
 """A mail as bytes, from what was said: headers, text and HTML. The same input makes the same bytes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email import policy
@@ -13,6 +13,7 @@ from typing import Any, Literal
 from unicodedata import category
 from uuid import UUID, uuid5
 
+from babel.support import NullTranslations
 from css_inline import CSSInliner
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 
@@ -22,10 +23,12 @@ from services.notifications.mail.addresses import (
     message_id,
     sender_address,
 )
-from services.notifications.mail.words import format_moment, known_locales, known_zone, words_for
+from shared.times import format_moment, known_zone
+from shared.translations import find_language, install_translations
 
 __all__ = ["Brand", "Mail", "MailMessage", "compose", "message_id"]
 
+LOCALE = Path(__file__).parent / "locale"
 MAX_NAME = 100
 MAX_PREVIEW = 140
 # Control characters, lone surrogates, line and paragraph separators.
@@ -151,37 +154,47 @@ def _mailbox(header: str, name: str, address: str) -> str:
 def _render(mail: Mail, brand: Brand) -> tuple[str, str]:
     """Return the text and the HTML of a mail."""
     zone = known_zone([mail.time_zone, brand.time_zone])
-    locale, words = words_for(known_locales([mail.locale, brand.locale]))
+    language = find_language(LOCALE, [mail.locale, brand.locale])
     path = "dashboard/messages" if mail.audience == "customer" else "admin/dashboard/conversation"
-    store = _one_line(brand.store_name)
-    customer = _one_line(mail.from_name or "") or mail.messages[0].sender_name
-    if mail.audience == "support":
-        headline, notice, why = words.customer_wrote, words.answers_not_forwarded, ""
-    else:
-        headline, why = words.store_wrote, words.why
-        notice = "" if brand.reply_to else words.answers_not_read
     values: dict[str, Any] = {
-        "language": locale.language,
-        "words": words,
-        "store_name": store,
+        "language": language.locale.language,
+        **_framing(mail, brand, language.translations.gettext),
+        "store_name": _one_line(brand.store_name),
         "subject": _one_line(mail.subject),
-        "headline": headline.format(store=store, customer=customer),
-        "notice": notice,
-        "why": why.format(store=store),
         "link": f"{brand.public_url.rstrip('/')}/{path}/{mail.conversation_id}/",
         "preview": _one_line(mail.messages[0].body[:MAX_PREVIEW]),
         "messages": [
             {
                 "sender_name": _one_line(message.sender_name),
-                "time": format_moment(message.created_at, locale, zone),
+                "time": format_moment(message.created_at, language.locale, zone),
                 "body": _plain(message.body),
             }
             for message in mail.messages
         ],
     }
-    templates = _templates()
+    templates = _templates(language.translations)
     text = templates.get_template("message.txt.jinja").render(values)
     return text, _inliner().inline(templates.get_template("message.html.jinja").render(values))
+
+
+def _framing(mail: Mail, brand: Brand, gettext: Callable[[str], str]) -> dict[str, str]:
+    """Say what stands around the messages: who has written, where to answer, why this mail came."""
+    store = _one_line(brand.store_name)
+    if mail.audience == "support":
+        customer = _one_line(mail.from_name or "") or mail.messages[0].sender_name
+        return {
+            "headline": gettext("%(customer)s has written to %(store)s") % {"customer": customer, "store": store},
+            "notice": gettext("Replies to this email do not reach the customer. To answer, open the conversation:"),
+            "why": "",
+        }
+    notice = gettext(
+        "Please do not reply to this email: replies by email are not read. To answer, open your conversation:"
+    )
+    return {
+        "headline": gettext("%(store)s has written to you") % {"store": store},
+        "notice": "" if brand.reply_to else notice,
+        "why": gettext("You receive this email because of your conversation with %(store)s.") % {"store": store},
+    }
 
 
 def _plain(body: str) -> str:
@@ -191,8 +204,8 @@ def _plain(body: str) -> str:
 
 
 @cache
-def _templates() -> Environment:
-    return Environment(
+def _templates(translations: NullTranslations) -> Environment:
+    templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         autoescape=select_autoescape(("html.jinja",)),
         undefined=StrictUndefined,
@@ -200,6 +213,8 @@ def _templates() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+    install_translations(templates, translations)
+    return templates
 
 
 @cache

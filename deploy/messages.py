@@ -1,0 +1,145 @@
+"""The catalogues of `locale/` brought up to the words of the sources, or only compared with them.
+
+A translator edits the `.po` files; which languages a folder speaks is which files are there.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from babel.messages.catalog import Catalog, Message
+from babel.messages.extract import extract_from_dir
+from babel.messages.pofile import generate_po, read_po
+
+from shared.translations import CatalogueError, read_catalogues
+
+SERVICES = Path(__file__).parent.parent / "services"
+FOLDERS = (SERVICES / "conversations" / "web", SERVICES / "notifications" / "mail")
+COMPLETE = "de"
+"""Every folder speaks this language, and its catalogue leaves nothing out."""
+
+METHODS = [("**.py", "python"), ("templates/**", "jinja2")]
+OPTIONS = {"templates/**": {"trimmed": "true", "newstyle_gettext": "true", "silent": "false"}}
+# Dates, names and versions of tools would differ from one run to the next.
+HEADER = """\
+msgid ""
+msgstr ""
+"Content-Type: text/plain; charset=UTF-8\\n"
+"Content-Transfer-Encoding: 8bit\\n"
+"Language: {language}\\n"
+"Plural-Forms: {plural_forms}\\n"
+
+"""
+PLACEHOLDER = re.compile(r"%%|%\(\w+\)[a-z]|\{\w*\}|%")
+
+
+def update_messages(folder: Path) -> None:
+    """Write what the sources of `folder` say into its catalogues: translations stay, what is not said any more goes.
+
+    Nothing is guessed, and a second run changes nothing.
+    """
+    (folder / "locale").mkdir(exist_ok=True)
+    (folder / "locale" / f"{COMPLETE}.po").touch()
+    words = _extract(folder)
+    for path in _catalogues(folder):
+        path.write_text(_updated(_read(path), words), encoding="utf-8")
+
+
+def check_messages(folder: Path) -> Iterator[str]:
+    """Yield what is wrong with the catalogues of `folder`, a line each. Raises CatalogueError for a broken one."""
+    words = _extract(folder)
+    yield from (f"{folder}: {fault}" for message in words for fault in _malformed(message))
+    paths = _catalogues(folder)
+    if words and folder / "locale" / f"{COMPLETE}.po" not in paths:
+        yield f"{folder}: locale/{COMPLETE}.po is missing"
+    if paths:
+        read_catalogues(folder / "locale")
+    for path in paths:
+        catalogue, text = _read(path), path.read_text(encoding="utf-8")
+        faults = [fault for message in catalogue if message.id for fault in _differs(message)]
+        if path.stem == COMPLETE:
+            faults += [f"not translated: {_text(message)!r}" for message in catalogue if not _is_translated(message)]
+        faults += [f"missing: {_text(one)!r}" for one in words if one.id and not _holds(catalogue, one)]
+        faults += [f"obsolete: {_text(one)!r}" for one in catalogue if one.id and not _holds(words, one)]
+        if not faults and _updated(catalogue, words) != text:
+            faults = ["not as `make messages` writes it"]
+        yield from (f"{path}: {fault}" for fault in faults)
+
+
+def _extract(folder: Path) -> Catalog:
+    words = Catalog()
+    for _, _, message, _, context in extract_from_dir(folder, METHODS, OPTIONS):
+        words.add(message, context=context)
+    return words
+
+
+def _catalogues(folder: Path) -> list[Path]:
+    return sorted((folder / "locale").glob("*.po"))
+
+
+def _read(path: Path) -> Catalog:
+    with path.open("rb") as file:
+        return read_po(file, locale=path.stem, ignore_obsolete=True, abort_invalid=True)
+
+
+def _updated(catalogue: Catalog, words: Catalog) -> str:
+    catalogue.update(words, no_fuzzy_matching=True)
+    head = HEADER.format(language=catalogue.locale_identifier, plural_forms=catalogue.plural_forms)
+    body = "".join(
+        generate_po(catalogue, ignore_obsolete=True, no_location=True, omit_header=True, sort_by="message", width=100)
+    )
+    return (head + body).rstrip("\n") + "\n"
+
+
+def _holds(catalogue: Catalog, message: Message) -> bool:
+    """Tell whether `catalogue` has the message, with the same plural."""
+    found = catalogue.get(message.id, message.context)
+    return found is not None and found.id == message.id
+
+
+def _is_translated(message: Message) -> bool:
+    return not message.id or (all(_forms(message.string)) and not message.fuzzy)
+
+
+def _malformed(message: Message) -> Iterator[str]:
+    if any("%" in _placeholders(form) for form in _forms(message.id)):
+        yield f"a per cent sign is written %%: {_text(message)!r}"
+
+
+def _differs(message: Message) -> Iterator[str]:
+    """Yield translations with other placeholders than the English. A plural may lack what one English form lacks."""
+    known = [_placeholders(form) for form in _forms(message.id)]
+    for form in filter(None, _forms(message.string)):
+        found = _placeholders(form)
+        if not set.intersection(*known) <= found <= set[str]().union(*known):
+            yield f"other placeholders than in {_text(message)!r}: {form!r}"
+
+
+def _placeholders(text: str) -> set[str]:
+    """Return the placeholders of a text, `%` for a sign that begins none."""
+    return set(PLACEHOLDER.findall(text)) - {"%%"}
+
+
+def _forms(text: str | list[str] | tuple[str, ...] | None) -> list[str]:
+    return [text or ""] if isinstance(text, str | None) else list(text)
+
+
+def _text(message: Message) -> str:
+    return _forms(message.id)[0]
+
+
+def main() -> None:
+    """Update the catalogues of both services, or with `--check` end with what is wrong with them."""
+    folders = [folder for folder in FOLDERS if folder.is_dir()]
+    if "--check" in sys.argv[1:]:
+        sys.exit("\n".join(fault for folder in folders for fault in check_messages(folder)) or None)
+    for folder in folders:
+        update_messages(folder)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except CatalogueError as error:
+        sys.exit(str(error))
