@@ -23,7 +23,7 @@ from services.notifications.mail.addresses import (
     message_id,
     sender_address,
 )
-from shared.times import format_moment, known_zone
+from services.notifications.mail.times import format_moment, known_zone
 from shared.translations import find_language, install_translations
 
 __all__ = ["Brand", "Mail", "MailMessage", "compose", "message_id"]

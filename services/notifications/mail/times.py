@@ -1,4 +1,4 @@
-"""Moments as a reader has them: in their own zone and language."""
+"""The times of a mail, in its recipient's zone and language."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, tzinfo
