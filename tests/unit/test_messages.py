@@ -1,6 +1,5 @@
 """The catalogues beside the sources that they translate."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,11 +34,15 @@ def catalogue(folder: Path, language: str = "de") -> Path:
     return folder / "locale" / f"{language}.po"
 
 
-def edit(path: Path, change: Callable[[str], str]) -> None:
-    before = path.read_text()
-    after = change(before)
-    assert after != before
-    path.write_text(after)
+def edit(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def say(folder: Path, more: str) -> None:
+    """Say something more on the page."""
+    edit(folder / "templates" / "parts" / "page.html", PAGE, PAGE + more)
 
 
 def translate(folder: Path) -> None:
@@ -61,6 +64,20 @@ def test_what_templates_and_code_say_comes_into_the_catalogues_and_is_then_found
     assert words.gettext("Write to us") == "Schreiben Sie uns"
     assert words.ngettext("%(count)s message", "%(count)s messages", 2) == "%(count)s Nachrichten"
     assert "Not for us" not in catalogue(folder).read_text()
+
+
+def test_one_english_word_has_two_translations_when_it_means_two_things(folder: Path) -> None:
+    translate(folder)
+    say(folder, '{% trans "to do" %}Send{% endtrans %} {{ pgettext("done", "Send") }}')
+    update_messages(folder)
+    for context, german in (("to do", "Bitte senden"), ("done", "Gesendet")):
+        said = f'msgctxt "{context}"\nmsgid "Send"\nmsgstr'
+        edit(catalogue(folder), f'{said} ""', f'{said} "{german}"')
+    assert list(check_messages(folder)) == []
+    words = find_language(folder / "locale", ["de"]).translations
+    assert words.pgettext("to do", "Send") == "Bitte senden"
+    assert words.pgettext("done", "Send") == "Gesendet"
+    assert words.gettext("Send") == "Senden"
 
 
 def test_a_second_run_changes_nothing(folder: Path) -> None:
@@ -110,7 +127,7 @@ def test_what_is_not_said_any_more_goes_and_what_is_like_it_is_not_guessed(folde
 )
 def test_a_fault_of_a_catalogue_is_named(folder: Path, right: str, wrong: str, fault: str) -> None:
     translate(folder)
-    edit(catalogue(folder), lambda text: text.replace(right, wrong))
+    edit(catalogue(folder), right, wrong)
     found = list(check_messages(folder))
     assert found[0].startswith(f"{catalogue(folder)}: ")
     assert fault in found[0]
@@ -118,12 +135,12 @@ def test_a_fault_of_a_catalogue_is_named(folder: Path, right: str, wrong: str, f
 
 def test_a_plural_that_the_sources_only_got_later_is_missing(folder: Path) -> None:
     translate(folder)
-    edit(folder / "templates" / "parts" / "page.html", lambda text: text + '{{ ngettext("Send", "Send all", n) }}')
+    say(folder, '{{ ngettext("Send", "Send all", n) }}')
     assert any("missing: 'Send'" in fault for fault in check_messages(folder))
 
 
 def test_a_lone_per_cent_sign_in_the_sources_is_named(folder: Path) -> None:
-    edit(folder / "templates" / "parts" / "page.html", lambda text: text + '{{ _("50% off") }}')
+    say(folder, '{{ _("50% off") }}')
     update_messages(folder)
     assert "a per cent sign is written %%: '50% off'" in "\n".join(check_messages(folder))
 
@@ -131,10 +148,10 @@ def test_a_lone_per_cent_sign_in_the_sources_is_named(folder: Path) -> None:
 def test_words_without_german_and_broken_files_are_refused(folder: Path) -> None:
     assert list(check_messages(folder)) == [f"{folder}: locale/de.po is missing"]
     translate(folder)
-    edit(catalogue(folder), lambda text: text + '\nmsgid "Open"\n')
+    edit(catalogue(folder), 'msgstr "Senden"', "")
     with pytest.raises(CatalogueError, match=r"de\.po"):
         list(check_messages(folder))
-    edit(folder / "templates" / "parts" / "page.html", lambda text: text + "{% if %}")
+    say(folder, "{% if %}")
     with pytest.raises(TemplateSyntaxError):
         update_messages(folder)
 
