@@ -1,15 +1,21 @@
-"""Bearer tokens of the store: who calls, from which side."""
+"""Who calls, from which side: bearer tokens of the store, and the tokens in the cookies of browsers' sessions.
+
+A session's token names its session in `sid`, and in `csrf` what its pages have to show. It counts in the cookie only,
+and there no other does. `csrf` is what tells it: identity providers have a `sid` of their own.
+"""
 
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import jwt
 from fastapi import Depends, Request
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, StringConstraints, TypeAdapter, ValidationError
 
+from shared.cookies import CSRF_HEADER, SAFE_METHODS, check_csrf, read_cookie
 from shared.people import Address, LocaleTag, StoreId, ZoneName
 from shared.problems import Forbidden, Unauthenticated
 from shared.settings import Role as Role  # noqa: PLC0414 - callers find it beside Principal
@@ -18,6 +24,14 @@ from shared.text import Name
 
 ALGORITHM = "HS256"
 LEEWAY = timedelta(seconds=30)
+SESSION_TOKEN_LIFETIME = timedelta(minutes=10)
+
+
+class _SessionClaims(BaseModel):
+    sid: UUID
+    csrf: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
+    role: Literal["customer", "admin"]
+
 
 _SUBJECT: TypeAdapter[str] = TypeAdapter(StoreId)
 _CLAIMS: Mapping[str, TypeAdapter[str]] = {
@@ -30,7 +44,10 @@ _CLAIMS: Mapping[str, TypeAdapter[str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who calls: a verified token's content. Claims that are missing or unusable are None."""
+    """Who calls: a verified token's content. Claims that are missing or unusable are None.
+
+    With a `session_id` it is a browser by its cookie; whether the session still lives is known to its row alone.
+    """
 
     id: str
     role: Role
@@ -38,16 +55,52 @@ class Principal:
     name: str | None = None
     locale: str | None = None
     zoneinfo: str | None = None
+    session_id: UUID | None = None
 
 
-def verify_token(token: str, settings: TokenSettings) -> Principal:
-    """Return who a token speaks for, or raise `Unauthenticated` with the reason."""
+@dataclass(frozen=True, slots=True)
+class SessionToken:
+    """What a session's cookie says: whose it is, what its pages have to show, and since when it says so."""
+
+    principal: Principal
+    session_id: UUID
+    csrf: str
+    issued_at: datetime
+
+
+def verify_token(token: str, settings: TokenSettings, *, max_age: timedelta | None = None) -> Principal:
+    """Return who a token of the store speaks for, or raise `Unauthenticated` with the reason.
+
+    With `max_age`, one that was issued longer ago is refused as well.
+    """
     claims = _decode(token, settings)
+    if "csrf" in claims:
+        raise Unauthenticated("The token is a browser session's, which counts in its cookie only.")
+    if max_age is not None and _issued_at(claims) < datetime.now(UTC) - max_age - LEEWAY:
+        raise Unauthenticated("The token is too old for this.")
+    profile: dict[str, Any] = {name: _claim(claims, name) for name in _CLAIMS}
+    return Principal(id=_subject(claims), role=_role(claims, settings), **profile)
+
+
+def verify_session_token(token: str, settings: TokenSettings, *, may_be_expired: bool = False) -> SessionToken:
+    """Return what a session's cookie says, or raise `Unauthenticated` with the reason.
+
+    One that has expired still tells which session it was of, for whoever then asks the session's row.
+    """
+    claims = _decode(token, settings, verify_exp=not may_be_expired)
+    role = _at_path(claims, settings.auth_role_claim)  # as it was issued here: not what the store calls its roles
     try:
-        subject = _SUBJECT.validate_python(claims["sub"])
+        said = _SessionClaims.model_validate({**claims, "role": role})
     except ValidationError:
-        raise Unauthenticated("The token's sub is not an id of the store.") from None
-    return Principal(id=subject, role=_role(claims, settings), **{name: _claim(claims, name) for name in _CLAIMS})
+        raise Unauthenticated("The cookie is not a session's.") from None
+    principal = Principal(id=_subject(claims), role=Role(said.role), session_id=said.sid)
+    return SessionToken(principal, said.sid, said.csrf, _issued_at(claims))
+
+
+def issue_session_token(settings: TokenSettings, user_id: str, role: Role, session_id: UUID, csrf: str) -> str:
+    """Sign what a session's cookie holds, for ten minutes."""
+    claims = store_claims(settings, user_id, role) | {"sid": str(session_id), "csrf": csrf}
+    return issue_token(settings, claims, SESSION_TOKEN_LIFETIME)
 
 
 def issue_token(settings: TokenSettings, claims: Mapping[str, Any], lifetime: timedelta) -> str:
@@ -67,7 +120,7 @@ def store_claims(settings: TokenSettings, sub: str, role: str, **profile: str | 
     return {**role_claim, "sub": sub, **{claim: value for claim, value in profile.items() if value is not None}}
 
 
-def _decode(token: str, settings: TokenSettings) -> dict[str, Any]:
+def _decode(token: str, settings: TokenSettings, *, verify_exp: bool = True) -> dict[str, Any]:
     failure = "The token is not valid."
     for secret in settings.auth_secret:
         try:
@@ -78,7 +131,7 @@ def _decode(token: str, settings: TokenSettings) -> dict[str, Any]:
                 audience=settings.auth_audience,
                 issuer=settings.auth_issuer,
                 leeway=LEEWAY,
-                options={"require": ["sub", "iat", "exp", "aud"]},
+                options={"require": ["sub", "iat", "exp", "aud"], "verify_exp": verify_exp},
             )
         except jwt.InvalidSignatureError:
             continue  # the other secret, while rotating
@@ -90,10 +143,22 @@ def _decode(token: str, settings: TokenSettings) -> dict[str, Any]:
     raise Unauthenticated(failure)
 
 
+def _subject(claims: Mapping[str, Any]) -> str:
+    try:
+        return _SUBJECT.validate_python(claims["sub"])
+    except ValidationError:
+        raise Unauthenticated("The token's sub is not an id of the store.") from None
+
+
+def _issued_at(claims: Mapping[str, Any]) -> datetime:
+    try:
+        return datetime.fromtimestamp(int(claims["iat"]), UTC)
+    except (ValueError, OverflowError, OSError):
+        raise Unauthenticated("The token is not valid.") from None
+
+
 def _role(claims: Mapping[str, Any], settings: TokenSettings) -> Role:
-    found: Any = claims
-    for part in settings.auth_role_claim.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
+    found = _at_path(claims, settings.auth_role_claim)
     values = found if isinstance(found, list) else [found]
     for value in values:
         if isinstance(value, str) and (name := settings.auth_role_map.get(value, value)) in set(Role):
@@ -101,6 +166,13 @@ def _role(claims: Mapping[str, Any], settings: TokenSettings) -> Role:
     if settings.auth_default_role is not None:
         return settings.auth_default_role
     raise Unauthenticated("The token names no role.")
+
+
+def _at_path(claims: Mapping[str, Any], path: str) -> Any:
+    found: Any = claims
+    for part in path.split("."):
+        found = found.get(part) if isinstance(found, Mapping) else None
+    return found
 
 
 def _claim(claims: Mapping[str, Any], name: str) -> str | None:
@@ -117,10 +189,20 @@ _bearer = HTTPBearer(auto_error=False, description="A JWT signed by the store.")
 async def authenticate(
     request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
 ) -> Principal:
-    """Return who calls. The application keeps its settings in `app.state.settings`."""
-    if credentials is None:
+    """Return who calls, by the token in the header, else by the session's cookie, which alone changes nothing.
+
+    The application keeps its settings in `app.state.settings`. Raises `Unauthenticated` or `CsrfFailed`.
+    """
+    settings: TokenSettings = request.app.state.settings
+    if credentials is not None:
+        return verify_token(credentials.credentials, settings)
+    cookie = read_cookie(request, settings)
+    if cookie is None or "Authorization" in request.headers:
         raise Unauthenticated("A bearer token is needed.")
-    return verify_token(credentials.credentials, request.app.state.settings)
+    found = verify_session_token(cookie, settings)
+    if request.method not in SAFE_METHODS:
+        check_csrf(request, request.headers.get(CSRF_HEADER), found.csrf)
+    return found.principal
 
 
 def require(*roles: Role) -> Callable[[Principal], Coroutine[Any, Any, Principal]]:

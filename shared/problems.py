@@ -16,6 +16,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 TYPE_PREFIX = "tag:customer-chats,2026:problem/"
 MEDIA_TYPE = "application/problem+json"
 
+_SAFE = frozenset({"get", "head", "options"})  # a session's cookie alone suffices
+
 log = structlog.get_logger()
 
 
@@ -69,6 +71,13 @@ class Forbidden(Problem):
     status = HTTPStatus.FORBIDDEN
     code = "forbidden"
     title = "Forbidden"
+
+
+class CsrfFailed(Forbidden):
+    """A browser sent the session's cookie, and nothing shows that a page of ours made it do so."""
+
+    code = "csrf-failed"
+    title = "The request does not come from a page of this origin"
 
 
 class NotFound(Problem):
@@ -152,9 +161,10 @@ def install(app: FastAPI) -> None:
         built = build()
         schema = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
         built["components"]["schemas"] |= {**schema.pop("$defs"), "ProblemBody": schema}
-        for operation in (operation for methods in built["paths"].values() for operation in methods.values()):
-            if "requestBody" in operation:
-                operation["responses"] |= {str(status): said for status, said in answers(PayloadTooLarge).items()}
+        for method, operation in (item for methods in built["paths"].values() for item in methods.items()):
+            more: list[type[Problem]] = [PayloadTooLarge] if "requestBody" in operation else []
+            more += [Forbidden, CsrfFailed] if method not in _SAFE and "403" in operation["responses"] else []
+            operation["responses"] |= {str(status): said for status, said in answers(*more).items()}
         return built
 
     app.openapi = document  # type: ignore[method-assign] # as FastAPI's own documentation extends the document

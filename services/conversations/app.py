@@ -5,6 +5,7 @@ from fastapi import FastAPI
 from services.conversations.api import admin, customer, internal, store
 from services.conversations.api.dependencies import Admitted
 from services.conversations.settings import ApiSettings
+from services.conversations.web.visitor import RenewedCookies
 from shared.database import create_engine
 from shared.http import create_api
 
@@ -12,6 +13,7 @@ _DESCRIPTION = """
 Two-way messages between a store's customers and its admins.
 
 Sign every call with a bearer token: a JWT with `sub`, `iat`, `exp`, `aud` and a role (`customer`, `admin`, `store`).
+Pages in a browser call with their session's cookie instead, and with `X-CSRF-Token` wherever they change something.
 A list is `{"items": […], "next_cursor": …}`. An error is `application/problem+json` with a stable `code`.
 Send an `Idempotency-Key` with whatever creates something, and retry as often as you like.
 """
@@ -24,6 +26,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         settings, engine, docs_url="/docs", title="Customer Chats: conversations", description=_DESCRIPTION
     )
     app.state.admitted = Admitted()
+    app.add_middleware(RenewedCookies)
     for module in (customer, admin, store, internal):
         app.include_router(module.router)
     return app

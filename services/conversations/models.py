@@ -53,6 +53,21 @@ class User(Base):
     __table_args__ = (CheckConstraint(f"role in ({_quoted(list(Side))})", name="role"),)
 
 
+class BrowserSession(Base):
+    """A browser's session. It ends by its row's deletion, or with time: see `sessions.py`. No token is kept."""
+
+    __tablename__ = "sessions"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
+    role: Mapped[str]  # the side it was begun for, whatever the user's is later
+    csrf: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    last_seen_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp(), index=True)
+
+    __table_args__ = (CheckConstraint(f"role in ({_quoted(list(Side))})", name="role"),)
+
+
 class Order(Base):
     """An order as the store last sent it; a deleted one keeps its last state."""
 

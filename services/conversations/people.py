@@ -11,6 +11,7 @@ from services.conversations.errors import OrderOwnerFixed
 from services.conversations.log import append_event
 from services.conversations.models import Order, User
 from services.conversations.rules import Side
+from services.conversations.sessions import end_all_of
 from shared.auth import Principal
 from shared.events import EventType, UserChanged
 from shared.people import Person
@@ -59,7 +60,10 @@ async def put_user(
     role: Side | None,
     updated_at: datetime | None,
 ) -> bool:
-    """Take a user over from the store; True when new. An older `updated_at` than the stored one changes nothing."""
+    """Take a user over from the store; True when new. An older `updated_at` than the stored one changes nothing.
+
+    Another role than before ends the browsers' sessions for any other side.
+    """
     created = await _ensure_user(session, user_id, role or Side.CUSTOMER)
     user = await session.get_one(User, user_id, with_for_update=_FOR_CHANGE, populate_existing=True)
     if _is_stale(updated_at, user.updated_at):
@@ -69,6 +73,8 @@ async def put_user(
         "role": role or user.role,
         "deleted_at": None,
     }
+    if role is not None and role != user.role:
+        await end_all_of(session, user_id, unless=role)
     user.synced_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     user.updated_at = updated_at or user.updated_at
     await _change(session, user, {name: value for name, value in changes.items() if getattr(user, name) != value})
@@ -76,7 +82,7 @@ async def put_user(
 
 
 async def delete_user(session: AsyncSession, user_id: str) -> None:
-    """Erase a user's name, address, language and zone, also in the log; keep their conversations.
+    """Erase a user's name, address, language and zone, also in the log, and their sessions; keep their conversations.
 
     A user who was never here is known as deleted from now on: their tokens are refused as well. A second deletion
     changes nothing.
@@ -84,6 +90,7 @@ async def delete_user(session: AsyncSession, user_id: str) -> None:
     await _ensure_user(session, user_id, Side.CUSTOMER)
     user = await session.get_one(User, user_id, with_for_update=True, populate_existing=True)  # against posts under way
     if user.deleted_at is None:
+        await end_all_of(session, user_id)
         await session.execute(_ERASE_IN_LOG, {"user_id": user_id})
         moment = (await session.execute(select(func.clock_timestamp()))).scalar_one()
         erased: dict[str, Any] = dict.fromkeys(PROFILE)

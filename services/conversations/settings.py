@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr
 
-from shared.settings import REDIS_SCHEMES, DatabaseUrl, Days, Settings, TokenSettings, one_of_schemes
+from shared.settings import REDIS_SCHEMES, DatabaseUrl, Days, Settings, TokenSettings, WebUrl, one_of_schemes
 
 RedisUrl = Annotated[str, one_of_schemes(*REDIS_SCHEMES)]
 
@@ -32,3 +32,5 @@ class ApiSettings(StoreSettings, TokenSettings):
     """What the HTTP API needs besides."""
 
     feed_secret: SecretStr | None = None
+    login_url: WebUrl | None = None
+    store_url: WebUrl | None = None

@@ -1,12 +1,13 @@
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import jwt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from shared.auth import Principal, Role, issue_token, verify_token
+from shared.auth import Principal, Role, issue_session_token, issue_token, verify_session_token, verify_token
 from shared.problems import Unauthenticated
 from shared.settings import TokenSettings
 
@@ -137,6 +138,60 @@ def test_the_role_is_the_claim_at_the_path_through_the_map(found: Any, role: Rol
 @pytest.mark.parametrize("realm", [None, "admin", ["admin"], 7, {"access": "admin"}, {"access": ["roles"]}])
 def test_a_path_that_leads_nowhere_is_no_role(realm: Any) -> None:
     assert refused(signed(role=None, realm=realm), auth_role_claim="realm.access.roles") == "The token names no role."
+
+
+SESSION = UUID("01900000-0000-4000-8000-000000000000")
+
+
+def test_a_sessions_token_counts_in_its_cookie_only_and_no_other_does() -> None:
+    token = issue_session_token(settings(), "anna", Role.ADMIN, SESSION, "csrf")
+    found = verify_session_token(token, settings())
+    assert found.principal == Principal("anna", Role.ADMIN, session_id=SESSION)
+    assert (found.session_id, found.csrf) == (SESSION, "csrf")
+    assert "session" in refused(token)
+    for other in (signed(), signed(sid=str(SESSION)), signed(csrf="x"), signed(sid="x", csrf="x"), "x"):
+        with pytest.raises(Unauthenticated):
+            verify_session_token(other, settings())
+
+
+def test_an_identity_providers_own_sid_is_no_session() -> None:
+    assert verify_token(signed(sid="08a1"), settings()).id == "anna"
+
+
+def test_a_sessions_role_is_ours_whatever_the_store_calls_its_roles() -> None:
+    shape: dict[str, Any] = {"auth_role_claim": "realm.role", "auth_role_map": "admin=store,customer=admin"}
+    for role in (Role.CUSTOMER, Role.ADMIN):
+        token = issue_session_token(settings(**shape), "anna", role, SESSION, "csrf")
+        assert verify_session_token(token, settings(**shape)).principal.role is role
+    with pytest.raises(Unauthenticated):
+        verify_session_token(issue_session_token(settings(), "anna", Role.STORE, SESSION, "csrf"), settings())
+
+
+@pytest.mark.parametrize("role", [None, "owner", [], ["admin"], {}, 7])
+def test_a_sessions_token_without_one_of_its_roles_is_refused(role: Any) -> None:
+    with pytest.raises(Unauthenticated):
+        verify_session_token(signed(sid=str(SESSION), csrf="x", role=role), settings())
+
+
+def test_an_expired_session_token_still_tells_which_session_it_was_of() -> None:
+    then = datetime.now(UTC) - timedelta(days=3)
+    old = signed(sid=str(SESSION), csrf="x", iat=then, exp=then)
+    with pytest.raises(Unauthenticated, match="expired"):
+        verify_session_token(old, settings())
+    assert verify_session_token(old, settings(), may_be_expired=True).session_id == SESSION
+    forged = signed(OLD, sid=str(SESSION), csrf="x")
+    with pytest.raises(Unauthenticated):
+        verify_session_token(forged, settings(), may_be_expired=True)
+
+
+def test_a_token_can_be_too_old_for_what_it_is_used_for() -> None:
+    for minutes, fresh in ((4, True), (6, False)):
+        token = signed(iat=datetime.now(UTC) - timedelta(minutes=minutes))
+        if fresh:
+            assert verify_token(token, settings(), max_age=timedelta(minutes=5)).id == "anna"
+        else:
+            with pytest.raises(Unauthenticated, match="too old"):
+                verify_token(token, settings(), max_age=timedelta(minutes=5))
 
 
 JSON = st.recursive(

@@ -1,4 +1,8 @@
-"""What routes ask for: who calls, in which role, with which idempotency key."""
+"""What routes ask for: who calls, in which role, with which idempotency key.
+
+A browser that comes by its cookie is let in by its session's row, at each call; its user has been admitted when the
+session began. Its reads are those of a script that looks for news, and keep no session alive.
+"""
 
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
@@ -11,7 +15,9 @@ from pydantic import BeforeValidator
 from services.conversations.api.views import Viewer
 from services.conversations.people import admit
 from services.conversations.rules import Side
+from services.conversations.sessions import check as check_session
 from shared.auth import Principal, Role, require
+from shared.cookies import SAFE_METHODS
 from shared.database import Session, Sessions, answered_transaction
 from shared.people import StoreId
 
@@ -36,16 +42,26 @@ class Admitted:
 
 
 def _caller(*roles: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
-    async def admitted(principal: Annotated[Principal, Depends(require(*roles))], session: Session) -> Principal:
-        await admit(session, principal)
+    async def admitted(
+        request: Request, principal: Annotated[Principal, Depends(require(*roles))], session: Session
+    ) -> Principal:
+        if principal.session_id is None:
+            await admit(session, principal)
+        else:
+            await check_session(session, principal, used=request.method not in SAFE_METHODS)
         return principal
 
     return admitted
 
 
 def _sender(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
-    async def admitted(request: Request, principal: Annotated[Principal, Depends(require(role))]) -> Principal:
-        await request.app.state.admitted.ensure(principal, request.app.state.sessions)
+    async def admitted(
+        request: Request, principal: Annotated[Principal, Depends(require(role))], session: Session
+    ) -> Principal:
+        if principal.session_id is None:
+            await request.app.state.admitted.ensure(principal, request.app.state.sessions)
+        else:  # a session can end at any moment, and then nothing is posted any more
+            await check_session(session, principal)
         return principal
 
     return admitted
@@ -56,8 +72,8 @@ Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
 CustomerOrAdmin = Annotated[Principal, Depends(_caller(Role.CUSTOMER, Role.ADMIN), scope="function")]
 
 # Posting is one statement that looks at the sender itself; these only make sure that there is one.
-PostingCustomer = Annotated[Principal, Depends(_sender(Role.CUSTOMER))]
-PostingAdmin = Annotated[Principal, Depends(_sender(Role.ADMIN))]
+PostingCustomer = Annotated[Principal, Depends(_sender(Role.CUSTOMER), scope="function")]
+PostingAdmin = Annotated[Principal, Depends(_sender(Role.ADMIN), scope="function")]
 
 
 def _viewer(side: Side) -> Callable[[Request], Coroutine[Any, Any, Viewer]]:

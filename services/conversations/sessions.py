@@ -1,0 +1,166 @@
+"""Browsers' sessions: begun by a token of the store, known by a cookie, ended by their row or by time.
+
+What is done to sessions comes after the lock on their user, never before: nobody asks for a user with a session
+locked. `check` and `visit` hold no lock at all, when they are the first thing that a request says to the database.
+"""
+
+import secrets
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import delete, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.log import encode_position
+from services.conversations.models import BrowserSession
+from services.conversations.rules import COUNT_LIMIT, Side
+from services.conversations.settings import StoreSettings
+from shared.auth import Principal, Role
+from shared.database import driver_connection
+from shared.problems import Unauthenticated
+
+IDLE: Final = timedelta(hours=12)  # since the browser was last used
+LONGEST: Final = timedelta(days=7)  # since the session began
+SEEN_EVERY: Final = timedelta(minutes=1)  # between notes that a session is used
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Who looks at a page, as the user's row has them, and what every page shows of the state of things.
+
+    `unread` counts the conversations that their side has not read, up to `COUNT_LIMIT`. `position` is the end of the
+    log in the same snapshot: what is read later is not older.
+    """
+
+    principal: Principal
+    csrf: str
+    unread: int
+    position: str
+
+
+async def begin(session: AsyncSession, user_id: str, side: Side, *, csrf: str | None = None) -> BrowserSession:
+    """Begin a session of a known user, always with a new id. Raises `Unauthenticated` for a deleted user.
+
+    `csrf` is that of a session of the same user that this one replaces, so that the forms in open pages keep working.
+    """
+    values = {"user_id": user_id, "role": side, "csrf": csrf or secrets.token_urlsafe(32)}
+    found: BrowserSession | None = await session.scalar(select(BrowserSession).from_statement(_BEGIN), values)
+    if found is None:
+        raise Unauthenticated("This user was deleted.")
+    return found
+
+
+async def check(session: AsyncSession, principal: Principal, *, used: bool = True) -> str:
+    """Return the `csrf` of the live session of a principal who came with its cookie, or raise `Unauthenticated`.
+
+    Notes that the session is used, at most once a minute, unless nobody did (`used`): a script that looks for news
+    keeps no session alive.
+    """
+    row = await _fetch(session, _CHECK, principal, used=used)
+    return str(row["csrf"])
+
+
+async def visit(session: AsyncSession, principal: Principal, *, used: bool = True) -> Visit:
+    """Return who looks at a page, in one statement; else as `check`."""
+    row = await _fetch(session, _VISITS[principal.role], principal, used=used)
+    profile = {field: row[field] for field in ("name", "email", "locale", "zoneinfo")}
+    return Visit(
+        principal=Principal(id=principal.id, role=principal.role, session_id=principal.session_id, **profile),
+        csrf=row["csrf"],
+        unread=row["unread"],
+        position=encode_position(row["epoch"], row["head"]),
+    )
+
+
+async def end(session: AsyncSession, session_id: UUID) -> None:
+    """End a session; one that is over already stays so."""
+    await session.execute(delete(BrowserSession).where(BrowserSession.id == session_id))
+
+
+async def end_all_of(session: AsyncSession, user_id: str, *, unless: Side | None = None) -> None:
+    """End every session of a user, except those for the side `unless`."""
+    theirs = delete(BrowserSession).where(BrowserSession.user_id == user_id)
+    await session.execute(theirs if unless is None else theirs.where(BrowserSession.role != unless))
+
+
+async def ended(session: AsyncSession, ids: Collection[UUID]) -> set[UUID]:
+    """Return those of some sessions that are over, whatever ended them."""
+    living = await session.scalars(_LIVING, {"ids": list(ids)})
+    return set(ids) - set(living)
+
+
+async def purge_sessions(session: AsyncSession, _: StoreSettings, *, size: int) -> int:
+    """Delete the rows of sessions that nobody has used for too long; return how many.
+
+    One that has reached its longest time is used no more, so it goes 12 hours later at the latest.
+    """
+    return len((await session.execute(_PURGE, {"size": size})).all())
+
+
+async def _fetch(session: AsyncSession, statement: str, principal: Principal, *, used: bool) -> Any:
+    # Straight on the driver: as a request's first statement it is its own transaction, so the row is not locked for
+    # as long as the request lasts, and other requests of the same browser need not wait.
+    connection = await driver_connection(session)
+    row = await connection.fetchrow(statement, principal.session_id, principal.id, principal.role.value, used)
+    if row is None:
+        raise Unauthenticated("The session is over.")
+    return row
+
+
+def _is_live(alias: str) -> str:
+    return f"""(
+        {alias}.last_seen_at > clock_timestamp() - interval '{IDLE.total_seconds()} seconds'
+        and {alias}.created_at > clock_timestamp() - interval '{LONGEST.total_seconds()} seconds'
+    )"""
+
+
+def _statement(columns: str) -> str:
+    """Make the SQL that finds a live session, `$1`, of a user, `$2`, for a side, `$3`, and notes its use if `$4`."""
+    return f"""
+with live as (
+    select s.id, s.user_id, s.csrf, u.name, u.email, u.locale, u.zoneinfo
+    from sessions as s join users as u on u.id = s.user_id
+    where s.id = $1 and s.user_id = $2 and s.role = $3 and u.deleted_at is null and {_is_live("s")}
+),
+used as (
+    update sessions as s set last_seen_at = clock_timestamp() from live
+    where s.id = live.id and $4::boolean
+        and s.last_seen_at < clock_timestamp() - interval '{SEEN_EVERY.total_seconds()} seconds'
+)
+select {columns}
+"""  # noqa: S608 - built from constants
+
+
+_CHECK = _statement("csrf from live")
+
+
+def _visit(unread: str) -> str:
+    counted = f"select count(*) from (select from conversations as c where {unread} limit {COUNT_LIMIT}) as u"  # noqa: S608
+    return _statement(f"live.*, feed.epoch, feed.head, ({counted}) as unread from live, feed")
+
+
+_VISITS = {
+    Role.CUSTOMER: _visit("c.user_id = live.user_id and not c.is_read_by_user"),
+    Role.ADMIN: _visit("not c.is_read_by_admin"),
+}
+
+# The lock waits for a deletion of the user under way, and then finds nobody.
+_BEGIN = text("""
+    insert into sessions (user_id, role, csrf)
+    select id, :role, :csrf from users where id = :user_id and deleted_at is null for key share
+    returning *
+""")
+
+_LIVING = text(f"select id from sessions where id = any(:ids) and {_is_live('sessions')}")  # noqa: S608
+
+_PURGE = text(f"""
+    delete from sessions where id in (
+        select id from sessions
+        where last_seen_at < clock_timestamp() - interval '{IDLE.total_seconds()} seconds'
+        order by last_seen_at limit :size for update skip locked
+    )
+    returning id
+""")  # noqa: S608

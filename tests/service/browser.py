@@ -1,0 +1,68 @@
+"""A browser with a cookie jar, as the tests of sessions and pages play one."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import httpx2
+import jwt
+
+from shared.auth import issue_token
+from shared.settings import TokenSettings
+from tests.service.conftest import SECRET
+
+HOST = "http://chats.test"
+
+
+@dataclass
+class Browser:
+    """One browser. It keeps the cookies it is given, and tells every request's origin as browsers do."""
+
+    client: httpx2.AsyncClient
+    cookie: str = "chats"
+
+    async def sign_in(self, sub: str = "anna", role: str = "customer", **fields: Any) -> httpx2.Response:
+        """Come from the store with a fresh token of it."""
+        return await self.submit("/session", token=store_token(sub, role), **fields)
+
+    async def submit(self, path: str, *, headers: dict[str, str] | None = None, **fields: Any) -> httpx2.Response:
+        """Send a form of a page of this origin."""
+        return await self.client.post(path, data=fields, headers={"Origin": HOST} | (headers or {}))
+
+    async def get(self, path: str, **more: Any) -> httpx2.Response:
+        """Open a page, or let a script of one fetch something."""
+        return await self.client.get(path, **more)
+
+    async def call(self, method: str, path: str, json: Any = None, **headers: str) -> httpx2.Response:
+        """Call the API as a script of our own pages does."""
+        more = {} if json is None else {"json": json}
+        own = {"Origin": HOST, "X-CSRF-Token": self.claims["csrf"]}
+        return await self.client.request(method, path, headers=own | headers, **more)
+
+    @property
+    def token(self) -> str:
+        """Return what the cookie holds."""
+        return str(self.client.cookies[self.cookie])
+
+    @token.setter
+    def token(self, value: str) -> None:
+        self.client.cookies.clear()
+        self.client.cookies.set(self.cookie, value, domain="chats.test", path="/")
+
+    @property
+    def claims(self) -> Any:
+        """Return what the cookie's token says."""
+        return jwt.decode(self.token, options={"verify_signature": False})
+
+
+def store_token(sub: str = "anna", role: str = "customer", *, seconds: float = 3600, **claims: Any) -> str:
+    """Sign a token as the store does."""
+    settings = TokenSettings(auth_secret=[SECRET])
+    return issue_token(settings, {"sub": sub, "role": role, **claims}, timedelta(seconds=seconds))
+
+
+def aged(token: str, minutes: float) -> str:
+    """Return a session's token as it would be had it been issued some minutes ago."""
+    claims = jwt.decode(token, options={"verify_signature": False})
+    older = {name: claims[name] - int(minutes * 60) for name in ("iat", "exp")}
+    return jwt.encode(claims | older, SECRET, algorithm="HS256")
