@@ -1,22 +1,25 @@
 """Every write to a conversation but the posting itself, one function each. None of them commits."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import delete, func, or_, select, true, update
+from sqlalchemy import delete, func, literal, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm.attributes import set_committed_value
 
 from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages
 from services.conversations.log import append_event, erase_conversations
-from services.conversations.models import Conversation, CreateKey, Order, User
+from services.conversations.models import Conversation, CreateKey, LoggedEvent, Order, User
 from services.conversations.posting import Once, Post, post_message
 from services.conversations.queries import Thread
 from services.conversations.rules import DELETABLE, Side, Status
-from shared.events import ConversationDeleted, ConversationRead, EventType
+from shared.events import ConversationDeleted, EventType
 from shared.problems import Invalid, NotFound
+
+_FLAGS = (Conversation.is_read_by_user, Conversation.is_read_by_admin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,48 +108,54 @@ async def read_thread(session: AsyncSession, thread: Thread, side: Side) -> Thre
         else (found.is_read_by_admin, found.read_by_admin_number)
     )
     if not flag or watermark < found.message_count:
-        await mark_read(session, found.id, side, found.message_count)
-        try:
-            await session.refresh(found, ["is_read_by_user", "is_read_by_admin"])
-        except InvalidRequestError:  # deleted meanwhile
-            raise NotFound("There is no such conversation.") from None
+        moved = await mark_read(session, found.id, side, found.message_count)
+        if moved is None:  # somebody else has read it meanwhile
+            await _look_again(session, found)
+        else:
+            for name, value in moved.items():
+                set_committed_value(found, name, value)
     return thread
 
 
 async def mark_read(
     session: AsyncSession, conversation_id: UUID, side: Side, up_to: int, *, scope: str | None = None
-) -> None:
+) -> Mapping[str, bool] | None:
     """Move one side's watermark up to a message number; the flag follows when that is the newest.
 
-    A read that moves nothing writes nothing. A number beyond the newest message means the newest.
+    Returns both sides' flags as they are then, or None for a read that moves nothing, which writes nothing. A number
+    beyond the newest message means the newest. One statement does all, with its event. Raises `NotFound`.
     """
     customer = side is Side.CUSTOMER
     watermark = Conversation.read_by_user_number if customer else Conversation.read_by_admin_number
     flag = Conversation.is_read_by_user if customer else Conversation.is_read_by_admin
     reached = func.least(up_to, Conversation.message_count)
-    row = (
-        await session.execute(
-            update(Conversation)
-            .where(
-                Conversation.id == conversation_id,
-                Conversation.user_id == scope if scope is not None else true(),
-                or_(watermark < reached, flag.is_(False) & (reached >= Conversation.message_count)),
-            )
-            .values(
-                {
-                    watermark: func.greatest(watermark, reached),
-                    flag: flag | (reached >= Conversation.message_count),
-                }
-            )
-            .returning(Conversation.user_id, watermark)
-            .execution_options(synchronize_session=False)
-        )
-    ).one_or_none()
+    mine = [Conversation.id == conversation_id, Conversation.user_id == scope if scope is not None else true()]
+    read = (
+        update(Conversation)
+        .where(*mine, or_(watermark < reached, flag.is_(False) & (reached >= Conversation.message_count)))
+        .values({watermark: func.greatest(watermark, reached), flag: flag | (reached >= Conversation.message_count)})
+        .returning(Conversation.id, Conversation.user_id, watermark.label("up_to"), *_FLAGS)
+        .cte("read")
+    )
+    told = func.jsonb_build_object(
+        "conversation_id", read.c.id, "by", "user" if customer else "admin", "up_to", read.c.up_to
+    )
+    event = select(literal(EventType.CONVERSATION_READ.value), told, read.c.user_id, read.c.id)
+    logged = insert(LoggedEvent).from_select(["type", "payload", "user_id", "conversation_id"], event).cte("logged")
+    moved = select(read.c.id, *(read.c[flag.name] for flag in _FLAGS))
+    query = moved.select_from(Conversation).outerjoin(read, true()).where(*mine).add_cte(logged)
+    row = (await session.execute(query)).one_or_none()
     if row is None:
-        await _must_exist(session, conversation_id, scope)
-        return
-    read = ConversationRead(conversation_id=conversation_id, by="user" if customer else "admin", up_to=row[1])
-    await append_event(session, EventType.CONVERSATION_READ, read, user_id=row.user_id, conversation_id=conversation_id)
+        raise NotFound("There is no such conversation.")
+    identity, *flags = row
+    return None if identity is None else {flag.name: value for flag, value in zip(_FLAGS, flags, strict=True)}
+
+
+async def _look_again(session: AsyncSession, conversation: Conversation) -> None:
+    try:
+        await session.refresh(conversation, ["is_read_by_user", "is_read_by_admin"])
+    except InvalidRequestError:  # deleted meanwhile
+        raise NotFound("There is no such conversation.") from None
 
 
 async def mark_unread(session: AsyncSession, conversation_id: UUID) -> None:

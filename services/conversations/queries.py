@@ -1,13 +1,28 @@
 """Every read of the conversations service. Each is scoped in its SQL: what is not the caller's does not exist."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Select, func, literal, literal_column, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    CompoundSelect,
+    Row,
+    ScalarSelect,
+    Select,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    true,
+    tuple_,
+    union_all,
+)
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import aliased
 
 from services.conversations.models import Conversation, Message, Order, User
 from services.conversations.rules import COUNT_LIMIT, Side, Status
@@ -35,6 +50,14 @@ class Filters:
     order_number: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many conversations there are by status, and unread by the admins; each count stops at `COUNT_LIMIT`."""
+
+    by_status: dict[Status, int]
+    unread: int
+
+
 _NEVER: ColumnElement[datetime] = literal_column("'infinity'::timestamptz")  # as the index on the waiting time has it
 _THREADS = (
     select(Conversation, User, Order)
@@ -53,6 +76,31 @@ async def get_thread(session: AsyncSession, conversation_id: UUID, *, scope: str
     if row is None:
         raise NotFound("There is no such conversation.")
     return Thread(*row)
+
+
+async def get_thread_and_others(
+    session: AsyncSession, conversation_id: UUID, others: int
+) -> tuple[Thread, list[Thread]]:
+    """Return a conversation and its customer's others, the newest ones, last activity first. Raises `NotFound`."""
+    customer = select(Conversation.user_id).where(Conversation.id == conversation_id).scalar_subquery()
+    theirs = (
+        select(Conversation.id)
+        .where(Conversation.user_id == customer, Conversation.id != conversation_id)
+        .order_by(Conversation.last_activity_at.desc(), Conversation.id.desc())
+        .limit(others)
+    )
+    threads = await list_threads(session, union_all(select(literal(conversation_id)), theirs))
+    wanted = [thread for thread in threads if thread.conversation.id == conversation_id]
+    if not wanted:
+        raise NotFound("There is no such conversation.")
+    return wanted[0], [thread for thread in threads if thread is not wanted[0]]
+
+
+async def list_threads(session: AsyncSession, ids: Iterable[UUID] | CompoundSelect[UUID]) -> list[Thread]:
+    """Return those of some conversations that are there, last activity first."""
+    query = _THREADS.where(Conversation.id.in_(ids))
+    query = query.order_by(Conversation.last_activity_at.desc(), Conversation.id.desc())
+    return [Thread(*row) for row in (await session.execute(query)).all()]
 
 
 async def list_by_activity(
@@ -109,21 +157,31 @@ async def list_messages(
     cursor: str | None,
     limit: int,
 ) -> tuple[list[tuple[Message, User]], str | None]:
-    """Return a page of a conversation's messages with their senders, and the cursor of the next."""
-    await get_thread(session, conversation_id, scope=scope)
+    """Return a page of a conversation's messages with their senders, and the cursor of the next. Raises `NotFound`.
+
+    The conversation is looked at in the same statement: one that is not the caller's has no messages to find.
+    """
     bound = [str(conversation_id), newest_first, after]
-    query = (
-        select(Message, User)
-        .join(User, User.id == Message.sender_id)
-        .where(Message.conversation_id == conversation_id)
-        .order_by(Message.number.desc() if newest_first else Message.number)
-    )
+    page = select(Message).where(Message.conversation_id == Conversation.id).limit(limit + 1)
+    page = page.order_by(Message.number.desc() if newest_first else Message.number)
     if after is not None:
-        query = query.where(Message.number > after)
+        page = page.where(Message.number > after)
     if cursor is not None:
         (last_number,) = decode_cursor(cursor, bound, number)
-        query = query.where(Message.number < last_number if newest_first else Message.number > last_number)
-    rows: list[Any] = list((await session.execute(query.limit(limit + 1))).all())
+        page = page.where(Message.number < last_number if newest_first else Message.number > last_number)
+    message = aliased(Message, page.lateral())
+    query = (
+        select(message, User)
+        .select_from(Conversation)
+        .outerjoin(message, true())
+        .outerjoin(User, User.id == message.sender_id)
+        .where(Conversation.id == conversation_id, Conversation.user_id == scope if scope is not None else true())
+        .order_by(message.number.desc() if newest_first else message.number)
+    )
+    found: list[Any] = list((await session.execute(query)).all())
+    if not found:
+        raise NotFound("There is no such conversation.")
+    rows = [row for row in found if row[0] is not None]  # without any, the conversation's row stands alone
     if len(rows) <= limit:
         return rows, None
     return rows[:limit], encode_cursor(bound, [rows[limit - 1][0].number])
@@ -133,13 +191,27 @@ async def count_unread(session: AsyncSession, *, customer: str | None = None) ->
     """Count a customer's unread conversations, or those that no admin has read, up to `COUNT_LIMIT`."""
     if customer is not None:
         mine = Conversation.user_id == customer
-        return await _count(session, [mine, Conversation.is_read_by_user.is_(False)])
-    return await _count(session, [Conversation.is_read_by_admin.is_(False)])
+        return await session.scalar(select(_count(mine, Conversation.is_read_by_user.is_(False)))) or 0
+    return await session.scalar(select(_count(_UNREAD))) or 0
 
 
-async def count_by_status(session: AsyncSession) -> dict[Status, int]:
-    """Count all conversations by status, each up to `COUNT_LIMIT`."""
-    return {status: await _count(session, [Conversation.status == status]) for status in Status}
+async def tally(session: AsyncSession) -> Tally:
+    """Count all conversations by status, and those that no admin has read."""
+    return _tally((await session.execute(select(*_TALLY))).one())
+
+
+async def tally_and_find_customers(session: AsyncSession, text: str, limit: int) -> tuple[Tally, list[User]]:
+    """Count as `tally`, and return the customer of the id `text` alone, else some whom `list_customers` would find.
+
+    A deleted customer is found by id only.
+    """
+    exactly = select(User.id).where(User.id == text)
+    like = select(User.id).where(~exactly.exists(), *_customers_like(text)).order_by(User.id).limit(limit)
+    found = aliased(User, select(User).where(User.id.in_(union_all(exactly, like))).subquery())
+    one = select(literal(1)).subquery()
+    query = select(*_TALLY, found).select_from(one).outerjoin(found, true()).order_by(found.id)
+    rows: Sequence[Any] = (await session.execute(query)).all()
+    return _tally(rows[0]), [row[-1] for row in rows if row[-1] is not None]
 
 
 async def list_orders(
@@ -165,9 +237,7 @@ async def list_customers(
     session: AsyncSession, q: str | None, cursor: str | None, limit: int
 ) -> tuple[Sequence[User], str | None]:
     """Return a page of customers by id; `q` is a part of the name, the address or the id."""
-    query = select(User).where(User.role == Side.CUSTOMER, User.deleted_at.is_(None)).order_by(User.id)
-    if q:
-        query = query.where(or_(*(column.icontains(q, autoescape=True) for column in (User.name, User.email, User.id))))
+    query = select(User).where(*_customers_like(q)).order_by(User.id)
     if cursor is not None:
         (identity,) = decode_cursor(cursor, q, store_id)
         query = query.where(User.id > identity)
@@ -202,9 +272,23 @@ async def _page(
     return [Thread(*row) for row in rows[:limit]], len(rows) > limit
 
 
-async def _count(session: AsyncSession, conditions: list[ColumnElement[bool]]) -> int:
+def _customers_like(q: str | None) -> list[ColumnElement[bool]]:
+    like = or_(*(column.icontains(q, autoescape=True) for column in (User.name, User.email, User.id))) if q else true()
+    return [User.role == Side.CUSTOMER, User.deleted_at.is_(None), like]
+
+
+def _count(*conditions: ColumnElement[bool]) -> ScalarSelect[int]:
     some = select(literal(1)).select_from(Conversation).where(*conditions).limit(COUNT_LIMIT).subquery()
-    return (await session.execute(select(func.count()).select_from(some))).scalar_one()
+    return select(func.count()).select_from(some).scalar_subquery()
+
+
+_UNREAD = Conversation.is_read_by_admin.is_(False)
+_TALLY = [*(_count(Conversation.status == status) for status in Status), _count(_UNREAD)]
+
+
+def _tally(row: Row[*tuple[Any, ...]]) -> Tally:
+    *by_status, unread = row[: len(_TALLY)]
+    return Tally(dict(zip(Status, by_status, strict=True)), unread)
 
 
 def _names(bound: tuple[str, Side, Filters]) -> list[Any]:

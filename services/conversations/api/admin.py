@@ -66,10 +66,9 @@ async def list_all_conversations(
 @router.get("/conversations/counts", response_model_exclude_none=True)
 async def count_conversations(_: Admin, session: Session) -> Counts:
     """Count all conversations by status, and those that no admin has read, each up to 1,000."""
-    by_status = await queries.count_by_status(session)
-    unread = await queries.count_unread(session)
-    more = any(count >= COUNT_LIMIT for count in (unread, *by_status.values()))
-    return Counts(by_status=by_status, unread=unread, more=True if more else None)
+    counts = await queries.tally(session)
+    more = any(count >= COUNT_LIMIT for count in (counts.unread, *counts.by_status.values()))
+    return Counts(by_status=counts.by_status, unread=counts.unread, more=True if more else None)
 
 
 @router.post("/conversations", status_code=201, responses=answers(Invalid, IdempotencyKeyReused))
