@@ -232,3 +232,15 @@ class FeedReader(Base):
     name: Mapped[str] = mapped_column(primary_key=True)
     position: Mapped[int] = mapped_column(BigInteger)
     seen_at: Mapped[datetime]
+
+
+class Presence(Base):
+    """Somebody has said a moment ago that they are looking at a conversation. Nothing hangs on it, so no keys do."""
+
+    __tablename__ = "viewers"
+
+    conversation_id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[str] = mapped_column(primary_key=True)
+    seen_at: Mapped[datetime]
+
+    __table_args__ = ({"prefixes": ["unlogged"]},)

@@ -17,6 +17,7 @@ from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
 from services.conversations.log import number_events, read_state, settle_epoch
+from services.conversations.presence import purge_presence
 from services.conversations.retention import purge_events, purge_keys
 from services.conversations.sessions import purge_sessions
 from services.conversations.settings import StoreSettings
@@ -42,7 +43,7 @@ WAITING_BATCHES = 100  # that a slow broker may make wait, before hints are drop
 
 NUMBERED = Counter("chats_log_numbered_total", "Events that this relay has numbered")
 HINTS = Counter("chats_relay_hints_total", "Events handed to the broker, by what became of them", ["outcome"])
-PURGED = Counter("chats_log_purged_total", "Events, idempotency keys and sessions deleted beyond their time")
+PURGED = Counter("chats_log_purged_total", "Rows deleted beyond their time: events, idempotency keys, sessions, viewers")
 HEAD = Gauge("chats_log_head", "The last position in the log")
 UNNUMBERED = Gauge("chats_log_unnumbered", "Committed events without a position")
 LAG = Gauge("chats_relay_lag_seconds", "Age of the oldest event without a position")
@@ -131,7 +132,7 @@ async def _purge(sessions: Sessions, settings: StoreSettings, stop: asyncio.Even
     """Delete what is beyond the retention, a batch a transaction, so that nobody waits long for it."""
     while not stop.is_set():
         try:
-            for purge in (purge_events, purge_keys, purge_sessions):
+            for purge in (purge_events, purge_keys, purge_sessions, purge_presence):
                 deleted = PURGE_BATCH
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:

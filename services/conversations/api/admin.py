@@ -5,13 +5,14 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
-from services.conversations import commands, queries
+from services.conversations import commands, presence, queries
 from services.conversations.api.bodies import (
     AdminCreateConversation,
     BulkDelete,
     EditConversation,
     MarkRead,
     PostMessage,
+    Viewing,
 )
 from services.conversations.api.dependencies import (
     Admin,
@@ -22,7 +23,7 @@ from services.conversations.api.dependencies import (
     Prefetch,
     tell_replay,
 )
-from services.conversations.api.views import ConversationOut, Counts, Deleted, MessageOut, UserOut
+from services.conversations.api.views import ConversationOut, Counts, Deleted, MessageOut, UserOut, Viewers
 from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages
 from services.conversations.people import admit
 from services.conversations.posting import Once, Post, post_message
@@ -189,6 +190,15 @@ async def mark_read_by_admin(conversation_id: UUID, body: MarkRead, _: Admin, se
 async def mark_unread(conversation_id: UUID, _: Admin, session: Session) -> None:
     """Give a conversation back as unread, so that nobody forgets to answer."""
     await commands.mark_unread(session, conversation_id)
+
+
+@router.post("/conversations/{conversation_id}/viewing", responses=answers(NotFound))
+async def note_viewing(conversation_id: UUID, caller: Admin, session: Session, body: Viewing | None = None) -> Viewers:
+    """Say that one looks at a conversation, every 15 s while that is so, and learn who else did in the last 30 s."""
+    if body and body.gone:
+        await presence.leave(session, conversation_id, caller.id)
+        return Viewers(others=[])
+    return Viewers.of(await presence.look(session, conversation_id, caller.id))
 
 
 @router.delete("/conversations/{conversation_id}", status_code=204, responses=answers(NotFound, ConversationNotClosed))

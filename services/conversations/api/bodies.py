@@ -113,6 +113,14 @@ class MarkRead(Request):
     up_to: MessageNumber
 
 
+class Viewing(Request):
+    """Somebody looks at a conversation, or, `gone`, no more."""
+
+    model_config = _example(gone=False)
+
+    gone: bool = False
+
+
 class BulkDelete(Request):
     """The conversations to delete, all or none; ids that come twice count once."""
 

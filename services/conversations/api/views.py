@@ -195,6 +195,24 @@ class Counts(BaseModel):
     more: Literal[True] | None = None
 
 
+class OtherViewer(BaseModel):
+    """An admin who looks at the same conversation; a nameless one by the id."""
+
+    id: str
+    name: str
+
+
+class Viewers(BaseModel):
+    """Who else looks at a conversation."""
+
+    others: list[OtherViewer]
+
+    @classmethod
+    def of(cls, users: Sequence[User]) -> Self:
+        """Show admins to an admin."""
+        return cls(others=[OtherViewer(id=user.id, name=user.name or user.id) for user in users])
+
+
 class Deleted(BaseModel):
     """How many conversations were deleted."""
 
