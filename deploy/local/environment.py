@@ -24,6 +24,7 @@ LISTENERS = (
     "smtp",
     "postgres",
     "valkey",
+    "shop",
 )
 
 SECRETS = (
@@ -33,6 +34,7 @@ SECRETS = (
     "CONVERSATIONS_PASSWORD",
     "NOTIFICATIONS_PASSWORD",
     "VALKEY_PASSWORD",
+    "SHOP_SECRET",
 )
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to call it when it is chosen
@@ -71,6 +73,17 @@ def embedded_parts() -> set[str]:
     return {part for part, names in replaced_by.items() if not all(map(is_given, names))}
 
 
+def has_shop() -> bool:
+    """Tell whether the example shop is the way in: with the demo, and where it can sign tokens."""
+    signs = is_given("CHATS_AUTH_SECRET") or not is_given("CHATS_AUTH_JWKS_URL")
+    return signs and os.environ.get("CHATS_DEMO") != "0"
+
+
+def shop_url(ports: Mapping[str, int]) -> str:
+    """Return the shop's origin. It asks for no password, so it stays on loopback wherever the rest listens."""
+    return os.environ.get("SHOP_URL") or origin("127.0.0.1", ports["shop"])
+
+
 def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str, str]) -> dict[str, str]:
     """Return this run's `CHATS_*` settings: the given ones, and the embedded parts for the rest."""
     defaults = {
@@ -90,7 +103,7 @@ def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str,
     if not is_given("CHATS_AUTH_JWKS_URL"):
         defaults["CHATS_AUTH_SECRET"] = kept["CHATS_AUTH_SECRET"]
     given = {name: value for name, value in os.environ.items() if name.startswith("CHATS_") and value}
-    return {**defaults, **given, "CHATS_DATA_DIR": str(data)}
+    return {**defaults, **given, **_shop_settings(ports, given), "CHATS_DATA_DIR": str(data)}
 
 
 def _is_other_broker_given() -> bool:
@@ -122,6 +135,17 @@ def chosen_port(text: str) -> int:
 def preferred_ports(first: int) -> Iterable[int]:
     """Return the port each of `LISTENERS` would like."""
     return range(first, first + len(LISTENERS))
+
+
+def _shop_settings(ports: Mapping[str, int], given: Mapping[str, str]) -> dict[str, str]:
+    if not has_shop():
+        return {}
+    shop = shop_url(ports)
+    origins = [shop, *filter(None, [given.get("CHATS_STORE_ORIGINS")])]  # beside a store's own: it signs people in, too
+    defaults = {"CHATS_LOGIN_URL": f"{shop}/login", "CHATS_STORE_URL": f"{shop}/"}
+    return {name: given.get(name, value) for name, value in defaults.items()} | {
+        "CHATS_STORE_ORIGINS": ",".join(origins)
+    }
 
 
 def _database_url(name: str, ports: Mapping[str, int], kept: Mapping[str, str]) -> str:

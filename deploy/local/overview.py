@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from datetime import timedelta
 
+from deploy.local.environment import shop_url
 from shared.auth import issue_token, store_claims
 from shared.settings import TokenSettings
 
@@ -26,6 +27,7 @@ def overview(settings: Mapping[str, str], ports: Mapping[str, int], services: Ma
             "",
             "Customer Chats is running.",
             "",
+            *_way_in(ports),
             *_rows(places),
             "",
             "  Health",
@@ -46,6 +48,16 @@ def token(settings: Mapping[str, str], subject: str, role: str) -> str:
     auth = TokenSettings(**given)  # type: ignore[arg-type] # text, as in the environment: the settings read it
     claims = store_claims(auth, subject, role, name=subject.title(), email=f"{subject}@example.com")
     return issue_token(auth, claims, WORKING_DAY)
+
+
+def _way_in(ports: Mapping[str, int]) -> list[str]:
+    if "shop" not in ports:
+        return []
+    return [
+        *_rows({"Shop": f"{shop_url(ports)}/"}),
+        "  Begin there: sign in as a customer, and beside it as an admin.",
+        "",
+    ]
 
 
 def _rows(rows: Mapping[str, str]) -> list[str]:

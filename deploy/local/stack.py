@@ -21,6 +21,7 @@ from deploy.local.supervisor import StartError, Supervisor
 from deploy.local.valkey import valkey
 
 CADDYFILE = Path(__file__).parents[1] / "Caddyfile"
+SHOP = Path(__file__).parents[2] / "examples" / "shop" / "shop.py"
 COMMAND = (sys.executable, "-m", "deploy.cli")
 SERVER_SECONDS = 60.0  # PostgreSQL may have a log to replay
 SERVICE_SECONDS = 60.0
@@ -114,10 +115,14 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
     if os.environ.get("CHATS_DEMO") != "0":
         await supervisor.run(command("demo"))
     services = [command(name, "--host", "127.0.0.1", "--port", str(ports[name])) for name in SERVICES]
+    if env.has_shop():  # as any store it tells the chats what it knows as soon as they are there
+        services.append(_shop(data, settings, ports, kept, log("shop")))
     await supervisor.start(*services, within=SERVICE_SECONDS)
     await supervisor.start(_proxy(data, host, ports, log("proxy")), within=SERVER_SECONDS)
     if "mailbox" not in embedded:
         del ports["mailbox"]
+    if not env.has_shop():
+        del ports["shop"]
     _say(overview(settings, ports, SERVICES))
 
 
@@ -162,6 +167,28 @@ def _mailbox(directory: Path, web: int, smtp: int, log: Path) -> Child:
         command=[sys.executable, "-m", "deploy.local.mailbox", *map(str, options)],
         log=log,
         ready=ready,
+        grace=5.0,
+    )
+
+
+def _shop(
+    data: Path, settings: Mapping[str, str], ports: Mapping[str, int], kept: Mapping[str, str], log: Path
+) -> Child:
+    directory = data / "shop"
+    directory.mkdir(mode=0o700, exist_ok=True)
+    environment = {
+        "CHATS_URL": settings["CHATS_PUBLIC_URL"],
+        "SHOP_PORT": str(ports["shop"]),
+        "SHOP_URL": env.shop_url(ports),
+        "SHOP_SECRET": kept["SHOP_SECRET"],
+        "SHOP_DATA": str(directory / "orders.json"),
+    }
+    return Child(
+        name="shop",
+        command=[sys.executable, SHOP],
+        environment={**os.environ, **settings, **environment, "PYTHONUNBUFFERED": "1"},
+        log=log,
+        ready=answers_ok(ports["shop"], "/healthz"),
         grace=5.0,
     )
 

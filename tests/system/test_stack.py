@@ -203,6 +203,25 @@ async def test_a_given_part_replaces_the_embedded_one(start: Start, output: Call
         assert f"{name}={value}\n" in written
 
 
+async def test_the_way_in_is_a_shop_that_the_chats_know(start: Start, output: Callable[[], str], data: Path) -> None:
+    given = {"CHATS_STORE_ORIGINS": "https://store.example", "CHATS_STORE_URL": "https://store.example/"}
+    async with up(start(**given), output) as places, httpx2.AsyncClient(base_url=places["Shop"]) as client:
+        assert next(iter(places)) == "Shop"
+        assert "Sign in" in (await client.get("/")).text
+        shop = places["Shop"].rstrip("/")
+    written = (data / "chats.env").read_text().splitlines()
+    assert f"CHATS_LOGIN_URL={shop}/login" in written
+    assert f"CHATS_STORE_ORIGINS={shop},https://store.example" in written
+    assert "CHATS_STORE_URL=https://store.example/" in written
+
+
+async def test_without_the_demo_there_is_no_shop(start: Start, output: Callable[[], str], data: Path) -> None:
+    async with up(start(CHATS_DEMO="0"), output) as places:
+        assert "Shop" not in places
+    assert "CHATS_LOGIN_URL" not in (data / "chats.env").read_text()
+    assert not (data / "shop").exists()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the SIGHUP of a shell tells of it")
 async def test_a_closed_terminal_stops_all_of_it(start: Start, data: Path) -> None:
     person, terminal = os.openpty()

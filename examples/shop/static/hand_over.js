@@ -1,0 +1,1 @@
+document.getElementById("hand-over").submit();
