@@ -43,7 +43,7 @@ WAITING_BATCHES = 100  # that a slow broker may make wait, before hints are drop
 
 NUMBERED = Counter("chats_log_numbered_total", "Events that this relay has numbered")
 HINTS = Counter("chats_relay_hints_total", "Events handed to the broker, by what became of them", ["outcome"])
-PURGED = Counter("chats_log_purged_total", "Rows deleted beyond their time: events, idempotency keys, sessions, viewers")
+PURGED = Counter("chats_log_purged_total", "Rows deleted beyond their time: events, keys, sessions, viewers")
 HEAD = Gauge("chats_log_head", "The last position in the log")
 UNNUMBERED = Gauge("chats_log_unnumbered", "Committed events without a position")
 LAG = Gauge("chats_relay_lag_seconds", "Age of the oldest event without a position")

@@ -41,6 +41,8 @@ router = APIRouter(
     responses=answers(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
+_STILL_THERE = Viewing()
+
 
 @router.get("/conversations")
 async def list_all_conversations(
@@ -193,9 +195,9 @@ async def mark_unread(conversation_id: UUID, _: Admin, session: Session) -> None
 
 
 @router.post("/conversations/{conversation_id}/viewing", responses=answers(NotFound))
-async def note_viewing(conversation_id: UUID, caller: Admin, session: Session, body: Viewing | None = None) -> Viewers:
+async def note_viewing(conversation_id: UUID, caller: Admin, session: Session, body: Viewing = _STILL_THERE) -> Viewers:
     """Say that one looks at a conversation, every 15 s while that is so, and learn who else did in the last 30 s."""
-    if body and body.gone:
+    if body.gone:
         await presence.leave(session, conversation_id, caller.id)
         return Viewers(others=[])
     return Viewers.of(await presence.look(session, conversation_id, caller.id))
