@@ -5,6 +5,9 @@ from fastapi import FastAPI
 from services.conversations.api import admin, customer, internal, store
 from services.conversations.api.dependencies import Admitted
 from services.conversations.settings import ApiSettings
+from services.conversations.web import assets
+from services.conversations.web import customer as customer_pages
+from services.conversations.web.pages import Pages
 from services.conversations.web.visitor import RenewedCookies
 from shared.database import create_engine
 from shared.http import create_api
@@ -26,7 +29,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
         settings, engine, docs_url="/docs", title="Customer Chats: conversations", description=_DESCRIPTION
     )
     app.state.admitted = Admitted()
+    app.state.pages = Pages(settings)
     app.add_middleware(RenewedCookies)
-    for module in (customer, admin, store, internal):
+    for module in (customer, admin, store, internal, customer_pages):
         app.include_router(module.router)
+    app.mount(assets.PREFIX, assets.Assets(settings.theme_dir))
     return app

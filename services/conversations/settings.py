@@ -3,8 +3,9 @@
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import DirectoryPath, Field, SecretStr
 
+from shared.people import LocaleTag, ZoneName
 from shared.settings import REDIS_SCHEMES, DatabaseUrl, Days, Settings, TokenSettings, WebUrl, one_of_schemes
 
 RedisUrl = Annotated[str, one_of_schemes(*REDIS_SCHEMES)]
@@ -29,8 +30,11 @@ class StoreSettings(Settings):
 
 
 class ApiSettings(StoreSettings, TokenSettings):
-    """What the HTTP API needs besides."""
+    """What the HTTP API and the pages need besides. `locale` and `time_zone` are for readers who have none."""
 
     feed_secret: SecretStr | None = None
     login_url: WebUrl | None = None
     store_url: WebUrl | None = None
+    theme_dir: DirectoryPath | None = None
+    locale: LocaleTag = "en"
+    time_zone: ZoneName = "UTC"

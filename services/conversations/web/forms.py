@@ -1,0 +1,72 @@
+"""What a form brings: the API's own bodies, checked by the API's own rules, and errors for people, by field."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+from uuid import UUID, uuid4
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from shared.problems import Invalid
+
+B = TypeVar("B", bound=BaseModel)
+Translate = Callable[[str], str]
+
+_OWN = frozenset({"csrf_token", "idempotency_key"})  # a form's fields that are no field of the body
+
+
+@dataclass(frozen=True, slots=True)
+class Form(Generic[B]):
+    """A form as it came: what was typed, and the body, or None when something is to be mended."""
+
+    typed: Mapping[str, str] = field(default_factory=dict)
+    body: B | None = None
+    errors: Mapping[str, str] = field(default_factory=dict)
+    key: str = ""
+
+    def refused(self, problem: Invalid) -> "Form[B]":
+        """Return the form with the errors that only the database could tell."""
+        found = {str(fault["loc"][-1]): fault["msg"] for fault in problem.extra["errors"]}
+        return Form(self.typed, None, {**self.errors, **found}, self.key)
+
+
+def new_form(**typed: str) -> Form[Any]:
+    """Make an empty form, or one with something in it already. Its key makes a second submit lead to the first."""
+    return Form(typed, key=str(uuid4()))
+
+
+async def read_form(request: Request, kind: type[B], gettext: Translate) -> Form[B]:
+    """Read a form into a body of the API. A blank field counts as not given; of several values the last one wins."""
+    typed: dict[str, str] = {}
+    for name, value in (await request.form()).multi_items():
+        if isinstance(value, str) and (value.strip() or name not in typed):
+            typed[name] = value.replace("\r\n", "\n")
+    given = {name: value for name, value in typed.items() if value.strip() and name not in _OWN}
+    key = _known_key(typed.get("idempotency_key"))
+    try:
+        # As from JSON, so that numbers may be text and nothing else is let through.
+        body = kind.model_validate({name: _number(name, value) for name, value in given.items()})
+    except ValidationError as error:
+        errors = {str(fault["loc"][0]) if fault["loc"] else "": _words(fault, gettext) for fault in error.errors()}
+        return Form(typed, None, errors, key)
+    return Form(typed, body, {}, key)
+
+
+def _known_key(text: str | None) -> str:
+    try:
+        return str(UUID(text or ""))
+    except ValueError:
+        return str(uuid4())
+
+
+def _number(name: str, value: str) -> str | int:
+    return int(value) if name == "seen_number" and value.isascii() and value.isdigit() and len(value) <= 10 else value  # noqa: PLR2004 - digits
+
+
+def _words(fault: Mapping[str, Any], gettext: Translate) -> str:
+    if fault["type"] in {"missing", "string_too_short"}:
+        return gettext("Please fill this in.")
+    if fault["type"] == "string_too_long":
+        return gettext("This is too long: %(limit)s characters at most.") % {"limit": fault["ctx"]["max_length"]}
+    return str(fault["msg"]).removeprefix("Value error, ")

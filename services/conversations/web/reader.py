@@ -1,0 +1,81 @@
+"""How a page tells times and amounts to who reads it: in their language and in their time zone."""
+
+import datetime as dt
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Literal
+
+from babel import Locale
+from babel.dates import (
+    format_date,
+    format_skeleton,
+    format_time,
+    format_timedelta,
+    get_timezone_location,
+    get_timezone_name,
+)
+from babel.numbers import format_currency
+
+from shared.translations import Language
+
+_DAY = dt.timedelta(days=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who reads a page: their language, their zone, and when."""
+
+    language: Language
+    zone: dt.tzinfo
+    now: dt.datetime
+
+    @property
+    def locale(self) -> Locale:
+        """Return how dates and amounts are written."""
+        return self.language.locale
+
+    def gettext(self, text: str) -> str:
+        """Return how the reader's language says something."""
+        return self.language.translations.gettext(text)
+
+    @property
+    def zone_name(self) -> str:
+        """Name the zone that all times of a page are in."""
+        return str(self.zone) if str(self.zone) == "UTC" else get_timezone_location(self.zone, locale=self.locale)
+
+    def date_of(self, moment: dt.datetime) -> dt.date:
+        """Return the day on which it is for the reader."""
+        return moment.astimezone(self.zone).date()
+
+    def day(self, date: dt.date) -> str:
+        """Write a day out."""
+        return format_date(date, "full", locale=self.locale)
+
+    def time(self, moment: dt.datetime) -> str:
+        """Write the time of day."""
+        return format_time(moment.astimezone(self.zone), "short", locale=self.locale)
+
+    def moment(self, moment: dt.datetime) -> str:
+        """Write day and time out, with the zone: what a short time means."""
+        local = moment.astimezone(self.zone)
+        zone = get_timezone_name(local, width="short", locale=self.locale)
+        return f"{format_date(local, 'long', self.locale)}, {self.time(moment)} {zone}"
+
+    def brief(self, moment: dt.datetime) -> str:
+        """Write what a list has room for: today the time, this year the day, else the date."""
+        date, today = self.date_of(moment), self.date_of(self.now)
+        if date == today:
+            return self.time(moment)
+        if date.year == today.year:
+            return format_skeleton("MMMd", date, locale=self.locale)
+        return format_date(date, "medium", locale=self.locale)
+
+    def age(self, moment: dt.datetime) -> str:
+        """Write how long ago something was: 5 min, 3 hr, 2 days."""
+        passed = max(self.now - moment, dt.timedelta(minutes=1))
+        unit: Literal["day", "minute"] = "day" if passed >= _DAY else "minute"
+        return format_timedelta(passed, unit, threshold=1, format="short", locale=self.locale)
+
+    def money(self, amount: str, currency: str) -> str:
+        """Write an amount, which the store sent as text."""
+        return format_currency(Decimal(amount), currency, locale=self.locale)

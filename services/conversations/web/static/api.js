@@ -1,0 +1,45 @@
+// Calls of the product's own APIs by the session's cookie.
+
+const meta = (name) => document.querySelector(`meta[name="${name}"]`)?.content ?? "";
+
+export const person = meta("chats-person");
+export const role = meta("chats-role");
+export const position = meta("chats-position");
+
+/** Call an API. Without a live session any more, renew it and try once again. Rejects when nobody answers. */
+export async function call(method, path, { body, key } = {}) {
+  const send = () =>
+    fetch(path, {
+      method,
+      body: body && JSON.stringify(body),
+      headers: {
+        "X-CSRF-Token": meta("csrf-token"),
+        ...(body && { "Content-Type": "application/json" }),
+        ...(key && { "Idempotency-Key": key }),
+      },
+    });
+  const response = await send();
+  return response.status === 401 && (await renew()) ? send() : response;
+}
+
+/** Fetch one of our own pages; null when the session is over and it leads elsewhere. */
+export async function fetchPage(url) {
+  const response = await fetch(url, { headers: { Accept: "text/html" }, redirect: "manual" });
+  if (response.type === "opaqueredirect" || response.status === 401) return null;
+  return new DOMParser().parseFromString(await response.text(), "text/html");
+}
+
+/** Get a fresh token for the session; false when the session is over. */
+export async function renew() {
+  const response = await fetch("/session/renew", {
+    method: "POST",
+    headers: { "X-CSRF-Token": meta("csrf-token") },
+  });
+  return response.ok;
+}
+
+/** Make a key that nobody else makes; `crypto.randomUUID` is there under https only. */
+export function newKey() {
+  const hex = (byte) => byte.toString(16).padStart(2, "0");
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), hex).join("");
+}

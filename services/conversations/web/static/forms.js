@@ -1,0 +1,58 @@
+// Forms that keep what is typed over a reload, and are sent by Ctrl or ⌘ and Enter.
+
+import { forget, forgetAll, keep, kept } from "./kept.js";
+
+export function startForms() {
+  forgetAll("others");
+  for (const form of document.querySelectorAll("form[data-draft]")) keepDraft(form);
+  // The conversation is there, so what it was made of is no draft any more.
+  if (document.querySelector("[data-thread]") && kept("sent")) {
+    forget(kept("sent"));
+    forget("sent");
+  }
+  document.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.form?.dataset.draft) {
+      event.preventDefault();
+      event.target.form.requestSubmit();
+    }
+  });
+  for (const form of document.querySelectorAll('form[action="/session/end"]')) {
+    form.addEventListener("submit", () => forgetAll());
+  }
+  for (const search of document.querySelectorAll("[data-filters]")) filterOptions(search);
+}
+
+function keepDraft(form) {
+  const name = `draft:${form.dataset.draft}`;
+  const fields = [...form.elements].filter((field) => field.name && !["hidden", "submit"].includes(field.type));
+  const draft = kept(name) ?? {};
+  for (const field of fields) {
+    // What the server sent back, or the address chose, is newer than what was kept.
+    if (!field.value && draft[field.name]) field.value = draft[field.name];
+  }
+  form.addEventListener("input", () => {
+    const typed = Object.fromEntries(fields.map((field) => [field.name, field.value]));
+    if (Object.values(typed).some(Boolean)) keep(name, typed);
+    else forget(name);
+  });
+  form.addEventListener("submit", () => {
+    if (!form.dataset.send) keep("sent", name);
+  });
+}
+
+/** Narrow a long choice to what contains the words. */
+function filterOptions(search) {
+  const select = document.getElementById(search.dataset.filters);
+  const options = [...select.options];
+  search.hidden = false;
+  search.addEventListener("input", (event) => {
+    event.stopPropagation();
+    const words = search.value.toLowerCase().split(/\s+/);
+    const chosen = select.value;
+    const left = options.filter(
+      (option) => !option.value || words.every((word) => option.text.toLowerCase().includes(word)),
+    );
+    select.replaceChildren(...left);
+    select.value = left.some((option) => option.value === chosen) ? chosen : (left[search.value.trim() ? 1 : 0]?.value ?? "");
+  });
+}

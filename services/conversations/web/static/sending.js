@@ -1,0 +1,133 @@
+// Sending from a thread without leaving it. A message that could not be sent stays, over a reload as well, and is sent
+// again under the same key: the server knows it, and never takes it twice.
+
+import { call, newKey } from "./api.js";
+import { forget, keep, kept } from "./kept.js";
+import { onRefresh } from "./refresh.js";
+import { refreshThread } from "./thread.js";
+
+const form = document.getElementById("reply");
+const messages = document.getElementById("messages");
+const field = form?.querySelector("textarea");
+const outboxName = form && `outbox:${form.dataset.draft}`;
+const AGAIN = 10_000; // ms until what failed is tried again by itself
+
+let outbox = []; // [{ key, fields }], oldest first: what is sent, and under which key
+let flushing = false;
+let timer = null;
+
+export function startSending() {
+  if (!form?.dataset.send) return;
+  outbox = kept(outboxName) ?? [];
+  outbox.forEach(show);
+  form.addEventListener("submit", submit);
+  addEventListener("online", flush);
+  onRefresh(() => {
+    for (const bubble of messages.querySelectorAll(".pending[data-sent]")) {
+      if (document.querySelector(`[data-id="${bubble.dataset.sent}"]`)) bubble.remove();
+    }
+  });
+  flush();
+}
+
+function submit(event) {
+  const typed = new FormData(form, event.submitter);
+  const text = field.value.trim();
+  // A status alone is a form like any other.
+  if (!text) return;
+  event.preventDefault();
+  const statuses = typed.getAll("status").filter(Boolean);
+  const fields = {
+    [field.name]: text,
+    ...(statuses.length && { status: statuses.at(-1) }),
+    seen_number: Number(typed.get("seen_number")),
+  };
+  const item = { key: newKey(), fields };
+  outbox.push(item);
+  keep(outboxName, outbox);
+  form.parentElement.querySelectorAll(".error").forEach((old) => old.remove());
+  form.reset();
+  field.value = "";
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  field.focus();
+  show(item);
+  flush();
+}
+
+/** Send what waits, one after the other, so that nothing overtakes. */
+export async function flush() {
+  clearTimeout(timer);
+  if (flushing || !outbox.length) return;
+  flushing = true;
+  try {
+    while (outbox.length && (await send(outbox[0]))) {
+      outbox.shift();
+      outbox.length ? keep(outboxName, outbox) : forget(outboxName);
+    }
+  } finally {
+    flushing = false;
+  }
+  if (outbox.length) timer = setTimeout(flush, AGAIN);
+}
+
+/** Send one; true when it is done with, one way or the other. */
+async function send(item) {
+  const bubble = document.getElementById(`pending-${item.key}`);
+  say(bubble, "sending");
+  let response;
+  try {
+    response = await call(form.dataset.method ?? "POST", form.dataset.send, { body: item.fields, key: item.key });
+  } catch {
+    say(bubble, "failed");
+    return false;
+  }
+  if (response.ok) {
+    const answer = await response.json();
+    bubble.dataset.sent = answer.last_message?.id ?? answer.id;
+    refreshThread();
+    return true;
+  }
+  if (response.status === 429 || response.status === 401 || response.status >= 500) {
+    say(bubble, response.status === 429 ? "wait" : "failed");
+    return false;
+  }
+  giveBack(item, bubble, await response.json().catch(() => ({})));
+  return true;
+}
+
+/** Take what was refused back into the form, and say why. */
+function giveBack(item, bubble, problem) {
+  bubble.remove();
+  field.value = [item.fields[field.name], field.value].filter(Boolean).join("\n\n");
+  if (item.fields.status && form.elements.status?.tagName === "SELECT") form.elements.status.value = item.fields.status;
+  field.dispatchEvent(new Event("input", { bubbles: true }));
+  const crossed = problem.code === "newer-messages";
+  const words = document.getElementById(crossed ? "crossed-message" : "refused-message").content.cloneNode(true);
+  const detail = words.querySelector("span");
+  if (detail) detail.textContent = problem.detail ?? "";
+  form.before(words);
+  field.focus();
+  refreshThread();
+}
+
+function show(item) {
+  const bubble = document.getElementById("pending-message").content.cloneNode(true).firstElementChild;
+  bubble.id = `pending-${item.key}`;
+  bubble.querySelector(".body").textContent = item.fields[field.name];
+  bubble.querySelector("[data-retry]").addEventListener("click", flush);
+  bubble.querySelector("[data-discard]").addEventListener("click", () => {
+    outbox = outbox.filter((other) => other !== item);
+    outbox.length ? keep(outboxName, outbox) : forget(outboxName);
+    bubble.remove();
+  });
+  document.getElementById("no-messages")?.remove();
+  messages.append(bubble);
+  messages.closest(".MessageHistoryPanel").scrollTop = 0; // turned round: 0 is the end
+}
+
+function say(bubble, words) {
+  const line = bubble.querySelector(".fate");
+  line.textContent = line.dataset[words];
+  bubble.classList.toggle("failed", words !== "sending");
+  bubble.querySelector(".rescue").hidden = words === "sending";
+}

@@ -1,0 +1,65 @@
+// A conversation that is open: it reads itself while it is looked at, grows live, and loads what came before.
+
+import { call, fetchPage } from "./api.js";
+import { announce } from "./announce.js";
+import { onRefresh, refresh } from "./refresh.js";
+
+const thread = document.querySelector("[data-thread]");
+const messages = document.getElementById("messages");
+const path = thread && `${thread.dataset.side === "admin" ? "/api/v1/admin" : "/api/v1"}/conversations/${thread.dataset.thread}`;
+
+export function startThread() {
+  if (!thread) return;
+  let read = newest(); // opening the page has read it up to here
+  let heard = read;
+
+  const readOn = () => {
+    const seen = newest();
+    if (document.hidden || seen <= read || "earlier" in thread.dataset) return;
+    const before = read;
+    read = seen;
+    call("POST", `${path}/read`, { body: { up_to: seen } }).then(
+      (response) => response.ok || (read = before),
+      () => (read = before),
+    );
+  };
+  onRefresh(() => {
+    for (const item of messages.querySelectorAll(".message.other.arrived")) {
+      if (Number(item.dataset.number) > heard) announce("message", { name: item.querySelector(".author").textContent });
+    }
+    heard = newest();
+    readOn();
+  });
+  document.addEventListener("visibilitychange", readOn);
+  document.getElementById("earlier")?.addEventListener("click", loadEarlier);
+}
+
+/** Tell whether an event changes what this thread shows. */
+export function concerns(data) {
+  return thread && data.conversation_id === thread.dataset.thread;
+}
+
+/** Bring the thread up to date, unless it shows old messages only. */
+export function refreshThread() {
+  return "earlier" in thread.dataset ? Promise.resolve() : refresh(200);
+}
+
+function newest() {
+  return Math.max(0, ...[...messages.querySelectorAll("[data-number]")].map((item) => Number(item.dataset.number)));
+}
+
+async function loadEarlier(event) {
+  const link = event.target.closest("a");
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  const page = await fetchPage(link.href).catch(() => null);
+  const older = page?.getElementById("messages");
+  if (!older) return location.assign(link.href);
+  for (const item of older.querySelectorAll(":scope > .separator")) document.getElementById(item.id)?.remove();
+  // The panel holds on to its end by itself; held on to the beginning here, nothing moves under the reader's eyes.
+  const panel = messages.closest(".MessageHistoryPanel");
+  const fromEnd = panel.scrollTop;
+  messages.prepend(...older.children);
+  panel.scrollTop = fromEnd;
+  document.getElementById("earlier").replaceChildren(...page.getElementById("earlier").children);
+}
