@@ -28,7 +28,7 @@ from tests.smtp_server import ReceivedMail, Script, SmtpServer, smtp_server
 from tests.support import eventually
 from tests.system.crash import actors
 from tests.system.crash.actors import Answers, Run
-from tests.system.crash.points import Point
+from tests.system.crash.points import Point, named_places
 from tests.system.crash.promise import Connections, Ends, State, broken, read_state
 from tests.system.crash.scenario import ENDS, FAILURES, INVALID_TASK, UNKNOWN_EVENT, mail_script
 from tests.system.crash.world import World
@@ -172,10 +172,16 @@ class Rig:
         recipients = {row["recipient_id"] for row in uncertain}
         return list(broken(state, undisturbed, stage.ends, set(stage.parked), recipients))
 
-    async def cover(self, stage: Stage, *, every_time: bool = False) -> Coverage:
-        """Die at every point of a stage: the first time that a process comes there, or each time."""
+    async def cover(self, stage: Stage, *, every_time: bool = False, one_in: int = 1, first: int = 0) -> Coverage:
+        """Die at every point of a stage: the first time that a process comes there, or each time.
+
+        Of those around statements and commits only one in so many, from the `first` on; of the named ones none is
+        left out.
+        """
         points, undisturbed = await self.record(stage)
         points = [point for point in points if every_time or point.time == 1]
+        named = set(named_places())
+        points = [point for at, point in enumerate(points) if point.place in named or at % one_in == first % one_in]
         coverage = Coverage(stage, len(points))
         for point in points:
             try:
