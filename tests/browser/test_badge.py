@@ -1,0 +1,271 @@
+"""<chats-badge> in a real browser, on a page of a store with a strict policy; the chats are played by this file."""
+
+import asyncio
+import contextlib
+import json
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from datetime import timedelta
+
+import pytest
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from pydantic import SecretStr
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.types import ASGIApp
+
+from deploy.local.ports import free_ports
+from services.conversations.web.assets import Assets
+from shared.auth import issue_token, verify_token
+from shared.http import CrossOrigin
+from shared.processes import server
+from shared.settings import TokenSettings
+from tests.support import eventually
+
+SETTINGS = TokenSettings(auth_secret=[SecretStr("a secret for tests with 32 bytes or more")])
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@dataclass
+class Chats:
+    """What the badge asks, with a number of unread conversations that a test sets."""
+
+    url: str
+    unread: int = 0
+    refuses_streams: bool = False
+    asked: int = 0
+    streams: list[asyncio.Queue[str | None]] = field(default_factory=list)
+
+    def app(self, store: str) -> ASGIApp:
+        return Starlette(
+            routes=[
+                Route("/api/v1/unread", self._unread),
+                Route("/api/v1/stream", self._stream),
+                Mount("/chats-static", Assets(None)),
+            ],
+            middleware=[Middleware(CrossOrigin, [store])],
+        )
+
+    def say(self, unread: int) -> None:
+        self.unread = unread
+        for stream in self.streams:
+            stream.put_nowait(f": a comment\r\n\r\nevent: unread\r\ndata: {json.dumps(self.shown)}\r\n\r\n")
+
+    async def drop_streams(self) -> None:
+        for stream in self.streams:
+            stream.put_nowait(None)
+        await eventually(lambda: not self.streams)
+
+    @property
+    def shown(self) -> dict[str, object]:
+        return {"unread": self.unread, **({"more": True} if self.unread == 1000 else {})}
+
+    async def _unread(self, request: Request) -> Response:
+        verify_token(request.headers["Authorization"].removeprefix("Bearer "), SETTINGS)
+        self.asked += 1
+        return JSONResponse(self.shown)
+
+    async def _stream(self, request: Request) -> Response:
+        verify_token(request.headers["Authorization"].removeprefix("Bearer "), SETTINGS)
+        return Response(status_code=429) if self.refuses_streams else StreamingResponse(self._events())
+
+    async def _events(self) -> AsyncIterator[str]:
+        stream: asyncio.Queue[str | None] = asyncio.Queue()
+        self.streams.append(stream)
+        try:
+            while (event := await stream.get()) is not None:
+                for character in event:  # torn wherever it can be
+                    yield character
+        finally:
+            self.streams.remove(stream)
+
+
+@dataclass
+class Store:
+    """A page of a store with the badge in its header, and the store's own backend that signs tokens."""
+
+    url: str
+    chats: str
+    badge: str = '<a href="/messages">Messages <chats-badge token-url="/token"></chats-badge></a>'
+    signed_in: bool = True
+    lifetime: timedelta = timedelta(minutes=5)
+    tokens: int = 0
+
+    def app(self) -> ASGIApp:
+        return Starlette(routes=[Route("/", self._page), Route("/token", self._token)])
+
+    async def _page(self, _: Request) -> Response:
+        script = f'<script type="module" src="{self.chats}/chats-static/badge.js"></script>'
+        policy = f"default-src 'none'; script-src {self.chats}; connect-src 'self' {self.chats}; img-src data:"
+        page = (
+            f'<!doctype html><title>Store</title><link rel="icon" href="data:,">{script}<header>{self.badge}</header>'
+        )
+        return HTMLResponse(page, headers={"Content-Security-Policy": policy})
+
+    async def _token(self, _: Request) -> Response:
+        self.tokens += 1
+        if not self.signed_in:
+            return Response(status_code=401)
+        return JSONResponse({"token": issue_token(SETTINGS, {"sub": "anna", "role": "customer"}, self.lifetime)})
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        await browser.close()
+
+
+@contextlib.asynccontextmanager
+async def served(app: ASGIApp, port: int) -> AsyncIterator[None]:
+    running = server(app, "127.0.0.1", port)
+    running.config.timeout_graceful_shutdown = 1
+    running.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    task = asyncio.create_task(running.serve())
+    await eventually(lambda: running.started)
+    try:
+        yield
+    finally:
+        running.should_exit = True
+        await task
+
+
+@pytest.fixture
+def chats() -> Chats:
+    [port] = free_ports([0])
+    return Chats(f"http://127.0.0.1:{port}")
+
+
+@pytest.fixture
+async def store(chats: Chats) -> AsyncIterator[Store]:
+    [port] = free_ports([0])
+    store = Store(f"http://127.0.0.1:{port}", chats.url)
+    async with served(chats.app(store.url), int(chats.url.rpartition(":")[2])), served(store.app(), port):
+        yield store
+        await chats.drop_streams()
+
+
+@pytest.fixture
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    context = await browser.new_context()
+    yield context
+    await context.close()
+
+
+@pytest.fixture
+def complaints() -> Iterator[list[str]]:
+    said: list[str] = []
+    yield said
+    assert said == []
+
+
+async def visit(context: BrowserContext, store: Store, complaints: list[str] | None = None) -> Page:
+    page = await context.new_page()
+    if complaints is not None:
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+    await page.goto(store.url)
+    return page
+
+
+async def number(page: Page) -> str | None:
+    count = page.locator("chats-badge [part=count]")
+    return await count.text_content() if await count.is_visible() else None
+
+
+async def shows(page: Page, expected: str | None, deadline: float = 10) -> None:
+    async def as_expected() -> bool:
+        return await number(page) == expected
+
+    await eventually(as_expected, deadline)
+
+
+async def test_the_number_is_shown_and_changes_live(
+    chats: Chats, store: Store, context: BrowserContext, complaints: list[str]
+) -> None:
+    chats.unread = 3
+    page = await visit(context, store, complaints)
+    await shows(page, "3")
+    await page.get_by_role("link", name="Messages 3 unread").wait_for()
+    assert await page.get_by_role("status").count() == 0  # the first number is no news
+    await eventually(lambda: chats.streams)
+    chats.say(4)
+    await shows(page, "4", 2)
+    assert await page.get_by_role("status").text_content() == "4 unread"
+    chats.say(1000)
+    await shows(page, "999+", 2)
+    chats.say(0)
+    await shows(page, None, 2)
+    assert await page.get_by_role("status").text_content() == "0 unread"
+
+
+async def test_with_an_href_the_badge_is_a_link_of_its_own(chats: Chats, store: Store, context: BrowserContext) -> None:
+    store.badge = """<chats-badge token-url="/token" href="/inbox" label="Nachrichten, {count} ungelesen">
+        Nachrichten</chats-badge>"""
+    chats.unread = 1
+    page = await visit(context, store)
+    link = page.get_by_role("link", name="Nachrichten, 1 ungelesen")
+    await link.wait_for()
+    assert await link.get_attribute("href") == "/inbox"
+
+
+async def test_all_tabs_of_a_browser_share_one_stream(chats: Chats, store: Store, context: BrowserContext) -> None:
+    first, second, third = [await visit(context, store) for _ in range(3)]
+    await eventually(lambda: chats.streams)
+    chats.say(2)
+    for page in (first, second, third):
+        await shows(page, "2")
+    assert len(chats.streams) == 1
+    await first.close()
+    await eventually(lambda: len(chats.streams) == 1)
+    chats.say(5)
+    for page in (second, third):
+        await shows(page, "5")
+
+
+async def test_what_changed_while_a_stream_was_cut_is_shown(
+    chats: Chats, store: Store, context: BrowserContext
+) -> None:
+    page = await visit(context, store)
+    await eventually(lambda: chats.streams)
+    chats.unread = 7
+    await chats.drop_streams()
+    await shows(page, "7")
+    await eventually(lambda: chats.streams)
+
+
+async def test_without_a_stream_the_number_is_asked_for(chats: Chats, store: Store, context: BrowserContext) -> None:
+    chats.refuses_streams = True
+    page = await visit(context, store)
+    await eventually(lambda: chats.asked >= 2)
+    chats.unread = 6
+    await shows(page, "6", 20)
+
+
+async def test_a_token_that_is_over_is_replaced(chats: Chats, store: Store, context: BrowserContext) -> None:
+    store.lifetime = timedelta(seconds=10)
+    page = await visit(context, store)
+    await eventually(lambda: chats.streams)
+    before = store.tokens
+    await chats.drop_streams()
+    await eventually(lambda: chats.streams)
+    assert store.tokens > before
+    chats.say(8)
+    await shows(page, "8")
+
+
+async def test_whoever_is_not_signed_in_sees_a_plain_link(chats: Chats, store: Store, context: BrowserContext) -> None:
+    store.signed_in = False
+    page = await visit(context, store)
+    await eventually(lambda: store.tokens)
+    await page.get_by_role("link", name="Messages", exact=True).wait_for()
+    assert chats.asked == 0
+    store.signed_in, chats.unread = True, 2
+    await shows(page, "2")
