@@ -7,6 +7,7 @@ from services.conversations.api.dependencies import Admitted
 from services.conversations.settings import ApiSettings
 from services.conversations.web import assets
 from services.conversations.web import customer as customer_pages
+from services.conversations.web import session as session_pages
 from services.conversations.web.pages import Pages
 from services.conversations.web.visitor import RenewedCookies
 from shared.database import create_engine
@@ -31,7 +32,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.admitted = Admitted()
     app.state.pages = Pages(settings)
     app.add_middleware(RenewedCookies)
-    for module in (customer, admin, store, internal, customer_pages):
+    for module in (customer, admin, store, internal, customer_pages, session_pages):
         app.include_router(module.router)
+    app.include_router(session_pages.scripts)
     app.mount(assets.PREFIX, assets.Assets(settings.theme_dir))
     return app

@@ -58,11 +58,13 @@ OPERATIONS = [
     Operation("admin", "PATCH", ADMINS_THREAD, {"reply_body": "Hello"}),
     Operation("admin", "POST", ADMINS_THREAD + "/read", {"up_to": 1}),
     Operation("admin", "POST", ADMINS_THREAD + "/unread"),
+    Operation("admin", "POST", ADMINS_THREAD + "/viewing"),
     Operation("admin", "DELETE", ADMINS_THREAD),
     Operation("admin", "POST", "/api/v1/admin/conversations/bulk-delete", {"ids": [NOWHERE]}),
     Operation("admin", "GET", "/api/v1/admin/users"),
     Operation("store", "PUT", "/api/v1/store/users/{user_id}", {"name": "Anna"}),
     Operation("store", "DELETE", "/api/v1/store/users/{user_id}"),
+    Operation("store", "DELETE", "/api/v1/store/users/{user_id}/sessions"),
     Operation("store", "PUT", "/api/v1/store/orders/{order_id}", ORDER),
     Operation("store", "DELETE", "/api/v1/store/orders/{order_id}"),
 ]

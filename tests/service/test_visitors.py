@@ -1,5 +1,6 @@
 """Who looks at a page, and the cookie that both APIs take."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -17,10 +18,12 @@ from services.conversations.settings import ApiSettings
 from services.conversations.web.visitor import AdminVisitor, CustomerVisitor, Visitor
 from shared.auth import Principal, Role, issue_session_token
 from shared.database import Sessions, driver_connection, transaction
+from shared.problems import Unauthenticated
 from shared.settings import TokenSettings
 from tests.service.browser import HOST, Browser, aged, store_token
 from tests.service.conftest import SECRET
 from tests.service.store import Caller, problem
+from tests.support import eventually
 
 SETTINGS = TokenSettings(auth_secret=[SECRET])
 UNAUTHENTICATED, FORBIDDEN, CSRF_FAILED = (401, "unauthenticated"), (403, "forbidden"), (403, "csrf-failed")
@@ -173,8 +176,44 @@ async def test_use_is_noted_at_most_once_a_minute_and_looking_for_news_is_none(
     await browser.get("/api/v1/unread")
     assert await last_seen(conversations) == before
 
-    await browser.get("/customer")
-    assert await last_seen(conversations) >= first
+    for use in (browser.get("/customer"), browser.call("POST", "/api/v1/conversations", {"subject": "Hello"})):
+        await set_times(conversations, last_seen=timedelta(minutes=2))
+        await use
+        assert await last_seen(conversations) >= first
+
+
+async def test_an_open_thread_that_tells_who_is_there_keeps_no_session_alive(
+    conversations: Sessions, browser: Browser, anna: Caller
+) -> None:
+    conversation = (await anna.open())["id"]
+    await give_session(conversations, browser, "sam", Side.ADMIN)
+    await set_times(conversations, last_seen=timedelta(minutes=2))
+    before = await last_seen(conversations)
+    answer = await browser.call("POST", f"/api/v1/admin/conversations/{conversation}/viewing")
+    assert answer.status_code == 200
+    assert await last_seen(conversations) == before
+
+
+async def test_a_session_that_begins_while_its_user_is_deleted_does_not(conversations: Sessions) -> None:
+    async with transaction(conversations) as session:
+        await people.admit(session, Principal("anna", Role.CUSTOMER))
+    async with transaction(conversations) as deleting:
+        await people.delete_user(deleting, "anna")
+        async with transaction(conversations) as session:
+            beginning = asyncio.create_task(sessions.begin(session, "anna", Side.CUSTOMER))
+            await eventually(lambda: is_waiting(conversations))
+            await deleting.commit()
+            with pytest.raises(Unauthenticated):
+                await beginning
+
+
+async def is_waiting(conversations: Sessions) -> bool:
+    """Tell whether a session of the database waits for a lock."""
+    async with transaction(conversations) as session:
+        waiting = (
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        )
+        return bool(await session.scalar(text(waiting)))
 
 
 async def test_a_page_renews_an_old_cookie_whatever_it_answers(conversations: Sessions, browser: Browser) -> None:

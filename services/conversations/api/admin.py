@@ -21,6 +21,7 @@ from services.conversations.api.dependencies import (
     Peek,
     PostingAdmin,
     Prefetch,
+    WatchingAdmin,
     tell_replay,
 )
 from services.conversations.api.views import ConversationOut, Counts, Deleted, MessageOut, UserOut, Viewers
@@ -195,7 +196,9 @@ async def mark_unread(conversation_id: UUID, _: Admin, session: Session) -> None
 
 
 @router.post("/conversations/{conversation_id}/viewing", responses=answers(NotFound))
-async def note_viewing(conversation_id: UUID, caller: Admin, session: Session, body: Viewing = _STILL_THERE) -> Viewers:
+async def note_viewing(
+    conversation_id: UUID, caller: WatchingAdmin, session: Session, body: Viewing = _STILL_THERE
+) -> Viewers:
     """Say that one looks at a conversation, every 15 s while that is so, and learn who else did in the last 30 s."""
     if body.gone:
         await presence.leave(session, conversation_id, caller.id)

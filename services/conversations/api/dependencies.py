@@ -41,14 +41,14 @@ class Admitted:
             self._seen.popitem(last=False)
 
 
-def _caller(*roles: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
+def _caller(*roles: Role, by_hand: bool = True) -> Callable[..., Coroutine[Any, Any, Principal]]:
     async def admitted(
         request: Request, principal: Annotated[Principal, Depends(require(*roles))], session: Session
     ) -> Principal:
         if principal.session_id is None:
             await admit(session, principal)
         else:
-            await check_session(session, principal, used=request.method not in SAFE_METHODS)
+            await check_session(session, principal, used=by_hand and request.method not in SAFE_METHODS)
         return principal
 
     return admitted
@@ -70,6 +70,8 @@ def _sender(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
 Customer = Annotated[Principal, Depends(_caller(Role.CUSTOMER), scope="function")]
 Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
 CustomerOrAdmin = Annotated[Principal, Depends(_caller(Role.CUSTOMER, Role.ADMIN), scope="function")]
+# What an open page says by itself, again and again.
+WatchingAdmin = Annotated[Principal, Depends(_caller(Role.ADMIN, by_hand=False), scope="function")]
 
 # Posting is one statement that looks at the sender itself; these only make sure that there is one.
 PostingCustomer = Annotated[Principal, Depends(_sender(Role.CUSTOMER), scope="function")]

@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Response
 
-from services.conversations import people
+from services.conversations import people, sessions
 from services.conversations.api.bodies import PutOrder, PutUser
 from services.conversations.api.dependencies import PathId
 from services.conversations.errors import OrderOwnerFixed
@@ -41,8 +41,14 @@ async def put_user(user_id: PathId, body: PutUser, session: Session, response: R
 
 @router.delete("/users/{user_id}", status_code=204)
 async def delete_user(user_id: PathId, session: Session) -> None:
-    """Erase a user's name, address and unsent mail, and refuse their tokens. Their conversations stay."""
+    """Erase a user's name, address and unsent mail, and refuse their tokens and sessions. Their conversations stay."""
     await people.delete_user(session, user_id)
+
+
+@router.delete("/users/{user_id}/sessions", status_code=204)
+async def end_sessions(user_id: PathId, session: Session) -> None:
+    """End a user's sessions in all browsers, for when they sign out of the store. One who is not known has none."""
+    await sessions.end_all_of(session, user_id)
 
 
 @router.put("/orders/{order_id}", responses={**_CREATED, **answers(OrderOwnerFixed)})

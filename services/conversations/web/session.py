@@ -1,0 +1,150 @@
+"""How a browser's session begins, is renewed and ends."""
+
+import re
+from datetime import timedelta
+from typing import Annotated, Final
+
+import structlog
+from fastapi import APIRouter, Depends, Form, Request
+from fastapi.responses import Response
+
+from services.conversations import people, sessions
+from services.conversations.rules import Side
+from services.conversations.settings import ApiSettings
+from services.conversations.web.pages import ADMIN_ROOT, CUSTOMER_ROOT, PageRoute, pages_of, redirect
+from services.conversations.web.visitor import read_session, session_cookie
+from shared.auth import Principal, Role, SessionToken, verify_token
+from shared.cookies import CSRF_HEADER, check_csrf, cookie_header, is_own_origin
+from shared.database import Session
+from shared.problems import CsrfFailed, Forbidden, Problem, Unauthenticated
+
+HANDOVER: Final = timedelta(minutes=5)  # that a token may be old which begins a session
+HOME: Final = {Role.CUSTOMER: CUSTOMER_ROOT, Role.ADMIN: ADMIN_ROOT}
+
+# Visible ASCII without a backslash, which browsers take for a slash; two slashes would begin another host.
+_OWN_PATH = re.compile(r"/(?!/)[\x21-\x5b\x5d-\x7e]{0,2000}")
+
+router = APIRouter(prefix="/session", include_in_schema=False, route_class=PageRoute)
+scripts = APIRouter(prefix="/session", include_in_schema=False)  # whose errors are no pages
+log = structlog.get_logger()
+
+
+@router.post("")
+async def begin_session(
+    request: Request,
+    session: Session,
+    token: Annotated[str, Form()] = "",
+    wanted: Annotated[str, Form(alias="next")] = "",
+) -> Response:
+    """Let a browser in by a fresh token of the store, and lead it to a path of this origin.
+
+    The session is a new one always: an id that somebody else has given the browser is worth nothing. The one that the
+    browser had ends.
+    """
+    settings: ApiSettings = request.app.state.settings
+    principal = _hand_over(request, token, settings)
+    former = await _find_session(request)
+    await people.admit(session, principal)
+    # Of the same person the forms in the browser's other tabs keep working; of another person they must not.
+    csrf = former.csrf if former is not None and _is_same(former.principal, principal) else None
+    begun = await sessions.begin(session, principal.id, Side(principal.role), csrf=csrf)
+    if former is not None:
+        await sessions.end(session, former.session_id)
+    visitor = Principal(principal.id, principal.role, session_id=begun.id)
+    target = wanted if _OWN_PATH.fullmatch(wanted) else HOME[principal.role]
+    return _with_cookie(redirect(target), session_cookie(settings, visitor, begun.csrf))
+
+
+@router.get("")
+async def lead_home(request: Request) -> Response:
+    """Lead whoever comes back to this address to the pages of their side; those ask strangers to sign in."""
+    former = await _find_session(request)
+    return redirect(HOME[former.principal.role if former is not None else Role.CUSTOMER])
+
+
+@scripts.post("/renew", status_code=204)
+async def renew_session(
+    request: Request, session: Session, token: Annotated[SessionToken, Depends(read_session)]
+) -> Response:
+    """Give a script of our own pages a fresh cookie, unless the session is over. To renew it is not to use it."""
+    check_csrf(request, request.headers.get(CSRF_HEADER), token.csrf)
+    csrf = await sessions.check(session, token.principal, used=False)
+    cookie = session_cookie(request.app.state.settings, token.principal, csrf)
+    return _with_cookie(Response(status_code=204), cookie)
+
+
+@router.post("/end")
+async def end_session(
+    request: Request,
+    session: Session,
+    csrf_token: Annotated[str, Form()] = "",
+    *,
+    everywhere: Annotated[bool, Form()] = False,
+) -> Response:
+    """End the browser's session, or all of its user's, and lead back to the store. One that is over stays so."""
+    settings: ApiSettings = request.app.state.settings
+    if not is_own_origin(request):  # else any page could take away the cookie, which it need not even see for that
+        raise CsrfFailed("This came from a page of another origin.")
+    token = await _find_session(request)
+    if token is not None:
+        check_csrf(request, csrf_token, token.csrf)
+        await _end(session, token, everywhere=everywhere)
+    if settings.store_url:
+        answer: Response = redirect(settings.store_url)
+    else:
+        answer = pages_of(request).render("signed_out.html", None)
+    return _with_cookie(answer, cookie_header(settings, "", timedelta(0)))
+
+
+async def _end(session: Session, token: SessionToken, *, everywhere: bool) -> None:
+    if everywhere:
+        try:  # a cookie that was left somewhere when its session ended must not end others
+            await sessions.check(session, token.principal, used=False)
+        except Unauthenticated:
+            return
+        await sessions.end_all_of(session, token.principal.id)
+    else:
+        await sessions.end(session, token.session_id)
+
+
+async def _find_session(request: Request) -> SessionToken | None:
+    try:
+        return await read_session(request)
+    except Unauthenticated:
+        return None
+
+
+def _hand_over(request: Request, token: str, settings: ApiSettings) -> Principal:
+    """Return whom the store sends. A refusal's page says little: who connects a store finds the reason in the log."""
+    try:
+        _check_store(request, settings)
+        principal = verify_token(token, settings, max_age=HANDOVER)
+        if principal.role not in HOME:
+            raise Forbidden("A session is for customers and admins; the store's backend calls with its token.")
+    except Problem as refused:
+        log.info("session refused", code=refused.code, reason=refused.detail)
+        raise
+    return principal
+
+
+def _check_store(request: Request, settings: ApiSettings) -> None:
+    """Make sure that a hand-over comes from a page of the store, or of our own, or from no browser at all.
+
+    Anybody with an account at the store has a token: a page of theirs that posts it would let others write under
+    their name. Browsers tell the origin of every form, and `null` where it is hidden, which is nobody's.
+    """
+    origin = request.headers.get("Origin", "").lower()
+    if origin in {known.lower() for known in settings.store_origins} or is_own_origin(request):
+        return
+    hint = " A page with Referrer-Policy: no-referrer hides its origin." if origin == "null" else ""
+    raise CsrfFailed(f"Sessions begin from the store's own pages only: see CHATS_STORE_ORIGINS.{hint}")
+
+
+def _is_same(one: Principal, other: Principal) -> bool:
+    return (one.id, one.role) == (other.id, other.role)
+
+
+def _with_cookie(answer: Response, cookie: str) -> Response:
+    answer.headers["Cache-Control"] = "no-store"
+    answer.headers.append("Set-Cookie", cookie)
+    return answer

@@ -1,0 +1,352 @@
+"""The life of a browser's session: how it begins, what ends it, and who else might try either."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx2
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from sqlalchemy import text
+
+from services.conversations.app import create_app
+from services.conversations.settings import ApiSettings
+from services.conversations.web.session import HOME
+from shared.auth import Role
+from shared.database import Sessions, transaction
+from tests.service.browser import HOST, Browser, aged, store_token
+from tests.service.conftest import SECRET
+from tests.service.store import Caller, problem
+
+STORE = "https://store.test"
+UNAUTHENTICATED, FORBIDDEN, CSRF_FAILED = (401, "unauthenticated"), (403, "forbidden"), (403, "csrf-failed")
+CUSTOMERS, ADMINS = HOME[Role.CUSTOMER], HOME[Role.ADMIN]
+
+NewBrowser = Callable[..., AbstractAsyncContextManager[Browser]]
+
+
+@pytest.fixture
+def new_browser(conversations: Sessions, databases: dict[str, str]) -> NewBrowser:
+    """Make browsers, at a service of these settings."""
+
+    @asynccontextmanager
+    async def make(**changes: Any) -> AsyncIterator[Browser]:
+        given = {"auth_secret": [SECRET], "store_origins": [STORE], "public_url": HOST} | changes
+        app = create_app(ApiSettings(conversations_database_url=databases["conversations"], **given))
+        app.state.sessions = conversations
+        transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+        secure = given["public_url"].startswith("https")
+        async with httpx2.AsyncClient(transport=transport, base_url=given["public_url"]) as client:
+            yield Browser(client, "__Host-chats" if secure else "chats")
+
+    return make
+
+
+@pytest.fixture
+async def browser(new_browser: NewBrowser) -> AsyncIterator[Browser]:
+    async with new_browser() as made:
+        yield made
+
+
+def page_problem(answer: httpx2.Response) -> tuple[int, str]:
+    """Return the status and code of what a page refuses, once it has been shown to be one that changes no cookie."""
+    assert answer.headers["content-type"] == "text/html; charset=utf-8", answer.text
+    assert "set-cookie" not in answer.headers
+    assert "<h1" in answer.text
+    form_expired = "That form has expired" in answer.text
+    return answer.status_code, {401: "unauthenticated", 403: "csrf-failed" if form_expired else "forbidden"}[
+        answer.status_code
+    ]
+
+
+async def count(conversations: Sessions, user: str = "anna") -> int:
+    async with transaction(conversations) as session:
+        found = await session.scalar(text("select count(*) from sessions where user_id = :user"), {"user": user})
+    assert isinstance(found, int)
+    return found
+
+
+async def is_in(browser: Browser) -> bool:
+    answer = await browser.get("/api/v1/unread")
+    assert answer.status_code == 200 or problem(answer) == UNAUTHENTICATED
+    return answer.status_code == 200
+
+
+async def test_a_session_begins_is_used_and_ends(browser: Browser, conversations: Sessions, anna: Caller) -> None:
+    answer = await browser.sign_in(next="/dashboard/messages/?status=OPEN")
+    assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/messages/?status=OPEN")
+    assert answer.headers["cache-control"] == "no-store"
+    assert (await browser.call("POST", "/api/v1/conversations", {"subject": "Hello"})).status_code == 201
+    assert len((await anna.get("/conversations"))["items"]) == 1
+    old = browser.token
+
+    answer = await browser.submit("/session/end", csrf_token=browser.claims["csrf"])
+
+    assert answer.status_code == 200
+    assert "signed out" in answer.text
+    assert "chats" not in browser.client.cookies
+    assert await count(conversations) == 0
+    browser.token = old
+    assert not await is_in(browser)
+    assert problem(await browser.call("POST", "/api/v1/conversations", {"subject": "Hello"})) == UNAUTHENTICATED
+
+
+async def test_each_side_is_led_to_its_own_pages(browser: Browser) -> None:
+    assert (await browser.get("/session")).headers["location"] == CUSTOMERS
+    for role, home in (("customer", CUSTOMERS), ("admin", ADMINS)):
+        assert (await browser.sign_in("anna", role)).headers["location"] == home
+        assert (await browser.get("/session")).headers["location"] == home
+    assert (await browser.get("/session/end")).status_code == 405
+    assert (await browser.get("/session/renew")).status_code == 405
+
+
+async def test_the_claims_make_the_user(browser: Browser, sam: Caller) -> None:
+    token = store_token("anna", name="Anna", email="anna@customer.test", locale="de", zoneinfo="Europe/Vienna")
+    await browser.submit("/session", token=token)
+    assert (await sam.get("/users"))["items"] == [{"id": "anna", "name": "Anna", "email": "anna@customer.test"}]
+
+
+@pytest.mark.parametrize(
+    ("token", "expected"),
+    [
+        ("", UNAUTHENTICATED),
+        ("x.y.z", UNAUTHENTICATED),
+        (store_token(seconds=-60), UNAUTHENTICATED),
+        (store_token("two words"), UNAUTHENTICATED),
+        (store_token("anna", "owner"), UNAUTHENTICATED),
+        (store_token(csrf="x", sid="01900000-0000-4000-8000-000000000000"), UNAUTHENTICATED),
+        (aged(store_token(), 4), None),
+        (aged(store_token(), 6), UNAUTHENTICATED),
+        (store_token("shop", "store"), FORBIDDEN),
+    ],
+)
+async def test_a_session_begins_by_a_fresh_token_of_a_customer_or_an_admin(
+    browser: Browser, token: str, expected: Any
+) -> None:
+    answer = await browser.submit("/session", token=token)
+    if expected is None:
+        assert answer.status_code == 303
+    else:
+        assert page_problem(answer) == expected
+
+
+async def test_a_sessions_own_token_begins_no_other(browser: Browser) -> None:
+    await browser.sign_in()
+    assert page_problem(await browser.submit("/session", token=browser.token)) == UNAUTHENTICATED
+
+
+@pytest.mark.parametrize(
+    ("headers", "lets_in"),
+    [
+        ({"Origin": STORE, "Sec-Fetch-Site": "cross-site"}, True),
+        ({"Origin": STORE.upper()}, True),
+        ({"Origin": HOST, "Sec-Fetch-Site": "same-origin"}, True),
+        ({}, True),  # no browser
+        ({"Origin": "https://evil.test", "Sec-Fetch-Site": "cross-site"}, False),
+        ({"Origin": f"{STORE}.evil.test"}, False),
+        ({"Origin": f"{STORE}:8443"}, False),
+        ({"Origin": "http://store.test"}, False),
+        ({"Origin": "null"}, False),
+        ({"Origin": ""}, False),
+        ({"Origin": "http://[evil"}, False),
+        ({"Origin": HOST, "Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "cross-site"}, False),
+        ({"Sec-Fetch-Site": "same-site"}, False),
+    ],
+)
+async def test_nobody_is_signed_in_by_a_foreign_page(browser: Browser, headers: dict[str, str], lets_in: bool) -> None:
+    answer = await browser.client.post("/session", data={"token": store_token("mallory")}, headers=headers)
+    if lets_in:
+        assert answer.status_code == 303
+    else:
+        assert page_problem(answer) == CSRF_FAILED
+
+
+async def test_without_store_origins_only_our_own_pages_begin_sessions(new_browser: NewBrowser) -> None:
+    async with new_browser(store_origins=[]) as browser:
+        assert (
+            page_problem(await browser.submit("/session", headers={"Origin": STORE}, token=store_token()))
+            == CSRF_FAILED
+        )
+        assert (await browser.sign_in()).status_code == 303
+
+
+async def test_a_session_has_an_id_of_its_own_whatever_the_browser_was_given(
+    browser: Browser, conversations: Sessions
+) -> None:
+    await browser.sign_in("mallory")
+    given = browser.claims
+    await browser.sign_in("anna")
+    assert browser.claims["sid"] != given["sid"]
+    assert browser.claims["csrf"] != given["csrf"]
+    assert await count(conversations, "mallory") == 0
+
+    first = browser.claims
+    await browser.sign_in("anna")
+    assert browser.claims["sid"] != first["sid"]
+    assert browser.claims["csrf"] == first["csrf"]  # for the forms in other tabs
+    assert await count(conversations) == 1
+
+
+async def test_another_user_in_the_same_browser_sees_and_does_nothing_of_the_first(
+    browser: Browser, anna: Caller
+) -> None:
+    conversation = (await anna.open(body="Private"))["id"]
+    await browser.sign_in("anna")
+    annas = browser.token
+    old = browser.claims
+    await browser.sign_in("ben")
+    assert (await browser.get(f"/api/v1/conversations/{conversation}")).status_code == 404
+    stale = await browser.call("POST", "/api/v1/conversations", {"subject": "Hello"}, **{"X-CSRF-Token": old["csrf"]})
+    assert problem(stale) == CSRF_FAILED
+    browser.token = annas
+    assert not await is_in(browser)
+
+
+async def test_a_double_click_signs_in_twice_and_both_work(browser: Browser, conversations: Sessions) -> None:
+    token = store_token()
+    answers = await asyncio.gather(*(browser.submit("/session", token=token) for _ in range(2)))
+    assert [answer.status_code for answer in answers] == [303, 303]
+    for answer in answers:
+        browser.token = answer.cookies["chats"]
+        assert await is_in(browser)
+    assert await count(conversations) == 2
+
+
+@pytest.mark.parametrize("everywhere", [False, True])
+async def test_signing_out_is_for_this_browser_or_for_all(new_browser: NewBrowser, everywhere: bool) -> None:
+    async with new_browser() as here, new_browser() as there, new_browser() as other:
+        await here.sign_in("anna")
+        await there.sign_in("anna")
+        await other.sign_in("ben")
+        left = here.token
+        fields: dict[str, Any] = {"everywhere": "true"} if everywhere else {}
+        await here.submit("/session/end", csrf_token=here.claims["csrf"], **fields)
+        assert await is_in(there) is not everywhere
+        assert await is_in(other)
+
+        here.token = left  # somebody found it
+        await there.sign_in("anna")
+        answer = await here.submit("/session/end", csrf_token=here.claims["csrf"], everywhere="true")
+        assert answer.status_code == 200
+        assert await is_in(there)
+
+
+async def test_a_foreign_page_signs_nobody_out(browser: Browser) -> None:
+    await browser.sign_in()
+    csrf = browser.claims["csrf"]
+    for headers, field in (({"Origin": STORE}, csrf), ({"Origin": "null"}, csrf), ({}, "x"), ({}, "")):
+        assert page_problem(await browser.submit("/session/end", headers=headers, csrf_token=field)) == CSRF_FAILED
+    browser.client.cookies.clear()  # a form of another site comes without it
+    answer = await browser.submit("/session/end", headers={"Origin": "https://evil.test"})
+    assert "set-cookie" not in answer.headers
+
+
+async def test_signing_out_leads_back_to_the_store_also_when_the_session_is_over(new_browser: NewBrowser) -> None:
+    async with new_browser(store_url="https://store.test/home") as browser:
+        await browser.sign_in()
+        for _ in range(2):
+            answer = await browser.submit("/session/end", csrf_token=browser.claims["csrf"])
+            assert (answer.status_code, answer.headers["location"]) == (303, "https://store.test/home")
+            assert "chats=; " in answer.headers["set-cookie"]
+            assert "Max-Age=0" in answer.headers["set-cookie"]
+            browser.token = aged(store_token(sid="01900000-0000-4000-8000-000000000000", csrf="x"), 60)
+
+
+async def test_a_script_renews_the_cookie_until_the_session_is_over(browser: Browser, shop: Caller) -> None:
+    await browser.sign_in()
+    browser.token = aged(browser.token, 60)
+    assert not await is_in(browser)
+    answer = await browser.call("POST", "/session/renew")
+    assert answer.status_code == 204
+    assert answer.headers["cache-control"] == "no-store"
+    assert await is_in(browser)
+    for headers in ({"X-CSRF-Token": "x"}, {"Origin": STORE}, {"Sec-Fetch-Site": "cross-site"}):
+        assert problem(await browser.call("POST", "/session/renew", **headers)) == CSRF_FAILED
+
+    await shop.call("DELETE", "/users/anna/sessions")
+    assert problem(await browser.call("POST", "/session/renew")) == UNAUTHENTICATED
+    browser.client.cookies.clear()
+    assert problem(await browser.client.post("/session/renew")) == UNAUTHENTICATED
+
+
+async def test_the_store_ends_a_users_sessions(new_browser: NewBrowser, shop: Caller) -> None:
+    async with new_browser() as here, new_browser() as there, new_browser() as other:
+        for browser, user in ((here, "anna"), (there, "anna"), (other, "ben")):
+            await browser.sign_in(user)
+        for user in ("anna", "nobody"):
+            assert (await shop.call("DELETE", f"/users/{user}/sessions")).status_code == 204
+        assert [await is_in(browser) for browser in (here, there, other)] == [False, False, True]
+
+
+async def test_a_deleted_user_has_no_session_and_begins_none_until_the_store_sends_them_again(
+    browser: Browser, shop: Caller
+) -> None:
+    await browser.sign_in()
+    await shop.call("DELETE", "/users/anna")
+    assert not await is_in(browser)
+    assert page_problem(await browser.sign_in()) == UNAUTHENTICATED
+    await shop.call("PUT", "/users/anna", {})
+    assert not await is_in(browser)
+    await browser.sign_in()
+    assert await is_in(browser)
+
+
+async def test_a_role_that_changed_ends_the_sessions_for_the_other_side(new_browser: NewBrowser, shop: Caller) -> None:
+    await shop.call("PUT", "/users/sam", {"role": "admin"})
+    async with new_browser() as admins, new_browser() as customers:
+        await admins.sign_in("sam", "admin")
+        await customers.sign_in("sam", "customer")
+        await shop.call("PUT", "/users/sam", {"name": "Sam"})
+        await shop.call("PUT", "/users/sam", {"role": "admin"})
+        assert await is_in(admins)
+        await shop.call("PUT", "/users/sam", {"role": "customer"})
+        assert [await is_in(admins), await is_in(customers)] == [False, True]
+
+
+@pytest.mark.parametrize("secure", [False, True])
+async def test_the_cookie_is_kept_from_scripts_other_sites_and_plain_connections(
+    new_browser: NewBrowser, secure: bool
+) -> None:
+    url = "https://chats.test" if secure else HOST
+    async with new_browser(public_url=url) as browser:
+        answer = await browser.submit("/session", headers={"Origin": url}, token=store_token())
+        cookie, *attributes = answer.headers["set-cookie"].split("; ")
+        assert cookie.startswith("__Host-chats=" if secure else "chats=")
+        expected = {"Path=/", "Max-Age=43200", "HttpOnly", "SameSite=Lax"}
+        assert set(attributes) == expected | ({"Secure"} if secure else set())
+        assert await is_in(browser)
+        plain = {"Cookie": f"{'chats' if secure else '__Host-chats'}={browser.token}"}
+        browser.client.cookies.clear()
+        assert (await browser.get("/api/v1/unread", headers=plain)).status_code == 401
+
+
+HOSTILE = [
+    *("", "//evil.test", "///evil.test", "/\\evil.test", "\\\\evil.test", "/\t/evil.test", "/\n/evil.test"),
+    *("\t//evil.test", " //evil.test", "/ /evil.test", "evil.test", "https://evil.test", "https:evil.test"),
+    *("javascript:alert(1)", "data:text/html,x", "/a\r\nX-Evil: 1", "/a\\b", "/é", "/\u2028", "/\x00", "?x", "#x"),
+    "/" + "x" * 3000,
+]
+
+
+@pytest.mark.parametrize("wanted", HOSTILE)
+async def test_a_next_that_is_no_path_of_this_origin_is_not_followed(browser: Browser, wanted: str) -> None:
+    answer = await browser.sign_in(next=wanted)
+    assert (answer.status_code, answer.headers["location"]) == (303, CUSTOMERS)
+
+
+@given(st.text(st.sampled_from("/\\.:@%#?ab\t\n é\x00") | st.characters(), max_size=12).map(lambda tail: "/" + tail))
+@example("/.//evil.test")
+@example("/..//evil.test")
+@settings(
+    max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+async def test_nobody_is_led_away_from_this_origin(browser: Browser, wanted: str) -> None:
+    location = (await browser.sign_in(next=wanted)).headers["location"]
+    as_browsers_read = location.replace("\\", "/").replace("\t", "").replace("\n", "")
+    assert as_browsers_read.startswith("/")
+    assert not as_browsers_read.startswith("//")
+    assert httpx2.URL(HOST).join(location).host == urlsplit(HOST).hostname
