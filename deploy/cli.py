@@ -67,7 +67,8 @@ def api(host: Host = "127.0.0.1", port: int = _port(8001)) -> None:
     settings = read_settings(ApiSettings)
     _log("api", settings.log_level)
     _check_port(host, port)
-    server(create_app(settings), host, port).run()
+    application = create_app(settings)
+    server(application, host, port, on_stop=application.state.hub.close).run()
 
 
 @app.command()

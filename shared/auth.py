@@ -5,7 +5,7 @@ and there no other does. `csrf` is what tells it: identity providers have a `sid
 """
 
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -46,7 +46,8 @@ _CLAIMS: Mapping[str, TypeAdapter[str]] = {
 class Principal:
     """Who calls: a verified token's content. Claims that are missing or unusable are None.
 
-    With a `session_id` it is a browser by its cookie; whether the session still lives is known to its row alone.
+    With a `session_id` it is a browser by its cookie; whether the session still lives is known to its row alone. Else
+    `expires_at` is when the token counts no longer; two tokens of the same content are equal.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Principal:
     locale: str | None = None
     zoneinfo: str | None = None
     session_id: UUID | None = None
+    expires_at: datetime | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +81,7 @@ def verify_token(token: str, settings: TokenSettings, *, max_age: timedelta | No
     if max_age is not None and _issued_at(claims) < datetime.now(UTC) - max_age - LEEWAY:
         raise Unauthenticated("The token is too old for this.")
     profile: dict[str, Any] = {name: _claim(claims, name) for name in _CLAIMS}
-    return Principal(id=_subject(claims), role=_role(claims, settings), **profile)
+    return Principal(id=_subject(claims), role=_role(claims, settings), **profile, expires_at=_expires_at(claims))
 
 
 def verify_session_token(token: str, settings: TokenSettings, *, may_be_expired: bool = False) -> SessionToken:
@@ -155,6 +157,13 @@ def _issued_at(claims: Mapping[str, Any]) -> datetime:
         return datetime.fromtimestamp(int(claims["iat"]), UTC)
     except (ValueError, OverflowError, OSError):
         raise Unauthenticated("The token is not valid.") from None
+
+
+def _expires_at(claims: Mapping[str, Any]) -> datetime:
+    try:
+        return datetime.fromtimestamp(int(claims["exp"]), UTC) + LEEWAY
+    except (ValueError, OverflowError, OSError):  # beyond the calendar
+        return datetime.max.replace(tzinfo=UTC)
 
 
 def _role(claims: Mapping[str, Any], settings: TokenSettings) -> Role:

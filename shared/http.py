@@ -1,7 +1,7 @@
 """The frame of an HTTP API: errors, limits, observation, health; the routes are each service's own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -89,18 +89,29 @@ class CrossOrigin(CORSMiddleware):
             await self.app(scope, receive, send)
 
 
-def create_api(settings: TokenSettings, engine: AsyncEngine, *, docs_url: str, **about: Any) -> FastAPI:
+def create_api(
+    settings: TokenSettings,
+    engine: AsyncEngine,
+    *,
+    docs_url: str,
+    beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    **about: Any,
+) -> FastAPI:
     """Build an API without routes. It serves at once, also while its database is not there yet.
 
-    The page of its documentation, at `docs_url`, loads nothing from elsewhere.
+    The page of its documentation, at `docs_url`, loads nothing from elsewhere. What is `beside` runs as long as it.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # Only to say what is missing: until it is there, `/readyz` and every route answer 503.
-        waiting = asyncio.create_task(wait_for_database(engine))
+        tasks = [asyncio.create_task(wait_for_database(engine))]
+        if beside is not None:
+            tasks.append(asyncio.create_task(beside()))
         yield
-        waiting.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         await engine.dispose()
 
     app: FastAPI = FastAPIOffline(

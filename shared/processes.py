@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import signal
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from types import FrameType
 from typing import Any
@@ -49,8 +50,11 @@ def operations_routes(ready: Ready, refresh: Refresh | None = None) -> list[Rout
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
-def server(app: ASGIApp, host: str, port: int) -> uvicorn.Server:
-    """Make the HTTP server of a process. Access is logged by the application itself."""
+def server(app: ASGIApp, host: str, port: int, on_stop: Callable[[], None] | None = None) -> uvicorn.Server:
+    """Make the HTTP server of a process. Access is logged by the application itself.
+
+    `on_stop` ends answers that have no end of their own: the server waits for all that are under way.
+    """
     config = uvicorn.Config(
         app,
         host=host,
@@ -60,10 +64,19 @@ def server(app: ASGIApp, host: str, port: int) -> uvicorn.Server:
         server_header=False,
         timeout_graceful_shutdown=GRACE,
     )
-    return _Server(config)
+    return _Server(config, on_stop)
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None] | None) -> None:
+        super().__init__(config)
+        self._on_stop = on_stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self._on_stop is not None:
+            self._on_stop()
+        await super().shutdown(sockets)
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         end_in_time()
         super().handle_exit(sig, frame)

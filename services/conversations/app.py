@@ -2,15 +2,16 @@
 
 from fastapi import FastAPI
 
-from services.conversations.api import admin, customer, internal, store
+from services.conversations.api import admin, customer, internal, store, stream
 from services.conversations.api.dependencies import Admitted
+from services.conversations.live import Hub
 from services.conversations.settings import ApiSettings
 from services.conversations.web import assets
 from services.conversations.web import customer as customer_pages
 from services.conversations.web import session as session_pages
 from services.conversations.web.pages import Pages
 from services.conversations.web.visitor import RenewedCookies
-from shared.database import create_engine
+from shared.database import create_engine, create_sessions
 from shared.http import create_api
 
 _DESCRIPTION = """
@@ -26,13 +27,20 @@ Send an `Idempotency-Key` with whatever creates something, and retry as often as
 def create_app(settings: ApiSettings) -> FastAPI:
     """Build the application."""
     engine = create_engine(settings.conversations_database_url, application="chats-api")
+    hub = Hub(create_sessions(engine), stream.show_event(settings.store_name), stream.show_unread)
     app = create_api(
-        settings, engine, docs_url="/docs", title="Customer Chats: conversations", description=_DESCRIPTION
+        settings,
+        engine,
+        beside=lambda: hub.run(settings.redis_url),
+        docs_url="/docs",
+        title="Customer Chats: conversations",
+        description=_DESCRIPTION,
     )
     app.state.admitted = Admitted()
+    app.state.hub = hub
     app.state.pages = Pages(settings)
     app.add_middleware(RenewedCookies)
-    for module in (customer, admin, store, internal, customer_pages, session_pages):
+    for module in (customer, admin, stream, store, internal, customer_pages, session_pages):
         app.include_router(module.router)
     app.include_router(session_pages.scripts)
     app.mount(assets.PREFIX, assets.Assets(settings.theme_dir))

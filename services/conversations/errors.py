@@ -58,3 +58,12 @@ class EventsPurged(Problem):
     status = HTTPStatus.GONE
     code = "events-purged"
     title = "These events are no longer kept"
+
+
+class TooManyStreams(Problem):
+    """A person has as many live streams open as anybody may; another can open once one has ended."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "too-many-streams"
+    title = "Too many live streams"
+    headers: ClassVar[Mapping[str, str] | None] = {"Retry-After": "30"}

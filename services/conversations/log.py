@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import Float, Text, exists, func, insert, literal_column, select, text, update
+from sqlalchemy import Float, Text, exists, func, insert, literal_column, select, text, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.errors import EventsPurged
@@ -137,8 +137,52 @@ def decode_position(text: str) -> tuple[UUID, int] | None:
 
 async def read_position(session: AsyncSession) -> str:
     """Return the log's present end, as `encode_position` names it."""
-    head = (await session.execute(select(FeedHead.epoch, FeedHead.head))).one()
-    return encode_position(head.epoch, head.head)
+    return encode_position(*await read_head(session))
+
+
+async def read_head(session: AsyncSession) -> tuple[UUID, int]:
+    """Return the log's epoch and the last position in it."""
+    epoch, head = (await session.execute(select(FeedHead.epoch, FeedHead.head))).one()
+    return epoch, head
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An event of the log as a live stream needs it; `user_id` is the customer, or the person, whom it concerns."""
+
+    position: int
+    type: str
+    user_id: str | None
+    conversation_id: UUID | None
+    payload: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """What comes behind a position, up to `end`; with `lost` the log does not reach back to it, or is another one."""
+
+    epoch: UUID
+    end: int
+    lost: bool
+    entries: Sequence[Entry]
+
+
+async def read_stretch(
+    session: AsyncSession, epoch: UUID, after: int, *, limit: int, user_id: str | None = None
+) -> Stretch:
+    """Read on behind a position, in order; with `user_id`, only what concerns that person. One statement."""
+    entries = select(*(getattr(LoggedEvent, name) for name in Entry.__dataclass_fields__))
+    if user_id is not None:
+        entries = entries.where(LoggedEvent.user_id == user_id)
+    page = entries.where(LoggedEvent.position > after).order_by(LoggedEvent.position).limit(limit).lateral("page")
+    follows = exists().where(LoggedEvent.position == after + 1)  # positions have no holes
+    query = select(FeedHead.epoch, FeedHead.head, follows, page).outerjoin(page, true()).order_by(page.c.position)
+    rows = [tuple(row) for row in await session.execute(query)]
+    present, head, reaches = rows[0][:3]
+    found = [Entry(*row[3:]) for row in rows if row[3] is not None]
+    lost = present != epoch or after > head or (after < head and not reaches)
+    end = found[-1].position if len(found) == limit and not lost else head
+    return Stretch(present, end, lost, () if lost else found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
@@ -9,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.errors import OrderOwnerFixed
 from services.conversations.log import append_event
-from services.conversations.models import Order, User
+from services.conversations.models import FeedHead, Order, User
 from services.conversations.rules import Side
 from services.conversations.sessions import end_all_of
 from shared.auth import Principal
@@ -21,26 +22,29 @@ PROFILE = ("email", "name", "locale", "zoneinfo")
 _FOR_CHANGE = {"key_share": True}  # lets others refer to the user meanwhile: a post need not wait for a new name
 
 
-async def admit(session: AsyncSession, principal: Principal) -> None:
+async def admit(session: AsyncSession, principal: Principal) -> tuple[UUID, int]:
     """Let a customer or an admin in: create the user from the token's claims, or fill in what is empty.
 
     A user whom the store never sent follows the claims; once synced, only empty fields are filled. Raises
-    `Unauthenticated` for a user whom the store deleted.
+    `Unauthenticated` for a user whom the store deleted. Returns the epoch and the head of the log from before:
+    whatever is read later in this transaction holds all that the log told up to there.
     """
-    user = await session.get(User, principal.id)
+    beside = select(FeedHead.epoch, FeedHead.head, User).outerjoin(User, User.id == principal.id)
+    epoch, head, found = (await session.execute(beside)).one()
+    user: User | None = found
     if user is None:
         claims = {field: getattr(principal, field) for field in PROFILE}
         await session.execute(
             insert(User).values(id=principal.id, role=principal.role, **claims).on_conflict_do_nothing()
         )
-        return
-    if user.deleted_at is not None:
+    elif user.deleted_at is not None:
         raise Unauthenticated("This user was deleted.")
-    if _claimed(user, principal):
+    elif _claimed(user, principal):
         user = await session.get_one(User, principal.id, with_for_update=_FOR_CHANGE, populate_existing=True)
         if user.deleted_at is not None:
             raise Unauthenticated("This user was deleted.")
         await _change(session, user, _claimed(user, principal))
+    return epoch, head
 
 
 def _claimed(user: User, principal: Principal) -> dict[str, str]:

@@ -1,6 +1,6 @@
 """Every read of the conversations service. Each is scoped in its SQL: what is not the caller's does not exist."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Any
@@ -193,6 +193,18 @@ async def count_unread(session: AsyncSession, *, customer: str | None = None) ->
         mine = Conversation.user_id == customer
         return await session.scalar(select(_count(mine, Conversation.is_read_by_user.is_(False)))) or 0
     return await session.scalar(select(_count(_UNREAD))) or 0
+
+
+async def count_unread_of(session: AsyncSession, customers: Collection[str]) -> dict[str, int]:
+    """Count the unread conversations of several customers, each up to `COUNT_LIMIT`."""
+    if not customers:
+        return {}
+    counts = (
+        select(Conversation.user_id, func.least(func.count(), COUNT_LIMIT))
+        .where(Conversation.user_id.in_(customers), Conversation.is_read_by_user.is_(False))
+        .group_by(Conversation.user_id)
+    )
+    return dict.fromkeys(customers, 0) | {row[0]: row[1] for row in await session.execute(counts)}
 
 
 async def tally(session: AsyncSession) -> Tally:

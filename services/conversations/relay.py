@@ -3,7 +3,7 @@
 Numbering is the claim: the relay that numbered an event publishes it, so several relays share the work. What is
 published is a hint; a hint that is lost (a crash here, a broker that is away) is made up by the notifications
 service's sweeper, which reads the log itself. So a slow broker must never hold up the numbering: hints wait for it in
-a short queue in a thread of its own, and are dropped when that is full.
+a short queue in a thread of its own, and are dropped when that is full. Live streams are told in a task of its own.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from celery import Celery
 from prometheus_client import Counter, Gauge
 from sqlalchemy.exc import SQLAlchemyError
 
+from services.conversations.hints import Announcer
 from services.conversations.log import number_events, read_state, settle_epoch
 from services.conversations.presence import purge_presence
 from services.conversations.retention import purge_events, purge_keys
@@ -101,8 +102,17 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
     async with operations_server(routes, host, port):
         await unless_stopped(stop, wait_for_database(engine))
         hints = Hints(create_celery(settings.broker_url, client="chats-relay"))
+        announcer = Announcer()
+
+        def give(events: list[Event]) -> None:
+            if events:
+                announcer.give(events[-1].position or 0)
+                hints.give(events)
+
         async with asyncio.TaskGroup() as group:
-            group.create_task(_number(sessions, hints.give, stop))
+            group.create_task(_number(sessions, give, stop))
+            if settings.redis_url is not None:
+                group.create_task(unless_stopped(stop, announcer.run(settings.redis_url)))
             group.create_task(_purge(sessions, settings, stop))
         await asyncio.to_thread(hints.close, 5)
     await engine.dispose()

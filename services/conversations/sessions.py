@@ -63,6 +63,12 @@ async def check(session: AsyncSession, principal: Principal, *, used: bool = Tru
     return str(row["csrf"])
 
 
+async def enter(session: AsyncSession, principal: Principal, *, used: bool = True) -> tuple[UUID, int]:
+    """Return the epoch and the head of the log, so that what is read later is not older; else as `check`."""
+    row = await _fetch(session, _CHECK, principal, used=used)
+    return row["epoch"], row["head"]
+
+
 async def visit(session: AsyncSession, principal: Principal, *, used: bool = True) -> Visit:
     """Return who looks at a page, in one statement; else as `check`."""
     row = await _fetch(session, _VISITS[principal.role], principal, used=used)
@@ -134,7 +140,7 @@ select {columns}
 """  # noqa: S608 - built from constants
 
 
-_CHECK = _statement("csrf from live")
+_CHECK = _statement("csrf, feed.epoch, feed.head from live, feed")
 
 
 def _visit(unread: str) -> str:

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from deploy.cli import SERVICES
+from deploy.local.ports import free_ports
 from deploy.local.postgres import create_databases, throwaway_postgres
 from services.conversations.app import create_app as create_conversations_app
 from services.conversations.models import Base as ConversationsBase
@@ -21,8 +22,11 @@ from services.notifications.settings import ApiSettings as NotificationsSettings
 from shared.auth import issue_token
 from shared.database import Sessions, create_engine, create_sessions
 from shared.migrations import upgrade
+from shared.processes import server
+from tests.service.live_api import Live
 from tests.service.store import Caller
 from tests.service.sweeping import Sweeper
+from tests.support import eventually
 
 SECRET = "a secret for tests, of 32 bytes or more"
 FEED_SECRET = "the feed's own secret, also long enough"
@@ -85,6 +89,26 @@ async def api(conversations: Sessions, databases: dict[str, str]) -> AsyncIterat
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
         yield client
+
+
+@pytest.fixture
+async def live(conversations: Sessions, databases: dict[str, str]) -> AsyncIterator[Live]:
+    """A running conversations API, which ends at once although streams are open."""
+    [port] = free_ports([0])
+    settings = ConversationsSettings(
+        conversations_database_url=databases["conversations"],
+        auth_secret=[SECRET],
+        store_name="Test Store",
+        redis_url=None,
+    )
+    app = create_conversations_app(settings)
+    running = server(app, "127.0.0.1", port, on_stop=app.state.hub.close)
+    task = asyncio.create_task(running._serve())  # noqa: SLF001 - serve() takes over the test run's own signals
+    await eventually(lambda: running.started)
+    yield Live(settings, port, app.state.hub, conversations)
+    running.should_exit = True
+    async with asyncio.timeout(3):
+        await task
 
 
 @pytest.fixture

@@ -87,7 +87,8 @@ def unsigned(role: str) -> dict[str, str]:
 async def test_every_operation_of_the_document_is_tested_here(api: httpx2.AsyncClient) -> None:
     paths = (await api.get("/openapi.json")).json()["paths"]
     documented = {(method.upper(), path) for path, methods in paths.items() for method in methods}
-    assert documented == {(operation.method, operation.path) for operation in OPERATIONS}
+    streams = {("GET", "/api/v1/stream")}  # they have no end to wait for: test_live.py
+    assert documented == {(operation.method, operation.path) for operation in OPERATIONS} | streams
 
 
 @each_operation

@@ -8,14 +8,18 @@ from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from urllib.parse import unquote
+from uuid import UUID
 
 from fastapi import Depends, Header, Path, Query, Request, Response
 from pydantic import BeforeValidator
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.api.views import Viewer
+from services.conversations.log import encode_position
 from services.conversations.people import admit
 from services.conversations.rules import Side
 from services.conversations.sessions import check as check_session
+from services.conversations.sessions import enter
 from shared.auth import Principal, Role, require
 from shared.cookies import SAFE_METHODS
 from shared.database import Session, Sessions, answered_transaction
@@ -41,14 +45,23 @@ class Admitted:
             self._seen.popitem(last=False)
 
 
+async def let_in(session: AsyncSession, principal: Principal, *, used: bool) -> tuple[UUID, int]:
+    """Let a customer or an admin in, by token or by session; return the log's epoch and head from before."""
+    if principal.session_id is None:
+        return await admit(session, principal)
+    return await enter(session, principal, used=used)
+
+
 def _caller(*roles: Role, by_hand: bool = True) -> Callable[..., Coroutine[Any, Any, Principal]]:
     async def admitted(
-        request: Request, principal: Annotated[Principal, Depends(require(*roles))], session: Session
+        request: Request,
+        response: Response,
+        principal: Annotated[Principal, Depends(require(*roles))],
+        session: Session,
     ) -> Principal:
-        if principal.session_id is None:
-            await admit(session, principal)
-        else:
-            await check_session(session, principal, used=by_hand and request.method not in SAFE_METHODS)
+        position = await let_in(session, principal, used=by_hand and request.method not in SAFE_METHODS)
+        if request.method in SAFE_METHODS:  # whoever reads can go on from there in the stream
+            response.headers["X-Position"] = encode_position(*position)
         return principal
 
     return admitted

@@ -1,0 +1,79 @@
+"""Hints that the log has grown, from the relay to whoever follows it live, by Redis pub/sub.
+
+A hint may be lost at any time and costs nothing then: who follows the log looks at it every second anyway.
+"""
+
+import asyncio
+from collections.abc import Callable
+from urllib.parse import parse_qs, urlsplit
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+CHANNEL = "chats:log"
+PATIENCE = 1.0  # seconds to wait for an answer, and between tries
+SILENCE = 10.0  # seconds without a hint, after which the other end is asked whether it is still there
+
+log = structlog.get_logger()
+
+
+class Announcer:
+    """Tells of the log's newest position; while that takes long, of the newest only."""
+
+    def __init__(self) -> None:
+        self._newest: asyncio.Queue[int] = asyncio.Queue(1)
+
+    def give(self, position: int) -> None:
+        """Take a position to tell of; never waits."""
+        if self._newest.full():
+            self._newest.get_nowait()
+        self._newest.put_nowait(position)
+
+    async def run(self, url: str) -> None:
+        """Publish until cancelled. A Redis that is away or does not answer costs hints, nothing else."""
+        working = True
+        async with _connect(url) as redis:
+            while True:
+                position = await self._newest.get()
+                try:
+                    await redis.publish(CHANNEL, position)
+                except Exception as error:  # noqa: BLE001 - redis-py raises more than its own kind; none may end this
+                    if working:
+                        log.warning("live streams get no hints, they look every second", error=type(error).__name__)
+                    working = False
+                    await asyncio.sleep(PATIENCE)
+                else:
+                    working = True
+
+
+async def listen(url: str, heard: Callable[[], None]) -> None:
+    """Call `heard` at every hint, until cancelled; subscribes anew when the connection was lost."""
+    working = True
+    while True:
+        try:
+            async with _connect(url) as redis, redis.pubsub() as subscription:
+                await subscription.subscribe(CHANNEL)
+                asked = False
+                while (message := await subscription.get_message(timeout=SILENCE)) or not asked:
+                    if asked := message is None:
+                        await subscription.ping()
+                    else:
+                        working = True
+                        heard()
+        except Exception as error:  # noqa: BLE001 - as above
+            if working:
+                log.warning("no hints of news in the log, looking every second", error=type(error).__name__)
+            working = False
+        await asyncio.sleep(PATIENCE)
+
+
+def _connect(url: str) -> Redis:
+    parts = urlsplit(url)
+    if parts.scheme == "redis+socket":  # as Celery writes it
+        database = parse_qs(parts.query).get("virtual_host", ["0"])[0]
+        url = f"unix://{parts.netloc}{parts.path}?db={database}"
+    return Redis.from_url(
+        url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, retry=Retry(NoBackoff(), 0), client_name=None
+    )

@@ -1,0 +1,59 @@
+"""A running API with its live streams, and the relay's part in them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from services.conversations.live import Hub
+from services.conversations.log import decode_position, encode_position, number_events, read_head
+from services.conversations.settings import ApiSettings
+from shared.database import Sessions, transaction
+from tests.live import Reader, reading
+from tests.service.store import Caller
+
+
+class Live:
+    """A running API, and the relay's part: numbering, and telling the hub."""
+
+    def __init__(self, settings: ApiSettings, port: int, hub: Hub, sessions: Sessions) -> None:
+        self.settings = settings
+        self.origin = f"http://127.0.0.1:{port}"
+        self.hub = hub
+        self._sessions = sessions
+
+    async def number(self) -> None:
+        """Number what was committed, and tell of it."""
+        async with transaction(self._sessions) as session:
+            await number_events(session)
+        self.hub.wake()
+
+    def reading(
+        self, caller: Caller, *, after: str | None = None, last_id: str | None = None
+    ) -> AbstractAsyncContextManager[Reader]:
+        """Read a stream meanwhile."""
+        return reading(self.origin, caller.headers, after=after, last_id=last_id)
+
+    async def position(self) -> str:
+        """Return the log's end, as clients know it."""
+        async with self._sessions() as session:
+            return encode_position(*await read_head(session))
+
+    @asynccontextmanager
+    async def numbering(self) -> AsyncIterator[None]:
+        """Number all the time."""
+
+        async def work() -> None:
+            while True:
+                await self.number()
+                await asyncio.sleep(0.01)
+
+        task = asyncio.create_task(work())
+        yield
+        task.cancel()
+
+
+def place(position: str | None) -> int:
+    """Return the number of a position that a client was told."""
+    decoded = decode_position(position or "")
+    assert decoded is not None
+    return decoded[1]
