@@ -2,7 +2,9 @@
 
 import { announce, fill } from "./announce.js";
 import { ring, startBell } from "./bell.js";
+import * as fates from "./fates.js";
 import { startForms } from "./forms.js";
+import { startInbox } from "./inbox.js";
 import { refresh } from "./refresh.js";
 import { flush, startSending } from "./sending.js";
 import { follow } from "./stream.js";
@@ -15,13 +17,19 @@ startForms();
 startThread();
 startSending();
 startBell();
+fates.startFates();
+startInbox();
 follow({ event: handle, missed: look, connection });
 
 function handle(type, data) {
   if (type === "unread") return showUnread(data);
   if (type === "message.posted" || type === "conversation.read") ring();
   if (!thread) refresh(LIST_PACE);
-  else if (concerns(data)) type === "conversation.deleted" ? location.reload() : refreshThread();
+  else if (concerns(data)) {
+    if (type === "conversation.deleted") return location.reload();
+    refreshThread();
+    fates.look();
+  }
 }
 
 function look() {

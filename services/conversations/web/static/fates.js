@@ -1,0 +1,73 @@
+// What became of each of an admin's messages: read, or where its mail stands. The mails are the other service's; when
+// it is away, what the page said at first stays.
+
+import { call } from "./api.js";
+import { fill } from "./announce.js";
+import { onRefresh } from "./refresh.js";
+
+const LOOK_EVERY = 30_000; // ms while a mail is under way
+const UNDER_WAY = new Set(["scheduled", "sending"]);
+const thread = document.querySelector("[data-thread]");
+const words = document.getElementById("fate-words");
+
+let mails = new Map(); // of each message
+let timer = null;
+
+export function startFates() {
+  if (!thread || !words) return;
+  onRefresh(show);
+  look();
+}
+
+/** Ask again what became of the mails. */
+export async function look() {
+  if (!words) return;
+  clearTimeout(timer);
+  const path = `/api/v1/notifications/emails?conversation_id=${thread.dataset.thread}&limit=100`;
+  const response = await call("GET", path).catch(() => null);
+  if (response?.ok) {
+    const { items } = await response.json();
+    const ours = items.filter((mail) => mail.audience === "customer").reverse(); // the newest mail has the last word
+    mails = new Map(ours.flatMap((mail) => mail.message_ids.map((id) => [id, mail])));
+    show();
+  }
+  const waits = [...mails.values()].some((mail) => UNDER_WAY.has(mail.state));
+  if (waits || !response?.ok) timer = setTimeout(look, LOOK_EVERY);
+}
+
+function show() {
+  for (const line of document.querySelectorAll("[data-fate]")) {
+    const mail = mails.get(line.dataset.fate);
+    if (!mail || ("read" in line.dataset && mail.state !== "sent")) continue;
+    const { text, why } = tell(mail, "read" in line.dataset);
+    line.textContent = why ? `${text} ${why}` : text;
+    line.classList.toggle("error", mail.state === "failed");
+    if (mail.state === "failed") line.append(" ", retryButton(mail));
+  }
+}
+
+function tell(mail, read) {
+  const time = moment(mail.state === "scheduled" ? mail.next_attempt_at : mail.finished_at);
+  const why = mail.reason && `why-${mail.reason}`.replace(/-(\w)/g, (_, letter) => letter.toUpperCase());
+  return { text: fill(words.dataset[read ? "readAndSent" : mail.state] ?? "", { time }), why: words.dataset[why] };
+}
+
+/** Write a time as the page writes times. */
+function moment(iso) {
+  if (!iso) return "";
+  const { locale, zone } = words.dataset;
+  return new Intl.DateTimeFormat(locale, { dateStyle: "short", timeStyle: "short", timeZone: zone }).format(new Date(iso));
+}
+
+function retryButton(mail) {
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "quiet";
+  button.textContent = words.dataset.retry;
+  button.addEventListener("click", async () => {
+    button.disabled = true;
+    await call("POST", `/api/v1/notifications/emails/${mail.id}/retry`).catch(() => null);
+    look();
+  });
+  return button;
+}
