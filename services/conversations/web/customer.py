@@ -69,9 +69,9 @@ async def create_conversation(request: Request, visitor: SubmittingCustomer, ses
     once = Once.of(form.key, "create", form.body.model_dump(mode="json", exclude_defaults=True))
     new = NewConversation(caller.id, form.body.subject, caller.id, Side.CUSTOMER, form.body.order_id, form.body.body)
     try:
-        identity, _ = await commands.create_conversation(session, new, once)
+        async with session.begin_nested():  # what is refused leaves no trace, and the page is still to be read
+            identity, _ = await commands.create_conversation(session, new, once)
     except Invalid as problem:
-        await session.rollback()
         return await _new_page(request, visitor, session, form.refused(problem))
     return redirect(f"{CUSTOMER_ROOT}{identity}/")
 
@@ -116,7 +116,6 @@ async def post_customer_message(
             return redirect(f"{CUSTOMER_ROOT}{conversation_id}/")
         except (NewerMessages, IdempotencyKeyReused) as error:
             refusal = error
-            await session.rollback()
     thread = await queries.get_thread(session, conversation_id, scope=caller.id)
     return await _thread_page(request, visitor, session, thread, form, refusal=refusal)
 

@@ -1,7 +1,7 @@
 """What a form brings: the API's own bodies, checked by the API's own rules, and errors for people, by field."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
 
@@ -24,11 +24,12 @@ class Form(Generic[B]):
     body: B | None = None
     errors: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
+    gettext: Translate = str
 
     def refused(self, problem: Invalid) -> "Form[B]":
         """Return the form with the errors that only the database could tell."""
-        found = {str(fault["loc"][-1]): fault["msg"] for fault in problem.extra["errors"]}
-        return Form(self.typed, None, {**self.errors, **found}, self.key)
+        found = {str(fault["loc"][-1]): _said(fault["msg"], self.gettext) for fault in problem.extra["errors"]}
+        return replace(self, body=None, errors={**self.errors, **found})
 
 
 def new_form(**typed: str) -> Form[Any]:
@@ -49,8 +50,8 @@ async def read_form(request: Request, kind: type[B], gettext: Translate) -> Form
         body = kind.model_validate({name: _number(name, value) for name, value in given.items()})
     except ValidationError as error:
         errors = {str(fault["loc"][0]) if fault["loc"] else "": _words(fault, gettext) for fault in error.errors()}
-        return Form(typed, None, errors, key)
-    return Form(typed, body, {}, key)
+        return Form(typed, None, errors, key, gettext)
+    return Form(typed, body, {}, key, gettext)
 
 
 def _known_key(text: str | None) -> str:
@@ -65,8 +66,19 @@ def _number(name: str, value: str) -> str | int:
 
 
 def _words(fault: Mapping[str, Any], gettext: Translate) -> str:
-    if fault["type"] in {"missing", "string_too_short"}:
+    if fault["type"] in {"missing", "too_short", "string_too_short"}:
         return gettext("Please fill this in.")
-    if fault["type"] == "string_too_long":
+    if fault["type"] in {"too_long", "string_too_long"}:
         return gettext("This is too long: %(limit)s characters at most.") % {"limit": fault["ctx"]["max_length"]}
-    return str(fault["msg"]).removeprefix("Value error, ")
+    return _said(str(fault["msg"]).removeprefix("Value error, "), gettext)
+
+
+def _said(message: str, gettext: Translate) -> str:
+    """Say what the API says in the reader's language, as far as a form's fields can lead to it."""
+    return {
+        "this is one line, without line breaks": gettext("This is one line, without line breaks."),
+        "text cannot hold the character NUL": gettext("This holds a character that cannot be stored (NUL)."),
+        "give a status, a reply_body, or both": gettext("Write an answer, or choose a status, or both."),
+        "The customer has no such order.": gettext("The customer has no such order."),
+        "There is no such customer.": gettext("There is no such customer."),
+    }.get(message, message)
