@@ -324,6 +324,24 @@ async def test_the_cookie_is_kept_from_scripts_other_sites_and_plain_connections
         assert (await browser.get("/api/v1/unread", headers=plain)).status_code == 401
 
 
+async def test_somebody_without_a_session_is_led_to_sign_in_and_back(new_browser: NewBrowser) -> None:
+    async with new_browser(login_url="https://store.test/login") as browser:
+        answer = await browser.get(f"{CUSTOMERS}new/?order_id=A%2F1")
+        assert answer.status_code == 303
+        login = httpx2.URL(answer.headers["location"])
+        assert (login.host, login.path) == ("store.test", "/login")
+        back = await browser.sign_in(next=login.params["next"])
+        assert back.headers["location"] == f"{CUSTOMERS}new/?order_id=A%2F1"
+        assert (await browser.get(back.headers["location"])).status_code == 200
+    async with new_browser() as browser:
+        assert page_problem(await browser.get(CUSTOMERS)) == UNAUTHENTICATED
+
+
+async def test_a_page_of_the_last_user_is_kept_by_no_cache(browser: Browser) -> None:
+    await browser.sign_in()
+    assert (await browser.get(CUSTOMERS)).headers["cache-control"] == "no-store"
+
+
 HOSTILE = [
     *("", "//evil.test", "///evil.test", "/\\evil.test", "\\\\evil.test", "/\t/evil.test", "/\n/evil.test"),
     *("\t//evil.test", " //evil.test", "/ /evil.test", "evil.test", "https://evil.test", "https:evil.test"),
