@@ -49,7 +49,7 @@ from starlette.staticfiles import StaticFiles
 HERE = Path(__file__).parent
 TOKEN_LIFETIME = timedelta(minutes=5)  # the longest that the chats take at `POST /session`
 SIGNED_IN_FOR = timedelta(hours=12)
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0  # seconds between two tries to reach the chats
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries to reach the chats
 INBOXES = {"customer": "/dashboard/messages/", "admin": "/admin/dashboard/conversation/"}
 
 log = logging.getLogger("uvicorn.error")  # the server's own, so that all is in one place
@@ -144,12 +144,11 @@ async def call(shop: Shop, method: str, path: str, body: Mapping[str, Any] | Non
     bearer = {"Authorization": f"Bearer {sign(shop.settings, 'shop', 'store')}"}
     try:
         answer = await shop.chats.request(method, f"/api/v1/store/{path}", json=body, headers=bearer)
-    except httpx2.TransportError as error:
-        log.info("The chats are away: %s", error)
+    except httpx2.TransportError:
         return False
     if answer.is_server_error or answer.status_code == HTTPStatus.TOO_MANY_REQUESTS:
         return False
-    if answer.is_error:  # it would be again
+    if not answer.is_success:  # nor would it be the next time
         log.error("The chats refuse %s %s: %s %s", method, path, answer.status_code, answer.text)
     return True
 
@@ -183,8 +182,8 @@ async def end_sessions(shop: Shop, user: User) -> bool:
 async def keep_in_step(shop: Shop) -> None:
     """Tell the chats what is in the outbox, each thing until it has arrived.
 
-    What a crash leaves in there is not lost: everybody and everything is put into it at each start. A shop of a million
-    orders does that once, by `POST /api/v1/store/import`, and keeps its outbox in its database.
+    What a crash leaves in there of people and orders is not lost, for all of them are put into it at each start. A shop
+    of a million orders keeps its outbox in its database instead.
     """
     for user in shop.users.values():
         shop.outbox.put_nowait(partial(put_user, shop, user))
@@ -193,6 +192,8 @@ async def keep_in_step(shop: Shop) -> None:
     while True:
         tell, pause = await shop.outbox.get(), FIRST_PAUSE
         while not await tell():
+            if pause == FIRST_PAUSE:
+                log.warning("The chats are away: %s", shop.settings.chats_url)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
@@ -412,9 +413,18 @@ async def guard(request: Request, call_next: RequestResponseEndpoint) -> Respons
     response = await call_next(request)
     response.headers.update(
         {
-            "Content-Security-Policy": f"default-src 'none'; style-src 'self'; connect-src 'self' {chats}; "
-            f"script-src 'self' {chats}/chats-static/; form-action 'self' {chats}; "
-            "base-uri 'none'; frame-ancestors 'none'",
+            "Content-Security-Policy": "; ".join(
+                [
+                    "default-src 'none'",
+                    f"script-src 'self' {chats}/chats-static/",
+                    f"connect-src 'self' {chats}",
+                    f"form-action 'self' {chats}",
+                    "style-src 'self'",
+                    "img-src data:",
+                    "base-uri 'none'",
+                    "frame-ancestors 'none'",
+                ]
+            ),
             "X-Content-Type-Options": "nosniff",
             # With `no-referrer` or `same-origin` the hand-over would come from the origin `null`, and be refused.
             "Referrer-Policy": "strict-origin-when-cross-origin",
