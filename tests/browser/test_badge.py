@@ -12,6 +12,7 @@ import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 from pydantic import SecretStr
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response, StreamingResponse
@@ -39,6 +40,7 @@ class Chats:
     refuses_streams: bool = False
     asked: int = 0
     streams: list[asyncio.Queue[str | None]] = field(default_factory=list)
+    session: str = "fresh"
 
     def app(self, store: str) -> ASGIApp:
         return Starlette(
@@ -46,6 +48,8 @@ class Chats:
                 Route("/api/v1/unread", self._unread),
                 Route("/api/v1/stream", self._stream),
                 Mount("/chats-static", Assets(None)),
+                Route("/dashboard/messages/", self.page),
+                Route("/", Store(self.url, self.url, "<chats-badge></chats-badge>").page),
             ],
             middleware=[Middleware(CrossOrigin, [store])],
         )
@@ -64,13 +68,25 @@ class Chats:
     def shown(self) -> dict[str, object]:
         return {"unread": self.unread, **({"more": True} if self.unread == 1000 else {})}
 
+    async def page(self, request: Request) -> Response:
+        assert request.url.query == "peek=true"
+        response = HTMLResponse("A page of the chats.")
+        response.set_cookie("chats", self.session)
+        return response
+
+    def _check(self, request: Request) -> None:
+        if "Authorization" in request.headers:
+            verify_token(request.headers["Authorization"].removeprefix("Bearer "), SETTINGS)
+        elif request.cookies.get("chats") != self.session:
+            raise HTTPException(401)
+
     async def _unread(self, request: Request) -> Response:
-        verify_token(request.headers["Authorization"].removeprefix("Bearer "), SETTINGS)
+        self._check(request)
         self.asked += 1
         return JSONResponse(self.shown)
 
     async def _stream(self, request: Request) -> Response:
-        verify_token(request.headers["Authorization"].removeprefix("Bearer "), SETTINGS)
+        self._check(request)
         return Response(status_code=429) if self.refuses_streams else StreamingResponse(self._events())
 
     async def _events(self) -> AsyncIterator[str]:
@@ -96,9 +112,9 @@ class Store:
     tokens: int = 0
 
     def app(self) -> ASGIApp:
-        return Starlette(routes=[Route("/", self._page), Route("/token", self._token)])
+        return Starlette(routes=[Route("/", self.page), Route("/token", self._token)])
 
-    async def _page(self, _: Request) -> Response:
+    async def page(self, _: Request) -> Response:
         script = f'<script type="module" src="{self.chats}/chats-static/badge.js"></script>'
         policy = f"default-src 'none'; script-src {self.chats}; connect-src 'self' {self.chats}; img-src data:"
         page = (
@@ -269,3 +285,17 @@ async def test_whoever_is_not_signed_in_sees_a_plain_link(chats: Chats, store: S
     assert chats.asked == 0
     store.signed_in, chats.unread = True, 2
     await shows(page, "2")
+
+
+async def test_on_the_chats_own_origin_their_session_counts_and_is_kept_fresh(
+    chats: Chats, store: Store, context: BrowserContext
+) -> None:
+    chats.unread = 3
+    store.url = chats.url
+    page = await visit(context, store)
+    await shows(page, "3")
+    await eventually(lambda: chats.streams)
+    chats.session, chats.unread = "renewed", 4
+    await chats.drop_streams()
+    await shows(page, "4")
+    assert store.tokens == 0
