@@ -324,6 +324,17 @@ async def test_the_cookie_is_kept_from_scripts_other_sites_and_plain_connections
         assert (await browser.get("/api/v1/unread", headers=plain)).status_code == 401
 
 
+@pytest.mark.parametrize("nonsense", ["%FF", "%ED%A0%80", "%00", "", "%C3%A9", "&next=%2F", "%0A"])
+async def test_bytes_that_are_no_text_are_refused_as_anything_else(browser: Browser, nonsense: str) -> None:
+    form = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = await browser.client.post("/session", content=f"token={nonsense}", headers=form)
+    assert page_problem(answer) == UNAUTHENTICATED
+    answer = await browser.client.post("/session", content=f"token={store_token()}&next=/{nonsense}", headers=form)
+    assert answer.headers["location"] in {CUSTOMERS, "/"}
+    answer = await browser.client.post("/session/end", content=f"csrf_token={nonsense}", headers=form)
+    assert page_problem(answer) == CSRF_FAILED
+
+
 async def test_somebody_without_a_session_is_led_to_sign_in_and_back(new_browser: NewBrowser) -> None:
     async with new_browser(login_url="https://store.test/login") as browser:
         answer = await browser.get(f"{CUSTOMERS}new/?order_id=A%2F1")
@@ -356,7 +367,11 @@ async def test_a_next_that_is_no_path_of_this_origin_is_not_followed(browser: Br
     assert (answer.status_code, answer.headers["location"]) == (303, CUSTOMERS)
 
 
-@given(st.text(st.sampled_from("/\\.:@%#?ab\t\n é\x00") | st.characters(), max_size=12).map(lambda tail: "/" + tail))
+@given(
+    st.text(st.sampled_from("/\\.:@%#?ab\t\n é\x00") | st.characters(codec="utf-8"), max_size=12).map(
+        lambda tail: "/" + tail
+    )
+)
 @example("/.//evil.test")
 @example("/..//evil.test")
 @settings(

@@ -194,6 +194,14 @@ async def test_an_open_thread_that_tells_who_is_there_keeps_no_session_alive(
     assert await last_seen(conversations) == before
 
 
+async def test_a_deleted_user_is_refused_even_if_a_session_was_left(conversations: Sessions, browser: Browser) -> None:
+    await give_session(conversations, browser)
+    async with transaction(conversations) as session:
+        await session.execute(text("update users set deleted_at = clock_timestamp()"))
+    assert problem(await browser.get("/customer")) == UNAUTHENTICATED
+    assert problem(await browser.get("/api/v1/unread")) == UNAUTHENTICATED
+
+
 async def test_a_session_that_begins_while_its_user_is_deleted_does_not(conversations: Sessions) -> None:
     async with transaction(conversations) as session:
         await people.admit(session, Principal("anna", Role.CUSTOMER))
