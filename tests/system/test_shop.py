@@ -2,70 +2,28 @@
 
 import html
 import re
-import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import httpx2
 import pytest
 from pydantic import SecretStr
 
-from deploy.local.ports import free_ports
-from deploy.local.processes import Child
-from deploy.local.readiness import answers_ok
 from shared.auth import verify_token
 from shared.settings import TokenSettings
 from tests.support import eventually
-from tests.system.processes import Processes
-from tests.system.product import SECRET, Product, running_product
+from tests.system.product import SECRET
+from tests.system.shop import Store, running_store
 
-SHOP = Path(__file__).parents[2] / "examples" / "shop" / "shop.py"
 NEW_MESSAGE = "/dashboard/messages/new/?order_id=A-1007"
 TOKENS = TokenSettings(auth_secret=[SecretStr(SECRET)])
 
 
-@dataclass
-class Store:
-    """The shop, the chats beside it, and their addresses."""
-
-    url: str
-    chats_url: str
-    chats: Product
-    processes: Processes
-
-    async def orders(self, customer: str) -> dict[str, dict[str, Any]]:
-        """Return a customer's orders as the chats know them, by id."""
-        answer = await self.chats.call("GET", "/api/v1/orders", customer)
-        return {order["id"]: order for order in answer.json()["items"]}
-
-
 @pytest.fixture(scope="module")
 async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
-    [port] = free_ports([0])
-    url, directory = f"http://127.0.0.1:{port}", tmp_path_factory.mktemp("shop")
-    known = {"CHATS_STORE_ORIGINS": url, "CHATS_LOGIN_URL": f"{url}/login", "CHATS_STORE_URL": f"{url}/"}
-    async with running_product(directory, **known) as chats:
-        chats_url = f"http://127.0.0.1:{chats.ports['api']}"
-        environment = {"CHATS_AUTH_SECRET": SECRET, "CHATS_URL": chats_url, "SHOP_PORT": str(port)}
-
-        def shop(name: str) -> Child:
-            return Child(
-                name=name,
-                command=[sys.executable, SHOP],
-                log=directory / "shop.log",
-                ready=answers_ok(port, "/healthz"),
-                environment={**environment, "SHOP_SECRET": SECRET[::-1], "SHOP_DATA": str(directory / "orders.json")},
-            )
-
-        processes = Processes({}, shop)
-        try:
-            await processes.start("shop")  # before the chats: it waits for them
-            await chats.start("api")
-            yield Store(url, chats_url, chats, processes)
-        finally:
-            await processes.close()
+    async with running_store(tmp_path_factory.mktemp("store")) as store:
+        await store.chats.start("api")
+        yield store
 
 
 @dataclass

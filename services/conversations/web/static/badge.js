@@ -32,7 +32,7 @@ STYLE.replaceSync(`
     font: var(--chats-badge-font, 700 .75em/1.5 system-ui, sans-serif); font-variant-numeric: tabular-nums;
   }
   [part="count"][hidden] { display: none; }
-  #words { position: absolute; inline-size: 1px; block-size: 1px; overflow: hidden; clip-path: inset(50%); }
+  #words, #news { position: absolute; inline-size: 1px; block-size: 1px; overflow: hidden; clip-path: inset(50%); }
 `);
 
 class ChatsBadge extends HTMLElement {
@@ -40,7 +40,8 @@ class ChatsBadge extends HTMLElement {
 
   #link = element("a", { part: "link" });
   #count = element("span", { part: "count", "aria-hidden": "true" });
-  #words = element("span", { id: "words" });
+  #words = element("span", { id: "words" }); // the link's name, for which a status would not count
+  #news = element("span", { id: "news", role: "status" });
   #unread = null;
   #watching = null;
   #patience = 0;
@@ -48,7 +49,7 @@ class ChatsBadge extends HTMLElement {
   constructor() {
     super();
     this.#link.append(element("slot"), this.#count);
-    this.attachShadow({ mode: "open" }).append(this.#link, this.#words);
+    this.attachShadow({ mode: "open" }).append(this.#link, this.#words, this.#news);
     this.shadowRoot.adoptedStyleSheets = [STYLE];
     this.#draw();
   }
@@ -102,12 +103,9 @@ class ChatsBadge extends HTMLElement {
     const label = this.getAttribute("label") ?? (href === null ? "{count} unread" : "Messages, {count} unread");
     this.#count.hidden = !this.#unread?.unread;
     this.#count.textContent = shown;
-    // The words are the link's name and the announcement of a change; the first number is none.
     const words = shown === null ? "" : label.replaceAll("{count}", shown);
-    if (this.#words.textContent !== words) {
-      if (this.#words.textContent) this.#words.setAttribute("role", "status");
-      this.#words.textContent = words;
-    }
+    if (this.#words.textContent && this.#words.textContent !== words) this.#news.textContent = words; // the first is none
+    this.#words.textContent = words;
     set(this.#link, "href", href);
     set(this.#link, "aria-labelledby", href !== null && words ? "words" : null);
   }

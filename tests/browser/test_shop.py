@@ -1,0 +1,82 @@
+"""The example shop in a real browser: what its policies let through, and what they must."""
+
+import shutil
+from collections.abc import AsyncIterator
+
+import pytest
+from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from tests.system.shop import Store, running_store
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.fixture(scope="module")
+async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
+    async with running_store(tmp_path_factory.mktemp("store")) as store:
+        await store.chats.start("api", "relay")
+        yield store
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncIterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium on this machine")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def page(browser: Browser, store: Store) -> AsyncIterator[Page]:
+    """A page of somebody new; whatever the browser complains of fails the test."""
+    complaints: list[str] = []
+    context = await browser.new_context(base_url=store.url)
+    page = await context.new_page()
+    page.on("console", lambda message: complaints.append(f"{message.text} {message.location['url']}"))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    yield page
+    await context.close()
+    # There is no proxy here, behind which the chats' pages would find the other service.
+    assert [complaint for complaint in complaints if "/api/v1/notifications" not in complaint] == []
+
+
+async def sign_in(page: Page, name: str) -> None:
+    await page.goto("/login")
+    await page.get_by_role("button", name=name).click()
+
+
+async def test_one_click_leads_from_an_order_to_a_question_about_it(page: Page, store: Store) -> None:
+    await sign_in(page, "Anna")
+    await page.get_by_role("link", name="Ask about this order A-1007").click()
+    await page.wait_for_url(f"{store.chats_url}/dashboard/messages/new/?order_id=A-1007")
+
+
+async def test_the_header_says_what_came_meanwhile(page: Page, store: Store) -> None:
+    conversation = await store.chats.open_conversation("ben")
+    await sign_in(page, "Ben")
+    messages = page.get_by_role("link", name="Messages")
+    await expect(messages).to_have_accessible_name("Messages 0 unread")
+    await store.chats.reply(conversation)
+    await expect(messages).to_have_accessible_name("Messages 1 unread")
+
+
+async def test_no_page_of_the_shop_shuts_anybody_out(page: Page) -> None:
+    await page.goto("/")
+    await has_no_barrier(page)
+    await page.goto("/login")
+    await has_no_barrier(page)
+    await sign_in(page, "Anna")
+    for path in ("/orders", "/orders/A-1001", "/"):
+        await page.goto(path)
+        await has_no_barrier(page)
+    await page.get_by_role("button", name="Sign out").click()
+    await sign_in(page, "Sam")
+    await has_no_barrier(page)
+
+
+async def has_no_barrier(page: Page) -> None:
+    found = await Axe().run(page)
+    assert found.violations_count == 0, found.generate_report()
