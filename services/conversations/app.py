@@ -6,7 +6,7 @@ from services.conversations.api import admin, customer, internal, store, stream
 from services.conversations.api.dependencies import Admitted
 from services.conversations.live import Hub
 from services.conversations.settings import ApiSettings
-from services.conversations.web import assets
+from services.conversations.web import admin_list, admin_new, admin_thread, assets, deleting
 from services.conversations.web import customer as customer_pages
 from services.conversations.web import session as session_pages
 from services.conversations.web.pages import Pages
@@ -40,8 +40,11 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.hub = hub
     app.state.pages = Pages(settings)
     app.add_middleware(RenewedCookies)
-    for module in (customer, admin, stream, store, internal, customer_pages, session_pages):
+    for module in (customer, admin, stream, store, internal):
         app.include_router(module.router)
+    for page in (customer_pages, admin_list, admin_new, deleting, admin_thread):  # a path that is fixed comes first
+        app.include_router(page.router)
+    app.include_router(session_pages.router)
     app.include_router(session_pages.scripts)
     app.mount(assets.PREFIX, assets.Assets(settings.theme_dir))
     return app

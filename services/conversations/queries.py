@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from services.conversations.models import Conversation, Message, Order, User
-from services.conversations.rules import COUNT_LIMIT, Side, Status
+from services.conversations.rules import COUNT_LIMIT, WAITING, Side, Status
 from shared.paging import decode_cursor, encode_cursor, moment, number, store_id
 from shared.problems import NotFound
 
@@ -56,6 +56,11 @@ class Tally:
 
     by_status: dict[Status, int]
     unread: int
+
+    @property
+    def waiting(self) -> int:
+        """Return how many wait for an admin."""
+        return min(COUNT_LIMIT, sum(self.by_status[status] for status in WAITING))
 
 
 _NEVER: ColumnElement[datetime] = literal_column("'infinity'::timestamptz")  # as the index on the waiting time has it
@@ -131,20 +136,22 @@ async def list_by_waiting(
     query = _filtered(filters, Side.ADMIN)
     since = func.coalesce(Conversation.waiting_since, _NEVER)
     bound = ("waiting", Side.ADMIN, filters)
-    if cursor is None:
-        started = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    else:
+    started = None
+    if cursor is not None:
         started, waiting_since, identity = decode_cursor(cursor, _names(bound), moment, _moment_or_never, UUID)
         query = query.where(
             Conversation.changed_at <= started,
             tuple_(since, Conversation.id) > (_NEVER if waiting_since is None else waiting_since, identity),
         )
-    threads, more = await _page(session, query.order_by(since, Conversation.id), limit)
-    if not more:
+    query = query.order_by(since, Conversation.id).limit(limit + 1)
+    # The transaction's beginning: before the statement sees anything, so what changes behind its back is newer.
+    rows = (await session.execute(query.add_columns(func.now()))).all()
+    threads = [Thread(*row[:3]) for row in rows[:limit]]
+    if len(rows) <= limit:
         return threads, None
     last = threads[-1].conversation
     waiting = last.waiting_since.isoformat() if last.waiting_since else ""
-    return threads, encode_cursor(_names(bound), [started.isoformat(), waiting, str(last.id)])
+    return threads, encode_cursor(_names(bound), [(started or rows[0][3]).isoformat(), waiting, str(last.id)])
 
 
 async def list_messages(
@@ -243,6 +250,11 @@ async def list_orders(
         return orders, None
     last = orders[limit - 1]
     return orders[:limit], encode_cursor(user_id, [last.placed_at.isoformat(), last.id])
+
+
+async def find_customer(session: AsyncSession, user_id: str) -> User | None:
+    """Return a customer by id, if there is one who was not deleted."""
+    return await session.scalar(select(User).where(User.id == user_id, *_customers_like(None)))
 
 
 async def list_customers(

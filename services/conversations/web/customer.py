@@ -17,7 +17,7 @@ from services.conversations.queries import Filters, Thread
 from services.conversations.rules import Side
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.history import history
-from services.conversations.web.pages import CUSTOMER_ROOT, PageRoute, pages_of, redirect
+from services.conversations.web.pages import CUSTOMER_ROOT, PageRoute, add_slash, pages_of, redirect
 from services.conversations.web.visitor import CustomerVisitor, SubmittingCustomer, Visitor
 from shared.database import Session
 from shared.paging import Cursor
@@ -28,15 +28,8 @@ HISTORY = 50  # messages on a page
 ORDERS = 500  # of the newest, to choose from
 
 router = APIRouter(prefix=CUSTOMER_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)
-
-
-@router.get("")
-@router.get("/new")
-@router.get("/{conversation_id}")
-async def add_slash(request: Request) -> Response:
-    """Lead to the address that ends in a slash."""
-    query = f"?{request.url.query}" if request.url.query else ""
-    return redirect(f"{request.url.path}/{query}")
+for path in ("", "/new", "/{conversation_id}"):
+    router.add_api_route(path, add_slash)
 
 
 @router.get("/")
@@ -116,6 +109,7 @@ async def post_customer_message(
             return redirect(f"{CUSTOMER_ROOT}{conversation_id}/")
         except (NewerMessages, IdempotencyKeyReused) as error:
             refusal = error
+            form = form.anew() if isinstance(error, IdempotencyKeyReused) else form
     thread = await queries.get_thread(session, conversation_id, scope=caller.id)
     return await _thread_page(request, visitor, session, thread, form, refusal=refusal)
 

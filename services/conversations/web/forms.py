@@ -27,9 +27,13 @@ class Form(Generic[B]):
     gettext: Translate = str
 
     def refused(self, problem: Invalid) -> "Form[B]":
-        """Return the form with the errors that only the database could tell."""
+        """Return the form with the errors that only the database could tell, and a new key: mended, it is another."""
         found = {str(fault["loc"][-1]): _said(fault["msg"], self.gettext) for fault in problem.extra["errors"]}
-        return replace(self, body=None, errors={**self.errors, **found})
+        return replace(self, body=None, errors={**self.errors, **found}, key=str(uuid4()))
+
+    def anew(self) -> "Form[B]":
+        """Return the form with a new key: sent again, it is another request."""
+        return replace(self, key=str(uuid4()))
 
 
 def new_form(**typed: str) -> Form[Any]:
@@ -81,4 +85,7 @@ def _said(message: str, gettext: Translate) -> str:
         "give a status, a reply_body, or both": gettext("Write an answer, or choose a status, or both."),
         "The customer has no such order.": gettext("The customer has no such order."),
         "There is no such customer.": gettext("There is no such customer."),
+        "This Idempotency-Key came before, with other fields. Use a new key for a new request.": gettext(
+            "This form was sent before with other words. Look at what was sent, then send again."
+        ),
     }.get(message, message)

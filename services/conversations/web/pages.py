@@ -129,6 +129,12 @@ def redirect(url: str) -> RedirectResponse:
     return RedirectResponse(url, HTTPStatus.SEE_OTHER)
 
 
+async def add_slash(request: Request) -> Response:
+    """Lead to the address that ends in a slash."""
+    query = f"?{request.url.query}" if request.url.query else ""
+    return redirect(f"{request.url.path}/{query}")
+
+
 def _wanted(request: Request) -> str:
     """Return the page to come back to; a form's own address has a page, too."""
     query = f"?{request.url.query}" if request.url.query and request.method == "GET" else ""

@@ -99,7 +99,8 @@ async function send(item) {
 function giveBack(item, bubble, problem) {
   bubble.remove();
   field.value = [item.fields[field.name], field.value].filter(Boolean).join("\n\n");
-  if (item.fields.status && form.elements.status?.tagName === "SELECT") form.elements.status.value = item.fields.status;
+  const choice = form.querySelector("select[name=status]"); // buttons have this name, too
+  if (item.fields.status && choice) choice.value = item.fields.status;
   field.dispatchEvent(new Event("input", { bubbles: true }));
   const crossed = problem.code === "newer-messages";
   const words = document.getElementById(crossed ? "crossed-message" : "refused-message").content.cloneNode(true);

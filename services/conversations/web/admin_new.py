@@ -1,0 +1,95 @@
+"""A new conversation with a customer: first whom it is with, then what is said."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from services.conversations import commands, queries
+from services.conversations.api.bodies import AdminCreateConversation
+from services.conversations.api.views import UserOut
+from services.conversations.commands import NewConversation
+from services.conversations.models import Order
+from services.conversations.posting import Once
+from services.conversations.rules import Side, Status
+from services.conversations.web.forms import Form, new_form, read_form
+from services.conversations.web.pages import ADMIN_ROOT, PageRoute, pages_of, redirect
+from services.conversations.web.visitor import AdminVisitor, SubmittingAdmin, Visitor
+from shared.database import Session
+from shared.paging import Cursor
+from shared.problems import Invalid
+from shared.text import Text
+
+PAGE = 25  # customers on a page
+ORDERS = 500  # of the newest, to choose from
+
+router = APIRouter(prefix=f"{ADMIN_ROOT}new", route_class=PageRoute, include_in_schema=False)
+
+
+@router.get("/")
+async def new_conversation(
+    request: Request,
+    visitor: AdminVisitor,
+    session: Session,
+    q: Annotated[Text, Query()] = "",
+    cursor: Cursor = None,
+    user_id: Annotated[Text, Query()] = "",
+    order_id: Annotated[str, Query()] = "",
+) -> Response:
+    """Show customers to choose from, or with one chosen the form."""
+    if user_id:
+        gettext = pages_of(request).reader(visitor).gettext
+        return await _form_page(
+            request, visitor, session, replace(new_form(user_id=user_id, order_id=order_id), gettext=gettext)
+        )
+    customers, following = await queries.list_customers(session, q, cursor, PAGE)
+    return pages_of(request).render(
+        "admin_new_conversation.html",
+        visitor,
+        customers=[UserOut.of(customer) for customer in customers],
+        following=following,
+        q=q,
+        first=cursor is None,
+        form=None,
+    )
+
+
+@router.post("/")
+async def create_conversation(request: Request, visitor: SubmittingAdmin, session: Session) -> Response:
+    """Open a conversation with a customer. A second submit of the same form leads to the same one."""
+    caller = visitor.principal
+    form = await read_form(request, AdminCreateConversation, pages_of(request).reader(visitor).gettext)
+    if (body := form.body) is None:
+        return await _form_page(request, visitor, session, form)
+    once = Once.of(form.key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
+    new = NewConversation(body.user_id, body.subject, caller.id, Side.ADMIN, body.order_id, body.body, body.status)
+    try:
+        async with session.begin_nested():  # what is refused leaves no trace, and the page is still to be read
+            identity, _ = await commands.create_conversation(session, new, once)
+    except Invalid as problem:
+        return await _form_page(request, visitor, session, form.refused(problem))
+    return redirect(f"{ADMIN_ROOT}{identity}/")
+
+
+async def _form_page(
+    request: Request, visitor: Visitor, session: Session, form: Form[AdminCreateConversation]
+) -> Response:
+    """Show the form. What is no customer's id is an error there, and can be mended there."""
+    named = "" if "user_id" in form.errors else form.typed.get("user_id", "")
+    customer = await queries.find_customer(session, named.strip()) if named else None
+    orders: Sequence[Order] = []
+    if customer is not None:
+        orders, _ = await queries.list_orders(session, customer.id, None, ORDERS)
+    elif named:
+        form = form.refused(Invalid("There is no such customer.", ("body", "user_id")))
+    return pages_of(request).render(
+        "admin_new_conversation.html",
+        visitor,
+        status=422 if form.errors else 200,
+        form=form,
+        customer=customer and UserOut.of(customer),
+        orders=orders,
+        statuses=list(Status),
+    )

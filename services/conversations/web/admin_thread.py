@@ -1,0 +1,123 @@
+"""A conversation as the admins see it: the whole history, the edit form, and who and what stands beside it."""
+
+from uuid import UUID
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from services.conversations import commands, queries
+from services.conversations.api.bodies import EditConversation
+from services.conversations.api.dependencies import Prefetch
+from services.conversations.api.views import OrderOut, UserOut, Viewer
+from services.conversations.errors import IdempotencyKeyReused, NewerMessages
+from services.conversations.posting import Once, Post, post_message
+from services.conversations.rules import DELETABLE, Side, Status
+from services.conversations.web.forms import Form, new_form, read_form
+from services.conversations.web.history import history
+from services.conversations.web.pages import ADMIN_ROOT, PageRoute, pages_of, redirect
+from services.conversations.web.visitor import AdminVisitor, SubmittingAdmin, Visitor
+from shared.database import Session
+from shared.paging import Cursor
+
+HISTORY = 50  # messages on a page
+OTHERS = 5  # of the customer's conversations
+
+Refusal = NewerMessages | IdempotencyKeyReused | None
+
+router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)
+
+
+@router.get("/{conversation_id}/")
+async def read_conversation(
+    conversation_id: UUID,
+    request: Request,
+    visitor: AdminVisitor,
+    session: Session,
+    prefetch: Prefetch,
+    peek: bool = False,
+    earlier: Cursor = None,
+) -> Response:
+    """Show a conversation, which reads it for the admins, unless its newest messages are not what is looked at."""
+    reads = not (peek or prefetch or earlier)
+    return await _thread_page(request, visitor, session, conversation_id, new_form(), reads=reads, earlier=earlier)
+
+
+@router.post("/{conversation_id}/")
+async def edit_conversation(
+    conversation_id: UUID, request: Request, visitor: SubmittingAdmin, session: Session
+) -> Response:
+    """Reply, set the status, or both. What crosses a new message comes back with it, and with what was typed."""
+    form = await read_form(request, EditConversation, pages_of(request).reader(visitor).gettext)
+    refusal: Refusal = None
+    if form.body is not None:
+        try:
+            await _edit(session, conversation_id, visitor.principal.id, form.body, form.key)
+            return redirect(f"{ADMIN_ROOT}{conversation_id}/")
+        except (NewerMessages, IdempotencyKeyReused) as error:
+            refusal = error
+            form = form.anew() if isinstance(error, IdempotencyKeyReused) else form
+    return await _thread_page(request, visitor, session, conversation_id, form, refusal=refusal)
+
+
+@router.post("/{conversation_id}/unread/")
+async def give_back(conversation_id: UUID, _: SubmittingAdmin, session: Session) -> Response:
+    """Mark a conversation as unread, and leave it: looking at it would read it again."""
+    await commands.mark_unread(session, conversation_id)
+    return redirect(ADMIN_ROOT)
+
+
+async def _edit(session: Session, conversation_id: UUID, admin_id: str, body: EditConversation, key: str) -> None:
+    if body.reply_body is not None:
+        reply = Post(
+            conversation_id,
+            admin_id,
+            Side.ADMIN,
+            body.reply_body,
+            seen_number=body.seen_number,
+            chosen_status=body.status,
+            once=Once.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True)),
+        )
+        await post_message(session, reply)
+    elif body.status is not None:
+        await commands.set_status(session, conversation_id, body.status, seen_number=body.seen_number)
+
+
+async def _thread_page(
+    request: Request,
+    visitor: Visitor,
+    session: Session,
+    conversation_id: UUID,
+    form: Form[EditConversation],
+    *,
+    reads: bool = False,
+    earlier: str | None = None,
+    refusal: Refusal = None,
+) -> Response:
+    pages = pages_of(request)
+    viewer = Viewer(side=Side.ADMIN, store_name=request.app.state.settings.store_name)
+    thread, others = await queries.get_thread_and_others(session, conversation_id, OTHERS)
+    read_up_to = thread.conversation.read_by_admin_number
+    rows, following = await queries.list_messages(
+        session, conversation_id, scope=None, newest_first=True, after=None, cursor=earlier, limit=HISTORY
+    )
+    if reads:
+        thread = await commands.read_thread(session, thread, Side.ADMIN)
+    status = refusal.status if refusal else 422 if form.errors else 200
+    return pages.render(
+        "admin_conversation.html",
+        visitor,
+        status=status,
+        conversation=thread.conversation,
+        deletable=thread.conversation.status in DELETABLE,
+        customer=UserOut.of(thread.user),
+        order=thread.order and OrderOut.of(thread.order),
+        others=[other.conversation for other in others],
+        items=history(rows, thread.conversation, viewer, pages.reader(visitor), read_up_to=read_up_to),
+        following=following,
+        earlier=earlier,
+        statuses=list(Status),
+        form=form,
+        refusal=refusal,
+        # What the admin has on the screen: a newer message cannot have been seen by whoever answers.
+        seen_number=rows[0][0].number if rows else 0,
+    )
