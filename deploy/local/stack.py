@@ -176,7 +176,12 @@ def _shop(
 ) -> Child:
     directory = data / "shop"
     directory.mkdir(mode=0o700, exist_ok=True)
+    # No more than a store has: nothing of databases and brokers.
+    shared = ("CHATS_AUTH_SECRET", "CHATS_AUTH_AUDIENCE", "CHATS_AUTH_ISSUER", "CHATS_STORE_NAME")
     environment = {
+        **{name: value for name, value in os.environ.items() if name.startswith("SHOP_")},
+        **{name: settings[name] for name in shared if name in settings},
+        MARK: str(data),
         "CHATS_URL": settings["CHATS_PUBLIC_URL"],
         "SHOP_PORT": str(ports["shop"]),
         "SHOP_URL": env.shop_url(ports),
@@ -186,7 +191,7 @@ def _shop(
     return Child(
         name="shop",
         command=[sys.executable, SHOP],
-        environment={**os.environ, **settings, **environment, "PYTHONUNBUFFERED": "1"},
+        environment=environment,
         log=log,
         ready=answers_ok(ports["shop"], "/healthz"),
         grace=5.0,

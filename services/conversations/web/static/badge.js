@@ -26,7 +26,8 @@ STYLE.replaceSync(`
   :host { position: relative; }
   a { color: inherit; text-decoration: inherit; }
   [part="count"] {
-    display: inline-block; box-sizing: border-box; min-inline-size: 1.7em; margin-inline-start: .3em; padding-inline: .45em;
+    display: inline-block; box-sizing: border-box;
+    min-inline-size: 1.7em; margin-inline-start: .3em; padding-inline: .45em;
     border: 1px solid transparent; border-radius: 1em; text-align: center; white-space: nowrap;
     background: var(--chats-badge-background, #b3261e); color: var(--chats-badge-color, #fff);
     font: var(--chats-badge-font, 700 .75em/1.5 system-ui, sans-serif); font-variant-numeric: tabular-nums;
@@ -104,7 +105,7 @@ class ChatsBadge extends HTMLElement {
     this.#count.hidden = !this.#unread?.unread;
     this.#count.textContent = shown;
     const words = shown === null ? "" : label.replaceAll("{count}", shown);
-    if (this.#words.textContent && this.#words.textContent !== words) this.#news.textContent = words; // the first is none
+    if (this.#words.textContent && this.#words.textContent !== words) this.#news.textContent = words; // the first: none
     this.#words.textContent = words;
     set(this.#link, "href", href);
     set(this.#link, "aria-labelledby", href !== null && words ? "words" : null);
@@ -115,14 +116,19 @@ class ChatsBadge extends HTMLElement {
 function watch(chats, signal, show) {
   return persist(signal, show, async () => {
     const name = `chats-badge ${await chats.whose(signal)}`;
-    show(await chats.unread(signal));
     const tabs = new BroadcastChannel(name);
-    tabs.onmessage = ({ data }) => show(data);
+    let heard = false;
+    tabs.onmessage = ({ data }) => {
+      heard = true;
+      show(data);
+    };
     const tell = (unread) => {
       show(unread);
       tabs.postMessage(unread);
     };
     try {
+      const unread = await chats.unread(signal);
+      if (!heard) show(unread); // what was heard meanwhile is newer
       await oneAtATime(name, signal, () => persist(signal, tell, () => follow(chats, signal, tell)));
     } finally {
       tabs.close();
@@ -173,7 +179,7 @@ async function persist(signal, tell, attempt) {
   }
 }
 
-/** Runs something in one tab of the browser only, in the next one when that is closed, or in each where it has to be. */
+/** Runs something in one tab of the browser, in the next one when that is closed; in each where there are no locks. */
 async function oneAtATime(name, signal, work) {
   if (!navigator.locks) return work(); // not under plain http
   return navigator.locks.request(name, { signal }, work);
@@ -269,7 +275,8 @@ class Chats {
 
   async #freshToken(signal) {
     if (this.#token === null || this.#claims.exp * 1000 < Date.now() + NEARLY_OVER) {
-      const answer = await fetch(this.#tokenUrl, { signal, cache: "no-store", headers: { Accept: "application/json" } });
+      const headers = { Accept: "application/json" };
+      const answer = await fetch(this.#tokenUrl, { signal, headers, cache: "no-store" });
       if (answer.status === 401 || answer.status === 403) throw new SignedOut();
       this.#token = (await answer.json()).token;
       this.#claims = claimsOf(this.#token);
