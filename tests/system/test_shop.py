@@ -102,6 +102,7 @@ async def test_an_admin_comes_to_the_support_inbox(store: Store, browser: Open) 
     assert (await sam.signs_in("sam")).url.path == "/admin"
     page = await sam.opens_chats()
     assert str(page.url) == f"{store.chats_url}/admin/dashboard/conversation/"
+    assert page.status_code == 200
 
 
 async def test_who_comes_to_the_chats_first_signs_in_and_is_where_they_wanted_to_be(
