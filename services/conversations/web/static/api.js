@@ -22,10 +22,10 @@ export async function call(method, path, { body, key } = {}) {
   return response.status === 401 && (await renew()) ? send() : response;
 }
 
-/** Fetch one of our own pages; null when the session is over and it leads elsewhere. */
+/** Fetch one of our own pages; null when it cannot be had: the session is over, or the server away. */
 export async function fetchPage(url) {
   const response = await fetch(url, { headers: { Accept: "text/html" }, redirect: "manual" });
-  if (response.type === "opaqueredirect" || response.status === 401) return null;
+  if (!response.ok) return null; // a redirect is not followed, and not ok either
   return new DOMParser().parseFromString(await response.text(), "text/html");
 }
 

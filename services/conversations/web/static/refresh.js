@@ -1,7 +1,7 @@
 // The page brings itself up to date: it is fetched again, and its live regions that differ are swapped. What the
 // server makes is the only markup there is.
 
-import { fetchPage } from "./api.js";
+import { fetchPage, person } from "./api.js";
 
 const swapped = new Set();
 let running = null;
@@ -60,6 +60,8 @@ async function run(pace) {
 
 /** Take over from `page` what differs. */
 export function swap(page) {
+  // Somebody else has signed in at this browser: nothing of theirs belongs among what stands here.
+  if (page.querySelector('meta[name="chats-person"]')?.content !== person) return location.reload();
   for (const region of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(region.id);
     if (!fresh) continue;
