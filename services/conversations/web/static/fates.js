@@ -8,7 +8,7 @@ import { onRefresh } from "./refresh.js";
 const LOOK_EVERY = 30_000; // ms while a mail is under way
 const UNDER_WAY = new Set(["scheduled", "sending"]);
 const thread = document.querySelector("[data-thread]");
-const words = document.getElementById("fates");
+const words = document.getElementById("fate-words");
 
 let mails = new Map(); // of each message
 let timer = null;
@@ -36,29 +36,34 @@ export async function look() {
 }
 
 function show() {
-  for (const line of document.querySelectorAll("[data-fate]:not([data-read])")) {
+  for (const line of document.querySelectorAll("[data-fate]")) {
     const mail = mails.get(line.dataset.fate);
-    if (!mail) continue;
-    line.textContent = tell(mail);
+    if (!mail || ("read" in line.dataset && mail.state !== "sent")) continue;
+    const { text, why } = tell(mail, "read" in line.dataset);
+    line.textContent = why ? `${text} ${why}` : text;
     line.classList.toggle("error", mail.state === "failed");
     if (mail.state === "failed") line.append(" ", retryButton(mail));
   }
 }
 
-function tell(mail) {
-  const reason = (mail.reason ?? "").replace(/(?:^|-)(\w)/g, (_, letter) => letter.toUpperCase());
-  const time = mail.state === "scheduled" ? mail.next_attempt_at : mail.finished_at;
-  return fill(words.dataset[mail.state + reason] ?? words.dataset[mail.state], { time: time && moment(time) });
+function tell(mail, read) {
+  const time = moment(mail.state === "scheduled" ? mail.next_attempt_at : mail.finished_at);
+  const why = mail.reason && `why-${mail.reason}`.replace(/-(\w)/g, (_, letter) => letter.toUpperCase());
+  return { text: fill(words.dataset[read ? "readAndSent" : mail.state] ?? "", { time }), why: words.dataset[why] };
 }
 
-/** Write a time in the language and the zone of the page. */
+/** Write a time as the page writes times. */
 function moment(iso) {
+  if (!iso) return "";
   const { locale, zone } = words.dataset;
   return new Intl.DateTimeFormat(locale, { dateStyle: "short", timeStyle: "short", timeZone: zone }).format(new Date(iso));
 }
 
 function retryButton(mail) {
-  const button = document.getElementById("fate-retry").content.cloneNode(true).firstElementChild;
+  const button = document.createElement("button");
+  button.type = "button";
+  button.className = "quiet";
+  button.textContent = words.dataset.retry;
   button.addEventListener("click", async () => {
     button.disabled = true;
     await call("POST", `/api/v1/notifications/emails/${mail.id}/retry`).catch(() => null);
