@@ -16,11 +16,11 @@ from deploy.local.overview import overview
 from deploy.local.ports import free_ports, why_not
 from deploy.local.postgres import create_databases, postgres, prepare
 from deploy.local.processes import MARK, Child, Record
+from deploy.local.proxy import proxy
 from deploy.local.readiness import accepts, answers_ok
 from deploy.local.supervisor import StartError, Supervisor
 from deploy.local.valkey import valkey
 
-CADDYFILE = Path(__file__).parents[1] / "Caddyfile"
 SHOP = Path(__file__).parents[2] / "examples" / "shop" / "shop.py"
 COMMAND = (sys.executable, "-m", "deploy.cli")
 SERVER_SECONDS = 60.0  # PostgreSQL may have a log to replay
@@ -118,7 +118,7 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
     if env.has_shop():  # as any store it tells the chats what it knows as soon as they are there
         services.append(_shop(data, settings, ports, kept, log("shop")))
     await supervisor.start(*services, within=SERVICE_SECONDS)
-    await supervisor.start(_proxy(data, host, ports, log("proxy")), within=SERVER_SECONDS)
+    await supervisor.start(proxy(data / "proxy", host, ports, log("proxy")), within=SERVER_SECONDS)
     if "mailbox" not in embedded:
         del ports["mailbox"]
     if not env.has_shop():
@@ -135,24 +135,6 @@ def _listeners() -> tuple[str, dict[str, int]]:
         )
     chosen = zip(env.LISTENERS, free_ports(env.preferred_ports(port)), strict=True)
     return host, {**dict(chosen), "proxy": port}
-
-
-def _proxy(data: Path, host: str, ports: Mapping[str, int], log: Path) -> Child:
-    environment = {
-        "CHATS_HOST": host,
-        "CHATS_PORT": str(ports["proxy"]),
-        "CHATS_API_UPSTREAM": f"127.0.0.1:{ports['api']}",
-        "CHATS_NOTIFICATIONS_UPSTREAM": f"127.0.0.1:{ports['notifications-api']}",
-        "HOME": str(data / "proxy"),  # it writes nothing elsewhere
-        MARK: str(data),
-    }
-    return Child(
-        name="proxy",
-        command=[_program("caddy"), "run", "--config", CADDYFILE, "--adapter", "caddyfile"],
-        environment=environment,
-        log=log,
-        ready=accepts(env.EVERYWHERE.get(host, host), ports["proxy"]),
-    )
 
 
 def _mailbox(directory: Path, web: int, smtp: int, log: Path) -> Child:
@@ -196,10 +178,6 @@ def _shop(
         ready=answers_ok(ports["shop"], "/healthz"),
         grace=5.0,
     )
-
-
-def _program(name: str) -> Path:
-    return Path(sys.executable).parent / name
 
 
 def _new_log(data: Path, name: str) -> Path:

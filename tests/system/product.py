@@ -16,6 +16,7 @@ from deploy.local import postgres
 from deploy.local import valkey as valkey_server
 from deploy.local.ports import free_ports
 from deploy.local.processes import Child
+from deploy.local.proxy import proxy
 from deploy.local.readiness import answers_ok
 from shared.auth import issue_token
 from shared.settings import TokenSettings
@@ -23,6 +24,8 @@ from tests.system.processes import Processes, without_settings
 
 SECRET = "a secret for tests with 32 bytes or more"
 PROCESSES = ("api", "notifications-api", "relay", "worker", "sweeper")
+PROXY = "proxy"
+"""What makes one origin of the two APIs; only who comes with a browser needs it."""
 SECRET_OF_VALKEY = "valkey"
 PASSWORDS = {"conversations": "test", "notifications": "test"}
 
@@ -44,8 +47,11 @@ class Product(Processes):
         self.directory = directory
         self.environment = environment
         self.apart: dict[str, dict[str, str]] = {}  # what is different in the environment of one process
-        self.ports = dict(zip(PROCESSES, free_ports([0] * len(PROCESSES)), strict=True))
+        names = (*PROCESSES, PROXY)
+        self.ports = dict(zip(names, free_ports([0] * len(names)), strict=True))
+        self.origin = f"http://127.0.0.1:{self.ports[PROXY]}"
         self.environment["CHATS_CONVERSATIONS_URL"] = f"http://127.0.0.1:{self.ports['api']}"
+        self.environment.setdefault("CHATS_PUBLIC_URL", self.origin)
         self.command = [sys.executable, "-m", "deploy.cli"]  # another one starts a build that was tampered with
         self._http = httpx2.AsyncClient(timeout=30)
         self._headers: dict[tuple[str, str], dict[str, str]] = {}
@@ -120,6 +126,8 @@ class Product(Processes):
         await super().close()
 
     def _child(self, name: str) -> Child:
+        if name == PROXY:
+            return proxy(self.directory / PROXY, "127.0.0.1", self.ports, self.directory / f"{PROXY}.log")
         kind = name.removesuffix("-2")
         port = self.ports[kind] if name == kind else free_ports([0])[0]
         return Child(

@@ -1,0 +1,31 @@
+"""The proxy of a local run: Caddy makes one origin of the two services."""
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from deploy.local.environment import EVERYWHERE
+from deploy.local.processes import MARK, Child
+from deploy.local.readiness import accepts
+
+CADDYFILE = Path(__file__).parents[1] / "Caddyfile"
+
+
+def proxy(directory: Path, host: str, ports: Mapping[str, int], log: Path) -> Child:
+    """Describe a proxy that listens on `host` and the port `proxy`; it writes nothing outside of `directory`."""
+    environment = {
+        "CHATS_HOST": host,
+        "CHATS_PORT": str(ports["proxy"]),
+        "CHATS_API_UPSTREAM": f"127.0.0.1:{ports['api']}",
+        "CHATS_NOTIFICATIONS_UPSTREAM": f"127.0.0.1:{ports['notifications-api']}",
+        "HOME": str(directory),
+        **{name: value for name, value in os.environ.items() if name == MARK},
+    }
+    return Child(
+        name="proxy",
+        command=[Path(sys.executable).parent / "caddy", "run", "--config", CADDYFILE, "--adapter", "caddyfile"],
+        environment=environment,
+        log=log,
+        ready=accepts(EVERYWHERE.get(host, host), ports["proxy"]),
+    )
