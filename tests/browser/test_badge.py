@@ -1,15 +1,13 @@
 """<chats-badge> in a real browser, on a page of a store with a strict policy; the chats are played by this file."""
 
 import asyncio
-import contextlib
 import json
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page
 from pydantic import SecretStr
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -23,12 +21,11 @@ from deploy.local.ports import free_ports
 from services.conversations.web.assets import Assets
 from shared.auth import issue_token, verify_token
 from shared.http import CrossOrigin
-from shared.processes import server
 from shared.settings import TokenSettings
+from tests.browser.store import served
 from tests.support import eventually
 
 SETTINGS = TokenSettings(auth_secret=[SecretStr("a secret for tests with 32 bytes or more")])
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @dataclass
@@ -127,30 +124,6 @@ class Store:
         if not self.signed_in:
             return Response(status_code=401)
         return JSONResponse({"token": issue_token(SETTINGS, {"sub": "anna", "role": "customer"}, self.lifetime)})
-
-
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        await browser.close()
-
-
-@contextlib.asynccontextmanager
-async def served(app: ASGIApp, port: int) -> AsyncIterator[None]:
-    running = server(app, "127.0.0.1", port)
-    running.config.timeout_graceful_shutdown = 1
-    running.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
-    task = asyncio.create_task(running.serve())
-    await eventually(lambda: running.started)
-    try:
-        yield
-    finally:
-        running.should_exit = True
-        await task
 
 
 @pytest.fixture

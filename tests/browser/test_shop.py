@@ -1,15 +1,12 @@
 """The example shop in a real browser: what its policies let through, and what they must."""
 
-import shutil
 from collections.abc import AsyncIterator
 
 import pytest
-from axe_playwright_python.async_playwright import Axe  # type: ignore[import-untyped]
-from playwright.async_api import Browser, Page, async_playwright, expect
+from axe_playwright_python.async_playwright import Axe
+from playwright.async_api import Browser, Page, expect
 
 from tests.system.shop import Store, running_store
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture(scope="module")
@@ -17,16 +14,6 @@ async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store
     async with running_store(tmp_path_factory.mktemp("store")) as store:
         await store.chats.start("api", "relay")
         yield store
-
-
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium on this machine")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        await browser.close()
 
 
 @pytest.fixture

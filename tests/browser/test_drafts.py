@@ -1,0 +1,88 @@
+"""What is typed is kept, as long as it is somebody's own and not sent."""
+
+from playwright.async_api import Page, expect
+
+from tests.browser.people import People
+from tests.browser.site import Site
+from tests.browser.thread import composer, expect_thread, send
+from tests.support import eventually
+
+KEPT = "() => JSON.stringify({ ...sessionStorage, ...localStorage })"
+
+
+async def kept(page: Page) -> str:
+    return str(await page.evaluate(KEPT))
+
+
+async def test_a_draft_survives_a_reload_and_is_gone_after_sending(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    page = await dora.open(await site.open_conversation(dora.id, "A draft"))
+    await composer(page).fill("Half a thou")
+    await page.reload()
+    await expect(composer(page)).to_have_value("Half a thou")
+    await send(page, "Half a thought.")
+    await expect_thread(page, "Hello?", "Half a thought.")
+    await page.reload()
+    await expect(composer(page)).to_have_value("")
+    assert "thou" not in await kept(page)
+
+
+async def test_the_draft_of_a_new_conversation_survives_a_reload_and_is_gone_when_it_is_there(
+    people: People, site: Site
+) -> None:
+    dora = await people.sign_in("dora")
+    order = await site.order(dora.id, "R-7")
+    page = await dora.go("/dashboard/messages/new/")
+    await page.get_by_label("Subject").fill("A lid is missing")
+    await page.get_by_label("Is it about an order?").select_option(order)
+    await page.get_by_label("Message", exact=True).fill("Where is it?")
+    await page.reload()
+    await expect(page.get_by_label("Subject")).to_have_value("A lid is missing")
+    await expect(page.get_by_label("Is it about an order?")).to_have_value(order)
+    await page.get_by_label("Message", exact=True).press("Control+Enter")
+    await expect_thread(page, "Where is it?")
+    await dora.go("/dashboard/messages/new/")
+    await expect(page.get_by_label("Subject")).to_have_value("")
+    assert "lid" not in await kept(page)
+
+
+async def test_the_next_person_at_a_browser_finds_nothing_of_the_last_one(people: People, site: Site) -> None:
+    dora, emil = await people.sign_in("dora"), await people.know("emil")
+    conversation = await site.open_conversation(dora.id, "Between us", "A secret")
+    page = await dora.open(conversation)
+    await composer(page).fill("More of the secret")
+    await eventually(lambda: kept_words(page, "More of the secret"))
+    await page.locator(".person summary").click()
+    await page.get_by_role("button", name="Sign out", exact=True).click()
+    await page.wait_for_url(f"{site.store.url}/")
+    await page.goto(site.origin + "/chats-static/icon.svg")
+    assert "secret" not in await kept(page)
+
+    await page.go_back()
+    await page.go_back()
+    await expect(page.get_by_role("heading", name="Sign in to the store")).to_be_visible()
+
+    await page.goto(site.store.way_in(emil, "customer", f"/dashboard/messages/{conversation}/"))
+    await page.get_by_role("button", name="To my messages").click()
+    await expect(page.get_by_role("heading", name="There is no such conversation")).to_be_visible()
+    dora.expect_complaints("404")
+
+
+async def kept_words(page: Page, words: str) -> bool:
+    return words in await kept(page)
+
+
+async def lacks_words(page: Page, words: str) -> bool:
+    return words not in await kept(page)
+
+
+async def test_whoever_signs_in_without_the_last_one_signing_out_finds_nothing_either(
+    people: People, site: Site
+) -> None:
+    dora, emil = await people.sign_in("dora"), await people.know("emil")
+    page = await dora.open(await site.open_conversation(dora.id, "Between us"))
+    await composer(page).fill("A secret")
+    await page.goto(site.store.way_in(emil, "customer", "/dashboard/messages/"))
+    await page.get_by_role("button", name="To my messages").click()
+    await expect(page.get_by_text("No conversations yet")).to_be_visible()
+    await eventually(lambda: lacks_words(page, "secret"))

@@ -1,0 +1,106 @@
+"""A message that could not be sent stays, and is sent exactly once when it can be."""
+
+from playwright.async_api import Route, expect
+
+from tests.browser.people import People, Person
+from tests.browser.site import Site
+from tests.browser.thread import composer, expect_thread, message, send
+from tests.support import eventually
+
+POSTS = "**/api/v1/**/messages"
+CUT = (r"net::ERR_FAILED", r"net::ERR_INTERNET_DISCONNECTED")
+
+
+async def abort(route: Route) -> None:
+    await route.abort()
+
+
+async def at_thread(people: People, site: Site) -> tuple[Person, str]:
+    dora = await people.sign_in("dora")
+    dora.expect_complaints(*CUT)
+    conversation = await site.open_conversation(dora.id, "On the train")
+    await dora.open(conversation)
+    return dora, conversation
+
+
+async def has(site: Site, conversation: str, *bodies: str) -> bool:
+    return await site.bodies(conversation) == list(bodies)
+
+
+async def test_what_is_written_offline_goes_out_once_when_the_network_is_back(people: People, site: Site) -> None:
+    dora, conversation = await at_thread(people, site)
+    await dora.context.set_offline(True)
+    await send(dora.page, "In the tunnel")
+    await expect(message(dora.page, "In the tunnel")).to_contain_text("Not sent.")
+    await send(dora.page, "Still in it")
+    await expect(composer(dora.page)).to_have_value("")
+    await dora.context.set_offline(False)
+    await eventually(lambda: has(site, conversation, "Hello?", "In the tunnel", "Still in it"))
+    await expect_thread(dora.page, "Hello?", "In the tunnel", "Still in it")
+    await expect(dora.page.locator(".pending")).to_have_count(0)
+
+
+async def test_a_message_that_was_not_sent_survives_a_reload_and_goes_out_by_its_button(
+    people: People, site: Site
+) -> None:
+    dora, conversation = await at_thread(people, site)
+    await dora.page.route(POSTS, abort)
+    await send(dora.page, "Do you hear me?")
+    unsent = message(dora.page, "Do you hear me?")
+    await expect(unsent).to_contain_text("Not sent.")
+    await dora.page.reload()
+    await expect(unsent).to_contain_text("Not sent.")
+    assert await has(site, conversation, "Hello?")
+    await dora.page.unroute(POSTS)
+    await unsent.get_by_role("button", name="Try again").click()
+    await expect_thread(dora.page, "Hello?", "Do you hear me?")
+    await expect(dora.page.locator(".pending")).to_have_count(0)
+    await dora.page.reload()
+    await expect_thread(dora.page, "Hello?", "Do you hear me?")
+    assert await has(site, conversation, "Hello?", "Do you hear me?")
+
+
+async def test_a_message_whose_answer_was_lost_is_not_sent_twice(people: People, site: Site) -> None:
+    dora, conversation = await at_thread(people, site)
+
+    async def lose_the_answer(route: Route) -> None:
+        await route.fetch()
+        await route.abort()
+
+    await dora.page.route(POSTS, lose_the_answer)
+    await send(dora.page, "Only once")
+    await expect(message(dora.page, "Only once").filter(has_text="Not sent.")).to_be_visible()
+    assert await has(site, conversation, "Hello?", "Only once")
+    await dora.page.unroute(POSTS)
+    await dora.page.get_by_role("button", name="Try again").click()
+    await expect(dora.page.locator(".pending")).to_have_count(0)
+    await expect_thread(dora.page, "Hello?", "Only once")
+    assert await has(site, conversation, "Hello?", "Only once")
+
+
+async def test_a_message_that_was_not_sent_can_be_discarded(people: People, site: Site) -> None:
+    dora, conversation = await at_thread(people, site)
+    await dora.page.route(POSTS, abort)
+    await send(dora.page, "Better not")
+    await message(dora.page, "Better not").get_by_role("button", name="Discard").click()
+    await expect_thread(dora.page, "Hello?")
+    await dora.page.unroute(POSTS)
+    await dora.page.reload()
+    await expect_thread(dora.page, "Hello?")
+    assert await has(site, conversation, "Hello?")
+
+
+async def test_an_answer_that_crosses_comes_before_what_is_sent_again(people: People, site: Site) -> None:
+    dora, conversation = await at_thread(people, site)
+    dora.expect_complaints("409")
+    await dora.context.set_offline(True)
+    await send(dora.page, "And the blue one?")
+    await expect(message(dora.page, "And the blue one?")).to_contain_text("Not sent.")
+    await site.answer(conversation, "The red one is sold out.")
+    await dora.context.set_offline(False)
+    await expect(dora.page.get_by_role("alert")).to_contain_text("wrote in the meantime")
+    await expect(composer(dora.page)).to_have_value("And the blue one?")
+    await expect_thread(dora.page, "Hello?", "The red one is sold out.")
+    await dora.page.get_by_role("button", name="Send", exact=True).click()
+    await expect_thread(dora.page, "Hello?", "The red one is sold out.", "And the blue one?")
+    assert await has(site, conversation, "Hello?", "The red one is sold out.", "And the blue one?")
