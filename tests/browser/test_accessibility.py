@@ -1,0 +1,76 @@
+"""Axe finds nothing on any page, in any state, small and large, light and dark."""
+
+from playwright.async_api import expect
+
+from tests.browser.axe import expect_accessible
+from tests.browser.people import People
+from tests.browser.site import Site
+from tests.browser.test_sending import abort
+from tests.browser.thread import expect_thread, message, send
+
+
+async def test_axe_finds_nothing_where_a_customer_lists_and_begins_conversations(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    dora.expect_complaints("422", "404", "401")
+    await expect_accessible(dora.page, "no conversations")
+    await dora.go("/dashboard/messages/new/")
+    await expect_accessible(dora.page, "new, without orders")
+
+    order = await site.order(dora.id, "R-7")
+    for number in range(9):
+        await site.order(dora.id, f"R-{number + 10}")
+    await dora.page.reload()
+    await expect_accessible(dora.page, "new, with many orders")
+    await dora.page.get_by_role("button", name="Send").click()
+    await expect(dora.page.get_by_role("alert")).to_be_visible()
+    await expect_accessible(dora.page, "new, with errors")
+
+    statuses = ["AWAITING_ADMIN", "AWAITING_USER", "RESOLVED", "CLOSED"]
+    for status in statuses:
+        await site.set_status(await site.open_conversation(dora.id, status, order_id=order), status)
+    await site.answer(await site.open_conversation(dora.id, "Answered"), "Yes?")
+    await site.open_conversation(dora.id, "New", None)
+    await dora.go()
+    await expect_accessible(dora.page, "a list")
+    await dora.page.locator(".person summary").click()
+    await expect_accessible(dora.page, "the person's menu")
+    await dora.page.locator(".person summary").click()
+    await dora.page.get_by_label("Notifications").click()
+    await expect(dora.page.locator("#bell-items li")).not_to_have_count(0)
+    await expect_accessible(dora.page, "the bell")
+
+    await dora.go("/dashboard/messages/00000000-0000-7000-8000-000000000000/")
+    await expect_accessible(dora.page, "no such conversation")
+
+
+async def test_axe_finds_nothing_in_a_customers_thread(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    dora.expect_complaints("net::ERR_FAILED", "409")
+    empty = await site.open_conversation(dora.id, "Nothing yet", None)
+    await dora.open(empty)
+    await expect_accessible(dora.page, "a thread without messages")
+
+    order = await site.order(dora.id, "R-7")
+    conversation = await site.open_conversation(dora.id, "A teapot", "See https://example.com/ please", order_id=order)
+    await site.answer(conversation, "Seen, thank you.")
+    await dora.open(conversation)
+    await expect_accessible(dora.page, "a thread with an order")
+    await dora.page.set_viewport_size({"width": 390, "height": 900})
+    await dora.page.locator(".fold summary").click()
+    await expect_accessible(dora.page, "a thread with its order unfolded")
+
+    await dora.page.route("**/messages", abort)
+    await send(dora.page, "Not to be sent")
+    await expect(message(dora.page, "Not to be sent")).to_contain_text("Not sent.")
+    await expect_accessible(dora.page, "a message that was not sent")
+    await site.answer(conversation, "Something else.")
+    await dora.page.unroute("**/messages")
+    await dora.page.get_by_role("button", name="Try again").click()
+    await expect(dora.page.get_by_role("alert")).to_be_visible()
+    await expect_thread(dora.page, "See https://example.com/ please", "Seen, thank you.", "Something else.")
+    await expect_accessible(dora.page, "an answer that crossed")
+
+    await site.set_status(conversation, "CLOSED")
+    await dora.page.reload()
+    await expect(dora.page.get_by_text("Still a question?")).to_be_visible()
+    await expect_accessible(dora.page, "a thread that is closed")

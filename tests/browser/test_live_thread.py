@@ -1,0 +1,137 @@
+"""An open conversation grows by itself, in order, and nothing is missing or there twice, whatever happens between."""
+
+from collections.abc import Sequence
+
+from playwright.async_api import Page, Request, expect
+
+from tests.browser.people import People, Person
+from tests.browser.site import Site
+from tests.browser.thread import composer, expect_thread, send
+from tests.support import eventually
+
+AWAY = (r"net::ERR_", r"the server responded with a status of 503", r"answered: 503")
+
+
+async def at_thread(people: People, site: Site) -> tuple[Person, str]:
+    dora = await people.sign_in("dora")
+    dora.expect_complaints(*AWAY)
+    conversation = await site.open_conversation(dora.id, "Live")
+    await dora.open(conversation)
+    await connected(dora.page)
+    return dora, conversation
+
+
+async def connected(page: Page) -> None:
+    """Wait until the page follows the stream: what the other tabs are told, a new one hears as well."""
+    await page.wait_for_function("() => navigator.locks.query().then(({ held }) => held.length > 0)")
+
+
+async def test_messages_come_in_order_also_below_the_mark_of_new_ones(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    conversation = await site.open_conversation(dora.id, "Live")
+    await site.answer(conversation, "One")
+    page = await dora.open(conversation)
+    await expect(page.locator("#new")).to_be_visible()
+    await site.answer(conversation, "Two")
+    await expect_thread(page, "Hello?", "One", "Two")
+    await site.answer(conversation, "Three")
+    await expect_thread(page, "Hello?", "One", "Two", "Three")
+    order = await page.locator("#messages > li").evaluate_all(
+        "all => all.map((it) => it.id.split('-')[0] + (it.dataset.number ?? ''))"
+    )
+    assert order == ["day", "m1", "new", "m2", "m3", "m4"]
+
+
+async def test_after_the_network_was_cut_the_thread_shows_what_was_missed_once_and_in_order(
+    people: People, site: Site
+) -> None:
+    dora, conversation = await at_thread(people, site)
+    await site.product.kill("proxy")
+    await expect(dora.page.locator("#connection")).to_have_text("The connection is lost. Trying again …")
+    await site.answer(conversation, "One")
+    await site.answer(conversation, "Two")
+    await site.product.start("proxy")
+    await expect_thread(dora.page, "Hello?", "One", "Two")
+    await expect(dora.page.locator("#connection")).to_be_hidden()
+    await site.answer(conversation, "Three")
+    await expect_thread(dora.page, "Hello?", "One", "Two", "Three")
+
+
+async def test_after_a_restart_of_the_api_the_thread_goes_on(people: People, site: Site) -> None:
+    dora, conversation = await at_thread(people, site)
+    await site.answer(conversation, "One")
+    await site.product.kill("api")
+    await composer(dora.page).fill("Are you there?")
+    await site.product.start("api")
+    await site.answer(conversation, "Two")
+    await expect_thread(dora.page, "Hello?", "One", "Two")
+    await expect(composer(dora.page)).to_have_value("Are you there?")
+    await send(dora.page, "Yes.")
+    await expect_thread(dora.page, "Hello?", "One", "Two", "Yes.")
+
+
+async def test_more_than_a_page_holds_may_be_missed(people: People, site: Site) -> None:
+    dora, conversation = await at_thread(people, site)
+    await composer(dora.page).fill("A draft")
+    await dora.context.set_offline(True)
+    await site.product.kill("proxy")
+    for number in range(55):
+        await site.answer(conversation, f"Message {number}")
+    await site.product.start("proxy")
+    await dora.context.set_offline(False)
+    newest = [f"Message {number}" for number in range(5, 55)]
+    await expect_thread(dora.page, *newest)
+    await expect(composer(dora.page)).to_have_value("A draft")
+    await dora.page.get_by_role("link", name="Show earlier messages").click()
+    await expect_thread(dora.page, "Hello?", *(f"Message {number}" for number in range(5)), *newest)
+
+
+async def test_a_hidden_thread_is_not_read_until_it_is_looked_at(people: People, site: Site) -> None:
+    dora, conversation = await at_thread(people, site)
+    await set_hidden(dora.page, hidden=True)
+    await site.answer(conversation, "For later")
+    await expect(dora.page.locator("#unread")).to_contain_text("1")
+    assert not (await site.conversation(conversation))["is_read_by_user"]
+    await set_hidden(dora.page, hidden=False)
+    await expect_thread(dora.page, "Hello?", "For later")
+    await eventually(lambda: is_read(site, conversation))
+    await expect(dora.page.locator("#unread")).to_be_hidden()
+
+
+async def set_hidden(page: Page, *, hidden: bool) -> None:
+    """Let a page believe that it is hidden, as one in the background is; here all are shown."""
+    await page.evaluate(
+        """(hidden) => {
+            Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+            document.dispatchEvent(new Event("visibilitychange"));
+        }""",
+        hidden,
+    )
+
+
+async def is_read(site: Site, conversation: str) -> bool:
+    return bool((await site.conversation(conversation))["is_read_by_user"])
+
+
+async def test_tabs_share_one_stream_and_another_takes_over_when_its_tab_is_closed(people: People, site: Site) -> None:
+    dora, conversation = await at_thread(people, site)
+    streams: list[Request] = []
+    dora.context.on("request", lambda request: streams.append(request) if "/api/v1/stream" in request.url else None)
+    second, third = [await dora.context.new_page() for _ in range(2)]
+    for page in (second, third):
+        await page.goto(dora.page.url)
+        await expect_thread(page, "Hello?")
+    await site.answer(conversation, "One")
+    for page in (dora.page, second, third):
+        await expect_thread(page, "Hello?", "One")
+    assert not streams
+    await dora.page.close()
+    await site.answer(conversation, "Two")
+    for page in (second, third):
+        await expect_thread(page, "Hello?", "One", "Two")
+    assert len(streams) == 1
+    assert pages_of(streams) <= {second, third}
+
+
+def pages_of(requests: Sequence[Request]) -> set[Page]:
+    return {request.frame.page for request in requests}
