@@ -86,6 +86,8 @@ function replace(region, fresh) {
 
 /** Bring a list up to date item by item; those marked `data-keep`, and those above what was fetched, stay. */
 function merge(list, fresh) {
+  // More came than a page holds: what lies between is on neither.
+  if (isApart(list, fresh)) return location.reload();
   for (const empty of list.querySelectorAll(":scope > .empty")) empty.remove();
   let before = null;
   for (const item of [...fresh.children]) {
@@ -95,11 +97,16 @@ function merge(list, fresh) {
       else list.insertBefore(item, list.querySelector(":scope > .pending"));
       item.classList.add("arrived");
       before = item;
-    } else {
-      if (!("keep" in old.dataset) && !old.isEqualNode(item)) {
-        old.replaceWith(item);
-        before = item;
-      } else before = old;
+    } else if (!("keep" in old.dataset)) {
+      // What is kept stays where it was: what is new must not follow it there.
+      if (!old.isEqualNode(item)) old.replaceWith(item);
+      before = document.getElementById(item.id);
     }
   }
+}
+
+function isApart(list, fresh) {
+  const numbered = (where) => [...where.querySelectorAll(":scope > [data-number]")];
+  const shown = new Set(numbered(list).map((item) => item.id));
+  return shown.size > 0 && !numbered(fresh).some((item) => shown.has(item.id));
 }
