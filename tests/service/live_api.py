@@ -4,12 +4,17 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+from sqlalchemy import insert
+
 from services.conversations.live import Hub
 from services.conversations.log import decode_position, encode_position, number_events, read_head
+from services.conversations.models import LoggedEvent
 from services.conversations.settings import ApiSettings
 from shared.database import Sessions, transaction
+from shared.events import EventType
 from tests.live import Reader, reading
 from tests.service.store import Caller
+from tests.support import eventually
 
 
 class Live:
@@ -57,3 +62,25 @@ def place(position: str | None) -> int:
     decoded = decode_position(position or "")
     assert decoded is not None
     return decoded[1]
+
+
+async def hears(reader: Reader, count: int = 1) -> None:
+    """Wait until a client has heard so much of the log."""
+    await eventually(lambda: len(reader.logged) >= count)
+
+
+async def ends(*readers: Reader) -> None:
+    """Wait until streams have ended."""
+    await eventually(lambda: all(reader.ended for reader in readers))
+
+
+async def log_updates(sessions: Sessions, user_id: str, conversation: str, count: int) -> None:
+    """Log many changes of a conversation at once."""
+    row = {
+        "type": EventType.CONVERSATION_UPDATED,
+        "user_id": user_id,
+        "conversation_id": conversation,
+        "payload": {"conversation_id": conversation},
+    }
+    async with transaction(sessions) as session:
+        await session.execute(insert(LoggedEvent), [row] * count)

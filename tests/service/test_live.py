@@ -1,25 +1,18 @@
 """The live stream on a real server and a real log: in order, without gap, and nobody hears what is not theirs."""
 
-from contextlib import AsyncExitStack
-from datetime import timedelta
+import asyncio
 from uuid import UUID
 
-import httpx2
 import pytest
-from sqlalchemy import delete, insert, select, text, update
+from sqlalchemy import delete, select, text, update
 
-from services.conversations.live import STREAMS_PER_PERSON
-from services.conversations.log import begin_epoch, decode_position, encode_position, read_head
+from services.conversations.log import begin_epoch, decode_position, encode_position, number_events, read_head
 from services.conversations.models import FeedHead, LoggedEvent
 from services.conversations.rules import Side
-from services.conversations.streams import BUFFER, Stream
-from shared.auth import issue_token
+from services.conversations.streams import BUFFER, Shown, Stream
 from shared.database import Sessions, transaction
-from shared.events import EventType
-from tests.live import STREAM, Reader, reading
-from tests.service.conftest import As
-from tests.service.live_api import Live, place
-from tests.service.store import Caller, problem
+from tests.service.live_api import Live, ends, hears, log_updates, place
+from tests.service.store import Caller
 from tests.support import eventually
 
 
@@ -214,99 +207,50 @@ async def test_a_client_that_is_too_slow_has_to_resume_and_misses_nothing(
         assert [place(told.id) for told in reader.logged] == list(range(place(last) + 1, BUFFER + 102))
 
 
-async def test_a_sixth_stream_of_a_person_waits_for_a_place(live: Live, anna: Caller, ben: Caller) -> None:
-    async with AsyncExitStack() as stack:
-        opened = [await stack.enter_async_context(live.reading(anna)) for _ in range(STREAMS_PER_PERSON - 1)]
-        async with live.reading(anna), httpx2.AsyncClient(base_url=live.origin) as client:
-            refused = await client.get(STREAM, headers=anna.headers)
-            assert problem(refused) == (429, "too-many-streams")
-            assert int(refused.headers["retry-after"]) > 0
-            async with live.reading(ben) as another:
-                await eventually(lambda: another.opened)
-        await eventually(lambda: len(live.hub._streams["anna"]) == len(opened))  # noqa: SLF001 - when it has noticed
-        async with live.reading(anna) as reader:
-            await eventually(lambda: reader.told)
-
-
-async def test_a_stream_ends_with_its_token(live: Live, anna: Caller) -> None:
-    token = issue_token(live.settings, {"sub": "anna", "role": "customer"}, timedelta(seconds=-29))  # 30 are forgiven
-    async with reading(live.origin, {"Authorization": f"Bearer {token}"}) as reader, live.reading(anna) as other:
-        await ends(reader)
-        assert not other.ended
-
-
-async def test_a_stream_ends_when_its_person_is_deleted(
-    live: Live, anna: Caller, ben: Caller, sam: Caller, shop: Caller
+async def test_a_client_that_is_ahead_of_the_hub_hears_nothing_twice(
+    live: Live, anna: Caller, sam: Caller, conversations: Sessions
 ) -> None:
-    async with live.reading(anna) as customer, live.reading(sam) as admin, live.reading(ben) as other:
-        await eventually(lambda: customer.told and admin.told and other.told)
-        for person in ("anna", "sam"):
-            assert (await shop.call("DELETE", f"/users/{person}")).status_code == 204
-        await live.number()
-        await ends(customer, admin)
-        assert not other.ended
-        async with httpx2.AsyncClient(base_url=live.origin) as client:
-            assert problem(await client.get(STREAM, headers=anna.headers))[0] == 401
-    assert (await shop.call("PUT", "/users/anna", {})).status_code == 201
-    await live.number()
-    async with live.reading(anna, after=customer.last_id) as again:
-        talk = (await anna.open())["id"]
-        await live.number()
-        await hears(again)
-        assert again.logged[0].data["conversation_id"] == talk, "an earlier deletion does not end it"
+    async with live.reading(sam) as before:
+        await eventually(lambda: before.told)
+        await anna.open()
+        async with transaction(conversations) as session:
+            await number_events(session)  # and the hub is not told
+        async with live.reading(anna) as customer, live.reading(sam) as admin:
+            await hears(before)
+            talk = (await anna.open())["id"]
+            await live.number()
+            for reader in (customer, admin):
+                await hears(reader)
+                assert [told.data["conversation_id"] for told in reader.logged] == [talk]
 
 
-async def test_a_person_deleted_while_their_stream_opens_hears_nothing(
-    live: Live, anna: Caller, shop: Caller, conversations: Sessions
-) -> None:
-    await anna.open()
-    await live.number()
-    async with conversations() as session:
-        admitted_at = await read_head(session)
-    await shop.call("DELETE", "/users/anna")
-    await live.number()
-    async with live.reading(Caller(anna.api, "", {"Authorization": shop_admin(live)})) as admin:
-        await eventually(lambda: admin.told)  # so the hub is behind the deletion
-        stream = Stream("anna", Side.CUSTOMER, admitted_at)
-        with live.hub.open(stream, None):
-            heard = [shown async for shown in live.hub.events(stream, None)]
-    assert [shown.event for shown in heard] == [None]
-
-
-def shop_admin(live: Live) -> str:
-    return f"Bearer {issue_token(live.settings, {'sub': 'tom', 'role': 'admin'}, timedelta(hours=1))}"
-
-
-async def test_streams_are_for_customers_and_admins(live: Live, shop: Caller) -> None:
-    async with httpx2.AsyncClient(base_url=live.origin) as client:
-        assert problem(await client.get(STREAM, headers=shop.headers)) == (403, "forbidden")
-        assert problem(await client.get(STREAM)) == (401, "unauthenticated")
-
-
-async def test_an_open_stream_holds_no_connection(live: Live, acting_as: As, conversations: Sessions) -> None:
-    async with AsyncExitStack() as stack:
-        readers: list[Reader] = []
-        for n in range(15):  # more than the pool has
-            headers = acting_as(f"reader-{n}", "admin" if n % 2 else "customer")
-            readers.append(await stack.enter_async_context(reading(live.origin, headers)))
-        await eventually(lambda: all(reader.told for reader in readers))
-        busy = text("select count(*) from pg_stat_activity where application_name = 'chats-api' and state <> 'idle'")
-        async with conversations() as session:
-            assert (await session.execute(busy)).scalar_one() == 0
-
-
-async def test_a_database_that_ends_its_connections_ends_no_stream(
+async def test_a_client_that_comes_while_the_hub_looks_up_misses_nothing(
     live: Live, anna: Caller, conversations: Sessions
 ) -> None:
-    async with live.reading(anna) as reader:
-        await eventually(lambda: reader.told)
-        async with conversations() as session:
-            ours = text("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'chats-api'")
-            assert (await session.execute(ours)).all()
-        talk = (await anna.open())["id"]
-        await live.number()
-        await hears(reader)
-        assert reader.logged[0].data["conversation_id"] == talk
+    async with live.reading(anna) as first:
+        await eventually(lambda: first.told)
+    await eventually(lambda: not live.hub._streams)  # noqa: SLF001 - so that the hub only looks where the log ends
+    async with conversations() as session:
+        stream = Stream("anna", Side.CUSTOMER, await read_head(session))
+    talk = (await anna.open())["id"]
+    with live.hub.open(stream, None):
+        async with transaction(conversations) as session:
+            await session.execute(text("lock table feed"))
+            live.hub.wake()
+            await eventually(lambda: waits_for_a_lock(conversations))
+            events = live.hub.events(stream, None)
+            await anext(events)
+            heard: list[Shown] = []
+
+            async def listen() -> None:
+                heard.extend([await anext(events), await anext(events)])
+
+            listening = asyncio.create_task(listen())
+            await eventually(lambda: stream.joined)
+            await number_events(session)
+        await asyncio.wait_for(listening, 5)
+    [told] = [shown for shown in heard if shown.position is not None]
+    assert talk in (told.data or "")
 
 
 async def test_lists_and_threads_say_where_the_stream_goes_on_from(
@@ -329,23 +273,10 @@ async def test_lists_and_threads_say_where_the_stream_goes_on_from(
         assert reader.of("message.posted")[0]["message"]["body"] == "Here."
 
 
-async def hears(reader: Reader, count: int = 1) -> None:
-    """Wait until a client has heard so much of the log."""
-    await eventually(lambda: len(reader.logged) >= count)
-
-
-async def ends(*readers: Reader) -> None:
-    """Wait until streams have ended."""
-    await eventually(lambda: all(reader.ended for reader in readers))
-
-
-async def log_updates(sessions: Sessions, user_id: str, conversation: str, count: int) -> None:
-    """Log many changes of a conversation at once."""
-    row = {
-        "type": EventType.CONVERSATION_UPDATED,
-        "user_id": user_id,
-        "conversation_id": conversation,
-        "payload": {"conversation_id": conversation},
-    }
-    async with transaction(sessions) as session:
-        await session.execute(insert(LoggedEvent), [row] * count)
+async def waits_for_a_lock(sessions: Sessions) -> bool:
+    """Tell whether the API waits for somebody's lock."""
+    ours = text(
+        "select count(*) from pg_stat_activity where application_name = 'chats-api' and wait_event_type = 'Lock'"
+    )
+    async with sessions() as session:
+        return bool(await session.scalar(ours))

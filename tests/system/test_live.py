@@ -1,0 +1,117 @@
+"""Live events through the proxy, from real processes that are killed, frozen and stopped."""
+
+import statistics
+import time
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
+
+import pytest
+
+from deploy.local.ports import free_ports
+from deploy.local.processes import end, spawn
+from deploy.local.proxy import proxy
+from tests.live import Reader, reading
+from tests.support import eventually
+from tests.system.product import Product, headers_of
+
+
+@pytest.fixture(scope="module")
+async def origin(product: Product) -> AsyncIterator[str]:
+    """Where the proxy is."""
+    [port] = free_ports([0])
+    ports = {**product.ports, "proxy": port}
+    child = proxy(product.directory / "proxy", "127.0.0.1", ports, product.directory / "proxy.log")
+    process = await spawn(child)
+    await eventually(child.ready, deadline=30)
+    yield f"http://127.0.0.1:{port}"
+    await end(process, child.stop_signal, child.grace)
+
+
+def live(origin: str, sub: str, role: str, last_id: str | None = None) -> AbstractAsyncContextManager[Reader]:
+    return reading(origin, headers_of(sub, role), last_id=last_id)
+
+
+def bodies(reader: Reader) -> list[str]:
+    return [data["message"]["body"] for data in reader.of("message.posted")]
+
+
+async def reach(product: Product, talk: str, body: str, *readers: Reader) -> float:
+    """Answer, wait until every reader has it, and return how many seconds that took behind the answer."""
+    await product.reply(talk, body)
+    started = time.perf_counter()
+    await eventually(lambda: all(body in bodies(reader) for reader in readers))
+    return max(reader.told[-1].at for reader in readers) - started
+
+
+async def test_both_sides_hear_at_once_and_without_the_broker_a_little_later(product: Product, origin: str) -> None:
+    talk = await product.open_conversation()
+    async with live(origin, "anna", "customer") as customer, live(origin, "sam", "admin") as admin:
+        await eventually(lambda: customer.told and admin.told)
+        took = [await reach(product, talk, f"at once {n}", customer, admin) for n in range(9)]
+        assert statistics.median(took) < 0.4, "that is less than the hub's own look, once a second, would take"
+        product.freeze("broker")
+        assert await reach(product, talk, "frozen", customer, admin) < 5
+        product.thaw("broker")
+        await product.kill("broker")
+        assert await reach(product, talk, "killed", customer, admin) < 5
+        await product.start("broker")
+
+        async def hints_again() -> bool:
+            took = [await reach(product, talk, f"again {time.perf_counter()}", customer, admin) for n in range(5)]
+            return statistics.median(took) < 0.4
+
+        await eventually(hints_again, deadline=60)
+        assert bodies(customer) == bodies(admin)
+        assert customer.ended is admin.ended is False
+
+
+async def test_a_stop_with_open_streams_is_quick_and_a_client_that_comes_back_misses_nothing(
+    product: Product, origin: str
+) -> None:
+    talk = await product.open_conversation("ben")
+    async with live(origin, "ben", "customer") as customer, live(origin, "sam", "admin") as admin:
+        await eventually(lambda: customer.told and admin.told)
+        await reach(product, talk, "one", customer, admin)
+        started = time.monotonic()
+        await product.stop("api")
+        assert time.monotonic() - started < 3
+        await eventually(lambda: customer.ended and admin.ended)
+    await product.start("api")
+    sent = [f"meanwhile {n}" for n in range(20)]
+    for body in sent:
+        await product.reply(talk, body)
+    async with (
+        live(origin, "ben", "customer", customer.last_id) as customer_again,
+        live(origin, "sam", "admin", admin.last_id) as admin_again,
+    ):
+        await reach(product, talk, "last", customer_again, admin_again)
+        for reader in (customer_again, admin_again):
+            assert bodies(reader) == [*sent, "last"]
+            assert "reset" not in reader.names
+
+
+async def test_a_killed_api_and_a_killed_relay_lose_no_event(product: Product, origin: str) -> None:
+    talk = await product.open_conversation()
+    async with live(origin, "anna", "customer") as reader:
+        await eventually(lambda: reader.told)
+        await reach(product, talk, "one", reader)
+        await product.kill("relay")
+        await product.reply(talk, "two")
+        await product.kill("api")
+        await eventually(lambda: reader.ended)
+    await product.start("api", "relay")
+    await product.reply(talk, "three")
+    async with live(origin, "anna", "customer", reader.last_id) as again:
+        await eventually(lambda: len(bodies(again)) == 2)
+    assert bodies(again) == ["two", "three"]
+
+
+async def test_a_client_that_leaves_gives_its_place_back_at_once(origin: str) -> None:
+    async def five_open() -> bool:
+        async with AsyncExitStack() as stack:
+            readers = [await stack.enter_async_context(live(origin, "zoe", "customer")) for _ in range(5)]
+            await eventually(lambda: all(reader.told for reader in readers))
+        return True
+
+    for _ in range(3):
+        await eventually(five_open)
