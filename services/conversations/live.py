@@ -260,8 +260,9 @@ class Hub:
         identity = encode_position(epoch, entry.position)
         try:
             data = self._show(entry, threads.get(entry.conversation_id) if entry.conversation_id else None, side)
-        except Exception as error:  # it must not come in the way of what follows
-            log.exception("an event cannot be shown, clients load anew", position=entry.position, exc_info=error)
+        except Exception as error:  # noqa: BLE001 - it must not come in the way of what follows
+            # Without its own words, which may quote a message.
+            log.error("event not shown, clients load anew", position=entry.position, error=type(error).__name__)  # noqa: TRY400
             return Shown(RESET, "{}", entry.position, identity)
         return Shown(entry.type, data, entry.position, identity) if data else None
 
