@@ -14,6 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 REQUEST_ID = "x-request-id"
 QUIET_ROUTES = {"/healthz", "/readyz", "/metrics", "/internal/events"}  # asked all the time, by machines
+ENDLESS_ROUTES = {"/api/v1/stream"}  # how long these last says nothing of how fast they are
 
 REQUESTS = Counter("chats_http_requests_total", "Answered HTTP requests", ["method", "route", "status"])
 SECONDS = Histogram("chats_http_request_seconds", "Time from request to the end of its answer", ["method", "route"])
@@ -93,7 +94,8 @@ class Observe:
                 # The route's pattern, not the path: ids would make a time series each.
                 route = getattr(scope.get("route"), "path", "unmatched")
                 REQUESTS.labels(scope["method"], route, status).inc()
-                SECONDS.labels(scope["method"], route).observe(seconds)
+                if route not in ENDLESS_ROUTES:
+                    SECONDS.labels(scope["method"], route).observe(seconds)
                 if route not in QUIET_ROUTES:
                     log.info(
                         "request",

@@ -110,23 +110,23 @@ async def test_the_claims_make_the_user(browser: Browser, sam: Caller) -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "expected"),
+    ("make_token", "expected"),
     [
-        ("", UNAUTHENTICATED),
-        ("x.y.z", UNAUTHENTICATED),
-        (store_token(seconds=-60), UNAUTHENTICATED),
-        (store_token("two words"), UNAUTHENTICATED),
-        (store_token("anna", "owner"), UNAUTHENTICATED),
-        (store_token(csrf="x", sid="01900000-0000-4000-8000-000000000000"), UNAUTHENTICATED),
-        (aged(store_token(), 4), None),
-        (aged(store_token(), 6), UNAUTHENTICATED),
-        (store_token("shop", "store"), FORBIDDEN),
+        (lambda: "", UNAUTHENTICATED),
+        (lambda: "x.y.z", UNAUTHENTICATED),
+        (lambda: store_token(seconds=-60), UNAUTHENTICATED),
+        (lambda: store_token("two words"), UNAUTHENTICATED),
+        (lambda: store_token("anna", "owner"), UNAUTHENTICATED),
+        (lambda: store_token(csrf="x", sid="01900000-0000-4000-8000-000000000000"), UNAUTHENTICATED),
+        (lambda: aged(store_token(), 4), None),
+        (lambda: aged(store_token(), 6), UNAUTHENTICATED),
+        (lambda: store_token("shop", "store"), FORBIDDEN),
     ],
 )
 async def test_a_session_begins_by_a_fresh_token_of_a_customer_or_an_admin(
-    browser: Browser, token: str, expected: Any
+    browser: Browser, make_token: Callable[[], str], expected: Any
 ) -> None:
-    answer = await browser.submit("/session", token=token)
+    answer = await browser.submit("/session", token=make_token())
     if expected is None:
         assert answer.status_code == 303
     else:
