@@ -7,7 +7,6 @@ from http import HTTPStatus
 from typing import Any
 
 from fastapi import FastAPI
-from fastapi_offline import FastAPIOffline
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -16,6 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import problems
 from shared.database import create_sessions, database_fault, wait_for_database
+from shared.docs import add_docs
+from shared.headers import SecureHeaders
 from shared.observability import Observe
 from shared.processes import operations_routes
 from shared.settings import TokenSettings
@@ -94,12 +95,14 @@ def create_api(
     engine: AsyncEngine,
     *,
     docs_url: str,
+    openapi_url: str,
     beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
     **about: Any,
 ) -> FastAPI:
     """Build an API without routes. It serves at once, also while its database is not there yet.
 
-    The page of its documentation, at `docs_url`, loads nothing from elsewhere. What is `beside` runs as long as it.
+    Its document and the page that shows it are there unless the settings close them. What is `beside` runs as long
+    as it.
     """
 
     @asynccontextmanager
@@ -114,11 +117,11 @@ def create_api(
         await asyncio.gather(*tasks, return_exceptions=True)
         await engine.dispose()
 
-    app: FastAPI = FastAPIOffline(
+    app = FastAPI(
         version="1",
-        docs_url=docs_url,
+        openapi_url=openapi_url if settings.docs else None,
+        docs_url=None,
         redoc_url=None,
-        static_url=f"{docs_url}/static",
         lifespan=lifespan,
         redirect_slashes=False,
         **about,
@@ -131,5 +134,8 @@ def create_api(
     if settings.store_origins:
         app.add_middleware(CrossOrigin, settings.store_origins)
     app.add_middleware(Observe)
+    app.add_middleware(SecureHeaders, settings.public_url)
+    if settings.docs:
+        add_docs(app, docs_url)
     app.router.routes.extend(operations_routes(lambda: database_fault(engine)))
     return app

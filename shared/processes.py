@@ -13,10 +13,13 @@ import uvicorn
 import uvloop
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
+
+from shared.headers import SecureHeaders
 
 GRACE = 20  # seconds that running requests and work have after SIGTERM
 LAST_MOMENT = 23  # seconds after SIGTERM at which a process ends, whatever it still waits for
@@ -85,7 +88,7 @@ class _Server(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def operations_server(routes: list[Route], host: str, port: int) -> AsyncIterator[None]:
     """Serve health and metrics beside a process's own work, in the same event loop."""
-    running = server(Starlette(routes=routes), host, port)
+    running = server(Starlette(routes=routes, middleware=[Middleware(SecureHeaders)]), host, port)
     # The process's own signal handling is the one that counts.
     running.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     task = asyncio.create_task(running.serve())

@@ -94,6 +94,7 @@ class TokenSettings(Settings):
     auth_default_role: Role | None = None
     store_origins: Annotated[list[Origin], NoDecode] = Field(default_factory=list)
     public_url: WebUrl = "http://127.0.0.1:8000"
+    docs: bool = True
 
     @model_validator(mode="before")
     @classmethod

@@ -33,6 +33,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         engine,
         beside=lambda: hub.run(settings.redis_url),
         docs_url="/docs",
+        openapi_url="/openapi.json",
         title="Customer Chats: conversations",
         description=_DESCRIPTION,
     )

@@ -80,7 +80,6 @@ class Assets(StaticFiles):
         response.headers["Cache-Control"] = _FOR_EVER if versioned else _FOR_A_WHILE
         response.headers["Access-Control-Allow-Origin"] = "*"
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-        response.headers["X-Content-Type-Options"] = "nosniff"
         return response
 
 

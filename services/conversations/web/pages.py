@@ -42,9 +42,7 @@ class Pages:
         self._headers = {
             "Cache-Control": "no-store",  # the next person at this browser must not find it by the back button
             "Content-Security-Policy": _policy(settings, self._stylesheet),
-            "Cross-Origin-Opener-Policy": "same-origin",
             "Referrer-Policy": "same-origin",
-            "X-Content-Type-Options": "nosniff",
         }
 
     def reader(self, visitor: Visitor | None) -> Reader:

@@ -1,0 +1,49 @@
+"""The page that shows an API's document, with all that it loads from here."""
+
+import base64
+import hashlib
+import re
+from importlib.resources import files
+
+from fastapi import FastAPI
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.staticfiles import StaticFiles
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Mount, Route
+
+
+def add_docs(app: FastAPI, docs_url: str) -> None:
+    """Serve the page at `docs_url`, and what it loads below; it shows the document at `app.openapi_url`."""
+    html = get_swagger_ui_html(
+        openapi_url=app.openapi_url or "",
+        title=app.title,
+        swagger_js_url=f"{docs_url}/static/swagger-ui-bundle.js",
+        swagger_css_url=f"{docs_url}/static/swagger-ui.css",
+        swagger_favicon_url=f"{docs_url}/static/favicon.png",
+    ).body
+    headers = {"Content-Security-Policy": _policy(bytes(html).decode())}
+
+    async def page(_: Request) -> Response:
+        return HTMLResponse(html, headers=headers)
+
+    static = StaticFiles(directory=str(files("fastapi_offline") / "static"))
+    app.router.routes += [Route(docs_url, page), Mount(f"{docs_url}/static", static)]
+
+
+def _policy(html: str) -> str:
+    """Allow the page its one inline script, and to load and call what is here."""
+    (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src 'self' 'sha256-{digest}'",
+            "style-src 'self'",
+            "img-src 'self' data:",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        ]
+    )

@@ -1,0 +1,43 @@
+"""What browsers are told about every answer, unless the answer itself says otherwise."""
+
+from collections.abc import Mapping
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+# For data: nothing in it is ever to run, to be framed, to be guessed at, or to be kept. Pages, scripts and whoever
+# else needs more says so with the answer.
+DEFAULTS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Permissions-Policy": "camera=(), display-capture=(), geolocation=(), microphone=(), payment=(), usb=()",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+# Without includeSubDomains: the store's other hosts are the store's to decide about.
+ONLY_HTTPS = {"Strict-Transport-Security": "max-age=31536000"}
+
+
+class SecureHeaders:
+    """ASGI middleware: adds these headers to every answer that does not have them."""
+
+    def __init__(self, app: ASGIApp, public_url: str = "") -> None:
+        self.app = app
+        self._headers: Mapping[str, str] = DEFAULTS | (ONLY_HTTPS if public_url.startswith("https:") else {})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in self._headers.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self.app(scope, receive, send_with_headers)
