@@ -65,7 +65,7 @@ async def test_several_are_deleted_together(browser: Browser, anna: Caller, sam:
     ids = [await closed(anna, sam, f"Number {number}") for number in range(3)]
     page = await show(browser, "bulk-delete/", ids=[*ids, ids[0], str(uuid4()), "nonsense"])
     assert "Delete 3 conversations?" in page.text
-    assert "6 messages go with it" in page.text
+    assert "6 messages will be gone" in page.text
     answer = await fill(browser, page)
     assert answer.headers["location"] == f"{ROOT}?deleted=3"
     assert await left(sam) == set()
@@ -86,7 +86,7 @@ async def test_one_that_is_not_closed_refuses_all_and_can_be_left_out(
     assert named == ["Open <one>"]
     assert await left(sam) == {"First", "Open <one>", "Second"}
 
-    assert refusal.by_id("leave-out").text == "Leave them out, and delete the other 2"
+    assert refusal.by_id("leave-out").text == "Leave that out, and delete the other 2"
     rest = await fill(browser, refusal)
     assert rest.headers["location"] == f"{ROOT}?deleted=2"
     assert await left(sam) == {"Open <one>"}
@@ -95,7 +95,7 @@ async def test_one_that_is_not_closed_refuses_all_and_can_be_left_out(
 async def test_what_will_be_refused_can_be_left_out_before_it_is(browser: Browser, anna: Caller, sam: Caller) -> None:
     ids = [await closed(anna, sam), (await anna.open(subject="Open"))["id"]]
     page = await show(browser, "bulk-delete/", ids=ids)
-    rest = await show(browser, page.link("Leave them out"))
+    rest = await show(browser, page.link("Leave out what is not closed"))
     assert not rest.root.all(id="refused")
     assert (await fill(browser, rest)).headers["location"] == f"{ROOT}?deleted=1"
     assert await left(sam) == {"Open"}
