@@ -1,5 +1,6 @@
 """What an admin is promised: all conversations, the edit form, unread marks, counts, customers."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -239,3 +240,11 @@ async def test_customers_are_found_by_a_part_of_name_address_or_id(
     assert await found(q="_1\\") == ["u1"]
     assert await found(q="sam") == await found(q="gone") == await found(q="/") == []
     assert (await sam.get("/users", q="ben"))["items"] == [{"id": "ben", "name": "ben", "email": None}]
+
+
+async def test_admins_who_open_it_at_once_read_it_once(anna: Caller, sam: Caller, conversations: Sessions) -> None:
+    conversation = (await anna.open(body="Hello?"))["id"]
+    found = await asyncio.gather(*(sam.get(f"/conversations/{conversation}") for _ in range(8)))
+    assert {one["is_read_by_admin"] for one in found} == {True}
+    reads = [payload for kind, payload in await logged(conversations) if kind == "conversation.read"]
+    assert reads == [{"conversation_id": conversation, "by": "admin", "up_to": 1}]

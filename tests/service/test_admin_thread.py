@@ -86,7 +86,10 @@ async def test_opening_reads_it_for_the_admins_and_peeking_does_not(
     for path, headers in ((f"{identity}/?peek=true", {}), (f"{identity}/", {"Sec-Purpose": "prefetch"})):
         assert (await browser.get(ROOT + path, headers=headers)).status_code == 200
         assert not (await sam.peek(identity))["is_read_by_admin"]
+    await anna.open(subject="Still unread")
+    assert (await show(browser)).by_id("unread").one(aria_hidden="true").text == "2"
     page = await show(browser, f"{identity}/")
+    assert page.by_id("unread").one(aria_hidden="true").text == "1"
     assert page.by_id("new").text == "New messages"
     assert (await sam.peek(identity))["is_read_by_admin"]
     assert not (await show(browser, f"{identity}/")).root.all(id="new")

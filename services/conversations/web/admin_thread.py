@@ -15,7 +15,7 @@ from services.conversations.rules import DELETABLE, Side, Status
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.history import history
 from services.conversations.web.pages import ADMIN_ROOT, PageRoute, pages_of, redirect
-from services.conversations.web.visitor import AdminVisitor, SubmittingAdmin, Visitor
+from services.conversations.web.visitor import AdminVisitor, SubmittingAdmin, Visitor, one_less_unread
 from shared.database import Session
 from shared.paging import Cursor
 
@@ -96,12 +96,13 @@ async def _thread_page(
     pages = pages_of(request)
     viewer = Viewer(side=Side.ADMIN, store_name=request.app.state.settings.store_name)
     thread, others = await queries.get_thread_and_others(session, conversation_id, OTHERS)
-    read_up_to = thread.conversation.read_by_admin_number
+    was_read, read_up_to = thread.conversation.is_read_by_admin, thread.conversation.read_by_admin_number
     rows, following = await queries.list_messages(
         session, conversation_id, scope=None, newest_first=True, after=None, cursor=earlier, limit=HISTORY
     )
     if reads:
         thread = await commands.read_thread(session, thread, Side.ADMIN)
+        visitor = one_less_unread(visitor) if thread.conversation.is_read_by_admin and not was_read else visitor
     status = refusal.status if refusal else 422 if form.errors else 200
     return pages.render(
         "admin_conversation.html",

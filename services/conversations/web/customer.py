@@ -18,7 +18,7 @@ from services.conversations.rules import Side
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.history import history
 from services.conversations.web.pages import CUSTOMER_ROOT, PageRoute, add_slash, pages_of, redirect
-from services.conversations.web.visitor import CustomerVisitor, SubmittingCustomer, Visitor
+from services.conversations.web.visitor import CustomerVisitor, SubmittingCustomer, Visitor, one_less_unread
 from shared.database import Session
 from shared.paging import Cursor
 from shared.problems import Invalid
@@ -133,7 +133,7 @@ async def _thread_page(
 ) -> Response:
     pages = pages_of(request)
     viewer = Viewer(side=Side.CUSTOMER, store_name=request.app.state.settings.store_name)
-    read_up_to = thread.conversation.read_by_user_number
+    was_read, read_up_to = thread.conversation.is_read_by_user, thread.conversation.read_by_user_number
     rows, following = await queries.list_messages(
         session,
         thread.conversation.id,
@@ -145,6 +145,7 @@ async def _thread_page(
     )
     if reads:
         thread = await commands.read_thread(session, thread, Side.CUSTOMER)
+        visitor = one_less_unread(visitor) if thread.conversation.is_read_by_user and not was_read else visitor
     status = refusal.status if refusal else 422 if form.errors else 200
     return pages.render(
         "conversation.html",

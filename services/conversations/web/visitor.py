@@ -5,6 +5,7 @@ form of our own pages, by its field `csrf_token`: no page can forget to check th
 """
 
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Final
 
@@ -14,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.conversations import sessions
 from services.conversations.api.dependencies import Prefetch
+from services.conversations.rules import COUNT_LIMIT
 from services.conversations.sessions import IDLE
 from services.conversations.sessions import Visit as Visitor
 from shared.auth import Principal, Role, SessionToken, issue_session_token, verify_session_token
@@ -44,6 +46,11 @@ async def read_session(request: Request) -> SessionToken:
     if cookie is None:
         raise Unauthenticated("There is no session.")
     return verify_session_token(cookie, settings, may_be_expired=True)
+
+
+def one_less_unread(visitor: Visitor) -> Visitor:
+    """Return a visitor who has just read a conversation that was counted as unread; a count that stopped stays."""
+    return replace(visitor, unread=visitor.unread - (0 < visitor.unread < COUNT_LIMIT))
 
 
 def _visitor(role: Role) -> Callable[..., Coroutine[Any, Any, Visitor]]:
