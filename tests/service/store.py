@@ -19,6 +19,10 @@ ORDER = {
 }
 
 
+NOBODYS = "01900000-0000-7000-8000-000000000000"
+"""The id of nothing that is there."""
+
+
 @dataclass(frozen=True)
 class Caller:
     """Somebody with a token, whose paths begin with `prefix`."""

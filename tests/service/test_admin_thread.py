@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncIterator
 from urllib.parse import quote
-from uuid import uuid4
 
 import httpx2
 import pytest
@@ -12,7 +11,7 @@ from services.notifications.rules import EmailState, Reason
 from tests.service.browser import Browser
 from tests.service.html import Page
 from tests.service.inbox import ROOT, fill, show, signed_in
-from tests.service.store import ORDER, Caller
+from tests.service.store import NOBODYS, ORDER, Caller
 
 ITEMS = [{"name": "Teapot <b>", "quantity": 2, "unit_price": "29.95"}]
 
@@ -253,7 +252,7 @@ async def test_every_state_and_reason_of_a_mail_has_its_words(browser: Browser, 
     assert {f"data-{state}" for state in EmailState} | {f"data-why-{reason}" for reason in Reason} <= set(words)
 
 
-@pytest.mark.parametrize("path", [f"{uuid4()}/", "nonsense/", f"{uuid4()}/delete/", f"{uuid4()}/?earlier=x"])
+@pytest.mark.parametrize("path", [f"{NOBODYS}/", "nonsense/", f"{NOBODYS}/delete/", f"{NOBODYS}/?earlier=x"])
 async def test_what_is_not_there_is_a_page_that_says_so(browser: Browser, path: str) -> None:
     assert "There is no such conversation" in (await show(browser, path, expect=404)).text
 

@@ -4,7 +4,6 @@ import re
 from collections.abc import AsyncIterator
 from html import unescape
 from typing import Any
-from uuid import uuid4
 
 import httpx2
 import pytest
@@ -12,7 +11,7 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tests.service.browser import HOST, Browser, store_token
-from tests.service.store import Caller
+from tests.service.store import NOBODYS, Caller
 
 ROOT = "/dashboard/messages/"
 
@@ -179,7 +178,7 @@ async def test_a_long_conversation_comes_in_pages_without_gap(browser: Browser, 
     assert seen == list(range(1, 121))
 
 
-@pytest.mark.parametrize("identity", [str(uuid4()), "nonsense"])
+@pytest.mark.parametrize("identity", [NOBODYS, "nonsense"])
 async def test_what_is_not_there_and_what_is_anothers_are_one_page(
     browser: Browser, ben: Caller, identity: str
 ) -> None:
