@@ -16,10 +16,11 @@ from prometheus_client import Gauge
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.counts import count_unread, count_unread_of
 from services.conversations.errors import TooManyStreams
 from services.conversations.hints import listen
 from services.conversations.log import Entry, Stretch, decode_position, encode_position, read_head, read_stretch
-from services.conversations.queries import Thread, count_unread, count_unread_of, list_threads
+from services.conversations.queries import Thread, list_threads
 from services.conversations.rules import Side
 from services.conversations.sessions import ended
 from services.conversations.streams import Shown, Stream

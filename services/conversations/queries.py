@@ -1,6 +1,6 @@
 """Every read of the conversations service. Each is scoped in its SQL: what is not the caller's does not exist."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 from datetime import datetime
 from typing import Any
@@ -9,8 +9,6 @@ from uuid import UUID
 from sqlalchemy import (
     ColumnElement,
     CompoundSelect,
-    Row,
-    ScalarSelect,
     Select,
     func,
     literal,
@@ -25,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from services.conversations.models import Conversation, Message, Order, User
-from services.conversations.rules import COUNT_LIMIT, WAITING, Side, Status
+from services.conversations.rules import Side, Status
 from shared.paging import decode_cursor, encode_cursor, moment, number, store_id
 from shared.problems import NotFound
 
@@ -48,19 +46,6 @@ class Filters:
     user_id: str | None = None
     order_id: str | None = None
     order_number: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tally:
-    """How many conversations there are by status, and unread by the admins; each count stops at `COUNT_LIMIT`."""
-
-    by_status: dict[Status, int]
-    unread: int
-
-    @property
-    def waiting(self) -> int:
-        """Return how many wait for an admin."""
-        return min(COUNT_LIMIT, sum(self.by_status[status] for status in WAITING))
 
 
 _NEVER: ColumnElement[datetime] = literal_column("'infinity'::timestamptz")  # as the index on the waiting time has it
@@ -194,45 +179,6 @@ async def list_messages(
     return rows[:limit], encode_cursor(bound, [rows[limit - 1][0].number])
 
 
-async def count_unread(session: AsyncSession, *, customer: str | None = None) -> int:
-    """Count a customer's unread conversations, or those that no admin has read, up to `COUNT_LIMIT`."""
-    if customer is not None:
-        mine = Conversation.user_id == customer
-        return await session.scalar(select(_count(mine, Conversation.is_read_by_user.is_(False)))) or 0
-    return await session.scalar(select(_count(_UNREAD))) or 0
-
-
-async def count_unread_of(session: AsyncSession, customers: Collection[str]) -> dict[str, int]:
-    """Count the unread conversations of several customers, each up to `COUNT_LIMIT`."""
-    if not customers:
-        return {}
-    counts = (
-        select(Conversation.user_id, func.least(func.count(), COUNT_LIMIT))
-        .where(Conversation.user_id.in_(customers), Conversation.is_read_by_user.is_(False))
-        .group_by(Conversation.user_id)
-    )
-    return dict.fromkeys(customers, 0) | {row[0]: row[1] for row in await session.execute(counts)}
-
-
-async def tally(session: AsyncSession) -> Tally:
-    """Count all conversations by status, and those that no admin has read."""
-    return _tally((await session.execute(select(*_TALLY))).one())
-
-
-async def tally_and_find_customers(session: AsyncSession, text: str, limit: int) -> tuple[Tally, list[User]]:
-    """Count as `tally`, and return the customer of the id `text` alone, else some whom `list_customers` would find.
-
-    A deleted customer is found by id only.
-    """
-    exactly = select(User.id).where(User.id == text)
-    like = select(User.id).where(~exactly.exists(), *_customers_like(text)).order_by(User.id).limit(limit)
-    found = aliased(User, select(User).where(User.id.in_(union_all(exactly, like))).subquery())
-    one = select(literal(1)).subquery()
-    query = select(*_TALLY, found).select_from(one).outerjoin(found, true()).order_by(found.id)
-    rows: Sequence[Any] = (await session.execute(query)).all()
-    return _tally(rows[0]), [row[-1] for row in rows if row[-1] is not None]
-
-
 async def list_orders(
     session: AsyncSession, user_id: str, cursor: str | None, limit: int
 ) -> tuple[Sequence[Order], str | None]:
@@ -254,14 +200,14 @@ async def list_orders(
 
 async def find_customer(session: AsyncSession, user_id: str) -> User | None:
     """Return a customer by id, if there is one who was not deleted."""
-    return await session.scalar(select(User).where(User.id == user_id, *_customers_like(None)))
+    return await session.scalar(select(User).where(User.id == user_id, *customers_like(None)))
 
 
 async def list_customers(
     session: AsyncSession, q: str | None, cursor: str | None, limit: int
 ) -> tuple[Sequence[User], str | None]:
     """Return a page of customers by id; `q` is a part of the name, the address or the id."""
-    query = select(User).where(*_customers_like(q)).order_by(User.id)
+    query = select(User).where(*customers_like(q)).order_by(User.id)
     if cursor is not None:
         (identity,) = decode_cursor(cursor, q, store_id)
         query = query.where(User.id > identity)
@@ -296,23 +242,10 @@ async def _page(
     return [Thread(*row) for row in rows[:limit]], len(rows) > limit
 
 
-def _customers_like(q: str | None) -> list[ColumnElement[bool]]:
+def customers_like(q: str | None) -> list[ColumnElement[bool]]:
+    """Return what makes a user a customer, one with `q` in the name, the address or the id."""
     like = or_(*(column.icontains(q, autoescape=True) for column in (User.name, User.email, User.id))) if q else true()
     return [User.role == Side.CUSTOMER, User.deleted_at.is_(None), like]
-
-
-def _count(*conditions: ColumnElement[bool]) -> ScalarSelect[int]:
-    some = select(literal(1)).select_from(Conversation).where(*conditions).limit(COUNT_LIMIT).subquery()
-    return select(func.count()).select_from(some).scalar_subquery()
-
-
-_UNREAD = Conversation.is_read_by_admin.is_(False)
-_TALLY = [*(_count(Conversation.status == status) for status in Status), _count(_UNREAD)]
-
-
-def _tally(row: Row[*tuple[Any, ...]]) -> Tally:
-    *by_status, unread = row[: len(_TALLY)]
-    return Tally(dict(zip(Status, by_status, strict=True)), unread)
 
 
 def _names(bound: tuple[str, Side, Filters]) -> list[Any]:

@@ -36,3 +36,8 @@ async def fill(browser: Browser, page: Page, **typed: Any) -> httpx2.Response:
     ][-1]
     path = form.attributes.get("action") or str(page.answer.url)
     return await browser.submit(path, **{**page.fields(form), **typed})
+
+
+def listed(page: Page) -> list[str]:
+    """Return the subjects of the rows."""
+    return [row.one("h2").one("a").text for row in page.root.of_class("row")]

@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
-from services.conversations import commands, presence, queries
+from services.conversations import commands, counts, presence, queries
 from services.conversations.api.bodies import (
     AdminCreateConversation,
     BulkDelete,
@@ -70,9 +70,9 @@ async def list_all_conversations(
 @router.get("/conversations/counts", response_model_exclude_none=True)
 async def count_conversations(_: Admin, session: Session) -> Counts:
     """Count all conversations by status, and those that no admin has read, each up to 1,000."""
-    counts = await queries.tally(session)
-    more = any(count >= COUNT_LIMIT for count in (counts.unread, *counts.by_status.values()))
-    return Counts(by_status=counts.by_status, unread=counts.unread, more=True if more else None)
+    found = await counts.tally(session)
+    more = any(count >= COUNT_LIMIT for count in (found.unread, *found.by_status.values()))
+    return Counts(by_status=found.by_status, unread=found.unread, more=True if more else None)
 
 
 @router.post("/conversations", status_code=201, responses=answers(Invalid, IdempotencyKeyReused))

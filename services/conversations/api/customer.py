@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Response
 
-from services.conversations import commands, queries
+from services.conversations import commands, counts, queries
 from services.conversations.api.bodies import CreateConversation, MarkRead, PostMessage
 from services.conversations.api.dependencies import (
     Customer,
@@ -144,7 +144,7 @@ async def mark_read(conversation_id: UUID, body: MarkRead, caller: Customer, ses
 async def count_unread(caller: CustomerOrAdmin, session: Session) -> Unread:
     """Count the unread conversations of the caller's side, for a badge."""
     customer = caller.id if caller.role is Role.CUSTOMER else None
-    return Unread.of(await queries.count_unread(session, customer=customer))
+    return Unread.of(await counts.count_unread(session, customer=customer))
 
 
 @router.get("/orders")

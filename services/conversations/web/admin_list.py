@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, model_validator
 
-from services.conversations import queries
+from services.conversations import counts, queries
 from services.conversations.api.views import UserOut
 from services.conversations.models import User
 from services.conversations.queries import Filters, Thread
@@ -83,9 +83,9 @@ async def list_all_conversations(
     """Show all conversations, or those that the filters leave."""
     customers: list[User] = []
     if wanted.user_id is None:
-        tally = await queries.tally(session)
+        tally = await counts.tally(session)
     else:
-        tally, customers = await queries.tally_and_find_customers(session, wanted.user_id, CHOICES)
+        tally, customers = await counts.tally_and_find_customers(session, wanted.user_id, CHOICES)
     chosen = customers[0] if customers and customers[0].id == wanted.user_id else None
     threads: list[Thread] = []
     following = None
