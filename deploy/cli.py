@@ -152,17 +152,23 @@ def flower(host: Host = "127.0.0.1", port: int = _port(8006)) -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the databases that are configured to their newest version."""
-    from services.conversations.settings import StoreSettings as ConversationsSettings
-    from services.notifications.settings import StoreSettings as NotificationsSettings
+    """Bring the databases that are configured to their newest version.
+
+    With CHATS_…_OWNER_URL as that role, which then owns the tables; the role of CHATS_…_DATABASE_URL gets to work with
+    their rows, and with no more.
+    """
+    from services.conversations.settings import MigrationSettings as ConversationsSettings
+    from services.notifications.settings import MigrationSettings as NotificationsSettings
     from shared.migrations import upgrade
     from shared.settings import read_settings
 
     _log("migrate", "info")
     if os.environ.get("CHATS_CONVERSATIONS_DATABASE_URL"):
-        upgrade(SERVICES / "conversations", read_settings(ConversationsSettings).conversations_database_url)
+        store = read_settings(ConversationsSettings)
+        upgrade(SERVICES / "conversations", store.conversations_database_url, store.conversations_owner_url)
     if os.environ.get("CHATS_NOTIFICATIONS_DATABASE_URL"):
-        upgrade(SERVICES / "notifications", read_settings(NotificationsSettings).notifications_database_url)
+        other = read_settings(NotificationsSettings)
+        upgrade(SERVICES / "notifications", other.notifications_database_url, other.notifications_owner_url)
     if not any(os.environ.get(f"CHATS_{name}_DATABASE_URL") for name in ("CONVERSATIONS", "NOTIFICATIONS")):
         raise SettingsError("neither CHATS_CONVERSATIONS_DATABASE_URL nor CHATS_NOTIFICATIONS_DATABASE_URL is set")
 

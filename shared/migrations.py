@@ -7,8 +7,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from sqlalchemy import Connection, MetaData, text
+from sqlalchemy.engine import make_url
 
 from shared.database import create_engine, wait_for_server
+from shared.settings import SettingsError
 
 # A migration that waits for a lock holds up everybody behind it: better it fails, and is run again.
 _LOCK_TIMEOUT = "set lock_timeout = '5s'"
@@ -24,9 +26,17 @@ def migration_config(service: Path, url: str) -> Config:
     return config
 
 
-def upgrade(service: Path, url: str) -> None:
-    """Bring a service's database to the newest version; wait for a server that is not there yet."""
-    command.upgrade(migration_config(service, url), "head")
+def upgrade(service: Path, url: str, owner_url: str | None = None) -> None:
+    """Bring a service's database to the newest version; wait for a server that is not there yet.
+
+    The role of `owner_url` makes the tables then, and that of `url` may work with what they hold, and no more.
+    """
+    config = migration_config(service, owner_url or url)
+    if owner_url is not None:
+        config.attributes["granted_to"] = role = make_url(url).username
+        if role is None:
+            raise SettingsError(f"the URL of the {service.name} database names no user, whom the owner could let in")
+    command.upgrade(config, "head")
 
 
 def run_environment(context: EnvironmentContext, config: Config, metadata: MetaData) -> None:
@@ -39,6 +49,7 @@ def run_environment(context: EnvironmentContext, config: Config, metadata: MetaD
         context.configure(connection=connection, target_metadata=metadata)
         with context.begin_transaction():
             context.run_migrations()
+            _grant(connection, config.attributes.get("granted_to"))
 
     async def connect() -> None:
         engine = create_engine(config.attributes["url"], application="chats-migrate", pool_size=1, command_timeout=None)
@@ -48,3 +59,13 @@ def run_environment(context: EnvironmentContext, config: Config, metadata: MetaD
         await engine.dispose()
 
     asyncio.run(connect())
+
+
+def _grant(connection: Connection, role: str | None) -> None:
+    """Let a role work with the rows of all tables there are now. It owns nothing: it can drop and alter nothing."""
+    if role is None or role == connection.scalar(text("select current_user")):
+        return
+    name = connection.dialect.identifier_preparer.quote_identifier(role)
+    connection.execute(text(f"grant usage on schema public to {name}"))
+    connection.execute(text(f"grant select, insert, update, delete on all tables in schema public to {name}"))
+    connection.execute(text(f"revoke insert, update, delete on alembic_version from {name}"))

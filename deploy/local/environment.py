@@ -6,10 +6,12 @@ import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from deploy.local.postgres import OWNER
 from deploy.local.supervisor import StartError
 from deploy.local.valkey import url as valkey_url
 
 DATABASES = ("conversations", "notifications")
+OWNER_URLS = {name: f"CHATS_{name.upper()}_OWNER_URL" for name in DATABASES}
 
 # In the order of the ports they prefer, after the proxy's.
 LISTENERS = (
@@ -33,6 +35,8 @@ SECRETS = (
     "POSTGRES_PASSWORD",
     "CONVERSATIONS_PASSWORD",
     "NOTIFICATIONS_PASSWORD",
+    "CONVERSATIONS_OWNER_PASSWORD",
+    "NOTIFICATIONS_OWNER_PASSWORD",
     "VALKEY_PASSWORD",
     "SHOP_SECRET",
 )
@@ -89,7 +93,7 @@ def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str,
     defaults = {
         "CHATS_HOST": host,
         "CHATS_PORT": str(ports["proxy"]),
-        **{f"CHATS_{name.upper()}_DATABASE_URL": _database_url(name, ports, kept) for name in DATABASES},
+        **{f"CHATS_{name.upper()}_DATABASE_URL": _database_url(name, name, ports, kept) for name in DATABASES},
         "CHATS_BROKER_URL": valkey_url(ports["valkey"], kept["VALKEY_PASSWORD"], 0),
         "CHATS_SMTP_URL": f"smtp://127.0.0.1:{ports['smtp']}",
         "CHATS_CONVERSATIONS_URL": f"http://127.0.0.1:{ports['api']}",
@@ -102,8 +106,29 @@ def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str,
         defaults["CHATS_REDIS_URL"] = valkey_url(ports["valkey"], kept["VALKEY_PASSWORD"])
     if not is_given("CHATS_AUTH_JWKS_URL"):
         defaults["CHATS_AUTH_SECRET"] = kept["CHATS_AUTH_SECRET"]
-    given = {name: value for name, value in os.environ.items() if name.startswith("CHATS_") and value}
+    given = {name: value for name, value in for_all(os.environ).items() if name.startswith("CHATS_") and value}
     return {**defaults, **given, **_shop_settings(ports, given), "CHATS_DATA_DIR": str(data)}
+
+
+def for_all(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without what is for migrations only."""
+    return {name: value for name, value in environment.items() if name not in OWNER_URLS.values()}
+
+
+def owner_urls(ports: Mapping[str, int], kept: Mapping[str, str]) -> dict[str, str]:
+    """Return how migrations reach the databases as their owners, the settings that nobody else gets."""
+    defaults = {
+        owner_url: _database_url(name, f"{name}{OWNER}", ports, kept)
+        for name, owner_url in OWNER_URLS.items()
+        if not is_given(f"CHATS_{name.upper()}_DATABASE_URL")
+    }
+    return defaults | {name: os.environ[name] for name in OWNER_URLS.values() if is_given(name)}
+
+
+def role_passwords(kept: Mapping[str, str]) -> dict[str, str]:
+    """Return the passwords of all roles of the embedded PostgreSQL but its superuser's."""
+    roles = [f"{name}{suffix}" for name in DATABASES for suffix in ("", OWNER)]
+    return {role: kept[f"{role.upper()}_PASSWORD"] for role in roles}
 
 
 def _is_other_broker_given() -> bool:
@@ -148,5 +173,5 @@ def _shop_settings(ports: Mapping[str, int], given: Mapping[str, str]) -> dict[s
     }
 
 
-def _database_url(name: str, ports: Mapping[str, int], kept: Mapping[str, str]) -> str:
-    return f"postgresql://{name}:{kept[f'{name.upper()}_PASSWORD']}@127.0.0.1:{ports['postgres']}/{name}"
+def _database_url(name: str, role: str, ports: Mapping[str, int], kept: Mapping[str, str]) -> str:
+    return f"postgresql://{role}:{kept[f'{role.upper()}_PASSWORD']}@127.0.0.1:{ports['postgres']}/{name}"

@@ -27,6 +27,7 @@ from deploy.local.processes import Child, end, end_all, last_lines, package_dire
 from deploy.local.supervisor import POLL, Say, StartError
 
 SUPERUSER = "postgres"
+OWNER = "_owner"  # ends the name of a role that owns a database, and is used by migrations only
 SERVICE_ACCOUNTS = ("postgres", "nobody")
 # Places that every account can reach, the first that exists and is ours to write to.
 OPEN_PLACES = (Path("/var/lib"), Path("/var/tmp"))  # noqa: S108 - mkdtemp makes a closed directory there
@@ -107,17 +108,31 @@ def postgres(server: Server, log: Path, settings: Mapping[str, str] | None = Non
 
 
 async def create_databases(server: Server, passwords: Mapping[str, str]) -> None:
-    """Make a database for each name, owned by a role of that name that can connect to no other."""
-    connection = await asyncpg.connect(server.url())
-    try:
-        for name, password in passwords.items():
+    """Make these roles, and a database for each that can connect to no other.
+
+    Where there is also a role NAME_owner, the database NAME and all in it are its own, also what was NAME's before.
+    """
+    async with _superuser(server.url()) as connection:
+        for role, password in passwords.items():
             # Utility statements take no parameters: names are ours, passwords are hexadecimal.
-            known = await connection.fetchval("select true from pg_roles where rolname = $1", name)
-            await connection.execute(f"{'alter' if known else 'create'} role {name} login password '{password}'")
-            if not await connection.fetchval("select true from pg_database where datname = $1", name):
-                await connection.execute(f"create database {name} owner {name}")
-            await connection.execute(f"revoke connect, temporary on database {name} from public")
+            known = await connection.fetchval("select true from pg_roles where rolname = $1", role)
+            await connection.execute(f"{'alter' if known else 'create'} role {role} login password '{password}'")
         await connection.execute("revoke connect on database postgres, template1 from public")
+        for name in (role for role in passwords if not role.endswith(OWNER)):
+            owner = f"{name}{OWNER}" if f"{name}{OWNER}" in passwords else name
+            if not await connection.fetchval("select true from pg_database where datname = $1", name):
+                await connection.execute(f"create database {name} owner {owner}")
+            await connection.execute(f"revoke connect, temporary on database {name} from public")
+            async with _superuser(server.url(name)) as inside:
+                await inside.execute(f"reassign owned by {name} to {owner}")
+            await connection.execute(f"grant connect on database {name} to {name}")
+
+
+@contextlib.asynccontextmanager
+async def _superuser(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(url)
+    try:
+        yield connection
     finally:
         await connection.close()
 

@@ -88,11 +88,11 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
     env.write_private(data / "chats.env", settings)
     log = functools.partial(_new_log, data)
 
-    def command(name: str, *options: str) -> Child:
+    def command(name: str, *options: str, more: Mapping[str, str] | None = None) -> Child:
         return Child(
             name=name,
             command=[*COMMAND, name, *options],
-            environment={**os.environ, **settings, "PYTHONUNBUFFERED": "1"},
+            environment={**env.for_all(os.environ), **settings, **(more or {}), "PYTHONUNBUFFERED": "1"},
             log=log(name),
             ready=answers_ok(ports.get(name, 0), SERVICES.get(name, "/")),
         )
@@ -108,10 +108,10 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
         servers.append(postgres(server, log("postgres")))
     await supervisor.start(*servers, within=SERVER_SECONDS)
     if "postgres" in embedded:
-        await create_databases(server, {name: kept[f"{name.upper()}_PASSWORD"] for name in env.DATABASES})
+        await create_databases(server, env.role_passwords(kept))
     else:
         _say("Waiting for the databases that were given …")
-    await supervisor.run(command("migrate"))
+    await supervisor.run(command("migrate", more=env.owner_urls(ports, kept)))
     if os.environ.get("CHATS_DEMO") != "0":
         await supervisor.run(command("demo"))
     services = [command(name, "--host", "127.0.0.1", "--port", str(ports[name])) for name in SERVICES]

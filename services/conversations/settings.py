@@ -29,6 +29,12 @@ class StoreSettings(Settings):
     retention_cap_days: Days = 90
 
 
+class MigrationSettings(StoreSettings):
+    """What migrations need besides: who owns the tables, if not those who work with them."""
+
+    conversations_owner_url: DatabaseUrl | None = None
+
+
 class ApiSettings(StoreSettings, TokenSettings):
     """What the HTTP API and the pages need besides. `locale` and `time_zone` are for readers who have none."""
 

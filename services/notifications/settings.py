@@ -41,6 +41,12 @@ class StoreSettings(Settings):
     support_email_delay_seconds: Annotated[float, Field(ge=0, le=MONTH)] = 300
 
 
+class MigrationSettings(StoreSettings):
+    """What migrations need besides: who owns the tables, if not those who work with them."""
+
+    notifications_owner_url: DatabaseUrl | None = None
+
+
 class ApiSettings(StoreSettings, TokenSettings):
     """What the HTTP API needs besides."""
 

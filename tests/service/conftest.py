@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from deploy.cli import SERVICES
 from deploy.local.ports import free_ports
-from deploy.local.postgres import create_databases, throwaway_postgres
+from deploy.local.postgres import OWNER, Server, create_databases, throwaway_postgres
 from services.conversations.app import create_app as create_conversations_app
 from services.conversations.models import Base as ConversationsBase
 from services.conversations.settings import ApiSettings as ConversationsSettings
@@ -29,6 +29,7 @@ from tests.service.sweeping import Sweeper
 from tests.support import eventually
 
 SECRET = "a secret for tests, of 32 bytes or more"
+DATABASES = ("conversations", "notifications")
 FEED_SECRET = "the feed's own secret, also long enough"
 
 Headers = dict[str, str]
@@ -36,15 +37,26 @@ As = Callable[..., Headers]
 
 
 @pytest.fixture(scope="session")
-async def databases(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[dict[str, str]]:
-    """URLs of both migrated databases, by service."""
-    passwords = {"conversations": "test", "notifications": "test"}
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+    """A server with an empty database for each service, its owner, and who is let in."""
     async with throwaway_postgres(tmp_path_factory.mktemp("servers") / "postgres") as server:
-        await create_databases(server, passwords)
-        urls = {name: server.url(name, name, password) for name, password in passwords.items()}
-        for name, url in urls.items():
-            await asyncio.to_thread(upgrade, SERVICES / name, url)
-        yield urls
+        await create_databases(server, {f"{name}{suffix}": "test" for name in DATABASES for suffix in ("", OWNER)})
+        yield server
+
+
+@pytest.fixture(scope="session")
+def owner_urls(postgres: Server) -> dict[str, str]:
+    """How migrations reach the databases, by service; and tests that make more than rows."""
+    return {name: postgres.url(name, f"{name}{OWNER}", "test") for name in DATABASES}
+
+
+@pytest.fixture(scope="session")
+async def databases(postgres: Server, owner_urls: dict[str, str]) -> dict[str, str]:
+    """URLs of both migrated databases, by service: of the roles that work with them and own nothing."""
+    urls = {name: postgres.url(name, name, "test") for name in DATABASES}
+    for name, url in urls.items():
+        await asyncio.to_thread(upgrade, SERVICES / name, url, owner_urls[name])
+    return urls
 
 
 @pytest.fixture(scope="session")

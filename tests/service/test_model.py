@@ -55,10 +55,10 @@ class SideBySide(Machine):
 
 
 @pytest.fixture
-def beside(databases: dict[str, str]) -> Iterator[Beside]:
+def beside(databases: dict[str, str], owner_urls: dict[str, str]) -> Iterator[Beside]:
     """A loop that the machine runs step by step, and the service on it."""
     with asyncio.Runner() as runner:
-        pipeline = real_pipeline(databases)
+        pipeline = real_pipeline({name: owner_urls[name] for name in databases})
         yield runner, runner.run(pipeline.__aenter__())
         runner.run(pipeline.__aexit__(None, None, None))
 

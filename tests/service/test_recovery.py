@@ -16,7 +16,7 @@ from services.notifications.leases import claim_emails, has_due_email, read_gate
 from services.notifications.measures import read_state
 from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, Mark, Notification, Person
 from services.notifications.recovery import hold_mail, settle
-from shared.database import Sessions, transaction
+from shared.database import Sessions, create_engine, create_sessions, transaction
 from tests.service.store import Caller
 from tests.service.sweeping import Sweeper, answer
 
@@ -25,8 +25,10 @@ TABLES = ("people", "marks", "notifications", "emails", "email_messages", "inbox
 
 
 @asynccontextmanager
-async def restored_afterwards(sessions: Sessions, *tables: str) -> AsyncIterator[None]:
-    """Take a backup of tables, and put it back at the end: what happened in between is forgotten there."""
+async def restored_afterwards(url: str, *tables: str) -> AsyncIterator[None]:
+    """Take a backup of tables as their owner, and put it back at the end: what happened in between is forgotten."""
+    engine = create_engine(url, application="tests", pool_size=1)
+    sessions = create_sessions(engine)
     async with transaction(sessions) as session:
         for table in tables:
             await session.execute(text(f"create table backup_{table} as table {table}"))
@@ -39,6 +41,7 @@ async def restored_afterwards(sessions: Sessions, *tables: str) -> AsyncIterator
             back = f"insert into {table} ({names}) overriding system value select {names} from backup_{table}"  # noqa: S608
             await session.execute(text(back))
             await session.execute(text(f"drop table backup_{table}"))
+    await engine.dispose()
 
 
 _WRITTEN = text("""
@@ -120,12 +123,12 @@ async def test_a_service_that_comes_to_an_old_store_for_the_first_time_learns_it
 
 
 async def test_a_restored_log_takes_back_what_it_lost_and_loses_nothing_new(
-    sweeping: Sweeper, anna: Caller, sam: Caller, shop: Caller
+    sweeping: Sweeper, anna: Caller, sam: Caller, shop: Caller, owner_urls: dict[str, str]
 ) -> None:
     conversation = await answer(anna, sam)
     await sweeping.number()
     await sweeping.look_to_the_end()
-    async with restored_afterwards(sweeping.conversations, *STORE):
+    async with restored_afterwards(owner_urls["conversations"], *STORE):
         await sam.post(conversation, "lost with the restore")
         await anna.call("POST", f"/conversations/{conversation}/read", {"up_to": 2})
         await answer(anna, sam)
@@ -150,13 +153,13 @@ async def test_a_restored_log_takes_back_what_it_lost_and_loses_nothing_new(
 
 
 async def test_mail_of_the_time_that_a_restored_database_forgot_is_failed_and_not_sent_again(
-    sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch
+    sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch, owner_urls: dict[str, str]
 ) -> None:
     monkeypatch.setattr(sweeper, "PAGE", 2)  # so that a look is not all of it
     await answer(anna, sam)
     await sweeping.number()
     await sweeping.look_to_the_end()
-    async with restored_afterwards(sweeping.notifications, *TABLES):
+    async with restored_afterwards(owner_urls["notifications"], *TABLES):
         await answer(anna, sam, times=2)
         await sweeping.number()
         await sweeping.look_to_the_end()
@@ -263,12 +266,12 @@ async def test_a_rebuild_that_broke_off_goes_on_where_it_was(
 
 
 async def test_a_conversation_that_a_restore_brought_back_is_alive_again(
-    sweeping: Sweeper, anna: Caller, sam: Caller
+    sweeping: Sweeper, anna: Caller, sam: Caller, owner_urls: dict[str, str]
 ) -> None:
     conversation = await answer(anna, sam)
     await sweeping.number()
     await sweeping.look_to_the_end()
-    async with restored_afterwards(sweeping.conversations, *STORE):
+    async with restored_afterwards(owner_urls["conversations"], *STORE):
         await sam.edit(conversation, status="CLOSED")
         await sam.call("DELETE", f"/conversations/{conversation}")
         await sweeping.number()
@@ -283,12 +286,12 @@ async def test_a_conversation_that_a_restore_brought_back_is_alive_again(
 
 
 async def test_what_the_broker_still_holds_of_a_lost_log_has_no_effect(
-    sweeping: Sweeper, anna: Caller, sam: Caller
+    sweeping: Sweeper, anna: Caller, sam: Caller, owner_urls: dict[str, str]
 ) -> None:
     conversation = await answer(anna, sam)
     await sweeping.number()
     await sweeping.look_to_the_end()
-    async with restored_afterwards(sweeping.conversations, *STORE):
+    async with restored_afterwards(owner_urls["conversations"], *STORE):
         await sam.post(conversation)
         await anna.call("POST", f"/conversations/{conversation}/read", {"up_to": 2})
         async with transaction(sweeping.conversations) as session:
@@ -333,11 +336,11 @@ async def test_a_look_that_began_in_another_database_moves_no_cursor_and_opens_n
 
 
 async def test_mail_does_not_wait_for_a_place_that_the_restored_log_does_not_have(
-    sweeping: Sweeper, anna: Caller, sam: Caller
+    sweeping: Sweeper, anna: Caller, sam: Caller, owner_urls: dict[str, str]
 ) -> None:
     await answer(anna, sam)
     await sweeping.number()
-    async with restored_afterwards(sweeping.conversations, *STORE):
+    async with restored_afterwards(owner_urls["conversations"], *STORE):
         await answer(anna, sam, times=5)
         await sweeping.number()
         await sweeping.look_to_the_end()
@@ -353,13 +356,13 @@ async def test_mail_does_not_wait_for_a_place_that_the_restored_log_does_not_hav
 
 
 async def test_more_than_a_page_of_what_is_gone_is_removed_in_turns(
-    sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch
+    sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch, owner_urls: dict[str, str]
 ) -> None:
     for module in ("feed", "recovery"):
         monkeypatch.setattr(f"services.notifications.{module}.SNAPSHOT_PAGE", 2)
     kept = await answer(anna, sam)
     await sweeping.number()
-    async with restored_afterwards(sweeping.conversations, *STORE):
+    async with restored_afterwards(owner_urls["conversations"], *STORE):
         for _ in range(5):
             await answer(anna, sam)
         for _ in range(5):

@@ -27,7 +27,8 @@ PROCESSES = ("api", "notifications-api", "relay", "worker", "sweeper")
 PROXY = "proxy"
 """What makes one origin of the two APIs; only who comes with a browser needs it."""
 SECRET_OF_VALKEY = "valkey"
-PASSWORDS = {"conversations": "test", "notifications": "test"}
+DATABASES = ("conversations", "notifications")
+PASSWORDS = {f"{name}{suffix}": "test" for name in DATABASES for suffix in ("", postgres.OWNER)}
 
 
 def headers_of(sub: str, role: str) -> dict[str, str]:
@@ -44,6 +45,7 @@ class Product(Processes):
         super().__init__(servers.children, self._child)
         self._database = servers.database
         self.superuser_url = servers.database.url()
+        self.owner_urls = {name: servers.database.url(name, f"{name}{postgres.OWNER}", "test") for name in DATABASES}
         self.directory = directory
         self.environment = environment
         self.apart: dict[str, dict[str, str]] = {}  # what is different in the environment of one process
@@ -56,12 +58,12 @@ class Product(Processes):
         self._http = httpx2.AsyncClient(timeout=30)
         self._headers: dict[tuple[str, str], dict[str, str]] = {}
 
-    async def chats(self, *arguments: str) -> tuple[int, str]:
+    async def chats(self, *arguments: str, **more: str) -> tuple[int, str]:
         """Run a command of `chats`; return its exit code and what it printed."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "deploy.cli", *arguments),
-            env=self.environment,
+            env=self.environment | more,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
         )
@@ -116,8 +118,9 @@ class Product(Processes):
         await postgres.create_databases(self._database, PASSWORDS)
 
     async def migrate(self) -> None:
-        """Give both databases their tables."""
-        code, output = await self.chats("migrate")
+        """Give both databases their tables, as their owners; nothing else gets to know these."""
+        owners = {f"CHATS_{name.upper()}_OWNER_URL": url for name, url in self.owner_urls.items()}
+        code, output = await self.chats("migrate", **owners)
         assert code == 0, output
 
     async def close(self) -> None:
@@ -179,7 +182,7 @@ async def bare_product(directory: Path, **settings: str) -> AsyncIterator[Produc
     """Give a product of which nothing runs yet, neither `postgres` nor `broker`, and that has no databases."""
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(own_servers(directory))
-        urls = {name: servers.database.url(name, name, password) for name, password in PASSWORDS.items()}
+        urls = {name: servers.database.url(name, name, "test") for name in DATABASES}
         environment = without_settings() | {
             **{f"CHATS_{name.upper()}_DATABASE_URL": url for name, url in urls.items()},
             "CHATS_BROKER_URL": servers.broker_url,

@@ -18,12 +18,12 @@ async def run(program: str, *arguments: str) -> None:
 
 
 async def back_up(product: Product, service: str, file: Path) -> None:
-    url = product.environment[f"CHATS_{service.upper()}_DATABASE_URL"]
+    url = product.owner_urls[service]
     await run("pg_dump", "--format=custom", f"--file={file}", f"--dbname={url}")
 
 
 async def restore(product: Product, service: str, file: Path) -> None:
-    url = product.environment[f"CHATS_{service.upper()}_DATABASE_URL"]
+    url = product.owner_urls[service]
     await run("pg_restore", "--clean", "--if-exists", "--single-transaction", f"--dbname={url}", str(file))
 
 

@@ -1,0 +1,109 @@
+"""What a service may do in its own database: work with rows, and no more; and in the other's: nothing."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from deploy.cli import SERVICES
+from deploy.local.postgres import OWNER, Server, create_databases
+from shared.migrations import upgrade
+from shared.settings import SettingsError
+from tests.service.conftest import DATABASES
+
+TABLE = {"conversations": "messages", "notifications": "emails"}
+
+
+@pytest.mark.parametrize("service", DATABASES)
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "drop table {table} cascade",
+        "alter table {table} add column more text",
+        "alter table {table} disable trigger all",
+        "truncate {table} cascade",
+        "create table more ()",
+        "create temporary table more ()",
+        "create schema more",
+        "create index on {table} (id)",
+        "create function more() returns int language sql as 'select 1'",
+        "update alembic_version set version_num = '0000'",
+        "copy {table} to program 'true'",
+        "select pg_read_file('/etc/hostname')",
+        "set role {service}_owner",
+        "drop database {service}",
+        "create role more",
+    ],
+)
+async def test_a_service_cannot_touch_more_than_its_rows(
+    databases: dict[str, str], service: str, statement: str
+) -> None:
+    connection = await asyncpg.connect(databases[service])
+    refused = (asyncpg.InsufficientPrivilegeError, asyncpg.DependentObjectsStillExistError)
+    with pytest.raises(refused):
+        await connection.execute(statement.format(table=TABLE[service], service=service))
+    await connection.close()
+
+
+@pytest.mark.parametrize("service", DATABASES)
+async def test_a_service_works_with_the_rows_of_each_of_its_tables(databases: dict[str, str], service: str) -> None:
+    connection = await asyncpg.connect(databases[service])
+    tables = await connection.fetch("select tablename from pg_tables where schemaname = 'public'")
+    for (table,) in tables:
+        for privilege in ("select", "insert", "update", "delete"):
+            expected = privilege == "select" or table != "alembic_version"
+            query = "select has_table_privilege($1, $2)"
+            assert await connection.fetchval(query, table, privilege) == expected, (table, privilege)
+    assert len(tables) > 8
+    await connection.close()
+
+
+async def test_the_database_of_the_other_service_is_out_of_reach(postgres: Server, databases: dict[str, str]) -> None:
+    for service in databases:
+        for role in (service, f"{service}{OWNER}"):
+            for other in {*DATABASES, "postgres", "template1"} - {service}:
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await asyncpg.connect(postgres.url(other, role, "test"))
+
+
+async def test_a_database_of_a_single_role_is_handed_to_an_owner_with_all_that_it_holds(postgres: Server) -> None:
+    service, url, owner = (
+        SERVICES / "notifications",
+        postgres.url("old", "old", "a"),
+        postgres.url("old", "old_owner", "b"),
+    )
+    await create_databases(postgres, {"old": "a"})
+    await asyncio.to_thread(upgrade, service, url)
+    connection = await asyncpg.connect(url)
+    await connection.execute("insert into people (id, version) values ('anna', 1)")
+
+    for _ in range(2):  # it is done at every start
+        await create_databases(postgres, {"old": "a", "old_owner": "b"})
+        await asyncio.to_thread(upgrade, service, url, owner)
+    assert await connection.fetchval("select id from people") == "anna"
+    await connection.execute("update people set version = 2")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await connection.execute("drop table people")
+    await connection.close()
+
+
+async def test_what_a_later_migration_makes_is_for_the_service_to_work_with(postgres: Server) -> None:
+    service, url, owner = (
+        SERVICES / "conversations",
+        postgres.url("new", "new", "a"),
+        postgres.url("new", "new_owner", "b"),
+    )
+    await create_databases(postgres, {"new": "a", "new_owner": "b"})
+    await asyncio.to_thread(upgrade, service, url, owner)
+    connection = await asyncpg.connect(owner)
+    await connection.execute("create table later ()")
+    await connection.close()
+    await asyncio.to_thread(upgrade, service, url, owner)
+    connection = await asyncpg.connect(url)
+    assert await connection.fetch("select from later") == []
+    await connection.close()
+
+
+def test_an_owner_without_anybody_to_let_in_is_refused() -> None:
+    with pytest.raises(SettingsError, match="names no user"):
+        upgrade(SERVICES / "conversations", "postgresql://127.0.0.1/x", "postgresql://owner@127.0.0.1/x")
