@@ -12,13 +12,17 @@ from deploy.local.readiness import accepts
 CADDYFILE = Path(__file__).parents[1] / "Caddyfile"
 
 
-def proxy(directory: Path, host: str, ports: Mapping[str, int], log: Path) -> Child:
-    """Describe a proxy that listens on `host` and the port `proxy`; it writes nothing outside of `directory`."""
+def proxy(directory: Path, host: str, ports: Mapping[str, int], log: Path, public_url: str = "") -> Child:
+    """Describe a proxy that listens on `host` and the port `proxy`; it writes nothing outside of `directory`.
+
+    People know it as `public_url`.
+    """
     environment = {
         "CHATS_HOST": host,
         "CHATS_PORT": str(ports["proxy"]),
         "CHATS_API_UPSTREAM": f"127.0.0.1:{ports['api']}",
         "CHATS_NOTIFICATIONS_UPSTREAM": f"127.0.0.1:{ports['notifications-api']}",
+        **({"CHATS_PUBLIC_URL": public_url} if public_url else {}),
         "HOME": str(directory),
         **{name: value for name, value in os.environ.items() if name == MARK},
     }

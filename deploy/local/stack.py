@@ -118,7 +118,8 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
     if env.has_shop():  # as any store it tells the chats what it knows as soon as they are there
         services.append(_shop(data, settings, ports, kept, log("shop")))
     await supervisor.start(*services, within=SERVICE_SECONDS)
-    await supervisor.start(proxy(data / "proxy", host, ports, log("proxy")), within=SERVER_SECONDS)
+    public = proxy(data / "proxy", host, ports, log("proxy"), settings["CHATS_PUBLIC_URL"])
+    await supervisor.start(public, within=SERVER_SECONDS)
     if "mailbox" not in embedded:
         del ports["mailbox"]
     if not env.has_shop():

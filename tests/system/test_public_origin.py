@@ -1,0 +1,171 @@
+"""What the proxy lets through, however an address is spelled, and what it says itself."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from deploy.local.ports import free_ports
+from deploy.local.processes import end, spawn
+from deploy.local.proxy import proxy
+from services.conversations.app import create_app
+from services.conversations.settings import ApiSettings
+from shared.headers import DEFAULTS
+from shared.processes import server
+from tests.support import eventually
+
+SECRET = "a secret for tests with 32 bytes or more"
+HIDDEN = ("internal", "metrics")
+
+SPELLINGS = [
+    "/internal/events",
+    "/internal/events/",
+    "//internal/events",
+    "/./internal/events",
+    "/internal//events",
+    "/internal%2Fevents",
+    "/%69nternal/events",
+    "/INTERNAL/events",
+    "/internal/events?x=/api/v1/",
+    "/internal/events#/api/v1/",
+    "/internal/events;/api/v1/",
+    "/internal/events%00/api/v1/x",
+    "/internal/events%3F/api/v1/",
+    "/internal/events/../../api/v1/x",
+    "/internal/events/%2e%2e/%2e%2e/api/v1/x",
+    "/internal/snapshot/users",
+    "/internal/snapshot/..%2F..%2F..%2Fapi%2Fv1%2Fx",
+    "/internal/snapshot/..%2f..%2fdocs",
+    "/internal/snapshot/..%5c..%5cdocs",
+    "/api/v1/../internal/events",
+    "/api/v1/../../internal/events",
+    "/api/v1/%2e%2e/%2e%2e/internal/events",
+    "/api/v1/..%2f..%2finternal/events",
+    "/api/v1//internal/events",
+    "/api/v1/..;/..;/internal/events",
+    "/api/v1/notifications/../../../internal/events",
+    "/docs/../internal/events",
+    "/docs/static/..%2f..%2finternal/events",
+    "/chats-static/../internal/events",
+    "/chats-static/%2e%2e/metrics",
+    "/metrics",
+    "/metrics/",
+    "//metrics",
+    "/metrics?/api/v1/",
+    "/metrics%2F..%2Fdocs",
+    "/%6detrics",
+    "/healthz/../metrics",
+    "http://chats.test/internal/events",
+    "http://127.0.0.1/metrics",
+    "internal/events",
+    "*",
+]
+
+
+@pytest.fixture(scope="module")
+async def ports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[int, int, list[str]]]:
+    """The proxy's port, that of an API without a database behind it, and the paths that this API has something at."""
+    data = tmp_path_factory.mktemp("proxy")
+    ports = dict(zip(("proxy", "api", "notifications-api"), free_ports([0, 0, 0]), strict=True))
+    settings = ApiSettings(
+        conversations_database_url="postgresql://127.0.0.1:1/nowhere",
+        auth_secret=[SecretStr(SECRET)],
+        feed_secret=SecretStr(SECRET),
+        redis_url=None,
+    )
+    app = create_app(settings)
+    served: list[str] = []
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        assert scope["type"] == "http"  # what runs beside an API would only wait for its database
+
+        async def send_and_note(message: Any) -> None:
+            if message["type"] == "http.response.start" and message["status"] != HTTPStatus.NOT_FOUND:
+                served.append(scope["path"])
+            await send(message)
+
+        await app(scope, receive, send_and_note)
+
+    running = server(watched, "127.0.0.1", ports["api"], on_stop=app.state.hub.close)
+    task = asyncio.create_task(running._serve())  # noqa: SLF001 - serve() takes over the test run's own signals
+    await eventually(lambda: running.started)
+    child = proxy(data, "127.0.0.1", ports, data / "log", "https://chats.test")
+    process = await spawn(child)
+    await eventually(child.ready, 30)
+    yield ports["proxy"], ports["api"], served
+    await end(process, child.stop_signal, child.grace)
+    running.should_exit = True
+    await task
+
+
+async def ask(port: int, target: str, version: str = "1.1", *headers: str, body: str = "") -> tuple[int, str]:
+    """Send a request as it is written; return the status, and all that was answered."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    lines = (f"GET {target} HTTP/{version}", *(headers or ("Host: chats.test",)), "Connection: close")
+    writer.write("\r\n".join((*lines, f"Authorization: Bearer {SECRET}", "", body)).encode())
+    answer = (await asyncio.wait_for(reader.read(), 20)).decode()
+    writer.close()
+    return int(answer.split(" ", 2)[1]), answer
+
+
+def reached(served: list[str]) -> list[str]:
+    return [path for path in served if any(name in path for name in HIDDEN)]
+
+
+async def test_what_is_hidden_is_there_behind_the_proxy(ports: tuple[int, int, list[str]]) -> None:
+    _, api, served = ports
+    served.clear()
+    assert (await ask(api, "/metrics"))[0] == 200
+    assert (await ask(api, "/internal/events"))[0] == 503  # let in, without a database
+    assert reached(served) == ["/metrics", "/internal/events"]
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+async def test_no_spelling_of_an_address_leads_to_the_feed_or_the_measures(
+    ports: tuple[int, int, list[str]], version: str
+) -> None:
+    port, _, served = ports
+    served.clear()
+    for target in SPELLINGS:
+        status, answer = await ask(port, target, version)
+        assert status >= HTTPStatus.BAD_REQUEST, (target, answer)
+    assert reached(served) == []
+
+
+async def test_no_header_leads_there_either(ports: tuple[int, int, list[str]]) -> None:
+    port, api, served = ports
+    served.clear()
+    hidden = f"GET /internal/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SECRET}\r\n\r\n"
+    for headers, body in (
+        ((f"Host: 127.0.0.1:{api}",), ""),
+        (("Host: chats.test/internal/events",), ""),
+        (("Host: chats.test", "X-Original-URL: /internal/events", "X-Rewrite-URL: /internal/events"), ""),
+        (("Host: chats.test", "X-Forwarded-Prefix: /internal", "X-Forwarded-Host: 127.0.0.1"), ""),
+        (("Host: chats.test", "Content-Length: 4", "Transfer-Encoding: chunked"), f"0\r\n\r\n{hidden}"),
+        (("Host: chats.test", "Transfer-Encoding: xchunked", f"Content-Length: {len(hidden)}"), hidden),
+        (("Host: chats.test", "Upgrade: h2c", "HTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA"), hidden),
+        (("Host: chats.test", f"Content-Length: {len(hidden)}"), hidden),
+    ):
+        for target in ("/internal/events", "/healthz"):
+            await ask(port, target, "1.1", *headers, body=body)
+    assert reached(served) == []
+
+
+async def test_an_id_keeps_its_encoded_slashes_and_dots(ports: tuple[int, int, list[str]]) -> None:
+    port, _, served = ports
+    served.clear()
+    await ask(port, "/api/v1/store/users/..%2F..%2F..%2F..%2Fx/sessions")
+    assert served == ["/api/v1/store/users/..%2F..%2F..%2F..%2Fx/sessions"]
+
+
+async def test_what_the_proxy_says_itself_has_the_headers_too(ports: tuple[int, int, list[str]]) -> None:
+    port, _, _ = ports
+    for target, expected in (("/elsewhere", 404), ("/api/v1/notifications", 503)):
+        status, answer = await ask(port, target)
+        assert status == expected
+        for name, value in DEFAULTS.items() | {("Strict-Transport-Security", "max-age=31536000")}:
+            assert answer.count(f"\r\n{name}: {value}\r\n") == 1
+        assert "Server:" not in answer
