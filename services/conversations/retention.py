@@ -69,8 +69,8 @@ _PURGE_EVENTS = text("""
     -- What is kept: not old enough, or old and still to be read by somebody, who may not have come for the first time.
     kept as (
         select min(position) as first from oldest
-        where numbered_at > clock_timestamp() - make_interval(secs => :retention * 86400)
-            or (numbered_at > clock_timestamp() - make_interval(secs => :cap * 86400)
+        where numbered_at > clock_timestamp() - make_interval(secs => cast(:retention as float8) * 86400)
+            or (numbered_at > clock_timestamp() - make_interval(secs => cast(:cap as float8) * 86400)
                 and position > (select coalesce(min(position), 0) from feed_readers))
     ),
     -- Locked in the one order in which all do.
@@ -87,7 +87,7 @@ _PURGE_EVENTS = text("""
 _PURGE_KEYS = text("""
     delete from create_keys where (caller_id, key) in (
         select caller_id, key from create_keys
-        where created_at < clock_timestamp() - make_interval(secs => :retention * 86400)
+        where created_at < clock_timestamp() - make_interval(secs => cast(:retention as float8) * 86400)
         order by created_at limit :size
     )
     returning key

@@ -172,3 +172,16 @@ _ADD_TRY = text("""
     insert into email_tries (id, email_id, outcome, phase, reply, process)
     values (uuidv7(make_interval(days => :ago)), :email, 'deferred', 'rcpt', '', 'a test')
 """)
+
+
+async def test_half_a_day_is_half_a_day(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
+    await answer(anna, sam, times=2)
+    head = await sweeping.number()
+    await sweeping.look_to_the_end()
+    settings = KEPT.model_copy(update={"retention_days": 0.5, "retention_cap_days": 0.5})
+    for hours, purged in ((11, 0), (13, head)):
+        aged = text("update events set numbered_at = clock_timestamp() - make_interval(hours => :hours)")
+        async with transaction(sweeping.conversations) as session:
+            await session.execute(aged, {"hours": hours})
+            await session.execute(text("update feed_readers set position = :head"), {"head": head})
+            assert await log_retention.purge_events(session, settings, size=1000) == purged
