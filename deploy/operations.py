@@ -106,6 +106,13 @@ def print_status() -> bool:
             is_fault=False,  # a mailbox that does not exist is no fault of this system
         ),
         Finding(
+            f"held back     {state.held_back}",
+            "their addresses have had as many mails as CHATS_LIMIT_MAILS_PER_10_MINUTES and _PER_DAY let them"
+            if state.held_back
+            else None,
+            is_fault=False,
+        ),
+        Finding(
             f"oldest due    {state.oldest_due:.1f} s",
             "mail is late" if state.oldest_due > LATE_MAIL else None,
         ),

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from fnmatch import fnmatchcase
 from typing import Any
 from uuid import UUID
 
@@ -12,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.models import Email, EmailMessage, Mark, Notification, Person
+from services.notifications.recipients import find_recipient
 from services.notifications.rules import Audience, EmailState, Reason, check_transition
 from services.notifications.settings import MailSettings, StoreSettings
 from shared.events import MessagePosted
@@ -93,7 +93,7 @@ async def _begin_emails(
     for one in lacking:
         if one.conversation_id in opened:
             continue
-        reason = suppression(audience, customers.get(one.customer.id), settings)
+        reason = find_recipient(audience, customers.get(one.customer.id), settings).reason
         if reason is None:
             opened.add(one.conversation_id)
         due_at = _due_after(one.message.created_at, now, audience, settings)
@@ -112,28 +112,6 @@ async def _begin_emails(
     ids = dict(zip(begun, await session.scalars(in_order, list(begun.values())), strict=True))
     open_mails |= {mail["conversation_id"]: ids[key] for key, mail in begun.items() if mail["reason"] is None}
     return ids
-
-
-def suppression(audience: Audience, customer: Person | None, settings: MailSettings) -> Reason | None:
-    """Say why no mail may go to the customer, or to support, or None."""
-    if audience is Audience.CUSTOMER and customer is not None and customer.deleted:
-        return Reason.USER_DELETED
-    address = recipient_address(audience, customer, settings)
-    if address is None:
-        return Reason.NO_ADDRESS
-    if settings.smtp_url is None:
-        return Reason.NO_SMTP
-    patterns = settings.email_only_to
-    if patterns and not any(fnmatchcase(address.lower(), pattern.lower()) for pattern in patterns):
-        return Reason.RECIPIENT_NOT_ALLOWED
-    return None
-
-
-def recipient_address(audience: Audience, customer: Person | None, settings: MailSettings) -> str | None:
-    """Return where mail to the customer, or to support, goes at present."""
-    if audience is Audience.SUPPORT:
-        return settings.support_email
-    return customer.email if customer else None
 
 
 def delay(audience: Audience, settings: StoreSettings) -> timedelta:
@@ -163,7 +141,14 @@ async def review_emails(
         return
     first_unread = func.min(EmailMessage.created_at).label("first_unread")
     found = await session.execute(
-        select(Email.id, Email.claimed_at, Email.due_at, first_unread, func.clock_timestamp().label("now"))
+        select(
+            Email.id,
+            Email.claimed_at,
+            Email.due_at,
+            case((Email.reason == Reason.RATE_LIMITED, Email.next_attempt_at)).label("held_until"),
+            first_unread,
+            func.clock_timestamp().label("now"),
+        )
         .outerjoin(EmailMessage, (EmailMessage.email_id == Email.id) & is_unread())
         .where(Email.id.in_(waiting))
         .group_by(Email.id)
@@ -176,11 +161,13 @@ async def review_emails(
         for row in rows
         if row.first_unread is not None and row.claimed_at is None
     }
-    moved = [row.id for row in rows if row.id in due and due[row.id] != row.due_at]
+    moved = [
+        {"id": row.id, "due_at": due[row.id], "next_attempt_at": max(due[row.id], row.held_until or due[row.id])}
+        for row in rows
+        if row.id in due and due[row.id] != row.due_at
+    ]
     if moved:
-        await session.execute(
-            update(Email), [{"id": key, "due_at": due[key], "next_attempt_at": due[key]} for key in moved]
-        )
+        await session.execute(update(Email), moved)
 
 
 def _due_after(moment: datetime, now: datetime, audience: Audience, settings: StoreSettings) -> datetime:
@@ -243,7 +230,7 @@ async def move_emails(
         update(Email)
         .where(which, Email.state.in_(leaving))
         .values(
-            {"lease_id": None, "lease_until": None, "data_at": None}
+            {"lease_id": None, "lease_until": None, "data_at": None, "reason": None}
             | kept
             | {"state": to, "finished_at": func.clock_timestamp() if at_end else None}
             | values

@@ -164,10 +164,10 @@ async def _forget(session: AsyncSession, user_id: str) -> None:
     naming = Email.content.is_not(None) & Email.id.in_(written_by)
     await emails.lock_emails(session, theirs | naming)
     await emails.cancel_emails(session, theirs, Reason.USER_DELETED, leaving=emails.UNSENT_STATES)
-    await session.execute(update(Email).where(theirs).values(to_address=None))
+    await session.execute(update(Email).where(theirs).values(to_address=None, mailbox=None))
     await session.execute(update(Email).where(theirs | naming).values(content=None))  # composed anew if still unsent
     replies = update(EmailTry).where(EmailTry.email_id.in_(select(Email.id).where(theirs)))
-    await session.execute(replies.values(reply=""))  # servers quote the address
+    await session.execute(replies.values(reply="", mailbox=None))  # servers quote the address
     nobody = {"id": user_id, "version": 0, "deleted": True}
     for role in ("customer", "sender", "person"):
         await session.execute(

@@ -7,34 +7,37 @@ goes back at no cost; after it the server may have the mail, and the try is unce
 import os
 import random
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import ColumnElement, Text, exists, func, literal_column, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
-from services.notifications.emails import cancel_emails, is_unread, move_emails, recipient_address, suppression
+from services.notifications.caps import measure_room
+from services.notifications.emails import cancel_emails, is_unread, move_emails
+from services.notifications.gate import close_breaker, may_begin, read_gate, trip_breaker
 from services.notifications.letters import compose_email
 from services.notifications.mail.addresses import AddressError
 from services.notifications.mail.transport import Phase, Try
-from services.notifications.models import Email, EmailMessage, EmailTry, Gate, Person
+from services.notifications.models import Email, EmailMessage, EmailTry, Person
+from services.notifications.recipients import Recipient, find_recipient
 from services.notifications.rules import (
+    MAY_HAVE_ARRIVED,
     Audience,
     EmailState,
     Outcome,
     Reason,
     after_try,
-    breaker_pause,
     retry_delays,
     with_jitter,
 )
 from services.notifications.settings import MailSettings
-from shared.database import incarnation_of
 from shared.failpoints import failpoint
 
 LEASE = timedelta(seconds=60)  # that a claim holds without being renewed
@@ -42,8 +45,6 @@ BATCH = 20  # mails claimed at once
 COMPOSE_AGAIN = timedelta(hours=1)  # until a mail that could not be composed is looked at again
 
 PROCESS = f"{socket.gethostname()}:{os.getpid()}"
-
-_HERE = literal_column(incarnation_of("gate"), Text)
 
 log = structlog.get_logger()
 
@@ -66,34 +67,11 @@ class ClaimedEmail:
 
 
 @dataclass(frozen=True, slots=True)
-class GateState:
-    """The gate at a moment of the database's clock. `known`: it is known which mail was sent; see `Gate`."""
+class DueEmail:
+    """A due mail, and whom it goes to at present."""
 
-    row: Gate
-    now: datetime
-    incarnation: str
-
-    @property
-    def known(self) -> bool:
-        """Whether this is the database in which it was last known which mail was sent."""
-        return self.row.incarnation in {None, self.incarnation}
-
-    @property
-    def settled(self) -> bool:
-        """Whether there is nothing to find out about it."""
-        return self.row.incarnation == self.incarnation
-
-    @property
-    def open(self) -> bool:
-        """Whether mail may be sent."""
-        until = self.row.breaker_until
-        return self.known and self.row.paused_at is None and (until is None or until <= self.now)
-
-
-async def read_gate(session: AsyncSession) -> GateState:
-    """Read whether mail may be sent."""
-    found = select(Gate, func.clock_timestamp(), _HERE).execution_options(populate_existing=True)
-    return GateState(*(await session.execute(found)).one())
+    row: Email
+    to: Recipient
 
 
 async def has_due_email(session: AsyncSession) -> bool:
@@ -112,8 +90,8 @@ async def claim_emails(
 ) -> list[ClaimedEmail] | None:
     """Take due mails under one lease, composing those that are taken for the first time; None when none is due.
 
-    What is no longer needed is cancelled, and what may not be sent is suppressed, here and now: there may be more
-    behind an empty list.
+    What is no longer needed is cancelled, what may not be sent is suppressed, and what its address has no room for is
+    held back until it has, here and now: there may be more behind an empty list.
     """
     gate = await read_gate(session)
     if not gate.open:
@@ -128,12 +106,23 @@ async def claim_emails(
         .limit(1 if gate.row.breaker_trips else BATCH)
         .with_for_update(skip_locked=True)
     )
-    due = found.all()
+    due = await _addressed(session, found.all(), settings)
     if not due:
         return None
+    room = await measure_room(session, {one.to.mailbox for one in due if one.to.mailbox}, now, settings)
     lease_id = uuid4()
-    claimed = [await _claim(session, email, lease_id, now, settings) for email in due]
-    return [email for email in claimed if email is not None]
+    claimed, held_back = [], []
+    for one in due:
+        opens_at = room.opens_at(one.to.mailbox)
+        if opens_at is not None:
+            held_back.append({"id": one.row.id, "next_attempt_at": opens_at, "reason": Reason.RATE_LIMITED})
+        elif (email := await _claim(session, one, lease_id, now, settings)) is not None:
+            room.take(one.to.mailbox)
+            claimed.append(email)
+    if held_back:
+        await session.execute(update(Email), held_back)
+        log.info("emails held back, their addresses have had as many as they may", emails=len(held_back))
+    return claimed
 
 
 async def release_expired(session: AsyncSession, settings: MailSettings) -> None:
@@ -168,10 +157,19 @@ async def record_try(
         await move_emails(session, again, EmailState.SENT, {}, leaving=waiting)
 
 
+async def _addressed(session: AsyncSession, due: Sequence[Email], settings: MailSettings) -> list[DueEmail]:
+    ids = {email.recipient_id for email in due}
+    customers = {person.id: person for person in await session.scalars(select(Person).where(Person.id.in_(ids)))}
+    return [
+        DueEmail(email, find_recipient(Audience(email.audience), customers.get(email.recipient_id), settings))
+        for email in due
+    ]
+
+
 async def _claim(
-    session: AsyncSession, email: Email, lease_id: UUID, now: datetime, settings: MailSettings
+    session: AsyncSession, due: DueEmail, lease_id: UUID, now: datetime, settings: MailSettings
 ) -> ClaimedEmail | None:
-    this = Email.id == email.id
+    email, reason, this = due.row, due.to.reason, Email.id == due.row.id
     found = await session.execute(
         select(EmailMessage, is_unread().label("unread"))
         .join(Email, Email.id == EmailMessage.email_id)
@@ -186,13 +184,9 @@ async def _claim(
         return None
     # Composed anew it says what it said: under its Message-ID its recipient may have it already.
     messages = unread if email.claimed_at is None else [row.EmailMessage for row in rows]
-    audience = Audience(email.audience)
-    customer = await session.get(Person, email.recipient_id) if audience is Audience.CUSTOMER else None
-    reason = suppression(audience, customer, settings)
     letter = None
     # It has no bytes yet, or they are addressed to where its recipient no longer is.
-    stale = email.content is None or recipient_address(audience, customer, settings) != email.to_address
-    if reason is None and stale:
+    if reason is None and (email.content is None or due.to.address != email.to_address):
         try:
             letter = await compose_email(session, email, messages, now, settings)
         except AddressError:
@@ -202,12 +196,12 @@ async def _claim(
         except Exception as error:  # one mail that cannot be composed must not hold up all others
             log.warning("email not composed, trying again later", email_id=str(email.id), error=type(error).__name__)
             log.debug("email not composed", email_id=str(email.id), exc_info=True)
-            await session.execute(update(Email).where(this).values(next_attempt_at=now + COMPOSE_AGAIN))
+            await session.execute(update(Email).where(this).values(next_attempt_at=now + COMPOSE_AGAIN, reason=None))
             return None
     if reason is not None:
         await move_emails(session, this, EmailState.SUPPRESSED, {"reason": reason}, leaving=(EmailState.SCHEDULED,))
         return None
-    values = {"lease_id": lease_id, "lease_until": now + LEASE}
+    values = {"lease_id": lease_id, "lease_until": now + LEASE, "mailbox": due.to.mailbox}
     to_address, content = email.to_address, email.content
     if letter is not None:
         await session.execute(
@@ -232,10 +226,9 @@ async def _claim(
 
 async def begin_data(session: AsyncSession, email: ClaimedEmail) -> bool:
     """Note that the mail's text is about to go out; False when the lease is no longer ours, or mail may not be sent."""
-    known = Gate.incarnation.is_(None) | (Gate.incarnation == _HERE)
     held = await session.execute(
         update(Email)
-        .where(email.held, Email.state == EmailState.SENDING, exists().where(Gate.paused_at.is_(None), known))
+        .where(email.held, Email.state == EmailState.SENDING, may_begin())
         .values(data_at=func.clock_timestamp())
         .returning(Email.id)
         .execution_options(synchronize_session=False)
@@ -259,10 +252,14 @@ async def hand_back(session: AsyncSession, email: ClaimedEmail) -> None:
 
 
 async def _add_try(session: AsyncSession, email_id: UUID, attempt: Try, started_at: datetime | None) -> None:
+    # Under the lock of the mail, so that an address that is being erased does not get away.
+    mailbox = select(Email.mailbox).where(Email.id == email_id).with_for_update(key_share=True).scalar_subquery()
     session.add(
         EmailTry(
             email_id=email_id,
+            mailbox=mailbox if attempt.outcome in MAY_HAVE_ARRIVED else None,
             started_at=started_at,
+            finished_at=func.clock_timestamp(),
             outcome=attempt.outcome,
             phase=attempt.phase,
             code=attempt.code,
@@ -301,29 +298,7 @@ async def _follow(
     state = following.state or EmailState.SCHEDULED
     moved = await move_emails(session, which, state, values, leaving=(EmailState.SENDING,))
     if following.opens_breaker:
-        await _trip_breaker(session, attempt)
+        await trip_breaker(session, attempt)
     elif attempt.outcome is not Outcome.ABANDONED and attempt.phase not in {Phase.LEASE, Phase.ADDRESS}:
-        await session.execute(
-            update(Gate)
-            .where(Gate.breaker_trips > 0)
-            .values(breaker_trips=0, breaker_until=None, breaker_reason=None)
-            .execution_options(synchronize_session=False)
-        )
+        await close_breaker(session)
     return bool(moved)
-
-
-async def _trip_breaker(session: AsyncSession, attempt: Try) -> None:
-    gate = await session.get_one(Gate, True, with_for_update=True, populate_existing=True)
-    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    if gate.breaker_until is None or gate.breaker_until <= now:
-        gate.breaker_trips += 1
-        gate.breaker_until = now + timedelta(seconds=breaker_pause(gate.breaker_trips))
-        gate.breaker_reason = attempt.reply
-        failpoint("breaker-tripped")
-        # Without the reply, which may quote an address; `chats status` shows it.
-        log.error(
-            "mail set-up is at fault, sending pauses",
-            phase=attempt.phase,
-            code=attempt.code,
-            until=str(gate.breaker_until),
-        )

@@ -17,6 +17,9 @@ LAG = Gauge("chats_inbox_lag_events", "Events of the log behind that position, w
 REBUILDING = Gauge("chats_inbox_rebuilding", "1 while the present state is read, because the place in the log was lost")
 PARKED = Gauge("chats_inbox_parked", "Events that were given up on")
 EMAILS = Gauge("chats_emails", "Mails by state; it counts no further than 10,000", ["state"])
+HELD_BACK = Gauge(
+    "chats_emails_held_back", "Mails whose address has had as many as it may; it counts no further than 10,000"
+)
 OLDEST_DUE = Gauge("chats_emails_oldest_due_seconds", "Age of the oldest due mail that was not sent yet")
 TRIES = Gauge("chats_email_tries", "Tries of the last hour by outcome", ["outcome"])
 BREAKER = Gauge("chats_email_breaker_trips", "Times in a row that the mail set-up was at fault")
@@ -40,13 +43,14 @@ class State:
     paused: bool
     breaker_trips: int
     breaker_reason: str | None
+    held_back: int
     emails: dict[str, int]
     tries: dict[str, int]
 
 
 async def read_state(session: AsyncSession) -> State:
     """Read how the service stands."""
-    row = (await session.execute(_STATE)).one()
+    row = (await session.execute(_STATE, {"most": MOST})).one()
     emails = (await session.execute(_EMAILS, {"states": list(EmailState), "most": MOST})).all()
     tries = (await session.execute(_TRIES)).all()
     return State(**row._mapping, emails=_counts(emails), tries=_counts(tries))  # noqa: SLF001 - its public name
@@ -64,6 +68,7 @@ async def measure(sessions: Sessions) -> None:
     LAG.set(state.head - state.cursor)
     REBUILDING.set(state.rebuild_kind is not None)
     PARKED.set(state.parked)
+    HELD_BACK.set(state.held_back)
     OLDEST_DUE.set(state.oldest_due)
     BREAKER.set(state.breaker_trips)
     # Each, also those that there are none of any more.
@@ -82,6 +87,11 @@ _STATE = text(f"""
                 (select min(lease_until) from emails where state = 'sending')
             ))::float8
         ), 0) as oldest_due,
+        (
+            select count(*) from (
+                select from emails where state = 'scheduled' and reason is not null limit :most
+            ) as held
+        ) as held_back,
         coalesce(gate.incarnation = {incarnation_of("gate")}, true) as mail_known,
         gate.paused_at is not null as paused, gate.breaker_trips, gate.breaker_reason
     from feed_cursor as cursor, gate

@@ -141,6 +141,7 @@ class Email(Base):
     uncertain_tries: Mapped[int] = mapped_column(server_default="0")
     message_id: Mapped[str | None]
     to_address: Mapped[str | None]
+    mailbox: Mapped[str | None]  # that address as `mailbox_of` writes it
     content: Mapped[bytes | None] = mapped_column(deferred=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     finished_at: Mapped[datetime | None]
@@ -158,6 +159,8 @@ class Email(Base):
         ),
         Index("emails_due_idx", "next_attempt_at", postgresql_where=text("state = 'scheduled'")),
         Index("emails_leased_idx", "lease_until", postgresql_where=text("state = 'sending'")),
+        Index("emails_in_hand_idx", "mailbox", postgresql_where=text("state = 'sending'")),
+        Index("emails_held_back_idx", "id", postgresql_where=text("state = 'scheduled' and reason is not null")),
         Index("emails_conversation_idx", "conversation_id"),
         Index("emails_recipient_idx", "recipient_id"),
         Index("emails_state_idx", "state", text("id desc")),
@@ -192,6 +195,13 @@ class EmailTry(Base):
     code: Mapped[int | None]
     reply: Mapped[str]
     process: Mapped[str]
+    mailbox: Mapped[str | None]  # that got, or may have got, the mail by this try; none otherwise
+
+    __table_args__ = (
+        Index(
+            "email_tries_mailbox_idx", "mailbox", text("finished_at desc"), postgresql_where=text("mailbox is not null")
+        ),
+    )
 
 
 class Gate(Base):

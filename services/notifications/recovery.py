@@ -18,7 +18,7 @@ from sqlalchemy.orm import InstrumentedAttribute
 from services.notifications.emails import WAITING_STATES, move_emails, review_emails
 from services.notifications.events import handle_payloads
 from services.notifications.feed import SNAPSHOT_PAGE, read_snapshot
-from services.notifications.leases import read_gate
+from services.notifications.gate import read_gate
 from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, Mark, Notification
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import MailSettings

@@ -5,6 +5,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.settings import StoreSettings
 
+DAYS_COUNTED = 1.1  # of tries, by the caps, and some for clocks
+
 
 async def purge_inbox(session: AsyncSession, settings: StoreSettings, *, size: int) -> int:
     """Delete the oldest handled entries beyond the retention; return how many.
@@ -16,8 +18,11 @@ async def purge_inbox(session: AsyncSession, settings: StoreSettings, *, size: i
 
 
 async def purge_tries(session: AsyncSession, settings: StoreSettings, *, size: int) -> int:
-    """Delete the oldest tries beyond the retention, of mails that are at their end; return how many."""
-    values = {"size": size, "retention": settings.retention_days}
+    """Delete the oldest tries beyond the retention, of mails that are at their end; return how many.
+
+    None of the last day: they are what the caps count.
+    """
+    values = {"size": size, "retention": max(settings.retention_days, DAYS_COUNTED)}
     return len((await session.execute(_PURGE_TRIES, values)).all())
 
 
@@ -25,7 +30,7 @@ _PURGE_INBOX = text("""
     delete from inbox where event_id in (
         select event_id from inbox
         where handled_at is not null and received_at < least(
-            clock_timestamp() - make_interval(secs => :retention * 86400),
+            clock_timestamp() - make_interval(secs => cast(:retention as float8) * 86400),
             (select coalesce(caught_up_at, '-infinity') - interval '1 minute' from feed_cursor)
         )
         order by received_at limit :size
@@ -37,7 +42,8 @@ _PURGE_INBOX = text("""
 _PURGE_TRIES = text("""
     delete from email_tries where id in (
         select tries.id from email_tries as tries join emails on emails.id = tries.email_id
-        where tries.id < uuidv7(make_interval(secs => -(:retention * 86400))) and emails.finished_at is not null
+        where tries.id < uuidv7(make_interval(secs => cast(:retention as float8) * -86400))
+            and emails.finished_at is not null
         order by tries.id limit :size
     )
     returning id

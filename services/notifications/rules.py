@@ -11,6 +11,7 @@ MAX_UNCERTAIN_TRIES = 2
 MAX_EVENT_ATTEMPTS = 5
 FIRST_BREAKER_PAUSE = 15
 LONGEST_BREAKER_PAUSE = 300
+LOOK_AGAIN = 60  # seconds until a mail that waits for what is being sent to its address is looked at again
 
 
 class Audience(StrEnum):
@@ -48,8 +49,12 @@ class Outcome(StrEnum):
     """Given up before the final dot: the lease was no longer ours, or the sender had to stop."""
 
 
+MAY_HAVE_ARRIVED = frozenset({Outcome.ACCEPTED, Outcome.UNCERTAIN})
+"""After these the recipient may have the mail."""
+
+
 class Reason(StrEnum):
-    """Why an email was cancelled, suppressed or failed."""
+    """Why an email was cancelled, suppressed or failed; or, of a scheduled one, why it waits."""
 
     READ = "read"
     DELETED = "deleted"
@@ -57,6 +62,12 @@ class Reason(StrEnum):
     NO_ADDRESS = "no-address"
     NO_SMTP = "no-smtp"
     RECIPIENT_NOT_ALLOWED = "recipient-not-allowed"
+    OWN_ADDRESS = "own-address"
+    """A customer's address is the system's own: a mail to it would come back to us."""
+    UNATTENDED_ADDRESS = "unattended-address"
+    """Nobody reads what comes to such an address, and machines answer it."""
+    RATE_LIMITED = "rate-limited"
+    """The only one of a scheduled mail: its address has had as many as it may, and it waits for room."""
     REJECTED = "rejected"
     ADDRESS_NOT_SUPPORTED = "address-not-supported"
     GAVE_UP = "gave-up"
@@ -153,6 +164,35 @@ def after_try(  # noqa: PLR0911  a return per outcome is the table it is
 def with_jitter(delay: int, random: Callable[[], float]) -> float:
     """Spread `delay`: never earlier, at most a tenth later. `random` gives a number from 0 to 1."""
     return delay * (1 + MAX_JITTER * random())
+
+
+@dataclass(frozen=True, slots=True)
+class Cap:
+    """At most so many mails to one address within any so many seconds."""
+
+    most: int
+    seconds: int
+
+
+def mail_caps(per_10_minutes: int, per_day: int) -> tuple[Cap, ...]:
+    """Return the caps that hold; 0 means none."""
+    return tuple(cap for cap in (Cap(per_10_minutes, 600), Cap(per_day, 24 * 3600)) if cap.most)
+
+
+def wait_for_room(caps: Sequence[Cap], ages: Sequence[float], in_hand: int) -> float:
+    """Return the seconds until an address may get one more mail; 0 when it may now.
+
+    `ages` are the seconds since the mails that it got, or may have got, the newest first; of more than the largest
+    cap the rest does not count. `in_hand` are those that are being sent to it: they may arrive, or make room again.
+    """
+    wait = 0.0
+    for cap in caps:
+        left = cap.most - in_hand
+        if left <= 0:
+            wait = max(wait, LOOK_AGAIN)
+        elif len(ages) >= left and (needed := cap.seconds - ages[left - 1]) > 0:
+            wait = max(wait, min(needed, LOOK_AGAIN) if in_hand else needed)
+    return wait
 
 
 def breaker_pause(consecutive_trips: int) -> int:

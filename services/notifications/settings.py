@@ -26,6 +26,7 @@ def _recipient(value: str) -> str:
 
 
 Seconds = Annotated[int, Field(ge=0, le=MONTH)]
+Most = Annotated[int, Field(ge=0, le=100_000)]
 Schedule = Annotated[tuple[Seconds, ...], Field(min_length=1)]
 Sender = Annotated[str, AfterValidator(_sender)]
 Recipient = Annotated[str, AfterValidator(_recipient)]
@@ -71,6 +72,8 @@ class MailSettings(StoreSettings):
     )
     email_uncertain_seconds: Seconds = 900
     support_email: Recipient | None = None
+    limit_mails_per_10_minutes: Most = 10
+    limit_mails_per_day: Most = 100
 
     @field_validator("smtp_url")
     @classmethod

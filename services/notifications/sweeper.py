@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from sqlalchemy import func
 
 from services.notifications.feed import create_feed, read_end, read_events
+from services.notifications.gate import read_gate
 from services.notifications.inbox import receive_missing
-from services.notifications.leases import read_gate
 from services.notifications.mail.compose import LOCALE
 from services.notifications.measures import measure
 from services.notifications.models import FeedCursor

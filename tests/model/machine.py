@@ -16,7 +16,7 @@ ANY = st.integers(0, 7)  # one of those that are there
 SIDES = st.sampled_from(Side)
 TIMES = st.sampled_from([1, 3, 16, 31, LEASE + 1, 301, UNCERTAIN_SECONDS + 1, 300_001])
 ANSWERS = st.sampled_from(sorted(ANSWERED))
-ADDRESSES = st.sampled_from(["new@customer.test", "old@customer.test", None])
+ADDRESSES = st.sampled_from(["new@customer.test", "OLD@customer.test", "Support@Store.test", None])
 MEANWHILE = st.sampled_from(["nothing", "read", "deleted", "user deleted"])
 LEASES = st.sampled_from(["held", "run out", "used by another"])
 HANDLED = st.sampled_from(["later", "published", "by the sweeper", "backwards"])
@@ -42,7 +42,7 @@ class Machine(RuleBasedStateMachine):
     @initialize(first=SIDES, second=SIDES, handled=st.booleans())
     def begin_with_a_message(self, first: Side, second: Side, handled: bool) -> None:
         for user in CUSTOMERS:
-            self.do("put_user", user, "old@customer.test")
+            self.do("put_user", user, "old@customer.test")  # both: an address is not a person
             self.do("open", user)
         self.do("post", 0, first)
         self.do("post", 0, second)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from services.notifications.mail.transport import Phase, Try
 from services.notifications.rules import (
+    MAY_HAVE_ARRIVED,
     Audience,
     EmailState,
     Outcome,
@@ -12,7 +13,9 @@ from services.notifications.rules import (
     after_try,
     breaker_pause,
     check_transition,
+    mail_caps,
     retry_delays,
+    wait_for_room,
 )
 from tests.model.store import SECOND, Clock, Payload, Who
 
@@ -21,6 +24,8 @@ DELAYS = retry_delays(RETRY_SECONDS)
 UNCERTAIN_SECONDS = 900
 DELAY = {Audience.CUSTOMER: 30, Audience.SUPPORT: 300}  # seconds a mail waits for further messages
 LEASE = 60
+MAILS = 2, 4  # that an address may get in 10 minutes, and in a day
+CAPS = mail_caps(*MAILS)
 SUPPORT = "support"
 SUPPORT_EMAIL = "support@store.test"
 WAITING = (EmailState.SCHEDULED, EmailState.SENDING)
@@ -59,6 +64,7 @@ class Mail:
     counted: int = 0
     uncertain: int = 0
     address: str | None = None
+    mailbox: str | None = None  # the address, however it was written
     letter: Letter | None = None
     erased: bool = False
     history: list[EmailState] = field(default_factory=list)
@@ -73,6 +79,16 @@ class Mail:
 
 
 @dataclass(eq=False)
+class Ended:
+    """A try that was recorded."""
+
+    outcome: Outcome
+    mail: Mail
+    at: int
+    mailbox: str | None  # that may have got the mail
+
+
+@dataclass(eq=False)
 class Held:
     """A mail as a process holds it that claimed it: what it knew then."""
 
@@ -84,6 +100,7 @@ class Held:
     letter: Letter
     address: str
     begun: bool = False
+    begun_at: int = 0
     answer: Try | None = None
 
 
@@ -98,7 +115,7 @@ class Mailbox:
         self.leases = 0
         self.trips = 0
         self.open_at: int | None = None
-        self.tries: list[Outcome] = []
+        self.tries: list[Ended] = []
 
     # Before sending
 
@@ -125,7 +142,8 @@ class Mailbox:
                     self.cancel(mail, Reason.READ)
                 elif not mail.claimed:
                     first = min(mail.lines[number].at for number in unread)
-                    mail.due = min(first, self.clock.now) + DELAY[audience] * SECOND
+                    due = min(first, self.clock.now) + DELAY[audience] * SECOND
+                    mail.due = max(due, mail.due) if mail.reason is Reason.RATE_LIMITED else due
 
     def forget(self, user: str) -> None:
         """Cancel a deleted user's mail, and drop every letter that names them."""
@@ -133,7 +151,9 @@ class Mailbox:
             theirs = mail.audience is Audience.CUSTOMER and mail.recipient == user
             if theirs:
                 self.cancel(mail, Reason.USER_DELETED, leaving=UNSENT)
-                mail.address = None
+                mail.address = mail.mailbox = None
+                for one in self.tries:
+                    one.mailbox = one.mailbox if one.mail is not mail else None
             if theirs or any(line.sender == user for line in mail.lines.values()):
                 mail.letter = None
 
@@ -160,12 +180,12 @@ class Mailbox:
             return []
         due = sorted((one for one in self.mails if self._is_due(one)), key=lambda one: one.due)
         self.leases += 1
-        held = [self._claim(mail) for mail in (due[:1] if self.trips else due)]
+        held = [self._claim(mail) for mail in (due[:1] if self.trips else due) if not self._is_held_back(mail)]
         return sorted((one for one in held if one is not None), key=lambda one: one.name)
 
     def begin(self, held: Held) -> bool:
         """Note that a text is about to go out; False when the mail is no longer its holder's."""
-        held.begun = self.holds(held)
+        held.begun, held.begun_at = self.holds(held), self.clock.now
         held.mail.begun |= held.begun
         return held.begun
 
@@ -178,18 +198,18 @@ class Mailbox:
     def hand_back(self, held: Held) -> None:
         """Give back a mail that was not begun."""
         if self.holds(held):
-            self.move(held.mail, EmailState.SCHEDULED, held.mail.reason, leaving=(EmailState.SENDING,))
+            self.move(held.mail, EmailState.SCHEDULED, None, leaving=(EmailState.SENDING,))
 
     def record(self, held: Held, attempt: Try) -> None:
         """Record a try, and what follows from it."""
-        self.tries.append(attempt.outcome)
         mail = held.mail
+        self._note(mail, attempt)
         held_still = self.holds(held)
         if held_still:
             self._follow(mail, attempt, held.counted, held.uncertain)
         self._note_set_up(attempt)
         if not held_still and attempt.outcome is Outcome.ACCEPTED and not mail.begun:
-            self.move(mail, EmailState.SENT, mail.reason, leaving=WAITING)
+            self.move(mail, EmailState.SENT, None, leaving=WAITING)
 
     # Below this line: how
 
@@ -218,7 +238,17 @@ class Mailbox:
         who = self.people.get(mail.recipient)
         if mail.audience is Audience.CUSTOMER and who is not None and who.deleted:
             return Reason.USER_DELETED
-        return Reason.NO_ADDRESS if self.address(mail) is None else None
+        address = self.address(mail)
+        if address is None:
+            return Reason.NO_ADDRESS
+        own = mail.audience is Audience.CUSTOMER and address.lower() == SUPPORT_EMAIL
+        return Reason.OWN_ADDRESS if own else None
+
+    def wait(self, mailbox: str) -> float:
+        """Return the seconds until an address may get one more mail."""
+        ages = sorted((self.clock.now - one.at) / SECOND for one in self.tries if one.mailbox == mailbox)
+        in_hand = sum(mail.state is EmailState.SENDING and mail.mailbox == mailbox for mail in self.mails)
+        return wait_for_room(CAPS, ages, in_hand)
 
     def address(self, mail: Mail) -> str | None:
         """Return where a mail goes at present."""
@@ -244,6 +274,13 @@ class Mailbox:
     def _is_due(self, mail: Mail) -> bool:
         return mail.state is EmailState.SCHEDULED and mail.due <= self.clock.now
 
+    def _is_held_back(self, mail: Mail) -> bool:
+        address = self.address(mail)
+        wait = self.wait(address.lower()) if address and not self.suppression(mail) else 0
+        if wait:
+            mail.due, mail.reason = self.clock.now + round(wait * SECOND), Reason.RATE_LIMITED
+        return wait > 0
+
     def _claim(self, mail: Mail) -> Held | None:
         unread = self.unread(mail)
         if not unread:
@@ -256,7 +293,8 @@ class Mailbox:
             self._compose(mail, unread)
         assert mail.letter is not None
         assert mail.address is not None
-        self.move(mail, EmailState.SENDING, mail.reason, leaving=(EmailState.SCHEDULED,))
+        mail.mailbox = mail.address.lower()
+        self.move(mail, EmailState.SENDING, None, leaving=(EmailState.SCHEDULED,))
         mail.lease, mail.lease_until = self.leases, self.clock.now + LEASE * SECOND
         return Held(mail, mail.name, self.leases, mail.counted, mail.uncertain, mail.letter, mail.address)
 
@@ -271,9 +309,13 @@ class Mailbox:
         expired = [one for one in self.mails if one.state is EmailState.SENDING and one.lease_until < self.clock.now]
         for place, mail in enumerate(expired):
             attempt = LOST if mail.begun else GONE
-            self.tries.append(attempt.outcome)
+            self._note(mail, attempt)
             self._follow(mail, attempt, mail.counted, mail.uncertain)
             mail.due += place if attempt is LOST else 0  # no two are due at one moment: which came first is told
+
+    def _note(self, mail: Mail, attempt: Try) -> None:
+        arrived = attempt.outcome in MAY_HAVE_ARRIVED
+        self.tries.append(Ended(attempt.outcome, mail, self.clock.now, mail.mailbox if arrived else None))
 
     def _follow(self, mail: Mail, attempt: Try, counted: int, uncertain: int) -> None:
         following = after_try(

@@ -46,6 +46,7 @@ class Pipeline:
         self.broker: list[Hint] = []
         self.held: list[Held] = []
         self.server: list[tuple[Name, str, Letter]] = []  # what it received: the mail, to whom, which messages
+        self.arrivals: list[Held] = []  # the same, with what is known of the try
 
     @property
     def mails(self) -> list[Mail]:
@@ -146,6 +147,7 @@ class Pipeline:
         one.answer = ANSWERED[reply]
         if reply in KEEPS:
             one.mail.received.append(one.letter)
+            self.arrivals.append(one)
             self.server.append((one.name, one.address, one.letter))
 
     def record(self, held: int) -> None:
@@ -199,7 +201,7 @@ class Pipeline:
             },
             "records": {message: (record.user, record.read) for message, record in notifier.records.items()},
             "mails": sorted(map(_view, mailbox.mails)),
-            "tries": sorted(mailbox.tries),
+            "tries": sorted(one.outcome for one in mailbox.tries),
             "server": self.server,
             "breaker": (mailbox.trips, mailbox.open_at),
         }

@@ -3,14 +3,14 @@
 It is said from what was acknowledged and what took effect, not from how the pipeline goes about it.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from itertools import pairwise
 
 from services.conversations.rules import Side
 from services.notifications.rules import MAX_UNCERTAIN_TRIES, TRANSITIONS, Audience, EmailState, Reason
-from tests.model.mailbox import Mail
+from tests.model.mailbox import MAILS, Mail
 from tests.model.pipeline import Pipeline
-from tests.model.store import Kind, Payload
+from tests.model.store import SECOND, Kind, Payload
 
 ENDS = {EmailState.SENT, EmailState.FAILED, EmailState.CANCELLED, EmailState.SUPPRESSED}
 AUDIENCE = {Side.ADMIN: Audience.CUSTOMER, Side.CUSTOMER: Audience.SUPPORT}
@@ -23,6 +23,7 @@ def check_always(pipeline: Pipeline) -> None:
     _what_is_known_is_what_was_told(pipeline)
     _every_record_is_of_an_acknowledged_message(pipeline)
     _every_message_is_in_one_mail(pipeline)
+    _no_address_gets_more_mails_than_it_may(pipeline)
     for mail in pipeline.mails:
         _a_mail_goes_only_where_the_rules_lead(mail)
         _a_mail_is_repeated_only_when_its_answer_was_lost(mail)
@@ -111,6 +112,19 @@ def _every_message_is_in_one_mail(pipeline: Pipeline) -> None:
     assert not still_open or max(still_open.values()) == 1, "two open mails about one conversation"
 
 
+def _no_address_gets_more_mails_than_it_may(pipeline: Pipeline) -> None:
+    """In no 10 minutes and in no day, by when their text went out; but for those of people who were erased since."""
+    times = defaultdict[str, list[int]](list)
+    for arrived in pipeline.arrivals:
+        if arrived.mail.address is not None:
+            times[arrived.address.lower()].append(arrived.begun_at)
+    for mailbox, got in times.items():
+        got.sort()
+        for most, seconds in zip(MAILS, (600, 86_400), strict=True):
+            first_and_one_too_many = zip(got, got[most:], strict=False)
+            assert all(late - early >= seconds * SECOND for early, late in first_and_one_too_many), mailbox
+
+
 def _a_mail_goes_only_where_the_rules_lead(mail: Mail) -> None:
     assert mail.state is mail.history[-1]
     assert all(new in TRANSITIONS[old] for old, new in pairwise(mail.history)), mail.history
@@ -136,7 +150,10 @@ def _what_was_to_be_said_was_said(pipeline: Pipeline, mail: Mail, number: int) -
             assert number in mail.received[0] or read, "left out of its mail, and not read"
         case EmailState.CANCELLED, Reason.READ:
             assert read
-        case ((EmailState.CANCELLED | EmailState.SUPPRESSED), (Reason.USER_DELETED | Reason.NO_ADDRESS)):
+        case (
+            (EmailState.CANCELLED | EmailState.SUPPRESSED),
+            (Reason.USER_DELETED | Reason.NO_ADDRESS | Reason.OWN_ADDRESS),
+        ):
             assert audience is Audience.CUSTOMER
         case state, _:
             assert state is EmailState.FAILED, f"message {number} waits in a mail that is {state}"

@@ -25,7 +25,7 @@ SAM = Person(id="sam", version=1, name="Sam", email="sam@store.test")
 
 
 def mail_settings(url: str, **changes: Any) -> MailSettings:
-    """Settings of a worker; mail is due at once unless said otherwise."""
+    """Settings of a worker; mail is due at once and without limits unless said otherwise."""
     values: dict[str, Any] = {
         "notifications_database_url": url,
         "smtp_url": SecretStr("smtp://127.0.0.1:2525"),
@@ -34,6 +34,8 @@ def mail_settings(url: str, **changes: Any) -> MailSettings:
         "store_name": "Test Store",
         "email_delay_seconds": 0,
         "support_email_delay_seconds": 0,
+        "limit_mails_per_10_minutes": 0,
+        "limit_mails_per_day": 0,
     }
     return MailSettings(**(values | changes))
 

@@ -35,7 +35,7 @@ from shared.broker import TASKS
 from shared.database import create_sessions, transaction
 from shared.events import Event
 from shared.problems import NotFound, Unauthenticated
-from tests.model.mailbox import DELAY, RETRY_SECONDS, SUPPORT_EMAIL, UNCERTAIN_SECONDS, Letter, Name
+from tests.model.mailbox import DELAY, MAILS, RETRY_SECONDS, SUPPORT_EMAIL, UNCERTAIN_SECONDS, Letter, Name
 from tests.model.pipeline import ABANDONED, ANSWERED, KEEPS, REFUSED
 from tests.model.store import ADMIN
 from tests.service.conftest import FEED_SECRET, SECRET, empty_conversations, empty_notifications
@@ -50,6 +50,8 @@ SETTINGS = mail_settings(
     support_email=SUPPORT_EMAIL,
     email_retry_seconds=RETRY_SECONDS,
     email_uncertain_seconds=UNCERTAIN_SECONDS,
+    limit_mails_per_10_minutes=MAILS[0],
+    limit_mails_per_day=MAILS[1],
 )
 
 

@@ -11,8 +11,9 @@ from services.conversations.log import begin_epoch, number_events
 from services.notifications import sweeper
 from services.notifications.commands import retry_email
 from services.notifications.feed import read_events
+from services.notifications.gate import read_gate
 from services.notifications.inbox import receive_event
-from services.notifications.leases import claim_emails, has_due_email, read_gate
+from services.notifications.leases import claim_emails, has_due_email
 from services.notifications.measures import read_state
 from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, Mark, Notification, Person
 from services.notifications.recovery import hold_mail, settle

@@ -6,7 +6,9 @@ from hypothesis import strategies as st
 
 from services.notifications.rules import (
     GIVE_UP_AFTER,
+    LOOK_AGAIN,
     TRANSITIONS,
+    Cap,
     EmailState,
     FollowUp,
     Outcome,
@@ -14,7 +16,9 @@ from services.notifications.rules import (
     after_try,
     breaker_pause,
     check_transition,
+    mail_caps,
     retry_delays,
+    wait_for_room,
     with_jitter,
 )
 
@@ -125,3 +129,38 @@ def test_the_breaker_pauses_longer_each_time_up_to_five_minutes() -> None:
     assert pauses[:6] == [15, 30, 60, 120, 240, 300]
     assert all(earlier <= later for earlier, later in pairwise(pauses))
     assert pauses[-1] == 300
+
+
+def test_a_cap_of_0_is_none() -> None:
+    assert mail_caps(0, 0) == ()
+    assert mail_caps(10, 0) == (Cap(10, 600),)
+    assert mail_caps(0, 100) == (Cap(100, 86_400),)
+    assert wait_for_room((), [0.0] * 1000, 1000) == 0
+
+
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=2), st.lists(st.integers(0, 700), max_size=30))
+def test_an_address_gets_all_that_the_caps_allow_and_no_more(most: list[int], pauses: list[int]) -> None:
+    caps = [Cap(number, seconds) for number, seconds in zip(most, (600, 3600), strict=False)]
+    now, got = 0.0, list[float]()
+    for pause in pauses:
+        now += pause
+        wait = wait_for_room(caps, [now - moment for moment in reversed(got)], 0)
+        now += wait
+        got.append(now)
+        for cap in caps:
+            assert sum(moment > now - cap.seconds for moment in got) <= cap.most, "too many"
+        early = [moment for cap in caps for moment in got[-cap.most - 1 : -cap.most] if now - moment == cap.seconds]
+        assert not wait or early, "not as soon as there is room"
+
+
+def test_what_is_on_its_way_takes_room_and_is_waited_for_no_longer_than_it_may_take() -> None:
+    caps = mail_caps(2, 0)
+    assert wait_for_room(caps, [5], 0) == wait_for_room(caps, [], 1) == 0
+    assert wait_for_room(caps, [5], 1) == wait_for_room(caps, [], 2) == LOOK_AGAIN
+    assert wait_for_room(caps, [590, 595], 1) == 10
+    assert wait_for_room(caps, [5, 10], 0) == 590
+
+
+def test_of_what_an_address_got_only_as_much_as_the_cap_has_to_be_known() -> None:
+    ages = [float(age) for age in range(100)]
+    assert wait_for_room(mail_caps(10, 0), ages, 0) == wait_for_room(mail_caps(10, 0), ages[:10], 0) == 591

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from services.notifications.rules import EmailState, Reason
+from services.notifications.rules import EmailState, Outcome, Reason
 from tests.model.machine import Machine
 from tests.model.mailbox import WAITING, Held, Mail, Mailbox
 from tests.model.notifier import Notifier
@@ -145,6 +145,37 @@ class Silent(Mailbox):
         return super()._is_due(mail) and not mail.counted
 
 
+class WithoutCaps(Mailbox):
+    """An address gets whatever there is."""
+
+    def wait(self, mailbox: str) -> float:
+        return 0 * len(mailbox)
+
+
+class CountsLate(Mailbox):
+    """What another process is sending to an address is not counted yet."""
+
+    def wait(self, mailbox: str) -> float:
+        in_hand = [mail for mail in self.mails if mail.state is EmailState.SENDING]
+        for mail in in_hand:
+            mail.state = EmailState.SENT
+        wait = super().wait(mailbox)
+        for mail in in_hand:
+            mail.state = EmailState.SENDING
+        return wait
+
+
+class CountsYes(Mailbox):
+    """What may have arrived, and nobody said so, is not counted."""
+
+    def wait(self, mailbox: str) -> float:
+        tries = self.tries
+        self.tries = [one for one in tries if one.outcome is Outcome.ACCEPTED]
+        wait = super().wait(mailbox)
+        self.tries = tries
+        return wait
+
+
 @pytest.mark.parametrize(
     "broken",
     [
@@ -161,6 +192,9 @@ class Silent(Mailbox):
         lambda: Pipeline(mailbox=Stubborn),
         lambda: Pipeline(mailbox=Rash),
         lambda: Pipeline(mailbox=Silent),
+        lambda: Pipeline(mailbox=WithoutCaps),
+        lambda: Pipeline(mailbox=CountsLate),
+        lambda: Pipeline(mailbox=CountsYes),
     ],
 )
 def test_a_pipeline_that_breaks_a_promise_is_found_out(broken: Callable[[], Pipeline]) -> None:

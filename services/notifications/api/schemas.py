@@ -64,7 +64,8 @@ class TryOut(BaseModel):
 class EmailOut(BaseModel):
     """A mail: where it stands and why, which messages it is about, and every try to send it.
 
-    `reason` is given for a mail that was cancelled, suppressed or failed. `due_at` is when it was first to be sent,
+    `reason` is given for a mail that was cancelled, suppressed or failed. A scheduled one has none, or `rate-limited`:
+    its address has had as many as it may, and it waits for room. `due_at` is when it was first to be sent,
     `next_attempt_at` when it will be tried next, null once it is at its end.
     """
 

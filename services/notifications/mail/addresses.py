@@ -1,13 +1,18 @@
 """Email addresses and the ids made from them, in the form that mail headers and SMTP take."""
 
 from email.utils import parseaddr
+from unicodedata import normalize
 from uuid import UUID
 
 import idna
 
-MAX_ADDRESS = 320
+MAX_ADDRESS = 320  # bytes
 # The email package and some clients break long ids: 70 characters with "<", 32 digits, "@" and ">".
 MAX_ID_DOMAIN = 35
+# Of machines: bounces come from the first, and nobody reads what is sent to the others.
+UNATTENDED = frozenset(
+    {"mailer-daemon", "noreply", "no-reply", "no_reply", "donotreply", "do-not-reply", "do_not_reply"}
+)
 
 
 class AddressError(ValueError):
@@ -21,13 +26,28 @@ def ascii_domain_address(address: str) -> str:
     """
     local, _, domain = address.rpartition("@")
     unsafe = any(c in '<>()[],;:\\"@' or c.isspace() or not c.isprintable() for c in local + domain)
-    if not local or not domain or unsafe or len(address) > MAX_ADDRESS:
+    if not local or not domain or unsafe or len(address.encode()) > MAX_ADDRESS:
         raise AddressError("not an email address that mail can be sent to")
     # An ASCII domain is left as it is: IDNA refuses names that work, such as those with an underscore.
     try:
         return f"{local}@{domain if domain.isascii() else idna.encode(domain, uts46=True).decode()}"
     except UnicodeError as error:
         raise AddressError(str(error)) from None
+
+
+def mailbox_of(address: str) -> str:
+    """Return the one form of an address that all its spellings have, to compare and to count by, not to send to.
+
+    What follows a "+" is kept: that it leads to the same person is the custom of some servers, no rule. Raises
+    AddressError as `ascii_domain_address` does.
+    """
+    local, _, domain = ascii_domain_address(address).rpartition("@")
+    return f"{normalize('NFC', normalize('NFD', local).casefold())}@{domain.lower().rstrip('.')}"
+
+
+def is_unattended(mailbox: str) -> bool:
+    """Tell whether an address, as `mailbox_of` returns it, is one that no person has."""
+    return mailbox.rpartition("@")[0].partition("+")[0] in UNATTENDED
 
 
 def sender_address(email_from: str) -> str:

@@ -1,0 +1,74 @@
+"""Addresses: which are one mailbox, which nobody has, and which cannot be written anywhere."""
+
+from unicodedata import normalize
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from services.notifications.mail.addresses import AddressError, ascii_domain_address, is_unattended, mailbox_of
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "zoë@straße.example",
+        "ZOË@STRASSE.example".replace("SS", "ß"),
+        normalize("NFD", "Zoë@xn--strae-oqa.Example"),
+        "zoë@XN--STRAE-OQA.example.",
+    ],
+)
+def test_all_spellings_of_an_address_are_one_mailbox(spelling: str) -> None:
+    assert mailbox_of(spelling) == "zoë@xn--strae-oqa.example"
+
+
+@pytest.mark.parametrize("other", ["anna+shop@x.example", "a.nna@x.example", "anna@y.x.example", "anna@x.example.org"])
+def test_what_only_some_servers_take_for_one_are_two(other: str) -> None:
+    assert mailbox_of("anna@x.example") != mailbox_of(other)
+
+
+@given(st.emails())
+def test_how_an_address_is_written_does_not_matter(address: str) -> None:
+    try:
+        mailbox = mailbox_of(address)
+    except AddressError:
+        return
+    assert mailbox_of(mailbox) == mailbox_of(address.upper()) == mailbox_of(address.swapcase()) == mailbox
+
+
+@pytest.mark.parametrize(
+    ("address", "unattended"),
+    [
+        ("MAILER-DAEMON@mx.example", True),
+        ("no-reply@store.example", True),
+        ("NoReply+order7@store.example", True),
+        ("do-not-reply@store.example", True),
+        ("postmaster@store.example", False),  # RFC 5321 wants that somebody reads it
+        ("no-reply-needed@store.example", False),
+        ("anna+noreply@store.example", False),
+    ],
+)
+def test_addresses_of_machines_are_told_from_those_of_people(address: str, unattended: bool) -> None:
+    assert is_unattended(mailbox_of(address)) == unattended
+
+
+@given(
+    st.text(st.sampled_from('ab@.\r\n\t\0 \x7f\x85\u2028\u202e\u200b<>()[],;:\\"=?%!é😀\ud800\uff20'), max_size=40)
+    | st.text()
+)
+@example("anna@customer.example\r\nRCPT TO:<eve@evil.example>")
+@example("anna@customer.example> SIZE=1")
+@example("anna@customer.example,eve@evil.example")
+@example(f"{'😀' * 300}@x.example")
+@example(f"{'a' * 400}@x.example")
+@example("anna@\u202ecustomer.example")
+def test_what_is_taken_for_an_address_is_one_word_that_ends_nothing(text: str) -> None:
+    try:
+        address = ascii_domain_address(text)
+    except AddressError:
+        return
+    assert address.count("@") == 1
+    assert not set(address) & set('\r\n\t \0<>,;:"\\()[]')
+    assert address.isprintable()
+    assert address.rpartition("@")[2].isascii()
+    assert len(address.encode()) < 900, "it fits on a line of a header"
