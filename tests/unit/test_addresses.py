@@ -58,6 +58,7 @@ def test_addresses_of_machines_are_told_from_those_of_people(address: str, unatt
 )
 @example("anna@customer.example\r\nRCPT TO:<eve@evil.example>")
 @example("anna@customer.example> SIZE=1")
+@example("=?utf-8?q?eve=40evil.example,?=@customer.example")
 @example("anna@customer.example,eve@evil.example")
 @example(f"{'😀' * 300}@x.example")
 @example(f"{'a' * 400}@x.example")
@@ -70,5 +71,6 @@ def test_what_is_taken_for_an_address_is_one_word_that_ends_nothing(text: str) -
     assert address.count("@") == 1
     assert not set(address) & set('\r\n\t \0<>,;:"\\()[]')
     assert address.isprintable()
+    assert "=?" not in address
     assert address.rpartition("@")[2].isascii()
     assert len(address.encode()) < 900, "it fits on a line of a header"

@@ -26,6 +26,7 @@ def ascii_domain_address(address: str) -> str:
     """
     local, _, domain = address.rpartition("@")
     unsafe = any(c in '<>()[],;:\\"@' or c.isspace() or not c.isprintable() for c in local + domain)
+    unsafe = unsafe or "=?" in local  # an encoded word: who decodes it reads another address
     if not local or not domain or unsafe or len(address.encode()) > MAX_ADDRESS:
         raise AddressError("not an email address that mail can be sent to")
     # An ASCII domain is left as it is: IDNA refuses names that work, such as those with an underscore.

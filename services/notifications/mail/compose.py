@@ -31,6 +31,7 @@ __all__ = ["Brand", "Mail", "MailMessage", "compose", "message_id"]
 LOCALE = Path(__file__).parent / "locale"
 MAX_NAME = 100
 MAX_PREVIEW = 140
+MAX_LINE = 900  # characters of a header that is not folded; a line may have 998
 # Control characters, lone surrogates, line and paragraph separators.
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 # Embeddings, overrides and isolates: in a header they would turn round what stands after them.
@@ -135,7 +136,7 @@ def _one_line(text: str) -> str:
 
 
 def _encoded(header: str, text: str) -> str:
-    if text.isascii() and "=?" not in text:
+    if text.isascii() and "=?" not in text and len(text) < MAX_LINE:
         return text
     return Header(text, "utf-8", header_name=header).encode(linesep="\r\n")
 
@@ -181,7 +182,7 @@ def _framing(mail: Mail, brand: Brand, gettext: Callable[[str], str]) -> dict[st
     """Say what stands around the messages: who has written, where to answer, why this mail came."""
     store = _one_line(brand.store_name)
     if mail.audience == "support":
-        customer = _one_line(mail.from_name or "") or mail.messages[0].sender_name
+        customer = _one_line(mail.from_name or "") or _one_line(mail.messages[0].sender_name)
         return {
             "headline": gettext("%(customer)s has written to %(store)s") % {"customer": customer, "store": store},
             "notice": gettext("Replies to this email do not reach the customer. To answer, open the conversation:"),
