@@ -187,6 +187,8 @@ def token(
     from shared.settings import Role, TokenSettings, read_settings
 
     settings = read_settings(TokenSettings)
+    if not settings.auth_secret:
+        raise SettingsError("CHATS_AUTH_SECRET is not set, and what CHATS_AUTH_JWKS_URL has are no keys to sign with")
     signed = issue_token(settings, store_claims(settings, sub, role, email=email, name=name), timedelta(hours=hours))
     try:
         verify_token(signed, settings)

@@ -16,6 +16,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, StringConstraints, TypeAdapter, ValidationError
 
 from shared.cookies import CSRF_HEADER, SAFE_METHODS, check_csrf, read_cookie
+from shared.keys import MAX_TOKEN, ProviderKeys
 from shared.people import Address, LocaleTag, StoreId, ZoneName
 from shared.problems import Forbidden, Unauthenticated
 from shared.settings import Role as Role  # noqa: PLC0414 - callers find it beside Principal
@@ -70,12 +71,25 @@ class SessionToken:
     issued_at: datetime
 
 
-def verify_token(token: str, settings: TokenSettings, *, max_age: timedelta | None = None) -> Principal:
+async def identify(request: Request, token: str, *, max_age: timedelta | None = None) -> Principal:
+    """Return who a token of the store speaks for, by the settings and the provider's keys in `app.state`.
+
+    As `verify_token`; besides it raises `Unavailable` while the keys that are needed could not be fetched yet.
+    """
+    keys: ProviderKeys | None = request.app.state.keys
+    key = await keys.find(token) if keys is not None else None
+    return verify_token(token, request.app.state.settings, key, max_age=max_age)
+
+
+def verify_token(
+    token: str, settings: TokenSettings, key: jwt.PyJWK | None = None, *, max_age: timedelta | None = None
+) -> Principal:
     """Return who a token of the store speaks for, or raise `Unauthenticated` with the reason.
 
-    With `max_age`, one that was issued longer ago is refused as well.
+    It is signed with this key, by the key's own algorithm; without one, with a secret, by HS256. With `max_age`, one
+    that was issued longer ago is refused as well.
     """
-    claims = _decode(token, settings)
+    claims = _decode(token, settings, key)
     if "csrf" in claims:
         raise Unauthenticated("The token is a browser session's, which counts in its cookie only.")
     if max_age is not None and _issued_at(claims) < datetime.now(UTC) - max_age - LEEWAY:
@@ -122,14 +136,20 @@ def store_claims(settings: TokenSettings, sub: str, role: str, **profile: str | 
     return {**role_claim, "sub": sub, **{claim: value for claim, value in profile.items() if value is not None}}
 
 
-def _decode(token: str, settings: TokenSettings, *, verify_exp: bool = True) -> dict[str, Any]:
+def _decode(
+    token: str, settings: TokenSettings, key: jwt.PyJWK | None = None, *, verify_exp: bool = True
+) -> dict[str, Any]:
     failure = "The token is not valid."
-    for secret in settings.auth_secret:
+    if len(token) > MAX_TOKEN:
+        raise Unauthenticated(failure)
+    # What the key is says by which algorithm it is used. The token's word for it has to be the same, and never decides.
+    secrets = [secret.get_secret_value() for secret in settings.auth_secret]
+    for trusted, algorithm in [(key, key.algorithm_name)] if key else [(secret, ALGORITHM) for secret in secrets]:
         try:
             return jwt.decode(
                 token,
-                secret.get_secret_value(),
-                algorithms=[ALGORITHM],
+                trusted,
+                algorithms=[algorithm],
                 audience=settings.auth_audience,
                 issuer=settings.auth_issuer,
                 leeway=LEEWAY,
@@ -140,7 +160,7 @@ def _decode(token: str, settings: TokenSettings, *, verify_exp: bool = True) -> 
         except jwt.ExpiredSignatureError:
             failure = "The token has expired."
             break
-        except (jwt.InvalidTokenError, ValueError):
+        except (jwt.PyJWTError, ValueError):
             break
     raise Unauthenticated(failure)
 
@@ -200,11 +220,11 @@ async def authenticate(
 ) -> Principal:
     """Return who calls, by the token in the header, else by the session's cookie, which alone changes nothing.
 
-    The application keeps its settings in `app.state.settings`. Raises `Unauthenticated` or `CsrfFailed`.
+    Raises `Unauthenticated`, `Unavailable` or `CsrfFailed`.
     """
     settings: TokenSettings = request.app.state.settings
     if credentials is not None:
-        return verify_token(credentials.credentials, settings)
+        return await identify(request, credentials.credentials)
     cookie = read_cookie(request, settings)
     if cookie is None or "Authorization" in request.headers:
         raise Unauthenticated("A bearer token is needed.")

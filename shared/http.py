@@ -17,6 +17,7 @@ from shared import problems
 from shared.database import create_sessions, database_fault, wait_for_database
 from shared.docs import add_docs
 from shared.headers import SecureHeaders
+from shared.keys import ProviderKeys
 from shared.observability import Observe
 from shared.processes import operations_routes
 from shared.settings import TokenSettings
@@ -104,17 +105,22 @@ def create_api(
     Its document and the page that shows it are there unless the settings close them. What is `beside` runs as long
     as it.
     """
+    keys = ProviderKeys(settings.auth_jwks_url) if settings.auth_jwks_url else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # Only to say what is missing: until it is there, `/readyz` and every route answer 503.
         tasks = [asyncio.create_task(wait_for_database(engine))]
+        if keys is not None:  # so that the first caller need not wait, and a wrong URL is told of now
+            tasks.append(asyncio.create_task(keys.refresh()))
         if beside is not None:
             tasks.append(asyncio.create_task(beside()))
         yield
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if keys is not None:
+            await keys.close()
         await engine.dispose()
 
     app = FastAPI(
@@ -127,6 +133,7 @@ def create_api(
         **about,
     )
     app.state.settings = settings
+    app.state.keys = keys
     app.state.sessions = create_sessions(engine)
     for middleware in (LimitBody, EncodedPaths):  # the last one is the outermost
         app.add_middleware(middleware)

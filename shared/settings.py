@@ -57,17 +57,27 @@ def _origin(value: str) -> str:
     return value
 
 
-def _web_url(value: str) -> str:
+def _http_url(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment or " " in value:
-        raise ValueError("this is written https://store.example, with http or https, a host, and nothing behind a path")
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment or " " in value:
+        raise ValueError("this is written https://id.example/keys, with http or https and a host")
     return value
+
+
+def _web_url(value: str) -> str:
+    try:
+        if not urlsplit(_http_url(value)).query:
+            return value
+    except ValueError:
+        pass
+    raise ValueError("this is written https://store.example, with http or https, a host, and nothing behind a path")
 
 
 DatabaseUrl = Annotated[str, one_of_schemes(*DATABASE_SCHEMES)]
 BrokerUrl = Annotated[str, one_of_schemes(*BROKER_SCHEMES)]
 Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
 Origin = Annotated[str, AfterValidator(_origin)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
 Days = Annotated[float, Field(gt=0, le=3650)]
 
@@ -86,7 +96,7 @@ class TokenSettings(Settings):
     """Settings of a process that verifies tokens."""
 
     auth_secret: Annotated[list[Secret], NoDecode] = Field(default_factory=list, max_length=2)
-    auth_jwks_url: str | None = None
+    auth_jwks_url: HttpUrl | None = None
     auth_audience: str = "chats"
     auth_issuer: str | None = None
     auth_role_claim: str = "role"
@@ -111,9 +121,8 @@ class TokenSettings(Settings):
 
     @model_validator(mode="after")
     def _can_verify(self) -> Self:
-        if not self.auth_secret:
-            also = "; CHATS_AUTH_JWKS_URL is not supported yet" if self.auth_jwks_url else ""
-            raise ValueError(f"CHATS_AUTH_SECRET is not set, so no token could be verified{also}")
+        if not self.auth_secret and not self.auth_jwks_url:
+            raise ValueError("neither CHATS_AUTH_SECRET nor CHATS_AUTH_JWKS_URL is set, so no token could be verified")
         return self
 
 

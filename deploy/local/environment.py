@@ -100,12 +100,11 @@ def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str,
         "CHATS_PUBLIC_URL": origin(host, ports["proxy"]),
         "CHATS_STORE_NAME": "Demo Store",
         "CHATS_EMAIL_FROM": "Demo Store <support@demo-store.example>",
+        "CHATS_AUTH_SECRET": kept["CHATS_AUTH_SECRET"],  # signs sessions, also where a provider signs the tokens
         "CHATS_FEED_SECRET": kept["CHATS_FEED_SECRET"],
     }
     if _is_other_broker_given():  # else the broker serves for both
         defaults["CHATS_REDIS_URL"] = valkey_url(ports["valkey"], kept["VALKEY_PASSWORD"])
-    if not is_given("CHATS_AUTH_JWKS_URL"):
-        defaults["CHATS_AUTH_SECRET"] = kept["CHATS_AUTH_SECRET"]
     given = {name: value for name, value in for_all(os.environ).items() if name.startswith("CHATS_") and value}
     return {**defaults, **given, **_shop_settings(ports, given), "CHATS_DATA_DIR": str(data)}
 

@@ -1,5 +1,6 @@
 """The HTTP application of the conversations service."""
 
+import structlog
 from fastapi import FastAPI
 
 from services.conversations.api import admin, customer, internal, store, stream
@@ -24,8 +25,13 @@ Send an `Idempotency-Key` with whatever creates something, and retry as often as
 """
 
 
+log = structlog.get_logger()
+
+
 def create_app(settings: ApiSettings) -> FastAPI:
     """Build the application."""
+    if not settings.auth_secret:
+        log.warning("the pages let nobody in: CHATS_AUTH_SECRET, which signs sessions, is not set")
     engine = create_engine(settings.conversations_database_url, application="chats-api")
     hub = Hub(create_sessions(engine), stream.show_event(settings.store_name), stream.show_unread)
     app = create_api(

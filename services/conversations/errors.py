@@ -52,6 +52,17 @@ class OrderOwnerFixed(Problem):
     title = "The order belongs to another user"
 
 
+class SessionsClosed(Problem):
+    """Browsers cannot be let in: what signs their sessions was not set."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "sessions-closed"
+    title = "There are no sessions here"
+
+    def __init__(self) -> None:
+        super().__init__("A session is signed with CHATS_AUTH_SECRET, which is not set; CHATS_AUTH_JWKS_URL is no key.")
+
+
 class EventsPurged(Problem):
     """The log no longer reaches back to where the reader stands; the present state is what is left to read."""
 

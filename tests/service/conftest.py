@@ -21,9 +21,12 @@ from services.notifications.models import Base as NotificationsBase
 from services.notifications.settings import ApiSettings as NotificationsSettings
 from shared.auth import issue_token
 from shared.database import Sessions, create_engine, create_sessions
+from shared.keys import ProviderKeys
 from shared.migrations import upgrade
 from shared.processes import server
+from tests.provider import ALGORITHMS, Provider, private_key, public_jwk, running_provider
 from tests.service.live_api import Live
+from tests.service.provider_keys import Clock, keys_of
 from tests.service.store import Caller
 from tests.service.sweeping import Sweeper
 from tests.support import eventually
@@ -170,6 +173,24 @@ def sam(api: httpx2.AsyncClient, acting_as: As) -> Caller:
 def shop(api: httpx2.AsyncClient, acting_as: As) -> Caller:
     """The store's backend."""
     return Caller(api, "/api/v1/store", acting_as("shop", "store"))
+
+
+@pytest.fixture
+async def provider() -> AsyncIterator[Provider]:
+    async with running_provider() as running:
+        running.jwks = [public_jwk(private_key(algorithm), kid=algorithm) for algorithm in ALGORITHMS]
+        yield running
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+async def keys(provider: Provider, clock: Clock) -> AsyncIterator[ProviderKeys]:
+    async with keys_of(provider.url, clock) as made:
+        yield made
 
 
 @pytest.fixture

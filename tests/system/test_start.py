@@ -55,6 +55,14 @@ async def test_a_process_that_cannot_start_says_why_in_one_line(
     assert "hunter2" not in line
 
 
+async def test_without_a_secret_no_token_can_be_made(tmp_path: Path) -> None:
+    url = {"CHATS_AUTH_JWKS_URL": "http://127.0.0.1:1/keys"}
+    started = await run_chats(tmp_path, "token", "--sub", "anna", "--role", "customer", **url)
+    output, _ = await started.communicate()
+    assert started.returncode == 1
+    assert output.decode().startswith("chats: CHATS_AUTH_SECRET is not set")
+
+
 @pytest.mark.parametrize(
     ("process", "settings"),
     [

@@ -22,9 +22,9 @@ def read(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> ApiSettings:
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("CHATS_AUTH_SECRET", None, "CHATS_AUTH_SECRET is not set"),
-        ("CHATS_AUTH_SECRET", "", "CHATS_AUTH_SECRET is not set"),
-        ("CHATS_AUTH_SECRET", " , ", "CHATS_AUTH_SECRET is not set"),
+        ("CHATS_AUTH_SECRET", None, "neither CHATS_AUTH_SECRET nor CHATS_AUTH_JWKS_URL is set"),
+        ("CHATS_AUTH_SECRET", "", "neither CHATS_AUTH_SECRET nor CHATS_AUTH_JWKS_URL is set"),
+        ("CHATS_AUTH_SECRET", " , ", "neither CHATS_AUTH_SECRET nor CHATS_AUTH_JWKS_URL is set"),
         ("CHATS_AUTH_SECRET", "hidden", "CHATS_AUTH_SECRET: a secret must have 32 bytes or more"),
         ("CHATS_AUTH_SECRET", f"{SECRET},hidden", "CHATS_AUTH_SECRET: a secret must have 32 bytes or more"),
         ("CHATS_AUTH_SECRET", ",".join([SECRET] * 3), "CHATS_AUTH_SECRET: "),
@@ -50,6 +50,10 @@ def read(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> ApiSettings:
             "CHATS_AUTH_DEFAULT_ROLE: input should be 'customer', 'admin' or 'store'",
         ),
         ("CHATS_STORE_ORIGINS", "https://store.test/hidden", "CHATS_STORE_ORIGINS: an origin is written"),
+        ("CHATS_AUTH_JWKS_URL", "file:///hidden", "CHATS_AUTH_JWKS_URL: this is written https://id.example/keys"),
+        ("CHATS_AUTH_JWKS_URL", "https:///hidden", "CHATS_AUTH_JWKS_URL: this is written https://id.example/keys"),
+        ("CHATS_AUTH_JWKS_URL", "id.test/hidden", "CHATS_AUTH_JWKS_URL: this is written https://id.example/keys"),
+        ("CHATS_AUTH_JWKS_URL", "https://[hidden", "CHATS_AUTH_JWKS_URL: "),
         ("CHATS_STORE_ORIGINS", "hidden", "CHATS_STORE_ORIGINS: an origin is written"),
         ("CHATS_STORE_ORIGINS", "*", "CHATS_STORE_ORIGINS: an origin is written"),
     ],
@@ -69,6 +73,12 @@ def test_a_setting_that_cannot_be_is_one_clear_line_without_its_value(
 def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match=r"CHATS_BROKER_URL.*CHATS_AUTH_SECRET"):
         read(monkeypatch, CHATS_AUTH_SECRET="short", CHATS_BROKER_URL="x")
+
+
+def test_the_keys_of_a_provider_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+    for url in ("https://id.test/realms/store/keys?p=policy", "http://keycloak:8080/keys"):
+        found = read(monkeypatch, CHATS_AUTH_SECRET=None, CHATS_AUTH_JWKS_URL=url)
+        assert (found.auth_secret, found.auth_jwks_url) == ([], url)
 
 
 def test_settings_are_read_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response
 
 from services.conversations import people, sessions
+from services.conversations.errors import SessionsClosed
 from services.conversations.rules import Side
 from services.conversations.settings import ApiSettings
 from services.conversations.web.pages import ADMIN_ROOT, CUSTOMER_ROOT, PageRoute, pages_of, redirect
 from services.conversations.web.visitor import read_session, session_cookie
-from shared.auth import Principal, Role, SessionToken, verify_token
+from shared.auth import Principal, Role, SessionToken, identify
 from shared.cookies import CSRF_HEADER, check_csrf, cookie_header, is_own_origin
 from shared.database import Session
 from shared.problems import CsrfFailed, Forbidden, Problem, Unauthenticated
@@ -42,7 +43,7 @@ async def begin_session(
     browser had ends.
     """
     settings: ApiSettings = request.app.state.settings
-    principal = _hand_over(request, token, settings)
+    principal = await _hand_over(request, token, settings)
     former = await _find_session(request)
     await people.admit(session, principal)
     # Of the same person the forms in the browser's other tabs keep working; of another person they must not.
@@ -114,11 +115,13 @@ async def _find_session(request: Request) -> SessionToken | None:
         return None
 
 
-def _hand_over(request: Request, token: str, settings: ApiSettings) -> Principal:
+async def _hand_over(request: Request, token: str, settings: ApiSettings) -> Principal:
     """Return whom the store sends. A refusal's page says little: who connects a store finds the reason in the log."""
     try:
+        if not settings.auth_secret:
+            raise SessionsClosed
         _check_store(request, settings)
-        principal = verify_token(token, settings, max_age=HANDOVER)
+        principal = await identify(request, token, max_age=HANDOVER)
         if principal.role not in HOME:
             raise Forbidden("A session is for customers and admins; the store's backend calls with its token.")
     except Problem as refused:
