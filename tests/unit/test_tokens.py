@@ -5,6 +5,7 @@ from uuid import UUID
 import jwt
 import pytest
 from hypothesis import given
+from hypothesis import settings as playing
 from hypothesis import strategies as st
 
 from shared.auth import Principal, Role, issue_session_token, issue_token, verify_session_token, verify_token
@@ -201,6 +202,7 @@ JSON = st.recursive(
 )
 
 
+@playing(deadline=None)
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(["email", "name", "locale", "zoneinfo", "nbf", "jti"], JSON)))
 def test_whatever_else_a_token_claims_its_caller_is_known_or_refused(more: dict[str, Any]) -> None:
     try:
