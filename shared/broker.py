@@ -12,6 +12,7 @@ from kombu import Queue
 
 from shared.events import PAYLOADS, Event, EventType
 from shared.failpoints import failpoint
+from shared.tls import broker_tls
 
 EVENTS_QUEUE = "chats.events"
 EMAILS_QUEUE = "chats.emails"
@@ -43,8 +44,10 @@ TASKS = {event_type: task_name(event_type) for event_type in PAYLOADS}
 def create_celery(broker_url: str, *, client: str) -> Celery:
     """Make the Celery application. `client` names this process to the broker."""
     redis = urlsplit(broker_url).scheme.startswith("redis")
-    app = Celery("chats", broker=broker_url, set_as_current=False)
+    plain_url, tls = broker_tls(broker_url)
+    app = Celery("chats", broker=plain_url, set_as_current=False)
     app.conf.update(
+        broker_use_ssl=tls or False,
         broker_transport_options={**_REDIS_OPTIONS, "client_name": client} if redis else _RABBITMQ_OPTIONS,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,

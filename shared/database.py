@@ -19,6 +19,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from shared.failpoints import failpoint
 from shared.problems import Unavailable
+from shared.tls import database_tls
 
 CONNECT_TIMEOUT = 5  # seconds
 # Seconds until a statement's connection counts as dead. Without it, one that the network forgot without a word
@@ -44,8 +45,9 @@ def create_engine(
     url: str, *, application: str, pool_size: int = 10, command_timeout: float | None = COMMAND_TIMEOUT
 ) -> AsyncEngine:
     """Make an engine on asyncpg. `application` is the name that `pg_stat_activity` shows."""
+    plain_url, tls = database_tls(make_url(url))
     engine = create_async_engine(
-        make_url(url).set(drivername="postgresql+asyncpg"),
+        plain_url.set(drivername="postgresql+asyncpg"),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
@@ -54,6 +56,7 @@ def create_engine(
             "timeout": CONNECT_TIMEOUT,
             "command_timeout": command_timeout,
             "server_settings": {"application_name": application},
+            **tls,
         },
     )
     event.listen(engine.sync_engine, "checkin", _note_return)

@@ -6,6 +6,10 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from shared.tls import check_verified, database_tls
 
 MIN_SECRET_BYTES = 32
 DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
@@ -32,11 +36,31 @@ def one_of_schemes(*schemes: str) -> AfterValidator:
     """Accept a URL of one of these schemes only; the error never repeats the URL, it may hold a password."""
 
     def check(url: str) -> str:
-        if urlsplit(url).scheme not in schemes:
+        try:
+            scheme, _ = urlsplit(url).scheme, urlsplit(url).port
+        except ValueError:  # its text may be a part of the password
+            raise ValueError(
+                "it cannot be read: percent-encode the user and the password, and give the port as a number"
+            ) from None
+        if scheme not in schemes:
             raise ValueError(f"its URL scheme must be one of {', '.join(schemes)}")
         return url
 
     return AfterValidator(check)
+
+
+def _database_url(url: str) -> str:
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise ValueError("it cannot be read as a URL") from None
+    database_tls(parsed)
+    return url
+
+
+def _verified_url(url: str) -> str:
+    check_verified(url)
+    return url
 
 
 def split_commas(value: object) -> object:
@@ -73,8 +97,10 @@ def _web_url(value: str) -> str:
     raise ValueError("this is written https://store.example, with http or https, a host, and nothing behind a path")
 
 
-DatabaseUrl = Annotated[str, one_of_schemes(*DATABASE_SCHEMES)]
-BrokerUrl = Annotated[str, one_of_schemes(*BROKER_SCHEMES)]
+# They may hold a password: a field of theirs has `repr=False`.
+DatabaseUrl = Annotated[str, one_of_schemes(*DATABASE_SCHEMES), AfterValidator(_database_url)]
+BrokerUrl = Annotated[str, one_of_schemes(*BROKER_SCHEMES), AfterValidator(_verified_url)]
+RedisUrl = Annotated[str, one_of_schemes(*REDIS_SCHEMES), AfterValidator(_verified_url)]
 Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
 Origin = Annotated[str, AfterValidator(_origin)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
@@ -88,7 +114,7 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="CHATS_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     store_name: str = "Customer support"
-    broker_url: BrokerUrl = "redis://127.0.0.1:6379/0"
+    broker_url: BrokerUrl = Field(default="redis://127.0.0.1:6379/0", repr=False)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 

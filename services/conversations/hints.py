@@ -41,7 +41,7 @@ class Announcer:
                     await redis.publish(CHANNEL, position)
                 except Exception as error:  # noqa: BLE001 - redis-py raises more than its own kind; none may end this
                     if working:
-                        log.warning("live streams get no hints, they look every second", error=type(error).__name__)
+                        log.warning("live streams get no hints, they look every second", error=_describe(error))
                     working = False
                     await asyncio.sleep(PATIENCE)
                 else:
@@ -64,9 +64,13 @@ async def listen(url: str, heard: Callable[[], None]) -> None:
                         heard()
         except Exception as error:  # noqa: BLE001 - as above
             if working:
-                log.warning("no hints of news in the log, looking every second", error=type(error).__name__)
+                log.warning("no hints of news in the log, looking every second", error=_describe(error))
             working = False
         await asyncio.sleep(PATIENCE)
+
+
+def _describe(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"
 
 
 def _connect(url: str) -> Redis:

@@ -1,14 +1,12 @@
 """Settings of the conversations service."""
 
-from typing import Annotated, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from pydantic import DirectoryPath, Field, SecretStr
 
 from shared.people import LocaleTag, ZoneName
-from shared.settings import REDIS_SCHEMES, DatabaseUrl, Days, Settings, TokenSettings, WebUrl, one_of_schemes
-
-RedisUrl = Annotated[str, one_of_schemes(*REDIS_SCHEMES)]
+from shared.settings import REDIS_SCHEMES, DatabaseUrl, Days, RedisUrl, Settings, TokenSettings, WebUrl
 
 
 def _broker_if_redis(given: dict[str, Any]) -> str | None:
@@ -23,8 +21,8 @@ class StoreSettings(Settings):
     a `redis_url` live streams look for news once a second.
     """
 
-    conversations_database_url: DatabaseUrl
-    redis_url: RedisUrl | None = Field(default_factory=_broker_if_redis)
+    conversations_database_url: DatabaseUrl = Field(repr=False)
+    redis_url: RedisUrl | None = Field(default_factory=_broker_if_redis, repr=False)
     retention_days: Days = 30
     retention_cap_days: Days = 90
 
@@ -32,7 +30,7 @@ class StoreSettings(Settings):
 class MigrationSettings(StoreSettings):
     """What migrations need besides: who owns the tables, if not those who work with them."""
 
-    conversations_owner_url: DatabaseUrl | None = None
+    conversations_owner_url: DatabaseUrl | None = Field(default=None, repr=False)
 
 
 class ApiSettings(StoreSettings, TokenSettings):

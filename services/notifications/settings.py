@@ -36,7 +36,7 @@ Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
 class StoreSettings(Settings):
     """What reaches the service's own database, and keeps its mails in step with it."""
 
-    notifications_database_url: DatabaseUrl
+    notifications_database_url: DatabaseUrl = Field(repr=False)
     retention_days: Days = 30
     email_delay_seconds: Annotated[float, Field(ge=0, le=MONTH)] = 30
     support_email_delay_seconds: Annotated[float, Field(ge=0, le=MONTH)] = 300
@@ -45,7 +45,7 @@ class StoreSettings(Settings):
 class MigrationSettings(StoreSettings):
     """What migrations need besides: who owns the tables, if not those who work with them."""
 
-    notifications_owner_url: DatabaseUrl | None = None
+    notifications_owner_url: DatabaseUrl | None = Field(default=None, repr=False)
 
 
 class ApiSettings(StoreSettings, TokenSettings):

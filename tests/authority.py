@@ -1,0 +1,97 @@
+"""An authority that tests make for themselves, and servers that show its certificates."""
+
+import asyncio
+import contextlib
+import ssl
+from asyncio import StreamReader, StreamWriter
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+SSL_REQUEST = bytes.fromhex("0000000804d2162f")  # what a client of PostgreSQL says before TLS
+
+
+@dataclass(frozen=True)
+class Authority:
+    """Signs certificates for 127.0.0.1, or for another name; `file` is what its clients trust."""
+
+    directory: Path
+
+    def __post_init__(self) -> None:
+        key = ec.generate_private_key(ec.SECP256R1())
+        certificate = _certificate("Test authority", key, "Test authority", key, authority=True)
+        self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        for host in ("127.0.0.1", "elsewhere.test"):
+            own = ec.generate_private_key(ec.SECP256R1())
+            signed = _certificate(host, own, "Test authority", key, authority=False)
+            private = own.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+            (self.directory / host).write_bytes(private + signed.public_bytes(serialization.Encoding.PEM))
+
+    @property
+    def file(self) -> Path:
+        """The authority's own certificate."""
+        return self.directory / "authority.pem"
+
+    def context(self, host: str = "127.0.0.1") -> ssl.SSLContext:
+        """Return what a server uses that says it is `host`."""
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.directory / host)
+        return context
+
+
+@contextlib.asynccontextmanager
+async def tls_front(port: int, context: ssl.SSLContext, *, asked: bool = False) -> AsyncIterator[int]:
+    """Speak TLS on a port, which is given, for a server that speaks none; `asked` for it as PostgreSQL is."""
+
+    async def serve(reader: StreamReader, writer: StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
+            if asked:
+                assert await reader.readexactly(len(SSL_REQUEST)) == SSL_REQUEST
+                writer.write(b"S")
+                await writer.start_tls(context)
+            back, forth = await asyncio.open_connection("127.0.0.1", port)
+            with contextlib.closing(forth):
+                both = [asyncio.create_task(_pipe(*ends)) for ends in ((reader, forth), (back, writer))]
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                for task in both:
+                    task.cancel()
+                await asyncio.gather(*both, return_exceptions=True)
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=None if asked else context)
+    async with server:
+        yield server.sockets[0].getsockname()[1]
+
+
+async def _pipe(reader: StreamReader, writer: StreamWriter) -> None:
+    while data := await reader.read(65536):
+        writer.write(data)
+        await writer.drain()
+
+
+def _certificate(
+    name: str, key: ec.EllipticCurvePrivateKey, issuer: str, signer: ec.EllipticCurvePrivateKey, *, authority: bool
+) -> x509.Certificate:
+    now, public = datetime.now(UTC), key.public_key()
+    alternative = x509.IPAddress(ip_address(name)) if name[0].isdigit() else x509.DNSName(name.replace(" ", "-"))
+    return (
+        x509.CertificateBuilder(_named(issuer), _named(name), public, x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([alternative]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=authority, path_length=None), critical=True)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(public), critical=False)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
+        .sign(signer, hashes.SHA256())
+    )
+
+
+def _named(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
