@@ -29,13 +29,15 @@ export async function fetchPage(url) {
   return new DOMParser().parseFromString(await response.text(), "text/html");
 }
 
-/** Get a fresh token for the session; false when the session is over. */
+/** Get a fresh token for the session; false when the session is over. Rejects when nobody who knows answers. */
 export async function renew() {
   const response = await fetch("/session/renew", {
     method: "POST",
     headers: { "X-CSRF-Token": meta("csrf-token") },
   });
-  return response.ok;
+  if (response.ok) return true;
+  if (response.status === 401 || response.status === 403) return false;
+  throw new Error(`not renewed: ${response.status}`); // a proxy before a service that is away says so, too
 }
 
 /** Make a key that nobody else makes; `crypto.randomUUID` is there under https only. */
