@@ -136,17 +136,18 @@ def sweeper(host: Host = "127.0.0.1", port: int = _port(8005)) -> None:
 
 @app.command()
 def flower(host: Host = "127.0.0.1", port: int = _port(8006)) -> None:
-    """Watch the workers in Flower, read-only; CHATS_FLOWER_BASIC_AUTH=user:password asks for a password."""
+    """Watch the workers in Flower, read-only, with the user and password of CHATS_FLOWER_BASIC_AUTH."""
     from shared.broker import create_celery
     from shared.settings import Settings, read_settings
 
     settings = read_settings(Settings)
     _log("flower", settings.log_level)
     _check_port(host, port)
-    password = os.environ.get("CHATS_FLOWER_BASIC_AUTH")
+    password = os.environ.get("CHATS_FLOWER_BASIC_AUTH", "")
+    if not all(password.partition(":")):
+        raise SettingsError("CHATS_FLOWER_BASIC_AUTH is not set to user:password, and nobody may look without one")
     arguments = ["flower", f"--address={host}", f"--port={port}", "--read_only=True", "--natural_time=False"]
-    if password:
-        os.environ["FLOWER_BASIC_AUTH"] = password  # not an argument: those are in every process list
+    os.environ["FLOWER_BASIC_AUTH"] = password  # not an argument: those are in every process list
     create_celery(settings.broker_url, client="chats-flower").start(arguments)
 
 

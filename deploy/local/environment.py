@@ -39,6 +39,7 @@ SECRETS = (
     "NOTIFICATIONS_OWNER_PASSWORD",
     "VALKEY_PASSWORD",
     "SHOP_SECRET",
+    "FLOWER_PASSWORD",
 )
 
 EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to call it when it is chosen
@@ -102,6 +103,7 @@ def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str,
         "CHATS_EMAIL_FROM": "Demo Store <support@demo-store.example>",
         "CHATS_AUTH_SECRET": kept["CHATS_AUTH_SECRET"],  # signs sessions, also where a provider signs the tokens
         "CHATS_FEED_SECRET": kept["CHATS_FEED_SECRET"],
+        "CHATS_FLOWER_BASIC_AUTH": f"flower:{kept['FLOWER_PASSWORD']}",
     }
     if _is_other_broker_given():  # else the broker serves for both
         defaults["CHATS_REDIS_URL"] = valkey_url(ports["valkey"], kept["VALKEY_PASSWORD"])

@@ -17,7 +17,7 @@ def overview(settings: Mapping[str, str], ports: Mapping[str, int], services: Ma
         "Origin": public,
         "API docs": f"{public}/docs",
         "": f"{public}/api/v1/notifications/docs",
-        "Flower": f"http://127.0.0.1:{ports['flower']}/",
+        "Flower": f"http://127.0.0.1:{ports['flower']}/ (CHATS_FLOWER_BASIC_AUTH in chats.env)",
     }
     if "mailbox" in ports:
         places["Mailbox"] = f"http://127.0.0.1:{ports['mailbox']}/"

@@ -1,0 +1,186 @@
+"""No secret is printed: whatever fails, and whatever is asked, in no log, answer, page or list of processes."""
+
+import asyncio
+import re
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx2
+import psutil
+import pytest
+
+from deploy.local import postgres
+from deploy.local.ports import free_ports
+from deploy.local.processes import Child, end, spawn
+from deploy.local.readiness import accepts
+from deploy.local.valkey import url as valkey_url
+from deploy.local.valkey import valkey
+from tests.support import eventually
+from tests.system.processes import without_settings
+
+PROCESSES = ("api", "notifications-api", "relay", "worker", "sweeper", "flower")
+MARK = "hush"
+NAMES = ("conversations", "notifications", "valkey", "auth", "feed", "flower", "smtp")
+SECRETS = {name: f"{MARK}-{name}-with-thirty-two-bytes-or-more" for name in NAMES}
+WRONG = {name: f"{MARK}-wrong-{name}-with-thirty-two-bytes-or-more" for name in NAMES}
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Ports of a PostgreSQL and a Valkey that ask for passwords, and a directory for logs."""
+
+    directory: Path
+    postgres: int
+    valkey: int
+
+    def environment(self, secrets: dict[str, str], host: str = "127.0.0.1") -> dict[str, str]:
+        """Return the settings of every process, with these secrets in all that can hold one."""
+        urls = {
+            f"CHATS_{name.upper()}_{kind}_URL": f"postgresql://{name}:{secrets[name]}@{host}:{self.postgres}/{name}"
+            for name in ("conversations", "notifications")
+            for kind in ("DATABASE", "OWNER")
+        }
+        return without_settings() | {
+            **urls,
+            "CHATS_BROKER_URL": valkey_url(self.valkey, secrets["valkey"]),
+            "CHATS_AUTH_SECRET": secrets["auth"],
+            "CHATS_FEED_SECRET": secrets["feed"],
+            "CHATS_FLOWER_BASIC_AUTH": f"admin:{secrets['flower']}",
+            "CHATS_SMTP_URL": f"smtp://user:{secrets['smtp']}@127.0.0.1:1",
+            "CHATS_DATA_DIR": str(self.directory),
+            "CHATS_LOG_LEVEL": "debug",
+        }
+
+
+@pytest.fixture(scope="module")
+async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
+    """A PostgreSQL and a Valkey with passwords of their own."""
+    directory, [port] = tmp_path_factory.mktemp("secrets"), free_ports([0])
+    async with postgres.throwaway_postgres(directory / "postgres") as server:
+        await postgres.create_databases(server, {name: SECRETS[name] for name in ("conversations", "notifications")})
+        child = valkey(directory / "valkey", port, SECRETS["valkey"], directory / "valkey.log")
+        process = await spawn(child)
+        await eventually(child.ready, 30)
+        yield Servers(directory, server.port, port)
+        await end(process, child.stop_signal, child.grace)
+
+
+async def chats(environment: dict[str, str], *arguments: str, within: float = 60) -> tuple[int, str]:
+    """Run a command to its end, or for a while; return its exit code and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "deploy.cli", *arguments),
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    reading = asyncio.create_task(process.communicate())
+    await asyncio.wait({reading}, timeout=within)
+    if process.returncode is None:
+        process.terminate()
+    output, _ = await reading
+    return process.returncode or 0, output.decode()
+
+
+async def seen_of(name: str, environment: dict[str, str], directory: Path, stack: AsyncExitStack) -> tuple[int, Path]:
+    """Start a process until the stack is left; return its port and its log, once it listens."""
+    [port] = free_ports([0])
+    log = directory / f"{name}-{port}.log"
+    command = [sys.executable, "-m", "deploy.cli", name, "--port", str(port)]
+    child = Child(name=name, command=command, log=log, ready=accepts("127.0.0.1", port), environment=environment)
+    process = await spawn(child)
+    stack.push_async_callback(end, process, child.stop_signal, child.grace)
+    await eventually(child.ready, 60)
+    tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    assert MARK not in str([one.cmdline() for one in tree])
+    return port, log
+
+
+def assert_silent(text: str) -> None:
+    at = text.find(MARK)
+    assert at < 0, text[max(0, at - 300) : at + 100]
+
+
+@pytest.mark.timeout(300)
+async def test_what_cannot_log_in_says_so_without_its_password(servers: Servers) -> None:
+    environment = servers.environment(WRONG)
+    async with AsyncExitStack() as stack, httpx2.AsyncClient(timeout=30) as client:
+        found = {name: await seen_of(name, environment, servers.directory, stack) for name in PROCESSES}
+        for name, (port, _) in found.items():
+            for path in ("/readyz", "/metrics", "/openapi.json", "/"):
+                assert_silent((await client.get(f"http://127.0.0.1:{port}{path}")).text)
+            if name != "flower":
+                assert "password authentication failed" in (await client.get(f"http://127.0.0.1:{port}/readyz")).text
+    for _, log in found.values():
+        assert_silent(log.read_text())
+
+
+@pytest.mark.timeout(300)
+async def test_no_command_prints_a_secret_when_it_fails(servers: Servers) -> None:
+    for environment in (servers.environment(WRONG), servers.environment(SECRETS, host="nowhere.invalid")):
+        for command in (("status",), ("demo",), ("emails", "list"), ("events", "tail"), ("restored", "conversations")):
+            code, output = await chats(environment, *command)
+            assert code == 1
+            assert_silent(output)
+            assert "Traceback" not in output
+            assert output.count("\n") == 1
+        _, output = await chats(environment, "migrate", within=5)  # it waits for its server
+        assert_silent(output)
+    code, output = await chats(servers.environment(SECRETS), "token", "--sub", "x", "--role", "king")
+    assert code == 1
+    assert_silent(output)
+
+
+BROKEN = {
+    "CHATS_CONVERSATIONS_DATABASE_URL": ("api", "relay", "status"),
+    "CHATS_NOTIFICATIONS_DATABASE_URL": ("notifications-api", "worker", "sweeper"),
+    "CHATS_CONVERSATIONS_OWNER_URL": ("migrate",),
+    "CHATS_BROKER_URL": ("relay", "worker", "flower"),
+    "CHATS_REDIS_URL": ("api", "relay"),
+    "CHATS_SMTP_URL": ("worker", "sweeper"),
+}
+
+
+@pytest.mark.timeout(300)
+async def test_a_url_that_cannot_be_read_is_named_and_not_shown(servers: Servers) -> None:
+    url = f"http://user:{SECRETS['smtp']}/@host:port"
+    for name, commands in BROKEN.items():
+        for command in commands:
+            code, output = await chats(servers.environment(SECRETS) | {name: url}, command)
+            assert code == 1
+            assert_silent(output)
+            assert re.fullmatch(f"chats: .*{name}: .*\n", output), output
+    short = {"CHATS_AUTH_SECRET": f"{MARK}-short", "CHATS_FLOWER_BASIC_AUTH": MARK}
+    for command in ("api", "flower"):
+        code, output = await chats(servers.environment(SECRETS) | short, command)
+        assert (code, output.count("\n")) == (1, 1)
+        assert_silent(output)
+
+
+@pytest.mark.timeout(300)
+async def test_flower_asks_for_a_password_and_shows_none_of_the_others(servers: Servers) -> None:
+    environment = servers.environment(SECRETS)
+    assert (await chats(environment, "migrate"))[0] == 0
+    async with AsyncExitStack() as stack, httpx2.AsyncClient(timeout=30) as client:
+        worker, worker_log = await seen_of("worker", environment, servers.directory, stack)
+        flower, flower_log = await seen_of("flower", environment, servers.directory, stack)
+        origin, auth = f"http://127.0.0.1:{flower}", ("admin", SECRETS["flower"])
+        for path in ("/", "/workers", "/broker", "/tasks", "/api/workers", "/api/tasks"):
+            assert (await client.get(f"{origin}{path}")).status_code == 401
+            assert (await client.get(f"{origin}{path}", auth=("admin", "wrong"))).status_code == 401
+
+        async def workers() -> list[str]:
+            return list((await client.get(f"{origin}/api/workers", params={"refresh": "1"}, auth=auth)).json())
+
+        [name] = await eventually(workers, 60)
+        pages = ("/", "/workers", "/broker", "/tasks", f"/worker/{name}", "/api/workers", "/api/queues/length")
+        for path in pages:
+            page = await client.get(f"{origin}{path}", auth=auth)
+            assert page.status_code == 200, path
+            assert_silent(page.text)
+        assert_silent((await client.get(f"http://127.0.0.1:{worker}/metrics")).text)
+    for log in (worker_log, flower_log):
+        assert_silent(log.read_text())
