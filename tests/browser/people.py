@@ -72,7 +72,8 @@ class Person:
 
     def _on_request(self, request: Request) -> None:
         url = request.url
-        leaves = request.is_navigation_request() and url.startswith(self.site.store.url)
+        # Also told of where an answer to a script points, which no page of ours follows: the policy forbids it.
+        leaves = (request.is_navigation_request() or request.redirected_from) and url.startswith(self.site.store.url)
         if not (url.startswith((f"{self.site.origin}/", "data:")) or leaves or self._is_at_store(request)):
             self._note(f"asked another origin: {request.method} {url}")
 

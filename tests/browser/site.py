@@ -92,6 +92,14 @@ class Site:
         path = f"/api/v1/admin/conversations?user_id={sub}&limit=100"
         return list((await self._call("GET", path, OPERATOR, "admin"))["items"])
 
+    async def delete_everything(self) -> None:
+        """Remove all conversations, as admins can."""
+        while left := (await self._call("GET", "/api/v1/admin/conversations?limit=100", OPERATOR, "admin"))["items"]:
+            for conversation in left:
+                await self.set_status(conversation["id"], "CLOSED")
+            ids = [conversation["id"] for conversation in left]
+            await self._call("POST", "/api/v1/admin/conversations/bulk-delete", OPERATOR, "admin", json={"ids": ids})
+
     async def unread_by_admins(self) -> int:
         """Return the number on the admins' badge."""
         return int((await self._call("GET", "/api/v1/unread", OPERATOR, "admin"))["unread"])

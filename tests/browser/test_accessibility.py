@@ -1,12 +1,12 @@
 """Axe finds nothing on any page, in any state, small and large, light and dark."""
 
-from playwright.async_api import expect
+from playwright.async_api import Route, expect
 
 from tests.browser.axe import expect_accessible
 from tests.browser.people import People
 from tests.browser.site import Site
 from tests.browser.test_sending import abort
-from tests.browser.thread import expect_thread, message, send
+from tests.browser.thread import expect_thread, look_at, message, send
 
 
 async def test_axe_finds_nothing_where_a_customer_lists_and_begins_conversations(people: People, site: Site) -> None:
@@ -74,3 +74,86 @@ async def test_axe_finds_nothing_in_a_customers_thread(people: People, site: Sit
     await dora.page.reload()
     await expect(dora.page.get_by_text("Still a question?")).to_be_visible()
     await expect_accessible(dora.page, "a thread that is closed")
+
+
+async def test_axe_finds_nothing_in_the_admins_inbox(people: People, site: Site) -> None:
+    await site.delete_everything()
+    sam = await people.sign_in("sam", role="admin")
+    sam.expect_complaints("409", "404")
+    page = sam.page
+    await expect(page.get_by_text("No conversations yet")).to_be_visible()
+    await expect_accessible(page, "no conversations at all")
+
+    dora = await people.know("dora")
+    order = await site.order(dora, "R-7")
+    made = [
+        await site.open_conversation(dora, f"About {status}", order_id=order)
+        for status in ("OPEN", "AWAITING_ADMIN", "AWAITING_USER", "RESOLVED", "CLOSED")
+    ]
+    for conversation, status in zip(made[1:], ("AWAITING_ADMIN", "AWAITING_USER", "RESOLVED", "CLOSED"), strict=True):
+        await site.answer(conversation, "Yes?")
+        await site.set_status(conversation, status)
+    await sam.go()
+    await page.locator(f"#pick-{made[0]}").check()
+    await page.locator(f"#pick-{made[-1]}").check()
+    await expect_accessible(page, "an inbox with some selected")
+    await page.keyboard.press("?")
+    await expect_accessible(page, "the shortcuts")
+    await page.keyboard.press("Escape")
+    await page.get_by_role("button", name="Delete selected").click()
+    await expect_accessible(page, "to delete what may not be")
+    await page.get_by_role("button", name="Delete 2 conversations").click()
+    await expect(page.get_by_role("alert")).to_contain_text("Nothing was deleted.")
+    await expect_accessible(page, "refused")
+    await page.get_by_role("button", name="Leave them out").click()
+    await expect(page.get_by_text("1 conversation deleted.")).to_be_visible()
+    await expect_accessible(page, "deleted")
+
+    for state, path in {
+        "no match": "?status=CLOSED",
+        "one customer's": f"?user_id={dora}&sort=waiting",
+        "which customer": "?user_id=dora",
+        "no such customer": "?user_id=nobody-at-all",
+        "nothing to delete": "bulk-delete/",
+        "to delete one": f"{made[3]}/delete/",
+        "no such conversation": "00000000-0000-7000-8000-000000000000/",
+    }.items():
+        await sam.go(sam.home + path)
+        await expect_accessible(page, state)
+
+
+async def test_axe_finds_nothing_where_an_admin_reads_answers_and_begins(people: People, site: Site) -> None:
+    dora = await people.know("dora")
+    sam, kim = await people.sign_in("sam", role="admin"), await people.sign_in("kim", role="admin")
+    sam.expect_complaints("422", "409")
+    page = sam.page
+    order = await site.order(dora, "R-7")
+    await site.open_conversation(dora, "Another one")
+    conversation = await site.open_conversation(dora, "A teapot", "See https://example.com/ please", order_id=order)
+    await site.answer(conversation, "Seen, thank you.")
+    await look_at(kim, conversation)
+    await sam.open(conversation)
+    await expect(page.locator("#viewing")).to_be_visible()
+    await expect_accessible(page, "a thread with somebody else in it")
+    await page.set_viewport_size({"width": 390, "height": 900})
+    await page.locator(".fold summary").click()
+    await expect_accessible(page, "a thread with what is beside it unfolded")
+
+    async def let_the_customer_be_first(route: Route) -> None:
+        await site.write(conversation, dora, "Never mind")
+        await route.continue_()
+
+    await page.route(f"**/api/v1/admin/conversations/{conversation}", let_the_customer_be_first, times=1)
+    await send(page, "Not yet")
+    await expect(page.get_by_role("alert")).to_be_visible()
+    await expect_accessible(page, "an answer that crossed")
+    await page.goto(f"{site.origin}{sam.home}{conversation}/?earlier=x")
+    await expect_accessible(page, "what a page answers to nonsense")
+
+    await sam.go(f"{sam.home}new/")
+    await expect_accessible(page, "whom a new conversation is with")
+    await sam.go(f"{sam.home}new/?user_id={dora}")
+    await expect_accessible(page, "a new conversation")
+    await page.get_by_role("button", name="Send").click()
+    await expect(page.get_by_role("alert")).to_be_visible()
+    await expect_accessible(page, "a new conversation with errors")

@@ -1,11 +1,14 @@
 """Text is text, whatever is in it: it does not run, and stays where it belongs."""
 
+from urllib.parse import quote
+
 from playwright.async_api import Page, expect
 
 from tests.browser.hostile import LINE, TEXT
 from tests.browser.people import People
 from tests.browser.site import Site
 from tests.browser.thread import composer, expect_to_fit, message, messages, send
+from tests.support import eventually
 
 WIDTHS = (320, 390, 1280, 2560)
 
@@ -67,3 +70,51 @@ async def test_hostile_text_arrives_live_and_on_its_way_as_it_is(people: People,
     await expect(composer(page)).to_have_value("")
     await expect_to_fit(page, *WIDTHS)
     await expect_nothing_ran(page)
+
+
+async def test_hostile_text_stays_where_it_belongs_on_every_page_of_an_admin(people: People, site: Site) -> None:
+    dora = await people.know("dora", shown=LINE["without a space"])
+    sam = await people.sign_in("sam", role="admin", shown=LINE["right to left"])
+    order = await site.order(dora, LINE["without a space"][:100], status=LINE["markup"][:100])
+    made = [await site.open_conversation(dora, line, TEXT[name], order_id=order) for name, line in LINE.items()]
+    for text in TEXT.values():
+        await site.write(made[0], dora, text)
+    for conversation in made:
+        await site.set_status(conversation, "CLOSED")
+    ids = "&".join(f"ids={conversation}" for conversation in made)
+    for path in (
+        f"?user_id={dora}",
+        f"?user_id={quote(LINE['markup'])}",
+        f"{made[0]}/",
+        f"{made[1]}/delete/",
+        f"bulk-delete/?{ids}",
+        f"new/?q={dora}",
+        f"new/?user_id={dora}",
+    ):
+        page = await sam.go(sam.home + path)
+        await expect(page.get_by_role("heading", level=1)).to_be_visible()
+        await expect_to_fit(page, *WIDTHS)
+        await expect_nothing_ran(page)
+
+
+async def test_hostile_text_stays_where_it_belongs_in_the_bell(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    for line in (LINE["markup"], LINE["without a space"]):
+        await site.answer(await site.open_conversation(dora.id, line), TEXT["markup"])
+    await eventually(lambda: rings(dora.page))
+    for width in WIDTHS:
+        await expect_to_fit(dora.page, width)
+        await dora.page.get_by_label("Notifications").click()
+        await expect(dora.page.locator("#bell-items > li")).to_have_count(2)
+        await expect(dora.page.locator("#bell-items")).to_contain_text(LINE["markup"])
+        await expect_to_fit(dora.page, width)
+        await dora.page.get_by_label("Notifications").click()
+    await expect_nothing_ran(dora.page)
+
+
+async def rings(page: Page) -> bool:
+    """Open and close the bell; tell whether both answers are in it."""
+    await page.locator("#bell summary").click()
+    count = await page.locator("#bell-items > li.unread").count()
+    await page.locator("#bell summary").click()
+    return count == 2

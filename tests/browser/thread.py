@@ -2,6 +2,8 @@
 
 from playwright.async_api import Locator, Page, expect
 
+from tests.browser.people import Person
+
 
 def messages(page: Page) -> Locator:
     """Return the bubbles, also those that are on their way."""
@@ -24,6 +26,13 @@ async def send(page: Page, text: str) -> None:
     await composer(page).press("Control+Enter")
 
 
+async def look_at(admin: Person, conversation: str) -> None:
+    """Open a conversation as an admin, and wait until other admins can know of it."""
+    async with admin.page.expect_response("**/viewing") as told:
+        await admin.open(conversation)
+    await told.value
+
+
 async def expect_thread(page: Page, *bodies: str) -> None:
     """Wait until the thread shows exactly these messages, in this order."""
     await expect(page.locator("#messages > .message .body")).to_have_text(list(bodies))
@@ -43,11 +52,12 @@ _TOO_WIDE = """() => {
     const root = document.documentElement;
     if (root.scrollWidth > root.clientWidth) found.push(`the page is ${root.scrollWidth} wide`);
     for (const it of document.querySelectorAll("main *, header *, footer *, dialog *")) {
-        if (it.closest("svg, .visually-hidden")) continue;
+        if (it.closest("svg, .visually-hidden, .views, .chips")) continue; // the last two are strips that scroll
         const scrolls = ["auto", "scroll"].includes(getComputedStyle(it).overflowX);
         if (scrolls && it.scrollWidth > it.clientWidth) found.push(`${name(it)} scrolls`);
     }
     for (const it of document.querySelectorAll(".body, .message, .row, .card, .button, input, select, textarea")) {
+        if (it.closest(".chips")) continue;
         const { left, right, width } = it.getBoundingClientRect();
         if (width && (left < 0 || right > root.clientWidth)) found.push(`${name(it)} is at ${left} to ${right}`);
     }

@@ -5,13 +5,15 @@ import { call } from "./api.js";
 import { fill } from "./announce.js";
 import { onRefresh } from "./refresh.js";
 
-const LOOK_EVERY = 30_000; // ms while a mail is under way
+const SHORTEST = 2_000; // ms between looks while a mail is under way, doubled at each one …
+const LONGEST = 30_000; // … up to this
 const UNDER_WAY = new Set(["scheduled", "sending"]);
 const thread = document.querySelector("[data-thread]");
 const words = document.getElementById("fate-words");
 
 let mails = new Map(); // of each message
 let timer = null;
+let pause = SHORTEST;
 
 export function startFates() {
   if (!thread || !words) return;
@@ -19,8 +21,13 @@ export function startFates() {
   look();
 }
 
-/** Ask again what became of the mails. */
-export async function look() {
+/** Ask again what became of the mails, and again until each one is done with: no event tells of them. */
+export function look() {
+  pause = SHORTEST;
+  return ask();
+}
+
+async function ask() {
   if (!words) return;
   clearTimeout(timer);
   const path = `/api/v1/notifications/emails?conversation_id=${thread.dataset.thread}&limit=100`;
@@ -31,8 +38,12 @@ export async function look() {
     mails = new Map(ours.flatMap((mail) => mail.message_ids.map((id) => [id, mail])));
     show();
   }
-  const waits = [...mails.values()].some((mail) => UNDER_WAY.has(mail.state));
-  if (waits || !response?.ok) timer = setTimeout(look, LOOK_EVERY);
+  const underWay = [...mails.values()].filter((mail) => UNDER_WAY.has(mail.state));
+  if (!underWay.length && response?.ok) return;
+  // What is due later needs no look before; but our clock may be wrong.
+  const due = Math.min(...underWay.map((mail) => Date.parse(mail.next_attempt_at) || 0)) - Date.now();
+  timer = setTimeout(ask, Math.min(Math.max(due, 0), LONGEST) + pause);
+  pause = Math.min(2 * pause, LONGEST);
 }
 
 function show() {

@@ -1,0 +1,120 @@
+"""The whole story, with a customer and an admin at two browsers, live on both sides."""
+
+from playwright.async_api import Page, expect
+
+from tests.browser.people import People
+from tests.browser.site import Site, address_of
+from tests.browser.thread import expect_thread, message, send
+from tests.support import eventually
+
+
+async def shown_unread(page: Page, number: int) -> None:
+    """Wait until the badge and the tab's title tell how many are unread."""
+    if number:
+        await expect(page.locator("#unread > [aria-hidden]")).to_have_text(str(number))
+        await eventually(lambda: has_title(page, f"({number}) "))
+    else:
+        await expect(page.locator("#unread")).to_be_hidden()
+        await eventually(lambda: has_title(page, ""))
+
+
+async def has_title(page: Page, beginning: str) -> bool:
+    title = await page.title()
+    return title.startswith(beginning) if beginning else not title.startswith("(")
+
+
+async def test_a_question_about_an_order_is_answered_solved_and_asked_again_live_on_both_sides(
+    people: People, site: Site
+) -> None:
+    sam = await people.sign_in("sam", role="admin", shown="Sam Okafor")
+    dora = await people.sign_in("dora", shown="Dora Lind")
+    order = await site.order(dora.id, "R-1001")
+    before = await site.unread_by_admins()
+    await sam.page.evaluate("window.stayed = true")
+
+    # The customer writes about an order; the inbox has it without a reload.
+    await dora.page.get_by_role("link", name="Write to us").click()
+    await dora.page.get_by_label("Subject").fill("The lid is missing")
+    await dora.page.get_by_label("Is it about an order?").select_option(order)
+    await dora.page.get_by_label("Message", exact=True).fill("There was no lid in the box.")
+    await dora.page.get_by_label("Message", exact=True).press("Control+Enter")
+    await expect(dora.page.locator("#status")).to_have_text("Sent")
+    await expect(dora.page.get_by_role("heading", name="Order R-1001")).to_be_visible()
+    [conversation] = [one["id"] for one in await site.conversations_of(dora.id)]
+    row = sam.page.locator(f"#c-{conversation}")
+    await expect(row).to_contain_text("Dora Lind")
+    await expect(row).to_contain_text("Order R-1001")
+    await shown_unread(sam.page, before + 1)
+    assert await sam.page.evaluate("window.stayed")
+
+    # The admin opens it, which the customer sees, and answers, which the customer sees as well.
+    await row.get_by_role("link", name="The lid is missing").click()
+    await expect(message(dora.page, "There was no lid")).to_contain_text("Seen")
+    for page in (dora.page, sam.page):
+        await page.evaluate("window.stayed = true")
+    await send(sam.page, "A lid is on its way.")
+    await expect_thread(dora.page, "There was no lid in the box.", "A lid is on its way.")
+    await expect(dora.page.locator("#status")).to_have_text("Answered")
+    await expect(sam.page.locator("#status")).to_have_text("Waiting for customer")
+    await expect(message(sam.page, "A lid is on its way.").locator(".fate")).to_contain_text("Read")
+
+    # An answer to who is elsewhere: badge, title, bell, and a mail.
+    await dora.go()
+    await dora.page.evaluate("window.stayed = true")
+    await send(sam.page, "It has left the house.")
+    await expect(dora.page.locator(f"#c-{conversation}")).to_contain_text("It has left the house.")
+    await shown_unread(dora.page, 1)
+    await expect(dora.page.locator("#bell-dot")).to_be_visible()
+    [mail] = await eventually(lambda: [it for it in site.mails_to(dora.id) if "left the house" in it.as_string()])
+    assert mail["To"] == f"Dora Lind <{address_of(dora.id)}>"
+    await expect(message(sam.page, "It has left the house.").locator(".fate")).to_contain_text("Emailed")
+    assert await dora.page.evaluate("window.stayed")
+    await dora.page.get_by_label("Notifications").click()
+    await dora.page.locator("#bell-items").get_by_role("link").filter(has_text="It has left the house.").click()
+    await expect(message(dora.page, "It has left the house.")).to_be_visible()
+    await shown_unread(dora.page, 0)
+
+    # It is resolved, and a new message opens it again.
+    await sam.page.locator("#reply_body").fill("Enjoy your tea!")
+    await sam.page.get_by_role("button", name="Send and resolve").click()
+    await expect(dora.page.locator("#status")).to_have_text("Solved")
+    await expect(sam.page.locator("#status")).to_have_text("Resolved")
+    await send(dora.page, "It is the wrong lid.")
+    await expect(dora.page.locator("#status")).to_have_text("Waiting for our answer")
+    await expect(sam.page.locator("#status")).to_have_text("Customer replied")
+    everything = ["There was no lid in the box.", "A lid is on its way.", "It has left the house.", "Enjoy your tea!"]
+    for person in (dora, sam):
+        await expect_thread(person.page, *everything, "It is the wrong lid.")
+    assert await sam.page.evaluate("window.stayed")
+
+
+async def test_what_an_admin_begins_appears_in_the_customers_list(people: People) -> None:
+    dora, sam = await people.sign_in("dora", shown="Dora of the Hill"), await people.sign_in("sam", role="admin")
+    await sam.page.get_by_role("link", name="New conversation").click()
+    await sam.page.get_by_label("Whom is it with?").fill(dora.id)
+    await sam.page.get_by_label("Whom is it with?").press("Enter")
+    await sam.page.get_by_role("link", name="Dora of the Hill").click()
+    await sam.page.get_by_label("Subject").fill("About your teapot")
+    await sam.page.get_by_label("Message", exact=True).fill("It has a crack. We send another one.")
+    await sam.page.get_by_role("button", name="Send", exact=True).click()
+    await expect_thread(sam.page, "It has a crack. We send another one.")
+    await dora.page.get_by_role("link", name="About your teapot").click()
+    await expect_thread(dora.page, "It has a crack. We send another one.")
+    await expect(sam.page.locator(".fate").first).to_contain_text("Read")
+
+
+async def test_the_badge_at_the_store_counts_live_what_is_unread(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    first = await site.open_conversation(dora.id, "First")
+    second = await site.open_conversation(dora.id, "Second")
+    await site.answer(first, "Yes")
+    page = dora.page
+    await page.goto(f"{site.store.url}/?sub={dora.id}")
+    await dora.context.clear_cookies()  # the store's page comes with a token of its own
+    count = page.locator("chats-badge [part=count]")
+    await expect(count).to_have_text("1")
+    await site.answer(second, "No")
+    await expect(count).to_have_text("2")
+    for conversation in (first, second):
+        await site.product.call("GET", f"/api/v1/conversations/{conversation}", dora.id)
+    await expect(count).to_be_hidden()
