@@ -1,0 +1,84 @@
+"""A page is light, is painted with its first answer, and then stands still."""
+
+from functools import partial
+
+from playwright.async_api import Page, Response, Route, expect
+
+from tests.browser.people import People
+from tests.browser.site import Site
+
+LIMIT = 100_000  # bytes on their way, headers included
+SHIFTS = """
+    window.shifts = [];
+    const place = ({ x, y, width, height }) => `${x},${y} ${width}x${height}`;
+    const told = ({ node, previousRect: was, currentRect: is }) =>
+        `${node?.nodeName}.${node?.className} went from ${place(was)} to ${place(is)}`;
+    // While the page still comes in it grows; what moves later was moved by a script.
+    const isLate = (it) => it.startTime > performance.getEntriesByType("navigation")[0].domInteractive;
+    new PerformanceObserver((list) => {
+        const late = list.getEntries().filter((it) => isLate(it) || it.value > 0.01);
+        window.shifts.push(...late.flatMap((it) => it.sources.map(told)));
+    }).observe({ type: "layout-shift", buffered: true });
+"""
+
+
+async def pages_of(site: Site, people: People) -> list[tuple[str, str, str]]:
+    """Return pages with something on them, as who looks, as what, and at which path."""
+    dora, sam = await people.know("dora"), await people.know("sam", role="admin")
+    order = await site.order(dora, "R-1001")
+    for number in range(30):
+        conversation = await site.open_conversation(dora, f"Subject {number}", order_id=order)
+    for number in range(30):
+        await site.answer(conversation, f"A sentence of some length, as people write them in a thread, {number}. " * 2)
+        await site.write(conversation, dora, "And an answer to that, shorter.")
+    customer, admin = "/dashboard/messages/", "/admin/dashboard/conversation/"
+    return [
+        *((dora, "customer", path) for path in (customer, f"{customer}new/", f"{customer}{conversation}/")),
+        *((sam, "admin", path) for path in (admin, f"{admin}new/", f"{admin}new/?user_id={dora}")),
+        *((sam, "admin", path) for path in (f"{admin}{conversation}/", f"{admin}{conversation}/delete/")),
+    ]
+
+
+async def bytes_of(response: Response) -> int:
+    """Return what an answer took on its way; a live stream has no end."""
+    if "event-stream" in response.headers.get("content-type", ""):
+        return 0
+    sizes = await response.request.sizes()
+    return sizes["responseHeadersSize"] + sizes["responseBodySize"]
+
+
+async def test_the_first_visit_to_a_page_loads_less_than_100_kb_and_nothing_on_it_moves(
+    people: People, site: Site
+) -> None:
+    for identity, role, path in await pages_of(site, people):
+        person = await people.at_browser(identity, role=role, path="/chats-static/icon.svg")
+        await person.context.add_init_script(SHIFTS)
+        person.expect_complaints("favicon.ico")  # what is loaded first is no page
+        responses: list[Response] = []
+        person.page.on("response", partial(list.append, responses))
+        await person.go(path)
+        await connected(person.page)
+        total = sum([await bytes_of(response) for response in responses])
+        assert 5_000 < total < LIMIT, f"{path}: {total} bytes"
+        assert await person.page.evaluate("window.shifts") == [], path
+        await person.context.close()
+
+
+async def connected(page: Page) -> None:
+    """Wait until the last script runs: it holds what tabs share a stream by."""
+    await page.wait_for_function("() => navigator.locks.query().then(({ held }) => held.length > 0)")
+
+
+async def test_the_first_paint_needs_nothing_but_the_page(people: People) -> None:
+    dora = await people.sign_in("dora")
+    dora.expect_complaints("net::ERR_FAILED")
+
+    async def only_the_page(route: Route) -> None:
+        await (route.continue_() if route.request.is_navigation_request() else route.abort())
+
+    await dora.page.route("**/*", only_the_page)
+    await dora.go()
+    paint = "() => performance.getEntriesByName('first-contentful-paint').length"
+    await dora.page.wait_for_function(paint)
+    await expect(dora.page.get_by_role("link", name="Write to us")).to_have_css("font-weight", "600")
+    assert await dora.page.locator("link[rel=stylesheet], script:not([type=module])").count() == 0
