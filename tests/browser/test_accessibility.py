@@ -105,7 +105,7 @@ async def test_axe_finds_nothing_in_the_admins_inbox(people: People, site: Site)
     await page.get_by_role("button", name="Delete 2 conversations").click()
     await expect(page.get_by_role("alert")).to_contain_text("Nothing was deleted.")
     await expect_accessible(page, "refused")
-    await page.get_by_role("button", name="Leave them out").click()
+    await page.get_by_role("button", name="Leave that out").click()
     await expect(page.get_by_text("1 conversation deleted.")).to_be_visible()
     await expect_accessible(page, "deleted")
 

@@ -1,0 +1,53 @@
+"""A session that is over leads to the way in; one that goes on renews itself unseen."""
+
+import jwt
+from playwright.async_api import expect
+
+from tests.browser.people import People, Person
+from tests.browser.site import Site
+from tests.browser.thread import expect_thread, send
+from tests.system.product import SECRET
+
+
+async def test_a_session_that_is_revoked_takes_its_open_pages_to_the_way_in(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    dora.expect_complaints("401")
+    await dora.open(await site.open_conversation(dora.id, "Revoked"))
+    await expect_thread(dora.page, "Hello?")
+    path = dora.page.url.removeprefix(site.origin)
+    await site.end_sessions_of(dora.id)
+    await expect(dora.page.get_by_role("heading", name="Sign in to the store")).to_be_visible()
+    await expect(dora.page.get_by_role("paragraph")).to_have_text(path)
+
+
+async def test_an_expired_token_is_renewed_by_the_page_that_needs_one(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    dora.expect_complaints("401")
+    await dora.open(await site.open_conversation(dora.id, "For ten minutes"))
+    await age_token(dora, minutes=11)
+    await send(dora.page, "Still here")
+    await expect_thread(dora.page, "Hello?", "Still here")
+    await expect(dora.page.locator(".pending")).to_have_count(0)
+    await age_token(dora, minutes=11)
+    await dora.page.reload()
+    await expect_thread(dora.page, "Hello?", "Still here")
+
+
+async def test_without_a_session_every_page_leads_to_the_way_in_and_back(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    dora.expect_complaints("401")
+    conversation = await site.open_conversation(dora.id, "Come back")
+    await dora.context.clear_cookies()
+    await dora.page.goto(f"{site.origin}/dashboard/messages/{conversation}/")
+    await expect(dora.page.get_by_role("paragraph")).to_have_text(f"/dashboard/messages/{conversation}/")
+    await dora.enter(f"/dashboard/messages/{conversation}/")
+    await expect_thread(dora.page, "Hello?")
+
+
+async def age_token(person: Person, *, minutes: int) -> None:
+    """Let the token in the cookie be as old as if that time had passed."""
+    [cookie] = await person.context.cookies()
+    claims = jwt.decode(cookie["value"], options={"verify_signature": False})
+    older = {name: claims[name] - minutes * 60 for name in ("iat", "exp")}
+    value = jwt.encode(claims | older, SECRET, algorithm="HS256")
+    await person.context.add_cookies([{"name": cookie["name"], "value": value, "url": person.site.origin}])

@@ -1,0 +1,56 @@
+"""Two admins at one conversation know of each other, and nobody answers what they have not read."""
+
+from playwright.async_api import Route, expect
+
+from tests.browser.people import People
+from tests.browser.site import Site
+from tests.browser.thread import expect_thread, look_at, send
+
+
+async def test_who_else_is_looking_is_shown_until_they_leave(people: People, site: Site) -> None:
+    dora = await people.know("dora")
+    sam = await people.sign_in("sam", role="admin", shown="Sam Okafor")
+    kim = await people.sign_in("kim", role="admin", shown="Kim Novak")
+    conversation = await site.open_conversation(dora, "Both at once")
+    await look_at(sam, conversation)
+    await expect(sam.page.locator("#viewing")).to_be_hidden()
+    await kim.open(conversation)
+    await expect(kim.page.locator("#viewing")).to_have_text("Sam Okafor is here, too")
+    await kim.go()
+    await sam.page.reload()
+    await expect(sam.page.locator("#viewing")).to_be_hidden(timeout=20_000)  # it is asked for every 15 s
+
+
+async def test_what_another_admin_answers_appears_beside_the_draft(people: People, site: Site) -> None:
+    dora = await people.know("dora")
+    sam, kim = await people.sign_in("sam", role="admin"), await people.sign_in("kim", role="admin")
+    conversation = await site.open_conversation(dora, "Both at once")
+    for admin in (sam, kim):
+        await admin.open(conversation)
+    await sam.page.locator("#reply_body").fill("I look into")
+    await send(kim.page, "It is on its way.")
+    await expect_thread(sam.page, "Hello?", "It is on its way.")
+    await expect(sam.page.locator("#reply_body")).to_have_value("I look into")
+
+
+async def test_an_answer_that_crosses_comes_back_with_the_draft_and_the_new_message(people: People, site: Site) -> None:
+    dora = await people.know("dora")
+    sam = await people.sign_in("sam", role="admin")
+    sam.expect_complaints("409")
+    conversation = await site.open_conversation(dora, "Crossing")
+    await sam.open(conversation)
+
+    async def let_the_customer_be_first(route: Route) -> None:
+        await site.write(conversation, dora, "Never mind")
+        await route.continue_()
+
+    await sam.page.route(f"**/api/v1/admin/conversations/{conversation}", let_the_customer_be_first, times=1)
+    await sam.page.locator("#reply_body").fill("We look into it.")
+    await sam.page.get_by_role("button", name="Send and resolve").click()
+    await expect(sam.page.get_by_role("alert")).to_contain_text("in the meantime")
+    await expect(sam.page.locator("#reply_body")).to_have_value("We look into it.")
+    await expect_thread(sam.page, "Hello?", "Never mind")
+    assert (await site.conversation(conversation))["status"] == "AWAITING_ADMIN"
+    await sam.page.get_by_role("button", name="Send", exact=True).click()
+    await expect_thread(sam.page, "Hello?", "Never mind", "We look into it.")
+    await expect(sam.page.get_by_role("alert")).to_have_count(0)
