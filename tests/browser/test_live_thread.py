@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from playwright.async_api import Page, Request, expect
+from playwright.async_api import Page, Request, Route, expect
 
 from tests.browser.people import People, Person
 from tests.browser.site import Site
@@ -61,13 +61,36 @@ async def test_after_a_restart_of_the_api_the_thread_goes_on(people: People, sit
     dora, conversation = await at_thread(people, site)
     await site.answer(conversation, "One")
     await site.product.kill("api")
+    await dora.page.evaluate("window.stayed = true")
     await composer(dora.page).fill("Are you there?")
+    async with dora.page.expect_response(lambda answer: answer.status == 503 and "/session/renew" in answer.url):
+        pass  # the page asks whether its session is over, and hears nothing of it
     await site.product.start("api")
     await site.answer(conversation, "Two")
     await expect_thread(dora.page, "Hello?", "One", "Two")
     await expect(composer(dora.page)).to_have_value("Are you there?")
     await send(dora.page, "Yes.")
     await expect_thread(dora.page, "Hello?", "One", "Two", "Yes.")
+    assert await dora.page.evaluate("window.stayed")
+
+
+async def test_a_page_that_could_not_be_brought_up_to_date_is_tried_again_and_stays_meanwhile(
+    people: People, site: Site
+) -> None:
+    dora, conversation = await at_thread(people, site)
+    asked: list[str] = []
+
+    async def be_away(route: Route) -> None:
+        asked.append(route.request.url)
+        await route.fulfill(status=503, content_type="application/problem+json", body="{}")
+
+    await dora.page.route("**/*peek=true", be_away)
+    await dora.page.evaluate("window.stayed = true")
+    await site.answer(conversation, "One")
+    await eventually(lambda: asked)
+    await dora.page.unroute("**/*peek=true")
+    await expect_thread(dora.page, "Hello?", "One")
+    assert await dora.page.evaluate("window.stayed")
 
 
 async def test_more_than_a_page_holds_may_be_missed(people: People, site: Site) -> None:

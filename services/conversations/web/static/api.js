@@ -22,9 +22,10 @@ export async function call(method, path, { body, key } = {}) {
   return response.status === 401 && (await renew()) ? send() : response;
 }
 
-/** Fetch one of our own pages; null when it cannot be had: the session is over, or the server away. */
+/** Fetch one of our own pages; null when there is none: the session is over, or what it shows gone. Rejects as `call`. */
 export async function fetchPage(url) {
   const response = await fetch(url, { headers: { Accept: "text/html" }, redirect: "manual" });
+  if (response.status === 429 || response.status >= 500) throw new Error(`answered ${response.status}`);
   if (!response.ok) return null; // a redirect is not followed, and not ok either
   return new DOMParser().parseFromString(await response.text(), "text/html");
 }

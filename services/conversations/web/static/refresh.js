@@ -3,6 +3,7 @@
 
 import { fetchPage, person } from "./api.js";
 
+const AWAY = 3_000; // ms until what could not be fetched is tried again
 const swapped = new Set();
 let running = null;
 let again = false;
@@ -51,7 +52,10 @@ async function run(pace) {
   try {
     page = await fetchPage(url);
   } catch {
-    return; // away: the stream says when to look again
+    // No event will tell of this one again.
+    again = true;
+    quietUntil = performance.now() + AWAY * (0.75 + Math.random() / 2);
+    return;
   }
   // Not all at once: many may have heard of the same event.
   quietUntil = performance.now() + pace * (0.75 + Math.random() / 2);
