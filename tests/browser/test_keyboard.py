@@ -90,9 +90,9 @@ async def test_an_admin_answers_resolves_and_marks_unread_by_keyboard_alone(peop
     await keyboard.type("It is done.")
     await keyboard.press("Escape")
     await keyboard.press("e")
-    await expect_thread(page, "Hello?", "Just a moment, jkeru/?", "It is done.")
     await expect(page.locator("#status")).to_have_text("Resolved")
-    await keyboard.press("Escape")
+    await expect(page.locator("#reply_body")).to_have_value("It is done.")
+    await expect_thread(page, "Hello?", "Just a moment, jkeru/?")
     await keyboard.press("u")
     await expect(page.get_by_role("heading", name="Inbox")).to_be_visible()
     assert not (await site.conversation(second))["is_read_by_admin"]

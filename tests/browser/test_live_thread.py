@@ -158,3 +158,22 @@ async def test_tabs_share_one_stream_and_another_takes_over_when_its_tab_is_clos
 
 def pages_of(requests: Sequence[Request]) -> set[Page]:
     return {request.frame.page for request in requests}
+
+
+async def test_what_comes_in_below_is_read_when_it_is_seen_and_not_before(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    conversation = await site.open_conversation(dora.id, "Long", "line\n" * 200)
+    page = await dora.open(conversation)
+    await connected(page)
+    await page.locator(".MessageHistoryPanel").evaluate("panel => { panel.scrollTop = -panel.scrollHeight; }")
+    await site.answer(conversation, "Down here")
+    await expect(page.locator("#to-newest")).to_be_visible()
+    assert not (await site.conversation(conversation))["is_read_by_user"]
+    await page.locator("#to-newest").click()
+    await expect(page.get_by_text("Down here", exact=True)).to_be_in_viewport()
+
+    async def is_read() -> bool:
+        return bool((await site.conversation(conversation))["is_read_by_user"])
+
+    await eventually(is_read)
+    await expect(page.locator("#to-newest")).to_be_hidden()

@@ -64,7 +64,7 @@ async def test_a_new_conversation_with_a_customer_is_answered_by_its_page(
         ({"subject": " "}, {"subject": "Please fill this in."}),
         ({"body": ""}, {"body": "Please fill this in."}),
         ({"subject": "x" * 201}, {"subject": "This is too long: 200 characters at most."}),
-        ({"order_id": "B-1"}, {"order_id": "The customer has no such order."}),
+        ({"order_id": "B-1"}, {"order_id": "There is no such order."}),
         ({"user_id": "nobody"}, {"user_id": "There is no such customer."}),
         ({"user_id": "sam"}, {"user_id": "There is no such customer."}),
         ({"user_id": "", "subject": ""}, {"user_id": "Please fill this in.", "subject": "Please fill this in."}),

@@ -1,7 +1,9 @@
 """What the API takes: every body, and what counts as a good one."""
 
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
 from uuid import UUID
 
 from pydantic import (
@@ -25,6 +27,8 @@ from shared.paging import MAX_NUMBER
 from shared.people import Address, LocaleTag, StoreId, ZoneName
 from shared.text import Name, OneLine, Text
 
+_NO_URL = re.compile(r"[\s\x00-\x1f<>\"\\^`{|}]")  # what stands in no URL unless it is encoded
+
 Subject = Annotated[OneLine, StringConstraints(min_length=1, max_length=SUBJECT_LENGTH)]
 Body = Annotated[Text, StringConstraints(min_length=1, max_length=BODY_LENGTH)]
 MessageNumber = Annotated[int, Field(ge=0, le=MAX_NUMBER, strict=True)]
@@ -34,6 +38,8 @@ Money = Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,15}(\.[0-9]{1,4})?
 def _web_address(value: str) -> str:
     if not value.startswith(("https://", "http://")):
         raise ValueError("a link starts with https:// or http://")
+    if _NO_URL.search(value) or not urlsplit(value).hostname:  # which raises ValueError itself for some
+        raise ValueError("this is no address of a page")
     return value
 
 

@@ -83,7 +83,7 @@ def _said(message: str, gettext: Translate) -> str:
         "this is one line, without line breaks": gettext("This is one line, without line breaks."),
         "text cannot hold the character NUL": gettext("This holds a character that cannot be stored (NUL)."),
         "give a status, a reply_body, or both": gettext("Write an answer, or choose a status, or both."),
-        "The customer has no such order.": gettext("The customer has no such order."),
+        "The customer has no such order.": gettext("There is no such order."),
         "There is no such customer.": gettext("There is no such customer."),
         "This Idempotency-Key came before, with other fields. Use a new key for a new request.": gettext(
             "This form was sent before with other words. Look at what was sent, then send again."

@@ -63,11 +63,14 @@ function tell(mail, read) {
   return { text: fill(words.dataset[read ? "readAndSent" : mail.state] ?? "", { time }), why: words.dataset[why] };
 }
 
-/** Write a time as the page writes times. */
+/** Write a time in the language and the zone of the page; the date only if it is another day. */
 function moment(iso) {
   if (!iso) return "";
   const { locale, zone } = words.dataset;
-  return new Intl.DateTimeFormat(locale, { dateStyle: "short", timeStyle: "short", timeZone: zone }).format(new Date(iso));
+  const write = (style, date) => new Intl.DateTimeFormat(locale, { timeZone: zone, ...style }).format(date);
+  const [date, now, day] = [new Date(iso), new Date(), { dateStyle: "short" }];
+  const today = write(day, date) === write(day, now);
+  return write(today ? { timeStyle: "short" } : { dateStyle: "short", timeStyle: "short" }, date);
 }
 
 function retryButton(mail) {

@@ -28,7 +28,8 @@ function keepDraft(form) {
   const draft = kept(name) ?? {};
   for (const field of fields) {
     // What the server sent back, or the address chose, is newer than what was kept.
-    if (!field.value && draft[field.name]) field.value = draft[field.name];
+    const fits = field.tagName !== "SELECT" || [...field.options].some((option) => option.value === draft[field.name]);
+    if (!field.value && draft[field.name] && fits) field.value = draft[field.name];
   }
   form.addEventListener("input", () => {
     const typed = Object.fromEntries(fields.map((field) => [field.name, field.value]));

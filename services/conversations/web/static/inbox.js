@@ -1,8 +1,9 @@
 // The admins' inbox: keys, choosing many, finding a customer, and who else is looking.
 
-import { call } from "./api.js";
+import { call, role } from "./api.js";
 import { fill } from "./announce.js";
-import { refresh } from "./refresh.js";
+import { onRefresh, refresh } from "./refresh.js";
+import { refreshThread } from "./thread.js";
 
 const LOOKING_EVERY = 15_000; // ms; the server forgets who has not said so for 30 s
 const TYPING = 150; // ms without a key before a search
@@ -10,6 +11,9 @@ const thread = document.querySelector("[data-thread]");
 const byId = (id) => document.getElementById(id);
 
 export function startInbox() {
+  if (role !== "admin") return;
+  // What was deleted is told of once, and not again when the page is loaded anew.
+  if (new URLSearchParams(location.search).has("deleted")) history.replaceState(null, "", location.pathname);
   startKeys();
   for (const box of document.querySelectorAll("[data-selects]")) startSelection(box);
   for (const input of document.querySelectorAll("input[data-people]")) startSearch(input);
@@ -27,7 +31,7 @@ function startKeys() {
     j: () => step(1),
     k: () => step(-1),
     r: () => byId("reply_body")?.focus(),
-    e: () => (thread ? byId("send-resolve")?.click() : onRow("PATCH", "", { status: "RESOLVED" })),
+    e: resolve,
     u: () => (thread ? byId("mark-unread")?.requestSubmit() : onRow("POST", "/unread")),
     "/": () => byId("filter-search")?.focus(),
     "?": () => dialog?.showModal(),
@@ -60,9 +64,20 @@ async function onRow(method, suffix, body) {
   refresh();
 }
 
+/** Resolve what is open, and nothing else: what stands in the form is sent by its buttons only. */
+async function resolve() {
+  const shown = thread ? byId("status") : focusedRow();
+  if (!shown || shown.querySelector(".status.resolved, .status.closed")) return;
+  if (!thread) return onRow("PATCH", "", { status: "RESOLVED" });
+  const body = { status: "RESOLVED", seen_number: Number(byId("seen_number").value) };
+  await call("PATCH", `/api/v1/admin/conversations/${thread.dataset.thread}`, { body }).catch(() => null);
+  refreshThread();
+}
+
 /** A box that ticks all others of its form. */
 function startSelection(box) {
   const form = byId(box.dataset.selects);
+  const button = form.querySelector("button");
   const others = () => [...document.querySelectorAll(`input[name="ids"][form="${form.id}"], #${form.id} input[name="ids"]`)];
   box.closest("[hidden]")?.removeAttribute("hidden");
   box.addEventListener("change", () => {
@@ -75,8 +90,11 @@ function startSelection(box) {
     box.indeterminate = chosen > 0 && !box.checked;
     const count = byId("selected");
     if (count) count.textContent = chosen ? fill(count.dataset.words, { count: chosen }) : "";
+    button.disabled = !chosen;
   };
   document.addEventListener("change", (event) => event.target.name === "ids" && tell());
+  onRefresh(tell); // a row that has gone is chosen no more
+  tell();
 }
 
 /** Offer the customers that match what is typed. */

@@ -4,7 +4,7 @@
 import { call, newKey } from "./api.js";
 import { forget, keep, kept } from "./kept.js";
 import { onRefresh } from "./refresh.js";
-import { refreshThread } from "./thread.js";
+import { refreshThread, showEnd } from "./thread.js";
 
 const form = document.getElementById("reply");
 const messages = document.getElementById("messages");
@@ -60,9 +60,10 @@ export async function flush() {
   if (flushing || !outbox.length) return;
   flushing = true;
   try {
-    while (outbox.length && (await send(outbox[0]))) {
-      outbox.shift();
-      outbox.length ? keep(outboxName, outbox) : forget(outboxName);
+    while (outbox.length) {
+      const [item] = outbox;
+      if (!(await send(item))) break;
+      drop(item);
     }
   } finally {
     flushing = false;
@@ -91,24 +92,37 @@ async function send(item) {
     say(bubble, response.status === 429 ? "wait" : "failed");
     return false;
   }
-  giveBack(item, bubble, await response.json().catch(() => ({})));
+  const { code } = await response.json().catch(() => ({}));
+  if (code === "newer-messages") {
+    giveBack(...outbox); // what was written behind it did not know of the newer ones either
+    form.before(document.getElementById("crossed-message").content.cloneNode(true));
+    refreshThread();
+  } else {
+    giveBack(item);
+    drop(item);
+    form.submit(); // the server says what is wrong, in the reader's language, with what was typed
+  }
   return true;
 }
 
-/** Take what was refused back into the form, and say why. */
-function giveBack(item, bubble, problem) {
-  bubble.remove();
-  field.value = [item.fields[field.name], field.value].filter(Boolean).join("\n\n");
+/** Take what was refused back into the form. */
+function giveBack(...items) {
+  const texts = items.map((item) => item.fields[field.name]);
+  field.value = [...texts, field.value].filter(Boolean).join("\n\n");
   const choice = form.querySelector("select[name=status]"); // buttons have this name, too
-  if (item.fields.status && choice) choice.value = item.fields.status;
+  const status = items.at(-1).fields.status;
+  if (status && choice) choice.value = status;
+  for (const item of items) {
+    document.getElementById(`pending-${item.key}`).remove();
+    drop(item);
+  }
   field.dispatchEvent(new Event("input", { bubbles: true }));
-  const crossed = problem.code === "newer-messages";
-  const words = document.getElementById(crossed ? "crossed-message" : "refused-message").content.cloneNode(true);
-  const detail = words.querySelector("span");
-  if (detail) detail.textContent = problem.detail ?? "";
-  form.before(words);
   field.focus();
-  refreshThread();
+}
+
+function drop(item) {
+  outbox = outbox.filter((other) => other !== item);
+  outbox.length ? keep(outboxName, outbox) : forget(outboxName);
 }
 
 function show(item) {
@@ -117,13 +131,13 @@ function show(item) {
   bubble.querySelector(".body").textContent = item.fields[field.name];
   bubble.querySelector("[data-retry]").addEventListener("click", flush);
   bubble.querySelector("[data-discard]").addEventListener("click", () => {
-    outbox = outbox.filter((other) => other !== item);
-    outbox.length ? keep(outboxName, outbox) : forget(outboxName);
+    drop(item);
     bubble.remove();
   });
   document.getElementById("no-messages")?.remove();
   messages.append(bubble);
-  messages.closest(".MessageHistoryPanel").scrollTop = 0; // turned round: 0 is the end
+  say(bubble, "sending");
+  showEnd();
 }
 
 function say(bubble, words) {

@@ -1,21 +1,26 @@
-// A conversation that is open: it reads itself while it is looked at, grows live, and loads what came before.
+// A conversation that is open: it reads itself while its end is looked at, grows live, and loads what came before.
 
 import { call, fetchPage } from "./api.js";
 import { announce } from "./announce.js";
 import { onRefresh, refresh } from "./refresh.js";
 
+const NEAR = 48; // pixels from the end that count as being there
 const thread = document.querySelector("[data-thread]");
 const messages = document.getElementById("messages");
+const panel = messages?.closest(".MessageHistoryPanel");
 const path = thread && `${thread.dataset.side === "admin" ? "/api/v1/admin" : "/api/v1"}/conversations/${thread.dataset.thread}`;
 
 export function startThread() {
   if (!thread) return;
   let read = newest(); // opening the page has read it up to here
   let heard = read;
+  const toNewest = document.getElementById("to-newest");
 
   const readOn = () => {
     const seen = newest();
-    if (document.hidden || seen <= read || "earlier" in thread.dataset) return;
+    if (isAtEnd()) toNewest.hidden = true;
+    // What came in below, while the reader is further up, has not been read.
+    if (document.hidden || seen <= read || "earlier" in thread.dataset || !isAtEnd()) return;
     const before = read;
     read = seen;
     call("POST", `${path}/read`, { body: { up_to: seen } }).then(
@@ -25,12 +30,16 @@ export function startThread() {
   };
   onRefresh(() => {
     for (const item of messages.querySelectorAll(".message.other.arrived")) {
-      if (Number(item.dataset.number) > heard) announce("message", { name: item.querySelector(".author").textContent });
+      if (Number(item.dataset.number) <= heard) continue;
+      announce("message", { name: item.querySelector(".author").textContent });
+      toNewest.hidden = isAtEnd();
     }
     heard = newest();
     readOn();
   });
   document.addEventListener("visibilitychange", readOn);
+  panel.addEventListener("scroll", readOn, { passive: true });
+  toNewest.addEventListener("click", showEnd);
   document.getElementById("earlier")?.addEventListener("click", loadEarlier);
 }
 
@@ -42,6 +51,15 @@ export function concerns(data) {
 /** Bring the thread up to date, unless it shows old messages only. */
 export function refreshThread() {
   return "earlier" in thread.dataset ? Promise.resolve() : refresh(200);
+}
+
+/** Scroll to the newest message. */
+export function showEnd() {
+  panel.scrollTop = 0; // turned round: 0 is the end, and what is above is negative
+}
+
+function isAtEnd() {
+  return panel.scrollTop > -NEAR;
 }
 
 function newest() {
@@ -57,7 +75,6 @@ async function loadEarlier(event) {
   if (!older) return location.assign(link.href);
   for (const item of older.querySelectorAll(":scope > .separator")) document.getElementById(item.id)?.remove();
   // The panel holds on to its end by itself; held on to the beginning here, nothing moves under the reader's eyes.
-  const panel = messages.closest(".MessageHistoryPanel");
   const fromEnd = panel.scrollTop;
   messages.prepend(...older.children);
   panel.scrollTop = fromEnd;
