@@ -3,7 +3,7 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 
@@ -25,6 +25,9 @@ CONNECT_TIMEOUT = 5  # seconds
 # Seconds until a statement's connection counts as dead. Without it, one that the network forgot without a word
 # is waited on for ever: the relay would number nothing more, alive as it is.
 COMMAND_TIMEOUT = 20
+# What the server itself bounds for an API: it ends a statement before its connection is given up as dead, lets nobody
+# wait long for a row, and takes the locks from a process that froze within its transaction.
+REQUEST_BOUNDS = {"statement_timeout": "15s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "10s"}
 POOL_TIMEOUT = 5  # seconds a request waits for a connection
 TRUSTED_IDLE = 5.0  # seconds a connection may rest in the pool before it is asked whether it still works
 
@@ -42,9 +45,17 @@ log = structlog.get_logger()
 
 
 def create_engine(
-    url: str, *, application: str, pool_size: int = 10, command_timeout: float | None = COMMAND_TIMEOUT
+    url: str,
+    *,
+    application: str,
+    pool_size: int = 10,
+    command_timeout: float | None = COMMAND_TIMEOUT,
+    bounds: Mapping[str, str] | None = None,
 ) -> AsyncEngine:
-    """Make an engine on asyncpg. `application` is the name that `pg_stat_activity` shows."""
+    """Make an engine on asyncpg. `application` is the name that `pg_stat_activity` shows.
+
+    `bounds` are settings of the server for each connection, as `REQUEST_BOUNDS`.
+    """
     plain_url, tls = database_tls(make_url(url))
     engine = create_async_engine(
         plain_url.set(drivername="postgresql+asyncpg"),
@@ -55,7 +66,7 @@ def create_engine(
         connect_args={
             "timeout": CONNECT_TIMEOUT,
             "command_timeout": command_timeout,
-            "server_settings": {"application_name": application},
+            "server_settings": {"application_name": application, **(bounds or {})},
             **tls,
         },
     )

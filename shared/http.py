@@ -19,16 +19,20 @@ from shared.docs import add_docs
 from shared.headers import SecureHeaders
 from shared.keys import ProviderKeys
 from shared.observability import Observe
+from shared.problems import HeadersTooLarge, UrlTooLong
 from shared.processes import operations_routes
 from shared.settings import TokenSettings
 
 MAX_BODY_BYTES = 64 * 1024
+MAX_URL_BYTES = 8 * 1024
+MAX_HEADER_BYTES = 32 * 1024
 
 
-class LimitBody:
-    """ASGI middleware: a body over the limit is 413, declared or streamed.
+class LimitSize:
+    """ASGI middleware: a URL that is too long is 414, too many headers are 431, a body is 413, declared or streamed.
 
-    FastAPI's own `max_body_size` answers in plain text, whatever handlers are installed.
+    The server takes a head of any size, so that a proxy in front has to bound it as well. FastAPI's own `max_body_size`
+    answers in plain text, whatever handlers are installed.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -39,6 +43,7 @@ class LimitBody:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        _check_head(scope)
         declared = Headers(scope=scope).get("content-length", "")
         _check_size(int(declared) if declared.isdecimal() else 0)
         size = 0
@@ -51,6 +56,13 @@ class LimitBody:
             return message
 
         await self.app(scope, limited, send)
+
+
+def _check_head(scope: Scope) -> None:
+    if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_URL_BYTES:
+        raise UrlTooLong(f"The URL is longer than {MAX_URL_BYTES} bytes.")
+    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
+        raise HeadersTooLarge(f"The headers are larger than {MAX_HEADER_BYTES} bytes.")
 
 
 def _check_size(size: int) -> None:
@@ -135,7 +147,7 @@ def create_api(
     app.state.settings = settings
     app.state.keys = keys
     app.state.sessions = create_sessions(engine)
-    for middleware in (LimitBody, EncodedPaths):  # the last one is the outermost
+    for middleware in (LimitSize, EncodedPaths):  # the last one is the outermost
         app.add_middleware(middleware)
     problems.install(app)
     if settings.store_origins:

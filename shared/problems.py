@@ -125,6 +125,22 @@ class PayloadTooLarge(Problem):
     title = "Payload too large"
 
 
+class UrlTooLong(Problem):
+    """The path and the query are over the limit."""
+
+    status = HTTPStatus.REQUEST_URI_TOO_LONG
+    code = "url-too-long"
+    title = "URL too long"
+
+
+class HeadersTooLarge(Problem):
+    """The headers, with their cookies and tokens, are over the limit."""
+
+    status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+    code = "headers-too-large"
+    title = "Headers too large"
+
+
 def answers(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
     """Declare in OpenAPI the problems a route can answer with."""
     by_status: dict[int | str, dict[str, Any]] = {}
@@ -190,7 +206,7 @@ class AnswerCrashes:
         except Exception as error:
             if begun or scope["type"] != "http":
                 raise
-            answer = _http_problem(error) if isinstance(error, HTTPException) else _crash(error)
+            answer = _answer(error)
             await answer(scope, receive, send)
 
 
@@ -212,7 +228,7 @@ def _response(body: dict[str, Any], headers: Mapping[str, str] | None = None) ->
 
 async def _answer_problem(_: Request, error: Exception) -> Response:
     assert isinstance(error, Problem)  # noqa: S101 - registered for it alone
-    return _response(_body(error.status, error.code, error.title, error.detail, **error.extra), error.headers)
+    return _problem(error)
 
 
 async def _answer_validation(request: Request, error: Exception) -> Response:
@@ -225,6 +241,10 @@ async def _answer_validation(request: Request, error: Exception) -> Response:
     errors = [{"loc": list(fault["loc"]), "msg": _message(fault["msg"])} for fault in error.errors()]
     detail = "; ".join(f"{'.'.join(map(str, fault['loc'][1:])) or fault['loc'][0]}: {fault['msg']}" for fault in errors)
     return _response(_body(Invalid.status, Invalid.code, Invalid.title, detail, errors=errors))
+
+
+def _problem(error: Problem) -> Response:
+    return _response(_body(error.status, error.code, error.title, error.detail, **error.extra), error.headers)
 
 
 def _message(msg: str) -> str:
@@ -242,6 +262,13 @@ def _http_problem(error: HTTPException) -> Response:
     code = known.code if known else status.phrase.lower().replace(" ", "-")
     title = known.title if known else status.phrase
     return _response(_body(status, code, title, str(error.detail)), error.headers)
+
+
+def _answer(error: Exception) -> Response:
+    """Answer what was raised outside of the routes, by middleware or by a fault of ours."""
+    if isinstance(error, Problem):
+        return _problem(error)
+    return _http_problem(error) if isinstance(error, HTTPException) else _crash(error)
 
 
 def _crash(error: Exception) -> Response:

@@ -12,7 +12,7 @@ from services.conversations.web import customer as customer_pages
 from services.conversations.web import session as session_pages
 from services.conversations.web.pages import Pages
 from services.conversations.web.visitor import RenewedCookies
-from shared.database import create_engine, create_sessions
+from shared.database import REQUEST_BOUNDS, create_engine, create_sessions
 from shared.http import create_api
 
 _DESCRIPTION = """
@@ -32,7 +32,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     """Build the application."""
     if not settings.auth_secret:
         log.warning("the pages let nobody in: CHATS_AUTH_SECRET, which signs sessions, is not set")
-    engine = create_engine(settings.conversations_database_url, application="chats-api")
+    engine = create_engine(settings.conversations_database_url, application="chats-api", bounds=REQUEST_BOUNDS)
     hub = Hub(create_sessions(engine), stream.show_event(settings.store_name), stream.show_unread)
     app = create_api(
         settings,

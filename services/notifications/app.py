@@ -4,7 +4,7 @@ from fastapi import FastAPI
 
 from services.notifications.api import routes
 from services.notifications.settings import ApiSettings
-from shared.database import create_engine
+from shared.database import REQUEST_BOUNDS, create_engine
 from shared.http import create_api
 
 _DESCRIPTION = """
@@ -14,7 +14,9 @@ _DESCRIPTION = """
 
 def create_app(settings: ApiSettings) -> FastAPI:
     """Build the application."""
-    engine = create_engine(settings.notifications_database_url, application="chats-notifications-api")
+    engine = create_engine(
+        settings.notifications_database_url, application="chats-notifications-api", bounds=REQUEST_BOUNDS
+    )
     app = create_api(
         settings,
         engine,

@@ -26,6 +26,7 @@ from shared.settings import TokenSettings
 
 __all__ = ["AdminVisitor", "CustomerVisitor", "RenewedCookies", "SubmittingAdmin", "SubmittingCustomer", "Visitor"]
 
+FIELDS: Final = 200  # of a form: the hundred conversations that are deleted at once, and what else a form has
 RENEW_AFTER: Final = timedelta(minutes=5)  # half of a token's life: whoever works is never shown an expired one
 
 
@@ -48,6 +49,13 @@ async def read_session(request: Request) -> SessionToken:
     return verify_session_token(cookie, settings, may_be_expired=True)
 
 
+async def read_submission(request: Request, token: Annotated[SessionToken, Depends(read_session)]) -> SessionToken:
+    """Do the same, and let a method that changes something in only by a form of our own pages."""
+    if request.method not in SAFE_METHODS:
+        check_csrf(request, (await request.form(max_files=0, max_fields=FIELDS)).get("csrf_token"), token.csrf)
+    return token
+
+
 def one_less_unread(visitor: Visitor) -> Visitor:
     """Return a visitor who has just read a conversation that was counted as unread; a count that stopped stays."""
     return replace(visitor, unread=visitor.unread - (0 < visitor.unread < COUNT_LIMIT))
@@ -56,13 +64,11 @@ def one_less_unread(visitor: Visitor) -> Visitor:
 def _visitor(role: Role) -> Callable[..., Coroutine[Any, Any, Visitor]]:
     async def visitor(
         request: Request,
-        token: Annotated[SessionToken, Depends(read_session)],
+        token: Annotated[SessionToken, Depends(read_submission)],
         session: Session,
         prefetch: Prefetch,
         peek: Annotated[bool, Query(include_in_schema=False)] = False,
     ) -> Visitor:
-        if request.method not in SAFE_METHODS:
-            check_csrf(request, (await request.form()).get("csrf_token"), token.csrf)
         found = await sessions.visit(session, token.principal, used=not (peek or prefetch))
         request.state.visitor = found  # for the page that says what is wrong
         if token.issued_at < datetime.now(UTC) - RENEW_AFTER:

@@ -1,0 +1,111 @@
+"""How much one request may be, and how long it may keep the database."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from shared.database import COMMAND_TIMEOUT, REQUEST_BOUNDS, Sessions, create_engine, create_sessions
+from shared.http import MAX_HEADER_BYTES, MAX_URL_BYTES
+from tests.service.browser import Browser
+from tests.service.store import Caller, problem
+from tests.service.test_customer_pages import ROOT, browser, fields, open_conversation
+
+__all__ = ["browser"]
+
+
+@pytest.fixture
+async def bounded(databases: dict[str, str]) -> AsyncIterator[AsyncEngine]:
+    """An engine as the APIs have it, with less patience."""
+    bounds = {"statement_timeout": "300ms", "lock_timeout": "200ms", "idle_in_transaction_session_timeout": "200ms"}
+    assert bounds.keys() == REQUEST_BOUNDS.keys()
+    engine = create_engine(databases["conversations"], application="tests", bounds=bounds)
+    yield engine
+    await engine.dispose()
+
+
+async def test_a_search_for_a_text_that_is_too_long_is_a_problem(sam: Caller) -> None:
+    assert problem(await sam.call("GET", "/users", params={"q": "a" * MAX_URL_BYTES})) == (414, "url-too-long")
+    assert (await sam.call("GET", "/users", params={"q": "a" * (MAX_URL_BYTES - 100)})).status_code == 200
+
+
+async def test_a_path_that_is_too_long_is_a_problem(sam: Caller) -> None:
+    assert problem(await sam.call("GET", "/conversations/" + "a" * MAX_URL_BYTES)) == (414, "url-too-long")
+
+
+@pytest.mark.parametrize("header", ["Cookie", "Authorization", "X-Whatever"])
+async def test_headers_that_are_too_large_are_a_problem(api: httpx2.AsyncClient, header: str) -> None:
+    answer = await api.get("/api/v1/unread", headers={header: "a=" + "b" * MAX_HEADER_BYTES})
+    assert problem(answer) == (431, "headers-too-large")
+
+
+async def test_many_small_headers_are_too_large_together(api: httpx2.AsyncClient) -> None:
+    headers = [("X-Whatever", "a" * 100)] * (MAX_HEADER_BYTES // 100)
+    assert problem(await api.get("/api/v1/unread", headers=headers)) == (431, "headers-too-large")
+
+
+async def test_a_long_cookie_that_is_no_session_is_nobody(api: httpx2.AsyncClient) -> None:
+    answer = await api.get("/api/v1/unread", headers={"Cookie": "chats=" + "a" * 16_000})
+    assert problem(answer) == (401, "unauthenticated")
+
+
+@pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data"])
+async def test_a_form_of_very_many_fields_is_refused_by_a_page(browser: Browser, kind: str) -> None:
+    path = await open_conversation(browser)
+    hidden = fields(await browser.get(path))
+    many = {f"f{turn}": "x" for turn in range(300)} | {"body": "Hello?", "csrf_token": hidden["csrf_token"]}
+    if kind == "multipart/form-data":
+        answer = await browser.client.post(path, files={name: (None, value) for name, value in many.items()})
+    else:
+        answer = await browser.submit(path, **many)  # type: ignore[arg-type]
+    assert answer.status_code == 400
+    assert answer.headers["content-type"].startswith("text/html")
+    assert "Traceback" not in answer.text
+
+
+async def test_a_form_with_a_file_is_refused_by_a_page(browser: Browser) -> None:
+    path = await open_conversation(browser)
+    files: dict[str, Any] = {
+        "body": ("hello.txt", b"Hello?"),
+        "csrf_token": (None, fields(await browser.get(ROOT))["csrf_token"]),
+    }
+    assert (await browser.client.post(path, files=files)).status_code == 400
+
+
+async def test_a_statement_that_takes_too_long_is_ended_by_the_server(bounded: AsyncEngine) -> None:
+    async with bounded.connect() as connection:
+        with pytest.raises(DBAPIError, match="statement timeout"):
+            await connection.execute(text("select pg_sleep(10)"))
+
+
+async def test_a_request_does_not_wait_long_for_a_row(
+    bounded: AsyncEngine, conversations: Sessions, anna: Caller
+) -> None:
+    opened = (await anna.open())["id"]
+    api: httpx2.ASGITransport = anna.api._transport  # type: ignore[assignment]  # noqa: SLF001
+    async with conversations() as other:
+        await other.execute(text("select from conversations for update"))
+        api.app.state.sessions = create_sessions(bounded)  # type: ignore[attr-defined]
+        answer = await anna.call("POST", f"/conversations/{opened}/messages", {"body": "Hello?"})
+        assert problem(answer) == (503, "unavailable")
+    assert (await anna.post(opened))["number"] == 1
+
+
+async def test_a_process_that_froze_within_its_transaction_holds_no_lock_for_long(
+    bounded: AsyncEngine, conversations: Sessions, anna: Caller
+) -> None:
+    await anna.open()
+    async with bounded.connect() as frozen, conversations() as other:
+        await frozen.execute(text("select from conversations for update"))
+        async with asyncio.timeout(5):
+            await other.execute(text("select from conversations for update"))
+        await frozen.invalidate()
+
+
+async def test_the_server_ends_a_statement_before_its_connection_counts_as_dead() -> None:
+    assert all(int(bound.removesuffix("s")) < COMMAND_TIMEOUT for bound in REQUEST_BOUNDS.values())
