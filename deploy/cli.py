@@ -68,7 +68,8 @@ def api(host: Host = "127.0.0.1", port: int = _port(8001)) -> None:
     _log("api", settings.log_level)
     _check_port(host, port)
     application = create_app(settings)
-    server(application, host, port, on_stop=application.state.hub.close).run()
+    proxies = settings.trusted_proxies
+    server(application, host, port, on_stop=application.state.hub.close, trusted_proxies=proxies).run()
 
 
 @app.command()
@@ -96,7 +97,7 @@ def notifications_api(host: Host = "127.0.0.1", port: int = _port(8002)) -> None
     settings = read_settings(ApiSettings)
     _log("notifications-api", settings.log_level)
     _check_port(host, port)
-    server(create_app(settings), host, port).run()
+    server(create_app(settings), host, port, trusted_proxies=settings.trusted_proxies).run()
 
 
 @app.command()

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from types import FrameType
 from typing import Any
 
@@ -53,10 +53,19 @@ def operations_routes(ready: Ready, refresh: Refresh | None = None) -> list[Rout
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
-def server(app: ASGIApp, host: str, port: int, on_stop: Callable[[], None] | None = None) -> uvicorn.Server:
+def server(
+    app: ASGIApp,
+    host: str,
+    port: int,
+    on_stop: Callable[[], None] | None = None,
+    *,
+    trusted_proxies: Sequence[str] = (),
+) -> uvicorn.Server:
     """Make the HTTP server of a process. Access is logged by the application itself.
 
-    `on_stop` ends answers that have no end of their own: the server waits for all that are under way.
+    `on_stop` ends answers that have no end of their own: the server waits for all that are under way. What
+    `trusted_proxies`, addresses or networks, tell of a client and its scheme is believed, from the last one they do
+    not contain.
     """
     config = uvicorn.Config(
         app,
@@ -65,6 +74,8 @@ def server(app: ASGIApp, host: str, port: int, on_stop: Callable[[], None] | Non
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=bool(trusted_proxies),
+        forwarded_allow_ips=list(trusted_proxies),
         timeout_graceful_shutdown=GRACE,
     )
     return _Server(config, on_stop)

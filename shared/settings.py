@@ -1,6 +1,7 @@
 """What the services' settings have in common. Each service has a class of its own, built once at its edge."""
 
 from enum import StrEnum
+from ipaddress import ip_network
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
@@ -97,6 +98,13 @@ def _web_url(value: str) -> str:
     raise ValueError("this is written https://store.example, with http or https, a host, and nothing behind a path")
 
 
+def _network(value: str) -> str:
+    try:
+        return str(ip_network(value))
+    except ValueError:
+        raise ValueError("a proxy is trusted by its address or network, as 127.0.0.1 or 172.16.0.0/12") from None
+
+
 # They may hold a password: a field of theirs has `repr=False`.
 DatabaseUrl = Annotated[str, one_of_schemes(*DATABASE_SCHEMES), AfterValidator(_database_url)]
 BrokerUrl = Annotated[str, one_of_schemes(*BROKER_SCHEMES), AfterValidator(_verified_url)]
@@ -105,6 +113,7 @@ Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
 Origin = Annotated[str, AfterValidator(_origin)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]
+Network = Annotated[str, AfterValidator(_network)]
 Days = Annotated[float, Field(gt=0, le=3650)]
 
 
@@ -131,11 +140,13 @@ class TokenSettings(Settings):
     store_origins: Annotated[list[Origin], NoDecode] = Field(default_factory=list)
     public_url: WebUrl = "http://127.0.0.1:8000"
     docs: bool = True
+    # Whose X-Forwarded-For and X-Forwarded-Proto count: everybody else could claim to be anybody.
+    trusted_proxies: Annotated[list[Network], NoDecode] = Field(default_factory=lambda: ["127.0.0.1", "::1"])
 
     @model_validator(mode="before")
     @classmethod
     def _read_lists(cls, values: dict[str, object]) -> dict[str, object]:
-        for name in {"auth_secret", "store_origins"} & values.keys():
+        for name in {"auth_secret", "store_origins", "trusted_proxies"} & values.keys():
             values[name] = split_commas(values[name])
         roles = values.get("auth_role_map")
         if isinstance(roles, str):

@@ -1,10 +1,14 @@
 """The HTTP application of the conversations service."""
 
+import asyncio
+
 import structlog
 from fastapi import FastAPI
 
 from services.conversations.api import admin, customer, internal, store, stream
 from services.conversations.api.dependencies import Admitted
+from services.conversations.guarded_redis import GuardedRedis
+from services.conversations.limits import Limits
 from services.conversations.live import Hub
 from services.conversations.settings import ApiSettings
 from services.conversations.web import admin_list, admin_new, admin_thread, assets, deleting
@@ -33,11 +37,19 @@ def create_app(settings: ApiSettings) -> FastAPI:
     if not settings.auth_secret:
         log.warning("the pages let nobody in: CHATS_AUTH_SECRET, which signs sessions, is not set")
     engine = create_engine(settings.conversations_database_url, application="chats-api", bounds=REQUEST_BOUNDS)
+    redis = None if settings.redis_url is None else GuardedRedis(settings.redis_url)
     hub = Hub(create_sessions(engine), stream.show_event(settings.store_name), stream.show_unread)
+
+    async def beside() -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(hub.run(settings.redis_url))
+            if redis is not None:
+                group.create_task(redis.run())
+
     app = create_api(
         settings,
         engine,
-        beside=lambda: hub.run(settings.redis_url),
+        beside=beside,
         docs_url="/docs",
         openapi_url="/openapi.json",
         title="Customer Chats: conversations",
@@ -45,6 +57,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.state.admitted = Admitted()
     app.state.hub = hub
+    app.state.limits = Limits(settings, redis)
     app.state.pages = Pages(settings)
     app.add_middleware(RenewedCookies)
     for module in (customer, admin, stream, store, internal):

@@ -78,3 +78,16 @@ class TooManyStreams(Problem):
     code = "too-many-streams"
     title = "Too many live streams"
     headers: ClassVar[Mapping[str, str] | None] = {"Retry-After": "30"}
+
+
+class RateLimited(Problem):
+    """Somebody has done so much of something in a time that no more is taken for a while, `seconds`."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "rate-limited"
+    title = "Too many requests"
+
+    def __init__(self, detail: str, seconds: int) -> None:
+        super().__init__(detail)
+        self.seconds = seconds
+        self.headers = {"Retry-After": str(seconds)}  # type: ignore[misc] # each one its own

@@ -5,12 +5,11 @@ A hint may be lost at any time and costs nothing then: who follows the log looks
 
 import asyncio
 from collections.abc import Callable
-from urllib.parse import parse_qs, urlsplit
 
 import structlog
 from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
+
+from services.conversations.guarded_redis import connect
 
 CHANNEL = "chats:log"
 PATIENCE = 1.0  # seconds to wait for an answer, and between tries
@@ -74,10 +73,4 @@ def _describe(error: Exception) -> str:
 
 
 def _connect(url: str) -> Redis:
-    parts = urlsplit(url)
-    if parts.scheme == "redis+socket":  # as Celery writes it
-        database = parse_qs(parts.query).get("virtual_host", ["0"])[0]
-        url = f"unix://{parts.netloc}{parts.path}?db={database}"
-    return Redis.from_url(
-        url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, retry=Retry(NoBackoff(), 0), client_name=None
-    )
+    return connect(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)

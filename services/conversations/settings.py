@@ -1,12 +1,14 @@
 """Settings of the conversations service."""
 
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from pydantic import DirectoryPath, Field, SecretStr
 
 from shared.people import LocaleTag, ZoneName
 from shared.settings import REDIS_SCHEMES, DatabaseUrl, Days, RedisUrl, Settings, TokenSettings, WebUrl
+
+Amount = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 def _broker_if_redis(given: dict[str, Any]) -> str | None:
@@ -34,7 +36,10 @@ class MigrationSettings(StoreSettings):
 
 
 class ApiSettings(StoreSettings, TokenSettings):
-    """What the HTTP API and the pages need besides. `locale` and `time_zone` are for readers who have none."""
+    """What the HTTP API and the pages need besides. `locale` and `time_zone` are for readers who have none.
+
+    Of the limits 0 means none. They are for each customer, each admin, and each address that people sign in from.
+    """
 
     feed_secret: SecretStr | None = None
     login_url: WebUrl | None = None
@@ -42,3 +47,7 @@ class ApiSettings(StoreSettings, TokenSettings):
     theme_dir: DirectoryPath | None = None
     locale: LocaleTag = "en"
     time_zone: ZoneName = "UTC"
+    limit_messages_per_minute: Amount = 60
+    limit_conversations_per_day: Amount = 50
+    limit_admin_messages_per_minute: Amount = 600
+    limit_sign_ins_per_minute: Amount = 120

@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -29,6 +31,7 @@ from tests.service.live_api import Live
 from tests.service.provider_keys import Clock, keys_of
 from tests.service.store import Caller
 from tests.service.sweeping import Sweeper
+from tests.service.valkey import Valkey
 from tests.support import eventually
 
 SECRET = "a secret for tests, of 32 bytes or more"
@@ -91,6 +94,17 @@ async def notifications(notifications_engine: AsyncEngine) -> AsyncIterator[Sess
 
 
 @pytest.fixture
+async def valkey(tmp_path: Path) -> AsyncIterator[Valkey]:
+    """A running Valkey that a test may kill and freeze."""
+    running = Valkey(tmp_path)
+    try:
+        await running.start()
+        yield running
+    finally:
+        await running.close()
+
+
+@pytest.fixture
 async def api(conversations: Sessions, databases: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the conversations API."""
     settings = ConversationsSettings(
@@ -98,6 +112,7 @@ async def api(conversations: Sessions, databases: dict[str, str]) -> AsyncIterat
         auth_secret=[SECRET],
         feed_secret=FEED_SECRET,
         store_name="Test Store",
+        redis_url=None,
     )
     app = create_conversations_app(settings)
     app.state.sessions = conversations
@@ -109,18 +124,25 @@ async def api(conversations: Sessions, databases: dict[str, str]) -> AsyncIterat
 @pytest.fixture
 async def live(conversations: Sessions, databases: dict[str, str]) -> AsyncIterator[Live]:
     """A running conversations API, which ends at once although streams are open."""
+    async with running_api(conversations, databases["conversations"]) as running:
+        yield running
+
+
+@asynccontextmanager
+async def running_api(sessions: Sessions, database_url: str, redis_url: str | None = None) -> AsyncIterator[Live]:
+    """Run a conversations API meanwhile."""
     [port] = free_ports([0])
     settings = ConversationsSettings(
-        conversations_database_url=databases["conversations"],
+        conversations_database_url=database_url,
         auth_secret=[SECRET],
         store_name="Test Store",
-        redis_url=None,
+        redis_url=redis_url,
     )
     app = create_conversations_app(settings)
     running = server(app, "127.0.0.1", port, on_stop=app.state.hub.close)
     task = asyncio.create_task(running._serve())  # noqa: SLF001 - serve() takes over the test run's own signals
     await eventually(lambda: running.started)
-    yield Live(settings, port, app.state.hub, conversations)
+    yield Live(settings, port, app.state.hub, sessions)
     running.should_exit = True
     async with asyncio.timeout(3):
         await task

@@ -6,14 +6,8 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from services.conversations import commands, counts, presence, queries
-from services.conversations.api.bodies import (
-    AdminCreateConversation,
-    BulkDelete,
-    EditConversation,
-    MarkRead,
-    PostMessage,
-    Viewing,
-)
+from services.conversations.api.bodies import BulkDelete, MarkRead, Viewing
+from services.conversations.api.counting import CountedAdminConversation, CountedAdminMessage, CountedEdit
 from services.conversations.api.dependencies import (
     Admin,
     AdminsView,
@@ -25,7 +19,7 @@ from services.conversations.api.dependencies import (
     tell_replay,
 )
 from services.conversations.api.views import ConversationOut, Counts, Deleted, MessageOut, UserOut, Viewers
-from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages
+from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages, RateLimited
 from services.conversations.people import admit
 from services.conversations.posting import Once, Post, post_message
 from services.conversations.queries import Filters
@@ -75,9 +69,9 @@ async def count_conversations(_: Admin, session: Session) -> Counts:
     return Counts(by_status=found.by_status, unread=found.unread, more=True if more else None)
 
 
-@router.post("/conversations", status_code=201, responses=answers(Invalid, IdempotencyKeyReused))
+@router.post("/conversations", status_code=201, responses=answers(Invalid, IdempotencyKeyReused, RateLimited))
 async def create_conversation_with(
-    body: AdminCreateConversation,
+    body: CountedAdminConversation,
     caller: Admin,
     session: Session,
     response: Response,
@@ -132,11 +126,11 @@ async def list_any_messages(
 @router.post(
     "/conversations/{conversation_id}/messages",
     status_code=201,
-    responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused),
+    responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
 )
 async def post_admin_message(
     conversation_id: UUID,
-    body: PostMessage,
+    body: CountedAdminMessage,
     caller: PostingAdmin,
     session: Session,
     viewer: AdminsView,
@@ -153,11 +147,11 @@ async def post_admin_message(
 
 @router.patch(
     "/conversations/{conversation_id}",
-    responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused),
+    responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
 )
 async def edit_conversation(
     conversation_id: UUID,
-    body: EditConversation,
+    body: CountedEdit,
     caller: PostingAdmin,
     session: Session,
     response: Response,

@@ -6,7 +6,8 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Response
 
 from services.conversations import commands, counts, queries
-from services.conversations.api.bodies import CreateConversation, MarkRead, PostMessage
+from services.conversations.api.bodies import MarkRead
+from services.conversations.api.counting import CountedConversation, CountedMessage
 from services.conversations.api.dependencies import (
     Customer,
     CustomerOrAdmin,
@@ -18,7 +19,7 @@ from services.conversations.api.dependencies import (
     tell_replay,
 )
 from services.conversations.api.views import ConversationOut, MessageOut, OrderOut, Unread
-from services.conversations.errors import IdempotencyKeyReused, NewerMessages
+from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
 from services.conversations.posting import Once, Post, post_message
 from services.conversations.queries import Filters
 from services.conversations.rules import Side, Status
@@ -33,9 +34,9 @@ router = APIRouter(
 )
 
 
-@router.post("/conversations", status_code=201, responses=answers(Invalid, IdempotencyKeyReused))
+@router.post("/conversations", status_code=201, responses=answers(Invalid, IdempotencyKeyReused, RateLimited))
 async def create_conversation(
-    body: CreateConversation,
+    body: CountedConversation,
     caller: Customer,
     session: Session,
     response: Response,
@@ -107,11 +108,11 @@ async def list_messages(
 @router.post(
     "/conversations/{conversation_id}/messages",
     status_code=201,
-    responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused),
+    responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
 )
 async def post_customer_message(
     conversation_id: UUID,
-    body: PostMessage,
+    body: CountedMessage,
     caller: PostingCustomer,
     session: Session,
     viewer: CustomersView,

@@ -11,9 +11,11 @@ from services.conversations import commands, queries
 from services.conversations.api.bodies import AdminCreateConversation
 from services.conversations.api.views import UserOut
 from services.conversations.commands import NewConversation
+from services.conversations.errors import RateLimited
 from services.conversations.models import Order
 from services.conversations.posting import Once
 from services.conversations.rules import Side, Status
+from services.conversations.web.counting import AdminConversationRefusal
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.pages import ADMIN_ROOT, PageRoute, pages_of, redirect
 from services.conversations.web.visitor import AdminVisitor, SubmittingAdmin, Visitor
@@ -57,12 +59,14 @@ async def new_conversation(
 
 
 @router.post("/")
-async def create_conversation(request: Request, visitor: SubmittingAdmin, session: Session) -> Response:
+async def create_conversation(
+    request: Request, refusal: AdminConversationRefusal, visitor: SubmittingAdmin, session: Session
+) -> Response:
     """Open a conversation with a customer. A second submit of the same form leads to the same one."""
     caller = visitor.principal
     form = await read_form(request, AdminCreateConversation, pages_of(request).reader(visitor).gettext)
-    if (body := form.body) is None:
-        return await _form_page(request, visitor, session, form)
+    if (body := form.body) is None or refusal:
+        return await _form_page(request, visitor, session, form, refusal)
     once = Once.of(form.key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
     new = NewConversation(body.user_id, body.subject, caller.id, Side.ADMIN, body.order_id, body.body, body.status)
     try:
@@ -74,7 +78,11 @@ async def create_conversation(request: Request, visitor: SubmittingAdmin, sessio
 
 
 async def _form_page(
-    request: Request, visitor: Visitor, session: Session, form: Form[AdminCreateConversation]
+    request: Request,
+    visitor: Visitor,
+    session: Session,
+    form: Form[AdminCreateConversation],
+    refusal: RateLimited | None = None,
 ) -> Response:
     """Show the form. What is no customer's id is an error there, and can be mended there."""
     named = "" if "user_id" in form.errors else form.typed.get("user_id", "")
@@ -88,6 +96,7 @@ async def _form_page(
         "admin_new_conversation.html",
         visitor,
         status=422 if form.errors else 200,
+        refusal=refusal,
         form=form,
         customer=customer and UserOut.of(customer),
         orders=orders,

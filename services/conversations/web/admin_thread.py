@@ -9,9 +9,10 @@ from services.conversations import commands, queries
 from services.conversations.api.bodies import EditConversation
 from services.conversations.api.dependencies import Prefetch
 from services.conversations.api.views import OrderOut, UserOut, Viewer
-from services.conversations.errors import IdempotencyKeyReused, NewerMessages
+from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
 from services.conversations.posting import Once, Post, post_message
 from services.conversations.rules import DELETABLE, Side, Status
+from services.conversations.web.counting import EditRefusal
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.history import history
 from services.conversations.web.pages import ADMIN_ROOT, PageRoute, pages_of, redirect
@@ -22,7 +23,7 @@ from shared.paging import Cursor
 HISTORY = 50  # messages on a page
 OTHERS = 5  # of the customer's conversations
 
-Refusal = NewerMessages | IdempotencyKeyReused | None
+Refusal = NewerMessages | IdempotencyKeyReused | RateLimited | None
 
 router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)
 
@@ -44,12 +45,12 @@ async def read_conversation(
 
 @router.post("/{conversation_id}/")
 async def edit_conversation(
-    conversation_id: UUID, request: Request, visitor: SubmittingAdmin, session: Session
+    conversation_id: UUID, request: Request, limited: EditRefusal, visitor: SubmittingAdmin, session: Session
 ) -> Response:
     """Reply, set the status, or both. What crosses a new message comes back with it, and with what was typed."""
     form = await read_form(request, EditConversation, pages_of(request).reader(visitor).gettext)
-    refusal: Refusal = None
-    if form.body is not None:
+    refusal: Refusal = limited
+    if form.body is not None and not refusal:
         try:
             await _edit(session, conversation_id, visitor.principal.id, form.body, form.key)
             return redirect(f"{ADMIN_ROOT}{conversation_id}/")
@@ -103,11 +104,11 @@ async def _thread_page(
     if reads:
         thread = await commands.read_thread(session, thread, Side.ADMIN)
         visitor = one_less_unread(visitor) if thread.conversation.is_read_by_admin and not was_read else visitor
-    status = refusal.status if refusal else 422 if form.errors else 200
     return pages.render(
         "admin_conversation.html",
         visitor,
-        status=status,
+        status=422 if form.errors else 200,
+        refusal=refusal,
         conversation=thread.conversation,
         deletable=thread.conversation.status in DELETABLE,
         customer=UserOut.of(thread.user),
@@ -118,7 +119,6 @@ async def _thread_page(
         earlier=earlier,
         statuses=list(Status),
         form=form,
-        refusal=refusal,
         # What the admin has on the screen: a newer message cannot have been seen by whoever answers.
         seen_number=rows[0][0].number if rows else 0,
     )

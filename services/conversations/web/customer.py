@@ -11,10 +11,11 @@ from services.conversations.api.bodies import CreateConversation, PostMessage
 from services.conversations.api.dependencies import Prefetch
 from services.conversations.api.views import OrderOut, Viewer
 from services.conversations.commands import NewConversation
-from services.conversations.errors import IdempotencyKeyReused, NewerMessages
+from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
 from services.conversations.posting import Once, Post, post_message
 from services.conversations.queries import Filters, Thread
 from services.conversations.rules import Side
+from services.conversations.web.counting import ConversationRefusal, MessageRefusal
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.history import history
 from services.conversations.web.pages import CUSTOMER_ROOT, PageRoute, add_slash, pages_of, redirect
@@ -26,6 +27,8 @@ from shared.problems import Invalid
 PAGE = 25  # conversations on a page
 HISTORY = 50  # messages on a page
 ORDERS = 500  # of the newest, to choose from
+
+Refusal = NewerMessages | IdempotencyKeyReused | RateLimited | None
 
 router = APIRouter(prefix=CUSTOMER_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)
 for path in ("", "/new", "/{conversation_id}"):
@@ -53,12 +56,14 @@ async def new_conversation(
 
 
 @router.post("/new/")
-async def create_conversation(request: Request, visitor: SubmittingCustomer, session: Session) -> Response:
+async def create_conversation(
+    request: Request, refusal: ConversationRefusal, visitor: SubmittingCustomer, session: Session
+) -> Response:
     """Open a conversation. A second submit of the same form leads to the same one."""
     caller = visitor.principal
     form = await read_form(request, CreateConversation, pages_of(request).reader(visitor).gettext)
-    if form.body is None:
-        return await _new_page(request, visitor, session, form)
+    if form.body is None or refusal:
+        return await _new_page(request, visitor, session, form, refusal)
     once = Once.of(form.key, "create", form.body.model_dump(mode="json", exclude_defaults=True))
     new = NewConversation(caller.id, form.body.subject, caller.id, Side.CUSTOMER, form.body.order_id, form.body.body)
     try:
@@ -87,13 +92,17 @@ async def read_conversation(
 
 @router.post("/{conversation_id}/")
 async def post_customer_message(
-    conversation_id: UUID, request: Request, visitor: SubmittingCustomer, session: Session
+    conversation_id: UUID,
+    request: Request,
+    limited: MessageRefusal,
+    visitor: SubmittingCustomer,
+    session: Session,
 ) -> Response:
     """Write to the store. What crosses an answer comes back with it, and with what was typed."""
     caller = visitor.principal
     form = await read_form(request, PostMessage, pages_of(request).reader(visitor).gettext)
-    refusal: NewerMessages | IdempotencyKeyReused | None = None
-    if form.body is not None:
+    refusal: Refusal = limited
+    if form.body is not None and not refusal:
         fields = form.body.model_dump(mode="json", exclude_defaults=True)
         post = Post(
             conversation_id,
@@ -114,10 +123,18 @@ async def post_customer_message(
     return await _thread_page(request, visitor, session, thread, form, refusal=refusal)
 
 
-async def _new_page(request: Request, visitor: Visitor, session: Session, form: Form[CreateConversation]) -> Response:
+async def _new_page(
+    request: Request,
+    visitor: Visitor,
+    session: Session,
+    form: Form[CreateConversation],
+    refusal: RateLimited | None = None,
+) -> Response:
     orders, _ = await queries.list_orders(session, visitor.principal.id, None, ORDERS)
     status = 422 if form.errors else 200
-    return pages_of(request).render("new_conversation.html", visitor, status=status, form=form, orders=orders)
+    return pages_of(request).render(
+        "new_conversation.html", visitor, status=status, refusal=refusal, form=form, orders=orders
+    )
 
 
 async def _thread_page(
@@ -129,7 +146,7 @@ async def _thread_page(
     *,
     reads: bool = False,
     earlier: str | None = None,
-    refusal: NewerMessages | IdempotencyKeyReused | None = None,
+    refusal: Refusal = None,
 ) -> Response:
     pages = pages_of(request)
     viewer = Viewer(side=Side.CUSTOMER, store_name=request.app.state.settings.store_name)
@@ -146,18 +163,17 @@ async def _thread_page(
     if reads:
         thread = await commands.read_thread(session, thread, Side.CUSTOMER)
         visitor = one_less_unread(visitor) if thread.conversation.is_read_by_user and not was_read else visitor
-    status = refusal.status if refusal else 422 if form.errors else 200
     return pages.render(
         "conversation.html",
         visitor,
-        status=status,
+        status=422 if form.errors else 200,
+        refusal=refusal,
         thread=thread,
         order=thread.order and OrderOut.of(thread.order),
         items=history(rows, thread.conversation, viewer, pages.reader(visitor), read_up_to=read_up_to),
         following=following,
         earlier=earlier,
         form=form,
-        refusal=refusal,
         # What the reader has on the screen: newer messages than these cannot have been seen by whoever answers.
         seen_number=rows[0][0].number if rows and not earlier else thread.conversation.message_count,
     )

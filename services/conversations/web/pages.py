@@ -57,14 +57,21 @@ class Pages:
         return Reader(language, ZoneInfo(zone or self._settings.time_zone), datetime.now(UTC))
 
     def render(
-        self, template: str, visitor: Visitor | None, *, status: int = HTTPStatus.OK, **context: Any
+        self,
+        template: str,
+        visitor: Visitor | None,
+        *,
+        status: int = HTTPStatus.OK,
+        refusal: Problem | None = None,
+        **context: Any,
     ) -> HTMLResponse:
-        """Make a page for a visitor, or for somebody who is not known."""
+        """Make a page for a visitor, or for somebody who is not known; a refusal gives it its status and headers."""
         reader = self.reader(visitor)
         page = self._environment(reader.language.translations).get_template(template)
-        html = page.render(visitor=visitor, reader=reader, **context)
+        html = page.render(visitor=visitor, reader=reader, refusal=refusal, **context)
         position = {"X-Position": visitor.position} if visitor else {}
-        return HTMLResponse(html, int(status), {**self._headers, **position})
+        said = (refusal.headers or {}) if refusal else {}
+        return HTMLResponse(html, refusal.status if refusal else int(status), {**self._headers, **position, **said})
 
     def _environment(self, translations: NullTranslations) -> Environment:
         """Return the templates in a language; they are compiled with its words."""
@@ -101,7 +108,7 @@ class Pages:
         login = self._settings.login_url
         if isinstance(problem, Unauthenticated) and login and request.url.path.startswith((CUSTOMER_ROOT, ADMIN_ROOT)):
             return redirect(f"{login}{'&' if urlsplit(login).query else '?'}next={quote(_wanted(request), safe='')}")
-        return self.render("error.html", visitor, status=problem.status, problem=problem)
+        return self.render("error.html", visitor, refusal=problem)
 
 
 class PageRoute(APIRoute):

@@ -10,6 +10,7 @@ from fastapi.responses import Response
 
 from services.conversations import people, sessions
 from services.conversations.errors import SessionsClosed
+from services.conversations.limits import Limits
 from services.conversations.rules import Side
 from services.conversations.settings import ApiSettings
 from services.conversations.web.pages import ADMIN_ROOT, CUSTOMER_ROOT, PageRoute, pages_of, redirect
@@ -30,7 +31,15 @@ scripts = APIRouter(prefix="/session", include_in_schema=False)  # whose errors 
 log = structlog.get_logger()
 
 
-@router.post("")
+async def _count_sign_in(request: Request) -> None:
+    await _limits(request).allow_sign_in(_address(request))
+
+
+async def _count_renewal(request: Request) -> None:
+    await _limits(request).allow_renewal(_address(request))
+
+
+@router.post("", dependencies=[Depends(_count_sign_in)])
 async def begin_session(
     request: Request,
     session: Session,
@@ -43,7 +52,11 @@ async def begin_session(
     browser had ends.
     """
     settings: ApiSettings = request.app.state.settings
-    principal = await _hand_over(request, token, settings)
+    try:
+        principal = await _hand_over(request, token, settings)
+    except Problem:
+        await _limits(request).note_failed_sign_in(_address(request))
+        raise
     former = await _find_session(request)
     await people.admit(session, principal)
     # Of the same person the forms in the browser's other tabs keep working; of another person they must not.
@@ -63,7 +76,7 @@ async def lead_home(request: Request) -> Response:
     return redirect(HOME[former.principal.role if former is not None else Role.CUSTOMER])
 
 
-@scripts.post("/renew", status_code=204)
+@scripts.post("/renew", status_code=204, dependencies=[Depends(_count_renewal)])
 async def renew_session(
     request: Request, session: Session, token: Annotated[SessionToken, Depends(read_session)]
 ) -> Response:
@@ -141,6 +154,16 @@ def _check_store(request: Request, settings: ApiSettings) -> None:
         return
     hint = " A page with Referrer-Policy: no-referrer hides its origin." if origin == "null" else ""
     raise CsrfFailed(f"Sessions begin from the store's own pages only: see CHATS_STORE_ORIGINS.{hint}")
+
+
+def _limits(request: Request) -> Limits:
+    limits: Limits = request.app.state.limits
+    return limits
+
+
+def _address(request: Request) -> str:
+    """Return the address that somebody signs in from, as a trusted proxy tells it (CHATS_TRUSTED_PROXIES)."""
+    return request.client.host if request.client else ""
 
 
 def _is_same(one: Principal, other: Principal) -> bool:
