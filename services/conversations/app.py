@@ -10,6 +10,7 @@ from services.conversations.api.dependencies import Admitted
 from services.conversations.guarded_redis import GuardedRedis
 from services.conversations.limits import Limits
 from services.conversations.live import Hub
+from services.conversations.places import Places
 from services.conversations.settings import ApiSettings
 from services.conversations.web import admin_list, admin_new, admin_thread, assets, deleting
 from services.conversations.web import customer as customer_pages
@@ -38,6 +39,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         log.warning("the pages let nobody in: CHATS_AUTH_SECRET, which signs sessions, is not set")
     engine = create_engine(settings.conversations_database_url, application="chats-api", bounds=REQUEST_BOUNDS)
     redis = None if settings.redis_url is None else GuardedRedis(settings.redis_url)
+    places = Places(redis)
     hub = Hub(create_sessions(engine), stream.show_event(settings.store_name), stream.show_unread)
 
     async def beside() -> None:
@@ -45,6 +47,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             group.create_task(hub.run(settings.redis_url))
             if redis is not None:
                 group.create_task(redis.run())
+                group.create_task(places.run())
 
     app = create_api(
         settings,
@@ -58,6 +61,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.admitted = Admitted()
     app.state.hub = hub
     app.state.limits = Limits(settings, redis)
+    app.state.places = places
     app.state.pages = Pages(settings)
     app.add_middleware(RenewedCookies)
     for module in (customer, admin, stream, store, internal):

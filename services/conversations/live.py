@@ -20,6 +20,7 @@ from services.conversations.counts import count_unread, count_unread_of
 from services.conversations.errors import TooManyStreams
 from services.conversations.hints import listen
 from services.conversations.log import Entry, Stretch, decode_position, encode_position, read_head, read_stretch
+from services.conversations.places import STREAMS_PER_PERSON, too_many
 from services.conversations.queries import Thread, list_threads
 from services.conversations.rules import Side
 from services.conversations.sessions import ended
@@ -32,7 +33,6 @@ UNREAD = "unread"
 
 POLL = 1.0  # seconds between looks at a log of which no hint came, and between tries of what failed
 PAGE = 500  # events read at once
-STREAMS_PER_PERSON = 5
 SESSIONS_EVERY = 5.0  # seconds between looks whether the browsers' sessions live
 LONGEST = 24 * 60 * 60  # seconds
 RESUMING = 2  # clients that read the log at the same time: the rest of the connections is for requests
@@ -83,12 +83,12 @@ class Hub:
 
     @contextmanager
     def open(self, stream: Stream, until: datetime | None) -> Iterator[Stream]:
-        """Keep a place for a stream, and end it at the latest `until`. Raises `TooManyStreams`."""
+        """Keep a place in this process for a stream, and end it at the latest `until`. Raises `TooManyStreams`."""
         if self._closed:
             raise Unavailable("This process is about to stop. Try again.")
         theirs = self._streams[stream.user_id]
         if len(theirs) >= STREAMS_PER_PERSON:
-            raise TooManyStreams(f"{STREAMS_PER_PERSON} live streams of this person are open, and no more may be.")
+            raise TooManyStreams(too_many())
         left = LONGEST if until is None else min((until - datetime.now(UTC)).total_seconds(), LONGEST)
         timer = asyncio.get_running_loop().call_later(max(left, 0), stream.end)
         theirs.add(stream)

@@ -6,8 +6,8 @@ from datetime import timedelta
 import httpx2
 from sqlalchemy import text
 
-from services.conversations.live import STREAMS_PER_PERSON
 from services.conversations.log import read_head
+from services.conversations.places import STREAMS_PER_PERSON
 from services.conversations.rules import Side
 from services.conversations.sessions import begin, end
 from services.conversations.streams import Stream

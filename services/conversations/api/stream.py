@@ -14,6 +14,7 @@ from services.conversations.api.views import ConversationOut, MessageOut, Unread
 from services.conversations.errors import TooManyStreams
 from services.conversations.live import Hub, Show
 from services.conversations.log import Entry
+from services.conversations.places import Places
 from services.conversations.posting import Posted
 from services.conversations.queries import Thread
 from services.conversations.rules import Side
@@ -96,8 +97,10 @@ async def _live(
     hub: Hub = request.app.state.hub
     response.headers["Cache-Control"] = "no-store"
     opened = Stream(principal.id, Side(principal.role), admitted_at, principal.session_id)
-    with hub.open(opened, principal.expires_at) as stream:
-        yield hub.events(stream, last_event_id if last_event_id is not None else after)
+    places: Places = request.app.state.places
+    async with places.hold(principal.id):
+        with hub.open(opened, principal.expires_at) as stream:
+            yield hub.events(stream, last_event_id if last_event_id is not None else after)
 
 
 @router.get("/stream", response_class=EventSourceResponse)
