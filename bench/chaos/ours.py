@@ -81,9 +81,9 @@ async def our_system(
             async with proxied(front, *links.values()):
                 for ends, name in WAYS.items():
                     product.apart.setdefault(ends[0], {})[name] = through(links[ends], settings[name])
-                stored, recorded = (product.environment[f"CHATS_{role.upper()}_DATABASE_URL"] for role in ROLES)
+                stored, recorded = (product.owner_urls[role] for role in ROLES)
                 for role, statements in sql.items():
-                    await execute(product.environment[f"CHATS_{role.upper()}_DATABASE_URL"], statements)
+                    await execute(product.owner_urls[role], statements)
                 await product.start(*names)
                 world = World(
                     processes=product,

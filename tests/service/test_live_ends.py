@@ -36,7 +36,7 @@ async def test_a_sixth_stream_of_a_person_waits_for_a_place(live: Live, anna: Ca
 
 
 async def test_a_stream_ends_with_its_token(live: Live, anna: Caller) -> None:
-    token = issue_token(live.settings, {"sub": "anna", "role": "customer"}, timedelta(seconds=-29))  # 30 are forgiven
+    token = issue_token(live.settings, {"sub": "anna", "role": "customer"}, timedelta(seconds=-26))  # 30 are forgiven
     async with reading(live.origin, {"Authorization": f"Bearer {token}"}) as reader, live.reading(anna) as other:
         await ends(reader)
         assert not other.ended
