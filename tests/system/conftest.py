@@ -23,7 +23,6 @@ async def product(tmp_path_factory: pytest.TempPathFactory, mail_server: SmtpSer
         "CHATS_EMAIL_DELAY_SECONDS": "1",
         "CHATS_EMAIL_RETRY_SECONDS": "1,1,1",
         "CHATS_EMAIL_UNCERTAIN_SECONDS": "2",
-        "CHATS_LIMIT_MAILS_PER_10_MINUTES": "0",
     }
     async with running_product(tmp_path_factory.mktemp("product"), **settings) as product:
         await product.start(*PROCESSES)
