@@ -25,9 +25,11 @@ CONNECT_TIMEOUT = 5  # seconds
 # Seconds until a statement's connection counts as dead. Without it, one that the network forgot without a word
 # is waited on for ever: the relay would number nothing more, alive as it is.
 COMMAND_TIMEOUT = 20
-# What the server itself bounds for an API: it ends a statement before its connection is given up as dead, lets nobody
-# wait long for a row, and takes the locks from a process that froze within its transaction.
-REQUEST_BOUNDS = {"statement_timeout": "15s", "lock_timeout": "5s", "idle_in_transaction_session_timeout": "10s"}
+# What the server itself bounds. For everybody: it takes the locks from a process that froze within its transaction,
+# before those who wait for them give up. For an API: it ends a statement before its connection is given up as dead, and
+# lets nobody wait long for a row.
+WORK_BOUNDS = {"idle_in_transaction_session_timeout": "10s"}
+REQUEST_BOUNDS = WORK_BOUNDS | {"statement_timeout": "15s", "lock_timeout": "5s"}
 POOL_TIMEOUT = 5  # seconds a request waits for a connection
 TRUSTED_IDLE = 5.0  # seconds a connection may rest in the pool before it is asked whether it still works
 
@@ -36,9 +38,9 @@ Sessions = async_sessionmaker[AsyncSession]
 _ALIVE = text("select 1")
 _MIGRATED = text("select version_num from alembic_version")
 
-# Beginnings of SQLSTATE. Of an outage: connection, rolled back (deadlock), stopped or starting. Of a request that may
-# succeed in a moment besides: resources, not now (lock), cancelled (statement timeout).
-_OUTAGE = ("08", "40", "57P")
+# Beginnings of SQLSTATE. Of an outage: connection, frozen within a transaction, rolled back (deadlock), stopped or
+# starting. Of a request that may succeed in a moment besides: resources, not now (lock), cancelled (statement timeout).
+_OUTAGE = ("08", "25P03", "25P04", "40", "57P")
 _PASSING = (*_OUTAGE, "53", "55", "57")
 
 log = structlog.get_logger()
@@ -50,7 +52,7 @@ def create_engine(
     application: str,
     pool_size: int = 10,
     command_timeout: float | None = COMMAND_TIMEOUT,
-    bounds: Mapping[str, str] | None = None,
+    bounds: Mapping[str, str] = WORK_BOUNDS,
 ) -> AsyncEngine:
     """Make an engine on asyncpg. `application` is the name that `pg_stat_activity` shows.
 
@@ -66,7 +68,7 @@ def create_engine(
         connect_args={
             "timeout": CONNECT_TIMEOUT,
             "command_timeout": command_timeout,
-            "server_settings": {"application_name": application, **(bounds or {})},
+            "server_settings": {"application_name": application, **bounds},
             **tls,
         },
     )

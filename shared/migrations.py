@@ -52,7 +52,8 @@ def run_environment(context: EnvironmentContext, config: Config, metadata: MetaD
             _grant(connection, config.attributes.get("granted_to"))
 
     async def connect() -> None:
-        engine = create_engine(config.attributes["url"], application="chats-migrate", pool_size=1, command_timeout=None)
+        url = config.attributes["url"]
+        engine = create_engine(url, application="chats-migrate", pool_size=1, command_timeout=None, bounds={})
         await wait_for_server(engine)
         async with engine.connect() as connection:
             await connection.run_sync(migrate)

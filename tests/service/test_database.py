@@ -8,13 +8,23 @@ import httpx2
 import pytest
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
 
 from bench.chaos.proxy import Link, Trouble, Weather, proxied
 from deploy.local.ports import free_ports
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared import database
-from shared.database import Sessions, answered_transaction, create_engine, create_sessions, database_fault
+from shared.database import (
+    COMMAND_TIMEOUT,
+    Sessions,
+    answered_transaction,
+    create_engine,
+    create_sessions,
+    database_fault,
+    is_outage,
+    transaction,
+)
 from shared.problems import Unavailable
 from tests.service.conftest import SECRET
 from tests.service.store import Caller, problem
@@ -23,6 +33,7 @@ HOW_TO_FAIL = {
     "terminated": "select pg_terminate_backend(pg_backend_pid())",
     "deadlock": "do $$ begin raise exception using errcode = '40P01'; end $$",
     "no room": "do $$ begin raise exception using errcode = '53100'; end $$",
+    "frozen": "do $$ begin raise exception using errcode = '25P03'; end $$",
     "shutting down": "do $$ begin raise exception using errcode = '57P01'; end $$",
 }
 
@@ -121,6 +132,28 @@ async def test_a_connection_that_broke_in_the_pool_is_replaced(
 
     async with engine.connect() as connection:
         assert await connection.scalar(text("select pg_backend_pid()")) != pid
+    await engine.dispose()
+
+
+async def test_who_freezes_within_a_transaction_loses_its_locks_before_those_who_wait_give_up(
+    databases: dict[str, str], conversations: Sessions
+) -> None:
+    engine = create_engine(databases["conversations"], application="tests", pool_size=1)
+    async with engine.connect() as connection:
+        bound = await connection.scalar(text("show idle_in_transaction_session_timeout"))
+    await engine.dispose()
+    assert 0 < int(str(bound).removesuffix("s")) < COMMAND_TIMEOUT
+
+    lock = text("select pg_advisory_xact_lock(1)")
+    bounds = {"idle_in_transaction_session_timeout": "200ms"}
+    engine = create_engine(databases["conversations"], application="tests", bounds=bounds)
+    async with create_sessions(engine)() as frozen:
+        await frozen.execute(lock)
+        async with transaction(conversations) as other:
+            await other.execute(lock)
+        with pytest.raises(DBAPIError) as lost:
+            await frozen.execute(text("select 1"))
+        assert is_outage(lost.value)
     await engine.dispose()
 
 
