@@ -14,7 +14,6 @@ from collections.abc import Callable
 import structlog
 from celery import Celery
 from prometheus_client import Counter, Gauge
-from sqlalchemy.exc import SQLAlchemyError
 
 from services.conversations.hints import Announcer
 from services.conversations.log import number_events, read_state, settle_epoch
@@ -126,7 +125,7 @@ async def _number(sessions: Sessions, give: Callable[[list[Event]], None], stop:
                 if not settled:
                     await settle_epoch(session)
                 events = await number_events(session, size=BATCH)
-        except (SQLAlchemyError, OSError, TimeoutError) as error:
+        except Exception as error:  # noqa: BLE001 - the driver raises more than its own kind; none may end this
             log.warning("log not numbered, trying again", error=describe(error))
             await pause(stop, 1)
             continue

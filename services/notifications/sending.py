@@ -143,7 +143,7 @@ async def _send(sessions: Sessions, settings: MailSettings, connection: SmtpConn
             async with transaction(sessions) as session:
                 begun = await begin_data(session, email)
                 failpoint("data-written")
-        except (SQLAlchemyError, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - nothing has gone out, so nothing is lost by giving it up
             log.warning("email not begun", email_id=str(email.id), error=type(error).__name__)
             return False
         failpoint("data-committed")
@@ -169,7 +169,7 @@ async def _record(
                 try:
                     async with transaction(sessions) as session:
                         await record_try(session, email, attempt, started_at, settings)
-                except (SQLAlchemyError, OSError) as error:
+                except Exception as error:  # noqa: BLE001 - the driver raises more than its own kind
                     log.warning("try not recorded yet", email_id=str(email.id), error=type(error).__name__)
                     await asyncio.sleep(0.5)
                 else:

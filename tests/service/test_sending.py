@@ -5,11 +5,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import httpx2
 import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select, update
 
+from services.notifications import sending
 from services.notifications.leases import claim_emails, has_due_email, record_try, release_expired
 from services.notifications.mail.transport import SmtpConnection, parse_smtp_url
 from services.notifications.models import Email, EmailTry, Gate
@@ -264,3 +266,22 @@ async def test_a_mail_that_nobody_ever_takes_is_given_up_after_its_schedule(noti
             await make_due(notifications)
     email = await only_email(notifications)
     assert (email.state, email.reason) == (EmailState.FAILED, "gave-up")
+
+
+async def test_an_answer_is_recorded_whatever_the_driver_raises_meanwhile(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [asyncpg.InternalClientError("met before its end was read"), OSError()]
+
+    async def stumble(*arguments: Any) -> None:
+        if faults:
+            raise faults.pop()
+        await record_try(*arguments)
+
+    monkeypatch.setattr(sending, "record_try", stumble)
+    async with smtp_server() as server:
+        settings = settings_for(server)
+        await receive(notifications, settings, posted(uuid4(), 1))
+        assert await send(notifications, settings) == 1
+    assert (await only_email(notifications)).state == EmailState.SENT
+    assert not faults
