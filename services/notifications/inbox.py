@@ -109,7 +109,8 @@ async def park_event(
 async def retry_parked(session: AsyncSession, event_id: UUID, settings: MailSettings) -> None:
     """Let a parked event take effect after all; whatever fails leaves it parked.
 
-    Raises `NotFound`, or `NotRetriable` when nothing of it was kept, or it still cannot be understood.
+    One of a log that was lost with a restore has none: the present state was read instead. Raises `NotFound`, or
+    `NotRetriable` when nothing of it was kept, or it still cannot be understood.
     """
     entry = await session.get(InboxEntry, event_id, with_for_update=True)
     if entry is None or entry.parked_at is None:
@@ -120,7 +121,7 @@ async def retry_parked(session: AsyncSession, event_id: UUID, settings: MailSett
         raise NotRetriable("Nothing of it was kept that could be retried.") from None
     if fault := _fault(event, 0):
         raise NotRetriable(f"It still cannot be handled: {fault}.")
-    await handle_events(session, [event], settings)
+    await handle_events(session, await _of_this_epoch(session, [event]), settings)
     entry.handled_at, entry.parked_at, entry.reason, entry.event = func.clock_timestamp(), None, None, None
 
 

@@ -74,11 +74,12 @@ def register_tasks(celery: Celery, settings: MailSettings) -> None:
         os.write(stop, b".")
 
     @task_unknown.connect(weak=False)
-    def park_unknown(name: str, id: str, **_: Any) -> None:  # noqa: A002 - the signal's own name
-        # In the worker's main process, which has no pool child's loop.
+    def park_unknown(name: str, id: str, message: Any = None, **_: Any) -> None:  # noqa: A002 - the signal's own name
+        # In the worker's main process, which has no pool child's loop. With its event: it may be of a newer relay, and
+        # what is parked is passed by the sweeper of the newer version too.
         unknown = AsyncWork(settings.notifications_database_url)
         try:
-            unknown.run(lambda sessions: _park(sessions, id, name, "unknown task", None))
+            unknown.run(lambda sessions: _park(sessions, id, name, "unknown task", _told_by(message)))
         finally:
             unknown.close()
 
@@ -116,6 +117,15 @@ async def _drain_for_a_while(sessions: Sessions, settings: MailSettings, stoppin
         await drain(sessions, settings, stop, limit=DRAIN_LIMIT)
     finally:
         loop.remove_reader(stopping)
+
+
+def _told_by(message: Any) -> Any:
+    """Return the first argument of a task that Celery does not know; None when there is none."""
+    try:
+        [first, *_], *_ = message.payload
+    except Exception:  # noqa: BLE001 - it may be of any shape
+        return None
+    return first
 
 
 async def _park(sessions: Sessions, task_id: str, name: str, reason: str, payload: Any) -> None:

@@ -3,10 +3,12 @@
 import asyncio
 from datetime import timedelta
 from itertools import permutations
+from types import SimpleNamespace
 from uuid import UUID, uuid4
 
 import httpx2
 import pytest
+from celery.signals import task_unknown
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -17,6 +19,8 @@ from services.notifications.models import Email, EmailMessage, InboxEntry, Mark,
 from services.notifications.queries import list_parked
 from services.notifications.rules import MAX_EVENT_ATTEMPTS, EmailState
 from services.notifications.settings import MailSettings
+from services.notifications.tasks import register_tasks
+from shared.broker import create_celery
 from shared.database import Sessions, transaction
 from shared.events import Event, EventType
 from tests.service.conftest import As
@@ -155,6 +159,23 @@ async def test_an_event_that_cannot_be_understood_is_parked_and_the_rest_flows_o
     assert entry.event_id == broken.id
     assert (entry.reason or "").startswith(reason)
     assert await counts(notifications) == (0, 0)
+
+
+async def test_what_an_older_worker_has_no_task_for_can_be_retried_by_a_newer_one(
+    notifications: Sessions, databases: dict[str, str]
+) -> None:
+    settings = mail_settings(databases["notifications"])
+    register_tasks(create_celery("memory://", client="tests"), settings)
+    newer = posted(uuid4(), 1)
+    for name, payload in (("sung", ([newer.model_dump(mode="json")], {}, {})), ("of-no-shape", None)):
+        identity = newer.id if payload else uuid4()
+        told = {"name": f"notifications.{name}", "id": str(identity), "message": SimpleNamespace(payload=payload)}
+        await asyncio.to_thread(task_unknown.send, sender=None, exc=None, **told)
+
+    async with transaction(notifications) as session:
+        assert [entry.reason for entry in await list_parked(session)] == ["unknown task"] * 2
+        await retry_parked(session, newer.id, settings)
+    assert await counts(notifications) == (1, 1)
 
 
 async def test_an_event_that_brings_its_process_down_is_parked_after_five_attempts(notifications: Sessions) -> None:

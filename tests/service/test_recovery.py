@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import func, select, text
@@ -12,12 +12,14 @@ from services.notifications import sweeper
 from services.notifications.commands import retry_email
 from services.notifications.feed import read_events
 from services.notifications.gate import read_gate
-from services.notifications.inbox import receive_event
+from services.notifications.inbox import park_event, receive_event, retry_parked
 from services.notifications.leases import claim_emails, has_due_email
 from services.notifications.measures import read_state
 from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, Mark, Notification, Person
+from services.notifications.queries import list_parked
 from services.notifications.recovery import hold_mail, settle
 from shared.database import Sessions, create_engine, create_sessions, transaction
+from tests.service.events import posted
 from tests.service.store import Caller
 from tests.service.sweeping import Sweeper, answer
 
@@ -309,6 +311,23 @@ async def test_what_the_broker_still_holds_of_a_lost_log_has_no_effect(
 
     assert await sweeping.records() == [1, 2]
     assert await unread(sweeping.notifications) == [1, 2]
+
+
+async def test_an_event_of_a_lost_log_that_was_parked_has_no_effect_when_it_is_retried(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
+    await answer(anna, sam)
+    await sweeping.number()
+    await sweeping.look_to_the_end()
+    lost = posted(uuid4(), 1).model_copy(update={"epoch": uuid4()})
+    await park_event(sweeping.notifications, lost.id, lost.type, "failed 5 times", lost.model_dump(mode="json"))
+
+    async with transaction(sweeping.notifications) as session:
+        await retry_parked(session, lost.id, sweeping.settings)
+
+    assert await sweeping.records() == [1]
+    async with sweeping.notifications() as session:
+        assert await list_parked(session) == []
 
 
 async def test_a_look_that_began_in_another_database_moves_no_cursor_and_opens_no_gate(
