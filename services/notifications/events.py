@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, cast, delete, func, select, update
+from sqlalchemy import Text, cast, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import JSONB, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -160,8 +160,8 @@ async def _conversations_deleted(session: AsyncSession, conversation_ids: Collec
 async def _forget(session: AsyncSession, user_id: str) -> None:
     """Erase a deleted user's name and address wherever they were written down, and cancel their mail."""
     theirs = (Email.recipient_id == user_id) & (Email.audience == Audience.CUSTOMER)
-    written_by = select(EmailMessage.email_id).where(EmailMessage.sender_id == user_id)
-    naming = Email.content.is_not(None) & Email.id.in_(written_by)
+    written_by = exists().where(EmailMessage.email_id == Email.id, EmailMessage.sender_id == user_id)
+    naming = Email.state.in_(emails.UNSENT_STATES) & Email.content.is_not(None) & written_by  # no others have content
     await emails.lock_emails(session, theirs | naming)
     await emails.cancel_emails(session, theirs, Reason.USER_DELETED, leaving=emails.UNSENT_STATES)
     await session.execute(update(Email).where(theirs).values(to_address=None, mailbox=None))
