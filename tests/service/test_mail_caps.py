@@ -51,7 +51,7 @@ async def record(sessions: Sessions, settings: MailSettings, held: Sequence[Clai
 
 async def make_due(sessions: Sessions) -> None:
     async with transaction(sessions) as session:
-        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
+        await session.execute(update(Email).values(next_attempt_at=func.now()))  # one moment for all
 
 
 async def pass_time(sessions: Sessions, seconds: float) -> None:
