@@ -29,8 +29,18 @@ async def read_all_notifications(session: AsyncSession, user_id: str, settings: 
 
 
 async def retry_email(session: AsyncSession, email_id: UUID) -> None:
-    """Let a failed mail be due again, from the beginning of its schedule. Raises `NotFound` or `EmailNotFailed`."""
-    values = {"reason": None, "counted_tries": 0, "uncertain_tries": 0, "next_attempt_at": func.clock_timestamp()}
+    """Let a failed mail be due again, from the beginning of its schedule. Raises `NotFound` or `EmailNotFailed`.
+
+    No message joins it: its conversation may have another mail by now that is open.
+    """
+    now = func.clock_timestamp()
+    values = {
+        "reason": None,
+        "counted_tries": 0,
+        "uncertain_tries": 0,
+        "next_attempt_at": now,
+        "claimed_at": func.coalesce(Email.claimed_at, now),
+    }
     if await move_emails(session, Email.id == email_id, EmailState.SCHEDULED, values, leaving=(EmailState.FAILED,)):
         return
     email = await session.get(Email, email_id)

@@ -20,12 +20,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import undefer
 
 from services.notifications.caps import measure_room
-from services.notifications.emails import cancel_emails, is_unread, move_emails
+from services.notifications.emails import cancel_emails, move_emails
 from services.notifications.gate import close_breaker, may_begin, read_gate, trip_breaker
 from services.notifications.letters import compose_email
 from services.notifications.mail.addresses import AddressError
 from services.notifications.mail.transport import Phase, Try
 from services.notifications.models import Email, EmailMessage, EmailTry, Person
+from services.notifications.portions import read_portion, split_off
 from services.notifications.recipients import Recipient, find_recipient
 from services.notifications.rules import (
     MAY_HAVE_ARRIVED,
@@ -42,7 +43,6 @@ from shared.failpoints import failpoint
 
 LEASE = timedelta(seconds=60)  # that a claim holds without being renewed
 BATCH = 20  # mails claimed at once
-COMPOSE_AGAIN = timedelta(hours=1)  # until a mail that could not be composed is looked at again
 
 PROCESS = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -170,20 +170,11 @@ async def _claim(
     session: AsyncSession, due: DueEmail, lease_id: UUID, now: datetime, settings: MailSettings
 ) -> ClaimedEmail | None:
     email, reason, this = due.row, due.to.reason, Email.id == due.row.id
-    found = await session.execute(
-        select(EmailMessage, is_unread().label("unread"))
-        .join(Email, Email.id == EmailMessage.email_id)
-        .where(this, EmailMessage.left_out.is_(False))
-        .order_by(EmailMessage.number)
-    )
-    rows = found.all()
-    unread = [row.EmailMessage for row in rows if row.unread]
-    if not unread:
+    messages, more = await read_portion(session, email)
+    if not messages:
         # A deletion takes the subject with it; it may have come while the mail was on its way.
         await cancel_emails(session, this, Reason.READ if email.subject is not None else Reason.DELETED)
         return None
-    # Composed anew it says what it said: under its Message-ID its recipient may have it already.
-    messages = unread if email.claimed_at is None else [row.EmailMessage for row in rows]
     letter = None
     # It has no bytes yet, or they are addressed to where its recipient no longer is.
     if reason is None and (email.content is None or due.to.address != email.to_address):
@@ -193,10 +184,10 @@ async def _claim(
             reason = Reason.ADDRESS_NOT_SUPPORTED
         except (SQLAlchemyError, OSError):
             raise
-        except Exception as error:  # one mail that cannot be composed must not hold up all others
-            log.warning("email not composed, trying again later", email_id=str(email.id), error=type(error).__name__)
-            log.debug("email not composed", email_id=str(email.id), exc_info=True)
-            await session.execute(update(Email).where(this).values(next_attempt_at=now + COMPOSE_AGAIN, reason=None))
+        except BaseException as error:  # one mail that cannot be composed must not hold up all others
+            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of a library in Rust
+                raise
+            await _postpone(session, email, error, settings)
             return None
     if reason is not None:
         await move_emails(session, this, EmailState.SUPPRESSED, {"reason": reason}, leaving=(EmailState.SCHEDULED,))
@@ -204,6 +195,8 @@ async def _claim(
     values = {"lease_id": lease_id, "lease_until": now + LEASE, "mailbox": due.to.mailbox}
     to_address, content = email.to_address, email.content
     if letter is not None:
+        if more:
+            await split_off(session, email, messages[-1].number, now)
         await session.execute(
             update(EmailMessage)
             .where(
@@ -222,6 +215,23 @@ async def _claim(
     failpoint("claim-written")
     assert to_address is not None and content is not None  # noqa: S101, PT018 - a claimed mail has both
     return ClaimedEmail(email.id, lease_id, to_address, content, email.counted_tries, email.uncertain_tries)
+
+
+async def _postpone(session: AsyncSession, email: Email, error: BaseException, settings: MailSettings) -> None:
+    """Count a mail that could not be composed as deferred: a newer version may be able to, and its end is shown."""
+    log.warning("email not composed, trying again later", email_id=str(email.id), error=type(error).__name__)
+    log.debug("email not composed", email_id=str(email.id), exc_info=error)
+    attempt = Try(Outcome.DEFERRED, Phase.COMPOSE, None, f"not composed: {type(error).__name__}")
+    await _add_try(session, email.id, attempt, started_at=None)
+    delays = retry_delays(settings.email_retry_seconds)
+    this, counted = Email.id == email.id, email.counted_tries
+    following = after_try(attempt.outcome, counted=counted, uncertain=0, delays=delays, uncertain_delay=0)
+    if following.delay is None:
+        values = {"reason": following.reason}
+        await move_emails(session, this, EmailState.FAILED, values, leaving=(EmailState.SCHEDULED,))
+        return
+    due = func.clock_timestamp() + timedelta(seconds=with_jitter(following.delay, random.random))
+    await session.execute(update(Email).where(this).values(next_attempt_at=due, counted_tries=counted + 1, reason=None))
 
 
 async def begin_data(session: AsyncSession, email: ClaimedEmail) -> bool:

@@ -41,7 +41,7 @@ async def compose_email(
     }
     names = [sender_name(senders.get(one.sender_id), one.sender_id, audience, settings) for one in messages]
     mail = Mail(
-        message_id=message_id(email.id, settings.email_from),
+        message_id=email.message_id or message_id(email.id, settings.email_from),
         audience=audience.value,
         conversation_id=email.conversation_id,
         subject=email.subject or "",

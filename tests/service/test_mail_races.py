@@ -10,13 +10,14 @@ from sqlalchemy import func, select, text, update
 
 from services.notifications import leases
 from services.notifications.commands import pause_sending, read_all_notifications, read_notification, retry_email
+from services.notifications.emails import move_emails
 from services.notifications.events import handle_events
 from services.notifications.inbox import receive_event, retry_parked
 from services.notifications.leases import begin_data, claim_emails, record_try, release_expired
 from services.notifications.letters import compose_email
 from services.notifications.mail.transport import Phase, Try
 from services.notifications.models import Email, EmailMessage, EmailTry, InboxEntry, Notification
-from services.notifications.rules import EmailState, Outcome
+from services.notifications.rules import EmailState, Outcome, Reason
 from shared.database import Sessions, transaction
 from shared.problems import Problem
 from tests.service.events import ANNA, deleted, mail_settings, posted, read, receive, user_changed
@@ -238,23 +239,69 @@ async def test_more_mail_is_looked_for_behind_a_batch_of_which_none_may_go(notif
         assert await claim_emails(session, SETTINGS) is None
 
 
-async def test_a_mail_that_cannot_be_composed_holds_up_no_other(
-    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+class PanicException(BaseException):
+    """What a library in Rust raises; no `Exception`."""
+
+
+@pytest.mark.parametrize("error", [KeyError, PanicException])
+async def test_a_mail_that_cannot_be_composed_holds_up_no_other_and_comes_to_an_end_that_is_shown(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    await receive(notifications, SETTINGS, posted(uuid4(), 1, body="Bad."), posted(uuid4(), 1, body="Good."))
+    settings = mail_settings("postgresql://unused", email_retry_seconds="259200")
+    await receive(notifications, settings, posted(uuid4(), 1, body="Bad."), posted(uuid4(), 1, body="Good."))
 
     compose = compose_email
 
     async def stumble(session: object, email: object, messages: Sequence[EmailMessage], *more: object) -> object:
         if messages[0].body == "Bad.":
-            raise KeyError
+            raise error
         return await compose(session, email, messages, *more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(leases, "compose_email", stumble)
     async with transaction(notifications) as session:
-        [mail] = await claim_emails(session, SETTINGS) or []
+        [mail] = await claim_emails(session, settings) or []
     assert b"Good." in mail.content
     assert [state for state, _ in await states(notifications)] == [EmailState.SCHEDULED, EmailState.SENDING]
+    async with transaction(notifications) as session:
+        assert await claim_emails(session, settings) is None
+        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
+        assert await claim_emails(session, settings) == []
+        tries = (await session.execute(select(EmailTry.outcome, EmailTry.phase, EmailTry.reply))).all()
+    assert (await states(notifications))[0] == (EmailState.FAILED, "gave-up")
+    assert tries == [("deferred", "compose", f"not composed: {error.__name__}")] * 2
+
+
+async def test_a_mail_that_a_restore_failed_is_retried_beside_one_that_is_open(notifications: Sessions) -> None:
+    conversation = uuid4()
+    await receive(notifications, SETTINGS, posted(conversation, 1, body="Old."))
+    async with transaction(notifications) as session:
+        every, reason = Email.state == EmailState.SCHEDULED, {"reason": Reason.RESTORED}
+        [failed] = await move_emails(session, every, EmailState.FAILED, reason, leaving=(EmailState.SCHEDULED,))
+    await receive(notifications, SETTINGS, posted(conversation, 2, body="New."))
+
+    async with transaction(notifications) as session:
+        await retry_email(session, failed)
+    await receive(notifications, SETTINGS, posted(conversation, 3, body="Newest."))
+
+    async with transaction(notifications) as session:
+        mails = [mail.content for mail in await claim_emails(session, SETTINGS) or []]
+    words = (b"Old.", b"New.", b"Newest.")
+    assert sorted([word in mail for word in words] for mail in mails) == [[False, True, True], [True, False, False]]
+
+
+async def test_a_mail_keeps_its_message_id_when_it_is_composed_anew_from_another_sender(
+    notifications: Sessions,
+) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    identity = select(Email.message_id)
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+        before = await session.scalar(identity)
+        await record_try(session, held, LATER, datetime.now(UTC), SETTINGS)
+        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp(), content=None))
+    async with transaction(notifications) as session:
+        assert await claim_emails(session, mail_settings("postgresql://unused", email_from="a@other.test"))
+        assert await session.scalar(identity) == before
 
 
 async def test_a_retry_by_hand_that_fails_leaves_the_event_parked(notifications: Sessions) -> None:

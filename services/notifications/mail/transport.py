@@ -31,6 +31,8 @@ MAX_REPLY = 500
 class Phase(StrEnum):
     """How far a try came."""
 
+    COMPOSE = "compose"
+    """Its text could not be made: nothing was said to any server."""
     ADDRESS = "address"
     CONNECT = "connect"
     BANNER = "banner"
