@@ -37,7 +37,8 @@ def check_csrf(request: HTTPConnection, given: object, expected: str) -> None:
     """
     if not is_own_origin(request):
         raise CsrfFailed("This came from a page of another origin.")
-    if not isinstance(given, str) or not hmac.compare_digest(given.encode(), expected.encode()):
+    # A form in UTF-7 may hold half of a character, which plain UTF-8 cannot carry.
+    if not isinstance(given, str) or not hmac.compare_digest(given.encode(errors="replace"), expected.encode()):
         raise CsrfFailed(f"With the session's cookie, {CSRF_HEADER} (in forms csrf_token) has to be the session's own.")
 
 

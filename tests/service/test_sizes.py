@@ -54,6 +54,13 @@ async def test_a_long_cookie_that_is_no_session_is_nobody(api: httpx2.AsyncClien
     assert problem(answer) == (401, "unauthenticated")
 
 
+async def test_half_a_character_in_a_form_is_no_token(browser: Browser) -> None:
+    path = await open_conversation(browser)
+    part = b'--x\r\nContent-Disposition: form-data; name="csrf_token"\r\n\r\n+2AA-\r\n--x--\r\n'  # in UTF-7, U+D800
+    headers = {"Content-Type": "multipart/form-data; boundary=x; charset=utf-7"}
+    assert (await browser.client.post(path, content=part, headers=headers)).status_code == 403
+
+
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data"])
 async def test_a_form_of_very_many_fields_is_refused_by_a_page(browser: Browser, kind: str) -> None:
     path = await open_conversation(browser)
