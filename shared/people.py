@@ -5,7 +5,7 @@ from typing import Annotated
 
 import email_validator
 from babel import Locale, UnknownLocaleError
-from pydantic import AfterValidator, BaseModel, StringConstraints
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints
 
 MAX_ID = 255
 
@@ -40,9 +40,24 @@ def _zone(value: str) -> str:
 
 
 StoreId = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$", min_length=1, max_length=MAX_ID)]
-Address = Annotated[str, StringConstraints(strip_whitespace=True, max_length=254), AfterValidator(_address)]
-LocaleTag = Annotated[str, StringConstraints(strip_whitespace=True, max_length=35), AfterValidator(_locale)]
-ZoneName = Annotated[str, StringConstraints(strip_whitespace=True, max_length=64), AfterValidator(_zone)]
+Address = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=254),
+    AfterValidator(_address),
+    Field(description="An email address."),
+]
+LocaleTag = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=35),
+    AfterValidator(_locale),
+    Field(description="A known locale, such as `en` or `de-AT`."),
+]
+ZoneName = Annotated[
+    str,
+    StringConstraints(strip_whitespace=True, max_length=64),
+    AfterValidator(_zone),
+    Field(description="A known IANA time zone, such as `Europe/Vienna`."),
+]
 
 
 class Person(BaseModel):

@@ -11,12 +11,14 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 TYPE_PREFIX = "tag:customer-chats,2026:problem/"
 MEDIA_TYPE = "application/problem+json"
 
 _SAFE = frozenset({"get", "head", "options"})  # a session's cookie alone suffices
+_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 log = structlog.get_logger()
 
@@ -178,7 +180,8 @@ def install(app: FastAPI) -> None:
         schema = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
         built["components"]["schemas"] |= {**schema.pop("$defs"), "ProblemBody": schema}
         for method, operation in (item for methods in built["paths"].values() for item in methods.items()):
-            more: list[type[Problem]] = [PayloadTooLarge] if "requestBody" in operation else []
+            more: list[type[Problem]] = [UrlTooLong, HeadersTooLarge]
+            more += [PayloadTooLarge] if "requestBody" in operation else []
             more += [Forbidden, CsrfFailed] if method not in _SAFE and "403" in operation["responses"] else []
             operation["responses"] |= {str(status): said for status, said in answers(*more).items()}
         return built
@@ -251,9 +254,22 @@ def _message(msg: str) -> str:
     return msg.removeprefix("Value error, ")
 
 
-async def _answer_http(_: Request, error: Exception) -> Response:
+async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's word for JSON that is no text, or nested without end
+        return _problem(Invalid("the body cannot be read: send JSON in UTF-8", ("body",)))
+    if error.headers and "Allow" in error.headers:  # of one route; a path may have several, a method each
+        error.headers = {**error.headers, "Allow": ", ".join(_methods(request))}
     return _http_problem(error)
+
+
+def _methods(request: Request) -> list[str]:
+    """Return the methods that a request's path can be asked with."""
+    scopes = {method: {**request.scope, "method": method} for method in _METHODS}
+    routes = request.app.router.routes
+    return [
+        method for method, scope in scopes.items() if any(route.matches(scope)[0] is Match.FULL for route in routes)
+    ]
 
 
 def _http_problem(error: HTTPException) -> Response:

@@ -59,7 +59,7 @@ async def test_every_operation_of_the_document_is_tested_here(notifications_api:
     assert documented == {(method, "/api/v1/notifications" + path) for method, path in OPERATIONS}
     for path, methods in document["paths"].items():
         for operation in methods.values():
-            expected = {"401", "403", "422", "503"} | ({"404"} if "{" in path else set())
+            expected = {"401", "403", "414", "422", "431", "503"} | ({"404"} if "{" in path else set())
             expected |= {"409"} if path.endswith("/retry") else set()
             assert {status for status in operation["responses"] if status >= "400"} == expected
             assert operation["description"].endswith(".")

@@ -37,6 +37,8 @@ router = APIRouter(
 )
 
 _STILL_THERE = Viewing()
+# An id of our own, so that `counts` and `bulk-delete`, which stand beside it, are asked with their own methods only.
+_ONE = "/conversations/{conversation_id:uuid}"
 
 
 @router.get("/conversations")
@@ -88,7 +90,7 @@ async def create_conversation_with(
     return ConversationOut.of(await queries.get_thread(session, identity))
 
 
-@router.get("/conversations/{conversation_id}", responses=answers(NotFound))
+@router.get(_ONE, responses=answers(NotFound))
 async def get_any_conversation(
     conversation_id: UUID, _: Admin, session: Session, prefetch: Prefetch, *, peek: Peek = False
 ) -> ConversationOut:
@@ -146,7 +148,7 @@ async def post_admin_message(
 
 
 @router.patch(
-    "/conversations/{conversation_id}",
+    _ONE,
     responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
 )
 async def edit_conversation(
@@ -200,7 +202,7 @@ async def note_viewing(
     return Viewers.of(await presence.look(session, conversation_id, caller.id))
 
 
-@router.delete("/conversations/{conversation_id}", status_code=204, responses=answers(NotFound, ConversationNotClosed))
+@router.delete(_ONE, status_code=204, responses=answers(NotFound, ConversationNotClosed))
 async def delete_conversation(conversation_id: UUID, _: Admin, session: Session) -> None:
     """Delete a closed conversation, its messages, and their text everywhere."""
     if not await commands.delete_conversations(session, [conversation_id]):

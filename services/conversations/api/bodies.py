@@ -10,6 +10,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -29,8 +30,16 @@ from shared.text import Name, OneLine, Text
 
 _NO_URL = re.compile(r"[\s\x00-\x1f<>\"\\^`{|}]")  # what stands in no URL unless it is encoded
 
-Subject = Annotated[OneLine, StringConstraints(min_length=1, max_length=SUBJECT_LENGTH)]
-Body = Annotated[Text, StringConstraints(min_length=1, max_length=BODY_LENGTH)]
+Subject = Annotated[
+    OneLine,
+    StringConstraints(min_length=1, max_length=SUBJECT_LENGTH),
+    Field(description="One line, counted once it is trimmed."),
+]
+Body = Annotated[
+    Text,
+    StringConstraints(min_length=1, max_length=BODY_LENGTH),
+    Field(description="Plain text without NUL, counted once white space at both its ends is trimmed."),
+]
 MessageNumber = Annotated[int, Field(ge=0, le=MAX_NUMBER, strict=True)]
 Money = Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,15}(\.[0-9]{1,4})?$")]
 
@@ -50,8 +59,19 @@ def _utc(value: datetime) -> datetime:
         raise ValueError("this time lies outside the years 1 to 9999 in UTC") from None
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_utc)]
-Link = Annotated[OneLine, StringConstraints(max_length=2000), AfterValidator(_web_address)]
+def _is_written_out(value: object) -> object:
+    if not isinstance(value, str) or value.strip()[4:5] != "-":  # to pydantic a count of seconds is a time as well
+        raise ValueError("a time is written as in 2026-01-02T03:04:05Z")
+    return value
+
+
+Moment = Annotated[AwareDatetime, BeforeValidator(_is_written_out), AfterValidator(_utc)]
+Link = Annotated[
+    OneLine,
+    StringConstraints(max_length=2000),
+    AfterValidator(_web_address),
+    Field(description="The address of a page, with http or https."),
+]
 
 
 class Request(BaseModel):
