@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from fastapi import FastAPI
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -131,7 +132,6 @@ async def live(conversations: Sessions, databases: dict[str, str]) -> AsyncItera
 @asynccontextmanager
 async def running_api(sessions: Sessions, database_url: str, redis_url: str | None = None) -> AsyncIterator[Live]:
     """Run a conversations API meanwhile."""
-    [port] = free_ports([0])
     settings = ConversationsSettings(
         conversations_database_url=database_url,
         auth_secret=[SECRET],
@@ -139,13 +139,23 @@ async def running_api(sessions: Sessions, database_url: str, redis_url: str | No
         redis_url=redis_url,
     )
     app = create_conversations_app(settings)
-    running = server(app, "127.0.0.1", port, on_stop=app.state.hub.close)
+    async with serving(app, on_stop=app.state.hub.close) as port:
+        yield Live(settings, port, app.state.hub, sessions)
+
+
+@asynccontextmanager
+async def serving(app: FastAPI, on_stop: Callable[[], None] | None = None) -> AsyncIterator[int]:
+    """Serve an application meanwhile, on the port that is given."""
+    [port] = free_ports([0])
+    running = server(app, "127.0.0.1", port, on_stop=on_stop)
     task = asyncio.create_task(running._serve())  # noqa: SLF001 - serve() takes over the test run's own signals
     await eventually(lambda: running.started)
-    yield Live(settings, port, app.state.hub, sessions)
-    running.should_exit = True
-    async with asyncio.timeout(3):
-        await task
+    try:
+        yield port
+    finally:
+        running.should_exit = True
+        async with asyncio.timeout(3):
+            await task
 
 
 @pytest.fixture
