@@ -1,0 +1,284 @@
+"""Every parser of what comes from outside, with anything: it gives what was meant, or refuses as it is documented to.
+
+Bodies and query parameters come through schemathesis (tests/service/test_schemathesis.py). Others have a test beside
+what they are about: addresses, locales, zones and ids in test_text.py and test_addresses.py, where a session leads to
+in tests/service/test_sessions.py, sets of keys in tests/service/test_key_sets.py, mail servers' replies in
+tests/service/test_transport.py.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from ipaddress import ip_network
+from typing import Any
+from uuid import UUID
+
+import jwt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import TypeAdapter, ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import HTTPConnection
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
+
+from services.conversations.api.dependencies import IdempotencyKey, PathId, is_prefetch
+from services.conversations.limits import network_of
+from services.conversations.log import decode_position, encode_position
+from services.conversations.web.forms import _known_key, _number
+from shared.auth import Principal, Role, issue_session_token, issue_token, verify_session_token, verify_token
+from shared.cookies import check_csrf, cookie_name, is_own_origin, read_cookie
+from shared.http import MAX_HEADER_BYTES, LimitSize
+from shared.keys import ProviderKeys
+from shared.observability import request_id
+from shared.paging import MAX_NUMBER, decode_cursor, encode_cursor, moment, number, store_id
+from shared.problems import CsrfFailed, Invalid, Problem, Unauthenticated, Unavailable
+from shared.settings import TokenSettings
+from tests.provider import ALGORITHMS, private_key, public_jwk, signed
+
+KEPT = TokenSettings(auth_secret=["a secret for tests, of 32 bytes or more"])
+HOUR = timedelta(hours=1)
+ANNA = Principal("anna", Role.CUSTOMER, name="Anna")
+SESSION = UUID("01900000-0000-4000-8000-000000000000")
+TOKEN = issue_token(KEPT, {"sub": "anna", "role": "customer", "name": "Anna"}, HOUR)
+COOKIE = issue_session_token(KEPT, "anna", Role.CUSTOMER, SESSION, "csrf")
+FILTERS = ["activity", None]
+CURSOR: list[str | int] = ["2026-01-02T03:04:05+00:00", "anna", 7]
+KEYS = {algorithm: jwt.PyJWK(public_jwk(private_key(algorithm))) for algorithm in ALGORITHMS}
+
+
+@dataclass(frozen=True)
+class Parser:
+    """What reads something, how it refuses, a good text, and what it is read as; `open` if others may be good, too."""
+
+    read: Callable[[str], Any]
+    refusals: tuple[type[Exception], ...]
+    good: str
+    meant: Any
+    is_open: Callable[[Any], bool] | None = None
+
+
+def connection(**headers: str) -> HTTPConnection:
+    """Make a request as it comes: a header is bytes, which are read as Latin-1."""
+    raw = [(name.encode(), value.encode("utf-8", "surrogatepass")) for name, value in headers.items()]
+    return HTTPConnection({"type": "http", "method": "POST", "headers": raw})
+
+
+def csrf(given: str) -> bool:
+    check_csrf(connection(), given, "csrf")
+    return True
+
+
+def csrf_header(given: str) -> bool:
+    found = connection(**{"x-csrf-token": given})
+    check_csrf(found, found.headers.get("X-CSRF-Token"), "csrf")
+    return True
+
+
+def forwarded(text: str) -> str:
+    """Return whom a client is counted as, by what a trusted proxy says of it."""
+    heard: list[Any] = []
+
+    async def app(scope: Any, _: Any, __: Any) -> None:
+        heard.append(scope["client"])
+
+    headers = [(b"x-forwarded-for", text.encode("utf-8", "surrogatepass"))]
+    scope: Any = {"type": "http", "client": ("127.0.0.1", 1), "headers": headers}
+    run(ProxyHeadersMiddleware(app, ["127.0.0.1"])(scope, None, None))  # type: ignore[arg-type] # nobody asks it
+    return network_of(heard[0][0])
+
+
+def declared_size(text: str) -> bool:
+    """Pass on a request that says how large it is."""
+
+    async def app(*_: Any) -> None:
+        pass
+
+    headers = [(b"content-length", text.encode("utf-8", "surrogatepass"))]
+    scope: Any = {"type": "http", "raw_path": b"/", "query_string": b"", "headers": headers}
+    run(LimitSize(app)(scope, None, None))  # type: ignore[arg-type] # nobody asks it
+    return True
+
+
+def run(steps: Any) -> Any:
+    """Run what awaits nothing that is not there yet."""
+    try:
+        steps.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it waits for something")
+
+
+def is_subject(found: str) -> bool:
+    return found == "unknown" or found in {str(ip_network(found)), str(ip_network(found).network_address)}
+
+
+def is_uuid(found: str) -> bool:
+    return str(UUID(found)) == found
+
+
+PARSERS = {
+    "bearer token": Parser(lambda text: verify_token(text, KEPT), (Unauthenticated,), TOKEN, ANNA),
+    **{
+        f"bearer token, {algorithm}": Parser(
+            partial(verify_token, settings=KEPT, key=key),
+            (Unauthenticated,),
+            signed(private_key(algorithm), algorithm, name="Anna"),
+            ANNA,
+        )
+        for algorithm, key in KEYS.items()
+    },
+    "session's token": Parser(
+        lambda text: verify_session_token(text, KEPT).principal,
+        (Unauthenticated,),
+        COOKIE,
+        Principal("anna", Role.CUSTOMER, session_id=SESSION),
+    ),
+    "session's token, of any age": Parser(
+        lambda text: verify_session_token(text, KEPT, may_be_expired=True).csrf, (Unauthenticated,), COOKIE, "csrf"
+    ),
+    "cookies": Parser(
+        lambda text: read_cookie(connection(cookie=text), KEPT),
+        (),
+        f'theme="a;b"; {cookie_name(KEPT)}={COOKIE}; other=1',
+        COOKIE,
+        lambda found: found is None or isinstance(found, str),
+    ),
+    "csrf token": Parser(csrf, (CsrfFailed,), "csrf", True),
+    "csrf token in a header": Parser(csrf_header, (CsrfFailed,), "csrf", True),
+    "origin": Parser(
+        lambda text: is_own_origin(connection(origin=text, host="chats.test")),
+        (),
+        "https://chats.test",
+        True,
+        lambda found: isinstance(found, bool),
+    ),
+    "host": Parser(
+        lambda text: is_own_origin(connection(origin="https://chats.test", host=text)),
+        (),
+        "chats.test",
+        True,
+        lambda found: isinstance(found, bool),
+    ),
+    "fetch metadata": Parser(
+        lambda text: is_own_origin(connection(**{"sec-fetch-site": text})),
+        (),
+        "same-origin",
+        True,
+        lambda found: found is False,
+    ),
+    "forwarded addresses": Parser(forwarded, (), "203.0.113.7, 127.0.0.1", "203.0.113.7", is_subject),
+    "address": Parser(network_of, (), "2001:db8::7", "2001:db8::/64", is_subject),
+    "declared size": Parser(declared_size, (HTTPException, Problem), "64", True),
+    "request id": Parser(
+        lambda text: request_id(connection(**{"x-request-id": text}).headers), (), str(SESSION), str(SESSION), is_uuid
+    ),
+    "purpose": Parser(is_prefetch, (), "prefetch;prerender", True, lambda found: found is False),
+    "idempotency key": Parser(
+        TypeAdapter(IdempotencyKey).validate_python,
+        (ValidationError,),
+        "order 7, first try",
+        "order 7, first try",
+        lambda found: 1 <= len(found) <= 255 and found.isascii() and found.isprintable(),
+    ),
+    "id in a path": Parser(
+        TypeAdapter(PathId).validate_python,
+        (ValidationError,),
+        "a%2Fb%25",
+        "a/b%",
+        lambda found: 1 <= len(found) <= 255 and found.isascii() and found.isprintable() and " " not in found,
+    ),
+    "cursor": Parser(
+        lambda text: decode_cursor(text, FILTERS, moment, store_id, number),
+        (Invalid,),
+        encode_cursor(FILTERS, CURSOR),
+        [datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), "anna", 7],
+        lambda found: found[0].tzinfo is UTC and found[1].isascii() and 0 <= found[2] <= MAX_NUMBER,
+    ),
+    "position": Parser(
+        decode_position,
+        (),
+        encode_position(SESSION, 7),
+        (SESSION, 7),
+        lambda found: found is None or (isinstance(found[0], UUID) and 0 <= found[1] < 2**63),
+    ),
+    "form's key": Parser(_known_key, (), str(SESSION), str(SESSION), is_uuid),
+    "form's number": Parser(
+        lambda text: _number("seen_number", text), (), "7", 7, lambda found: isinstance(found, str | int)
+    ),
+}
+each_parser = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
+
+# What is special to one of them may be so to another.
+MARKS = ".=;,:/%&@-_+~[]{}\"'\\ \t\r\n\0\x7f²٣é😀\ud800"
+WORDS = ["==", "..", "//", "%2f", "%00", "null", "NaN", "1e999", "-1", "9" * 20, "alg", "none", "crit"]
+PLACES = ["::1", "::ffff:127.0.0.1", "127.0.0.1:80", "https://"]
+PIECES = st.sampled_from([*MARKS, *WORDS, *PLACES])
+ANYTHING = st.text() | st.lists(PIECES | st.text(max_size=3), max_size=30).map("".join)
+
+
+@st.composite
+def _changed(draw: st.DrawFn, good: str) -> str:
+    """Change a good text here and there: take away, put in, repeat, turn round."""
+    text = good
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(text)))
+        end = draw(st.integers(start, min(len(text), start + draw(st.sampled_from([0, 1, 1, 4, 64])))))
+        part = text[start:end]
+        put = draw(PIECES | st.sampled_from(["", part * 2, part[::-1], part.swapcase(), text[:start]]))
+        text = text[:start] + put + text[end:]
+    return text
+
+
+def read(parser: Parser, text: str) -> None:
+    """Hold a parser to its word for a text; any other exception comes through."""
+    try:
+        found = parser.read(text)
+    except parser.refusals:
+        return
+    assert found == parser.meant or (parser.is_open is not None and parser.is_open(found)), found
+
+
+@each_parser
+def test_what_is_good_is_read_as_it_was_meant(parser: Parser) -> None:
+    assert parser.read(parser.good) == parser.meant
+
+
+@each_parser
+@settings(deadline=None, max_examples=60)
+@given(text=ANYTHING)
+def test_anything_is_read_as_it_was_meant_or_refused(parser: Parser, text: str) -> None:
+    read(parser, text)
+
+
+@each_parser
+@settings(deadline=None, max_examples=60)
+@given(data=st.data())
+def test_what_was_changed_on_the_way_is_read_as_it_was_meant_or_refused(parser: Parser, data: st.DataObject) -> None:
+    read(parser, data.draw(_changed(parser.good)))
+
+
+@each_parser
+def test_as_much_as_a_request_may_hold_is_read_as_well(parser: Parser) -> None:
+    pieces = [*'.=;,:/%-[{"\\ 0aA\0', "a.", "a=", "; ", "a=b; ", "%2f", "[[", '{"a":', "::", "1, ", "é", parser.good]
+    for piece in pieces:
+        text = (piece * MAX_HEADER_BYTES)[:MAX_HEADER_BYTES]
+        for hostile in (text, parser.good + text, text + parser.good):
+            read(parser, hostile)
+
+
+@pytest.fixture(scope="module")
+async def no_keys() -> AsyncIterator[ProviderKeys]:
+    """The keys of a provider that is away."""
+    keys = ProviderKeys("http://127.0.0.1:1/keys")
+    yield keys
+    await keys.close()
+
+
+@settings(deadline=None, max_examples=60)
+@given(text=ANYTHING | _changed(signed(private_key("RS256"), "RS256", {"kid": "a"})))
+async def test_the_key_of_any_token_is_looked_for(no_keys: ProviderKeys, text: str) -> None:
+    with suppress(Unauthenticated, Unavailable):
+        assert await no_keys.find(text) is None
