@@ -11,9 +11,13 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 
 LOCK := uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-annotate
+# Strict, since pip-audit calls packages safe that it could not ask about; with an environment of its own, so that what
+# is audited and what audits have nothing to do with each other.
+AUDITOR := uv tool run pip-audit==2.10.1 --requirement requirements.lock --require-hashes --disable-pip --strict \
+	--progress-spinner off --vulnerability-service osv
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: help run test chaos chaos-broken chaos-baseline check messages format lock setup
+.PHONY: help run test chaos chaos-broken chaos-baseline check audit messages format lock setup
 
 help:
 	@echo "make run      the whole system on this machine; Ctrl-C stops it"
@@ -22,6 +26,7 @@ help:
 	@echo "make chaos-broken, make chaos-baseline   the same against builds that are broken on purpose, each of which"
 	@echo "              must be caught; against plain Celery, for comparison"
 	@echo "make check    format, lint, types, layers, migrations, translations, lock"
+	@echo "make audit    look up what requirements.lock names among known vulnerabilities; needs the network"
 	@echo "make messages bring the translations' catalogues up to the words of the sources"
 	@echo "make format   put the code in its format"
 	@echo "make lock     bring requirements.lock up to pyproject.toml; UPGRADE=1 for the newest versions"
@@ -53,6 +58,15 @@ check: $(READY)
 	@new=$$(mktemp) && trap 'rm -f "$$new"' EXIT && cp requirements.lock "$$new" && \
 		$(BIN)/$(LOCK) --output-file "$$new" && diff requirements.lock "$$new" || \
 		{ echo "requirements.lock does not match pyproject.toml: run \`make lock\`." >&2; exit 1; }
+
+# AUDIT="--osv-url …" asks another database, AUDIT="--ignore-vuln ID" leaves out what does not concern us.
+audit: $(READY)
+	@log=$$(mktemp) && trap 'rm -f "$$log"' EXIT; found=$$($(BIN)/$(AUDITOR) $(AUDIT) 2>"$$log") && \
+		{ echo "Nothing that requirements.lock names has a known vulnerability."; exit 0; }; \
+	if [ -n "$$found" ]; then echo "$$found"; echo "requirements.lock names packages with known vulnerabilities: see above." >&2; \
+	else tail -n 1 "$$log" >&2; \
+		echo "requirements.lock was NOT audited: the database of vulnerabilities, or pip-audit, could not be reached." >&2; fi; \
+	exit 1
 
 messages: $(READY)
 	$(BIN)/python -m deploy.messages
