@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any
 
 import httpx2
@@ -55,10 +56,14 @@ class Browser:
         return jwt.decode(self.token, options={"verify_signature": False})
 
 
+@cache
+def _settings() -> TokenSettings:
+    return TokenSettings(auth_secret=[SECRET])
+
+
 def store_token(sub: str = "anna", role: str = "customer", *, seconds: float = 3600, **claims: Any) -> str:
     """Sign a token as the store does."""
-    settings = TokenSettings(auth_secret=[SECRET])
-    return issue_token(settings, {"sub": sub, "role": role, **claims}, timedelta(seconds=seconds))
+    return issue_token(_settings(), {"sub": sub, "role": role, **claims}, timedelta(seconds=seconds))
 
 
 def aged(token: str, minutes: float) -> str:

@@ -35,10 +35,15 @@ async def test_a_sixth_stream_of_a_person_waits_for_a_place(live: Live, anna: Ca
             await eventually(lambda: reader.told)
 
 
-async def test_a_stream_ends_with_its_token(live: Live, anna: Caller) -> None:
+async def test_a_stream_ends_with_its_token_and_tells_nothing_more(live: Live, anna: Caller, sam: Caller) -> None:
+    talk = (await anna.open())["id"]
     token = issue_token(live.settings, {"sub": "anna", "role": "customer"}, timedelta(seconds=-26))  # 30 are forgiven
     async with reading(live.origin, {"Authorization": f"Bearer {token}"}) as reader, live.reading(anna) as other:
         await ends(reader)
+        await sam.post(talk, "A secret.")
+        await live.number()
+        await eventually(lambda: "A secret." in repr(other))
+        assert "A secret." not in repr(reader)
         assert not other.ended
 
 

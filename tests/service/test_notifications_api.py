@@ -1,6 +1,5 @@
 """The API of the notifications service, call by call, and what careless and hostile callers get."""
 
-from typing import Any
 from uuid import UUID, uuid4
 
 import httpx2
@@ -20,15 +19,6 @@ SETTINGS = mail_settings("postgresql://unused")
 BEN = Person(id="ben", version=1, name="Ben", email="ben@customer.test")
 NOWHERE = "01900000-0000-7000-8000-000000000000"
 INVALID, NOT_FOUND = (422, "validation-failed"), (404, "not-found")
-OPERATIONS = {
-    ("GET", ""): "customer",
-    ("GET", "/unread"): "customer",
-    ("POST", "/read-all"): "customer",
-    ("POST", "/{notification_id}/read"): "customer",
-    ("GET", "/emails"): "admin",
-    ("POST", "/emails/{email_id}/retry"): "admin",
-}
-each_operation = pytest.mark.parametrize(("operation", "role"), OPERATIONS.items(), ids=str)
 each_list = pytest.mark.parametrize("path", ["", "/emails"])
 
 
@@ -47,16 +37,8 @@ def admin(notifications_api: httpx2.AsyncClient, acting_as: As) -> Caller:
     return Caller(notifications_api, "/api/v1/notifications", acting_as("sam", "admin"))
 
 
-async def call(caller: Caller, operation: tuple[str, str], headers: dict[str, str] | None = None) -> Any:
-    method, path = operation
-    one = Caller(caller.api, caller.prefix, caller.headers if headers is None else headers)
-    return await one.call(method, path.format(notification_id=NOWHERE, email_id=NOWHERE))
-
-
-async def test_every_operation_of_the_document_is_tested_here(notifications_api: httpx2.AsyncClient) -> None:
+async def test_every_operation_declares_its_errors(notifications_api: httpx2.AsyncClient) -> None:
     document = (await notifications_api.get("/api/v1/notifications/openapi.json")).json()
-    documented = {(method.upper(), path) for path, methods in document["paths"].items() for method in methods}
-    assert documented == {(method, "/api/v1/notifications" + path) for method, path in OPERATIONS}
     for path, methods in document["paths"].items():
         for operation in methods.values():
             expected = {"401", "403", "414", "422", "431", "503"} | ({"404"} if "{" in path else set())
@@ -66,27 +48,13 @@ async def test_every_operation_of_the_document_is_tested_here(notifications_api:
     assert (await notifications_api.get("/api/v1/notifications/docs")).status_code == 200
 
 
-@each_operation
-async def test_each_operation_is_for_its_role_with_a_valid_token(
-    customer: Caller, acting_as: As, operation: tuple[str, str], role: str
-) -> None:
-    for headers in ({}, {"Authorization": "Bearer x.y.z"}, acting_as("anna", "owner")):
-        assert problem(await call(customer, operation, headers)) == (401, "unauthenticated")
-    for one in {"customer", "admin", "store"} - {role}:
-        assert problem(await call(customer, operation, acting_as("somebody", one))) == (403, "forbidden")
-    answer = await call(customer, operation, acting_as("somebody", role))
-    assert problem(answer) == NOT_FOUND if "{" in operation[1] else answer.is_success
-
-
-@each_operation
 async def test_a_deleted_user_is_refused_until_the_store_sends_them_again(
-    notifications: Sessions, customer: Caller, acting_as: As, operation: tuple[str, str], role: str
+    notifications: Sessions, customer: Caller
 ) -> None:
-    headers = acting_as("anna", role)
     await receive(notifications, SETTINGS, user_changed(ANNA.model_copy(update={"version": 2, "deleted": True})))
-    assert problem(await call(customer, operation, headers)) == (401, "unauthenticated")
+    assert problem(await customer.call("GET", "")) == (401, "unauthenticated")
     await receive(notifications, SETTINGS, user_changed(ANNA.model_copy(update={"version": 3})))
-    assert (await call(customer, operation, headers)).status_code in {200, 204, 404}
+    assert (await customer.call("GET", "")).status_code == 200
 
 
 async def test_a_record_shows_what_the_contract_says(notifications: Sessions, customer: Caller) -> None:

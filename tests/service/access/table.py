@@ -1,0 +1,235 @@
+"""Who gets what from each route of both applications.
+
+A row is a route, the status for each kind of caller, and what is sent. The placeholders in a row are the owner's:
+`{conversation_id}` is a conversation of the owner, for whoever asks. Of a page, callers come by the cookie of their
+browser; of everything else by a bearer token, and customers and admins by their cookie as well. A placeholder of a row
+stands in the address or in what is sent; without one, a row is about what is the caller's own.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+from starlette.routing import Mount
+
+CALLERS = ("nobody", "owner", "other", "admin", "store", "feed")
+
+CONVERSATIONS = """
+                                                             nobody owner other admin store feed
+GET    /api/v1/conversations                                    401   200   200   403   403  401
+GET    /api/v1/conversations?user_id={user_id}                  401   200   200   403   403  401
+GET    /api/v1/conversations?order_id={order_id}&limit=1        401   200   200   403   403  401
+POST   /api/v1/conversations                                    401   201   201   403   403  401 #conversation
+POST   /api/v1/conversations                                    401   201   422   403   403  401 #about_order
+POST   /api/v1/conversations                                    401   422   422   403   403  401 #for_user
+GET    /api/v1/conversations/{conversation_id}                  401   200   404   403   403  401
+GET    /api/v1/conversations/{conversation_id}?peek=true        401   200   404   403   403  401
+GET    /api/v1/conversations/{conversation_id}/messages         401   200   404   403   403  401
+GET    /api/v1/conversations/{conversation_id}/messages?after=1 401   200   404   403   403  401
+POST   /api/v1/conversations/{conversation_id}/messages         401   201   404   403   403  401 #message
+POST   /api/v1/conversations/{conversation_id}/messages         401   409   404   403   403  401 #unseen
+POST   /api/v1/conversations/{conversation_id}/read             401   204   404   403   403  401 #read
+GET    /api/v1/orders                                           401   200   200   403   403  401
+GET    /api/v1/orders?user_id={user_id}&order_id={order_id}     401   200   200   403   403  401
+GET    /api/v1/unread                                           401   200   200   200   403  401
+GET    /api/v1/unread?user_id={user_id}                         401   200   200   200   403  401
+GET    /api/v1/stream                                           401   200   200   200   403  401
+GET    /api/v1/stream?user_id={user_id}&after={position}        401   200   200   200   403  401
+
+GET    /api/v1/admin/conversations                              401   403   403   200   403  401
+GET    /api/v1/admin/conversations?user_id={user_id}&limit=1    401   403   403   200   403  401
+GET    /api/v1/admin/conversations/counts                       401   403   403   200   403  401
+POST   /api/v1/admin/conversations                              401   403   403   201   403  401 #admins_conversation
+GET    /api/v1/admin/conversations/{conversation_id}            401   403   403   200   403  401
+GET    /api/v1/admin/conversations/{conversation_id}/messages   401   403   403   200   403  401
+POST   /api/v1/admin/conversations/{conversation_id}/messages   401   403   403   201   403  401 #message
+PATCH  /api/v1/admin/conversations/{conversation_id}            401   403   403   200   403  401 #status
+PATCH  /api/v1/admin/conversations/{conversation_id}            401   403   403   200   403  401 #reply
+POST   /api/v1/admin/conversations/{conversation_id}/read       401   403   403   204   403  401 #read
+POST   /api/v1/admin/conversations/{conversation_id}/unread     401   403   403   204   403  401
+POST   /api/v1/admin/conversations/{conversation_id}/viewing    401   403   403   200   403  401 #gone
+POST   /api/v1/admin/conversations/{conversation_id}/viewing    401   403   403   200   403  401
+DELETE /api/v1/admin/conversations/{conversation_id}            401   403   403   204   403  401
+POST   /api/v1/admin/conversations/bulk-delete                  401   403   403   200   403  401 #both
+GET    /api/v1/admin/users                                      401   403   403   200   403  401
+GET    /api/v1/admin/users?q={user_id}                          401   403   403   200   403  401
+
+PUT    /api/v1/store/users/{user_id}                            401   403   403   403   200  401 #user
+DELETE /api/v1/store/users/{user_id}                            401   403   403   403   204  401
+DELETE /api/v1/store/users/{user_id}/sessions                   401   403   403   403   204  401
+PUT    /api/v1/store/orders/{order_id}                          401   403   403   403   200  401 #order
+DELETE /api/v1/store/orders/{order_id}                          401   403   403   403   204  401
+
+GET    /internal/events                                         401   401   401   401   401  200
+GET    /internal/events?reader=x                                401   401   401   401   401  200
+GET    /internal/snapshot/{kind}                                401   401   401   401   401  200
+
+GET    /dashboard/messages                                      303   303   303   303   303  303
+GET    /dashboard/messages/                                     401   200   200   403   401  401
+GET    /dashboard/messages/?user_id={user_id}                   401   200   200   403   401  401
+GET    /dashboard/messages/new                                  303   303   303   303   303  303
+GET    /dashboard/messages/new/                                 401   200   200   403   401  401
+GET    /dashboard/messages/new/?order_id={order_id}             401   200   200   403   401  401
+POST   /dashboard/messages/new/                                 401   303   303   403   401  401 #conversation
+POST   /dashboard/messages/new/                                 401   303   422   403   401  401 #about_order
+GET    /dashboard/messages/{conversation_id}                    303   303   303   303   303  303
+GET    /dashboard/messages/{conversation_id}/                   401   200   404   403   401  401
+GET    /dashboard/messages/{conversation_id}/?peek=true         401   200   404   403   401  401
+POST   /dashboard/messages/{conversation_id}/                   401   303   404   403   401  401 #message
+POST   /dashboard/messages/{conversation_id}/                   401   422   404   403   401  401 #blank
+
+GET    /admin/dashboard/conversation                            303   303   303   303   303  303
+GET    /admin/dashboard/conversation/                           401   403   403   200   401  401
+GET    /admin/dashboard/conversation/?user_id={user_id}         401   403   403   200   401  401
+GET    /admin/dashboard/conversation/new                        303   303   303   303   303  303
+GET    /admin/dashboard/conversation/new/                       401   403   403   200   401  401
+GET    /admin/dashboard/conversation/new/?user_id={user_id}     401   403   403   200   401  401
+POST   /admin/dashboard/conversation/new/                       401   403   403   303   401  401 #admins_conversation
+GET    /admin/dashboard/conversation/bulk-delete                303   303   303   303   303  303
+GET    /admin/dashboard/conversation/bulk-delete/?ids={ids}     401   403   403   200   401  401
+POST   /admin/dashboard/conversation/bulk-delete/               401   403   403   303   401  401 #both
+GET    /admin/dashboard/conversation/{conversation_id}          303   303   303   303   303  303
+GET    /admin/dashboard/conversation/{conversation_id}/         401   403   403   200   401  401
+POST   /admin/dashboard/conversation/{conversation_id}/         401   403   403   303   401  401 #reply
+POST   /admin/dashboard/conversation/{conversation_id}/         401   403   403   422   401  401 #blank
+POST   /admin/dashboard/conversation/{conversation_id}/unread/  401   403   403   303   401  401
+GET    /admin/dashboard/conversation/{conversation_id}/delete   303   303   303   303   303  303
+GET    /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   200   401  401
+POST   /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   303   401  401
+
+GET    /session                                                 303   303   303   303   303  303
+POST   /session                                                 401   303   303   303   403  401 #hand_over
+POST   /session/renew                                           401   204   204   204   401  401
+POST   /session/end                                             200   200   200   200   200  200 #everywhere
+
+GET    /chats-static{file}                                      200   200   200   200   200  200
+GET    /docs                                                    200   200   200   200   200  200
+GET    /docs/static{docs_file}                                  200   200   200   200   200  200
+GET    /openapi.json                                            200   200   200   200   200  200
+GET    /healthz                                                 200   200   200   200   200  200
+GET    /readyz                                                  200   200   200   200   200  200
+GET    /metrics                                                 200   200   200   200   200  200
+"""
+
+NOTIFICATIONS = """
+                                                             nobody owner other admin store feed
+GET    /api/v1/notifications                                    401   200   200   403   403  401
+GET    /api/v1/notifications?user_id={user_id}&unread=true      401   200   200   403   403  401
+GET    /api/v1/notifications/unread                             401   200   200   403   403  401
+POST   /api/v1/notifications/read-all                           401   204   204   403   403  401
+POST   /api/v1/notifications/read-all?user_id={user_id}         401   204   204   403   403  401
+POST   /api/v1/notifications/{notification_id}/read             401   204   404   403   403  401
+GET    /api/v1/notifications/emails                             401   403   403   200   403  401
+GET    /api/v1/notifications/emails?conversation_id={conversation_id} 401 403 403 200 403 401
+POST   /api/v1/notifications/emails/{email_id}/retry            401   403   403   204   403  401
+
+GET    /api/v1/notifications/docs                               200   200   200   200   200  200
+GET    /api/v1/notifications/docs/static{docs_file}             200   200   200   200   200  200
+GET    /api/v1/notifications/openapi.json                       200   200   200   200   200  200
+GET    /healthz                                                 200   200   200   200   200  200
+GET    /readyz                                                  200   200   200   200   200  200
+GET    /metrics                                                 200   200   200   200   200  200
+"""
+
+SENT: Mapping[str, Mapping[str, Any]] = {
+    "conversation": {"subject": "Hello", "body": "Hello"},
+    "about_order": {"subject": "Hello", "order_id": "{order_id}"},
+    "for_user": {"subject": "Hello", "user_id": "{user_id}"},
+    "message": {"body": "Hello"},
+    "unseen": {"body": "Hello", "seen_number": 0},
+    "blank": {"body": "", "reply_body": "", "status": ""},
+    "read": {"up_to": 1},
+    "admins_conversation": {"user_id": "{user_id}", "subject": "Hello", "body": "Hello", "order_id": "{order_id}"},
+    "status": {"status": "OPEN"},
+    "reply": {"reply_body": "Hello", "status": "RESOLVED"},
+    "gone": {"gone": True},
+    "both": {"ids": ["{conversation_id}", "{others_conversation_id}"]},
+    "user": {"name": "Hello", "email": "hello@customer.test"},
+    "order": {
+        "user_id": "{user_id}",
+        "number": "7",
+        "status": "shipped",
+        "total": "1.00",
+        "currency": "EUR",
+        "placed_at": "2026-01-02T03:04:05Z",
+    },
+    "hand_over": {"token": "{token}"},
+    "everywhere": {"everywhere": "true"},
+}
+
+_ROW = re.compile(r"(?P<method>[A-Z]+) +(?P<target>\S+)(?P<statuses>(?: +\d{3}){6})(?: +#(?P<sent>\w+))?")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table."""
+
+    service: str
+    method: str
+    target: str
+    statuses: Mapping[str, int]
+    sent: str | None
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def route(self) -> str:
+        return f"{self.method} {self.path}"
+
+    @property
+    def is_page(self) -> bool:
+        """Tell whether only the browser's cookie counts here, and a form is sent."""
+        return self.path.startswith(("/dashboard", "/admin", "/session"))
+
+    @property
+    def is_public(self) -> bool:
+        return self.statuses["nobody"] < 400
+
+    @property
+    def is_safe(self) -> bool:
+        return self.method == "GET"
+
+    @property
+    def named(self) -> set[str]:
+        """Return the placeholders that stand for something of the owner's."""
+        words = self.target + json.dumps(SENT[self.sent] if self.sent else None)
+        return {*re.findall(r"{(\w+)}", words)} - {"kind", "token", "file", "docs_file", "position"}
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.target}" + (f" {self.sent}" if self.sent else "")
+
+
+def _rows(service: str, table: str) -> Iterator[Row]:
+    _, *lines = (line for line in table.splitlines() if line)
+    for line in lines:
+        found = _ROW.fullmatch(line)
+        assert found is not None, line
+        statuses = dict(zip(CALLERS, map(int, found["statuses"].split()), strict=True))
+        yield Row(service, found["method"], found["target"], statuses, found["sent"])
+
+
+ROWS = [*_rows("conversations", CONVERSATIONS), *_rows("notifications", NOTIFICATIONS)]
+
+
+def routes_of(app: FastAPI) -> set[str]:
+    """Return everything that an application answers, in its document or not; what has no methods under `ANY`."""
+    found: set[str] = set()
+    for route in iter_route_contexts(app.routes):
+        if isinstance(route.original_route, Mount):
+            found |= {f"GET {route.path}{{{'docs_file' if 'docs' in (route.path or '') else 'file'}}}"}
+        else:
+            path = re.sub(r":\w+}", "}", route.path or "")  # {id:uuid} is {id} that matches less
+            found |= {f"{method} {path}" for method in (route.methods or {"ANY"}) - {"HEAD"}}
+    return found
+
+
+def documented(app: FastAPI) -> set[str]:
+    """Return the operations of an application's document."""
+    paths = app.openapi()["paths"]
+    return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}
