@@ -229,8 +229,8 @@ async def _check_customer(session: AsyncSession, user_id: str) -> None:
 
 
 async def _check_order(session: AsyncSession, order_id: str, user_id: str) -> None:
-    order = await session.get(Order, order_id)
-    if order is None or order.user_id != user_id or order.deleted_at is not None:
+    theirs = select(Order.id).where(Order.id == order_id, Order.user_id == user_id, Order.deleted_at.is_(None))
+    if await session.scalar(theirs) is None:
         raise Invalid("The customer has no such order.", ("body", "order_id"))
 
 

@@ -2,7 +2,7 @@
 
 from uuid import UUID
 
-from sqlalchemy import func, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.emails import mark_notifications_read, move_emails, review_emails
@@ -17,8 +17,8 @@ async def read_notification(
     session: AsyncSession, user_id: str, notification_id: UUID, settings: StoreSettings
 ) -> None:
     """Mark one of a customer's notifications as read, which stops its mail. Raises `NotFound`."""
-    notification = await session.get(Notification, notification_id)
-    if notification is None or notification.user_id != user_id:
+    mine = select(Notification.id).where(Notification.id == notification_id, Notification.user_id == user_id)
+    if await session.scalar(mine) is None:
         raise NotFound("There is no such notification.")
     await _mark_read(session, user_id, settings, only=notification_id)
 
