@@ -56,7 +56,7 @@ class Mailbox:
         except FileNotFoundError:
             raise HTTPException(404, "There is no such mail.") from None
 
-    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802
+    async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
         """Take a mail; aiosmtpd calls this at the final dot."""
         assert isinstance(envelope.content, bytes)  # noqa: S101 - text only with `decode_data`
         return f"250 OK kept as {self.keep(envelope.content)}"

@@ -144,7 +144,7 @@ _CHECK = _statement("csrf, feed.epoch, feed.head from live, feed")
 
 
 def _visit(unread: str) -> str:
-    counted = f"select count(*) from (select from conversations as c where {unread} limit {COUNT_LIMIT}) as u"  # noqa: S608
+    counted = f"select count(*) from (select from conversations as c where {unread} limit {COUNT_LIMIT}) as u"  # noqa: S608 - built from constants
     return _statement(f"live.*, feed.epoch, feed.head, ({counted}) as unread from live, feed")
 
 
@@ -160,7 +160,7 @@ _BEGIN = text("""
     returning *
 """)
 
-_LIVING = text(f"select id from sessions where id = any(:ids) and {_is_live('sessions')}")  # noqa: S608
+_LIVING = text(f"select id from sessions where id = any(:ids) and {_is_live('sessions')}")  # noqa: S608 - built from constants
 
 _PURGE = text(f"""
     delete from sessions where id in (
@@ -169,4 +169,4 @@ _PURGE = text(f"""
         order by last_seen_at limit :size for update skip locked
     )
     returning id
-""")  # noqa: S608
+""")  # noqa: S608 - built from constants

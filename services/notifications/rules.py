@@ -125,7 +125,7 @@ def retry_delays(
     return (*schedule, *[then_every] * more)
 
 
-def after_try(  # noqa: PLR0911  a return per outcome is the table it is
+def after_try(  # noqa: PLR0911 - a return per outcome is the table it is
     outcome: Outcome,
     *,
     counted: int,

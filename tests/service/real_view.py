@@ -54,7 +54,7 @@ def _mail(talk: int, found: list[Any]) -> tuple[Any, ...]:
 
 def _all(table: str, *columns: str, order: str = "1", where: str = "true") -> str:
     row = f"jsonb_build_array({', '.join(columns)})"
-    return f"(select coalesce(jsonb_agg({row} order by {order}), '[]') from {table} where {where})"  # noqa: S608
+    return f"(select coalesce(jsonb_agg({row} order by {order}), '[]') from {table} where {where})"  # noqa: S608 - built from constants
 
 
 _STORE = f"""

@@ -330,7 +330,7 @@ async def test_counting_reads_no_more_than_it_counts_however_much_was_sent(notif
         await session.execute(_FILL)
         await session.execute(_FILL_TRIES)
         await session.execute(text("analyze emails, email_tries"))
-        explained = text(f"explain (analyze, buffers off, timing off) {caps._COUNT.text}")  # noqa: SLF001
+        explained = text(f"explain (analyze, buffers off, timing off) {caps._COUNT.text}")  # noqa: SLF001 - the very statement
         values = {"mailboxes": ["c7@x.test", "c8@x.test"], "since": datetime.now(UTC) - timedelta(days=1), "most": 100}
         plan = (await session.scalars(explained, values)).all()
     assert any("email_tries_mailbox_idx" in line for line in plan), plan

@@ -41,7 +41,7 @@ async def restored_afterwards(url: str, *tables: str) -> AsyncIterator[None]:
             await session.execute(text(f"delete from {table}"))  # noqa: S608 - our own tables
         for table in tables:
             names = ", ".join((await session.scalars(_WRITTEN, {"name": table})).all())
-            back = f"insert into {table} ({names}) overriding system value select {names} from backup_{table}"  # noqa: S608
+            back = f"insert into {table} ({names}) overriding system value select {names} from backup_{table}"  # noqa: S608 - our own tables
             await session.execute(text(back))
             await session.execute(text(f"drop table backup_{table}"))
     await engine.dispose()

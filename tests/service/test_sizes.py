@@ -94,7 +94,7 @@ async def test_a_request_does_not_wait_long_for_a_row(
     bounded: AsyncEngine, conversations: Sessions, anna: Caller
 ) -> None:
     opened = (await anna.open())["id"]
-    api: httpx2.ASGITransport = anna.api._transport  # type: ignore[assignment]  # noqa: SLF001
+    api: httpx2.ASGITransport = anna.api._transport  # type: ignore[assignment]  # noqa: SLF001 - the application of the fixture
     async with conversations() as other:
         await other.execute(text("select from conversations for update"))
         api.app.state.sessions = create_sessions(bounded)  # type: ignore[attr-defined]

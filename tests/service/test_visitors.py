@@ -124,7 +124,7 @@ async def set_times(
         for column, ago in (("last_seen_at", last_seen), ("created_at", began)):
             if ago is not None:
                 await session.execute(
-                    text(f"update sessions set {column} = clock_timestamp() - make_interval(secs => :secs)"),  # noqa: S608
+                    text(f"update sessions set {column} = clock_timestamp() - make_interval(secs => :secs)"),  # noqa: S608 - the columns above
                     {"secs": ago.total_seconds()},
                 )
 

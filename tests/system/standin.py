@@ -15,7 +15,7 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             signal.sigwait([signal.SIGTERM])
 
-    do_POST = do_GET  # noqa: N815
+    do_POST = do_GET  # noqa: N815 - the library's name
 
     def log_message(self, *_: object) -> None:
         pass

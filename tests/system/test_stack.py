@@ -54,7 +54,7 @@ def start(data: Path, port: int) -> Iterator[Start]:
         output = (data.parent / "output").open("a")
         with output:
             stdout = terminal or output
-            run = subprocess.Popen(  # noqa: S603
+            run = subprocess.Popen(  # noqa: S603 - our own command
                 [sys.executable, "-c", RUN], env=environment, stdout=stdout, stderr=output, text=True
             )
         runs.append(run)

@@ -183,14 +183,14 @@ async def test_a_one_shot_that_fails_is_told(supervisor: Supervisor, child: Call
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends orphans on Linux only")
 async def test_a_killed_supervisor_leaves_no_child(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", SUPERVISES, tmp_path, SLEEPS]) as supervisor:  # noqa: ASYNC220, S603
+    with subprocess.Popen([sys.executable, "-c", SUPERVISES, tmp_path, SLEEPS]) as supervisor:  # noqa: ASYNC220, S603 - a process of its own, which is killed
         await eventually(lambda: len(running(tmp_path)) == 1)
         supervisor.send_signal(signal.SIGKILL)
     await eventually(lambda: not running(tmp_path))
 
 
 async def test_the_next_start_ends_what_a_killed_supervisor_left(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", SUPERVISES, tmp_path, HAS_A_CHILD]) as supervisor:  # noqa: ASYNC220, S603
+    with subprocess.Popen([sys.executable, "-c", SUPERVISES, tmp_path, HAS_A_CHILD]) as supervisor:  # noqa: ASYNC220, S603 - a process of its own, which is killed
         await eventually(lambda: len(running(tmp_path)) == 2)
         supervisor.send_signal(signal.SIGKILL)
     assert running(tmp_path)  # its grandchild, at least

@@ -222,7 +222,7 @@ class SmtpConnection:
         protocol.write(_dot_stuffed(content))
         async with asyncio.timeout(self._timeouts.reply):
             # What StreamWriter.drain calls; a StreamWriter would close the transport when collected.
-            await protocol._drain_helper()  # noqa: SLF001
+            await protocol._drain_helper()  # noqa: SLF001 - it has no public name
         failpoint("smtp-content-sent")
         protocol.write(b".\r\n")
         failpoint("smtp-dot-sent")

@@ -143,7 +143,7 @@ async def _relay(world: World, fuse: Fuse, *_: Any) -> None:
     engine = create_engine(world.conversations_url, application="crash-relay")
     hints = relay_process.Hints(create_celery(world.broker_url, client="crash-relay"))
     stop = asyncio.Event()
-    numbering = asyncio.create_task(relay_process._number(create_sessions(engine), hints.give, stop))  # noqa: SLF001
+    numbering = asyncio.create_task(relay_process._number(create_sessions(engine), hints.give, stop))  # noqa: SLF001 - one part of the process
     outside = Outside(world)
     unnumbered = "select exists (select from events where position is null)"
     while await outside.value(world.conversations_url, unnumbered):  # noqa: ASYNC110 - the database tells no event

@@ -265,7 +265,7 @@ def _refill(tables: dict[str, str], name: str) -> str:
     """Return the statements that give tables the rows that were saved under a name, and no others."""
     empty = [f"delete from public.{table};" for table in reversed(tables)]  # noqa: S608 - our own tables
     fill = [
-        f"insert into public.{table} ({columns}) overriding system value select {columns} from {name}.{table};"  # noqa: S608
+        f"insert into public.{table} ({columns}) overriding system value select {columns} from {name}.{table};"  # noqa: S608 - our own tables
         for table, columns in tables.items()
     ]
     return "".join([*empty, *fill])
