@@ -182,5 +182,8 @@ async def test_flower_asks_for_a_password_and_shows_none_of_the_others(servers: 
             assert page.status_code == 200, path
             assert_silent(page.text)
         assert_silent((await client.get(f"http://127.0.0.1:{worker}/metrics")).text)
+        code, status = await chats(environment, "status")
+        assert code == 0, status
+        assert_silent(status)
     for log in (worker_log, flower_log):
         assert_silent(log.read_text())

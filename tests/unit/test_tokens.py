@@ -89,6 +89,11 @@ def test_only_hs256_counts_whatever_the_token_says() -> None:
             verify_token(signed(NEW * 2, algorithm), settings(NEW * 2))
 
 
+@pytest.mark.parametrize("crit", [["exp"], ["https://id.test/ext"], [], "b64", None])
+def test_what_a_token_calls_critical_and_is_not_known_refuses_it(crit: Any) -> None:
+    refused(jwt.encode(claims(), NEW, headers={"crit": crit, "https://id.test/ext": 1}))
+
+
 @pytest.mark.parametrize("token", ["", ".", "..", "a.b.c", "é.é.é", "\0", "x" * 100_000])
 def test_what_is_no_token_is_refused(token: str) -> None:
     assert refused(token) == "The token is not valid."
