@@ -90,7 +90,7 @@ async def hold_to(document: str, who: str, people: Path, *options: str) -> None:
 @pytest.mark.parametrize(
     ("who", "options"),
     [
-        # Of what is another's, each finds out no more than 403; test_access*.py walks through all of that.
+        # Of what is another's, each finds out no more than 403; tests/service/access walks through all of that.
         ("anna", ["--include-tag", "Customer", *WITHOUT_STREAM]),
         ("sam", ["--include-tag", "Admin", *WITHOUT_STREAM]),
         ("shop", ["--include-tag", "Store"]),
