@@ -94,7 +94,7 @@ class World:
     async def state(self, service: str) -> State:
         """Return every row of every table."""
         tables = MODELS[service].metadata.sorted_tables
-        rows = [f"select '{one}: ' || (to_jsonb(t) {_PASSING})::text from {one} as t" for one in tables]  # noqa: S608
+        rows = [f"select '{one}: ' || (to_jsonb(t) {_PASSING})::text from {one} as t" for one in tables]  # noqa: S608 - our own tables
         return tuple(sorted(await self.connections[service].scalars(text(" union all ".join(rows)))))
 
     def of_owner(self, state: State) -> State:
@@ -252,7 +252,7 @@ async def _notify(sessions: Sessions, ids: dict[str, dict[str, str]]) -> None:
         await receive(sessions, settings, user_changed(Person(id=who, version=2, deleted=True)))
     async with transaction(sessions) as session:
         await session.execute(text("update notifications set subject = user_id || ' subject'"))
-        await session.execute(text(f"update notifications set read_at = created_at where user_id = '{OTHER}'"))  # noqa: S608
+        await session.execute(text(f"update notifications set read_at = created_at where user_id = '{OTHER}'"))  # noqa: S608 - a constant
         await session.execute(text("update emails set state = 'failed', reason = 'rejected' where state = 'scheduled'"))
         records = await session.execute(text("select user_id, id, message_id from notifications"))
         for user_id, identity, message_id in records.all():
