@@ -4,15 +4,19 @@ A session's token names its session in `sid`, and in `csrf` what its pages have 
 and there no other does. `csrf` is what tells it: identity providers have a `sid` of their own.
 """
 
-from collections.abc import Callable, Coroutine, Mapping
+import hashlib
+import time
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import jwt
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Request
+from fastapi.security import HTTPBearer
 from pydantic import BaseModel, StringConstraints, TypeAdapter, ValidationError
 
 from shared.cookies import CSRF_HEADER, SAFE_METHODS, check_csrf, read_cookie
@@ -25,6 +29,7 @@ from shared.text import Name
 
 ALGORITHM = "HS256"
 LEEWAY = timedelta(seconds=30)
+REMEMBERED = 60  # seconds that a verified token need not be verified again
 SESSION_TOKEN_LIFETIME = timedelta(minutes=10)
 
 
@@ -71,14 +76,49 @@ class SessionToken:
     issued_at: datetime
 
 
+class VerifiedTokens:
+    """Who the tokens speak for that were verified a moment ago: whoever calls again costs a look and no signature.
+
+    They are known by their hashes, until they expire and for a minute at most: as long as a key that the provider has
+    taken back may still count.
+    """
+
+    def __init__(self, size: int = 10_000) -> None:
+        self._known: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
+        self._size = size
+
+    def find(self, token: str) -> Principal | None:
+        """Return who a token speaks for, if that is known."""
+        until, principal = self._known.get(_digest(token), (0.0, None))
+        return principal if time.time() < until else None
+
+    def keep(self, token: str, principal: Principal) -> None:
+        """Remember a token that was verified just now."""
+        digest, expires_at = _digest(token), principal.expires_at or datetime.max.replace(tzinfo=UTC)
+        self._known.pop(digest, None)  # the newest stand last
+        self._known[digest] = (min(time.time() + REMEMBERED, expires_at.timestamp()), principal)
+        if len(self._known) > self._size:
+            self._known.popitem(last=False)
+
+
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode()).digest()
+
+
 async def identify(request: Request, token: str, *, max_age: timedelta | None = None) -> Principal:
     """Return who a token of the store speaks for, by the settings and the provider's keys in `app.state`.
 
-    As `verify_token`; besides it raises `Unavailable` while the keys that are needed could not be fetched yet.
+    As `verify_token`; besides it raises `Unavailable` while the keys that are needed could not be fetched yet. With
+    `max_age` the token is always looked at anew.
     """
+    verified: VerifiedTokens = request.app.state.verified_tokens
+    if max_age is None and (known := verified.find(token)) is not None:
+        return known
     keys: ProviderKeys | None = request.app.state.keys
     key = await keys.find(token) if keys is not None else None
-    return verify_token(token, request.app.state.settings, key, max_age=max_age)
+    principal = verify_token(token, request.app.state.settings, key, max_age=max_age)
+    verified.keep(token, principal)
+    return principal
 
 
 def verify_token(
@@ -212,19 +252,33 @@ def _claim(claims: Mapping[str, Any], name: str) -> str | None:
         return None
 
 
-_bearer = HTTPBearer(auto_error=False, description="A JWT signed by the store.")
+class Callers(HTTPBearer):
+    """A dependency that lets in only callers of some roles, by the token in the header, else by the session's cookie.
 
-
-async def authenticate(
-    request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
-) -> Principal:
-    """Return who calls, by the token in the header, else by the session's cookie, which alone changes nothing.
-
-    Raises `Unauthenticated`, `Unavailable` or `CsrfFailed`.
+    It is one, and not one upon another, because FastAPI's way from each to the next costs as much as all that it does.
     """
+
+    def __init__(self, *roles: Role) -> None:
+        super().__init__(auto_error=False, scheme_name="HTTPBearer", description="A JWT signed by the store.")
+        self._roles = roles
+
+    async def __call__(self, request: Request) -> Principal:  # type: ignore[override] # who calls, not what they show
+        """Return who calls, or raise `Unauthenticated`, `Unavailable`, `CsrfFailed` or `Forbidden`."""
+        credentials = await super().__call__(request)
+        principal = await identify(request, credentials.credentials) if credentials else _by_cookie(request)
+        if principal.role not in self._roles:
+            allowed = " or ".join(self._roles)
+            raise Forbidden(f"This is for the role {allowed}, the token says {principal.role}.")
+        return principal
+
+
+require = cache(Callers)
+"""The dependency for some roles, the same one wherever they are the same: FastAPI then asks it once a request."""
+
+
+def _by_cookie(request: Request) -> Principal:
+    """Return who calls by the session's cookie, which alone changes nothing."""
     settings: TokenSettings = request.app.state.settings
-    if credentials is not None:
-        return await identify(request, credentials.credentials)
     cookie = read_cookie(request, settings)
     if cookie is None or "Authorization" in request.headers:
         raise Unauthenticated("A bearer token is needed.")
@@ -232,14 +286,3 @@ async def authenticate(
     if request.method not in SAFE_METHODS:
         check_csrf(request, request.headers.get(CSRF_HEADER), found.csrf)
     return found.principal
-
-
-def require(*roles: Role) -> Callable[[Principal], Coroutine[Any, Any, Principal]]:
-    """Make a dependency that lets in only callers of these roles."""
-
-    async def check(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-        if principal.role not in roles:
-            raise Forbidden(f"This is for the role {' or '.join(roles)}, the token says {principal.role}.")
-        return principal
-
-    return check

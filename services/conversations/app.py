@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from services.conversations.api import admin, customer, internal, store, stream
 from services.conversations.api.dependencies import Admitted
+from services.conversations.group_commit import GroupCommit
 from services.conversations.guarded_redis import GuardedRedis
 from services.conversations.limits import Limits
 from services.conversations.live import Hub
@@ -59,6 +60,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description=_DESCRIPTION,
     )
     app.state.admitted = Admitted()
+    app.state.group_commit = GroupCommit()
     app.state.hub = hub
     app.state.limits = Limits(settings, redis)
     app.state.places = places

@@ -12,9 +12,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 PATIENCE: Final = 0.05  # seconds that a question waits for its answer
-# In so many parts, each of which ends once the process has looked what arrived: a process that is busy takes longer for
-# them, and must not take its own slowness for that of Redis. Else a burst of requests would switch its own limits off.
-PARTS: Final = 25
+# So many times a process looks what has arrived once it has waited: one that is busy must not take its own slowness for
+# that of Redis. Else a burst of requests would switch its own limits off.
+LOOKS: Final = 25
 PAUSE: Final = 5.0  # seconds without questions, once one was not answered
 PROBE_PATIENCE: Final = 1.0  # seconds that the look whether it is back may take, to connect included
 QUESTIONS: Final = 4  # at the same time; what is more waits its turn, outside of its 50 ms
@@ -72,9 +72,11 @@ class GuardedRedis:
     async def _answer(self, question: Callable[[], Awaitable[T]]) -> T:
         task = asyncio.ensure_future(question())
         try:
-            for _ in range(PARTS):
-                if (await asyncio.wait({task}, timeout=self._patience / PARTS))[0]:
+            await asyncio.wait({task}, timeout=self._patience)
+            for _ in range(LOOKS):
+                if task.done():
                     return task.result()
+                await asyncio.sleep(0)
             raise TimeoutError
         finally:
             if task.cancel():

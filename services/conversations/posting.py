@@ -1,13 +1,16 @@
-"""Saving a message: one statement, one round trip, and the only way that a message comes to be.
+"""Saving messages: one statement, one round trip, and the only way that a message comes to be.
 
 The statement locks the conversation's row, which orders its posts and so numbers them 1, 2, 3 … without gap.
 Standing alone it is a transaction of its own, straight on the driver; inside a transaction it is a part of it, and
 then takes no idempotency key: a repeated one would break the whole.
+
+It comes in two forms: of one message, which waits for whoever holds a row, and says why it was refused; and of many,
+which waits for nobody, and leaves out whatever the first has to look at.
 """
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -81,27 +84,9 @@ async def post_message(session: AsyncSession, post: Post) -> Posted:
     Nothing is left behind by a post that is refused or that repeats an earlier one.
     """
     connection: asyncpg.Connection[Any] = await driver_connection(session)
-    effect = EFFECTS[post.side]
     failpoint("post-begun")
     try:
-        row = await connection.fetchrow(
-            _POST,
-            post.conversation_id,
-            post.scope,
-            post.sender_id,
-            post.side.value,
-            post.body,
-            preview(post.body),
-            json.dumps(effect.after_first),
-            json.dumps(effect.after_later),
-            post.chosen_status,
-            effect.is_read_by_admin,
-            effect.is_read_by_user,
-            effect.answers,
-            post.seen_number,
-            post.once.key if post.once else None,
-            post.once.request_hash if post.once else None,
-        )
+        row = await connection.fetchrow(POST, *_values(post))
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "messages_idempotency_key":
             raise
@@ -110,8 +95,33 @@ async def post_message(session: AsyncSession, post: Post) -> Posted:
         return await _refuse(connection, post)
     failpoint("post-saved")
     posted = Posted(**row)
-    log.info("message posted", conversation_id=str(posted.conversation_id), message_id=str(posted.id))
+    log_posted(posted)
     return posted
+
+
+async def post_messages(session: AsyncSession, posts: Sequence[Post]) -> dict[UUID, Posted]:
+    """Save messages of different conversations, and return what was saved by conversation.
+
+    Left out is what would have to wait for somebody, be refused, or repeat an earlier post: that is for `post_message`.
+    Raises `asyncpg.IntegrityConstraintViolationError` when an earlier post of the same moment is repeated, and then
+    none is saved.
+    """
+    connection: asyncpg.Connection[Any] = await driver_connection(session)
+    failpoint("posts-begun")
+    rows = await connection.fetch(POST_MANY, *zip(*map(_values, posts), strict=True))
+    failpoint("posts-saved")
+    return {row["conversation_id"]: Posted(**row) for row in rows}
+
+
+def log_posted(posted: Posted) -> None:
+    """Tell the log of a saved message, by its ids."""
+    log.info("message posted", conversation_id=str(posted.conversation_id), message_id=str(posted.id))
+
+
+def _values(post: Post) -> tuple[Any, ...]:
+    once = (post.once.key, post.once.request_hash) if post.once else (None, None)
+    sent = (post.conversation_id, post.scope, post.sender_id, post.side.value, post.body, preview(post.body))
+    return (*sent, post.chosen_status, post.seen_number, *once)
 
 
 async def _replay(connection: "asyncpg.Connection[Any]", post: Post) -> Posted:
@@ -172,55 +182,111 @@ _MESSAGE_COLUMNS = """
     sender.name as sender_name, sender.deleted_at is not null as sender_deleted, message.body, message.created_at
 """
 
-_POST = f"""
+_COLUMNS = {
+    "conversation_id": "uuid",
+    "scope": "text",
+    "sender_id": "text",
+    "side": "text",
+    "body": "text",
+    "preview": "text",
+    "chosen_status": "text",
+    "seen_number": "int",
+    "idempotency_key": "text",
+    "request_hash": "text",
+}
+_ONE = "select " + ", ".join(f"${n}::{kind} as {name}" for n, (name, kind) in enumerate(_COLUMNS.items(), 1))
+_ARRAYS = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_COLUMNS.values(), 1))
+_MANY = f"select * from unnest({_ARRAYS}) as post ({', '.join(_COLUMNS)})"  # noqa: S608 - built from constants
+_EFFECTS = ", ".join(
+    f"('{side}', {effect.is_read_by_admin}, {effect.is_read_by_user}, {effect.answers},"
+    f" '{json.dumps(effect.after_first)}'::jsonb, '{json.dumps(effect.after_later)}'::jsonb)"
+    for side, effect in EFFECTS.items()
+)
+
+
+# Whoever holds one of the rows makes nobody else wait, and a retry does not break what others post.
+_FREE = """
+free as materialized (
+    select c.id
+    from post
+        join conversations as c on c.id = post.conversation_id
+        join users as customer on customer.id = c.user_id
+    where not exists (
+        select from messages as earlier
+        where earlier.conversation_id = c.id and earlier.sender_id = post.sender_id
+            and earlier.idempotency_key = post.idempotency_key
+    )
+    for no key update of c skip locked for key share of customer skip locked
+),"""
+
+
+def _statement(posts: str, *, waits: bool) -> str:
+    waiting, free, only = ("", "", "") if waits else ("skip locked", _FREE, "and c.id in (select id from free)")
+    return f"""
 with
+post as ({posts}),
+effect (side, is_read_by_admin, is_read_by_user, answers, after_first, after_later) as (values {_EFFECTS}),
 -- 1. Who sends. A deleted user finds nobody here, and so updates nothing. The lock (here and on the customer) waits
 --    for a deletion under way: what it erases must not get into the log behind it.
 sender as (
-    select * from users where id = $3 and deleted_at is null for key share
+    select * from users where id in (select sender_id from post) and deleted_at is null for key share {waiting}
 ),
+{free}
 -- 2. The conversation: lock it, number the message, move status, flags and counters. One clock reading, taken under
 --    the lock, so that times never run against the numbers.
 conversation as (
     update conversations as c set
-        status = coalesce($9, (case when c.message_count = 0 then $7::jsonb else $8::jsonb end) ->> c.status),
-        is_read_by_admin = $10,
-        is_read_by_user = $11,
+        status = coalesce(
+            post.chosen_status, (case when c.message_count = 0 then after_first else after_later end) ->> c.status
+        ),
+        is_read_by_admin = effect.is_read_by_admin,
+        is_read_by_user = effect.is_read_by_user,
         message_count = c.message_count + 1,
-        last_admin_number = case $4 when 'admin' then c.message_count + 1 else c.last_admin_number end,
-        last_customer_number = case $4 when 'customer' then c.message_count + 1 else c.last_customer_number end,
+        last_admin_number = case side when 'admin' then c.message_count + 1 else c.last_admin_number end,
+        last_customer_number = case side when 'customer' then c.message_count + 1 else c.last_customer_number end,
         last_message_id = uuidv7(),
-        last_message_role = $4,
-        last_message_preview = $6,
+        last_message_role = side,
+        last_message_preview = post.preview,
         (last_activity_at, changed_at, unanswered_since) = (
-            select moment, moment, case when $12 then null else coalesce(c.unanswered_since, moment) end
+            select moment, moment, case when answers then null else coalesce(c.unanswered_since, moment) end
             from (select greatest(clock_timestamp(), c.last_activity_at) as moment) as reading
         )
-    where c.id = $1
-        and ($2::text is null or c.user_id = $2)
-        and exists (select from sender)
-        and ($13::int is null
-            or $13 >= case $4 when 'admin' then c.last_customer_number else c.last_admin_number end)
-    returning c.*
+    from post join effect using (side)
+    where c.id = post.conversation_id
+        and (post.scope is null or c.user_id = post.scope)
+        and exists (select from sender where sender.id = post.sender_id)
+        and (post.seen_number is null
+            or post.seen_number >= case side when 'admin' then c.last_customer_number else c.last_admin_number end)
+        {only}
+    returning c.*, sender_id, side, body, idempotency_key, request_hash
 ),
 -- 3. The message. A repeated idempotency key breaks the whole statement here.
 message as (
     insert into messages
         (id, conversation_id, number, sender_id, sender_role, body, created_at, idempotency_key, request_hash)
-    select last_message_id, id, message_count, $3, $4, $5, last_activity_at, $14, $15 from conversation
+    select
+        last_message_id, id, message_count, sender_id, side, body, last_activity_at, idempotency_key, request_hash
+    from conversation
     returning *
 ),
 -- 4. The event, with all that its consumers need.
 customer as (
-    select u.* from users as u, conversation as c where u.id = c.user_id for key share of u
+    select * from users where id in (select user_id from conversation) for key share
 ),
 logged as (
     insert into events (type, user_id, conversation_id, payload)
     select '{EventType.MESSAGE_POSTED}', conversation.user_id, conversation.id, {MESSAGE_PAYLOAD}
-    from conversation, message, sender, customer
+    from conversation
+        join message on message.conversation_id = conversation.id
+        join sender on sender.id = message.sender_id
+        join customer on customer.id = conversation.user_id
 )
-select {_MESSAGE_COLUMNS} from message, sender
+select {_MESSAGE_COLUMNS} from message join sender on sender.id = message.sender_id
 """  # noqa: S608 - built from constants
+
+
+POST = _statement(_ONE, waits=True)
+POST_MANY = _statement(_MANY, waits=False)
 
 _REPLAYED = f"""
 select {_MESSAGE_COLUMNS}, message.request_hash = $4 as same_request

@@ -69,7 +69,7 @@ async def test_whatever_writes_by_token_is_counted_with_no_connection_in_hand(
     await sam.open(user_id="anna", body="Hello.")
     assert watching.asked == [
         ("anna", CONVERSATION),
-        ("anna", MESSAGE, CONVERSATION),
+        ("anna", CONVERSATION, MESSAGE),
         ("anna", MESSAGE),
         ("sam", MESSAGE),
         ("sam", MESSAGE),
@@ -100,7 +100,7 @@ async def test_whatever_writes_by_session_is_counted_with_no_connection_in_hand(
         await browser.submit("/session", token="guessed")
     assert watching.asked == [
         ("sign in", "127.0.0.1"),
-        ("anna", MESSAGE, CONVERSATION),
+        ("anna", CONVERSATION, MESSAGE),
         ("anna", MESSAGE),
         ("anna", MESSAGE),
         ("renewal", "127.0.0.1"),

@@ -140,7 +140,7 @@ class Product(Processes):
         if name == PROXY:
             return proxy(self.directory / PROXY, "127.0.0.1", self.ports, self.directory / f"{PROXY}.log")
         kind = name.removesuffix("-2")
-        port = self.ports[kind] if name == kind else free_ports([0])[0]
+        port = self.ports[name] if name in self.ports else self.ports.setdefault(name, free_ports([0])[0])
         return Child(
             name=name,
             command=[*self.command, kind, "--port", str(port)],

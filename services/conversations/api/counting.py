@@ -1,7 +1,7 @@
 """What counts against a caller's limits, for the API and the pages alike.
 
-A route takes its body from `counted` in front of all that asks the database: what a request wants is known then, no
-connection is held, and what is refused costs none.
+It is counted in front of all that asks the database: what a request wants is known then, no connection is held, and
+what is refused costs none. A route that takes a session takes its body from `counted`.
 """
 
 from collections.abc import Callable, Coroutine
@@ -28,7 +28,7 @@ async def count(request: Request, caller: Principal, body: Writing, key: str | N
     acts = [Act.CONVERSATION] if isinstance(body, CreateConversation) else []
     text = body.reply_body if isinstance(body, EditConversation) else body.body
     if text is not None:
-        acts.insert(0, Act.MESSAGE)
+        acts.append(Act.MESSAGE)
     limits: Limits = request.app.state.limits
     await limits.allow(caller, acts, path=request.url.path, key=key)
 
@@ -46,8 +46,6 @@ def _counted(kind: type[W], role: Role) -> Callable[..., Coroutine[Any, Any, W]]
     return counted
 
 
-CountedMessage = Annotated[PostMessage, Depends(_counted(PostMessage, Role.CUSTOMER))]
 CountedConversation = Annotated[CreateConversation, Depends(_counted(CreateConversation, Role.CUSTOMER))]
-CountedAdminMessage = Annotated[PostMessage, Depends(_counted(PostMessage, Role.ADMIN))]
 CountedEdit = Annotated[EditConversation, Depends(_counted(EditConversation, Role.ADMIN))]
 CountedAdminConversation = Annotated[AdminCreateConversation, Depends(_counted(AdminCreateConversation, Role.ADMIN))]

@@ -5,8 +5,7 @@ session began. Its reads are those of a script that looks for news, and keep no 
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from urllib.parse import unquote
 from uuid import UUID
@@ -17,13 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.api.views import Viewer
 from services.conversations.log import encode_position
-from services.conversations.people import admit, look
+from services.conversations.people import admit
 from services.conversations.rules import Side
 from services.conversations.sessions import check as check_session
 from services.conversations.sessions import enter
 from shared.auth import Principal, Role, require
 from shared.cookies import SAFE_METHODS
-from shared.database import Driver, Session, Sessions, answered_reading, answered_transaction, driver_connection
+from shared.database import Session, Sessions, answered_transaction
 from shared.people import StoreId
 
 
@@ -50,41 +49,7 @@ async def let_in(session: AsyncSession, principal: Principal, *, used: bool) -> 
     """Let a customer or an admin in, by token or by session; return the log's epoch and head from before."""
     if principal.session_id is None:
         return await admit(session, principal)
-    seen = await enter(await driver_connection(session), principal, used=used)
-    return seen.epoch, seen.head
-
-
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A request that only reads: it holds a connection, and no transaction.
-
-    `unread` is how many conversations the caller's side has not read, if the route has them counted.
-    """
-
-    principal: Principal
-    unread: int
-    connection: Driver
-
-
-def _reading(*roles: Role, counting: bool = False) -> Callable[..., AsyncIterator[Reading]]:
-    async def reading(
-        request: Request, response: Response, principal: Annotated[Principal, Depends(require(*roles))]
-    ) -> AsyncIterator[Reading]:
-        for admitted in (False, True):
-            async with answered_reading(request.app.state.lend) as connection:
-                if principal.session_id is None:
-                    seen = await look(connection, principal, counting=counting)
-                else:
-                    seen = await enter(connection, principal, used=False, counting=counting)
-                if admitted or not seen.news:
-                    # Whoever reads can go on from there in the stream.
-                    response.headers["X-Position"] = encode_position(seen.epoch, seen.head)
-                    yield Reading(principal, seen.unread, connection)
-                    return
-            async with answered_transaction(request.app.state.sessions) as session:
-                await admit(session, principal)
-
-    return reading
+    return await enter(session, principal, used=used)
 
 
 def _caller(*roles: Role, by_hand: bool = True) -> Callable[..., Coroutine[Any, Any, Principal]]:
@@ -117,21 +82,25 @@ def _sender(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
 
 Customer = Annotated[Principal, Depends(_caller(Role.CUSTOMER), scope="function")]
 Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
-ReadingCustomer = Annotated[Reading, Depends(_reading(Role.CUSTOMER), scope="function")]
-ReadingAdmin = Annotated[Reading, Depends(_reading(Role.ADMIN), scope="function")]
-# Whose side's unread conversations are counted, in the same statement.
-Counting = Annotated[Reading, Depends(_reading(Role.CUSTOMER, Role.ADMIN, counting=True), scope="function")]
+CustomerOrAdmin = Annotated[Principal, Depends(_caller(Role.CUSTOMER, Role.ADMIN), scope="function")]
 # What an open page says by itself, again and again.
 WatchingAdmin = Annotated[Principal, Depends(_caller(Role.ADMIN, by_hand=False), scope="function")]
 
-# Posting is one statement that looks at the sender itself; these only make sure that there is one.
-PostingCustomer = Annotated[Principal, Depends(_sender(Role.CUSTOMER), scope="function")]
+# Posting is one statement that looks at the sender itself; this only makes sure that there is one.
 PostingAdmin = Annotated[Principal, Depends(_sender(Role.ADMIN), scope="function")]
+# Whose claim to be one was not compared with the database yet.
+ClaimedCustomer = Annotated[Principal, Depends(require(Role.CUSTOMER))]
+ClaimedAdmin = Annotated[Principal, Depends(require(Role.ADMIN))]
+
+
+def viewer_of(request: Request, side: Side) -> Viewer:
+    """Return who looks at messages."""
+    return Viewer(side=side, store_name=request.app.state.settings.store_name)
 
 
 def _viewer(side: Side) -> Callable[[Request], Coroutine[Any, Any, Viewer]]:
     async def viewer(request: Request) -> Viewer:
-        return Viewer(side=side, store_name=request.app.state.settings.store_name)
+        return viewer_of(request, side)
 
     return viewer
 

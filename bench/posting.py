@@ -1,0 +1,125 @@
+"""Measure posting over HTTP against the database's own limit: `python -m bench.posting`, SECONDS=5, ROUNDS=5.
+
+`POST …/messages` of customers with token, validation, idempotency key, log row and limit (set high: it is counted all
+the same), with as many API processes as the machine has cores, and wrk as the load. The yardstick, alternating with it
+in the same run, is pgbench with the same statement, prepared, on the same rows, over as many connections.
+"""
+
+import asyncio
+import json
+import os
+import re
+import statistics
+import tempfile
+from pathlib import Path
+
+import asyncpg
+
+from bench.load import Load, run_pgbench, run_wrk, wrk_is_there
+from services.conversations.posting import POST
+from shared.text import preview
+from tests.system.product import Product, headers_of, running_product
+
+SECONDS = float(os.environ.get("SECONDS", "5"))
+ROUNDS = int(os.environ.get("ROUNDS", "5"))
+CONNECTIONS = (16, 64)
+CUSTOMERS, TALKS = 1_000, 10_000
+BODY = "Your parcel left our warehouse this morning and should be with you on Thursday. " * 3
+PATH = "/api/v1/conversations/00000000-0000-7000-8000-%012d/messages"
+
+_PREPARE = f"""
+insert into users (id, role, name, email, synced_at)
+select 'C-' || n, 'customer', 'C-' || n, 'C-' || n || '@customer.test', now()
+from generate_series(0, {CUSTOMERS - 1}) as n;
+insert into conversations
+    (id, user_id, subject, status, is_read_by_admin, is_read_by_user, created_at, last_activity_at, changed_at)
+select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'C-' || n % {CUSTOMERS}, 'Where is my parcel?',
+    'OPEN', false, true, now(), now(), now()
+from generate_series(0, {TALKS - 1}) as n;
+"""  # noqa: S608 - numbers of ours
+
+
+async def main() -> None:
+    """Print each round, and the medians."""
+    if not wrk_is_there():
+        raise SystemExit("wrk, which makes the load, is not installed; on Debian: apt install wrk")
+    with tempfile.TemporaryDirectory() as name:
+        async with running_product(Path(name), CHATS_LIMIT_MESSAGES_PER_MINUTE="1000000") as product:
+            await _prepare(product)
+            names = ["api", "api-2"][: os.cpu_count()]
+            await product.start(*names)
+            for connections in CONNECTIONS:
+                await _compare(product, names, connections)
+
+
+async def _prepare(product: Product) -> None:
+    connection = await asyncpg.connect(product.owner_urls["conversations"])
+    await connection.execute(_PREPARE)
+    await connection.execute("vacuum analyze")
+    await connection.close()
+    (product.directory / "post.lua").write_text(_lua())
+    (product.directory / "post.sql").write_text(_sql())
+
+
+async def _compare(product: Product, names: list[str], connections: int) -> None:
+    url = product.environment["CHATS_CONVERSATIONS_DATABASE_URL"]
+    ports = [product.ports[name] for name in names]
+    script = product.directory / "post.lua"
+    await run_wrk(ports, connections, SECONDS, script)  # warms up connections and caches
+    ours: list[Load] = []
+    limit: list[Load] = []
+    for _ in range(ROUNDS):
+        limit.append(await run_pgbench(url, connections, SECONDS, product.directory / "post.sql"))
+        ours.append(await run_wrk(ports, connections, SECONDS, script))
+        print(f"  {ours[-1].rate:.0f} of {limit[-1].rate:.0f} a second", flush=True)
+    ratio = statistics.median(one.rate / other.rate for one, other in zip(ours, limit, strict=True))
+    for what, loads in (("over HTTP", ours), ("pgbench", limit)):
+        rate, p99 = (statistics.median(getattr(load, name) for load in loads) for name in ("rate", "p99"))
+        print(f"{connections} connections, {what:9}  {rate:6.0f} posts/s, p99 {p99:.1f} ms")
+    print(f"{connections} connections, ratio      {ratio:.2f}")
+
+
+def _lua() -> str:
+    """Make wrk's script: another customer's conversation each time, a key of its own for each post."""
+    tokens = ",\n".join(f'"{headers_of(f"C-{n}", "customer")["Authorization"]}"' for n in range(CUSTOMERS))
+    return f"""
+local tokens = {{{tokens}}}
+local body = {json.dumps(json.dumps({"body": BODY}))}
+local sent, run
+function init(arguments)
+    sent, run = 0, arguments[1] .. "-" .. os.time()
+    math.randomseed(os.time() + tonumber(arguments[1]))
+end
+function request()
+    local talk = math.random(0, {TALKS - 1})
+    sent = sent + 1
+    return wrk.format("POST", string.format("{PATH}", talk), {{
+        ["Authorization"] = tokens[talk % {CUSTOMERS} + 1],
+        ["Content-Type"] = "application/json",
+        ["Idempotency-Key"] = run .. "-" .. sent,
+    }}, body)
+end
+"""
+
+
+def _sql() -> str:
+    """Make pgbench's script: the statement that the application runs, with what it gives it."""
+    customer = f"'C-' || :talk::int % {CUSTOMERS}"
+    arguments = [
+        "('00000000-0000-7000-8000-' || lpad(:talk::int::text, 12, '0'))::uuid",
+        f"({customer})",
+        f"({customer})",
+        "'customer'",
+        f"'{BODY.strip()}'",
+        f"'{preview(BODY)}'",
+        *("null", "null"),
+        "(:client_id::text || '-' || :key::text || '-' || clock_timestamp())",
+        f"'{'0' * 64}'",
+    ]
+    statement = re.sub(r"\$(\d+)", lambda found: arguments[int(found[1]) - 1], POST)
+    statement = re.sub(r"--.*", "", statement)
+    return f"\\set talk random(0, {TALKS - 1})\n\\set key random(0, 1000000000)\n{statement.strip()};\n"
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

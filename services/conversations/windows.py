@@ -1,0 +1,95 @@
+"""Counts in Redis over the last minute or day, for all processes together: one script, one round trip.
+
+Requests of the same moment go in one pipeline. Why no library does this: ADR 0010.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from services.conversations.guarded_redis import GuardedRedis
+
+BATCH: Final = 100  # counts in a pipeline: few enough to be answered in time
+
+# A window is a sorted set: what was counted, by when. Every window is looked at before any counts. Redis' own clock:
+# those of the processes may differ.
+_TAKE = """
+local time = redis.call('time')
+local now, what = time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1]
+for i, window in ipairs(KEYS) do
+    local amount, period = tonumber(ARGV[i * 3 - 1]), tonumber(ARGV[i * 3])
+    redis.call('zremrangebyscore', window, '-inf', now - period)
+    if not redis.call('zscore', window, what) then
+        local count = redis.call('zcard', window)
+        if count >= amount then
+            local oldest = redis.call('zrange', window, count - amount, count - amount, 'withscores')
+            return {i, oldest[2] + period - now}
+        end
+    end
+end
+for i, window in ipairs(KEYS) do
+    if ARGV[i * 3 + 1] == '1' then
+        redis.call('zadd', window, 'nx', now, what)
+        redis.call('pexpire', window, ARGV[i * 3])
+    end
+end
+return {0, 0}
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """At most `amount` of something in `period` milliseconds; one that is not `taken` is only looked at."""
+
+    name: str
+    amount: int
+    period: int
+    taken: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class _Take:
+    windows: Sequence[Window]
+    what: str
+    answer: "asyncio.Future[tuple[int, int] | None]"
+
+
+class Windows:
+    """Counts as long as Redis answers; while it does not, nothing is full."""
+
+    def __init__(self, redis: GuardedRedis) -> None:
+        self._redis = redis
+        self._waiting: list[_Take] = []
+        self._asking: asyncio.Task[None] | None = None
+
+    async def take(self, windows: Sequence[Window], what: str) -> tuple[int, int] | None:
+        """Count something once in each window, however often it comes.
+
+        If one of them is full, count it in none, and return the index of that one and the milliseconds until it has
+        room again.
+        """
+        answer: asyncio.Future[tuple[int, int] | None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(_Take(windows, what, answer))
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+        return await answer
+
+    async def _ask(self) -> None:
+        try:
+            while batch := self._waiting[:BATCH]:
+                del self._waiting[:BATCH]
+                answers = await self._redis.ask(lambda batch=batch: self._send(batch)) or [(0, 0)] * len(batch)  # type: ignore[misc]
+                for take, (full, wait) in zip(batch, answers, strict=True):
+                    if not take.answer.done():  # nobody waits for it any more
+                        take.answer.set_result((full - 1, wait) if full else None)
+        finally:
+            self._asking = None
+
+    async def _send(self, batch: Sequence[_Take]) -> list[tuple[int, int]]:
+        async with self._redis.client.pipeline(transaction=False) as pipeline:
+            for take in batch:
+                names = [window.name for window in take.windows]
+                rules = [part for each in take.windows for part in (each.amount, each.period, int(each.taken))]
+                pipeline.eval(_TAKE, len(names), *names, take.what, *rules)
+            return [(int(full), int(wait)) for full, wait in await pipeline.execute()]
