@@ -295,6 +295,17 @@ def retry_event(event_id: str) -> None:
     typer.echo("Handled.")
 
 
+@events.command("discard")
+def discard_event(event_id: str) -> None:
+    """Give up on a parked event for good: it has no effect, and is listed no more."""
+    from deploy.operations import on_notifications, parse_id
+    from services.notifications.inbox import discard_parked
+
+    identity = parse_id(event_id)
+    on_notifications(lambda session: discard_parked(session, identity))
+    typer.echo("Discarded.")
+
+
 def _check_port(host: str, port: int) -> None:
     from deploy.local.ports import why_not
 

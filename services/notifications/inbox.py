@@ -112,9 +112,7 @@ async def retry_parked(session: AsyncSession, event_id: UUID, settings: MailSett
     One of a log that was lost with a restore has none: the present state was read instead. Raises `NotFound`, or
     `NotRetriable` when nothing of it was kept, or it still cannot be understood.
     """
-    entry = await session.get(InboxEntry, event_id, with_for_update=True)
-    if entry is None or entry.parked_at is None:
-        raise NotFound("There is no such parked event.")
+    entry = await _get_parked(session, event_id)
     try:
         event = Event.model_validate(entry.event)
     except ValidationError:
@@ -122,6 +120,22 @@ async def retry_parked(session: AsyncSession, event_id: UUID, settings: MailSett
     if fault := _fault(event, 0):
         raise NotRetriable(f"It still cannot be handled: {fault}.")
     await handle_events(session, await _of_this_epoch(session, [event]), settings)
+    _settle(entry)
+
+
+async def discard_parked(session: AsyncSession, event_id: UUID) -> None:
+    """Have done with a parked event that is to have no effect. Raises `NotFound`."""
+    _settle(await _get_parked(session, event_id))
+
+
+async def _get_parked(session: AsyncSession, event_id: UUID) -> InboxEntry:
+    entry = await session.get(InboxEntry, event_id, with_for_update=True)
+    if entry is None or entry.parked_at is None:
+        raise NotFound("There is no such parked event.")
+    return entry
+
+
+def _settle(entry: InboxEntry) -> None:
     entry.handled_at, entry.parked_at, entry.reason, entry.event = func.clock_timestamp(), None, None, None
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications import inbox
 from services.notifications.events import handle_events
-from services.notifications.inbox import find_missing, receive_event, receive_missing, retry_parked
+from services.notifications.inbox import discard_parked, find_missing, receive_event, receive_missing, retry_parked
 from services.notifications.models import Email, EmailMessage, InboxEntry, Mark, Notification, Person
 from services.notifications.queries import list_parked
 from services.notifications.rules import MAX_EVENT_ATTEMPTS, EmailState
@@ -175,6 +175,9 @@ async def test_what_an_older_worker_has_no_task_for_can_be_retried_by_a_newer_on
     async with transaction(notifications) as session:
         assert [entry.reason for entry in await list_parked(session)] == ["unknown task"] * 2
         await retry_parked(session, newer.id, settings)
+        [nonsense] = await list_parked(session)
+        await discard_parked(session, nonsense.event_id)
+        assert await list_parked(session) == []
     assert await counts(notifications) == (1, 1)
 
 
