@@ -5,6 +5,7 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import asyncpg
 import httpx2
 import redis.asyncio
 
@@ -152,6 +153,7 @@ async def test_an_event_that_kills_its_process_is_parked_and_the_rest_flows_on(p
         others = [await product.reply(await product.open_conversation()) for _ in range(5)]
         await eventually(lambda: all_recorded_once(product, others), deadline=10)
         event = await eventually(lambda: parked(product), deadline=60)
+        assert event in (await product.chats("events", "parked"))[1]
         later = await product.reply(await product.open_conversation())
         await drained(product, [*others, later])
     assert poison not in await product.records()
@@ -211,7 +213,9 @@ async def supervised(product: Product, name: str) -> AsyncIterator[None]:
 
 
 async def parked(product: Product) -> str | None:
-    """Return the id of an event that was given up on."""
-    _, output = await product.chats("events", "parked")
-    line = next((line for line in output.splitlines() if line.endswith("failed 5 times")), None)
-    return line.split()[0] if line else None
+    """Return the id of an event that was given up on after so many attempts."""
+    connection = await asyncpg.connect(product.owner_urls["notifications"])
+    try:
+        return await connection.fetchval("select event_id::text from inbox where reason = 'failed 5 times'")  # type: ignore[no-any-return]
+    finally:
+        await connection.close()
