@@ -2,6 +2,7 @@
 
 import asyncio
 import multiprocessing
+import random
 import signal
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -172,16 +173,18 @@ class Rig:
         recipients = {row["recipient_id"] for row in uncertain}
         return list(broken(state, undisturbed, stage.ends, set(stage.parked), recipients))
 
-    async def cover(self, stage: Stage, *, every_time: bool = False, one_in: int = 1, first: int = 0) -> Coverage:
+    async def cover(self, stage: Stage, *, every_time: bool = False, one_in: int = 1) -> Coverage:
         """Die at every point of a stage: the first time that a process comes there, or each time.
 
-        Of those around statements and commits only one in so many, from the `first` on; of the named ones none is
-        left out.
+        Or at one in so many of them, any; then at each named place nevertheless, at whatever work of those that come
+        there.
         """
         points, undisturbed = await self.record(stage)
         points = [point for point in points if every_time or point.time == 1]
-        named = set(named_places())
-        points = [point for at, point in enumerate(points) if point.place in named or at % one_in == first % one_in]
+        names, shuffled = set(named_places()), random.sample(points, len(points))
+        named = {point.place: point for point in shuffled if point.place in names}
+        chosen = {*named.values(), *shuffled[::one_in]}
+        points = [point for point in points if point in chosen]
         coverage = Coverage(stage, len(points))
         for point in points:
             try:
