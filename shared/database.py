@@ -3,9 +3,9 @@
 import asyncio
 import math
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Annotated, Any, TypeAlias
 
 import asyncpg
 import structlog
@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util import greenlet_spawn
 
 from shared.failpoints import failpoint
 from shared.problems import Unavailable
@@ -34,6 +35,9 @@ POOL_TIMEOUT = 5  # seconds a request waits for a connection
 TRUSTED_IDLE = 5.0  # seconds a connection may rest in the pool before it is asked whether it still works
 
 Sessions = async_sessionmaker[AsyncSession]
+# A connection itself: each statement on it is its own transaction, unless one began.
+Driver: TypeAlias = "asyncpg.Connection[Any]"
+Lend = Callable[[], AbstractAsyncContextManager[Driver]]
 
 _ALIVE = text("select 1")
 _MIGRATED = text("select version_num from alembic_version")
@@ -101,6 +105,21 @@ def create_sessions(engine: AsyncEngine) -> Sessions:
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
+def create_lender(engine: AsyncEngine) -> Lend:
+    """Make what lends connections of the engine's pool to those who need no transaction."""
+
+    @asynccontextmanager
+    async def lend() -> AsyncIterator[Driver]:
+        lent = await engine.raw_connection()
+        try:
+            driver: Any = lent.driver_connection
+            yield driver
+        finally:
+            await greenlet_spawn(lent.close)
+
+    return lend
+
+
 async def wait_for_database(engine: AsyncEngine) -> None:
     """Return once the database answers and is migrated; until then say, from time to time, what is awaited."""
     await _wait(engine, _MIGRATED)
@@ -151,10 +170,27 @@ async def transaction(sessions: Sessions) -> AsyncIterator[AsyncSession]:
 @asynccontextmanager
 async def answered_transaction(sessions: Sessions) -> AsyncIterator[AsyncSession]:
     """Open a transaction of a request: a database that is away, or that gave up on it, is `Unavailable`."""
-    try:
+    with _answered():
         async with transaction(sessions) as session:
             yield session
         failpoint("request-committed")
+
+
+@asynccontextmanager
+async def answered_reading(lend: Lend) -> AsyncIterator[Driver]:
+    """Lend a connection to a request that only reads: no transaction, no session; errors as above.
+
+    Each statement sees what was committed when it began, as it would within a transaction.
+    """
+    with _answered():
+        async with lend() as connection:
+            yield connection
+
+
+@contextmanager
+def _answered() -> Iterator[None]:
+    try:
+        yield
     except Exception as error:
         if not _is_passing(error, _PASSING):
             raise
@@ -199,10 +235,11 @@ def incarnation_of(table: str) -> str:
     )"""  # noqa: S608 - a table of ours
 
 
-async def driver_connection(session: AsyncSession) -> Any:
+async def driver_connection(session: AsyncSession) -> Driver:
     """Return the asyncpg connection below a session, for a statement straight on the driver.
 
     The statement is a part of the session's transaction, or its own if the session has not begun to talk.
     """
     connection = await session.connection()
-    return (await connection.get_raw_connection()).driver_connection
+    driver: Driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
+    return driver

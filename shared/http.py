@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import problems
 from shared.auth import VerifiedTokens
-from shared.database import create_sessions, database_fault, wait_for_database
+from shared.database import create_lender, create_sessions, database_fault, wait_for_database
 from shared.docs import add_docs
 from shared.headers import SecureHeaders
 from shared.keys import ProviderKeys
@@ -149,6 +149,7 @@ def create_api(
     app.state.keys = keys
     app.state.verified_tokens = VerifiedTokens()
     app.state.sessions = create_sessions(engine)
+    app.state.lend = create_lender(engine)
     for middleware in (LimitSize, EncodedPaths):  # the last one is the outermost
         app.add_middleware(middleware)
     problems.install(app)

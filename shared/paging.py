@@ -4,11 +4,11 @@ import base64
 import hashlib
 import json
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any, Generic, TypeVar
 
 from fastapi import Query
-from pydantic import BaseModel
 
 from shared.problems import Invalid
 
@@ -22,10 +22,11 @@ DEFAULT_LIMIT = 25
 MAX_NUMBER = 2**31 - 1
 
 
-class Page(BaseModel, Generic[T]):
+@dataclass(slots=True)
+class Page(Generic[T]):
     """One page of a list; `next_cursor` is null on the last."""
 
-    items: Sequence[T]
+    items: list[T]
     next_cursor: str | None
 
 

@@ -6,15 +6,13 @@ from uuid import UUID
 
 from sqlalchemy import delete, func, literal, or_, select, true, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm.attributes import set_committed_value
 
 from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages
 from services.conversations.log import append_event, erase_conversations
 from services.conversations.models import Conversation, CreateKey, LoggedEvent, Order, User
 from services.conversations.posting import Once, Post, post_message
-from services.conversations.queries import Thread
+from services.conversations.rows import Thread
 from services.conversations.rules import DELETABLE, Side, Status
 from shared.events import ConversationDeleted, EventType
 from shared.problems import Invalid, NotFound
@@ -107,14 +105,13 @@ async def read_thread(session: AsyncSession, thread: Thread, side: Side) -> Thre
         if side is Side.CUSTOMER
         else (found.is_read_by_admin, found.read_by_admin_number)
     )
-    if not flag or watermark < found.message_count:
-        moved = await mark_read(session, found.id, side, found.message_count)
-        if moved is None:  # somebody else has read it meanwhile
-            await _look_again(session, found)
-        else:
-            for name, value in moved.items():
-                set_committed_value(found, name, value)
-    return thread
+    if flag and watermark >= found.message_count:
+        return thread
+    flags = await mark_read(session, found.id, side, found.message_count)
+    if flags is None:  # somebody else has read it meanwhile
+        flags = await _flags_of(session, found.id)
+    by_admin, by_user = (flags[flag.name] for flag in (Conversation.is_read_by_admin, Conversation.is_read_by_user))
+    return thread._replace(conversation=found._replace(is_read_by_admin=by_admin, is_read_by_user=by_user))
 
 
 async def mark_read(
@@ -151,11 +148,11 @@ async def mark_read(
     return None if identity is None else {flag.name: value for flag, value in zip(_FLAGS, flags, strict=True)}
 
 
-async def _look_again(session: AsyncSession, conversation: Conversation) -> None:
-    try:
-        await session.refresh(conversation, ["is_read_by_user", "is_read_by_admin"])
-    except InvalidRequestError:  # deleted meanwhile
-        raise NotFound("There is no such conversation.") from None
+async def _flags_of(session: AsyncSession, conversation_id: UUID) -> Mapping[str, bool]:
+    row = (await session.execute(select(*_FLAGS).where(Conversation.id == conversation_id))).one_or_none()
+    if row is None:  # deleted meanwhile
+        raise NotFound("There is no such conversation.")
+    return {flag.name: value for flag, value in zip(_FLAGS, row, strict=True)}
 
 
 async def mark_unread(session: AsyncSession, conversation_id: UUID) -> None:

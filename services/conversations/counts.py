@@ -1,16 +1,14 @@
 """How many conversations there are of a kind. Every count stops at `COUNT_LIMIT`: nobody waits for a number."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Row, ScalarSelect, func, literal, select, true, union_all
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
-
-from services.conversations.models import Conversation, User
-from services.conversations.queries import customers_like
-from services.conversations.rules import COUNT_LIMIT, WAITING, Status
+from services.conversations.models import UNREAD_BY_ADMIN
+from services.conversations.queries import IS_CUSTOMER, containing, is_like
+from services.conversations.rows import UserRow, columns
+from services.conversations.rules import COUNT_LIMIT, WAITING, Side, Status
+from shared.database import Driver
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,54 +24,64 @@ class Tally:
         return min(COUNT_LIMIT, sum(self.by_status[status] for status in WAITING))
 
 
-async def count_unread(session: AsyncSession, *, customer: str | None = None) -> int:
-    """Count a customer's unread conversations, or those that no admin has read, up to `COUNT_LIMIT`."""
-    if customer is not None:
-        mine = Conversation.user_id == customer
-        return await session.scalar(select(_count(mine, Conversation.is_read_by_user.is_(False)))) or 0
-    return await session.scalar(select(_count(_UNREAD))) or 0
+async def count_unread(connection: Driver) -> int:
+    """Count the conversations that no admin has read, up to `COUNT_LIMIT`."""
+    count: int = await connection.fetchval(_UNREAD)
+    return count
 
 
-async def count_unread_of(session: AsyncSession, customers: Collection[str]) -> dict[str, int]:
+async def count_unread_of(connection: Driver, customers: Collection[str]) -> dict[str, int]:
     """Count the unread conversations of several customers, each up to `COUNT_LIMIT`."""
     if not customers:
         return {}
-    counts = (
-        select(Conversation.user_id, func.least(func.count(), COUNT_LIMIT))
-        .where(Conversation.user_id.in_(customers), Conversation.is_read_by_user.is_(False))
-        .group_by(Conversation.user_id)
-    )
-    return dict.fromkeys(customers, 0) | {row[0]: row[1] for row in await session.execute(counts)}
+    counts = {row[0]: row[1] for row in await connection.fetch(_UNREAD_OF, list(customers))}
+    return dict.fromkeys(customers, 0) | counts
 
 
-async def tally(session: AsyncSession) -> Tally:
+async def tally(connection: Driver) -> Tally:
     """Count all conversations by status, and those that no admin has read."""
-    return _tally((await session.execute(select(*_TALLY))).one())
+    return _tally(await connection.fetchrow(_TALLY))
 
 
-async def tally_and_find_customers(session: AsyncSession, text: str, limit: int) -> tuple[Tally, list[User]]:
+async def tally_and_find_customers(connection: Driver, text: str, limit: int) -> tuple[Tally, list[UserRow]]:
     """Count as `tally`, and return the customer of the id `text` alone, else some whom `list_customers` would find.
 
     A deleted customer is found by id only.
     """
-    exactly = select(User.id).where(User.id == text)
-    like = select(User.id).where(~exactly.exists(), *customers_like(text)).order_by(User.id).limit(limit)
-    found = aliased(User, select(User).where(User.id.in_(union_all(exactly, like))).subquery())
-    one = select(literal(1)).subquery()
-    query = select(*_TALLY, found).select_from(one).outerjoin(found, true()).order_by(found.id)
-    rows: Sequence[Any] = (await session.execute(query)).all()
-    return _tally(rows[0]), [row[-1] for row in rows if row[-1] is not None]
+    rows = await connection.fetch(_TALLY_AND_CUSTOMERS, text, containing(text), limit)
+    return _tally(rows[0]), [UserRow._make(row[_COUNTED:]) for row in rows if row[_COUNTED] is not None]
 
 
-def _count(*conditions: ColumnElement[bool]) -> ScalarSelect[int]:
-    some = select(literal(1)).select_from(Conversation).where(*conditions).limit(COUNT_LIMIT).subquery()
-    return select(func.count()).select_from(some).scalar_subquery()
+def unread_of(side: Side, customer: str) -> str:
+    """Make the SQL that counts what a side has not read, up to `COUNT_LIMIT`; `customer` is that of a customer's id."""
+    return _count(f"c.user_id = {customer} and not c.is_read_by_user" if side is Side.CUSTOMER else UNREAD_BY_ADMIN)
 
 
-_UNREAD = Conversation.is_read_by_admin.is_(False)
-_TALLY = [*(_count(Conversation.status == status) for status in Status), _count(_UNREAD)]
+def _count(condition: str) -> str:
+    return f"(select count(*) from (select from conversations as c where {condition} limit {COUNT_LIMIT}) as counted)"  # noqa: S608 - built from constants
 
 
-def _tally(row: Row[*tuple[Any, ...]]) -> Tally:
-    *by_status, unread = row[: len(_TALLY)]
+_UNREAD = f"select {_count(UNREAD_BY_ADMIN)}"
+_UNREAD_OF = f"""
+select of.id, least(count(*), {COUNT_LIMIT}) from unnest($1::text[]) as of (id)
+join conversations as c on c.user_id = of.id and not c.is_read_by_user group by of.id
+"""  # noqa: S608 - built from constants
+_COUNTS = ", ".join((*(_count(f"c.status = '{status}'") for status in Status), _count(UNREAD_BY_ADMIN)))
+_COUNTED = len(Status) + 1
+_TALLY = f"select {_COUNTS}"
+_TALLY_AND_CUSTOMERS = f"""
+with exactly as (select id from users where id = $1),
+alike as (
+    select u.id from users as u where not exists (select from exactly) and {IS_CUSTOMER} and ({is_like("$2")})
+    order by u.id limit $3
+),
+found as (select id from exactly union all select id from alike)
+select {_COUNTS}, {columns(UserRow, "u")}
+from (select) as one left join (found join users as u on u.id = found.id) on true
+order by u.id
+"""  # noqa: S608 - built from constants
+
+
+def _tally(row: Any) -> Tally:
+    *by_status, unread = row[:_COUNTED]
     return Tally(dict(zip(Status, by_status, strict=True)), unread)

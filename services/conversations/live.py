@@ -21,11 +21,12 @@ from services.conversations.errors import TooManyStreams
 from services.conversations.hints import listen
 from services.conversations.log import Entry, Stretch, decode_position, encode_position, read_head, read_stretch
 from services.conversations.places import STREAMS_PER_PERSON, too_many
-from services.conversations.queries import Thread, list_threads
+from services.conversations.queries import list_threads
+from services.conversations.rows import Thread
 from services.conversations.rules import Side
 from services.conversations.sessions import ended
 from services.conversations.streams import Shown, Stream
-from shared.database import Sessions, describe
+from shared.database import Sessions, describe, driver_connection
 from shared.problems import Unavailable
 
 RESET = "reset"
@@ -237,10 +238,11 @@ class Hub:
         for entry, shown in views[Side.CUSTOMER]:
             heard[entry.user_id].append(shown)
         counted = {stream.audience for stream in readers if stream.uncounted or heard[stream.audience]}
-        for user_id, count in (await count_unread_of(session, [user for user in counted if user])).items():
+        connection = await driver_connection(session)
+        for user_id, count in (await count_unread_of(connection, [user for user in counted if user])).items():
             heard[user_id].append(Shown(UNREAD, self._show_unread(count)))
         if None in counted:
-            heard[None].append(Shown(UNREAD, self._show_unread(await count_unread(session))))
+            heard[None].append(Shown(UNREAD, self._show_unread(await count_unread(connection))))
         for stream in readers:
             stream.uncounted = False
         return [(stream, heard[stream.audience]) for stream in readers if heard[stream.audience]]
@@ -250,7 +252,8 @@ class Hub:
     ) -> dict[Side, list[tuple[Entry, Shown]]]:
         """Show events once to each side that wants them, with the conversations as they are now."""
         spoken_of = {entry.conversation_id for entries in wanted.values() for entry in entries} - {None}
-        found = await list_threads(session, [identity for identity in spoken_of if identity]) if spoken_of else []
+        ids = [identity for identity in spoken_of if identity]
+        found = await list_threads(await driver_connection(session), ids) if ids else []
         threads = {thread.conversation.id: thread for thread in found}
         return {
             side: [(entry, shown) for entry in entries if (shown := self._view(epoch, entry, threads, side))]

@@ -33,6 +33,10 @@ def _quoted(values: frozenset[Any] | list[Any]) -> str:
     return ", ".join(f"'{value}'" for value in sorted(values))
 
 
+# All of them, in the words of the index that begins with the status. `c` is the conversation.
+UNREAD_BY_ADMIN = f"c.status in ({_quoted(list(Status))}) and not c.is_read_by_admin"
+
+
 class User(Base):
     """A person of the store. `version` grows with every change; `synced_at` is null until the store sent them."""
 
@@ -128,15 +132,22 @@ class Conversation(Base):
         CheckConstraint(f"status in ({_quoted(list(Status))})", name="status"),
         Index("conversations_activity_idx", text("last_activity_at desc"), text("id desc")),
         Index("conversations_user_activity_idx", "user_id", text("last_activity_at desc"), text("id desc")),
-        Index("conversations_status_activity_idx", "status", text("last_activity_at desc"), text("id desc")),
-        Index("conversations_waiting_idx", text("coalesce(waiting_since, 'infinity'::timestamptz)"), "id"),
-        Index("conversations_order_idx", "order_id", postgresql_where=text("order_id is not null")),
+        # In order within each status and flag: `lists.py` takes a page from several such parts.
         Index(
-            "conversations_unread_by_admin_idx",
+            "conversations_state_activity_idx",
+            "status",
+            "is_read_by_admin",
             text("last_activity_at desc"),
             text("id desc"),
-            postgresql_where=text("not is_read_by_admin"),
         ),
+        Index(
+            "conversations_state_waiting_idx",
+            "status",
+            "is_read_by_admin",
+            text("coalesce(waiting_since, 'infinity'::timestamptz)"),
+            "id",
+        ),
+        Index("conversations_order_idx", "order_id", postgresql_where=text("order_id is not null")),
         Index("conversations_unread_by_user_idx", "user_id", postgresql_where=text("not is_read_by_user")),
     )
 
@@ -167,6 +178,8 @@ class Message(Base):
             unique=True,
             postgresql_where=text("idempotency_key is not null"),
         ),
+        # Customers write in their own conversations only, where they are found without it.
+        Index("messages_admin_idx", "sender_id", postgresql_where=text("sender_role = 'admin'")),
     )
 
 

@@ -1,25 +1,56 @@
 """The store's users and orders: what the store sends, what a token adds, and what a deletion erases."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.counts import unread_of
 from services.conversations.errors import OrderOwnerFixed
 from services.conversations.log import append_event
 from services.conversations.models import FeedHead, Order, User
+from services.conversations.rows import columns
 from services.conversations.rules import Side
-from services.conversations.sessions import end_all_of
-from shared.auth import Principal
+from services.conversations.sessions import Seen, end_all_of
+from shared.auth import Principal, Role
+from shared.database import Driver
 from shared.events import EventType, UserChanged
 from shared.people import Person
 from shared.problems import Unauthenticated
 
 PROFILE = ("email", "name", "locale", "zoneinfo")
+
+
+class _Known(NamedTuple):
+    """What a token's claims are compared with; without an `id` nothing is known yet."""
+
+    id: str | None
+    deleted_at: datetime | None
+    synced_at: datetime | None
+    email: str | None
+    name: str | None
+    locale: str | None
+    zoneinfo: str | None
+
+
 _FOR_CHANGE = {"key_share": True}  # lets others refer to the user meanwhile: a post need not wait for a new name
+
+
+async def look(connection: Driver, principal: Principal, *, counting: bool = False) -> Seen:
+    """Look who comes by a token, and where the log stands: what is read later holds all that it told up to there.
+
+    Writes nothing: with `news` the caller has to be let in by `admit`. Raises `Unauthenticated` for a user whom the
+    store deleted.
+    """
+    row: Any = await connection.fetchrow(_LOOKS[principal.role] if counting else _LOOK, principal.id)
+    user = _Known._make(row[2 : 2 + len(_Known._fields)])
+    if user.deleted_at is not None:
+        raise Unauthenticated("This user was deleted.")
+    news = user.id is None or bool(_claimed(user, principal))
+    return Seen(row[0], row[1], unread=row["unread"] if counting else 0, news=news)
 
 
 async def admit(session: AsyncSession, principal: Principal) -> tuple[UUID, int]:
@@ -47,7 +78,7 @@ async def admit(session: AsyncSession, principal: Principal) -> tuple[UUID, int]
     return epoch, head
 
 
-def _claimed(user: User, principal: Principal) -> dict[str, str]:
+def _claimed(user: "User | _Known", principal: Principal) -> dict[str, str]:
     """Return the fields that the claims may change, and do."""
     claims = {field: value for field in PROFILE if (value := getattr(principal, field)) is not None}
     return {
@@ -134,11 +165,21 @@ async def delete_order(session: AsyncSession, order_id: str) -> None:
         order.deleted_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
 
 
+def _look(*more: str) -> str:
+    wanted = ", ".join(("feed.epoch, feed.head", columns(_Known, "u"), *more))
+    return f"select {wanted} from feed left join users as u on u.id = $1"  # noqa: S608 - built from constants
+
+
+_LOOK = _look()
+_LOOKS = {Role(side): _look(f"{unread_of(side, '$1')} as unread") for side in Side}
+
 # Both sides of the deleted user: the customer of these events, and the sender within them.
 _ERASE_IN_LOG = text("""
     with theirs as (
         select id from events where jsonb_typeof(payload) = 'object' and (user_id = :user_id
-            or conversation_id in (select conversation_id from messages where sender_id = :user_id))
+            or conversation_id in (
+                select conversation_id from messages where sender_id = :user_id and sender_role = 'admin'
+            ))
         order by seq for update
     )
     update events set payload = payload

@@ -1,146 +1,44 @@
-"""Every read of the conversations service. Each is scoped in its SQL: what is not the caller's does not exist."""
+"""The reads of the conversations service, but its lists of conversations and its counts.
+
+Each is scoped in its SQL: what is not the caller's does not exist. They are statements straight on the driver: a
+request that only reads is one or two of them, without a transaction around.
+"""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import astuple, dataclass
-from datetime import datetime
-from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    ColumnElement,
-    CompoundSelect,
-    Select,
-    func,
-    literal,
-    literal_column,
-    or_,
-    select,
-    true,
-    tuple_,
-    union_all,
-)
-from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased
-
-from services.conversations.models import Conversation, Message, Order, User
-from services.conversations.rules import Side, Status
-from shared.paging import decode_cursor, encode_cursor, moment, number, store_id
+from services.conversations.lists import threads_of
+from services.conversations.rows import MessageRow, OrderRow, Thread, UserRow, columns
+from services.conversations.rules import Side
+from shared.database import Driver
+from shared.paging import MAX_NUMBER, decode_cursor, encode_cursor, moment, number, store_id
 from shared.problems import NotFound
 
 
-@dataclass(frozen=True, slots=True)
-class Thread:
-    """A conversation with the people and things beside it."""
-
-    conversation: Conversation
-    user: User
-    order: Order | None
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """What a list of conversations is narrowed to; None and empty mean all."""
-
-    status: tuple[Status, ...] = ()
-    unread: bool | None = None
-    user_id: str | None = None
-    order_id: str | None = None
-    order_number: str | None = None
-
-
-_NEVER: ColumnElement[datetime] = literal_column("'infinity'::timestamptz")  # as the index on the waiting time has it
-_THREADS = (
-    select(Conversation, User, Order)
-    .join(User, User.id == Conversation.user_id)
-    .outerjoin(Order, Order.id == Conversation.order_id)
-    .execution_options(populate_existing=True)  # posting goes past the session, so what it holds may be old
-)
-
-
-async def get_thread(session: AsyncSession, conversation_id: UUID, *, scope: str | None = None) -> Thread:
+async def get_thread(connection: Driver, conversation_id: UUID, *, scope: str | None = None) -> Thread:
     """Return a conversation; with `scope`, only that customer's. Raises `NotFound`."""
-    query = _THREADS.where(Conversation.id == conversation_id)
-    if scope is not None:
-        query = query.where(Conversation.user_id == scope)
-    row = (await session.execute(query)).one_or_none()
+    row = await connection.fetchrow(_THREAD, conversation_id, scope)
     if row is None:
         raise NotFound("There is no such conversation.")
-    return Thread(*row)
+    return Thread.of(row)
 
 
-async def get_thread_and_others(
-    session: AsyncSession, conversation_id: UUID, others: int
-) -> tuple[Thread, list[Thread]]:
+async def get_thread_and_others(connection: Driver, conversation_id: UUID, others: int) -> tuple[Thread, list[Thread]]:
     """Return a conversation and its customer's others, the newest ones, last activity first. Raises `NotFound`."""
-    customer = select(Conversation.user_id).where(Conversation.id == conversation_id).scalar_subquery()
-    theirs = (
-        select(Conversation.id)
-        .where(Conversation.user_id == customer, Conversation.id != conversation_id)
-        .order_by(Conversation.last_activity_at.desc(), Conversation.id.desc())
-        .limit(others)
-    )
-    threads = await list_threads(session, union_all(select(literal(conversation_id)), theirs))
+    threads = [Thread.of(row) for row in await connection.fetch(_THREAD_AND_OTHERS, conversation_id, others)]
     wanted = [thread for thread in threads if thread.conversation.id == conversation_id]
     if not wanted:
         raise NotFound("There is no such conversation.")
     return wanted[0], [thread for thread in threads if thread is not wanted[0]]
 
 
-async def list_threads(session: AsyncSession, ids: Iterable[UUID] | CompoundSelect[UUID]) -> list[Thread]:
+async def list_threads(connection: Driver, ids: Iterable[UUID]) -> list[Thread]:
     """Return those of some conversations that are there, last activity first."""
-    query = _THREADS.where(Conversation.id.in_(ids))
-    query = query.order_by(Conversation.last_activity_at.desc(), Conversation.id.desc())
-    return [Thread(*row) for row in (await session.execute(query)).all()]
-
-
-async def list_by_activity(
-    session: AsyncSession, filters: Filters, side: Side, cursor: str | None, limit: int
-) -> tuple[list[Thread], str | None]:
-    """Return a page of conversations, last activity first, and the cursor of the next."""
-    query = _filtered(filters, side)
-    key = tuple_(Conversation.last_activity_at, Conversation.id)
-    bound = ("activity", side, filters)
-    if cursor is not None:
-        query = query.where(key < tuple(decode_cursor(cursor, _names(bound), moment, UUID)))
-    query = query.order_by(Conversation.last_activity_at.desc(), Conversation.id.desc())
-    threads, more = await _page(session, query, limit)
-    if not more:
-        return threads, None
-    last = threads[-1].conversation
-    return threads, encode_cursor(_names(bound), [last.last_activity_at.isoformat(), str(last.id)])
-
-
-async def list_by_waiting(
-    session: AsyncSession, filters: Filters, cursor: str | None, limit: int
-) -> tuple[list[Thread], str | None]:
-    """Return a page of conversations, those that wait longest first, those that do not wait last.
-
-    A conversation that changed since the first page is left to a new first page: an answer moves it backwards, and it
-    would come twice.
-    """
-    query = _filtered(filters, Side.ADMIN)
-    since = func.coalesce(Conversation.waiting_since, _NEVER)
-    bound = ("waiting", Side.ADMIN, filters)
-    started = None
-    if cursor is not None:
-        started, waiting_since, identity = decode_cursor(cursor, _names(bound), moment, _moment_or_never, UUID)
-        query = query.where(
-            Conversation.changed_at <= started,
-            tuple_(since, Conversation.id) > (_NEVER if waiting_since is None else waiting_since, identity),
-        )
-    query = query.order_by(since, Conversation.id).limit(limit + 1)
-    # The transaction's beginning: before the statement sees anything, so what changes behind its back is newer.
-    rows = (await session.execute(query.add_columns(func.now()))).all()
-    threads = [Thread(*row[:3]) for row in rows[:limit]]
-    if len(rows) <= limit:
-        return threads, None
-    last = threads[-1].conversation
-    waiting = last.waiting_since.isoformat() if last.waiting_since else ""
-    return threads, encode_cursor(_names(bound), [(started or rows[0][3]).isoformat(), waiting, str(last.id)])
+    return [Thread.of(row) for row in await connection.fetch(_THREADS, list(ids))]
 
 
 async def list_messages(
-    session: AsyncSession,
+    connection: Driver,
     conversation_id: UUID,
     *,
     scope: str | None,
@@ -148,110 +46,107 @@ async def list_messages(
     after: int | None,
     cursor: str | None,
     limit: int,
-) -> tuple[list[tuple[Message, User]], str | None]:
+) -> tuple[list[MessageRow], str | None]:
     """Return a page of a conversation's messages with their senders, and the cursor of the next. Raises `NotFound`.
 
     The conversation is looked at in the same statement: one that is not the caller's has no messages to find.
     """
     bound = [str(conversation_id), newest_first, after]
-    page = select(Message).where(Message.conversation_id == Conversation.id).limit(limit + 1)
-    page = page.order_by(Message.number.desc() if newest_first else Message.number)
-    if after is not None:
-        page = page.where(Message.number > after)
+    above, below = after if after is not None else -1, MAX_NUMBER
     if cursor is not None:
         (last_number,) = decode_cursor(cursor, bound, number)
-        page = page.where(Message.number < last_number if newest_first else Message.number > last_number)
-    message = aliased(Message, page.lateral())
-    query = (
-        select(message, User)
-        .select_from(Conversation)
-        .outerjoin(message, true())
-        .outerjoin(User, User.id == message.sender_id)
-        .where(Conversation.id == conversation_id, Conversation.user_id == scope if scope is not None else true())
-        .order_by(message.number.desc() if newest_first else message.number)
-    )
-    found: list[Any] = list((await session.execute(query)).all())
+        above, below = (above, last_number) if newest_first else (max(above, last_number), below)
+    query = _NEWEST_MESSAGES if newest_first else _OLDEST_MESSAGES
+    found = await connection.fetch(query, conversation_id, scope, above, below, limit + 1)
     if not found:
         raise NotFound("There is no such conversation.")
-    rows = [row for row in found if row[0] is not None]  # without any, the conversation's row stands alone
-    if len(rows) <= limit:
-        return rows, None
-    return rows[:limit], encode_cursor(bound, [rows[limit - 1][0].number])
+    # Without any message, the conversation's row stands alone.
+    rows = [MessageRow._make(row) for row in found[:limit] if row[0] is not None]
+    return rows, encode_cursor(bound, [rows[-1].number]) if len(found) > limit else None
 
 
 async def list_orders(
-    session: AsyncSession, user_id: str, cursor: str | None, limit: int
-) -> tuple[Sequence[Order], str | None]:
+    connection: Driver, user_id: str, cursor: str | None, limit: int
+) -> tuple[list[OrderRow], str | None]:
     """Return a page of a customer's orders, newest first, without those that the store deleted."""
-    query = (
-        select(Order)
-        .where(Order.user_id == user_id, Order.deleted_at.is_(None))
-        .order_by(Order.placed_at.desc(), Order.id.desc())
-    )
-    if cursor is not None:
-        placed_at, identity = decode_cursor(cursor, user_id, moment, store_id)
-        query = query.where(tuple_(Order.placed_at, Order.id) < (placed_at, identity))
-    orders = (await session.scalars(query.limit(limit + 1))).all()
-    if len(orders) <= limit:
+    key = decode_cursor(cursor, user_id, moment, store_id) if cursor is not None else (None, "")
+    found = await connection.fetch(_ORDERS, user_id, *key, limit + 1)
+    orders = [OrderRow._make(row) for row in found[:limit]]
+    if len(found) <= limit:
         return orders, None
-    last = orders[limit - 1]
-    return orders[:limit], encode_cursor(user_id, [last.placed_at.isoformat(), last.id])
+    return orders, encode_cursor(user_id, [orders[-1].placed_at.isoformat(), orders[-1].id])
 
 
-async def find_customer(session: AsyncSession, user_id: str) -> User | None:
+async def find_customer(connection: Driver, user_id: str) -> UserRow | None:
     """Return a customer by id, if there is one who was not deleted."""
-    return await session.scalar(select(User).where(User.id == user_id, *customers_like(None)))
+    row = await connection.fetchrow(_CUSTOMER, user_id)
+    return UserRow._make(row) if row else None
 
 
 async def list_customers(
-    session: AsyncSession, q: str | None, cursor: str | None, limit: int
-) -> tuple[Sequence[User], str | None]:
+    connection: Driver, q: str | None, cursor: str | None, limit: int
+) -> tuple[Sequence[UserRow], str | None]:
     """Return a page of customers by id; `q` is a part of the name, the address or the id."""
-    query = select(User).where(*customers_like(q)).order_by(User.id)
-    if cursor is not None:
-        (identity,) = decode_cursor(cursor, q, store_id)
-        query = query.where(User.id > identity)
-    users = (await session.scalars(query.limit(limit + 1))).all()
-    if len(users) <= limit:
-        return users, None
-    return users[:limit], encode_cursor(q, [users[limit - 1].id])
+    behind = decode_cursor(cursor, q, store_id)[0] if cursor is not None else ""
+    query, values = (_CUSTOMERS_LIKE, [containing(q)]) if q else (_CUSTOMERS, [])
+    found = await connection.fetch(query, behind, limit + 1, *values)
+    users = [UserRow._make(row) for row in found[:limit]]
+    return users, encode_cursor(q, [users[-1].id]) if len(found) > limit else None
 
 
-def _filtered(filters: Filters, side: Side) -> Select[Conversation, User, Order]:
-    query = _THREADS
-    flag = Conversation.is_read_by_admin if side is Side.ADMIN else Conversation.is_read_by_user
-    conditions: list[ColumnElement[bool]] = []
-    if filters.status:
-        conditions.append(Conversation.status.in_(filters.status))
-    if filters.unread is not None:
-        conditions.append(flag.is_(not filters.unread))
-    if filters.user_id is not None:
-        conditions.append(Conversation.user_id == filters.user_id)
-    if filters.order_id is not None:
-        conditions.append(Conversation.order_id == filters.order_id)
-    if filters.order_number is not None:
-        conditions.append(Order.number == filters.order_number)
-    return query.where(*conditions)
+def containing(text: str) -> str:
+    """Return the pattern of whatever contains a text."""
+    return "%" + text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%"
 
 
-async def _page(
-    session: AsyncSession, query: Select[Conversation, User, Order], limit: int
-) -> tuple[list[Thread], bool]:
-    """Fetch one more row than asked for: it tells whether there is a next page."""
-    rows = (await session.execute(query.limit(limit + 1))).all()
-    return [Thread(*row) for row in rows[:limit]], len(rows) > limit
+IS_CUSTOMER = f"u.role = '{Side.CUSTOMER}' and u.deleted_at is null"
 
 
-def customers_like(q: str | None) -> list[ColumnElement[bool]]:
-    """Return what makes a user a customer, one with `q` in the name, the address or the id."""
-    like = or_(*(column.icontains(q, autoescape=True) for column in (User.name, User.email, User.id))) if q else true()
-    return [User.role == Side.CUSTOMER, User.deleted_at.is_(None), like]
+def is_like(pattern: str) -> str:
+    """Make the SQL of the users with a pattern in the name, the address or the id: an index of trigrams knows all."""
+    return " or ".join(f"u.{column} ilike {pattern}" for column in ("name", "email", "id"))
 
 
-def _names(bound: tuple[str, Side, Filters]) -> list[Any]:
-    order, side, filters = bound
-    return [order, side, *astuple(filters)]
+_THREAD = threads_of("select * from conversations as c where c.id = $1 and ($2::text is null or c.user_id = $2)")
+_THREADS = threads_of("select * from conversations as c where c.id = any($1::uuid[])")
+_THREAD_AND_OTHERS = threads_of("""
+    select * from conversations as c where c.id = $1
+    union all (
+        select * from conversations as c
+        where c.user_id = (select user_id from conversations where id = $1) and c.id <> $1
+        order by c.last_activity_at desc, c.id desc limit $2
+    )
+""")
 
 
-def _moment_or_never(part: str) -> datetime | None:
-    return moment(part) if part else None
+def _messages(order: str) -> str:
+    return f"""
+select {columns(MessageRow, "m")}
+from conversations as c
+left join lateral (
+    select m.*, u.name as sender_name, u.deleted_at is not null as sender_deleted
+    from messages as m join users as u on u.id = m.sender_id
+    where m.conversation_id = c.id and m.number > $3 and m.number < $4
+    order by {order} limit $5
+) as m on true
+where c.id = $1 and ($2::text is null or c.user_id = $2)
+order by {order}
+"""  # noqa: S608 - built from constants
+
+
+_OLDEST_MESSAGES, _NEWEST_MESSAGES = _messages("m.number"), _messages("m.number desc")
+_ORDERS = f"""
+select {columns(OrderRow, "o")} from orders as o
+where o.user_id = $1 and o.deleted_at is null
+    and (o.placed_at, o.id) < (coalesce($2::timestamptz, 'infinity'::timestamptz), $3)
+order by o.placed_at desc, o.id desc limit $4
+"""  # noqa: S608 - built from constants
+_CUSTOMER = f"select {columns(UserRow, 'u')} from users as u where u.id = $1 and {IS_CUSTOMER}"  # noqa: S608 - built from constants
+
+
+def _customers(*conditions: str) -> str:
+    where = " and ".join((IS_CUSTOMER, "u.id > $1", *conditions))
+    return f"select {columns(UserRow, 'u')} from users as u where {where} order by u.id limit $2"  # noqa: S608 - built from constants
+
+
+_CUSTOMERS, _CUSTOMERS_LIKE = _customers(), _customers(f"({is_like('$3')})")

@@ -14,12 +14,13 @@ from uuid import UUID
 from sqlalchemy import delete, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.counts import unread_of
 from services.conversations.log import encode_position
 from services.conversations.models import BrowserSession
-from services.conversations.rules import COUNT_LIMIT, Side
+from services.conversations.rules import Side
 from services.conversations.settings import StoreSettings
 from shared.auth import Principal, Role
-from shared.database import driver_connection
+from shared.database import Driver, driver_connection
 from shared.problems import Unauthenticated
 
 IDLE: Final = timedelta(hours=12)  # since the browser was last used
@@ -41,6 +42,19 @@ class Visit:
     position: str
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The log's epoch and head when somebody came, and how many conversations were unread, if those were counted.
+
+    With `news` the token knows of its user what the database does not.
+    """
+
+    epoch: UUID
+    head: int
+    unread: int = 0
+    news: bool = False
+
+
 async def begin(session: AsyncSession, user_id: str, side: Side, *, csrf: str | None = None) -> BrowserSession:
     """Begin a session of a known user, always with a new id. Raises `Unauthenticated` for a deleted user.
 
@@ -59,19 +73,19 @@ async def check(session: AsyncSession, principal: Principal, *, used: bool = Tru
     Notes that the session is used, at most once a minute, unless nobody did (`used`): a script that looks for news
     keeps no session alive.
     """
-    row = await _fetch(session, _CHECK, principal, used=used)
+    row = await _fetch(await driver_connection(session), _CHECK, principal, used=used)
     return str(row["csrf"])
 
 
-async def enter(session: AsyncSession, principal: Principal, *, used: bool = True) -> tuple[UUID, int]:
-    """Return the epoch and the head of the log, so that what is read later is not older; else as `check`."""
-    row = await _fetch(session, _CHECK, principal, used=used)
-    return row["epoch"], row["head"]
+async def enter(connection: Driver, principal: Principal, *, used: bool = True, counting: bool = False) -> Seen:
+    """Return where the log stands, so that what is read later is not older; else as `check`."""
+    row = await _fetch(connection, _VISITS[principal.role] if counting else _CHECK, principal, used=used)
+    return Seen(row["epoch"], row["head"], unread=row["unread"] if counting else 0)
 
 
 async def visit(session: AsyncSession, principal: Principal, *, used: bool = True) -> Visit:
     """Return who looks at a page, in one statement; else as `check`."""
-    row = await _fetch(session, _VISITS[principal.role], principal, used=used)
+    row = await _fetch(await driver_connection(session), _VISITS[principal.role], principal, used=used)
     profile = {field: row[field] for field in ("name", "email", "locale", "zoneinfo")}
     return Visit(
         principal=Principal(id=principal.id, role=principal.role, session_id=principal.session_id, **profile),
@@ -106,10 +120,9 @@ async def purge_sessions(session: AsyncSession, _: StoreSettings, *, size: int) 
     return len((await session.execute(_PURGE, {"size": size})).all())
 
 
-async def _fetch(session: AsyncSession, statement: str, principal: Principal, *, used: bool) -> Any:
+async def _fetch(connection: Driver, statement: str, principal: Principal, *, used: bool) -> Any:
     # Straight on the driver: as a request's first statement it is its own transaction, so the row is not locked for
     # as long as the request lasts, and other requests of the same browser need not wait.
-    connection = await driver_connection(session)
     row = await connection.fetchrow(statement, principal.session_id, principal.id, principal.role.value, used)
     if row is None:
         raise Unauthenticated("The session is over.")
@@ -143,14 +156,11 @@ select {columns}
 _CHECK = _statement("csrf, feed.epoch, feed.head from live, feed")
 
 
-def _visit(unread: str) -> str:
-    counted = f"select count(*) from (select from conversations as c where {unread} limit {COUNT_LIMIT}) as u"  # noqa: S608 - built from constants
-    return _statement(f"live.*, feed.epoch, feed.head, ({counted}) as unread from live, feed")
-
-
 _VISITS = {
-    Role.CUSTOMER: _visit("c.user_id = live.user_id and not c.is_read_by_user"),
-    Role.ADMIN: _visit("not c.is_read_by_admin"),
+    Role(side): _statement(
+        f"live.*, feed.epoch, feed.head, {unread_of(side, 'live.user_id')} as unread from live, feed"
+    )
+    for side in Side
 }
 
 # The lock waits for a deletion of the user under way, and then finds nobody.

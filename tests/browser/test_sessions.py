@@ -33,6 +33,22 @@ async def test_an_expired_token_is_renewed_by_the_page_that_needs_one(people: Pe
     await expect_thread(dora.page, "Hello?", "Still here")
 
 
+async def test_when_somebody_else_signs_in_nothing_of_the_last_ones_stays_on_the_screen(
+    people: People, site: Site
+) -> None:
+    dora = await people.sign_in("dora")
+    dora.expect_complaints("403", "404")
+    await dora.open(await site.open_conversation(dora.id, "Private", body="For my eyes only"))
+    await expect_thread(dora.page, "For my eyes only")
+    emil = await people.know("emil")
+    another_tab = await dora.context.new_page()
+    await another_tab.goto(site.store.way_in(emil, "customer", "/dashboard/messages/"))
+    await another_tab.get_by_role("button", name="To my messages").click()
+    await expect(another_tab.get_by_role("heading", name="Your messages")).to_be_visible()
+    await expect(dora.page.get_by_text("For my eyes only")).to_have_count(0)
+    await expect(dora.page.get_by_text("Emil")).to_be_visible()
+
+
 async def test_without_a_session_every_page_leads_to_the_way_in_and_back(people: People, site: Site) -> None:
     dora = await people.sign_in("dora")
     dora.expect_complaints("401")

@@ -28,6 +28,7 @@ from shared.keys import ProviderKeys
 from shared.migrations import upgrade
 from shared.processes import server
 from tests.provider import ALGORITHMS, Provider, private_key, public_jwk, running_provider
+from tests.service.connected import connect
 from tests.service.live_api import Live
 from tests.service.provider_keys import Clock, keys_of
 from tests.service.store import Caller
@@ -116,7 +117,7 @@ async def api(conversations: Sessions, databases: dict[str, str]) -> AsyncIterat
         redis_url=None,
     )
     app = create_conversations_app(settings)
-    app.state.sessions = conversations
+    connect(app, conversations)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
         yield client
@@ -165,7 +166,7 @@ async def notifications_api(notifications: Sessions, databases: dict[str, str]) 
         notifications_database_url=databases["notifications"], auth_secret=[SECRET], store_name="Test Store"
     )
     app = create_notifications_app(settings)
-    app.state.sessions = notifications
+    connect(app, notifications)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
         yield client

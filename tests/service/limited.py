@@ -13,6 +13,7 @@ from services.conversations.settings import ApiSettings
 from shared.database import Sessions
 from shared.processes import server
 from tests.service.browser import HOST
+from tests.service.connected import connect
 
 SECRET = "a secret for tests, of 32 bytes or more"
 PATIENCE = 5.0  # seconds for a question to Redis: the machine of a test may be slow, and must not let pass for that
@@ -37,7 +38,7 @@ async def processes(
                 **limits,
             )
             app = create_app(settings)
-            app.state.sessions = sessions
+            connect(app, sessions)
             redis = GuardedRedis(redis_url, PATIENCE) if redis_url else None
             if redis is not None:
                 stack.push_async_callback(redis.client.aclose)

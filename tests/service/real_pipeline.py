@@ -39,6 +39,7 @@ from tests.model.mailbox import DELAY, MAILS, RETRY_SECONDS, SUPPORT_EMAIL, UNCE
 from tests.model.pipeline import ABANDONED, ANSWERED, KEEPS, REFUSED
 from tests.model.store import ADMIN
 from tests.service.conftest import FEED_SECRET, SECRET, empty_conversations, empty_notifications
+from tests.service.connected import connect
 from tests.service.events import mail_settings
 from tests.service.faked_database import FakedDatabase, faked_database
 from tests.service.real_view import EPOCH, read_view, since
@@ -74,7 +75,7 @@ async def real_pipeline(urls: dict[str, str]) -> AsyncIterator["RealPipeline"]:
         app = create_app(
             ApiSettings(conversations_database_url=urls["conversations"], auth_secret=[SECRET], feed_secret=FEED_SECRET)
         )
-        app.state.sessions = create_sessions(conversations.engine)
+        connect(app, create_sessions(conversations.engine))
         async with httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app=app),
             base_url="http://chats.test",

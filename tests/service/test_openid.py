@@ -19,6 +19,7 @@ from services.notifications.app import create_app as create_notifications_app
 from services.notifications.settings import ApiSettings as NotificationsSettings
 from shared.database import Sessions
 from tests.service.conftest import SECRET
+from tests.service.connected import connect
 from tests.service.store import problem
 from tests.support import eventually
 
@@ -98,7 +99,7 @@ async def chats(
     app = create_conversations_app(
         ConversationsSettings(conversations_database_url=databases["conversations"], auth_secret=[SECRET], **settings)
     )
-    app.state.sessions = conversations
+    connect(app, conversations)
     async with of(app) as client:
         yield client
     await app.state.keys.close()
@@ -130,7 +131,7 @@ async def test_who_signs_in_at_the_provider_is_known_to_both_apis(
     app = create_notifications_app(
         NotificationsSettings(notifications_database_url=databases["notifications"], **settings)
     )
-    app.state.sessions = notifications
+    connect(app, notifications)
     async with of(app) as client:
         assert (await client.get("/api/v1/notifications/unread", headers=anna)).json() == {"unread": 0}
         assert (await client.get("/api/v1/notifications/emails", headers=sam)).status_code == 200

@@ -14,6 +14,7 @@ from services.notifications.settings import ApiSettings as NotificationsSettings
 from shared.database import Sessions
 from tests.provider import ALGORITHMS, Provider, claims, private_key, signed
 from tests.service.conftest import SECRET
+from tests.service.connected import connect
 from tests.service.provider_keys import Clock, away, caller, keys_of, of
 from tests.service.store import problem
 from tests.support import eventually
@@ -35,7 +36,7 @@ async def both(
     async with AsyncExitStack() as stack:
         calls = []
         for app, path, sessions in zip(apps, paths, (conversations, notifications), strict=True):
-            app.state.sessions = sessions
+            connect(app, sessions)
             app.state.keys = await stack.enter_async_context(keys_of(provider.url, clock))
             transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
             client = await stack.enter_async_context(
@@ -93,7 +94,7 @@ async def test_with_secret_and_url_each_signs_by_its_own_algorithm(
             conversations_database_url=databases["conversations"], auth_secret=[SECRET], auth_jwks_url=provider.url
         )
     )
-    app.state.sessions = conversations
+    connect(app, conversations)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
         call = caller(client, "/api/v1/unread")
@@ -110,7 +111,7 @@ async def test_without_a_secret_no_session_begins_and_the_page_says_why(
     app = create_conversations_app(
         ConversationsSettings(conversations_database_url=databases["conversations"], auth_jwks_url=provider.url)
     )
-    app.state.sessions = conversations
+    connect(app, conversations)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
         answer = await client.post("/session", data={"token": of("RS256")})
@@ -131,7 +132,7 @@ async def test_a_session_begins_by_a_fresh_token_of_the_provider(
             conversations_database_url=databases["conversations"], auth_secret=[SECRET], auth_jwks_url=provider.url
         )
     )
-    app.state.sessions = conversations
+    connect(app, conversations)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
         old = signed(private_key("RS256"), "RS256", {"kid": "RS256"}, iat=claims()["iat"].timestamp() - 400)

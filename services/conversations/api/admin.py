@@ -5,7 +5,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
-from services.conversations import commands, counts, presence, queries
+from services.conversations import commands, counts, lists, presence, queries
 from services.conversations.api.bodies import BulkDelete, MarkRead, PostMessage, Viewing
 from services.conversations.api.counting import CountedAdminConversation, CountedEdit, count
 from services.conversations.api.dependencies import (
@@ -16,6 +16,7 @@ from services.conversations.api.dependencies import (
     Peek,
     PostingAdmin,
     Prefetch,
+    ReadingAdmin,
     WatchingAdmin,
     tell_replay,
     viewer_of,
@@ -23,11 +24,11 @@ from services.conversations.api.dependencies import (
 from services.conversations.api.saving import save
 from services.conversations.api.views import ConversationOut, Counts, Deleted, MessageOut, UserOut, Viewers
 from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages, RateLimited
+from services.conversations.lists import Filters
 from services.conversations.people import admit
 from services.conversations.posting import Once, Post, post_message
-from services.conversations.queries import Filters
 from services.conversations.rules import COUNT_LIMIT, Side, Status
-from shared.database import Session
+from shared.database import Session, driver_connection
 from shared.paging import DEFAULT_LIMIT, MAX_NUMBER, Cursor, Limit, Page
 from shared.people import StoreId
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, answers
@@ -46,8 +47,7 @@ _ONE = "/conversations/{conversation_id:uuid}"
 
 @router.get("/conversations")
 async def list_all_conversations(
-    _: Admin,
-    session: Session,
+    reading: ReadingAdmin,
     status: Annotated[list[Status] | None, Query()] = None,
     unread: bool | None = None,
     user_id: StoreId | None = None,
@@ -60,16 +60,16 @@ async def list_all_conversations(
     """List all conversations, last activity or longest waiting first. Filters combine; `status` may repeat."""
     filters = Filters(tuple(sorted(set(status or ()))), unread, user_id, order_id, order_number)
     if sort == "waiting":
-        threads, following = await queries.list_by_waiting(session, filters, cursor, limit)
+        threads, following = await lists.list_by_waiting(reading.connection, filters, cursor, limit)
     else:
-        threads, following = await queries.list_by_activity(session, filters, Side.ADMIN, cursor, limit)
+        threads, following = await lists.list_by_activity(reading.connection, filters, Side.ADMIN, cursor, limit)
     return Page(items=[ConversationOut.of(thread) for thread in threads], next_cursor=following)
 
 
 @router.get("/conversations/counts", response_model_exclude_none=True)
-async def count_conversations(_: Admin, session: Session) -> Counts:
+async def count_conversations(reading: ReadingAdmin) -> Counts:
     """Count all conversations by status, and those that no admin has read, each up to 1,000."""
-    found = await counts.tally(session)
+    found = await counts.tally(reading.connection)
     more = any(count >= COUNT_LIMIT for count in (found.unread, *found.by_status.values()))
     return Counts(by_status=found.by_status, unread=found.unread, more=True if more else None)
 
@@ -90,7 +90,7 @@ async def create_conversation_with(
     identity, replayed = await commands.create_conversation(session, new, once)
     response.headers["Location"] = f"/api/v1/admin/conversations/{identity}"
     tell_replay(response, replayed=replayed)
-    return ConversationOut.of(await queries.get_thread(session, identity))
+    return ConversationOut.of(await queries.get_thread(await driver_connection(session), identity))
 
 
 @router.get(_ONE, responses=answers(NotFound))
@@ -98,7 +98,7 @@ async def get_any_conversation(
     conversation_id: UUID, _: Admin, session: Session, prefetch: Prefetch, *, peek: Peek = False
 ) -> ConversationOut:
     """Show a conversation, which reads it for the admins up to the `message_count` that is returned."""
-    thread = await queries.get_thread(session, conversation_id)
+    thread = await queries.get_thread(await driver_connection(session), conversation_id)
     if not (peek or prefetch):
         thread = await commands.read_thread(session, thread, Side.ADMIN)
     return ConversationOut.of(thread)
@@ -107,8 +107,7 @@ async def get_any_conversation(
 @router.get("/conversations/{conversation_id}/messages", responses=answers(NotFound))
 async def list_any_messages(
     conversation_id: UUID,
-    _: Admin,
-    session: Session,
+    reading: ReadingAdmin,
     viewer: AdminsView,
     order: Literal["asc", "desc"] = "asc",
     after: Annotated[int | None, Query(ge=0, le=MAX_NUMBER)] = None,
@@ -117,7 +116,7 @@ async def list_any_messages(
 ) -> Page[MessageOut]:
     """List a conversation's messages, oldest first; marks nothing as read."""
     rows, following = await queries.list_messages(
-        session,
+        reading.connection,
         conversation_id,
         scope=None,
         newest_first=order == "desc",
@@ -125,7 +124,7 @@ async def list_any_messages(
         cursor=cursor,
         limit=limit,
     )
-    return Page(items=[MessageOut.of(*row, viewer) for row in rows], next_cursor=following)
+    return Page(items=[MessageOut.of(row, viewer) for row in rows], next_cursor=following)
 
 
 @router.post(
@@ -147,7 +146,7 @@ async def post_admin_message(
     post = Post(conversation_id, caller.id, Side.ADMIN, body.body, seen_number=body.seen_number, once=once)
     posted = await save(request, caller, post)
     tell_replay(response, replayed=posted.replayed)
-    return MessageOut.of_posted(posted, viewer_of(request, Side.ADMIN))
+    return MessageOut.of(posted, viewer_of(request, Side.ADMIN))
 
 
 @router.patch(
@@ -179,7 +178,7 @@ async def edit_conversation(
     elif body.status is not None:
         await admit(session, caller)
         await commands.set_status(session, conversation_id, body.status, seen_number=body.seen_number)
-    return ConversationOut.of(await queries.get_thread(session, conversation_id))
+    return ConversationOut.of(await queries.get_thread(await driver_connection(session), conversation_id))
 
 
 @router.post("/conversations/{conversation_id}/read", status_code=204, responses=answers(NotFound))
@@ -220,12 +219,11 @@ async def bulk_delete(body: BulkDelete, _: Admin, session: Session) -> Deleted:
 
 @router.get("/users")
 async def list_customers(
-    _: Admin,
-    session: Session,
+    reading: ReadingAdmin,
     q: Text | None = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[UserOut]:
     """Find customers by a part of the name, the address or the id."""
-    users, following = await queries.list_customers(session, q, cursor, limit)
+    users, following = await queries.list_customers(reading.connection, q, cursor, limit)
     return Page(items=[UserOut.of(user) for user in users], next_cursor=following)

@@ -5,28 +5,28 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
-from services.conversations import commands, counts, queries
+from services.conversations import commands, lists, queries
 from services.conversations.api.bodies import MarkRead, PostMessage
 from services.conversations.api.counting import CountedConversation, count
 from services.conversations.api.dependencies import (
     ClaimedCustomer,
+    Counting,
     Customer,
-    CustomerOrAdmin,
     CustomersView,
     IdempotencyKey,
     Peek,
     Prefetch,
+    ReadingCustomer,
     tell_replay,
     viewer_of,
 )
 from services.conversations.api.saving import save
 from services.conversations.api.views import ConversationOut, MessageOut, OrderOut, Unread
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
+from services.conversations.lists import Filters
 from services.conversations.posting import Once, Post
-from services.conversations.queries import Filters
 from services.conversations.rules import Side, Status
-from shared.auth import Role
-from shared.database import Session
+from shared.database import Session, driver_connection
 from shared.paging import DEFAULT_LIMIT, MAX_NUMBER, Cursor, Limit, Page
 from shared.people import StoreId
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, answers
@@ -50,13 +50,12 @@ async def create_conversation(
     identity, replayed = await commands.create_conversation(session, new, once)
     response.headers["Location"] = f"/api/v1/conversations/{identity}"
     tell_replay(response, replayed=replayed)
-    return ConversationOut.of(await queries.get_thread(session, identity, scope=caller.id))
+    return ConversationOut.of(await queries.get_thread(await driver_connection(session), identity, scope=caller.id))
 
 
 @router.get("/conversations")
 async def list_conversations(
-    caller: Customer,
-    session: Session,
+    reading: ReadingCustomer,
     status: Annotated[list[Status] | None, Query()] = None,
     unread: bool | None = None,
     order_id: StoreId | None = None,
@@ -64,8 +63,8 @@ async def list_conversations(
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[ConversationOut]:
     """List own conversations, last activity first."""
-    filters = Filters(tuple(sorted(set(status or ()))), unread, caller.id, order_id)
-    threads, following = await queries.list_by_activity(session, filters, Side.CUSTOMER, cursor, limit)
+    filters = Filters(tuple(sorted(set(status or ()))), unread, reading.principal.id, order_id)
+    threads, following = await lists.list_by_activity(reading.connection, filters, Side.CUSTOMER, cursor, limit)
     return Page(items=[ConversationOut.of(thread) for thread in threads], next_cursor=following)
 
 
@@ -74,7 +73,7 @@ async def get_conversation(
     conversation_id: UUID, caller: Customer, session: Session, prefetch: Prefetch, *, peek: Peek = False
 ) -> ConversationOut:
     """Show one of the caller's conversations, which reads it up to the `message_count` that is returned."""
-    thread = await queries.get_thread(session, conversation_id, scope=caller.id)
+    thread = await queries.get_thread(await driver_connection(session), conversation_id, scope=caller.id)
     if not (peek or prefetch):
         thread = await commands.read_thread(session, thread, Side.CUSTOMER)
     return ConversationOut.of(thread)
@@ -83,8 +82,7 @@ async def get_conversation(
 @router.get("/conversations/{conversation_id}/messages", responses=answers(NotFound))
 async def list_messages(
     conversation_id: UUID,
-    caller: Customer,
-    session: Session,
+    reading: ReadingCustomer,
     viewer: CustomersView,
     order: Literal["asc", "desc"] = "asc",
     after: Annotated[int | None, Query(ge=0, le=MAX_NUMBER)] = None,
@@ -96,15 +94,15 @@ async def list_messages(
     Marks nothing as read.
     """
     rows, following = await queries.list_messages(
-        session,
+        reading.connection,
         conversation_id,
-        scope=caller.id,
+        scope=reading.principal.id,
         newest_first=order == "desc",
         after=after,
         cursor=cursor,
         limit=limit,
     )
-    return Page(items=[MessageOut.of(*row, viewer) for row in rows], next_cursor=following)
+    return Page(items=[MessageOut.of(row, viewer) for row in rows], next_cursor=following)
 
 
 @router.post(
@@ -134,7 +132,7 @@ async def post_customer_message(
     )
     posted = await save(request, caller, post)
     tell_replay(response, replayed=posted.replayed)
-    return MessageOut.of_posted(posted, viewer_of(request, Side.CUSTOMER))
+    return MessageOut.of(posted, viewer_of(request, Side.CUSTOMER))
 
 
 @router.post("/conversations/{conversation_id}/read", status_code=204, responses=answers(NotFound))
@@ -144,16 +142,13 @@ async def mark_read(conversation_id: UUID, body: MarkRead, caller: Customer, ses
 
 
 @router.get("/unread", response_model_exclude_none=True, tags=["Admin"])
-async def count_unread(caller: CustomerOrAdmin, session: Session) -> Unread:
+async def count_unread(counting: Counting) -> Unread:
     """Count the unread conversations of the caller's side, for a badge."""
-    customer = caller.id if caller.role is Role.CUSTOMER else None
-    return Unread.of(await counts.count_unread(session, customer=customer))
+    return Unread.of(counting.unread)
 
 
 @router.get("/orders")
-async def list_orders(
-    caller: Customer, session: Session, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT
-) -> Page[OrderOut]:
+async def list_orders(reading: ReadingCustomer, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT) -> Page[OrderOut]:
     """List the caller's orders, newest first, to open a conversation about one."""
-    orders, following = await queries.list_orders(session, caller.id, cursor, limit)
+    orders, following = await queries.list_orders(reading.connection, reading.principal.id, cursor, limit)
     return Page(items=[OrderOut.of(order) for order in orders], next_cursor=following)

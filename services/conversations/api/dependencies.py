@@ -5,7 +5,8 @@ session began. Its reads are those of a script that looks for news, and keep no 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import dataclass
 from typing import Annotated, Any
 from urllib.parse import unquote
 from uuid import UUID
@@ -16,13 +17,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.api.views import Viewer
 from services.conversations.log import encode_position
-from services.conversations.people import admit
+from services.conversations.people import admit, look
 from services.conversations.rules import Side
 from services.conversations.sessions import check as check_session
 from services.conversations.sessions import enter
 from shared.auth import Principal, Role, require
 from shared.cookies import SAFE_METHODS
-from shared.database import Session, Sessions, answered_transaction
+from shared.database import Driver, Session, Sessions, answered_reading, answered_transaction, driver_connection
 from shared.people import StoreId
 
 
@@ -49,7 +50,41 @@ async def let_in(session: AsyncSession, principal: Principal, *, used: bool) -> 
     """Let a customer or an admin in, by token or by session; return the log's epoch and head from before."""
     if principal.session_id is None:
         return await admit(session, principal)
-    return await enter(session, principal, used=used)
+    seen = await enter(await driver_connection(session), principal, used=used)
+    return seen.epoch, seen.head
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A request that only reads: it holds a connection, and no transaction.
+
+    `unread` is how many conversations the caller's side has not read, if the route has them counted.
+    """
+
+    principal: Principal
+    unread: int
+    connection: Driver
+
+
+def _reading(*roles: Role, counting: bool = False) -> Callable[..., AsyncIterator[Reading]]:
+    async def reading(
+        request: Request, response: Response, principal: Annotated[Principal, Depends(require(*roles))]
+    ) -> AsyncIterator[Reading]:
+        for admitted in (False, True):
+            async with answered_reading(request.app.state.lend) as connection:
+                if principal.session_id is None:
+                    seen = await look(connection, principal, counting=counting)
+                else:
+                    seen = await enter(connection, principal, used=False, counting=counting)
+                if admitted or not seen.news:
+                    # Whoever reads can go on from there in the stream.
+                    response.headers["X-Position"] = encode_position(seen.epoch, seen.head)
+                    yield Reading(principal, seen.unread, connection)
+                    return
+            async with answered_transaction(request.app.state.sessions) as session:
+                await admit(session, principal)
+
+    return reading
 
 
 def _caller(*roles: Role, by_hand: bool = True) -> Callable[..., Coroutine[Any, Any, Principal]]:
@@ -82,7 +117,10 @@ def _sender(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
 
 Customer = Annotated[Principal, Depends(_caller(Role.CUSTOMER), scope="function")]
 Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
-CustomerOrAdmin = Annotated[Principal, Depends(_caller(Role.CUSTOMER, Role.ADMIN), scope="function")]
+ReadingCustomer = Annotated[Reading, Depends(_reading(Role.CUSTOMER), scope="function")]
+ReadingAdmin = Annotated[Reading, Depends(_reading(Role.ADMIN), scope="function")]
+# Whose side's unread conversations are counted, in the same statement.
+Counting = Annotated[Reading, Depends(_reading(Role.CUSTOMER, Role.ADMIN, counting=True), scope="function")]
 # What an open page says by itself, again and again.
 WatchingAdmin = Annotated[Principal, Depends(_caller(Role.ADMIN, by_hand=False), scope="function")]
 

@@ -7,7 +7,7 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter
 
 from services.conversations.api.dependencies import let_in
 from services.conversations.api.views import ConversationOut, MessageOut, Unread, Viewer
@@ -16,7 +16,7 @@ from services.conversations.live import Hub, Show
 from services.conversations.log import Entry
 from services.conversations.places import Places
 from services.conversations.posting import Posted
-from services.conversations.queries import Thread
+from services.conversations.rows import Thread
 from services.conversations.rules import Side
 from services.conversations.streams import Shown, Stream
 from shared.auth import Principal, Role, require
@@ -25,6 +25,8 @@ from shared.events import ConversationDeleted, ConversationRead, EventType, Mess
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, answers
 
 RETRY = (1000, 4000)  # milliseconds: clients that lost a process come back spread over these
+
+_UNREAD = TypeAdapter(Unread)
 
 router = APIRouter(
     prefix="/api/v1",
@@ -54,7 +56,7 @@ def show_event(store_name: str) -> Show:
             return ConversationRead.model_validate(entry.payload).model_dump_json()
         changed = ConversationChanged(conversation_id=thread.conversation.id, conversation=ConversationOut.of(thread))
         if entry.type == EventType.MESSAGE_POSTED:
-            changed.message = MessageOut.of_posted(_posted(entry), viewers[side])
+            changed.message = MessageOut.of(_posted(entry), viewers[side])
             return changed.model_dump_json()
         return changed.model_dump_json(exclude={"message"})
 
@@ -63,7 +65,7 @@ def show_event(store_name: str) -> Show:
 
 def show_unread(count: int) -> str:
     """Show how many conversations are unread."""
-    return Unread.of(count).model_dump_json(exclude_none=True)
+    return _UNREAD.dump_json(Unread.of(count), exclude_none=True).decode()
 
 
 def _posted(entry: Entry) -> Posted:

@@ -1,22 +1,22 @@
 """What the API gives. Who looks decides what is shown of an admin."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal, Self
+from typing import Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
-
-from services.conversations.models import Message, Order, User
+from services.conversations.models import User
 from services.conversations.posting import Posted
-from services.conversations.queries import Thread
+from services.conversations.rows import ConversationRow, MessageRow, OrderRow, Thread, UserRow
 from services.conversations.rules import COUNT_LIMIT, Side, Status
 
 DELETED_CUSTOMER = "Deleted customer"
 DELETED_ADMIN = "Deleted admin"
 
 
-class UserOut(BaseModel):
+@dataclass(slots=True)
+class UserOut:
     """A customer."""
 
     id: str
@@ -24,7 +24,7 @@ class UserOut(BaseModel):
     email: str | None
 
     @classmethod
-    def of(cls, user: User) -> Self:
+    def of(cls, user: UserRow) -> Self:
         """Show a customer; a nameless one by the id."""
         return cls(
             id=user.id,
@@ -33,7 +33,8 @@ class UserOut(BaseModel):
         )
 
 
-class OrderItemOut(BaseModel):
+@dataclass(slots=True)
+class OrderItemOut:
     """A line of an order."""
 
     name: str
@@ -41,10 +42,9 @@ class OrderItemOut(BaseModel):
     unit_price: str
 
 
-class OrderOut(BaseModel):
+@dataclass(slots=True)
+class OrderOut:
     """An order as the store last sent it, at `synced_at`; `deleted` when the store has deleted it since."""
-
-    model_config = ConfigDict(from_attributes=True)
 
     id: str
     number: str
@@ -53,18 +53,29 @@ class OrderOut(BaseModel):
     currency: str
     placed_at: datetime
     url: str | None
-    items: Sequence[OrderItemOut]
+    items: list[OrderItemOut]
     synced_at: datetime
     deleted: bool
 
     @classmethod
-    def of(cls, order: Order) -> Self:
+    def of(cls, order: OrderRow) -> Self:
         """Show an order."""
-        columns = {name: getattr(order, name) for name in cls.model_fields if name != "deleted"}
-        return cls.model_validate(columns | {"deleted": order.deleted_at is not None})
+        return cls(
+            id=order.id,
+            number=order.number,
+            status=order.status,
+            total=order.total,
+            currency=order.currency,
+            placed_at=order.placed_at,
+            url=order.url,
+            items=[OrderItemOut(item["name"], item["quantity"], item["unit_price"]) for item in order.items],
+            synced_at=order.synced_at,
+            deleted=order.deleted_at is not None,
+        )
 
 
-class LastMessage(BaseModel):
+@dataclass(slots=True)
+class LastMessage:
     """The newest message, as a list shows it."""
 
     id: UUID
@@ -73,8 +84,23 @@ class LastMessage(BaseModel):
     preview: str
     created_at: datetime
 
+    @classmethod
+    def of(cls, conversation: ConversationRow) -> Self | None:
+        """Show a conversation's newest message, if there is one."""
+        found = conversation
+        if found.last_message_id is None or found.last_message_role is None or found.last_message_preview is None:
+            return None
+        return cls(
+            id=found.last_message_id,
+            number=found.message_count,
+            sender_role=Side(found.last_message_role),
+            preview=found.last_message_preview,
+            created_at=found.last_activity_at,
+        )
 
-class ConversationOut(BaseModel):
+
+@dataclass(slots=True)
+class ConversationOut:
     """A conversation."""
 
     id: UUID
@@ -93,26 +119,25 @@ class ConversationOut(BaseModel):
     @classmethod
     def of(cls, thread: Thread) -> Self:
         """Show a conversation with what stands beside it."""
-        found = thread.conversation
-        last: dict[str, Any] | None = None
-        if found.last_message_id is not None:
-            last = {
-                "id": found.last_message_id,
-                "number": found.message_count,
-                "sender_role": found.last_message_role,
-                "preview": found.last_message_preview,
-                "created_at": found.last_activity_at,
-            }
-        beside = {
-            "user": UserOut.of(thread.user),
-            "order": OrderOut.of(thread.order) if thread.order else None,
-            "last_message": last,
-        }
-        columns = {name: getattr(found, name) for name in cls.model_fields if name not in beside}
-        return cls.model_validate(columns | beside)
+        found, user, order = thread
+        return cls(
+            id=found.id,
+            subject=found.subject,
+            status=Status(found.status),
+            user=UserOut.of(user),
+            order=OrderOut.of(order) if order else None,
+            is_read_by_admin=found.is_read_by_admin,
+            is_read_by_user=found.is_read_by_user,
+            message_count=found.message_count,
+            last_message=LastMessage.of(found),
+            created_at=found.created_at,
+            last_activity_at=found.last_activity_at,
+            waiting_since=found.waiting_since,
+        )
 
 
-class Sender(BaseModel):
+@dataclass(slots=True)
+class Sender:
     """Who wrote a message, and from which side. To customers an admin is a name, never an id."""
 
     id: str | None
@@ -120,7 +145,8 @@ class Sender(BaseModel):
     role: Side
 
 
-class MessageOut(BaseModel):
+@dataclass(slots=True)
+class MessageOut:
     """A message."""
 
     id: UUID
@@ -131,51 +157,38 @@ class MessageOut(BaseModel):
     created_at: datetime
 
     @classmethod
-    def of(cls, message: Message, sender: User, viewer: "Viewer") -> Self:
+    def of(cls, message: MessageRow | Posted, viewer: "Viewer") -> Self:
         """Show a message as the viewer may see it."""
-        posted = Posted(
+        return cls(
             id=message.id,
             conversation_id=message.conversation_id,
             number=message.number,
-            sender_id=message.sender_id,
-            sender_role=message.sender_role,
-            sender_name=sender.name,
-            sender_deleted=sender.deleted_at is not None,
+            sender=viewer.sender(message),
             body=message.body,
             created_at=message.created_at,
         )
-        return cls.of_posted(posted, viewer)
-
-    @classmethod
-    def of_posted(cls, posted: Posted, viewer: "Viewer") -> Self:
-        """Show a message that was just posted."""
-        return cls(
-            id=posted.id,
-            conversation_id=posted.conversation_id,
-            number=posted.number,
-            sender=viewer.sender(posted),
-            body=posted.body,
-            created_at=posted.created_at,
-        )
 
 
-class Viewer(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Viewer:
     """Who looks: customers see an admin's name or the store's, admins see everybody's id."""
 
     side: Side
     store_name: str
 
-    def sender(self, posted: Posted) -> Sender:
+    def sender(self, message: MessageRow | Posted) -> Sender:
         """Show the sender of a message."""
-        role, name, deleted = Side(posted.sender_role), posted.sender_name, posted.sender_deleted
+        role, identity = Side(message.sender_role), message.sender_id
+        name, deleted = message.sender_name, message.sender_deleted
         if role is Side.CUSTOMER:
-            return Sender(id=posted.sender_id, name=customer_name(posted.sender_id, name, deleted=deleted), role=role)
+            return Sender(id=identity, name=customer_name(identity, name, deleted=deleted), role=role)
         if self.side is Side.CUSTOMER:
             return Sender(id=None, name=name or self.store_name, role=role)
-        return Sender(id=posted.sender_id, name=name or (DELETED_ADMIN if deleted else posted.sender_id), role=role)
+        return Sender(id=identity, name=name or (DELETED_ADMIN if deleted else identity), role=role)
 
 
-class Unread(BaseModel):
+@dataclass(slots=True)
+class Unread:
     """How many conversations are unread; `more` when the count stopped at 1,000."""
 
     unread: int
@@ -187,7 +200,8 @@ class Unread(BaseModel):
         return cls(unread=count, more=True if count >= COUNT_LIMIT else None)
 
 
-class Counts(BaseModel):
+@dataclass(slots=True)
+class Counts:
     """How many conversations there are by status, and unread; a count of 1,000 means that many or more."""
 
     by_status: dict[Status, int]
@@ -195,14 +209,16 @@ class Counts(BaseModel):
     more: Literal[True] | None = None
 
 
-class OtherViewer(BaseModel):
+@dataclass(slots=True)
+class OtherViewer:
     """An admin who looks at the same conversation; a nameless one by the id."""
 
     id: str
     name: str
 
 
-class Viewers(BaseModel):
+@dataclass(slots=True)
+class Viewers:
     """Who else looks at a conversation."""
 
     others: list[OtherViewer]
@@ -213,7 +229,8 @@ class Viewers(BaseModel):
         return cls(others=[OtherViewer(id=user.id, name=user.name or user.id) for user in users])
 
 
-class Deleted(BaseModel):
+@dataclass(slots=True)
+class Deleted:
     """How many conversations were deleted."""
 
     deleted: int

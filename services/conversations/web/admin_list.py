@@ -7,14 +7,14 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, Field, model_validator
 
-from services.conversations import counts, queries
+from services.conversations import counts, lists
 from services.conversations.api.views import UserOut
-from services.conversations.models import User
-from services.conversations.queries import Filters, Thread
+from services.conversations.lists import Filters
+from services.conversations.rows import Thread, UserRow
 from services.conversations.rules import BULK_DELETE_LIMIT, WAITING, Side, Status
 from services.conversations.web.pages import ADMIN_ROOT, PageRoute, add_slash, pages_of
 from services.conversations.web.visitor import AdminVisitor
-from shared.database import Session
+from shared.database import Driver, Session, driver_connection
 from shared.paging import Cursor
 from shared.text import Text
 
@@ -81,16 +81,17 @@ async def list_all_conversations(
     request: Request, visitor: AdminVisitor, session: Session, wanted: Annotated[Wanted, Query()]
 ) -> Response:
     """Show all conversations, or those that the filters leave."""
-    customers: list[User] = []
+    connection = await driver_connection(session)
+    customers: list[UserRow] = []
     if wanted.user_id is None:
-        tally = await counts.tally(session)
+        tally = await counts.tally(connection)
     else:
-        tally, customers = await counts.tally_and_find_customers(session, wanted.user_id, CHOICES)
+        tally, customers = await counts.tally_and_find_customers(connection, wanted.user_id, CHOICES)
     chosen = customers[0] if customers and customers[0].id == wanted.user_id else None
     threads: list[Thread] = []
     following = None
     if wanted.user_id is None or chosen:
-        threads, following = await _list(session, wanted)
+        threads, following = await _list(connection, wanted)
     return pages_of(request).render(
         "admin_conversations.html",
         visitor,
@@ -103,10 +104,10 @@ async def list_all_conversations(
     )
 
 
-async def _list(session: Session, wanted: Wanted) -> tuple[list[Thread], str | None]:
+async def _list(connection: Driver, wanted: Wanted) -> tuple[list[Thread], str | None]:
     if wanted.sort == "waiting":
-        return await queries.list_by_waiting(session, wanted.filters, wanted.cursor, PAGE)
-    return await queries.list_by_activity(session, wanted.filters, Side.ADMIN, wanted.cursor, PAGE)
+        return await lists.list_by_waiting(connection, wanted.filters, wanted.cursor, PAGE)
+    return await lists.list_by_activity(connection, wanted.filters, Side.ADMIN, wanted.cursor, PAGE)
 
 
 def _without_blanks(value: Any) -> Any:

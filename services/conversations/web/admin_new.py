@@ -12,14 +12,14 @@ from services.conversations.api.bodies import AdminCreateConversation
 from services.conversations.api.views import UserOut
 from services.conversations.commands import NewConversation
 from services.conversations.errors import RateLimited
-from services.conversations.models import Order
 from services.conversations.posting import Once
+from services.conversations.rows import OrderRow
 from services.conversations.rules import Side, Status
 from services.conversations.web.counting import AdminConversationRefusal
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.pages import ADMIN_ROOT, PageRoute, pages_of, redirect
 from services.conversations.web.visitor import AdminVisitor, SubmittingAdmin, Visitor
-from shared.database import Session
+from shared.database import Session, driver_connection
 from shared.paging import Cursor
 from shared.problems import Invalid
 from shared.text import Text
@@ -46,7 +46,7 @@ async def new_conversation(
         return await _form_page(
             request, visitor, session, replace(new_form(user_id=user_id, order_id=order_id), gettext=gettext)
         )
-    customers, following = await queries.list_customers(session, q, cursor, PAGE)
+    customers, following = await queries.list_customers(await driver_connection(session), q, cursor, PAGE)
     return pages_of(request).render(
         "admin_new_conversation.html",
         visitor,
@@ -86,10 +86,11 @@ async def _form_page(
 ) -> Response:
     """Show the form. What is no customer's id is an error there, and can be mended there."""
     named = "" if "user_id" in form.errors else form.typed.get("user_id", "")
-    customer = await queries.find_customer(session, named.strip()) if named else None
-    orders: Sequence[Order] = []
+    connection = await driver_connection(session)
+    customer = await queries.find_customer(connection, named.strip()) if named else None
+    orders: Sequence[OrderRow] = []
     if customer is not None:
-        orders, _ = await queries.list_orders(session, customer.id, None, ORDERS)
+        orders, _ = await queries.list_orders(connection, customer.id, None, ORDERS)
     elif named:
         form = form.refused(Invalid("There is no such customer.", ("body", "user_id")))
     return pages_of(request).render(

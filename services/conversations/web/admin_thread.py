@@ -17,7 +17,7 @@ from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.history import history
 from services.conversations.web.pages import ADMIN_ROOT, PageRoute, pages_of, redirect
 from services.conversations.web.visitor import AdminVisitor, SubmittingAdmin, Visitor, one_less_unread
-from shared.database import Session
+from shared.database import Session, driver_connection
 from shared.paging import Cursor
 
 HISTORY = 50  # messages on a page
@@ -96,10 +96,11 @@ async def _thread_page(
 ) -> Response:
     pages = pages_of(request)
     viewer = Viewer(side=Side.ADMIN, store_name=request.app.state.settings.store_name)
-    thread, others = await queries.get_thread_and_others(session, conversation_id, OTHERS)
+    connection = await driver_connection(session)
+    thread, others = await queries.get_thread_and_others(connection, conversation_id, OTHERS)
     was_read, read_up_to = thread.conversation.is_read_by_admin, thread.conversation.read_by_admin_number
     rows, following = await queries.list_messages(
-        session, conversation_id, scope=None, newest_first=True, after=None, cursor=earlier, limit=HISTORY
+        connection, conversation_id, scope=None, newest_first=True, after=None, cursor=earlier, limit=HISTORY
     )
     if reads:
         thread = await commands.read_thread(session, thread, Side.ADMIN)
@@ -120,5 +121,5 @@ async def _thread_page(
         statuses=list(Status),
         form=form,
         # What the admin has on the screen: a newer message cannot have been seen by whoever answers.
-        seen_number=rows[0][0].number if rows else 0,
+        seen_number=rows[0].number if rows else 0,
     )

@@ -6,21 +6,22 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from services.conversations import commands, queries
+from services.conversations import commands, lists, queries
 from services.conversations.api.bodies import CreateConversation, PostMessage
 from services.conversations.api.dependencies import Prefetch
 from services.conversations.api.views import OrderOut, Viewer
 from services.conversations.commands import NewConversation
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
+from services.conversations.lists import Filters
 from services.conversations.posting import Once, Post, post_message
-from services.conversations.queries import Filters, Thread
+from services.conversations.rows import Thread
 from services.conversations.rules import Side
 from services.conversations.web.counting import ConversationRefusal, MessageRefusal
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.history import history
 from services.conversations.web.pages import CUSTOMER_ROOT, PageRoute, add_slash, pages_of, redirect
 from services.conversations.web.visitor import CustomerVisitor, SubmittingCustomer, Visitor, one_less_unread
-from shared.database import Session
+from shared.database import Session, driver_connection
 from shared.paging import Cursor
 from shared.problems import Invalid
 
@@ -41,7 +42,9 @@ async def list_conversations(
 ) -> Response:
     """Show own conversations, last activity first."""
     filters = Filters(user_id=visitor.principal.id)
-    threads, following = await queries.list_by_activity(session, filters, Side.CUSTOMER, cursor, PAGE)
+    threads, following = await lists.list_by_activity(
+        await driver_connection(session), filters, Side.CUSTOMER, cursor, PAGE
+    )
     return pages_of(request).render(
         "list_conversations.html", visitor, threads=threads, following=following, first=cursor is None
     )
@@ -85,7 +88,7 @@ async def read_conversation(
     earlier: Cursor = None,
 ) -> Response:
     """Show a conversation, which reads it, unless its newest messages are not what is looked at."""
-    thread = await queries.get_thread(session, conversation_id, scope=visitor.principal.id)
+    thread = await queries.get_thread(await driver_connection(session), conversation_id, scope=visitor.principal.id)
     reads = not (peek or prefetch or earlier)
     return await _thread_page(request, visitor, session, thread, new_form(), reads=reads, earlier=earlier)
 
@@ -119,7 +122,7 @@ async def post_customer_message(
         except (NewerMessages, IdempotencyKeyReused) as error:
             refusal = error
             form = form.anew() if isinstance(error, IdempotencyKeyReused) else form
-    thread = await queries.get_thread(session, conversation_id, scope=caller.id)
+    thread = await queries.get_thread(await driver_connection(session), conversation_id, scope=caller.id)
     return await _thread_page(request, visitor, session, thread, form, refusal=refusal)
 
 
@@ -130,7 +133,7 @@ async def _new_page(
     form: Form[CreateConversation],
     refusal: RateLimited | None = None,
 ) -> Response:
-    orders, _ = await queries.list_orders(session, visitor.principal.id, None, ORDERS)
+    orders, _ = await queries.list_orders(await driver_connection(session), visitor.principal.id, None, ORDERS)
     status = 422 if form.errors else 200
     return pages_of(request).render(
         "new_conversation.html", visitor, status=status, refusal=refusal, form=form, orders=orders
@@ -152,7 +155,7 @@ async def _thread_page(
     viewer = Viewer(side=Side.CUSTOMER, store_name=request.app.state.settings.store_name)
     was_read, read_up_to = thread.conversation.is_read_by_user, thread.conversation.read_by_user_number
     rows, following = await queries.list_messages(
-        session,
+        await driver_connection(session),
         thread.conversation.id,
         scope=visitor.principal.id,
         newest_first=True,
@@ -175,5 +178,5 @@ async def _thread_page(
         earlier=earlier,
         form=form,
         # What the reader has on the screen: newer messages than these cannot have been seen by whoever answers.
-        seen_number=rows[0][0].number if rows and not earlier else thread.conversation.message_count,
+        seen_number=rows[0].number if rows and not earlier else thread.conversation.message_count,
     )

@@ -13,7 +13,7 @@ from services.conversations.errors import ConversationNotClosed
 from services.conversations.rules import BULK_DELETE_LIMIT, DELETABLE
 from services.conversations.web.pages import ADMIN_ROOT, PageRoute, pages_of, redirect
 from services.conversations.web.visitor import AdminVisitor, SubmittingAdmin, Visitor
-from shared.database import Session
+from shared.database import Session, driver_connection
 from shared.problems import NotFound
 
 router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)
@@ -69,7 +69,7 @@ async def _page(
     status: int = 200,
 ) -> Response:
     too_many = len(ids) > BULK_DELETE_LIMIT
-    threads = await queries.list_threads(session, [] if too_many else ids)
+    threads = await queries.list_threads(await driver_connection(session), [] if too_many else ids)
     if single and not threads:
         raise NotFound("There is no such conversation.")
     found = [(thread.conversation, UserOut.of(thread.user)) for thread in threads]

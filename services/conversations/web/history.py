@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from services.conversations.api.views import MessageOut, Viewer
-from services.conversations.models import Conversation, Message, User
+from services.conversations.rows import ConversationRow, MessageRow
 from services.conversations.rules import Side
 from services.conversations.web.reader import Reader
 
@@ -40,11 +40,11 @@ Item = Day | NewMark | Bubble
 
 
 def history(
-    rows: Sequence[tuple[Message, User]], conversation: Conversation, viewer: Viewer, reader: Reader, *, read_up_to: int
+    rows: Sequence[MessageRow], conversation: ConversationRow, viewer: Viewer, reader: Reader, *, read_up_to: int
 ) -> list[Item]:
     """Return what stands in the panel, oldest first; `rows` come newest first, as they are read."""
     seen = conversation.read_by_admin_number if viewer.side is Side.CUSTOMER else conversation.read_by_user_number
-    messages = [MessageOut.of(*row, viewer) for row in reversed(rows)]
+    messages = [MessageOut.of(row, viewer) for row in reversed(rows)]
     bubbles = list(_bubbles(messages, viewer.side, seen))
     return list(_separated(bubbles, reader, read_up_to))
 

@@ -22,7 +22,7 @@ from services.conversations.settings import ApiSettings as ConversationsSettings
 from services.notifications.app import create_app as create_notifications_app
 from services.notifications.models import Base as NotificationsBase
 from services.notifications.settings import ApiSettings as NotificationsSettings
-from shared.database import Sessions, create_sessions, transaction
+from shared.database import Driver, Lend, Sessions, create_sessions, transaction
 from shared.people import Person
 from tests.service.access.asgi import Answer, ask
 from tests.service.access.credentials import (
@@ -39,6 +39,7 @@ from tests.service.access.credentials import (
 from tests.service.access.table import SENT, Row
 from tests.service.browser import store_token
 from tests.service.conftest import FEED_SECRET, SECRET
+from tests.service.connected import connect
 from tests.service.events import mail_settings, posted, receive, user_changed
 from tests.service.store import NOBODYS, Caller
 
@@ -148,6 +149,7 @@ async def built(databases: Mapping[str, str], engines: Mapping[str, AsyncEngine]
         _name(world, ids)
         for service, connection in world.connections.items():
             apps[service].state.sessions = _on(connection)
+            apps[service].state.lend = _lender(connection)
             async with world.undone(service):
                 world.before[service] = await world.state(service)
         yield world
@@ -155,6 +157,15 @@ async def built(databases: Mapping[str, str], engines: Mapping[str, AsyncEngine]
 
 def _on(connection: AsyncConnection) -> Sessions:
     return async_sessionmaker(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
+
+
+def _lender(connection: AsyncConnection) -> Lend:
+    @asynccontextmanager
+    async def lend() -> AsyncIterator[Driver]:
+        driver: Any = (await connection.get_raw_connection()).driver_connection
+        yield driver
+
+    return lend
 
 
 def _name(world: World, ids: dict[str, dict[str, str]]) -> None:
@@ -184,7 +195,7 @@ async def _populate(
     """Let everybody do something and sign in; return the ids of what is whose, and the cookies."""
     ids: dict[str, dict[str, str]] = {}
     app = apps["conversations"]
-    app.state.sessions = sessions["conversations"]
+    connect(app, sessions["conversations"])
     transport = httpx2.ASGITransport(app=app)
     async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
         shop = Caller(client, "/api/v1/store", bearer("shop", "store"))

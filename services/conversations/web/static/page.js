@@ -1,6 +1,7 @@
 // What makes a page live. Without it every page works all the same.
 
 import { announce, fill } from "./announce.js";
+import { person, role } from "./api.js";
 import { ring, startBell } from "./bell.js";
 import * as fates from "./fates.js";
 import { startForms } from "./forms.js";
@@ -13,6 +14,7 @@ import { concerns, refreshThread, startThread } from "./thread.js";
 const LIST_PACE = 1_500; // ms between looks at a list on which much happens
 const thread = document.querySelector("[data-thread]");
 
+leaveToSuccessor();
 startForms();
 startThread();
 startSending();
@@ -20,6 +22,14 @@ startBell();
 fates.startFates();
 startInbox();
 follow({ event: handle, missed: look, connection });
+
+/** Whoever signs in at this browser is shown a page: of anybody else's nothing stays on the screen then. */
+function leaveToSuccessor() {
+  const tabs = new BroadcastChannel("chats");
+  const whose = `${role} ${person}`;
+  tabs.onmessage = ({ data }) => data === whose || location.reload();
+  tabs.postMessage(whose);
+}
 
 function handle(type, data) {
   if (type === "unread") return showUnread(data);
