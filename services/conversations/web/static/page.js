@@ -25,7 +25,7 @@ follow({ event: handle, missed: look, connection });
 
 /** Whoever signs in at this browser is shown a page: of anybody else's nothing stays on the screen then. */
 function leaveToSuccessor() {
-  const tabs = new BroadcastChannel("chats");
+  const tabs = new BroadcastChannel("chats-person");
   const whose = `${role} ${person}`;
   tabs.onmessage = ({ data }) => data === whose || location.reload();
   tabs.postMessage(whose);
