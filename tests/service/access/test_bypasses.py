@@ -201,3 +201,17 @@ async def test_a_cursor_that_is_made_by_hand_shows_only_what_is_ones_own(
     answer = await world.play(row, other(world, row), target=f"{row.path}?cursor={cursor}")
     assert answer.status == status, answer.text
     assert world.told(answer, row) <= {OTHER}
+
+
+@pytest.mark.parametrize("prefix", ["/chats-static", "/docs/static"])
+@pytest.mark.parametrize(
+    "path",
+    ["/../pages.py", "/..%2fpages.py", "/%2e%2e/pages.py", "/..%5cpages.py", "/%252e%252e/pages.py", "//etc/passwd",
+     "/%2fetc/passwd", "/", "", "/.", "/..", "/%00", "/page.js%00.py", "/page.js/../../pages.py",
+     "/../templates/base.html", "/x/../../../../../../../../etc/passwd", "/..;/pages.py", "/%c0%ae%c0%ae/pages.py"],
+)  # fmt: skip
+async def test_files_are_served_from_their_folder_only(world: World, prefix: str, path: str) -> None:
+    answer = await world.play(row_of("/healthz"), Credential("nothing"), target=prefix + path)
+    assert answer.status in {404, 405}, answer.text
+    assert "import" not in answer.body
+    assert "root:" not in answer.body
