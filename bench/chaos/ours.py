@@ -26,12 +26,15 @@ SETTINGS = {
     "CHATS_EMAIL_DELAY_SECONDS": "1",
     "CHATS_EMAIL_RETRY_SECONDS": ",".join(["1", "2", "3", "5", "8", *["10"] * 50]),
     "CHATS_EMAIL_UNCERTAIN_SECONDS": "5",
-    # So high that no mail waits for room, and not off: what an address got is counted under its lock as ever.
+    # So high that nothing is refused or waits for room, and not off: all is counted as ever.
     "CHATS_LIMIT_MAILS_PER_10_MINUTES": "100000",
+    "CHATS_LIMIT_MESSAGES_PER_MINUTE": "100000",
+    "CHATS_LIMIT_ADMIN_MESSAGES_PER_MINUTE": "100000",
 }
 # Which process goes to whom, and which of its settings says where that is.
 WAYS = {
     ("api", "postgres"): "CHATS_CONVERSATIONS_DATABASE_URL",
+    ("api", "broker"): "CHATS_REDIS_URL",
     ("relay", "postgres"): "CHATS_CONVERSATIONS_DATABASE_URL",
     ("relay", "broker"): "CHATS_BROKER_URL",
     ("notifications-api", "postgres"): "CHATS_NOTIFICATIONS_DATABASE_URL",
@@ -75,6 +78,7 @@ async def our_system(
             running_product(Path(directory), **SETTINGS, CHATS_SMTP_URL=f"smtp://{HOST}:{mails.port}") as product,
         ):
             product.command = list(command) or product.command
+            product.environment["CHATS_REDIS_URL"] = product.environment["CHATS_BROKER_URL"]
             settings = {name: product.environment[name] for name in set(WAYS.values())}
             links = {ends: way(" to ".join(ends), settings[name], rng) for ends, name in WAYS.items()}
             front = Link("writers to api", product.ports["api"], rng)
