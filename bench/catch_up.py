@@ -1,4 +1,4 @@
-"""Measure how fast the sweeper makes up for events that nobody handled: `python bench/catch_up.py`, EVENTS=100000.
+"""Measure how fast the sweeper makes up for events that nobody handled: `python -m bench.catch_up`, EVENTS=100000.
 
 Real processes (api and sweeper) on a PostgreSQL of their own; no worker and no relay run. Half of the events are
 messages of admins, a tenth are reads, the rest are messages of customers, over a tenth as many conversations. The
@@ -28,8 +28,8 @@ async def main() -> None:
     settings = {"CHATS_SMTP_URL": "smtp://127.0.0.1:9", "CHATS_EMAIL_DELAY_SECONDS": "86400"}
     with tempfile.TemporaryDirectory() as directory:
         async with running_product(Path(directory), **settings) as product:
-            conversations = await asyncpg.connect(product.environment["CHATS_CONVERSATIONS_DATABASE_URL"])
-            notifications = await asyncpg.connect(product.environment["CHATS_NOTIFICATIONS_DATABASE_URL"])
+            conversations = await asyncpg.connect(product.owner_urls["conversations"])
+            notifications = await asyncpg.connect(product.owner_urls["notifications"])
             rows = _events(EVENTS)
             yardstick = await _yardstick(notifications, rows)
             await _fill(conversations, rows)
