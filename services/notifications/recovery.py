@@ -7,11 +7,12 @@ of that time may have been sent, so it is failed, visibly, and not sent again un
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
-from uuid import UUID
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 import httpx2
 import structlog
 from sqlalchemy import ColumnElement, and_, delete, func, select, text, true, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
@@ -19,11 +20,21 @@ from services.notifications.emails import WAITING_STATES, move_emails, review_em
 from services.notifications.events import handle_payloads
 from services.notifications.feed import SNAPSHOT_PAGE, read_snapshot
 from services.notifications.gate import read_gate
-from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, Mark, Notification
+from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, InboxEntry, Mark, Notification
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import MailSettings
-from shared.database import Sessions, transaction
-from shared.events import SNAPSHOTS, ConversationDeleted, ConversationRead, Feed, Kind, MessagePosted, Payload
+from shared.database import Sessions, is_outage, transaction
+from shared.events import (
+    PAYLOADS,
+    SNAPSHOTS,
+    ConversationDeleted,
+    ConversationRead,
+    Event,
+    Feed,
+    Kind,
+    MessagePosted,
+    Payload,
+)
 
 RESTORED = "restored"  # no incarnation of any database: mail waits
 RESET_BATCH = 5000  # rows
@@ -92,7 +103,7 @@ async def rebuild_page(sessions: Sessions, feed: httpx2.AsyncClient, settings: M
         cursor = await _lock_cursor(session)
         if (cursor.rebuild_kind, cursor.rebuild_after) != (seen.rebuild_kind, seen.rebuild_after):
             return True  # another sweeper has done this page
-        await handle_payloads(session, [one for one in told if _matters(one, recent)], settings)
+        await _make_true(session, [one for one in told if _matters(one, recent)], settings)
         if not await _remove_others(session, kind, told, (seen.rebuild_after, page.last), asked_at, settings):
             return True  # the same page once more, which does no harm
         cursor.rebuild_after = page.last
@@ -103,6 +114,32 @@ async def rebuild_page(sessions: Sessions, feed: httpx2.AsyncClient, settings: M
             cursor.rebuilt_at = func.clock_timestamp()
             log.error("rebuilt from the present state", reason=cursor.rebuild_reason)
     return True
+
+
+async def _make_true(session: AsyncSession, told: Sequence[Payload], settings: MailSettings) -> None:
+    """Let some of the present state take effect; what fails is parked as an event, and holds up nothing else."""
+    try:
+        async with session.begin_nested():
+            await handle_payloads(session, told, settings)
+    except Exception as error:
+        if is_outage(error):
+            raise
+        for one in told if len(told) > 1 else ():
+            await _make_true(session, [one], settings)
+        if len(told) == 1:
+            await _park(session, told[0], f"failed in a rebuild: {type(error).__name__}")
+
+
+async def _park(session: AsyncSession, one: Payload, reason: str) -> None:
+    payload = one.model_dump(mode="json")
+    kind = next(kind for kind, payload_type in PAYLOADS.items() if isinstance(one, payload_type))
+    identity = uuid5(NAMESPACE_OID, one.model_dump_json())  # the same in the next rebuild
+    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    event = Event(id=identity, type=kind, occurred_at=now, payload=payload).model_dump(mode="json")
+    log.error("event parked", event_id=str(identity), type=kind, reason=reason)
+    parked = {"handled_at": None, "parked_at": now, "reason": reason, "event": event}
+    entry = insert(InboxEntry).values(event_id=identity, type=kind, **parked)
+    await session.execute(entry.on_conflict_do_update(index_elements=[InboxEntry.event_id], set_=parked))
 
 
 async def note_restored(sessions: Sessions, page: Feed) -> None:

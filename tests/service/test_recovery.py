@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from services.conversations.log import begin_epoch, number_events
-from services.notifications import sweeper
+from services.notifications import events, sweeper
 from services.notifications.commands import retry_email
 from services.notifications.feed import read_events
 from services.notifications.gate import read_gate
@@ -19,6 +19,7 @@ from services.notifications.models import Email, EmailMessage, FeedCursor, Gate,
 from services.notifications.queries import list_parked
 from services.notifications.recovery import hold_mail, settle
 from shared.database import Sessions, create_engine, create_sessions, transaction
+from shared.text import preview
 from tests.service.events import posted
 from tests.service.store import Caller
 from tests.service.sweeping import Sweeper, answer
@@ -245,6 +246,27 @@ async def test_a_log_that_lives_on_elsewhere_begins_a_new_epoch_and_otherwise_no
     second = await epoch()
     assert second != first
     assert await epoch() == second
+
+
+async def test_what_cannot_be_handled_in_a_rebuild_is_parked_and_the_rest_is_rebuilt(
+    sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conversation = await answer(anna, sam)
+    await sam.post(conversation, "poison")
+    await sam.post(conversation)
+    await sweeping.number()
+    await purge_log(sweeping)
+    with monkeypatch.context() as poisoned:
+        poisoned.setattr(events, "preview", lambda body: preview(body) if body != "poison" else 1 / 0)
+        await sweeping.look_to_the_end()
+
+    assert await sweeping.records() == [1, 3]
+    assert (await sweeping.cursor()).rebuild_kind is None
+    async with transaction(sweeping.notifications) as session:
+        [parked] = await list_parked(session)
+        assert parked.reason == "failed in a rebuild: ZeroDivisionError"
+        await retry_parked(session, parked.event_id, sweeping.settings)
+    assert await sweeping.records() == [1, 2, 3]
 
 
 async def test_a_rebuild_that_broke_off_goes_on_where_it_was(
