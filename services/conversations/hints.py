@@ -37,7 +37,8 @@ class Announcer:
             while True:
                 position = await self._newest.get()
                 try:
-                    await redis.publish(CHANNEL, position)
+                    async with asyncio.timeout(PATIENCE):
+                        await redis.publish(CHANNEL, position)
                 except Exception as error:  # noqa: BLE001 - redis-py raises more than its own kind; none may end this
                     if working:
                         log.warning("live streams get no hints, they look every second", error=_describe(error))
@@ -53,11 +54,13 @@ async def listen(url: str, heard: Callable[[], None]) -> None:
     while True:
         try:
             async with _connect(url) as redis, redis.pubsub() as subscription:
-                await subscription.subscribe(CHANNEL)
+                async with asyncio.timeout(PATIENCE):
+                    await subscription.subscribe(CHANNEL)
                 asked = False
                 while (message := await subscription.get_message(timeout=SILENCE)) or not asked:
                     if asked := message is None:
-                        await subscription.ping()
+                        async with asyncio.timeout(PATIENCE):
+                            await subscription.ping()
                     else:
                         working = True
                         heard()
@@ -73,4 +76,5 @@ def _describe(error: Exception) -> str:
 
 
 def _connect(url: str) -> Redis:
-    return connect(url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
+    # Whoever asks sets the time: redis-py does so by `wait_for`, which in Python 3.11 can lose a cancellation.
+    return connect(url, socket_timeout=None, socket_connect_timeout=PATIENCE)
