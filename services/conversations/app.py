@@ -7,6 +7,7 @@ from fastapi import FastAPI
 
 from services.conversations.api import admin, customer, internal, store, stream
 from services.conversations.api.dependencies import Admitted
+from services.conversations.api.door import Door
 from services.conversations.group_commit import GroupCommit
 from services.conversations.guarded_redis import GuardedRedis
 from services.conversations.limits import Limits
@@ -60,13 +61,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description=_DESCRIPTION,
     )
     app.state.admitted = Admitted()
+    app.state.door = Door(app.state.sessions, app.state.lend)
     app.state.group_commit = GroupCommit()
     app.state.hub = hub
     app.state.limits = Limits(settings, redis)
     app.state.places = places
     app.state.pages = Pages(settings)
     app.add_middleware(RenewedCookies)
-    for module in (customer, admin, stream, store, internal):
+    for module in (stream, customer, admin, store, internal):  # first, what most come for at once
         app.include_router(module.router)
     for page in (customer_pages, admin_list, admin_new, deleting, admin_thread):  # a path that is fixed comes first
         app.include_router(page.router)

@@ -1,52 +1,55 @@
 """Live streams: a hub follows the log for all clients of this process; each gets what concerns it, in order.
 
-The hub reads by position, at once on a hint, else every second. A client that resumes reads the log itself until it
-stands where the hub stands, and joins it there, in the same step of the event loop: no gap, nothing twice.
+The hub reads by position, at once on a hint, else every second. Clients who stand behind it, because they resume, are
+brought on between two of its steps, many at a time, until they stand where it stands: then they join it, and no event
+can fall in between, or come twice.
 """
 
 import asyncio
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
+from itertools import islice
 from uuid import UUID
 
 import structlog
 from prometheus_client import Gauge
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.counts import count_unread, count_unread_of
 from services.conversations.errors import TooManyStreams
 from services.conversations.hints import listen
-from services.conversations.log import Entry, Stretch, decode_position, encode_position, read_head, read_stretch
+from services.conversations.log import (
+    Entry,
+    Stretch,
+    decode_position,
+    encode_position,
+    read_head,
+    read_stretch,
+    read_stretches,
+)
 from services.conversations.places import STREAMS_PER_PERSON, too_many
-from services.conversations.queries import list_threads
-from services.conversations.rows import Thread
 from services.conversations.rules import Side
 from services.conversations.sessions import ended
-from services.conversations.streams import Shown, Stream
+from services.conversations.showing import RESET, Show, show_events
+from services.conversations.streams import UNREAD, Shown, Stream
 from shared.database import Sessions, describe, driver_connection
 from shared.problems import Unavailable
 
-RESET = "reset"
-UNREAD = "unread"
-
 POLL = 1.0  # seconds between looks at a log of which no hint came, and between tries of what failed
+BREATH = 0.02  # seconds between looks at least: what comes in them is looked at together
 PAGE = 500  # events read at once
+TOGETHER = 200  # clients brought on at once
+SHARE = 10  # events, at least, that each of them is brought on by
 SESSIONS_EVERY = 5.0  # seconds between looks whether the browsers' sessions live
 LONGEST = 24 * 60 * 60  # seconds
-RESUMING = 2  # clients that read the log at the same time: the rest of the connections is for requests
-
-_FAULTS = (SQLAlchemyError, OSError, TimeoutError)  # what a database that is away raises
 
 STREAMS = Gauge("chats_live_streams", "Open live streams", ["side"])
 
 log = structlog.get_logger()
 
 
-# Shows an event to a side, beside its conversation if that is still there; None when there is nothing to show.
-Show = Callable[[Entry, Thread | None, Side], str | None]
 ShowUnread = Callable[[int], str]
 
 
@@ -57,17 +60,20 @@ class Hub:
         self._sessions = sessions
         self._show = show
         self._show_unread = show_unread
-        self._streams: defaultdict[str, set[Stream]] = defaultdict(set)
+        self._streams: defaultdict[str, set[Stream]] = defaultdict(set)  # by person
+        self._joined: defaultdict[str | None, set[Stream]] = defaultdict(set)  # by audience
+        self._behind: dict[Stream, None] = {}  # in the order in which they wait
+        self._uncounted: set[Stream] = set()  # those that have not been given a number of unread conversations yet
         self._epoch: UUID | None = None
         self._position = 0
         self._woken = asyncio.Event()
-        self._resuming = asyncio.Semaphore(RESUMING)
         self._closed = False
 
     async def run(self, redis_url: str | None) -> None:
         """Follow the log until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow())
+            group.create_task(self._watch())
             group.create_task(self._look_for_ends())
             if redis_url is not None:
                 group.create_task(listen(redis_url, self.wake))
@@ -84,85 +90,71 @@ class Hub:
 
     @contextmanager
     def open(self, stream: Stream, until: datetime | None) -> Iterator[Stream]:
-        """Keep a place in this process for a stream, and end it at the latest `until`. Raises `TooManyStreams`."""
+        """Keep a place in this process for a stream, and end it within a second of `until`. Raises `TooManyStreams`."""
         if self._closed:
             raise Unavailable("This process is about to stop. Try again.")
         theirs = self._streams[stream.user_id]
         if len(theirs) >= STREAMS_PER_PERSON:
             raise TooManyStreams(too_many())
         left = LONGEST if until is None else min((until - datetime.now(UTC)).total_seconds(), LONGEST)
-        timer = asyncio.get_running_loop().call_later(max(left, 0), stream.end)
+        stream.ends_at = asyncio.get_running_loop().time() + left
         theirs.add(stream)
         STREAMS.labels(stream.side).inc()
         try:
             yield stream
         finally:
-            timer.cancel()
             STREAMS.labels(stream.side).dec()
+            self._leave(stream)
             theirs.remove(stream)
             if not theirs:
                 del self._streams[stream.user_id]
 
-    async def events(self, stream: Stream, given: str | None) -> AsyncIterator[Shown]:
+    async def events(self, stream: Stream, given: str | None) -> AsyncIterator[list[Shown]]:
         """Give a client what it missed behind the position that it names, then what comes, until its stream ends."""
         named = (stream.epoch, stream.admitted_at) if given is None else decode_position(given)
         if named is not None and named[0] == stream.epoch and named[1] <= stream.admitted_at:
-            position = named[1]
-            yield Shown(None, None, id=encode_position(stream.epoch, position))
+            stream.position = named[1]
+            stream.give([Shown(None, None, id=encode_position(*named))])
         else:
-            position = stream.admitted_at
-            yield _reset(stream.epoch, position)
-        while not stream.over and not self._stands_at(stream.epoch, position):
-            stretch, missed = await self._missed(stream, position)
-            if stretch is None:
-                continue
-            if stretch.lost and position < stream.admitted_at and stretch.epoch == stream.epoch:
-                position = stream.admitted_at
-                yield _reset(stream.epoch, position)
-                continue
-            if stretch.lost:
-                yield _reset(stretch.epoch, stretch.end)
-                return
-            for shown in missed:
-                yield shown
-            if any(map(stream.is_ended_by, stretch.entries)):
-                return
-            if position == stretch.end:  # the hub has yet to find its place
-                await asyncio.sleep(POLL / 10)
-            position = stretch.end
-        async for shown in self._joined(stream, position):
-            yield shown
+            stream.give([_reset(stream.epoch, stream.position)])
+        self._join_or_wait(stream)
+        async for some in stream.taken():
+            yield some
+            if not stream.joined and stream.is_served:
+                self.wake()
 
-    def _stands_at(self, epoch: UUID, position: int) -> bool:
-        return self._epoch == epoch and self._position <= position
-
-    async def _missed(self, stream: Stream, after: int) -> tuple[Stretch | None, list[Shown]]:
-        """Read a stretch of the log for one client, and show it; None after a while when the database is away."""
-        try:
-            async with self._resuming, self._sessions() as session:
-                stretch = await read_stretch(session, stream.epoch, after, limit=PAGE, user_id=stream.audience)
-                views = await self._views(session, stretch.epoch, {stream.side: stretch.entries})
-        except _FAULTS as error:
-            log.warning("what a live stream missed is not read, trying again", error=describe(error))
-            await asyncio.sleep(POLL)
-            return None, []
-        return stretch, [shown for _, shown in views[stream.side]]
-
-    async def _joined(self, stream: Stream, position: int) -> AsyncIterator[Shown]:
-        """Give what comes behind a position, and the number of unread conversations whenever it is another."""
-        stream.joined = True
+    def _join_or_wait(self, stream: Stream) -> None:
+        """Let a client join the hub if it stands there, or ahead: no event that it lacks is behind the hub then."""
+        self._behind.pop(stream, None)
+        if stream.over:
+            return
+        if self._epoch == stream.epoch and self._position <= stream.position:
+            self._joined[stream.audience].add(stream)
+            self._uncounted.add(stream)
+            stream.joined = True
+        else:
+            self._behind[stream] = None
         self.wake()
-        unread = None
-        async for shown in stream.taken():
-            if shown.event == UNREAD:
-                if shown.data == unread:
-                    continue
-                unread = shown.data
-            elif shown.position is not None:
-                if shown.position <= position:
-                    continue
-                position = shown.position
-            yield shown
+
+    def _leave(self, stream: Stream) -> None:
+        self._behind.pop(stream, None)
+        self._uncounted.discard(stream)
+        if stream.joined:
+            together = self._joined[stream.audience]
+            together.discard(stream)
+            if not together:
+                del self._joined[stream.audience]
+
+    async def _watch(self) -> None:
+        """Let quiet streams be heard of, and end those whose time is over."""
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(1)
+            now = loop.time()
+            for stream in self._all():
+                stream.keep_alive(now)
+                if stream.ends_at is not None and stream.ends_at <= now:
+                    stream.end()
 
     async def _look_for_ends(self) -> None:
         """End the streams of browsers whose session has ended."""
@@ -186,95 +178,108 @@ class Hub:
         while True:
             self._woken.clear()
             try:
-                more = await self._advance()
+                more = await self._look()
             except Exception as error:  # whatever it is, the clients wait for what comes after it
                 log.warning("the log is not followed, trying again", error=describe(error))
                 log.debug("the log is not followed", exc_info=True)
                 await asyncio.sleep(POLL)
                 continue
+            await asyncio.sleep(BREATH)
             if not more:
+                # Python 3.11's `wait_for` can lose a cancellation that comes with what it waits for.
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), POLL)
+                    async with asyncio.timeout(POLL):
+                        await self._woken.wait()
 
-    async def _advance(self) -> bool:
-        """Read what follows in the log, and hand it out; True when there may be more."""
+    async def _look(self) -> bool:
+        """Bring on some of those who are behind, then everybody; True when there may be more."""
         async with self._sessions() as session:
-            if self._epoch is None or not self._readers():
+            if not self._joined:
                 head = await read_head(session)
-                if self._epoch is None or not self._readers():  # nobody has joined meanwhile
+                if not self._joined:  # nobody has joined meanwhile
                     self._epoch, self._position = head
-                    return False
-            before = self._epoch, self._position
-            stretch = await read_stretch(session, *before, limit=PAGE)
-            self._epoch, self._position = stretch.epoch, stretch.end
-            readers = self._readers()  # whoever joins from here on has read this stretch already
-            if stretch.lost:
-                for stream in readers:
-                    stream.end(_reset(stretch.epoch, stretch.end))
-                return False
-            try:
-                news = await self._news(session, stretch, readers)
-            except BaseException:
-                self._epoch, self._position = before
-                raise
-        for stream, shown in news:
-            stream.give(shown)
+            await self._bring_on(session)
+            more = await self._advance(session) if self._joined else False
+        return more or any(stream.is_served for stream in self._behind)
+
+    async def _bring_on(self, session: AsyncSession) -> None:
+        """Give some of those who are behind what they missed next; whoever lacks nothing more joins."""
+        some = list(islice((stream for stream in self._behind if stream.is_served), TOGETHER))
+        if not some:
+            return
+        readers = [(stream.epoch, stream.position, stream.audience) for stream in some]
+        stretches = await read_stretches(session, readers, limit=max(PAGE // len(some), SHARE))
+        missed: dict[Side, dict[int, Entry]] = {side: {} for side in Side}
+        for stream, stretch in zip(some, stretches, strict=True):
+            missed[stream.side].update((entry.position, entry) for entry in stretch.entries)
+        views = await show_events(
+            session, self._show, stretches[0].epoch, {side: list(of.values()) for side, of in missed.items()}
+        )
+        shown = {side: {entry.position: what for entry, what in seen} for side, seen in views.items()}
+        for stream, stretch in zip(some, stretches, strict=True):
+            self._tell_missed(stream, stretch, shown[stream.side])
+
+    def _tell_missed(self, stream: Stream, stretch: Stretch, shown: Mapping[int, Shown]) -> None:
+        if stretch.lost and stretch.epoch == stream.epoch and stream.position < stream.admitted_at:
+            stream.position = stream.admitted_at
+            stream.give([_reset(stream.epoch, stream.position)])
+        elif stretch.lost:
+            stream.end(_reset(stretch.epoch, stretch.end))
+        elif any(map(stream.is_ended_by, stretch.entries)):
+            stream.end()
+        else:
+            stream.give([shown[entry.position] for entry in stretch.entries if entry.position in shown])
+            stream.position = stretch.end
+        if stream in self._behind:  # it has not left meanwhile
+            self._join_or_wait(stream)
+
+    async def _advance(self, session: AsyncSession) -> bool:
+        """Read what follows in the log, and hand it out; True when there may be more."""
+        assert self._epoch is not None  # noqa: S101 - somebody has joined
+        before = self._epoch, self._position
+        stretch = await read_stretch(session, *before, limit=PAGE)
+        # Whoever joins from here on has read this stretch already, and takes nothing of it.
+        self._epoch, self._position = stretch.epoch, stretch.end
+        if stretch.lost:
+            for stream in [stream for together in self._joined.values() for stream in together]:
+                stream.end(_reset(stretch.epoch, stretch.end))
+            return False
+        try:
+            news = await self._news(session, stretch)
+        except BaseException:
+            self._epoch, self._position = before
+            raise
+        for audience, shown in news.items():
+            for stream in self._joined.get(audience, ()):
+                stream.give(shown)
         for entry in stretch.entries:
             for stream in self._streams.get(entry.user_id or "", ()):
                 if stream.is_ended_by(entry):
                     stream.end()
         return len(stretch.entries) == PAGE
 
-    async def _news(
-        self, session: AsyncSession, stretch: Stretch, readers: Sequence[Stream]
-    ) -> list[tuple[Stream, list[Shown]]]:
-        """Return what each reader is to be given: events, then the number of unread conversations if it may differ."""
-        audiences = {stream.audience for stream in readers}
-        theirs = [entry for entry in stretch.entries if entry.user_id is not None and entry.user_id in audiences]
-        wanted = {Side.ADMIN: stretch.entries if None in audiences else (), Side.CUSTOMER: theirs}
-        views = await self._views(session, stretch.epoch, wanted)
+    async def _news(self, session: AsyncSession, stretch: Stretch) -> dict[str | None, list[Shown]]:
+        """Return what each audience is to be given: events, then how many are unread, if that may be another number."""
+        theirs = [entry for entry in stretch.entries if entry.user_id is not None and entry.user_id in self._joined]
+        wanted = {Side.ADMIN: stretch.entries if None in self._joined else (), Side.CUSTOMER: theirs}
+        views = await show_events(session, self._show, stretch.epoch, wanted)
         heard: defaultdict[str | None, list[Shown]] = defaultdict(list)
-        heard[None] = [shown for _, shown in views[Side.ADMIN]]
         for entry, shown in views[Side.CUSTOMER]:
             heard[entry.user_id].append(shown)
-        counted = {stream.audience for stream in readers if stream.uncounted or heard[stream.audience]}
+        if views[Side.ADMIN]:
+            heard[None] = [shown for _, shown in views[Side.ADMIN]]
+        uncounted = set(self._uncounted)
+        counted = heard.keys() | {stream.audience for stream in uncounted}
         connection = await driver_connection(session)
         for user_id, count in (await count_unread_of(connection, [user for user in counted if user])).items():
             heard[user_id].append(Shown(UNREAD, self._show_unread(count)))
         if None in counted:
             heard[None].append(Shown(UNREAD, self._show_unread(await count_unread(connection))))
-        for stream in readers:
-            stream.uncounted = False
-        return [(stream, heard[stream.audience]) for stream in readers if heard[stream.audience]]
-
-    async def _views(
-        self, session: AsyncSession, epoch: UUID, wanted: Mapping[Side, Sequence[Entry]]
-    ) -> dict[Side, list[tuple[Entry, Shown]]]:
-        """Show events once to each side that wants them, with the conversations as they are now."""
-        spoken_of = {entry.conversation_id for entries in wanted.values() for entry in entries} - {None}
-        ids = [identity for identity in spoken_of if identity]
-        found = await list_threads(await driver_connection(session), ids) if ids else []
-        threads = {thread.conversation.id: thread for thread in found}
-        return {
-            side: [(entry, shown) for entry in entries if (shown := self._view(epoch, entry, threads, side))]
-            for side, entries in wanted.items()
-        }
-
-    def _view(self, epoch: UUID, entry: Entry, threads: Mapping[UUID, Thread], side: Side) -> Shown | None:
-        identity = encode_position(epoch, entry.position)
-        try:
-            data = self._show(entry, threads.get(entry.conversation_id) if entry.conversation_id else None, side)
-        except Exception as error:  # noqa: BLE001 - it must not come in the way of what follows
-            # Without its own words, which may quote a message.
-            log.error("event not shown, clients load anew", position=entry.position, error=type(error).__name__)  # noqa: TRY400 - see above
-            return Shown(RESET, "{}", entry.position, identity)
-        return Shown(entry.type, data, entry.position, identity) if data else None
+        self._uncounted -= uncounted
+        return heard
 
     def _all(self) -> list[Stream]:
         return [stream for theirs in self._streams.values() for stream in theirs]
-
-    def _readers(self) -> list[Stream]:
-        return [stream for stream in self._all() if stream.joined and not stream.over]
 
 
 def _reset(epoch: UUID, position: int) -> Shown:

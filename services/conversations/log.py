@@ -6,6 +6,7 @@ gives every committed row a position instead: ascending, without holes, never ch
 
 import base64
 import struct
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -185,6 +186,40 @@ async def read_stretch(
     return Stretch(present, end, lost, () if lost else found)
 
 
+async def read_stretches(
+    session: AsyncSession, readers: Sequence[tuple[UUID, int, str | None]], *, limit: int
+) -> list[Stretch]:
+    """Do the same for many readers together, each behind an epoch and a position of its own, with a person or None.
+
+    Two statements. `limit` is for each person, and once for all those who read everything.
+    """
+    afters, people = [after for _, after, _ in readers], [user_id for _, _, user_id in readers]
+    rows = (await session.execute(_READ_EACH, {"afters": afters, "people": people, "limit": limit})).all()
+    found: dict[int, list[Entry]] = defaultdict(list)
+    for row in rows:
+        if row.position is not None:
+            found[row.turn - 1].append(Entry(*row[4:]))
+    reaches = {row.turn - 1: row.reaches for row in rows}
+    present, head = rows[0].epoch, rows[0].head
+    stretches = []
+    for turn, (epoch, after, _) in enumerate(readers):
+        lost = epoch != present or after > head or (after < head and not reaches[turn])
+        end = found[turn][-1].position if len(found[turn]) == limit and not lost else head
+        stretches.append(Stretch(present, end, lost, () if lost else found[turn]))
+    of_all = [turn for turn, stretch in enumerate(stretches) if people[turn] is None and not stretch.lost]
+    if of_all:
+        everything = await read_stretch(session, present, min(afters[turn] for turn in of_all), limit=limit)
+        for turn in of_all:
+            stretches[turn] = _rest_of(everything, afters[turn])
+    return stretches
+
+
+def _rest_of(stretch: Stretch, after: int) -> Stretch:
+    """Return what of a stretch lies behind a position, which may lie behind all of it."""
+    entries = [entry for entry in stretch.entries if entry.position > after]
+    return Stretch(stretch.epoch, max(stretch.end, after), stretch.lost, entries)
+
+
 @dataclass(frozen=True, slots=True)
 class LogState:
     """How the log stands: its end, and what waits for the sequencer; `lag` is the age of the oldest, in seconds."""
@@ -215,6 +250,19 @@ _STATE = text("""
     select (select head from feed) as head, count(*) as unnumbered,
         coalesce(extract(epoch from clock_timestamp() - min(occurred_at))::float8, 0) as lag
     from (select occurred_at from events where position is null order by seq limit 10000) as unnumbered
+""")
+
+_READ_EACH = text("""
+    select reader.turn, feed.epoch, feed.head, exists(select from events where position = reader.after + 1) as reaches,
+        page.*
+    from feed
+    cross join unnest(cast(:afters as bigint[]), cast(:people as text[]))
+        with ordinality as reader (after, person, turn)
+    left join lateral (
+        select position, type, user_id, conversation_id, payload from events
+        where user_id = reader.person and position > reader.after order by position limit :limit
+    ) as page on true
+    order by reader.turn, page.position
 """)
 
 _READ = text("""

@@ -5,7 +5,7 @@ run out. While Redis is away each process counts for itself (`live.Hub.open`).
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 from uuid import uuid4
@@ -14,21 +14,27 @@ import structlog
 
 from services.conversations.errors import TooManyStreams
 from services.conversations.guarded_redis import GuardedRedis
+from services.conversations.together import Together
 
 STREAMS_PER_PERSON: Final = 5
 LEASE: Final = 30.0  # seconds
 RENEW: Final = 10.0  # seconds between renewals
 PATIENCE: Final = 1.0  # seconds for a batch of renewals: no request waits for these
 BATCH: Final = 500
+TOGETHER: Final = 100  # places that are taken at once: requests wait for these
 
 # By the clock of Redis: those of the processes may differ.
 _NOW = "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
-_TAKE = f"""{_NOW}
-    redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-    if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[3]) then return 0 end
-    redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
-    redis.call('PEXPIRE', KEYS[1], ARGV[2])
-    return 1
+_TAKE = f"""{_NOW} local taken = {{}}
+    for i, key in ipairs(KEYS) do
+        redis.call('ZREMRANGEBYSCORE', key, '-inf', now)
+        taken[i] = redis.call('ZCARD', key) < tonumber(ARGV[2]) and 1 or 0
+        if taken[i] == 1 then
+            redis.call('ZADD', key, now + ARGV[1], ARGV[i + 2])
+            redis.call('PEXPIRE', key, ARGV[1])
+        end
+    end
+    return taken
 """
 _RENEW = f"""{_NOW}
     for i, key in ipairs(KEYS) do
@@ -50,6 +56,7 @@ class Places:
         self._held: dict[str, str] = {}  # the key of each lease
         self._left: dict[str, str] = {}  # leases that are yet to be given back
         self._leaving = asyncio.Event()
+        self._asked = Together(self._take_all, TOGETHER)
         if redis is not None:
             self._take: Callable[..., Awaitable[Any]] = redis.client.register_script(_TAKE)
             self._renew: Callable[..., Awaitable[Any]] = redis.client.register_script(_RENEW)
@@ -58,20 +65,26 @@ class Places:
     @asynccontextmanager
     async def hold(self, user_id: str) -> AsyncIterator[None]:
         """Keep a place for one of a person's streams, or raise `TooManyStreams`."""
-        if (redis := self._redis) is None:
+        if self._redis is None:
             yield
             return
         key, lease = f"chats:streams:{user_id}", str(uuid4())
-        arguments = [lease, int(self._lease * 1000), STREAMS_PER_PERSON]
         # Held from before it is asked for: an answer that comes too late must not leave a place that nobody gives back.
         self._held[lease] = key
         try:
-            if await redis.ask(lambda: self._take([key], arguments)) == 0:
+            if not await self._asked.ask((key, lease)):
                 raise TooManyStreams(too_many())
             yield
         finally:
             self._left[lease] = self._held.pop(lease)
             self._leaving.set()
+
+    async def _take_all(self, wanted: Sequence[tuple[str, str]]) -> Sequence[bool]:
+        assert self._redis is not None  # noqa: S101 - nobody asks without one
+        keys, leases = zip(*wanted, strict=True)
+        arguments = [int(self._lease * 1000), STREAMS_PER_PERSON, *leases]
+        taken = await self._redis.ask(lambda: self._take(list(keys), arguments))
+        return [True] * len(wanted) if taken is None else [place == 1 for place in taken]
 
     async def run(self) -> None:
         """Renew what is held and give back what is not, until cancelled; then give back the rest."""

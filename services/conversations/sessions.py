@@ -112,6 +112,14 @@ async def ended(session: AsyncSession, ids: Collection[UUID]) -> set[UUID]:
     return set(ids) - set(living)
 
 
+async def enter_together(connection: Driver, principals: Collection[Principal]) -> dict[Principal, tuple[UUID, int]]:
+    """Return the log's epoch and head for those of many whom `enter` would let in, in one statement; notes no use."""
+    rows: Any = await connection.fetch(_ENTER_TOGETHER, [principal.session_id for principal in principals])
+    living = {(row["id"], row["user_id"], row["role"]) for row in rows}
+    entered = [each for each in principals if (each.session_id, each.id, each.role.value) in living]
+    return dict.fromkeys(entered, (rows[0]["epoch"], rows[0]["head"]))
+
+
 async def purge_sessions(session: AsyncSession, _: StoreSettings, *, size: int) -> int:
     """Delete the rows of sessions that nobody has used for too long; return how many.
 
@@ -171,6 +179,13 @@ _BEGIN = text("""
 """)
 
 _LIVING = text(f"select id from sessions where id = any(:ids) and {_is_live('sessions')}")  # noqa: S608 - built from constants
+
+_ENTER_TOGETHER = f"""
+select feed.epoch, feed.head, living.* from feed left join (
+    select s.id, s.user_id, s.role from sessions as s join users as u on u.id = s.user_id
+    where s.id = any($1::uuid[]) and u.deleted_at is null and {_is_live("s")}
+) as living on true
+"""  # noqa: S608 - built from constants
 
 _PURGE = text(f"""
     delete from sessions where id in (

@@ -1,32 +1,37 @@
 """The live stream: Server-Sent Events of what a customer or an admin may see."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
-from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, TypeAdapter
+from starlette.types import Receive, Scope, Send
 
-from services.conversations.api.dependencies import let_in
+from services.conversations.api.door import Door
 from services.conversations.api.views import ConversationOut, MessageOut, Unread, Viewer
 from services.conversations.errors import TooManyStreams
-from services.conversations.live import Hub, Show
+from services.conversations.live import Hub
 from services.conversations.log import Entry
 from services.conversations.places import Places
 from services.conversations.posting import Posted
 from services.conversations.rows import Thread
 from services.conversations.rules import Side
+from services.conversations.showing import Show
 from services.conversations.streams import Shown, Stream
 from shared.auth import Principal, Role, require
-from shared.database import answered_transaction
 from shared.events import ConversationDeleted, ConversationRead, EventType, MessagePosted
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, answers
 
+MEDIA_TYPE = "text/event-stream"
 RETRY = (1000, 4000)  # milliseconds: clients that lost a process come back spread over these
 
 _UNREAD = TypeAdapter(Unread)
+_FIELDS = {"event": "string", "data": "string", "id": "string", "retry": "integer"}
+_EVENT = {"type": "object", "properties": {name: {"type": kind} for name, kind in _FIELDS.items()}}
+_CONTENT = {MEDIA_TYPE: {"itemSchema": _EVENT}}
 
 router = APIRouter(
     prefix="/api/v1",
@@ -86,29 +91,63 @@ Resume = Annotated[
 After = Annotated[str | None, Query(description="A position: an event's `id`, or `X-Position` of another answer.")]
 
 
-async def _live(
+class EventStream(Response):
+    """An answer that sends the events of a stream until that ends, or the client has gone."""
+
+    media_type = MEDIA_TYPE
+
+    def __init__(self, stream: Stream, events: AsyncIterator[list[Shown]]) -> None:
+        # X-Accel-Buffering: a proxy like nginx is to pass events on at once.
+        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
+        del self.headers["Content-Length"]
+        self._stream = stream
+        self._events = events
+
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        """Send what comes, as one part whatever came at once."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        leaving = asyncio.create_task(self._end_with_the_client(receive))
+        try:
+            # Clients that lost a process come back spread over some seconds.
+            wire = b"retry: %d\n" % random.randint(*RETRY)  # noqa: S311 - spreads load
+            async for some in self._events:
+                wire += b"".join([shown.wire for shown in some])
+                await send({"type": "http.response.body", "body": wire, "more_body": True})
+                wire = b""
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            leaving.cancel()
+            await asyncio.wait([leaving])
+
+    async def _end_with_the_client(self, receive: Receive) -> None:
+        try:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        finally:
+            self._stream.end()
+
+
+async def _open_stream(
     request: Request,
-    response: Response,
     principal: Annotated[Principal, Depends(require(Role.CUSTOMER, Role.ADMIN))],
-    last_event_id: Resume = None,
-    after: After = None,
-) -> AsyncIterator[AsyncIterator[Shown]]:
+) -> AsyncIterator[Stream]:
     """Open a stream; its place is free again when the answer has ended. No connection is held meanwhile."""
-    async with answered_transaction(request.app.state.sessions) as session:
-        admitted_at = await let_in(session, principal, used=False)
+    door: Door = request.app.state.door
     hub: Hub = request.app.state.hub
-    response.headers["Cache-Control"] = "no-store"
-    opened = Stream(principal.id, Side(principal.role), admitted_at, principal.session_id)
     places: Places = request.app.state.places
+    opened = Stream(principal.id, Side(principal.role), await door.let_in(principal), principal.session_id)
     async with places.hold(principal.id):
         with hub.open(opened, principal.expires_at) as stream:
-            yield hub.events(stream, last_event_id if last_event_id is not None else after)
+            yield stream
 
 
-@router.get("/stream", response_class=EventSourceResponse)
+@router.get("/stream", response_class=Response, responses={200: {"description": "Events", "content": _CONTENT}})
 async def stream_events(
-    live: Annotated[AsyncIterator[Shown], Depends(_live)],
-) -> AsyncIterator[ServerSentEvent]:
+    request: Request,
+    stream: Annotated[Stream, Depends(_open_stream)],
+    last_event_id: Resume = None,
+    after: After = None,
+) -> EventStream:
     """Follow what happens: to a customer in own conversations, to an admin in all.
 
     Events are `conversation.created`, `message.posted`, `conversation.updated` (`{conversation_id, conversation,
@@ -116,7 +155,5 @@ async def stream_events(
     `unread` (`{unread, more?}`). A client that comes back with the last `id` gets what it missed, in order; one whose
     position is not known any more gets `reset`, loads anew what it shows, and goes on.
     """
-    retry: int | None = random.randint(*RETRY)  # noqa: S311 - spreads load
-    async for shown in live:
-        yield ServerSentEvent(event=shown.event, raw_data=shown.data, id=shown.id, retry=retry)
-        retry = None
+    hub: Hub = request.app.state.hub
+    return EventStream(stream, hub.events(stream, last_event_id if last_event_id is not None else after))

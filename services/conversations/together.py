@@ -1,0 +1,53 @@
+"""Questions of the same moment, answered together: one statement or one round trip for all of them."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Generic, TypeVar
+
+BREATH = 0.01  # seconds between batches: in a rush, some more come meanwhile
+
+Q = TypeVar("Q")
+A = TypeVar("A")
+
+
+class Together(Generic[Q, A]):
+    """Answers one batch of questions after the other; whoever asks meanwhile is in the next one.
+
+    `answer` takes at most `most` questions, and returns as many answers in their order. What it raises is raised to
+    all who asked; who is not there any more when the answer comes is left out.
+    """
+
+    def __init__(self, answer: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], most: int) -> None:
+        self._answer = answer
+        self._most = most
+        self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
+        self._work: asyncio.Task[None] | None = None
+
+    async def ask(self, question: Q) -> A:
+        """Return the answer to a question."""
+        asked: asyncio.Future[A] = asyncio.get_running_loop().create_future()
+        self._waiting.append((question, asked))
+        if self._work is None:
+            self._work = asyncio.create_task(self._answer_all())
+        return await asked
+
+    async def _answer_all(self) -> None:
+        try:
+            while self._waiting:
+                batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
+                await self._answer_batch([(question, asked) for question, asked in batch if not asked.done()])
+                await asyncio.sleep(BREATH)
+        finally:
+            self._work = None
+
+    async def _answer_batch(self, batch: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
+        try:
+            answers = await self._answer([question for question, _ in batch]) if batch else ()
+        except Exception as error:  # noqa: BLE001 - it is told to those who asked
+            for _, asked in batch:
+                if not asked.done():
+                    asked.set_exception(error)
+            return
+        for (_, asked), answer in zip(batch, answers, strict=True):
+            if not asked.done():
+                asked.set_result(answer)

@@ -1,0 +1,63 @@
+"""Questions of the same moment are answered together, and each gets its own answer."""
+
+import asyncio
+from collections.abc import Sequence
+
+import pytest
+
+from services.conversations.together import Together
+
+
+class Answerer:
+    """Doubles numbers once it is told to; keeps which were asked together."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.may_answer = asyncio.Event()
+
+    async def answer(self, numbers: Sequence[int]) -> list[int]:
+        self.batches.append(list(numbers))
+        await self.may_answer.wait()
+        if 13 in numbers:
+            raise ValueError("thirteen")
+        return [number * 2 for number in numbers]
+
+
+async def asked(together: Together[int, int], *numbers: int) -> list[asyncio.Task[int]]:
+    """Ask, and let the questions arrive."""
+    tasks = [asyncio.create_task(together.ask(number)) for number in numbers]
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return tasks
+
+
+async def test_who_asks_while_others_are_answered_is_in_the_next_batch() -> None:
+    answerer = Answerer()
+    together = Together(answerer.answer, most=2)
+    tasks = [*await asked(together, 1), *await asked(together, 2, 3, 4)]
+    answerer.may_answer.set()
+    assert await asyncio.gather(*tasks) == [2, 4, 6, 8]
+    assert answerer.batches == [[1], [2, 3], [4]]
+    assert await together.ask(5) == 10
+
+
+async def test_what_goes_wrong_is_told_to_all_who_asked_together_and_to_nobody_else() -> None:
+    answerer = Answerer()
+    together = Together(answerer.answer, most=2)
+    tasks = await asked(together, 13, 1, 2)
+    answerer.may_answer.set()
+    for task in tasks[:2]:
+        with pytest.raises(ValueError, match="thirteen"):
+            await task
+    assert await tasks[2] == 4
+
+
+async def test_who_has_left_is_not_answered_and_nobody_waits_for_them() -> None:
+    answerer = Answerer()
+    together = Together(answerer.answer, most=3)
+    answering, waiting, staying = [*await asked(together, 1), *await asked(together, 2, 3)]
+    for task in (answering, waiting):
+        task.cancel()
+    answerer.may_answer.set()
+    assert await staying == 6
+    assert answerer.batches == [[1], [3]]
