@@ -154,6 +154,8 @@ async def _refuse(connection: "asyncpg.Connection[Any]", post: Post) -> Posted:
         )
         if replayed is not None:
             return await _replay(connection, post)
+    if post.seen_number is None:
+        raise Unauthenticated("This user was deleted, and is back only now.")
     raise NewerMessages("The other side has written since you last looked. Read it, then send again.")
 
 
@@ -211,7 +213,7 @@ free as materialized (
     from post
         join conversations as c on c.id = post.conversation_id
         join users as customer on customer.id = c.user_id
-    where not exists (
+    where (post.scope is null or c.user_id = post.scope) and not exists (
         select from messages as earlier
         where earlier.conversation_id = c.id and earlier.sender_id = post.sender_id
             and earlier.idempotency_key = post.idempotency_key
