@@ -120,6 +120,15 @@ def create_lender(engine: AsyncEngine) -> Lend:
     return lend
 
 
+def without_transactions(sessions: Sessions) -> Sessions:
+    """Make the factory of sessions on the same connections whose statements are each a transaction of their own.
+
+    One way to the server and back instead of three, for what is asked all the time and is one statement.
+    """
+    engine: AsyncEngine = sessions.kw["bind"]
+    return create_sessions(engine.execution_options(isolation_level="AUTOCOMMIT"))
+
+
 async def wait_for_database(engine: AsyncEngine) -> None:
     """Return once the database answers and is migrated; until then say, from time to time, what is awaited."""
     await _wait(engine, _MIGRATED)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -66,11 +67,12 @@ def mark_before_send() -> None:
     from services.notifications import sending
     from services.notifications.emails import move_emails
     from services.notifications.leases import ClaimedEmail, begin_data
+    from services.notifications.models import Email
     from services.notifications.rules import EmailState
 
-    async def begin_and_mark(session: AsyncSession, email: ClaimedEmail) -> bool:
-        held = await begin_data(session, email)
-        await move_emails(session, email.held, EmailState.SENT, {}, leaving=(EmailState.SENDING,))
+    async def begin_and_mark(session: AsyncSession, emails: Sequence[ClaimedEmail]) -> set[UUID]:
+        held = await begin_data(session, emails)
+        await move_emails(session, Email.id.in_(held), EmailState.SENT, {}, leaving=(EmailState.SENDING,))
         return held
 
     sending.begin_data = begin_and_mark  # type: ignore[attr-defined]

@@ -74,13 +74,18 @@ async def erase_conversations(session: AsyncSession, conversation_ids: Sequence[
     await session.execute(update(LoggedEvent).where(LoggedEvent.id == theirs.c.id).values(payload=None))
 
 
+async def has_unnumbered(session: AsyncSession) -> bool:
+    """Tell whether there is something to number."""
+    return bool(await session.scalar(_ANY_UNNUMBERED))
+
+
 async def number_events(session: AsyncSession, *, size: int = 1000) -> list[Event]:
     """Give the next positions to committed events, oldest first; return them in order.
 
     Lock first, number second, in two statements: one statement's snapshot would be older than its lock, and would
     number again what the previous holder has just numbered. Another holder at work: an empty list.
     """
-    if not await session.scalar(_ANY_UNNUMBERED):
+    if not await has_unnumbered(session):
         return []  # without having locked anything: a quiet log costs no transaction id
     await session.execute(_LIMIT_HOLDER)
     head = (await session.execute(_LOCK_HEAD)).scalar_one_or_none()

@@ -16,7 +16,7 @@ from celery import Celery
 from prometheus_client import Counter, Gauge
 
 from services.conversations.hints import Announcer
-from services.conversations.log import number_events, read_state, settle_epoch
+from services.conversations.log import has_unnumbered, number_events, read_state, settle_epoch
 from services.conversations.presence import purge_presence
 from services.conversations.retention import purge_events, purge_keys
 from services.conversations.sessions import purge_sessions
@@ -30,12 +30,14 @@ from shared.database import (
     describe,
     transaction,
     wait_for_database,
+    without_transactions,
 )
 from shared.events import Event
 from shared.failpoints import failpoint
 from shared.processes import operations_routes, operations_server, pause, unless_stopped
 
-POLL = 0.05  # seconds between looks at a quiet log
+LOOK = 0.02  # seconds between looks at a quiet log
+GATHER = 0.05  # seconds after a batch until the next one, which is the cheaper the more there is in it
 BATCH = 1000  # events numbered in one transaction
 PURGE_EVERY = 60  # seconds between looks for what is beyond the retention
 PURGE_BATCH = 1000  # rows deleted in one transaction
@@ -118,9 +120,15 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
 
 
 async def _number(sessions: Sessions, give: Callable[[list[Event]], None], stop: asyncio.Event) -> None:
+    looks = without_transactions(sessions)
     settled = False  # readers of a restored log have to know at once, not with its first new event
     while not stop.is_set():
         try:
+            async with looks() as session:
+                quiet = settled and not await has_unnumbered(session)
+            if quiet:
+                await pause(stop, LOOK)
+                continue
             async with transaction(sessions) as session:
                 if not settled:
                     await settle_epoch(session)
@@ -134,7 +142,7 @@ async def _number(sessions: Sessions, give: Callable[[list[Event]], None], stop:
         give(events)
         NUMBERED.inc(len(events))
         if len(events) < BATCH:
-            await pause(stop, POLL)
+            await pause(stop, GATHER)
 
 
 async def _purge(sessions: Sessions, settings: StoreSettings, stop: asyncio.Event) -> None:

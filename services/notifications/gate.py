@@ -55,6 +55,11 @@ def may_begin() -> ColumnElement[bool]:
     return exists().where(Gate.paused_at.is_(None), known)
 
 
+def is_tripped() -> ColumnElement[bool]:
+    """Tell, in a statement, whether the breaker waits for a mail that goes through."""
+    return exists().where(Gate.breaker_trips > 0)
+
+
 async def close_breaker(session: AsyncSession) -> None:
     """Note that the set-up works."""
     await session.execute(

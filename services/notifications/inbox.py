@@ -35,27 +35,26 @@ TOGETHER = ((500, 0), (20, 1))  # how many events of the log are tried at once t
 log = structlog.get_logger()
 
 
-async def receive_event(sessions: Sessions, event: Event, settings: MailSettings, *, repeated: bool) -> bool:
-    """Let an event take effect unless it already has; True when it is done with, handled or parked.
+async def receive_events(
+    sessions: Sessions, events: Sequence[Event], settings: MailSettings, *, repeated: bool
+) -> bool:
+    """Let the events of a task take effect unless they already have; True when all are done with, handled or parked.
 
-    `repeated` says that the event may have been tried before: a redelivery, or one found in the log. An event that
-    cannot be understood is parked. Errors of the database go to the caller, and the event stays to be received again.
+    `repeated` says that they may have been tried before. Those that cannot be understood are parked. One that fails
+    does not hold up the others; errors of the database go to the caller, and the events stay to be received again.
     """
-    attempts = 0
+    events = list({event.id: event for event in events}.values())
     if repeated:
-        async with transaction(sessions) as session:
-            if not await find_missing(session, [event]):
-                return True
-            counted = await _count_attempts(session, [event])
-        failpoint("attempt-counted")
-        if event.id not in counted:
-            return False
-        attempts = counted[event.id]
-    if fault := _fault(event, attempts):
-        await park_event(sessions, event.id, event.type, fault, event.model_dump(mode="json"))
-        return True
-    # Not taken: handled meanwhile, or on its way through an earlier attempt; the log brings it again if that fails.
-    return bool(await _handle(sessions, [event], settings, counted=repeated))
+        return await receive_missing(sessions, events, settings)
+    sound = await _park_faulty(sessions, events, {})
+    try:
+        # Not taken: handled meanwhile, or on its way through an earlier attempt; the log brings it again if that fails.
+        return len(await _handle(sessions, sound, settings, counted=False)) == len(sound)
+    except Exception as error:
+        if len(sound) == 1 or is_outage(error):
+            raise
+        log.warning("not handled together", events=len(sound), error=type(error).__name__)
+        return await receive_missing(sessions, sound, settings)
 
 
 async def receive_missing(sessions: Sessions, events: Sequence[Event], settings: MailSettings) -> bool:
@@ -171,14 +170,20 @@ async def _receive_group(sessions: Sessions, events: Sequence[Event], settings: 
     async with transaction(sessions) as session:
         counted = await _count_attempts(session, events)
     failpoint("attempts-counted")
+    sound = await _park_faulty(sessions, [event for event in events if event.id in counted], counted)
+    taken = await _handle(sessions, sound, settings, counted=True)
+    return len(counted) == len(events) and len(taken) == len(sound)
+
+
+async def _park_faulty(sessions: Sessions, events: Sequence[Event], attempts: Mapping[UUID, int]) -> list[Event]:
+    """Give up on those that cannot be handled, ever, and return the others."""
     sound = []
     for event in events:
-        if event.id in counted and (fault := _fault(event, counted[event.id])):
+        if fault := _fault(event, attempts.get(event.id, 0)):
             await park_event(sessions, event.id, event.type, fault, event.model_dump(mode="json"))
-        elif event.id in counted:
+        else:
             sound.append(event)
-    taken = await _handle(sessions, sound, settings, counted=True) if sound else []
-    return len(counted) == len(events) and len(taken) == len(sound)
+    return sound
 
 
 def _fault(event: Event, attempts: int) -> str | None:
@@ -241,6 +246,8 @@ async def _handle(
 
     An attempt that was counted counts against an event only if that event failed by itself.
     """
+    if not events:
+        return []
     try:
         async with transaction(sessions) as session:
             taken = await _take(session, await _of_this_epoch(session, events))

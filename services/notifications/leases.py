@@ -1,4 +1,4 @@
-"""Who may send a mail, and what became of it: claims with a lease, the breaker, the record of each try.
+"""Who holds a mail, and what became of it: leases, the breaker, the record of each try.
 
 A process may die at any line. Before `data_at` is committed nothing can have reached the mail server, and the mail
 goes back at no cost; after it the server may have the mail, and the try is uncertain.
@@ -11,29 +11,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import UUID
 
 import structlog
-from sqlalchemy import ColumnElement, func, select, update
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import ColumnElement, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import undefer
 
-from services.notifications.caps import measure_room
-from services.notifications.emails import cancel_emails, move_emails
-from services.notifications.gate import close_breaker, may_begin, read_gate, trip_breaker
-from services.notifications.letters import compose_email
-from services.notifications.mail.addresses import AddressError
+from services.notifications.emails import move_emails
+from services.notifications.gate import close_breaker, is_tripped, may_begin, read_gate, trip_breaker
 from services.notifications.mail.transport import Phase, Try
-from services.notifications.models import Email, EmailMessage, EmailTry, Person
-from services.notifications.portions import read_portion, split_off
-from services.notifications.recipients import Recipient, find_recipient
+from services.notifications.models import Email, EmailTry
 from services.notifications.rules import (
     MAY_HAVE_ARRIVED,
-    Audience,
     EmailState,
     Outcome,
-    Reason,
     after_try,
     retry_delays,
     with_jitter,
@@ -42,7 +33,6 @@ from services.notifications.settings import MailSettings
 from shared.failpoints import failpoint
 
 LEASE = timedelta(seconds=60)  # that a claim holds without being renewed
-BATCH = 20  # mails claimed at once
 
 PROCESS = f"{socket.gethostname()}:{os.getpid()}"
 
@@ -67,11 +57,12 @@ class ClaimedEmail:
 
 
 @dataclass(frozen=True, slots=True)
-class DueEmail:
-    """A due mail, and whom it goes to at present."""
+class Ended:
+    """A try that ended, and when it began by this process's clock."""
 
-    row: Email
-    to: Recipient
+    email: ClaimedEmail
+    attempt: Try
+    started_at: datetime
 
 
 async def has_due_email(session: AsyncSession) -> bool:
@@ -83,46 +74,6 @@ async def has_due_email(session: AsyncSession) -> bool:
     waiting = (Email.state == EmailState.SCHEDULED) & (Email.next_attempt_at <= now)
     lost = (Email.state == EmailState.SENDING) & (Email.lease_until < now)
     return await session.scalar(select(Email.id).where(waiting | lost).limit(1)) is not None
-
-
-async def claim_emails(
-    session: AsyncSession, settings: MailSettings, *, overdue: float = 0
-) -> list[ClaimedEmail] | None:
-    """Take due mails under one lease, composing those that are taken for the first time; None when none is due.
-
-    What is no longer needed is cancelled, what may not be sent is suppressed, and what its address has no room for is
-    held back until it has, here and now: there may be more behind an empty list.
-    """
-    gate = await read_gate(session)
-    if not gate.open:
-        return None
-    now = gate.now
-    found = await session.scalars(
-        select(Email)
-        .options(undefer(Email.content))
-        .where(Email.state == EmailState.SCHEDULED, Email.next_attempt_at <= now - timedelta(seconds=overdue))
-        .order_by(Email.next_attempt_at, Email.id)
-        # After the breaker opened, one mail finds out whether the set-up works again.
-        .limit(1 if gate.row.breaker_trips else BATCH)
-        .with_for_update(skip_locked=True)
-    )
-    due = await _addressed(session, found.all(), settings)
-    if not due:
-        return None
-    room = await measure_room(session, {one.to.mailbox for one in due if one.to.mailbox}, now, settings)
-    lease_id = uuid4()
-    claimed, held_back = [], []
-    for one in due:
-        opens_at = room.opens_at(one.to.mailbox)
-        if opens_at is not None:
-            held_back.append({"id": one.row.id, "next_attempt_at": opens_at, "reason": Reason.RATE_LIMITED})
-        elif (email := await _claim(session, one, lease_id, now, settings)) is not None:
-            room.take(one.to.mailbox)
-            claimed.append(email)
-    if held_back:
-        await session.execute(update(Email), held_back)
-        log.info("emails held back, their addresses have had as many as they may", emails=len(held_back))
-    return claimed
 
 
 async def release_expired(session: AsyncSession, settings: MailSettings) -> None:
@@ -143,81 +94,44 @@ async def release_expired(session: AsyncSession, settings: MailSettings) -> None
         failpoint("lease-expired")
 
 
-async def record_try(
-    session: AsyncSession, email: ClaimedEmail, attempt: Try, started_at: datetime, settings: MailSettings
-) -> None:
-    """Record a try and what follows from it. The answer of a holder whose lease ran out still counts if it is yes."""
-    await _add_try(session, email.id, attempt, started_at)
-    moved = await _follow(session, email.held, attempt, email.counted_tries, email.uncertain_tries, settings)
+async def record_tries(session: AsyncSession, ended: Sequence[Ended], settings: MailSettings) -> None:
+    """Record tries of mails under one lease, and what follows from them.
+
+    The answer of a holder whose lease ran out still counts if it is yes.
+    """
+    accepted = [one for one in ended if one.attempt.outcome is Outcome.ACCEPTED]
+    if accepted:
+        await _record_accepted(session, accepted)
+    for one in ended:
+        if one.attempt.outcome is not Outcome.ACCEPTED:
+            email = one.email
+            await _add_try(session, email.id, one.attempt, one.started_at)
+            await _follow(session, email.held, one.attempt, email.counted_tries, email.uncertain_tries, settings)
     failpoint("try-written")
-    if not moved and attempt.outcome is Outcome.ACCEPTED:
+
+
+async def _record_accepted(session: AsyncSession, ended: Sequence[Ended]) -> None:
+    """Record tries that the server said yes to: one is followed by what any other is."""
+    ids = {one.email.id for one in ended}
+    # Locked, so that an address that is being erased does not get away.
+    lock = select(Email.id, Email.mailbox, is_tripped().label("tripped")).where(Email.id.in_(ids)).order_by(Email.id)
+    locked = (await session.execute(lock.with_for_update(key_share=True, of=Email))).all()
+    mailboxes = {row.id: row.mailbox for row in locked}
+    rows = [_try_row(one.email.id, one.attempt, one.started_at, mailboxes[one.email.id]) for one in ended]
+    await session.execute(insert(EmailTry).values(finished_at=func.clock_timestamp()), rows)
+    held = Email.id.in_(ids) & (Email.lease_id == ended[0].email.lease_id)
+    counted = {"counted_tries": Email.counted_tries + 1}
+    moved = await move_emails(session, held, EmailState.SENT, counted, leaving=(EmailState.SENDING,))
+    if lost := ids - set(moved):
         # Another holder that has not come to its DATA finds its lease gone there.
-        again = (Email.id == email.id) & Email.data_at.is_(None)
+        again = Email.id.in_(lost) & Email.data_at.is_(None)
         waiting = (EmailState.SCHEDULED, EmailState.SENDING)
         await move_emails(session, again, EmailState.SENT, {}, leaving=waiting)
+    if any(row.tripped for row in locked):
+        await close_breaker(session)
 
 
-async def _addressed(session: AsyncSession, due: Sequence[Email], settings: MailSettings) -> list[DueEmail]:
-    ids = {email.recipient_id for email in due}
-    customers = {person.id: person for person in await session.scalars(select(Person).where(Person.id.in_(ids)))}
-    return [
-        DueEmail(email, find_recipient(Audience(email.audience), customers.get(email.recipient_id), settings))
-        for email in due
-    ]
-
-
-async def _claim(
-    session: AsyncSession, due: DueEmail, lease_id: UUID, now: datetime, settings: MailSettings
-) -> ClaimedEmail | None:
-    email, reason, this = due.row, due.to.reason, Email.id == due.row.id
-    messages, more = await read_portion(session, email)
-    if not messages:
-        # A deletion takes the subject with it; it may have come while the mail was on its way.
-        await cancel_emails(session, this, Reason.READ if email.subject is not None else Reason.DELETED)
-        return None
-    letter = None
-    # It has no bytes yet, or they are addressed to where its recipient no longer is.
-    if reason is None and (email.content is None or due.to.address != email.to_address):
-        try:
-            letter = await compose_email(session, email, messages, now, settings)
-        except AddressError:
-            reason = Reason.ADDRESS_NOT_SUPPORTED
-        except (SQLAlchemyError, OSError):
-            raise
-        except BaseException as error:  # one mail that cannot be composed must not hold up all others
-            if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of a library in Rust
-                raise
-            await _postpone(session, email, error, settings)
-            return None
-    if reason is not None:
-        await move_emails(session, this, EmailState.SUPPRESSED, {"reason": reason}, leaving=(EmailState.SCHEDULED,))
-        return None
-    values = {"lease_id": lease_id, "lease_until": now + LEASE, "mailbox": due.to.mailbox}
-    to_address, content = email.to_address, email.content
-    if letter is not None:
-        if more:
-            await split_off(session, email, messages[-1].number, now)
-        await session.execute(
-            update(EmailMessage)
-            .where(
-                EmailMessage.email_id == email.id, EmailMessage.message_id.not_in([one.message_id for one in messages])
-            )
-            .values(left_out=True)
-        )
-        to_address, content = letter.to_address, letter.content
-        values |= {
-            "claimed_at": now,
-            "message_id": letter.message_id,
-            "to_address": to_address,
-            "content": content,
-        }
-    await move_emails(session, this, EmailState.SENDING, values, leaving=(EmailState.SCHEDULED,))
-    failpoint("claim-written")
-    assert to_address is not None and content is not None  # noqa: S101, PT018 - a claimed mail has both
-    return ClaimedEmail(email.id, lease_id, to_address, content, email.counted_tries, email.uncertain_tries)
-
-
-async def _postpone(session: AsyncSession, email: Email, error: BaseException, settings: MailSettings) -> None:
+async def postpone(session: AsyncSession, email: Email, error: BaseException, settings: MailSettings) -> None:
     """Count a mail that could not be composed as deferred: a newer version may be able to, and its end is shown."""
     log.warning("email not composed, trying again later", email_id=str(email.id), error=type(error).__name__)
     log.debug("email not composed", email_id=str(email.id), exc_info=error)
@@ -234,16 +148,20 @@ async def _postpone(session: AsyncSession, email: Email, error: BaseException, s
     await session.execute(update(Email).where(this).values(next_attempt_at=due, counted_tries=counted + 1, reason=None))
 
 
-async def begin_data(session: AsyncSession, email: ClaimedEmail) -> bool:
-    """Note that the mail's text is about to go out; False when the lease is no longer ours, or mail may not be sent."""
-    held = await session.execute(
+async def begin_data(session: AsyncSession, emails: Sequence[ClaimedEmail]) -> set[UUID]:
+    """Note that the text of mails under one lease is about to go out; return the ids of those that may.
+
+    Not of one whose lease is no longer ours, and of none when mail may not be sent.
+    """
+    which = Email.id.in_([email.id for email in emails]) & (Email.lease_id == emails[0].lease_id)
+    held = await session.scalars(
         update(Email)
-        .where(email.held, Email.state == EmailState.SENDING, may_begin())
+        .where(which, Email.state == EmailState.SENDING, may_begin())
         .values(data_at=func.clock_timestamp())
         .returning(Email.id)
         .execution_options(synchronize_session=False)
     )
-    return held.first() is not None
+    return set(held)
 
 
 async def renew_lease(session: AsyncSession, lease_id: UUID) -> None:
@@ -256,28 +174,31 @@ async def renew_lease(session: AsyncSession, lease_id: UUID) -> None:
     )
 
 
-async def hand_back(session: AsyncSession, email: ClaimedEmail) -> None:
-    """Give back a mail that was claimed and not begun."""
-    await move_emails(session, email.held, EmailState.SCHEDULED, {}, leaving=(EmailState.SENDING,))
+async def hand_back(session: AsyncSession, emails: Sequence[ClaimedEmail]) -> None:
+    """Give back mails that were claimed under one lease and not begun."""
+    which = Email.id.in_([email.id for email in emails]) & (Email.lease_id == emails[0].lease_id)
+    await move_emails(session, which, EmailState.SCHEDULED, {}, leaving=(EmailState.SENDING,))
 
 
 async def _add_try(session: AsyncSession, email_id: UUID, attempt: Try, started_at: datetime | None) -> None:
     # Under the lock of the mail, so that an address that is being erased does not get away.
     mailbox = select(Email.mailbox).where(Email.id == email_id).with_for_update(key_share=True).scalar_subquery()
-    session.add(
-        EmailTry(
-            email_id=email_id,
-            mailbox=mailbox if attempt.outcome in MAY_HAVE_ARRIVED else None,
-            started_at=started_at,
-            finished_at=func.clock_timestamp(),
-            outcome=attempt.outcome,
-            phase=attempt.phase,
-            code=attempt.code,
-            reply=attempt.reply,
-            process=PROCESS,
-        )
-    )
+    told = _try_row(email_id, attempt, started_at, mailbox if attempt.outcome in MAY_HAVE_ARRIVED else None)
+    session.add(EmailTry(**told, finished_at=func.clock_timestamp()))
     await session.flush()
+
+
+def _try_row(email_id: UUID, attempt: Try, started_at: datetime | None, mailbox: Any) -> dict[str, Any]:
+    return {
+        "email_id": email_id,
+        "mailbox": mailbox,
+        "started_at": started_at,
+        "outcome": attempt.outcome,
+        "phase": attempt.phase,
+        "code": attempt.code,
+        "reply": attempt.reply,
+        "process": PROCESS,
+    }
 
 
 async def _follow(

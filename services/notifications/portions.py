@@ -4,10 +4,13 @@ A mail may wait for hours, for room under the caps or while sending is paused, a
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import accumulate
+from typing import Any
+from uuid import UUID
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import ARRAY, Row, Uuid, bindparam, column, func, insert, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.emails import is_unread
@@ -18,29 +21,40 @@ MOST_MESSAGES = 500
 MOST_CHARACTERS = 250_000  # 6 MB as text and HTML at the worst; many servers take no more than 10
 
 
-async def read_portion(session: AsyncSession, email: Email) -> tuple[Sequence[EmailMessage], bool]:
-    """Return the messages of a mail, and whether it has more than it can hold; none when all of them were read.
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """The messages that a mail tells, as rows, and whether it has more than it can hold."""
+
+    messages: Sequence[Row[*tuple[Any, ...]]] = ()
+    more: bool = False
+
+
+async def read_portions(session: AsyncSession, emails: Sequence[Email]) -> dict[UUID, Portion]:
+    """Return the messages of mails by their ids; of one of which all was read, none.
 
     Of a mail that was composed before they are those that it said: its recipient may have it already.
     """
-    composed = email.message_id is not None
-    rows = (
-        await session.execute(
-            select(EmailMessage, is_unread().label("unread"))
-            .join(Email, Email.id == EmailMessage.email_id)
-            .where(Email.id == email.id, EmailMessage.left_out.is_(False) if composed else is_unread())
-            .order_by(EmailMessage.number)
-            .limit(None if composed else MOST_MESSAGES + 1)
-        )
-    ).all()
-    if not any(row.unread for row in rows):
-        return [], False
-    messages = [row.EmailMessage for row in rows]
+    found: dict[UUID, list[Row[*tuple[Any, ...]]]] = {email.id: [] for email in emails}
+    composed = [email.id for email in emails if email.message_id is not None]
     if composed:
-        return messages, False
-    sizes = accumulate(len(one.body) for one in messages[:MOST_MESSAGES])
+        said = _MESSAGES.where(EmailMessage.email_id.in_(composed), EmailMessage.left_out.is_(False))
+        for row in await session.execute(said):
+            found[row.email_id].append(row)
+    open_ids = [email.id for email in emails if email.message_id is None]
+    if open_ids:
+        for row in await session.execute(_OPEN, {"ids": open_ids}):
+            found[row.email_id].append(row)
+    return {key: _portion(rows, composed=key in composed) for key, rows in found.items()}
+
+
+def _portion(rows: Sequence[Row[*tuple[Any, ...]]], *, composed: bool) -> Portion:
+    if not any(row.unread for row in rows):
+        return Portion()
+    if composed:
+        return Portion(rows)
+    sizes = accumulate(len(one.body) for one in rows[:MOST_MESSAGES])
     held = max(1, sum(size <= MOST_CHARACTERS for size in sizes))
-    return messages[:held], held < len(messages)
+    return Portion(rows[:held], held < len(rows))
 
 
 async def split_off(session: AsyncSession, email: Email, last: int, now: datetime) -> None:
@@ -55,3 +69,21 @@ async def split_off(session: AsyncSession, email: Email, last: int, now: datetim
         .values(email_id=await session.scalar(another))
         .execution_options(synchronize_session=False)
     )
+
+
+_MESSAGES = (
+    select(
+        EmailMessage.email_id,
+        EmailMessage.message_id,
+        EmailMessage.number,
+        EmailMessage.sender_id,
+        EmailMessage.body,
+        EmailMessage.created_at,
+        is_unread().label("unread"),
+    )
+    .join(Email, Email.id == EmailMessage.email_id)
+    .order_by(EmailMessage.number)
+)
+_EACH = func.unnest(bindparam("ids", type_=ARRAY(Uuid))).table_valued(column("id", Uuid), name="each").render_derived()
+_OF_EACH = _MESSAGES.where(EmailMessage.email_id == _EACH.c.id, is_unread()).limit(MOST_MESSAGES + 1).lateral("of_each")
+_OPEN = select(_OF_EACH).select_from(_EACH.join(_OF_EACH, true())).order_by(_OF_EACH.c.number)

@@ -10,23 +10,25 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
+from services.notifications.claims import claim_emails
 from services.notifications.leases import (
     ClaimedEmail,
+    Ended,
     begin_data,
-    claim_emails,
     hand_back,
-    record_try,
+    record_tries,
     release_expired,
     renew_lease,
 )
 from services.notifications.mail.transport import SmtpConnection, Try, parse_smtp_url
 from services.notifications.rules import Outcome
 from services.notifications.settings import MailSettings
-from shared.database import Sessions, transaction
+from services.notifications.together import Together
+from shared.database import Sessions, transaction, without_transactions
 from shared.failpoints import failpoint
 
 RENEWAL = 20.0  # seconds between renewals of a lease
-CONNECTIONS = 4  # to the mail server, for one drain
+CONNECTIONS = 8  # to the mail server, for one drain: what they write down at the same moment is written together
 RECORDING = 120.0  # seconds to keep trying to record an answer, while the database is away
 GRACE = 8.0  # seconds that mails under way have when work has to stop, before their dialogues are broken off
 LAST_WORDS = 5.0  # seconds that recording and handing back have then
@@ -81,13 +83,13 @@ async def _send_batch(
 ) -> int:
     """Send a batch over a few connections; hand back what was not begun when the set-up fails or work has to stop."""
     waiting, tries, halted = list(reversed(batch)), 0, False
-    loop = asyncio.get_running_loop()
+    loop, desk = asyncio.get_running_loop(), _Desk(sessions, settings)
 
     async def work(connection: SmtpConnection) -> None:
         nonlocal tries, halted
         try:
             while waiting and not halted and not stop.is_set() and loop.time() < end:
-                attempt = await _send(sessions, settings, connection, waiting.pop())
+                attempt = await _send(desk, connection, waiting.pop())
                 tries += 1
                 # Abandoned may mean paused; the others of the batch are claimed again, if they still may go.
                 halted = halted or attempt.outcome in {Outcome.MISCONFIGURED, Outcome.ABANDONED}
@@ -109,8 +111,7 @@ async def _send_batch(
         await asyncio.wait(beside)
         if waiting:
             async with asyncio.timeout(LAST_WORDS), transaction(sessions) as session:
-                for email in waiting:
-                    await hand_back(session, email)
+                await hand_back(session, waiting)
                 failpoint("handing-back-written")
             failpoint("handing-back-committed")
     for failure in ended:
@@ -135,50 +136,66 @@ async def _end_in_time(
         task.cancel()
 
 
-async def _send(sessions: Sessions, settings: MailSettings, connection: SmtpConnection, email: ClaimedEmail) -> Try:
+async def _send(desk: "_Desk", connection: SmtpConnection, email: ClaimedEmail) -> Try:
     started_at = datetime.now(UTC)
-
-    async def before_data() -> bool:
-        try:
-            async with transaction(sessions) as session:
-                begun = await begin_data(session, email)
-                failpoint("data-written")
-        except Exception as error:  # noqa: BLE001 - nothing has gone out, so nothing is lost by giving it up
-            log.warning("email not begun", email_id=str(email.id), error=type(error).__name__)
-            return False
-        failpoint("data-committed")
-        return begun
-
     attempt = await connection.send(
-        sender=settings.email_from, recipient=email.to_address, content=email.content, before_data=before_data
+        sender=desk.settings.email_from,
+        recipient=email.to_address,
+        content=email.content,
+        before_data=lambda: desk.begun.do(email),
     )
     failpoint("try-ended")
-    await _record(sessions, settings, email, attempt, started_at)
+    await desk.recorded.do(Ended(email, attempt, started_at))
     failpoint("try-recorded")
     log.info("email tried", email_id=str(email.id), outcome=attempt.outcome, phase=attempt.phase, code=attempt.code)
     return attempt
 
 
-async def _record(
-    sessions: Sessions, settings: MailSettings, email: ClaimedEmail, attempt: Try, started_at: datetime
-) -> None:
-    """Record a try, also across an outage of the database: a lost answer would send the mail twice."""
-    try:
-        async with asyncio.timeout(RECORDING):
-            while True:
-                try:
-                    async with transaction(sessions) as session:
-                        await record_try(session, email, attempt, started_at, settings)
-                except Exception as error:  # noqa: BLE001 - the driver raises more than its own kind
-                    log.warning("try not recorded yet", email_id=str(email.id), error=type(error).__name__)
-                    await asyncio.sleep(0.5)
-                else:
-                    return
-    except (TimeoutError, asyncio.CancelledError) as error:
-        told = {"email_id": str(email.id), "outcome": attempt.outcome, "phase": attempt.phase}
-        log.error("try not recorded", **told)  # noqa: TRY400 - where the time ran out says nothing
-        if isinstance(error, asyncio.CancelledError):
-            raise
+class _Desk:
+    """Where what the connections of a batch have to write down is written together, as it comes."""
+
+    def __init__(self, sessions: Sessions, settings: MailSettings) -> None:
+        self.settings = settings
+        self._sessions = sessions
+        self._at_once = without_transactions(sessions)
+        self.begun = Together(self._begin)
+        self.recorded = Together(self._record)
+
+    async def _begin(self, emails: Sequence[ClaimedEmail]) -> Sequence[bool]:
+        try:
+            async with self._at_once() as session:
+                begun = await begin_data(session, emails)
+        except Exception as error:  # noqa: BLE001 - nothing has gone out, so nothing is lost by giving it up
+            log.warning("emails not begun", emails=_ids(emails), error=type(error).__name__)
+            return [False] * len(emails)
+        failpoint("data-committed")
+        return [email.id in begun for email in emails]
+
+    async def _record(self, ended: Sequence[Ended]) -> Sequence[None]:
+        """Record tries, also across an outage of the database: a lost answer would send the mail twice."""
+        try:
+            async with asyncio.timeout(RECORDING):
+                while True:
+                    try:
+                        async with transaction(self._sessions) as session:
+                            await record_tries(session, ended, self.settings)
+                    except Exception as error:  # noqa: BLE001 - the driver raises more than its own kind
+                        emails = _ids([one.email for one in ended])
+                        log.warning("tries not recorded yet", emails=emails, error=type(error).__name__)
+                        await asyncio.sleep(0.5)
+                    else:
+                        break
+        except (TimeoutError, asyncio.CancelledError) as error:
+            for one in ended:
+                told = {"email_id": str(one.email.id), "outcome": one.attempt.outcome, "phase": one.attempt.phase}
+                log.error("try not recorded", **told)  # noqa: TRY400 - where the time ran out says nothing
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        return [None] * len(ended)
+
+
+def _ids(emails: Sequence[ClaimedEmail]) -> list[str]:
+    return [str(email.id) for email in emails]
 
 
 async def _renew(sessions: Sessions, lease_id: UUID) -> None:

@@ -1,19 +1,23 @@
 """The Celery tasks: thin, idempotent by event id, and nothing that a lost task could lose."""
 
 import asyncio
+import fcntl
 import os
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from tempfile import mkstemp
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
 
 import structlog
+import uvloop
 from celery import Celery, Task
 from celery.signals import task_unknown, worker_shutting_down
 from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
-from services.notifications.inbox import park_event, receive_event
+from services.notifications.inbox import park_event, receive_events
 from services.notifications.sending import drain
 from services.notifications.settings import MailSettings
 from shared.broker import EMAILS_QUEUE, SEND_EMAILS, TASKS, hint_due_mail
@@ -24,6 +28,7 @@ from shared.failpoints import failpoint
 T = TypeVar("T")
 
 DRAIN_LIMIT = 10.0  # seconds until a task begins no further mail; the next hint is never more than a second away
+_DRAINING, _WAITING = 0, 1  # places in the file by which a worker's children take turns
 
 log = structlog.get_logger()
 
@@ -39,7 +44,7 @@ class AsyncWork:
     def run(self, work: Callable[[Sessions], Awaitable[T]]) -> T:
         """Run `work(sessions)` to its end."""
         if self._runner is None or self._sessions is None:
-            self._runner = asyncio.Runner()
+            self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
             self._sessions = create_sessions(create_engine(self._database_url, application="chats-worker", pool_size=6))
         sessions = self._sessions
 
@@ -65,9 +70,14 @@ def register_tasks(celery: Celery, settings: MailSettings) -> None:
     for name in TASKS.values():
         _register_event_task(celery, name, work, settings)
 
+    turns, name = mkstemp()
+    os.unlink(name)  # noqa: PTH108 - what its children inherit is enough
+
     @celery.task(name=SEND_EMAILS, queue=EMAILS_QUEUE, shared=False)
     def send_emails() -> None:
-        work.run(lambda sessions: _drain_for_a_while(sessions, settings, stopping))
+        with take_turn(turns) as ours:
+            if ours:
+                work.run(lambda sessions: _drain_for_a_while(sessions, settings, stopping))
 
     @worker_shutting_down.connect(weak=False)
     def tell_pool(**_: Any) -> None:
@@ -86,22 +96,53 @@ def register_tasks(celery: Celery, settings: MailSettings) -> None:
 
 def _register_event_task(celery: Celery, name: str, work: AsyncWork, settings: MailSettings) -> None:
     @celery.task(name=name, bind=True, shared=False)
-    def handle(task: "Task[Any, Any]", *args: Any, **_: Any) -> None:
+    def handle(task: "Task[Any, Any]", *payloads: Any, **_: Any) -> None:
         failpoint("task-begun")
-        payload = args[0] if args else None
-        try:
-            event = Event.model_validate(payload)
-        except ValidationError as error:
-            reason = f"invalid event: {error.errors()[0]['loc']}"
-            work.run(lambda sessions: _park(sessions, str(task.request.id), name, reason, payload))
+        identity = str(task.request.id)
+        events, broken = _read_events(payloads or (None,))
+        for payload, reason in broken:
+            # Those of several that cannot be read have no name but their own, if any.
+            own = identity if len(payloads) <= 1 else str(payload.get("id")) if isinstance(payload, dict) else ""
+            work.run(partial(_park, task_id=own, name=name, reason=reason, payload=payload))
+        if not events:
             return
         repeated = bool((task.request.delivery_info or {}).get("redelivered"))
-        work.run(lambda sessions: receive_event(sessions, event, settings, repeated=repeated))
+        work.run(lambda sessions: receive_events(sessions, events, settings, repeated=repeated))
         failpoint("task-handled")
-        if event.type == EventType.MESSAGE_POSTED and settings.email_delay_seconds == 0:
+        if name == TASKS[EventType.MESSAGE_POSTED] and settings.email_delay_seconds == 0:
             with suppress(OperationalError):  # the clock hints as well
                 hint_due_mail(celery)
                 failpoint("mail-hinted")
+
+
+def _read_events(payloads: Sequence[Any]) -> tuple[list[Event], list[tuple[Any, str]]]:
+    """Read the events of a task; return beside them what is none, each with the reason."""
+    events, broken = [], []
+    for payload in payloads:
+        try:
+            events.append(Event.model_validate(payload))
+        except ValidationError as error:
+            broken.append((payload, f"invalid event: {error.errors()[0]['loc']}"))
+    return events, broken
+
+
+@contextmanager
+def take_turn(file: int) -> Iterator[bool]:
+    """Wait until no other child of this worker drains; False at once if one waits already, and will see what we would.
+
+    The kernel takes these locks from a child that dies.
+    """
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _WAITING)
+    except OSError:
+        yield False
+        return
+    fcntl.lockf(file, fcntl.LOCK_EX, 1, _DRAINING)
+    fcntl.lockf(file, fcntl.LOCK_UN, 1, _WAITING)
+    try:
+        yield True
+    finally:
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, _DRAINING)
 
 
 async def _drain_for_a_while(sessions: Sessions, settings: MailSettings, stopping: int) -> None:

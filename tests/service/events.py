@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 from pydantic import BaseModel, SecretStr
 
-from services.notifications.inbox import receive_event
+from services.notifications.inbox import receive_events
 from services.notifications.settings import MailSettings
 from shared.database import Sessions
 from shared.events import (
@@ -92,4 +92,4 @@ def user_changed(person: Person) -> Event:
 async def receive(sessions: Sessions, settings: MailSettings, *events: Event) -> None:
     """Let events arrive for the first time, one after the other."""
     for one in events:
-        await receive_event(sessions, one, settings, repeated=False)
+        await receive_events(sessions, [one], settings, repeated=False)

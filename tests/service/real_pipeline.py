@@ -18,14 +18,15 @@ from services.conversations.posting import Post, post_message
 from services.conversations.rules import Side, Status
 from services.conversations.settings import ApiSettings
 from services.notifications import inbox, sweeper
+from services.notifications.claims import claim_emails
 from services.notifications.commands import read_notification, retry_email
 from services.notifications.errors import NotRetriable
 from services.notifications.leases import (
     ClaimedEmail,
+    Ended,
     begin_data,
-    claim_emails,
     hand_back,
-    record_try,
+    record_tries,
     release_expired,
     renew_lease,
 )
@@ -202,7 +203,7 @@ class RealPipeline:
     async def deliver(self, hint: int, *, kept: bool, repeated: bool) -> str:
         event = self.broker[hint] if kept else self.broker.pop(hint)
         try:
-            done = await inbox.receive_event(self.notifications, event, SETTINGS, repeated=repeated)
+            done = await inbox.receive_events(self.notifications, [event], SETTINGS, repeated=repeated)
         except DBAPIError:
             return "died"
         return "done" if done else "not yet"
@@ -242,7 +243,7 @@ class RealPipeline:
 
     async def begin(self, held: int) -> bool:
         async with transaction(self.notifications) as session:
-            begun = await begin_data(session, self.held[held].email)
+            begun = bool(await begin_data(session, [self.held[held].email]))
         if not begun:
             await self._record(self.held.pop(held), ABANDONED)
         return begun
@@ -266,7 +267,7 @@ class RealPipeline:
 
     async def hand_back(self, held: int) -> None:
         async with transaction(self.notifications) as session:
-            await hand_back(session, self.held.pop(held).email)
+            await hand_back(session, [self.held.pop(held).email])
 
     async def crash(self, held: int) -> None:
         del self.held[held]
@@ -293,7 +294,7 @@ class RealPipeline:
 
     async def _record(self, holding: Holding, attempt: Try) -> None:
         async with transaction(self.notifications) as session:
-            await record_try(session, holding.email, attempt, self.now, SETTINGS)
+            await record_tries(session, [Ended(holding.email, attempt, self.now)], SETTINGS)
 
     async def _event(self, place: int) -> UUID:
         identity: UUID = await self.databases[0].connection.fetchval(

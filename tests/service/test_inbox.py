@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications import inbox
 from services.notifications.events import handle_events
-from services.notifications.inbox import discard_parked, find_missing, receive_event, receive_missing, retry_parked
+from services.notifications.inbox import discard_parked, find_missing, receive_events, receive_missing, retry_parked
 from services.notifications.models import Email, EmailMessage, InboxEntry, Mark, Notification, Person
 from services.notifications.queries import list_parked
 from services.notifications.rules import MAX_EVENT_ATTEMPTS, EmailState
@@ -76,8 +76,8 @@ async def test_an_event_takes_effect_once_however_often_and_at_once_it_comes(
 ) -> None:
     settings, message = mail_settings(URL), posted(uuid4(), 1)
 
-    await asyncio.gather(*(receive_event(notifications, message, settings, repeated=repeated) for _ in range(8)))
-    await receive_event(notifications, message, settings, repeated=True)
+    await asyncio.gather(*(receive_events(notifications, [message], settings, repeated=repeated) for _ in range(8)))
+    await receive_events(notifications, [message], settings, repeated=True)
 
     assert await counts(notifications) == (1, 1)
 
@@ -151,7 +151,7 @@ async def test_an_event_that_cannot_be_understood_is_parked_and_the_rest_flows_o
 ) -> None:
     settings = mail_settings(URL)
 
-    assert await receive_event(notifications, broken, settings, repeated=True)
+    assert await receive_events(notifications, [broken], settings, repeated=True)
 
     async with notifications() as session:
         [entry] = await list_parked(session)
@@ -187,7 +187,7 @@ async def test_an_event_that_brings_its_process_down_is_parked_after_five_attemp
         # What is left by attempts that were counted and then killed.
         session.add(InboxEntry(event_id=message.id, type=message.type, attempts=MAX_EVENT_ATTEMPTS))
 
-    assert await receive_event(notifications, message, mail_settings(URL), repeated=True)
+    assert await receive_events(notifications, [message], mail_settings(URL), repeated=True)
 
     async with notifications() as session:
         [entry] = await list_parked(session)
@@ -212,7 +212,7 @@ async def test_deliveries_side_by_side_are_one_attempt(
 
     with monkeypatch.context() as failing:
         failing.setattr(inbox, "handle_events", fail)
-        deliveries = [receive_event(notifications, message, settings, repeated=True) for _ in range(12)]
+        deliveries = [receive_events(notifications, [message], settings, repeated=True) for _ in range(12)]
         await asyncio.gather(*deliveries, return_exceptions=True)
 
     async with notifications() as session:
@@ -231,7 +231,7 @@ async def test_an_outage_of_the_database_counts_against_no_event(
     monkeypatch.setattr(inbox, "handle_events", fail)
     for _ in range(MAX_EVENT_ATTEMPTS + 1):
         with pytest.raises(ConnectionResetError):
-            await receive_event(notifications, message, settings, repeated=True)
+            await receive_events(notifications, [message], settings, repeated=True)
         with pytest.raises(ConnectionResetError):
             await receive_missing(notifications, [message], settings)
 
@@ -297,6 +297,28 @@ async def test_of_many_events_the_one_that_fails_holds_up_no_other(
         assert [entry.event_id for entry in await list_parked(session)] == [events[2].id]
 
 
+@pytest.mark.parametrize("repeated", [False, True])
+async def test_of_the_events_of_one_task_each_has_its_effect_whatever_becomes_of_the_others(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch, repeated: bool
+) -> None:
+    settings, (bad, broken, *good) = mail_settings(URL), [posted(uuid4(), 1) for _ in range(5)]
+    broken = broken.model_copy(update={"payload": {"subject": 1}})
+
+    async def fail(session: AsyncSession, taken: list[Event], settings: MailSettings) -> None:
+        if bad in taken:
+            raise RuntimeError
+        await handle_events(session, taken, settings)
+
+    monkeypatch.setattr(inbox, "handle_events", fail)
+    with pytest.raises(RuntimeError):
+        await receive_events(notifications, [*good, bad, broken, *good], settings, repeated=repeated)
+
+    assert await counts(notifications) == (len(good), len(good))
+    async with notifications() as session:
+        assert [entry.event_id for entry in await list_parked(session)] == [broken.id]
+        assert await find_missing(session, [bad, broken, *good]) == [bad]
+
+
 async def test_an_event_that_may_have_brought_a_process_down_is_tried_alone_and_behind_the_others(
     notifications: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,13 +343,15 @@ async def test_a_failed_attempt_leaves_the_event_to_be_received_again(notificati
     async with transaction(notifications) as session:
         session.add(InboxEntry(event_id=message.id, type=message.type, attempts=1))
 
-    assert await receive_event(notifications, message, mail_settings(URL), repeated=True)
+    assert await receive_events(notifications, [message], mail_settings(URL), repeated=True)
 
     assert await counts(notifications) == (1, 1)
 
 
 async def test_an_event_whose_text_was_erased_has_no_effect(notifications: Sessions) -> None:
-    assert await receive_event(notifications, event(EventType.MESSAGE_POSTED, None), mail_settings(URL), repeated=True)
+    assert await receive_events(
+        notifications, [event(EventType.MESSAGE_POSTED, None)], mail_settings(URL), repeated=True
+    )
     assert await counts(notifications) == (0, 0)
 
 

@@ -11,9 +11,10 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select, text, update
 
-from services.notifications import caps, leases, measures
+from services.notifications import caps, claims, leases, measures
+from services.notifications.claims import claim_emails
 from services.notifications.commands import retry_email
-from services.notifications.leases import ClaimedEmail, claim_emails, has_due_email, record_try
+from services.notifications.leases import ClaimedEmail, Ended, has_due_email, record_tries
 from services.notifications.mail.transport import Phase, Try
 from services.notifications.models import Email, EmailTry
 from services.notifications.retention import purge_tries
@@ -46,7 +47,7 @@ async def claim(sessions: Sessions, settings: MailSettings) -> list[ClaimedEmail
 async def record(sessions: Sessions, settings: MailSettings, held: Sequence[ClaimedEmail], attempt: Try) -> None:
     for email in held:
         async with transaction(sessions) as session:
-            await record_try(session, email, attempt, datetime.now(UTC), settings)
+            await record_tries(session, [Ended(email, attempt, datetime.now(UTC))], settings)
 
 
 async def make_due(sessions: Sessions) -> None:
@@ -221,7 +222,7 @@ async def test_a_late_yes_leaves_no_reason_on_a_mail_that_waited_for_room(notifi
     await receive(notifications, settings, posted(uuid4(), 1))
     [held] = await claim(notifications, settings)
     async with transaction(notifications) as session:
-        assert await leases.begin_data(session, held)
+        assert await leases.begin_data(session, [held])
         await session.execute(update(Email).values(lease_until=func.clock_timestamp() - timedelta(seconds=1)))
         await leases.release_expired(session, settings)
     await make_due(notifications)
@@ -234,7 +235,7 @@ async def test_two_senders_at_once_do_not_exceed_a_cap(
     notifications: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = limited(3)
-    monkeypatch.setattr(leases, "BATCH", 2)
+    monkeypatch.setattr(claims, "BATCH", 2)
     await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(4)))
 
     async def locked() -> bool:
@@ -253,7 +254,7 @@ async def test_senders_to_many_addresses_wait_for_each_other_in_one_order(
     notifications: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = limited(1000)
-    monkeypatch.setattr(leases, "BATCH", 5)
+    monkeypatch.setattr(claims, "BATCH", 5)
     people = [ANNA.model_copy(update={"id": f"c{n}", "email": f"c{n}@customer.test"}) for n in range(5)]
     there_and_back = [*people, *reversed(people)] * 4
     await receive(notifications, settings, *(posted(uuid4(), 1, customer=one) for one in there_and_back))
@@ -276,7 +277,7 @@ async def test_nothing_of_an_erased_persons_address_is_kept_to_count_by(notifica
     await receive(notifications, settings, posted(uuid4(), 1), posted(uuid4(), 1))
     before, after = await claim(notifications, settings)
     async with transaction(notifications) as session:
-        assert await leases.begin_data(session, after)
+        assert await leases.begin_data(session, [after])
     await record(notifications, settings, [before], YES)
     await receive(notifications, settings, gone)
     await record(notifications, settings, [after], YES)

@@ -3,20 +3,22 @@
 import asyncio
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import func, select, text, update
 
-from services.notifications import leases
+from services.notifications import claims
+from services.notifications.claims import claim_emails
 from services.notifications.commands import pause_sending, read_all_notifications, read_notification, retry_email
 from services.notifications.emails import move_emails
 from services.notifications.events import handle_events
-from services.notifications.inbox import receive_event, retry_parked
-from services.notifications.leases import begin_data, claim_emails, record_try, release_expired
-from services.notifications.letters import compose_email
+from services.notifications.inbox import receive_events, retry_parked
+from services.notifications.leases import Ended, begin_data, record_tries, release_expired
+from services.notifications.letters import Letter, compose_letter
 from services.notifications.mail.transport import Phase, Try
-from services.notifications.models import Email, EmailMessage, EmailTry, InboxEntry, Notification
+from services.notifications.models import Email, EmailTry, InboxEntry, Notification
 from services.notifications.rules import EmailState, Outcome, Reason
 from shared.database import Sessions, transaction
 from shared.problems import Problem
@@ -94,7 +96,7 @@ async def test_a_late_yes_stops_the_second_holder_before_its_data(notifications:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [first] = await claim_emails(session, SETTINGS) or []
-        assert await begin_data(session, first)
+        assert await begin_data(session, [first])
         await session.execute(update(Email).values(lease_until=func.clock_timestamp() - timedelta(seconds=1)))
     async with transaction(notifications) as session:
         await release_expired(session, SETTINGS)
@@ -102,10 +104,10 @@ async def test_a_late_yes_stops_the_second_holder_before_its_data(notifications:
         [second] = await claim_emails(session, SETTINGS) or []
 
     async with transaction(notifications) as session:
-        await record_try(session, first, YES, datetime.now(UTC), SETTINGS)
+        await record_tries(session, [Ended(first, YES, datetime.now(UTC))], SETTINGS)
 
     async with transaction(notifications) as session:
-        assert not await begin_data(session, second)
+        assert not await begin_data(session, [second])
     assert await states(notifications) == [(EmailState.SENT, None)]
 
 
@@ -115,9 +117,9 @@ async def test_a_pause_stops_what_was_claimed_before_its_data_and_it_goes_back(n
         [held] = await claim_emails(session, SETTINGS) or []
         await pause_sending(session)
     async with transaction(notifications) as session:
-        assert not await begin_data(session, held)
+        assert not await begin_data(session, [held])
         given_up = Try(Outcome.ABANDONED, Phase.DATA, None, "the lease was no longer ours")
-        await record_try(session, held, given_up, datetime.now(UTC), SETTINGS)
+        await record_tries(session, [Ended(held, given_up, datetime.now(UTC))], SETTINGS)
     assert await states(notifications) == [(EmailState.SCHEDULED, None)]
 
 
@@ -128,10 +130,10 @@ async def test_a_deletion_during_data_keeps_the_mail_from_another_try(notificati
     await receive(notifications, SETTINGS, posted(conversation, 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
-        assert await begin_data(session, held)
+        assert await begin_data(session, [held])
     await receive(notifications, SETTINGS, deleted(conversation) if ending == "deleted" else user_changed(gone))
     async with transaction(notifications) as session:
-        await record_try(session, held, LATER, datetime.now(UTC), SETTINGS)
+        await record_tries(session, [Ended(held, LATER, datetime.now(UTC))], SETTINGS)
         await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
     async with transaction(notifications) as session:
         assert await claim_emails(session, SETTINGS) == []
@@ -149,7 +151,7 @@ async def test_a_failed_mail_of_what_was_deleted_is_cancelled_and_forgotten(
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
         refused = Try(Outcome.REJECTED, Phase.RCPT, 550, "<anna@customer.test>: unknown")
-        await record_try(session, held, refused, datetime.now(UTC), SETTINGS)
+        await record_tries(session, [Ended(held, refused, datetime.now(UTC))], SETTINGS)
 
     await receive(notifications, SETTINGS, deleted(conversation) if ending == "deleted" else user_changed(gone))
 
@@ -177,7 +179,7 @@ async def test_a_name_that_was_erased_is_in_no_rendered_mail(notifications: Sess
     await receive(notifications, settings, posted(uuid4(), 1, by="customer"))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, settings) or []
-        await record_try(session, held, LATER, datetime.now(UTC), settings)
+        await record_tries(session, [Ended(held, LATER, datetime.now(UTC))], settings)
     assert b"Anna" in held.content
     await receive(notifications, settings, user_changed(gone))
     async with transaction(notifications) as session:
@@ -192,7 +194,7 @@ async def test_another_try_goes_to_where_the_customer_is_now(notifications: Sess
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
-        await record_try(session, held, LATER, datetime.now(UTC), SETTINGS)
+        await record_tries(session, [Ended(held, LATER, datetime.now(UTC))], SETTINGS)
     await receive(notifications, SETTINGS, user_changed(ANNA.model_copy(update={"version": 2, "email": "a@new.test"})))
     async with transaction(notifications) as session:
         await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
@@ -207,7 +209,7 @@ async def test_a_mail_that_is_composed_anew_says_what_it_said(notifications: Ses
     await receive(notifications, SETTINGS, posted(conversation, 1, body="First."), posted(conversation, 2))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
-        await record_try(session, held, LATER, datetime.now(UTC), SETTINGS)
+        await record_tries(session, [Ended(held, LATER, datetime.now(UTC))], SETTINGS)
     moved = user_changed(ANNA.model_copy(update={"version": 2, "email": "a@new.test"}))
     await receive(notifications, SETTINGS, read(conversation, 1), moved)
     async with transaction(notifications) as session:
@@ -228,7 +230,7 @@ async def test_rendered_text_is_dropped_once_it_was_sent(notifications: Sessions
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
-        await record_try(session, held, YES, datetime.now(UTC), SETTINGS)
+        await record_tries(session, [Ended(held, YES, datetime.now(UTC))], SETTINGS)
         assert (await session.execute(select(Email.state, Email.content))).one() == ("sent", None)
 
 
@@ -250,14 +252,12 @@ async def test_a_mail_that_cannot_be_composed_holds_up_no_other_and_comes_to_an_
     settings = mail_settings("postgresql://unused", email_retry_seconds="259200")
     await receive(notifications, settings, posted(uuid4(), 1, body="Bad."), posted(uuid4(), 1, body="Good."))
 
-    compose = compose_email
-
-    async def stumble(session: object, email: object, messages: Sequence[EmailMessage], *more: object) -> object:
+    def stumble(email: Email, messages: Sequence[Any], *more: Any) -> Letter:
         if messages[0].body == "Bad.":
             raise error
-        return await compose(session, email, messages, *more)  # type: ignore[arg-type]
+        return compose_letter(email, messages, *more)
 
-    monkeypatch.setattr(leases, "compose_email", stumble)
+    monkeypatch.setattr(claims, "compose_letter", stumble)
     async with transaction(notifications) as session:
         [mail] = await claim_emails(session, settings) or []
     assert b"Good." in mail.content
@@ -297,7 +297,7 @@ async def test_a_mail_keeps_its_message_id_when_it_is_composed_anew_from_another
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
         before = await session.scalar(identity)
-        await record_try(session, held, LATER, datetime.now(UTC), SETTINGS)
+        await record_tries(session, [Ended(held, LATER, datetime.now(UTC))], SETTINGS)
         await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp(), content=None))
     async with transaction(notifications) as session:
         assert await claim_emails(session, mail_settings("postgresql://unused", email_from="a@other.test"))
@@ -306,7 +306,7 @@ async def test_a_mail_keeps_its_message_id_when_it_is_composed_anew_from_another
 
 async def test_a_retry_by_hand_that_fails_leaves_the_event_parked(notifications: Sessions) -> None:
     unknown = posted(uuid4(), 1).model_copy(update={"type": "message.sung"})
-    await receive_event(notifications, unknown, SETTINGS, repeated=False)
+    await receive_events(notifications, [unknown], SETTINGS, repeated=False)
     with pytest.raises(Problem, match="unknown type"):
         async with transaction(notifications) as session:
             await retry_parked(session, unknown.id, SETTINGS)
@@ -321,7 +321,7 @@ async def test_a_retry_by_hand_that_fails_leaves_the_event_parked(notifications:
 
 async def test_a_deleted_persons_name_and_address_are_in_no_parked_event(notifications: Sessions) -> None:
     unknown = posted(uuid4(), 1).model_copy(update={"type": "message.sung"})
-    await receive_event(notifications, unknown, SETTINGS, repeated=False)
+    await receive_events(notifications, [unknown], SETTINGS, repeated=False)
     gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
     await receive(notifications, SETTINGS, user_changed(gone))
     async with notifications() as session:

@@ -8,7 +8,8 @@ from prometheus_client import generate_latest
 from sqlalchemy import func, text, update
 
 from services.notifications import measures
-from services.notifications.leases import claim_emails, has_due_email
+from services.notifications.claims import claim_emails
+from services.notifications.leases import has_due_email
 from services.notifications.models import Email
 from services.notifications.rules import EmailState
 from shared.database import Sessions, transaction

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import func, select, text
 
 from services.notifications import portions
-from services.notifications.leases import claim_emails
+from services.notifications.claims import claim_emails
 from services.notifications.models import Email, EmailMessage
 from services.notifications.rules import EmailState
 from shared.database import Sessions, transaction

@@ -9,11 +9,12 @@ from sqlalchemy import func, select, text
 
 from services.conversations.log import begin_epoch, number_events
 from services.notifications import events, sweeper
+from services.notifications.claims import claim_emails
 from services.notifications.commands import retry_email
 from services.notifications.feed import read_events
 from services.notifications.gate import read_gate
-from services.notifications.inbox import park_event, receive_event, retry_parked
-from services.notifications.leases import claim_emails, has_due_email
+from services.notifications.inbox import park_event, receive_events, retry_parked
+from services.notifications.leases import has_due_email
 from services.notifications.measures import read_state
 from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, Mark, Notification, Person
 from services.notifications.queries import list_parked
@@ -329,7 +330,7 @@ async def test_what_the_broker_still_holds_of_a_lost_log_has_no_effect(
     assert [event.type for event in lost] == ["message.posted", "conversation.read"]
 
     for event in lost:
-        await receive_event(sweeping.notifications, event, sweeping.settings, repeated=False)
+        await receive_events(sweeping.notifications, [event], sweeping.settings, repeated=False)
 
     assert await sweeping.records() == [1, 2]
     assert await unread(sweeping.notifications) == [1, 2]

@@ -12,7 +12,8 @@ from pydantic import SecretStr
 from sqlalchemy import func, select, update
 
 from services.notifications import sending
-from services.notifications.leases import claim_emails, has_due_email, record_try, release_expired
+from services.notifications.claims import claim_emails
+from services.notifications.leases import Ended, has_due_email, record_tries, release_expired
 from services.notifications.mail.transport import SmtpConnection, parse_smtp_url
 from services.notifications.models import Email, EmailTry, Gate
 from services.notifications.rules import EmailState, Outcome
@@ -63,7 +64,7 @@ async def test_due_mail_is_sent_once_and_its_try_recorded(notifications: Session
         assert await send(notifications, settings) == 0
     assert len(server.mails) == 30
     assert {attempt.outcome for attempt in await tries(notifications)} == {Outcome.ACCEPTED}
-    assert server.connections <= 4, "connections are kept"
+    assert server.connections <= sending.CONNECTIONS, "connections are kept"
 
 
 async def test_a_server_that_says_later_gets_the_same_mail_again(notifications: Sessions) -> None:
@@ -137,7 +138,7 @@ async def test_uncertain_twice_has_failed_and_is_shown(notifications: Sessions) 
 
 
 async def test_a_set_up_at_fault_opens_the_breaker_and_costs_no_mail_its_tries(notifications: Sessions) -> None:
-    async with smtp_server(mail=["550 5.7.1 not from you"] * 8) as server:
+    async with smtp_server(mail=["550 5.7.1 not from you"] * (2 * sending.CONNECTIONS)) as server:
         settings = settings_for(server)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(10)))
         await send(notifications, settings)
@@ -222,7 +223,7 @@ async def test_the_late_yes_of_a_frozen_sender_keeps_the_mail_from_going_out_aga
         await connection.close()
 
     async with transaction(notifications) as session:
-        await record_try(session, held, accepted, datetime.now(UTC), settings)
+        await record_tries(session, [Ended(held, accepted, datetime.now(UTC))], settings)
 
     assert (await only_email(notifications)).state == EmailState.SENT
 
@@ -276,9 +277,9 @@ async def test_an_answer_is_recorded_whatever_the_driver_raises_meanwhile(
     async def stumble(*arguments: Any) -> None:
         if faults:
             raise faults.pop()
-        await record_try(*arguments)
+        await record_tries(*arguments)
 
-    monkeypatch.setattr(sending, "record_try", stumble)
+    monkeypatch.setattr(sending, "record_tries", stumble)
     async with smtp_server() as server:
         settings = settings_for(server)
         await receive(notifications, settings, posted(uuid4(), 1))

@@ -143,13 +143,13 @@ async def test_a_deleted_conversation_leaves_no_text_in_parked_events(
     conversation = await answer(anna, sam)
     early = posted(UUID(conversation), 7, body="A secret.").model_copy(update={"type": "message.sung"})
     late = posted(UUID(conversation), 8, body="A secret.").model_copy(update={"type": "message.sung"})
-    await inbox.receive_event(sweeping.notifications, early, sweeping.settings, repeated=False)
+    await inbox.receive_events(sweeping.notifications, [early], sweeping.settings, repeated=False)
     await sam.edit(conversation, status="CLOSED")
     assert (await sam.call("DELETE", f"/conversations/{conversation}")).status_code == 204
     await sweeping.number()
 
     await sweeping.look()
-    await inbox.receive_event(sweeping.notifications, late, sweeping.settings, repeated=False)
+    await inbox.receive_events(sweeping.notifications, [late], sweeping.settings, repeated=False)
 
     async with sweeping.notifications() as session:
         assert [entry.event for entry in await list_parked(session)] == [None, None]

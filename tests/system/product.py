@@ -52,6 +52,7 @@ class Product(Processes):
     def __init__(self, directory: Path, environment: dict[str, str], servers: "Servers") -> None:
         super().__init__(servers.children, self._child)
         self._database = servers.database
+        self.database_options = servers.database_options
         self.superuser_url = servers.database.url()
         self.owner_urls = {name: servers.database.url(name, f"{name}{postgres.OWNER}", "test") for name in DATABASES}
         self.directory = directory
@@ -155,6 +156,7 @@ class Servers:
     """PostgreSQL and broker of its own for one run, described to `Processes`; they are started by it."""
 
     database: postgres.Server
+    database_options: dict[str, str]
     broker_url: str
     children: dict[str, Callable[[], Child]]
 
@@ -165,13 +167,14 @@ async def own_servers(directory: Path) -> AsyncIterator[Servers]:
     [port] = free_ports([0])
     broker = valkey_server.valkey(directory / "valkey", port, SECRET_OF_VALKEY, directory / "valkey.log")
     async with postgres.throwaway_files(directory / "postgres") as server:
+        options = dict(postgres.KILLABLE)
 
         def database() -> Child:
             postgres.prepare(directory / "postgres", server.port, server.password, lambda _: None)
-            return postgres.postgres(server, directory / "postgres.log", postgres.KILLABLE)
+            return postgres.postgres(server, directory / "postgres.log", options)
 
         children = {"postgres": database, "broker": lambda: broker}
-        yield Servers(server, valkey_server.url(port, SECRET_OF_VALKEY), children)
+        yield Servers(server, options, valkey_server.url(port, SECRET_OF_VALKEY), children)
 
 
 @asynccontextmanager

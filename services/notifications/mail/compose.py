@@ -1,11 +1,10 @@
 """A mail as bytes, from what was said: headers, text and HTML. The same input makes the same bytes."""
 
+from binascii import b2a_qp
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from email import policy
 from email.header import Header
-from email.message import EmailMessage
 from email.utils import format_datetime
 from functools import cache
 from pathlib import Path
@@ -36,8 +35,6 @@ MAX_LINE = 900  # characters of a header that is not folded; a line may have 998
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 # Embeddings, overrides and isolates: in a header they would turn round what stands after them.
 DIRECTION_CONTROLS = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
-# 76 is the longest line that quoted-printable may have; every server takes it.
-BODY_POLICY = policy.SMTP.clone(max_line_length=76)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +87,22 @@ def compose(mail: Mail, brand: Brand) -> bytes:
 
     Raises ValueError when the recipient's or the brand's address cannot be written in a header.
     """
-    body = EmailMessage(policy=BODY_POLICY)
     text, html = _render(mail, brand)
-    body.set_content(text, cte="quoted-printable")
-    body.add_alternative(html, subtype="html", cte="quoted-printable")
-    # "=_" cannot stand in quoted-printable text, so no message can contain the boundary.
-    body.set_boundary(f"=_{uuid5(mail.conversation_id, mail.message_id).hex}")
     head = "".join(f"{name}: {value}\r\n" for name, value in _headers(mail, brand))
-    return head.encode() + body.as_bytes()
+    # "=_" cannot stand in quoted-printable text, so no message can contain the boundary.
+    boundary = f"=_{uuid5(mail.conversation_id, mail.message_id).hex}"
+    head += f'MIME-Version: 1.0\r\nContent-Type: multipart/alternative; boundary="{boundary}"\r\n'
+    parts = (_part(boundary, kind, content) for kind, content in (("plain", text), ("html", html)))
+    return b"".join([head.encode(), *parts, f"\r\n--{boundary}--\r\n".encode()])
+
+
+def _part(boundary: str, kind: str, content: str) -> bytes:
+    """Write a part of a mail by hand, too: the email package takes more time for it than all the rest does together."""
+    head = (
+        f'\r\n--{boundary}\r\nContent-Type: text/{kind}; charset="utf-8"\r\n'
+        "Content-Transfer-Encoding: quoted-printable\r\n\r\n"
+    )
+    return head.encode() + b2a_qp("".join(f"{line}\r\n" for line in content.splitlines()).encode())
 
 
 def _headers(mail: Mail, brand: Brand) -> Iterator[tuple[str, str]]:

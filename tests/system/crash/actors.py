@@ -27,7 +27,8 @@ from services.conversations import relay as relay_process
 from services.conversations.api.dependencies import Admitted
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
-from services.notifications import leases, sending, sweeper
+from services.notifications import claims as mail_claims
+from services.notifications import sending, sweeper
 from services.notifications.tasks import register_tasks
 from shared.auth import issue_token
 from shared.broker import EVENTS_QUEUE, SEND_EMAILS, create_celery
@@ -64,7 +65,7 @@ def serve(world: World, runs: Connection) -> None:
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     # Small batches, so that there is one more behind a batch; one connection, so that two runs are alike.
-    leases.BATCH, sending.CONNECTIONS, sweeper.PAGE = 2, 1, 16
+    mail_claims.BATCH, sending.CONNECTIONS, sweeper.PAGE = 2, 1, 16
     answers: Answers = {}
     for actor, _ in ACTORS.values():
         actor(world, Fuse(), answers, lambda _: None)
