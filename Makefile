@@ -17,11 +17,12 @@ AUDITOR := uv tool run pip-audit==2.10.1 --requirement requirements.lock --requi
 	--progress-spinner off --vulnerability-service osv
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: help run test chaos chaos-broken chaos-baseline check audit messages format lock setup
+.PHONY: help run test bench chaos chaos-broken chaos-baseline check audit messages format lock setup
 
 help:
 	@echo "make run      the whole system on this machine; Ctrl-C stops it"
 	@echo "make test     every test"
+	@echo "make bench    what is fast and what is not, against yardsticks in the same run; takes long"
 	@echo "make chaos    faults at random while people write; CHAOS_SECONDS=60, CHAOS_SEED="
 	@echo "make chaos-broken, make chaos-baseline   the same against builds that are broken on purpose, each of which"
 	@echo "              must be caught; against plain Celery, for comparison"
@@ -38,6 +39,11 @@ run: $(READY)
 # -rs names every test that was skipped, and why; who has done its share of the tests takes over some of the others'.
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal -rs
+
+bench: $(READY)
+	@$(BIN)/python -m bench.pipeline
+	@$(BIN)/python -m bench.desk
+	@$(BIN)/python -m bench.size
 
 chaos: $(READY)
 	@$(BIN)/python -m bench.chaos
