@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 import httpx2
+import pytest
 import redis.asyncio
 
 from shared.broker import EVENTS_QUEUE, TASKS, create_celery, publish_events
@@ -144,6 +145,7 @@ async def test_events_that_come_twice_and_backwards_have_their_effect_once(
     assert not [mail for mail in mail_server.mails if b"Backwards." in mail.content]
 
 
+@pytest.mark.timeout(240)  # processes die and start again a dozen times
 async def test_an_event_that_kills_its_process_is_parked_and_the_rest_flows_on(product: Product) -> None:
     await product.stop("worker", "sweeper")
     healthy, product.command = product.command, [sys.executable, "-m", "tests.system.poisoned"]
