@@ -17,12 +17,13 @@ AUDITOR := uv tool run pip-audit==2.10.1 --requirement requirements.lock --requi
 	--progress-spinner off --vulnerability-service osv
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: help run test bench chaos chaos-broken chaos-baseline check audit messages format lock setup
+.PHONY: help run test bench bench-scale chaos chaos-broken chaos-baseline check audit messages format lock setup
 
 help:
 	@echo "make run      the whole system on this machine; Ctrl-C stops it"
 	@echo "make test     every test"
 	@echo "make bench    what is fast and what is not, against yardsticks in the same run; takes long"
+	@echo "make bench-scale   how reading and posting grow, up to 10 million messages; SIZES=\"10000 1000000\", ROUNDS=5"
 	@echo "make chaos    faults at random while people write; CHAOS_SECONDS=60, CHAOS_SEED="
 	@echo "make chaos-broken, make chaos-baseline   the same against builds that are broken on purpose, each of which"
 	@echo "              must be caught; against plain Celery, for comparison"
@@ -44,6 +45,10 @@ bench: $(READY)
 	@$(BIN)/python -m bench.pipeline
 	@$(BIN)/python -m bench.desk
 	@$(BIN)/python -m bench.size
+	@$(BIN)/python -m bench.reading
+
+bench-scale: $(READY)
+	@$(BIN)/python -m bench.growth
 
 chaos: $(READY)
 	@$(BIN)/python -m bench.chaos

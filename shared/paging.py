@@ -14,11 +14,11 @@ from shared.problems import Invalid
 
 T = TypeVar("T")
 
-Limit = Annotated[int, Query(ge=1, le=100, description="How many items a page holds at most.")]
+DEFAULT_LIMIT, MAX_LIMIT = 25, 100
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many items a page holds at most.")]
 Cursor = Annotated[
     str | None, Query(max_length=1000, description="`next_cursor` of the page before, with the same filters.")
 ]
-DEFAULT_LIMIT = 25
 MAX_NUMBER = 2**31 - 1
 
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from services.conversations.models import UNREAD_BY_ADMIN
-from services.conversations.queries import IS_CUSTOMER, containing, is_like
+from services.conversations.queries import IS_CUSTOMER, containing, is_like, search
 from services.conversations.rows import UserRow, columns
 from services.conversations.rules import COUNT_LIMIT, WAITING, Side, Status
 from shared.database import Driver
@@ -48,7 +49,7 @@ async def tally_and_find_customers(connection: Driver, text: str, limit: int) ->
 
     A deleted customer is found by id only.
     """
-    rows = await connection.fetch(_TALLY_AND_CUSTOMERS, text, containing(text), limit)
+    rows = await search(connection, _tally_and_customers(limit), text, containing(text))
     return _tally(rows[0]), [UserRow._make(row[_COUNTED:]) for row in rows if row[_COUNTED] is not None]
 
 
@@ -66,14 +67,22 @@ _UNREAD_OF = f"""
 select of.id, least(count(*), {COUNT_LIMIT}) from unnest($1::text[]) as of (id)
 join conversations as c on c.user_id = of.id and not c.is_read_by_user group by of.id
 """  # noqa: S608 - built from constants
-_COUNTS = ", ".join((*(_count(f"c.status = '{status}'") for status in Status), _count(UNREAD_BY_ADMIN)))
+# As the index is ordered that begins with the status: else so common a one would be looked for in the table itself.
+_IN_STATE = "c.is_read_by_admin, c.last_activity_at desc, c.id desc"
+_COUNTS = ", ".join(
+    (*(_count(f"c.status = '{status}' order by {_IN_STATE}") for status in Status), _count(UNREAD_BY_ADMIN))
+)
 _COUNTED = len(Status) + 1
 _TALLY = f"select {_COUNTS}"
-_TALLY_AND_CUSTOMERS = f"""
+
+
+@cache
+def _tally_and_customers(customers: int) -> str:
+    return f"""
 with exactly as (select id from users where id = $1),
 alike as (
     select u.id from users as u where not exists (select from exactly) and {IS_CUSTOMER} and ({is_like("$2")})
-    order by u.id limit $3
+    order by u.id limit {customers}
 ),
 found as (select id from exactly union all select id from alike)
 select {_COUNTS}, {columns(UserRow, "u")}

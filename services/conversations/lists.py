@@ -13,7 +13,7 @@ from uuid import UUID
 from services.conversations.rows import THREAD_COLUMNS, Thread
 from services.conversations.rules import Side, Status
 from shared.database import Driver
-from shared.paging import decode_cursor, encode_cursor, moment
+from shared.paging import DEFAULT_LIMIT, MAX_LIMIT, decode_cursor, encode_cursor, moment
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class Filters:
         return any(value is not None for value in (self.user_id, self.order_id, self.order_number))
 
 
+_SIZES = (DEFAULT_LIMIT + 1, 51, MAX_LIMIT + 1, 501)
 _BY_ACTIVITY = "c.last_activity_at desc, c.id desc"
 _SINCE = "coalesce(c.waiting_since, 'infinity'::timestamptz)"  # as the index on the waiting time has it
 _BY_WAITING = f"{_SINCE}, c.id"
@@ -46,6 +47,15 @@ order by {order}
 """  # noqa: S608 - built from constants
 
 
+def more_than(limit: int) -> int:
+    """Return how many rows to ask for, to know whether there are more than a page holds.
+
+    It is written into the SQL: of a limit that is a value PostgreSQL assumes a tenth of the table, in a plan that is
+    kept, and would plan each time anew. So it is one of few.
+    """
+    return next(size for size in _SIZES if size > limit)
+
+
 async def list_by_activity(
     connection: Driver, filters: Filters, side: Side, cursor: str | None, limit: int
 ) -> tuple[list[Thread], str | None]:
@@ -55,7 +65,7 @@ async def list_by_activity(
     if cursor is not None:
         key = page.place(*decode_cursor(cursor, bound, moment, UUID))
         page.conditions.append(f"(c.last_activity_at, c.id) < ({key})")
-    rows = await connection.fetch(threads_of(page.sql(_BY_ACTIVITY, limit + 1)), *page.values)
+    rows = await connection.fetch(threads_of(page.sql(_BY_ACTIVITY, more_than(limit))), *page.values)
     threads = [Thread.of(row) for row in rows[:limit]]
     if len(rows) <= limit:
         return threads, None
@@ -82,7 +92,7 @@ async def list_by_waiting(
             f"({_BY_WAITING}) > (coalesce({since}::timestamptz, 'infinity'::timestamptz), {page.place(identity)})"
         )
     # The time at which the statement begins: before it sees anything, so what changes behind its back is newer.
-    query = threads_of(page.sql(_BY_WAITING, limit + 1), _BY_WAITING, "now()")
+    query = threads_of(page.sql(_BY_WAITING, more_than(limit)), _BY_WAITING, "now()")
     rows = await connection.fetch(query, *page.values)
     threads = [Thread.of(row) for row in rows[:limit]]
     if len(rows) <= limit:
@@ -116,7 +126,7 @@ class _Page:
 
     def sql(self, order: str, limit: int) -> str:
         """Return the SQL of the first rows in an order."""
-        first = f"order by {order} limit {self.place(limit)}"
+        first = f"order by {order} limit {limit}"
         parts = [" and ".join(filter(None, (part, *self.conditions))) for part in self._parts]
         selects = [f"select * from conversations as c {f'where {part}' if part else ''} {first}" for part in parts]  # noqa: S608 - built from constants
         if len(selects) == 1:

@@ -54,7 +54,17 @@ class User(Base):
     deleted_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
-    __table_args__ = (CheckConstraint(f"role in ({_quoted(list(Side))})", name="role"),)
+    __table_args__ = (
+        CheckConstraint(f"role in ({_quoted(list(Side))})", name="role"),
+        Index(
+            "users_search_idx",
+            "name",
+            "email",
+            "id",
+            postgresql_using="gin",
+            postgresql_ops=dict.fromkeys(("name", "email", "id"), "gin_trgm_ops"),
+        ),
+    )
 
 
 class BrowserSession(Base):

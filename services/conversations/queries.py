@@ -5,9 +5,11 @@ request that only reads is one or two of them, without a transaction around.
 """
 
 from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any
 from uuid import UUID
 
-from services.conversations.lists import threads_of
+from services.conversations.lists import more_than, threads_of
 from services.conversations.rows import MessageRow, OrderRow, Thread, UserRow, columns
 from services.conversations.rules import Side
 from shared.database import Driver
@@ -25,7 +27,7 @@ async def get_thread(connection: Driver, conversation_id: UUID, *, scope: str | 
 
 async def get_thread_and_others(connection: Driver, conversation_id: UUID, others: int) -> tuple[Thread, list[Thread]]:
     """Return a conversation and its customer's others, the newest ones, last activity first. Raises `NotFound`."""
-    threads = [Thread.of(row) for row in await connection.fetch(_THREAD_AND_OTHERS, conversation_id, others)]
+    threads = [Thread.of(row) for row in await connection.fetch(_thread_and_others(others), conversation_id)]
     wanted = [thread for thread in threads if thread.conversation.id == conversation_id]
     if not wanted:
         raise NotFound("There is no such conversation.")
@@ -56,8 +58,8 @@ async def list_messages(
     if cursor is not None:
         (last_number,) = decode_cursor(cursor, bound, number)
         above, below = (above, last_number) if newest_first else (max(above, last_number), below)
-    query = _NEWEST_MESSAGES if newest_first else _OLDEST_MESSAGES
-    found = await connection.fetch(query, conversation_id, scope, above, below, limit + 1)
+    query = _messages("m.number desc" if newest_first else "m.number", more_than(limit))
+    found = await connection.fetch(query, conversation_id, scope, above, below)
     if not found:
         raise NotFound("There is no such conversation.")
     # Without any message, the conversation's row stands alone.
@@ -70,7 +72,7 @@ async def list_orders(
 ) -> tuple[list[OrderRow], str | None]:
     """Return a page of a customer's orders, newest first, without those that the store deleted."""
     key = decode_cursor(cursor, user_id, moment, store_id) if cursor is not None else (None, "")
-    found = await connection.fetch(_ORDERS, user_id, *key, limit + 1)
+    found = await connection.fetch(_orders(more_than(limit)), user_id, *key)
     orders = [OrderRow._make(row) for row in found[:limit]]
     if len(found) <= limit:
         return orders, None
@@ -88,10 +90,21 @@ async def list_customers(
 ) -> tuple[Sequence[UserRow], str | None]:
     """Return a page of customers by id; `q` is a part of the name, the address or the id."""
     behind = decode_cursor(cursor, q, store_id)[0] if cursor is not None else ""
-    query, values = (_CUSTOMERS_LIKE, [containing(q)]) if q else (_CUSTOMERS, [])
-    found = await connection.fetch(query, behind, limit + 1, *values)
+    if q:
+        query = _customers(more_than(limit), f"({is_like('$2')})")
+        found = await search(connection, query, behind, containing(q))
+    else:
+        found = await connection.fetch(_customers(more_than(limit)), behind)
     users = [UserRow._make(row) for row in found[:limit]]
     return users, encode_cursor(q, [users[-1].id]) if len(found) > limit else None
+
+
+async def search(connection: Driver, query: str, *values: Any) -> list[Any]:
+    """Run a query whose best plan hangs on a pattern: it is planned each time, and no plan is kept for any pattern.
+
+    That one would walk through all users in their order, as if there were always some to be found soon.
+    """
+    return await (await connection.prepare(query)).fetch(*values)
 
 
 def containing(text: str) -> str:
@@ -109,17 +122,23 @@ def is_like(pattern: str) -> str:
 
 _THREAD = threads_of("select * from conversations as c where c.id = $1 and ($2::text is null or c.user_id = $2)")
 _THREADS = threads_of("select * from conversations as c where c.id = any($1::uuid[])")
-_THREAD_AND_OTHERS = threads_of("""
-    select * from conversations as c where c.id = $1
-    union all (
-        select * from conversations as c
-        where c.user_id = (select user_id from conversations where id = $1) and c.id <> $1
-        order by c.last_activity_at desc, c.id desc limit $2
-    )
-""")
+_CUSTOMER = f"select {columns(UserRow, 'u')} from users as u where u.id = $1 and {IS_CUSTOMER}"  # noqa: S608 - built from constants
 
 
-def _messages(order: str) -> str:
+@cache
+def _thread_and_others(others: int) -> str:
+    return threads_of(f"""
+        select * from conversations as c where c.id = $1
+        union all (
+            select * from conversations as c
+            where c.user_id = (select user_id from conversations where id = $1) and c.id <> $1
+            order by c.last_activity_at desc, c.id desc limit {others}
+        )
+    """)  # noqa: S608 - built from constants
+
+
+@cache
+def _messages(order: str, rows: int) -> str:
     return f"""
 select {columns(MessageRow, "m")}
 from conversations as c
@@ -127,26 +146,24 @@ left join lateral (
     select m.*, u.name as sender_name, u.deleted_at is not null as sender_deleted
     from messages as m join users as u on u.id = m.sender_id
     where m.conversation_id = c.id and m.number > $3 and m.number < $4
-    order by {order} limit $5
+    order by {order} limit {rows}
 ) as m on true
 where c.id = $1 and ($2::text is null or c.user_id = $2)
 order by {order}
 """  # noqa: S608 - built from constants
 
 
-_OLDEST_MESSAGES, _NEWEST_MESSAGES = _messages("m.number"), _messages("m.number desc")
-_ORDERS = f"""
+@cache
+def _orders(rows: int) -> str:
+    return f"""
 select {columns(OrderRow, "o")} from orders as o
 where o.user_id = $1 and o.deleted_at is null
     and (o.placed_at, o.id) < (coalesce($2::timestamptz, 'infinity'::timestamptz), $3)
-order by o.placed_at desc, o.id desc limit $4
+order by o.placed_at desc, o.id desc limit {rows}
 """  # noqa: S608 - built from constants
-_CUSTOMER = f"select {columns(UserRow, 'u')} from users as u where u.id = $1 and {IS_CUSTOMER}"  # noqa: S608 - built from constants
 
 
-def _customers(*conditions: str) -> str:
+@cache
+def _customers(rows: int, *conditions: str) -> str:
     where = " and ".join((IS_CUSTOMER, "u.id > $1", *conditions))
-    return f"select {columns(UserRow, 'u')} from users as u where {where} order by u.id limit $2"  # noqa: S608 - built from constants
-
-
-_CUSTOMERS, _CUSTOMERS_LIKE = _customers(), _customers(f"({is_like('$3')})")
+    return f"select {columns(UserRow, 'u')} from users as u where {where} order by u.id limit {rows}"  # noqa: S608 - built from constants

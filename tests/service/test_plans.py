@@ -1,0 +1,150 @@
+"""How PostgreSQL answers what the services really ask: no statement reads through, or sorts, a table that grows."""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import asyncpg
+import httpx2
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from bench.growth_data import fill
+from deploy.local.postgres import Server
+from services.notifications.claims import claim_emails
+from services.notifications.leases import has_due_email, release_expired
+from shared.database import Sessions, create_lender
+from tests.service.conftest import FEED_SECRET, As
+from tests.service.events import mail_settings
+from tests.service.statements import Statement, statements, without_transactions
+from tests.service.store import Caller
+
+GROWING = {"users", "orders", "conversations", "messages", "events", "notifications", "emails", "email_messages"}
+SORTED_AT_MOST = 1000  # rows: of ten combinations of status and flag the first of each, or as many as are counted
+
+INBOX = "/admin/conversations"
+READS = {
+    "customer": [
+        "/conversations",
+        "/conversations?status=CLOSED&unread=true",
+        "/conversations/{}/messages",
+        "/conversations/{}/messages?order=desc",
+        "/orders",
+        "/unread",
+    ],
+    "admin": [
+        INBOX,
+        f"{INBOX}?status=CLOSED",
+        f"{INBOX}?unread=true",
+        f"{INBOX}?unread=false",
+        f"{INBOX}?status=OPEN&status=AWAITING_ADMIN&unread=true",
+        f"{INBOX}?sort=waiting",
+        f"{INBOX}?sort=waiting&status=CLOSED",
+        f"{INBOX}?user_id=C-1",
+        f"{INBOX}?user_id=C-1&status=CLOSED&unread=false",
+        f"{INBOX}?order_id=O-2",
+        f"{INBOX}?order_number=1002",
+        f"{INBOX}/counts",
+        f"{INBOX}/{{}}",
+        f"{INBOX}/{{}}/messages",
+        "/admin/users",
+        "/unread",
+    ],
+}
+
+
+@pytest.fixture
+async def talk(databases: dict[str, str], postgres: Server) -> AsyncIterator[str]:
+    """A conversation of the customer C-1, in the database of a store that has many."""
+    assert "conversations" in databases  # they are migrated
+    superuser = await asyncpg.connect(postgres.url("conversations"))
+    await fill(postgres.url("conversations"), 60_000)
+    yield str(await superuser.fetchval("select id from conversations where user_id = 'C-1' limit 1"))
+    await superuser.execute("truncate users, events cascade")  # row by row it takes long
+    await superuser.close()
+
+
+async def test_what_the_conversations_api_asks_is_found_by_indexes(
+    api: httpx2.AsyncClient, conversations_engine: AsyncEngine, talk: str, acting_as: As
+) -> None:
+    people = {"customer": "C-1", "admin": "A-0"}
+    callers = {role: Caller(api, "/api/v1", acting_as(sub, role)) for role, sub in people.items()}
+    async with statements(conversations_engine) as said:
+        for role, paths in READS.items():
+            for path in paths:
+                found = await callers[role].get(path.format(talk))
+                if isinstance(found, dict) and found.get("next_cursor"):
+                    await callers[role].get(path.format(talk), cursor=found["next_cursor"])
+        feed = {"Authorization": f"Bearer {FEED_SECRET}"}
+        assert (await api.get("/internal/events?after=10&min_age=2", headers=feed)).status_code == 200
+    await _check(conversations_engine, said, kept=True)
+
+
+async def test_what_the_notifications_service_asks_is_found_by_indexes(
+    notifications: Sessions,
+    notifications_engine: AsyncEngine,
+    notifications_api: httpx2.AsyncClient,
+    postgres: Server,
+    acting_as: As,
+) -> None:
+    settings = mail_settings("postgresql://unused")
+    superuser = await asyncpg.connect(postgres.url("notifications"))
+    await superuser.execute(_FILL)
+    await superuser.close()
+    customer = Caller(notifications_api, "/api/v1", acting_as("C-1"))
+    async with statements(notifications_engine) as said:
+        await customer.get("/notifications")
+        await customer.get("/notifications?unread=true")
+        await customer.get("/notifications/unread")
+        await Caller(notifications_api, "/api/v1", acting_as("A-0", "admin")).get("/notifications/emails?state=sent")
+        async with notifications() as session:
+            await has_due_email(session)
+            await claim_emails(session, settings)
+            await release_expired(session, settings)
+            await session.rollback()
+    assert len(said) > 5
+    await _check(notifications_engine, said, kept=False)
+
+
+async def _check(engine: AsyncEngine, said: list[Statement], *, kept: bool) -> None:
+    """Look at the plans that are made for these values, and with `kept` at those that are kept for any."""
+    async with create_lender(engine)() as connection:
+        await connection.execute("set plan_cache_mode = force_generic_plan")
+        for one in {one.query: one for one in without_transactions(said)}.values():
+            await connection.execute(f"prepare asked as {one.query}")
+            nulls = f"({', '.join(['null'] * len(one.values))})" if one.values else ""
+            for explained in [one.alone, f"execute asked {nulls}"][: 1 + kept]:
+                [plan] = await connection.fetchval(f"explain (format json) {explained}")
+                faults = [fault for node in _nodes(plan["Plan"]) if (fault := _fault(node))]
+                assert not faults, (faults, explained)
+            await connection.execute("deallocate asked")
+
+
+def _fault(node: dict[str, Any]) -> str | None:
+    kind = node["Node Type"]
+    if kind == "Seq Scan" and node["Relation Name"] in GROWING:
+        return f"reads through {node['Relation Name']}"
+    if "Sort" in kind and (rows := max(below["Plan Rows"] for below in node["Plans"])) > SORTED_AT_MOST:
+        return f"sorts {rows} rows"
+    return None
+
+
+def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    yield plan
+    for below in plan.get("Plans", ()):
+        yield from _nodes(below)
+
+
+_FILL = """
+insert into notifications (user_id, conversation_id, message_id, number, subject, sender_id, preview, read_at)
+select 'C-' || n % 2000, gen_random_uuid(), gen_random_uuid(), 1, 'Where is it?', 'A-0', 'Here',
+    case when n % 5 > 0 then now() end
+from generate_series(1, 20000) as n;
+insert into emails (audience, recipient_id, conversation_id, state, due_at, next_attempt_at, lease_until)
+select 'customer', 'C-' || n % 2000, gen_random_uuid(),
+    case when n % 10 = 0 then 'scheduled' when n % 1000 = 1 then 'sending' else 'sent' end, now(),
+    now() + interval '1 second' * (n - 30), now() + interval '1 minute'
+from generate_series(1, 20000) as n;
+insert into email_messages (message_id, email_id, number, sender_id, body, created_at)
+select gen_random_uuid(), id, 1, 'A-0', 'Here it is.', now() from emails;
+analyze
+"""
