@@ -41,6 +41,6 @@ def _shown(show: Show, epoch: UUID, entry: Entry, threads: Mapping[UUID, Thread]
         data = show(entry, threads.get(entry.conversation_id) if entry.conversation_id else None, side)
     except Exception as error:  # noqa: BLE001 - it must not come in the way of what follows
         # Without its own words, which may quote a message.
-        log.error("event not shown, clients load anew", position=entry.position, error=type(error).__name__)  # noqa: TRY400
+        log.error("event not shown, clients load anew", position=entry.position, error=type(error).__name__)  # noqa: TRY400 - a traceback may quote a message
         return Shown(RESET, "{}", entry.position, identity)
     return Shown(entry.type, data, entry.position, identity) if data else None
