@@ -4,7 +4,7 @@ However many mails a claim looks at, it reads with as many statements as for one
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -203,19 +203,20 @@ async def _close(session: AsyncSession, verdict: Verdict, now: datetime) -> None
 
 async def _lease(session: AsyncSession, verdict: Verdict, lease_id: UUID, now: datetime) -> None:
     """Take the mails that are taken, with their letters."""
-    sent_to = _table({"id": Uuid, "mailbox": Text}, ((one.row.id, one.to.mailbox) for one in verdict.taken))
-    values = {"lease_id": lease_id, "lease_until": now + LEASE, "mailbox": sent_to.c.mailbox}
-    again = [one.row.id for one in verdict.taken if one.row.id not in verdict.letters]
-    if again:
-        which = (Email.id == sent_to.c.id) & Email.id.in_(again)
-        await move_emails(session, which, EmailState.SENDING, values, leaving=(EmailState.SCHEDULED,))
-    if verdict.letters:
+    values = {"lease_id": lease_id, "lease_until": now + LEASE}
+    again = [one for one in verdict.taken if one.row.id not in verdict.letters]
+    for one in again:
+        sent_to = values | {"mailbox": one.to.mailbox}
+        await move_emails(session, Email.id == one.row.id, EmailState.SENDING, sent_to, leaving=(EmailState.SCHEDULED,))
+    first = [one for one in verdict.taken if one.row.id in verdict.letters]
+    if first:
         letters = _table(
-            {"id": Uuid, "message_id": Text, "to_address": Text, "content": LargeBinary},
-            ((key, one.message_id, one.to_address, one.content) for key, one in verdict.letters.items()),
+            {"id": Uuid, "mailbox": Text, "message_id": Text, "to_address": Text, "content": LargeBinary},
+            [(one.row.id, one.to.mailbox, *astuple(verdict.letters[one.row.id])) for one in first],
         )
-        values |= {"claimed_at": now} | {name: letters.c[name] for name in ("message_id", "to_address", "content")}
-        which = (Email.id == sent_to.c.id) & (Email.id == letters.c.id)
+        told = {name: letters.c[name] for name in ("mailbox", "message_id", "to_address", "content")}
+        which = Email.id == letters.c.id
+        values |= {"claimed_at": now} | told
         await move_emails(session, which, EmailState.SENDING, values, leaving=(EmailState.SCHEDULED,))
 
 
@@ -225,7 +226,7 @@ def _table(columns: Mapping[str, Any], rows: Iterable[Sequence[Any]]) -> Any:
         literal(list(each), ARRAY(kind)) for each, kind in zip(zip(*rows, strict=True), columns.values(), strict=True)
     )
     named = (column(name, kind) for name, kind in columns.items())
-    return func.unnest(*arrays).table_valued(*named, name="_".join(columns)).render_derived()
+    return func.unnest(*arrays).table_valued(*named, name="letters").render_derived()
 
 
 def _claimed(email: Email, letter: Letter | None, lease_id: UUID) -> ClaimedEmail:

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -28,7 +29,8 @@ from shared.failpoints import failpoint
 T = TypeVar("T")
 
 DRAIN_LIMIT = 10.0  # seconds until a task begins no further mail; the next hint is never more than a second away
-_DRAINING, _WAITING = 0, 1  # places in the file by which a worker's children take turns
+DRAINS = 2  # of a worker at once, and one that waits: its other children are left to the events
+LOOK_FOR_PLACE = 0.02  # seconds between looks of the one that waits
 
 log = structlog.get_logger()
 
@@ -128,21 +130,28 @@ def _read_events(payloads: Sequence[Any]) -> tuple[list[Event], list[tuple[Any, 
 
 @contextmanager
 def take_turn(file: int) -> Iterator[bool]:
-    """Wait until no other child of this worker drains; False at once if one waits already, and will see what we would.
+    """Wait until few enough of this worker's children drain; False at once if one waits already, and will see it all.
 
     The kernel takes these locks from a child that dies.
     """
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _WAITING)
-    except OSError:
+    if not _lock(file, DRAINS):
         yield False
         return
-    fcntl.lockf(file, fcntl.LOCK_EX, 1, _DRAINING)
-    fcntl.lockf(file, fcntl.LOCK_UN, 1, _WAITING)
+    while (place := next((one for one in range(DRAINS) if _lock(file, one)), None)) is None:
+        time.sleep(LOOK_FOR_PLACE)
+    fcntl.lockf(file, fcntl.LOCK_UN, 1, DRAINS)
     try:
         yield True
     finally:
-        fcntl.lockf(file, fcntl.LOCK_UN, 1, _DRAINING)
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
+
+
+def _lock(file: int, place: int) -> bool:
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+    except OSError:
+        return False
+    return True
 
 
 async def _drain_for_a_while(sessions: Sessions, settings: MailSettings, stopping: int) -> None:
