@@ -61,7 +61,7 @@ def api(host: Host = "127.0.0.1", port: int = _port(8001)) -> None:
     """Serve the conversations API."""
     from services.conversations.app import create_app
     from services.conversations.settings import ApiSettings
-    from shared.processes import server
+    from shared.processes import collect_rarely, server
     from shared.settings import read_settings
 
     settings = read_settings(ApiSettings)
@@ -69,6 +69,7 @@ def api(host: Host = "127.0.0.1", port: int = _port(8001)) -> None:
     _check_port(host, port)
     application = create_app(settings)
     proxies = settings.trusted_proxies
+    collect_rarely()
     server(application, host, port, on_stop=application.state.hub.close, trusted_proxies=proxies).run()
 
 
