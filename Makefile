@@ -46,6 +46,7 @@ bench: $(READY)
 	@$(BIN)/python -m bench.desk
 	@$(BIN)/python -m bench.size
 	@$(BIN)/python -m bench.reading
+	@$(BIN)/python -m bench.streams
 
 bench-scale: $(READY)
 	@$(BIN)/python -m bench.growth

@@ -102,12 +102,13 @@ class Trial:
                 figures.add_times(f"{label}: {who}", [at[ids[post]] - started for post, started in posted.items()])
             figures.add(f"{label}: CPU, %", cpu / SECONDS * 100)
         storm = asyncio.create_task(self.crowd.storm())
-        used = self.cpu()
+        used, answered = self.cpu(), list[float]()
         while not storm.done():
             await self.post_all(STORM_RATE, 1)
+            answered += self.answered
         figures.add(f"{name}: storm, all back after s", await storm)
         figures.add(f"{name}: storm, CPU s", self.cpu() - used)
-        figures.add_times(f"{name}: storm, post answered", self.answered)
+        figures.add_times(f"{name}: storm, post answered", answered)
         figures.add(f"{name}: refused and tried again", self.crowd.refused)
 
     async def post_all(self, rate: int, seconds: float) -> tuple[dict[str, float], float]:
