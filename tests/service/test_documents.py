@@ -10,6 +10,7 @@ from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared.database import Sessions
 from tests.service.conftest import SECRET
+from tests.service.connected import connect
 from tests.service.store import Caller, problem
 
 ORIGIN = "https://store.test"
@@ -125,7 +126,7 @@ async def open_api(conversations: Sessions, databases: dict[str, str]) -> Any:
         conversations_database_url=databases["conversations"], auth_secret=[SECRET], store_origins=[ORIGIN]
     )
     app = create_app(settings)
-    app.state.sessions = conversations
+    connect(app, conversations)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
         yield client

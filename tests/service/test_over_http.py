@@ -12,6 +12,7 @@ from shared.database import Sessions
 from shared.http import MAX_BODY_BYTES
 from shared.processes import server
 from tests.service.conftest import SECRET, As
+from tests.service.connected import connect
 from tests.support import eventually
 
 
@@ -40,7 +41,7 @@ async def wire(conversations: Sessions, databases: dict[str, str]) -> AsyncItera
     (port,) = free_ports([0])
     settings = ApiSettings(conversations_database_url=databases["conversations"], auth_secret=[SECRET])
     app = create_app(settings)
-    app.state.sessions = conversations
+    connect(app, conversations)
     running = server(app, "127.0.0.1", port)
     task = asyncio.create_task(running._serve())  # noqa: SLF001 - serve() takes over the test run's own signals
     await eventually(lambda: running.started)

@@ -19,6 +19,7 @@ from shared.auth import Role
 from shared.database import Sessions, transaction
 from tests.service.browser import HOST, Browser, aged, store_token
 from tests.service.conftest import SECRET
+from tests.service.connected import connect
 from tests.service.store import Caller, problem
 
 STORE = "https://store.test"
@@ -36,7 +37,7 @@ def new_browser(conversations: Sessions, databases: dict[str, str]) -> NewBrowse
     async def make(**changes: Any) -> AsyncIterator[Browser]:
         given = {"auth_secret": [SECRET], "store_origins": [STORE], "public_url": HOST} | changes
         app = create_app(ApiSettings(conversations_database_url=databases["conversations"], **given))
-        app.state.sessions = conversations
+        connect(app, conversations)
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         secure = given["public_url"].startswith("https")
         async with httpx2.AsyncClient(transport=transport, base_url=given["public_url"]) as client:

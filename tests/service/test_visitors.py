@@ -22,6 +22,7 @@ from shared.problems import Unauthenticated
 from shared.settings import TokenSettings
 from tests.service.browser import HOST, Browser, aged, store_token
 from tests.service.conftest import SECRET
+from tests.service.connected import connect
 from tests.service.store import Caller, problem
 from tests.support import eventually
 
@@ -55,7 +56,7 @@ async def admin_page(visitor: AdminVisitor) -> dict[str, Any]:
 def app(conversations: Sessions, databases: dict[str, str]) -> FastAPI:
     """An application with a page for each side."""
     app = create_app(ApiSettings(conversations_database_url=databases["conversations"], auth_secret=[SECRET]))
-    app.state.sessions = conversations
+    connect(app, conversations)
     app.include_router(router)
     return app
 
