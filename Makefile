@@ -42,6 +42,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal -rs
 
 bench: $(READY)
+	@$(BIN)/python -m bench.posting
 	@$(BIN)/python -m bench.pipeline
 	@$(BIN)/python -m bench.desk
 	@$(BIN)/python -m bench.size

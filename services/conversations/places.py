@@ -56,7 +56,7 @@ class Places:
         self._held: dict[str, str] = {}  # the key of each lease
         self._left: dict[str, str] = {}  # leases that are yet to be given back
         self._leaving = asyncio.Event()
-        self._asked = Together(self._take_all, TOGETHER)
+        self._asked = Together(self._take_all, TOGETHER, breath=0.01)
         if redis is not None:
             self._take: Callable[..., Awaitable[Any]] = redis.client.register_script(_TAKE)
             self._renew: Callable[..., Awaitable[Any]] = redis.client.register_script(_RENEW)

@@ -4,8 +4,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-BREATH = 0.01  # seconds between batches: in a rush, some more come meanwhile
-
 Q = TypeVar("Q")
 A = TypeVar("A")
 
@@ -14,12 +12,16 @@ class Together(Generic[Q, A]):
     """Answers one batch of questions after the other; whoever asks meanwhile is in the next one.
 
     `answer` takes at most `most` questions, and returns as many answers in their order. What it raises is raised to
-    all who asked; who is not there any more when the answer comes is left out.
+    all who asked; who is not there any more when the answer comes is left out. Between two batches it takes a `breath`,
+    in seconds: in a rush, some more come meanwhile.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], most: int) -> None:
+    def __init__(
+        self, answer: Callable[[Sequence[Q]], Awaitable[Sequence[A]]], most: int, *, breath: float = 0
+    ) -> None:
         self._answer = answer
         self._most = most
+        self._breath = breath
         self._waiting: list[tuple[Q, asyncio.Future[A]]] = []
         self._work: asyncio.Task[None] | None = None
 
@@ -36,7 +38,7 @@ class Together(Generic[Q, A]):
             while self._waiting:
                 batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
                 await self._answer_batch([(question, asked) for question, asked in batch if not asked.done()])
-                await asyncio.sleep(BREATH)
+                await asyncio.sleep(self._breath)
         finally:
             self._work = None
 

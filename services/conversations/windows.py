@@ -3,12 +3,12 @@
 Requests of the same moment go in one pipeline. Why no library does this: ADR 0010.
 """
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from services.conversations.guarded_redis import GuardedRedis
+from services.conversations.together import Together
 
 BATCH: Final = 100  # counts in a pipeline: few enough to be answered in time
 
@@ -52,7 +52,10 @@ class Window:
 class _Take:
     windows: Sequence[Window]
     what: str
-    answer: "asyncio.Future[tuple[int, int] | None]"
+
+
+# The number of the window that is full, or 0, and for how many milliseconds.
+_Answer = tuple[int, int]
 
 
 class Windows:
@@ -60,8 +63,7 @@ class Windows:
 
     def __init__(self, redis: GuardedRedis) -> None:
         self._redis = redis
-        self._waiting: list[_Take] = []
-        self._asking: asyncio.Task[None] | None = None
+        self._together: Together[_Take, _Answer] = Together(self._take_all, BATCH)
 
     async def take(self, windows: Sequence[Window], what: str) -> tuple[int, int] | None:
         """Count something once in each window, however often it comes.
@@ -69,26 +71,15 @@ class Windows:
         If one of them is full, count it in none, and return the index of that one and the milliseconds until it has
         room again.
         """
-        answer: asyncio.Future[tuple[int, int] | None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Take(windows, what, answer))
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask())
-        return await answer
+        full, wait = await self._together.ask(_Take(windows, what))
+        return (full - 1, wait) if full else None
 
-    async def _ask(self) -> None:
-        try:
-            while batch := self._waiting[:BATCH]:
-                del self._waiting[:BATCH]
-                answers = await self._redis.ask(lambda batch=batch: self._send(batch)) or [(0, 0)] * len(batch)  # type: ignore[misc]
-                for take, (full, wait) in zip(batch, answers, strict=True):
-                    if not take.answer.done():  # nobody waits for it any more
-                        take.answer.set_result((full - 1, wait) if full else None)
-        finally:
-            self._asking = None
+    async def _take_all(self, takes: Sequence[_Take]) -> Sequence[_Answer]:
+        return await self._redis.ask(lambda: self._send(takes)) or [(0, 0)] * len(takes)
 
-    async def _send(self, batch: Sequence[_Take]) -> list[tuple[int, int]]:
+    async def _send(self, takes: Sequence[_Take]) -> list[_Answer]:
         async with self._redis.client.pipeline(transaction=False) as pipeline:
-            for take in batch:
+            for take in takes:
                 names = [window.name for window in take.windows]
                 rules = [part for each in take.windows for part in (each.amount, each.period, int(each.taken))]
                 pipeline.eval(_TAKE, len(names), *names, take.what, *rules)

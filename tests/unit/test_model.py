@@ -40,6 +40,9 @@ def test_whatever_happens_nothing_is_lost_and_nothing_goes_out_twice_without_dou
     run_state_machine_as_test(Machine, settings=PLAY)
 
 
+LONG = pytest.mark.skipif("EVERY_MODEL" not in os.environ, reason="it takes a minute: EVERY_MODEL=1")
+
+
 class ByIds(Store):
     """Positions are the ids that a sequence gave, and one was rolled back."""
 
@@ -193,14 +196,12 @@ class CountsYes(Mailbox):
         lambda: Pipeline(mailbox=Stubborn),
         lambda: Pipeline(mailbox=Rash),
         lambda: Pipeline(mailbox=Silent),
-        pytest.param(
-            lambda: Pipeline(mailbox=WithoutCaps),
-            marks=pytest.mark.skipif("EVERY_MODEL" not in os.environ, reason="it takes a minute: EVERY_MODEL=1"),
-        ),
+        pytest.param(lambda: Pipeline(mailbox=WithoutCaps), marks=LONG),
         lambda: Pipeline(mailbox=CountsLate),
-        lambda: Pipeline(mailbox=CountsYes),
+        pytest.param(lambda: Pipeline(mailbox=CountsYes), marks=LONG),
     ],
 )
+@pytest.mark.timeout(600)  # some are found out late
 def test_a_pipeline_that_breaks_a_promise_is_found_out(broken: Callable[[], Pipeline]) -> None:
     class Broken(Machine):
         def make_pipeline(self) -> Pipeline:

@@ -22,7 +22,7 @@ class Door:
     def __init__(self, sessions: Sessions, lend: Lend) -> None:
         self._sessions = sessions
         self._lend = lend
-        self._together = Together(self._look, MOST)
+        self._together = Together(self._look, MOST, breath=0.01)
 
     async def let_in(self, principal: Principal) -> tuple[UUID, int]:
         """Let a customer or an admin in; return the log's epoch and head from before. Notes no use of a session."""
