@@ -1,6 +1,7 @@
 """Load from compiled programs, so that the load itself costs little: wrk over HTTP, pgbench straight on PostgreSQL."""
 
 import asyncio
+import math
 import re
 import shutil
 from collections.abc import Sequence
@@ -30,7 +31,7 @@ async def run_wrk(ports: Sequence[int], connections: int, seconds: float, script
     """Load the servers on these ports with as many connections in all, one thread each; every answer has to be 2xx."""
     each = [
         _output(
-            *("wrk", "--latency", "-t1", f"-c{connections // len(ports)}", f"-d{seconds:g}s", "-s", script),
+            *("wrk", "--latency", "-t1", f"-c{connections // len(ports)}", f"-d{math.ceil(seconds)}s", "-s", script),
             *(f"http://127.0.0.1:{port}{path}", "--", str(number)),
         )
         for number, port in enumerate(ports)
@@ -48,7 +49,7 @@ async def run_pgbench(url: str, connections: int, seconds: float, script: Path) 
     log = script.with_suffix(".latencies")
     output = await _output(
         *(PGBENCH, "--no-vacuum", "--protocol=prepared", f"--client={connections}", "--jobs=2"),
-        *(f"--time={seconds:g}", f"--file={script}", "--log", f"--log-prefix={log}", url),
+        *(f"--time={math.ceil(seconds)}", f"--file={script}", "--log", f"--log-prefix={log}", url),
     )
     latencies = []
     for part in script.parent.glob(f"{log.name}.*"):
