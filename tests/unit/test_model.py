@@ -197,7 +197,7 @@ class CountsYes(Mailbox):
         lambda: Pipeline(mailbox=Rash),
         lambda: Pipeline(mailbox=Silent),
         pytest.param(lambda: Pipeline(mailbox=WithoutCaps), marks=LONG),
-        lambda: Pipeline(mailbox=CountsLate),
+        pytest.param(lambda: Pipeline(mailbox=CountsLate), marks=LONG),
         pytest.param(lambda: Pipeline(mailbox=CountsYes), marks=LONG),
     ],
 )
