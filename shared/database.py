@@ -186,11 +186,8 @@ async def answered_transaction(sessions: Sessions) -> AsyncIterator[AsyncSession
 
 
 @asynccontextmanager
-async def answered_reading(lend: Lend) -> AsyncIterator[Driver]:
-    """Lend a connection to a request that only reads: no transaction, no session; errors as above.
-
-    Each statement sees what was committed when it began, as it would within a transaction.
-    """
+async def answered_connection(lend: Lend) -> AsyncIterator[Driver]:
+    """Lend a connection to a request whose statements are each a transaction of their own; errors as above."""
     with _answered():
         async with lend() as connection:
             yield connection

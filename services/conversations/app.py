@@ -62,7 +62,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     app.state.admitted = Admitted()
     app.state.door = Door(app.state.sessions, app.state.lend)
-    app.state.group_commit = GroupCommit()
+    app.state.group_commit = GroupCommit(app.state.sessions, app.state.lend)
     app.state.hub = hub
     app.state.limits = Limits(settings, redis)
     app.state.places = places

@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 
 from services.conversations.posting import Post, Posted, log_posted, post_message, post_messages
-from shared.database import Sessions, answered_transaction
+from shared.database import Lend, Sessions, answered_connection, answered_transaction
 
 LANES: Final = 2  # statements under way at the same time
 BATCH: Final = 64  # posts in one
@@ -30,29 +30,31 @@ class _Waiting:
 class GroupCommit:
     """The posts of a process that stand alone, in no transaction of a larger work."""
 
-    def __init__(self) -> None:
+    def __init__(self, sessions: Sessions, lend: Lend) -> None:
+        self._sessions = sessions
+        self._lend = lend
         self._waiting: list[_Waiting] = []
         self._lanes: set[asyncio.Task[None]] = set()
 
-    async def save(self, sessions: Sessions, post: Post) -> Posted:
+    async def save(self, post: Post) -> Posted:
         """Save a message, as `post_message` does, in a transaction of its own or of some at the same moment."""
         waiting = _Waiting(post, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if len(self._lanes) < LANES:
-            lane = asyncio.create_task(self._run(sessions))
+            lane = asyncio.create_task(self._run())
             self._lanes.add(lane)
             lane.add_done_callback(self._lanes.discard)
         if (posted := await waiting.saved) is not None:
             log_posted(posted)
             return posted
-        async with answered_transaction(sessions) as session:  # waits, or says what is wrong
+        async with answered_transaction(self._sessions) as session:  # waits, or says what is wrong
             return await post_message(session, post)
 
-    async def _run(self, sessions: Sessions) -> None:
+    async def _run(self) -> None:
         while batch := self._take():
             try:
-                async with answered_transaction(sessions) as session:
-                    saved = await post_messages(session, [each.post for each in batch.values()])
+                async with answered_connection(self._lend) as connection:
+                    saved = await post_messages(connection, [each.post for each in batch.values()])
             except _SPOILED:
                 saved = {}
             except Exception as error:  # noqa: BLE001 - it is each one's own, whatever it is

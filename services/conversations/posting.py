@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages
 from services.conversations.rules import EFFECTS, Side, Status
-from shared.database import driver_connection
+from shared.database import Driver, driver_connection
 from shared.events import EventType
 from shared.failpoints import failpoint
 from shared.problems import NotFound, Unauthenticated
@@ -83,7 +83,7 @@ async def post_message(session: AsyncSession, post: Post) -> Posted:
     Raises `NotFound`, `NewerMessages`, `IdempotencyKeyReused`, or `Unauthenticated` when the sender was deleted.
     Nothing is left behind by a post that is refused or that repeats an earlier one.
     """
-    connection: asyncpg.Connection[Any] = await driver_connection(session)
+    connection = await driver_connection(session)
     failpoint("post-begun")
     try:
         row = await connection.fetchrow(POST, *_values(post))
@@ -99,16 +99,18 @@ async def post_message(session: AsyncSession, post: Post) -> Posted:
     return posted
 
 
-async def post_messages(session: AsyncSession, posts: Sequence[Post]) -> dict[UUID, Posted]:
-    """Save messages of different conversations, and return what was saved by conversation.
+async def post_messages(connection: Driver, posts: Sequence[Post]) -> dict[UUID, Posted]:
+    """Save messages of different conversations, in one statement, and return what was saved by conversation.
 
     Left out is what would have to wait for somebody, be refused, or repeat an earlier post: that is for `post_message`.
     Raises `asyncpg.IntegrityConstraintViolationError` when an earlier post of the same moment is repeated, and then
     none is saved.
     """
-    connection: asyncpg.Connection[Any] = await driver_connection(session)
     failpoint("posts-begun")
-    rows = await connection.fetch(POST_MANY, *zip(*map(_values, posts), strict=True))
+    if len(posts) == 1:  # at half of the cost of the other form
+        rows = await connection.fetch(POST_FREE, *_values(posts[0]))
+    else:
+        rows = await connection.fetch(POST_MANY, *zip(*map(_values, posts), strict=True))
     failpoint("posts-saved")
     return {row["conversation_id"]: Posted(**row) for row in rows}
 
@@ -124,7 +126,7 @@ def _values(post: Post) -> tuple[Any, ...]:
     return (*sent, post.chosen_status, post.seen_number, *once)
 
 
-async def _replay(connection: "asyncpg.Connection[Any]", post: Post) -> Posted:
+async def _replay(connection: Driver, post: Post) -> Posted:
     assert post.once is not None  # noqa: S101 - the constraint covers rows with a key only
     row = await connection.fetchrow(
         _REPLAYED, post.conversation_id, post.sender_id, post.once.key, post.once.request_hash
@@ -139,7 +141,7 @@ async def _replay(connection: "asyncpg.Connection[Any]", post: Post) -> Posted:
     return Posted(**found, replayed=True)
 
 
-async def _refuse(connection: "asyncpg.Connection[Any]", post: Post) -> Posted:
+async def _refuse(connection: Driver, post: Post) -> Posted:
     """Say why the statement found nothing to update."""
     row = await connection.fetchrow(_WHY, post.conversation_id, post.scope, post.sender_id)
     assert row is not None  # noqa: S101 - a select without from always has a row
@@ -288,6 +290,7 @@ select {_MESSAGE_COLUMNS} from message join sender on sender.id = message.sender
 
 
 POST = _statement(_ONE, waits=True)
+POST_FREE = _statement(_ONE, waits=False)
 POST_MANY = _statement(_MANY, waits=False)
 
 _REPLAYED = f"""

@@ -2,10 +2,12 @@
 
 from fastapi import FastAPI
 
-from shared.database import Sessions, create_lender
+from services.conversations.group_commit import GroupCommit
+from shared.database import Lend, Sessions, create_lender
 
 
-def connect(app: FastAPI, sessions: Sessions) -> None:
+def connect(app: FastAPI, sessions: Sessions, lend: Lend | None = None) -> None:
     """Let an application read and write over the connections of these sessions, not of an engine of its own."""
     app.state.sessions = sessions
-    app.state.lend = create_lender(sessions.kw["bind"])
+    app.state.lend = lend or create_lender(sessions.kw["bind"])
+    app.state.group_commit = GroupCommit(app.state.sessions, app.state.lend)

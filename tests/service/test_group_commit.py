@@ -15,7 +15,7 @@ from services.conversations.models import LoggedEvent
 from services.conversations.posting import Once, Post, Posted
 from services.conversations.rules import Side
 from shared import failpoints
-from shared.database import Sessions, create_engine, create_sessions
+from shared.database import Sessions, create_engine, create_lender, create_sessions
 from shared.events import EventType
 from shared.problems import NotFound, Unauthenticated, Unavailable
 
@@ -61,10 +61,14 @@ def by_anna(conversation: UUID, body: str = "Hello?", **more: Any) -> Post:
     return Post(conversation, "anna", Side.CUSTOMER, body, scope="anna", **more)
 
 
+def group_commit(sessions: Sessions) -> GroupCommit:
+    return GroupCommit(sessions, create_lender(sessions.kw["bind"]))
+
+
 async def outcomes(sessions: Sessions, *posts: Post) -> list[Posted | BaseException]:
     """Save these at the same moment."""
-    group = GroupCommit()
-    return await asyncio.gather(*(group.save(sessions, post) for post in posts), return_exceptions=True)
+    group = group_commit(sessions)
+    return await asyncio.gather(*(group.save(post) for post in posts), return_exceptions=True)
 
 
 async def saved(sessions: Sessions, *posts: Post) -> list[Posted]:
@@ -145,11 +149,11 @@ async def test_one_whose_row_another_holds_keeps_nobody_else_waiting(
         await session.execute(text("insert into users (id, role) values ('carl', 'customer')"))
         held = {"conversations": talks[0], "users": "carl"}[table]
         await session.execute(text("update conversations set user_id = 'carl' where id = :id"), {"id": talks[0]})
-    group = GroupCommit()
+    group = group_commit(conversations)
     async with conversations.begin() as holder:
         await holder.execute(text(f"select from {table} where id = :held for update"), {"held": held})
-        waiting = asyncio.create_task(group.save(conversations, Post(talks[0], "carl", Side.CUSTOMER, "Hello?")))
-        await asyncio.gather(*(group.save(conversations, by_anna(talk)) for talk in talks[1:]))
+        waiting = asyncio.create_task(group.save(Post(talks[0], "carl", Side.CUSTOMER, "Hello?")))
+        await asyncio.gather(*(group.save(by_anna(talk)) for talk in talks[1:]))
         assert not waiting.done()
     assert (await waiting).number == 1
 
@@ -160,8 +164,8 @@ async def test_without_a_database_each_one_learns_it(away: Sessions) -> None:
 
 
 async def test_one_who_no_longer_waits_stops_nobody(conversations: Sessions, talks: list[UUID]) -> None:
-    group = GroupCommit()
-    tasks = [asyncio.create_task(group.save(conversations, by_anna(talk))) for talk in talks[:5]]
+    group = group_commit(conversations)
+    tasks = [asyncio.create_task(group.save(by_anna(talk))) for talk in talks[:5]]
     await asyncio.sleep(0)
     tasks[0].cancel()
     found = await asyncio.gather(*tasks, return_exceptions=True)

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from shared.database import COMMAND_TIMEOUT, REQUEST_BOUNDS, Sessions, create_engine, create_sessions
 from shared.http import MAX_HEADER_BYTES, MAX_URL_BYTES
 from tests.service.browser import Browser
+from tests.service.connected import connect
 from tests.service.store import Caller, problem
 from tests.service.test_customer_pages import ROOT, browser, fields, open_conversation
 
@@ -97,7 +98,7 @@ async def test_a_request_does_not_wait_long_for_a_row(
     api: httpx2.ASGITransport = anna.api._transport  # type: ignore[assignment]  # noqa: SLF001 - the application of the fixture
     async with conversations() as other:
         await other.execute(text("select from conversations for update"))
-        api.app.state.sessions = create_sessions(bounded)  # type: ignore[attr-defined]
+        connect(api.app, create_sessions(bounded))  # type: ignore[arg-type]
         answer = await anna.call("POST", f"/conversations/{opened}/messages", {"body": "Hello?"})
         assert problem(answer) == (503, "unavailable")
     assert (await anna.post(opened))["number"] == 1

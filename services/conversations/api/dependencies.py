@@ -23,7 +23,7 @@ from services.conversations.sessions import check as check_session
 from services.conversations.sessions import enter
 from shared.auth import Principal, Role, require
 from shared.cookies import SAFE_METHODS
-from shared.database import Driver, Session, Sessions, answered_reading, answered_transaction, driver_connection
+from shared.database import Driver, Session, Sessions, answered_connection, answered_transaction, driver_connection
 from shared.people import StoreId
 
 
@@ -71,7 +71,7 @@ def _reading(*roles: Role, counting: bool = False) -> Callable[..., AsyncIterato
         request: Request, response: Response, principal: Annotated[Principal, Depends(require(*roles))]
     ) -> AsyncIterator[Reading]:
         for admitted in (False, True):
-            async with answered_reading(request.app.state.lend) as connection:
+            async with answered_connection(request.app.state.lend) as connection:
                 if principal.session_id is None:
                     seen = await look(connection, principal, counting=counting)
                 else:

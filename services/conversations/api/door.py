@@ -11,7 +11,7 @@ from services.conversations.people import look_together
 from services.conversations.sessions import enter_together
 from services.conversations.together import Together
 from shared.auth import Principal
-from shared.database import Lend, Sessions, answered_reading, answered_transaction
+from shared.database import Lend, Sessions, answered_connection, answered_transaction
 
 MOST = 200  # looked up at once
 
@@ -35,7 +35,7 @@ class Door:
     async def _look(self, principals: Sequence[Principal]) -> list[tuple[UUID, int] | None]:
         by_token = [each for each in principals if each.session_id is None]
         by_session = [each for each in principals if each.session_id is not None]
-        async with answered_reading(self._lend) as connection:
+        async with answered_connection(self._lend) as connection:
             seen = await look_together(connection, by_token) if by_token else {}
             seen |= await enter_together(connection, by_session) if by_session else {}
         return [seen.get(each) for each in principals]

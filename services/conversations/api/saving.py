@@ -13,7 +13,7 @@ async def save(request: Request, caller: Principal, post: Post) -> Posted:
     state = request.app.state
     if caller.session_id is None:
         await state.admitted.ensure(caller, state.sessions)
-        posted: Posted = await state.group_commit.save(state.sessions, post)
+        posted: Posted = await state.group_commit.save(post)
         return posted
     async with answered_transaction(state.sessions) as session:
         await check(session, caller)  # a session can end at any moment, and then nothing is posted any more

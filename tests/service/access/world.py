@@ -87,6 +87,7 @@ class World:
     async def undone(self, service: str) -> AsyncIterator[None]:
         """Undo at the end what is done meanwhile."""
         begun = await self.connections[service].begin()
+        await self.connections[service].execute(text("select"))  # only now does the driver begin
         try:
             yield
         finally:
@@ -148,8 +149,7 @@ async def built(databases: Mapping[str, str], engines: Mapping[str, AsyncEngine]
         world = World(apps, {"conversations": one, "notifications": two}, wallet)
         _name(world, ids)
         for service, connection in world.connections.items():
-            apps[service].state.sessions = _on(connection)
-            apps[service].state.lend = _lender(connection)
+            connect(apps[service], _on(connection), _lender(connection))
             async with world.undone(service):
                 world.before[service] = await world.state(service)
         yield world
