@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import delete, func, literal, or_, select, true, update
+from sqlalchemy import Boolean, Uuid, bindparam, delete, func, literal, or_, select, text, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -41,36 +41,14 @@ async def create_conversation(
     Raises `Invalid` for a customer or an order that is not there to be used, `IdempotencyKeyReused`, or `NotFound`
     when the request comes again after its conversation was deleted.
     """
-    identity, moment = (await session.execute(select(func.uuidv7(), func.clock_timestamp()))).one()
-    if once and not await _claim_key(session, new.opened_by, once, identity):
+    claimed = await _claim_key(session, new.opened_by, once) if once else None
+    if once and claimed is None:
         return await _replayed(session, new.opened_by, once), True
     if new.side is Side.ADMIN:
         await _check_customer(session, new.user_id)
     if new.order_id is not None:
         await _check_order(session, new.order_id, new.user_id)
-    session.add(
-        Conversation(
-            id=identity,
-            user_id=new.user_id,
-            order_id=new.order_id,
-            subject=new.subject,
-            status=Status.OPEN,
-            is_read_by_admin=new.side is Side.ADMIN,
-            is_read_by_user=new.side is Side.CUSTOMER,
-            created_at=moment,
-            last_activity_at=moment,
-            changed_at=moment,
-            unanswered_since=moment,
-        )
-    )
-    await session.flush()
-    await append_event(
-        session,
-        EventType.CONVERSATION_CREATED,
-        {"conversation_id": str(identity)},
-        user_id=new.user_id,
-        conversation_id=identity,
-    )
+    identity = await _open(session, new, claimed)
     if new.body is not None:
         first = Post(identity, new.opened_by, new.side, new.body, chosen_status=new.status)
         await post_message(session, first)
@@ -231,15 +209,15 @@ async def _check_order(session: AsyncSession, order_id: str, user_id: str) -> No
         raise Invalid("The customer has no such order.", ("body", "order_id"))
 
 
-async def _claim_key(session: AsyncSession, caller_id: str, once: Once, conversation_id: UUID) -> bool:
-    """Take the key for this conversation; False when an earlier request has it. One under way is waited for."""
+async def _claim_key(session: AsyncSession, caller_id: str, once: Once) -> UUID | None:
+    """Take the key for a new conversation; None when an earlier request has it. One under way is waited for."""
     claim = (
         insert(CreateKey)
-        .values(caller_id=caller_id, key=once.key, request_hash=once.request_hash, conversation_id=conversation_id)
+        .values(caller_id=caller_id, key=once.key, request_hash=once.request_hash, conversation_id=func.uuidv7())
         .on_conflict_do_nothing()
-        .returning(CreateKey.key)
+        .returning(CreateKey.conversation_id)
     )
-    return await session.scalar(claim) is not None
+    return await session.scalar(claim)
 
 
 async def _replayed(session: AsyncSession, caller_id: str, once: Once) -> UUID:
@@ -248,3 +226,31 @@ async def _replayed(session: AsyncSession, caller_id: str, once: Once) -> UUID:
         raise IdempotencyKeyReused
     await _must_exist(session, earlier.conversation_id)
     return earlier.conversation_id
+
+
+async def _open(session: AsyncSession, new: NewConversation, identity: UUID | None) -> UUID:
+    """Open a conversation, under this id or a new one, with its event; return its id."""
+    by_admin = new.side is Side.ADMIN
+    values = {"id": identity, "user_id": new.user_id, "order_id": new.order_id, "subject": new.subject}
+    opened: UUID = (await session.execute(_OPEN, values | {"by_admin": by_admin})).scalar_one()
+    return opened
+
+
+_OPEN = text(f"""
+    with clock as materialized (select clock_timestamp() as now),
+    opened as (
+        insert into conversations (
+            id, user_id, order_id, subject, status, is_read_by_admin, is_read_by_user,
+            created_at, last_activity_at, changed_at, unanswered_since
+        )
+        select coalesce(:id, uuidv7()), :user_id, :order_id, :subject, '{Status.OPEN}', :by_admin, not :by_admin,
+            now, now, now, now
+        from clock
+        returning id, user_id
+    ),
+    logged as (
+        insert into events (type, user_id, conversation_id, payload)
+        select '{EventType.CONVERSATION_CREATED}', user_id, id, jsonb_build_object('conversation_id', id) from opened
+    )
+    select id from opened
+""").bindparams(bindparam("id", type_=Uuid), bindparam("by_admin", type_=Boolean))  # noqa: S608 - built from constants

@@ -48,9 +48,11 @@ class Admitted:
 
 async def let_in(session: AsyncSession, principal: Principal, *, used: bool) -> tuple[UUID, int]:
     """Let a customer or an admin in, by token or by session; return the log's epoch and head from before."""
-    if principal.session_id is None:
+    connection = await driver_connection(session)
+    if principal.session_id is not None:
+        seen = await enter(connection, principal, used=used)
+    elif (seen := await look(connection, principal)).news:
         return await admit(session, principal)
-    seen = await enter(await driver_connection(session), principal, used=used)
     return seen.epoch, seen.head
 
 
