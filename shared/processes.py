@@ -77,6 +77,7 @@ def server(
         server_header=False,
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=list(trusted_proxies),
+        backlog=4096,  # all come back at once after a restart: the default, 2048, refused some of ten thousand
         timeout_graceful_shutdown=GRACE,
     )
     return _Server(config, on_stop)
