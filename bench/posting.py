@@ -103,12 +103,17 @@ end
 
 
 def _sql() -> str:
-    """Make pgbench's script: the statement that the application runs, with what it gives it."""
-    customer = f"'C-' || :talk::int % {CUSTOMERS}"
+    """Make pgbench's script."""
+    talk = "('00000000-0000-7000-8000-' || lpad(:talk::int::text, 12, '0'))::uuid"
+    return f"\\set talk random(0, {TALKS - 1})\n" + script_of(talk, f"('C-' || :talk::int % {CUSTOMERS})")
+
+
+def script_of(conversation: str, customer: str) -> str:
+    """Make pgbench's script of the statement that the application runs, with what it gives it."""
     arguments = [
-        "('00000000-0000-7000-8000-' || lpad(:talk::int::text, 12, '0'))::uuid",
-        f"({customer})",
-        f"({customer})",
+        conversation,
+        customer,
+        customer,
         "'customer'",
         f"'{BODY.strip()}'",
         f"'{preview(BODY)}'",
@@ -118,7 +123,7 @@ def _sql() -> str:
     ]
     statement = re.sub(r"\$(\d+)", lambda found: arguments[int(found[1]) - 1], POST)
     statement = re.sub(r"--.*", "", statement)
-    return f"\\set talk random(0, {TALKS - 1})\n\\set key random(0, 1000000000)\n{statement.strip()};\n"
+    return f"\\set key random(0, 1000000000)\n{statement.strip()};\n"
 
 
 if __name__ == "__main__":

@@ -1,15 +1,17 @@
-"""Measure the posting statement alone: `python -m bench.posting_statement`, POSTS=3000, ROUNDS=7.
+"""Measure how posts are saved, without HTTP: `python -m bench.posting_statement`, POSTS=3000, ROUNDS=7.
 
-One connection, one conversation in a hundred, a PostgreSQL of its own. The yardstick, alternating with it in the same
-run, inserts a row of the same size in a transaction of its own over the same connection. Run it in two checkouts to
-compare them.
+One process, a PostgreSQL of its own, a thousand conversations, so many posts at a time: by the statement for one, each
+over its own connection, and by the group, as the API does. The yardstick, in turn with them, inserts a row of the same
+size in a transaction of its own. Run it in two checkouts to compare them.
 """
 
 import asyncio
 import os
+import random
 import statistics
 import tempfile
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from uuid import UUID
 
@@ -17,37 +19,69 @@ from sqlalchemy import text
 
 from deploy.cli import SERVICES
 from deploy.local.postgres import create_databases, throwaway_postgres
+from services.conversations.group_commit import GroupCommit
 from services.conversations.posting import Post, post_message
 from services.conversations.rules import Side
-from shared.database import Sessions, create_engine, create_sessions, driver_connection
+from shared.database import Sessions, create_engine, create_lender, create_sessions, driver_connection
 from shared.migrations import upgrade
 from shared.observability import configure_logging
 
 POSTS = int(os.environ.get("POSTS", "3000"))
 ROUNDS = int(os.environ.get("ROUNDS", "7"))
+AT_ONCE = (1, 8, 32)
 BODY = "Your parcel left our warehouse this morning and should be with you on Thursday. " * 3
 
 
 async def main() -> None:
-    """Print the median of the rounds."""
+    """Print the medians of the rounds."""
     configure_logging("bench", "warning")
     with tempfile.TemporaryDirectory() as directory:
         async with throwaway_postgres(Path(directory) / "postgres") as server:
             await create_databases(server, {"conversations": "bench"})
             url = server.url("conversations", "conversations", "bench")
             await asyncio.to_thread(upgrade, SERVICES / "conversations", url)
-            engine = create_engine(url, application="bench", pool_size=1)
+            engine = create_engine(url, application="bench", pool_size=max(AT_ONCE))
             sessions = create_sessions(engine)
-            ours, yardstick = [], []
             talks = await _prepare(sessions)
-            for _ in range(ROUNDS):
-                ours.append(await _post(sessions, talks))
-                yardstick.append(await _insert(sessions))
+            group = GroupCommit(sessions, create_lender(engine))
+            for at_once in AT_ONCE:
+                await _compare(sessions, group, talks, at_once)
             await engine.dispose()
-    ratio = statistics.median(one / two for one, two in zip(ours, yardstick, strict=True))
-    print(f"posts          {statistics.median(ours):.0f} a second")
-    print(f"bare inserts   {statistics.median(yardstick):.0f} a second")
-    print(f"ratio          {ratio:.3f}")
+
+
+async def _compare(sessions: Sessions, group: GroupCommit, talks: list[UUID], at_once: int) -> None:
+    async def by_itself(post: Post) -> None:
+        async with sessions() as session:
+            await post_message(session, post)
+
+    async def by_group(post: Post) -> None:
+        await group.save(post)
+
+    async def bare(post: Post) -> None:
+        async with sessions() as session:
+            connection = await driver_connection(session)
+            await connection.execute("insert into yardstick (body) values ($1)", post.body)
+
+    ways = {"statement for one": by_itself, "group": by_group, "bare inserts": bare}
+    rates: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(ROUNDS):
+        for name, way in ways.items():
+            rates[name].append(await _rate(way, talks, at_once))
+    for name, each in rates.items():
+        ratio = statistics.median(one / two for one, two in zip(each, rates["bare inserts"], strict=True))
+        print(
+            f"{at_once:3} at a time, {name:18} {statistics.median(each):6.0f} a second, ratio {ratio:.2f}", flush=True
+        )
+
+
+async def _rate(save: Callable[[Post], Awaitable[None]], talks: list[UUID], at_once: int) -> float:
+    async def work() -> None:
+        for _ in range(POSTS // at_once):
+            await save(Post(random.choice(talks), "sam", Side.ADMIN, BODY))
+
+    started = time.perf_counter()
+    await asyncio.gather(*(work() for _ in range(at_once)))
+    return POSTS // at_once * at_once / (time.perf_counter() - started)
 
 
 async def _prepare(sessions: Sessions) -> list[UUID]:
@@ -65,28 +99,11 @@ async def _prepare(sessions: Sessions) -> list[UUID]:
                     created_at, last_activity_at, changed_at
                 )
                 select 'anna', 'Where is my parcel?', 'OPEN', false, true, now(), now(), now()
-                from generate_series(1, 100)
+                from generate_series(1, 1000)
                 returning id
             """)
         )
         return list(rows.scalars())
-
-
-async def _post(sessions: Sessions, talks: list[UUID]) -> float:
-    started = time.perf_counter()
-    for number in range(POSTS):
-        async with sessions() as session:
-            await post_message(session, Post(talks[number % len(talks)], "sam", Side.ADMIN, BODY))
-    return POSTS / (time.perf_counter() - started)
-
-
-async def _insert(sessions: Sessions) -> float:
-    started = time.perf_counter()
-    for _ in range(POSTS):
-        async with sessions() as session:
-            connection = await driver_connection(session)
-            await connection.execute("insert into yardstick (body) values ($1)", BODY)
-    return POSTS / (time.perf_counter() - started)
 
 
 if __name__ == "__main__":
