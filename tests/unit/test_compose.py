@@ -261,6 +261,14 @@ def test_the_html_stands_alone_and_turns_with_the_direction_of_the_text() -> Non
     assert not re.search(r"src=|@import|url\(", html)
 
 
+def test_styles_stand_on_the_elements_of_every_message_for_clients_that_read_no_style_sheet() -> None:
+    html = part(parsed(replace(MAIL, messages=[MailMessage(n, "Robin", "Hello", MOMENT) for n in (2, 3)])), "html")
+    styled = [attributes for _, attributes in Page(html).tags if "class" in attributes]
+    assert [one["class"] for one in styled].count("message") == 2
+    assert all(one.get("style") for one in styled)
+    assert "border-top" not in html.partition("<body")[0]
+
+
 @pytest.mark.parametrize(
     ("locale", "headline", "notice"),
     [

@@ -1,6 +1,7 @@
 """Email addresses and the ids made from them, in the form that mail headers and SMTP take."""
 
 from email.utils import parseaddr
+from functools import lru_cache
 from unicodedata import normalize
 from uuid import UUID
 
@@ -51,6 +52,7 @@ def is_unattended(mailbox: str) -> bool:
     return mailbox.rpartition("@")[0].partition("+")[0] in UNATTENDED
 
 
+@lru_cache  # of the same few settings, for each mail
 def sender_address(email_from: str) -> str:
     """Return the bare address of `Name <address>` or `address`. Raises AddressError when there is none."""
     return ascii_domain_address(parseaddr(email_from)[1])

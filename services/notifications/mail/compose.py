@@ -1,5 +1,6 @@
 """A mail as bytes, from what was said: headers, text and HTML. The same input makes the same bytes."""
 
+import re
 from binascii import b2a_qp
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from uuid import UUID, uuid5
 from babel.support import NullTranslations
 from css_inline import CSSInliner
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
+from jinja2.ext import Extension
 
 from services.notifications.mail.addresses import (
     ascii_domain_address,
@@ -136,8 +138,9 @@ def _sender_name(mail: Mail, brand: Brand) -> str:
 
 def _one_line(text: str) -> str:
     """Return `text` without anything that could end a header or reorder it, white space collapsed."""
-    kept = (c if category(c) not in UNPRINTABLE else " " for c in text if c not in DIRECTION_CONTROLS)
-    return " ".join("".join(kept).split())
+    if not text.isprintable():
+        text = "".join(c if category(c) not in UNPRINTABLE else " " for c in text if c not in DIRECTION_CONTROLS)
+    return " ".join(text.split())
 
 
 def _encoded(header: str, text: str) -> str:
@@ -179,8 +182,8 @@ def _render(mail: Mail, brand: Brand) -> tuple[str, str]:
         ],
     }
     templates = _templates(language.translations)
-    text = templates.get_template("message.txt.jinja").render(values)
-    return text, _inliner().inline(templates.get_template("message.html.jinja").render(values))
+    text, html = (templates.get_template(f"message.{kind}.jinja").render(values) for kind in ("txt", "html"))
+    return text, html
 
 
 def _framing(mail: Mail, brand: Brand, gettext: Callable[[str], str]) -> dict[str, str]:
@@ -205,25 +208,39 @@ def _framing(mail: Mail, brand: Brand, gettext: Callable[[str], str]) -> dict[st
 
 def _plain(body: str) -> str:
     r"""Return a message's text with "\n" for every kind of line break, and no control character but tab."""
-    lines = ("".join(c for c in line if c == "\t" or category(c) not in UNPRINTABLE) for line in body.splitlines())
+    lines = body.splitlines()
+    if not all(map(str.isprintable, lines)):
+        lines = ["".join(c for c in line if c == "\t" or category(c) not in UNPRINTABLE) for line in lines]
     return "\n".join(lines)
+
+
+class _InlinedStyles(Extension):
+    """Puts the rules of a template's style sheet on its elements when it is compiled, and so once for all mails.
+
+    The template is read as HTML for that, its blocks as comments; an expression must not contain `<`, `>` or `&`, which
+    would come back as entities.
+    """
+
+    def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:  # noqa: ARG002 - Jinja's own
+        if not (name or "").endswith(".html.jinja"):
+            return source
+        # Rules for dark mode and phones cannot be inlined: they stay in the head.
+        inliner = CSSInliner(keep_at_rules=True, load_remote_stylesheets=False)
+        inlined = inliner.inline(re.sub(r"{%(.*?)%}", r"<!--%\1%-->", source))
+        return re.sub(r"<!--%(.*?)%-->", r"{%\1%}", inlined)
 
 
 @cache
 def _templates(translations: NullTranslations) -> Environment:
     templates = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        extensions=[_InlinedStyles],
         autoescape=select_autoescape(("html.jinja",)),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
+        auto_reload=False,
     )
     install_translations(templates, translations)
     return templates
-
-
-@cache
-def _inliner() -> CSSInliner:
-    # Rules for dark mode and phones cannot be inlined: they stay in the head.
-    return CSSInliner(keep_at_rules=True, load_remote_stylesheets=False)

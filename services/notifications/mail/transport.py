@@ -304,8 +304,8 @@ def _ended_in_order(result: Try) -> bool:
 
 def _dot_stuffed(content: bytes) -> bytes:
     """Return the mail as it follows DATA: every line ended by CRLF, a leading dot doubled, no final dot."""
-    lines = re.sub(rb"\r\n|\r|\n", b"\r\n", content)
-    return re.sub(rb"(?m)^\.", b"..", lines if lines.endswith(b"\r\n") else lines + b"\r\n")
+    lines = b"\r\n".join([b"", *content.splitlines(), b""])
+    return lines.replace(b"\r\n.", b"\r\n..").removeprefix(b"\r\n")
 
 
 def _one_line(text: str) -> str:
