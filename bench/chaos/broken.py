@@ -65,18 +65,22 @@ def cursor_by_id() -> None:
 def mark_before_send() -> None:
     """Let a mail be recorded as sent just before it is."""
     from services.notifications import sending
-    from services.notifications.emails import move_emails
     from services.notifications.leases import ClaimedEmail, begin_data
-    from services.notifications.models import Email
-    from services.notifications.rules import EmailState
+    from shared.database import Driver
 
-    async def begin_and_mark(session: AsyncSession, emails: Sequence[ClaimedEmail]) -> set[UUID]:
-        held = await begin_data(session, emails)
-        await move_emails(session, Email.id.in_(held), EmailState.SENT, {}, leaving=(EmailState.SENDING,))
+    async def begin_and_mark(connection: Driver, emails: Sequence[ClaimedEmail]) -> set[UUID]:
+        held = await begin_data(connection, emails)
+        await connection.execute(_MARK_SENT, held)
         return held
 
     sending.begin_data = begin_and_mark  # type: ignore[attr-defined]
 
+
+_MARK_SENT = """
+update emails set state = 'sent', finished_at = clock_timestamp(), content = null,
+    lease_id = null, lease_until = null, data_at = null
+where id = any($1)
+"""
 
 FLAWS: dict[str, Callable[[], None]] = {"cursor-by-id": cursor_by_id, "mark-before-send": mark_before_send}
 """What is changed in a process before it starts."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import ColumnElement, Text, exists, func, literal_column, select, update
+from sqlalchemy import Text, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.mail.transport import Try
@@ -13,7 +13,10 @@ from services.notifications.rules import breaker_pause
 from shared.database import incarnation_of
 from shared.failpoints import failpoint
 
-_HERE = literal_column(incarnation_of("gate"), Text)
+_HERE = incarnation_of("gate")
+
+MAY_BEGIN = f"exists (select from gate where paused_at is null and (incarnation is null or incarnation = {_HERE}))"
+"""Whether, as SQL, a mail that was claimed may still go out; the breaker stops claims only."""
 
 log = structlog.get_logger()
 
@@ -45,19 +48,8 @@ class GateState:
 
 async def read_gate(session: AsyncSession) -> GateState:
     """Read whether mail may be sent."""
-    found = select(Gate, func.clock_timestamp(), _HERE).execution_options(populate_existing=True)
+    found = select(Gate, func.clock_timestamp(), literal_column(_HERE, Text)).execution_options(populate_existing=True)
     return GateState(*(await session.execute(found)).one())
-
-
-def may_begin() -> ColumnElement[bool]:
-    """Tell, in a statement, whether a mail that was claimed may still go out; the breaker stops claims only."""
-    known = Gate.incarnation.is_(None) | (Gate.incarnation == _HERE)
-    return exists().where(Gate.paused_at.is_(None), known)
-
-
-def is_tripped() -> ColumnElement[bool]:
-    """Tell, in a statement, whether the breaker waits for a mail that goes through."""
-    return exists().where(Gate.breaker_trips > 0)
 
 
 async def close_breaker(session: AsyncSession) -> None:

@@ -14,11 +14,11 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ColumnElement, func, insert, select, update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.emails import move_emails
-from services.notifications.gate import close_breaker, is_tripped, may_begin, read_gate, trip_breaker
+from services.notifications.gate import MAY_BEGIN, close_breaker, read_gate, trip_breaker
 from services.notifications.mail.transport import Phase, Try
 from services.notifications.models import Email, EmailTry
 from services.notifications.rules import (
@@ -30,6 +30,7 @@ from services.notifications.rules import (
     with_jitter,
 )
 from services.notifications.settings import MailSettings
+from shared.database import Driver
 from shared.failpoints import failpoint
 
 LEASE = timedelta(seconds=60)  # that a claim holds without being renewed
@@ -94,41 +95,23 @@ async def release_expired(session: AsyncSession, settings: MailSettings) -> None
         failpoint("lease-expired")
 
 
-async def record_tries(session: AsyncSession, ended: Sequence[Ended], settings: MailSettings) -> None:
-    """Record tries of mails under one lease, and what follows from them.
+async def record_accepted(connection: Driver, ended: Sequence[Ended]) -> None:
+    """Record tries of mails under one lease that the server said yes to, and that these are sent.
 
-    The answer of a holder whose lease ran out still counts if it is yes.
+    It counts also if the lease ran out, unless another holder has come to its DATA meanwhile; who has not finds its
+    lease gone there. One statement straight on the driver, as each mail needs it.
     """
-    accepted = [one for one in ended if one.attempt.outcome is Outcome.ACCEPTED]
-    if accepted:
-        await _record_accepted(session, accepted)
+    rows = [(one.email.id, one.started_at, one.attempt.phase, one.attempt.code, one.attempt.reply) for one in ended]
+    await connection.execute(_ACCEPT, *zip(*rows, strict=True), PROCESS, ended[0].email.lease_id)
+
+
+async def record_failed(session: AsyncSession, ended: Sequence[Ended], settings: MailSettings) -> None:
+    """Record tries that ended in any other way, and what follows from them."""
     for one in ended:
-        if one.attempt.outcome is not Outcome.ACCEPTED:
-            email = one.email
-            await _add_try(session, email.id, one.attempt, one.started_at)
-            await _follow(session, email.held, one.attempt, email.counted_tries, email.uncertain_tries, settings)
+        email = one.email
+        await _add_try(session, email.id, one.attempt, one.started_at)
+        await _follow(session, email.held, one.attempt, email.counted_tries, email.uncertain_tries, settings)
     failpoint("try-written")
-
-
-async def _record_accepted(session: AsyncSession, ended: Sequence[Ended]) -> None:
-    """Record tries that the server said yes to: one is followed by what any other is."""
-    ids = {one.email.id for one in ended}
-    # Locked, so that an address that is being erased does not get away.
-    lock = select(Email.id, Email.mailbox, is_tripped().label("tripped")).where(Email.id.in_(ids)).order_by(Email.id)
-    locked = (await session.execute(lock.with_for_update(key_share=True, of=Email))).all()
-    mailboxes = {row.id: row.mailbox for row in locked}
-    rows = [_try_row(one.email.id, one.attempt, one.started_at, mailboxes[one.email.id]) for one in ended]
-    await session.execute(insert(EmailTry).values(finished_at=func.clock_timestamp()), rows)
-    held = Email.id.in_(ids) & (Email.lease_id == ended[0].email.lease_id)
-    counted = {"counted_tries": Email.counted_tries + 1}
-    moved = await move_emails(session, held, EmailState.SENT, counted, leaving=(EmailState.SENDING,))
-    if lost := ids - set(moved):
-        # Another holder that has not come to its DATA finds its lease gone there.
-        again = Email.id.in_(lost) & Email.data_at.is_(None)
-        waiting = (EmailState.SCHEDULED, EmailState.SENDING)
-        await move_emails(session, again, EmailState.SENT, {}, leaving=waiting)
-    if any(row.tripped for row in locked):
-        await close_breaker(session)
 
 
 async def postpone(session: AsyncSession, email: Email, error: BaseException, settings: MailSettings) -> None:
@@ -148,20 +131,14 @@ async def postpone(session: AsyncSession, email: Email, error: BaseException, se
     await session.execute(update(Email).where(this).values(next_attempt_at=due, counted_tries=counted + 1, reason=None))
 
 
-async def begin_data(session: AsyncSession, emails: Sequence[ClaimedEmail]) -> set[UUID]:
+async def begin_data(connection: Driver, emails: Sequence[ClaimedEmail]) -> set[UUID]:
     """Note that the text of mails under one lease is about to go out; return the ids of those that may.
 
-    Not of one whose lease is no longer ours, and of none when mail may not be sent.
+    Not of one whose lease is no longer ours, and of none when mail may not be sent. One statement straight on the
+    driver, as each mail needs it.
     """
-    which = Email.id.in_([email.id for email in emails]) & (Email.lease_id == emails[0].lease_id)
-    held = await session.scalars(
-        update(Email)
-        .where(which, Email.state == EmailState.SENDING, may_begin())
-        .values(data_at=func.clock_timestamp())
-        .returning(Email.id)
-        .execution_options(synchronize_session=False)
-    )
-    return set(held)
+    rows = await connection.fetch(_BEGIN, [email.id for email in emails], emails[0].lease_id)
+    return {row["id"] for row in rows}
 
 
 async def renew_lease(session: AsyncSession, lease_id: UUID) -> None:
@@ -183,22 +160,19 @@ async def hand_back(session: AsyncSession, emails: Sequence[ClaimedEmail]) -> No
 async def _add_try(session: AsyncSession, email_id: UUID, attempt: Try, started_at: datetime | None) -> None:
     # Under the lock of the mail, so that an address that is being erased does not get away.
     mailbox = select(Email.mailbox).where(Email.id == email_id).with_for_update(key_share=True).scalar_subquery()
-    told = _try_row(email_id, attempt, started_at, mailbox if attempt.outcome in MAY_HAVE_ARRIVED else None)
-    session.add(EmailTry(**told, finished_at=func.clock_timestamp()))
+    row = EmailTry(
+        email_id=email_id,
+        mailbox=mailbox if attempt.outcome in MAY_HAVE_ARRIVED else None,
+        started_at=started_at,
+        finished_at=func.clock_timestamp(),
+        outcome=attempt.outcome,
+        phase=attempt.phase,
+        code=attempt.code,
+        reply=attempt.reply,
+        process=PROCESS,
+    )
+    session.add(row)
     await session.flush()
-
-
-def _try_row(email_id: UUID, attempt: Try, started_at: datetime | None, mailbox: Any) -> dict[str, Any]:
-    return {
-        "email_id": email_id,
-        "mailbox": mailbox,
-        "started_at": started_at,
-        "outcome": attempt.outcome,
-        "phase": attempt.phase,
-        "code": attempt.code,
-        "reply": attempt.reply,
-        "process": PROCESS,
-    }
 
 
 async def _follow(
@@ -233,3 +207,32 @@ async def _follow(
     elif attempt.outcome is not Outcome.ABANDONED and attempt.phase not in {Phase.LEASE, Phase.ADDRESS}:
         await close_breaker(session)
     return bool(moved)
+
+
+# By the lease alone, which a mail has while it is being sent only: asked for the state as well, PostgreSQL might go
+# through all that are being sent.
+_BEGIN = f"""
+update emails set data_at = clock_timestamp() where id = any($1) and lease_id = $2 and {MAY_BEGIN} returning id
+"""  # noqa: S608 - built from constants
+
+# Mails are locked in one order, and before they are looked at: an address that is being erased does not get away.
+_ACCEPT = """
+with ended as (
+    select * from unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::int[], $5::text[])
+        as ended(id, started_at, phase, code, reply)
+), locked as (
+    select id, mailbox, lease_id is not distinct from $7 as held,
+        state in ('scheduled', 'sending') and data_at is null as not_begun
+    from emails where id = any($1) order by id for no key update
+), tried as (
+    insert into email_tries (email_id, mailbox, started_at, finished_at, outcome, phase, code, reply, process)
+    select id, mailbox, started_at, clock_timestamp(), 'accepted', phase, code, reply, $6
+    from ended join locked using (id)
+), closed as (
+    update gate set breaker_trips = 0, breaker_until = null, breaker_reason = null where breaker_trips > 0
+)
+update emails set
+    state = 'sent', reason = null, finished_at = clock_timestamp(), counted_tries = counted_tries + held::int,
+    content = null, lease_id = null, lease_until = null, data_at = null
+from locked where emails.id = locked.id and (held or not_begun)
+"""

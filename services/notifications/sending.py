@@ -2,9 +2,10 @@
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
+from functools import partial
 from uuid import UUID
 
 import structlog
@@ -16,7 +17,8 @@ from services.notifications.leases import (
     Ended,
     begin_data,
     hand_back,
-    record_tries,
+    record_accepted,
+    record_failed,
     release_expired,
     renew_lease,
 )
@@ -24,7 +26,7 @@ from services.notifications.mail.transport import SmtpConnection, Try, parse_smt
 from services.notifications.rules import Outcome
 from services.notifications.settings import MailSettings
 from services.notifications.together import Together
-from shared.database import Sessions, transaction, without_transactions
+from shared.database import Sessions, create_lender, transaction
 from shared.failpoints import failpoint
 
 RENEWAL = 20.0  # seconds between renewals of a lease
@@ -145,7 +147,8 @@ async def _send(desk: "_Desk", connection: SmtpConnection, email: ClaimedEmail) 
         before_data=lambda: desk.begun.do(email),
     )
     failpoint("try-ended")
-    await desk.recorded.do(Ended(email, attempt, started_at))
+    recorded = desk.accepted if attempt.outcome is Outcome.ACCEPTED else desk.failed
+    await recorded.do(Ended(email, attempt, started_at))
     failpoint("try-recorded")
     log.info("email tried", email_id=str(email.id), outcome=attempt.outcome, phase=attempt.phase, code=attempt.code)
     return attempt
@@ -157,28 +160,38 @@ class _Desk:
     def __init__(self, sessions: Sessions, settings: MailSettings) -> None:
         self.settings = settings
         self._sessions = sessions
-        self._at_once = without_transactions(sessions)
+        self._lend = create_lender(sessions.kw["bind"])
         self.begun = Together(self._begin)
-        self.recorded = Together(self._record)
+        self.accepted = Together(partial(self._record, self._write_accepted))
+        self.failed = Together(partial(self._record, self._write_failed))
 
     async def _begin(self, emails: Sequence[ClaimedEmail]) -> Sequence[bool]:
         try:
-            async with self._at_once() as session:
-                begun = await begin_data(session, emails)
+            async with self._lend() as connection:
+                begun = await begin_data(connection, emails)
         except Exception as error:  # noqa: BLE001 - nothing has gone out, so nothing is lost by giving it up
             log.warning("emails not begun", emails=_ids(emails), error=type(error).__name__)
             return [False] * len(emails)
         failpoint("data-committed")
         return [email.id in begun for email in emails]
 
-    async def _record(self, ended: Sequence[Ended]) -> Sequence[None]:
+    async def _write_accepted(self, ended: Sequence[Ended]) -> None:
+        async with self._lend() as connection:
+            await record_accepted(connection, ended)
+
+    async def _write_failed(self, ended: Sequence[Ended]) -> None:
+        async with transaction(self._sessions) as session:
+            await record_failed(session, ended, self.settings)
+
+    async def _record(
+        self, write: Callable[[Sequence[Ended]], Awaitable[None]], ended: Sequence[Ended]
+    ) -> Sequence[None]:
         """Record tries, also across an outage of the database: a lost answer would send the mail twice."""
         try:
             async with asyncio.timeout(RECORDING):
                 while True:
                     try:
-                        async with transaction(self._sessions) as session:
-                            await record_tries(session, ended, self.settings)
+                        await write(ended)
                     except Exception as error:  # noqa: BLE001 - the driver raises more than its own kind
                         emails = _ids([one.email for one in ended])
                         log.warning("tries not recorded yet", emails=emails, error=type(error).__name__)

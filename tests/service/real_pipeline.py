@@ -21,15 +21,7 @@ from services.notifications import inbox, sweeper
 from services.notifications.claims import claim_emails
 from services.notifications.commands import read_notification, retry_email
 from services.notifications.errors import NotRetriable
-from services.notifications.leases import (
-    ClaimedEmail,
-    Ended,
-    begin_data,
-    hand_back,
-    record_tries,
-    release_expired,
-    renew_lease,
-)
+from services.notifications.leases import ClaimedEmail, hand_back, release_expired, renew_lease
 from services.notifications.mail.transport import Try
 from services.notifications.rules import MAX_JITTER, Audience
 from shared.broker import TASKS
@@ -44,6 +36,7 @@ from tests.service.connected import connect
 from tests.service.events import mail_settings
 from tests.service.faked_database import FakedDatabase, faked_database
 from tests.service.real_view import EPOCH, read_view, since
+from tests.service.tries import begin_data, record_try
 
 SETTINGS = mail_settings(
     "postgresql://unused",
@@ -243,7 +236,7 @@ class RealPipeline:
 
     async def begin(self, held: int) -> bool:
         async with transaction(self.notifications) as session:
-            begun = bool(await begin_data(session, [self.held[held].email]))
+            begun = await begin_data(session, self.held[held].email)
         if not begun:
             await self._record(self.held.pop(held), ABANDONED)
         return begun
@@ -294,7 +287,7 @@ class RealPipeline:
 
     async def _record(self, holding: Holding, attempt: Try) -> None:
         async with transaction(self.notifications) as session:
-            await record_tries(session, [Ended(holding.email, attempt, self.now)], SETTINGS)
+            await record_try(session, holding.email, attempt, SETTINGS, started_at=self.now)
 
     async def _event(self, place: int) -> UUID:
         identity: UUID = await self.databases[0].connection.fetchval(

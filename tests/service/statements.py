@@ -34,10 +34,12 @@ def without_transactions(said: list[Statement]) -> list[Statement]:
 
 
 def _literal(value: Any) -> str:
-    if isinstance(value, list):
+    if isinstance(value, list | tuple):
         return f"array[{', '.join(map(_literal, value))}]"
     if value is None or isinstance(value, int | float):
         return "null" if value is None else str(value)
+    if isinstance(value, bytes):
+        return f"'\\x{value.hex()}'::bytea"
     kind = next((name for of, name in _KINDS.items() if isinstance(value, of)), "text")
     quoted = str(value).replace("'", "''")
     return f"'{quoted}'::{kind}"

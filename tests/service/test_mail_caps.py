@@ -14,7 +14,7 @@ from sqlalchemy import func, select, text, update
 from services.notifications import caps, claims, leases, measures
 from services.notifications.claims import claim_emails
 from services.notifications.commands import retry_email
-from services.notifications.leases import ClaimedEmail, Ended, has_due_email, record_tries
+from services.notifications.leases import ClaimedEmail, has_due_email
 from services.notifications.mail.transport import Phase, Try
 from services.notifications.models import Email, EmailTry
 from services.notifications.retention import purge_tries
@@ -24,6 +24,7 @@ from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction
 from tests.service.conftest import As
 from tests.service.events import ANNA, deleted, mail_settings, posted, read, receive, user_changed
+from tests.service.tries import begin_data, record_try
 from tests.smtp_server import smtp_server
 from tests.support import eventually
 
@@ -47,7 +48,7 @@ async def claim(sessions: Sessions, settings: MailSettings) -> list[ClaimedEmail
 async def record(sessions: Sessions, settings: MailSettings, held: Sequence[ClaimedEmail], attempt: Try) -> None:
     for email in held:
         async with transaction(sessions) as session:
-            await record_tries(session, [Ended(email, attempt, datetime.now(UTC))], settings)
+            await record_try(session, email, attempt, settings)
 
 
 async def make_due(sessions: Sessions) -> None:
@@ -222,7 +223,7 @@ async def test_a_late_yes_leaves_no_reason_on_a_mail_that_waited_for_room(notifi
     await receive(notifications, settings, posted(uuid4(), 1))
     [held] = await claim(notifications, settings)
     async with transaction(notifications) as session:
-        assert await leases.begin_data(session, [held])
+        assert await begin_data(session, held)
         await session.execute(update(Email).values(lease_until=func.clock_timestamp() - timedelta(seconds=1)))
         await leases.release_expired(session, settings)
     await make_due(notifications)
@@ -277,7 +278,7 @@ async def test_nothing_of_an_erased_persons_address_is_kept_to_count_by(notifica
     await receive(notifications, settings, posted(uuid4(), 1), posted(uuid4(), 1))
     before, after = await claim(notifications, settings)
     async with transaction(notifications) as session:
-        assert await leases.begin_data(session, [after])
+        assert await begin_data(session, after)
     await record(notifications, settings, [before], YES)
     await receive(notifications, settings, gone)
     await record(notifications, settings, [after], YES)

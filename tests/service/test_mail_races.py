@@ -15,7 +15,7 @@ from services.notifications.commands import pause_sending, read_all_notification
 from services.notifications.emails import move_emails
 from services.notifications.events import handle_events
 from services.notifications.inbox import receive_events, retry_parked
-from services.notifications.leases import Ended, begin_data, record_tries, release_expired
+from services.notifications.leases import release_expired
 from services.notifications.letters import Letter, compose_letter
 from services.notifications.mail.transport import Phase, Try
 from services.notifications.models import Email, EmailTry, InboxEntry, Notification
@@ -23,6 +23,7 @@ from services.notifications.rules import EmailState, Outcome, Reason
 from shared.database import Sessions, transaction
 from shared.problems import Problem
 from tests.service.events import ANNA, deleted, mail_settings, posted, read, receive, user_changed
+from tests.service.tries import begin_data, record_try
 from tests.support import eventually
 
 SETTINGS = mail_settings("postgresql://unused")
@@ -96,7 +97,7 @@ async def test_a_late_yes_stops_the_second_holder_before_its_data(notifications:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [first] = await claim_emails(session, SETTINGS) or []
-        assert await begin_data(session, [first])
+        assert await begin_data(session, first)
         await session.execute(update(Email).values(lease_until=func.clock_timestamp() - timedelta(seconds=1)))
     async with transaction(notifications) as session:
         await release_expired(session, SETTINGS)
@@ -104,11 +105,30 @@ async def test_a_late_yes_stops_the_second_holder_before_its_data(notifications:
         [second] = await claim_emails(session, SETTINGS) or []
 
     async with transaction(notifications) as session:
-        await record_tries(session, [Ended(first, YES, datetime.now(UTC))], SETTINGS)
+        await record_try(session, first, YES, SETTINGS)
 
     async with transaction(notifications) as session:
-        assert not await begin_data(session, [second])
+        assert not await begin_data(session, second)
     assert await states(notifications) == [(EmailState.SENT, None)]
+
+
+async def test_a_yes_that_meets_an_erasure_waits_for_it_and_keeps_no_address(notifications: Sessions) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+
+    async def record() -> None:
+        async with transaction(notifications) as session:
+            await record_try(session, held, YES, SETTINGS)
+
+    async with transaction(notifications) as eraser:
+        await eraser.execute(update(Email).values(mailbox=None))
+        recording = asyncio.create_task(record())
+        await eventually(lambda: waits(notifications))
+    await recording
+    assert await states(notifications) == [(EmailState.SENT, None)]
+    async with notifications() as session:
+        assert (await session.scalars(select(EmailTry.mailbox))).all() == [None]
 
 
 async def test_a_pause_stops_what_was_claimed_before_its_data_and_it_goes_back(notifications: Sessions) -> None:
@@ -117,9 +137,9 @@ async def test_a_pause_stops_what_was_claimed_before_its_data_and_it_goes_back(n
         [held] = await claim_emails(session, SETTINGS) or []
         await pause_sending(session)
     async with transaction(notifications) as session:
-        assert not await begin_data(session, [held])
+        assert not await begin_data(session, held)
         given_up = Try(Outcome.ABANDONED, Phase.DATA, None, "the lease was no longer ours")
-        await record_tries(session, [Ended(held, given_up, datetime.now(UTC))], SETTINGS)
+        await record_try(session, held, given_up, SETTINGS)
     assert await states(notifications) == [(EmailState.SCHEDULED, None)]
 
 
@@ -130,10 +150,10 @@ async def test_a_deletion_during_data_keeps_the_mail_from_another_try(notificati
     await receive(notifications, SETTINGS, posted(conversation, 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
-        assert await begin_data(session, [held])
+        assert await begin_data(session, held)
     await receive(notifications, SETTINGS, deleted(conversation) if ending == "deleted" else user_changed(gone))
     async with transaction(notifications) as session:
-        await record_tries(session, [Ended(held, LATER, datetime.now(UTC))], SETTINGS)
+        await record_try(session, held, LATER, SETTINGS)
         await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
     async with transaction(notifications) as session:
         assert await claim_emails(session, SETTINGS) == []
@@ -151,7 +171,7 @@ async def test_a_failed_mail_of_what_was_deleted_is_cancelled_and_forgotten(
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
         refused = Try(Outcome.REJECTED, Phase.RCPT, 550, "<anna@customer.test>: unknown")
-        await record_tries(session, [Ended(held, refused, datetime.now(UTC))], SETTINGS)
+        await record_try(session, held, refused, SETTINGS)
 
     await receive(notifications, SETTINGS, deleted(conversation) if ending == "deleted" else user_changed(gone))
 
@@ -179,7 +199,7 @@ async def test_a_name_that_was_erased_is_in_no_rendered_mail(notifications: Sess
     await receive(notifications, settings, posted(uuid4(), 1, by="customer"))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, settings) or []
-        await record_tries(session, [Ended(held, LATER, datetime.now(UTC))], settings)
+        await record_try(session, held, LATER, settings)
     assert b"Anna" in held.content
     await receive(notifications, settings, user_changed(gone))
     async with transaction(notifications) as session:
@@ -194,7 +214,7 @@ async def test_another_try_goes_to_where_the_customer_is_now(notifications: Sess
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
-        await record_tries(session, [Ended(held, LATER, datetime.now(UTC))], SETTINGS)
+        await record_try(session, held, LATER, SETTINGS)
     await receive(notifications, SETTINGS, user_changed(ANNA.model_copy(update={"version": 2, "email": "a@new.test"})))
     async with transaction(notifications) as session:
         await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
@@ -209,7 +229,7 @@ async def test_a_mail_that_is_composed_anew_says_what_it_said(notifications: Ses
     await receive(notifications, SETTINGS, posted(conversation, 1, body="First."), posted(conversation, 2))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
-        await record_tries(session, [Ended(held, LATER, datetime.now(UTC))], SETTINGS)
+        await record_try(session, held, LATER, SETTINGS)
     moved = user_changed(ANNA.model_copy(update={"version": 2, "email": "a@new.test"}))
     await receive(notifications, SETTINGS, read(conversation, 1), moved)
     async with transaction(notifications) as session:
@@ -230,7 +250,7 @@ async def test_rendered_text_is_dropped_once_it_was_sent(notifications: Sessions
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
-        await record_tries(session, [Ended(held, YES, datetime.now(UTC))], SETTINGS)
+        await record_try(session, held, YES, SETTINGS)
         assert (await session.execute(select(Email.state, Email.content))).one() == ("sent", None)
 
 
@@ -297,7 +317,7 @@ async def test_a_mail_keeps_its_message_id_when_it_is_composed_anew_from_another
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
         before = await session.scalar(identity)
-        await record_tries(session, [Ended(held, LATER, datetime.now(UTC))], SETTINGS)
+        await record_try(session, held, LATER, SETTINGS)
         await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp(), content=None))
     async with transaction(notifications) as session:
         assert await claim_emails(session, mail_settings("postgresql://unused", email_from="a@other.test"))

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import httpx2
@@ -12,11 +13,14 @@ from bench.growth_data import fill
 from deploy.local.postgres import Server
 from services.notifications.claims import claim_emails
 from services.notifications.leases import has_due_email, release_expired
+from services.notifications.mail.transport import Phase, Try
+from services.notifications.rules import Outcome
 from shared.database import Sessions, create_lender
 from tests.service.conftest import FEED_SECRET, As
-from tests.service.events import mail_settings
+from tests.service.events import mail_settings, posted, receive
 from tests.service.statements import Statement, statements, without_transactions
 from tests.service.store import Caller
+from tests.service.tries import begin_data, record_try
 
 GROWING = {"users", "orders", "conversations", "messages", "events", "notifications", "emails", "email_messages"}
 SORTED_AT_MOST = 1000  # rows: of ten combinations of status and flag the first of each, or as many as are counted
@@ -90,6 +94,7 @@ async def test_what_the_notifications_service_asks_is_found_by_indexes(
     superuser = await asyncpg.connect(postgres.url("notifications"))
     await superuser.execute(_FILL)
     await superuser.close()
+    await receive(notifications, settings, posted(uuid4(), 1))
     customer = Caller(notifications_api, "/api/v1", acting_as("C-1"))
     async with statements(notifications_engine) as said:
         await customer.get("/notifications")
@@ -98,7 +103,9 @@ async def test_what_the_notifications_service_asks_is_found_by_indexes(
         await Caller(notifications_api, "/api/v1", acting_as("A-0", "admin")).get("/notifications/emails?state=sent")
         async with notifications() as session:
             await has_due_email(session)
-            await claim_emails(session, settings)
+            [held] = await claim_emails(session, settings) or []
+            assert await begin_data(session, held)
+            await record_try(session, held, Try(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken"), settings)
             await release_expired(session, settings)
             await session.rollback()
     assert len(said) > 5

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, update
 
 from services.notifications import sending
 from services.notifications.claims import claim_emails
-from services.notifications.leases import Ended, has_due_email, record_tries, release_expired
+from services.notifications.leases import has_due_email, record_accepted, release_expired
 from services.notifications.mail.transport import SmtpConnection, parse_smtp_url
 from services.notifications.models import Email, EmailTry, Gate
 from services.notifications.rules import EmailState, Outcome
@@ -22,6 +22,7 @@ from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction
 from tests.service.conftest import As
 from tests.service.events import deleted, mail_settings, posted, read, receive
+from tests.service.tries import record_try
 from tests.smtp_server import KEEP_AND_DROP, SmtpServer, smtp_server
 
 URL = "postgresql://unused"
@@ -223,7 +224,7 @@ async def test_the_late_yes_of_a_frozen_sender_keeps_the_mail_from_going_out_aga
         await connection.close()
 
     async with transaction(notifications) as session:
-        await record_tries(session, [Ended(held, accepted, datetime.now(UTC))], settings)
+        await record_try(session, held, accepted, settings)
 
     assert (await only_email(notifications)).state == EmailState.SENT
 
@@ -277,9 +278,9 @@ async def test_an_answer_is_recorded_whatever_the_driver_raises_meanwhile(
     async def stumble(*arguments: Any) -> None:
         if faults:
             raise faults.pop()
-        await record_tries(*arguments)
+        await record_accepted(*arguments)
 
-    monkeypatch.setattr(sending, "record_tries", stumble)
+    monkeypatch.setattr(sending, "record_accepted", stumble)
     async with smtp_server() as server:
         settings = settings_for(server)
         await receive(notifications, settings, posted(uuid4(), 1))

@@ -1,0 +1,33 @@
+"""What a sender writes down of a mail that it holds, for tests that are the sender."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.notifications import leases
+from services.notifications.leases import ClaimedEmail, Ended, record_accepted, record_failed
+from services.notifications.mail.transport import Try
+from services.notifications.rules import Outcome
+from services.notifications.settings import MailSettings
+from shared.database import driver_connection
+
+
+async def begin_data(session: AsyncSession, email: ClaimedEmail) -> bool:
+    """Note that the text of a mail is about to go out; tell whether it may."""
+    return bool(await leases.begin_data(await driver_connection(session), [email]))
+
+
+async def record_try(
+    session: AsyncSession,
+    email: ClaimedEmail,
+    attempt: Try,
+    settings: MailSettings,
+    *,
+    started_at: datetime | None = None,
+) -> None:
+    """Record how a try ended."""
+    ended = [Ended(email, attempt, started_at or datetime.now(UTC))]
+    if attempt.outcome is Outcome.ACCEPTED:
+        await record_accepted(await driver_connection(session), ended)
+    else:
+        await record_failed(session, ended, settings)
