@@ -33,6 +33,7 @@ from services.notifications.tasks import register_tasks
 from shared.auth import issue_token
 from shared.broker import EVENTS_QUEUE, SEND_EMAILS, create_celery
 from shared.database import create_engine, create_sessions
+from tests.service.connected import connect
 from tests.system.crash.points import Fuse, Point
 from tests.system.crash.scenario import MORE_POSTS, POSTS, WITHDRAWALS, Step, claims
 from tests.system.crash.world import Outside, World
@@ -130,7 +131,8 @@ def _app() -> FastAPI:
 async def _api(world: World) -> AsyncIterator[httpx2.AsyncClient]:
     engine = create_engine(world.conversations_url, application="crash-api")
     app = _app()
-    app.state.sessions, app.state.admitted = create_sessions(engine), Admitted()
+    connect(app, create_sessions(engine))
+    app.state.admitted = Admitted()
     transport = httpx2.ASGITransport(app=app)
     headers = {"Authorization": f"Bearer {SECRET}"}
     async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test", headers=headers) as client:
