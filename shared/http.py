@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
 
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -161,3 +161,12 @@ def create_api(
         add_docs(app, docs_url)
     app.router.routes.extend(operations_routes(lambda: database_fault(engine)))
     return app
+
+
+def add_routes(app: FastAPI, *routers: APIRouter) -> None:
+    """Add the routes of routers, whose prefixes and responses they have already.
+
+    FastAPI's own `include_router` looks for the route of each request twice, once in the router and once more within.
+    """
+    for router in routers:
+        app.router.routes += router.routes

@@ -20,7 +20,7 @@ from services.conversations.web import session as session_pages
 from services.conversations.web.pages import Pages
 from services.conversations.web.visitor import RenewedCookies
 from shared.database import REQUEST_BOUNDS, create_engine, create_sessions
-from shared.http import create_api
+from shared.http import add_routes, create_api
 
 _DESCRIPTION = """
 Two-way messages between a store's customers and its admins.
@@ -69,10 +69,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.pages = Pages(settings)
     app.add_middleware(RenewedCookies)
     for module in (stream, customer, admin, store, internal):  # first, what most come for at once
-        app.include_router(module.router)
+        add_routes(app, module.router)
     for page in (customer_pages, admin_list, admin_new, deleting, admin_thread):  # a path that is fixed comes first
-        app.include_router(page.router)
-    app.include_router(session_pages.router)
-    app.include_router(session_pages.scripts)
+        add_routes(app, page.router)
+    add_routes(app, session_pages.router, session_pages.scripts)
     app.mount(assets.PREFIX, assets.Assets(settings.theme_dir))
     return app

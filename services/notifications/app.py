@@ -5,7 +5,7 @@ from fastapi import FastAPI
 from services.notifications.api import routes
 from services.notifications.settings import ApiSettings
 from shared.database import REQUEST_BOUNDS, create_engine
-from shared.http import create_api
+from shared.http import add_routes, create_api
 
 _DESCRIPTION = """
 `NEW_MESSAGE` notifications of customers, and what became of each email. Sign every call with a bearer token.
@@ -25,5 +25,5 @@ def create_app(settings: ApiSettings) -> FastAPI:
         docs_url="/api/v1/notifications/docs",
         openapi_url="/api/v1/notifications/openapi.json",
     )
-    app.include_router(routes.router)
+    add_routes(app, routes.router)
     return app
