@@ -7,7 +7,7 @@ from typing import Any
 
 from services.conversations.models import UNREAD_BY_ADMIN
 from services.conversations.queries import IS_CUSTOMER, containing, is_like, search
-from services.conversations.rows import UserRow, columns
+from services.conversations.rows import Reader, UserRow, columns
 from services.conversations.rules import COUNT_LIMIT, WAITING, Side, Status
 from shared.database import Driver
 
@@ -25,9 +25,10 @@ class Tally:
         return min(COUNT_LIMIT, sum(self.by_status[status] for status in WAITING))
 
 
-async def count_unread(connection: Driver) -> int:
-    """Count the conversations that no admin has read, up to `COUNT_LIMIT`."""
-    count: int = await connection.fetchval(_UNREAD)
+async def count_unread(reader: Reader, customer: str | None = None) -> int:
+    """Count the conversations that no admin has read, or a customer has not, up to `COUNT_LIMIT`."""
+    [row] = await (reader.fetch(_UNREAD) if customer is None else reader.fetch(_UNREAD_OF_ONE, customer))
+    count: int = row[0]
     return count
 
 
@@ -39,9 +40,10 @@ async def count_unread_of(connection: Driver, customers: Collection[str]) -> dic
     return dict.fromkeys(customers, 0) | counts
 
 
-async def tally(connection: Driver) -> Tally:
+async def tally(reader: Reader) -> Tally:
     """Count all conversations by status, and those that no admin has read."""
-    return _tally(await connection.fetchrow(_TALLY))
+    [row] = await reader.fetch(_TALLY)
+    return _tally(row)
 
 
 async def tally_and_find_customers(connection: Driver, text: str, limit: int) -> tuple[Tally, list[UserRow]]:
@@ -50,7 +52,7 @@ async def tally_and_find_customers(connection: Driver, text: str, limit: int) ->
     A deleted customer is found by id only.
     """
     rows = await search(connection, _tally_and_customers(limit), text, containing(text))
-    return _tally(rows[0]), [UserRow._make(row[_COUNTED:]) for row in rows if row[_COUNTED] is not None]
+    return _tally(rows[0][:_COUNTED]), [UserRow._make(row[_COUNTED:]) for row in rows if row[_COUNTED] is not None]
 
 
 def unread_of(side: Side, customer: str) -> str:
@@ -62,7 +64,8 @@ def _count(condition: str) -> str:
     return f"(select count(*) from (select from conversations as c where {condition} limit {COUNT_LIMIT}) as counted)"  # noqa: S608 - built from constants
 
 
-_UNREAD = f"select {_count(UNREAD_BY_ADMIN)}"
+_UNREAD = f"select {unread_of(Side.ADMIN, '')}"
+_UNREAD_OF_ONE = f"select {unread_of(Side.CUSTOMER, '$1')}"
 _UNREAD_OF = f"""
 select of.id, least(count(*), {COUNT_LIMIT}) from unnest($1::text[]) as of (id)
 join conversations as c on c.user_id = of.id and not c.is_read_by_user group by of.id
@@ -92,5 +95,5 @@ order by u.id
 
 
 def _tally(row: Any) -> Tally:
-    *by_status, unread = row[:_COUNTED]
+    *by_status, unread = row
     return Tally(dict(zip(Status, by_status, strict=True)), unread)

@@ -10,9 +10,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from services.conversations.rows import THREAD_COLUMNS, Thread
+from services.conversations.rows import THREAD_COLUMNS, Reader, Thread
 from services.conversations.rules import Side, Status
-from shared.database import Driver
 from shared.paging import DEFAULT_LIMIT, MAX_LIMIT, decode_cursor, encode_cursor, moment
 
 
@@ -57,7 +56,7 @@ def more_than(limit: int) -> int:
 
 
 async def list_by_activity(
-    connection: Driver, filters: Filters, side: Side, cursor: str | None, limit: int
+    reader: Reader, filters: Filters, side: Side, cursor: str | None, limit: int
 ) -> tuple[list[Thread], str | None]:
     """Return a page of conversations, last activity first, and the cursor of the next."""
     bound = _names("activity", side, filters)
@@ -65,7 +64,7 @@ async def list_by_activity(
     if cursor is not None:
         key = page.place(*decode_cursor(cursor, bound, moment, UUID))
         page.conditions.append(f"(c.last_activity_at, c.id) < ({key})")
-    rows = await connection.fetch(threads_of(page.sql(_BY_ACTIVITY, more_than(limit))), *page.values)
+    rows = await reader.fetch(threads_of(page.sql(_BY_ACTIVITY, more_than(limit))), *page.values)
     threads = [Thread.of(row) for row in rows[:limit]]
     if len(rows) <= limit:
         return threads, None
@@ -74,7 +73,7 @@ async def list_by_activity(
 
 
 async def list_by_waiting(
-    connection: Driver, filters: Filters, cursor: str | None, limit: int
+    reader: Reader, filters: Filters, cursor: str | None, limit: int
 ) -> tuple[list[Thread], str | None]:
     """Return a page of conversations, those that wait longest first, those that do not wait last.
 
@@ -93,7 +92,7 @@ async def list_by_waiting(
         )
     # The time at which the statement begins: before it sees anything, so what changes behind its back is newer.
     query = threads_of(page.sql(_BY_WAITING, more_than(limit)), _BY_WAITING, "now()")
-    rows = await connection.fetch(query, *page.values)
+    rows = await reader.fetch(query, *page.values)
     threads = [Thread.of(row) for row in rows[:limit]]
     if len(rows) <= limit:
         return threads, None

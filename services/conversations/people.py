@@ -2,21 +2,20 @@
 
 from collections.abc import Collection
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.counts import unread_of
 from services.conversations.errors import OrderOwnerFixed
 from services.conversations.log import append_event
 from services.conversations.models import FeedHead, Order, User
-from services.conversations.rows import columns
+from services.conversations.rows import KNOWN_COLUMNS, Known
 from services.conversations.rules import Side
-from services.conversations.sessions import Seen, end_all_of
-from shared.auth import Principal, Role
+from services.conversations.sessions import end_all_of
+from shared.auth import Principal
 from shared.database import Driver
 from shared.events import EventType, UserChanged
 from shared.people import Person
@@ -25,41 +24,27 @@ from shared.problems import Unauthenticated
 PROFILE = ("email", "name", "locale", "zoneinfo")
 
 
-class _Known(NamedTuple):
-    """What a token's claims are compared with; without an `id` nothing is known yet."""
-
-    id: str | None
-    deleted_at: datetime | None
-    synced_at: datetime | None
-    email: str | None
-    name: str | None
-    locale: str | None
-    zoneinfo: str | None
-
-
 _FOR_CHANGE = {"key_share": True}  # lets others refer to the user meanwhile: a post need not wait for a new name
 
 
-async def look(connection: Driver, principal: Principal, *, counting: bool = False) -> Seen:
-    """Look who comes by a token, and where the log stands: what is read later holds all that it told up to there.
+def look_by_token(principal: Principal, place: int) -> tuple[str, list[Any]]:
+    """Make the SQL of the log's epoch and head and what is known of a caller, in one value, its own from `place` on."""
+    return _look(f"json_build_array(feed.epoch, feed.head, {KNOWN_COLUMNS})", f"${place}"), [principal.id]
 
-    Writes nothing: with `news` the caller has to be let in by `admit`. Raises `Unauthenticated` for a user whom the
-    store deleted.
-    """
-    row: Any = await connection.fetchrow(_LOOKS[principal.role] if counting else _LOOK, principal.id)
-    user = _Known._make(row[2 : 2 + len(_Known._fields)])
-    if user.deleted_at is not None:
+
+def has_news(principal: Principal, user: Known) -> bool:
+    """Tell whether somebody has to be let in by `admit`; raises `Unauthenticated` for a user whom the store deleted."""
+    if user.deleted:
         raise Unauthenticated("This user was deleted.")
-    news = user.id is None or bool(_claimed(user, principal))
-    return Seen(row[0], row[1], unread=row["unread"] if counting else 0, news=news)
+    return user.id is None or bool(_claimed(user, principal, synced=user.synced))
 
 
 async def look_together(connection: Driver, principals: Collection[Principal]) -> dict[Principal, tuple[UUID, int]]:
-    """Do the same for many in one statement; return the log's epoch and head for those who have no news."""
+    """Look who comes by a token, for many in one statement; return the log's epoch and head for who has no news."""
     rows: Any = await connection.fetch(_LOOK_TOGETHER, list({principal.id for principal in principals}))
-    known = [_Known._make(row[2 : 2 + len(_Known._fields)]) for row in rows]
-    users = {user.id: user for user in known if user.deleted_at is None}
-    unchanged = [each for each in principals if each.id in users and not _claimed(users[each.id], each)]
+    known = [Known._make(row[2:]) for row in rows]
+    users = {user.id: user for user in known if not user.deleted}
+    unchanged = [each for each in principals if each.id in users and not has_news(each, users[each.id])]
     return dict.fromkeys(unchanged, (rows[0][0], rows[0][1]))
 
 
@@ -80,21 +65,21 @@ async def admit(session: AsyncSession, principal: Principal) -> tuple[UUID, int]
         )
     elif user.deleted_at is not None:
         raise Unauthenticated("This user was deleted.")
-    elif _claimed(user, principal):
+    elif _claimed(user, principal, synced=user.synced_at is not None):
         user = await session.get_one(User, principal.id, with_for_update=_FOR_CHANGE, populate_existing=True)
         if user.deleted_at is not None:
             raise Unauthenticated("This user was deleted.")
-        await _change(session, user, _claimed(user, principal))
+        await _change(session, user, _claimed(user, principal, synced=user.synced_at is not None))
     return epoch, head
 
 
-def _claimed(user: "User | _Known", principal: Principal) -> dict[str, str]:
+def _claimed(user: User | Known, principal: Principal, *, synced: bool) -> dict[str, str]:
     """Return the fields that the claims may change, and do."""
     claims = {field: value for field in PROFILE if (value := getattr(principal, field)) is not None}
     return {
         field: value
         for field, value in claims.items()
-        if getattr(user, field) != value and (user.synced_at is None or getattr(user, field) is None)
+        if getattr(user, field) != value and (not synced or getattr(user, field) is None)
     }
 
 
@@ -175,14 +160,11 @@ async def delete_order(session: AsyncSession, order_id: str) -> None:
         order.deleted_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
 
 
-def _look(*more: str, ids: str = "$1") -> str:
-    wanted = ", ".join(("feed.epoch, feed.head", columns(_Known, "u"), *more))
+def _look(wanted: str, ids: str) -> str:
     return f"select {wanted} from feed left join users as u on u.id = {ids}"  # noqa: S608 - built from constants
 
 
-_LOOK = _look()
-_LOOK_TOGETHER = _look(ids="any($1::text[])")
-_LOOKS = {Role(side): _look(f"{unread_of(side, '$1')} as unread") for side in Side}
+_LOOK_TOGETHER = _look(f"feed.epoch, feed.head, {KNOWN_COLUMNS}", "any($1::text[])")
 
 # Both sides of the deleted user: the customer of these events, and the sender within them.
 _ERASE_IN_LOG = text("""

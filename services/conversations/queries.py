@@ -1,7 +1,7 @@
 """The reads of the conversations service, but its lists of conversations and its counts.
 
 Each is scoped in its SQL: what is not the caller's does not exist. They are statements straight on the driver: a
-request that only reads is one or two of them, without a transaction around.
+request that only reads is one of them, without a transaction around.
 """
 
 from collections.abc import Iterable, Sequence
@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from services.conversations.lists import more_than, threads_of
-from services.conversations.rows import MessageRow, OrderRow, Thread, UserRow, columns
+from services.conversations.rows import MessageRow, OrderRow, Reader, Thread, UserRow, columns
 from services.conversations.rules import Side
 from shared.database import Driver
 from shared.paging import MAX_NUMBER, decode_cursor, encode_cursor, moment, number, store_id
@@ -40,7 +40,7 @@ async def list_threads(connection: Driver, ids: Iterable[UUID]) -> list[Thread]:
 
 
 async def list_messages(
-    connection: Driver,
+    reader: Reader,
     conversation_id: UUID,
     *,
     scope: str | None,
@@ -59,7 +59,7 @@ async def list_messages(
         (last_number,) = decode_cursor(cursor, bound, number)
         above, below = (above, last_number) if newest_first else (max(above, last_number), below)
     query = _messages("m.number desc" if newest_first else "m.number", more_than(limit))
-    found = await connection.fetch(query, conversation_id, scope, above, below)
+    found = await reader.fetch(query, conversation_id, scope, above, below)
     if not found:
         raise NotFound("There is no such conversation.")
     # Without any message, the conversation's row stands alone.
@@ -68,11 +68,11 @@ async def list_messages(
 
 
 async def list_orders(
-    connection: Driver, user_id: str, cursor: str | None, limit: int
+    reader: Reader, user_id: str, cursor: str | None, limit: int
 ) -> tuple[list[OrderRow], str | None]:
     """Return a page of a customer's orders, newest first, without those that the store deleted."""
     key = decode_cursor(cursor, user_id, moment, store_id) if cursor is not None else (None, "")
-    found = await connection.fetch(_orders(more_than(limit)), user_id, *key)
+    found = await reader.fetch(_orders(more_than(limit)), user_id, *key)
     orders = [OrderRow._make(row) for row in found[:limit]]
     if len(found) <= limit:
         return orders, None
@@ -86,25 +86,25 @@ async def find_customer(connection: Driver, user_id: str) -> UserRow | None:
 
 
 async def list_customers(
-    connection: Driver, q: str | None, cursor: str | None, limit: int
+    reader: Reader, q: str | None, cursor: str | None, limit: int
 ) -> tuple[Sequence[UserRow], str | None]:
     """Return a page of customers by id; `q` is a part of the name, the address or the id."""
     behind = decode_cursor(cursor, q, store_id)[0] if cursor is not None else ""
     if q:
         query = _customers(more_than(limit), f"({is_like('$2')})")
-        found = await search(connection, query, behind, containing(q))
+        found = await search(reader, query, behind, containing(q))
     else:
-        found = await connection.fetch(_customers(more_than(limit)), behind)
+        found = await reader.fetch(_customers(more_than(limit)), behind)
     users = [UserRow._make(row) for row in found[:limit]]
     return users, encode_cursor(q, [users[-1].id]) if len(found) > limit else None
 
 
-async def search(connection: Driver, query: str, *values: Any) -> list[Any]:
+async def search(reader: Reader, query: str, *values: Any) -> Sequence[Any]:
     """Run a query whose best plan hangs on a pattern: it is planned each time, and no plan is kept for any pattern.
 
     That one would walk through all users in their order, as if there were always some to be found soon.
     """
-    return await (await connection.prepare(query)).fetch(*values)
+    return await (await reader.prepare(query)).fetch(*values)
 
 
 def containing(text: str) -> str:

@@ -1,8 +1,38 @@
 """What is read: rows as the driver gives them, of those columns that anybody shows. To read makes no entities."""
 
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
+
+
+class Prepared(Protocol):
+    """A statement that is ready to run."""
+
+    async def fetch(self, *values: Any) -> Sequence[Any]:
+        """Run it, and return its rows."""
+
+
+class Reader(Protocol):
+    """What runs statements that read: a connection, or a request that looks who asks in the same statement."""
+
+    async def fetch(self, query: str, *values: Any) -> Sequence[Any]:
+        """Run a statement, and return its rows."""
+
+    async def prepare(self, query: str) -> Prepared:
+        """Make a statement ready whose plan is made for its values."""
+
+
+class Known(NamedTuple):
+    """What is known of a caller, with which a token's claims are compared; without an `id`, nothing yet."""
+
+    id: str | None
+    deleted: bool
+    synced: bool
+    email: str | None
+    name: str | None
+    locale: str | None
+    zoneinfo: str | None
 
 
 class UserRow(NamedTuple):
@@ -81,6 +111,13 @@ def columns(kind: Any, alias: str) -> str:
     return ", ".join(f"{alias}.{name}" for name in kind._fields)
 
 
+KNOWN_COLUMNS = ", ".join(
+    {
+        **{name: f"u.{name}" for name in Known._fields},
+        "deleted": "u.deleted_at is not null",
+        "synced": "u.synced_at is not null",
+    }.values()
+)
 THREAD_COLUMNS = ", ".join((columns(ConversationRow, "c"), columns(UserRow, "u"), columns(OrderRow, "o")))
 _USER_FROM = len(ConversationRow._fields)
 _ORDER_FROM = _USER_FROM + len(UserRow._fields)

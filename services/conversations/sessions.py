@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.counts import unread_of
 from services.conversations.log import encode_position
 from services.conversations.models import BrowserSession
+from services.conversations.rows import KNOWN_COLUMNS
 from services.conversations.rules import Side
 from services.conversations.settings import StoreSettings
 from shared.auth import Principal, Role
@@ -42,19 +43,6 @@ class Visit:
     position: str
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """The log's epoch and head when somebody came, and how many conversations were unread, if those were counted.
-
-    With `news` the token knows of its user what the database does not.
-    """
-
-    epoch: UUID
-    head: int
-    unread: int = 0
-    news: bool = False
-
-
 async def begin(session: AsyncSession, user_id: str, side: Side, *, csrf: str | None = None) -> BrowserSession:
     """Begin a session of a known user, always with a new id. Raises `Unauthenticated` for a deleted user.
 
@@ -77,10 +65,17 @@ async def check(session: AsyncSession, principal: Principal, *, used: bool = Tru
     return str(row["csrf"])
 
 
-async def enter(connection: Driver, principal: Principal, *, used: bool = True, counting: bool = False) -> Seen:
-    """Return where the log stands, so that what is read later is not older; else as `check`."""
-    row = await _fetch(connection, _VISITS[principal.role] if counting else _CHECK, principal, used=used)
-    return Seen(row["epoch"], row["head"], unread=row["unread"] if counting else 0)
+async def enter(session: AsyncSession, principal: Principal, *, used: bool = True) -> tuple[UUID, int]:
+    """Return the log's epoch and head, so that what is read later is not older; else as `check`."""
+    row = await _fetch(await driver_connection(session), _CHECK, principal, used=used)
+    return row["epoch"], row["head"]
+
+
+def look_by_session(principal: Principal, place: int) -> tuple[str, list[Any]]:
+    """Make the SQL of what `people.look_by_token` does, and of nothing if the session is over; notes no use."""
+    live = _live(*(f"${number}" for number in range(place, place + 3)))
+    values = [principal.session_id, principal.id, principal.role.value]
+    return f"select json_build_array(feed.epoch, feed.head, {KNOWN_COLUMNS}) from feed, {live}", values  # noqa: S608 - built from constants
 
 
 async def visit(session: AsyncSession, principal: Principal, *, used: bool = True) -> Visit:
@@ -144,20 +139,26 @@ def _is_live(alias: str) -> str:
     )"""
 
 
-def _statement(columns: str) -> str:
+def _live(identity: str, user: str, side: str) -> str:
+    """Make the SQL, behind `from`, of a live session of a user, for a side; and of the user."""
+    return f"""
+    sessions as s join users as u on u.id = s.user_id
+    where s.id = {identity} and s.user_id = {user} and s.role = {side} and u.deleted_at is null and {_is_live("s")}
+"""
+
+
+def _statement(wanted: str) -> str:
     """Make the SQL that finds a live session, `$1`, of a user, `$2`, for a side, `$3`, and notes its use if `$4`."""
     return f"""
 with live as (
-    select s.id, s.user_id, s.csrf, u.name, u.email, u.locale, u.zoneinfo
-    from sessions as s join users as u on u.id = s.user_id
-    where s.id = $1 and s.user_id = $2 and s.role = $3 and u.deleted_at is null and {_is_live("s")}
+    select s.id, s.user_id, s.csrf, u.name, u.email, u.locale, u.zoneinfo from {_live("$1", "$2", "$3")}
 ),
 used as (
     update sessions as s set last_seen_at = clock_timestamp() from live
     where s.id = live.id and $4::boolean
         and s.last_seen_at < clock_timestamp() - interval '{SEEN_EVERY.total_seconds()} seconds'
 )
-select {columns}
+select {wanted}
 """  # noqa: S608 - built from constants
 
 

@@ -10,7 +10,6 @@ from services.conversations.api.bodies import BulkDelete, MarkRead, PostMessage,
 from services.conversations.api.counting import CountedAdminConversation, CountedEdit, count
 from services.conversations.api.dependencies import (
     Admin,
-    AdminsView,
     ClaimedAdmin,
     IdempotencyKey,
     Peek,
@@ -60,16 +59,16 @@ async def list_all_conversations(
     """List all conversations, last activity or longest waiting first. Filters combine; `status` may repeat."""
     filters = Filters(tuple(sorted(set(status or ()))), unread, user_id, order_id, order_number)
     if sort == "waiting":
-        threads, following = await lists.list_by_waiting(reading.connection, filters, cursor, limit)
+        threads, following = await lists.list_by_waiting(reading, filters, cursor, limit)
     else:
-        threads, following = await lists.list_by_activity(reading.connection, filters, Side.ADMIN, cursor, limit)
+        threads, following = await lists.list_by_activity(reading, filters, Side.ADMIN, cursor, limit)
     return Page(items=[ConversationOut.of(thread) for thread in threads], next_cursor=following)
 
 
 @router.get("/conversations/counts", response_model_exclude_none=True)
 async def count_conversations(reading: ReadingAdmin) -> Counts:
     """Count all conversations by status, and those that no admin has read, each up to 1,000."""
-    found = await counts.tally(reading.connection)
+    found = await counts.tally(reading)
     more = any(count >= COUNT_LIMIT for count in (found.unread, *found.by_status.values()))
     return Counts(by_status=found.by_status, unread=found.unread, more=True if more else None)
 
@@ -106,17 +105,18 @@ async def get_any_conversation(
 
 @router.get("/conversations/{conversation_id}/messages", responses=answers(NotFound))
 async def list_any_messages(
+    request: Request,
     conversation_id: UUID,
     reading: ReadingAdmin,
-    viewer: AdminsView,
     order: Literal["asc", "desc"] = "asc",
     after: Annotated[int | None, Query(ge=0, le=MAX_NUMBER)] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[MessageOut]:
     """List a conversation's messages, oldest first; marks nothing as read."""
+    viewer = viewer_of(request, Side.ADMIN)
     rows, following = await queries.list_messages(
-        reading.connection,
+        reading,
         conversation_id,
         scope=None,
         newest_first=order == "desc",
@@ -225,5 +225,5 @@ async def list_customers(
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[UserOut]:
     """Find customers by a part of the name, the address or the id."""
-    users, following = await queries.list_customers(reading.connection, q, cursor, limit)
+    users, following = await queries.list_customers(reading, q, cursor, limit)
     return Page(items=[UserOut.of(user) for user in users], next_cursor=following)

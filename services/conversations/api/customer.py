@@ -5,17 +5,16 @@ from uuid import UUID
 
 from fastapi import APIRouter, Query, Request, Response
 
-from services.conversations import commands, lists, queries
+from services.conversations import commands, counts, lists, queries
 from services.conversations.api.bodies import MarkRead, PostMessage
 from services.conversations.api.counting import CountedConversation, count
 from services.conversations.api.dependencies import (
     ClaimedCustomer,
-    Counting,
     Customer,
-    CustomersView,
     IdempotencyKey,
     Peek,
     Prefetch,
+    ReadingAnybody,
     ReadingCustomer,
     tell_replay,
     viewer_of,
@@ -26,6 +25,7 @@ from services.conversations.errors import IdempotencyKeyReused, NewerMessages, R
 from services.conversations.lists import Filters
 from services.conversations.posting import Once, Post
 from services.conversations.rules import Side, Status
+from shared.auth import Role
 from shared.database import Session, driver_connection
 from shared.paging import DEFAULT_LIMIT, MAX_NUMBER, Cursor, Limit, Page
 from shared.people import StoreId
@@ -64,7 +64,7 @@ async def list_conversations(
 ) -> Page[ConversationOut]:
     """List own conversations, last activity first."""
     filters = Filters(tuple(sorted(set(status or ()))), unread, reading.principal.id, order_id)
-    threads, following = await lists.list_by_activity(reading.connection, filters, Side.CUSTOMER, cursor, limit)
+    threads, following = await lists.list_by_activity(reading, filters, Side.CUSTOMER, cursor, limit)
     return Page(items=[ConversationOut.of(thread) for thread in threads], next_cursor=following)
 
 
@@ -81,9 +81,9 @@ async def get_conversation(
 
 @router.get("/conversations/{conversation_id}/messages", responses=answers(NotFound))
 async def list_messages(
+    request: Request,
     conversation_id: UUID,
     reading: ReadingCustomer,
-    viewer: CustomersView,
     order: Literal["asc", "desc"] = "asc",
     after: Annotated[int | None, Query(ge=0, le=MAX_NUMBER)] = None,
     cursor: Cursor = None,
@@ -93,8 +93,9 @@ async def list_messages(
 
     Marks nothing as read.
     """
+    viewer = viewer_of(request, Side.CUSTOMER)
     rows, following = await queries.list_messages(
-        reading.connection,
+        reading,
         conversation_id,
         scope=reading.principal.id,
         newest_first=order == "desc",
@@ -142,13 +143,14 @@ async def mark_read(conversation_id: UUID, body: MarkRead, caller: Customer, ses
 
 
 @router.get("/unread", response_model_exclude_none=True, tags=["Admin"])
-async def count_unread(counting: Counting) -> Unread:
+async def count_unread(reading: ReadingAnybody) -> Unread:
     """Count the unread conversations of the caller's side, for a badge."""
-    return Unread.of(counting.unread)
+    customer = reading.principal.id if reading.principal.role is Role.CUSTOMER else None
+    return Unread.of(await counts.count_unread(reading, customer))
 
 
 @router.get("/orders")
 async def list_orders(reading: ReadingCustomer, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT) -> Page[OrderOut]:
     """List the caller's orders, newest first, to open a conversation about one."""
-    orders, following = await queries.list_orders(reading.connection, reading.principal.id, cursor, limit)
+    orders, following = await queries.list_orders(reading, reading.principal.id, cursor, limit)
     return Page(items=[OrderOut.of(order) for order in orders], next_cursor=following)

@@ -5,8 +5,8 @@ session began. Its reads are those of a script that looks for news, and keep no 
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Coroutine
-from dataclasses import dataclass
+from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Annotated, Any
 from urllib.parse import unquote
 from uuid import UUID
@@ -17,13 +17,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.api.views import Viewer
 from services.conversations.log import encode_position
-from services.conversations.people import admit, look
+from services.conversations.people import admit, look_together
+from services.conversations.reading import Reading
 from services.conversations.rules import Side
 from services.conversations.sessions import check as check_session
 from services.conversations.sessions import enter
-from shared.auth import Principal, Role, require
+from shared.auth import Callers, Principal, Role, require
 from shared.cookies import SAFE_METHODS
-from shared.database import Driver, Session, Sessions, answered_connection, answered_transaction, driver_connection
+from shared.database import Session, Sessions, answered_transaction, driver_connection
 from shared.people import StoreId
 
 
@@ -48,45 +49,23 @@ class Admitted:
 
 async def let_in(session: AsyncSession, principal: Principal, *, used: bool) -> tuple[UUID, int]:
     """Let a customer or an admin in, by token or by session; return the log's epoch and head from before."""
-    connection = await driver_connection(session)
     if principal.session_id is not None:
-        seen = await enter(connection, principal, used=used)
-    elif (seen := await look(connection, principal)).news:
-        return await admit(session, principal)
-    return seen.epoch, seen.head
+        return await enter(session, principal, used=used)
+    seen = await look_together(await driver_connection(session), [principal])
+    return seen.get(principal) or await admit(session, principal)
 
 
-@dataclass(frozen=True, slots=True)
-class Reading:
-    """A request that only reads: it holds a connection, and no transaction.
+class _Readers(Callers):
+    """A dependency that lets in callers of some roles as `Callers` does, and is what they read with.
 
-    `unread` is how many conversations the caller's side has not read, if the route has them counted.
+    Their rows are looked at by the statement that reads for them.
     """
 
-    principal: Principal
-    unread: int
-    connection: Driver
-
-
-def _reading(*roles: Role, counting: bool = False) -> Callable[..., AsyncIterator[Reading]]:
-    async def reading(
-        request: Request, response: Response, principal: Annotated[Principal, Depends(require(*roles))]
-    ) -> AsyncIterator[Reading]:
-        for admitted in (False, True):
-            async with answered_connection(request.app.state.lend) as connection:
-                if principal.session_id is None:
-                    seen = await look(connection, principal, counting=counting)
-                else:
-                    seen = await enter(connection, principal, used=False, counting=counting)
-                if admitted or not seen.news:
-                    # Whoever reads can go on from there in the stream.
-                    response.headers["X-Position"] = encode_position(seen.epoch, seen.head)
-                    yield Reading(principal, seen.unread, connection)
-                    return
-            async with answered_transaction(request.app.state.sessions) as session:
-                await admit(session, principal)
-
-    return reading
+    async def __call__(self, request: Request, response: Response) -> Reading:  # type: ignore[override] # more than who
+        principal = await super().__call__(request)
+        state = request.app.state
+        # Whoever reads can go on from there in the stream.
+        return Reading(principal, state.lend, state.sessions, partial(response.headers.__setitem__, "X-Position"))
 
 
 def _caller(*roles: Role, by_hand: bool = True) -> Callable[..., Coroutine[Any, Any, Principal]]:
@@ -119,10 +98,9 @@ def _sender(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
 
 Customer = Annotated[Principal, Depends(_caller(Role.CUSTOMER), scope="function")]
 Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
-ReadingCustomer = Annotated[Reading, Depends(_reading(Role.CUSTOMER), scope="function")]
-ReadingAdmin = Annotated[Reading, Depends(_reading(Role.ADMIN), scope="function")]
-# Whose side's unread conversations are counted, in the same statement.
-Counting = Annotated[Reading, Depends(_reading(Role.CUSTOMER, Role.ADMIN, counting=True), scope="function")]
+ReadingCustomer = Annotated[Reading, Depends(_Readers(Role.CUSTOMER))]
+ReadingAdmin = Annotated[Reading, Depends(_Readers(Role.ADMIN))]
+ReadingAnybody = Annotated[Reading, Depends(_Readers(Role.CUSTOMER, Role.ADMIN))]
 # What an open page says by itself, again and again.
 WatchingAdmin = Annotated[Principal, Depends(_caller(Role.ADMIN, by_hand=False), scope="function")]
 
@@ -137,16 +115,6 @@ def viewer_of(request: Request, side: Side) -> Viewer:
     """Return who looks at messages."""
     return Viewer(side=side, store_name=request.app.state.settings.store_name)
 
-
-def _viewer(side: Side) -> Callable[[Request], Coroutine[Any, Any, Viewer]]:
-    async def viewer(request: Request) -> Viewer:
-        return viewer_of(request, side)
-
-    return viewer
-
-
-CustomersView = Annotated[Viewer, Depends(_viewer(Side.CUSTOMER))]
-AdminsView = Annotated[Viewer, Depends(_viewer(Side.ADMIN))]
 
 IdempotencyKey = Annotated[
     str | None,
