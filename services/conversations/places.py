@@ -14,7 +14,7 @@ import structlog
 
 from services.conversations.errors import TooManyStreams
 from services.conversations.guarded_redis import GuardedRedis
-from services.conversations.together import Together
+from shared.together import Together
 
 STREAMS_PER_PERSON: Final = 5
 LEASE: Final = 30.0  # seconds

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.conversations.guarded_redis import GuardedRedis
-from services.conversations.together import Together
+from shared.together import Together
 
 BATCH: Final = 100  # counts in a pipeline: few enough to be answered in time
 

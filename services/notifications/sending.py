@@ -25,9 +25,9 @@ from services.notifications.leases import (
 from services.notifications.mail.transport import SmtpConnection, Try, parse_smtp_url
 from services.notifications.rules import Outcome
 from services.notifications.settings import MailSettings
-from services.notifications.together import Together
 from shared.database import Sessions, create_lender, transaction
 from shared.failpoints import failpoint
+from shared.together import Together
 
 RENEWAL = 20.0  # seconds between renewals of a lease
 CONNECTIONS = 8  # to the mail server, for one drain: what they write down at the same moment is written together
@@ -111,6 +111,7 @@ async def _send_batch(
         for task in beside:
             task.cancel()
         await asyncio.wait(beside)
+        await desk.close()
         if waiting:
             async with asyncio.timeout(LAST_WORDS), transaction(sessions) as session:
                 await hand_back(session, waiting)
@@ -144,11 +145,11 @@ async def _send(desk: "_Desk", connection: SmtpConnection, email: ClaimedEmail) 
         sender=desk.settings.email_from,
         recipient=email.to_address,
         content=email.content,
-        before_data=lambda: desk.begun.do(email),
+        before_data=lambda: desk.begun.ask(email),
     )
     failpoint("try-ended")
     recorded = desk.accepted if attempt.outcome is Outcome.ACCEPTED else desk.failed
-    await recorded.do(Ended(email, attempt, started_at))
+    await recorded.ask(Ended(email, attempt, started_at))
     failpoint("try-recorded")
     log.info("email tried", email_id=str(email.id), outcome=attempt.outcome, phase=attempt.phase, code=attempt.code)
     return attempt
@@ -161,9 +162,14 @@ class _Desk:
         self.settings = settings
         self._sessions = sessions
         self._lend = create_lender(sessions.kw["bind"])
-        self.begun = Together(self._begin)
-        self.accepted = Together(partial(self._record, self._write_accepted))
-        self.failed = Together(partial(self._record, self._write_failed))
+        self.begun = Together(self._begin, CONNECTIONS)
+        self.accepted = Together(partial(self._record, self._write_accepted), CONNECTIONS)
+        self.failed = Together(partial(self._record, self._write_failed), CONNECTIONS)
+
+    async def close(self) -> None:
+        """Break off what is still being written down: the tasks that asked for it have ended."""
+        for each in (self.begun, self.accepted, self.failed):
+            await each.close()
 
     async def _begin(self, emails: Sequence[ClaimedEmail]) -> Sequence[bool]:
         try:

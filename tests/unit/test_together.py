@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from services.conversations.together import Together
+from shared.together import Together
 
 
 class Answerer:
@@ -61,3 +61,14 @@ async def test_who_has_left_is_not_answered_and_nobody_waits_for_them() -> None:
     answerer.may_answer.set()
     assert await staying == 6
     assert answerer.batches == [[1], [3]]
+
+
+async def test_what_is_broken_off_is_answered_to_nobody_and_the_next_is_not_touched() -> None:
+    answerer = Answerer()
+    together = Together(answerer.answer, most=1)
+    tasks = await asked(together, 1, 2)
+    await together.close()
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+    answerer.may_answer.set()
+    assert await together.ask(3) == 6

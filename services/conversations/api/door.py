@@ -9,9 +9,9 @@ from uuid import UUID
 from services.conversations.api.dependencies import let_in
 from services.conversations.people import look_together
 from services.conversations.sessions import enter_together
-from services.conversations.together import Together
 from shared.auth import Principal
 from shared.database import Lend, Sessions, answered_connection, answered_transaction
+from shared.together import Together
 
 MOST = 200  # looked up at once
 

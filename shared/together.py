@@ -1,4 +1,4 @@
-"""Questions of the same moment, answered together: one statement or one round trip for all of them."""
+"""What several ask for at the same moment, done for them together: one statement or one round trip for all."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -33,14 +33,24 @@ class Together(Generic[Q, A]):
             self._work = asyncio.create_task(self._answer_all())
         return await asked
 
+    async def close(self) -> None:
+        """Break off the batch under way, when nobody waits for its answer any more; return when it has ended."""
+        if self._work is not None:
+            self._work.cancel()
+            await asyncio.wait([self._work])
+
     async def _answer_all(self) -> None:
+        batch: Sequence[tuple[Q, asyncio.Future[A]]] = ()
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
                 await self._answer_batch([(question, asked) for question, asked in batch if not asked.done()])
                 await asyncio.sleep(self._breath)
-        finally:
-            self._work = None
+        finally:  # however it ends, nobody waits for ever
+            self._work, left = None, [*batch, *self._waiting]
+            self._waiting = []
+            for _, asked in left:
+                asked.cancel()
 
     async def _answer_batch(self, batch: Sequence[tuple[Q, asyncio.Future[A]]]) -> None:
         try:
