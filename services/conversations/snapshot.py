@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.posting import MESSAGE_PAYLOAD, person_payload
+from services.conversations.posting_statements import MESSAGE_PAYLOAD, person_payload
 from shared.events import Kind, Snapshot
 from shared.problems import Invalid
 
