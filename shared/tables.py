@@ -1,11 +1,12 @@
-"""What the tables of both services have in common: names of constraints, and types of columns."""
+"""What the tables of both services have in common: names of constraints, types of columns, many rows at once."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
-from sqlalchemy import DateTime, LargeBinary, Text
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy import ARRAY, ColumnElement, DateTime, LargeBinary, Text, any_, func, literal, select
+from sqlalchemy.dialects.postgresql import JSONB, Insert, insert
+from sqlalchemy.orm import DeclarativeBase, QueryableAttribute
 
 # Every constraint has a name that code and migrations can rely on.
 NAMES: Mapping[str, str] = {
@@ -26,3 +27,21 @@ class ColumnTypes:
         datetime: DateTime(timezone=True),
         dict[str, Any]: JSONB(none_as_null=True),  # None is NULL, and never JSON's own null
     }
+
+
+def among(column: QueryableAttribute[Any], values: Iterable[Any]) -> ColumnElement[bool]:
+    """Tell, in a statement, whether a column is one of these values.
+
+    The statement is the same for any number of them, and so is planned once; with `in_` it would be another for each.
+    """
+    return column == any_(literal(list(values), ARRAY(column.type)))
+
+
+def insert_all(model: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]], **same: Any) -> Insert:
+    """Make the statement that inserts rows, one or more, all with the same columns; `same` are expressions for each.
+
+    It too is the same for any number of them. They are inserted in this order.
+    """
+    columns = model.__table__.c
+    each = [func.unnest(literal([row[name] for row in rows], ARRAY(columns[name].type))) for name in rows[0]]
+    return insert(model).from_select([*rows[0], *same], select(*each, *same.values()))

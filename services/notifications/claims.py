@@ -27,8 +27,9 @@ from services.notifications.recipients import Recipient, find_recipient
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import MailSettings
 from shared.failpoints import failpoint
+from shared.tables import among
 
-BATCH = 40  # mails claimed at once
+BATCH = 100  # mails claimed at once
 
 log = structlog.get_logger()
 
@@ -91,7 +92,7 @@ async def _read_due(session: AsyncSession, rows: Sequence[Email], settings: Mail
     portions = await read_portions(session, rows)
     named = {email.recipient_id for email in rows}
     named |= {one.sender_id for portion in portions.values() for one in portion.messages}
-    people = {person.id: person for person in await session.scalars(select(Person).where(Person.id.in_(named)))}
+    people = {person.id: person for person in await session.scalars(select(Person).where(among(Person.id, named)))}
     earlier = await _read_earlier(session, [email.id for email in rows])
     return [
         DueEmail(
@@ -117,7 +118,7 @@ async def _read_earlier(session: AsyncSession, ids: Collection[UUID]) -> dict[UU
             & (other.audience == this.audience)
             & (other.id != this.id),
         )
-        .where(this.id.in_(ids), other.message_id.is_not(None))
+        .where(among(this.id, ids), other.message_id.is_not(None))
         .order_by(this.id, other.claimed_at.desc())
         .ext(distinct_on(this.id))
     )
@@ -171,9 +172,9 @@ async def _carry_out(
 ) -> list[ClaimedEmail]:
     for ids, why in ((verdict.read, Reason.READ), (verdict.deleted, Reason.DELETED)):
         if ids:
-            await cancel_emails(session, Email.id.in_(ids), why)
+            await cancel_emails(session, among(Email.id, ids), why)
     for reason, ids in verdict.suppressed.items():
-        which = Email.id.in_(ids)
+        which = among(Email.id, ids)
         await move_emails(session, which, EmailState.SUPPRESSED, {"reason": reason}, leaving=(EmailState.SCHEDULED,))
     if verdict.later:
         await session.execute(update(Email), verdict.later)
@@ -195,7 +196,7 @@ async def _close(session: AsyncSession, verdict: Verdict, now: datetime) -> None
     told = [row.message_id for one in verdict.taken if one.row.id in verdict.letters for row in one.portion.messages]
     await session.execute(
         update(EmailMessage)
-        .where(EmailMessage.email_id.in_(verdict.letters), EmailMessage.message_id.not_in(told))
+        .where(among(EmailMessage.email_id, verdict.letters), ~among(EmailMessage.message_id, told))
         .values(left_out=True)
         .execution_options(synchronize_session=False)
     )

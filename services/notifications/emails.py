@@ -6,8 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ColumnElement, case, exists, func, select, update
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import ColumnElement, case, exists, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.models import Email, EmailMessage, Mark, Notification, Person
@@ -15,6 +14,7 @@ from services.notifications.recipients import find_recipient
 from services.notifications.rules import Audience, EmailState, Reason, check_transition
 from services.notifications.settings import MailSettings, StoreSettings
 from shared.events import MessagePosted
+from shared.tables import among, insert_all
 
 SUPPORT_RECIPIENT = "support"
 WAITING_STATES = (EmailState.SCHEDULED, EmailState.SENDING)
@@ -34,7 +34,7 @@ async def join_emails(
     if not posted:
         return
     ids = [one.message.id for one in posted]
-    present = set(await session.scalars(select(EmailMessage.message_id).where(EmailMessage.message_id.in_(ids))))
+    present = set(await session.scalars(select(EmailMessage.message_id).where(among(EmailMessage.message_id, ids))))
     joining = sorted((one for one in posted if one.message.id not in present), key=lambda one: one.message.number)
     open_mails = await _lock_open_emails(session, [one.conversation_id for one in joining], audience)
     joined = await _begin_emails(session, joining, open_mails, audience, settings)
@@ -51,7 +51,7 @@ async def join_emails(
         for one in joining
     ]
     if rows:
-        await session.execute(insert(EmailMessage), rows)
+        await session.execute(insert_all(EmailMessage, rows))
     for message_id, email_id in joined.items():
         log.info("message joined email", message_id=str(message_id), email_id=str(email_id))
 
@@ -63,7 +63,7 @@ async def _lock_open_emails(
     found = await session.execute(
         select(Email.conversation_id, Email.id)
         .where(
-            Email.conversation_id.in_(conversation_ids),
+            among(Email.conversation_id, conversation_ids),
             Email.audience == audience,
             Email.state == EmailState.SCHEDULED,
             Email.claimed_at.is_(None),
@@ -85,19 +85,21 @@ async def _begin_emails(
     lacking = [one for one in joining if one.conversation_id not in open_mails]
     if not lacking:
         return {}
-    begun: dict[UUID, dict[str, Any]] = {}
-    opened: set[UUID] = set()
-    now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    found = select(Person).where(Person.id.in_({one.customer.id for one in lacking}))
+    begun: dict[UUID, dict[str, Any]] = {}  # by first message
+    # With their ids beforehand: those that the table would give come back for one row at a time only.
+    now, ids = (await session.execute(_NOW_AND_IDS, {"count": len(lacking)})).one()
+    found = select(Person).where(among(Person.id, {one.customer.id for one in lacking}))
     customers = {one.id: one for one in await session.scalars(found.execution_options(populate_existing=True))}
     for one in lacking:
-        if one.conversation_id in opened:
+        if one.conversation_id in open_mails:
             continue
+        email_id = ids[len(begun)]
         reason = find_recipient(audience, customers.get(one.customer.id), settings).reason
         if reason is None:
-            opened.add(one.conversation_id)
+            open_mails[one.conversation_id] = email_id
         due_at = _due_after(one.message.created_at, now, audience, settings)
         begun[one.message.id] = {
+            "id": email_id,
             "audience": audience,
             "recipient_id": SUPPORT_RECIPIENT if audience is Audience.SUPPORT else one.customer.id,
             "conversation_id": one.conversation_id,
@@ -108,10 +110,11 @@ async def _begin_emails(
             "next_attempt_at": due_at,
             "finished_at": now if reason else None,
         }
-    in_order = insert(Email).returning(Email.id, sort_by_parameter_order=True)
-    ids = dict(zip(begun, await session.scalars(in_order, list(begun.values())), strict=True))
-    open_mails |= {mail["conversation_id"]: ids[key] for key, mail in begun.items() if mail["reason"] is None}
-    return ids
+    await session.execute(insert_all(Email, list(begun.values())))
+    return {message_id: mail["id"] for message_id, mail in begun.items()}
+
+
+_NOW_AND_IDS = text("select clock_timestamp(), array(select uuidv7() from generate_series(1, :count))")
 
 
 def delay(audience: Audience, settings: StoreSettings) -> timedelta:
@@ -133,7 +136,7 @@ async def review_emails(
     # Lock first, look second: a message that is just joining a mail would be cancelled with it, unseen.
     waiting = await lock_emails(
         session,
-        Email.conversation_id.in_(conversation_ids)
+        among(Email.conversation_id, conversation_ids)
         & (Email.audience == audience)
         & (Email.state == EmailState.SCHEDULED),
     )
@@ -150,12 +153,12 @@ async def review_emails(
             func.clock_timestamp().label("now"),
         )
         .outerjoin(EmailMessage, (EmailMessage.email_id == Email.id) & is_unread())
-        .where(Email.id.in_(waiting))
+        .where(among(Email.id, waiting))
         .group_by(Email.id)
     )
     rows = found.all()
     if read := [row.id for row in rows if row.first_unread is None]:
-        await cancel_emails(session, Email.id.in_(read), Reason.READ)
+        await cancel_emails(session, among(Email.id, read), Reason.READ)
     due = {
         row.id: _due_after(row.first_unread, row.now, audience, settings)
         for row in rows
@@ -184,7 +187,7 @@ async def mark_notifications_read(session: AsyncSession, which: ColumnElement[bo
         return set()
     changed = (
         update(Notification)
-        .where(Notification.id.in_(locked))
+        .where(among(Notification.id, locked))
         .values(read_at=func.clock_timestamp())
         .returning(Notification.conversation_id)
         .execution_options(synchronize_session=False)

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Text, cast, delete, exists, func, select, update
-from sqlalchemy.dialects.postgresql import JSONB, insert
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications import emails
@@ -28,6 +28,7 @@ from shared.events import (
     UserChanged,
 )
 from shared.people import Person as PersonOfEvent
+from shared.tables import among, insert_all
 from shared.text import preview
 
 Marks = dict[UUID, Mark]
@@ -51,12 +52,13 @@ async def handle_payloads(session: AsyncSession, told: Sequence[Payload], settin
     named = {one.conversation_id for one in posted} | {one.conversation_id for one in reads} | deleted
     marks = await _lock_marks(session, named)
     gone = deleted | {mark.conversation_id for mark in marks.values() if mark.deleted_at is not None}
-    await session.execute(delete(Notification).where(Notification.conversation_id.in_(deleted)))
+    if deleted:
+        await session.execute(delete(Notification).where(among(Notification.conversation_id, deleted)))
     await _conversations_read(session, reads, marks)
     posted = [one for one in posted if one.conversation_id not in gone]
     from_admins = await _record(session, [one for one in posted if one.message.sender_role == "admin"], marks)
     from_customers = [one for one in posted if one.message.sender_role == "customer"] if settings.support_email else []
-    await emails.lock_emails(session, Email.conversation_id.in_(named))
+    await emails.lock_emails(session, among(Email.conversation_id, named))
     for audience, by, messages in (
         (Audience.CUSTOMER, "user", from_admins),
         (Audience.SUPPORT, "admin", from_customers),
@@ -100,8 +102,7 @@ async def _record(session: AsyncSession, posted: Sequence[MessagePosted], marks:
     ]
     recorded = set(
         await session.scalars(
-            insert(Notification).on_conflict_do_nothing().returning(Notification.message_id),
-            rows,
+            insert_all(Notification, rows).on_conflict_do_nothing().returning(Notification.message_id)
         )
     )
     read = {
@@ -129,7 +130,7 @@ async def _mark_records_read(session: AsyncSession, conversation_ids: Collection
     watermark = select(Mark.read_by_user_number).where(Mark.conversation_id == Notification.conversation_id)
     await emails.mark_notifications_read(
         session,
-        Notification.conversation_id.in_(conversation_ids) & (Notification.number <= watermark.scalar_subquery()),
+        among(Notification.conversation_id, conversation_ids) & (Notification.number <= watermark.scalar_subquery()),
     )
 
 
@@ -139,11 +140,11 @@ async def _conversations_deleted(session: AsyncSession, conversation_ids: Collec
         return
     await session.execute(
         update(Mark)
-        .where(Mark.conversation_id.in_(conversation_ids), Mark.deleted_at.is_(None))
+        .where(among(Mark.conversation_id, conversation_ids), Mark.deleted_at.is_(None))
         .values(deleted_at=func.clock_timestamp())
         .execution_options(synchronize_session=False)
     )
-    theirs = Email.conversation_id.in_(conversation_ids)
+    theirs = among(Email.conversation_id, conversation_ids)
     await emails.cancel_emails(session, theirs, Reason.DELETED, leaving=emails.UNSENT_STATES)
     await session.execute(delete(EmailMessage).where(EmailMessage.email_id.in_(select(Email.id).where(theirs))))
     await session.execute(update(Email).where(theirs).values(subject=None, content=None))
@@ -185,20 +186,19 @@ async def _know(session: AsyncSession, people: Iterable[PersonOfEvent]) -> list[
         if person.id not in told or told[person.id].version < person.version:
             told[person.id] = person
     # An upsert locks the row even where it changes nothing, and the same admin is in every event: look first.
-    rows = await session.execute(select(Person.id, Person.version).where(Person.id.in_(told)))
+    rows = await session.execute(select(Person.id, Person.version).where(among(Person.id, told)))
     known = {row.id: row.version for row in rows}
     newer = [key for key in sorted(told) if key not in known or known[key] < told[key].version]
     if not newer:
         return []
     values = ("version", "name", "email", "locale", "zoneinfo", "deleted")
-    upsert = insert(Person)
+    upsert = insert_all(Person, [told[key].model_dump(include={"id", *values}) for key in newer])
     taken = await session.scalars(
         upsert.on_conflict_do_update(
             index_elements=[Person.id],
             set_={name: upsert.excluded[name] for name in values},
             where=Person.version < upsert.excluded.version,
-        ).returning(Person.id),
-        [told[key].model_dump(include={"id", *values}) for key in newer],
+        ).returning(Person.id)
     )
     return [told[key] for key in taken]
 
@@ -208,10 +208,10 @@ async def _lock_marks(session: AsyncSession, conversation_ids: Collection[UUID])
     if not conversation_ids:
         return {}
     rows = [{"conversation_id": key} for key in sorted(conversation_ids)]
-    await session.execute(insert(Mark).on_conflict_do_nothing(), rows)
+    await session.execute(insert_all(Mark, rows).on_conflict_do_nothing())
     marks = await session.scalars(
         select(Mark)
-        .where(Mark.conversation_id.in_(conversation_ids))
+        .where(among(Mark.conversation_id, conversation_ids))
         .order_by(Mark.conversation_id)
         .with_for_update()
         .execution_options(populate_existing=True)

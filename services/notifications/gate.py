@@ -17,6 +17,10 @@ _HERE = incarnation_of("gate")
 
 MAY_BEGIN = f"exists (select from gate where paused_at is null and (incarnation is null or incarnation = {_HERE}))"
 """Whether, as SQL, a mail that was claimed may still go out; the breaker stops claims only."""
+MAY_CLAIM = (
+    f"{MAY_BEGIN} and exists (select from gate where breaker_until is null or breaker_until <= clock_timestamp())"
+)
+"""Whether, as SQL, the gate is open."""
 
 log = structlog.get_logger()
 

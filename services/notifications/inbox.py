@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy import ColumnElement, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -28,6 +28,7 @@ from shared.database import Sessions, is_outage, transaction
 from shared.events import PAYLOADS, VERSION, Event, EventType
 from shared.failpoints import failpoint
 from shared.problems import NotFound
+from shared.tables import among, insert_all
 
 ATTEMPT_SPACING = timedelta(seconds=2)
 TOGETHER = ((500, 0), (20, 1))  # how many events of the log are tried at once that were tried so often
@@ -141,13 +142,15 @@ def _settle(entry: InboxEntry) -> None:
 async def find_missing(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
     """Return those of the events that are neither handled nor parked, in order."""
     ids = [event.id for event in events]
-    done = set(await session.scalars(select(InboxEntry.event_id).where(InboxEntry.event_id.in_(ids), _is_done())))
+    done = set(await session.scalars(select(InboxEntry.event_id).where(among(InboxEntry.event_id, ids), _is_done())))
     return [event for event in events if event.id not in done]
 
 
 async def _attempts(session: AsyncSession, events: Sequence[Event]) -> dict[UUID, int]:
     ids = [event.id for event in events]
-    rows = await session.execute(select(InboxEntry.event_id, InboxEntry.attempts).where(InboxEntry.event_id.in_(ids)))
+    rows = await session.execute(
+        select(InboxEntry.event_id, InboxEntry.attempts).where(among(InboxEntry.event_id, ids))
+    )
     return {row.event_id: row.attempts for row in rows}
 
 
@@ -215,15 +218,13 @@ async def _count_attempts(session: AsyncSession, events: Sequence[Event]) -> dic
     now = func.clock_timestamp()
     rested = InboxEntry.attempted_at.is_(None) | (InboxEntry.attempted_at < now - ATTEMPT_SPACING)
     counted = await session.execute(
-        insert(InboxEntry)
-        .values(attempts=1, attempted_at=now)
+        insert_all(InboxEntry, _rows(events), attempts=literal(1), attempted_at=now)
         .on_conflict_do_update(
             index_elements=[InboxEntry.event_id],
             set_={"attempts": InboxEntry.attempts + 1, "attempted_at": now},
             where=~_is_done() & rested,
         )
-        .returning(InboxEntry.event_id, InboxEntry.attempts),
-        _rows(events),
+        .returning(InboxEntry.event_id, InboxEntry.attempts)
     )
     return {row.event_id: row.attempts for row in counted}
 
@@ -233,7 +234,7 @@ async def _take_back_attempts(sessions: Sessions, events: Sequence[Event]) -> No
     async with transaction(sessions) as session:
         await session.execute(
             update(InboxEntry)
-            .where(InboxEntry.event_id.in_([event.id for event in events]), ~_is_done(), InboxEntry.attempts > 0)
+            .where(among(InboxEntry.event_id, [event.id for event in events]), ~_is_done(), InboxEntry.attempts > 0)
             .values(attempts=InboxEntry.attempts - 1, attempted_at=None)
             .execution_options(synchronize_session=False)
         )
@@ -278,11 +279,9 @@ async def _take(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
     now = func.clock_timestamp()
     taken = set(
         await session.scalars(
-            insert(InboxEntry)
-            .values(handled_at=now)
+            insert_all(InboxEntry, _rows(events), handled_at=now)
             .on_conflict_do_update(index_elements=[InboxEntry.event_id], set_={"handled_at": now}, where=~_is_done())
-            .returning(InboxEntry.event_id),
-            _rows(events),
+            .returning(InboxEntry.event_id)
         )
     )
     return [event for event in events if event.id in taken]

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -18,7 +18,7 @@ from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.emails import move_emails
-from services.notifications.gate import MAY_BEGIN, close_breaker, read_gate, trip_breaker
+from services.notifications.gate import MAY_BEGIN, MAY_CLAIM, close_breaker, trip_breaker
 from services.notifications.mail.transport import Phase, Try
 from services.notifications.models import Email, EmailTry
 from services.notifications.rules import (
@@ -32,6 +32,7 @@ from services.notifications.rules import (
 from services.notifications.settings import MailSettings
 from shared.database import Driver
 from shared.failpoints import failpoint
+from shared.tables import among
 
 LEASE = timedelta(seconds=60)  # that a claim holds without being renewed
 
@@ -66,15 +67,18 @@ class Ended:
     started_at: datetime
 
 
-async def has_due_email(session: AsyncSession) -> bool:
-    """Tell whether a drain would find something: due mail, or a lease that ran out, while the gate is open."""
-    gate = await read_gate(session)
-    if not gate.open:
-        return False
-    now = gate.now
-    waiting = (Email.state == EmailState.SCHEDULED) & (Email.next_attempt_at <= now)
-    lost = (Email.state == EmailState.SENDING) & (Email.lease_until < now)
-    return await session.scalar(select(Email.id).where(waiting | lost).limit(1)) is not None
+class Waiting(NamedTuple):
+    """What there is to do: mail that is due and may be sent, mail whose holder's lease ran out."""
+
+    due: bool
+    lost: bool
+
+
+async def look_for_mail(connection: Driver, *, overdue: float = 0) -> Waiting:
+    """Tell what a drain would find; as due counts what has been for `overdue` seconds."""
+    row = await connection.fetchrow(_LOOK, overdue)
+    assert row is not None  # noqa: S101 - it counts nothing
+    return Waiting(**row)
 
 
 async def release_expired(session: AsyncSession, settings: MailSettings) -> None:
@@ -153,7 +157,7 @@ async def renew_lease(session: AsyncSession, lease_id: UUID) -> None:
 
 async def hand_back(session: AsyncSession, emails: Sequence[ClaimedEmail]) -> None:
     """Give back mails that were claimed under one lease and not begun."""
-    which = Email.id.in_([email.id for email in emails]) & (Email.lease_id == emails[0].lease_id)
+    which = among(Email.id, [email.id for email in emails]) & (Email.lease_id == emails[0].lease_id)
     await move_emails(session, which, EmailState.SCHEDULED, {}, leaving=(EmailState.SENDING,))
 
 
@@ -208,6 +212,16 @@ async def _follow(
         await close_breaker(session)
     return bool(moved)
 
+
+# The time in queries of their own: so it is read once, and the indexes can be searched by it.
+_LOOK = f"""
+select
+    {MAY_CLAIM} and exists (
+        select from emails
+        where state = 'scheduled' and next_attempt_at <= (select clock_timestamp() - make_interval(secs => $1))
+    ) as due,
+    exists (select from emails where state = 'sending' and lease_until < (select clock_timestamp())) as lost
+"""  # noqa: S608 - built from constants
 
 # By the lease alone, which a mail has while it is being sent only: asked for the state as well, PostgreSQL might go
 # through all that are being sent.

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.emails import is_unread
 from services.notifications.models import Email, EmailMessage
 from services.notifications.rules import EmailState
+from shared.tables import among
 
 MOST_MESSAGES = 500
 MOST_CHARACTERS = 250_000  # 6 MB as text and HTML at the worst; many servers take no more than 10
@@ -37,7 +38,7 @@ async def read_portions(session: AsyncSession, emails: Sequence[Email]) -> dict[
     found: dict[UUID, list[Row[*tuple[Any, ...]]]] = {email.id: [] for email in emails}
     composed = [email.id for email in emails if email.message_id is not None]
     if composed:
-        said = _MESSAGES.where(EmailMessage.email_id.in_(composed), EmailMessage.left_out.is_(False))
+        said = _MESSAGES.where(among(EmailMessage.email_id, composed), EmailMessage.left_out.is_(False))
         for row in await session.execute(said):
             found[row.email_id].append(row)
     open_ids = [email.id for email in emails if email.message_id is None]

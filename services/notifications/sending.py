@@ -17,6 +17,7 @@ from services.notifications.leases import (
     Ended,
     begin_data,
     hand_back,
+    look_for_mail,
     record_accepted,
     record_failed,
     release_expired,
@@ -47,13 +48,18 @@ async def drain(
     begun, those under way are finished or broken off, and all is recorded and handed back within 20 seconds, as far
     as the database answers.
     """
-    tries, loop = 0, asyncio.get_running_loop()
+    tries, loop, lend = 0, asyncio.get_running_loop(), create_lender(sessions.kw["bind"])
     end = loop.time() + limit
     async with _connections(settings) as connections:
         while not stop.is_set() and loop.time() < end:
-            async with transaction(sessions) as session:
-                await release_expired(session, settings)
-            failpoint("leases-released")
+            async with lend() as connection:
+                waiting = await look_for_mail(connection, overdue=overdue)
+            if not any(waiting):
+                break
+            if waiting.lost:
+                async with transaction(sessions) as session:
+                    await release_expired(session, settings)
+                failpoint("leases-released")
             async with transaction(sessions) as session:
                 batch = await claim_emails(session, settings, overdue=overdue)
             failpoint("claim-committed")

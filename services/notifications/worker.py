@@ -13,13 +13,13 @@ from celery import Celery
 from celery.signals import worker_shutting_down
 from celery.worker.consumer import consumer
 
-from services.notifications.leases import has_due_email
+from services.notifications.leases import look_for_mail
 from services.notifications.mail.compose import LOCALE
 from services.notifications.measures import measure
 from services.notifications.settings import MailSettings
 from services.notifications.tasks import register_tasks
 from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery, hint_due_mail
-from shared.database import Sessions, create_engine, create_sessions, database_fault, transaction, wait_for_database
+from shared.database import Lend, create_engine, create_lender, create_sessions, database_fault, wait_for_database
 from shared.observability import configure_logging
 from shared.processes import (
     end_in_time,
@@ -114,20 +114,20 @@ async def _beside(settings: MailSettings, host: str, port: int, stop: asyncio.Ev
     """Serve health and metrics, and hint at due mail: a schedule is a column, so somebody has to look at it."""
     celery = create_celery(settings.broker_url, client="chats-worker-clock")
     engine = create_engine(settings.notifications_database_url, application="chats-worker", pool_size=3)
-    sessions = create_sessions(engine)
+    sessions, lend = create_sessions(engine), create_lender(engine)
     routes = operations_routes(lambda: database_fault(engine), lambda: measure(sessions))
     async with operations_server(routes, host, port):
         await unless_stopped(stop, wait_for_database(engine))
         while not stop.is_set():
             await pause(stop, TICK)
             try:
-                await _tick(celery, sessions)
+                await _tick(celery, lend)
             except Exception as error:  # noqa: BLE001 - kombu raises whatever its transport does; none may end the clock
                 log.warning("no hint given, the sweeper makes up for it", error=type(error).__name__)
 
 
-async def _tick(celery: Celery, sessions: Sessions) -> None:
-    async with transaction(sessions) as session:
-        due = await has_due_email(session)
-    if due:
+async def _tick(celery: Celery, lend: Lend) -> None:
+    async with lend() as connection:
+        waiting = await look_for_mail(connection)
+    if any(waiting):
         await asyncio.to_thread(hint_due_mail, celery)

@@ -14,7 +14,7 @@ from sqlalchemy import func, select, text, update
 from services.notifications import caps, claims, leases, measures
 from services.notifications.claims import claim_emails
 from services.notifications.commands import retry_email
-from services.notifications.leases import ClaimedEmail, has_due_email
+from services.notifications.leases import ClaimedEmail
 from services.notifications.mail.transport import Phase, Try
 from services.notifications.models import Email, EmailTry
 from services.notifications.retention import purge_tries
@@ -24,7 +24,7 @@ from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction
 from tests.service.conftest import As
 from tests.service.events import ANNA, deleted, mail_settings, posted, read, receive, user_changed
-from tests.service.tries import begin_data, record_try
+from tests.service.tries import begin_data, has_due_email, record_try
 from tests.smtp_server import smtp_server
 from tests.support import eventually
 

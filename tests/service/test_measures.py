@@ -9,11 +9,11 @@ from sqlalchemy import func, text, update
 
 from services.notifications import measures
 from services.notifications.claims import claim_emails
-from services.notifications.leases import has_due_email
 from services.notifications.models import Email
 from services.notifications.rules import EmailState
 from shared.database import Sessions, transaction
 from tests.service.events import mail_settings, posted, receive
+from tests.service.tries import has_due_email
 
 SETTINGS = mail_settings("postgresql://unused")
 

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from bench.growth_data import fill
 from deploy.local.postgres import Server
 from services.notifications.claims import claim_emails
-from services.notifications.leases import has_due_email, release_expired
+from services.notifications.leases import release_expired
 from services.notifications.mail.transport import Phase, Try
 from services.notifications.rules import Outcome
 from shared.database import Sessions, create_lender
@@ -20,7 +20,7 @@ from tests.service.conftest import FEED_SECRET, As
 from tests.service.events import mail_settings, posted, receive
 from tests.service.statements import Statement, statements, without_transactions
 from tests.service.store import Caller
-from tests.service.tries import begin_data, record_try
+from tests.service.tries import begin_data, has_due_email, record_try
 
 GROWING = {"users", "orders", "conversations", "messages", "events", "notifications", "emails", "email_messages"}
 SORTED_AT_MOST = 1000  # rows: of ten combinations of status and flag the first of each, or as many as are counted

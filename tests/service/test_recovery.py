@@ -14,7 +14,6 @@ from services.notifications.commands import retry_email
 from services.notifications.feed import read_events
 from services.notifications.gate import read_gate
 from services.notifications.inbox import park_event, receive_events, retry_parked
-from services.notifications.leases import has_due_email
 from services.notifications.measures import read_state
 from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, Mark, Notification, Person
 from services.notifications.queries import list_parked
@@ -24,6 +23,7 @@ from shared.text import preview
 from tests.service.events import posted
 from tests.service.store import Caller
 from tests.service.sweeping import Sweeper, answer
+from tests.service.tries import has_due_email
 
 STORE = ("users", "conversations", "messages", "events", "feed", "feed_readers")
 TABLES = ("people", "marks", "notifications", "emails", "email_messages", "inbox", "feed_cursor", "gate")

@@ -13,7 +13,7 @@ from sqlalchemy import func, select, update
 
 from services.notifications import sending
 from services.notifications.claims import claim_emails
-from services.notifications.leases import has_due_email, record_accepted, release_expired
+from services.notifications.leases import record_accepted, release_expired
 from services.notifications.mail.transport import SmtpConnection, parse_smtp_url
 from services.notifications.models import Email, EmailTry, Gate
 from services.notifications.rules import EmailState, Outcome
@@ -22,7 +22,7 @@ from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction
 from tests.service.conftest import As
 from tests.service.events import deleted, mail_settings, posted, read, receive
-from tests.service.tries import record_try
+from tests.service.tries import has_due_email, record_try
 from tests.smtp_server import KEEP_AND_DROP, SmtpServer, smtp_server
 
 URL = "postgresql://unused"

@@ -12,6 +12,11 @@ from services.notifications.settings import MailSettings
 from shared.database import driver_connection
 
 
+async def has_due_email(session: AsyncSession) -> bool:
+    """Tell whether a drain would find something."""
+    return any(await leases.look_for_mail(await driver_connection(session)))
+
+
 async def begin_data(session: AsyncSession, email: ClaimedEmail) -> bool:
     """Note that the text of a mail is about to go out; tell whether it may."""
     return bool(await leases.begin_data(await driver_connection(session), [email]))
