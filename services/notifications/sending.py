@@ -31,7 +31,8 @@ from shared.failpoints import failpoint
 from shared.together import Together
 
 RENEWAL = 20.0  # seconds between renewals of a lease
-CONNECTIONS = 8  # to the mail server, for one drain: what they write down at the same moment is written together
+CONNECTIONS = 16  # of one drain, at most: what they write down at the same moment is written together
+MAILS_A_CONNECTION = 4  # of a batch, at least: to open one takes as long as some mails do
 RECORDING = 120.0  # seconds to keep trying to record an answer, while the database is away
 GRACE = 8.0  # seconds that mails under way have when work has to stop, before their dialogues are broken off
 LAST_WORDS = 5.0  # seconds that recording and handing back have then
@@ -106,7 +107,8 @@ async def _send_batch(
             raise
 
     # No task group: the failure of one must not break off another behind its final dot.
-    under_way = [asyncio.create_task(work(connection)) for connection in connections[: len(batch)]]
+    needed = math.ceil(len(batch) / MAILS_A_CONNECTION)
+    under_way = [asyncio.create_task(work(connection)) for connection in connections[:needed]]
     beside = [
         asyncio.create_task(_renew(sessions, batch[0].lease_id)),
         asyncio.create_task(_end_in_time(stop, connections, under_way)),

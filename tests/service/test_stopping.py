@@ -27,6 +27,7 @@ MAILS = 6  # more than there are connections
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "CONNECTIONS", 4)
+    monkeypatch.setattr(sending, "MAILS_A_CONNECTION", 1)
     monkeypatch.setattr(sending, "GRACE", 0.3)
     monkeypatch.setattr(sending, "LAST_WORDS", 1.0)
 
