@@ -159,7 +159,9 @@ def create_api(
     app.add_middleware(SecureHeaders, settings.public_url)
     if settings.docs:
         add_docs(app, docs_url)
-    app.router.routes.extend(operations_routes(lambda: database_fault(engine)))
+    for route in operations_routes(lambda: database_fault(engine)):
+        # As FastAPI's own, which tell `Observe` their path; Starlette's do not within FastAPI.
+        app.add_api_route(route.path, route.endpoint, methods=["GET", "HEAD"], include_in_schema=False)
     return app
 
 

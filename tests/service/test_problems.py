@@ -152,6 +152,15 @@ async def test_a_wrong_method_is_refused_with_the_right_ones(anna: Caller, sam: 
     assert (await anna.api.put("/healthz")).headers["allow"] == "GET, HEAD"
 
 
+async def test_what_machines_ask_all_the_time_is_counted_and_not_logged(anna: Caller) -> None:
+    with capture_logs() as lines:
+        assert (await anna.api.get("/healthz")).status_code == 200
+        await anna.get("/unread")
+    assert [line["route"] for line in lines] == ["/api/v1/unread"]
+    metrics = (await anna.api.get("/metrics")).text
+    assert 'chats_http_requests_total{method="GET",route="/healthz",status="200"}' in metrics
+
+
 @pytest.mark.parametrize("identity", ["1", "x", "%00", "%FF", "null", NOWHERE + "0", "..%2f..", "'; drop table users"])
 async def test_an_id_that_cannot_be_is_not_found_like_one_that_does_not_exist(
     anna: Caller, sam: Caller, identity: str
