@@ -3,26 +3,38 @@
 A page of the list, a deep one, a thread, a badge, with token and limits of size, from as many API processes as the
 machine has cores, wrk as the load over 16 connections. The yardstick, alternating with it in the same run, is pgbench
 with the statements that such a request is, taken from the application as it says them, over as many connections.
+The floor is what HTTP costs in Python on this machine at all: one word, by Starlette and by FastAPI (`bare_http.py`).
 """
 
 import asyncio
+import math
 import os
+import signal
 import statistics
+import sys
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx2
+import psutil
 from pydantic import SecretStr
 
 from bench.growth import ADMIN, Client, deep_page, find_thread
 from bench.load import Load, run_pgbench, run_wrk, wrk_is_there
 from bench.stores import Store, filled_stores, running_apis
+from deploy.local.ports import free_ports
+from deploy.local.processes import Child, end, spawn
+from deploy.local.readiness import answers_ok
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared.database import create_engine, create_sessions
 from shared.observability import configure_logging
 from tests.service.connected import connect
 from tests.service.statements import statements
+from tests.support import eventually
+from tests.system.processes import without_settings
 from tests.system.product import SECRET, headers_of
 
 MESSAGES = int(os.environ.get("MESSAGES", "1000000"))
@@ -45,7 +57,13 @@ async def main() -> None:
 
 
 async def measure(directory: Path, store: Store) -> None:
-    """Measure a store, and print."""
+    """Measure the floor and a store, and print."""
+    lua = directory / "nothing.lua"
+    lua.write_text("")
+    async with _bare_servers(os.cpu_count() or 1) as ports:
+        for what in ("/starlette", "/fastapi"):
+            loads = [await _under_load(ports, lua, what) for _ in range(ROUNDS)]
+            print(f"{what:28} {_shown(loads)}", flush=True)
     async with running_apis(directory, [store] * (os.cpu_count() or 1), CHATS_LOG_LEVEL="warning") as ports:
         for what, request in (await _requests(store, Client(ports[0]))).items():
             path, sub, role = request
@@ -54,18 +72,47 @@ async def measure(directory: Path, store: Store) -> None:
             statements = await _statements(store, request)
             sql.write_text("".join(f"{statement};\n" for statement in statements))
             await run_wrk(ports, CONNECTIONS, 1, lua, path)  # warms up connections and caches
-            ours: list[Load] = []
+            ours: list[tuple[Load, float]] = []
             limit: list[Load] = []
             for _ in range(ROUNDS):
                 limit.append(await run_pgbench(store.url, CONNECTIONS, SECONDS, sql))
-                ours.append(await run_wrk(ports, CONNECTIONS, SECONDS, lua, path))
-            ratio = statistics.median(one.rate / other.rate for one, other in zip(ours, limit, strict=True))
+                ours.append(await _under_load(ports, lua, path))
+            ratio = statistics.median(one.rate / other.rate for (one, _), other in zip(ours, limit, strict=True))
+            theirs = f"pgbench {_median(limit, 'rate'):6.0f}/s, p99 {_median(limit, 'p99'):5.1f} ms"
+            missed = " !" * (ratio < ASKED)
             print(
-                f"{what:28} {_median(ours, 'rate'):6.0f}/s, p99 {_median(ours, 'p99'):5.1f} ms   pgbench"
-                f" {_median(limit, 'rate'):6.0f}/s, p99 {_median(limit, 'p99'):5.1f} ms   ratio {ratio:.2f}"
-                f"{' !' * (ratio < ASKED)}   {len(statements)} statements",
+                f"{what:28} {_shown(ours)}   {theirs}   ratio {ratio:.2f}{missed}   {len(statements)} statements",
                 flush=True,
             )
+
+
+@asynccontextmanager
+async def _bare_servers(count: int) -> AsyncIterator[list[int]]:
+    async with AsyncExitStack() as stack:
+        ports = free_ports([0] * count)
+        for port in ports:
+            child = Child(
+                name="bare",
+                command=[sys.executable, "-m", "bench.bare_http", str(port)],
+                log=Path(os.devnull),
+                ready=answers_ok(port, "/starlette"),
+                environment=without_settings(),
+            )
+            stack.push_async_callback(end, await spawn(child), signal.SIGTERM, 5.0)
+            await eventually(child.ready, 60)
+        yield ports
+
+
+async def _under_load(ports: list[int], lua: Path, path: str) -> tuple[Load, float]:
+    """Return what a load came to, and the servers' processor time of one answer, in microseconds."""
+    before = _processor_time(ports)
+    load = await run_wrk(ports, CONNECTIONS, SECONDS, lua, path)
+    return load, (_processor_time(ports) - before) / (load.rate * math.ceil(SECONDS)) * 1e6
+
+
+def _processor_time(ports: list[int]) -> float:
+    servers = [one for one in psutil.Process().children() if {str(port) for port in ports} & set(one.cmdline())]
+    return sum(sum(one.cpu_times()[:2]) for one in servers)
 
 
 async def _requests(store: Store, client: Client) -> dict[str, Request]:
@@ -95,6 +142,12 @@ async def _statements(store: Store, request: Request) -> list[str]:
             (await client.get(path, headers=headers_of(sub, role))).raise_for_status()
     await engine.dispose()
     return [one.alone for one in said]
+
+
+def _shown(ours: list[tuple[Load, float]]) -> str:
+    loads = [load for load, _ in ours]
+    cost = statistics.median(cost for _, cost in ours)
+    return f"{_median(loads, 'rate'):6.0f}/s, p99 {_median(loads, 'p99'):5.1f} ms, CPU {cost:5.0f} µs"
 
 
 def _median(loads: list[Load], name: str) -> float:

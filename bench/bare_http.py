@@ -1,0 +1,33 @@
+"""The least that answers over HTTP in Python, on the product's own server: one word, by Starlette and by FastAPI.
+
+The floor under `bench/reading.py`: `python -m bench.bare_http PORT`. No database, no token, no log line.
+"""
+
+import sys
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from shared.processes import server
+
+WORD = "hello"
+
+
+async def starlette(_: Request) -> Response:
+    """Answer with a word."""
+    return PlainTextResponse(WORD)
+
+
+app = FastAPI(openapi_url=None, routes=[Route("/starlette", starlette)])
+
+
+@app.get("/fastapi")
+async def fastapi() -> dict[str, str]:
+    """Answer with a word in JSON."""
+    return {"word": WORD}
+
+
+if __name__ == "__main__":
+    server(app, "127.0.0.1", int(sys.argv[1])).run()
