@@ -46,7 +46,7 @@ def configure_logging(process: str, level: str = "info") -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),  # a line is one write: printing it is two
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.errors import OrderOwnerFixed
 from services.conversations.log import append_event
 from services.conversations.models import FeedHead, Order, User
-from services.conversations.rows import KNOWN_COLUMNS, Known
+from services.conversations.rows import ASKING, KNOWN_COLUMNS, Known
 from services.conversations.rules import Side
 from services.conversations.sessions import end_all_of
 from shared.auth import Principal
@@ -28,8 +28,8 @@ _FOR_CHANGE = {"key_share": True}  # lets others refer to the user meanwhile: a 
 
 
 def look_by_token(principal: Principal, place: int) -> tuple[str, list[Any]]:
-    """Make the SQL of the log's epoch and head and what is known of a caller, in one value, its own from `place` on."""
-    return _look(f"json_build_array(feed.epoch, feed.head, {KNOWN_COLUMNS})", f"${place}"), [principal.id]
+    """Make the SQL of what is looked at when somebody comes by a token, and its values, in places from `place` on."""
+    return _look(ASKING, f"${place}"), [principal.id]
 
 
 def has_news(principal: Principal, user: Known) -> bool:

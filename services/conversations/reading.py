@@ -72,9 +72,10 @@ class _Prepared:
 def _beside(who: str, query: str) -> str:
     """Make the SQL of a query's rows, each with `true` and who asks behind it; alone if the query finds nothing.
 
-    `who` is the SQL of one JSON value or none. It comes with each row: one column costs less than a second statement.
+    `who` is the SQL of one value or none. It comes with each row: one column costs less than a second statement. The
+    rows stay in their order: they are joined with one row, for which there is no other way than one after the other.
     """
     return f"""
-with who (asks) as materialized ({who})
-select page.*, who.asks::text from who left join lateral (select query.*, true from ({query}) as query) as page on true
+with who (asking) as materialized ({who})
+select page.*, who.asking from who left join lateral (select query.*, true from ({query}) as query) as page on true
 """  # noqa: S608 - built from constants

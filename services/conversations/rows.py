@@ -118,6 +118,8 @@ KNOWN_COLUMNS = ", ".join(
         "synced": "u.synced_at is not null",
     }.values()
 )
+# The log's epoch and head and what is known of a caller, in one value.
+ASKING = f"json_build_array(feed.epoch, feed.head, {KNOWN_COLUMNS})::text"
 THREAD_COLUMNS = ", ".join((columns(ConversationRow, "c"), columns(UserRow, "u"), columns(OrderRow, "o")))
 _USER_FROM = len(ConversationRow._fields)
 _ORDER_FROM = _USER_FROM + len(UserRow._fields)

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.counts import unread_of
 from services.conversations.log import encode_position
 from services.conversations.models import BrowserSession
-from services.conversations.rows import KNOWN_COLUMNS
+from services.conversations.rows import ASKING
 from services.conversations.rules import Side
 from services.conversations.settings import StoreSettings
 from shared.auth import Principal, Role
@@ -72,10 +72,10 @@ async def enter(session: AsyncSession, principal: Principal, *, used: bool = Tru
 
 
 def look_by_session(principal: Principal, place: int) -> tuple[str, list[Any]]:
-    """Make the SQL of what `people.look_by_token` does, and of nothing if the session is over; notes no use."""
+    """Do as `people.look_by_token` for who comes by a session; nothing is found if it is over. Notes no use."""
     live = _live(*(f"${number}" for number in range(place, place + 3)))
     values = [principal.session_id, principal.id, principal.role.value]
-    return f"select json_build_array(feed.epoch, feed.head, {KNOWN_COLUMNS}) from feed, {live}", values  # noqa: S608 - built from constants
+    return f"select {ASKING} from feed, {live}", values  # noqa: S608 - built from constants
 
 
 async def visit(session: AsyncSession, principal: Principal, *, used: bool = True) -> Visit:
