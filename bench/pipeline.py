@@ -24,6 +24,7 @@ import redis
 from bench.bare import NOTHING, create_bare_celery
 from bench.sink import mark
 from bench.stage import BODY, CUSTOMERS, OURS, Line, Stage, running_stage, spent, talk
+from bench.wal import log_position, written_since
 from deploy.local.processes import kill_group
 from services.notifications.mail.compose import Brand, Mail, MailMessage, compose
 from shared.broker import EVENTS_QUEUE, create_celery, publish_events
@@ -62,13 +63,16 @@ async def _latencies(stage: Stage) -> None:
         await eventually(lambda: stage.sink.count() >= 20, deadline=60)
         _print_latencies("one at a time", await _one_by_one(stage, line))
     await stage.conversations.execute("checkpoint")
-    before = await spent(stage, OURS)
+    before, position = await spent(stage, OURS), await log_position(stage.conversations)
     _print_latencies(f"{RATE} posts/s", await _at_rate(stage))
     cpu, wal = (await spent(stage, OURS)).per(before, int(RATE * SECONDS))
     each = ", ".join(f"{name} {value:.2f}" for name, value in cpu.items())
     ours = sum(cpu[name] for name in OURS)
     print(f"a message costs   {ours:.2f} ms of CPU of ours and {sum(cpu.values()) - ours:.2f} of the servers ({each}),")
-    print(f"                  {wal:.0f} bytes of WAL")
+    print(f"                  {wal:.0f} bytes of WAL, changes and whole pages:")
+    for table, written in (await written_since((stage.conversations, stage.notifications), position)).items():
+        changes, pages = written.changes / (RATE * SECONDS), written.pages / (RATE * SECONDS)
+        print(f"                  {table:<14} {changes:6.0f} {pages:6.0f}", flush=True)
 
 
 async def _one_by_one(stage: Stage, line: Line) -> list[Times]:

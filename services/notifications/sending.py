@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
-from services.notifications.claims import claim_emails
+from services.notifications.claims import BATCH, claim_emails
 from services.notifications.leases import (
     ClaimedEmail,
     Ended,
@@ -28,10 +28,12 @@ from services.notifications.rules import Outcome
 from services.notifications.settings import MailSettings
 from shared.database import Sessions, create_lender, transaction
 from shared.failpoints import failpoint
+from shared.processes import pause
 from shared.together import Together
 
 RENEWAL = 20.0  # seconds between renewals of a lease
 CONNECTIONS = 16  # of one drain, at most: what they write down at the same moment is written together
+GATHER = 0.1  # seconds after a batch of some mails until the next, which is the cheaper the more there is in it
 MAILS_A_CONNECTION = 4  # of a batch, at least: to open one takes as long as some mails do
 RECORDING = 120.0  # seconds to keep trying to record an answer, while the database is away
 GRACE = 8.0  # seconds that mails under way have when work has to stop, before their dialogues are broken off
@@ -68,6 +70,8 @@ async def drain(
                 break
             if batch:
                 tries += await _send_batch(sessions, settings, connections, batch, stop, end)
+            if 1 < len(batch) < BATCH:
+                await pause(stop, GATHER)
     return tries
 
 

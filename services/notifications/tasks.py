@@ -3,7 +3,6 @@
 import asyncio
 import fcntl
 import os
-import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -29,8 +28,8 @@ from shared.failpoints import failpoint
 T = TypeVar("T")
 
 DRAIN_LIMIT = 10.0  # seconds until a task begins no further mail; the next hint is never more than a second away
-DRAINS = 2  # of a worker at once, and one that waits: its other children are left to the events
-LOOK_FOR_PLACE = 0.02  # seconds between looks of the one that waits
+DRAINS = 2  # of a worker at once: its other children are left to the events
+BEHIND = 0.5  # seconds that a mail is left to the first of them: by itself it gathers more at once, which costs less
 
 log = structlog.get_logger()
 
@@ -77,9 +76,10 @@ def register_tasks(celery: Celery, settings: MailSettings) -> None:
 
     @celery.task(name=SEND_EMAILS, queue=EMAILS_QUEUE, shared=False)
     def send_emails() -> None:
-        with take_turn(turns) as ours:
-            if ours:
-                work.run(lambda sessions: _drain_for_a_while(sessions, settings, stopping))
+        with take_turn(turns) as place:
+            if place is not None:
+                overdue = place * BEHIND
+                work.run(lambda sessions: _drain_for_a_while(sessions, settings, stopping, overdue))
 
     @worker_shutting_down.connect(weak=False)
     def tell_pool(**_: Any) -> None:
@@ -129,21 +129,18 @@ def _read_events(payloads: Sequence[Any]) -> tuple[list[Event], list[tuple[Any, 
 
 
 @contextmanager
-def take_turn(file: int) -> Iterator[bool]:
-    """Wait until few enough of this worker's children drain; False at once if one waits already, and will see it all.
+def take_turn(file: int) -> Iterator[int | None]:
+    """Take a place among the children of this worker that drain; None when all are taken.
 
-    The kernel takes these locks from a child that dies.
+    Those who have them see what is due, unless they are just ending: then the clock hints again within a second. The
+    kernel takes these locks from a child that dies.
     """
-    if not _lock(file, DRAINS):
-        yield False
-        return
-    while (place := next((one for one in range(DRAINS) if _lock(file, one)), None)) is None:
-        time.sleep(LOOK_FOR_PLACE)
-    fcntl.lockf(file, fcntl.LOCK_UN, 1, DRAINS)
+    place = next((one for one in range(DRAINS) if _lock(file, one)), None)
     try:
-        yield True
+        yield place
     finally:
-        fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
+        if place is not None:
+            fcntl.lockf(file, fcntl.LOCK_UN, 1, place)
 
 
 def _lock(file: int, place: int) -> bool:
@@ -154,7 +151,7 @@ def _lock(file: int, place: int) -> bool:
     return True
 
 
-async def _drain_for_a_while(sessions: Sessions, settings: MailSettings, stopping: int) -> None:
+async def _drain_for_a_while(sessions: Sessions, settings: MailSettings, stopping: int, overdue: float) -> None:
     """Drain until the worker is asked to stop, which the pipe `stopping` tells, or for so long."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -164,7 +161,7 @@ async def _drain_for_a_while(sessions: Sessions, settings: MailSettings, stoppin
 
     loop.add_reader(stopping, asked)
     try:
-        await drain(sessions, settings, stop, limit=DRAIN_LIMIT)
+        await drain(sessions, settings, stop, overdue=overdue, limit=DRAIN_LIMIT)
     finally:
         loop.remove_reader(stopping)
 

@@ -10,30 +10,23 @@ FORK = multiprocessing.get_context("fork")
 
 
 def child(file: int, end: Connection) -> None:
-    with take_turn(file) as ours:
-        end.send(ours)
+    with take_turn(file) as place:
+        end.send(place)
         end.recv()
 
 
-def test_some_drain_one_waits_for_a_place_and_the_others_go_until_one_dies() -> None:
+def test_each_that_drains_has_a_place_of_its_own_the_others_go_and_who_dies_makes_room() -> None:
     with TemporaryFile() as file:
         pipes = [FORK.Pipe() for _ in range(DRAINS + 2)]
         children = [FORK.Process(target=child, args=(file.fileno(), theirs), daemon=True) for _, theirs in pipes]
-        ours = [one for one, _ in pipes]
-        for process, end in zip(children[:DRAINS], ours, strict=False):
+        *ours, late = [one for one, _ in pipes]
+        for process, end, place in zip(children, ours, [*range(DRAINS), None], strict=False):
             process.start()
-            assert end.recv() is True
-        for process in children[DRAINS:]:
-            process.start()
-        # One of both waits for those, the other is told at once.
-        [told] = multiprocessing.connection.wait(ours[DRAINS:], timeout=20)
-        assert isinstance(told, Connection)
-        assert told.recv() is False
-        [waiting] = [end for end in ours[DRAINS:] if end is not told]
-        assert not waiting.poll(0.05)
+            assert end.recv() == place
         children[0].kill()
-        assert waiting.poll(20)
-        assert waiting.recv() is True
+        children[0].join()
+        children[-1].start()
+        assert late.recv() == 0
         for process in children:
             process.kill()
             process.join()
