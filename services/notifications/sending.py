@@ -32,7 +32,6 @@ from shared.processes import pause
 from shared.together import Together
 
 RENEWAL = 20.0  # seconds between renewals of a lease
-CONNECTIONS = 16  # of one drain, at most: what they write down at the same moment is written together
 GATHER = 0.1  # seconds after a batch of some mails until the next, which is the cheaper the more there is in it
 MAILS_A_CONNECTION = 4  # of a batch, at least: to open one takes as long as some mails do
 RECORDING = 120.0  # seconds to keep trying to record an answer, while the database is away
@@ -78,8 +77,8 @@ async def drain(
 @asynccontextmanager
 async def _connections(settings: MailSettings) -> AsyncIterator[Sequence[SmtpConnection]]:
     """Give connections that open with their first mail and are kept to the end; none without a mail server."""
-    url = settings.smtp_url
-    connections = [SmtpConnection(parse_smtp_url(url.get_secret_value())) for _ in range(CONNECTIONS)] if url else []
+    url, count = settings.smtp_url, settings.smtp_connections
+    connections = [SmtpConnection(parse_smtp_url(url.get_secret_value())) for _ in range(count)] if url else []
     try:
         yield connections
     finally:
@@ -174,9 +173,9 @@ class _Desk:
         self.settings = settings
         self._sessions = sessions
         self._lend = create_lender(sessions.kw["bind"])
-        self.begun = Together(self._begin, CONNECTIONS)
-        self.accepted = Together(partial(self._record, self._write_accepted), CONNECTIONS)
-        self.failed = Together(partial(self._record, self._write_failed), CONNECTIONS)
+        self.begun = Together(self._begin, BATCH)
+        self.accepted = Together(partial(self._record, self._write_accepted), BATCH)
+        self.failed = Together(partial(self._record, self._write_failed), BATCH)
 
     async def close(self) -> None:
         """Break off what is still being written down: the tasks that asked for it have ended."""

@@ -57,6 +57,7 @@ class MailSettings(StoreSettings):
 
     public_url: WebUrl = "http://127.0.0.1:8000"
     smtp_url: SecretStr | None = None
+    smtp_connections: Annotated[int, Field(ge=1, le=100)] = 16
     email_from: Sender = "support@localhost"
     email_reply_to: Sender | None = None
     time_zone: ZoneName = "UTC"

@@ -65,7 +65,7 @@ async def test_due_mail_is_sent_once_and_its_try_recorded(notifications: Session
         assert await send(notifications, settings) == 0
     assert len(server.mails) == 30
     assert {attempt.outcome for attempt in await tries(notifications)} == {Outcome.ACCEPTED}
-    assert server.connections <= sending.CONNECTIONS, "connections are kept"
+    assert server.connections <= settings.smtp_connections, "connections are kept"
 
 
 async def test_a_server_that_says_later_gets_the_same_mail_again(notifications: Sessions) -> None:
@@ -139,7 +139,7 @@ async def test_uncertain_twice_has_failed_and_is_shown(notifications: Sessions) 
 
 
 async def test_a_set_up_at_fault_opens_the_breaker_and_costs_no_mail_its_tries(notifications: Sessions) -> None:
-    async with smtp_server(mail=["550 5.7.1 not from you"] * (2 * sending.CONNECTIONS)) as server:
+    async with smtp_server(mail=["550 5.7.1 not from you"] * 16) as server:
         settings = settings_for(server)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(10)))
         await send(notifications, settings)

@@ -26,7 +26,6 @@ MAILS = 6  # more than there are connections
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "CONNECTIONS", 4)
     monkeypatch.setattr(sending, "MAILS_A_CONNECTION", 1)
     monkeypatch.setattr(sending, "GRACE", 0.3)
     monkeypatch.setattr(sending, "LAST_WORDS", 1.0)
@@ -62,7 +61,7 @@ def hangs(server: SmtpServer, command: str) -> bool:
 async def test_what_has_not_come_to_its_dot_goes_back_at_no_cost(notifications: Sessions, phase: str) -> None:
     async with smtp_server() as server:
         server.script[phase] = STALL
-        settings = settings_for(server)
+        settings = settings_for(server, smtp_connections=4)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(MAILS)))
         async with draining(notifications, settings):
             await eventually(lambda: hangs(server, phase))
@@ -80,7 +79,7 @@ async def test_what_has_not_come_to_its_dot_goes_back_at_no_cost(notifications: 
 
 async def test_what_waits_behind_its_dot_is_uncertain_at_once(notifications: Sessions) -> None:
     async with smtp_server(end=KEEP_AND_STALL) as server:
-        settings = settings_for(server)
+        settings = settings_for(server, smtp_connections=4)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(MAILS)))
         async with draining(notifications, settings):
             await eventually(lambda: len(server.mails) == 4)
@@ -94,7 +93,7 @@ async def test_what_waits_behind_its_dot_is_uncertain_at_once(notifications: Ses
 
 async def test_what_the_server_answers_in_time_is_finished(notifications: Sessions) -> None:
     async with smtp_server() as server:
-        settings = settings_for(server)
+        settings = settings_for(server, smtp_connections=4)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(60)))
         async with draining(notifications, settings):
             await eventually(lambda: server.mails)
@@ -106,7 +105,7 @@ async def test_what_the_server_answers_in_time_is_finished(notifications: Sessio
 
 async def test_an_answer_counts_although_the_server_hangs_behind_it(notifications: Sessions) -> None:
     async with smtp_server(end="554 5.6.0 looks like spam", rset=STALL) as server:
-        settings = settings_for(server)
+        settings = settings_for(server, smtp_connections=4)
         await receive(notifications, settings, posted(uuid4(), 1))
         async with draining(notifications, settings):
             await eventually(lambda: "RSET" in server.commands)
@@ -116,7 +115,7 @@ async def test_an_answer_counts_although_the_server_hangs_behind_it(notification
 
 async def test_a_database_that_does_not_answer_is_not_waited_for(notifications: Sessions) -> None:
     async with smtp_server(rcpt=STALL) as server:
-        settings = settings_for(server)
+        settings = settings_for(server, smtp_connections=4)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(MAILS)))
         async with transaction(notifications) as holder:
             stop = asyncio.Event()

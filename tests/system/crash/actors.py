@@ -66,7 +66,7 @@ def serve(world: World, runs: Connection) -> None:
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     # Small batches, so that there is one more behind a batch; one connection, so that two runs are alike.
-    mail_claims.BATCH, sending.CONNECTIONS, sweeper.PAGE = 2, 1, 16
+    mail_claims.BATCH, sweeper.PAGE = 2, 16
     answers: Answers = {}
     for actor, _ in ACTORS.values():
         actor(world, Fuse(), answers, lambda _: None)

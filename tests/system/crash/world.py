@@ -32,6 +32,7 @@ class World:
             notifications_database_url=self.notifications_url,
             smtp_url=SecretStr(f"smtp://127.0.0.1:{self.smtp_port}"),
             email_from="Test Store <support@store.test>",
+            smtp_connections=1,
             support_email=SUPPORT,
             email_delay_seconds=0,
             support_email_delay_seconds=0,
