@@ -23,7 +23,7 @@ help:
 	@echo "make run      the whole system on this machine; Ctrl-C stops it"
 	@echo "make test     every test"
 	@echo "make bench    what is fast and what is not, against yardsticks in the same run; takes long"
-	@echo "make bench-scale   how reading and posting grow, up to 10 million messages; SIZES=\"10000 1000000\", ROUNDS=5"
+	@echo "make bench-scale   how reading and posting grow, up to 10 million messages, and wear; SIZES=\"10000 1000000\", ROUNDS=5"
 	@echo "make chaos    faults at random while people write; CHAOS_SECONDS=60, CHAOS_SEED="
 	@echo "make chaos-broken, make chaos-baseline   the same against builds that are broken on purpose, each of which"
 	@echo "              must be caught; against plain Celery, for comparison"
@@ -51,6 +51,7 @@ bench: $(READY)
 
 bench-scale: $(READY)
 	@$(BIN)/python -m bench.growth
+	@$(BIN)/python -m bench.wear
 
 chaos: $(READY)
 	@$(BIN)/python -m bench.chaos
