@@ -67,7 +67,7 @@ async def test_the_broker_away_for_good_costs_seconds_and_its_old_hints_do_no_ha
     product: Product, mail_server: SmtpServer
 ) -> None:
     await product.stop("worker")
-    # What a worker had in hand when an earlier test killed the broker would stay in its hand for the visibility timeout.
+    # What a worker had in hand when an earlier test killed the broker stays there for the visibility timeout.
     await empty_broker(product)
     messages = await replies(product, 6)
     await eventually(lambda: a_hint_waits(product))
