@@ -10,6 +10,7 @@ from email import message_from_bytes
 from uuid import uuid4
 
 import httpx2
+import psutil
 
 from tests.smtp_server import KEEP_AND_STALL, STALL, SmtpServer
 from tests.support import eventually
@@ -98,6 +99,23 @@ async def test_all_stop_while_the_broker_is_away(product: Product, mail_server: 
     await product.start("broker", *PROCESSES)
     await drained(product, messages)
     await mailed_once(product, mail_server)
+
+
+async def test_a_worker_and_its_clock_end_together_and_are_started_again_as_one(product: Product) -> None:
+    clock_of(product).kill()
+    await eventually(lambda: product.ended() == ["worker"], deadline=30)
+    await product.start("worker")
+
+    worker, clock = product.family("worker")[0], clock_of(product)
+    worker.kill()
+    await eventually(lambda: not clock.is_running() or clock.status() == psutil.STATUS_ZOMBIE, deadline=30)
+    await product.start("worker")
+
+
+def clock_of(product: Product) -> psutil.Process:
+    """Return the process beside a worker's pool, which alone was spawned and not forked."""
+    [clock] = [child for child in product.family("worker") if "--multiprocessing-fork" in child.cmdline()]
+    return clock
 
 
 HANGS = """
