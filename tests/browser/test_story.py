@@ -103,6 +103,25 @@ async def test_what_an_admin_begins_appears_in_the_customers_list(people: People
     await expect(sam.page.locator(".fate").first).to_contain_text("Read")
 
 
+async def test_what_becomes_of_an_answer_is_shown_however_late_its_mail_is_known(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    sam = await people.sign_in("sam", role="admin")
+    conversation = await site.open_conversation(dora.id, "Late")
+    await sam.open(conversation)
+    for process in ("worker", "sweeper"):
+        site.product.freeze(process)
+    try:
+        async with sam.page.expect_response("**/api/v1/notifications/emails?*") as looked:
+            await send(sam.page, "It has left the house.")
+        assert (await (await looked.value).json())["items"] == []
+        await expect(message(sam.page, "It has left the house.").locator(".fate")).to_have_text("Not read yet")
+    finally:
+        for process in ("worker", "sweeper"):
+            site.product.thaw(process)
+    fate = message(sam.page, "It has left the house.").locator(".fate")
+    await expect(fate).to_contain_text("Emailed", timeout=30_000)
+
+
 async def test_the_badge_at_the_store_counts_live_what_is_unread(people: People, site: Site) -> None:
     dora = await people.sign_in("dora")
     first = await site.open_conversation(dora.id, "First")

@@ -232,6 +232,6 @@ async def test_a_closed_terminal_stops_all_of_it(start: Start, data: Path) -> No
         while b"Customer Chats is running." not in shown:
             shown += screen.read(4096)
         processes = descendants(run)
-    assert run.wait(30) == 0
+    assert run.wait(60) == 0
     assert not [process for process in processes if is_alive(process)]
     assert not (data / "processes.json").exists()

@@ -7,6 +7,7 @@ import { onRefresh } from "./refresh.js";
 
 const SHORTEST = 2_000; // ms between looks while a mail is under way, doubled at each one …
 const LONGEST = 30_000; // … up to this
+const AWAITED = 3_600_000; // ms for which a message may have no mail yet, because the other service is behind
 const UNDER_WAY = new Set(["scheduled", "sending"]);
 const thread = document.querySelector("[data-thread]");
 const words = document.getElementById("fate-words");
@@ -17,7 +18,10 @@ let pause = SHORTEST;
 
 export function startFates() {
   if (!thread || !words) return;
-  onRefresh(show);
+  onRefresh(() => {
+    show();
+    if (!timer && isAwaited()) look();
+  });
   look();
 }
 
@@ -30,6 +34,7 @@ export function look() {
 async function ask() {
   if (!words) return;
   clearTimeout(timer);
+  timer = null;
   const path = `/api/v1/notifications/emails?conversation_id=${thread.dataset.thread}&limit=100`;
   const response = await call("GET", path).catch(() => null);
   if (response?.ok) {
@@ -39,11 +44,21 @@ async function ask() {
     show();
   }
   const underWay = [...mails.values()].filter((mail) => UNDER_WAY.has(mail.state));
-  if (!underWay.length && response?.ok) return;
+  const awaited = !response?.ok || isAwaited();
+  if (!underWay.length && !awaited) return;
   // What is due later needs no look before; but our clock may be wrong.
   const due = Math.min(...underWay.map((mail) => Date.parse(mail.next_attempt_at) || 0)) - Date.now();
-  timer = setTimeout(ask, Math.min(Math.max(due, 0), LONGEST) + pause);
+  timer = setTimeout(ask, (awaited ? 0 : Math.min(Math.max(due, 0), LONGEST)) + pause);
   pause = Math.min(2 * pause, LONGEST);
+}
+
+/** Tell whether there is a message that nobody has read, and whose mail is not known yet. */
+function isAwaited() {
+  const unread = [...document.querySelectorAll("[data-fate]:not([data-read])")];
+  return unread.some((line) => {
+    const written = Date.parse(line.closest("li").querySelector("time").dateTime);
+    return !mails.has(line.dataset.fate) && Date.now() - written < AWAITED;
+  });
 }
 
 function show() {
