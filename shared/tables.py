@@ -43,5 +43,7 @@ def insert_all(model: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]], 
     It too is the same for any number of them. They are inserted in this order.
     """
     columns = model.__table__.c
-    each = [func.unnest(literal([row[name] for row in rows], ARRAY(columns[name].type))) for name in rows[0]]
+    # Of one dimension: a column of JSON may hold lists, which are no further one.
+    types = {name: ARRAY(columns[name].type, dimensions=1) for name in rows[0]}
+    each = [func.unnest(literal([row[name] for row in rows], types[name])) for name in rows[0]]
     return insert(model).from_select([*rows[0], *same], select(*each, *same.values()))

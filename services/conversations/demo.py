@@ -10,9 +10,9 @@ from services.conversations.commands import NewConversation, create_conversation
 from services.conversations.demo_data import ORDERS, USERS, DemoOrder, Message, Talk
 from services.conversations.demo_talks import TALKS
 from services.conversations.models import Conversation
-from services.conversations.people import put_order, put_user
 from services.conversations.posting import Post, post_message
 from services.conversations.rules import Side
+from services.conversations.store_sync import SentOrder, SentUser, take
 
 _SIDES = {user.id: user.role for user in USERS}
 _ONE_AT_A_TIME = select(func.pg_advisory_xact_lock(func.hashtext("chats-demo")))
@@ -26,12 +26,9 @@ async def add_demo(session: AsyncSession) -> bool:
     await session.execute(_ONE_AT_A_TIME)
     if await session.scalar(select(exists().select_from(Conversation))):
         return False
-    for user in USERS:
-        profile = {"name": user.name, "email": user.email, "locale": user.locale, "zoneinfo": user.zoneinfo}
-        await put_user(session, user.id, profile, user.role, None)
     now = datetime.now(UTC)
-    for order in ORDERS:
-        await put_order(session, order.number, _order_fields(order, now))
+    users = [SentUser(user.id, user._asdict(), user.role) for user in USERS]
+    await take(session, [*users, *(SentOrder(order.number, _order_fields(order, now)) for order in ORDERS)])
     for talk in TALKS:
         await _add_talk(session, talk)
     return True

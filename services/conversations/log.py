@@ -21,6 +21,7 @@ from services.conversations.models import FeedHead, LoggedEvent
 from shared.database import incarnation_of
 from shared.events import Event, EventType, Feed
 from shared.failpoints import failpoint
+from shared.tables import insert_all
 
 # Whoever locks several events locks them in the order of `seq`, here and where text is erased: no deadlock.
 # A holder of the head that is frozen, not dead, would stop the log: PostgreSQL ends its transaction.
@@ -60,6 +61,15 @@ async def append_event(
     await session.execute(
         insert(LoggedEvent).values(type=event_type, payload=body, user_id=user_id, conversation_id=conversation_id)
     )
+
+
+async def append_events(session: AsyncSession, event_type: EventType, told: Sequence[tuple[str, BaseModel]]) -> None:
+    """Do the same for many, in their order, each with the person whom it concerns; one statement."""
+    rows = [
+        {"type": event_type, "payload": payload.model_dump(mode="json"), "user_id": user_id}
+        for user_id, payload in told
+    ]
+    await session.execute(insert_all(LoggedEvent, rows))
 
 
 async def erase_conversations(session: AsyncSession, conversation_ids: Sequence[UUID]) -> None:

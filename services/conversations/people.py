@@ -1,15 +1,13 @@
-"""The store's users and orders: what the store sends, what a token adds, and what a deletion erases."""
+"""The store's users and orders: what a token adds, and what a deletion erases."""
 
 from collections.abc import Collection
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, text, update
+from sqlalchemy import func, select, text
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.errors import OrderOwnerFixed
 from services.conversations.log import append_event
 from services.conversations.models import FeedHead, Order, User
 from services.conversations.rows import ASKING, KNOWN_COLUMNS, Known
@@ -22,8 +20,6 @@ from shared.people import Person
 from shared.problems import Unauthenticated
 
 PROFILE = ("email", "name", "locale", "zoneinfo")
-
-
 _FOR_CHANGE = {"key_share": True}  # lets others refer to the user meanwhile: a post need not wait for a new name
 
 
@@ -83,34 +79,6 @@ def _claimed(user: User | Known, principal: Principal, *, synced: bool) -> dict[
     }
 
 
-async def put_user(
-    session: AsyncSession,
-    user_id: str,
-    profile: dict[str, Any],
-    role: Side | None,
-    updated_at: datetime | None,
-) -> bool:
-    """Take a user over from the store; True when new. An older `updated_at` than the stored one changes nothing.
-
-    Another role than before ends the browsers' sessions for any other side.
-    """
-    created = await _ensure_user(session, user_id, role or Side.CUSTOMER)
-    user = await session.get_one(User, user_id, with_for_update=_FOR_CHANGE, populate_existing=True)
-    if _is_stale(updated_at, user.updated_at):
-        return created
-    created = created or user.deleted_at is not None
-    changes = {field: profile.get(field) or None for field in PROFILE} | {
-        "role": role or user.role,
-        "deleted_at": None,
-    }
-    if role is not None and role != user.role:
-        await end_all_of(session, user_id, unless=role)
-    user.synced_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    user.updated_at = updated_at or user.updated_at
-    await _change(session, user, {name: value for name, value in changes.items() if getattr(user, name) != value})
-    return created
-
-
 async def delete_user(session: AsyncSession, user_id: str) -> None:
     """Erase a user's name, address, language and zone, also in the log, and their sessions; keep their conversations.
 
@@ -125,29 +93,6 @@ async def delete_user(session: AsyncSession, user_id: str) -> None:
         moment = (await session.execute(select(func.clock_timestamp()))).scalar_one()
         erased: dict[str, Any] = dict.fromkeys(PROFILE)
         await _change(session, user, erased | {"deleted_at": moment, "updated_at": None}, EventType.USER_DELETED)
-
-
-async def put_order(session: AsyncSession, order_id: str, fields: dict[str, Any]) -> bool:
-    """Take an order over from the store; True when new. Its user may be known by id only, and cannot change.
-
-    An older `updated_at` than the stored one changes nothing. Raises `OrderOwnerFixed`.
-    """
-    await _ensure_user(session, fields["user_id"], Side.CUSTOMER)
-    values = fields | {"synced_at": func.clock_timestamp(), "deleted_at": None}
-    created = await session.scalar(
-        insert(Order).values(id=order_id, **values).on_conflict_do_nothing().returning(Order.id)
-    )
-    if created is not None:
-        return True
-    order = await session.get_one(Order, order_id, with_for_update=True, populate_existing=True)
-    if order.user_id != fields["user_id"]:
-        raise OrderOwnerFixed("The order belongs to another user, and that cannot change.")
-    if _is_stale(fields["updated_at"], order.updated_at):
-        return False
-    again = order.deleted_at is not None
-    newest = {"updated_at": fields["updated_at"] or order.updated_at}
-    await session.execute(update(Order).where(Order.id == order_id).values(values | newest))
-    return again
 
 
 async def delete_order(session: AsyncSession, order_id: str) -> None:
@@ -217,7 +162,3 @@ async def _change(
         **{field: getattr(user, field) for field in PROFILE},
     )
     await append_event(session, event_type, UserChanged(person=person), user_id=user.id)
-
-
-def _is_stale(given: datetime | None, stored: datetime | None) -> bool:
-    return given is not None and stored is not None and given < stored

@@ -5,7 +5,7 @@ locked. `check` and `visit` hold no lock at all, when they are the first thing t
 """
 
 import secrets
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
@@ -95,10 +95,15 @@ async def end(session: AsyncSession, session_id: UUID) -> None:
     await session.execute(delete(BrowserSession).where(BrowserSession.id == session_id))
 
 
-async def end_all_of(session: AsyncSession, user_id: str, *, unless: Side | None = None) -> None:
-    """End every session of a user, except those for the side `unless`."""
-    theirs = delete(BrowserSession).where(BrowserSession.user_id == user_id)
-    await session.execute(theirs if unless is None else theirs.where(BrowserSession.role != unless))
+async def end_all_of(session: AsyncSession, user_id: str) -> None:
+    """End every session of a user."""
+    await session.execute(delete(BrowserSession).where(BrowserSession.user_id == user_id))
+
+
+async def end_other_sides(session: AsyncSession, sides: Sequence[tuple[str, Side]]) -> None:
+    """End every session of users that is for another side than the one beside the user's id."""
+    ids, kept = zip(*sides, strict=True)
+    await session.execute(_END_OTHER_SIDES, {"ids": list(ids), "kept": list(kept)})
 
 
 async def ended(session: AsyncSession, ids: Collection[UUID]) -> set[UUID]:
@@ -177,6 +182,11 @@ _BEGIN = text("""
     insert into sessions (user_id, role, csrf)
     select id, :role, :csrf from users where id = :user_id and deleted_at is null for key share
     returning *
+""")
+
+_END_OTHER_SIDES = text("""
+    delete from sessions using unnest(cast(:ids as text[]), cast(:kept as text[])) as changed (user_id, side)
+    where sessions.user_id = changed.user_id and sessions.role <> changed.side
 """)
 
 _LIVING = text(f"select id from sessions where id = any(:ids) and {_is_live('sessions')}")  # noqa: S608 - built from constants

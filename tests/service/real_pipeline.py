@@ -17,6 +17,7 @@ from services.conversations.app import create_app
 from services.conversations.posting import Post, post_message
 from services.conversations.rules import Side, Status
 from services.conversations.settings import ApiSettings
+from services.conversations.store_sync import SentUser, put_user
 from services.notifications import inbox, sweeper
 from services.notifications.claims import claim_emails
 from services.notifications.commands import read_notification, retry_email
@@ -118,7 +119,7 @@ class RealPipeline:
 
     async def put_user(self, user: str, email: str | None, role: Side = Side.CUSTOMER) -> None:
         async with transaction(self.conversations) as session:
-            await people.put_user(session, user, {"email": email, "name": user.title()}, role, None)
+            await put_user(session, SentUser(user, {"email": email, "name": user.title()}, role))
 
     async def delete_user(self, user: str) -> None:
         async with transaction(self.conversations) as session:

@@ -17,6 +17,7 @@ from pydantic import (
     model_validator,
 )
 
+from services.conversations.people import PROFILE
 from services.conversations.rules import (
     BODY_LENGTH,
     BULK_DELETE_LIMIT,
@@ -24,6 +25,7 @@ from services.conversations.rules import (
     Side,
     Status,
 )
+from services.conversations.store_sync import SentOrder, SentUser
 from shared.paging import MAX_NUMBER
 from shared.people import Address, LocaleTag, StoreId, ZoneName
 from shared.text import Name, OneLine, Text
@@ -167,6 +169,10 @@ class PutUser(Request):
     zoneinfo: ZoneName | None = None
     updated_at: Moment | None = None
 
+    def of(self, user_id: str) -> SentUser:
+        """Return the user whom this is said of."""
+        return SentUser(user_id, {name: getattr(self, name) for name in PROFILE}, self.role, self.updated_at)
+
 
 class OrderItem(Request):
     """A line of an order."""
@@ -199,3 +205,7 @@ class PutOrder(Request):
     url: Link | None = None
     items: Annotated[list[OrderItem], Field(max_length=100)] = []
     updated_at: Moment | None = None
+
+    def of(self, order_id: str) -> SentOrder:
+        """Return the order that this is said of."""
+        return SentOrder(order_id, self.model_dump(include=set(PutOrder.model_fields)))

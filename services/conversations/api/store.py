@@ -4,7 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Depends, Response
 
-from services.conversations import people, sessions
+from services.conversations import people, sessions, store_sync
 from services.conversations.api.bodies import PutOrder, PutUser
 from services.conversations.api.dependencies import PathId
 from services.conversations.errors import OrderOwnerFixed
@@ -28,13 +28,7 @@ _CREATED: dict[int | str, dict[str, Any]] = {
 @router.put("/users/{user_id}", responses=_CREATED)
 async def put_user(user_id: PathId, body: PutUser, session: Session, response: Response) -> dict[str, str]:
     """Take over a user. An `updated_at` older than the stored one changes nothing."""
-    created = await people.put_user(
-        session,
-        user_id,
-        body.model_dump(include=set(people.PROFILE)),
-        body.role,
-        body.updated_at,
-    )
+    created = await store_sync.put_user(session, body.of(user_id))
     response.status_code = 201 if created else 200
     return {"id": user_id}
 
@@ -54,7 +48,7 @@ async def end_sessions(user_id: PathId, session: Session) -> None:
 @router.put("/orders/{order_id}", responses={**_CREATED, **answers(OrderOwnerFixed)})
 async def put_order(order_id: PathId, body: PutOrder, session: Session, response: Response) -> dict[str, str]:
     """Take over an order. An `updated_at` older than the stored one changes nothing."""
-    created = await people.put_order(session, order_id, body.model_dump())
+    created = await store_sync.put_order(session, body.of(order_id))
     response.status_code = 201 if created else 200
     return {"id": order_id}
 
