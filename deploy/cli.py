@@ -212,6 +212,19 @@ def demo() -> None:
     typer.echo("Demo data added." if added else "There are conversations already; nothing was added.")
 
 
+@app.command("import")
+def import_file(
+    file: Annotated[str, typer.Argument(help="NDJSON, a user or an order a line; - is the standard input.")],
+) -> None:
+    """Take over the store's users and orders from a file; exit code 1 when a line was refused.
+
+    Each line is what POST /api/v1/store/import takes. It may be run again: nothing is taken twice.
+    """
+    from deploy.operations import import_lines_of
+
+    raise typer.Exit(0 if import_lines_of(file) else 1)
+
+
 @app.command()
 def status() -> None:
     """Say how the log, the inbox and the mail stand; exit code 1 when something is late or stopped."""

@@ -1,8 +1,13 @@
 """What operators see and do from the command line, straight on the services' databases."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple, TypeVar
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
+from http import HTTPStatus
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, TypeVar
 from uuid import UUID
 
 import typer
@@ -11,12 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations import log as event_log
 from services.conversations import retention
+from services.conversations.api.importing import import_lines
 from services.conversations.settings import StoreSettings as ConversationsSettings
 from services.notifications import inbox, measures, queries, recovery
 from services.notifications.rules import EmailState
 from services.notifications.settings import MailSettings
 from services.notifications.settings import StoreSettings as NotificationsSettings
-from shared.database import create_engine, create_sessions, describe, transaction
+from shared.database import Sessions, create_engine, create_sessions, describe, transaction
 from shared.problems import Problem
 from shared.settings import SettingsError, read_settings
 
@@ -27,16 +33,26 @@ LATE_CATCH_UP = 60.0  # seconds that an event waits for the sweeper
 LATE_MAIL = 60.0  # seconds behind its time
 LATE_PURGE = 0.5  # days beyond the retention
 DAY = 24 * 3600  # seconds
+PIECE = 64 * 1024  # bytes that are read of a file at once
 
 
 def run_once(url: str, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
     """Do some work in one transaction; what goes wrong is one line and exit code 1."""
 
+    async def once(sessions: Sessions) -> T:
+        async with transaction(sessions) as session:
+            return await work(session)
+
+    return run_on(url, once)
+
+
+def run_on(url: str, work: Callable[[Sessions], Awaitable[T]]) -> T:
+    """Do some work in transactions of its own; what goes wrong is one line and exit code 1."""
+
     async def main() -> T:
         engine = create_engine(url, application="chats-cli", pool_size=1)
         try:
-            async with transaction(create_sessions(engine)) as session:
-                return await work(session)
+            return await work(create_sessions(engine))
         finally:
             await engine.dispose()
 
@@ -181,6 +197,41 @@ def retry_parked(event_id: UUID) -> None:
     """Handle a parked event now."""
     settings = read_settings(MailSettings)
     run_once(settings.notifications_database_url, lambda session: inbox.retry_parked(session, event_id, settings))
+
+
+def import_lines_of(name: str) -> bool:
+    """Take over the users and orders in a file, `-` for the standard input; print what was refused and a summary.
+
+    True when nothing was refused.
+    """
+    url = read_settings(ConversationsSettings).conversations_database_url
+    counts: Counter[int] = Counter()
+
+    async def work(sessions: Sessions) -> None:
+        with _opened(name) as file:
+            async for answer in import_lines(_pieces(file), sessions):
+                counts[answer["status"]] += 1
+                if "code" in answer:
+                    typer.echo(f"line {answer['line']}, {answer.get('id', 'no id')}: {answer['detail']}", err=True)
+
+    run_on(url, work)
+    refused = counts.total() - counts[HTTPStatus.CREATED] - counts[HTTPStatus.OK]
+    typer.echo(f"{counts[HTTPStatus.CREATED]} new, {counts[HTTPStatus.OK]} were there, {refused} refused.")
+    return not refused
+
+
+def _opened(name: str) -> AbstractContextManager[BinaryIO]:
+    if name == "-":
+        return nullcontext(sys.stdin.buffer)
+    try:
+        return Path(name).open("rb")
+    except OSError as error:
+        raise SettingsError(f"cannot read {name}: {error.strerror}") from None
+
+
+async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := file.read(PIECE):
+        yield piece
 
 
 def declare_restored(service: str) -> str:

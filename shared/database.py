@@ -209,6 +209,12 @@ def is_outage(error: BaseException | None) -> bool:
     return _is_passing(error, _OUTAGE)
 
 
+def was_in_the_way(error: BaseException | None) -> bool:
+    """Tell whether the database gave up on a transaction for another's sake (a deadlock): it may be tried again now."""
+    cause = error.orig if isinstance(error, DBAPIError) else error
+    return (getattr(cause, "sqlstate", None) or "").startswith("40")
+
+
 def _is_passing(error: BaseException | None, states: tuple[str, ...]) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or _is_passing(error.orig, states)

@@ -1,7 +1,7 @@
 """The frame of an HTTP API: errors, limits, observation, health; the routes are each service's own."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
 from typing import Any
@@ -33,11 +33,13 @@ class LimitSize:
     """ASGI middleware: a URL that is too long is 414, too many headers are 431, a body is 413, declared or streamed.
 
     The server takes a head of any size, so that a proxy in front has to bound it as well. FastAPI's own `max_body_size`
-    answers in plain text, whatever handlers are installed.
+    answers in plain text, whatever handlers are installed. The body of `streamed` paths has no limit: what reads it has
+    to bound what it keeps.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, streamed: Collection[str] = ()) -> None:
         self.app = app
+        self._streamed = {path.encode() for path in streamed}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, counting what is read of its body."""
@@ -45,6 +47,9 @@ class LimitSize:
             await self.app(scope, receive, send)
             return
         _check_head(scope)
+        if scope["raw_path"] in self._streamed:  # as it was sent, which is what routes see
+            await self.app(scope, receive, send)
+            return
         declared = Headers(scope=scope).get("content-length", "")
         _check_size(int(declared[:20]) if declared.isdecimal() else 0)  # more digits than Python would read are enough
         size = 0
@@ -111,12 +116,13 @@ def create_api(
     docs_url: str,
     openapi_url: str,
     beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    streamed: Collection[str] = (),
     **about: Any,
 ) -> FastAPI:
     """Build an API without routes. It serves at once, also while its database is not there yet.
 
     Its document and the page that shows it are there unless the settings close them. What is `beside` runs as long
-    as it.
+    as it. Paths that are `streamed` take a body of any size.
     """
     keys = ProviderKeys(settings.auth_jwks_url) if settings.auth_jwks_url else None
 
@@ -150,8 +156,8 @@ def create_api(
     app.state.verified_tokens = VerifiedTokens()
     app.state.sessions = create_sessions(engine)
     app.state.lend = create_lender(engine)
-    for middleware in (LimitSize, EncodedPaths):  # the last one is the outermost
-        app.add_middleware(middleware)
+    app.add_middleware(LimitSize, streamed)  # the last one is the outermost
+    app.add_middleware(EncodedPaths)
     problems.install(app)
     if settings.store_origins:
         app.add_middleware(CrossOrigin, settings.store_origins)

@@ -102,6 +102,16 @@ class Invalid(Problem):
         super().__init__(msg, errors=[{"loc": list(loc), "msg": msg}])
 
 
+def invalid_fields(faults: Sequence[Mapping[str, Any]]) -> Invalid:
+    """Tell what pydantic finds wrong; the `loc` of each fault begins with the part of the request that it is in."""
+    # The offending input is left out: it may hold text that belongs in no log and no answer.
+    errors = [{"loc": list(fault["loc"]), "msg": _message(fault["msg"])} for fault in faults]
+    detail = "; ".join(f"{'.'.join(map(str, fault['loc'][1:])) or fault['loc'][0]}: {fault['msg']}" for fault in errors)
+    problem = Invalid(detail, ())
+    problem.extra["errors"] = errors
+    return problem
+
+
 class Unavailable(Problem):
     """Something that this needs is away for the moment."""
 
@@ -240,10 +250,7 @@ async def _answer_validation(request: Request, error: Exception) -> Response:
         return await _answer_problem(request, NotFound("There is nothing with this id."))
     if isinstance(error.body, bytes):
         return await _answer_problem(request, Invalid("send JSON, with Content-Type: application/json", ("body",)))
-    # The offending input is left out: it may hold text that belongs in no log and no answer.
-    errors = [{"loc": list(fault["loc"]), "msg": _message(fault["msg"])} for fault in error.errors()]
-    detail = "; ".join(f"{'.'.join(map(str, fault['loc'][1:])) or fault['loc'][0]}: {fault['msg']}" for fault in errors)
-    return _response(_body(Invalid.status, Invalid.code, Invalid.title, detail, errors=errors))
+    return _problem(invalid_fields(error.errors()))
 
 
 def _problem(error: Problem) -> Response:

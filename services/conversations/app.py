@@ -55,6 +55,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         settings,
         engine,
         beside=beside,
+        streamed=[store.IMPORT],
         docs_url="/docs",
         openapi_url="/openapi.json",
         title="Customer Chats: conversations",

@@ -23,6 +23,12 @@ UNSAYABLE = re.compile(
 )
 
 
+@schemathesis.serializer("application/x-ndjson")
+def as_text(ctx: schemathesis.SerializationContext, value: Any) -> Any:  # noqa: ARG001 - as it is called
+    """Send what the document calls a text of lines as it is."""
+    return value if isinstance(value, bytes) else str(value).encode()
+
+
 @schemathesis.check
 def valid_data_is_accepted(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]

@@ -105,12 +105,13 @@ async def test_every_body_has_an_example_with_all_that_is_needed(document: Any) 
     for name, operation in operations(document):
         if "requestBody" not in operation:
             continue
-        schema = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].split("/")[-1]
-        shown = document["components"]["schemas"][schema]
-        assert shown["examples"], name
-        assert shown["description"], name
-        for example in shown["examples"]:
-            assert set(shown.get("required", [])) <= set(example) <= set(shown["properties"])
+        [media] = operation["requestBody"]["content"].values()
+        named = media["schema"].get("$ref", "").split("/")[-1]
+        for shown in [document["components"]["schemas"][named]] if named else media["itemSchema"]["oneOf"]:
+            assert shown["examples"], name
+            assert shown["description"], name
+            for example in shown["examples"]:
+                assert set(shown.get("required", [])) <= set(example) <= set(shown["properties"])
 
 
 async def test_the_document_can_be_read_in_a_browser(api: httpx2.AsyncClient) -> None:

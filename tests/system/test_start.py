@@ -63,6 +63,13 @@ async def test_without_a_secret_no_token_can_be_made(tmp_path: Path) -> None:
     assert output.decode().startswith("chats: CHATS_AUTH_SECRET is not set")
 
 
+async def test_a_file_that_is_not_there_is_named_in_one_line(tmp_path: Path) -> None:
+    started = await run_chats(tmp_path, "import", "none.ndjson", **API)
+    output, _ = await started.communicate()
+    assert started.returncode == 1
+    assert output == b"chats: cannot read none.ndjson: No such file or directory\n"
+
+
 @pytest.mark.parametrize(
     ("process", "settings"),
     [

@@ -2,7 +2,7 @@
 
 import re
 from datetime import UTC, datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -209,3 +209,30 @@ class PutOrder(Request):
     def of(self, order_id: str) -> SentOrder:
         """Return the order that this is said of."""
         return SentOrder(order_id, self.model_dump(include=set(PutOrder.model_fields)))
+
+
+class UserLine(PutUser):
+    """A line of an import: a user, with the fields of `PUT /api/v1/store/users/{id}`."""
+
+    model_config = _example(type="user", id="C-42", name="A. Customer", email="customer@example.com")
+
+    type: Literal["user"]
+    id: StoreId
+
+
+class OrderLine(PutOrder):
+    """A line of an import: an order, with the fields of `PUT /api/v1/store/orders/{id}`."""
+
+    model_config = _example(
+        type="order",
+        id="A-1007",
+        user_id="C-42",
+        number="1007",
+        status="shipped",
+        total="59.90",
+        currency="EUR",
+        placed_at="2026-01-02T03:04:05Z",
+    )
+
+    type: Literal["order"]
+    id: StoreId

@@ -1,19 +1,34 @@
 """What the store's backend sends: its users and orders. Every call may be repeated."""
 
-from typing import Any
+import json
+import tempfile
+from collections.abc import AsyncIterator
+from typing import Annotated, Any, BinaryIO, cast
 
-from fastapi import APIRouter, Depends, Response
+from fastapi import APIRouter, Depends, Request, Response
+from fastapi.responses import StreamingResponse
+from pydantic import TypeAdapter
+from starlette.requests import ClientDisconnect
 
 from services.conversations import people, sessions, store_sync
-from services.conversations.api.bodies import PutOrder, PutUser
+from services.conversations.api.bodies import OrderLine, PutOrder, PutUser, UserLine
 from services.conversations.api.dependencies import PathId
+from services.conversations.api.importing import import_lines
+from services.conversations.api.views import LineOut
 from services.conversations.errors import OrderOwnerFixed
 from shared.auth import Role, require
 from shared.database import Session
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, answers
 
+_PREFIX = "/api/v1/store"
+IMPORT = f"{_PREFIX}/import"
+LINES = "application/x-ndjson"
+
+_IN_MEMORY = 256 * 1024  # bytes of answers
+_PIECE = 64 * 1024
+
 router = APIRouter(
-    prefix="/api/v1/store",
+    prefix=_PREFIX,
     tags=["Store"],
     dependencies=[Depends(require(Role.STORE))],
     responses=answers(Unauthenticated, Forbidden, Invalid, Unavailable),
@@ -57,3 +72,60 @@ async def put_order(order_id: PathId, body: PutOrder, session: Session, response
 async def delete_order(order_id: PathId, session: Session) -> None:
     """Note that an order was deleted; conversations about it keep its last state."""
     await people.delete_order(session, order_id)
+
+
+def _schema(of: Any) -> dict[str, Any]:
+    schema = TypeAdapter(of).json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)  # what the PUTs and the problems have in the document
+    return schema
+
+
+_SENT: dict[str, Any] = {
+    "schema": {"type": "string"},
+    "itemSchema": {"oneOf": [_schema(UserLine), _schema(OrderLine)]},
+    "example": "".join(json.dumps(_schema(line)["examples"][0]) + "\n" for line in (UserLine, OrderLine)),
+}
+_IMPORT: dict[str, Any] = {
+    "description": "A JSON object a line, in UTF-8: users and orders in any order. Blank lines are skipped, and count.",
+    "required": False,  # there may be nothing to import
+    "content": {LINES: _SENT},
+}
+_IMPORTED: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "What became of each line that was not blank, in their order.",
+        "content": {LINES: {"itemSchema": _schema(LineOut)}},
+    },
+}
+
+
+async def _spool() -> AsyncIterator[BinaryIO]:
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as kept:
+        yield cast("BinaryIO", kept)
+
+
+@router.post(
+    "/import",
+    response_class=StreamingResponse,
+    responses=_IMPORTED,
+    openapi_extra={"requestBody": _IMPORT},
+)
+async def import_all(request: Request, answers: Annotated[BinaryIO, Depends(_spool)]) -> Response:
+    """Take over any number of users and orders, as the PUTs would one after the other; one answer a line.
+
+    A line that is refused hinders no other; one over 64 KiB is refused. What was taken is saved batch by batch: after a
+    503, or a connection that broke, send everything again, since nothing is taken twice.
+    """
+    # They wait for the end of the body: most clients send all of it before they read, and many proxies let no answer
+    # begin before; with both sides' buffers full, nobody would go on.
+    try:
+        async for answer in import_lines(request.stream(), request.app.state.sessions):
+            answers.write(json.dumps(answer).encode() + b"\n")
+    except ClientDisconnect:
+        return Response(status_code=400)  # to nobody; what was committed stays
+    answers.seek(0)
+    return StreamingResponse(_pieces(answers), media_type=LINES)
+
+
+async def _pieces(kept: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := kept.read(_PIECE):
+        yield piece

@@ -10,6 +10,7 @@ from services.conversations.models import User
 from services.conversations.posting import Posted
 from services.conversations.rows import ConversationRow, MessageRow, OrderRow, Thread, UserRow
 from services.conversations.rules import COUNT_LIMIT, Side, Status
+from shared.problems import FieldError
 
 DELETED_CUSTOMER = "Deleted customer"
 DELETED_ADMIN = "Deleted admin"
@@ -239,3 +240,16 @@ class Deleted:
 def customer_name(identity: str, name: str | None, *, deleted: bool) -> str:
     """Name a customer, also one who has no name, or none any more."""
     return name or (DELETED_CUSTOMER if deleted else identity)
+
+
+@dataclass(slots=True)
+class LineOut:
+    """What became of a line of an import; of one that is refused, what the PUT would say, as far as it can be read."""
+
+    line: int
+    status: Literal[200, 201, 409, 413, 422]
+    type: Literal["user", "order"] | None = None
+    id: str | None = None
+    code: str | None = None
+    detail: str | None = None
+    errors: list[FieldError] | None = None

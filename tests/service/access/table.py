@@ -63,6 +63,7 @@ DELETE /api/v1/store/users/{user_id}                            401   403   403 
 DELETE /api/v1/store/users/{user_id}/sessions                   401   403   403   403   204  401
 PUT    /api/v1/store/orders/{order_id}                          401   403   403   403   200  401 #order
 DELETE /api/v1/store/orders/{order_id}                          401   403   403   403   204  401
+POST   /api/v1/store/import                                     401   403   403   403   200  401 #line
 
 GET    /internal/events                                         401   401   401   401   401  200
 GET    /internal/events?reader=x                                401   401   401   401   401  200
@@ -157,6 +158,7 @@ SENT: Mapping[str, Mapping[str, Any]] = {
         "currency": "EUR",
         "placed_at": "2026-01-02T03:04:05Z",
     },
+    "line": {"type": "user", "id": "{user_id}", "name": "Hello"},
     "hand_over": {"token": "{token}"},
     "everywhere": {"everywhere": "true"},
 }

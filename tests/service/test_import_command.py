@@ -1,0 +1,39 @@
+"""`chats import`: the same import, straight on the database."""
+
+import asyncio
+import json
+from pathlib import Path
+
+from typer.testing import CliRunner, Result
+
+from deploy.cli import app
+from shared.database import Sessions
+from tests.service.store import ORDER, Caller, logged
+
+KNOWN = [{"type": "user", "id": "anna", "name": "Anna"}, {"type": "order", "id": "A-1", **ORDER}]
+WRONG = {"type": "user", "id": "ben", "email": "ben@"}
+
+
+async def chats_import(databases: dict[str, str], name: str, given: bytes = b"") -> Result:
+    environment = {"CHATS_CONVERSATIONS_DATABASE_URL": databases["conversations"]}
+    return await asyncio.to_thread(CliRunner().invoke, app, ["import", name], input=given, env=environment)
+
+
+async def test_a_file_is_taken_over_and_what_was_refused_is_named(
+    databases: dict[str, str], conversations: Sessions, sam: Caller, tmp_path: Path
+) -> None:
+    file = tmp_path / "store.ndjson"
+    file.write_text("\n".join(map(json.dumps, [*KNOWN, WRONG])))
+    for summary in ("2 new, 0 were there, 1 refused.\n", "0 new, 2 were there, 1 refused.\n"):
+        done = await chats_import(databases, str(file))
+        assert (done.exit_code, done.stdout) == (1, summary)
+        assert done.stderr.startswith("line 3, ben: email: not an email address")
+        assert len(done.stderr.splitlines()) == 1
+    assert [user["name"] for user in (await sam.get("/users"))["items"]] == ["Anna"]
+    assert len(await logged(conversations)) == 1
+
+
+async def test_the_standard_input_is_a_file_as_well(databases: dict[str, str], conversations: Sessions) -> None:
+    done = await chats_import(databases, "-", "\r\n".join(map(json.dumps, KNOWN)).encode())
+    assert (done.exit_code, done.output) == (0, "2 new, 0 were there, 0 refused.\n")
+    assert len(await logged(conversations)) == 1
