@@ -132,6 +132,8 @@ async def test_what_is_not_visible_ascii_is_no_id(shop: Caller, identity: str) -
         *(("/users/anna", {"updated_at": time}) for time in (0, 1767225600, 1.5, "0", "1767225600", " -5")),
         ("/users/anna", {"updated_at": "0001-01-01T00:00:00+14:00"}),
         ("/users/anna", {"updated_at": "9999-12-31T23:59:59-14:00"}),
+        ("/users/anna", {"updated_at": "0001-01-01T00:00:00Z"}),
+        ("/orders/A-1", {"placed_at": "9999-12-31T23:59:59.999999Z"}),
         ("/users/anna", {"nickname": "A"}),
         ("/orders/A-1", {"user_id": "two words"}),
         ("/orders/A-1", {"total": 59.9}),

@@ -1,7 +1,7 @@
 """What the API takes: every body, and what counts as a good one."""
 
 import re
-from datetime import UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -55,10 +55,10 @@ def _web_address(value: str) -> str:
 
 
 def _utc(value: datetime) -> datetime:
-    try:
-        return value.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("this time lies outside the years 1 to 9999 in UTC") from None
+    # The driver writes the first and the last moment of the calendar as infinity, and other zones reach beyond it.
+    if not MINYEAR < value.year < MAXYEAR:
+        raise ValueError(f"this time lies outside the years {MINYEAR + 1} to {MAXYEAR - 1}")
+    return value.astimezone(UTC)
 
 
 def _is_written_out(value: object) -> object:
