@@ -1,5 +1,6 @@
 """What the services' settings have in common. Each service has a class of its own, built once at its edge."""
 
+import re
 from enum import StrEnum
 from ipaddress import ip_network
 from typing import Annotated, Literal, Self, TypeVar
@@ -13,6 +14,8 @@ from sqlalchemy.exc import ArgumentError
 from shared.tls import check_verified, database_tls
 
 MIN_SECRET_BYTES = 32
+MAX_PORT = 65_535
+_ORIGIN = re.compile(r"(?P<site>(?P<scheme>https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\]))(:(?P<port>[0-9]{1,5}))?")
 DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
 BROKER_SCHEMES = (*REDIS_SCHEMES, "amqp", "amqps")
@@ -76,15 +79,18 @@ def _long_enough(secret: SecretStr) -> SecretStr:
 
 
 def _origin(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.netloc or value != f"{parts.scheme}://{parts.netloc}":
-        raise ValueError("an origin is written https://store.example, without a path")
-    return value
+    """Return an origin as browsers write it, in small letters and without the port that its scheme has anyway."""
+    found = _ORIGIN.fullmatch(value.lower())
+    if found is None or int(found["port"] or 0) > MAX_PORT:
+        raise ValueError("an origin is written https://store.example, without a path, and a host's umlauts as xn--")
+    is_usual = found["port"] == {"http": "80", "https": "443"}[found["scheme"]]
+    return found["site"] if found["port"] is None or is_usual else found[0]
 
 
 def _http_url(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment or " " in value:
+    is_clean = value.isprintable() and " " not in value
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment or not is_clean or parts.port == 0:
         raise ValueError("this is written https://id.example/keys, with http or https and a host")
     return value
 

@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 from pydantic import DirectoryPath, Field, SecretStr
 
 from shared.people import LocaleTag, ZoneName
-from shared.settings import REDIS_SCHEMES, DatabaseUrl, Days, RedisUrl, Settings, TokenSettings, WebUrl
+from shared.settings import REDIS_SCHEMES, DatabaseUrl, Days, HttpUrl, RedisUrl, Settings, TokenSettings, WebUrl
 
 Amount = Annotated[int, Field(ge=0, le=1_000_000)]
 
@@ -42,7 +42,7 @@ class ApiSettings(StoreSettings, TokenSettings):
     """
 
     feed_secret: SecretStr | None = None
-    login_url: WebUrl | None = None
+    login_url: HttpUrl | None = None
     store_url: WebUrl | None = None
     theme_dir: DirectoryPath | None = None
     locale: LocaleTag = "en"

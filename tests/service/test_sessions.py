@@ -337,11 +337,11 @@ async def test_bytes_that_are_no_text_are_refused_as_anything_else(browser: Brow
 
 
 async def test_somebody_without_a_session_is_led_to_sign_in_and_back(new_browser: NewBrowser) -> None:
-    async with new_browser(login_url="https://store.test/login") as browser:
+    async with new_browser(login_url="https://store.test/login?app=1") as browser:
         answer = await browser.get(f"{CUSTOMERS}new/?order_id=A%2F1")
         assert answer.status_code == 303
         login = httpx2.URL(answer.headers["location"])
-        assert (login.host, login.path) == ("store.test", "/login")
+        assert (login.host, login.path, login.params["app"]) == ("store.test", "/login", "1")
         back = await browser.sign_in(next=login.params["next"])
         assert back.headers["location"] == f"{CUSTOMERS}new/?order_id=A%2F1"
         assert (await browser.get(back.headers["location"])).status_code == 200

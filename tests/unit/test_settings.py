@@ -55,7 +55,19 @@ def read(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> ApiSettings:
         ("CHATS_AUTH_JWKS_URL", "id.test/hidden", "CHATS_AUTH_JWKS_URL: this is written https://id.example/keys"),
         ("CHATS_AUTH_JWKS_URL", "https://[hidden", "CHATS_AUTH_JWKS_URL: "),
         ("CHATS_STORE_ORIGINS", "hidden", "CHATS_STORE_ORIGINS: an origin is written"),
-        ("CHATS_STORE_ORIGINS", "*", "CHATS_STORE_ORIGINS: an origin is written"),
+        *(
+            ("CHATS_STORE_ORIGINS", origin, "CHATS_STORE_ORIGINS: an origin is written")
+            for origin in (
+                "*",
+                "https://*.store.test",
+                "https://hidden:pw@store.test",
+                "http://a b",
+                "https://store.test:99999",
+                "https://store.test?hidden",
+                "https://hídden.test",
+                "null",
+            )
+        ),
     ],
 )
 def test_a_setting_that_cannot_be_is_one_clear_line_without_its_value(
@@ -86,12 +98,12 @@ def test_settings_are_read_as_they_are_written(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch,
         CHATS_AUTH_SECRET=f" {SECRET}, {SECRET[::-1]} ",
         CHATS_AUTH_ROLE_MAP=" support = admin ,backend=store,",
-        CHATS_STORE_ORIGINS="https://store.test, http://127.0.0.1:3000",
+        CHATS_STORE_ORIGINS="https://Store.test:443, http://127.0.0.1:3000,http://[::1]:80,https://b:80",
         CHATS_STORE_NAME="",
     )
     assert [secret.get_secret_value() for secret in found.auth_secret] == [SECRET, SECRET[::-1]]
     assert found.auth_role_map == {"support": Role.ADMIN, "backend": Role.STORE}
-    assert found.store_origins == ["https://store.test", "http://127.0.0.1:3000"]
+    assert found.store_origins == ["https://store.test", "http://127.0.0.1:3000", "http://[::1]", "https://b:80"]
     assert found.store_name == "Customer support"
     assert SECRET not in repr(found)
 

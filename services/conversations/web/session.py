@@ -150,7 +150,7 @@ def _check_store(request: Request, settings: ApiSettings) -> None:
     their name. Browsers tell the origin of every form, and `null` where it is hidden, which is nobody's.
     """
     origin = request.headers.get("Origin", "").lower()
-    if origin in {known.lower() for known in settings.store_origins} or is_own_origin(request):
+    if origin in settings.store_origins or is_own_origin(request):
         return
     hint = " A page with Referrer-Policy: no-referrer hides its origin." if origin == "null" else ""
     raise CsrfFailed(f"Sessions begin from the store's own pages only: see CHATS_STORE_ORIGINS.{hint}")
