@@ -238,6 +238,8 @@ def _role(claims: Mapping[str, Any], settings: TokenSettings) -> Role:
 
 
 def _at_path(claims: Mapping[str, Any], path: str) -> Any:
+    if path in claims:  # some providers name their claims by URLs, which have dots
+        return claims[path]
     found: Any = claims
     for part in path.split("."):
         found = found.get(part) if isinstance(found, Mapping) else None

@@ -141,6 +141,11 @@ def test_the_role_is_the_claim_at_the_path_through_the_map(found: Any, role: Rol
         assert verify_token(token, settings(**shape, auth_default_role="customer")).role is Role.CUSTOMER
 
 
+def test_the_role_may_be_a_claim_whose_name_has_dots() -> None:
+    name = "https://shop.example/role"
+    assert verify_token(signed(role=None, **{name: "admin"}), settings(auth_role_claim=name)).role is Role.ADMIN
+
+
 @pytest.mark.parametrize("realm", [None, "admin", ["admin"], 7, {"access": "admin"}, {"access": ["roles"]}])
 def test_a_path_that_leads_nowhere_is_no_role(realm: Any) -> None:
     assert refused(signed(role=None, realm=realm), auth_role_claim="realm.access.roles") == "The token names no role."
