@@ -266,8 +266,9 @@ async def _answer_http(request: Request, error: Exception) -> Response:
     if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's word for JSON that is no text, or nested without end
         return _problem(Invalid("the body cannot be read: send JSON in UTF-8", ("body",)))
     if error.headers and "Allow" in error.headers:  # of one route; a path may have several, a method each
-        error.headers = {**error.headers, "Allow": ", ".join(_methods(request))}
-    return _http_problem(error)
+        methods = _methods(request) or [error.headers["Allow"]]  # none of ours below a mount
+        error.headers = {**error.headers, "Allow": ", ".join(methods)}
+    return http_problem(error)
 
 
 def _methods(request: Request) -> list[str]:
@@ -279,7 +280,8 @@ def _methods(request: Request) -> list[str]:
     ]
 
 
-def _http_problem(error: HTTPException) -> Response:
+def http_problem(error: HTTPException) -> Response:
+    """Answer what the framework refuses by a status."""
     status = HTTPStatus(error.status_code)
     known = {problem.status: problem for problem in (NotFound, MethodNotAllowed, PayloadTooLarge)}.get(status)
     code = known.code if known else status.phrase.lower().replace(" ", "-")
@@ -291,7 +293,7 @@ def _answer(error: Exception) -> Response:
     """Answer what was raised outside of the routes, by middleware or by a fault of ours."""
     if isinstance(error, Problem):
         return _problem(error)
-    return _http_problem(error) if isinstance(error, HTTPException) else _crash(error)
+    return http_problem(error) if isinstance(error, HTTPException) else _crash(error)
 
 
 def _crash(error: Exception) -> Response:

@@ -166,4 +166,6 @@ async def test_other_pages_may_not_and_by_default_none_may(
         assert "access-control-allow-origin" not in (await client.options(path, headers=preflight(origin))).headers
         answer = await client.get(path, headers={**anna.headers, "Origin": origin})
         assert "access-control-allow-origin" not in answer.headers
+    refused = await open_api.options("/api/v1/conversations", headers=preflight("https://evil.test"))
+    assert problem(refused) == (400, "bad-request")
     assert problem(await api.options("/api/v1/conversations", headers=preflight(ORIGIN)))[0] == 405

@@ -150,6 +150,7 @@ async def test_a_wrong_method_is_refused_with_the_right_ones(anna: Caller, sam: 
         assert answer.headers["allow"] == allowed
     assert problem(await sam.call("GET", "/conversations/bulk-delete/x")) == (404, "not-found")
     assert (await anna.api.put("/healthz")).headers["allow"] == "GET, HEAD"
+    assert (await anna.api.post("/chats-static/badge.js")).headers["allow"]
 
 
 async def test_what_machines_ask_all_the_time_is_counted_and_not_logged(anna: Caller) -> None:
