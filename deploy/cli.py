@@ -18,6 +18,9 @@ from shared.settings import SettingsError
 SERVICES = Path(__file__).parent.parent / "services"
 MAX_TOKEN_HOURS = 24 * 365
 
+# What runs the product is told everything, or says what is missing: no forgotten setting may come from a trial run.
+_TOLD_ALL = {"run", "api", "notifications-api", "relay", "worker", "sweeper", "migrate"}
+
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
 app.add_typer(emails, name="emails")
 app.add_typer(events, name="events")
@@ -31,7 +34,7 @@ def _port(default: int) -> Any:
 
 def main() -> None:
     """Run the command line; a fault of the settings is one line and exit code 1."""
-    if sys.argv[1:2] != ["run"]:  # which would take its own last addresses for given ones
+    if sys.argv[1:2] and sys.argv[1] not in _TOLD_ALL:
         _load_local_environment()
     try:
         app()

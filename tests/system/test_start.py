@@ -47,6 +47,7 @@ async def run_chats(directory: Path, *arguments: str, **settings: str) -> asynci
 async def test_a_process_that_cannot_start_says_why_in_one_line(
     tmp_path: Path, process: str, settings: Mapping[str, str], words: str
 ) -> None:
+    (tmp_path / "chats.env").write_text(f"CHATS_AUTH_SECRET={SECRET}\n")  # of `make run`, for its own processes only
     started = await run_chats(tmp_path, process, **{**API, **settings})
     output, _ = await started.communicate()
     [line] = output.decode().splitlines()
