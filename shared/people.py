@@ -1,6 +1,7 @@
 """What a person of the store is known by, and what counts as a usable address, locale or time zone."""
 
 import zoneinfo
+from functools import lru_cache
 from typing import Annotated
 
 import email_validator
@@ -23,6 +24,7 @@ def _address(value: str) -> str:
     return found.normalized
 
 
+@lru_cache(maxsize=1000)  # there are few, and babel looks for each in the file system
 def _locale(value: str) -> str:
     try:
         Locale.parse(value.replace("-", "_"))
