@@ -53,7 +53,7 @@ class Principal:
     """Who calls: a verified token's content. Claims that are missing or unusable are None.
 
     With a `session_id` it is a browser by its cookie; whether the session still lives is known to its row alone. Else
-    `expires_at` is when the token counts no longer; two tokens of the same content are equal.
+    `expires_at` is when the token counts no longer, `issued_at` its `iat` in seconds; two of one content are equal.
     """
 
     id: str
@@ -64,6 +64,7 @@ class Principal:
     zoneinfo: str | None = None
     session_id: UUID | None = None
     expires_at: datetime | None = field(default=None, compare=False)
+    issued_at: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,13 @@ def verify_token(
     if max_age is not None and _issued_at(claims) < datetime.now(UTC) - max_age - LEEWAY:
         raise Unauthenticated("The token is too old for this.")
     profile: dict[str, Any] = {name: _claim(claims, name) for name in _CLAIMS}
-    return Principal(id=_subject(claims), role=_role(claims, settings), **profile, expires_at=_expires_at(claims))
+    return Principal(
+        id=_subject(claims),
+        role=_role(claims, settings),
+        **profile,
+        expires_at=_expires_at(claims),
+        issued_at=int(_issued_at(claims).timestamp()),
+    )
 
 
 def verify_session_token(token: str, settings: TokenSettings, *, may_be_expired: bool = False) -> SessionToken:

@@ -38,7 +38,10 @@ UNREAD_BY_ADMIN = f"c.status in ({_quoted(list(Status))}) and not c.is_read_by_a
 
 
 class User(Base):
-    """A person of the store. `version` grows with every change; `synced_at` is null until the store sent them."""
+    """A person of the store. `version` grows with every change; `synced_at` is null until the store sent them.
+
+    `claims_issued_at` is the `iat` of the token whose claims changed them last, in seconds.
+    """
 
     __tablename__ = "users"
 
@@ -53,6 +56,7 @@ class User(Base):
     synced_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    claims_issued_at: Mapped[int | None] = mapped_column(BigInteger)
 
     __table_args__ = (
         CheckConstraint(f"role in ({_quoted(list(Side))})", name="role"),

@@ -47,8 +47,8 @@ async def look_together(connection: Driver, principals: Collection[Principal]) -
 async def admit(session: AsyncSession, principal: Principal) -> tuple[UUID, int]:
     """Let a customer or an admin in: create the user from the token's claims, or fill in what is empty.
 
-    A user whom the store never sent follows the claims; once synced, only empty fields are filled. Raises
-    `Unauthenticated` for a user whom the store deleted. Returns the epoch and the head of the log from before:
+    A user whom the store never sent follows the claims of the newest token; once synced, only empty fields are filled.
+    Raises `Unauthenticated` for a user whom the store deleted. Returns the epoch and the head of the log from before:
     whatever is read later in this transaction holds all that the log told up to there.
     """
     beside = select(FeedHead.epoch, FeedHead.head, User).outerjoin(User, User.id == principal.id)
@@ -57,7 +57,9 @@ async def admit(session: AsyncSession, principal: Principal) -> tuple[UUID, int]
     if user is None:
         claims = {field: getattr(principal, field) for field in PROFILE}
         await session.execute(
-            insert(User).values(id=principal.id, role=principal.role, **claims).on_conflict_do_nothing()
+            insert(User)
+            .values(id=principal.id, role=principal.role, claims_issued_at=principal.issued_at, **claims)
+            .on_conflict_do_nothing()
         )
     elif user.deleted_at is not None:
         raise Unauthenticated("This user was deleted.")
@@ -65,12 +67,15 @@ async def admit(session: AsyncSession, principal: Principal) -> tuple[UUID, int]
         user = await session.get_one(User, principal.id, with_for_update=_FOR_CHANGE, populate_existing=True)
         if user.deleted_at is not None:
             raise Unauthenticated("This user was deleted.")
-        await _change(session, user, _claimed(user, principal, synced=user.synced_at is not None))
+        if news := _claimed(user, principal, synced=user.synced_at is not None):
+            await _change(session, user, {**news, "claims_issued_at": principal.issued_at})
     return epoch, head
 
 
 def _claimed(user: User | Known, principal: Principal, *, synced: bool) -> dict[str, str]:
-    """Return the fields that the claims may change, and do."""
+    """Return the fields that the claims may change, and do: nothing that a newer token has said already."""
+    if principal.issued_at < (user.claims_issued_at or 0):
+        return {}
     claims = {field: value for field in PROFILE if (value := getattr(principal, field)) is not None}
     return {
         field: value
@@ -92,7 +97,7 @@ async def delete_user(session: AsyncSession, user_id: str) -> None:
         await session.execute(_ERASE_IN_LOG, {"user_id": user_id})
         moment = (await session.execute(select(func.clock_timestamp()))).scalar_one()
         erased: dict[str, Any] = dict.fromkeys(PROFILE)
-        await _change(session, user, erased | {"deleted_at": moment, "updated_at": None}, EventType.USER_DELETED)
+        await _change(session, user, erased | {"deleted_at": moment}, EventType.USER_DELETED)
 
 
 async def delete_order(session: AsyncSession, order_id: str) -> None:
@@ -114,10 +119,13 @@ _LOOK_TOGETHER = _look(f"feed.epoch, feed.head, {KNOWN_COLUMNS}", "any($1::text[
 # Both sides of the deleted user: the customer of these events, and the sender within them.
 _ERASE_IN_LOG = text("""
     with theirs as (
-        select id from events where jsonb_typeof(payload) = 'object' and (user_id = :user_id
-            or conversation_id in (
-                select conversation_id from messages where sender_id = :user_id and sender_role = 'admin'
-            ))
+        select id from events
+        where (payload -> 'customer' ->> 'id' = :user_id or payload -> 'sender' ->> 'id' = :user_id
+                or payload -> 'person' ->> 'id' = :user_id)
+            and (user_id = :user_id
+                or conversation_id in (
+                    select conversation_id from messages where sender_id = :user_id and sender_role = 'admin'
+                ))
         order by seq for update
     )
     update events set payload = payload

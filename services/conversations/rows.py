@@ -33,6 +33,7 @@ class Known(NamedTuple):
     name: str | None
     locale: str | None
     zoneinfo: str | None
+    claims_issued_at: int | None
 
 
 class UserRow(NamedTuple):

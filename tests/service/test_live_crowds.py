@@ -1,6 +1,7 @@
 """Many clients at the same moment: after a restart or a broken network all come back within seconds."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from uuid import UUID, uuid4
 
@@ -104,7 +105,7 @@ async def test_each_of_many_at_the_door_gets_a_verdict_of_their_own(
         "by token": Principal("anna", Role.CUSTOMER),
         "by session": Principal("anna", Role.CUSTOMER, session_id=living.id),
         "new": Principal("zoe", Role.CUSTOMER, name="Zoe"),
-        "with news": Principal("anna", Role.CUSTOMER, locale="de"),
+        "with news": Principal("anna", Role.CUSTOMER, locale="de", issued_at=int(time.time())),
         "deleted": Principal("ben", Role.CUSTOMER),
         "session over": Principal("anna", Role.CUSTOMER, session_id=over.id),
         "session of another side": Principal("anna", Role.ADMIN, session_id=living.id),

@@ -1,12 +1,14 @@
 """What the store's backend is promised, and how its word stands against a token's."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
+import jwt
 import pytest
 
 from shared.database import Sessions
-from tests.service.conftest import As
+from tests.service.conftest import SECRET, As
 from tests.service.store import ORDER, Caller, logged, problem
 
 
@@ -167,6 +169,31 @@ async def test_claims_create_a_user_and_change_one_whom_the_store_never_sent(
         await Caller(api, "/api/v1", acting_as("anna", **claims)).get("/unread")
         assert (await shown(sam))["name"] == (name or "Anna Berg")
     assert (await shown(sam))["email"] == "anna@customer.test"
+
+
+async def test_an_older_token_undoes_nothing_that_a_newer_one_has_said(
+    api: Any, conversations: Sessions, sam: Caller
+) -> None:
+    def token(email: str, age: int) -> dict[str, str]:
+        now = datetime.now(UTC)
+        claims = {"sub": "anna", "role": "customer", "email": email, "aud": "chats"}
+        times = {"iat": now - timedelta(seconds=age), "exp": now + timedelta(hours=1)}
+        return {"Authorization": f"Bearer {jwt.encode(claims | times, SECRET, 'HS256')}"}
+
+    for email, age in (("middle@x.test", 60), ("old@x.test", 3600), ("new@x.test", 0), ("middle@x.test", 60)):
+        await Caller(api, "/api/v1", token(email, age)).get("/unread")
+    assert (await shown(sam))["email"] == "new@x.test"
+    changes = [kind for kind, event in await logged(conversations) if "anna" in str(event)]
+    assert changes == ["user.updated"]
+
+
+async def test_an_older_state_does_not_bring_a_deleted_user_back(sam: Caller, shop: Caller) -> None:
+    await shop.call("PUT", "/users/anna", {"name": "Anna", "updated_at": "2026-05-01T00:00:00Z"})
+    await shop.call("DELETE", "/users/anna")
+    for year, status in (("2020", 200), ("2026", 201)):
+        answer = await shop.call("PUT", "/users/anna", {"name": "Anna", "updated_at": f"{year}-06-01T00:00:00Z"})
+        assert answer.status_code == status
+        assert (await shown(sam) is None) == (year == "2020")
 
 
 async def test_claims_only_fill_what_the_store_left_empty(api: Any, acting_as: As, sam: Caller, shop: Caller) -> None:
