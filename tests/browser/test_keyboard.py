@@ -1,6 +1,6 @@
 """The keyboard alone suffices, and shows where it is."""
 
-from playwright.async_api import Page, expect
+from playwright.async_api import Page, Route, expect
 
 from tests.browser.people import People
 from tests.browser.site import Site
@@ -138,3 +138,52 @@ async def test_an_admin_works_through_the_list_by_keyboard_alone(people: People,
     await keyboard.type("Nothing else.")
     await keyboard.press("Control+Enter")
     await expect_thread(page, "Nothing else.")
+
+
+async def test_nothing_is_resolved_over_a_message_that_the_list_does_not_show_and_a_refusal_is_said(
+    people: People, site: Site
+) -> None:
+    dora, sam = await people.know("dora"), await people.sign_in("sam", role="admin")
+    sam.expect_complaints("409", "net::ERR_FAILED")
+    page, keyboard = sam.page, sam.page.keyboard
+    conversation = await site.open_conversation(dora, "Not yet")
+    await sam.go(f"{sam.home}?user_id={dora}")
+
+    async def abort(route: Route) -> None:
+        await route.abort()
+
+    await page.route("**/*peek=true*", abort)
+    await site.write(conversation, dora, "One more thing")
+    await keyboard.press("j")
+    await keyboard.press("e")
+    await expect(page.get_by_role("alert")).to_contain_text("The customer wrote in the meantime")
+    assert (await site.conversation(conversation))["status"] == "AWAITING_ADMIN"
+
+    await page.unroute("**/*peek=true*")
+    await page.reload()
+    await keyboard.press("j")
+    await keyboard.press("e")
+    await expect(page.locator(f"#c-{conversation}")).to_contain_text("Resolved")
+    await expect(page.get_by_role("alert")).to_have_count(0)
+
+
+async def test_keys_that_are_one_letter_can_be_turned_off_and_stay_so(people: People, site: Site) -> None:
+    dora, sam = await people.know("dora"), await people.sign_in("sam", role="admin")
+    page, keyboard = sam.page, sam.page.keyboard
+    conversation = await site.open_conversation(dora, "Dictated")
+    await sam.go(f"{sam.home}?user_id={dora}")
+    await keyboard.press("?")
+    await page.get_by_label("Use keys that are a single letter or sign").uncheck()
+    await keyboard.press("Escape")
+    await page.reload()
+    await page.locator(f"#open-{conversation}").focus()
+    for key in "euj/?":
+        await keyboard.press(key)
+    await expect(page.locator(f"#open-{conversation}")).to_be_focused()
+    await expect(page.get_by_role("dialog")).to_have_count(0)
+    await page.get_by_role("button", name="Keyboard shortcuts").click()
+    await page.get_by_label("Use keys that are a single letter or sign").check()
+    await keyboard.press("Escape")
+    await page.locator(f"#open-{conversation}").focus()
+    await keyboard.press("e")
+    await expect(page.locator(f"#c-{conversation}")).to_contain_text("Resolved")

@@ -7,6 +7,7 @@ import { refreshThread } from "./thread.js";
 
 const LOOKING_EVERY = 15_000; // ms; the server forgets who has not said so for 30 s
 const TYPING = 150; // ms without a key before a search
+const OFF = "chats:keys-off"; // where the browser keeps that single letters do nothing: who dictates says many
 const thread = document.querySelector("[data-thread]");
 const byId = (id) => document.getElementById(id);
 
@@ -26,25 +27,54 @@ function startKeys() {
   if (dialog && button) {
     button.hidden = false;
     button.addEventListener("click", () => dialog.showModal());
+    startSwitch(byId("single-keys"));
   }
   const keys = {
     j: () => step(1),
     k: () => step(-1),
     r: () => byId("reply_body")?.focus(),
     e: resolve,
-    u: () => (thread ? byId("mark-unread")?.requestSubmit() : onRow("POST", "/unread")),
+    u: () => (thread ? byId("mark-unread")?.requestSubmit() : giveBack(focusedRow())),
     "/": () => byId("filter-search")?.focus(),
     "?": () => dialog?.showModal(),
   };
+  document.addEventListener("pointerdown", hideRefusal);
   document.addEventListener("keydown", (event) => {
+    hideRefusal();
     const typing = event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable]");
     if (event.key === "Escape" && typing) return typing.blur();
     if (typing || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
     const act = keys[event.key.toLowerCase()];
-    if (!act) return;
+    if (!act || areOff()) return;
     event.preventDefault();
     act();
   });
+}
+
+/** Let keys that are one letter be turned off, and the hint at them with them. */
+function startSwitch(box) {
+  const show = () => {
+    box.checked = !areOff();
+    byId("keys-hint")?.toggleAttribute("hidden", areOff());
+  };
+  box.addEventListener("change", () => {
+    try {
+      box.checked ? localStorage.removeItem(OFF) : localStorage.setItem(OFF, "true");
+    } catch {
+      // A browser that keeps nothing leaves them on.
+    }
+    show();
+  });
+  addEventListener("storage", show); // another tab's switch
+  show();
+}
+
+function areOff() {
+  try {
+    return localStorage.getItem(OFF) !== null;
+  } catch {
+    return false;
+  }
 }
 
 const focusedRow = () => document.activeElement?.closest(".row");
@@ -56,22 +86,36 @@ function step(by) {
   rows[next]?.querySelector(".subject a").focus();
 }
 
-/** Do something to the conversation that the keyboard is on. */
-async function onRow(method, suffix, body) {
-  const row = focusedRow();
-  if (!row) return;
-  await call(method, `/api/v1/admin/conversations/${row.id.slice(2)}${suffix}`, { body }).catch(() => null);
-  refresh();
-}
-
 /** Resolve what is open, and nothing else: what stands in the form is sent by its buttons only. */
-async function resolve() {
+function resolve() {
   const shown = thread ? byId("status") : focusedRow();
   if (!shown || shown.querySelector(".status.resolved, .status.closed")) return;
-  if (!thread) return onRow("PATCH", "", { status: "RESOLVED" });
-  const body = { status: "RESOLVED", seen_number: Number(byId("seen_number").value) };
-  await call("PATCH", `/api/v1/admin/conversations/${thread.dataset.thread}`, { body }).catch(() => null);
-  refreshThread();
+  const newest = thread ? byId("seen_number")?.value : shown.dataset.newest;
+  if (newest === undefined) return; // these are earlier messages
+  const id = thread ? thread.dataset.thread : idOf(shown);
+  change("PATCH", id, { status: "RESOLVED", seen_number: Number(newest) });
+}
+
+function giveBack(row) {
+  if (row) change("POST", `${idOf(row)}/unread`);
+}
+
+const idOf = (row) => row.id.slice(2);
+
+/** Change a conversation, show what has become of it, and say so when it was refused. */
+async function change(method, path, body) {
+  const response = await call(method, `/api/v1/admin/conversations/${path}`, { body }).catch(() => null);
+  thread ? refreshThread() : refresh();
+  if (response?.ok) return;
+  const { code } = (await response?.json().catch(() => null)) ?? {};
+  const notice = byId("key-refused");
+  notice.textContent = notice.dataset[{ "newer-messages": "crossed", "rate-limited": "often" }[code] ?? "failed"];
+  notice.hidden = false;
+}
+
+/** Take away what was refused: it is told until something else is done. */
+function hideRefusal() {
+  byId("key-refused")?.setAttribute("hidden", "");
 }
 
 /** A box that ticks all others of its form. */
