@@ -136,6 +136,29 @@ async def is_read(site: Site, conversation: str) -> bool:
     return bool((await site.conversation(conversation))["is_read_by_user"])
 
 
+async def test_a_thread_that_a_browser_fetched_ahead_is_read_once_it_is_looked_at(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    conversation = await site.open_conversation(dora.id, "Fetched ahead")
+    await site.answer(conversation, "One")
+    reads: list[str] = []
+    dora.page.on("request", lambda request: reads.append(request.url) if request.url.endswith("/read") else None)
+
+    async def ahead(route: Route) -> None:
+        fetched = await route.fetch(headers={**route.request.headers, "sec-purpose": "prefetch;prerender"})
+        await route.fulfill(response=fetched)
+
+    await dora.page.route(f"**{dora.home}{conversation}/", ahead)
+    await dora.page.add_init_script("Object.defineProperty(document, 'prerendering', { writable: true, value: true })")
+    page = await dora.open(conversation)
+    await connected(page)
+    assert not reads
+    assert not await is_read(site, conversation)
+    await page.evaluate("document.prerendering = false; document.dispatchEvent(new Event('prerenderingchange'))")
+    await eventually(lambda: is_read(site, conversation))
+    await expect(page.locator("#unread")).to_be_hidden()
+    assert len(reads) == 1
+
+
 async def test_tabs_share_one_stream_and_another_takes_over_when_its_tab_is_closed(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site)
     streams: list[Request] = []

@@ -60,7 +60,7 @@ async def test_the_page_holds_the_history_and_what_stands_beside_it(
     assert page.link("All conversations of this customer").endswith(f"{ROOT}?user_id=anna")
     assert [one["href"] for one in beside.of_class("others")[0].all("a")] == [f"{ROOT}{one}/" for one in others[:1:-1]]
     thread = page.root.one("div", data_thread=identity)
-    assert (thread["data-side"], thread["data-newest"]) == ("admin", "2")
+    assert (thread["data-side"], thread["data-read"]) == ("admin", "2")
     assert page.by_id("reply")["data-send"] == f"/api/v1/admin/conversations/{identity}"
     assert page.answer.headers["x-position"]
 

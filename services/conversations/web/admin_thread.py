@@ -102,7 +102,9 @@ async def _thread_page(
     rows, following = await queries.list_messages(
         connection, conversation_id, scope=None, newest_first=True, after=None, cursor=earlier, limit=HISTORY
     )
+    read = read_up_to if was_read else 0
     if reads:
+        read = thread.conversation.message_count
         thread = await commands.read_thread(session, thread, Side.ADMIN)
         visitor = one_less_unread(visitor) if thread.conversation.is_read_by_admin and not was_read else visitor
     return pages.render(
@@ -120,6 +122,7 @@ async def _thread_page(
         earlier=earlier,
         statuses=list(Status),
         form=form,
+        read=read,  # up to which number: scripts read on from there
         # What the admin has on the screen: a newer message cannot have been seen by whoever answers.
         seen_number=rows[0].number if rows else 0,
     )

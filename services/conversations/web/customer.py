@@ -163,7 +163,9 @@ async def _thread_page(
         cursor=earlier,
         limit=HISTORY,
     )
+    read = read_up_to if was_read else 0
     if reads:
+        read = thread.conversation.message_count
         thread = await commands.read_thread(session, thread, Side.CUSTOMER)
         visitor = one_less_unread(visitor) if thread.conversation.is_read_by_user and not was_read else visitor
     return pages.render(
@@ -177,6 +179,7 @@ async def _thread_page(
         following=following,
         earlier=earlier,
         form=form,
+        read=read,  # up to which number: scripts read on from there
         # What the reader has on the screen: newer messages than these cannot have been seen by whoever answers.
         seen_number=rows[0].number if rows and not earlier else thread.conversation.message_count,
     )

@@ -8,19 +8,20 @@ const NEAR = 48; // pixels from the end that count as being there
 const thread = document.querySelector("[data-thread]");
 const messages = document.getElementById("messages");
 const panel = messages?.closest(".MessageHistoryPanel");
+const peeks = new URLSearchParams(location.search).has("peek"); // to look without reading
 const path = thread && `${thread.dataset.side === "admin" ? "/api/v1/admin" : "/api/v1"}/conversations/${thread.dataset.thread}`;
 
 export function startThread() {
   if (!thread) return;
-  let read = newest(); // opening the page has read it up to here
-  let heard = read;
+  let read = Number(thread.dataset.read); // fetching the page has: nothing, if a browser did it ahead
+  let heard = newest();
   const toNewest = document.getElementById("to-newest");
 
   const readOn = () => {
     const seen = newest();
     if (isAtEnd()) toNewest.hidden = true;
     // What came in below, while the reader is further up, has not been read.
-    if (document.hidden || seen <= read || "earlier" in thread.dataset || !isAtEnd()) return;
+    if (document.hidden || document.prerendering || seen <= read || peeks || "earlier" in thread.dataset || !isAtEnd()) return;
     const before = read;
     read = seen;
     call("POST", `${path}/read`, { body: { up_to: seen } }).then(
@@ -37,10 +38,11 @@ export function startThread() {
     heard = newest();
     readOn();
   });
-  document.addEventListener("visibilitychange", readOn);
+  for (const seen of ["visibilitychange", "prerenderingchange"]) document.addEventListener(seen, readOn);
   panel.addEventListener("scroll", readOn, { passive: true });
   toNewest.addEventListener("click", showEnd);
   document.getElementById("earlier")?.addEventListener("click", loadEarlier);
+  readOn();
 }
 
 /** Tell whether an event changes what this thread shows. */
