@@ -16,15 +16,12 @@ from services.conversations import sessions as browser_sessions
 from services.conversations.api.importing import BATCH, MAX_LINE
 from services.conversations.api.views import LineOut
 from services.conversations.rules import Side
-from shared.database import Sessions, create_sessions, transaction
+from shared.database import REQUEST_BOUNDS, Sessions, create_engine, create_sessions, transaction
 from tests.service.conftest import empty_conversations
 from tests.service.connected import connect
 from tests.service.statements import statements
 from tests.service.store import ORDER, Caller, logged, problem
-from tests.service.test_sizes import bounded
 from tests.support import eventually
-
-__all__ = ["bounded"]
 
 Said = dict[str, Any]
 ANSWER = TypeAdapter(LineOut)
@@ -249,20 +246,23 @@ async def test_a_batch_of_many_is_as_many_statements_as_one_of_two(
 
 
 async def test_a_database_that_gives_up_in_the_middle_is_said_with_what_was_taken(
-    bounded: AsyncEngine, conversations: Sessions, shop: Caller
+    databases: dict[str, str], conversations: Sessions, shop: Caller
 ) -> None:
     api: httpx2.ASGITransport = shop.api._transport  # type: ignore[assignment]  # noqa: SLF001 - the application of the fixture
     said = [user(f"C-{n}", name="One") for n in range(BATCH)] + [user("last", name="One")]
     await statuses(shop, user("last"))
     async with conversations() as other:
         await other.execute(text("select from users where id = 'last' for update"))
-        connect(api.app, create_sessions(bounded))  # type: ignore[arg-type]
+        impatient = REQUEST_BOUNDS | {"lock_timeout": "200ms"}
+        engine = create_engine(databases["conversations"], application="tests", bounds=impatient)
+        connect(api.app, create_sessions(engine))  # type: ignore[arg-type]
         answer = await shop.call("POST", "/import", content=lines(said))
     assert problem(answer) == (503, "unavailable")
     assert f"{BATCH} lines were taken" in answer.json()["detail"]
     assert "Retry-After" in answer.headers
     assert await statuses(shop, *said) == [200] * (BATCH + 1)
     assert len(await logged(conversations)) == BATCH + 1
+    await engine.dispose()
 
 
 async def test_a_client_that_goes_away_leaves_what_was_committed(shop: Caller, conversations: Sessions) -> None:
