@@ -1,8 +1,5 @@
 """What browsers are told about every answer, unless the answer itself says otherwise."""
 
-from collections.abc import Mapping
-
-from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # For data: nothing in it is ever to run, to be framed, to be guessed at, or to be kept. Pages, scripts and whoever
@@ -25,7 +22,8 @@ class SecureHeaders:
 
     def __init__(self, app: ASGIApp, public_url: str = "") -> None:
         self.app = app
-        self._headers: Mapping[str, str] = DEFAULTS | (ONLY_HTTPS if public_url.startswith("https:") else {})
+        headers = DEFAULTS | (ONLY_HTTPS if public_url.startswith("https:") else {})
+        self._headers = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on."""
@@ -35,9 +33,8 @@ class SecureHeaders:
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in self._headers.items():
-                    headers.setdefault(name, value)
+                given = {name for name, _ in message["headers"]}
+                message["headers"] = [*message["headers"], *(each for each in self._headers if each[0] not in given)]
             await send(message)
 
         await self.app(scope, receive, send_with_headers)
