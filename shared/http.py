@@ -126,12 +126,14 @@ def create_api(
     openapi_url: str,
     beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
     streamed: Collection[str] = (),
+    explain: problems.Explain | None = None,
     **about: Any,
 ) -> FastAPI:
     """Build an API without routes. It serves at once, also while its database is not there yet.
 
     Its document and the page that shows it are there unless the settings close them. What is `beside` runs as long
-    as it. Paths that are `streamed` take a body of any size.
+    as it. Paths that are `streamed` take a body of any size. What is refused before a route is found,
+    `explain` may answer.
     """
     keys = ProviderKeys(settings.auth_jwks_url) if settings.auth_jwks_url else None
 
@@ -167,7 +169,7 @@ def create_api(
     app.state.lend = create_lender(engine)
     app.add_middleware(LimitSize, streamed)  # the last one is the outermost
     app.add_middleware(EncodedPaths)
-    problems.install(app)
+    problems.install(app, explain)
     if settings.store_origins:
         app.add_middleware(CrossOrigin, settings.store_origins)
     app.add_middleware(Observe)

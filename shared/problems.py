@@ -1,7 +1,7 @@
 """Errors as `application/problem+json` (RFC 9457): a small family of exceptions and the one place that answers."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, ClassVar
 
@@ -21,6 +21,9 @@ _SAFE = frozenset({"get", "head", "options"})  # a session's cookie alone suffic
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 log = structlog.get_logger()
+
+Explain = Callable[[Request, Exception], Response | None]
+"""Answers in another way than as problem+json what was raised outside of the routes, or leaves it by None."""
 
 
 class FieldError(BaseModel):
@@ -177,12 +180,12 @@ def answers(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
     return by_status
 
 
-def install(app: FastAPI) -> None:
-    """Let every error of this application be answered as problem+json."""
+def install(app: FastAPI, explain: Explain | None = None) -> None:
+    """Let every error of this application be answered as problem+json, but for what `explain` answers."""
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
-    app.add_middleware(AnswerCrashes)
+    app.add_middleware(AnswerCrashes, explain or (lambda _, __: None))
     build = app.openapi
 
     def document() -> dict[str, Any]:
@@ -202,8 +205,9 @@ def install(app: FastAPI) -> None:
 class AnswerCrashes:
     """ASGI middleware: what no handler took is answered here, inside the middleware that names and counts requests."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, explain: Explain) -> None:
         self.app = app
+        self._explain = explain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on; an answer that has begun cannot be taken back."""
@@ -219,7 +223,7 @@ class AnswerCrashes:
         except Exception as error:
             if begun or scope["type"] != "http":
                 raise
-            answer = _answer(error)
+            answer = self._explain(Request(scope), error) or _answer(error)
             await answer(scope, receive, send)
 
 

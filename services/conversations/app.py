@@ -51,6 +51,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
                 group.create_task(redis.run())
                 group.create_task(places.run())
 
+    pages = Pages(settings)
     app = create_api(
         settings,
         engine,
@@ -58,6 +59,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         streamed=[store.IMPORT],
         docs_url="/docs",
         openapi_url="/openapi.json",
+        explain=pages.explain,
         title="Customer Chats: conversations",
         description=_DESCRIPTION,
     )
@@ -67,7 +69,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.hub = hub
     app.state.limits = Limits(settings, redis)
     app.state.places = places
-    app.state.pages = Pages(settings)
+    app.state.pages = pages
     app.add_middleware(RenewedCookies)
     for module in (stream, customer, admin, store, internal):  # first, what most come for at once
         add_routes(app, module.router)

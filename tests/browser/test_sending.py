@@ -90,6 +90,24 @@ async def test_a_message_that_was_not_sent_can_be_discarded(people: People, site
     assert await has(site, conversation, "Hello?")
 
 
+async def test_a_message_that_is_much_too_long_comes_back_with_the_reason(people: People, site: Site) -> None:
+    dora, conversation = await at_thread(people, site)
+    dora.expect_complaints("413")
+    await send(dora.page, "long " * 14_000)
+    await expect(dora.page.get_by_role("alert")).to_contain_text("This is too long: 10000 characters at most.")
+    await expect(composer(dora.page)).to_have_value("long " * 13_999 + "long")
+    await send(dora.page, "short")
+    await expect_thread(dora.page, "Hello?", "short")
+    assert await has(site, conversation, "Hello?", "short")
+
+    await dora.go(f"{dora.home}new/")
+    await dora.page.get_by_label("Message", exact=True).fill("long " * 14_000)
+    await dora.page.get_by_role("button", name="Send").click()
+    await expect(dora.page.get_by_role("heading", name="That is too much at once")).to_be_visible()
+    await dora.page.go_back()
+    await expect(dora.page.get_by_label("Message", exact=True)).to_have_value("long " * 14_000)
+
+
 async def test_an_answer_that_crosses_comes_before_what_is_sent_again(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site)
     dora.expect_complaints("409")

@@ -11,7 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from shared.database import COMMAND_TIMEOUT, REQUEST_BOUNDS, Sessions, create_engine, create_sessions
-from shared.http import MAX_HEADER_BYTES, MAX_URL_BYTES
+from shared.http import MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_URL_BYTES
 from tests.service.browser import Browser
 from tests.service.connected import connect
 from tests.service.store import Caller, problem
@@ -74,6 +74,17 @@ async def test_a_form_of_very_many_fields_is_refused_by_a_page(browser: Browser,
     assert answer.status_code == 400
     assert answer.headers["content-type"].startswith("text/html")
     assert "Traceback" not in answer.text
+
+
+async def test_a_form_that_is_too_large_is_refused_by_a_page(browser: Browser) -> None:
+    path = await open_conversation(browser)
+    for where in (path, f"{ROOT}new/", "/session"):
+        answer = await browser.submit(where, body="x" * MAX_BODY_BYTES)
+        assert answer.status_code == 413
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "a message has up to 10000 characters" in answer.text
+    call = await browser.submit("/api/v1/conversations", body="x" * MAX_BODY_BYTES)
+    assert problem(call) == (413, "payload-too-large")
 
 
 async def test_a_form_with_a_file_is_refused_by_a_page(browser: Browser) -> None:

@@ -19,7 +19,7 @@ from jinja2.utils import urlize
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
 
-from services.conversations.rules import COUNT_LIMIT
+from services.conversations.rules import BODY_LENGTH, COUNT_LIMIT
 from services.conversations.settings import ApiSettings
 from services.conversations.web import assets
 from services.conversations.web.reader import Reader
@@ -31,6 +31,7 @@ _TURNS = re.compile("([\u202a-\u202e\u2066-\u2069])")
 LOCALE = Path(__file__).parent / "locale"
 CUSTOMER_ROOT = "/dashboard/messages/"
 ADMIN_ROOT = "/admin/dashboard/conversation/"
+_ROOTS = (CUSTOMER_ROOT, ADMIN_ROOT, "/session")
 
 
 class Pages:
@@ -90,6 +91,7 @@ class Pages:
         install_translations(environment, translations)
         environment.filters["linked"] = linked
         environment.globals |= {
+            "BODY_LENGTH": BODY_LENGTH,
             "COUNT_LIMIT": COUNT_LIMIT,
             "admin_root": ADMIN_ROOT,
             "customer_root": CUSTOMER_ROOT,
@@ -109,6 +111,12 @@ class Pages:
         if isinstance(problem, Unauthenticated) and login and request.url.path.startswith((CUSTOMER_ROOT, ADMIN_ROOT)):
             return redirect(f"{login}{'&' if urlsplit(login).query else '?'}next={quote(_wanted(request), safe='')}")
         return self.render("error.html", visitor, refusal=problem)
+
+    def explain(self, request: Request, error: Exception) -> Response | None:
+        """Make the page that says what was wrong before any route was found, where pages are."""
+        if isinstance(error, Problem | HTTPException) and request.scope["path"].startswith(_ROOTS):
+            return self.refuse(request, _problem(error))
+        return None
 
 
 class PageRoute(APIRoute):

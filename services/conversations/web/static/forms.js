@@ -26,6 +26,7 @@ function keepDraft(form) {
   const name = `draft:${form.dataset.draft}`;
   const fields = [...form.elements].filter((field) => field.name && !["hidden", "submit"].includes(field.type));
   const draft = kept(name) ?? {};
+  for (const text of form.querySelectorAll("textarea")) text.removeAttribute("maxlength"); // what is too long is said, not cut
   for (const field of fields) {
     // What the server sent back, or the address chose, is newer than what was kept.
     const fits = field.tagName !== "SELECT" || [...field.options].some((option) => option.value === draft[field.name]);

@@ -95,14 +95,22 @@ async function send(item) {
   const { code } = await response.json().catch(() => ({}));
   if (code === "newer-messages") {
     giveBack(...outbox); // what was written behind it did not know of the newer ones either
-    form.before(document.getElementById("crossed-message").content.cloneNode(true));
+    tell("crossed-message");
     refreshThread();
+  } else if (response.status === 413) {
+    giveBack(item); // the server has not looked at it, and would not look at a form of it
+    tell("too-long-message");
   } else {
     giveBack(item);
     drop(item);
     form.submit(); // the server says what is wrong, in the reader's language, with what was typed
   }
   return true;
+}
+
+/** Say above the form why nothing was sent. */
+function tell(words) {
+  form.before(document.getElementById(words).content.cloneNode(true));
 }
 
 /** Take what was refused back into the form. */
