@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -18,6 +19,7 @@ TYPE_PREFIX = "tag:customer-chats,2026:problem/"
 MEDIA_TYPE = "application/problem+json"
 
 _SAFE = frozenset({"get", "head", "options"})  # a session's cookie alone suffices
+_CLIENT_HUNG_UP = 499  # as proxies log it; nobody reads the answer
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 log = structlog.get_logger()
@@ -185,6 +187,7 @@ def install(app: FastAPI, explain: Explain | None = None) -> None:
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(ClientDisconnect, _answer_nobody)
     app.add_middleware(AnswerCrashes, explain or (lambda _, __: None))
     build = app.openapi
 
@@ -257,6 +260,10 @@ async def _answer_validation(request: Request, error: Exception) -> Response:
     return _problem(invalid_fields(error.errors()))
 
 
+async def _answer_nobody(_: Request, __: Exception) -> Response:
+    return Response(status_code=_CLIENT_HUNG_UP)
+
+
 def _problem(error: Problem) -> Response:
     return _response(_body(error.status, error.code, error.title, error.detail, **error.extra), error.headers)
 
@@ -267,6 +274,8 @@ def _message(msg: str) -> str:
 
 async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
+    if isinstance(error.__cause__, ClientDisconnect):  # FastAPI takes it for a body that cannot be read
+        return await _answer_nobody(request, error)
     if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's word for JSON that is no text, or nested without end
         return _problem(Invalid("the body cannot be read: send JSON in UTF-8", ("body",)))
     if error.headers and "Allow" in error.headers:  # of one route; a path may have several, a method each

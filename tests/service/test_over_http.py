@@ -2,15 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
 from deploy.local.ports import free_ports
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
+from shared.auth import Role, issue_session_token
 from shared.database import Sessions
 from shared.http import MAX_BODY_BYTES
 from shared.processes import server
+from shared.settings import TokenSettings
 from tests.service.conftest import SECRET, As
 from tests.service.connected import connect
 from tests.support import eventually
@@ -100,13 +104,29 @@ async def test_a_header_that_is_none_is_the_clients_fault(wire: Wire, header: st
     assert b"Traceback" not in answer
 
 
-async def test_a_client_that_hangs_up_in_its_body_leaves_the_server_well(wire: Wire, acting_as: As) -> None:
-    headers = acting_as("anna") | {"Content-Type": "application/json", "Content-Length": "100"}
-    _, writer = await asyncio.open_connection("127.0.0.1", wire.port)
-    writer.write(head("POST", "/api/v1/conversations", headers) + b'{"subj')
-    await writer.drain()
-    writer.close()
-    await writer.wait_closed()
+@pytest.mark.parametrize(
+    ("path", "content_type", "begun"),
+    [
+        ("/api/v1/conversations", "application/json", b'{"subj'),
+        ("/dashboard/messages/new/", "application/x-www-form-urlencoded", b"subject=Hel"),
+        ("/dashboard/messages/new/", "multipart/form-data; boundary=x", b"--x"),
+        ("/session", "application/x-www-form-urlencoded", b"token="),
+    ],
+)
+async def test_a_client_that_hangs_up_in_its_body_is_no_crash(
+    wire: Wire, acting_as: As, path: str, content_type: str, begun: bytes
+) -> None:
+    cookie = issue_session_token(TokenSettings(auth_secret=[SECRET]), "anna", Role.CUSTOMER, uuid4(), "csrf")
+    headers = {"Content-Type": content_type, "Content-Length": "100"}
+    headers |= acting_as("anna") if path.startswith("/api") else {"Cookie": f"chats={cookie}"}
+    with capture_logs() as lines:
+        _, writer = await asyncio.open_connection("127.0.0.1", wire.port)
+        writer.write(head("POST", path, headers) + begun)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+        await eventually(lambda: lines)
+    assert [(line["event"], line["log_level"], line["status"]) for line in lines] == [("request", "info", 499)]
     answer = await wire.send(head("GET", "/api/v1/conversations", acting_as("anna")))
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert answer.endswith(b'{"items":[],"next_cursor":null}')

@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from jinja2.utils import urlize
 from markupsafe import Markup
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from services.conversations.rules import BODY_LENGTH, COUNT_LIMIT
 from services.conversations.settings import ApiSettings
@@ -130,6 +131,8 @@ class PageRoute(APIRoute):
             try:
                 return await handle(request)
             except (Problem, RequestValidationError, HTTPException) as error:
+                if isinstance(error.__cause__, ClientDisconnect):
+                    raise  # there is nobody to explain it to
                 return pages_of(request).refuse(request, _problem(error))
 
         return handle_or_explain
