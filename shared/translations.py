@@ -38,14 +38,15 @@ class Language:
 def find_language(folder: Path, names: Iterable[str | None]) -> Language:
     """Return the first of `names` (`de`, `de-AT`, `pt_BR`) that `folder` has a catalogue for or is English, or English.
 
-    A territory without a catalogue of its own has its language's. Names may be anything: what is no locale is
+    A territory without a catalogue of its own has its language's. What Babel cannot write every date and place in, as
+    English in the Shavian alphabet, is written as its plain language. Names may be anything: what is no locale is
     passed over. The folder is read at the first call; raises CatalogueError then, and OSError without a folder.
     """
     catalogues = read_catalogues(folder)
     for locale in _known_locales(names):
         translations = catalogues.get(str(locale)) or catalogues.get(locale.language)
         if translations or locale.language == ENGLISH.language:
-            return Language(locale, translations or _UNTRANSLATED)
+            return Language(_complete(locale), translations or _UNTRANSLATED)
     return Language(ENGLISH, _UNTRANSLATED)
 
 
@@ -72,6 +73,11 @@ def _known_locales(names: Iterable[str | None]) -> Iterator[Locale]:
             yield Locale.parse((name or "").replace("-", "_"))
         except (ValueError, UnknownLocaleError):
             continue
+
+
+def _complete(locale: Locale) -> Locale:
+    # The name of no known territory; where it is missing, Babel cannot name a zone by its place.
+    return next(one for one in (locale, Locale(locale.language), ENGLISH) if "ZZ" in one.territories)
 
 
 def _read(path: Path) -> Translations:

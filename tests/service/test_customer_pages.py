@@ -229,6 +229,11 @@ async def test_a_german_reads_german_and_their_own_time(browser: Browser) -> Non
     assert "Alle Zeiten: Österreich" in text_of(page) or "Alle Zeiten: Mitteleuropäische Zeit" in text_of(page)
 
 
+async def test_a_reader_of_an_alphabet_that_is_known_in_part_reads_their_plain_language(browser: Browser) -> None:
+    await browser.submit("/session", token=store_token("dora", locale="en-Shaw", zoneinfo="Europe/Vienna"))
+    assert "All times: Austria" in text_of(await browser.get(await open_conversation(browser)))
+
+
 @pytest.mark.parametrize("address", ["", "new/", "conversation"])
 async def test_a_page_costs_three_statements_at_most(
     browser: Browser, conversations_engine: AsyncEngine, address: str

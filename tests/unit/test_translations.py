@@ -78,6 +78,8 @@ WORDS = '{% macro send() %}{{ _("Send") }}{% endmacro %}'
         (["de_AT", "pl"], "de_AT"),
         (["ja-JP", "pl"], "pl"),
         (["en-GB", "de"], "en_GB"),
+        (["en-Shaw", "de"], "en"),
+        (["en_Shaw_GB"], "en"),
         (["ja", "xx", None, "", "../../etc/passwd", "de\0", "\ud800", "😀" * 300], "en"),
         ([], "en"),
     ],
