@@ -10,6 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.conversations.web.pages import ADMIN_ROOT
 from shared.database import COMMAND_TIMEOUT, REQUEST_BOUNDS, Sessions, create_engine, create_sessions
 from shared.http import MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_URL_BYTES
 from tests.service.browser import Browser
@@ -55,11 +56,33 @@ async def test_a_long_cookie_that_is_no_session_is_nobody(api: httpx2.AsyncClien
     assert problem(answer) == (401, "unauthenticated")
 
 
-async def test_half_a_character_in_a_form_is_no_token(browser: Browser) -> None:
-    path = await open_conversation(browser)
-    part = b'--x\r\nContent-Disposition: form-data; name="csrf_token"\r\n\r\n+2AA-\r\n--x--\r\n'  # in UTF-7, U+D800
+async def submit_half_a_character(browser: Browser, path: str, name: str, **fields: str) -> httpx2.Response:
+    """Send a form in UTF-7 with U+D800 in one of its fields."""
+    parts = {**fields, name: "+2AA-"}.items()
+    form = "".join(f'--x\r\nContent-Disposition: form-data; name="{it}"\r\n\r\n{text}\r\n' for it, text in parts)
     headers = {"Content-Type": "multipart/form-data; boundary=x; charset=utf-7"}
-    assert (await browser.client.post(path, content=part, headers=headers)).status_code == 403
+    return await browser.client.post(path, content=f"{form}--x--\r\n".encode(), headers=headers)
+
+
+async def test_half_a_character_in_a_form_is_no_token(browser: Browser) -> None:
+    assert (await submit_half_a_character(browser, await open_conversation(browser), "csrf_token")).status_code == 403
+    assert (await submit_half_a_character(browser, "/session", "token")).status_code == 401
+
+
+@pytest.mark.parametrize("name", ["subject", "body", "order_id", "whatever"])
+async def test_half_a_character_in_a_form_is_an_error_that_the_page_can_show(browser: Browser, name: str) -> None:
+    token = browser.claims["csrf"].replace("+", "+-")
+    answer = await submit_half_a_character(browser, f"{ROOT}new/", name, csrf_token=token)
+    assert answer.status_code == 422
+    assert ("This holds half of a character." in answer.text) is (name in {"subject", "body"})
+
+
+async def test_half_a_character_is_no_customer_and_no_id(browser: Browser) -> None:
+    await browser.sign_in("sam", "admin")
+    token = browser.claims["csrf"].replace("+", "+-")
+    for path, name in (("new/", "user_id"), ("new/", "status"), ("bulk-delete/", "ids")):
+        answer = await submit_half_a_character(browser, f"{ADMIN_ROOT}{path}", name, csrf_token=token)
+        assert answer.status_code == 422
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data"])

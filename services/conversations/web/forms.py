@@ -54,8 +54,13 @@ async def read_form(request: Request, kind: type[B], gettext: Translate) -> Form
         body = kind.model_validate({name: _number(name, value) for name, value in given.items()})
     except ValidationError as error:
         errors = {str(fault["loc"][0]) if fault["loc"] else "": _words(fault, gettext) for fault in error.errors()}
-        return Form(typed, None, errors, key, gettext)
+        return Form({name: _shown(value) for name, value in typed.items()}, None, errors, key, gettext)
     return Form(typed, body, {}, key, gettext)
+
+
+def _shown(value: str) -> str:
+    # A form in UTF-7 may hold half of a character, which is an error, and which no page can carry.
+    return value.encode(errors="replace").decode()
 
 
 def _known_key(text: str | None) -> str:
@@ -81,6 +86,7 @@ def _said(message: str, gettext: Translate) -> str:
     """Say what the API says in the reader's language, as far as a form's fields can lead to it."""
     return {
         "this is one line, without line breaks": gettext("This is one line, without line breaks."),
+        "text cannot hold half of a character (a lone surrogate)": gettext("This holds half of a character."),
         "text cannot hold the character NUL": gettext("This holds a character that cannot be stored (NUL)."),
         "give a status, a reply_body, or both": gettext("Write an answer, or choose a status, or both."),
         "The customer has no such order.": gettext("There is no such order."),
