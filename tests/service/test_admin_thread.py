@@ -103,6 +103,16 @@ async def test_marked_unread_it_is_so_in_the_list_that_follows(browser: Browser,
     assert not (await sam.peek(identity))["is_read_by_admin"]
 
 
+async def test_whoever_had_to_sign_in_to_mark_it_unread_comes_back_to_it_unread(
+    browser: Browser, anna: Caller, sam: Caller
+) -> None:
+    identity = (await anna.open(body="Hello?"))["id"]
+    back = await browser.get(f"{ROOT}{identity}/unread/")
+    assert back.status_code == 303
+    assert (await show(browser, back.headers["location"])).by_id("mark-unread")
+    assert not (await sam.peek(identity))["is_read_by_admin"]
+
+
 async def test_a_long_history_comes_in_pages_and_earlier_ones_read_nothing(
     browser: Browser, anna: Caller, sam: Caller
 ) -> None:

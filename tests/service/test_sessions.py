@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
 from urllib.parse import urlsplit
+from uuid import uuid4
 
 import httpx2
 import pytest
@@ -17,6 +18,7 @@ from services.conversations.settings import ApiSettings
 from services.conversations.web.session import HOME
 from shared.auth import Role
 from shared.database import Sessions, transaction
+from tests.service.access.table import ROWS
 from tests.service.browser import HOST, Browser, aged, store_token
 from tests.service.conftest import SECRET
 from tests.service.connected import connect
@@ -347,6 +349,15 @@ async def test_somebody_without_a_session_is_led_to_sign_in_and_back(new_browser
         assert (await browser.get(back.headers["location"])).status_code == 200
     async with new_browser() as browser:
         assert page_problem(await browser.get(CUSTOMERS)) == UNAUTHENTICATED
+
+
+async def test_the_address_of_every_form_can_be_come_back_to(new_browser: NewBrowser) -> None:
+    async with new_browser(login_url="https://store.test/login") as browser:
+        rows = [row for row in ROWS if row.method == "POST" and row.path.startswith(("/admin", "/dashboard"))]
+        forms = {row.path.format(conversation_id=uuid4()) for row in rows}
+        wanted = [httpx2.URL((await browser.submit(form)).headers["location"]).params["next"] for form in forms]
+        await browser.sign_in(role="admin")
+        assert {(await browser.get(path)).status_code for path in wanted} <= {200, 303, 403, 404}
 
 
 async def test_a_page_of_the_last_user_is_kept_by_no_cache(browser: Browser) -> None:

@@ -60,6 +60,12 @@ async def edit_conversation(
     return await _thread_page(request, visitor, session, conversation_id, form, refusal=refusal)
 
 
+@router.get("/{conversation_id}/unread/")
+async def look_again(conversation_id: UUID) -> Response:
+    """Lead whoever had to sign in before to the conversation, unread as it is, to mark it once more."""
+    return redirect(f"{ADMIN_ROOT}{conversation_id}/?peek=true")
+
+
 @router.post("/{conversation_id}/unread/")
 async def give_back(conversation_id: UUID, _: SubmittingAdmin, session: Session) -> Response:
     """Mark a conversation as unread, and leave it: looking at it would read it again."""

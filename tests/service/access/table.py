@@ -97,6 +97,7 @@ GET    /admin/dashboard/conversation/{conversation_id}          303   303   303 
 GET    /admin/dashboard/conversation/{conversation_id}/         401   403   403   200   401  401
 POST   /admin/dashboard/conversation/{conversation_id}/         401   403   403   303   401  401 #reply
 POST   /admin/dashboard/conversation/{conversation_id}/         401   403   403   422   401  401 #blank
+GET    /admin/dashboard/conversation/{conversation_id}/unread/  303   303   303   303   303  303
 POST   /admin/dashboard/conversation/{conversation_id}/unread/  401   403   403   303   401  401
 GET    /admin/dashboard/conversation/{conversation_id}/delete   303   303   303   303   303  303
 GET    /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   200   401  401
