@@ -3,10 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from copy import copy
 from http import HTTPStatus
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
+from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -20,7 +22,7 @@ from shared.database import create_lender, create_sessions, database_fault, wait
 from shared.docs import add_docs
 from shared.headers import SecureHeaders
 from shared.keys import ProviderKeys
-from shared.observability import Observe
+from shared.observability import ENDLESS_ROUTES, Observe
 from shared.problems import HeadersTooLarge, UrlTooLong
 from shared.processes import operations_routes
 from shared.settings import TokenSettings
@@ -189,3 +191,15 @@ def add_routes(app: FastAPI, *routers: APIRouter) -> None:
     """
     for router in routers:
         app.router.routes += router.routes
+
+
+def answer_heads(app: FastAPI) -> None:
+    """Let HEAD be answered as GET is, but where an answer has no end; the server drops what is said.
+
+    By routes of their own behind all others: no other request looks at them, and they are not in the document.
+    """
+    for route in list(app.router.routes):
+        if isinstance(route, APIRoute) and route.methods == {"GET"} and route.path not in ENDLESS_ROUTES:
+            head = copy(route)
+            head.methods, head.include_in_schema = {"HEAD"}, False
+            app.router.routes.append(head)

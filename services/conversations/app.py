@@ -20,7 +20,7 @@ from services.conversations.web import session as session_pages
 from services.conversations.web.pages import Pages
 from services.conversations.web.visitor import RenewedCookies
 from shared.database import REQUEST_BOUNDS, create_engine, create_sessions
-from shared.http import add_routes, create_api
+from shared.http import add_routes, answer_heads, create_api
 
 _DESCRIPTION = """
 Two-way messages between a store's customers and its admins.
@@ -77,4 +77,5 @@ def create_app(settings: ApiSettings) -> FastAPI:
         add_routes(app, page.router)
     add_routes(app, session_pages.router, session_pages.scripts)
     app.mount(assets.PREFIX, assets.Assets(settings.theme_dir))
+    answer_heads(app)
     return app

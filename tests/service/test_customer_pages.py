@@ -128,6 +128,7 @@ async def test_opening_a_conversation_reads_it_and_peeking_does_not(
     where = await open_conversation(browser)
     identity = where.split("/")[-2]
     await sam.post(identity, "It is on its way.")
+    assert (await browser.client.head(where)).status_code == 200
     for address, headers in ((f"{where}?peek=true", {}), (where, {"Sec-Purpose": "prefetch"})):
         page = await browser.get(address, headers=headers)
         assert "It is on its way." in text_of(page)

@@ -137,12 +137,12 @@ async def test_an_unknown_path_is_not_found(api: httpx2.AsyncClient, path: str) 
 
 async def test_a_wrong_method_is_refused_with_the_right_ones(anna: Caller, sam: Caller) -> None:
     for caller, method, path, allowed in (
-        (anna, "PUT", "/unread", "GET"),
-        (anna, "DELETE", f"/conversations/{NOWHERE}", "GET"),
-        (anna, "PUT", "/conversations", "GET, POST"),
-        (sam, "PUT", f"/conversations/{NOWHERE}", "GET, PATCH, DELETE"),
-        (sam, "OPTIONS", f"/conversations/{NOWHERE}/messages", "GET, POST"),
-        (sam, "PATCH", "/conversations/counts", "GET"),
+        (anna, "PUT", "/unread", "GET, HEAD"),
+        (anna, "DELETE", f"/conversations/{NOWHERE}", "GET, HEAD"),
+        (anna, "PUT", "/conversations", "GET, HEAD, POST"),
+        (sam, "PUT", f"/conversations/{NOWHERE}", "GET, HEAD, PATCH, DELETE"),
+        (sam, "OPTIONS", f"/conversations/{NOWHERE}/messages", "GET, HEAD, POST"),
+        (sam, "PATCH", "/conversations/counts", "GET, HEAD"),
         (sam, "GET", "/conversations/bulk-delete", "POST"),
     ):
         answer = await caller.call(method, path)
@@ -151,6 +151,27 @@ async def test_a_wrong_method_is_refused_with_the_right_ones(anna: Caller, sam: 
     assert problem(await sam.call("GET", "/conversations/bulk-delete/x")) == (404, "not-found")
     assert (await anna.api.put("/healthz")).headers["allow"] == "GET, HEAD"
     assert (await anna.api.post("/chats-static/badge.js")).headers["allow"]
+
+
+async def test_head_is_answered_as_get_is_and_reads_nothing(anna: Caller, sam: Caller) -> None:
+    answered, unread = [(await anna.open(body="Hello?"))["id"] for _ in range(2)]
+    await sam.post(answered)
+    for caller, path in (
+        (anna, f"/conversations/{answered}"),
+        (sam, f"/conversations/{unread}"),
+        (anna, "/orders"),
+        (sam, "/conversations/counts"),
+        (anna, f"/conversations/{NOWHERE}"),
+    ):
+        head, got = await caller.call("HEAD", path), await caller.call("GET", f"{path}?peek=true")
+        assert head.status_code == got.status_code
+        assert head.content == b""
+        names = ("content-length", "content-type", "x-position", "cache-control")
+        assert [head.headers.get(name) for name in names] == [got.headers.get(name) for name in names]
+    assert await anna.get("/unread") == {"unread": 1}
+    assert not (await sam.peek(unread))["is_read_by_admin"]
+    endless = await anna.call("HEAD", "/stream")
+    assert (endless.status_code, endless.headers["allow"]) == (405, "GET")
 
 
 async def test_what_machines_ask_all_the_time_is_counted_and_not_logged(anna: Caller) -> None:

@@ -139,7 +139,12 @@ def is_prefetch(
     return purpose is not None and "prefetch" in purpose
 
 
-Prefetch = Annotated[bool, Depends(is_prefetch)]
+def looks_only(request: Request, prefetch: Annotated[bool, Depends(is_prefetch)]) -> bool:
+    """Tell whether nobody reads what is answered: it is fetched ahead, or its head is all that is asked for."""
+    return prefetch or request.method == "HEAD"
+
+
+Prefetch = Annotated[bool, Depends(looks_only)]
 
 
 def tell_replay(response: Response, *, replayed: bool) -> None:

@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from fastapi.routing import APIRoute
 
 from tests.service.access.asgi import Answer
 from tests.service.access.credentials import ADMIN, OTHER, OWNER, foreign
@@ -21,6 +22,17 @@ def test_every_route_has_a_row_and_every_row_a_route(world: World) -> None:
     for service, app in world.apps.items():
         assert routes_of(app) ^ {row.route for row in ROWS if row.service == service} == set()
         assert documented(app) <= routes_of(app)
+
+
+def test_whoever_may_get_may_ask_for_the_head_by_the_same_route(world: World) -> None:
+    for app in world.apps.values():
+        routes = [route for route in app.router.routes if isinstance(route, APIRoute)]
+        gets, heads = (
+            {route.path: route.dependant for route in routes if method in (route.methods or ())}
+            for method in ("GET", "HEAD")
+        )
+        assert {path for path in gets if gets[path] is not heads.get(path)} <= {"/api/v1/stream"}
+        assert heads.keys() <= gets.keys()
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
