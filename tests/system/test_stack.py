@@ -23,9 +23,13 @@ from deploy.local.processes import is_alive
 from tests.support import eventually
 
 STANDIN = Path(__file__).with_name("standin.py")
+# A hang-up counts, also where the tests themselves run under nohup.
 RUN = f"""
+import signal
 import sys
 from deploy.local import stack
+
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 stack.COMMAND = (sys.executable, {str(STANDIN)!r})
 sys.exit(stack.run())
@@ -232,6 +236,6 @@ async def test_a_closed_terminal_stops_all_of_it(start: Start, data: Path) -> No
         while b"Customer Chats is running." not in shown:
             shown += screen.read(4096)
         processes = descendants(run)
-    assert run.wait(60) == 0
+    assert run.wait(30) == 0
     assert not [process for process in processes if is_alive(process)]
     assert not (data / "processes.json").exists()
