@@ -108,6 +108,11 @@ async def test_hostile_text_stays_where_it_belongs_in_the_bell(people: People, s
         await expect(dora.page.locator("#bell-items > li")).to_have_count(2)
         await expect(dora.page.locator("#bell-items")).to_contain_text(LINE["markup"])
         await expect_to_fit(dora.page, width)
+        panel = await dora.page.locator("#bell .sheet").bounding_box()
+        assert panel is not None
+        assert 0 <= panel["x"] <= panel["x"] + panel["width"] <= width, (
+            "it reaches out of the window, where nobody can scroll"
+        )
         await dora.page.get_by_label("Notifications").click()
     await expect_nothing_ran(dora.page)
 
