@@ -184,6 +184,8 @@ def token(
     role: Annotated[str, typer.Option(help="customer, admin or store.")],
     email: str | None = None,
     name: str | None = None,
+    locale: Annotated[str | None, typer.Option(help="The language of pages and mails, as de-AT.")] = None,
+    zoneinfo: Annotated[str | None, typer.Option(help="The zone of their times, as Europe/Vienna.")] = None,
     hours: Annotated[float, typer.Option(min=0.01, max=MAX_TOKEN_HOURS, help="How long it is valid.")] = 12,
 ) -> None:
     """Print a token signed with the first secret, as the store would sign it."""
@@ -194,7 +196,8 @@ def token(
     settings = read_settings(TokenSettings)
     if not settings.auth_secret:
         raise SettingsError("CHATS_AUTH_SECRET is not set, and what CHATS_AUTH_JWKS_URL has are no keys to sign with")
-    signed = issue_token(settings, store_claims(settings, sub, role, email=email, name=name), timedelta(hours=hours))
+    profile = {"email": email, "name": name, "locale": locale, "zoneinfo": zoneinfo}
+    signed = issue_token(settings, store_claims(settings, sub, role, **profile), timedelta(hours=hours))
     try:
         verify_token(signed, settings)
     except Unauthenticated as error:

@@ -174,7 +174,9 @@ def read_settings(kind: type[S]) -> S:
     try:
         return kind()
     except ValidationError as error:
-        raise SettingsError("; ".join(_fault(kind, fault["loc"], fault["msg"]) for fault in error.errors())) from None
+        # What is made of other settings is not at fault itself.
+        faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
+        raise SettingsError("; ".join(_fault(kind, fault["loc"], fault["msg"]) for fault in faults)) from None
 
 
 def _fault(kind: type[Settings], loc: tuple[int | str, ...], message: str) -> str:

@@ -111,11 +111,10 @@ def read_line(number: int, line: bytes | None) -> Line:
         return Line(number, {}, Invalid("a line is a JSON object, in UTF-8", ("body",)))
     kind, identity = found.get("type"), found.get("id")
     model = _MODELS.get(kind) if isinstance(kind, str) else None
+    named = {"id": identity} if isinstance(identity, str) and len(identity) <= MAX_ID else {}
     if model is None:
-        return Line(number, {}, Invalid("the type is user or order", ("body", "type")))
-    named = {"type": str(kind)}
-    if isinstance(identity, str) and len(identity) <= MAX_ID:
-        named["id"] = identity
+        return Line(number, named, Invalid("the type is user or order", ("body", "type")))
+    named = {"type": str(kind), **named}
     try:
         body = model.model_validate(found)
     except ValidationError as error:
