@@ -178,7 +178,7 @@ TALKS = (
         then=(
             Message(
                 "sam",
-                "Thank you for the report, <b> and all! The message is mended. The code was for first orders only, but "
+                "Thank you for the report, <b> and all! The text is fixed. The code was for first orders only, but "
                 "here is one for you: THANKS-BEN, good for 10% until the end of the month.",
             ),
         ),

@@ -15,7 +15,7 @@ async def test_who_else_is_looking_is_shown_until_they_leave(people: People, sit
     await look_at(sam, conversation)
     await expect(sam.page.locator("#viewing")).to_be_hidden()
     await kim.open(conversation)
-    await expect(kim.page.locator("#viewing")).to_have_text("Sam Okafor is here, too")
+    await expect(kim.page.locator("#viewing")).to_have_text("Sam Okafor is also viewing this")
     await kim.go()
     await sam.page.reload()
     await expect(sam.page.locator("#viewing")).to_be_hidden(timeout=20_000)  # it is asked for every 15 s

@@ -213,7 +213,9 @@ async def test_what_no_list_can_be_is_a_page_that_says_so(browser: Browser, quer
 async def test_a_notice_tells_how_many_were_deleted_and_nothing_else(browser: Browser) -> None:
     assert (await show(browser, deleted=3)).by_id("notice").text == "3 conversations deleted."
     assert (await show(browser, deleted=1)).by_id("notice").text == "1 conversation deleted."
-    assert (await show(browser, deleted=0)).by_id("notice").text == "What was chosen has been deleted already."
+    assert (await show(browser, deleted=0)).by_id(
+        "notice"
+    ).text == "The selected conversations have already been deleted."
 
 
 async def test_only_a_closed_conversation_can_be_deleted_from_its_row(

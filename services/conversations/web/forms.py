@@ -92,6 +92,6 @@ def _said(message: str, gettext: Translate) -> str:
         "The customer has no such order.": gettext("There is no such order."),
         "There is no such customer.": gettext("There is no such customer."),
         "This Idempotency-Key came before, with other fields. Use a new key for a new request.": gettext(
-            "This form was sent before with other words. Look at what was sent, then send again."
+            "This form was already sent with different text. Look at what was sent, then send again."
         ),
     }.get(message, message)
