@@ -1,12 +1,13 @@
 """One service at a time on a real PostgreSQL: built by the migrations once, emptied after each test."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import httpx2
 import pytest
 from fastapi import FastAPI
@@ -251,6 +252,18 @@ async def empty_notifications(engine: AsyncEngine) -> None:
         "update gate set paused_at = null, breaker_trips = 0, breaker_until = null, breaker_reason = null,"
         " incarnation = null",
     )
+
+
+@pytest.fixture
+async def vacuumed(postgres: Server) -> Callable[[str], Awaitable[None]]:
+    """Vacuum and analyze tables of the notifications, as only their owner may."""
+
+    async def vacuum(tables: str) -> None:
+        superuser = await asyncpg.connect(postgres.url("notifications"))
+        await superuser.execute(f"vacuum analyze {tables}")
+        await superuser.close()
+
+    return vacuum
 
 
 async def _empty(engine: AsyncEngine, base: type[Any], *more: str) -> None:
