@@ -8,6 +8,7 @@ from tests.browser.thread import composer, expect_thread, message, send
 from tests.support import eventually
 
 POSTS = "**/api/v1/**/messages"
+STREAM = "**/api/v1/stream*"
 CUT = (r"net::ERR_FAILED", r"net::ERR_INTERNET_DISCONNECTED")
 
 
@@ -15,9 +16,12 @@ async def abort(route: Route) -> None:
     await route.abort()
 
 
-async def at_thread(people: People, site: Site) -> tuple[Person, str]:
+async def at_thread(people: People, site: Site, *, live: bool = True) -> tuple[Person, str]:
+    """Come to a thread. One that is not live waits for a click: when its stream opens, a page sends what waits."""
     dora = await people.sign_in("dora")
     dora.expect_complaints(*CUT)
+    if not live:
+        await dora.page.route(STREAM, abort)
     conversation = await site.open_conversation(dora.id, "On the train")
     await dora.open(conversation)
     return dora, conversation
@@ -43,7 +47,7 @@ async def test_what_is_written_offline_goes_out_once_when_the_network_is_back(pe
 async def test_a_message_that_was_not_sent_survives_a_reload_and_goes_out_by_its_button(
     people: People, site: Site
 ) -> None:
-    dora, conversation = await at_thread(people, site)
+    dora, conversation = await at_thread(people, site, live=False)
     await dora.page.route(POSTS, abort)
     await send(dora.page, "Do you hear me?")
     unsent = message(dora.page, "Do you hear me?")
@@ -61,7 +65,7 @@ async def test_a_message_that_was_not_sent_survives_a_reload_and_goes_out_by_its
 
 
 async def test_a_message_whose_answer_was_lost_is_not_sent_twice(people: People, site: Site) -> None:
-    dora, conversation = await at_thread(people, site)
+    dora, conversation = await at_thread(people, site, live=False)
 
     async def lose_the_answer(route: Route) -> None:
         await route.fetch()

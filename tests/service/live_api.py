@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from sqlalchemy import insert
 
 from services.conversations.live import Hub
-from services.conversations.log import decode_position, encode_position, number_events, read_head
+from services.conversations.log import decode_position, encode_position, has_unnumbered, number_events, read_head
 from services.conversations.models import LoggedEvent
 from services.conversations.settings import ApiSettings
 from shared.database import Sessions, transaction
@@ -27,9 +27,13 @@ class Live:
         self._sessions = sessions
 
     async def number(self) -> None:
-        """Number what was committed, and tell of it."""
-        async with transaction(self._sessions) as session:
-            await number_events(session)
+        """Number all that was committed, and tell of it; a look while somebody else numbers finds nothing to do."""
+        while True:
+            async with transaction(self._sessions) as session:
+                await number_events(session)
+            async with self._sessions() as session:
+                if not await has_unnumbered(session):
+                    break
         self.hub.wake()
 
     def reading(
@@ -53,8 +57,11 @@ class Live:
                 await asyncio.sleep(0.01)
 
         task = asyncio.create_task(work())
-        yield
-        task.cancel()
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])  # it may hold the log's head
 
 
 def place(position: str | None) -> int:
