@@ -124,6 +124,8 @@ async def test_a_frozen_worker_is_made_up_for(product: Product) -> None:
     messages = await replies(product, 3)
     await drained(product, messages)
     product.thaw("worker")
+    # Told to stop now, it would wait for children that wait for it to read what they did meanwhile (billiard: 30 s).
+    await eventually(lambda: the_worker_handles(product), deadline=CAUGHT_UP)
 
 
 async def test_events_that_come_twice_and_backwards_have_their_effect_once(
@@ -180,6 +182,13 @@ async def logged_about(product: Product, conversation: str, last: str) -> list[E
     found = [event for event in Feed.model_validate(answer.json()).items if event.type in TASKS]
     theirs = [event for event in found if (event.payload or {}).get("conversation_id") == conversation]
     return theirs if last in {event.type for event in theirs} else None
+
+
+async def the_worker_handles(product: Product) -> bool:
+    """Tell whether it is the worker that makes the record of what is posted now, and no sweeper."""
+    message = await product.reply(await product.open_conversation())
+    await eventually(lambda: all_recorded_once(product, [message]))
+    return message in product.log_of("worker")
 
 
 async def waiting_hints(product: Product) -> tuple[int, int]:
