@@ -241,7 +241,7 @@ def _role(claims: Mapping[str, Any], settings: TokenSettings) -> Role:
             return Role(name)
     if settings.auth_default_role is not None:
         return settings.auth_default_role
-    raise Unauthenticated("The token names no role.")
+    raise Unauthenticated("The token names no role that is known here.")
 
 
 def _at_path(claims: Mapping[str, Any], path: str) -> Any:

@@ -62,11 +62,11 @@ class Talk:
 
 
 USERS = (
-    DemoUser("anna", Side.CUSTOMER, "Anna", "anna@example.com", "en", "Europe/London"),
+    DemoUser("anna", Side.CUSTOMER, "Anna", "anna@example.com", "en-GB", "Europe/London"),
     DemoUser("ben", Side.CUSTOMER, "Ben", "ben@example.org", "de", "Europe/Vienna"),
     DemoUser("chloe", Side.CUSTOMER, "Chloé", "chloe@example.net", "fr", "Europe/Paris"),
-    DemoUser("sam", Side.ADMIN, "Sam", "sam@demo-store.example", "en", "Europe/London"),
-    DemoUser("olga", Side.ADMIN, "Olga", "olga@demo-store.example", "en", "Europe/Vienna"),
+    DemoUser("sam", Side.ADMIN, "Sam", "sam@demo-store.example", "en-GB", "Europe/London"),
+    DemoUser("olga", Side.ADMIN, "Olga", "olga@demo-store.example", "en-GB", "Europe/Vienna"),
 )
 
 _SHIPPING_GBP = Item("Shipping", 1, "4.50")

@@ -180,7 +180,7 @@ def test_roles_are_found_and_mapped_as_in_any_token() -> None:
     shape = {"auth_role_claim": "realm_access.roles", "auth_role_map": "support=admin"}
     token = good("RS256", role=None, realm_access={"roles": ["offline_access", "support"]})
     assert verify_token(token, settings(**shape), published("RS256")).role is Role.ADMIN
-    assert refused(good("RS256"), published("RS256"), **shape) == "The token names no role."
+    assert refused(good("RS256"), published("RS256"), **shape) == "The token names no role that is known here."
 
 
 @each_algorithm

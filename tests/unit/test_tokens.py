@@ -137,7 +137,7 @@ def test_the_role_is_the_claim_at_the_path_through_the_map(found: Any, role: Rol
     if role:
         assert verify_token(token, settings(**shape)).role is role
     else:
-        assert refused(token, **shape) == "The token names no role."
+        assert refused(token, **shape) == "The token names no role that is known here."
         assert verify_token(token, settings(**shape, auth_default_role="customer")).role is Role.CUSTOMER
 
 
@@ -148,7 +148,8 @@ def test_the_role_may_be_a_claim_whose_name_has_dots() -> None:
 
 @pytest.mark.parametrize("realm", [None, "admin", ["admin"], 7, {"access": "admin"}, {"access": ["roles"]}])
 def test_a_path_that_leads_nowhere_is_no_role(realm: Any) -> None:
-    assert refused(signed(role=None, realm=realm), auth_role_claim="realm.access.roles") == "The token names no role."
+    token = signed(role=None, realm=realm)
+    assert refused(token, auth_role_claim="realm.access.roles") == "The token names no role that is known here."
 
 
 SESSION = UUID("01900000-0000-4000-8000-000000000000")
