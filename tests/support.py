@@ -10,7 +10,7 @@ T = TypeVar("T")
 async def eventually(check: Callable[[], Awaitable[T | None]], deadline: float = ...) -> T: ...
 @overload
 async def eventually(check: Callable[[], T | None], deadline: float = ...) -> T: ...
-async def eventually(check: Callable[[], Any], deadline: float = 10.0) -> Any:
+async def eventually(check: Callable[[], Any], deadline: float = 30.0) -> Any:
     """Return the first true result of `check`, or fail after `deadline` seconds; what it raises is not yet."""
     loop = asyncio.get_running_loop()
     end, last = loop.time() + deadline, None

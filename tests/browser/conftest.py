@@ -16,7 +16,7 @@ CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)  # the system's, w
 MISSING = "no Chromium on the PATH; on Debian and Ubuntu: apt install chromium"
 _REPORT = pytest.StashKey[pytest.TestReport]()
 
-expect.set_options(timeout=10_000)
+expect.set_options(timeout=20_000)
 
 
 def pytest_pycollect_makemodule() -> None:

@@ -118,7 +118,7 @@ class People:
     ) -> Person:
         """Let somebody in by the store who is known to it, at another browser."""
         context = await self._browser.new_context(**options)
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(20_000)
         person = Person(identity, role, self._site, context, await context.new_page())
         self._there.append(person)
         person.watch()

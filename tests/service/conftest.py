@@ -156,7 +156,7 @@ async def serving(app: FastAPI, on_stop: Callable[[], None] | None = None) -> As
         yield port
     finally:
         running.should_exit = True
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             await task
 
 

@@ -249,7 +249,7 @@ async def test_a_client_that_comes_while_the_hub_looks_up_misses_nothing(
             listening = asyncio.create_task(listen())
             await eventually(lambda: stream.joined)
             await number_events(session)
-        await asyncio.wait_for(listening, 5)
+        await asyncio.wait_for(listening, 30)
     [told] = [shown for shown in heard if shown.position is not None]
     assert talk in (told.data or "")
 

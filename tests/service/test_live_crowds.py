@@ -153,6 +153,6 @@ async def test_a_hub_that_is_told_of_news_as_it_is_cancelled_ends(conversations:
         for _ in range(turns):
             await asyncio.sleep(0)
         following.cancel()
-        ended, _ = await asyncio.wait([following], timeout=5)
+        ended, _ = await asyncio.wait([following], timeout=30)
         following.cancel()
         assert ended, f"cancelled {turns} turns of the event loop behind the news"

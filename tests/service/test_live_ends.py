@@ -24,7 +24,7 @@ from tests.support import eventually
 async def test_a_sixth_stream_of_a_person_waits_for_a_place(live: Live, anna: Caller, ben: Caller) -> None:
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(live.reading(anna)) for _ in range(STREAMS_PER_PERSON - 1)]
-        async with live.reading(anna), httpx2.AsyncClient(base_url=live.origin) as client:
+        async with live.reading(anna), httpx2.AsyncClient(base_url=live.origin, timeout=30) as client:
             refused = await client.get(STREAM, headers=anna.headers)
             assert problem(refused) == (429, "too-many-streams")
             assert int(refused.headers["retry-after"]) > 0
@@ -61,7 +61,7 @@ async def test_a_browsers_stream_ends_with_its_session(live: Live, anna: Caller,
             await end(session, going.id)
         await ends(ending)
         assert not other.ended
-        async with httpx2.AsyncClient(base_url=live.origin) as client:
+        async with httpx2.AsyncClient(base_url=live.origin, timeout=30) as client:
             assert problem(await client.get(STREAM, headers=cookies[0]))[0] == 401
 
 
@@ -75,7 +75,7 @@ async def test_a_stream_ends_when_its_person_is_deleted(
         await live.number()
         await ends(customer, admin)
         assert not other.ended
-        async with httpx2.AsyncClient(base_url=live.origin) as client:
+        async with httpx2.AsyncClient(base_url=live.origin, timeout=30) as client:
             assert problem(await client.get(STREAM, headers=anna.headers))[0] == 401
     assert (await shop.call("PUT", "/users/anna", {})).status_code == 201
     await live.number()
@@ -108,7 +108,7 @@ def shop_admin(live: Live) -> str:
 
 
 async def test_streams_are_for_customers_and_admins(live: Live, shop: Caller) -> None:
-    async with httpx2.AsyncClient(base_url=live.origin) as client:
+    async with httpx2.AsyncClient(base_url=live.origin, timeout=30) as client:
         assert problem(await client.get(STREAM, headers=shop.headers)) == (403, "forbidden")
         assert problem(await client.get(STREAM)) == (401, "unauthenticated")
 

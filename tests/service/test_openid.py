@@ -73,7 +73,7 @@ async def openid(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Open
     process = await spawn(child)
     try:
         await eventually(child.ready, 30)
-        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
             told = (await client.get("/.well-known/openid-configuration")).json()
             for user, about in {"anna": ANNA, "sam": SAM}.items():
                 assert (await client.put(f"/users/{user}", json=about)).status_code == 204

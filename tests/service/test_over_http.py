@@ -33,7 +33,7 @@ class Wire:
             for part in parts:
                 writer.write(part)
                 await writer.drain()
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(30):
                 return await reader.read()
         finally:
             writer.close()

@@ -83,10 +83,10 @@ async def test_the_places_of_a_process_that_was_killed_run_out(valkey: Valkey) -
 
 
 async def test_a_place_is_kept_for_longer_than_its_lease_as_long_as_its_process_lives(valkey: Valkey) -> None:
-    async with process(valkey.url, lease=0.6) as one, process(valkey.url) as other, AsyncExitStack() as stack:
+    async with process(valkey.url, lease=1.5) as one, process(valkey.url) as other, AsyncExitStack() as stack:
         await fill(stack, one)
         loop = asyncio.get_running_loop()
-        end = loop.time() + 2.0
+        end = loop.time() + 4.0
         while loop.time() < end:
             assert not await is_free(other)
 

@@ -144,7 +144,7 @@ async def test_a_process_that_froze_within_its_transaction_holds_no_lock_for_lon
     await anna.open()
     async with bounded.connect() as frozen, conversations() as other:
         await frozen.execute(text("select from conversations for update"))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await other.execute(text("select from conversations for update"))
         await frozen.invalidate()
 

@@ -38,7 +38,7 @@ async def draining(sessions: Sessions, settings: MailSettings) -> AsyncIterator[
     task = asyncio.create_task(drain(sessions, settings, stop))
     yield
     stop.set()
-    await asyncio.wait_for(task, 10)
+    await asyncio.wait_for(task, 30)
 
 
 async def emails(sessions: Sessions) -> list[Email]:
@@ -124,6 +124,6 @@ async def test_a_database_that_does_not_answer_is_not_waited_for(notifications: 
             await holder.execute(select(Email.id).with_for_update())
             stop.set()
             with pytest.raises(TimeoutError):
-                await asyncio.wait_for(asyncio.shield(task), 10)
+                await asyncio.wait_for(asyncio.shield(task), 30)
             assert task.done()
     assert {email.state for email in await emails(notifications)} == {EmailState.SENDING}, "left to their leases"

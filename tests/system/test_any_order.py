@@ -60,7 +60,7 @@ async def test_everything_waits_for_what_is_not_there_and_then_works(bare: Produ
 
 async def waits(product: Product, name: str, why: str) -> bool:
     """Tell whether a process is alive, not ready, and says why."""
-    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{product.ports[name]}") as client:
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{product.ports[name]}", timeout=30) as client:
         try:
             alive, ready = await client.get("/healthz"), await client.get("/readyz")
         except httpx2.TransportError:

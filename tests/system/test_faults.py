@@ -10,6 +10,7 @@ import httpx2
 import pytest
 import redis.asyncio
 
+from services.notifications.leases import LEASE
 from shared.broker import EVENTS_QUEUE, TASKS, create_celery, publish_events
 from shared.events import Event, Feed
 from tests.smtp_server import SmtpServer
@@ -18,6 +19,9 @@ from tests.system.poisoned import POISON
 from tests.system.product import SECRET, Product
 
 CAUGHT_UP = 40  # seconds
+MAILED = LEASE.total_seconds() + CAUGHT_UP  # a process that is killed holds its mail until the lease is over
+
+pytestmark = pytest.mark.timeout(240)  # the lease twice, or a dozen processes that start
 
 
 async def all_recorded_once(product: Product, messages: list[str]) -> bool:
@@ -37,7 +41,7 @@ async def all_mailed(product: Product, messages: list[str]) -> bool:
 
 async def drained(product: Product, messages: list[str]) -> None:
     await eventually(lambda: all_recorded_once(product, messages), deadline=CAUGHT_UP)
-    await eventually(lambda: all_mailed(product, messages), deadline=CAUGHT_UP)
+    await eventually(lambda: all_mailed(product, messages), deadline=MAILED)
 
 
 async def replies(product: Product, count: int) -> list[str]:
@@ -149,7 +153,6 @@ async def test_events_that_come_twice_and_backwards_have_their_effect_once(
     assert not [mail for mail in mail_server.mails if b"Backwards." in mail.content]
 
 
-@pytest.mark.timeout(240)  # processes die and start again a dozen times
 async def test_an_event_that_kills_its_process_is_parked_and_the_rest_flows_on(product: Product) -> None:
     await product.stop("worker", "sweeper")
     healthy, product.command = product.command, [sys.executable, "-m", "tests.system.poisoned"]
@@ -157,8 +160,8 @@ async def test_an_event_that_kills_its_process_is_parked_and_the_rest_flows_on(p
     async with supervised(product, "sweeper"):
         poison = await product.reply(await product.open_conversation(), POISON)
         others = [await product.reply(await product.open_conversation()) for _ in range(5)]
-        await eventually(lambda: all_recorded_once(product, others), deadline=10)
-        event = await eventually(lambda: parked(product), deadline=60)
+        await eventually(lambda: all_recorded_once(product, others), deadline=CAUGHT_UP)
+        event = await eventually(lambda: parked(product), deadline=120)
         assert event in (await product.chats("events", "parked"))[1]
         later = await product.reply(await product.open_conversation())
         await drained(product, [*others, later])
@@ -177,7 +180,7 @@ async def test_an_event_that_kills_its_process_is_parked_and_the_rest_flows_on(p
 async def logged_about(product: Product, conversation: str, last: str) -> list[Event] | None:
     """Return the numbered events of a conversation that workers handle, once there is one of the type `last`."""
     url = f"{product.environment['CHATS_CONVERSATIONS_URL']}/internal/events"
-    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {SECRET}"}) as client:
+    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {SECRET}"}, timeout=30) as client:
         answer = await client.get(url, params={"limit": 1000})
     found = [event for event in Feed.model_validate(answer.json()).items if event.type in TASKS]
     theirs = [event for event in found if (event.payload or {}).get("conversation_id") == conversation]

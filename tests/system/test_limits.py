@@ -29,7 +29,7 @@ async def open_conversation(product: Product, sub: str) -> str:
 
 
 async def test_a_client_cannot_sign_in_from_an_address_that_it_makes_up(product: Product) -> None:
-    async with httpx2.AsyncClient(base_url=product.origin) as client:
+    async with httpx2.AsyncClient(base_url=product.origin, timeout=30) as client:
         answers = []
         for turn in range(3):  # a quarter may fail
             forged = {"X-Forwarded-For": f"192.0.2.{turn}", "Origin": product.origin}
@@ -38,7 +38,9 @@ async def test_a_client_cannot_sign_in_from_an_address_that_it_makes_up(product:
 
 
 async def test_a_head_that_is_too_large_is_refused_on_its_way(product: Product) -> None:
-    async with httpx2.AsyncClient(base_url=product.origin, headers=headers_of("anna", "customer")) as client:
+    async with httpx2.AsyncClient(
+        base_url=product.origin, headers=headers_of("anna", "customer"), timeout=30
+    ) as client:
         assert (await client.get("/api/v1/orders", params={"cursor": "a" * 20_000})).status_code == 414
         assert (await client.get("/api/v1/orders", headers={"Cookie": "a=" + "b" * 40_000})).status_code == 431
         assert (await client.get("/api/v1/orders", headers={"Cookie": "a=" + "b" * 500_000})).status_code == 431

@@ -10,6 +10,7 @@ import pytest
 from deploy.local.ports import free_ports
 from deploy.local.processes import end, spawn
 from deploy.local.proxy import proxy
+from shared.processes import GRACE
 from tests.live import Reader, reading
 from tests.support import eventually
 from tests.system.product import Product, headers_of
@@ -47,22 +48,23 @@ async def test_both_sides_hear_at_once_and_without_the_broker_a_little_later(pro
     talk = await product.open_conversation()
     async with live(origin, "anna", "customer") as customer, live(origin, "sam", "admin") as admin:
         await eventually(lambda: customer.told and admin.told)
-        took = [await reach(product, talk, f"at once {n}", customer, admin) for n in range(9)]
-        assert statistics.median(took) < 0.4, "that is less than the hub's own look, once a second, would take"
-        product.freeze("broker")
-        assert await reach(product, talk, "frozen", customer, admin) < 5
-        product.thaw("broker")
-        await product.kill("broker")
-        assert await reach(product, talk, "killed", customer, admin) < 5
-        await product.start("broker")
 
-        async def hints_again() -> bool:
-            took = [await reach(product, talk, f"again {time.perf_counter()}", customer, admin) for n in range(5)]
+        async def hints_arrive() -> bool:
+            """Tell whether it takes less than the hub's own look, once a second, would."""
+            took = [await reach(product, talk, f"at once {time.perf_counter()}", customer, admin) for _ in range(9)]
             return statistics.median(took) < 0.4
 
-        await eventually(hints_again, deadline=60)
-        first = bodies(customer).index("at once 0")  # what comes before was said before both had come
-        assert bodies(customer)[first:] == bodies(admin)[bodies(admin).index("at once 0") :]
+        await reach(product, talk, "the first", customer, admin)
+        await eventually(hints_arrive, deadline=60)
+        product.freeze("broker")
+        assert await reach(product, talk, "frozen", customer, admin) < 10
+        product.thaw("broker")
+        await product.kill("broker")
+        assert await reach(product, talk, "killed", customer, admin) < 10
+        await product.start("broker")
+        await eventually(hints_arrive, deadline=60)
+        first = bodies(customer).index("the first")  # what comes before was said before both had come
+        assert bodies(customer)[first:] == bodies(admin)[bodies(admin).index("the first") :]
         assert customer.ended is admin.ended is False
 
 
@@ -75,7 +77,7 @@ async def test_a_stop_with_open_streams_is_quick_and_a_client_that_comes_back_mi
         await reach(product, talk, "one", customer, admin)
         started = time.monotonic()
         await product.stop("api")
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < GRACE / 2, "it waited for streams that nobody ends"
         await eventually(lambda: customer.ended and admin.ended)
     await product.start("api")
     sent = [f"meanwhile {n}" for n in range(20)]

@@ -226,7 +226,7 @@ async def test_the_badge_gets_a_token_of_whoever_is_signed_in_and_no_other_site_
 
 
 async def test_any_store_may_load_the_badge(store: Store) -> None:
-    async with httpx2.AsyncClient(base_url=store.chats_url) as client:
+    async with httpx2.AsyncClient(base_url=store.chats_url, timeout=30) as client:
         answer = await client.get("/chats-static/badge.js")
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
         assert answer.headers["Cache-Control"] == "public, max-age=300"

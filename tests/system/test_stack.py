@@ -92,7 +92,7 @@ async def test_it_comes_up_as_one_origin_and_a_signal_stops_all_of_it(
     start: Start, output: Callable[[], str], data: Path, port: int
 ) -> None:
     run = start()
-    async with up(run, output) as places, httpx2.AsyncClient(base_url=places["Origin"]) as client:
+    async with up(run, output) as places, httpx2.AsyncClient(base_url=places["Origin"], timeout=30) as client:
         assert places["Origin"] == f"http://127.0.0.1:{port}"
         for path in ("/api/v1/conversations", "/healthz", "/docs", "/session", "/dashboard/messages/new/"):
             assert (await client.get(path)).text.startswith("api answers")
@@ -117,7 +117,7 @@ def stat_of(path: Path) -> str:
 
 async def test_an_upstream_that_is_away_is_unavailable_and_comes_back(start: Start, output: Callable[[], str]) -> None:
     run = start()
-    async with up(run, output) as places, httpx2.AsyncClient(base_url=places["Origin"]) as client:
+    async with up(run, output) as places, httpx2.AsyncClient(base_url=places["Origin"], timeout=30) as client:
         api = next(p for p in descendants(run) if "api" in p.cmdline())
         api.kill()
         answer = await eventually(partial(unavailable, client))
@@ -139,14 +139,14 @@ async def answers(client: httpx2.AsyncClient) -> bool:
 async def test_live_events_pass_as_they_come(start: Start, output: Callable[[], str]) -> None:
     async with (
         up(start(), output) as places,
-        httpx2.AsyncClient(base_url=places["Origin"]) as client,
-        client.stream("GET", "/api/v1/stream", timeout=5) as answer,
+        httpx2.AsyncClient(base_url=places["Origin"], timeout=30) as client,
+        client.stream("GET", "/api/v1/stream", timeout=30) as answer,
     ):
         assert await anext(answer.aiter_lines()) == "api answers /api/v1/stream"
 
 
 async def test_mail_is_caught_and_shown(start: Start, output: Callable[[], str], data: Path) -> None:
-    async with up(start(), output) as places, httpx2.AsyncClient(base_url=places["Mailbox"]) as client:
+    async with up(start(), output) as places, httpx2.AsyncClient(base_url=places["Mailbox"], timeout=30) as client:
         smtp = re.search(r"CHATS_SMTP_URL=smtp://127.0.0.1:(\d+)", (data / "chats.env").read_text())
         assert smtp
         with smtplib.SMTP("127.0.0.1", int(smtp[1])) as connection:
@@ -174,7 +174,7 @@ async def test_a_second_run_on_the_same_data_is_refused(
 ) -> None:
     first = start()
     async with up(first, output):
-        assert start(CHATS_PORT=str(port + 20)).wait(10) == 1
+        assert start(CHATS_PORT=str(port + 20)).wait(30) == 1
         assert f"it runs already on {data}, as process {first.pid}." in output()
         assert first.poll() is None
 
@@ -183,7 +183,7 @@ async def test_a_taken_port_is_told_before_anything_starts(
     start: Start, output: Callable[[], str], data: Path, port: int
 ) -> None:
     with socket.create_server(("127.0.0.1", port)):
-        assert start().wait(10) == 1
+        assert start().wait(30) == 1
     reason = f"it cannot listen on 127.0.0.1, port {port}: another program uses it."
     advice = "Choose others with CHATS_HOST and CHATS_PORT."
     assert output() == f"Customer Chats did not start: {reason} {advice}\n"
@@ -209,7 +209,7 @@ async def test_a_given_part_replaces_the_embedded_one(start: Start, output: Call
 
 async def test_the_way_in_is_a_shop_that_the_chats_know(start: Start, output: Callable[[], str], data: Path) -> None:
     given = {"CHATS_STORE_ORIGINS": "https://store.example", "CHATS_STORE_URL": "https://store.example/"}
-    async with up(start(**given), output) as places, httpx2.AsyncClient(base_url=places["Shop"]) as client:
+    async with up(start(**given), output) as places, httpx2.AsyncClient(base_url=places["Shop"], timeout=30) as client:
         assert next(iter(places)) == "Shop"
         assert "Sign in" in (await client.get("/")).text
         shop = places["Shop"].rstrip("/")

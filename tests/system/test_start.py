@@ -103,7 +103,7 @@ async def test_a_database_that_is_not_there_yet_is_waited_for_until_a_stop(tmp_p
             assert said[-1], f"ended, having said: {said}"
     assert started.returncode is None
     started.terminate()
-    await asyncio.wait_for(started.communicate(), 25)
+    await asyncio.wait_for(started.communicate(), 60)
     assert started.returncode in {0, -signal.SIGTERM}
 
 

@@ -137,4 +137,4 @@ async def test_a_process_that_hangs_while_stopping_ends_itself_at_the_last_momen
     assert process.stdout is not None
     assert await process.stdout.readline() == b"up\n"
     process.terminate()
-    assert await asyncio.wait_for(process.wait(), 20) == -signal.SIGALRM
+    assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGALRM

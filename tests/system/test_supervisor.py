@@ -138,7 +138,7 @@ async def test_a_child_that_does_not_listen_is_killed_after_its_grace(
 ) -> None:
     await supervisor.start(child(IGNORES_SIGTERM, grace=0.2), within=5)
     await eventually(lambda: "deaf" in (tmp_path / "child.log").read_text())
-    await asyncio.wait_for(supervisor.stop(), 5)
+    await asyncio.wait_for(supervisor.stop(), 30)
     assert not running(tmp_path)
 
 
@@ -149,7 +149,7 @@ async def test_a_second_ctrl_c_waits_for_nobody(
     await eventually(lambda: "deaf" in (tmp_path / "child.log").read_text())
     stopping = asyncio.create_task(supervisor.stop())
     supervisor.kill()
-    await asyncio.wait_for(stopping, 5)
+    await asyncio.wait_for(stopping, 30)
     assert not running(tmp_path)
 
 
