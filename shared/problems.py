@@ -24,9 +24,6 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 log = structlog.get_logger()
 
-Explain = Callable[[Request, Exception], Response | None]
-"""Answers in another way than as problem+json what was raised outside of the routes, or leaves it by None."""
-
 
 class FieldError(BaseModel):
     """Where a request is wrong, and how."""
@@ -61,6 +58,10 @@ class Problem(Exception):  # noqa: N818 - its kinds are named for what they say
         super().__init__(detail)
         self.detail = detail
         self.extra = extra
+
+
+Explain = Callable[[Request, Problem | HTTPException], Response | None]
+"""Answers in another way than as problem+json what was raised outside of the routes, or leaves it by None."""
 
 
 class Unauthenticated(Problem):
@@ -226,7 +227,8 @@ class AnswerCrashes:
         except Exception as error:
             if begun or scope["type"] != "http":
                 raise
-            answer = self._explain(Request(scope), error) or _answer(error)
+            told = error if isinstance(error, Problem | HTTPException) else _note_crash(error)
+            answer = self._explain(Request(scope), told) or _answer(told)
             await answer(scope, receive, send)
 
 
@@ -302,13 +304,10 @@ def http_problem(error: HTTPException) -> Response:
     return _response(_body(status, code, title, str(error.detail)), error.headers)
 
 
-def _answer(error: Exception) -> Response:
-    """Answer what was raised outside of the routes, by middleware or by a fault of ours."""
-    if isinstance(error, Problem):
-        return _problem(error)
-    return http_problem(error) if isinstance(error, HTTPException) else _crash(error)
+def _answer(error: Problem | HTTPException) -> Response:
+    return _problem(error) if isinstance(error, Problem) else http_problem(error)
 
 
-def _crash(error: Exception) -> Response:
+def _note_crash(error: Exception) -> Problem:
     log.error("request crashed", exc_info=error)
-    return _response(_body(Problem.status, Problem.code, Problem.title, "Something went wrong on our side."))
+    return Problem("Something went wrong on our side.")

@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.conversations import lists
 from tests.service.browser import HOST, Browser, store_token
 from tests.service.statements import statements, without_transactions
 from tests.service.store import NOBODYS, Caller
@@ -213,6 +214,22 @@ async def test_pages_say_what_a_browser_may_do_with_them(browser: Browser) -> No
     assert page.headers["cache-control"] == "no-store"
     assert not re.search(r"<[^>]+ (?:style|on\w+)=", page.text)
     assert re.findall(r'(?:src|href)="(https?:[^"]*)"', page.text) == []
+
+
+async def test_what_no_route_answers_is_a_page_too(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def crash(*_: Any, **__: Any) -> None:
+        raise RuntimeError("a secret reason")
+
+    monkeypatch.setattr(lists, "list_by_activity", crash)
+    for page, status, words in (
+        (await browser.get(ROOT), 500, "Something went wrong"),
+        (await browser.get(f"{ROOT}?page={'9' * 9000}"), 414, "This address does not work"),
+        (await browser.get(ROOT, headers={"X-Large": "x" * 40_000}), 431, "Your browser sent too much"),
+    ):
+        assert (page.status_code, page.headers["content-type"]) == (status, "text/html; charset=utf-8")
+        assert words in text_of(page)
+        assert "secret" not in page.text
+        assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
 async def test_an_admin_is_not_let_in(browser: Browser) -> None:

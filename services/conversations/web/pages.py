@@ -113,11 +113,9 @@ class Pages:
             return redirect(f"{login}{'&' if urlsplit(login).query else '?'}next={quote(_wanted(request), safe='')}")
         return self.render("error.html", visitor, refusal=problem)
 
-    def explain(self, request: Request, error: Exception) -> Response | None:
-        """Make the page that says what was wrong before any route was found, where pages are."""
-        if isinstance(error, Problem | HTTPException) and request.scope["path"].startswith(_ROOTS):
-            return self.refuse(request, _problem(error))
-        return None
+    def explain(self, request: Request, error: Problem | HTTPException) -> Response | None:
+        """Make the page that says what was wrong before any route was found, or that we crashed, where pages are."""
+        return self.refuse(request, _problem(error)) if request.scope["path"].startswith(_ROOTS) else None
 
 
 class PageRoute(APIRoute):
