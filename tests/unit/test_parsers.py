@@ -28,7 +28,7 @@ from services.conversations.api.dependencies import IdempotencyKey, PathId, is_p
 from services.conversations.limits import network_of
 from services.conversations.log import decode_position, encode_position
 from services.conversations.web.forms import _known_key, _number
-from shared.auth import Principal, Role, issue_session_token, issue_token, verify_session_token, verify_token
+from shared.auth import Principal, Role, issue_token, verify_session_token, verify_token
 from shared.cookies import check_csrf, cookie_name, is_own_origin, read_cookie
 from shared.http import MAX_HEADER_BYTES, LimitSize
 from shared.keys import ProviderKeys
@@ -43,7 +43,8 @@ HOUR = timedelta(hours=1)
 ANNA = Principal("anna", Role.CUSTOMER, name="Anna")
 SESSION = UUID("01900000-0000-4000-8000-000000000000")
 TOKEN = issue_token(KEPT, {"sub": "anna", "role": "customer", "name": "Anna"}, HOUR)
-COOKIE = issue_session_token(KEPT, "anna", Role.CUSTOMER, SESSION, "csrf")
+# As `issue_session_token` would, but for longer than all tests take: it is made when they are collected.
+COOKIE = issue_token(KEPT, {"sub": "anna", "role": "customer", "sid": str(SESSION), "csrf": "csrf"}, HOUR)
 FILTERS = ["activity", None]
 CURSOR: list[str | int] = ["2026-01-02T03:04:05+00:00", "anna", 7]
 KEYS = {algorithm: jwt.PyJWK(public_jwk(private_key(algorithm))) for algorithm in ALGORITHMS}
