@@ -10,7 +10,7 @@ from bench.chaos.broken import BROKEN, strike
 from bench.chaos.ours import our_system
 from bench.chaos.run import Plan, run
 
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "60"))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "40"))
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
 
 
