@@ -38,6 +38,8 @@ run: $(READY)
 	@$(BIN)/chats run
 
 # -rs names every test that was skipped, and why; who has done its share of the tests takes over some of the others'.
+# Hundreds of processes start: where Python is told to keep no bytecode, each would compile all sources for itself.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal -rs
 
