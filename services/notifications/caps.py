@@ -1,8 +1,8 @@
 """How many mails an address may get: counted from what it got, in the transaction that claims more for it.
 
-An address counts, whoever's it is: two customers with the same one share its caps, and the support's own address has
-them too. What counts is a try after which the recipient may have the mail; a refused or deferred one makes room again
-for itself.
+Two customers with the same address share its caps. At the support inbox each customer has the caps for themselves, so
+that one cannot use up another's. What counts is an attempt after which the recipient may have the mail; a refused or
+deferred one makes room again for itself.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -14,6 +14,14 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.rules import Cap, mail_caps, wait_for_room
 from services.notifications.settings import MailSettings
+
+
+def customers_share(mailbox: str, customer_id: str) -> str:
+    """Return what mails about a customer are counted by at the support inbox: the customer's share of its mailbox.
+
+    No mailbox contains a space, so no share is another address.
+    """
+    return f"{mailbox} {customer_id}"
 
 
 @dataclass(slots=True)

@@ -4,7 +4,7 @@ However many mails a claim looks at, it reads with as many statements as for one
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import astuple, dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
@@ -15,7 +15,7 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased, undefer
 
-from services.notifications.caps import measure_room
+from services.notifications.caps import customers_share, measure_room
 from services.notifications.emails import cancel_emails, move_emails
 from services.notifications.gate import read_gate
 from services.notifications.leases import LEASE, ClaimedEmail, postpone
@@ -97,13 +97,22 @@ async def _read_due(session: AsyncSession, rows: Sequence[Email], settings: Mail
     return [
         DueEmail(
             email,
-            find_recipient(Audience(email.audience), people.get(email.recipient_id), settings),
+            _find_recipient(email, portions[email.id], people, settings),
             portions[email.id],
             people,
             earlier.get(email.id),
         )
         for email in rows
     ]
+
+
+def _find_recipient(email: Email, portion: Portion, people: Mapping[str, Person], settings: MailSettings) -> Recipient:
+    audience = Audience(email.audience)
+    found = find_recipient(audience, people.get(email.recipient_id), settings)
+    if audience is Audience.CUSTOMER or found.mailbox is None or not portion.messages:
+        return found
+    # The id, not the address, which a customer can change: a mail to support holds one customer's messages only.
+    return replace(found, mailbox=customers_share(found.mailbox, portion.messages[0].sender_id))
 
 
 async def _read_earlier(session: AsyncSession, ids: Collection[UUID]) -> dict[UUID, str]:

@@ -141,7 +141,7 @@ class Email(Base):
     uncertain_tries: Mapped[int] = mapped_column(server_default="0")
     message_id: Mapped[str | None]
     to_address: Mapped[str | None]
-    mailbox: Mapped[str | None]  # that address as `mailbox_of` writes it
+    mailbox: Mapped[str | None]  # what the caps count it by: `mailbox_of`, to support a customer's share of it
     content: Mapped[bytes | None] = mapped_column(deferred=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     finished_at: Mapped[datetime | None]

@@ -11,7 +11,7 @@ from services.notifications.settings import MailSettings
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Where a mail goes at present: an address and its mailbox, the form it is counted by. Or why to nobody."""
+    """Where a mail goes at present: an address, and the mailbox that the caps count it by. Or why to nobody."""
 
     address: str | None = None
     mailbox: str | None = None

@@ -32,6 +32,7 @@ YES = Try(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken")
 LOST = Try(Outcome.UNCERTAIN, Phase.END_OF_DATA, None, "connection lost")
 LATER = Try(Outcome.DEFERRED, Phase.RCPT, 450, "later")
 NEVER = Try(Outcome.REJECTED, Phase.RCPT, 550, "never")
+SUPPORT = "support@store.test"
 LIMITED = (EmailState.SCHEDULED, "rate-limited")
 BEN = ANNA.model_copy(update={"id": "ben", "name": "Ben", "email": "ANNA@Customer.Test"})
 
@@ -162,10 +163,62 @@ async def test_an_address_is_an_address_whoevers_it_is_and_however_it_is_written
 
 
 async def test_the_supports_own_address_has_the_caps_too(notifications: Sessions) -> None:
-    settings = limited(2, support_email="support@store.test")
+    settings = limited(2, support_email=SUPPORT)
     await receive(notifications, settings, *(posted(uuid4(), 1, by="customer") for _ in range(3)))
     assert len(await claim(notifications, settings)) == 2
     assert (await states(notifications))[2] == LIMITED
+
+
+async def test_a_customer_who_uses_up_their_share_of_the_support_inbox_silences_nobody_else(
+    notifications: Sessions,
+) -> None:
+    settings = limited(10, support_email=SUPPORT)
+    crowd = [ANNA.model_copy(update={"id": f"c{n}", "email": None}) for n in range(15)]
+    await receive(notifications, settings, *(posted(uuid4(), 1, by="customer") for _ in range(14)))
+    await record(notifications, settings, await claim(notifications, settings), YES)
+    assert (await states(notifications)).count(LIMITED) == 4
+
+    await receive(notifications, settings, *(posted(uuid4(), 1, by="customer", customer=one) for one in crowd * 2))
+    await make_due(notifications)
+    assert len(await claim(notifications, settings)) == 30, "all of the others'"
+    assert (await states(notifications)).count(LIMITED) == 4
+
+
+async def test_both_caps_count_the_support_inbox_by_customer(notifications: Sessions) -> None:
+    settings = limited(2, limit_mails_per_day=3, support_email=SUPPORT)
+    await receive(notifications, settings, *(posted(uuid4(), 1, by="customer") for _ in range(5)))
+    await record(notifications, settings, await claim(notifications, settings), YES)
+    await pass_time(notifications, 601)
+    await record(notifications, settings, await claim(notifications, settings), YES)
+    await receive(notifications, settings, posted(uuid4(), 1, by="customer", customer=BEN))
+    await pass_time(notifications, 601)
+    assert len(await claim(notifications, settings)) == 1, "Ben's; Anna has had three today"
+    assert (await states(notifications)).count(LIMITED) == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"email": "anna@elsewhere.test"}, {"name": None, "email": None, "deleted": True}],
+    ids=["moved", "erased"],
+)
+async def test_a_customer_keeps_their_share_of_the_support_inbox_under_another_address_or_erased(
+    notifications: Sessions, changes: dict[str, Any]
+) -> None:
+    settings, waiting = limited(1, support_email=SUPPORT), uuid4()
+    await receive(notifications, settings, posted(uuid4(), 1, by="customer"), posted(waiting, 1, by="customer"))
+    await record(notifications, settings, await claim(notifications, settings), YES)
+    await receive(notifications, settings, user_changed(ANNA.model_copy(update={"version": 2} | changes)))
+    await make_due(notifications)
+    assert await claim(notifications, settings) == []
+    await pass_time(notifications, 601)
+    [mail] = await claim(notifications, settings)
+    assert mail.to_address == SUPPORT, "nothing is lost"
+
+
+async def test_mail_to_a_customer_takes_nothing_from_their_share_of_the_support_inbox(notifications: Sessions) -> None:
+    settings = limited(1, support_email=SUPPORT)
+    await receive(notifications, settings, posted(uuid4(), 1), posted(uuid4(), 1, by="customer"))
+    assert len(await claim(notifications, settings)) == 2
 
 
 async def test_the_caps_of_10_minutes_and_of_a_day_hold_both(notifications: Sessions) -> None:
