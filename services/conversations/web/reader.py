@@ -12,11 +12,11 @@ from babel.dates import (
     format_time,
     format_timedelta,
     get_timezone_location,
-    get_timezone_name,
 )
 from babel.numbers import format_currency
 
 from shared.translations import Language
+from shared.zones import zone_label
 
 _DAY = dt.timedelta(days=1)
 
@@ -58,8 +58,7 @@ class Reader:
     def moment(self, moment: dt.datetime) -> str:
         """Write day and time out, with the zone: what a short time means."""
         local = moment.astimezone(self.zone)
-        zone = get_timezone_name(local, width="short", locale=self.locale)
-        return f"{format_date(local, 'long', self.locale)}, {self.time(moment)} {zone}"
+        return f"{format_date(local, 'long', self.locale)}, {self.time(moment)} {zone_label(local, self.locale)}"
 
     def brief(self, moment: dt.datetime) -> str:
         """Write what a list has room for: today the time, this year the day, else the date."""
