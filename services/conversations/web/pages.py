@@ -1,7 +1,6 @@
 """How a page is made: its templates, its headers, and what is shown when something is wrong."""
 
-import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from pathlib import Path
@@ -14,25 +13,38 @@ from fastapi import Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from fastapi.routing import APIRoute
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from jinja2.utils import urlize
-from markupsafe import Markup
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
 
 from services.conversations.rules import BODY_LENGTH, COUNT_LIMIT
 from services.conversations.settings import ApiSettings
 from services.conversations.web import assets
+from services.conversations.web.links import linked
 from services.conversations.web.reader import Reader
 from services.conversations.web.visitor import Visitor
 from shared.problems import Forbidden, Invalid, NotFound, Problem, Unauthenticated
 from shared.translations import find_language, install_translations
 
-_TURNS = re.compile("([\u202a-\u202e\u2066-\u2069])")
 LOCALE = Path(__file__).parent / "locale"
 CUSTOMER_ROOT = "/dashboard/messages/"
 ADMIN_ROOT = "/admin/dashboard/conversation/"
 _ROOTS = (CUSTOMER_ROOT, ADMIN_ROOT, "/session")
+
+
+class Page(HTMLResponse):
+    """A page that is rendered as it is sent: after its request's transaction, whose connection others wait for."""
+
+    def __init__(self, template: Template, context: Mapping[str, Any], status: int, headers: Mapping[str, str]) -> None:
+        super().__init__(None, status, headers)
+        self._template, self._context = template, context
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Render and send the page."""
+        self.body = self._template.render(self._context).encode()
+        self.headers["Content-Length"] = str(len(self.body))
+        await super().__call__(scope, receive, send)
 
 
 class Pages:
@@ -66,14 +78,14 @@ class Pages:
         status: int = HTTPStatus.OK,
         refusal: Problem | None = None,
         **context: Any,
-    ) -> HTMLResponse:
+    ) -> Page:
         """Make a page for a visitor, or for somebody who is not known; a refusal gives it its status and headers."""
         reader = self.reader(visitor)
         page = self._environment(reader.language.translations).get_template(template)
-        html = page.render(visitor=visitor, reader=reader, refusal=refusal, **context)
+        context |= {"visitor": visitor, "reader": reader, "refusal": refusal}
         position = {"X-Position": visitor.position} if visitor else {}
         said = (refusal.headers or {}) if refusal else {}
-        return HTMLResponse(html, refusal.status if refusal else int(status), {**self._headers, **position, **said})
+        return Page(page, context, refusal.status if refusal else int(status), {**self._headers, **position, **said})
 
     def _environment(self, translations: NullTranslations) -> Environment:
         """Return the templates in a language; they are compiled with its words."""
@@ -134,16 +146,6 @@ class PageRoute(APIRoute):
                 return pages_of(request).refuse(request, _problem(error))
 
         return handle_or_explain
-
-
-def linked(text: str) -> Markup:
-    """Make links of a text's addresses. None reaches beyond a character that turns the direction of writing round.
-
-    It would show another address than it leads to.
-    """
-    parts = _TURNS.split(text)
-    links = (urlize(part, rel="nofollow noopener noreferrer", target="_blank") for part in parts)
-    return Markup().join(Markup(link) for link in links)  # noqa: S704 - escaped there
 
 
 def pages_of(request: Request) -> Pages:
