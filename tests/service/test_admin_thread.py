@@ -221,7 +221,8 @@ async def test_what_crosses_a_new_message_comes_back_with_it_and_with_the_draft(
     assert again.by_id("crossed").text.startswith("The customer wrote in the meantime")
     assert bodies(again) == ["My parcel is late.", "It has just come!"]
     assert again.by_id("reply_body").value == "It will come."
-    assert [one["value"] for one in again.by_id("choose-status").all("option") if "selected" in one] == ["CLOSED"]
+    assert "The status “Closed” was not set. If it still applies, choose it again." in again.text
+    assert again.fields(again.by_id("reply"))["status"] == ""
     assert (await sam.peek(identity))["status"] == "AWAITING_ADMIN"
 
     only_status = await fill(browser, page, status="CLOSED")
@@ -229,7 +230,43 @@ async def test_what_crosses_a_new_message_comes_back_with_it_and_with_the_draft(
     assert (await sam.peek(identity))["status"] == "AWAITING_ADMIN"
 
     assert (await fill(browser, again)).status_code == 303
-    assert (await sam.peek(identity))["status"] == "CLOSED"
+    assert (await sam.peek(identity))["status"] == "AWAITING_USER"
+
+
+async def test_the_head_sets_the_status_and_nothing_else(browser: Browser, anna: Caller, sam: Caller) -> None:
+    identity, page = await opened(anna, browser)
+    form = page.by_id("set-status").one("form")
+    assert [(one["name"], one["value"]) for one in form.all("button")] == [("status", one.value) for one in Status]
+    sent = page.fields(form)
+    assert set(sent) == {"csrf_token", "seen_number"}
+    for status in Status:
+        answer = await browser.submit(form["action"], **sent, status=status.value)
+        assert (answer.status_code, answer.headers["location"]) == (303, f"{ROOT}{identity}/")
+        again = await show(browser, f"{identity}/")
+        assert again.by_id("status").one("span")["class"] == f"status {status.lower().replace('_', '-')}"
+        assert again.fields(again.by_id("reply"))["status"] == ""
+    assert (await sam.peek(identity))["message_count"] == 1
+
+    await anna.post(identity, "It has just come!")
+    crossed = await browser.submit(form["action"], **sent, status="RESOLVED")
+    assert crossed.status_code == 409
+    assert "The status “Resolved” was not set." in Page(crossed).text
+    assert (await sam.peek(identity))["status"] == "AWAITING_ADMIN"
+
+
+async def test_beside_earlier_messages_stands_the_status_and_no_way_to_set_it(browser: Browser, anna: Caller) -> None:
+    _, page = await opened(anna, browser, *(f"Message {number}" for number in range(2, 53)))
+    earlier = await show(browser, page.link("Show earlier messages"))
+    assert earlier.by_id("status").text == "Customer replied"
+    assert not earlier.root.all(id="set-status")
+
+
+@pytest.mark.parametrize("status", ["RESOLVED", "DONE"])
+async def test_the_status_of_a_refused_form_is_not_chosen_again(browser: Browser, anna: Caller, status: str) -> None:
+    _, page = await opened(anna, browser)
+    again = Page(await fill(browser, page, reply_body="x" * 10_001, status=["", status]))
+    assert again.fields(again.by_id("reply"))["status"] == ""
+    assert ("The status “Resolved” was not set." in again.text) is (status == "RESOLVED")
 
 
 async def test_two_admins_who_answer_at_once_are_both_heard(

@@ -89,6 +89,12 @@ async def _edit(session: Session, conversation_id: UUID, admin_id: str, body: Ed
         await commands.set_status(session, conversation_id, body.status, seen_number=body.seen_number)
 
 
+def _named_status(form: Form[EditConversation]) -> Status | None:
+    """Return the status that a refused form named: the page says that it was not set."""
+    named = form.typed.get("status", "").strip()
+    return Status(named) if named in set(Status) else None
+
+
 async def _thread_page(
     request: Request,
     visitor: Visitor,
@@ -128,6 +134,7 @@ async def _thread_page(
         earlier=earlier,
         statuses=list(Status),
         form=form,
+        refused_status=_named_status(form),
         read=read,  # up to which number: scripts read on from there
         # What the admin has on the screen: a newer message cannot have been seen by whoever answers.
         seen_number=rows[0].number if rows else 0,

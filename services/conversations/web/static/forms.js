@@ -20,11 +20,15 @@ export function startForms() {
     form.addEventListener("submit", () => forgetAll());
   }
   for (const search of document.querySelectorAll("[data-filters]")) filterOptions(search);
+  addEventListener("pageshow", startBlank); // after the browser has restored what it restores
 }
 
 function keepDraft(form) {
   const name = `draft:${form.dataset.draft}`;
-  const fields = [...form.elements].filter((field) => field.name && !["hidden", "submit"].includes(field.type));
+  // A status belongs to one submit: it is chosen each time, and never kept.
+  const fields = [...form.elements].filter(
+    (field) => field.name && field.name !== "status" && !["hidden", "submit"].includes(field.type),
+  );
   const draft = kept(name) ?? {};
   for (const text of form.querySelectorAll("textarea")) text.removeAttribute("maxlength"); // what is too long is said, not cut
   for (const field of fields) {
@@ -40,6 +44,12 @@ function keepDraft(form) {
   form.addEventListener("submit", () => {
     if (!form.dataset.send) keep("sent", name);
   });
+}
+
+/** Start the status of a reply blank, whatever the browser restores of an earlier visit to the page. */
+function startBlank() {
+  const choice = document.getElementById("choose-status");
+  if (choice) choice.value = "";
 }
 
 /** Narrow a long choice to what contains the words. */

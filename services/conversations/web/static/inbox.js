@@ -16,6 +16,7 @@ export function startInbox() {
   // What was deleted is told of once, and not again when the page is loaded anew.
   if (new URLSearchParams(location.search).has("deleted")) history.replaceState(null, "", location.pathname);
   startKeys();
+  document.querySelector("form[data-sets-status]")?.addEventListener("submit", setStatus);
   for (const box of document.querySelectorAll("[data-selects]")) startSelection(box);
   for (const input of document.querySelectorAll("input[data-people]")) startSearch(input);
   if (thread && byId("viewing")) startLooking();
@@ -94,6 +95,16 @@ function resolve() {
   if (newest === undefined) return; // these are earlier messages
   const id = thread ? thread.dataset.thread : idOf(shown);
   change("PATCH", id, { status: "RESOLVED", seen_number: Number(newest) });
+}
+
+/** Set the status that was chosen in the head of a conversation, without leaving the page: a reply may be half written. */
+function setStatus(event) {
+  event.preventDefault();
+  const chosen = new FormData(event.target, event.submitter);
+  const menu = event.target.closest("details");
+  menu.open = false;
+  menu.querySelector("summary").focus();
+  change("PATCH", thread.dataset.thread, { status: chosen.get("status"), seen_number: Number(chosen.get("seen_number")) });
 }
 
 function giveBack(row) {

@@ -15,6 +15,7 @@ const LIST_PACE = 1_500; // ms between looks at a list on which much happens
 const thread = document.querySelector("[data-thread]");
 
 leaveToSuccessor();
+startMenus();
 startForms();
 startThread();
 startSending();
@@ -29,6 +30,23 @@ function leaveToSuccessor() {
   const whose = `${role} ${person}`;
   tabs.onmessage = ({ data }) => data === whose || location.reload();
   tabs.postMessage(whose);
+}
+
+/** Close a menu by Escape, and by a click or the focus elsewhere. */
+function startMenus() {
+  const closeOthers = (event) => {
+    for (const menu of document.querySelectorAll("details.menu[open]")) {
+      if (!menu.contains(event.target)) menu.open = false;
+    }
+  };
+  document.addEventListener("pointerdown", closeOthers);
+  document.addEventListener("focusin", closeOthers);
+  document.addEventListener("keydown", (event) => {
+    const menu = event.key === "Escape" && document.querySelector("details.menu[open]");
+    if (!menu) return;
+    menu.open = false;
+    menu.querySelector("summary").focus();
+  });
 }
 
 function handle(type, data) {

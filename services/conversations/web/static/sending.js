@@ -1,6 +1,7 @@
 // Sending from a thread without leaving it. A message that could not be sent stays, over a reload as well, and is sent
 // again under the same key: the server knows it, and never takes it twice.
 
+import { fill } from "./announce.js";
 import { call, newKey } from "./api.js";
 import { forget, keep, kept } from "./kept.js";
 import { onRefresh } from "./refresh.js";
@@ -45,7 +46,7 @@ function submit(event) {
   const item = { key: newKey(), fields };
   outbox.push(item);
   keep(outboxName, outbox);
-  form.parentElement.querySelectorAll(".error").forEach((old) => old.remove());
+  form.parentElement.querySelectorAll(".error, .refused-status").forEach((old) => old.remove());
   form.reset();
   field.value = "";
   field.dispatchEvent(new Event("input", { bubbles: true }));
@@ -94,16 +95,22 @@ async function send(item) {
   }
   const { code } = await response.json().catch(() => ({}));
   if (code === "newer-messages") {
-    giveBack(...outbox); // what was written behind it did not know of the newer ones either
     tell("crossed-message");
+    giveBack(...outbox); // what was written behind it did not know of the newer ones either
     refreshThread();
   } else if (response.status === 413) {
-    giveBack(item); // the server has not looked at it, and would not look at a form of it
     tell("too-long-message");
+    giveBack(item); // the server has not looked at it, and would not look at a form of it
   } else {
     giveBack(item);
-    drop(item);
-    form.submit(); // the server says what is wrong, in the reader's language, with what was typed
+    // The server says what is wrong, in the reader's language, with what was typed, the button's status included.
+    const { status, seen_number } = item.fields;
+    const add = ({ formData }) => {
+      formData.set("seen_number", seen_number);
+      if (status) formData.set("status", status);
+    };
+    form.addEventListener("formdata", add, { once: true });
+    form.submit();
   }
   return true;
 }
@@ -117,15 +124,23 @@ function tell(words) {
 function giveBack(...items) {
   const texts = items.map((item) => item.fields[field.name]);
   field.value = [...texts, field.value].filter(Boolean).join("\n\n");
-  const choice = form.querySelector("select[name=status]"); // buttons have this name, too
-  const status = items.at(-1).fields.status;
-  if (status && choice) choice.value = status;
+  const { status } = items.at(-1).fields;
+  if (status) sayNotSet(status);
   for (const item of items) {
     document.getElementById(`pending-${item.key}`).remove();
     drop(item);
   }
   field.dispatchEvent(new Event("input", { bubbles: true }));
   field.focus();
+}
+
+/** Say which status was not set. It is not chosen again by itself: the next reply would set it unnoticed. */
+function sayNotSet(status) {
+  const name = form.querySelector(`option[value="${status}"]`).textContent;
+  const line = document.getElementById("refused-status-words").content.cloneNode(true).firstElementChild;
+  line.textContent = fill(line.textContent, { status: name });
+  form.parentElement.querySelector(".refused-status")?.remove();
+  form.before(line);
 }
 
 function drop(item) {

@@ -1,0 +1,136 @@
+"""A status is set by hand from the head of a conversation; a reply never sets one that an earlier submit has named."""
+
+from typing import Any
+
+import pytest
+from playwright.async_api import Route, expect
+
+from tests.browser.people import People, Person
+from tests.browser.site import Site
+from tests.browser.thread import composer, expect_thread, send
+from tests.support import eventually
+
+
+async def at_thread(people: People, site: Site, **options: Any) -> tuple[Person, str, str]:
+    dora = await people.know("dora")
+    sam = await people.sign_in("sam", role="admin", **options)
+    conversation = await site.open_conversation(dora, "Which status?")
+    await sam.open(conversation)
+    return sam, conversation, dora
+
+
+async def has_status(site: Site, conversation: str, status: str) -> bool:
+    return bool((await site.conversation(conversation))["status"] == status)
+
+
+async def test_the_head_sets_a_status_at_once_and_leaves_the_composer_alone(people: People, site: Site) -> None:
+    sam, conversation, _ = await at_thread(people, site)
+    page = sam.page
+    await composer(page).fill("Half a thought")
+    await page.locator("#choose-status").select_option("OPEN")
+    await page.locator("#set-status summary").click()
+    await page.get_by_role("button", name="Resolved", exact=True).click()
+    await expect(page.locator("#status")).to_have_text("Resolved")
+    await expect(page.locator("#set-status summary")).to_be_focused()
+    assert await has_status(site, conversation, "RESOLVED")
+    await expect(composer(page)).to_have_value("Half a thought")
+    await expect(page.locator("#choose-status")).to_have_value("OPEN")
+    assert await site.bodies(conversation) == ["Hello?"]
+
+
+async def test_by_keyboard_only_enter_applies_a_status_and_escape_closes_the_menu(people: People, site: Site) -> None:
+    sam, conversation, _ = await at_thread(people, site)
+    page, keyboard = sam.page, sam.page.keyboard
+    await page.locator("#set-status summary").focus()
+    await keyboard.press("Enter")
+    for key in ("Tab", "ArrowDown", "ArrowDown", "ArrowUp", "Tab", "Escape"):
+        await keyboard.press(key)
+    await expect(page.locator("#set-status[open]")).to_have_count(0)
+    await expect(page.locator("#set-status summary")).to_be_focused()
+    assert await has_status(site, conversation, "OPEN")
+    await keyboard.press("Enter")
+    for _ in range(5):
+        await keyboard.press("Tab")
+    await keyboard.press("Enter")
+    await expect(page.locator("#status")).to_have_text("Closed")
+    assert await has_status(site, conversation, "CLOSED")
+
+
+async def test_a_status_is_not_set_over_a_message_that_is_not_on_the_screen(people: People, site: Site) -> None:
+    sam, conversation, dora = await at_thread(people, site)
+    sam.expect_complaints("409")
+    page = sam.page
+
+    async def let_the_customer_be_first(route: Route) -> None:
+        await site.write(conversation, dora, "Never mind")
+        await route.continue_()
+
+    await page.route(f"**/api/v1/admin/conversations/{conversation}", let_the_customer_be_first, times=1)
+    await page.locator("#set-status summary").click()
+    await page.get_by_role("button", name="Closed", exact=True).click()
+    await expect(page.get_by_role("alert")).to_contain_text("The customer wrote in the meantime")
+    await expect_thread(page, "Hello?", "Never mind")
+    assert await has_status(site, conversation, "AWAITING_ADMIN")
+    await page.locator("#set-status summary").click()
+    await page.get_by_role("button", name="Closed", exact=True).click()
+    await expect(page.locator("#status")).to_have_text("Closed")
+
+
+async def test_a_reply_does_not_set_the_status_of_the_one_before_it(people: People, site: Site) -> None:
+    sam, conversation, dora = await at_thread(people, site)
+    sam.expect_complaints("409")
+    page = sam.page
+    await page.locator("#choose-status").select_option("RESOLVED")
+    await send(page, "First")
+    await expect(page.locator("#status")).to_have_text("Resolved")
+    await expect(page.locator("#choose-status")).to_have_value("")
+    await send(page, "Second")
+    await expect(page.locator("#status")).to_have_text("Waiting for customer")
+
+    async def let_the_customer_be_first(route: Route) -> None:
+        await site.write(conversation, dora, "Never mind")
+        await route.continue_()
+
+    await page.route(f"**/api/v1/admin/conversations/{conversation}", let_the_customer_be_first, times=1)
+    await composer(page).fill("Third")
+    await page.get_by_role("button", name="Send and close").click()
+    await expect(page.get_by_text("The status “Closed” was not set.")).to_be_visible()
+    await expect(page.locator("#choose-status")).to_have_value("")
+    await expect_thread(page, "Hello?", "First", "Second", "Never mind")
+    await page.get_by_role("button", name="Send", exact=True).click()
+    await expect_thread(page, "Hello?", "First", "Second", "Never mind", "Third")
+    await eventually(lambda: has_status(site, conversation, "AWAITING_USER"))
+    await expect(page.get_by_text("was not set")).to_have_count(0)
+
+
+async def test_what_the_server_refuses_comes_back_with_its_text_and_a_blank_status(people: People, site: Site) -> None:
+    sam, conversation, _ = await at_thread(people, site)
+    sam.expect_complaints("422")
+    page = sam.page
+    await composer(page).fill("long " * 2_001)
+    await page.get_by_role("button", name="Send and resolve").click()
+    await expect(page.get_by_text("This is too long: 10000 characters at most.")).to_be_visible()
+    await expect(page.get_by_text("The status “Resolved” was not set.")).to_be_visible()
+    await expect(page.locator("#choose-status")).to_have_value("")
+    assert await has_status(site, conversation, "OPEN")
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without"])
+async def test_a_page_that_is_come_back_to_has_a_blank_status(people: People, site: Site, scripts: bool) -> None:
+    sam, conversation, _ = await at_thread(people, site, java_script_enabled=scripts)
+    page = sam.page
+    await composer(page).fill("Half a thought")
+    await page.locator("#choose-status").select_option("CLOSED")
+    await page.reload()
+    await expect(page.locator("#choose-status")).to_have_value("")
+    await page.locator("#choose-status").select_option("CLOSED")
+    await page.get_by_role("link", name="Back to the inbox").click()
+    await expect(page.get_by_role("heading", name="Inbox")).to_be_visible()
+    await page.go_back()
+    await expect(page.locator("#choose-status")).to_have_value("")
+    if scripts:
+        await expect(composer(page)).to_have_value("Half a thought")
+    await composer(page).fill("A whole one")
+    await page.get_by_role("button", name="Send", exact=True).click()
+    await expect(page.locator("#status")).to_have_text("Waiting for customer")
+    assert await has_status(site, conversation, "AWAITING_USER")
