@@ -12,7 +12,7 @@ from services.conversations.api.views import UserOut
 from services.conversations.lists import Filters
 from services.conversations.rows import Thread, UserRow
 from services.conversations.rules import BULK_DELETE_LIMIT, WAITING, Side, Status
-from services.conversations.web.pages import ADMIN_ROOT, PageRoute, add_slash, pages_of
+from services.conversations.web.pages import ADMIN_ROOT, PageRoute, add_slash, pages_of, redirect
 from services.conversations.web.visitor import AdminVisitor
 from shared.database import Driver, Session, driver_connection
 from shared.paging import Cursor
@@ -66,6 +66,10 @@ class Wanted(BaseModel):
         """Tell whether there is anything to clear."""
         return self.filters != Filters()
 
+    def toggled(self, status: Status) -> str:
+        """Return the address of the list with a status added to what it is narrowed to, or taken away from it."""
+        return self.address(status=sorted({one.value for one in self.status} ^ {status.value}))
+
     def address(self, **changes: Any) -> str:
         """Return the address of the list with something else asked for: its first page, unless a cursor is given."""
         wanted = self.model_dump(mode="json", exclude={"cursor", "deleted"}, exclude_defaults=True) | changes
@@ -88,6 +92,8 @@ async def list_all_conversations(
     else:
         tally, customers = await counts.tally_and_find_customers(connection, wanted.user_id, CHOICES)
     chosen = customers[0] if customers and customers[0].id == wanted.user_id else None
+    if len(customers) == 1 and not chosen:  # there is nobody else to choose
+        return redirect(wanted.address(user_id=customers[0].id))
     threads: list[Thread] = []
     following = None
     if wanted.user_id is None or chosen:
