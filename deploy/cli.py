@@ -70,9 +70,15 @@ def api(host: Host = "127.0.0.1", port: int = _port(8001)) -> None:
     _log("api", settings.log_level)
     _check_port(host, port)
     application = create_app(settings)
-    proxies = settings.trusted_proxies
     collect_rarely()
-    server(application, host, port, on_stop=application.state.hub.close, trusted_proxies=proxies).run()
+    server(
+        application,
+        host,
+        port,
+        on_stop=application.state.hub.close,
+        trusted_proxies=settings.trusted_proxies,
+        drain_seconds=settings.drain_seconds,
+    ).run()
 
 
 @app.command()
@@ -100,7 +106,13 @@ def notifications_api(host: Host = "127.0.0.1", port: int = _port(8002)) -> None
     settings = read_settings(ApiSettings)
     _log("notifications-api", settings.log_level)
     _check_port(host, port)
-    server(create_app(settings), host, port, trusted_proxies=settings.trusted_proxies).run()
+    server(
+        create_app(settings),
+        host,
+        port,
+        trusted_proxies=settings.trusted_proxies,
+        drain_seconds=settings.drain_seconds,
+    ).run()
 
 
 @app.command()

@@ -5,6 +5,7 @@ import contextlib
 import gc
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from types import FrameType
 from typing import Any
@@ -14,11 +15,12 @@ import uvicorn
 import uvloop
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.headers import SecureHeaders
 
@@ -44,7 +46,7 @@ def operations_routes(ready: Ready, refresh: Refresh | None = None) -> list[Rout
         reason = await ready()
         if reason is None:
             return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
+        return _not_ready(reason)
 
     async def metrics(_: Request) -> Response:
         if refresh is not None and await ready() is None:
@@ -54,6 +56,10 @@ def operations_routes(ready: Ready, refresh: Refresh | None = None) -> list[Rout
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
 
 
+def _not_ready(reason: str) -> Response:
+    return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
+
+
 def server(
     app: ASGIApp,
     host: str,
@@ -61,15 +67,18 @@ def server(
     on_stop: Callable[[], None] | None = None,
     *,
     trusted_proxies: Sequence[str] = (),
+    drain_seconds: float = 0,
 ) -> uvicorn.Server:
     """Make the HTTP server of a process. Access is logged by the application itself.
 
-    `on_stop` ends answers that have no end of their own: the server waits for all that are under way. What
+    After SIGTERM it serves for `drain_seconds` more, while `/readyz` sends new requests elsewhere; then it closes its
+    socket. `on_stop` ends answers that have no end of their own: the server waits for all that are under way. What
     `trusted_proxies`, addresses or networks, tell of a client and its scheme is believed, from the last one they do
     not contain.
     """
+    drain = _Drain(app, drain_seconds)
     config = uvicorn.Config(
-        app,
+        drain,
         host=host,
         port=port,
         access_log=False,
@@ -80,22 +89,73 @@ def server(
         backlog=4096,  # all come back at once after a restart: the default, 2048, refused some of ten thousand
         timeout_graceful_shutdown=GRACE,
     )
-    return _Server(config, on_stop)
+    return _Server(config, on_stop, drain)
+
+
+class _Drain:
+    """ASGI middleware: from SIGTERM on the process is not ready, and each response closes its connection.
+
+    So when the socket closes, no proxy has an idle connection on which it could send one more request.
+    """
+
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self.app = app
+        self._seconds = seconds
+        self._began_at: float | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        if self._began_at is None or scope["type"] != "http":
+            await self.app(scope, receive, send)
+        elif scope["path"] == "/readyz":
+            await _not_ready("the process is stopping")(scope, receive, closing)
+        else:
+            await self.app(scope, receive, closing)
+
+    def begin(self) -> bool:
+        """Begin to drain; return False when it has begun before, or there is no time for it."""
+        if self._began_at is not None or not self._seconds:
+            return False
+        self._began_at = time.monotonic()
+        return True
+
+    @property
+    def passed(self) -> float:
+        """The seconds since it began."""
+        return 0 if self._began_at is None else time.monotonic() - self._began_at
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the socket may close."""
+        return self._began_at is not None and self.passed >= self._seconds
 
 
 class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None] | None) -> None:
+    def __init__(self, config: uvicorn.Config, on_stop: Callable[[], None] | None, drain: _Drain) -> None:
         super().__init__(config)
         self._on_stop = on_stop
+        self._drain = drain
+
+    async def on_tick(self, counter: int) -> bool:
+        self.should_exit |= self._drain.is_over
+        return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._on_stop is not None:
             self._on_stop()
+        self.config.timeout_graceful_shutdown = max(1, round(GRACE - self._drain.passed))
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         end_in_time()
-        super().handle_exit(sig, frame)
+        if sig != signal.SIGTERM or not self._drain.begin():
+            super().handle_exit(sig, frame)
 
 
 @contextlib.asynccontextmanager

@@ -146,6 +146,7 @@ class TokenSettings(Settings):
     store_origins: Annotated[list[Origin], NoDecode] = Field(default_factory=list)
     public_url: WebUrl = "http://127.0.0.1:8000"
     docs: bool = True
+    drain_seconds: Annotated[float, Field(ge=0, le=15)] = 5  # after SIGTERM, until the socket closes
     # Whose X-Forwarded-For and X-Forwarded-Proto count: everybody else could claim to be anybody.
     trusted_proxies: Annotated[list[Network], NoDecode] = Field(default_factory=lambda: ["127.0.0.1", "::1"])
 

@@ -104,7 +104,8 @@ class Places:
                     renewed_at = loop.time()
                     await self._tell(self._renew, dict(self._held), [int(self._lease * 1000)])
         finally:
-            await self._tell(self._give_back, self._left, [])
+            # Those of streams that did not end in time, too: the server cancels them and does not wait.
+            await self._tell(self._give_back, self._left | self._held, [])
 
     @property
     def _renewal(self) -> float:

@@ -74,6 +74,13 @@ async def test_a_process_that_stops_gives_its_places_back(valkey: Valkey) -> Non
         assert await is_free(other)
 
 
+async def test_a_process_that_stops_gives_back_the_places_of_streams_that_have_not_ended(valkey: Valkey) -> None:
+    async with process(valkey.url) as other, AsyncExitStack() as stack:
+        async with process(valkey.url) as one:
+            await fill(stack, one)
+        assert await is_free(other)
+
+
 async def test_the_places_of_a_process_that_was_killed_run_out(valkey: Valkey) -> None:
     async with process(valkey.url) as other, AsyncExitStack() as stack:
         redis = GuardedRedis(valkey.url, PATIENCE)

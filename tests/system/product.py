@@ -200,6 +200,7 @@ async def bare_product(directory: Path, **settings: str) -> AsyncIterator[Produc
             "CHATS_AUTH_SECRET": SECRET,
             "CHATS_FEED_SECRET": SECRET,
             "CHATS_DATA_DIR": str(directory),
+            "CHATS_DRAIN_SECONDS": "0",
             **dict.fromkeys(LIMITS, "0"),  # a few people write a lot here
             "CHATS_EMAIL_FROM": "Test Store <support@store.test>",
             **settings,

@@ -11,10 +11,12 @@ from uuid import uuid4
 
 import httpx2
 import psutil
+import pytest
 
+from tests.live import reading
 from tests.smtp_server import KEEP_AND_STALL, STALL, SmtpServer
 from tests.support import eventually
-from tests.system.product import PROCESSES, Product
+from tests.system.product import PROCESSES, Product, headers_of
 from tests.system.test_faults import drained
 
 WRITERS = 3
@@ -138,3 +140,29 @@ async def test_a_process_that_hangs_while_stopping_ends_itself_at_the_last_momen
     assert await process.stdout.readline() == b"up\n"
     process.terminate()
     assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGALRM
+
+
+async def test_an_api_that_is_told_to_stop_serves_until_it_is_out_of_the_rotation(product: Product) -> None:
+    await product.stop("api")
+    product.apart["api"] = {"CHATS_DRAIN_SECONDS": "2"}
+    await product.start("api")
+    await product.open_conversation()
+    url = f"http://127.0.0.1:{product.ports['api']}"
+    async with reading(url, headers_of("anna", "customer")) as stream, httpx2.AsyncClient(base_url=url) as client:
+        await eventually(lambda: stream.told)
+        stopping = asyncio.create_task(product.stop("api"))
+        await eventually(lambda: is_not_ready(client))
+        answer = await product.call("POST", "/api/v1/conversations", json={"subject": "Late", "body": "Hello?"})
+        assert (answer.status_code, answer.headers["connection"]) == (201, "close")
+        assert not stream.ended
+        await stopping
+        await eventually(lambda: stream.ended)
+    with pytest.raises(httpx2.ConnectError):
+        await product.call("GET", "/api/v1/unread")
+    product.apart.clear()
+    await product.start("api")
+
+
+async def is_not_ready(client: httpx2.AsyncClient) -> bool:
+    answer = await client.get("/readyz")
+    return (answer.status_code, answer.json().get("reason")) == (503, "the process is stopping")
