@@ -1,4 +1,4 @@
-"""How much one mail holds: what is too much for it goes into the next, so that none grows beyond what servers take.
+"""How much one mail holds: what is too much for it goes into the next, so that none is cut off by a mail program.
 
 A mail may wait for hours, for room under the caps or while sending is paused, and what is written meanwhile joins it.
 """
@@ -14,12 +14,13 @@ from sqlalchemy import ARRAY, Row, Uuid, bindparam, column, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.emails import is_unread
+from services.notifications.mail.bodies import html_size
 from services.notifications.models import Email, EmailMessage
 from services.notifications.rules import EmailState
 from shared.tables import among
 
-MOST_MESSAGES = 500
-MOST_CHARACTERS = 250_000  # 6 MB as text and HTML at the worst; many servers take no more than 10
+MOST_MESSAGES = 100
+MOST_BYTES = 70_000  # of HTML, 100,000 as encoded: Gmail cuts off what is beyond 102 KB. The largest message has 61,200
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,8 +54,8 @@ def _portion(rows: Sequence[Row[*tuple[Any, ...]]], *, composed: bool) -> Portio
         return Portion()
     if composed:
         return Portion(rows)
-    sizes = accumulate(len(one.body) for one in rows[:MOST_MESSAGES])
-    held = max(1, sum(size <= MOST_CHARACTERS for size in sizes))
+    sizes = accumulate(html_size(one.body) for one in rows[:MOST_MESSAGES])
+    held = max(1, sum(size <= MOST_BYTES for size in sizes))
     return Portion(rows[:held], held < len(rows))
 
 

@@ -45,7 +45,8 @@ async def test_more_messages_than_a_mail_holds_go_in_several(
 async def test_more_text_than_a_mail_holds_goes_in_several_and_a_message_is_never_divided(
     notifications: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(portions, "MOST_CHARACTERS", 10)
+    monkeypatch.setattr(portions, "html_size", len)
+    monkeypatch.setattr(portions, "MOST_BYTES", 10)
     await gather(notifications, "a" * 4, "b" * 6, "c" * 11, "d", "e" * 9)
     assert await claim_all(notifications) == [[1, 2], [3], [4, 5]]
 

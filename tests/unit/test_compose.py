@@ -78,30 +78,36 @@ def saying(body: str, **changes: Any) -> Mail:
 
 
 class Page(HTMLParser):
-    """The elements of a page, and the text of each message with its line breaks."""
+    """The elements of a page, and the text of each message as it is seen: by its line breaks and blocks."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self.bodies: list[str] = []
-        self._in_body = False
+        self._depth = 0
         self.feed(html)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
-        if tag == "div" and ("class", "body") in attrs:
-            self._in_body = True
-            self.bodies.append("")
-        elif tag == "br" and self._in_body:
+        if tag == "div" and (self._depth or ("class", "body") in attrs):
+            self._depth += 1
+            if self._depth == 1:
+                self.bodies.append("")
+        elif tag == "br" and self._depth:
             self.bodies[-1] += "\n"
 
     def handle_endtag(self, tag: str) -> None:
-        if tag == "div":
-            self._in_body = False
+        if tag == "div" and self._depth:
+            self._depth -= 1
+            if self._depth == 1:  # of a block; a line break that ends one shows nothing
+                self.bodies[-1] = self.bodies[-1].removesuffix("\n") + "\n"
+            elif self.bodies[-1].endswith("\n"):
+                self.bodies[-1] = self.bodies[-1][:-1]
 
     def handle_data(self, data: str) -> None:
-        if self._in_body:
-            self.bodies[-1] += data
+        if self._depth:
+            assert not re.search("  |^ |\n", data), "a browser drops spaces that are not in the markup"
+            self.bodies[-1] += data.replace("\xa0", " ")
 
 
 def test_a_mail_has_the_headers_of_the_contract() -> None:
@@ -140,15 +146,15 @@ def test_a_mail_to_support_shows_the_customer_and_leads_to_the_admin_side() -> N
 def test_a_mail_to_support_always_says_that_answers_by_mail_do_not_reach_the_customer() -> None:
     message = parsed(replace(MAIL, audience="support"), replace(BRAND, reply_to="team@shop.example"))
     assert message["Reply-To"] is None
-    assert part(message, "plain").count("do not reach the customer") == 2
+    assert part(message, "plain").count("do not reach the customer") == 1
 
 
 @pytest.mark.parametrize("kind", ["plain", "html"])
-def test_without_a_reply_to_a_mail_says_at_its_top_and_end_where_to_answer(kind: str) -> None:
+def test_without_a_reply_to_a_mail_says_once_below_the_message_where_to_answer(kind: str) -> None:
     before, after = part(parsed(), kind).split("It is on its way.")[-2:]
-    for text in (before, after):
-        assert "replies by email are not read" in text
-        assert LINK in text
+    assert "replies by email are not read" not in before
+    assert after.count("replies by email are not read") == 1
+    assert LINK in after
 
 
 def test_with_a_reply_to_answers_go_there_and_nothing_is_said_against_them() -> None:
@@ -235,11 +241,11 @@ def test_subject_and_names_come_back_as_they_were(text: str) -> None:
 @example("😀" * 10_000)
 @example("</div></td></tr></table><img src=https://evil.example/x.png>")
 def test_the_text_survives_in_both_parts_and_is_never_markup(typed: str) -> None:
-    body = typed.strip() or "-"
+    body = re.sub(r"(?m)^--\s+$", "--", typed.strip() or "-")
     message = parsed(saying(body))
     assert body in part(message, "plain")
     page = Page(part(message, "html"))
-    assert page.bodies == [body]
+    assert page.bodies == [body.replace("\xa0", " ")]
     assert not {"script", "img", "b", "link", "iframe"} & {tag for tag, _ in page.tags}
     assert all(attributes["href"] == LINK for tag, attributes in page.tags if tag == "a")
 
@@ -248,17 +254,48 @@ def test_every_kind_of_line_break_is_kept_and_other_control_characters_are_dropp
     message = parsed(saying("a\r\nb\rc\n\nd\u2028e\tf\x1b[31mg\x07"))
     expected = "a\nb\nc\n\nd\ne\tf[31mg"
     assert expected in part(message, "plain")
-    assert Page(part(message, "html")).bodies == [expected]
+    assert Page(part(message, "html")).bodies == [expected.replace("\t", " " * 4)]
 
 
 def test_the_html_stands_alone_and_turns_with_the_direction_of_the_text() -> None:
     html = part(parsed(saying("שלום")), "html")
     body = next(attributes for tag, attributes in Page(html).tags if attributes.get("class") == "body")
     assert body["dir"] == "auto"
-    assert "pre-wrap" in (body["style"] or "")
     assert "prefers-color-scheme: dark" in html
     assert "max-width: 600px" in html
     assert not re.search(r"src=|@import|url\(", html)
+
+
+def test_a_name_of_another_script_does_not_turn_round_the_sentence_that_holds_it() -> None:
+    message = parsed(replace(MAIL, audience="support", from_name="מילה <b>"))
+    assert "<bdi>מילה &lt;b&gt;</bdi> has written to <bdi>Hazel &amp; Birch</bdi>" in part(message, "html")
+    assert "מילה <b> has written to Hazel & Birch" in part(message, "plain")
+
+
+def test_the_hidden_preview_is_cut_after_a_word_and_never_inside_an_emoji() -> None:
+    shown = re.findall(r'<div class="preview"[^>]*>([^<]*)<', part(parsed(saying("parcel " * 40)), "html"))
+    assert shown == ["parcel " * 19 + "parcel…"]
+    shown = re.findall(r'<div class="preview"[^>]*>([^<]*)<', part(parsed(saying("👩‍💻" * 80)), "html"))
+    assert shown == ["👩‍💻" * 46 + "…"]
+
+
+def test_the_subject_is_a_link_and_a_long_mail_has_one_in_words_before_its_messages() -> None:
+    messages = [MailMessage(number, "Robin", "word " * 2000, MOMENT) for number in range(4)]
+    short, long = parsed(), parsed(replace(MAIL, messages=messages))
+    for message in (short, long):
+        assert LINK in part(message, "html").partition("has written to you")[0]
+    for kind in ("plain", "html"):
+        above = part(long, kind).partition("Robin")[0]
+        assert "View and answer" in above
+        assert LINK in above
+        assert "View and answer" not in part(short, kind).partition("Robin")[0]
+
+
+@pytest.mark.parametrize(("body", "encoding"), [("Grüße", "quoted-printable"), ("您好" * 5000, "base64")])
+def test_a_part_is_encoded_in_the_shorter_way(body: str, encoding: str) -> None:
+    message = parsed(saying(body))
+    assert {one["Content-Transfer-Encoding"] for one in message.iter_parts()} == {encoding}
+    assert body in part(message, "plain")
 
 
 def test_styles_stand_on_the_elements_of_every_message_for_clients_that_read_no_style_sheet() -> None:

@@ -52,11 +52,31 @@ def test_a_preview_is_one_line_and_never_longer_than_asked(value: str, length: i
     assert found == found.strip()
 
 
+@pytest.mark.parametrize(
+    ("character", "length", "shown"),
+    [
+        ("👩‍💻", 10, 3),  # joined by a joiner
+        ("👍🏽", 8, 3),  # with a skin tone
+        ("❤️", 8, 3),  # with a variation selector
+        ("🇩🇪", 8, 3),  # two halves of a flag
+        ("🏴󠁧󠁢󠁳󠁣󠁴󠁿", 10, 1),  # a flag of a region
+        ("e\u0301", 8, 3),
+        ("கி", 8, 3),
+        ("क्षि", 10, 2),
+        ("กำ", 8, 3),
+        ("\u1100\u1161\u11a8", 8, 2),  # Hangul, composed of three
+        ("字", 4, 3),
+    ],
+)
+def test_a_preview_never_ends_inside_what_is_seen_as_one_character(character: str, length: int, shown: int) -> None:
+    assert preview(character * 20, length) == character * shown + "…"
+
+
 def test_a_preview_says_when_there_is_more() -> None:
     assert preview(" a\n\n b\tc ") == "a b c"
     assert preview("x" * 140) == "x" * 140
     assert preview("x" * 141) == "x" * 139 + "…"
-    assert preview("word " * 100, 7) == "word w…"
+    assert preview("word " * 100, 7) == "word…"
     assert preview("word " * 100, 6) == "word…"
 
 

@@ -1,6 +1,7 @@
 """A mail as bytes, from what was said: headers, text and HTML. The same input makes the same bytes."""
 
 import re
+from base64 import encodebytes
 from binascii import b2a_qp
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from babel.support import NullTranslations
 from css_inline import CSSInliner
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from jinja2.ext import Extension
+from markupsafe import Markup, escape
 
 from services.notifications.mail.addresses import (
     ascii_domain_address,
@@ -24,14 +26,16 @@ from services.notifications.mail.addresses import (
     message_id,
     sender_address,
 )
+from services.notifications.mail.bodies import render_body
 from services.notifications.mail.times import format_moment, known_zone
+from shared.text import preview
 from shared.translations import find_language, install_translations
 
 __all__ = ["Brand", "Mail", "MailMessage", "compose", "message_id"]
 
 LOCALE = Path(__file__).parent / "locale"
 MAX_NAME = 100
-MAX_PREVIEW = 140
+LONG = 30_000  # characters of HTML: some mail programs cut it off after 100,000 or so, the link at its end too
 MAX_LINE = 900  # characters of a header that is not folded; a line may have 998
 # Control characters, lone surrogates, line and paragraph separators.
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
@@ -91,7 +95,7 @@ def compose(mail: Mail, brand: Brand) -> bytes:
     """
     text, html = _render(mail, brand)
     head = "".join(f"{name}: {value}\r\n" for name, value in _headers(mail, brand))
-    # "=_" cannot stand in quoted-printable text, so no message can contain the boundary.
+    # "=_" can stand neither in quoted-printable text nor in base64, so no message can contain the boundary.
     boundary = f"=_{uuid5(mail.conversation_id, mail.message_id).hex}"
     head += f'MIME-Version: 1.0\r\nContent-Type: multipart/alternative; boundary="{boundary}"\r\n'
     parts = (_part(boundary, kind, content) for kind, content in (("plain", text), ("html", html)))
@@ -99,12 +103,19 @@ def compose(mail: Mail, brand: Brand) -> bytes:
 
 
 def _part(boundary: str, kind: str, content: str) -> bytes:
-    """Write a part of a mail by hand, too: the email package takes more time for it than all the rest does together."""
+    """Write a part of a mail by hand, too: the email package takes more time for it than all the rest does together.
+
+    Base64 when it is shorter, as for Chinese or emoji, which quoted-printable makes three times as long.
+    """
+    data = content.replace("\n", "\r\n").encode()
+    encoding, encoded = "quoted-printable", b2a_qp(data)
+    if len(encoded) > len(data) * 1.4:
+        encoding, encoded = "base64", encodebytes(data).replace(b"\n", b"\r\n")
     head = (
         f'\r\n--{boundary}\r\nContent-Type: text/{kind}; charset="utf-8"\r\n'
-        "Content-Transfer-Encoding: quoted-printable\r\n\r\n"
+        f"Content-Transfer-Encoding: {encoding}\r\n\r\n"
     )
-    return head.encode() + b2a_qp("".join(f"{line}\r\n" for line in content.splitlines()).encode())
+    return head.encode() + encoded
 
 
 def _headers(mail: Mail, brand: Brand) -> Iterator[tuple[str, str]]:
@@ -165,20 +176,22 @@ def _render(mail: Mail, brand: Brand) -> tuple[str, str]:
     zone = known_zone([mail.time_zone, brand.time_zone])
     language = find_language(LOCALE, [mail.locale, brand.locale])
     path = "dashboard/messages" if mail.audience == "customer" else "admin/dashboard/conversation"
+    bodies = [render_body(message.body) for message in mail.messages]
     values: dict[str, Any] = {
         "language": language.locale.language,
         **_framing(mail, brand, language.translations.gettext),
         "store_name": _one_line(brand.store_name),
         "subject": _one_line(mail.subject),
         "link": f"{brand.public_url.rstrip('/')}/{path}/{mail.conversation_id}/",
-        "preview": _one_line(mail.messages[0].body[:MAX_PREVIEW]),
+        "preview": preview(_one_line(mail.messages[0].body[:MAX_LINE])),
+        "long": sum(len(body.html) for body in bodies) > LONG,
         "messages": [
             {
                 "sender_name": _one_line(message.sender_name),
                 "time": format_moment(message.created_at, language.locale, zone),
-                "body": _plain(message.body),
+                "body": body,
             }
-            for message in mail.messages
+            for message, body in zip(mail.messages, bodies, strict=True)
         ],
     }
     templates = _templates(language.translations)
@@ -192,7 +205,7 @@ def _framing(mail: Mail, brand: Brand, gettext: Callable[[str], str]) -> dict[st
     if mail.audience == "support":
         customer = _one_line(mail.from_name or "") or _one_line(mail.messages[0].sender_name)
         return {
-            "headline": gettext("%(customer)s has written to %(store)s") % {"customer": customer, "store": store},
+            **_headline(gettext("%(customer)s has written to %(store)s"), customer=customer, store=store),
             "notice": gettext("Replies to this email do not reach the customer. To answer, open the conversation:"),
             "why": "",
         }
@@ -200,18 +213,16 @@ def _framing(mail: Mail, brand: Brand, gettext: Callable[[str], str]) -> dict[st
         "Please do not reply to this email: replies by email are not read. To answer, open your conversation:"
     )
     return {
-        "headline": gettext("%(store)s has written to you") % {"store": store},
+        **_headline(gettext("%(store)s has written to you"), store=store),
         "notice": "" if brand.reply_to else notice,
         "why": gettext("You receive this email because of your conversation with %(store)s.") % {"store": store},
     }
 
 
-def _plain(body: str) -> str:
-    r"""Return a message's text with "\n" for every kind of line break, and no control character but tab."""
-    lines = body.splitlines()
-    if not all(map(str.isprintable, lines)):
-        lines = ["".join(c for c in line if c == "\t" or category(c) not in UNPRINTABLE) for line in lines]
-    return "\n".join(lines)
+def _headline(sentence: str, **names: str) -> dict[str, str]:
+    """Put names into a sentence; in HTML a name of another script does not turn round what stands beside it."""
+    isolated = {key: Markup("<bdi>{}</bdi>").format(name) for key, name in names.items()}
+    return {"headline": sentence % names, "headline_html": escape(sentence) % isolated}
 
 
 class _InlinedStyles(Extension):
