@@ -11,7 +11,6 @@ from typing import BinaryIO, NamedTuple, TypeVar
 from uuid import UUID
 
 import typer
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations import log as event_log
@@ -22,7 +21,8 @@ from services.notifications import inbox, measures, queries, recovery
 from services.notifications.rules import EmailState
 from services.notifications.settings import MailSettings
 from services.notifications.settings import StoreSettings as NotificationsSettings
-from shared.database import Sessions, create_engine, create_sessions, describe, transaction
+from shared.database import Sessions, create_engine, create_sessions, transaction
+from shared.outages import DATABASE_ERRORS, describe
 from shared.problems import Problem
 from shared.settings import SettingsError, read_settings
 
@@ -60,7 +60,7 @@ def run_on(url: str, work: Callable[[Sessions], Awaitable[T]]) -> T:
         return asyncio.run(main())
     except Problem as problem:
         raise SettingsError(problem.detail) from None
-    except (SQLAlchemyError, OSError, TimeoutError) as error:
+    except DATABASE_ERRORS as error:
         raise SettingsError(describe(error)) from None
 
 

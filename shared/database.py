@@ -1,26 +1,29 @@
-"""PostgreSQL for both services: engines, sessions, waiting for a server that is not there yet."""
+"""PostgreSQL for both services: engines, sessions, transactions."""
 
-import asyncio
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Annotated, Any, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
 
-import asyncpg
 import structlog
 from fastapi import Depends, Request
-from sqlalchemy import TextClause, event, text
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import DBAPIError, DisconnectionError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy import event
+from sqlalchemy.engine import ExceptionContext
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 
+from shared.database_url import read_database_url
 from shared.failpoints import failpoint
+from shared.outages import describe, is_read_only, lacks_migration, may_pass
+from shared.primary import primary_connector
 from shared.problems import Unavailable
 from shared.tls import database_tls
+
+if TYPE_CHECKING:
+    import asyncpg
 
 CONNECT_TIMEOUT = 5  # seconds
 # Seconds until a statement's connection counts as dead. Without it, one that the network forgot without a word
@@ -39,14 +42,6 @@ Sessions = async_sessionmaker[AsyncSession]
 Driver: TypeAlias = "asyncpg.Connection[Any]"
 Lend = Callable[[], AbstractAsyncContextManager[Driver]]
 
-_ALIVE = text("select 1")
-_MIGRATED = text("select version_num from alembic_version")
-
-# Beginnings of SQLSTATE. Of an outage: connection, frozen within a transaction, rolled back (deadlock), stopped or
-# starting. Of a request that may succeed in a moment besides: resources, not now (lock), cancelled (statement timeout).
-_OUTAGE = ("08", "25P03", "25P04", "40", "57P")
-_PASSING = (*_OUTAGE, "53", "55", "57")
-
 log = structlog.get_logger()
 
 
@@ -62,36 +57,72 @@ def create_engine(
 
     `bounds` are settings of the server for each connection, as `REQUEST_BOUNDS`.
     """
-    plain_url, tls = database_tls(make_url(url))
+    plain_url, tls = database_tls(read_database_url(url))
     engine = create_async_engine(
         plain_url.set(drivername="postgresql+asyncpg"),
+        poolclass=_Pool,
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
         hide_parameters=True,  # they are people's text, and errors are logged
         connect_args={
+            "async_creator_fn": primary_connector(),
             "timeout": CONNECT_TIMEOUT,
             "command_timeout": command_timeout,
             "server_settings": {"application_name": application, **bounds},
             **tls,
         },
     )
+
+    def check(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+        _check_connection(connection, record, _pool(engine).replaced_at)
+
+    event.listen(engine.sync_engine, "connect", _note_connected)
     event.listen(engine.sync_engine, "checkin", _note_return)
-    event.listen(engine.sync_engine, "checkout", _check_connection)
+    event.listen(engine.sync_engine, "checkout", check)
+    event.listen(engine.sync_engine, "handle_error", lambda context: _note_error(engine, context))
     return engine
+
+
+class _Pool(AsyncAdaptedQueuePool):
+    """A pool whose connections can all be replaced, each before it is used again."""
+
+    replaced_at = -math.inf
+
+
+def _pool(engine: AsyncEngine) -> _Pool:
+    return cast("_Pool", engine.pool)
+
+
+def replace_connections(engine: AsyncEngine) -> None:
+    """Have every connection of an engine replaced before its next use: they lead to a server that takes no writes.
+
+    A session keeps the settings that it began with, and a server that was demoted may live on: neither gets better by
+    waiting.
+    """
+    _pool(engine).replaced_at = time.monotonic()
+
+
+def _note_connected(_: object, record: ConnectionPoolEntry) -> None:
+    record.info["connected_at"] = time.monotonic()
 
 
 def _note_return(_: object, record: ConnectionPoolEntry) -> None:
     record.info["returned_at"] = time.monotonic()
 
 
-def _check_connection(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
+def _note_error(engine: AsyncEngine, context: ExceptionContext) -> None:
+    if is_read_only(context.original_exception):
+        replace_connections(engine)
+
+
+def _check_connection(connection: Any, record: ConnectionPoolEntry, replaced_at: float) -> None:
     """Replace a connection that broke in the pool; the pool itself would ask the server at every checkout.
 
     One that was closed says so itself; one that something on the way forgot about is found by asking, after a while.
     """
     driver: Any = record.driver_connection
-    if driver.is_closed():
+    if driver.is_closed() or record.info["connected_at"] <= replaced_at:
         raise DisconnectionError
     if time.monotonic() - record.info.get("returned_at", math.inf) > TRUSTED_IDLE:
         try:
@@ -113,7 +144,8 @@ def create_lender(engine: AsyncEngine) -> Lend:
         lent = await engine.raw_connection()
         try:
             driver: Any = lent.driver_connection
-            yield driver
+            with _noting_errors(engine):
+                yield driver
         finally:
             await greenlet_spawn(lent.close)
 
@@ -129,51 +161,23 @@ def without_transactions(sessions: Sessions) -> Sessions:
     return create_sessions(engine.execution_options(isolation_level="AUTOCOMMIT"))
 
 
-async def wait_for_database(engine: AsyncEngine) -> None:
-    """Return once the database answers and is migrated; until then say, from time to time, what is awaited."""
-    await _wait(engine, _MIGRATED)
-
-
-async def wait_for_server(engine: AsyncEngine) -> None:
-    """Return once the database answers, migrated or not."""
-    await _wait(engine, _ALIVE)
-
-
-async def database_fault(engine: AsyncEngine, probe: TextClause = _MIGRATED) -> str | None:
-    """Say in one line why the database cannot be worked with, or None when it can."""
-    try:
-        async with asyncio.timeout(CONNECT_TIMEOUT), engine.connect() as connection:
-            await connection.execute(probe)
-    except DBAPIError as error:
-        if "alembic_version" in str(error.orig):
-            return "the database is not migrated, run: chats migrate"
-        return describe(error)
-    except (OSError, PoolTimeoutError) as error:
-        return describe(error)
-    return None
-
-
-async def _wait(engine: AsyncEngine, probe: TextClause) -> None:
-    tries = 0
-    while (fault := await database_fault(engine, probe)) is not None:
-        if tries % 10 == 0:
-            log.warning("waiting for the database", reason=fault)
-        tries += 1
-        await asyncio.sleep(1)
-
-
-def describe(error: BaseException | None) -> str:
-    """Say in one line what is wrong with the database. The driver's own messages hold no password; a URL might."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    lines = str(cause).splitlines()
-    return f"the database does not answer ({lines[0] if lines else type(cause).__name__})"
-
-
 @asynccontextmanager
 async def transaction(sessions: Sessions) -> AsyncIterator[AsyncSession]:
     """Open a session whose work is committed at the end, or rolled back by an exception."""
-    async with sessions() as session, session.begin():
-        yield session
+    # What is said straight to the driver is an error that SQLAlchemy never sees.
+    with _noting_errors(sessions.kw["bind"]):
+        async with sessions() as session, session.begin():
+            yield session
+
+
+@contextmanager
+def _noting_errors(engine: AsyncEngine) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        if is_read_only(error):
+            replace_connections(engine)
+        raise
 
 
 @asynccontextmanager
@@ -198,31 +202,13 @@ def _answered() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not _is_passing(error, _PASSING):
+        if not may_pass(error):
             raise
-        log.warning("the database let a request down", error=describe(error))
+        if lacks_migration(error):  # or a fault of ours, which has to be seen
+            log.error("the database lacks what a request needs", error=describe(error))  # noqa: TRY400 - it is raised
+        else:
+            log.warning("the database let a request down", error=describe(error))
         raise Unavailable("The database does not answer at the moment. Try again.") from error
-
-
-def is_outage(error: BaseException | None) -> bool:
-    """Tell whether the database was away or gave up on a transaction, whatever it was about."""
-    return _is_passing(error, _OUTAGE)
-
-
-def was_in_the_way(error: BaseException | None) -> bool:
-    """Tell whether the database gave up on a transaction for another's sake (a deadlock): it may be tried again now."""
-    cause = error.orig if isinstance(error, DBAPIError) else error
-    return (getattr(cause, "sqlstate", None) or "").startswith("40")
-
-
-def _is_passing(error: BaseException | None, states: tuple[str, ...]) -> bool:
-    if isinstance(error, DBAPIError):
-        return error.connection_invalidated or _is_passing(error.orig, states)
-    # InternalClientError: a connection that the server has just ended, met before its end was read to the last byte.
-    passing = (OSError, TimeoutError, PoolTimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-    if isinstance(error, passing):
-        return True
-    return (getattr(error, "sqlstate", None) or "").startswith(states)
 
 
 async def _session(request: Request) -> AsyncIterator[AsyncSession]:

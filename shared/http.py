@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequ
 from contextlib import asynccontextmanager
 from copy import copy
 from http import HTTPStatus
+from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
@@ -18,13 +19,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import problems
 from shared.auth import VerifiedTokens
-from shared.database import create_lender, create_sessions, database_fault, wait_for_database
+from shared.database import create_lender, create_sessions
 from shared.docs import add_docs
 from shared.headers import SecureHeaders
 from shared.keys import ProviderKeys
 from shared.observability import ENDLESS_ROUTES, Observe
 from shared.problems import HeadersTooLarge, UrlTooLong
 from shared.processes import operations_routes
+from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.settings import TokenSettings
 
 MAX_BODY_BYTES = 64 * 1024
@@ -123,6 +125,7 @@ class CrossOrigin(CORSMiddleware):
 def create_api(
     settings: TokenSettings,
     engine: AsyncEngine,
+    service: Path,
     *,
     docs_url: str,
     openapi_url: str,
@@ -131,18 +134,19 @@ def create_api(
     explain: problems.Explain | None = None,
     **about: Any,
 ) -> FastAPI:
-    """Build an API without routes. It serves at once, also while its database is not there yet.
+    """Build an API without routes, of the service in a folder. It serves at once, also before its database is there.
 
     Its document and the page that shows it are there unless the settings close them. What is `beside` runs as long
     as it. Paths that are `streamed` take a body of any size. What is refused before a route is found,
     `explain` may answer.
     """
+    version = newest_version(service)
     keys = ProviderKeys(settings.auth_jwks_url) if settings.auth_jwks_url else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         # Only to say what is missing: until it is there, `/readyz` and every route answer 503.
-        tasks = [asyncio.create_task(wait_for_database(engine))]
+        tasks = [asyncio.create_task(wait_for_database(engine, version))]
         if keys is not None:  # so that the first caller need not wait, and a wrong URL is told of now
             tasks.append(asyncio.create_task(keys.refresh()))
         if beside is not None:
@@ -178,7 +182,7 @@ def create_api(
     app.add_middleware(SecureHeaders, settings.public_url)
     if settings.docs:
         add_docs(app, docs_url)
-    for route in operations_routes(lambda: database_fault(engine)):
+    for route in operations_routes(lambda: database_fault(engine, version)):
         # As FastAPI's own, which tell `Observe` their path; Starlette's do not within FastAPI.
         app.add_api_route(route.path, route.endpoint, methods=["GET", "HEAD"], include_in_schema=False)
     return app

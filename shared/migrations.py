@@ -7,9 +7,10 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from sqlalchemy import Connection, MetaData, text
-from sqlalchemy.engine import make_url
 
-from shared.database import create_engine, wait_for_server
+from shared.database import create_engine
+from shared.database_url import read_database_url
+from shared.readiness import wait_for_server
 from shared.settings import SettingsError
 
 # A migration that waits for a lock holds up everybody behind it: better it fails, and is run again.
@@ -33,7 +34,7 @@ def upgrade(service: Path, url: str, owner_url: str | None = None) -> None:
     """
     config = migration_config(service, owner_url or url)
     if owner_url is not None:
-        config.attributes["granted_to"] = role = make_url(url).username
+        config.attributes["granted_to"] = role = read_database_url(url).username
         if role is None:
             raise SettingsError(f"the URL of the {service.name} database names no user, whom the owner could let in")
     command.upgrade(config, "head")

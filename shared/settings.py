@@ -8,15 +8,13 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
 
-from shared.tls import check_verified, database_tls
+from shared.database_url import read_database_url
+from shared.tls import check_verified
 
 MIN_SECRET_BYTES = 32
 MAX_PORT = 65_535
 _ORIGIN = re.compile(r"(?P<site>(?P<scheme>https?)://([a-z0-9._-]+|\[[0-9a-f:.]+\]))(:(?P<port>[0-9]{1,5}))?")
-DATABASE_SCHEMES = ("postgresql", "postgres", "postgresql+asyncpg")
 REDIS_SCHEMES = ("redis", "rediss", "redis+socket")
 BROKER_SCHEMES = (*REDIS_SCHEMES, "amqp", "amqps")
 
@@ -54,11 +52,7 @@ def one_of_schemes(*schemes: str) -> AfterValidator:
 
 
 def _database_url(url: str) -> str:
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        raise ValueError("it cannot be read as a URL") from None
-    database_tls(parsed)
+    read_database_url(url)
     return url
 
 
@@ -112,7 +106,7 @@ def _network(value: str) -> str:
 
 
 # They may hold a password: a field of theirs has `repr=False`.
-DatabaseUrl = Annotated[str, one_of_schemes(*DATABASE_SCHEMES), AfterValidator(_database_url)]
+DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 BrokerUrl = Annotated[str, one_of_schemes(*BROKER_SCHEMES), AfterValidator(_verified_url)]
 RedisUrl = Annotated[str, one_of_schemes(*REDIS_SCHEMES), AfterValidator(_verified_url)]
 Secret = Annotated[SecretStr, AfterValidator(_long_enough)]

@@ -1,6 +1,7 @@
 """The HTTP application of the conversations service."""
 
 import asyncio
+from pathlib import Path
 
 import structlog
 from fastapi import FastAPI
@@ -55,6 +56,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app = create_api(
         settings,
         engine,
+        Path(__file__).parent,
         beside=beside,
         streamed=[store.IMPORT],
         docs_url="/docs",

@@ -34,7 +34,8 @@ from services.conversations.rules import Side
 from services.conversations.sessions import ended
 from services.conversations.showing import RESET, Show, show_events
 from services.conversations.streams import UNREAD, Shown, Stream
-from shared.database import Sessions, describe, driver_connection
+from shared.database import Sessions, driver_connection
+from shared.outages import describe
 from shared.problems import Unavailable
 
 POLL = 1.0  # seconds between looks at a log of which no hint came, and between tries of what failed

@@ -10,6 +10,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 from celery import Celery
@@ -26,15 +27,14 @@ from shared.database import (
     Sessions,
     create_engine,
     create_sessions,
-    database_fault,
-    describe,
     transaction,
-    wait_for_database,
     without_transactions,
 )
 from shared.events import Event
 from shared.failpoints import failpoint
+from shared.outages import describe
 from shared.processes import operations_routes, operations_server, pause, unless_stopped
+from shared.readiness import database_fault, newest_version, wait_for_database
 
 LOOK = 0.02  # seconds between looks at a quiet log
 GATHER = 0.05  # seconds after a batch until the next one, which is the cheaper the more there is in it
@@ -98,10 +98,10 @@ class Hints:
 async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio.Event) -> None:
     """Number and publish until `stop`."""
     engine = create_engine(settings.conversations_database_url, application="chats-relay", pool_size=3)
-    sessions = create_sessions(engine)
-    routes = operations_routes(lambda: database_fault(engine), lambda: measure(sessions))
+    sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
+    routes = operations_routes(lambda: database_fault(engine, version), lambda: measure(sessions))
     async with operations_server(routes, host, port):
-        await unless_stopped(stop, wait_for_database(engine))
+        await unless_stopped(stop, wait_for_database(engine, version))
         hints = Hints(create_celery(settings.broker_url, client="chats-relay"))
         announcer = Announcer()
 
@@ -134,6 +134,7 @@ async def _number(sessions: Sessions, give: Callable[[list[Event]], None], stop:
                     await settle_epoch(session)
                 events = await number_events(session, size=BATCH)
         except Exception as error:  # noqa: BLE001 - the driver raises more than its own kind; none may end this
+            settled = False  # it may be another server that answers next
             log.warning("log not numbered, trying again", error=describe(error))
             await pause(stop, 1)
             continue

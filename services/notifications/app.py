@@ -1,5 +1,7 @@
 """The HTTP application of the notifications service."""
 
+from pathlib import Path
+
 from fastapi import FastAPI
 
 from services.notifications.api import routes
@@ -20,6 +22,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app = create_api(
         settings,
         engine,
+        Path(__file__).parent,
         title="Customer Chats: notifications",
         description=_DESCRIPTION,
         docs_url="/api/v1/notifications/docs",

@@ -16,7 +16,6 @@ import structlog
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, func, literal, select, update
 from sqlalchemy.dialects.postgresql import insert
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.errors import NotRetriable
@@ -24,9 +23,10 @@ from services.notifications.events import handle_events, names_deleted
 from services.notifications.models import FeedCursor, InboxEntry
 from services.notifications.rules import MAX_EVENT_ATTEMPTS
 from services.notifications.settings import MailSettings
-from shared.database import Sessions, is_outage, transaction
+from shared.database import Sessions, transaction
 from shared.events import PAYLOADS, VERSION, Event, EventType
 from shared.failpoints import failpoint
+from shared.outages import DATABASE_ERRORS, is_outage
 from shared.problems import NotFound
 from shared.tables import among, insert_all
 
@@ -257,7 +257,7 @@ async def _handle(
             failpoint("events-written")
     except Exception as error:
         if counted and (len(events) > 1 or is_outage(error)):
-            with suppress(SQLAlchemyError, OSError):
+            with suppress(*DATABASE_ERRORS):
                 await _take_back_attempts(sessions, events)
         raise
     failpoint("events-committed")

@@ -23,7 +23,7 @@ from services.notifications.gate import read_gate
 from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, InboxEntry, Mark, Notification
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import MailSettings
-from shared.database import Sessions, is_outage, transaction
+from shared.database import Sessions, transaction
 from shared.events import (
     PAYLOADS,
     SNAPSHOTS,
@@ -35,6 +35,7 @@ from shared.events import (
     MessagePosted,
     Payload,
 )
+from shared.outages import is_outage
 
 RESTORED = "restored"  # no incarnation of any database: mail waits
 RESET_BATCH = 5000  # rows

@@ -9,7 +9,6 @@ from functools import partial
 from uuid import UUID
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 
 from services.notifications.claims import BATCH, claim_emails
 from services.notifications.leases import (
@@ -28,6 +27,7 @@ from services.notifications.rules import Outcome
 from services.notifications.settings import MailSettings
 from shared.database import Sessions, create_lender, transaction
 from shared.failpoints import failpoint
+from shared.outages import DATABASE_ERRORS
 from shared.processes import pause
 from shared.together import Together
 
@@ -231,6 +231,6 @@ def _ids(emails: Sequence[ClaimedEmail]) -> list[str]:
 async def _renew(sessions: Sessions, lease_id: UUID) -> None:
     while True:
         await asyncio.sleep(RENEWAL)
-        with suppress(SQLAlchemyError, OSError):
+        with suppress(*DATABASE_ERRORS):
             async with transaction(sessions) as session:
                 await renew_lease(session, lease_id)

@@ -6,6 +6,7 @@ has claimed in time. It never asks whether the broker is alive.
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx2
 import structlog
@@ -26,13 +27,12 @@ from shared.database import (
     Sessions,
     create_engine,
     create_sessions,
-    database_fault,
     transaction,
-    wait_for_database,
 )
 from shared.events import PAYLOADS, EventType, Feed
 from shared.failpoints import failpoint
 from shared.processes import operations_routes, operations_server, pause, unless_stopped
+from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.translations import read_catalogues
 
 EVENT_AGE = 2.0  # seconds an event is left to the workers
@@ -53,11 +53,11 @@ async def run_sweeper(settings: SweeperSettings, host: str, port: int, stop: asy
     """Catch up and send until `stop`."""
     read_catalogues(LOCALE)  # a broken one shows here, not with the first mail in its language
     engine = create_engine(settings.notifications_database_url, application="chats-sweeper")
-    sessions = create_sessions(engine)
-    routes = operations_routes(lambda: database_fault(engine), lambda: measure(sessions))
+    sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
+    routes = operations_routes(lambda: database_fault(engine, version), lambda: measure(sessions))
     feed = create_feed(settings.conversations_url, settings.feed_secret.get_secret_value())
     async with operations_server(routes, host, port), feed:
-        await unless_stopped(stop, wait_for_database(engine))
+        await unless_stopped(stop, wait_for_database(engine, version))
         async with asyncio.TaskGroup() as group:
             group.create_task(_catch_up_for_ever(sessions, feed, settings, stop))
             group.create_task(_send_for_ever(sessions, settings, stop))

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -19,7 +20,7 @@ from services.notifications.measures import measure
 from services.notifications.settings import MailSettings
 from services.notifications.tasks import register_tasks
 from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery, hint_due_mail
-from shared.database import Lend, create_engine, create_lender, create_sessions, database_fault, wait_for_database
+from shared.database import Lend, create_engine, create_lender, create_sessions
 from shared.observability import configure_logging
 from shared.processes import (
     end_in_time,
@@ -29,6 +30,7 @@ from shared.processes import (
     run_until_signal,
     unless_stopped,
 )
+from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.settings import SettingsError
 from shared.translations import read_catalogues
 
@@ -38,6 +40,7 @@ _QUOTING = {
     for name in ("UNKNOWN_FORMAT", "UNKNOWN_TASK_ERROR", "INVALID_TASK_ERROR", "MESSAGE_DECODE_ERROR")
 }
 
+SERVICE = Path(__file__).parent
 TICK = 1.0  # seconds between looks for due mail
 
 log = structlog.get_logger()
@@ -54,6 +57,7 @@ def run_worker(settings: MailSettings, host: str, port: int, concurrency: int, q
     # Celery would log the whole content of a message that it has no task for; we log that it was parked.
     logging.getLogger(consumer.__name__).addFilter(tells_no_content)
     _start_beside(settings, host, port)
+    asyncio.run(_until_ready(settings))  # events that come meanwhile stay in the broker
     celery.worker_main(
         [
             "worker",
@@ -66,6 +70,12 @@ def run_worker(settings: MailSettings, host: str, port: int, concurrency: int, q
             "--events",
         ]
     )
+
+
+async def _until_ready(settings: MailSettings) -> None:
+    engine = create_engine(settings.notifications_database_url, application="chats-worker", pool_size=1)
+    await wait_for_database(engine, newest_version(SERVICE))
+    await engine.dispose()
 
 
 def tells_no_content(record: logging.LogRecord) -> bool:
@@ -115,9 +125,10 @@ async def _beside(settings: MailSettings, host: str, port: int, stop: asyncio.Ev
     celery = create_celery(settings.broker_url, client="chats-worker-clock")
     engine = create_engine(settings.notifications_database_url, application="chats-worker", pool_size=3)
     sessions, lend = create_sessions(engine), create_lender(engine)
-    routes = operations_routes(lambda: database_fault(engine), lambda: measure(sessions))
+    version = newest_version(SERVICE)
+    routes = operations_routes(lambda: database_fault(engine, version), lambda: measure(sessions))
     async with operations_server(routes, host, port):
-        await unless_stopped(stop, wait_for_database(engine))
+        await unless_stopped(stop, wait_for_database(engine, version))
         while not stop.is_set():
             await pause(stop, TICK)
             try:

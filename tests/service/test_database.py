@@ -12,6 +12,7 @@ from sqlalchemy.exc import DBAPIError
 
 from bench.chaos.proxy import Link, Trouble, Weather, proxied
 from deploy.local.ports import free_ports
+from deploy.local.postgres import Server
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared import database
@@ -21,11 +22,11 @@ from shared.database import (
     answered_transaction,
     create_engine,
     create_sessions,
-    database_fault,
-    is_outage,
     transaction,
 )
+from shared.outages import is_outage
 from shared.problems import Unavailable
+from shared.readiness import database_fault
 from tests.service.conftest import SECRET
 from tests.service.store import Caller, problem
 
@@ -103,20 +104,20 @@ async def test_each_reason_why_a_database_cannot_be_worked_with_is_one_line(data
     url = make_url(databases["conversations"])
     for wrong in (url.set(password="wrong"), url.set(database="nothing"), url.set(username="nobody")):
         engine = create_engine(wrong.render_as_string(hide_password=False), application="tests")
-        fault = await database_fault(engine)
+        fault = await database_fault(engine, None)
         await engine.dispose()
         assert fault
         assert "\n" not in fault
         assert "wrong" not in fault
 
 
-async def test_a_database_without_tables_says_how_to_make_them(databases: dict[str, str]) -> None:
-    engine = create_engine(databases["conversations"], application="tests")
-    assert await database_fault(engine) is None
-    fault = await database_fault(engine, text("select version_num from elsewhere.alembic_version"))
-    assert fault is not None
-    assert "chats migrate" in fault
+async def test_a_database_without_tables_says_how_to_make_them(postgres: Server) -> None:
+    engine = create_engine(postgres.url("template1"), application="tests")
+    assert await database_fault(engine, None) is None
+    fault = await database_fault(engine, "0001")
     await engine.dispose()
+    assert fault is not None
+    assert "run: chats migrate" in fault
 
 
 @pytest.mark.parametrize("trusted", [0.0, 60.0])

@@ -17,7 +17,8 @@ from deploy.local.valkey import valkey
 from services.conversations.hints import Announcer, listen
 from services.conversations.settings import StoreSettings
 from shared.broker import create_celery
-from shared.database import create_engine, database_fault
+from shared.database import create_engine
+from shared.readiness import database_fault
 from shared.settings import SettingsError, read_settings
 from tests.authority import Authority, tls_front
 from tests.support import eventually
@@ -46,7 +47,7 @@ async def fault_of(url: str, **query: str) -> str | None:
     asked = make_url(url).update_query_dict(query).render_as_string(hide_password=False)
     engine = create_engine(asked, application="tests")
     try:
-        return await database_fault(engine)
+        return await database_fault(engine, None)
     finally:
         await engine.dispose()
 

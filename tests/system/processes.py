@@ -20,9 +20,13 @@ class Processes:
     """Processes by name. `servers` are others' programs; `describe` says how one of our own is started."""
 
     def __init__(self, servers: Mapping[str, Callable[[], Child]], describe: Callable[[str], Child]) -> None:
-        self._servers = servers
+        self._servers = dict(servers)
         self._describe = describe
         self._running: dict[str, tuple[Child, asyncio.subprocess.Process]] = {}
+
+    def add(self, name: str, server: Callable[[], Child]) -> None:
+        """Let a server of a test's own be started under a name."""
+        self._servers[name] = server
 
     async def start(self, *names: str) -> None:
         """Start processes and wait until each is ready."""

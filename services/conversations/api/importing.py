@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from services.conversations.api.bodies import OrderLine, UserLine
 from services.conversations.errors import OrderOwnerFixed
 from services.conversations.store_sync import Sent, take
-from shared.database import Sessions, answered_transaction, was_in_the_way
+from shared.database import Sessions, answered_transaction
+from shared.outages import was_in_the_way
 from shared.people import MAX_ID
 from shared.problems import Invalid, PayloadTooLarge, Problem, Unavailable, invalid_fields
 
