@@ -109,7 +109,7 @@ def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str,
     if _is_other_broker_given():  # else the broker serves for both
         defaults["CHATS_REDIS_URL"] = valkey_url(ports["valkey"], kept["VALKEY_PASSWORD"])
     given = {name: value for name, value in for_all(os.environ).items() if name.startswith("CHATS_") and value}
-    return {**defaults, **given, **_shop_settings(ports, given), "CHATS_DATA_DIR": str(data)}
+    return {**defaults, **given, **_shop_settings(ports, given), **_proxies(given), "CHATS_DATA_DIR": str(data)}
 
 
 def for_all(environment: Mapping[str, str]) -> dict[str, str]:
@@ -162,6 +162,12 @@ def chosen_port(text: str) -> int:
 def preferred_ports(first: int) -> Iterable[int]:
     """Return the port each of `LISTENERS` would like."""
     return range(first, first + len(LISTENERS))
+
+
+def _proxies(given: Mapping[str, str]) -> dict[str, str]:
+    """Return the proxies that the services trust: our own, which is on this machine, beside those in front of it."""
+    in_front = given.get("CHATS_TRUSTED_PROXIES")
+    return {"CHATS_TRUSTED_PROXIES": f"127.0.0.1,::1,{in_front}"} if in_front else {}
 
 
 def _shop_settings(ports: Mapping[str, int], given: Mapping[str, str]) -> dict[str, str]:

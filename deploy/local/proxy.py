@@ -12,10 +12,12 @@ from deploy.local.readiness import accepts
 CADDYFILE = Path(__file__).parents[1] / "Caddyfile"
 
 
-def proxy(directory: Path, host: str, ports: Mapping[str, int], log: Path, public_url: str = "") -> Child:
+def proxy(
+    directory: Path, host: str, ports: Mapping[str, int], log: Path, public_url: str = "", trusted_proxies: str = ""
+) -> Child:
     """Describe a proxy that listens on `host` and the port `proxy`; it writes nothing outside of `directory`.
 
-    People know it as `public_url`.
+    People know it as `public_url`. `trusted_proxies` are those in front of it, as in `CHATS_TRUSTED_PROXIES`.
     """
     environment = {
         "CHATS_HOST": host,
@@ -23,6 +25,7 @@ def proxy(directory: Path, host: str, ports: Mapping[str, int], log: Path, publi
         "CHATS_API_UPSTREAM": f"127.0.0.1:{ports['api']}",
         "CHATS_NOTIFICATIONS_UPSTREAM": f"127.0.0.1:{ports['notifications-api']}",
         **({"CHATS_PUBLIC_URL": public_url} if public_url else {}),
+        "CHATS_TRUSTED_PROXIES": trusted_proxies.replace(",", " "),  # a Caddyfile separates values by spaces
         "HOME": str(directory),
         **{name: value for name, value in os.environ.items() if name == MARK},
     }

@@ -118,7 +118,8 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
     if env.has_shop():  # as any store it tells the chats what it knows as soon as they are there
         services.append(_shop(data, settings, ports, kept, log("shop")))
     await supervisor.start(*services, within=SERVICE_SECONDS)
-    public = proxy(data / "proxy", host, ports, log("proxy"), settings["CHATS_PUBLIC_URL"])
+    trusted = os.environ.get("CHATS_TRUSTED_PROXIES", "")
+    public = proxy(data / "proxy", host, ports, log("proxy"), settings["CHATS_PUBLIC_URL"], trusted)
     await supervisor.start(public, within=SERVER_SECONDS)
     if "mailbox" not in embedded:
         del ports["mailbox"]

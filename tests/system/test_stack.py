@@ -207,6 +207,16 @@ async def test_a_given_part_replaces_the_embedded_one(start: Start, output: Call
         assert f"{name}={value}\n" in written
 
 
+async def test_a_proxy_in_front_is_trusted_by_ours_and_ours_by_the_services(
+    start: Start, output: Callable[[], str], data: Path
+) -> None:
+    run = start(CHATS_DEMO="0", CHATS_SMTP_URL="smtp://elsewhere.example", CHATS_TRUSTED_PROXIES="203.0.113.10,::1")
+    async with up(run, output):
+        caddy = next(child for child in descendants(run) if child.name() == "caddy")
+        assert caddy.environ()["CHATS_TRUSTED_PROXIES"] == "203.0.113.10 ::1"
+    assert "CHATS_TRUSTED_PROXIES=127.0.0.1,::1,203.0.113.10,::1\n" in (data / "chats.env").read_text()
+
+
 async def test_the_way_in_is_a_shop_that_the_chats_know(start: Start, output: Callable[[], str], data: Path) -> None:
     given = {"CHATS_STORE_ORIGINS": "https://store.example", "CHATS_STORE_URL": "https://store.example/"}
     async with up(start(**given), output) as places, httpx2.AsyncClient(base_url=places["Shop"], timeout=30) as client:
