@@ -11,7 +11,7 @@ from services.conversations.api.dependencies import Admitted
 from services.conversations.api.door import Door
 from services.conversations.group_commit import GroupCommit
 from services.conversations.guarded_redis import GuardedRedis
-from services.conversations.limits import Limits
+from services.conversations.limits import Limits, SignInOrigins
 from services.conversations.live import Hub
 from services.conversations.places import Places
 from services.conversations.settings import ApiSettings
@@ -71,6 +71,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.hub = hub
     app.state.limits = Limits(settings, redis)
     app.state.places = places
+    app.state.sign_in_origins = SignInOrigins()
     app.state.pages = pages
     app.add_middleware(RenewedCookies)
     for module in (stream, customer, admin, store, internal):  # first, what most come for at once

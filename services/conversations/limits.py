@@ -12,11 +12,12 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv6Address, ip_address, ip_network
 from typing import Final
+
+import structlog
 
 from services.conversations.errors import RateLimited
 from services.conversations.guarded_redis import GuardedRedis
@@ -29,6 +30,9 @@ FAILED_SHARE: Final = 4  # one in so many sign-ins may fail
 IPV6_PREFIX: Final = 64  # bits that a provider gives to one customer: below them anybody makes up addresses
 MINUTE: Final = 60_000  # milliseconds
 DAY: Final = 24 * 60 * MINUTE
+SUSPICIOUS: Final = 10  # sign-ins in a row that come from one private address
+
+log = structlog.get_logger()
 
 
 class Act(StrEnum):
@@ -46,9 +50,9 @@ class Rule:
     amount: int
     period: int
 
-    def window(self, subject: str, *, taken: bool = True) -> Window:
-        """Return where it is counted for somebody; one that is not `taken` only has to have room."""
-        return Window(f"{PREFIX}:{self.kind}:{subject}", self.amount, self.period, taken)
+    def window(self, subject: str) -> Window:
+        """Return where it is counted for somebody."""
+        return Window(f"{PREFIX}:{self.kind}:{subject}", self.amount, self.period)
 
     def __str__(self) -> str:
         return f"{self.amount} {self.kind.replace('-', ' ')} a {'minute' if self.period == MINUTE else 'day'}"
@@ -74,35 +78,61 @@ class Limits:
         rules = [rule for act in acts if (rule := self._acts.get((caller.role, act)))]
         await self._take(rules, caller.id, None if key is None else f"{path} {key}")
 
-    async def allow_sign_in(self, address: str) -> None:
-        """Count somebody who wants to sign in from an address, or raise `RateLimited`."""
-        await self._take([self._sign_ins], network_of(address), room_in=[self._failures])
+    async def allow_sign_in(self, user: Principal) -> None:
+        """Count a user who signs in by a token that was verified, or raise `RateLimited`.
 
-    async def allow_renewal(self, address: str) -> None:
-        """Count a browser that has its session renewed, or raise `RateLimited`."""
-        await self._take([self._renewals], network_of(address))
+        By the user, not by the address: behind a proxy or a provider's NAT many people have the same one.
+        """
+        await self._take([self._sign_ins], user.id)
 
-    async def note_failed_sign_in(self, address: str) -> None:
-        """Count that somebody could not sign in; too many are `RateLimited` before they are looked at."""
-        with suppress(RateLimited):  # which the next one is
-            await self._take([self._failures], network_of(address))
+    async def allow_renewal(self, user: Principal) -> None:
+        """Count a user whose browser renews its session, or raise `RateLimited`."""
+        await self._take([self._renewals], user.id)
 
-    async def _take(
-        self, rules: Sequence[Rule], subject: str, request: str | None = None, *, room_in: Sequence[Rule] = ()
-    ) -> None:
+    async def allow_failed_sign_in(self, address: str) -> None:
+        """Count a sign-in from an address that was refused, or raise `RateLimited`."""
+        await self._take([self._failures], network_of(address))
+
+    async def _take(self, rules: Sequence[Rule], subject: str, request: str | None = None) -> None:
         """Count a request by all of these rules, or by none and raise `RateLimited`."""
-        counted = [
-            *((rule, True) for rule in rules if rule.amount),
-            *((rule, False) for rule in room_in if rule.amount),
-        ]
+        counted = [rule for rule in rules if rule.amount]
         if self._windows is None or not counted:
             return
         what = os.urandom(12).hex() if request is None else hashlib.sha256(request.encode()).hexdigest()
-        full = await self._windows.take([rule.window(subject, taken=taken) for rule, taken in counted], what)
+        full = await self._windows.take([rule.window(subject) for rule in counted], what)
         if full is not None:
             index, wait = full
             seconds = max(1, math.ceil(wait / 1000))
-            raise RateLimited(f"{counted[index][0]} were reached. Try again in {seconds} s.", seconds)
+            raise RateLimited(f"{counted[index]} were reached. Try again in {seconds} s.", seconds)
+
+
+class SignInOrigins:
+    """Warns once a process when sign-ins all come from one private address: most likely a proxy that is not named."""
+
+    def __init__(self) -> None:
+        self._address: str | None = None
+        self._count = 0
+        self._has_warned = False
+
+    def note(self, address: str) -> None:
+        """Take note of where somebody signs in from, with or without success."""
+        if address != self._address:
+            self._address, self._count = address, 0
+        self._count += 1
+        if self._count >= SUSPICIOUS and not self._has_warned and _is_private(address):
+            self._has_warned = True
+            log.warning(
+                "every sign-in comes from one private address: name it in CHATS_TRUSTED_PROXIES if it is a proxy",
+                address=address,
+                sign_ins=self._count,
+            )
+
+
+def _is_private(address: str) -> bool:
+    try:
+        return not ip_address(address).is_global
+    except ValueError:
+        return False
 
 
 def network_of(address: str) -> str:

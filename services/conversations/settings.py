@@ -38,7 +38,8 @@ class MigrationSettings(StoreSettings):
 class ApiSettings(StoreSettings, TokenSettings):
     """What the HTTP API and the pages need besides. `locale` and `time_zone` are for readers who have none.
 
-    Of the limits 0 means none. They are for each customer, each admin, and each address that people sign in from.
+    Of the limits 0 means none. They are for each customer and each admin; sign-ins are limited for each user, and those
+    that are refused for each address.
     """
 
     feed_secret: SecretStr | None = None

@@ -18,7 +18,7 @@ _TAKE = """
 local time = redis.call('time')
 local now, what = time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1]
 for i, window in ipairs(KEYS) do
-    local amount, period = tonumber(ARGV[i * 3 - 1]), tonumber(ARGV[i * 3])
+    local amount, period = tonumber(ARGV[i * 2]), tonumber(ARGV[i * 2 + 1])
     redis.call('zremrangebyscore', window, '-inf', now - period)
     if not redis.call('zscore', window, what) then
         local count = redis.call('zcard', window)
@@ -29,10 +29,8 @@ for i, window in ipairs(KEYS) do
     end
 end
 for i, window in ipairs(KEYS) do
-    if ARGV[i * 3 + 1] == '1' then
-        redis.call('zadd', window, 'nx', now, what)
-        redis.call('pexpire', window, ARGV[i * 3])
-    end
+    redis.call('zadd', window, 'nx', now, what)
+    redis.call('pexpire', window, ARGV[i * 2 + 1])
 end
 return {0, 0}
 """
@@ -40,12 +38,11 @@ return {0, 0}
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """At most `amount` of something in `period` milliseconds; one that is not `taken` is only looked at."""
+    """At most `amount` of something in `period` milliseconds."""
 
     name: str
     amount: int
     period: int
-    taken: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +78,6 @@ class Windows:
         async with self._redis.client.pipeline(transaction=False) as pipeline:
             for take in takes:
                 names = [window.name for window in take.windows]
-                rules = [part for each in take.windows for part in (each.amount, each.period, int(each.taken))]
+                rules = [part for each in take.windows for part in (each.amount, each.period)]
                 pipeline.eval(_TAKE, len(names), *names, take.what, *rules)
             return [(int(full), int(wait)) for full, wait in await pipeline.execute()]

@@ -29,14 +29,14 @@ class Watching:
         assert path.startswith("/")
         assert key != ""
 
-    async def allow_sign_in(self, address: str) -> None:
-        self._note(("sign in", address))
+    async def allow_sign_in(self, user: Principal) -> None:
+        self._note(("sign in", user.id))
 
-    async def note_failed_sign_in(self, address: str) -> None:
+    async def allow_failed_sign_in(self, address: str) -> None:
         self._note(("failed", address))
 
-    async def allow_renewal(self, address: str) -> None:
-        self._note(("renewal", address))
+    async def allow_renewal(self, user: Principal) -> None:
+        self._note(("renewal", user.id))
 
     def _note(self, asked: Any) -> None:
         self.asked.append(asked)
@@ -99,16 +99,15 @@ async def test_whatever_writes_by_session_is_counted_with_no_connection_in_hand(
         assert (await browser.call("PATCH", path, {"reply_body": "Hello."})).status_code == 200
         await browser.submit("/session", token="guessed")
     assert watching.asked == [
-        ("sign in", "127.0.0.1"),
+        ("sign in", "anna"),
         ("anna", CONVERSATION, MESSAGE),
         ("anna", MESSAGE),
         ("anna", MESSAGE),
-        ("renewal", "127.0.0.1"),
-        ("sign in", "127.0.0.1"),
+        ("renewal", "anna"),
+        ("sign in", "sam"),
         ("sam", MESSAGE),
         ("sam", MESSAGE),
         ("sam", MESSAGE),
-        ("sign in", "127.0.0.1"),
         ("failed", "127.0.0.1"),
     ]
     assert watching.in_use == {0}

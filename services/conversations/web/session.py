@@ -31,15 +31,7 @@ scripts = APIRouter(prefix="/session", include_in_schema=False)  # whose errors 
 log = structlog.get_logger()
 
 
-async def _count_sign_in(request: Request) -> None:
-    await _limits(request).allow_sign_in(_address(request))
-
-
-async def _count_renewal(request: Request) -> None:
-    await _limits(request).allow_renewal(_address(request))
-
-
-@router.post("", dependencies=[Depends(_count_sign_in)])
+@router.post("")
 async def begin_session(
     request: Request,
     session: Session,
@@ -52,11 +44,8 @@ async def begin_session(
     browser had ends.
     """
     settings: ApiSettings = request.app.state.settings
-    try:
-        principal = await _hand_over(request, token, settings)
-    except Problem:
-        await _limits(request).note_failed_sign_in(_address(request))
-        raise
+    principal = await _hand_over(request, token, settings)
+    await _limits(request).allow_sign_in(principal)
     former = await _find_session(request)
     await people.admit(session, principal)
     # Of the same person the forms in the browser's other tabs keep working; of another person they must not.
@@ -76,12 +65,13 @@ async def lead_home(request: Request) -> Response:
     return redirect(HOME[former.principal.role if former is not None else Role.CUSTOMER])
 
 
-@scripts.post("/renew", status_code=204, dependencies=[Depends(_count_renewal)])
+@scripts.post("/renew", status_code=204)
 async def renew_session(
     request: Request, session: Session, token: Annotated[SessionToken, Depends(read_session)]
 ) -> Response:
     """Give a script of our own pages a fresh cookie, unless the session is over. To renew it is not to use it."""
     check_csrf(request, request.headers.get(CSRF_HEADER), token.csrf)
+    await _limits(request).allow_renewal(token.principal)
     csrf = await sessions.check(session, token.principal, used=False)
     cookie = session_cookie(request.app.state.settings, token.principal, csrf)
     return _with_cookie(Response(status_code=204), cookie)
@@ -129,7 +119,11 @@ async def _find_session(request: Request) -> SessionToken | None:
 
 
 async def _hand_over(request: Request, token: str, settings: ApiSettings) -> Principal:
-    """Return whom the store sends. A refusal's page says little: who connects a store finds the reason in the log."""
+    """Return whom the store sends, or refuse, sooner if many were refused from this address.
+
+    The token is looked at first, always: many people may share an address, and nobody's failures refuse a good token.
+    """
+    request.app.state.sign_in_origins.note(_address(request))
     try:
         if not settings.auth_secret:
             raise SessionsClosed
@@ -139,6 +133,8 @@ async def _hand_over(request: Request, token: str, settings: ApiSettings) -> Pri
             raise Forbidden("A session is for customers and admins; the store's backend calls with its token.")
     except Problem as refused:
         log.info("session refused", code=refused.code, reason=refused.detail)
+        if isinstance(refused, Unauthenticated | Forbidden):
+            await _limits(request).allow_failed_sign_in(_address(request))
         raise
     return principal
 
