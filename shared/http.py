@@ -32,18 +32,23 @@ from shared.settings import TokenSettings
 MAX_BODY_BYTES = 64 * 1024
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
+BODY_SECONDS = 20  # within which a body has to arrive
 
 
 class LimitSize:
     """ASGI middleware: a URL that is too long is 414, too many headers are 431, a body is 413, declared or streamed.
 
+    A body that has not arrived after `body_seconds` is 408: anybody could hold a connection and a task by sending it
+    one byte at a time, before it is known who they are.
+
     The server takes a head of any size, so that a proxy in front has to bound it as well. FastAPI's own `max_body_size`
-    answers in plain text, whatever handlers are installed. The body of `streamed` paths has no limit: what reads it has
-    to bound what it keeps.
+    answers in plain text, whatever handlers are installed. The body of `streamed` paths has neither limit: what
+    reads it has to ask who it is first, and to bound what it keeps.
     """
 
-    def __init__(self, app: ASGIApp, streamed: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, streamed: Collection[str] = (), body_seconds: float = BODY_SECONDS) -> None:
         self.app = app
+        self._body_seconds = body_seconds
         self._streamed = {path.encode() for path in streamed}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -57,11 +62,21 @@ class LimitSize:
             return
         declared = Headers(scope=scope).get("content-length", "")
         _check_size(int(declared[:20]) if declared.isdecimal() else 0)  # more digits than Python would read are enough
-        size = 0
+        size, complete = 0, False
+        deadline = asyncio.get_running_loop().time() + self._body_seconds
 
         async def limited() -> Message:
-            nonlocal size
-            message = await receive()
+            nonlocal size, complete
+            try:  # what comes after the body is the end of the connection, and may take its time
+                async with asyncio.timeout_at(None if complete else deadline):
+                    message = await receive()
+            except TimeoutError:
+                raise HTTPException(
+                    HTTPStatus.REQUEST_TIMEOUT,
+                    f"The body did not arrive within {self._body_seconds:g} seconds.",
+                    {"Connection": "close"},  # nobody waits for the rest of it
+                ) from None
+            complete = not message.get("more_body", False)
             size += len(message.get("body", b""))
             _check_size(size)
             return message

@@ -9,10 +9,12 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
 
 from services.conversations.web.pages import ADMIN_ROOT
 from shared.database import COMMAND_TIMEOUT, REQUEST_BOUNDS, Sessions, create_engine, create_sessions
-from shared.http import MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_URL_BYTES
+from shared.http import MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_URL_BYTES, LimitSize
 from tests.service.browser import Browser
 from tests.service.connected import connect
 from tests.service.store import Caller, problem
@@ -44,6 +46,39 @@ async def test_a_path_that_is_too_long_is_a_problem(sam: Caller) -> None:
 async def test_headers_that_are_too_large_are_a_problem(api: httpx2.AsyncClient, header: str) -> None:
     answer = await api.get("/api/v1/unread", headers={header: "a=" + "b" * MAX_HEADER_BYTES})
     assert problem(answer) == (431, "headers-too-large")
+
+
+async def test_a_body_has_a_time_to_arrive_and_what_follows_it_has_none() -> None:
+    arriving: asyncio.Queue[Message] = asyncio.Queue()
+    given: list[Message] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - as ASGI names them
+        for _ in range(3):
+            given.append(await receive())  # noqa: PERF401 - the fault comes in between
+
+    async def send(_: Message) -> None: ...
+
+    scope: Scope = {"type": "http", "raw_path": b"/", "query_string": b"", "headers": []}
+    messages: tuple[Message, ...] = (
+        {"type": "http.request", "body": b"x", "more_body": True},
+        {"type": "http.request", "body": b"y", "more_body": False},
+        {"type": "http.disconnect"},
+    )
+    first, last, gone = messages
+    arriving.put_nowait(first)
+    with pytest.raises(HTTPException) as refused:
+        await LimitSize(app, body_seconds=0.01)(scope, arriving.get, send)
+    assert (refused.value.status_code, refused.value.headers) == (408, {"Connection": "close"})
+    assert given == [first]
+
+    for message in (first, last):
+        arriving.put_nowait(message)
+    waiting = asyncio.create_task(LimitSize(app, body_seconds=0.01)(scope, arriving.get, send))
+    await asyncio.sleep(0.05)
+    assert not waiting.done()  # the end of the connection may take its time
+    arriving.put_nowait(gone)
+    await waiting
+    assert given[1:] == [first, last, gone]
 
 
 async def test_many_small_headers_are_too_large_together(api: httpx2.AsyncClient) -> None:

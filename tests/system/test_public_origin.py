@@ -14,6 +14,7 @@ from deploy.local.proxy import proxy
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared.headers import DEFAULTS
+from shared.http import LimitSize
 from shared.processes import server
 from tests.support import eventually
 
@@ -77,6 +78,9 @@ async def ports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
         redis_url=None,
     )
     app = create_app(settings)
+    for middleware in app.user_middleware:
+        if getattr(middleware.cls, "__name__", "") == LimitSize.__name__:
+            middleware.kwargs["body_seconds"] = 1
     served: list[str] = []
 
     async def watched(scope: Any, receive: Any, send: Any) -> None:
@@ -159,6 +163,28 @@ async def test_an_id_keeps_its_encoded_slashes_and_dots(ports: tuple[int, int, l
     served.clear()
     await ask(port, "/api/v1/store/users/..%2F..%2F..%2F..%2Fx/sessions")
     assert served == ["/api/v1/store/users/..%2F..%2F..%2F..%2Fx/sessions"]
+
+
+@pytest.mark.parametrize("path", ["/session", "/api/v1/conversations"])
+async def test_a_body_that_trickles_in_is_answered_before_it_has_ended(
+    ports: tuple[int, int, list[str]], path: str
+) -> None:
+    for port in ports[:2]:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        kind = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000"
+        writer.write(f"POST {path} HTTP/1.1\r\nHost: chats.test\r\n{kind}\r\n\r\n".encode())
+
+        async def trickle(writer: asyncio.StreamWriter = writer) -> None:
+            for _ in range(900):
+                writer.write(b"x")
+                await asyncio.sleep(0.1)
+
+        trickling = asyncio.create_task(trickle())
+        answer = (await asyncio.wait_for(reader.readuntil(b"\r\n"), 30)).decode()
+        assert not trickling.done()
+        trickling.cancel()
+        writer.close()
+        assert answer == "HTTP/1.1 408 Request Timeout\r\n"
 
 
 async def test_what_the_proxy_says_itself_has_the_headers_too(ports: tuple[int, int, list[str]]) -> None:

@@ -191,6 +191,7 @@ class _Other(Problem):
         super().__init__(error.detail)
         self.status = HTTPStatus(error.status_code)  # type: ignore[misc] # each one its own
         self.title = self.status.phrase  # type: ignore[misc]
+        self.headers = error.headers  # type: ignore[misc]
 
 
 def _policy(settings: ApiSettings, stylesheet: str) -> str:
