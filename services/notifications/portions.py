@@ -6,7 +6,7 @@ A mail may wait for hours, for room under the caps or while sending is paused, a
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import accumulate
+from itertools import accumulate, takewhile
 from typing import Any
 from uuid import UUID
 
@@ -55,7 +55,7 @@ def _portion(rows: Sequence[Row[*tuple[Any, ...]]], *, composed: bool) -> Portio
     if composed:
         return Portion(rows)
     sizes = accumulate(html_size(one.body) for one in rows[:MOST_MESSAGES])
-    held = max(1, sum(size <= MOST_BYTES for size in sizes))
+    held = max(1, sum(1 for _ in takewhile(lambda size: size <= MOST_BYTES, sizes)))
     return Portion(rows[:held], held < len(rows))
 
 

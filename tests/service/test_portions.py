@@ -1,5 +1,6 @@
 """A mail that gathered more than it can hold goes in portions: each message in one of them, none in two."""
 
+from email import message_from_bytes, policy
 from uuid import UUID, uuid4
 
 import pytest
@@ -49,6 +50,18 @@ async def test_more_text_than_a_mail_holds_goes_in_several_and_a_message_is_neve
     monkeypatch.setattr(portions, "MOST_BYTES", 10)
     await gather(notifications, "a" * 4, "b" * 6, "c" * 11, "d", "e" * 9)
     assert await claim_all(notifications) == [[1, 2], [3], [4, 5]]
+
+
+async def test_long_messages_go_in_mails_that_are_shown_whole_each_with_its_link(notifications: Sessions) -> None:
+    conversation = await gather(notifications, *("word " * 2000 for _ in range(8)), *("字" * 10_000 for _ in range(3)))
+    assert await claim_all(notifications) == [[1, 2, 3, 4, 5, 6], [7, 8, 9], [10, 11]]
+    async with notifications() as session:
+        contents = await session.scalars(select(Email.content).where(Email.state == EmailState.SENDING))
+        for mail in (message_from_bytes(content or b"", policy=policy.default) for content in contents):
+            text, html = mail.iter_parts()
+            assert len(html.as_bytes()) < 102 * 1024
+            assert str(conversation) in text.get_content()[:200]
+            assert str(conversation) in html.get_content()[:5000]
 
 
 async def test_what_was_read_fills_no_portion_and_begins_no_other(

@@ -7,9 +7,12 @@ from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
 from babel import Locale
+from babel.support import NullTranslations
 
 from services.conversations.web import reader
+from services.conversations.web.reader import Reader
 from services.notifications.mail import compose
+from shared.translations import Language
 from shared.zones import zone_label
 
 MONTHS = [(2026, 1), (2026, 7)]
@@ -88,6 +91,23 @@ def test_a_label_is_the_one_that_its_readers_know(zone: str, locale: str, winter
 )
 def test_a_label_says_what_the_clocks_said_at_the_moment(zone: str, year: int, month: int, shown: str) -> None:
     assert label(zone, "en_ZA", year, month) == shown
+
+
+@pytest.mark.parametrize(
+    ("zone", "locale", "name"),
+    [
+        ("Europe/Dublin", "en", "Ireland Time"),
+        ("Asia/Kathmandu", "de", "Nepal (Ortszeit)"),
+        ("Etc/UTC", "de", "UTC"),
+        ("UTC", "en", "UTC"),
+        ("Etc/GMT+5", "en", "GMT-05:00"),  # POSIX counts westwards
+        ("Antarctica/Troll", "en", "GMT"),
+        ("America/Coyhaique", "en", "GMT-03:00"),  # younger than the data of place names
+    ],
+)
+def test_a_page_names_its_zone_by_its_place_or_else_by_its_offset(zone: str, locale: str, name: str) -> None:
+    language = Language(Locale.parse(locale), NullTranslations())
+    assert Reader(language, ZoneInfo(zone), datetime(2026, 1, 15, tzinfo=UTC)).zone_name == name
 
 
 def test_utc_is_utc() -> None:

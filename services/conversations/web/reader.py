@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Literal
 
 from babel import Locale
+from babel.core import get_global
 from babel.dates import (
     format_date,
     format_skeleton,
@@ -18,6 +19,7 @@ from babel.numbers import format_currency
 from shared.translations import Language
 from shared.zones import zone_label
 
+NOWHERE = {"ZZ", "001"}  # an unknown region, the world
 _DAY = dt.timedelta(days=1)
 
 
@@ -40,8 +42,11 @@ class Reader:
 
     @property
     def zone_name(self) -> str:
-        """Name the zone that all times of a page are in."""
-        return str(self.zone) if str(self.zone) == "UTC" else get_timezone_location(self.zone, locale=self.locale)
+        """Name the zone that all times of a page are in: by its place, or by its offset if it has none."""
+        key = str(self.zone)
+        if get_global("zone_territories").get(get_global("zone_aliases").get(key, key), "ZZ") in NOWHERE:
+            return zone_label(self.now.astimezone(self.zone), self.locale)
+        return get_timezone_location(self.zone, locale=self.locale)
 
     def date_of(self, moment: dt.datetime) -> dt.date:
         """Return the day on which it is for the reader."""

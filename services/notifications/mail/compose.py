@@ -35,7 +35,7 @@ __all__ = ["Brand", "Mail", "MailMessage", "compose", "message_id"]
 
 LOCALE = Path(__file__).parent / "locale"
 MAX_NAME = 100
-LONG = 30_000  # characters of HTML: some mail programs cut it off after 100,000 or so, the link at its end too
+LONG = 30_000  # bytes of HTML: some mail programs cut it off after 100,000 or so, the link at its end too
 MAX_LINE = 900  # characters of a header that is not folded; a line may have 998
 # Control characters, lone surrogates, line and paragraph separators.
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
@@ -161,7 +161,7 @@ def _encoded(header: str, text: str) -> str:
 
 
 def _mailbox(header: str, name: str, address: str) -> str:
-    name = _one_line(name)[:MAX_NAME].strip()
+    name = preview(_one_line(name), MAX_NAME)
     if not name:
         return address
     encoded = _encoded(header, name)
@@ -184,7 +184,7 @@ def _render(mail: Mail, brand: Brand) -> tuple[str, str]:
         "subject": _one_line(mail.subject),
         "link": f"{brand.public_url.rstrip('/')}/{path}/{mail.conversation_id}/",
         "preview": preview(_one_line(mail.messages[0].body[:MAX_LINE])),
-        "long": sum(len(body.html) for body in bodies) > LONG,
+        "long": sum(len(body.html.encode()) for body in bodies) > LONG,
         "messages": [
             {
                 "sender_name": _one_line(message.sender_name),
