@@ -304,6 +304,7 @@ def test_styles_stand_on_the_elements_of_every_message_for_clients_that_read_no_
     assert [one["class"] for one in styled].count("message") == 2
     assert all(one.get("style") for one in styled)
     assert "border-top" not in html.partition("<body")[0]
+    assert html.index('<meta charset="utf-8">') < 1024 - len('<meta charset="utf-8">')
 
 
 @pytest.mark.parametrize(

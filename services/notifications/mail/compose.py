@@ -235,8 +235,9 @@ class _InlinedStyles(Extension):
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:  # noqa: ARG002 - Jinja's own
         if not (name or "").endswith(".html.jinja"):
             return source
-        # Rules for dark mode and phones cannot be inlined: they stay in the head.
-        inliner = CSSInliner(keep_at_rules=True, load_remote_stylesheets=False)
+        # Rules for dark mode and phones cannot be inlined: they stay where they are, behind the character set, which is
+        # looked for in the first 1024 bytes only.
+        inliner = CSSInliner(load_remote_stylesheets=False)
         inlined = inliner.inline(re.sub(r"{%(.*?)%}", r"<!--%\1%-->", source))
         return re.sub(r"<!--%(.*?)%-->", r"{%\1%}", inlined)
 
