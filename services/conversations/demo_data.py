@@ -49,7 +49,7 @@ class Talk:
     """A conversation as it went; a `Status` in `then` is one that an admin set by hand.
 
     The side that did not write last has read it to its end, unless it is `unread`. `opened_by` is an admin, where it
-    is not the customer.
+    is not the customer. It began and had its last message `days_ago` before it is put in.
     """
 
     user_id: str
@@ -59,6 +59,7 @@ class Talk:
     opened_by: str | None = None
     then: tuple[Message | Status, ...] = ()
     unread: bool = False
+    days_ago: tuple[float, float]
 
 
 USERS = (

@@ -42,6 +42,7 @@ TALKS = (
     Talk(
         user_id="anna",
         subject="Teapot arrived with a chipped lid",
+        days_ago=(36, 33.2),
         order_id="A-1001",
         body="Hi, the teapot is lovely, but the lid has a chip on the rim, about the size of a fingernail. The box "
         "itself was fine. Can I get just a new lid, or do I have to send everything back?",
@@ -55,6 +56,7 @@ TALKS = (
     Talk(
         user_id="ben",
         subject="Rechnung zur Kaffeemühle",
+        days_ago=(31.3, 29.1),
         order_id="A-1002",
         body="Hallo, könnten Sie mir bitte eine Rechnung mit ausgewiesener USt. für die Kaffeemühle schicken? In der "
         "Sendung lag nur ein Lieferschein.",
@@ -71,6 +73,7 @@ TALKS = (
     Talk(
         user_id="anna",
         subject="Do you have a shop I can visit?",
+        days_ago=(26.4, 26.1),
         body="Are you open on Saturdays?",
         then=(
             Message(
@@ -83,6 +86,7 @@ TALKS = (
     Talk(
         user_id="ben",
         subject="Please check your grinder's handle",
+        days_ago=(24.2, 24.2),
         order_id="A-1002",
         opened_by="olga",
         body="Hello Ben,\n\nthe screw that holds the handle was not tightened well in some of our grinders. Please "
@@ -93,6 +97,7 @@ TALKS = (
     Talk(
         user_id="chloe",
         subject="Taille du tablier",
+        days_ago=(23.1, 21.3),
         order_id="A-1003",
         body="Bonjour, j'ai commandé deux tabliers mais ils sont un peu courts pour mon mari (1,92 m). Existe-t-il une "
         "taille plus longue ?",
@@ -110,6 +115,7 @@ TALKS = (
     Talk(
         user_id="anna",
         subject="Coffee stains in the speckled mugs",
+        days_ago=(18.4, 16.2),
         order_id="A-1004",
         body="The glaze keeps a brown ring after a week ☕😅 Is that normal, and is there a trick to get it out? "
         "I don't want to scratch them.",
@@ -126,6 +132,7 @@ TALKS = (
     Talk(
         user_id="ben",
         subject="Can I pick up the kettle myself?",
+        days_ago=(1.9, 1.7),
         order_id="A-1011",
         body="I'm in town on Thursday anyway, so you don't have to ship it.",
         then=(
@@ -137,6 +144,7 @@ TALKS = (
     Talk(
         user_id="chloe",
         subject="Where can I change my address?",
+        days_ago=(14.3, 13.9),
         body="I have moved and cannot find where to change the address for my next orders.",
         then=(
             Message("olga", "Under 'My account', then 'Addresses'. Orders that are packed keep the old one."),
@@ -146,6 +154,7 @@ TALKS = (
     Talk(
         user_id="ben",
         subject="Ersatzteil für die Mühle",
+        days_ago=(12.1, 11.2),
         order_id="A-1002",
         body="Gibt es das Auffangglas einzeln? Mir ist es leider hinuntergefallen.",
         then=(
@@ -159,6 +168,7 @@ TALKS = (
     Talk(
         user_id="chloe",
         subject="Idée cadeau 🎁",
+        days_ago=(9.3, 8.2),
         body="Bonjour ! Je cherche un cadeau de mariage autour de 100 €, pour un couple qui cuisine beaucoup. "
         "Une idée ?",
         then=(
@@ -172,6 +182,7 @@ TALKS = (
     Talk(
         user_id="ben",
         subject="Discount code <WELCOME10> is refused",
+        days_ago=(7.2, 6.8),
         body='At checkout it says:\n\n<p class="error">Code &quot;WELCOME10&quot; isn\'t valid</p>\n\nYes, with the '
         "tags. For fun I typed <script>alert('hello')</script> and it showed that just the same, so you seem to be "
         "safe. But the 10% would be nice & fair :-)",
@@ -186,6 +197,7 @@ TALKS = (
     Talk(
         user_id="anna",
         subject="Invoice address on A-1010",
+        days_ago=(1.2, 0),
         order_id="A-1010",
         body="Could you put my company's name on the invoice for the gift card? It's for a colleague's leaving do.",
         then=(
@@ -197,6 +209,7 @@ TALKS = (
     Talk(
         user_id="ben",
         subject="Ihre Espressotassen verspäten sich",
+        days_ago=(0, 0),
         order_id="A-1008",
         opened_by="olga",
         body="Hallo Ben,\n\nbei der letzten Lieferung waren leider zwei Tassen gesprungen, darum fehlt uns gerade ein "
@@ -207,6 +220,7 @@ TALKS = (
     Talk(
         user_id="chloe",
         subject="Commande annulée, remboursement ?",
+        days_ago=(1.1, 0),
         order_id="A-1009",
         body="Bonjour, ma commande a été annulée mais je ne vois pas encore le remboursement de 89 €.",
         then=(
@@ -218,16 +232,18 @@ TALKS = (
         ),
         unread=True,
     ),
-    Talk(user_id="chloe", subject="Question about the table runner", order_id="A-1012"),
+    Talk(user_id="chloe", subject="Question about the table runner", order_id="A-1012", days_ago=(0.8, 0.8)),
     Talk(
         user_id="chloe",
         subject="Paiement refusé deux fois",
+        days_ago=(0.6, 0.6),
         body="Ma carte a été refusée deux fois, mais ma banque dit que tout est en ordre. Ai-je été débitée ? Je n'ose "
         "pas réessayer.",
     ),
     Talk(
         user_id="ben",
         subject="Rückgabe Kochmesser",
+        days_ago=(15.2, 0.5),
         order_id="A-1005",
         body="Das Messer liegt mir leider nicht gut in der Hand. Ich habe es nur ausgepackt, nicht verwendet.",
         then=(
@@ -244,6 +260,7 @@ TALKS = (
     Talk(
         user_id="chloe",
         subject="Your parcel came back to us",
+        days_ago=(2.2, 0.3),
         order_id="A-1006",
         opened_by="sam",
         body="Hi Chloé, the carrier returned your parcel: nobody at home, and no pick-up shop nearby. Shall we send it "
@@ -257,6 +274,7 @@ TALKS = (
     Talk(
         user_id="anna",
         subject="Wholesale prices for a small café",
+        days_ago=(1.5, 0.2),
         body=_WHOLESALE,
         then=(
             Message(
@@ -270,6 +288,7 @@ TALKS = (
     Talk(
         user_id="ben",
         subject="Kettle drips from the spout",
+        days_ago=(0.9, 0.1),
         order_id="A-1011",
         body="It leaves a few drops on the table after each pour. Am I holding it wrong?",
         then=(
@@ -278,10 +297,11 @@ TALKS = (
         ),
         unread=True,
     ),
-    Talk(user_id="ben", subject="Newsletter", unread=True),
+    Talk(user_id="ben", subject="Newsletter", unread=True, days_ago=(0.05, 0.05)),
     Talk(
         user_id="anna",
         subject="Where is my parcel?",
+        days_ago=(0, 0),
         order_id="A-1007",
         body="The tracking has said 'handed to the carrier' for days now. I need the board as a present on Sunday. Is "
         "there any way to find out where it is?",
