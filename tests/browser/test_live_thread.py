@@ -200,3 +200,23 @@ async def test_what_comes_in_below_is_read_when_it_is_seen_and_not_before(people
 
     await eventually(is_read)
     await expect(page.locator("#to-newest")).to_be_hidden()
+
+
+async def test_a_page_of_the_back_forward_cache_leads_no_other_tab_and_is_loaded_anew(
+    people: People, site: Site
+) -> None:
+    dora, conversation = await at_thread(people, site)
+    kept, other = dora.page, await dora.context.new_page()
+    await other.goto(kept.url)
+    await expect_thread(other, "Hello?")
+    # As a browser does that keeps the page and shows it again; Chromium keeps none that must not be stored.
+    await kept.evaluate("() => dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
+    await site.answer(conversation, "One")
+    await expect_thread(other, "Hello?", "One")
+    await expect_thread(kept, "Hello?")
+    await kept.evaluate("() => dispatchEvent(new PageTransitionEvent('pageshow', { persisted: true }))")
+    await expect_thread(kept, "Hello?", "One")
+    await connected(kept)
+    await site.answer(conversation, "Two")
+    for page in (kept, other):
+        await expect_thread(page, "Hello?", "One", "Two")

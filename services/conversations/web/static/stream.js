@@ -51,21 +51,36 @@ export function follow(on) {
     }
   };
 
+  const left = new AbortController();
   const lead = () => {
     leads = true;
-    return new Promise(() => connect(() => last, tell)); // held as long as the tab lives
+    connect(() => last, tell, left.signal);
+    return new Promise((resolve) => left.signal.addEventListener("abort", resolve)); // held until the page is left
   };
   channel.postMessage({ kind: "hello" });
-  if (navigator.locks) navigator.locks.request(`chats:${person}`, lead);
-  else lead(); // without https there are no locks: each tab has a stream of its own
+  // Without https there are no locks: each tab has a stream of its own.
+  if (navigator.locks) navigator.locks.request(`chats:${person}`, { signal: left.signal }, lead).catch(() => null);
+  else lead();
+  // A page in the browser's back/forward cache hears nothing, and must not lead the tabs that do. It is loaded anew
+  // when somebody comes back to it.
+  addEventListener("pagehide", () => {
+    left.abort();
+    channel.close();
+  });
+  addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
 }
 
-function connect(last, tell) {
+function connect(last, tell, left) {
   let tries = 0;
   let lost = null;
 
   const open = () => {
+    if (left.aborted) return;
     const source = new EventSource(`/api/v1/stream?after=${encodeURIComponent(last())}`);
+    left.addEventListener("abort", () => {
+      clearTimeout(lost);
+      source.close();
+    });
     source.onopen = () => {
       tries = 0;
       clearTimeout(lost);
@@ -89,6 +104,7 @@ function connect(last, tell) {
     tries += 1;
     await new Promise((resolve) => setTimeout(resolve, wait));
     try {
+      if (left.aborted) return;
       if (!(await renew())) return tell({ kind: "connection", state: "over" });
       if (tries > 1) tell({ kind: "missed" }); // refused for another reason: look without the stream
     } catch {
