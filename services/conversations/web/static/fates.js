@@ -4,6 +4,7 @@
 import { call } from "./api.js";
 import { fill } from "./announce.js";
 import { onRefresh } from "./refresh.js";
+import { writeMoment } from "./times.js";
 
 const SHORTEST = 2_000; // ms between looks while a mail is under way, doubled at each one …
 const LONGEST = 30_000; // … up to this
@@ -73,19 +74,10 @@ function show() {
 }
 
 function tell(mail, read) {
-  const time = moment(mail.state === "scheduled" ? mail.next_attempt_at : mail.finished_at);
+  const moment = mail.state === "scheduled" ? mail.next_attempt_at : mail.finished_at;
+  const time = moment ? writeMoment(moment, words.dataset.locale, words.dataset.zone) : "";
   const why = mail.reason && `why-${mail.reason}`.replace(/-(\w)/g, (_, letter) => letter.toUpperCase());
   return { text: fill(words.dataset[read ? "readAndSent" : mail.state] ?? "", { time }), why: words.dataset[why] };
-}
-
-/** Write a time in the language and the zone of the page; the date only if it is another day. */
-function moment(iso) {
-  if (!iso) return "";
-  const { locale, zone } = words.dataset;
-  const write = (style, date) => new Intl.DateTimeFormat(locale, { timeZone: zone, ...style }).format(date);
-  const [date, now, day] = [new Date(iso), new Date(), { dateStyle: "short" }];
-  const today = write(day, date) === write(day, now);
-  return write(today ? { timeStyle: "short" } : { dateStyle: "short", timeStyle: "short" }, date);
 }
 
 function retryButton(mail) {

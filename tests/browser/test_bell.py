@@ -1,0 +1,42 @@
+"""The bell: what is new, by conversation, with its time."""
+
+from playwright.async_api import expect
+
+from tests.browser.people import People
+from tests.browser.site import Site
+from tests.support import eventually
+
+
+async def test_the_bell_groups_what_is_new_by_conversation_and_says_when_it_came(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora", timezone_id="Asia/Tokyo")
+    first, second = [await site.open_conversation(dora.id, subject) for subject in ("The lid", "The invoice")]
+    for conversation, body in ((first, "One"), (second, "Two"), (first, "Three")):
+        await site.answer(conversation, body)
+    page = dora.page
+
+    async def rings() -> bool:
+        await dora.go()
+        await page.get_by_label("Notifications").click()
+        await expect(page.locator("#bell-items > li")).not_to_have_count(0)
+        return await page.locator("#bell-items").get_by_text("2 new messages").count() == 1
+
+    await eventually(rings)
+    items = page.locator("#bell-items > li")
+    await expect(items).to_have_count(2)
+    await expect(items.nth(0)).to_contain_text("The lid")
+    await expect(items.nth(0)).to_contain_text("Three")
+    await expect(items.nth(1)).to_contain_text("The invoice")
+    await expect(items.nth(1).locator(".several")).to_have_count(0)
+    shown = (
+        await items.nth(0)
+        .locator("time")
+        .evaluate(
+            "(it) => [it.textContent, new Intl.DateTimeFormat('en', { timeStyle: 'short', timeZone: 'UTC' })"
+            ".format(new Date(it.dateTime))]"
+        )
+    )
+    assert shown[0] == shown[1]
+    await page.get_by_role("button", name="Mark all as read").click()
+    await expect(page.locator("#bell-items > li.unread")).to_have_count(0)
+    await expect(items).to_have_count(2)
+    await expect(page.locator(".several")).to_have_count(0)
