@@ -8,7 +8,8 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.datastructures import Headers
@@ -24,7 +25,7 @@ from shared.docs import add_docs
 from shared.headers import SecureHeaders
 from shared.keys import ProviderKeys
 from shared.observability import ENDLESS_ROUTES, Observe
-from shared.problems import HeadersTooLarge, UrlTooLong
+from shared.problems import HeadersTooLarge, UnknownParameter, UrlTooLong
 from shared.processes import operations_routes
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.settings import TokenSettings
@@ -201,6 +202,35 @@ def create_api(
         # As FastAPI's own, which tell `Observe` their path; Starlette's do not within FastAPI.
         app.add_api_route(route.path, route.endpoint, methods=["GET", "HEAD"], include_in_schema=False)
     return app
+
+
+class ApiRoute(APIRoute):
+    """A route that refuses query parameters which it does not have."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Wrap what the framework does with a request."""
+        handle = super().get_route_handler()
+        known = sorted(_query_parameters(self.dependant))
+
+        async def handle_known(request: Request) -> Response:
+            unknown = request.query_params.keys() - known
+            if unknown:
+                raise UnknownParameter(min(unknown), known)
+            return await handle(request)
+
+        return handle_known
+
+
+def _query_parameters(dependant: Dependant) -> set[str]:
+    own = {field.alias for field in dependant.query_params}
+    return own.union(*map(_query_parameters, dependant.dependencies))
+
+
+class ApiRouter(APIRouter):
+    """A router of an API: its operations have the names of their functions, for whom clients are generated."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(route_class=ApiRoute, generate_unique_id_function=lambda route: route.name, **options)
 
 
 def add_routes(app: FastAPI, *routers: APIRouter) -> None:

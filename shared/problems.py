@@ -108,6 +108,16 @@ class Invalid(Problem):
         super().__init__(msg, errors=[{"loc": list(loc), "msg": msg}])
 
 
+class UnknownParameter(Invalid):
+    """A query parameter that the operation does not have, most likely misspelled: ignored, it would not filter."""
+
+    code = "unknown-parameter"
+    title = "Unknown query parameter"
+
+    def __init__(self, name: str, known: Sequence[str]) -> None:
+        super().__init__(f"unknown parameter; known here: {', '.join(known) or 'none'}", ("query", name))
+
+
 def invalid_fields(faults: Sequence[Mapping[str, Any]]) -> Invalid:
     """Tell what pydantic finds wrong; the `loc` of each fault begins with the part of the request that it is in."""
     # The offending input is left out: it may hold text that belongs in no log and no answer.
@@ -162,6 +172,8 @@ class HeadersTooLarge(Problem):
 def answers(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
     """Declare in OpenAPI the problems a route can answer with."""
     by_status: dict[int | str, dict[str, Any]] = {}
+    if Invalid in problems:  # `shared.http.ApiRoute` refuses what none of the routes has
+        problems = (*problems, UnknownParameter)
     for status in sorted({int(problem.status) for problem in problems}):
         codes = [problem for problem in problems if problem.status == status]
         by_status[status] = {

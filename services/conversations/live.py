@@ -23,13 +23,12 @@ from services.conversations.hints import listen
 from services.conversations.log import (
     Entry,
     Stretch,
-    decode_position,
-    encode_position,
     read_head,
     read_stretch,
     read_stretches,
 )
 from services.conversations.places import STREAMS_PER_PERSON, too_many
+from services.conversations.positions import decode_position, encode_position
 from services.conversations.rules import Side
 from services.conversations.sessions import ended
 from services.conversations.showing import RESET, Show, show_events
@@ -112,10 +111,10 @@ class Hub:
 
     async def events(self, stream: Stream, given: str | None) -> AsyncIterator[list[Shown]]:
         """Give a client what it missed behind the position that it names, then what comes, until its stream ends."""
-        named = (stream.epoch, stream.admitted_at) if given is None else decode_position(given)
-        if named is not None and named[0] == stream.epoch and named[1] <= stream.admitted_at:
-            stream.position = named[1]
-            stream.give([Shown(None, None, id=encode_position(*named))])
+        position = stream.admitted_at if given is None else decode_position(given, stream.epoch)
+        if position is not None and position <= stream.admitted_at:
+            stream.position = position
+            stream.give([Shown(None, None, id=encode_position(stream.epoch, position))])
         else:
             stream.give([_reset(stream.epoch, stream.position)])
         self._join_or_wait(stream)

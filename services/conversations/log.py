@@ -4,8 +4,6 @@ Sequence values do not appear in the order of commits, so a reader that follows 
 gives every committed row a position instead: ascending, without holes, never changed.
 """
 
-import base64
-import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.errors import EventsPurged
 from services.conversations.models import FeedHead, LoggedEvent
+from services.conversations.positions import encode_position
 from shared.database import incarnation_of
 from shared.events import Event, EventType, Feed
 from shared.failpoints import failpoint
@@ -26,7 +25,6 @@ from shared.tables import insert_all
 # Whoever locks several events locks them in the order of `seq`, here and where text is erased: no deadlock.
 # A holder of the head that is frozen, not dead, would stop the log: PostgreSQL ends its transaction.
 _LIMIT_HOLDER = text("set local transaction_timeout = '5s'")
-_POSITION = struct.Struct(">16sq")  # the epoch's bytes and a bigint: 32 characters without padding
 _ANY_UNNUMBERED = select(exists().where(LoggedEvent.position.is_(None)))
 _LOCK_HEAD = text("select head from feed for update skip locked")
 # A log that lives on elsewhere may lack what its readers have read: it was restored, or a replica took over. The first
@@ -135,20 +133,6 @@ async def read_feed(session: AsyncSession, *, after: int, limit: int, min_age: f
     if after < head.head and first != after + 1:  # positions have no holes
         raise EventsPurged(f"The log does not reach back to position {after + 1} any more.")
     return Feed(epoch=head.epoch, head=head.head, items=_ripe(rows, head.epoch))
-
-
-def encode_position(epoch: UUID, head: int) -> str:
-    """Make the opaque, URL-safe name of a position in the log, which a client gives back to go on from there."""
-    return base64.urlsafe_b64encode(_POSITION.pack(epoch.bytes, head)).decode()
-
-
-def decode_position(text: str) -> tuple[UUID, int] | None:
-    """Return the epoch and the position that a client's text names, or None when it names none."""
-    try:
-        epoch, head = _POSITION.unpack(base64.b64decode(text, altchars=b"-_", validate=True))
-    except (ValueError, struct.error):
-        return None
-    return (UUID(bytes=epoch), head) if head >= 0 else None
 
 
 async def read_position(session: AsyncSession) -> str:

@@ -10,8 +10,8 @@ from functools import partial
 from typing import Any
 from uuid import UUID
 
-from services.conversations.log import encode_position
 from services.conversations.people import admit, has_news, look_by_token
+from services.conversations.positions import encode_position
 from services.conversations.queries import search
 from services.conversations.rows import Known, Prepared
 from services.conversations.sessions import look_by_session

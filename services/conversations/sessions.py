@@ -15,8 +15,8 @@ from sqlalchemy import delete, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.counts import unread_of
-from services.conversations.log import encode_position
 from services.conversations.models import BrowserSession
+from services.conversations.positions import encode_position
 from services.conversations.rows import ASKING
 from services.conversations.rules import Side
 from services.conversations.settings import StoreSettings

@@ -6,7 +6,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.log import Entry, encode_position
+from services.conversations.log import Entry
+from services.conversations.positions import encode_position
 from services.conversations.queries import list_threads
 from services.conversations.rows import Thread
 from services.conversations.rules import Side

@@ -18,6 +18,7 @@ from deploy.cli import SERVICES
 from deploy.local.ports import free_ports
 from deploy.local.postgres import OWNER, Server, create_databases, throwaway_postgres
 from services.conversations.app import create_app as create_conversations_app
+from services.conversations.log import read_head
 from services.conversations.models import Base as ConversationsBase
 from services.conversations.settings import ApiSettings as ConversationsSettings
 from services.notifications.app import create_app as create_notifications_app
@@ -142,7 +143,9 @@ async def running_api(sessions: Sessions, database_url: str, redis_url: str | No
     )
     app = create_conversations_app(settings)
     async with serving(app, on_stop=app.state.hub.close) as port:
-        yield Live(settings, port, app.state.hub, sessions)
+        async with sessions() as session:
+            epoch, _ = await read_head(session)
+        yield Live(settings, port, app.state.hub, sessions, epoch)
 
 
 @asynccontextmanager

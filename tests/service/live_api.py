@@ -3,12 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from uuid import UUID
 
 from sqlalchemy import insert
 
 from services.conversations.live import Hub
-from services.conversations.log import decode_position, encode_position, has_unnumbered, number_events, read_head
+from services.conversations.log import has_unnumbered, number_events, read_position
 from services.conversations.models import LoggedEvent
+from services.conversations.positions import decode_position
 from services.conversations.settings import ApiSettings
 from shared.database import Sessions, transaction
 from shared.events import EventType
@@ -20,10 +22,11 @@ from tests.support import eventually
 class Live:
     """A running API, and the relay's part: numbering, and telling the hub."""
 
-    def __init__(self, settings: ApiSettings, port: int, hub: Hub, sessions: Sessions) -> None:
+    def __init__(self, settings: ApiSettings, port: int, hub: Hub, sessions: Sessions, epoch: UUID) -> None:
         self.settings = settings
         self.origin = f"http://127.0.0.1:{port}"
         self.hub = hub
+        self.epoch = epoch
         self._sessions = sessions
 
     async def number(self) -> None:
@@ -45,7 +48,13 @@ class Live:
     async def position(self) -> str:
         """Return the log's end, as clients know it."""
         async with self._sessions() as session:
-            return encode_position(*await read_head(session))
+            return await read_position(session)
+
+    def place(self, position: str | None) -> int:
+        """Return the number of a position that a client was told."""
+        number = decode_position(position or "", self.epoch)
+        assert number is not None
+        return number
 
     @asynccontextmanager
     async def numbering(self) -> AsyncIterator[None]:
@@ -62,13 +71,6 @@ class Live:
         finally:
             task.cancel()
             await asyncio.wait([task])  # it may hold the log's head
-
-
-def place(position: str | None) -> int:
-    """Return the number of a position that a client was told."""
-    decoded = decode_position(position or "")
-    assert decoded is not None
-    return decoded[1]
 
 
 async def hears(reader: Reader, count: int = 1) -> None:

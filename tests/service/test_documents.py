@@ -1,5 +1,6 @@
 """The API document: whole, valid by hand, and true; and what a browser of the store's pages may do."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -59,6 +60,9 @@ async def test_every_operation_says_what_it_does_under_a_name_of_its_own(documen
         assert operation["summary"], name
         assert operation["description"].endswith("."), name
         assert operation["tags"], name
+        assert re.fullmatch("[a-z_]{3,40}", operation["operationId"]), "clients are generated with this name"
+        for parameter in operation.get("parameters", []):
+            assert parameter["description"].endswith("."), (name, parameter["name"])
 
 
 async def test_every_operation_declares_its_errors_as_problems_with_examples(document: Any) -> None:

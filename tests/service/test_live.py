@@ -6,12 +6,13 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, select, text, update
 
-from services.conversations.log import begin_epoch, decode_position, encode_position, number_events, read_head
+from services.conversations.log import begin_epoch, number_events, read_head
 from services.conversations.models import FeedHead, LoggedEvent
+from services.conversations.positions import decode_position, encode_position
 from services.conversations.rules import Side
 from services.conversations.streams import BUFFER, Shown, Stream
 from shared.database import Sessions, transaction
-from tests.service.live_api import Live, ends, hears, log_updates, place
+from tests.service.live_api import Live, ends, hears, log_updates
 from tests.service.store import Caller
 from tests.support import eventually
 
@@ -29,7 +30,7 @@ async def test_both_sides_hear_of_all_that_happens_as_each_may_see_it(live: Live
             await hears(reader, len(expected))
             assert [told.event.split(".")[1] for told in reader.logged] == expected
             assert {told.data["conversation_id"] for told in reader.logged} == {talk}
-            assert all(decode_position(told.id or "") for told in reader.logged)
+            assert all(decode_position(told.id or "", live.epoch) for told in reader.logged)
             assert reader.of("conversation.read") == [{"conversation_id": talk, "by": "user", "up_to": 2}]
             assert "message" not in reader.of("conversation.updated")[0]
         assert customer.of("conversation.updated")[-1]["conversation"] == await anna.peek(talk)
@@ -85,11 +86,11 @@ async def test_what_was_missed_comes_in_order_and_by_pages(
     for caller in (anna, sam):
         async with live.reading(caller, after=start) as reader:
             await hears(reader, 1200)
-            assert [place(told.id) for told in reader.logged] == list(range(2, 1202))
+            assert [live.place(told.id) for told in reader.logged] == list(range(2, 1202))
         middle = reader.logged[600].id
         async with live.reading(caller, after=start, last_id=middle) as reader:
             await hears(reader, 599)
-            assert place(reader.logged[0].id) == place(middle) + 1, "the header wins"
+            assert live.place(reader.logged[0].id) == live.place(middle) + 1, "the header wins"
 
 
 async def test_what_was_deleted_since_is_told_as_deleted_only(live: Live, anna: Caller, sam: Caller) -> None:
@@ -203,8 +204,8 @@ async def test_a_client_that_is_too_slow_has_to_resume_and_misses_nothing(
         heard += [shown async for some in events for shown in some]
     last = [shown.id for shown in heard if shown.id][-1]
     async with live.reading(anna, last_id=last) as reader:
-        await eventually(lambda: reader.logged and place(reader.logged[-1].id) == BUFFER + 101)
-        assert [place(told.id) for told in reader.logged] == list(range(place(last) + 1, BUFFER + 102))
+        await eventually(lambda: reader.logged and live.place(reader.logged[-1].id) == BUFFER + 101)
+        assert [live.place(told.id) for told in reader.logged] == list(range(live.place(last) + 1, BUFFER + 102))
 
 
 async def test_a_client_that_is_ahead_of_the_hub_hears_nothing_twice(

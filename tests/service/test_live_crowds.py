@@ -10,8 +10,9 @@ from sqlalchemy import text
 from services.conversations.api.door import Door
 from services.conversations.errors import TooManyStreams
 from services.conversations.live import Hub
-from services.conversations.log import encode_position, read_head, read_stretch, read_stretches
+from services.conversations.log import read_head, read_stretch, read_stretches
 from services.conversations.places import STREAMS_PER_PERSON, Places
+from services.conversations.positions import encode_position
 from services.conversations.rules import Side
 from services.conversations.sessions import begin, end
 from services.conversations.streams import Stream

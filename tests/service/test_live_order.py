@@ -8,7 +8,7 @@ from sqlalchemy import select
 
 from services.conversations.models import LoggedEvent
 from shared.database import Sessions
-from tests.service.live_api import Live, place
+from tests.service.live_api import Live
 from tests.service.store import Caller
 from tests.support import eventually
 
@@ -33,9 +33,9 @@ class Visitor:
         """Stay for a time, and until so much was heard."""
         async with self._live.reading(self._caller, last_id=self._last) as reader:
             await asyncio.sleep(seconds)
-            await eventually(lambda: place(reader.last_id or self._last) >= until)
+            await eventually(lambda: self._live.place(reader.last_id or self._last) >= until)
         assert "reset" not in reader.names
-        self.heard += [(place(told.id), told.event) for told in reader.logged]
+        self.heard += [(self._live.place(told.id), told.event) for told in reader.logged]
         self._last = reader.last_id or self._last
 
 

@@ -178,6 +178,11 @@ async def test_a_filter_that_is_none_is_refused(customer: Caller, admin: Caller,
     assert problem(await caller.call("GET", path, params=params)) == INVALID
 
 
+async def test_an_unknown_query_parameter_is_refused(customer: Caller, admin: Caller) -> None:
+    for caller, path in ((customer, "?read=true"), (customer, "/unread?x"), (admin, "/emails?states=failed")):
+        assert problem(await caller.call("GET", path)) == (422, "unknown-parameter")
+
+
 @pytest.mark.parametrize("identity", ["x", "0", "%00", "é", "1" * 300, "..", "%2e%2e", "'", "%F0%9F"])
 async def test_an_id_that_is_none_is_not_found(customer: Caller, admin: Caller, identity: str) -> None:
     assert problem(await customer.call("POST", f"/{identity}/read")) == NOT_FOUND

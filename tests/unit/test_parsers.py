@@ -26,7 +26,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from services.conversations.api.dependencies import IdempotencyKey, PathId, is_prefetch
 from services.conversations.limits import network_of
-from services.conversations.log import decode_position, encode_position
+from services.conversations.positions import decode_position, encode_position
 from services.conversations.web.forms import _known_key, _number
 from shared.auth import Principal, Role, issue_token, verify_session_token, verify_token
 from shared.cookies import check_csrf, cookie_name, is_own_origin, read_cookie
@@ -199,11 +199,11 @@ PARSERS = {
         lambda found: found[0].tzinfo is UTC and found[1].isascii() and 0 <= found[2] <= MAX_NUMBER,
     ),
     "position": Parser(
-        decode_position,
+        lambda text: decode_position(text, SESSION),
         (),
         encode_position(SESSION, 7),
-        (SESSION, 7),
-        lambda found: found is None or (isinstance(found[0], UUID) and 0 <= found[1] < 2**63),
+        7,
+        lambda found: found is None or 0 <= found < 2**63,
     ),
     "form's key": Parser(_known_key, (), str(SESSION), str(SESSION), is_uuid),
     "form's number": Parser(

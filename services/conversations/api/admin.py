@@ -1,21 +1,25 @@
 """What an admin can do: all conversations, and the customers they are with."""
 
 from typing import Annotated, Literal
-from uuid import UUID
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from services.conversations import commands, counts, lists, presence, queries
 from services.conversations.api.bodies import BulkDelete, MarkRead, PostMessage, Viewing
 from services.conversations.api.counting import CountedAdminConversation, CountedEdit, count
 from services.conversations.api.dependencies import (
     Admin,
+    AfterNumber,
     ClaimedAdmin,
+    ConversationId,
     IdempotencyKey,
+    Order,
+    OrderId,
     Peek,
     PostingAdmin,
     Prefetch,
     ReadingAdmin,
+    Statuses,
     WatchingAdmin,
     tell_replay,
     viewer_of,
@@ -26,14 +30,15 @@ from services.conversations.errors import ConversationNotClosed, IdempotencyKeyR
 from services.conversations.lists import Filters
 from services.conversations.people import admit
 from services.conversations.posting import Once, Post, post_message
-from services.conversations.rules import COUNT_LIMIT, Side, Status
+from services.conversations.rules import COUNT_LIMIT, Side
 from shared.database import Session, driver_connection
-from shared.paging import DEFAULT_LIMIT, MAX_NUMBER, Cursor, Limit, Page
+from shared.http import ApiRouter
+from shared.paging import DEFAULT_LIMIT, Cursor, Limit, Page
 from shared.people import StoreId
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, answers
 from shared.text import Text
 
-router = APIRouter(
+router = ApiRouter(
     prefix="/api/v1/admin",
     tags=["Admin"],
     responses=answers(Unauthenticated, Forbidden, Invalid, Unavailable),
@@ -45,14 +50,16 @@ _ONE = "/conversations/{conversation_id:uuid}"
 
 
 @router.get("/conversations")
-async def list_all_conversations(
+async def admin_list_conversations(
     reading: ReadingAdmin,
-    status: Annotated[list[Status] | None, Query()] = None,
-    unread: bool | None = None,
-    user_id: StoreId | None = None,
-    order_id: StoreId | None = None,
-    order_number: Text | None = None,
-    sort: Literal["activity", "waiting"] = "activity",
+    status: Statuses = None,
+    unread: Annotated[bool | None, Query(description="Only what no admin has read, or only the rest.")] = None,
+    user_id: Annotated[StoreId | None, Query(description="Only one customer's.")] = None,
+    order_id: OrderId = None,
+    order_number: Annotated[Text | None, Query(description="Only those about orders with this number.")] = None,
+    sort: Annotated[
+        Literal["activity", "waiting"], Query(description="Last activity first, or longest waiting for an answer.")
+    ] = "activity",
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[ConversationOut]:
@@ -74,7 +81,7 @@ async def count_conversations(reading: ReadingAdmin) -> Counts:
 
 
 @router.post("/conversations", status_code=201, responses=answers(Invalid, IdempotencyKeyReused, RateLimited))
-async def create_conversation_with(
+async def admin_create_conversation(
     body: CountedAdminConversation,
     caller: Admin,
     session: Session,
@@ -93,8 +100,8 @@ async def create_conversation_with(
 
 
 @router.get(_ONE, responses=answers(NotFound))
-async def get_any_conversation(
-    conversation_id: UUID, _: Admin, session: Session, prefetch: Prefetch, *, peek: Peek = False
+async def admin_get_conversation(
+    conversation_id: ConversationId, _: Admin, session: Session, prefetch: Prefetch, *, peek: Peek = False
 ) -> ConversationOut:
     """Show a conversation, which reads it for the admins up to the `message_count` that is returned."""
     thread = await queries.get_thread(await driver_connection(session), conversation_id)
@@ -104,12 +111,12 @@ async def get_any_conversation(
 
 
 @router.get("/conversations/{conversation_id}/messages", responses=answers(NotFound))
-async def list_any_messages(
+async def admin_list_messages(
     request: Request,
-    conversation_id: UUID,
+    conversation_id: ConversationId,
     reading: ReadingAdmin,
-    order: Literal["asc", "desc"] = "asc",
-    after: Annotated[int | None, Query(ge=0, le=MAX_NUMBER)] = None,
+    order: Order = "asc",
+    after: AfterNumber = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[MessageOut]:
@@ -132,9 +139,9 @@ async def list_any_messages(
     status_code=201,
     responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
 )
-async def post_admin_message(
+async def admin_post_message(
     request: Request,
-    conversation_id: UUID,
+    conversation_id: ConversationId,
     body: PostMessage,
     caller: ClaimedAdmin,
     response: Response,
@@ -154,7 +161,7 @@ async def post_admin_message(
     responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
 )
 async def edit_conversation(
-    conversation_id: UUID,
+    conversation_id: ConversationId,
     body: CountedEdit,
     caller: PostingAdmin,
     session: Session,
@@ -182,20 +189,20 @@ async def edit_conversation(
 
 
 @router.post("/conversations/{conversation_id}/read", status_code=204, responses=answers(NotFound))
-async def mark_read_by_admin(conversation_id: UUID, body: MarkRead, _: Admin, session: Session) -> None:
+async def admin_mark_read(conversation_id: ConversationId, body: MarkRead, _: Admin, session: Session) -> None:
     """Say that the admins have read up to a message number."""
     await commands.mark_read(session, conversation_id, Side.ADMIN, body.up_to)
 
 
 @router.post("/conversations/{conversation_id}/unread", status_code=204, responses=answers(NotFound))
-async def mark_unread(conversation_id: UUID, _: Admin, session: Session) -> None:
+async def mark_unread(conversation_id: ConversationId, _: Admin, session: Session) -> None:
     """Give a conversation back as unread, so that nobody forgets to answer."""
     await commands.mark_unread(session, conversation_id)
 
 
 @router.post("/conversations/{conversation_id}/viewing", responses=answers(NotFound))
 async def note_viewing(
-    conversation_id: UUID, caller: WatchingAdmin, session: Session, body: Viewing = _STILL_THERE
+    conversation_id: ConversationId, caller: WatchingAdmin, session: Session, body: Viewing = _STILL_THERE
 ) -> Viewers:
     """Say that one looks at a conversation, every 15 s while that is so, and learn who else did in the last 30 s."""
     if body.gone:
@@ -205,7 +212,7 @@ async def note_viewing(
 
 
 @router.delete(_ONE, status_code=204, responses=answers(NotFound, ConversationNotClosed))
-async def delete_conversation(conversation_id: UUID, _: Admin, session: Session) -> None:
+async def delete_conversation(conversation_id: ConversationId, _: Admin, session: Session) -> None:
     """Delete a closed conversation, its messages, and their text everywhere."""
     if not await commands.delete_conversations(session, [conversation_id]):
         raise NotFound("There is no such conversation.")
@@ -220,7 +227,7 @@ async def bulk_delete(body: BulkDelete, _: Admin, session: Session) -> Deleted:
 @router.get("/users")
 async def list_customers(
     reading: ReadingAdmin,
-    q: Text | None = None,
+    q: Annotated[Text | None, Query(description="A part of the name, the email address or the id.")] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[UserOut]:

@@ -1,21 +1,25 @@
 """What a customer can do: own conversations, and nothing else."""
 
-from typing import Annotated, Literal
-from uuid import UUID
+from typing import Annotated
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import Query, Request, Response
 
 from services.conversations import commands, counts, lists, queries
 from services.conversations.api.bodies import MarkRead, PostMessage
 from services.conversations.api.counting import CountedConversation, count
 from services.conversations.api.dependencies import (
+    AfterNumber,
     ClaimedCustomer,
+    ConversationId,
     Customer,
     IdempotencyKey,
+    Order,
+    OrderId,
     Peek,
     Prefetch,
     ReadingAnybody,
     ReadingCustomer,
+    Statuses,
     tell_replay,
     viewer_of,
 )
@@ -24,14 +28,14 @@ from services.conversations.api.views import ConversationOut, MessageOut, OrderO
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
 from services.conversations.lists import Filters
 from services.conversations.posting import Once, Post
-from services.conversations.rules import Side, Status
+from services.conversations.rules import Side
 from shared.auth import Role
 from shared.database import Session, driver_connection
-from shared.paging import DEFAULT_LIMIT, MAX_NUMBER, Cursor, Limit, Page
-from shared.people import StoreId
+from shared.http import ApiRouter
+from shared.paging import DEFAULT_LIMIT, Cursor, Limit, Page
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, answers
 
-router = APIRouter(
+router = ApiRouter(
     prefix="/api/v1", tags=["Customer"], responses=answers(Unauthenticated, Forbidden, Invalid, Unavailable)
 )
 
@@ -56,9 +60,9 @@ async def create_conversation(
 @router.get("/conversations")
 async def list_conversations(
     reading: ReadingCustomer,
-    status: Annotated[list[Status] | None, Query()] = None,
-    unread: bool | None = None,
-    order_id: StoreId | None = None,
+    status: Statuses = None,
+    unread: Annotated[bool | None, Query(description="Only what the caller has not read, or only the rest.")] = None,
+    order_id: OrderId = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[ConversationOut]:
@@ -70,7 +74,7 @@ async def list_conversations(
 
 @router.get("/conversations/{conversation_id}", responses=answers(NotFound))
 async def get_conversation(
-    conversation_id: UUID, caller: Customer, session: Session, prefetch: Prefetch, *, peek: Peek = False
+    conversation_id: ConversationId, caller: Customer, session: Session, prefetch: Prefetch, *, peek: Peek = False
 ) -> ConversationOut:
     """Show one of the caller's conversations, which reads it up to the `message_count` that is returned."""
     thread = await queries.get_thread(await driver_connection(session), conversation_id, scope=caller.id)
@@ -82,10 +86,10 @@ async def get_conversation(
 @router.get("/conversations/{conversation_id}/messages", responses=answers(NotFound))
 async def list_messages(
     request: Request,
-    conversation_id: UUID,
+    conversation_id: ConversationId,
     reading: ReadingCustomer,
-    order: Literal["asc", "desc"] = "asc",
-    after: Annotated[int | None, Query(ge=0, le=MAX_NUMBER)] = None,
+    order: Order = "asc",
+    after: AfterNumber = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[MessageOut]:
@@ -111,9 +115,9 @@ async def list_messages(
     status_code=201,
     responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
 )
-async def post_customer_message(
+async def post_message(
     request: Request,
-    conversation_id: UUID,
+    conversation_id: ConversationId,
     body: PostMessage,
     caller: ClaimedCustomer,
     response: Response,
@@ -137,7 +141,7 @@ async def post_customer_message(
 
 
 @router.post("/conversations/{conversation_id}/read", status_code=204, responses=answers(NotFound))
-async def mark_read(conversation_id: UUID, body: MarkRead, caller: Customer, session: Session) -> None:
+async def mark_read(conversation_id: ConversationId, body: MarkRead, caller: Customer, session: Session) -> None:
     """Say that the caller has read up to a message number."""
     await commands.mark_read(session, conversation_id, Side.CUSTOMER, body.up_to, scope=caller.id)
 

@@ -7,7 +7,7 @@ session began. Its reads are those of a script that looks for news, and keep no 
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 from urllib.parse import unquote
 from uuid import UUID
 
@@ -16,15 +16,16 @@ from pydantic import BeforeValidator
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.api.views import Viewer
-from services.conversations.log import encode_position
 from services.conversations.people import admit, look_together
+from services.conversations.positions import encode_position
 from services.conversations.reading import Reading
-from services.conversations.rules import Side
+from services.conversations.rules import Side, Status
 from services.conversations.sessions import check as check_session
 from services.conversations.sessions import enter
 from shared.auth import Callers, Principal, Role, require
 from shared.cookies import SAFE_METHODS
 from shared.database import Session, Sessions, answered_transaction, driver_connection
+from shared.paging import MAX_NUMBER
 from shared.people import StoreId
 
 
@@ -128,6 +129,14 @@ IdempotencyKey = Annotated[
 ]
 
 PathId = Annotated[StoreId, BeforeValidator(unquote), Path(description="The store's own id, percent-encoded.")]
+
+ConversationId = Annotated[UUID, Path(description="The conversation's id.")]
+Statuses = Annotated[list[Status] | None, Query(description="Only in this status; it may repeat.")]
+OrderId = Annotated[StoreId | None, Query(description="Only those about this order, by the store's own id.")]
+Order = Annotated[Literal["asc", "desc"], Query(description="Oldest or newest message first.")]
+AfterNumber = Annotated[
+    int | None, Query(ge=0, le=MAX_NUMBER, description="Only messages with a higher number than this.")
+]
 
 Peek = Annotated[bool, Query(description="Look without marking as read.")]
 

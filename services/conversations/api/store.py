@@ -5,7 +5,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, BinaryIO, cast
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import Depends, Request, Response
 from fastapi.responses import StreamingResponse
 from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect
@@ -18,6 +18,7 @@ from services.conversations.api.views import LineOut
 from services.conversations.errors import OrderOwnerFixed
 from shared.auth import Role, require
 from shared.database import Session
+from shared.http import ApiRouter
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, answers
 
 _PREFIX = "/api/v1/store"
@@ -27,7 +28,7 @@ LINES = "application/x-ndjson"
 _IN_MEMORY = 256 * 1024  # bytes of answers
 _PIECE = 64 * 1024
 
-router = APIRouter(
+router = ApiRouter(
     prefix=_PREFIX,
     tags=["Store"],
     dependencies=[Depends(require(Role.STORE))],
@@ -109,7 +110,7 @@ async def _spool() -> AsyncIterator[BinaryIO]:
     responses=_IMPORTED,
     openapi_extra={"requestBody": _IMPORT},
 )
-async def import_all(request: Request, answers: Annotated[BinaryIO, Depends(_spool)]) -> Response:
+async def import_records(request: Request, answers: Annotated[BinaryIO, Depends(_spool)]) -> Response:
     """Take over any number of users and orders, as the PUTs would one after the other; one answer a line.
 
     A line that is refused hinders no other; one over 64 KiB is refused. What was taken is saved batch by batch: after a

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Header, Query, Request, Response
+from fastapi import Depends, Header, Query, Request, Response
 from pydantic import BaseModel, TypeAdapter
 from starlette.types import Receive, Scope, Send
 
@@ -23,6 +23,7 @@ from services.conversations.showing import Show
 from services.conversations.streams import Shown, Stream
 from shared.auth import Principal, Role, require
 from shared.events import ConversationDeleted, ConversationRead, EventType, MessagePosted
+from shared.http import ApiRouter
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, answers
 
 MEDIA_TYPE = "text/event-stream"
@@ -33,7 +34,7 @@ _FIELDS = {"event": "string", "data": "string", "id": "string", "retry": "intege
 _EVENT = {"type": "object", "properties": {name: {"type": kind} for name, kind in _FIELDS.items()}}
 _CONTENT = {MEDIA_TYPE: {"itemSchema": _EVENT}}
 
-router = APIRouter(
+router = ApiRouter(
     prefix="/api/v1",
     tags=["Customer", "Admin"],
     responses=answers(Unauthenticated, Forbidden, Invalid, TooManyStreams, Unavailable),

@@ -4,7 +4,7 @@ from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import Depends, Path, Query, Request
 
 from services.notifications import commands, queries
 from services.notifications.api.schemas import EmailOut, NotificationOut, Unread
@@ -14,6 +14,7 @@ from services.notifications.rules import EmailState
 from services.notifications.settings import ApiSettings
 from shared.auth import Principal, Role, require
 from shared.database import Session
+from shared.http import ApiRouter
 from shared.paging import DEFAULT_LIMIT, Cursor, Limit, Page
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, answers
 
@@ -37,7 +38,7 @@ Customer = Annotated[Principal, Depends(_caller(Role.CUSTOMER), scope="function"
 Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
 CurrentSettings = Annotated[ApiSettings, Depends(_settings)]
 
-router = APIRouter(prefix="/api/v1/notifications", responses=answers(Unauthenticated, Forbidden, Invalid, Unavailable))
+router = ApiRouter(prefix="/api/v1/notifications", responses=answers(Unauthenticated, Forbidden, Invalid, Unavailable))
 
 
 @router.get("", tags=["Customer"])
@@ -45,7 +46,7 @@ async def list_notifications(
     caller: Customer,
     session: Session,
     settings: CurrentSettings,
-    unread: bool | None = None,
+    unread: Annotated[bool | None, Query(description="Only unread notifications, or only the rest.")] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[NotificationOut]:
@@ -56,19 +57,24 @@ async def list_notifications(
 
 
 @router.get("/unread", tags=["Customer"])
-async def count_unread(caller: Customer, session: Session) -> Unread:
+async def count_unread_notifications(caller: Customer, session: Session) -> Unread:
     """Count own unread notifications."""
     return Unread(unread=await queries.count_unread(session, caller.id))
 
 
 @router.post("/read-all", status_code=204, tags=["Customer"])
-async def read_all(caller: Customer, session: Session, settings: CurrentSettings) -> None:
+async def mark_all_notifications_read(caller: Customer, session: Session, settings: CurrentSettings) -> None:
     """Mark all own notifications as read. Their mail is not sent; the conversations stay unread."""
     await commands.read_all_notifications(session, caller.id, settings)
 
 
 @router.post("/{notification_id}/read", status_code=204, tags=["Customer"], responses=answers(NotFound))
-async def read_one(notification_id: UUID, caller: Customer, session: Session, settings: CurrentSettings) -> None:
+async def mark_notification_read(
+    notification_id: Annotated[UUID, Path(description="The notification's id.")],
+    caller: Customer,
+    session: Session,
+    settings: CurrentSettings,
+) -> None:
     """Mark a notification as read. Its mail is not sent; the conversation stays unread."""
     await commands.read_notification(session, caller.id, notification_id, settings)
 
@@ -77,8 +83,8 @@ async def read_one(notification_id: UUID, caller: Customer, session: Session, se
 async def list_emails(
     _: Admin,
     session: Session,
-    conversation_id: UUID | None = None,
-    state: EmailState | None = None,
+    conversation_id: Annotated[UUID | None, Query(description="Only one conversation's.")] = None,
+    state: Annotated[EmailState | None, Query(description="Only in this state.")] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[EmailOut]:
@@ -90,6 +96,8 @@ async def list_emails(
 
 
 @router.post("/emails/{email_id}/retry", status_code=204, tags=["Admin"], responses=answers(NotFound, EmailNotFailed))
-async def retry_email(email_id: UUID, _: Admin, session: Session) -> None:
+async def retry_email(
+    email_id: Annotated[UUID, Path(description="The email's id.")], _: Admin, session: Session
+) -> None:
     """Let a failed mail be due again."""
     await commands.retry_email(session, email_id)

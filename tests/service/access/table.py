@@ -21,7 +21,7 @@ CALLERS = ("nobody", "owner", "other", "admin", "store", "feed")
 CONVERSATIONS = """
                                                              nobody owner other admin store feed
 GET    /api/v1/conversations                                    401   200   200   403   403  401
-GET    /api/v1/conversations?user_id={user_id}                  401   200   200   403   403  401
+GET    /api/v1/conversations?unread=true                        401   200   200   403   403  401
 GET    /api/v1/conversations?order_id={order_id}&limit=1        401   200   200   403   403  401
 POST   /api/v1/conversations                                    401   201   201   403   403  401 #conversation
 POST   /api/v1/conversations                                    401   201   422   403   403  401 #about_order
@@ -34,11 +34,10 @@ POST   /api/v1/conversations/{conversation_id}/messages         401   201   404 
 POST   /api/v1/conversations/{conversation_id}/messages         401   409   404   403   403  401 #unseen
 POST   /api/v1/conversations/{conversation_id}/read             401   204   404   403   403  401 #read
 GET    /api/v1/orders                                           401   200   200   403   403  401
-GET    /api/v1/orders?user_id={user_id}&order_id={order_id}     401   200   200   403   403  401
+GET    /api/v1/orders?limit=9                                   401   200   200   403   403  401
 GET    /api/v1/unread                                           401   200   200   200   403  401
-GET    /api/v1/unread?user_id={user_id}                         401   200   200   200   403  401
 GET    /api/v1/stream                                           401   200   200   200   403  401
-GET    /api/v1/stream?user_id={user_id}&after={position}        401   200   200   200   403  401
+GET    /api/v1/stream?after={position}                          401   200   200   200   403  401
 
 GET    /api/v1/admin/conversations                              401   403   403   200   403  401
 GET    /api/v1/admin/conversations?user_id={user_id}&limit=1    401   403   403   200   403  401
@@ -120,10 +119,9 @@ GET    /metrics                                                 200   200   200 
 NOTIFICATIONS = """
                                                              nobody owner other admin store feed
 GET    /api/v1/notifications                                    401   200   200   403   403  401
-GET    /api/v1/notifications?user_id={user_id}&unread=true      401   200   200   403   403  401
+GET    /api/v1/notifications?unread=true                        401   200   200   403   403  401
 GET    /api/v1/notifications/unread                             401   200   200   403   403  401
 POST   /api/v1/notifications/read-all                           401   204   204   403   403  401
-POST   /api/v1/notifications/read-all?user_id={user_id}         401   204   204   403   403  401
 POST   /api/v1/notifications/{notification_id}/read             401   204   404   403   403  401
 GET    /api/v1/notifications/emails                             401   403   403   200   403  401
 GET    /api/v1/notifications/emails?conversation_id={conversation_id} 401 403 403 200 403 401
