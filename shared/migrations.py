@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
@@ -10,8 +11,10 @@ from sqlalchemy import Connection, MetaData, text
 
 from shared.database import create_engine
 from shared.database_url import read_database_url
-from shared.readiness import wait_for_server
+from shared.readiness import newest_version, wait_for_server
 from shared.settings import SettingsError
+
+log = structlog.get_logger()
 
 # A migration that waits for a lock holds up everybody behind it: better it fails, and is run again.
 _LOCK_TIMEOUT = "set lock_timeout = '5s'"
@@ -42,6 +45,7 @@ def upgrade(service: Path, url: str, owner_url: str | None = None) -> None:
 
 def run_environment(context: EnvironmentContext, config: Config, metadata: MetaData) -> None:
     """Do what Alembic's `env.py` does, with the URL that came with the configuration."""
+    newest = newest_version(Path(config.get_main_option("script_location") or "").parent)
 
     def migrate(connection: Connection) -> None:
         connection.execute(text(_ONE_AT_A_TIME))  # waits for another one to finish
@@ -49,7 +53,11 @@ def run_environment(context: EnvironmentContext, config: Config, metadata: MetaD
         connection.commit()
         context.configure(connection=connection, target_metadata=metadata)
         with context.begin_transaction():
-            context.run_migrations()
+            # An older release that is put back meets a newer database, which it can work with, and cannot take back.
+            if (found := _version(connection)) > newest:
+                log.warning("the database is newer than this version, nothing to migrate", found=found, newest=newest)
+            else:
+                context.run_migrations()
             _grant(connection, config.attributes.get("granted_to"))
 
     async def connect() -> None:
@@ -61,6 +69,13 @@ def run_environment(context: EnvironmentContext, config: Config, metadata: MetaD
         await engine.dispose()
 
     asyncio.run(connect())
+
+
+def _version(connection: Connection) -> str:
+    """Return the version that a database is at, "" when it was never migrated."""
+    if not connection.scalar(text("select to_regclass('alembic_version') is not null")):
+        return ""
+    return connection.scalar(text("select max(version_num) from alembic_version")) or ""
 
 
 def _grant(connection: Connection, role: str | None) -> None:

@@ -1,6 +1,7 @@
 """Connections to the server of a database that takes writes, whichever of its hosts that is at the moment."""
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -13,19 +14,24 @@ Connect = Callable[..., Awaitable["asyncpg.Connection[Any]"]]
 # Asked of the server itself: what it reported when the connection began may be a pooler's memory, and "in recovery" is
 # one of two reasons only.
 REFUSES_WRITES = "current_setting('transaction_read_only')::boolean"
+REST = 0.2  # seconds
+_REFUSED = "the server takes no writes"
 
 
 def primary_connector() -> Connect:
     """Make a function that connects as `asyncpg.connect` does, to the first host that takes writes.
 
-    The host that took them last is asked first. A host that is silent costs no more than its share of the time.
+    The host that took them last is asked first. A host that is silent costs no more than its share of the time. When
+    none takes any, the servers are asked again after `REST`: each attempt costs them a process.
     """
-    last = 0
+    last, rests_until = 0, 0.0
 
     async def connect(
         *, host: str | Sequence[str] = "", port: int | Sequence[int] = 5432, **options: Any
     ) -> "asyncpg.Connection[Any]":
-        nonlocal last
+        nonlocal last, rests_until
+        if time.monotonic() < rests_until:
+            raise asyncpg.ReadOnlySQLTransactionError(_REFUSED)
         addresses, faults = _addresses(host, port), []
         options["timeout"] /= len(addresses)
         for step in range(len(addresses)):
@@ -38,7 +44,10 @@ def primary_connector() -> Connect:
                 last = place
                 return connection
         # Of a dead primary and a standby that is not promoted yet, the standby tells more.
-        raise next(filter(is_read_only, faults), faults[0])
+        fault = next(filter(is_read_only, faults), faults[0])
+        if is_read_only(fault):
+            rests_until = time.monotonic() + REST
+        raise fault
 
     return connect
 
@@ -59,5 +68,5 @@ async def _connect(host: str, port: int, options: dict[str, Any]) -> "asyncpg.Co
             raise
     if refuses:
         connection.terminate()
-        raise asyncpg.ReadOnlySQLTransactionError("the server takes no writes")
+        raise asyncpg.ReadOnlySQLTransactionError(_REFUSED)
     return connection

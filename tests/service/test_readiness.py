@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import asyncpg
 import httpx2
@@ -28,7 +28,7 @@ from shared.database import (
     driver_connection,
     transaction,
 )
-from shared.migrations import migration_config
+from shared.migrations import migration_config, upgrade
 from shared.outages import NOT_MIGRATED, READ_ONLY, is_outage
 from shared.problems import Unavailable
 from shared.readiness import database_fault, newest_version, wait_for_database
@@ -56,14 +56,12 @@ def make_app(service: str, url: str) -> FastAPI:
 
 @asynccontextmanager
 async def running(service: str, url: str) -> AsyncIterator[httpx2.AsyncClient]:
-    """Run an API with connections of its own, and give a client of it."""
+    """Make an API with connections of its own, and give a client of it."""
     app = make_app(service, url)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-    async with (
-        app.router.lifespan_context(app),
-        httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client,
-    ):
+    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
         yield client
+    await app.state.sessions.kw["bind"].dispose()
 
 
 @asynccontextmanager
@@ -90,15 +88,20 @@ async def not_ready(client: httpx2.AsyncClient) -> httpx2.Response | None:
 async def test_a_database_that_takes_no_writes_is_an_outage_and_ends_with_it(
     postgres: Server, databases: dict[str, str], acting_as: As, how: str
 ) -> None:
-    async with running("conversations", databases["conversations"]) as client:
+    async with AsyncExitStack() as stack, AsyncExitStack() as meanwhile:
+        if how == "new sessions":
+            await meanwhile.enter_async_context(read_only(postgres, how))
+        client = await stack.enter_async_context(running("conversations", databases["conversations"]))
         anna = Caller(client, "/api/v1", acting_as("anna"))
         if how == "every session":
             await anna.open()  # over a connection that is still there when writes stop
-        async with read_only(postgres, how):
-            assert (await eventually(lambda: not_ready(client), deadline=BACK)).json()["reason"] == READ_ONLY
-            for answer in await asyncio.gather(*(anna.call("POST", "/conversations", SUBJECT) for _ in range(30))):
-                assert problem(answer) == (503, "unavailable")
-                assert int(answer.headers["retry-after"]) > 0
+            await meanwhile.enter_async_context(read_only(postgres, how))
+        assert (await eventually(lambda: not_ready(client), deadline=BACK)).json()["reason"] == READ_ONLY
+        for answer in await asyncio.gather(*(anna.call("POST", "/conversations", SUBJECT) for _ in range(30))):
+            assert problem(answer) == (503, "unavailable")
+            assert int(answer.headers["retry-after"]) > 0
+
+        await meanwhile.aclose()
         await eventually(anna.open, deadline=BACK)
         for _ in range(30):
             await anna.open()
@@ -174,6 +177,20 @@ def test_a_version_is_the_number_that_a_migrations_name_begins_with(service: str
     history = [script.revision for script in reversed(list(scripts.walk_revisions()))]
     assert history == sorted(history)
     assert newest_version(SERVICES / service) == scripts.get_current_head() == history[-1]
+
+
+async def test_an_older_release_leaves_a_newer_database_as_it_is(
+    databases: dict[str, str], owner_urls: dict[str, str]
+) -> None:
+    name = "notifications"
+    owner = await asyncpg.connect(owner_urls[name])
+    await owner.execute("update alembic_version set version_num = '9999'")
+    try:
+        await asyncio.to_thread(upgrade, SERVICES / name, databases[name], owner_urls[name])
+        assert await owner.fetchval("select version_num from alembic_version") == "9999"
+    finally:
+        await owner.execute("update alembic_version set version_num = $1", newest_version(SERVICES / name))
+        await owner.close()
 
 
 @pytest.mark.parametrize("statement", ["select * from not_yet", "select not_yet from users", "select not_yet(1)"])

@@ -1,0 +1,87 @@
+"""Which of several hosts a connection leads to."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+from sqlalchemy import text
+
+from deploy.local.ports import free_ports
+from deploy.local.postgres import Server
+from shared.database import create_engine
+from shared.outages import READ_ONLY
+from shared.primary import primary_connector
+from shared.readiness import database_fault
+
+
+@pytest.fixture
+async def silent() -> AsyncIterator[int]:
+    """The port of a server that takes connections, and says nothing."""
+    heard: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: heard.append(writer), "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    for writer in heard:
+        writer.close()
+    server.close()
+
+
+def hosts(url: str, *ports: int) -> str:
+    parts = urlsplit(url)
+    login, _, own = parts.netloc.rpartition("@")
+    plain = "sslmode=disable"  # what is silent about TLS leaves a future behind in the driver
+    return parts._replace(
+        query=plain, netloc=f"{login}@{','.join(f'127.0.0.1:{port}' for port in ports)},{own}"
+    ).geturl()
+
+
+async def test_a_host_that_is_down_or_silent_does_not_keep_the_next_one_from_being_tried(
+    databases: dict[str, str], silent: int
+) -> None:
+    [down] = free_ports([0])
+    engine = create_engine(hosts(databases["conversations"], down, silent), application="tests")
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("select 1")) == 1
+    await engine.dispose()
+
+
+async def test_the_host_that_took_writes_last_is_tried_first(postgres: Server, silent: int) -> None:
+    connect = primary_connector()
+    options: dict[str, Any] = {
+        "user": "postgres",
+        "password": postgres.password,
+        "database": "postgres",
+        "timeout": 1.0,
+        "ssl": False,
+        "host": ["127.0.0.1", "127.0.0.1"],
+        "port": [silent, postgres.port],
+    }
+    await (await connect(**options)).close()
+    loop = asyncio.get_running_loop()
+    before = loop.time()
+    await (await connect(**options)).close()
+    assert loop.time() - before < 0.5, "the silent host was not asked"  # it would have cost just that
+
+
+async def test_hosts_that_take_no_writes_are_told_of_before_those_that_are_down(databases: dict[str, str]) -> None:
+    [down] = free_ports([0])
+    engine = create_engine(
+        hosts(databases["conversations"], down),
+        application="tests",
+        bounds={"default_transaction_read_only": "on"},
+    )
+    assert await database_fault(engine, None) == READ_ONLY
+    with pytest.raises(Exception, match="takes no writes") as refused:
+        async with engine.connect():
+            pass
+    assert getattr(refused.value, "orig", None) is not None
+    await engine.dispose()
+
+
+async def test_a_wrong_password_is_told_as_such(postgres: Server) -> None:
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await primary_connector()(
+            host="127.0.0.1", port=postgres.port, user="postgres", password="wrong", database="postgres", timeout=5
+        )
