@@ -257,6 +257,15 @@ async def test_an_international_address_is_sent_as_it_is_with_its_domain_in_asci
     assert "MAIL FROM:<store@shop.example> BODY=8BITMIME SMTPUTF8" in server.commands
 
 
+@pytest.mark.parametrize("local", ["mila..sato", "mila.", ".mila", "mila...sato.."])
+async def test_a_local_part_with_dots_anywhere_is_sent_in_quotes(local: str) -> None:
+    async with smtp_server() as server:
+        result = await try_once(server, recipient=f"{local}@docomo.example", sender=f"Store <{local}@shop.example>")
+    assert result.outcome is Outcome.ACCEPTED
+    assert f'RCPT TO:<"{local}"@docomo.example>' in server.commands
+    assert any(command.startswith(f'MAIL FROM:<"{local}"@shop.example>') for command in server.commands)
+
+
 async def test_an_international_domain_alone_needs_no_extension() -> None:
     async with smtp_server(extensions=["8BITMIME"]) as server:
         result = await try_once(server, recipient="zoe@straße.example")

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.notifications.mail.addresses import AddressError, ascii_domain_address, is_unattended, mailbox_of
+from services.notifications.mail.addresses import (
+    AddressError,
+    addr_spec,
+    ascii_domain_address,
+    is_unattended,
+    mailbox_of,
+    sender_address,
+)
 
 
 @pytest.mark.parametrize(
@@ -20,6 +27,16 @@ from services.notifications.mail.addresses import AddressError, ascii_domain_add
 )
 def test_all_spellings_of_an_address_are_one_mailbox(spelling: str) -> None:
     assert mailbox_of(spelling) == "zoë@xn--strae-oqa.example"
+
+
+@pytest.mark.parametrize("local", ["anna..berg", "anna.", ".anna", "ünï.."])
+def test_dots_that_no_atom_may_have_are_quoted_for_the_wire_only(local: str) -> None:
+    plain, quoted = f"{local}@docomo.ne.jp", f'"{local}"@docomo.ne.jp'
+    for written in (plain, quoted):
+        assert addr_spec(written) == quoted
+        assert mailbox_of(written) == ascii_domain_address(written) == plain
+        assert sender_address(f"Shop <{written}>") == plain
+    assert addr_spec('"anna.berg"@docomo.ne.jp') == addr_spec("anna.berg@docomo.ne.jp") == "anna.berg@docomo.ne.jp"
 
 
 @pytest.mark.parametrize("other", ["anna+shop@x.example", "a.nna@x.example", "anna@y.x.example", "anna@x.example.org"])
@@ -74,3 +91,5 @@ def test_what_is_taken_for_an_address_is_one_word_that_ends_nothing(text: str) -
     assert "=?" not in address
     assert address.rpartition("@")[2].isascii()
     assert len(address.encode()) < 900, "it fits on a line of a header"
+    spec = addr_spec(text)
+    assert spec in {address, f'"{address.rpartition("@")[0]}"@{address.rpartition("@")[2]}'}

@@ -1,5 +1,6 @@
 """Email addresses and the ids made from them, in the form that mail headers and SMTP take."""
 
+import re
 from email.utils import parseaddr
 from functools import lru_cache
 from unicodedata import normalize
@@ -8,6 +9,7 @@ from uuid import UUID
 import idna
 
 MAX_ADDRESS = 320  # bytes
+_NEEDLESS_QUOTES = re.compile(r'^"([^"\\]+)"(?=@)')
 # The email package and some clients break long ids: 70 characters with "<", 32 digits, "@" and ">".
 MAX_ID_DOMAIN = 35
 # Of machines: bounces come from the first, and nobody reads what is sent to the others.
@@ -21,11 +23,11 @@ class AddressError(ValueError):
 
 
 def ascii_domain_address(address: str) -> str:
-    """Return a bare address with its domain in ASCII (IDNA); the local part may be of any script.
+    """Return a bare address with its domain in ASCII (IDNA) and no quotes; the local part may be of any script.
 
     Raises AddressError when it is not one bare address, or cannot be put safely in a header or a command.
     """
-    local, _, domain = address.rpartition("@")
+    local, _, domain = _NEEDLESS_QUOTES.sub(r"\1", address).rpartition("@")
     unsafe = any(c in '<>()[],;:\\"@' or c.isspace() or not c.isprintable() for c in local + domain)
     unsafe = unsafe or "=?" in local  # an encoded word: who decodes it reads another address
     if not local or not domain or unsafe or len(address.encode()) > MAX_ADDRESS:
@@ -35,6 +37,16 @@ def ascii_domain_address(address: str) -> str:
         return f"{local}@{domain if domain.isascii() else idna.encode(domain, uts46=True).decode()}"
     except UnicodeError as error:
         raise AddressError(str(error)) from None
+
+
+def addr_spec(address: str) -> str:
+    """Return a bare address as headers and SMTP commands need it.
+
+    Their grammar wants quotes around a local part with two dots in a row, or with a dot at either end. Mobile carriers
+    gave out many such addresses. Raises AddressError as `ascii_domain_address` does.
+    """
+    local, _, domain = ascii_domain_address(address).rpartition("@")
+    return f"{local}@{domain}" if all(local.split(".")) else f'"{local}"@{domain}'
 
 
 def mailbox_of(address: str) -> str:

@@ -21,7 +21,7 @@ from jinja2.ext import Extension
 from markupsafe import Markup, escape
 
 from services.notifications.mail.addresses import (
-    ascii_domain_address,
+    addr_spec,
     domain_of,
     message_id,
     sender_address,
@@ -127,10 +127,10 @@ def _headers(mail: Mail, brand: Brand) -> Iterator[tuple[str, str]]:
     root = message_id(uuid5(mail.conversation_id, mail.audience), brand.email_from)
     earlier = [root, *(_one_line(sent) for sent in mail.thread[-1:])]
     yield "Date", format_datetime(mail.created_at.astimezone(UTC))
-    yield "From", _mailbox("From", _sender_name(mail, brand), sender_address(brand.email_from))
-    yield "To", _mailbox("To", mail.to_name or "", ascii_domain_address(mail.to_address))
+    yield "From", _mailbox("From", _sender_name(mail, brand), addr_spec(sender_address(brand.email_from)))
+    yield "To", _mailbox("To", mail.to_name or "", addr_spec(mail.to_address))
     if brand.reply_to and mail.audience == "customer":
-        yield "Reply-To", _mailbox("Reply-To", brand.store_name, sender_address(brand.reply_to))
+        yield "Reply-To", _mailbox("Reply-To", brand.store_name, addr_spec(sender_address(brand.reply_to)))
     # Never "Re:": the same subject on every mail threads in all clients, and is what the customer typed.
     yield "Subject", _encoded("Subject", _one_line(mail.subject))
     yield "Message-ID", _one_line(mail.message_id)

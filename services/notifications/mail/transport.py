@@ -14,7 +14,7 @@ from typing import cast
 
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
-from services.notifications.mail.addresses import ascii_domain_address, sender_address
+from services.notifications.mail.addresses import addr_spec, sender_address
 from services.notifications.mail.server import SmtpServer, parse_smtp_url
 from services.notifications.rules import Outcome, Reason
 from shared.failpoints import failpoint
@@ -103,11 +103,11 @@ class SmtpConnection:
         """
         self._phase = Phase.ADDRESS
         try:
-            recipient = ascii_domain_address(recipient)
+            recipient = addr_spec(recipient)
         except ValueError as error:
             return self._not_supported(str(error))
         try:
-            sender = sender_address(sender)
+            sender = addr_spec(sender_address(sender))
             sender.encode("ascii")
         except ValueError:
             return Try(Outcome.MISCONFIGURED, self._phase, None, "the sender needs an address of ASCII characters")
