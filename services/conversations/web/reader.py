@@ -1,6 +1,7 @@
 """How a page tells times and amounts to who reads it: in their language and in their time zone."""
 
 import datetime as dt
+from copy import copy
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Literal
@@ -14,7 +15,7 @@ from babel.dates import (
     format_timedelta,
     get_timezone_location,
 )
-from babel.numbers import format_currency
+from babel.numbers import format_decimal, get_currency_precision
 
 from shared.translations import Language
 from shared.zones import zone_label
@@ -80,6 +81,21 @@ class Reader:
         unit: Literal["day", "minute"] = "day" if passed >= _DAY else "minute"
         return format_timedelta(passed, unit, threshold=1, format="short", locale=self.locale)
 
+    def number(self, value: float) -> str:
+        """Write a number, with all of its decimals."""
+        return format_decimal(Decimal(str(value)), locale=self.locale, decimal_quantization=False)
+
     def money(self, amount: str, currency: str) -> str:
-        """Write an amount, which the store sent as text."""
-        return format_currency(Decimal(amount), currency, locale=self.locale)
+        """Write an amount with all the decimals that the store sent, and at least as many as its currency has."""
+        number = Decimal(amount)
+        pattern = copy(self.locale.currency_formats["standard"])
+        decimals = max(_decimals(number), get_currency_precision(currency))
+        pattern.frac_prec = (decimals, decimals)
+        return str(pattern.apply(number, self.locale, currency=currency, currency_digits=False))
+
+
+def _decimals(number: Decimal) -> int:
+    """Return how many decimals say something: two of 12.50 and of 12.5000, none of 12.00."""
+    sent = max(0, -int(number.as_tuple().exponent))
+    needed = max(0, -int(number.normalize().as_tuple().exponent))
+    return max(needed, min(sent, 2)) if needed else 0
