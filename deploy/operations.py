@@ -3,11 +3,11 @@
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 from uuid import UUID
 
 import typer
@@ -25,6 +25,7 @@ from shared.database import Sessions, create_engine, create_sessions, transactio
 from shared.outages import DATABASE_ERRORS, describe
 from shared.problems import Problem
 from shared.settings import SettingsError, read_settings
+from shared.text import printable
 
 T = TypeVar("T")
 
@@ -210,14 +211,22 @@ def import_lines_of(name: str) -> bool:
     async def work(sessions: Sessions) -> None:
         with _opened(name) as file:
             async for answer in import_lines(_pieces(file), sessions):
-                counts[answer["status"]] += 1
-                if "code" in answer:
-                    typer.echo(f"line {answer['line']}, {answer.get('id', 'no id')}: {answer['detail']}", err=True)
+                counts[answer["status"]] += answer.get("lines_omitted", 1)
+                for said in _said_of(answer):
+                    typer.echo(printable(f"line {answer['line']}, {answer.get('id', 'no id')}: {said}"), err=True)
 
     run_on(url, work)
     refused = counts.total() - counts[HTTPStatus.CREATED] - counts[HTTPStatus.OK]
     typer.echo(f"{counts[HTTPStatus.CREATED]} new, {counts[HTTPStatus.OK]} were there, {refused} refused.")
     return not refused
+
+
+def _said_of(answer: Mapping[str, Any]) -> Iterator[str]:
+    """Say why a line was refused, or what of it was not used as it was sent."""
+    if "code" in answer:
+        yield answer["detail"]
+    for warning in answer.get("warnings", ()):
+        yield f"warning: {'.'.join(map(str, warning['loc'][1:]))}: {warning['msg']}"
 
 
 def _opened(name: str) -> AbstractContextManager[BinaryIO]:

@@ -18,6 +18,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 TYPE_PREFIX = "tag:customer-chats,2026:problem/"
 MEDIA_TYPE = "application/problem+json"
 
+MAX_FAULTS = 20  # that one answer tells of
+
 _SAFE = frozenset({"get", "head", "options"})  # a session's cookie alone suffices
 _CLIENT_HUNG_UP = 499  # as proxies log it; nobody reads the answer
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
@@ -119,13 +121,23 @@ class UnknownParameter(Invalid):
 
 
 def invalid_fields(faults: Sequence[Mapping[str, Any]]) -> Invalid:
-    """Tell what pydantic finds wrong; the `loc` of each fault begins with the part of the request that it is in."""
+    """Tell what pydantic finds wrong; the `loc` of each fault begins with the part of the request that it is in.
+
+    Of very many faults only the first are told: an answer is never much larger than its request.
+    """
     # The offending input is left out: it may hold text that belongs in no log and no answer.
-    errors = [{"loc": list(fault["loc"]), "msg": _message(fault["msg"])} for fault in faults]
+    errors = [{"loc": list(fault["loc"]), "msg": message_of(fault)} for fault in faults[:MAX_FAULTS]]
+    if more := len(faults) - len(errors):
+        errors.append({"loc": ["body"], "msg": f"There are {more} more errors."})
     detail = "; ".join(f"{'.'.join(map(str, fault['loc'][1:])) or fault['loc'][0]}: {fault['msg']}" for fault in errors)
     problem = Invalid(detail, ())
     problem.extra["errors"] = errors
     return problem
+
+
+def message_of(fault: Mapping[str, Any]) -> str:
+    """Return what a fault that pydantic found says."""
+    return str(fault["msg"]).removeprefix("Value error, ")
 
 
 class Unavailable(Problem):
@@ -280,10 +292,6 @@ async def _answer_nobody(_: Request, __: Exception) -> Response:
 
 def _problem(error: Problem) -> Response:
     return _response(_body(error.status, error.code, error.title, error.detail, **error.extra), error.headers)
-
-
-def _message(msg: str) -> str:
-    return msg.removeprefix("Value error, ")
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:

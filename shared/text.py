@@ -6,17 +6,34 @@ from unicodedata import category, combining
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
 
-_LINE_BREAKS = re.compile("[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+_LINE_BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
+_LINE_BREAK = re.compile(f"\r\n|[{_LINE_BREAKS}]")
 _JOINER = "\N{ZERO WIDTH JOINER}"
 _VIRAMA = 9  # the combining class of signs that join two consonants
 # Joiners, Thai and Lao vowels, Hangul vowels and finals, Japanese voicing marks, skin tones, tags of regional flags.
 _EXTENDING = re.compile("[\u200c\u200d\u0e33\u0eb3\u1160-\u11ff\uff9e\uff9f\U0001f3fb-\U0001f3ff\U000e0020-\U000e007f]")
 _FLAG_HALVES = re.compile("[\U0001f1e6-\U0001f1ff]+$")
 _SURROGATES = re.compile("[\ud800-\udfff]")
+_UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"})
+# Characters that show nothing though they count as letters, marks or symbols, or are not assigned: fillers of Hangul,
+# vowels of Khmer that are not written, the blank of Braille, selectors of variants, a note without a head, tags.
+_UNSEEN = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "\ufffe\uffff\U00016fe4\U0001d159\U000e0000-\U000e0fff]"
+)
 
 
 def _strip(value: object) -> object:
     return value.strip() if isinstance(value, str) else value
+
+
+def _trim(value: object) -> object:
+    """Remove empty lines at the start and white space at the end. The first line keeps its indentation."""
+    if not isinstance(value, str):
+        return value
+    value = value.rstrip()
+    lead = value[: len(value) - len(value.lstrip())]
+    return value[1 + max(map(lead.rfind, _LINE_BREAKS)) :] if lead else value
 
 
 def _storable(value: str) -> str:
@@ -27,15 +44,48 @@ def _storable(value: str) -> str:
     return value
 
 
-def _one_line(value: str) -> str:
-    if _LINE_BREAKS.search(value):
-        raise ValueError("this is one line, without line breaks")
+def _visible(value: str) -> str:
+    if value and not is_visible(value):
+        raise ValueError("text needs at least one visible character")
     return value
 
 
+def is_visible(text: str) -> bool:
+    """Tell whether a text has at least one character that can be seen."""
+    return _is_seen(text[0]) or any(map(_is_seen, set(text))) if text else False
+
+
+def _is_seen(character: str) -> bool:
+    # An unassigned one counts as visible: the next version of Unicode may make it an emoji.
+    return "!" <= character <= "~" or not (category(character) in _UNSEEN_CATEGORIES or _UNSEEN.match(character))
+
+
+def one_line(text: str) -> str:
+    """Return a text on one line, with a space for each line break of any kind."""
+    return _LINE_BREAK.sub(" ", text)
+
+
+def _one_line(value: str) -> str:
+    # Somebody who typed one of the others cannot see why their line should be refused.
+    if "\n" in value or "\r" in value:
+        raise ValueError("this is one line, without line breaks")
+    return one_line(value)
+
+
+def _name(value: str) -> str:
+    return one_line(value) if is_visible(value) else ""
+
+
 Text = Annotated[str, BeforeValidator(_strip), AfterValidator(_storable)]
+Visible = AfterValidator(_visible)
+MultiLine = Annotated[str, BeforeValidator(_trim), AfterValidator(_storable), Visible]
 OneLine = Annotated[Text, AfterValidator(_one_line)]
-Name = Annotated[OneLine, StringConstraints(max_length=200)]
+Name = Annotated[Text, AfterValidator(_name), StringConstraints(max_length=200)]
+
+
+def printable(text: str) -> str:
+    """Return a text for a terminal: on one line, and with what would control the terminal written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def preview(text: str, length: int = 140) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 import structlog
 from fastapi import FastAPI
 
-from services.conversations.api import admin, customer, internal, store, stream
+from services.conversations.api import admin, customer, internal, store, store_bodies, stream
 from services.conversations.api.dependencies import Admitted
 from services.conversations.api.door import Door
 from services.conversations.group_commit import GroupCommit
@@ -79,6 +79,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     for page in (customer_pages, admin_list, admin_new, deleting, admin_thread):  # a path that is fixed comes first
         add_routes(app, page.router)
     add_routes(app, session_pages.router, session_pages.scripts)
+    store_bodies.describe(app)
     app.mount(assets.PREFIX, assets.Assets(settings.theme_dir))
     answer_heads(app)
     return app

@@ -100,6 +100,7 @@ class Order(Base):
     placed_at: Mapped[datetime]
     url: Mapped[str | None]
     items: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
+    items_omitted: Mapped[int] = mapped_column(server_default="0")  # sent, but too many to be kept
     updated_at: Mapped[datetime | None]  # the store's own clock
     synced_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]

@@ -58,6 +58,7 @@ class OrderRow(NamedTuple):
     items: list[dict[str, Any]]
     synced_at: datetime
     deleted_at: datetime | None
+    items_omitted: int
 
 
 class ConversationRow(NamedTuple):

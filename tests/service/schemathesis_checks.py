@@ -15,8 +15,8 @@ UNSAYABLE = re.compile(
     | There\ is\ no\ such\ customer
     | give\ a\ status,\ a\ reply_body,\ or\ both          # at least one of them, and neither is null
     | should\ have\ at\ least\ 1\                         # character, once it is trimmed
-    | this\ is\ one\ line | cannot\ hold                  # characters that lists of what is allowed would have to name
-    | not\ an\ email\ address | not\ a\ known | a\ link\ starts\ with | this\ is\ no\ address
+    | needs\ at\ least\ one\ visible | cannot\ hold       # characters that lists of what is allowed would have to name
+    | this\ time\ lies\ outside                         # the years that the database can store
     | should\ be\ a\ valid\ integer                       # 1.0, which JSON Schema takes for one
     """,
     re.VERBOSE,

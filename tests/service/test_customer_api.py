@@ -44,10 +44,10 @@ async def test_a_conversation_without_a_message_stays_open_with_its_first_one(an
 
 
 @pytest.mark.parametrize(
-    "text", ["👩🏽‍💻 e\u0301 שלום", "<script>alert(1)</script>", "a\n\n  b\tc\u200b\u202e", "\u0001\x7f", "x" * 10_000]
+    "text", ["👩🏽‍💻 e\u0301 שלום", "<script>alert(1)</script>", "a\n\n  b\tc\u200b\u202e", "\u0001a\x7f", "x" * 10_000]
 )
 async def test_a_message_keeps_every_character_between_its_ends(anna: Caller, text: str) -> None:
-    conversation = (await anna.open(body=f"\n {text} \t"))["id"]
+    conversation = (await anna.open(body=f" \n{text} \t"))["id"]
     (message,) = (await anna.get(f"/conversations/{conversation}/messages"))["items"]
     assert message["body"] == text
     assert message["sender"] == {"id": "anna", "name": "Anna", "role": "customer"}
@@ -62,7 +62,7 @@ async def test_a_body_that_is_no_message_is_refused(anna: Caller, body: str | No
     assert (await anna.peek(conversation))["message_count"] == 0
 
 
-@pytest.mark.parametrize("subject", ["", "   ", "x" * 201, "two\nlines", "two\u2028lines", "a\0b"])
+@pytest.mark.parametrize("subject", ["", "   ", "x" * 201, "two\nlines", "two\r\nlines", "a\0b"])
 async def test_a_subject_is_one_line_of_1_to_200_characters(anna: Caller, subject: str) -> None:
     answer = await anna.call("POST", "/conversations", {"subject": subject})
     assert problem(answer) == (422, "validation-failed")
@@ -200,3 +200,27 @@ async def test_a_settled_conversation_is_opened_again_by_its_customer(anna: Call
         assert (await anna.peek(conversation))["waiting_since"] is None
         await anna.post(conversation)
         assert (await anna.peek(conversation))["status"] == "AWAITING_ADMIN"
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\u3164\n\u2800", "\ufe0f\u200d ", "\U000e0041"])
+async def test_text_without_a_visible_character_is_refused(anna: Caller, sam: Caller, text: str) -> None:
+    conversation = (await anna.open())["id"]
+    for caller, method, path, fields in (
+        (anna, "POST", "/conversations", {"subject": text}),
+        (anna, "POST", "/conversations", {"subject": "x", "body": text}),
+        (anna, "POST", f"/conversations/{conversation}/messages", {"body": text}),
+        (sam, "PATCH", f"/conversations/{conversation}", {"reply_body": text, "status": "CLOSED"}),
+    ):
+        assert problem(await caller.call(method, path, fields)) == (422, "validation-failed")
+    assert (await anna.peek(conversation))["message_count"] == 0
+
+
+async def test_a_message_keeps_the_indentation_of_its_first_line(anna: Caller) -> None:
+    conversation = (await anna.open(body=" \n\n    if x:\n        y\n "))["id"]
+    [message] = (await anna.get(f"/conversations/{conversation}/messages"))["items"]
+    assert message["body"] == "    if x:\n        y"
+
+
+async def test_an_unusual_line_separator_in_a_subject_becomes_a_space(anna: Caller) -> None:
+    for separator in "\u2028\u2029\x85\v\f":
+        assert (await anna.open(subject=f"Where{separator}is it?"))["subject"] == "Where is it?"

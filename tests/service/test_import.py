@@ -13,7 +13,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.conversations import sessions as browser_sessions
-from services.conversations.api.importing import BATCH, MAX_LINE
+from services.conversations.api.importing import BATCH, MAX_LINE, MAX_UNREADABLE
 from services.conversations.api.views import LineOut
 from services.conversations.rules import Side
 from shared.database import REQUEST_BOUNDS, Sessions, create_engine, create_sessions, transaction
@@ -72,7 +72,7 @@ async def test_each_line_has_its_answer_and_a_refused_one_hinders_no_other(sam: 
             lines([order()]).strip(),
             b"",
             lines([user(name="Anna")]).strip(),
-            lines([user("ben", email="ben@")]).strip(),
+            lines([order("A-2", total="x")]).strip(),
             b"x" * (MAX_LINE + 1),
             lines([order(user_id="carl")]).strip(),
             b"   ",
@@ -84,12 +84,12 @@ async def test_each_line_has_its_answer_and_a_refused_one_hinders_no_other(sam: 
     assert [(one["line"], one["status"], one.get("type"), one.get("id"), one.get("code")) for one in answers] == [
         (1, 201, "order", "A-1", None),
         (3, 200, "user", "anna", None),
-        (4, 422, "user", "ben", "validation-failed"),
+        (4, 422, "order", "A-2", "validation-failed"),
         (5, 413, None, None, "payload-too-large"),
         (6, 409, "order", "A-1", "order-owner-fixed"),
         (8, 201, "user", "dora", None),
     ]
-    put = (await shop.call("PUT", "/users/ben", {"email": "ben@"})).json()
+    put = (await shop.call("PUT", "/orders/A-2", ORDER | {"total": "x"})).json()
     assert {name: put[name] for name in ("detail", "errors")} == {
         name: answers[2][name] for name in ("detail", "errors")
     }
@@ -263,6 +263,21 @@ async def test_a_database_that_gives_up_in_the_middle_is_said_with_what_was_take
     assert await statuses(shop, *said) == [200] * (BATCH + 1)
     assert len(await logged(conversations)) == BATCH + 1
     await engine.dispose()
+
+
+async def test_a_file_of_another_kind_is_not_answered_line_by_line_without_end(shop: Caller) -> None:
+    body = b"x\n" * 20_000 + lines([user()]) + b"{}\n" * 20_000
+    *answers, last = await send(shop, body)
+    assert [answer["line"] for answer in answers if answer["status"] == 422] == list(range(1, MAX_UNREADABLE + 1))
+    assert [(answer["line"], answer["status"]) for answer in answers[MAX_UNREADABLE:]] == [(20_001, 201)]
+    assert (last["line"], last["status"], last["lines_omitted"]) == (40_001, 422, 39_000)
+
+
+async def test_a_line_with_very_many_faults_has_a_short_answer(shop: Caller) -> None:
+    sent: Said = {"type": "order", "id": "A-1", "items": [{}] * 1000, **{f"field{n}": n for n in range(1000)}}
+    [refused, taken] = await send(shop, lines([sent, order(**sent)]))
+    assert (refused["status"], len(json.dumps(refused)) < 4000) == (422, True)
+    assert (taken["status"], taken["items_omitted"], len(json.dumps(taken)) < 4000) == (201, 900, True)
 
 
 async def test_a_client_that_goes_away_leaves_what_was_committed(shop: Caller, conversations: Sessions) -> None:

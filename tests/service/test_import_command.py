@@ -11,7 +11,7 @@ from shared.database import Sessions
 from tests.service.store import ORDER, Caller, logged
 
 KNOWN = [{"type": "user", "id": "anna", "name": "Anna"}, {"type": "order", "id": "A-1", **ORDER}]
-WRONG = {"type": "user", "id": "ben", "email": "ben@"}
+WRONG = {"type": "order", "id": "A-2"}
 
 
 async def chats_import(databases: dict[str, str], name: str, given: bytes = b"") -> Result:
@@ -27,7 +27,7 @@ async def test_a_file_is_taken_over_and_what_was_refused_is_named(
     for summary in ("2 new, 0 were there, 1 refused.\n", "0 new, 2 were there, 1 refused.\n"):
         done = await chats_import(databases, str(file))
         assert (done.exit_code, done.stdout) == (1, summary)
-        assert done.stderr.startswith("line 3, ben: email: not an email address")
+        assert done.stderr.startswith("line 3, A-2: user_id: Field required; number: Field required")
         assert len(done.stderr.splitlines()) == 1
     assert [user["name"] for user in (await sam.get("/users"))["items"]] == ["Anna"]
     assert len(await logged(conversations)) == 1
@@ -37,3 +37,19 @@ async def test_the_standard_input_is_a_file_as_well(databases: dict[str, str], c
     done = await chats_import(databases, "-", "\r\n".join(map(json.dumps, KNOWN)).encode())
     assert (done.exit_code, done.output) == (0, "2 new, 0 were there, 0 refused.\n")
     assert len(await logged(conversations)) == 1
+
+
+async def test_what_a_file_holds_cannot_control_the_terminal(
+    databases: dict[str, str], conversations: Sessions
+) -> None:
+    hostile = [
+        {"type": "user", "id": "\x1b[2J\r\x9b", "name": "x"},
+        {"type": "user", "id": "ben", "\x1b]0;title\x07\u202e": 1, "locale": "\x1b[31m"},
+    ]
+    done = await chats_import(databases, "-", "\n".join(map(json.dumps, hostile)).encode())
+    assert (done.exit_code, done.stdout) == (1, "1 new, 0 were there, 1 refused.\n")
+    assert len(await logged(conversations)) == 0
+    refused, locale, unknown = done.stderr.splitlines()
+    assert refused.startswith(r"line 1, \x1b[2J\r\x9b: id: ")
+    assert locale.startswith("line 2, ben: warning: locale: left out")
+    assert unknown == r"line 2, ben: warning: \x1b]0;title\x07\u202e: unknown field, ignored"

@@ -1,4 +1,5 @@
 import contextlib
+from itertools import dropwhile
 from typing import Annotated
 
 import pytest
@@ -7,24 +8,30 @@ from hypothesis import strategies as st
 from pydantic import StringConstraints, TypeAdapter, ValidationError
 
 from shared.people import Address, LocaleTag, StoreId, ZoneName
-from shared.text import OneLine, Text, preview
+from shared.text import MultiLine, Name, OneLine, is_visible, preview, printable
 
-TEXT: TypeAdapter[str] = TypeAdapter(Annotated[Text, StringConstraints(min_length=1, max_length=10)])
+TEXT: TypeAdapter[str] = TypeAdapter(Annotated[MultiLine, StringConstraints(min_length=1, max_length=10)])
 LINE: TypeAdapter[str] = TypeAdapter(OneLine)
 
 
 @given(st.text(max_size=200))
 def test_text_is_kept_as_it_is_between_its_ends_or_refused(value: str) -> None:
-    trimmed = value.strip()
+    lines = value.rstrip().splitlines(keepends=True)
+    trimmed = "".join(dropwhile(lambda line: not line.strip(), lines))
     try:
         assert TEXT.validate_python(value) == trimmed
     except ValidationError:
-        assert not 1 <= len(trimmed) <= 10 or "\0" in trimmed
+        assert not 1 <= len(trimmed) <= 10 or "\0" in trimmed or not is_visible(trimmed)
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\v", "\f", "\x85", "\u2028", "\u2029"])
+def test_empty_lines_at_the_start_go_and_the_first_line_keeps_its_indentation(end: str) -> None:
+    assert TEXT.validate_python(f"{end} \t{end}  a{end} b \u3000{end}") == f"  a{end} b"
 
 
 def test_length_is_counted_in_characters_after_trimming() -> None:
-    assert TEXT.validate_python(" \u2003" + "😀" * 10 + "\n\n") == "😀" * 10
-    for value in ("", " \n\t\u00a0\u2003", "x" * 11):
+    assert TEXT.validate_python("\u2003\n" + "😀" * 10 + "\n\n") == "😀" * 10
+    for value in ("", " \n\t\u00a0\u2003", "x" * 11, " " * 10 + "x"):
         with pytest.raises(ValidationError):
             TEXT.validate_python(value)
 
@@ -35,13 +42,47 @@ def test_what_no_database_could_store_is_refused(value: object) -> None:
         TEXT.validate_python(value)
 
 
-@pytest.mark.parametrize(
-    "separator", ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"]
-)
-def test_one_line_has_no_line_break_of_any_kind(separator: str) -> None:
-    with pytest.raises(ValidationError):
-        LINE.validate_python(f"a{separator}b")
+@pytest.mark.parametrize("separator", ["\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
+def test_an_unusual_line_separator_in_one_line_becomes_a_space(separator: str) -> None:
+    assert LINE.validate_python(f"a{separator}b") == "a b"
     assert LINE.validate_python(f"a\tb {separator}") == "a\tb"
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
+def test_two_lines_are_not_one_but_may_be_a_name(end: str) -> None:
+    with pytest.raises(ValidationError):
+        LINE.validate_python(f"a{end}b")
+    assert LINE.validate_python(f"a{end}") == "a"
+    assert TypeAdapter(Name).validate_python(f"a{end}b") == "a b"
+
+
+UNSEEN = [
+    *"\u200b\u200d\u2060\ufeff\u00ad\u061c\u180e\u202e\u2066\u034f\u115f\u1160\u3164\uffa0\u2800\ufe0f\u180b\u17b4",
+    *"\U000e0041\U000e0100\U0001d159\ufff0\U000e0fff\uffff\x01\x7f",
+]
+
+
+@pytest.mark.parametrize("value", [*UNSEEN, "".join(UNSEEN), " ".join(UNSEEN) * 300], ids=ascii)
+def test_text_of_invisible_characters_is_refused(value: str) -> None:
+    assert not is_visible(value)
+    with pytest.raises(ValidationError, match="visible"):
+        TypeAdapter(MultiLine).validate_python(value)
+    assert TypeAdapter(Name).validate_python(value) == ""
+    assert TypeAdapter(MultiLine).validate_python(f"{value}x") == f"{value}x"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["é", "\U0001fae8", "1\ufe0f\u20e3", "\u200d👩", "\u0301", "\u2066.\u2069", "한", "⠁", "\u3164a", "\U00020000"],
+    ids=ascii,
+)
+def test_text_that_can_be_seen_in_part_is_kept_whole(value: str) -> None:
+    assert TypeAdapter(MultiLine).validate_python(value) == value
+
+
+def test_what_controls_a_terminal_is_shown_as_an_escape() -> None:
+    assert printable("a\x1b[31mb\x07\n\u202ec\x9b é 😀") == r"a\x1b[31mb\x07\n\u202ec\x9b é 😀"
+    assert printable("\ud800") == r"\ud800"
 
 
 @given(st.text(), st.integers(1, 200))
@@ -108,13 +149,51 @@ def test_a_locale_is_written_either_way(value: str) -> None:
     assert TypeAdapter(LocaleTag).validate_python(value) == value
 
 
+@pytest.mark.parametrize(
+    ("value", "nearest"),
+    [
+        ("es-DE", "es"),
+        ("es_DE", "es"),
+        ("zh-Hant-DE", "zh-Hant"),
+        ("en-US-x-twain", "en-US"),
+        ("de-DE-u-co-phonebk", "de-DE"),
+    ],
+)
+def test_an_unknown_locale_is_the_nearest_known_one(value: str, nearest: str) -> None:
+    assert TypeAdapter(LocaleTag).validate_python(value) == nearest
+
+
+@pytest.mark.parametrize("value", ["europe/vienna", "Europe/Vienna", "EUROPE/VIENNA"])
+def test_a_zone_is_known_in_any_case(value: str) -> None:
+    assert TypeAdapter(ZoneName).validate_python(value) == "Europe/Vienna"
+    assert TypeAdapter(ZoneName).validate_python("America/New York") == "America/New_York"
+
+
 @pytest.mark.parametrize("value", ["anna@localhost", "anna@shop.test", "ünï@bücher.example", "a+b@customer.test"])
 def test_an_address_of_a_test_domain_or_in_any_script_is_usable(value: str) -> None:
     assert TypeAdapter(Address).validate_python(value) == value
 
 
+@pytest.mark.parametrize("local", ["anna..berg", "anna.", ".anna", "an...na..", "ünï..", "a" * 62 + ".."])
+def test_an_address_may_have_dots_anywhere_before_the_at_sign(local: str) -> None:
+    for written in (f"{local}@Docomo.Ne.Jp", f'"{local}"@docomo.ne.jp'):
+        assert TypeAdapter(Address).validate_python(written) == f"{local}@docomo.ne.jp"
+
+
 @pytest.mark.parametrize(
-    "value", ["", "anna", "@shop.test", "a@b@c.test", "a b@shop.test", "a@shop.test\nBcc: b@shop.test", "a@shop..test"]
+    "value",
+    [
+        "",
+        "anna",
+        "@shop.test",
+        "a@b@c.test",
+        "a b@shop.test",
+        "a@shop.test\nBcc: b@shop.test",
+        "a@shop..test",
+        "...@shop.test",
+        "a@.shop.test",
+        "a" * 63 + "..@shop.test",
+    ],
 )
 def test_what_mail_could_not_be_sent_to_is_no_address(value: str) -> None:
     with pytest.raises(ValidationError):

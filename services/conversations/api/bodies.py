@@ -1,79 +1,27 @@
-"""What the API takes: every body, and what counts as a good one."""
+"""What customers and admins send: every body of the API but the store's, and what counts as a good one."""
 
-import re
-from datetime import MAXYEAR, MINYEAR, UTC, datetime
-from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
+from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, TypeAdapter, model_validator
 
-from services.conversations.people import PROFILE
-from services.conversations.rules import (
-    BODY_LENGTH,
-    BULK_DELETE_LIMIT,
-    SUBJECT_LENGTH,
-    Side,
-    Status,
-)
-from services.conversations.store_sync import SentOrder, SentUser
+from services.conversations.rules import BODY_LENGTH, BULK_DELETE_LIMIT, SUBJECT_LENGTH, Status
 from shared.paging import MAX_NUMBER
-from shared.people import Address, LocaleTag, StoreId, ZoneName
-from shared.text import Name, OneLine, Text
-
-_NO_URL = re.compile(r"[\s\x00-\x1f<>\"\\^`{|}]")  # what stands in no URL unless it is encoded
+from shared.people import StoreId
+from shared.text import MultiLine, OneLine, Visible
 
 Subject = Annotated[
     OneLine,
+    Visible,
     StringConstraints(min_length=1, max_length=SUBJECT_LENGTH),
-    Field(description="One line, counted once it is trimmed."),
+    Field(description="One line, counted after trimming. Other line separators than CR and LF become a space."),
 ]
 Body = Annotated[
-    Text,
+    MultiLine,
     StringConstraints(min_length=1, max_length=BODY_LENGTH),
-    Field(description="Plain text without NUL, counted once white space at both its ends is trimmed."),
+    Field(description="Plain text without NUL. Empty lines at the start and white space at the end are not counted."),
 ]
 MessageNumber = Annotated[int, Field(ge=0, le=MAX_NUMBER, strict=True)]
-Money = Annotated[str, StringConstraints(pattern=r"^-?[0-9]{1,15}(\.[0-9]{1,4})?$")]
-
-
-def _web_address(value: str) -> str:
-    if not value.startswith(("https://", "http://")):
-        raise ValueError("a link starts with https:// or http://")
-    if _NO_URL.search(value) or not urlsplit(value).hostname:  # which raises ValueError itself for some
-        raise ValueError("this is no address of a page")
-    return value
-
-
-def _utc(value: datetime) -> datetime:
-    # The driver writes the first and the last moment of the calendar as infinity, and other zones reach beyond it.
-    if not MINYEAR < value.year < MAXYEAR:
-        raise ValueError(f"this time lies outside the years {MINYEAR + 1} to {MAXYEAR - 1}")
-    return value.astimezone(UTC)
-
-
-def _is_written_out(value: object) -> object:
-    if not isinstance(value, str) or value.strip()[4:5] != "-":  # to pydantic a count of seconds is a time as well
-        raise ValueError("a time is written as in 2026-01-02T03:04:05Z")
-    return value
-
-
-Moment = Annotated[AwareDatetime, BeforeValidator(_is_written_out), AfterValidator(_utc)]
-Link = Annotated[
-    OneLine,
-    StringConstraints(max_length=2000),
-    AfterValidator(_web_address),
-    Field(description="The address of a page, with http or https."),
-]
 
 
 class Request(BaseModel):
@@ -82,14 +30,34 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-def _example(**fields: Any) -> ConfigDict:
+def example(**fields: Any) -> ConfigDict:
+    """Show an example of a body in the document."""
     return ConfigDict(json_schema_extra={"examples": [fields]})
+
+
+def schema_of(kind: Any) -> dict[str, Any]:
+    """Return the JSON Schema of a type, with all that it refers to in place."""
+    schema = TypeAdapter(kind).json_schema()
+    definitions = schema.pop("$defs", {})
+
+    def inlined(part: Any) -> Any:
+        if isinstance(part, list):
+            return [inlined(item) for item in part]
+        if not isinstance(part, dict):
+            return part
+        part = {name: inlined(value) for name, value in part.items() if name != "$defs"}
+        if reference := part.pop("$ref", None):
+            return inlined(definitions[reference.removeprefix("#/$defs/")]) | part
+        return part
+
+    found: dict[str, Any] = inlined(schema)
+    return found
 
 
 class CreateConversation(Request):
     """A customer opens a conversation, about an order of theirs or not, with a first message or without."""
 
-    model_config = _example(subject="Where is my parcel?", order_id="A-1007", body="It should be here by now.")
+    model_config = example(subject="Where is my parcel?", order_id="A-1007", body="It should be here by now.")
 
     subject: Subject
     order_id: StoreId | None = None
@@ -99,7 +67,7 @@ class CreateConversation(Request):
 class AdminCreateConversation(Request):
     """An admin opens a conversation with a customer."""
 
-    model_config = _example(user_id="C-42", subject="Your order A-1007", body="It will be a day late.")
+    model_config = example(user_id="C-42", subject="Your order A-1007", body="It will be a day late.")
 
     user_id: StoreId
     subject: Subject
@@ -111,7 +79,7 @@ class AdminCreateConversation(Request):
 class PostMessage(Request):
     """A message. `seen_number` is the newest number on the sender's screen: newer ones of the other side refuse it."""
 
-    model_config = _example(body="Thank you!", seen_number=3)
+    model_config = example(body="Thank you!", seen_number=3)
 
     body: Body
     seen_number: MessageNumber | None = None
@@ -120,7 +88,7 @@ class PostMessage(Request):
 class EditConversation(Request):
     """The edit form: a reply, a status, or both in one submit."""
 
-    model_config = _example(reply_body="It is on its way.", status="RESOLVED", seen_number=4)
+    model_config = example(reply_body="It is on its way.", status="RESOLVED", seen_number=4)
 
     status: Status | None = None
     reply_body: Body | None = None
@@ -136,7 +104,7 @@ class EditConversation(Request):
 class MarkRead(Request):
     """How far the reader has read."""
 
-    model_config = _example(up_to=4)
+    model_config = example(up_to=4)
 
     up_to: MessageNumber
 
@@ -144,7 +112,7 @@ class MarkRead(Request):
 class Viewing(Request):
     """Somebody looks at a conversation, or, `gone`, no more."""
 
-    model_config = _example(gone=False)
+    model_config = example(gone=False)
 
     gone: bool = False
 
@@ -152,87 +120,6 @@ class Viewing(Request):
 class BulkDelete(Request):
     """The conversations to delete, all or none; ids that come twice count once."""
 
-    model_config = _example(ids=["0199a7d6-5b1e-7c3a-9d51-2f0f6c1a7e42"])
+    model_config = example(ids=["0199a7d6-5b1e-7c3a-9d51-2f0f6c1a7e42"])
 
     ids: Annotated[list[UUID], Field(min_length=1, max_length=BULK_DELETE_LIMIT)]
-
-
-class PutUser(Request):
-    """A user as the store has it. What is left out is empty; the role stays what it was."""
-
-    model_config = _example(name="A. Customer", email="customer@example.com", locale="de-AT", zoneinfo="Europe/Vienna")
-
-    email: Address | None = None
-    name: Name | None = None
-    role: Side | None = None
-    locale: LocaleTag | None = None
-    zoneinfo: ZoneName | None = None
-    updated_at: Moment | None = None
-
-    def of(self, user_id: str) -> SentUser:
-        """Return the user whom this is said of."""
-        return SentUser(user_id, {name: getattr(self, name) for name in PROFILE}, self.role, self.updated_at)
-
-
-class OrderItem(Request):
-    """A line of an order."""
-
-    name: Annotated[OneLine, StringConstraints(min_length=1, max_length=500)]
-    quantity: Annotated[int, Field(ge=0, le=MAX_NUMBER, strict=True)]
-    unit_price: Money
-
-
-class PutOrder(Request):
-    """An order as the store has it."""
-
-    model_config = _example(
-        user_id="C-42",
-        number="1007",
-        status="shipped",
-        total="59.90",
-        currency="EUR",
-        placed_at="2026-01-02T03:04:05Z",
-        url="https://store.example/orders/1007",
-        items=[{"name": "Teapot", "quantity": 2, "unit_price": "29.95"}],
-    )
-
-    user_id: StoreId
-    number: Annotated[OneLine, StringConstraints(min_length=1, max_length=100)]
-    status: Annotated[OneLine, StringConstraints(min_length=1, max_length=100)]
-    total: Money
-    currency: Annotated[str, StringConstraints(pattern=r"^[A-Z]{3}$")]
-    placed_at: Moment
-    url: Link | None = None
-    items: Annotated[list[OrderItem], Field(max_length=100)] = []
-    updated_at: Moment | None = None
-
-    def of(self, order_id: str) -> SentOrder:
-        """Return the order that this is said of."""
-        return SentOrder(order_id, self.model_dump(include=set(PutOrder.model_fields)))
-
-
-class UserLine(PutUser):
-    """A line of an import: a user, with the fields of `PUT /api/v1/store/users/{id}`."""
-
-    model_config = _example(type="user", id="C-42", name="A. Customer", email="customer@example.com")
-
-    type: Literal["user"]
-    id: StoreId
-
-
-class OrderLine(PutOrder):
-    """A line of an import: an order, with the fields of `PUT /api/v1/store/orders/{id}`."""
-
-    model_config = _example(
-        type="order",
-        id="A-1007",
-        user_id="C-42",
-        number="1007",
-        status="shipped",
-        total="59.90",
-        currency="EUR",
-        placed_at="2026-01-02T03:04:05Z",
-    )
-
-    type: Literal["order"]
-    id: StoreId

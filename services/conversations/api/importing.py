@@ -4,25 +4,26 @@ However much there is of it, no more than a batch is in memory.
 """
 
 import asyncio
-import json
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any
 
-from pydantic import ValidationError
-
-from services.conversations.api.bodies import OrderLine, UserLine
+from services.conversations.api.store_bodies import OrderLine, UserLine, check_record
+from services.conversations.api.store_values import read_json
 from services.conversations.errors import OrderOwnerFixed
 from services.conversations.store_sync import Sent, take
+from shared.body_size import JSON_ESCAPES, MAX_BODY_BYTES
 from shared.database import Sessions, answered_transaction
 from shared.outages import was_in_the_way
 from shared.people import MAX_ID
-from shared.problems import Invalid, PayloadTooLarge, Problem, Unavailable, invalid_fields
+from shared.problems import Invalid, PayloadTooLarge, Problem, Unavailable
 
-MAX_LINE = 64 * 1024  # bytes, as of a body
+MAX_LINE = MAX_BODY_BYTES  # counted as a body is
+MAX_RAW_LINE = MAX_LINE * JSON_ESCAPES.longest
 BATCH = 500  # lines
 BATCH_SIZE = 1024 * 1024  # bytes: a batch of long lines is shorter
+MAX_UNREADABLE = 1_000  # lines that are neither a user nor an order, and have an answer each
 TRIES = 5  # of a batch that is in another writer's way
 BREATH = 16  # lines after which others may have their turn
 
@@ -33,20 +34,26 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line that was read: what is sent in it, or why it is refused; `named` is its type and id, as far as known."""
+    """A line that was read: what is sent in it, or why it is refused.
+
+    `named` is its type and id, as far as known; `notes` are what the answer says beside the result.
+    """
 
     number: int
     named: Mapping[str, str]
     sent: Sent | Problem
+    notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def import_lines(chunks: AsyncIterable[bytes], sessions: Sessions) -> AsyncIterator[Answer]:
     """Take over all that is sent, and yield the answer to each line that is not blank, once it is committed.
 
-    A line that is refused hinders no other. Raises `Unavailable` when the database is away: what was answered is
-    committed. Everything may be sent again.
+    A line that is refused hinders no other. Of lines that are neither a user nor an order only the first 1,000 are
+    answered; one last answer counts the others, so that a file of another format does not fill the disk.
+
+    Raises `Unavailable` when the database is away: what was answered is committed. Everything may be sent again.
     """
-    done = 0
+    done = unreadable = 0
     async for batch in _batches(chunks):
         sent = [line.sent for line in batch if not isinstance(line.sent, Problem)]
         try:
@@ -55,8 +62,13 @@ async def import_lines(chunks: AsyncIterable[bytes], sessions: Sessions) -> Asyn
             said = f"{done} lines were taken, then the database was away. Send all again: nothing is taken twice."
             raise Unavailable(said) from error
         for line in batch:
-            yield _answer(line, taken)
+            unreadable += "type" not in line.named
+            if "type" in line.named or unreadable <= MAX_UNREADABLE:
+                yield _answer(line, taken)
         done = batch[-1].number
+    if (more := unreadable - MAX_UNREADABLE) > 0:
+        refused = Invalid(f"{more} more lines are neither a user nor an order", ("body",))
+        yield _answer(Line(done, {}, refused), iter(())) | {"lines_omitted": more}
 
 
 async def split_lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes | None]:
@@ -74,12 +86,15 @@ async def split_lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes | Non
 
 
 def _keep(kept: bytearray, part: bytes) -> None:
-    kept += part[: MAX_LINE + 2 - len(kept)]  # enough to tell what is too long, were its last byte a CR
+    kept += part[: MAX_RAW_LINE + 2 - len(kept)]  # enough to tell what is too long, were its last byte a CR
 
 
 def _whole(kept: bytearray) -> bytes | None:
-    line = bytes(kept.removesuffix(b"\r"))
-    return line if len(line) <= MAX_LINE else None
+    if len(kept) > MAX_RAW_LINE + 1:
+        return None
+    if kept.endswith(b"\r"):
+        del kept[-1:]
+    return bytes(kept) if len(kept) <= MAX_LINE or JSON_ESCAPES.text_size(kept) <= MAX_LINE else None
 
 
 async def _batches(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[Line]]:
@@ -105,24 +120,22 @@ def read_line(number: int, line: bytes | None) -> Line:
     if line is None:
         return Line(number, {}, PayloadTooLarge(f"The line is larger than {MAX_LINE} bytes."))
     try:
-        found = json.loads(line.decode("utf-8-sig"))  # some programs begin a file with a byte order mark
+        found = read_json(line)
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         return Line(number, {}, Invalid("a line is a JSON object, in UTF-8", ("body",)))
     kind, identity = found.get("type"), found.get("id")
     model = _MODELS.get(kind) if isinstance(kind, str) else None
-    named = {"id": identity} if isinstance(identity, str) and len(identity) <= MAX_ID else {}
+    named = {"id": str(identity)} if isinstance(identity, str) and len(identity) <= MAX_ID else {}
     if model is None:
         return Line(number, named, Invalid("the type is user or order", ("body", "type")))
     named = {"type": str(kind), **named}
     try:
-        body = model.model_validate(found)
-    except ValidationError as error:
-        return Line(
-            number, named, invalid_fields([{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()])
-        )
-    return Line(number, named, body.of(body.id))
+        checked = check_record(model, found)
+    except Invalid as problem:
+        return Line(number, named, problem)
+    return Line(number, named, checked.record.of(checked.record.id), checked.notes)
 
 
 async def _commit(sessions: Sessions, sent: Sequence[Sent]) -> list[bool | OrderOwnerFixed]:
@@ -142,4 +155,4 @@ def _answer(line: Line, taken: Iterator[bool | OrderOwnerFixed]) -> Answer:
     answer: Answer = {"line": line.number, **line.named}
     if isinstance(result, Problem):
         return answer | {"status": result.status, "code": result.code, "detail": result.detail, **result.extra}
-    return answer | {"status": HTTPStatus.CREATED if result else HTTPStatus.OK}
+    return {**answer, "status": HTTPStatus.CREATED if result else HTTPStatus.OK, **line.notes}

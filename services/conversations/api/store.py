@@ -7,14 +7,22 @@ from typing import Annotated, Any, BinaryIO, cast
 
 from fastapi import Depends, Request, Response
 from fastapi.responses import StreamingResponse
-from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect
 
 from services.conversations import people, sessions, store_sync
-from services.conversations.api.bodies import OrderLine, PutOrder, PutUser, UserLine
+from services.conversations.api.bodies import schema_of
 from services.conversations.api.dependencies import PathId
 from services.conversations.api.importing import import_lines
-from services.conversations.api.views import LineOut
+from services.conversations.api.store_bodies import (
+    Checked,
+    OrderLine,
+    PutOrder,
+    PutUser,
+    UserLine,
+    body_of,
+    sent,
+)
+from services.conversations.api.views import LineOut, RecordOut
 from services.conversations.errors import OrderOwnerFixed
 from shared.auth import Role, require
 from shared.database import Session
@@ -41,12 +49,19 @@ _CREATED: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.put("/users/{user_id}", responses=_CREATED)
-async def put_user(user_id: PathId, body: PutUser, session: Session, response: Response) -> dict[str, str]:
-    """Take over a user. An `updated_at` older than the stored one changes nothing."""
-    created = await store_sync.put_user(session, body.of(user_id))
+SentUser = Annotated[Checked[PutUser], sent(PutUser)]
+SentOrder = Annotated[Checked[PutOrder], sent(PutOrder)]
+
+
+@router.put("/users/{user_id}", responses=_CREATED, response_model_exclude_none=True, openapi_extra=body_of(PutUser))
+async def put_user(user_id: PathId, body: SentUser, session: Session, response: Response) -> RecordOut:
+    """Take over a user. An `updated_at` older than the stored one changes nothing.
+
+    A field that cannot be used is left out or replaced by its nearest usable form, and is named in `warnings`.
+    """
+    created = await store_sync.put_user(session, body.record.of(user_id))
     response.status_code = 201 if created else 200
-    return {"id": user_id}
+    return RecordOut(id=user_id, **body.notes)
 
 
 @router.delete("/users/{user_id}", status_code=204)
@@ -61,12 +76,21 @@ async def end_sessions(user_id: PathId, session: Session) -> None:
     await sessions.end_all_of(session, user_id)
 
 
-@router.put("/orders/{order_id}", responses={**_CREATED, **answers(OrderOwnerFixed)})
-async def put_order(order_id: PathId, body: PutOrder, session: Session, response: Response) -> dict[str, str]:
-    """Take over an order. An `updated_at` older than the stored one changes nothing."""
-    created = await store_sync.put_order(session, body.of(order_id))
+@router.put(
+    "/orders/{order_id}",
+    responses={**_CREATED, **answers(OrderOwnerFixed)},
+    response_model_exclude_none=True,
+    openapi_extra=body_of(PutOrder),
+)
+async def put_order(order_id: PathId, body: SentOrder, session: Session, response: Response) -> RecordOut:
+    """Take over an order. An `updated_at` older than the stored one changes nothing.
+
+    An optional field or an item that cannot be used is left out or replaced by its nearest usable form, and is named
+    in `warnings`. Items beyond the first 100 are counted in `items_omitted`.
+    """
+    created = await store_sync.put_order(session, body.record.of(order_id))
     response.status_code = 201 if created else 200
-    return {"id": order_id}
+    return RecordOut(id=order_id, **body.notes)
 
 
 @router.delete("/orders/{order_id}", status_code=204)
@@ -75,16 +99,10 @@ async def delete_order(order_id: PathId, session: Session) -> None:
     await people.delete_order(session, order_id)
 
 
-def _schema(of: Any) -> dict[str, Any]:
-    schema = TypeAdapter(of).json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)  # what the PUTs and the problems have in the document
-    return schema
-
-
 _SENT: dict[str, Any] = {
     "schema": {"type": "string"},
-    "itemSchema": {"oneOf": [_schema(UserLine), _schema(OrderLine)]},
-    "example": "".join(json.dumps(_schema(line)["examples"][0]) + "\n" for line in (UserLine, OrderLine)),
+    "itemSchema": {"oneOf": [schema_of(UserLine), schema_of(OrderLine)]},
+    "example": "".join(json.dumps(schema_of(line)["examples"][0]) + "\n" for line in (UserLine, OrderLine)),
 }
 _IMPORT: dict[str, Any] = {
     "description": "A JSON object a line, in UTF-8: users and orders in any order. Blank lines are skipped, and count.",
@@ -94,7 +112,7 @@ _IMPORT: dict[str, Any] = {
 _IMPORTED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "What became of each line that was not blank, in their order.",
-        "content": {LINES: {"itemSchema": _schema(LineOut)}},
+        "content": {LINES: {"itemSchema": schema_of(LineOut)}},
     },
 }
 

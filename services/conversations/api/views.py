@@ -3,8 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 from uuid import UUID
+
+from pydantic import BaseModel, Field
 
 from services.conversations.models import User
 from services.conversations.posting import Posted
@@ -39,13 +41,16 @@ class OrderItemOut:
     """A line of an order."""
 
     name: str
-    quantity: int
+    quantity: int | float
     unit_price: str
 
 
 @dataclass(slots=True)
 class OrderOut:
-    """An order as the store last sent it, at `synced_at`; `deleted` when the store has deleted it since."""
+    """An order as the store last sent it, at `synced_at`; `deleted` when the store has deleted it since.
+
+    `items_omitted` is there when the store sent more items than are kept.
+    """
 
     id: str
     number: str
@@ -57,6 +62,7 @@ class OrderOut:
     items: list[OrderItemOut]
     synced_at: datetime
     deleted: bool
+    items_omitted: Annotated[int, Field(exclude_if=lambda count: count == 0)] = 0
 
     @classmethod
     def of(cls, order: OrderRow) -> Self:
@@ -72,6 +78,7 @@ class OrderOut:
             items=[OrderItemOut(item["name"], item["quantity"], item["unit_price"]) for item in order.items],
             synced_at=order.synced_at,
             deleted=order.deleted_at is not None,
+            items_omitted=order.items_omitted,
         )
 
 
@@ -242,9 +249,20 @@ def customer_name(identity: str, name: str | None, *, deleted: bool) -> str:
     return name or (DELETED_CUSTOMER if deleted else identity)
 
 
+class RecordOut(BaseModel):
+    """A user or an order that was taken, and what was not used as it was sent."""
+
+    id: str
+    warnings: list[FieldError] | None = None
+    items_omitted: int | None = None
+
+
 @dataclass(slots=True)
 class LineOut:
-    """What became of a line of an import; of one that is refused, what the PUT would say, as far as it can be read."""
+    """What became of a line of an import; of one that is refused, what the PUT would say, as far as it can be read.
+
+    `lines_omitted` is in the last answer when very many lines were neither a user nor an order.
+    """
 
     line: int
     status: Literal[200, 201, 409, 413, 422]
@@ -253,3 +271,6 @@ class LineOut:
     code: str | None = None
     detail: str | None = None
     errors: list[FieldError] | None = None
+    warnings: list[FieldError] | None = None
+    items_omitted: int | None = None
+    lines_omitted: int | None = None

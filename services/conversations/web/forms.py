@@ -86,6 +86,7 @@ def _said(message: str, gettext: Translate) -> str:
     """Say what the API says in the reader's language, as far as a form's fields can lead to it."""
     return {
         "this is one line, without line breaks": gettext("This is one line, without line breaks."),
+        "text needs at least one visible character": gettext("Please fill this in."),
         "text cannot hold half of a character (a lone surrogate)": gettext("This holds half of a character."),
         "text cannot hold the character NUL": gettext("This holds a character that cannot be stored (NUL)."),
         "give a status, a reply_body, or both": gettext("Write an answer, or choose a status, or both."),

@@ -33,7 +33,7 @@ export function startSending() {
 
 function submit(event) {
   const typed = new FormData(form, event.submitter);
-  const text = field.value.trim();
+  const text = field.value.trimEnd().replace(/^\s*\n/, ""); // as the server trims it: the first line keeps its indentation
   // A status alone is a form like any other.
   if (!text) return;
   event.preventDefault();
