@@ -70,10 +70,12 @@ class LimitSize:
         # More digits than Python would read are enough.
         measure.check_declared(int(declared[:20]) if declared.isdecimal() else 0)
         complete = False
-        deadline = asyncio.get_running_loop().time() + self._body_seconds
+        deadline: float | None = None  # counts from when the body is first asked for
 
         async def limited() -> Message:
-            nonlocal complete
+            nonlocal complete, deadline
+            if deadline is None:
+                deadline = asyncio.get_running_loop().time() + self._body_seconds
             try:  # what comes after the body is the end of the connection, and may take its time
                 async with asyncio.timeout_at(None if complete else deadline):
                     message = await receive()
