@@ -140,14 +140,14 @@ class Product(Processes):
     def _child(self, name: str) -> Child:
         if name == PROXY:
             return proxy(self.directory / PROXY, "127.0.0.1", self.ports, self.directory / f"{PROXY}.log")
-        kind = name.removesuffix("-2")
+        kind = name.rstrip("-23")
         port = self.ports[name] if name in self.ports else self.ports.setdefault(name, free_ports([0])[0])
         return Child(
             name=name,
             command=[*self.command, kind, "--port", str(port)],
             log=self.directory / f"{name}.log",
             ready=answers_ok(port, "/readyz"),
-            environment=self.environment | self.apart.get(kind, {}),
+            environment=self.environment | self.apart.get(kind, {}) | self.apart.get(name, {}),
         )
 
 

@@ -7,16 +7,19 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from email import message_from_bytes
+from pathlib import Path
 from uuid import uuid4
 
 import httpx2
 import psutil
 import pytest
 
+from deploy.local.readiness import accepts
 from tests.live import reading
 from tests.smtp_server import KEEP_AND_STALL, STALL, SmtpServer
 from tests.support import eventually
 from tests.system.product import PROCESSES, Product, headers_of
+from tests.system.test_balancing import running_site
 from tests.system.test_faults import drained
 
 WRITERS = 3
@@ -166,3 +169,41 @@ async def test_an_api_that_is_told_to_stop_serves_until_it_is_out_of_the_rotatio
 async def is_not_ready(client: httpx2.AsyncClient) -> bool:
     answer = await client.get("/readyz")
     return (answer.status_code, answer.json().get("reason")) == (503, "the process is stopping")
+
+
+async def test_a_rolling_restart_of_two_copies_fails_no_request(product: Product, tmp_path: Path) -> None:
+    async with running_site(tmp_path) as site:
+        site.names.addresses = ["127.0.0.2", "127.0.0.3"]
+        copies = dict(zip(("api-2", "api-3"), site.names.addresses, strict=True))
+
+        async def start(name: str) -> None:
+            product.ports[name] = site.copies[0].port
+            product.apart[name] = {"CHATS_LISTEN_HOST": copies[name], "CHATS_DRAIN_SECONDS": "4"}
+            await product.launch(name)
+            await eventually(accepts(copies[name], product.ports[name]), deadline=60)
+
+        for name in copies:
+            await start(name)
+        answers: Counter[int] = Counter()
+        stop = asyncio.Event()
+
+        async def ask(number: int) -> None:
+            headers = headers_of(f"rolling-{number}", "customer")
+            while not stop.is_set():
+                opened = await site.client.post(
+                    "/api/v1/conversations", headers=headers, json={"subject": "Hello", "body": "Hello?"}
+                )
+                counted = await site.client.get("/api/v1/unread", headers=headers)
+                answers.update((opened.status_code, counted.status_code))
+
+        async with asyncio.TaskGroup() as group:
+            for number in range(WRITERS):
+                group.create_task(ask(number))
+            for name in copies:
+                before = answers.total()
+                await eventually(lambda before=before: answers.total() > before + 10)  # type: ignore[misc]
+                await product.stop(name)
+                await start(name)
+            stop.set()
+        await product.kill(*copies)
+    assert answers.keys() == {200, 201}
