@@ -21,6 +21,7 @@ from services.notifications import inbox, measures, queries, recovery
 from services.notifications.rules import EmailState
 from services.notifications.settings import MailSettings
 from services.notifications.settings import StoreSettings as NotificationsSettings
+from shared.clocks import APART, read_ahead
 from shared.database import Sessions, create_engine, create_sessions, transaction
 from shared.outages import DATABASE_ERRORS, describe
 from shared.problems import Problem
@@ -116,6 +117,7 @@ def print_status() -> bool:
             else None,
         ),
         _rebuild(state),
+        _clocks(),
         Finding(f"parked        {state.parked}", "look at `chats events parked`" if state.parked else None),
         Finding(
             f"mail          {mails}",
@@ -157,6 +159,16 @@ def _rebuild(state: measures.State) -> Finding:
     if state.rebuilt_at is not None:
         return Finding(f"rebuild       ended {state.rebuilt_at:%Y-%m-%d %H:%M}", state.rebuild_reason, is_fault=False)
     return Finding("rebuild       never needed", None)
+
+
+def _clocks() -> Finding:
+    apart = {"conversations": on_conversations(read_ahead), "notifications": on_notifications(read_ahead)}
+    seen = ", ".join(f"{name} {round(-seconds, 1) + 0:+.1f} s" for name, seconds in apart.items())
+    wrong = max(map(abs, (*apart.values(), apart["conversations"] - apart["notifications"]))) > APART
+    return Finding(
+        f"clocks        of the databases, against this machine's: {seen}",
+        f"more than {APART:g} s apart, synchronize them: tokens are refused, and emails late" if wrong else None,
+    )
 
 
 def print_emails(state: str | None, limit: int) -> None:

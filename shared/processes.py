@@ -50,7 +50,10 @@ def operations_routes(ready: Ready, refresh: Refresh | None = None) -> list[Rout
 
     async def metrics(_: Request) -> Response:
         if refresh is not None and await ready() is None:
-            await refresh()
+            try:
+                await refresh()
+            except Exception as error:  # noqa: BLE001 - what else there is to see must be seen, now more than ever
+                log.warning("gauges of the database not refreshed", error=type(error).__name__)
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]

@@ -1,20 +1,24 @@
 """Whether a database can be worked with: it answers, takes writes, and has the tables that this code needs."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 
 import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from shared.clocks import ClockWatch, ahead
 from shared.database import CONNECT_TIMEOUT, replace_connections
 from shared.outages import DATABASE_ERRORS, NOT_MIGRATED, READ_ONLY, describe
 from shared.primary import REFUSES_WRITES
 
-_SERVER = text(f"select {REFUSES_WRITES}, null")
-_MIGRATED = text(f"select {REFUSES_WRITES}, (select max(version_num) from alembic_version)")  # noqa: S608 - ours
+_SERVER = text(f"select {REFUSES_WRITES}, clock_timestamp(), null")
+_MIGRATED = text(f"select {REFUSES_WRITES}, clock_timestamp(), (select max(version_num) from alembic_version)")  # noqa: S608 - ours
 
 log = structlog.get_logger()
+
+_clocks = ClockWatch()
 
 
 def newest_version(service: Path) -> str:
@@ -44,9 +48,11 @@ async def database_fault(engine: AsyncEngine, version: str | None) -> str | None
     probe = _SERVER if version is None else _MIGRATED
     try:
         async with asyncio.timeout(CONNECT_TIMEOUT), engine.connect() as connection:
-            refuses_writes, found = (await connection.execute(probe)).one()
+            asked_at = datetime.now(UTC)
+            refuses_writes, now, found = (await connection.execute(probe)).one()
     except DATABASE_ERRORS as error:
         return describe(error)
+    _clocks.note(ahead(asked_at, now, datetime.now(UTC)))
     if refuses_writes:
         replace_connections(engine)
         return READ_ONLY
