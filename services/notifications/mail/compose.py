@@ -1,8 +1,7 @@
 """A mail as bytes, from what was said: headers, text and HTML. The same input makes the same bytes."""
 
 import re
-from base64 import encodebytes
-from binascii import b2a_qp
+from binascii import b2a_base64, b2a_qp
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -37,6 +36,7 @@ LOCALE = Path(__file__).parent / "locale"
 MAX_NAME = 100
 LONG = 30_000  # bytes of HTML: some mail programs cut it off after 100,000 or so, the link at its end too
 MAX_LINE = 900  # characters of a header that is not folded; a line may have 998
+NOT_ASCII = bytes(range(128, 256))
 # Control characters, lone surrogates, line and paragraph separators.
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
 # Embeddings, overrides and isolates: in a header they would turn round what stands after them.
@@ -108,9 +108,11 @@ def _part(boundary: str, kind: str, content: str) -> bytes:
     Base64 when it is shorter, as for Chinese or emoji, which quoted-printable makes three times as long.
     """
     data = content.replace("\n", "\r\n").encode()
-    encoding, encoded = "quoted-printable", b2a_qp(data)
-    if len(encoded) > len(data) * 1.4:
-        encoding, encoded = "base64", encodebytes(data).replace(b"\n", b"\r\n")
+    if len(data.translate(None, NOT_ASCII)) > len(data) * 0.8:
+        encoding, encoded = "quoted-printable", b2a_qp(data)
+    else:
+        encoding, line = "base64", b2a_base64(data, newline=False)
+        encoded = b"\r\n".join(line[start : start + 76] for start in range(0, len(line), 76))
     head = (
         f'\r\n--{boundary}\r\nContent-Type: text/{kind}; charset="utf-8"\r\n'
         f"Content-Transfer-Encoding: {encoding}\r\n\r\n"
