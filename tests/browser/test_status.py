@@ -7,7 +7,7 @@ from playwright.async_api import Route, expect
 
 from tests.browser.people import People, Person
 from tests.browser.site import Site
-from tests.browser.thread import composer, expect_thread, send
+from tests.browser.thread import composer, expect_thread, expect_to_fit, send
 from tests.support import eventually
 
 
@@ -36,6 +36,18 @@ async def test_the_head_sets_a_status_at_once_and_leaves_the_composer_alone(peop
     await expect(composer(page)).to_have_value("Half a thought")
     await expect(page.locator("#choose-status")).to_have_value("OPEN")
     assert await site.bodies(conversation) == ["Hello?"]
+
+
+async def test_the_menu_of_statuses_is_within_the_window(people: People, site: Site) -> None:
+    sam, _, _ = await at_thread(people, site)
+    await sam.page.locator("#set-status summary").click()
+    for width in (320, 390, 768, 1440):
+        await expect_to_fit(sam.page, width)
+        boxes = [
+            await one.bounding_box() for one in await sam.page.locator("#set-status .sheet, #set-status button").all()
+        ]
+        assert all(box and 0 <= box["x"] <= box["x"] + box["width"] <= width for box in boxes), (width, boxes)
+        assert len({box["x"] for box in boxes[1:] if box}) == 1  # one below the other
 
 
 async def test_by_keyboard_only_enter_applies_a_status_and_escape_closes_the_menu(people: People, site: Site) -> None:
