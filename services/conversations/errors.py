@@ -44,11 +44,11 @@ class IdempotencyKeyReused(Invalid):
         super().__init__(msg, ("header", "Idempotency-Key"))
 
 
-class OrderOwnerFixed(Problem):
-    """An order belongs to one customer for ever."""
+class OrderOfAnotherUser(Problem):
+    """An order belongs to one customer until the store deletes it."""
 
     status = HTTPStatus.CONFLICT
-    code = "order-owner-fixed"
+    code = "order-of-another-user"
     title = "The order belongs to another user"
 
 

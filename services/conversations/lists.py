@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from services.conversations.rows import THREAD_COLUMNS, Reader, Thread
-from services.conversations.rules import Side, Status
+from services.conversations.rules import Side, Status, former_order_id
 from shared.paging import DEFAULT_LIMIT, MAX_LIMIT, decode_cursor, encode_cursor, moment
 
 
@@ -136,7 +136,10 @@ class _Page:
         if filters.user_id is not None:
             yield f"c.user_id = {self.place(filters.user_id)}"
         if filters.order_id is not None:
-            yield f"c.order_id = {self.place(filters.order_id)}"
+            ids = [filters.order_id]
+            if filters.user_id is not None:
+                ids.append(former_order_id(filters.order_id, filters.user_id))
+            yield f"c.order_id = any({self.place(ids)}::text[])"
         if filters.order_number is not None:
             yield f"c.order_id in (select id from orders where number = {self.place(filters.order_number)})"  # noqa: S608 - built from constants
         if filters.status:

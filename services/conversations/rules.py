@@ -79,3 +79,11 @@ def status_after_message(status: Status, side: Side, *, first: bool, chosen: Sta
         return chosen
     effect = EFFECTS[side]
     return (effect.after_first if first else effect.after_later)[status]
+
+
+def former_order_id(order_id: str, user_id: str) -> str:
+    """Return the id of the row with the last state of an order that went to another user after its deletion.
+
+    The store's own ids have no spaces.
+    """
+    return f"{order_id} {user_id}"

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, func, literal, select, update
+from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.errors import OrderOwnerFixed
+from services.conversations.errors import OrderOfAnotherUser
 from services.conversations.log import append_events
-from services.conversations.models import Order, User
+from services.conversations.models import Conversation, Order, User
 from services.conversations.people import PROFILE
-from services.conversations.rules import Side
+from services.conversations.rules import Side, former_order_id
 from services.conversations.sessions import end_other_sides
 from shared.events import EventType, UserChanged
 from shared.people import Person
@@ -51,12 +52,12 @@ class SentOrder:
 Sent = SentUser | SentOrder
 
 
-async def take(session: AsyncSession, sent: Sequence[Sent]) -> list[bool | OrderOwnerFixed]:
+async def take(session: AsyncSession, sent: Sequence[Sent]) -> list[bool | OrderOfAnotherUser]:
     """Take over users and orders as if one came after the other; tell of each whether it is new, or why it is refused.
 
     An `updated_at` older than the stored one changes nothing. A user with another role than before loses the browsers'
-    sessions for any other side. An order's user may be known by id only, and cannot change: an order that is refused
-    for that leaves no trace, and hinders no other.
+    sessions for any other side. An order's user may be known by id only, and cannot change unless the order was
+    deleted: an order that is refused for that leaves no trace, and hinders no other.
     """
     users = _Users([one for one in sent if isinstance(one, SentUser)])
     orders = _Orders([one for one in sent if isinstance(one, SentOrder)])
@@ -75,9 +76,9 @@ async def put_user(session: AsyncSession, user: SentUser) -> bool:
 
 
 async def put_order(session: AsyncSession, order: SentOrder) -> bool:
-    """Take one order over, as `take` does; True when new. Raises `OrderOwnerFixed`."""
+    """Take one order over, as `take` does; True when new. Raises `OrderOfAnotherUser`."""
     [created] = await take(session, [order])
-    if isinstance(created, OrderOwnerFixed):
+    if isinstance(created, OrderOfAnotherUser):
         raise created
     return created
 
@@ -149,6 +150,7 @@ class _Orders:
         self._new: set[str] = set()
         self._rows: _Rows = {}
         self._taken: set[str] = set()
+        self._handed_over: dict[str, str] = {}  # deleted ones that come again for another user, with their former one
 
     async def lock(self, session: AsyncSession) -> None:
         """Save those that were never here, as they are first sent; lock all."""
@@ -160,11 +162,13 @@ class _Orders:
         found = select(*_ORDER).where(among(Order.id, self._first)).order_by(Order.id).with_for_update()
         self._rows = _by_id(await session.execute(found))
 
-    def take(self, sent: SentOrder, known: set[str]) -> bool | OrderOwnerFixed:
+    def take(self, sent: SentOrder, known: set[str]) -> bool | OrderOfAnotherUser:
         """Let an order be as sent, and its user be known; True when new, or here again after a deletion."""
         order = self._rows[sent.id]
         if order["user_id"] != sent.user_id:
-            return OrderOwnerFixed("The order belongs to another user, and that cannot change.")
+            if order["deleted_at"] is None:
+                return OrderOfAnotherUser("The order belongs to another user. Delete it first.")
+            self._handed_over.setdefault(sent.id, order["user_id"])
         known.add(sent.user_id)
         if sent.id in self._new:
             self._new.remove(sent.id)
@@ -179,11 +183,33 @@ class _Orders:
 
     async def save(self, session: AsyncSession) -> None:
         """Save what became of those that were here before, or came more than once."""
+        for key, former in sorted(self._handed_over.items()):
+            if key in self._taken:
+                await _hand_over(session, key, former, self._rows[key]["user_id"])
         if self._taken:
             await _overwrite(session, Order, [self._rows[key] for key in sorted(self._taken)])
 
 
 _Rows = dict[str, dict[str, Any]]
+
+
+async def _hand_over(session: AsyncSession, order_id: str, former: str, owner: str) -> None:
+    """Let conversations about a deleted order keep its last state, before it comes again for another user.
+
+    That state becomes a row of its own, which `former_order_id` names. One that the new owner had left behind in this
+    way is theirs again.
+    """
+    columns = [column.name for column in Order.__table__.columns if column.name != "id"]
+    last = select(literal(former_order_id(order_id, former)), *(getattr(Order, name) for name in columns))
+    keep = insert(Order).from_select(["id", *columns], last.where(Order.id == order_id))
+    kept = {name: keep.excluded[name] for name in columns}
+    await session.execute(keep.on_conflict_do_update(index_elements=[Order.id], set_=kept))
+    for there, here in (
+        (order_id, former_order_id(order_id, former)),
+        (former_order_id(order_id, owner), order_id),
+    ):
+        await session.execute(update(Conversation).where(Conversation.order_id == there).values(order_id=here))
+    await session.execute(delete(Order).where(Order.id == former_order_id(order_id, owner)))
 
 
 def _by_id(found: Iterable[Any]) -> _Rows:

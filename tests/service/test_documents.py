@@ -94,7 +94,7 @@ async def test_conflicts_are_declared_where_they_happen(document: Any) -> None:
         "PATCH /admin/conversations/{conversation_id}": {"newer-messages"},
         "DELETE /admin/conversations/{conversation_id}": {"conversation-not-closed"},
         "POST /admin/conversations/bulk-delete": {"conversation-not-closed"},
-        "PUT /store/orders/{order_id}": {"order-owner-fixed"},
+        "PUT /store/orders/{order_id}": {"order-of-another-user"},
     }
 
 

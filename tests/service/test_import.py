@@ -86,7 +86,7 @@ async def test_each_line_has_its_answer_and_a_refused_one_hinders_no_other(sam: 
         (3, 200, "user", "anna", None),
         (4, 422, "order", "A-2", "validation-failed"),
         (5, 413, None, None, "payload-too-large"),
-        (6, 409, "order", "A-1", "order-owner-fixed"),
+        (6, 409, "order", "A-1", "order-of-another-user"),
         (8, 201, "user", "dora", None),
     ]
     put = (await shop.call("PUT", "/orders/A-2", ORDER | {"total": "x"})).json()
@@ -190,7 +190,7 @@ async def test_an_order_that_is_refused_makes_nobody_known(shop: Caller, convers
     await statuses(shop, user(), order())
     before = await state(conversations)
     answers = await send(shop, lines([order(user_id="ben", status="stolen"), order("A-1", user_id="carl")]))
-    assert [(one["status"], one["code"]) for one in answers] == [(409, "order-owner-fixed")] * 2
+    assert [(one["status"], one["code"]) for one in answers] == [(409, "order-of-another-user")] * 2
     assert await state(conversations) == before
 
 

@@ -59,13 +59,40 @@ async def test_an_order_may_come_before_its_user_who_is_then_known_by_id(sam: Ca
     assert (await shown(sam))["name"] == "Anna"
 
 
-async def test_an_order_keeps_its_owner_for_ever(anna: Caller, ben: Caller, shop: Caller) -> None:
+async def test_an_order_keeps_its_owner_until_it_is_deleted(anna: Caller, ben: Caller, shop: Caller) -> None:
     await shop.call("PUT", "/orders/A-1", ORDER)
-    for _ in range(2):
-        answer = await shop.call("PUT", "/orders/A-1", ORDER | {"user_id": "ben"})
-        assert problem(answer) == (409, "order-owner-fixed")
+    answer = await shop.call("PUT", "/orders/A-1", ORDER | {"user_id": "ben"})
+    assert problem(answer) == (409, "order-of-another-user")
+    assert (await ben.get("/orders"))["items"] == []
+
+    await shop.call("DELETE", "/orders/A-1")
+    for status in (201, 200):
+        assert (await shop.call("PUT", "/orders/A-1", ORDER | {"user_id": "ben"})).status_code == status
+    assert problem(await shop.call("PUT", "/orders/A-1", ORDER)) == (409, "order-of-another-user")
+    assert [order["id"] for order in (await ben.get("/orders"))["items"]] == ["A-1"]
+    assert (await anna.get("/orders"))["items"] == []
+
+
+async def test_conversations_keep_the_last_state_that_their_own_customer_had_of_an_order(
+    anna: Caller, ben: Caller, sam: Caller, shop: Caller
+) -> None:
+    """An order goes from Anna to Ben, back to Anna and to Ben again."""
+    talks = {}
+    for turn, caller in enumerate((anna, ben, anna, ben)):
+        user, status = ("anna", "ben")[turn % 2], f"state {turn}"
+        assert (await shop.call("PUT", "/orders/A-1", ORDER | {"user_id": user, "status": status})).status_code == 201
+        talks[(await caller.open(order_id="A-1"))["id"]] = user
+        last = {"anna": f"state {turn - turn % 2}", "ben": f"state {turn - (turn + 1) % 2}"}
+        for talk, owner in talks.items():
+            order = (await sam.peek(talk))["order"]
+            expected = ("A-1", last[owner], owner != user)
+            assert (order["id"], order["status"], order["deleted"]) == expected
+        found = (await caller.get("/conversations", order_id="A-1"))["items"]
+        assert {talk["id"] for talk in found} == {talk for talk, owner in talks.items() if owner == user}
         await shop.call("DELETE", "/orders/A-1")
-    assert (await ben.get("/orders"))["items"] == (await anna.get("/orders"))["items"] == []
+    for caller in (anna, ben):
+        assert (await caller.get("/orders"))["items"] == []
+        assert len((await caller.get("/conversations", order_id="A-1"))["items"]) == 2
 
 
 async def test_a_deleted_order_shows_its_last_state_until_the_store_sends_it_again(anna: Caller, shop: Caller) -> None:

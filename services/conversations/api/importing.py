@@ -11,7 +11,7 @@ from typing import Any
 
 from services.conversations.api.store_bodies import OrderLine, UserLine, check_record
 from services.conversations.api.store_values import read_json
-from services.conversations.errors import OrderOwnerFixed
+from services.conversations.errors import OrderOfAnotherUser
 from services.conversations.store_sync import Sent, take
 from shared.body_size import JSON_ESCAPES, MAX_BODY_BYTES
 from shared.database import Sessions, answered_transaction
@@ -138,7 +138,7 @@ def read_line(number: int, line: bytes | None) -> Line:
     return Line(number, named, checked.record.of(checked.record.id), checked.notes)
 
 
-async def _commit(sessions: Sessions, sent: Sequence[Sent]) -> list[bool | OrderOwnerFixed]:
+async def _commit(sessions: Sessions, sent: Sequence[Sent]) -> list[bool | OrderOfAnotherUser]:
     tries = 0
     while True:
         try:
@@ -150,7 +150,7 @@ async def _commit(sessions: Sessions, sent: Sequence[Sent]) -> list[bool | Order
                 raise
 
 
-def _answer(line: Line, taken: Iterator[bool | OrderOwnerFixed]) -> Answer:
+def _answer(line: Line, taken: Iterator[bool | OrderOfAnotherUser]) -> Answer:
     result = line.sent if isinstance(line.sent, Problem) else next(taken)
     answer: Answer = {"line": line.number, **line.named}
     if isinstance(result, Problem):

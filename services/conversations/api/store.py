@@ -23,7 +23,7 @@ from services.conversations.api.store_bodies import (
     sent,
 )
 from services.conversations.api.views import LineOut, RecordOut
-from services.conversations.errors import OrderOwnerFixed
+from services.conversations.errors import OrderOfAnotherUser
 from shared.auth import Role, require
 from shared.database import Session
 from shared.http import ApiRouter
@@ -78,7 +78,7 @@ async def end_sessions(user_id: PathId, session: Session) -> None:
 
 @router.put(
     "/orders/{order_id}",
-    responses={**_CREATED, **answers(OrderOwnerFixed)},
+    responses={**_CREATED, **answers(OrderOfAnotherUser)},
     response_model_exclude_none=True,
     openapi_extra=body_of(PutOrder),
 )

@@ -68,7 +68,7 @@ class OrderOut:
     def of(cls, order: OrderRow) -> Self:
         """Show an order."""
         return cls(
-            id=order.id,
+            id=order.id.partition(" ")[0],  # of a former state as well: see `former_order_id`
             number=order.number,
             status=order.status,
             total=order.total,
