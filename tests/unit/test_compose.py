@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from email import message_from_bytes, policy
 from email.header import decode_header, make_header
 from email.message import EmailMessage
+from email.utils import parseaddr
 from html.parser import HTMLParser
 from typing import Any
 from uuid import UUID
@@ -19,7 +20,7 @@ MOMENT = datetime(2026, 7, 3, 21, 5, tzinfo=UTC)
 LINK = f"https://shop.example/dashboard/messages/{CONVERSATION}/"
 BRAND = Brand(
     store_name="Hazel & Birch",
-    email_from="Mailer <no-reply@shop.example>",
+    email_from="no-reply@shop.example",
     public_url="https://shop.example",
     reply_to=None,
     time_zone="UTC",
@@ -157,9 +158,29 @@ def test_without_a_reply_to_a_mail_says_once_below_the_message_where_to_answer(k
     assert LINK in after
 
 
+@pytest.mark.parametrize(
+    ("email_from", "name"),
+    [
+        ("no-reply@shop.example", "Hazel & Birch"),
+        ("Hazel Support <no-reply@shop.example>", "Hazel Support"),
+        ('"Hazel, Inc." <no-reply@shop.example>', "Hazel, Inc."),
+        ("Hazel, Inc. <no-reply@shop.example>", "Hazel, Inc."),
+        ("Büro 😀 <no-reply@shop.example>", "Büro 😀"),
+        ("<no-reply@shop.example>", "Hazel & Birch"),
+    ],
+)
+def test_the_name_in_the_sender_is_shown_and_the_stores_name_without_one(email_from: str, name: str) -> None:
+    brand = replace(BRAND, email_from=email_from, reply_to=email_from)
+    message = parsed(MAIL, brand)
+    for field in ("From", "Reply-To"):
+        assert parseaddr(header(message, field)) == (name, "no-reply@shop.example")
+    to_support = parsed(replace(MAIL, audience="support", from_name="Mila"), brand)
+    assert parseaddr(header(to_support, "From"))[0] == f"Mila ({name})"
+
+
 def test_with_a_reply_to_answers_go_there_and_nothing_is_said_against_them() -> None:
     message = parsed(MAIL, replace(BRAND, reply_to="Team <team@shop.example>"))
-    assert message["Reply-To"] == "Hazel & Birch <team@shop.example>"
+    assert message["Reply-To"] == "Team <team@shop.example>"
     for kind in ("plain", "html"):
         assert "not read" not in part(message, kind)
         assert LINK in part(message, kind)

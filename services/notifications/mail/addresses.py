@@ -1,7 +1,6 @@
 """Email addresses and the ids made from them, in the form that mail headers and SMTP take."""
 
 import re
-from email.utils import parseaddr
 from functools import lru_cache
 from unicodedata import normalize
 from uuid import UUID
@@ -67,7 +66,23 @@ def is_unattended(mailbox: str) -> bool:
 @lru_cache  # of the same few settings, for each mail
 def sender_address(email_from: str) -> str:
     """Return the bare address of `Name <address>` or `address`. Raises AddressError when there is none."""
-    return ascii_domain_address(parseaddr(email_from)[1])
+    return ascii_domain_address(_split(email_from)[1])
+
+
+def sender_name(email_from: str) -> str:
+    """Return the name of `Name <address>`, without quotes around it; nothing when there is none."""
+    return _split(email_from)[0]
+
+
+def _split(email_from: str) -> tuple[str, str]:
+    """Split a sender as people write it: a name may hold commas without being quoted."""
+    found = re.fullmatch(r"\s*(.*?)\s*<([^<>]*)>\s*", email_from, re.DOTALL)
+    if found is None:
+        return "", email_from.strip()
+    name = found[1]
+    if len(name) > 1 and name[0] == name[-1] == '"':
+        name = re.sub(r"\\(.)", r"\1", name[1:-1])
+    return name.strip(), found[2].strip()
 
 
 def domain_of(email_from: str) -> str:
@@ -82,3 +97,9 @@ def message_id(mail_id: UUID, email_from: str) -> str:
         # Only uniqueness matters right of the "@", and the id already has it.
         domain = domain.partition(".")[2] or domain[-MAX_ID_DOMAIN:].lstrip("-")
     return f"<{mail_id.hex}@{domain}>"
+
+
+def masked(address: str) -> str:
+    """Return an address as it may be shown to people who need not know it: its first character and its domain."""
+    local, at, domain = address.rpartition("@")
+    return f"{local[:1]}…@{domain}" if at else address

@@ -24,6 +24,7 @@ from services.notifications.mail.addresses import (
     domain_of,
     message_id,
     sender_address,
+    sender_name,
 )
 from services.notifications.mail.bodies import render_body
 from services.notifications.mail.times import format_moment, known_zone
@@ -132,7 +133,8 @@ def _headers(mail: Mail, brand: Brand) -> Iterator[tuple[str, str]]:
     yield "From", _mailbox("From", _sender_name(mail, brand), addr_spec(sender_address(brand.email_from)))
     yield "To", _mailbox("To", mail.to_name or "", addr_spec(mail.to_address))
     if brand.reply_to and mail.audience == "customer":
-        yield "Reply-To", _mailbox("Reply-To", brand.store_name, addr_spec(sender_address(brand.reply_to)))
+        name = sender_name(brand.reply_to) or brand.store_name
+        yield "Reply-To", _mailbox("Reply-To", name, addr_spec(sender_address(brand.reply_to)))
     # Never "Re:": the same subject on every mail threads in all clients, and is what the customer typed.
     yield "Subject", _encoded("Subject", _one_line(mail.subject))
     yield "Message-ID", _one_line(mail.message_id)
@@ -144,9 +146,10 @@ def _headers(mail: Mail, brand: Brand) -> Iterator[tuple[str, str]]:
 
 
 def _sender_name(mail: Mail, brand: Brand) -> str:
+    name = sender_name(brand.email_from) or brand.store_name
     if mail.audience == "support" and mail.from_name:
-        return f"{_one_line(mail.from_name)[: MAX_NAME // 2]} ({brand.store_name})"
-    return brand.store_name
+        return f"{_one_line(mail.from_name)[: MAX_NAME // 2]} ({name})"
+    return name
 
 
 def _one_line(text: str) -> str:
