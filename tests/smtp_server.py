@@ -72,6 +72,8 @@ class SmtpServer:
     mails: list[ReceivedMail] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     connections: int = 0
+    most_at_once: int | None = None  # connections; the next one is told 421 at the banner
+    refused_connections: int = 0
     port: int = 0
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
     _hung_up: asyncio.Event = field(default_factory=asyncio.Event)
@@ -129,6 +131,9 @@ class _Dialogue:
         self.sender, self.recipients, self.user = "", [], None  # type: str, list[str], str | None
 
     async def run(self) -> None:
+        if self.server.most_at_once is not None and len(self.server._open) > self.server.most_at_once:  # noqa: SLF001
+            self.server.refused_connections += 1
+            await self.reply("421 4.7.0 too many connections")
         await self.say("banner")
         while line := (await self.reader.readline()).decode("utf-8", "replace"):
             self.server.commands.append(line.rstrip("\r\n"))

@@ -64,7 +64,7 @@ def cursor_by_id() -> None:
 
 def mark_before_send() -> None:
     """Let a mail be recorded as sent just before it is."""
-    from services.notifications import sending
+    from services.notifications import recording
     from services.notifications.leases import ClaimedEmail, begin_data
     from shared.database import Driver
 
@@ -73,7 +73,7 @@ def mark_before_send() -> None:
         await connection.execute(_MARK_SENT, held)
         return held
 
-    sending.begin_data = begin_and_mark  # type: ignore[attr-defined]
+    recording.begin_data = begin_and_mark  # type: ignore[attr-defined]
 
 
 _MARK_SENT = """

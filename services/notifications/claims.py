@@ -17,7 +17,7 @@ from sqlalchemy.orm import aliased, undefer
 
 from services.notifications.caps import customers_share, measure_room
 from services.notifications.emails import cancel_emails, move_emails
-from services.notifications.gate import read_gate
+from services.notifications.gate import begin_probe, read_gate
 from services.notifications.leases import LEASE, ClaimedEmail, postpone
 from services.notifications.letters import Letter, compose_letter
 from services.notifications.mail.addresses import AddressError
@@ -68,22 +68,30 @@ async def claim_emails(
     held back until it has, here and now: there may be more behind an empty list.
     """
     gate = await read_gate(session)
+    probes = gate.row.breaker_trips > 0
+    if probes and gate.open:
+        gate = await read_gate(session, lock=True)
+        probes = gate.row.breaker_trips > 0
     if not gate.open:
         return None
     found = await session.scalars(
         select(Email)
         .options(undefer(Email.content))
         .where(Email.state == EmailState.SCHEDULED, Email.next_attempt_at <= gate.now - timedelta(seconds=overdue))
-        .order_by(Email.next_attempt_at, Email.id)
-        # After the breaker opened, one mail finds out whether the set-up works again.
-        .limit(1 if gate.row.breaker_trips else BATCH)
+        # After the breaker opened, one mail finds out whether the set-up works again: first one that was not refused,
+        # because what was refused may be so for its own sake.
+        .order_by(*([Email.refused_at.asc().nulls_first()] if probes else []), Email.next_attempt_at, Email.id)
+        .limit(1 if probes else BATCH)
         .with_for_update(skip_locked=True)
     )
     due = await _read_due(session, found.all(), settings)
     if not due:
         return None
-    verdict = await _judge(session, due, gate.now, settings)
-    return await _carry_out(session, verdict, uuid4(), gate.now, settings)
+    verdict, lease_id = await _judge(session, due, gate.now, settings), uuid4()
+    claimed = await _carry_out(session, verdict, lease_id, gate.now, settings)
+    if probes and claimed:
+        await begin_probe(session, lease_id, gate.now + LEASE)
+    return claimed
 
 
 async def _read_due(session: AsyncSession, rows: Sequence[Email], settings: MailSettings) -> list[DueEmail]:
@@ -242,4 +250,6 @@ def _table(columns: Mapping[str, Any], rows: Iterable[Sequence[Any]]) -> Any:
 def _claimed(email: Email, letter: Letter | None, lease_id: UUID) -> ClaimedEmail:
     to_address, content = (letter.to_address, letter.content) if letter else (email.to_address, email.content)
     assert to_address is not None and content is not None  # noqa: S101, PT018 - a claimed mail has both
-    return ClaimedEmail(email.id, lease_id, to_address, content, email.counted_tries, email.uncertain_tries)
+    return ClaimedEmail(
+        email.id, lease_id, to_address, content, email.counted_tries, email.uncertain_tries, email.refused_at
+    )

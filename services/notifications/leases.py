@@ -8,18 +8,19 @@ import os
 import random
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.emails import move_emails
-from services.notifications.gate import MAY_BEGIN, MAY_CLAIM, close_breaker, trip_breaker
-from services.notifications.mail.transport import Phase, Try
+from services.notifications.gate import CLOSED, MAY_BEGIN, MAY_CLAIM, end_probe, note_failure, set_up_works
+from services.notifications.mail.attempts import Phase, Try
+from services.notifications.mail.server import host_of
 from services.notifications.models import Email, EmailTry
 from services.notifications.rules import (
     MAY_HAVE_ARRIVED,
@@ -27,6 +28,7 @@ from services.notifications.rules import (
     Outcome,
     after_try,
     retry_delays,
+    with_evidence,
     with_jitter,
 )
 from services.notifications.settings import MailSettings
@@ -35,10 +37,15 @@ from shared.failpoints import failpoint
 from shared.tables import among
 
 LEASE = timedelta(seconds=60)  # that a claim holds without being renewed
+RECENT = 10  # seconds in which a server that accepts mail of others is not away
 
-PROCESS = f"{socket.gethostname()}:{os.getpid()}"
 
 log = structlog.get_logger()
+
+
+def process_name() -> str:
+    """Return the name of this process; a worker's children have their own."""
+    return f"{socket.gethostname()}:{os.getpid()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +58,7 @@ class ClaimedEmail:
     content: bytes
     counted_tries: int
     uncertain_tries: int
+    refused_at: datetime | None = None
 
     @property
     def held(self) -> ColumnElement[bool]:
@@ -95,7 +103,10 @@ async def release_expired(session: AsyncSession, settings: MailSettings) -> None
         lost = Outcome.UNCERTAIN if email.data_at is not None else Outcome.ABANDONED
         attempt = Try(outcome=lost, phase=Phase.LEASE, code=None, reply="the process that was sending this is gone")
         await _add_try(session, email.id, attempt, started_at=email.data_at)
-        await _follow(session, Email.id == email.id, attempt, email.counted_tries, email.uncertain_tries, settings)
+        held = ClaimedEmail(
+            email.id, email.lease_id or uuid4(), "", b"", email.counted_tries, email.uncertain_tries, email.refused_at
+        )
+        await _follow(session, held, attempt, settings)
         failpoint("lease-expired")
 
 
@@ -106,15 +117,19 @@ async def record_accepted(connection: Driver, ended: Sequence[Ended]) -> None:
     lease gone there. One statement straight on the driver, as each mail needs it.
     """
     rows = [(one.email.id, one.started_at, one.attempt.phase, one.attempt.code, one.attempt.reply) for one in ended]
-    await connection.execute(_ACCEPT, *zip(*rows, strict=True), PROCESS, ended[0].email.lease_id)
+    await connection.execute(_ACCEPT, *zip(*rows, strict=True), process_name(), ended[0].email.lease_id)
 
 
 async def record_failed(session: AsyncSession, ended: Sequence[Ended], settings: MailSettings) -> None:
     """Record tries that ended in any other way, and what follows from them."""
     for one in ended:
-        email = one.email
-        await _add_try(session, email.id, one.attempt, one.started_at)
-        await _follow(session, email.held, one.attempt, email.counted_tries, email.uncertain_tries, settings)
+        email, attempt = one.email, one.attempt
+        suspected = email.refused_at
+        works = suspected is not None and await set_up_works(session, suspected)
+        outcome = with_evidence(attempt.outcome, attempt.own, suspected=suspected is not None, set_up_works=works)
+        attempt = replace(attempt, outcome=outcome)
+        await _add_try(session, email.id, attempt, one.started_at)
+        await _follow(session, email, attempt, settings)
     failpoint("try-written")
 
 
@@ -145,6 +160,11 @@ async def begin_data(connection: Driver, emails: Sequence[ClaimedEmail]) -> set[
     return {row["id"] for row in rows}
 
 
+async def others_send(connection: Driver) -> bool:
+    """Tell whether the server has accepted mail of another process within the last seconds."""
+    return bool(await connection.fetchval(_OTHERS, process_name()))
+
+
 async def renew_lease(session: AsyncSession, lease_id: UUID) -> None:
     """Hold on to all mails of a lease that are still being sent."""
     await session.execute(
@@ -159,6 +179,7 @@ async def hand_back(session: AsyncSession, emails: Sequence[ClaimedEmail]) -> No
     """Give back mails that were claimed under one lease and not begun."""
     which = among(Email.id, [email.id for email in emails]) & (Email.lease_id == emails[0].lease_id)
     await move_emails(session, which, EmailState.SCHEDULED, {}, leaving=(EmailState.SENDING,))
+    await end_probe(session, emails[0].lease_id)
 
 
 async def _add_try(session: AsyncSession, email_id: UUID, attempt: Try, started_at: datetime | None) -> None:
@@ -173,21 +194,15 @@ async def _add_try(session: AsyncSession, email_id: UUID, attempt: Try, started_
         phase=attempt.phase,
         code=attempt.code,
         reply=attempt.reply,
-        process=PROCESS,
+        process=process_name(),
     )
     session.add(row)
     await session.flush()
 
 
-async def _follow(
-    session: AsyncSession,
-    which: ColumnElement[bool],
-    attempt: Try,
-    counted: int,
-    uncertain: int,
-    settings: MailSettings,
-) -> bool:
-    """Move a mail that is being sent to what follows from a try; False when it is not ours to move."""
+async def _follow(session: AsyncSession, email: ClaimedEmail, attempt: Try, settings: MailSettings) -> None:
+    """Move a mail that is being sent to what follows from a try, unless it is not ours to move any more."""
+    counted, uncertain = email.counted_tries, email.uncertain_tries
     following = after_try(
         attempt.outcome,
         counted=counted,
@@ -204,13 +219,12 @@ async def _follow(
     if following.delay is not None:
         pause = with_jitter(following.delay, random.random)
         values["next_attempt_at"] = func.clock_timestamp() + timedelta(seconds=pause)
+    if following.opens_breaker and attempt.own is not None:
+        values["refused_at"] = func.clock_timestamp()
     state = following.state or EmailState.SCHEDULED
-    moved = await move_emails(session, which, state, values, leaving=(EmailState.SENDING,))
-    if following.opens_breaker:
-        await trip_breaker(session, attempt)
-    elif attempt.outcome is not Outcome.ABANDONED and attempt.phase not in {Phase.LEASE, Phase.ADDRESS}:
-        await close_breaker(session)
-    return bool(moved)
+    await move_emails(session, email.held, state, values, leaving=(EmailState.SENDING,))
+    host = host_of(settings.smtp_url.get_secret_value() if settings.smtp_url else None)
+    await note_failure(session, attempt, email.lease_id, host, opens=following.opens_breaker)
 
 
 # The time in queries of their own: so it is read once, and the indexes can be searched by it.
@@ -223,6 +237,14 @@ select
     exists (select from emails where state = 'sending' and lease_until < (select clock_timestamp())) as lost
 """  # noqa: S608 - built from constants
 
+# The ids are of version 7 and so in the order of time.
+_OTHERS = f"""
+select exists (
+    select from email_tries
+    where id > uuidv7(interval '-{RECENT} seconds') and outcome = 'accepted' and process <> $1
+)
+"""  # noqa: S608 - built from constants
+
 # By the lease alone, which a mail has while it is being sent only: asked for the state as well, PostgreSQL might go
 # through all that are being sent.
 _BEGIN = f"""
@@ -230,7 +252,8 @@ update emails set data_at = clock_timestamp() where id = any($1) and lease_id = 
 """  # noqa: S608 - built from constants
 
 # Mails are locked in one order, and before they are looked at: an address that is being erased does not get away.
-_ACCEPT = """
+_CLOSED = ", ".join(f"{name} = {'null' if value is None else value}" for name, value in CLOSED.items())
+_ACCEPT = f"""
 with ended as (
     select * from unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::int[], $5::text[])
         as ended(id, started_at, phase, code, reply)
@@ -243,10 +266,11 @@ with ended as (
     select id, mailbox, started_at, clock_timestamp(), 'accepted', phase, code, reply, $6
     from ended join locked using (id)
 ), closed as (
-    update gate set breaker_trips = 0, breaker_until = null, breaker_reason = null where breaker_trips > 0
+    update gate set proven_at = clock_timestamp(), {_CLOSED}
+    where breaker_trips > 0
 )
 update emails set
     state = 'sent', reason = null, finished_at = clock_timestamp(), counted_tries = counted_tries + held::int,
     content = null, lease_id = null, lease_until = null, data_at = null
 from locked where emails.id = locked.id and (held or not_begun)
-"""
+"""  # noqa: S608 - built from constants

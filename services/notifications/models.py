@@ -10,6 +10,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from services.notifications.rules import Audience, EmailState
 from shared.tables import NAMES, ColumnTypes
 
+DEFERRED = "(counted_tries > 0 or refused_at is not null)"
+"""Whether, as SQL, a scheduled email was tried before and waits for another attempt."""
+
 
 class Base(ColumnTypes, DeclarativeBase):
     """All tables of the service."""
@@ -139,6 +142,7 @@ class Email(Base):
     data_at: Mapped[datetime | None]  # the current try is about to send its DATA
     counted_tries: Mapped[int] = mapped_column(server_default="0")
     uncertain_tries: Mapped[int] = mapped_column(server_default="0")
+    refused_at: Mapped[datetime | None]  # for a reason that was taken for the set-up's; the last time
     message_id: Mapped[str | None]
     to_address: Mapped[str | None]
     mailbox: Mapped[str | None]  # what the caps count it by: `mailbox_of`, to support a customer's share of it
@@ -161,6 +165,7 @@ class Email(Base):
         Index("emails_leased_idx", "lease_until", postgresql_where=text("state = 'sending'")),
         Index("emails_in_hand_idx", "mailbox", postgresql_where=text("state = 'sending'")),
         Index("emails_held_back_idx", "id", postgresql_where=text("state = 'scheduled' and reason is not null")),
+        Index("emails_deferred_idx", "id", postgresql_where=text(f"state = 'scheduled' and {DEFERRED}")),
         Index("emails_conversation_idx", "conversation_id"),
         Index("emails_recipient_idx", "recipient_id"),
         Index("emails_state_idx", "state", text("id desc")),
@@ -207,6 +212,10 @@ class EmailTry(Base):
 class Gate(Base):
     """Whether mail may be sent at all: paused by hand, or the breaker is open because the set-up is at fault.
 
+    While it is open one mail at a time, under the lease `breaker_probe`, finds out whether the set-up works again.
+    `proven_at` is when that was last found out: mail that was refused before and is refused again is refused for
+    its own sake.
+
     `incarnation` is the database in which it was last known which mail was sent. In another one, which may be a
     restored one, nothing is sent until that is known again.
     """
@@ -217,7 +226,13 @@ class Gate(Base):
     paused_at: Mapped[datetime | None]
     breaker_trips: Mapped[int] = mapped_column(server_default="0")  # in a row
     breaker_until: Mapped[datetime | None]
+    breaker_since: Mapped[datetime | None]
+    breaker_phase: Mapped[str | None]
+    breaker_host: Mapped[str | None]
+    breaker_code: Mapped[int | None]
     breaker_reason: Mapped[str | None]
+    breaker_probe: Mapped[UUID | None]
+    proven_at: Mapped[datetime | None]
     incarnation: Mapped[str | None]
 
     __table_args__ = (CheckConstraint("singleton", name="one_row"),)

@@ -10,7 +10,10 @@ MAX_JITTER = 0.1
 MAX_UNCERTAIN_TRIES = 2
 MAX_EVENT_ATTEMPTS = 5
 FIRST_BREAKER_PAUSE = 15
+FIRST_REFUSED_PAUSE = 2  # soon: often it is one recipient's policy, and the next mail goes through
 LONGEST_BREAKER_PAUSE = 300
+LONGEST_BUSY_PAUSE = 60
+REFUSED_DELAY = 30  # seconds in which other mail shows whether the set-up works
 LOOK_AGAIN = 60  # seconds until a mail that waits for what is being sent to its address is looked at again
 
 
@@ -40,11 +43,15 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
     """The server will never take this mail: 5xx to RCPT or DATA."""
     DEFERRED = "deferred"
-    """The server does not have it and may take it later: 4xx anywhere, or a break before the final dot."""
+    """The server does not have it and may take it later: 4xx to this mail, or a break before the final dot."""
     UNCERTAIN = "uncertain"
     """The server may have it: a break behind the final dot, or a lease that ran out with `data_at` set."""
     MISCONFIGURED = "misconfigured"
     """No mail would have gone through: the fault is of the set-up, or the server does not answer."""
+    BUSY = "busy"
+    """The server takes nothing at the moment: 4xx or a break before the recipient is named, or 421 anywhere."""
+    REFUSED = "refused"
+    """The recipient or the text was refused for a reason that may be the set-up's: 5.7.x, relaying, the sender."""
     ABANDONED = "abandoned"
     """Given up before the final dot: the lease was no longer ours, or the sender had to stop."""
 
@@ -70,9 +77,14 @@ class Reason(StrEnum):
     """The only one of a scheduled mail: its address has had as many as it may, and it waits for room."""
     REJECTED = "rejected"
     ADDRESS_NOT_SUPPORTED = "address-not-supported"
+    TOO_LARGE = "too-large"
     GAVE_UP = "gave-up"
     UNCERTAIN = "uncertain"
     RESTORED = "restored"
+
+
+MAY_HAVE_ARRIVED_REASONS = frozenset({Reason.UNCERTAIN, Reason.RESTORED})
+"""A mail that failed for these may be with its recipient: it is retried by its id only."""
 
 
 TRANSITIONS: dict[EmailState, frozenset[EmailState]] = {
@@ -154,11 +166,22 @@ def after_try(  # noqa: PLR0911 - a return per outcome is the table it is
             return FollowUp(EmailState.SCHEDULED, delay=uncertain_delay)
         case Outcome.UNCERTAIN:
             return FollowUp(EmailState.FAILED, reason=Reason.UNCERTAIN)
-        case Outcome.MISCONFIGURED:
+        case Outcome.MISCONFIGURED | Outcome.BUSY:
             # Due at once: the breaker, not the mail's schedule, says when the next try is.
             return FollowUp(EmailState.SCHEDULED, delay=0, counts=False, opens_breaker=True)
+        case Outcome.REFUSED:
+            return FollowUp(EmailState.SCHEDULED, delay=REFUSED_DELAY, counts=False, opens_breaker=True)
         case Outcome.ABANDONED:
             return FollowUp(None, counts=False)
+
+
+def with_evidence(outcome: Outcome, own: Outcome | None, *, suspected: bool, set_up_works: bool) -> Outcome:
+    """Decide whose fault a failure is: the mail's own only if others went through since it first failed so.
+
+    `own` is what the failure means then; None when it is never the mail's. `suspected`: the same mail failed so
+    before. `set_up_works`: the breaker is closed, and the server has accepted other mail since.
+    """
+    return own if own is not None and suspected and set_up_works else outcome
 
 
 def with_jitter(delay: int, random: Callable[[], float]) -> float:
@@ -195,7 +218,12 @@ def wait_for_room(caps: Sequence[Cap], ages: Sequence[float], in_hand: int) -> f
     return wait
 
 
-def breaker_pause(consecutive_trips: int) -> int:
-    """Seconds all sending pauses after that many trips in a row, 1 or more: 15, doubling up to 300."""
+def breaker_pause(outcome: Outcome, consecutive_trips: int) -> int:
+    """Return the seconds that sending pauses after so many trips in a row: doubling from 15 to 300.
+
+    From 2 when a mail was refused, and up to 60 for a busy server.
+    """
+    first = FIRST_REFUSED_PAUSE if outcome is Outcome.REFUSED else FIRST_BREAKER_PAUSE
+    longest = LONGEST_BUSY_PAUSE if outcome is Outcome.BUSY else LONGEST_BREAKER_PAUSE
     doublings = min(consecutive_trips - 1, LONGEST_BREAKER_PAUSE.bit_length())
-    return min(FIRST_BREAKER_PAUSE << max(doublings, 0), LONGEST_BREAKER_PAUSE)
+    return min(first << max(doublings, 0), longest)

@@ -1,12 +1,14 @@
 """Settings of the notifications service."""
 
+import re
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
 from pydantic_settings import NoDecode
 
 from services.notifications.mail.addresses import ascii_domain_address, sender_address
-from services.notifications.mail.server import parse_smtp_url
+from services.notifications.mail.server import ehlo_name, parse_smtp_url
 from shared.people import LocaleTag, ZoneName
 from shared.settings import DatabaseUrl, Days, Settings, TokenSettings, WebUrl, split_commas
 
@@ -25,9 +27,17 @@ def _recipient(value: str) -> str:
     return value
 
 
+def _ehlo_name(value: str) -> str:
+    """Check a host name or an address literal: what else stood there would be refused, or end the command."""
+    if not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|\[IPv6:[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", value):
+        raise ValueError("a name for EHLO is a host name, such as mail.store.example, or an address in brackets")
+    return value
+
+
 Seconds = Annotated[int, Field(ge=0, le=MONTH)]
 Most = Annotated[int, Field(ge=0, le=100_000)]
 Schedule = Annotated[tuple[Seconds, ...], Field(min_length=1)]
+EhloName = Annotated[str, Field(max_length=255), AfterValidator(_ehlo_name)]
 Sender = Annotated[str, AfterValidator(_sender)]
 Recipient = Annotated[str, AfterValidator(_recipient)]
 Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
@@ -59,6 +69,7 @@ class MailSettings(StoreSettings):
     smtp_url: SecretStr | None = None
     smtp_connections: Annotated[int, Field(ge=1, le=100)] = 16
     email_from: Sender = "support@localhost"
+    email_ehlo: EhloName | None = None
     email_reply_to: Sender | None = None
     time_zone: ZoneName = "UTC"
     locale: LocaleTag = "en"
@@ -75,6 +86,11 @@ class MailSettings(StoreSettings):
     support_email: Recipient | None = None
     limit_mails_per_10_minutes: Most = 10
     limit_mails_per_day: Most = 100
+
+    @property
+    def ehlo(self) -> str:
+        """The name that we give the mail server: as set, or the public URL's host."""
+        return self.email_ehlo or ehlo_name(urlsplit(self.public_url).hostname or "")
 
     @field_validator("smtp_url")
     @classmethod

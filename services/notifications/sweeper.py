@@ -17,6 +17,7 @@ from services.notifications.feed import create_feed, read_end, read_events
 from services.notifications.gate import read_gate
 from services.notifications.inbox import receive_missing
 from services.notifications.mail.compose import LOCALE
+from services.notifications.mail.pool import ServerRoom
 from services.notifications.measures import measure
 from services.notifications.models import FeedCursor
 from services.notifications.recovery import begin_rebuild, note_restored, rebuild_page, settle, why_lost
@@ -138,9 +139,10 @@ async def _catch_up_for_ever(
 
 
 async def _send_for_ever(sessions: Sessions, settings: MailSettings, stop: asyncio.Event) -> None:
+    room = ServerRoom()
     while not stop.is_set():
         try:
-            await drain(sessions, settings, stop, overdue=MAIL_AGE)
+            await drain(sessions, settings, stop, overdue=MAIL_AGE, room=room)
         except Exception as error:  # the same the other way round
             log.warning("mail not drained, trying again", error=type(error).__name__)
             log.debug("mail not drained", exc_info=True)

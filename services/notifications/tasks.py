@@ -18,6 +18,7 @@ from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
 from services.notifications.inbox import park_event, receive_events
+from services.notifications.mail.pool import ServerRoom
 from services.notifications.sending import drain
 from services.notifications.settings import MailSettings
 from shared.broker import EMAILS_QUEUE, SEND_EMAILS, TASKS, hint_due_mail
@@ -64,7 +65,7 @@ class AsyncWork:
 
 def register_tasks(celery: Celery, settings: MailSettings) -> None:
     """Give the worker its tasks: one for each type of event, and the one that sends mail."""
-    work = AsyncWork(settings.notifications_database_url)
+    work, room = AsyncWork(settings.notifications_database_url), ServerRoom()
     # Made before the pool forks: what the main process writes, every pool child sees, and none reads it away.
     stopping, stop = os.pipe()
 
@@ -79,7 +80,7 @@ def register_tasks(celery: Celery, settings: MailSettings) -> None:
         with take_turn(turns) as place:
             if place is not None:
                 overdue = place * BEHIND
-                work.run(lambda sessions: _drain_for_a_while(sessions, settings, stopping, overdue))
+                work.run(lambda sessions: _drain_for_a_while(sessions, settings, stopping, overdue, room))
 
     @worker_shutting_down.connect(weak=False)
     def tell_pool(**_: Any) -> None:
@@ -151,7 +152,9 @@ def _lock(file: int, place: int) -> bool:
     return True
 
 
-async def _drain_for_a_while(sessions: Sessions, settings: MailSettings, stopping: int, overdue: float) -> None:
+async def _drain_for_a_while(
+    sessions: Sessions, settings: MailSettings, stopping: int, overdue: float, room: ServerRoom
+) -> None:
     """Drain until the worker is asked to stop, which the pipe `stopping` tells, or for so long."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -161,7 +164,7 @@ async def _drain_for_a_while(sessions: Sessions, settings: MailSettings, stoppin
 
     loop.add_reader(stopping, asked)
     try:
-        await drain(sessions, settings, stop, overdue=overdue, limit=DRAIN_LIMIT)
+        await drain(sessions, settings, stop, overdue=overdue, limit=DRAIN_LIMIT, room=room)
     finally:
         loop.remove_reader(stopping)
 

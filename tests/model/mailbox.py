@@ -1,9 +1,9 @@
 """Mails in memory: joined, reviewed, claimed, sent. What follows from what is the product's own rules."""
 
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from services.notifications.mail.transport import Phase, Try
+from services.notifications.mail.attempts import BEFORE_RECIPIENT, Phase, Try
 from services.notifications.rules import (
     MAY_HAVE_ARRIVED,
     Audience,
@@ -16,6 +16,7 @@ from services.notifications.rules import (
     mail_caps,
     retry_delays,
     wait_for_room,
+    with_evidence,
 )
 from tests.model.store import SECOND, Clock, Payload, Who
 
@@ -63,6 +64,7 @@ class Mail:
     begun: bool = False
     counted: int = 0
     uncertain: int = 0
+    refused_at: int | None = None
     address: str | None = None
     mailbox: str | None = None  # the address, however it was written
     letter: Letter | None = None
@@ -97,6 +99,7 @@ class Held:
     lease: int
     counted: int
     uncertain: int
+    refused_at: int | None
     letter: Letter
     address: str
     begun: bool = False
@@ -115,6 +118,9 @@ class Mailbox:
         self.leases = 0
         self.trips = 0
         self.open_at: int | None = None
+        self.fault: Phase | None = None
+        self.probe: int | None = None
+        self.proven_at = -1
         self.tries: list[Ended] = []
 
     # Before sending
@@ -168,6 +174,7 @@ class Mailbox:
         """Let a failed mail be due again, by hand."""
         self.move(mail, EmailState.SCHEDULED, None, leaving=(EmailState.FAILED,))
         mail.counted = mail.uncertain = 0
+        mail.refused_at = None
         mail.due = self.clock.now
         mail.by_hand += 1
 
@@ -180,8 +187,13 @@ class Mailbox:
             return []
         due = sorted((one for one in self.mails if self._is_due(one)), key=lambda one: one.due)
         self.leases += 1
-        held = [self._claim(mail) for mail in (due[:1] if self.trips else due) if not self._is_held_back(mail)]
-        return sorted((one for one in held if one is not None), key=lambda one: one.name)
+        if self.trips:  # one finds out whether the set-up works again, first one that was not refused
+            due = sorted(due, key=lambda one: -1 if one.refused_at is None else one.refused_at)[:1]
+        claimed = [self._claim(mail) for mail in due if not self._is_held_back(mail)]
+        held = sorted((one for one in claimed if one is not None), key=lambda one: one.name)
+        if self.trips and held:
+            self.open_at, self.probe = self.clock.now + LEASE * SECOND, self.leases
+        return held
 
     def begin(self, held: Held) -> bool:
         """Note that a text is about to go out; False when the mail is no longer its holder's."""
@@ -199,19 +211,27 @@ class Mailbox:
         """Give back a mail that was not begun."""
         if self.holds(held):
             self.move(held.mail, EmailState.SCHEDULED, None, leaving=(EmailState.SENDING,))
+        self._end_probe(held.lease)
 
     def record(self, held: Held, attempt: Try) -> None:
         """Record a try, and what follows from it."""
         mail = held.mail
+        attempt = replace(attempt, outcome=self.judge(held, attempt))
         self._note(mail, attempt)
         held_still = self.holds(held)
         if held_still:
             self._follow(mail, attempt, held.counted, held.uncertain)
-        self._note_set_up(attempt)
+        self._note_set_up(attempt, held.lease)
         if not held_still and attempt.outcome is Outcome.ACCEPTED and not mail.begun:
             self.move(mail, EmailState.SENT, None, leaving=WAITING)
 
     # Below this line: how
+
+    def judge(self, held: Held, attempt: Try) -> Outcome:
+        """Say whose fault a failure is."""
+        suspected = held.refused_at is not None
+        works = suspected and not self.trips and self.proven_at > (held.refused_at or 0)
+        return with_evidence(attempt.outcome, attempt.own, suspected=suspected, set_up_works=works)
 
     def about(self, conversation: int, audience: Audience) -> list[Mail]:
         """Return the mails about a conversation to one side."""
@@ -296,7 +316,9 @@ class Mailbox:
         mail.mailbox = mail.address.lower()
         self.move(mail, EmailState.SENDING, None, leaving=(EmailState.SCHEDULED,))
         mail.lease, mail.lease_until = self.leases, self.clock.now + LEASE * SECOND
-        return Held(mail, mail.name, self.leases, mail.counted, mail.uncertain, mail.letter, mail.address)
+        return Held(
+            mail, mail.name, self.leases, mail.counted, mail.uncertain, mail.refused_at, mail.letter, mail.address
+        )
 
     def _compose(self, mail: Mail, unread: list[int]) -> None:
         if not mail.claimed:
@@ -308,6 +330,7 @@ class Mailbox:
     def _release_expired(self) -> None:
         expired = [one for one in self.mails if one.state is EmailState.SENDING and one.lease_until < self.clock.now]
         for place, mail in enumerate(expired):
+            self._end_probe(mail.lease)
             attempt = LOST if mail.begun else GONE
             self._note(mail, attempt)
             self._follow(mail, attempt, mail.counted, mail.uncertain)
@@ -333,11 +356,26 @@ class Mailbox:
         mail.doubts += attempt.outcome is Outcome.UNCERTAIN
         if following.delay is not None:
             mail.due = self.clock.now + following.delay * SECOND
+        if following.opens_breaker and attempt.own is not None:
+            mail.refused_at = self.clock.now
 
-    def _note_set_up(self, attempt: Try) -> None:
-        if attempt.outcome is Outcome.MISCONFIGURED:
-            if self.open_at is None or self.open_at <= self.clock.now:
+    def _note_set_up(self, attempt: Try, lease: int) -> None:
+        if attempt.outcome in {Outcome.MISCONFIGURED, Outcome.BUSY, Outcome.REFUSED}:
+            if self.open_at is None or self.open_at <= self.clock.now or self.probe == lease:
                 self.trips += 1
-                self.open_at = self.clock.now + breaker_pause(self.trips) * SECOND
-        elif attempt.outcome is not Outcome.ABANDONED and self.trips:
-            self.trips, self.open_at = 0, None
+                self.open_at = self.clock.now + breaker_pause(attempt.outcome, self.trips) * SECOND
+                self.fault, self.probe = attempt.phase, None
+            return
+        if attempt.outcome is Outcome.ACCEPTED:
+            self.proven_at = self.clock.now if self.trips else self.proven_at
+            self._close()
+        elif attempt.outcome is not Outcome.ABANDONED and self.fault in BEFORE_RECIPIENT:
+            self._close()
+        self._end_probe(lease)
+
+    def _close(self) -> None:
+        self.trips, self.open_at, self.fault, self.probe = 0, None, None, None
+
+    def _end_probe(self, lease: int | None) -> None:
+        if self.probe is not None and self.probe == lease:
+            self.open_at, self.probe = self.clock.now, None

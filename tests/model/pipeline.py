@@ -6,7 +6,7 @@ The real service is driven by the same methods (`tests/service/real_pipeline.py`
 from typing import Any
 
 from services.conversations.rules import Side
-from services.notifications.mail.transport import Phase, Try
+from services.notifications.mail.attempts import Phase, Try
 from services.notifications.rules import EmailState, Outcome
 from tests.model.mailbox import Held, Letter, Mail, Mailbox, Name
 from tests.model.notifier import DiedError, NothingKeptError, Notifier
@@ -17,6 +17,10 @@ TICK = 1000  # microseconds that every step takes: no two mails are due at one m
 REFUSED = {
     "later": Try(Outcome.DEFERRED, Phase.RCPT, 450, "later"),
     "never": Try(Outcome.REJECTED, Phase.RCPT, 550, "never"),
+    "no more now": Try(Outcome.BUSY, Phase.RCPT, 421, "closing", own=Outcome.DEFERRED),
+    "policy": Try(Outcome.REFUSED, Phase.RCPT, 550, "5.7.1 no", own=Outcome.REJECTED),
+    "no relay": Try(Outcome.REFUSED, Phase.RCPT, 554, "5.7.1 relay access denied", own=Outcome.DEFERRED),
+    "busy": Try(Outcome.BUSY, Phase.BANNER, 421, "too many connections"),
     "nobody answers": Try(Outcome.MISCONFIGURED, Phase.CONNECT, None, "connection refused"),
 }
 """What the server may say before the text goes out."""
@@ -25,6 +29,7 @@ ANSWERED = {
     "taken": Try(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken"),
     "later": Try(Outcome.DEFERRED, Phase.END_OF_DATA, 451, "later"),
     "never": Try(Outcome.REJECTED, Phase.END_OF_DATA, 554, "never"),
+    "policy": Try(Outcome.REFUSED, Phase.END_OF_DATA, 550, "5.7.1 no", own=Outcome.REJECTED),
     "lost, taken": Try(Outcome.UNCERTAIN, Phase.END_OF_DATA, None, "connection lost"),
     "lost": Try(Outcome.UNCERTAIN, Phase.END_OF_DATA, None, "connection lost"),
 }
@@ -47,6 +52,7 @@ class Pipeline:
         self.held: list[Held] = []
         self.server: list[tuple[Name, str, Letter]] = []  # what it received: the mail, to whom, which messages
         self.arrivals: list[Held] = []  # the same, with what is known of the try
+        self.replies: list[tuple[Mail, str]] = []  # what it said, as it was recorded
 
     @property
     def mails(self) -> list[Mail]:
@@ -132,7 +138,9 @@ class Pipeline:
 
     def refuse(self, held: int, reply: str) -> None:
         """Let the server refuse a mail before its text goes out."""
-        self.notifier.mailbox.record(self.held.pop(held), REFUSED[reply])
+        one = self.held.pop(held)
+        self.replies.append((one.mail, reply))
+        self.notifier.mailbox.record(one, REFUSED[reply])
 
     def begin(self, held: int) -> bool:
         """Let the text go out, if the mail is still the holder's."""
@@ -154,6 +162,7 @@ class Pipeline:
         """Let the holder write down what the server said."""
         one = self.held.pop(held)
         assert one.answer is not None
+        self.replies.append((one.mail, next(reply for reply, known in ANSWERED.items() if known is one.answer)))
         self.notifier.mailbox.record(one, one.answer)
 
     def renew(self, held: int) -> None:

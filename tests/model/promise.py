@@ -24,6 +24,7 @@ def check_always(pipeline: Pipeline) -> None:
     _every_record_is_of_an_acknowledged_message(pipeline)
     _every_message_is_in_one_mail(pipeline)
     _no_address_gets_more_mails_than_it_may(pipeline)
+    _a_mail_fails_for_a_policy_only_if_others_go_through(pipeline)
     for mail in pipeline.mails:
         _a_mail_goes_only_where_the_rules_lead(mail)
         _a_mail_is_repeated_only_when_its_answer_was_lost(mail)
@@ -123,6 +124,18 @@ def _no_address_gets_more_mails_than_it_may(pipeline: Pipeline) -> None:
         for most, seconds in zip(MAILS, (600, 86_400), strict=True):
             first_and_one_too_many = zip(got, got[most:], strict=False)
             assert all(late - early >= seconds * SECOND for early, late in first_and_one_too_many), mailbox
+
+
+def _a_mail_fails_for_a_policy_only_if_others_go_through(pipeline: Pipeline) -> None:
+    """A relay that is denied fails no mail; a policy fails one only if the server took another since it said so."""
+    for mail in pipeline.mails:
+        if mail.state is not EmailState.FAILED or mail.reason is not Reason.REJECTED:
+            continue
+        said = [(reply, one is mail) for one, reply in pipeline.replies]
+        mine = [place for place, (reply, own) in enumerate(said) if own and reply in {"policy", "never"}]
+        assert mine, "nobody refused it"
+        if said[mine[-1]][0] == "policy":
+            assert ("taken", False) in said[mine[0] : mine[-1]], "failed, and no other went through"
 
 
 def _a_mail_goes_only_where_the_rules_lead(mail: Mail) -> None:

@@ -252,8 +252,9 @@ async def empty_notifications(engine: AsyncEngine) -> None:
         NotificationsBase,
         "update feed_cursor set position = 0, head = 0, epoch = null, caught_up_at = null, rebuild_reason = null,"
         " rebuild_kind = null, rebuild_after = null, rebuilt_at = null, restored_to = null, restored_until = null",
-        "update gate set paused_at = null, breaker_trips = 0, breaker_until = null, breaker_reason = null,"
-        " incarnation = null",
+        "update gate set paused_at = null, breaker_trips = 0, breaker_since = null, breaker_until = null,"
+        " breaker_phase = null, breaker_host = null, breaker_code = null, breaker_reason = null,"
+        " breaker_probe = null, proven_at = null, incarnation = null",
     )
 
 

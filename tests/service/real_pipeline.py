@@ -23,7 +23,7 @@ from services.notifications.claims import claim_emails
 from services.notifications.commands import read_notification, retry_email
 from services.notifications.errors import NotRetriable
 from services.notifications.leases import ClaimedEmail, hand_back, release_expired, renew_lease
-from services.notifications.mail.transport import Try
+from services.notifications.mail.attempts import Try
 from services.notifications.rules import MAX_JITTER, Audience
 from shared.broker import TASKS
 from shared.database import create_sessions, transaction

@@ -15,7 +15,7 @@ from services.notifications import caps, claims, leases, measures
 from services.notifications.claims import claim_emails
 from services.notifications.commands import retry_email
 from services.notifications.leases import ClaimedEmail
-from services.notifications.mail.transport import Phase, Try
+from services.notifications.mail.attempts import Phase, Try
 from services.notifications.models import Email, EmailTry
 from services.notifications.retention import purge_tries
 from services.notifications.rules import EmailState, Outcome

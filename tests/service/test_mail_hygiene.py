@@ -143,7 +143,7 @@ def test_no_name_no_subject_and_no_text_reaches_anybody_else(
         content = compose(mail, replace(BRAND, store_name=store))
         outcome, envelope, mails = way.send(mail.to_address, content)
         assert outcome.outcome is Outcome.ACCEPTED
-        assert envelope == [f"MAIL FROM:<{SENDER}>", f"RCPT TO:<{mail.to_address}>", "DATA"]
+        assert envelope == [f"MAIL FROM:<{SENDER}> SIZE={len(content)}", f"RCPT TO:<{mail.to_address}>", "DATA"]
         assert [(one.sender, one.recipients, one.content) for one in mails] == [(SENDER, (mail.to_address,), content)]
         check_headers(content, mail.to_address)
 

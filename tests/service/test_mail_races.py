@@ -17,7 +17,7 @@ from services.notifications.events import handle_events
 from services.notifications.inbox import receive_events, retry_parked
 from services.notifications.leases import release_expired
 from services.notifications.letters import Letter, compose_letter
-from services.notifications.mail.transport import Phase, Try
+from services.notifications.mail.attempts import Phase, Try
 from services.notifications.models import Email, EmailTry, InboxEntry, Notification
 from services.notifications.rules import EmailState, Outcome, Reason
 from shared.database import Sessions, transaction

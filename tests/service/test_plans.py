@@ -13,7 +13,7 @@ from bench.growth_data import fill
 from deploy.local.postgres import Server
 from services.notifications.claims import claim_emails
 from services.notifications.leases import release_expired
-from services.notifications.mail.transport import Phase, Try
+from services.notifications.mail.attempts import Phase, Try
 from services.notifications.rules import Outcome
 from shared.database import Sessions, create_lender
 from tests.service.conftest import FEED_SECRET, As

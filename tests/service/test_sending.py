@@ -11,7 +11,7 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select, update
 
-from services.notifications import sending
+from services.notifications import recording
 from services.notifications.claims import claim_emails
 from services.notifications.leases import record_accepted, release_expired
 from services.notifications.mail.transport import SmtpConnection, parse_smtp_url
@@ -280,7 +280,7 @@ async def test_an_answer_is_recorded_whatever_the_driver_raises_meanwhile(
             raise faults.pop()
         await record_accepted(*arguments)
 
-    monkeypatch.setattr(sending, "record_accepted", stumble)
+    monkeypatch.setattr(recording, "record_accepted", stumble)
     async with smtp_server() as server:
         settings = settings_for(server)
         await receive(notifications, settings, posted(uuid4(), 1))

@@ -6,7 +6,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications import leases
 from services.notifications.leases import ClaimedEmail, Ended, record_accepted, record_failed
-from services.notifications.mail.transport import Try
+from services.notifications.mail.attempts import Try
 from services.notifications.rules import Outcome
 from services.notifications.settings import MailSettings
 from shared.database import driver_connection

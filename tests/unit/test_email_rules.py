@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from services.notifications.rules import (
     GIVE_UP_AFTER,
     LOOK_AGAIN,
+    REFUSED_DELAY,
     TRANSITIONS,
     Cap,
     EmailState,
@@ -19,6 +20,7 @@ from services.notifications.rules import (
     mail_caps,
     retry_delays,
     wait_for_room,
+    with_evidence,
     with_jitter,
 )
 
@@ -63,8 +65,9 @@ def test_every_follow_up_is_allowed_and_whole(outcome: Outcome, counted: int, un
         check_transition(EmailState.SENDING, after.state)
     assert (after.delay is not None) == (after.state is EmailState.SCHEDULED)
     assert (after.reason is not None) == (after.state is EmailState.FAILED)
-    assert after.opens_breaker == (outcome is Outcome.MISCONFIGURED)
-    assert after.counts == (outcome not in {Outcome.MISCONFIGURED, Outcome.ABANDONED})
+    of_set_up = {Outcome.MISCONFIGURED, Outcome.BUSY, Outcome.REFUSED}
+    assert after.opens_breaker == (outcome in of_set_up)
+    assert after.counts == (outcome not in of_set_up | {Outcome.ABANDONED})
 
 
 def test_an_accepted_mail_is_sent_and_a_rejected_one_failed() -> None:
@@ -98,8 +101,18 @@ def test_an_uncertain_mail_is_sent_once_more_and_then_fails() -> None:
 
 def test_a_fault_of_the_set_up_costs_the_mail_nothing_however_often() -> None:
     for counted in (0, len(DELAYS) + 1):
-        after = follow_up(Outcome.MISCONFIGURED, counted)
-        assert (after.state, after.delay, after.counts) == (EmailState.SCHEDULED, 0, False)
+        for outcome, delay in ((Outcome.MISCONFIGURED, 0), (Outcome.BUSY, 0), (Outcome.REFUSED, REFUSED_DELAY)):
+            after = follow_up(outcome, counted)
+            assert (after.state, after.delay, after.counts) == (EmailState.SCHEDULED, delay, False)
+
+
+@pytest.mark.parametrize("own", [Outcome.REJECTED, Outcome.DEFERRED, None])
+@pytest.mark.parametrize(("suspected", "set_up_works"), list(product([True, False], repeat=2)))
+def test_a_refusal_is_the_mails_own_only_when_it_comes_again_while_others_go_through(
+    own: Outcome | None, *, suspected: bool, set_up_works: bool
+) -> None:
+    judged = with_evidence(Outcome.REFUSED, own, suspected=suspected, set_up_works=set_up_works)
+    assert judged is (own if own and suspected and set_up_works else Outcome.REFUSED)
 
 
 def test_the_default_schedule_ends_within_three_days_and_one_more_delay_would_not() -> None:
@@ -124,11 +137,19 @@ def test_jitter_is_never_early_and_at_most_a_tenth(delay: int, chance: float) ->
     assert delay <= with_jitter(delay, lambda: chance) <= delay * 1.1 + 1e-6
 
 
-def test_the_breaker_pauses_longer_each_time_up_to_five_minutes() -> None:
-    pauses = [breaker_pause(trips) for trips in range(1, 2000)]
-    assert pauses[:6] == [15, 30, 60, 120, 240, 300]
+@pytest.mark.parametrize(
+    ("outcome", "first"),
+    [
+        (Outcome.MISCONFIGURED, [15, 30, 60, 120, 240, 300]),
+        (Outcome.BUSY, [15, 30, 60, 60, 60, 60]),
+        (Outcome.REFUSED, [2, 4, 8, 16, 32, 64]),
+    ],
+)
+def test_the_breaker_pauses_longer_each_time_up_to_a_minute_or_five(outcome: Outcome, first: list[int]) -> None:
+    pauses = [breaker_pause(outcome, trips) for trips in range(1, 2000)]
+    assert pauses[:6] == first
     assert all(earlier <= later for earlier, later in pairwise(pauses))
-    assert pauses[-1] == 300
+    assert pauses[-1] == (60 if outcome is Outcome.BUSY else 300)
 
 
 def test_a_cap_of_0_is_none() -> None:

@@ -6,7 +6,7 @@ import pytest
 from celery.worker.consumer import consumer
 
 from services.notifications.mail.compose import LOCALE
-from services.notifications.settings import SweeperSettings
+from services.notifications.settings import MailSettings, SweeperSettings
 from services.notifications.worker import tells_no_content
 from shared.settings import SettingsError, read_settings
 from shared.translations import find_language
@@ -19,6 +19,9 @@ from shared.translations import find_language
         ("EMAIL_FROM", "Store <hidden>"),
         ("EMAIL_FROM", "hiddén@store.test"),
         ("EMAIL_REPLY_TO", "hidden"),
+        ("EMAIL_EHLO", "hidden name"),
+        ("EMAIL_EHLO", "hidden\r\nMAIL"),
+        ("EMAIL_EHLO", "[hidden]"),
         ("SUPPORT_EMAIL", "Desk <hidden@store.test>"),
         ("SUPPORT_EMAIL", "hidden"),
         ("PUBLIC_URL", "hidden.test"),
@@ -78,3 +81,24 @@ def test_no_line_that_quotes_a_message_reaches_the_log(name: str) -> None:
 
     assert not says(getattr(consumer, name))
     assert says("consumer: Cannot connect to %s: %s.")
+
+
+@pytest.mark.parametrize(
+    ("public_url", "ehlo", "expected"),
+    [
+        ("https://store.test:8443/help/", None, "store.test"),
+        ("https://store.test", "mail.store.test", "mail.store.test"),
+        ("https://store.test", "[192.0.2.1]", "[192.0.2.1]"),
+        ("http://127.0.0.1:8000", None, "[127.0.0.1]"),
+        ("http://[2001:db8::1]:8000", None, "[IPv6:2001:db8::1]"),
+        ("https://bücher.test", None, "xn--bcher-kva.test"),
+    ],
+)
+def test_the_name_for_ehlo_is_the_one_set_or_the_public_urls_host(
+    monkeypatch: pytest.MonkeyPatch, public_url: str, ehlo: str | None, expected: str
+) -> None:
+    monkeypatch.setenv("CHATS_NOTIFICATIONS_DATABASE_URL", "postgresql://chats@127.0.0.1/chats")
+    monkeypatch.setenv("CHATS_PUBLIC_URL", public_url)
+    if ehlo:
+        monkeypatch.setenv("CHATS_EMAIL_EHLO", ehlo)
+    assert read_settings(MailSettings).ehlo == expected

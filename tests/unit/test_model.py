@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
+from services.notifications.mail.attempts import Try
 from services.notifications.rules import EmailState, Outcome, Reason
 from tests.model.machine import Machine
 from tests.model.mailbox import WAITING, Held, Mail, Mailbox
@@ -149,6 +150,13 @@ class Silent(Mailbox):
         return super()._is_due(mail) and not mail.counted
 
 
+class Hurried(Mailbox):
+    """A refusal is the mail's own fault, whoever else was refused."""
+
+    def judge(self, held: Held, attempt: Try) -> Outcome:
+        return attempt.own or super().judge(held, attempt)
+
+
 class WithoutCaps(Mailbox):
     """An address gets whatever there is."""
 
@@ -196,6 +204,7 @@ class CountsYes(Mailbox):
         lambda: Pipeline(mailbox=Stubborn),
         lambda: Pipeline(mailbox=Rash),
         lambda: Pipeline(mailbox=Silent),
+        lambda: Pipeline(mailbox=Hurried),
         pytest.param(lambda: Pipeline(mailbox=WithoutCaps), marks=LONG),
         pytest.param(lambda: Pipeline(mailbox=CountsLate), marks=LONG),
         pytest.param(lambda: Pipeline(mailbox=CountsYes), marks=LONG),

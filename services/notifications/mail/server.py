@@ -2,8 +2,13 @@
 
 import re
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import Literal
 from urllib.parse import SplitResult, unquote, urlsplit
+
+import idna
+
+LOOPBACK = "[127.0.0.1]"
 
 Security = Literal["none", "tls", "starttls"]
 
@@ -46,6 +51,28 @@ def parse_smtp_url(url: str) -> SmtpServer:
         raise ValueError("the SMTP URL must end behind the port; percent-encode '/', '?' and '#' in a password")
     security, default_port = SCHEMES[parts.scheme]
     return SmtpServer(parts.hostname, port or default_port, security, *_credentials(parts))
+
+
+def ehlo_name(host: str) -> str:
+    """Return a URL's host as EHLO takes it: a name in ASCII, or an address literal (RFC 5321, 4.1.3)."""
+    try:
+        address = ip_address(host)
+    except ValueError:
+        pass
+    else:
+        return f"[{address}]" if address.version == 4 else f"[IPv6:{address}]"  # noqa: PLR2004 - the version's number
+    try:
+        return (host if host.isascii() else idna.encode(host, uts46=True).decode()).rstrip(".") or LOOPBACK
+    except UnicodeError:
+        return LOOPBACK
+
+
+def host_of(url: str | None) -> str:
+    """Return `host:port` of an SMTP URL, to name the server by; nothing without one."""
+    if url is None:
+        return ""
+    server = parse_smtp_url(url)
+    return f"[{server.host}]:{server.port}" if ":" in server.host else f"{server.host}:{server.port}"
 
 
 def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:

@@ -1,60 +1,40 @@
 """Hand one mail at a time to an SMTP server, and say exactly how far each try came.
 
-The phases are driven one by one, because what a failure means depends on where it happened: see `Outcome`.
+The phases are driven one by one, because what a failure means depends on where it happened: see `replies.judge`.
 """
 
 import asyncio
-import re
-import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import cast
+from typing import TypeVar, cast
 
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
 from services.notifications.mail.addresses import addr_spec, sender_address
-from services.notifications.mail.server import SmtpServer, parse_smtp_url
+from services.notifications.mail.attempts import Phase, Try
+from services.notifications.mail.replies import (
+    DONE,
+    PERMANENT,
+    START_INPUT,
+    ended_in_order,
+    judge,
+    one_line,
+    was_hung_up,
+)
+from services.notifications.mail.server import LOOPBACK, SmtpServer, parse_smtp_url
 from services.notifications.rules import Outcome, Reason
 from shared.failpoints import failpoint
 
 __all__ = ["Phase", "SmtpConnection", "SmtpServer", "Timeouts", "Try", "parse_smtp_url"]
 
+T = TypeVar("T")
+
 REPLY_TIMEOUT = 30.0
 # RFC 5321, 4.5.3.2.6: a shorter one makes duplicates, because the server may already have the mail.
 END_OF_DATA_TIMEOUT = 600.0
 GOODBYE_TIMEOUT = 2.0  # nothing depends on the answer to it
-MAX_REPLY = 500
-
-
-class Phase(StrEnum):
-    """How far a try came."""
-
-    COMPOSE = "compose"
-    """Its text could not be made: nothing was said to any server."""
-    ADDRESS = "address"
-    CONNECT = "connect"
-    BANNER = "banner"
-    EHLO = "ehlo"
-    STARTTLS = "starttls"
-    AUTH = "auth"
-    MAIL = "mail"
-    RCPT = "rcpt"
-    DATA = "data"
-    CONTENT = "content"
-    END_OF_DATA = "end-of-data"
-    LEASE = "lease"
-    """Not known: the process that was sending is gone."""
-
-
-# A 5xx here is no fault of the mail: none would go through.
-SET_UP = {Phase.CONNECT, Phase.BANNER, Phase.EHLO, Phase.STARTTLS, Phase.AUTH, Phase.MAIL}
-# Up to here a break may be no more than the end of an idle connection.
-BEFORE_THE_DOT = {Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.CONTENT}
-
-DONE, TRY_AGAIN, PERMANENT = 2, 4, 5  # the first digit of a reply
-START_INPUT, SHUTTING_DOWN = 354, 421
+ERRORS = (SMTPException, OSError, UnicodeError)  # UnicodeError: a host that is no name
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,31 +45,34 @@ class Timeouts:
     end_of_data: float = END_OF_DATA_TIMEOUT
 
 
-@dataclass(frozen=True, slots=True)
-class Try:
-    """How one try ended: the phase it came to, and the server's reply there or what went wrong."""
-
-    outcome: Outcome
-    phase: Phase
-    code: int | None
-    reply: str
-    """One line of at most 500 characters."""
-    rejection: Reason = Reason.REJECTED
-    """Why the mail was rejected, if it was."""
-
-
 class SmtpConnection:
-    """A connection that is opened by the first mail and kept for the next; one mail at a time."""
+    """A connection that is opened by the first mail, unless it was before, and kept for the next; one at a time."""
 
     def __init__(
-        self, server: SmtpServer, *, tls: ssl.SSLContext | None = None, timeouts: Timeouts = Timeouts()
+        self,
+        server: SmtpServer,
+        *,
+        ehlo: str = LOOPBACK,
+        tls: ssl.SSLContext | None = None,
+        timeouts: Timeouts = Timeouts(),
     ) -> None:
         self._server = server
+        self._ehlo = ehlo
         self._tls = tls
         self._timeouts = timeouts
         self._smtp: SMTP | None = None
+        self._ready = False
         self._phase = Phase.ADDRESS
         self._limit: asyncio.Timeout | None = None  # of the dialogue that is under way
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it is connected, secured and logged in, as far as is known."""
+        return self._ready and self._smtp is not None and self._smtp.is_connected
+
+    async def open(self) -> Try | None:
+        """Connect, secure the connection and log in, unless that was done; return why it failed, None if it did not."""
+        return await self._until_broken_off(self._open)
 
     async def send(
         self, *, sender: str, recipient: str, content: bytes, before_data: Callable[[], Awaitable[bool]]
@@ -105,30 +88,29 @@ class SmtpConnection:
         try:
             recipient = addr_spec(recipient)
         except ValueError as error:
-            return self._not_supported(str(error))
+            return self._rejected(str(error))
         try:
             sender = addr_spec(sender_address(sender))
             sender.encode("ascii")
         except ValueError:
             return Try(Outcome.MISCONFIGURED, self._phase, None, "the sender needs an address of ASCII characters")
-        kept = self._smtp is not None and self._smtp.is_connected
-        self._limit = limit = asyncio.timeout(None)
+        content = _with_crlf(content)
+
         result: Try | None = None
-        try:
-            async with limit:
+
+        async def attempt() -> Try:
+            nonlocal result
+            kept = self._smtp is not None and self._smtp.is_connected
+            result = await self._attempt(sender, recipient, content, before_data)
+            if kept and was_hung_up(result):
+                self._drop()
+                result = None
                 result = await self._attempt(sender, recipient, content, before_data)
-                if kept and _was_hung_up(result):
-                    self._drop()
-                    result = None
-                    result = await self._attempt(sender, recipient, content, before_data)
-                await self._settle(result)
-        except BaseException as error:
-            self._drop()  # broken off, cancelled, or `before_data` failed: the dialogue stopped anywhere
-            if not isinstance(error, TimeoutError) or not limit.expired():
-                raise
-        finally:
-            self._limit = None
-        return result or self._broken_off()
+            await self._settle(result)
+            return result
+
+        ended = await self._until_broken_off(attempt)
+        return result or ended  # the outcome stands, also when the server hangs behind its answer
 
     def break_off(self) -> None:
         """End the dialogue that is under way, if any: its `send` returns at once."""
@@ -146,6 +128,28 @@ class SmtpConnection:
             finally:
                 smtp.close()
 
+    async def _until_broken_off(self, dialogue: Callable[[], Awaitable[T]]) -> T | Try:
+        self._limit = limit = asyncio.timeout(None)
+        try:
+            async with limit:
+                return await dialogue()
+        except BaseException as error:
+            self._drop()  # broken off, cancelled, or `before_data` failed: the dialogue stopped anywhere
+            if not isinstance(error, TimeoutError) or not limit.expired():
+                raise
+        finally:
+            self._limit = None
+        return self._broken_off()
+
+    async def _open(self) -> Try | None:
+        try:
+            await self._connected()
+        except ERRORS as error:
+            failure = self._failed(error)
+            self._drop()
+            return failure
+        return None
+
     async def _attempt(
         self, sender: str, recipient: str, content: bytes, before_data: Callable[[], Awaitable[bool]]
     ) -> Try:
@@ -154,9 +158,12 @@ class SmtpConnection:
             smtp = await self._connected()
             self._phase = Phase.ADDRESS
             if not recipient.isascii() and not smtp.supports_extension("smtputf8"):
-                return self._not_supported("the server does not take addresses beyond ASCII (no SMTPUTF8)")
-            await self._envelope(smtp, sender, recipient)
-        except (SMTPException, OSError, UnicodeError) as error:  # UnicodeError: a host that is no name
+                return self._rejected("the server does not take addresses beyond ASCII (no SMTPUTF8)")
+            if (most := _size_limit(smtp)) and len(content) > most:
+                text = f"the email has {len(content)} bytes, and the server accepts {most} at most (SIZE)"
+                return self._rejected(text, reason=Reason.TOO_LARGE)
+            await self._envelope(smtp, sender, recipient, len(content))
+        except ERRORS as error:
             return self._failed(error, international=not recipient.isascii())
         self._phase = Phase.DATA
         if not await before_data():
@@ -178,9 +185,9 @@ class SmtpConnection:
             start_tls=False,  # by hand, below
             tls_context=self._tls,
             timeout=self._timeouts.reply,
-            local_hostname=_own_name(),
+            local_hostname=self._ehlo,
         )
-        self._phase = Phase.CONNECT
+        self._ready, self._phase = False, Phase.CONNECT
         failpoint("smtp-connecting")
         await smtp.connect()
         self._phase = Phase.EHLO
@@ -193,15 +200,18 @@ class SmtpConnection:
         if server.user is not None and server.password is not None:
             self._phase = Phase.AUTH
             await smtp.login(server.user, server.password)
+        self._ready = True
         failpoint("smtp-connected")
         return smtp
 
-    async def _envelope(self, smtp: SMTP, sender: str, recipient: str) -> None:
-        """Name sender and recipient. No SIZE: too large is then said to DATA, where it is the mail's fault."""
+    async def _envelope(self, smtp: SMTP, sender: str, recipient: str, size: int) -> None:
+        """Name sender, size and recipient."""
         international = not recipient.isascii()
         encoding = "utf-8" if international else "ascii"
+        options = [f"SIZE={size}"] if smtp.supports_extension("size") else []
+        options += ["BODY=8BITMIME", "SMTPUTF8"] if international else []
         self._phase = Phase.MAIL
-        await smtp.mail(sender, options=["BODY=8BITMIME", "SMTPUTF8"] if international else [], encoding=encoding)
+        await smtp.mail(sender, options=options, encoding=encoding)
         failpoint("smtp-sender-taken")
         self._phase = Phase.RCPT
         await smtp.rcpt(recipient, encoding=encoding)
@@ -231,7 +241,7 @@ class SmtpConnection:
         failpoint("smtp-reply-read")
         if response.code // 100 != DONE:
             raise SMTPResponseException(response.code, response.message)
-        return Try(Outcome.ACCEPTED, self._phase, response.code, _one_line(response.message))
+        return Try(Outcome.ACCEPTED, self._phase, response.code, one_line(response.message))
 
     def _failed(self, error: Exception, *, international: bool = False) -> Try:
         """Say what an error in the present phase means."""
@@ -240,13 +250,14 @@ class SmtpConnection:
             code, text = error.code if error.code > 0 else None, error.message
             if self._phase is Phase.CONNECT:
                 self._phase = Phase.BANNER
+        result = judge(self._phase, code, text, error)
         if international and self._phase is Phase.MAIL and code is not None and code // 100 == PERMANENT:
             # Offered and then refused: all that is known is that this address fails, so other mail goes on.
-            return self._not_supported(text, code)
-        return Try(_outcome(self._phase, code, error), self._phase, code, _one_line(text))
+            return self._rejected(text, code)
+        return result
 
-    def _not_supported(self, text: str, code: int | None = None) -> Try:
-        return Try(Outcome.REJECTED, self._phase, code, _one_line(text), Reason.ADDRESS_NOT_SUPPORTED)
+    def _rejected(self, text: str, code: int | None = None, reason: Reason = Reason.ADDRESS_NOT_SUPPORTED) -> Try:
+        return Try(Outcome.REJECTED, self._phase, code, one_line(text), reason)
 
     def _broken_off(self) -> Try:
         """Say what it means that we ended the dialogue in the present phase: without its dot no server takes a mail."""
@@ -257,7 +268,7 @@ class SmtpConnection:
         """Make the connection ready for the next mail, or close it; the outcome stands either way."""
         if result.outcome is Outcome.ACCEPTED or self._smtp is None:
             return
-        if not _ended_in_order(result):
+        if not ended_in_order(result):
             self._drop()
             return
         try:
@@ -272,48 +283,17 @@ class SmtpConnection:
             smtp.close()
 
 
-def _outcome(phase: Phase, code: int | None, error: Exception) -> Outcome:
-    """Say what a failure in `phase` means; `code` is None when there was no SMTP reply."""
-    digit = code // 100 if code is not None else None
-    broke = isinstance(error, OSError) and digit is None
-    if digit == TRY_AGAIN:
-        return Outcome.DEFERRED
-    if digit != PERMANENT and phase is Phase.END_OF_DATA:
-        return Outcome.UNCERTAIN
-    if broke and phase not in {Phase.CONNECT, Phase.STARTTLS}:
-        return Outcome.DEFERRED
-    if phase in SET_UP:
-        return Outcome.MISCONFIGURED
-    return Outcome.REJECTED if digit == PERMANENT else Outcome.DEFERRED
+def _size_limit(smtp: SMTP) -> int | None:
+    """Return how many bytes an email may have (RFC 1870); None when the server has said no number, or 0."""
+    said = smtp.esmtp_extensions.get("size", "").strip()
+    return int(said) or None if said.isascii() and said.isdigit() else None
 
 
-def _was_hung_up(result: Try) -> bool:
-    """Tell whether the server, or something on the way, had given up an idle connection: no one's fault."""
-    hung_up = result.code is None or result.code == SHUTTING_DOWN
-    return result.outcome is Outcome.DEFERRED and result.phase in BEFORE_THE_DOT and hung_up
-
-
-def _ended_in_order(result: Try) -> bool:
-    """Tell whether the server waits for the next command, and RSET makes it forget this mail."""
-    if result.outcome is Outcome.ABANDONED or result.phase is Phase.ADDRESS:
-        return True
-    answered = result.code is not None and result.code != SHUTTING_DOWN
-    in_a_mail = result.phase in BEFORE_THE_DOT or result.phase is Phase.END_OF_DATA
-    return answered and in_a_mail and result.outcome in {Outcome.REJECTED, Outcome.DEFERRED}
+def _with_crlf(content: bytes) -> bytes:
+    """Return the mail with every line ended by CRLF."""
+    return b"\r\n".join([*content.splitlines(), b""])
 
 
 def _dot_stuffed(content: bytes) -> bytes:
-    """Return the mail as it follows DATA: every line ended by CRLF, a leading dot doubled, no final dot."""
-    lines = b"\r\n".join([b"", *content.splitlines(), b""])
-    return lines.replace(b"\r\n.", b"\r\n..").removeprefix(b"\r\n")
-
-
-def _one_line(text: str) -> str:
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    return " ".join(printable.split())[:MAX_REPLY]
-
-
-def _own_name() -> str:
-    """Return the name for EHLO. Never a look-up, which may take longer than all the rest."""
-    name = socket.gethostname()
-    return name if re.fullmatch(r"[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)+", name) else "[127.0.0.1]"
+    """Return the mail as it follows DATA: a leading dot doubled, no final dot."""
+    return (b"\r\n" + content).replace(b"\r\n.", b"\r\n..").removeprefix(b"\r\n")

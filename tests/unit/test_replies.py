@@ -1,0 +1,114 @@
+"""What a mail server's reply means, by the words of real servers."""
+
+import pytest
+
+from services.notifications.mail.attempts import Phase
+from services.notifications.mail.replies import judge, without_addresses
+from services.notifications.rules import Outcome, Reason
+
+LOST = ConnectionResetError()
+SET_UP = [
+    "554 5.7.1 <mila@customer.test>: Relay access denied",  # Postfix
+    "454 4.7.1 <mila@customer.test>: Relay access denied",  # Postfix by default
+    "550 relay not permitted",  # Exim
+    "550 5.7.1 Unable to relay",  # Exchange
+    "550 5.7.1 <mila@customer.test>... Relaying denied. Proper authentication required.",  # Sendmail
+    "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)",  # qmail
+    "513 Relaying denied",
+    "530 5.7.1 Authentication required",
+    "530 5.7.0 Must issue a STARTTLS command first",
+    "550 authentication required",
+    "503 This mail server requires authentication when sending to a non-local address.",
+    "535 5.7.8 Error: authentication failed",
+    "550 5.7.26 Unauthenticated email from shop.test is not accepted due to domain's DMARC policy",
+    "550 5.1.8 <store@shop.test>: Sender address rejected: Domain not found",
+    "550 5.1.0 <store@shop.test>: Sender address rejected: User unknown in virtual mailbox table",
+    "450 4.1.8 <store@shop.test>: Sender address rejected: Domain not found",
+    "553 5.7.1 <store@shop.test>: Sender address rejected: not owned by user store",
+    "550 Sender verify failed",  # Exim
+    "554 5.7.1 <unknown[192.0.2.1]>: Client host rejected: Access denied",
+    "504 5.5.2 <localhost>: Helo command rejected: need fully-qualified hostname",
+    "554 5.2.252 SendAsDenied; store@shop.test not allowed to send as",
+    "554 Service unavailable; Client host [192.0.2.1] blocked using dnsbl.test",
+]
+POLICY = [
+    "550 5.7.1 Delivery not authorized, message refused",
+    "550 5.7.1 <mila@customer.test>: Recipient address rejected: Access denied",
+    "554 5.7.1 Spam message rejected",
+    "550 5.7.129 RESOLVER.RST.RestrictedToRecipientsPermission",
+    "550 Administrative prohibition",  # Exim
+    "550 Invalid recipient: <mila@customer.test>",  # OpenSMTPD
+]
+OWN = [
+    "550 5.1.1 <mila@customer.test>: Recipient address rejected: User unknown in local recipient table",
+    "550 5.1.1 <relay.denied@customer.test>: no such user",
+    "550 relay.not.permitted@customer.test: unknown user",
+    "550 5.1.1 The account does not exist; sender rejected by policy",
+    "552 5.2.2 mailbox full",
+    "550 5.4.1 Recipient address rejected: Access denied",
+    "554 5.6.0 the message is malformed",
+    "550 no such user here",
+]
+LATER = [
+    "450 4.2.0 <mila@customer.test>: Recipient address rejected: Greylisted, see http://postgrey.test/",
+    "451 4.7.1 Greylisting in action, please come back later",
+    "450 4.7.1 <store@shop.test>: Sender address rejected: Greylisted",
+    "451 4.3.0 <mila@customer.test>: Temporary lookup failure",
+    "452 4.2.2 mailbox full",
+]
+
+
+def split(reply: str) -> tuple[int, str]:
+    code, _, text = reply.partition(" ")
+    return int(code), text
+
+
+@pytest.mark.parametrize("phase", [Phase.RCPT, Phase.DATA, Phase.END_OF_DATA])
+@pytest.mark.parametrize(
+    ("replies", "outcome", "own"),
+    [
+        (SET_UP, Outcome.REFUSED, Outcome.DEFERRED),
+        (POLICY, Outcome.REFUSED, Outcome.REJECTED),
+        (OWN, Outcome.REJECTED, None),
+        (LATER, Outcome.DEFERRED, None),
+        (["421 4.3.2 Service shutting down"], Outcome.BUSY, Outcome.DEFERRED),
+    ],
+)
+def test_the_words_of_a_server_tell_the_set_up_the_recipient_and_the_present_state_apart(
+    phase: Phase, replies: list[str], outcome: Outcome, own: Outcome | None
+) -> None:
+    for reply in replies:
+        attempt = judge(phase, *split(reply), LOST)
+        assert (attempt.outcome, attempt.own) == (outcome, own), reply
+
+
+@pytest.mark.parametrize("phase", [Phase.BANNER, Phase.EHLO, Phase.STARTTLS, Phase.AUTH, Phase.MAIL])
+def test_before_a_recipient_is_named_nothing_is_a_mails_own(phase: Phase) -> None:
+    for replies in (SET_UP, POLICY, OWN, LATER):
+        for code, text in map(split, replies):
+            attempt = judge(phase, code, text, LOST)
+            expected = Outcome.BUSY if code < 500 else Outcome.MISCONFIGURED
+            if code == 552 and phase is Phase.MAIL:
+                expected = Outcome.REJECTED
+            assert (attempt.outcome, attempt.own) == (expected, None), text
+    lost = judge(phase, None, "connection lost", LOST)
+    assert lost.outcome is (Outcome.MISCONFIGURED if phase is Phase.STARTTLS else Outcome.BUSY)
+
+
+@pytest.mark.parametrize(
+    ("phase", "reply"),
+    [
+        (Phase.MAIL, "552 5.3.4 Message size exceeds fixed limit"),
+        (Phase.MAIL, "552 too big"),
+        (Phase.END_OF_DATA, "552 5.3.4 Error: message file too big"),
+        (Phase.RCPT, "552 5.2.3 too large for this mailbox"),
+    ],
+)
+def test_a_mail_that_is_too_large_says_so(phase: Phase, reply: str) -> None:
+    attempt = judge(phase, *split(reply), LOST)
+    assert (attempt.outcome, attempt.rejection) == (Outcome.REJECTED, Reason.TOO_LARGE)
+
+
+def test_a_reply_is_shown_without_the_addresses_that_it_quotes() -> None:
+    reply = "5.7.1 <mila@customer.test>: zoe@customer.test may not receive mail of store@shop.test"
+    assert without_addresses(reply) == "5.7.1 <…>: <…> may not receive mail of <…>"
