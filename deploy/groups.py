@@ -4,27 +4,49 @@ from typing import Annotated
 
 import typer
 
+from shared.settings import SettingsError
+
 emails = typer.Typer(no_args_is_help=True, help="Look at mail, retry it, pause and resume all sending.")
 events = typer.Typer(no_args_is_help=True, help="Look at the event log, and at events that were given up on.")
 
 
 @emails.command("list")
-def list_emails(state: str | None = None, limit: Annotated[int, typer.Option(min=1, max=100)] = 25) -> None:
-    """List mails, newest first, with their last reply."""
-    from deploy.operations import print_emails
+def list_emails(
+    state: Annotated[str | None, typer.Option(help="Only emails in this state, for example failed.")] = None,
+    conversation: Annotated[str | None, typer.Option(help="Only emails about this conversation.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100)] = 25,
+    *,
+    addresses: Annotated[bool, typer.Option("--addresses", help="Show addresses in full.")] = False,
+) -> None:
+    """List emails, newest first, with their conversation, recipient and last reply."""
+    from deploy.emails import print_emails
+    from deploy.operations import parse_id
 
-    print_emails(state, limit)
+    print_emails(state, parse_id(conversation) if conversation else None, limit, addresses=addresses)
 
 
 @emails.command("retry")
-def retry_email(email_id: str) -> None:
-    """Let a failed mail be due again."""
+def retry_email(
+    email_id: Annotated[str | None, typer.Argument(help="The email to retry; or give --state failed.")] = None,
+    state: Annotated[str | None, typer.Option(help="Retry all emails in this state: failed.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only those that failed within this time, for example 2h.")] = None,
+    reply: Annotated[
+        str | None, typer.Option(help="Only those whose last reply matches this regular expression.")
+    ] = None,
+) -> None:
+    """Queue a failed email, or many, for another attempt."""
+    from deploy.emails import retry_many
     from deploy.operations import on_notifications, parse_id
     from services.notifications.commands import retry_email as retry
 
-    identity = parse_id(email_id)
-    on_notifications(lambda session: retry(session, identity))
-    typer.echo("It is due again.")
+    if (email_id is None) == (state is None) or (email_id is not None and (since or reply)):
+        raise SettingsError("give the id of one email, or --state failed with --since and --reply")
+    if state is not None:
+        retry_many(state, since, reply)
+    elif email_id is not None:
+        identity = parse_id(email_id)
+        on_notifications(lambda session: retry(session, identity))
+        typer.echo("Queued for another attempt.")
 
 
 @emails.command("pause")

@@ -18,7 +18,8 @@ from services.conversations import retention
 from services.conversations.api.importing import import_lines
 from services.conversations.settings import StoreSettings as ConversationsSettings
 from services.notifications import inbox, measures, queries, recovery
-from services.notifications.rules import EmailState
+from services.notifications.mail.replies import without_addresses
+from services.notifications.rules import EmailState, Outcome
 from services.notifications.settings import MailSettings
 from services.notifications.settings import StoreSettings as NotificationsSettings
 from shared.clocks import APART, read_ahead
@@ -33,6 +34,7 @@ T = TypeVar("T")
 LATE_NUMBERING = 10.0  # seconds
 LATE_CATCH_UP = 60.0  # seconds that an event waits for the sweeper
 LATE_MAIL = 60.0  # seconds behind its time
+STANDSTILL = 3  # emails that wait for another attempt while none is accepted
 LATE_PURGE = 0.5  # days beyond the retention
 DAY = 24 * 3600  # seconds
 PIECE = 64 * 1024  # bytes that are read of a file at once
@@ -143,14 +145,37 @@ def print_status() -> bool:
             if state.mail_known
             else "the database is another one, maybe a restored one: the sweeper has to read the log first",
         ),
-        Finding(
-            f"mail set-up   {'at fault' if state.breaker_trips else 'good'}",
-            f"{state.breaker_reason} ({state.breaker_trips} times in a row)" if state.breaker_trips else None,
-        ),
+        _deferred(state),
+        _breaker(state.breaker),
     ]
     for finding in findings:
         typer.echo(finding.line + (f"   <- {finding.remark}" if finding.remark else ""))
     return not any(finding.remark and finding.is_fault for finding in findings)
+
+
+def _deferred(state: measures.State) -> Finding:
+    """Say how many emails wait for another attempt; a fault when the server accepts nothing at all."""
+    deferred = state.deferred
+    line = f"deferred      {deferred.count}"
+    if not deferred.count:
+        return Finding(line, None)
+    reply = without_addresses(deferred.last_reply or "no reply is known")
+    if state.tries.get(Outcome.ACCEPTED):
+        return Finding(line, f"they wait for another attempt; the oldest: {reply}", is_fault=False)
+    standstill = deferred.most_tries > 1 or deferred.count >= STANDSTILL
+    return Finding(line, f"no email was accepted within the last hour; the oldest: {reply}", is_fault=standstill)
+
+
+def _breaker(breaker: measures.Breaker | None) -> Finding:
+    if breaker is None:
+        return Finding("mail set-up   good", None)
+    since = f"{breaker.since:%Y-%m-%d %H:%M:%S} UTC" if breaker.since else "an earlier version"
+    probe = f"{breaker.until:%Y-%m-%d %H:%M:%S} UTC" if breaker.until else "now"
+    return Finding(
+        f"mail set-up   at fault, breaker open since {since}",
+        f"{breaker.trips} times in a row; phase {breaker.phase}, host {breaker.host}, reply {breaker.reply};"
+        f" next probe {probe}",
+    )
 
 
 def _rebuild(state: measures.State) -> Finding:
@@ -169,23 +194,6 @@ def _clocks() -> Finding:
         f"clocks        of the databases, against this machine's: {seen}",
         f"more than {APART:g} s apart, synchronize them: tokens are refused, and emails late" if wrong else None,
     )
-
-
-def print_emails(state: str | None, limit: int) -> None:
-    """Print mails with the reply to their last try."""
-    if state is not None and state not in set(EmailState):
-        raise SettingsError(f"a state is one of {', '.join(EmailState)}")
-    chosen = EmailState(state) if state else None
-    rows, _ = on_notifications(
-        lambda session: queries.list_emails(session, conversation_id=None, state=chosen, cursor=None, limit=limit)
-    )
-    if not rows:
-        typer.echo("There is no such mail.")
-    for email, _, tries in rows:
-        last = f"{tries[-1].phase} {tries[-1].code or ''} {tries[-1].reply}" if tries else ""
-        typer.echo(
-            f"{email.id}  {email.created_at:%Y-%m-%d %H:%M:%S}  {email.state:<10} {email.reason or '':<22} {last}"
-        )
 
 
 def print_events(limit: int) -> None:

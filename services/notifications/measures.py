@@ -9,6 +9,8 @@ from prometheus_client import Gauge
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.mail.replies import enhanced_status, without_addresses
+from services.notifications.models import DEFERRED
 from services.notifications.rules import EmailState, Outcome
 from shared.database import Sessions, incarnation_of, transaction
 
@@ -22,10 +24,51 @@ HELD_BACK = Gauge(
 )
 OLDEST_DUE = Gauge("chats_emails_oldest_due_seconds", "Age of the oldest due mail that was not sent yet")
 TRIES = Gauge("chats_email_tries", "Tries of the last hour by outcome", ["outcome"])
-BREAKER = Gauge("chats_email_breaker_trips", "Times in a row that the mail set-up was at fault")
+DEFERRED_EMAILS = Gauge(
+    "chats_emails_deferred", "Emails that wait for another attempt; it counts no further than 10,000"
+)
+BREAKER = Gauge("chats_email_breaker_trips", "Times in a row that the mail set-up or the mail server was at fault")
+BREAKER_SINCE = Gauge("chats_email_breaker_since_timestamp_seconds", "When the breaker opened; 0 when it is closed")
+NEXT_PROBE = Gauge("chats_email_breaker_next_probe_timestamp_seconds", "When an open breaker is probed; 0 when closed")
+# By code and status alone: the words of a reply may quote an address.
+BREAKER_INFO = Gauge(
+    "chats_email_breaker_info", "1 while the breaker is open: where the dialogue stopped", ["phase", "host", "reply"]
+)
 
 
 MOST = 10_000  # mails of one state that are counted: no scan that grows with the years
+
+
+@dataclass(frozen=True, slots=True)
+class Breaker:
+    """An open breaker: since when, where the last attempt stopped and why, when the next one is."""
+
+    trips: int
+    since: datetime | None
+    until: datetime | None
+    phase: str | None
+    host: str | None
+    code: int | None
+    reason: str | None
+
+    @property
+    def reply(self) -> str:
+        """The mail server's reply, or what went wrong, without the addresses that it quotes."""
+        return without_addresses(f"{self.code or ''} {self.reason or ''}".strip())
+
+    @property
+    def status(self) -> str:
+        """The reply's code and enhanced status code."""
+        return f"{self.code or ''} {enhanced_status(self.reason or '') or ''}".strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Deferred:
+    """The emails that wait for another attempt: how many, most attempts of one, the last reply to the oldest."""
+
+    count: int
+    most_tries: int
+    last_reply: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +84,9 @@ class State:
     oldest_due: float
     mail_known: bool
     paused: bool
-    breaker_trips: int
-    breaker_reason: str | None
+    breaker: Breaker | None
+    """None when it is closed."""
+    deferred: Deferred
     held_back: int
     emails: dict[str, int]
     tries: dict[str, int]
@@ -51,9 +95,17 @@ class State:
 async def read_state(session: AsyncSession) -> State:
     """Read how the service stands."""
     row = (await session.execute(_STATE, {"most": MOST})).one()
+    breaker = Breaker(*(await session.execute(_BREAKER)).one())
+    deferred = Deferred(*(await session.execute(_DEFERRED, {"most": MOST})).one())
     emails = (await session.execute(_EMAILS, {"states": list(EmailState), "most": MOST})).all()
     tries = (await session.execute(_TRIES)).all()
-    return State(**row._mapping, emails=_counts(emails), tries=_counts(tries))  # noqa: SLF001 - its public name
+    return State(
+        **row._mapping,  # noqa: SLF001 - its public name
+        breaker=breaker if breaker.trips else None,
+        deferred=deferred,
+        emails=_counts(emails),
+        tries=_counts(tries),
+    )
 
 
 def _counts(rows: Sequence[Row[*tuple[Any, ...]]]) -> dict[str, int]:
@@ -70,12 +122,22 @@ async def measure(sessions: Sessions) -> None:
     PARKED.set(state.parked)
     HELD_BACK.set(state.held_back)
     OLDEST_DUE.set(state.oldest_due)
-    BREAKER.set(state.breaker_trips)
+    DEFERRED_EMAILS.set(state.deferred.count)
+    _measure_breaker(state.breaker)
     # Each, also those that there are none of any more.
     for name in EmailState:
         EMAILS.labels(name).set(state.emails.get(name, 0))
     for outcome in Outcome:
         TRIES.labels(outcome).set(state.tries.get(outcome, 0))
+
+
+def _measure_breaker(breaker: Breaker | None) -> None:
+    BREAKER.set(breaker.trips if breaker else 0)
+    BREAKER_SINCE.set(breaker.since.timestamp() if breaker and breaker.since else 0)
+    NEXT_PROBE.set(breaker.until.timestamp() if breaker and breaker.until else 0)
+    BREAKER_INFO.clear()
+    if breaker:
+        BREAKER_INFO.labels(breaker.phase or "", breaker.host or "", breaker.status).set(1)
 
 
 _STATE = text(f"""
@@ -93,8 +155,22 @@ _STATE = text(f"""
             ) as held
         ) as held_back,
         coalesce(gate.incarnation = {incarnation_of("gate")}, true) as mail_known,
-        gate.paused_at is not null as paused, gate.breaker_trips, gate.breaker_reason
+        gate.paused_at is not null as paused
     from feed_cursor as cursor, gate
+""")  # noqa: S608 - built from constants
+
+_BREAKER = text("""
+    select breaker_trips, breaker_since, breaker_until, breaker_phase, breaker_host, breaker_code, breaker_reason
+    from gate
+""")
+
+_DEFERRED = text(f"""
+    select count(*), coalesce(max(counted_tries), 0), (
+        select concat_ws(' ', phase || ':', code, reply) from email_tries
+        where email_id = (select id from emails where state = 'scheduled' and {DEFERRED} order by id limit 1)
+        order by id desc limit 1
+    )
+    from (select counted_tries from emails where state = 'scheduled' and {DEFERRED} limit :most) as deferred
 """)  # noqa: S608 - built from constants
 
 _EMAILS = text("""
