@@ -35,6 +35,7 @@ COMMAND_TIMEOUT = 20
 WORK_BOUNDS = {"idle_in_transaction_session_timeout": "10s"}
 REQUEST_BOUNDS = WORK_BOUNDS | {"statement_timeout": "15s", "lock_timeout": "5s"}
 POOL_TIMEOUT = 5  # seconds a request waits for a connection
+PING_TIMEOUT = 2  # seconds
 TRUSTED_IDLE = 5.0  # seconds a connection may rest in the pool before it is asked whether it still works
 
 Sessions = async_sessionmaker[AsyncSession]
@@ -75,19 +76,22 @@ def create_engine(
     )
 
     def check(connection: Any, record: ConnectionPoolEntry, _: object) -> None:
-        _check_connection(connection, record, _pool(engine).replaced_at)
+        _check_connection(connection, record, _pool(engine))
+
+    def on_error(context: ExceptionContext) -> None:
+        _note_error(engine, context.original_exception)
 
     event.listen(engine.sync_engine, "connect", _note_connected)
     event.listen(engine.sync_engine, "checkin", _note_return)
     event.listen(engine.sync_engine, "checkout", check)
-    event.listen(engine.sync_engine, "handle_error", lambda context: _note_error(engine, context))
+    event.listen(engine.sync_engine, "handle_error", on_error)
     return engine
 
 
 class _Pool(AsyncAdaptedQueuePool):
-    """A pool whose connections can all be replaced, each before it is used again."""
+    """A pool whose connections can all be replaced, or doubted, each before it is used again."""
 
-    replaced_at = -math.inf
+    replaced_at = doubted_at = -math.inf
 
 
 def _pool(engine: AsyncEngine) -> _Pool:
@@ -111,22 +115,29 @@ def _note_return(_: object, record: ConnectionPoolEntry) -> None:
     record.info["returned_at"] = time.monotonic()
 
 
-def _note_error(engine: AsyncEngine, context: ExceptionContext) -> None:
-    if is_read_only(context.original_exception):
+def _note_error(engine: AsyncEngine, error: BaseException) -> None:
+    if is_read_only(error):
         replace_connections(engine)
+    elif isinstance(error, TimeoutError):  # what one connection lost without a word, the others may have lost as well
+        _pool(engine).doubted_at = time.monotonic()
 
 
-def _check_connection(connection: Any, record: ConnectionPoolEntry, replaced_at: float) -> None:
+def _check_connection(connection: Any, record: ConnectionPoolEntry, pool: _Pool) -> None:
     """Replace a connection that broke in the pool; the pool itself would ask the server at every checkout.
 
     One that was closed says so itself; one that something on the way forgot about is found by asking, after a while.
     """
     driver: Any = record.driver_connection
-    if driver.is_closed() or record.info["connected_at"] <= replaced_at:
+    returned_at = record.info.get("returned_at")
+    if returned_at is None:  # a new one; the pool would make one more, and give up on that without saying why
+        if driver.is_closed():
+            raise ConnectionResetError("the server has ended a new connection")
+        return
+    if driver.is_closed() or record.info["connected_at"] <= pool.replaced_at:
         raise DisconnectionError
-    if time.monotonic() - record.info.get("returned_at", math.inf) > TRUSTED_IDLE:
+    if time.monotonic() - returned_at > TRUSTED_IDLE or returned_at <= pool.doubted_at:
         try:
-            connection.ping()
+            connection.run_async(lambda asked: asked.fetchrow(";", timeout=PING_TIMEOUT))
         except Exception as error:  # whatever a broken connection raises, the pool makes a new one
             raise DisconnectionError from error
 
@@ -175,8 +186,7 @@ def _noting_errors(engine: AsyncEngine) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if is_read_only(error):
-            replace_connections(engine)
+        _note_error(engine, error)
         raise
 
 

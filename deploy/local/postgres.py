@@ -65,11 +65,14 @@ class Server:
         return f"postgresql://{role}:{quote(password or self.password)}@127.0.0.1:{self.port}/{database}"
 
 
-def prepare(directory: Path, port: int, password: str, say: Say) -> Server:
-    """Make the server's files ready: found or new, and cleared of what a killed run left. Blocks."""
+def prepare(directory: Path, port: int, password: str, say: Say, *, copied: bool = False) -> Server:
+    """Make the server's files ready: found or new, and cleared of what a killed run left. Blocks.
+
+    With `copied` there are none: they are made by copying another server.
+    """
     account = _service_account(directory)
     server = Server(home=_home(directory, account, say), port=port, password=password, account=account)
-    if not server.data.exists():
+    if not copied and not server.data.exists():
         _initialise(server)
     _clear_stale_lock(server)
     return server
@@ -138,9 +141,10 @@ async def _superuser(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 @contextlib.asynccontextmanager
-async def throwaway_files(directory: Path) -> AsyncIterator[Server]:
+async def throwaway_files(directory: Path, *, copied: bool = False) -> AsyncIterator[Server]:
     """Make the files of a PostgreSQL in or behind `directory`, with a free port for it; they are gone at the end."""
-    server = await asyncio.to_thread(prepare, directory, free_ports([0])[0], secrets.token_hex(16), lambda _: None)
+    port, password = free_ports([0])[0], secrets.token_hex(16)
+    server = await asyncio.to_thread(prepare, directory, port, password, lambda _: None, copied=copied)
     try:
         yield server
     finally:

