@@ -6,7 +6,7 @@ from functools import cache
 from typing import Any
 
 from services.conversations.models import UNREAD_BY_ADMIN
-from services.conversations.queries import IS_CUSTOMER, containing, is_like, search
+from services.conversations.queries import IS_CUSTOMER, is_found_by, search
 from services.conversations.rows import Reader, UserRow, columns
 from services.conversations.rules import COUNT_LIMIT, WAITING, Side, Status
 from shared.database import Driver
@@ -51,7 +51,7 @@ async def tally_and_find_customers(connection: Driver, text: str, limit: int) ->
 
     A deleted customer is found by id only.
     """
-    rows = await search(connection, _tally_and_customers(limit), text, containing(text))
+    rows = await search(connection, _tally_and_customers(limit), text)
     return _tally(rows[0][:_COUNTED]), [UserRow._make(row[_COUNTED:]) for row in rows if row[_COUNTED] is not None]
 
 
@@ -84,7 +84,7 @@ def _tally_and_customers(customers: int) -> str:
     return f"""
 with exactly as (select id from users where id = $1),
 alike as (
-    select u.id from users as u where not exists (select from exactly) and {IS_CUSTOMER} and ({is_like("$2")})
+    select u.id from users as u where not exists (select from exactly) and {IS_CUSTOMER} and {is_found_by("$1")}
     order by u.id limit {customers}
 ),
 found as (select id from exactly union all select id from alike)

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from services.conversations.models import ORDER_SEARCH_FORM
 from services.conversations.rows import THREAD_COLUMNS, Reader, Thread
 from services.conversations.rules import Side, Status, former_order_id
 from shared.paging import DEFAULT_LIMIT, MAX_LIMIT, decode_cursor, encode_cursor, moment
@@ -141,7 +142,8 @@ class _Page:
                 ids.append(former_order_id(filters.order_id, filters.user_id))
             yield f"c.order_id = any({self.place(ids)}::text[])"
         if filters.order_number is not None:
-            yield f"c.order_id in (select id from orders where number = {self.place(filters.order_number)})"  # noqa: S608 - built from constants
+            wanted = ORDER_SEARCH_FORM.replace("number", self.place(filters.order_number))
+            yield f"c.order_id in (select id from orders where {ORDER_SEARCH_FORM} = {wanted})"  # noqa: S608 - built from constants
         if filters.status:
             yield f"c.status = any({self.place(list(filters.status))}::text[])"
 

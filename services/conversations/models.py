@@ -14,6 +14,7 @@ from sqlalchemy import (
     MetaData,
     UniqueConstraint,
     func,
+    literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -35,6 +36,11 @@ def _quoted(values: frozenset[Any] | list[Any]) -> str:
 
 # All of them, in the words of the index that begins with the status. `c` is the conversation.
 UNREAD_BY_ADMIN = f"c.status in ({_quoted(list(Status))}) and not c.is_read_by_admin"
+
+# What a search compares, in the words of the indexes: without regard to case, accents and the shape of quotes, which is
+# what the function `search_form` of the migrations makes of a text.
+USER_SEARCH_FORM = "search_form(name, email, id)"
+ORDER_SEARCH_FORM = "left(ltrim(search_form(number), '# '), 255)"
 
 
 class User(Base):
@@ -61,12 +67,10 @@ class User(Base):
     __table_args__ = (
         CheckConstraint(f"role in ({_quoted(list(Side))})", name="role"),
         Index(
-            "users_search_idx",
-            "name",
-            "email",
-            "id",
+            "users_search_form_idx",
+            literal_column(USER_SEARCH_FORM).label("form"),
             postgresql_using="gin",
-            postgresql_ops=dict.fromkeys(("name", "email", "id"), "gin_trgm_ops"),
+            postgresql_ops={"form": "gin_trgm_ops"},
         ),
     )
 
@@ -107,7 +111,7 @@ class Order(Base):
 
     __table_args__ = (
         Index(None, "user_id", text("placed_at desc"), text("id desc")),
-        Index(None, "number"),
+        Index("orders_search_form_idx", text(ORDER_SEARCH_FORM)),
     )
 
 

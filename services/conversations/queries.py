@@ -10,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from services.conversations.lists import more_than, threads_of
+from services.conversations.models import USER_SEARCH_FORM
 from services.conversations.rows import MessageRow, OrderRow, Reader, Thread, UserRow, columns
 from services.conversations.rules import Side
 from shared.database import Driver
@@ -91,8 +92,7 @@ async def list_customers(
     """Return a page of customers by id; `q` is a part of the name, the address or the id."""
     behind = decode_cursor(cursor, q, store_id)[0] if cursor is not None else ""
     if q:
-        query = _customers(more_than(limit), f"({is_like('$2')})")
-        found = await search(reader, query, behind, containing(q))
+        found = await search(reader, _customers(more_than(limit), is_found_by("$2")), behind, q)
     else:
         found = await reader.fetch(_customers(more_than(limit)), behind)
     users = [UserRow._make(row) for row in found[:limit]]
@@ -107,17 +107,12 @@ async def search(reader: Reader, query: str, *values: Any) -> Sequence[Any]:
     return await (await reader.prepare(query)).fetch(*values)
 
 
-def containing(text: str) -> str:
-    """Return the pattern of whatever contains a text."""
-    return "%" + text.replace("\\", r"\\").replace("%", r"\%").replace("_", r"\_") + "%"
-
-
 IS_CUSTOMER = f"u.role = '{Side.CUSTOMER}' and u.deleted_at is null"
 
 
-def is_like(pattern: str) -> str:
-    """Make the SQL of the users with a pattern in the name, the address or the id: an index of trigrams knows all."""
-    return " or ".join(f"u.{column} ilike {pattern}" for column in ("name", "email", "id"))
+def is_found_by(text: str) -> str:
+    """Make the SQL of the users who have a text in the name, the address or the id: an index of trigrams knows all."""
+    return rf"{USER_SEARCH_FORM} like '%' || regexp_replace(search_form({text}), '([\\%_])', '\\\1', 'g') || '%'"
 
 
 _THREAD = threads_of("select * from conversations as c where c.id = $1 and ($2::text is null or c.user_id = $2)")

@@ -242,6 +242,44 @@ async def test_customers_are_found_by_a_part_of_name_address_or_id(
     assert (await sam.get("/users", q="ben"))["items"] == [{"id": "ben", "name": "ben", "email": None}]
 
 
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("Zo\u00eb M\u00fcller", ["Zo\u00eb", "Zoe\u0308", "zoe muller", "ZOE"]),
+        ("Zoe\u0308 Mu\u0308ller", ["Zo\u00eb", "m\u00fcller", "Zoe"]),
+        ("Siobh\u00e1n O\u2019Brien", ["O'Brien", "o\u2019brien", "o\u02bcbrien", "siobhan o'b"]),
+        ("Anna\u00a0Beck", ["anna beck", "anna\u00a0beck", "ANNA\u202fBECK"]),
+        ("Jean\u2011Luc", ["jean-luc", "Jean\u2013Luc"]),
+        ("\u0141ukasz \u00d8deg\u00e5rd", ["lukasz", "\u0142ukasz", "odegard"]),
+        ("Stra\u00dfe", ["strasse", "STRASSE", "stra\u00dfe"]),
+        ("\u7530\u4e2d \u592a\u90ce", ["\u7530\u4e2d", "\u592a\u90ce"]),
+        ("\uff21\uff4e\uff4e\uff41", ["anna"]),
+    ],
+)
+async def test_customers_are_found_without_regard_to_case_accents_and_quotes(
+    sam: Caller, shop: Caller, name: str, typed: list[str]
+) -> None:
+    await shop.call("PUT", "/users/C-1", {"name": name})
+    for q in typed:
+        assert [user["id"] for user in (await sam.get("/users", q=q))["items"]] == ["C-1"], q
+
+
+async def test_an_order_is_found_by_its_number_without_the_hash_and_in_any_case(
+    anna: Caller, sam: Caller, shop: Caller
+) -> None:
+    for identity, number in (("A-1", "#SO-1007"), ("A-2", "so-1008"), ("A-3", "\ufdfa" * 200)):
+        await shop.call("PUT", f"/orders/{identity}", ORDER | {"number": number})
+    talks = {identity: (await anna.open(order_id=identity))["id"] for identity in ("A-1", "A-2", "A-3")}
+    for identity, typed in (
+        ("A-1", ["#SO-1007", "so-1007", "# so-1007", "SO\u20111007"]),
+        ("A-2", ["#SO-1008", "so-1008"]),
+        ("A-3", ["\ufdfa" * 200]),  # each is as long as 18 others when it is decomposed
+    ):
+        for number in typed:
+            found = (await sam.get("/conversations", order_number=number))["items"]
+            assert [item["id"] for item in found] == [talks[identity]], number
+
+
 async def test_admins_who_open_it_at_once_read_it_once(anna: Caller, sam: Caller, conversations: Sessions) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     found = await asyncio.gather(*(sam.get(f"/conversations/{conversation}") for _ in range(8)))

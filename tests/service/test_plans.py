@@ -47,6 +47,7 @@ READS = {
         f"{INBOX}?user_id=C-1&status=CLOSED&unread=false",
         f"{INBOX}?order_id=O-2",
         f"{INBOX}?order_number=1002",
+        "/admin/users?q=zo%C3%AB%2042",
         f"{INBOX}/counts",
         f"{INBOX}/{{}}",
         f"{INBOX}/{{}}/messages",
