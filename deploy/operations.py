@@ -37,6 +37,7 @@ LATE_MAIL = 60.0  # seconds behind its time
 STANDSTILL = 3  # emails that wait for another attempt while none is accepted
 LATE_PURGE = 0.5  # days beyond the retention
 DAY = 24 * 3600  # seconds
+MAX_WARNINGS = 100  # that an import prints
 PIECE = 64 * 1024  # bytes that are read of a file at once
 
 
@@ -209,7 +210,8 @@ def print_parked() -> None:
     """Print the events that were given up on."""
     parked = on_notifications(queries.list_parked)
     for entry in parked:
-        typer.echo(f"{entry.event_id}  {entry.parked_at:%Y-%m-%d %H:%M:%S}  {entry.type:<32} {entry.reason}")
+        said = f"{entry.event_id}  {entry.parked_at:%Y-%m-%d %H:%M:%S}  {entry.type:<32} {entry.reason}"
+        typer.echo(printable(said))
     if not parked:
         typer.echo("No event was given up on.")
 
@@ -227,25 +229,31 @@ def import_lines_of(name: str) -> bool:
     """
     url = read_settings(ConversationsSettings).conversations_database_url
     counts: Counter[int] = Counter()
+    warnings = 0
 
     async def work(sessions: Sessions) -> None:
+        nonlocal warnings
         with _opened(name) as file:
             async for answer in import_lines(_pieces(file), sessions):
                 counts[answer["status"]] += answer.get("lines_omitted", 1)
-                for said in _said_of(answer):
+                told = warnings
+                warnings += len(answer.get("warnings", ()))
+                for said in _said_of(answer, MAX_WARNINGS - told):
                     typer.echo(printable(f"line {answer['line']}, {answer.get('id', 'no id')}: {said}"), err=True)
 
     run_on(url, work)
+    if warnings > MAX_WARNINGS:
+        typer.echo(f"There are {warnings - MAX_WARNINGS} more warnings.", err=True)
     refused = counts.total() - counts[HTTPStatus.CREATED] - counts[HTTPStatus.OK]
     typer.echo(f"{counts[HTTPStatus.CREATED]} new, {counts[HTTPStatus.OK]} were there, {refused} refused.")
     return not refused
 
 
-def _said_of(answer: Mapping[str, Any]) -> Iterator[str]:
-    """Say why a line was refused, or what of it was not used as it was sent."""
+def _said_of(answer: Mapping[str, Any], most: int) -> Iterator[str]:
+    """Say why a line was refused, or in at most so many warnings what of it was not used as it was sent."""
     if "code" in answer:
         yield answer["detail"]
-    for warning in answer.get("warnings", ()):
+    for warning in answer.get("warnings", ())[: max(0, most)]:
         yield f"warning: {'.'.join(map(str, warning['loc'][1:]))}: {warning['msg']}"
 
 

@@ -63,6 +63,7 @@ async def test_a_new_conversation_with_a_customer_is_answered_by_its_page(
     [
         ({"subject": " "}, {"subject": "Please fill this in."}),
         ({"body": ""}, {"body": "Please fill this in."}),
+        ({"body": "\u3164\u200b"}, {"body": "Please fill this in."}),
         ({"subject": "x" * 201}, {"subject": "This is too long: 200 characters at most."}),
         ({"order_id": "B-1"}, {"order_id": "There is no such order."}),
         ({"user_id": "nobody"}, {"user_id": "There is no such customer."}),

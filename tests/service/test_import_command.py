@@ -53,3 +53,14 @@ async def test_what_a_file_holds_cannot_control_the_terminal(
     assert refused.startswith(r"line 1, \x1b[2J\r\x9b: id: ")
     assert locale.startswith("line 2, ben: warning: locale: left out")
     assert unknown == r"line 2, ben: warning: \x1b]0;title\x07\u202e: unknown field, ignored"
+
+
+async def test_of_very_many_warnings_only_the_first_are_printed(
+    databases: dict[str, str], conversations: Sessions
+) -> None:
+    people = [{"type": "user", "id": f"C-{n}", "name": "x", "email": "x", "a": 1, "b": 2} for n in range(50)]
+    done = await chats_import(databases, "-", "\n".join(map(json.dumps, people)).encode())
+    assert (done.exit_code, done.stdout) == (0, "50 new, 0 were there, 0 refused.\n")
+    *warnings, last = done.stderr.splitlines()
+    assert (len(warnings), last) == (100, "There are 50 more warnings.")
+    assert len(await logged(conversations)) == 50

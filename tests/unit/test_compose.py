@@ -125,6 +125,11 @@ def test_a_mail_has_the_headers_of_the_contract() -> None:
     assert message.get_content_type() == "multipart/alternative"
 
 
+def test_a_local_part_with_dots_anywhere_stands_in_quotes() -> None:
+    raw = compose(replace(MAIL, to_address="mila..@docomo.example", to_name=None), BRAND)
+    assert b'\r\nTo: "mila.."@docomo.example\r\n' in raw
+
+
 def test_the_same_mail_is_the_same_bytes() -> None:
     assert compose(MAIL, BRAND) == compose(MAIL, BRAND)
 
