@@ -15,19 +15,20 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import jwt
+import structlog
 from fastapi import Request
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, StringConstraints, TypeAdapter, ValidationError
 
+from shared.claims import check_audience, find_claim, find_role, put_claim, read_profile
 from shared.cookies import CSRF_HEADER, SAFE_METHODS, check_csrf, read_cookie
 from shared.keys import MAX_TOKEN, ProviderKeys
-from shared.people import Address, LocaleTag, StoreId, ZoneName
-from shared.problems import Forbidden, Unauthenticated
+from shared.people import StoreId
+from shared.problems import Forbidden, TokenRefused, Unauthenticated
+from shared.refusals import SECRETS_ALGORITHM, refusal
 from shared.settings import Role as Role  # noqa: PLC0414 - callers find it beside Principal
 from shared.settings import TokenSettings
-from shared.text import Name
 
-ALGORITHM = "HS256"
 LEEWAY = timedelta(seconds=30)
 REMEMBERED = 60  # seconds that a verified token need not be verified again
 SESSION_TOKEN_LIFETIME = timedelta(minutes=10)
@@ -40,12 +41,8 @@ class _SessionClaims(BaseModel):
 
 
 _SUBJECT: TypeAdapter[str] = TypeAdapter(StoreId)
-_CLAIMS: Mapping[str, TypeAdapter[str]] = {
-    "email": TypeAdapter(Address),
-    "name": TypeAdapter(Name),
-    "locale": TypeAdapter(LocaleTag),
-    "zoneinfo": TypeAdapter(ZoneName),
-}
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,20 +122,23 @@ async def identify(request: Request, token: str, *, max_age: timedelta | None = 
 def verify_token(
     token: str, settings: TokenSettings, key: jwt.PyJWK | None = None, *, max_age: timedelta | None = None
 ) -> Principal:
-    """Return who a token of the store speaks for, or raise `Unauthenticated` with the reason.
+    """Return who a token of the store speaks for, or raise `TokenRefused` with the reason.
 
     It is signed with this key, by the key's own algorithm; without one, with a secret, by HS256. With `max_age`, one
     that was issued longer ago is refused as well.
     """
     claims = _decode(token, settings, key)
     if "csrf" in claims:
-        raise Unauthenticated("The token is a browser session's, which counts in its cookie only.")
+        raise TokenRefused("The token is a browser session's, which counts in its cookie only.", "malformed")
     if max_age is not None and _issued_at(claims) < datetime.now(UTC) - max_age - LEEWAY:
-        raise Unauthenticated("The token is too old for this.")
-    profile: dict[str, Any] = {name: _claim(claims, name) for name in _CLAIMS}
+        raise TokenRefused(
+            f"The token is too old for this: it was issued more than {max_age.total_seconds():g} s ago.", "expired"
+        )
+    role = find_role(claims, settings)
+    profile: dict[str, Any] = read_profile(claims, role)
     return Principal(
         id=_subject(claims),
-        role=_role(claims, settings),
+        role=role,
         **profile,
         expires_at=_expires_at(claims),
         issued_at=int(_issued_at(claims).timestamp()),
@@ -146,16 +146,16 @@ def verify_token(
 
 
 def verify_session_token(token: str, settings: TokenSettings, *, may_be_expired: bool = False) -> SessionToken:
-    """Return what a session's cookie says, or raise `Unauthenticated` with the reason.
+    """Return what a session's cookie says, or raise `TokenRefused` with the reason.
 
     One that has expired still tells which session it was of, for whoever then asks the session's row.
     """
     claims = _decode(token, settings, verify_exp=not may_be_expired)
-    role = _at_path(claims, settings.auth_role_claim)  # as it was issued here: not what the store calls its roles
+    role = find_claim(claims, settings.auth_role_claim)  # as it was issued here: not what the store calls its roles
     try:
         said = _SessionClaims.model_validate({**claims, "role": role})
     except ValidationError:
-        raise Unauthenticated("The cookie is not a session's.") from None
+        raise TokenRefused("The cookie is not a session's.", "malformed") from None
     principal = Principal(id=_subject(claims), role=Role(said.role), session_id=said.sid)
     return SessionToken(principal, said.sid, said.csrf, _issued_at(claims))
 
@@ -169,61 +169,63 @@ def issue_session_token(settings: TokenSettings, user_id: str, role: Role, sessi
 def issue_token(settings: TokenSettings, claims: Mapping[str, Any], lifetime: timedelta) -> str:
     """Sign claims with the newest secret, as the store would."""
     now = datetime.now(UTC)
-    times = {"iat": now, "exp": now + lifetime, "aud": settings.auth_audience}
-    issuer = {"iss": settings.auth_issuer} if settings.auth_issuer else {}
-    key = settings.auth_secret[0].get_secret_value()
-    return jwt.encode({**claims, **times, **issuer}, key, algorithm=ALGORITHM)
+    said = {**claims, "iat": now, "exp": now + lifetime}
+    put_claim(said, settings.auth_audience_claim, settings.auth_audience[0])
+    if settings.auth_issuer:
+        said["iss"] = settings.auth_issuer
+    return jwt.encode(said, settings.auth_secret[0].get_secret_value(), algorithm=SECRETS_ALGORITHM)
 
 
 def store_claims(settings: TokenSettings, sub: str, role: str, **profile: str | None) -> dict[str, Any]:
     """Make the claims that the store's identity provider would, with the role where it is looked for."""
-    role_claim: Any = role
-    for part in reversed(settings.auth_role_claim.split(".")):
-        role_claim = {part: role_claim}
-    return {**role_claim, "sub": sub, **{claim: value for claim, value in profile.items() if value is not None}}
+    claims: dict[str, Any] = {}
+    put_claim(claims, settings.auth_role_claim, role)
+    return {**claims, "sub": sub, **{claim: value for claim, value in profile.items() if value is not None}}
 
 
 def _decode(
     token: str, settings: TokenSettings, key: jwt.PyJWK | None = None, *, verify_exp: bool = True
 ) -> dict[str, Any]:
-    failure = "The token is not valid."
     if len(token) > MAX_TOKEN:
-        raise Unauthenticated(failure)
+        raise TokenRefused(f"The token is longer than {MAX_TOKEN} characters.", "malformed")
     # What the key is says by which algorithm it is used. The token's word for it has to be the same, and never decides.
     secrets = [secret.get_secret_value() for secret in settings.auth_secret]
-    for trusted, algorithm in [(key, key.algorithm_name)] if key else [(secret, ALGORITHM) for secret in secrets]:
+    error: Exception = jwt.InvalidAlgorithmError()
+    for trusted, algorithm in (
+        [(key, key.algorithm_name)] if key else [(secret, SECRETS_ALGORITHM) for secret in secrets]
+    ):
         try:
-            return jwt.decode(
+            claims: dict[str, Any] = jwt.decode(
                 token,
                 trusted,
                 algorithms=[algorithm],
-                audience=settings.auth_audience,
                 issuer=settings.auth_issuer,
                 leeway=LEEWAY,
-                options={"require": ["sub", "iat", "exp", "aud"], "verify_exp": verify_exp},
+                options={"require": ["sub", "iat", "exp"], "verify_exp": verify_exp, "verify_aud": False},
             )
-        except jwt.InvalidSignatureError:
-            continue  # the other secret, while rotating
-        except jwt.ExpiredSignatureError:
-            failure = "The token has expired."
+        except jwt.InvalidSignatureError as refused:
+            error = refused  # perhaps it is the other secret, while rotating
+        except (jwt.PyJWTError, ValueError) as refused:
+            error = refused
             break
-        except (jwt.PyJWTError, ValueError):
-            break
-    raise Unauthenticated(failure)
+        else:
+            check_audience(claims, settings)
+            return claims
+    raise refusal(error, token, settings)
 
 
 def _subject(claims: Mapping[str, Any]) -> str:
     try:
         return _SUBJECT.validate_python(claims["sub"])
     except ValidationError:
-        raise Unauthenticated("The token's sub is not an id of the store.") from None
+        raise TokenRefused("The token's sub is not an id of the store.", "malformed") from None
 
 
 def _issued_at(claims: Mapping[str, Any]) -> datetime:
     try:
         return datetime.fromtimestamp(int(claims["iat"]), UTC)
     except (ValueError, OverflowError, OSError):
-        raise Unauthenticated("The token is not valid.") from None
+        raise TokenRefused("The token's iat cannot be read.", "malformed") from None
 
 
 def _expires_at(claims: Mapping[str, Any]) -> datetime:
@@ -231,34 +233,6 @@ def _expires_at(claims: Mapping[str, Any]) -> datetime:
         return datetime.fromtimestamp(int(claims["exp"]), UTC) + LEEWAY
     except (ValueError, OverflowError, OSError):  # beyond the calendar
         return datetime.max.replace(tzinfo=UTC)
-
-
-def _role(claims: Mapping[str, Any], settings: TokenSettings) -> Role:
-    found = _at_path(claims, settings.auth_role_claim)
-    values = found if isinstance(found, list) else [found]
-    for value in values:
-        if isinstance(value, str) and (name := settings.auth_role_map.get(value, value)) in set(Role):
-            return Role(name)
-    if settings.auth_default_role is not None:
-        return settings.auth_default_role
-    raise Unauthenticated("The token names no role that is known here.")
-
-
-def _at_path(claims: Mapping[str, Any], path: str) -> Any:
-    if path in claims:  # some providers name their claims by URLs, which have dots
-        return claims[path]
-    found: Any = claims
-    for part in path.split("."):
-        found = found.get(part) if isinstance(found, Mapping) else None
-    return found
-
-
-def _claim(claims: Mapping[str, Any], name: str) -> str | None:
-    # A claim is a courtesy of the identity provider: one that is unusable is as good as none.
-    try:
-        return _CLAIMS[name].validate_python(claims.get(name), strict=True) or None
-    except ValidationError:
-        return None
 
 
 class Callers(HTTPBearer):
@@ -274,7 +248,11 @@ class Callers(HTTPBearer):
     async def __call__(self, request: Request) -> Principal:  # type: ignore[override] # who calls, not what they show
         """Return who calls, or raise `Unauthenticated`, `Unavailable`, `CsrfFailed` or `Forbidden`."""
         credentials = await super().__call__(request)
-        principal = await identify(request, credentials.credentials) if credentials else _by_cookie(request)
+        try:
+            principal = await identify(request, credentials.credentials) if credentials else _by_cookie(request)
+        except TokenRefused as refused:
+            log.info("token refused", reason=refused.reason, detail=refused.detail)
+            raise
         if principal.role not in self._roles:
             allowed = " or ".join(self._roles)
             raise Forbidden(f"This is for the role {allowed}, the token says {principal.role}.")

@@ -14,10 +14,22 @@ from typing import Any, Final
 import httpx2
 import jwt
 import structlog
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from shared.problems import Unauthenticated, Unavailable
+from shared.problems import TokenRefused, Unavailable
 
-ALGORITHMS: Final = ("RS256", "ES256", "EdDSA")
+_RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
+# What a key may verify by its kind, for RSA and Ed25519 more than one: `alg` may narrow it down, and need not be there.
+# Ed25519 is the name for EdDSA with that curve since RFC 9864.
+_BY_KIND: Final[Mapping[tuple[str, str | None], tuple[str, ...]]] = {
+    ("RSA", None): _RSA,
+    ("EC", "P-256"): ("ES256",),
+    ("EC", "P-384"): ("ES384",),
+    ("EC", "P-521"): ("ES512",),
+    ("OKP", "Ed25519"): ("EdDSA", "Ed25519"),
+    ("OKP", "Ed448"): ("EdDSA",),
+}
+ALGORITHMS: Final = tuple(dict.fromkeys(name for names in _BY_KIND.values() for name in names))
 MAX_TOKEN: Final = 16 * 1024  # characters
 MAX_ANSWER: Final = 256 * 1024  # bytes
 MAX_KEYS: Final = 100
@@ -26,7 +38,7 @@ MAX_KEYS: Final = 100
 TIMEOUT: Final = 3.0  # of a fetch as a whole
 REFRESH_AFTER: Final = 300.0  # since the last fetch; nobody waits for this one
 MAX_AGE: Final = 600.0  # when requests wait for a fetch, so that a key that was withdrawn counts no longer
-SEARCH_AFTER: Final = 60.0  # since the last fetch for a key that is not known
+SEARCH_AFTER: Final = 10.0  # since the last fetch for a key that is not known
 RETRY_AFTER: Final = 10.0  # since a fetch that failed
 AWAY: Final = 60.0  # since a fetch that failed, while nobody waits for the next one
 
@@ -37,7 +49,8 @@ class ProviderKeys:
     """The keys that one URL publishes. A fetch that fails leaves the last ones as they are, however old.
 
     A set of keys is fetched again after five minutes, beside the requests, and before the next request when it is
-    older than ten; for a key that it lacks, once a minute at most.
+    older than ten; for a key that it lacks, every ten seconds at most, so that tokens with made-up keys delay a new key
+    by no more.
     """
 
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
@@ -54,9 +67,9 @@ class ProviderKeys:
     async def find(self, token: str) -> jwt.PyJWK | None:
         """Return the key that a token says it is signed with; None for a token that these keys are not for.
 
-        Raises `Unauthenticated` when there is no such key, and `Unavailable` while no keys could be fetched at all.
+        Raises `TokenRefused` when there is no such key, and `Unavailable` while no keys could be fetched at all.
         """
-        header = _read_header(token)
+        header = read_header(token)
         if header.get("alg") not in ALGORITHMS:
             return None
         asked_at = self._clock()
@@ -69,7 +82,8 @@ class ProviderKeys:
         if self._keys is None:
             raise Unavailable("The keys of the identity provider cannot be fetched at the moment. Try again.")
         if key is None:
-            raise Unauthenticated("The token is not signed with a key of the identity provider.")
+            named = "for the token's kid and alg" if "kid" in header else "alone for its alg, and the token names none"
+            raise TokenRefused(f"The identity provider publishes no key {named}.", "unknown_key")
         return key
 
     async def refresh(self) -> None:
@@ -103,6 +117,8 @@ class ProviderKeys:
         fitting = [key for key in self._keys or () if key.algorithm_name == header["alg"]]
         if "kid" in header:
             fitting = [key for key in fitting if key.key_id == header["kid"]]
+        if len(fitting) > 1:  # a set may list a key twice
+            fitting = list({_fingerprint(key): key for key in fitting}.values())
         return fitting[0] if len(fitting) == 1 else None
 
     def _start(self) -> asyncio.Task[None]:
@@ -122,7 +138,7 @@ class ProviderKeys:
             self._failed_at = self._clock()
             return
         if self._failed_at >= self._fetched_at or _names(keys) != _names(self._keys or ()):
-            log.info("the identity provider's keys were fetched", usable=len(keys))
+            log.info("the identity provider's keys were fetched", usable=len({_fingerprint(key) for key in keys}))
         self._keys, self._fetched_at = keys, self._clock()
 
     async def _download(self) -> bytes:
@@ -145,7 +161,7 @@ def _names(keys: Iterable[jwt.PyJWK]) -> set[str | None]:
     return {key.key_id for key in keys}
 
 
-def _read_header(token: str) -> dict[str, Any]:
+def read_header(token: str) -> dict[str, Any]:
     """Return a token's header, which nothing vouches for yet; an empty one when it cannot be read or is not ours."""
     if len(token) > MAX_TOKEN:
         return {}
@@ -163,20 +179,35 @@ def _read_keys(answer: bytes) -> list[jwt.PyJWK]:
         raise _UnusableAnswerError("no JWK set")
     if len(listed) > MAX_KEYS:
         raise _UnusableAnswerError(f"more than {MAX_KEYS} keys")
-    return [key for jwk in listed if (key := _usable_key(jwk)) is not None]
+    return [key for jwk in listed for key in _usable_keys(jwk)]
 
 
-def _usable_key(jwk: Any) -> jwt.PyJWK | None:
+def _usable_keys(jwk: Any) -> list[jwt.PyJWK]:
+    """Return a JWK once for each algorithm that it may be used by."""
     try:
-        if "d" in jwk or jwk.get("use", "sig") != "sig" or "verify" not in jwk.get("key_ops", ["verify"]):
-            return None  # a private key that is published is nobody's any more
-        key = jwt.PyJWK(jwk)  # whose algorithm is the set's word, or follows from the kind of key
-        if key.algorithm_name not in ALGORITHMS:
-            return None
-        algorithm, public = key.Algorithm, key.Algorithm.prepare_key(key.key)
-        if algorithm.check_key_length(public) is not None:
-            return None
-        algorithm.verify(b"", public, bytes(64))  # no request is to find out that it cannot be used
+        # A private key that is published is nobody's any more.
+        if "d" in jwk or (jwk.get("use") or "sig") != "sig" or "verify" not in (jwk.get("key_ops") or ["verify"]):
+            return []
+        curve = None if jwk["kty"] == "RSA" else jwk["crv"]
+        possible = _BY_KIND[jwk["kty"], curve]
+        if (named := jwk.get("alg")) and named not in possible:
+            return []
+        names = (named,) if named and jwk["kty"] != "OKP" else possible
+        return [key for name in names if (key := _usable_key(jwk, name)) is not None]
     except Exception:  # noqa: BLE001 - whatever is wrong with one key, the others count
+        return []
+
+
+def _usable_key(jwk: Any, name: str) -> jwt.PyJWK | None:
+    key = jwt.PyJWK(jwk, "EdDSA" if jwk["kty"] == "OKP" else name)
+    algorithm, public = key.Algorithm, key.Algorithm.prepare_key(key.key)
+    if algorithm.check_key_length(public) is not None:
         return None
+    algorithm.verify(b"", public, bytes(64))  # no request is to find out that it cannot be used
+    key.algorithm_name = name
     return key
+
+
+def _fingerprint(key: jwt.PyJWK) -> bytes:
+    public: bytes = key.key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    return public

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import structlog
 from fastapi import FastAPI, Request
@@ -66,6 +66,19 @@ Explain = Callable[[Request, Problem | HTTPException], Response | None]
 """Answers in another way than as problem+json what was raised outside of the routes, or leaves it by None."""
 
 
+TokenReason = Literal[
+    "expired",
+    "not_yet_valid",
+    "bad_signature",
+    "wrong_audience",
+    "wrong_issuer",
+    "missing_claim",
+    "unknown_key",
+    "unknown_role",
+    "malformed",
+]
+
+
 class Unauthenticated(Problem):
     """No valid token came with the request."""
 
@@ -73,6 +86,16 @@ class Unauthenticated(Problem):
     code = "unauthenticated"
     title = "Not authenticated"
     headers: ClassVar[Mapping[str, str] | None] = {"WWW-Authenticate": "Bearer"}
+    example: ClassVar[Mapping[str, Any]] = {"reason": "expired"}
+
+
+class TokenRefused(Unauthenticated):
+    """A token that does not count. `detail` and `reason` say why and hold no part of it; `claim` is one it lacks."""
+
+    def __init__(self, detail: str, reason: TokenReason, claim: str = "") -> None:
+        super().__init__(detail, reason=reason)
+        self.reason = reason
+        self.claim = claim
 
 
 class Forbidden(Problem):

@@ -132,7 +132,8 @@ class TokenSettings(Settings):
 
     auth_secret: Annotated[list[Secret], NoDecode] = Field(default_factory=list, max_length=2)
     auth_jwks_url: HttpUrl | None = None
-    auth_audience: str = "chats"
+    auth_audience: Annotated[list[str], NoDecode] = Field(default_factory=lambda: ["chats"], min_length=1)
+    auth_audience_claim: str = "aud"
     auth_issuer: str | None = None
     auth_role_claim: str = "role"
     auth_role_map: Annotated[dict[str, Role], NoDecode] = Field(default_factory=dict)
@@ -147,7 +148,7 @@ class TokenSettings(Settings):
     @model_validator(mode="before")
     @classmethod
     def _read_lists(cls, values: dict[str, object]) -> dict[str, object]:
-        for name in {"auth_secret", "store_origins", "trusted_proxies"} & values.keys():
+        for name in {"auth_audience", "auth_secret", "store_origins", "trusted_proxies"} & values.keys():
             values[name] = split_commas(values[name])
         roles = values.get("auth_role_map")
         if isinstance(roles, str):

@@ -80,12 +80,20 @@ Text = Annotated[str, BeforeValidator(_strip), AfterValidator(_storable)]
 Visible = AfterValidator(_visible)
 MultiLine = Annotated[str, BeforeValidator(_trim), AfterValidator(_storable), Visible]
 OneLine = Annotated[Text, AfterValidator(_one_line)]
-Name = Annotated[Text, AfterValidator(_name), StringConstraints(max_length=200)]
+MAX_NAME = 200
+Name = Annotated[Text, AfterValidator(_name), StringConstraints(max_length=MAX_NAME)]
 
 
 def printable(text: str) -> str:
     """Return a text for a terminal: on one line, and with what would control the terminal written as an escape."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def cut(line: str, length: int) -> str:
+    """Return the beginning of a line, at most `length` characters, none of them divided."""
+    if len(line) <= length:
+        return line
+    return line[: next((end for end in range(length, 0, -1) if not _is_within_character(line, end)), length)].rstrip()
 
 
 def preview(text: str, length: int = 140) -> str:

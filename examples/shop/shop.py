@@ -496,7 +496,7 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
     return Settings(
         auth_secret=given["CHATS_AUTH_SECRET"].split(",")[0].strip(),  # while it is replaced there are two
         chats_url=given.get("CHATS_URL", "http://127.0.0.1:8000").rstrip("/"),
-        audience=given.get("CHATS_AUTH_AUDIENCE", "chats"),
+        audience=given.get("CHATS_AUTH_AUDIENCE", "chats").partition(",")[0].strip(),
         issuer=given.get("CHATS_AUTH_ISSUER"),
         name=given.get("CHATS_STORE_NAME", "Demo Store"),
         host=host,

@@ -5,7 +5,8 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 from uuid import UUID
 
-from shared.problems import Invalid, Problem
+from shared.problems import Forbidden, Invalid, Problem
+from shared.text import printable
 
 
 class NewerMessages(Problem):
@@ -50,6 +51,29 @@ class OrderOfAnotherUser(Problem):
     status = HTTPStatus.CONFLICT
     code = "order-of-another-user"
     title = "The order belongs to another user"
+
+
+class OriginNotListed(Forbidden):
+    """A page that is not the store's wants to begin a session."""
+
+    code = "origin-not-listed"
+    title = "The origin is not listed"
+
+    def __init__(self, origin: str) -> None:
+        hint = " A page with Referrer-Policy: no-referrer hides its origin." if origin == "null" else ""
+        said = printable(origin[:200]) or "a page that does not say its origin"
+        super().__init__(f"Sessions begin from the origins in CHATS_STORE_ORIGINS only, not from {said}.{hint}")
+        self.origin = said
+
+
+class RoleHasNoPages(Forbidden):
+    """A token of the store's backend wants to begin a session."""
+
+    code = "role-has-no-pages"
+    title = "There are no pages for this role"
+
+    def __init__(self) -> None:
+        super().__init__("A session is for customers and admins; the store's backend calls with its token.")
 
 
 class SessionsClosed(Problem):

@@ -52,3 +52,4 @@ class ApiSettings(StoreSettings, TokenSettings):
     limit_conversations_per_day: Amount = 50
     limit_admin_messages_per_minute: Amount = 600
     limit_sign_ins_per_minute: Amount = 120
+    session_token_max_age_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300  # of a token that begins a session

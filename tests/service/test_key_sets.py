@@ -6,10 +6,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
+from shared.auth import verify_token
 from shared.keys import ProviderKeys
-from tests.provider import ALGORITHMS, Provider, private_key, public_jwk, running_provider, signed
+from shared.problems import TokenRefused
+from shared.settings import TokenSettings
+from tests.provider import ALGORITHMS, Provider, forged, private_key, public_jwk, running_provider, signed
 from tests.service.conftest import SECRET
 from tests.service.provider_keys import MINUTE, Clock, counts, of
+
+SETTINGS = TokenSettings(auth_secret=[SECRET], auth_jwks_url="http://id.test/keys")
 
 
 def small_key() -> dict[str, Any]:
@@ -32,6 +37,8 @@ RSA, EC, OKP = (public_jwk(private_key(algorithm)) for algorithm in ALGORITHMS)
         (RSA | {"key_ops": ["encrypt"]}, "RS256"),
         (RSA | {"key_ops": 7}, "RS256"),
         (RSA | {"alg": "RS512"}, "RS256"),
+        (RSA | {"alg": "RS512"}, "PS512"),
+        (EC, "ES384"),
         (RSA | {"alg": "PS256"}, "RS256"),
         (RSA | {"alg": "HS256"}, "RS256"),
         (RSA | {"alg": "none"}, "RS256"),
@@ -64,6 +71,66 @@ async def test_a_key_that_does_not_fit_is_left_aside_and_the_others_count(
     provider.jwks = [None, "x", 7, [], jwk | {"kid": "odd"}, public_jwk(private_key("RS256", "good"), kid="good")]
     assert not await counts(keys, of("odd", algorithm))
     assert await counts(keys, of("good", name="good"))
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    ("algorithm", "kind"),
+    [
+        *((algorithm, "RS256") for algorithm in ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")),
+        *((algorithm, algorithm) for algorithm in ("ES256", "ES384", "ES512", "EdDSA")),
+    ],
+)
+async def test_a_key_verifies_by_each_algorithm_of_its_kind_that_its_own_word_allows(
+    keys: ProviderKeys, provider: Provider, algorithm: str, kind: str, *, named: bool
+) -> None:
+    key = private_key(kind, "any")
+    more = {"alg": algorithm, "use": "sig", "key_ops": ["verify"]} if named else {"alg": None, "use": None}
+    provider.jwks.append(public_jwk(key, kid="any", **more))
+    token = signed(key, algorithm, {"kid": "any"})
+    found = await keys.find(token)
+    assert verify_token(token, SETTINGS, found).id == "anna"
+    for mark in ("A" * len(token.rpartition(".")[2]), "", token.rpartition(".")[2][::-1]):
+        with pytest.raises(TokenRefused):
+            verify_token(f"{token.rpartition('.')[0]}.{mark}", SETTINGS, found)
+
+
+@pytest.mark.parametrize("named", ["EdDSA", "Ed25519", None])
+@pytest.mark.parametrize("algorithm", ["EdDSA", "Ed25519"])
+async def test_ed25519_is_one_algorithm_by_both_its_names(
+    keys: ProviderKeys, provider: Provider, algorithm: str, named: str | None
+) -> None:
+    key = private_key("EdDSA", "any")
+    provider.jwks.append(public_jwk(key, kid="any", alg=named))
+    token = forged({"alg": algorithm, "kid": "any"}, key.sign)
+    found = await keys.find(token)
+    assert verify_token(token, SETTINGS, found).id == "anna"
+    other = forged({"alg": algorithm, "kid": "any"}, private_key("EdDSA", "other").sign)
+    with pytest.raises(TokenRefused) as refused:
+        verify_token(other, SETTINGS, await keys.find(other))
+    assert refused.value.reason == "bad_signature"
+
+
+async def test_a_key_that_is_listed_twice_is_one(keys: ProviderKeys, provider: Provider) -> None:
+    for algorithm in ("RS256", "ES256", "EdDSA"):
+        key = private_key(algorithm, "twice")
+        provider.jwks = [
+            public_jwk(key, kid="twice", alg=algorithm),
+            public_jwk(key, kid="twice"),
+            public_jwk(key, kid="twice", use="enc"),
+            public_jwk(key, kid="by another name"),
+            *(public_jwk(private_key(other, "twice"), kid="twice") for other in ALGORITHMS if other != algorithm),
+        ]
+        await keys.refresh()
+        for kid in ("twice", "by another name", None):
+            assert await counts(keys, of(kid, algorithm, "twice"))
+
+
+async def test_a_token_without_a_known_key_says_so(keys: ProviderKeys) -> None:
+    for token in (of("made up"), of("RS256", "ES256"), of(None, "ES384")):
+        with pytest.raises(TokenRefused) as refused:
+            await keys.find(token)
+        assert refused.value.reason == "unknown_key"
 
 
 async def test_a_secret_that_a_provider_publishes_signs_nothing(keys: ProviderKeys, provider: Provider) -> None:

@@ -11,6 +11,7 @@ from services.notifications.models import Email, Notification
 from services.notifications.rules import EmailState
 from shared.database import Sessions, transaction
 from shared.people import Person
+from tests.service.browser import store_token
 from tests.service.conftest import As
 from tests.service.events import ANNA, mail_settings, posted, read, receive, user_changed
 from tests.service.store import Caller, problem
@@ -242,3 +243,10 @@ async def test_a_record_is_made_for_a_customer_without_address(notifications: Se
     assert await customer.get("/unread") == {"unread": 1}
     async with notifications() as session:
         assert (await session.scalars(select(Notification.user_id))).all() == ["anna"]
+
+
+async def test_a_token_is_refused_with_its_reason(notifications_api: httpx2.AsyncClient) -> None:
+    expired = {"Authorization": f"Bearer {store_token(seconds=-60)}"}
+    answer = await notifications_api.get("/api/v1/notifications", headers=expired)
+    assert problem(answer) == (401, "unauthenticated")
+    assert answer.json()["reason"] == "expired"

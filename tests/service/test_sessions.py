@@ -1,6 +1,7 @@
 """The life of a browser's session: how it begins, what ends it, and who else might try either."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any
@@ -8,16 +9,19 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import httpx2
+import jwt
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
+from structlog.testing import capture_logs
 
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from services.conversations.web.session import HOME
 from shared.auth import Role
 from shared.database import Sessions, transaction
+from tests.provider import private_key, signed
 from tests.service.access.table import ROWS
 from tests.service.browser import HOST, Browser, aged, store_token
 from tests.service.conftest import SECRET
@@ -25,7 +29,9 @@ from tests.service.connected import connect
 from tests.service.store import Caller, problem
 
 STORE = "https://store.test"
+ISSUER = "https://id.test"
 UNAUTHENTICATED, FORBIDDEN, CSRF_FAILED = (401, "unauthenticated"), (403, "forbidden"), (403, "csrf-failed")
+NOT_LISTED = (403, "origin-not-listed")
 CUSTOMERS, ADMINS = HOME[Role.CUSTOMER], HOME[Role.ADMIN]
 
 NewBrowser = Callable[..., AbstractAsyncContextManager[Browser]]
@@ -59,10 +65,9 @@ def page_problem(answer: httpx2.Response) -> tuple[int, str]:
     assert answer.headers["content-type"] == "text/html; charset=utf-8", answer.text
     assert "set-cookie" not in answer.headers
     assert "<h1" in answer.text
-    form_expired = "That form has expired" in answer.text
-    return answer.status_code, {401: "unauthenticated", 403: "csrf-failed" if form_expired else "forbidden"}[
-        answer.status_code
-    ]
+    said = {"That form has expired": "csrf-failed", "This page may not sign you in": "origin-not-listed"}
+    codes = [code for title, code in said.items() if title in answer.text]
+    return answer.status_code, {401: "unauthenticated", 403: [*codes, "forbidden"][0]}[answer.status_code]
 
 
 async def count(conversations: Sessions, user: str = "anna") -> int:
@@ -167,14 +172,91 @@ async def test_nobody_is_signed_in_by_a_foreign_page(browser: Browser, headers: 
     if lets_in:
         assert answer.status_code == 303
     else:
-        assert page_problem(answer) == CSRF_FAILED
+        assert page_problem(answer) == NOT_LISTED
+
+
+@pytest.mark.parametrize("origin", ["https://evil.test", "null"])
+async def test_a_page_that_is_not_listed_is_named_on_the_page_and_in_the_log(browser: Browser, origin: str) -> None:
+    with capture_logs() as logged:
+        answer = await browser.submit("/session", headers={"Origin": origin}, token=store_token())
+    assert page_problem(answer) == NOT_LISTED
+    assert origin in answer.text
+    assert "CHATS_STORE_ORIGINS" in answer.text
+    [line] = [line for line in logged if line["event"] == "session refused"]
+    assert line["reason"] == "origin-not-listed"
+    assert origin in line["detail"]
+
+
+REASONS: list[tuple[str, Callable[[], str], str]] = [
+    ("expired", lambda: store_token(seconds=-60), "too old"),
+    ("expired", lambda: aged(resigned(), 6), "too old"),
+    ("not_yet_valid", lambda: aged(store_token(), -2), "not valid yet"),
+    ("bad_signature", lambda: jwt.encode(claims_of(store_token()), "another secret of 32 bytes or more"), "not signed"),
+    ("wrong_audience", lambda: resigned(aud="other"), "another audience"),
+    ("wrong_issuer", lambda: resigned(iss="https://other.test"), "another issuer"),
+    ("missing_claim", lambda: resigned(iat=None), "lacks a claim that is needed: iat."),
+    ("missing_claim", lambda: resigned(role=None), "lacks a claim that is needed: role."),
+    ("unknown_key", lambda: signed(private_key("RS256"), "RS256"), "a key that is not known here"),
+    ("unknown_role", lambda: resigned(role="owner"), "names no role that is known here"),
+    ("malformed", lambda: "x.y.z", "cannot be read as a token"),
+]
+
+
+def claims_of(token: str) -> dict[str, Any]:
+    found: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
+    return found | {"iss": ISSUER}
+
+
+def resigned(**changes: Any) -> str:
+    kept = {name: value for name, value in (claims_of(store_token()) | changes).items() if value is not None}
+    return jwt.encode(kept, SECRET, algorithm="HS256")
+
+
+@pytest.mark.parametrize(("reason", "make_token", "said"), REASONS)
+async def test_a_token_is_refused_with_its_reason_in_the_api_on_the_page_and_in_the_log(
+    new_browser: NewBrowser, reason: str, make_token: Callable[[], str], said: str
+) -> None:
+    token, is_only_too_old = make_token(), said == "too old" and claims_of(make_token())["exp"] > time.time()
+    async with new_browser(auth_issuer=ISSUER) as browser:
+        with capture_logs() as logged:
+            page = await browser.submit("/session", token=token)
+            answer = await browser.get("/api/v1/unread", headers={"Authorization": f"Bearer {token}"})
+    assert page_problem(page) == UNAUTHENTICATED
+    assert "Signing in failed" in page.text
+    assert said in page.text
+    lines = [line for line in logged if line["event"] in {"session refused", "token refused"}]
+    if not is_only_too_old:
+        assert problem(answer) == UNAUTHENTICATED
+        assert answer.json()["reason"] == reason
+        assert answer.json()["detail"] == lines[1]["detail"]
+    assert {line["reason"] for line in lines} == {reason}
+    assert token not in str(lines)
+    assert SECRET not in str(lines)
+
+
+async def test_a_reader_is_told_in_their_language_why_signing_in_failed(new_browser: NewBrowser) -> None:
+    async with new_browser(locale="de") as browser:
+        page = await browser.submit("/session", token=resigned(aud="other"))
+    assert "Die Anmeldung ist fehlgeschlagen" in page.text
+    assert "für einen anderen Empfänger bestimmt" in page.text
+
+
+async def test_how_old_a_token_may_be_that_begins_a_session_is_a_setting(new_browser: NewBrowser) -> None:
+    async with new_browser(session_token_max_age_seconds=600) as browser:
+        assert (await browser.submit("/session", token=aged(store_token(), 8))).status_code == 303
+        assert page_problem(await browser.submit("/session", token=aged(store_token(), 12))) == UNAUTHENTICATED
+
+
+async def test_the_stores_backend_is_told_that_there_are_no_pages_for_it(browser: Browser) -> None:
+    page = await browser.submit("/session", token=store_token("shop", "store"))
+    assert page_problem(page) == FORBIDDEN
+    assert "There are no pages for this role" in page.text
 
 
 async def test_without_store_origins_only_our_own_pages_begin_sessions(new_browser: NewBrowser) -> None:
     async with new_browser(store_origins=[]) as browser:
         assert (
-            page_problem(await browser.submit("/session", headers={"Origin": STORE}, token=store_token()))
-            == CSRF_FAILED
+            page_problem(await browser.submit("/session", headers={"Origin": STORE}, token=store_token())) == NOT_LISTED
         )
         assert (await browser.sign_in()).status_code == 303
 
@@ -293,7 +375,9 @@ async def test_a_deleted_user_has_no_session_and_begins_none_until_the_store_sen
     await browser.sign_in()
     await shop.call("DELETE", "/users/anna")
     assert not await is_in(browser)
-    assert page_problem(await browser.sign_in()) == UNAUTHENTICATED
+    refused = await browser.sign_in()
+    assert page_problem(refused) == UNAUTHENTICATED
+    assert "This account was deleted in the store." in refused.text
     await shop.call("PUT", "/users/anna", {})
     assert not await is_in(browser)
     await browser.sign_in()

@@ -41,7 +41,14 @@ async def test_a_refused_sign_in_is_a_page_that_says_so(conversations: Sessions,
         assert "set-cookie" not in page.headers
 
 
-@pytest.mark.parametrize("refused", ["guessed", store_token(seconds=-60), store_token("shop", "store")])
+WHY = {
+    "guessed": "cannot be read as a token",
+    store_token(seconds=-60): "token is too old.",
+    store_token("shop", "store"): "token is its backend",
+}
+
+
+@pytest.mark.parametrize("refused", WHY)
 async def test_bad_tokens_are_refused_sooner_and_refuse_no_good_one(
     conversations: Sessions, valkey: Valkey, refused: str
 ) -> None:
@@ -49,6 +56,7 @@ async def test_bad_tokens_are_refused_sooner_and_refuse_no_good_one(
         answers = await statuses(clients, ANNAS, 5, refused)
         assert set(answers[:3]) <= {401, 403}
         assert answers[3:] == [429] * 2
+        assert WHY[refused] in (await sign_in(clients[0], ANNAS, refused)).text
         assert await statuses(clients, ANNAS, 1) == [303]
         assert await statuses(clients, ANNAS, 1, refused) == [429]
         assert set(await statuses(clients, BENS, 1, refused)) <= {401, 403}
@@ -60,7 +68,9 @@ async def test_who_posts_a_good_token_from_a_foreign_page_refuses_nobody(
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=4) as [client, _]:
         foreign = {"Origin": "https://evil.test", "X-Forwarded-For": ANNAS}
         for _ in range(6):
-            await client.post("/session", data={"token": store_token()}, headers=foreign)
+            page = await client.post("/session", data={"token": store_token()}, headers=foreign)
+        assert "That was too often." in page.text
+        assert "You came from https://evil.test" in page.text
         assert (await sign_in(client, ANNAS)).status_code == 303
 
 

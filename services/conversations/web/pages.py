@@ -123,7 +123,11 @@ class Pages:
         login = self._settings.login_url
         if isinstance(problem, Unauthenticated) and login and request.url.path.startswith((CUSTOMER_ROOT, ADMIN_ROOT)):
             return redirect(f"{login}{'&' if urlsplit(login).query else '?'}next={quote(_wanted(request), safe='')}")
-        return self.render("error.html", visitor, refusal=problem)
+        refused = problem.__cause__ if isinstance(problem.__cause__, Problem) else problem
+        is_sign_in = request.url.path == "/session" and isinstance(refused, Unauthenticated)
+        return self.render(
+            "error.html", visitor, refusal=problem, refused=refused, sign_in=refused if is_sign_in else None
+        )
 
     def explain(self, request: Request, error: Problem | HTTPException) -> Response | None:
         """Make the page that says what was wrong before any route was found, or that we crashed, where pages are."""

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response
 
 from services.conversations import people, sessions
-from services.conversations.errors import SessionsClosed
+from services.conversations.errors import OriginNotListed, RateLimited, RoleHasNoPages, SessionsClosed
 from services.conversations.limits import Limits
 from services.conversations.rules import Side
 from services.conversations.settings import ApiSettings
@@ -20,7 +20,6 @@ from shared.cookies import CSRF_HEADER, check_csrf, cookie_header, is_own_origin
 from shared.database import Session
 from shared.problems import CsrfFailed, Forbidden, Problem, Unauthenticated
 
-HANDOVER: Final = timedelta(minutes=5)  # that a token may be old which begins a session
 HOME: Final = {Role.CUSTOMER: CUSTOMER_ROOT, Role.ADMIN: ADMIN_ROOT}
 
 # Visible ASCII without a backslash, which browsers take for a slash; two slashes would begin another host.
@@ -130,15 +129,22 @@ async def _hand_over(request: Request, token: str, settings: ApiSettings) -> Pri
         if not settings.auth_secret:
             raise SessionsClosed
         _check_store(request, settings)
-        principal = await identify(request, token, max_age=HANDOVER)
+        principal = await identify(request, token, max_age=timedelta(seconds=settings.session_token_max_age_seconds))
         if principal.role not in HOME:
-            raise Forbidden("A session is for customers and admins; the store's backend calls with its token.")
+            raise RoleHasNoPages
     except Problem as refused:
-        log.info("session refused", code=refused.code, reason=refused.detail)
+        log.info("session refused", reason=refused.extra.get("reason", refused.code), detail=refused.detail)
         if isinstance(refused, Unauthenticated | Forbidden):
-            await _limits(request).allow_failed_sign_in(_address(request))
+            await _count_refusal(request, refused)
         raise
     return principal
+
+
+async def _count_refusal(request: Request, refused: Problem) -> None:
+    try:
+        await _limits(request).allow_failed_sign_in(_address(request))
+    except RateLimited as limited:
+        raise limited from refused  # the page says what is wrong with the token all the same
 
 
 def _check_store(request: Request, settings: ApiSettings) -> None:
@@ -148,10 +154,8 @@ def _check_store(request: Request, settings: ApiSettings) -> None:
     their name. Browsers tell the origin of every form, and `null` where it is hidden, which is nobody's.
     """
     origin = request.headers.get("Origin", "").lower()
-    if origin in settings.store_origins or is_own_origin(request):
-        return
-    hint = " A page with Referrer-Policy: no-referrer hides its origin." if origin == "null" else ""
-    raise CsrfFailed(f"Sessions begin from the store's own pages only: see CHATS_STORE_ORIGINS.{hint}")
+    if origin not in settings.store_origins and not is_own_origin(request):
+        raise OriginNotListed(origin)
 
 
 def _limits(request: Request) -> Limits:
