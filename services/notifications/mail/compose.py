@@ -148,7 +148,7 @@ def _headers(mail: Mail, brand: Brand) -> Iterator[tuple[str, str]]:
 def _sender_name(mail: Mail, brand: Brand) -> str:
     name = sender_name(brand.email_from) or brand.store_name
     if mail.audience == "support" and mail.from_name:
-        return f"{_one_line(mail.from_name)[: MAX_NAME // 2]} ({name})"
+        return f"{preview(_one_line(mail.from_name), MAX_NAME // 2)} ({name})"
     return name
 
 
