@@ -13,10 +13,11 @@ from uuid import UUID
 import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations import erasing, retention
 from services.conversations import log as event_log
-from services.conversations import retention
 from services.conversations.api.importing import import_lines
 from services.conversations.settings import StoreSettings as ConversationsSettings
+from services.notifications import erasing as mail_erasing
 from services.notifications import inbox, measures, queries, recovery
 from services.notifications.mail.replies import without_addresses
 from services.notifications.rules import EmailState, Outcome
@@ -33,6 +34,7 @@ T = TypeVar("T")
 
 LATE_NUMBERING = 10.0  # seconds
 LATE_CATCH_UP = 60.0  # seconds that an event waits for the sweeper
+LATE_ERASING = 60.0  # seconds without any progress
 LATE_MAIL = 60.0  # seconds behind its time
 STANDSTILL = 3  # emails that wait for another attempt while none is accepted
 LATE_PURGE = 0.5  # days beyond the retention
@@ -121,6 +123,8 @@ def print_status() -> bool:
         ),
         _rebuild(state),
         _clocks(),
+        _erasing("conversations", on_conversations(erasing.read_state), "relay"),
+        _erasing("notifications", on_notifications(mail_erasing.read_state), "sweeper"),
         Finding(f"parked        {state.parked}", "look at `chats events parked`" if state.parked else None),
         Finding(
             f"mail          {mails}",
@@ -185,6 +189,14 @@ def _rebuild(state: measures.State) -> Finding:
     if state.rebuilt_at is not None:
         return Finding(f"rebuild       ended {state.rebuilt_at:%Y-%m-%d %H:%M}", state.rebuild_reason, is_fault=False)
     return Finding("rebuild       never needed", None)
+
+
+def _erasing(service: str, state: erasing.State | mail_erasing.State, by: str) -> Finding:
+    if not state.under_way:
+        return Finding(f"erasing       nothing, {service}", None)
+    line = f"erasing       {state.under_way} under way, {state.erased} rows so far, {service}"
+    rests = f"nothing was erased for {state.resting:.0f} s: is the {by} running?"
+    return Finding(line, rests if state.resting > LATE_ERASING else None)
 
 
 def _clocks() -> Finding:

@@ -259,6 +259,15 @@ class Callers(HTTPBearer):
         return principal
 
 
+def check_synced_role(principal: Principal, synced_role: str | None) -> None:
+    """Raise `Forbidden` if a token says more than the role that the store has sent of its user, None for none.
+
+    Tokens and cookies outlive a change of roles; who was an admin may have one for as long as it counts.
+    """
+    if principal.role is Role.ADMIN and synced_role not in {None, Role.ADMIN}:
+        raise Forbidden(f"The token says {principal.role}; the store has sent the role {synced_role} since.")
+
+
 require = cache(Callers)
 """The dependency for some roles, the same one wherever they are the same: FastAPI then asks it once a request."""
 

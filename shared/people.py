@@ -100,7 +100,10 @@ ZoneName = Annotated[
 
 
 class Person(BaseModel):
-    """A user as events carry one. `version` grows with every change, so that the newest always wins."""
+    """A user as events carry one. `version` grows with every change, so that the newest always wins.
+
+    `role` is the one that the store itself has sent, None for none: it bounds what their tokens can do.
+    """
 
     id: str
     version: int
@@ -109,3 +112,4 @@ class Person(BaseModel):
     locale: str | None = None
     zoneinfo: str | None = None
     deleted: bool = False
+    role: str | None = None

@@ -2,20 +2,22 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Boolean, Uuid, bindparam, delete, func, literal, or_, select, text, true, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.erasing import erase_at_once
 from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages
-from services.conversations.log import append_event, erase_conversations
+from services.conversations.log import append_event
 from services.conversations.models import Conversation, CreateKey, LoggedEvent, Order, User
 from services.conversations.posting import Once, Post, post_message
 from services.conversations.rows import Thread
 from services.conversations.rules import DELETABLE, Side, Status
 from shared.events import ConversationDeleted, EventType
-from shared.problems import Invalid, NotFound
+from shared.problems import Invalid, NotFound, Unauthenticated
 
 _FLAGS = (Conversation.is_read_by_user, Conversation.is_read_by_admin)
 
@@ -148,7 +150,7 @@ async def mark_unread(session: AsyncSession, conversation_id: UUID) -> None:
 
 
 async def delete_conversations(session: AsyncSession, conversation_ids: Iterable[UUID]) -> int:
-    """Delete closed conversations and their text everywhere; return how many there were.
+    """Delete closed conversations; return how many there were. What is left of big ones is erased behind it.
 
     Raises `ConversationNotClosed`, naming every refused one, and then deletes none. Ids that are no longer there are
     skipped. The status is looked at under the row lock, so that no message slips in between.
@@ -164,7 +166,6 @@ async def delete_conversations(session: AsyncSession, conversation_ids: Iterable
     if refused := [row.id for row in locked if row.status not in DELETABLE]:
         raise ConversationNotClosed(refused)
     found = [row.id for row in locked]
-    await erase_conversations(session, found)
     await session.execute(delete(Conversation).where(Conversation.id.in_(found)))
     for row in locked:
         await append_event(
@@ -174,6 +175,7 @@ async def delete_conversations(session: AsyncSession, conversation_ids: Iterable
             user_id=row.user_id,
             conversation_id=row.id,
         )
+    await erase_at_once(session, found)
     return len(found)
 
 
@@ -198,7 +200,7 @@ async def _must_exist(session: AsyncSession, conversation_id: UUID, scope: str |
 
 
 async def _check_customer(session: AsyncSession, user_id: str) -> None:
-    user = await session.get(User, user_id)
+    user = await session.get(User, user_id, populate_existing=True)
     if user is None or user.deleted_at is not None or user.role != Side.CUSTOMER:
         raise Invalid("There is no such customer.", ("body", "user_id"))
 
@@ -229,15 +231,34 @@ async def _replayed(session: AsyncSession, caller_id: str, once: Once) -> UUID:
 
 
 async def _open(session: AsyncSession, new: NewConversation, identity: UUID | None) -> UUID:
-    """Open a conversation, under this id or a new one, with its event; return its id."""
+    """Open a conversation, under this id or a new one, with its event; return its id.
+
+    Raises `Unauthenticated` when who opens it was deleted meanwhile, `Invalid` when the admin's customer was.
+    """
     by_admin = new.side is Side.ADMIN
-    values = {"id": identity, "user_id": new.user_id, "order_id": new.order_id, "subject": new.subject}
-    opened: UUID = (await session.execute(_OPEN, values | {"by_admin": by_admin})).scalar_one()
+    values: dict[str, Any] = {"id": identity, "user_id": new.user_id, "order_id": new.order_id, "subject": new.subject}
+    values |= {"by_admin": by_admin, "opened_by": new.opened_by}
+    opened: UUID | None = (await session.execute(_OPEN, values)).scalar_one_or_none()
+    if opened is None:
+        if by_admin:
+            await _check_customer(session, new.user_id)
+        raise Unauthenticated("This user was deleted.")
     return opened
 
 
+# The lock waits for a deletion of the user under way, and then finds nobody.
 _OPEN = text(f"""
-    with clock as materialized (select clock_timestamp() as now),
+    with there as (
+        select id from users
+        where id in (cast(:user_id as text), cast(:opened_by as text)) and deleted_at is null
+        order by id for key share
+    ),
+    clock as materialized (
+        select clock_timestamp() as now where not exists (
+            select from (values (cast(:user_id as text)), (:opened_by)) as needed (id)
+            where id not in (select id from there)
+        )
+    ),
     opened as (
         insert into conversations (
             id, user_id, order_id, subject, status, is_read_by_admin, is_read_by_user,

@@ -20,7 +20,7 @@ from services.conversations.positions import encode_position
 from shared.database import incarnation_of
 from shared.events import Event, EventType, Feed
 from shared.failpoints import failpoint
-from shared.tables import insert_all
+from shared.tables import among, insert_all
 
 # Whoever locks several events locks them in the order of `seq`, here and where text is erased: no deadlock.
 # A holder of the head that is frozen, not dead, would stop the log: PostgreSQL ends its transaction.
@@ -53,12 +53,11 @@ async def append_event(
     *,
     user_id: str | None = None,
     conversation_id: UUID | None = None,
-) -> None:
-    """Add an event to the log, in the transaction of the change that it tells of."""
+) -> UUID:
+    """Add an event to the log, in the transaction of the change that it tells of; return its id."""
     body = payload.model_dump(mode="json") if isinstance(payload, BaseModel) else payload
-    await session.execute(
-        insert(LoggedEvent).values(type=event_type, payload=body, user_id=user_id, conversation_id=conversation_id)
-    )
+    event = insert(LoggedEvent).values(type=event_type, payload=body, user_id=user_id, conversation_id=conversation_id)
+    return (await session.execute(event.returning(LoggedEvent.id))).scalar_one()
 
 
 async def append_events(session: AsyncSession, event_type: EventType, told: Sequence[tuple[str, BaseModel]]) -> None:
@@ -71,10 +70,13 @@ async def append_events(session: AsyncSession, event_type: EventType, told: Sequ
 
 
 async def erase_conversations(session: AsyncSession, conversation_ids: Sequence[UUID]) -> None:
-    """Erase all that the log tells of these conversations; that something happened stays."""
+    """Erase all that the log tells of these conversations; that it happened stays, and that they were deleted."""
     theirs = (
         select(LoggedEvent.id)
-        .where(LoggedEvent.conversation_id.in_(conversation_ids))
+        .where(
+            among(LoggedEvent.conversation_id, conversation_ids),
+            LoggedEvent.type != EventType.CONVERSATION_DELETED,
+        )
         .order_by(LoggedEvent.seq)
         .with_for_update()
         .cte()

@@ -46,7 +46,8 @@ ORDER_SEARCH_FORM = "left(ltrim(search_form(number), '# '), 255)"
 class User(Base):
     """A person of the store. `version` grows with every change; `synced_at` is null until the store sent them.
 
-    `claims_issued_at` is the `iat` of the token whose claims changed them last, in seconds.
+    `claims_issued_at` is the `iat` of the token whose claims changed them last, in seconds. `synced_role` is the role
+    that the store itself has sent, which bounds what their tokens can do; null as long as it has sent none.
     """
 
     __tablename__ = "users"
@@ -63,6 +64,7 @@ class User(Base):
     deleted_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     claims_issued_at: Mapped[int | None] = mapped_column(BigInteger)
+    synced_role: Mapped[str | None]
 
     __table_args__ = (
         CheckConstraint(f"role in ({_quoted(list(Side))})", name="role"),
@@ -172,12 +174,15 @@ class Conversation(Base):
 
 
 class Message(Base):
-    """A message. Its idempotency key is a column, so that a repeated post breaks as a whole and leaves no trace."""
+    """A message. Its idempotency key is a column, so that a repeated post breaks as a whole and leaves no trace.
+
+    Its conversation is no foreign key: a deleted conversation's messages are erased behind it, in batches (`Erasure`).
+    """
 
     __tablename__ = "messages"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
-    conversation_id: Mapped[UUID] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"))
+    conversation_id: Mapped[UUID]
     number: Mapped[int]
     sender_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
     sender_role: Mapped[str]
@@ -235,8 +240,38 @@ class LoggedEvent(Base):
 
     __table_args__ = (
         Index("events_unnumbered_idx", "seq", postgresql_where=text("position is null")),
-        Index("events_conversation_idx", "conversation_id"),
+        Index("events_conversation_idx", "conversation_id", "seq"),  # in the order in which they are erased
         Index("events_user_idx", "user_id", "position"),
+    )
+
+
+class Erasure(Base):
+    """What is still to be erased of a deleted conversation or user; `erasing.py` does it in batches.
+
+    A trigger makes the row of a conversation when its own row is deleted, so no conversation can go without it.
+    `number`, `seq` and `position` say how far messages, a conversation's events and a user's events are erased. A
+    user's events end at that of the deletion, `event_id`; with `whole_log` they are looked for in all conversations.
+    """
+
+    __tablename__ = "erasures"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    user_id: Mapped[str]  # who is erased, or whose conversation is
+    conversation_id: Mapped[UUID | None] = mapped_column(index=True)  # one that was restored may go once more
+    content: Mapped[bool] = mapped_column(server_default=text("false"))  # the user's conversations as well
+    event_id: Mapped[UUID | None]
+    whole_log: Mapped[bool] = mapped_column(server_default=text("false"))
+    number: Mapped[int] = mapped_column(server_default="0")
+    seq: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    position: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    erased: Mapped[int] = mapped_column(BigInteger, server_default="0")  # rows
+    asked_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    advanced_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        Index("erasures_unfinished_idx", "id", postgresql_where=text("finished_at is null")),
+        Index("erasures_user_idx", "user_id"),
     )
 
 

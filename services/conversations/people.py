@@ -4,20 +4,21 @@ from collections.abc import Collection
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import exists, func, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.erasing import begin_erasure, erase_user_in_log, find_erasure
 from services.conversations.log import append_event
-from services.conversations.models import FeedHead, Order, User
+from services.conversations.models import Conversation, FeedHead, Order, User
 from services.conversations.rows import ASKING, KNOWN_COLUMNS, Known
 from services.conversations.rules import Side
 from services.conversations.sessions import end_all_of
-from shared.auth import Principal
+from shared.auth import Principal, check_synced_role
 from shared.database import Driver
 from shared.events import EventType, UserChanged
 from shared.people import Person
-from shared.problems import Unauthenticated
+from shared.problems import Forbidden, Unauthenticated
 
 PROFILE = ("email", "name", "locale", "zoneinfo")
 _FOR_CHANGE = {"key_share": True}  # lets others refer to the user meanwhile: a post need not wait for a new name
@@ -29,9 +30,8 @@ def look_by_token(principal: Principal, place: int) -> tuple[str, list[Any]]:
 
 
 def has_news(principal: Principal, user: Known) -> bool:
-    """Tell whether somebody has to be let in by `admit`; raises `Unauthenticated` for a user whom the store deleted."""
-    if user.deleted:
-        raise Unauthenticated("This user was deleted.")
+    """Tell whether somebody has to be let in by `admit`; raises as it does for who may not come."""
+    _check(principal, deleted=user.deleted, synced_role=user.synced_role)
     return user.id is None or bool(_claimed(user, principal, synced=user.synced))
 
 
@@ -39,37 +39,51 @@ async def look_together(connection: Driver, principals: Collection[Principal]) -
     """Look who comes by a token, for many in one statement; return the log's epoch and head for who has no news."""
     rows: Any = await connection.fetch(_LOOK_TOGETHER, list({principal.id for principal in principals}))
     known = [Known._make(row[2:]) for row in rows]
-    users = {user.id: user for user in known if not user.deleted}
-    unchanged = [each for each in principals if each.id in users and not has_news(each, users[each.id])]
+    users = {user.id: user for user in known}
+    unchanged = [each for each in principals if each.id in users and _is_known(each, users[each.id])]
     return dict.fromkeys(unchanged, (rows[0][0], rows[0][1]))
+
+
+def _is_known(principal: Principal, user: Known) -> bool:
+    """Tell whether somebody may come and has no news; `admit` says why not."""
+    try:
+        return not has_news(principal, user)
+    except (Unauthenticated, Forbidden):
+        return False
 
 
 async def admit(session: AsyncSession, principal: Principal) -> tuple[UUID, int]:
     """Let a customer or an admin in: create the user from the token's claims, or fill in what is empty.
 
     A user whom the store never sent follows the claims of the newest token; once synced, only empty fields are filled.
-    Raises `Unauthenticated` for a user whom the store deleted. Returns the epoch and the head of the log from before:
-    whatever is read later in this transaction holds all that the log told up to there.
+    Raises `Unauthenticated` for a user whom the store deleted, and `Forbidden` for a token beyond the role that the
+    store has sent. Returns the epoch and the head of the log from before: whatever is read later in this transaction
+    holds all that the log told up to there.
     """
     beside = select(FeedHead.epoch, FeedHead.head, User).outerjoin(User, User.id == principal.id)
     epoch, head, found = (await session.execute(beside)).one()
     user: User | None = found
     if user is None:
         claims = {field: getattr(principal, field) for field in PROFILE}
-        await session.execute(
-            insert(User)
-            .values(id=principal.id, role=principal.role, claims_issued_at=principal.issued_at, **claims)
-            .on_conflict_do_nothing()
-        )
-    elif user.deleted_at is not None:
-        raise Unauthenticated("This user was deleted.")
-    elif _claimed(user, principal, synced=user.synced_at is not None):
+        made = insert(User).values(id=principal.id, role=principal.role, claims_issued_at=principal.issued_at, **claims)
+        if await session.scalar(made.on_conflict_do_nothing().returning(User.id)) is not None:
+            return epoch, head
+        # Somebody else has made them at this moment, and it may have been their deletion.
+        user = await session.get_one(User, principal.id)
+    _check(principal, deleted=user.deleted_at is not None, synced_role=user.synced_role)
+    if _claimed(user, principal, synced=user.synced_at is not None):
         user = await session.get_one(User, principal.id, with_for_update=_FOR_CHANGE, populate_existing=True)
-        if user.deleted_at is not None:
-            raise Unauthenticated("This user was deleted.")
+        _check(principal, deleted=user.deleted_at is not None, synced_role=user.synced_role)
         if news := _claimed(user, principal, synced=user.synced_at is not None):
             await _change(session, user, {**news, "claims_issued_at": principal.issued_at})
     return epoch, head
+
+
+def _check(principal: Principal, *, deleted: bool, synced_role: str | None) -> None:
+    """Raise `Unauthenticated` for a user whom the store deleted, `Forbidden` beyond the role that it has sent."""
+    if deleted:
+        raise Unauthenticated("This user was deleted.")
+    check_synced_role(principal, synced_role)
 
 
 def _claimed(user: User | Known, principal: Principal, *, synced: bool) -> dict[str, str]:
@@ -84,20 +98,31 @@ def _claimed(user: User | Known, principal: Principal, *, synced: bool) -> dict[
     }
 
 
-async def delete_user(session: AsyncSession, user_id: str) -> None:
-    """Erase a user's name, address, language and zone, also in the log, and their sessions; keep their conversations.
+async def delete_user(session: AsyncSession, user_id: str, *, content: bool = False) -> UUID | None:
+    """Erase a user's name, address, language and zone, and their sessions; refuse their tokens from now on.
 
-    A user who was never here is known as deleted from now on: their tokens are refused as well. A second deletion
-    changes nothing.
+    Their conversations stay, unless `content` says that what they wrote goes as well. Returns the erasure that is left
+    to do behind this transaction (`erasing.py`), None when there is none. A user who was never here is known as
+    deleted from now on. A second deletion returns what is left of the first, or begins with what that one kept.
     """
     await _ensure_user(session, user_id, Side.CUSTOMER)
     user = await session.get_one(User, user_id, with_for_update=True, populate_existing=True)  # against posts under way
-    if user.deleted_at is None:
-        await end_all_of(session, user_id)
-        await session.execute(_ERASE_IN_LOG, {"user_id": user_id})
-        moment = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-        erased: dict[str, Any] = dict.fromkeys(PROFILE)
-        await _change(session, user, erased | {"deleted_at": moment}, EventType.USER_DELETED)
+    content = content and await session.scalar(select(exists().where(Conversation.user_id == user_id))) is True
+    if user.deleted_at is not None:
+        erasure = await find_erasure(session, user_id)
+        if erasure is None:
+            return await begin_erasure(session, user_id, content=True, event_id=None) if content else None
+        if content:
+            erasure.content, erasure.asked_at = True, func.clock_timestamp()
+        return erasure.id
+    await end_all_of(session, user_id)
+    is_done = await erase_user_in_log(session, user_id)
+    moment = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    erased: dict[str, Any] = dict.fromkeys(PROFILE)
+    event_id = await _change(session, user, erased | {"deleted_at": moment}, EventType.USER_DELETED)
+    if is_done and not content:
+        return None
+    return await begin_erasure(session, user_id, content=content, event_id=None if is_done else event_id)
 
 
 async def delete_order(session: AsyncSession, order_id: str) -> None:
@@ -116,31 +141,6 @@ def _look(wanted: str, ids: str) -> str:
 
 _LOOK_TOGETHER = _look(f"feed.epoch, feed.head, {KNOWN_COLUMNS}", "any($1::text[])")
 
-# Both sides of the deleted user: the customer of these events, and the sender within them.
-_ERASE_IN_LOG = text("""
-    with theirs as (
-        select id from events
-        where (payload -> 'customer' ->> 'id' = :user_id or payload -> 'sender' ->> 'id' = :user_id
-                or payload -> 'person' ->> 'id' = :user_id)
-            and (user_id = :user_id
-                or conversation_id in (
-                    select conversation_id from messages where sender_id = :user_id and sender_role = 'admin'
-                ))
-        order by seq for update
-    )
-    update events set payload = payload
-        || case when payload -> 'customer' ->> 'id' = :user_id
-            then jsonb_build_object('customer', jsonb_build_object('id', :user_id, 'version', 0, 'deleted', true))
-            else '{}'::jsonb end
-        || case when payload -> 'sender' ->> 'id' = :user_id
-            then jsonb_build_object('sender', jsonb_build_object('id', :user_id, 'version', 0, 'deleted', true))
-            else '{}'::jsonb end
-        || case when payload -> 'person' ->> 'id' = :user_id
-            then jsonb_build_object('person', jsonb_build_object('id', :user_id, 'version', 0, 'deleted', true))
-            else '{}'::jsonb end
-    from theirs where events.id = theirs.id
-""")
-
 
 async def _ensure_user(session: AsyncSession, user_id: str, role: Side) -> bool:
     """Know a user at least by id; True when this made them known."""
@@ -155,10 +155,8 @@ async def _change(
     user: User,
     changes: dict[str, Any],
     event_type: EventType = EventType.USER_UPDATED,
-) -> None:
-    """Apply changes to a locked user, as a new version that the log tells of. No change, no version."""
-    if not changes:
-        return
+) -> UUID:
+    """Apply changes to a locked user, as a new version that the log tells of; return the event's id."""
     for field, value in changes.items():
         setattr(user, field, value)
     user.version += 1
@@ -167,6 +165,7 @@ async def _change(
         id=user.id,
         version=user.version,
         deleted=user.deleted_at is not None,
+        role=user.synced_role,
         **{field: getattr(user, field) for field in PROFILE},
     )
-    await append_event(session, event_type, UserChanged(person=person), user_id=user.id)
+    return await append_event(session, event_type, UserChanged(person=person), user_id=user.id)

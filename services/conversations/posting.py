@@ -21,7 +21,7 @@ from services.conversations.posting_statements import POST, POST_FREE, POST_MANY
 from services.conversations.rules import Side, Status
 from shared.database import Driver, driver_connection
 from shared.failpoints import failpoint
-from shared.problems import NotFound, Unauthenticated
+from shared.problems import Forbidden, NotFound, Unauthenticated
 from shared.text import preview
 
 log = structlog.get_logger()
@@ -76,8 +76,9 @@ class Posted:
 async def post_message(session: AsyncSession, post: Post) -> Posted:
     """Save a message with all that follows from it: status, flags, counters, and the event in the log.
 
-    Raises `NotFound`, `NewerMessages`, `IdempotencyKeyReused`, or `Unauthenticated` when the sender was deleted.
-    Nothing is left behind by a post that is refused or that repeats an earlier one.
+    Raises `NotFound`, `NewerMessages`, `IdempotencyKeyReused`, `Unauthenticated` when the sender was deleted, or
+    `Forbidden` when the store has made a sending admin a customer. Nothing is left behind by a post that is refused
+    or that repeats an earlier one.
     """
     connection = await driver_connection(session)
     failpoint("post-begun")
@@ -143,6 +144,8 @@ async def _refuse(connection: Driver, post: Post) -> Posted:
     assert row is not None  # noqa: S101 - a select without from always has a row
     if not row["sender_known"]:
         raise Unauthenticated("This user was deleted.")
+    if post.side is Side.ADMIN and row["synced_role"] == Side.CUSTOMER:
+        raise Forbidden("The store has made this user a customer.")
     if not row["found"]:
         raise NotFound("There is no such conversation.")
     if post.once is not None:

@@ -16,7 +16,7 @@ def person_payload(alias: str) -> str:
     return (
         f"jsonb_build_object('id', {alias}.id, 'version', {alias}.version, 'name', {alias}.name,"
         f" 'email', {alias}.email, 'locale', {alias}.locale, 'zoneinfo', {alias}.zoneinfo,"
-        f" 'deleted', {alias}.deleted_at is not null)"
+        f" 'deleted', {alias}.deleted_at is not null, 'role', {alias}.synced_role)"
     )
 
 
@@ -80,8 +80,9 @@ def _statement(posts: str, *, waits: bool) -> str:
 with
 post as ({posts}),
 effect (side, is_read_by_admin, is_read_by_user, answers, after_first, after_later) as (values {_EFFECTS}),
--- 1. Who sends. A deleted user finds nobody here, and so updates nothing. The lock (here and on the customer) waits
---    for a deletion under way: what it erases must not get into the log behind it.
+-- 1. Who sends. A deleted user finds nobody here, nor an admin whom the store has made a customer: they update nothing.
+--    The lock (here and on the customer) waits for a deletion under way: what it erases must not get into the log
+--    behind it.
 sender as (
     select * from users where id in (select sender_id from post) and deleted_at is null for key share {waiting}
 ),
@@ -108,7 +109,10 @@ conversation as (
     from post join effect using (side)
     where c.id = post.conversation_id
         and (post.scope is null or c.user_id = post.scope)
-        and exists (select from sender where sender.id = post.sender_id)
+        and exists (
+            select from sender where sender.id = post.sender_id
+                and (side = 'customer' or synced_role is distinct from 'customer')
+        )
         and (post.seen_number is null
             or post.seen_number >= case side when 'admin' then c.last_customer_number else c.last_admin_number end)
         {only}
@@ -145,11 +149,14 @@ POST_MANY = _statement(_MANY, waits=False)
 
 REPLAYED = f"""
 select {_MESSAGE_COLUMNS}, message.request_hash = $4 as same_request
-from messages as message join users as sender on sender.id = message.sender_id
+from messages as message
+    join conversations on conversations.id = message.conversation_id
+    join users as sender on sender.id = message.sender_id
 where message.conversation_id = $1 and message.sender_id = $2 and message.idempotency_key = $3
 """  # noqa: S608 - built from constants
 
 WHY = """
 select exists (select from users where id = $3 and deleted_at is null) as sender_known,
+    (select synced_role from users where id = $3) as synced_role,
     exists (select from conversations where id = $1 and ($2::text is null or user_id = $2)) as found
 """

@@ -1,4 +1,4 @@
-"""The relay: numbers the log, hands what it has just numbered to Celery, and purges what is beyond the retention.
+"""The relay: numbers the log, hands what it has just numbered to Celery, erases what was deleted, and purges.
 
 Numbering is the claim: the relay that numbered an event publishes it, so several relays share the work. What is
 published is a hint; a hint that is lost (a crash here, a broker that is away) is made up by the notifications
@@ -16,6 +16,7 @@ import structlog
 from celery import Celery
 from prometheus_client import Counter, Gauge
 
+from services.conversations.erasing import erase_round, purge_erasures
 from services.conversations.hints import Announcer
 from services.conversations.log import has_unnumbered, number_events, read_state, settle_epoch
 from services.conversations.presence import purge_presence
@@ -39,6 +40,7 @@ from shared.readiness import database_fault, newest_version, wait_for_database
 LOOK = 0.02  # seconds between looks at a quiet log
 GATHER = 0.05  # seconds after a batch until the next one, which is the cheaper the more there is in it
 BATCH = 1000  # events numbered in one transaction
+ERASE_EVERY = 1.0  # seconds between looks for what is to be erased, when there was nothing
 PURGE_EVERY = 60  # seconds between looks for what is beyond the retention
 PURGE_BATCH = 1000  # rows deleted in one transaction
 WAITING_BATCHES = 100  # that a slow broker may make wait, before hints are dropped
@@ -46,6 +48,7 @@ WAITING_BATCHES = 100  # that a slow broker may make wait, before hints are drop
 NUMBERED = Counter("chats_log_numbered_total", "Events that this relay has numbered")
 HINTS = Counter("chats_relay_hints_total", "Events handed to the broker, by what became of them", ["outcome"])
 PURGED = Counter("chats_log_purged_total", "Rows deleted beyond their time: events, keys, sessions, viewers")
+ERASED = Counter("chats_erased_total", "Rows that this relay has erased of deleted conversations and users")
 HEAD = Gauge("chats_log_head", "The last position in the log")
 UNNUMBERED = Gauge("chats_log_unnumbered", "Committed events without a position")
 LAG = Gauge("chats_relay_lag_seconds", "Age of the oldest event without a position")
@@ -97,7 +100,7 @@ class Hints:
 
 async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio.Event) -> None:
     """Number and publish until `stop`."""
-    engine = create_engine(settings.conversations_database_url, application="chats-relay", pool_size=3)
+    engine = create_engine(settings.conversations_database_url, application="chats-relay", pool_size=4)
     sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
     routes = operations_routes(lambda: database_fault(engine, version), lambda: measure(sessions))
     async with operations_server(routes, host, port):
@@ -114,6 +117,7 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
             group.create_task(_number(sessions, give, stop))
             if settings.redis_url is not None:
                 group.create_task(unless_stopped(stop, announcer.run(settings.redis_url)))
+            group.create_task(_erase(sessions, stop))
             group.create_task(_purge(sessions, settings, stop))
         await asyncio.to_thread(hints.close, 5)
     await engine.dispose()
@@ -146,11 +150,25 @@ async def _number(sessions: Sessions, give: Callable[[list[Event]], None], stop:
             await pause(stop, GATHER)
 
 
+async def _erase(sessions: Sessions, stop: asyncio.Event) -> None:
+    """Erase what was deleted, batch by batch. Every relay does: a batch locks its erasure, and others go past it."""
+    while not stop.is_set():
+        rows = 0
+        try:
+            rows = await erase_round(sessions)
+        except Exception as error:  # as below
+            log.warning("nothing erased, trying again", error=type(error).__name__)
+            log.debug("nothing erased", exc_info=True)
+        ERASED.inc(rows)
+        if not rows:
+            await pause(stop, ERASE_EVERY)
+
+
 async def _purge(sessions: Sessions, settings: StoreSettings, stop: asyncio.Event) -> None:
     """Delete what is beyond the retention, a batch a transaction, so that nobody waits long for it."""
     while not stop.is_set():
         try:
-            for purge in (purge_events, purge_keys, purge_sessions, purge_presence):
+            for purge in (purge_events, purge_keys, purge_sessions, purge_presence, purge_erasures):
                 deleted = PURGE_BATCH
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:

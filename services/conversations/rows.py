@@ -34,6 +34,7 @@ class Known(NamedTuple):
     locale: str | None
     zoneinfo: str | None
     claims_issued_at: int | None
+    synced_role: str | None
 
 
 class UserRow(NamedTuple):

@@ -144,11 +144,15 @@ def _is_live(alias: str) -> str:
     )"""
 
 
+# Who was deleted has none, nor an admin whom the store has made a customer: a session may begin at that moment.
+_IS_THEIRS = "u.deleted_at is null and (s.role = 'customer' or u.synced_role is distinct from 'customer')"
+
+
 def _live(identity: str, user: str, side: str) -> str:
     """Make the SQL, behind `from`, of a live session of a user, for a side; and of the user."""
     return f"""
     sessions as s join users as u on u.id = s.user_id
-    where s.id = {identity} and s.user_id = {user} and s.role = {side} and u.deleted_at is null and {_is_live("s")}
+    where s.id = {identity} and s.user_id = {user} and s.role = {side} and {_IS_THEIRS} and {_is_live("s")}
 """
 
 
@@ -194,7 +198,7 @@ _LIVING = text(f"select id from sessions where id = any(:ids) and {_is_live('ses
 _ENTER_TOGETHER = f"""
 select feed.epoch, feed.head, living.* from feed left join (
     select s.id, s.user_id, s.role from sessions as s join users as u on u.id = s.user_id
-    where s.id = any($1::uuid[]) and u.deleted_at is null and {_is_live("s")}
+    where s.id = any($1::uuid[]) and {_IS_THEIRS} and {_is_live("s")}
 ) as living on true
 """  # noqa: S608 - built from constants
 

@@ -22,7 +22,10 @@ from shared.events import EventType, UserChanged
 from shared.people import Person
 from shared.tables import among, insert_all
 
-_USER = (User.id, User.role, User.version, *(getattr(User, name) for name in PROFILE), User.updated_at, User.deleted_at)
+_USER = (
+    *(User.id, User.role, User.synced_role, User.version, User.updated_at, User.deleted_at),
+    *(getattr(User, name) for name in PROFILE),
+)
 _ORDER = (Order.id, Order.user_id, Order.updated_at, Order.deleted_at)
 
 
@@ -120,12 +123,14 @@ class _Users:
         self._taken.add(sent.id)
         wanted = {name: sent.profile.get(name) or None for name in PROFILE}
         wanted |= {"role": sent.role or user["role"], "deleted_at": None}
-        if sent.role is not None and sent.role != user["role"]:
+        wanted |= {"synced_role": sent.role or user["synced_role"]}
+        if sent.role is not None and {sent.role} != {user["role"], user["synced_role"]}:
             self._sides.append((sent.id, sent.role))
         changed = any(user[name] != value for name, value in wanted.items())
         user |= wanted | {"updated_at": sent.updated_at or user["updated_at"], "version": user["version"] + changed}
         if changed:
-            person = Person(id=sent.id, version=user["version"], **{name: user[name] for name in PROFILE})
+            profile = {name: user[name] for name in PROFILE}
+            person = Person(id=sent.id, version=user["version"], role=user["synced_role"], **profile)
             self._changes.append((sent.id, UserChanged(person=person)))
         return created
 

@@ -83,9 +83,13 @@ class Stream:
         return not self._waiting
 
     def is_ended_by(self, entry: Entry) -> bool:
-        """Tell whether an event is that this client's person was deleted, after they were let in."""
-        is_theirs = entry.type == EventType.USER_DELETED and entry.user_id == self.user_id
-        return is_theirs and entry.position > self.admitted_at
+        """Tell whether an event is that this client's person was deleted, or is no admin any more, since let in."""
+        if entry.user_id != self.user_id or entry.position <= self.admitted_at:
+            return False
+        if entry.type == EventType.USER_UPDATED and self.side is Side.ADMIN:
+            person = (entry.payload or {}).get("person") or {}
+            return person.get("role") == Side.CUSTOMER
+        return entry.type == EventType.USER_DELETED
 
     def give(self, shown: Iterable[Shown]) -> None:
         """Let news wait for the client: events behind where it stands, a number of unread that is another.

@@ -11,6 +11,7 @@ from services.notifications.emails import mark_notifications_read, move_emails, 
 from services.notifications.errors import EmailNotFailed
 from services.notifications.gate import CLOSED
 from services.notifications.models import Email, EmailTry, Gate, Notification
+from services.notifications.queries import is_in_sight
 from services.notifications.rules import MAY_HAVE_ARRIVED_REASONS, Audience, EmailState
 from services.notifications.settings import StoreSettings
 from shared.problems import NotFound
@@ -21,7 +22,9 @@ async def read_notification(
     session: AsyncSession, user_id: str, notification_id: UUID, settings: StoreSettings
 ) -> None:
     """Mark one of a customer's notifications as read, which stops its mail. Raises `NotFound`."""
-    mine = select(Notification.id).where(Notification.id == notification_id, Notification.user_id == user_id)
+    mine = select(Notification.id).where(
+        Notification.id == notification_id, Notification.user_id == user_id, is_in_sight()
+    )
     if await session.scalar(mine) is None:
         raise NotFound("There is no such notification.")
     await _mark_read(session, user_id, settings, only=notification_id)
@@ -109,7 +112,7 @@ async def resume_sending(session: AsyncSession) -> None:
 
 
 async def _mark_read(session: AsyncSession, user_id: str, settings: StoreSettings, *, only: UUID | None = None) -> None:
-    theirs = Notification.user_id == user_id
+    theirs = (Notification.user_id == user_id) & is_in_sight()
     if conversations := await mark_notifications_read(
         session, theirs if only is None else theirs & (Notification.id == only)
     ):

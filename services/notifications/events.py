@@ -5,7 +5,9 @@ finds what has already happened. So many events take effect together as well as 
 with a handful of statements however many there are.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from datetime import datetime
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
@@ -13,8 +15,8 @@ from sqlalchemy import Text, cast, delete, exists, func, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications import emails
-from services.notifications.models import Email, EmailMessage, EmailTry, InboxEntry, Mark, Notification, Person
+from services.notifications import emails, erasing
+from services.notifications.models import Email, EmailMessage, InboxEntry, Mark, Notification, Person
 from services.notifications.rules import Audience, Reason
 from services.notifications.settings import MailSettings
 from shared.events import (
@@ -36,12 +38,27 @@ Marks = dict[UUID, Mark]
 
 async def handle_events(session: AsyncSession, events: Iterable[Event], settings: MailSettings) -> None:
     """Let events take effect. Their payloads were validated; one that was erased has no effect."""
-    told = [PAYLOADS[EventType(event.type)].model_validate(event.payload) for event in events if event.payload]
-    await handle_payloads(session, told, settings)
+    told, deletions = [], {}  # type: list[Payload], dict[str, datetime]
+    for event in events:
+        if event.payload:
+            payload = PAYLOADS[EventType(event.type)].model_validate(event.payload)
+            told.append(payload)
+            if isinstance(payload, UserChanged) and event.type == EventType.USER_DELETED:
+                earlier = deletions.get(payload.person.id, event.occurred_at)
+                deletions[payload.person.id] = max(earlier, event.occurred_at)
+    await handle_payloads(session, told, settings, deletions)
 
 
-async def handle_payloads(session: AsyncSession, told: Sequence[Payload], settings: MailSettings) -> None:
-    """Let what events tell take effect, all of it together."""
+async def handle_payloads(
+    session: AsyncSession,
+    told: Sequence[Payload],
+    settings: MailSettings,
+    deletions: Mapping[str, datetime] = MappingProxyType({}),
+) -> None:
+    """Let what events tell take effect, all of it together.
+
+    `deletions` are the users who were deleted and when, also those of whom something newer is known: they are back.
+    """
     posted = [one for one in told if isinstance(one, MessagePosted)]
     reads = [one for one in told if isinstance(one, ConversationRead)]
     deleted = {one.conversation_id for one in told if isinstance(one, ConversationDeleted)}
@@ -52,8 +69,9 @@ async def handle_payloads(session: AsyncSession, told: Sequence[Payload], settin
     named = {one.conversation_id for one in posted} | {one.conversation_id for one in reads} | deleted
     marks = await _lock_marks(session, named)
     gone = deleted | {mark.conversation_id for mark in marks.values() if mark.deleted_at is not None}
-    if deleted:
-        await session.execute(delete(Notification).where(among(Notification.conversation_id, deleted)))
+    small = await erasing.choose_small(session, deleted)
+    if small:
+        await session.execute(delete(Notification).where(among(Notification.conversation_id, small)))
     await _conversations_read(session, reads, marks)
     posted = [one for one in posted if one.conversation_id not in gone]
     from_admins = await _record(session, [one for one in posted if one.message.sender_role == "admin"], marks)
@@ -66,10 +84,12 @@ async def handle_payloads(session: AsyncSession, told: Sequence[Payload], settin
         await emails.join_emails(session, messages, audience, settings)
         touched = {one.conversation_id for one in messages} | {one.conversation_id for one in reads if one.by == by}
         await emails.review_emails(session, touched, audience, settings)
-    await _conversations_deleted(session, deleted)
+    await _conversations_deleted(session, deleted, small)
     for person in newest:
         if person.deleted:
-            await _forget(session, person.id)
+            await _forget(session, person.id, None)
+    for user_id in sorted(deletions.keys() - {person.id for person in newest if person.deleted}):
+        await _forget(session, user_id, deletions[user_id])
 
 
 async def names_deleted(session: AsyncSession, event: dict[str, Any] | None) -> bool:
@@ -134,8 +154,11 @@ async def _mark_records_read(session: AsyncSession, conversation_ids: Collection
     )
 
 
-async def _conversations_deleted(session: AsyncSession, conversation_ids: Collection[UUID]) -> None:
-    """Leave a tombstone of each, and erase what mails hold of them; the records are gone already."""
+async def _conversations_deleted(session: AsyncSession, conversation_ids: Collection[UUID], small: set[UUID]) -> None:
+    """Leave a tombstone of each and cancel its mails; erase what these hold, at once of those that are `small`.
+
+    The records are gone already, or out of sight by the tombstone.
+    """
     if not conversation_ids:
         return
     await session.execute(
@@ -146,8 +169,9 @@ async def _conversations_deleted(session: AsyncSession, conversation_ids: Collec
     )
     theirs = among(Email.conversation_id, conversation_ids)
     await emails.cancel_emails(session, theirs, Reason.DELETED, leaving=emails.UNSENT_STATES)
-    await session.execute(delete(EmailMessage).where(EmailMessage.email_id.in_(select(Email.id).where(theirs))))
-    await session.execute(update(Email).where(theirs).values(subject=None, content=None))
+    at_once = among(Email.conversation_id, small)
+    await session.execute(delete(EmailMessage).where(EmailMessage.email_id.in_(select(Email.id).where(at_once))))
+    await session.execute(update(Email).where(at_once).values(subject=None, content=None))
     # A parked event may be of any shape: wherever it names the conversation, it may hold its text.
     for conversation_id in conversation_ids:
         await session.execute(
@@ -158,17 +182,20 @@ async def _conversations_deleted(session: AsyncSession, conversation_ids: Collec
         )
 
 
-async def _forget(session: AsyncSession, user_id: str) -> None:
-    """Erase a deleted user's name and address wherever they were written down, and cancel their mail."""
-    theirs = (Email.recipient_id == user_id) & (Email.audience == Audience.CUSTOMER)
+async def _forget(session: AsyncSession, user_id: str, before: datetime | None) -> None:
+    """Erase a deleted user's name and address wherever they were written down, and cancel their mail.
+
+    With `before` the user is back already: mail of a later time is left alone.
+    """
+    until = before or (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    theirs = (Email.recipient_id == user_id) & (Email.audience == Audience.CUSTOMER) & (Email.created_at <= until)
+    unsent = Email.state.in_(emails.UNSENT_STATES)
     written_by = exists().where(EmailMessage.email_id == Email.id, EmailMessage.sender_id == user_id)
-    naming = Email.state.in_(emails.UNSENT_STATES) & Email.content.is_not(None) & written_by  # no others have content
-    await emails.lock_emails(session, theirs | naming)
+    naming = unsent & Email.content.is_not(None) & written_by  # no others have content
+    await emails.lock_emails(session, unsent & (theirs | naming))
     await emails.cancel_emails(session, theirs, Reason.USER_DELETED, leaving=emails.UNSENT_STATES)
-    await session.execute(update(Email).where(theirs).values(to_address=None, mailbox=None))
-    await session.execute(update(Email).where(theirs | naming).values(content=None))  # composed anew if still unsent
-    replies = update(EmailTry).where(EmailTry.email_id.in_(select(Email.id).where(theirs)))
-    await session.execute(replies.values(reply="", mailbox=None))  # servers quote the address
+    await session.execute(update(Email).where(naming).values(content=None))  # composed anew
+    await erasing.erase_recipient(session, user_id, until)
     nobody = {"id": user_id, "version": 0, "deleted": True}
     for role in ("customer", "sender", "person"):
         await session.execute(
@@ -191,7 +218,7 @@ async def _know(session: AsyncSession, people: Iterable[PersonOfEvent]) -> list[
     newer = [key for key in sorted(told) if key not in known or known[key] < told[key].version]
     if not newer:
         return []
-    values = ("version", "name", "email", "locale", "zoneinfo", "deleted")
+    values = ("version", "name", "email", "locale", "zoneinfo", "role", "deleted")
     upsert = insert_all(Person, [told[key].model_dump(include={"id", *values}) for key in newer])
     taken = await session.scalars(
         upsert.on_conflict_do_update(

@@ -77,6 +77,7 @@ class Person(Base):
     email: Mapped[str | None]
     locale: Mapped[str | None]
     zoneinfo: Mapped[str | None]
+    role: Mapped[str | None]  # that the store itself has sent, which bounds what their tokens can do
     deleted: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
@@ -167,7 +168,7 @@ class Email(Base):
         Index("emails_held_back_idx", "id", postgresql_where=text("state = 'scheduled' and reason is not null")),
         Index("emails_deferred_idx", "id", postgresql_where=text(f"state = 'scheduled' and {DEFERRED}")),
         Index("emails_conversation_idx", "conversation_id"),
-        Index("emails_recipient_idx", "recipient_id"),
+        Index("emails_recipient_idx", "recipient_id", "id"),
         Index("emails_state_idx", "state", text("id desc")),
     )
 
@@ -207,6 +208,21 @@ class EmailTry(Base):
             "email_tries_mailbox_idx", "mailbox", text("finished_at desc"), postgresql_where=text("mailbox is not null")
         ),
     )
+
+
+class Erasure(Base):
+    """What is still to be erased of a deleted conversation, or of a user's mails up to a time and behind `after`."""
+
+    __tablename__ = "erasures"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    conversation_id: Mapped[UUID | None] = mapped_column(unique=True)
+    user_id: Mapped[str | None] = mapped_column(index=True)
+    until: Mapped[datetime | None]
+    after: Mapped[UUID] = mapped_column(server_default=text("'00000000-0000-0000-0000-000000000000'"))
+    erased: Mapped[int] = mapped_column(BigInteger, server_default="0")  # rows
+    asked_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    advanced_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
 class Gate(Base):

@@ -4,12 +4,18 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.models import Email, EmailMessage, EmailTry, InboxEntry, Notification, Person
+from services.notifications.erasing import under_erasure
+from services.notifications.models import Email, EmailMessage, EmailTry, InboxEntry, Mark, Notification, Person
 from services.notifications.rules import EmailState
 from shared.paging import decode_cursor, encode_cursor
+
+
+def is_in_sight() -> ColumnElement[bool]:
+    """Tell whether a `Notification` is of no deleted conversation: those of a big one are erased behind that."""
+    return ~exists().where(Mark.conversation_id == Notification.conversation_id, Mark.deleted_at.is_not(None))
 
 
 async def list_notifications(
@@ -20,7 +26,7 @@ async def list_notifications(
     query = (
         select(Notification, Person)
         .outerjoin(Person, Person.id == Notification.sender_id)
-        .where(Notification.user_id == user_id)
+        .where(Notification.user_id == user_id, is_in_sight())
         .order_by(Notification.id.desc())
     )
     if unread is not None:
@@ -35,7 +41,7 @@ async def list_notifications(
 
 async def count_unread(session: AsyncSession, user_id: str) -> int:
     """Count a customer's unread notifications."""
-    query = select(func.count()).where(Notification.user_id == user_id, Notification.read_at.is_(None))
+    query = select(func.count()).where(Notification.user_id == user_id, Notification.read_at.is_(None), is_in_sight())
     return (await session.execute(query)).scalar_one()
 
 
@@ -54,6 +60,13 @@ async def list_emails(
     emails = (await session.scalars(query.limit(limit + 1))).all()
     page = emails[:limit]
     messages, tries = await _beside(session, [email.id for email in page])
+    forgotten = await under_erasure(session, {email.recipient_id for email in page})
+    for email in (one for one in page if one.recipient_id in forgotten):
+        session.expunge(email)  # shown as it will be; who reads changes nothing
+        email.to_address = None
+        for attempt in tries.get(email.id, []):
+            session.expunge(attempt)
+            attempt.reply = ""
     items = [(email, messages.get(email.id, []), tries.get(email.id, [])) for email in page]
     return items, encode_cursor(bound, [str(page[-1].id)]) if len(emails) > limit else None
 

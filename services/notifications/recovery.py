@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from services.notifications.emails import WAITING_STATES, move_emails, review_emails
+from services.notifications.erasing import forget_conversations
 from services.notifications.events import handle_payloads
 from services.notifications.feed import SNAPSHOT_PAGE, read_snapshot
 from services.notifications.gate import read_gate
@@ -55,6 +56,8 @@ def why_lost(cursor: FeedCursor, page: Feed | None) -> str | None:
 async def begin_rebuild(sessions: Sessions, lost: FeedCursor, end: Feed, reason: str) -> None:
     """Go to the end of the log, and read the present state from its beginning instead of what lies between."""
     if end.epoch != lost.epoch or end.head < lost.position:
+        async with transaction(sessions) as session:
+            await forget_conversations(session)
         await _forget_versions(sessions, lost)
     async with transaction(sessions) as session:
         cursor = await _lock_cursor(session)

@@ -13,6 +13,7 @@ import structlog
 from pydantic import ValidationError
 from sqlalchemy import func
 
+from services.notifications.erasing import erase_round
 from services.notifications.feed import create_feed, read_end, read_events
 from services.notifications.gate import read_gate
 from services.notifications.inbox import receive_missing
@@ -41,6 +42,7 @@ MAIL_AGE = 5.0  # seconds a due mail is left to the workers
 POLL = 0.5  # seconds between looks
 PAGE = 500  # events read at once
 CAUGHT_UP_EVERY = timedelta(seconds=30)  # between notes that a quiet log was read to its end
+ERASE_EVERY = 1.0  # seconds between looks for what is to be erased, when there was nothing
 PURGE_EVERY = 60  # seconds between looks for what is beyond the retention
 PURGE_BATCH = 1000  # rows deleted in one transaction
 
@@ -62,6 +64,7 @@ async def run_sweeper(settings: SweeperSettings, host: str, port: int, stop: asy
         async with asyncio.TaskGroup() as group:
             group.create_task(_catch_up_for_ever(sessions, feed, settings, stop))
             group.create_task(_send_for_ever(sessions, settings, stop))
+            group.create_task(_erase_for_ever(sessions, stop))
             group.create_task(_purge_for_ever(sessions, settings, stop))
     await engine.dispose()
 
@@ -147,6 +150,19 @@ async def _send_for_ever(sessions: Sessions, settings: MailSettings, stop: async
             log.warning("mail not drained, trying again", error=type(error).__name__)
             log.debug("mail not drained", exc_info=True)
         await pause(stop, POLL)
+
+
+async def _erase_for_ever(sessions: Sessions, stop: asyncio.Event) -> None:
+    """Erase what was deleted, batch by batch. Every sweeper does: a batch locks its erasure, and others go past it."""
+    while not stop.is_set():
+        rows = 0
+        try:
+            rows = await erase_round(sessions)
+        except Exception as error:  # the same
+            log.warning("nothing erased, trying again", error=type(error).__name__)
+            log.debug("nothing erased", exc_info=True)
+        if not rows:
+            await pause(stop, ERASE_EVERY)
 
 
 async def _purge_for_ever(sessions: Sessions, settings: MailSettings, stop: asyncio.Event) -> None:

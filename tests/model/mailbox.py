@@ -55,6 +55,7 @@ class Mail:
     recipient: str
     conversation: int
     due: int
+    created: int
     state: EmailState = EmailState.SCHEDULED
     reason: Reason | None = None
     lines: dict[int, Line] = field(default_factory=dict)
@@ -131,7 +132,9 @@ class Mailbox:
         assert payload.sender is not None
         mail = next((one for one in self.about(payload.conversation, audience) if self.is_open(one)), None)
         if mail is None:
-            mail = Mail(audience, recipient, payload.conversation, payload.at + DELAY[audience] * SECOND)
+            mail = Mail(
+                audience, recipient, payload.conversation, payload.at + DELAY[audience] * SECOND, self.clock.now
+            )
             self.mails.append(mail)
             if reason := self.suppression(mail):
                 mail.state, mail.reason = EmailState.SUPPRESSED, reason
@@ -151,10 +154,10 @@ class Mailbox:
                     due = min(first, self.clock.now) + DELAY[audience] * SECOND
                     mail.due = max(due, mail.due) if mail.reason is Reason.RATE_LIMITED else due
 
-    def forget(self, user: str) -> None:
-        """Cancel a deleted user's mail, and drop every letter that names them."""
+    def forget(self, user: str, before: int) -> None:
+        """Cancel a deleted user's mail up to a time, and drop every letter that names them."""
         for mail in self.mails:
-            theirs = mail.audience is Audience.CUSTOMER and mail.recipient == user
+            theirs = mail.audience is Audience.CUSTOMER and mail.recipient == user and mail.created <= before
             if theirs:
                 self.cancel(mail, Reason.USER_DELETED, leaving=UNSENT)
                 mail.address = mail.mailbox = None

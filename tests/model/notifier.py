@@ -189,9 +189,10 @@ class Notifier:
             self.mailbox.review({one for one in touched if one is not None}, audience)
         for payload in deletions:
             self.deleted(payload)
-        for who in known:
-            if who.deleted:
-                self.forget(who.id)
+        news = {who.id: self.clock.now for who in known if who.deleted}
+        ends = {one.sender.id: one.at for one in told if one.kind is Kind.PERSON and one.at and one.sender}
+        for user, before in (ends | news).items():
+            self.forget(user, before)
 
     def posted(self, payload: Payload) -> None:
         """Make the record and the mail of a message."""
@@ -235,9 +236,9 @@ class Notifier:
         self.people[who.id] = who
         return True
 
-    def forget(self, user: str) -> None:
-        """Erase a deleted user, and cancel their mail."""
-        self.mailbox.forget(user)
+    def forget(self, user: str, before: int) -> None:
+        """Erase a deleted user, and cancel their mail up to a time; they may be back."""
+        self.mailbox.forget(user, before)
         for entry in self.inbox.values():
             if entry.kept and entry.kept.payload:
                 entry.kept = Kept(entry.kept.payload.without(user))

@@ -66,8 +66,8 @@ class Pipeline:
     def delete_user(self, user: str) -> None:
         self.store.delete_user(user)
 
-    def open(self, customer: str) -> None:
-        self.store.open(customer)
+    def open(self, customer: str) -> bool:
+        return self.store.open(customer)
 
     def post(self, conversation: int, side: Side) -> bool:
         return self.store.post(conversation, side)

@@ -48,7 +48,7 @@ class Payload:
     side: Side | None = None
     sender: Who | None = None
     customer: Who | None = None
-    at: int = 0
+    at: int = 0  # of a message, and of a user's deletion
 
     @property
     def people(self) -> Iterator[Who]:
@@ -127,12 +127,15 @@ class Store:
         for entry in self.log:
             entry.payload = entry.payload and entry.payload.without(user)
         self.users[user] = Who(user, known.version + 1, None, deleted=True)
-        self._append(Payload(Kind.PERSON, sender=self.users[user]))
+        self._append(Payload(Kind.PERSON, sender=self.users[user], at=self.clock.now))
 
-    def open(self, customer: str) -> None:
-        """Create a conversation without a message."""
+    def open(self, customer: str) -> bool:
+        """Create a conversation without a message; False when it is refused."""
+        if customer in self.users and self.users[customer].deleted:
+            return False
         self.talks.append(Talk(customer))
         self._append(Payload(Kind.OTHER, len(self.talks) - 1))
+        return True
 
     def post(self, conversation: int, side: Side) -> bool:
         """Post a message; False when it is refused."""

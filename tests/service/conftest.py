@@ -242,7 +242,7 @@ async def sweeping(api: httpx2.AsyncClient, conversations: Sessions, notificatio
 
 async def empty_conversations(engine: AsyncEngine) -> None:
     """Leave the conversations database as the migrations made it."""
-    await _empty(engine, ConversationsBase, "update feed set head = 0, incarnation = null")
+    await _empty(engine, ConversationsBase, "update feed set head = 0, incarnation = null", "delete from erasures")
 
 
 async def empty_notifications(engine: AsyncEngine) -> None:

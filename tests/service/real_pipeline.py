@@ -125,13 +125,17 @@ class RealPipeline:
         async with transaction(self.conversations) as session:
             await people.delete_user(session, user)
 
-    async def open(self, customer: str) -> None:
-        async with transaction(self.conversations) as session:
-            new = commands.NewConversation(customer, "Where is my parcel?", customer, Side.CUSTOMER)
-            conversation, _ = await commands.create_conversation(session, new)
+    async def open(self, customer: str) -> bool:
+        new = commands.NewConversation(customer, "Where is my parcel?", customer, Side.CUSTOMER)
+        try:
+            async with transaction(self.conversations) as session:
+                conversation, _ = await commands.create_conversation(session, new)
+        except Unauthenticated:
+            return False
         self.talks.append(conversation)
         self.owners.append(customer)
         self.counts.append(0)
+        return True
 
     async def post(self, conversation: int, side: Side) -> bool:
         sender = ADMIN if side is Side.ADMIN else self.owners[conversation]

@@ -69,7 +69,7 @@ async def test_every_operation_declares_its_errors_as_problems_with_examples(doc
     for name, operation in operations(document):
         expected = {"401", "403", "414", "422", "431", "503"}
         expected |= {"413"} if "requestBody" in operation else set()
-        expected |= {"404"} if "{conversation_id}" in name else set()
+        expected |= {"404"} if "{conversation_id}" in name or "{erasure_id}" in name else set()
         expected |= {"429"} if name.endswith("/stream") or name in LIMITED else set()
         declared = {status for status in operation["responses"] if status >= "400"}
         assert expected <= declared <= expected | {"409"}, name

@@ -4,12 +4,14 @@ import json
 import tempfile
 from collections.abc import AsyncIterator
 from typing import Annotated, Any, BinaryIO, cast
+from uuid import UUID
 
-from fastapi import Depends, Request, Response
-from fastapi.responses import StreamingResponse
+from fastapi import Depends, Path, Query, Request, Response
+from fastapi.responses import JSONResponse, StreamingResponse
+from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect
 
-from services.conversations import people, sessions, store_sync
+from services.conversations import erasing, people, sessions, store_sync
 from services.conversations.api.bodies import schema_of
 from services.conversations.api.dependencies import PathId
 from services.conversations.api.importing import import_lines
@@ -22,12 +24,12 @@ from services.conversations.api.store_bodies import (
     body_of,
     sent,
 )
-from services.conversations.api.views import LineOut, RecordOut
+from services.conversations.api.views import ErasureOut, LineOut, RecordOut
 from services.conversations.errors import OrderOfAnotherUser
 from shared.auth import Role, require
-from shared.database import Session
+from shared.database import Session, Sessions, answered_transaction
 from shared.http import ApiRouter
-from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, answers
+from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, answers
 
 _PREFIX = "/api/v1/store"
 IMPORT = f"{_PREFIX}/import"
@@ -64,10 +66,53 @@ async def put_user(user_id: PathId, body: SentUser, session: Session, response: 
     return RecordOut(id=user_id, **body.notes)
 
 
-@router.delete("/users/{user_id}", status_code=204)
-async def delete_user(user_id: PathId, session: Session) -> None:
-    """Erase a user's name, address and unsent mail, and refuse their tokens and sessions. Their conversations stay."""
-    await people.delete_user(session, user_id)
+ErasureId = Annotated[UUID, Path(description="As the deletion's answer has named it.")]
+
+_ERASING: dict[int | str, dict[str, Any]] = {
+    202: {
+        "model": ErasureOut,
+        "description": "Out of sight; the rest is erased in the background. `Location` tells how far that has come.",
+    },
+}
+
+
+@router.delete("/users/{user_id}", status_code=204, response_model=None, responses=_ERASING)
+async def delete_user(
+    user_id: PathId,
+    request: Request,
+    content: Annotated[bool, Query(description="Erase what the person wrote as well: their conversations.")] = False,
+) -> Response:
+    """Erase a user's name, address and unsent mail, and refuse their tokens and sessions. Their conversations stay.
+
+    With `content=true` a customer's conversations are deleted too, as a whole. What a person wrote as an admin stays,
+    shown as the store's. 204 when all is done; 202 when there is so much that the rest is erased in the background.
+    """
+    kept: Sessions = request.app.state.sessions
+    # Each step commits: the user is refused before their conversations are locked, and a process that dies in
+    # between leaves what it has begun to the relay.
+    async with answered_transaction(kept) as session:
+        erasure_id = await people.delete_user(session, user_id, content=content)
+    if erasure_id is None:
+        return Response(status_code=204)
+    more = True
+    while more:
+        async with answered_transaction(kept) as session:
+            more = await erasing.hide_conversations(session, erasure_id)
+    async with answered_transaction(kept) as session:
+        await erasing.erase_batch(session, erasure_id)
+        progress = ErasureOut.of(await erasing.read_progress(session, erasure_id))
+    if progress.state == "done":
+        return Response(status_code=204)
+    headers = {"Location": f"{_PREFIX}/erasures/{erasure_id}"}
+    return JSONResponse(TypeAdapter(ErasureOut).dump_python(progress, mode="json"), 202, headers)
+
+
+@router.get("/erasures/{erasure_id}", responses=answers(NotFound))
+async def get_erasure(
+    erasure_id: Annotated[UUID, Path(description="As the deletion has named it.")], session: Session
+) -> ErasureOut:
+    """Tell how far the erasure of a user has come. It is known for as long as the log is kept."""
+    return ErasureOut.of(await erasing.read_progress(session, erasure_id))
 
 
 @router.delete("/users/{user_id}/sessions", status_code=204)

@@ -1,13 +1,14 @@
 """What the API gives. Who looks decides what is shown of an admin."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
+from services.conversations.erasing import Progress
 from services.conversations.models import User
 from services.conversations.posting import Posted
 from services.conversations.rows import ConversationRow, MessageRow, OrderRow, Thread, UserRow
@@ -242,6 +243,24 @@ class Deleted:
     """How many conversations were deleted."""
 
     deleted: int
+
+
+@dataclass(slots=True)
+class ErasureOut:
+    """How far the erasure of a user has come; `erased` counts rows."""
+
+    id: UUID
+    user_id: str
+    content: bool
+    state: Literal["running", "done"]
+    erased: int
+    asked_at: datetime
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, progress: Progress) -> Self:
+        """Show an erasure to the store."""
+        return cls(state="done" if progress.finished_at else "running", **asdict(progress))
 
 
 def customer_name(identity: str, name: str | None, *, deleted: bool) -> str:

@@ -12,7 +12,7 @@ from services.notifications.errors import EmailNotFailed
 from services.notifications.models import Person
 from services.notifications.rules import EmailState
 from services.notifications.settings import ApiSettings
-from shared.auth import Principal, Role, require
+from shared.auth import Principal, Role, check_synced_role, require
 from shared.database import Session
 from shared.http import ApiRouter
 from shared.paging import DEFAULT_LIMIT, Cursor, Limit, Page
@@ -24,6 +24,7 @@ def _caller(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
         person = await session.get(Person, principal.id)
         if person is not None and person.deleted:
             raise Unauthenticated("This user was deleted.")
+        check_synced_role(principal, person.role if person is not None else None)
         return principal
 
     return known

@@ -59,6 +59,7 @@ GET    /api/v1/admin/users?q={user_id}                          401   403   403 
 
 PUT    /api/v1/store/users/{user_id}                            401   403   403   403   200  401 #user
 DELETE /api/v1/store/users/{user_id}                            401   403   403   403   204  401
+GET    /api/v1/store/erasures/{erasure_id}                      401   403   403   403   200  401
 DELETE /api/v1/store/users/{user_id}/sessions                   401   403   403   403   204  401
 PUT    /api/v1/store/orders/{order_id}                          401   403   403   403   200  401 #order
 DELETE /api/v1/store/orders/{order_id}                          401   403   403   403   204  401
@@ -102,7 +103,6 @@ GET    /admin/dashboard/conversation/{conversation_id}/delete   303   303   303 
 GET    /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   200   401  401
 POST   /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   303   401  401
 
-GET    /                                                        303   303   303   303   303  303
 GET    /session                                                 303   303   303   303   303  303
 POST   /session                                                 401   303   303   303   403  401 #hand_over
 POST   /session/renew                                           401   204   204   204   401  401

@@ -12,12 +12,13 @@ from uuid import UUID
 
 import httpx2
 from fastapi import FastAPI
-from sqlalchemy import text
+from sqlalchemy import func, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
 
 from services.conversations.app import create_app as create_conversations_app
 from services.conversations.log import number_events
 from services.conversations.models import Base as ConversationsBase
+from services.conversations.models import Erasure
 from services.conversations.settings import ApiSettings as ConversationsSettings
 from services.notifications.app import create_app as create_notifications_app
 from services.notifications.models import Base as NotificationsBase
@@ -207,6 +208,10 @@ async def _populate(
             ids[who] = await _live(client, shop, sam, who)
         async with transaction(sessions["conversations"]) as session:
             await number_events(session)
+            for who in (OWNER, OTHER, DELETED):  # each was erased before, and came back
+                session.add(erasure := Erasure(user_id=who, finished_at=func.clock_timestamp()))
+                await session.flush()
+                ids[who]["erasure_id"] = str(erasure.id)
         answer = await sam.call("GET", "/conversations")
         ids["log"] = {"position": answer.headers["x-position"]}
         wallet = await _sign_in(app, shop, sessions["conversations"])

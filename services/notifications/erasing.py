@@ -1,0 +1,184 @@
+"""Erasing what this service holds of deleted conversations and users: at once if it is little, else in batches.
+
+When the event of a deletion is handled, its mails are cancelled and its records are out of sight, however many there
+are. Every sweeper erases the rest, a batch a transaction: what is erased is gone, so whoever comes next goes on there.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
+
+import structlog
+from sqlalchemy import delete, func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.notifications.models import Email, EmailTry, Erasure
+from services.notifications.rules import Audience
+from shared.database import Sessions, transaction
+from shared.outages import is_outage
+from shared.tables import among, insert_all
+
+BATCH = 1000  # rows of a kind that one transaction erases
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is still to be erased: how many, rows so far, and how long none of them has come further, in seconds."""
+
+    under_way: int
+    erased: int
+    resting: float
+
+
+async def choose_small(session: AsyncSession, conversation_ids: Collection[UUID], *, size: int = BATCH) -> set[UUID]:
+    """Return those of some deleted conversations of which so little is held that all of it can go at once.
+
+    The others are noted, to be erased in batches. One that is under way already stays so.
+    """
+    if not conversation_ids:
+        return set()
+    values = {"ids": sorted(conversation_ids), "most": size + 1}
+    small, room = set(), size
+    for row in await session.execute(_COUNT, values):
+        if row.rows <= room:
+            small.add(row.id)
+            room -= row.rows
+    if big := [{"conversation_id": key} for key in sorted(set(conversation_ids) - small)]:
+        await session.execute(insert_all(Erasure, big).on_conflict_do_nothing())
+    return small
+
+
+async def erase_recipient(session: AsyncSession, user_id: str, before: datetime, *, size: int = BATCH) -> None:
+    """Erase the addresses of a deleted user from the mails up to a time and from what servers said, or note it."""
+    erasure = Erasure(user_id=user_id, until=before)
+    session.add(erasure)
+    await session.flush()
+    await erase_batch(session, erasure.id, size=size)
+
+
+async def erase_batch(session: AsyncSession, erasure_id: UUID, *, size: int = BATCH) -> int:
+    """Erase the next rows of an erasure, unless another process is at it; return how many. Forgets a finished one."""
+    found = select(Erasure).where(Erasure.id == erasure_id).with_for_update(skip_locked=True)
+    erasure = await session.scalar(found.execution_options(populate_existing=True))
+    if erasure is None:
+        return 0
+    if erasure.conversation_id is not None:
+        rows, done = await _erase_conversation(session, erasure.conversation_id, size)
+    else:
+        rows, done = await _erase_addresses(session, erasure, size)
+    erasure.erased += rows
+    erasure.advanced_at = func.clock_timestamp()
+    await session.flush()
+    if done:
+        await session.delete(erasure)
+        await session.flush()
+    return rows
+
+
+async def erase_round(sessions: Sessions, *, size: int = BATCH) -> int:
+    """Erase a batch of everything that is under way, each in its own transaction; return how many rows.
+
+    One that fails holds up no other, and has its turn again in the next round.
+    """
+    async with transaction(sessions) as session:
+        under_way = (await session.scalars(select(Erasure.id).order_by(Erasure.id).limit(100))).all()
+    rows = 0
+    for erasure_id in under_way:
+        try:
+            async with transaction(sessions) as session:
+                rows += await erase_batch(session, erasure_id, size=size)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            log.warning("a batch was not erased, trying again", erasure_id=str(erasure_id), error=type(error).__name__)
+    return rows
+
+
+async def forget_conversations(session: AsyncSession) -> None:
+    """Give up the erasure of conversations: the log was restored, and they may be there again.
+
+    Those that are not are deleted once more when the present state is read.
+    """
+    await session.execute(delete(Erasure).where(Erasure.conversation_id.is_not(None)))
+
+
+async def under_erasure(session: AsyncSession, user_ids: Collection[str]) -> set[str]:
+    """Return those of some users whose addresses are still being erased."""
+    return set(await session.scalars(select(Erasure.user_id).where(Erasure.user_id.in_(user_ids))))
+
+
+async def read_state(session: AsyncSession) -> State:
+    """Return what is still to be erased."""
+    return State(*(await session.execute(_STATE)).one())
+
+
+async def _erase_conversation(session: AsyncSession, conversation_id: UUID, size: int) -> tuple[int, bool]:
+    """Erase a conversation's next records and what its mails hold; return how many rows, and if these were the last."""
+    values = {"id": conversation_id, "size": size}
+    counts = [len((await session.scalars(statement, values)).all()) for statement in _ERASE]
+    return sum(counts), max(counts) < size
+
+
+async def _erase_addresses(session: AsyncSession, erasure: Erasure, size: int) -> tuple[int, bool]:
+    """Do the same for the mails that a user was sent; servers quote addresses in what they reply."""
+    mails = select(Email.id).where(
+        Email.recipient_id == erasure.user_id,
+        Email.audience == Audience.CUSTOMER,
+        Email.created_at <= erasure.until,
+        Email.id > erasure.after,
+    )
+    batch = (await session.scalars(mails.order_by(Email.id).limit(size).with_for_update())).all()
+    nothing = {"to_address": None, "mailbox": None, "content": None}
+    quietly = {"synchronize_session": False}
+    await session.execute(update(Email).where(among(Email.id, batch)).values(nothing), execution_options=quietly)
+    replies = update(EmailTry).where(among(EmailTry.email_id, batch)).values(reply="", mailbox=None)
+    await session.execute(replies, execution_options=quietly)
+    erasure.after = max(batch, default=erasure.after)
+    return len(batch), len(batch) < size
+
+
+_COUNT = text("""
+    select deleted.id, (
+        select count(*) from (
+            (select from notifications where conversation_id = deleted.id order by number limit :most)
+            union all (
+                select from emails left join email_messages on email_messages.email_id = emails.id
+                where emails.conversation_id = deleted.id limit :most
+            )
+        ) as held
+    ) as rows
+    from unnest(cast(:ids as uuid[])) with ordinality as deleted (id, turn) order by turn
+""")
+
+# Records before mails, each by its key: as whoever handles events locks them.
+_ERASE = [
+    text("""
+        delete from notifications where id in (
+            select id from notifications where conversation_id = :id order by number limit :size for update
+        )
+        returning id
+    """),
+    text("""
+        delete from email_messages where message_id in (
+            select email_messages.message_id from emails join email_messages on email_messages.email_id = emails.id
+            where emails.conversation_id = :id limit :size
+        )
+        returning message_id
+    """),
+    text("""
+        update emails set subject = null, content = null where id in (
+            select id from emails where conversation_id = :id and (subject is not null or content is not null)
+            order by id limit :size for update
+        )
+        returning id
+    """),
+]
+
+_STATE = text("""
+    select count(*), coalesce(sum(erased), 0)::bigint,
+        coalesce(extract(epoch from clock_timestamp() - max(advanced_at))::float8, 0)
+    from erasures
+""")
