@@ -190,6 +190,11 @@ def test_a_quantity_may_be_fractional_zero_or_negative(sent: str, quantity: floa
     assert (item["quantity"], type(item["quantity"]), warnings) == (quantity, type(quantity), [])
 
 
+def test_a_long_name_is_cut_between_characters() -> None:
+    found, warnings = read(PutUser, json.dumps({"name": "x" * 198 + "👩‍💻" * 10}).encode())
+    assert (found["name"], warnings) == ("x" * 198, [["name"]])
+
+
 def test_null_is_the_same_as_nothing() -> None:
     names = ("url", "items", "updated_at")
     assert order() == order(**dict.fromkeys(names, "null")) == order(url='""', items="[]", updated_at='" "')

@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from shared.problems import MAX_FAULTS, message_of
-from shared.text import is_visible, one_line
+from shared.text import cut, is_visible, one_line
 
 MONEY_DIGITS, QUANTITY_DIGITS, DECIMALS = 15, 10, 10  # before the decimal point; after it
 
@@ -122,9 +122,10 @@ def line_of(limit: int) -> BeforeValidator:
             line = _NOT_STORABLE.sub("\ufffd", line)
         if len(line) > limit:
             warn(info, f"cut to {limit} characters")
-        if not is_visible(line[:limit]):
+        line = cut(line, limit)
+        if not is_visible(line):
             raise ValueError("text needs at least one visible character")
-        return str(line[:limit].rstrip())
+        return str(line)  # of a number as well
 
     return BeforeValidator(read)
 
