@@ -27,8 +27,9 @@ from bench.stage import BODY, CUSTOMERS, OURS, Line, Stage, running_stage, spent
 from bench.wal import log_position, written_since
 from deploy.local.processes import kill_group
 from services.notifications.mail.compose import Brand, Mail, MailMessage, compose
-from shared.broker import EVENTS_QUEUE, create_celery, publish_events
+from shared.broker import EVENTS_QUEUE, create_celery
 from shared.events import Event, EventType
+from shared.publisher import Publisher
 from tests.support import eventually
 
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
@@ -162,13 +163,13 @@ def _print_rates(what: str, ours: list[float], than: str, yardstick: list[float]
 
 async def _ours(stage: Stage, workers: Sequence[str]) -> tuple[float, float]:
     """Let workers handle events that wait in the broker, and then send the mails that wait for that."""
-    celery = create_celery(stage.product.environment["CHATS_BROKER_URL"], client="bench")
+    publisher = Publisher(create_celery(stage.product.environment["CHATS_BROKER_URL"], client="bench"))
     await stage.product.chats("emails", "pause")
     for worker in workers:
         stage.product.freeze(worker)
     events = _events(EVENTS)
     for start in range(0, EVENTS, BATCH):
-        await asyncio.to_thread(publish_events, celery, events[start : start + BATCH])
+        await asyncio.to_thread(publisher.publish_events, events[start : start + BATCH])
     before = await _handled(stage)
     for worker in workers:
         stage.product.thaw(worker)

@@ -124,7 +124,8 @@ def worker(
 ) -> None:
     """Turn events into notifications and email, as a Celery worker.
 
-    A slow mail server can keep a worker busy; one with `--queue chats.events` beside it then has the records to itself.
+    A slow mail server can keep a worker busy; another with `--queue chats.hints.events` then has the records to itself.
+    Exit code 1 when the broker refuses the worker, or it cannot go on.
     """
     from services.notifications.settings import MailSettings
     from services.notifications.worker import run_worker
@@ -133,7 +134,7 @@ def worker(
     settings = read_settings(MailSettings)
     _log("worker", settings.log_level)
     _check_port(host, port)
-    run_worker(settings, host, port, concurrency, queue)
+    raise typer.Exit(run_worker(settings, host, port, concurrency, queue))
 
 
 @app.command()
@@ -153,6 +154,7 @@ def sweeper(host: Host = "127.0.0.1", port: int = _port(8005)) -> None:
 @app.command()
 def flower(host: Host = "127.0.0.1", port: int = _port(8006)) -> None:
     """Watch the workers in Flower, read-only, with the user and password of CHATS_FLOWER_BASIC_AUTH."""
+    from deploy.flower_views import install
     from shared.broker import create_celery
     from shared.settings import Settings, read_settings
 
@@ -164,7 +166,9 @@ def flower(host: Host = "127.0.0.1", port: int = _port(8006)) -> None:
         raise SettingsError("CHATS_FLOWER_BASIC_AUTH is not set to user:password, and nobody may look without one")
     arguments = ["flower", f"--address={host}", f"--port={port}", "--read_only=True", "--natural_time=False"]
     os.environ["FLOWER_BASIC_AUTH"] = password  # not an argument: those are in every process list
-    create_celery(settings.broker_url, client="chats-flower").start(arguments)
+    celery = create_celery(settings.broker_url, client="chats-flower")
+    install(celery)
+    celery.start(arguments)
 
 
 @app.command()

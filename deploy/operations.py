@@ -3,7 +3,7 @@
 import asyncio
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from http import HTTPStatus
 from pathlib import Path
@@ -23,6 +23,7 @@ from services.notifications.mail.replies import without_addresses
 from services.notifications.rules import EmailState, Outcome
 from services.notifications.settings import MailSettings
 from services.notifications.settings import StoreSettings as NotificationsSettings
+from shared import broker_reports
 from shared.clocks import APART, read_ahead
 from shared.database import Sessions, create_engine, create_sessions, transaction
 from shared.outages import DATABASE_ERRORS, describe
@@ -105,6 +106,8 @@ def print_status() -> bool:
     age = on_conversations(lambda session: event_log.age_behind(session, state.cursor))
     kept = on_conversations(retention.oldest_age) / DAY
     days = read_settings(ConversationsSettings).retention_days
+    publishers = on_conversations(broker_reports.read_reports)
+    consumers = on_notifications(broker_reports.read_reports)
     mails = ", ".join(f"{count} {name}" for name, count in sorted(state.emails.items())) or "none"
     findings = [
         Finding(
@@ -115,6 +118,8 @@ def print_status() -> bool:
             f"inbox         cursor {state.cursor}, {behind} behind the log, oldest {age:.1f} s",
             "the sweeper is late: is it running?" if age > LATE_CATCH_UP else None,
         ),
+        *_broker_findings("publisher", "relay", publishers),
+        *_broker_findings("consumer", "worker", consumers),
         Finding(
             f"kept          {kept:.1f} days of the log",
             f"longer than the {days:g} days of the retention, for a reader that is behind"
@@ -181,6 +186,25 @@ def _breaker(breaker: measures.Breaker | None) -> Finding:
         f"{breaker.trips} times in a row; phase {breaker.phase}, host {breaker.host}, reply {breaker.reply};"
         f" next probe {probe}",
     )
+
+
+def _broker_findings(role: str, process: str, reports: Sequence[broker_reports.Report]) -> list[Finding]:
+    """Say how each process that uses the broker stands with it. Without it everything goes on, only slower."""
+    present = [report for report in reports if report.age < broker_reports.FRESH]
+    if not present:
+        remark = f"no {process} has reported for {broker_reports.FRESH:g} s: is it running?"
+        if reports and reports[0].detail:
+            remark += f" The last one said: {reports[0].detail}"
+        return [Finding(f"{role:<14}none", remark)]
+    return [
+        Finding(f"{role:<14}{report.process}, broker usable", None)
+        if report.reason is None
+        else Finding(
+            f"{role:<14}{report.process}, broker unusable since {report.since:%Y-%m-%d %H:%M:%S} ({report.reason})",
+            report.detail,
+        )
+        for report in sorted(present)
+    ]
 
 
 def _rebuild(state: measures.State) -> Finding:

@@ -3,24 +3,20 @@
 The broker carries hints. All it holds may be lost: the event log and the tables of due mail keep the promise.
 """
 
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 from celery import Celery
 from kombu import Queue
 
-from shared.events import PAYLOADS, Event
-from shared.failpoints import failpoint
+from shared.events import PAYLOADS
 from shared.tls import broker_tls
 
-EVENTS_QUEUE = "chats.events"
-EMAILS_QUEUE = "chats.emails"
+# Their arguments are final: RabbitMQ refuses a queue that is declared with others. Another kind needs another name.
+EVENTS_QUEUE = "chats.hints.events"
+EMAILS_QUEUE = "chats.hints.emails"
 SEND_EMAILS = "notifications.send_emails"
 
-# Events that were numbered together travel together, under the id of the first: a task costs more than an event does.
-# Not more of them, so that the workers share what comes at once.
-EVENTS_IN_TASK = 50
 TASK_TIME_LIMIT = 900  # seconds: longer than the 600 s that a mail server may take to answer the final dot
 
 _REDIS_OPTIONS = {
@@ -32,8 +28,10 @@ _REDIS_OPTIONS = {
     "socket_keepalive": True,
     "health_check_interval": 10,
     "global_keyprefix": "chats:",
+    "max_retries": 0,
 }
-_RABBITMQ_OPTIONS = {"confirm_publish": True}
+# `max_retries` is about connecting to publish: kombu would try for 6 s. Consumers have settings of their own for that.
+_RABBITMQ_OPTIONS = {"confirm_publish": True, "write_timeout": 5, "max_retries": 0}
 
 
 def task_name(event_type: str) -> str:
@@ -54,6 +52,9 @@ def create_celery(broker_url: str, *, client: str) -> Celery:
         broker_transport_options={**_REDIS_OPTIONS, "client_name": client} if redis else _RABBITMQ_OPTIONS,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
+        # A Redis that was demoted answers its clients with errors, until they find the one that has its name now. What
+        # RabbitMQ refuses, it refuses for good.
+        broker_channel_error_retry=redis,
         broker_pool_acquire_timeout=5,
         # By queue name, never through an exchange: on Redis a binding is a key, and FLUSHALL takes it away.
         task_queues=[_queue(name, redis=redis) for name in (EVENTS_QUEUE, EMAILS_QUEUE)],
@@ -70,36 +71,12 @@ def create_celery(broker_url: str, *, client: str) -> Celery:
         worker_send_task_events=True,
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
+        worker_redirect_stdouts=False,
     )
     return app
 
 
-def publish_events(app: Celery, events: Sequence[Event]) -> None:
-    """Hand events to the workers, those of a type together. Raises what the broker raises; nothing is retried here."""
-    # What is sent through the producer within its batch goes out as one pipeline; kombu 5.7's stubs lack it.
-    with app.producer_pool.acquire(block=True, timeout=5) as producer, producer.batch():  # type: ignore[attr-defined]
-        for event_type, task in TASKS.items():
-            those = [event for event in events if event.type == event_type]
-            for start in range(0, len(those), EVENTS_IN_TASK):
-                some = those[start : start + EVENTS_IN_TASK]
-                app.send_task(
-                    task,
-                    args=[event.model_dump(mode="json") for event in some],
-                    task_id=str(some[0].id),
-                    queue=EVENTS_QUEUE,
-                    producer=producer,
-                    # What Flower and the worker's log show: ids, no text and no address.
-                    argsrepr=f"({', '.join(f'event {event.id} at {event.position}' for event in some)})",
-                    kwargsrepr="{}",
-                )
-        failpoint("hints-written")
-
-
-def hint_due_mail(app: Celery) -> None:
-    """Tell a worker that mail is due now. The hint is worth nothing once the next one is out, so it expires."""
-    app.send_task(SEND_EMAILS, queue=EMAILS_QUEUE, expires=10, argsrepr="()", kwargsrepr="{}")
-
-
 def _queue(name: str, *, redis: bool) -> Queue:
-    arguments: dict[str, Any] = {} if redis else {"x-queue-type": "quorum"}
+    # Not a quorum queue: Celery would declare 28 more for delays that we never ask for, and hints may be lost.
+    arguments: dict[str, Any] = {} if redis else {"x-queue-type": "classic"}
     return Queue(name, routing_key=name, queue_arguments=arguments)

@@ -29,14 +29,21 @@ LAST_MOMENT = 23  # seconds after SIGTERM at which a process ends, whatever it s
 
 Ready = Callable[[], Awaitable[str | None]]
 Refresh = Callable[[], Awaitable[None]]
+About = Callable[[], dict[str, str]]
 
 log = structlog.get_logger()
 
 
-def operations_routes(ready: Ready, refresh: Refresh | None = None) -> list[Route]:
+def process_name(kind: str, port: int) -> str:
+    """Name a process so that an operator finds it: by its host and the port of its health."""
+    return f"{kind} {socket.gethostname()}:{port}"
+
+
+def operations_routes(ready: Ready, refresh: Refresh | None = None, about: About = dict) -> list[Route]:
     """Make `/healthz`, `/readyz` and `/metrics`.
 
-    `ready` returns None or why not; `refresh` sets gauges that are read from the database, before they are shown.
+    `ready` returns None or why not; `refresh` sets gauges that are read from the database, before they are shown;
+    `about` returns what a ready process has to say besides, such as that it works without its broker.
     """
 
     async def healthz(_: Request) -> Response:
@@ -45,7 +52,7 @@ def operations_routes(ready: Ready, refresh: Refresh | None = None) -> list[Rout
     async def readyz(_: Request) -> Response:
         reason = await ready()
         if reason is None:
-            return JSONResponse({"status": "ready"})
+            return JSONResponse({"status": "ready", **about()})
         return _not_ready(reason)
 
     async def metrics(_: Request) -> Response:

@@ -27,6 +27,7 @@ LISTENERS = (
     "postgres",
     "valkey",
     "shop",
+    "limits",
 )
 
 SECRETS = (
@@ -72,7 +73,8 @@ def embedded_parts() -> set[str]:
     """Return which servers are ours to start: those that the environment does not replace."""
     replaced_by = {
         "postgres": [f"CHATS_{name.upper()}_DATABASE_URL" for name in DATABASES],
-        "valkey": ["CHATS_BROKER_URL", *(["CHATS_REDIS_URL"] if _is_other_broker_given() else [])],
+        "valkey": ["CHATS_BROKER_URL"],
+        "limits": ["CHATS_REDIS_URL"],
         "mailbox": ["CHATS_SMTP_URL"],
     }
     return {part for part, names in replaced_by.items() if not all(map(is_given, names))}
@@ -96,6 +98,8 @@ def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str,
         "CHATS_PORT": str(ports["proxy"]),
         **{f"CHATS_{name.upper()}_DATABASE_URL": _database_url(name, name, ports, kept) for name in DATABASES},
         "CHATS_BROKER_URL": valkey_url(ports["valkey"], kept["VALKEY_PASSWORD"], 0),
+        # Not the broker's: limits hold also while that is full.
+        "CHATS_REDIS_URL": valkey_url(ports["limits"], kept["VALKEY_PASSWORD"], 0),
         "CHATS_SMTP_URL": f"smtp://127.0.0.1:{ports['smtp']}",
         "CHATS_CONVERSATIONS_URL": f"http://127.0.0.1:{ports['api']}",
         "CHATS_DRAIN_SECONDS": "0",  # nothing balances over several copies here
@@ -106,8 +110,6 @@ def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str,
         "CHATS_FEED_SECRET": kept["CHATS_FEED_SECRET"],
         "CHATS_FLOWER_BASIC_AUTH": f"flower:{kept['FLOWER_PASSWORD']}",
     }
-    if _is_other_broker_given():  # else the broker serves for both
-        defaults["CHATS_REDIS_URL"] = valkey_url(ports["valkey"], kept["VALKEY_PASSWORD"])
     given = {name: value for name, value in for_all(os.environ).items() if name.startswith("CHATS_") and value}
     return {**defaults, **given, **_shop_settings(ports, given), **_proxies(given), "CHATS_DATA_DIR": str(data)}
 
@@ -131,10 +133,6 @@ def role_passwords(kept: Mapping[str, str]) -> dict[str, str]:
     """Return the passwords of all roles of the embedded PostgreSQL but its superuser's."""
     roles = [f"{name}{suffix}" for name in DATABASES for suffix in ("", OWNER)]
     return {role: kept[f"{role.upper()}_PASSWORD"] for role in roles}
-
-
-def _is_other_broker_given() -> bool:
-    return is_given("CHATS_BROKER_URL") and not os.environ["CHATS_BROKER_URL"].startswith("redis")
 
 
 def origin(host: str, port: int) -> str:

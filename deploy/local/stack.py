@@ -6,7 +6,7 @@ import fcntl
 import functools
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
@@ -19,7 +19,7 @@ from deploy.local.processes import MARK, Child, Record
 from deploy.local.proxy import proxy
 from deploy.local.readiness import accepts, answers_ok
 from deploy.local.supervisor import StartError, Supervisor
-from deploy.local.valkey import valkey
+from deploy.local.valkey import BROKER, LIMITS, valkey
 
 SHOP = Path(__file__).parents[2] / "examples" / "shop" / "shop.py"
 COMMAND = (sys.executable, "-m", "deploy.cli")
@@ -94,13 +94,11 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
             command=[*COMMAND, name, *options],
             environment={**env.for_all(os.environ), **settings, **(more or {}), "PYTHONUNBUFFERED": "1"},
             log=log(name),
-            ready=answers_ok(ports.get(name, 0), SERVICES.get(name, "/")),
+            ready=_ready(name, ports.get(name, 0)),
         )
 
     embedded = env.embedded_parts()
-    servers: list[Child] = []
-    if "valkey" in embedded:
-        servers.append(valkey(data / "valkey", ports["valkey"], kept["VALKEY_PASSWORD"], log("valkey")))
+    servers = _valkeys(embedded, data, ports, kept["VALKEY_PASSWORD"])
     if "mailbox" in embedded:
         servers.append(_mailbox(data / "mailbox", ports["mailbox"], ports["smtp"], log("mailbox")))
     if "postgres" in embedded:
@@ -128,6 +126,12 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
     _say(overview(settings, ports, SERVICES))
 
 
+def _ready(name: str, port: int) -> Callable[[], Awaitable[bool]]:
+    if name == "flower":  # its health is the broker's as well, without which the system starts all the same
+        return accepts("127.0.0.1", port)
+    return answers_ok(port, SERVICES.get(name, "/"))
+
+
 def _listeners() -> tuple[str, dict[str, int]]:
     host = os.environ.get("CHATS_HOST") or "127.0.0.1"
     port = env.chosen_port(os.environ.get("CHATS_PORT") or "8000")
@@ -137,6 +141,15 @@ def _listeners() -> tuple[str, dict[str, int]]:
         )
     chosen = zip(env.LISTENERS, free_ports(env.preferred_ports(port)), strict=True)
     return host, {**dict(chosen), "proxy": port}
+
+
+def _valkeys(embedded: set[str], data: Path, ports: Mapping[str, int], password: str) -> list[Child]:
+    """Describe the broker, and what counts for the limits, which no broker that is full may switch off."""
+    return [
+        valkey(data / name, ports[name], password, _new_log(data, name), name=name, use=use)
+        for name, use in (("valkey", BROKER), ("limits", LIMITS))
+        if name in embedded
+    ]
 
 
 def _mailbox(directory: Path, web: int, smtp: int, log: Path) -> Child:

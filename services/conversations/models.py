@@ -21,6 +21,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.conversations.rules import WAITING, Side, Status
+from shared.broker_reports import BrokerReportColumns
 from shared.tables import NAMES, ColumnTypes
 
 
@@ -311,3 +312,7 @@ class Presence(Base):
     seen_at: Mapped[datetime]
 
     __table_args__ = ({"prefixes": ["unlogged"]},)
+
+
+class BrokerReport(BrokerReportColumns, Base):
+    """How each relay stands with the broker."""

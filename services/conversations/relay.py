@@ -3,7 +3,8 @@
 Numbering is the claim: the relay that numbered an event publishes it, so several relays share the work. What is
 published is a hint; a hint that is lost (a crash here, a broker that is away) is made up by the notifications
 service's sweeper, which reads the log itself. So a slow broker must never hold up the numbering: hints wait for it in
-a short queue in a thread of its own, and are dropped when that is full. Live streams are told in a task of its own.
+a short queue in a thread of its own, and are dropped when that is full, when the broker cannot be used, and when as
+many tasks wait in it as may (`shared/publisher.py`). Live streams are told in a task of its own.
 """
 
 import asyncio
@@ -13,7 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import structlog
-from celery import Celery
 from prometheus_client import Counter, Gauge
 
 from services.conversations.erasing import erase_round, purge_erasures
@@ -23,7 +23,9 @@ from services.conversations.presence import purge_presence
 from services.conversations.retention import purge_events, purge_keys
 from services.conversations.sessions import purge_sessions
 from services.conversations.settings import StoreSettings
-from shared.broker import TASKS, create_celery, publish_events
+from shared.broker import TASKS, create_celery
+from shared.broker_faults import Reason
+from shared.broker_reports import report_for_ever
 from shared.database import (
     Sessions,
     create_engine,
@@ -34,7 +36,8 @@ from shared.database import (
 from shared.events import Event
 from shared.failpoints import failpoint
 from shared.outages import describe
-from shared.processes import operations_routes, operations_server, pause, unless_stopped
+from shared.processes import operations_routes, operations_server, pause, process_name, unless_stopped
+from shared.publisher import Publisher
 from shared.readiness import database_fault, newest_version, wait_for_database
 
 LOOK = 0.02  # seconds between looks at a quiet log
@@ -44,6 +47,7 @@ ERASE_EVERY = 1.0  # seconds between looks for what is to be erased, when there 
 PURGE_EVERY = 60  # seconds between looks for what is beyond the retention
 PURGE_BATCH = 1000  # rows deleted in one transaction
 WAITING_BATCHES = 100  # that a slow broker may make wait, before hints are dropped
+LOOK_AT_BROKER = 5.0  # seconds without news, after which the broker is looked at
 
 NUMBERED = Counter("chats_log_numbered_total", "Events that this relay has numbered")
 HINTS = Counter("chats_relay_hints_total", "Events handed to the broker, by what became of them", ["outcome"])
@@ -51,6 +55,7 @@ PURGED = Counter("chats_log_purged_total", "Rows deleted beyond their time: even
 ERASED = Counter("chats_erased_total", "Rows that this relay has erased of deleted conversations and users")
 HEAD = Gauge("chats_log_head", "The last position in the log")
 UNNUMBERED = Gauge("chats_log_unnumbered", "Committed events without a position")
+WAITING = Gauge("chats_relay_hints_waiting", "Tasks that waited in the broker for workers, when last looked at")
 LAG = Gauge("chats_relay_lag_seconds", "Age of the oldest event without a position")
 
 log = structlog.get_logger()
@@ -59,8 +64,8 @@ log = structlog.get_logger()
 class Hints:
     """Publishes batches of events from a thread, so that the broker's bad days are not the log's."""
 
-    def __init__(self, celery: Celery) -> None:
-        self._celery = celery
+    def __init__(self, publisher: Publisher) -> None:
+        self._publisher = publisher
         self._waiting: queue.Queue[list[Event] | None] = queue.Queue(WAITING_BATCHES)
         self._thread = threading.Thread(target=self._run, name="hints", daemon=True)
         self._thread.start()
@@ -84,28 +89,44 @@ class Hints:
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        while (batch := self._waiting.get()) is not None:
-            failpoint("hints-taken")
+        self._publisher.look()
+        while True:
             try:
-                publish_events(self._celery, batch)
-            except Exception as error:  # noqa: BLE001 - kombu raises whatever its transport does; none may end this
-                HINTS.labels("failed").inc(len(batch))
-                log.warning("hints not published, the sweeper makes up for them", events=len(batch), error=str(error))
+                batch = self._waiting.get(timeout=LOOK_AT_BROKER)
+            except queue.Empty:
+                self._publisher.look()
             else:
-                failpoint("hints-published")
-                HINTS.labels("published").inc(len(batch))
-                for event in batch:
-                    log.info("event published", **event.ids)
+                if batch is None:
+                    self._publisher.close()
+                    return
+                self._publish(batch)
+            WAITING.set(self._publisher.waiting or 0)
+
+    def _publish(self, batch: list[Event]) -> None:
+        failpoint("hints-taken")
+        published = self._publisher.publish_events(batch)
+        HINTS.labels("published").inc(len(published))
+        if missing := len(batch) - len(published):
+            fault = self._publisher.state.fault
+            held_back = fault is not None and fault.reason == Reason.QUEUE_FULL
+            HINTS.labels("held_back" if held_back else "failed").inc(missing)
+        if published:
+            failpoint("hints-published")
+        for event in published:
+            log.info("event published", **event.ids)
 
 
 async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio.Event) -> None:
     """Number and publish until `stop`."""
     engine = create_engine(settings.conversations_database_url, application="chats-relay", pool_size=4)
     sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
-    routes = operations_routes(lambda: database_fault(engine, version), lambda: measure(sessions))
+    publisher = Publisher(create_celery(settings.broker_url, client="chats-relay"))
+    routes = operations_routes(
+        lambda: database_fault(engine, version), lambda: measure(sessions), publisher.state.about
+    )
     async with operations_server(routes, host, port):
         await unless_stopped(stop, wait_for_database(engine, version))
-        hints = Hints(create_celery(settings.broker_url, client="chats-relay"))
+        hints = Hints(publisher)
         announcer = Announcer()
 
         def give(events: list[Event]) -> None:
@@ -119,6 +140,7 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
                 group.create_task(unless_stopped(stop, announcer.run(settings.redis_url)))
             group.create_task(_erase(sessions, stop))
             group.create_task(_purge(sessions, settings, stop))
+            group.create_task(report_for_ever(sessions, process_name("relay", port), publisher.state.standing, stop))
         await asyncio.to_thread(hints.close, 5)
     await engine.dispose()
 

@@ -8,6 +8,7 @@ from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, MetaData,
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.notifications.rules import Audience, EmailState
+from shared.broker_reports import BrokerReportColumns
 from shared.tables import NAMES, ColumnTypes
 
 DEFERRED = "(counted_tries > 0 or refused_at is not null)"
@@ -252,3 +253,7 @@ class Gate(Base):
     incarnation: Mapped[str | None]
 
     __table_args__ = (CheckConstraint("singleton", name="one_row"),)
+
+
+class BrokerReport(BrokerReportColumns, Base):
+    """How each worker stands with the broker."""

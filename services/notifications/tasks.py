@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import os
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from tempfile import mkstemp
 from typing import Any, TypeVar
@@ -14,17 +14,17 @@ import structlog
 import uvloop
 from celery import Celery, Task
 from celery.signals import task_unknown, worker_shutting_down
-from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
 from services.notifications.inbox import park_event, receive_events
 from services.notifications.mail.pool import ServerRoom
 from services.notifications.sending import drain
 from services.notifications.settings import MailSettings
-from shared.broker import EMAILS_QUEUE, SEND_EMAILS, TASKS, hint_due_mail
+from shared.broker import EMAILS_QUEUE, SEND_EMAILS, TASKS
 from shared.database import Sessions, create_engine, create_sessions
 from shared.events import Event, EventType
 from shared.failpoints import failpoint
+from shared.publisher import Publisher
 
 T = TypeVar("T")
 
@@ -66,11 +66,12 @@ class AsyncWork:
 def register_tasks(celery: Celery, settings: MailSettings) -> None:
     """Give the worker its tasks: one for each type of event, and the one that sends mail."""
     work, room = AsyncWork(settings.notifications_database_url), ServerRoom()
+    publisher = Publisher(celery)  # each pool child connects by itself, when it first publishes
     # Made before the pool forks: what the main process writes, every pool child sees, and none reads it away.
     stopping, stop = os.pipe()
 
     for name in TASKS.values():
-        _register_event_task(celery, name, work, settings)
+        _register_event_task(celery, name, work, publisher, settings)
 
     turns, name = mkstemp()
     os.unlink(name)  # noqa: PTH108 - what its children inherit is enough
@@ -97,7 +98,9 @@ def register_tasks(celery: Celery, settings: MailSettings) -> None:
             unknown.close()
 
 
-def _register_event_task(celery: Celery, name: str, work: AsyncWork, settings: MailSettings) -> None:
+def _register_event_task(
+    celery: Celery, name: str, work: AsyncWork, publisher: Publisher, settings: MailSettings
+) -> None:
     @celery.task(name=name, bind=True, shared=False)
     def handle(task: "Task[Any, Any]", *payloads: Any, **_: Any) -> None:
         failpoint("task-begun")
@@ -113,9 +116,8 @@ def _register_event_task(celery: Celery, name: str, work: AsyncWork, settings: M
         work.run(lambda sessions: receive_events(sessions, events, settings, repeated=repeated))
         failpoint("task-handled")
         if name == TASKS[EventType.MESSAGE_POSTED] and settings.email_delay_seconds == 0:
-            with suppress(OperationalError):  # the clock hints as well
-                hint_due_mail(celery)
-                failpoint("mail-hinted")
+            publisher.hint_due_mail()  # the clock hints as well
+            failpoint("mail-hinted")
 
 
 def _read_events(payloads: Sequence[Any]) -> tuple[list[Event], list[tuple[Any, str]]]:

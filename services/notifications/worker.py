@@ -1,75 +1,80 @@
 """The worker: a Celery worker with the service's tasks, and a clock that tells when mail has become due."""
 
 import asyncio
-import logging
 import multiprocessing
 import os
 import signal
 import threading
+import time
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NoReturn
 
 import structlog
 from celery import Celery
 from celery.signals import worker_shutting_down
-from celery.worker.consumer import consumer
 
+from services.notifications.consumption import Consumption
 from services.notifications.leases import look_for_mail
 from services.notifications.mail.compose import LOCALE
-from services.notifications.measures import measure
 from services.notifications.settings import MailSettings
 from services.notifications.tasks import register_tasks
-from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery, hint_due_mail
-from shared.database import Lend, create_engine, create_lender, create_sessions
+from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery
+from shared.broker_faults import REFUSALS, Fault, Reason, Standing
+from shared.broker_reports import report_for_ever, write_report
+from shared.database import Lend, create_engine, create_lender, create_sessions, transaction
 from shared.observability import configure_logging
 from shared.processes import (
     end_in_time,
     operations_routes,
     operations_server,
     pause,
+    process_name,
     run_until_signal,
     unless_stopped,
 )
+from shared.publisher import BrokerState, Publisher
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.settings import SettingsError
 from shared.translations import read_catalogues
 
-# By their templates, which celery-types does not know.
-_QUOTING = {
-    getattr(consumer, name)
-    for name in ("UNKNOWN_FORMAT", "UNKNOWN_TASK_ERROR", "INVALID_TASK_ERROR", "MESSAGE_DECODE_ERROR")
-}
+TICK: Final = 1.0  # seconds between looks for due mail
+LOOK_AT_BROKER: Final = 5  # ticks between looks at the broker
+REPORT_TIME: Final = 5.0  # seconds that the last word of a worker may take
+TELL_EVERY: Final = 5.0  # seconds between two words about the same fault
 
-SERVICE = Path(__file__).parent
-TICK = 1.0  # seconds between looks for due mail
+SERVICE: Final = Path(__file__).parent
+
+# What the queues were called before they got other arguments.
+_FORMER_NAMES = {"chats.events": EVENTS_QUEUE, "chats.emails": EMAILS_QUEUE}
 
 log = structlog.get_logger()
 
 
-def run_worker(settings: MailSettings, host: str, port: int, concurrency: int, queues: list[str] | None) -> None:
-    """Run a Celery worker until it is told to stop. Raises `SettingsError` for a queue that there is not."""
-    queues = queues or [EVENTS_QUEUE, EMAILS_QUEUE]
-    if unknown := set(queues) - {EVENTS_QUEUE, EMAILS_QUEUE}:
+def run_worker(settings: MailSettings, host: str, port: int, concurrency: int, queues: list[str] | None) -> int:
+    """Run a Celery worker until it is told to stop; return its exit code.
+
+    Raises `SettingsError` for a queue that there is not, and when the broker refuses the worker.
+    """
+    chosen = [_FORMER_NAMES.get(queue, queue) for queue in queues or (EVENTS_QUEUE, EMAILS_QUEUE)]
+    if unknown := set(chosen) - {EVENTS_QUEUE, EMAILS_QUEUE}:
         raise SettingsError(f"there is no queue {', '.join(sorted(unknown))}, only {EVENTS_QUEUE} and {EMAILS_QUEUE}")
     read_catalogues(LOCALE)  # a broken one shows here, not with the first mail in its language
     celery = create_celery(settings.broker_url, client="chats-worker")
     register_tasks(celery, settings)
-    # Celery would log the whole content of a message that it has no task for; we log that it was parked.
-    logging.getLogger(consumer.__name__).addFilter(tells_no_content)
-    _start_beside(settings, host, port)
+    name = process_name("worker", port)
+    _require_broker(celery, settings, name)
+    beside = _Beside(settings, host, port)
     asyncio.run(_until_ready(settings))  # events that come meanwhile stay in the broker
-    celery.worker_main(
-        [
-            "worker",
-            f"--concurrency={concurrency}",
-            f"--queues={','.join(queues)}",
-            f"--hostname=chats-{port}@%h",
-            "--without-mingle",
-            "--without-gossip",
-            "--loglevel=WARNING",
-            "--events",
-        ]
+    consumption = Consumption(celery, beside.tell)
+    code = consumption.run(
+        f"--concurrency={concurrency}", f"--queues={','.join(chosen)}", f"--hostname=chats-{port}@%h"
     )
+    beside.end()
+    if consumption.refusal is not None:
+        _report_refusal(settings, name, consumption.refusal)
+    return 1 if beside.died else code
 
 
 async def _until_ready(settings: MailSettings) -> None:
@@ -78,36 +83,77 @@ async def _until_ready(settings: MailSettings) -> None:
     await engine.dispose()
 
 
-def tells_no_content(record: logging.LogRecord) -> bool:
-    """Hold back those lines of Celery that quote a message."""
-    return record.msg not in _QUOTING
+def _require_broker(celery: Celery, settings: MailSettings, name: str) -> None:
+    """Look at the broker before anything is started. One that is away is waited for, one that refuses us is not."""
+    publisher = Publisher(celery)
+    publisher.look()
+    publisher.close()
+    fault = publisher.state.fault
+    if fault is not None and fault.reason in REFUSALS:
+        _report_refusal(settings, name, fault)
 
 
-def _start_beside(settings: MailSettings, host: str, port: int) -> None:
-    """Start what runs beside Celery in a process of its own: Celery forks, and a fork must find no threads of ours.
+def _report_refusal(settings: MailSettings, name: str, fault: Fault) -> NoReturn:
+    """Leave word for `chats status`, and raise `SettingsError`."""
+
+    async def report() -> None:
+        engine = create_engine(settings.notifications_database_url, application="chats-worker", pool_size=1)
+        async with asyncio.timeout(REPORT_TIME), transaction(create_sessions(engine)) as session:
+            await write_report(session, name, Standing(fault, time.monotonic()))
+        await engine.dispose()
+
+    with suppress(Exception):  # without the database there is the log
+        asyncio.run(report())
+    raise SettingsError(fault.detail)
+
+
+class _Beside:
+    """What runs beside Celery in a process of its own: Celery forks, and a fork must find no threads of ours.
 
     Neither outlives the other.
     """
-    process = multiprocessing.get_context("spawn").Process(target=_run_beside, args=(settings, host, port), daemon=True)
-    process.start()
-    stopping = threading.Event()
 
-    @worker_shutting_down.connect(weak=False)
-    def stop(**_: Any) -> None:
-        stopping.set()
-        process.kill()  # it holds nothing, and its own end could wait long for a broker that is away
-        end_in_time()
+    def __init__(self, settings: MailSettings, host: str, port: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        told, self._tell = context.Pipe(duplex=False)
+        self._process = context.Process(target=_run_beside, args=(settings, host, port, told), daemon=True)
+        self._process.start()
+        told.close()
+        os.set_blocking(self._tell.fileno(), False)
+        self._told: tuple[Fault | None, float] | None = None
+        self._stopping = threading.Event()
+        self.died = False
 
-    def follow() -> None:
-        process.join()
-        if not stopping.is_set():
+        @worker_shutting_down.connect(weak=False)
+        def stop(**_: Any) -> None:
+            self.end()
+            end_in_time()
+
+        # It only waits, and holds nothing that a fork could copy.
+        threading.Thread(target=self._follow, name="beside", daemon=True).start()
+
+    def tell(self, fault: Fault | None) -> None:
+        """Tell it how the consumer stands with the broker; not all the time, and without waiting for it."""
+        now = time.monotonic()
+        if self._told is not None and self._told[0] == fault and now - self._told[1] < TELL_EVERY:
+            return
+        self._told = fault, now
+        with suppress(OSError):  # it is gone, or does not listen
+            self._tell.send(fault)  # far below PIPE_BUF: written as a whole, or not at all
+
+    def end(self) -> None:
+        """End it: it holds nothing, and its own end could wait long for a broker that is away."""
+        self._stopping.set()
+        self._process.kill()
+
+    def _follow(self) -> None:
+        self._process.join()
+        if not self._stopping.is_set():
+            self.died = True
             os.kill(os.getpid(), signal.SIGTERM)
 
-    # It only waits, and holds nothing that a fork could copy.
-    threading.Thread(target=follow, name="beside", daemon=True).start()
 
-
-def _run_beside(settings: MailSettings, host: str, port: int) -> None:
+def _run_beside(settings: MailSettings, host: str, port: int, told: Connection) -> None:
     configure_logging("worker", settings.log_level)
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101 - it was spawned
@@ -117,28 +163,57 @@ def _run_beside(settings: MailSettings, host: str, port: int) -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-    run_until_signal(lambda stop: _beside(settings, host, port, stop))
+    run_until_signal(lambda stop: _beside(settings, host, port, told, stop))
 
 
-async def _beside(settings: MailSettings, host: str, port: int, stop: asyncio.Event) -> None:
+async def _beside(settings: MailSettings, host: str, port: int, told: Connection, stop: asyncio.Event) -> None:
     """Serve health and metrics, and hint at due mail: a schedule is a column, so somebody has to look at it."""
-    celery = create_celery(settings.broker_url, client="chats-worker-clock")
+    publisher = Publisher(create_celery(settings.broker_url, client="chats-worker-clock"))
+    consumer = _heard(told)
+
+    def worst() -> BrokerState:
+        return consumer if consumer.fault else publisher.state
+
     engine = create_engine(settings.notifications_database_url, application="chats-worker", pool_size=3)
     sessions, lend = create_sessions(engine), create_lender(engine)
     version = newest_version(SERVICE)
-    routes = operations_routes(lambda: database_fault(engine, version), lambda: measure(sessions))
+    routes = operations_routes(lambda: database_fault(engine, version), about=lambda: worst().about())
     async with operations_server(routes, host, port):
         await unless_stopped(stop, wait_for_database(engine, version))
-        while not stop.is_set():
-            await pause(stop, TICK)
-            try:
-                await _tick(celery, lend)
-            except Exception as error:  # noqa: BLE001 - kombu raises whatever its transport does; none may end the clock
-                log.warning("no hint given, the sweeper makes up for it", error=type(error).__name__)
+        async with asyncio.TaskGroup() as group:
+            name = process_name("worker", port)
+            group.create_task(report_for_ever(sessions, name, lambda: worst().standing(), stop))
+            group.create_task(_tick_for_ever(publisher, lend, stop))
 
 
-async def _tick(celery: Celery, lend: Lend) -> None:
-    async with lend() as connection:
-        waiting = await look_for_mail(connection)
-    if any(waiting):
-        await asyncio.to_thread(hint_due_mail, celery)
+def _heard(told: Connection) -> BrokerState:
+    """Return the state of the consumer, as the worker's main process tells it."""
+    state = BrokerState("consumer")
+    state.fault = Fault(Reason.STARTING, "the worker has not connected to the broker yet")
+
+    def hear() -> None:
+        try:
+            while told.poll():
+                state.note(told.recv())
+        except (EOFError, OSError):  # it is gone, and so will this process be
+            asyncio.get_running_loop().remove_reader(told.fileno())
+
+    asyncio.get_running_loop().add_reader(told.fileno(), hear)
+    return state
+
+
+async def _tick_for_ever(publisher: Publisher, lend: Lend, stop: asyncio.Event) -> None:
+    ticks = 0
+    while not stop.is_set():
+        try:
+            async with lend() as connection:
+                waiting = await look_for_mail(connection)
+        except Exception as error:  # noqa: BLE001 - the driver raises more than its own kind; none may end the clock
+            log.warning("no hint given, the sweeper makes up for it", error=type(error).__name__)
+        else:
+            if any(waiting):
+                await asyncio.to_thread(publisher.hint_due_mail)
+        if ticks % LOOK_AT_BROKER == 0:
+            await asyncio.to_thread(publisher.look)
+        ticks += 1
+        await pause(stop, TICK)

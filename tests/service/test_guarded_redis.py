@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from services.conversations.guarded_redis import PATIENCE, QUESTIONS, GuardedRedis
+from services.conversations.guarded_redis import PATIENCE, QUESTIONS, GuardedRedis, connect
 from tests.service.valkey import Valkey
 from tests.support import eventually
 
@@ -127,3 +127,12 @@ async def test_many_questions_at_once_are_all_answered(valkey: Valkey) -> None:
     one = Asking(valkey.url)
     assert all(await asyncio.gather(*(one.ask() for _ in range(500))))
     await one.redis.client.aclose()
+
+
+async def test_one_that_takes_no_writes_is_away_until_it_takes_them_again(valkey: Valkey) -> None:
+    async with asking(valkey.url) as one, connect(valkey.url) as operator:
+        await operator.slaveof("127.0.0.1", 1)
+        assert await one.redis.ask(lambda: one.redis.client.incr("chats:counted")) is None
+        assert await one.redis.ask(one.question) is None, "it answers questions, and is left alone all the same"
+        await operator.slaveof()
+        await eventually(one.is_asked)

@@ -11,8 +11,10 @@ import pytest
 import redis.asyncio
 
 from services.notifications.leases import LEASE
-from shared.broker import EVENTS_QUEUE, TASKS, create_celery, publish_events
+from shared.broker import EVENTS_QUEUE, TASKS, create_celery
 from shared.events import Event, Feed
+from shared.publisher import Publisher
+from tests.amqp_peer import amqp_peer
 from tests.smtp_server import SmtpServer
 from tests.support import eventually
 from tests.system.poisoned import POISON
@@ -91,6 +93,43 @@ async def test_the_broker_away_for_good_costs_seconds_and_its_old_hints_do_no_ha
     assert len(mail_server.mails) == taken + 1
 
 
+async def test_a_broker_that_is_demoted_is_told_of_and_worked_with_again_when_it_is_promoted(product: Product) -> None:
+    async with redis.asyncio.from_url(product.environment["CHATS_BROKER_URL"]) as broker:
+        await broker.slaveof("127.0.0.1", 1)
+        await eventually(lambda: said_in_status(product, "(read_only)   <- the broker", "(read_only)   <- the broker"))
+        messages = await replies(product, 2)
+        await drained(product, messages)
+        await broker.slaveof()
+    assert not product.ended()
+    await eventually(lambda: the_worker_handles(product), deadline=CAUGHT_UP)
+    await eventually(lambda: said_in_status(product, "broker usable", "broker usable"))
+
+
+async def test_a_worker_that_the_broker_refuses_later_fails_and_leaves_word(product: Product) -> None:
+    await product.stop("worker")
+    async with amqp_peer(None) as peer:
+        product.apart["worker"] = {"CHATS_BROKER_URL": f"amqp://user:hunter2@127.0.0.1:{peer.port}/shop"}
+        await product.launch("worker")
+        await eventually(lambda: peer.connections, deadline=60)
+        peer.refuses = "login"
+        await eventually(product.ended, deadline=60)
+    said = product.log_of("worker")
+    assert "chats: the broker refuses the user or the password" in said.splitlines()[-1]
+    assert "Traceback" not in said
+    assert "hunter2" not in said
+    assert "the broker refuses the user or the password" in (await product.chats("status"))[1]
+    del product.apart["worker"]
+    await product.kill("worker")
+    await product.start("worker")
+
+
+async def said_in_status(product: Product, of_publisher: str, of_consumer: str) -> bool:
+    """Tell whether `chats status` says this of the relay and of the worker."""
+    lines = (await product.chats("status"))[1].splitlines()
+    said = {line.split()[0]: line for line in lines if line.startswith(("publisher", "consumer"))}
+    return of_publisher in said["publisher"] and of_consumer in said["consumer"]
+
+
 async def test_processes_killed_while_posting_lose_nothing(product: Product) -> None:
     posting = asyncio.create_task(replies(product, 60))
     for name in ("worker", "relay", "sweeper", "relay", "worker"):
@@ -142,7 +181,7 @@ async def test_events_that_come_twice_and_backwards_have_their_effect_once(
     events = await eventually(lambda: logged_about(product, conversation, "conversation.read"))
     await empty_broker(product)
     celery = create_celery(product.environment["CHATS_BROKER_URL"], client="tests")
-    publish_events(celery, [*reversed(events), *reversed(events)])
+    assert Publisher(celery).publish_events([*reversed(events), *reversed(events)])
 
     await product.start("worker")
     await eventually(lambda: all_recorded_once(product, [message]), deadline=CAUGHT_UP)

@@ -16,11 +16,14 @@ import redis.asyncio
 from starlette.testclient import TestClient
 
 from deploy.local import postgres as pg
+from deploy.local.environment import LISTENERS, SECRETS, embedded_parts, settings
 from deploy.local.mailbox import Mailbox, make_app
 from deploy.local.ports import free_ports, why_not
 from deploy.local.processes import Child, end, spawn
+from deploy.local.valkey import LIMITS, valkey
 from deploy.local.valkey import url as valkey_url
-from deploy.local.valkey import valkey
+from services.conversations.guarded_redis import GuardedRedis
+from services.conversations.windows import Window, Windows
 from tests.support import eventually
 
 PASSWORD = "a" * 64
@@ -99,6 +102,7 @@ async def test_valkey_keeps_what_it_had_over_kill_9_and_wants_its_password(tmp_p
     child = valkey(tmp_path / "valkey", port, PASSWORD, tmp_path / "log")
     async with alive(child) as process, redis.asyncio.from_url(valkey_url(port, PASSWORD)) as client:
         assert (await client.config_get("maxmemory-policy"))["maxmemory-policy"] == "noeviction"
+        assert int((await client.config_get("maxmemory"))["maxmemory"] or 0) == 256 * 2**20
         await client.set("kept", "yes")
         await client.waitaof(1, 0, 5000)
         process.send_signal(signal.SIGKILL)
@@ -109,6 +113,32 @@ async def test_valkey_keeps_what_it_had_over_kill_9_and_wants_its_password(tmp_p
         async with redis.asyncio.from_url(f"redis://127.0.0.1:{port}") as stranger:
             with pytest.raises(redis.exceptions.AuthenticationError):
                 await stranger.get("kept")
+
+
+async def test_what_counts_for_the_limits_goes_on_counting_when_its_memory_is_full(tmp_path: Path) -> None:
+    [port] = free_ports([0])
+    small = {**LIMITS, "memory": "4mb"}
+    async with alive(valkey(tmp_path / "limits", port, PASSWORD, tmp_path / "log", name="limits", use=small)):
+        counting = GuardedRedis(valkey_url(port, PASSWORD), patience=5)
+        async with counting.client as client:
+            for number in range(300):
+                await client.set(f"window {number}", "x" * 20_000, px=60_000)
+            assert (await client.info("stats"))["evicted_keys"] > 0
+            window = [Window("chats:test", 1, 60_000)]
+            taken = [await Windows(counting).take(window, what) for what in ("one", "another")]
+        assert [full is None for full in taken] == [True, False]
+
+
+def test_limits_are_not_counted_by_the_broker_unless_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("CHATS_BROKER_URL", "CHATS_REDIS_URL"):
+        monkeypatch.delenv(name, raising=False)
+    ports, kept = dict(zip(LISTENERS, range(9000, 9100), strict=False)), dict.fromkeys(SECRETS, "secret")
+    chosen = settings(tmp_path, "127.0.0.1", ports, kept)
+    assert chosen["CHATS_BROKER_URL"] != chosen["CHATS_REDIS_URL"]
+    assert {"valkey", "limits"} <= embedded_parts()
+    monkeypatch.setenv("CHATS_BROKER_URL", "redis://elsewhere.example/0")
+    assert "limits" in embedded_parts()
+    assert "valkey" not in embedded_parts()
 
 
 def test_a_taken_port_is_told_and_another_is_chosen() -> None:

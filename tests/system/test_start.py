@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.ports import free_ports
+from tests.amqp_peer import amqp_peer
 
 SECRET = "a secret for tests with 32 bytes or more"
 DATABASE = "postgresql://nobody@127.0.0.1:1/none"
@@ -118,3 +119,24 @@ async def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
             assert started.returncode == 1
             assert f"cannot listen on 127.0.0.1, port {port}" in output.decode()
             assert len(output.decode().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("refuses", "words"),
+    [
+        ("login", "the broker refuses the user or the password"),
+        ("vhost", "the broker refuses the virtual host"),
+        ("queue", "a queue was declared differently"),
+    ],
+)
+async def test_a_worker_that_the_broker_refuses_says_so_in_one_line_and_fails(
+    tmp_path: Path, refuses: str, words: str
+) -> None:
+    async with amqp_peer(refuses) as peer:
+        url = f"amqp://user:hunter2@127.0.0.1:{peer.port}/shop"
+        started = await run_chats(tmp_path, "worker", CHATS_BROKER_URL=url, **API)
+        output, _ = await started.communicate()
+    assert started.returncode == 1
+    assert f"chats: {words}" in output.decode().splitlines()[-1]
+    assert "Traceback" not in output.decode()
+    assert "hunter2" not in output.decode()

@@ -33,6 +33,7 @@ from services.notifications.tasks import register_tasks
 from shared.auth import issue_token
 from shared.broker import EVENTS_QUEUE, SEND_EMAILS, create_celery
 from shared.database import create_engine, create_sessions
+from shared.publisher import Publisher
 from tests.service.connected import connect
 from tests.system.crash.points import Fuse, Point
 from tests.system.crash.scenario import MORE_POSTS, POSTS, WITHDRAWALS, Step, claims
@@ -144,7 +145,7 @@ async def _relay(world: World, fuse: Fuse, *_: Any) -> None:
     """The relay, until everything has a position."""
     fuse.work = "relay"
     engine = create_engine(world.conversations_url, application="crash-relay")
-    hints = relay_process.Hints(create_celery(world.broker_url, client="crash-relay"))
+    hints = relay_process.Hints(Publisher(create_celery(world.broker_url, client="crash-relay")))
     stop = asyncio.Event()
     numbering = asyncio.create_task(relay_process._number(create_sessions(engine), hints.give, stop))  # noqa: SLF001 - one part of the process
     outside = Outside(world)

@@ -1,0 +1,94 @@
+"""A peer that speaks as much of AMQP 0-9-1 as RabbitMQ does until it refuses a client."""
+
+import asyncio
+import contextlib
+import struct
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+END = b"\xce"
+REFUSALS = {
+    "login": (403, "ACCESS_REFUSED - Login was refused using authentication mechanism PLAIN."),
+    "vhost": (530, "NOT_ALLOWED - vhost shop not found"),
+    "queue": (406, "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'chats.hints.events'"),
+}
+
+START, TUNE, OPEN_OK, CLOSE, CLOSE_OK = (10, 10), (10, 30), (10, 41), (10, 50), (10, 51)
+CHANNEL_OPEN_OK, CHANNEL_CLOSE, DECLARE_OK = (20, 11), (20, 40), (50, 11)
+
+Method = tuple[int, int]
+
+
+@dataclass
+class AmqpPeer:
+    """What it refuses may be changed: `login`, `vhost`, `queue`, or None, which lets a queue be declared."""
+
+    refuses: str | None
+    port: int = 0
+    connections: int = field(default=0, init=False)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Talk to one client until it goes."""
+        self.connections += 1
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
+            await reader.readexactly(8)  # the header of the protocol
+            mechanisms = _long(b"PLAIN AMQPLAIN")
+            _send(writer, 0, START, struct.pack(">BBL", 0, 9, 0) + mechanisms + _long(b"en_US"))
+            while True:
+                channel, method = await _receive(reader)
+                self._answer(writer, channel, method)
+
+    def _answer(self, writer: asyncio.StreamWriter, channel: int, method: Method) -> None:
+        code, words = REFUSALS.get(self.refuses or "", (0, ""))
+        reason = struct.pack(">H", code) + _short(words.encode()) + struct.pack(">HH", *method)
+        match method:
+            case (10, 11) if self.refuses == "login":
+                _send(writer, 0, CLOSE, reason)
+            case (10, 11):
+                _send(writer, 0, TUNE, struct.pack(">HLH", 10, 131_072, 0))
+            case (10, 40) if self.refuses == "vhost":
+                _send(writer, 0, CLOSE, reason)
+            case (10, 40):
+                _send(writer, 0, OPEN_OK, _short(b""))
+            case (10, 50):
+                _send(writer, 0, CLOSE_OK, b"")
+            case (20, 10):
+                _send(writer, channel, CHANNEL_OPEN_OK, _long(b""))
+            case (50, 10) if self.refuses == "queue":
+                _send(writer, channel, CHANNEL_CLOSE, reason)
+            case (50, 10):
+                _send(writer, channel, DECLARE_OK, _short(b"chats.hints.events") + struct.pack(">LL", 0, 0))
+
+
+@contextlib.asynccontextmanager
+async def amqp_peer(refuses: str | None) -> AsyncIterator[AmqpPeer]:
+    """Listen on a port of loopback."""
+    peer = AmqpPeer(refuses)
+    server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
+    peer.port = server.sockets[0].getsockname()[1]
+    try:
+        yield peer
+    finally:
+        server.close()
+
+
+async def _receive(reader: asyncio.StreamReader) -> tuple[int, Method]:
+    """Read the next frame that is a method."""
+    while True:
+        kind, channel, size = struct.unpack(">BHL", await reader.readexactly(7))
+        payload = await reader.readexactly(size + len(END))
+        if kind == 1:
+            return channel, struct.unpack(">HH", payload[:4])
+
+
+def _send(writer: asyncio.StreamWriter, channel: int, method: Method, arguments: bytes) -> None:
+    payload = struct.pack(">HH", *method) + arguments
+    writer.write(struct.pack(">BHL", 1, channel, len(payload)) + payload + END)
+
+
+def _short(value: bytes) -> bytes:
+    return bytes([len(value)]) + value
+
+
+def _long(value: bytes) -> bytes:
+    return struct.pack(">L", len(value)) + value
