@@ -243,7 +243,8 @@ def install(app: FastAPI, explain: Explain | None = None) -> None:
         built = build()
         schema = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
         built["components"]["schemas"] |= {**schema.pop("$defs"), "ProblemBody": schema}
-        for method, operation in (item for methods in built["paths"].values() for item in methods.items()):
+        api = (methods for path, methods in built["paths"].items() if path.startswith("/api/"))  # pages say it in HTML
+        for method, operation in (item for methods in api for item in methods.items()):
             more: list[type[Problem]] = [UrlTooLong, HeadersTooLarge]
             more += [PayloadTooLarge] if "requestBody" in operation else []
             more += [Forbidden, CsrfFailed] if method not in _SAFE and "403" in operation["responses"] else []

@@ -24,6 +24,8 @@ async def document(api: httpx2.AsyncClient) -> Any:
 
 def operations(document: Any) -> Iterator[tuple[str, Any]]:
     for path, methods in document["paths"].items():
+        if path == "/session":
+            continue
         for method, operation in methods.items():
             yield f"{method.upper()} {path}", operation
 
@@ -63,6 +65,18 @@ async def test_every_operation_says_what_it_does_under_a_name_of_its_own(documen
         assert re.fullmatch("[a-z_]{3,40}", operation["operationId"]), "clients are generated with this name"
         for parameter in operation.get("parameters", []):
             assert parameter["description"].endswith("."), (name, parameter["name"])
+
+
+async def test_the_hand_over_of_a_browser_is_in_the_document(document: Any) -> None:
+    [(method, operation)] = document["paths"]["/session"].items()
+    assert (method, operation["operationId"]) == ("post", "begin_session")
+    [(media, body)] = operation["requestBody"]["content"].items()
+    assert media == "application/x-www-form-urlencoded"
+    fields = document["components"]["schemas"][body["schema"]["$ref"].split("/")[-1]]["properties"]
+    assert {name: bool(field["description"]) for name, field in fields.items()} == {"token": True, "next": True}
+    assert "security" not in operation
+    assert {*operation["responses"]} == {"303", "401", "403", "422", "429", "503"}
+    assert {*operation["responses"]["401"]["content"]} == {"text/html"}
 
 
 async def test_every_operation_declares_its_errors_as_problems_with_examples(document: Any) -> None:

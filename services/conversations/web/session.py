@@ -2,7 +2,7 @@
 
 import re
 from datetime import timedelta
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import structlog
 from fastapi import APIRouter, Depends, Form, Request
@@ -25,22 +25,44 @@ HOME: Final = {Role.CUSTOMER: CUSTOMER_ROOT, Role.ADMIN: ADMIN_ROOT}
 # Visible ASCII without a backslash, which browsers take for a slash; two slashes would begin another host.
 _OWN_PATH = re.compile(r"/(?!/)[\x21-\x5b\x5d-\x7e]{0,2000}")
 
-router = APIRouter(prefix="/session", include_in_schema=False, route_class=PageRoute)
+router = APIRouter(prefix="/session", route_class=PageRoute)
 scripts = APIRouter(prefix="/session", include_in_schema=False)  # whose errors are no pages
 log = structlog.get_logger()
 
 
-@router.post("")
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    303: {"description": "The session has begun; `Location` is `next`."},
+    **{
+        status: {"description": said, "content": {"text/html": {}}}
+        for status, said in {
+            401: "The token is refused: the page says why.",
+            403: "The form came from an origin that CHATS_STORE_ORIGINS does not list, or the role has no pages.",
+            422: "The form cannot be read.",
+            429: "Too many were refused from this address, and this token is refused, too.",
+            503: "CHATS_AUTH_SECRET is not set, or the database does not answer.",
+        }.items()
+    },
+}
+
+
+@router.post(
+    "",
+    operation_id="begin_session",
+    tags=["Browser"],
+    status_code=303,
+    response_class=Response,
+    responses=_ANSWERS,
+)
 async def begin_session(
     request: Request,
     session: Session,
-    token: Annotated[str, Form()] = "",
-    wanted: Annotated[str, Form(alias="next")] = "",
+    token: Annotated[str, Form(description="A token as the API takes it, issued less than 5 minutes ago.")] = "",
+    wanted: Annotated[str, Form(alias="next", description="A path of this origin to go to.")] = "",
 ) -> Response:
     """Let a browser in by a fresh token of the store, and lead it to a path of this origin.
 
-    The session is a new one always: an id that somebody else has given the browser is worth nothing. The one that the
-    browser had ends.
+    A form of the store's page posts this; errors are pages. The session is a new one always: an id that somebody else
+    has given the browser is worth nothing. The one that the browser had ends.
     """
     settings: ApiSettings = request.app.state.settings
     principal = await _hand_over(request, token, settings)
@@ -57,7 +79,7 @@ async def begin_session(
     return _with_cookie(redirect(target), session_cookie(settings, visitor, begun.csrf))
 
 
-@router.get("")
+@router.get("", include_in_schema=False)
 async def lead_home(request: Request) -> Response:
     """Lead whoever comes back to this address to the pages of their side; those ask strangers to sign in."""
     former = await _find_session(request)
@@ -76,7 +98,7 @@ async def renew_session(
     return _with_cookie(Response(status_code=204), cookie)
 
 
-@router.post("/end")
+@router.post("/end", include_in_schema=False)
 async def end_session(
     request: Request,
     session: Session,
