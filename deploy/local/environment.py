@@ -81,9 +81,11 @@ def embedded_parts() -> set[str]:
 
 
 def has_shop() -> bool:
-    """Tell whether the example shop is the way in: with the demo, and where it can sign tokens."""
+    """Tell whether the example shop is the way in: with the demo, and where its tokens count."""
     signs = is_given("CHATS_AUTH_SECRET") or not is_given("CHATS_AUTH_JWKS_URL")
-    return signs and os.environ.get("CHATS_DEMO") != "0"
+    claims = {"CHATS_AUTH_ROLE_CLAIM": "role", "CHATS_AUTH_AUDIENCE_CLAIM": "aud"}  # as the shop names them
+    is_understood = all((os.environ.get(name) or claim) == claim for name, claim in claims.items())
+    return signs and is_understood and os.environ.get("CHATS_DEMO") != "0"
 
 
 def shop_url(ports: Mapping[str, int]) -> str:

@@ -30,6 +30,13 @@ FAILED_SHARE: Final = 4  # one in so many sign-ins may fail
 IPV6_PREFIX: Final = 64  # bits that a provider gives to one customer: below them anybody makes up addresses
 MINUTE: Final = 60_000  # milliseconds
 DAY: Final = 24 * 60 * MINUTE
+PRIVATE: Final = [  # where a proxy beside us has its address, and a visitor from outside has none
+    ip_network(network)
+    for network in (
+        *("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10"),
+        *("::1/128", "fc00::/7", "fe80::/10"),
+    )
+]
 SUSPICIOUS: Final = 10  # sign-ins in a row that come from one private address
 
 log = structlog.get_logger()
@@ -130,9 +137,10 @@ class SignInOrigins:
 
 def _is_private(address: str) -> bool:
     try:
-        return not ip_address(address).is_global
+        known = ip_address(address)
     except ValueError:
         return False
+    return any(known in network for network in PRIVATE)
 
 
 def network_of(address: str) -> str:

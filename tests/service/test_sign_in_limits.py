@@ -136,6 +136,7 @@ WARNING = "every sign-in comes from one private address: name it in CHATS_TRUSTE
         (["10.1.2.3"] * (SUSPICIOUS - 1), False),
         (["10.1.2.3", "10.1.2.4"] * SUSPICIOUS, False),
         (["9.9.9.9"] * SUSPICIOUS, False),
+        ([ANNAS] * SUSPICIOUS, False),
         (["unknown"] * SUSPICIOUS, False),
     ],
 )

@@ -210,8 +210,10 @@ async def test_a_given_part_replaces_the_embedded_one(start: Start, output: Call
 async def test_a_proxy_in_front_is_trusted_by_ours_and_ours_by_the_services(
     start: Start, output: Callable[[], str], data: Path
 ) -> None:
-    run = start(CHATS_DEMO="0", CHATS_SMTP_URL="smtp://elsewhere.example", CHATS_TRUSTED_PROXIES="203.0.113.10,::1")
-    async with up(run, output):
+    roles = {"CHATS_AUTH_ROLE_CLAIM": "realm_access.roles"}
+    run = start(CHATS_SMTP_URL="smtp://elsewhere.example", CHATS_TRUSTED_PROXIES="203.0.113.10,::1", **roles)
+    async with up(run, output) as places:
+        assert "Shop" not in places  # whose tokens would not count
         caddy = next(child for child in descendants(run) if child.name() == "caddy")
         assert caddy.environ()["CHATS_TRUSTED_PROXIES"] == "203.0.113.10 ::1"
     assert "CHATS_TRUSTED_PROXIES=127.0.0.1,::1,203.0.113.10,::1\n" in (data / "chats.env").read_text()
