@@ -104,7 +104,7 @@ async def note_failure(session: AsyncSession, attempt: Try, lease_id: UUID, host
     if opens:
         await _trip(session, attempt, lease_id, host)
         return
-    if attempt.outcome is not Outcome.ABANDONED and attempt.phase not in {Phase.ADDRESS, Phase.LEASE}:
+    if attempt.outcome is not Outcome.ABANDONED and attempt.phase not in {Phase.ADDRESS, Phase.SIZE, Phase.LEASE}:
         logged_in = Gate.breaker_phase.in_(BEFORE_RECIPIENT)
         closing = update(Gate).where(Gate.breaker_trips > 0, logged_in).values(CLOSED)
         await session.execute(closing.execution_options(**_NO_SYNC))

@@ -12,6 +12,8 @@ class Phase(StrEnum):
     COMPOSE = "compose"
     """Its text could not be made: nothing was said to any server."""
     ADDRESS = "address"
+    SIZE = "size"
+    """It is larger than the server announced to accept: this, and a wrong address, is not said to the server."""
     CONNECT = "connect"
     BANNER = "banner"
     EHLO = "ehlo"

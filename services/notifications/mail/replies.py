@@ -117,7 +117,7 @@ def was_hung_up(result: Try) -> bool:
 
 def ended_in_order(result: Try) -> bool:
     """Tell whether the server waits for the next command, and RSET makes it forget this mail."""
-    if result.outcome is Outcome.ABANDONED or result.phase is Phase.ADDRESS:
+    if result.outcome is Outcome.ABANDONED or result.phase in {Phase.ADDRESS, Phase.SIZE}:
         return True
     answered = result.code is not None and result.code != SHUTTING_DOWN
     in_a_mail = result.phase in BEFORE_THE_DOT or result.phase is Phase.END_OF_DATA

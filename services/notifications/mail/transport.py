@@ -160,6 +160,7 @@ class SmtpConnection:
             if not recipient.isascii() and not smtp.supports_extension("smtputf8"):
                 return self._rejected("the server does not take addresses beyond ASCII (no SMTPUTF8)")
             if (most := _size_limit(smtp)) and len(content) > most:
+                self._phase = Phase.SIZE
                 text = f"the email has {len(content)} bytes, and the server accepts {most} at most (SIZE)"
                 return self._rejected(text, reason=Reason.TOO_LARGE)
             await self._envelope(smtp, sender, recipient, len(content))
