@@ -224,6 +224,8 @@ async def _erase_from_log(session: AsyncSession, erasure: Erasure, size: int) ->
     return row.erased, row.looked_at < looked_at
 
 
+# Rows are named by arrays of their ids: with these PostgreSQL takes the index, whatever it believes of the tables. In a
+# join with them it may walk through the whole log for a handful.
 _COUNT = text("""
     select count(*) from unnest(cast(:ids as uuid[])) as deleted (id) cross join lateral (
         (select from messages where conversation_id = deleted.id order by number limit :most)
@@ -246,9 +248,9 @@ _HIDE = text(f"""
 """)  # noqa: S608 - built from constants
 
 _DELETE_MESSAGES = text("""
-    delete from messages where id in (
+    delete from messages where id = any(array(
         select id from messages where conversation_id = :id and number > :after order by number limit :size
-    )
+    ))
     returning number
 """)
 
@@ -258,8 +260,8 @@ _ERASE_EVENTS = text(f"""
         select id, seq from events where conversation_id = :id and seq > :after order by seq limit :size for update
     ),
     erased as (
-        update events set payload = null from next
-        where events.id = next.id and events.type <> '{EventType.CONVERSATION_DELETED}'
+        update events set payload = null
+        where id = any(array(select id from next)) and type <> '{EventType.CONVERSATION_DELETED}'
     )
     select seq from next
 """)  # noqa: S608 - built from constants
@@ -295,12 +297,12 @@ _COUNT_OF_USER = text(f"""
 _ERASE_USER = text(f"""
     with named as (
         select id from events where user_id = :user_id
-        union select id from events where conversation_id in (select conversation_id {_AS_ADMIN})
+        union select id from events where conversation_id = any(array(select distinct conversation_id {_AS_ADMIN}))
     ),
     theirs as (
-        select id from events where id in (select id from named) and ({_NAMES_USER}) order by seq for update
+        select id from events where id = any(array(select id from named)) and ({_NAMES_USER}) order by seq for update
     )
-    update events set {_ERASED} from theirs where events.id = theirs.id
+    update events set {_ERASED} where id = any(array(select id from theirs))
 """)  # noqa: S608 - built from constants
 
 
@@ -311,9 +313,9 @@ def _walk(whose: str) -> str:
             order by position limit :size
         ),
         theirs as (
-            select id from events where id in (select id from next) and ({_NAMES_USER}) order by seq for update
+            select id from events where id = any(array(select id from next)) and ({_NAMES_USER}) order by seq for update
         ),
-        erased as (update events set {_ERASED} from theirs where events.id = theirs.id returning 1)
+        erased as (update events set {_ERASED} where id = any(array(select id from theirs)) returning 1)
         select max(position) as last, count(*) as looked_at, (select count(*) from erased) as erased from next
     """  # noqa: S608 - built from constants
 
