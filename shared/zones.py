@@ -2,7 +2,7 @@
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
 
@@ -58,7 +58,7 @@ def _known_names(key: str, year: int, locale: Locale) -> dict[timedelta, str]:
     names: dict[timedelta, str] = {
         offset: get_timezone_name(moment, "short", locale=locale, zone_variant=variant) for offset, variant in variants
     }
-    wrong = any(offset not in _offsets_by_name(year).get(name, {offset}) for offset, name in names.items())
+    wrong = any(offset not in _offsets_by_name().get(name, {offset}) for offset, name in names.items())
     return {} if wrong else names
 
 
@@ -71,10 +71,11 @@ def _clocks(metazone: str, year: int) -> _Clocks:
     return _Clocks(standard, summers[0][0] if summers else standard + _HOUR)
 
 
-@lru_cache(maxsize=10)
-def _offsets_by_name(year: int) -> dict[str, set[timedelta]]:
-    """Return what the short names of the time zone database stand for: EEST for UTC+3, CST for three offsets."""
+@cache
+def _offsets_by_name() -> dict[str, set[timedelta]]:
+    """Return what the short names of the time zone database stand for now: EEST for UTC+3, CST for three offsets."""
     found: dict[str, set[timedelta]] = {}
+    year = datetime.now(UTC).year
     for key in get_global("meta_zones"):
         for clock, offset in zip(_halves(key, year), _offsets(key, year), strict=True):
             found.setdefault(clock.tzname() or "", set()).add(offset)

@@ -12,6 +12,7 @@ from babel.support import NullTranslations
 from services.conversations.web import reader
 from services.conversations.web.reader import Reader
 from services.notifications.mail import compose
+from services.notifications.mail.times import format_moment
 from shared.translations import Language
 from shared.zones import zone_label
 
@@ -108,6 +109,15 @@ def test_a_label_says_what_the_clocks_said_at_the_moment(zone: str, year: int, m
 def test_a_page_names_its_zone_by_its_place_or_else_by_its_offset(zone: str, locale: str, name: str) -> None:
     language = Language(Locale.parse(locale), NullTranslations())
     assert Reader(language, ZoneInfo(zone), datetime(2026, 1, 15, tzinfo=UTC)).zone_name == name
+
+
+@pytest.mark.parametrize(("month", "name"), [(1, "GMT"), (7, "IST")])
+def test_pages_and_mails_say_the_same_of_irish_summers_and_winters(month: int, name: str) -> None:
+    zone, locale, moment = ZoneInfo("Europe/Dublin"), Locale("en", "IE"), datetime(2026, month, 15, 12, tzinfo=UTC)
+    hour = 12 if month == 1 else 13
+    assert format_moment(moment, locale, zone).endswith(f" 2026, {hour}:00 {name}")
+    page = Reader(Language(locale, NullTranslations()), zone, moment)
+    assert page.moment(moment).endswith(f" 2026, {hour}:00 {name}")
 
 
 def test_utc_is_utc() -> None:
