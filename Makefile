@@ -2,6 +2,7 @@
 .DEFAULT_GOAL := help
 BIN := .venv/bin
 READY := .venv/.ready
+RUN_READY := .venv/.run-ready
 SHELL := /bin/sh
 
 # Run each candidate: a name alone may be a shim without a Python behind it.
@@ -9,8 +10,10 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; \
 	done)
 
-LOCK := uv pip compile pyproject.toml --quiet --all-extras --universal --python-version 3.11 \
-	--generate-hashes --no-header --no-annotate
+LOCK := uv pip compile pyproject.toml --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate
+# Everything, and the part that `make run` needs, in the same versions.
+LOCK_ALL := $(LOCK) --all-extras
+LOCK_RUN := $(LOCK) --extra local --constraint requirements.lock
 # Strict, since pip-audit calls packages safe that it could not ask about; with an environment of its own, so that what
 # is audited and what audits have nothing to do with each other.
 AUDITOR := uv tool run pip-audit==2.10.1 --requirement requirements.lock --require-hashes --disable-pip --strict \
@@ -33,8 +36,9 @@ help:
 	@echo "make format   put the code in its format"
 	@echo "make lock     bring requirements.lock up to pyproject.toml; UPGRADE=1 for the newest versions"
 
-# A line without shell syntax, so that `chats` is the child of `make` itself and ends with it.
-run: $(READY)
+# A line without shell syntax, so that `chats` is the child of `make` itself and ends with it. It needs no linters, no
+# browser and no fuzzer; where those are installed already, nothing else is.
+run: $(if $(wildcard $(READY)),$(READY),$(RUN_READY))
 	@$(BIN)/chats run
 
 # -rs names every test that was skipped, and why; who has done its share of the tests takes over some of the others'.
@@ -71,9 +75,11 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python -m deploy.check_migrations
 	$(BIN)/python -m deploy.messages --check
-	@new=$$(mktemp) && trap 'rm -f "$$new"' EXIT && cp requirements.lock "$$new" && \
-		$(BIN)/$(LOCK) --output-file "$$new" && diff requirements.lock "$$new" || \
-		{ echo "requirements.lock does not match pyproject.toml: run \`make lock\`." >&2; exit 1; }
+	@new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && cp requirements.lock requirements-run.lock "$$new" && \
+		$(BIN)/$(LOCK_ALL) --output-file "$$new/requirements.lock" && \
+		$(BIN)/$(LOCK_RUN) --output-file "$$new/requirements-run.lock" && \
+		diff requirements.lock "$$new/requirements.lock" && diff requirements-run.lock "$$new/requirements-run.lock" || \
+		{ echo "The requirements*.lock files do not match pyproject.toml: run \`make lock\`." >&2; exit 1; }
 
 # AUDIT="--osv-url …" asks another database, AUDIT="--ignore-vuln ID" leaves out what does not concern us.
 audit: $(READY)
@@ -92,19 +98,29 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 lock: $(READY)
-	$(BIN)/$(LOCK) $(if $(UPGRADE),--upgrade) --output-file requirements.lock
+	$(BIN)/$(LOCK_ALL) $(if $(UPGRADE),--upgrade) --output-file requirements.lock
+	$(BIN)/$(LOCK_RUN) --output-file requirements-run.lock
 
 setup: $(READY)
 
 $(READY): requirements.lock pyproject.toml
+	$(call install,requirements.lock)
+	@touch $@
+
+$(RUN_READY): requirements-run.lock pyproject.toml
+	$(call install,requirements-run.lock)
+	@touch $@
+
+# Make .venv, if it is not there yet, and install what a lock names, and this project.
+define install
 	@test -n "$(PYTHON)" || { echo "Customer Chats needs Python 3.11 or newer, and there is none on the PATH;" \
 		"make PYTHON=/path/to/python3 names another." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { echo "Customer Chats needs Python 3.11" \
 		"or newer; $(PYTHON) is older or does not run." >&2; exit 1; }
 	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments:" \
 		"its module venv or ensurepip is missing (on Debian and Ubuntu: apt install python3-venv)." >&2; exit 1; }
-	@echo "Setting up .venv with $$("$(PYTHON)" --version); this is done once and takes a minute …"
+	@echo "Setting up .venv with $$("$(PYTHON)" --version) from $(1); this is done once and takes a minute …"
 	@"$(PYTHON)" -m venv .venv
-	@$(PIP) --require-hashes --requirement requirements.lock
+	@$(PIP) --require-hashes --requirement $(1)
 	@$(PIP) --no-deps --no-build-isolation --editable .
-	@touch $@
+endef

@@ -78,7 +78,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         add_routes(app, module.router)
     for page in (customer_pages, admin_list, admin_new, deleting, admin_thread):  # a path that is fixed comes first
         add_routes(app, page.router)
-    add_routes(app, session_pages.router, session_pages.scripts)
+    add_routes(app, session_pages.router, session_pages.scripts, session_pages.home)
     store_bodies.describe(app)
     app.mount(assets.PREFIX, assets.Assets(settings.theme_dir))
     answer_heads(app)

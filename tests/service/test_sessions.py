@@ -103,10 +103,12 @@ async def test_a_session_begins_is_used_and_ends(browser: Browser, conversations
 
 
 async def test_each_side_is_led_to_its_own_pages(browser: Browser) -> None:
-    assert (await browser.get("/session")).headers["location"] == CUSTOMERS
+    for path in ("/", "/session"):
+        assert (await browser.get(path)).headers["location"] == CUSTOMERS
     for role, home in (("customer", CUSTOMERS), ("admin", ADMINS)):
         assert (await browser.sign_in("anna", role)).headers["location"] == home
-        assert (await browser.get("/session")).headers["location"] == home
+        for path in ("/", "/session"):
+            assert (await browser.get(path)).headers["location"] == home
     assert (await browser.get("/session/end")).status_code == 405
     assert (await browser.get("/session/renew")).status_code == 405
 

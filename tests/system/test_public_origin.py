@@ -158,6 +158,15 @@ async def test_no_header_leads_there_either(ports: tuple[int, int, list[str]]) -
     assert reached(served) == []
 
 
+async def test_the_origin_itself_leads_to_the_pages(ports: tuple[int, int, list[str]]) -> None:
+    port, _, _ = ports
+    for target in ("/", "/?from=shop"):
+        status, answer = await ask(port, target)
+        assert status == HTTPStatus.SEE_OTHER
+        assert "\r\nLocation: /dashboard/messages/\r\n" in answer.replace("location", "Location")
+    assert (await ask(port, "/x"))[0] == HTTPStatus.NOT_FOUND
+
+
 async def test_an_id_keeps_its_encoded_slashes_and_dots(ports: tuple[int, int, list[str]]) -> None:
     port, _, served = ports
     served.clear()

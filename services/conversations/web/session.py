@@ -26,6 +26,7 @@ HOME: Final = {Role.CUSTOMER: CUSTOMER_ROOT, Role.ADMIN: ADMIN_ROOT}
 _OWN_PATH = re.compile(r"/(?!/)[\x21-\x5b\x5d-\x7e]{0,2000}")
 
 router = APIRouter(prefix="/session", route_class=PageRoute)
+home = APIRouter(include_in_schema=False, route_class=PageRoute)  # the origin's own address
 scripts = APIRouter(prefix="/session", include_in_schema=False)  # whose errors are no pages
 log = structlog.get_logger()
 
@@ -79,6 +80,7 @@ async def begin_session(
     return _with_cookie(redirect(target), session_cookie(settings, visitor, begun.csrf))
 
 
+@home.get("/")
 @router.get("", include_in_schema=False)
 async def lead_home(request: Request) -> Response:
     """Lead whoever comes back to this address to the pages of their side; those ask strangers to sign in."""

@@ -103,6 +103,7 @@ GET    /admin/dashboard/conversation/{conversation_id}/delete   303   303   303 
 GET    /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   200   401  401
 POST   /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   303   401  401
 
+GET    /                                                        303   303   303   303   303  303
 GET    /session                                                 303   303   303   303   303  303
 POST   /session                                                 401   303   303   303   403  401 #hand_over
 POST   /session/renew                                           401   204   204   204   401  401
