@@ -1,6 +1,7 @@
 """What operators see and do from the command line, straight on the services' databases."""
 
 import asyncio
+import math
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
@@ -270,7 +271,7 @@ def import_lines_of(name: str) -> bool:
     async def work(sessions: Sessions) -> None:
         nonlocal warnings
         with _opened(name) as file:
-            async for answer in import_lines(_pieces(file), sessions):
+            async for answer in import_lines(_pieces(file), sessions, room=math.inf):
                 counts[answer["status"]] += answer.get("lines_omitted", 1)
                 told = warnings
                 warnings += len(answer.get("warnings", ()))
@@ -299,7 +300,7 @@ def _opened(name: str) -> AbstractContextManager[BinaryIO]:
     try:
         return Path(name).open("rb")
     except OSError as error:
-        raise SettingsError(f"cannot read {name}: {error.strerror}") from None
+        raise SettingsError(printable(f"cannot read {name}: {error.strerror}")) from None
 
 
 async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:

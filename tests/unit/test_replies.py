@@ -15,6 +15,7 @@ SET_UP = [
     "550 5.7.1 <mila@customer.test>... Relaying denied. Proper authentication required.",  # Sendmail
     "553 sorry, that domain isn't in my list of allowed rcpthosts (#5.7.1)",  # qmail
     "513 Relaying denied",
+    "553 Relaying disallowed as store@shop.test",
     "530 5.7.1 Authentication required",
     "530 5.7.0 Must issue a STARTTLS command first",
     "550 authentication required",
@@ -38,6 +39,18 @@ POLICY = [
     "550 5.7.129 RESOLVER.RST.RestrictedToRecipientsPermission",
     "550 Administrative prohibition",  # Exim
     "550 Invalid recipient: <mila@customer.test>",  # OpenSMTPD
+    "554 Message rejected: Email address is not verified. The following identities failed the check: store@shop.test",
+    "554 Message rejected: Sending paused for this account.",
+    "550 The from address does not match a verified Sender Identity. Mail cannot be sent until this error is resolved.",
+    "550 Unauthenticated senders not allowed",
+    "550 The 'From' address you supplied (store@shop.test) is not a Sender Signature on your account.",
+    "550 Sender address has not been validated yet",
+    "550 5.4.5 Daily user sending limit exceeded.",
+    "550 User store@shop.test has exceeded its 24-hour sending limit.",
+    "550 Domain shop.test has exceeded the max emails per hour (500/500 (100%)) allowed. Message discarded.",
+    "550 5.4.6 Unusual sending activity detected. Please try after sometime",
+    "550 SPF MAIL FROM check failed",
+    "550 JunkMail rejected - host [192.0.2.1] is in an RBL",
 ]
 OWN = [
     "550 5.1.1 <mila@customer.test>: Recipient address rejected: User unknown in local recipient table",

@@ -4,6 +4,7 @@ However much there is of it, no more than a batch is in memory.
 """
 
 import asyncio
+import json
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -18,12 +19,16 @@ from shared.database import Sessions, answered_transaction
 from shared.outages import was_in_the_way
 from shared.people import MAX_ID
 from shared.problems import Invalid, PayloadTooLarge, Problem, Unavailable
+from shared.text import cut
 
 MAX_LINE = MAX_BODY_BYTES  # counted as a body is
 MAX_RAW_LINE = MAX_LINE * JSON_ESCAPES.longest
 BATCH = 500  # lines
 BATCH_SIZE = 1024 * 1024  # bytes: a batch of long lines is shorter
 MAX_UNREADABLE = 1_000  # lines that are neither a user nor an order, and have an answer each
+ROOM = 1024 * 1024  # bytes of answers that tell all, and four times the lines' own size beside
+ROOM_OF_LINES = 4
+MAX_SHORT_DETAIL = 100  # characters
 TRIES = 5  # of a batch that is in another writer's way
 BREATH = 16  # lines after which others may have their turn
 
@@ -45,16 +50,18 @@ class Line:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
-async def import_lines(chunks: AsyncIterable[bytes], sessions: Sessions) -> AsyncIterator[Answer]:
+async def import_lines(chunks: AsyncIterable[bytes], sessions: Sessions, room: float = ROOM) -> AsyncIterator[Answer]:
     """Take over all that is sent, and yield the answer to each line that is not blank, once it is committed.
 
     A line that is refused hinders no other. Of lines that are neither a user nor an order only the first 1,000 are
-    answered; one last answer counts the others, so that a file of another format does not fill the disk.
+    answered; one last answer counts the others, so that a file of another format does not fill the disk. For the same
+    reason answers become short when they are much longer than what was sent.
 
     Raises `Unavailable` when the database is away: what was answered is committed. Everything may be sent again.
     """
     done = unreadable = 0
-    async for batch in _batches(chunks):
+    async for batch, size in _batches(chunks):
+        room += size * ROOM_OF_LINES
         sent = [line.sent for line in batch if not isinstance(line.sent, Problem)]
         try:
             taken = iter(await _commit(sessions, sent) if sent else ())
@@ -64,7 +71,10 @@ async def import_lines(chunks: AsyncIterable[bytes], sessions: Sessions) -> Asyn
         for line in batch:
             unreadable += "type" not in line.named
             if "type" in line.named or unreadable <= MAX_UNREADABLE:
-                yield _answer(line, taken)
+                answer = _answer(line, taken)
+                left = room - _size(answer)
+                yield answer if left >= 0 else _shortened(answer)
+                room = left if left >= 0 else room
         done = batch[-1].number
     if (more := unreadable - MAX_UNREADABLE) > 0:
         refused = Invalid(f"{more} more lines are neither a user nor an order", ("body",))
@@ -97,7 +107,8 @@ def _whole(kept: bytearray) -> bytes | None:
     return bytes(kept) if len(kept) <= MAX_LINE or JSON_ESCAPES.text_size(kept) <= MAX_LINE else None
 
 
-async def _batches(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[Line]]:
+async def _batches(chunks: AsyncIterable[bytes]) -> AsyncIterator[tuple[list[Line], int]]:
+    """Yield lines that were read, and how many bytes they have."""
     batch: list[Line] = []
     number = size = 0
     async for line in split_lines(chunks):
@@ -109,10 +120,10 @@ async def _batches(chunks: AsyncIterable[bytes]) -> AsyncIterator[list[Line]]:
         batch.append(read_line(number, line))
         size += len(line or b"")
         if len(batch) == BATCH or size >= BATCH_SIZE:
-            yield batch
+            yield batch, size
             batch, size = [], 0
     if batch:
-        yield batch
+        yield batch, size
 
 
 def read_line(number: int, line: bytes | None) -> Line:
@@ -156,3 +167,19 @@ def _answer(line: Line, taken: Iterator[bool | OrderOfAnotherUser]) -> Answer:
     if isinstance(result, Problem):
         return answer | {"status": result.status, "code": result.code, "detail": result.detail, **result.extra}
     return {**answer, "status": HTTPStatus.CREATED if result else HTTPStatus.OK, **line.notes}
+
+
+def _size(answer: Answer) -> int:
+    """Return the size of what an answer says beside the result."""
+    said = [answer[name] for name in ("detail", "errors", "warnings") if name in answer]
+    return len(json.dumps(said)) if said else 0
+
+
+def _shortened(answer: Answer) -> Answer:
+    """Return an answer with the beginning of its detail, and the number of its warnings."""
+    short = {name: value for name, value in answer.items() if name != "errors"}
+    if "detail" in short:
+        short["detail"] = cut(short["detail"], MAX_SHORT_DETAIL)
+    if "warnings" in short:
+        short["warnings"] = [{"loc": ["body"], "msg": f"{len(short['warnings'])}, not shown: there are too many"}]
+    return short

@@ -22,7 +22,8 @@ _ADDRESS = re.compile(r"<[^<>]*>|\S*@\S*")
 # Servers that send no enhanced status code, or one that says too little, say it in words. Postfix refuses the client,
 # its HELO name and the sender at RCPT too, and by default a relay with 454.
 _SET_UP_WORDS = re.compile(
-    r"relay(ing)?( access| mail)?( is| was)? (denied|not permitted|not allowed|prohibited|refused|rejected|forbidden)"
+    r"relay(ing)?( access| mail)?( is| was)? (denied|disallowed|not permitted|not allowed|prohibited|refused|rejected"
+    r"|forbidden)"
     r"|(not permitted|not allowed|not authori[sz]ed|unable|refus\w+|do(es)? not|don't|won't|cannot|can't) (to )?relay"
     r"|(not|isn't) (in|on) (my|our|the) list of allowed rcpthosts"
     r"|authentication( is)? (required|needed)|(requires?|need) (smtp )?auth|(not|must be|must) authenticated?\b"
@@ -36,6 +37,16 @@ _SET_UP_WORDS = re.compile(
 _POLICY_WORDS = re.compile(
     r"administrative(ly)? prohibit|access denied|invalid recipient|(policy|security) (reasons?|violation|restrictions?)"
     r"|black-?\s?list|block-?\s?list|blocked (by|using)|not authori[sz]ed",
+    re.IGNORECASE,
+)
+# What providers say of an account: its sender is not confirmed, or it has sent all that it may. Their codes, if any,
+# tell little, and in a trial some accept confirmed recipients only: other mail shows whose fault it is.
+_ACCOUNT_WORDS = re.compile(
+    r"(not|isn't|un)[ -]?(yet )?(been )?(verified|validated|confirmed|authenticated)\b|verified sender|sender signature"
+    r"|(your account|sending)( \w+){0,4} (paused|suspended|disabled|blocked|deactivated)"
+    r"|(sending|sent|relay|outgoing|outbound|daily|hourly|messaging)( \w+){0,3} (limit|quota)"
+    r"|exceeded (the|its|your)( \w+)? max(imum)?( \w+)* (emails?|messages|recipients) per |unusual sending activity"
+    r"|\b(spf|dkim|dmarc|rbl|dnsbl)\b|reverse dns|\bptr record",
     re.IGNORECASE,
 )
 # Asking to come back is how greylisting works: a fault of nobody.
@@ -77,8 +88,10 @@ def _of_recipient(phase: Phase, code: int | None, text: str) -> Outcome:
 
 
 def _is_policy(code: int | None, text: str) -> bool:
-    status = enhanced_status(text)
-    if status is None and _POLICY_WORDS.search(_ADDRESS.sub(" ", text)):
+    status, words = enhanced_status(text), _ADDRESS.sub(" ", text)
+    if status is None and _POLICY_WORDS.search(words):
+        return True
+    if (status is None or not _RECIPIENT_STATUS.match(status)) and _ACCOUNT_WORDS.search(words):
         return True
     return (status or "").startswith("5.7.") or names_set_up(code, text)
 
