@@ -37,7 +37,9 @@ async def test_the_same_request_with_the_same_key_happens_once(
     assert "idempotency-replayed" not in first.headers
     before = await logged(conversations)
 
-    padded = {field: f"  {value}\n" if field in {"body", "reply_body"} else value for field, value in fields.items()}
+    padded = {
+        field: f" \n\n{value} \n" if field in {"body", "reply_body"} else value for field, value in fields.items()
+    }
     again = await caller.call(method, path, padded, key="once")
     reused = await caller.call(method, path, other, key="once")
 
