@@ -1,6 +1,7 @@
 """`chats emails` and `chats status`: what operators see and do of emails, straight on the databases."""
 
 import asyncio
+import time
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 from typing import Any
@@ -16,6 +17,8 @@ from services.notifications import measures
 from services.notifications.models import Email, EmailTry
 from services.notifications.rules import EmailState, Reason
 from services.notifications.sending import drain
+from shared.broker_faults import Standing
+from shared.broker_reports import write_report
 from shared.database import Sessions, transaction
 from tests.service.events import mail_settings, posted, receive
 from tests.service.test_mail_set_up import customer, mails_to, make_due, settings_for, states
@@ -169,8 +172,12 @@ async def test_a_standstill_is_shown_with_its_beginning_phase_host_reply_and_nex
     assert "chats_email_breaker_next_probe_timestamp_seconds 0.0" in shown
 
 
-@pytest.mark.usefixtures("conversations")
-async def test_emails_that_are_all_deferred_are_a_fault_and_one_is_not(notifications: Sessions, chats: Chats) -> None:
+async def test_emails_that_are_all_deferred_are_a_fault_and_one_is_not(
+    conversations: Sessions, notifications: Sessions, chats: Chats
+) -> None:
+    for sessions in (conversations, notifications):  # a relay and a worker that can use the broker
+        async with transaction(sessions) as session:
+            await write_report(session, "process", Standing(None, time.monotonic()))
     async with smtp_server(rcpt="451 4.3.0 Temporary lookup failure") as server:
         settings = settings_for(server)
         await mails_to(notifications, settings, "anna")
