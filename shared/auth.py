@@ -23,7 +23,7 @@ from pydantic import BaseModel, StringConstraints, TypeAdapter, ValidationError
 from shared.claims import check_audience, find_claim, find_role, put_claim, read_profile
 from shared.cookies import CSRF_HEADER, SAFE_METHODS, check_csrf, read_cookie
 from shared.keys import MAX_TOKEN, ProviderKeys
-from shared.people import StoreId
+from shared.people import MAX_ID, StoreId
 from shared.problems import Forbidden, TokenRefused, Unauthenticated
 from shared.refusals import SECRETS_ALGORITHM, refusal
 from shared.settings import Role as Role  # noqa: PLC0414 - callers find it beside Principal
@@ -218,14 +218,16 @@ def _subject(claims: Mapping[str, Any]) -> str:
     try:
         return _SUBJECT.validate_python(claims["sub"])
     except ValidationError:
-        raise TokenRefused("The token's sub is not an id of the store.", "malformed") from None
+        raise TokenRefused(
+            f"The token's sub is no id of the store: 1 to {MAX_ID} visible ASCII characters.", "malformed", "sub"
+        ) from None
 
 
 def _issued_at(claims: Mapping[str, Any]) -> datetime:
     try:
         return datetime.fromtimestamp(int(claims["iat"]), UTC)
     except (ValueError, OverflowError, OSError):
-        raise TokenRefused("The token's iat cannot be read.", "malformed") from None
+        raise TokenRefused("The token's iat is no time.", "malformed", "iat") from None
 
 
 def _expires_at(claims: Mapping[str, Any]) -> datetime:

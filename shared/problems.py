@@ -87,10 +87,11 @@ class Unauthenticated(Problem):
     title = "Not authenticated"
     headers: ClassVar[Mapping[str, str] | None] = {"WWW-Authenticate": "Bearer"}
     example: ClassVar[Mapping[str, Any]] = {"reason": "expired"}
+    claim = ""  # of a token: which one is missing or cannot be used
 
 
 class TokenRefused(Unauthenticated):
-    """A token that does not count. `detail` and `reason` say why and hold no part of it; `claim` is one it lacks."""
+    """A token that does not count. `detail` and `reason` say why and hold no part of it."""
 
     def __init__(self, detail: str, reason: TokenReason, claim: str = "") -> None:
         super().__init__(detail, reason=reason)
@@ -180,6 +181,14 @@ class MethodNotAllowed(Problem):
     title = "Method not allowed"
 
 
+class RequestTimeout(Problem):
+    """Only declares the answer in OpenAPI: what a framework reads a body with takes other exceptions for bad JSON."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    code = "request-timeout"
+    title = "The body did not arrive in time"
+
+
 class PayloadTooLarge(Problem):
     """The body is over the limit."""
 
@@ -246,7 +255,7 @@ def install(app: FastAPI, explain: Explain | None = None) -> None:
         api = (methods for path, methods in built["paths"].items() if path.startswith("/api/"))  # pages say it in HTML
         for method, operation in (item for methods in api for item in methods.items()):
             more: list[type[Problem]] = [UrlTooLong, HeadersTooLarge]
-            more += [PayloadTooLarge] if "requestBody" in operation else []
+            more += [RequestTimeout, PayloadTooLarge] if "requestBody" in operation else []
             more += [Forbidden, CsrfFailed] if method not in _SAFE and "403" in operation["responses"] else []
             operation["responses"] |= {str(status): said for status, said in answers(*more).items()}
         return built
@@ -342,7 +351,9 @@ def _methods(request: Request) -> list[str]:
 def http_problem(error: HTTPException) -> Response:
     """Answer what the framework refuses by a status."""
     status = HTTPStatus(error.status_code)
-    known = {problem.status: problem for problem in (NotFound, MethodNotAllowed, PayloadTooLarge)}.get(status)
+    known = {problem.status: problem for problem in (NotFound, MethodNotAllowed, RequestTimeout, PayloadTooLarge)}.get(
+        status
+    )
     code = known.code if known else status.phrase.lower().replace(" ", "-")
     title = known.title if known else status.phrase
     return _response(_body(status, code, title, str(error.detail)), error.headers)

@@ -29,8 +29,10 @@ def refusal(error: Exception, token: str, settings: TokenSettings) -> TokenRefus
             said = TokenRefused(f"The token has no {error.claim}.", "missing_claim", error.claim)
         case jwt.InvalidIssuerError():
             said = TokenRefused(f"The token's iss is not {settings.auth_issuer} (CHATS_AUTH_ISSUER).", "wrong_issuer")
-        case jwt.InvalidIssuedAtError() | InvalidSubjectError():
-            said = TokenRefused("The token's sub or iat cannot be read.", "malformed")
+        case jwt.InvalidIssuedAtError():
+            said = TokenRefused("The token's iat is no time.", "malformed", "iat")
+        case InvalidSubjectError():  # a number, most likely
+            said = TokenRefused("The token's sub has to be a string.", "malformed", "sub")
         case _:
             said = TokenRefused("The token cannot be read: it is no JWT, or its exp or nbf is no time.", "malformed")
     return said

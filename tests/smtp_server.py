@@ -131,7 +131,7 @@ class _Dialogue:
         self.sender, self.recipients, self.user = "", [], None  # type: str, list[str], str | None
 
     async def run(self) -> None:
-        if self.server.most_at_once is not None and len(self.server._open) > self.server.most_at_once:  # noqa: SLF001
+        if self.server.most_at_once is not None and len(self.server._open) > self.server.most_at_once:  # noqa: SLF001 - its own
             self.server.refused_connections += 1
             await self.reply("421 4.7.0 too many connections")
         await self.say("banner")

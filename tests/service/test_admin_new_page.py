@@ -69,7 +69,9 @@ async def test_a_new_conversation_with_a_customer_is_answered_by_its_page(
         ({"user_id": "nobody"}, {"user_id": "There is no such customer."}),
         ({"user_id": "sam"}, {"user_id": "There is no such customer."}),
         ({"user_id": "", "subject": ""}, {"user_id": "Please fill this in.", "subject": "Please fill this in."}),
-        ({"user_id": "a\x00b"}, {"user_id": None}),
+        ({"user_id": "a\x00b"}, {"user_id": "There is no such customer."}),
+        ({"user_id": "änne"}, {"user_id": "There is no such customer."}),
+        ({"order_id": "ä"}, {"order_id": "There is no such order."}),
         ({"status": "DONE"}, {"status": None}),
     ],
 )
@@ -92,6 +94,14 @@ async def test_a_new_conversation_that_is_wrong_comes_back_with_what_was_typed(
     assert (await sam.get("/conversations"))["items"] == []
     again = await fill(browser, page, user_id="anna", subject="Good", body="Good", order_id="", status="")
     assert again.status_code == 303
+
+
+@pytest.mark.parametrize("after", [" ", "\u2028", "\u0085", "\t", "\u00a0"])
+async def test_an_id_may_be_pasted_with_white_space_around_it(browser: Browser, anna: Caller, after: str) -> None:
+    await anna.get("/unread")
+    form = await show(browser, "new/", user_id="anna")
+    answer = await fill(browser, form, user_id=f" anna{after}", order_id=f" {after}", subject="Good", body="Good")
+    assert answer.status_code == 303
 
 
 async def test_all_fields_at_once_are_a_conversation_too(browser: Browser, anna: Caller, sam: Caller) -> None:

@@ -102,6 +102,17 @@ async def test_a_message_that_is_too_long_says_so(browser: Browser) -> None:
     assert "x" * 10_001 in answer.text
 
 
+NOT_KNOWN = "The order is not known here yet."
+
+
+async def test_a_link_with_an_order_that_is_not_known_yet_says_so(browser: Browser) -> None:
+    page = await browser.get(f"{ROOT}new/?order_id=7")
+    assert page.status_code == 200
+    assert NOT_KNOWN in text_of(page)
+    assert NOT_KNOWN not in text_of(await browser.get(f"{ROOT}new/?order_id="))
+    assert NOT_KNOWN not in text_of(await browser.get(f"{ROOT}new/"))
+
+
 async def test_an_order_can_be_chosen_and_stands_beside_the_conversation(browser: Browser, shop: Caller) -> None:
     order = {
         "user_id": "anna",
@@ -116,6 +127,7 @@ async def test_an_order_can_be_chosen_and_stands_beside_the_conversation(browser
     await shop.call("PUT", "/orders/7", order)
     form = await browser.get(f"{ROOT}new/?order_id=7")
     assert re.search(r'<option value="7" selected>', form.text)
+    assert NOT_KNOWN not in text_of(form)
     page = await browser.get(await open_conversation(browser, order_id="7"))
     assert "Order R-7" in text_of(page)
     assert "€59.90" in text_of(page)

@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
@@ -39,6 +40,13 @@ def references(part: Any) -> Iterator[str]:
     elif isinstance(part, list):
         for inner in part:
             yield from references(inner)
+
+
+async def test_the_documents_are_valid(api: httpx2.AsyncClient, notifications_api: httpx2.AsyncClient) -> None:
+    for client, path in ((api, "/openapi.json"), (notifications_api, "/api/v1/notifications/openapi.json")):
+        document = (await client.get(path)).json()
+        assert document["openapi"].startswith("3.1.")
+        assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
 
 
 LIMITED = {
@@ -75,14 +83,14 @@ async def test_the_hand_over_of_a_browser_is_in_the_document(document: Any) -> N
     fields = document["components"]["schemas"][body["schema"]["$ref"].split("/")[-1]]["properties"]
     assert {name: bool(field["description"]) for name, field in fields.items()} == {"token": True, "next": True}
     assert "security" not in operation
-    assert {*operation["responses"]} == {"303", "401", "403", "422", "429", "503"}
+    assert {*operation["responses"]} == {"303", "401", "403", "408", "413", "414", "422", "429", "431", "503"}
     assert {*operation["responses"]["401"]["content"]} == {"text/html"}
 
 
 async def test_every_operation_declares_its_errors_as_problems_with_examples(document: Any) -> None:
     for name, operation in operations(document):
         expected = {"401", "403", "414", "422", "431", "503"}
-        expected |= {"413"} if "requestBody" in operation else set()
+        expected |= {"408", "413"} if "requestBody" in operation else set()
         expected |= {"404"} if "{conversation_id}" in name or "{erasure_id}" in name else set()
         expected |= {"429"} if name.endswith("/stream") or name in LIMITED else set()
         declared = {status for status in operation["responses"] if status >= "400"}
@@ -125,7 +133,7 @@ async def test_every_body_has_an_example_with_all_that_is_needed(document: Any) 
             continue
         [media] = operation["requestBody"]["content"].values()
         named = media["schema"].get("$ref", "").split("/")[-1]
-        for shown in [document["components"]["schemas"][named]] if named else media["itemSchema"]["oneOf"]:
+        for shown in [document["components"]["schemas"][named]] if named else media["x-itemSchema"]["oneOf"]:
             assert shown["examples"], name
             assert shown["description"], name
             for example in shown["examples"]:

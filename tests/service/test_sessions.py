@@ -198,6 +198,8 @@ REASONS: list[tuple[str, Callable[[], str], str]] = [
     ("missing_claim", lambda: resigned(role=None), "lacks a claim that is needed: role."),
     ("unknown_key", lambda: signed(private_key("RS256"), "RS256"), "a key that is not known here"),
     ("unknown_role", lambda: resigned(role="owner"), "names no role that is known here"),
+    ("malformed", lambda: resigned(sub=7), "a claim that cannot be used: sub."),
+    ("malformed", lambda: resigned(sub="two words"), "a claim that cannot be used: sub."),
     ("malformed", lambda: "x.y.z", "cannot be read as a token"),
 ]
 

@@ -146,7 +146,7 @@ async def delete_order(order_id: PathId, session: Session) -> None:
 
 _SENT: dict[str, Any] = {
     "schema": {"type": "string"},
-    "itemSchema": {"oneOf": [schema_of(UserLine), schema_of(OrderLine)]},
+    "x-itemSchema": {"oneOf": [schema_of(UserLine), schema_of(OrderLine)]},
     "example": "".join(json.dumps(schema_of(line)["examples"][0]) + "\n" for line in (UserLine, OrderLine)),
 }
 _IMPORT: dict[str, Any] = {
@@ -157,7 +157,7 @@ _IMPORT: dict[str, Any] = {
 _IMPORTED: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "What became of each line that was not blank, in their order.",
-        "content": {LINES: {"itemSchema": schema_of(LineOut)}},
+        "content": {LINES: {"schema": {"type": "string"}, "x-itemSchema": schema_of(LineOut)}},
     },
 }
 

@@ -151,7 +151,12 @@ class PutOrder(Record):
     currency: Currency
     placed_at: Moment
     url: Annotated[Link | None, OrNone] = None
-    items: Annotated[Items, BeforeValidator(_read_items), WithJsonSchema(schema_of(list[OrderItem]))] = Items()
+    items: Annotated[
+        Items,
+        BeforeValidator(_read_items),
+        WithJsonSchema(schema_of(list[OrderItem])),
+        Field(json_schema_extra={"default": []}),
+    ] = Items()
     updated_at: Annotated[Moment | None, OrNone] = None
 
     def of(self, order_id: str) -> SentOrder:

@@ -32,7 +32,7 @@ RETRY = (1000, 4000)  # milliseconds: clients that lost a process come back spre
 _UNREAD = TypeAdapter(Unread)
 _FIELDS = {"event": "string", "data": "string", "id": "string", "retry": "integer"}
 _EVENT = {"type": "object", "properties": {name: {"type": kind} for name, kind in _FIELDS.items()}}
-_CONTENT = {MEDIA_TYPE: {"itemSchema": _EVENT}}
+_CONTENT = {MEDIA_TYPE: {"schema": {"type": "string"}, "x-itemSchema": _EVENT}}  # without the x- from OpenAPI 3.2
 
 router = ApiRouter(
     prefix="/api/v1",

@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from shared.problems import Invalid
 
 B = TypeVar("B", bound=BaseModel)
+_IDS = frozenset({"order_id", "user_id"})
 Translate = Callable[[str], str]
 
 _OWN = frozenset({"csrf_token", "idempotency_key"})  # a form's fields that are no field of the body
@@ -48,6 +49,8 @@ async def read_form(request: Request, kind: type[B], gettext: Translate) -> Form
         if isinstance(value, str) and (value.strip() or name not in typed):
             typed[name] = value.replace("\r\n", "\n")
     given = {name: value for name, value in typed.items() if value.strip() and name not in _OWN}
+    for name in _IDS & given.keys():  # pasted with a space, or with a separator that nobody sees
+        given[name] = given[name].strip()
     key = _known_key(typed.get("idempotency_key"))
     try:
         # As from JSON, so that numbers may be text and nothing else is let through.
@@ -77,6 +80,12 @@ def _number(name: str, value: str) -> str | int:
 def _words(fault: Mapping[str, Any], gettext: Translate) -> str:
     if fault["type"] in {"missing", "too_short", "string_too_short"}:
         return gettext("Please fill this in.")
+    if fault["type"] == "string_pattern_mismatch":  # of an id: nothing else here has a pattern
+        return (
+            gettext("There is no such customer.")
+            if fault["loc"] == ("user_id",)
+            else gettext("There is no such order.")
+        )
     if fault["type"] in {"too_long", "string_too_long"}:
         return gettext("This is too long: %(limit)s characters at most.") % {"limit": fault["ctx"]["max_length"]}
     return _said(str(fault["msg"]).removeprefix("Value error, "), gettext)

@@ -38,8 +38,12 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
         for status, said in {
             401: "The token is refused: the page says why.",
             403: "The form came from an origin that CHATS_STORE_ORIGINS does not list, or the role has no pages.",
+            408: "The form did not arrive in time.",
+            413: "The form is too large.",
+            414: "The URL is too long.",
             422: "The form cannot be read.",
             429: "Too many were refused from this address, and this token is refused, too.",
+            431: "The headers, most likely the cookies, are too large.",
             503: "CHATS_AUTH_SECRET is not set, or the database does not answer.",
         }.items()
     },
