@@ -160,7 +160,12 @@ def invalid_fields(faults: Sequence[Mapping[str, Any]]) -> Invalid:
 
 
 def message_of(fault: Mapping[str, Any]) -> str:
-    """Return what a fault that pydantic found says."""
+    """Return what a fault that pydantic found says. Of a text that was trimmed first, it would count "items"."""
+    limits = fault.get("ctx", {})
+    if limits.get("field_type") == "Value" and fault["type"] == "too_long":
+        return f"must have at most {limits['max_length']} characters, not {limits['actual_length']}"
+    if limits.get("field_type") == "Value" and fault["type"] == "too_short":
+        return "must not be empty"
     return str(fault["msg"]).removeprefix("Value error, ")
 
 

@@ -69,6 +69,16 @@ async def test_a_subject_is_one_line_of_1_to_200_characters(anna: Caller, subjec
     assert (await anna.open(subject=" " + "é" * 200 + "\n"))["subject"] == "é" * 200
 
 
+async def test_a_text_that_is_too_long_or_empty_is_told_by_its_characters(anna: Caller) -> None:
+    answer = await anna.call("POST", "/conversations", {"subject": "x" * 201, "body": "\n" + "y" * 10_001})
+    assert [error["msg"] for error in answer.json()["errors"]] == [
+        "must have at most 200 characters, not 201",
+        "must have at most 10000 characters, not 10001",
+    ]
+    answer = await anna.call("POST", "/conversations", {"subject": " \n"})
+    assert answer.json()["errors"] == [{"loc": ["body", "subject"], "msg": "must not be empty"}]
+
+
 async def test_a_customer_links_an_own_order_and_no_other(anna: Caller, ben: Caller, shop: Caller) -> None:
     await shop.call("PUT", "/orders/A-1", ORDER)
     conversation = await anna.open(order_id="A-1")

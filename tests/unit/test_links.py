@@ -43,7 +43,7 @@ def test_what_follows_a_sentence_is_no_part_of_a_link(sign: str) -> None:
     assert links(f"{HERE}{sign} And so on.") == [HERE]
 
 
-@pytest.mark.parametrize("sign", [*"。、，．：；？！…・）］｝」』】〉》〕〗〟｣”’»›“„«؟،؛।", "\u3000", "\u00a0"])
+@pytest.mark.parametrize("sign", [*"。、，．：；？！…・）］｝」』】〉》〕〗〟｣”’»›“„«؟،؛।։׃།။።។", "\u3000", "\u00a0"])
 def test_punctuation_and_quotes_of_any_script_end_a_link(sign: str) -> None:
     assert links(f"{HERE}{sign}") == [HERE]
 

@@ -32,6 +32,7 @@ _ENDS: Final = (
     r"""\s<>"`\\^|{}"""
     "\x00-\x1f\x7f-\xa9\xab-\xb4\xb6\xb8\xb9\xbb-\xbf"  # controls; signs and quotes of Latin-1
     "\u060c\u061b-\u061f\u06d4\u0964\u0965"  # Arabic and Indian punctuation, the Arabic letter mark
+    "\u055a-\u055f\u0589\u05c0\u05c3\u0f0d-\u0f12\u104a\u104b\u1361-\u1368\u17d4-\u17d6"  # of other scripts
     "\u115f\u1160\u180e\u3164\uffa0"  # letters that nobody sees
     "\u2000-\u206f\u2e00-\u2e7f"  # punctuation, invisible characters, turns of the direction of writing
     "\u20a0-\u20cf\u2100-\u214f\u2190-\u2bff"  # symbols
