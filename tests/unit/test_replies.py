@@ -125,3 +125,17 @@ def test_a_mail_that_is_too_large_says_so(phase: Phase, reply: str) -> None:
 def test_a_reply_is_shown_without_the_addresses_that_it_quotes() -> None:
     reply = "5.7.1 <mila@customer.test>: zoe@customer.test may not receive mail of store@shop.test"
     assert without_addresses(reply) == "5.7.1 <…>: <…> may not receive mail of <…>"
+
+
+@pytest.mark.parametrize(
+    ("reply", "shown"),
+    [
+        ("<<mila@customer.test>: no", "<<…>: no"),
+        ("<x>mila@customer.test no", "<…><…> no"),
+        ("to=<mila@customer.test", "to=<<…>"),
+        ("mila@customer.test,zoe@customer.test", "<…>"),
+        ("@ is no address", "<…> is no address"),
+    ],
+)
+def test_addresses_are_found_in_broken_brackets_too(reply: str, shown: str) -> None:
+    assert without_addresses(reply) == shown

@@ -18,13 +18,14 @@ _TOO_LARGE_STATUS = {"5.2.3", "5.3.4"}
 # The recipient's mailbox does not exist or takes nothing, however the text goes on.
 _RECIPIENT_STATUS = re.compile(r"[45]\.(1\.(1|2|3|6|10)|2\.\d)$")
 _STATUS = re.compile(r"(?:^|[\s#(])([245]\.\d{1,3}\.\d{1,3})\b(?!\.\d)")
-_ADDRESS = re.compile(r"<[^<>]*>|\S*@\S*")
+_ADDRESS = re.compile(r"<[^<>]*>|(?<![^\s<>])[^\s<>@]*+@\S*")  # in linear time: a reply may be of any length
 # Servers that send no enhanced status code, or one that says too little, say it in words. Postfix refuses the client,
 # its HELO name and the sender at RCPT too, and by default a relay with 454.
 _SET_UP_WORDS = re.compile(
     r"relay(ing)?( access| mail)?( is| was)? (denied|disallowed|not permitted|not allowed|prohibited|refused|rejected"
     r"|forbidden)"
-    r"|(not permitted|not allowed|not authori[sz]ed|unable|refus\w+|do(es)? not|don't|won't|cannot|can't) (to )?relay"
+    r"|(not permitted|not allowed|not authori[sz]ed|unable|\brefus\w++|do(es)? not|don't|won't|cannot|can't)"
+    r" (to )?relay"
     r"|(not|isn't) (in|on) (my|our|the) list of allowed rcpthosts"
     r"|authentication( is)? (required|needed)|(requires?|need) (smtp )?auth|(not|must be|must) authenticated?\b"
     r"|must (first )?issue an? (auth|starttls)|auth\w* (command )?first"
