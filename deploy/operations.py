@@ -183,7 +183,7 @@ def _breaker(breaker: measures.Breaker | None) -> Finding:
     since = f"{breaker.since:%Y-%m-%d %H:%M:%S} UTC" if breaker.since else "an earlier version"
     probe = f"{breaker.until:%Y-%m-%d %H:%M:%S} UTC" if breaker.until else "now"
     return Finding(
-        f"mail set-up   at fault, breaker open since {since}",
+        f"mail set-up   {'good, the server is busy' if breaker.is_busy else 'at fault'}, breaker open since {since}",
         f"{breaker.trips} times in a row; phase {breaker.phase}, host {breaker.host}, reply {breaker.reply};"
         f" next probe {probe}",
     )

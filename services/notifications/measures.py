@@ -9,7 +9,7 @@ from prometheus_client import Gauge
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.mail.replies import enhanced_status, without_addresses
+from services.notifications.mail.replies import enhanced_status, says_busy, without_addresses
 from services.notifications.models import DEFERRED
 from services.notifications.rules import EmailState, Outcome
 from shared.database import Sessions, incarnation_of, transaction
@@ -50,6 +50,11 @@ class Breaker:
     host: str | None
     code: int | None
     reason: str | None
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether the server takes nothing at the moment; else the set-up is to be looked at."""
+        return says_busy(self.phase, self.code)
 
     @property
     def reply(self) -> str:

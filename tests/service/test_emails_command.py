@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 
 from deploy.cli import app
 from services.notifications import measures
-from services.notifications.models import Email, EmailTry
+from services.notifications.models import Email, EmailTry, Gate
 from services.notifications.rules import EmailState, Reason
 from services.notifications.sending import drain
 from shared.broker_faults import Standing
@@ -170,6 +170,29 @@ async def test_a_standstill_is_shown_with_its_beginning_phase_host_reply_and_nex
     assert "chats_email_breaker_info{" not in shown
     assert "chats_email_breaker_since_timestamp_seconds 0.0" in shown
     assert "chats_email_breaker_next_probe_timestamp_seconds 0.0" in shown
+
+
+@pytest.mark.usefixtures("conversations")
+@pytest.mark.parametrize(
+    ("phase", "reply", "said"),
+    [
+        ("banner", "421 4.7.0 too many connections", "good, the server is busy"),
+        ("auth", "454 4.7.0 Temporary authentication failure", "good, the server is busy"),
+        ("auth", "535 5.7.8 authentication failed", "at fault"),
+        ("rcpt", "454 4.7.1 Relay access denied", "at fault"),
+    ],
+)
+async def test_a_busy_server_is_not_taken_for_a_fault_of_the_set_up(
+    notifications: Sessions, chats: Chats, phase: str, reply: str, said: str
+) -> None:
+    code, _, text = reply.partition(" ")
+    now = func.clock_timestamp()
+    columns = {"breaker_trips": 1, "breaker_since": now, "breaker_until": now, "breaker_phase": phase}
+    async with transaction(notifications) as session:
+        await session.execute(update(Gate).values(columns | {"breaker_code": int(code), "breaker_reason": text}))
+    status = await chats("status")
+    assert f"mail set-up   {said}, breaker open since" in status.stdout
+    assert status.exit_code == 1
 
 
 async def test_emails_that_are_all_deferred_are_a_fault_and_one_is_not(

@@ -77,6 +77,11 @@ def _before_recipient(phase: Phase, code: int | None, error: Exception) -> Outco
     return Outcome.BUSY if broke and phase not in {Phase.CONNECT, Phase.STARTTLS} else Outcome.MISCONFIGURED
 
 
+def says_busy(phase: str | None, code: int | None) -> bool:
+    """Tell whether what opened the breaker was the server's present state, and not the set-up."""
+    return code == SHUTTING_DOWN or (phase in BEFORE_RECIPIENT and code is not None and code // 100 == TRY_AGAIN)
+
+
 def _of_recipient(phase: Phase, code: int | None, text: str) -> Outcome:
     digit = code // 100 if code is not None else None
     if code == SHUTTING_DOWN:
