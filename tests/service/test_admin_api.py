@@ -185,6 +185,8 @@ async def test_the_filters_of_the_admins_list_combine(anna: Caller, ben: Caller,
     assert await found(unread="false") == [bens]
     assert await found(order_id="A-1") == await found(order_number=" 1007 ") == [ordered]
     assert await found(order_id="A-2") == await found(order_number="A-1") == await found(user_id="carl") == []
+    for empty in ("order_number", "order_id", "user_id"):
+        assert problem(await sam.call("GET", "/conversations", params={empty: ""})) == (422, "validation-failed")
     assert [item["id"] for item in (await anna.get("/conversations", status="RESOLVED"))["items"]] == [settled]
     assert (await anna.get("/conversations", unread="true", order_id="A-1"))["items"] == []
 

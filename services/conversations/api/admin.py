@@ -56,7 +56,9 @@ async def admin_list_conversations(
     unread: Annotated[bool | None, Query(description="Only what no admin has read, or only the rest.")] = None,
     user_id: Annotated[StoreId | None, Query(description="Only one customer's.")] = None,
     order_id: OrderId = None,
-    order_number: Annotated[Text | None, Query(description="Only those about orders with this number.")] = None,
+    order_number: Annotated[
+        Text | None, Query(min_length=1, description="Only those about orders with this number.")
+    ] = None,
     sort: Annotated[
         Literal["activity", "waiting"], Query(description="Last activity first, or longest waiting for an answer.")
     ] = "activity",
