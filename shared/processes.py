@@ -67,7 +67,7 @@ def operations_routes(ready: Ready, refresh: Refresh | None = None, about: About
 
 
 def _not_ready(reason: str) -> Response:
-    return JSONResponse({"status": "not ready", "reason": reason}, status_code=503)
+    return JSONResponse({"status": "not ready", "reason": reason}, status_code=503, headers={"Retry-After": "5"})
 
 
 def server(
