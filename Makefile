@@ -41,11 +41,12 @@ help:
 run: $(if $(wildcard $(READY)),$(READY),$(RUN_READY))
 	@$(BIN)/chats run
 
-# -rs names every test that was skipped, and why; who has done its share of the tests takes over some of the others'.
+# -rs names every test that was skipped, and why; who has done its share of the tests takes over some of the others'. One
+# more than there are processors: tests of whole systems wait more than they compute.
 # Hundreds of processes start: where Python is told to keep no bytecode, each would compile all sources for itself.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist worksteal -rs
+	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist worksteal -rs
 
 bench: $(READY)
 	@$(BIN)/python -m bench.posting
