@@ -250,7 +250,7 @@ async def test_customers_are_found_by_a_part_of_name_address_or_id(
         ("Zo\u00eb M\u00fcller", ["Zo\u00eb", "Zoe\u0308", "zoe muller", "ZOE"]),
         ("Zoe\u0308 Mu\u0308ller", ["Zo\u00eb", "m\u00fcller", "Zoe"]),
         ("Siobh\u00e1n O\u2019Brien", ["O'Brien", "o\u2019brien", "o\u02bcbrien", "siobhan o'b"]),
-        ("Anna\u00a0Beck", ["anna beck", "anna\u00a0beck", "ANNA\u202fBECK"]),
+        ("Anna\u00a0Beck", ["anna beck", "anna  beck", "anna\u00a0beck", "ANNA\u202fBECK"]),
         ("Jean\u2011Luc", ["jean-luc", "Jean\u2013Luc"]),
         ("\u0141ukasz \u00d8deg\u00e5rd", ["lukasz", "\u0142ukasz", "odegard"]),
         ("Stra\u00dfe", ["strasse", "STRASSE", "stra\u00dfe"]),

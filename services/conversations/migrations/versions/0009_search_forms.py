@@ -14,7 +14,7 @@ depends_on: str | Sequence[str] | None = None
 _SEARCH_FORM = r'''
 create function search_form(text) returns text language sql immutable strict parallel safe return
     replace(replace(translate(
-        regexp_replace(
+        regexp_replace(regexp_replace(
             casefold(
                 normalize(
                     translate(
@@ -26,7 +26,7 @@ create function search_form(text) returns text language sql immutable strict par
                 ) collate "pg_unicode_fast"
             ),
             '[\u0300-\u036f\u00ad\u200b-\u200f\u2060\ufeff]', '', 'g'
-        ),
+        ), ' +', ' ', 'g'),
         U&'\00f8\0142\0111\0131', 'oldi'
     ), U&'\00e6', 'ae'), U&'\0153', 'oe')
 '''
