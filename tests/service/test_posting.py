@@ -77,7 +77,7 @@ async def test_a_replay_leaves_no_trace(api: httpx2.AsyncClient, acting_as: As) 
     edit = f"/api/v1/admin/conversations/{conversation}"
     before = (await api.patch(edit, headers=admin, json={"status": "CLOSED"})).json()
 
-    replay = await api.post(path, headers=headers, json={"body": " Hello "})
+    replay = await api.post(path, headers=headers, json={"body": " \n\nHello "})
 
     assert (replay.status_code, replay.headers["idempotency-replayed"]) == (201, "true")
     assert (await api.get(f"{edit}?peek=true", headers=admin)).json() == before

@@ -122,8 +122,9 @@ def assert_silent(text: str) -> None:
 @pytest.mark.timeout(300)
 async def test_what_cannot_log_in_says_so_without_its_password(servers: Servers) -> None:
     environment = servers.environment(WRONG)
-    async with running(PROCESSES, environment, servers.directory) as found, httpx2.AsyncClient(timeout=30) as client:
-        for name, (port, _) in zip(PROCESSES, found, strict=True):
+    names = [name for name in PROCESSES if name != "worker"]  # which ends
+    async with running(names, environment, servers.directory) as found, httpx2.AsyncClient(timeout=30) as client:
+        for name, (port, _) in zip(names, found, strict=True):
             for path in ("/readyz", "/metrics", "/openapi.json", "/"):
                 assert_silent((await client.get(f"http://127.0.0.1:{port}{path}")).text)
             if name != "flower":
@@ -143,6 +144,13 @@ async def test_no_command_prints_a_secret_when_it_fails(servers: Servers) -> Non
         assert "Traceback" not in output
         assert output.count("\n") == 1
 
+    async def ends(environment: dict[str, str], command: str, why: str) -> None:
+        code, output = await chats(environment, command)
+        assert code == 1
+        assert_silent(output)
+        assert "Traceback" not in output
+        assert why in output.splitlines()[-1]
+
     async def waits(environment: dict[str, str]) -> None:
         _, output = await chats(environment, "migrate", within=5)  # for its server
         assert_silent(output)
@@ -152,6 +160,7 @@ async def test_no_command_prints_a_secret_when_it_fails(servers: Servers) -> Non
         *(waits(environment) for environment in environments),
         *(fails(environment, *command) for environment in environments for command in commands),
         fails(servers.environment(SECRETS), "token", "--sub", "x", "--role", "king"),
+        ends(servers.environment(WRONG), "worker", "password"),
     )
 
 
@@ -189,15 +198,22 @@ async def test_urls_that_cannot_be_read_are_named_and_not_shown(servers: Servers
     )
 
 
+async def reports(environment: dict[str, str]) -> bool:
+    """Tell whether relay and worker have said how they stand with the broker."""
+    code, status = await chats(environment, "status")
+    assert_silent(status)
+    return code == 0
+
+
 @pytest.mark.timeout(300)
 async def test_flower_asks_for_a_password_and_shows_none_of_the_others(servers: Servers) -> None:
     environment = servers.environment(SECRETS)
     assert (await chats(environment, "migrate"))[0] == 0
     async with (
-        running(("worker", "flower"), environment, servers.directory) as found,
+        running(("worker", "flower", "relay"), environment, servers.directory) as found,
         httpx2.AsyncClient(timeout=30) as client,
     ):
-        (worker, worker_log), (flower, flower_log) = found
+        (worker, worker_log), (flower, flower_log), _ = found
         origin, auth = f"http://127.0.0.1:{flower}", ("admin", SECRETS["flower"])
         for path in ("/", "/workers", "/broker", "/tasks", "/api/workers", "/api/tasks"):
             assert (await client.get(f"{origin}{path}")).status_code == 401
@@ -213,8 +229,6 @@ async def test_flower_asks_for_a_password_and_shows_none_of_the_others(servers: 
             assert page.status_code == 200, path
             assert_silent(page.text)
         assert_silent((await client.get(f"http://127.0.0.1:{worker}/metrics")).text)
-        code, status = await chats(environment, "status")
-        assert code == 0, status
-        assert_silent(status)
+        await eventually(lambda: reports(environment), 60)
     for log in (worker_log, flower_log):
         assert_silent(log.read_text())
