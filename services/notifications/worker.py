@@ -71,10 +71,15 @@ def run_worker(settings: MailSettings, host: str, port: int, concurrency: int, q
     code = consumption.run(
         f"--concurrency={concurrency}", f"--queues={','.join(chosen)}", f"--hostname=chats-{port}@%h"
     )
+    was_asked = beside.is_stopping
     beside.end()
+    if beside.died:
+        return 1
+    if was_asked:  # whatever the broker did meanwhile
+        return 0
     if consumption.refusal is not None:
         _report_refusal(settings, name, consumption.refusal)
-    return 1 if beside.died else code
+    return code
 
 
 async def _until_ready(settings: MailSettings) -> None:
@@ -131,6 +136,11 @@ class _Beside:
 
         # It only waits, and holds nothing that a fork could copy.
         threading.Thread(target=self._follow, name="beside", daemon=True).start()
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the worker was asked to stop."""
+        return self._stopping.is_set()
 
     def tell(self, fault: Fault | None) -> None:
         """Tell it how the consumer stands with the broker; not all the time, and without waiting for it."""
