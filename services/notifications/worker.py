@@ -4,6 +4,7 @@ import asyncio
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -77,8 +78,12 @@ def run_worker(settings: MailSettings, host: str, port: int, concurrency: int, q
         return 1
     if was_asked:  # whatever the broker did meanwhile
         return 0
-    if consumption.refusal is not None:
-        _report_refusal(settings, name, consumption.refusal)
+    fault = consumption.refusal
+    if fault is not None and fault.reason not in REFUSALS:
+        # Celery gives up on some connections that break at a bad moment. What is away is waited for: begin anew.
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
+    if fault is not None:
+        _report_refusal(settings, name, fault)
     return code
 
 
