@@ -88,4 +88,6 @@ def describe(error: BaseException | None) -> str:
 def _is_passing(error: BaseException | None, states: tuple[str, ...]) -> bool:
     if isinstance(error, DBAPIError):
         return error.connection_invalidated or _is_passing(error.orig, states)
+    if isinstance(error, AsyncAdapt_asyncpg_dbapi.Error) and _is_passing(error.__cause__, states):
+        return True  # as the pool raises it, while a connection is made
     return isinstance(error, _PASSING_ERRORS) or sqlstate(error).startswith(states)
