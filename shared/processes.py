@@ -6,7 +6,7 @@ import gc
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from types import FrameType
 from typing import Any
 
@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared.headers import SecureHeaders
 
 GRACE = 20  # seconds that running requests and work have after SIGTERM
+LINGER = 0.5  # seconds in which a connection opened before the socket closed sends its request
 LAST_MOMENT = 23  # seconds after SIGTERM at which a process ends, whatever it still waits for
 
 Ready = Callable[[], Awaitable[str | None]]
@@ -159,13 +160,47 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._on_stop is not None:
             self._on_stop()
+        if self._drain.passed:
+            await self._serve_last_connections()
         self.config.timeout_graceful_shutdown = max(1, round(GRACE - self._drain.passed))
         await super().shutdown(sockets)
+
+    async def _serve_last_connections(self) -> None:
+        """Close the socket, and wait for the requests of the connections that were opened before.
+
+        uvicorn closes each connection without a request at once, and the proxy may be about to send one there. Each
+        response closes its connection, so what is left after LINGER seconds is idle.
+        """
+        listening = [
+            socket.fromfd(each.fileno(), each.family, each.type) for server in self.servers for each in server.sockets
+        ]
+        for server in self.servers:
+            server.close()
+        # Without a turn of the loop in between: the kernel resets the connections that nobody has accepted.
+        accepted = [connection for each in listening for connection in _accept_all(each)]
+        for connection in accepted:
+            await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, connection)
+        await asyncio.sleep(LINGER)
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        return self.config.http_protocol_class(  # type: ignore[call-arg]
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         end_in_time()
         if sig != signal.SIGTERM or not self._drain.begin():
             super().handle_exit(sig, frame)
+
+
+def _accept_all(listening: socket.socket) -> Iterator[socket.socket]:
+    """Accept every connection that waits, then close the socket."""
+    listening.setblocking(False)
+    with listening, contextlib.suppress(BlockingIOError):
+        while True:
+            connection, _ = listening.accept()
+            connection.setblocking(False)
+            yield connection
 
 
 @contextlib.asynccontextmanager

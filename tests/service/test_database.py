@@ -53,6 +53,20 @@ async def test_what_will_not_pass_is_a_fault_of_ours(conversations: Sessions) ->
             await session.execute(text("select 1 / 0"))
 
 
+async def test_a_connection_that_ends_while_it_is_made_is_unavailable(
+    databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(**_: object) -> None:
+        raise asyncpg.InternalClientError("the connection ended")
+
+    monkeypatch.setattr("asyncpg.connect", connect)
+    engine = create_engine(databases["conversations"], application="tests")
+    with pytest.raises(Unavailable):
+        async with answered_transaction(create_sessions(engine)) as session:
+            await session.execute(text("select 1"))
+    await engine.dispose()
+
+
 async def test_a_pool_without_a_free_connection_is_unavailable(
     databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
