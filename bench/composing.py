@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from services.notifications.mail.bodies import html_size
-from services.notifications.mail.compose import Brand, Mail, MailMessage, compose
+from services.notifications.mail.message import Brand, Mail, MailMessage, compose
 
 MESSAGES = 50
 LONGEST = 10_000

@@ -16,8 +16,8 @@ import asyncpg
 import httpx2
 
 from bench.stores import Store, filled_stores, running_apis
-from services.conversations.erasing import erase_round
-from services.conversations.log import number_events
+from services.conversations.event_log.sequencer import number_events
+from services.conversations.messaging.erasure_batches import erase_round
 from shared.database import create_engine, create_sessions, transaction
 from tests.system.product import headers_of
 

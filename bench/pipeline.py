@@ -26,7 +26,7 @@ from bench.sink import mark
 from bench.stage import BODY, CUSTOMERS, OURS, Line, Stage, running_stage, spent, talk
 from bench.wal import log_position, written_since
 from deploy.local.processes import kill_group
-from services.notifications.mail.compose import Brand, Mail, MailMessage, compose
+from services.notifications.mail.message import Brand, Mail, MailMessage, compose
 from shared.broker import EVENTS_QUEUE, create_celery
 from shared.events import Event, EventType
 from shared.publisher import Publisher

@@ -16,7 +16,7 @@ from pathlib import Path
 import asyncpg
 
 from bench.load import Load, run_pgbench, run_wrk, wrk_is_there
-from services.conversations.posting_statements import POST
+from services.conversations.messaging.posting_sql import POST
 from shared.text import preview
 from tests.system.product import Product, headers_of, running_product
 

@@ -19,8 +19,8 @@ from sqlalchemy import text
 
 from deploy.cli import SERVICES
 from deploy.local.postgres import create_databases, throwaway_postgres
-from services.conversations.group_commit import GroupCommit
-from services.conversations.posting import Post, post_message
+from services.conversations.messaging.batching import GroupCommit
+from services.conversations.messaging.posting import Post, post_message
 from services.conversations.rules import Side
 from shared.database import Sessions, create_engine, create_lender, create_sessions, driver_connection
 from shared.migrations import upgrade

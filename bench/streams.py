@@ -26,7 +26,7 @@ import psutil
 from bench.bare_streams import ALL
 from bench.crowd import Crowd, Poster
 from deploy.local.ports import free_ports
-from services.conversations.positions import encode_position
+from services.conversations.event_log.position import encode_position
 from tests.support import eventually
 from tests.system.product import Product, headers_of, running_product
 

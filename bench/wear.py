@@ -21,7 +21,7 @@ from bench.growth import ADMIN, Client, find_thread
 from bench.load import run_pgbench
 from bench.posting import BODY, script_of
 from bench.stores import Store, ask, filled_stores, running_apis
-from services.conversations.log import number_events
+from services.conversations.event_log.sequencer import number_events
 from shared.database import create_engine, create_sessions, transaction
 
 MESSAGES = int(os.environ.get("MESSAGES", "1000000"))

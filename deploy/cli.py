@@ -225,7 +225,7 @@ def token(
 def demo() -> None:
     """Put in demo users, orders and conversations, unless there are conversations already."""
     from deploy.operations import run_once
-    from services.conversations.demo import add_demo
+    from services.conversations.demo.load import add_demo
     from services.conversations.settings import StoreSettings
     from shared.settings import read_settings
 

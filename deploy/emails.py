@@ -11,8 +11,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from deploy.operations import on_notifications, run_on
-from services.notifications import queries
-from services.notifications.commands import count_doubtful_emails, retry_failed_emails
+from services.notifications.api.queries import list_emails
+from services.notifications.delivery.operations import count_doubtful_emails, retry_failed_emails
 from services.notifications.mail.addresses import masked
 from services.notifications.mail.replies import one_line, without_addresses
 from services.notifications.models import Email, EmailTry, Person
@@ -35,9 +35,7 @@ def print_emails(state: str | None, conversation: UUID | None, limit: int, *, ad
     chosen = EmailState(state) if state else None
 
     async def read(session: AsyncSession) -> list[tuple[str, ...]]:
-        rows, _ = await queries.list_emails(
-            session, conversation_id=conversation, state=chosen, cursor=None, limit=limit
-        )
+        rows, _ = await list_emails(session, conversation_id=conversation, state=chosen, cursor=None, limit=limit)
         people = select(Person.id, Person.email).where(among(Person.id, {email.recipient_id for email, *_ in rows}))
         known = {row.id: row.email for row in await session.execute(people)}
         return [_row(email, tries, known, addresses=addresses) for email, _, tries in rows]

@@ -37,7 +37,7 @@ def retry_email(
     """Queue a failed email, or many, for another attempt."""
     from deploy.emails import retry_many
     from deploy.operations import on_notifications, parse_id
-    from services.notifications.commands import retry_email as retry
+    from services.notifications.delivery.operations import retry_email as retry
 
     if (email_id is None) == (state is None) or (email_id is not None and (since or reply)):
         raise SettingsError("give the id of one email, or --state failed with --since and --reply")
@@ -53,7 +53,7 @@ def retry_email(
 def pause_emails() -> None:
     """Stop all sending; what is on its way goes out."""
     from deploy.operations import on_notifications
-    from services.notifications.commands import pause_sending
+    from services.notifications.delivery.operations import pause_sending
 
     on_notifications(pause_sending)
     typer.echo("Sending is paused. Mail waits; `chats emails resume` starts it again.")
@@ -63,7 +63,7 @@ def pause_emails() -> None:
 def resume_emails() -> None:
     """Start sending again."""
     from deploy.operations import on_notifications
-    from services.notifications.commands import resume_sending
+    from services.notifications.delivery.operations import resume_sending
 
     on_notifications(resume_sending)
     typer.echo("Sending goes on.")
@@ -98,7 +98,7 @@ def retry_event(event_id: str) -> None:
 def discard_event(event_id: str) -> None:
     """Give up on a parked event for good: it has no effect, and is listed no more."""
     from deploy.operations import on_notifications, parse_id
-    from services.notifications.inbox import discard_parked
+    from services.notifications.event_consumer.parked import discard_parked
 
     identity = parse_id(event_id)
     on_notifications(lambda session: discard_parked(session, identity))

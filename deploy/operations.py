@@ -14,12 +14,16 @@ from uuid import UUID
 import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations import erasing, retention
-from services.conversations import log as event_log
-from services.conversations.api.importing import import_lines
+from services.conversations.catalog.ndjson_import import import_lines
+from services.conversations.event_log import retention
+from services.conversations.event_log.reader import age_behind, tail
+from services.conversations.event_log.sequencer import begin_epoch, read_state
+from services.conversations.messaging import erasure_batches
 from services.conversations.settings import StoreSettings as ConversationsSettings
-from services.notifications import erasing as mail_erasing
-from services.notifications import inbox, measures, queries, recovery
+from services.notifications import metrics
+from services.notifications.delivery import erasure as mail_erasing
+from services.notifications.event_consumer import parked, rebuild
+from services.notifications.event_consumer.parked import list_parked
 from services.notifications.mail.replies import without_addresses
 from services.notifications.rules import EmailState, Outcome
 from services.notifications.settings import MailSettings
@@ -101,10 +105,10 @@ class Finding(NamedTuple):
 
 def print_status() -> bool:
     """Print how everything stands; True when nothing is late, stopped or given up on."""
-    head = on_conversations(event_log.read_state)
-    state = on_notifications(measures.read_state)
+    head = on_conversations(read_state)
+    state = on_notifications(metrics.read_state)
     behind = head.head - state.cursor
-    age = on_conversations(lambda session: event_log.age_behind(session, state.cursor))
+    age = on_conversations(lambda session: age_behind(session, state.cursor))
     kept = on_conversations(retention.oldest_age) / DAY
     days = read_settings(ConversationsSettings).retention_days
     publishers = on_conversations(broker_reports.read_reports)
@@ -129,7 +133,7 @@ def print_status() -> bool:
         ),
         _rebuild(state),
         _clocks(),
-        _erasing("conversations", on_conversations(erasing.read_state), "relay"),
+        _erasing("conversations", on_conversations(erasure_batches.read_state), "relay"),
         _erasing("notifications", on_notifications(mail_erasing.read_state), "sweeper"),
         Finding(f"parked        {state.parked}", "look at `chats events parked`" if state.parked else None),
         Finding(
@@ -164,7 +168,7 @@ def print_status() -> bool:
     return not any(finding.remark and finding.is_fault for finding in findings)
 
 
-def _deferred(state: measures.State) -> Finding:
+def _deferred(state: metrics.State) -> Finding:
     """Say how many emails wait for another attempt; a fault when the server accepts nothing at all."""
     deferred = state.deferred
     line = f"deferred      {deferred.count}"
@@ -177,7 +181,7 @@ def _deferred(state: measures.State) -> Finding:
     return Finding(line, f"no email was accepted within the last hour; the oldest: {reply}", is_fault=standstill)
 
 
-def _breaker(breaker: measures.Breaker | None) -> Finding:
+def _breaker(breaker: metrics.Breaker | None) -> Finding:
     if breaker is None:
         return Finding("mail set-up   good", None)
     since = f"{breaker.since:%Y-%m-%d %H:%M:%S} UTC" if breaker.since else "an earlier version"
@@ -208,7 +212,7 @@ def _broker_findings(role: str, process: str, reports: Sequence[broker_reports.R
     ]
 
 
-def _rebuild(state: measures.State) -> Finding:
+def _rebuild(state: metrics.State) -> Finding:
     if state.rebuild_kind is not None:
         return Finding(f"rebuild       under way, reading {state.rebuild_kind}", state.rebuild_reason)
     if state.rebuilt_at is not None:
@@ -216,7 +220,7 @@ def _rebuild(state: measures.State) -> Finding:
     return Finding("rebuild       never needed", None)
 
 
-def _erasing(service: str, state: erasing.State | mail_erasing.State, by: str) -> Finding:
+def _erasing(service: str, state: erasure_batches.State | mail_erasing.State, by: str) -> Finding:
     if not state.under_way:
         return Finding(f"erasing       nothing, {service}", None)
     line = f"erasing       {state.under_way} under way, {state.erased} rows so far, {service}"
@@ -236,7 +240,7 @@ def _clocks() -> Finding:
 
 def print_events(limit: int) -> None:
     """Print the newest events, without any text of people."""
-    for row in reversed(on_conversations(lambda session: event_log.tail(session, limit))):
+    for row in reversed(on_conversations(lambda session: tail(session, limit))):
         typer.echo(
             f"{row.position if row.position is not None else '-':>10}  {row.occurred_at:%Y-%m-%d %H:%M:%S.%f}  "
             f"{row.type:<22} {row.id}  conversation {row.conversation_id or '-'}"
@@ -245,7 +249,7 @@ def print_events(limit: int) -> None:
 
 def print_parked() -> None:
     """Print the events that were given up on."""
-    parked = on_notifications(queries.list_parked)
+    parked = on_notifications(list_parked)
     for entry in parked:
         said = f"{entry.event_id}  {entry.parked_at:%Y-%m-%d %H:%M:%S}  {entry.type:<32} {entry.reason}"
         typer.echo(printable(said))
@@ -256,7 +260,7 @@ def print_parked() -> None:
 def retry_parked(event_id: UUID) -> None:
     """Handle a parked event now."""
     settings = read_settings(MailSettings)
-    run_once(settings.notifications_database_url, lambda session: inbox.retry_parked(session, event_id, settings))
+    run_once(settings.notifications_database_url, lambda session: parked.retry_parked(session, event_id, settings))
 
 
 def import_lines_of(name: str) -> bool:
@@ -311,9 +315,9 @@ async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
 def declare_restored(service: str) -> str:
     """Tell a service that its database was restored from a backup; return what follows from it."""
     if service == "conversations":
-        on_conversations(event_log.begin_epoch)
+        on_conversations(begin_epoch)
         return "The log begins a new epoch: every reader makes itself agree with the present state."
     if service == "notifications":
-        on_notifications(recovery.hold_mail)
+        on_notifications(rebuild.hold_mail)
         return "Mail waits until the log was read again; what may have been sent is failed then, as `restored`."
     raise SettingsError("a service is conversations or notifications")

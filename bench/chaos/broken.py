@@ -43,7 +43,7 @@ INBOX_FORGETS = """
 
 def cursor_by_id() -> None:
     """Let the feed go by the ids of events, as if these appeared in the order of commits."""
-    from services.conversations import log
+    from services.conversations.event_log import reader
     from services.conversations.models import FeedHead
     from shared.events import Event, Feed
 
@@ -59,13 +59,14 @@ def cursor_by_id() -> None:
         epoch = (await session.execute(select(FeedHead.epoch))).scalar_one()
         return Feed(epoch=epoch, head=head or 0, items=items)
 
-    log.read_feed = read_feed
+    reader.read_feed = read_feed
 
 
 def mark_before_send() -> None:
     """Let a mail be recorded as sent just before it is."""
-    from services.notifications import recording
-    from services.notifications.leases import ClaimedEmail, begin_data
+    from services.notifications.delivery import attempt_recorder
+    from services.notifications.delivery.attempts import begin_data
+    from services.notifications.delivery.leases import ClaimedEmail
     from shared.database import Driver
 
     async def begin_and_mark(connection: Driver, emails: Sequence[ClaimedEmail]) -> set[UUID]:
@@ -73,7 +74,7 @@ def mark_before_send() -> None:
         await connection.execute(_MARK_SENT, held)
         return held
 
-    recording.begin_data = begin_and_mark  # type: ignore[attr-defined]
+    attempt_recorder.begin_data = begin_and_mark  # type: ignore[attr-defined]
 
 
 _MARK_SENT = """

@@ -6,20 +6,22 @@ from pathlib import Path
 import structlog
 from fastapi import FastAPI
 
-from services.conversations.api import admin, customer, internal, store, store_bodies, stream
-from services.conversations.api.dependencies import Admitted
-from services.conversations.api.door import Door
-from services.conversations.group_commit import GroupCommit
-from services.conversations.guarded_redis import GuardedRedis
-from services.conversations.limits import Limits, SignInOrigins
-from services.conversations.live import Hub
-from services.conversations.places import Places
+from services.conversations.api import admin, customer, internal, store, stream
+from services.conversations.catalog import schemas
+from services.conversations.identity.access import Admitted
+from services.conversations.messaging.batching import GroupCommit
+from services.conversations.rate_limits.failopen_redis import GuardedRedis
+from services.conversations.rate_limits.policy import Limits, SignInOrigins
+from services.conversations.realtime.hub import Hub
+from services.conversations.realtime.stream_admission import Door
+from services.conversations.realtime.stream_quota import Places
 from services.conversations.settings import ApiSettings
-from services.conversations.web import admin_list, admin_new, admin_thread, assets, deleting
-from services.conversations.web import customer as customer_pages
-from services.conversations.web import session as session_pages
-from services.conversations.web.pages import Pages
-from services.conversations.web.visitor import RenewedCookies
+from services.conversations.web import assets
+from services.conversations.web.auth import RenewedCookies
+from services.conversations.web.rendering import Pages
+from services.conversations.web.routes import customer as customer_pages
+from services.conversations.web.routes import delete, inbox, new_conversation, thread
+from services.conversations.web.routes import session as session_pages
 from shared.database import REQUEST_BOUNDS, create_engine, create_sessions
 from shared.http import add_routes, answer_heads, create_api
 
@@ -76,10 +78,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(RenewedCookies)
     for module in (stream, customer, admin, store, internal):  # first, what most come for at once
         add_routes(app, module.router)
-    for page in (customer_pages, admin_list, admin_new, deleting, admin_thread):  # a path that is fixed comes first
+    for page in (customer_pages, inbox, new_conversation, delete, thread):  # a path that is fixed comes first
         add_routes(app, page.router)
     add_routes(app, session_pages.router, session_pages.scripts, session_pages.home)
-    store_bodies.describe(app)
+    schemas.describe(app)
     app.mount(assets.PREFIX, assets.Assets(settings.theme_dir))
     answer_heads(app)
     return app

@@ -16,23 +16,17 @@ from pathlib import Path
 import structlog
 from prometheus_client import Counter, Gauge
 
-from services.conversations.erasing import erase_round, purge_erasures
-from services.conversations.hints import Announcer
-from services.conversations.log import has_unnumbered, number_events, read_state, settle_epoch
-from services.conversations.presence import purge_presence
-from services.conversations.retention import purge_events, purge_keys
-from services.conversations.sessions import purge_sessions
+from services.conversations.event_log.retention import purge_events, purge_keys
+from services.conversations.event_log.sequencer import has_unnumbered, number_events, read_state, settle_epoch
+from services.conversations.identity.sessions import purge_sessions
+from services.conversations.messaging.erasure_batches import erase_round, purge_erasures
+from services.conversations.realtime.log_notify import Announcer
+from services.conversations.realtime.presence import purge_presence
 from services.conversations.settings import StoreSettings
 from shared.broker import TASKS, create_celery
 from shared.broker_faults import Reason
 from shared.broker_reports import report_for_ever
-from shared.database import (
-    Sessions,
-    create_engine,
-    create_sessions,
-    transaction,
-    without_transactions,
-)
+from shared.database import Sessions, create_engine, create_sessions, transaction, without_transactions
 from shared.events import Event
 from shared.failpoints import failpoint
 from shared.outages import describe

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_va
 from pydantic_settings import NoDecode
 
 from services.notifications.mail.addresses import ascii_domain_address, sender_address
-from services.notifications.mail.server import ehlo_name, parse_smtp_url
+from services.notifications.mail.smtp_url import ehlo_name, parse_smtp_url
 from shared.people import LocaleTag, ZoneName
 from shared.settings import DatabaseUrl, Days, Settings, TokenSettings, WebUrl, split_commas
 

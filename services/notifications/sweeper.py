@@ -13,24 +13,19 @@ import structlog
 from pydantic import ValidationError
 from sqlalchemy import func
 
-from services.notifications.erasing import erase_round
-from services.notifications.feed import create_feed, read_end, read_events
-from services.notifications.gate import read_gate
-from services.notifications.inbox import receive_missing
-from services.notifications.mail.compose import LOCALE
+from services.notifications.delivery.circuit_breaker import read_gate
+from services.notifications.delivery.erasure import erase_round
+from services.notifications.delivery.sender import drain
+from services.notifications.event_consumer.consumer import receive_missing
+from services.notifications.event_consumer.feed_client import create_feed, read_end, read_events
+from services.notifications.event_consumer.rebuild import begin_rebuild, note_restored, rebuild_page, settle, why_lost
+from services.notifications.mail.message import LOCALE
 from services.notifications.mail.pool import ServerRoom
-from services.notifications.measures import measure
+from services.notifications.metrics import measure
 from services.notifications.models import FeedCursor
-from services.notifications.recovery import begin_rebuild, note_restored, rebuild_page, settle, why_lost
 from services.notifications.retention import purge_inbox, purge_tries
-from services.notifications.sending import drain
 from services.notifications.settings import MailSettings, SweeperSettings
-from shared.database import (
-    Sessions,
-    create_engine,
-    create_sessions,
-    transaction,
-)
+from shared.database import Sessions, create_engine, create_sessions, transaction
 from shared.events import PAYLOADS, EventType, Feed
 from shared.failpoints import failpoint
 from shared.processes import operations_routes, operations_server, pause, unless_stopped

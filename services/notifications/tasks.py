@@ -16,9 +16,9 @@ from celery import Celery, Task
 from celery.signals import task_unknown, worker_shutting_down
 from pydantic import ValidationError
 
-from services.notifications.inbox import park_event, receive_events
+from services.notifications.delivery.sender import drain
+from services.notifications.event_consumer.consumer import park_event, receive_events
 from services.notifications.mail.pool import ServerRoom
-from services.notifications.sending import drain
 from services.notifications.settings import MailSettings
 from shared.broker import EMAILS_QUEUE, SEND_EMAILS, TASKS
 from shared.database import Sessions, create_engine, create_sessions

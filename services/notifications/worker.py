@@ -16,9 +16,9 @@ import structlog
 from celery import Celery
 from celery.signals import worker_shutting_down
 
-from services.notifications.consumption import Consumption
-from services.notifications.leases import look_for_mail
-from services.notifications.mail.compose import LOCALE
+from services.notifications.celery_runner import Consumption
+from services.notifications.delivery.leases import look_for_mail
+from services.notifications.mail.message import LOCALE
 from services.notifications.settings import MailSettings
 from services.notifications.tasks import register_tasks
 from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery

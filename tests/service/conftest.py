@@ -18,7 +18,7 @@ from deploy.cli import SERVICES
 from deploy.local.ports import free_ports
 from deploy.local.postgres import OWNER, Server, create_databases, throwaway_postgres
 from services.conversations.app import create_app as create_conversations_app
-from services.conversations.log import read_head
+from services.conversations.event_log.reader import read_head
 from services.conversations.models import Base as ConversationsBase
 from services.conversations.settings import ApiSettings as ConversationsSettings
 from services.notifications.app import create_app as create_notifications_app

@@ -2,7 +2,7 @@
 
 from fastapi import FastAPI
 
-from services.conversations.group_commit import GroupCommit
+from services.conversations.messaging.batching import GroupCommit
 from shared.database import Lend, Sessions, create_lender
 
 

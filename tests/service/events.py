@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 from pydantic import BaseModel, SecretStr
 
-from services.notifications.inbox import receive_events
+from services.notifications.event_consumer.consumer import receive_events
 from services.notifications.settings import MailSettings
 from shared.database import Sessions
 from shared.events import (

@@ -7,8 +7,8 @@ from typing import Any
 import httpx2
 
 from services.conversations.app import create_app
-from services.conversations.guarded_redis import GuardedRedis
-from services.conversations.limits import Limits
+from services.conversations.rate_limits.failopen_redis import GuardedRedis
+from services.conversations.rate_limits.policy import Limits
 from services.conversations.settings import ApiSettings
 from shared.database import Sessions
 from shared.processes import server

@@ -7,10 +7,11 @@ from uuid import UUID
 
 from sqlalchemy import insert
 
-from services.conversations.live import Hub
-from services.conversations.log import has_unnumbered, number_events, read_position
+from services.conversations.event_log.position import decode_position
+from services.conversations.event_log.reader import read_position
+from services.conversations.event_log.sequencer import has_unnumbered, number_events
 from services.conversations.models import LoggedEvent
-from services.conversations.positions import decode_position
+from services.conversations.realtime.hub import Hub
 from services.conversations.settings import ApiSettings
 from shared.database import Sessions, transaction
 from shared.events import EventType

@@ -12,17 +12,23 @@ from uuid import UUID
 import httpx2
 from sqlalchemy.exc import DBAPIError
 
-from services.conversations import commands, log, people
 from services.conversations.app import create_app
-from services.conversations.posting import Post, post_message
+from services.conversations.catalog.sync import SentUser, put_user
+from services.conversations.event_log.sequencer import number_events
+from services.conversations.identity import erasure
+from services.conversations.messaging import commands
+from services.conversations.messaging.posting import Post, post_message
 from services.conversations.rules import Side, Status
 from services.conversations.settings import ApiSettings
-from services.conversations.store_sync import SentUser, put_user
-from services.notifications import inbox, sweeper
-from services.notifications.claims import claim_emails
-from services.notifications.commands import read_notification, retry_email
+from services.notifications import sweeper
+from services.notifications.api.commands import read_notification
+from services.notifications.delivery.attempts import release_expired
+from services.notifications.delivery.claiming import claim_emails
+from services.notifications.delivery.leases import ClaimedEmail, hand_back, renew_lease
+from services.notifications.delivery.operations import retry_email
 from services.notifications.errors import NotRetriable
-from services.notifications.leases import ClaimedEmail, hand_back, release_expired, renew_lease
+from services.notifications.event_consumer import parked
+from services.notifications.event_consumer.consumer import receive_events
 from services.notifications.mail.attempts import Try
 from services.notifications.rules import MAX_JITTER, Audience
 from shared.broker import TASKS
@@ -123,7 +129,7 @@ class RealPipeline:
 
     async def delete_user(self, user: str) -> None:
         async with transaction(self.conversations) as session:
-            await people.delete_user(session, user)
+            await erasure.delete_user(session, user)
 
     async def open(self, customer: str) -> bool:
         new = commands.NewConversation(customer, "Where is my parcel?", customer, Side.CUSTOMER)
@@ -182,7 +188,7 @@ class RealPipeline:
         identity = await self._event(event)
         try:
             async with transaction(self.notifications) as session:
-                await inbox.retry_parked(session, identity, SETTINGS)
+                await parked.retry_parked(session, identity, SETTINGS)
         except NotRetriable:
             return "nothing kept"
         except DBAPIError:
@@ -193,7 +199,7 @@ class RealPipeline:
 
     async def number(self, size: int, *, published: bool) -> int:
         async with transaction(self.conversations) as session:
-            numbered = await log.number_events(session, size=size)
+            numbered = await number_events(session, size=size)
         hints = [event for event in numbered if event.type in TASKS]
         self.broker += hints if published else []
         return len(hints)
@@ -201,7 +207,7 @@ class RealPipeline:
     async def deliver(self, hint: int, *, kept: bool, repeated: bool) -> str:
         event = self.broker[hint] if kept else self.broker.pop(hint)
         try:
-            done = await inbox.receive_events(self.notifications, [event], SETTINGS, repeated=repeated)
+            done = await receive_events(self.notifications, [event], SETTINGS, repeated=repeated)
         except DBAPIError:
             return "died"
         return "done" if done else "not yet"

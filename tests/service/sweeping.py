@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 import httpx2
 from sqlalchemy import select, text
 
-from services.conversations.log import append_event, number_events
+from services.conversations.event_log.append import append_event
+from services.conversations.event_log.sequencer import number_events
 from services.notifications import sweeper
 from services.notifications.models import FeedCursor, Notification
 from services.notifications.settings import MailSettings

@@ -5,8 +5,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import httpx2
 
-from services.conversations.log import read_head
-from services.conversations.positions import encode_position
+from services.conversations.event_log.position import encode_position
+from services.conversations.event_log.reader import read_head
 from shared.database import Sessions
 from tests.live import Reader, reading
 from tests.service.browser import HOST, Browser

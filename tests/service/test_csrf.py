@@ -4,7 +4,8 @@ from typing import Any
 
 import httpx2
 
-from services.conversations import people, sessions
+from services.conversations.identity import sessions
+from services.conversations.identity.provisioning import admit
 from services.conversations.rules import Side
 from shared.auth import Principal, Role, issue_session_token
 from shared.database import Sessions, transaction
@@ -21,7 +22,7 @@ async def give_session(conversations: Sessions, client: httpx2.AsyncClient, user
     """Begin a session in a browser that talks to an API."""
     side = Side(role)
     async with transaction(conversations) as session:
-        await people.admit(session, Principal(user, Role(role)))
+        await admit(session, Principal(user, Role(role)))
     async with transaction(conversations) as session:
         begun = await sessions.begin(session, user, side)
     browser = Browser(client)

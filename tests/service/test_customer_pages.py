@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.conversations import lists
+from services.conversations.messaging import listing
 from tests.service.browser import HOST, Browser, store_token
 from tests.service.statements import statements, without_transactions
 from tests.service.store import NOBODYS, Caller
@@ -232,7 +232,7 @@ async def test_what_no_route_answers_is_a_page_too(browser: Browser, monkeypatch
     async def crash(*_: Any, **__: Any) -> None:
         raise RuntimeError("a secret reason")
 
-    monkeypatch.setattr(lists, "list_by_activity", crash)
+    monkeypatch.setattr(listing, "list_by_activity", crash)
     for page, status, words in (
         (await browser.get(ROOT), 500, "Something went wrong"),
         (await browser.get(f"{ROOT}?page={'9' * 9000}"), 414, "This address does not work"),

@@ -17,14 +17,7 @@ from deploy.local.postgres import Server
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared import database
-from shared.database import (
-    COMMAND_TIMEOUT,
-    Sessions,
-    answered_transaction,
-    create_engine,
-    create_sessions,
-    transaction,
-)
+from shared.database import COMMAND_TIMEOUT, Sessions, answered_transaction, create_engine, create_sessions, transaction
 from shared.outages import is_outage
 from shared.problems import Unavailable
 from shared.readiness import database_fault

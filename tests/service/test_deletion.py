@@ -7,10 +7,10 @@ from uuid import UUID
 
 from sqlalchemy import text
 
-from services.conversations.commands import delete_conversations
-from services.conversations.log import number_events
-from services.conversations.people import delete_user
-from services.conversations.posting import Post, post_message
+from services.conversations.event_log.sequencer import number_events
+from services.conversations.identity.erasure import delete_user
+from services.conversations.messaging.commands import delete_conversations
+from services.conversations.messaging.posting import Post, post_message
 from services.conversations.rules import Side
 from shared.database import Sessions, transaction
 from tests.service.store import Caller, logged, problem

@@ -4,8 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 from sqlalchemy import func, select
 
-from services.conversations.demo import add_demo
-from services.conversations.demo_talks import TALKS
+from services.conversations.demo.load import DATA, DemoData, add_demo
 from services.conversations.models import Conversation, LoggedEvent, Message, Order
 from services.conversations.rules import WAITING, Side
 from shared.database import Sessions, transaction
@@ -17,14 +16,15 @@ async def test_the_demo_has_a_past_in_the_order_of_its_messages(conversations: S
         assert await add_demo(session)
         assert not await add_demo(session)
     now = datetime.now(UTC)
+    demo = DemoData.model_validate_json(DATA.read_bytes())
     async with conversations() as session:
         found = (await session.scalars(select(Conversation))).all()
         messages = (await session.scalars(select(Message).order_by(Message.number))).all()
         orders = {order.id: order for order in await session.scalars(select(Order))}
         posted = await session.scalar(select(func.count()).where(LoggedEvent.type == EventType.MESSAGE_POSTED.value))
-    assert len(found) == len(TALKS)
+    assert len(found) == len(demo.conversations)
     assert posted == len(messages)
-    assert len({one.last_activity_at.replace(second=0, microsecond=0) for one in found}) > len(TALKS) / 2
+    assert len({one.last_activity_at.replace(second=0, microsecond=0) for one in found}) > len(demo.conversations) / 2
     assert min(one.created_at for one in found) < now - timedelta(days=30)
     for conversation in found:
         theirs = [one for one in messages if one.conversation_id == conversation.id]

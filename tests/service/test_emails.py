@@ -8,9 +8,9 @@ import httpx2
 import pytest
 from sqlalchemy import select
 
-from services.notifications.claims import claim_emails
-from services.notifications.commands import pause_sending, resume_sending
-from services.notifications.leases import ClaimedEmail
+from services.notifications.delivery.claiming import claim_emails
+from services.notifications.delivery.leases import ClaimedEmail
+from services.notifications.delivery.operations import pause_sending, resume_sending
 from services.notifications.models import Email
 from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction

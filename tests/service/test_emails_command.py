@@ -13,10 +13,10 @@ from sqlalchemy import func, select, update
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
-from services.notifications import measures
+from services.notifications import metrics
+from services.notifications.delivery.sender import drain
 from services.notifications.models import Email, EmailTry, Gate
 from services.notifications.rules import EmailState, Reason
-from services.notifications.sending import drain
 from shared.broker_faults import Standing
 from shared.broker_reports import write_report
 from shared.database import Sessions, transaction
@@ -152,7 +152,7 @@ async def test_a_standstill_is_shown_with_its_beginning_phase_host_reply_and_nex
         assert f"phase rcpt, host {host}, reply 554 5.7.1 <…>: Relay access denied; next probe 20" in line
         assert "deferred      3   <- no email was accepted within the last hour; the oldest: rcpt: 554" in status.stdout
         assert "anna@" not in status.stdout
-        await measures.measure(notifications)
+        await metrics.measure(notifications)
         shown = generate_latest().decode()
         assert f'chats_email_breaker_info{{host="{host}",phase="rcpt",reply="554 5.7.1"}} 1.0' in shown
         assert "chats_emails_deferred 3.0" in shown
@@ -165,7 +165,7 @@ async def test_a_standstill_is_shown_with_its_beginning_phase_host_reply_and_nex
     status = await chats("status")
     assert "mail set-up   good" in status.stdout
     assert "deferred      0\n" in status.stdout
-    await measures.measure(notifications)
+    await metrics.measure(notifications)
     shown = generate_latest().decode()
     assert "chats_email_breaker_info{" not in shown
     assert "chats_email_breaker_since_timestamp_seconds 0.0" in shown

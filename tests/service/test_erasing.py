@@ -8,11 +8,11 @@ import httpx2
 import pytest
 from sqlalchemy import select, text
 
-from services.conversations import erasing
-from services.conversations.log import number_events
+from services.conversations.event_log.sequencer import number_events
+from services.conversations.event_log.snapshot import read_snapshot
+from services.conversations.identity.erasure import delete_user
+from services.conversations.messaging import erasure_batches
 from services.conversations.models import Erasure, Message
-from services.conversations.people import delete_user
-from services.conversations.snapshot import read_snapshot
 from shared.database import Sessions, transaction
 from shared.events import Kind
 from tests.service.conftest import As
@@ -76,7 +76,7 @@ async def messages_of(sessions: Sessions, conversation: str) -> int:
 async def erase(sessions: Sessions, size: int = 500) -> int:
     """Erase all that there is to erase, as a relay does; return how many rounds that took."""
     rounds = 0
-    while await erasing.erase_round(sessions, size=size):
+    while await erasure_batches.erase_round(sessions, size=size):
         rounds += 1
     return rounds
 
@@ -146,21 +146,21 @@ async def test_an_erasure_goes_on_where_a_process_died_and_several_share_the_wor
     one, other = [await big(anna, sam, conversations) for _ in range(2)]
     await sam.call("POST", "/conversations/bulk-delete", {"ids": [one, other]})
     async with transaction(conversations) as session:
-        first, second = await erasing.list_unfinished(session)
-        await erasing.erase_batch(session, first, size=300)
+        first, second = await erasure_batches.list_unfinished(session)
+        await erasure_batches.erase_batch(session, first, size=300)
         await session.rollback()  # it dies before its commit
     async with transaction(conversations) as holder:
-        assert await erasing.erase_batch(holder, first, size=300) == 600
+        assert await erasure_batches.erase_batch(holder, first, size=300) == 600
         async with transaction(conversations) as beside:  # a second relay goes past what the first has in hand
-            assert await erasing.erase_batch(beside, first, size=300) == 0
-            assert await erasing.erase_batch(beside, second, size=300) == 600
+            assert await erasure_batches.erase_batch(beside, first, size=300) == 0
+            assert await erasure_batches.erase_batch(beside, second, size=300) == 600
     assert await messages_of(conversations, one) == await messages_of(conversations, other) == MANY + 1 - 300
 
     await asyncio.gather(erase(conversations), erase(conversations))
 
     assert "secret" not in await everything(conversations)
     async with transaction(conversations) as session:
-        state = await erasing.read_state(session)
+        state = await erasure_batches.read_state(session)
     assert (state.under_way, state.erased) == (0, 0)
 
 
@@ -180,8 +180,8 @@ async def test_the_log_is_numbered_and_read_while_a_conversation_is_erased(
     conversation = await big(anna, sam, conversations)
     await sam.call("DELETE", f"/conversations/{conversation}")
     async with transaction(conversations) as session:
-        [erasure_id] = await erasing.list_unfinished(session)
-        await erasing.erase_batch(session, erasure_id, size=500)
+        [erasure_id] = await erasure_batches.list_unfinished(session)
+        await erasure_batches.erase_batch(session, erasure_id, size=500)
         numbering = await waiting_for_a_lock(conversations, number(conversations))  # of rows, which a batch holds
     await numbering
     await erase(conversations)
@@ -326,7 +326,7 @@ async def test_only_the_store_may_look_at_erasures_and_finished_ones_are_forgott
     await erase(conversations)
     async with transaction(conversations) as session:
         await session.execute(text("update erasures set finished_at = finished_at - interval '31 days'"))
-        assert await erasing.purge_erasures(session, KEPT, size=10) == 2
+        assert await erasure_batches.purge_erasures(session, KEPT, size=10) == 2
     assert problem(await shop.call("GET", f"/erasures/{begun}")) == (404, "not-found")
 
 

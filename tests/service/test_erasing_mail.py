@@ -7,9 +7,9 @@ import httpx2
 import pytest
 from sqlalchemy import func, select, text
 
-from services.notifications import erasing
-from services.notifications.claims import claim_emails
-from services.notifications.inbox import receive_events
+from services.notifications.delivery import erasure
+from services.notifications.delivery.claiming import claim_emails
+from services.notifications.event_consumer.consumer import receive_events
 from services.notifications.models import EmailMessage, EmailTry, Erasure, Mark, Notification
 from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction
@@ -98,7 +98,7 @@ async def claimable(sessions: Sessions, settings: MailSettings = SETTINGS) -> in
 
 async def erase(sessions: Sessions, size: int = 500) -> int:
     rounds = 0
-    while await erasing.erase_round(sessions, size=size):
+    while await erasure.erase_round(sessions, size=size):
         rounds += 1
     return rounds
 
@@ -133,17 +133,17 @@ async def test_an_erasure_goes_on_where_a_sweeper_died_and_several_share_the_wor
         await receive(notifications, SETTINGS, deleted(conversation))
     async with transaction(notifications) as session:
         first, second = await session.scalars(select(Erasure.id).order_by(Erasure.id))
-        await erasing.erase_batch(session, first, size=300)
+        await erasure.erase_batch(session, first, size=300)
         await session.rollback()  # it dies before its commit
     async with transaction(notifications) as holder:
-        assert await erasing.erase_batch(holder, first, size=300) > 0
+        assert await erasure.erase_batch(holder, first, size=300) > 0
         async with transaction(notifications) as beside:  # a second one goes past what the first has in hand
-            assert await erasing.erase_batch(beside, first, size=300) == 0
-            assert await erasing.erase_batch(beside, second, size=300) > 0
+            assert await erasure.erase_batch(beside, first, size=300) == 0
+            assert await erasure.erase_batch(beside, second, size=300) > 0
     await erase(notifications)
     assert "secret" not in await held(notifications)
     async with transaction(notifications) as session:
-        assert (await erasing.read_state(session)).under_way == 0
+        assert (await erasure.read_state(session)).under_way == 0
 
 
 async def test_many_conversations_that_are_deleted_at_once_are_erased_in_batches(notifications: Sessions) -> None:
@@ -151,7 +151,7 @@ async def test_many_conversations_that_are_deleted_at_once_are_erased_in_batches
     for conversation in conversations:
         await receive(notifications, SETTINGS, posted(conversation, 1))
     async with transaction(notifications) as session:
-        assert await erasing.choose_small(session, conversations, size=5) == set(conversations[:2])
+        assert await erasure.choose_small(session, conversations, size=5) == set(conversations[:2])
         assert list(await session.scalars(select(Erasure.conversation_id))) == conversations[2:]
 
 

@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import func, select, text
 
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages
-from services.conversations.group_commit import BATCH, GroupCommit
+from services.conversations.messaging.batching import BATCH, GroupCommit
+from services.conversations.messaging.idempotency import Once
+from services.conversations.messaging.posting import Post, Posted
 from services.conversations.models import LoggedEvent
-from services.conversations.posting import Once, Post, Posted
 from services.conversations.rules import Side
 from shared import failpoints
 from shared.database import Sessions, create_engine, create_lender, create_sessions

@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from services.conversations.guarded_redis import PATIENCE, QUESTIONS, GuardedRedis, connect
+from services.conversations.rate_limits.failopen_redis import PATIENCE, QUESTIONS, GuardedRedis, connect
 from tests.service.valkey import Valkey
 from tests.support import eventually
 

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.conversations import sessions as browser_sessions
-from services.conversations.api.importing import BATCH, MAX_LINE, MAX_UNREADABLE
-from services.conversations.api.views import LineOut
+from services.conversations.api.response_schemas import LineOut
+from services.conversations.catalog.ndjson_import import BATCH, MAX_LINE, MAX_UNREADABLE
+from services.conversations.identity import sessions as browser_sessions
 from services.conversations.rules import Side
 from shared.database import REQUEST_BOUNDS, Sessions, create_engine, create_sessions, transaction
 from tests.service.conftest import empty_conversations

@@ -12,11 +12,11 @@ from celery.signals import task_unknown
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications import inbox
-from services.notifications.events import handle_events
-from services.notifications.inbox import discard_parked, find_missing, receive_events, receive_missing, retry_parked
+from services.notifications.event_consumer import consumer
+from services.notifications.event_consumer.consumer import find_missing, receive_events, receive_missing
+from services.notifications.event_consumer.handlers import handle_events
+from services.notifications.event_consumer.parked import discard_parked, list_parked, retry_parked
 from services.notifications.models import Email, EmailMessage, InboxEntry, Mark, Notification, Person
-from services.notifications.queries import list_parked
 from services.notifications.rules import MAX_EVENT_ATTEMPTS, EmailState
 from services.notifications.settings import MailSettings
 from services.notifications.tasks import register_tasks
@@ -211,7 +211,7 @@ async def test_deliveries_side_by_side_are_one_attempt(
         raise RuntimeError
 
     with monkeypatch.context() as failing:
-        failing.setattr(inbox, "handle_events", fail)
+        failing.setattr(consumer, "handle_events", fail)
         deliveries = [receive_events(notifications, [message], settings, repeated=True) for _ in range(12)]
         await asyncio.gather(*deliveries, return_exceptions=True)
 
@@ -228,7 +228,7 @@ async def test_an_outage_of_the_database_counts_against_no_event(
     async def fail(*_: object) -> None:
         raise ConnectionResetError
 
-    monkeypatch.setattr(inbox, "handle_events", fail)
+    monkeypatch.setattr(consumer, "handle_events", fail)
     for _ in range(MAX_EVENT_ATTEMPTS + 1):
         with pytest.raises(ConnectionResetError):
             await receive_events(notifications, [message], settings, repeated=True)
@@ -283,8 +283,8 @@ async def test_of_many_events_the_one_that_fails_holds_up_no_other(
             raise RuntimeError
         await handle_events(session, taken, settings)
 
-    monkeypatch.setattr(inbox, "handle_events", fail)
-    monkeypatch.setattr(inbox, "ATTEMPT_SPACING", timedelta(0))
+    monkeypatch.setattr(consumer, "handle_events", fail)
+    monkeypatch.setattr(consumer, "ATTEMPT_SPACING", timedelta(0))
     for attempt in range(1, MAX_EVENT_ATTEMPTS + 1):
         with pytest.raises(RuntimeError):
             await receive_missing(notifications, events, settings)
@@ -309,7 +309,7 @@ async def test_of_the_events_of_one_task_each_has_its_effect_whatever_becomes_of
             raise RuntimeError
         await handle_events(session, taken, settings)
 
-    monkeypatch.setattr(inbox, "handle_events", fail)
+    monkeypatch.setattr(consumer, "handle_events", fail)
     with pytest.raises(RuntimeError):
         await receive_events(notifications, [*good, bad, broken, *good], settings, repeated=repeated)
 
@@ -332,7 +332,7 @@ async def test_an_event_that_may_have_brought_a_process_down_is_tried_alone_and_
         turns.append([events.index(one) for one in taken])
         await handle_events(session, taken, settings)
 
-    monkeypatch.setattr(inbox, "handle_events", note)
+    monkeypatch.setattr(consumer, "handle_events", note)
     assert await receive_missing(notifications, events, settings)
 
     assert turns == [[2, 3], [1], [0]]

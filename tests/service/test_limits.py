@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.conversations.limits import network_of
+from services.conversations.rate_limits.policy import network_of
 from shared.database import Sessions
 from tests.service.browser import Browser
 from tests.service.conftest import As

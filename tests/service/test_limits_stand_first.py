@@ -6,7 +6,7 @@ import httpx2
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.conversations.limits import Act
+from services.conversations.rate_limits.policy import Act
 from shared.auth import Principal
 from tests.service.browser import HOST, Browser
 from tests.service.conftest import As

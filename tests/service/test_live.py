@@ -6,11 +6,12 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete, select, text, update
 
-from services.conversations.log import begin_epoch, number_events, read_head
+from services.conversations.event_log.position import decode_position, encode_position
+from services.conversations.event_log.reader import read_head
+from services.conversations.event_log.sequencer import begin_epoch, number_events
 from services.conversations.models import FeedHead, LoggedEvent
-from services.conversations.positions import decode_position, encode_position
+from services.conversations.realtime.connection import BUFFER, Shown, Stream
 from services.conversations.rules import Side
-from services.conversations.streams import BUFFER, Shown, Stream
 from shared.database import Sessions, transaction
 from tests.service.live_api import Live, ends, hears, log_updates
 from tests.service.store import Caller

@@ -7,15 +7,15 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
-from services.conversations.api.door import Door
 from services.conversations.errors import TooManyStreams
-from services.conversations.live import Hub
-from services.conversations.log import read_head, read_stretch, read_stretches
-from services.conversations.places import STREAMS_PER_PERSON, Places
-from services.conversations.positions import encode_position
+from services.conversations.event_log.position import encode_position
+from services.conversations.event_log.reader import read_head, read_stretch, read_stretches
+from services.conversations.identity.sessions import begin, end
+from services.conversations.realtime.connection import Stream
+from services.conversations.realtime.hub import Hub
+from services.conversations.realtime.stream_admission import Door
+from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, Places
 from services.conversations.rules import Side
-from services.conversations.sessions import begin, end
-from services.conversations.streams import Stream
 from shared.auth import Principal, Role
 from shared.database import Sessions, create_engine, create_lender, create_sessions, transaction
 from shared.problems import Unauthenticated

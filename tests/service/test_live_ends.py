@@ -6,11 +6,11 @@ from datetime import timedelta
 import httpx2
 from sqlalchemy import text
 
-from services.conversations.log import read_head
-from services.conversations.places import STREAMS_PER_PERSON
+from services.conversations.event_log.reader import read_head
+from services.conversations.identity.sessions import begin, end
+from services.conversations.realtime.connection import Stream
+from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON
 from services.conversations.rules import Side
-from services.conversations.sessions import begin, end
-from services.conversations.streams import Stream
 from shared.auth import Role, issue_session_token, issue_token
 from shared.cookies import cookie_name
 from shared.database import Sessions, transaction

@@ -8,18 +8,11 @@ import httpx2
 import pytest
 from sqlalchemy import func, select, update
 
-from services.conversations.log import (
-    age_behind,
-    append_event,
-    number_events,
-    read_feed,
-    read_head,
-    read_position,
-    read_state,
-    tail,
-)
+from services.conversations.event_log.append import append_event
+from services.conversations.event_log.position import encode_position
+from services.conversations.event_log.reader import age_behind, read_feed, read_head, read_position, tail
+from services.conversations.event_log.sequencer import number_events, read_state
 from services.conversations.models import FeedHead, LoggedEvent
-from services.conversations.positions import encode_position
 from shared.database import Sessions, transaction
 from shared.events import Event, EventType, MessagePosted
 from tests.service.conftest import FEED_SECRET

@@ -11,15 +11,17 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select, text, update
 
-from services.notifications import caps, claims, leases, measures
-from services.notifications.claims import claim_emails
-from services.notifications.commands import retry_email
-from services.notifications.leases import ClaimedEmail
+from services.notifications import metrics
+from services.notifications.delivery import claiming, recipient_limits
+from services.notifications.delivery.attempts import release_expired
+from services.notifications.delivery.claiming import claim_emails
+from services.notifications.delivery.leases import ClaimedEmail
+from services.notifications.delivery.operations import retry_email
+from services.notifications.delivery.sender import drain
 from services.notifications.mail.attempts import Phase, Try
 from services.notifications.models import Email, EmailTry
 from services.notifications.retention import purge_tries
 from services.notifications.rules import EmailState, Outcome
-from services.notifications.sending import drain
 from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction
 from tests.service.conftest import As
@@ -105,7 +107,7 @@ async def test_what_is_over_the_cap_waits_for_room_and_says_so(
     assert shown["next_attempt_at"] > shown["due_at"]
     async with transaction(notifications) as session:
         assert not await has_due_email(session), "nothing is looked at before there is room"
-        assert (await measures.read_state(session)).held_back == 3
+        assert (await metrics.read_state(session)).held_back == 3
 
 
 async def test_once_there_is_room_the_oldest_goes_first(notifications: Sessions) -> None:
@@ -278,7 +280,7 @@ async def test_a_late_yes_leaves_no_reason_on_a_mail_that_waited_for_room(notifi
     async with transaction(notifications) as session:
         assert await begin_data(session, held)
         await session.execute(update(Email).values(lease_until=func.clock_timestamp() - timedelta(seconds=1)))
-        await leases.release_expired(session, settings)
+        await release_expired(session, settings)
     await make_due(notifications)
     assert await claim(notifications, settings) == []
     await record(notifications, settings, [held], YES)
@@ -289,7 +291,7 @@ async def test_two_senders_at_once_do_not_exceed_a_cap(
     notifications: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = limited(3)
-    monkeypatch.setattr(claims, "BATCH", 2)
+    monkeypatch.setattr(claiming, "BATCH", 2)
     await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(4)))
 
     async def locked() -> bool:
@@ -308,7 +310,7 @@ async def test_senders_to_many_addresses_wait_for_each_other_in_one_order(
     notifications: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = limited(1000)
-    monkeypatch.setattr(claims, "BATCH", 5)
+    monkeypatch.setattr(claiming, "BATCH", 5)
     people = [ANNA.model_copy(update={"id": f"c{n}", "email": f"c{n}@customer.test"}) for n in range(5)]
     there_and_back = [*people, *reversed(people)] * 4
     await receive(notifications, settings, *(posted(uuid4(), 1, customer=one) for one in there_and_back))
@@ -388,7 +390,7 @@ async def test_counting_reads_no_more_than_it_counts_however_much_was_sent(
         await session.execute(_FILL_TRIES)
     await vacuumed("emails, email_tries")
     async with transaction(notifications) as session:
-        explained = text(f"explain (analyze, buffers off, timing off) {caps._COUNT.text}")  # noqa: SLF001 - the very statement
+        explained = text(f"explain (analyze, buffers off, timing off) {recipient_limits._COUNT.text}")  # noqa: SLF001 - the very statement
         values = {"mailboxes": ["c7@x.test", "c8@x.test"], "since": datetime.now(UTC) - timedelta(days=1), "most": 100}
         plan = (await session.scalars(explained, values)).all()
     assert any("email_tries_mailbox_idx" in line for line in plan), plan

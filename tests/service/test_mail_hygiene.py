@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from services.notifications.mail.addresses import AddressError, ascii_domain_address
-from services.notifications.mail.compose import Brand, Mail, MailMessage, compose
-from services.notifications.mail.transport import SmtpConnection, SmtpServer, Try
+from services.notifications.mail.message import Brand, Mail, MailMessage, compose
+from services.notifications.mail.smtp import SmtpConnection, SmtpServer, Try
 from services.notifications.rules import Outcome
 from tests.smtp_server import ReceivedMail, smtp_server
 from tests.smtp_server import SmtpServer as Received

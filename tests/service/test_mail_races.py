@@ -9,14 +9,16 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, select, text, update
 
-from services.notifications import claims
-from services.notifications.claims import claim_emails
-from services.notifications.commands import pause_sending, read_all_notifications, read_notification, retry_email
-from services.notifications.emails import move_emails
-from services.notifications.events import handle_events
-from services.notifications.inbox import receive_events, retry_parked
-from services.notifications.leases import release_expired
-from services.notifications.letters import Letter, compose_letter
+from services.notifications.api.commands import read_all_notifications, read_notification
+from services.notifications.delivery import claiming
+from services.notifications.delivery.attempts import release_expired
+from services.notifications.delivery.claiming import claim_emails
+from services.notifications.delivery.operations import pause_sending, retry_email
+from services.notifications.delivery.rendering import Letter, compose_letter
+from services.notifications.delivery.transitions import move_emails
+from services.notifications.event_consumer.consumer import receive_events
+from services.notifications.event_consumer.handlers import handle_events
+from services.notifications.event_consumer.parked import retry_parked
 from services.notifications.mail.attempts import Phase, Try
 from services.notifications.models import Email, EmailTry, InboxEntry, Notification
 from services.notifications.rules import EmailState, Outcome, Reason
@@ -277,7 +279,7 @@ async def test_a_mail_that_cannot_be_composed_holds_up_no_other_and_comes_to_an_
             raise error
         return compose_letter(email, messages, *more)
 
-    monkeypatch.setattr(claims, "compose_letter", stumble)
+    monkeypatch.setattr(claiming, "compose_letter", stumble)
     async with transaction(notifications) as session:
         [mail] = await claim_emails(session, settings) or []
     assert b"Good." in mail.content

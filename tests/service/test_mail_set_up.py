@@ -9,13 +9,13 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select, update
 
-from services.notifications import sending
-from services.notifications.claims import claim_emails
-from services.notifications.commands import resume_sending
-from services.notifications.inbox import receive_events
+from services.notifications.delivery import sender
+from services.notifications.delivery.claiming import claim_emails
+from services.notifications.delivery.operations import resume_sending
+from services.notifications.delivery.sender import drain
+from services.notifications.event_consumer.consumer import receive_events
 from services.notifications.models import Email, EmailTry, Gate
 from services.notifications.rules import EmailState, Outcome
-from services.notifications.sending import drain
 from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction
 from shared.people import Person
@@ -218,7 +218,7 @@ async def test_a_server_with_room_for_few_connections_gets_all_mail_over_these(n
 async def test_a_process_that_finds_no_room_beside_another_leaves_the_mail_to_it(
     notifications: Sessions, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sending, "CROWDED", 0)
+    monkeypatch.setattr(sender, "CROWDED", 0)
     async with smtp_server(banner="421 4.7.0 too many connections") as server:
         settings = settings_for(server)
         await mails_to(notifications, settings, "anna", "bob")

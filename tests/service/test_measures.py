@@ -8,8 +8,8 @@ import pytest
 from prometheus_client import generate_latest
 from sqlalchemy import func, text, update
 
-from services.notifications import measures
-from services.notifications.claims import claim_emails
+from services.notifications import metrics
+from services.notifications.delivery.claiming import claim_emails
 from services.notifications.models import Email
 from services.notifications.rules import EmailState
 from shared.database import Sessions, transaction
@@ -23,11 +23,11 @@ async def test_a_state_that_no_mail_is_in_any_more_is_measured_as_none(notificat
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         await claim_emails(session, SETTINGS)
-    await measures.measure(notifications)
+    await metrics.measure(notifications)
     assert 'chats_emails{state="sending"} 1.0' in generate_latest().decode()
     async with transaction(notifications) as session:
         await session.execute(update(Email).values(state=EmailState.SENT))
-    await measures.measure(notifications)
+    await metrics.measure(notifications)
     shown = generate_latest().decode()
     assert 'chats_emails{state="sending"} 0.0' in shown
     assert 'chats_emails{state="sent"} 1.0' in shown
@@ -37,21 +37,21 @@ async def test_a_lease_that_ran_out_and_that_nobody_takes_back_is_late_mail(noti
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         await claim_emails(session, SETTINGS)
-        assert (await measures.read_state(session)).oldest_due == 0
+        assert (await metrics.read_state(session)).oldest_due == 0
         await session.execute(update(Email).values(lease_until=func.clock_timestamp() - timedelta(seconds=90)))
-        assert 89 < (await measures.read_state(session)).oldest_due < 100
+        assert 89 < (await metrics.read_state(session)).oldest_due < 100
 
 
 async def test_a_huge_backlog_is_counted_to_its_limit_and_found_by_its_indexes(
     notifications: Sessions, vacuumed: Callable[[str], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measures, "MOST", 1000)
+    monkeypatch.setattr(metrics, "MOST", 1000)
     async with transaction(notifications) as session:
         for state, rows in (("sent", 30_000), ("scheduled", 3000)):
             await session.execute(_FILL, {"state": state, "rows": rows})
     await vacuumed("emails")
     async with transaction(notifications) as session:
-        found = await measures.read_state(session)
+        found = await metrics.read_state(session)
         assert found.emails == {"sent": 1000, "scheduled": 1000}
         assert await has_due_email(session)
         plan = (await session.scalars(_PLAN)).all()

@@ -6,7 +6,7 @@ import httpx2
 import pytest
 from sqlalchemy import select, update
 
-from services.notifications.claims import claim_emails
+from services.notifications.delivery.claiming import claim_emails
 from services.notifications.models import Email, Notification
 from services.notifications.rules import EmailState
 from shared.database import Sessions, transaction

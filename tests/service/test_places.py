@@ -8,8 +8,8 @@ import httpx2
 import pytest
 
 from services.conversations.errors import TooManyStreams
-from services.conversations.guarded_redis import GuardedRedis
-from services.conversations.places import STREAMS_PER_PERSON, Places
+from services.conversations.rate_limits.failopen_redis import GuardedRedis
+from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, Places
 from shared.database import Sessions
 from tests.live import STREAM, reading
 from tests.service.conftest import As, running_api

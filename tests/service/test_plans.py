@@ -11,8 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from bench.growth_data import fill
 from deploy.local.postgres import Server
-from services.notifications.claims import claim_emails
-from services.notifications.leases import release_expired
+from services.notifications.delivery.attempts import release_expired
+from services.notifications.delivery.claiming import claim_emails
 from services.notifications.mail.attempts import Phase, Try
 from services.notifications.rules import Outcome
 from shared.database import Sessions, create_lender

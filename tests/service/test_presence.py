@@ -6,7 +6,7 @@ from typing import Any
 from sqlalchemy import select, update
 
 from services.conversations.models import Presence
-from services.conversations.presence import purge_presence
+from services.conversations.realtime.presence import purge_presence
 from services.conversations.settings import StoreSettings
 from shared.database import Sessions, transaction
 from tests.service.conftest import As

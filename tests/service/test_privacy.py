@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text
 
 from services.conversations.models import Base as ConversationsBase
-from services.notifications.claims import claim_emails
-from services.notifications.inbox import park_event
+from services.notifications.delivery.claiming import claim_emails
+from services.notifications.event_consumer.consumer import park_event
 from services.notifications.models import Base as NotificationsBase
 from shared.database import Sessions, transaction
 from tests.service.events import ANNA, mail_settings, posted

@@ -9,7 +9,7 @@ import httpx2
 import pytest
 from structlog.testing import capture_logs
 
-from services.conversations import lists
+from services.conversations.messaging import listing
 from shared.body_size import MAX_BODY_BYTES
 from tests.service.store import Caller, problem
 
@@ -269,7 +269,7 @@ async def test_a_crash_is_answered_without_its_reason_and_logged_with_the_reques
     async def crash(*_: Any, **__: Any) -> int:
         raise RuntimeError("a secret reason")
 
-    monkeypatch.setattr(lists, "list_by_activity", crash)
+    monkeypatch.setattr(listing, "list_by_activity", crash)
     with capture_logs() as lines:
         answer = await anna.call("GET", "/conversations")
     assert problem(answer) == (500, "internal-error")

@@ -7,17 +7,18 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, select, text
 
-from services.conversations.log import begin_epoch, number_events
-from services.notifications import events, sweeper
-from services.notifications.claims import claim_emails
-from services.notifications.commands import retry_email
-from services.notifications.feed import read_events
-from services.notifications.gate import read_gate
-from services.notifications.inbox import park_event, receive_events, retry_parked
-from services.notifications.measures import read_state
+from services.conversations.event_log.sequencer import begin_epoch, number_events
+from services.notifications import sweeper
+from services.notifications.delivery.circuit_breaker import read_gate
+from services.notifications.delivery.claiming import claim_emails
+from services.notifications.delivery.operations import retry_email
+from services.notifications.event_consumer import handlers
+from services.notifications.event_consumer.consumer import park_event, receive_events
+from services.notifications.event_consumer.feed_client import read_events
+from services.notifications.event_consumer.parked import list_parked, retry_parked
+from services.notifications.event_consumer.rebuild import hold_mail, settle
+from services.notifications.metrics import read_state
 from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, Mark, Notification, Person
-from services.notifications.queries import list_parked
-from services.notifications.recovery import hold_mail, settle
 from shared.database import Sessions, create_engine, create_sessions, transaction
 from shared.text import preview
 from tests.service.events import posted
@@ -258,7 +259,7 @@ async def test_what_cannot_be_handled_in_a_rebuild_is_parked_and_the_rest_is_reb
     await sweeping.number()
     await purge_log(sweeping)
     with monkeypatch.context() as poisoned:
-        poisoned.setattr(events, "preview", lambda body: preview(body) if body != "poison" else 1 / 0)
+        poisoned.setattr(handlers, "preview", lambda body: preview(body) if body != "poison" else 1 / 0)
         await sweeping.look_to_the_end()
 
     assert await sweeping.records() == [1, 3]
@@ -273,7 +274,7 @@ async def test_what_cannot_be_handled_in_a_rebuild_is_parked_and_the_rest_is_reb
 async def test_a_rebuild_that_broke_off_goes_on_where_it_was(
     sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("services.notifications.feed.SNAPSHOT_PAGE", 2)
+    monkeypatch.setattr("services.notifications.event_consumer.feed_client.SNAPSHOT_PAGE", 2)
     for _ in range(3):
         await answer(anna, sam, times=2)
     await sweeping.number()

@@ -4,7 +4,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import func, select, text
 
-from services.conversations import retention as log_retention
+from services.conversations.event_log import retention as log_retention
 from services.conversations.models import CreateKey, LoggedEvent
 from services.conversations.settings import StoreSettings as LogSettings
 from services.notifications import retention

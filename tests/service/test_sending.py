@@ -11,13 +11,13 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import func, select, update
 
-from services.notifications import recording
-from services.notifications.claims import claim_emails
-from services.notifications.leases import record_accepted, release_expired
-from services.notifications.mail.transport import SmtpConnection, parse_smtp_url
+from services.notifications.delivery import attempt_recorder
+from services.notifications.delivery.attempts import record_accepted, release_expired
+from services.notifications.delivery.claiming import claim_emails
+from services.notifications.delivery.sender import drain
+from services.notifications.mail.smtp import SmtpConnection, parse_smtp_url
 from services.notifications.models import Email, EmailTry, Gate
 from services.notifications.rules import EmailState, Outcome
-from services.notifications.sending import drain
 from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction
 from tests.service.conftest import As
@@ -280,7 +280,7 @@ async def test_an_answer_is_recorded_whatever_the_driver_raises_meanwhile(
             raise faults.pop()
         await record_accepted(*arguments)
 
-    monkeypatch.setattr(recording, "record_accepted", stumble)
+    monkeypatch.setattr(attempt_recorder, "record_accepted", stumble)
     async with smtp_server() as server:
         settings = settings_for(server)
         await receive(notifications, settings, posted(uuid4(), 1))

@@ -18,7 +18,7 @@ from structlog.testing import capture_logs
 
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
-from services.conversations.web.session import HOME
+from services.conversations.web.routes.session import HOME
 from shared.auth import Role
 from shared.database import Sessions, transaction
 from tests.provider import private_key, signed

@@ -7,7 +7,7 @@ import httpx2
 import pytest
 from structlog.testing import capture_logs
 
-from services.conversations.limits import SUSPICIOUS
+from services.conversations.rate_limits.policy import SUSPICIOUS
 from shared.database import Sessions
 from tests.service.browser import HOST, Browser, store_token
 from tests.service.limited import processes

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
-from services.conversations.web.pages import ADMIN_ROOT
+from services.conversations.web.rendering import ADMIN_ROOT
 from shared.body_size import MAX_BODY_BYTES
 from shared.database import COMMAND_TIMEOUT, REQUEST_BOUNDS, Sessions, create_engine, create_sessions
 from shared.http import MAX_HEADER_BYTES, MAX_URL_BYTES, LimitSize

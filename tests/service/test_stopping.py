@@ -9,11 +9,11 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
-from services.notifications import sending
+from services.notifications.delivery import sender
+from services.notifications.delivery.sender import drain
 from services.notifications.mail.attempts import OPENING, Phase
 from services.notifications.models import Email, EmailTry
 from services.notifications.rules import EmailState, Outcome
-from services.notifications.sending import drain
 from services.notifications.settings import MailSettings
 from shared.database import Sessions, transaction
 from tests.service.events import posted, receive
@@ -26,9 +26,9 @@ MAILS = 6  # more than there are connections
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sending, "MAILS_A_CONNECTION", 1)
-    monkeypatch.setattr(sending, "GRACE", 0.3)
-    monkeypatch.setattr(sending, "LAST_WORDS", 1.0)
+    monkeypatch.setattr(sender, "MAILS_A_CONNECTION", 1)
+    monkeypatch.setattr(sender, "GRACE", 0.3)
+    monkeypatch.setattr(sender, "LAST_WORDS", 1.0)
 
 
 @asynccontextmanager

@@ -7,10 +7,12 @@ import httpx2
 import pytest
 from sqlalchemy import func, select, update
 
-from services.notifications import inbox, sweeper
-from services.notifications.feed import read_events
+from services.notifications import sweeper
+from services.notifications.event_consumer import consumer
+from services.notifications.event_consumer.consumer import receive_events
+from services.notifications.event_consumer.feed_client import read_events
+from services.notifications.event_consumer.parked import list_parked
 from services.notifications.models import FeedCursor, InboxEntry, Notification
-from services.notifications.queries import list_parked
 from services.notifications.rules import MAX_EVENT_ATTEMPTS
 from shared.database import transaction
 from shared.events import EventType
@@ -85,8 +87,8 @@ async def test_a_failing_event_stops_the_cursor_until_it_is_parked(
     async def fail(*_: object) -> None:
         raise RuntimeError
 
-    monkeypatch.setattr(inbox, "ATTEMPT_SPACING", timedelta(0))
-    monkeypatch.setattr(inbox, "handle_events", fail)
+    monkeypatch.setattr(consumer, "ATTEMPT_SPACING", timedelta(0))
+    monkeypatch.setattr(consumer, "handle_events", fail)
     for _ in range(MAX_EVENT_ATTEMPTS):
         with pytest.raises(RuntimeError):
             await sweeping.look()
@@ -143,13 +145,13 @@ async def test_a_deleted_conversation_leaves_no_text_in_parked_events(
     conversation = await answer(anna, sam)
     early = posted(UUID(conversation), 7, body="A secret.").model_copy(update={"type": "message.sung"})
     late = posted(UUID(conversation), 8, body="A secret.").model_copy(update={"type": "message.sung"})
-    await inbox.receive_events(sweeping.notifications, [early], sweeping.settings, repeated=False)
+    await receive_events(sweeping.notifications, [early], sweeping.settings, repeated=False)
     await sam.edit(conversation, status="CLOSED")
     assert (await sam.call("DELETE", f"/conversations/{conversation}")).status_code == 204
     await sweeping.number()
 
     await sweeping.look()
-    await inbox.receive_events(sweeping.notifications, [late], sweeping.settings, repeated=False)
+    await receive_events(sweeping.notifications, [late], sweeping.settings, repeated=False)
 
     async with sweeping.notifications() as session:
         assert [entry.event for entry in await list_parked(session)] == [None, None]

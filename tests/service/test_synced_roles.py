@@ -7,8 +7,9 @@ import httpx2
 import pytest
 from sqlalchemy import text
 
-from services.conversations import people, sessions
-from services.conversations.posting import Post, post_message
+from services.conversations.identity import sessions
+from services.conversations.identity.provisioning import admit
+from services.conversations.messaging.posting import Post, post_message
 from services.conversations.rules import Side
 from shared.auth import Principal, Role
 from shared.database import Sessions, transaction
@@ -90,7 +91,7 @@ async def test_an_admins_session_ends_and_none_begins_once_they_are_a_customer(
 
 async def test_a_session_that_begins_at_the_moment_of_the_change_is_over(conversations: Sessions, shop: Caller) -> None:
     async with transaction(conversations) as session:
-        await people.admit(session, Principal("sam", Role.ADMIN))
+        await admit(session, Principal("sam", Role.ADMIN))
     async with transaction(conversations) as session:
         begun = await sessions.begin(session, "sam", Side.ADMIN)
         # It has to see nothing of a session that is not committed.

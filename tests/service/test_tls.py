@@ -14,7 +14,7 @@ from deploy.local.postgres import Server
 from deploy.local.processes import end, spawn
 from deploy.local.valkey import url as valkey_url
 from deploy.local.valkey import valkey
-from services.conversations.hints import Announcer, listen
+from services.conversations.realtime.log_notify import Announcer, listen
 from services.conversations.settings import StoreSettings
 from shared.broker import create_celery
 from shared.database import create_engine

@@ -11,14 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.notifications.mail.transport import (
-    Phase,
-    SmtpConnection,
-    SmtpServer,
-    Timeouts,
-    Try,
-    parse_smtp_url,
-)
+from services.notifications.mail.smtp import Phase, SmtpConnection, SmtpServer, Timeouts, Try, parse_smtp_url
 from services.notifications.rules import Outcome, Reason
 from tests import smtp_server as fake
 from tests.smtp_server import DEFAULTS, DROP, KEEP_AND_DROP, KEEP_AND_STALL, STALL, smtp_server

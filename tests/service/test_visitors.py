@@ -10,12 +10,14 @@ import pytest
 from fastapi import APIRouter, FastAPI
 from sqlalchemy import text
 
-from services.conversations import people, sessions
 from services.conversations.app import create_app
-from services.conversations.log import read_position
+from services.conversations.event_log.reader import read_position
+from services.conversations.identity import sessions
+from services.conversations.identity.erasure import delete_user
+from services.conversations.identity.provisioning import admit
 from services.conversations.rules import Side
 from services.conversations.settings import ApiSettings
-from services.conversations.web.visitor import AdminVisitor, CustomerVisitor, Visitor
+from services.conversations.web.auth import AdminVisitor, CustomerVisitor, Visitor
 from shared.auth import Principal, Role, issue_session_token
 from shared.database import Sessions, driver_connection, transaction
 from shared.problems import Unauthenticated
@@ -73,7 +75,7 @@ async def give_session(
 ) -> Any:
     """Begin a session of a user in this browser."""
     async with transaction(conversations) as session:
-        await people.admit(session, Principal(user, Role(side), name=user.title()))
+        await admit(session, Principal(user, Role(side), name=user.title()))
     async with transaction(conversations) as session:
         begun = await sessions.begin(session, user, side)
     browser.token = issue_session_token(SETTINGS, user, Role(side), begun.id, begun.csrf)
@@ -204,9 +206,9 @@ async def test_a_deleted_user_is_refused_even_if_a_session_was_left(conversation
 
 async def test_a_session_that_begins_while_its_user_is_deleted_does_not(conversations: Sessions) -> None:
     async with transaction(conversations) as session:
-        await people.admit(session, Principal("anna", Role.CUSTOMER))
+        await admit(session, Principal("anna", Role.CUSTOMER))
     async with transaction(conversations) as deleting:
-        await people.delete_user(deleting, "anna")
+        await delete_user(deleting, "anna")
         async with transaction(conversations) as session:
             beginning = asyncio.create_task(sessions.begin(session, "anna", Side.CUSTOMER))
             await eventually(lambda: is_waiting(conversations))

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.notifications.consumption import Consumption
+from services.notifications.celery_runner import Consumption
 from services.notifications.worker import run_worker
 from shared.broker_faults import Fault, Reason
 from shared.settings import SettingsError

@@ -4,8 +4,9 @@ from datetime import UTC, datetime
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications import leases
-from services.notifications.leases import ClaimedEmail, Ended, record_accepted, record_failed
+from services.notifications.delivery import attempts
+from services.notifications.delivery.attempts import Ended, record_accepted, record_failed
+from services.notifications.delivery.leases import ClaimedEmail, look_for_mail
 from services.notifications.mail.attempts import Try
 from services.notifications.rules import Outcome
 from services.notifications.settings import MailSettings
@@ -14,12 +15,12 @@ from shared.database import driver_connection
 
 async def has_due_email(session: AsyncSession) -> bool:
     """Tell whether a drain would find something."""
-    return any(await leases.look_for_mail(await driver_connection(session)))
+    return any(await look_for_mail(await driver_connection(session)))
 
 
 async def begin_data(session: AsyncSession, email: ClaimedEmail) -> bool:
     """Note that the text of a mail is about to go out; tell whether it may."""
-    return bool(await leases.begin_data(await driver_connection(session), [email]))
+    return bool(await attempts.begin_data(await driver_connection(session), [email]))
 
 
 async def record_try(

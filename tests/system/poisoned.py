@@ -7,7 +7,7 @@ import os
 import signal
 
 from deploy import cli
-from services.notifications import events
+from services.notifications.event_consumer import handlers
 from shared.text import preview
 
 POISON = "poison"
@@ -21,7 +21,7 @@ def deadly(body: str) -> str:
 
 def poison() -> None:
     """Let this process die of the event. Every handler of a posted message makes its preview."""
-    events.preview = deadly  # type: ignore[attr-defined, assignment]
+    handlers.preview = deadly  # type: ignore[attr-defined, assignment]
 
 
 if __name__ in {"__main__", "__mp_main__"}:

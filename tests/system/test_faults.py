@@ -10,7 +10,7 @@ import httpx2
 import pytest
 import redis.asyncio
 
-from services.notifications.leases import LEASE
+from services.notifications.delivery.leases import LEASE
 from shared.broker import EVENTS_QUEUE, TASKS, create_celery
 from shared.events import Event, Feed
 from shared.publisher import Publisher

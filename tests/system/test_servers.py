@@ -22,8 +22,8 @@ from deploy.local.ports import free_ports, why_not
 from deploy.local.processes import Child, end, spawn
 from deploy.local.valkey import LIMITS, valkey
 from deploy.local.valkey import url as valkey_url
-from services.conversations.guarded_redis import GuardedRedis
-from services.conversations.windows import Window, Windows
+from services.conversations.rate_limits.failopen_redis import GuardedRedis
+from services.conversations.rate_limits.sliding_window import Window, Windows
 from tests.support import eventually
 
 PASSWORD = "a" * 64

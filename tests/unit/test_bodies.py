@@ -3,9 +3,9 @@
 import pytest
 from markupsafe import Markup
 
+from services.notifications.delivery.message_selection import MOST_BYTES
 from services.notifications.mail import bodies
 from services.notifications.mail.bodies import html_size, render_body
-from services.notifications.portions import MOST_BYTES
 
 GMAIL = 102 * 1024
 LONGEST = 10_000  # characters of a message

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.notifications.mail.compose import Brand, Mail, MailMessage, compose, message_id
+from services.notifications.mail.message import Brand, Mail, MailMessage, compose, message_id
 
 CONVERSATION = UUID("0b54c1c4-7d0e-4c39-9a7a-3f0f6a1c2d3e")
 MOMENT = datetime(2026, 7, 3, 21, 5, tzinfo=UTC)

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.conversations.api.importing import MAX_LINE, MAX_RAW_LINE, read_line, split_lines
-from services.conversations.store_sync import SentOrder, SentUser
+from services.conversations.catalog.ndjson_import import MAX_LINE, MAX_RAW_LINE, read_line, split_lines
+from services.conversations.catalog.sync import SentOrder, SentUser
 from shared.problems import Problem
 from tests.service.store import ORDER
 

@@ -1,6 +1,6 @@
 import pytest
 
-from services.notifications.mail.server import SmtpServer, parse_smtp_url
+from services.notifications.mail.smtp_url import SmtpServer, parse_smtp_url
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ import logging
 import pytest
 from celery.worker.consumer import consumer
 
-from services.notifications.consumption import tells_no_content
-from services.notifications.mail.compose import LOCALE
+from services.notifications.celery_runner import tells_no_content
+from services.notifications.mail.message import LOCALE
 from services.notifications.settings import MailSettings, SweeperSettings
 from shared.settings import SettingsError, read_settings
 from shared.translations import find_language

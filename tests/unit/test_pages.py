@@ -7,7 +7,7 @@ import httpx2
 from fastapi import Depends, FastAPI
 from jinja2 import Environment
 
-from services.conversations.web.pages import Page
+from services.conversations.web.rendering import Page
 
 
 async def test_a_page_is_rendered_when_its_transaction_is_over() -> None:

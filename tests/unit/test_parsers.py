@@ -25,8 +25,8 @@ from starlette.requests import HTTPConnection
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from services.conversations.api.dependencies import IdempotencyKey, PathId, is_prefetch
-from services.conversations.limits import network_of
-from services.conversations.positions import decode_position, encode_position
+from services.conversations.event_log.position import decode_position, encode_position
+from services.conversations.rate_limits.policy import network_of
 from services.conversations.web.forms import _known_key, _number
 from shared.auth import Principal, Role, issue_token, verify_session_token, verify_token
 from shared.cookies import check_csrf, cookie_name, is_own_origin, read_cookie

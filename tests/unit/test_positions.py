@@ -5,7 +5,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from services.conversations.positions import decode_position, encode_position
+from services.conversations.event_log.position import decode_position, encode_position
 
 EPOCH = UUID("0199a7d6-5b1e-4c3a-9d51-2f0f6c1a7e42")
 

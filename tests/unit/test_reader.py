@@ -9,7 +9,7 @@ from babel.localedata import locale_identifiers
 from babel.numbers import get_decimal_symbol, list_currencies
 from babel.support import NullTranslations
 
-from services.conversations.web.reader import Reader
+from services.conversations.web.localization import Reader
 from shared.translations import Language
 
 

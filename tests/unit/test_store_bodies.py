@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.conversations.api.store_bodies import PutOrder, PutUser, Record, check_record
-from services.conversations.api.store_values import Number, read_json
+from services.conversations.catalog.schemas import PutOrder, PutUser, Record, check_record
+from services.conversations.catalog.values import Number, read_json
 from shared.problems import Invalid
 from tests.service.store import ORDER
 

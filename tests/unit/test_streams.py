@@ -5,8 +5,8 @@ from uuid import UUID
 
 import pytest
 
+from services.conversations.realtime.connection import AT_ONCE, QUIET, UNREAD, Shown, Stream
 from services.conversations.rules import Side
-from services.conversations.streams import AT_ONCE, QUIET, UNREAD, Shown, Stream
 
 
 def event(position: int, data: str = "{}") -> Shown:

@@ -9,15 +9,15 @@ import pytest
 from babel import Locale
 from babel.support import NullTranslations
 
-from services.conversations.web import reader
-from services.conversations.web.reader import Reader
-from services.notifications.mail import compose
-from services.notifications.mail.times import format_moment
+from services.conversations.web import localization
+from services.conversations.web.localization import Reader
+from services.notifications.mail import message
+from services.notifications.mail.datetimes import format_moment
 from shared.translations import Language
 from shared.zones import zone_label
 
 MONTHS = [(2026, 1), (2026, 7)]
-FOLDERS = [Path(compose.__file__).parent / "locale", Path(reader.__file__).parent / "locale"]
+FOLDERS = [Path(message.__file__).parent / "locale", Path(localization.__file__).parent / "locale"]
 LOCALES = sorted({path.stem for folder in FOLDERS for path in folder.glob("*.po")} | {"en", "en_CA", "en_GB", "en_IE"})
 
 

@@ -1,1 +1,1 @@
-"""The HTTP API, by audience: customers, admins, the store's backend, the other service."""
+"""The JSON API: routes by caller, request and response schemas, limits."""

@@ -4,9 +4,6 @@ from typing import Annotated, Literal
 
 from fastapi import Query, Request, Response
 
-from services.conversations import commands, counts, lists, presence, queries
-from services.conversations.api.bodies import BulkDelete, MarkRead, PostMessage, Viewing
-from services.conversations.api.counting import CountedAdminConversation, CountedEdit, count
 from services.conversations.api.dependencies import (
     Admin,
     AfterNumber,
@@ -24,12 +21,18 @@ from services.conversations.api.dependencies import (
     tell_replay,
     viewer_of,
 )
-from services.conversations.api.saving import save
-from services.conversations.api.views import ConversationOut, Counts, Deleted, MessageOut, UserOut, Viewers
+from services.conversations.api.posting import save
+from services.conversations.api.rate_limiting import CountedAdminConversation, CountedEdit, count
+from services.conversations.api.request_schemas import BulkDelete, MarkRead, PostMessage, Viewing
+from services.conversations.api.response_schemas import ConversationOut, Counts, Deleted, MessageOut, UserOut, Viewers
 from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages, RateLimited
-from services.conversations.lists import Filters
-from services.conversations.people import admit
-from services.conversations.posting import Once, Post, post_message
+from services.conversations.identity.provisioning import admit
+from services.conversations.messaging import commands, counts, listing, queries
+from services.conversations.messaging.idempotency import Once
+from services.conversations.messaging.listing import Filters
+from services.conversations.messaging.posting import Post, post_message
+from services.conversations.messaging.queries import get_thread, list_messages
+from services.conversations.realtime import presence
 from services.conversations.rules import COUNT_LIMIT, Side
 from shared.database import Session, driver_connection
 from shared.http import ApiRouter
@@ -68,9 +71,9 @@ async def admin_list_conversations(
     """List all conversations, last activity or longest waiting first. Filters combine; `status` may repeat."""
     filters = Filters(tuple(sorted(set(status or ()))), unread, user_id, order_id, order_number)
     if sort == "waiting":
-        threads, following = await lists.list_by_waiting(reading, filters, cursor, limit)
+        threads, following = await listing.list_by_waiting(reading, filters, cursor, limit)
     else:
-        threads, following = await lists.list_by_activity(reading, filters, Side.ADMIN, cursor, limit)
+        threads, following = await listing.list_by_activity(reading, filters, Side.ADMIN, cursor, limit)
     return Page(items=[ConversationOut.of(thread) for thread in threads], next_cursor=following)
 
 
@@ -98,7 +101,7 @@ async def admin_create_conversation(
     identity, replayed = await commands.create_conversation(session, new, once)
     response.headers["Location"] = f"/api/v1/admin/conversations/{identity}"
     tell_replay(response, replayed=replayed)
-    return ConversationOut.of(await queries.get_thread(await driver_connection(session), identity))
+    return ConversationOut.of(await get_thread(await driver_connection(session), identity))
 
 
 @router.get(_ONE, responses=answers(NotFound))
@@ -106,7 +109,7 @@ async def admin_get_conversation(
     conversation_id: ConversationId, _: Admin, session: Session, prefetch: Prefetch, *, peek: Peek = False
 ) -> ConversationOut:
     """Show a conversation, which reads it for the admins up to the `message_count` that is returned."""
-    thread = await queries.get_thread(await driver_connection(session), conversation_id)
+    thread = await get_thread(await driver_connection(session), conversation_id)
     if not (peek or prefetch):
         thread = await commands.read_thread(session, thread, Side.ADMIN)
     return ConversationOut.of(thread)
@@ -124,7 +127,7 @@ async def admin_list_messages(
 ) -> Page[MessageOut]:
     """List a conversation's messages, oldest first; marks nothing as read."""
     viewer = viewer_of(request, Side.ADMIN)
-    rows, following = await queries.list_messages(
+    rows, following = await list_messages(
         reading,
         conversation_id,
         scope=None,
@@ -187,7 +190,7 @@ async def edit_conversation(
     elif body.status is not None:
         await admit(session, caller)
         await commands.set_status(session, conversation_id, body.status, seen_number=body.seen_number)
-    return ConversationOut.of(await queries.get_thread(await driver_connection(session), conversation_id))
+    return ConversationOut.of(await get_thread(await driver_connection(session), conversation_id))
 
 
 @router.post("/conversations/{conversation_id}/read", status_code=204, responses=answers(NotFound))

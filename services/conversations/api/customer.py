@@ -4,9 +4,6 @@ from typing import Annotated
 
 from fastapi import Query, Request, Response
 
-from services.conversations import commands, counts, lists, queries
-from services.conversations.api.bodies import MarkRead, PostMessage
-from services.conversations.api.counting import CountedConversation, count
 from services.conversations.api.dependencies import (
     AfterNumber,
     ClaimedCustomer,
@@ -23,11 +20,16 @@ from services.conversations.api.dependencies import (
     tell_replay,
     viewer_of,
 )
-from services.conversations.api.saving import save
-from services.conversations.api.views import ConversationOut, MessageOut, OrderOut, Unread
+from services.conversations.api.posting import save
+from services.conversations.api.rate_limiting import CountedConversation, count
+from services.conversations.api.request_schemas import MarkRead, PostMessage
+from services.conversations.api.response_schemas import ConversationOut, MessageOut, OrderOut, Unread
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
-from services.conversations.lists import Filters
-from services.conversations.posting import Once, Post
+from services.conversations.messaging import commands, counts, listing, queries
+from services.conversations.messaging.idempotency import Once
+from services.conversations.messaging.listing import Filters
+from services.conversations.messaging.posting import Post
+from services.conversations.messaging.queries import get_thread
 from services.conversations.rules import Side
 from shared.auth import Role
 from shared.database import Session, driver_connection
@@ -54,7 +56,7 @@ async def create_conversation(
     identity, replayed = await commands.create_conversation(session, new, once)
     response.headers["Location"] = f"/api/v1/conversations/{identity}"
     tell_replay(response, replayed=replayed)
-    return ConversationOut.of(await queries.get_thread(await driver_connection(session), identity, scope=caller.id))
+    return ConversationOut.of(await get_thread(await driver_connection(session), identity, scope=caller.id))
 
 
 @router.get("/conversations")
@@ -68,7 +70,7 @@ async def list_conversations(
 ) -> Page[ConversationOut]:
     """List own conversations, last activity first."""
     filters = Filters(tuple(sorted(set(status or ()))), unread, reading.principal.id, order_id)
-    threads, following = await lists.list_by_activity(reading, filters, Side.CUSTOMER, cursor, limit)
+    threads, following = await listing.list_by_activity(reading, filters, Side.CUSTOMER, cursor, limit)
     return Page(items=[ConversationOut.of(thread) for thread in threads], next_cursor=following)
 
 
@@ -77,7 +79,7 @@ async def get_conversation(
     conversation_id: ConversationId, caller: Customer, session: Session, prefetch: Prefetch, *, peek: Peek = False
 ) -> ConversationOut:
     """Show one of the caller's conversations, which reads it up to the `message_count` that is returned."""
-    thread = await queries.get_thread(await driver_connection(session), conversation_id, scope=caller.id)
+    thread = await get_thread(await driver_connection(session), conversation_id, scope=caller.id)
     if not (peek or prefetch):
         thread = await commands.read_thread(session, thread, Side.CUSTOMER)
     return ConversationOut.of(thread)

@@ -4,7 +4,6 @@ A browser that comes by its cookie is let in by its session's row, at each call;
 session began. Its reads are those of a script that looks for news, and keep no session alive.
 """
 
-from collections import OrderedDict
 from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Annotated, Any, Literal
@@ -13,47 +12,17 @@ from uuid import UUID
 
 from fastapi import Depends, Header, Path, Query, Request, Response
 from pydantic import BeforeValidator
-from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.api.views import Viewer
-from services.conversations.people import admit, look_together
-from services.conversations.positions import encode_position
-from services.conversations.reading import Reading
+from services.conversations.api.response_schemas import Viewer
+from services.conversations.event_log.position import encode_position
+from services.conversations.identity.access import Reading, let_in
+from services.conversations.identity.sessions import check as check_session
 from services.conversations.rules import Side, Status
-from services.conversations.sessions import check as check_session
-from services.conversations.sessions import enter
 from shared.auth import Callers, Principal, Role, require
 from shared.cookies import SAFE_METHODS
-from shared.database import Session, Sessions, answered_transaction, driver_connection
+from shared.database import Session
 from shared.paging import MAX_NUMBER
 from shared.people import StoreId
-
-
-class Admitted:
-    """The callers whom this process has lately seen in the database, so that posting need not look again."""
-
-    def __init__(self, size: int = 10_000) -> None:
-        self._seen: OrderedDict[Principal, None] = OrderedDict()
-        self._size = size
-
-    async def ensure(self, principal: Principal, sessions: Sessions) -> None:
-        """Make sure that the caller is a user, in a transaction of its own, once per process and set of claims."""
-        if principal in self._seen:
-            self._seen.move_to_end(principal)
-            return
-        async with answered_transaction(sessions) as session:
-            await admit(session, principal)
-        self._seen[principal] = None
-        if len(self._seen) > self._size:
-            self._seen.popitem(last=False)
-
-
-async def let_in(session: AsyncSession, principal: Principal, *, used: bool) -> tuple[UUID, int]:
-    """Let a customer or an admin in, by token or by session; return the log's epoch and head from before."""
-    if principal.session_id is not None:
-        return await enter(session, principal, used=used)
-    seen = await look_together(await driver_connection(session), [principal])
-    return seen.get(principal) or await admit(session, principal)
 
 
 class _Readers(Callers):

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 
-from services.conversations import log, retention, snapshot
+from services.conversations.event_log import retention, snapshot
+from services.conversations.event_log.reader import read_feed
 from shared.database import Session
 from shared.events import Feed, Kind, Snapshot
 from shared.problems import Unauthenticated
@@ -35,7 +36,7 @@ async def read_events(
 
     A `reader` who gives a name says that it has done with everything up to there, and is told how far it once was.
     """
-    feed = await log.read_feed(session, after=after, limit=limit, min_age=min_age)
+    feed = await read_feed(session, after=after, limit=limit, min_age=min_age)
     if reader is not None:
         known = await retention.acknowledge(session, reader, after if after <= feed.head else None)
         feed.acknowledged, feed.acknowledged_at = known

@@ -11,24 +11,18 @@ from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect
 
-from services.conversations import erasing, people, sessions, store_sync
-from services.conversations.api.bodies import schema_of
 from services.conversations.api.dependencies import PathId
-from services.conversations.api.importing import import_lines
-from services.conversations.api.store_bodies import (
-    Checked,
-    OrderLine,
-    PutOrder,
-    PutUser,
-    UserLine,
-    body_of,
-    sent,
-)
-from services.conversations.api.views import ErasureOut, LineOut, RecordOut
+from services.conversations.api.response_schemas import ErasureOut, LineOut, RecordOut
+from services.conversations.catalog import orders, sync
+from services.conversations.catalog.ndjson_import import import_lines
+from services.conversations.catalog.schemas import Checked, OrderLine, PutOrder, PutUser, UserLine, body_of, sent
 from services.conversations.errors import OrderOfAnotherUser
+from services.conversations.identity import erasure, sessions
+from services.conversations.messaging import erasure_batches
 from shared.auth import Role, require
 from shared.database import Session, Sessions, answered_transaction
 from shared.http import ApiRouter
+from shared.json_schema import schema_of
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, answers
 
 _PREFIX = "/api/v1/store"
@@ -61,7 +55,7 @@ async def put_user(user_id: PathId, body: SentUser, session: Session, response: 
 
     A field that cannot be used is left out or replaced by its nearest usable form, and is named in `warnings`.
     """
-    created = await store_sync.put_user(session, body.record.of(user_id))
+    created = await sync.put_user(session, body.record.of(user_id))
     response.status_code = 201 if created else 200
     return RecordOut(id=user_id, **body.notes)
 
@@ -91,16 +85,16 @@ async def delete_user(
     # Each step commits: the user is refused before their conversations are locked, and a process that dies in
     # between leaves what it has begun to the relay.
     async with answered_transaction(kept) as session:
-        erasure_id = await people.delete_user(session, user_id, content=content)
+        erasure_id = await erasure.delete_user(session, user_id, content=content)
     if erasure_id is None:
         return Response(status_code=204)
     more = True
     while more:
         async with answered_transaction(kept) as session:
-            more = await erasing.hide_conversations(session, erasure_id)
+            more = await erasure_batches.hide_conversations(session, erasure_id)
     async with answered_transaction(kept) as session:
-        await erasing.erase_batch(session, erasure_id)
-        progress = ErasureOut.of(await erasing.read_progress(session, erasure_id))
+        await erasure_batches.erase_batch(session, erasure_id)
+        progress = ErasureOut.of(await erasure_batches.read_progress(session, erasure_id))
     if progress.state == "done":
         return Response(status_code=204)
     headers = {"Location": f"{_PREFIX}/erasures/{erasure_id}"}
@@ -112,7 +106,7 @@ async def get_erasure(
     erasure_id: Annotated[UUID, Path(description="As the deletion has named it.")], session: Session
 ) -> ErasureOut:
     """Tell how far the erasure of a user has come. It is known for as long as the log is kept."""
-    return ErasureOut.of(await erasing.read_progress(session, erasure_id))
+    return ErasureOut.of(await erasure_batches.read_progress(session, erasure_id))
 
 
 @router.delete("/users/{user_id}/sessions", status_code=204)
@@ -133,7 +127,7 @@ async def put_order(order_id: PathId, body: SentOrder, session: Session, respons
     An optional field or an item that cannot be used is left out or replaced by its nearest usable form, and is named
     in `warnings`. Items beyond the first 100 are counted in `items_omitted`.
     """
-    created = await store_sync.put_order(session, body.record.of(order_id))
+    created = await sync.put_order(session, body.record.of(order_id))
     response.status_code = 201 if created else 200
     return RecordOut(id=order_id, **body.notes)
 
@@ -141,7 +135,7 @@ async def put_order(order_id: PathId, body: SentOrder, session: Session, respons
 @router.delete("/orders/{order_id}", status_code=204)
 async def delete_order(order_id: PathId, session: Session) -> None:
     """Note that an order was deleted; conversations about it keep its last state."""
-    await people.delete_order(session, order_id)
+    await orders.delete_order(session, order_id)
 
 
 _SENT: dict[str, Any] = {

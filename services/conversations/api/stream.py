@@ -10,17 +10,17 @@ from fastapi import Depends, Header, Query, Request, Response
 from pydantic import BaseModel, TypeAdapter
 from starlette.types import Receive, Scope, Send
 
-from services.conversations.api.door import Door
-from services.conversations.api.views import ConversationOut, MessageOut, Unread, Viewer
+from services.conversations.api.response_schemas import ConversationOut, MessageOut, Unread, Viewer
 from services.conversations.errors import TooManyStreams
-from services.conversations.live import Hub
-from services.conversations.log import Entry
-from services.conversations.places import Places
-from services.conversations.posting import Posted
-from services.conversations.rows import Thread
+from services.conversations.event_log.reader import Entry
+from services.conversations.messaging.posting import Posted
+from services.conversations.realtime.connection import Shown, Stream
+from services.conversations.realtime.hub import Hub
+from services.conversations.realtime.rendering import Show
+from services.conversations.realtime.stream_admission import Door
+from services.conversations.realtime.stream_quota import Places
+from services.conversations.records import Thread
 from services.conversations.rules import Side
-from services.conversations.showing import Show
-from services.conversations.streams import Shown, Stream
 from shared.auth import Principal, Role, require
 from shared.events import ConversationDeleted, ConversationRead, EventType, MessagePosted
 from shared.http import ApiRouter

@@ -1,1 +1,1 @@
-"""The pages, for customers and admins: HTML that works without JavaScript, and is live with it."""
+"""The server-rendered pages, their scripts and styles."""

@@ -1,1 +1,1 @@
-"""The HTTP API: a customer's notifications, and for admins what became of each mail."""
+"""The JSON API of notifications and emails."""

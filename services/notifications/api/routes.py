@@ -6,8 +6,11 @@ from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request
 
-from services.notifications import commands, queries
+from services.notifications.api import queries
+from services.notifications.api.commands import read_all_notifications, read_notification
+from services.notifications.api.queries import count_unread
 from services.notifications.api.schemas import EmailOut, NotificationOut, Unread
+from services.notifications.delivery import operations
 from services.notifications.errors import EmailNotFailed
 from services.notifications.models import Person
 from services.notifications.rules import EmailState
@@ -60,13 +63,13 @@ async def list_notifications(
 @router.get("/unread", tags=["Customer"])
 async def count_unread_notifications(caller: Customer, session: Session) -> Unread:
     """Count own unread notifications."""
-    return Unread(unread=await queries.count_unread(session, caller.id))
+    return Unread(unread=await count_unread(session, caller.id))
 
 
 @router.post("/read-all", status_code=204, tags=["Customer"])
 async def mark_all_notifications_read(caller: Customer, session: Session, settings: CurrentSettings) -> None:
     """Mark all own notifications as read. Their mail is not sent; the conversations stay unread."""
-    await commands.read_all_notifications(session, caller.id, settings)
+    await read_all_notifications(session, caller.id, settings)
 
 
 @router.post("/{notification_id}/read", status_code=204, tags=["Customer"], responses=answers(NotFound))
@@ -77,7 +80,7 @@ async def mark_notification_read(
     settings: CurrentSettings,
 ) -> None:
     """Mark a notification as read. Its mail is not sent; the conversation stays unread."""
-    await commands.read_notification(session, caller.id, notification_id, settings)
+    await read_notification(session, caller.id, notification_id, settings)
 
 
 @router.get("/emails", tags=["Admin"])
@@ -101,4 +104,4 @@ async def retry_email(
     email_id: Annotated[UUID, Path(description="The email's id.")], _: Admin, session: Session
 ) -> None:
     """Let a failed mail be due again."""
-    await commands.retry_email(session, email_id)
+    await operations.retry_email(session, email_id)

@@ -1,1 +1,1 @@
-"""Composing mails and handing them to a mail server."""
+"""Emails as messages and the SMTP client, without the database."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from services.notifications.mail.attempts import OPENING, Try
-from services.notifications.mail.transport import SmtpConnection
+from services.notifications.mail.smtp import SmtpConnection
 
 FEWER_FOR = 60.0  # seconds until as many connections as are set are tried again
 

@@ -16,7 +16,7 @@ from sqlalchemy import func, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
 
 from services.conversations.app import create_app as create_conversations_app
-from services.conversations.log import number_events
+from services.conversations.event_log.sequencer import number_events
 from services.conversations.models import Base as ConversationsBase
 from services.conversations.models import Erasure
 from services.conversations.settings import ApiSettings as ConversationsSettings

@@ -24,11 +24,12 @@ from celery import Celery, signals
 from fastapi import FastAPI
 
 from services.conversations import relay as relay_process
-from services.conversations.api.dependencies import Admitted
 from services.conversations.app import create_app
+from services.conversations.identity.access import Admitted
 from services.conversations.settings import ApiSettings
-from services.notifications import claims as mail_claims
-from services.notifications import sending, sweeper
+from services.notifications import sweeper
+from services.notifications.delivery import claiming as mail_claims
+from services.notifications.delivery import sender
 from services.notifications.tasks import register_tasks
 from shared.auth import issue_token
 from shared.broker import EVENTS_QUEUE, SEND_EMAILS, create_celery
@@ -231,7 +232,7 @@ async def _sweep_mail(world: World, fuse: Fuse, *_: Any) -> None:
     engine = create_engine(world.notifications_url, application="crash-sweeper")
     outside = Outside(world)
     for _round in range(ROUNDS):
-        await sending.drain(create_sessions(engine), world.mail_settings, asyncio.Event(), overdue=sweeper.MAIL_AGE)
+        await sender.drain(create_sessions(engine), world.mail_settings, asyncio.Event(), overdue=sweeper.MAIL_AGE)
         if await outside.mail_is_over():
             break
         await outside.pass_time()

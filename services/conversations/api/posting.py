@@ -1,0 +1,20 @@
+"""How a message that came over the API is saved."""
+
+from fastapi import Request
+
+from services.conversations.identity.sessions import check
+from services.conversations.messaging.posting import Post, Posted, post_message
+from shared.auth import Principal
+from shared.database import answered_transaction
+
+
+async def save(request: Request, caller: Principal, post: Post) -> Posted:
+    """Save a caller's message, as `post_message` does, and together with others of the moment."""
+    state = request.app.state
+    if caller.session_id is None:
+        await state.admitted.ensure(caller, state.sessions)
+        posted: Posted = await state.group_commit.save(post)
+        return posted
+    async with answered_transaction(state.sessions) as session:
+        await check(session, caller)  # a session can end at any moment, and then nothing is posted any more
+        return await post_message(session, post)

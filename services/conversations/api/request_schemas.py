@@ -1,0 +1,102 @@
+"""What customers and admins send: every body of the API but the store's, and what counts as a good one."""
+
+from typing import Annotated, Self
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from services.conversations.rules import BODY_LENGTH, BULK_DELETE_LIMIT, SUBJECT_LENGTH, Status
+from shared.json_schema import example
+from shared.paging import MAX_NUMBER
+from shared.people import StoreId
+from shared.text import MultiLine, OneLine, Visible
+
+Subject = Annotated[
+    OneLine,
+    Visible,
+    StringConstraints(min_length=1, max_length=SUBJECT_LENGTH),
+    Field(description="One line, counted after trimming. Other line separators than CR and LF become a space."),
+]
+Body = Annotated[
+    MultiLine,
+    StringConstraints(min_length=1, max_length=BODY_LENGTH),
+    Field(description="Plain text without NUL. Empty lines at the start and white space at the end are not counted."),
+]
+MessageNumber = Annotated[int, Field(ge=0, le=MAX_NUMBER, strict=True)]
+
+
+class Request(BaseModel):
+    """A body; fields that it does not know are an error."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class CreateConversation(Request):
+    """A customer opens a conversation, about an order of theirs or not, with a first message or without."""
+
+    model_config = example(subject="Where is my parcel?", order_id="A-1007", body="It should be here by now.")
+
+    subject: Subject
+    order_id: StoreId | None = None
+    body: Body | None = None
+
+
+class AdminCreateConversation(Request):
+    """An admin opens a conversation with a customer."""
+
+    model_config = example(user_id="C-42", subject="Your order A-1007", body="It will be a day late.")
+
+    user_id: StoreId
+    subject: Subject
+    body: Body
+    order_id: StoreId | None = None
+    status: Status | None = None
+
+
+class PostMessage(Request):
+    """A message. `seen_number` is the newest number on the sender's screen: newer ones of the other side refuse it."""
+
+    model_config = example(body="Thank you!", seen_number=3)
+
+    body: Body
+    seen_number: MessageNumber | None = None
+
+
+class EditConversation(Request):
+    """The edit form: a reply, a status, or both in one submit."""
+
+    model_config = example(reply_body="It is on its way.", status="RESOLVED", seen_number=4)
+
+    status: Status | None = None
+    reply_body: Body | None = None
+    seen_number: MessageNumber | None = None
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.status is None and self.reply_body is None:
+            raise ValueError("give a status, a reply_body, or both")
+        return self
+
+
+class MarkRead(Request):
+    """How far the reader has read."""
+
+    model_config = example(up_to=4)
+
+    up_to: MessageNumber
+
+
+class Viewing(Request):
+    """Somebody looks at a conversation, or, `gone`, no more."""
+
+    model_config = example(gone=False)
+
+    gone: bool = False
+
+
+class BulkDelete(Request):
+    """The conversations to delete, all or none; ids that come twice count once."""
+
+    model_config = example(ids=["0199a7d6-5b1e-7c3a-9d51-2f0f6c1a7e42"])
+
+    ids: Annotated[list[UUID], Field(min_length=1, max_length=BULK_DELETE_LIMIT)]

@@ -1,0 +1,261 @@
+"""What the store sends: users and orders, by PUT or as lines of an import.
+
+Only an unusable id or required field refuses a record. Everything else that cannot be used is left out, or replaced by
+its nearest usable form, with a warning.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from fastapi import Depends, FastAPI, Request
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, WithJsonSchema
+
+from services.conversations.catalog.sync import Sent, SentOrder, SentUser
+from services.conversations.catalog.values import (
+    AnyCase,
+    AnyId,
+    Currency,
+    Link,
+    Moment,
+    Money,
+    OrNearest,
+    OrNone,
+    Quantity,
+    Warnings,
+    line_of,
+    read_json,
+    warn,
+)
+from services.conversations.identity.provisioning import PROFILE
+from services.conversations.rules import Side
+from shared.json_schema import example, schema_of
+from shared.people import Address, LocaleTag, StoreId, ZoneName
+from shared.problems import Invalid, invalid_fields, message_of
+
+MAX_ITEMS = 100
+NOT_EMPTY = Field(json_schema_extra={"minLength": 1})
+
+_JSON = re.compile(r"\s*application/([^;\s]+\+)?json\s*(;|$)", re.IGNORECASE)
+_UNKNOWN = "unknown field, ignored"
+
+
+class Record(BaseModel):
+    """A user or an order, as the store has it."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    def of(self, identity: str) -> Sent:
+        """Return the user or the order with this id."""
+        raise NotImplementedError
+
+    @property
+    def omitted(self) -> int:
+        """Return how many parts were too many."""
+        return 0
+
+
+class PutUser(Record):
+    """A user as the store has it. What is left out is empty; the role stays what it was."""
+
+    model_config = example(name="A. Customer", email="customer@example.com", locale="de-AT", zoneinfo="Europe/Vienna")
+
+    email: Annotated[Address | None, OrNone] = None
+    name: Annotated[Annotated[str, line_of(200)] | None, OrNone] = None
+    role: Annotated[Annotated[Side, AnyCase] | None, OrNone] = None
+    locale: Annotated[LocaleTag | None, OrNearest] = None
+    zoneinfo: Annotated[ZoneName | None, OrNearest] = None
+    updated_at: Annotated[Moment | None, OrNone] = None
+
+    def of(self, user_id: str) -> SentUser:
+        """Return the user with this id."""
+        return SentUser(user_id, {name: getattr(self, name) for name in PROFILE}, self.role, self.updated_at)
+
+
+class OrderItem(BaseModel):
+    """A line of an order."""
+
+    name: Annotated[str, line_of(500), NOT_EMPTY]
+    quantity: Quantity
+    unit_price: Money
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    """The lines of an order that are kept, and the number of those beyond the first 100."""
+
+    kept: tuple[OrderItem, ...] = ()
+    omitted: int = 0
+
+
+def _read_items(value: Any, info: ValidationInfo) -> Items:
+    if value is None:
+        return Items()
+    if not isinstance(value, list):
+        warn(info, "left out: must be a list")
+        return Items()
+    context: Any = info.context
+    warnings = context.below("items") if isinstance(context, Warnings) else Warnings()
+    unknown: set[str] = set()
+    found = [_read_item(item, warnings.below(number), unknown) for number, item in enumerate(value[:MAX_ITEMS])]
+    omitted = len(value) - len(found)
+    if omitted:
+        warn(info, f"only the first {MAX_ITEMS} items are kept")
+    return Items(tuple(item for item in found if item is not None), omitted)
+
+
+def _read_item(value: Any, warnings: Warnings, unknown: set[str]) -> OrderItem | None:
+    if not isinstance(value, dict):
+        warnings.add("the item was left out: must be an object")
+        return None
+    try:
+        item = OrderItem.model_validate(value, context=warnings)
+    except ValidationError as error:
+        [fault, *_] = error.errors()
+        warnings.add(f"the item was left out: {message_of(fault)}", *fault["loc"])
+        return None
+    for name in value:
+        if name not in OrderItem.model_fields and name not in unknown:  # said of the first item that has it
+            unknown.add(name)
+            warnings.add(_UNKNOWN, name)
+    return item
+
+
+class PutOrder(Record):
+    """An order as the store has it."""
+
+    model_config = example(
+        user_id="C-42",
+        number="1007",
+        status="shipped",
+        total="59.90",
+        currency="EUR",
+        placed_at="2026-01-02T03:04:05Z",
+        url="https://store.example/orders/1007",
+        items=[{"name": "Teapot", "quantity": 2, "unit_price": "29.95"}],
+    )
+
+    user_id: Annotated[StoreId, AnyId]
+    number: Annotated[str, line_of(100), NOT_EMPTY]
+    status: Annotated[str, line_of(100), NOT_EMPTY]
+    total: Money
+    currency: Currency
+    placed_at: Moment
+    url: Annotated[Link | None, OrNone] = None
+    items: Annotated[
+        Items,
+        BeforeValidator(_read_items),
+        WithJsonSchema(schema_of(list[OrderItem])),
+        Field(json_schema_extra={"default": []}),
+    ] = Items()
+    updated_at: Annotated[Moment | None, OrNone] = None
+
+    def of(self, order_id: str) -> SentOrder:
+        """Return the order with this id."""
+        fields = {name: getattr(self, name) for name in PutOrder.model_fields}
+        items = [item.model_dump() for item in self.items.kept]
+        return SentOrder(order_id, fields | {"items": items, "items_omitted": self.items.omitted})
+
+    @property
+    def omitted(self) -> int:
+        """Return how many items were too many."""
+        return self.items.omitted
+
+
+class UserLine(PutUser):
+    """A line of an import: a user, with the fields of `PUT /api/v1/store/users/{id}`."""
+
+    model_config = example(type="user", id="C-42", name="A. Customer", email="customer@example.com")
+
+    type: Literal["user"]
+    id: Annotated[StoreId, AnyId]
+
+
+class OrderLine(PutOrder):
+    """A line of an import: an order, with the fields of `PUT /api/v1/store/orders/{id}`."""
+
+    model_config = example(
+        type="order",
+        id="A-1007",
+        user_id="C-42",
+        number="1007",
+        status="shipped",
+        total="59.90",
+        currency="EUR",
+        placed_at="2026-01-02T03:04:05Z",
+    )
+
+    type: Literal["order"]
+    id: Annotated[StoreId, AnyId]
+
+
+R = TypeVar("R", bound=Record)
+
+
+@dataclass(frozen=True, slots=True)
+class Checked(Generic[R]):
+    """A record that can be taken, and what is said about it."""
+
+    record: R
+    warnings: Warnings
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """Return what an answer says beside the result: warnings, and how many items were too many."""
+        notes: dict[str, Any] = {"warnings": self.warnings.shown()} if self.warnings.found else {}
+        return notes | ({"items_omitted": self.record.omitted} if self.record.omitted else {})
+
+
+def check_record(kind: type[R], found: Mapping[str, Any]) -> Checked[R]:
+    """Check a record that was sent as a JSON object. Raises `Invalid`."""
+    warnings = Warnings()
+    try:
+        record = kind.model_validate(found, context=warnings)
+    except ValidationError as error:
+        raise invalid_fields([{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]) from None
+    for name in found:
+        if name not in kind.model_fields:
+            warnings.add(_UNKNOWN, name)
+    return Checked(record, warnings)
+
+
+def sent(kind: type[R]) -> Any:
+    """Return a dependency that reads a body of this kind.
+
+    It reads the JSON itself: FastAPI would make a float of each number, and take no context for the warnings.
+    """
+
+    async def read(request: Request) -> Checked[R]:
+        media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if media_type != "application/json" and not (
+            media_type.startswith("application/") and media_type.endswith("+json")
+        ):
+            raise Invalid("send JSON, with Content-Type: application/json", ("body",))
+        try:
+            found = read_json(await request.body())
+        except (ValueError, RecursionError):
+            raise Invalid("the body cannot be read: send JSON in UTF-8", ("body",)) from None
+        if not isinstance(found, dict):
+            raise Invalid("the body is a JSON object", ("body",))
+        return check_record(kind, found)
+
+    return Depends(read)
+
+
+def body_of(kind: type[Record]) -> dict[str, Any]:
+    """Describe a body of this kind in the API document, which `describe` completes."""
+    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
+def describe(app: FastAPI) -> None:
+    """Add the bodies of the store's PUTs to the API document."""
+    build = app.openapi
+
+    def document() -> dict[str, Any]:
+        built = build()
+        built["components"]["schemas"] |= {kind.__name__: schema_of(kind) for kind in (PutUser, PutOrder)}
+        return built
+
+    app.openapi = document  # type: ignore[method-assign] # as FastAPI's own documentation extends the document

@@ -1,0 +1,175 @@
+"""Load the sample data: users, orders and conversations of a small shop, through the same functions as the API."""
+
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict
+from sqlalchemy import exists, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.catalog.sync import SentOrder, SentUser, take
+from services.conversations.messaging.commands import NewConversation, create_conversation, mark_read, set_status
+from services.conversations.messaging.posting import Post, post_message
+from services.conversations.models import Conversation, Message
+from services.conversations.rules import Side, Status
+
+DATA = Path(__file__).with_name("data.json")
+_ONE_AT_A_TIME = select(func.pg_advisory_xact_lock(func.hashtext("chats-demo")))
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DemoUser(_Model):
+    """A user as the store syncs it."""
+
+    id: str
+    role: Side
+    name: str
+    email: str
+    locale: str
+    zoneinfo: str
+
+
+class DemoItem(_Model):
+    """A line of an order."""
+
+    name: str
+    quantity: int
+    unit_price: str
+
+
+class DemoOrder(_Model):
+    """An order, placed `days_ago` days before the data is loaded. Its total is the sum of its items."""
+
+    number: str
+    user_id: str
+    status: str
+    currency: str
+    days_ago: int
+    items: list[DemoItem]
+
+
+class DemoMessage(_Model):
+    """A message after the first one."""
+
+    sender_id: str
+    body: str
+
+
+class DemoStatus(_Model):
+    """A status that an admin sets by hand."""
+
+    status: Status
+
+
+class DemoConversation(_Model):
+    """A conversation and its course.
+
+    `opened_by` is an admin; without it, the customer opened the conversation. The side that did not write the last
+    message has read everything unless `unread`. `days_ago` are the days of the first and of the last message.
+    """
+
+    user_id: str
+    subject: str
+    body: str | None = None
+    order_id: str | None = None
+    opened_by: str | None = None
+    steps: list[DemoMessage | DemoStatus] = []
+    unread: bool = False
+    days_ago: tuple[float, float]
+
+
+class DemoData(_Model):
+    """The file. Conversations are in the order of their last message."""
+
+    users: list[DemoUser]
+    orders: list[DemoOrder]
+    conversations: list[DemoConversation]
+
+
+async def add_demo(session: AsyncSession) -> bool:
+    """Load the sample data. Returns False, and adds nothing, if there is any conversation already.
+
+    Of two calls at once, the second waits for the first to commit, then finds its conversations.
+    """
+    await session.execute(_ONE_AT_A_TIME)
+    if await session.scalar(select(exists().select_from(Conversation))):
+        return False
+    now = datetime.now(UTC)
+    data = DemoData.model_validate_json(DATA.read_bytes())
+    users = [SentUser(user.id, user.model_dump(), user.role) for user in data.users]
+    orders = [SentOrder(order.number, _order_fields(order, now)) for order in data.orders]
+    await take(session, [*users, *orders])
+    sides = {user.id: user.role for user in data.users}
+    for conversation in data.conversations:
+        conversation_id = await _add_conversation(session, conversation, sides)
+        await _backdate(session, conversation_id, conversation, now)
+    return True
+
+
+def _order_fields(order: DemoOrder, now: datetime) -> dict[str, Any]:
+    return {
+        "user_id": order.user_id,
+        "number": order.number,
+        "status": order.status,
+        "total": str(sum(item.quantity * Decimal(item.unit_price) for item in order.items)),
+        "currency": order.currency,
+        "placed_at": now - timedelta(days=order.days_ago),
+        "url": f"https://demo-store.example/orders/{order.number}",
+        "items": [item.model_dump() for item in order.items],
+        "updated_at": None,
+    }
+
+
+async def _add_conversation(session: AsyncSession, demo: DemoConversation, sides: dict[str, Side]) -> UUID:
+    """Replay a conversation: each sender has read what was there before."""
+    opener = demo.opened_by or demo.user_id
+    side = sides[opener]
+    new = NewConversation(demo.user_id, demo.subject, opener, side, order_id=demo.order_id, body=demo.body)
+    conversation_id, _ = await create_conversation(session, new)
+    number = 0 if demo.body is None else 1
+    for step in demo.steps:
+        if isinstance(step, DemoMessage):
+            side = sides[step.sender_id]
+            await mark_read(session, conversation_id, side, number)
+            number = (await post_message(session, Post(conversation_id, step.sender_id, side, step.body))).number
+        else:
+            await set_status(session, conversation_id, step.status)
+    if not demo.unread:
+        await mark_read(session, conversation_id, Side.ADMIN if side is Side.CUSTOMER else Side.CUSTOMER, number)
+    return conversation_id
+
+
+async def _backdate(session: AsyncSession, conversation_id: UUID, demo: DemoConversation, now: datetime) -> None:
+    """Move a conversation to its days in the past. The order of messages and the event log stay.
+
+    An admin's message that the customer has not read keeps its time: an email is about to go out for it.
+    """
+    conversation = await session.get_one(Conversation, conversation_id, populate_existing=True)
+    rows = await session.execute(
+        select(Message.id, Message.number, Message.sender_role, Message.created_at)
+        .where(Message.conversation_id == conversation_id)
+        .order_by(Message.number)
+    )
+    messages = rows.all()
+    began, ended = demo.days_ago
+    pace = (began - ended) / max(len(messages) - 1, 1)
+    times = {conversation.created_at: now - timedelta(days=began)}  # old time to new time
+    moved = []
+    for row in messages:
+        is_unread_reply = row.sender_role == Side.ADMIN and row.number > conversation.read_by_user_number
+        moment = row.created_at if is_unread_reply else now - timedelta(days=began - pace * (row.number - 1))
+        times[row.created_at] = moment
+        moved.append({"id": row.id, "created_at": moment})
+    if moved:
+        await session.execute(update(Message), moved)
+        times[conversation.created_at] = moved[0]["created_at"]
+    for column in ("last_activity_at", "unanswered_since", "created_at"):
+        if (moment := getattr(conversation, column)) is not None:
+            setattr(conversation, column, times[moment])
+    await session.flush()

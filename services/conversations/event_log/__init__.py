@@ -1,0 +1,1 @@
+"""The event log (a transactional outbox): append, number, read, purge."""

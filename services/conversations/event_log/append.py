@@ -1,0 +1,51 @@
+"""Append to the event log, in the transaction of the change that an event describes."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.models import LoggedEvent
+from shared.events import EventType
+from shared.tables import among, insert_all
+
+
+async def append_event(
+    session: AsyncSession,
+    event_type: EventType,
+    payload: BaseModel | dict[str, Any],
+    *,
+    user_id: str | None = None,
+    conversation_id: UUID | None = None,
+) -> UUID:
+    """Add an event to the log, in the transaction of the change that it tells of; return its id."""
+    body = payload.model_dump(mode="json") if isinstance(payload, BaseModel) else payload
+    event = insert(LoggedEvent).values(type=event_type, payload=body, user_id=user_id, conversation_id=conversation_id)
+    return (await session.execute(event.returning(LoggedEvent.id))).scalar_one()
+
+
+async def append_events(session: AsyncSession, event_type: EventType, told: Sequence[tuple[str, BaseModel]]) -> None:
+    """Do the same for many, in their order, each with the person whom it concerns; one statement."""
+    rows = [
+        {"type": event_type, "payload": payload.model_dump(mode="json"), "user_id": user_id}
+        for user_id, payload in told
+    ]
+    await session.execute(insert_all(LoggedEvent, rows))
+
+
+async def erase_conversations(session: AsyncSession, conversation_ids: Sequence[UUID]) -> None:
+    """Erase all that the log tells of these conversations; that it happened stays, and that they were deleted."""
+    theirs = (
+        select(LoggedEvent.id)
+        .where(
+            among(LoggedEvent.conversation_id, conversation_ids),
+            LoggedEvent.type != EventType.CONVERSATION_DELETED,
+        )
+        .order_by(LoggedEvent.seq)
+        .with_for_update()
+        .cte()
+    )
+    await session.execute(update(LoggedEvent).where(LoggedEvent.id == theirs.c.id).values(payload=None))

@@ -1,0 +1,22 @@
+"""The SQL of event payloads that a statement builds from its rows."""
+
+
+def person_payload(alias: str) -> str:
+    """Return the SQL of a user as events tell of them."""
+    return (
+        f"jsonb_build_object('id', {alias}.id, 'version', {alias}.version, 'name', {alias}.name,"
+        f" 'email', {alias}.email, 'locale', {alias}.locale, 'zoneinfo', {alias}.zoneinfo,"
+        f" 'deleted', {alias}.deleted_at is not null, 'role', {alias}.synced_role)"
+    )
+
+
+MESSAGE_PAYLOAD = f"""jsonb_build_object(
+        'conversation_id', conversation.id,
+        'subject', conversation.subject,
+        'message', jsonb_build_object(
+            'id', message.id, 'number', message.number, 'sender_role', message.sender_role,
+            'body', message.body, 'created_at', message.created_at
+        ),
+        'sender', {person_payload("sender")},
+        'customer', {person_payload("customer")}
+    )"""

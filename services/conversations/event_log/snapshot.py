@@ -1,0 +1,53 @@
+"""The present state, told as the log would have told it: for a reader whose place in the log is gone."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.event_log.payloads import MESSAGE_PAYLOAD, person_payload
+from shared.events import Kind, Snapshot
+from shared.problems import Invalid
+
+
+async def read_snapshot(session: AsyncSession, kind: Kind, *, after: str | None, limit: int) -> Snapshot:
+    """Return what there is of a kind behind the id `after`, or from the beginning, in the order of ids."""
+    rows = (await session.execute(_STATEMENTS[kind], {"after": _id(kind, after), "limit": limit})).all()
+    items: list[dict[str, Any]] = [payload for row in rows for payload in row.payloads]
+    return Snapshot(items=items, last=str(rows[-1].id) if len(rows) == limit else None)
+
+
+def _id(kind: Kind, value: str | None) -> str | UUID | None:
+    try:
+        return value if kind is Kind.PEOPLE or value is None else UUID(value)
+    except ValueError:
+        raise Invalid("This is no id.", ("query", "after")) from None
+
+
+_STATEMENTS = {
+    Kind.PEOPLE: text(f"""
+        select person.id, jsonb_build_array(jsonb_build_object('person', {person_payload("person")})) as payloads
+        from users as person
+        where (cast(:after as text) is null or person.id > :after)
+        order by person.id limit :limit
+    """),  # noqa: S608 - built from constants
+    Kind.READS: text("""
+        select id, jsonb_build_array(
+            jsonb_build_object('conversation_id', id, 'by', 'user', 'up_to', read_by_user_number),
+            jsonb_build_object('conversation_id', id, 'by', 'admin', 'up_to', read_by_admin_number)
+        ) as payloads
+        from conversations
+        where (cast(:after as uuid) is null or id > :after)
+        order by id limit :limit
+    """),
+    Kind.MESSAGES: text(f"""
+        select message.id, jsonb_build_array({MESSAGE_PAYLOAD}) as payloads
+        from messages as message
+        join conversations as conversation on conversation.id = message.conversation_id
+        join users as sender on sender.id = message.sender_id
+        join users as customer on customer.id = conversation.user_id
+        where (cast(:after as uuid) is null or message.id > :after)
+        order by message.id limit :limit
+    """),  # noqa: S608 - built from constants
+}

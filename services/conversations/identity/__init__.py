@@ -1,0 +1,1 @@
+"""Who may call: browser sessions, users provisioned from tokens, access checks, erasure of users."""

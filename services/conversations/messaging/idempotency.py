@@ -1,0 +1,23 @@
+"""Idempotency keys: the same key, operation and fields lead to the first result."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Once:
+    """An idempotency key together with the fingerprint of the request that it stands for."""
+
+    key: str
+    request_hash: str
+
+    @classmethod
+    def of(cls, key: str | None, operation: str, fields: Mapping[str, Any]) -> "Once | None":
+        """Bind a caller's key to the operation and to its fields after trimming; no key gives None."""
+        if key is None:
+            return None
+        canonical = json.dumps([operation, fields], sort_keys=True, default=str)
+        return cls(f"{operation}:{key}", hashlib.sha256(canonical.encode()).hexdigest())

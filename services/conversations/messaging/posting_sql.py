@@ -1,0 +1,142 @@
+"""The statement that posts a message, in its forms, and what tells why one did nothing.
+
+It locks the conversation's row, which orders its posts and so numbers them 1, 2, 3 … without gap. Standing alone it is
+a transaction of its own, straight on the driver; inside a transaction it is a part of it, and then takes no idempotency
+key: a repeated one would break the whole.
+"""
+
+import json
+
+from services.conversations.event_log.payloads import MESSAGE_PAYLOAD
+from services.conversations.rules import EFFECTS
+from shared.events import EventType
+
+_MESSAGE_COLUMNS = """
+    message.id, message.conversation_id, message.number, message.sender_id, message.sender_role,
+    sender.name as sender_name, sender.deleted_at is not null as sender_deleted, message.body, message.created_at
+"""
+
+_COLUMNS = {
+    "conversation_id": "uuid",
+    "scope": "text",
+    "sender_id": "text",
+    "side": "text",
+    "body": "text",
+    "preview": "text",
+    "chosen_status": "text",
+    "seen_number": "int",
+    "idempotency_key": "text",
+    "request_hash": "text",
+}
+_ONE = "select " + ", ".join(f"${n}::{kind} as {name}" for n, (name, kind) in enumerate(_COLUMNS.items(), 1))
+_ARRAYS = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_COLUMNS.values(), 1))
+_MANY = f"select * from unnest({_ARRAYS}) as post ({', '.join(_COLUMNS)})"  # noqa: S608 - built from constants
+_EFFECTS = ", ".join(
+    f"('{side}', {effect.is_read_by_admin}, {effect.is_read_by_user}, {effect.answers},"
+    f" '{json.dumps(effect.after_first)}'::jsonb, '{json.dumps(effect.after_later)}'::jsonb)"
+    for side, effect in EFFECTS.items()
+)
+
+
+# Whoever holds one of the rows makes nobody else wait, and a retry does not break what others post.
+_FREE = """
+free as materialized (
+    select c.id
+    from post
+        join conversations as c on c.id = post.conversation_id
+        join users as customer on customer.id = c.user_id
+    where (post.scope is null or c.user_id = post.scope) and not exists (
+        select from messages as earlier
+        where earlier.conversation_id = c.id and earlier.sender_id = post.sender_id
+            and earlier.idempotency_key = post.idempotency_key
+    )
+    for no key update of c skip locked for key share of customer skip locked
+),"""
+
+
+def _statement(posts: str, *, waits: bool) -> str:
+    waiting, free, only = ("", "", "") if waits else ("skip locked", _FREE, "and c.id in (select id from free)")
+    return f"""
+with
+post as ({posts}),
+effect (side, is_read_by_admin, is_read_by_user, answers, after_first, after_later) as (values {_EFFECTS}),
+-- 1. Who sends. A deleted user finds nobody here, nor an admin whom the store has made a customer: they update nothing.
+--    The lock (here and on the customer) waits for a deletion under way: what it erases must not get into the log
+--    behind it.
+sender as (
+    select * from users where id in (select sender_id from post) and deleted_at is null for key share {waiting}
+),
+{free}
+-- 2. The conversation: lock it, number the message, move status, flags and counters. One clock reading, taken under
+--    the lock, so that times never run against the numbers.
+conversation as (
+    update conversations as c set
+        status = coalesce(
+            post.chosen_status, (case when c.message_count = 0 then after_first else after_later end) ->> c.status
+        ),
+        is_read_by_admin = effect.is_read_by_admin,
+        is_read_by_user = effect.is_read_by_user,
+        message_count = c.message_count + 1,
+        last_admin_number = case side when 'admin' then c.message_count + 1 else c.last_admin_number end,
+        last_customer_number = case side when 'customer' then c.message_count + 1 else c.last_customer_number end,
+        last_message_id = uuidv7(),
+        last_message_role = side,
+        last_message_preview = post.preview,
+        (last_activity_at, changed_at, unanswered_since) = (
+            select moment, moment, case when answers then null else coalesce(c.unanswered_since, moment) end
+            from (select greatest(clock_timestamp(), c.last_activity_at) as moment) as reading
+        )
+    from post join effect using (side)
+    where c.id = post.conversation_id
+        and (post.scope is null or c.user_id = post.scope)
+        and exists (
+            select from sender where sender.id = post.sender_id
+                and (side = 'customer' or synced_role is distinct from 'customer')
+        )
+        and (post.seen_number is null
+            or post.seen_number >= case side when 'admin' then c.last_customer_number else c.last_admin_number end)
+        {only}
+    returning c.*, sender_id, side, body, idempotency_key, request_hash
+),
+-- 3. The message. A repeated idempotency key breaks the whole statement here.
+message as (
+    insert into messages
+        (id, conversation_id, number, sender_id, sender_role, body, created_at, idempotency_key, request_hash)
+    select
+        last_message_id, id, message_count, sender_id, side, body, last_activity_at, idempotency_key, request_hash
+    from conversation
+    returning *
+),
+-- 4. The event, with all that its consumers need.
+customer as (
+    select * from users where id in (select user_id from conversation) for key share
+),
+logged as (
+    insert into events (type, user_id, conversation_id, payload)
+    select '{EventType.MESSAGE_POSTED}', conversation.user_id, conversation.id, {MESSAGE_PAYLOAD}
+    from conversation
+        join message on message.conversation_id = conversation.id
+        join sender on sender.id = message.sender_id
+        join customer on customer.id = conversation.user_id
+)
+select {_MESSAGE_COLUMNS} from message join sender on sender.id = message.sender_id
+"""  # noqa: S608 - built from constants
+
+
+POST = _statement(_ONE, waits=True)
+POST_FREE = _statement(_ONE, waits=False)
+POST_MANY = _statement(_MANY, waits=False)
+
+REPLAYED = f"""
+select {_MESSAGE_COLUMNS}, message.request_hash = $4 as same_request
+from messages as message
+    join conversations on conversations.id = message.conversation_id
+    join users as sender on sender.id = message.sender_id
+where message.conversation_id = $1 and message.sender_id = $2 and message.idempotency_key = $3
+"""  # noqa: S608 - built from constants
+
+WHY = """
+select exists (select from users where id = $3 and deleted_at is null) as sender_known,
+    (select synced_role from users where id = $3) as synced_role,
+    exists (select from conversations where id = $1 and ($2::text is null or user_id = $2)) as found
+"""

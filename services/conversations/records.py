@@ -1,0 +1,113 @@
+"""What is read: rows as the driver gives them, of those columns that anybody shows. To read makes no entities."""
+
+from datetime import datetime
+from typing import Any, NamedTuple
+from uuid import UUID
+
+
+class Known(NamedTuple):
+    """What is known of a caller, with which a token's claims are compared; without an `id`, nothing yet."""
+
+    id: str | None
+    deleted: bool
+    synced: bool
+    email: str | None
+    name: str | None
+    locale: str | None
+    zoneinfo: str | None
+    claims_issued_at: int | None
+    synced_role: str | None
+
+
+class UserRow(NamedTuple):
+    """A person of the store."""
+
+    id: str
+    name: str | None
+    email: str | None
+    deleted_at: datetime | None
+
+
+class OrderRow(NamedTuple):
+    """An order as the store last sent it."""
+
+    id: str
+    number: str
+    status: str
+    total: str
+    currency: str
+    placed_at: datetime
+    url: str | None
+    items: list[dict[str, Any]]
+    synced_at: datetime
+    deleted_at: datetime | None
+    items_omitted: int
+
+
+class ConversationRow(NamedTuple):
+    """A conversation, with all that a list shows of it."""
+
+    id: UUID
+    subject: str
+    status: str
+    is_read_by_admin: bool
+    is_read_by_user: bool
+    read_by_admin_number: int
+    read_by_user_number: int
+    message_count: int
+    last_message_id: UUID | None
+    last_message_role: str | None
+    last_message_preview: str | None
+    created_at: datetime
+    last_activity_at: datetime
+    waiting_since: datetime | None
+
+
+class MessageRow(NamedTuple):
+    """A message, and whom it is from."""
+
+    id: UUID
+    conversation_id: UUID
+    number: int
+    sender_id: str
+    sender_role: str
+    body: str
+    created_at: datetime
+    sender_name: str | None
+    sender_deleted: bool
+
+
+class Thread(NamedTuple):
+    """A conversation with the people and things beside it."""
+
+    conversation: ConversationRow
+    user: UserRow
+    order: OrderRow | None
+
+    @classmethod
+    def of(cls, row: Any) -> "Thread":
+        """Read a row of `THREAD_COLUMNS`; what may follow them is left alone."""
+        order = OrderRow._make(row[_ORDER]) if row[_ORDER.start] is not None else None
+        return cls(ConversationRow._make(row[_CONVERSATION]), UserRow._make(row[_USER]), order)
+
+
+def columns(kind: Any, alias: str) -> str:
+    """Name the columns of a kind of rows, of the table that is called so."""
+    return ", ".join(f"{alias}.{name}" for name in kind._fields)
+
+
+KNOWN_COLUMNS = ", ".join(
+    {
+        **{name: f"u.{name}" for name in Known._fields},
+        "deleted": "u.deleted_at is not null",
+        "synced": "u.synced_at is not null",
+    }.values()
+)
+# The log's epoch and head and what is known of a caller, in one value.
+ASKING = f"json_build_array(feed.epoch, feed.head, {KNOWN_COLUMNS})::text"
+THREAD_COLUMNS = ", ".join((columns(ConversationRow, "c"), columns(UserRow, "u"), columns(OrderRow, "o")))
+_USER_FROM = len(ConversationRow._fields)
+_ORDER_FROM = _USER_FROM + len(UserRow._fields)
+_CONVERSATION = slice(0, _USER_FROM)
+_USER = slice(_USER_FROM, _ORDER_FROM)
+_ORDER = slice(_ORDER_FROM, _ORDER_FROM + len(OrderRow._fields))

@@ -1,0 +1,187 @@
+"""A customer's pages: own conversations, a new one, and one to read and to write to."""
+
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from services.conversations.api.dependencies import Prefetch
+from services.conversations.api.request_schemas import CreateConversation, PostMessage
+from services.conversations.api.response_schemas import OrderOut, Viewer
+from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
+from services.conversations.messaging import commands, listing
+from services.conversations.messaging.commands import NewConversation
+from services.conversations.messaging.idempotency import Once
+from services.conversations.messaging.listing import Filters
+from services.conversations.messaging.posting import Post, post_message
+from services.conversations.messaging.queries import get_thread, list_messages, list_orders
+from services.conversations.records import Thread
+from services.conversations.rules import Side
+from services.conversations.web.auth import CustomerVisitor, SubmittingCustomer, Visitor, one_less_unread
+from services.conversations.web.forms import Form, new_form, read_form
+from services.conversations.web.rate_limiting import ConversationRefusal, MessageRefusal
+from services.conversations.web.rendering import CUSTOMER_ROOT, PageRoute, add_slash, pages_of, redirect
+from services.conversations.web.thread_view import history
+from shared.database import Session, driver_connection
+from shared.paging import Cursor
+from shared.problems import Invalid
+
+PAGE = 25  # conversations on a page
+HISTORY = 50  # messages on a page
+ORDERS = 500  # of the newest, to choose from
+
+Refusal = NewerMessages | IdempotencyKeyReused | RateLimited | None
+
+router = APIRouter(prefix=CUSTOMER_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)
+for path in ("", "/new", "/{conversation_id}"):
+    router.add_api_route(path, add_slash)
+
+
+@router.get("/")
+async def list_conversations(
+    request: Request, visitor: CustomerVisitor, session: Session, cursor: Cursor = None
+) -> Response:
+    """Show own conversations, last activity first."""
+    filters = Filters(user_id=visitor.principal.id)
+    threads, following = await listing.list_by_activity(
+        await driver_connection(session), filters, Side.CUSTOMER, cursor, PAGE
+    )
+    return pages_of(request).render(
+        "list_conversations.html", visitor, threads=threads, following=following, first=cursor is None
+    )
+
+
+@router.get("/new/")
+async def new_conversation(
+    request: Request, visitor: CustomerVisitor, session: Session, order_id: Annotated[str, Query()] = ""
+) -> Response:
+    """Show the form for a new conversation, with an order chosen already if the address names one."""
+    return await _new_page(request, visitor, session, new_form(order_id=order_id))
+
+
+@router.post("/new/")
+async def create_conversation(
+    request: Request, refusal: ConversationRefusal, visitor: SubmittingCustomer, session: Session
+) -> Response:
+    """Open a conversation. A second submit of the same form leads to the same one."""
+    caller = visitor.principal
+    form = await read_form(request, CreateConversation, pages_of(request).reader(visitor).gettext)
+    if form.body is None or refusal:
+        return await _new_page(request, visitor, session, form, refusal)
+    once = Once.of(form.key, "create", form.body.model_dump(mode="json", exclude_defaults=True))
+    new = NewConversation(caller.id, form.body.subject, caller.id, Side.CUSTOMER, form.body.order_id, form.body.body)
+    try:
+        async with session.begin_nested():  # what is refused leaves no trace, and the page is still to be read
+            identity, _ = await commands.create_conversation(session, new, once)
+    except Invalid as problem:
+        return await _new_page(request, visitor, session, form.refused(problem))
+    return redirect(f"{CUSTOMER_ROOT}{identity}/")
+
+
+@router.get("/{conversation_id}/")
+async def read_conversation(
+    conversation_id: UUID,
+    request: Request,
+    visitor: CustomerVisitor,
+    session: Session,
+    prefetch: Prefetch,
+    peek: bool = False,
+    earlier: Cursor = None,
+) -> Response:
+    """Show a conversation, which reads it, unless its newest messages are not what is looked at."""
+    thread = await get_thread(await driver_connection(session), conversation_id, scope=visitor.principal.id)
+    reads = not (peek or prefetch or earlier)
+    return await _thread_page(request, visitor, session, thread, new_form(), reads=reads, earlier=earlier)
+
+
+@router.post("/{conversation_id}/")
+async def post_customer_message(
+    conversation_id: UUID,
+    request: Request,
+    limited: MessageRefusal,
+    visitor: SubmittingCustomer,
+    session: Session,
+) -> Response:
+    """Write to the store. What crosses an answer comes back with it, and with what was typed."""
+    caller = visitor.principal
+    form = await read_form(request, PostMessage, pages_of(request).reader(visitor).gettext)
+    refusal: Refusal = limited
+    if form.body is not None and not refusal:
+        fields = form.body.model_dump(mode="json", exclude_defaults=True)
+        post = Post(
+            conversation_id,
+            caller.id,
+            Side.CUSTOMER,
+            form.body.body,
+            scope=caller.id,
+            seen_number=form.body.seen_number,
+            once=Once.of(form.key, "post", fields),
+        )
+        try:
+            await post_message(session, post)
+            return redirect(f"{CUSTOMER_ROOT}{conversation_id}/")
+        except (NewerMessages, IdempotencyKeyReused) as error:
+            refusal = error
+            form = form.anew() if isinstance(error, IdempotencyKeyReused) else form
+    thread = await get_thread(await driver_connection(session), conversation_id, scope=caller.id)
+    return await _thread_page(request, visitor, session, thread, form, refusal=refusal)
+
+
+async def _new_page(
+    request: Request,
+    visitor: Visitor,
+    session: Session,
+    form: Form[CreateConversation],
+    refusal: RateLimited | None = None,
+) -> Response:
+    orders, _ = await list_orders(await driver_connection(session), visitor.principal.id, None, ORDERS)
+    status = 422 if form.errors else 200
+    return pages_of(request).render(
+        "new_conversation.html", visitor, status=status, refusal=refusal, form=form, orders=orders
+    )
+
+
+async def _thread_page(
+    request: Request,
+    visitor: Visitor,
+    session: Session,
+    thread: Thread,
+    form: Form[PostMessage],
+    *,
+    reads: bool = False,
+    earlier: str | None = None,
+    refusal: Refusal = None,
+) -> Response:
+    pages = pages_of(request)
+    viewer = Viewer(side=Side.CUSTOMER, store_name=request.app.state.settings.store_name)
+    was_read, read_up_to = thread.conversation.is_read_by_user, thread.conversation.read_by_user_number
+    rows, following = await list_messages(
+        await driver_connection(session),
+        thread.conversation.id,
+        scope=visitor.principal.id,
+        newest_first=True,
+        after=None,
+        cursor=earlier,
+        limit=HISTORY,
+    )
+    read = read_up_to if was_read else 0
+    if reads:
+        read = thread.conversation.message_count
+        thread = await commands.read_thread(session, thread, Side.CUSTOMER)
+        visitor = one_less_unread(visitor) if thread.conversation.is_read_by_user and not was_read else visitor
+    return pages.render(
+        "conversation.html",
+        visitor,
+        status=422 if form.errors else 200,
+        refusal=refusal,
+        thread=thread,
+        order=thread.order and OrderOut.of(thread.order),
+        items=history(rows, thread.conversation, viewer, pages.reader(visitor), read_up_to=read_up_to),
+        following=following,
+        earlier=earlier,
+        form=form,
+        read=read,  # up to which number: scripts read on from there
+        # What the reader has on the screen: newer messages than these cannot have been seen by whoever answers.
+        seen_number=rows[0].number if rows and not earlier else thread.conversation.message_count,
+    )

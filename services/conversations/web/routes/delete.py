@@ -1,0 +1,99 @@
+"""Deleting conversations, one or many: a page says what goes and asks; what is not closed is refused by name."""
+
+from collections.abc import Iterable, Sequence
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from services.conversations.api.response_schemas import UserOut
+from services.conversations.errors import ConversationNotClosed
+from services.conversations.messaging import commands
+from services.conversations.messaging.queries import list_threads
+from services.conversations.rules import BULK_DELETE_LIMIT, DELETABLE
+from services.conversations.web.auth import AdminVisitor, SubmittingAdmin, Visitor
+from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
+from shared.database import Session, driver_connection
+from shared.problems import NotFound
+
+router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)
+
+
+@router.get("/bulk-delete/")
+async def ask_to_delete_some(
+    request: Request, visitor: AdminVisitor, session: Session, ids: Annotated[list[str] | None, Query()] = None
+) -> Response:
+    """Say what would go. Ids that are not there are passed over."""
+    return await _page(request, visitor, session, _known_ids(ids or []))
+
+
+@router.post("/bulk-delete/")
+async def delete_some(request: Request, visitor: SubmittingAdmin, session: Session) -> Response:
+    """Delete all, or none when one of them is not closed."""
+    given = (await request.form()).getlist("ids")
+    ids = _known_ids(value for value in given if isinstance(value, str))
+    if not 1 <= len(ids) <= BULK_DELETE_LIMIT:
+        return await _page(request, visitor, session, ids)
+    return await _delete(request, visitor, session, ids)
+
+
+@router.get("/{conversation_id}/delete/")
+async def ask_to_delete(conversation_id: UUID, request: Request, visitor: AdminVisitor, session: Session) -> Response:
+    """Say what would go."""
+    return await _page(request, visitor, session, [conversation_id], single=True)
+
+
+@router.post("/{conversation_id}/delete/")
+async def delete_one(conversation_id: UUID, request: Request, visitor: SubmittingAdmin, session: Session) -> Response:
+    """Delete a conversation. A second submit finds it gone, and leads where the first one did."""
+    return await _delete(request, visitor, session, [conversation_id], single=True)
+
+
+async def _delete(
+    request: Request, visitor: Visitor, session: Session, ids: Sequence[UUID], *, single: bool = False
+) -> Response:
+    try:
+        deleted = await commands.delete_conversations(session, ids)
+    except ConversationNotClosed as problem:
+        return await _page(request, visitor, session, ids, single=single, status=problem.status)
+    return redirect(f"{ADMIN_ROOT}?deleted={deleted}")
+
+
+async def _page(
+    request: Request,
+    visitor: Visitor,
+    session: Session,
+    ids: Sequence[UUID],
+    *,
+    single: bool = False,
+    status: int = 200,
+) -> Response:
+    too_many = len(ids) > BULK_DELETE_LIMIT
+    threads = await list_threads(await driver_connection(session), [] if too_many else ids)
+    if single and not threads:
+        raise NotFound("There is no such conversation.")
+    found = [(thread.conversation, UserOut.of(thread.user)) for thread in threads]
+    return pages_of(request).render(
+        "delete_conversations.html",
+        visitor,
+        status=422 if too_many or (not ids and request.method == "POST") else status,
+        single=single,
+        chosen=len(ids),
+        limit=BULK_DELETE_LIMIT,
+        going=[(conversation, user) for conversation, user in found if conversation.status in DELETABLE],
+        refused=[(conversation, user) for conversation, user in found if conversation.status not in DELETABLE],
+        was_refused=status != 200,  # noqa: PLR2004 - the page as it is asked for
+        messages=sum(conversation.message_count for conversation, _ in found),
+    )
+
+
+def _known_ids(given: Iterable[str]) -> list[UUID]:
+    """Return each id once. What is no id at all is nothing that is there."""
+    found: dict[UUID, None] = {}
+    for text in given:
+        try:
+            found[UUID(text.strip())] = None
+        except ValueError:
+            continue
+    return list(found)

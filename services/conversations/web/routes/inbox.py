@@ -1,0 +1,122 @@
+"""The support inbox: the list over all conversations, what it is narrowed to, and how many there are of what."""
+
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, Field, model_validator
+
+from services.conversations.api.response_schemas import UserOut
+from services.conversations.messaging import counts, listing
+from services.conversations.messaging.listing import Filters
+from services.conversations.records import Thread, UserRow
+from services.conversations.rules import BULK_DELETE_LIMIT, WAITING, Side, Status
+from services.conversations.web.auth import AdminVisitor
+from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, add_slash, pages_of, redirect
+from shared.database import Driver, Session, driver_connection
+from shared.paging import Cursor
+from shared.text import Text
+
+PAGE = 25  # conversations on a page
+CHOICES = 20  # customers to choose from
+
+router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)
+for path in ("", "/new", "/bulk-delete", "/{conversation_id}", "/{conversation_id}/delete"):
+    router.add_api_route(path, add_slash)
+
+
+class Wanted(BaseModel):
+    """What a list was asked for, as its address says it; what is blank there counts as not given.
+
+    `user_id` may be any words to find a customer by. `deleted` only says what has just happened.
+    """
+
+    status: list[Status] = []
+    unread: bool | None = None
+    user_id: Text | None = None
+    order_number: Text | None = None
+    sort: Literal["activity", "waiting"] = "activity"
+    cursor: Cursor = None
+    deleted: Annotated[int, Field(ge=0, le=BULK_DELETE_LIMIT)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _leave_out_blanks(cls, given: dict[str, Any]) -> dict[str, Any]:
+        values = {name: _without_blanks(value) for name, value in given.items()}
+        return {name: value for name, value in values.items() if value}
+
+    @property
+    def filters(self) -> Filters:
+        """Return what the list is narrowed to."""
+        return Filters(tuple(sorted(set(self.status))), self.unread, self.user_id, order_number=self.order_number)
+
+    @property
+    def view(self) -> str | None:
+        """Name the view that one click leads to, if it is what was asked for."""
+        views = {
+            Filters(): "all",
+            Filters(status=tuple(sorted(WAITING))): "waiting",
+            Filters(unread=True): "unread",
+        }
+        return views.get(self.filters)
+
+    @property
+    def narrows(self) -> bool:
+        """Tell whether there is anything to clear."""
+        return self.filters != Filters()
+
+    def toggled(self, status: Status) -> str:
+        """Return the address of the list with a status added to what it is narrowed to, or taken away from it."""
+        return self.address(status=sorted({one.value for one in self.status} ^ {status.value}))
+
+    def address(self, **changes: Any) -> str:
+        """Return the address of the list with something else asked for: its first page, unless a cursor is given."""
+        wanted = self.model_dump(mode="json", exclude={"cursor", "deleted"}, exclude_defaults=True) | changes
+        given = {name: value for name, value in wanted.items() if value is not None}
+        if self.unread is not None:
+            given["unread"] = "true" if self.unread else "false"
+        query = urlencode(given, doseq=True)
+        return f"{ADMIN_ROOT}?{query}" if query else ADMIN_ROOT
+
+
+@router.get("/")
+async def list_all_conversations(
+    request: Request, visitor: AdminVisitor, session: Session, wanted: Annotated[Wanted, Query()]
+) -> Response:
+    """Show all conversations, or those that the filters leave."""
+    connection = await driver_connection(session)
+    customers: list[UserRow] = []
+    if wanted.user_id is None:
+        tally = await counts.tally(connection)
+    else:
+        tally, customers = await counts.tally_and_find_customers(connection, wanted.user_id, CHOICES)
+    chosen = customers[0] if customers and customers[0].id == wanted.user_id else None
+    if len(customers) == 1 and not chosen:  # there is nobody else to choose
+        return redirect(wanted.address(user_id=customers[0].id))
+    threads: list[Thread] = []
+    following = None
+    if wanted.user_id is None or chosen:
+        threads, following = await _list(connection, wanted)
+    return pages_of(request).render(
+        "admin_conversations.html",
+        visitor,
+        wanted=wanted,
+        tally=tally,
+        chosen=chosen and UserOut.of(chosen),
+        customers=[UserOut.of(customer) for customer in customers],
+        rows=[(thread, UserOut.of(thread.user)) for thread in threads],
+        following=following,
+    )
+
+
+async def _list(connection: Driver, wanted: Wanted) -> tuple[list[Thread], str | None]:
+    if wanted.sort == "waiting":
+        return await listing.list_by_waiting(connection, wanted.filters, wanted.cursor, PAGE)
+    return await listing.list_by_activity(connection, wanted.filters, Side.ADMIN, wanted.cursor, PAGE)
+
+
+def _without_blanks(value: Any) -> Any:
+    if isinstance(value, list):
+        return [one for one in value if _without_blanks(one)]
+    return value.strip() if isinstance(value, str) else value

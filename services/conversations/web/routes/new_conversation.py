@@ -1,0 +1,106 @@
+"""A new conversation with a customer: first whom it is with, then what is said."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+
+from services.conversations.api.request_schemas import AdminCreateConversation
+from services.conversations.api.response_schemas import UserOut
+from services.conversations.errors import RateLimited
+from services.conversations.messaging import commands
+from services.conversations.messaging.commands import NewConversation
+from services.conversations.messaging.idempotency import Once
+from services.conversations.messaging.queries import find_customer, list_customers, list_orders
+from services.conversations.records import OrderRow
+from services.conversations.rules import Side, Status
+from services.conversations.web.auth import AdminVisitor, SubmittingAdmin, Visitor
+from services.conversations.web.forms import Form, new_form, read_form
+from services.conversations.web.rate_limiting import AdminConversationRefusal
+from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
+from shared.database import Session, driver_connection
+from shared.paging import Cursor
+from shared.problems import Invalid
+from shared.text import Text
+
+PAGE = 25  # customers on a page
+ORDERS = 500  # of the newest, to choose from
+
+router = APIRouter(prefix=f"{ADMIN_ROOT}new", route_class=PageRoute, include_in_schema=False)
+
+
+@router.get("/")
+async def new_conversation(
+    request: Request,
+    visitor: AdminVisitor,
+    session: Session,
+    q: Annotated[Text, Query()] = "",
+    cursor: Cursor = None,
+    user_id: Annotated[Text, Query()] = "",
+    order_id: Annotated[str, Query()] = "",
+) -> Response:
+    """Show customers to choose from, or with one chosen the form."""
+    if user_id:
+        gettext = pages_of(request).reader(visitor).gettext
+        return await _form_page(
+            request, visitor, session, replace(new_form(user_id=user_id, order_id=order_id), gettext=gettext)
+        )
+    customers, following = await list_customers(await driver_connection(session), q, cursor, PAGE)
+    return pages_of(request).render(
+        "admin_new_conversation.html",
+        visitor,
+        customers=[UserOut.of(customer) for customer in customers],
+        following=following,
+        q=q,
+        first=cursor is None,
+        form=None,
+    )
+
+
+@router.post("/")
+async def create_conversation(
+    request: Request, refusal: AdminConversationRefusal, visitor: SubmittingAdmin, session: Session
+) -> Response:
+    """Open a conversation with a customer. A second submit of the same form leads to the same one."""
+    caller = visitor.principal
+    form = await read_form(request, AdminCreateConversation, pages_of(request).reader(visitor).gettext)
+    if (body := form.body) is None or refusal:
+        return await _form_page(request, visitor, session, form, refusal)
+    once = Once.of(form.key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
+    new = NewConversation(body.user_id, body.subject, caller.id, Side.ADMIN, body.order_id, body.body, body.status)
+    try:
+        async with session.begin_nested():  # what is refused leaves no trace, and the page is still to be read
+            identity, _ = await commands.create_conversation(session, new, once)
+    except Invalid as problem:
+        return await _form_page(request, visitor, session, form.refused(problem))
+    return redirect(f"{ADMIN_ROOT}{identity}/")
+
+
+async def _form_page(
+    request: Request,
+    visitor: Visitor,
+    session: Session,
+    form: Form[AdminCreateConversation],
+    refusal: RateLimited | None = None,
+) -> Response:
+    """Show the form. What is no customer's id is an error there, and can be mended there."""
+    named = "" if "user_id" in form.errors else form.typed.get("user_id", "")
+    connection = await driver_connection(session)
+    customer = await find_customer(connection, named.strip()) if named else None
+    orders: Sequence[OrderRow] = []
+    if customer is not None:
+        orders, _ = await list_orders(connection, customer.id, None, ORDERS)
+    elif named:
+        form = form.refused(Invalid("There is no such customer.", ("body", "user_id")))
+    return pages_of(request).render(
+        "admin_new_conversation.html",
+        visitor,
+        status=422 if form.errors else 200,
+        refusal=refusal,
+        form=form,
+        customer=customer and UserOut.of(customer),
+        orders=orders,
+        statuses=list(Status),
+    )

@@ -1,0 +1,143 @@
+"""A conversation as the admins see it: the whole history, the edit form, and who and what stands beside it."""
+
+from uuid import UUID
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from services.conversations.api.dependencies import Prefetch
+from services.conversations.api.request_schemas import EditConversation
+from services.conversations.api.response_schemas import OrderOut, UserOut, Viewer
+from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
+from services.conversations.messaging import commands
+from services.conversations.messaging.idempotency import Once
+from services.conversations.messaging.posting import Post, post_message
+from services.conversations.messaging.queries import get_thread_and_others, list_messages
+from services.conversations.rules import DELETABLE, Side, Status
+from services.conversations.web.auth import AdminVisitor, SubmittingAdmin, Visitor, one_less_unread
+from services.conversations.web.forms import Form, new_form, read_form
+from services.conversations.web.rate_limiting import EditRefusal
+from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
+from services.conversations.web.thread_view import history
+from shared.database import Session, driver_connection
+from shared.paging import Cursor
+
+HISTORY = 50  # messages on a page
+OTHERS = 5  # of the customer's conversations
+
+Refusal = NewerMessages | IdempotencyKeyReused | RateLimited | None
+
+router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)
+
+
+@router.get("/{conversation_id}/")
+async def read_conversation(
+    conversation_id: UUID,
+    request: Request,
+    visitor: AdminVisitor,
+    session: Session,
+    prefetch: Prefetch,
+    peek: bool = False,
+    earlier: Cursor = None,
+) -> Response:
+    """Show a conversation, which reads it for the admins, unless its newest messages are not what is looked at."""
+    reads = not (peek or prefetch or earlier)
+    return await _thread_page(request, visitor, session, conversation_id, new_form(), reads=reads, earlier=earlier)
+
+
+@router.post("/{conversation_id}/")
+async def edit_conversation(
+    conversation_id: UUID, request: Request, limited: EditRefusal, visitor: SubmittingAdmin, session: Session
+) -> Response:
+    """Reply, set the status, or both. What crosses a new message comes back with it, and with what was typed."""
+    form = await read_form(request, EditConversation, pages_of(request).reader(visitor).gettext)
+    refusal: Refusal = limited
+    if form.body is not None and not refusal:
+        try:
+            await _edit(session, conversation_id, visitor.principal.id, form.body, form.key)
+            return redirect(f"{ADMIN_ROOT}{conversation_id}/")
+        except (NewerMessages, IdempotencyKeyReused) as error:
+            refusal = error
+            form = form.anew() if isinstance(error, IdempotencyKeyReused) else form
+    return await _thread_page(request, visitor, session, conversation_id, form, refusal=refusal)
+
+
+@router.get("/{conversation_id}/unread/")
+async def look_again(conversation_id: UUID) -> Response:
+    """Lead whoever had to sign in before to the conversation, unread as it is, to mark it once more."""
+    return redirect(f"{ADMIN_ROOT}{conversation_id}/?peek=true")
+
+
+@router.post("/{conversation_id}/unread/")
+async def give_back(conversation_id: UUID, _: SubmittingAdmin, session: Session) -> Response:
+    """Mark a conversation as unread, and leave it: looking at it would read it again."""
+    await commands.mark_unread(session, conversation_id)
+    return redirect(ADMIN_ROOT)
+
+
+async def _edit(session: Session, conversation_id: UUID, admin_id: str, body: EditConversation, key: str) -> None:
+    if body.reply_body is not None:
+        reply = Post(
+            conversation_id,
+            admin_id,
+            Side.ADMIN,
+            body.reply_body,
+            seen_number=body.seen_number,
+            chosen_status=body.status,
+            once=Once.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True)),
+        )
+        await post_message(session, reply)
+    elif body.status is not None:
+        await commands.set_status(session, conversation_id, body.status, seen_number=body.seen_number)
+
+
+def _named_status(form: Form[EditConversation]) -> Status | None:
+    """Return the status that a refused form named: the page says that it was not set."""
+    named = form.typed.get("status", "").strip()
+    return Status(named) if named in set(Status) else None
+
+
+async def _thread_page(
+    request: Request,
+    visitor: Visitor,
+    session: Session,
+    conversation_id: UUID,
+    form: Form[EditConversation],
+    *,
+    reads: bool = False,
+    earlier: str | None = None,
+    refusal: Refusal = None,
+) -> Response:
+    pages = pages_of(request)
+    viewer = Viewer(side=Side.ADMIN, store_name=request.app.state.settings.store_name)
+    connection = await driver_connection(session)
+    thread, others = await get_thread_and_others(connection, conversation_id, OTHERS)
+    was_read, read_up_to = thread.conversation.is_read_by_admin, thread.conversation.read_by_admin_number
+    rows, following = await list_messages(
+        connection, conversation_id, scope=None, newest_first=True, after=None, cursor=earlier, limit=HISTORY
+    )
+    read = read_up_to if was_read else 0
+    if reads:
+        read = thread.conversation.message_count
+        thread = await commands.read_thread(session, thread, Side.ADMIN)
+        visitor = one_less_unread(visitor) if thread.conversation.is_read_by_admin and not was_read else visitor
+    return pages.render(
+        "admin_conversation.html",
+        visitor,
+        status=422 if form.errors else 200,
+        refusal=refusal,
+        conversation=thread.conversation,
+        deletable=thread.conversation.status in DELETABLE,
+        customer=UserOut.of(thread.user),
+        order=thread.order and OrderOut.of(thread.order),
+        others=[other.conversation for other in others],
+        items=history(rows, thread.conversation, viewer, pages.reader(visitor), read_up_to=read_up_to),
+        following=following,
+        earlier=earlier,
+        statuses=list(Status),
+        form=form,
+        refused_status=_named_status(form),
+        read=read,  # up to which number: scripts read on from there
+        # What the admin has on the screen: a newer message cannot have been seen by whoever answers.
+        seen_number=rows[0].number if rows else 0,
+    )

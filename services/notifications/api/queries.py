@@ -1,0 +1,86 @@
+"""Every read of the notifications service's API, scoped in its SQL."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.notifications.delivery.erasure import under_erasure
+from services.notifications.models import Email, EmailMessage, EmailTry, Mark, Notification, Person
+from services.notifications.rules import EmailState
+from shared.paging import decode_cursor, encode_cursor
+
+
+def is_in_sight() -> ColumnElement[bool]:
+    """Tell whether a `Notification` is of no deleted conversation: those of a big one are erased behind that."""
+    return ~exists().where(Mark.conversation_id == Notification.conversation_id, Mark.deleted_at.is_not(None))
+
+
+async def list_notifications(
+    session: AsyncSession, user_id: str, *, unread: bool | None, cursor: str | None, limit: int
+) -> tuple[list[tuple[Notification, Person | None]], str | None]:
+    """Return a page of a customer's notifications with their senders, newest first, and the cursor of the next."""
+    bound = [user_id, unread]
+    query = (
+        select(Notification, Person)
+        .outerjoin(Person, Person.id == Notification.sender_id)
+        .where(Notification.user_id == user_id, is_in_sight())
+        .order_by(Notification.id.desc())
+    )
+    if unread is not None:
+        query = query.where(Notification.read_at.is_(None) if unread else Notification.read_at.is_not(None))
+    if cursor is not None:
+        query = query.where(Notification.id < decode_cursor(cursor, bound, UUID)[0])
+    rows: list[Any] = list((await session.execute(query.limit(limit + 1))).all())
+    if len(rows) <= limit:
+        return rows, None
+    return rows[:limit], encode_cursor(bound, [str(rows[limit - 1][0].id)])
+
+
+async def count_unread(session: AsyncSession, user_id: str) -> int:
+    """Count a customer's unread notifications."""
+    query = select(func.count()).where(Notification.user_id == user_id, Notification.read_at.is_(None), is_in_sight())
+    return (await session.execute(query)).scalar_one()
+
+
+async def list_emails(
+    session: AsyncSession, *, conversation_id: UUID | None, state: EmailState | None, cursor: str | None, limit: int
+) -> tuple[list[tuple[Email, list[UUID], list[EmailTry]]], str | None]:
+    """Return a page of mails with their messages and tries, newest first, and the cursor of the next."""
+    bound = [conversation_id, state]
+    query = select(Email).order_by(Email.id.desc())
+    if conversation_id is not None:
+        query = query.where(Email.conversation_id == conversation_id)
+    if state is not None:
+        query = query.where(Email.state == state)
+    if cursor is not None:
+        query = query.where(Email.id < decode_cursor(cursor, bound, UUID)[0])
+    emails = (await session.scalars(query.limit(limit + 1))).all()
+    page = emails[:limit]
+    messages, tries = await _beside(session, [email.id for email in page])
+    forgotten = await under_erasure(session, {email.recipient_id for email in page})
+    for email in (one for one in page if one.recipient_id in forgotten):
+        session.expunge(email)  # shown as it will be; who reads changes nothing
+        email.to_address = None
+        for attempt in tries.get(email.id, []):
+            session.expunge(attempt)
+            attempt.reply = ""
+    items = [(email, messages.get(email.id, []), tries.get(email.id, [])) for email in page]
+    return items, encode_cursor(bound, [str(page[-1].id)]) if len(emails) > limit else None
+
+
+async def _beside(
+    session: AsyncSession, email_ids: Sequence[UUID]
+) -> tuple[dict[UUID, list[UUID]], dict[UUID, list[EmailTry]]]:
+    messages: dict[UUID, list[UUID]] = {}
+    included = select(EmailMessage).where(EmailMessage.email_id.in_(email_ids), EmailMessage.left_out.is_(False))
+    for message in await session.scalars(included.order_by(EmailMessage.number)):
+        messages.setdefault(message.email_id, []).append(message.message_id)
+    tries: dict[UUID, list[EmailTry]] = {}
+    for attempt in await session.scalars(
+        select(EmailTry).where(EmailTry.email_id.in_(email_ids)).order_by(EmailTry.id)
+    ):
+        tries.setdefault(attempt.email_id, []).append(attempt)
+    return messages, tries

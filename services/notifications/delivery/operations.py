@@ -1,0 +1,92 @@
+"""Operators' commands: retry emails, pause and resume sending."""
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.notifications.delivery.circuit_breaker import CLOSED
+from services.notifications.delivery.transitions import move_emails
+from services.notifications.errors import EmailNotFailed
+from services.notifications.models import Email, EmailTry, Gate
+from services.notifications.rules import MAY_HAVE_ARRIVED_REASONS, EmailState
+from shared.problems import NotFound
+from shared.tables import among
+
+
+async def retry_email(session: AsyncSession, email_id: UUID) -> None:
+    """Let a failed mail be due again, from the beginning of its schedule. Raises `NotFound` or `EmailNotFailed`.
+
+    No message joins it: its conversation may have another mail by now that is open.
+    """
+    if await _retry(session, Email.id == email_id):
+        return
+    email = await session.get(Email, email_id)
+    if email is None:
+        raise NotFound("There is no such mail.")
+    raise EmailNotFailed(f"This mail is {email.state}; only a failed one is retried.")
+
+
+async def retry_failed_emails(
+    session: AsyncSession, began: datetime, *, since: timedelta | None, reply: str | None, size: int
+) -> int:
+    """Queue up to so many failed emails for another attempt; return how many. Call it until there are none.
+
+    Those that failed before `began`, by the database's clock, and not longer than `since` before it; whose last reply,
+    with its code, matches the regular expression `reply`. Those that may have arrived are left.
+    """
+    which = _failed(began, since, reply) & Email.reason.not_in(MAY_HAVE_ARRIVED_REASONS)
+    found = select(Email.id).where(which).order_by(Email.id).limit(size).with_for_update(skip_locked=True)
+    ids = (await session.scalars(found)).all()
+    return len(await _retry(session, among(Email.id, ids))) if ids else 0
+
+
+async def count_doubtful_emails(
+    session: AsyncSession, began: datetime, *, since: timedelta | None, reply: str | None
+) -> int:
+    """Count the emails that `retry_failed_emails` leaves: they may have arrived, and would go out twice."""
+    which = _failed(began, since, reply) & Email.reason.in_(MAY_HAVE_ARRIVED_REASONS)
+    return (await session.execute(select(func.count()).where(which))).scalar_one()
+
+
+def _failed(began: datetime, since: timedelta | None, reply: str | None) -> ColumnElement[bool]:
+    which = (Email.state == EmailState.FAILED) & (Email.finished_at <= began)
+    if since is not None:
+        which &= Email.finished_at >= began - since
+    if reply is not None:
+        last = (
+            select(func.concat_ws(" ", EmailTry.code, EmailTry.reply))
+            .where(EmailTry.email_id == Email.id)
+            .order_by(EmailTry.id.desc())
+            .limit(1)
+            .scalar_subquery()
+        )
+        which &= last.regexp_match(reply, "i")
+    return which
+
+
+async def _retry(session: AsyncSession, which: ColumnElement[bool]) -> Sequence[UUID]:
+    now = func.clock_timestamp()
+    values = {
+        "reason": None,
+        "counted_tries": 0,
+        "uncertain_tries": 0,
+        "refused_at": None,
+        "next_attempt_at": now,
+        "claimed_at": func.coalesce(Email.claimed_at, now),
+    }
+    return await move_emails(session, which, EmailState.SCHEDULED, values, leaving=(EmailState.FAILED,))
+
+
+async def pause_sending(session: AsyncSession) -> None:
+    """Stop all sending until it is resumed. Mail that is on its way goes out."""
+    await session.execute(update(Gate).values(paused_at=func.coalesce(Gate.paused_at, func.clock_timestamp())))
+
+
+async def resume_sending(session: AsyncSession) -> None:
+    """Start sending again, also past an open breaker, with what was refused for the set-up's sake."""
+    refused = (Email.state == EmailState.SCHEDULED) & Email.refused_at.is_not(None)
+    await session.execute(update(Email).where(refused).values(next_attempt_at=func.clock_timestamp()))
+    await session.execute(update(Gate).values(paused_at=None, **CLOSED))

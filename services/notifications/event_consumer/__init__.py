@@ -1,0 +1,1 @@
+"""The consumer of the event log: each event takes effect once, or is parked."""
