@@ -267,7 +267,7 @@ def restored(service: Annotated[str, typer.Argument(help="conversations or notif
 
 
 def _check_port(host: str, port: int) -> None:
-    from deploy.local.ports import why_not
+    from deploy.listen_check import why_not
 
     if reason := why_not(host, port):
         raise SettingsError(f"cannot listen on {host}, port {port}: {reason}")

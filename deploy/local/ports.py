@@ -10,20 +10,6 @@ from collections.abc import Iterable
 _CHOICE = range(20_000, 32_000)
 
 
-def why_not(host: str, port: int) -> str | None:
-    """Say why nothing can listen there, or None when it can."""
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        with socket.socket(family, kind, protocol) as listener:
-            # As servers do: what an earlier run's closed connections still hold is no obstacle.
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen()
-    except OSError as error:
-        return "another program uses it" if error.errno == errno.EADDRINUSE else (error.strerror or str(error))
-    return None
-
-
 def free_ports(preferred: Iterable[int], host: str = "127.0.0.1") -> list[int]:
     """Return a port for each preferred one: itself, or any free one where it is taken or 0."""
     held: list[socket.socket] = []  # held until all are chosen, so that none is chosen twice

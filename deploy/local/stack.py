@@ -10,10 +10,11 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
+from deploy.listen_check import why_not
 from deploy.local import environment as env
 from deploy.local.ending import stop_event
 from deploy.local.overview import overview
-from deploy.local.ports import free_ports, why_not
+from deploy.local.ports import free_ports
 from deploy.local.postgres import create_databases, postgres, prepare
 from deploy.local.processes import MARK, Child, Record
 from deploy.local.proxy import proxy

@@ -7,7 +7,7 @@ import structlog
 from fastapi import FastAPI
 
 from services.conversations.api import admin, customer, internal, store, stream
-from services.conversations.catalog import schemas
+from services.conversations.api.store_bodies import describe
 from services.conversations.identity.access import Admitted
 from services.conversations.messaging.batching import GroupCommit
 from services.conversations.rate_limits.failopen_redis import GuardedRedis
@@ -81,7 +81,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     for page in (customer_pages, inbox, new_conversation, delete, thread):  # a path that is fixed comes first
         add_routes(app, page.router)
     add_routes(app, session_pages.router, session_pages.scripts, session_pages.home)
-    schemas.describe(app)
+    describe(app)
     app.mount(assets.PREFIX, assets.Assets(settings.theme_dir))
     answer_heads(app)
     return app

@@ -15,7 +15,8 @@ from typing import Any
 import httpx2
 import pytest
 
-from deploy.local.ports import free_ports, why_not
+from deploy.listen_check import why_not
+from deploy.local.ports import free_ports
 from deploy.local.processes import end, spawn
 from deploy.local.proxy import CADDYFILE, proxy
 from tests.support import eventually

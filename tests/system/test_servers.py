@@ -15,10 +15,11 @@ import pytest
 import redis.asyncio
 from starlette.testclient import TestClient
 
+from deploy.listen_check import why_not
 from deploy.local import postgres as pg
 from deploy.local.environment import LISTENERS, SECRETS, embedded_parts, settings
 from deploy.local.mailbox import Mailbox, make_app
-from deploy.local.ports import free_ports, why_not
+from deploy.local.ports import free_ports
 from deploy.local.processes import Child, end, spawn
 from deploy.local.valkey import LIMITS, valkey
 from deploy.local.valkey import url as valkey_url

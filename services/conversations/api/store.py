@@ -13,9 +13,10 @@ from starlette.requests import ClientDisconnect
 
 from services.conversations.api.dependencies import PathId
 from services.conversations.api.response_schemas import ErasureOut, LineOut, RecordOut
+from services.conversations.api.store_bodies import body_of, sent
 from services.conversations.catalog import orders, sync
 from services.conversations.catalog.ndjson_import import import_lines
-from services.conversations.catalog.schemas import Checked, OrderLine, PutOrder, PutUser, UserLine, body_of, sent
+from services.conversations.catalog.schemas import Checked, OrderLine, PutOrder, PutUser, UserLine
 from services.conversations.errors import OrderOfAnotherUser
 from services.conversations.identity import erasure, sessions
 from services.conversations.messaging import erasure_batches

@@ -4,12 +4,10 @@ Only an unusable id or required field refuses a record. Everything else that can
 its nearest usable form, with a warning.
 """
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from fastapi import Depends, FastAPI, Request
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, WithJsonSchema
 
 from services.conversations.catalog.sync import Sent, SentOrder, SentUser
@@ -25,19 +23,17 @@ from services.conversations.catalog.values import (
     Quantity,
     Warnings,
     line_of,
-    read_json,
     warn,
 )
 from services.conversations.identity.provisioning import PROFILE
 from services.conversations.rules import Side
 from shared.json_schema import example, schema_of
 from shared.people import Address, LocaleTag, StoreId, ZoneName
-from shared.problems import Invalid, invalid_fields, message_of
+from shared.problems import invalid_fields, message_of
 
 MAX_ITEMS = 100
 NOT_EMPTY = Field(json_schema_extra={"minLength": 1})
 
-_JSON = re.compile(r"\s*application/([^;\s]+\+)?json\s*(;|$)", re.IGNORECASE)
 _UNKNOWN = "unknown field, ignored"
 
 
@@ -218,44 +214,3 @@ def check_record(kind: type[R], found: Mapping[str, Any]) -> Checked[R]:
         if name not in kind.model_fields:
             warnings.add(_UNKNOWN, name)
     return Checked(record, warnings)
-
-
-def sent(kind: type[R]) -> Any:
-    """Return a dependency that reads a body of this kind.
-
-    It reads the JSON itself: FastAPI would make a float of each number, and take no context for the warnings.
-    """
-
-    async def read(request: Request) -> Checked[R]:
-        media_type = request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if media_type != "application/json" and not (
-            media_type.startswith("application/") and media_type.endswith("+json")
-        ):
-            raise Invalid("send JSON, with Content-Type: application/json", ("body",))
-        try:
-            found = read_json(await request.body())
-        except (ValueError, RecursionError):
-            raise Invalid("the body cannot be read: send JSON in UTF-8", ("body",)) from None
-        if not isinstance(found, dict):
-            raise Invalid("the body is a JSON object", ("body",))
-        return check_record(kind, found)
-
-    return Depends(read)
-
-
-def body_of(kind: type[Record]) -> dict[str, Any]:
-    """Describe a body of this kind in the API document, which `describe` completes."""
-    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
-    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def describe(app: FastAPI) -> None:
-    """Add the bodies of the store's PUTs to the API document."""
-    build = app.openapi
-
-    def document() -> dict[str, Any]:
-        built = build()
-        built["components"]["schemas"] |= {kind.__name__: schema_of(kind) for kind in (PutUser, PutOrder)}
-        return built
-
-    app.openapi = document  # type: ignore[method-assign] # as FastAPI's own documentation extends the document
