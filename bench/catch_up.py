@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from shared.events import EventType
-from tests.system.product import Product, running_product
+from tests.system.helpers.product import Product, running_product
 
 EVENTS = int(os.environ.get("EVENTS", "100000"))
 

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from bench.load import run_pgbench, run_wrk, wrk_is_there
 from bench.stage import BODY, CUSTOMERS, Stage, running_stage
-from tests.support import eventually
-from tests.system.product import headers_of
+from tests.helpers.waiting import eventually
+from tests.system.helpers.product import headers_of
 
 SECONDS = float(os.environ.get("SECONDS", "10"))
 ROUNDS = int(os.environ.get("ROUNDS", "5"))

@@ -21,7 +21,7 @@ import asyncpg
 
 from bench.growth_data import LONGEST
 from bench.stores import Store, ask, filled_stores, running_apis
-from tests.system.product import headers_of
+from tests.system.helpers.product import headers_of
 
 SIZES = [int(size) for size in os.environ.get("SIZES", "10000 1000000 10000000").split()]
 ROUNDS = int(os.environ.get("ROUNDS", "5"))

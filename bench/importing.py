@@ -21,7 +21,7 @@ import asyncpg
 import httpx2
 import psutil
 
-from tests.system.product import Product, headers_of, running_product
+from tests.system.helpers.product import Product, headers_of, running_product
 
 USERS = int(os.environ.get("USERS", "20000"))
 ROUNDS = int(os.environ.get("ROUNDS", "5"))

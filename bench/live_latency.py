@@ -16,7 +16,7 @@ from dotenv import dotenv_values
 
 from shared.auth import issue_token
 from shared.settings import TokenSettings, read_settings
-from tests.live import Reader, reading
+from tests.helpers.sse_client import Reader, reading
 
 ROUNDS = 200
 BETWEEN = 0.05  # seconds, so that the relay's poll is met at any of its moments

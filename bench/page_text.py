@@ -15,7 +15,7 @@ from uuid import uuid4
 import asyncpg
 import httpx2
 
-from tests.system.product import Product, headers_of, running_product
+from tests.system.helpers.product import Product, headers_of, running_product
 
 ROUNDS = int(os.environ.get("ROUNDS", "3"))
 MESSAGES = 50

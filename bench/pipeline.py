@@ -30,7 +30,7 @@ from services.notifications.mail.message import Brand, Mail, MailMessage, compos
 from shared.broker import EVENTS_QUEUE, create_celery
 from shared.events import Event, EventType
 from shared.publisher import Publisher
-from tests.support import eventually
+from tests.helpers.waiting import eventually
 
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 EVENTS = int(os.environ.get("EVENTS", "3000"))

@@ -18,7 +18,7 @@ import asyncpg
 from bench.load import Load, run_pgbench, run_wrk, wrk_is_there
 from services.conversations.messaging.posting_sql import POST
 from shared.text import preview
-from tests.system.product import Product, headers_of, running_product
+from tests.system.helpers.product import Product, headers_of, running_product
 
 SECONDS = float(os.environ.get("SECONDS", "5"))
 ROUNDS = int(os.environ.get("ROUNDS", "5"))

@@ -31,11 +31,11 @@ from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared.database import create_engine, create_sessions
 from shared.observability import configure_logging
-from tests.service.connected import connect
-from tests.service.statements import statements
-from tests.support import eventually
-from tests.system.processes import without_settings
-from tests.system.product import SECRET, headers_of
+from tests.helpers.waiting import eventually
+from tests.service.helpers.connected import connect
+from tests.service.helpers.recorded_statements import statements
+from tests.system.helpers.processes import without_settings
+from tests.system.helpers.product import SECRET, headers_of
 
 MESSAGES = int(os.environ.get("MESSAGES", "1000000"))
 SECONDS = float(os.environ.get("SECONDS", "4"))

@@ -14,7 +14,7 @@ import asyncpg
 import psutil
 
 from bench.sink import Sink, running_sink
-from tests.system.product import Product, bare_product, headers_of
+from tests.system.helpers.product import Product, bare_product, headers_of
 
 CUSTOMERS = 5_000
 BODY = "Your parcel left our warehouse this morning and should be with you on Thursday. " * 3

@@ -17,9 +17,9 @@ from deploy.local.postgres import OWNER, THROWAWAY, Server, create_databases, po
 from deploy.local.processes import Child, end, spawn
 from deploy.local.readiness import answers_ok
 from shared.migrations import upgrade
-from tests.support import eventually
-from tests.system.processes import without_settings
-from tests.system.product import SECRET
+from tests.helpers.waiting import eventually
+from tests.system.helpers.processes import without_settings
+from tests.system.helpers.product import SECRET
 
 # What a machine of this size would be given; the rest is PostgreSQL's own default.
 SETTINGS = {**THROWAWAY, "shared_buffers": "2GB", "max_wal_size": "8GB"}

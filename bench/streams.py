@@ -27,8 +27,8 @@ from bench.bare_streams import ALL
 from bench.crowd import Crowd, Poster
 from deploy.local.ports import free_ports
 from services.conversations.event_log.position import encode_position
-from tests.support import eventually
-from tests.system.product import Product, headers_of, running_product
+from tests.helpers.waiting import eventually
+from tests.system.helpers.product import Product, headers_of, running_product
 
 STREAMS = int(os.environ.get("STREAMS", "10000"))
 ADMINS = int(os.environ.get("ADMINS", str(STREAMS // 20)))

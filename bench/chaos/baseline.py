@@ -24,9 +24,9 @@ from deploy.local.ports import free_ports
 from deploy.local.postgres import create_databases
 from deploy.local.processes import Child
 from deploy.local.readiness import answers_ok
-from tests.smtp_server import serving
-from tests.system.processes import Processes, without_settings
-from tests.system.product import own_servers
+from tests.helpers.smtp_server import serving
+from tests.system.helpers.processes import Processes, without_settings
+from tests.system.helpers.product import own_servers
 
 ROLE = "plain"
 WAYS = {

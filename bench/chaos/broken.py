@@ -17,8 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from bench.chaos.faults import Fault, World
 from bench.chaos.ours import our_system
 from bench.chaos.run import Plan, run
-from tests.smtp_server import DROP
-from tests.system.product import PROCESSES
+from tests.helpers.smtp_server import DROP
+from tests.system.helpers.product import PROCESSES
 
 COMMITS_COME_LATE = """
     create function dawdle() returns trigger language plpgsql as

@@ -15,8 +15,8 @@ from redis.exceptions import RedisError
 
 from bench.chaos.mailroom import Mailroom
 from bench.chaos.proxy import Link, Trouble, Weather
-from tests.smtp_server import DROP, KEEP_AND_DROP, KEEP_AND_STALL, STALL
-from tests.system.processes import IMMEDIATE, Processes
+from tests.helpers.smtp_server import DROP, KEEP_AND_DROP, KEEP_AND_STALL, STALL
+from tests.system.helpers.processes import IMMEDIATE, Processes
 
 LEASE = 60.0  # seconds that a mail is held by a sender without a word of it
 

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.smtp_server import ReceivedMail, SmtpServer
+from tests.helpers.smtp_server import ReceivedMail, SmtpServer
 
 _MESSAGE_ID = re.compile(rb"^Message-ID: *(\S+)", re.MULTILINE | re.IGNORECASE)
 _TOKEN = re.compile(rb"chaos-([0-9a-f]{16})")

@@ -17,8 +17,8 @@ from bench.chaos.mailroom import Mailroom
 from bench.chaos.proxy import HOST, Link, proxied
 from bench.chaos.run import System
 from bench.chaos.verdict import compare, state_of
-from tests.smtp_server import serving
-from tests.system.product import PROCESSES, headers_of, running_product
+from tests.helpers.smtp_server import serving
+from tests.system.helpers.product import PROCESSES, headers_of, running_product
 
 ROLES = ("conversations", "notifications")
 SETTINGS = {

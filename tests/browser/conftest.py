@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, async_playwright, expect
 
-from tests.browser.people import People
-from tests.browser.site import Site, running_site
+from tests.browser.helpers.people import People
+from tests.browser.helpers.site import Site, running_site
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)  # the system's, which its packages keep up to date

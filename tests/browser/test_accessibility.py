@@ -2,11 +2,11 @@
 
 from playwright.async_api import Route, expect
 
-from tests.browser.axe import expect_accessible
-from tests.browser.people import People
-from tests.browser.site import Site
+from tests.browser.helpers.axe import expect_accessible
+from tests.browser.helpers.people import People
+from tests.browser.helpers.site import Site
+from tests.browser.helpers.thread_page import expect_thread, look_at, message, send
 from tests.browser.test_sending import abort
-from tests.browser.thread import expect_thread, look_at, message, send
 
 
 async def test_axe_finds_nothing_where_a_customer_lists_and_begins_conversations(people: People, site: Site) -> None:

@@ -22,8 +22,8 @@ from services.conversations.web.assets import Assets
 from shared.auth import issue_token, verify_token
 from shared.http import CrossOrigin
 from shared.settings import TokenSettings
-from tests.browser.store import served
-from tests.support import eventually
+from tests.browser.helpers.store import served
+from tests.helpers.waiting import eventually
 
 SETTINGS = TokenSettings(auth_secret=[SecretStr("a secret for tests with 32 bytes or more")])
 

@@ -2,9 +2,9 @@
 
 from playwright.async_api import expect
 
-from tests.browser.people import People
-from tests.browser.site import Site
-from tests.support import eventually
+from tests.browser.helpers.people import People
+from tests.browser.helpers.site import Site
+from tests.helpers.waiting import eventually
 
 
 async def test_the_bell_groups_what_is_new_by_conversation_and_says_when_it_came(people: People, site: Site) -> None:

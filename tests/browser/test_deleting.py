@@ -2,8 +2,8 @@
 
 from playwright.async_api import expect
 
-from tests.browser.people import People
-from tests.browser.site import Site
+from tests.browser.helpers.people import People
+from tests.browser.helpers.site import Site
 
 
 async def test_a_bulk_delete_that_is_refused_names_what_is_open_and_can_leave_it_out(

@@ -12,7 +12,7 @@ from deploy.local.ports import free_ports
 from services.notifications.app import create_app
 from services.notifications.settings import ApiSettings
 from shared.processes import server
-from tests.support import eventually
+from tests.helpers.waiting import eventually
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 

@@ -2,10 +2,10 @@
 
 from playwright.async_api import Page, expect
 
-from tests.browser.people import People
-from tests.browser.site import Site
-from tests.browser.thread import composer, expect_thread, send
-from tests.support import eventually
+from tests.browser.helpers.people import People
+from tests.browser.helpers.site import Site
+from tests.browser.helpers.thread_page import composer, expect_thread, send
+from tests.helpers.waiting import eventually
 
 KEPT = "() => JSON.stringify({ ...sessionStorage, ...localStorage })"
 

@@ -4,11 +4,11 @@ from urllib.parse import quote
 
 from playwright.async_api import Page, expect
 
-from tests.browser.hostile import LINE, TEXT
-from tests.browser.people import People
-from tests.browser.site import Site
-from tests.browser.thread import composer, expect_to_fit, message, messages, send
-from tests.support import eventually
+from tests.browser.helpers.hostile_text import LINE, TEXT
+from tests.browser.helpers.people import People
+from tests.browser.helpers.site import Site
+from tests.browser.helpers.thread_page import composer, expect_to_fit, message, messages, send
+from tests.helpers.waiting import eventually
 
 WIDTHS = (320, 390, 1280, 2560)
 

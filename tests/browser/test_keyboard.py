@@ -2,9 +2,9 @@
 
 from playwright.async_api import Page, Route, expect
 
-from tests.browser.people import People
-from tests.browser.site import Site
-from tests.browser.thread import expect_thread
+from tests.browser.helpers.people import People
+from tests.browser.helpers.site import Site
+from tests.browser.helpers.thread_page import expect_thread
 
 FOCUSED = """() => {
     const it = document.activeElement;

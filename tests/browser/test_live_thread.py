@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 from playwright.async_api import Page, Request, Route, expect
 
-from tests.browser.people import People, Person
-from tests.browser.site import Site
-from tests.browser.thread import composer, expect_thread, send
-from tests.support import eventually
+from tests.browser.helpers.people import People, Person
+from tests.browser.helpers.site import Site
+from tests.browser.helpers.thread_page import composer, expect_thread, send
+from tests.helpers.waiting import eventually
 
 AWAY = (r"net::ERR_", r"the server responded with a status of 503", r"answered: 503")
 

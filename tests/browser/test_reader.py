@@ -5,9 +5,9 @@ from zoneinfo import ZoneInfo
 
 from playwright.async_api import expect
 
-from tests.browser.people import People
-from tests.browser.site import Site
-from tests.browser.thread import send
+from tests.browser.helpers.people import People
+from tests.browser.helpers.site import Site
+from tests.browser.helpers.thread_page import send
 
 
 async def test_a_german_reader_gets_german_pages_with_the_times_of_their_zone(people: People, site: Site) -> None:

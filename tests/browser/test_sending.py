@@ -2,10 +2,10 @@
 
 from playwright.async_api import Route, expect
 
-from tests.browser.people import People, Person
-from tests.browser.site import Site
-from tests.browser.thread import composer, expect_thread, message, send
-from tests.support import eventually
+from tests.browser.helpers.people import People, Person
+from tests.browser.helpers.site import Site
+from tests.browser.helpers.thread_page import composer, expect_thread, message, send
+from tests.helpers.waiting import eventually
 
 POSTS = "**/api/v1/**/messages"
 STREAM = "**/api/v1/stream*"

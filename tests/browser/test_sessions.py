@@ -3,10 +3,10 @@
 import jwt
 from playwright.async_api import expect
 
-from tests.browser.people import People, Person
-from tests.browser.site import Site
-from tests.browser.thread import expect_thread, send
-from tests.system.product import SECRET
+from tests.browser.helpers.people import People, Person
+from tests.browser.helpers.site import Site
+from tests.browser.helpers.thread_page import expect_thread, send
+from tests.system.helpers.product import SECRET
 
 
 async def test_a_session_that_is_revoked_takes_its_open_pages_to_the_way_in(people: People, site: Site) -> None:

@@ -6,7 +6,7 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
-from tests.system.shop import Store, running_store
+from tests.system.helpers.shop import Store, running_store
 
 
 @pytest.fixture(scope="module")

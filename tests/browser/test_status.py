@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from playwright.async_api import Route, expect
 
-from tests.browser.people import People, Person
-from tests.browser.site import Site
-from tests.browser.thread import composer, expect_thread, expect_to_fit, send
-from tests.support import eventually
+from tests.browser.helpers.people import People, Person
+from tests.browser.helpers.site import Site
+from tests.browser.helpers.thread_page import composer, expect_thread, expect_to_fit, send
+from tests.helpers.waiting import eventually
 
 
 async def at_thread(people: People, site: Site, **options: Any) -> tuple[Person, str, str]:

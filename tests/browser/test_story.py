@@ -2,10 +2,10 @@
 
 from playwright.async_api import Page, expect
 
-from tests.browser.people import People
-from tests.browser.site import Site, address_of
-from tests.browser.thread import expect_thread, message, send
-from tests.support import eventually
+from tests.browser.helpers.people import People
+from tests.browser.helpers.site import Site, address_of
+from tests.browser.helpers.thread_page import expect_thread, message, send
+from tests.helpers.waiting import eventually
 
 
 async def shown_unread(page: Page, number: int) -> None:

@@ -2,9 +2,9 @@
 
 from playwright.async_api import Route, expect
 
-from tests.browser.people import People
-from tests.browser.site import Site
-from tests.browser.thread import expect_thread, look_at, send
+from tests.browser.helpers.people import People
+from tests.browser.helpers.site import Site
+from tests.browser.helpers.thread_page import expect_thread, look_at, send
 
 
 async def test_who_else_is_looking_is_shown_until_they_leave(people: People, site: Site) -> None:

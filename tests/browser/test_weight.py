@@ -5,8 +5,8 @@ from functools import partial
 
 from playwright.async_api import Page, Response, Route, expect
 
-from tests.browser.people import People
-from tests.browser.site import Site
+from tests.browser.helpers.people import People
+from tests.browser.helpers.site import Site
 
 LIMIT = 100_000  # bytes on their way, headers included
 SHIFTS = """

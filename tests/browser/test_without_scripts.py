@@ -4,9 +4,9 @@ from functools import partial
 
 from playwright.async_api import expect
 
-from tests.browser.people import People, Person
-from tests.browser.site import Site
-from tests.browser.thread import expect_thread
+from tests.browser.helpers.people import People, Person
+from tests.browser.helpers.site import Site
+from tests.browser.helpers.thread_page import expect_thread
 
 
 async def arrive(people: People) -> tuple[Person, Person]:

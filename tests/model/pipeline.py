@@ -1,6 +1,6 @@
 """The whole way of a message in memory, one method for each thing that can happen to it.
 
-The real service is driven by the same methods (`tests/service/real_pipeline.py`): what one does the other must do.
+The real service is driven by the same methods (`tests/service/helpers/real_pipeline.py`): both must do the same.
 """
 
 from typing import Any

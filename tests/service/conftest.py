@@ -29,14 +29,14 @@ from shared.database import Sessions, create_engine, create_sessions
 from shared.keys import ProviderKeys
 from shared.migrations import upgrade
 from shared.processes import server
-from tests.provider import ALGORITHMS, Provider, private_key, public_jwk, running_provider
-from tests.service.connected import connect
-from tests.service.live_api import Live
-from tests.service.provider_keys import Clock, keys_of
-from tests.service.store import Caller
-from tests.service.sweeping import Sweeper
-from tests.service.valkey import Valkey
-from tests.support import eventually
+from tests.helpers.identity_provider import ALGORITHMS, Provider, private_key, public_jwk, running_provider
+from tests.helpers.waiting import eventually
+from tests.service.helpers.callers import Caller
+from tests.service.helpers.connected import connect
+from tests.service.helpers.live_api import Live
+from tests.service.helpers.provider_keys import Clock, keys_of
+from tests.service.helpers.sweeping import Sweeper
+from tests.service.helpers.valkey_process import Valkey
 
 SECRET = "a secret for tests, of 32 bytes or more"
 DATABASES = ("conversations", "notifications")

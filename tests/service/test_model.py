@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.model.machine import Machine
-from tests.service.real_pipeline import RealPipeline, real_pipeline
+from tests.service.helpers.real_pipeline import RealPipeline, real_pipeline
 
 PLAY = settings(
     max_examples=25,

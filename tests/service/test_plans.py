@@ -17,10 +17,10 @@ from services.notifications.mail.attempts import Phase, Try
 from services.notifications.rules import Outcome
 from shared.database import Sessions, create_lender
 from tests.service.conftest import FEED_SECRET, As
-from tests.service.events import mail_settings, posted, receive
-from tests.service.statements import Statement, statements, without_transactions
-from tests.service.store import Caller
-from tests.service.tries import begin_data, has_due_email, record_try
+from tests.service.helpers.attempt_factory import begin_data, has_due_email, record_try
+from tests.service.helpers.callers import Caller
+from tests.service.helpers.event_factory import mail_settings, posted, receive
+from tests.service.helpers.recorded_statements import Statement, statements, without_transactions
 
 GROWING = {"users", "orders", "conversations", "messages", "events", "notifications", "emails", "email_messages"}
 SORTED_AT_MOST = 1000  # rows: of ten combinations of status and flag the first of each, or as many as are counted

@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.smtp_server import SmtpServer, smtp_server
-from tests.system.product import PROCESSES, Product, running_product
+from tests.helpers.smtp_server import SmtpServer, smtp_server
+from tests.system.helpers.product import PROCESSES, Product, running_product
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.smtp_server import smtp_server
-from tests.support import eventually
-from tests.system.product import PROCESSES, Product, bare_product
+from tests.helpers.smtp_server import smtp_server
+from tests.helpers.waiting import eventually
+from tests.system.helpers.product import PROCESSES, Product, bare_product
 from tests.system.test_faults import all_recorded_once, drained
 
 NOTIFICATIONS = ("sweeper", "worker", "notifications-api")

@@ -19,7 +19,7 @@ from deploy.listen_check import why_not
 from deploy.local.ports import free_ports
 from deploy.local.processes import end, spawn
 from deploy.local.proxy import CADDYFILE, proxy
-from tests.support import eventually
+from tests.helpers.waiting import eventually
 
 NAME = "api.test"
 LOOPBACK = ("127.0.0.2", "127.0.0.3", "127.0.0.4")

@@ -12,10 +12,10 @@ from sqlalchemy.engine import make_url
 
 from deploy.local import postgres
 from shared.outages import NOT_MIGRATED, READ_ONLY
-from tests.smtp_server import SmtpServer
-from tests.support import eventually
-from tests.system.processes import IMMEDIATE
-from tests.system.product import DATABASES, PROCESSES, Product, running_product
+from tests.helpers.smtp_server import SmtpServer
+from tests.helpers.waiting import eventually
+from tests.system.helpers.processes import IMMEDIATE
+from tests.system.helpers.product import DATABASES, PROCESSES, Product, running_product
 
 BACK = 5  # seconds after which everything writes again, once a database does
 KNOWN = 15  # seconds until a process says what is wrong with its database

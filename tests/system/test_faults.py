@@ -14,11 +14,11 @@ from services.notifications.delivery.leases import LEASE
 from shared.broker import EVENTS_QUEUE, TASKS, create_celery
 from shared.events import Event, Feed
 from shared.publisher import Publisher
-from tests.amqp_peer import amqp_peer
-from tests.smtp_server import SmtpServer
-from tests.support import eventually
-from tests.system.poisoned import POISON
-from tests.system.product import SECRET, Product
+from tests.helpers.amqp_peer import amqp_peer
+from tests.helpers.smtp_server import SmtpServer
+from tests.helpers.waiting import eventually
+from tests.system.helpers.poisoned import POISON
+from tests.system.helpers.product import SECRET, Product
 
 CAUGHT_UP = 40  # seconds
 MAILED = LEASE.total_seconds() + CAUGHT_UP  # a process that is killed holds its mail until the lease is over
@@ -194,7 +194,7 @@ async def test_events_that_come_twice_and_backwards_have_their_effect_once(
 
 async def test_an_event_that_kills_its_process_is_parked_and_the_rest_flows_on(product: Product) -> None:
     await product.stop("worker", "sweeper")
-    healthy, product.command = product.command, [sys.executable, "-m", "tests.system.poisoned"]
+    healthy, product.command = product.command, [sys.executable, "-m", "tests.system.helpers.poisoned"]
     await product.start("worker", "sweeper")
     async with supervised(product, "sweeper"):
         poison = await product.reply(await product.open_conversation(), POISON)

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
-from tests.support import eventually
-from tests.system.product import PROXY, Product, headers_of, running_product
+from tests.helpers.waiting import eventually
+from tests.system.helpers.product import PROXY, Product, headers_of, running_product
 
 TALKS = "/api/v1/conversations"
 

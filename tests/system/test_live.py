@@ -11,9 +11,9 @@ from deploy.local.ports import free_ports
 from deploy.local.processes import end, spawn
 from deploy.local.proxy import proxy
 from shared.processes import GRACE
-from tests.live import Reader, reading
-from tests.support import eventually
-from tests.system.product import Product, headers_of
+from tests.helpers.sse_client import Reader, reading
+from tests.helpers.waiting import eventually
+from tests.system.helpers.product import Product, headers_of
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from typing import Any
 from celery import Celery
 
 from shared.broker import EVENTS_QUEUE, create_celery
-from tests.smtp_server import KEEP_AND_DROP, SmtpServer
-from tests.support import eventually
-from tests.system.product import Product
+from tests.helpers.smtp_server import KEEP_AND_DROP, SmtpServer
+from tests.helpers.waiting import eventually
+from tests.system.helpers.product import Product
 
 
 async def mails_about(server: SmtpServer, text: str) -> list[EmailMessage]:

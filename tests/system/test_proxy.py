@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bench.chaos.proxy import Link, Trouble, Weather, proxied
-from tests.support import eventually
+from tests.helpers.waiting import eventually
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from services.conversations.settings import ApiSettings
 from shared.headers import DEFAULTS
 from shared.http import LimitSize
 from shared.processes import server
-from tests.support import eventually
+from tests.helpers.waiting import eventually
 
 SECRET = "a secret for tests with 32 bytes or more"
 HIDDEN = ("internal", "metrics")

@@ -4,9 +4,9 @@ import asyncio
 from pathlib import Path
 
 from deploy.local.postgres import WHEEL
-from tests.smtp_server import SmtpServer
-from tests.support import eventually
-from tests.system.product import Product
+from tests.helpers.smtp_server import SmtpServer
+from tests.helpers.waiting import eventually
+from tests.system.helpers.product import Product
 
 
 async def run(program: str, *arguments: str) -> None:

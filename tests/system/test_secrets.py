@@ -18,8 +18,8 @@ from deploy.local.processes import Child, end, spawn
 from deploy.local.readiness import accepts
 from deploy.local.valkey import url as valkey_url
 from deploy.local.valkey import valkey
-from tests.support import eventually
-from tests.system.processes import without_settings
+from tests.helpers.waiting import eventually
+from tests.system.helpers.processes import without_settings
 
 PROCESSES = ("api", "notifications-api", "relay", "worker", "sweeper", "flower")
 MARK = "hush"

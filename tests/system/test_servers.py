@@ -25,7 +25,7 @@ from deploy.local.valkey import LIMITS, valkey
 from deploy.local.valkey import url as valkey_url
 from services.conversations.rate_limits.failopen_redis import GuardedRedis
 from services.conversations.rate_limits.sliding_window import Window, Windows
-from tests.support import eventually
+from tests.helpers.waiting import eventually
 
 PASSWORD = "a" * 64
 

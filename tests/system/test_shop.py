@@ -11,9 +11,9 @@ from pydantic import SecretStr
 
 from shared.auth import verify_token
 from shared.settings import TokenSettings
-from tests.support import eventually
-from tests.system.product import SECRET
-from tests.system.shop import Store, running_store
+from tests.helpers.waiting import eventually
+from tests.system.helpers.product import SECRET
+from tests.system.helpers.shop import Store, running_store
 
 NEW_MESSAGE = "/dashboard/messages/new/?order_id=A-1007"
 TOKENS = TokenSettings(auth_secret=[SecretStr(SECRET)])

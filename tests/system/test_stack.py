@@ -19,9 +19,9 @@ import pytest
 from deploy.local import postgres as pg
 from deploy.local.ports import free_ports
 from deploy.local.processes import is_alive
-from tests.support import eventually
+from tests.helpers.waiting import eventually
 
-STANDIN = Path(__file__).with_name("standin.py")
+STANDIN = Path(__file__).parent / "helpers" / "standin.py"
 # A hang-up counts, also where the tests themselves run under nohup.
 RUN = f"""
 import signal

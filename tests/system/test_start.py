@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from deploy.local.ports import free_ports
-from tests.amqp_peer import amqp_peer
+from tests.helpers.amqp_peer import amqp_peer
 
 SECRET = "a secret for tests with 32 bytes or more"
 DATABASE = "postgresql://nobody@127.0.0.1:1/none"

@@ -16,10 +16,10 @@ import pytest
 
 from deploy.local.ports import free_ports
 from deploy.local.readiness import accepts
-from tests.live import reading
-from tests.smtp_server import KEEP_AND_STALL, STALL, SmtpServer
-from tests.support import eventually
-from tests.system.product import PROCESSES, Product, headers_of
+from tests.helpers.smtp_server import KEEP_AND_STALL, STALL, SmtpServer
+from tests.helpers.sse_client import reading
+from tests.helpers.waiting import eventually
+from tests.system.helpers.product import PROCESSES, Product, headers_of
 from tests.system.test_balancing import running_site
 from tests.system.test_faults import drained
 

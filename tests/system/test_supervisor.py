@@ -13,7 +13,7 @@ import pytest
 
 from deploy.local.processes import MARK, Child, Record
 from deploy.local.supervisor import StartError, Supervisor
-from tests.support import eventually
+from tests.helpers.waiting import eventually
 
 SLEEPS = "import time; time.sleep(600)"
 IGNORES_SIGTERM = f"import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('deaf', flush=True); {SLEEPS}"

@@ -1,9 +1,8 @@
 """Every parser of what comes from outside, with anything: it gives what was meant, or refuses as it is documented to.
 
-Bodies and query parameters come through schemathesis (tests/service/test_schemathesis.py). Others have a test beside
-what they are about: addresses, locales, zones and ids in test_text.py and test_addresses.py, where a session leads to
-in tests/service/test_sessions.py, sets of keys in tests/service/test_key_sets.py, mail servers' replies in
-tests/service/test_transport.py.
+Bodies and query parameters come through schemathesis (tests/service/api/test_schemathesis.py). Others have a test of
+their own: addresses, locales, zones and ids in test_text.py and test_addresses.py, where a session leads to in
+identity/test_sessions.py, sets of keys in shared/test_key_sets.py, mail servers' replies in mail/test_smtp.py.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -36,7 +35,7 @@ from shared.observability import request_id
 from shared.paging import MAX_NUMBER, decode_cursor, encode_cursor, moment, number, store_id
 from shared.problems import CsrfFailed, Invalid, Problem, Unauthenticated, Unavailable
 from shared.settings import TokenSettings
-from tests.provider import ALGORITHMS, private_key, public_jwk, signed
+from tests.helpers.identity_provider import ALGORITHMS, private_key, public_jwk, signed
 
 KEPT = TokenSettings(auth_secret=["a secret for tests, of 32 bytes or more"])
 HOUR = timedelta(hours=1)

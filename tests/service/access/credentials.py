@@ -8,8 +8,8 @@ from fastapi import FastAPI
 
 from tests.service.access.asgi import HOST, ask
 from tests.service.access.table import Row
-from tests.service.browser import aged, store_token
 from tests.service.conftest import FEED_SECRET, SECRET
+from tests.service.helpers.browser import aged, store_token
 
 OWNER, OTHER, ADMIN = "canary-anna", "canary-ben", "canary-sam"
 DELETED, DELETED_ADMIN = "canary-dora", "canary-dan"

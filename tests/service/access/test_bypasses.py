@@ -12,7 +12,7 @@ from tests.service.access.asgi import Answer
 from tests.service.access.credentials import OTHER, OWNER, Credential
 from tests.service.access.table import ROWS, Row, routes_of
 from tests.service.access.world import UUIDS, World, filled
-from tests.service.store import NOBODYS
+from tests.service.helpers.callers import NOBODYS
 
 REFUSED = {401, 403, 404, 405}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")

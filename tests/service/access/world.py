@@ -38,11 +38,11 @@ from tests.service.access.credentials import (
     sign_in,
 )
 from tests.service.access.table import SENT, Row
-from tests.service.browser import store_token
 from tests.service.conftest import FEED_SECRET, SECRET
-from tests.service.connected import connect
-from tests.service.events import mail_settings, posted, receive, user_changed
-from tests.service.store import NOBODYS, Caller
+from tests.service.helpers.browser import store_token
+from tests.service.helpers.callers import NOBODYS, Caller
+from tests.service.helpers.connected import connect
+from tests.service.helpers.event_factory import mail_settings, posted, receive, user_changed
 
 CANARY = re.compile(r"canary-\w+")
 UUIDS = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)

@@ -35,7 +35,7 @@ from shared.auth import issue_token
 from shared.broker import EVENTS_QUEUE, SEND_EMAILS, create_celery
 from shared.database import create_engine, create_sessions
 from shared.publisher import Publisher
-from tests.service.connected import connect
+from tests.service.helpers.connected import connect
 from tests.system.crash.points import Fuse, Point
 from tests.system.crash.scenario import MORE_POSTS, POSTS, WITHDRAWALS, Step, claims
 from tests.system.crash.world import Outside, World

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from services.notifications.sweeper import IGNORED
-from tests.smtp_server import ReceivedMail
+from tests.helpers.smtp_server import ReceivedMail
 from tests.system.crash.scenario import DELETED, MORE_POSTS, POSTS, End, Step
 
 Rows = list[asyncpg.Record]

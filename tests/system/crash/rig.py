@@ -25,8 +25,8 @@ from services.conversations.models import Base as ConversationsBase
 from services.notifications.models import Base as NotificationsBase
 from shared.broker import EVENTS_QUEUE, create_celery
 from shared.migrations import upgrade
-from tests.smtp_server import ReceivedMail, Script, SmtpServer, smtp_server
-from tests.support import eventually
+from tests.helpers.smtp_server import ReceivedMail, Script, SmtpServer, smtp_server
+from tests.helpers.waiting import eventually
 from tests.system.crash import actors
 from tests.system.crash.actors import Answers, Run
 from tests.system.crash.points import Point, named_places

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from tests.smtp_server import KEEP_AND_DROP, Script
+from tests.helpers.smtp_server import KEEP_AND_DROP, Script
 
 SUPPORT = "support@store.test"
 

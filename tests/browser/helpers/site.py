@@ -1,0 +1,146 @@
+"""The whole product behind one origin, beside a store on another site, for browsers to come to."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from pydantic import SecretStr
+
+from deploy.local.ports import free_ports
+from shared.settings import TokenSettings
+from tests.browser.helpers.store import Store, served
+from tests.helpers.smtp_server import SmtpServer, smtp_server
+from tests.system.helpers.product import PROCESSES, PROXY, SECRET, Product, running_product
+
+OPERATOR = "operator"
+"""The admin by whom a test does what it does not do in a browser."""
+
+
+@dataclass
+class Site:
+    """What runs, and short ways to do to it what a test is not about."""
+
+    product: Product
+    store: Store
+    mail_server: SmtpServer
+
+    @property
+    def origin(self) -> str:
+        """Return the one origin of the product."""
+        return self.product.origin
+
+    async def sync(self, path: str, **fields: Any) -> None:
+        """Tell the product of somebody or something in the store, as `users/anna` or `orders/7`."""
+        await self._call("PUT", f"/api/v1/store/{path}", "store", "store", json=fields)
+
+    async def order(self, sub: str, number: str, **fields: Any) -> str:
+        """Let the store tell of an order; return its id."""
+        identity = f"{sub}-{quote(number)}"
+        given = {
+            "user_id": sub,
+            "number": number,
+            "status": "shipped",
+            "total": "59.90",
+            "currency": "EUR",
+            "placed_at": "2026-11-01T12:00:00Z",
+            "url": f"{self.store.url}/orders/{number}",
+            "items": [{"name": "Teapot", "quantity": 2, "unit_price": "29.95"}],
+        }
+        await self.sync(f"orders/{identity}", **(given | fields))
+        return identity
+
+    async def open_conversation(self, sub: str, subject: str, body: str | None = "Hello?", **fields: Any) -> str:
+        """Open a conversation as a customer; return its id."""
+        body_field = {} if body is None else {"body": body}
+        made = await self._call(
+            "POST", "/api/v1/conversations", sub, "customer", json={"subject": subject, **body_field, **fields}
+        )
+        return str(made["id"])
+
+    async def write(self, conversation: str, sub: str, body: str) -> None:
+        """Write as the customer."""
+        await self._call("POST", f"/api/v1/conversations/{conversation}/messages", sub, "customer", json={"body": body})
+
+    async def answer(self, conversation: str, body: str) -> None:
+        """Answer as an admin."""
+        path = f"/api/v1/admin/conversations/{conversation}/messages"
+        await self._call("POST", path, OPERATOR, "admin", json={"body": body})
+
+    async def set_status(self, conversation: str, status: str) -> None:
+        """Set a status as an admin."""
+        await self._call(
+            "PATCH", f"/api/v1/admin/conversations/{conversation}", OPERATOR, "admin", json={"status": status}
+        )
+
+    async def conversation(self, conversation: str) -> dict[str, Any]:
+        """Return a conversation as it is, which reads nothing."""
+        path = f"/api/v1/admin/conversations/{conversation}?peek=true"
+        return dict(await self._call("GET", path, OPERATOR, "admin"))
+
+    async def bodies(self, conversation: str) -> list[str]:
+        """Return the messages of a conversation, oldest first."""
+        path = f"/api/v1/admin/conversations/{conversation}/messages?limit=100"
+        return [message["body"] for message in (await self._call("GET", path, OPERATOR, "admin"))["items"]]
+
+    async def conversations_of(self, sub: str) -> list[dict[str, Any]]:
+        """Return a customer's conversations, last activity first."""
+        path = f"/api/v1/admin/conversations?user_id={sub}&limit=100"
+        return list((await self._call("GET", path, OPERATOR, "admin"))["items"])
+
+    async def delete_everything(self) -> None:
+        """Remove all conversations, as admins can."""
+        while left := (await self._call("GET", "/api/v1/admin/conversations?limit=100", OPERATOR, "admin"))["items"]:
+            for conversation in left:
+                await self.set_status(conversation["id"], "CLOSED")
+            ids = [conversation["id"] for conversation in left]
+            await self._call("POST", "/api/v1/admin/conversations/bulk-delete", OPERATOR, "admin", json={"ids": ids})
+
+    async def unread_by_admins(self) -> int:
+        """Return the number on the admins' badge."""
+        return int((await self._call("GET", "/api/v1/unread", OPERATOR, "admin"))["unread"])
+
+    async def end_sessions_of(self, sub: str) -> None:
+        """Revoke somebody's browser sessions, as the store does."""
+        await self._call("DELETE", f"/api/v1/store/users/{sub}/sessions", "store", "store")
+
+    def mails_to(self, sub: str) -> list[EmailMessage]:
+        """Return the mails that somebody got."""
+        mails = [message_from_bytes(mail.content, policy=policy.default) for mail in self.mail_server.mails]
+        return [mail for mail in mails if address_of(sub) in str(mail["To"])]
+
+    async def _call(self, method: str, path: str, sub: str, role: str, **options: Any) -> Any:
+        answer = await self.product.call(method, path, sub, role, **options)
+        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
+        return answer.json() if answer.content else None
+
+
+def address_of(sub: str) -> str:
+    """Return the mail address that somebody has in these tests."""
+    return f"{sub}@customer.test"
+
+
+@asynccontextmanager
+async def running_site(directory: Path) -> AsyncIterator[Site]:
+    """Run the whole product, with mail due after a second, and a store that it knows."""
+    [port] = free_ports([0])
+    url = f"http://localhost:{port}"  # for a browser another site than 127.0.0.1
+    async with smtp_server() as mail_server:
+        settings = {
+            "CHATS_SMTP_URL": f"smtp://127.0.0.1:{mail_server.port}",
+            "CHATS_EMAIL_DELAY_SECONDS": "1",
+            "CHATS_STORE_NAME": "Test Store",
+            "CHATS_STORE_ORIGINS": url,
+            "CHATS_STORE_URL": f"{url}/",
+            "CHATS_LOGIN_URL": f"{url}/login",
+        }
+        async with running_product(directory, **settings) as product:
+            store = Store(url, product.origin, TokenSettings(auth_secret=[SecretStr(SECRET)]))
+            async with served(store.app(), port):
+                await product.launch(*PROCESSES, PROXY)
+                await product.until_ready(*PROCESSES, PROXY)
+                yield Site(product, store, mail_server)

@@ -1,0 +1,88 @@
+"""The store that the chats are part of: on a site of its own, with a way in, a login page and a fresh token."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import timedelta
+from html import escape
+from urllib.parse import urlencode
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+from shared.auth import issue_token
+from shared.processes import server
+from shared.settings import TokenSettings
+from tests.helpers.waiting import eventually
+
+
+@dataclass
+class Store:
+    """A store at `url`, which signs tokens as the chats at `chats` know them."""
+
+    url: str
+    chats: str
+    settings: TokenSettings
+
+    def app(self) -> ASGIApp:
+        return Starlette(
+            routes=[
+                Route("/", self._home),
+                Route("/login", self._login),
+                Route("/enter", self._enter),
+                Route("/token", self._token),
+                Route("/orders/{number}", self._home),
+            ]
+        )
+
+    def way_in(self, sub: str, role: str, next_path: str) -> str:
+        """Return the page whose button leads somebody to the chats."""
+        return f"{self.url}/enter?{urlencode({'sub': sub, 'role': role, 'next': next_path})}"
+
+    def token(self, sub: str, role: str) -> str:
+        return issue_token(self.settings, {"sub": sub, "role": role}, timedelta(minutes=5))
+
+    async def _home(self, request: Request) -> Response:
+        badge = ""
+        if sub := request.query_params.get("sub"):
+            source = escape(f"{self.chats}/chats-static/badge.js")
+            badge = f"""<script type="module" src="{source}"></script>
+                <a href="{self.chats}/dashboard/messages/">Messages
+                <chats-badge token-url="/token?sub={escape(sub)}"></chats-badge></a>"""
+        return _page("Store", f"<h1>The store</h1>{badge}")
+
+    async def _login(self, request: Request) -> Response:
+        return _page("Sign in", f"<h1>Sign in to the store</h1><p>{escape(request.query_params.get('next', ''))}</p>")
+
+    async def _enter(self, request: Request) -> Response:
+        asked = request.query_params
+        fields = {"token": self.token(asked["sub"], asked["role"]), "next": asked["next"]}
+        inputs = "".join(f'<input type="hidden" name="{name}" value="{escape(text)}">' for name, text in fields.items())
+        form = f'<form method="post" action="{self.chats}/session">{inputs}<button>To my messages</button></form>'
+        return _page("Store", form)
+
+    async def _token(self, request: Request) -> Response:
+        return JSONResponse({"token": self.token(request.query_params["sub"], "customer")})
+
+
+@contextlib.asynccontextmanager
+async def served(app: ASGIApp, port: int) -> AsyncIterator[None]:
+    """Serve an application on loopback, in this process."""
+    running = server(app, "127.0.0.1", port)
+    running.config.timeout_graceful_shutdown = 1
+    running.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
+    task = asyncio.create_task(running.serve())
+    await eventually(lambda: running.started)
+    try:
+        yield
+    finally:
+        running.should_exit = True
+        await task
+
+
+def _page(title: str, content: str) -> Response:
+    return HTMLResponse(f'<!doctype html><title>{title}</title><link rel="icon" href="data:,">{content}')

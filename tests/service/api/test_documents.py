@@ -1,0 +1,197 @@
+"""The API document: whole, valid by hand, and true; and what a browser of the store's pages may do."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from services.conversations.app import create_app
+from services.conversations.settings import ApiSettings
+from shared.database import Sessions
+from tests.service.conftest import SECRET
+from tests.service.helpers.callers import Caller, problem
+from tests.service.helpers.connected import connect
+
+ORIGIN = "https://store.test"
+
+
+@pytest.fixture
+async def document(api: httpx2.AsyncClient) -> Any:
+    return (await api.get("/openapi.json")).json()
+
+
+def operations(document: Any) -> Iterator[tuple[str, Any]]:
+    for path, methods in document["paths"].items():
+        if path == "/session":
+            continue
+        for method, operation in methods.items():
+            yield f"{method.upper()} {path}", operation
+
+
+def references(part: Any) -> Iterator[str]:
+    if isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"]
+        for inner in part.values():
+            yield from references(inner)
+    elif isinstance(part, list):
+        for inner in part:
+            yield from references(inner)
+
+
+async def test_the_documents_are_valid(api: httpx2.AsyncClient, notifications_api: httpx2.AsyncClient) -> None:
+    for client, path in ((api, "/openapi.json"), (notifications_api, "/api/v1/notifications/openapi.json")):
+        document = (await client.get(path)).json()
+        assert document["openapi"].startswith("3.1.")
+        assert [error.message for error in OpenAPIV31SpecValidator(document).iter_errors()] == []
+
+
+LIMITED = {
+    "POST /api/v1/conversations",
+    "POST /api/v1/conversations/{conversation_id}/messages",
+    "POST /api/v1/admin/conversations",
+    "POST /api/v1/admin/conversations/{conversation_id}/messages",
+    "PATCH /api/v1/admin/conversations/{conversation_id}",
+}
+
+
+async def test_every_reference_leads_somewhere_and_every_part_is_referred_to(document: Any) -> None:
+    found = set(references(document))
+    assert found == {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
+
+
+async def test_every_operation_says_what_it_does_under_a_name_of_its_own(document: Any) -> None:
+    names = [operation["operationId"] for _, operation in operations(document)]
+    assert len(names) == len(set(names))
+    for name, operation in operations(document):
+        assert operation["summary"], name
+        assert operation["description"].endswith("."), name
+        assert operation["tags"], name
+        assert re.fullmatch("[a-z_]{3,40}", operation["operationId"]), "clients are generated with this name"
+        for parameter in operation.get("parameters", []):
+            assert parameter["description"].endswith("."), (name, parameter["name"])
+
+
+async def test_the_hand_over_of_a_browser_is_in_the_document(document: Any) -> None:
+    [(method, operation)] = document["paths"]["/session"].items()
+    assert (method, operation["operationId"]) == ("post", "begin_session")
+    [(media, body)] = operation["requestBody"]["content"].items()
+    assert media == "application/x-www-form-urlencoded"
+    fields = document["components"]["schemas"][body["schema"]["$ref"].split("/")[-1]]["properties"]
+    assert {name: bool(field["description"]) for name, field in fields.items()} == {"token": True, "next": True}
+    assert "security" not in operation
+    assert {*operation["responses"]} == {"303", "401", "403", "408", "413", "414", "422", "429", "431", "503"}
+    assert {*operation["responses"]["401"]["content"]} == {"text/html"}
+
+
+async def test_every_operation_declares_its_errors_as_problems_with_examples(document: Any) -> None:
+    for name, operation in operations(document):
+        expected = {"401", "403", "414", "422", "431", "503"}
+        expected |= {"408", "413"} if "requestBody" in operation else set()
+        expected |= {"404"} if "{conversation_id}" in name or "{erasure_id}" in name else set()
+        expected |= {"429"} if name.endswith("/stream") or name in LIMITED else set()
+        declared = {status for status in operation["responses"] if status >= "400"}
+        assert expected <= declared <= expected | {"409"}, name
+        for status in declared:
+            (media,) = operation["responses"][status]["content"].items()
+            assert media[0] == "application/problem+json"
+            assert media[1]["schema"] == {"$ref": "#/components/schemas/ProblemBody"}
+            for code, example in media[1]["examples"].items():
+                assert (example["value"]["code"], example["value"]["status"]) == (code, int(status))
+                assert ("errors" in example["value"]) == (status == "422")
+
+
+async def test_conflicts_are_declared_where_they_happen(document: Any) -> None:
+    found = {
+        name.replace("/api/v1", ""): {*operation["responses"]["409"]["content"]["application/problem+json"]["examples"]}
+        for name, operation in operations(document)
+        if "409" in operation["responses"]
+    }
+    assert found == {
+        "POST /conversations/{conversation_id}/messages": {"newer-messages"},
+        "POST /admin/conversations/{conversation_id}/messages": {"newer-messages"},
+        "PATCH /admin/conversations/{conversation_id}": {"newer-messages"},
+        "DELETE /admin/conversations/{conversation_id}": {"conversation-not-closed"},
+        "POST /admin/conversations/bulk-delete": {"conversation-not-closed"},
+        "PUT /store/orders/{order_id}": {"order-of-another-user"},
+    }
+
+
+async def test_every_operation_needs_a_bearer_token(document: Any) -> None:
+    (scheme,) = document["components"]["securitySchemes"].values()
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+    for name, operation in operations(document):
+        assert operation["security"] == [{"HTTPBearer": []}], name
+
+
+async def test_every_body_has_an_example_with_all_that_is_needed(document: Any) -> None:
+    for name, operation in operations(document):
+        if "requestBody" not in operation:
+            continue
+        [media] = operation["requestBody"]["content"].values()
+        named = media["schema"].get("$ref", "").split("/")[-1]
+        for shown in [document["components"]["schemas"][named]] if named else media["x-itemSchema"]["oneOf"]:
+            assert shown["examples"], name
+            assert shown["description"], name
+            for example in shown["examples"]:
+                assert set(shown.get("required", [])) <= set(example) <= set(shown["properties"])
+
+
+async def test_the_document_can_be_read_in_a_browser(api: httpx2.AsyncClient) -> None:
+    page = await api.get("/docs")
+    assert page.status_code == 200
+    assert "/openapi.json" in page.text
+
+
+@pytest.fixture
+async def open_api(conversations: Sessions, databases: dict[str, str]) -> Any:
+    """A client of an API that the store's pages may call."""
+    settings = ApiSettings(
+        conversations_database_url=databases["conversations"], auth_secret=[SECRET], store_origins=[ORIGIN]
+    )
+    app = create_app(settings)
+    connect(app, conversations)
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
+        yield client
+
+
+def preflight(origin: str) -> dict[str, str]:
+    headers = "authorization, content-type, idempotency-key"
+    return {"Origin": origin, "Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": headers}
+
+
+async def test_the_stores_pages_may_call_the_api_and_read_its_answers(
+    open_api: httpx2.AsyncClient, anna: Caller
+) -> None:
+    asked = await open_api.options("/api/v1/conversations", headers=preflight(ORIGIN))
+    assert asked.status_code == 200
+    assert asked.headers["access-control-allow-origin"] == ORIGIN
+    assert "PATCH" in asked.headers["access-control-allow-methods"]
+    for headers, status in ((anna.headers, 200), ({}, 401)):
+        answer = await open_api.get("/api/v1/conversations", headers={**headers, "Origin": ORIGIN})
+        assert answer.status_code == status
+        assert answer.headers["access-control-allow-origin"] == ORIGIN
+        assert "Idempotency-Replayed" in answer.headers["access-control-expose-headers"]
+        assert "access-control-allow-credentials" not in answer.headers
+
+
+async def test_other_pages_may_not_and_by_default_none_may(
+    open_api: httpx2.AsyncClient, api: httpx2.AsyncClient, anna: Caller
+) -> None:
+    for client, origin, path in (
+        (open_api, "https://evil.test", "/api/v1/conversations"),
+        (open_api, "null", "/api/v1/conversations"),
+        (open_api, f"{ORIGIN}.evil.test", "/api/v1/conversations"),
+        (open_api, ORIGIN, "/openapi.json"),
+        (api, ORIGIN, "/api/v1/conversations"),
+    ):
+        assert "access-control-allow-origin" not in (await client.options(path, headers=preflight(origin))).headers
+        answer = await client.get(path, headers={**anna.headers, "Origin": origin})
+        assert "access-control-allow-origin" not in answer.headers
+    refused = await open_api.options("/api/v1/conversations", headers=preflight("https://evil.test"))
+    assert problem(refused) == (400, "bad-request")
+    assert problem(await api.options("/api/v1/conversations", headers=preflight(ORIGIN)))[0] == 405

@@ -1,0 +1,299 @@
+"""What the store's backend is promised, and how its word stands against a token's."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import quote
+
+import jwt
+import pytest
+
+from shared.database import Sessions
+from tests.service.conftest import SECRET, As
+from tests.service.helpers.callers import ORDER, Caller, logged, problem
+
+
+async def shown(sam: Caller, identity: str = "anna") -> Any:
+    """Return what admins see of a customer; None when there is none."""
+    return next((user for user in (await sam.get("/users"))["items"] if user["id"] == identity), None)
+
+
+async def test_a_user_is_created_once_and_replaced_by_every_newer_word(sam: Caller, shop: Caller) -> None:
+    first = {"name": " Anna ", "email": "Anna@Customer.TEST", "locale": "de-AT", "zoneinfo": "Europe/Vienna"}
+    assert (await shop.call("PUT", "/users/anna", first)).status_code == 201
+    assert (await shop.call("PUT", "/users/anna", first)).status_code == 200
+    assert await shown(sam) == {"id": "anna", "name": "Anna", "email": "Anna@customer.test"}
+
+    assert (await shop.call("PUT", "/users/anna", {"name": "Anna Berg"})).status_code == 200
+
+    assert await shown(sam) == {"id": "anna", "name": "Anna Berg", "email": None}
+
+
+async def test_a_word_that_changes_nothing_writes_no_event(shop: Caller, conversations: Sessions) -> None:
+    for _ in range(3):
+        await shop.call("PUT", "/users/anna", {"name": "Anna"})
+    assert [kind for kind, _ in await logged(conversations)] == ["user.updated"]
+
+
+async def test_an_older_word_changes_nothing(sam: Caller, shop: Caller) -> None:
+    days = [f"2026-01-0{day}T00:00:00Z" for day in range(1, 5)]
+    await shop.call("PUT", "/users/anna", {"name": "new", "updated_at": days[2]})
+    await shop.call("PUT", "/orders/A-1", ORDER | {"status": "new", "updated_at": days[2]})
+
+    for path, body in (("/users/anna", {"name": "old"}), ("/orders/A-1", ORDER | {"status": "old"})):
+        answer = await shop.call("PUT", path, body | {"updated_at": days[1]})
+        assert answer.status_code == 200
+    assert (await shown(sam))["name"] == "new"
+    conversation = (await sam.open(user_id="anna", body="Hello", order_id="A-1"))["id"]
+    assert (await sam.peek(conversation))["order"]["status"] == "new"
+
+    # as new, newer (in another zone), and without a time: each counts
+    for status, time in (("same", days[2]), ("newer", "2026-01-04T01:00:00+02:00"), ("timeless", None)):
+        await shop.call("PUT", "/orders/A-1", ORDER | {"status": status, "updated_at": time})
+        assert (await sam.peek(conversation))["order"]["status"] == status
+
+
+async def test_an_order_may_come_before_its_user_who_is_then_known_by_id(sam: Caller, shop: Caller) -> None:
+    assert (await shop.call("PUT", "/orders/A-1", ORDER)).status_code == 201
+    assert await shown(sam) == {"id": "anna", "name": "anna", "email": None}
+    await shop.call("PUT", "/users/anna", {"name": "Anna"})
+    assert (await shown(sam))["name"] == "Anna"
+
+
+async def test_an_order_keeps_its_owner_until_it_is_deleted(anna: Caller, ben: Caller, shop: Caller) -> None:
+    await shop.call("PUT", "/orders/A-1", ORDER)
+    answer = await shop.call("PUT", "/orders/A-1", ORDER | {"user_id": "ben"})
+    assert problem(answer) == (409, "order-of-another-user")
+    assert (await ben.get("/orders"))["items"] == []
+
+    await shop.call("DELETE", "/orders/A-1")
+    for status in (201, 200):
+        assert (await shop.call("PUT", "/orders/A-1", ORDER | {"user_id": "ben"})).status_code == status
+    assert problem(await shop.call("PUT", "/orders/A-1", ORDER)) == (409, "order-of-another-user")
+    assert [order["id"] for order in (await ben.get("/orders"))["items"]] == ["A-1"]
+    assert (await anna.get("/orders"))["items"] == []
+
+
+async def test_conversations_keep_the_last_state_that_their_own_customer_had_of_an_order(
+    anna: Caller, ben: Caller, sam: Caller, shop: Caller
+) -> None:
+    """An order goes from Anna to Ben, back to Anna and to Ben again."""
+    talks = {}
+    for turn, caller in enumerate((anna, ben, anna, ben)):
+        user, status = ("anna", "ben")[turn % 2], f"state {turn}"
+        assert (await shop.call("PUT", "/orders/A-1", ORDER | {"user_id": user, "status": status})).status_code == 201
+        talks[(await caller.open(order_id="A-1"))["id"]] = user
+        last = {"anna": f"state {turn - turn % 2}", "ben": f"state {turn - (turn + 1) % 2}"}
+        for talk, owner in talks.items():
+            order = (await sam.peek(talk))["order"]
+            expected = ("A-1", last[owner], owner != user)
+            assert (order["id"], order["status"], order["deleted"]) == expected
+        found = (await caller.get("/conversations", order_id="A-1"))["items"]
+        assert {talk["id"] for talk in found} == {talk for talk, owner in talks.items() if owner == user}
+        await shop.call("DELETE", "/orders/A-1")
+    for caller in (anna, ben):
+        assert (await caller.get("/orders"))["items"] == []
+        assert len((await caller.get("/conversations", order_id="A-1"))["items"]) == 2
+
+
+async def test_a_deleted_order_shows_its_last_state_until_the_store_sends_it_again(anna: Caller, shop: Caller) -> None:
+    items = [{"name": "Teapot", "quantity": 2, "unit_price": "29.95"}]
+    await shop.call("PUT", "/orders/A-1", ORDER | {"items": items, "url": "https://store.test/orders/1"})
+    conversation = await anna.open(order_id="A-1")
+    for _ in range(2):
+        assert (await shop.call("DELETE", "/orders/A-1")).status_code == 204
+
+    found = await anna.peek(conversation["id"])
+
+    assert found["order"] == conversation["order"] | {"deleted": True}
+    assert found["order"]["items"] == items
+    answer = await anna.call("POST", "/conversations", {"subject": "Again", "order_id": "A-1"})
+    assert problem(answer) == (422, "validation-failed")
+    assert (await shop.call("PUT", "/orders/A-1", ORDER)).status_code == 201
+    assert (await anna.peek(conversation["id"]))["order"]["deleted"] is False
+
+
+async def test_an_order_shows_its_present_state(anna: Caller, shop: Caller) -> None:
+    await shop.call("PUT", "/orders/A-1", ORDER)
+    conversation = await anna.open(order_id="A-1")
+    assert (await shop.call("PUT", "/orders/A-1", ORDER | {"status": "delivered"})).status_code == 200
+    found = (await anna.peek(conversation["id"]))["order"]
+    assert found["status"] == "delivered"
+    assert found["synced_at"] > conversation["order"]["synced_at"]
+
+
+async def test_a_deletion_of_what_was_never_here_is_no_error(shop: Caller) -> None:
+    for path in ("/users/nobody", "/orders/nothing"):
+        assert (await shop.call("DELETE", path)).status_code == 204
+
+
+@pytest.mark.parametrize("identity", ["a/b", "a%2Fb", "50%", "a?b#c", "~!@$&'()*+,;=:[]{}|\\^`\"<>", "x" * 255])
+async def test_any_visible_ascii_is_an_id(acting_as: As, sam: Caller, shop: Caller, identity: str) -> None:
+    path = f"/users/{quote(identity, safe='')}"
+    assert (await shop.call("PUT", path, {"name": "Anna"})).json() == {"id": identity}
+    assert (await shown(sam, identity))["name"] == "Anna"
+    headers = acting_as(identity)
+    own = await sam.api.post("/api/v1/conversations", headers=headers, json={"subject": "Mine"})
+    assert own.json()["user"]["id"] == identity
+    assert [item["id"] for item in (await sam.get("/conversations", user_id=identity))["items"]] == [own.json()["id"]]
+    assert (await shop.call("DELETE", path)).status_code == 204
+    assert await shown(sam, identity) is None
+
+
+@pytest.mark.parametrize("identity", ["a%20b", "%00", "%C3%A9", "%FF", "a%0A", "%20", "x" * 256])
+async def test_what_is_not_visible_ascii_is_no_id(shop: Caller, identity: str) -> None:
+    for path in (f"/users/{identity}", f"/orders/{identity}"):
+        assert problem(await shop.call("DELETE", path)) == (422, "validation-failed")
+        assert problem(await shop.call("PUT", path, {})) == (422, "validation-failed")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"user_id": "two words"},
+        {"user_id": 4.5},
+        {"user_id": ""},
+        {"total": "59,90"},
+        {"total": "NaN"},
+        {"total": True},
+        {"total": "1" * 16},
+        {"currency": "euro"},
+        {"currency": 978},
+        {"placed_at": "yesterday"},
+        {"placed_at": "9999-12-31T23:59:59.999999Z"},
+        {"placed_at": 1767225600},
+        {"number": None},
+        {"number": " \u200b"},
+        {"status": []},
+    ],
+)
+async def test_an_unusable_id_or_required_field_is_refused_and_changes_nothing(
+    sam: Caller, shop: Caller, change: dict[str, Any]
+) -> None:
+    answer = await shop.call("PUT", "/orders/A-1", ORDER | change)
+    assert problem(answer) == (422, "validation-failed")
+    assert [error["loc"] for error in answer.json()["errors"]] == [["body", *change]]
+    missing = {name: value for name, value in ORDER.items() if name not in change}
+    assert [error["loc"] for error in (await shop.call("PUT", "/orders/A-1", missing)).json()["errors"]] == [
+        ["body", *change]
+    ]
+    assert await shown(sam) is None
+
+
+@pytest.mark.parametrize(
+    ("path", "changes"),
+    [
+        (
+            "/users/anna",
+            {"role": "store", "email": "anna@", "locale": "klingon!", "zoneinfo": "America", "nickname": "A"},
+        ),
+        ("/users/anna", {"email": ["x"], "name": "two\nlines", "locale": "es-DE", "updated_at": 1767225600}),
+        ("/orders/A-1", {"url": "javascript:alert(1)", "items": {}, "updated_at": "2026-01-01T00:00:00"}),
+        ("/orders/A-1", {"currency": "eur", "number": "x" * 101, "placed_at": "2026-01-02 03:04:05", "total": 1e-11}),
+    ],
+)
+async def test_an_unusable_optional_field_never_loses_the_record(
+    shop: Caller, path: str, changes: dict[str, Any]
+) -> None:
+    answer = await shop.call("PUT", path, (ORDER if "orders" in path else {"name": "Anna"}) | changes)
+    assert answer.status_code == 201, answer.text
+    warnings = answer.json()["warnings"]
+    assert sorted(warning["loc"] for warning in warnings) == sorted(["body", name] for name in changes)
+    assert all(warning["msg"] for warning in warnings)
+
+
+async def test_the_rest_of_a_record_with_an_unusable_field_is_taken(anna: Caller, sam: Caller, shop: Caller) -> None:
+    await shop.call("PUT", "/users/anna", {"name": "Anna\u2028Berg", "email": "nonsense", "locale": "es-DE", "x": 1})
+    assert await shown(sam) == {"id": "anna", "name": "Anna Berg", "email": None}
+    items = [
+        {"name": "Tea\npot", "quantity": 2.5, "unit_price": 12.3333333333},
+        {"name": "Refund", "quantity": -1, "unit_price": "-5.00"},
+        {"name": "Gift", "quantity": 0, "unit_price": 0},
+        {"name": "Nothing"},
+    ]
+    sent = ORDER | {"total": 1299.99, "url": "HTTPS://store.test/1", "items": items, "user_id": "anna"}
+    answer = (await shop.call("PUT", "/orders/A-1", sent)).json()
+    assert [warning["loc"] for warning in answer["warnings"]] == [
+        ["body", "items", 0, "name"],
+        ["body", "items", 3, "quantity"],
+    ]
+    order = (await anna.open(order_id="A-1"))["order"]
+    assert (order["total"], order["url"]) == ("1299.99", "HTTPS://store.test/1")
+    assert [(item["name"], item["quantity"], item["unit_price"]) for item in order["items"]] == [
+        ("Tea pot", 2.5, "12.3333333333"),
+        ("Refund", -1, "-5.00"),
+        ("Gift", 0, "0"),
+    ]
+    assert "items_omitted" not in order
+
+
+async def test_items_beyond_a_hundred_are_counted(anna: Caller, shop: Caller) -> None:
+    items = [{"name": f"Item {n}", "quantity": 1, "unit_price": "1"} for n in range(103)]
+    for status in (201, 200):
+        answer = await shop.call("PUT", "/orders/A-1", ORDER | {"items": items})
+        assert (answer.status_code, answer.json()["items_omitted"]) == (status, 3)
+        assert [warning["loc"] for warning in answer.json()["warnings"]] == [["body", "items"]]
+    order = (await anna.open(order_id="A-1"))["order"]
+    assert (len(order["items"]), order["items"][-1]["name"], order["items_omitted"]) == (100, "Item 99", 3)
+
+
+async def test_very_many_warnings_are_counted(shop: Caller) -> None:
+    answer = await shop.call("PUT", "/users/anna", {"email": "x", **{f"field{n}": n for n in range(1000)}})
+    warnings = answer.json()["warnings"]
+    assert (len(warnings), warnings[0]["loc"]) == (21, ["body", "email"])
+    assert "981 more" in warnings[-1]["msg"]
+
+
+async def test_claims_create_a_user_and_change_one_whom_the_store_never_sent(
+    api: Any, acting_as: As, sam: Caller
+) -> None:
+    for name in ("Anna", "Anna Berg", None):
+        claims = {"name": name} if name else {"email": "anna@customer.test"}
+        await Caller(api, "/api/v1", acting_as("anna", **claims)).get("/unread")
+        assert (await shown(sam))["name"] == (name or "Anna Berg")
+    assert (await shown(sam))["email"] == "anna@customer.test"
+
+
+async def test_an_older_token_undoes_nothing_that_a_newer_one_has_said(
+    api: Any, conversations: Sessions, sam: Caller
+) -> None:
+    def token(email: str, age: int) -> dict[str, str]:
+        now = datetime.now(UTC)
+        claims = {"sub": "anna", "role": "customer", "email": email, "aud": "chats"}
+        times = {"iat": now - timedelta(seconds=age), "exp": now + timedelta(hours=1)}
+        return {"Authorization": f"Bearer {jwt.encode(claims | times, SECRET, 'HS256')}"}
+
+    for email, age in (("middle@x.test", 60), ("old@x.test", 3600), ("new@x.test", 0), ("middle@x.test", 60)):
+        await Caller(api, "/api/v1", token(email, age)).get("/unread")
+    assert (await shown(sam))["email"] == "new@x.test"
+    changes = [kind for kind, event in await logged(conversations) if "anna" in str(event)]
+    assert changes == ["user.updated"]
+
+
+async def test_an_older_state_does_not_bring_a_deleted_user_back(sam: Caller, shop: Caller) -> None:
+    await shop.call("PUT", "/users/anna", {"name": "Anna", "updated_at": "2026-05-01T00:00:00Z"})
+    await shop.call("DELETE", "/users/anna")
+    for year, status in (("2020", 200), ("2026", 201)):
+        answer = await shop.call("PUT", "/users/anna", {"name": "Anna", "updated_at": f"{year}-06-01T00:00:00Z"})
+        assert answer.status_code == status
+        assert (await shown(sam) is None) == (year == "2020")
+
+
+async def test_claims_only_fill_what_the_store_left_empty(api: Any, acting_as: As, sam: Caller, shop: Caller) -> None:
+    await shop.call("PUT", "/users/anna", {"name": "Anna", "email": None})
+    for name, email in (("Mallory", "first@customer.test"), ("Mallory", "second@customer.test")):
+        await Caller(api, "/api/v1", acting_as("anna", name=name, email=email)).get("/unread")
+    assert await shown(sam) == {"id": "anna", "name": "Anna", "email": "first@customer.test"}
+
+
+async def test_an_empty_name_is_none(sam: Caller, anna: Caller, shop: Caller) -> None:
+    await shop.call("PUT", "/users/anna", {"name": "  "})
+    assert (await shown(sam))["name"] == "anna"
+    await anna.get("/unread")
+    assert (await shown(sam))["name"] == "Anna"
+
+
+async def test_claims_that_are_unusable_are_as_good_as_none(api: Any, acting_as: As, sam: Caller) -> None:
+    claims = {"email": "nonsense", "name": "a\0b", "locale": ["en"], "zoneinfo": {"a": 1}}
+    await Caller(api, "/api/v1", acting_as("anna", **claims)).get("/unread")
+    await Caller(api, "/api/v1", acting_as("anna", name="\ud800", email=7)).get("/unread")
+    assert await shown(sam) == {"id": "anna", "name": "anna", "email": None}

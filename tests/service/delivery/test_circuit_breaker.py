@@ -1,0 +1,274 @@
+"""What is the set-up's fault or the server's state, and what is a mail's own: on a real SMTP dialogue."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import func, select, update
+
+from services.notifications.delivery import sender
+from services.notifications.delivery.claiming import claim_emails
+from services.notifications.delivery.operations import resume_sending
+from services.notifications.delivery.sender import drain
+from services.notifications.event_consumer.consumer import receive_events
+from services.notifications.models import Email, EmailTry, Gate
+from services.notifications.rules import EmailState, Outcome
+from services.notifications.settings import MailSettings
+from shared.database import Sessions, transaction
+from shared.people import Person
+from tests.helpers.smtp_server import SmtpServer, smtp_server
+from tests.service.helpers.event_factory import mail_settings, posted, receive
+
+RELAY = "554 5.7.1 <someone@customer.test>: Relay access denied"
+POLICY = "550 5.7.1 message refused"
+
+
+def settings_for(server: SmtpServer, user: str = "", **changes: Any) -> MailSettings:
+    url = SecretStr(f"smtp://{user}127.0.0.1:{server.port}")
+    return mail_settings("postgresql://unused", smtp_url=url, **changes)
+
+
+def customer(name: str) -> Person:
+    return Person(id=name, version=1, name=name.title(), email=f"{name}@customer.test")
+
+
+async def send(sessions: Sessions, settings: MailSettings) -> int:
+    return await drain(sessions, settings, asyncio.Event())
+
+
+async def mails_to(sessions: Sessions, settings: MailSettings, *names: str) -> None:
+    await receive_events(
+        sessions, [posted(uuid4(), 1, customer=customer(name)) for name in names], settings, repeated=False
+    )
+
+
+async def make_due(sessions: Sessions) -> None:
+    """Let the breaker's pause and all waits be over."""
+    async with transaction(sessions) as session:
+        scheduled = update(Email).where(Email.state == EmailState.SCHEDULED)
+        await session.execute(scheduled.values(next_attempt_at=func.clock_timestamp() - timedelta(seconds=1)))
+        await session.execute(update(Gate).where(Gate.breaker_trips > 0).values(breaker_until=func.clock_timestamp()))
+
+
+async def states(sessions: Sessions) -> dict[str, tuple[str, str | None, int]]:
+    async with sessions() as session:
+        rows = await session.scalars(select(Email))
+        return {row.recipient_id: (row.state, row.reason, row.counted_tries) for row in rows}
+
+
+async def gate(sessions: Sessions) -> Gate:
+    async with sessions() as session:
+        return await session.get_one(Gate, True)
+
+
+async def outcomes(sessions: Sessions) -> list[str]:
+    async with sessions() as session:
+        return list(await session.scalars(select(EmailTry.outcome).order_by(EmailTry.id)))
+
+
+@pytest.mark.parametrize("phase", ["rcpt", "data", "end"])
+@pytest.mark.parametrize("reply", [RELAY, POLICY, "454 4.7.1 Relay access denied", "530 5.7.0 authenticate first"])
+async def test_a_set_up_that_is_refused_late_fails_no_mail_and_all_go_out_when_it_is_mended(
+    notifications: Sessions, phase: str, reply: str
+) -> None:
+    names = [f"user{number}" for number in range(6)]
+    async with smtp_server() as server:
+        server.script[phase] = reply
+        settings = settings_for(server)
+        await mails_to(notifications, settings, *names)
+        for trips in range(1, 5):
+            await send(notifications, settings)
+            opened = await gate(notifications)
+            assert (opened.breaker_trips, opened.breaker_code) == (trips, int(reply[:3]))
+            assert (opened.breaker_phase, opened.breaker_host) == (
+                {"end": "end-of-data"}.get(phase, phase),
+                f"127.0.0.1:{server.port}",
+            )
+            assert opened.breaker_since is not None
+            assert opened.breaker_reason == reply[4:]
+            await make_due(notifications)
+        assert set((await states(notifications)).values()) == {("scheduled", None, 0)}
+
+        server.script.clear()
+        for _ in range(2):
+            await send(notifications, settings)
+            await make_due(notifications)
+    assert set((await states(notifications)).values()) == {("sent", None, 1)}
+    closed = await gate(notifications)
+    assert (closed.breaker_trips, closed.breaker_since, closed.breaker_phase) == (0, None, None)
+
+
+@pytest.mark.parametrize("phase", ["rcpt", "end"])
+async def test_one_recipients_policy_fails_that_mail_and_holds_up_no_other(notifications: Sessions, phase: str) -> None:
+    async with smtp_server() as server:
+        server.script[f"{phase} bob@customer.test"] = POLICY
+        settings = settings_for(server)
+        await mails_to(notifications, settings, "bob")
+        await send(notifications, settings)
+        await make_due(notifications)
+        await send(notifications, settings)
+        assert (await states(notifications))["bob"] == ("scheduled", None, 0), "nothing shows that others go through"
+
+        await mails_to(notifications, settings, "anna", "carl", "dora")
+        for _ in range(3):
+            await make_due(notifications)
+            await send(notifications, settings)
+    assert await states(notifications) == {
+        "bob": ("failed", "rejected", 1),
+        "anna": ("sent", None, 1),
+        "carl": ("sent", None, 1),
+        "dora": ("sent", None, 1),
+    }
+    assert (await gate(notifications)).breaker_trips == 0
+
+
+async def test_where_the_relay_is_denied_for_some_they_wait_along_their_schedule(notifications: Sessions) -> None:
+    async with smtp_server() as server:
+        server.script["rcpt bob@customer.test"] = RELAY
+        settings = settings_for(server)
+        await mails_to(notifications, settings, "bob", "anna")
+        for _ in range(4):
+            await send(notifications, settings)
+            await make_due(notifications)
+        state, reason, counted = (await states(notifications))["bob"]
+        assert (state, reason) == ("scheduled", None)
+        assert counted >= 1, "others go through: it is its own, and ends after three days"
+        assert (await gate(notifications)).breaker_trips == 0
+
+
+async def test_an_open_breaker_is_probed_by_one_mail_that_was_not_refused_yet_in_all_processes_together(
+    notifications: Sessions,
+) -> None:
+    async with smtp_server(rcpt=POLICY) as server:
+        settings = settings_for(server)
+        await mails_to(notifications, settings, "bob")
+        await send(notifications, settings)
+        await mails_to(notifications, settings, "anna")
+        await make_due(notifications)
+        async with transaction(notifications) as one, transaction(notifications) as other:
+            [probe] = await claim_emails(one, settings) or []
+            assert probe.to_address == "anna@customer.test"
+            await one.commit()
+            assert await claim_emails(other, settings) is None
+
+
+async def test_a_probe_that_shows_nothing_lets_another_one_probe_at_once(notifications: Sessions) -> None:
+    async with smtp_server(rcpt=[POLICY, "450 4.2.0 greylisted", "250 ok"]) as server:
+        settings = settings_for(server)
+        await mails_to(notifications, settings, "bob")
+        await send(notifications, settings)
+        await mails_to(notifications, settings, "anna", "carl")
+        async with transaction(notifications) as session:
+            await session.execute(update(Gate).values(breaker_until=func.clock_timestamp()))
+        assert await send(notifications, settings) == 2
+    assert sorted(state for state, *_ in (await states(notifications)).values()) == ["scheduled", "scheduled", "sent"]
+    assert (await gate(notifications)).breaker_trips == 0
+
+
+async def test_resuming_sends_what_was_refused_at_once(notifications: Sessions) -> None:
+    async with smtp_server(rcpt=[RELAY]) as server:
+        settings = settings_for(server)
+        await mails_to(notifications, settings, "bob")
+        await send(notifications, settings)
+        async with transaction(notifications) as session:
+            await resume_sending(session)
+        assert await send(notifications, settings) == 1
+    assert (await states(notifications))["bob"] == ("sent", None, 1)
+
+
+@pytest.mark.parametrize("phase", ["banner", "ehlo", "mail", "rcpt", "data", "end"])
+async def test_a_server_that_is_away_for_hours_costs_no_mail_an_attempt_and_is_asked_every_minute(
+    notifications: Sessions, phase: str
+) -> None:
+    async with smtp_server() as server:
+        server.script[phase] = "421 4.3.2 not now"
+        settings = settings_for(server)
+        await mails_to(notifications, settings, "anna", "bob", "carl")
+        for _ in range(6):
+            before = datetime.now(UTC)
+            await send(notifications, settings)
+            opened = await gate(notifications)
+            assert opened.breaker_until is not None
+            assert opened.breaker_until - before < timedelta(seconds=70)
+            await make_due(notifications)
+        assert set((await states(notifications)).values()) == {("scheduled", None, 0)}
+        assert set(await outcomes(notifications)) == {Outcome.BUSY}
+        server.script.clear()
+        for _ in range(2):
+            await send(notifications, settings)
+            await make_due(notifications)
+    assert {state for state, *_ in (await states(notifications)).values()} == {"sent"}
+
+
+async def test_a_server_with_room_for_few_connections_gets_all_mail_over_these(notifications: Sessions) -> None:
+    async with smtp_server() as server:
+        server.most_at_once = 3
+        server.delays["end"] = 0.01
+        settings = settings_for(server)
+        await mails_to(notifications, settings, *(f"user{number}" for number in range(120)))
+        await send(notifications, settings)
+    assert len(server.mails) == 120
+    assert set(await outcomes(notifications)) == {Outcome.ACCEPTED}
+    assert server.refused_connections <= settings.smtp_connections, "those refused are not tried with each batch"
+
+
+async def test_a_process_that_finds_no_room_beside_another_leaves_the_mail_to_it(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sender, "CROWDED", 0)
+    async with smtp_server(banner="421 4.7.0 too many connections") as server:
+        settings = settings_for(server)
+        await mails_to(notifications, settings, "anna", "bob")
+        async with transaction(notifications) as session:
+            email_id = (await session.scalars(select(Email.id).limit(1))).one()
+            accepted = {"outcome": "accepted", "phase": "end-of-data", "code": 250, "reply": "ok", "process": "other:1"}
+            session.add(EmailTry(email_id=email_id, **accepted))
+        assert await send(notifications, settings) == 0
+    assert server.connections == 1
+    assert set((await states(notifications)).values()) == {("scheduled", None, 0)}
+    assert (await gate(notifications)).breaker_trips == 0
+
+
+async def test_a_wrong_password_is_one_failed_login(notifications: Sessions) -> None:
+    async with smtp_server(extensions=["AUTH PLAIN"], auth="535 5.7.8 wrong password") as server:
+        settings = settings_for(server, "user:password@")
+        await mails_to(notifications, settings, *(f"user{number}" for number in range(40)))
+        await send(notifications, settings)
+    assert len([command for command in server.commands if command.startswith("AUTH")]) == 1
+    assert set((await states(notifications)).values()) == {("scheduled", None, 0)}
+
+
+async def test_all_connections_log_in_once_the_first_has(notifications: Sessions) -> None:
+    async with smtp_server(extensions=["AUTH PLAIN"]) as server:
+        server.delays["end"] = 0.01
+        settings = settings_for(server, "user:password@")
+        await mails_to(notifications, settings, *(f"user{number}" for number in range(40)))
+        await send(notifications, settings)
+    assert len(server.mails) == 40
+    assert server.connections == 10
+
+
+async def test_a_mail_over_the_servers_size_fails_at_once_and_is_not_sent(notifications: Sessions) -> None:
+    async with smtp_server(extensions=["SIZE 12000"]) as server:
+        settings = settings_for(server)
+        await receive(notifications, settings, posted(uuid4(), 1, body="long " * 1900, customer=customer("anna")))
+        await mails_to(notifications, settings, "bob")
+        await send(notifications, settings)
+    assert await states(notifications) == {"anna": ("failed", "too-large", 1), "bob": ("sent", None, 1)}
+    assert len([command for command in server.commands if command == "DATA"]) == 1
+    async with notifications() as session:
+        attempt = (await session.scalars(select(EmailTry).where(EmailTry.outcome == Outcome.REJECTED))).one()
+    assert attempt.phase == "size"
+    assert "and the server accepts 12000 at most (SIZE)" in attempt.reply
+
+
+async def test_the_server_is_told_who_we_are_and_how_large_a_mail_is(notifications: Sessions) -> None:
+    async with smtp_server() as server:
+        settings = settings_for(server)
+        await mails_to(notifications, settings, "anna")
+        await send(notifications, settings)
+    assert server.commands[0] == "EHLO store.test"
+    assert server.commands[1] == f"MAIL FROM:<support@store.test> SIZE={len(server.mails[0].content)}"

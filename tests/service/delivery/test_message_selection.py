@@ -1,0 +1,87 @@
+"""A mail that gathered more than it can hold goes in portions: each message in one of them, none in two."""
+
+from email import message_from_bytes, policy
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import func, select, text
+
+from services.notifications.delivery import message_selection
+from services.notifications.delivery.claiming import claim_emails
+from services.notifications.models import Email, EmailMessage
+from services.notifications.rules import EmailState
+from shared.database import Sessions, transaction
+from tests.service.helpers.event_factory import mail_settings, posted, read, receive
+
+SETTINGS = mail_settings("postgresql://unused")
+
+
+async def claim_all(sessions: Sessions) -> list[list[int]]:
+    """Claim until nothing is due; return the numbers of each mail's messages, in the order of claims."""
+    while True:
+        async with transaction(sessions) as session:
+            if await claim_emails(session, SETTINGS) is None:
+                break
+    async with sessions() as session:
+        numbers = func.array_agg(EmailMessage.number)
+        claimed = select(numbers).join(Email).where(EmailMessage.left_out.is_(False), Email.state == EmailState.SENDING)
+        return sorted(sorted(one) for one in await session.scalars(claimed.group_by(Email.id)))
+
+
+async def gather(sessions: Sessions, *bodies: str) -> UUID:
+    """Let messages join one mail; return their conversation."""
+    conversation = uuid4()
+    await receive(sessions, SETTINGS, *(posted(conversation, n, body=body) for n, body in enumerate(bodies, 1)))
+    return conversation
+
+
+async def test_more_messages_than_a_mail_holds_go_in_several(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(message_selection, "MOST_MESSAGES", 3)
+    await gather(notifications, *"abcdefg")
+    assert await claim_all(notifications) == [[1, 2, 3], [4, 5, 6], [7]]
+
+
+async def test_more_text_than_a_mail_holds_goes_in_several_and_a_message_is_never_divided(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(message_selection, "html_size", len)
+    monkeypatch.setattr(message_selection, "MOST_BYTES", 10)
+    await gather(notifications, "a" * 4, "b" * 6, "c" * 11, "d", "e" * 9)
+    assert await claim_all(notifications) == [[1, 2], [3], [4, 5]]
+
+
+async def test_long_messages_go_in_mails_that_are_shown_whole_each_with_its_link(notifications: Sessions) -> None:
+    conversation = await gather(notifications, *("word " * 2000 for _ in range(8)), *("字" * 10_000 for _ in range(3)))
+    assert await claim_all(notifications) == [[1, 2, 3, 4, 5, 6], [7, 8, 9], [10, 11]]
+    async with notifications() as session:
+        contents = await session.scalars(select(Email.content).where(Email.state == EmailState.SENDING))
+        for mail in (message_from_bytes(content or b"", policy=policy.default) for content in contents):
+            text, html = mail.iter_parts()
+            assert len(html.as_bytes()) < 102 * 1024
+            assert str(conversation) in text.get_content()[:200]
+            assert str(conversation) in html.get_content()[:5000]
+
+
+async def test_what_was_read_fills_no_portion_and_begins_no_other(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(message_selection, "MOST_MESSAGES", 2)
+    conversation = await gather(notifications, *"abcd")
+    await receive(notifications, SETTINGS, read(conversation, 2))
+    assert await claim_all(notifications) == [[3, 4]]
+    async with notifications() as session:
+        assert await session.scalar(select(func.count()).select_from(Email)) == 1
+
+
+async def test_what_comes_after_a_portion_was_taken_joins_the_one_that_is_open(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(message_selection, "MOST_MESSAGES", 2)
+    conversation = await gather(notifications, *"abc")
+    async with transaction(notifications) as session:
+        assert len(await claim_emails(session, SETTINGS) or []) == 1
+        await session.execute(text("update emails set next_attempt_at = clock_timestamp() where state = 'scheduled'"))
+    await receive(notifications, SETTINGS, posted(conversation, 4))
+    assert await claim_all(notifications) == [[1, 2], [3, 4]]

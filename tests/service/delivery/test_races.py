@@ -1,0 +1,353 @@
+"""Two at once on one mail, shown by two sessions: nothing is lost, nothing goes out twice."""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import func, select, text, update
+
+from services.notifications.api.commands import read_all_notifications, read_notification
+from services.notifications.delivery import claiming
+from services.notifications.delivery.attempts import release_expired
+from services.notifications.delivery.claiming import claim_emails
+from services.notifications.delivery.operations import pause_sending, retry_email
+from services.notifications.delivery.rendering import Letter, compose_letter
+from services.notifications.delivery.transitions import move_emails
+from services.notifications.event_consumer.consumer import receive_events
+from services.notifications.event_consumer.handlers import handle_events
+from services.notifications.event_consumer.parked import retry_parked
+from services.notifications.mail.attempts import Phase, Try
+from services.notifications.models import Email, EmailTry, InboxEntry, Notification
+from services.notifications.rules import EmailState, Outcome, Reason
+from shared.database import Sessions, transaction
+from shared.problems import Problem
+from tests.helpers.waiting import eventually
+from tests.service.helpers.attempt_factory import begin_data, record_try
+from tests.service.helpers.event_factory import ANNA, deleted, mail_settings, posted, read, receive, user_changed
+
+SETTINGS = mail_settings("postgresql://unused")
+YES = Try(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken")
+LATER = Try(Outcome.DEFERRED, Phase.RCPT, 450, "<anna@customer.test>: later")
+
+
+async def states(sessions: Sessions) -> list[tuple[str, str | None]]:
+    async with sessions() as session:
+        rows = await session.execute(select(Email.state, Email.reason).order_by(Email.id))
+        return [(row.state, row.reason) for row in rows]
+
+
+async def waits(sessions: Sessions) -> bool:
+    """Tell whether somebody waits for a lock."""
+    async with sessions() as session:
+        asked = text(
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        )
+        return bool(await session.scalar(asked))
+
+
+async def record_ids(sessions: Sessions) -> Sequence[UUID]:
+    async with sessions() as session:
+        return (await session.scalars(select(Notification.id).order_by(Notification.number))).all()
+
+
+async def test_a_message_that_joins_a_mail_while_another_is_dismissed_is_still_mailed(notifications: Sessions) -> None:
+    conversation = uuid4()
+    await receive(notifications, SETTINGS, posted(conversation, 1))
+    [first] = await record_ids(notifications)
+
+    async def dismiss() -> None:
+        async with transaction(notifications) as session:
+            await read_notification(session, "anna", first, SETTINGS)
+
+    async with transaction(notifications) as joining:
+        await handle_events(joining, [posted(conversation, 2)], SETTINGS)
+        dismissing = asyncio.create_task(dismiss())
+        await eventually(lambda: waits(notifications))
+    await dismissing
+
+    assert await states(notifications) == [(EmailState.SCHEDULED, None)]
+
+
+async def test_all_read_and_one_conversation_read_at_once_is_no_deadlock(notifications: Sessions) -> None:
+    conversation = uuid4()
+    await receive(notifications, SETTINGS, *(posted(conversation, number) for number in range(1, 21)))
+
+    async def all_read() -> None:
+        async with transaction(notifications) as session:
+            await read_all_notifications(session, "anna", SETTINGS)
+
+    async def this_read() -> None:
+        async with transaction(notifications) as session:
+            await handle_events(session, [read(conversation, 20)], SETTINGS)
+
+    [first, *_] = await record_ids(notifications)
+    async with transaction(notifications) as holder:
+        await holder.execute(select(Notification).where(Notification.id == first).with_for_update())
+        both = [asyncio.create_task(work()) for work in (all_read, this_read)]
+        await eventually(lambda: waits(notifications))
+        # Whoever waits for the first holds none of the others.
+        others = select(Notification.id).where(Notification.id != first).with_for_update(nowait=True)
+        assert len((await holder.scalars(others)).all()) == 19
+    await asyncio.gather(*both)
+    assert await states(notifications) == [(EmailState.CANCELLED, "read")]
+
+
+async def test_a_late_yes_stops_the_second_holder_before_its_data(notifications: Sessions) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        [first] = await claim_emails(session, SETTINGS) or []
+        assert await begin_data(session, first)
+        await session.execute(update(Email).values(lease_until=func.clock_timestamp() - timedelta(seconds=1)))
+    async with transaction(notifications) as session:
+        await release_expired(session, SETTINGS)
+        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
+        [second] = await claim_emails(session, SETTINGS) or []
+
+    async with transaction(notifications) as session:
+        await record_try(session, first, YES, SETTINGS)
+
+    async with transaction(notifications) as session:
+        assert not await begin_data(session, second)
+    assert await states(notifications) == [(EmailState.SENT, None)]
+
+
+async def test_a_yes_that_meets_an_erasure_waits_for_it_and_keeps_no_address(notifications: Sessions) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+
+    async def record() -> None:
+        async with transaction(notifications) as session:
+            await record_try(session, held, YES, SETTINGS)
+
+    async with transaction(notifications) as eraser:
+        await eraser.execute(update(Email).values(mailbox=None))
+        recording = asyncio.create_task(record())
+        await eventually(lambda: waits(notifications))
+    await recording
+    assert await states(notifications) == [(EmailState.SENT, None)]
+    async with notifications() as session:
+        assert (await session.scalars(select(EmailTry.mailbox))).all() == [None]
+
+
+async def test_a_pause_stops_what_was_claimed_before_its_data_and_it_goes_back(notifications: Sessions) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+        await pause_sending(session)
+    async with transaction(notifications) as session:
+        assert not await begin_data(session, held)
+        given_up = Try(Outcome.ABANDONED, Phase.DATA, None, "the lease was no longer ours")
+        await record_try(session, held, given_up, SETTINGS)
+    assert await states(notifications) == [(EmailState.SCHEDULED, None)]
+
+
+@pytest.mark.parametrize("ending", ["deleted", "user-deleted"])
+async def test_a_deletion_during_data_keeps_the_mail_from_another_try(notifications: Sessions, ending: str) -> None:
+    conversation = uuid4()
+    gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
+    await receive(notifications, SETTINGS, posted(conversation, 1))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+        assert await begin_data(session, held)
+    await receive(notifications, SETTINGS, deleted(conversation) if ending == "deleted" else user_changed(gone))
+    async with transaction(notifications) as session:
+        await record_try(session, held, LATER, SETTINGS)
+        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
+    async with transaction(notifications) as session:
+        assert await claim_emails(session, SETTINGS) == []
+    [(state, reason)] = await states(notifications)
+    assert (state in {EmailState.CANCELLED, EmailState.SUPPRESSED}, reason) == (True, ending)
+
+
+@pytest.mark.parametrize("ending", ["deleted", "user-deleted"])
+async def test_a_failed_mail_of_what_was_deleted_is_cancelled_and_forgotten(
+    notifications: Sessions, ending: str
+) -> None:
+    conversation = uuid4()
+    gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
+    await receive(notifications, SETTINGS, posted(conversation, 1))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+        refused = Try(Outcome.REJECTED, Phase.RCPT, 550, "<anna@customer.test>: unknown")
+        await record_try(session, held, refused, SETTINGS)
+
+    await receive(notifications, SETTINGS, deleted(conversation) if ending == "deleted" else user_changed(gone))
+
+    assert await states(notifications) == [(EmailState.CANCELLED, ending)]
+    async with transaction(notifications) as session:
+        assert (await session.scalars(select(Email.content))).all() == [None]
+        if ending == "user-deleted":
+            assert (await session.scalars(select(EmailTry.reply))).all() == [""]
+        with pytest.raises(Problem, match="only a failed one"):
+            await retry_email(session, held.id)
+
+
+async def test_deleting_a_customer_whose_id_is_support_leaves_the_support_mailbox_its_mail(
+    notifications: Sessions,
+) -> None:
+    settings = mail_settings("postgresql://unused", support_email="desk@store.test")
+    gone = ANNA.model_copy(update={"id": "support", "version": 2, "deleted": True})
+    await receive(notifications, settings, posted(uuid4(), 1, by="customer"), user_changed(gone))
+    assert await states(notifications) == [(EmailState.SCHEDULED, None)]
+
+
+async def test_a_name_that_was_erased_is_in_no_rendered_mail(notifications: Sessions) -> None:
+    settings = mail_settings("postgresql://unused", support_email="desk@store.test")
+    gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
+    await receive(notifications, settings, posted(uuid4(), 1, by="customer"))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, settings) or []
+        await record_try(session, held, LATER, settings)
+    assert b"Anna" in held.content
+    await receive(notifications, settings, user_changed(gone))
+    async with transaction(notifications) as session:
+        assert (await session.scalars(select(Email.content))).all() == [None]
+        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
+        [again] = await claim_emails(session, settings) or []
+    assert b"Anna" not in again.content
+    assert b"Deleted customer" in again.content
+
+
+async def test_another_try_goes_to_where_the_customer_is_now(notifications: Sessions) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+        await record_try(session, held, LATER, SETTINGS)
+    await receive(notifications, SETTINGS, user_changed(ANNA.model_copy(update={"version": 2, "email": "a@new.test"})))
+    async with transaction(notifications) as session:
+        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
+        [again] = await claim_emails(session, SETTINGS) or []
+    assert again.to_address == "a@new.test"
+    assert b"a@new.test" in again.content
+    assert b"anna@customer.test" not in again.content
+
+
+async def test_a_mail_that_is_composed_anew_says_what_it_said(notifications: Sessions) -> None:
+    conversation = uuid4()
+    await receive(notifications, SETTINGS, posted(conversation, 1, body="First."), posted(conversation, 2))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+        await record_try(session, held, LATER, SETTINGS)
+    moved = user_changed(ANNA.model_copy(update={"version": 2, "email": "a@new.test"}))
+    await receive(notifications, SETTINGS, read(conversation, 1), moved)
+    async with transaction(notifications) as session:
+        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
+        [again] = await claim_emails(session, SETTINGS) or []
+    assert again.to_address == "a@new.test"
+    assert b"First." in again.content
+
+
+async def test_a_message_from_a_clock_that_is_ahead_is_mailed_in_time(notifications: Sessions) -> None:
+    ahead = datetime.now(UTC) + timedelta(days=1)
+    await receive(notifications, SETTINGS, posted(uuid4(), 1, created_at=ahead))
+    async with transaction(notifications) as session:
+        assert len(await claim_emails(session, SETTINGS) or []) == 1
+
+
+async def test_rendered_text_is_dropped_once_it_was_sent(notifications: Sessions) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+        await record_try(session, held, YES, SETTINGS)
+        assert (await session.execute(select(Email.state, Email.content))).one() == ("sent", None)
+
+
+async def test_more_mail_is_looked_for_behind_a_batch_of_which_none_may_go(notifications: Sessions) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        assert await claim_emails(session, mail_settings("postgresql://unused", smtp_url=None)) == []
+        assert await claim_emails(session, SETTINGS) is None
+
+
+class PanicException(BaseException):
+    """What a library in Rust raises; no `Exception`."""
+
+
+@pytest.mark.parametrize("error", [KeyError, PanicException])
+async def test_a_mail_that_cannot_be_composed_holds_up_no_other_and_comes_to_an_end_that_is_shown(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+) -> None:
+    settings = mail_settings("postgresql://unused", email_retry_seconds="259200")
+    await receive(notifications, settings, posted(uuid4(), 1, body="Bad."), posted(uuid4(), 1, body="Good."))
+
+    def stumble(email: Email, messages: Sequence[Any], *more: Any) -> Letter:
+        if messages[0].body == "Bad.":
+            raise error
+        return compose_letter(email, messages, *more)
+
+    monkeypatch.setattr(claiming, "compose_letter", stumble)
+    async with transaction(notifications) as session:
+        [mail] = await claim_emails(session, settings) or []
+    assert b"Good." in mail.content
+    assert [state for state, _ in await states(notifications)] == [EmailState.SCHEDULED, EmailState.SENDING]
+    async with transaction(notifications) as session:
+        assert await claim_emails(session, settings) is None
+        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
+        assert await claim_emails(session, settings) == []
+        tries = (await session.execute(select(EmailTry.outcome, EmailTry.phase, EmailTry.reply))).all()
+    assert (await states(notifications))[0] == (EmailState.FAILED, "gave-up")
+    assert tries == [("deferred", "compose", f"not composed: {error.__name__}")] * 2
+
+
+async def test_a_mail_that_a_restore_failed_is_retried_beside_one_that_is_open(notifications: Sessions) -> None:
+    conversation = uuid4()
+    await receive(notifications, SETTINGS, posted(conversation, 1, body="Old."))
+    async with transaction(notifications) as session:
+        every, reason = Email.state == EmailState.SCHEDULED, {"reason": Reason.RESTORED}
+        [failed] = await move_emails(session, every, EmailState.FAILED, reason, leaving=(EmailState.SCHEDULED,))
+    await receive(notifications, SETTINGS, posted(conversation, 2, body="New."))
+
+    async with transaction(notifications) as session:
+        await retry_email(session, failed)
+    await receive(notifications, SETTINGS, posted(conversation, 3, body="Newest."))
+
+    async with transaction(notifications) as session:
+        mails = [mail.content for mail in await claim_emails(session, SETTINGS) or []]
+    words = (b"Old.", b"New.", b"Newest.")
+    assert sorted([word in mail for word in words] for mail in mails) == [[False, True, True], [True, False, False]]
+
+
+async def test_a_mail_keeps_its_message_id_when_it_is_composed_anew_from_another_sender(
+    notifications: Sessions,
+) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    identity = select(Email.message_id)
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, SETTINGS) or []
+        before = await session.scalar(identity)
+        await record_try(session, held, LATER, SETTINGS)
+        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp(), content=None))
+    async with transaction(notifications) as session:
+        assert await claim_emails(session, mail_settings("postgresql://unused", email_from="a@other.test"))
+        assert await session.scalar(identity) == before
+
+
+async def test_a_retry_by_hand_that_fails_leaves_the_event_parked(notifications: Sessions) -> None:
+    unknown = posted(uuid4(), 1).model_copy(update={"type": "message.sung"})
+    await receive_events(notifications, [unknown], SETTINGS, repeated=False)
+    with pytest.raises(Problem, match="unknown type"):
+        async with transaction(notifications) as session:
+            await retry_parked(session, unknown.id, SETTINGS)
+    async with transaction(notifications) as session:
+        assert (await session.get_one(InboxEntry, unknown.id)).parked_at is not None
+        await session.execute(update(InboxEntry).values(event={"id": "?"}))
+        with pytest.raises(Problem, match="Nothing of it"):
+            await retry_parked(session, unknown.id, SETTINGS)
+        with pytest.raises(Problem, match="no such"):
+            await retry_parked(session, uuid4(), SETTINGS)
+
+
+async def test_a_deleted_persons_name_and_address_are_in_no_parked_event(notifications: Sessions) -> None:
+    unknown = posted(uuid4(), 1).model_copy(update={"type": "message.sung"})
+    await receive_events(notifications, [unknown], SETTINGS, repeated=False)
+    gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
+    await receive(notifications, SETTINGS, user_changed(gone))
+    async with notifications() as session:
+        kept = (await session.get_one(InboxEntry, unknown.id)).event
+    assert kept is not None
+    assert kept["payload"]["customer"] == {"id": "anna", "version": 0, "deleted": True}
+    assert kept["payload"]["message"]["body"] == "Here it is."

@@ -1,0 +1,289 @@
+"""Sending: a real SMTP conversation, leases that run out, and what is recorded of each try."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import uuid4
+
+import asyncpg
+import httpx2
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import func, select, update
+
+from services.notifications.delivery import attempt_recorder
+from services.notifications.delivery.attempts import record_accepted, release_expired
+from services.notifications.delivery.claiming import claim_emails
+from services.notifications.delivery.sender import drain
+from services.notifications.mail.smtp import SmtpConnection, parse_smtp_url
+from services.notifications.models import Email, EmailTry, Gate
+from services.notifications.rules import EmailState, Outcome
+from services.notifications.settings import MailSettings
+from shared.database import Sessions, transaction
+from tests.helpers.smtp_server import KEEP_AND_DROP, SmtpServer, smtp_server
+from tests.service.conftest import As
+from tests.service.helpers.attempt_factory import has_due_email, record_try
+from tests.service.helpers.event_factory import deleted, mail_settings, posted, read, receive
+
+URL = "postgresql://unused"
+
+
+def settings_for(server: SmtpServer, **changes: Any) -> MailSettings:
+    return mail_settings(URL, smtp_url=SecretStr(f"smtp://127.0.0.1:{server.port}"), **changes)
+
+
+async def send(sessions: Sessions, settings: MailSettings) -> int:
+    return await drain(sessions, settings, asyncio.Event())
+
+
+async def only_email(sessions: Sessions) -> Email:
+    async with sessions() as session:
+        return (await session.scalars(select(Email))).one()
+
+
+async def tries(sessions: Sessions) -> list[EmailTry]:
+    async with sessions() as session:
+        return list(await session.scalars(select(EmailTry).order_by(EmailTry.id)))
+
+
+async def make_due(sessions: Sessions) -> None:
+    async with transaction(sessions) as session:
+        await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp() - timedelta(seconds=1)))
+        await session.execute(update(Gate).values(breaker_until=None))
+
+
+async def run_out(sessions: Sessions) -> None:
+    async with transaction(sessions) as session:
+        await session.execute(update(Email).values(lease_until=func.clock_timestamp() - timedelta(seconds=1)))
+
+
+async def test_due_mail_is_sent_once_and_its_try_recorded(notifications: Sessions) -> None:
+    async with smtp_server() as server:
+        settings = settings_for(server)
+        await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(30)))
+        assert await send(notifications, settings) == 30
+        assert await send(notifications, settings) == 0
+    assert len(server.mails) == 30
+    assert {attempt.outcome for attempt in await tries(notifications)} == {Outcome.ACCEPTED}
+    assert server.connections <= settings.smtp_connections, "connections are kept"
+
+
+async def test_a_server_that_says_later_gets_the_same_mail_again(notifications: Sessions) -> None:
+    async with smtp_server(rcpt=["450 4.2.0 greylisted"]) as server:
+        settings = settings_for(server, email_retry_seconds=(60,))
+        await receive(notifications, settings, posted(uuid4(), 1))
+        await send(notifications, settings)
+        email = await only_email(notifications)
+        assert (email.state, email.counted_tries) == (EmailState.SCHEDULED, 1)
+        assert timedelta(seconds=55) < email.next_attempt_at - datetime.now(UTC) <= timedelta(seconds=66)
+
+        await make_due(notifications)
+        await send(notifications, settings)
+
+    assert (await only_email(notifications)).state == EmailState.SENT
+    assert [(attempt.outcome, attempt.code) for attempt in await tries(notifications)] == [
+        (Outcome.DEFERRED, 450),
+        (Outcome.ACCEPTED, 250),
+    ]
+
+
+async def test_a_refused_mail_has_failed_and_can_be_sent_again_by_hand(
+    notifications: Sessions, notifications_api: httpx2.AsyncClient, acting_as: As
+) -> None:
+    admin = acting_as("sam", "admin")
+    async with smtp_server(rcpt=["550 5.1.1 nobody here"]) as server:
+        settings = settings_for(server)
+        await receive(notifications, settings, posted(uuid4(), 1))
+        await send(notifications, settings)
+
+        [shown] = (await notifications_api.get("/api/v1/notifications/emails", headers=admin)).json()["items"]
+        assert (shown["state"], shown["reason"]) == ("failed", "rejected")
+        assert (shown["tries"][0]["code"], shown["tries"][0]["reply"]) == (550, "5.1.1 nobody here")
+
+        retry = f"/api/v1/notifications/emails/{shown['id']}/retry"
+        assert (await notifications_api.post(retry, headers=admin)).status_code == 204
+        await send(notifications, settings)
+        assert (await notifications_api.post(retry, headers=admin)).json()["code"] == "email-not-failed"
+
+    assert (await only_email(notifications)).state == EmailState.SENT
+
+
+async def test_a_lost_answer_is_uncertain_and_the_mail_goes_once_more_with_the_same_id(
+    notifications: Sessions,
+) -> None:
+    async with smtp_server(end=[KEEP_AND_DROP]) as server:
+        settings = settings_for(server)
+        await receive(notifications, settings, posted(uuid4(), 1))
+        await send(notifications, settings)
+        email = await only_email(notifications)
+        assert (email.state, email.uncertain_tries) == (EmailState.SCHEDULED, 1)
+        assert email.next_attempt_at - datetime.now(UTC) > timedelta(minutes=14)
+
+        await make_due(notifications)
+        await send(notifications, settings)
+
+    assert (await only_email(notifications)).state == EmailState.SENT
+    first, second = server.mails
+    assert first.content == second.content
+
+
+async def test_uncertain_twice_has_failed_and_is_shown(notifications: Sessions) -> None:
+    async with smtp_server(end=KEEP_AND_DROP) as server:
+        settings = settings_for(server)
+        await receive(notifications, settings, posted(uuid4(), 1))
+        await send(notifications, settings)
+        await make_due(notifications)
+        await send(notifications, settings)
+    email = await only_email(notifications)
+    assert (email.state, email.reason) == (EmailState.FAILED, "uncertain")
+
+
+async def test_a_set_up_at_fault_opens_the_breaker_and_costs_no_mail_its_tries(notifications: Sessions) -> None:
+    async with smtp_server(mail=["550 5.7.1 not from you"] * 16) as server:
+        settings = settings_for(server)
+        await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(10)))
+        await send(notifications, settings)
+        async with notifications() as session:
+            gate = await session.get_one(Gate, True)
+            assert gate.breaker_trips == 1
+            assert gate.breaker_reason == "5.7.1 not from you"
+            assert not await has_due_email(session)
+            counted = (await session.execute(select(func.sum(Email.counted_tries)))).scalar_one()
+        assert counted == 0
+        assert len(server.commands) < 40, "the rest of the batch was handed back"
+
+        await make_due(notifications)
+        assert await send(notifications, settings) == 1, "one mail probes"
+        server.script.clear()
+        await make_due(notifications)
+        await send(notifications, settings)
+
+    assert len(server.mails) == 10
+    async with notifications() as session:
+        assert (await session.get_one(Gate, True)).breaker_trips == 0
+
+
+async def test_a_host_that_does_not_answer_is_a_fault_of_the_set_up(notifications: Sessions) -> None:
+    async with smtp_server() as server:
+        settings = settings_for(server)
+    await receive(notifications, settings, posted(uuid4(), 1))
+    await send(notifications, settings)
+    email = await only_email(notifications)
+    assert (email.state, email.counted_tries) == (EmailState.SCHEDULED, 0)
+    assert [attempt.outcome for attempt in await tries(notifications)] == [Outcome.MISCONFIGURED]
+
+
+async def test_a_lease_that_ran_out_before_data_costs_nothing(notifications: Sessions) -> None:
+    settings = mail_settings(URL)
+    await receive(notifications, settings, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        await claim_emails(session, settings)
+    await run_out(notifications)
+
+    async with transaction(notifications) as session:
+        await release_expired(session, settings)
+
+    email = await only_email(notifications)
+    assert (email.state, email.counted_tries, email.uncertain_tries) == (EmailState.SCHEDULED, 0, 0)
+
+
+async def test_a_lease_that_ran_out_after_data_is_an_uncertain_try(notifications: Sessions) -> None:
+    settings = mail_settings(URL)
+    await receive(notifications, settings, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        await claim_emails(session, settings)
+        await session.execute(update(Email).values(data_at=func.clock_timestamp()))
+    await run_out(notifications)
+
+    async with transaction(notifications) as session:
+        await release_expired(session, settings)
+
+    email = await only_email(notifications)
+    assert (email.state, email.uncertain_tries) == (EmailState.SCHEDULED, 1)
+    assert email.next_attempt_at > datetime.now(UTC) + timedelta(minutes=14)
+
+
+async def test_the_late_yes_of_a_frozen_sender_keeps_the_mail_from_going_out_again(notifications: Sessions) -> None:
+    settings = mail_settings(URL)
+    await receive(notifications, settings, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, settings) or []
+        await session.execute(update(Email).values(data_at=func.clock_timestamp()))
+    await run_out(notifications)
+    async with transaction(notifications) as session:
+        await release_expired(session, settings)
+    async with smtp_server() as server:
+
+        async def yes() -> bool:
+            return True
+
+        connection = SmtpConnection(parse_smtp_url(f"smtp://127.0.0.1:{server.port}"))
+        accepted = await connection.send(
+            sender=settings.email_from, recipient=held.to_address, content=held.content, before_data=yes
+        )
+        await connection.close()
+
+    async with transaction(notifications) as session:
+        await record_try(session, held, accepted, settings)
+
+    assert (await only_email(notifications)).state == EmailState.SENT
+
+
+@pytest.mark.parametrize("ending", ["read", "deleted"])
+async def test_a_mail_that_waits_for_another_try_is_cancelled_when_it_is_no_longer_needed(
+    notifications: Sessions, ending: str
+) -> None:
+    conversation = uuid4()
+    async with smtp_server(rcpt="450 4.2.0 later") as server:
+        settings = settings_for(server)
+        await receive(notifications, settings, posted(conversation, 1))
+        await send(notifications, settings)
+        await receive(notifications, settings, read(conversation, 1) if ending == "read" else deleted(conversation))
+        await make_due(notifications)
+        server.script.clear()
+        await send(notifications, settings)
+    assert server.mails == []
+    email = await only_email(notifications)
+    assert (email.state, email.reason) == (EmailState.CANCELLED, ending)
+
+
+async def test_a_deletion_during_the_conversation_with_the_server_stops_before_data(
+    notifications: Sessions,
+) -> None:
+    conversation, settings = uuid4(), mail_settings(URL)
+    await receive(notifications, settings, posted(conversation, 1))
+    async with transaction(notifications) as session:
+        [held] = await claim_emails(session, settings) or []
+    await receive(notifications, settings, deleted(conversation))
+    async with notifications() as session:
+        assert (await session.scalars(select(Email.id).where(held.held))).all() == []
+
+
+async def test_a_mail_that_nobody_ever_takes_is_given_up_after_its_schedule(notifications: Sessions) -> None:
+    async with smtp_server(rcpt="450 4.2.0 later") as server:
+        settings = settings_for(server, email_retry_seconds=(3 * 24 * 3600,))
+        await receive(notifications, settings, posted(uuid4(), 1))
+        for _ in range(2):
+            await send(notifications, settings)
+            await make_due(notifications)
+    email = await only_email(notifications)
+    assert (email.state, email.reason) == (EmailState.FAILED, "gave-up")
+
+
+async def test_an_answer_is_recorded_whatever_the_driver_raises_meanwhile(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = [asyncpg.InternalClientError("met before its end was read"), OSError()]
+
+    async def stumble(*arguments: Any) -> None:
+        if faults:
+            raise faults.pop()
+        await record_accepted(*arguments)
+
+    monkeypatch.setattr(attempt_recorder, "record_accepted", stumble)
+    async with smtp_server() as server:
+        settings = settings_for(server)
+        await receive(notifications, settings, posted(uuid4(), 1))
+        assert await send(notifications, settings) == 1
+    assert (await only_email(notifications)).state == EmailState.SENT
+    assert not faults

@@ -1,0 +1,214 @@
+"""`chats emails` and `chats status`: what operators see and do of emails, straight on the databases."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from datetime import timedelta
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from prometheus_client import generate_latest
+from sqlalchemy import func, select, update
+from typer.testing import CliRunner, Result
+
+from deploy.cli import app
+from services.notifications import metrics
+from services.notifications.delivery.sender import drain
+from services.notifications.models import Email, EmailTry, Gate
+from services.notifications.rules import EmailState, Reason
+from shared.broker_faults import Standing
+from shared.broker_reports import write_report
+from shared.database import Sessions, transaction
+from tests.helpers.smtp_server import smtp_server
+from tests.service.delivery.test_circuit_breaker import customer, mails_to, make_due, settings_for, states
+from tests.service.helpers.event_factory import mail_settings, posted, receive
+
+Chats = Callable[..., Coroutine[Any, Any, Result]]
+SETTINGS = mail_settings("postgresql://unused")
+
+
+@pytest.fixture
+def chats(databases: dict[str, str]) -> Chats:
+    """Run a command as an operator does."""
+
+    async def run(*words: str) -> Result:
+        environment = {f"CHATS_{name.upper()}_DATABASE_URL": url for name, url in databases.items()}
+        return await asyncio.to_thread(CliRunner().invoke, app, list(words), env=environment)
+
+    return run
+
+
+async def fail(sessions: Sessions, name: str, reply: str, *, ago: float = 0, reason: str = Reason.REJECTED) -> None:
+    """Make an email that has failed so."""
+    await mails_to(sessions, SETTINGS, name)
+    async with transaction(sessions) as session:
+        this = Email.recipient_id == name
+        failed = {"state": EmailState.FAILED, "reason": reason, "counted_tries": 3, "refused_at": func.now()}
+        at = func.clock_timestamp() - timedelta(hours=ago)
+        await session.execute(update(Email).where(this).values(failed | {"finished_at": at}))
+        email_id = (await session.scalars(select(Email.id).where(this))).one()
+        code, _, text = reply.partition(" ")
+        session.add(
+            EmailTry(email_id=email_id, outcome="rejected", phase="rcpt", code=int(code), reply=text, process="a:1")
+        )
+
+
+async def retried(sessions: Sessions) -> list[str]:
+    return sorted(name for name, (state, *_) in (await states(sessions)).items() if state == EmailState.SCHEDULED)
+
+
+async def test_the_list_has_a_header_the_conversation_and_the_recipient_and_hides_addresses(
+    notifications: Sessions, chats: Chats
+) -> None:
+    conversation = uuid4()
+    await receive(notifications, SETTINGS, posted(conversation, 1, customer=customer("anna")))
+    await fail(notifications, "bob", "550 5.1.1 <bob@customer.test>: nobody here")
+    listed = await chats("emails", "list")
+    head, bob, anna = listed.stdout.splitlines()
+    assert head.split("  ")[0] == "ID"
+    for name in ("STATE", "REASON", "CONVERSATION", "RECIPIENT", "ADDRESS", "LAST REPLY"):
+        assert name in head
+    assert str(conversation) in anna
+    assert "customer anna" in anna
+    assert "a…@customer.test" in anna
+    assert "rcpt 550 5.1.1 <…>: nobody here" in bob
+    assert "anna@" not in listed.stdout
+    assert "bob@" not in listed.stdout
+
+    in_full = await chats("emails", "list", "--addresses", "--conversation", str(conversation))
+    assert "anna@customer.test" in in_full.stdout
+    assert len(in_full.stdout.splitlines()) == 2
+    assert (await chats("emails", "list", "--state", "sent")).stdout.splitlines()[1:] == ["No emails found."]
+
+
+async def test_failed_emails_are_retried_by_time_and_reply_and_what_may_have_arrived_is_left(
+    notifications: Sessions, chats: Chats
+) -> None:
+    await fail(notifications, "anna", "554 5.7.1 Relay access denied")
+    await fail(notifications, "bob", "550 5.1.1 nobody here")
+    await fail(notifications, "carl", "554 5.7.1 Relay access denied", ago=3)
+    await fail(notifications, "dora", "554 5.7.1 relay access denied", reason=Reason.UNCERTAIN)
+    done = await chats("emails", "retry", "--state", "failed", "--since", "2h", "--reply", "relay.*denied")
+    assert (done.exit_code, done.stdout.splitlines()) == (
+        0,
+        [
+            "1 email queued for another attempt.",
+            "1 may have arrived already (uncertain, restored): retry these by their id.",
+        ],
+    )
+    assert await retried(notifications) == ["anna"]
+    async with notifications() as session:
+        anna = (await session.scalars(select(Email).where(Email.recipient_id == "anna"))).one()
+        assert (anna.counted_tries, anna.refused_at, anna.reason, anna.finished_at) == (0, None, None, None)
+
+    assert (await chats("emails", "retry", "--state", "failed", "--reply", "^550 5")).exit_code == 0
+    assert await retried(notifications) == ["anna", "bob"]
+    await chats("emails", "retry", "--state", "failed")
+    assert await retried(notifications) == ["anna", "bob", "carl"]
+    async with transaction(notifications) as session:
+        dora = (await session.scalars(select(Email.id).where(Email.recipient_id == "dora"))).one()
+    assert (await chats("emails", "retry", str(dora))).exit_code == 0
+    assert await retried(notifications) == ["anna", "bob", "carl", "dora"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "give the id of one email, or --state failed"),
+        (("--since", "2h"), "give the id of one email, or --state failed"),
+        (("--state", "sent"), "only failed emails can be retried"),
+        (("--state", "failed", "--since", "yesterday"), "--since is a time such as 90s, 30m, 2h or 3d"),
+        (("--state", "failed", "--reply", "*"), "--reply is not a regular expression"),
+        (("nonsense",), "is not an id"),
+        ((str(uuid4()), "--since", "2h"), "give the id of one email, or --state failed"),
+    ],
+)
+async def test_a_retry_that_cannot_be_understood_says_what_to_give(
+    notifications: Sessions, chats: Chats, words: tuple[str, ...], message: str
+) -> None:
+    await fail(notifications, "anna", "554 5.7.1 Relay access denied")
+    done = await chats("emails", "retry", *words)
+    assert done.exit_code == 1
+    assert message in str(done.exception)
+    assert await retried(notifications) == []
+
+
+@pytest.mark.usefixtures("conversations")
+async def test_a_standstill_is_shown_with_its_beginning_phase_host_reply_and_next_probe(
+    notifications: Sessions, chats: Chats
+) -> None:
+    async with smtp_server(rcpt="554 5.7.1 <anna@customer.test>: Relay access denied") as server:
+        settings = settings_for(server)
+        await mails_to(notifications, settings, "anna", "bob", "carl")
+        for _ in range(4):
+            await drain(notifications, settings, asyncio.Event())
+            await make_due(notifications)
+        status = await chats("status")
+        assert status.exit_code == 1
+        [line] = [line for line in status.stdout.splitlines() if line.startswith("mail set-up")]
+        assert "at fault, breaker open since 20" in line
+        host = f"127.0.0.1:{server.port}"
+        assert f"phase rcpt, host {host}, reply 554 5.7.1 <…>: Relay access denied; next probe 20" in line
+        assert "deferred      3   <- no email was accepted within the last hour; the oldest: rcpt: 554" in status.stdout
+        assert "anna@" not in status.stdout
+        await metrics.measure(notifications)
+        shown = generate_latest().decode()
+        assert f'chats_email_breaker_info{{host="{host}",phase="rcpt",reply="554 5.7.1"}} 1.0' in shown
+        assert "chats_emails_deferred 3.0" in shown
+        assert "chats_email_breaker_since_timestamp_seconds 0.0" not in shown
+
+        server.script.clear()
+        for _ in range(2):
+            await drain(notifications, settings, asyncio.Event())
+            await make_due(notifications)
+    status = await chats("status")
+    assert "mail set-up   good" in status.stdout
+    assert "deferred      0\n" in status.stdout
+    await metrics.measure(notifications)
+    shown = generate_latest().decode()
+    assert "chats_email_breaker_info{" not in shown
+    assert "chats_email_breaker_since_timestamp_seconds 0.0" in shown
+    assert "chats_email_breaker_next_probe_timestamp_seconds 0.0" in shown
+
+
+@pytest.mark.usefixtures("conversations")
+@pytest.mark.parametrize(
+    ("phase", "reply", "said"),
+    [
+        ("banner", "421 4.7.0 too many connections", "good, the server is busy"),
+        ("auth", "454 4.7.0 Temporary authentication failure", "good, the server is busy"),
+        ("auth", "535 5.7.8 authentication failed", "at fault"),
+        ("rcpt", "454 4.7.1 Relay access denied", "at fault"),
+    ],
+)
+async def test_a_busy_server_is_not_taken_for_a_fault_of_the_set_up(
+    notifications: Sessions, chats: Chats, phase: str, reply: str, said: str
+) -> None:
+    code, _, text = reply.partition(" ")
+    now = func.clock_timestamp()
+    columns = {"breaker_trips": 1, "breaker_since": now, "breaker_until": now, "breaker_phase": phase}
+    async with transaction(notifications) as session:
+        await session.execute(update(Gate).values(columns | {"breaker_code": int(code), "breaker_reason": text}))
+    status = await chats("status")
+    assert f"mail set-up   {said}, breaker open since" in status.stdout
+    assert status.exit_code == 1
+
+
+async def test_emails_that_are_all_deferred_are_a_fault_and_one_is_not(
+    conversations: Sessions, notifications: Sessions, chats: Chats
+) -> None:
+    for sessions in (conversations, notifications):  # a relay and a worker that can use the broker
+        async with transaction(sessions) as session:
+            await write_report(session, "process", Standing(None, time.monotonic()))
+    async with smtp_server(rcpt="451 4.3.0 Temporary lookup failure") as server:
+        settings = settings_for(server)
+        await mails_to(notifications, settings, "anna")
+        await drain(notifications, settings, asyncio.Event())
+        assert "deferred      1   <- no email was accepted within the last hour" in (await chats("status")).stdout
+        assert (await chats("status")).exit_code == 0
+        await mails_to(notifications, settings, "bob", "carl")
+        await drain(notifications, settings, asyncio.Event())
+    status = await chats("status")
+    assert status.exit_code == 1
+    assert "the oldest: rcpt: 451 4.3.0 Temporary lookup failure" in status.stdout

@@ -1,0 +1,371 @@
+"""Events come twice, late, in any order, and broken; each takes effect once, or is parked and seen."""
+
+import asyncio
+from datetime import timedelta
+from itertools import permutations
+from types import SimpleNamespace
+from uuid import UUID, uuid4
+
+import httpx2
+import pytest
+from celery.signals import task_unknown
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.notifications.event_consumer import consumer
+from services.notifications.event_consumer.consumer import find_missing, receive_events, receive_missing
+from services.notifications.event_consumer.handlers import handle_events
+from services.notifications.event_consumer.parked import discard_parked, list_parked, retry_parked
+from services.notifications.models import Email, EmailMessage, InboxEntry, Mark, Notification, Person
+from services.notifications.rules import MAX_EVENT_ATTEMPTS, EmailState
+from services.notifications.settings import MailSettings
+from services.notifications.tasks import register_tasks
+from shared.broker import create_celery
+from shared.database import Sessions, transaction
+from shared.events import Event, EventType
+from tests.service.conftest import As
+from tests.service.helpers.event_factory import ANNA, deleted, event, mail_settings, posted, read, receive, user_changed
+
+URL = "postgresql://unused"
+
+
+async def counts(sessions: Sessions) -> tuple[int, int]:
+    async with sessions() as session:
+        return (
+            (await session.execute(select(func.count()).select_from(Notification))).scalar_one(),
+            (await session.execute(select(func.count()).select_from(EmailMessage))).scalar_one(),
+        )
+
+
+async def test_an_admins_message_makes_one_record_and_one_mail(
+    notifications: Sessions, notifications_api: httpx2.AsyncClient, acting_as: As
+) -> None:
+    conversation = uuid4()
+    await receive(notifications, mail_settings(URL), posted(conversation, 1, body="Here\nit is."))
+
+    page = (await notifications_api.get("/api/v1/notifications", headers=acting_as("anna"))).json()
+
+    assert page["next_cursor"] is None
+    [record] = page["items"]
+    assert record["type"] == "NEW_MESSAGE"
+    assert record["conversation_id"] == str(conversation)
+    assert (record["subject"], record["sender_name"], record["preview"], record["is_read"]) == (
+        "Where is my parcel?",
+        "Sam",
+        "Here it is.",
+        False,
+    )
+
+
+async def test_a_customers_message_makes_no_record(notifications: Sessions) -> None:
+    await receive(notifications, mail_settings(URL), posted(uuid4(), 1, by="customer"))
+    assert await counts(notifications) == (0, 0)
+
+
+async def test_a_customers_message_makes_a_mail_to_the_support_mailbox_when_there_is_one(
+    notifications: Sessions,
+) -> None:
+    settings = mail_settings(URL, support_email="desk@store.test")
+    await receive(notifications, settings, posted(uuid4(), 1, by="customer"))
+    assert await counts(notifications) == (0, 1)
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+async def test_an_event_takes_effect_once_however_often_and_at_once_it_comes(
+    notifications: Sessions, *, repeated: bool
+) -> None:
+    settings, message = mail_settings(URL), posted(uuid4(), 1)
+
+    await asyncio.gather(*(receive_events(notifications, [message], settings, repeated=repeated) for _ in range(8)))
+    await receive_events(notifications, [message], settings, repeated=True)
+
+    assert await counts(notifications) == (1, 1)
+
+
+async def state_of(sessions: Sessions, conversation: UUID) -> object:
+    """What is left in the tables, without what must differ: ids and times of the rows themselves."""
+    async with sessions() as session:
+        records = await session.execute(
+            select(Notification.message_id, Notification.read_at.is_not(None)).order_by(Notification.number)
+        )
+        mails = await session.execute(
+            select(EmailMessage.message_id, Email.state, Email.reason)
+            .join(Email, Email.id == EmailMessage.email_id)
+            .order_by(EmailMessage.number)
+        )
+        people = await session.execute(select(Person.id, Person.email, Person.version).order_by(Person.id))
+        mark = await session.get(Mark, conversation)
+        return (
+            [tuple(row) for row in records],
+            [tuple(row) for row in mails],
+            [tuple(row) for row in people],
+            (mark.read_by_user_number, mark.deleted_at is not None) if mark else None,
+        )
+
+
+async def wipe(sessions: Sessions) -> None:
+    async with transaction(sessions) as session:
+        for table in (EmailMessage, Email, Notification, Mark, Person, InboxEntry):
+            await session.execute(table.__table__.delete())  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("last", ["read", "deleted"])
+async def test_the_order_in_which_events_come_does_not_matter(notifications: Sessions, last: str) -> None:
+    conversation, settings = uuid4(), mail_settings(URL, email_delay_seconds=3600)
+    moved = ANNA.model_copy(update={"version": 2, "email": "anna@new.test"})
+    ending = read(conversation, 2) if last == "read" else deleted(conversation)
+    events = [posted(conversation, 1), posted(conversation, 2), ending, user_changed(moved)]
+
+    outcomes = []
+    for order in permutations(events):
+        await receive(notifications, settings, *order)
+        outcomes.append(await state_of(notifications, conversation))
+        await wipe(notifications)
+
+    assert all(outcome == outcomes[0] for outcome in outcomes)
+
+
+async def test_a_message_that_comes_after_the_deletion_leaves_nothing(notifications: Sessions) -> None:
+    conversation = uuid4()
+    await receive(notifications, mail_settings(URL), deleted(conversation), posted(conversation, 1))
+    assert await counts(notifications) == (0, 0)
+
+
+async def test_an_older_version_of_a_person_changes_nothing(notifications: Sessions) -> None:
+    newest = ANNA.model_copy(update={"version": 3, "email": "anna@new.test"})
+    await receive(notifications, mail_settings(URL), user_changed(newest), posted(uuid4(), 1, customer=ANNA))
+    async with notifications() as session:
+        assert (await session.get_one(Person, "anna")).email == "anna@new.test"
+
+
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
+        (event(EventType.MESSAGE_POSTED, None, version=2), "unknown version 2"),
+        (posted(uuid4(), 1).model_copy(update={"type": "message.sung"}), "unknown type"),
+        (posted(uuid4(), 1).model_copy(update={"payload": {"subject": 1}}), "invalid payload"),
+    ],
+)
+async def test_an_event_that_cannot_be_understood_is_parked_and_the_rest_flows_on(
+    notifications: Sessions, broken: Event, reason: str
+) -> None:
+    settings = mail_settings(URL)
+
+    assert await receive_events(notifications, [broken], settings, repeated=True)
+
+    async with notifications() as session:
+        [entry] = await list_parked(session)
+        assert await find_missing(session, [broken]) == []
+    assert entry.event_id == broken.id
+    assert (entry.reason or "").startswith(reason)
+    assert await counts(notifications) == (0, 0)
+
+
+async def test_what_an_older_worker_has_no_task_for_can_be_retried_by_a_newer_one(
+    notifications: Sessions, databases: dict[str, str]
+) -> None:
+    settings = mail_settings(databases["notifications"])
+    register_tasks(create_celery("memory://", client="tests"), settings)
+    newer = posted(uuid4(), 1)
+    for name, payload in (("sung", ([newer.model_dump(mode="json")], {}, {})), ("of-no-shape", None)):
+        identity = newer.id if payload else uuid4()
+        told = {"name": f"notifications.{name}", "id": str(identity), "message": SimpleNamespace(payload=payload)}
+        await asyncio.to_thread(task_unknown.send, sender=None, exc=None, **told)
+
+    async with transaction(notifications) as session:
+        assert [entry.reason for entry in await list_parked(session)] == ["unknown task"] * 2
+        await retry_parked(session, newer.id, settings)
+        [nonsense] = await list_parked(session)
+        await discard_parked(session, nonsense.event_id)
+        assert await list_parked(session) == []
+    assert await counts(notifications) == (1, 1)
+
+
+async def test_an_event_that_brings_its_process_down_is_parked_after_five_attempts(notifications: Sessions) -> None:
+    message = posted(uuid4(), 1)
+    async with transaction(notifications) as session:
+        # What is left by attempts that were counted and then killed.
+        session.add(InboxEntry(event_id=message.id, type=message.type, attempts=MAX_EVENT_ATTEMPTS))
+
+    assert await receive_events(notifications, [message], mail_settings(URL), repeated=True)
+
+    async with notifications() as session:
+        [entry] = await list_parked(session)
+    assert entry.reason == "failed 5 times"
+    assert await counts(notifications) == (0, 0)
+
+    async with transaction(notifications) as session:
+        await retry_parked(session, message.id, mail_settings(URL))
+    assert await counts(notifications) == (1, 1)
+    async with notifications() as session:
+        assert await list_parked(session) == []
+        assert (await session.get_one(InboxEntry, message.id)).event is None
+
+
+async def test_deliveries_side_by_side_are_one_attempt(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message, settings = posted(uuid4(), 1), mail_settings(URL)
+
+    async def fail(*_: object) -> None:
+        raise RuntimeError
+
+    with monkeypatch.context() as failing:
+        failing.setattr(consumer, "handle_events", fail)
+        deliveries = [receive_events(notifications, [message], settings, repeated=True) for _ in range(12)]
+        await asyncio.gather(*deliveries, return_exceptions=True)
+
+    async with notifications() as session:
+        assert await list_parked(session) == []
+        assert (await session.get_one(InboxEntry, message.id)).attempts == 1
+
+
+async def test_an_outage_of_the_database_counts_against_no_event(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message, settings = posted(uuid4(), 1), mail_settings(URL)
+
+    async def fail(*_: object) -> None:
+        raise ConnectionResetError
+
+    monkeypatch.setattr(consumer, "handle_events", fail)
+    for _ in range(MAX_EVENT_ATTEMPTS + 1):
+        with pytest.raises(ConnectionResetError):
+            await receive_events(notifications, [message], settings, repeated=True)
+        with pytest.raises(ConnectionResetError):
+            await receive_missing(notifications, [message], settings)
+
+    async with notifications() as session:
+        assert (await session.get_one(InboxEntry, message.id)).attempts == 0
+
+
+async def test_a_deletion_known_from_a_later_message_erases_as_well(notifications: Sessions) -> None:
+    settings, conversation = mail_settings(URL, email_delay_seconds=3600), uuid4()
+    gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
+
+    await receive(notifications, settings, posted(conversation, 1), posted(conversation, 2, customer=gone))
+    await receive(notifications, settings, user_changed(gone))
+
+    async with notifications() as session:
+        mails = (await session.execute(select(Email.state, Email.reason).order_by(Email.id))).all()
+    assert [tuple(mail) for mail in mails] == [(EmailState.CANCELLED, "user-deleted")]
+
+
+async def test_many_events_together_leave_what_they_leave_one_by_one(notifications: Sessions) -> None:
+    conversation, other, settings = uuid4(), uuid4(), mail_settings(URL, email_delay_seconds=3600)
+    moved = ANNA.model_copy(update={"version": 2, "email": "anna@new.test"})
+    events = [
+        *(posted(conversation, number) for number in range(1, 6)),
+        posted(conversation, 6, by="customer"),
+        read(conversation, 2),
+        posted(other, 1),
+        deleted(other),
+        user_changed(moved),
+    ]
+    await receive(notifications, settings, *events)
+    one_by_one = await state_of(notifications, conversation)
+    await wipe(notifications)
+
+    assert await receive_missing(notifications, events[::-1], settings)
+
+    assert await state_of(notifications, conversation) == one_by_one
+    async with notifications() as session:
+        assert await find_missing(session, events) == []
+
+
+async def test_of_many_events_the_one_that_fails_holds_up_no_other(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, settings = [posted(uuid4(), 1) for _ in range(5)], mail_settings(URL)
+
+    async def fail(session: AsyncSession, taken: list[Event], settings: MailSettings) -> None:
+        if events[2] in taken:
+            raise RuntimeError
+        await handle_events(session, taken, settings)
+
+    monkeypatch.setattr(consumer, "handle_events", fail)
+    monkeypatch.setattr(consumer, "ATTEMPT_SPACING", timedelta(0))
+    for attempt in range(1, MAX_EVENT_ATTEMPTS + 1):
+        with pytest.raises(RuntimeError):
+            await receive_missing(notifications, events, settings)
+        async with notifications() as session:
+            assert await find_missing(session, events) == [events[2]]
+            assert (await session.get_one(InboxEntry, events[2].id)).attempts == attempt
+
+    assert await receive_missing(notifications, events, settings)
+    async with notifications() as session:
+        assert [entry.event_id for entry in await list_parked(session)] == [events[2].id]
+
+
+@pytest.mark.parametrize("repeated", [False, True])
+async def test_of_the_events_of_one_task_each_has_its_effect_whatever_becomes_of_the_others(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch, repeated: bool
+) -> None:
+    settings, (bad, broken, *good) = mail_settings(URL), [posted(uuid4(), 1) for _ in range(5)]
+    broken = broken.model_copy(update={"payload": {"subject": 1}})
+
+    async def fail(session: AsyncSession, taken: list[Event], settings: MailSettings) -> None:
+        if bad in taken:
+            raise RuntimeError
+        await handle_events(session, taken, settings)
+
+    monkeypatch.setattr(consumer, "handle_events", fail)
+    with pytest.raises(RuntimeError):
+        await receive_events(notifications, [*good, bad, broken, *good], settings, repeated=repeated)
+
+    assert await counts(notifications) == (len(good), len(good))
+    async with notifications() as session:
+        assert [entry.event_id for entry in await list_parked(session)] == [broken.id]
+        assert await find_missing(session, [bad, broken, *good]) == [bad]
+
+
+async def test_an_event_that_may_have_brought_a_process_down_is_tried_alone_and_behind_the_others(
+    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events, settings = [posted(uuid4(), 1) for _ in range(4)], mail_settings(URL)
+    async with transaction(notifications) as session:
+        for one, attempts in ((events[0], 3), (events[1], 2)):
+            session.add(InboxEntry(event_id=one.id, type=one.type, attempts=attempts))
+    turns: list[list[int]] = []
+
+    async def note(session: AsyncSession, taken: list[Event], settings: MailSettings) -> None:
+        turns.append([events.index(one) for one in taken])
+        await handle_events(session, taken, settings)
+
+    monkeypatch.setattr(consumer, "handle_events", note)
+    assert await receive_missing(notifications, events, settings)
+
+    assert turns == [[2, 3], [1], [0]]
+
+
+async def test_a_failed_attempt_leaves_the_event_to_be_received_again(notifications: Sessions) -> None:
+    message = posted(uuid4(), 1)
+    async with transaction(notifications) as session:
+        session.add(InboxEntry(event_id=message.id, type=message.type, attempts=1))
+
+    assert await receive_events(notifications, [message], mail_settings(URL), repeated=True)
+
+    assert await counts(notifications) == (1, 1)
+
+
+async def test_an_event_whose_text_was_erased_has_no_effect(notifications: Sessions) -> None:
+    assert await receive_events(
+        notifications, [event(EventType.MESSAGE_POSTED, None)], mail_settings(URL), repeated=True
+    )
+    assert await counts(notifications) == (0, 0)
+
+
+async def test_deleting_a_user_erases_them_and_cancels_their_mail(notifications: Sessions) -> None:
+    settings = mail_settings(URL, email_delay_seconds=3600)
+    gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
+
+    await receive(notifications, settings, posted(uuid4(), 1), user_changed(gone), posted(uuid4(), 1))
+
+    async with notifications() as session:
+        states = (await session.execute(select(Email.state, Email.reason).order_by(Email.id))).all()
+        person = await session.get_one(Person, "anna")
+    assert [tuple(row) for row in states] == [
+        (EmailState.CANCELLED, "user-deleted"),
+        (EmailState.SUPPRESSED, "user-deleted"),
+    ]
+    assert (person.name, person.email) == (None, None)

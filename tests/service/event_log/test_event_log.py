@@ -1,0 +1,202 @@
+"""The event log: positions in the order of commits, without holes, and the feed that the other service reads."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import func, select, update
+
+from services.conversations.event_log.append import append_event
+from services.conversations.event_log.position import encode_position
+from services.conversations.event_log.reader import age_behind, read_feed, read_head, read_position, tail
+from services.conversations.event_log.sequencer import number_events, read_state
+from services.conversations.models import FeedHead, LoggedEvent
+from shared.database import Sessions, transaction
+from shared.events import Event, EventType, MessagePosted
+from tests.service.conftest import FEED_SECRET
+from tests.service.helpers.callers import Caller, problem
+
+FEED = {"Authorization": f"Bearer {FEED_SECRET}"}
+
+
+async def append(sessions: Sessions, *names: str) -> None:
+    async with transaction(sessions) as session:
+        for name in names:
+            await append_event(session, EventType.CONVERSATION_UPDATED, {"name": name})
+
+
+async def sequence(sessions: Sessions, size: int = 1000) -> list[Event]:
+    async with transaction(sessions) as session:
+        return await number_events(session, size=size)
+
+
+async def positions(sessions: Sessions) -> list[tuple[int, str]]:
+    """Return what the whole log shows."""
+    async with sessions() as session:
+        feed = await read_feed(session, after=0, limit=1000)
+    return [(event.position or 0, (event.payload or {}).get("name", "")) for event in feed.items]
+
+
+async def test_two_sequencers_and_many_writers_leave_no_hole_and_number_nothing_twice(
+    anna: Caller, sam: Caller, conversations: Sessions
+) -> None:
+    talks = [(await anna.open(body="number 1"))["id"] for _ in range(5)]
+    numbered: list[Event] = []
+    written = asyncio.Event()
+
+    async def write(conversation: str) -> None:
+        for n in range(4):
+            await asyncio.gather(
+                anna.post(conversation),
+                sam.edit(conversation, reply_body="Yes?"),
+                anna.call("POST", f"/conversations/{conversation}/read", {"up_to": 2 * n}),
+            )
+
+    async def work(size: int) -> None:
+        while True:
+            last_look = written.is_set()
+            events = await sequence(conversations, size)
+            numbered.extend(events)
+            if last_look and not events:
+                return
+
+    sequencers = [asyncio.create_task(work(size)) for size in (3, 7)]
+    await asyncio.gather(*map(write, talks))
+    written.set()
+    await asyncio.gather(*sequencers)
+    numbered += await sequence(conversations)  # what one left to the other, which was at its end
+
+    async with conversations() as session:
+        feed = await read_feed(session, after=0, limit=1000)
+        total = await session.scalar(select(func.count()).select_from(LoggedEvent))
+    assert [event.position for event in feed.items] == list(range(1, feed.head + 1))
+    assert sorted(event.position or 0 for event in numbered) == list(range(1, feed.head + 1))
+    assert total == feed.head
+    for conversation in talks:
+        posted = [e.payload for e in feed.items if e.type == "message.posted" and e.payload]
+        numbers = [p["message"]["number"] for p in posted if p["conversation_id"] == conversation]
+        assert numbers == list(range(1, 10))
+
+
+async def test_an_event_whose_transaction_ends_later_comes_later_and_is_not_lost(conversations: Sessions) -> None:
+    async with conversations() as slow:
+        await append_event(slow, EventType.CONVERSATION_UPDATED, {"name": "began first"})
+        await append(conversations, "ended first")
+        assert [event.position for event in await sequence(conversations)] == [1]
+        await slow.commit()
+    assert [event.position for event in await sequence(conversations)] == [2]
+    assert await positions(conversations) == [(1, "ended first"), (2, "began first")]
+
+
+async def test_a_transaction_that_is_rolled_back_leaves_no_hole(conversations: Sessions) -> None:
+    async with conversations() as session:
+        await append_event(session, EventType.CONVERSATION_UPDATED, {"name": "never"})
+        await session.rollback()
+    await append(conversations, "a", "b")
+    await sequence(conversations, size=1)
+    await sequence(conversations, size=1)
+    assert await positions(conversations) == [(1, "a"), (2, "b")]
+
+
+async def test_a_sequencer_that_finds_another_at_work_leaves_it_alone(conversations: Sessions) -> None:
+    await append(conversations, "a")
+    async with conversations() as first, conversations() as second:
+        assert len(await number_events(first)) == 1
+        assert await number_events(second) == []
+        await first.rollback()  # it died
+        assert [event.position for event in await number_events(second)] == [1]
+        await second.commit()
+    assert await sequence(conversations) == []
+
+
+async def test_the_feed_is_read_in_order_behind_a_position(
+    api: httpx2.AsyncClient, anna: Caller, conversations: Sessions
+) -> None:
+    conversation = await anna.open(body="Hello?")
+    await append(conversations, "b", "c")
+    await sequence(conversations)
+    await append(conversations, "not numbered yet")
+
+    async def items(**params: Any) -> list[Any]:
+        answer = await api.get("/internal/events", headers=FEED, params=params)
+        assert answer.status_code == 200
+        assert answer.json()["head"] == 4
+        found: list[Any] = answer.json()["items"]
+        return found
+
+    everything = await items()
+    assert [event["position"] for event in everything] == [1, 2, 3, 4]
+    assert [event["type"] for event in everything[:2]] == ["conversation.created", "message.posted"]
+    payload = MessagePosted.model_validate(everything[1]["payload"])
+    assert (str(payload.conversation_id), payload.message.body) == (conversation["id"], "Hello?")
+    assert payload.sender == payload.customer
+    assert (payload.customer.id, payload.customer.email) == ("anna", "anna@customer.test")
+    assert [event["position"] for event in await items(after=1, limit=2)] == [2, 3]
+    assert await items(after=4) == await items(after=2**63 - 1) == []
+
+
+async def test_the_feed_stops_at_the_first_event_that_is_too_young(
+    api: httpx2.AsyncClient, conversations: Sessions
+) -> None:
+    await append(conversations, "old", "young", "old again")
+    await sequence(conversations)
+    async with transaction(conversations) as session:
+        long_ago = datetime.now(UTC) - timedelta(seconds=50)
+        await session.execute(update(LoggedEvent).where(LoggedEvent.position != 2).values(numbered_at=long_ago))
+
+    for min_age, expected in ((0, [1, 2, 3]), (40, [1]), (60, [])):
+        answer = await api.get("/internal/events", headers=FEED, params={"min_age": min_age})
+        assert [event["position"] for event in answer.json()["items"]] == expected
+
+
+async def test_the_epoch_stays_while_the_log_is_the_same(api: httpx2.AsyncClient, conversations: Sessions) -> None:
+    before = (await api.get("/internal/events", headers=FEED)).json()["epoch"]
+    await append(conversations, "a")
+    await sequence(conversations)
+    assert (await api.get("/internal/events", headers=FEED)).json()["epoch"] == before
+    async with conversations() as session:
+        assert str(await session.scalar(select(FeedHead.epoch))) == before
+
+
+@pytest.mark.parametrize("secret", [None, "", "Bearer", "Bearer ", f"Bearer {FEED_SECRET}x", FEED_SECRET, "Bearer é"])
+async def test_the_feed_needs_its_own_secret(api: httpx2.AsyncClient, secret: str | None) -> None:
+    headers = [] if secret is None else [(b"Authorization", secret.encode("latin-1"))]
+    assert problem(await api.get("/internal/events", headers=headers)) == (401, "unauthenticated")
+
+
+async def test_no_users_token_opens_the_feed_and_no_document_names_it(anna: Caller, sam: Caller, shop: Caller) -> None:
+    for caller in (anna, sam, shop):
+        answer = await caller.api.get("/internal/events", headers=caller.headers)
+        assert problem(answer) == (401, "unauthenticated")
+    assert "internal" not in (await anna.api.get("/openapi.json")).text
+
+
+@pytest.mark.parametrize(
+    "params", [{"after": -1}, {"after": 2**63}, {"after": "x"}, {"limit": 0}, {"limit": 1001}, {"min_age": "nan"}]
+)
+async def test_the_feed_refuses_what_it_cannot_mean(api: httpx2.AsyncClient, params: dict[str, Any]) -> None:
+    answer = await api.get("/internal/events", headers=FEED, params=params)
+    assert problem(answer) == (422, "validation-failed")
+
+
+async def test_how_the_log_stands_can_be_told(conversations: Sessions) -> None:
+    await append(conversations, "a", "b")
+    await sequence(conversations, size=1)
+    async with conversations() as session:
+        state = await read_state(session)
+        assert (state.head, state.unnumbered) == (1, 1)
+        assert state.lag > 0
+        assert await age_behind(session, 0) > 0
+        assert await age_behind(session, 1) == 0
+        assert [event.payload for event in await tail(session, 1)] == [{"name": "b"}]
+
+
+async def test_the_present_position_is_the_head_of_the_log(conversations: Sessions) -> None:
+    await append(conversations, "one", "two")
+    for head in (0, 2):
+        async with conversations() as session:
+            assert (await read_head(session))[1] == head
+            assert await read_position(session) == encode_position(*await read_head(session))
+        await sequence(conversations)

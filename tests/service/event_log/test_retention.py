@@ -1,0 +1,187 @@
+"""What is kept for a while only, and what is kept nevertheless, because somebody still needs it."""
+
+from uuid import UUID, uuid4
+
+from sqlalchemy import func, select, text
+
+from services.conversations.event_log import retention as log_retention
+from services.conversations.models import CreateKey, LoggedEvent
+from services.conversations.settings import StoreSettings as LogSettings
+from services.notifications import retention
+from services.notifications.models import Email, EmailTry, InboxEntry
+from shared.database import Sessions, transaction
+from tests.service.helpers.callers import Caller, problem
+from tests.service.helpers.event_factory import mail_settings, posted, receive
+from tests.service.helpers.sweeping import Sweeper, answer
+
+KEPT = LogSettings(conversations_database_url="postgresql://unused")
+SETTINGS = mail_settings("postgresql://unused")
+
+
+async def age(sessions: Sessions, days: int, up_to: int) -> None:
+    """Let the log up to a position be as old as that."""
+    async with transaction(sessions) as session:
+        await session.execute(
+            text(
+                "update events set numbered_at = clock_timestamp() - make_interval(secs => :age) where position <= :p"
+            ),
+            {"age": days * 86400, "p": up_to},
+        )
+
+
+async def purge(sessions: Sessions, size: int = 1000) -> int:
+    async with transaction(sessions) as session:
+        return await log_retention.purge_events(session, KEPT, size=size)
+
+
+async def positions(sessions: Sessions) -> list[int | None]:
+    async with sessions() as session:
+        return list(await session.scalars(select(LoggedEvent.position).order_by(LoggedEvent.position)))
+
+
+async def test_what_is_old_and_read_goes_in_batches_and_the_rest_stays(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
+    await answer(anna, sam, times=9)
+    head = await sweeping.number()
+    await sweeping.look_to_the_end()
+    await sweeping.look()
+    await age(sweeping.conversations, 31, up_to=head - 2)
+
+    batches = [await purge(sweeping.conversations, size=3) for _ in range(4)]
+
+    assert batches == [3, 3, 2, 0]
+    assert await positions(sweeping.conversations) == [head - 1, head]
+    assert (await sweeping.look()) is False  # the reader's place is still there
+
+
+async def test_what_is_old_and_not_yet_read_stays_up_to_the_cap(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
+    await answer(anna, sam, times=4)
+    head = await sweeping.number()
+    await age(sweeping.conversations, 89, up_to=head)
+    assert await purge(sweeping.conversations) == 0  # nobody has come to read yet
+    await sweeping.feed.get("/internal/events", params={"after": 2, "reader": "notifications"})
+    assert await purge(sweeping.conversations) == 2
+    async with sweeping.conversations() as session:
+        assert 88 < await log_retention.oldest_age(session) / 86400 < 90
+
+    await age(sweeping.conversations, 91, up_to=head - 1)
+    assert await purge(sweeping.conversations) == head - 3
+
+    assert await positions(sweeping.conversations) == [head]
+    behind = await sweeping.feed.get("/internal/events", params={"after": head - 2})
+    assert problem(behind) == (410, "events-purged")
+    await sweeping.look_to_the_end()
+    assert await sweeping.records() == [1, 2, 3, 4]
+
+
+async def test_the_end_of_a_log_that_was_purged_to_its_end_is_a_place(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
+    await answer(anna, sam)
+    head = await sweeping.number()
+    await sweeping.look_to_the_end()
+    await sweeping.look()
+    await age(sweeping.conversations, 31, up_to=head)
+    assert await purge(sweeping.conversations) == head
+
+    at_end = await sweeping.feed.get("/internal/events", params={"after": head})
+    before = await sweeping.feed.get("/internal/events", params={"after": head - 1})
+    assert (at_end.status_code, at_end.json()["items"], before.status_code) == (200, [], 410)
+
+    await answer(anna, sam)
+    assert await sweeping.number() == head + 2
+    await sweeping.look_to_the_end()
+    assert await sweeping.records() == [1, 1]
+    assert (await sweeping.cursor()).rebuild_reason is None
+
+
+async def test_events_that_are_not_numbered_are_never_purged(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
+    await answer(anna, sam)
+    await age(sweeping.conversations, 400, up_to=0)
+    assert await purge(sweeping.conversations) == 0
+    assert await positions(sweeping.conversations) == [None, None]
+
+
+async def test_old_idempotency_keys_of_created_conversations_go(anna: Caller, conversations: Sessions) -> None:
+    await anna.open(key="old")
+    async with transaction(conversations) as session:
+        await session.execute(text("update create_keys set created_at = clock_timestamp() - interval '31 days'"))
+    await anna.open(key="young")
+    async with transaction(conversations) as session:
+        assert await log_retention.purge_keys(session, KEPT, size=10) == 1
+        assert [key.rpartition(":")[2] for key in await session.scalars(select(CreateKey.key))] == ["young"]
+
+
+async def test_the_inbox_forgets_what_is_old_handled_and_passed_by_the_cursor(notifications: Sessions) -> None:
+    old, young, parked = posted(uuid4(), 1), posted(uuid4(), 1), posted(uuid4(), 1)
+    await receive(notifications, SETTINGS, old, young)
+
+    async def purge_inbox() -> int:
+        async with transaction(notifications) as session:
+            return await retention.purge_inbox(session, SETTINGS, size=10)
+
+    async with transaction(notifications) as session:
+        session.add(InboxEntry(event_id=parked.id, type=parked.type, parked_at=func.now(), reason="unknown"))
+        await session.flush()
+        await session.execute(
+            text("update inbox set received_at = clock_timestamp() - interval '31 days' where event_id <> :young"),
+            {"young": young.id},
+        )
+    assert await purge_inbox() == 0  # never caught up: the log may bring any of it again
+    async with transaction(notifications) as session:
+        await session.execute(text("update feed_cursor set caught_up_at = clock_timestamp() - interval '40 days'"))
+    assert await purge_inbox() == 0
+    async with transaction(notifications) as session:
+        await session.execute(text("update feed_cursor set caught_up_at = clock_timestamp()"))
+    assert await purge_inbox() == 1
+
+    async with notifications() as session:
+        assert set(await session.scalars(select(InboxEntry.event_id))) == {young.id, parked.id}
+
+
+async def test_an_event_that_comes_again_when_the_inbox_has_forgotten_it_makes_nothing_twice(
+    notifications: Sessions,
+) -> None:
+    settings = mail_settings("postgresql://unused", support_email="desk@store.test")
+    events = [posted(uuid4(), 1), posted(uuid4(), 1, by="customer")]
+    await receive(notifications, settings, *events)
+    async with transaction(notifications) as session:
+        await session.execute(text("delete from inbox"))
+
+    await receive(notifications, settings, *events)
+
+    async with notifications() as session:
+        assert await session.scalar(select(func.count()).select_from(Email)) == 2
+
+
+async def test_old_tries_of_finished_mails_go(notifications: Sessions) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1), posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        finished, waiting = (await session.scalars(select(Email).order_by(Email.id))).all()
+        finished.finished_at = func.clock_timestamp()
+        for email in (finished, waiting):
+            for days in (-31, -1):
+                await session.execute(_ADD_TRY, {"email": email.id, "ago": days})
+        assert await retention.purge_tries(session, SETTINGS, size=10) == 1
+        left: list[UUID] = list(await session.scalars(select(EmailTry.email_id)))
+        assert (left.count(finished.id), left.count(waiting.id)) == (1, 2)
+
+
+_ADD_TRY = text("""
+    insert into email_tries (id, email_id, outcome, phase, reply, process)
+    values (uuidv7(make_interval(days => :ago)), :email, 'deferred', 'rcpt', '', 'a test')
+""")
+
+
+async def test_half_a_day_is_half_a_day(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
+    await answer(anna, sam, times=2)
+    head = await sweeping.number()
+    await sweeping.look_to_the_end()
+    settings = KEPT.model_copy(update={"retention_days": 0.5, "retention_cap_days": 0.5})
+    for hours, purged in ((11, 0), (13, head)):
+        aged = text("update events set numbered_at = clock_timestamp() - make_interval(hours => :hours)")
+        async with transaction(sweeping.conversations) as session:
+            await session.execute(aged, {"hours": hours})
+            await session.execute(text("update feed_readers set position = :head"), {"head": head})
+            assert await log_retention.purge_events(session, settings, size=1000) == purged

@@ -1,0 +1,50 @@
+"""Processes of the conversations service with limits, in front of one database and one Redis."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import httpx2
+
+from services.conversations.app import create_app
+from services.conversations.rate_limits.failopen_redis import GuardedRedis
+from services.conversations.rate_limits.policy import Limits
+from services.conversations.settings import ApiSettings
+from shared.database import Sessions
+from shared.processes import server
+from tests.service.helpers.browser import HOST
+from tests.service.helpers.connected import connect
+
+SECRET = "a secret for tests, of 32 bytes or more"
+PATIENCE = 5.0  # seconds for a question to Redis: the machine of a test may be slow, and must not let pass for that
+PROXY = "10.0.0.1"
+"""What the processes trust to tell a client's address."""
+
+
+@asynccontextmanager
+async def processes(
+    sessions: Sessions, redis_url: str | None, count: int = 2, *, peer: str = PROXY, **limits: Any
+) -> AsyncIterator[list[httpx2.AsyncClient]]:
+    """Give a client for each of some processes, which share a Redis; `peer` is who connects to them."""
+    async with AsyncExitStack() as stack:
+        clients = []
+        for _ in range(count):
+            settings = ApiSettings(
+                conversations_database_url="postgresql://not.used/",
+                auth_secret=[SECRET],
+                store_name="Test Store",
+                redis_url=None,
+                trusted_proxies=[PROXY],
+                **limits,
+            )
+            app = create_app(settings)
+            connect(app, sessions)
+            redis = GuardedRedis(redis_url, PATIENCE) if redis_url else None
+            if redis is not None:
+                stack.push_async_callback(redis.client.aclose)
+            app.state.limits = Limits(settings, redis)
+            config = server(app, "127.0.0.1", 0, trusted_proxies=settings.trusted_proxies).config
+            config.load()
+            transport = httpx2.ASGITransport(app=config.loaded_app, raise_app_exceptions=False, client=(peer, 1))
+            clients.append(await stack.enter_async_context(httpx2.AsyncClient(transport=transport, base_url=HOST)))
+        yield clients

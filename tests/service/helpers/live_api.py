@@ -1,0 +1,96 @@
+"""A running API with its live streams, and the relay's part in them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from uuid import UUID
+
+from sqlalchemy import insert
+
+from services.conversations.event_log.position import decode_position
+from services.conversations.event_log.reader import read_position
+from services.conversations.event_log.sequencer import has_unnumbered, number_events
+from services.conversations.models import LoggedEvent
+from services.conversations.realtime.hub import Hub
+from services.conversations.settings import ApiSettings
+from shared.database import Sessions, transaction
+from shared.events import EventType
+from tests.helpers.sse_client import Reader, reading
+from tests.helpers.waiting import eventually
+from tests.service.helpers.callers import Caller
+
+
+class Live:
+    """A running API, and the relay's part: numbering, and telling the hub."""
+
+    def __init__(self, settings: ApiSettings, port: int, hub: Hub, sessions: Sessions, epoch: UUID) -> None:
+        self.settings = settings
+        self.origin = f"http://127.0.0.1:{port}"
+        self.hub = hub
+        self.epoch = epoch
+        self._sessions = sessions
+
+    async def number(self) -> None:
+        """Number all that was committed, and tell of it; a look while somebody else numbers finds nothing to do."""
+        while True:
+            async with transaction(self._sessions) as session:
+                await number_events(session)
+            async with self._sessions() as session:
+                if not await has_unnumbered(session):
+                    break
+        self.hub.wake()
+
+    def reading(
+        self, caller: Caller, *, after: str | None = None, last_id: str | None = None
+    ) -> AbstractAsyncContextManager[Reader]:
+        """Read a stream meanwhile."""
+        return reading(self.origin, caller.headers, after=after, last_id=last_id)
+
+    async def position(self) -> str:
+        """Return the log's end, as clients know it."""
+        async with self._sessions() as session:
+            return await read_position(session)
+
+    def place(self, position: str | None) -> int:
+        """Return the number of a position that a client was told."""
+        number = decode_position(position or "", self.epoch)
+        assert number is not None
+        return number
+
+    @asynccontextmanager
+    async def numbering(self) -> AsyncIterator[None]:
+        """Number all the time."""
+
+        async def work() -> None:
+            while True:
+                await self.number()
+                await asyncio.sleep(0.01)
+
+        task = asyncio.create_task(work())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.wait([task])  # it may hold the log's head
+
+
+async def hears(reader: Reader, count: int = 1) -> None:
+    """Wait until a client has heard so much of the log."""
+    await eventually(lambda: len(reader.logged) >= count)
+
+
+async def ends(*readers: Reader) -> None:
+    """Wait until streams have ended."""
+    await eventually(lambda: all(reader.ended for reader in readers))
+
+
+async def log_updates(sessions: Sessions, user_id: str, conversation: str, count: int) -> None:
+    """Log many changes of a conversation at once."""
+    row = {
+        "type": EventType.CONVERSATION_UPDATED,
+        "user_id": user_id,
+        "conversation_id": conversation,
+        "payload": {"conversation_id": conversation},
+    }
+    async with transaction(sessions) as session:
+        await session.execute(insert(LoggedEvent), [row] * count)

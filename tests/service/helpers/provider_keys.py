@@ -1,0 +1,58 @@
+"""The keys of the tests' identity provider, as the services fetch them, and tokens that name them."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx2
+
+from shared.keys import ProviderKeys
+from shared.problems import Unauthenticated
+from tests.helpers.identity_provider import private_key, say, signed
+
+MINUTE = 60.0  # seconds
+
+
+class Clock:
+    """A clock that goes on when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@asynccontextmanager
+async def keys_of(url: str, clock: Clock) -> AsyncIterator[ProviderKeys]:
+    made = ProviderKeys(url, clock)
+    yield made
+    await made.close()
+
+
+def caller(client: httpx2.AsyncClient, path: str) -> Callable[[str], Awaitable[httpx2.Response]]:
+    async def call(token: str) -> httpx2.Response:
+        return await client.get(path, headers={"Authorization": f"Bearer {token}"})
+
+    return call
+
+
+def of(kid: str | None, algorithm: str = "RS256", name: str = "", **headers: Any) -> str:
+    """Sign a token with the key of a name, saying that it is the one called `kid`."""
+    return signed(private_key(algorithm, name), algorithm, {**headers, **({} if kid is None else {"kid": kid})})
+
+
+async def counts(keys: ProviderKeys, token: str) -> bool:
+    try:
+        return await keys.find(token) is not None
+    except Unauthenticated:
+        return False
+
+
+async def away(writer: asyncio.StreamWriter) -> None:
+    await say(writer, b"later", "503 Service Unavailable")
+
+
+async def silent(_: asyncio.StreamWriter) -> None:
+    await asyncio.Event().wait()

@@ -1,0 +1,66 @@
+"""A sweeper without its loop, on the feed of a real conversations API."""
+
+from dataclasses import dataclass, field
+
+import httpx2
+from sqlalchemy import select, text
+
+from services.conversations.event_log.append import append_event
+from services.conversations.event_log.sequencer import number_events
+from services.notifications import sweeper
+from services.notifications.models import FeedCursor, Notification
+from services.notifications.settings import MailSettings
+from shared.database import Sessions, transaction
+from shared.events import EventType
+from tests.service.helpers.callers import Caller
+from tests.service.helpers.event_factory import mail_settings
+
+
+@dataclass
+class Sweeper:
+    """A sweeper without its loop."""
+
+    conversations: Sessions
+    notifications: Sessions
+    feed: httpx2.AsyncClient
+    settings: MailSettings = field(default_factory=lambda: mail_settings("postgresql://unused"))
+
+    async def number(self) -> int:
+        """Give every event its position, and return the last one."""
+        async with transaction(self.conversations) as session:
+            await number_events(session)
+            return (await session.execute(text("select head from feed"))).scalar_one()  # type: ignore[no-any-return]
+
+    async def look(self, min_age: float = 0) -> bool:
+        """Look at the feed once; True when there may be more."""
+        return await sweeper.catch_up(self.notifications, self.feed, self.settings, min_age=min_age)
+
+    async def look_to_the_end(self) -> None:
+        """Look until there is nothing more to see."""
+        while await self.look():
+            pass
+
+    async def cursor(self) -> FeedCursor:
+        async with self.notifications() as session:
+            return await session.get_one(FeedCursor, True)
+
+    async def records(self) -> list[int]:
+        """Return the message numbers that there are records of."""
+        async with self.notifications() as session:
+            return list(await session.scalars(select(Notification.number).order_by(Notification.number)))
+
+    async def log(self, event_type: str, payload: dict[str, object]) -> None:
+        """Put an event into the log as another version of the product might."""
+        async with transaction(self.conversations) as session:
+            await append_event(session, EventType.CONVERSATION_CREATED, payload)
+            await session.execute(
+                text("update events set type = :type where seq = (select max(seq) from events)"), {"type": event_type}
+            )
+
+
+async def answer(anna: Caller, sam: Caller, times: int = 1) -> str:
+    """Open a conversation and answer it."""
+    conversation = str((await anna.open())["id"])
+    for _ in range(times):
+        await sam.post(conversation)
+    return conversation

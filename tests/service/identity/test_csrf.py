@@ -1,0 +1,62 @@
+"""What both APIs do about a browser's cookie. Where it counts, route by route: tests/service/access/test_matrix.py."""
+
+from typing import Any
+
+import httpx2
+
+from services.conversations.identity import sessions
+from services.conversations.identity.provisioning import admit
+from services.conversations.rules import Side
+from shared.auth import Principal, Role, issue_session_token
+from shared.database import Sessions, transaction
+from shared.settings import TokenSettings
+from tests.service.conftest import SECRET
+from tests.service.helpers.browser import Browser, aged
+from tests.service.helpers.callers import Caller, problem
+
+CSRF_FAILED, UNAUTHENTICATED = (403, "csrf-failed"), (401, "unauthenticated")
+NOTIFICATIONS = "/api/v1/notifications"
+
+
+async def give_session(conversations: Sessions, client: httpx2.AsyncClient, user: str, role: str) -> Browser:
+    """Begin a session in a browser that talks to an API."""
+    side = Side(role)
+    async with transaction(conversations) as session:
+        await admit(session, Principal(user, Role(role)))
+    async with transaction(conversations) as session:
+        begun = await sessions.begin(session, user, side)
+    browser = Browser(client)
+    browser.token = issue_session_token(TokenSettings(auth_secret=[SECRET]), user, Role(role), begun.id, begun.csrf)
+    return browser
+
+
+async def test_both_documents_declare_it(api: httpx2.AsyncClient, notifications_api: httpx2.AsyncClient) -> None:
+    for client, document in ((api, "/openapi.json"), (notifications_api, f"{NOTIFICATIONS}/openapi.json")):
+        paths = (await client.get(document)).json()["paths"]
+        for methods in (methods for path, methods in paths.items() if path != "/session"):  # whose answers are pages
+            for method, operation in methods.items():
+                codes = operation["responses"]["403"]["content"]["application/problem+json"]["examples"]
+                assert ("csrf-failed" in codes) == (method != "get")
+
+
+async def test_the_notifications_api_takes_the_cookie_until_its_token_expires(
+    conversations: Sessions, notifications_api: httpx2.AsyncClient
+) -> None:
+    browser = await give_session(conversations, notifications_api, "anna", "customer")
+    young = browser.token
+    assert (await browser.get(f"{NOTIFICATIONS}/unread")).json() == {"unread": 0}
+    assert problem(await browser.get(f"{NOTIFICATIONS}/emails")) == (403, "forbidden")
+    async with transaction(conversations) as session:
+        await sessions.end_all_of(session, "anna")
+    assert (await browser.get(f"{NOTIFICATIONS}/unread")).status_code == 200
+    browser.token = aged(young, 10.6)
+    assert problem(await browser.get(f"{NOTIFICATIONS}/unread")) == UNAUTHENTICATED
+
+
+async def test_a_token_in_the_header_wins_and_needs_no_more(
+    api: httpx2.AsyncClient, conversations: Sessions, ben: Caller
+) -> None:
+    await give_session(conversations, api, "anna", "customer")
+    foreign: dict[str, Any] = {"Origin": "https://store.test", "Sec-Fetch-Site": "cross-site"}
+    answer = await ben.call("POST", "/conversations", {"subject": "Hello"}, headers=foreign)
+    assert answer.json()["user"]["id"] == "ben"

@@ -1,0 +1,116 @@
+"""What a deletion leaves: a marker is looked for in every table of both databases, which docs/guarantees.md names."""
+
+import re
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from services.conversations.models import Base as ConversationsBase
+from services.notifications.delivery.claiming import claim_emails
+from services.notifications.event_consumer.consumer import park_event
+from services.notifications.models import Base as NotificationsBase
+from shared.database import Sessions, transaction
+from tests.service.helpers.callers import Caller
+from tests.service.helpers.event_factory import ANNA, mail_settings, posted
+from tests.service.helpers.sweeping import Sweeper
+
+TEXT, ADDRESS = "m4rker-text", "m4rker-address"
+TABLES = {
+    f"{service}.{table}"
+    for service, base in (("conversations", ConversationsBase), ("notifications", NotificationsBase))
+    for table in base.metadata.tables
+}
+SETTINGS = mail_settings("postgresql://unused", support_email="desk@store.test")
+
+
+def test_every_table_is_in_the_list_of_what_is_erased() -> None:
+    chapter = Path("docs/guarantees.md").read_text().partition("## What is erased")[2].partition("\n## ")[0]
+    named = {f"{service}.{table}" for service, table in re.findall(r"^\| (\w+)\.`(\w+)`", chapter, re.MULTILINE)}
+    rest = chapter.partition("ids, numbers and times only:")[2].partition(". With")[0]
+    for part in rest.split(";"):
+        service, _, tables = part.partition(".")
+        named |= {f"{service.strip()}.{table}" for table in re.findall(r"`(\w+)`", tables)}
+    assert named == TABLES
+
+
+@pytest.fixture
+async def world(sweeping: Sweeper, anna: Caller, sam: Caller, shop: Caller) -> tuple[Sweeper, str, Caller, Caller]:
+    """A conversation that has left its text in every table that holds any: read, mailed, tried, and parked."""
+    sweeping.settings = SETTINGS
+    profile = {"name": f"Anna {ADDRESS}", "email": f"{ADDRESS}@customer.test", "role": "customer"}
+    await shop.call("PUT", "/users/anna", profile)
+    conversation = (await anna.open(subject=f"Subject {TEXT}", body=f"Question {TEXT}", key="once"))["id"]
+    await sam.post(conversation, f"Answer {TEXT}")
+    await see(sweeping)
+    async with transaction(sweeping.notifications) as session:
+        assert len(await claim_emails(session, SETTINGS) or []) == 2  # composed, to the customer and to the support
+        await session.execute(_TRY, {"reply": f"no such user {ADDRESS}@customer.test"})
+    await sam.post(conversation, f"Another answer {TEXT}")  # in a mail that is not composed yet
+    await see(sweeping)
+    customer = ANNA.model_copy(update={"name": ADDRESS})
+    parked = posted(UUID(conversation), 9, body=TEXT, customer=customer).model_dump(mode="json")
+    await park_event(sweeping.notifications, posted(UUID(conversation), 9).id, "message.posted", "a test", parked)
+    await sam.edit(conversation, status="CLOSED")
+    return sweeping, conversation, sam, shop
+
+
+_TRY = text("""
+    insert into email_tries (email_id, outcome, phase, reply, process)
+    select id, 'deferred', 'rcpt', :reply, 'a test' from emails where recipient_id = 'anna'
+""")
+
+
+async def see(sweeping: Sweeper) -> None:
+    await sweeping.number()
+    await sweeping.look_to_the_end()
+
+
+async def holding(sweeping: Sweeper, *markers: str) -> set[str]:
+    """Return the tables in which one of the markers stands, as text or within bytes."""
+    found = set()
+    for name in TABLES:
+        service, _, table = name.partition(".")
+        sessions: Sessions = getattr(sweeping, service)
+        async with sessions() as session:
+            rows = "\n".join(await session.scalars(text(f"select t::text from {table} as t")))  # noqa: S608 - our own
+        if any(marker in rows or marker.encode().hex() in rows for marker in markers):
+            found.add(name)
+    return found
+
+
+HOLD_TEXT = {
+    *("conversations.conversations", "conversations.messages", "conversations.events"),
+    *("notifications.notifications", "notifications.emails", "notifications.email_messages", "notifications.inbox"),
+}
+HOLD_ADDRESS = {
+    *("conversations.users", "conversations.events"),
+    *("notifications.people", "notifications.emails", "notifications.email_tries", "notifications.inbox"),
+}
+
+
+async def test_a_deleted_conversation_leaves_its_text_nowhere(world: tuple[Sweeper, str, Caller, Caller]) -> None:
+    sweeping, conversation, sam, _ = world
+    assert await holding(sweeping, TEXT) == HOLD_TEXT
+    assert (await sam.call("DELETE", f"/conversations/{conversation}")).status_code == 204
+    await see(sweeping)
+    assert await holding(sweeping, TEXT) == set()
+
+
+async def test_a_deleted_user_leaves_their_address_nowhere_and_the_conversation_stays(
+    world: tuple[Sweeper, str, Caller, Caller],
+) -> None:
+    sweeping, _, _, shop = world
+    assert await holding(sweeping, ADDRESS) == HOLD_ADDRESS
+    assert (await shop.call("DELETE", "/users/anna")).status_code == 204
+    await see(sweeping)
+    assert await holding(sweeping, ADDRESS) == set()
+    assert await holding(sweeping, TEXT) == HOLD_TEXT
+
+
+async def test_a_user_who_is_deleted_with_content_leaves_nothing(world: tuple[Sweeper, str, Caller, Caller]) -> None:
+    sweeping, _, _, shop = world
+    assert (await shop.call("DELETE", "/users/anna?content=true")).status_code == 204
+    await see(sweeping)
+    assert await holding(sweeping, TEXT, ADDRESS) == set()

@@ -1,0 +1,128 @@
+"""The role that the store has sent bounds what tokens and cookies can do that still say more."""
+
+import asyncio
+from uuid import UUID
+
+import httpx2
+import pytest
+from sqlalchemy import text
+
+from services.conversations.identity import sessions
+from services.conversations.identity.provisioning import admit
+from services.conversations.messaging.posting import Post, post_message
+from services.conversations.rules import Side
+from shared.auth import Principal, Role
+from shared.database import Sessions, transaction
+from shared.problems import Forbidden, Unauthenticated
+from tests.helpers.waiting import eventually
+from tests.service.helpers.browser import Browser
+from tests.service.helpers.callers import Caller, problem
+from tests.service.helpers.live_api import Live, ends
+
+FORBIDDEN = (403, "forbidden")
+
+
+async def test_an_admins_token_is_refused_everywhere_once_the_store_has_made_them_a_customer(
+    anna: Caller, sam: Caller, shop: Caller
+) -> None:
+    conversation = (await anna.open())["id"]
+    await sam.post(conversation)  # from here on this process knows that Sam may post
+    await shop.call("PUT", "/users/sam", {"name": "Sam", "role": "customer"})
+
+    one = f"/conversations/{conversation}"
+    for method, path, body in (
+        ("GET", "/conversations", None),
+        ("GET", one, None),
+        ("GET", f"{one}/messages", None),
+        ("GET", "/users", None),
+        ("GET", "/conversations/counts", None),
+        ("POST", f"{one}/messages", {"body": "Still here"}),
+        ("PATCH", one, {"status": "CLOSED"}),
+        ("PATCH", one, {"reply_body": "Still here"}),
+        ("POST", "/conversations", {"user_id": "anna", "subject": "Hi", "body": "Hi"}),
+        ("POST", f"{one}/read", {"up_to": 1}),
+        ("POST", f"{one}/unread", None),
+        ("DELETE", one, None),
+        ("POST", "/conversations/bulk-delete", {"ids": [conversation]}),
+    ):
+        assert problem(await sam.call(method, path, body)) == FORBIDDEN, (method, path)
+    for path in ("/api/v1/unread", "/api/v1/stream"):
+        answer = await sam.api.get(path, headers=sam.headers)
+        assert problem(answer) == FORBIDDEN, path
+    assert [one["sender"]["id"] for one in (await anna.get(f"{one}/messages"))["items"]] == [None]
+
+    await shop.call("PUT", "/users/sam", {"name": "Sam", "role": "admin"})
+    await sam.post(conversation)
+
+
+async def test_a_user_whom_the_store_sent_without_a_role_is_what_their_token_says(sam: Caller, shop: Caller) -> None:
+    await shop.call("PUT", "/users/sam", {"name": "Sam"})
+    await sam.get("/conversations")
+    await shop.call("PUT", "/users/sam", {"role": "customer"})
+    await shop.call("PUT", "/users/sam", {"name": "Sam"})  # it stays what it was
+    assert problem(await sam.call("GET", "/conversations")) == FORBIDDEN
+
+
+async def test_an_imported_role_counts_as_much(sam: Caller, shop: Caller) -> None:
+    await sam.get("/conversations")
+    line = '{"type": "user", "id": "sam", "role": "customer"}'
+    answer = await shop.call("POST", "/import", content=line, headers={"Content-Type": "application/x-ndjson"})
+    assert answer.json()["status"] == 200
+    assert problem(await sam.call("GET", "/conversations")) == FORBIDDEN
+
+
+async def test_a_synced_admin_may_come_as_a_customer(anna: Caller, shop: Caller) -> None:
+    await shop.call("PUT", "/users/anna", {"role": "admin"})
+    await anna.open()
+
+
+async def test_an_admins_session_ends_and_none_begins_once_they_are_a_customer(
+    api: httpx2.AsyncClient, shop: Caller
+) -> None:
+    browser = Browser(api)
+    assert (await browser.sign_in("sam", "admin")).status_code == 303
+    assert (await browser.get("/api/v1/admin/conversations")).status_code == 200
+    await shop.call("PUT", "/users/sam", {"role": "customer"})
+    for path in ("/api/v1/admin/conversations", "/admin/dashboard/conversation/"):
+        assert (await browser.get(path)).status_code == 401, path
+    assert (await browser.sign_in("sam", "admin")).status_code == 403
+    assert (await browser.sign_in("sam", "customer")).status_code == 303
+
+
+async def test_a_session_that_begins_at_the_moment_of_the_change_is_over(conversations: Sessions, shop: Caller) -> None:
+    async with transaction(conversations) as session:
+        await admit(session, Principal("sam", Role.ADMIN))
+    async with transaction(conversations) as session:
+        begun = await sessions.begin(session, "sam", Side.ADMIN)
+        # It has to see nothing of a session that is not committed.
+        await asyncio.wait_for(shop.call("PUT", "/users/sam", {"role": "customer"}), 10)
+    visitor = Principal("sam", Role.ADMIN, session_id=begun.id)
+    for look in (sessions.check, sessions.visit, sessions.enter):
+        async with transaction(conversations) as session:
+            with pytest.raises(Unauthenticated):
+                await look(session, visitor)
+
+
+async def test_a_post_of_an_admin_that_crosses_the_change_is_refused(
+    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+) -> None:
+    conversation = (await anna.open())["id"]
+    await sam.post(conversation)
+    await shop.call("PUT", "/users/sam", {"role": "customer"})
+    async with transaction(conversations) as session:
+        await session.execute(text("select"))
+        with pytest.raises(Forbidden):
+            await post_message(session, Post(UUID(conversation), "sam", Side.ADMIN, "Still here"))
+
+
+async def test_an_admins_stream_ends_when_the_store_makes_them_a_customer(
+    live: Live, anna: Caller, sam: Caller, shop: Caller
+) -> None:
+    await sam.get("/conversations")
+    async with live.reading(sam) as reader, live.reading(anna) as other:
+        await eventually(lambda: reader.told and other.told)
+        await shop.call("PUT", "/users/sam", {"role": "customer"})
+        await shop.call("PUT", "/users/anna", {"role": "customer"})
+        await live.number()
+        await ends(reader)
+        assert not other.ended

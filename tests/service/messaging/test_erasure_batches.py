@@ -1,0 +1,388 @@
+"""Deleting what is big: out of sight with the answer, erased behind it in batches that a death cannot lose."""
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import httpx2
+import pytest
+from sqlalchemy import select, text
+
+from services.conversations.event_log.sequencer import number_events
+from services.conversations.event_log.snapshot import read_snapshot
+from services.conversations.identity.erasure import delete_user
+from services.conversations.messaging import erasure_batches
+from services.conversations.models import Erasure, Message
+from shared.database import Sessions, transaction
+from shared.events import Kind
+from tests.service.conftest import As
+from tests.service.event_log.test_retention import KEPT
+from tests.service.helpers.callers import Caller, logged, problem
+from tests.service.messaging.test_deleting import everything, settled, waiting_for_a_lock
+
+MANY = 1200  # more than one transaction erases
+
+
+async def grow(sessions: Sessions, conversation: str, messages: int = MANY) -> None:
+    """Let a conversation have so many more messages, and the log as many events of them."""
+    async with transaction(sessions) as session:
+        values = {"id": UUID(conversation), "messages": messages}
+        for statement in _GROW:
+            await session.execute(text(statement), values)
+
+
+_GROW = (
+    """
+    insert into messages (conversation_id, number, sender_id, sender_role, body, created_at)
+    select id, message_count + n, user_id, 'customer', 'secret ' || n, clock_timestamp()
+    from conversations, generate_series(1, :messages) as n where id = :id
+    """,
+    """
+    insert into events (type, user_id, conversation_id, payload)
+    select 'message.posted', user_id, id, jsonb_build_object(
+        'message', jsonb_build_object('body', 'secret ' || n),
+        'customer', jsonb_build_object('id', user_id, 'name', 'Anna')
+    )
+    from conversations, generate_series(1, :messages) as n where id = :id
+    """,
+    """
+    update conversations set message_count = message_count + :messages, last_message_preview = 'secret' where id = :id
+    """,
+)
+
+
+async def big(anna: Caller, sam: Caller, sessions: Sessions) -> str:
+    """Return a closed conversation that is too big to be erased at once."""
+    conversation = await settled(anna, sam, body="secret question")
+    await grow(sessions, conversation)
+    return conversation
+
+
+async def number(sessions: Sessions) -> None:
+    """Give every event its position."""
+    more = True
+    while more:
+        async with transaction(sessions) as session:
+            more = bool(await number_events(session))
+
+
+async def messages_of(sessions: Sessions, conversation: str) -> int:
+    async with sessions() as session:
+        return len(
+            (await session.scalars(select(Message.id).where(Message.conversation_id == UUID(conversation)))).all()
+        )
+
+
+async def erase(sessions: Sessions, size: int = 500) -> int:
+    """Erase all that there is to erase, as a relay does; return how many rounds that took."""
+    rounds = 0
+    while await erasure_batches.erase_round(sessions, size=size):
+        rounds += 1
+    return rounds
+
+
+async def test_a_big_conversation_is_out_of_sight_at_once_and_erased_behind_that(
+    anna: Caller, sam: Caller, conversations: Sessions
+) -> None:
+    conversation = await big(anna, sam, conversations)
+
+    answer = await sam.call("DELETE", f"/conversations/{conversation}")
+
+    assert (answer.status_code, answer.content) == (204, b"")
+    assert await messages_of(conversations, conversation) == MANY + 1  # it was answered before they were touched
+    await assert_out_of_sight(anna, sam, conversations, conversation)
+    assert await erase(conversations) == 3
+    left = await everything(conversations)
+    assert "secret" not in left
+    assert await messages_of(conversations, conversation) == 0
+    assert (await logged(conversations))[-1] == ("conversation.deleted", {"conversation_id": conversation})
+
+
+async def assert_out_of_sight(anna: Caller, sam: Caller, sessions: Sessions, conversation: str) -> None:
+    assert (await anna.get("/conversations"))["items"] == (await sam.get("/conversations"))["items"] == []
+    assert await anna.get("/unread") == {"unread": 0}
+    assert set((await sam.get("/conversations/counts"))["by_status"].values()) == {0}
+    for caller in (anna, sam):
+        for method, path, body in (
+            ("GET", "", None),
+            ("GET", "/messages", None),
+            ("POST", "/messages", {"body": "Still there?"}),
+            ("POST", "/read", {"up_to": 1}),
+        ):
+            answer = await caller.call(method, f"/conversations/{conversation}{path}", body)
+            assert problem(answer) == (404, "not-found"), (method, path)
+    async with transaction(sessions) as session:  # what a reader is told that has lost its place in the log
+        for kind in (Kind.READS, Kind.MESSAGES):
+            assert (await read_snapshot(session, kind, after=None, limit=10)).items == []
+
+
+async def test_a_retry_of_a_post_finds_nothing_of_a_conversation_that_is_being_erased(
+    anna: Caller, sam: Caller, conversations: Sessions
+) -> None:
+    conversation = await settled(anna, sam)
+    path = f"/conversations/{conversation}/messages"
+    await anna.call("POST", path, {"body": "secret"}, key="once")
+    await sam.edit(conversation, status="CLOSED")
+    await grow(conversations, conversation)
+    await sam.call("DELETE", f"/conversations/{conversation}")
+
+    assert problem(await anna.call("POST", path, {"body": "secret"}, key="once")) == (404, "not-found")
+
+
+async def test_a_bulk_delete_of_big_conversations_answers_as_ever(
+    anna: Caller, sam: Caller, conversations: Sessions
+) -> None:
+    ids = [await big(anna, sam, conversations), await settled(anna, sam), await big(anna, sam, conversations)]
+    answer = await sam.call("POST", "/conversations/bulk-delete", {"ids": ids})
+    assert (answer.status_code, answer.json()) == (200, {"deleted": 3})
+    assert (await sam.get("/conversations"))["items"] == []
+    await erase(conversations)
+    assert "secret" not in await everything(conversations)
+
+
+async def test_an_erasure_goes_on_where_a_process_died_and_several_share_the_work(
+    anna: Caller, sam: Caller, conversations: Sessions
+) -> None:
+    one, other = [await big(anna, sam, conversations) for _ in range(2)]
+    await sam.call("POST", "/conversations/bulk-delete", {"ids": [one, other]})
+    async with transaction(conversations) as session:
+        first, second = await erasure_batches.list_unfinished(session)
+        await erasure_batches.erase_batch(session, first, size=300)
+        await session.rollback()  # it dies before its commit
+    async with transaction(conversations) as holder:
+        assert await erasure_batches.erase_batch(holder, first, size=300) == 600
+        async with transaction(conversations) as beside:  # a second relay goes past what the first has in hand
+            assert await erasure_batches.erase_batch(beside, first, size=300) == 0
+            assert await erasure_batches.erase_batch(beside, second, size=300) == 600
+    assert await messages_of(conversations, one) == await messages_of(conversations, other) == MANY + 1 - 300
+
+    await asyncio.gather(erase(conversations), erase(conversations))
+
+    assert "secret" not in await everything(conversations)
+    async with transaction(conversations) as session:
+        state = await erasure_batches.read_state(session)
+    assert (state.under_way, state.erased) == (0, 0)
+
+
+async def test_a_conversation_that_an_api_of_the_release_before_deletes_is_erased_too(
+    anna: Caller, sam: Caller, conversations: Sessions
+) -> None:
+    conversation = await big(anna, sam, conversations)
+    async with transaction(conversations) as session:
+        await session.execute(text("delete from conversations where id = :id"), {"id": UUID(conversation)})
+    await erase(conversations)
+    assert "secret" not in await everything(conversations)
+
+
+async def test_the_log_is_numbered_and_read_while_a_conversation_is_erased(
+    anna: Caller, sam: Caller, conversations: Sessions
+) -> None:
+    conversation = await big(anna, sam, conversations)
+    await sam.call("DELETE", f"/conversations/{conversation}")
+    async with transaction(conversations) as session:
+        [erasure_id] = await erasure_batches.list_unfinished(session)
+        await erasure_batches.erase_batch(session, erasure_id, size=500)
+        numbering = await waiting_for_a_lock(conversations, number(conversations))  # of rows, which a batch holds
+    await numbering
+    await erase(conversations)
+    async with conversations() as session:
+        positions = list(await session.scalars(text("select position from events order by position")))
+    assert positions == list(range(1, len(positions) + 1))
+
+
+async def test_a_user_with_many_events_is_forgotten_at_once_and_erased_behind_that(
+    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+) -> None:
+    conversation = await settled(anna, sam)
+    await grow(conversations, conversation)
+
+    answer = await shop.call("DELETE", "/users/anna")
+
+    assert answer.status_code == 202
+    begun = answer.json()
+    assert answer.headers["Location"] == f"/api/v1/store/erasures/{begun['id']}"
+    assert (begun["user_id"], begun["state"], begun["content"], begun["finished_at"]) == (
+        "anna",
+        "running",
+        False,
+        None,
+    )
+    assert problem(await anna.call("GET", "/conversations")) == (401, "unauthenticated")
+    assert (await sam.peek(conversation))["user"]["name"] == "Deleted customer"
+    assert (await shop.call("DELETE", "/users/anna")).json()["id"] == begun["id"]  # a retry is told the same
+
+    assert await erase(conversations) == 0  # the log is not numbered up to there
+    await number(conversations)
+    assert await erase(conversations) > 1
+    left = await everything(conversations)
+    assert "Anna" not in left
+    assert "secret" in left  # what they wrote stays
+    done = await shop.get(f"/erasures/{begun['id']}")
+    assert (done["state"], done["erased"] >= MANY) == ("done", True)
+    assert (await shop.call("DELETE", "/users/anna")).status_code == 204
+    kind, payload = [row for row in await logged(conversations) if row[0] == "user.deleted"][-1]
+    assert (kind, payload["person"]["version"]) == ("user.deleted", 2)
+
+
+async def test_an_admin_who_wrote_much_is_erased_from_all_conversations(
+    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+) -> None:
+    conversation = await settled(anna, sam)
+    async with transaction(conversations) as session:
+        for statement in _GROW:
+            by_admin = statement.replace("user_id, 'customer', 'secret", "'sam', 'admin', 'secret")
+            by_admin = by_admin.replace("'customer', json", "'sender', json").replace(
+                "'id', user_id, 'name', 'Anna'", "'id', 'sam', 'name', 'Sam'"
+            )
+            await session.execute(text(by_admin), {"id": UUID(conversation), "messages": MANY})
+
+    assert (await shop.call("DELETE", "/users/sam")).status_code == 202
+    await number(conversations)
+    await erase(conversations)
+
+    left = await everything(conversations)
+    assert "Sam" not in left
+    assert "secret" in left
+    assert (await anna.get(f"/conversations/{conversation}/messages"))["items"][-1]["sender"]["name"] == "Test Store"
+
+
+@pytest.mark.parametrize("messages", [0, MANY])
+async def test_with_content_what_a_customer_wrote_goes_as_well(
+    anna: Caller, ben: Caller, sam: Caller, shop: Caller, conversations: Sessions, messages: int
+) -> None:
+    theirs = [(await anna.open(subject="secret subject", body="secret question"))["id"] for _ in range(3)]
+    await grow(conversations, theirs[0], messages)
+    kept = (await ben.open(body="kept question"))["id"]
+
+    answer = await shop.call("DELETE", "/users/anna?content=true")
+
+    assert answer.status_code == (202 if messages else 204)
+    assert [one["id"] for one in (await sam.get("/conversations"))["items"]] == [kept]
+    assert problem(await sam.call("GET", f"/conversations/{theirs[0]}")) == (404, "not-found")
+    told = [payload for kind, payload in await logged(conversations) if kind == "conversation.deleted"]
+    assert sorted(payload["conversation_id"] for payload in told) == sorted(theirs)
+    await number(conversations)
+    await erase(conversations)
+    left = await everything(conversations)
+    assert "secret" not in left
+    assert "Anna" not in left
+    assert "kept question" in left
+    if messages:
+        progress = await shop.get(f"/erasures/{answer.json()['id']}")
+        assert (progress["state"], progress["content"], progress["erased"] > 2 * messages) == ("done", True, True)
+    assert (await shop.call("DELETE", "/users/anna?content=true")).status_code == 204
+
+
+async def test_content_may_be_asked_for_when_the_user_is_deleted_already(
+    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+) -> None:
+    await anna.open(body="secret")
+    assert (await shop.call("DELETE", "/users/anna")).status_code == 204
+    assert "secret" in await everything(conversations)
+    assert (await shop.call("DELETE", "/users/anna?content=true")).status_code == 204
+    assert "secret" not in await everything(conversations)
+    assert (await sam.get("/conversations"))["items"] == []
+
+
+async def test_conversations_that_a_dead_process_left_in_sight_are_hidden_by_the_next(
+    anna: Caller, sam: Caller, conversations: Sessions, shop: Caller
+) -> None:
+    await anna.open(body="secret")
+    async with transaction(conversations) as session:  # all that an API did before it died
+        await delete_user(session, "anna", content=True)
+    assert (await shop.call("PUT", "/users/anna", {"name": "Anna again"})).status_code == 201
+    kept = (await anna.open(body="hello again"))["id"]
+    await erase(conversations)
+    assert "secret" not in await everything(conversations)
+    assert [one["id"] for one in (await sam.get("/conversations"))["items"]] == [kept]
+
+
+async def test_a_user_who_comes_back_while_their_erasure_runs_keeps_what_is_new(
+    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+) -> None:
+    conversation = await settled(anna, sam)
+    await grow(conversations, conversation)
+    assert (await shop.call("DELETE", "/users/anna")).status_code == 202
+    await shop.call("PUT", "/users/anna", {"name": "Anna Anew", "email": "anew@customer.test"})
+    await number(conversations)
+    await erase(conversations)
+
+    left = await everything(conversations)
+    assert "anna@customer.test" not in left
+    people = [payload["person"] for kind, payload in await logged(conversations) if kind == "user.updated"]
+    assert people[-1]["name"] == "Anna Anew"
+    assert (await sam.peek(conversation))["user"]["email"] == "anew@customer.test"
+
+
+async def test_only_the_store_may_look_at_erasures_and_finished_ones_are_forgotten(
+    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+) -> None:
+    await grow(conversations, await settled(anna, sam))
+    begun = (await shop.call("DELETE", "/users/anna")).json()["id"]
+    for identity in (uuid4(), await _of_a_conversation(conversations)):
+        assert problem(await shop.call("GET", f"/erasures/{identity}")) == (404, "not-found")
+    assert (await sam.api.get(f"/api/v1/store/erasures/{begun}", headers=sam.headers)).status_code == 403
+    await number(conversations)
+    await erase(conversations)
+    async with transaction(conversations) as session:
+        await session.execute(text("update erasures set finished_at = finished_at - interval '31 days'"))
+        assert await erasure_batches.purge_erasures(session, KEPT, size=10) == 2
+    assert problem(await shop.call("GET", f"/erasures/{begun}")) == (404, "not-found")
+
+
+async def _of_a_conversation(sessions: Sessions) -> UUID:
+    async with transaction(sessions) as session:
+        erasure = Erasure(user_id="ben", conversation_id=uuid4())
+        session.add(erasure)
+        await session.flush()
+        return erasure.id
+
+
+async def test_a_first_conversation_that_crosses_the_deletion_of_its_customer_is_not_begun(
+    api: httpx2.AsyncClient, acting_as: As, sam: Caller, shop: Caller, conversations: Sessions
+) -> None:
+    for round_ in range(10):
+        newcomer = Caller(api, "/api/v1", acting_as(f"new-{round_}", name="Newcomer"))
+        fields: dict[str, Any] = {"subject": "secret"} | ({"body": "secret"} if round_ % 2 else {})
+        created, deleted = await asyncio.gather(
+            newcomer.call("POST", "/conversations", fields), shop.call("DELETE", f"/users/new-{round_}")
+        )
+        assert deleted.status_code == 204
+        assert created.status_code in {201, 401}
+        async with conversations() as session:
+            found = await session.scalar(
+                text("select deleted_at is not null and name is null from users where id = :id"),
+                {"id": f"new-{round_}"},
+            )
+        assert found is True
+        begun = (await sam.get("/conversations", user_id=f"new-{round_}"))["items"]
+        assert len(begun) == (created.status_code == 201)
+
+
+async def test_a_conversation_waits_for_the_deletion_of_its_customer_and_is_refused(
+    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+) -> None:
+    await shop.call("PUT", "/users/anna", {"name": "Anna", "email": "anna@customer.test"})
+    for caller, more, expected in (
+        (anna, {}, (401, "unauthenticated")),
+        (sam, {"user_id": "anna", "body": "Hello"}, (422, "validation-failed")),
+    ):
+        async with transaction(conversations) as session:
+            await delete_user(session, "anna")
+            fields = {"subject": "secret", **more}
+            opening = await waiting_for_a_lock(conversations, caller.call("POST", "/conversations", fields))
+        assert problem(await opening) == expected
+        await shop.call("PUT", "/users/anna", {"name": "Anna", "email": "anna@customer.test"})
+    assert "secret" not in await everything(conversations)
+
+
+@pytest.mark.parametrize("body", [{}, {"body": "Hello?"}])
+async def test_a_never_seen_user_who_is_being_deleted_is_not_let_in(
+    anna: Caller, sam: Caller, conversations: Sessions, body: dict[str, str]
+) -> None:
+    async with transaction(conversations) as session:
+        await delete_user(session, "anna")
+        fields = {"subject": "Where is it?", **body}
+        opening = await waiting_for_a_lock(conversations, anna.call("POST", "/conversations", fields))
+    assert problem(await opening) == (401, "unauthenticated")
+    assert (await sam.get("/conversations"))["items"] == []

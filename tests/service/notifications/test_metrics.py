@@ -1,0 +1,68 @@
+"""What the metrics say: all of it, also what there is none of any more, and no scan that grows."""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from uuid import uuid4
+
+import pytest
+from prometheus_client import generate_latest
+from sqlalchemy import func, text, update
+
+from services.notifications import metrics
+from services.notifications.delivery.claiming import claim_emails
+from services.notifications.models import Email
+from services.notifications.rules import EmailState
+from shared.database import Sessions, transaction
+from tests.service.helpers.attempt_factory import has_due_email
+from tests.service.helpers.event_factory import mail_settings, posted, receive
+
+SETTINGS = mail_settings("postgresql://unused")
+
+
+async def test_a_state_that_no_mail_is_in_any_more_is_measured_as_none(notifications: Sessions) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        await claim_emails(session, SETTINGS)
+    await metrics.measure(notifications)
+    assert 'chats_emails{state="sending"} 1.0' in generate_latest().decode()
+    async with transaction(notifications) as session:
+        await session.execute(update(Email).values(state=EmailState.SENT))
+    await metrics.measure(notifications)
+    shown = generate_latest().decode()
+    assert 'chats_emails{state="sending"} 0.0' in shown
+    assert 'chats_emails{state="sent"} 1.0' in shown
+
+
+async def test_a_lease_that_ran_out_and_that_nobody_takes_back_is_late_mail(notifications: Sessions) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        await claim_emails(session, SETTINGS)
+        assert (await metrics.read_state(session)).oldest_due == 0
+        await session.execute(update(Email).values(lease_until=func.clock_timestamp() - timedelta(seconds=90)))
+        assert 89 < (await metrics.read_state(session)).oldest_due < 100
+
+
+async def test_a_huge_backlog_is_counted_to_its_limit_and_found_by_its_indexes(
+    notifications: Sessions, vacuumed: Callable[[str], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "MOST", 1000)
+    async with transaction(notifications) as session:
+        for state, rows in (("sent", 30_000), ("scheduled", 3000)):
+            await session.execute(_FILL, {"state": state, "rows": rows})
+    await vacuumed("emails")
+    async with transaction(notifications) as session:
+        found = await metrics.read_state(session)
+        assert found.emails == {"sent": 1000, "scheduled": 1000}
+        assert await has_due_email(session)
+        plan = (await session.scalars(_PLAN)).all()
+    assert any("emails_due_idx" in line for line in plan), plan
+
+
+_FILL = text("""
+    insert into emails (audience, recipient_id, conversation_id, state, due_at, next_attempt_at)
+    select 'customer', 'anna', gen_random_uuid(), :state, now(), now() from generate_series(1, :rows)
+""")
+_PLAN = text("""
+    explain select id from emails where state = 'scheduled' and next_attempt_at <= clock_timestamp()
+        or state = 'sending' and lease_until < clock_timestamp()
+""")

@@ -1,0 +1,48 @@
+"""How a worker ends when Celery gives up, which it does for faults that pass as for those that last."""
+
+import asyncio
+import os
+import sys
+from typing import Any
+
+import pytest
+
+from services.notifications.celery_runner import Consumption
+from services.notifications.worker import run_worker
+from shared.broker_faults import Fault, Reason
+from shared.settings import SettingsError
+from tests.service.helpers.event_factory import mail_settings
+
+
+async def end_with(fault: Fault, databases: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a worker that Celery ends at once with this fault."""
+
+    def run(self: Consumption, *_: str) -> int:
+        self.refusal = fault
+        return 1
+
+    monkeypatch.setattr(Consumption, "run", run)
+    settings = mail_settings(databases["notifications"], broker_url="redis://127.0.0.1:1/0")
+    await asyncio.to_thread(run_worker, settings, "127.0.0.1", 0, 1, None)
+
+
+async def test_a_worker_whose_connection_broke_begins_anew(
+    databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Begun(Exception):  # noqa: N818 - not an error
+        pass
+
+    def begin(*arguments: Any) -> None:
+        raise Begun(*arguments)
+
+    monkeypatch.setattr(os, "execv", begin)
+    with pytest.raises(Begun) as begun:
+        await end_with(Fault(Reason.UNREACHABLE, "the connection broke"), databases, monkeypatch)
+    assert begun.value.args == (sys.executable, [sys.executable, *sys.orig_argv[1:]])
+
+
+async def test_a_worker_that_the_broker_refuses_ends(
+    databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(SettingsError, match="the password"):
+        await end_with(Fault(Reason.REFUSED, "the broker refuses the password"), databases, monkeypatch)

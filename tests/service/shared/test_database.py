@@ -1,0 +1,214 @@
+"""A database that is away, or that gives up: a request is told to come back, a process why it waits."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator
+
+import asyncpg
+import httpx2
+import pytest
+from sqlalchemy import text
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError
+
+from bench.chaos.proxy import Link, Trouble, Weather, proxied
+from deploy.local.ports import free_ports
+from deploy.local.postgres import Server
+from services.conversations.app import create_app
+from services.conversations.settings import ApiSettings
+from shared import database
+from shared.database import COMMAND_TIMEOUT, Sessions, answered_transaction, create_engine, create_sessions, transaction
+from shared.outages import is_outage
+from shared.problems import Unavailable
+from shared.readiness import database_fault
+from tests.service.conftest import SECRET
+from tests.service.helpers.callers import Caller, problem
+
+HOW_TO_FAIL = {
+    "terminated": "select pg_terminate_backend(pg_backend_pid())",
+    "deadlock": "do $$ begin raise exception using errcode = '40P01'; end $$",
+    "no room": "do $$ begin raise exception using errcode = '53100'; end $$",
+    "frozen": "do $$ begin raise exception using errcode = '25P03'; end $$",
+    "shutting down": "do $$ begin raise exception using errcode = '57P01'; end $$",
+}
+
+
+@pytest.mark.parametrize("statement", HOW_TO_FAIL.values(), ids=HOW_TO_FAIL)
+async def test_what_will_pass_is_unavailable(conversations: Sessions, statement: str) -> None:
+    with pytest.raises(Unavailable):
+        async with answered_transaction(conversations) as session:
+            await session.execute(text(statement))
+
+
+async def test_what_will_not_pass_is_a_fault_of_ours(conversations: Sessions) -> None:
+    with pytest.raises(Exception, match="division by zero"):
+        async with answered_transaction(conversations) as session:
+            await session.execute(text("select 1 / 0"))
+
+
+async def test_a_connection_that_ends_while_it_is_made_is_unavailable(
+    databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def connect(**_: object) -> None:
+        raise asyncpg.InternalClientError("the connection ended")
+
+    monkeypatch.setattr("asyncpg.connect", connect)
+    engine = create_engine(databases["conversations"], application="tests")
+    with pytest.raises(Unavailable):
+        async with answered_transaction(create_sessions(engine)) as session:
+            await session.execute(text("select 1"))
+    await engine.dispose()
+
+
+async def test_a_pool_without_a_free_connection_is_unavailable(
+    databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shared.database.POOL_TIMEOUT", 0.01)
+    engine = create_engine(databases["conversations"], application="tests", pool_size=1)
+    async with engine.connect():
+        with pytest.raises(Unavailable):
+            async with answered_transaction(create_sessions(engine)) as session:
+                await session.execute(text("select 1"))
+    await engine.dispose()
+
+
+@pytest.fixture
+async def lonely(databases: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of an API whose database is not there."""
+    (port,) = free_ports([0])
+    url = make_url(databases["conversations"]).set(host="127.0.0.1", port=port, query={})
+    app = create_app(
+        ApiSettings(conversations_database_url=url.render_as_string(hide_password=False), auth_secret=[SECRET])
+    )
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
+        yield client
+
+
+async def test_without_a_database_every_call_is_told_to_come_back(
+    lonely: httpx2.AsyncClient, anna: Caller, sam: Caller
+) -> None:
+    nowhere = "/conversations/01900000-0000-7000-8000-000000000000"
+    for caller, method, path, body in (
+        (anna, "GET", "/conversations", None),
+        (anna, "POST", "/conversations", {"subject": "Hello"}),
+        (anna, "POST", f"{nowhere}/messages", {"body": "Hello"}),
+        (sam, "PATCH", nowhere, {"status": "CLOSED"}),
+    ):
+        answer = await Caller(lonely, caller.prefix, caller.headers).call(method, path, body)
+        assert problem(answer) == (503, "unavailable")
+        assert int(answer.headers["retry-after"]) > 0
+
+
+async def test_alive_is_not_ready(lonely: httpx2.AsyncClient, api: httpx2.AsyncClient) -> None:
+    assert (await lonely.get("/healthz")).status_code == 200
+    answer = await lonely.get("/readyz")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert "the database does not answer" in answer.json()["reason"]
+    assert (await api.get("/healthz")).status_code == 200
+
+
+async def test_each_reason_why_a_database_cannot_be_worked_with_is_one_line(databases: dict[str, str]) -> None:
+    url = make_url(databases["conversations"])
+    for wrong in (url.set(password="wrong"), url.set(database="nothing"), url.set(username="nobody")):
+        engine = create_engine(wrong.render_as_string(hide_password=False), application="tests")
+        fault = await database_fault(engine, None)
+        await engine.dispose()
+        assert fault
+        assert "\n" not in fault
+        assert "wrong" not in fault
+
+
+async def test_a_database_without_tables_says_how_to_make_them(postgres: Server) -> None:
+    engine = create_engine(postgres.url("template1"), application="tests")
+    assert await database_fault(engine, None) is None
+    fault = await database_fault(engine, "0001")
+    await engine.dispose()
+    assert fault is not None
+    assert "run: chats migrate" in fault
+
+
+@pytest.mark.parametrize("trusted", [0.0, 60.0])
+async def test_a_connection_that_broke_in_the_pool_is_replaced(
+    databases: dict[str, str], conversations: Sessions, monkeypatch: pytest.MonkeyPatch, trusted: float
+) -> None:
+    monkeypatch.setattr(database, "TRUSTED_IDLE", trusted)
+    engine = database.create_engine(databases["conversations"], application="tests", pool_size=1)
+    async with engine.connect() as connection:
+        pid = await connection.scalar(text("select pg_backend_pid()"))
+    async with conversations() as session:
+        assert await session.scalar(text("select pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+
+    async with engine.connect() as connection:
+        assert await connection.scalar(text("select pg_backend_pid()")) != pid
+    await engine.dispose()
+
+
+async def test_who_freezes_within_a_transaction_loses_its_locks_before_those_who_wait_give_up(
+    databases: dict[str, str], conversations: Sessions
+) -> None:
+    engine = create_engine(databases["conversations"], application="tests", pool_size=1)
+    async with engine.connect() as connection:
+        bound = await connection.scalar(text("show idle_in_transaction_session_timeout"))
+    await engine.dispose()
+    assert 0 < int(str(bound).removesuffix("s")) < COMMAND_TIMEOUT
+
+    lock = text("select pg_advisory_xact_lock(1)")
+    bounds = {"idle_in_transaction_session_timeout": "200ms"}
+    engine = create_engine(databases["conversations"], application="tests", bounds=bounds)
+    async with create_sessions(engine)() as frozen:
+        await frozen.execute(lock)
+        async with transaction(conversations) as other:
+            await other.execute(lock)
+        with pytest.raises(DBAPIError) as lost:
+            await frozen.execute(text("select 1"))
+        assert is_outage(lost.value)
+    await engine.dispose()
+
+
+async def test_a_connection_that_the_network_forgot_is_given_up_and_replaced(databases: dict[str, str]) -> None:
+    url = make_url(databases["conversations"])
+    link = Link("test", url.port or 0, random.Random(1))
+    async with proxied(link):
+        through = url.set(port=link.port).render_as_string(hide_password=False)
+        engine = create_engine(through, application="tests", pool_size=2, command_timeout=0.3)
+        async with engine.connect() as connection:
+            async with engine.connect() as other:
+                pids = {await each.scalar(text("select pg_backend_pid()")) for each in (connection, other)}
+            await connection.commit()
+            link.strike(Weather(Trouble.BLACK_HOLE))
+            link.forget()
+            with pytest.raises(TimeoutError):
+                await connection.scalar(text("select 1"))
+        async with engine.connect() as connection, engine.connect() as other:  # which was not tried meanwhile
+            for each in (connection, other):
+                assert await each.scalar(text("select pg_backend_pid()")) not in pids
+        await engine.dispose()
+
+
+async def test_a_silent_connection_that_has_rested_does_not_keep_a_request_for_as_long_as_a_statement_may(
+    databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "TRUSTED_IDLE", 0.0)
+    monkeypatch.setattr(database, "PING_TIMEOUT", 0.2)
+    url = make_url(databases["conversations"])
+    link = Link("test", url.port or 0, random.Random(1))
+    async with proxied(link):
+        engine = create_engine(
+            url.set(port=link.port).render_as_string(hide_password=False), application="tests", pool_size=1
+        )
+        async with engine.connect() as connection:
+            pid = await connection.scalar(text("select pg_backend_pid()"))
+        link.strike(Weather(Trouble.BLACK_HOLE))
+        link.forget()
+        async with asyncio.timeout(COMMAND_TIMEOUT), engine.connect() as connection:
+            assert await connection.scalar(text("select pg_backend_pid()")) != pid
+        await engine.dispose()
+
+
+async def test_a_connection_that_ends_in_the_middle_of_a_word_is_a_matter_of_trying_again(
+    conversations: Sessions,
+) -> None:
+    with pytest.raises(Unavailable):
+        async with answered_transaction(conversations):
+            raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")

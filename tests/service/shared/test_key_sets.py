@@ -1,0 +1,191 @@
+"""Which keys of the identity provider count, and for which tokens."""
+
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+
+from shared.auth import verify_token
+from shared.keys import ProviderKeys
+from shared.problems import TokenRefused
+from shared.settings import TokenSettings
+from tests.helpers.identity_provider import (
+    ALGORITHMS,
+    Provider,
+    forged,
+    private_key,
+    public_jwk,
+    running_provider,
+    signed,
+)
+from tests.service.conftest import SECRET
+from tests.service.helpers.provider_keys import MINUTE, Clock, counts, of
+
+SETTINGS = TokenSettings(auth_secret=[SECRET], auth_jwks_url="http://id.test/keys")
+
+
+def small_key() -> dict[str, Any]:
+    return RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 1024).public_key(), as_dict=True)  # noqa: S505 - the point
+
+
+def private_jwk(algorithm: str) -> dict[str, Any]:
+    kinds: dict[str, Any] = {"RS256": RSAAlgorithm, "ES256": ECAlgorithm, "EdDSA": OKPAlgorithm}
+    found: dict[str, Any] = kinds[algorithm].to_jwk(private_key(algorithm), as_dict=True)
+    return found | {"key_ops": ["sign", "verify"]}
+
+
+RSA, EC, OKP = (public_jwk(private_key(algorithm)) for algorithm in ALGORITHMS)
+
+
+@pytest.mark.parametrize(
+    ("jwk", "algorithm"),
+    [
+        (RSA | {"use": "enc"}, "RS256"),
+        (RSA | {"key_ops": ["encrypt"]}, "RS256"),
+        (RSA | {"key_ops": 7}, "RS256"),
+        (RSA | {"alg": "RS512"}, "RS256"),
+        (RSA | {"alg": "RS512"}, "PS512"),
+        (EC, "ES384"),
+        (RSA | {"alg": "PS256"}, "RS256"),
+        (RSA | {"alg": "HS256"}, "RS256"),
+        (RSA | {"alg": "none"}, "RS256"),
+        (RSA | {"alg": "ES256"}, "RS256"),
+        (RSA | {"alg": ["RS256"]}, "RS256"),
+        (RSA | {"alg": "RSA-OAEP"}, "RS256"),
+        (RSA | {"kty": "EC"}, "RS256"),
+        (RSA | {"kty": "oct", "k": "c2VjcmV0"}, "RS256"),
+        (RSA | {"n": 7}, "RS256"),
+        (RSA | {"n": "AQAB"}, "RS256"),
+        (RSA | {"e": "AA"}, "RS256"),
+        *((private_jwk(algorithm), algorithm) for algorithm in ALGORITHMS),
+        (EC | {"crv": "P-384"}, "ES256"),
+        (EC | {"alg": "RS256"}, "ES256"),
+        (EC | {"x": EC["y"], "y": EC["x"]}, "ES256"),
+        (public_jwk(private_key("ES384"), alg="ES256"), "ES256"),
+        (OKP | {"crv": "X25519"}, "EdDSA"),
+        (OKP | {"crv": None}, "EdDSA"),
+        (OKP | {"alg": "ES256"}, "EdDSA"),
+        (OKP | {"x": "AQAB"}, "EdDSA"),
+        (OKP | {"d": "AQAB"}, "EdDSA"),
+        (small_key(), "RS256"),
+        ({}, "RS256"),
+        ({"kty": "oct", "k": "YSBzZWNyZXQgZm9yIHRlc3RzLCBvZiAzMiBieXRlcyBvciBtb3Jl", "alg": "RS256"}, "RS256"),
+    ],
+)
+async def test_a_key_that_does_not_fit_is_left_aside_and_the_others_count(
+    keys: ProviderKeys, provider: Provider, jwk: dict[str, Any], algorithm: str
+) -> None:
+    provider.jwks = [None, "x", 7, [], jwk | {"kid": "odd"}, public_jwk(private_key("RS256", "good"), kid="good")]
+    assert not await counts(keys, of("odd", algorithm))
+    assert await counts(keys, of("good", name="good"))
+
+
+@pytest.mark.parametrize("named", [True, False])
+@pytest.mark.parametrize(
+    ("algorithm", "kind"),
+    [
+        *((algorithm, "RS256") for algorithm in ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")),
+        *((algorithm, algorithm) for algorithm in ("ES256", "ES384", "ES512", "EdDSA")),
+    ],
+)
+async def test_a_key_verifies_by_each_algorithm_of_its_kind_that_its_own_word_allows(
+    keys: ProviderKeys, provider: Provider, algorithm: str, kind: str, *, named: bool
+) -> None:
+    key = private_key(kind, "any")
+    more = {"alg": algorithm, "use": "sig", "key_ops": ["verify"]} if named else {"alg": None, "use": None}
+    provider.jwks.append(public_jwk(key, kid="any", **more))
+    token = signed(key, algorithm, {"kid": "any"})
+    found = await keys.find(token)
+    assert verify_token(token, SETTINGS, found).id == "anna"
+    for mark in ("A" * len(token.rpartition(".")[2]), "", token.rpartition(".")[2][::-1]):
+        with pytest.raises(TokenRefused):
+            verify_token(f"{token.rpartition('.')[0]}.{mark}", SETTINGS, found)
+
+
+@pytest.mark.parametrize("named", ["EdDSA", "Ed25519", None])
+@pytest.mark.parametrize("algorithm", ["EdDSA", "Ed25519"])
+async def test_ed25519_is_one_algorithm_by_both_its_names(
+    keys: ProviderKeys, provider: Provider, algorithm: str, named: str | None
+) -> None:
+    key = private_key("EdDSA", "any")
+    provider.jwks.append(public_jwk(key, kid="any", alg=named))
+    token = forged({"alg": algorithm, "kid": "any"}, key.sign)
+    found = await keys.find(token)
+    assert verify_token(token, SETTINGS, found).id == "anna"
+    other = forged({"alg": algorithm, "kid": "any"}, private_key("EdDSA", "other").sign)
+    with pytest.raises(TokenRefused) as refused:
+        verify_token(other, SETTINGS, await keys.find(other))
+    assert refused.value.reason == "bad_signature"
+
+
+async def test_a_key_that_is_listed_twice_is_one(keys: ProviderKeys, provider: Provider) -> None:
+    for algorithm in ("RS256", "ES256", "EdDSA"):
+        key = private_key(algorithm, "twice")
+        provider.jwks = [
+            public_jwk(key, kid="twice", alg=algorithm),
+            public_jwk(key, kid="twice"),
+            public_jwk(key, kid="twice", use="enc"),
+            public_jwk(key, kid="by another name"),
+            *(public_jwk(private_key(other, "twice"), kid="twice") for other in ALGORITHMS if other != algorithm),
+        ]
+        await keys.refresh()
+        for kid in ("twice", "by another name", None):
+            assert await counts(keys, of(kid, algorithm, "twice"))
+
+
+async def test_a_token_without_a_known_key_says_so(keys: ProviderKeys) -> None:
+    for token in (of("made up"), of("RS256", "ES256"), of(None, "ES384")):
+        with pytest.raises(TokenRefused) as refused:
+            await keys.find(token)
+        assert refused.value.reason == "unknown_key"
+
+
+async def test_a_secret_that_a_provider_publishes_signs_nothing(keys: ProviderKeys, provider: Provider) -> None:
+    provider.jwks.append({"kty": "oct", "kid": "odd", "k": "YSBzZWNyZXQgZm9yIHRlc3RzLCBvZiAzMiBieXRlcyBvciBtb3Jl"})
+    assert await counts(keys, of("RS256"))
+    assert await keys.find(signed(SECRET, "HS256", {"kid": "odd"})) is None
+
+
+async def test_a_token_needs_to_name_its_key_where_there_are_several_of_its_kind(
+    keys: ProviderKeys, provider: Provider, clock: Clock
+) -> None:
+    assert await counts(keys, of(None, "RS256"))
+    assert await counts(keys, of(None, "EdDSA"))
+    provider.jwks += [public_jwk(private_key("RS256", "other"), kid="other"), public_jwk(private_key("EdDSA", "other"))]
+    clock.now += 10 * MINUTE
+    assert not await counts(keys, of(None, "RS256"))
+    assert not await counts(keys, of(None, "EdDSA"))
+    assert await counts(keys, of("other", name="other"))
+    assert await counts(keys, of(None, "ES256"))
+
+
+async def test_two_keys_of_one_name_are_none(keys: ProviderKeys, provider: Provider) -> None:
+    provider.jwks.append(public_jwk(private_key("RS256", "other"), kid="RS256"))
+    assert not await counts(keys, of("RS256"))
+    assert not await counts(keys, of("RS256", name="other"))
+    assert await counts(keys, of("ES256", "ES256"))
+
+
+@pytest.mark.parametrize("header", ["jku", "x5u"])
+async def test_no_token_sends_us_anywhere(keys: ProviderKeys, provider: Provider, header: str) -> None:
+    async with running_provider() as evil:
+        evil.jwks = [public_jwk(private_key("RS256", "evil"), kid="evil")]
+        more: dict[str, Any] = {header: evil.url}
+        assert not await counts(keys, of("evil", name="evil", **more))
+        assert await counts(keys, of("RS256", **more))
+        assert evil.asked == 0
+    assert provider.asked == 1
+
+
+@pytest.mark.parametrize(
+    "token", ["", ".", "..", "a.b.c", "é.é.é", "\0", "x" * 100_000, "W10..", "bnVsbA..", "eyJhbGciOlsiUlMyNTYiXX0.."]
+)
+async def test_what_is_no_token_has_no_key_and_asks_nobody(keys: ProviderKeys, provider: Provider, token: str) -> None:
+    assert await keys.find(token) is None
+    assert provider.asked == 0
+
+
+async def test_a_token_that_is_too_large_asks_nobody(keys: ProviderKeys, provider: Provider) -> None:
+    assert await keys.find(signed(private_key("RS256"), "RS256", {"kid": "RS256"}, groups=["x" * 16_000])) is None
+    assert provider.asked == 0

@@ -1,0 +1,236 @@
+"""When the identity provider's keys are fetched, from an endpoint that may be slow, wrong, or gone."""
+
+import asyncio
+import gzip
+import json
+import time
+from typing import Any
+
+import pytest
+
+from shared.keys import SEARCH_AFTER, ProviderKeys
+from shared.problems import Unavailable
+from tests.helpers.identity_provider import Provider, private_key, public_jwk, running_provider, say
+from tests.helpers.waiting import eventually
+from tests.service.helpers.provider_keys import MINUTE, Clock, away, counts, keys_of, of, silent
+
+
+async def test_a_fetch_is_made_once_for_all_who_wait_for_it(keys: ProviderKeys, provider: Provider) -> None:
+    assert all(await asyncio.gather(*(counts(keys, of("RS256")) for _ in range(20))))
+    assert provider.asked == 1
+
+
+@pytest.mark.parametrize("known", [False, True])
+async def test_whoever_gives_up_waiting_takes_the_fetch_from_nobody(
+    keys: ProviderKeys, provider: Provider, clock: Clock, known: bool
+) -> None:
+    go = asyncio.Event()
+    if known:
+        assert await counts(keys, of("RS256"))
+        clock.now += 1
+    provider.jwks.append(public_jwk(private_key("RS256", "new"), kid="new"))
+
+    async def after_a_while(writer: asyncio.StreamWriter) -> None:
+        await go.wait()
+        await provider.publish(writer)
+
+    provider.answer = after_a_while
+    first = asyncio.create_task(counts(keys, of("new", name="new")))
+    await eventually(lambda: provider.asked == 1 + known)
+    first.cancel()
+    await asyncio.wait({first})
+    go.set()
+    await eventually(lambda: counts(keys, of("new", name="new")), 2)
+    assert provider.asked == 1 + known
+
+
+async def test_a_new_key_counts_when_the_first_token_names_it(
+    keys: ProviderKeys, provider: Provider, clock: Clock
+) -> None:
+    assert await counts(keys, of("RS256"))
+    provider.jwks.append(public_jwk(private_key("RS256", "new"), kid="new"))
+    clock.now += 1
+    assert await counts(keys, of("new", name="new"))
+    assert await counts(keys, of("RS256"))
+
+
+async def test_keys_that_are_not_known_are_looked_for_every_ten_seconds_at_most(
+    keys: ProviderKeys, provider: Provider, clock: Clock
+) -> None:
+    for _ in range(3):
+        assert not await counts(keys, of("made up"))
+    assert provider.asked == 1  # they had just come
+    clock.now += 1
+    for number in range(50):
+        assert not await counts(keys, of(f"made up {number}"))
+    assert provider.asked == 2
+    clock.now += SEARCH_AFTER - 1
+    assert not await counts(keys, of("made up"))
+    assert provider.asked == 2
+    clock.now += 1
+    await asyncio.gather(*(counts(keys, of(f"made up {number}")) for number in range(20)))
+    assert provider.asked == 3
+    provider.answer = away
+    clock.now += MINUTE
+    for _ in range(3):
+        assert not await counts(keys, of("made up"))
+    assert provider.asked == 4
+    assert await counts(keys, of("RS256"))
+
+
+async def test_keys_are_fetched_again_beside_the_requests(keys: ProviderKeys, provider: Provider, clock: Clock) -> None:
+    assert await counts(keys, of("RS256"))
+    provider.answer = silent
+    clock.now += 5 * MINUTE - 1
+    assert await counts(keys, of("RS256"))
+    assert provider.asked == 1
+    clock.now += 1
+    async with asyncio.timeout(1):
+        assert await counts(keys, of("RS256"))
+    await eventually(lambda: provider.asked == 2)
+
+
+async def test_a_key_that_was_withdrawn_counts_for_ten_minutes_at_most(
+    keys: ProviderKeys, provider: Provider, clock: Clock
+) -> None:
+    assert await counts(keys, of("RS256"))
+    del provider.jwks[0]
+    clock.now += 10 * MINUTE
+    assert not await counts(keys, of("RS256"))
+    assert await counts(keys, of("ES256", "ES256"))
+    assert provider.asked == 2
+
+
+async def test_a_provider_may_withdraw_all_its_keys(keys: ProviderKeys, provider: Provider, clock: Clock) -> None:
+    assert await counts(keys, of("RS256"))
+    provider.jwks = []
+    clock.now += 10 * MINUTE
+    assert not await counts(keys, of("RS256"))
+    provider.jwks = [public_jwk(private_key("RS256"), kid="RS256")]
+    clock.now += MINUTE
+    assert await counts(keys, of("RS256"))
+
+
+async def garbage(writer: asyncio.StreamWriter) -> None:
+    await say(writer, b"<html>Sign in</html>")
+
+
+async def no_object(writer: asyncio.StreamWriter) -> None:
+    await say(writer, b'["keys"]')
+
+
+async def no_list(writer: asyncio.StreamWriter) -> None:
+    await say(writer, b'{"keys": {"kty": "RSA"}}')
+
+
+async def deep(writer: asyncio.StreamWriter) -> None:
+    await say(writer, b"[" * 200_000)
+
+
+async def no_text(writer: asyncio.StreamWriter) -> None:
+    await say(writer, b'{"keys": "\xff"}')
+
+
+async def no_http(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"\x16\x03\x01\x02\x00")
+
+
+async def cut_off(writer: asyncio.StreamWriter) -> None:
+    await say(writer, b'{"keys": [', headers={"Content-Length": "1000"})
+
+
+async def too_many(writer: asyncio.StreamWriter) -> None:
+    await say(writer, json.dumps({"keys": [{}] * 101}).encode())
+
+
+async def endless(writer: asyncio.StreamWriter) -> None:
+    await say(writer, b'{"keys": [')
+    while True:
+        writer.write(b" " * 65536)
+        await writer.drain()
+
+
+async def packed(writer: asyncio.StreamWriter) -> None:
+    await say(writer, gzip.compress(b'{"keys": []}'), headers={"Content-Encoding": "gzip"})
+
+
+async def gone(writer: asyncio.StreamWriter) -> None:
+    await say(writer, b'{"keys": []}', "404 Not Found")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [away, garbage, no_object, no_list, deep, no_text, no_http, cut_off, too_many, endless, packed, gone],
+)
+async def test_an_answer_that_is_no_set_of_keys_leaves_the_last_ones(
+    keys: ProviderKeys, provider: Provider, clock: Clock, answer: Any
+) -> None:
+    assert await counts(keys, of("RS256"))
+    provider.answer = answer
+    for hours in range(3):
+        clock.now += 60 * MINUTE
+        assert await counts(keys, of("RS256"))
+        assert provider.asked == 2 + hours
+    provider.jwks = [public_jwk(private_key("RS256", "new"), kid="new")]
+    provider.answer = provider.publish
+    clock.now += 60 * MINUTE
+    assert await counts(keys, of("new", name="new"))
+    assert not await counts(keys, of("RS256"))
+
+
+async def test_a_redirect_is_not_followed(provider: Provider, clock: Clock) -> None:
+    async def elsewhere(writer: asyncio.StreamWriter) -> None:
+        await say(writer, b"", "302 Found", {"Location": provider.url})
+
+    async with running_provider() as moved, keys_of(moved.url, clock) as keys:
+        moved.answer = elsewhere
+        with pytest.raises(Unavailable):
+            await keys.find(of("RS256"))
+        assert (moved.asked, provider.asked) == (1, 0)
+
+
+async def test_a_fetch_takes_three_seconds_at_most(clock: Clock) -> None:
+    async def dripping(writer: asyncio.StreamWriter) -> None:
+        await say(writer, b'{"keys": [')
+        while True:
+            await say_more(writer)
+
+    async def say_more(writer: asyncio.StreamWriter) -> None:
+        writer.write(b" ")
+        await writer.drain()
+        await asyncio.sleep(0.1)
+
+    async with running_provider() as first, running_provider() as second:
+        first.answer, second.answer = silent, dripping
+        async with keys_of(first.url, clock) as silent_ones, keys_of(second.url, clock) as dripping_ones:
+            began = time.monotonic()
+            found = await asyncio.gather(
+                *(keys.find(of("RS256")) for keys in (silent_ones, dripping_ones)), return_exceptions=True
+            )
+            assert all(isinstance(error, Unavailable) for error in found)
+            assert 2.5 < time.monotonic() - began < 20  # the first would never end, and a test may wait
+
+
+async def test_nobody_waits_again_for_a_provider_that_is_known_to_be_away(
+    keys: ProviderKeys, provider: Provider, clock: Clock
+) -> None:
+    assert await counts(keys, of("RS256"))
+    provider.answer = away
+    clock.now += 10 * MINUTE
+    assert await counts(keys, of("RS256"))
+    provider.answer = silent
+    clock.now += 10
+    async with asyncio.timeout(1):
+        assert await counts(keys, of("RS256"))
+    await eventually(lambda: provider.asked == 3)
+
+
+async def test_a_provider_that_is_not_there_is_asked_every_ten_seconds_at_most(clock: Clock) -> None:
+    async with running_provider() as provider, keys_of(provider.url, clock) as keys:
+        provider.answer = away
+        for _ in range(3):
+            for _ in range(5):
+                with pytest.raises(Unavailable):
+                    await keys.find(of("RS256"))
+            clock.now += 10
+        assert provider.asked == 3

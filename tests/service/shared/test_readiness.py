@@ -1,0 +1,223 @@
+"""Whether a process is ready: its database answers, takes writes, and is migrated as far as the code needs."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import asyncpg
+import httpx2
+import pytest
+from alembic.script import ScriptDirectory
+from fastapi import FastAPI
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from deploy.cli import SERVICES
+from deploy.local.postgres import Server
+from services.conversations.app import create_app as create_conversations_app
+from services.conversations.settings import ApiSettings as ConversationsSettings
+from services.notifications.app import create_app as create_notifications_app
+from services.notifications.settings import ApiSettings as NotificationsSettings
+from shared.database import (
+    Lend,
+    Sessions,
+    answered_transaction,
+    create_engine,
+    create_lender,
+    create_sessions,
+    driver_connection,
+    transaction,
+)
+from shared.migrations import migration_config, upgrade
+from shared.outages import NOT_MIGRATED, READ_ONLY, is_outage
+from shared.problems import Unavailable
+from shared.readiness import database_fault, newest_version, wait_for_database
+from tests.helpers.waiting import eventually
+from tests.service.conftest import SECRET, As
+from tests.service.helpers.callers import Caller, problem
+
+BACK = 5  # seconds after which the product writes again, once its database does
+SUBJECT = {"subject": "Where is my parcel?"}
+
+# Two ways in which a managed service stops writes to a full disk: for every session, and for new ones only.
+HOW = {
+    "every session": ("alter system set default_transaction_read_only = {}", "select pg_reload_conf()"),
+    "new sessions": ("alter database conversations set default_transaction_read_only = {}",),
+}
+
+
+def make_app(service: str, url: str) -> FastAPI:
+    if service == "conversations":
+        return create_conversations_app(
+            ConversationsSettings(conversations_database_url=url, auth_secret=[SECRET], redis_url=None)
+        )
+    return create_notifications_app(NotificationsSettings(notifications_database_url=url, auth_secret=[SECRET]))
+
+
+@asynccontextmanager
+async def running(service: str, url: str) -> AsyncIterator[httpx2.AsyncClient]:
+    """Make an API with connections of its own, and give a client of it."""
+    app = make_app(service, url)
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
+        yield client
+    await app.state.sessions.kw["bind"].dispose()
+
+
+@asynccontextmanager
+async def read_only(postgres: Server, how: str) -> AsyncIterator[None]:
+    """Let the conversations database take no writes meanwhile."""
+    superuser = await asyncpg.connect(postgres.url())
+    try:
+        for statement in HOW[how]:
+            await superuser.execute(statement.format("on"))
+        yield
+    finally:
+        for statement in HOW[how]:
+            await superuser.execute(statement.format("off"))
+        await superuser.close()
+
+
+async def not_ready(client: httpx2.AsyncClient) -> httpx2.Response | None:
+    answer = await client.get("/readyz")
+    return answer if answer.status_code == 503 else None
+
+
+@pytest.mark.usefixtures("conversations")
+@pytest.mark.parametrize("how", HOW)
+async def test_a_database_that_takes_no_writes_is_an_outage_and_ends_with_it(
+    postgres: Server, databases: dict[str, str], acting_as: As, how: str
+) -> None:
+    async with AsyncExitStack() as stack, AsyncExitStack() as meanwhile:
+        if how == "new sessions":
+            await meanwhile.enter_async_context(read_only(postgres, how))
+        client = await stack.enter_async_context(running("conversations", databases["conversations"]))
+        anna = Caller(client, "/api/v1", acting_as("anna"))
+        if how == "every session":
+            await anna.open()  # over a connection that is still there when writes stop
+            await meanwhile.enter_async_context(read_only(postgres, how))
+        assert (await eventually(lambda: not_ready(client), deadline=BACK)).json()["reason"] == READ_ONLY
+        for answer in await asyncio.gather(*(anna.call("POST", "/conversations", SUBJECT) for _ in range(30))):
+            assert problem(answer) == (503, "unavailable")
+            assert int(answer.headers["retry-after"]) > 0
+
+        await meanwhile.aclose()
+        await eventually(anna.open, deadline=BACK)
+        for _ in range(30):
+            await anna.open()
+        assert (await client.get("/readyz")).status_code == 200
+
+
+@pytest.mark.parametrize("way", ["session", "driver", "lent"])
+async def test_all_connections_are_replaced_once_one_was_told_that_it_may_not_write(
+    databases: dict[str, str], way: str
+) -> None:
+    engine = create_engine(databases["conversations"], application="tests", pool_size=2)
+    before = await both_backends(engine)
+    with pytest.raises(Exception, match="read-only transaction"):
+        await write_readonly(way, create_sessions(engine), create_lender(engine))
+    after = await both_backends(engine)
+    await engine.dispose()
+    assert not before & after
+
+
+async def write_readonly(way: str, sessions: Sessions, lend: Lend) -> None:
+    write = "update feed set head = head where false"
+    if way == "lent":
+        async with lend() as driver, driver.transaction(readonly=True):
+            await driver.execute(write)
+    else:
+        async with transaction(sessions) as session:
+            await session.execute(text("set transaction read only"))
+            if way == "session":
+                await session.execute(text(write))
+            else:
+                await (await driver_connection(session)).execute(write)
+
+
+async def both_backends(engine: AsyncEngine) -> set[int]:
+    async with engine.connect() as one, engine.connect() as other:
+        return {await each.scalar(text("select pg_backend_pid()")) for each in (one, other)}
+
+
+@pytest.mark.parametrize("service", ["conversations", "notifications"])
+async def test_a_process_is_ready_on_its_own_version_of_the_database_or_a_newer_one(
+    databases: dict[str, str], owner_urls: dict[str, str], service: str
+) -> None:
+    newest = newest_version(SERVICES / service)
+    older = f"{int(newest) - 1:04}"
+    engine = create_engine(databases[service], application="tests")
+    owner = await asyncpg.connect(owner_urls[service])
+    try:
+        async with running(service, databases[service]) as client:
+            for version, ready in ((older, False), ("0000", False), ("9999", True), ("of a fork", True), ("", False)):
+                await owner.execute("delete from alembic_version")
+                if version:
+                    await owner.execute("insert into alembic_version values ($1)", version)
+                answer = await client.get("/readyz")
+                assert answer.status_code == (200 if ready else 503), version
+                assert ready or "run: chats migrate" in answer.json()["reason"]
+                fault = await database_fault(engine, newest)
+                assert fault is None if ready else NOT_MIGRATED in str(fault)
+            waiting = asyncio.create_task(wait_for_database(engine, newest))
+            await eventually(lambda: database_fault(engine, newest))
+            assert not waiting.done()
+            await owner.execute("insert into alembic_version values ($1)", newest)
+            await asyncio.wait_for(waiting, BACK)
+    finally:
+        await owner.execute("delete from alembic_version")
+        await owner.execute("insert into alembic_version values ($1)", newest)
+        await owner.close()
+        await engine.dispose()
+
+
+@pytest.mark.parametrize("service", ["conversations", "notifications"])
+def test_a_version_is_the_number_that_a_migrations_name_begins_with(service: str) -> None:
+    scripts = ScriptDirectory.from_config(migration_config(SERVICES / service, ""))
+    history = [script.revision for script in reversed(list(scripts.walk_revisions()))]
+    assert history == sorted(history)
+    assert newest_version(SERVICES / service) == scripts.get_current_head() == history[-1]
+
+
+async def test_an_older_release_leaves_a_newer_database_as_it_is(
+    databases: dict[str, str], owner_urls: dict[str, str]
+) -> None:
+    name = "notifications"
+    owner = await asyncpg.connect(owner_urls[name])
+    await owner.execute("update alembic_version set version_num = '9999'")
+    try:
+        await asyncio.to_thread(upgrade, SERVICES / name, databases[name], owner_urls[name])
+        assert await owner.fetchval("select version_num from alembic_version") == "9999"
+    finally:
+        await owner.execute("update alembic_version set version_num = $1", newest_version(SERVICES / name))
+        await owner.close()
+
+
+@pytest.mark.parametrize("statement", ["select * from not_yet", "select not_yet from users", "select not_yet(1)"])
+async def test_a_request_before_the_migration_is_told_to_come_back(conversations: Sessions, statement: str) -> None:
+    with pytest.raises(Unavailable) as refused:
+        async with answered_transaction(conversations) as session:
+            await session.execute(text(statement))
+    assert is_outage(refused.value.__cause__), "no event is given up on for it"
+
+
+async def test_a_request_during_a_migration_is_told_to_come_back(
+    databases: dict[str, str], owner_urls: dict[str, str]
+) -> None:
+    engine = create_engine(databases["conversations"], application="tests", pool_size=1)
+    sessions = create_sessions(engine)
+    owner = await asyncpg.connect(owner_urls["conversations"])
+    await owner.execute("create table growing (id int); grant select on growing to conversations")
+    try:
+        async with transaction(sessions) as session:
+            await session.execute(text("select * from growing"))
+        await owner.execute("alter table growing add column more int")
+        with pytest.raises(Unavailable):
+            async with answered_transaction(sessions) as session:
+                await session.execute(text("select * from growing"))
+        async with answered_transaction(sessions) as session:
+            await session.execute(text("select * from growing"))
+    finally:
+        await owner.execute("drop table growing")
+        await owner.close()
+        await engine.dispose()

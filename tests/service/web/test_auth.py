@@ -1,0 +1,321 @@
+"""Who looks at a page, and the cookie that both APIs take."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx2
+import pytest
+from fastapi import APIRouter, FastAPI
+from sqlalchemy import text
+
+from services.conversations.app import create_app
+from services.conversations.event_log.reader import read_position
+from services.conversations.identity import sessions
+from services.conversations.identity.erasure import delete_user
+from services.conversations.identity.provisioning import admit
+from services.conversations.rules import Side
+from services.conversations.settings import ApiSettings
+from services.conversations.web.auth import AdminVisitor, CustomerVisitor, Visitor
+from shared.auth import Principal, Role, issue_session_token
+from shared.database import Sessions, driver_connection, transaction
+from shared.problems import Unauthenticated
+from shared.settings import TokenSettings
+from tests.helpers.waiting import eventually
+from tests.service.conftest import SECRET
+from tests.service.helpers.browser import HOST, Browser, aged, store_token
+from tests.service.helpers.callers import Caller, problem
+from tests.service.helpers.connected import connect
+
+SETTINGS = TokenSettings(auth_secret=[SECRET])
+UNAUTHENTICATED, FORBIDDEN, CSRF_FAILED = (401, "unauthenticated"), (403, "forbidden"), (403, "csrf-failed")
+
+router = APIRouter()
+
+
+def shown(visitor: Visitor) -> dict[str, Any]:
+    principal = visitor.principal
+    return {"id": principal.id, "name": principal.name, "unread": visitor.unread, "position": visitor.position}
+
+
+@router.get("/customer")
+async def customer_page(visitor: CustomerVisitor) -> dict[str, Any]:
+    return shown(visitor)
+
+
+@router.post("/customer")
+async def customer_form(visitor: CustomerVisitor) -> dict[str, Any]:
+    return shown(visitor)
+
+
+@router.get("/admin")
+async def admin_page(visitor: AdminVisitor) -> dict[str, Any]:
+    return shown(visitor)
+
+
+@pytest.fixture
+def app(conversations: Sessions, databases: dict[str, str]) -> FastAPI:
+    """An application with a page for each side."""
+    app = create_app(ApiSettings(conversations_database_url=databases["conversations"], auth_secret=[SECRET]))
+    connect(app, conversations)
+    app.include_router(router)
+    return app
+
+
+@pytest.fixture
+async def browser(app: FastAPI) -> AsyncIterator[Browser]:
+    transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
+    async with httpx2.AsyncClient(transport=transport, base_url=HOST) as client:
+        yield Browser(client)
+
+
+async def give_session(
+    conversations: Sessions, browser: Browser, user: str = "anna", side: Side = Side.CUSTOMER
+) -> Any:
+    """Begin a session of a user in this browser."""
+    async with transaction(conversations) as session:
+        await admit(session, Principal(user, Role(side), name=user.title()))
+    async with transaction(conversations) as session:
+        begun = await sessions.begin(session, user, side)
+    browser.token = issue_session_token(SETTINGS, user, Role(side), begun.id, begun.csrf)
+    return begun
+
+
+async def test_a_page_knows_who_looks_what_is_unread_and_where_the_log_ended(
+    conversations: Sessions, browser: Browser, anna: Caller, sam: Caller
+) -> None:
+    assert problem(await browser.get("/customer")) == UNAUTHENTICATED
+    await give_session(conversations, browser)
+    await sam.post((await anna.open())["id"])
+    await anna.open()
+
+    seen = (await browser.get("/customer")).json()
+
+    assert (seen["id"], seen["name"], seen["unread"]) == ("anna", "Anna", 1)
+    async with conversations() as session:
+        assert seen["position"] == await read_position(session)
+    assert problem(await browser.get("/admin")) == FORBIDDEN
+
+    await give_session(conversations, browser, "sam", Side.ADMIN)
+    assert (await browser.get("/admin")).json()["unread"] == 1
+    assert problem(await browser.get("/customer")) == FORBIDDEN
+
+
+async def test_a_visitor_is_found_in_one_statement_that_locks_nothing(
+    conversations: Sessions, browser: Browser
+) -> None:
+    begun = await give_session(conversations, browser)
+    await set_times(conversations, last_seen=timedelta(minutes=5))
+    said: list[str] = []
+    principal = Principal("anna", Role.CUSTOMER, session_id=begun.id)
+    async with transaction(conversations) as session:
+        connection = await driver_connection(session)
+        with connection.query_logger(lambda record: said.append(record.query)):
+            await sessions.visit(session, principal)
+        async with transaction(conversations) as other:
+            await other.execute(text("select id from sessions for update nowait"))
+    assert len(said) == 1
+
+
+async def set_times(
+    conversations: Sessions, *, last_seen: timedelta | None = None, began: timedelta | None = None
+) -> None:
+    """Let all sessions be used, or begun, some time ago."""
+    async with transaction(conversations) as session:
+        for column, ago in (("last_seen_at", last_seen), ("created_at", began)):
+            if ago is not None:
+                await session.execute(
+                    text(f"update sessions set {column} = clock_timestamp() - make_interval(secs => :secs)"),  # noqa: S608 - the columns above
+                    {"secs": ago.total_seconds()},
+                )
+
+
+@pytest.mark.parametrize(
+    ("last_seen", "began", "lives"),
+    [
+        (timedelta(hours=11, minutes=59), timedelta(days=1), True),
+        (timedelta(hours=12, seconds=1), timedelta(days=1), False),
+        (timedelta(0), timedelta(days=6, hours=23), True),
+        (timedelta(0), timedelta(days=7, seconds=1), False),
+    ],
+)
+async def test_a_session_ends_after_12_hours_without_use_and_after_7_days(
+    conversations: Sessions, browser: Browser, last_seen: timedelta, began: timedelta, lives: bool
+) -> None:
+    begun = await give_session(conversations, browser)
+    await set_times(conversations, last_seen=last_seen, began=began)
+    async with transaction(conversations) as session:
+        assert await sessions.ended(session, [begun.id]) == (set() if lives else {begun.id})
+    for path in ("/api/v1/unread", "/customer"):
+        assert ((await browser.get(path)).status_code == 200) is lives
+        await set_times(conversations, last_seen=last_seen, began=began)
+    async with transaction(conversations) as session:
+        await sessions.purge_sessions(session, None, size=10)  # type: ignore[arg-type] # it needs no setting
+        found = await session.scalar(text("select count(*) from sessions"))
+    assert found == (0 if last_seen > timedelta(hours=12) else 1)
+
+
+async def last_seen(conversations: Sessions) -> datetime:
+    async with transaction(conversations) as session:
+        found = await session.scalar(text("select last_seen_at from sessions"))
+    assert isinstance(found, datetime)
+    return found
+
+
+async def test_use_is_noted_at_most_once_a_minute_and_looking_for_news_is_none(
+    conversations: Sessions, browser: Browser
+) -> None:
+    await give_session(conversations, browser)
+    first = await last_seen(conversations)
+    await browser.get("/customer")
+    assert await last_seen(conversations) == first
+
+    await set_times(conversations, last_seen=timedelta(minutes=2))
+    before = await last_seen(conversations)
+    await browser.get("/customer?peek=true")
+    await browser.get("/customer", headers={"Sec-Purpose": "prefetch"})
+    await browser.get("/api/v1/unread")
+    assert await last_seen(conversations) == before
+
+    for use in (browser.get("/customer"), browser.call("POST", "/api/v1/conversations", {"subject": "Hello"})):
+        await set_times(conversations, last_seen=timedelta(minutes=2))
+        await use
+        assert await last_seen(conversations) >= first
+
+
+async def test_an_open_thread_that_tells_who_is_there_keeps_no_session_alive(
+    conversations: Sessions, browser: Browser, anna: Caller
+) -> None:
+    conversation = (await anna.open())["id"]
+    await give_session(conversations, browser, "sam", Side.ADMIN)
+    await set_times(conversations, last_seen=timedelta(minutes=2))
+    before = await last_seen(conversations)
+    answer = await browser.call("POST", f"/api/v1/admin/conversations/{conversation}/viewing")
+    assert answer.status_code == 200
+    assert await last_seen(conversations) == before
+
+
+async def test_a_deleted_user_is_refused_even_if_a_session_was_left(conversations: Sessions, browser: Browser) -> None:
+    await give_session(conversations, browser)
+    async with transaction(conversations) as session:
+        await session.execute(text("update users set deleted_at = clock_timestamp()"))
+    assert problem(await browser.get("/customer")) == UNAUTHENTICATED
+    assert problem(await browser.get("/api/v1/unread")) == UNAUTHENTICATED
+
+
+async def test_a_session_that_begins_while_its_user_is_deleted_does_not(conversations: Sessions) -> None:
+    async with transaction(conversations) as session:
+        await admit(session, Principal("anna", Role.CUSTOMER))
+    async with transaction(conversations) as deleting:
+        await delete_user(deleting, "anna")
+        async with transaction(conversations) as session:
+            beginning = asyncio.create_task(sessions.begin(session, "anna", Side.CUSTOMER))
+            await eventually(lambda: is_waiting(conversations))
+            await deleting.commit()
+            with pytest.raises(Unauthenticated):
+                await beginning
+
+
+async def is_waiting(conversations: Sessions) -> bool:
+    """Tell whether a session of the database waits for a lock."""
+    async with transaction(conversations) as session:
+        waiting = (
+            "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
+        )
+        return bool(await session.scalar(text(waiting)))
+
+
+async def test_a_page_renews_an_old_cookie_whatever_it_answers(conversations: Sessions, browser: Browser) -> None:
+    begun = await give_session(conversations, browser)
+    young = browser.token
+    await browser.get("/customer")
+    assert browser.token == young
+
+    for path, status in (("/customer", 200), ("/admin", 403)):
+        for minutes in (6, 60):
+            browser.token = old = aged(young, minutes)
+            answer = await browser.get(path)
+            assert answer.status_code == status
+            assert browser.token != old
+            assert browser.claims["sid"] == str(begun.id)
+            assert browser.claims["exp"] > datetime.now(UTC).timestamp() + 500
+
+
+async def test_an_expired_cookie_is_no_caller_of_the_api(conversations: Sessions, browser: Browser) -> None:
+    await give_session(conversations, browser)
+    browser.token = aged(browser.token, 11)
+    assert problem(await browser.get("/api/v1/unread")) == UNAUTHENTICATED
+    assert (await browser.get("/customer")).status_code == 200
+    assert (await browser.get("/api/v1/unread")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "field", "status"),
+    [
+        ({"Origin": HOST}, True, 200),
+        ({}, True, 200),
+        ({"Origin": HOST, "Sec-Fetch-Site": "same-origin"}, True, 200),
+        ({"Origin": HOST}, False, 403),
+        ({"Origin": "http://evil.test"}, True, 403),
+        ({"Origin": "null"}, True, 403),
+        ({"Origin": HOST + ":8000"}, True, 403),
+        ({"Origin": HOST, "Sec-Fetch-Site": "same-site"}, True, 403),
+        ({"Origin": HOST, "Sec-Fetch-Site": "cross-site"}, True, 403),
+    ],
+)
+async def test_a_page_takes_only_forms_of_this_origin_with_the_sessions_own_field(
+    conversations: Sessions, browser: Browser, headers: dict[str, str], field: bool, status: int
+) -> None:
+    begun = await give_session(conversations, browser)
+    for csrf in [begun.csrf] if field else ["", "x", begun.csrf[:-1], begun.csrf + "é"]:
+        answer = await browser.client.post("/customer", headers=headers, data={"csrf_token": csrf})
+        assert answer.status_code == status
+    if status == 200:
+        browser.token = aged(browser.token, 60)  # somebody thought for an hour
+        assert (await browser.client.post("/customer", headers=headers, data={"csrf_token": begun.csrf})).is_success
+
+
+async def test_a_cookie_holds_a_sessions_token_and_a_header_does_not(conversations: Sessions, browser: Browser) -> None:
+    begun = await give_session(conversations, browser)
+    good = browser.token
+    bearer = await browser.client.get("/api/v1/unread", headers={"Authorization": f"Bearer {good}"})
+    assert problem(bearer) == UNAUTHENTICATED
+    mixed = await browser.client.get("/api/v1/unread", headers={"Authorization": "Basic YTpi"})
+    assert problem(mixed) == UNAUTHENTICATED
+    others = TokenSettings(auth_secret=["another secret, which is long enough too"])
+    for bad in (
+        store_token("anna"),
+        store_token("anna", sid=str(begun.id)),
+        store_token("anna", csrf=begun.csrf),
+        store_token("anna", sid="1", csrf=begun.csrf),
+        store_token("anna", sid=str(begun.id), csrf=""),
+        store_token("anna", sid=str(begun.id), csrf=7),
+        store_token("ben", sid=str(begun.id), csrf=begun.csrf),
+        store_token("anna", "admin", sid=str(begun.id), csrf=begun.csrf),
+        store_token("anna", "store", sid=str(begun.id), csrf=begun.csrf),
+        issue_session_token(others, "anna", Role.CUSTOMER, begun.id, begun.csrf),
+        good[:-3] + "AAA",
+        "x",
+    ):
+        browser.token = bad
+        assert (await browser.get("/api/v1/unread")).status_code == 401
+        assert (await browser.get("/customer")).status_code == 401
+    browser.token = good
+    assert (await browser.get("/api/v1/unread")).status_code == 200
+
+
+async def test_a_session_that_ended_is_refused_at_once_also_by_posting(
+    conversations: Sessions, browser: Browser, anna: Caller
+) -> None:
+    begun = await give_session(conversations, browser)
+    conversation = (await anna.open(body="Hello"))["id"]
+    path = f"/api/v1/conversations/{conversation}/messages"
+    assert (await browser.call("POST", path, {"body": "One"})).status_code == 201
+    assert (await browser.call("POST", path, {"body": "Two"})).status_code == 201
+    async with transaction(conversations) as session:
+        await sessions.end(session, begun.id)
+    assert problem(await browser.call("POST", path, {"body": "Three"})) == UNAUTHENTICATED
+    assert problem(await browser.get("/api/v1/unread")) == UNAUTHENTICATED
+    assert problem(await browser.get("/customer")) == UNAUTHENTICATED
+    assert (await anna.peek(conversation))["message_count"] == 3

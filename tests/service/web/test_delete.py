@@ -1,0 +1,143 @@
+"""Deleting by pages: what goes is named before, what is refused is named after, and can be left out."""
+
+from collections.abc import AsyncIterator
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from shared.database import Sessions
+from tests.service.helpers.browser import Browser
+from tests.service.helpers.callers import Caller, logged
+from tests.service.helpers.html import Page
+from tests.service.helpers.inbox_pages import ROOT, fill, show, signed_in
+
+
+@pytest.fixture
+async def browser(api: httpx2.AsyncClient) -> AsyncIterator[Browser]:
+    """An admin's browser."""
+    async with signed_in(api) as made:
+        yield made
+
+
+async def closed(anna: Caller, sam: Caller, subject: str = "Closed") -> str:
+    identity = str((await anna.open(subject=subject, body="Hello?"))["id"])
+    await sam.edit(identity, reply_body="Bye.", status="CLOSED")
+    return identity
+
+
+async def left(sam: Caller) -> set[str]:
+    return {one["subject"] for one in (await sam.get("/conversations", limit=100))["items"]}
+
+
+async def test_one_is_deleted_after_its_page_has_said_what_goes(
+    browser: Browser, anna: Caller, sam: Caller, conversations: Sessions
+) -> None:
+    identity = await closed(anna, sam)
+    page = await show(browser, (await show(browser, f"{identity}/")).link("Delete this conversation …"))
+    assert "Delete this conversation?" in page.text
+    assert "Closed Anna Closed 2 messages" in page.text
+    assert await left(sam) == {"Closed"}  # asked, and nothing done
+
+    answer = await fill(browser, page)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{ROOT}?deleted=1")
+    assert await left(sam) == set()
+    assert (await logged(conversations))[-1][0] == "conversation.deleted"
+
+    again = await fill(browser, page)
+    assert (again.status_code, again.headers["location"]) == (303, f"{ROOT}?deleted=0")
+    await show(browser, f"{identity}/delete/", expect=404)
+
+
+async def test_one_that_is_not_closed_is_refused_with_the_reason(browser: Browser, anna: Caller, sam: Caller) -> None:
+    identity = (await anna.open(subject="Open"))["id"]
+    thread = await show(browser, f"{identity}/")
+    assert "Only a closed conversation can be deleted." in thread.by_id("beside").text
+    page = await show(browser, f"{identity}/delete/")
+    assert "This conversation is not closed" in page.by_id("refused").text
+    answer = await fill(browser, page)
+    assert answer.status_code == 409
+    assert "Nothing was deleted." in Page(answer).by_id("refused").text
+    assert await left(sam) == {"Open"}
+
+
+async def test_several_are_deleted_together(browser: Browser, anna: Caller, sam: Caller) -> None:
+    ids = [await closed(anna, sam, f"Number {number}") for number in range(3)]
+    page = await show(browser, "bulk-delete/", ids=[*ids, ids[0], str(uuid4()), "nonsense"])
+    assert "Delete 3 conversations?" in page.text
+    assert "6 messages will be gone" in page.text
+    answer = await fill(browser, page)
+    assert answer.headers["location"] == f"{ROOT}?deleted=3"
+    assert await left(sam) == set()
+    assert (await show(browser, answer.headers["location"])).by_id("notice").text == "3 conversations deleted."
+
+
+async def test_one_that_is_not_closed_refuses_all_and_can_be_left_out(
+    browser: Browser, anna: Caller, sam: Caller
+) -> None:
+    ids = [await closed(anna, sam, subject) for subject in ("First", "Second")]
+    ids.insert(1, (await anna.open(subject="Open <one>"))["id"])
+    page = await show(browser, "bulk-delete/", ids=ids)
+    answer = await fill(browser, page)
+    assert answer.status_code == 409
+    refusal = Page(answer)
+    assert refusal.by_id("refused").text.startswith("Nothing was deleted. This conversation is not closed")
+    named = [one.text for one in refusal.root.of_class("going")[0].all("h2")]
+    assert named == ["Open <one>"]
+    assert await left(sam) == {"First", "Open <one>", "Second"}
+
+    assert refusal.by_id("leave-out").text == "Leave that out, and delete the other 2"
+    rest = await fill(browser, refusal)
+    assert rest.headers["location"] == f"{ROOT}?deleted=2"
+    assert await left(sam) == {"Open <one>"}
+
+
+async def test_what_will_be_refused_can_be_left_out_before_it_is(browser: Browser, anna: Caller, sam: Caller) -> None:
+    ids = [await closed(anna, sam), (await anna.open(subject="Open"))["id"]]
+    page = await show(browser, "bulk-delete/", ids=ids)
+    rest = await show(browser, page.link("Leave out what is not closed"))
+    assert not rest.root.all(id="refused")
+    assert (await fill(browser, rest)).headers["location"] == f"{ROOT}?deleted=1"
+    assert await left(sam) == {"Open"}
+
+
+async def test_when_all_are_refused_there_is_nothing_to_leave_out(browser: Browser, anna: Caller, sam: Caller) -> None:
+    ids = [(await anna.open(subject=subject))["id"] for subject in ("One", "Two")]
+    answer = await fill(browser, await show(browser, "bulk-delete/", ids=ids))
+    assert answer.status_code == 409
+    refusal = Page(answer)
+    assert "These 2 conversations are not closed" in refusal.text
+    assert not refusal.root.all(id="leave-out")
+    assert refusal.root.one("main").all("form", method="post") == []
+    assert await left(sam) == {"One", "Two"}
+
+
+async def test_nothing_selected_and_too_many_are_said_in_words(browser: Browser, anna: Caller, sam: Caller) -> None:
+    assert "Nothing is selected" in (await show(browser, "bulk-delete/")).text
+    page = await show(browser, "bulk-delete/", ids=await closed(anna, sam))
+    csrf = page.fields(page.root.one("main").one("form", method="post"))["csrf_token"]
+    none = await browser.submit(f"{ROOT}bulk-delete/", csrf_token=csrf)
+    assert (none.status_code, "Nothing is selected" in none.text) == (422, True)
+
+    many = [str(uuid4()) for _ in range(101)]
+    assert (
+        "101 conversations are too many at once: choose 100 at most."
+        in (await show(browser, "bulk-delete/", expect=422, ids=many)).text
+    )
+    answer = await browser.submit(f"{ROOT}bulk-delete/", csrf_token=csrf, ids=many)
+    assert (answer.status_code, "101 conversations are too many" in answer.text) == (422, True)
+    gone = await browser.submit(f"{ROOT}bulk-delete/", csrf_token=csrf, ids=many[:100])
+    assert gone.headers["location"] == f"{ROOT}?deleted=0"
+    assert "Nothing is left to delete" in (await show(browser, "bulk-delete/", ids=many[:2])).text
+    assert await left(sam) == {"Closed"}
+
+
+async def test_a_customer_deletes_nothing(browser: Browser, anna: Caller, sam: Caller) -> None:
+    identity = await closed(anna, sam)
+    page = await show(browser, f"{identity}/delete/")
+    await browser.sign_in("anna")
+    csrf = browser.claims["csrf"]
+    for path in (f"{identity}/delete/", "bulk-delete/"):
+        assert (await browser.submit(ROOT + path, csrf_token=csrf, ids=identity)).status_code == 403
+    assert (await fill(browser, page)).status_code == 403
+    assert await left(sam) == {"Closed"}

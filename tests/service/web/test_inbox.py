@@ -1,0 +1,350 @@
+"""The support inbox, as a browser without scripts uses it: the list, and what it is narrowed to."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import pytest
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.conversations.models import Conversation
+from services.conversations.rules import Status
+from shared.database import Sessions, transaction
+from tests.service.helpers.browser import Browser
+from tests.service.helpers.callers import ORDER, Caller
+from tests.service.helpers.html import Element, Page
+from tests.service.helpers.inbox_pages import ROOT, listed, show, signed_in
+from tests.service.helpers.recorded_statements import statements, without_transactions
+
+
+@pytest.fixture
+async def browser(api: httpx2.AsyncClient) -> AsyncIterator[Browser]:
+    """An admin's browser."""
+    async with signed_in(api) as made:
+        yield made
+
+
+HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}} \"' &amp; \u202eRTL"
+
+
+def counts(page: Page) -> dict[str, str]:
+    return {status.value: page.by_id(f"count-{status}").text for status in Status}
+
+
+async def some_of_each(anna: Caller, ben: Caller, sam: Caller, shop: Caller) -> dict[str, str]:
+    """Open conversations of several kinds; return their ids by subject, the oldest first."""
+    await shop.call("PUT", "/orders/A-1", ORDER)
+    new = await anna.open(subject="New", body="Hello?", order_id="A-1")
+    answered = await anna.open(subject="Answered", body="Hello?")
+    await sam.edit(answered["id"], reply_body="Hello!")
+    waiting = await ben.open(subject="Waiting", body="Hello?")
+    await ben.post(waiting["id"], "Is anybody there?")
+    closed = await ben.open(subject="Closed", body="Hello?")
+    await sam.edit(closed["id"], reply_body="Bye.", status="CLOSED")
+    return {one["subject"]: one["id"] for one in (new, answered, waiting, closed)}
+
+
+async def test_the_inbox_shows_who_wrote_what_about_which_order_and_how_long_it_waits(
+    browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller
+) -> None:
+    ids = await some_of_each(anna, ben, sam, shop)
+    page = await show(browser)
+    assert listed(page) == ["Closed", "Waiting", "Answered", "New"]
+
+    new, answered = page.by_id(f"c-{ids['New']}"), page.by_id(f"c-{ids['Answered']}")
+    assert new.text == "Select “New” Anna New (unread) Customer: Hello? NewOrder 1007 waiting 1 min"
+    assert "unread" in new.classes
+    assert new.one("h2").one("a")["href"] == f"{ROOT}{ids['New']}/"
+    assert "Us: Hello!" in answered.text
+    assert "waiting" not in answered.text
+    assert "unread" not in answered.classes
+    assert page.answer.headers["x-position"]
+
+
+async def test_each_status_has_its_count_and_so_do_what_waits_and_what_is_unread(
+    browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller
+) -> None:
+    await some_of_each(anna, ben, sam, shop)
+    page = await show(browser, status="CLOSED")  # counts are of all, whatever is shown
+    assert counts(page) == {
+        "OPEN": "1", "AWAITING_ADMIN": "1", "AWAITING_USER": "1", "RESOLVED": "0", "CLOSED": "1",
+    }  # fmt: skip
+    assert page.by_id("views").text == "All Waiting for us 2 Unread 2"
+
+
+async def test_a_count_of_a_thousand_stands_for_that_many_or_more(
+    browser: Browser, conversations: Sessions, anna: Caller
+) -> None:
+    first = await anna.open()
+    async with transaction(conversations) as session:
+        row = await session.get_one(Conversation, first["id"])
+        columns = {name: getattr(row, name) for name in ("user_id", "subject", "status", "created_at", "changed_at")}
+        more = columns | {"is_read_by_admin": False, "is_read_by_user": True, "last_activity_at": row.created_at}
+        await session.execute(insert(Conversation), [more] * 999)
+    page = await show(browser)
+    assert counts(page)["OPEN"] == "999+"
+    assert page.by_id("views").text == "All Waiting for us 999+ Unread 999+"
+
+
+async def test_what_waits_for_us_is_one_click_away_the_longest_first(
+    browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller
+) -> None:
+    await some_of_each(anna, ben, sam, shop)
+    page = await show(browser, (await show(browser)).link("Waiting for us 2"))
+    assert listed(page) == ["New", "Waiting"]
+    assert [one.text for one in page.root.all("a", aria_current="page")] == ["Waiting for us 2"]
+
+
+@pytest.mark.parametrize(
+    ("chosen", "found"),
+    [
+        ({}, ["Closed", "Waiting", "Answered", "New"]),
+        ({"status": "CLOSED"}, ["Closed"]),
+        ({"status": ["CLOSED", "OPEN"]}, ["Closed", "New"]),
+        ({"status": ["CLOSED", "CLOSED"]}, ["Closed"]),
+        ({"unread": "true"}, ["Waiting", "New"]),
+        ({"unread": "false"}, ["Closed", "Answered"]),
+        ({"user_id": "anna"}, ["Answered", "New"]),
+        ({"user_id": " anna ", "unread": "true"}, ["New"]),
+        ({"order_number": "1007"}, ["New"]),
+        ({"order_number": "1007", "status": "CLOSED"}, []),
+        ({"sort": "waiting"}, ["New", "Waiting", "Answered", "Closed"]),
+        ({"sort": "waiting", "user_id": "ben"}, ["Waiting", "Closed"]),
+        (
+            {"status": "", "unread": "", "user_id": "", "order_number": " ", "sort": ""},
+            ["Closed", "Waiting", "Answered", "New"],
+        ),
+    ],
+)
+async def test_filters_combine_and_stay_in_the_form(
+    browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller, chosen: dict[str, Any], found: list[str]
+) -> None:
+    await some_of_each(anna, ben, sam, shop)
+    page = await show(browser, **chosen)
+    assert listed(page) == found
+    again = await show(browser, **page.fields(page.by_id("filters")))
+    assert listed(again) == found
+    narrows = any(
+        value.strip() if isinstance(value, str) else value for name, value in chosen.items() if name != "sort"
+    )
+    assert ("Clear filters" in page.text) is narrows
+
+
+async def test_words_that_are_no_customers_id_offer_the_customers_they_fit(
+    browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller
+) -> None:
+    await some_of_each(anna, ben, sam, shop)
+    await shop.call("PUT", "/users/anna-2", {"name": "Anna Two", "email": "two@customer.test"})
+    page = await show(browser, user_id="Ann", unread="true")
+    assert [one.text for one in page.by_id("choices").all("a")] == ["Anna", "Anna Two"]
+    assert listed(page) == []
+
+    chosen = await show(browser, page.link("Anna"))
+    assert listed(chosen) == ["New"]
+    assert "Conversations of Anna" in chosen.text
+    everybody = await show(browser, chosen.link("All customers"))
+    assert listed(everybody) == ["Waiting", "New"]
+
+
+@pytest.mark.parametrize("words", ["ANNA@", "anna@customer.test", "Ann", " NNA "])
+async def test_words_that_fit_one_customer_show_their_conversations_without_asking(
+    browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller, words: str
+) -> None:
+    await some_of_each(anna, ben, sam, shop)
+    wanted = {"user_id": words, "unread": "true", "status": ["OPEN", "CLOSED"], "sort": "waiting"}
+    answer = await browser.get(ROOT, params=wanted)
+    assert answer.status_code == 303
+    page = await show(browser, answer.headers["location"])
+    assert listed(page) == ["New"]
+    assert "Conversations of Anna" in page.text
+    assert [one["id"] for one in page.root.of_class("chip") if "aria-current" in one] == [
+        "status-OPEN",
+        "status-CLOSED",
+    ]
+
+
+async def test_a_chip_adds_its_status_to_the_filters_or_takes_it_away_at_once(
+    browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller
+) -> None:
+    await some_of_each(anna, ben, sam, shop)
+    page = await show(browser, user_id="anna", sort="waiting")
+    for clicked, chosen, found in (
+        ("OPEN", ["status-OPEN"], ["New"]),
+        ("AWAITING_USER", ["status-OPEN", "status-AWAITING_USER"], ["New", "Answered"]),
+        ("OPEN", ["status-AWAITING_USER"], ["Answered"]),
+        ("AWAITING_USER", [], ["New", "Answered"]),
+    ):
+        page = await show(browser, page.by_id(f"status-{clicked}")["href"])
+        assert [one["id"] for one in page.root.of_class("chip") if "aria-current" in one] == chosen
+        assert listed(page) == found
+        assert listed(await show(browser, **page.fields(page.by_id("filters")))) == found
+
+    nobody = await show(browser, user_id="zz<b>top")
+    assert "Nobody's name, email or id contains “zz<b>top”." in nobody.text
+    assert listed(await show(browser, nobody.link("Clear filters"))) == ["Closed", "Waiting", "Answered", "New"]
+
+
+async def test_a_deleted_customers_conversations_are_found_by_id(browser: Browser, anna: Caller, shop: Caller) -> None:
+    await anna.open(subject="Mine", body="Hello?")
+    await shop.call("DELETE", "/users/anna")
+    page = await show(browser, user_id="anna")
+    assert listed(page) == ["Mine"]
+    assert "Conversations of Deleted customer" in page.text
+
+
+async def test_an_inbox_without_a_row_says_what_to_do(browser: Browser, anna: Caller) -> None:
+    page = await show(browser)
+    assert "No conversations yet" in page.text
+    assert "Clear filters" not in page.text
+    await anna.open(subject="Mine")
+    page = await show(browser, status="RESOLVED", unread="false")
+    assert "No conversation matches" in page.text
+    assert listed(await show(browser, page.root.of_class("empty")[0].one("a")["href"])) == ["Mine"]
+
+
+@pytest.mark.parametrize("sort", ["activity", "waiting"])
+async def test_pages_of_the_inbox_hold_every_row_once_and_keep_the_filters(
+    browser: Browser, anna: Caller, ben: Caller, sort: str
+) -> None:
+    for number in range(60):
+        await anna.open(subject=f"Number {number}", body="Hello?")
+        await ben.open(subject="Another's", body="Hello?")
+    page, found = await show(browser, sort=sort, user_id="anna", status="OPEN"), []
+    older, newest = ("Older", "Newest") if sort == "activity" else ("Next page", "First page")
+    assert newest not in page.text
+    while True:
+        assert len(listed(page)) <= 25
+        found += listed(page)
+        if older not in page.text:
+            break
+        page = await show(browser, page.link(older))
+    in_order = [f"Number {number}" for number in range(60)]
+    assert found == (in_order if sort == "waiting" else in_order[::-1])
+    assert listed(await show(browser, page.link(newest))) == found[:25]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "status=DONE",
+        "unread=perhaps",
+        "sort=subject",
+        "cursor=x",
+        "user_id=%00",
+        "order_number=%00",
+        "deleted=-1",
+        "deleted=x",
+    ],
+)
+async def test_what_no_list_can_be_is_a_page_that_says_so(browser: Browser, query: str) -> None:
+    page = await show(browser, f"?{query}", expect=422)
+    assert page.root.one("h1").text
+
+
+async def test_a_notice_tells_how_many_were_deleted_and_nothing_else(browser: Browser) -> None:
+    assert (await show(browser, deleted=3)).by_id("notice").text == "3 conversations deleted."
+    assert (await show(browser, deleted=1)).by_id("notice").text == "1 conversation deleted."
+    assert (await show(browser, deleted=0)).by_id(
+        "notice"
+    ).text == "The selected conversations have already been deleted."
+
+
+async def test_only_a_closed_conversation_can_be_deleted_from_its_row(
+    browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller
+) -> None:
+    ids = await some_of_each(anna, ben, sam, shop)
+    page = await show(browser)
+    deletable = {subject: page.root.all(id=f"delete-{identity}") for subject, identity in ids.items()}
+    assert [subject for subject, links in deletable.items() if links] == ["Closed"]
+    assert deletable["Closed"][0]["href"] == f"{ROOT}{ids['Closed']}/delete/"
+
+
+async def test_rows_are_ticked_and_lead_to_what_asks_before_it_deletes(
+    browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller
+) -> None:
+    ids = await some_of_each(anna, ben, sam, shop)
+    page = await show(browser)
+    bulk = page.by_id("bulk")
+    assert (bulk["method"], bulk["action"]) == ("get", f"{ROOT}bulk-delete/")
+    assert page.fields(bulk) == {}
+    for subject in ("Closed", "New"):
+        page.by_id(f"pick-{ids[subject]}").attributes["checked"] = ""
+    assert page.fields(bulk) == {"ids": [ids["Closed"], ids["New"]]}
+
+
+async def test_hostile_text_is_text_in_every_row(browser: Browser, shop: Caller, anna: Caller) -> None:
+    await shop.call("PUT", "/users/anna", {"name": HOSTILE})
+    await anna.open(subject=HOSTILE, body=HOSTILE)
+    page = await show(browser)
+    [row] = page.root.of_class("row")
+    assert row.one("h2").one("a").text == " ".join(HOSTILE.split())
+    assert HOSTILE in row.text
+    assert [one for one in row.all() if one.tag in {"script", "img"}] == []
+
+
+async def test_customers_are_not_let_in_and_strangers_are_led_to_sign_in(browser: Browser, anna: Caller) -> None:
+    conversation = (await anna.open())["id"]
+    paths = ["", "new/", f"{conversation}/", f"{conversation}/delete/", "bulk-delete/"]
+    await browser.sign_in("anna")
+    for path in paths:
+        await show(browser, path, expect=403)
+    browser.client.cookies.clear()
+    for path in paths:
+        await show(browser, path, expect=401)
+
+
+@pytest.mark.parametrize("path", ["", "new", "bulk-delete?ids=x", "0199a7d6-5b1e-7c3a-9d51-2f0f6c1a7e42/delete"])
+async def test_an_address_without_its_slash_leads_to_the_one_with_it(browser: Browser, path: str) -> None:
+    bare, _, query = path.partition("?")
+    answer = await browser.get((ROOT + path).rstrip("/") if not path else ROOT + path)
+    assert answer.status_code == 303
+    assert answer.headers["location"] == (f"{ROOT}{bare}/" if bare else ROOT) + (f"?{query}" if query else "")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "?status=OPEN&status=AWAITING_ADMIN&sort=waiting&unread=true",
+        "?user_id=anna&order_number=1007",
+        "?user_id=somebody",
+        "new/",
+        "new/?q=ann",
+        "new/?user_id=anna",
+        "{}/",
+        "{}/?peek=true",
+        "{}/delete/",
+        "bulk-delete/?ids={}&ids=0199a7d6-5b1e-7c3a-9d51-2f0f6c1a7e42",
+    ],
+)
+async def test_a_page_asks_the_database_three_times_at_most(
+    browser: Browser, conversations_engine: AsyncEngine, anna: Caller, sam: Caller, shop: Caller, path: str
+) -> None:
+    await shop.call("PUT", "/orders/A-1", ORDER)
+    conversation = (await anna.open(body="Hello?", order_id="A-1"))["id"]
+    await anna.open()
+    await sam.get(f"/conversations/{conversation}")  # nothing is left to be read
+    async with statements(conversations_engine) as said:
+        await show(browser, path.format(conversation))
+    assert len(without_transactions(said)) <= 3, said
+
+
+async def test_opening_what_is_unread_asks_once_more(
+    browser: Browser, conversations_engine: AsyncEngine, anna: Caller
+) -> None:
+    conversation = (await anna.open(body="Hello?"))["id"]
+    async with statements(conversations_engine) as said:
+        await show(browser, f"{conversation}/")
+    assert len(without_transactions(said)) <= 4, said
+
+
+async def test_pages_hold_no_style_and_no_script_of_their_own(browser: Browser, anna: Caller) -> None:
+    conversation = (await anna.open(body="Hello?"))["id"]
+    for path in ("", "new/", "new/?user_id=anna", f"{conversation}/", f"{conversation}/delete/"):
+        page = await show(browser, path)
+        elements: list[Element] = page.root.all()
+        assert not [one for one in elements if any(name == "style" or name.startswith("on") for name in one.attributes)]
+        assert all("src" in one for one in page.root.all("script"))
+        assert len(page.answer.content) < 60_000
+        assert page.by_id("shortcuts").tag == "dialog"

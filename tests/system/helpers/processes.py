@@ -1,0 +1,105 @@
+"""Real processes that a test may start, stop, kill, freeze, and start again."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Mapping
+
+import psutil
+
+from deploy.local.processes import Child, end, how_it_ended, last_lines, spawn
+from tests.helpers.waiting import eventually
+
+LAST = ("broker", "postgres")
+"""What the others need, and so ends after them, in this order."""
+IMMEDIATE = signal.SIGQUIT
+"""How PostgreSQL is told to drop everything at once, as after a crash; `kill` takes it."""
+
+
+class Processes:
+    """Processes by name. `servers` are others' programs; `describe` says how one of our own is started."""
+
+    def __init__(self, servers: Mapping[str, Callable[[], Child]], describe: Callable[[str], Child]) -> None:
+        self._servers = dict(servers)
+        self._describe = describe
+        self._running: dict[str, tuple[Child, asyncio.subprocess.Process]] = {}
+
+    def add(self, name: str, server: Callable[[], Child]) -> None:
+        """Let a server of a test's own be started under a name."""
+        self._servers[name] = server
+
+    async def start(self, *names: str) -> None:
+        """Start processes and wait until each is ready."""
+        await self.launch(*names)
+        await self.until_ready(*names)
+
+    async def launch(self, *names: str) -> None:
+        """Start processes, whether what they need is there or not."""
+        for name in names:
+            server = self._servers.get(name)
+            child = await asyncio.to_thread(server) if server else self._describe(name)
+            self._running[name] = (child, await spawn(child))
+
+    async def until_ready(self, *names: str) -> None:
+        """Wait until each of these is ready."""
+        for name in names:
+            child, process = self._running[name]
+
+            async def ready(child: Child = child, process: asyncio.subprocess.Process = process) -> bool:
+                if process.returncode is not None:
+                    raise RuntimeError(f"{child.name} ended:{last_lines(child.log)}")
+                return await child.ready()
+
+            await eventually(ready, deadline=60)
+
+    async def stop(self, *names: str) -> None:
+        """Stop processes as an operator would; none may have to be killed, nor to end itself at the last moment."""
+        for name in names:
+            child, process = self._running.pop(name)
+            await end(process, child.stop_signal, child.grace)
+            assert process.returncode in {0, -signal.SIGTERM}, f"{name} {how_it_ended(process.returncode or 0)}"
+
+    async def kill(self, *names: str, how: signal.Signals = signal.SIGKILL) -> None:
+        """Kill processes with -9, and what they started."""
+        for name in names:
+            child, process = self._running.pop(name)
+            await end(process, how, child.grace)
+
+    def freeze(self, name: str) -> None:
+        """Stop a process in its tracks until it is thawed."""
+        self._running[name][1].send_signal(signal.SIGSTOP)
+
+    def thaw(self, name: str) -> None:
+        """Let a frozen process go on."""
+        self._running[name][1].send_signal(signal.SIGCONT)
+
+    def runs(self, name: str) -> bool:
+        """Tell whether a process was started, and not stopped or killed since."""
+        return name in self._running
+
+    def family(self, name: str) -> list[psutil.Process]:
+        """Return a process, and behind it those that it started."""
+        try:
+            leader = psutil.Process(self._running[name][1].pid)
+            return [leader, *leader.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+    def ended(self) -> list[str]:
+        """Name the processes that came to an end by themselves."""
+        return [name for name, (_, process) in self._running.items() if process.returncode is not None]
+
+    def log_of(self, name: str) -> str:
+        """Return the last lines that a process wrote."""
+        return last_lines(self._running[name][0].log)
+
+    async def close(self) -> None:
+        """Kill everything that still runs."""
+        for name in [*(name for name in self._running if name not in LAST), *LAST]:
+            if name in self._running:
+                await self.kill(name, how=IMMEDIATE if name == "postgres" else signal.SIGKILL)
+
+
+def without_settings() -> dict[str, str]:
+    """Return our own environment without what configures the product."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("CHATS_")}

@@ -1,0 +1,339 @@
+"""What real stores send of their people and orders, and how each value is read."""
+
+import json
+import tracemalloc
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.conversations.catalog.schemas import PutOrder, PutUser, Record, check_record
+from services.conversations.catalog.values import Number, read_json
+from shared.problems import Invalid
+from tests.service.helpers.callers import ORDER
+
+Read = tuple[dict[str, Any], list[list[Any]]]
+
+
+def read(kind: type[Record], body: bytes) -> Read:
+    """Return what is taken of a body, and where the warnings are."""
+    checked = check_record(kind, read_json(body))
+    shown = checked.record.model_dump(mode="json")
+    return shown, [warning["loc"][1:] for warning in checked.notes.get("warnings", [])]
+
+
+def order(**fields: str) -> Read:
+    """Read an order with fields whose JSON is given."""
+    sent = {name: json.dumps(value) for name, value in ORDER.items()} | fields
+    return read(PutOrder, b"{%s}" % ", ".join(f'"{name}": {value}' for name, value in sent.items()).encode())
+
+
+@pytest.mark.parametrize(
+    ("sent", "read_as"),
+    [
+        ("59.90", "59.90"),
+        ('"59.90"', "59.90"),
+        ('" -5.00 "', "-5.00"),
+        ("0.1", "0.1"),
+        ("1299", "1299"),
+        ("1e2", "100"),
+        ("1.50E1", "15.0"),
+        ("-0.00", "0.00"),
+        ("0e999999999", "0"),
+        ("123456789012345.0123456789", "123456789012345.0123456789"),
+        ("9007199254740993", None),
+        ("900719925474099.3", "900719925474099.3"),
+        ("1.0000000000000000000000", "1.0000000000"),
+        *(
+            (value, None)
+            for value in ("1e15", "1E400", "-1e400", "1e" + "9" * 50_000, "9" * 60_000, "NaN", "-Infinity")
+        ),
+        *((json.dumps(value), None) for value in ["", "59,90", "1_0", "0x10", "\u0665", "EUR 5", True, None, []]),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_money_is_read_exactly_as_written(sent: str, read_as: str | None) -> None:
+    if read_as is None:
+        with pytest.raises(Invalid, match="total"):
+            order(total=sent)
+    else:
+        found, warnings = order(total=sent)
+        assert (found["total"], warnings) == (read_as, [])
+
+
+@pytest.mark.parametrize(
+    ("sent", "read_as"),
+    [
+        ("12.333333333333334", "12.3333333333"),
+        ("59.900000000000006", "59.9"),
+        ("1e-400", "0"),
+        ("-0.00000000001", "0"),
+        ("0." + "3" * 60_000, "0.3333333333"),
+    ],
+    ids=lambda value: value[:30],
+)
+def test_an_amount_with_more_than_ten_decimals_is_rounded_with_a_warning(sent: str, read_as: str) -> None:
+    found, warnings = order(total=sent)
+    assert (found["total"], warnings) == (read_as, [["total"]])
+
+
+def test_a_huge_exponent_costs_no_memory() -> None:
+    tracemalloc.start()
+    try:
+        for sent in ("1e999999999999", "-1E400000", "1e-999999999999", "0e99999999", '"1e999999"'):
+            with suppress(Invalid):
+                order(total=sent, items=f'[{{"name": "x", "quantity": {sent}, "unit_price": {sent}}}]')
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("sent", "warns"),
+    [
+        ("2026-01-02T03:04:05Z", False),
+        ("2026-01-02T03:04:05.678901234Z", False),
+        ("2026-01-01T22:04:05-05:00", False),
+        ("2026-01-02T04:04:05+0100", False),
+        ("2026-01-02 03:04:05 UTC", False),
+        ("2026-01-02 04:04:05 +0100", False),
+        ("2026-01-02t03:04:05z", False),
+        ("2026-01-02T04:04:05+01:00[Europe/Vienna]", False),
+        ("Fri, 02 Jan 2026 03:04:05 +0000", False),
+        ("2 Jan 2026 04:04:05 +0100", False),
+        ("2026-01-02T03:04:05", True),
+        (" 2026-01-02 03:04:05 ", True),
+    ],
+)
+def test_a_time_is_read_as_stores_write_it(sent: str, warns: bool) -> None:
+    found, warnings = order(placed_at=json.dumps(sent))
+    assert found["placed_at"].startswith("2026-01-02T03:04:05")
+    assert found["placed_at"].endswith("Z")
+    assert warnings == ([["placed_at"]] if warns else [])
+
+
+def test_a_day_is_its_first_moment_in_utc() -> None:
+    found, warnings = order(placed_at='"2026-01-02"')
+    assert (found["placed_at"], warnings) == ("2026-01-02T00:00:00Z", [["placed_at"]])
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        "0000-00-00 00:00:00",
+        "2026-13-01T00:00:00Z",
+        "20260102",
+        "17010101000",
+        "1767225600",
+        "Fri, 99 Xyz 2026 03:04:05 +0000",
+        "0001-01-01T00:00:00Z",
+    ],
+)
+def test_what_is_no_time_is_refused(sent: str) -> None:
+    with pytest.raises(Invalid, match="placed_at"):
+        order(placed_at=json.dumps(sent))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"role": "store"},
+        {"email": "anna@"},
+        {"email": "anna@customer.test\r\nBcc: x@y.test"},
+        {"name": "x" * 201},
+        {"name": "a\0b"},
+        {"name": "\u200b\u3164"},
+        {"locale": "es-DE"},
+        {"zoneinfo": "../../etc/passwd"},
+        *({"updated_at": time} for time in (0, 1.5, "1767225600", " -5", False, "9999-12-31T23:59:59-14:00")),
+    ],
+)
+def test_an_unusable_field_of_a_person_is_left_out_with_a_warning(change: dict[str, Any]) -> None:
+    _, warnings = read(PutUser, json.dumps({"name": "Anna"} | change).encode())
+    assert warnings == [[*change]]
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["//store.test/1", "/orders/1", "store.test", "ftp://store.test", "http:store.test", "https://", "http://[::1", 7],
+)
+def test_a_link_that_is_no_web_address_is_left_out_with_a_warning(url: Any) -> None:
+    found, warnings = order(url=json.dumps(url))
+    assert (found["url"], warnings) == (None, [["url"]])
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"quantity": 10**30}, ["quantity"]),
+        ({"quantity": True}, ["quantity"]),
+        ({"quantity": None}, ["quantity"]),
+        ({"name": ""}, ["name"]),
+        ({"name": "\u2800"}, ["name"]),
+        ({"unit_price": "free"}, ["unit_price"]),
+    ],
+)
+def test_an_unusable_item_is_left_out_with_a_warning(change: dict[str, Any], where: list[str]) -> None:
+    good = {"name": "x", "quantity": 1, "unit_price": "1"}
+    found, warnings = order(items=json.dumps([good, good | change, good]))
+    assert (len(found["items"]["kept"]), warnings) == (2, [["items", 1, *where]])
+
+
+@pytest.mark.parametrize(
+    ("sent", "quantity"), [("2", 2), ("2.5", 2.5), ("-1", -1), ("0", 0), ('"2.0000"', 2), ("1e3", 1000)]
+)
+def test_a_quantity_may_be_fractional_zero_or_negative(sent: str, quantity: float) -> None:
+    found, warnings = order(items=f'[{{"name": "x", "quantity": {sent}, "unit_price": "1"}}]')
+    [item] = found["items"]["kept"]
+    assert (item["quantity"], type(item["quantity"]), warnings) == (quantity, type(quantity), [])
+
+
+def test_a_long_name_is_cut_between_characters() -> None:
+    found, warnings = read(PutUser, json.dumps({"name": "x" * 198 + "👩‍💻" * 10}).encode())
+    assert (found["name"], warnings) == ("x" * 198, [["name"]])
+
+
+def test_null_is_the_same_as_nothing() -> None:
+    names = ("url", "items", "updated_at")
+    assert order() == order(**dict.fromkeys(names, "null")) == order(url='""', items="[]", updated_at='" "')
+    nobody = read(PutUser, b"{}")
+    assert nobody == read(PutUser, json.dumps(dict.fromkeys(PutUser.model_fields)).encode())
+    assert nobody == read(PutUser, json.dumps(dict.fromkeys(PutUser.model_fields, "")).encode())
+
+
+def test_numbers_are_ids_and_texts_as_they_are_written() -> None:
+    found, warnings = order(user_id="450789469000000000001", number="1001", status="3")
+    assert (found["user_id"], found["number"], found["status"]) == ("450789469000000000001", "1001", "3")
+    assert warnings == []
+    assert all(type(found[name]) is str for name in ("user_id", "number", "status"))
+
+
+def test_of_a_field_that_comes_twice_the_last_one_counts() -> None:
+    body = json.dumps(ORDER | {"total": "1.00"})[:-1] + ', "total": "2.00"}'
+    assert read(PutOrder, body.encode())[0]["total"] == "2.00"
+
+
+WOOCOMMERCE: dict[str, Any] = {
+    "user_id": 26,
+    "number": "727",
+    "status": "processing",
+    "currency": "EUR",
+    "placed_at": "2017-03-22T16:28:02",
+    "total": "29.35",
+    "url": "https://example.com/checkout/order-received/727/?key=wc_order_58d2d042d1d",
+    "items": [
+        {"id": 315, "name": "Woo Single #1", "quantity": 2, "unit_price": 3, "sku": "", "taxes": [{"id": 75}]},
+        {"id": 316, "name": "Ship Your Idea &ndash; M", "quantity": 3, "unit_price": 12.333333333333334, "sku": "B"},
+    ],
+    "meta_data": [{"id": 13106, "key": "_download_permissions_granted", "value": "yes"}],
+}
+SHOPIFY: dict[str, Any] = {
+    "user_id": 207119551,
+    "number": 1001,
+    "status": "paid",
+    "currency": "USD",
+    "placed_at": "2008-01-10T11:00:00-05:00",
+    "updated_at": "2008-01-10T11:00:00-05:00",
+    "total": "598.94",
+    "url": "https://jsmith.myshopify.com/548380009/orders/b1946ac92492d2347c6235b4d2611184/authenticate?key=imasecretipod",
+    "items": [
+        {"name": "IPod Nano - 8gb - green", "quantity": 1, "unit_price": "199.00", "grams": 200, "gift_card": False},
+        {"name": "Refund\u2028adjustment", "quantity": -1, "unit_price": "-0.01"},
+    ],
+    "cancelled_at": None,
+}
+MAGENTO: dict[str, Any] = {
+    "user_id": "2",
+    "number": "000000021",
+    "status": "complete",
+    "currency": "USD",
+    "placed_at": "2024-03-01 09:15:00",
+    "total": 86.4,
+    "url": None,
+    "items": [
+        {"name": "Didi Sport Watch", "quantity": 1.5, "unit_price": 57.6000, "product_type": "simple"},
+        {"name": None, "quantity": 1, "unit_price": 0},
+    ],
+    "extension_attributes": {},
+}
+
+
+@pytest.mark.parametrize(
+    ("sent", "amounts", "warnings"),
+    [
+        (
+            WOOCOMMERCE,
+            ["29.35", "3", "12.3333333333"],
+            [
+                ["placed_at"],
+                ["items", 0, "id"],
+                ["items", 0, "sku"],
+                ["items", 0, "taxes"],
+                ["items", 1, "unit_price"],
+                ["meta_data"],
+            ],
+        ),
+        (
+            SHOPIFY,
+            ["598.94", "199.00", "-0.01"],
+            [["items", 0, "grams"], ["items", 0, "gift_card"], ["items", 1, "name"], ["cancelled_at"]],
+        ),
+        (
+            MAGENTO,
+            ["86.4", "57.6"],
+            [["placed_at"], ["items", 0, "product_type"], ["items", 1, "name"], ["extension_attributes"]],
+        ),
+    ],
+    ids=["WooCommerce", "Shopify", "Magento"],
+)
+def test_an_order_of_a_real_store_is_taken(sent: dict[str, Any], amounts: list[str], warnings: list[list[Any]]) -> None:
+    record = check_record(PutOrder, read_json(json.dumps(sent).encode()))
+    fields = record.record.of("1").fields
+    assert [fields["total"], *(item["unit_price"] for item in fields["items"])] == amounts
+    assert sorted(map(str, (warning["loc"][1:] for warning in record.notes["warnings"]))) == sorted(map(str, warnings))
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"email": "", "name": "John", "locale": "", "zoneinfo": None, "role": "customer", "billing": {"city": "x"}},
+        {"email": "bob@mail.example.com", "name": "Bob Norman", "locale": "en-CA", "zoneinfo": "(GMT-05:00) Eastern"},
+        {"email": "v@example.com", "name": "Veronica\nCostello", "role": "General", "locale": "es_DE", "store_id": 1},
+    ],
+    ids=["WooCommerce", "Shopify", "Magento"],
+)
+def test_a_person_of_a_real_store_is_taken(sent: dict[str, Any]) -> None:
+    found, _ = read(PutUser, json.dumps(sent).encode())
+    assert found["name"] == sent["name"].replace("\n", " ")
+    assert found["email"] == (sent["email"] or None)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(PutUser.model_fields)) | st.text(max_size=5), JSON, max_size=8))
+def test_no_field_of_a_person_is_ever_refused(sent: dict[str, Any]) -> None:
+    checked = check_record(PutUser, read_json(json.dumps(sent).encode()))
+    used = {name for name, value in checked.record.model_dump().items() if value is not None}
+    warned = {warning["loc"][1] for warning in checked.notes.get("warnings", []) if len(warning["loc"]) > 1}
+    for name, value in sent.items():
+        blank = value is None or (isinstance(value, str) and not value.strip())
+        assert name in used or name in warned or blank
+
+
+@given(
+    st.dictionaries(st.sampled_from(["url", "items", "updated_at", "other"]), JSON, max_size=4),
+    st.lists(JSON, max_size=3),
+)
+def test_no_optional_field_of_an_order_is_ever_refused(sent: dict[str, Any], items: list[Any]) -> None:
+    assert check_record(PutOrder, read_json(json.dumps(ORDER | {"items": items} | sent).encode())).record
+
+
+def test_a_number_is_kept_as_its_text() -> None:
+    assert read_json(b'{"a": 1.10, "b": 1e400}') == {"a": Number("1.10"), "b": Number("1e400")}
