@@ -61,7 +61,7 @@ async def test_a_message_that_was_not_sent_survives_a_reload_and_goes_out_by_its
     await expect(dora.page.locator(".pending")).to_have_count(0)
     await dora.page.reload()
     await expect_thread(dora.page, "Hello?", "Do you hear me?")
-    assert await has(site, conversation, "Hello?", "Do you hear me?")
+    await eventually(lambda: has(site, conversation, "Hello?", "Do you hear me?"))
 
 
 async def test_a_message_whose_answer_was_lost_is_not_sent_twice(people: People, site: Site) -> None:
@@ -74,12 +74,12 @@ async def test_a_message_whose_answer_was_lost_is_not_sent_twice(people: People,
     await dora.page.route(POSTS, lose_the_answer)
     await send(dora.page, "Only once")
     await expect(message(dora.page, "Only once").filter(has_text="Not sent.")).to_be_visible()
-    assert await has(site, conversation, "Hello?", "Only once")
+    await eventually(lambda: has(site, conversation, "Hello?", "Only once"))
     await dora.page.unroute(POSTS)
     await dora.page.get_by_role("button", name="Try again").click()
     await expect(dora.page.locator(".pending")).to_have_count(0)
     await expect_thread(dora.page, "Hello?", "Only once")
-    assert await has(site, conversation, "Hello?", "Only once")
+    await eventually(lambda: has(site, conversation, "Hello?", "Only once"))
 
 
 async def test_a_message_that_was_not_sent_can_be_discarded(people: People, site: Site) -> None:
@@ -102,7 +102,7 @@ async def test_a_message_that_is_much_too_long_comes_back_with_the_reason(people
     await expect(composer(dora.page)).to_have_value("long " * 13_999 + "long")
     await send(dora.page, "short")
     await expect_thread(dora.page, "Hello?", "short")
-    assert await has(site, conversation, "Hello?", "short")
+    await eventually(lambda: has(site, conversation, "Hello?", "short"))
 
     await dora.go(f"{dora.home}new/")
     await dora.page.get_by_label("Message", exact=True).fill("long " * 14_000)
@@ -125,4 +125,4 @@ async def test_an_answer_that_crosses_comes_before_what_is_sent_again(people: Pe
     await expect_thread(dora.page, "Hello?", "The red one is sold out.")
     await dora.page.get_by_role("button", name="Send", exact=True).click()
     await expect_thread(dora.page, "Hello?", "The red one is sold out.", "And the blue one?")
-    assert await has(site, conversation, "Hello?", "The red one is sold out.", "And the blue one?")
+    await eventually(lambda: has(site, conversation, "Hello?", "The red one is sold out.", "And the blue one?"))
