@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from services.notifications.mail.bodies import html_size
-from services.notifications.mail.message import Brand, Mail, MailMessage, compose
+from services.notifications.mail.message import Brand, ContentMessage, EmailContent, compose
 
 MESSAGES = 50
 LONGEST = 10_000
@@ -59,8 +59,8 @@ def _body(repeated: str, length: int) -> str:
 
 
 def _mail(repeated: str, length: int) -> Callable[[], bytes]:
-    messages = [MailMessage(number, "Robin", _body(repeated, length), NOW) for number in range(MESSAGES)]
-    mail = Mail(
+    messages = [ContentMessage(number, "Robin", _body(repeated, length), NOW) for number in range(MESSAGES)]
+    mail = EmailContent(
         message_id="<one@shop.example>",
         audience="customer",
         conversation_id=UUID(int=7),

@@ -26,7 +26,7 @@ from bench.sink import mark
 from bench.stage import BODY, CUSTOMERS, OURS, Line, Stage, running_stage, spent, talk
 from bench.wal import log_position, written_since
 from deploy.local.processes import kill_group
-from services.notifications.mail.message import Brand, Mail, MailMessage, compose
+from services.notifications.mail.message import Brand, ContentMessage, EmailContent, compose
 from shared.broker import EVENTS_QUEUE, create_celery
 from shared.events import Event, EventType
 from shared.publisher import Publisher
@@ -252,8 +252,8 @@ def _events(count: int) -> list[Event]:
 def _mail() -> bytes:
     """Compose the mail of one such message."""
     brand = Brand("Test Store", "Test Store <support@store.test>", "http://127.0.0.1:8000", None, "UTC", "en")
-    message = MailMessage(1, "Sam", BODY, datetime.now(UTC))
-    mail = Mail(
+    message = ContentMessage(1, "Sam", BODY, datetime.now(UTC))
+    mail = EmailContent(
         message_id="<018f0000-0000-7000-8000-000000000000@store.test>",
         audience="customer",
         conversation_id=UUID(talk(0)),

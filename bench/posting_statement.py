@@ -22,7 +22,7 @@ from deploy.local.postgres import create_databases, throwaway_postgres
 from services.conversations.messaging.batching import GroupCommit
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.rules import Side
-from shared.database import Sessions, create_engine, create_lender, create_sessions, driver_connection
+from shared.database import SessionFactory, connection_provider, create_engine, create_sessions, driver_connection
 from shared.migrations import upgrade
 from shared.observability import configure_logging
 
@@ -43,13 +43,13 @@ async def main() -> None:
             engine = create_engine(url, application="bench", pool_size=max(AT_ONCE))
             sessions = create_sessions(engine)
             talks = await _prepare(sessions)
-            group = GroupCommit(sessions, create_lender(engine))
+            group = GroupCommit(sessions, connection_provider(engine))
             for at_once in AT_ONCE:
                 await _compare(sessions, group, talks, at_once)
             await engine.dispose()
 
 
-async def _compare(sessions: Sessions, group: GroupCommit, talks: list[UUID], at_once: int) -> None:
+async def _compare(sessions: SessionFactory, group: GroupCommit, talks: list[UUID], at_once: int) -> None:
     async def by_itself(post: Post) -> None:
         async with sessions() as session:
             await post_message(session, post)
@@ -84,7 +84,7 @@ async def _rate(save: Callable[[Post], Awaitable[None]], talks: list[UUID], at_o
     return POSTS // at_once * at_once / (time.perf_counter() - started)
 
 
-async def _prepare(sessions: Sessions) -> list[UUID]:
+async def _prepare(sessions: SessionFactory) -> list[UUID]:
     async with sessions() as session, session.begin():
         await session.execute(
             text("create table yardstick (id bigint generated always as identity primary key, body text)")

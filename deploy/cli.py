@@ -63,14 +63,14 @@ def api(host: Host = "127.0.0.1", port: int = _port(8001)) -> None:
     """Serve the conversations API."""
     from services.conversations.app import create_app
     from services.conversations.settings import ApiSettings
-    from shared.processes import collect_rarely, server
+    from shared.processes import server, tune_gc
     from shared.settings import read_settings
 
     settings = read_settings(ApiSettings)
     _log("api", settings.log_level)
     _check_port(host, port)
     application = create_app(settings)
-    collect_rarely()
+    tune_gc()
     server(
         application,
         host,

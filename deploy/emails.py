@@ -15,12 +15,12 @@ from services.notifications.api.queries import list_emails
 from services.notifications.delivery.operations import count_doubtful_emails, retry_failed_emails
 from services.notifications.mail.addresses import masked
 from services.notifications.mail.replies import one_line, without_addresses
-from services.notifications.models import Email, EmailTry, Person
+from services.notifications.models import DeliveryAttempt, Email, Person
 from services.notifications.rules import Audience, EmailState
 from services.notifications.settings import StoreSettings
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.settings import SettingsError, read_settings
-from shared.tables import among
+from shared.tables import any_of
 
 COLUMNS = ("ID", "CREATED (UTC)", "STATE", "REASON", "CONVERSATION", "RECIPIENT", "ADDRESS", "TRIES", "LAST REPLY")
 RETRY_BATCH = 1000  # emails of one transaction
@@ -36,7 +36,7 @@ def print_emails(state: str | None, conversation: UUID | None, limit: int, *, ad
 
     async def read(session: AsyncSession) -> list[tuple[str, ...]]:
         rows, _ = await list_emails(session, conversation_id=conversation, state=chosen, cursor=None, limit=limit)
-        people = select(Person.id, Person.email).where(among(Person.id, {email.recipient_id for email, *_ in rows}))
+        people = select(Person.id, Person.email).where(any_of(Person.id, {email.recipient_id for email, *_ in rows}))
         known = {row.id: row.email for row in await session.execute(people)}
         return [_row(email, tries, known, addresses=addresses) for email, _, tries in rows]
 
@@ -49,7 +49,7 @@ def print_emails(state: str | None, conversation: UUID | None, limit: int, *, ad
 
 
 def _row(
-    email: Email, tries: Sequence[EmailTry], known: Mapping[str, str | None], *, addresses: bool
+    email: Email, tries: Sequence[DeliveryAttempt], known: Mapping[str, str | None], *, addresses: bool
 ) -> tuple[str, ...]:
     last = " ".join(filter(None, (tries[-1].phase, str(tries[-1].code or ""), tries[-1].reply))) if tries else ""
     # Before an email is first sent it goes to where its recipient is by then.
@@ -73,7 +73,7 @@ def retry_many(state: str, since: str | None, reply: str | None) -> None:
         raise SettingsError(f"only failed emails can be retried: --state {EmailState.FAILED}")
     within = parse_duration(since) if since is not None else None
 
-    async def work(sessions: Sessions) -> tuple[int, int]:
+    async def work(sessions: SessionFactory) -> tuple[int, int]:
         async with transaction(sessions) as session:
             began: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
             doubtful = await count_doubtful_emails(session, began, since=within, reply=reply)
@@ -85,7 +85,7 @@ def retry_many(state: str, since: str | None, reply: str | None) -> None:
             if not count:
                 return retried, doubtful
 
-    async def checked(sessions: Sessions) -> tuple[int, int]:
+    async def checked(sessions: SessionFactory) -> tuple[int, int]:
         try:
             return await work(sessions)
         except DBAPIError as error:

@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.catalog.ndjson_import import import_lines
 from services.conversations.event_log import retention
-from services.conversations.event_log.reader import age_behind, tail
-from services.conversations.event_log.sequencer import begin_epoch, read_state
+from services.conversations.event_log.reader import lag_after, read_newest
+from services.conversations.event_log.sequencer import read_state, rotate_epoch
 from services.conversations.messaging import erasure_batches
 from services.conversations.settings import StoreSettings as ConversationsSettings
 from services.notifications import metrics
@@ -30,7 +30,7 @@ from services.notifications.settings import MailSettings
 from services.notifications.settings import StoreSettings as NotificationsSettings
 from shared import broker_reports
 from shared.clocks import APART, read_ahead
-from shared.database import Sessions, create_engine, create_sessions, transaction
+from shared.database import SessionFactory, create_engine, create_sessions, transaction
 from shared.outages import DATABASE_ERRORS, describe
 from shared.problems import Problem
 from shared.settings import SettingsError, read_settings
@@ -52,14 +52,14 @@ PIECE = 64 * 1024  # bytes that are read of a file at once
 def run_once(url: str, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
     """Do some work in one transaction; what goes wrong is one line and exit code 1."""
 
-    async def once(sessions: Sessions) -> T:
+    async def once(sessions: SessionFactory) -> T:
         async with transaction(sessions) as session:
             return await work(session)
 
     return run_on(url, once)
 
 
-def run_on(url: str, work: Callable[[Sessions], Awaitable[T]]) -> T:
+def run_on(url: str, work: Callable[[SessionFactory], Awaitable[T]]) -> T:
     """Do some work in transactions of its own; what goes wrong is one line and exit code 1."""
 
     async def main() -> T:
@@ -108,7 +108,7 @@ def print_status() -> bool:
     head = on_conversations(read_state)
     state = on_notifications(metrics.read_state)
     behind = head.head - state.cursor
-    age = on_conversations(lambda session: age_behind(session, state.cursor))
+    age = on_conversations(lambda session: lag_after(session, state.cursor))
     kept = on_conversations(retention.oldest_age) / DAY
     days = read_settings(ConversationsSettings).retention_days
     publishers = on_conversations(broker_reports.read_reports)
@@ -240,7 +240,7 @@ def _clocks() -> Finding:
 
 def print_events(limit: int) -> None:
     """Print the newest events, without any text of people."""
-    for row in reversed(on_conversations(lambda session: tail(session, limit))):
+    for row in reversed(on_conversations(lambda session: read_newest(session, limit))):
         typer.echo(
             f"{row.position if row.position is not None else '-':>10}  {row.occurred_at:%Y-%m-%d %H:%M:%S.%f}  "
             f"{row.type:<22} {row.id}  conversation {row.conversation_id or '-'}"
@@ -272,7 +272,7 @@ def import_lines_of(name: str) -> bool:
     counts: Counter[int] = Counter()
     warnings = 0
 
-    async def work(sessions: Sessions) -> None:
+    async def work(sessions: SessionFactory) -> None:
         nonlocal warnings
         with _opened(name) as file:
             async for answer in import_lines(_pieces(file), sessions, room=math.inf):
@@ -315,9 +315,9 @@ async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
 def declare_restored(service: str) -> str:
     """Tell a service that its database was restored from a backup; return what follows from it."""
     if service == "conversations":
-        on_conversations(begin_epoch)
+        on_conversations(rotate_epoch)
         return "The log begins a new epoch: every reader makes itself agree with the present state."
     if service == "notifications":
-        on_notifications(rebuild.hold_mail)
+        on_notifications(rebuild.hold_emails)
         return "Mail waits until the log was read again; what may have been sent is failed then, as `restored`."
     raise SettingsError("a service is conversations or notifications")

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
 from shared.broker_faults import Standing
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.processes import pause
 
 EVERY: Final = 10.0  # seconds between reports of a process whose state does not change
@@ -65,7 +65,9 @@ async def read_reports(session: AsyncSession) -> Sequence[Report]:
     return [Report(*row) for row in await session.execute(_READ)]
 
 
-async def report_for_ever(sessions: Sessions, process: str, stand: Callable[[], Standing], stop: asyncio.Event) -> None:
+async def report_for_ever(
+    sessions: SessionFactory, process: str, stand: Callable[[], Standing], stop: asyncio.Event
+) -> None:
     """Report at once when the state changes, and now and then when it does not; at the end take the report back."""
     reported, reported_at = None, 0.0
     while not stop.is_set():

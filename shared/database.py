@@ -38,10 +38,10 @@ POOL_TIMEOUT = 5  # seconds a request waits for a connection
 PING_TIMEOUT = 2  # seconds
 TRUSTED_IDLE = 5.0  # seconds a connection may rest in the pool before it is asked whether it still works
 
-Sessions = async_sessionmaker[AsyncSession]
+SessionFactory = async_sessionmaker[AsyncSession]
 # A connection itself: each statement on it is its own transaction, unless one began.
 Driver: TypeAlias = "asyncpg.Connection[Any]"
-Lend = Callable[[], AbstractAsyncContextManager[Driver]]
+ConnectionProvider = Callable[[], AbstractAsyncContextManager[Driver]]
 
 log = structlog.get_logger()
 
@@ -142,16 +142,16 @@ def _check_connection(connection: Any, record: ConnectionPoolEntry, pool: _Pool)
             raise DisconnectionError from error
 
 
-def create_sessions(engine: AsyncEngine) -> Sessions:
+def create_sessions(engine: AsyncEngine) -> SessionFactory:
     """Make the factory of sessions; what they loaded stays readable after the commit."""
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
-def create_lender(engine: AsyncEngine) -> Lend:
+def connection_provider(engine: AsyncEngine) -> ConnectionProvider:
     """Make what lends connections of the engine's pool to those who need no transaction."""
 
     @asynccontextmanager
-    async def lend() -> AsyncIterator[Driver]:
+    async def acquire() -> AsyncIterator[Driver]:
         lent = await engine.raw_connection()
         try:
             driver: Any = lent.driver_connection
@@ -160,10 +160,10 @@ def create_lender(engine: AsyncEngine) -> Lend:
         finally:
             await greenlet_spawn(lent.close)
 
-    return lend
+    return acquire
 
 
-def without_transactions(sessions: Sessions) -> Sessions:
+def without_transactions(sessions: SessionFactory) -> SessionFactory:
     """Make the factory of sessions on the same connections whose statements are each a transaction of their own.
 
     One way to the server and back instead of three, for what is asked all the time and is one statement.
@@ -173,7 +173,7 @@ def without_transactions(sessions: Sessions) -> Sessions:
 
 
 @asynccontextmanager
-async def transaction(sessions: Sessions) -> AsyncIterator[AsyncSession]:
+async def transaction(sessions: SessionFactory) -> AsyncIterator[AsyncSession]:
     """Open a session whose work is committed at the end, or rolled back by an exception."""
     # What is said straight to the driver is an error that SQLAlchemy never sees.
     with _noting_errors(sessions.kw["bind"]):
@@ -191,7 +191,7 @@ def _noting_errors(engine: AsyncEngine) -> Iterator[None]:
 
 
 @asynccontextmanager
-async def answered_transaction(sessions: Sessions) -> AsyncIterator[AsyncSession]:
+async def request_transaction(sessions: SessionFactory) -> AsyncIterator[AsyncSession]:
     """Open a transaction of a request: a database that is away, or that gave up on it, is `Unavailable`."""
     with _answered():
         async with transaction(sessions) as session:
@@ -200,10 +200,10 @@ async def answered_transaction(sessions: Sessions) -> AsyncIterator[AsyncSession
 
 
 @asynccontextmanager
-async def answered_connection(lend: Lend) -> AsyncIterator[Driver]:
+async def request_connection(acquire: ConnectionProvider) -> AsyncIterator[Driver]:
     """Lend a connection to a request whose statements are each a transaction of their own; errors as above."""
     with _answered():
-        async with lend() as connection:
+        async with acquire() as connection:
             yield connection
 
 
@@ -222,15 +222,15 @@ def _answered() -> Iterator[None]:
 
 
 async def _session(request: Request) -> AsyncIterator[AsyncSession]:
-    async with answered_transaction(request.app.state.sessions) as session:
+    async with request_transaction(request.app.state.sessions) as session:
         yield session
 
 
 # Commits before the answer goes out: scope="function". The default would answer first and commit later.
-Session = Annotated[AsyncSession, Depends(_session, scope="function")]
+DbSession = Annotated[AsyncSession, Depends(_session, scope="function")]
 
 
-def incarnation_of(table: str) -> str:
+def database_identity_sql(table: str) -> str:
     """Return the SQL of what changes when a table lives on elsewhere: restored, failed over, moved, made anew.
 
     It is the server's identity, its timeline, and the ids of the database and the table. The timeline is that of the

@@ -21,11 +21,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from shared import problems
 from shared.auth import VerifiedTokens
 from shared.body_size import BodySize
-from shared.database import create_lender, create_sessions
+from shared.database import connection_provider, create_sessions
 from shared.docs import add_docs
 from shared.headers import SecureHeaders
 from shared.keys import ProviderKeys
-from shared.observability import ENDLESS_ROUTES, Observe
+from shared.observability import ENDLESS_ROUTES, RequestLoggingMiddleware
 from shared.problems import HeadersTooLarge, UnknownParameter, UrlTooLong
 from shared.processes import operations_routes
 from shared.readiness import database_fault, newest_version, wait_for_database
@@ -36,7 +36,7 @@ MAX_HEADER_BYTES = 32 * 1024
 BODY_SECONDS = 20  # within which a body has to arrive
 
 
-class LimitSize:
+class RequestSizeMiddleware:
     """ASGI middleware: a URL that is too long is 414, too many headers are 431, a body is 413, declared or streamed.
 
     A body that has not arrived after `body_seconds` is 408: anybody could hold a connection and a task by sending it
@@ -191,18 +191,18 @@ def create_api(
     app.state.keys = keys
     app.state.verified_tokens = VerifiedTokens()
     app.state.sessions = create_sessions(engine)
-    app.state.lend = create_lender(engine)
-    app.add_middleware(LimitSize, streamed)  # the last one is the outermost
+    app.state.acquire = connection_provider(engine)
+    app.add_middleware(RequestSizeMiddleware, streamed)  # the last one is the outermost
     app.add_middleware(EncodedPaths)
     problems.install(app, explain)
     if settings.store_origins:
         app.add_middleware(CrossOrigin, settings.store_origins)
-    app.add_middleware(Observe)
+    app.add_middleware(RequestLoggingMiddleware)
     app.add_middleware(SecureHeaders, settings.public_url)
     if settings.docs:
         add_docs(app, docs_url)
     for route in operations_routes(lambda: database_fault(engine, version)):
-        # As FastAPI's own, which tell `Observe` their path; Starlette's do not within FastAPI.
+        # As FastAPI's own, which tell `RequestLoggingMiddleware` their path; Starlette's do not within FastAPI.
         app.add_api_route(route.path, route.endpoint, methods=["GET", "HEAD"], include_in_schema=False)
     return app
 
@@ -245,7 +245,7 @@ def add_routes(app: FastAPI, *routers: APIRouter) -> None:
         app.router.routes += router.routes
 
 
-def answer_heads(app: FastAPI) -> None:
+def add_head_routes(app: FastAPI) -> None:
     """Let HEAD be answered as GET is, but where an answer has no end; the server drops what is said.
 
     By routes of their own behind all others: no other request looks at them, and they are not in the document.

@@ -66,7 +66,7 @@ def request_id(headers: Headers) -> str:
     return str(uuid4())
 
 
-class Observe:
+class RequestLoggingMiddleware:
     """ASGI middleware: a request id on every answer and every log line, one log line and two metrics a request."""
 
     def __init__(self, app: ASGIApp) -> None:

@@ -62,7 +62,7 @@ def lacks_migration(error: BaseException | None) -> bool:
     return sqlstate(error) in _MISSING
 
 
-def was_in_the_way(error: BaseException | None) -> bool:
+def is_retryable_rollback(error: BaseException | None) -> bool:
     """Tell whether the database gave up on a transaction for another's sake (a deadlock): it may be tried again now."""
     return sqlstate(error).startswith("40")
 

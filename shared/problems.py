@@ -218,7 +218,7 @@ class HeadersTooLarge(Problem):
     title = "Headers too large"
 
 
-def answers(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
+def problem_responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
     """Declare in OpenAPI the problems a route can answer with."""
     by_status: dict[int | str, dict[str, Any]] = {}
     if Invalid in problems:  # `shared.http.ApiRoute` refuses what none of the routes has
@@ -250,7 +250,7 @@ def install(app: FastAPI, explain: Explain | None = None) -> None:
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
-    app.add_middleware(AnswerCrashes, explain or (lambda _, __: None))
+    app.add_middleware(UnhandledErrorMiddleware, explain or (lambda _, __: None))
     build = app.openapi
 
     def document() -> dict[str, Any]:
@@ -262,13 +262,13 @@ def install(app: FastAPI, explain: Explain | None = None) -> None:
             more: list[type[Problem]] = [UrlTooLong, HeadersTooLarge]
             more += [RequestTimeout, PayloadTooLarge] if "requestBody" in operation else []
             more += [Forbidden, CsrfFailed] if method not in _SAFE and "403" in operation["responses"] else []
-            operation["responses"] |= {str(status): said for status, said in answers(*more).items()}
+            operation["responses"] |= {str(status): said for status, said in problem_responses(*more).items()}
         return built
 
     app.openapi = document  # type: ignore[method-assign] # as FastAPI's own documentation extends the document
 
 
-class AnswerCrashes:
+class UnhandledErrorMiddleware:
     """ASGI middleware: what no handler took is answered here, inside the middleware that names and counts requests."""
 
     def __init__(self, app: ASGIApp, explain: Explain) -> None:

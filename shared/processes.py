@@ -188,7 +188,7 @@ class _Server(uvicorn.Server):
         )
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        end_in_time()
+        arm_shutdown_deadline()
         if sig != signal.SIGTERM or not self._drain.begin():
             super().handle_exit(sig, frame)
 
@@ -226,7 +226,7 @@ def run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]])
 
         def asked() -> None:
             stop.set()
-            end_in_time()
+            arm_shutdown_deadline()
 
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, asked)
@@ -237,7 +237,7 @@ def run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]])
         runner.run(main())
 
 
-def collect_rarely() -> None:
+def tune_gc() -> None:
     """Let the collector of cycles look often at what is new, and seldom at all that lives.
 
     With ten thousand live streams a look at everything stops the process for more than a second, and finds next to
@@ -248,7 +248,7 @@ def collect_rarely() -> None:
     gc.set_threshold(10_000, 10, 100)
 
 
-def end_in_time() -> None:
+def arm_shutdown_deadline() -> None:
     """Let the kernel end this process by SIGALRM at the last moment, unless it has come to its own end by then.
 
     A database or a broker that answers no more can hold up anything; what dies here is made up for elsewhere. The
@@ -258,7 +258,7 @@ def end_in_time() -> None:
         signal.alarm(LAST_MOMENT)
 
 
-async def unless_stopped(stop: asyncio.Event, waiting: Coroutine[Any, Any, None]) -> None:
+async def run_until_stopped(stop: asyncio.Event, waiting: Coroutine[Any, Any, None]) -> None:
     """Wait for something, but not longer than until the process is asked to stop."""
     tasks = {asyncio.create_task(waiting), asyncio.create_task(stop.wait())}
     done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)

@@ -29,7 +29,7 @@ class ColumnTypes:
     }
 
 
-def among(column: QueryableAttribute[Any], values: Iterable[Any]) -> ColumnElement[bool]:
+def any_of(column: QueryableAttribute[Any], values: Iterable[Any]) -> ColumnElement[bool]:
     """Tell, in a statement, whether a column is one of these values.
 
     The statement is the same for any number of them, and so is planned once; with `in_` it would be another for each.
@@ -37,7 +37,7 @@ def among(column: QueryableAttribute[Any], values: Iterable[Any]) -> ColumnEleme
     return column == any_(literal(list(values), ARRAY(column.type)))
 
 
-def insert_all(model: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]], **same: Any) -> Insert:
+def bulk_insert(model: type[DeclarativeBase], rows: Sequence[Mapping[str, Any]], **same: Any) -> Insert:
     """Make the statement that inserts rows, one or more, all with the same columns; `same` are expressions for each.
 
     It too is the same for any number of them. They are inserted in this order.

@@ -8,13 +8,13 @@ from fastapi import FastAPI
 
 from services.conversations.api import admin, customer, internal, store, stream
 from services.conversations.api.store_bodies import describe
-from services.conversations.identity.access import Admitted
+from services.conversations.identity.access import KnownUserCache
 from services.conversations.messaging.batching import GroupCommit
-from services.conversations.rate_limits.failopen_redis import GuardedRedis
+from services.conversations.rate_limits.failopen_redis import FailopenRedis
 from services.conversations.rate_limits.policy import Limits, SignInOrigins
 from services.conversations.realtime.hub import Hub
-from services.conversations.realtime.stream_admission import Door
-from services.conversations.realtime.stream_quota import Places
+from services.conversations.realtime.stream_admission import StreamAdmission
+from services.conversations.realtime.stream_quota import StreamQuota
 from services.conversations.settings import ApiSettings
 from services.conversations.web import assets
 from services.conversations.web.auth import RenewedCookies
@@ -23,7 +23,7 @@ from services.conversations.web.routes import customer as customer_pages
 from services.conversations.web.routes import delete, inbox, new_conversation, thread
 from services.conversations.web.routes import session as session_pages
 from shared.database import REQUEST_BOUNDS, create_engine, create_sessions
-from shared.http import add_routes, answer_heads, create_api
+from shared.http import add_head_routes, add_routes, create_api
 
 _DESCRIPTION = """
 Two-way messages between a store's customers and its admins.
@@ -43,8 +43,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     if not settings.auth_secret:
         log.warning("the pages let nobody in: CHATS_AUTH_SECRET, which signs sessions, is not set")
     engine = create_engine(settings.conversations_database_url, application="chats-api", bounds=REQUEST_BOUNDS)
-    redis = None if settings.redis_url is None else GuardedRedis(settings.redis_url)
-    places = Places(redis)
+    redis = None if settings.redis_url is None else FailopenRedis(settings.redis_url)
+    stream_quota = StreamQuota(redis)
     hub = Hub(create_sessions(engine), stream.show_event(settings.store_name), stream.show_unread)
 
     async def beside() -> None:
@@ -52,7 +52,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             group.create_task(hub.run(settings.redis_url))
             if redis is not None:
                 group.create_task(redis.run())
-                group.create_task(places.run())
+                group.create_task(stream_quota.run())
 
     pages = Pages(settings)
     app = create_api(
@@ -63,16 +63,16 @@ def create_app(settings: ApiSettings) -> FastAPI:
         streamed=[store.IMPORT],
         docs_url="/docs",
         openapi_url="/openapi.json",
-        explain=pages.explain,
+        explain=pages.render_html_error,
         title="Customer Chats: conversations",
         description=_DESCRIPTION,
     )
-    app.state.admitted = Admitted()
-    app.state.door = Door(app.state.sessions, app.state.lend)
-    app.state.group_commit = GroupCommit(app.state.sessions, app.state.lend)
+    app.state.known_users = KnownUserCache()
+    app.state.admission = StreamAdmission(app.state.sessions, app.state.acquire)
+    app.state.group_commit = GroupCommit(app.state.sessions, app.state.acquire)
     app.state.hub = hub
     app.state.limits = Limits(settings, redis)
-    app.state.places = places
+    app.state.stream_quota = stream_quota
     app.state.sign_in_origins = SignInOrigins()
     app.state.pages = pages
     app.add_middleware(RenewedCookies)
@@ -83,5 +83,5 @@ def create_app(settings: ApiSettings) -> FastAPI:
     add_routes(app, session_pages.router, session_pages.scripts, session_pages.home)
     describe(app)
     app.mount(assets.PREFIX, assets.Assets(settings.theme_dir))
-    answer_heads(app)
+    add_head_routes(app)
     return app

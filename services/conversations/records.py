@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 
-class Known(NamedTuple):
+class CallerRecord(NamedTuple):
     """What is known of a caller, with which a token's claims are compared; without an `id`, nothing yet."""
 
     id: str | None
@@ -77,7 +77,7 @@ class MessageRow(NamedTuple):
     sender_deleted: bool
 
 
-class Thread(NamedTuple):
+class ConversationDetail(NamedTuple):
     """A conversation with the people and things beside it."""
 
     conversation: ConversationRow
@@ -85,8 +85,8 @@ class Thread(NamedTuple):
     order: OrderRow | None
 
     @classmethod
-    def of(cls, row: Any) -> "Thread":
-        """Read a row of `THREAD_COLUMNS`; what may follow them is left alone."""
+    def of(cls, row: Any) -> "ConversationDetail":
+        """Read a row of `CONVERSATION_COLUMNS`; what may follow them is left alone."""
         order = OrderRow._make(row[_ORDER]) if row[_ORDER.start] is not None else None
         return cls(ConversationRow._make(row[_CONVERSATION]), UserRow._make(row[_USER]), order)
 
@@ -96,16 +96,16 @@ def columns(kind: Any, alias: str) -> str:
     return ", ".join(f"{alias}.{name}" for name in kind._fields)
 
 
-KNOWN_COLUMNS = ", ".join(
+CALLER_COLUMNS = ", ".join(
     {
-        **{name: f"u.{name}" for name in Known._fields},
+        **{name: f"u.{name}" for name in CallerRecord._fields},
         "deleted": "u.deleted_at is not null",
         "synced": "u.synced_at is not null",
     }.values()
 )
 # The log's epoch and head and what is known of a caller, in one value.
-ASKING = f"json_build_array(feed.epoch, feed.head, {KNOWN_COLUMNS})::text"
-THREAD_COLUMNS = ", ".join((columns(ConversationRow, "c"), columns(UserRow, "u"), columns(OrderRow, "o")))
+CALLER_JSON = f"json_build_array(feed.epoch, feed.head, {CALLER_COLUMNS})::text"
+CONVERSATION_COLUMNS = ", ".join((columns(ConversationRow, "c"), columns(UserRow, "u"), columns(OrderRow, "o")))
 _USER_FROM = len(ConversationRow._fields)
 _ORDER_FROM = _USER_FROM + len(UserRow._fields)
 _CONVERSATION = slice(0, _USER_FROM)

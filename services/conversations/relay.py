@@ -17,20 +17,20 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from services.conversations.event_log.retention import purge_events, purge_keys
-from services.conversations.event_log.sequencer import has_unnumbered, number_events, read_state, settle_epoch
+from services.conversations.event_log.sequencer import has_unnumbered, number_events, read_state, rotate_epoch_if_moved
 from services.conversations.identity.sessions import purge_sessions
 from services.conversations.messaging.erasure_batches import erase_round, purge_erasures
-from services.conversations.realtime.log_notify import Announcer
+from services.conversations.realtime.log_notify import LogNotifier
 from services.conversations.realtime.presence import purge_presence
 from services.conversations.settings import StoreSettings
 from shared.broker import TASKS, create_celery
 from shared.broker_faults import Reason
 from shared.broker_reports import report_for_ever
-from shared.database import Sessions, create_engine, create_sessions, transaction, without_transactions
+from shared.database import SessionFactory, create_engine, create_sessions, transaction, without_transactions
 from shared.events import Event
 from shared.failpoints import failpoint
 from shared.outages import describe
-from shared.processes import operations_routes, operations_server, pause, process_name, unless_stopped
+from shared.processes import operations_routes, operations_server, pause, process_name, run_until_stopped
 from shared.publisher import Publisher
 from shared.readiness import database_fault, newest_version, wait_for_database
 
@@ -55,7 +55,7 @@ LAG = Gauge("chats_relay_lag_seconds", "Age of the oldest event without a positi
 log = structlog.get_logger()
 
 
-class Hints:
+class TaskPublisher:
     """Publishes batches of events from a thread, so that the broker's bad days are not the log's."""
 
     def __init__(self, publisher: Publisher) -> None:
@@ -64,7 +64,7 @@ class Hints:
         self._thread = threading.Thread(target=self._run, name="hints", daemon=True)
         self._thread.start()
 
-    def give(self, events: list[Event]) -> None:
+    def publish(self, events: list[Event]) -> None:
         """Take a batch, or drop it when the broker is too far behind."""
         hinted = [event for event in events if event.type in TASKS]
         if not hinted:
@@ -119,27 +119,27 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
         lambda: database_fault(engine, version), lambda: measure(sessions), publisher.state.about
     )
     async with operations_server(routes, host, port):
-        await unless_stopped(stop, wait_for_database(engine, version))
-        hints = Hints(publisher)
-        announcer = Announcer()
+        await run_until_stopped(stop, wait_for_database(engine, version))
+        publisher_thread = TaskPublisher(publisher)
+        notifier = LogNotifier()
 
         def give(events: list[Event]) -> None:
             if events:
-                announcer.give(events[-1].position or 0)
-                hints.give(events)
+                notifier.notify(events[-1].position or 0)
+                publisher_thread.publish(events)
 
         async with asyncio.TaskGroup() as group:
             group.create_task(_number(sessions, give, stop))
             if settings.redis_url is not None:
-                group.create_task(unless_stopped(stop, announcer.run(settings.redis_url)))
+                group.create_task(run_until_stopped(stop, notifier.run(settings.redis_url)))
             group.create_task(_erase(sessions, stop))
             group.create_task(_purge(sessions, settings, stop))
             group.create_task(report_for_ever(sessions, process_name("relay", port), publisher.state.standing, stop))
-        await asyncio.to_thread(hints.close, 5)
+        await asyncio.to_thread(publisher_thread.close, 5)
     await engine.dispose()
 
 
-async def _number(sessions: Sessions, give: Callable[[list[Event]], None], stop: asyncio.Event) -> None:
+async def _number(sessions: SessionFactory, give: Callable[[list[Event]], None], stop: asyncio.Event) -> None:
     looks = without_transactions(sessions)
     settled = False  # readers of a restored log have to know at once, not with its first new event
     while not stop.is_set():
@@ -151,7 +151,7 @@ async def _number(sessions: Sessions, give: Callable[[list[Event]], None], stop:
                 continue
             async with transaction(sessions) as session:
                 if not settled:
-                    await settle_epoch(session)
+                    await rotate_epoch_if_moved(session)
                 events = await number_events(session, size=BATCH)
         except Exception as error:  # noqa: BLE001 - the driver raises more than its own kind; none may end this
             settled = False  # it may be another server that answers next
@@ -166,7 +166,7 @@ async def _number(sessions: Sessions, give: Callable[[list[Event]], None], stop:
             await pause(stop, GATHER)
 
 
-async def _erase(sessions: Sessions, stop: asyncio.Event) -> None:
+async def _erase(sessions: SessionFactory, stop: asyncio.Event) -> None:
     """Erase what was deleted, batch by batch. Every relay does: a batch locks its erasure, and others go past it."""
     while not stop.is_set():
         rows = 0
@@ -180,7 +180,7 @@ async def _erase(sessions: Sessions, stop: asyncio.Event) -> None:
             await pause(stop, ERASE_EVERY)
 
 
-async def _purge(sessions: Sessions, settings: StoreSettings, stop: asyncio.Event) -> None:
+async def _purge(sessions: SessionFactory, settings: StoreSettings, stop: asyncio.Event) -> None:
     """Delete what is beyond the retention, a batch a transaction, so that nobody waits long for it."""
     while not stop.is_set():
         try:
@@ -196,7 +196,7 @@ async def _purge(sessions: Sessions, settings: StoreSettings, stop: asyncio.Even
         await pause(stop, PURGE_EVERY)
 
 
-async def measure(sessions: Sessions) -> None:
+async def measure(sessions: SessionFactory) -> None:
     """Set the gauges from the log."""
     async with transaction(sessions) as session:
         state = await read_state(session)

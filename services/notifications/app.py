@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from services.notifications.api import routes
 from services.notifications.settings import ApiSettings
 from shared.database import REQUEST_BOUNDS, create_engine
-from shared.http import add_routes, answer_heads, create_api
+from shared.http import add_head_routes, add_routes, create_api
 
 _DESCRIPTION = """
 `NEW_MESSAGE` notifications of customers, and what became of each email. Sign every call with a bearer token.
@@ -29,5 +29,5 @@ def create_app(settings: ApiSettings) -> FastAPI:
         openapi_url="/api/v1/notifications/openapi.json",
     )
     add_routes(app, routes.router)
-    answer_heads(app)
+    add_head_routes(app)
     return app

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.mail.replies import enhanced_status, says_busy, without_addresses
 from services.notifications.models import DEFERRED
 from services.notifications.rules import EmailState, Outcome
-from shared.database import Sessions, incarnation_of, transaction
+from shared.database import SessionFactory, database_identity_sql, transaction
 
 CURSOR = Gauge("chats_inbox_cursor", "Position up to which the log was caught up with")
 LAG = Gauge("chats_inbox_lag_events", "Events of the log behind that position, when it was last read")
@@ -117,7 +117,7 @@ def _counts(rows: Sequence[Row[*tuple[Any, ...]]]) -> dict[str, int]:
     return {row[0]: row[1] for row in rows if row[1]}
 
 
-async def measure(sessions: Sessions) -> None:
+async def collect(sessions: SessionFactory) -> None:
     """Set the gauges."""
     async with transaction(sessions) as session:
         state = await read_state(session)
@@ -159,7 +159,7 @@ _STATE = text(f"""
                 select from emails where state = 'scheduled' and reason is not null limit :most
             ) as held
         ) as held_back,
-        coalesce(gate.incarnation = {incarnation_of("gate")}, true) as mail_known,
+        coalesce(gate.incarnation = {database_identity_sql("gate")}, true) as mail_known,
         gate.paused_at is not null as paused
     from feed_cursor as cursor, gate
 """)  # noqa: S608 - built from constants

@@ -82,7 +82,7 @@ class Person(Base):
     deleted: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
-class Mark(Base):
+class ConversationState(Base):
     """What is known of a conversation: how far each side has read, and whether it was deleted.
 
     It may be known before any of its messages is: events come in any order.
@@ -188,7 +188,7 @@ class EmailMessage(Base):
     left_out: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
-class EmailTry(Base):
+class DeliveryAttempt(Base):
     """One try to send a mail: how far it came, what the server said, which process it was."""
 
     __tablename__ = "email_tries"
@@ -226,7 +226,7 @@ class Erasure(Base):
     advanced_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
-class Gate(Base):
+class SendingControl(Base):
     """Whether mail may be sent at all: paused by hand, or the breaker is open because the set-up is at fault.
 
     While it is open one mail at a time, under the lease `breaker_probe`, finds out whether the set-up works again.

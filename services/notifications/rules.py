@@ -108,7 +108,7 @@ def check_transition(old: EmailState, new: EmailState) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class FollowUp:
+class RetryDecision:
     """What to record about an email after one try."""
 
     state: EmailState | None
@@ -137,7 +137,7 @@ def retry_delays(
     return (*schedule, *[then_every] * more)
 
 
-def after_try(  # noqa: PLR0911 - a return per outcome is the table it is
+def next_step(  # noqa: PLR0911 - a return per outcome is the table it is
     outcome: Outcome,
     *,
     counted: int,
@@ -145,7 +145,7 @@ def after_try(  # noqa: PLR0911 - a return per outcome is the table it is
     delays: Sequence[int],
     uncertain_delay: int,
     rejection: Reason = Reason.REJECTED,
-) -> FollowUp:
+) -> RetryDecision:
     """Say what follows a try.
 
     `counted` and `uncertain` are the attempts of this email that counted, and those that ended uncertain,
@@ -155,24 +155,24 @@ def after_try(  # noqa: PLR0911 - a return per outcome is the table it is
     """
     match outcome:
         case Outcome.ACCEPTED:
-            return FollowUp(EmailState.SENT)
+            return RetryDecision(EmailState.SENT)
         case Outcome.REJECTED:
-            return FollowUp(EmailState.FAILED, reason=rejection)
+            return RetryDecision(EmailState.FAILED, reason=rejection)
         case Outcome.DEFERRED if counted < len(delays):
-            return FollowUp(EmailState.SCHEDULED, delay=delays[counted])
+            return RetryDecision(EmailState.SCHEDULED, delay=delays[counted])
         case Outcome.DEFERRED:
-            return FollowUp(EmailState.FAILED, reason=Reason.GAVE_UP)
+            return RetryDecision(EmailState.FAILED, reason=Reason.GAVE_UP)
         case Outcome.UNCERTAIN if uncertain + 1 < MAX_UNCERTAIN_TRIES:
-            return FollowUp(EmailState.SCHEDULED, delay=uncertain_delay)
+            return RetryDecision(EmailState.SCHEDULED, delay=uncertain_delay)
         case Outcome.UNCERTAIN:
-            return FollowUp(EmailState.FAILED, reason=Reason.UNCERTAIN)
+            return RetryDecision(EmailState.FAILED, reason=Reason.UNCERTAIN)
         case Outcome.MISCONFIGURED | Outcome.BUSY:
             # Due at once: the breaker, not the mail's schedule, says when the next try is.
-            return FollowUp(EmailState.SCHEDULED, delay=0, counts=False, opens_breaker=True)
+            return RetryDecision(EmailState.SCHEDULED, delay=0, counts=False, opens_breaker=True)
         case Outcome.REFUSED:
-            return FollowUp(EmailState.SCHEDULED, delay=REFUSED_DELAY, counts=False, opens_breaker=True)
+            return RetryDecision(EmailState.SCHEDULED, delay=REFUSED_DELAY, counts=False, opens_breaker=True)
         case Outcome.ABANDONED:
-            return FollowUp(None, counts=False)
+            return RetryDecision(None, counts=False)
 
 
 def with_evidence(outcome: Outcome, own: Outcome | None, *, suspected: bool, set_up_works: bool) -> Outcome:

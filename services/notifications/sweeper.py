@@ -13,22 +13,28 @@ import structlog
 from pydantic import ValidationError
 from sqlalchemy import func
 
-from services.notifications.delivery.circuit_breaker import read_gate
+from services.notifications.delivery.circuit_breaker import read_sending_state
 from services.notifications.delivery.erasure import erase_round
 from services.notifications.delivery.sender import drain
 from services.notifications.event_consumer.consumer import receive_missing
 from services.notifications.event_consumer.feed_client import create_feed, read_end, read_events
-from services.notifications.event_consumer.rebuild import begin_rebuild, note_restored, rebuild_page, settle, why_lost
+from services.notifications.event_consumer.rebuild import (
+    begin_rebuild,
+    note_restored,
+    rebuild_page,
+    release_restore_hold,
+    why_lost,
+)
 from services.notifications.mail.message import LOCALE
 from services.notifications.mail.pool import ServerRoom
-from services.notifications.metrics import measure
+from services.notifications.metrics import collect
 from services.notifications.models import FeedCursor
 from services.notifications.retention import purge_inbox, purge_tries
 from services.notifications.settings import MailSettings, SweeperSettings
-from shared.database import Sessions, create_engine, create_sessions, transaction
+from shared.database import SessionFactory, create_engine, create_sessions, transaction
 from shared.events import PAYLOADS, EventType, Feed
 from shared.failpoints import failpoint
-from shared.processes import operations_routes, operations_server, pause, unless_stopped
+from shared.processes import operations_routes, operations_server, pause, run_until_stopped
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.translations import read_catalogues
 
@@ -52,10 +58,10 @@ async def run_sweeper(settings: SweeperSettings, host: str, port: int, stop: asy
     read_catalogues(LOCALE)  # a broken one shows here, not with the first mail in its language
     engine = create_engine(settings.notifications_database_url, application="chats-sweeper")
     sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
-    routes = operations_routes(lambda: database_fault(engine, version), lambda: measure(sessions))
+    routes = operations_routes(lambda: database_fault(engine, version), lambda: collect(sessions))
     feed = create_feed(settings.conversations_url, settings.feed_secret.get_secret_value())
     async with operations_server(routes, host, port), feed:
-        await unless_stopped(stop, wait_for_database(engine, version))
+        await run_until_stopped(stop, wait_for_database(engine, version))
         async with asyncio.TaskGroup() as group:
             group.create_task(_catch_up_for_ever(sessions, feed, settings, stop))
             group.create_task(_send_for_ever(sessions, settings, stop))
@@ -65,7 +71,7 @@ async def run_sweeper(settings: SweeperSettings, host: str, port: int, stop: asy
 
 
 async def catch_up(
-    sessions: Sessions, feed: httpx2.AsyncClient, settings: MailSettings, *, min_age: float = EVENT_AGE
+    sessions: SessionFactory, feed: httpx2.AsyncClient, settings: MailSettings, *, min_age: float = EVENT_AGE
 ) -> bool:
     """Handle the next page of the log behind the cursor; True when there may be more at once.
 
@@ -74,7 +80,7 @@ async def catch_up(
     """
     async with transaction(sessions) as session:
         cursor = await session.get_one(FeedCursor, True)
-        gate = await read_gate(session)
+        gate = await read_sending_state(session)
     page = await read_events(feed, cursor.position, limit=PAGE, min_age=min_age)
     failpoint("page-read")
     reason = why_lost(cursor, page)
@@ -89,7 +95,7 @@ async def catch_up(
         await _move_cursor(sessions, cursor, page)
         failpoint("cursor-committed")
     if done and not gate.settled:
-        await settle(sessions, gate.incarnation, cursor)
+        await release_restore_hold(sessions, gate.incarnation, cursor)
     return await rebuild_page(sessions, feed, settings) or (done and len(page.items) == PAGE)
 
 
@@ -100,7 +106,7 @@ def _is_news(cursor: FeedCursor, page: Feed) -> bool:
     return datetime.now(UTC) - cursor.caught_up_at > CAUGHT_UP_EVERY
 
 
-async def _move_cursor(sessions: Sessions, seen: FeedCursor, page: Feed) -> None:
+async def _move_cursor(sessions: SessionFactory, seen: FeedCursor, page: Feed) -> None:
     """Move over a page that is done with, unless another sweeper is further already.
 
     Nor if it is another database by now, which knows less than the one that the page was read for.
@@ -117,7 +123,7 @@ async def _move_cursor(sessions: Sessions, seen: FeedCursor, page: Feed) -> None
 
 
 async def _catch_up_for_ever(
-    sessions: Sessions, feed: httpx2.AsyncClient, settings: MailSettings, stop: asyncio.Event
+    sessions: SessionFactory, feed: httpx2.AsyncClient, settings: MailSettings, stop: asyncio.Event
 ) -> None:
     while not stop.is_set():
         more = False
@@ -136,7 +142,7 @@ async def _catch_up_for_ever(
             await pause(stop, POLL)
 
 
-async def _send_for_ever(sessions: Sessions, settings: MailSettings, stop: asyncio.Event) -> None:
+async def _send_for_ever(sessions: SessionFactory, settings: MailSettings, stop: asyncio.Event) -> None:
     room = ServerRoom()
     while not stop.is_set():
         try:
@@ -147,7 +153,7 @@ async def _send_for_ever(sessions: Sessions, settings: MailSettings, stop: async
         await pause(stop, POLL)
 
 
-async def _erase_for_ever(sessions: Sessions, stop: asyncio.Event) -> None:
+async def _erase_for_ever(sessions: SessionFactory, stop: asyncio.Event) -> None:
     """Erase what was deleted, batch by batch. Every sweeper does: a batch locks its erasure, and others go past it."""
     while not stop.is_set():
         rows = 0
@@ -160,7 +166,7 @@ async def _erase_for_ever(sessions: Sessions, stop: asyncio.Event) -> None:
             await pause(stop, ERASE_EVERY)
 
 
-async def _purge_for_ever(sessions: Sessions, settings: MailSettings, stop: asyncio.Event) -> None:
+async def _purge_for_ever(sessions: SessionFactory, settings: MailSettings, stop: asyncio.Event) -> None:
     """Delete what is beyond the retention, a batch a transaction, so that nobody waits long for it."""
     while not stop.is_set():
         try:

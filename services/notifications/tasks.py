@@ -21,7 +21,7 @@ from services.notifications.event_consumer.consumer import park_event, receive_e
 from services.notifications.mail.pool import ServerRoom
 from services.notifications.settings import MailSettings
 from shared.broker import EMAILS_QUEUE, SEND_EMAILS, TASKS
-from shared.database import Sessions, create_engine, create_sessions
+from shared.database import SessionFactory, create_engine, create_sessions
 from shared.events import Event, EventType
 from shared.failpoints import failpoint
 from shared.publisher import Publisher
@@ -29,8 +29,10 @@ from shared.publisher import Publisher
 T = TypeVar("T")
 
 DRAIN_LIMIT = 10.0  # seconds until a task begins no further mail; the next hint is never more than a second away
-DRAINS = 2  # of a worker at once: its other children are left to the events
-BEHIND = 0.5  # seconds that a mail is left to the first of them: by itself it gathers more at once, which costs less
+MAX_SENDERS = 2  # of a worker at once: its other children are left to the events
+SECOND_SENDER_DELAY = (
+    0.5  # seconds that a mail is left to the first of them: by itself it gathers more at once, which costs less
+)
 
 log = structlog.get_logger()
 
@@ -41,9 +43,9 @@ class AsyncWork:
     def __init__(self, database_url: str) -> None:
         self._database_url = database_url
         self._runner: asyncio.Runner | None = None
-        self._sessions: Sessions | None = None
+        self._sessions: SessionFactory | None = None
 
-    def run(self, work: Callable[[Sessions], Awaitable[T]]) -> T:
+    def run(self, work: Callable[[SessionFactory], Awaitable[T]]) -> T:
         """Run `work(sessions)` to its end."""
         if self._runner is None or self._sessions is None:
             self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
@@ -78,9 +80,9 @@ def register_tasks(celery: Celery, settings: MailSettings) -> None:
 
     @celery.task(name=SEND_EMAILS, queue=EMAILS_QUEUE, shared=False)
     def send_emails() -> None:
-        with take_turn(turns) as place:
+        with sender_slot(turns) as place:
             if place is not None:
-                overdue = place * BEHIND
+                overdue = place * SECOND_SENDER_DELAY
                 work.run(lambda sessions: _drain_for_a_while(sessions, settings, stopping, overdue, room))
 
     @worker_shutting_down.connect(weak=False)
@@ -132,13 +134,13 @@ def _read_events(payloads: Sequence[Any]) -> tuple[list[Event], list[tuple[Any, 
 
 
 @contextmanager
-def take_turn(file: int) -> Iterator[int | None]:
+def sender_slot(file: int) -> Iterator[int | None]:
     """Take a place among the children of this worker that drain; None when all are taken.
 
     Those who have them see what is due, unless they are just ending: then the clock hints again within a second. The
     kernel takes these locks from a child that dies.
     """
-    place = next((one for one in range(DRAINS) if _lock(file, one)), None)
+    place = next((one for one in range(MAX_SENDERS) if _lock(file, one)), None)
     try:
         yield place
     finally:
@@ -155,7 +157,7 @@ def _lock(file: int, place: int) -> bool:
 
 
 async def _drain_for_a_while(
-    sessions: Sessions, settings: MailSettings, stopping: int, overdue: float, room: ServerRoom
+    sessions: SessionFactory, settings: MailSettings, stopping: int, overdue: float, room: ServerRoom
 ) -> None:
     """Drain until the worker is asked to stop, which the pipe `stopping` tells, or for so long."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -180,7 +182,7 @@ def _told_by(message: Any) -> Any:
     return first
 
 
-async def _park(sessions: Sessions, task_id: str, name: str, reason: str, payload: Any) -> None:
+async def _park(sessions: SessionFactory, task_id: str, name: str, reason: str, payload: Any) -> None:
     try:
         identity = UUID(task_id)
     except ValueError:

@@ -17,23 +17,23 @@ from celery import Celery
 from celery.signals import worker_shutting_down
 
 from services.notifications.celery_runner import Consumption
-from services.notifications.delivery.leases import look_for_mail
+from services.notifications.delivery.leases import pending_work
 from services.notifications.mail.message import LOCALE
 from services.notifications.settings import MailSettings
 from services.notifications.tasks import register_tasks
 from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery
 from shared.broker_faults import REFUSALS, Fault, Reason, Standing
 from shared.broker_reports import report_for_ever, write_report
-from shared.database import Lend, create_engine, create_lender, create_sessions, transaction
+from shared.database import ConnectionProvider, connection_provider, create_engine, create_sessions, transaction
 from shared.observability import configure_logging
 from shared.processes import (
-    end_in_time,
+    arm_shutdown_deadline,
     operations_routes,
     operations_server,
     pause,
     process_name,
     run_until_signal,
-    unless_stopped,
+    run_until_stopped,
 )
 from shared.publisher import BrokerState, Publisher
 from shared.readiness import database_fault, newest_version, wait_for_database
@@ -137,7 +137,7 @@ class _Beside:
         @worker_shutting_down.connect(weak=False)
         def stop(**_: Any) -> None:
             self.end()
-            end_in_time()
+            arm_shutdown_deadline()
 
         # It only waits, and holds nothing that a fork could copy.
         threading.Thread(target=self._follow, name="beside", daemon=True).start()
@@ -190,15 +190,15 @@ async def _beside(settings: MailSettings, host: str, port: int, told: Connection
         return consumer if consumer.fault else publisher.state
 
     engine = create_engine(settings.notifications_database_url, application="chats-worker", pool_size=3)
-    sessions, lend = create_sessions(engine), create_lender(engine)
+    sessions, acquire = create_sessions(engine), connection_provider(engine)
     version = newest_version(SERVICE)
     routes = operations_routes(lambda: database_fault(engine, version), about=lambda: worst().about())
     async with operations_server(routes, host, port):
-        await unless_stopped(stop, wait_for_database(engine, version))
+        await run_until_stopped(stop, wait_for_database(engine, version))
         async with asyncio.TaskGroup() as group:
             name = process_name("worker", port)
             group.create_task(report_for_ever(sessions, name, lambda: worst().standing(), stop))
-            group.create_task(_tick_for_ever(publisher, lend, stop))
+            group.create_task(_tick_for_ever(publisher, acquire, stop))
 
 
 def _heard(told: Connection) -> BrokerState:
@@ -217,12 +217,12 @@ def _heard(told: Connection) -> BrokerState:
     return state
 
 
-async def _tick_for_ever(publisher: Publisher, lend: Lend, stop: asyncio.Event) -> None:
+async def _tick_for_ever(publisher: Publisher, acquire: ConnectionProvider, stop: asyncio.Event) -> None:
     ticks = 0
     while not stop.is_set():
         try:
-            async with lend() as connection:
-                waiting = await look_for_mail(connection)
+            async with acquire() as connection:
+                waiting = await pending_work(connection)
         except Exception as error:  # noqa: BLE001 - the driver raises more than its own kind; none may end the clock
             log.warning("no hint given, the sweeper makes up for it", error=type(error).__name__)
         else:

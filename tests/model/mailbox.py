@@ -3,17 +3,17 @@
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 
-from services.notifications.mail.attempts import BEFORE_RECIPIENT, Phase, Try
+from services.notifications.mail.attempts import BEFORE_RECIPIENT, Attempt, Phase
 from services.notifications.rules import (
     MAY_HAVE_ARRIVED,
     Audience,
     EmailState,
     Outcome,
     Reason,
-    after_try,
     breaker_pause,
     check_transition,
     mail_caps,
+    next_step,
     retry_delays,
     wait_for_room,
     with_evidence,
@@ -31,8 +31,8 @@ SUPPORT = "support"
 SUPPORT_EMAIL = "support@store.test"
 WAITING = (EmailState.SCHEDULED, EmailState.SENDING)
 UNSENT = (*WAITING, EmailState.FAILED)
-GONE = Try(Outcome.ABANDONED, Phase.LEASE, None, "")
-LOST = Try(Outcome.UNCERTAIN, Phase.LEASE, None, "")
+GONE = Attempt(Outcome.ABANDONED, Phase.LEASE, None, "")
+LOST = Attempt(Outcome.UNCERTAIN, Phase.LEASE, None, "")
 
 Name = tuple[Audience, int, int]
 Letter = tuple[int, ...]
@@ -105,7 +105,7 @@ class Held:
     address: str
     begun: bool = False
     begun_at: int = 0
-    answer: Try | None = None
+    answer: Attempt | None = None
 
 
 class Mailbox:
@@ -216,7 +216,7 @@ class Mailbox:
             self.move(held.mail, EmailState.SCHEDULED, None, leaving=(EmailState.SENDING,))
         self._end_probe(held.lease)
 
-    def record(self, held: Held, attempt: Try) -> None:
+    def record(self, held: Held, attempt: Attempt) -> None:
         """Record a try, and what follows from it."""
         mail = held.mail
         attempt = replace(attempt, outcome=self.judge(held, attempt))
@@ -230,7 +230,7 @@ class Mailbox:
 
     # Below this line: how
 
-    def judge(self, held: Held, attempt: Try) -> Outcome:
+    def judge(self, held: Held, attempt: Attempt) -> Outcome:
         """Say whose fault a failure is."""
         suspected = held.refused_at is not None
         works = suspected and not self.trips and self.proven_at > (held.refused_at or 0)
@@ -339,12 +339,12 @@ class Mailbox:
             self._follow(mail, attempt, mail.counted, mail.uncertain)
             mail.due += place if attempt is LOST else 0  # no two are due at one moment: which came first is told
 
-    def _note(self, mail: Mail, attempt: Try) -> None:
+    def _note(self, mail: Mail, attempt: Attempt) -> None:
         arrived = attempt.outcome in MAY_HAVE_ARRIVED
         self.tries.append(Ended(attempt.outcome, mail, self.clock.now, mail.mailbox if arrived else None))
 
-    def _follow(self, mail: Mail, attempt: Try, counted: int, uncertain: int) -> None:
-        following = after_try(
+    def _follow(self, mail: Mail, attempt: Attempt, counted: int, uncertain: int) -> None:
+        following = next_step(
             attempt.outcome,
             counted=counted,
             uncertain=uncertain,
@@ -362,7 +362,7 @@ class Mailbox:
         if following.opens_breaker and attempt.own is not None:
             mail.refused_at = self.clock.now
 
-    def _note_set_up(self, attempt: Try, lease: int) -> None:
+    def _note_set_up(self, attempt: Attempt, lease: int) -> None:
         if attempt.outcome in {Outcome.MISCONFIGURED, Outcome.BUSY, Outcome.REFUSED}:
             if self.open_at is None or self.open_at <= self.clock.now or self.probe == lease:
                 self.trips += 1

@@ -6,7 +6,7 @@ The real service is driven by the same methods (`tests/service/helpers/real_pipe
 from typing import Any
 
 from services.conversations.rules import Side
-from services.notifications.mail.attempts import Phase, Try
+from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.rules import EmailState, Outcome
 from tests.model.mailbox import Held, Letter, Mail, Mailbox, Name
 from tests.model.notifier import DiedError, NothingKeptError, Notifier
@@ -15,28 +15,28 @@ from tests.model.store import SECOND, Clock, Hint, Kind, Store
 TICK = 1000  # microseconds that every step takes: no two mails are due at one moment
 
 REFUSED = {
-    "later": Try(Outcome.DEFERRED, Phase.RCPT, 450, "later"),
-    "never": Try(Outcome.REJECTED, Phase.RCPT, 550, "never"),
-    "no more now": Try(Outcome.BUSY, Phase.RCPT, 421, "closing", own=Outcome.DEFERRED),
-    "policy": Try(Outcome.REFUSED, Phase.RCPT, 550, "5.7.1 no", own=Outcome.REJECTED),
-    "no relay": Try(Outcome.REFUSED, Phase.RCPT, 554, "5.7.1 relay access denied", own=Outcome.DEFERRED),
-    "busy": Try(Outcome.BUSY, Phase.BANNER, 421, "too many connections"),
-    "nobody answers": Try(Outcome.MISCONFIGURED, Phase.CONNECT, None, "connection refused"),
+    "later": Attempt(Outcome.DEFERRED, Phase.RCPT, 450, "later"),
+    "never": Attempt(Outcome.REJECTED, Phase.RCPT, 550, "never"),
+    "no more now": Attempt(Outcome.BUSY, Phase.RCPT, 421, "closing", own=Outcome.DEFERRED),
+    "policy": Attempt(Outcome.REFUSED, Phase.RCPT, 550, "5.7.1 no", own=Outcome.REJECTED),
+    "no relay": Attempt(Outcome.REFUSED, Phase.RCPT, 554, "5.7.1 relay access denied", own=Outcome.DEFERRED),
+    "busy": Attempt(Outcome.BUSY, Phase.BANNER, 421, "too many connections"),
+    "nobody answers": Attempt(Outcome.MISCONFIGURED, Phase.CONNECT, None, "connection refused"),
 }
 """What the server may say before the text goes out."""
 
 ANSWERED = {
-    "taken": Try(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken"),
-    "later": Try(Outcome.DEFERRED, Phase.END_OF_DATA, 451, "later"),
-    "never": Try(Outcome.REJECTED, Phase.END_OF_DATA, 554, "never"),
-    "policy": Try(Outcome.REFUSED, Phase.END_OF_DATA, 550, "5.7.1 no", own=Outcome.REJECTED),
-    "lost, taken": Try(Outcome.UNCERTAIN, Phase.END_OF_DATA, None, "connection lost"),
-    "lost": Try(Outcome.UNCERTAIN, Phase.END_OF_DATA, None, "connection lost"),
+    "taken": Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken"),
+    "later": Attempt(Outcome.DEFERRED, Phase.END_OF_DATA, 451, "later"),
+    "never": Attempt(Outcome.REJECTED, Phase.END_OF_DATA, 554, "never"),
+    "policy": Attempt(Outcome.REFUSED, Phase.END_OF_DATA, 550, "5.7.1 no", own=Outcome.REJECTED),
+    "lost, taken": Attempt(Outcome.UNCERTAIN, Phase.END_OF_DATA, None, "connection lost"),
+    "lost": Attempt(Outcome.UNCERTAIN, Phase.END_OF_DATA, None, "connection lost"),
 }
 """What becomes of a text that went out; whether the server has it is another matter than what it said."""
 KEEPS = {"taken", "lost, taken"}
 
-ABANDONED = Try(Outcome.ABANDONED, Phase.DATA, None, "not ours any more")
+ABANDONED = Attempt(Outcome.ABANDONED, Phase.DATA, None, "not ours any more")
 
 
 class Pipeline:

@@ -25,7 +25,7 @@ from services.notifications.app import create_app as create_notifications_app
 from services.notifications.models import Base as NotificationsBase
 from services.notifications.settings import ApiSettings as NotificationsSettings
 from shared.auth import issue_token
-from shared.database import Sessions, create_engine, create_sessions
+from shared.database import SessionFactory, create_engine, create_sessions
 from shared.keys import ProviderKeys
 from shared.migrations import upgrade
 from shared.processes import server
@@ -84,14 +84,14 @@ async def notifications_engine(databases: dict[str, str]) -> AsyncIterator[Async
 
 
 @pytest.fixture
-async def conversations(conversations_engine: AsyncEngine) -> AsyncIterator[Sessions]:
+async def conversations(conversations_engine: AsyncEngine) -> AsyncIterator[SessionFactory]:
     """Sessions on an empty conversations database."""
     yield create_sessions(conversations_engine)
     await empty_conversations(conversations_engine)
 
 
 @pytest.fixture
-async def notifications(notifications_engine: AsyncEngine) -> AsyncIterator[Sessions]:
+async def notifications(notifications_engine: AsyncEngine) -> AsyncIterator[SessionFactory]:
     """Sessions on an empty notifications database."""
     yield create_sessions(notifications_engine)
     await empty_notifications(notifications_engine)
@@ -109,7 +109,7 @@ async def valkey(tmp_path: Path) -> AsyncIterator[Valkey]:
 
 
 @pytest.fixture
-async def api(conversations: Sessions, databases: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
+async def api(conversations: SessionFactory, databases: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the conversations API."""
     settings = ConversationsSettings(
         conversations_database_url=databases["conversations"],
@@ -126,14 +126,14 @@ async def api(conversations: Sessions, databases: dict[str, str]) -> AsyncIterat
 
 
 @pytest.fixture
-async def live(conversations: Sessions, databases: dict[str, str]) -> AsyncIterator[Live]:
+async def live(conversations: SessionFactory, databases: dict[str, str]) -> AsyncIterator[Live]:
     """A running conversations API, which ends at once although streams are open."""
     async with running_api(conversations, databases["conversations"]) as running:
         yield running
 
 
 @asynccontextmanager
-async def running_api(sessions: Sessions, database_url: str, redis_url: str | None = None) -> AsyncIterator[Live]:
+async def running_api(sessions: SessionFactory, database_url: str, redis_url: str | None = None) -> AsyncIterator[Live]:
     """Run a conversations API meanwhile."""
     settings = ConversationsSettings(
         conversations_database_url=database_url,
@@ -164,7 +164,9 @@ async def serving(app: FastAPI, on_stop: Callable[[], None] | None = None) -> As
 
 
 @pytest.fixture
-async def notifications_api(notifications: Sessions, databases: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
+async def notifications_api(
+    notifications: SessionFactory, databases: dict[str, str]
+) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of the notifications API."""
     settings = NotificationsSettings(
         notifications_database_url=databases["notifications"], auth_secret=[SECRET], store_name="Test Store"
@@ -231,7 +233,9 @@ async def keys(provider: Provider, clock: Clock) -> AsyncIterator[ProviderKeys]:
 
 
 @pytest.fixture
-async def sweeping(api: httpx2.AsyncClient, conversations: Sessions, notifications: Sessions) -> AsyncIterator[Sweeper]:
+async def sweeping(
+    api: httpx2.AsyncClient, conversations: SessionFactory, notifications: SessionFactory
+) -> AsyncIterator[Sweeper]:
     """A sweeper on the feed of the conversations API."""
     transport = api._transport  # noqa: SLF001 - the same application, called as the sweeper does
     async with httpx2.AsyncClient(

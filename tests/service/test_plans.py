@@ -13,9 +13,9 @@ from bench.growth_data import fill
 from deploy.local.postgres import Server
 from services.notifications.delivery.attempts import release_expired
 from services.notifications.delivery.claiming import claim_emails
-from services.notifications.mail.attempts import Phase, Try
+from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.rules import Outcome
-from shared.database import Sessions, create_lender
+from shared.database import SessionFactory, connection_provider
 from tests.service.conftest import FEED_SECRET, As
 from tests.service.helpers.attempt_factory import begin_data, has_due_email, record_try
 from tests.service.helpers.callers import Caller
@@ -85,7 +85,7 @@ async def test_what_the_conversations_api_asks_is_found_by_indexes(
 
 
 async def test_what_the_notifications_service_asks_is_found_by_indexes(
-    notifications: Sessions,
+    notifications: SessionFactory,
     notifications_engine: AsyncEngine,
     notifications_api: httpx2.AsyncClient,
     postgres: Server,
@@ -106,7 +106,7 @@ async def test_what_the_notifications_service_asks_is_found_by_indexes(
             await has_due_email(session)
             [held] = await claim_emails(session, settings) or []
             assert await begin_data(session, held)
-            await record_try(session, held, Try(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken"), settings)
+            await record_try(session, held, Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken"), settings)
             await release_expired(session, settings)
             await session.rollback()
     assert len(said) > 5
@@ -115,7 +115,7 @@ async def test_what_the_notifications_service_asks_is_found_by_indexes(
 
 async def _check(engine: AsyncEngine, said: list[Statement], *, kept: bool) -> None:
     """Look at the plans that are made for these values, and with `kept` at those that are kept for any."""
-    async with create_lender(engine)() as connection:
+    async with connection_provider(engine)() as connection:
         await connection.execute("set plan_cache_mode = force_generic_plan")
         for one in {one.query: one for one in without_transactions(said)}.values():
             await connection.execute(f"prepare asked as {one.query}")

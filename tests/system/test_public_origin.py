@@ -14,7 +14,7 @@ from deploy.local.proxy import proxy
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared.headers import DEFAULTS
-from shared.http import LimitSize
+from shared.http import RequestSizeMiddleware
 from shared.processes import server
 from tests.helpers.waiting import eventually
 
@@ -79,7 +79,7 @@ async def ports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
     )
     app = create_app(settings)
     for middleware in app.user_middleware:
-        if getattr(middleware.cls, "__name__", "") == LimitSize.__name__:
+        if getattr(middleware.cls, "__name__", "") == RequestSizeMiddleware.__name__:
             middleware.kwargs["body_seconds"] = 1
     served: list[str] = []
 

@@ -23,8 +23,8 @@ from deploy.local.ports import free_ports
 from deploy.local.processes import Child, end, spawn
 from deploy.local.valkey import LIMITS, valkey
 from deploy.local.valkey import url as valkey_url
-from services.conversations.rate_limits.failopen_redis import GuardedRedis
-from services.conversations.rate_limits.sliding_window import Window, Windows
+from services.conversations.rate_limits.failopen_redis import FailopenRedis
+from services.conversations.rate_limits.sliding_window import SlidingWindows, Window
 from tests.helpers.waiting import eventually
 
 PASSWORD = "a" * 64
@@ -120,13 +120,13 @@ async def test_what_counts_for_the_limits_goes_on_counting_when_its_memory_is_fu
     [port] = free_ports([0])
     small = {**LIMITS, "memory": "4mb"}
     async with alive(valkey(tmp_path / "limits", port, PASSWORD, tmp_path / "log", name="limits", use=small)):
-        counting = GuardedRedis(valkey_url(port, PASSWORD), patience=5)
+        counting = FailopenRedis(valkey_url(port, PASSWORD), patience=5)
         async with counting.client as client:
             for number in range(300):
                 await client.set(f"window {number}", "x" * 20_000, px=60_000)
             assert (await client.info("stats"))["evicted_keys"] > 0
             window = [Window("chats:test", 1, 60_000)]
-            taken = [await Windows(counting).take(window, what) for what in ("one", "another")]
+            taken = [await SlidingWindows(counting).consume(window, what) for what in ("one", "another")]
         assert [full is None for full in taken] == [True, False]
 
 

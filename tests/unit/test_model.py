@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
-from services.notifications.mail.attempts import Try
+from services.notifications.mail.attempts import Attempt
 from services.notifications.rules import EmailState, Outcome, Reason
 from tests.model.machine import Machine
 from tests.model.mailbox import WAITING, Held, Mail, Mailbox
@@ -153,7 +153,7 @@ class Silent(Mailbox):
 class Hurried(Mailbox):
     """A refusal is the mail's own fault, whoever else was refused."""
 
-    def judge(self, held: Held, attempt: Try) -> Outcome:
+    def judge(self, held: Held, attempt: Attempt) -> Outcome:
         return attempt.own or super().judge(held, attempt)
 
 

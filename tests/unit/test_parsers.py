@@ -23,13 +23,13 @@ from starlette.exceptions import HTTPException
 from starlette.requests import HTTPConnection
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from services.conversations.api.dependencies import IdempotencyKey, PathId, is_prefetch
+from services.conversations.api.dependencies import IdempotencyKeyHeader, PathId, is_prefetch
 from services.conversations.event_log.position import decode_position, encode_position
 from services.conversations.rate_limits.policy import network_of
 from services.conversations.web.forms import _known_key, _number
 from shared.auth import Principal, Role, issue_token, verify_session_token, verify_token
 from shared.cookies import check_csrf, cookie_name, is_own_origin, read_cookie
-from shared.http import MAX_HEADER_BYTES, LimitSize
+from shared.http import MAX_HEADER_BYTES, RequestSizeMiddleware
 from shared.keys import ProviderKeys
 from shared.observability import request_id
 from shared.paging import MAX_NUMBER, decode_cursor, encode_cursor, moment, number, store_id
@@ -98,7 +98,7 @@ def declared_size(text: str) -> bool:
 
     headers = [(b"content-length", text.encode("utf-8", "surrogatepass"))]
     scope: Any = {"type": "http", "raw_path": b"/", "query_string": b"", "headers": headers}
-    run(LimitSize(app)(scope, None, None))  # type: ignore[arg-type] # nobody asks it
+    run(RequestSizeMiddleware(app)(scope, None, None))  # type: ignore[arg-type] # nobody asks it
     return True
 
 
@@ -177,7 +177,7 @@ PARSERS = {
     ),
     "purpose": Parser(is_prefetch, (), "prefetch;prerender", True, lambda found: found is False),
     "idempotency key": Parser(
-        TypeAdapter(IdempotencyKey).validate_python,
+        TypeAdapter(IdempotencyKeyHeader).validate_python,
         (ValidationError,),
         "order 7, first try",
         "order 7, first try",

@@ -6,45 +6,45 @@ from fastapi import Query, Request, Response
 
 from services.conversations.api.dependencies import (
     Admin,
+    AdminReader,
     AfterNumber,
-    ClaimedAdmin,
     ConversationId,
-    IdempotencyKey,
+    IdempotencyKeyHeader,
     Order,
     OrderId,
     Peek,
     PostingAdmin,
     Prefetch,
-    ReadingAdmin,
     Statuses,
+    TokenAdmin,
     WatchingAdmin,
     tell_replay,
     viewer_of,
 )
 from services.conversations.api.posting import save
-from services.conversations.api.rate_limiting import CountedAdminConversation, CountedEdit, count
+from services.conversations.api.rate_limiting import CountedAdminConversation, CountedEdit, enforce_limits
 from services.conversations.api.request_schemas import BulkDelete, MarkRead, PostMessage, Viewing
 from services.conversations.api.response_schemas import ConversationOut, Counts, Deleted, MessageOut, UserOut, Viewers
 from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages, RateLimited
-from services.conversations.identity.provisioning import admit
+from services.conversations.identity.provisioning import provision_user
 from services.conversations.messaging import commands, counts, listing, queries
-from services.conversations.messaging.idempotency import Once
+from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.posting import Post, post_message
-from services.conversations.messaging.queries import get_thread, list_messages
+from services.conversations.messaging.queries import list_messages, load_conversation
 from services.conversations.realtime import presence
 from services.conversations.rules import COUNT_LIMIT, Side
-from shared.database import Session, driver_connection
+from shared.database import DbSession, driver_connection
 from shared.http import ApiRouter
 from shared.paging import DEFAULT_LIMIT, Cursor, Limit, Page
 from shared.people import StoreId
-from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, answers
+from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 from shared.text import Text
 
 router = ApiRouter(
     prefix="/api/v1/admin",
     tags=["Admin"],
-    responses=answers(Unauthenticated, Forbidden, Invalid, Unavailable),
+    responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
 _STILL_THERE = Viewing()
@@ -54,7 +54,7 @@ _ONE = "/conversations/{conversation_id:uuid}"
 
 @router.get("/conversations")
 async def admin_list_conversations(
-    reading: ReadingAdmin,
+    reading: AdminReader,
     status: Statuses = None,
     unread: Annotated[bool | None, Query(description="Only what no admin has read, or only the rest.")] = None,
     user_id: Annotated[StoreId | None, Query(description="Only one customer's.")] = None,
@@ -71,55 +71,55 @@ async def admin_list_conversations(
     """List all conversations, last activity or longest waiting first. Filters combine; `status` may repeat."""
     filters = Filters(tuple(sorted(set(status or ()))), unread, user_id, order_id, order_number)
     if sort == "waiting":
-        threads, following = await listing.list_by_waiting(reading, filters, cursor, limit)
+        threads, next_cursor = await listing.list_by_waiting(reading, filters, cursor, limit)
     else:
-        threads, following = await listing.list_by_activity(reading, filters, Side.ADMIN, cursor, limit)
-    return Page(items=[ConversationOut.of(thread) for thread in threads], next_cursor=following)
+        threads, next_cursor = await listing.list_by_activity(reading, filters, Side.ADMIN, cursor, limit)
+    return Page(items=[ConversationOut.of(thread) for thread in threads], next_cursor=next_cursor)
 
 
 @router.get("/conversations/counts", response_model_exclude_none=True)
-async def count_conversations(reading: ReadingAdmin) -> Counts:
+async def count_conversations(reading: AdminReader) -> Counts:
     """Count all conversations by status, and those that no admin has read, each up to 1,000."""
     found = await counts.tally(reading)
-    more = any(count >= COUNT_LIMIT for count in (found.unread, *found.by_status.values()))
+    more = any(enforce_limits >= COUNT_LIMIT for enforce_limits in (found.unread, *found.by_status.values()))
     return Counts(by_status=found.by_status, unread=found.unread, more=True if more else None)
 
 
-@router.post("/conversations", status_code=201, responses=answers(Invalid, IdempotencyKeyReused, RateLimited))
+@router.post("/conversations", status_code=201, responses=problem_responses(Invalid, IdempotencyKeyReused, RateLimited))
 async def admin_create_conversation(
     body: CountedAdminConversation,
     caller: Admin,
-    session: Session,
+    session: DbSession,
     response: Response,
-    key: IdempotencyKey = None,
+    key: IdempotencyKeyHeader = None,
 ) -> ConversationOut:
     """Open a conversation with any known customer."""
-    once = Once.of(key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
+    once = IdempotencyKey.of(key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
     new = commands.NewConversation(
         body.user_id, body.subject, caller.id, Side.ADMIN, body.order_id, body.body, body.status
     )
     identity, replayed = await commands.create_conversation(session, new, once)
     response.headers["Location"] = f"/api/v1/admin/conversations/{identity}"
     tell_replay(response, replayed=replayed)
-    return ConversationOut.of(await get_thread(await driver_connection(session), identity))
+    return ConversationOut.of(await load_conversation(await driver_connection(session), identity))
 
 
-@router.get(_ONE, responses=answers(NotFound))
+@router.get(_ONE, responses=problem_responses(NotFound))
 async def admin_get_conversation(
-    conversation_id: ConversationId, _: Admin, session: Session, prefetch: Prefetch, *, peek: Peek = False
+    conversation_id: ConversationId, _: Admin, session: DbSession, prefetch: Prefetch, *, peek: Peek = False
 ) -> ConversationOut:
     """Show a conversation, which reads it for the admins up to the `message_count` that is returned."""
-    thread = await get_thread(await driver_connection(session), conversation_id)
+    thread = await load_conversation(await driver_connection(session), conversation_id)
     if not (peek or prefetch):
-        thread = await commands.read_thread(session, thread, Side.ADMIN)
+        thread = await commands.read_conversation(session, thread, Side.ADMIN)
     return ConversationOut.of(thread)
 
 
-@router.get("/conversations/{conversation_id}/messages", responses=answers(NotFound))
+@router.get("/conversations/{conversation_id}/messages", responses=problem_responses(NotFound))
 async def admin_list_messages(
     request: Request,
     conversation_id: ConversationId,
-    reading: ReadingAdmin,
+    reading: AdminReader,
     order: Order = "asc",
     after: AfterNumber = None,
     cursor: Cursor = None,
@@ -127,7 +127,7 @@ async def admin_list_messages(
 ) -> Page[MessageOut]:
     """List a conversation's messages, oldest first; marks nothing as read."""
     viewer = viewer_of(request, Side.ADMIN)
-    rows, following = await list_messages(
+    rows, next_cursor = await list_messages(
         reading,
         conversation_id,
         scope=None,
@@ -136,25 +136,25 @@ async def admin_list_messages(
         cursor=cursor,
         limit=limit,
     )
-    return Page(items=[MessageOut.of(row, viewer) for row in rows], next_cursor=following)
+    return Page(items=[MessageOut.of(row, viewer) for row in rows], next_cursor=next_cursor)
 
 
 @router.post(
     "/conversations/{conversation_id}/messages",
     status_code=201,
-    responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
+    responses=problem_responses(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
 )
 async def admin_post_message(
     request: Request,
     conversation_id: ConversationId,
     body: PostMessage,
-    caller: ClaimedAdmin,
+    caller: TokenAdmin,
     response: Response,
-    key: IdempotencyKey = None,
+    key: IdempotencyKeyHeader = None,
 ) -> MessageOut:
     """Answer a customer, who gets a `NEW_MESSAGE` notification and an email."""
-    await count(request, caller, body, key)
-    once = Once.of(key, "admin-post", body.model_dump(mode="json", exclude_defaults=True))
+    await enforce_limits(request, caller, body, key)
+    once = IdempotencyKey.of(key, "admin-post", body.model_dump(mode="json", exclude_defaults=True))
     post = Post(conversation_id, caller.id, Side.ADMIN, body.body, seen_number=body.seen_number, once=once)
     posted = await save(request, caller, post)
     tell_replay(response, replayed=posted.replayed)
@@ -163,19 +163,19 @@ async def admin_post_message(
 
 @router.patch(
     _ONE,
-    responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
+    responses=problem_responses(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
 )
 async def edit_conversation(
     conversation_id: ConversationId,
     body: CountedEdit,
     caller: PostingAdmin,
-    session: Session,
+    session: DbSession,
     response: Response,
-    key: IdempotencyKey = None,
+    key: IdempotencyKeyHeader = None,
 ) -> ConversationOut:
     """Set the status, reply, or both in one submit. The status is all of a conversation that can be edited."""
     if body.reply_body is not None:
-        once = Once.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True))
+        once = IdempotencyKey.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True))
         reply = Post(
             conversation_id,
             caller.id,
@@ -188,26 +188,26 @@ async def edit_conversation(
         posted = await post_message(session, reply)
         tell_replay(response, replayed=posted.replayed)
     elif body.status is not None:
-        await admit(session, caller)
+        await provision_user(session, caller)
         await commands.set_status(session, conversation_id, body.status, seen_number=body.seen_number)
-    return ConversationOut.of(await get_thread(await driver_connection(session), conversation_id))
+    return ConversationOut.of(await load_conversation(await driver_connection(session), conversation_id))
 
 
-@router.post("/conversations/{conversation_id}/read", status_code=204, responses=answers(NotFound))
-async def admin_mark_read(conversation_id: ConversationId, body: MarkRead, _: Admin, session: Session) -> None:
+@router.post("/conversations/{conversation_id}/read", status_code=204, responses=problem_responses(NotFound))
+async def admin_mark_read(conversation_id: ConversationId, body: MarkRead, _: Admin, session: DbSession) -> None:
     """Say that the admins have read up to a message number."""
     await commands.mark_read(session, conversation_id, Side.ADMIN, body.up_to)
 
 
-@router.post("/conversations/{conversation_id}/unread", status_code=204, responses=answers(NotFound))
-async def mark_unread(conversation_id: ConversationId, _: Admin, session: Session) -> None:
+@router.post("/conversations/{conversation_id}/unread", status_code=204, responses=problem_responses(NotFound))
+async def mark_unread(conversation_id: ConversationId, _: Admin, session: DbSession) -> None:
     """Give a conversation back as unread, so that nobody forgets to answer."""
     await commands.mark_unread(session, conversation_id)
 
 
-@router.post("/conversations/{conversation_id}/viewing", responses=answers(NotFound))
+@router.post("/conversations/{conversation_id}/viewing", responses=problem_responses(NotFound))
 async def note_viewing(
-    conversation_id: ConversationId, caller: WatchingAdmin, session: Session, body: Viewing = _STILL_THERE
+    conversation_id: ConversationId, caller: WatchingAdmin, session: DbSession, body: Viewing = _STILL_THERE
 ) -> Viewers:
     """Say that one looks at a conversation, every 15 s while that is so, and learn who else did in the last 30 s."""
     if body.gone:
@@ -216,26 +216,26 @@ async def note_viewing(
     return Viewers.of(await presence.look(session, conversation_id, caller.id))
 
 
-@router.delete(_ONE, status_code=204, responses=answers(NotFound, ConversationNotClosed))
-async def delete_conversation(conversation_id: ConversationId, _: Admin, session: Session) -> None:
+@router.delete(_ONE, status_code=204, responses=problem_responses(NotFound, ConversationNotClosed))
+async def delete_conversation(conversation_id: ConversationId, _: Admin, session: DbSession) -> None:
     """Delete a closed conversation, its messages, and their text everywhere."""
     if not await commands.delete_conversations(session, [conversation_id]):
         raise NotFound("There is no such conversation.")
 
 
-@router.post("/conversations/bulk-delete", responses=answers(ConversationNotClosed))
-async def bulk_delete(body: BulkDelete, _: Admin, session: Session) -> Deleted:
+@router.post("/conversations/bulk-delete", responses=problem_responses(ConversationNotClosed))
+async def bulk_delete(body: BulkDelete, _: Admin, session: DbSession) -> Deleted:
     """Delete closed conversations, all or none. Ids that are no longer there are skipped and not counted."""
     return Deleted(deleted=await commands.delete_conversations(session, body.ids))
 
 
 @router.get("/users")
 async def list_customers(
-    reading: ReadingAdmin,
+    reading: AdminReader,
     q: Annotated[Text | None, Query(description="A part of the name, the email address or the id.")] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[UserOut]:
     """Find customers by a part of the name, the address or the id."""
-    users, following = await queries.list_customers(reading, q, cursor, limit)
-    return Page(items=[UserOut.of(user) for user in users], next_cursor=following)
+    users, next_cursor = await queries.list_customers(reading, q, cursor, limit)
+    return Page(items=[UserOut.of(user) for user in users], next_cursor=next_cursor)

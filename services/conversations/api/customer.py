@@ -6,62 +6,62 @@ from fastapi import Query, Request, Response
 
 from services.conversations.api.dependencies import (
     AfterNumber,
-    ClaimedCustomer,
+    AnyReader,
     ConversationId,
     Customer,
-    IdempotencyKey,
+    CustomerReader,
+    IdempotencyKeyHeader,
     Order,
     OrderId,
     Peek,
     Prefetch,
-    ReadingAnybody,
-    ReadingCustomer,
     Statuses,
+    TokenCustomer,
     tell_replay,
     viewer_of,
 )
 from services.conversations.api.posting import save
-from services.conversations.api.rate_limiting import CountedConversation, count
+from services.conversations.api.rate_limiting import CountedConversation, enforce_limits
 from services.conversations.api.request_schemas import MarkRead, PostMessage
 from services.conversations.api.response_schemas import ConversationOut, MessageOut, OrderOut, Unread
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
 from services.conversations.messaging import commands, counts, listing, queries
-from services.conversations.messaging.idempotency import Once
+from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.posting import Post
-from services.conversations.messaging.queries import get_thread
+from services.conversations.messaging.queries import load_conversation
 from services.conversations.rules import Side
 from shared.auth import Role
-from shared.database import Session, driver_connection
+from shared.database import DbSession, driver_connection
 from shared.http import ApiRouter
 from shared.paging import DEFAULT_LIMIT, Cursor, Limit, Page
-from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, answers
+from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 
 router = ApiRouter(
-    prefix="/api/v1", tags=["Customer"], responses=answers(Unauthenticated, Forbidden, Invalid, Unavailable)
+    prefix="/api/v1", tags=["Customer"], responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable)
 )
 
 
-@router.post("/conversations", status_code=201, responses=answers(Invalid, IdempotencyKeyReused, RateLimited))
+@router.post("/conversations", status_code=201, responses=problem_responses(Invalid, IdempotencyKeyReused, RateLimited))
 async def create_conversation(
     body: CountedConversation,
     caller: Customer,
-    session: Session,
+    session: DbSession,
     response: Response,
-    key: IdempotencyKey = None,
+    key: IdempotencyKeyHeader = None,
 ) -> ConversationOut:
     """Open a conversation, about one of the caller's orders or not, with a first message or without."""
-    once = Once.of(key, "create", body.model_dump(mode="json", exclude_defaults=True))
+    once = IdempotencyKey.of(key, "create", body.model_dump(mode="json", exclude_defaults=True))
     new = commands.NewConversation(caller.id, body.subject, caller.id, Side.CUSTOMER, body.order_id, body.body)
     identity, replayed = await commands.create_conversation(session, new, once)
     response.headers["Location"] = f"/api/v1/conversations/{identity}"
     tell_replay(response, replayed=replayed)
-    return ConversationOut.of(await get_thread(await driver_connection(session), identity, scope=caller.id))
+    return ConversationOut.of(await load_conversation(await driver_connection(session), identity, scope=caller.id))
 
 
 @router.get("/conversations")
 async def list_conversations(
-    reading: ReadingCustomer,
+    reading: CustomerReader,
     status: Statuses = None,
     unread: Annotated[bool | None, Query(description="Only what the caller has not read, or only the rest.")] = None,
     order_id: OrderId = None,
@@ -70,26 +70,26 @@ async def list_conversations(
 ) -> Page[ConversationOut]:
     """List own conversations, last activity first."""
     filters = Filters(tuple(sorted(set(status or ()))), unread, reading.principal.id, order_id)
-    threads, following = await listing.list_by_activity(reading, filters, Side.CUSTOMER, cursor, limit)
-    return Page(items=[ConversationOut.of(thread) for thread in threads], next_cursor=following)
+    threads, next_cursor = await listing.list_by_activity(reading, filters, Side.CUSTOMER, cursor, limit)
+    return Page(items=[ConversationOut.of(thread) for thread in threads], next_cursor=next_cursor)
 
 
-@router.get("/conversations/{conversation_id}", responses=answers(NotFound))
+@router.get("/conversations/{conversation_id}", responses=problem_responses(NotFound))
 async def get_conversation(
-    conversation_id: ConversationId, caller: Customer, session: Session, prefetch: Prefetch, *, peek: Peek = False
+    conversation_id: ConversationId, caller: Customer, session: DbSession, prefetch: Prefetch, *, peek: Peek = False
 ) -> ConversationOut:
     """Show one of the caller's conversations, which reads it up to the `message_count` that is returned."""
-    thread = await get_thread(await driver_connection(session), conversation_id, scope=caller.id)
+    thread = await load_conversation(await driver_connection(session), conversation_id, scope=caller.id)
     if not (peek or prefetch):
-        thread = await commands.read_thread(session, thread, Side.CUSTOMER)
+        thread = await commands.read_conversation(session, thread, Side.CUSTOMER)
     return ConversationOut.of(thread)
 
 
-@router.get("/conversations/{conversation_id}/messages", responses=answers(NotFound))
+@router.get("/conversations/{conversation_id}/messages", responses=problem_responses(NotFound))
 async def list_messages(
     request: Request,
     conversation_id: ConversationId,
-    reading: ReadingCustomer,
+    reading: CustomerReader,
     order: Order = "asc",
     after: AfterNumber = None,
     cursor: Cursor = None,
@@ -100,7 +100,7 @@ async def list_messages(
     Marks nothing as read.
     """
     viewer = viewer_of(request, Side.CUSTOMER)
-    rows, following = await queries.list_messages(
+    rows, next_cursor = await queries.list_messages(
         reading,
         conversation_id,
         scope=reading.principal.id,
@@ -109,25 +109,25 @@ async def list_messages(
         cursor=cursor,
         limit=limit,
     )
-    return Page(items=[MessageOut.of(row, viewer) for row in rows], next_cursor=following)
+    return Page(items=[MessageOut.of(row, viewer) for row in rows], next_cursor=next_cursor)
 
 
 @router.post(
     "/conversations/{conversation_id}/messages",
     status_code=201,
-    responses=answers(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
+    responses=problem_responses(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
 )
 async def post_message(
     request: Request,
     conversation_id: ConversationId,
     body: PostMessage,
-    caller: ClaimedCustomer,
+    caller: TokenCustomer,
     response: Response,
-    key: IdempotencyKey = None,
+    key: IdempotencyKeyHeader = None,
 ) -> MessageOut:
     """Write to the store. A settled conversation is opened again."""
-    await count(request, caller, body, key)
-    once = Once.of(key, "post", body.model_dump(mode="json", exclude_defaults=True))
+    await enforce_limits(request, caller, body, key)
+    once = IdempotencyKey.of(key, "post", body.model_dump(mode="json", exclude_defaults=True))
     post = Post(
         conversation_id,
         caller.id,
@@ -142,21 +142,21 @@ async def post_message(
     return MessageOut.of(posted, viewer_of(request, Side.CUSTOMER))
 
 
-@router.post("/conversations/{conversation_id}/read", status_code=204, responses=answers(NotFound))
-async def mark_read(conversation_id: ConversationId, body: MarkRead, caller: Customer, session: Session) -> None:
+@router.post("/conversations/{conversation_id}/read", status_code=204, responses=problem_responses(NotFound))
+async def mark_read(conversation_id: ConversationId, body: MarkRead, caller: Customer, session: DbSession) -> None:
     """Say that the caller has read up to a message number."""
     await commands.mark_read(session, conversation_id, Side.CUSTOMER, body.up_to, scope=caller.id)
 
 
 @router.get("/unread", response_model_exclude_none=True, tags=["Admin"])
-async def count_unread(reading: ReadingAnybody) -> Unread:
+async def count_unread(reading: AnyReader) -> Unread:
     """Count the unread conversations of the caller's side, for a badge."""
     customer = reading.principal.id if reading.principal.role is Role.CUSTOMER else None
     return Unread.of(await counts.count_unread(reading, customer))
 
 
 @router.get("/orders")
-async def list_orders(reading: ReadingCustomer, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT) -> Page[OrderOut]:
+async def list_orders(reading: CustomerReader, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT) -> Page[OrderOut]:
     """List the caller's orders, newest first, to open a conversation about one."""
-    orders, following = await queries.list_orders(reading, reading.principal.id, cursor, limit)
-    return Page(items=[OrderOut.of(order) for order in orders], next_cursor=following)
+    orders, next_cursor = await queries.list_orders(reading, reading.principal.id, cursor, limit)
+    return Page(items=[OrderOut.of(order) for order in orders], next_cursor=next_cursor)

@@ -15,12 +15,12 @@ from pydantic import BeforeValidator
 
 from services.conversations.api.response_schemas import Viewer
 from services.conversations.event_log.position import encode_position
-from services.conversations.identity.access import Reading, let_in
-from services.conversations.identity.sessions import check as check_session
+from services.conversations.identity.access import AuthorizedReader, authorize_caller
+from services.conversations.identity.sessions import check_session
 from services.conversations.rules import Side, Status
 from shared.auth import Callers, Principal, Role, require
 from shared.cookies import SAFE_METHODS
-from shared.database import Session
+from shared.database import DbSession
 from shared.paging import MAX_NUMBER
 from shared.people import StoreId
 
@@ -31,11 +31,13 @@ class _Readers(Callers):
     Their rows are looked at by the statement that reads for them.
     """
 
-    async def __call__(self, request: Request, response: Response) -> Reading:  # type: ignore[override] # more than who
+    async def __call__(self, request: Request, response: Response) -> AuthorizedReader:  # type: ignore[override] # more than who
         principal = await super().__call__(request)
         state = request.app.state
         # Whoever reads can go on from there in the stream.
-        return Reading(principal, state.lend, state.sessions, partial(response.headers.__setitem__, "X-Position"))
+        return AuthorizedReader(
+            principal, state.acquire, state.sessions, partial(response.headers.__setitem__, "X-Position")
+        )
 
 
 def _caller(*roles: Role, by_hand: bool = True) -> Callable[..., Coroutine[Any, Any, Principal]]:
@@ -43,9 +45,9 @@ def _caller(*roles: Role, by_hand: bool = True) -> Callable[..., Coroutine[Any, 
         request: Request,
         response: Response,
         principal: Annotated[Principal, Depends(require(*roles))],
-        session: Session,
+        session: DbSession,
     ) -> Principal:
-        position = await let_in(session, principal, used=by_hand and request.method not in SAFE_METHODS)
+        position = await authorize_caller(session, principal, used=by_hand and request.method not in SAFE_METHODS)
         if request.method in SAFE_METHODS:  # whoever reads can go on from there in the stream
             response.headers["X-Position"] = encode_position(*position)
         return principal
@@ -55,10 +57,10 @@ def _caller(*roles: Role, by_hand: bool = True) -> Callable[..., Coroutine[Any, 
 
 def _sender(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
     async def admitted(
-        request: Request, principal: Annotated[Principal, Depends(require(role))], session: Session
+        request: Request, principal: Annotated[Principal, Depends(require(role))], session: DbSession
     ) -> Principal:
         if principal.session_id is None:
-            await request.app.state.admitted.ensure(principal, request.app.state.sessions)
+            await request.app.state.known_users.ensure(principal, request.app.state.sessions)
         else:  # a session can end at any moment, and then nothing is posted any more
             await check_session(session, principal)
         return principal
@@ -68,17 +70,17 @@ def _sender(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
 
 Customer = Annotated[Principal, Depends(_caller(Role.CUSTOMER), scope="function")]
 Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
-ReadingCustomer = Annotated[Reading, Depends(_Readers(Role.CUSTOMER))]
-ReadingAdmin = Annotated[Reading, Depends(_Readers(Role.ADMIN))]
-ReadingAnybody = Annotated[Reading, Depends(_Readers(Role.CUSTOMER, Role.ADMIN))]
+CustomerReader = Annotated[AuthorizedReader, Depends(_Readers(Role.CUSTOMER))]
+AdminReader = Annotated[AuthorizedReader, Depends(_Readers(Role.ADMIN))]
+AnyReader = Annotated[AuthorizedReader, Depends(_Readers(Role.CUSTOMER, Role.ADMIN))]
 # What an open page says by itself, again and again.
 WatchingAdmin = Annotated[Principal, Depends(_caller(Role.ADMIN, by_hand=False), scope="function")]
 
 # Posting is one statement that looks at the sender itself; this only makes sure that there is one.
 PostingAdmin = Annotated[Principal, Depends(_sender(Role.ADMIN), scope="function")]
 # Whose claim to be one was not compared with the database yet.
-ClaimedCustomer = Annotated[Principal, Depends(require(Role.CUSTOMER))]
-ClaimedAdmin = Annotated[Principal, Depends(require(Role.ADMIN))]
+TokenCustomer = Annotated[Principal, Depends(require(Role.CUSTOMER))]
+TokenAdmin = Annotated[Principal, Depends(require(Role.ADMIN))]
 
 
 def viewer_of(request: Request, side: Side) -> Viewer:
@@ -86,7 +88,7 @@ def viewer_of(request: Request, side: Side) -> Viewer:
     return Viewer(side=side, store_name=request.app.state.settings.store_name)
 
 
-IdempotencyKey = Annotated[
+IdempotencyKeyHeader = Annotated[
     str | None,
     Header(
         alias="Idempotency-Key",

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 
 from services.conversations.event_log import retention, snapshot
 from services.conversations.event_log.reader import read_feed
-from shared.database import Session
+from shared.database import DbSession
 from shared.events import Feed, Kind, Snapshot
 from shared.problems import Unauthenticated
 
@@ -26,7 +26,7 @@ router = APIRouter(prefix="/internal", include_in_schema=False, dependencies=[De
 
 @router.get("/events")
 async def read_events(
-    session: Session,
+    session: DbSession,
     after: Annotated[int, Query(ge=0, le=MAX_POSITION)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 500,
     min_age: Annotated[float, Query(ge=0, le=60)] = 0,
@@ -45,7 +45,7 @@ async def read_events(
 
 @router.get("/snapshot/{kind}")
 async def read_snapshot(
-    session: Session,
+    session: DbSession,
     kind: Kind,
     after: Annotated[str | None, Query(max_length=255)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 500,

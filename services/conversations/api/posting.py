@@ -2,19 +2,19 @@
 
 from fastapi import Request
 
-from services.conversations.identity.sessions import check
+from services.conversations.identity.sessions import check_session
 from services.conversations.messaging.posting import Post, Posted, post_message
 from shared.auth import Principal
-from shared.database import answered_transaction
+from shared.database import request_transaction
 
 
 async def save(request: Request, caller: Principal, post: Post) -> Posted:
     """Save a caller's message, as `post_message` does, and together with others of the moment."""
     state = request.app.state
     if caller.session_id is None:
-        await state.admitted.ensure(caller, state.sessions)
+        await state.known_users.ensure(caller, state.sessions)
         posted: Posted = await state.group_commit.save(post)
         return posted
-    async with answered_transaction(state.sessions) as session:
-        await check(session, caller)  # a session can end at any moment, and then nothing is posted any more
+    async with request_transaction(state.sessions) as session:
+        await check_session(session, caller)  # a session can end at any moment, and then nothing is posted any more
         return await post_message(session, post)

@@ -9,26 +9,26 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import Depends, Request
 
-from services.conversations.api.dependencies import IdempotencyKey
+from services.conversations.api.dependencies import IdempotencyKeyHeader
 from services.conversations.api.request_schemas import (
     AdminCreateConversation,
     CreateConversation,
     EditConversation,
     PostMessage,
 )
-from services.conversations.rate_limits.policy import Act, Limits
+from services.conversations.rate_limits.policy import LimitedAction, Limits
 from shared.auth import Principal, Role, require
 
 Writing = PostMessage | EditConversation | CreateConversation | AdminCreateConversation
 W = TypeVar("W", bound=Writing)
 
 
-async def count(request: Request, caller: Principal, body: Writing, key: str | None) -> None:
+async def enforce_limits(request: Request, caller: Principal, body: Writing, key: str | None) -> None:
     """Count what a caller wants to write, or raise `RateLimited`. To set a status alone is not limited."""
-    acts = [Act.CONVERSATION] if isinstance(body, CreateConversation) else []
+    acts = [LimitedAction.CONVERSATION] if isinstance(body, CreateConversation) else []
     text = body.reply_body if isinstance(body, EditConversation) else body.body
     if text is not None:
-        acts.append(Act.MESSAGE)
+        acts.append(LimitedAction.MESSAGE)
     limits: Limits = request.app.state.limits
     await limits.allow(caller, acts, path=request.url.path, key=key)
 
@@ -38,9 +38,9 @@ def _counted(kind: type[W], role: Role) -> Callable[..., Coroutine[Any, Any, W]]
         request: Request,
         body: kind,  # type: ignore[valid-type] # FastAPI reads it
         caller: Annotated[Principal, Depends(require(role))],
-        key: IdempotencyKey = None,
+        key: IdempotencyKeyHeader = None,
     ) -> W:
-        await count(request, caller, body, key)
+        await enforce_limits(request, caller, body, key)
         return body
 
     return counted

@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 from services.conversations.messaging.erasure_batches import Progress
 from services.conversations.messaging.posting import Posted
 from services.conversations.models import User
-from services.conversations.records import ConversationRow, MessageRow, OrderRow, Thread, UserRow
+from services.conversations.records import ConversationDetail, ConversationRow, MessageRow, OrderRow, UserRow
 from services.conversations.rules import COUNT_LIMIT, Side, Status
 from shared.problems import FieldError
 
@@ -126,7 +126,7 @@ class ConversationOut:
     waiting_since: datetime | None
 
     @classmethod
-    def of(cls, thread: Thread) -> Self:
+    def of(cls, thread: ConversationDetail) -> Self:
         """Show a conversation with what stands beside it."""
         found, user, order = thread
         return cls(

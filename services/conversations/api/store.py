@@ -21,10 +21,10 @@ from services.conversations.errors import OrderOfAnotherUser
 from services.conversations.identity import erasure, sessions
 from services.conversations.messaging import erasure_batches
 from shared.auth import Role, require
-from shared.database import Session, Sessions, answered_transaction
+from shared.database import DbSession, SessionFactory, request_transaction
 from shared.http import ApiRouter
 from shared.json_schema import schema_of
-from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, answers
+from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 
 _PREFIX = "/api/v1/store"
 IMPORT = f"{_PREFIX}/import"
@@ -37,7 +37,7 @@ router = ApiRouter(
     prefix=_PREFIX,
     tags=["Store"],
     dependencies=[Depends(require(Role.STORE))],
-    responses=answers(Unauthenticated, Forbidden, Invalid, Unavailable),
+    responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
 _CREATED: dict[int | str, dict[str, Any]] = {
@@ -51,7 +51,7 @@ SentOrder = Annotated[Checked[PutOrder], sent(PutOrder)]
 
 
 @router.put("/users/{user_id}", responses=_CREATED, response_model_exclude_none=True, openapi_extra=body_of(PutUser))
-async def put_user(user_id: PathId, body: SentUser, session: Session, response: Response) -> RecordOut:
+async def put_user(user_id: PathId, body: SentUser, session: DbSession, response: Response) -> RecordOut:
     """Take over a user. An `updated_at` older than the stored one changes nothing.
 
     A field that cannot be used is left out or replaced by its nearest usable form, and is named in `warnings`.
@@ -82,18 +82,18 @@ async def delete_user(
     With `content=true` a customer's conversations are deleted too, as a whole. What a person wrote as an admin stays,
     shown as the store's. 204 when all is done; 202 when there is so much that the rest is erased in the background.
     """
-    kept: Sessions = request.app.state.sessions
+    kept: SessionFactory = request.app.state.sessions
     # Each step commits: the user is refused before their conversations are locked, and a process that dies in
     # between leaves what it has begun to the relay.
-    async with answered_transaction(kept) as session:
+    async with request_transaction(kept) as session:
         erasure_id = await erasure.delete_user(session, user_id, content=content)
     if erasure_id is None:
         return Response(status_code=204)
     more = True
     while more:
-        async with answered_transaction(kept) as session:
+        async with request_transaction(kept) as session:
             more = await erasure_batches.hide_conversations(session, erasure_id)
-    async with answered_transaction(kept) as session:
+    async with request_transaction(kept) as session:
         await erasure_batches.erase_batch(session, erasure_id)
         progress = ErasureOut.of(await erasure_batches.read_progress(session, erasure_id))
     if progress.state == "done":
@@ -102,27 +102,27 @@ async def delete_user(
     return JSONResponse(TypeAdapter(ErasureOut).dump_python(progress, mode="json"), 202, headers)
 
 
-@router.get("/erasures/{erasure_id}", responses=answers(NotFound))
+@router.get("/erasures/{erasure_id}", responses=problem_responses(NotFound))
 async def get_erasure(
-    erasure_id: Annotated[UUID, Path(description="As the deletion has named it.")], session: Session
+    erasure_id: Annotated[UUID, Path(description="As the deletion has named it.")], session: DbSession
 ) -> ErasureOut:
     """Tell how far the erasure of a user has come. It is known for as long as the log is kept."""
     return ErasureOut.of(await erasure_batches.read_progress(session, erasure_id))
 
 
 @router.delete("/users/{user_id}/sessions", status_code=204)
-async def end_sessions(user_id: PathId, session: Session) -> None:
+async def end_sessions(user_id: PathId, session: DbSession) -> None:
     """End a user's sessions in all browsers, for when they sign out of the store. One who is not known has none."""
     await sessions.end_all_of(session, user_id)
 
 
 @router.put(
     "/orders/{order_id}",
-    responses={**_CREATED, **answers(OrderOfAnotherUser)},
+    responses={**_CREATED, **problem_responses(OrderOfAnotherUser)},
     response_model_exclude_none=True,
     openapi_extra=body_of(PutOrder),
 )
-async def put_order(order_id: PathId, body: SentOrder, session: Session, response: Response) -> RecordOut:
+async def put_order(order_id: PathId, body: SentOrder, session: DbSession, response: Response) -> RecordOut:
     """Take over an order. An `updated_at` older than the stored one changes nothing.
 
     An optional field or an item that cannot be used is left out or replaced by its nearest usable form, and is named
@@ -134,7 +134,7 @@ async def put_order(order_id: PathId, body: SentOrder, session: Session, respons
 
 
 @router.delete("/orders/{order_id}", status_code=204)
-async def delete_order(order_id: PathId, session: Session) -> None:
+async def delete_order(order_id: PathId, session: DbSession) -> None:
     """Note that an order was deleted; conversations about it keep its last state."""
     await orders.delete_order(session, order_id)
 
@@ -168,7 +168,7 @@ async def _spool() -> AsyncIterator[BinaryIO]:
     responses=_IMPORTED,
     openapi_extra={"requestBody": _IMPORT},
 )
-async def import_records(request: Request, answers: Annotated[BinaryIO, Depends(_spool)]) -> Response:
+async def import_records(request: Request, spool: Annotated[BinaryIO, Depends(_spool)]) -> Response:
     """Take over any number of users and orders, as the PUTs would one after the other; one answer a line.
 
     A line that is refused hinders no other; one over 64 KiB is refused. What was taken is saved batch by batch: after a
@@ -178,11 +178,11 @@ async def import_records(request: Request, answers: Annotated[BinaryIO, Depends(
     # begin before; with both sides' buffers full, nobody would go on.
     try:
         async for answer in import_lines(request.stream(), request.app.state.sessions):
-            answers.write(json.dumps(answer).encode() + b"\n")
+            spool.write(json.dumps(answer).encode() + b"\n")
     except ClientDisconnect:
         return Response(status_code=400)  # to nobody; what was committed stays
-    answers.seek(0)
-    return StreamingResponse(_pieces(answers), media_type=LINES)
+    spool.seek(0)
+    return StreamingResponse(_pieces(spool), media_type=LINES)
 
 
 async def _pieces(kept: BinaryIO) -> AsyncIterator[bytes]:

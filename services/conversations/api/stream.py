@@ -14,17 +14,17 @@ from services.conversations.api.response_schemas import ConversationOut, Message
 from services.conversations.errors import TooManyStreams
 from services.conversations.event_log.reader import Entry
 from services.conversations.messaging.posting import Posted
-from services.conversations.realtime.connection import Shown, Stream
+from services.conversations.realtime.connection import Connection, SseEvent
 from services.conversations.realtime.hub import Hub
-from services.conversations.realtime.rendering import Show
-from services.conversations.realtime.stream_admission import Door
-from services.conversations.realtime.stream_quota import Places
-from services.conversations.records import Thread
+from services.conversations.realtime.rendering import EventRenderer
+from services.conversations.realtime.stream_admission import StreamAdmission
+from services.conversations.realtime.stream_quota import StreamQuota
+from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
 from shared.auth import Principal, Role, require
 from shared.events import ConversationDeleted, ConversationRead, EventType, MessagePosted
 from shared.http import ApiRouter
-from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, answers
+from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, problem_responses
 
 MEDIA_TYPE = "text/event-stream"
 RETRY = (1000, 4000)  # milliseconds: clients that lost a process come back spread over these
@@ -37,7 +37,7 @@ _CONTENT = {MEDIA_TYPE: {"schema": {"type": "string"}, "x-itemSchema": _EVENT}} 
 router = ApiRouter(
     prefix="/api/v1",
     tags=["Customer", "Admin"],
-    responses=answers(Unauthenticated, Forbidden, Invalid, TooManyStreams, Unavailable),
+    responses=problem_responses(Unauthenticated, Forbidden, Invalid, TooManyStreams, Unavailable),
 )
 
 
@@ -49,11 +49,11 @@ class ConversationChanged(BaseModel):
     message: MessageOut | None = None
 
 
-def show_event(store_name: str) -> Show:
+def show_event(store_name: str) -> EventRenderer:
     """Make what shows an event of the log to a side; None for what is not theirs to know, or is deleted since."""
     viewers = {side: Viewer(side=side, store_name=store_name) for side in Side}
 
-    def show(entry: Entry, thread: Thread | None, side: Side) -> str | None:
+    def show(entry: Entry, thread: ConversationDetail | None, side: Side) -> str | None:
         if entry.type == EventType.CONVERSATION_DELETED:
             return ConversationDeleted.model_validate(entry.payload).model_dump_json()
         if thread is None or entry.payload is None:
@@ -97,7 +97,7 @@ class EventStream(Response):
 
     media_type = MEDIA_TYPE
 
-    def __init__(self, stream: Stream, events: AsyncIterator[list[Shown]]) -> None:
+    def __init__(self, stream: Connection, events: AsyncIterator[list[SseEvent]]) -> None:
         # X-Accel-Buffering: a proxy like nginx is to pass events on at once.
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["Content-Length"]
@@ -110,11 +110,11 @@ class EventStream(Response):
         leaving = asyncio.create_task(self._end_with_the_client(receive))
         try:
             # Clients that lost a process come back spread over some seconds.
-            wire = b"retry: %d\n" % random.randint(*RETRY)  # noqa: S311 - spreads load
+            encoded = b"retry: %d\n" % random.randint(*RETRY)  # noqa: S311 - spreads load
             async for some in self._events:
-                wire += b"".join([shown.wire for shown in some])
-                await send({"type": "http.response.body", "body": wire, "more_body": True})
-                wire = b""
+                encoded += b"".join([shown.encoded for shown in some])
+                await send({"type": "http.response.body", "body": encoded, "more_body": True})
+                encoded = b""
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             leaving.cancel()
@@ -131,13 +131,13 @@ class EventStream(Response):
 async def _open_stream(
     request: Request,
     principal: Annotated[Principal, Depends(require(Role.CUSTOMER, Role.ADMIN))],
-) -> AsyncIterator[Stream]:
+) -> AsyncIterator[Connection]:
     """Open a stream; its place is free again when the answer has ended. No connection is held meanwhile."""
-    door: Door = request.app.state.door
+    admission: StreamAdmission = request.app.state.admission
     hub: Hub = request.app.state.hub
-    places: Places = request.app.state.places
-    opened = Stream(principal.id, Side(principal.role), await door.let_in(principal), principal.session_id)
-    async with places.hold(principal.id):
+    stream_quota: StreamQuota = request.app.state.stream_quota
+    opened = Connection(principal.id, Side(principal.role), await admission.admit(principal), principal.session_id)
+    async with stream_quota.acquire(principal.id):
         with hub.open(opened, principal.expires_at) as stream:
             yield stream
 
@@ -145,7 +145,7 @@ async def _open_stream(
 @router.get("/stream", response_class=Response, responses={200: {"description": "Events", "content": _CONTENT}})
 async def stream_events(
     request: Request,
-    stream: Annotated[Stream, Depends(_open_stream)],
+    stream: Annotated[Connection, Depends(_open_stream)],
     last_event_id: Resume = None,
     after: After = None,
 ) -> EventStream:

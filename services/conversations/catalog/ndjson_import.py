@@ -11,12 +11,12 @@ from http import HTTPStatus
 from typing import Any
 
 from services.conversations.catalog.schemas import OrderLine, UserLine, check_record
-from services.conversations.catalog.sync import Sent, take
+from services.conversations.catalog.sync import Upsert, upsert_batch
 from services.conversations.catalog.values import read_json
 from services.conversations.errors import OrderOfAnotherUser
 from shared.body_size import JSON_ESCAPES, MAX_BODY_BYTES
-from shared.database import Sessions, answered_transaction
-from shared.outages import was_in_the_way
+from shared.database import SessionFactory, request_transaction
+from shared.outages import is_retryable_rollback
 from shared.people import MAX_ID
 from shared.problems import Invalid, PayloadTooLarge, Problem, Unavailable
 from shared.text import cut
@@ -30,7 +30,7 @@ ROOM = 256 * 1024  # bytes of answers that tell all, and four times the lines' o
 ROOM_OF_LINES = 4
 MAX_SHORT_DETAIL = 100  # characters
 TRIES = 5  # of a batch that is in another writer's way
-BREATH = 16  # lines after which others may have their turn
+YIELD_EVERY = 16  # lines after which others may have their turn
 
 _MODELS: Mapping[Any, type[UserLine | OrderLine]] = {"user": UserLine, "order": OrderLine}
 
@@ -46,11 +46,13 @@ class Line:
 
     number: int
     named: Mapping[str, str]
-    sent: Sent | Problem
+    sent: Upsert | Problem
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
-async def import_lines(chunks: AsyncIterable[bytes], sessions: Sessions, room: float = ROOM) -> AsyncIterator[Answer]:
+async def import_lines(
+    chunks: AsyncIterable[bytes], sessions: SessionFactory, room: float = ROOM
+) -> AsyncIterator[Answer]:
     """Take over all that is sent, and yield the answer to each line that is not blank, once it is committed.
 
     A line that is refused hinders no other. Of lines that are neither a user nor an order only the first 1,000 are
@@ -113,7 +115,7 @@ async def _batches(chunks: AsyncIterable[bytes]) -> AsyncIterator[tuple[list[Lin
     number = size = 0
     async for line in split_lines(chunks):
         number += 1
-        if number % BREATH == 0:
+        if number % YIELD_EVERY == 0:
             await asyncio.sleep(0)
         if line is not None and not line.strip():
             continue
@@ -149,15 +151,15 @@ def read_line(number: int, line: bytes | None) -> Line:
     return Line(number, named, checked.record.of(checked.record.id), checked.notes)
 
 
-async def _commit(sessions: Sessions, sent: Sequence[Sent]) -> list[bool | OrderOfAnotherUser]:
+async def _commit(sessions: SessionFactory, sent: Sequence[Upsert]) -> list[bool | OrderOfAnotherUser]:
     tries = 0
     while True:
         try:
-            async with answered_transaction(sessions) as session:
-                return await take(session, sent)
+            async with request_transaction(sessions) as session:
+                return await upsert_batch(session, sent)
         except Unavailable as error:
             tries += 1
-            if tries == TRIES or not was_in_the_way(error.__cause__):
+            if tries == TRIES or not is_retryable_rollback(error.__cause__):
                 raise
 
 

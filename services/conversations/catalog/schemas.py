@@ -10,7 +10,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, WithJsonSchema
 
-from services.conversations.catalog.sync import Sent, SentOrder, SentUser
+from services.conversations.catalog.sync import OrderUpsert, Upsert, UserUpsert
 from services.conversations.catalog.values import (
     AnyCase,
     AnyId,
@@ -42,7 +42,7 @@ class Record(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    def of(self, identity: str) -> Sent:
+    def of(self, identity: str) -> Upsert:
         """Return the user or the order with this id."""
         raise NotImplementedError
 
@@ -64,9 +64,9 @@ class PutUser(Record):
     zoneinfo: Annotated[ZoneName | None, OrNearest] = None
     updated_at: Annotated[Moment | None, OrNone] = None
 
-    def of(self, user_id: str) -> SentUser:
+    def of(self, user_id: str) -> UserUpsert:
         """Return the user with this id."""
-        return SentUser(user_id, {name: getattr(self, name) for name in PROFILE}, self.role, self.updated_at)
+        return UserUpsert(user_id, {name: getattr(self, name) for name in PROFILE}, self.role, self.updated_at)
 
 
 class OrderItem(BaseModel):
@@ -147,11 +147,11 @@ class PutOrder(Record):
     ] = Items()
     updated_at: Annotated[Moment | None, OrNone] = None
 
-    def of(self, order_id: str) -> SentOrder:
+    def of(self, order_id: str) -> OrderUpsert:
         """Return the order with this id."""
         fields = {name: getattr(self, name) for name in PutOrder.model_fields}
         items = [item.model_dump() for item in self.items.kept]
-        return SentOrder(order_id, fields | {"items": items, "items_omitted": self.items.omitted})
+        return OrderUpsert(order_id, fields | {"items": items, "items_omitted": self.items.omitted})
 
     @property
     def omitted(self) -> int:

@@ -20,7 +20,7 @@ from services.conversations.models import Conversation, Order, User
 from services.conversations.rules import Side, former_order_id
 from shared.events import EventType, UserChanged
 from shared.people import Person
-from shared.tables import among, insert_all
+from shared.tables import any_of, bulk_insert
 
 _USER = (
     *(User.id, User.role, User.synced_role, User.version, User.updated_at, User.deleted_at),
@@ -30,7 +30,7 @@ _ORDER = (Order.id, Order.user_id, Order.updated_at, Order.deleted_at)
 
 
 @dataclass(frozen=True, slots=True)
-class SentUser:
+class UserUpsert:
     """A user as the store has them; without a `role` it stays what it was, at first that of a customer."""
 
     id: str
@@ -40,7 +40,7 @@ class SentUser:
 
 
 @dataclass(frozen=True, slots=True)
-class SentOrder:
+class OrderUpsert:
     """An order as the store has it, with all of its fields."""
 
     id: str
@@ -52,35 +52,35 @@ class SentOrder:
         return str(self.fields["user_id"])
 
 
-Sent = SentUser | SentOrder
+Upsert = UserUpsert | OrderUpsert
 
 
-async def take(session: AsyncSession, sent: Sequence[Sent]) -> list[bool | OrderOfAnotherUser]:
+async def upsert_batch(session: AsyncSession, sent: Sequence[Upsert]) -> list[bool | OrderOfAnotherUser]:
     """Take over users and orders as if one came after the other; tell of each whether it is new, or why it is refused.
 
     An `updated_at` older than the stored one changes nothing. A user with another role than before loses the browsers'
     sessions for any other side. An order's user may be known by id only, and cannot change unless the order was
     deleted: an order that is refused for that leaves no trace, and hinders no other.
     """
-    users = _Users([one for one in sent if isinstance(one, SentUser)])
-    orders = _Orders([one for one in sent if isinstance(one, SentOrder)])
+    users = _Users([one for one in sent if isinstance(one, UserUpsert)])
+    orders = _Orders([one for one in sent if isinstance(one, OrderUpsert)])
     await users.lock(session, orders.owners)
     await orders.lock(session)
-    results = [users.take(one) if isinstance(one, SentUser) else orders.take(one, users.known) for one in sent]
+    results = [users.take(one) if isinstance(one, UserUpsert) else orders.take(one, users.known) for one in sent]
     await users.save(session)
     await orders.save(session)
     return results
 
 
-async def put_user(session: AsyncSession, user: SentUser) -> bool:
-    """Take one user over, as `take` does; True when new."""
-    [created] = await take(session, [user])
+async def put_user(session: AsyncSession, user: UserUpsert) -> bool:
+    """Take one user over, as `upsert_batch` does; True when new."""
+    [created] = await upsert_batch(session, [user])
     return bool(created)
 
 
-async def put_order(session: AsyncSession, order: SentOrder) -> bool:
-    """Take one order over, as `take` does; True when new. Raises `OrderOfAnotherUser`."""
-    [created] = await take(session, [order])
+async def put_order(session: AsyncSession, order: OrderUpsert) -> bool:
+    """Take one order over, as `upsert_batch` does; True when new. Raises `OrderOfAnotherUser`."""
+    [created] = await upsert_batch(session, [order])
     if isinstance(created, OrderOfAnotherUser):
         raise created
     return created
@@ -89,7 +89,7 @@ async def put_order(session: AsyncSession, order: SentOrder) -> bool:
 class _Users:
     """The users of a batch: locked, then changed in memory, then saved. `known` are those who are there so far."""
 
-    def __init__(self, sent: Sequence[SentUser]) -> None:
+    def __init__(self, sent: Sequence[UserUpsert]) -> None:
         self.known: set[str] = set()
         self._ids = {one.id for one in sent}
         self._made: set[str] = set()
@@ -103,15 +103,15 @@ class _Users:
         named = {*self._ids, *owners}
         rows = [{"id": key, "role": Side.CUSTOMER} for key in sorted(named)]
         if rows:
-            made = insert_all(User, rows).on_conflict_do_nothing().returning(User.id)
+            made = bulk_insert(User, rows).on_conflict_do_nothing().returning(User.id)
             self._made = set(await session.scalars(made))
         self.known = named - self._made
         if self._ids:
-            theirs = select(*_USER).where(among(User.id, self._ids)).order_by(User.id)
+            theirs = select(*_USER).where(any_of(User.id, self._ids)).order_by(User.id)
             # Lets others refer to them meanwhile: a post need not wait for an import.
             self._rows = _by_id(await session.execute(theirs.with_for_update(key_share=True)))
 
-    def take(self, sent: SentUser) -> bool:
+    def take(self, sent: UserUpsert) -> bool:
         """Let a user be as sent; True when new, or here again after a deletion."""
         user = self._rows[sent.id]
         if sent.id not in self.known:
@@ -143,13 +143,13 @@ class _Users:
         if self._changes:
             await append_events(session, EventType.USER_UPDATED, self._changes)
         if forgotten := self._made - self.known:  # whom only an order that was refused has named
-            await session.execute(delete(User).where(among(User.id, forgotten)))
+            await session.execute(delete(User).where(any_of(User.id, forgotten)))
 
 
 class _Orders:
     """The orders of a batch: new ones saved, all locked, then changed in memory, then saved."""
 
-    def __init__(self, sent: Sequence[SentOrder]) -> None:
+    def __init__(self, sent: Sequence[OrderUpsert]) -> None:
         self.owners = {one.user_id for one in sent}
         self._first = {one.id: one for one in reversed(sent)}
         self._new: set[str] = set()
@@ -162,12 +162,12 @@ class _Orders:
         if not self._first:
             return
         rows = [{"id": key, **self._first[key].fields} for key in sorted(self._first)]
-        new = insert_all(Order, rows, synced_at=func.clock_timestamp()).on_conflict_do_nothing().returning(Order.id)
+        new = bulk_insert(Order, rows, synced_at=func.clock_timestamp()).on_conflict_do_nothing().returning(Order.id)
         self._new = set(await session.scalars(new))
-        found = select(*_ORDER).where(among(Order.id, self._first)).order_by(Order.id).with_for_update()
+        found = select(*_ORDER).where(any_of(Order.id, self._first)).order_by(Order.id).with_for_update()
         self._rows = _by_id(await session.execute(found))
 
-    def take(self, sent: SentOrder, known: set[str]) -> bool | OrderOfAnotherUser:
+    def take(self, sent: OrderUpsert, known: set[str]) -> bool | OrderOfAnotherUser:
         """Let an order be as sent, and its user be known; True when new, or here again after a deletion."""
         order = self._rows[sent.id]
         if order["user_id"] != sent.user_id:
@@ -223,7 +223,7 @@ def _by_id(found: Iterable[Any]) -> _Rows:
 
 async def _overwrite(session: AsyncSession, model: type[User | Order], rows: Sequence[Mapping[str, Any]]) -> None:
     """Save rows that are there and locked, as what the store has sent now."""
-    upsert = insert_all(model, rows, synced_at=func.clock_timestamp())
+    upsert = bulk_insert(model, rows, synced_at=func.clock_timestamp())
     values = {name: upsert.excluded[name] for name in (*rows[0], "synced_at") if name != "id"}
     await session.execute(upsert.on_conflict_do_update(index_elements=[model.id], set_=values))
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict
 from sqlalchemy import exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.catalog.sync import SentOrder, SentUser, take
+from services.conversations.catalog.sync import OrderUpsert, UserUpsert, upsert_batch
 from services.conversations.messaging.commands import NewConversation, create_conversation, mark_read, set_status
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.models import Conversation, Message
@@ -102,9 +102,9 @@ async def add_demo(session: AsyncSession) -> bool:
         return False
     now = datetime.now(UTC)
     data = DemoData.model_validate_json(DATA.read_bytes())
-    users = [SentUser(user.id, user.model_dump(), user.role) for user in data.users]
-    orders = [SentOrder(order.number, _order_fields(order, now)) for order in data.orders]
-    await take(session, [*users, *orders])
+    users = [UserUpsert(user.id, user.model_dump(), user.role) for user in data.users]
+    orders = [OrderUpsert(order.number, _order_fields(order, now)) for order in data.orders]
+    await upsert_batch(session, [*users, *orders])
     sides = {user.id: user.role for user in data.users}
     for conversation in data.conversations:
         conversation_id = await _add_conversation(session, conversation, sides)

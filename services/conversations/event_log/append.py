@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.models import LoggedEvent
 from shared.events import EventType
-from shared.tables import among, insert_all
+from shared.tables import any_of, bulk_insert
 
 
 async def append_event(
@@ -33,7 +33,7 @@ async def append_events(session: AsyncSession, event_type: EventType, told: Sequ
         {"type": event_type, "payload": payload.model_dump(mode="json"), "user_id": user_id}
         for user_id, payload in told
     ]
-    await session.execute(insert_all(LoggedEvent, rows))
+    await session.execute(bulk_insert(LoggedEvent, rows))
 
 
 async def erase_conversations(session: AsyncSession, conversation_ids: Sequence[UUID]) -> None:
@@ -41,7 +41,7 @@ async def erase_conversations(session: AsyncSession, conversation_ids: Sequence[
     theirs = (
         select(LoggedEvent.id)
         .where(
-            among(LoggedEvent.conversation_id, conversation_ids),
+            any_of(LoggedEvent.conversation_id, conversation_ids),
             LoggedEvent.type != EventType.CONVERSATION_DELETED,
         )
         .order_by(LoggedEvent.seq)

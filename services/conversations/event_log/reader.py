@@ -54,7 +54,7 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class LogPage:
     """What comes behind a position, up to `end`; with `lost` the log does not reach back to it, or is another one."""
 
     epoch: UUID
@@ -63,9 +63,9 @@ class Stretch:
     entries: Sequence[Entry]
 
 
-async def read_stretch(
+async def read_page(
     session: AsyncSession, epoch: UUID, after: int, *, limit: int, user_id: str | None = None
-) -> Stretch:
+) -> LogPage:
     """Read on behind a position, in order; with `user_id`, only what concerns that person. One statement."""
     entries = select(*(getattr(LoggedEvent, name) for name in Entry.__dataclass_fields__))
     if user_id is not None:
@@ -78,12 +78,12 @@ async def read_stretch(
     found = [Entry(*row[3:]) for row in rows if row[3] is not None]
     lost = present != epoch or after > head or (after < head and not reaches)
     end = found[-1].position if len(found) == limit and not lost else head
-    return Stretch(present, end, lost, () if lost else found)
+    return LogPage(present, end, lost, () if lost else found)
 
 
-async def read_stretches(
+async def read_pages(
     session: AsyncSession, readers: Sequence[tuple[UUID, int, str | None]], *, limit: int
-) -> list[Stretch]:
+) -> list[LogPage]:
     """Do the same for many readers together, each behind an epoch and a position of its own, with a person or None.
 
     Two statements. `limit` is for each person, and once for all those who read everything.
@@ -100,29 +100,29 @@ async def read_stretches(
     for turn, (epoch, after, _) in enumerate(readers):
         lost = epoch != present or after > head or (after < head and not reaches[turn])
         end = found[turn][-1].position if len(found[turn]) == limit and not lost else head
-        stretches.append(Stretch(present, end, lost, () if lost else found[turn]))
+        stretches.append(LogPage(present, end, lost, () if lost else found[turn]))
     of_all = [turn for turn, stretch in enumerate(stretches) if people[turn] is None and not stretch.lost]
     if of_all:
-        everything = await read_stretch(session, present, min(afters[turn] for turn in of_all), limit=limit)
+        everything = await read_page(session, present, min(afters[turn] for turn in of_all), limit=limit)
         for turn in of_all:
             stretches[turn] = _rest_of(everything, afters[turn])
     return stretches
 
 
-def _rest_of(stretch: Stretch, after: int) -> Stretch:
+def _rest_of(stretch: LogPage, after: int) -> LogPage:
     """Return what of a stretch lies behind a position, which may lie behind all of it."""
     entries = [entry for entry in stretch.entries if entry.position > after]
-    return Stretch(stretch.epoch, max(stretch.end, after), stretch.lost, entries)
+    return LogPage(stretch.epoch, max(stretch.end, after), stretch.lost, entries)
 
 
-async def age_behind(session: AsyncSession, position: int) -> float:
+async def lag_after(session: AsyncSession, position: int) -> float:
     """Return how many seconds ago the first event behind a position was numbered; 0 when there is none."""
     age = func.extract("epoch", func.clock_timestamp() - LoggedEvent.numbered_at).cast(Float)
     behind = select(age).where(LoggedEvent.position > position).order_by(LoggedEvent.position).limit(1)
     return await session.scalar(behind) or 0.0
 
 
-async def tail(session: AsyncSession, limit: int) -> Sequence[LoggedEvent]:
+async def read_newest(session: AsyncSession, limit: int) -> Sequence[LoggedEvent]:
     """Return the newest events of the log, newest first."""
     return (await session.scalars(select(LoggedEvent).order_by(LoggedEvent.id.desc()).limit(limit))).all()
 

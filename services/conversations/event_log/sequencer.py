@@ -10,7 +10,7 @@ from sqlalchemy import Text, exists, func, literal_column, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.models import FeedHead, LoggedEvent
-from shared.database import incarnation_of
+from shared.database import database_identity_sql
 from shared.events import Event
 from shared.failpoints import failpoint
 
@@ -21,10 +21,10 @@ _ANY_UNNUMBERED = select(exists().where(LoggedEvent.position.is_(None)))
 _LOCK_HEAD = text("select head from feed for update skip locked")
 # A log that lives on elsewhere may lack what its readers have read: it was restored, or a replica took over. The first
 # time, there is nothing to compare with.
-_SETTLE = text(f"""
-    update feed set incarnation = {incarnation_of("events")},
+_ROTATE_IF_MOVED = text(f"""
+    update feed set incarnation = {database_identity_sql("events")},
         epoch = case when incarnation is null then epoch else gen_random_uuid() end
-    where incarnation is distinct from {incarnation_of("events")}
+    where incarnation is distinct from {database_identity_sql("events")}
 """)  # noqa: S608 - built from constants
 _NUMBER = text("""
     with batch as (
@@ -55,7 +55,7 @@ async def number_events(session: AsyncSession, *, size: int = 1000) -> list[Even
     head = (await session.execute(_LOCK_HEAD)).scalar_one_or_none()
     if head is None:
         return []
-    await settle_epoch(session)
+    await rotate_epoch_if_moved(session)
     rows = (await session.execute(_NUMBER, {"head": head, "size": size})).mappings()
     events = sorted((Event.model_validate(dict(row)) for row in rows), key=lambda event: event.position or 0)
     if events:
@@ -64,14 +64,14 @@ async def number_events(session: AsyncSession, *, size: int = 1000) -> list[Even
     return events
 
 
-async def settle_epoch(session: AsyncSession) -> None:
+async def rotate_epoch_if_moved(session: AsyncSession) -> None:
     """Begin a new epoch if the log lives elsewhere than it did."""
-    await session.execute(_SETTLE)
+    await session.execute(_ROTATE_IF_MOVED)
 
 
-async def begin_epoch(session: AsyncSession) -> None:
+async def rotate_epoch(session: AsyncSession) -> None:
     """Begin a new epoch here: the log was restored from a backup, and every reader has to know."""
-    here = literal_column(incarnation_of("events"), Text)
+    here = literal_column(database_identity_sql("events"), Text)
     await session.execute(update(FeedHead).values(epoch=func.gen_random_uuid(), incarnation=here))
 
 

@@ -14,17 +14,28 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.position import encode_position
-from services.conversations.identity.provisioning import admit, has_news, look_by_token, look_together
-from services.conversations.identity.sessions import enter, look_by_session
-from services.conversations.records import Known
+from services.conversations.identity.provisioning import (
+    authenticate_many,
+    needs_profile_update,
+    provision_user,
+    token_lookup_sql,
+)
+from services.conversations.identity.sessions import require_session, session_lookup_sql
+from services.conversations.records import CallerRecord
 from shared.auth import Principal
-from shared.database import Lend, Sessions, answered_connection, answered_transaction, driver_connection
+from shared.database import (
+    ConnectionProvider,
+    SessionFactory,
+    driver_connection,
+    request_connection,
+    request_transaction,
+)
 from shared.problems import Unauthenticated
 from shared.readers import Prepared, search
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class AuthorizedReader:
     """A request that only reads: what runs its queries, each for the caller if they may still come.
 
     Whoever is new, or has news, is let in first. Raises `Unauthenticated` for a user whom the store deleted, and for
@@ -33,8 +44,8 @@ class Reading:
     """
 
     principal: Principal
-    lend: Lend
-    sessions: Sessions
+    acquire: ConnectionProvider
+    sessions: SessionFactory
     tell_position: Callable[[str], None]
 
     async def fetch(self, query: str, *values: Any) -> Sequence[Any]:
@@ -48,21 +59,21 @@ class Reading:
     async def _read(self, query: str, *values: Any, anew: bool = False) -> Sequence[Any]:
         rows, news = await self._read_and_look(query, values, anew=anew)
         if news:
-            async with answered_transaction(self.sessions) as session:
-                await admit(session, self.principal)
+            async with request_transaction(self.sessions) as session:
+                await provision_user(session, self.principal)
             rows, _ = await self._read_and_look(query, values, anew=anew)
         return rows
 
     async def _read_and_look(self, query: str, values: Sequence[Any], *, anew: bool) -> tuple[Sequence[Any], bool]:
-        look = look_by_token if self.principal.session_id is None else look_by_session
+        look = token_lookup_sql if self.principal.session_id is None else session_lookup_sql
         who, more = look(self.principal, len(values) + 1)
-        async with answered_connection(self.lend) as connection:
+        async with request_connection(self.acquire) as connection:
             run = partial(search, connection) if anew else connection.fetch
             rows: Sequence[Any] = await run(_beside(who, query), *values, *more)
         if not rows:
             raise Unauthenticated("The session is over.")
         epoch, head, *known = json.loads(rows[0][-1])
-        news = has_news(self.principal, Known._make(known))
+        news = needs_profile_update(self.principal, CallerRecord._make(known))
         self.tell_position(encode_position(UUID(epoch), head))
         return [row[:-2] for row in rows if row[-2]], news
 
@@ -84,28 +95,28 @@ select page.*, who.asking from who left join lateral (select query.*, true from 
 """  # noqa: S608 - built from constants
 
 
-class Admitted:
+class KnownUserCache:
     """The callers whom this process has lately seen in the database, so that posting need not look again."""
 
     def __init__(self, size: int = 10_000) -> None:
         self._seen: OrderedDict[Principal, None] = OrderedDict()
         self._size = size
 
-    async def ensure(self, principal: Principal, sessions: Sessions) -> None:
+    async def ensure(self, principal: Principal, sessions: SessionFactory) -> None:
         """Make sure that the caller is a user, in a transaction of its own, once per process and set of claims."""
         if principal in self._seen:
             self._seen.move_to_end(principal)
             return
-        async with answered_transaction(sessions) as session:
-            await admit(session, principal)
+        async with request_transaction(sessions) as session:
+            await provision_user(session, principal)
         self._seen[principal] = None
         if len(self._seen) > self._size:
             self._seen.popitem(last=False)
 
 
-async def let_in(session: AsyncSession, principal: Principal, *, used: bool) -> tuple[UUID, int]:
+async def authorize_caller(session: AsyncSession, principal: Principal, *, used: bool) -> tuple[UUID, int]:
     """Let a customer or an admin in, by token or by session; return the log's epoch and head from before."""
     if principal.session_id is not None:
-        return await enter(session, principal, used=used)
-    seen = await look_together(await driver_connection(session), [principal])
-    return seen.get(principal) or await admit(session, principal)
+        return await require_session(session, principal, used=used)
+    seen = await authenticate_many(await driver_connection(session), [principal])
+    return seen.get(principal) or await provision_user(session, principal)

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.append import append_event
 from services.conversations.models import FeedHead, User
-from services.conversations.records import ASKING, KNOWN_COLUMNS, Known
+from services.conversations.records import CALLER_COLUMNS, CALLER_JSON, CallerRecord
 from services.conversations.rules import Side
 from shared.auth import Principal, check_synced_role
 from shared.database import Driver
@@ -22,35 +22,35 @@ PROFILE = ("email", "name", "locale", "zoneinfo")
 _FOR_CHANGE = {"key_share": True}  # lets others refer to the user meanwhile: a post need not wait for a new name
 
 
-def look_by_token(principal: Principal, place: int) -> tuple[str, list[Any]]:
+def token_lookup_sql(principal: Principal, place: int) -> tuple[str, list[Any]]:
     """Make the SQL of what is looked at when somebody comes by a token, and its values, in places from `place` on."""
-    return _look(ASKING, f"${place}"), [principal.id]
+    return _lookup(CALLER_JSON, f"${place}"), [principal.id]
 
 
-def has_news(principal: Principal, user: Known) -> bool:
-    """Tell whether somebody has to be let in by `admit`; raises as it does for who may not come."""
+def needs_profile_update(principal: Principal, user: CallerRecord) -> bool:
+    """Tell whether somebody has to be let in by `provision_user`; raises as it does for who may not come."""
     _check(principal, deleted=user.deleted, synced_role=user.synced_role)
     return user.id is None or bool(_claimed(user, principal, synced=user.synced))
 
 
-async def look_together(connection: Driver, principals: Collection[Principal]) -> dict[Principal, tuple[UUID, int]]:
+async def authenticate_many(connection: Driver, principals: Collection[Principal]) -> dict[Principal, tuple[UUID, int]]:
     """Look who comes by a token, for many in one statement; return the log's epoch and head for who has no news."""
-    rows: Any = await connection.fetch(_LOOK_TOGETHER, list({principal.id for principal in principals}))
-    known = [Known._make(row[2:]) for row in rows]
+    rows: Any = await connection.fetch(_LOOKUP_MANY, list({principal.id for principal in principals}))
+    known = [CallerRecord._make(row[2:]) for row in rows]
     users = {user.id: user for user in known}
     unchanged = [each for each in principals if each.id in users and _is_known(each, users[each.id])]
     return dict.fromkeys(unchanged, (rows[0][0], rows[0][1]))
 
 
-def _is_known(principal: Principal, user: Known) -> bool:
-    """Tell whether somebody may come and has no news; `admit` says why not."""
+def _is_known(principal: Principal, user: CallerRecord) -> bool:
+    """Tell whether somebody may come and has no news; `provision_user` says why not."""
     try:
-        return not has_news(principal, user)
+        return not needs_profile_update(principal, user)
     except (Unauthenticated, Forbidden):
         return False
 
 
-async def admit(session: AsyncSession, principal: Principal) -> tuple[UUID, int]:
+async def provision_user(session: AsyncSession, principal: Principal) -> tuple[UUID, int]:
     """Let a customer or an admin in: create the user from the token's claims, or fill in what is empty.
 
     A user whom the store never sent follows the claims of the newest token; once synced, only empty fields are filled.
@@ -84,7 +84,7 @@ def _check(principal: Principal, *, deleted: bool, synced_role: str | None) -> N
     check_synced_role(principal, synced_role)
 
 
-def _claimed(user: User | Known, principal: Principal, *, synced: bool) -> dict[str, str]:
+def _claimed(user: User | CallerRecord, principal: Principal, *, synced: bool) -> dict[str, str]:
     """Return the fields that the claims may change, and do: nothing that a newer token has said already."""
     if principal.issued_at < (user.claims_issued_at or 0):
         return {}
@@ -96,11 +96,11 @@ def _claimed(user: User | Known, principal: Principal, *, synced: bool) -> dict[
     }
 
 
-def _look(wanted: str, ids: str) -> str:
+def _lookup(wanted: str, ids: str) -> str:
     return f"select {wanted} from feed left join users as u on u.id = {ids}"  # noqa: S608 - built from constants
 
 
-_LOOK_TOGETHER = _look(f"feed.epoch, feed.head, {KNOWN_COLUMNS}", "any($1::text[])")
+_LOOKUP_MANY = _lookup(f"feed.epoch, feed.head, {CALLER_COLUMNS}", "any($1::text[])")
 
 
 async def ensure_user(session: AsyncSession, user_id: str, role: Side) -> bool:

@@ -1,7 +1,7 @@
 """Browsers' sessions: begun by a token of the store, known by a cookie, ended by their row or by time.
 
-What is done to sessions comes after the lock on their user, never before: nobody asks for a user with a session
-locked. `check` and `visit` hold no lock at all, when they are the first thing that a request says to the database.
+Every change of a session locks its user first, never after the session. `check_session` and `load_page_context` hold
+no lock if they are the first statement of a request.
 """
 
 import secrets
@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.event_log.position import encode_position
 from services.conversations.messaging.counts import unread_of
 from services.conversations.models import BrowserSession
-from services.conversations.records import ASKING
+from services.conversations.records import CALLER_JSON
 from services.conversations.rules import Side
 from services.conversations.settings import StoreSettings
 from shared.auth import Principal, Role
@@ -30,7 +30,7 @@ SEEN_EVERY: Final = timedelta(minutes=1)  # between notes that a session is used
 
 
 @dataclass(frozen=True, slots=True)
-class Visit:
+class PageContext:
     """Who looks at a page, as the user's row has them, and what every page shows of the state of things.
 
     `unread` counts the conversations that their side has not read, up to `COUNT_LIMIT`. `position` is the end of the
@@ -55,7 +55,7 @@ async def begin(session: AsyncSession, user_id: str, side: Side, *, csrf: str | 
     return found
 
 
-async def check(session: AsyncSession, principal: Principal, *, used: bool = True) -> str:
+async def check_session(session: AsyncSession, principal: Principal, *, used: bool = True) -> str:
     """Return the `csrf` of the live session of a principal who came with its cookie, or raise `Unauthenticated`.
 
     Notes that the session is used, at most once a minute, unless nobody did (`used`): a script that looks for news
@@ -65,24 +65,24 @@ async def check(session: AsyncSession, principal: Principal, *, used: bool = Tru
     return str(row["csrf"])
 
 
-async def enter(session: AsyncSession, principal: Principal, *, used: bool = True) -> tuple[UUID, int]:
-    """Return the log's epoch and head, so that what is read later is not older; else as `check`."""
+async def require_session(session: AsyncSession, principal: Principal, *, used: bool = True) -> tuple[UUID, int]:
+    """Return the log's epoch and head, so that what is read later is not older; else as `check_session`."""
     row = await _fetch(await driver_connection(session), _CHECK, principal, used=used)
     return row["epoch"], row["head"]
 
 
-def look_by_session(principal: Principal, place: int) -> tuple[str, list[Any]]:
+def session_lookup_sql(principal: Principal, place: int) -> tuple[str, list[Any]]:
     """Do as `people.look_by_token` for who comes by a session; nothing is found if it is over. Notes no use."""
     live = _live(*(f"${number}" for number in range(place, place + 3)))
     values = [principal.session_id, principal.id, principal.role.value]
-    return f"select {ASKING} from feed, {live}", values  # noqa: S608 - built from constants
+    return f"select {CALLER_JSON} from feed, {live}", values  # noqa: S608 - built from constants
 
 
-async def visit(session: AsyncSession, principal: Principal, *, used: bool = True) -> Visit:
-    """Return who looks at a page, in one statement; else as `check`."""
-    row = await _fetch(await driver_connection(session), _VISITS[principal.role], principal, used=used)
+async def load_page_context(session: AsyncSession, principal: Principal, *, used: bool = True) -> PageContext:
+    """Return who looks at a page, in one statement; else as `check_session`."""
+    row = await _fetch(await driver_connection(session), _PAGE_CONTEXTS[principal.role], principal, used=used)
     profile = {field: row[field] for field in ("name", "email", "locale", "zoneinfo")}
-    return Visit(
+    return PageContext(
         principal=Principal(id=principal.id, role=principal.role, session_id=principal.session_id, **profile),
         csrf=row["csrf"],
         unread=row["unread"],
@@ -106,15 +106,18 @@ async def end_other_sides(session: AsyncSession, sides: Sequence[tuple[str, Side
     await session.execute(_END_OTHER_SIDES, {"ids": list(ids), "kept": list(kept)})
 
 
-async def ended(session: AsyncSession, ids: Collection[UUID]) -> set[UUID]:
+async def find_ended(session: AsyncSession, ids: Collection[UUID]) -> set[UUID]:
     """Return those of some sessions that are over, whatever ended them."""
     living = await session.scalars(_LIVING, {"ids": list(ids)})
     return set(ids) - set(living)
 
 
-async def enter_together(connection: Driver, principals: Collection[Principal]) -> dict[Principal, tuple[UUID, int]]:
-    """Return the log's epoch and head for those of many whom `enter` would let in, in one statement; notes no use."""
-    rows: Any = await connection.fetch(_ENTER_TOGETHER, [principal.session_id for principal in principals])
+async def require_sessions(connection: Driver, principals: Collection[Principal]) -> dict[Principal, tuple[UUID, int]]:
+    """Check many sessions in one statement. Returns the log's epoch and head for each principal with a live session.
+
+    Does not mark the sessions as used.
+    """
+    rows: Any = await connection.fetch(_REQUIRE_MANY, [principal.session_id for principal in principals])
     living = {(row["id"], row["user_id"], row["role"]) for row in rows}
     entered = [each for each in principals if (each.session_id, each.id, each.role.value) in living]
     return dict.fromkeys(entered, (rows[0]["epoch"], rows[0]["head"]))
@@ -174,7 +177,7 @@ select {wanted}
 _CHECK = _statement("csrf, feed.epoch, feed.head from live, feed")
 
 
-_VISITS = {
+_PAGE_CONTEXTS = {
     Role(side): _statement(
         f"live.*, feed.epoch, feed.head, {unread_of(side, 'live.user_id')} as unread from live, feed"
     )
@@ -195,7 +198,7 @@ _END_OTHER_SIDES = text("""
 
 _LIVING = text(f"select id from sessions where id = any(:ids) and {_is_live('sessions')}")  # noqa: S608 - built from constants
 
-_ENTER_TOGETHER = f"""
+_REQUIRE_MANY = f"""
 select feed.epoch, feed.head, living.* from feed left join (
     select s.id, s.user_id, s.role from sessions as s join users as u on u.id = s.user_id
     where s.id = any($1::uuid[]) and {_IS_THEIRS} and {_is_live("s")}

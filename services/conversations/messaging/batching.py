@@ -12,9 +12,9 @@ from uuid import UUID
 import asyncpg
 
 from services.conversations.messaging.posting import Post, Posted, log_posted, post_message, post_messages
-from shared.database import Lend, Sessions, answered_connection, answered_transaction
+from shared.database import ConnectionProvider, SessionFactory, request_connection, request_transaction
 
-LANES: Final = 2  # statements under way at the same time
+MAX_IN_FLIGHT: Final = 2  # statements under way at the same time
 BATCH: Final = 64  # posts in one
 
 # What one post of several has done to them all, and surely nothing was saved: data or keys that do not fit.
@@ -30,30 +30,30 @@ class _Waiting:
 class GroupCommit:
     """The posts of a process that stand alone, in no transaction of a larger work."""
 
-    def __init__(self, sessions: Sessions, lend: Lend) -> None:
+    def __init__(self, sessions: SessionFactory, acquire: ConnectionProvider) -> None:
         self._sessions = sessions
-        self._lend = lend
+        self._acquire = acquire
         self._waiting: list[_Waiting] = []
-        self._lanes: set[asyncio.Task[None]] = set()
+        self._in_flight: set[asyncio.Task[None]] = set()
 
     async def save(self, post: Post) -> Posted:
         """Save a message, as `post_message` does, in a transaction of its own or of some at the same moment."""
         waiting = _Waiting(post, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
-        if len(self._lanes) < LANES:
+        if len(self._in_flight) < MAX_IN_FLIGHT:
             lane = asyncio.create_task(self._run())
-            self._lanes.add(lane)
-            lane.add_done_callback(self._lanes.discard)
+            self._in_flight.add(lane)
+            lane.add_done_callback(self._in_flight.discard)
         if (posted := await waiting.saved) is not None:
             log_posted(posted)
             return posted
-        async with answered_transaction(self._sessions) as session:  # waits, or says what is wrong
+        async with request_transaction(self._sessions) as session:  # waits, or says what is wrong
             return await post_message(session, post)
 
     async def _run(self) -> None:
         while batch := self._take():
             try:
-                async with answered_connection(self._lend) as connection:
+                async with request_connection(self._acquire) as connection:
                     saved = await post_messages(connection, [each.post for each in batch.values()])
             except _SPOILED:
                 saved = {}

@@ -12,10 +12,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages
 from services.conversations.event_log.append import append_event
 from services.conversations.messaging.erasure_batches import erase_at_once
-from services.conversations.messaging.idempotency import Once
+from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.models import Conversation, CreateKey, LoggedEvent, Order, User
-from services.conversations.records import Thread
+from services.conversations.records import ConversationDetail
 from services.conversations.rules import DELETABLE, Side, Status
 from shared.events import ConversationDeleted, EventType
 from shared.problems import Invalid, NotFound, Unauthenticated
@@ -37,7 +37,7 @@ class NewConversation:
 
 
 async def create_conversation(
-    session: AsyncSession, new: NewConversation, once: Once | None = None
+    session: AsyncSession, new: NewConversation, once: IdempotencyKey | None = None
 ) -> tuple[UUID, bool]:
     """Create a conversation, with its first message if there is one; return its id, and whether it is a replay.
 
@@ -78,7 +78,7 @@ async def set_status(
     await _log_update(session, conversation_id, conversation.user_id, {"status": status})
 
 
-async def read_thread(session: AsyncSession, thread: Thread, side: Side) -> Thread:
+async def read_conversation(session: AsyncSession, thread: ConversationDetail, side: Side) -> ConversationDetail:
     """Read a conversation as far as it is loaded, and return it as it is then."""
     found = thread.conversation
     flag, watermark = (
@@ -212,7 +212,7 @@ async def _check_order(session: AsyncSession, order_id: str, user_id: str) -> No
         raise Invalid("The customer has no such order.", ("body", "order_id"))
 
 
-async def _claim_key(session: AsyncSession, caller_id: str, once: Once) -> UUID | None:
+async def _claim_key(session: AsyncSession, caller_id: str, once: IdempotencyKey) -> UUID | None:
     """Take the key for a new conversation; None when an earlier request has it. One under way is waited for."""
     claim = (
         insert(CreateKey)
@@ -223,7 +223,7 @@ async def _claim_key(session: AsyncSession, caller_id: str, once: Once) -> UUID 
     return await session.scalar(claim)
 
 
-async def _replayed(session: AsyncSession, caller_id: str, once: Once) -> UUID:
+async def _replayed(session: AsyncSession, caller_id: str, once: IdempotencyKey) -> UUID:
     earlier = await session.get_one(CreateKey, (caller_id, once.key))
     if earlier.request_hash != once.request_hash:
         raise IdempotencyKeyReused

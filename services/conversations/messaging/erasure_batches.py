@@ -19,11 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.event_log.append import erase_conversations
 from services.conversations.models import Erasure, Message
 from services.conversations.settings import StoreSettings
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.events import EventType
 from shared.outages import is_outage
 from shared.problems import NotFound
-from shared.tables import among
+from shared.tables import any_of
 
 BATCH = 1000  # rows of a kind that one transaction erases
 HIDDEN = 10_000  # conversations of a user that one transaction takes out of sight
@@ -61,9 +61,9 @@ async def erase_at_once(session: AsyncSession, conversation_ids: Sequence[UUID],
         return False
     if await session.scalar(_COUNT, {"ids": list(conversation_ids), "most": size + 1}) > size:
         return False
-    await session.execute(delete(Message).where(among(Message.conversation_id, conversation_ids)))
+    await session.execute(delete(Message).where(any_of(Message.conversation_id, conversation_ids)))
     await erase_conversations(session, conversation_ids)
-    await session.execute(delete(Erasure).where(among(Erasure.conversation_id, conversation_ids)))
+    await session.execute(delete(Erasure).where(any_of(Erasure.conversation_id, conversation_ids)))
     return True
 
 
@@ -148,7 +148,7 @@ async def erase_batch(session: AsyncSession, erasure_id: UUID, *, size: int = BA
     return rows
 
 
-async def erase_round(sessions: Sessions, *, size: int = BATCH) -> int:
+async def erase_round(sessions: SessionFactory, *, size: int = BATCH) -> int:
     """Erase a batch of everything that is under way, each in its own transaction; return how many rows.
 
     One that fails holds up no other, and has its turn again in the next round.

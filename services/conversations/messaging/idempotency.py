@@ -8,14 +8,14 @@ from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
+class IdempotencyKey:
     """An idempotency key together with the fingerprint of the request that it stands for."""
 
     key: str
     request_hash: str
 
     @classmethod
-    def of(cls, key: str | None, operation: str, fields: Mapping[str, Any]) -> "Once | None":
+    def of(cls, key: str | None, operation: str, fields: Mapping[str, Any]) -> "IdempotencyKey | None":
         """Bind a caller's key to the operation and to its fields after trimming; no key gives None."""
         if key is None:
             return None

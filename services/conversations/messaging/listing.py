@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from services.conversations.models import ORDER_SEARCH_FORM
-from services.conversations.records import THREAD_COLUMNS, Thread
+from services.conversations.records import CONVERSATION_COLUMNS, ConversationDetail
 from services.conversations.rules import Side, Status, former_order_id
 from shared.paging import DEFAULT_LIMIT, MAX_LIMIT, decode_cursor, encode_cursor, moment
 from shared.readers import Reader
@@ -39,10 +39,10 @@ _SINCE = "coalesce(c.waiting_since, 'infinity'::timestamptz)"  # as the index on
 _BY_WAITING = f"{_SINCE}, c.id"
 
 
-def threads_of(page: str, order: str = _BY_ACTIVITY, *more: str) -> str:
+def conversations_sql(page: str, order: str = _BY_ACTIVITY, *more: str) -> str:
     """Make the SQL of some conversations, given by the SQL of their rows, with the people and things beside them."""
     return f"""
-select {", ".join((THREAD_COLUMNS, *more))}
+select {", ".join((CONVERSATION_COLUMNS, *more))}
 from ({page}) as c join users as u on u.id = c.user_id left join orders as o on o.id = c.order_id
 order by {order}
 """  # noqa: S608 - built from constants
@@ -59,15 +59,15 @@ def more_than(limit: int) -> int:
 
 async def list_by_activity(
     reader: Reader, filters: Filters, side: Side, cursor: str | None, limit: int
-) -> tuple[list[Thread], str | None]:
+) -> tuple[list[ConversationDetail], str | None]:
     """Return a page of conversations, last activity first, and the cursor of the next."""
     bound = _names("activity", side, filters)
     page = _Page(filters, side)
     if cursor is not None:
         key = page.place(*decode_cursor(cursor, bound, moment, UUID))
         page.conditions.append(f"(c.last_activity_at, c.id) < ({key})")
-    rows = await reader.fetch(threads_of(page.sql(_BY_ACTIVITY, more_than(limit))), *page.values)
-    threads = [Thread.of(row) for row in rows[:limit]]
+    rows = await reader.fetch(conversations_sql(page.sql(_BY_ACTIVITY, more_than(limit))), *page.values)
+    threads = [ConversationDetail.of(row) for row in rows[:limit]]
     if len(rows) <= limit:
         return threads, None
     last = threads[-1].conversation
@@ -76,7 +76,7 @@ async def list_by_activity(
 
 async def list_by_waiting(
     reader: Reader, filters: Filters, cursor: str | None, limit: int
-) -> tuple[list[Thread], str | None]:
+) -> tuple[list[ConversationDetail], str | None]:
     """Return a page of conversations, those that wait longest first, those that do not wait last.
 
     A conversation that changed since the first page is left to a new first page: an answer moves it backwards, and it
@@ -93,9 +93,9 @@ async def list_by_waiting(
             f"({_BY_WAITING}) > (coalesce({since}::timestamptz, 'infinity'::timestamptz), {page.place(identity)})"
         )
     # The time at which the statement begins: before it sees anything, so what changes behind its back is newer.
-    query = threads_of(page.sql(_BY_WAITING, more_than(limit)), _BY_WAITING, "now()")
+    query = conversations_sql(page.sql(_BY_WAITING, more_than(limit)), _BY_WAITING, "now()")
     rows = await reader.fetch(query, *page.values)
-    threads = [Thread.of(row) for row in rows[:limit]]
+    threads = [ConversationDetail.of(row) for row in rows[:limit]]
     if len(rows) <= limit:
         return threads, None
     last = threads[-1].conversation

@@ -15,8 +15,8 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages
-from services.conversations.messaging.idempotency import Once
-from services.conversations.messaging.posting_sql import POST, POST_FREE, POST_MANY, REPLAYED, WHY
+from services.conversations.messaging.idempotency import IdempotencyKey
+from services.conversations.messaging.posting_sql import POST, POST_BATCH, POST_SKIP_LOCKED, REJECTION_REASON, REPLAYED
 from services.conversations.rules import Side, Status
 from shared.database import Driver, driver_connection
 from shared.failpoints import failpoint
@@ -37,7 +37,7 @@ class Post:
     scope: str | None = None
     seen_number: int | None = None
     chosen_status: Status | None = None
-    once: Once | None = None
+    once: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +88,9 @@ async def post_messages(connection: Driver, posts: Sequence[Post]) -> dict[UUID,
     """
     failpoint("posts-begun")
     if len(posts) == 1:  # at half of the cost of the other form
-        rows = await connection.fetch(POST_FREE, *_values(posts[0]))
+        rows = await connection.fetch(POST_SKIP_LOCKED, *_values(posts[0]))
     else:
-        rows = await connection.fetch(POST_MANY, *zip(*map(_values, posts), strict=True))
+        rows = await connection.fetch(POST_BATCH, *zip(*map(_values, posts), strict=True))
     failpoint("posts-saved")
     return {row["conversation_id"]: Posted(**row) for row in rows}
 
@@ -123,7 +123,7 @@ async def _replay(connection: Driver, post: Post) -> Posted:
 
 async def _refuse(connection: Driver, post: Post) -> Posted:
     """Say why the statement found nothing to update."""
-    row = await connection.fetchrow(WHY, post.conversation_id, post.scope, post.sender_id)
+    row = await connection.fetchrow(REJECTION_REASON, post.conversation_id, post.scope, post.sender_id)
     assert row is not None  # noqa: S101 - a select without from always has a row
     if not row["sender_known"]:
         raise Unauthenticated("This user was deleted.")

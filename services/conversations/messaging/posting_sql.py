@@ -124,8 +124,8 @@ select {_MESSAGE_COLUMNS} from message join sender on sender.id = message.sender
 
 
 POST = _statement(_ONE, waits=True)
-POST_FREE = _statement(_ONE, waits=False)
-POST_MANY = _statement(_MANY, waits=False)
+POST_SKIP_LOCKED = _statement(_ONE, waits=False)
+POST_BATCH = _statement(_MANY, waits=False)
 
 REPLAYED = f"""
 select {_MESSAGE_COLUMNS}, message.request_hash = $4 as same_request
@@ -135,7 +135,7 @@ from messages as message
 where message.conversation_id = $1 and message.sender_id = $2 and message.idempotency_key = $3
 """  # noqa: S608 - built from constants
 
-WHY = """
+REJECTION_REASON = """
 select exists (select from users where id = $3 and deleted_at is null) as sender_known,
     (select synced_role from users where id = $3) as synced_role,
     exists (select from conversations where id = $1 and ($2::text is null or user_id = $2)) as found

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from uuid import UUID
 
-from services.conversations.messaging.listing import more_than, threads_of
+from services.conversations.messaging.listing import conversations_sql, more_than
 from services.conversations.models import USER_SEARCH_FORM
-from services.conversations.records import MessageRow, OrderRow, Thread, UserRow, columns
+from services.conversations.records import ConversationDetail, MessageRow, OrderRow, UserRow, columns
 from services.conversations.rules import Side
 from shared.database import Driver
 from shared.paging import MAX_NUMBER, decode_cursor, encode_cursor, moment, number, store_id
@@ -18,26 +18,32 @@ from shared.problems import NotFound
 from shared.readers import Reader, search
 
 
-async def get_thread(connection: Driver, conversation_id: UUID, *, scope: str | None = None) -> Thread:
+async def load_conversation(
+    connection: Driver, conversation_id: UUID, *, scope: str | None = None
+) -> ConversationDetail:
     """Return a conversation; with `scope`, only that customer's. Raises `NotFound`."""
-    row = await connection.fetchrow(_THREAD, conversation_id, scope)
+    row = await connection.fetchrow(_CONVERSATION, conversation_id, scope)
     if row is None:
         raise NotFound("There is no such conversation.")
-    return Thread.of(row)
+    return ConversationDetail.of(row)
 
 
-async def get_thread_and_others(connection: Driver, conversation_id: UUID, others: int) -> tuple[Thread, list[Thread]]:
+async def load_conversation_and_others(
+    connection: Driver, conversation_id: UUID, others: int
+) -> tuple[ConversationDetail, list[ConversationDetail]]:
     """Return a conversation and its customer's others, the newest ones, last activity first. Raises `NotFound`."""
-    threads = [Thread.of(row) for row in await connection.fetch(_thread_and_others(others), conversation_id)]
+    threads = [
+        ConversationDetail.of(row) for row in await connection.fetch(_conversation_and_others(others), conversation_id)
+    ]
     wanted = [thread for thread in threads if thread.conversation.id == conversation_id]
     if not wanted:
         raise NotFound("There is no such conversation.")
     return wanted[0], [thread for thread in threads if thread is not wanted[0]]
 
 
-async def list_threads(connection: Driver, ids: Iterable[UUID]) -> list[Thread]:
+async def load_conversations(connection: Driver, ids: Iterable[UUID]) -> list[ConversationDetail]:
     """Return those of some conversations that are there, last activity first."""
-    return [Thread.of(row) for row in await connection.fetch(_THREADS, list(ids))]
+    return [ConversationDetail.of(row) for row in await connection.fetch(_CONVERSATIONS, list(ids))]
 
 
 async def list_messages(
@@ -107,14 +113,16 @@ def is_found_by(text: str) -> str:
     return rf"{USER_SEARCH_FORM} like '%' || regexp_replace(search_form({text}), '([\\%_])', '\\\1', 'g') || '%'"
 
 
-_THREAD = threads_of("select * from conversations as c where c.id = $1 and ($2::text is null or c.user_id = $2)")
-_THREADS = threads_of("select * from conversations as c where c.id = any($1::uuid[])")
+_CONVERSATION = conversations_sql(
+    "select * from conversations as c where c.id = $1 and ($2::text is null or c.user_id = $2)"
+)
+_CONVERSATIONS = conversations_sql("select * from conversations as c where c.id = any($1::uuid[])")
 _CUSTOMER = f"select {columns(UserRow, 'u')} from users as u where u.id = $1 and {IS_CUSTOMER}"  # noqa: S608 - built from constants
 
 
 @cache
-def _thread_and_others(others: int) -> str:
-    return threads_of(f"""
+def _conversation_and_others(others: int) -> str:
+    return conversations_sql(f"""
         select * from conversations as c where c.id = $1
         union all (
             select * from conversations as c

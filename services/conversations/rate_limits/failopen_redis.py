@@ -11,14 +11,14 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-PATIENCE: Final = 0.05  # seconds that a question waits for its answer
+TIMEOUT: Final = 0.05  # seconds that a question waits for its answer
 # So many times a process looks what has arrived once it has waited: one that is busy must not take its own slowness for
 # that of Redis. Else a burst of requests would switch its own limits off.
-LOOKS: Final = 25
+LOOP_CHECKS: Final = 25
 PAUSE: Final = 5.0  # seconds without questions, once one was not answered
-PROBE_PATIENCE: Final = 1.0  # seconds that the look whether it is back may take, to connect included
+PROBE_TIMEOUT: Final = 1.0  # seconds that the look whether it is back may take, to connect included
 PROBE: Final = "chats:probe"  # a key that is written: one that was demoted, or is full, answers a mere ping as well
-QUESTIONS: Final = 4  # at the same time; what is more waits its turn, outside of its 50 ms
+MAX_CONCURRENT_CALLS: Final = 4  # at the same time; what is more waits its turn, outside of its 50 ms
 
 T = TypeVar("T")
 
@@ -34,22 +34,22 @@ def connect(url: str, **options: Any) -> Redis:
     return Redis.from_url(url, retry=Retry(NoBackoff(), 0), client_name=None, **options)
 
 
-class GuardedRedis:
+class FailopenRedis:
     """Asks Redis as long as it answers. One question that is not answered in time stops all, until `run` finds it back.
 
     So a Redis that is frozen costs those that were asking when it froze 50 ms once, and nobody after them.
     """
 
-    def __init__(self, url: str, patience: float = PATIENCE) -> None:
+    def __init__(self, url: str, patience: float = TIMEOUT) -> None:
         self.client = connect(
             url,
             # Whoever asks sets the time: redis-py does so by `wait_for`, which in Python 3.11 can lose a cancellation.
             socket_timeout=None,
-            socket_connect_timeout=PROBE_PATIENCE,
-            max_connections=QUESTIONS + 2,  # the probe, and what renews leases
+            socket_connect_timeout=PROBE_TIMEOUT,
+            max_connections=MAX_CONCURRENT_CALLS + 2,  # the probe, and what renews leases
         )
         self._patience = patience
-        self._turns = asyncio.Semaphore(QUESTIONS)
+        self._turns = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
         self._away = asyncio.Event()
 
     @property
@@ -57,7 +57,7 @@ class GuardedRedis:
         """Whether nothing is asked at the moment."""
         return self._away.is_set()
 
-    async def ask(self, question: Callable[[], Awaitable[T]]) -> T | None:
+    async def call(self, question: Callable[[], Awaitable[T]]) -> T | None:
         """Return the answer, or None without one; a question may be several commands, and has 50 ms for all."""
         async with self._turns:
             if self.is_away:
@@ -74,7 +74,7 @@ class GuardedRedis:
         task = asyncio.ensure_future(question())
         try:
             await asyncio.wait({task}, timeout=self._patience)
-            for _ in range(LOOKS):
+            for _ in range(LOOP_CHECKS):
                 if task.done():
                     return task.result()
                 await asyncio.sleep(0)
@@ -102,7 +102,7 @@ class GuardedRedis:
 
     async def _answers(self) -> bool:
         try:
-            async with asyncio.timeout(PROBE_PATIENCE):
+            async with asyncio.timeout(PROBE_TIMEOUT):
                 # Over a new connection: after a failover another server may have the name.
                 await self.client.connection_pool.disconnect(inuse_connections=False)
                 return bool(await self.client.set(PROBE, "", px=1000))

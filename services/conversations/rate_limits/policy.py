@@ -20,8 +20,8 @@ from typing import Final
 import structlog
 
 from services.conversations.errors import RateLimited
-from services.conversations.rate_limits.failopen_redis import GuardedRedis
-from services.conversations.rate_limits.sliding_window import Window, Windows
+from services.conversations.rate_limits.failopen_redis import FailopenRedis
+from services.conversations.rate_limits.sliding_window import SlidingWindows, Window
 from services.conversations.settings import ApiSettings
 from shared.auth import Principal, Role
 
@@ -42,7 +42,7 @@ SUSPICIOUS: Final = 10  # sign-ins in a row that come from one private address
 log = structlog.get_logger()
 
 
-class Act(StrEnum):
+class LimitedAction(StrEnum):
     """What is limited."""
 
     MESSAGE = "message"
@@ -68,19 +68,25 @@ class Rule:
 class Limits:
     """The limits of the settings."""
 
-    def __init__(self, settings: ApiSettings, redis: GuardedRedis | None) -> None:
-        self._windows = None if redis is None else Windows(redis)
+    def __init__(self, settings: ApiSettings, redis: FailopenRedis | None) -> None:
+        self._windows = None if redis is None else SlidingWindows(redis)
         self._acts = {
-            (Role.CUSTOMER, Act.MESSAGE): Rule("messages", settings.limit_messages_per_minute, MINUTE),
-            (Role.CUSTOMER, Act.CONVERSATION): Rule("conversations", settings.limit_conversations_per_day, DAY),
-            (Role.ADMIN, Act.MESSAGE): Rule("admin-messages", settings.limit_admin_messages_per_minute, MINUTE),
+            (Role.CUSTOMER, LimitedAction.MESSAGE): Rule("messages", settings.limit_messages_per_minute, MINUTE),
+            (Role.CUSTOMER, LimitedAction.CONVERSATION): Rule(
+                "conversations", settings.limit_conversations_per_day, DAY
+            ),
+            (Role.ADMIN, LimitedAction.MESSAGE): Rule(
+                "admin-messages", settings.limit_admin_messages_per_minute, MINUTE
+            ),
         }
         sign_ins = settings.limit_sign_ins_per_minute
         self._sign_ins = Rule("sign-ins", sign_ins, MINUTE)
         self._renewals = Rule("renewals", sign_ins, MINUTE)
         self._failures = Rule("failed-sign-ins", math.ceil(sign_ins / FAILED_SHARE), MINUTE)
 
-    async def allow(self, caller: Principal, acts: Sequence[Act], *, path: str = "", key: str | None = None) -> None:
+    async def allow(
+        self, caller: Principal, acts: Sequence[LimitedAction], *, path: str = "", key: str | None = None
+    ) -> None:
         """Count what a caller is about to do, or raise `RateLimited`; what comes again under its key counts once."""
         rules = [rule for act in acts if (rule := self._acts.get((caller.role, act)))]
         await self._take(rules, caller.id, None if key is None else f"{path} {key}")
@@ -106,7 +112,7 @@ class Limits:
         if self._windows is None or not counted:
             return
         what = os.urandom(12).hex() if request is None else hashlib.sha256(request.encode()).hexdigest()
-        full = await self._windows.take([rule.window(subject) for rule in counted], what)
+        full = await self._windows.consume([rule.window(subject) for rule in counted], what)
         if full is not None:
             index, wait = full
             seconds = max(1, math.ceil(wait / 1000))

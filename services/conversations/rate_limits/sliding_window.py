@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.conversations.rate_limits.failopen_redis import GuardedRedis
-from shared.together import Together
+from services.conversations.rate_limits.failopen_redis import FailopenRedis
+from shared.batcher import Batcher
 
 BATCH: Final = 100  # counts in a pipeline: few enough to be answered in time
 
 # A window is a sorted set: what was counted, by when. Every window is looked at before any counts. Redis' own clock:
 # those of the processes may differ.
-_TAKE = """
+_CONSUME = """
 local time = redis.call('time')
 local now, what = time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1]
 for i, window in ipairs(KEYS) do
@@ -46,7 +46,7 @@ class Window:
 
 
 @dataclass(frozen=True, slots=True)
-class _Take:
+class _Consumption:
     windows: Sequence[Window]
     what: str
 
@@ -55,29 +55,29 @@ class _Take:
 _Answer = tuple[int, int]
 
 
-class Windows:
+class SlidingWindows:
     """Counts as long as Redis answers; while it does not, nothing is full."""
 
-    def __init__(self, redis: GuardedRedis) -> None:
+    def __init__(self, redis: FailopenRedis) -> None:
         self._redis = redis
-        self._together: Together[_Take, _Answer] = Together(self._take_all, BATCH)
+        self._together: Batcher[_Consumption, _Answer] = Batcher(self._take_all, BATCH)
 
-    async def take(self, windows: Sequence[Window], what: str) -> tuple[int, int] | None:
+    async def consume(self, windows: Sequence[Window], what: str) -> tuple[int, int] | None:
         """Count something once in each window, however often it comes.
 
         If one of them is full, count it in none, and return the index of that one and the milliseconds until it has
         room again.
         """
-        full, wait = await self._together.ask(_Take(windows, what))
+        full, wait = await self._together.submit(_Consumption(windows, what))
         return (full - 1, wait) if full else None
 
-    async def _take_all(self, takes: Sequence[_Take]) -> Sequence[_Answer]:
-        return await self._redis.ask(lambda: self._send(takes)) or [(0, 0)] * len(takes)
+    async def _take_all(self, takes: Sequence[_Consumption]) -> Sequence[_Answer]:
+        return await self._redis.call(lambda: self._send(takes)) or [(0, 0)] * len(takes)
 
-    async def _send(self, takes: Sequence[_Take]) -> list[_Answer]:
+    async def _send(self, takes: Sequence[_Consumption]) -> list[_Answer]:
         async with self._redis.client.pipeline(transaction=False) as pipeline:
             for take in takes:
                 names = [window.name for window in take.windows]
                 rules = [part for each in take.windows for part in (each.amount, each.period)]
-                pipeline.eval(_TAKE, len(names), *names, take.what, *rules)
+                pipeline.eval(_CONSUME, len(names), *names, take.what, *rules)
             return [(int(full), int(wait)) for full, wait in await pipeline.execute()]

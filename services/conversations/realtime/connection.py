@@ -11,13 +11,13 @@ from services.conversations.rules import Side
 from shared.events import EventType
 
 BUFFER = 1000  # events that may wait for a slow client, before it has to resume
-AT_ONCE = 64 * 1024  # bytes that are given to a client at once, unless one event alone is larger
-QUIET = 15.0  # seconds without a word, after which a client is told that the stream lives
+MAX_CHUNK = 64 * 1024  # bytes that are given to a client at once, unless one event alone is larger
+PING_AFTER = 15.0  # seconds without a word, after which a client is told that the stream lives
 UNREAD = "unread"
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class SseEvent:
     """What clients are sent: an event as their side sees it, encoded once for all of them.
 
     What is not in the log has no position, and no id.
@@ -27,19 +27,19 @@ class Shown:
     data: str | None
     position: int | None = None
     id: str | None = None
-    wire: bytes = field(init=False, repr=False)
+    encoded: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Encode it as Server-Sent Events are. No field has more than one line: the data is JSON."""
         fields = (("event", self.event), ("data", self.data), ("id", self.id))
         lines = [f"{name}: {value}\n" for name, value in fields if value is not None] or [": ping\n"]
-        object.__setattr__(self, "wire", "".join([*lines, "\n"]).encode())
+        object.__setattr__(self, "encoded", "".join([*lines, "\n"]).encode())
 
 
-PING = Shown(None, None)
+PING = SseEvent(None, None)
 
 
-class Stream:
+class Connection:
     """One client's stream. `admitted_at` is the log's end from when its person was let in, by a session or without.
 
     `position` is the last one in the log that the client has been given, or that does not concern it.
@@ -72,7 +72,7 @@ class Stream:
         self.ends_at: float | None = None  # by the event loop's clock
         self.joined = False
         self.over = False
-        self._waiting: deque[Shown] = deque()
+        self._waiting: deque[SseEvent] = deque()
         self._news = asyncio.Event()
         self._unread = b""
         self._given_at = asyncio.get_running_loop().time()
@@ -91,7 +91,7 @@ class Stream:
             return person.get("role") == Side.CUSTOMER
         return entry.type == EventType.USER_DELETED
 
-    def give(self, shown: Iterable[Shown]) -> None:
+    def push(self, shown: Iterable[SseEvent]) -> None:
         """Let news wait for the client: events behind where it stands, a number of unread that is another.
 
         Ends the stream when there are too many: the client resumes where it is.
@@ -105,30 +105,30 @@ class Stream:
             self._given_at = asyncio.get_running_loop().time()
             self._news.set()
 
-    def _is_news(self, shown: Shown) -> bool:
+    def _is_news(self, shown: SseEvent) -> bool:
         if shown.position is not None:
             if shown.position <= self.position:
                 return False
             self.position = shown.position
         elif shown.event == UNREAD:
-            if shown.wire == self._unread:
+            if shown.encoded == self._unread:
                 return False
-            self._unread = shown.wire
+            self._unread = shown.encoded
         return True
 
     def keep_alive(self, now: float) -> None:
         """Let the client know that the stream lives, if it has heard nothing for long."""
-        if now >= self._given_at + QUIET and not self._waiting:
-            self.give([PING])
+        if now >= self._given_at + PING_AFTER and not self._waiting:
+            self.push([PING])
 
-    def end(self, *last: Shown) -> None:
+    def end(self, *last: SseEvent) -> None:
         """End the stream. What waits is dropped: a client that may come back asks for it."""
         if not self.over:
             self._waiting = deque(last)
             self.over = True
             self._news.set()
 
-    async def taken(self) -> AsyncIterator[list[Shown]]:
+    async def events(self) -> AsyncIterator[list[SseEvent]]:
         """Give what waits, and wait for more, until the end."""
         while True:
             while self._waiting:
@@ -138,9 +138,9 @@ class Stream:
             self._news.clear()
             await self._news.wait()
 
-    def _take(self) -> list[Shown]:
+    def _take(self) -> list[SseEvent]:
         some = [self._waiting.popleft()]
-        size = len(some[0].wire)
-        while self._waiting and (size := size + len(self._waiting[0].wire)) <= AT_ONCE:
+        size = len(some[0].encoded)
+        while self._waiting and (size := size + len(self._waiting[0].encoded)) <= MAX_CHUNK:
             some.append(self._waiting.popleft())
         return some

@@ -19,23 +19,23 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.errors import TooManyStreams
 from services.conversations.event_log.position import decode_position, encode_position
-from services.conversations.event_log.reader import Entry, Stretch, read_head, read_stretch, read_stretches
-from services.conversations.identity.sessions import ended
+from services.conversations.event_log.reader import Entry, LogPage, read_head, read_page, read_pages
+from services.conversations.identity.sessions import find_ended
 from services.conversations.messaging.counts import count_unread, count_unread_of
-from services.conversations.realtime.connection import UNREAD, Shown, Stream
+from services.conversations.realtime.connection import UNREAD, Connection, SseEvent
 from services.conversations.realtime.log_notify import listen
-from services.conversations.realtime.rendering import RESET, Show, show_events
-from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, too_many
+from services.conversations.realtime.rendering import RESET, EventRenderer, render_events
+from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, too_many_streams
 from services.conversations.rules import Side
-from shared.database import Sessions, driver_connection
+from shared.database import SessionFactory, driver_connection
 from shared.outages import describe
 from shared.problems import Unavailable
 
 POLL = 1.0  # seconds between looks at a log of which no hint came, and between tries of what failed
-BREATH = 0.02  # seconds between looks at least: what comes in them is looked at together
+MIN_INTERVAL = 0.02  # seconds between looks at least: what comes in them is looked at together
 PAGE = 500  # events read at once
-TOGETHER = 200  # clients brought on at once
-SHARE = 10  # events, at least, that each of them is brought on by
+MAX_CATCH_UP = 200  # clients brought on at once
+MIN_CATCH_UP_EVENTS = 10  # events, at least, that each of them is brought on by
 SESSIONS_EVERY = 5.0  # seconds between looks whether the browsers' sessions live
 LONGEST = 24 * 60 * 60  # seconds
 
@@ -50,14 +50,14 @@ ShowUnread = Callable[[int], str]
 class Hub:
     """The live streams of this process, and what follows the log for them."""
 
-    def __init__(self, sessions: Sessions, show: Show, show_unread: ShowUnread) -> None:
+    def __init__(self, sessions: SessionFactory, show: EventRenderer, show_unread: ShowUnread) -> None:
         self._sessions = sessions
         self._show = show
         self._show_unread = show_unread
-        self._streams: defaultdict[str, set[Stream]] = defaultdict(set)  # by person
-        self._joined: defaultdict[str | None, set[Stream]] = defaultdict(set)  # by audience
-        self._behind: dict[Stream, None] = {}  # in the order in which they wait
-        self._uncounted: set[Stream] = set()  # those that have not been given a number of unread conversations yet
+        self._streams: defaultdict[str, set[Connection]] = defaultdict(set)  # by person
+        self._joined: defaultdict[str | None, set[Connection]] = defaultdict(set)  # by audience
+        self._lagging: dict[Connection, None] = {}  # in the order in which they wait
+        self._uncounted: set[Connection] = set()  # those that have not been given a number of unread conversations yet
         self._epoch: UUID | None = None
         self._position = 0
         self._woken = asyncio.Event()
@@ -83,13 +83,13 @@ class Hub:
             stream.end()
 
     @contextmanager
-    def open(self, stream: Stream, until: datetime | None) -> Iterator[Stream]:
+    def open(self, stream: Connection, until: datetime | None) -> Iterator[Connection]:
         """Keep a place in this process for a stream, and end it within a second of `until`. Raises `TooManyStreams`."""
         if self._closed:
             raise Unavailable("This process is about to stop. Try again.")
         theirs = self._streams[stream.user_id]
         if len(theirs) >= STREAMS_PER_PERSON:
-            raise TooManyStreams(too_many())
+            raise TooManyStreams(too_many_streams())
         left = LONGEST if until is None else min((until - datetime.now(UTC)).total_seconds(), LONGEST)
         stream.ends_at = asyncio.get_running_loop().time() + left
         theirs.add(stream)
@@ -103,23 +103,23 @@ class Hub:
             if not theirs:
                 del self._streams[stream.user_id]
 
-    async def events(self, stream: Stream, given: str | None) -> AsyncIterator[list[Shown]]:
+    async def events(self, stream: Connection, given: str | None) -> AsyncIterator[list[SseEvent]]:
         """Give a client what it missed behind the position that it names, then what comes, until its stream ends."""
         position = stream.admitted_at if given is None else decode_position(given, stream.epoch)
         if position is not None and position <= stream.admitted_at:
             stream.position = position
-            stream.give([Shown(None, None, id=encode_position(stream.epoch, position))])
+            stream.push([SseEvent(None, None, id=encode_position(stream.epoch, position))])
         else:
-            stream.give([_reset(stream.epoch, stream.position)])
+            stream.push([_reset(stream.epoch, stream.position)])
         self._join_or_wait(stream)
-        async for some in stream.taken():
+        async for some in stream.events():
             yield some
             if not stream.joined and stream.is_served:
                 self.wake()
 
-    def _join_or_wait(self, stream: Stream) -> None:
+    def _join_or_wait(self, stream: Connection) -> None:
         """Let a client join the hub if it stands there, or ahead: no event that it lacks is behind the hub then."""
-        self._behind.pop(stream, None)
+        self._lagging.pop(stream, None)
         if stream.over:
             return
         if self._epoch == stream.epoch and self._position <= stream.position:
@@ -127,11 +127,11 @@ class Hub:
             self._uncounted.add(stream)
             stream.joined = True
         else:
-            self._behind[stream] = None
+            self._lagging[stream] = None
         self.wake()
 
-    def _leave(self, stream: Stream) -> None:
-        self._behind.pop(stream, None)
+    def _leave(self, stream: Connection) -> None:
+        self._lagging.pop(stream, None)
         self._uncounted.discard(stream)
         if stream.joined:
             together = self._joined[stream.audience]
@@ -160,7 +160,7 @@ class Hub:
                 continue
             try:
                 async with self._sessions() as session:
-                    over = await ended(session, known)
+                    over = await find_ended(session, known)
             except Exception as error:  # noqa: BLE001 - it must not end the hub
                 log.warning("not known which sessions have ended, trying again", error=describe(error))
                 continue
@@ -178,7 +178,7 @@ class Hub:
                 log.debug("the log is not followed", exc_info=True)
                 await asyncio.sleep(POLL)
                 continue
-            await asyncio.sleep(BREATH)
+            await asyncio.sleep(MIN_INTERVAL)
             if not more:
                 # Python 3.11's `wait_for` can lose a cancellation that comes with what it waits for.
                 with suppress(TimeoutError):
@@ -192,46 +192,46 @@ class Hub:
                 head = await read_head(session)
                 if not self._joined:  # nobody has joined meanwhile
                     self._epoch, self._position = head
-            await self._bring_on(session)
+            await self._catch_up(session)
             more = await self._advance(session) if self._joined else False
-        return more or any(stream.is_served for stream in self._behind)
+        return more or any(stream.is_served for stream in self._lagging)
 
-    async def _bring_on(self, session: AsyncSession) -> None:
+    async def _catch_up(self, session: AsyncSession) -> None:
         """Give some of those who are behind what they missed next; whoever lacks nothing more joins."""
-        some = list(islice((stream for stream in self._behind if stream.is_served), TOGETHER))
+        some = list(islice((stream for stream in self._lagging if stream.is_served), MAX_CATCH_UP))
         if not some:
             return
         readers = [(stream.epoch, stream.position, stream.audience) for stream in some]
-        stretches = await read_stretches(session, readers, limit=max(PAGE // len(some), SHARE))
+        stretches = await read_pages(session, readers, limit=max(PAGE // len(some), MIN_CATCH_UP_EVENTS))
         missed: dict[Side, dict[int, Entry]] = {side: {} for side in Side}
         for stream, stretch in zip(some, stretches, strict=True):
             missed[stream.side].update((entry.position, entry) for entry in stretch.entries)
-        views = await show_events(
+        views = await render_events(
             session, self._show, stretches[0].epoch, {side: list(of.values()) for side, of in missed.items()}
         )
         shown = {side: {entry.position: what for entry, what in seen} for side, seen in views.items()}
         for stream, stretch in zip(some, stretches, strict=True):
-            self._tell_missed(stream, stretch, shown[stream.side])
+            self._send_missed(stream, stretch, shown[stream.side])
 
-    def _tell_missed(self, stream: Stream, stretch: Stretch, shown: Mapping[int, Shown]) -> None:
+    def _send_missed(self, stream: Connection, stretch: LogPage, shown: Mapping[int, SseEvent]) -> None:
         if stretch.lost and stretch.epoch == stream.epoch and stream.position < stream.admitted_at:
             stream.position = stream.admitted_at
-            stream.give([_reset(stream.epoch, stream.position)])
+            stream.push([_reset(stream.epoch, stream.position)])
         elif stretch.lost:
             stream.end(_reset(stretch.epoch, stretch.end))
         elif any(map(stream.is_ended_by, stretch.entries)):
             stream.end()
         else:
-            stream.give([shown[entry.position] for entry in stretch.entries if entry.position in shown])
+            stream.push([shown[entry.position] for entry in stretch.entries if entry.position in shown])
             stream.position = stretch.end
-        if stream in self._behind:  # it has not left meanwhile
+        if stream in self._lagging:  # it has not left meanwhile
             self._join_or_wait(stream)
 
     async def _advance(self, session: AsyncSession) -> bool:
         """Read what follows in the log, and hand it out; True when there may be more."""
         assert self._epoch is not None  # noqa: S101 - somebody has joined
         before = self._epoch, self._position
-        stretch = await read_stretch(session, *before, limit=PAGE)
+        stretch = await read_page(session, *before, limit=PAGE)
         # Whoever joins from here on has read this stretch already, and takes nothing of it.
         self._epoch, self._position = stretch.epoch, stretch.end
         if stretch.lost:
@@ -245,19 +245,19 @@ class Hub:
             raise
         for audience, shown in news.items():
             for stream in self._joined.get(audience, ()):
-                stream.give(shown)
+                stream.push(shown)
         for entry in stretch.entries:
             for stream in self._streams.get(entry.user_id or "", ()):
                 if stream.is_ended_by(entry):
                     stream.end()
         return len(stretch.entries) == PAGE
 
-    async def _news(self, session: AsyncSession, stretch: Stretch) -> dict[str | None, list[Shown]]:
+    async def _news(self, session: AsyncSession, stretch: LogPage) -> dict[str | None, list[SseEvent]]:
         """Return what each audience is to be given: events, then how many are unread, if that may be another number."""
         theirs = [entry for entry in stretch.entries if entry.user_id is not None and entry.user_id in self._joined]
         wanted = {Side.ADMIN: stretch.entries if None in self._joined else (), Side.CUSTOMER: theirs}
-        views = await show_events(session, self._show, stretch.epoch, wanted)
-        heard: defaultdict[str | None, list[Shown]] = defaultdict(list)
+        views = await render_events(session, self._show, stretch.epoch, wanted)
+        heard: defaultdict[str | None, list[SseEvent]] = defaultdict(list)
         for entry, shown in views[Side.CUSTOMER]:
             heard[entry.user_id].append(shown)
         if views[Side.ADMIN]:
@@ -266,15 +266,15 @@ class Hub:
         counted = heard.keys() | {stream.audience for stream in uncounted}
         connection = await driver_connection(session)
         for user_id, count in (await count_unread_of(connection, [user for user in counted if user])).items():
-            heard[user_id].append(Shown(UNREAD, self._show_unread(count)))
+            heard[user_id].append(SseEvent(UNREAD, self._show_unread(count)))
         if None in counted:
-            heard[None].append(Shown(UNREAD, self._show_unread(await count_unread(connection))))
+            heard[None].append(SseEvent(UNREAD, self._show_unread(await count_unread(connection))))
         self._uncounted -= uncounted
         return heard
 
-    def _all(self) -> list[Stream]:
+    def _all(self) -> list[Connection]:
         return [stream for theirs in self._streams.values() for stream in theirs]
 
 
-def _reset(epoch: UUID, position: int) -> Shown:
-    return Shown(RESET, "{}", id=encode_position(epoch, position))
+def _reset(epoch: UUID, position: int) -> SseEvent:
+    return SseEvent(RESET, "{}", id=encode_position(epoch, position))

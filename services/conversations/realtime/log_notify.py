@@ -12,19 +12,19 @@ from redis.asyncio import Redis
 from services.conversations.rate_limits.failopen_redis import connect
 
 CHANNEL = "chats:log"
-PATIENCE = 1.0  # seconds to wait for an answer, and between tries
+TIMEOUT = 1.0  # seconds to wait for an answer, and between tries
 SILENCE = 10.0  # seconds without a hint, after which the other end is asked whether it is still there
 
 log = structlog.get_logger()
 
 
-class Announcer:
+class LogNotifier:
     """Tells of the log's newest position; while that takes long, of the newest only."""
 
     def __init__(self) -> None:
         self._newest: asyncio.Queue[int] = asyncio.Queue(1)
 
-    def give(self, position: int) -> None:
+    def notify(self, position: int) -> None:
         """Take a position to tell of; never waits."""
         if self._newest.full():
             self._newest.get_nowait()
@@ -37,13 +37,13 @@ class Announcer:
             while True:
                 position = await self._newest.get()
                 try:
-                    async with asyncio.timeout(PATIENCE):
+                    async with asyncio.timeout(TIMEOUT):
                         await redis.publish(CHANNEL, position)
                 except Exception as error:  # noqa: BLE001 - redis-py raises more than its own kind; none may end this
                     if working:
                         log.warning("live streams get no hints, they look every second", error=_describe(error))
                     working = False
-                    await asyncio.sleep(PATIENCE)
+                    await asyncio.sleep(TIMEOUT)
                 else:
                     working = True
 
@@ -54,12 +54,12 @@ async def listen(url: str, heard: Callable[[], None]) -> None:
     while True:
         try:
             async with _connect(url) as redis, redis.pubsub() as subscription:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(TIMEOUT):
                     await subscription.subscribe(CHANNEL)
                 asked = False
                 while (message := await subscription.get_message(timeout=SILENCE)) or not asked:
                     if asked := message is None:
-                        async with asyncio.timeout(PATIENCE):
+                        async with asyncio.timeout(TIMEOUT):
                             await subscription.ping()
                     else:
                         working = True
@@ -68,7 +68,7 @@ async def listen(url: str, heard: Callable[[], None]) -> None:
             if working:
                 log.warning("no hints of news in the log, looking every second", error=_describe(error))
             working = False
-        await asyncio.sleep(PATIENCE)
+        await asyncio.sleep(TIMEOUT)
 
 
 def _describe(error: Exception) -> str:
@@ -77,4 +77,4 @@ def _describe(error: Exception) -> str:
 
 def _connect(url: str) -> Redis:
     # Whoever asks sets the time: redis-py does so by `wait_for`, which in Python 3.11 can lose a cancellation.
-    return connect(url, socket_timeout=None, socket_connect_timeout=PATIENCE)
+    return connect(url, socket_timeout=None, socket_connect_timeout=TIMEOUT)

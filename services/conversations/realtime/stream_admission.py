@@ -1,41 +1,41 @@
-"""How those who open a stream are let in: who comes at the same moment, in one statement together.
+"""Authorize the clients that open a stream, in batches.
 
-After a restart or a broken network all clients come back within seconds. Each alone would cost a transaction.
+After a restart or a network failure all clients reconnect within seconds. One at a time, each would cost a transaction.
 """
 
 from collections.abc import Sequence
 from uuid import UUID
 
-from services.conversations.identity.access import let_in
-from services.conversations.identity.provisioning import look_together
-from services.conversations.identity.sessions import enter_together
+from services.conversations.identity.access import authorize_caller
+from services.conversations.identity.provisioning import authenticate_many
+from services.conversations.identity.sessions import require_sessions
 from shared.auth import Principal
-from shared.database import Lend, Sessions, answered_connection, answered_transaction
-from shared.together import Together
+from shared.batcher import Batcher
+from shared.database import ConnectionProvider, SessionFactory, request_connection, request_transaction
 
-MOST = 200  # looked up at once
+MAX_BATCH_SIZE = 200  # looked up at once
 
 
-class Door:
-    """Lets callers in as `let_in` does, which has the last word on whoever is new, changed, or not to be let in."""
+class StreamAdmission:
+    """Authorizes callers in batches. `authorize_caller` decides on those who are new, changed or refused."""
 
-    def __init__(self, sessions: Sessions, lend: Lend) -> None:
+    def __init__(self, sessions: SessionFactory, acquire: ConnectionProvider) -> None:
         self._sessions = sessions
-        self._lend = lend
-        self._together = Together(self._look, MOST, breath=0.01)
+        self._acquire = acquire
+        self._together = Batcher(self._look, MAX_BATCH_SIZE, linger=0.01)
 
-    async def let_in(self, principal: Principal) -> tuple[UUID, int]:
-        """Let a customer or an admin in; return the log's epoch and head from before. Notes no use of a session."""
-        position = await self._together.ask(principal)
+    async def admit(self, principal: Principal) -> tuple[UUID, int]:
+        """Authorize a caller; return the log's epoch and head from before. Does not mark a session as used."""
+        position = await self._together.submit(principal)
         if position is None:
-            async with answered_transaction(self._sessions) as session:
-                position = await let_in(session, principal, used=False)
+            async with request_transaction(self._sessions) as session:
+                position = await authorize_caller(session, principal, used=False)
         return position
 
     async def _look(self, principals: Sequence[Principal]) -> list[tuple[UUID, int] | None]:
         by_token = [each for each in principals if each.session_id is None]
         by_session = [each for each in principals if each.session_id is not None]
-        async with answered_connection(self._lend) as connection:
-            seen = await look_together(connection, by_token) if by_token else {}
-            seen |= await enter_together(connection, by_session) if by_session else {}
+        async with request_connection(self._acquire) as connection:
+            seen = await authenticate_many(connection, by_token) if by_token else {}
+            seen |= await require_sessions(connection, by_session) if by_session else {}
         return [seen.get(each) for each in principals]

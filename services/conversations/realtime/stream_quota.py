@@ -13,15 +13,15 @@ from uuid import uuid4
 import structlog
 
 from services.conversations.errors import TooManyStreams
-from services.conversations.rate_limits.failopen_redis import GuardedRedis
-from shared.together import Together
+from services.conversations.rate_limits.failopen_redis import FailopenRedis
+from shared.batcher import Batcher
 
 STREAMS_PER_PERSON: Final = 5
 LEASE: Final = 30.0  # seconds
 RENEW: Final = 10.0  # seconds between renewals
-PATIENCE: Final = 1.0  # seconds for a batch of renewals: no request waits for these
+TIMEOUT: Final = 1.0  # seconds for a batch of renewals: no request waits for these
 BATCH: Final = 500
-TOGETHER: Final = 100  # places that are taken at once: requests wait for these
+MAX_BATCH_SIZE: Final = 100  # places that are taken at once: requests wait for these
 
 # By the clock of Redis: those of the processes may differ.
 _NOW = "local time = redis.call('TIME'); local now = time[1] * 1000 + math.floor(time[2] / 1000)\n"
@@ -47,23 +47,23 @@ _GIVE_BACK = "for i, key in ipairs(KEYS) do redis.call('ZREM', key, ARGV[i]) end
 log = structlog.get_logger()
 
 
-class Places:
+class StreamQuota:
     """The places that this process holds."""
 
-    def __init__(self, redis: GuardedRedis | None, lease: float = LEASE) -> None:
+    def __init__(self, redis: FailopenRedis | None, lease: float = LEASE) -> None:
         self._redis = redis
         self._lease = lease
         self._held: dict[str, str] = {}  # the key of each lease
         self._left: dict[str, str] = {}  # leases that are yet to be given back
         self._leaving = asyncio.Event()
-        self._asked = Together(self._take_all, TOGETHER, breath=0.01)
+        self._asked = Batcher(self._take_all, MAX_BATCH_SIZE, linger=0.01)
         if redis is not None:
             self._take: Callable[..., Awaitable[Any]] = redis.client.register_script(_TAKE)
             self._renew: Callable[..., Awaitable[Any]] = redis.client.register_script(_RENEW)
             self._give_back: Callable[..., Awaitable[Any]] = redis.client.register_script(_GIVE_BACK)
 
     @asynccontextmanager
-    async def hold(self, user_id: str) -> AsyncIterator[None]:
+    async def acquire(self, user_id: str) -> AsyncIterator[None]:
         """Keep a place for one of a person's streams, or raise `TooManyStreams`."""
         if self._redis is None:
             yield
@@ -72,8 +72,8 @@ class Places:
         # Held from before it is asked for: an answer that comes too late must not leave a place that nobody gives back.
         self._held[lease] = key
         try:
-            if not await self._asked.ask((key, lease)):
-                raise TooManyStreams(too_many())
+            if not await self._asked.submit((key, lease)):
+                raise TooManyStreams(too_many_streams())
             yield
         finally:
             self._left[lease] = self._held.pop(lease)
@@ -83,8 +83,8 @@ class Places:
         assert self._redis is not None  # noqa: S101 - nobody asks without one
         keys, leases = zip(*wanted, strict=True)
         arguments = [int(self._lease * 1000), STREAMS_PER_PERSON, *leases]
-        taken = await self._redis.ask(lambda: self._take(list(keys), arguments))
-        return [True] * len(wanted) if taken is None else [place == 1 for place in taken]
+        events = await self._redis.call(lambda: self._take(list(keys), arguments))
+        return [True] * len(wanted) if events is None else [place == 1 for place in events]
 
     async def run(self) -> None:
         """Renew what is held and give back what is not, until cancelled; then give back the rest."""
@@ -117,13 +117,13 @@ class Places:
             batch = [leases.popitem() for _ in range(min(BATCH, len(leases)))]
             ids, keys = zip(*batch, strict=True)
             try:
-                async with asyncio.timeout(PATIENCE):
+                async with asyncio.timeout(TIMEOUT):
                     await script(list(keys), [*arguments, *ids])
-            except Exception as error:  # noqa: BLE001 - as in `GuardedRedis.ask`
+            except Exception as error:  # noqa: BLE001 - as in `FailopenRedis.ask`
                 log.debug("places of live streams are not told of", error=type(error).__name__)
                 return
 
 
-def too_many() -> str:
+def too_many_streams() -> str:
     """Say why another stream is refused."""
     return f"{STREAMS_PER_PERSON} live streams of this person are open, and no more may be."

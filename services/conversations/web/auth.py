@@ -1,6 +1,6 @@
 """Who looks at a page: a browser with a live session, found in one statement, whose cookie is kept fresh.
 
-A page asks for `CustomerVisitor` or `AdminVisitor`. With a method that changes something they let in nothing but a
+A page asks for `CustomerContext` or `AdminContext`. With a method that changes something they let in nothing but a
 form of our own pages, by its field `csrf_token`: no page can forget to check that.
 """
 
@@ -15,16 +15,15 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.conversations.api.dependencies import Prefetch
 from services.conversations.identity import sessions
-from services.conversations.identity.sessions import IDLE
-from services.conversations.identity.sessions import Visit as Visitor
+from services.conversations.identity.sessions import IDLE, PageContext
 from services.conversations.rules import COUNT_LIMIT
 from shared.auth import Principal, Role, SessionToken, issue_session_token, verify_session_token
 from shared.cookies import SAFE_METHODS, check_csrf, cookie_header, read_cookie
-from shared.database import Session
+from shared.database import DbSession
 from shared.problems import Forbidden, Unauthenticated
 from shared.settings import TokenSettings
 
-__all__ = ["AdminVisitor", "CustomerVisitor", "RenewedCookies", "SubmittingAdmin", "SubmittingCustomer", "Visitor"]
+__all__ = ["AdminContext", "AdminSubmission", "CustomerContext", "CustomerSubmission", "PageContext", "RenewedCookies"]
 
 FIELDS: Final = 200  # of a form: the hundred conversations that are deleted at once, and what else a form has
 RENEW_AFTER: Final = timedelta(minutes=5)  # half of a token's life: whoever works is never shown an expired one
@@ -56,20 +55,20 @@ async def read_submission(request: Request, token: Annotated[SessionToken, Depen
     return token
 
 
-def one_less_unread(visitor: Visitor) -> Visitor:
+def with_unread_decremented(visitor: PageContext) -> PageContext:
     """Return a visitor who has just read a conversation that was counted as unread; a count that stopped stays."""
     return replace(visitor, unread=visitor.unread - (0 < visitor.unread < COUNT_LIMIT))
 
 
-def _visitor(role: Role) -> Callable[..., Coroutine[Any, Any, Visitor]]:
+def _visitor(role: Role) -> Callable[..., Coroutine[Any, Any, PageContext]]:
     async def visitor(
         request: Request,
         token: Annotated[SessionToken, Depends(read_submission)],
-        session: Session,
+        session: DbSession,
         prefetch: Prefetch,
         peek: Annotated[bool, Query(include_in_schema=False)] = False,
-    ) -> Visitor:
-        found = await sessions.visit(session, token.principal, used=not (peek or prefetch))
+    ) -> PageContext:
+        found = await sessions.load_page_context(session, token.principal, used=not (peek or prefetch))
         request.state.visitor = found  # for the page that says what is wrong
         if token.issued_at < datetime.now(UTC) - RENEW_AFTER:
             request.state.renewed_cookie = session_cookie(request.app.state.settings, found.principal, found.csrf)
@@ -80,12 +79,12 @@ def _visitor(role: Role) -> Callable[..., Coroutine[Any, Any, Visitor]]:
     return visitor
 
 
-CustomerVisitor = Annotated[Visitor, Depends(_visitor(Role.CUSTOMER), scope="function")]
-AdminVisitor = Annotated[Visitor, Depends(_visitor(Role.ADMIN), scope="function")]
+CustomerContext = Annotated[PageContext, Depends(_visitor(Role.CUSTOMER), scope="function")]
+AdminContext = Annotated[PageContext, Depends(_visitor(Role.ADMIN), scope="function")]
 
 # The same, and a reader of a form's handler sees that it is one.
-SubmittingCustomer = CustomerVisitor
-SubmittingAdmin = AdminVisitor
+CustomerSubmission = CustomerContext
+AdminSubmission = AdminContext
 
 
 class RenewedCookies:

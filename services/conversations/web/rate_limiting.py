@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from services.conversations.api.rate_limiting import Writing, count
+from services.conversations.api.rate_limiting import Writing, enforce_limits
 from services.conversations.api.request_schemas import (
     AdminCreateConversation,
     CreateConversation,
@@ -23,7 +23,7 @@ def _counted(kind: type[Writing], role: Role) -> Callable[..., Coroutine[Any, An
         form = await read_form(request, kind, str)
         if form.body is not None and token.principal.role is role:
             try:
-                await count(request, token.principal, form.body, form.key)
+                await enforce_limits(request, token.principal, form.body, form.key)
             except RateLimited as refusal:
                 return refusal
         return None

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from services.conversations.rules import BODY_LENGTH, COUNT_LIMIT
 from services.conversations.settings import ApiSettings
 from services.conversations.web import assets
-from services.conversations.web.auth import Visitor
+from services.conversations.web.auth import PageContext
 from services.conversations.web.links import linked
 from services.conversations.web.localization import Reader
 from shared.problems import Forbidden, Invalid, NotFound, Problem, Unauthenticated
@@ -63,7 +63,7 @@ class Pages:
             "Referrer-Policy": "same-origin",
         }
 
-    def reader(self, visitor: Visitor | None) -> Reader:
+    def reader(self, visitor: PageContext | None) -> Reader:
         """Return how a visitor reads: words, times and amounts."""
         principal = visitor.principal if visitor else None
         locale, zone = (principal.locale, principal.zoneinfo) if principal else (None, None)
@@ -73,7 +73,7 @@ class Pages:
     def render(
         self,
         template: str,
-        visitor: Visitor | None,
+        visitor: PageContext | None,
         *,
         status: int = HTTPStatus.OK,
         refusal: Problem | None = None,
@@ -119,7 +119,7 @@ class Pages:
 
     def refuse(self, request: Request, problem: Problem) -> Response:
         """Make the page that says what is wrong; without a session, the way to one."""
-        visitor: Visitor | None = getattr(request.state, "visitor", None)
+        visitor: PageContext | None = getattr(request.state, "visitor", None)
         login = self._settings.login_url
         if isinstance(problem, Unauthenticated) and login and request.url.path.startswith((CUSTOMER_ROOT, ADMIN_ROOT)):
             return redirect(f"{login}{'&' if urlsplit(login).query else '?'}next={quote(_wanted(request), safe='')}")
@@ -129,7 +129,7 @@ class Pages:
             "error.html", visitor, refusal=problem, refused=refused, sign_in=refused if is_sign_in else None
         )
 
-    def explain(self, request: Request, error: Problem | HTTPException) -> Response | None:
+    def render_html_error(self, request: Request, error: Problem | HTTPException) -> Response | None:
         """Make the page that says what was wrong before any route was found, or that we crashed, where pages are."""
         return self.refuse(request, _problem(error)) if request.scope["path"].startswith(_ROOTS) else None
 

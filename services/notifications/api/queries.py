@@ -8,14 +8,16 @@ from sqlalchemy import ColumnElement, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.erasure import under_erasure
-from services.notifications.models import Email, EmailMessage, EmailTry, Mark, Notification, Person
+from services.notifications.models import ConversationState, DeliveryAttempt, Email, EmailMessage, Notification, Person
 from services.notifications.rules import EmailState
 from shared.paging import decode_cursor, encode_cursor
 
 
 def is_in_sight() -> ColumnElement[bool]:
     """Tell whether a `Notification` is of no deleted conversation: those of a big one are erased behind that."""
-    return ~exists().where(Mark.conversation_id == Notification.conversation_id, Mark.deleted_at.is_not(None))
+    return ~exists().where(
+        ConversationState.conversation_id == Notification.conversation_id, ConversationState.deleted_at.is_not(None)
+    )
 
 
 async def list_notifications(
@@ -47,7 +49,7 @@ async def count_unread(session: AsyncSession, user_id: str) -> int:
 
 async def list_emails(
     session: AsyncSession, *, conversation_id: UUID | None, state: EmailState | None, cursor: str | None, limit: int
-) -> tuple[list[tuple[Email, list[UUID], list[EmailTry]]], str | None]:
+) -> tuple[list[tuple[Email, list[UUID], list[DeliveryAttempt]]], str | None]:
     """Return a page of mails with their messages and tries, newest first, and the cursor of the next."""
     bound = [conversation_id, state]
     query = select(Email).order_by(Email.id.desc())
@@ -73,14 +75,14 @@ async def list_emails(
 
 async def _beside(
     session: AsyncSession, email_ids: Sequence[UUID]
-) -> tuple[dict[UUID, list[UUID]], dict[UUID, list[EmailTry]]]:
+) -> tuple[dict[UUID, list[UUID]], dict[UUID, list[DeliveryAttempt]]]:
     messages: dict[UUID, list[UUID]] = {}
     included = select(EmailMessage).where(EmailMessage.email_id.in_(email_ids), EmailMessage.left_out.is_(False))
     for message in await session.scalars(included.order_by(EmailMessage.number)):
         messages.setdefault(message.email_id, []).append(message.message_id)
-    tries: dict[UUID, list[EmailTry]] = {}
+    tries: dict[UUID, list[DeliveryAttempt]] = {}
     for attempt in await session.scalars(
-        select(EmailTry).where(EmailTry.email_id.in_(email_ids)).order_by(EmailTry.id)
+        select(DeliveryAttempt).where(DeliveryAttempt.email_id.in_(email_ids)).order_by(DeliveryAttempt.id)
     ):
         tries.setdefault(attempt.email_id, []).append(attempt)
     return messages, tries

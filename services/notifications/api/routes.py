@@ -16,14 +16,14 @@ from services.notifications.models import Person
 from services.notifications.rules import EmailState
 from services.notifications.settings import ApiSettings
 from shared.auth import Principal, Role, check_synced_role, require
-from shared.database import Session
+from shared.database import DbSession
 from shared.http import ApiRouter
 from shared.paging import DEFAULT_LIMIT, Cursor, Limit, Page
-from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, answers
+from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 
 
 def _caller(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
-    async def known(principal: Annotated[Principal, Depends(require(role))], session: Session) -> Principal:
+    async def known(principal: Annotated[Principal, Depends(require(role))], session: DbSession) -> Principal:
         person = await session.get(Person, principal.id)
         if person is not None and person.deleted:
             raise Unauthenticated("This user was deleted.")
@@ -42,13 +42,15 @@ Customer = Annotated[Principal, Depends(_caller(Role.CUSTOMER), scope="function"
 Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
 CurrentSettings = Annotated[ApiSettings, Depends(_settings)]
 
-router = ApiRouter(prefix="/api/v1/notifications", responses=answers(Unauthenticated, Forbidden, Invalid, Unavailable))
+router = ApiRouter(
+    prefix="/api/v1/notifications", responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable)
+)
 
 
 @router.get("", tags=["Customer"])
 async def list_notifications(
     caller: Customer,
-    session: Session,
+    session: DbSession,
     settings: CurrentSettings,
     unread: Annotated[bool | None, Query(description="Only unread notifications, or only the rest.")] = None,
     cursor: Cursor = None,
@@ -61,22 +63,22 @@ async def list_notifications(
 
 
 @router.get("/unread", tags=["Customer"])
-async def count_unread_notifications(caller: Customer, session: Session) -> Unread:
+async def count_unread_notifications(caller: Customer, session: DbSession) -> Unread:
     """Count own unread notifications."""
     return Unread(unread=await count_unread(session, caller.id))
 
 
 @router.post("/read-all", status_code=204, tags=["Customer"])
-async def mark_all_notifications_read(caller: Customer, session: Session, settings: CurrentSettings) -> None:
+async def mark_all_notifications_read(caller: Customer, session: DbSession, settings: CurrentSettings) -> None:
     """Mark all own notifications as read. Their mail is not sent; the conversations stay unread."""
     await read_all_notifications(session, caller.id, settings)
 
 
-@router.post("/{notification_id}/read", status_code=204, tags=["Customer"], responses=answers(NotFound))
+@router.post("/{notification_id}/read", status_code=204, tags=["Customer"], responses=problem_responses(NotFound))
 async def mark_notification_read(
     notification_id: Annotated[UUID, Path(description="The notification's id.")],
     caller: Customer,
-    session: Session,
+    session: DbSession,
     settings: CurrentSettings,
 ) -> None:
     """Mark a notification as read. Its mail is not sent; the conversation stays unread."""
@@ -86,7 +88,7 @@ async def mark_notification_read(
 @router.get("/emails", tags=["Admin"])
 async def list_emails(
     _: Admin,
-    session: Session,
+    session: DbSession,
     conversation_id: Annotated[UUID | None, Query(description="Only one conversation's.")] = None,
     state: Annotated[EmailState | None, Query(description="Only in this state.")] = None,
     cursor: Cursor = None,
@@ -99,9 +101,11 @@ async def list_emails(
     return Page(items=[EmailOut.of(*row) for row in rows], next_cursor=following)
 
 
-@router.post("/emails/{email_id}/retry", status_code=204, tags=["Admin"], responses=answers(NotFound, EmailNotFailed))
+@router.post(
+    "/emails/{email_id}/retry", status_code=204, tags=["Admin"], responses=problem_responses(NotFound, EmailNotFailed)
+)
 async def retry_email(
-    email_id: Annotated[UUID, Path(description="The email's id.")], _: Admin, session: Session
+    email_id: Annotated[UUID, Path(description="The email's id.")], _: Admin, session: DbSession
 ) -> None:
     """Let a failed mail be due again."""
     await operations.retry_email(session, email_id)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel
 
-from services.notifications.models import Email, EmailTry, Notification, Person
+from services.notifications.models import DeliveryAttempt, Email, Notification, Person
 from services.notifications.rules import Audience, EmailState, Outcome, Reason
 
 
@@ -56,7 +56,7 @@ class TryOut(BaseModel):
     process: str
 
     @classmethod
-    def of(cls, attempt: EmailTry) -> Self:
+    def of(cls, attempt: DeliveryAttempt) -> Self:
         """Show a try."""
         return cls.model_validate({name: getattr(attempt, name) for name in cls.model_fields})
 
@@ -83,7 +83,7 @@ class EmailOut(BaseModel):
     tries: list[TryOut]
 
     @classmethod
-    def of(cls, email: Email, message_ids: list[UUID], tries: list[EmailTry]) -> Self:
+    def of(cls, email: Email, message_ids: list[UUID], tries: list[DeliveryAttempt]) -> Self:
         """Show a mail with its messages and tries."""
         shown = {"id", "audience", "conversation_id", "state", "reason", "due_at", "created_at", "finished_at"}
         return cls.model_validate(

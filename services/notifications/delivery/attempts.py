@@ -13,17 +13,17 @@ import structlog
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.delivery.circuit_breaker import CLOSED, MAY_BEGIN, note_failure, set_up_works
+from services.notifications.delivery.circuit_breaker import CLOSED_BREAKER, MAY_BEGIN, note_failure, set_up_works
 from services.notifications.delivery.leases import ClaimedEmail
 from services.notifications.delivery.transitions import move_emails
-from services.notifications.mail.attempts import Phase, Try
+from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.mail.smtp_url import host_of
-from services.notifications.models import Email, EmailTry
+from services.notifications.models import DeliveryAttempt, Email
 from services.notifications.rules import (
     MAY_HAVE_ARRIVED,
     EmailState,
     Outcome,
-    after_try,
+    next_step,
     retry_delays,
     with_evidence,
     with_jitter,
@@ -44,11 +44,11 @@ def process_name() -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class EndedAttempt:
     """A try that ended, and when it began by this process's clock."""
 
     email: ClaimedEmail
-    attempt: Try
+    attempt: Attempt
     started_at: datetime
 
 
@@ -64,8 +64,8 @@ async def release_expired(session: AsyncSession, settings: MailSettings) -> None
     ).all()
     for email in expired:
         lost = Outcome.UNCERTAIN if email.data_at is not None else Outcome.ABANDONED
-        attempt = Try(outcome=lost, phase=Phase.LEASE, code=None, reply="the process that was sending this is gone")
-        await _add_try(session, email.id, attempt, started_at=email.data_at)
+        attempt = Attempt(outcome=lost, phase=Phase.LEASE, code=None, reply="the process that was sending this is gone")
+        await _add_attempt(session, email.id, attempt, started_at=email.data_at)
         held = ClaimedEmail(
             email.id, email.lease_id or uuid4(), "", b"", email.counted_tries, email.uncertain_tries, email.refused_at
         )
@@ -73,7 +73,7 @@ async def release_expired(session: AsyncSession, settings: MailSettings) -> None
         failpoint("lease-expired")
 
 
-async def record_accepted(connection: Driver, ended: Sequence[Ended]) -> None:
+async def record_accepted(connection: Driver, ended: Sequence[EndedAttempt]) -> None:
     """Record tries of mails under one lease that the server said yes to, and that these are sent.
 
     It counts also if the lease ran out, unless another holder has come to its DATA meanwhile; who has not finds its
@@ -83,7 +83,7 @@ async def record_accepted(connection: Driver, ended: Sequence[Ended]) -> None:
     await connection.execute(_ACCEPT, *zip(*rows, strict=True), process_name(), ended[0].email.lease_id)
 
 
-async def record_failed(session: AsyncSession, ended: Sequence[Ended], settings: MailSettings) -> None:
+async def record_failed(session: AsyncSession, ended: Sequence[EndedAttempt], settings: MailSettings) -> None:
     """Record tries that ended in any other way, and what follows from them."""
     for one in ended:
         email, attempt = one.email, one.attempt
@@ -91,25 +91,25 @@ async def record_failed(session: AsyncSession, ended: Sequence[Ended], settings:
         works = suspected is not None and await set_up_works(session, suspected)
         outcome = with_evidence(attempt.outcome, attempt.own, suspected=suspected is not None, set_up_works=works)
         attempt = replace(attempt, outcome=outcome)
-        await _add_try(session, email.id, attempt, one.started_at)
+        await _add_attempt(session, email.id, attempt, one.started_at)
         await _follow(session, email, attempt, settings)
     failpoint("try-written")
 
 
-async def postpone(session: AsyncSession, email: Email, error: BaseException, settings: MailSettings) -> None:
+async def defer_unrenderable(session: AsyncSession, email: Email, error: BaseException, settings: MailSettings) -> None:
     """Count a mail that could not be composed as deferred: a newer version may be able to, and its end is shown."""
     log.warning("email not composed, trying again later", email_id=str(email.id), error=type(error).__name__)
     log.debug("email not composed", email_id=str(email.id), exc_info=error)
-    attempt = Try(Outcome.DEFERRED, Phase.COMPOSE, None, f"not composed: {type(error).__name__}")
-    await _add_try(session, email.id, attempt, started_at=None)
+    attempt = Attempt(Outcome.DEFERRED, Phase.COMPOSE, None, f"not composed: {type(error).__name__}")
+    await _add_attempt(session, email.id, attempt, started_at=None)
     delays = retry_delays(settings.email_retry_seconds)
     this, counted = Email.id == email.id, email.counted_tries
-    following = after_try(attempt.outcome, counted=counted, uncertain=0, delays=delays, uncertain_delay=0)
-    if following.delay is None:
-        values = {"reason": following.reason}
+    decision = next_step(attempt.outcome, counted=counted, uncertain=0, delays=delays, uncertain_delay=0)
+    if decision.delay is None:
+        values = {"reason": decision.reason}
         await move_emails(session, this, EmailState.FAILED, values, leaving=(EmailState.SCHEDULED,))
         return
-    due = func.clock_timestamp() + timedelta(seconds=with_jitter(following.delay, random.random))
+    due = func.clock_timestamp() + timedelta(seconds=with_jitter(decision.delay, random.random))
     await session.execute(update(Email).where(this).values(next_attempt_at=due, counted_tries=counted + 1, reason=None))
 
 
@@ -123,15 +123,15 @@ async def begin_data(connection: Driver, emails: Sequence[ClaimedEmail]) -> set[
     return {row["id"] for row in rows}
 
 
-async def others_send(connection: Driver) -> bool:
+async def others_deliver(connection: Driver) -> bool:
     """Tell whether the server has accepted mail of another process within the last seconds."""
     return bool(await connection.fetchval(_OTHERS, process_name()))
 
 
-async def _add_try(session: AsyncSession, email_id: UUID, attempt: Try, started_at: datetime | None) -> None:
+async def _add_attempt(session: AsyncSession, email_id: UUID, attempt: Attempt, started_at: datetime | None) -> None:
     # Under the lock of the mail, so that an address that is being erased does not get away.
     mailbox = select(Email.mailbox).where(Email.id == email_id).with_for_update(key_share=True).scalar_subquery()
-    row = EmailTry(
+    row = DeliveryAttempt(
         email_id=email_id,
         mailbox=mailbox if attempt.outcome in MAY_HAVE_ARRIVED else None,
         started_at=started_at,
@@ -146,10 +146,10 @@ async def _add_try(session: AsyncSession, email_id: UUID, attempt: Try, started_
     await session.flush()
 
 
-async def _follow(session: AsyncSession, email: ClaimedEmail, attempt: Try, settings: MailSettings) -> None:
+async def _follow(session: AsyncSession, email: ClaimedEmail, attempt: Attempt, settings: MailSettings) -> None:
     """Move a mail that is being sent to what follows from a try, unless it is not ours to move any more."""
     counted, uncertain = email.counted_tries, email.uncertain_tries
-    following = after_try(
+    decision = next_step(
         attempt.outcome,
         counted=counted,
         uncertain=uncertain,
@@ -158,19 +158,19 @@ async def _follow(session: AsyncSession, email: ClaimedEmail, attempt: Try, sett
         rejection=attempt.rejection,
     )
     values: dict[str, Any] = {
-        "reason": following.reason,
-        "counted_tries": counted + following.counts,
+        "reason": decision.reason,
+        "counted_tries": counted + decision.counts,
         "uncertain_tries": uncertain + (attempt.outcome is Outcome.UNCERTAIN),
     }
-    if following.delay is not None:
-        pause = with_jitter(following.delay, random.random)
+    if decision.delay is not None:
+        pause = with_jitter(decision.delay, random.random)
         values["next_attempt_at"] = func.clock_timestamp() + timedelta(seconds=pause)
-    if following.opens_breaker and attempt.own is not None:
+    if decision.opens_breaker and attempt.own is not None:
         values["refused_at"] = func.clock_timestamp()
-    state = following.state or EmailState.SCHEDULED
+    state = decision.state or EmailState.SCHEDULED
     await move_emails(session, email.held, state, values, leaving=(EmailState.SENDING,))
     host = host_of(settings.smtp_url.get_secret_value() if settings.smtp_url else None)
-    await note_failure(session, attempt, email.lease_id, host, opens=following.opens_breaker)
+    await note_failure(session, attempt, email.lease_id, host, opens=decision.opens_breaker)
 
 
 # The ids are of version 7 and so in the order of time.
@@ -188,7 +188,7 @@ update emails set data_at = clock_timestamp() where id = any($1) and lease_id = 
 """  # noqa: S608 - built from constants
 
 # Mails are locked in one order, and before they are looked at: an address that is being erased does not get away.
-_CLOSED = ", ".join(f"{name} = {'null' if value is None else value}" for name, value in CLOSED.items())
+_CLOSED = ", ".join(f"{name} = {'null' if value is None else value}" for name, value in CLOSED_BREAKER.items())
 _ACCEPT = f"""
 with ended as (
     select * from unnest($1::uuid[], $2::timestamptz[], $3::text[], $4::int[], $5::text[])

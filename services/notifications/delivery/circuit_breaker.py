@@ -1,4 +1,4 @@
-"""Whether mail may be sent at all: not paused, the set-up not at fault, and known which mail was sent; see `Gate`."""
+"""Whether emails may be sent at all: not paused, the circuit breaker closed, no restore to settle."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -9,14 +9,14 @@ import structlog
 from sqlalchemy import Text, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.mail.attempts import BEFORE_RECIPIENT, Phase, Try
+from services.notifications.mail.attempts import BEFORE_RECIPIENT, Attempt, Phase
 from services.notifications.mail.replies import enhanced_status
-from services.notifications.models import Gate
+from services.notifications.models import SendingControl
 from services.notifications.rules import Outcome, breaker_pause
-from shared.database import incarnation_of
+from shared.database import database_identity_sql
 from shared.failpoints import failpoint
 
-_HERE = incarnation_of("gate")
+_HERE = database_identity_sql("gate")
 
 MAY_BEGIN = f"exists (select from gate where paused_at is null and (incarnation is null or incarnation = {_HERE}))"
 """Whether, as SQL, a mail that was claimed may still go out; the breaker stops claims only."""
@@ -25,7 +25,7 @@ MAY_CLAIM = (
 )
 """Whether, as SQL, the gate is open."""
 
-CLOSED: dict[str, Any] = {
+CLOSED_BREAKER: dict[str, Any] = {
     "breaker_trips": 0,
     "breaker_since": None,
     "breaker_until": None,
@@ -42,10 +42,10 @@ log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
-class GateState:
-    """The gate at a moment of the database's clock. `known`: it is known which mail was sent; see `Gate`."""
+class SendingState:
+    """The gate at a moment of the database's clock. `known`: it is known which mail was sent; see `SendingControl`."""
 
-    row: Gate
+    row: SendingControl
     now: datetime
     incarnation: str
 
@@ -66,24 +66,26 @@ class GateState:
         return self.known and self.row.paused_at is None and (until is None or until <= self.now)
 
 
-async def read_gate(session: AsyncSession, *, lock: bool = False) -> GateState:
+async def read_sending_state(session: AsyncSession, *, lock: bool = False) -> SendingState:
     """Read whether mail may be sent; `lock` keeps others from claiming or opening the breaker meanwhile."""
-    found = select(Gate, func.clock_timestamp(), literal_column(_HERE, Text)).execution_options(populate_existing=True)
-    return GateState(*(await session.execute(found.with_for_update() if lock else found)).one())
+    found = select(SendingControl, func.clock_timestamp(), literal_column(_HERE, Text)).execution_options(
+        populate_existing=True
+    )
+    return SendingState(*(await session.execute(found.with_for_update() if lock else found)).one())
 
 
 async def begin_probe(session: AsyncSession, lease_id: UUID, until: datetime) -> None:
     """Note which mail probes an open breaker: no other is sent until it has ended, or until this time."""
     await session.execute(
-        update(Gate).values(breaker_probe=lease_id, breaker_until=until).execution_options(**_NO_SYNC)
+        update(SendingControl).values(breaker_probe=lease_id, breaker_until=until).execution_options(**_NO_SYNC)
     )
 
 
 async def end_probe(session: AsyncSession, lease_id: UUID) -> None:
     """Let another mail probe at once: this one has shown nothing."""
     await session.execute(
-        update(Gate)
-        .where(Gate.breaker_probe == lease_id)
+        update(SendingControl)
+        .where(SendingControl.breaker_probe == lease_id)
         .values(breaker_probe=None, breaker_until=func.clock_timestamp())
         .execution_options(**_NO_SYNC)
     )
@@ -91,11 +93,11 @@ async def end_probe(session: AsyncSession, lease_id: UUID) -> None:
 
 async def set_up_works(session: AsyncSession, since: datetime) -> bool:
     """Tell whether the breaker is closed, and the server has accepted mail since a mail was refused."""
-    proven = select(Gate.singleton).where(Gate.breaker_trips == 0, Gate.proven_at > since)
+    proven = select(SendingControl.singleton).where(SendingControl.breaker_trips == 0, SendingControl.proven_at > since)
     return await session.scalar(proven) is not None
 
 
-async def note_failure(session: AsyncSession, attempt: Try, lease_id: UUID, host: str, *, opens: bool) -> None:
+async def note_failure(session: AsyncSession, attempt: Attempt, lease_id: UUID, host: str, *, opens: bool) -> None:
     """Open the breaker after a try that was not accepted, or close it, or let another mail probe.
 
     A reply to a recipient or a text shows that the server is there and lets us log in, no more: after a refusal only
@@ -105,15 +107,15 @@ async def note_failure(session: AsyncSession, attempt: Try, lease_id: UUID, host
         await _trip(session, attempt, lease_id, host)
         return
     if attempt.outcome is not Outcome.ABANDONED and attempt.phase not in {Phase.ADDRESS, Phase.SIZE, Phase.LEASE}:
-        logged_in = Gate.breaker_phase.in_(BEFORE_RECIPIENT)
-        closing = update(Gate).where(Gate.breaker_trips > 0, logged_in).values(CLOSED)
+        logged_in = SendingControl.breaker_phase.in_(BEFORE_RECIPIENT)
+        closing = update(SendingControl).where(SendingControl.breaker_trips > 0, logged_in).values(CLOSED_BREAKER)
         await session.execute(closing.execution_options(**_NO_SYNC))
     await end_probe(session, lease_id)
 
 
-async def _trip(session: AsyncSession, attempt: Try, lease_id: UUID, host: str) -> None:
+async def _trip(session: AsyncSession, attempt: Attempt, lease_id: UUID, host: str) -> None:
     """Let all sending pause, unless it does already: no mail would have gone through."""
-    state = await read_gate(session, lock=True)
+    state = await read_sending_state(session, lock=True)
     gate, now = state.row, state.now
     if gate.breaker_until is not None and gate.breaker_until > now and gate.breaker_probe != lease_id:
         return

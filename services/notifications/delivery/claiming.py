@@ -15,20 +15,20 @@ from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased, undefer
 
-from services.notifications.delivery.attempts import postpone
-from services.notifications.delivery.circuit_breaker import begin_probe, read_gate
+from services.notifications.delivery.attempts import defer_unrenderable
+from services.notifications.delivery.circuit_breaker import begin_probe, read_sending_state
 from services.notifications.delivery.leases import LEASE, ClaimedEmail
-from services.notifications.delivery.message_selection import Portion, read_portions, split_off
-from services.notifications.delivery.recipient_limits import customers_share, measure_room
+from services.notifications.delivery.message_selection import EmailBatch, select_messages, split_email
+from services.notifications.delivery.recipient_limits import customers_share, load_allowances
 from services.notifications.delivery.recipients import Recipient, find_recipient
-from services.notifications.delivery.rendering import Letter, compose_letter
+from services.notifications.delivery.rendering import RenderedEmail, render_email
 from services.notifications.delivery.transitions import cancel_emails, move_emails
 from services.notifications.mail.addresses import AddressError
 from services.notifications.models import Email, EmailMessage, Person
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import MailSettings
 from shared.failpoints import failpoint
-from shared.tables import among
+from shared.tables import any_of
 
 BATCH = 100  # mails claimed at once
 
@@ -41,17 +41,17 @@ class DueEmail:
 
     row: Email
     to: Recipient
-    portion: Portion
+    portion: EmailBatch
     people: Mapping[str, Person]
     earlier: str | None
 
 
 @dataclass(slots=True)
-class Verdict:
+class ClaimPlan:
     """What is to become of due mails; `letters` are those of mails that are taken for the first time, or anew."""
 
     taken: list[DueEmail] = field(default_factory=list)
-    letters: dict[UUID, Letter] = field(default_factory=dict)
+    emails: dict[UUID, RenderedEmail] = field(default_factory=dict)
     read: list[UUID] = field(default_factory=list)
     deleted: list[UUID] = field(default_factory=list)
     suppressed: dict[Reason, list[UUID]] = field(default_factory=dict)
@@ -63,15 +63,15 @@ class Verdict:
 async def claim_emails(
     session: AsyncSession, settings: MailSettings, *, overdue: float = 0
 ) -> list[ClaimedEmail] | None:
-    """Take due mails under one lease, composing those that are taken for the first time; None when none is due.
+    """Claim due emails under one lease, and render those that are claimed for the first time. None if none is due.
 
-    What is no longer needed is cancelled, what may not be sent is suppressed, and what its address has no room for is
-    held back until it has, here and now: there may be more behind an empty list.
+    Cancels emails that are no longer needed, suppresses those that may not be sent, and defers those whose address has
+    reached its limit. So after an empty list there may be more.
     """
-    gate = await read_gate(session)
+    gate = await read_sending_state(session)
     probes = gate.row.breaker_trips > 0
     if probes and gate.open:
-        gate = await read_gate(session, lock=True)
+        gate = await read_sending_state(session, lock=True)
         probes = gate.row.breaker_trips > 0
     if not gate.open:
         return None
@@ -88,8 +88,8 @@ async def claim_emails(
     due = await _read_due(session, found.all(), settings)
     if not due:
         return None
-    verdict, lease_id = await _judge(session, due, gate.now, settings), uuid4()
-    claimed = await _carry_out(session, verdict, lease_id, gate.now, settings)
+    plan, lease_id = await _plan(session, due, gate.now, settings), uuid4()
+    claimed = await _apply(session, plan, lease_id, gate.now, settings)
     if probes and claimed:
         await begin_probe(session, lease_id, gate.now + LEASE)
     return claimed
@@ -98,10 +98,10 @@ async def claim_emails(
 async def _read_due(session: AsyncSession, rows: Sequence[Email], settings: MailSettings) -> list[DueEmail]:
     if not rows:
         return []
-    portions = await read_portions(session, rows)
+    portions = await select_messages(session, rows)
     named = {email.recipient_id for email in rows}
     named |= {one.sender_id for portion in portions.values() for one in portion.messages}
-    people = {person.id: person for person in await session.scalars(select(Person).where(among(Person.id, named)))}
+    people = {person.id: person for person in await session.scalars(select(Person).where(any_of(Person.id, named)))}
     earlier = await _read_earlier(session, [email.id for email in rows])
     return [
         DueEmail(
@@ -115,7 +115,9 @@ async def _read_due(session: AsyncSession, rows: Sequence[Email], settings: Mail
     ]
 
 
-def _find_recipient(email: Email, portion: Portion, people: Mapping[str, Person], settings: MailSettings) -> Recipient:
+def _find_recipient(
+    email: Email, portion: EmailBatch, people: Mapping[str, Person], settings: MailSettings
+) -> Recipient:
     audience = Audience(email.audience)
     found = find_recipient(audience, people.get(email.recipient_id), settings)
     if audience is Audience.CUSTOMER or found.mailbox is None or not portion.messages:
@@ -136,102 +138,102 @@ async def _read_earlier(session: AsyncSession, ids: Collection[UUID]) -> dict[UU
             & (other.audience == this.audience)
             & (other.id != this.id),
         )
-        .where(among(this.id, ids), other.message_id.is_not(None))
+        .where(any_of(this.id, ids), other.message_id.is_not(None))
         .order_by(this.id, other.claimed_at.desc())
         .ext(distinct_on(this.id))
     )
     return {row.id: row.message_id for row in rows}
 
 
-async def _judge(session: AsyncSession, due: Sequence[DueEmail], now: datetime, settings: MailSettings) -> Verdict:
-    room = await measure_room(session, {one.to.mailbox for one in due if one.to.mailbox}, now, settings)
-    verdict = Verdict()
+async def _plan(session: AsyncSession, due: Sequence[DueEmail], now: datetime, settings: MailSettings) -> ClaimPlan:
+    allowances = await load_allowances(session, {one.to.mailbox for one in due if one.to.mailbox}, now, settings)
+    plan = ClaimPlan()
     for one in due:
-        opens_at = room.opens_at(one.to.mailbox)
+        opens_at = allowances.opens_at(one.to.mailbox)
         if opens_at is not None:
-            verdict.later.append({"id": one.row.id, "next_attempt_at": opens_at, "reason": Reason.RATE_LIMITED})
+            plan.later.append({"id": one.row.id, "next_attempt_at": opens_at, "reason": Reason.RATE_LIMITED})
             log.info("email held back, its address has had as many as it may", email_id=str(one.row.id))
-        elif _judge_one(verdict, one, now, settings):
-            room.take(one.to.mailbox)
-    return verdict
+        elif _plan_email(plan, one, now, settings):
+            allowances.use(one.to.mailbox)
+    return plan
 
 
-def _judge_one(verdict: Verdict, due: DueEmail, now: datetime, settings: MailSettings) -> bool:
-    """Say what is to become of a mail that its address has room for; True when it is taken."""
+def _plan_email(plan: ClaimPlan, due: DueEmail, now: datetime, settings: MailSettings) -> bool:
+    """Say what is to become of a mail that its address has allowances for; True when it is taken."""
     email, reason = due.row, due.to.reason
     if not due.portion.messages:
         # A deletion takes the subject with it; it may have come while the mail was on its way.
-        (verdict.read if email.subject is not None else verdict.deleted).append(email.id)
+        (plan.read if email.subject is not None else plan.deleted).append(email.id)
         return False
     # It has no bytes yet, or they are addressed to where its recipient no longer is.
     if reason is None and (email.content is None or due.to.address != email.to_address):
         try:
-            letter = compose_letter(email, due.portion.messages, due.people, due.earlier, now, settings)
+            letter = render_email(email, due.portion.messages, due.people, due.earlier, now, settings)
         except AddressError:
             reason = Reason.ADDRESS_NOT_SUPPORTED
         except BaseException as error:  # one mail that cannot be composed must not hold up all others
             if not isinstance(error, Exception) and type(error).__name__ != "PanicException":  # of a library in Rust
                 raise
-            verdict.broken.append((email, error))
+            plan.broken.append((email, error))
             return False
         else:
-            verdict.letters[email.id] = letter
+            plan.emails[email.id] = letter
             if due.portion.more:
-                verdict.too_much.append(due)
+                plan.too_much.append(due)
     if reason is not None:
-        verdict.suppressed.setdefault(reason, []).append(email.id)
+        plan.suppressed.setdefault(reason, []).append(email.id)
         return False
-    verdict.taken.append(due)
+    plan.taken.append(due)
     return True
 
 
-async def _carry_out(
-    session: AsyncSession, verdict: Verdict, lease_id: UUID, now: datetime, settings: MailSettings
+async def _apply(
+    session: AsyncSession, plan: ClaimPlan, lease_id: UUID, now: datetime, settings: MailSettings
 ) -> list[ClaimedEmail]:
-    for ids, why in ((verdict.read, Reason.READ), (verdict.deleted, Reason.DELETED)):
+    for ids, why in ((plan.read, Reason.READ), (plan.deleted, Reason.DELETED)):
         if ids:
-            await cancel_emails(session, among(Email.id, ids), why)
-    for reason, ids in verdict.suppressed.items():
-        which = among(Email.id, ids)
+            await cancel_emails(session, any_of(Email.id, ids), why)
+    for reason, ids in plan.suppressed.items():
+        which = any_of(Email.id, ids)
         await move_emails(session, which, EmailState.SUPPRESSED, {"reason": reason}, leaving=(EmailState.SCHEDULED,))
-    if verdict.later:
-        await session.execute(update(Email), verdict.later)
-    for email, error in verdict.broken:
-        await postpone(session, email, error, settings)
-    if not verdict.taken:
+    if plan.later:
+        await session.execute(update(Email), plan.later)
+    for email, error in plan.broken:
+        await defer_unrenderable(session, email, error, settings)
+    if not plan.taken:
         return []
-    if verdict.letters:
-        await _close(session, verdict, now)
-    await _lease(session, verdict, lease_id, now)
+    if plan.emails:
+        await _close(session, plan, now)
+    await _lease(session, plan, lease_id, now)
     failpoint("claim-written")
-    return [_claimed(one.row, verdict.letters.get(one.row.id), lease_id) for one in verdict.taken]
+    return [_claimed(one.row, plan.emails.get(one.row.id), lease_id) for one in plan.taken]
 
 
-async def _close(session: AsyncSession, verdict: Verdict, now: datetime) -> None:
+async def _close(session: AsyncSession, plan: ClaimPlan, now: datetime) -> None:
     """Put what mails cannot hold into others, and note what of theirs their letters do not tell."""
-    for one in verdict.too_much:
-        await split_off(session, one.row, one.portion.messages[-1].number, now)
-    told = [row.message_id for one in verdict.taken if one.row.id in verdict.letters for row in one.portion.messages]
+    for one in plan.too_much:
+        await split_email(session, one.row, one.portion.messages[-1].number, now)
+    told = [row.message_id for one in plan.taken if one.row.id in plan.emails for row in one.portion.messages]
     await session.execute(
         update(EmailMessage)
-        .where(among(EmailMessage.email_id, verdict.letters), ~among(EmailMessage.message_id, told))
+        .where(any_of(EmailMessage.email_id, plan.emails), ~any_of(EmailMessage.message_id, told))
         .values(left_out=True)
         .execution_options(synchronize_session=False)
     )
 
 
-async def _lease(session: AsyncSession, verdict: Verdict, lease_id: UUID, now: datetime) -> None:
+async def _lease(session: AsyncSession, plan: ClaimPlan, lease_id: UUID, now: datetime) -> None:
     """Take the mails that are taken, with their letters."""
     values = {"lease_id": lease_id, "lease_until": now + LEASE}
-    again = [one for one in verdict.taken if one.row.id not in verdict.letters]
+    again = [one for one in plan.taken if one.row.id not in plan.emails]
     for one in again:
         sent_to = values | {"mailbox": one.to.mailbox}
         await move_emails(session, Email.id == one.row.id, EmailState.SENDING, sent_to, leaving=(EmailState.SCHEDULED,))
-    first = [one for one in verdict.taken if one.row.id in verdict.letters]
+    first = [one for one in plan.taken if one.row.id in plan.emails]
     if first:
         letters = _table(
             {"id": Uuid, "mailbox": Text, "message_id": Text, "to_address": Text, "content": LargeBinary},
-            [(one.row.id, one.to.mailbox, *astuple(verdict.letters[one.row.id])) for one in first],
+            [(one.row.id, one.to.mailbox, *astuple(plan.emails[one.row.id])) for one in first],
         )
         told = {name: letters.c[name] for name in ("mailbox", "message_id", "to_address", "content")}
         which = Email.id == letters.c.id
@@ -248,7 +250,7 @@ def _table(columns: Mapping[str, Any], rows: Iterable[Sequence[Any]]) -> Any:
     return func.unnest(*arrays).table_valued(*named, name="letters").render_derived()
 
 
-def _claimed(email: Email, letter: Letter | None, lease_id: UUID) -> ClaimedEmail:
+def _claimed(email: Email, letter: RenderedEmail | None, lease_id: UUID) -> ClaimedEmail:
     to_address, content = (letter.to_address, letter.content) if letter else (email.to_address, email.content)
     assert to_address is not None and content is not None  # noqa: S101, PT018 - a claimed mail has both
     return ClaimedEmail(

@@ -13,11 +13,11 @@ import structlog
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.models import Email, EmailTry, Erasure
+from services.notifications.models import DeliveryAttempt, Email, Erasure
 from services.notifications.rules import Audience
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.outages import is_outage
-from shared.tables import among, insert_all
+from shared.tables import any_of, bulk_insert
 
 BATCH = 1000  # rows of a kind that one transaction erases
 
@@ -47,7 +47,7 @@ async def choose_small(session: AsyncSession, conversation_ids: Collection[UUID]
             small.add(row.id)
             room -= row.rows
     if big := [{"conversation_id": key} for key in sorted(set(conversation_ids) - small)]:
-        await session.execute(insert_all(Erasure, big).on_conflict_do_nothing())
+        await session.execute(bulk_insert(Erasure, big).on_conflict_do_nothing())
     return small
 
 
@@ -78,7 +78,7 @@ async def erase_batch(session: AsyncSession, erasure_id: UUID, *, size: int = BA
     return rows
 
 
-async def erase_round(sessions: Sessions, *, size: int = BATCH) -> int:
+async def erase_round(sessions: SessionFactory, *, size: int = BATCH) -> int:
     """Erase a batch of everything that is under way, each in its own transaction; return how many rows.
 
     One that fails holds up no other, and has its turn again in the next round.
@@ -133,8 +133,8 @@ async def _erase_addresses(session: AsyncSession, erasure: Erasure, size: int) -
     batch = (await session.scalars(mails.order_by(Email.id).limit(size).with_for_update())).all()
     nothing = {"to_address": None, "mailbox": None, "content": None}
     quietly = {"synchronize_session": False}
-    await session.execute(update(Email).where(among(Email.id, batch)).values(nothing), execution_options=quietly)
-    replies = update(EmailTry).where(among(EmailTry.email_id, batch)).values(reply="", mailbox=None)
+    await session.execute(update(Email).where(any_of(Email.id, batch)).values(nothing), execution_options=quietly)
+    replies = update(DeliveryAttempt).where(any_of(DeliveryAttempt.email_id, batch)).values(reply="", mailbox=None)
     await session.execute(replies, execution_options=quietly)
     erasure.after = max(batch, default=erasure.after)
     return len(batch), len(batch) < size

@@ -18,7 +18,7 @@ from services.notifications.delivery.transitions import move_emails
 from services.notifications.models import Email
 from services.notifications.rules import EmailState
 from shared.database import Driver
-from shared.tables import among
+from shared.tables import any_of
 
 LEASE = timedelta(seconds=60)  # that a claim holds without being renewed
 
@@ -41,18 +41,18 @@ class ClaimedEmail:
         return (Email.id == self.id) & (Email.lease_id == self.lease_id)
 
 
-class Waiting(NamedTuple):
+class PendingWork(NamedTuple):
     """What there is to do: mail that is due and may be sent, mail whose holder's lease ran out."""
 
     due: bool
     lost: bool
 
 
-async def look_for_mail(connection: Driver, *, overdue: float = 0) -> Waiting:
+async def pending_work(connection: Driver, *, overdue: float = 0) -> PendingWork:
     """Tell what a drain would find; as due counts what has been for `overdue` seconds."""
-    row = await connection.fetchrow(_LOOK, overdue)
+    row = await connection.fetchrow(_PENDING, overdue)
     assert row is not None  # noqa: S101 - it counts nothing
-    return Waiting(**row)
+    return PendingWork(**row)
 
 
 async def renew_lease(session: AsyncSession, lease_id: UUID) -> None:
@@ -65,15 +65,15 @@ async def renew_lease(session: AsyncSession, lease_id: UUID) -> None:
     )
 
 
-async def hand_back(session: AsyncSession, emails: Sequence[ClaimedEmail]) -> None:
+async def release(session: AsyncSession, emails: Sequence[ClaimedEmail]) -> None:
     """Give back mails that were claimed under one lease and not begun."""
-    which = among(Email.id, [email.id for email in emails]) & (Email.lease_id == emails[0].lease_id)
+    which = any_of(Email.id, [email.id for email in emails]) & (Email.lease_id == emails[0].lease_id)
     await move_emails(session, which, EmailState.SCHEDULED, {}, leaving=(EmailState.SENDING,))
     await end_probe(session, emails[0].lease_id)
 
 
 # The time in queries of their own: so it is read once, and the indexes can be searched by it.
-_LOOK = f"""
+_PENDING = f"""
 select
     {MAY_CLAIM} and exists (
         select from emails

@@ -17,21 +17,21 @@ from services.notifications.delivery.scheduling import is_unread
 from services.notifications.mail.bodies import html_size
 from services.notifications.models import Email, EmailMessage
 from services.notifications.rules import EmailState
-from shared.tables import among
+from shared.tables import any_of
 
 MOST_MESSAGES = 100
 MOST_BYTES = 70_000  # of HTML, 100,000 as encoded: Gmail cuts off what is beyond 102 KB. The largest message has 61,200
 
 
 @dataclass(frozen=True, slots=True)
-class Portion:
+class EmailBatch:
     """The messages that a mail tells, as rows, and whether it has more than it can hold."""
 
     messages: Sequence[Row[*tuple[Any, ...]]] = ()
     more: bool = False
 
 
-async def read_portions(session: AsyncSession, emails: Sequence[Email]) -> dict[UUID, Portion]:
+async def select_messages(session: AsyncSession, emails: Sequence[Email]) -> dict[UUID, EmailBatch]:
     """Return the messages of mails by their ids; of one of which all was read, none.
 
     Of a mail that was composed before they are those that it said: its recipient may have it already.
@@ -39,27 +39,27 @@ async def read_portions(session: AsyncSession, emails: Sequence[Email]) -> dict[
     found: dict[UUID, list[Row[*tuple[Any, ...]]]] = {email.id: [] for email in emails}
     composed = [email.id for email in emails if email.message_id is not None]
     if composed:
-        said = _MESSAGES.where(among(EmailMessage.email_id, composed), EmailMessage.left_out.is_(False))
+        said = _MESSAGES.where(any_of(EmailMessage.email_id, composed), EmailMessage.left_out.is_(False))
         for row in await session.execute(said):
             found[row.email_id].append(row)
     open_ids = [email.id for email in emails if email.message_id is None]
     if open_ids:
         for row in await session.execute(_OPEN, {"ids": open_ids}):
             found[row.email_id].append(row)
-    return {key: _portion(rows, composed=key in composed) for key, rows in found.items()}
+    return {key: _select(rows, composed=key in composed) for key, rows in found.items()}
 
 
-def _portion(rows: Sequence[Row[*tuple[Any, ...]]], *, composed: bool) -> Portion:
+def _select(rows: Sequence[Row[*tuple[Any, ...]]], *, composed: bool) -> EmailBatch:
     if not any(row.unread for row in rows):
-        return Portion()
+        return EmailBatch()
     if composed:
-        return Portion(rows)
+        return EmailBatch(rows)
     sizes = accumulate(html_size(one.body) for one in rows[:MOST_MESSAGES])
     held = max(1, sum(1 for _ in takewhile(lambda size: size <= MOST_BYTES, sizes)))
-    return Portion(rows[:held], held < len(rows))
+    return EmailBatch(rows[:held], held < len(rows))
 
 
-async def split_off(session: AsyncSession, email: Email, last: int, now: datetime) -> None:
+async def split_email(session: AsyncSession, email: Email, last: int, now: datetime) -> None:
     """Close a mail behind the message number `last`, and put what follows into another one, due now."""
     await session.execute(update(Email).where(Email.id == email.id).values(claimed_at=now))
     same = ("audience", "recipient_id", "conversation_id", "subject", "due_at")

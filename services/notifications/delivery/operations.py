@@ -7,13 +7,13 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.delivery.circuit_breaker import CLOSED
+from services.notifications.delivery.circuit_breaker import CLOSED_BREAKER
 from services.notifications.delivery.transitions import move_emails
 from services.notifications.errors import EmailNotFailed
-from services.notifications.models import Email, EmailTry, Gate
+from services.notifications.models import DeliveryAttempt, Email, SendingControl
 from services.notifications.rules import MAY_HAVE_ARRIVED_REASONS, EmailState
 from shared.problems import NotFound
-from shared.tables import among
+from shared.tables import any_of
 
 
 async def retry_email(session: AsyncSession, email_id: UUID) -> None:
@@ -40,7 +40,7 @@ async def retry_failed_emails(
     which = _failed(began, since, reply) & Email.reason.not_in(MAY_HAVE_ARRIVED_REASONS)
     found = select(Email.id).where(which).order_by(Email.id).limit(size).with_for_update(skip_locked=True)
     ids = (await session.scalars(found)).all()
-    return len(await _retry(session, among(Email.id, ids))) if ids else 0
+    return len(await _retry(session, any_of(Email.id, ids))) if ids else 0
 
 
 async def count_doubtful_emails(
@@ -57,9 +57,9 @@ def _failed(began: datetime, since: timedelta | None, reply: str | None) -> Colu
         which &= Email.finished_at >= began - since
     if reply is not None:
         last = (
-            select(func.concat_ws(" ", EmailTry.code, EmailTry.reply))
-            .where(EmailTry.email_id == Email.id)
-            .order_by(EmailTry.id.desc())
+            select(func.concat_ws(" ", DeliveryAttempt.code, DeliveryAttempt.reply))
+            .where(DeliveryAttempt.email_id == Email.id)
+            .order_by(DeliveryAttempt.id.desc())
             .limit(1)
             .scalar_subquery()
         )
@@ -82,11 +82,13 @@ async def _retry(session: AsyncSession, which: ColumnElement[bool]) -> Sequence[
 
 async def pause_sending(session: AsyncSession) -> None:
     """Stop all sending until it is resumed. Mail that is on its way goes out."""
-    await session.execute(update(Gate).values(paused_at=func.coalesce(Gate.paused_at, func.clock_timestamp())))
+    await session.execute(
+        update(SendingControl).values(paused_at=func.coalesce(SendingControl.paused_at, func.clock_timestamp()))
+    )
 
 
 async def resume_sending(session: AsyncSession) -> None:
     """Start sending again, also past an open breaker, with what was refused for the set-up's sake."""
     refused = (Email.state == EmailState.SCHEDULED) & Email.refused_at.is_not(None)
     await session.execute(update(Email).where(refused).values(next_attempt_at=func.clock_timestamp()))
-    await session.execute(update(Gate).values(paused_at=None, **CLOSED))
+    await session.execute(update(SendingControl).values(paused_at=None, **CLOSED_BREAKER))

@@ -33,7 +33,7 @@ class Received:
 
 
 @dataclass(slots=True)
-class Room:
+class Allowance:
     """What may still be claimed for each address, at a moment."""
 
     caps: Sequence[Cap]
@@ -49,26 +49,26 @@ class Room:
         wait = wait_for_room(self.caps, ages, received.in_hand)
         return self.now + timedelta(seconds=wait) if wait else None
 
-    def take(self, mailbox: str | None) -> None:
+    def use(self, mailbox: str | None) -> None:
         """Note that one more was claimed."""
         if (received := self.received.get(mailbox)) is not None:
             received.in_hand += 1
 
 
-async def measure_room(
+async def load_allowances(
     session: AsyncSession, mailboxes: Collection[str], now: datetime, settings: MailSettings
-) -> Room:
+) -> Allowance:
     """Count what addresses have got, and let nobody else claim mail for them until this transaction ends."""
     caps = mail_caps(settings.limit_mails_per_10_minutes, settings.limit_mails_per_day)
     if not caps or not mailboxes:
-        return Room(caps, now)
+        return Allowance(caps, now)
     # In one order, so that two never wait for each other. A statement of its own: the count must see what those did
     # who were waited for.
     each = {"mailboxes": sorted(mailboxes)}
     await session.execute(_LOCK, each)
     since = now - timedelta(seconds=max(cap.seconds for cap in caps))
     rows = await session.execute(_COUNT, each | {"since": since, "most": max(cap.most for cap in caps)})
-    return Room(caps, now, {row.mailbox: Received(row.times, row.in_hand) for row in rows})
+    return Allowance(caps, now, {row.mailbox: Received(row.times, row.in_hand) for row in rows})
 
 
 _LOCK = text("""

@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from services.notifications.mail.addresses import AddressError
-from services.notifications.mail.message import Brand, Mail, MailMessage, compose, message_id
+from services.notifications.mail.message import Brand, ContentMessage, EmailContent, compose, message_id
 from services.notifications.models import Email, Person
 from services.notifications.rules import Audience
 from services.notifications.settings import MailSettings
@@ -15,7 +15,7 @@ DELETED_CUSTOMER = "Deleted customer"
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class RenderedEmail:
     """A composed mail."""
 
     message_id: str
@@ -23,14 +23,14 @@ class Letter:
     content: bytes
 
 
-def compose_letter(
+def render_email(
     email: Email,
     messages: Sequence[Any],
     people: Mapping[str, Person],
     earlier: str | None,
     now: datetime,
     settings: MailSettings,
-) -> Letter:
+) -> RenderedEmail:
     """Compose a mail of these messages; `earlier` is the Message-ID of the last mail before it.
 
     Raises AddressError for an address that cannot be written in a header.
@@ -42,7 +42,7 @@ def compose_letter(
     if not address:
         raise AddressError("a mail without an address")
     names = [sender_name(people.get(one.sender_id), one.sender_id, audience, settings) for one in messages]
-    mail = Mail(
+    mail = EmailContent(
         message_id=email.message_id or message_id(email.id, settings.email_from),
         audience=audience.value,
         conversation_id=email.conversation_id,
@@ -54,11 +54,12 @@ def compose_letter(
         created_at=now,
         thread=[earlier] if earlier else [],
         messages=[
-            MailMessage(one.number, name, one.body, one.created_at) for one, name in zip(messages, names, strict=True)
+            ContentMessage(one.number, name, one.body, one.created_at)
+            for one, name in zip(messages, names, strict=True)
         ],
         from_name=names[0] if to_support else None,
     )
-    return Letter(mail.message_id, address, compose(mail, _brand(settings)))
+    return RenderedEmail(mail.message_id, address, compose(mail, _brand(settings)))
 
 
 def sender_name(person: Person | None, sender_id: str, audience: Audience, settings: MailSettings) -> str:

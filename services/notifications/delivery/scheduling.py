@@ -11,11 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.recipients import find_recipient
 from services.notifications.delivery.transitions import cancel_emails, lock_emails
-from services.notifications.models import Email, EmailMessage, Mark, Notification, Person
+from services.notifications.models import ConversationState, Email, EmailMessage, Notification, Person
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import MailSettings, StoreSettings
 from shared.events import MessagePosted
-from shared.tables import among, insert_all
+from shared.tables import any_of, bulk_insert
 
 SUPPORT_RECIPIENT = "support"
 
@@ -33,7 +33,7 @@ async def join_emails(
     if not posted:
         return
     ids = [one.message.id for one in posted]
-    present = set(await session.scalars(select(EmailMessage.message_id).where(among(EmailMessage.message_id, ids))))
+    present = set(await session.scalars(select(EmailMessage.message_id).where(any_of(EmailMessage.message_id, ids))))
     joining = sorted((one for one in posted if one.message.id not in present), key=lambda one: one.message.number)
     open_mails = await _lock_open_emails(session, [one.conversation_id for one in joining], audience)
     joined = await _begin_emails(session, joining, open_mails, audience, settings)
@@ -50,7 +50,7 @@ async def join_emails(
         for one in joining
     ]
     if rows:
-        await session.execute(insert_all(EmailMessage, rows))
+        await session.execute(bulk_insert(EmailMessage, rows))
     for message_id, email_id in joined.items():
         log.info("message joined email", message_id=str(message_id), email_id=str(email_id))
 
@@ -62,7 +62,7 @@ async def _lock_open_emails(
     found = await session.execute(
         select(Email.conversation_id, Email.id)
         .where(
-            among(Email.conversation_id, conversation_ids),
+            any_of(Email.conversation_id, conversation_ids),
             Email.audience == audience,
             Email.state == EmailState.SCHEDULED,
             Email.claimed_at.is_(None),
@@ -87,7 +87,7 @@ async def _begin_emails(
     begun: dict[UUID, dict[str, Any]] = {}  # by first message
     # With their ids beforehand: those that the table would give come back for one row at a time only.
     now, ids = (await session.execute(_NOW_AND_IDS, {"count": len(lacking)})).one()
-    found = select(Person).where(among(Person.id, {one.customer.id for one in lacking}))
+    found = select(Person).where(any_of(Person.id, {one.customer.id for one in lacking}))
     customers = {one.id: one for one in await session.scalars(found.execution_options(populate_existing=True))}
     for one in lacking:
         if one.conversation_id in open_mails:
@@ -109,7 +109,7 @@ async def _begin_emails(
             "next_attempt_at": due_at,
             "finished_at": now if reason else None,
         }
-    await session.execute(insert_all(Email, list(begun.values())))
+    await session.execute(bulk_insert(Email, list(begun.values())))
     return {message_id: mail["id"] for message_id, mail in begun.items()}
 
 
@@ -135,7 +135,7 @@ async def review_emails(
     # Lock first, look second: a message that is just joining a mail would be cancelled with it, unseen.
     waiting = await lock_emails(
         session,
-        among(Email.conversation_id, conversation_ids)
+        any_of(Email.conversation_id, conversation_ids)
         & (Email.audience == audience)
         & (Email.state == EmailState.SCHEDULED),
     )
@@ -152,12 +152,12 @@ async def review_emails(
             func.clock_timestamp().label("now"),
         )
         .outerjoin(EmailMessage, (EmailMessage.email_id == Email.id) & is_unread())
-        .where(among(Email.id, waiting))
+        .where(any_of(Email.id, waiting))
         .group_by(Email.id)
     )
     rows = found.all()
     if read := [row.id for row in rows if row.first_unread is None]:
-        await cancel_emails(session, among(Email.id, read), Reason.READ)
+        await cancel_emails(session, any_of(Email.id, read), Reason.READ)
     due = {
         row.id: _due_after(row.first_unread, row.now, audience, settings)
         for row in rows
@@ -186,7 +186,7 @@ async def mark_notifications_read(session: AsyncSession, which: ColumnElement[bo
         return set()
     changed = (
         update(Notification)
-        .where(among(Notification.id, locked))
+        .where(any_of(Notification.id, locked))
         .values(read_at=func.clock_timestamp())
         .returning(Notification.conversation_id)
         .execution_options(synchronize_session=False)
@@ -199,7 +199,10 @@ def is_unread() -> ColumnElement[bool]:
 
     The watermark of the conversation counts, and so does a notification that was read by itself.
     """
-    watermark = case((Email.audience == Audience.CUSTOMER, Mark.read_by_user_number), else_=Mark.read_by_admin_number)
-    beyond = exists().where(Mark.conversation_id == Email.conversation_id, EmailMessage.number > watermark)
+    watermark = case(
+        (Email.audience == Audience.CUSTOMER, ConversationState.read_by_user_number),
+        else_=ConversationState.read_by_admin_number,
+    )
+    beyond = exists().where(ConversationState.conversation_id == Email.conversation_id, EmailMessage.number > watermark)
     dismissed = exists().where(Notification.message_id == EmailMessage.message_id, Notification.read_at.is_not(None))
     return EmailMessage.left_out.is_(False) & beyond & ~dismissed

@@ -11,16 +11,16 @@ from uuid import UUID
 import structlog
 
 from services.notifications.delivery.attempt_recorder import AttemptRecorder
-from services.notifications.delivery.attempts import Ended, release_expired
+from services.notifications.delivery.attempts import EndedAttempt, release_expired
 from services.notifications.delivery.claiming import BATCH, claim_emails
-from services.notifications.delivery.leases import ClaimedEmail, hand_back, look_for_mail, renew_lease
-from services.notifications.mail.attempts import OPENING, Try
+from services.notifications.delivery.leases import ClaimedEmail, pending_work, release, renew_lease
+from services.notifications.mail.attempts import OPENING, Attempt
 from services.notifications.mail.pool import ConnectionPool, ServerRoom
 from services.notifications.mail.smtp import SmtpConnection
 from services.notifications.mail.smtp_url import parse_smtp_url
 from services.notifications.rules import Outcome
 from services.notifications.settings import MailSettings
-from shared.database import Sessions, create_lender, transaction
+from shared.database import SessionFactory, connection_provider, transaction
 from shared.failpoints import failpoint
 from shared.outages import DATABASE_ERRORS
 from shared.processes import pause
@@ -40,7 +40,7 @@ log = structlog.get_logger()
 
 
 async def drain(
-    sessions: Sessions,
+    sessions: SessionFactory,
     settings: MailSettings,
     stop: asyncio.Event,
     *,
@@ -54,12 +54,12 @@ async def drain(
     begun, those under way are finished or broken off, and all is recorded and handed back within 20 seconds, as far
     as the database answers. `room` is what was learned before of the mail server.
     """
-    tries, loop, lend = 0, asyncio.get_running_loop(), create_lender(sessions.kw["bind"])
+    tries, loop, acquire = 0, asyncio.get_running_loop(), connection_provider(sessions.kw["bind"])
     end = loop.time() + limit
     async with _connections(settings, room or ServerRoom()) as pool:
         while not stop.is_set() and loop.time() < end:
-            async with lend() as connection:
-                waiting = await look_for_mail(connection, overdue=overdue)
+            async with acquire() as connection:
+                waiting = await pending_work(connection, overdue=overdue)
             if not any(waiting):
                 break
             if waiting.lost:
@@ -115,7 +115,7 @@ class _Batch:
 
 
 async def _send_batch(
-    sessions: Sessions,
+    sessions: SessionFactory,
     settings: MailSettings,
     pool: ConnectionPool,
     emails: Sequence[ClaimedEmail],
@@ -140,7 +140,7 @@ async def _send_batch(
         await recorder.close()
         if batch.waiting:
             async with asyncio.timeout(LAST_WORDS), transaction(sessions) as session:
-                await hand_back(session, batch.waiting)
+                await release(session, batch.waiting)
                 failpoint("handing-back-written")
             failpoint("handing-back-committed")
     for failure in ended:
@@ -164,7 +164,7 @@ async def _work(batch: _Batch, recorder: AttemptRecorder, pool: ConnectionPool, 
 
 
 async def _send_next(
-    batch: _Batch, recorder: AttemptRecorder, pool: ConnectionPool, connection: SmtpConnection, failure: Try | None
+    batch: _Batch, recorder: AttemptRecorder, pool: ConnectionPool, connection: SmtpConnection, failure: Attempt | None
 ) -> bool:
     """Send the next mail of a batch, unless the connection could not be opened; False when it has to stop.
 
@@ -175,7 +175,7 @@ async def _send_next(
         sender=recorder.settings.email_from,
         recipient=email.to_address,
         content=email.content,
-        before_data=lambda: recorder.begun.ask(email),
+        before_data=lambda: recorder.begun.submit(email),
     )
     failpoint("try-ended")
     crowded = attempt.outcome is Outcome.BUSY and attempt.phase in OPENING
@@ -184,7 +184,7 @@ async def _send_next(
         if not pool.is_open:
             batch.crowded = batch.halted = True
         return False
-    await recorder.record(Ended(email, attempt, started_at))
+    await recorder.record(EndedAttempt(email, attempt, started_at))
     batch.tries += 1
     batch.halted = batch.halted or attempt.outcome in STANDSTILL
     return True
@@ -203,7 +203,7 @@ async def _end_in_time(stop: asyncio.Event, pool: ConnectionPool, under_way: Seq
         task.cancel()
 
 
-async def _renew(sessions: Sessions, lease_id: UUID) -> None:
+async def _renew(sessions: SessionFactory, lease_id: UUID) -> None:
     while True:
         await asyncio.sleep(RENEWAL)
         with suppress(*DATABASE_ERRORS):

@@ -22,11 +22,11 @@ from services.notifications.event_consumer.handlers import handle_events, names_
 from services.notifications.models import FeedCursor, InboxEntry
 from services.notifications.rules import MAX_EVENT_ATTEMPTS
 from services.notifications.settings import MailSettings
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.events import PAYLOADS, VERSION, Event, EventType
 from shared.failpoints import failpoint
 from shared.outages import DATABASE_ERRORS, is_outage
-from shared.tables import among, insert_all
+from shared.tables import any_of, bulk_insert
 
 ATTEMPT_SPACING = timedelta(seconds=2)
 TOGETHER = ((500, 0), (20, 1))  # how many events of the log are tried at once that were tried so often
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 
 async def receive_events(
-    sessions: Sessions, events: Sequence[Event], settings: MailSettings, *, repeated: bool
+    sessions: SessionFactory, events: Sequence[Event], settings: MailSettings, *, repeated: bool
 ) -> bool:
     """Let the events of a task take effect unless they already have; True when all are done with, handled or parked.
 
@@ -56,7 +56,7 @@ async def receive_events(
         return await receive_missing(sessions, sound, settings)
 
 
-async def receive_missing(sessions: Sessions, events: Sequence[Event], settings: MailSettings) -> bool:
+async def receive_missing(sessions: SessionFactory, events: Sequence[Event], settings: MailSettings) -> bool:
     """Let those events of a stretch of the log take effect that have not; True when all of them are done with.
 
     An event that fails does not hold up the others: the first error is raised when all had their turn, unless the
@@ -84,7 +84,7 @@ async def receive_missing(sessions: Sessions, events: Sequence[Event], settings:
 
 
 async def park_event(
-    sessions: Sessions, event_id: UUID, event_type: str, reason: str, event: dict[str, Any] | None
+    sessions: SessionFactory, event_id: UUID, event_type: str, reason: str, event: dict[str, Any] | None
 ) -> None:
     """Give up on an event, visibly: it is listed, and can be retried by hand."""
     log.error("event parked", event_id=str(event_id), type=event_type, reason=reason)
@@ -107,14 +107,14 @@ async def park_event(
 async def find_missing(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
     """Return those of the events that are neither handled nor parked, in order."""
     ids = [event.id for event in events]
-    done = set(await session.scalars(select(InboxEntry.event_id).where(among(InboxEntry.event_id, ids), _is_done())))
+    done = set(await session.scalars(select(InboxEntry.event_id).where(any_of(InboxEntry.event_id, ids), _is_done())))
     return [event for event in events if event.id not in done]
 
 
 async def _attempts(session: AsyncSession, events: Sequence[Event]) -> dict[UUID, int]:
     ids = [event.id for event in events]
     rows = await session.execute(
-        select(InboxEntry.event_id, InboxEntry.attempts).where(among(InboxEntry.event_id, ids))
+        select(InboxEntry.event_id, InboxEntry.attempts).where(any_of(InboxEntry.event_id, ids))
     )
     return {row.event_id: row.attempts for row in rows}
 
@@ -133,7 +133,7 @@ def _groups(events: Sequence[Event], attempts: Mapping[UUID, int]) -> Iterator[l
         yield [event]
 
 
-async def _receive_group(sessions: Sessions, events: Sequence[Event], settings: MailSettings) -> bool:
+async def _receive_group(sessions: SessionFactory, events: Sequence[Event], settings: MailSettings) -> bool:
     """Count an attempt at each event, and let them take effect together; True when all of them are done with."""
     async with transaction(sessions) as session:
         counted = await _count_attempts(session, events)
@@ -143,7 +143,7 @@ async def _receive_group(sessions: Sessions, events: Sequence[Event], settings: 
     return len(counted) == len(events) and len(taken) == len(sound)
 
 
-async def _park_faulty(sessions: Sessions, events: Sequence[Event], attempts: Mapping[UUID, int]) -> list[Event]:
+async def _park_faulty(sessions: SessionFactory, events: Sequence[Event], attempts: Mapping[UUID, int]) -> list[Event]:
     """Give up on those that cannot be handled, ever, and return the others."""
     sound = []
     for event in events:
@@ -183,7 +183,7 @@ async def _count_attempts(session: AsyncSession, events: Sequence[Event]) -> dic
     now = func.clock_timestamp()
     rested = InboxEntry.attempted_at.is_(None) | (InboxEntry.attempted_at < now - ATTEMPT_SPACING)
     counted = await session.execute(
-        insert_all(InboxEntry, _rows(events), attempts=literal(1), attempted_at=now)
+        bulk_insert(InboxEntry, _rows(events), attempts=literal(1), attempted_at=now)
         .on_conflict_do_update(
             index_elements=[InboxEntry.event_id],
             set_={"attempts": InboxEntry.attempts + 1, "attempted_at": now},
@@ -194,19 +194,19 @@ async def _count_attempts(session: AsyncSession, events: Sequence[Event]) -> dic
     return {row.event_id: row.attempts for row in counted}
 
 
-async def _take_back_attempts(sessions: Sessions, events: Sequence[Event]) -> None:
+async def _take_back_attempts(sessions: SessionFactory, events: Sequence[Event]) -> None:
     """Count an attempt at each event for nothing: it did not fail by itself."""
     async with transaction(sessions) as session:
         await session.execute(
             update(InboxEntry)
-            .where(among(InboxEntry.event_id, [event.id for event in events]), ~_is_done(), InboxEntry.attempts > 0)
+            .where(any_of(InboxEntry.event_id, [event.id for event in events]), ~_is_done(), InboxEntry.attempts > 0)
             .values(attempts=InboxEntry.attempts - 1, attempted_at=None)
             .execution_options(synchronize_session=False)
         )
 
 
 async def _handle(
-    sessions: Sessions, events: Sequence[Event], settings: MailSettings, *, counted: bool
+    sessions: SessionFactory, events: Sequence[Event], settings: MailSettings, *, counted: bool
 ) -> Sequence[Event]:
     """Let events take effect in the transaction that marks them as handled; return those that nobody else has.
 
@@ -244,7 +244,7 @@ async def _take(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
     now = func.clock_timestamp()
     taken = set(
         await session.scalars(
-            insert_all(InboxEntry, _rows(events), handled_at=now)
+            bulk_insert(InboxEntry, _rows(events), handled_at=now)
             .on_conflict_do_update(index_elements=[InboxEntry.event_id], set_={"handled_at": now}, where=~_is_done())
             .returning(InboxEntry.event_id)
         )

@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.delivery import erasure
 from services.notifications.delivery.scheduling import join_emails, mark_notifications_read, review_emails
 from services.notifications.delivery.transitions import UNSENT_STATES, cancel_emails, lock_emails
-from services.notifications.models import Email, EmailMessage, InboxEntry, Mark, Notification, Person
+from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Notification, Person
 from services.notifications.rules import Audience, Reason
 from services.notifications.settings import MailSettings
 from shared.events import (
@@ -32,10 +32,10 @@ from shared.events import (
     UserChanged,
 )
 from shared.people import Person as PersonOfEvent
-from shared.tables import among, insert_all
+from shared.tables import any_of, bulk_insert
 from shared.text import preview
 
-Marks = dict[UUID, Mark]
+States = dict[UUID, ConversationState]
 
 
 async def handle_events(session: AsyncSession, events: Iterable[Event], settings: MailSettings) -> None:
@@ -67,18 +67,20 @@ async def handle_payloads(
     people = [one.person for one in told if isinstance(one, UserChanged)]
 
     # Whoever locks does it table by table, and within each by its keys: people, marks, records, mails.
-    newest = await _know(session, [*people, *(person for one in posted for person in (one.sender, one.customer))])
+    newest = await _update_people(
+        session, [*people, *(person for one in posted for person in (one.sender, one.customer))]
+    )
     named = {one.conversation_id for one in posted} | {one.conversation_id for one in reads} | deleted
-    marks = await _lock_marks(session, named)
+    marks = await _lock_states(session, named)
     gone = deleted | {mark.conversation_id for mark in marks.values() if mark.deleted_at is not None}
     small = await erasure.choose_small(session, deleted)
     if small:
-        await session.execute(delete(Notification).where(among(Notification.conversation_id, small)))
+        await session.execute(delete(Notification).where(any_of(Notification.conversation_id, small)))
     await _conversations_read(session, reads, marks)
     posted = [one for one in posted if one.conversation_id not in gone]
     from_admins = await _record(session, [one for one in posted if one.message.sender_role == "admin"], marks)
     from_customers = [one for one in posted if one.message.sender_role == "customer"] if settings.support_email else []
-    await lock_emails(session, among(Email.conversation_id, named))
+    await lock_emails(session, any_of(Email.conversation_id, named))
     for audience, by, messages in (
         (Audience.CUSTOMER, "user", from_admins),
         (Audience.SUPPORT, "admin", from_customers),
@@ -89,9 +91,9 @@ async def handle_payloads(
     await _conversations_deleted(session, deleted, small)
     for person in newest:
         if person.deleted:
-            await _forget(session, person.id, None)
+            await _erase_user(session, person.id, None)
     for user_id in sorted(deletions.keys() - {person.id for person in newest if person.deleted}):
-        await _forget(session, user_id, deletions[user_id])
+        await _erase_user(session, user_id, deletions[user_id])
 
 
 async def names_deleted(session: AsyncSession, event: dict[str, Any] | None) -> bool:
@@ -103,10 +105,10 @@ async def names_deleted(session: AsyncSession, event: dict[str, Any] | None) -> 
         return False
     if conversation_id is None:
         return False
-    return (await _lock_marks(session, [conversation_id]))[conversation_id].deleted_at is not None
+    return (await _lock_states(session, [conversation_id]))[conversation_id].deleted_at is not None
 
 
-async def _record(session: AsyncSession, posted: Sequence[MessagePosted], marks: Marks) -> list[MessagePosted]:
+async def _record(session: AsyncSession, posted: Sequence[MessagePosted], marks: States) -> list[MessagePosted]:
     """Make a `NEW_MESSAGE` record of each message; return those that there was none of yet."""
     if not posted:
         return []
@@ -124,7 +126,7 @@ async def _record(session: AsyncSession, posted: Sequence[MessagePosted], marks:
     ]
     recorded = set(
         await session.scalars(
-            insert_all(Notification, rows).on_conflict_do_nothing().returning(Notification.message_id)
+            bulk_insert(Notification, rows).on_conflict_do_nothing().returning(Notification.message_id)
         )
     )
     read = {
@@ -134,7 +136,7 @@ async def _record(session: AsyncSession, posted: Sequence[MessagePosted], marks:
     return [one for one in posted if one.message.id in recorded]
 
 
-async def _conversations_read(session: AsyncSession, reads: Sequence[ConversationRead], marks: Marks) -> None:
+async def _conversations_read(session: AsyncSession, reads: Sequence[ConversationRead], marks: States) -> None:
     for read in reads:
         mark = marks[read.conversation_id]
         if read.by == "user":
@@ -149,10 +151,12 @@ async def _mark_records_read(session: AsyncSession, conversation_ids: Collection
     """Mark the records of what the customer has read in these conversations."""
     if not conversation_ids:
         return
-    watermark = select(Mark.read_by_user_number).where(Mark.conversation_id == Notification.conversation_id)
+    watermark = select(ConversationState.read_by_user_number).where(
+        ConversationState.conversation_id == Notification.conversation_id
+    )
     await mark_notifications_read(
         session,
-        among(Notification.conversation_id, conversation_ids) & (Notification.number <= watermark.scalar_subquery()),
+        any_of(Notification.conversation_id, conversation_ids) & (Notification.number <= watermark.scalar_subquery()),
     )
 
 
@@ -164,14 +168,14 @@ async def _conversations_deleted(session: AsyncSession, conversation_ids: Collec
     if not conversation_ids:
         return
     await session.execute(
-        update(Mark)
-        .where(among(Mark.conversation_id, conversation_ids), Mark.deleted_at.is_(None))
+        update(ConversationState)
+        .where(any_of(ConversationState.conversation_id, conversation_ids), ConversationState.deleted_at.is_(None))
         .values(deleted_at=func.clock_timestamp())
         .execution_options(synchronize_session=False)
     )
-    theirs = among(Email.conversation_id, conversation_ids)
+    theirs = any_of(Email.conversation_id, conversation_ids)
     await cancel_emails(session, theirs, Reason.DELETED, leaving=UNSENT_STATES)
-    at_once = among(Email.conversation_id, small)
+    at_once = any_of(Email.conversation_id, small)
     await session.execute(delete(EmailMessage).where(EmailMessage.email_id.in_(select(Email.id).where(at_once))))
     await session.execute(update(Email).where(at_once).values(subject=None, content=None))
     # A parked event may be of any shape: wherever it names the conversation, it may hold its text.
@@ -184,7 +188,7 @@ async def _conversations_deleted(session: AsyncSession, conversation_ids: Collec
         )
 
 
-async def _forget(session: AsyncSession, user_id: str, before: datetime | None) -> None:
+async def _erase_user(session: AsyncSession, user_id: str, before: datetime | None) -> None:
     """Erase a deleted user's name and address wherever they were written down, and cancel their mail.
 
     With `before` the user is back already: mail of a later time is left alone.
@@ -208,20 +212,20 @@ async def _forget(session: AsyncSession, user_id: str, before: datetime | None) 
         )
 
 
-async def _know(session: AsyncSession, people: Iterable[PersonOfEvent]) -> list[PersonOfEvent]:
+async def _update_people(session: AsyncSession, people: Iterable[PersonOfEvent]) -> list[PersonOfEvent]:
     """Take over people unless the same or a newer version is known; return those that were taken over."""
     told: dict[str, PersonOfEvent] = {}
     for person in people:
         if person.id not in told or told[person.id].version < person.version:
             told[person.id] = person
     # An upsert locks the row even where it changes nothing, and the same admin is in every event: look first.
-    rows = await session.execute(select(Person.id, Person.version).where(among(Person.id, told)))
+    rows = await session.execute(select(Person.id, Person.version).where(any_of(Person.id, told)))
     known = {row.id: row.version for row in rows}
     newer = [key for key in sorted(told) if key not in known or known[key] < told[key].version]
     if not newer:
         return []
     values = ("version", "name", "email", "locale", "zoneinfo", "role", "deleted")
-    upsert = insert_all(Person, [told[key].model_dump(include={"id", *values}) for key in newer])
+    upsert = bulk_insert(Person, [told[key].model_dump(include={"id", *values}) for key in newer])
     taken = await session.scalars(
         upsert.on_conflict_do_update(
             index_elements=[Person.id],
@@ -232,16 +236,16 @@ async def _know(session: AsyncSession, people: Iterable[PersonOfEvent]) -> list[
     return [told[key] for key in taken]
 
 
-async def _lock_marks(session: AsyncSession, conversation_ids: Collection[UUID]) -> Marks:
+async def _lock_states(session: AsyncSession, conversation_ids: Collection[UUID]) -> States:
     """Return conversations' marks, locked: what happens to one conversation happens one after the other."""
     if not conversation_ids:
         return {}
     rows = [{"conversation_id": key} for key in sorted(conversation_ids)]
-    await session.execute(insert_all(Mark, rows).on_conflict_do_nothing())
+    await session.execute(bulk_insert(ConversationState, rows).on_conflict_do_nothing())
     marks = await session.scalars(
-        select(Mark)
-        .where(among(Mark.conversation_id, conversation_ids))
-        .order_by(Mark.conversation_id)
+        select(ConversationState)
+        .where(any_of(ConversationState.conversation_id, conversation_ids))
+        .order_by(ConversationState.conversation_id)
         .with_for_update()
         .execution_options(populate_existing=True)
     )

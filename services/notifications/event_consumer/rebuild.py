@@ -16,16 +16,24 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
-from services.notifications.delivery.circuit_breaker import read_gate
+from services.notifications.delivery.circuit_breaker import read_sending_state
 from services.notifications.delivery.erasure import forget_conversations
 from services.notifications.delivery.scheduling import review_emails
 from services.notifications.delivery.transitions import WAITING_STATES, move_emails
 from services.notifications.event_consumer.feed_client import SNAPSHOT_PAGE, read_snapshot
 from services.notifications.event_consumer.handlers import handle_payloads
-from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, InboxEntry, Mark, Notification
+from services.notifications.models import (
+    ConversationState,
+    Email,
+    EmailMessage,
+    FeedCursor,
+    InboxEntry,
+    Notification,
+    SendingControl,
+)
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import MailSettings
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.events import (
     PAYLOADS,
     SNAPSHOTS,
@@ -54,7 +62,7 @@ def why_lost(cursor: FeedCursor, page: Feed | None) -> str | None:
     return None
 
 
-async def begin_rebuild(sessions: Sessions, lost: FeedCursor, end: Feed, reason: str) -> None:
+async def begin_rebuild(sessions: SessionFactory, lost: FeedCursor, end: Feed, reason: str) -> None:
     """Go to the end of the log, and read the present state from its beginning instead of what lies between."""
     if end.epoch != lost.epoch or end.head < lost.position:
         async with transaction(sessions) as session:
@@ -73,7 +81,7 @@ async def begin_rebuild(sessions: Sessions, lost: FeedCursor, end: Feed, reason:
         cursor.rebuild_reason, cursor.rebuild_kind, cursor.rebuild_after = reason, next(iter(Kind)), None
 
 
-async def _forget_versions(sessions: Sessions, lost: FeedCursor) -> None:
+async def _forget_versions(sessions: SessionFactory, lost: FeedCursor) -> None:
     """Let all that the present state tells be news: the versions of the lost part of the log come again.
 
     In batches, and again from the beginning after a crash: the epoch is noted behind it. But never behind a rebuild
@@ -92,7 +100,7 @@ def _is_same_place(cursor: FeedCursor, other: FeedCursor) -> bool:
     return (cursor.position, cursor.epoch) == (other.position, other.epoch)
 
 
-async def rebuild_page(sessions: Sessions, feed: httpx2.AsyncClient, settings: MailSettings) -> bool:
+async def rebuild_page(sessions: SessionFactory, feed: httpx2.AsyncClient, settings: MailSettings) -> bool:
     """Make the next page of the present state true here; False when no rebuild is under way."""
     async with transaction(sessions) as session:
         seen = await session.get_one(FeedCursor, True)
@@ -147,7 +155,7 @@ async def _park(session: AsyncSession, one: Payload, reason: str) -> None:
     await session.execute(entry.on_conflict_do_update(index_elements=[InboxEntry.event_id], set_=parked))
 
 
-async def note_restored(sessions: Sessions, page: Feed) -> None:
+async def note_restored(sessions: SessionFactory, page: Feed) -> None:
     """Hold all mail if this database knows less than the log says that this service had done."""
     async with transaction(sessions) as session:
         cursor = await _lock_cursor(session)
@@ -155,15 +163,15 @@ async def note_restored(sessions: Sessions, page: Feed) -> None:
             await _hold(session, cursor, page)
 
 
-async def hold_mail(session: AsyncSession) -> None:
+async def hold_emails(session: AsyncSession) -> None:
     """Hold all mail: this database was just restored from a backup, and more mail may have been sent than it knows."""
     cursor = await _lock_cursor(session)
     cursor.restored_to = max(cursor.restored_to or 0, cursor.position)
     cursor.restored_until = func.clock_timestamp()
-    await session.execute(update(Gate).values(incarnation=RESTORED))
+    await session.execute(update(SendingControl).values(incarnation=RESTORED))
 
 
-async def settle(sessions: Sessions, incarnation: str, seen: FeedCursor) -> None:
+async def release_restore_hold(sessions: SessionFactory, incarnation: str, seen: FeedCursor) -> None:
     """Let mail go again once the log was read as far as this service had ever come.
 
     Nothing is said of another database than the one that was looked at. The mail of that time may have been sent: it
@@ -171,7 +179,7 @@ async def settle(sessions: Sessions, incarnation: str, seen: FeedCursor) -> None
     """
     async with transaction(sessions) as session:
         cursor = await _lock_cursor(session)
-        gate = await read_gate(session)
+        gate = await read_sending_state(session)
         if gate.settled or gate.incarnation != incarnation or cursor.position < seen.position:
             return
         if cursor.rebuild_kind is not None or cursor.position < (cursor.restored_to or 0):
@@ -183,14 +191,14 @@ async def settle(sessions: Sessions, incarnation: str, seen: FeedCursor) -> None
             failed = await move_emails(session, maybe_sent, EmailState.FAILED, values, leaving=WAITING_STATES)
             log.error("mail that may have been sent before the restore is failed", emails=len(failed))
         cursor.restored_to = cursor.restored_until = None
-        await session.execute(update(Gate).values(incarnation=gate.incarnation))
+        await session.execute(update(SendingControl).values(incarnation=gate.incarnation))
 
 
 async def _hold(session: AsyncSession, cursor: FeedCursor, page: Feed) -> None:
     log.error("this database was restored from a backup: mail waits", knows=cursor.position, had=page.acknowledged)
     times = (time for time in (cursor.restored_until, page.acknowledged_at) if time is not None)
     cursor.restored_to, cursor.restored_until = page.acknowledged, max(times)
-    await session.execute(update(Gate).values(incarnation=RESTORED))
+    await session.execute(update(SendingControl).values(incarnation=RESTORED))
 
 
 async def _lock_cursor(session: AsyncSession) -> FeedCursor:
@@ -220,12 +228,12 @@ async def _remove_others(
         case Kind.READS:
             there = {one.conversation_id for one in told if isinstance(one, ConversationRead)}
             lacking = (
-                select(Mark.conversation_id)
+                select(ConversationState.conversation_id)
                 .where(
-                    _within(Mark.conversation_id, stretch),
-                    Mark.conversation_id.not_in(there),
-                    Mark.deleted_at.is_(None),
-                    Mark.created_at < asked_at,
+                    _within(ConversationState.conversation_id, stretch),
+                    ConversationState.conversation_id.not_in(there),
+                    ConversationState.deleted_at.is_(None),
+                    ConversationState.created_at < asked_at,
                 )
                 .limit(SNAPSHOT_PAGE)
             )

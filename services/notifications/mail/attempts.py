@@ -37,7 +37,7 @@ BEFORE_THE_DOT = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.CONTENT})
 
 
 @dataclass(frozen=True, slots=True)
-class Try:
+class Attempt:
     """How one try ended: the phase it came to, and the server's reply there or what went wrong."""
 
     outcome: Outcome

@@ -25,7 +25,7 @@ from services.notifications.mail.datetimes import format_moment, known_zone
 from shared.text import preview
 from shared.translations import find_language, install_translations
 
-__all__ = ["Brand", "Mail", "MailMessage", "compose", "message_id"]
+__all__ = ["Brand", "ContentMessage", "EmailContent", "compose", "message_id"]
 
 LOCALE = Path(__file__).parent / "locale"
 MAX_NAME = 100
@@ -51,7 +51,7 @@ class Brand:
 
 
 @dataclass(frozen=True, slots=True)
-class MailMessage:
+class ContentMessage:
     """One message of the conversation, as its reader sees it."""
 
     number: int
@@ -61,7 +61,7 @@ class MailMessage:
 
 
 @dataclass(frozen=True, slots=True)
-class Mail:
+class EmailContent:
     """All that is particular to one mail.
 
     `thread` holds the Message-IDs of the earlier mails of this conversation to this recipient, oldest
@@ -79,11 +79,11 @@ class Mail:
     time_zone: str | None
     created_at: datetime
     thread: Sequence[str]
-    messages: Sequence[MailMessage]
+    messages: Sequence[ContentMessage]
     from_name: str | None = None
 
 
-def compose(mail: Mail, brand: Brand) -> bytes:
+def compose(mail: EmailContent, brand: Brand) -> bytes:
     """Return the mail as it goes over the wire: CRLF, ASCII but for an address that cannot be.
 
     Raises ValueError when the recipient's or the brand's address cannot be written in a header.
@@ -115,7 +115,7 @@ def _part(boundary: str, kind: str, content: str) -> bytes:
     return head.encode() + encoded
 
 
-def _headers(mail: Mail, brand: Brand) -> Iterator[tuple[str, str]]:
+def _headers(mail: EmailContent, brand: Brand) -> Iterator[tuple[str, str]]:
     """Yield the headers, encoded and folded.
 
     They are written here and not by the email package, whose folding loses spaces between encoded words
@@ -139,7 +139,7 @@ def _headers(mail: Mail, brand: Brand) -> Iterator[tuple[str, str]]:
     yield "X-Auto-Response-Suppress", "All"
 
 
-def _sender_name(mail: Mail, brand: Brand) -> str:
+def _sender_name(mail: EmailContent, brand: Brand) -> str:
     name = sender_name(brand.email_from) or brand.store_name
     if mail.audience == "support" and mail.from_name:
         return f"{preview(_one_line(mail.from_name), MAX_NAME // 2)} ({name})"
@@ -170,7 +170,7 @@ def _mailbox(header: str, name: str, address: str) -> str:
     return f"{encoded}\r\n <{address}>"
 
 
-def _render(mail: Mail, brand: Brand) -> tuple[str, str]:
+def _render(mail: EmailContent, brand: Brand) -> tuple[str, str]:
     """Return the text and the HTML of a mail."""
     zone = known_zone([mail.time_zone, brand.time_zone])
     language = find_language(LOCALE, [mail.locale, brand.locale])
@@ -198,7 +198,7 @@ def _render(mail: Mail, brand: Brand) -> tuple[str, str]:
     return text, html
 
 
-def _framing(mail: Mail, brand: Brand, gettext: Callable[[str], str]) -> dict[str, str]:
+def _framing(mail: EmailContent, brand: Brand, gettext: Callable[[str], str]) -> dict[str, str]:
     """Say what stands around the messages: who has written, where to answer, why this mail came."""
     store = _one_line(brand.store_name)
     if mail.audience == "support":

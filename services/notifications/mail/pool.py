@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from services.notifications.mail.attempts import OPENING, Try
+from services.notifications.mail.attempts import OPENING, Attempt
 from services.notifications.mail.smtp import SmtpConnection
 
 FEWER_FOR = 60.0  # seconds until as many connections as are set are tried again
@@ -43,7 +43,7 @@ class ConnectionPool:
         self._failed = False
         return sorted(self.connections, key=lambda one: not one.is_open)[: self._room.most(count)]
 
-    async def open(self, connection: SmtpConnection) -> Try | None:
+    async def open(self, connection: SmtpConnection) -> Attempt | None:
         """Open a connection; return why it failed, None if it did not, or was not opened because others failed.
 
         Until one is open the others wait for it, and when it fails they are not opened: one wrong password is one
@@ -58,7 +58,7 @@ class ConnectionPool:
             self._failed = self._failed or failure is not None
             return failure
 
-    def spare(self, connection: SmtpConnection, attempt: Try) -> bool:
+    def spare(self, connection: SmtpConnection, attempt: Attempt) -> bool:
         """Go on without a connection that could not be opened; False when no other one is open."""
         others = sum(one.is_open for one in self.connections if one is not connection)
         if attempt.phase not in OPENING or not others:

@@ -2,7 +2,7 @@
 
 import re
 
-from services.notifications.mail.attempts import BEFORE_RECIPIENT, BEFORE_THE_DOT, Phase, Try
+from services.notifications.mail.attempts import BEFORE_RECIPIENT, BEFORE_THE_DOT, Attempt, Phase
 from services.notifications.rules import Outcome, Reason
 
 MAX_REPLY = 500  # characters
@@ -54,17 +54,17 @@ _ACCOUNT_WORDS = re.compile(
 _GREYLISTED = re.compile(r"gr[ae]y-?\s?list", re.IGNORECASE)
 
 
-def judge(phase: Phase, code: int | None, text: str, error: Exception) -> Try:
+def judge(phase: Phase, code: int | None, text: str, error: Exception) -> Attempt:
     """Say what a failure in `phase` means; `code` is None when there was no reply, or none of SMTP."""
     text = one_line(text)
     outcome = _before_recipient(phase, code, error) if phase in BEFORE_RECIPIENT else _of_recipient(phase, code, text)
     if outcome is Outcome.REJECTED and _is_too_large(code, text):
-        return Try(outcome, phase, code, text, Reason.TOO_LARGE)
+        return Attempt(outcome, phase, code, text, Reason.TOO_LARGE)
     own = None
     if phase not in BEFORE_RECIPIENT and outcome in {Outcome.REFUSED, Outcome.BUSY}:
         permanent = code is not None and code // 100 == PERMANENT
         own = Outcome.REJECTED if permanent and not names_set_up(code, text) else Outcome.DEFERRED
-    return Try(outcome, phase, code, text, own=own)
+    return Attempt(outcome, phase, code, text, own=own)
 
 
 def _before_recipient(phase: Phase, code: int | None, error: Exception) -> Outcome:
@@ -128,13 +128,13 @@ def _is_too_large(code: int | None, text: str) -> bool:
     return status in _TOO_LARGE_STATUS or (code == TOO_LARGE and status is None)
 
 
-def was_hung_up(result: Try) -> bool:
+def was_hung_up(result: Attempt) -> bool:
     """Tell whether the server, or something on the way, had given up an idle connection: no one's fault."""
     hung_up = result.code is None or result.code == SHUTTING_DOWN
     return result.outcome in {Outcome.DEFERRED, Outcome.BUSY} and result.phase in BEFORE_THE_DOT and hung_up
 
 
-def ended_in_order(result: Try) -> bool:
+def ended_in_order(result: Attempt) -> bool:
     """Tell whether the server waits for the next command, and RSET makes it forget this mail."""
     if result.outcome is Outcome.ABANDONED or result.phase in {Phase.ADDRESS, Phase.SIZE}:
         return True

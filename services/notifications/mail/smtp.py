@@ -12,7 +12,7 @@ from typing import TypeVar, cast
 from aiosmtplib import SMTP, SMTPException, SMTPResponseException
 
 from services.notifications.mail.addresses import addr_spec, sender_address
-from services.notifications.mail.attempts import Phase, Try
+from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.mail.replies import (
     DONE,
     PERMANENT,
@@ -26,7 +26,7 @@ from services.notifications.mail.smtp_url import LOOPBACK, SmtpServer, parse_smt
 from services.notifications.rules import Outcome, Reason
 from shared.failpoints import failpoint
 
-__all__ = ["Phase", "SmtpConnection", "SmtpServer", "Timeouts", "Try", "parse_smtp_url"]
+__all__ = ["Attempt", "Phase", "SmtpConnection", "SmtpServer", "Timeouts", "parse_smtp_url"]
 
 T = TypeVar("T")
 
@@ -70,13 +70,13 @@ class SmtpConnection:
         """Whether it is connected, secured and logged in, as far as is known."""
         return self._ready and self._smtp is not None and self._smtp.is_connected
 
-    async def open(self) -> Try | None:
+    async def open(self) -> Attempt | None:
         """Connect, secure the connection and log in, unless that was done; return why it failed, None if it did not."""
         return await self._until_broken_off(self._open)
 
     async def send(
         self, *, sender: str, recipient: str, content: bytes, before_data: Callable[[], Awaitable[bool]]
-    ) -> Try:
+    ) -> Attempt:
         """Try once to hand over a mail.
 
         `sender` is an address or `Name <address>`. `before_data` is awaited when the server has taken the
@@ -93,12 +93,12 @@ class SmtpConnection:
             sender = addr_spec(sender_address(sender))
             sender.encode("ascii")
         except ValueError:
-            return Try(Outcome.MISCONFIGURED, self._phase, None, "the sender needs an address of ASCII characters")
+            return Attempt(Outcome.MISCONFIGURED, self._phase, None, "the sender needs an address of ASCII characters")
         content = _with_crlf(content)
 
-        result: Try | None = None
+        result: Attempt | None = None
 
-        async def attempt() -> Try:
+        async def attempt() -> Attempt:
             nonlocal result
             kept = self._smtp is not None and self._smtp.is_connected
             result = await self._attempt(sender, recipient, content, before_data)
@@ -128,7 +128,7 @@ class SmtpConnection:
             finally:
                 smtp.close()
 
-    async def _until_broken_off(self, dialogue: Callable[[], Awaitable[T]]) -> T | Try:
+    async def _until_broken_off(self, dialogue: Callable[[], Awaitable[T]]) -> T | Attempt:
         self._limit = limit = asyncio.timeout(None)
         try:
             async with limit:
@@ -141,7 +141,7 @@ class SmtpConnection:
             self._limit = None
         return self._broken_off()
 
-    async def _open(self) -> Try | None:
+    async def _open(self) -> Attempt | None:
         try:
             await self._connected()
         except ERRORS as error:
@@ -152,7 +152,7 @@ class SmtpConnection:
 
     async def _attempt(
         self, sender: str, recipient: str, content: bytes, before_data: Callable[[], Awaitable[bool]]
-    ) -> Try:
+    ) -> Attempt:
         """Connect if need be, and walk through the phases."""
         try:
             smtp = await self._connected()
@@ -168,7 +168,7 @@ class SmtpConnection:
             return self._failed(error, international=not recipient.isascii())
         self._phase = Phase.DATA
         if not await before_data():
-            return Try(Outcome.ABANDONED, self._phase, None, "the lease was no longer ours")
+            return Attempt(Outcome.ABANDONED, self._phase, None, "the lease was no longer ours")
         try:
             return await self._data(smtp, content)
         except (SMTPException, OSError) as error:
@@ -218,7 +218,7 @@ class SmtpConnection:
         await smtp.rcpt(recipient, encoding=encoding)
         failpoint("smtp-recipient-taken")
 
-    async def _data(self, smtp: SMTP, content: bytes) -> Try:
+    async def _data(self, smtp: SMTP, content: bytes) -> Attempt:
         """Send the mail. aiosmtplib's own `data` does not tell a failure before the dot from one behind it."""
         response = await smtp.execute_command(b"DATA")
         if response.code != START_INPUT:
@@ -242,9 +242,9 @@ class SmtpConnection:
         failpoint("smtp-reply-read")
         if response.code // 100 != DONE:
             raise SMTPResponseException(response.code, response.message)
-        return Try(Outcome.ACCEPTED, self._phase, response.code, one_line(response.message))
+        return Attempt(Outcome.ACCEPTED, self._phase, response.code, one_line(response.message))
 
-    def _failed(self, error: Exception, *, international: bool = False) -> Try:
+    def _failed(self, error: Exception, *, international: bool = False) -> Attempt:
         """Say what an error in the present phase means."""
         code, text = None, str(error) or type(error).__name__
         if isinstance(error, SMTPResponseException):
@@ -257,15 +257,15 @@ class SmtpConnection:
             return self._rejected(text, code)
         return result
 
-    def _rejected(self, text: str, code: int | None = None, reason: Reason = Reason.ADDRESS_NOT_SUPPORTED) -> Try:
-        return Try(Outcome.REJECTED, self._phase, code, one_line(text), reason)
+    def _rejected(self, text: str, code: int | None = None, reason: Reason = Reason.ADDRESS_NOT_SUPPORTED) -> Attempt:
+        return Attempt(Outcome.REJECTED, self._phase, code, one_line(text), reason)
 
-    def _broken_off(self) -> Try:
+    def _broken_off(self) -> Attempt:
         """Say what it means that we ended the dialogue in the present phase: without its dot no server takes a mail."""
         sent = self._phase is Phase.END_OF_DATA
-        return Try(Outcome.UNCERTAIN if sent else Outcome.ABANDONED, self._phase, None, "the sender had to stop")
+        return Attempt(Outcome.UNCERTAIN if sent else Outcome.ABANDONED, self._phase, None, "the sender had to stop")
 
-    async def _settle(self, result: Try) -> None:
+    async def _settle(self, result: Attempt) -> None:
         """Make the connection ready for the next mail, or close it; the outcome stands either way."""
         if result.outcome is Outcome.ACCEPTED or self._smtp is None:
             return

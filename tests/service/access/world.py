@@ -23,7 +23,7 @@ from services.conversations.settings import ApiSettings as ConversationsSettings
 from services.notifications.app import create_app as create_notifications_app
 from services.notifications.models import Base as NotificationsBase
 from services.notifications.settings import ApiSettings as NotificationsSettings
-from shared.database import Driver, Lend, Sessions, create_sessions, transaction
+from shared.database import ConnectionProvider, Driver, SessionFactory, create_sessions, transaction
 from shared.people import Person
 from tests.service.access.asgi import Answer, ask
 from tests.service.access.credentials import (
@@ -156,17 +156,17 @@ async def built(databases: Mapping[str, str], engines: Mapping[str, AsyncEngine]
         yield world
 
 
-def _on(connection: AsyncConnection) -> Sessions:
+def _on(connection: AsyncConnection) -> SessionFactory:
     return async_sessionmaker(connection, expire_on_commit=False, join_transaction_mode="create_savepoint")
 
 
-def _lender(connection: AsyncConnection) -> Lend:
+def _lender(connection: AsyncConnection) -> ConnectionProvider:
     @asynccontextmanager
-    async def lend() -> AsyncIterator[Driver]:
+    async def acquire() -> AsyncIterator[Driver]:
         driver: Any = (await connection.get_raw_connection()).driver_connection
         yield driver
 
-    return lend
+    return acquire
 
 
 def _name(world: World, ids: dict[str, dict[str, str]]) -> None:
@@ -191,7 +191,7 @@ def _name(world: World, ids: dict[str, dict[str, str]]) -> None:
 
 
 async def _populate(
-    apps: Mapping[str, FastAPI], sessions: Mapping[str, Sessions]
+    apps: Mapping[str, FastAPI], sessions: Mapping[str, SessionFactory]
 ) -> tuple[dict[str, dict[str, str]], Wallet]:
     """Let everybody do something and sign in; return the ids of what is whose, and the cookies."""
     ids: dict[str, dict[str, str]] = {}
@@ -219,7 +219,7 @@ async def _populate(
     return ids, wallet
 
 
-async def _sign_in(app: FastAPI, shop: Caller, sessions: Sessions) -> Wallet:
+async def _sign_in(app: FastAPI, shop: Caller, sessions: SessionFactory) -> Wallet:
     """Let everybody sign in, one half of the browsers stay unused for too long, and some be deleted."""
     ended = {who: await sign_in(app, who) for who in ROLES}
     async with transaction(sessions) as session:
@@ -256,7 +256,7 @@ async def _live(client: httpx2.AsyncClient, shop: Caller, sam: Caller, who: str)
     }
 
 
-async def _notify(sessions: Sessions, ids: dict[str, dict[str, str]]) -> None:
+async def _notify(sessions: SessionFactory, ids: dict[str, dict[str, str]]) -> None:
     """Make a record and a mail of each answer; the owner's mail has failed."""
     settings = mail_settings("postgresql://unused")
     for who in (OWNER, OTHER, DELETED):

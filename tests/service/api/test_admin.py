@@ -8,7 +8,7 @@ from sqlalchemy import insert
 
 from services.conversations.models import Conversation, User
 from services.conversations.rules import Status
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.service.helpers.callers import ORDER, Caller, logged, problem
 
 
@@ -74,7 +74,7 @@ async def test_the_status_is_set_by_hand_from_any_to_any_and_moves_nothing_else(
 
 
 async def test_setting_the_status_that_is_set_writes_nothing(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open())["id"]
     await sam.edit(conversation, status="RESOLVED")
@@ -133,7 +133,7 @@ async def test_waiting_begins_with_the_first_thing_that_no_admin_has_answered(an
 
 
 async def test_a_conversation_can_be_marked_unread_and_what_was_seen_stays_seen(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     await sam.get(f"/conversations/{conversation}")
@@ -199,7 +199,7 @@ async def test_those_who_wait_longest_come_first_when_sorted_so(anna: Caller, sa
     assert [item["id"] for item in found] == [early, late, answered]
 
 
-async def test_counts_stop_at_a_thousand_and_say_so(anna: Caller, sam: Caller, conversations: Sessions) -> None:
+async def test_counts_stop_at_a_thousand_and_say_so(anna: Caller, sam: Caller, conversations: SessionFactory) -> None:
     read = (await anna.open())["id"]
     await sam.get(f"/conversations/{read}")
     await anna.open()
@@ -223,7 +223,7 @@ async def test_counts_stop_at_a_thousand_and_say_so(anna: Caller, sam: Caller, c
 
 
 async def test_customers_are_found_by_a_part_of_name_address_or_id(
-    anna: Caller, ben: Caller, sam: Caller, shop: Caller, conversations: Sessions
+    anna: Caller, ben: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     async with transaction(conversations) as session:
         session.add_all(User(id=f"u{n}", role="customer", name=f"50%_{n}\\") for n in range(2))
@@ -282,7 +282,9 @@ async def test_an_order_is_found_by_its_number_without_the_hash_and_in_any_case(
             assert [item["id"] for item in found] == [talks[identity]], number
 
 
-async def test_admins_who_open_it_at_once_read_it_once(anna: Caller, sam: Caller, conversations: Sessions) -> None:
+async def test_admins_who_open_it_at_once_read_it_once(
+    anna: Caller, sam: Caller, conversations: SessionFactory
+) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     found = await asyncio.gather(*(sam.get(f"/conversations/{conversation}") for _ in range(8)))
     assert {one["is_read_by_admin"] for one in found} == {True}

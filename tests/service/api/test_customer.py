@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from shared.database import Sessions
+from shared.database import SessionFactory
 from tests.service.helpers.callers import ORDER, Caller, logged, problem
 
 
@@ -104,7 +104,7 @@ async def test_a_customer_sees_own_orders_newest_first_without_deleted_ones(
 
 
 async def test_showing_a_conversation_reads_it_and_looking_ahead_does_not(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open())["id"]
     await sam.post(conversation, "Here it is.")
@@ -127,7 +127,7 @@ async def test_showing_a_conversation_reads_it_and_looking_ahead_does_not(
 
 
 async def test_a_read_is_a_watermark_that_only_rises_and_the_flag_follows_at_the_newest_message(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open())["id"]
     for _ in range(3):
@@ -144,7 +144,9 @@ async def test_a_read_is_a_watermark_that_only_rises_and_the_flag_follows_at_the
     assert reads == [2, 3]
 
 
-async def test_a_read_that_moves_nothing_writes_nothing(anna: Caller, sam: Caller, conversations: Sessions) -> None:
+async def test_a_read_that_moves_nothing_writes_nothing(
+    anna: Caller, sam: Caller, conversations: SessionFactory
+) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     await sam.get(f"/conversations/{conversation}")
     await anna.get(f"/conversations/{conversation}")
@@ -157,7 +159,9 @@ async def test_a_read_that_moves_nothing_writes_nothing(anna: Caller, sam: Calle
     assert await logged(conversations) == before
 
 
-async def test_sending_flips_the_flag_and_is_not_reading(anna: Caller, sam: Caller, conversations: Sessions) -> None:
+async def test_sending_flips_the_flag_and_is_not_reading(
+    anna: Caller, sam: Caller, conversations: SessionFactory
+) -> None:
     conversation = (await anna.open())["id"]
     await sam.post(conversation)
     await anna.post(conversation)

@@ -10,7 +10,7 @@ from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
-from shared.database import Sessions
+from shared.database import SessionFactory
 from tests.service.conftest import SECRET
 from tests.service.helpers.callers import Caller, problem
 from tests.service.helpers.connected import connect
@@ -147,7 +147,7 @@ async def test_the_document_can_be_read_in_a_browser(api: httpx2.AsyncClient) ->
 
 
 @pytest.fixture
-async def open_api(conversations: Sessions, databases: dict[str, str]) -> Any:
+async def open_api(conversations: SessionFactory, databases: dict[str, str]) -> Any:
     """A client of an API that the store's pages may call."""
     settings = ApiSettings(
         conversations_database_url=databases["conversations"], auth_secret=[SECRET], store_origins=[ORIGIN]

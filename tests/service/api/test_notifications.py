@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.models import Email, Notification
 from services.notifications.rules import EmailState
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.people import Person
 from tests.service.conftest import As
 from tests.service.helpers.browser import store_token
@@ -50,7 +50,7 @@ async def test_every_operation_declares_its_errors(notifications_api: httpx2.Asy
 
 
 async def test_a_deleted_user_is_refused_until_the_store_sends_them_again(
-    notifications: Sessions, customer: Caller
+    notifications: SessionFactory, customer: Caller
 ) -> None:
     await receive(notifications, SETTINGS, user_changed(ANNA.model_copy(update={"version": 2, "deleted": True})))
     assert problem(await customer.call("GET", "")) == (401, "unauthenticated")
@@ -58,7 +58,7 @@ async def test_a_deleted_user_is_refused_until_the_store_sends_them_again(
     assert (await customer.call("GET", "")).status_code == 200
 
 
-async def test_a_record_shows_what_the_contract_says(notifications: Sessions, customer: Caller) -> None:
+async def test_a_record_shows_what_the_contract_says(notifications: SessionFactory, customer: Caller) -> None:
     conversation = uuid4()
     message = posted(conversation, 1, body="Here \n\t it\u2028 is. " + "x" * 200)
     await receive(notifications, SETTINGS, message)
@@ -78,7 +78,7 @@ async def test_a_record_shows_what_the_contract_says(notifications: Sessions, cu
     }
 
 
-async def test_a_nameless_admin_shows_as_the_store(notifications: Sessions, customer: Caller) -> None:
+async def test_a_nameless_admin_shows_as_the_store(notifications: SessionFactory, customer: Caller) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     await receive(notifications, SETTINGS, user_changed(Person(id="sam", version=2, deleted=True)))
     [record] = (await customer.get(""))["items"]
@@ -86,7 +86,9 @@ async def test_a_nameless_admin_shows_as_the_store(notifications: Sessions, cust
     assert "sam" not in str(record).lower()
 
 
-async def test_records_come_newest_first_page_by_page_each_once(notifications: Sessions, customer: Caller) -> None:
+async def test_records_come_newest_first_page_by_page_each_once(
+    notifications: SessionFactory, customer: Caller
+) -> None:
     conversation = uuid4()
     events = [posted(conversation, number) for number in range(1, 8)]
     await receive(notifications, SETTINGS, *events)
@@ -103,7 +105,7 @@ async def test_records_come_newest_first_page_by_page_each_once(notifications: S
     assert (await customer.get("", limit=8))["next_cursor"] is None
 
 
-async def test_unread_ones_are_filtered_and_counted(notifications: Sessions, customer: Caller) -> None:
+async def test_unread_ones_are_filtered_and_counted(notifications: SessionFactory, customer: Caller) -> None:
     conversation = uuid4()
     await receive(notifications, SETTINGS, *(posted(conversation, n) for n in range(1, 6)), read(conversation, 2))
     assert len(await customer.pages("", unread="true", limit=2)) == 2
@@ -118,7 +120,9 @@ async def test_unread_ones_are_filtered_and_counted(notifications: Sessions, cus
     assert await customer.get("/unread") == {"unread": 0}
 
 
-async def test_reading_all_reads_nothing_of_others(notifications: Sessions, customer: Caller, other: Caller) -> None:
+async def test_reading_all_reads_nothing_of_others(
+    notifications: SessionFactory, customer: Caller, other: Caller
+) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1), posted(uuid4(), 1, customer=BEN))
     await customer.call("POST", "/read-all")
     assert await other.get("/unread") == {"unread": 1}
@@ -128,7 +132,7 @@ async def test_reading_all_reads_nothing_of_others(notifications: Sessions, cust
 
 
 async def test_anothers_record_is_as_one_that_does_not_exist(
-    notifications: Sessions, customer: Caller, other: Caller
+    notifications: SessionFactory, customer: Caller, other: Caller
 ) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     [record] = (await customer.get(""))["items"]
@@ -154,7 +158,7 @@ async def test_a_limit_or_cursor_that_is_none_is_refused(
 
 
 async def test_a_cursor_is_of_its_list_its_caller_and_its_filters_only(
-    notifications: Sessions, customer: Caller, other: Caller, admin: Caller
+    notifications: SessionFactory, customer: Caller, other: Caller, admin: Caller
 ) -> None:
     conversation = uuid4()
     await receive(notifications, SETTINGS, posted(conversation, 1), posted(conversation, 2), posted(uuid4(), 1))
@@ -197,7 +201,7 @@ async def test_other_methods_and_paths_are_problems_too(customer: Caller, admin:
         assert problem(await admin.call("GET", path)) == NOT_FOUND
 
 
-async def test_admins_see_what_became_of_each_mail(notifications: Sessions, admin: Caller) -> None:
+async def test_admins_see_what_became_of_each_mail(notifications: SessionFactory, admin: Caller) -> None:
     conversation, settings = uuid4(), mail_settings("postgresql://unused", support_email="desk@store.test")
     message = posted(conversation, 1)
     await receive(notifications, settings, message, posted(uuid4(), 1, by="customer"))
@@ -220,7 +224,7 @@ async def test_admins_see_what_became_of_each_mail(notifications: Sessions, admi
 
 
 @pytest.mark.parametrize("state", EmailState)
-async def test_only_a_failed_mail_is_due_again(notifications: Sessions, admin: Caller, state: EmailState) -> None:
+async def test_only_a_failed_mail_is_due_again(notifications: SessionFactory, admin: Caller, state: EmailState) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         await claim_emails(session, SETTINGS)
@@ -238,7 +242,7 @@ async def test_only_a_failed_mail_is_due_again(notifications: Sessions, admin: C
         assert after == before
 
 
-async def test_a_record_is_made_for_a_customer_without_address(notifications: Sessions, customer: Caller) -> None:
+async def test_a_record_is_made_for_a_customer_without_address(notifications: SessionFactory, customer: Caller) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1, customer=ANNA.model_copy(update={"email": None})))
     assert await customer.get("/unread") == {"unread": 1}
     async with notifications() as session:

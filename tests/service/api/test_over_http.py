@@ -12,7 +12,7 @@ from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared.auth import Role, issue_session_token
 from shared.body_size import MAX_BODY_BYTES
-from shared.database import Sessions
+from shared.database import SessionFactory
 from shared.processes import server
 from shared.settings import TokenSettings
 from tests.helpers.waiting import eventually
@@ -40,7 +40,7 @@ class Wire:
 
 
 @pytest.fixture
-async def wire(conversations: Sessions, databases: dict[str, str]) -> AsyncIterator[Wire]:
+async def wire(conversations: SessionFactory, databases: dict[str, str]) -> AsyncIterator[Wire]:
     """A running API."""
     (port,) = free_ports([0])
     settings = ApiSettings(conversations_database_url=databases["conversations"], auth_secret=[SECRET])

@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from services.notifications.app import create_app
 from services.notifications.models import Email
 from services.notifications.settings import ApiSettings
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.service.conftest import SECRET, As, serving
 from tests.service.helpers.callers import ORDER, Caller
 from tests.service.helpers.event_factory import mail_settings, posted, receive
@@ -109,7 +109,7 @@ async def test_the_conversations_api_keeps_to_its_document(
     ids=["customer", "admin", "store", "nobody"],
 )
 async def test_the_notifications_api_keeps_to_its_document(
-    notifications: Sessions, databases: dict[str, str], people: Path, who: str, options: list[str]
+    notifications: SessionFactory, databases: dict[str, str], people: Path, who: str, options: list[str]
 ) -> None:
     await receive(notifications, mail_settings("postgresql://unused"), posted(uuid4(), 1), posted(uuid4(), 1))
     async with transaction(notifications) as session:

@@ -15,8 +15,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from services.conversations.web.rendering import ADMIN_ROOT
 from shared.body_size import MAX_BODY_BYTES
-from shared.database import COMMAND_TIMEOUT, REQUEST_BOUNDS, Sessions, create_engine, create_sessions
-from shared.http import MAX_HEADER_BYTES, MAX_URL_BYTES, LimitSize
+from shared.database import COMMAND_TIMEOUT, REQUEST_BOUNDS, SessionFactory, create_engine, create_sessions
+from shared.http import MAX_HEADER_BYTES, MAX_URL_BYTES, RequestSizeMiddleware
 from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import Caller, problem
 from tests.service.helpers.connected import connect
@@ -69,13 +69,13 @@ async def test_a_body_has_a_time_to_arrive_and_what_follows_it_has_none() -> Non
     first, last, gone = messages
     arriving.put_nowait(first)
     with pytest.raises(HTTPException) as refused:
-        await LimitSize(app, body_seconds=0.01)(scope, arriving.get, send)
+        await RequestSizeMiddleware(app, body_seconds=0.01)(scope, arriving.get, send)
     assert (refused.value.status_code, refused.value.headers) == (408, {"Connection": "close"})
     assert given == [first]
 
     for message in (first, last):
         arriving.put_nowait(message)
-    waiting = asyncio.create_task(LimitSize(app, body_seconds=0.01)(scope, arriving.get, send))
+    waiting = asyncio.create_task(RequestSizeMiddleware(app, body_seconds=0.01)(scope, arriving.get, send))
     await asyncio.sleep(0.05)
     assert not waiting.done()  # the end of the connection may take its time
     arriving.put_nowait(gone)
@@ -209,7 +209,7 @@ async def test_a_statement_that_takes_too_long_is_ended_by_the_server(bounded: A
 
 
 async def test_a_request_does_not_wait_long_for_a_row(
-    bounded: AsyncEngine, conversations: Sessions, anna: Caller
+    bounded: AsyncEngine, conversations: SessionFactory, anna: Caller
 ) -> None:
     opened = (await anna.open())["id"]
     api: httpx2.ASGITransport = anna.api._transport  # type: ignore[assignment]  # noqa: SLF001 - the application of the fixture
@@ -222,7 +222,7 @@ async def test_a_request_does_not_wait_long_for_a_row(
 
 
 async def test_a_process_that_froze_within_its_transaction_holds_no_lock_for_long(
-    bounded: AsyncEngine, conversations: Sessions, anna: Caller
+    bounded: AsyncEngine, conversations: SessionFactory, anna: Caller
 ) -> None:
     await anna.open()
     async with bounded.connect() as frozen, conversations() as other:

@@ -16,7 +16,7 @@ from services.conversations.api.response_schemas import LineOut
 from services.conversations.catalog.ndjson_import import BATCH, MAX_LINE, MAX_UNREADABLE
 from services.conversations.identity import sessions as browser_sessions
 from services.conversations.rules import Side
-from shared.database import REQUEST_BOUNDS, Sessions, create_engine, create_sessions, transaction
+from shared.database import REQUEST_BOUNDS, SessionFactory, create_engine, create_sessions, transaction
 from tests.helpers.waiting import eventually
 from tests.service.conftest import empty_conversations
 from tests.service.helpers.callers import ORDER, Caller, logged, problem
@@ -54,7 +54,7 @@ async def statuses(shop: Caller, *said: Said) -> list[int]:
     return [answer["status"] for answer in await send(shop, lines(said))]
 
 
-async def state(sessions: Sessions) -> Any:
+async def state(sessions: SessionFactory) -> Any:
     """Return all that is known of people and orders, but for when it was."""
     async with sessions() as session:
         tables = [
@@ -122,7 +122,7 @@ def anything(seed: int) -> list[Said]:
 
 @pytest.mark.parametrize("seed", range(3))
 async def test_an_import_is_the_puts_one_after_the_other(
-    shop: Caller, conversations: Sessions, conversations_engine: AsyncEngine, seed: int
+    shop: Caller, conversations: SessionFactory, conversations_engine: AsyncEngine, seed: int
 ) -> None:
     async def begin() -> None:
         await empty_conversations(conversations_engine)
@@ -147,7 +147,7 @@ async def test_an_import_is_the_puts_one_after_the_other(
     assert {200, 201, 409} == set(one_by_one)
 
 
-async def test_the_same_again_changes_nothing(shop: Caller, conversations: Sessions) -> None:
+async def test_the_same_again_changes_nothing(shop: Caller, conversations: SessionFactory) -> None:
     said = [user(name="Anna", role="admin"), user("ben", email="ben@customer.test"), order()]
     assert await statuses(shop, *said) == [201, 201, 201]
     before = await state(conversations)
@@ -155,7 +155,7 @@ async def test_the_same_again_changes_nothing(shop: Caller, conversations: Sessi
     assert await state(conversations) == before
 
 
-async def test_the_same_at_once_in_any_order_is_taken_once(shop: Caller, conversations: Sessions) -> None:
+async def test_the_same_at_once_in_any_order_is_taken_once(shop: Caller, conversations: SessionFactory) -> None:
     said = [each for n in range(40) for each in (user(f"C-{n}", name="One"), order(f"A-{n}", user_id=f"C-{n}"))]
     orders = [said, said[::-1], random.Random(1).sample(said, len(said)), said[1::2] + said[::2]]
     found = await asyncio.gather(*(send(shop, lines(one)) for one in orders))
@@ -167,7 +167,7 @@ async def test_the_same_at_once_in_any_order_is_taken_once(shop: Caller, convers
     assert {payload["person"]["version"] for _, payload in events} == {2}
 
 
-async def test_a_batch_in_the_way_of_another_writer_is_tried_again(shop: Caller, conversations: Sessions) -> None:
+async def test_a_batch_in_the_way_of_another_writer_is_tried_again(shop: Caller, conversations: SessionFactory) -> None:
     said = [user("anna", name="One"), user("ben", name="One")]
     await statuses(shop, *said)
     async with transaction(conversations) as other, asyncio.TaskGroup() as group:
@@ -186,7 +186,7 @@ async def test_a_batch_in_the_way_of_another_writer_is_tried_again(shop: Caller,
     assert [payload["person"]["name"] for _, payload in await logged(conversations)] == ["One"] * 2 + ["Two"] * 2
 
 
-async def test_an_order_that_is_refused_makes_nobody_known(shop: Caller, conversations: Sessions) -> None:
+async def test_an_order_that_is_refused_makes_nobody_known(shop: Caller, conversations: SessionFactory) -> None:
     await statuses(shop, user(), order())
     before = await state(conversations)
     answers = await send(shop, lines([order(user_id="ben", status="stolen"), order("A-1", user_id="carl")]))
@@ -194,7 +194,7 @@ async def test_an_order_that_is_refused_makes_nobody_known(shop: Caller, convers
     assert await state(conversations) == before
 
 
-async def test_a_body_may_be_of_any_size_and_come_in_any_pieces(shop: Caller, conversations: Sessions) -> None:
+async def test_a_body_may_be_of_any_size_and_come_in_any_pieces(shop: Caller, conversations: SessionFactory) -> None:
     said = [user(f"C-{n}", name="x" * 180) for n in range(2 * BATCH + 1)]
     body = lines(said)
     assert len(body) > 3 * MAX_LINE
@@ -211,7 +211,7 @@ async def test_a_body_may_be_of_any_size_and_come_in_any_pieces(shop: Caller, co
     assert len(await logged(conversations)) == len(said)
 
 
-async def test_only_that_path_takes_a_large_body(shop: Caller, conversations: Sessions) -> None:
+async def test_only_that_path_takes_a_large_body(shop: Caller, conversations: SessionFactory) -> None:
     body = lines([user(f"C-{n}") for n in range(4000)])
     for path in ("/%69mport", "/import/", "/users/anna"):
         answer = await shop.api.post(
@@ -246,7 +246,7 @@ async def test_a_batch_of_many_is_as_many_statements_as_one_of_two(
 
 
 async def test_a_database_that_gives_up_in_the_middle_is_said_with_what_was_taken(
-    databases: dict[str, str], conversations: Sessions, shop: Caller
+    databases: dict[str, str], conversations: SessionFactory, shop: Caller
 ) -> None:
     api: httpx2.ASGITransport = shop.api._transport  # type: ignore[assignment]  # noqa: SLF001 - the application of the fixture
     said = [user(f"C-{n}", name="One") for n in range(BATCH)] + [user("last", name="One")]
@@ -292,7 +292,7 @@ async def test_answers_become_short_when_they_are_much_longer_than_the_lines(sho
     assert len(json.dumps(answers)) < 7 * len(faulty * 6_000 + odd * 10_000)
 
 
-async def test_a_client_that_goes_away_leaves_what_was_committed(shop: Caller, conversations: Sessions) -> None:
+async def test_a_client_that_goes_away_leaves_what_was_committed(shop: Caller, conversations: SessionFactory) -> None:
     api: httpx2.ASGITransport = shop.api._transport  # type: ignore[assignment]  # noqa: SLF001 - the application of the fixture
     coming = iter(
         [

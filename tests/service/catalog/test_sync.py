@@ -7,7 +7,7 @@ from urllib.parse import quote
 import jwt
 import pytest
 
-from shared.database import Sessions
+from shared.database import SessionFactory
 from tests.service.conftest import SECRET, As
 from tests.service.helpers.callers import ORDER, Caller, logged, problem
 
@@ -28,7 +28,7 @@ async def test_a_user_is_created_once_and_replaced_by_every_newer_word(sam: Call
     assert await shown(sam) == {"id": "anna", "name": "Anna Berg", "email": None}
 
 
-async def test_a_word_that_changes_nothing_writes_no_event(shop: Caller, conversations: Sessions) -> None:
+async def test_a_word_that_changes_nothing_writes_no_event(shop: Caller, conversations: SessionFactory) -> None:
     for _ in range(3):
         await shop.call("PUT", "/users/anna", {"name": "Anna"})
     assert [kind for kind, _ in await logged(conversations)] == ["user.updated"]
@@ -254,7 +254,7 @@ async def test_claims_create_a_user_and_change_one_whom_the_store_never_sent(
 
 
 async def test_an_older_token_undoes_nothing_that_a_newer_one_has_said(
-    api: Any, conversations: Sessions, sam: Caller
+    api: Any, conversations: SessionFactory, sam: Caller
 ) -> None:
     def token(email: str, age: int) -> dict[str, str]:
         now = datetime.now(UTC)

@@ -14,10 +14,10 @@ from services.notifications.delivery.claiming import claim_emails
 from services.notifications.delivery.operations import resume_sending
 from services.notifications.delivery.sender import drain
 from services.notifications.event_consumer.consumer import receive_events
-from services.notifications.models import Email, EmailTry, Gate
+from services.notifications.models import DeliveryAttempt, Email, SendingControl
 from services.notifications.rules import EmailState, Outcome
 from services.notifications.settings import MailSettings
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.people import Person
 from tests.helpers.smtp_server import SmtpServer, smtp_server
 from tests.service.helpers.event_factory import mail_settings, posted, receive
@@ -35,44 +35,46 @@ def customer(name: str) -> Person:
     return Person(id=name, version=1, name=name.title(), email=f"{name}@customer.test")
 
 
-async def send(sessions: Sessions, settings: MailSettings) -> int:
+async def send(sessions: SessionFactory, settings: MailSettings) -> int:
     return await drain(sessions, settings, asyncio.Event())
 
 
-async def mails_to(sessions: Sessions, settings: MailSettings, *names: str) -> None:
+async def mails_to(sessions: SessionFactory, settings: MailSettings, *names: str) -> None:
     await receive_events(
         sessions, [posted(uuid4(), 1, customer=customer(name)) for name in names], settings, repeated=False
     )
 
 
-async def make_due(sessions: Sessions) -> None:
+async def make_due(sessions: SessionFactory) -> None:
     """Let the breaker's pause and all waits be over."""
     async with transaction(sessions) as session:
         scheduled = update(Email).where(Email.state == EmailState.SCHEDULED)
         await session.execute(scheduled.values(next_attempt_at=func.clock_timestamp() - timedelta(seconds=1)))
-        await session.execute(update(Gate).where(Gate.breaker_trips > 0).values(breaker_until=func.clock_timestamp()))
+        await session.execute(
+            update(SendingControl).where(SendingControl.breaker_trips > 0).values(breaker_until=func.clock_timestamp())
+        )
 
 
-async def states(sessions: Sessions) -> dict[str, tuple[str, str | None, int]]:
+async def states(sessions: SessionFactory) -> dict[str, tuple[str, str | None, int]]:
     async with sessions() as session:
         rows = await session.scalars(select(Email))
         return {row.recipient_id: (row.state, row.reason, row.counted_tries) for row in rows}
 
 
-async def gate(sessions: Sessions) -> Gate:
+async def gate(sessions: SessionFactory) -> SendingControl:
     async with sessions() as session:
-        return await session.get_one(Gate, True)
+        return await session.get_one(SendingControl, True)
 
 
-async def outcomes(sessions: Sessions) -> list[str]:
+async def outcomes(sessions: SessionFactory) -> list[str]:
     async with sessions() as session:
-        return list(await session.scalars(select(EmailTry.outcome).order_by(EmailTry.id)))
+        return list(await session.scalars(select(DeliveryAttempt.outcome).order_by(DeliveryAttempt.id)))
 
 
 @pytest.mark.parametrize("phase", ["rcpt", "data", "end"])
 @pytest.mark.parametrize("reply", [RELAY, POLICY, "454 4.7.1 Relay access denied", "530 5.7.0 authenticate first"])
 async def test_a_set_up_that_is_refused_late_fails_no_mail_and_all_go_out_when_it_is_mended(
-    notifications: Sessions, phase: str, reply: str
+    notifications: SessionFactory, phase: str, reply: str
 ) -> None:
     names = [f"user{number}" for number in range(6)]
     async with smtp_server() as server:
@@ -102,7 +104,9 @@ async def test_a_set_up_that_is_refused_late_fails_no_mail_and_all_go_out_when_i
 
 
 @pytest.mark.parametrize("phase", ["rcpt", "end"])
-async def test_one_recipients_policy_fails_that_mail_and_holds_up_no_other(notifications: Sessions, phase: str) -> None:
+async def test_one_recipients_policy_fails_that_mail_and_holds_up_no_other(
+    notifications: SessionFactory, phase: str
+) -> None:
     async with smtp_server() as server:
         server.script[f"{phase} bob@customer.test"] = POLICY
         settings = settings_for(server)
@@ -125,7 +129,7 @@ async def test_one_recipients_policy_fails_that_mail_and_holds_up_no_other(notif
     assert (await gate(notifications)).breaker_trips == 0
 
 
-async def test_where_the_relay_is_denied_for_some_they_wait_along_their_schedule(notifications: Sessions) -> None:
+async def test_where_the_relay_is_denied_for_some_they_wait_along_their_schedule(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         server.script["rcpt bob@customer.test"] = RELAY
         settings = settings_for(server)
@@ -140,7 +144,7 @@ async def test_where_the_relay_is_denied_for_some_they_wait_along_their_schedule
 
 
 async def test_an_open_breaker_is_probed_by_one_mail_that_was_not_refused_yet_in_all_processes_together(
-    notifications: Sessions,
+    notifications: SessionFactory,
 ) -> None:
     async with smtp_server(rcpt=POLICY) as server:
         settings = settings_for(server)
@@ -155,20 +159,20 @@ async def test_an_open_breaker_is_probed_by_one_mail_that_was_not_refused_yet_in
             assert await claim_emails(other, settings) is None
 
 
-async def test_a_probe_that_shows_nothing_lets_another_one_probe_at_once(notifications: Sessions) -> None:
+async def test_a_probe_that_shows_nothing_lets_another_one_probe_at_once(notifications: SessionFactory) -> None:
     async with smtp_server(rcpt=[POLICY, "450 4.2.0 greylisted", "250 ok"]) as server:
         settings = settings_for(server)
         await mails_to(notifications, settings, "bob")
         await send(notifications, settings)
         await mails_to(notifications, settings, "anna", "carl")
         async with transaction(notifications) as session:
-            await session.execute(update(Gate).values(breaker_until=func.clock_timestamp()))
+            await session.execute(update(SendingControl).values(breaker_until=func.clock_timestamp()))
         assert await send(notifications, settings) == 2
     assert sorted(state for state, *_ in (await states(notifications)).values()) == ["scheduled", "scheduled", "sent"]
     assert (await gate(notifications)).breaker_trips == 0
 
 
-async def test_resuming_sends_what_was_refused_at_once(notifications: Sessions) -> None:
+async def test_resuming_sends_what_was_refused_at_once(notifications: SessionFactory) -> None:
     async with smtp_server(rcpt=[RELAY]) as server:
         settings = settings_for(server)
         await mails_to(notifications, settings, "bob")
@@ -181,7 +185,7 @@ async def test_resuming_sends_what_was_refused_at_once(notifications: Sessions) 
 
 @pytest.mark.parametrize("phase", ["banner", "ehlo", "mail", "rcpt", "data", "end"])
 async def test_a_server_that_is_away_for_hours_costs_no_mail_an_attempt_and_is_asked_every_minute(
-    notifications: Sessions, phase: str
+    notifications: SessionFactory, phase: str
 ) -> None:
     async with smtp_server() as server:
         server.script[phase] = "421 4.3.2 not now"
@@ -203,7 +207,7 @@ async def test_a_server_that_is_away_for_hours_costs_no_mail_an_attempt_and_is_a
     assert {state for state, *_ in (await states(notifications)).values()} == {"sent"}
 
 
-async def test_a_server_with_room_for_few_connections_gets_all_mail_over_these(notifications: Sessions) -> None:
+async def test_a_server_with_room_for_few_connections_gets_all_mail_over_these(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         server.most_at_once = 3
         server.delays["end"] = 0.01
@@ -216,7 +220,7 @@ async def test_a_server_with_room_for_few_connections_gets_all_mail_over_these(n
 
 
 async def test_a_process_that_finds_no_room_beside_another_leaves_the_mail_to_it(
-    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sender, "CROWDED", 0)
     async with smtp_server(banner="421 4.7.0 too many connections") as server:
@@ -225,14 +229,14 @@ async def test_a_process_that_finds_no_room_beside_another_leaves_the_mail_to_it
         async with transaction(notifications) as session:
             email_id = (await session.scalars(select(Email.id).limit(1))).one()
             accepted = {"outcome": "accepted", "phase": "end-of-data", "code": 250, "reply": "ok", "process": "other:1"}
-            session.add(EmailTry(email_id=email_id, **accepted))
+            session.add(DeliveryAttempt(email_id=email_id, **accepted))
         assert await send(notifications, settings) == 0
     assert server.connections == 1
     assert set((await states(notifications)).values()) == {("scheduled", None, 0)}
     assert (await gate(notifications)).breaker_trips == 0
 
 
-async def test_a_wrong_password_is_one_failed_login(notifications: Sessions) -> None:
+async def test_a_wrong_password_is_one_failed_login(notifications: SessionFactory) -> None:
     async with smtp_server(extensions=["AUTH PLAIN"], auth="535 5.7.8 wrong password") as server:
         settings = settings_for(server, "user:password@")
         await mails_to(notifications, settings, *(f"user{number}" for number in range(40)))
@@ -241,7 +245,7 @@ async def test_a_wrong_password_is_one_failed_login(notifications: Sessions) -> 
     assert set((await states(notifications)).values()) == {("scheduled", None, 0)}
 
 
-async def test_all_connections_log_in_once_the_first_has(notifications: Sessions) -> None:
+async def test_all_connections_log_in_once_the_first_has(notifications: SessionFactory) -> None:
     async with smtp_server(extensions=["AUTH PLAIN"]) as server:
         server.delays["end"] = 0.01
         settings = settings_for(server, "user:password@")
@@ -251,7 +255,7 @@ async def test_all_connections_log_in_once_the_first_has(notifications: Sessions
     assert server.connections == 10
 
 
-async def test_a_mail_over_the_servers_size_fails_at_once_and_is_not_sent(notifications: Sessions) -> None:
+async def test_a_mail_over_the_servers_size_fails_at_once_and_is_not_sent(notifications: SessionFactory) -> None:
     async with smtp_server(extensions=["SIZE 12000"]) as server:
         settings = settings_for(server)
         await receive(notifications, settings, posted(uuid4(), 1, body="long " * 1900, customer=customer("anna")))
@@ -260,12 +264,14 @@ async def test_a_mail_over_the_servers_size_fails_at_once_and_is_not_sent(notifi
     assert await states(notifications) == {"anna": ("failed", "too-large", 1), "bob": ("sent", None, 1)}
     assert len([command for command in server.commands if command == "DATA"]) == 1
     async with notifications() as session:
-        attempt = (await session.scalars(select(EmailTry).where(EmailTry.outcome == Outcome.REJECTED))).one()
+        attempt = (
+            await session.scalars(select(DeliveryAttempt).where(DeliveryAttempt.outcome == Outcome.REJECTED))
+        ).one()
     assert attempt.phase == "size"
     assert "and the server accepts 12000 at most (SIZE)" in attempt.reply
 
 
-async def test_the_server_is_told_who_we_are_and_how_large_a_mail_is(notifications: Sessions) -> None:
+async def test_the_server_is_told_who_we_are_and_how_large_a_mail_is(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         settings = settings_for(server)
         await mails_to(notifications, settings, "anna")

@@ -10,9 +10,9 @@ from sqlalchemy import func, select, text
 from services.notifications.delivery import erasure
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.event_consumer.consumer import receive_events
-from services.notifications.models import EmailMessage, EmailTry, Erasure, Mark, Notification
+from services.notifications.models import ConversationState, DeliveryAttempt, EmailMessage, Erasure, Notification
 from services.notifications.settings import MailSettings
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.service.conftest import As
 from tests.service.helpers.callers import Caller, problem
 from tests.service.helpers.event_factory import ANNA, SAM, deleted, mail_settings, posted, receive, user_changed
@@ -34,13 +34,13 @@ def admin(notifications_api: httpx2.AsyncClient, acting_as: As) -> Caller:
     return Caller(notifications_api, "/api/v1/notifications", acting_as("sam", "admin"))
 
 
-async def run(sessions: Sessions, *statements: str, **values: Any) -> None:
+async def run(sessions: SessionFactory, *statements: str, **values: Any) -> None:
     async with transaction(sessions) as session:
         for statement in statements:
             await session.execute(text(statement), values)
 
 
-async def grow(sessions: Sessions, conversation: UUID) -> None:
+async def grow(sessions: SessionFactory, conversation: UUID) -> None:
     """Let a conversation have very many records, and a mail of as many messages."""
     await run(
         sessions,
@@ -58,7 +58,7 @@ async def grow(sessions: Sessions, conversation: UUID) -> None:
     )
 
 
-async def mail_much(sessions: Sessions, conversation: UUID) -> None:
+async def mail_much(sessions: SessionFactory, conversation: UUID) -> None:
     """Let Anna have been sent very many mails."""
     await run(
         sessions,
@@ -78,7 +78,7 @@ async def mail_much(sessions: Sessions, conversation: UUID) -> None:
     )
 
 
-async def held(sessions: Sessions) -> str:
+async def held(sessions: SessionFactory) -> str:
     """Return all that the tables hold, as one text."""
     async with sessions() as session:
         tables = ("people", "notifications", "emails", "email_messages", "email_tries", "inbox")
@@ -86,17 +86,17 @@ async def held(sessions: Sessions) -> str:
         return "\n".join(line for table in rows for line in table)
 
 
-async def count(sessions: Sessions, model: type[Any]) -> int:
+async def count(sessions: SessionFactory, model: type[Any]) -> int:
     async with sessions() as session:
         return int(await session.scalar(select(func.count()).select_from(model)) or 0)
 
 
-async def claimable(sessions: Sessions, settings: MailSettings = SETTINGS) -> int:
+async def claimable(sessions: SessionFactory, settings: MailSettings = SETTINGS) -> int:
     async with transaction(sessions) as session:
         return len(await claim_emails(session, settings) or [])
 
 
-async def erase(sessions: Sessions, size: int = 500) -> int:
+async def erase(sessions: SessionFactory, size: int = 500) -> int:
     rounds = 0
     while await erasure.erase_round(sessions, size=size):
         rounds += 1
@@ -104,7 +104,7 @@ async def erase(sessions: Sessions, size: int = 500) -> int:
 
 
 async def test_records_and_mail_of_a_big_conversation_are_out_of_sight_when_its_deletion_is_handled(
-    notifications: Sessions, customer: Caller
+    notifications: SessionFactory, customer: Caller
 ) -> None:
     conversation, other = uuid4(), uuid4()
     await receive(notifications, SETTINGS, posted(conversation, 1), posted(other, 1))
@@ -125,7 +125,9 @@ async def test_records_and_mail_of_a_big_conversation_are_out_of_sight_when_its_
     assert await count(notifications, Erasure) == 0
 
 
-async def test_an_erasure_goes_on_where_a_sweeper_died_and_several_share_the_work(notifications: Sessions) -> None:
+async def test_an_erasure_goes_on_where_a_sweeper_died_and_several_share_the_work(
+    notifications: SessionFactory,
+) -> None:
     one, other = uuid4(), uuid4()
     for conversation in (one, other):
         await receive(notifications, SETTINGS, posted(conversation, 1))
@@ -146,7 +148,7 @@ async def test_an_erasure_goes_on_where_a_sweeper_died_and_several_share_the_wor
         assert (await erasure.read_state(session)).under_way == 0
 
 
-async def test_many_conversations_that_are_deleted_at_once_are_erased_in_batches(notifications: Sessions) -> None:
+async def test_many_conversations_that_are_deleted_at_once_are_erased_in_batches(notifications: SessionFactory) -> None:
     conversations = sorted(uuid4() for _ in range(3))
     for conversation in conversations:
         await receive(notifications, SETTINGS, posted(conversation, 1))
@@ -156,7 +158,7 @@ async def test_many_conversations_that_are_deleted_at_once_are_erased_in_batches
 
 
 async def test_mail_of_a_deleted_user_is_cancelled_at_once_and_the_addresses_of_much_mail_go_in_batches(
-    notifications: Sessions, admin: Caller
+    notifications: SessionFactory, admin: Caller
 ) -> None:
     conversation = uuid4()
     await receive(notifications, SETTINGS, posted(conversation, 1))
@@ -170,10 +172,12 @@ async def test_mail_of_a_deleted_user_is_cancelled_at_once_and_the_addresses_of_
     assert "anna@customer.test" in await held(notifications)
     assert await erase(notifications) == 1  # the rest of them
     assert "anna@customer.test" not in await held(notifications)
-    assert await count(notifications, EmailTry) == MANY
+    assert await count(notifications, DeliveryAttempt) == MANY
 
 
-async def test_who_is_back_before_the_deletion_is_handled_keeps_the_mail_of_later_only(notifications: Sessions) -> None:
+async def test_who_is_back_before_the_deletion_is_handled_keeps_the_mail_of_later_only(
+    notifications: SessionFactory,
+) -> None:
     """The store deletes and sends somebody again; both take effect in one page of the log, or in the other order."""
     before, later = uuid4(), uuid4()
     for together in (True, False):
@@ -197,7 +201,7 @@ _STATES = text("select conversation_id, state from emails where state <> 'sent' 
 
 
 async def test_an_admin_whom_the_store_has_made_a_customer_is_no_admin_here_either(
-    notifications: Sessions, admin: Caller
+    notifications: SessionFactory, admin: Caller
 ) -> None:
     for version, role, status in ((1, None, 200), (2, "admin", 200), (3, "customer", 403), (4, "admin", 200)):
         await receive(notifications, SETTINGS, user_changed(SAM.model_copy(update={"version": version, "role": role})))
@@ -216,7 +220,7 @@ async def test_the_store_tells_this_service_of_a_role_that_it_sends(
 
 
 async def test_a_restored_log_brings_back_what_is_there_again_and_erases_what_is_not(
-    sweeping: Sweeper, anna: Caller, sam: Caller, conversations: Sessions, notifications: Sessions
+    sweeping: Sweeper, anna: Caller, sam: Caller, conversations: SessionFactory, notifications: SessionFactory
 ) -> None:
     """The log is restored to a time at which a conversation that is being erased here was not deleted yet."""
     kept = (await anna.open())["id"]
@@ -235,6 +239,12 @@ async def test_a_restored_log_brings_back_what_is_there_again_and_erases_what_is
     await erase(notifications)
 
     async with notifications() as session:
-        marks = dict((await session.execute(select(Mark.conversation_id, Mark.deleted_at.is_not(None)))).all())
+        marks = dict(
+            (
+                await session.execute(
+                    select(ConversationState.conversation_id, ConversationState.deleted_at.is_not(None))
+                )
+            ).all()
+        )
     assert marks == {UUID(kept): False, gone: True}
     assert await sweeping.records() == [1]

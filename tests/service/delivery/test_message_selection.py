@@ -10,13 +10,13 @@ from services.notifications.delivery import message_selection
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.models import Email, EmailMessage
 from services.notifications.rules import EmailState
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.service.helpers.event_factory import mail_settings, posted, read, receive
 
 SETTINGS = mail_settings("postgresql://unused")
 
 
-async def claim_all(sessions: Sessions) -> list[list[int]]:
+async def claim_all(sessions: SessionFactory) -> list[list[int]]:
     """Claim until nothing is due; return the numbers of each mail's messages, in the order of claims."""
     while True:
         async with transaction(sessions) as session:
@@ -28,7 +28,7 @@ async def claim_all(sessions: Sessions) -> list[list[int]]:
         return sorted(sorted(one) for one in await session.scalars(claimed.group_by(Email.id)))
 
 
-async def gather(sessions: Sessions, *bodies: str) -> UUID:
+async def gather(sessions: SessionFactory, *bodies: str) -> UUID:
     """Let messages join one mail; return their conversation."""
     conversation = uuid4()
     await receive(sessions, SETTINGS, *(posted(conversation, n, body=body) for n, body in enumerate(bodies, 1)))
@@ -36,7 +36,7 @@ async def gather(sessions: Sessions, *bodies: str) -> UUID:
 
 
 async def test_more_messages_than_a_mail_holds_go_in_several(
-    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(message_selection, "MOST_MESSAGES", 3)
     await gather(notifications, *"abcdefg")
@@ -44,7 +44,7 @@ async def test_more_messages_than_a_mail_holds_go_in_several(
 
 
 async def test_more_text_than_a_mail_holds_goes_in_several_and_a_message_is_never_divided(
-    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(message_selection, "html_size", len)
     monkeypatch.setattr(message_selection, "MOST_BYTES", 10)
@@ -52,7 +52,7 @@ async def test_more_text_than_a_mail_holds_goes_in_several_and_a_message_is_neve
     assert await claim_all(notifications) == [[1, 2], [3], [4, 5]]
 
 
-async def test_long_messages_go_in_mails_that_are_shown_whole_each_with_its_link(notifications: Sessions) -> None:
+async def test_long_messages_go_in_mails_that_are_shown_whole_each_with_its_link(notifications: SessionFactory) -> None:
     conversation = await gather(notifications, *("word " * 2000 for _ in range(8)), *("字" * 10_000 for _ in range(3)))
     assert await claim_all(notifications) == [[1, 2, 3, 4, 5, 6], [7, 8, 9], [10, 11]]
     async with notifications() as session:
@@ -65,7 +65,7 @@ async def test_long_messages_go_in_mails_that_are_shown_whole_each_with_its_link
 
 
 async def test_what_was_read_fills_no_portion_and_begins_no_other(
-    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(message_selection, "MOST_MESSAGES", 2)
     conversation = await gather(notifications, *"abcd")
@@ -76,7 +76,7 @@ async def test_what_was_read_fills_no_portion_and_begins_no_other(
 
 
 async def test_what_comes_after_a_portion_was_taken_joins_the_one_that_is_open(
-    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(message_selection, "MOST_MESSAGES", 2)
     conversation = await gather(notifications, *"abc")

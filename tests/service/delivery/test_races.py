@@ -14,32 +14,32 @@ from services.notifications.delivery import claiming
 from services.notifications.delivery.attempts import release_expired
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.delivery.operations import pause_sending, retry_email
-from services.notifications.delivery.rendering import Letter, compose_letter
+from services.notifications.delivery.rendering import RenderedEmail, render_email
 from services.notifications.delivery.transitions import move_emails
 from services.notifications.event_consumer.consumer import receive_events
 from services.notifications.event_consumer.handlers import handle_events
 from services.notifications.event_consumer.parked import retry_parked
-from services.notifications.mail.attempts import Phase, Try
-from services.notifications.models import Email, EmailTry, InboxEntry, Notification
+from services.notifications.mail.attempts import Attempt, Phase
+from services.notifications.models import DeliveryAttempt, Email, InboxEntry, Notification
 from services.notifications.rules import EmailState, Outcome, Reason
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.problems import Problem
 from tests.helpers.waiting import eventually
 from tests.service.helpers.attempt_factory import begin_data, record_try
 from tests.service.helpers.event_factory import ANNA, deleted, mail_settings, posted, read, receive, user_changed
 
 SETTINGS = mail_settings("postgresql://unused")
-YES = Try(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken")
-LATER = Try(Outcome.DEFERRED, Phase.RCPT, 450, "<anna@customer.test>: later")
+YES = Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken")
+LATER = Attempt(Outcome.DEFERRED, Phase.RCPT, 450, "<anna@customer.test>: later")
 
 
-async def states(sessions: Sessions) -> list[tuple[str, str | None]]:
+async def states(sessions: SessionFactory) -> list[tuple[str, str | None]]:
     async with sessions() as session:
         rows = await session.execute(select(Email.state, Email.reason).order_by(Email.id))
         return [(row.state, row.reason) for row in rows]
 
 
-async def waits(sessions: Sessions) -> bool:
+async def waits(sessions: SessionFactory) -> bool:
     """Tell whether somebody waits for a lock."""
     async with sessions() as session:
         asked = text(
@@ -48,12 +48,14 @@ async def waits(sessions: Sessions) -> bool:
         return bool(await session.scalar(asked))
 
 
-async def record_ids(sessions: Sessions) -> Sequence[UUID]:
+async def record_ids(sessions: SessionFactory) -> Sequence[UUID]:
     async with sessions() as session:
         return (await session.scalars(select(Notification.id).order_by(Notification.number))).all()
 
 
-async def test_a_message_that_joins_a_mail_while_another_is_dismissed_is_still_mailed(notifications: Sessions) -> None:
+async def test_a_message_that_joins_a_mail_while_another_is_dismissed_is_still_mailed(
+    notifications: SessionFactory,
+) -> None:
     conversation = uuid4()
     await receive(notifications, SETTINGS, posted(conversation, 1))
     [first] = await record_ids(notifications)
@@ -71,7 +73,7 @@ async def test_a_message_that_joins_a_mail_while_another_is_dismissed_is_still_m
     assert await states(notifications) == [(EmailState.SCHEDULED, None)]
 
 
-async def test_all_read_and_one_conversation_read_at_once_is_no_deadlock(notifications: Sessions) -> None:
+async def test_all_read_and_one_conversation_read_at_once_is_no_deadlock(notifications: SessionFactory) -> None:
     conversation = uuid4()
     await receive(notifications, SETTINGS, *(posted(conversation, number) for number in range(1, 21)))
 
@@ -95,7 +97,7 @@ async def test_all_read_and_one_conversation_read_at_once_is_no_deadlock(notific
     assert await states(notifications) == [(EmailState.CANCELLED, "read")]
 
 
-async def test_a_late_yes_stops_the_second_holder_before_its_data(notifications: Sessions) -> None:
+async def test_a_late_yes_stops_the_second_holder_before_its_data(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [first] = await claim_emails(session, SETTINGS) or []
@@ -114,7 +116,7 @@ async def test_a_late_yes_stops_the_second_holder_before_its_data(notifications:
     assert await states(notifications) == [(EmailState.SENT, None)]
 
 
-async def test_a_yes_that_meets_an_erasure_waits_for_it_and_keeps_no_address(notifications: Sessions) -> None:
+async def test_a_yes_that_meets_an_erasure_waits_for_it_and_keeps_no_address(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
@@ -130,23 +132,25 @@ async def test_a_yes_that_meets_an_erasure_waits_for_it_and_keeps_no_address(not
     await recording
     assert await states(notifications) == [(EmailState.SENT, None)]
     async with notifications() as session:
-        assert (await session.scalars(select(EmailTry.mailbox))).all() == [None]
+        assert (await session.scalars(select(DeliveryAttempt.mailbox))).all() == [None]
 
 
-async def test_a_pause_stops_what_was_claimed_before_its_data_and_it_goes_back(notifications: Sessions) -> None:
+async def test_a_pause_stops_what_was_claimed_before_its_data_and_it_goes_back(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
         await pause_sending(session)
     async with transaction(notifications) as session:
         assert not await begin_data(session, held)
-        given_up = Try(Outcome.ABANDONED, Phase.DATA, None, "the lease was no longer ours")
+        given_up = Attempt(Outcome.ABANDONED, Phase.DATA, None, "the lease was no longer ours")
         await record_try(session, held, given_up, SETTINGS)
     assert await states(notifications) == [(EmailState.SCHEDULED, None)]
 
 
 @pytest.mark.parametrize("ending", ["deleted", "user-deleted"])
-async def test_a_deletion_during_data_keeps_the_mail_from_another_try(notifications: Sessions, ending: str) -> None:
+async def test_a_deletion_during_data_keeps_the_mail_from_another_try(
+    notifications: SessionFactory, ending: str
+) -> None:
     conversation = uuid4()
     gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
     await receive(notifications, SETTINGS, posted(conversation, 1))
@@ -165,14 +169,14 @@ async def test_a_deletion_during_data_keeps_the_mail_from_another_try(notificati
 
 @pytest.mark.parametrize("ending", ["deleted", "user-deleted"])
 async def test_a_failed_mail_of_what_was_deleted_is_cancelled_and_forgotten(
-    notifications: Sessions, ending: str
+    notifications: SessionFactory, ending: str
 ) -> None:
     conversation = uuid4()
     gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
     await receive(notifications, SETTINGS, posted(conversation, 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
-        refused = Try(Outcome.REJECTED, Phase.RCPT, 550, "<anna@customer.test>: unknown")
+        refused = Attempt(Outcome.REJECTED, Phase.RCPT, 550, "<anna@customer.test>: unknown")
         await record_try(session, held, refused, SETTINGS)
 
     await receive(notifications, SETTINGS, deleted(conversation) if ending == "deleted" else user_changed(gone))
@@ -181,13 +185,13 @@ async def test_a_failed_mail_of_what_was_deleted_is_cancelled_and_forgotten(
     async with transaction(notifications) as session:
         assert (await session.scalars(select(Email.content))).all() == [None]
         if ending == "user-deleted":
-            assert (await session.scalars(select(EmailTry.reply))).all() == [""]
+            assert (await session.scalars(select(DeliveryAttempt.reply))).all() == [""]
         with pytest.raises(Problem, match="only a failed one"):
             await retry_email(session, held.id)
 
 
 async def test_deleting_a_customer_whose_id_is_support_leaves_the_support_mailbox_its_mail(
-    notifications: Sessions,
+    notifications: SessionFactory,
 ) -> None:
     settings = mail_settings("postgresql://unused", support_email="desk@store.test")
     gone = ANNA.model_copy(update={"id": "support", "version": 2, "deleted": True})
@@ -195,7 +199,7 @@ async def test_deleting_a_customer_whose_id_is_support_leaves_the_support_mailbo
     assert await states(notifications) == [(EmailState.SCHEDULED, None)]
 
 
-async def test_a_name_that_was_erased_is_in_no_rendered_mail(notifications: Sessions) -> None:
+async def test_a_name_that_was_erased_is_in_no_rendered_mail(notifications: SessionFactory) -> None:
     settings = mail_settings("postgresql://unused", support_email="desk@store.test")
     gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
     await receive(notifications, settings, posted(uuid4(), 1, by="customer"))
@@ -212,7 +216,7 @@ async def test_a_name_that_was_erased_is_in_no_rendered_mail(notifications: Sess
     assert b"Deleted customer" in again.content
 
 
-async def test_another_try_goes_to_where_the_customer_is_now(notifications: Sessions) -> None:
+async def test_another_try_goes_to_where_the_customer_is_now(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
@@ -226,7 +230,7 @@ async def test_another_try_goes_to_where_the_customer_is_now(notifications: Sess
     assert b"anna@customer.test" not in again.content
 
 
-async def test_a_mail_that_is_composed_anew_says_what_it_said(notifications: Sessions) -> None:
+async def test_a_mail_that_is_composed_anew_says_what_it_said(notifications: SessionFactory) -> None:
     conversation = uuid4()
     await receive(notifications, SETTINGS, posted(conversation, 1, body="First."), posted(conversation, 2))
     async with transaction(notifications) as session:
@@ -241,14 +245,14 @@ async def test_a_mail_that_is_composed_anew_says_what_it_said(notifications: Ses
     assert b"First." in again.content
 
 
-async def test_a_message_from_a_clock_that_is_ahead_is_mailed_in_time(notifications: Sessions) -> None:
+async def test_a_message_from_a_clock_that_is_ahead_is_mailed_in_time(notifications: SessionFactory) -> None:
     ahead = datetime.now(UTC) + timedelta(days=1)
     await receive(notifications, SETTINGS, posted(uuid4(), 1, created_at=ahead))
     async with transaction(notifications) as session:
         assert len(await claim_emails(session, SETTINGS) or []) == 1
 
 
-async def test_rendered_text_is_dropped_once_it_was_sent(notifications: Sessions) -> None:
+async def test_rendered_text_is_dropped_once_it_was_sent(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
@@ -256,7 +260,7 @@ async def test_rendered_text_is_dropped_once_it_was_sent(notifications: Sessions
         assert (await session.execute(select(Email.state, Email.content))).one() == ("sent", None)
 
 
-async def test_more_mail_is_looked_for_behind_a_batch_of_which_none_may_go(notifications: Sessions) -> None:
+async def test_more_mail_is_looked_for_behind_a_batch_of_which_none_may_go(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         assert await claim_emails(session, mail_settings("postgresql://unused", smtp_url=None)) == []
@@ -269,15 +273,15 @@ class PanicException(BaseException):
 
 @pytest.mark.parametrize("error", [KeyError, PanicException])
 async def test_a_mail_that_cannot_be_composed_holds_up_no_other_and_comes_to_an_end_that_is_shown(
-    notifications: Sessions, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     settings = mail_settings("postgresql://unused", email_retry_seconds="259200")
     await receive(notifications, settings, posted(uuid4(), 1, body="Bad."), posted(uuid4(), 1, body="Good."))
 
-    def stumble(email: Email, messages: Sequence[Any], *more: Any) -> Letter:
+    def stumble(email: Email, messages: Sequence[Any], *more: Any) -> RenderedEmail:
         if messages[0].body == "Bad.":
             raise error
-        return compose_letter(email, messages, *more)
+        return render_email(email, messages, *more)
 
     monkeypatch.setattr(claiming, "compose_letter", stumble)
     async with transaction(notifications) as session:
@@ -288,12 +292,14 @@ async def test_a_mail_that_cannot_be_composed_holds_up_no_other_and_comes_to_an_
         assert await claim_emails(session, settings) is None
         await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
         assert await claim_emails(session, settings) == []
-        tries = (await session.execute(select(EmailTry.outcome, EmailTry.phase, EmailTry.reply))).all()
+        tries = (
+            await session.execute(select(DeliveryAttempt.outcome, DeliveryAttempt.phase, DeliveryAttempt.reply))
+        ).all()
     assert (await states(notifications))[0] == (EmailState.FAILED, "gave-up")
     assert tries == [("deferred", "compose", f"not composed: {error.__name__}")] * 2
 
 
-async def test_a_mail_that_a_restore_failed_is_retried_beside_one_that_is_open(notifications: Sessions) -> None:
+async def test_a_mail_that_a_restore_failed_is_retried_beside_one_that_is_open(notifications: SessionFactory) -> None:
     conversation = uuid4()
     await receive(notifications, SETTINGS, posted(conversation, 1, body="Old."))
     async with transaction(notifications) as session:
@@ -312,7 +318,7 @@ async def test_a_mail_that_a_restore_failed_is_retried_beside_one_that_is_open(n
 
 
 async def test_a_mail_keeps_its_message_id_when_it_is_composed_anew_from_another_sender(
-    notifications: Sessions,
+    notifications: SessionFactory,
 ) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     identity = select(Email.message_id)
@@ -326,7 +332,7 @@ async def test_a_mail_keeps_its_message_id_when_it_is_composed_anew_from_another
         assert await session.scalar(identity) == before
 
 
-async def test_a_retry_by_hand_that_fails_leaves_the_event_parked(notifications: Sessions) -> None:
+async def test_a_retry_by_hand_that_fails_leaves_the_event_parked(notifications: SessionFactory) -> None:
     unknown = posted(uuid4(), 1).model_copy(update={"type": "message.sung"})
     await receive_events(notifications, [unknown], SETTINGS, repeated=False)
     with pytest.raises(Problem, match="unknown type"):
@@ -341,7 +347,7 @@ async def test_a_retry_by_hand_that_fails_leaves_the_event_parked(notifications:
             await retry_parked(session, uuid4(), SETTINGS)
 
 
-async def test_a_deleted_persons_name_and_address_are_in_no_parked_event(notifications: Sessions) -> None:
+async def test_a_deleted_persons_name_and_address_are_in_no_parked_event(notifications: SessionFactory) -> None:
     unknown = posted(uuid4(), 1).model_copy(update={"type": "message.sung"})
     await receive_events(notifications, [unknown], SETTINGS, repeated=False)
     gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})

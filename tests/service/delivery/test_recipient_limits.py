@@ -18,22 +18,22 @@ from services.notifications.delivery.claiming import claim_emails
 from services.notifications.delivery.leases import ClaimedEmail
 from services.notifications.delivery.operations import retry_email
 from services.notifications.delivery.sender import drain
-from services.notifications.mail.attempts import Phase, Try
-from services.notifications.models import Email, EmailTry
+from services.notifications.mail.attempts import Attempt, Phase
+from services.notifications.models import DeliveryAttempt, Email
 from services.notifications.retention import purge_tries
 from services.notifications.rules import EmailState, Outcome
 from services.notifications.settings import MailSettings
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.helpers.smtp_server import smtp_server
 from tests.helpers.waiting import eventually
 from tests.service.conftest import As
 from tests.service.helpers.attempt_factory import begin_data, has_due_email, record_try
 from tests.service.helpers.event_factory import ANNA, deleted, mail_settings, posted, read, receive, user_changed
 
-YES = Try(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken")
-LOST = Try(Outcome.UNCERTAIN, Phase.END_OF_DATA, None, "connection lost")
-LATER = Try(Outcome.DEFERRED, Phase.RCPT, 450, "later")
-NEVER = Try(Outcome.REJECTED, Phase.RCPT, 550, "never")
+YES = Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken")
+LOST = Attempt(Outcome.UNCERTAIN, Phase.END_OF_DATA, None, "connection lost")
+LATER = Attempt(Outcome.DEFERRED, Phase.RCPT, 450, "later")
+NEVER = Attempt(Outcome.REJECTED, Phase.RCPT, 550, "never")
 SUPPORT = "support@store.test"
 LIMITED = (EmailState.SCHEDULED, "rate-limited")
 BEN = ANNA.model_copy(update={"id": "ben", "name": "Ben", "email": "ANNA@Customer.Test"})
@@ -43,51 +43,55 @@ def limited(most: int = 2, **changes: Any) -> MailSettings:
     return mail_settings("postgresql://unused", limit_mails_per_10_minutes=most, **changes)
 
 
-async def claim(sessions: Sessions, settings: MailSettings) -> list[ClaimedEmail]:
+async def claim(sessions: SessionFactory, settings: MailSettings) -> list[ClaimedEmail]:
     async with transaction(sessions) as session:
         return await claim_emails(session, settings) or []
 
 
-async def record(sessions: Sessions, settings: MailSettings, held: Sequence[ClaimedEmail], attempt: Try) -> None:
+async def record(
+    sessions: SessionFactory, settings: MailSettings, held: Sequence[ClaimedEmail], attempt: Attempt
+) -> None:
     for email in held:
         async with transaction(sessions) as session:
             await record_try(session, email, attempt, settings)
 
 
-async def make_due(sessions: Sessions) -> None:
+async def make_due(sessions: SessionFactory) -> None:
     async with transaction(sessions) as session:
         await session.execute(update(Email).values(next_attempt_at=func.now()))  # one moment for all
 
 
-async def pass_time(sessions: Sessions, seconds: float) -> None:
+async def pass_time(sessions: SessionFactory, seconds: float) -> None:
     """Let what was sent have been sent that much earlier, and what waits be due."""
     async with transaction(sessions) as session:
-        earlier = EmailTry.finished_at - timedelta(seconds=seconds)
-        await session.execute(update(EmailTry).values(finished_at=earlier))
+        earlier = DeliveryAttempt.finished_at - timedelta(seconds=seconds)
+        await session.execute(update(DeliveryAttempt).values(finished_at=earlier))
     await make_due(sessions)
 
 
-async def states(sessions: Sessions) -> list[tuple[str, str | None]]:
+async def states(sessions: SessionFactory) -> list[tuple[str, str | None]]:
     async with sessions() as session:
         rows = await session.execute(select(Email.state, Email.reason).order_by(Email.id))
         return [(row.state, row.reason) for row in rows]
 
 
-async def room_opens(sessions: Sessions) -> datetime:
+async def room_opens(sessions: SessionFactory) -> datetime:
     """Return when the mails that wait for room are looked at again; they all are at one moment."""
     async with sessions() as session:
         [moment] = set(await session.scalars(select(Email.next_attempt_at).where(Email.reason == "rate-limited")))
         return moment
 
 
-async def first_sent(sessions: Sessions) -> datetime:
+async def first_sent(sessions: SessionFactory) -> datetime:
     """Return when the first try ended."""
     async with sessions() as session:
-        return (await session.scalars(select(EmailTry.finished_at).order_by(EmailTry.finished_at).limit(1))).one()
+        return (
+            await session.scalars(select(DeliveryAttempt.finished_at).order_by(DeliveryAttempt.finished_at).limit(1))
+        ).one()
 
 
 async def test_what_is_over_the_cap_waits_for_room_and_says_so(
-    notifications: Sessions, notifications_api: httpx2.AsyncClient, acting_as: As
+    notifications: SessionFactory, notifications_api: httpx2.AsyncClient, acting_as: As
 ) -> None:
     settings, asked = limited(2), acting_as("sam", "admin")
     await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(5)))
@@ -110,7 +114,7 @@ async def test_what_is_over_the_cap_waits_for_room_and_says_so(
         assert (await metrics.read_state(session)).held_back == 3
 
 
-async def test_once_there_is_room_the_oldest_goes_first(notifications: Sessions) -> None:
+async def test_once_there_is_room_the_oldest_goes_first(notifications: SessionFactory) -> None:
     settings, conversations = limited(1), [uuid4() for _ in range(3)]
     await receive(notifications, settings, *(posted(conversation, 1) for conversation in conversations))
     await record(notifications, settings, await claim(notifications, settings), YES)
@@ -124,7 +128,7 @@ async def test_once_there_is_room_the_oldest_goes_first(notifications: Sessions)
         await record(notifications, settings, [mail], YES)
 
 
-async def test_messages_that_come_while_a_mail_waits_for_room_go_with_it(notifications: Sessions) -> None:
+async def test_messages_that_come_while_a_mail_waits_for_room_go_with_it(notifications: SessionFactory) -> None:
     settings, first, second = limited(1), uuid4(), uuid4()
     await receive(notifications, settings, posted(first, 1), posted(second, 1, body="One."))
     await record(notifications, settings, await claim(notifications, settings), YES)
@@ -139,7 +143,7 @@ async def test_messages_that_come_while_a_mail_waits_for_room_go_with_it(notific
     assert all(body in mail.content for body in (b"One.", b"Two.", b"Three."))
 
 
-async def test_what_was_read_while_its_mail_waited_is_not_mailed(notifications: Sessions) -> None:
+async def test_what_was_read_while_its_mail_waited_is_not_mailed(notifications: SessionFactory) -> None:
     settings, all_read, part = limited(1), uuid4(), uuid4()
     await receive(notifications, settings, posted(uuid4(), 1), posted(all_read, 1), posted(part, 1), posted(part, 2))
     await record(notifications, settings, await claim(notifications, settings), YES)
@@ -155,7 +159,7 @@ async def test_what_was_read_while_its_mail_waited_is_not_mailed(notifications: 
     assert (await states(notifications))[2] == (EmailState.CANCELLED, "deleted")
 
 
-async def test_an_address_is_an_address_whoevers_it_is_and_however_it_is_written(notifications: Sessions) -> None:
+async def test_an_address_is_an_address_whoevers_it_is_and_however_it_is_written(notifications: SessionFactory) -> None:
     settings = limited(1)
     await receive(notifications, settings, posted(uuid4(), 1), posted(uuid4(), 1, customer=BEN))
     assert len(await claim(notifications, settings)) == 1
@@ -164,7 +168,7 @@ async def test_an_address_is_an_address_whoevers_it_is_and_however_it_is_written
     assert [mail.to_address for mail in await claim(notifications, settings)] == ["cleo@customer.test"]
 
 
-async def test_the_supports_own_address_has_the_caps_too(notifications: Sessions) -> None:
+async def test_the_supports_own_address_has_the_caps_too(notifications: SessionFactory) -> None:
     settings = limited(2, support_email=SUPPORT)
     await receive(notifications, settings, *(posted(uuid4(), 1, by="customer") for _ in range(3)))
     assert len(await claim(notifications, settings)) == 2
@@ -172,7 +176,7 @@ async def test_the_supports_own_address_has_the_caps_too(notifications: Sessions
 
 
 async def test_a_customer_who_uses_up_their_share_of_the_support_inbox_silences_nobody_else(
-    notifications: Sessions,
+    notifications: SessionFactory,
 ) -> None:
     settings = limited(10, support_email=SUPPORT)
     crowd = [ANNA.model_copy(update={"id": f"c{n}", "email": None}) for n in range(15)]
@@ -186,7 +190,7 @@ async def test_a_customer_who_uses_up_their_share_of_the_support_inbox_silences_
     assert (await states(notifications)).count(LIMITED) == 4
 
 
-async def test_both_caps_count_the_support_inbox_by_customer(notifications: Sessions) -> None:
+async def test_both_caps_count_the_support_inbox_by_customer(notifications: SessionFactory) -> None:
     settings = limited(2, limit_mails_per_day=3, support_email=SUPPORT)
     await receive(notifications, settings, *(posted(uuid4(), 1, by="customer") for _ in range(5)))
     await record(notifications, settings, await claim(notifications, settings), YES)
@@ -204,7 +208,7 @@ async def test_both_caps_count_the_support_inbox_by_customer(notifications: Sess
     ids=["moved", "erased"],
 )
 async def test_a_customer_keeps_their_share_of_the_support_inbox_under_another_address_or_erased(
-    notifications: Sessions, changes: dict[str, Any]
+    notifications: SessionFactory, changes: dict[str, Any]
 ) -> None:
     settings, waiting = limited(1, support_email=SUPPORT), uuid4()
     await receive(notifications, settings, posted(uuid4(), 1, by="customer"), posted(waiting, 1, by="customer"))
@@ -217,13 +221,15 @@ async def test_a_customer_keeps_their_share_of_the_support_inbox_under_another_a
     assert mail.to_address == SUPPORT, "nothing is lost"
 
 
-async def test_mail_to_a_customer_takes_nothing_from_their_share_of_the_support_inbox(notifications: Sessions) -> None:
+async def test_mail_to_a_customer_takes_nothing_from_their_share_of_the_support_inbox(
+    notifications: SessionFactory,
+) -> None:
     settings = limited(1, support_email=SUPPORT)
     await receive(notifications, settings, posted(uuid4(), 1), posted(uuid4(), 1, by="customer"))
     assert len(await claim(notifications, settings)) == 2
 
 
-async def test_the_caps_of_10_minutes_and_of_a_day_hold_both(notifications: Sessions) -> None:
+async def test_the_caps_of_10_minutes_and_of_a_day_hold_both(notifications: SessionFactory) -> None:
     settings = limited(2, limit_mails_per_day=3)
     await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(5)))
     await record(notifications, settings, await claim(notifications, settings), YES)
@@ -238,7 +244,7 @@ async def test_the_caps_of_10_minutes_and_of_a_day_hold_both(notifications: Sess
     assert len(await claim(notifications, settings)) == 2
 
 
-async def test_0_is_no_cap(notifications: Sessions) -> None:
+async def test_0_is_no_cap(notifications: SessionFactory) -> None:
     settings = limited(0, limit_mails_per_day=0)
     await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(20)))
     assert len(await claim(notifications, settings)) == 20
@@ -246,7 +252,7 @@ async def test_0_is_no_cap(notifications: Sessions) -> None:
 
 @pytest.mark.parametrize(("attempt", "counts"), [(YES, True), (LOST, True), (LATER, False), (NEVER, False)])
 async def test_what_may_have_arrived_counts_and_what_was_refused_does_not(
-    notifications: Sessions, attempt: Try, counts: bool
+    notifications: SessionFactory, attempt: Attempt, counts: bool
 ) -> None:
     settings = limited(1)
     await receive(notifications, settings, posted(uuid4(), 1))
@@ -255,7 +261,7 @@ async def test_what_may_have_arrived_counts_and_what_was_refused_does_not(
     assert len(await claim(notifications, settings)) == (not counts)
 
 
-async def test_a_repetition_and_a_retry_by_hand_need_room_as_any_mail_does(notifications: Sessions) -> None:
+async def test_a_repetition_and_a_retry_by_hand_need_room_as_any_mail_does(notifications: SessionFactory) -> None:
     settings = limited(1)
     await receive(notifications, settings, posted(uuid4(), 1))
     [held] = await claim(notifications, settings)
@@ -273,7 +279,7 @@ async def test_a_repetition_and_a_retry_by_hand_need_room_as_any_mail_does(notif
     assert await states(notifications) == [LIMITED]
 
 
-async def test_a_late_yes_leaves_no_reason_on_a_mail_that_waited_for_room(notifications: Sessions) -> None:
+async def test_a_late_yes_leaves_no_reason_on_a_mail_that_waited_for_room(notifications: SessionFactory) -> None:
     settings = limited(1)
     await receive(notifications, settings, posted(uuid4(), 1))
     [held] = await claim(notifications, settings)
@@ -288,7 +294,7 @@ async def test_a_late_yes_leaves_no_reason_on_a_mail_that_waited_for_room(notifi
 
 
 async def test_two_senders_at_once_do_not_exceed_a_cap(
-    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = limited(3)
     monkeypatch.setattr(claiming, "BATCH", 2)
@@ -307,7 +313,7 @@ async def test_two_senders_at_once_do_not_exceed_a_cap(
 
 
 async def test_senders_to_many_addresses_wait_for_each_other_in_one_order(
-    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = limited(1000)
     monkeypatch.setattr(claiming, "BATCH", 5)
@@ -318,7 +324,7 @@ async def test_senders_to_many_addresses_wait_for_each_other_in_one_order(
     assert len({email.id for batch in batches for email in batch}) == 40
 
 
-async def test_a_drain_sends_what_there_is_room_for_and_ends(notifications: Sessions) -> None:
+async def test_a_drain_sends_what_there_is_room_for_and_ends(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         settings = limited(10, smtp_url=SecretStr(f"smtp://127.0.0.1:{server.port}"))
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(45)))
@@ -327,7 +333,7 @@ async def test_a_drain_sends_what_there_is_room_for_and_ends(notifications: Sess
     assert (await states(notifications)).count(LIMITED) == 35
 
 
-async def test_nothing_of_an_erased_persons_address_is_kept_to_count_by(notifications: Sessions) -> None:
+async def test_nothing_of_an_erased_persons_address_is_kept_to_count_by(notifications: SessionFactory) -> None:
     settings = limited(5)
     gone = user_changed(ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True}))
     await receive(notifications, settings, posted(uuid4(), 1), posted(uuid4(), 1))
@@ -339,18 +345,18 @@ async def test_nothing_of_an_erased_persons_address_is_kept_to_count_by(notifica
     await record(notifications, settings, [after], YES)
     async with notifications() as session:
         assert set(await session.scalars(select(Email.mailbox))) == {None}
-        assert (await session.scalars(select(EmailTry.mailbox))).all() == [None, None]
+        assert (await session.scalars(select(DeliveryAttempt.mailbox))).all() == [None, None]
 
 
-async def test_tries_of_the_last_day_are_kept_however_short_the_retention_is(notifications: Sessions) -> None:
+async def test_tries_of_the_last_day_are_kept_however_short_the_retention_is(notifications: SessionFactory) -> None:
     settings = limited(5, retention_days=0.001)
     await receive(notifications, settings, posted(uuid4(), 1), posted(uuid4(), 1))
     await record(notifications, settings, await claim(notifications, settings), YES)
     async with transaction(notifications) as session:
-        ids = (await session.scalars(select(EmailTry.id))).all()
+        ids = (await session.scalars(select(DeliveryAttempt.id))).all()
         for identity, age in zip(ids, (timedelta(days=2), timedelta(hours=24, minutes=1)), strict=True):
             made = func.uuidv7(-age)
-            await session.execute(update(EmailTry).where(EmailTry.id == identity).values(id=made))
+            await session.execute(update(DeliveryAttempt).where(DeliveryAttempt.id == identity).values(id=made))
         assert await purge_tries(session, settings, size=10) == 1
 
 
@@ -367,14 +373,14 @@ async def test_tries_of_the_last_day_are_kept_however_short_the_retention_is(not
     ],
 )
 async def test_no_customers_mail_goes_to_ourselves_to_machines_or_to_what_is_no_address(
-    notifications: Sessions, address: str, reason: str
+    notifications: SessionFactory, address: str, reason: str
 ) -> None:
     settings = limited(email_reply_to="Help <help@store.test>", support_email="desk@store.test")
     await receive(notifications, settings, posted(uuid4(), 1, customer=ANNA.model_copy(update={"email": address})))
     assert await states(notifications) == [(EmailState.SUPPRESSED, reason)]
 
 
-async def test_a_mail_that_waits_is_not_sent_to_what_became_of_its_address(notifications: Sessions) -> None:
+async def test_a_mail_that_waits_is_not_sent_to_what_became_of_its_address(notifications: SessionFactory) -> None:
     settings = limited()
     moved = user_changed(ANNA.model_copy(update={"version": 2, "email": "support@store.test"}))
     await receive(notifications, settings, posted(uuid4(), 1), moved)
@@ -383,7 +389,7 @@ async def test_a_mail_that_waits_is_not_sent_to_what_became_of_its_address(notif
 
 
 async def test_counting_reads_no_more_than_it_counts_however_much_was_sent(
-    notifications: Sessions, vacuumed: Callable[[str], Awaitable[None]]
+    notifications: SessionFactory, vacuumed: Callable[[str], Awaitable[None]]
 ) -> None:
     async with transaction(notifications) as session:
         await session.execute(_FILL)

@@ -13,24 +13,24 @@ from services.notifications.delivery.leases import ClaimedEmail
 from services.notifications.delivery.operations import pause_sending, resume_sending
 from services.notifications.models import Email
 from services.notifications.settings import MailSettings
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.service.conftest import As
 from tests.service.helpers.event_factory import ANNA, deleted, mail_settings, posted, read, receive, user_changed
 
 URL = "postgresql://unused"
 
 
-async def claim(sessions: Sessions, settings: MailSettings) -> list[ClaimedEmail]:
+async def claim(sessions: SessionFactory, settings: MailSettings) -> list[ClaimedEmail]:
     async with transaction(sessions) as session:
         return await claim_emails(session, settings) or []
 
 
-async def emails(sessions: Sessions) -> list[Email]:
+async def emails(sessions: SessionFactory) -> list[Email]:
     async with sessions() as session:
         return list(await session.scalars(select(Email).order_by(Email.id)))
 
 
-async def states(sessions: Sessions) -> list[tuple[str, str | None]]:
+async def states(sessions: SessionFactory) -> list[tuple[str, str | None]]:
     return [(email.state, email.reason) for email in await emails(sessions)]
 
 
@@ -40,7 +40,7 @@ def text_of(claimed: ClaimedEmail) -> str:
     return str(body.get_content())
 
 
-async def test_messages_that_come_meanwhile_join_the_mail(notifications: Sessions) -> None:
+async def test_messages_that_come_meanwhile_join_the_mail(notifications: SessionFactory) -> None:
     settings, conversation = mail_settings(URL), uuid4()
     await receive(
         notifications, settings, posted(conversation, 1, body="First."), posted(conversation, 2, body="Second.")
@@ -51,7 +51,7 @@ async def test_messages_that_come_meanwhile_join_the_mail(notifications: Session
     assert text_of(mail).index("First.") < text_of(mail).index("Second.")
 
 
-async def test_a_mail_is_due_after_its_first_unread_message(notifications: Sessions) -> None:
+async def test_a_mail_is_due_after_its_first_unread_message(notifications: SessionFactory) -> None:
     settings, conversation = mail_settings(URL, email_delay_seconds=30), uuid4()
     first = datetime.now(UTC) - timedelta(seconds=20)
     second = first + timedelta(seconds=10)
@@ -65,7 +65,7 @@ async def test_a_mail_is_due_after_its_first_unread_message(notifications: Sessi
     assert [email.due_at for email in await emails(notifications)] == [second + timedelta(seconds=30)]
 
 
-async def test_from_the_first_claim_on_messages_and_bytes_are_fixed(notifications: Sessions) -> None:
+async def test_from_the_first_claim_on_messages_and_bytes_are_fixed(notifications: SessionFactory) -> None:
     settings, conversation = mail_settings(URL), uuid4()
     await receive(notifications, settings, posted(conversation, 1, body="First."))
     [first] = await claim(notifications, settings)
@@ -80,7 +80,7 @@ async def test_from_the_first_claim_on_messages_and_bytes_are_fixed(notification
     assert message_from_bytes(first.content)["Message-ID"] in headers["References"]
 
 
-async def test_what_was_read_in_time_is_left_out(notifications: Sessions) -> None:
+async def test_what_was_read_in_time_is_left_out(notifications: SessionFactory) -> None:
     settings, conversation = mail_settings(URL), uuid4()
     await receive(
         notifications,
@@ -94,14 +94,14 @@ async def test_what_was_read_in_time_is_left_out(notifications: Sessions) -> Non
     assert "Second." in text_of(mail)
 
 
-async def test_nothing_left_to_say_means_no_mail(notifications: Sessions) -> None:
+async def test_nothing_left_to_say_means_no_mail(notifications: SessionFactory) -> None:
     settings, conversation = mail_settings(URL), uuid4()
     await receive(notifications, settings, posted(conversation, 1), read(conversation, 1))
     assert await claim(notifications, settings) == []
     assert await states(notifications) == [("cancelled", "read")]
 
 
-async def test_a_new_message_after_reading_makes_a_mail_of_its_own(notifications: Sessions) -> None:
+async def test_a_new_message_after_reading_makes_a_mail_of_its_own(notifications: SessionFactory) -> None:
     settings, conversation = mail_settings(URL), uuid4()
     await receive(
         notifications, settings, posted(conversation, 1), read(conversation, 1), posted(conversation, 2, body="News.")
@@ -110,7 +110,7 @@ async def test_a_new_message_after_reading_makes_a_mail_of_its_own(notifications
     assert "News." in text_of(mail)
 
 
-async def test_deleting_the_conversation_cancels_its_mail_and_its_text(notifications: Sessions) -> None:
+async def test_deleting_the_conversation_cancels_its_mail_and_its_text(notifications: SessionFactory) -> None:
     settings, conversation = mail_settings(URL), uuid4()
     await receive(notifications, settings, posted(conversation, 1))
     [held] = await claim(notifications, settings)
@@ -131,20 +131,20 @@ async def test_deleting_the_conversation_cancels_its_mail_and_its_text(notificat
     ],
 )
 async def test_a_mail_that_may_not_be_sent_is_suppressed_with_its_reason(
-    notifications: Sessions, changes: dict[str, object], reason: str
+    notifications: SessionFactory, changes: dict[str, object], reason: str
 ) -> None:
     await receive(notifications, mail_settings(URL, **changes), posted(uuid4(), 1))
     assert await states(notifications) == [("suppressed", reason)]
     assert await claim(notifications, mail_settings(URL)) == []
 
 
-async def test_a_customer_without_an_address_gets_the_record_and_no_mail(notifications: Sessions) -> None:
+async def test_a_customer_without_an_address_gets_the_record_and_no_mail(notifications: SessionFactory) -> None:
     nobody = ANNA.model_copy(update={"email": None})
     await receive(notifications, mail_settings(URL), posted(uuid4(), 1, customer=nobody))
     assert await states(notifications) == [("suppressed", "no-address")]
 
 
-async def test_unsent_mail_follows_the_customers_address(notifications: Sessions) -> None:
+async def test_unsent_mail_follows_the_customers_address(notifications: SessionFactory) -> None:
     settings = mail_settings(URL)
     moved = ANNA.model_copy(update={"version": 2, "email": "anna@new.test"})
     await receive(notifications, settings, posted(uuid4(), 1), user_changed(moved))
@@ -152,7 +152,7 @@ async def test_unsent_mail_follows_the_customers_address(notifications: Sessions
     assert mail.to_address == "anna@new.test"
 
 
-async def test_the_support_mailbox_gets_what_no_admin_has_read(notifications: Sessions) -> None:
+async def test_the_support_mailbox_gets_what_no_admin_has_read(notifications: SessionFactory) -> None:
     settings, conversation = mail_settings(URL, support_email="desk@store.test"), uuid4()
     await receive(
         notifications,
@@ -167,7 +167,7 @@ async def test_the_support_mailbox_gets_what_no_admin_has_read(notifications: Se
     assert "Hello?" not in text_of(mail)
 
 
-async def test_two_drains_at_once_never_hold_the_same_mail(notifications: Sessions) -> None:
+async def test_two_drains_at_once_never_hold_the_same_mail(notifications: SessionFactory) -> None:
     settings = mail_settings(URL)
     await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(5)))
     async with transaction(notifications) as one, transaction(notifications) as other:
@@ -177,7 +177,7 @@ async def test_two_drains_at_once_never_hold_the_same_mail(notifications: Sessio
     assert second is None
 
 
-async def test_a_pause_holds_all_mail_back(notifications: Sessions) -> None:
+async def test_a_pause_holds_all_mail_back(notifications: SessionFactory) -> None:
     settings = mail_settings(URL)
     await receive(notifications, settings, posted(uuid4(), 1))
     async with transaction(notifications) as session:
@@ -190,7 +190,7 @@ async def test_a_pause_holds_all_mail_back(notifications: Sessions) -> None:
 
 @pytest.mark.parametrize("path", ["{id}/read", "read-all"])
 async def test_a_notification_that_was_read_stops_its_mail(
-    notifications: Sessions, notifications_api: httpx2.AsyncClient, acting_as: As, path: str
+    notifications: SessionFactory, notifications_api: httpx2.AsyncClient, acting_as: As, path: str
 ) -> None:
     await receive(notifications, mail_settings(URL), posted(uuid4(), 1))
     headers = acting_as("anna")
@@ -204,7 +204,7 @@ async def test_a_notification_that_was_read_stops_its_mail(
 
 
 async def test_nobody_reads_or_sees_another_customers_notifications(
-    notifications: Sessions, notifications_api: httpx2.AsyncClient, acting_as: As
+    notifications: SessionFactory, notifications_api: httpx2.AsyncClient, acting_as: As
 ) -> None:
     await receive(notifications, mail_settings(URL), posted(uuid4(), 1))
     [record] = (await notifications_api.get("/api/v1/notifications", headers=acting_as("anna"))).json()["items"]

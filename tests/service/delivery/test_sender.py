@@ -16,10 +16,10 @@ from services.notifications.delivery.attempts import record_accepted, release_ex
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.delivery.sender import drain
 from services.notifications.mail.smtp import SmtpConnection, parse_smtp_url
-from services.notifications.models import Email, EmailTry, Gate
+from services.notifications.models import DeliveryAttempt, Email, SendingControl
 from services.notifications.rules import EmailState, Outcome
 from services.notifications.settings import MailSettings
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.helpers.smtp_server import KEEP_AND_DROP, SmtpServer, smtp_server
 from tests.service.conftest import As
 from tests.service.helpers.attempt_factory import has_due_email, record_try
@@ -32,32 +32,32 @@ def settings_for(server: SmtpServer, **changes: Any) -> MailSettings:
     return mail_settings(URL, smtp_url=SecretStr(f"smtp://127.0.0.1:{server.port}"), **changes)
 
 
-async def send(sessions: Sessions, settings: MailSettings) -> int:
+async def send(sessions: SessionFactory, settings: MailSettings) -> int:
     return await drain(sessions, settings, asyncio.Event())
 
 
-async def only_email(sessions: Sessions) -> Email:
+async def only_email(sessions: SessionFactory) -> Email:
     async with sessions() as session:
         return (await session.scalars(select(Email))).one()
 
 
-async def tries(sessions: Sessions) -> list[EmailTry]:
+async def tries(sessions: SessionFactory) -> list[DeliveryAttempt]:
     async with sessions() as session:
-        return list(await session.scalars(select(EmailTry).order_by(EmailTry.id)))
+        return list(await session.scalars(select(DeliveryAttempt).order_by(DeliveryAttempt.id)))
 
 
-async def make_due(sessions: Sessions) -> None:
+async def make_due(sessions: SessionFactory) -> None:
     async with transaction(sessions) as session:
         await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp() - timedelta(seconds=1)))
-        await session.execute(update(Gate).values(breaker_until=None))
+        await session.execute(update(SendingControl).values(breaker_until=None))
 
 
-async def run_out(sessions: Sessions) -> None:
+async def run_out(sessions: SessionFactory) -> None:
     async with transaction(sessions) as session:
         await session.execute(update(Email).values(lease_until=func.clock_timestamp() - timedelta(seconds=1)))
 
 
-async def test_due_mail_is_sent_once_and_its_try_recorded(notifications: Sessions) -> None:
+async def test_due_mail_is_sent_once_and_its_try_recorded(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         settings = settings_for(server)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(30)))
@@ -68,7 +68,7 @@ async def test_due_mail_is_sent_once_and_its_try_recorded(notifications: Session
     assert server.connections <= settings.smtp_connections, "connections are kept"
 
 
-async def test_a_server_that_says_later_gets_the_same_mail_again(notifications: Sessions) -> None:
+async def test_a_server_that_says_later_gets_the_same_mail_again(notifications: SessionFactory) -> None:
     async with smtp_server(rcpt=["450 4.2.0 greylisted"]) as server:
         settings = settings_for(server, email_retry_seconds=(60,))
         await receive(notifications, settings, posted(uuid4(), 1))
@@ -88,7 +88,7 @@ async def test_a_server_that_says_later_gets_the_same_mail_again(notifications: 
 
 
 async def test_a_refused_mail_has_failed_and_can_be_sent_again_by_hand(
-    notifications: Sessions, notifications_api: httpx2.AsyncClient, acting_as: As
+    notifications: SessionFactory, notifications_api: httpx2.AsyncClient, acting_as: As
 ) -> None:
     admin = acting_as("sam", "admin")
     async with smtp_server(rcpt=["550 5.1.1 nobody here"]) as server:
@@ -109,7 +109,7 @@ async def test_a_refused_mail_has_failed_and_can_be_sent_again_by_hand(
 
 
 async def test_a_lost_answer_is_uncertain_and_the_mail_goes_once_more_with_the_same_id(
-    notifications: Sessions,
+    notifications: SessionFactory,
 ) -> None:
     async with smtp_server(end=[KEEP_AND_DROP]) as server:
         settings = settings_for(server)
@@ -127,7 +127,7 @@ async def test_a_lost_answer_is_uncertain_and_the_mail_goes_once_more_with_the_s
     assert first.content == second.content
 
 
-async def test_uncertain_twice_has_failed_and_is_shown(notifications: Sessions) -> None:
+async def test_uncertain_twice_has_failed_and_is_shown(notifications: SessionFactory) -> None:
     async with smtp_server(end=KEEP_AND_DROP) as server:
         settings = settings_for(server)
         await receive(notifications, settings, posted(uuid4(), 1))
@@ -138,13 +138,13 @@ async def test_uncertain_twice_has_failed_and_is_shown(notifications: Sessions) 
     assert (email.state, email.reason) == (EmailState.FAILED, "uncertain")
 
 
-async def test_a_set_up_at_fault_opens_the_breaker_and_costs_no_mail_its_tries(notifications: Sessions) -> None:
+async def test_a_set_up_at_fault_opens_the_breaker_and_costs_no_mail_its_tries(notifications: SessionFactory) -> None:
     async with smtp_server(mail=["550 5.7.1 not from you"] * 16) as server:
         settings = settings_for(server)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(10)))
         await send(notifications, settings)
         async with notifications() as session:
-            gate = await session.get_one(Gate, True)
+            gate = await session.get_one(SendingControl, True)
             assert gate.breaker_trips == 1
             assert gate.breaker_reason == "5.7.1 not from you"
             assert not await has_due_email(session)
@@ -160,10 +160,10 @@ async def test_a_set_up_at_fault_opens_the_breaker_and_costs_no_mail_its_tries(n
 
     assert len(server.mails) == 10
     async with notifications() as session:
-        assert (await session.get_one(Gate, True)).breaker_trips == 0
+        assert (await session.get_one(SendingControl, True)).breaker_trips == 0
 
 
-async def test_a_host_that_does_not_answer_is_a_fault_of_the_set_up(notifications: Sessions) -> None:
+async def test_a_host_that_does_not_answer_is_a_fault_of_the_set_up(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         settings = settings_for(server)
     await receive(notifications, settings, posted(uuid4(), 1))
@@ -173,7 +173,7 @@ async def test_a_host_that_does_not_answer_is_a_fault_of_the_set_up(notification
     assert [attempt.outcome for attempt in await tries(notifications)] == [Outcome.MISCONFIGURED]
 
 
-async def test_a_lease_that_ran_out_before_data_costs_nothing(notifications: Sessions) -> None:
+async def test_a_lease_that_ran_out_before_data_costs_nothing(notifications: SessionFactory) -> None:
     settings = mail_settings(URL)
     await receive(notifications, settings, posted(uuid4(), 1))
     async with transaction(notifications) as session:
@@ -187,7 +187,7 @@ async def test_a_lease_that_ran_out_before_data_costs_nothing(notifications: Ses
     assert (email.state, email.counted_tries, email.uncertain_tries) == (EmailState.SCHEDULED, 0, 0)
 
 
-async def test_a_lease_that_ran_out_after_data_is_an_uncertain_try(notifications: Sessions) -> None:
+async def test_a_lease_that_ran_out_after_data_is_an_uncertain_try(notifications: SessionFactory) -> None:
     settings = mail_settings(URL)
     await receive(notifications, settings, posted(uuid4(), 1))
     async with transaction(notifications) as session:
@@ -203,7 +203,9 @@ async def test_a_lease_that_ran_out_after_data_is_an_uncertain_try(notifications
     assert email.next_attempt_at > datetime.now(UTC) + timedelta(minutes=14)
 
 
-async def test_the_late_yes_of_a_frozen_sender_keeps_the_mail_from_going_out_again(notifications: Sessions) -> None:
+async def test_the_late_yes_of_a_frozen_sender_keeps_the_mail_from_going_out_again(
+    notifications: SessionFactory,
+) -> None:
     settings = mail_settings(URL)
     await receive(notifications, settings, posted(uuid4(), 1))
     async with transaction(notifications) as session:
@@ -231,7 +233,7 @@ async def test_the_late_yes_of_a_frozen_sender_keeps_the_mail_from_going_out_aga
 
 @pytest.mark.parametrize("ending", ["read", "deleted"])
 async def test_a_mail_that_waits_for_another_try_is_cancelled_when_it_is_no_longer_needed(
-    notifications: Sessions, ending: str
+    notifications: SessionFactory, ending: str
 ) -> None:
     conversation = uuid4()
     async with smtp_server(rcpt="450 4.2.0 later") as server:
@@ -248,7 +250,7 @@ async def test_a_mail_that_waits_for_another_try_is_cancelled_when_it_is_no_long
 
 
 async def test_a_deletion_during_the_conversation_with_the_server_stops_before_data(
-    notifications: Sessions,
+    notifications: SessionFactory,
 ) -> None:
     conversation, settings = uuid4(), mail_settings(URL)
     await receive(notifications, settings, posted(conversation, 1))
@@ -259,7 +261,7 @@ async def test_a_deletion_during_the_conversation_with_the_server_stops_before_d
         assert (await session.scalars(select(Email.id).where(held.held))).all() == []
 
 
-async def test_a_mail_that_nobody_ever_takes_is_given_up_after_its_schedule(notifications: Sessions) -> None:
+async def test_a_mail_that_nobody_ever_takes_is_given_up_after_its_schedule(notifications: SessionFactory) -> None:
     async with smtp_server(rcpt="450 4.2.0 later") as server:
         settings = settings_for(server, email_retry_seconds=(3 * 24 * 3600,))
         await receive(notifications, settings, posted(uuid4(), 1))
@@ -271,7 +273,7 @@ async def test_a_mail_that_nobody_ever_takes_is_given_up_after_its_schedule(noti
 
 
 async def test_an_answer_is_recorded_whatever_the_driver_raises_meanwhile(
-    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults = [asyncpg.InternalClientError("met before its end was read"), OSError()]
 

@@ -12,10 +12,10 @@ from sqlalchemy import select
 from services.notifications.delivery import sender
 from services.notifications.delivery.sender import drain
 from services.notifications.mail.attempts import OPENING, Phase
-from services.notifications.models import Email, EmailTry
+from services.notifications.models import DeliveryAttempt, Email
 from services.notifications.rules import EmailState, Outcome
 from services.notifications.settings import MailSettings
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.helpers.smtp_server import KEEP_AND_STALL, STALL, SmtpServer, smtp_server
 from tests.helpers.waiting import eventually
 from tests.service.delivery.test_sender import settings_for
@@ -32,7 +32,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def draining(sessions: Sessions, settings: MailSettings) -> AsyncIterator[None]:
+async def draining(sessions: SessionFactory, settings: MailSettings) -> AsyncIterator[None]:
     """Drain meanwhile; then ask to stop, and wait for the end."""
     stop = asyncio.Event()
     task = asyncio.create_task(drain(sessions, settings, stop))
@@ -41,14 +41,14 @@ async def draining(sessions: Sessions, settings: MailSettings) -> AsyncIterator[
     await asyncio.wait_for(task, 30)
 
 
-async def emails(sessions: Sessions) -> list[Email]:
+async def emails(sessions: SessionFactory) -> list[Email]:
     async with sessions() as session:
         return list(await session.scalars(select(Email)))
 
 
-async def tries(sessions: Sessions) -> list[EmailTry]:
+async def tries(sessions: SessionFactory) -> list[DeliveryAttempt]:
     async with sessions() as session:
-        return list(await session.scalars(select(EmailTry)))
+        return list(await session.scalars(select(DeliveryAttempt)))
 
 
 def hangs(server: SmtpServer, command: str) -> bool:
@@ -59,7 +59,7 @@ def hangs(server: SmtpServer, command: str) -> bool:
 
 
 @pytest.mark.parametrize("phase", ["banner", "ehlo", "mail", "rcpt", "data"])
-async def test_what_has_not_come_to_its_dot_goes_back_at_no_cost(notifications: Sessions, phase: str) -> None:
+async def test_what_has_not_come_to_its_dot_goes_back_at_no_cost(notifications: SessionFactory, phase: str) -> None:
     async with smtp_server() as server:
         server.script[phase] = STALL
         settings = settings_for(server, smtp_connections=4)
@@ -79,7 +79,7 @@ async def test_what_has_not_come_to_its_dot_goes_back_at_no_cost(notifications: 
     assert len(server.mails) == MAILS
 
 
-async def test_what_waits_behind_its_dot_is_uncertain_at_once(notifications: Sessions) -> None:
+async def test_what_waits_behind_its_dot_is_uncertain_at_once(notifications: SessionFactory) -> None:
     async with smtp_server(end=KEEP_AND_STALL) as server:
         settings = settings_for(server, smtp_connections=4)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(MAILS)))
@@ -93,7 +93,7 @@ async def test_what_waits_behind_its_dot_is_uncertain_at_once(notifications: Ses
     ] * 4
 
 
-async def test_what_the_server_answers_in_time_is_finished(notifications: Sessions) -> None:
+async def test_what_the_server_answers_in_time_is_finished(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         settings = settings_for(server, smtp_connections=4)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(60)))
@@ -105,7 +105,7 @@ async def test_what_the_server_answers_in_time_is_finished(notifications: Sessio
     assert {email.state for email in await emails(notifications)} == {EmailState.SENT, EmailState.SCHEDULED}
 
 
-async def test_an_answer_counts_although_the_server_hangs_behind_it(notifications: Sessions) -> None:
+async def test_an_answer_counts_although_the_server_hangs_behind_it(notifications: SessionFactory) -> None:
     async with smtp_server(end="554 5.6.0 looks like spam", rset=STALL) as server:
         settings = settings_for(server, smtp_connections=4)
         await receive(notifications, settings, posted(uuid4(), 1))
@@ -115,7 +115,7 @@ async def test_an_answer_counts_although_the_server_hangs_behind_it(notification
     assert (email.state, email.reason) == (EmailState.FAILED, "rejected")
 
 
-async def test_a_database_that_does_not_answer_is_not_waited_for(notifications: Sessions) -> None:
+async def test_a_database_that_does_not_answer_is_not_waited_for(notifications: SessionFactory) -> None:
     async with smtp_server(rcpt=STALL) as server:
         settings = settings_for(server, smtp_connections=4)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(MAILS)))

@@ -7,11 +7,11 @@ from sqlalchemy import func, select
 from services.conversations.demo.load import DATA, DemoData, add_demo
 from services.conversations.models import Conversation, LoggedEvent, Message, Order
 from services.conversations.rules import WAITING, Side
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.events import EventType
 
 
-async def test_the_demo_has_a_past_in_the_order_of_its_messages(conversations: Sessions) -> None:
+async def test_the_demo_has_a_past_in_the_order_of_its_messages(conversations: SessionFactory) -> None:
     async with transaction(conversations) as session:
         assert await add_demo(session)
         assert not await add_demo(session)
@@ -43,7 +43,7 @@ async def test_the_demo_has_a_past_in_the_order_of_its_messages(conversations: S
             assert conversation.waiting_since == (waiting or [conversation.created_at])[0]
 
 
-async def test_no_email_of_the_demo_is_about_an_old_message(conversations: Sessions) -> None:
+async def test_no_email_of_the_demo_is_about_an_old_message(conversations: SessionFactory) -> None:
     async with transaction(conversations) as session:
         await add_demo(session)
         unread = await session.scalars(

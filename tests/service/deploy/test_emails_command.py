@@ -15,11 +15,11 @@ from typer.testing import CliRunner, Result
 from deploy.cli import app
 from services.notifications import metrics
 from services.notifications.delivery.sender import drain
-from services.notifications.models import Email, EmailTry, Gate
+from services.notifications.models import DeliveryAttempt, Email, SendingControl
 from services.notifications.rules import EmailState, Reason
 from shared.broker_faults import Standing
 from shared.broker_reports import write_report
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.helpers.smtp_server import smtp_server
 from tests.service.delivery.test_circuit_breaker import customer, mails_to, make_due, settings_for, states
 from tests.service.helpers.event_factory import mail_settings, posted, receive
@@ -39,7 +39,9 @@ def chats(databases: dict[str, str]) -> Chats:
     return run
 
 
-async def fail(sessions: Sessions, name: str, reply: str, *, ago: float = 0, reason: str = Reason.REJECTED) -> None:
+async def fail(
+    sessions: SessionFactory, name: str, reply: str, *, ago: float = 0, reason: str = Reason.REJECTED
+) -> None:
     """Make an email that has failed so."""
     await mails_to(sessions, SETTINGS, name)
     async with transaction(sessions) as session:
@@ -50,16 +52,18 @@ async def fail(sessions: Sessions, name: str, reply: str, *, ago: float = 0, rea
         email_id = (await session.scalars(select(Email.id).where(this))).one()
         code, _, text = reply.partition(" ")
         session.add(
-            EmailTry(email_id=email_id, outcome="rejected", phase="rcpt", code=int(code), reply=text, process="a:1")
+            DeliveryAttempt(
+                email_id=email_id, outcome="rejected", phase="rcpt", code=int(code), reply=text, process="a:1"
+            )
         )
 
 
-async def retried(sessions: Sessions) -> list[str]:
+async def retried(sessions: SessionFactory) -> list[str]:
     return sorted(name for name, (state, *_) in (await states(sessions)).items() if state == EmailState.SCHEDULED)
 
 
 async def test_the_list_has_a_header_the_conversation_and_the_recipient_and_hides_addresses(
-    notifications: Sessions, chats: Chats
+    notifications: SessionFactory, chats: Chats
 ) -> None:
     conversation = uuid4()
     await receive(notifications, SETTINGS, posted(conversation, 1, customer=customer("anna")))
@@ -83,7 +87,7 @@ async def test_the_list_has_a_header_the_conversation_and_the_recipient_and_hide
 
 
 async def test_failed_emails_are_retried_by_time_and_reply_and_what_may_have_arrived_is_left(
-    notifications: Sessions, chats: Chats
+    notifications: SessionFactory, chats: Chats
 ) -> None:
     await fail(notifications, "anna", "554 5.7.1 Relay access denied")
     await fail(notifications, "bob", "550 5.1.1 nobody here")
@@ -125,7 +129,7 @@ async def test_failed_emails_are_retried_by_time_and_reply_and_what_may_have_arr
     ],
 )
 async def test_a_retry_that_cannot_be_understood_says_what_to_give(
-    notifications: Sessions, chats: Chats, words: tuple[str, ...], message: str
+    notifications: SessionFactory, chats: Chats, words: tuple[str, ...], message: str
 ) -> None:
     await fail(notifications, "anna", "554 5.7.1 Relay access denied")
     done = await chats("emails", "retry", *words)
@@ -136,7 +140,7 @@ async def test_a_retry_that_cannot_be_understood_says_what_to_give(
 
 @pytest.mark.usefixtures("conversations")
 async def test_a_standstill_is_shown_with_its_beginning_phase_host_reply_and_next_probe(
-    notifications: Sessions, chats: Chats
+    notifications: SessionFactory, chats: Chats
 ) -> None:
     async with smtp_server(rcpt="554 5.7.1 <anna@customer.test>: Relay access denied") as server:
         settings = settings_for(server)
@@ -152,7 +156,7 @@ async def test_a_standstill_is_shown_with_its_beginning_phase_host_reply_and_nex
         assert f"phase rcpt, host {host}, reply 554 5.7.1 <…>: Relay access denied; next probe 20" in line
         assert "deferred      3   <- no email was accepted within the last hour; the oldest: rcpt: 554" in status.stdout
         assert "anna@" not in status.stdout
-        await metrics.measure(notifications)
+        await metrics.collect(notifications)
         shown = generate_latest().decode()
         assert f'chats_email_breaker_info{{host="{host}",phase="rcpt",reply="554 5.7.1"}} 1.0' in shown
         assert "chats_emails_deferred 3.0" in shown
@@ -165,7 +169,7 @@ async def test_a_standstill_is_shown_with_its_beginning_phase_host_reply_and_nex
     status = await chats("status")
     assert "mail set-up   good" in status.stdout
     assert "deferred      0\n" in status.stdout
-    await metrics.measure(notifications)
+    await metrics.collect(notifications)
     shown = generate_latest().decode()
     assert "chats_email_breaker_info{" not in shown
     assert "chats_email_breaker_since_timestamp_seconds 0.0" in shown
@@ -183,20 +187,22 @@ async def test_a_standstill_is_shown_with_its_beginning_phase_host_reply_and_nex
     ],
 )
 async def test_a_busy_server_is_not_taken_for_a_fault_of_the_set_up(
-    notifications: Sessions, chats: Chats, phase: str, reply: str, said: str
+    notifications: SessionFactory, chats: Chats, phase: str, reply: str, said: str
 ) -> None:
     code, _, text = reply.partition(" ")
     now = func.clock_timestamp()
     columns = {"breaker_trips": 1, "breaker_since": now, "breaker_until": now, "breaker_phase": phase}
     async with transaction(notifications) as session:
-        await session.execute(update(Gate).values(columns | {"breaker_code": int(code), "breaker_reason": text}))
+        await session.execute(
+            update(SendingControl).values(columns | {"breaker_code": int(code), "breaker_reason": text})
+        )
     status = await chats("status")
     assert f"mail set-up   {said}, breaker open since" in status.stdout
     assert status.exit_code == 1
 
 
 async def test_emails_that_are_all_deferred_are_a_fault_and_one_is_not(
-    conversations: Sessions, notifications: Sessions, chats: Chats
+    conversations: SessionFactory, notifications: SessionFactory, chats: Chats
 ) -> None:
     for sessions in (conversations, notifications):  # a relay and a worker that can use the broker
         async with transaction(sessions) as session:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typer.testing import CliRunner, Result
 
 from deploy.cli import app
-from shared.database import Sessions
+from shared.database import SessionFactory
 from tests.service.helpers.callers import ORDER, Caller, logged
 
 KNOWN = [{"type": "user", "id": "anna", "name": "Anna"}, {"type": "order", "id": "A-1", **ORDER}]
@@ -20,7 +20,7 @@ async def chats_import(databases: dict[str, str], name: str, given: bytes = b"")
 
 
 async def test_a_file_is_taken_over_and_what_was_refused_is_named(
-    databases: dict[str, str], conversations: Sessions, sam: Caller, tmp_path: Path
+    databases: dict[str, str], conversations: SessionFactory, sam: Caller, tmp_path: Path
 ) -> None:
     file = tmp_path / "store.ndjson"
     file.write_text("\n".join(map(json.dumps, [*KNOWN, WRONG])))
@@ -33,14 +33,14 @@ async def test_a_file_is_taken_over_and_what_was_refused_is_named(
     assert len(await logged(conversations)) == 1
 
 
-async def test_the_standard_input_is_a_file_as_well(databases: dict[str, str], conversations: Sessions) -> None:
+async def test_the_standard_input_is_a_file_as_well(databases: dict[str, str], conversations: SessionFactory) -> None:
     done = await chats_import(databases, "-", "\r\n".join(map(json.dumps, KNOWN)).encode())
     assert (done.exit_code, done.output) == (0, "2 new, 0 were there, 0 refused.\n")
     assert len(await logged(conversations)) == 1
 
 
 async def test_what_a_file_holds_cannot_control_the_terminal(
-    databases: dict[str, str], conversations: Sessions
+    databases: dict[str, str], conversations: SessionFactory
 ) -> None:
     hostile = [
         {"type": "user", "id": "\x1b[2J\r\x9b", "name": "x"},
@@ -56,7 +56,7 @@ async def test_what_a_file_holds_cannot_control_the_terminal(
 
 
 async def test_of_very_many_warnings_only_the_first_are_printed(
-    databases: dict[str, str], conversations: Sessions
+    databases: dict[str, str], conversations: SessionFactory
 ) -> None:
     people = [{"type": "user", "id": f"C-{n}", "name": "x", "email": "x", "a": 1, "b": 2} for n in range(50)]
     done = await chats_import(databases, "-", "\n".join(map(json.dumps, people)).encode())

@@ -16,12 +16,12 @@ from services.notifications.event_consumer import consumer
 from services.notifications.event_consumer.consumer import find_missing, receive_events, receive_missing
 from services.notifications.event_consumer.handlers import handle_events
 from services.notifications.event_consumer.parked import discard_parked, list_parked, retry_parked
-from services.notifications.models import Email, EmailMessage, InboxEntry, Mark, Notification, Person
+from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Notification, Person
 from services.notifications.rules import MAX_EVENT_ATTEMPTS, EmailState
 from services.notifications.settings import MailSettings
 from services.notifications.tasks import register_tasks
 from shared.broker import create_celery
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.events import Event, EventType
 from tests.service.conftest import As
 from tests.service.helpers.event_factory import ANNA, deleted, event, mail_settings, posted, read, receive, user_changed
@@ -29,7 +29,7 @@ from tests.service.helpers.event_factory import ANNA, deleted, event, mail_setti
 URL = "postgresql://unused"
 
 
-async def counts(sessions: Sessions) -> tuple[int, int]:
+async def counts(sessions: SessionFactory) -> tuple[int, int]:
     async with sessions() as session:
         return (
             (await session.execute(select(func.count()).select_from(Notification))).scalar_one(),
@@ -38,7 +38,7 @@ async def counts(sessions: Sessions) -> tuple[int, int]:
 
 
 async def test_an_admins_message_makes_one_record_and_one_mail(
-    notifications: Sessions, notifications_api: httpx2.AsyncClient, acting_as: As
+    notifications: SessionFactory, notifications_api: httpx2.AsyncClient, acting_as: As
 ) -> None:
     conversation = uuid4()
     await receive(notifications, mail_settings(URL), posted(conversation, 1, body="Here\nit is."))
@@ -57,13 +57,13 @@ async def test_an_admins_message_makes_one_record_and_one_mail(
     )
 
 
-async def test_a_customers_message_makes_no_record(notifications: Sessions) -> None:
+async def test_a_customers_message_makes_no_record(notifications: SessionFactory) -> None:
     await receive(notifications, mail_settings(URL), posted(uuid4(), 1, by="customer"))
     assert await counts(notifications) == (0, 0)
 
 
 async def test_a_customers_message_makes_a_mail_to_the_support_mailbox_when_there_is_one(
-    notifications: Sessions,
+    notifications: SessionFactory,
 ) -> None:
     settings = mail_settings(URL, support_email="desk@store.test")
     await receive(notifications, settings, posted(uuid4(), 1, by="customer"))
@@ -72,7 +72,7 @@ async def test_a_customers_message_makes_a_mail_to_the_support_mailbox_when_ther
 
 @pytest.mark.parametrize("repeated", [False, True])
 async def test_an_event_takes_effect_once_however_often_and_at_once_it_comes(
-    notifications: Sessions, *, repeated: bool
+    notifications: SessionFactory, *, repeated: bool
 ) -> None:
     settings, message = mail_settings(URL), posted(uuid4(), 1)
 
@@ -82,7 +82,7 @@ async def test_an_event_takes_effect_once_however_often_and_at_once_it_comes(
     assert await counts(notifications) == (1, 1)
 
 
-async def state_of(sessions: Sessions, conversation: UUID) -> object:
+async def state_of(sessions: SessionFactory, conversation: UUID) -> object:
     """What is left in the tables, without what must differ: ids and times of the rows themselves."""
     async with sessions() as session:
         records = await session.execute(
@@ -94,7 +94,7 @@ async def state_of(sessions: Sessions, conversation: UUID) -> object:
             .order_by(EmailMessage.number)
         )
         people = await session.execute(select(Person.id, Person.email, Person.version).order_by(Person.id))
-        mark = await session.get(Mark, conversation)
+        mark = await session.get(ConversationState, conversation)
         return (
             [tuple(row) for row in records],
             [tuple(row) for row in mails],
@@ -103,14 +103,14 @@ async def state_of(sessions: Sessions, conversation: UUID) -> object:
         )
 
 
-async def wipe(sessions: Sessions) -> None:
+async def wipe(sessions: SessionFactory) -> None:
     async with transaction(sessions) as session:
-        for table in (EmailMessage, Email, Notification, Mark, Person, InboxEntry):
+        for table in (EmailMessage, Email, Notification, ConversationState, Person, InboxEntry):
             await session.execute(table.__table__.delete())  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("last", ["read", "deleted"])
-async def test_the_order_in_which_events_come_does_not_matter(notifications: Sessions, last: str) -> None:
+async def test_the_order_in_which_events_come_does_not_matter(notifications: SessionFactory, last: str) -> None:
     conversation, settings = uuid4(), mail_settings(URL, email_delay_seconds=3600)
     moved = ANNA.model_copy(update={"version": 2, "email": "anna@new.test"})
     ending = read(conversation, 2) if last == "read" else deleted(conversation)
@@ -125,13 +125,13 @@ async def test_the_order_in_which_events_come_does_not_matter(notifications: Ses
     assert all(outcome == outcomes[0] for outcome in outcomes)
 
 
-async def test_a_message_that_comes_after_the_deletion_leaves_nothing(notifications: Sessions) -> None:
+async def test_a_message_that_comes_after_the_deletion_leaves_nothing(notifications: SessionFactory) -> None:
     conversation = uuid4()
     await receive(notifications, mail_settings(URL), deleted(conversation), posted(conversation, 1))
     assert await counts(notifications) == (0, 0)
 
 
-async def test_an_older_version_of_a_person_changes_nothing(notifications: Sessions) -> None:
+async def test_an_older_version_of_a_person_changes_nothing(notifications: SessionFactory) -> None:
     newest = ANNA.model_copy(update={"version": 3, "email": "anna@new.test"})
     await receive(notifications, mail_settings(URL), user_changed(newest), posted(uuid4(), 1, customer=ANNA))
     async with notifications() as session:
@@ -147,7 +147,7 @@ async def test_an_older_version_of_a_person_changes_nothing(notifications: Sessi
     ],
 )
 async def test_an_event_that_cannot_be_understood_is_parked_and_the_rest_flows_on(
-    notifications: Sessions, broken: Event, reason: str
+    notifications: SessionFactory, broken: Event, reason: str
 ) -> None:
     settings = mail_settings(URL)
 
@@ -162,7 +162,7 @@ async def test_an_event_that_cannot_be_understood_is_parked_and_the_rest_flows_o
 
 
 async def test_what_an_older_worker_has_no_task_for_can_be_retried_by_a_newer_one(
-    notifications: Sessions, databases: dict[str, str]
+    notifications: SessionFactory, databases: dict[str, str]
 ) -> None:
     settings = mail_settings(databases["notifications"])
     register_tasks(create_celery("memory://", client="tests"), settings)
@@ -181,7 +181,9 @@ async def test_what_an_older_worker_has_no_task_for_can_be_retried_by_a_newer_on
     assert await counts(notifications) == (1, 1)
 
 
-async def test_an_event_that_brings_its_process_down_is_parked_after_five_attempts(notifications: Sessions) -> None:
+async def test_an_event_that_brings_its_process_down_is_parked_after_five_attempts(
+    notifications: SessionFactory,
+) -> None:
     message = posted(uuid4(), 1)
     async with transaction(notifications) as session:
         # What is left by attempts that were counted and then killed.
@@ -203,7 +205,7 @@ async def test_an_event_that_brings_its_process_down_is_parked_after_five_attemp
 
 
 async def test_deliveries_side_by_side_are_one_attempt(
-    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message, settings = posted(uuid4(), 1), mail_settings(URL)
 
@@ -221,7 +223,7 @@ async def test_deliveries_side_by_side_are_one_attempt(
 
 
 async def test_an_outage_of_the_database_counts_against_no_event(
-    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message, settings = posted(uuid4(), 1), mail_settings(URL)
 
@@ -239,7 +241,7 @@ async def test_an_outage_of_the_database_counts_against_no_event(
         assert (await session.get_one(InboxEntry, message.id)).attempts == 0
 
 
-async def test_a_deletion_known_from_a_later_message_erases_as_well(notifications: Sessions) -> None:
+async def test_a_deletion_known_from_a_later_message_erases_as_well(notifications: SessionFactory) -> None:
     settings, conversation = mail_settings(URL, email_delay_seconds=3600), uuid4()
     gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
 
@@ -251,7 +253,7 @@ async def test_a_deletion_known_from_a_later_message_erases_as_well(notification
     assert [tuple(mail) for mail in mails] == [(EmailState.CANCELLED, "user-deleted")]
 
 
-async def test_many_events_together_leave_what_they_leave_one_by_one(notifications: Sessions) -> None:
+async def test_many_events_together_leave_what_they_leave_one_by_one(notifications: SessionFactory) -> None:
     conversation, other, settings = uuid4(), uuid4(), mail_settings(URL, email_delay_seconds=3600)
     moved = ANNA.model_copy(update={"version": 2, "email": "anna@new.test"})
     events = [
@@ -274,7 +276,7 @@ async def test_many_events_together_leave_what_they_leave_one_by_one(notificatio
 
 
 async def test_of_many_events_the_one_that_fails_holds_up_no_other(
-    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events, settings = [posted(uuid4(), 1) for _ in range(5)], mail_settings(URL)
 
@@ -299,7 +301,7 @@ async def test_of_many_events_the_one_that_fails_holds_up_no_other(
 
 @pytest.mark.parametrize("repeated", [False, True])
 async def test_of_the_events_of_one_task_each_has_its_effect_whatever_becomes_of_the_others(
-    notifications: Sessions, monkeypatch: pytest.MonkeyPatch, repeated: bool
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch, repeated: bool
 ) -> None:
     settings, (bad, broken, *good) = mail_settings(URL), [posted(uuid4(), 1) for _ in range(5)]
     broken = broken.model_copy(update={"payload": {"subject": 1}})
@@ -320,7 +322,7 @@ async def test_of_the_events_of_one_task_each_has_its_effect_whatever_becomes_of
 
 
 async def test_an_event_that_may_have_brought_a_process_down_is_tried_alone_and_behind_the_others(
-    notifications: Sessions, monkeypatch: pytest.MonkeyPatch
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events, settings = [posted(uuid4(), 1) for _ in range(4)], mail_settings(URL)
     async with transaction(notifications) as session:
@@ -338,7 +340,7 @@ async def test_an_event_that_may_have_brought_a_process_down_is_tried_alone_and_
     assert turns == [[2, 3], [1], [0]]
 
 
-async def test_a_failed_attempt_leaves_the_event_to_be_received_again(notifications: Sessions) -> None:
+async def test_a_failed_attempt_leaves_the_event_to_be_received_again(notifications: SessionFactory) -> None:
     message = posted(uuid4(), 1)
     async with transaction(notifications) as session:
         session.add(InboxEntry(event_id=message.id, type=message.type, attempts=1))
@@ -348,14 +350,14 @@ async def test_a_failed_attempt_leaves_the_event_to_be_received_again(notificati
     assert await counts(notifications) == (1, 1)
 
 
-async def test_an_event_whose_text_was_erased_has_no_effect(notifications: Sessions) -> None:
+async def test_an_event_whose_text_was_erased_has_no_effect(notifications: SessionFactory) -> None:
     assert await receive_events(
         notifications, [event(EventType.MESSAGE_POSTED, None)], mail_settings(URL), repeated=True
     )
     assert await counts(notifications) == (0, 0)
 
 
-async def test_deleting_a_user_erases_them_and_cancels_their_mail(notifications: Sessions) -> None:
+async def test_deleting_a_user_erases_them_and_cancels_their_mail(notifications: SessionFactory) -> None:
     settings = mail_settings(URL, email_delay_seconds=3600)
     gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
 

@@ -7,19 +7,27 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, select, text
 
-from services.conversations.event_log.sequencer import begin_epoch, number_events
+from services.conversations.event_log.sequencer import number_events, rotate_epoch
 from services.notifications import sweeper
-from services.notifications.delivery.circuit_breaker import read_gate
+from services.notifications.delivery.circuit_breaker import read_sending_state
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.delivery.operations import retry_email
 from services.notifications.event_consumer import handlers
 from services.notifications.event_consumer.consumer import park_event, receive_events
 from services.notifications.event_consumer.feed_client import read_events
 from services.notifications.event_consumer.parked import list_parked, retry_parked
-from services.notifications.event_consumer.rebuild import hold_mail, settle
+from services.notifications.event_consumer.rebuild import hold_emails, release_restore_hold
 from services.notifications.metrics import read_state
-from services.notifications.models import Email, EmailMessage, FeedCursor, Gate, Mark, Notification, Person
-from shared.database import Sessions, create_engine, create_sessions, transaction
+from services.notifications.models import (
+    ConversationState,
+    Email,
+    EmailMessage,
+    FeedCursor,
+    Notification,
+    Person,
+    SendingControl,
+)
+from shared.database import SessionFactory, create_engine, create_sessions, transaction
 from shared.text import preview
 from tests.service.helpers.attempt_factory import has_due_email
 from tests.service.helpers.callers import Caller
@@ -55,7 +63,7 @@ _WRITTEN = text("""
 """)
 
 
-async def mails(sessions: Sessions) -> list[tuple[str, str | None, list[int]]]:
+async def mails(sessions: SessionFactory) -> list[tuple[str, str | None, list[int]]]:
     """Return every mail as its state, its reason and the numbers of its messages."""
     async with sessions() as session:
         found = await session.execute(
@@ -67,7 +75,7 @@ async def mails(sessions: Sessions) -> list[tuple[str, str | None, list[int]]]:
         return [(state, reason, sorted(numbers)) for state, reason, numbers in found.all()]
 
 
-async def unread(sessions: Sessions) -> list[int]:
+async def unread(sessions: SessionFactory) -> list[int]:
     async with sessions() as session:
         which = select(Notification.number).where(Notification.read_at.is_(None)).order_by(Notification.number)
         return list(await session.scalars(which))
@@ -103,7 +111,7 @@ async def test_a_cursor_behind_the_purged_log_rebuilds_from_the_present_state(
             [(known, 1), (known, 2), (known, 3), (fresh, 1)]
         )
         assert (await session.get_one(Person, "anna")).email == "anna@new.test"
-        assert (await session.get_one(Mark, UUID(gone))).deleted_at is not None
+        assert (await session.get_one(ConversationState, UUID(gone))).deleted_at is not None
         state = await read_state(session)
     assert await unread(sweeping.notifications) == [1, 2, 3]
     assert await mails(sweeping.notifications) == [("scheduled", None, [1, 2, 3]), ("scheduled", None, [1])]
@@ -142,7 +150,7 @@ async def test_a_restored_log_takes_back_what_it_lost_and_loses_nothing_new(
         await sweeping.number()
         await sweeping.look_to_the_end()
     async with transaction(sweeping.conversations) as session:
-        await begin_epoch(session)
+        await rotate_epoch(session)
     await sam.post(conversation, "number two once more")
     await shop.call("PUT", "/users/anna", {"email": "anna@new.test"})
     await sweeping.number()
@@ -210,7 +218,7 @@ async def test_in_a_database_that_lives_elsewhere_mail_waits_until_the_log_was_c
 
     async with transaction(sweeping.notifications) as session:
         assert await has_due_email(session)
-        assert (await read_gate(session)).known
+        assert (await read_sending_state(session)).known
     assert await mails(sweeping.notifications) == [("scheduled", None, [1])]
 
 
@@ -221,7 +229,7 @@ async def test_an_operator_who_says_that_it_was_restored_is_believed(
     await sweeping.number()
     await sweeping.look_to_the_end()
     async with transaction(sweeping.notifications) as session:
-        await hold_mail(session)
+        await hold_emails(session)
         assert await claim_emails(session, sweeping.settings) is None
 
     await sweeping.look_to_the_end()
@@ -305,7 +313,7 @@ async def test_a_conversation_that_a_restore_brought_back_is_alive_again(
         await sweeping.look_to_the_end()
         assert await sweeping.records() == []
     async with transaction(sweeping.conversations) as session:
-        await begin_epoch(session)
+        await rotate_epoch(session)
     await sam.post(conversation)
     await sweeping.number()
     await sweeping.look_to_the_end()
@@ -324,7 +332,7 @@ async def test_what_the_broker_still_holds_of_a_lost_log_has_no_effect(
         async with transaction(sweeping.conversations) as session:
             lost = await number_events(session)
     async with transaction(sweeping.conversations) as session:
-        await begin_epoch(session)
+        await rotate_epoch(session)
     await sam.post(conversation)
     await sweeping.number()
     await sweeping.look_to_the_end()
@@ -366,17 +374,17 @@ async def test_a_look_that_began_in_another_database_moves_no_cursor_and_opens_n
     async with transaction(sweeping.notifications) as session:  # a replica takes over that lacks the last
         await session.execute(text("update feed_cursor set position = :position"), {"position": head - 2})
         await session.execute(text("update gate set incarnation = 'the old server'"))
-        incarnation = (await read_gate(session)).incarnation
+        incarnation = (await read_sending_state(session)).incarnation
 
     await sweeper._move_cursor(sweeping.notifications, seen, page)  # noqa: SLF001 - in the middle of a look
-    await settle(sweeping.notifications, incarnation, seen)
+    await release_restore_hold(sweeping.notifications, incarnation, seen)
 
     assert (await sweeping.cursor()).position == head - 2
     async with sweeping.notifications() as session:
-        assert not (await read_gate(session)).known
+        assert not (await read_sending_state(session)).known
     await sweeping.look_to_the_end()
     async with sweeping.notifications() as session:
-        assert (await read_gate(session)).known
+        assert (await read_sending_state(session)).known
 
 
 async def test_mail_does_not_wait_for_a_place_that_the_restored_log_does_not_have(
@@ -389,14 +397,14 @@ async def test_mail_does_not_wait_for_a_place_that_the_restored_log_does_not_hav
         await sweeping.number()
         await sweeping.look_to_the_end()
     async with transaction(sweeping.conversations) as session:
-        await begin_epoch(session)
+        await rotate_epoch(session)
     async with transaction(sweeping.notifications) as session:
-        await hold_mail(session)
+        await hold_emails(session)
 
     await sweeping.look_to_the_end()
 
     async with sweeping.notifications() as session:
-        assert (await read_gate(session)).known
+        assert (await read_sending_state(session)).known
 
 
 async def test_more_than_a_page_of_what_is_gone_is_removed_in_turns(
@@ -415,7 +423,7 @@ async def test_more_than_a_page_of_what_is_gone_is_removed_in_turns(
         await sweeping.look_to_the_end()
         assert len(await sweeping.records()) == 11
     async with transaction(sweeping.conversations) as session:
-        await begin_epoch(session)
+        await rotate_epoch(session)
 
     await sweeping.look_to_the_end()
 
@@ -432,4 +440,4 @@ async def test_a_slower_sweeper_is_no_restored_database(sweeping: Sweeper, anna:
     await sweeping.look_to_the_end()
     async with sweeping.notifications() as session:
         assert (await session.get_one(FeedCursor, True)).restored_to is None
-        assert (await session.get_one(Gate, True)).incarnation is not None
+        assert (await session.get_one(SendingControl, True)).incarnation is not None

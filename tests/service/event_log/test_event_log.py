@@ -10,10 +10,10 @@ from sqlalchemy import func, select, update
 
 from services.conversations.event_log.append import append_event
 from services.conversations.event_log.position import encode_position
-from services.conversations.event_log.reader import age_behind, read_feed, read_head, read_position, tail
+from services.conversations.event_log.reader import lag_after, read_feed, read_head, read_newest, read_position
 from services.conversations.event_log.sequencer import number_events, read_state
 from services.conversations.models import FeedHead, LoggedEvent
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.events import Event, EventType, MessagePosted
 from tests.service.conftest import FEED_SECRET
 from tests.service.helpers.callers import Caller, problem
@@ -21,18 +21,18 @@ from tests.service.helpers.callers import Caller, problem
 FEED = {"Authorization": f"Bearer {FEED_SECRET}"}
 
 
-async def append(sessions: Sessions, *names: str) -> None:
+async def append(sessions: SessionFactory, *names: str) -> None:
     async with transaction(sessions) as session:
         for name in names:
             await append_event(session, EventType.CONVERSATION_UPDATED, {"name": name})
 
 
-async def sequence(sessions: Sessions, size: int = 1000) -> list[Event]:
+async def sequence(sessions: SessionFactory, size: int = 1000) -> list[Event]:
     async with transaction(sessions) as session:
         return await number_events(session, size=size)
 
 
-async def positions(sessions: Sessions) -> list[tuple[int, str]]:
+async def positions(sessions: SessionFactory) -> list[tuple[int, str]]:
     """Return what the whole log shows."""
     async with sessions() as session:
         feed = await read_feed(session, after=0, limit=1000)
@@ -40,7 +40,7 @@ async def positions(sessions: Sessions) -> list[tuple[int, str]]:
 
 
 async def test_two_sequencers_and_many_writers_leave_no_hole_and_number_nothing_twice(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     talks = [(await anna.open(body="number 1"))["id"] for _ in range(5)]
     numbered: list[Event] = []
@@ -80,7 +80,7 @@ async def test_two_sequencers_and_many_writers_leave_no_hole_and_number_nothing_
         assert numbers == list(range(1, 10))
 
 
-async def test_an_event_whose_transaction_ends_later_comes_later_and_is_not_lost(conversations: Sessions) -> None:
+async def test_an_event_whose_transaction_ends_later_comes_later_and_is_not_lost(conversations: SessionFactory) -> None:
     async with conversations() as slow:
         await append_event(slow, EventType.CONVERSATION_UPDATED, {"name": "began first"})
         await append(conversations, "ended first")
@@ -90,7 +90,7 @@ async def test_an_event_whose_transaction_ends_later_comes_later_and_is_not_lost
     assert await positions(conversations) == [(1, "ended first"), (2, "began first")]
 
 
-async def test_a_transaction_that_is_rolled_back_leaves_no_hole(conversations: Sessions) -> None:
+async def test_a_transaction_that_is_rolled_back_leaves_no_hole(conversations: SessionFactory) -> None:
     async with conversations() as session:
         await append_event(session, EventType.CONVERSATION_UPDATED, {"name": "never"})
         await session.rollback()
@@ -100,7 +100,7 @@ async def test_a_transaction_that_is_rolled_back_leaves_no_hole(conversations: S
     assert await positions(conversations) == [(1, "a"), (2, "b")]
 
 
-async def test_a_sequencer_that_finds_another_at_work_leaves_it_alone(conversations: Sessions) -> None:
+async def test_a_sequencer_that_finds_another_at_work_leaves_it_alone(conversations: SessionFactory) -> None:
     await append(conversations, "a")
     async with conversations() as first, conversations() as second:
         assert len(await number_events(first)) == 1
@@ -112,7 +112,7 @@ async def test_a_sequencer_that_finds_another_at_work_leaves_it_alone(conversati
 
 
 async def test_the_feed_is_read_in_order_behind_a_position(
-    api: httpx2.AsyncClient, anna: Caller, conversations: Sessions
+    api: httpx2.AsyncClient, anna: Caller, conversations: SessionFactory
 ) -> None:
     conversation = await anna.open(body="Hello?")
     await append(conversations, "b", "c")
@@ -138,7 +138,7 @@ async def test_the_feed_is_read_in_order_behind_a_position(
 
 
 async def test_the_feed_stops_at_the_first_event_that_is_too_young(
-    api: httpx2.AsyncClient, conversations: Sessions
+    api: httpx2.AsyncClient, conversations: SessionFactory
 ) -> None:
     await append(conversations, "old", "young", "old again")
     await sequence(conversations)
@@ -151,7 +151,9 @@ async def test_the_feed_stops_at_the_first_event_that_is_too_young(
         assert [event["position"] for event in answer.json()["items"]] == expected
 
 
-async def test_the_epoch_stays_while_the_log_is_the_same(api: httpx2.AsyncClient, conversations: Sessions) -> None:
+async def test_the_epoch_stays_while_the_log_is_the_same(
+    api: httpx2.AsyncClient, conversations: SessionFactory
+) -> None:
     before = (await api.get("/internal/events", headers=FEED)).json()["epoch"]
     await append(conversations, "a")
     await sequence(conversations)
@@ -181,19 +183,19 @@ async def test_the_feed_refuses_what_it_cannot_mean(api: httpx2.AsyncClient, par
     assert problem(answer) == (422, "validation-failed")
 
 
-async def test_how_the_log_stands_can_be_told(conversations: Sessions) -> None:
+async def test_how_the_log_stands_can_be_told(conversations: SessionFactory) -> None:
     await append(conversations, "a", "b")
     await sequence(conversations, size=1)
     async with conversations() as session:
         state = await read_state(session)
         assert (state.head, state.unnumbered) == (1, 1)
         assert state.lag > 0
-        assert await age_behind(session, 0) > 0
-        assert await age_behind(session, 1) == 0
-        assert [event.payload for event in await tail(session, 1)] == [{"name": "b"}]
+        assert await lag_after(session, 0) > 0
+        assert await lag_after(session, 1) == 0
+        assert [event.payload for event in await read_newest(session, 1)] == [{"name": "b"}]
 
 
-async def test_the_present_position_is_the_head_of_the_log(conversations: Sessions) -> None:
+async def test_the_present_position_is_the_head_of_the_log(conversations: SessionFactory) -> None:
     await append(conversations, "one", "two")
     for head in (0, 2):
         async with conversations() as session:

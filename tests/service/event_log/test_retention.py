@@ -8,8 +8,8 @@ from services.conversations.event_log import retention as log_retention
 from services.conversations.models import CreateKey, LoggedEvent
 from services.conversations.settings import StoreSettings as LogSettings
 from services.notifications import retention
-from services.notifications.models import Email, EmailTry, InboxEntry
-from shared.database import Sessions, transaction
+from services.notifications.models import DeliveryAttempt, Email, InboxEntry
+from shared.database import SessionFactory, transaction
 from tests.service.helpers.callers import Caller, problem
 from tests.service.helpers.event_factory import mail_settings, posted, receive
 from tests.service.helpers.sweeping import Sweeper, answer
@@ -18,7 +18,7 @@ KEPT = LogSettings(conversations_database_url="postgresql://unused")
 SETTINGS = mail_settings("postgresql://unused")
 
 
-async def age(sessions: Sessions, days: int, up_to: int) -> None:
+async def age(sessions: SessionFactory, days: int, up_to: int) -> None:
     """Let the log up to a position be as old as that."""
     async with transaction(sessions) as session:
         await session.execute(
@@ -29,12 +29,12 @@ async def age(sessions: Sessions, days: int, up_to: int) -> None:
         )
 
 
-async def purge(sessions: Sessions, size: int = 1000) -> int:
+async def purge(sessions: SessionFactory, size: int = 1000) -> int:
     async with transaction(sessions) as session:
         return await log_retention.purge_events(session, KEPT, size=size)
 
 
-async def positions(sessions: Sessions) -> list[int | None]:
+async def positions(sessions: SessionFactory) -> list[int | None]:
     async with sessions() as session:
         return list(await session.scalars(select(LoggedEvent.position).order_by(LoggedEvent.position)))
 
@@ -103,7 +103,7 @@ async def test_events_that_are_not_numbered_are_never_purged(sweeping: Sweeper, 
     assert await positions(sweeping.conversations) == [None, None]
 
 
-async def test_old_idempotency_keys_of_created_conversations_go(anna: Caller, conversations: Sessions) -> None:
+async def test_old_idempotency_keys_of_created_conversations_go(anna: Caller, conversations: SessionFactory) -> None:
     await anna.open(key="old")
     async with transaction(conversations) as session:
         await session.execute(text("update create_keys set created_at = clock_timestamp() - interval '31 days'"))
@@ -113,7 +113,7 @@ async def test_old_idempotency_keys_of_created_conversations_go(anna: Caller, co
         assert [key.rpartition(":")[2] for key in await session.scalars(select(CreateKey.key))] == ["young"]
 
 
-async def test_the_inbox_forgets_what_is_old_handled_and_passed_by_the_cursor(notifications: Sessions) -> None:
+async def test_the_inbox_forgets_what_is_old_handled_and_passed_by_the_cursor(notifications: SessionFactory) -> None:
     old, young, parked = posted(uuid4(), 1), posted(uuid4(), 1), posted(uuid4(), 1)
     await receive(notifications, SETTINGS, old, young)
 
@@ -141,7 +141,7 @@ async def test_the_inbox_forgets_what_is_old_handled_and_passed_by_the_cursor(no
 
 
 async def test_an_event_that_comes_again_when_the_inbox_has_forgotten_it_makes_nothing_twice(
-    notifications: Sessions,
+    notifications: SessionFactory,
 ) -> None:
     settings = mail_settings("postgresql://unused", support_email="desk@store.test")
     events = [posted(uuid4(), 1), posted(uuid4(), 1, by="customer")]
@@ -155,7 +155,7 @@ async def test_an_event_that_comes_again_when_the_inbox_has_forgotten_it_makes_n
         assert await session.scalar(select(func.count()).select_from(Email)) == 2
 
 
-async def test_old_tries_of_finished_mails_go(notifications: Sessions) -> None:
+async def test_old_tries_of_finished_mails_go(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1), posted(uuid4(), 1))
     async with transaction(notifications) as session:
         finished, waiting = (await session.scalars(select(Email).order_by(Email.id))).all()
@@ -164,7 +164,7 @@ async def test_old_tries_of_finished_mails_go(notifications: Sessions) -> None:
             for days in (-31, -1):
                 await session.execute(_ADD_TRY, {"email": email.id, "ago": days})
         assert await retention.purge_tries(session, SETTINGS, size=10) == 1
-        left: list[UUID] = list(await session.scalars(select(EmailTry.email_id)))
+        left: list[UUID] = list(await session.scalars(select(DeliveryAttempt.email_id)))
         assert (left.count(finished.id), left.count(waiting.id)) == (1, 2)
 
 

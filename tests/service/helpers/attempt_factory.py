@@ -5,9 +5,9 @@ from datetime import UTC, datetime
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery import attempts
-from services.notifications.delivery.attempts import Ended, record_accepted, record_failed
-from services.notifications.delivery.leases import ClaimedEmail, look_for_mail
-from services.notifications.mail.attempts import Try
+from services.notifications.delivery.attempts import EndedAttempt, record_accepted, record_failed
+from services.notifications.delivery.leases import ClaimedEmail, pending_work
+from services.notifications.mail.attempts import Attempt
 from services.notifications.rules import Outcome
 from services.notifications.settings import MailSettings
 from shared.database import driver_connection
@@ -15,7 +15,7 @@ from shared.database import driver_connection
 
 async def has_due_email(session: AsyncSession) -> bool:
     """Tell whether a drain would find something."""
-    return any(await look_for_mail(await driver_connection(session)))
+    return any(await pending_work(await driver_connection(session)))
 
 
 async def begin_data(session: AsyncSession, email: ClaimedEmail) -> bool:
@@ -26,13 +26,13 @@ async def begin_data(session: AsyncSession, email: ClaimedEmail) -> bool:
 async def record_try(
     session: AsyncSession,
     email: ClaimedEmail,
-    attempt: Try,
+    attempt: Attempt,
     settings: MailSettings,
     *,
     started_at: datetime | None = None,
 ) -> None:
     """Record how a try ended."""
-    ended = [Ended(email, attempt, started_at or datetime.now(UTC))]
+    ended = [EndedAttempt(email, attempt, started_at or datetime.now(UTC))]
     if attempt.outcome is Outcome.ACCEPTED:
         await record_accepted(await driver_connection(session), ended)
     else:

@@ -7,7 +7,7 @@ import httpx2
 from sqlalchemy import select
 
 from services.conversations.models import LoggedEvent
-from shared.database import Sessions
+from shared.database import SessionFactory
 
 ORDER = {
     "user_id": "anna",
@@ -89,7 +89,7 @@ def problem(answer: httpx2.Response) -> tuple[int, str]:
     return answer.status_code, body["code"]
 
 
-async def logged(sessions: Sessions) -> list[tuple[str, Any]]:
+async def logged(sessions: SessionFactory) -> list[tuple[str, Any]]:
     """Return the type and payload of every event in the log, in order."""
     async with sessions() as session:
         rows = await session.execute(select(LoggedEvent.type, LoggedEvent.payload).order_by(LoggedEvent.seq))

@@ -3,11 +3,11 @@
 from fastapi import FastAPI
 
 from services.conversations.messaging.batching import GroupCommit
-from shared.database import Lend, Sessions, create_lender
+from shared.database import ConnectionProvider, SessionFactory, connection_provider
 
 
-def connect(app: FastAPI, sessions: Sessions, lend: Lend | None = None) -> None:
+def connect(app: FastAPI, sessions: SessionFactory, acquire: ConnectionProvider | None = None) -> None:
     """Let an application read and write over the connections of these sessions, not of an engine of its own."""
     app.state.sessions = sessions
-    app.state.lend = lend or create_lender(sessions.kw["bind"])
-    app.state.group_commit = GroupCommit(app.state.sessions, app.state.lend)
+    app.state.acquire = acquire or connection_provider(sessions.kw["bind"])
+    app.state.group_commit = GroupCommit(app.state.sessions, app.state.acquire)

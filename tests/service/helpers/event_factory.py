@@ -8,7 +8,7 @@ from pydantic import BaseModel, SecretStr
 
 from services.notifications.event_consumer.consumer import receive_events
 from services.notifications.settings import MailSettings
-from shared.database import Sessions
+from shared.database import SessionFactory
 from shared.events import (
     ConversationDeleted,
     ConversationRead,
@@ -89,7 +89,7 @@ def user_changed(person: Person) -> Event:
     return event(EventType.USER_DELETED if person.deleted else EventType.USER_UPDATED, UserChanged(person=person))
 
 
-async def receive(sessions: Sessions, settings: MailSettings, *events: Event) -> None:
+async def receive(sessions: SessionFactory, settings: MailSettings, *events: Event) -> None:
     """Let events arrive for the first time, one after the other."""
     for one in events:
         await receive_events(sessions, [one], settings, repeated=False)

@@ -7,10 +7,10 @@ from typing import Any
 import httpx2
 
 from services.conversations.app import create_app
-from services.conversations.rate_limits.failopen_redis import GuardedRedis
+from services.conversations.rate_limits.failopen_redis import FailopenRedis
 from services.conversations.rate_limits.policy import Limits
 from services.conversations.settings import ApiSettings
-from shared.database import Sessions
+from shared.database import SessionFactory
 from shared.processes import server
 from tests.service.helpers.browser import HOST
 from tests.service.helpers.connected import connect
@@ -23,7 +23,7 @@ PROXY = "10.0.0.1"
 
 @asynccontextmanager
 async def processes(
-    sessions: Sessions, redis_url: str | None, count: int = 2, *, peer: str = PROXY, **limits: Any
+    sessions: SessionFactory, redis_url: str | None, count: int = 2, *, peer: str = PROXY, **limits: Any
 ) -> AsyncIterator[list[httpx2.AsyncClient]]:
     """Give a client for each of some processes, which share a Redis; `peer` is who connects to them."""
     async with AsyncExitStack() as stack:
@@ -39,7 +39,7 @@ async def processes(
             )
             app = create_app(settings)
             connect(app, sessions)
-            redis = GuardedRedis(redis_url, PATIENCE) if redis_url else None
+            redis = FailopenRedis(redis_url, PATIENCE) if redis_url else None
             if redis is not None:
                 stack.push_async_callback(redis.client.aclose)
             app.state.limits = Limits(settings, redis)

@@ -13,7 +13,7 @@ from services.conversations.event_log.sequencer import has_unnumbered, number_ev
 from services.conversations.models import LoggedEvent
 from services.conversations.realtime.hub import Hub
 from services.conversations.settings import ApiSettings
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.events import EventType
 from tests.helpers.sse_client import Reader, reading
 from tests.helpers.waiting import eventually
@@ -23,7 +23,7 @@ from tests.service.helpers.callers import Caller
 class Live:
     """A running API, and the relay's part: numbering, and telling the hub."""
 
-    def __init__(self, settings: ApiSettings, port: int, hub: Hub, sessions: Sessions, epoch: UUID) -> None:
+    def __init__(self, settings: ApiSettings, port: int, hub: Hub, sessions: SessionFactory, epoch: UUID) -> None:
         self.settings = settings
         self.origin = f"http://127.0.0.1:{port}"
         self.hub = hub
@@ -84,7 +84,7 @@ async def ends(*readers: Reader) -> None:
     await eventually(lambda: all(reader.ended for reader in readers))
 
 
-async def log_updates(sessions: Sessions, user_id: str, conversation: str, count: int) -> None:
+async def log_updates(sessions: SessionFactory, user_id: str, conversation: str, count: int) -> None:
     """Log many changes of a conversation at once."""
     row = {
         "type": EventType.CONVERSATION_UPDATED,

@@ -13,7 +13,7 @@ import httpx2
 from sqlalchemy.exc import DBAPIError
 
 from services.conversations.app import create_app
-from services.conversations.catalog.sync import SentUser, put_user
+from services.conversations.catalog.sync import UserUpsert, put_user
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.identity import erasure
 from services.conversations.messaging import commands
@@ -24,12 +24,12 @@ from services.notifications import sweeper
 from services.notifications.api.commands import read_notification
 from services.notifications.delivery.attempts import release_expired
 from services.notifications.delivery.claiming import claim_emails
-from services.notifications.delivery.leases import ClaimedEmail, hand_back, renew_lease
+from services.notifications.delivery.leases import ClaimedEmail, release, renew_lease
 from services.notifications.delivery.operations import retry_email
 from services.notifications.errors import NotRetriable
 from services.notifications.event_consumer import parked
 from services.notifications.event_consumer.consumer import receive_events
-from services.notifications.mail.attempts import Try
+from services.notifications.mail.attempts import Attempt
 from services.notifications.rules import MAX_JITTER, Audience
 from shared.broker import TASKS
 from shared.database import create_sessions, transaction
@@ -63,7 +63,7 @@ class Holding:
 
     name: Name
     email: ClaimedEmail
-    answer: Try | None = None
+    answer: Attempt | None = None
 
 
 @asynccontextmanager
@@ -125,7 +125,7 @@ class RealPipeline:
 
     async def put_user(self, user: str, email: str | None, role: Side = Side.CUSTOMER) -> None:
         async with transaction(self.conversations) as session:
-            await put_user(session, SentUser(user, {"email": email, "name": user.title()}, role))
+            await put_user(session, UserUpsert(user, {"email": email, "name": user.title()}, role))
 
     async def delete_user(self, user: str) -> None:
         async with transaction(self.conversations) as session:
@@ -271,7 +271,7 @@ class RealPipeline:
 
     async def hand_back(self, held: int) -> None:
         async with transaction(self.notifications) as session:
-            await hand_back(session, [self.held.pop(held).email])
+            await release(session, [self.held.pop(held).email])
 
     async def crash(self, held: int) -> None:
         del self.held[held]
@@ -296,7 +296,7 @@ class RealPipeline:
             "update emails set next_attempt_at = $1 where id = $2", moment, email
         )
 
-    async def _record(self, holding: Holding, attempt: Try) -> None:
+    async def _record(self, holding: Holding, attempt: Attempt) -> None:
         async with transaction(self.notifications) as session:
             await record_try(session, holding.email, attempt, SETTINGS, started_at=self.now)
 

@@ -10,7 +10,7 @@ from services.conversations.event_log.sequencer import number_events
 from services.notifications import sweeper
 from services.notifications.models import FeedCursor, Notification
 from services.notifications.settings import MailSettings
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.events import EventType
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import mail_settings
@@ -20,8 +20,8 @@ from tests.service.helpers.event_factory import mail_settings
 class Sweeper:
     """A sweeper without its loop."""
 
-    conversations: Sessions
-    notifications: Sessions
+    conversations: SessionFactory
+    notifications: SessionFactory
     feed: httpx2.AsyncClient
     settings: MailSettings = field(default_factory=lambda: mail_settings("postgresql://unused"))
 

@@ -5,10 +5,10 @@ from typing import Any
 import httpx2
 
 from services.conversations.identity import sessions
-from services.conversations.identity.provisioning import admit
+from services.conversations.identity.provisioning import provision_user
 from services.conversations.rules import Side
 from shared.auth import Principal, Role, issue_session_token
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.settings import TokenSettings
 from tests.service.conftest import SECRET
 from tests.service.helpers.browser import Browser, aged
@@ -18,11 +18,11 @@ CSRF_FAILED, UNAUTHENTICATED = (403, "csrf-failed"), (401, "unauthenticated")
 NOTIFICATIONS = "/api/v1/notifications"
 
 
-async def give_session(conversations: Sessions, client: httpx2.AsyncClient, user: str, role: str) -> Browser:
+async def give_session(conversations: SessionFactory, client: httpx2.AsyncClient, user: str, role: str) -> Browser:
     """Begin a session in a browser that talks to an API."""
     side = Side(role)
     async with transaction(conversations) as session:
-        await admit(session, Principal(user, Role(role)))
+        await provision_user(session, Principal(user, Role(role)))
     async with transaction(conversations) as session:
         begun = await sessions.begin(session, user, side)
     browser = Browser(client)
@@ -40,7 +40,7 @@ async def test_both_documents_declare_it(api: httpx2.AsyncClient, notifications_
 
 
 async def test_the_notifications_api_takes_the_cookie_until_its_token_expires(
-    conversations: Sessions, notifications_api: httpx2.AsyncClient
+    conversations: SessionFactory, notifications_api: httpx2.AsyncClient
 ) -> None:
     browser = await give_session(conversations, notifications_api, "anna", "customer")
     young = browser.token
@@ -54,7 +54,7 @@ async def test_the_notifications_api_takes_the_cookie_until_its_token_expires(
 
 
 async def test_a_token_in_the_header_wins_and_needs_no_more(
-    api: httpx2.AsyncClient, conversations: Sessions, ben: Caller
+    api: httpx2.AsyncClient, conversations: SessionFactory, ben: Caller
 ) -> None:
     await give_session(conversations, api, "anna", "customer")
     foreign: dict[str, Any] = {"Origin": "https://store.test", "Sec-Fetch-Site": "cross-site"}

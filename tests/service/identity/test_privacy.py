@@ -11,7 +11,7 @@ from services.conversations.models import Base as ConversationsBase
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.event_consumer.consumer import park_event
 from services.notifications.models import Base as NotificationsBase
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import ANNA, mail_settings, posted
 from tests.service.helpers.sweeping import Sweeper
@@ -72,7 +72,7 @@ async def holding(sweeping: Sweeper, *markers: str) -> set[str]:
     found = set()
     for name in TABLES:
         service, _, table = name.partition(".")
-        sessions: Sessions = getattr(sweeping, service)
+        sessions: SessionFactory = getattr(sweeping, service)
         async with sessions() as session:
             rows = "\n".join(await session.scalars(text(f"select t::text from {table} as t")))  # noqa: S608 - our own
         if any(marker in rows or marker.encode().hex() in rows for marker in markers):

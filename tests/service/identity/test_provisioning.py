@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from sqlalchemy import text
 
-from shared.database import Sessions
+from shared.database import SessionFactory
 from tests.service.helpers.callers import Caller, problem
 
 UNAUTHENTICATED, NOT_FOUND = (401, "unauthenticated"), (404, "not-found")
@@ -48,7 +48,7 @@ async def test_a_user_who_was_deleted_before_the_first_visit_is_refused(anna: Ca
     assert await anna.get("/unread") == {"unread": 0}
 
 
-async def test_first_visits_at_the_same_moment_make_one_user(anna: Caller, conversations: Sessions) -> None:
+async def test_first_visits_at_the_same_moment_make_one_user(anna: Caller, conversations: SessionFactory) -> None:
     await asyncio.gather(*(anna.open(body="Hello") for _ in range(8)))
     async with conversations() as session:
         assert (await session.execute(text("select id, version from users"))).all() == [("anna", 1)]

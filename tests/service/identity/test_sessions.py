@@ -20,7 +20,7 @@ from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from services.conversations.web.routes.session import HOME
 from shared.auth import Role
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.helpers.identity_provider import private_key, signed
 from tests.service.access.table import ROWS
 from tests.service.conftest import SECRET
@@ -38,7 +38,7 @@ NewBrowser = Callable[..., AbstractAsyncContextManager[Browser]]
 
 
 @pytest.fixture
-def new_browser(conversations: Sessions, databases: dict[str, str]) -> NewBrowser:
+def new_browser(conversations: SessionFactory, databases: dict[str, str]) -> NewBrowser:
     """Make browsers, at a service of these settings."""
 
     @asynccontextmanager
@@ -70,7 +70,7 @@ def page_problem(answer: httpx2.Response) -> tuple[int, str]:
     return answer.status_code, {401: "unauthenticated", 403: [*codes, "forbidden"][0]}[answer.status_code]
 
 
-async def count(conversations: Sessions, user: str = "anna") -> int:
+async def count(conversations: SessionFactory, user: str = "anna") -> int:
     async with transaction(conversations) as session:
         found = await session.scalar(text("select count(*) from sessions where user_id = :user"), {"user": user})
     assert isinstance(found, int)
@@ -83,7 +83,7 @@ async def is_in(browser: Browser) -> bool:
     return answer.status_code == 200
 
 
-async def test_a_session_begins_is_used_and_ends(browser: Browser, conversations: Sessions, anna: Caller) -> None:
+async def test_a_session_begins_is_used_and_ends(browser: Browser, conversations: SessionFactory, anna: Caller) -> None:
     answer = await browser.sign_in(next="/dashboard/messages/?status=OPEN")
     assert (answer.status_code, answer.headers["location"]) == (303, "/dashboard/messages/?status=OPEN")
     assert answer.headers["cache-control"] == "no-store"
@@ -264,7 +264,7 @@ async def test_without_store_origins_only_our_own_pages_begin_sessions(new_brows
 
 
 async def test_a_session_has_an_id_of_its_own_whatever_the_browser_was_given(
-    browser: Browser, conversations: Sessions
+    browser: Browser, conversations: SessionFactory
 ) -> None:
     await browser.sign_in("mallory")
     given = browser.claims
@@ -295,7 +295,7 @@ async def test_another_user_in_the_same_browser_sees_and_does_nothing_of_the_fir
     assert not await is_in(browser)
 
 
-async def test_a_double_click_signs_in_twice_and_both_work(browser: Browser, conversations: Sessions) -> None:
+async def test_a_double_click_signs_in_twice_and_both_work(browser: Browser, conversations: SessionFactory) -> None:
     token = store_token()
     answers = await asyncio.gather(*(browser.submit("/session", token=token) for _ in range(2)))
     assert [answer.status_code for answer in answers] == [303, 303]

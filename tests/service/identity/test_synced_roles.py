@@ -8,11 +8,11 @@ import pytest
 from sqlalchemy import text
 
 from services.conversations.identity import sessions
-from services.conversations.identity.provisioning import admit
+from services.conversations.identity.provisioning import provision_user
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.rules import Side
 from shared.auth import Principal, Role
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.problems import Forbidden, Unauthenticated
 from tests.helpers.waiting import eventually
 from tests.service.helpers.browser import Browser
@@ -89,22 +89,24 @@ async def test_an_admins_session_ends_and_none_begins_once_they_are_a_customer(
     assert (await browser.sign_in("sam", "customer")).status_code == 303
 
 
-async def test_a_session_that_begins_at_the_moment_of_the_change_is_over(conversations: Sessions, shop: Caller) -> None:
+async def test_a_session_that_begins_at_the_moment_of_the_change_is_over(
+    conversations: SessionFactory, shop: Caller
+) -> None:
     async with transaction(conversations) as session:
-        await admit(session, Principal("sam", Role.ADMIN))
+        await provision_user(session, Principal("sam", Role.ADMIN))
     async with transaction(conversations) as session:
         begun = await sessions.begin(session, "sam", Side.ADMIN)
         # It has to see nothing of a session that is not committed.
         await asyncio.wait_for(shop.call("PUT", "/users/sam", {"role": "customer"}), 10)
     visitor = Principal("sam", Role.ADMIN, session_id=begun.id)
-    for look in (sessions.check, sessions.visit, sessions.enter):
+    for look in (sessions.check_session, sessions.load_page_context, sessions.require_session):
         async with transaction(conversations) as session:
             with pytest.raises(Unauthenticated):
                 await look(session, visitor)
 
 
 async def test_a_post_of_an_admin_that_crosses_the_change_is_refused(
-    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open())["id"]
     await sam.post(conversation)

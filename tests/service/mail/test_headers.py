@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from services.notifications.mail.addresses import AddressError, ascii_domain_address
-from services.notifications.mail.message import Brand, Mail, MailMessage, compose
-from services.notifications.mail.smtp import SmtpConnection, SmtpServer, Try
+from services.notifications.mail.message import Brand, ContentMessage, EmailContent, compose
+from services.notifications.mail.smtp import Attempt, SmtpConnection, SmtpServer
 from services.notifications.rules import Outcome
 from tests.helpers.smtp_server import ReceivedMail, smtp_server
 from tests.helpers.smtp_server import SmtpServer as Received
@@ -26,7 +26,7 @@ from tests.helpers.smtp_server import SmtpServer as Received
 SENDER = "no-reply@shop.example"
 MOMENT = datetime(2026, 7, 3, 21, 5, tzinfo=UTC)
 BRAND = Brand("Hazel & Birch", f"Mailer <{SENDER}>", "https://shop.example", None, "UTC", "en")
-MAIL = Mail(
+MAIL = EmailContent(
     message_id="<one@shop.example>",
     audience="customer",
     conversation_id=UUID(int=7),
@@ -37,7 +37,7 @@ MAIL = Mail(
     time_zone=None,
     created_at=MOMENT,
     thread=(),
-    messages=(MailMessage(2, "Robin", "It is on its way.", MOMENT),),
+    messages=(ContentMessage(2, "Robin", "It is on its way.", MOMENT),),
 )
 ONCE = {"date", "from", "to", "subject", "message-id", "in-reply-to", "references", "list-id", "auto-submitted"}
 ONCE |= {"x-auto-response-suppress", "mime-version", "content-type"}
@@ -84,7 +84,7 @@ class Way:
     server: Received
     connection: SmtpConnection
 
-    def send(self, recipient: str, content: bytes) -> tuple[Try, list[str], list[ReceivedMail]]:
+    def send(self, recipient: str, content: bytes) -> tuple[Attempt, list[str], list[ReceivedMail]]:
         """Send a mail; return how it ended, what the server was told of envelopes, and what it got."""
         self.server.commands.clear()
         self.server.mails.clear()
@@ -138,7 +138,7 @@ def test_no_name_no_subject_and_no_text_reaches_anybody_else(
             subject=subject,
             to_name=name,
             from_name=name,
-            messages=(MailMessage(1, name, body, MOMENT),),
+            messages=(ContentMessage(1, name, body, MOMENT),),
         )
         content = compose(mail, replace(BRAND, store_name=store))
         outcome, envelope, mails = way.send(mail.to_address, content)

@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services.notifications.mail.smtp import Phase, SmtpConnection, SmtpServer, Timeouts, Try, parse_smtp_url
+from services.notifications.mail.smtp import Attempt, Phase, SmtpConnection, SmtpServer, Timeouts, parse_smtp_url
 from services.notifications.rules import Outcome, Reason
 from tests.helpers import smtp_server as fake
 from tests.helpers.smtp_server import DEFAULTS, DROP, KEEP_AND_DROP, KEEP_AND_STALL, STALL, smtp_server
@@ -43,7 +43,7 @@ def connection_to(server: fake.SmtpServer, scheme: str = "smtp", user: str = "")
     return SmtpConnection(parse_smtp_url(url(server, scheme, user)), timeouts=SHORT if stalls else Timeouts())
 
 
-async def send(connection: SmtpConnection, **changes: Any) -> Try:
+async def send(connection: SmtpConnection, **changes: Any) -> Attempt:
     arguments: dict[str, Any] = {
         "sender": "Store <store@shop.example>",
         "recipient": "mila@customer.example",
@@ -53,7 +53,7 @@ async def send(connection: SmtpConnection, **changes: Any) -> Try:
     return await connection.send(**(arguments | changes))
 
 
-async def try_once(server: fake.SmtpServer, **changes: Any) -> Try:
+async def try_once(server: fake.SmtpServer, **changes: Any) -> Attempt:
     connection = connection_to(server)
     try:
         return await send(connection, **changes)
@@ -64,7 +64,7 @@ async def try_once(server: fake.SmtpServer, **changes: Any) -> Try:
 async def test_a_mail_arrives_byte_for_byte_with_its_envelope() -> None:
     async with smtp_server() as server:
         result = await try_once(server)
-    assert result == Try(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "2.0.0 taken")
+    assert result == Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "2.0.0 taken")
     assert server.mails == [fake.ReceivedMail("store@shop.example", ("mila@customer.example",), CONTENT)]
 
 

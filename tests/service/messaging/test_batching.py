@@ -11,12 +11,12 @@ from sqlalchemy import func, select, text
 
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages
 from services.conversations.messaging.batching import BATCH, GroupCommit
-from services.conversations.messaging.idempotency import Once
+from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post, Posted
 from services.conversations.models import LoggedEvent
 from services.conversations.rules import Side
 from shared import failpoints
-from shared.database import Sessions, create_engine, create_lender, create_sessions
+from shared.database import SessionFactory, connection_provider, create_engine, create_sessions
 from shared.events import EventType
 from shared.problems import NotFound, Unauthenticated, Unavailable
 
@@ -24,7 +24,7 @@ TALKS = 30
 
 
 @pytest.fixture
-async def talks(conversations: Sessions) -> list[UUID]:
+async def talks(conversations: SessionFactory) -> list[UUID]:
     """Conversations of Anna, with nothing in them yet."""
     async with conversations.begin() as session:
         await session.execute(text("insert into users (id, role) values ('anna', 'customer'), ('ben', 'customer')"))
@@ -51,7 +51,7 @@ def statements() -> Iterator[Counter[str]]:
 
 
 @pytest.fixture
-async def away() -> AsyncIterator[Sessions]:
+async def away() -> AsyncIterator[SessionFactory]:
     """A database that is not there."""
     engine = create_engine("postgresql://127.0.0.1:1/none", application="test")
     yield create_sessions(engine)
@@ -62,29 +62,29 @@ def by_anna(conversation: UUID, body: str = "Hello?", **more: Any) -> Post:
     return Post(conversation, "anna", Side.CUSTOMER, body, scope="anna", **more)
 
 
-def group_commit(sessions: Sessions) -> GroupCommit:
-    return GroupCommit(sessions, create_lender(sessions.kw["bind"]))
+def group_commit(sessions: SessionFactory) -> GroupCommit:
+    return GroupCommit(sessions, connection_provider(sessions.kw["bind"]))
 
 
-async def outcomes(sessions: Sessions, *posts: Post) -> list[Posted | BaseException]:
+async def outcomes(sessions: SessionFactory, *posts: Post) -> list[Posted | BaseException]:
     """Save these at the same moment."""
     group = group_commit(sessions)
     return await asyncio.gather(*(group.save(post) for post in posts), return_exceptions=True)
 
 
-async def saved(sessions: Sessions, *posts: Post) -> list[Posted]:
+async def saved(sessions: SessionFactory, *posts: Post) -> list[Posted]:
     found = await outcomes(sessions, *posts)
     assert all(isinstance(one, Posted) for one in found), found
     return found  # type: ignore[return-value]
 
 
-async def events(sessions: Sessions) -> int:
+async def events(sessions: SessionFactory) -> int:
     async with sessions() as session:
         return int(await session.scalar(select(func.count()).where(LoggedEvent.type == EventType.MESSAGE_POSTED)) or 0)
 
 
 async def test_those_that_come_together_go_in_one_statement(
-    conversations: Sessions, talks: list[UUID], statements: Counter[str]
+    conversations: SessionFactory, talks: list[UUID], statements: Counter[str]
 ) -> None:
     posted = await saved(conversations, *(by_anna(talk, str(n)) for n, talk in enumerate(talks)))
     assert statements["posts-begun"] == 1
@@ -95,7 +95,7 @@ async def test_those_that_come_together_go_in_one_statement(
 
 
 async def test_those_of_one_conversation_are_numbered_one_after_the_other(
-    conversations: Sessions, talks: list[UUID]
+    conversations: SessionFactory, talks: list[UUID]
 ) -> None:
     posted = await saved(conversations, *(by_anna(talks[n % 2]) for n in range(BATCH * 2)))
     for talk in talks[:2]:
@@ -104,13 +104,13 @@ async def test_those_of_one_conversation_are_numbered_one_after_the_other(
     assert await events(conversations) == BATCH * 2
 
 
-async def test_each_one_learns_what_is_wrong_with_its_own(conversations: Sessions, talks: list[UUID]) -> None:
-    [first, *_] = await saved(conversations, by_anna(talks[0], once=Once("key", "one")), by_anna(talks[1]))
+async def test_each_one_learns_what_is_wrong_with_its_own(conversations: SessionFactory, talks: list[UUID]) -> None:
+    [first, *_] = await saved(conversations, by_anna(talks[0], once=IdempotencyKey("key", "one")), by_anna(talks[1]))
     async with conversations.begin() as session:
         await session.execute(text("update conversations set last_admin_number = 1 where id = :id"), {"id": talks[1]})
     found = await outcomes(
         conversations,
-        by_anna(talks[0], once=Once("key", "one")),
+        by_anna(talks[0], once=IdempotencyKey("key", "one")),
         by_anna(talks[1], seen_number=0),
         by_anna(uuid4()),
         Post(talks[2], "ben", Side.CUSTOMER, "Mine?", scope="ben"),
@@ -122,20 +122,20 @@ async def test_each_one_learns_what_is_wrong_with_its_own(conversations: Session
     assert (replay.id, replay.replayed) == (first.id, True)
     assert [type(one) for one in refused] == [NewerMessages, NotFound, NotFound, Unauthenticated]
     assert isinstance(good, Posted)
-    [reused] = await outcomes(conversations, by_anna(talks[0], "Else", once=Once("key", "other")))
+    [reused] = await outcomes(conversations, by_anna(talks[0], "Else", once=IdempotencyKey("key", "other")))
     assert isinstance(reused, IdempotencyKeyReused)
     assert await events(conversations) == 3
 
 
-async def test_one_that_spoils_the_statement_fails_alone(conversations: Sessions, talks: list[UUID]) -> None:
+async def test_one_that_spoils_the_statement_fails_alone(conversations: SessionFactory, talks: list[UUID]) -> None:
     *good, spoiled = await outcomes(conversations, *map(by_anna, talks[:5]), by_anna(talks[5], "no \x00 in a text"))
     assert all(isinstance(one, Posted) for one in good)
     assert isinstance(spoiled, Exception)
     assert await events(conversations) == 5
 
 
-async def test_one_key_at_the_same_moment_is_one_message(conversations: Sessions, talks: list[UUID]) -> None:
-    once = Once("key", "one")
+async def test_one_key_at_the_same_moment_is_one_message(conversations: SessionFactory, talks: list[UUID]) -> None:
+    once = IdempotencyKey("key", "one")
     posted = await saved(conversations, *(by_anna(talks[0], once=once) for _ in range(12)))
     assert len({one.id for one in posted}) == 1
     assert sum(not one.replayed for one in posted) == 1
@@ -144,7 +144,7 @@ async def test_one_key_at_the_same_moment_is_one_message(conversations: Sessions
 
 @pytest.mark.parametrize("table", ["conversations", "users"])
 async def test_one_whose_row_another_holds_keeps_nobody_else_waiting(
-    conversations: Sessions, talks: list[UUID], table: str
+    conversations: SessionFactory, talks: list[UUID], table: str
 ) -> None:
     async with conversations.begin() as session:
         await session.execute(text("insert into users (id, role) values ('carl', 'customer')"))
@@ -159,12 +159,12 @@ async def test_one_whose_row_another_holds_keeps_nobody_else_waiting(
     assert (await waiting).number == 1
 
 
-async def test_without_a_database_each_one_learns_it(away: Sessions) -> None:
+async def test_without_a_database_each_one_learns_it(away: SessionFactory) -> None:
     found = await outcomes(away, *(by_anna(uuid4()) for _ in range(5)))
     assert [type(one) for one in found] == [Unavailable] * 5
 
 
-async def test_one_who_no_longer_waits_stops_nobody(conversations: Sessions, talks: list[UUID]) -> None:
+async def test_one_who_no_longer_waits_stops_nobody(conversations: SessionFactory, talks: list[UUID]) -> None:
     group = group_commit(conversations)
     tasks = [asyncio.create_task(group.save(by_anna(talk))) for talk in talks[:5]]
     await asyncio.sleep(0)

@@ -12,7 +12,7 @@ from services.conversations.identity.erasure import delete_user
 from services.conversations.messaging.commands import delete_conversations
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.rules import Side
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.helpers.waiting import eventually
 from tests.service.helpers.callers import Caller, logged, problem
 
@@ -26,7 +26,7 @@ async def settled(anna: Caller, sam: Caller, status: str = "CLOSED", body: str =
     return conversation
 
 
-async def waiting_for_a_lock(sessions: Sessions, work: Awaitable[Any]) -> "asyncio.Task[Any]":
+async def waiting_for_a_lock(sessions: SessionFactory, work: Awaitable[Any]) -> "asyncio.Task[Any]":
     """Start work, and return once the database makes it wait."""
     task = asyncio.ensure_future(work)
 
@@ -40,7 +40,7 @@ async def waiting_for_a_lock(sessions: Sessions, work: Awaitable[Any]) -> "async
     return task
 
 
-async def everything(sessions: Sessions) -> str:
+async def everything(sessions: SessionFactory) -> str:
     """Return all that the tables hold, as one text."""
     async with sessions() as session:
         rows = [
@@ -75,7 +75,7 @@ async def test_a_deleted_conversation_is_gone_for_everybody(anna: Caller, sam: C
 
 
 async def test_the_text_of_a_deleted_conversation_is_nowhere_and_what_happened_stays_known(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open(subject="secret subject", body="secret question", key="once"))["id"]
     kept = (await anna.open(subject="kept subject", body="kept question"))["id"]
@@ -100,7 +100,7 @@ async def test_the_text_of_a_deleted_conversation_is_nowhere_and_what_happened_s
 
 
 async def test_a_bulk_delete_with_one_refused_deletes_none_and_names_every_refused_one(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     closed = [await settled(anna, sam) for _ in range(2)]
     refused = [await settled(anna, sam, status) for status in ("OPEN", "RESOLVED")]
@@ -132,7 +132,7 @@ async def test_bulk_deletes_of_the_same_conversations_at_once_delete_each_once(a
 
 
 async def test_a_message_that_comes_before_the_deletion_saves_its_conversation(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = await settled(anna, sam)
     async with transaction(conversations) as session:
@@ -144,7 +144,7 @@ async def test_a_message_that_comes_before_the_deletion_saves_its_conversation(
 
 
 async def test_a_message_that_comes_behind_the_deletion_finds_nothing_and_leaves_nothing(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = await settled(anna, sam)
     async with transaction(conversations) as session:
@@ -156,7 +156,7 @@ async def test_a_message_that_comes_behind_the_deletion_finds_nothing_and_leaves
 
 
 async def test_a_deleted_customer_is_erased_everywhere_and_the_conversations_stay(
-    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     await sam.post(conversation, "Yes?")
@@ -183,7 +183,7 @@ async def test_a_deleted_customer_is_erased_everywhere_and_the_conversations_sta
 
 
 async def test_a_deleted_admin_is_erased_and_shown_as_the_store(
-    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions, api: Any, acting_as: Any
+    anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory, api: Any, acting_as: Any
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     await sam.post(conversation)
@@ -201,7 +201,7 @@ async def test_a_deleted_admin_is_erased_and_shown_as_the_store(
 
 
 async def test_a_post_that_crosses_the_deletion_of_its_customer_or_sender_tells_the_log_nothing(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     await sam.post(conversation)
@@ -223,7 +223,7 @@ async def test_a_post_that_crosses_the_deletion_of_its_customer_or_sender_tells_
 
 
 async def test_the_erasure_of_a_user_waits_for_a_post_under_way(
-    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     await sam.get(f"/conversations/{conversation}")
@@ -236,7 +236,7 @@ async def test_the_erasure_of_a_user_waits_for_a_post_under_way(
 
 
 async def test_deleting_a_conversation_and_then_its_customer_leaves_the_log_readable(
-    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     await sam.call("DELETE", f"/conversations/{await settled(anna, sam)}")
     await shop.call("DELETE", "/users/anna")

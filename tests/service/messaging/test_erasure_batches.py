@@ -13,7 +13,7 @@ from services.conversations.event_log.snapshot import read_snapshot
 from services.conversations.identity.erasure import delete_user
 from services.conversations.messaging import erasure_batches
 from services.conversations.models import Erasure, Message
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from shared.events import Kind
 from tests.service.conftest import As
 from tests.service.event_log.test_retention import KEPT
@@ -23,7 +23,7 @@ from tests.service.messaging.test_deleting import everything, settled, waiting_f
 MANY = 1200  # more than one transaction erases
 
 
-async def grow(sessions: Sessions, conversation: str, messages: int = MANY) -> None:
+async def grow(sessions: SessionFactory, conversation: str, messages: int = MANY) -> None:
     """Let a conversation have so many more messages, and the log as many events of them."""
     async with transaction(sessions) as session:
         values = {"id": UUID(conversation), "messages": messages}
@@ -51,14 +51,14 @@ _GROW = (
 )
 
 
-async def big(anna: Caller, sam: Caller, sessions: Sessions) -> str:
+async def big(anna: Caller, sam: Caller, sessions: SessionFactory) -> str:
     """Return a closed conversation that is too big to be erased at once."""
     conversation = await settled(anna, sam, body="secret question")
     await grow(sessions, conversation)
     return conversation
 
 
-async def number(sessions: Sessions) -> None:
+async def number(sessions: SessionFactory) -> None:
     """Give every event its position."""
     more = True
     while more:
@@ -66,14 +66,14 @@ async def number(sessions: Sessions) -> None:
             more = bool(await number_events(session))
 
 
-async def messages_of(sessions: Sessions, conversation: str) -> int:
+async def messages_of(sessions: SessionFactory, conversation: str) -> int:
     async with sessions() as session:
         return len(
             (await session.scalars(select(Message.id).where(Message.conversation_id == UUID(conversation)))).all()
         )
 
 
-async def erase(sessions: Sessions, size: int = 500) -> int:
+async def erase(sessions: SessionFactory, size: int = 500) -> int:
     """Erase all that there is to erase, as a relay does; return how many rounds that took."""
     rounds = 0
     while await erasure_batches.erase_round(sessions, size=size):
@@ -82,7 +82,7 @@ async def erase(sessions: Sessions, size: int = 500) -> int:
 
 
 async def test_a_big_conversation_is_out_of_sight_at_once_and_erased_behind_that(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = await big(anna, sam, conversations)
 
@@ -98,7 +98,7 @@ async def test_a_big_conversation_is_out_of_sight_at_once_and_erased_behind_that
     assert (await logged(conversations))[-1] == ("conversation.deleted", {"conversation_id": conversation})
 
 
-async def assert_out_of_sight(anna: Caller, sam: Caller, sessions: Sessions, conversation: str) -> None:
+async def assert_out_of_sight(anna: Caller, sam: Caller, sessions: SessionFactory, conversation: str) -> None:
     assert (await anna.get("/conversations"))["items"] == (await sam.get("/conversations"))["items"] == []
     assert await anna.get("/unread") == {"unread": 0}
     assert set((await sam.get("/conversations/counts"))["by_status"].values()) == {0}
@@ -117,7 +117,7 @@ async def assert_out_of_sight(anna: Caller, sam: Caller, sessions: Sessions, con
 
 
 async def test_a_retry_of_a_post_finds_nothing_of_a_conversation_that_is_being_erased(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = await settled(anna, sam)
     path = f"/conversations/{conversation}/messages"
@@ -130,7 +130,7 @@ async def test_a_retry_of_a_post_finds_nothing_of_a_conversation_that_is_being_e
 
 
 async def test_a_bulk_delete_of_big_conversations_answers_as_ever(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     ids = [await big(anna, sam, conversations), await settled(anna, sam), await big(anna, sam, conversations)]
     answer = await sam.call("POST", "/conversations/bulk-delete", {"ids": ids})
@@ -141,7 +141,7 @@ async def test_a_bulk_delete_of_big_conversations_answers_as_ever(
 
 
 async def test_an_erasure_goes_on_where_a_process_died_and_several_share_the_work(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     one, other = [await big(anna, sam, conversations) for _ in range(2)]
     await sam.call("POST", "/conversations/bulk-delete", {"ids": [one, other]})
@@ -165,7 +165,7 @@ async def test_an_erasure_goes_on_where_a_process_died_and_several_share_the_wor
 
 
 async def test_a_conversation_that_an_api_of_the_release_before_deletes_is_erased_too(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = await big(anna, sam, conversations)
     async with transaction(conversations) as session:
@@ -175,7 +175,7 @@ async def test_a_conversation_that_an_api_of_the_release_before_deletes_is_erase
 
 
 async def test_the_log_is_numbered_and_read_while_a_conversation_is_erased(
-    anna: Caller, sam: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = await big(anna, sam, conversations)
     await sam.call("DELETE", f"/conversations/{conversation}")
@@ -191,7 +191,7 @@ async def test_the_log_is_numbered_and_read_while_a_conversation_is_erased(
 
 
 async def test_a_user_with_many_events_is_forgotten_at_once_and_erased_behind_that(
-    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     conversation = await settled(anna, sam)
     await grow(conversations, conversation)
@@ -225,7 +225,7 @@ async def test_a_user_with_many_events_is_forgotten_at_once_and_erased_behind_th
 
 
 async def test_an_admin_who_wrote_much_is_erased_from_all_conversations(
-    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     conversation = await settled(anna, sam)
     async with transaction(conversations) as session:
@@ -248,7 +248,7 @@ async def test_an_admin_who_wrote_much_is_erased_from_all_conversations(
 
 @pytest.mark.parametrize("messages", [0, MANY])
 async def test_with_content_what_a_customer_wrote_goes_as_well(
-    anna: Caller, ben: Caller, sam: Caller, shop: Caller, conversations: Sessions, messages: int
+    anna: Caller, ben: Caller, sam: Caller, shop: Caller, conversations: SessionFactory, messages: int
 ) -> None:
     theirs = [(await anna.open(subject="secret subject", body="secret question"))["id"] for _ in range(3)]
     await grow(conversations, theirs[0], messages)
@@ -274,7 +274,7 @@ async def test_with_content_what_a_customer_wrote_goes_as_well(
 
 
 async def test_content_may_be_asked_for_when_the_user_is_deleted_already(
-    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     await anna.open(body="secret")
     assert (await shop.call("DELETE", "/users/anna")).status_code == 204
@@ -285,7 +285,7 @@ async def test_content_may_be_asked_for_when_the_user_is_deleted_already(
 
 
 async def test_conversations_that_a_dead_process_left_in_sight_are_hidden_by_the_next(
-    anna: Caller, sam: Caller, conversations: Sessions, shop: Caller
+    anna: Caller, sam: Caller, conversations: SessionFactory, shop: Caller
 ) -> None:
     await anna.open(body="secret")
     async with transaction(conversations) as session:  # all that an API did before it died
@@ -298,7 +298,7 @@ async def test_conversations_that_a_dead_process_left_in_sight_are_hidden_by_the
 
 
 async def test_a_user_who_comes_back_while_their_erasure_runs_keeps_what_is_new(
-    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     conversation = await settled(anna, sam)
     await grow(conversations, conversation)
@@ -315,7 +315,7 @@ async def test_a_user_who_comes_back_while_their_erasure_runs_keeps_what_is_new(
 
 
 async def test_only_the_store_may_look_at_erasures_and_finished_ones_are_forgotten(
-    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     await grow(conversations, await settled(anna, sam))
     begun = (await shop.call("DELETE", "/users/anna")).json()["id"]
@@ -330,7 +330,7 @@ async def test_only_the_store_may_look_at_erasures_and_finished_ones_are_forgott
     assert problem(await shop.call("GET", f"/erasures/{begun}")) == (404, "not-found")
 
 
-async def _of_a_conversation(sessions: Sessions) -> UUID:
+async def _of_a_conversation(sessions: SessionFactory) -> UUID:
     async with transaction(sessions) as session:
         erasure = Erasure(user_id="ben", conversation_id=uuid4())
         session.add(erasure)
@@ -339,7 +339,7 @@ async def _of_a_conversation(sessions: Sessions) -> UUID:
 
 
 async def test_a_first_conversation_that_crosses_the_deletion_of_its_customer_is_not_begun(
-    api: httpx2.AsyncClient, acting_as: As, sam: Caller, shop: Caller, conversations: Sessions
+    api: httpx2.AsyncClient, acting_as: As, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     for round_ in range(10):
         newcomer = Caller(api, "/api/v1", acting_as(f"new-{round_}", name="Newcomer"))
@@ -360,7 +360,7 @@ async def test_a_first_conversation_that_crosses_the_deletion_of_its_customer_is
 
 
 async def test_a_conversation_waits_for_the_deletion_of_its_customer_and_is_refused(
-    anna: Caller, sam: Caller, shop: Caller, conversations: Sessions
+    anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     await shop.call("PUT", "/users/anna", {"name": "Anna", "email": "anna@customer.test"})
     for caller, more, expected in (
@@ -378,7 +378,7 @@ async def test_a_conversation_waits_for_the_deletion_of_its_customer_and_is_refu
 
 @pytest.mark.parametrize("body", [{}, {"body": "Hello?"}])
 async def test_a_never_seen_user_who_is_being_deleted_is_not_let_in(
-    anna: Caller, sam: Caller, conversations: Sessions, body: dict[str, str]
+    anna: Caller, sam: Caller, conversations: SessionFactory, body: dict[str, str]
 ) -> None:
     async with transaction(conversations) as session:
         await delete_user(session, "anna")

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from shared.database import Sessions
+from shared.database import SessionFactory
 from tests.service.helpers.callers import ORDER, Caller, logged, problem
 
 REUSED = (422, "idempotency-key-reused")
@@ -29,7 +29,7 @@ each_request = pytest.mark.parametrize("name", ["create", "admin create", "post"
 
 @each_request
 async def test_the_same_request_with_the_same_key_happens_once(
-    anna: Caller, sam: Caller, conversations: Sessions, name: str
+    anna: Caller, sam: Caller, conversations: SessionFactory, name: str
 ) -> None:
     caller, method, path, fields, other = (await requests(anna, sam))[name]
     first = await caller.call(method, path, fields, key="once")
@@ -53,7 +53,7 @@ async def test_the_same_request_with_the_same_key_happens_once(
 
 @each_request
 async def test_the_same_request_many_times_at_once_happens_once(
-    anna: Caller, sam: Caller, conversations: Sessions, name: str
+    anna: Caller, sam: Caller, conversations: SessionFactory, name: str
 ) -> None:
     caller, method, path, fields, _ = (await requests(anna, sam))[name]
     await caller.get("/conversations")

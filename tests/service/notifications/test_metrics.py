@@ -12,28 +12,28 @@ from services.notifications import metrics
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.models import Email
 from services.notifications.rules import EmailState
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.service.helpers.attempt_factory import has_due_email
 from tests.service.helpers.event_factory import mail_settings, posted, receive
 
 SETTINGS = mail_settings("postgresql://unused")
 
 
-async def test_a_state_that_no_mail_is_in_any_more_is_measured_as_none(notifications: Sessions) -> None:
+async def test_a_state_that_no_mail_is_in_any_more_is_measured_as_none(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         await claim_emails(session, SETTINGS)
-    await metrics.measure(notifications)
+    await metrics.collect(notifications)
     assert 'chats_emails{state="sending"} 1.0' in generate_latest().decode()
     async with transaction(notifications) as session:
         await session.execute(update(Email).values(state=EmailState.SENT))
-    await metrics.measure(notifications)
+    await metrics.collect(notifications)
     shown = generate_latest().decode()
     assert 'chats_emails{state="sending"} 0.0' in shown
     assert 'chats_emails{state="sent"} 1.0' in shown
 
 
-async def test_a_lease_that_ran_out_and_that_nobody_takes_back_is_late_mail(notifications: Sessions) -> None:
+async def test_a_lease_that_ran_out_and_that_nobody_takes_back_is_late_mail(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         await claim_emails(session, SETTINGS)
@@ -43,7 +43,7 @@ async def test_a_lease_that_ran_out_and_that_nobody_takes_back_is_late_mail(noti
 
 
 async def test_a_huge_backlog_is_counted_to_its_limit_and_found_by_its_indexes(
-    notifications: Sessions, vacuumed: Callable[[str], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
+    notifications: SessionFactory, vacuumed: Callable[[str], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics, "MOST", 1000)
     async with transaction(notifications) as session:

@@ -6,14 +6,14 @@ import httpx2
 import pytest
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.conversations.rate_limits.policy import Act
+from services.conversations.rate_limits.policy import LimitedAction
 from shared.auth import Principal
 from tests.service.conftest import As
 from tests.service.helpers.browser import HOST, Browser
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.html import Page
 
-MESSAGE, CONVERSATION = Act.MESSAGE, Act.CONVERSATION
+MESSAGE, CONVERSATION = LimitedAction.MESSAGE, LimitedAction.CONVERSATION
 
 
 class Watching:
@@ -24,7 +24,7 @@ class Watching:
         self.asked: list[Any] = []
         self.in_use: set[int] = set()
 
-    async def allow(self, caller: Principal, acts: list[Act], *, path: str, key: str | None) -> None:
+    async def allow(self, caller: Principal, acts: list[LimitedAction], *, path: str, key: str | None) -> None:
         self._note((caller.id, *acts))
         assert path.startswith("/")
         assert key != ""

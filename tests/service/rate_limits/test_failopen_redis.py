@@ -5,7 +5,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from services.conversations.rate_limits.failopen_redis import PATIENCE, QUESTIONS, GuardedRedis, connect
+from services.conversations.rate_limits.failopen_redis import MAX_CONCURRENT_CALLS, TIMEOUT, FailopenRedis, connect
 from tests.helpers.waiting import eventually
 from tests.service.helpers.valkey_process import Valkey
 
@@ -14,7 +14,7 @@ class Asking:
     """Questions to a Redis, counted: those that reached it, and those that came back with an answer."""
 
     def __init__(self, url: str) -> None:
-        self.redis = GuardedRedis(url, patience=0.5)  # the machine of a test may be slow
+        self.redis = FailopenRedis(url, patience=0.5)  # the machine of a test may be slow
         self.begun = 0
 
     async def question(self) -> bool:
@@ -22,7 +22,7 @@ class Asking:
         return bool(await self.redis.client.ping())
 
     async def ask(self) -> bool | None:
-        return await self.redis.ask(self.question)
+        return await self.redis.call(self.question)
 
     async def is_asked(self) -> bool | None:
         """Tell whether questions are answered."""
@@ -57,16 +57,16 @@ async def test_a_burst_at_a_redis_that_freezes_asks_no_more_than_it_asks_at_once
     one = Asking(valkey.url)
     valkey.freeze()
     assert await asyncio.gather(*(one.ask() for _ in range(300))) == [None] * 300
-    assert one.begun <= QUESTIONS
+    assert one.begun <= MAX_CONCURRENT_CALLS
     await one.redis.client.aclose()
 
 
 async def test_a_question_is_not_waited_for_longer_than_the_patience_it_has() -> None:
     loop, waited = asyncio.get_running_loop(), asyncio.Event()
-    redis = GuardedRedis("redis://127.0.0.1:1")
+    redis = FailopenRedis("redis://127.0.0.1:1")
     began = loop.time()
-    assert await redis.ask(waited.wait) is None
-    assert PATIENCE * 0.9 <= loop.time() - began < PATIENCE + 1  # the machine of a test may be slow
+    assert await redis.call(waited.wait) is None
+    assert TIMEOUT * 0.9 <= loop.time() - began < TIMEOUT + 1  # the machine of a test may be slow
     assert redis.is_away
 
 
@@ -97,27 +97,27 @@ async def test_a_question_that_fails_although_redis_is_there_is_not_asked_again_
             asked += 1
             return int(await one.redis.client.incr("words"))
 
-        assert await one.redis.ask(wrong) is None
+        assert await one.redis.call(wrong) is None
         await eventually(lambda: not one.redis.is_away)  # the first look is at once
-        assert await one.redis.ask(wrong) is None
-        assert [await one.redis.ask(wrong) for _ in range(50)] == [None] * 50
+        assert await one.redis.call(wrong) is None
+        assert [await one.redis.call(wrong) for _ in range(50)] == [None] * 50
         assert asked == 2
 
 
 async def test_a_process_that_is_busy_does_not_take_its_own_slowness_for_that_of_redis(valkey: Valkey) -> None:
-    loop, redis = asyncio.get_running_loop(), GuardedRedis(valkey.url)
+    loop, redis = asyncio.get_running_loop(), FailopenRedis(valkey.url)
     await redis.client.ping()
     turns = 0
 
     def work() -> None:
         nonlocal turns
         turns += 1
-        time.sleep(PATIENCE)  # as much in each turn of the loop as a question has in all
+        time.sleep(TIMEOUT)  # as much in each turn of the loop as a question has in all
         if turns < 20:
             loop.call_soon(work)
 
     loop.call_soon(work)
-    assert await redis.ask(redis.client.ping) is True
+    assert await redis.call(redis.client.ping) is True
     assert 1 <= turns < 20
     await eventually(lambda: turns == 20)
     await redis.client.aclose()
@@ -132,7 +132,7 @@ async def test_many_questions_at_once_are_all_answered(valkey: Valkey) -> None:
 async def test_one_that_takes_no_writes_is_away_until_it_takes_them_again(valkey: Valkey) -> None:
     async with asking(valkey.url) as one, connect(valkey.url) as operator:
         await operator.slaveof("127.0.0.1", 1)
-        assert await one.redis.ask(lambda: one.redis.client.incr("chats:counted")) is None
-        assert await one.redis.ask(one.question) is None, "it answers questions, and is left alone all the same"
+        assert await one.redis.call(lambda: one.redis.client.incr("chats:counted")) is None
+        assert await one.redis.call(one.question) is None, "it answers questions, and is left alone all the same"
         await operator.slaveof()
         await eventually(one.is_asked)

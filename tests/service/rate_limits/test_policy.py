@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.conversations.rate_limits.policy import network_of
-from shared.database import Sessions
+from shared.database import SessionFactory
 from tests.service.conftest import As
 from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import Caller, problem
@@ -45,7 +45,7 @@ def refused(answer: httpx2.Response, within: int = 60) -> int:
 
 
 async def test_a_customers_messages_are_counted_for_all_processes_together(
-    conversations: Sessions, valkey: Valkey, acting_as: As
+    conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     async with processes(conversations, valkey.url, limit_messages_per_minute=4) as clients:
         one, other = (People(client, acting_as) for client in clients)
@@ -58,7 +58,7 @@ async def test_a_customers_messages_are_counted_for_all_processes_together(
 
 
 async def test_messages_at_the_same_moment_do_not_slip_through_together(
-    conversations: Sessions, valkey: Valkey, acting_as: As
+    conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     async with processes(conversations, valkey.url, limit_messages_per_minute=5) as clients:
         peoples = [People(client, acting_as) for client in clients]
@@ -68,7 +68,7 @@ async def test_messages_at_the_same_moment_do_not_slip_through_together(
 
 
 async def test_one_customers_limit_is_not_anothers_nor_the_admins(
-    conversations: Sessions, valkey: Valkey, acting_as: As
+    conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     limits: dict[str, Any] = {"limit_messages_per_minute": 1, "limit_admin_messages_per_minute": 2}
     async with processes(conversations, valkey.url, **limits) as clients:
@@ -82,7 +82,7 @@ async def test_one_customers_limit_is_not_anothers_nor_the_admins(
 
 
 async def test_an_admins_limit_is_for_all_that_an_admin_says_and_not_for_a_status(
-    conversations: Sessions, valkey: Valkey, acting_as: As
+    conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     async with processes(conversations, valkey.url, limit_admin_messages_per_minute=3) as [client, _]:
         people = People(client, acting_as)
@@ -98,7 +98,7 @@ async def test_an_admins_limit_is_for_all_that_an_admin_says_and_not_for_a_statu
 
 
 async def test_a_customers_conversations_are_counted_by_the_day(
-    conversations: Sessions, valkey: Valkey, acting_as: As
+    conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     async with processes(conversations, valkey.url, limit_conversations_per_day=2) as clients:
         one, other = (People(client, acting_as) for client in clients)
@@ -111,7 +111,7 @@ async def test_a_customers_conversations_are_counted_by_the_day(
 
 
 async def test_a_first_message_counts_and_is_not_counted_when_its_conversation_is_refused(
-    conversations: Sessions, valkey: Valkey, acting_as: As
+    conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     limits: dict[str, Any] = {"limit_conversations_per_day": 1, "limit_messages_per_minute": 2}
     async with processes(conversations, valkey.url, **limits) as [client, _]:
@@ -124,7 +124,7 @@ async def test_a_first_message_counts_and_is_not_counted_when_its_conversation_i
         refused(await write(people.anna, opened))
 
 
-async def test_zero_means_no_limit(conversations: Sessions, valkey: Valkey, acting_as: As) -> None:
+async def test_zero_means_no_limit(conversations: SessionFactory, valkey: Valkey, acting_as: As) -> None:
     none: dict[str, Any] = dict.fromkeys(
         ("limit_messages_per_minute", "limit_conversations_per_day", "limit_admin_messages_per_minute"), 0
     )
@@ -135,7 +135,7 @@ async def test_zero_means_no_limit(conversations: Sessions, valkey: Valkey, acti
 
 
 async def test_what_comes_again_under_its_key_is_neither_refused_nor_counted(
-    conversations: Sessions, valkey: Valkey, acting_as: As
+    conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     async with processes(conversations, valkey.url, limit_messages_per_minute=2) as clients:
         one, other = (People(client, acting_as) for client in clients)
@@ -149,7 +149,7 @@ async def test_what_comes_again_under_its_key_is_neither_refused_nor_counted(
         assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
 
 
-async def test_a_key_lets_nothing_new_through(conversations: Sessions, valkey: Valkey, acting_as: As) -> None:
+async def test_a_key_lets_nothing_new_through(conversations: SessionFactory, valkey: Valkey, acting_as: As) -> None:
     async with processes(conversations, valkey.url, limit_messages_per_minute=1) as [client, _]:
         people = People(client, acting_as)
         opened, another = (await people.anna.open())["id"], (await people.anna.open())["id"]
@@ -163,7 +163,7 @@ async def test_a_key_lets_nothing_new_through(conversations: Sessions, valkey: V
 
 
 async def test_what_is_refused_does_not_make_the_wait_longer(
-    conversations: Sessions, valkey: Valkey, acting_as: As
+    conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     async with processes(conversations, valkey.url, limit_messages_per_minute=1) as [client, _]:
         people = People(client, acting_as)
@@ -173,7 +173,7 @@ async def test_what_is_refused_does_not_make_the_wait_longer(
 
 
 async def test_what_is_wrong_or_not_allowed_is_not_counted(
-    conversations: Sessions, valkey: Valkey, acting_as: As
+    conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     async with processes(conversations, valkey.url, limit_messages_per_minute=1) as [client, _]:
         people = People(client, acting_as)
@@ -188,7 +188,7 @@ async def test_what_is_wrong_or_not_allowed_is_not_counted(
         assert (await write(people.anna, opened)).status_code == 201
 
 
-async def test_without_redis_everything_passes(conversations: Sessions, valkey: Valkey, acting_as: As) -> None:
+async def test_without_redis_everything_passes(conversations: SessionFactory, valkey: Valkey, acting_as: As) -> None:
     async with processes(conversations, valkey.url, limit_messages_per_minute=1) as [client, _]:
         people = People(client, acting_as)
         opened = (await people.anna.open(body="Hello?"))["id"]
@@ -197,7 +197,9 @@ async def test_without_redis_everything_passes(conversations: Sessions, valkey: 
         assert {(await write(people.anna, opened)).status_code for _ in range(5)} == {201}
 
 
-async def test_the_customers_pages_say_it_and_keep_what_was_typed(conversations: Sessions, valkey: Valkey) -> None:
+async def test_the_customers_pages_say_it_and_keep_what_was_typed(
+    conversations: SessionFactory, valkey: Valkey
+) -> None:
     limits: dict[str, Any] = {"limit_messages_per_minute": 1, "limit_conversations_per_day": 1}
     async with processes(conversations, valkey.url, **limits) as [client, _]:
         browser = Browser(client)
@@ -213,7 +215,7 @@ async def test_the_customers_pages_say_it_and_keep_what_was_typed(conversations:
 
 
 async def test_the_admins_pages_say_it_and_keep_what_was_typed(
-    conversations: Sessions, valkey: Valkey, acting_as: As
+    conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     async with processes(conversations, valkey.url, limit_admin_messages_per_minute=1) as [client, _]:
         opened = (await People(client, acting_as).anna.open())["id"]
@@ -228,7 +230,7 @@ async def test_the_admins_pages_say_it_and_keep_what_was_typed(
         assert said(answer, "Something else.").startswith("Too many messages at once.")
 
 
-async def test_a_form_that_is_sent_twice_counts_once(conversations: Sessions, valkey: Valkey) -> None:
+async def test_a_form_that_is_sent_twice_counts_once(conversations: SessionFactory, valkey: Valkey) -> None:
     async with processes(conversations, valkey.url, limit_messages_per_minute=1) as [client, _]:
         browser = Browser(client)
         await browser.sign_in("anna")
@@ -237,7 +239,7 @@ async def test_a_form_that_is_sent_twice_counts_once(conversations: Sessions, va
         assert (second.status_code, second.headers["Location"]) == (303, first.headers["Location"])
 
 
-async def test_a_form_of_a_foreign_page_uses_up_nothing(conversations: Sessions, valkey: Valkey) -> None:
+async def test_a_form_of_a_foreign_page_uses_up_nothing(conversations: SessionFactory, valkey: Valkey) -> None:
     async with processes(conversations, valkey.url, limit_conversations_per_day=1) as [client, _]:
         browser = Browser(client)
         await browser.sign_in("anna")

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from services.conversations.rate_limits.policy import SUSPICIOUS
-from shared.database import Sessions
+from shared.database import SessionFactory
 from tests.service.helpers.browser import HOST, Browser, store_token
 from tests.service.helpers.callers import problem
 from tests.service.helpers.limited import processes
@@ -27,13 +27,15 @@ async def statuses(clients: list[httpx2.AsyncClient], address: str, count: int, 
     return [(await sign_in(clients[turn % len(clients)], address, token)).status_code for turn in range(count)]
 
 
-async def test_sign_ins_are_counted_by_user_for_all_processes_together(conversations: Sessions, valkey: Valkey) -> None:
+async def test_sign_ins_are_counted_by_user_for_all_processes_together(
+    conversations: SessionFactory, valkey: Valkey
+) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=4) as clients:
         assert await statuses(clients, ANNAS, 6) == [303] * 4 + [429] * 2
         assert await statuses(clients, ANNAS, 1, store_token("ben")) == [303]
 
 
-async def test_a_refused_sign_in_is_a_page_that_says_so(conversations: Sessions, valkey: Valkey) -> None:
+async def test_a_refused_sign_in_is_a_page_that_says_so(conversations: SessionFactory, valkey: Valkey) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=1) as [client, _]:
         await sign_in(client, ANNAS)
         page = await sign_in(client, ANNAS)
@@ -51,7 +53,7 @@ async def test_a_refused_sign_in_is_a_page_that_says_so(conversations: Sessions,
     ],
 )
 async def test_bad_tokens_are_refused_sooner_and_refuse_no_good_one(
-    conversations: Sessions, valkey: Valkey, make: Callable[[], str], why: str
+    conversations: SessionFactory, valkey: Valkey, make: Callable[[], str], why: str
 ) -> None:
     refused = make()
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=12) as clients:
@@ -65,7 +67,7 @@ async def test_bad_tokens_are_refused_sooner_and_refuse_no_good_one(
 
 
 async def test_who_posts_a_good_token_from_a_foreign_page_refuses_nobody(
-    conversations: Sessions, valkey: Valkey
+    conversations: SessionFactory, valkey: Valkey
 ) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=4) as [client, _]:
         foreign = {"Origin": "https://evil.test", "X-Forwarded-For": ANNAS}
@@ -76,18 +78,22 @@ async def test_who_posts_a_good_token_from_a_foreign_page_refuses_nobody(
         assert (await sign_in(client, ANNAS)).status_code == 303
 
 
-async def test_people_behind_one_address_sign_in_however_many_they_are(conversations: Sessions, valkey: Valkey) -> None:
+async def test_people_behind_one_address_sign_in_however_many_they_are(
+    conversations: SessionFactory, valkey: Valkey
+) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=2) as [client, _]:
         for person in range(5):
             assert (await sign_in(client, ANNAS, store_token(f"person-{person}"))).status_code == 303
 
 
-async def test_zero_means_that_anybody_may_try_as_often_as_they_like(conversations: Sessions, valkey: Valkey) -> None:
+async def test_zero_means_that_anybody_may_try_as_often_as_they_like(
+    conversations: SessionFactory, valkey: Valkey
+) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=0) as clients:
         assert set(await statuses(clients, ANNAS, 40, "guessed")) == {401}
 
 
-async def test_renewals_are_counted_by_user_and_for_themselves(conversations: Sessions, valkey: Valkey) -> None:
+async def test_renewals_are_counted_by_user_and_for_themselves(conversations: SessionFactory, valkey: Valkey) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=2) as [one, other]:
         anna, ben = Browser(one), Browser(other)
         for browser, user in ((anna, "anna"), (ben, "ben")):
@@ -104,7 +110,7 @@ async def test_renewals_are_counted_by_user_and_for_themselves(conversations: Se
 
 
 async def test_refusals_are_counted_by_the_address_that_a_trusted_proxy_tells(
-    conversations: Sessions, valkey: Valkey
+    conversations: SessionFactory, valkey: Valkey
 ) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=8) as [client, _]:
         forged = [f"192.0.2.{turn}, {ANNAS}" for turn in range(3)]
@@ -112,14 +118,14 @@ async def test_refusals_are_counted_by_the_address_that_a_trusted_proxy_tells(
 
 
 async def test_what_somebody_tells_who_is_no_trusted_proxy_does_not_count(
-    conversations: Sessions, valkey: Valkey
+    conversations: SessionFactory, valkey: Valkey
 ) -> None:
     async with processes(conversations, valkey.url, peer=ANNAS, limit_sign_ins_per_minute=8) as [client, _]:
         forged = [f"192.0.2.{turn}" for turn in range(3)]
         assert [(await sign_in(client, address, "guessed")).status_code for address in forged] == [401, 401, 429]
 
 
-async def test_the_addresses_of_one_ipv6_network_are_one(conversations: Sessions, valkey: Valkey) -> None:
+async def test_the_addresses_of_one_ipv6_network_are_one(conversations: SessionFactory, valkey: Valkey) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=8) as [client, _]:
         own = [f"2001:db8:1:2::{turn:x}" for turn in range(1, 4)]
         assert [(await sign_in(client, address, "guessed")).status_code for address in own] == [401, 401, 429]
@@ -143,7 +149,7 @@ WARNING = "every sign-in comes from one private address: name it in CHATS_TRUSTE
     ],
 )
 async def test_sign_ins_that_all_come_from_one_private_address_are_told_of_once(
-    conversations: Sessions, addresses: list[str], warns: bool
+    conversations: SessionFactory, addresses: list[str], warns: bool
 ) -> None:
     with capture_logs() as logged:
         async with processes(conversations, None, 1) as [client]:
@@ -154,7 +160,9 @@ async def test_sign_ins_that_all_come_from_one_private_address_are_told_of_once(
 
 
 @pytest.mark.parametrize("hostile", ["", ",", "unknown", "a" * 3000, "1.2.3.4:99999", "[::1", "\u00e4"])
-async def test_an_address_that_is_none_breaks_nothing(conversations: Sessions, valkey: Valkey, hostile: str) -> None:
+async def test_an_address_that_is_none_breaks_nothing(
+    conversations: SessionFactory, valkey: Valkey, hostile: str
+) -> None:
     async with processes(conversations, valkey.url) as [client, _]:
         headers: Any = {"Origin": HOST, "X-Forwarded-For": hostile.encode()}
         answer = await client.post("/session", data={"token": store_token()}, headers=headers)

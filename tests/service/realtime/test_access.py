@@ -7,7 +7,7 @@ import httpx2
 
 from services.conversations.event_log.position import encode_position
 from services.conversations.event_log.reader import read_head
-from shared.database import Sessions
+from shared.database import SessionFactory
 from tests.helpers.sse_client import Reader, reading
 from tests.helpers.waiting import eventually
 from tests.service.helpers.browser import HOST, Browser
@@ -38,7 +38,13 @@ async def cookie_of(api: httpx2.AsyncClient, who: str) -> AsyncIterator[dict[str
 
 
 async def test_a_stream_tells_nothing_of_another_customer_from_wherever_it_begins(
-    live: Live, api: httpx2.AsyncClient, anna: Caller, ben: Caller, sam: Caller, shop: Caller, conversations: Sessions
+    live: Live,
+    api: httpx2.AsyncClient,
+    anna: Caller,
+    ben: Caller,
+    sam: Caller,
+    shop: Caller,
+    conversations: SessionFactory,
 ) -> None:
     own = (await ben.open())["id"]
     await live.number()

@@ -9,15 +9,15 @@ from sqlalchemy import text
 
 from services.conversations.errors import TooManyStreams
 from services.conversations.event_log.position import encode_position
-from services.conversations.event_log.reader import read_head, read_stretch, read_stretches
+from services.conversations.event_log.reader import read_head, read_page, read_pages
 from services.conversations.identity.sessions import begin, end
-from services.conversations.realtime.connection import Stream
+from services.conversations.realtime.connection import Connection
 from services.conversations.realtime.hub import Hub
-from services.conversations.realtime.stream_admission import Door
-from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, Places
+from services.conversations.realtime.stream_admission import StreamAdmission
+from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, StreamQuota
 from services.conversations.rules import Side
 from shared.auth import Principal, Role
-from shared.database import Sessions, create_engine, create_lender, create_sessions, transaction
+from shared.database import SessionFactory, connection_provider, create_engine, create_sessions, transaction
 from shared.problems import Unauthenticated
 from tests.helpers.waiting import eventually
 from tests.service.helpers.callers import Caller
@@ -28,7 +28,7 @@ from tests.service.realtime.test_stream_quota import process
 ADMINS = 12
 
 
-async def listen(hub: Hub, stream: Stream, after: int, heard: list[int]) -> None:
+async def listen(hub: Hub, stream: Connection, after: int, heard: list[int]) -> None:
     """Hear what a client hears, positions only, until its stream ends."""
     with hub.open(stream, None):
         async for some in hub.events(stream, encode_position(stream.epoch, after)):
@@ -36,7 +36,7 @@ async def listen(hub: Hub, stream: Stream, after: int, heard: list[int]) -> None
 
 
 async def test_each_of_a_crowd_that_comes_back_hears_its_own_in_order_and_once_while_others_write(
-    live: Live, anna: Caller, ben: Caller, conversations: Sessions
+    live: Live, anna: Caller, ben: Caller, conversations: SessionFactory
 ) -> None:
     talks = {"anna": (await anna.open())["id"], "ben": (await ben.open())["id"]}
     for person, talk in [*talks.items()] * 20:
@@ -44,8 +44,8 @@ async def test_each_of_a_crowd_that_comes_back_hears_its_own_in_order_and_once_w
     await live.number()
     async with conversations() as session:
         head = await read_head(session)
-    customers = [Stream(person, Side.CUSTOMER, head) for person in talks for _ in range(STREAMS_PER_PERSON)]
-    crowd = [*customers, *(Stream(f"admin-{n}", Side.ADMIN, head) for n in range(ADMINS))]
+    customers = [Connection(person, Side.CUSTOMER, head) for person in talks for _ in range(STREAMS_PER_PERSON)]
+    crowd = [*customers, *(Connection(f"admin-{n}", Side.ADMIN, head) for n in range(ADMINS))]
     places = [turn * 31 % head[1] for turn in range(len(crowd))]
     heard: list[list[int]] = [[] for _ in crowd]
     async with live.numbering(), asyncio.TaskGroup() as group:
@@ -66,7 +66,7 @@ async def test_each_of_a_crowd_that_comes_back_hears_its_own_in_order_and_once_w
 
 
 async def test_what_is_read_for_many_is_what_each_would_read_alone(
-    live: Live, anna: Caller, ben: Caller, conversations: Sessions
+    live: Live, anna: Caller, ben: Caller, conversations: SessionFactory
 ) -> None:
     talk = (await anna.open(body="Hello?"))["id"]
     await ben.open(body="And me?")
@@ -82,9 +82,9 @@ async def test_what_is_read_for_many_is_what_each_would_read_alone(
             for user_id in (None, "anna", "ben", "nobody")
         ]
         for limit in (3, 100):
-            together = await read_stretches(session, readers, limit=limit)
+            together = await read_pages(session, readers, limit=limit)
             for (named, after, user_id), stretch in zip(readers, together, strict=True):
-                alone = await read_stretch(session, named, after, limit=limit, user_id=user_id)
+                alone = await read_page(session, named, after, limit=limit, user_id=user_id)
                 assert (stretch.epoch, stretch.lost) == (alone.epoch, alone.lost)
                 if user_id is not None or limit == 100:
                     assert (stretch.end, list(stretch.entries)) == (alone.end, list(alone.entries))
@@ -94,7 +94,7 @@ async def test_what_is_read_for_many_is_what_each_would_read_alone(
 
 
 async def test_each_of_many_at_the_door_gets_a_verdict_of_their_own(
-    conversations: Sessions, databases: dict[str, str], anna: Caller, ben: Caller, shop: Caller
+    conversations: SessionFactory, databases: dict[str, str], anna: Caller, ben: Caller, shop: Caller
 ) -> None:
     for known in (anna, ben):
         await known.open()
@@ -114,8 +114,8 @@ async def test_each_of_many_at_the_door_gets_a_verdict_of_their_own(
         "session made up": Principal("anna", Role.CUSTOMER, session_id=uuid4()),
     }
     engine = create_engine(databases["conversations"], application="chats-door")
-    door = Door(create_sessions(engine), create_lender(engine))
-    found = await asyncio.gather(*map(door.let_in, callers.values()), return_exceptions=True)
+    door = StreamAdmission(create_sessions(engine), connection_provider(engine))
+    found = await asyncio.gather(*map(door.admit, callers.values()), return_exceptions=True)
     await engine.dispose()
     async with conversations() as session:
         head = await read_head(session)
@@ -130,9 +130,9 @@ async def test_each_of_many_at_the_door_gets_a_verdict_of_their_own(
 
 
 async def test_no_more_places_are_given_when_all_are_asked_for_at_the_same_moment(valkey: Valkey) -> None:
-    async def take(stack: AsyncExitStack, places: Places, person: str) -> str | None:
+    async def take(stack: AsyncExitStack, places: StreamQuota, person: str) -> str | None:
         try:
-            await stack.enter_async_context(places.hold(person))
+            await stack.enter_async_context(places.acquire(person))
         except TooManyStreams:
             return None
         return person
@@ -144,7 +144,7 @@ async def test_no_more_places_are_given_when_all_are_asked_for_at_the_same_momen
         assert sorted(filter(None, given)) == ["anna"] * STREAMS_PER_PERSON + ["ben"] * STREAMS_PER_PERSON
 
 
-async def test_a_hub_that_is_told_of_news_as_it_is_cancelled_ends(conversations: Sessions) -> None:
+async def test_a_hub_that_is_told_of_news_as_it_is_cancelled_ends(conversations: SessionFactory) -> None:
     for turns in range(8):
         hub = Hub(conversations, lambda *_: None, str)
         following = asyncio.create_task(hub._follow())  # noqa: SLF001 - the group around it would wait for its end

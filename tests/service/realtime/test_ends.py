@@ -8,12 +8,12 @@ from sqlalchemy import text
 
 from services.conversations.event_log.reader import read_head
 from services.conversations.identity.sessions import begin, end
-from services.conversations.realtime.connection import Stream
+from services.conversations.realtime.connection import Connection
 from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON
 from services.conversations.rules import Side
 from shared.auth import Role, issue_session_token, issue_token
 from shared.cookies import cookie_name
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.helpers.sse_client import STREAM, Reader, reading
 from tests.helpers.waiting import eventually
 from tests.service.conftest import As
@@ -47,7 +47,7 @@ async def test_a_stream_ends_with_its_token_and_tells_nothing_more(live: Live, a
         assert not other.ended
 
 
-async def test_a_browsers_stream_ends_with_its_session(live: Live, anna: Caller, conversations: Sessions) -> None:
+async def test_a_browsers_stream_ends_with_its_session(live: Live, anna: Caller, conversations: SessionFactory) -> None:
     await anna.open()
     async with transaction(conversations) as session:
         going, staying = [await begin(session, "anna", Side.CUSTOMER) for _ in range(2)]
@@ -87,7 +87,7 @@ async def test_a_stream_ends_when_its_person_is_deleted(
 
 
 async def test_a_person_deleted_while_their_stream_opens_hears_nothing(
-    live: Live, anna: Caller, shop: Caller, conversations: Sessions
+    live: Live, anna: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     await anna.open()
     await live.number()
@@ -97,7 +97,7 @@ async def test_a_person_deleted_while_their_stream_opens_hears_nothing(
     await live.number()
     async with live.reading(Caller(anna.api, "", {"Authorization": shop_admin(live)})) as admin:
         await eventually(lambda: admin.told)  # so the hub is behind the deletion
-        stream = Stream("anna", Side.CUSTOMER, admitted_at)
+        stream = Connection("anna", Side.CUSTOMER, admitted_at)
         with live.hub.open(stream, None):
             heard = [shown async for some in live.hub.events(stream, None) for shown in some]
     assert [shown.event for shown in heard] == [None]
@@ -113,7 +113,7 @@ async def test_streams_are_for_customers_and_admins(live: Live, shop: Caller) ->
         assert problem(await client.get(STREAM)) == (401, "unauthenticated")
 
 
-async def test_an_open_stream_holds_no_connection(live: Live, acting_as: As, conversations: Sessions) -> None:
+async def test_an_open_stream_holds_no_connection(live: Live, acting_as: As, conversations: SessionFactory) -> None:
     async with AsyncExitStack() as stack:
         readers: list[Reader] = []
         for n in range(15):  # more than the pool has
@@ -126,7 +126,7 @@ async def test_an_open_stream_holds_no_connection(live: Live, acting_as: As, con
 
 
 async def test_a_database_that_ends_its_connections_ends_no_stream(
-    live: Live, anna: Caller, conversations: Sessions
+    live: Live, anna: Caller, conversations: SessionFactory
 ) -> None:
     async with live.reading(anna) as reader:
         await eventually(lambda: reader.told)

@@ -8,11 +8,11 @@ from sqlalchemy import delete, select, text, update
 
 from services.conversations.event_log.position import decode_position, encode_position
 from services.conversations.event_log.reader import read_head
-from services.conversations.event_log.sequencer import begin_epoch, number_events
+from services.conversations.event_log.sequencer import number_events, rotate_epoch
 from services.conversations.models import FeedHead, LoggedEvent
-from services.conversations.realtime.connection import BUFFER, Shown, Stream
+from services.conversations.realtime.connection import BUFFER, Connection, SseEvent
 from services.conversations.rules import Side
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.helpers.waiting import eventually
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.live_api import Live, ends, hears, log_updates
@@ -76,7 +76,7 @@ async def test_nobody_hears_of_another_customers_conversation(
 
 
 async def test_what_was_missed_comes_in_order_and_by_pages(
-    live: Live, anna: Caller, sam: Caller, conversations: Sessions
+    live: Live, anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     talk = (await anna.open())["id"]
     await live.number()
@@ -110,7 +110,7 @@ async def test_what_was_deleted_since_is_told_as_deleted_only(live: Live, anna: 
 
 @pytest.mark.parametrize("given", ["beyond", "elsewhere", "nonsense", "", "purged"])
 async def test_a_client_whose_place_is_gone_is_told_and_then_hears_what_comes(
-    live: Live, anna: Caller, conversations: Sessions, given: str
+    live: Live, anna: Caller, conversations: SessionFactory, given: str
 ) -> None:
     await anna.open()
     await anna.open()
@@ -134,12 +134,12 @@ async def test_a_client_whose_place_is_gone_is_told_and_then_hears_what_comes(
 
 
 async def test_a_log_that_was_restored_sends_everybody_back_to_load_anew(
-    live: Live, anna: Caller, sam: Caller, conversations: Sessions
+    live: Live, anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     async with live.reading(anna) as customer, live.reading(sam) as admin:
         await eventually(lambda: customer.told and admin.told)
         async with transaction(conversations) as session:
-            await begin_epoch(session)
+            await rotate_epoch(session)
         live.hub.wake()
         for reader in (customer, admin):
             await ends(reader)
@@ -148,7 +148,7 @@ async def test_a_log_that_was_restored_sends_everybody_back_to_load_anew(
 
 
 async def test_the_head_of_a_restored_log_lies_behind_its_readers(
-    live: Live, anna: Caller, conversations: Sessions
+    live: Live, anna: Caller, conversations: SessionFactory
 ) -> None:
     async with live.reading(anna) as reader:
         await anna.open()
@@ -188,13 +188,13 @@ async def test_the_number_unread_comes_first_and_whenever_it_is_another(
 
 
 async def test_a_client_that_is_too_slow_has_to_resume_and_misses_nothing(
-    live: Live, anna: Caller, conversations: Sessions
+    live: Live, anna: Caller, conversations: SessionFactory
 ) -> None:
     talk = (await anna.open())["id"]
     await live.number()
     async with conversations() as session:
         admitted_at = await read_head(session)
-    slow = Stream("anna", Side.CUSTOMER, admitted_at)
+    slow = Connection("anna", Side.CUSTOMER, admitted_at)
     with live.hub.open(slow, None):
         events = live.hub.events(slow, None)
         heard = [*await anext(events)]
@@ -210,7 +210,7 @@ async def test_a_client_that_is_too_slow_has_to_resume_and_misses_nothing(
 
 
 async def test_a_client_that_is_ahead_of_the_hub_hears_nothing_twice(
-    live: Live, anna: Caller, sam: Caller, conversations: Sessions
+    live: Live, anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     async with live.reading(sam) as before:
         await eventually(lambda: before.told)
@@ -227,13 +227,13 @@ async def test_a_client_that_is_ahead_of_the_hub_hears_nothing_twice(
 
 
 async def test_a_client_that_comes_while_the_hub_looks_up_misses_nothing(
-    live: Live, anna: Caller, conversations: Sessions
+    live: Live, anna: Caller, conversations: SessionFactory
 ) -> None:
     async with live.reading(anna) as first:
         await eventually(lambda: first.told)
     await eventually(lambda: not live.hub._streams)  # noqa: SLF001 - so that the hub only looks where the log ends
     async with conversations() as session:
-        stream = Stream("anna", Side.CUSTOMER, await read_head(session))
+        stream = Connection("anna", Side.CUSTOMER, await read_head(session))
     talk = (await anna.open())["id"]
     with live.hub.open(stream, None):
         async with transaction(conversations) as session:
@@ -242,7 +242,7 @@ async def test_a_client_that_comes_while_the_hub_looks_up_misses_nothing(
             await eventually(lambda: waits_for_a_lock(conversations))
             events = live.hub.events(stream, None)
             await anext(events)
-            heard: list[Shown] = []
+            heard: list[SseEvent] = []
 
             async def listen() -> None:
                 while not any(shown.position for shown in heard):
@@ -257,7 +257,7 @@ async def test_a_client_that_comes_while_the_hub_looks_up_misses_nothing(
 
 
 async def test_lists_and_threads_say_where_the_stream_goes_on_from(
-    live: Live, anna: Caller, sam: Caller, conversations: Sessions
+    live: Live, anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     talk = (await anna.open(body="Hello?"))["id"]
     await live.number()
@@ -276,7 +276,7 @@ async def test_lists_and_threads_say_where_the_stream_goes_on_from(
         assert reader.of("message.posted")[0]["message"]["body"] == "Here."
 
 
-async def waits_for_a_lock(sessions: Sessions) -> bool:
+async def waits_for_a_lock(sessions: SessionFactory) -> bool:
     """Tell whether the API waits for somebody's lock."""
     ours = text(
         "select count(*) from pg_stat_activity where application_name = 'chats-api' and wait_event_type = 'Lock'"

@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from services.conversations.models import LoggedEvent
-from shared.database import Sessions
+from shared.database import SessionFactory
 from tests.helpers.waiting import eventually
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.live_api import Live
@@ -15,7 +15,7 @@ from tests.service.helpers.live_api import Live
 Heard = list[tuple[int, str]]
 
 
-class Visitor:
+class PageContext:
     """A client that leaves at any moment and comes back with what it heard last."""
 
     def __init__(self, live: Live, caller: Caller, start: str, chance: random.Random) -> None:
@@ -70,11 +70,13 @@ def agrees(heard: Heard, log: list[LoggedEvent]) -> bool:
 
 @pytest.mark.parametrize("seed", range(4))
 async def test_whoever_comes_and_goes_hears_the_log_in_its_order_and_nothing_twice(
-    live: Live, anna: Caller, ben: Caller, sam: Caller, conversations: Sessions, seed: int
+    live: Live, anna: Caller, ben: Caller, sam: Caller, conversations: SessionFactory, seed: int
 ) -> None:
     start = await live.position()
     readers = {"anna": anna, "ben": ben, "sam": sam, "sam again": sam}
-    visitors = {name: Visitor(live, caller, start, random.Random(f"{seed} {name}")) for name, caller in readers.items()}
+    visitors = {
+        name: PageContext(live, caller, start, random.Random(f"{seed} {name}")) for name, caller in readers.items()
+    }
     written = asyncio.Event()
 
     async def written_once() -> None:

@@ -8,7 +8,7 @@ from sqlalchemy import select, update
 from services.conversations.models import Presence
 from services.conversations.realtime.presence import purge_presence
 from services.conversations.settings import StoreSettings
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.service.conftest import As
 from tests.service.helpers.callers import Caller, problem
 
@@ -21,7 +21,7 @@ async def view(admin: Caller, conversation: str, **fields: Any) -> Any:
     return answer.json()["others"]
 
 
-async def age(sessions: Sessions, by: timedelta) -> None:
+async def age(sessions: SessionFactory, by: timedelta) -> None:
     async with transaction(sessions) as session:
         await session.execute(update(Presence).values(seen_at=Presence.seen_at - by))
 
@@ -45,7 +45,7 @@ async def test_an_admin_learns_who_else_is_looking_at_the_same_conversation(
 
 
 async def test_who_has_left_or_was_not_heard_of_for_30_seconds_is_not_named(
-    anna: Caller, sam: Caller, acting_as: As, conversations: Sessions
+    anna: Caller, sam: Caller, acting_as: As, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open())["id"]
     kim = another(sam, acting_as)
@@ -78,7 +78,7 @@ async def test_a_name_that_was_erased_is_not_shown(anna: Caller, sam: Caller, sh
     assert await view(sam, conversation) == []
 
 
-async def test_what_is_no_longer_true_is_purged(anna: Caller, sam: Caller, conversations: Sessions) -> None:
+async def test_what_is_no_longer_true_is_purged(anna: Caller, sam: Caller, conversations: SessionFactory) -> None:
     old, new = (await anna.open())["id"], (await anna.open())["id"]
     await view(sam, old)
     await age(conversations, LONG_AGO)

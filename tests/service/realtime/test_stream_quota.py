@@ -8,9 +8,9 @@ import httpx2
 import pytest
 
 from services.conversations.errors import TooManyStreams
-from services.conversations.rate_limits.failopen_redis import GuardedRedis
-from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, Places
-from shared.database import Sessions
+from services.conversations.rate_limits.failopen_redis import FailopenRedis
+from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, StreamQuota
+from shared.database import SessionFactory
 from tests.helpers.sse_client import STREAM, reading
 from tests.helpers.waiting import eventually
 from tests.service.conftest import As, running_api
@@ -21,10 +21,10 @@ PATIENCE = 5.0  # seconds for a question: the machine of a test may be slow
 
 
 @asynccontextmanager
-async def process(url: str, *, lease: float = 30.0, patience: float = PATIENCE) -> AsyncIterator[Places]:
+async def process(url: str, *, lease: float = 30.0, patience: float = PATIENCE) -> AsyncIterator[StreamQuota]:
     """Run what a process does about its places; at the end it stops as an operator would stop it."""
-    redis = GuardedRedis(url, patience)
-    places = Places(redis, lease)
+    redis = FailopenRedis(url, patience)
+    places = StreamQuota(redis, lease)
     task = asyncio.create_task(places.run())
     try:
         yield places
@@ -34,16 +34,16 @@ async def process(url: str, *, lease: float = 30.0, patience: float = PATIENCE) 
         await redis.client.aclose()
 
 
-async def fill(stack: AsyncExitStack, *processes: Places, person: str = "anna") -> None:
+async def fill(stack: AsyncExitStack, *processes: StreamQuota, person: str = "anna") -> None:
     """Take all places of a person, in turn."""
     for turn in range(STREAMS_PER_PERSON):
-        await stack.enter_async_context(processes[turn % len(processes)].hold(person))
+        await stack.enter_async_context(processes[turn % len(processes)].acquire(person))
 
 
-async def is_free(places: Places, person: str = "anna") -> bool:
+async def is_free(places: StreamQuota, person: str = "anna") -> bool:
     """Tell whether a person has another place."""
     try:
-        async with places.hold(person):
+        async with places.acquire(person):
             return True
     except TooManyStreams:
         return False
@@ -54,7 +54,7 @@ async def test_a_persons_streams_are_counted_for_all_processes_together(valkey: 
         await fill(stack, one, other)
         for places in (one, other):
             with pytest.raises(TooManyStreams):
-                await stack.enter_async_context(places.hold("anna"))
+                await stack.enter_async_context(places.acquire("anna"))
         assert await is_free(other, "ben")
 
 
@@ -83,8 +83,8 @@ async def test_a_process_that_stops_gives_back_the_places_of_streams_that_have_n
 
 async def test_the_places_of_a_process_that_was_killed_run_out(valkey: Valkey) -> None:
     async with process(valkey.url) as other, AsyncExitStack() as stack:
-        redis = GuardedRedis(valkey.url, PATIENCE)
-        await fill(stack, Places(redis, lease=0.5))  # nobody renews them
+        redis = FailopenRedis(valkey.url, PATIENCE)
+        await fill(stack, StreamQuota(redis, lease=0.5))  # nobody renews them
         assert await eventually(lambda: is_free(other))
         await redis.client.aclose()
 
@@ -101,7 +101,7 @@ async def test_a_place_is_kept_for_longer_than_its_lease_as_long_as_its_process_
 async def test_places_are_known_again_to_a_redis_that_forgot_them(valkey: Valkey) -> None:
     async with process(valkey.url, lease=1.0) as one, process(valkey.url) as other, AsyncExitStack() as stack:
         await fill(stack, one)
-        eraser = GuardedRedis(valkey.url)
+        eraser = FailopenRedis(valkey.url)
         await eraser.client.flushall()
         await eraser.client.aclose()
 
@@ -112,7 +112,7 @@ async def test_places_are_known_again_to_a_redis_that_forgot_them(valkey: Valkey
 
 
 async def test_the_streams_of_two_running_apis_are_counted_together(
-    conversations: Sessions, databases: dict[str, str], acting_as: As, valkey: Valkey
+    conversations: SessionFactory, databases: dict[str, str], acting_as: As, valkey: Valkey
 ) -> None:
     url, headers = databases["conversations"], acting_as("anna")
     async with (
@@ -154,6 +154,6 @@ async def test_without_redis_places_are_given_and_its_return_is_no_surprise(valk
 
 async def test_without_a_redis_at_all_places_are_given() -> None:
     async with AsyncExitStack() as stack:
-        places = Places(None)
+        places = StreamQuota(None)
         await fill(stack, places)
         assert await is_free(places)

@@ -17,7 +17,14 @@ from deploy.local.postgres import Server
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared import database
-from shared.database import COMMAND_TIMEOUT, Sessions, answered_transaction, create_engine, create_sessions, transaction
+from shared.database import (
+    COMMAND_TIMEOUT,
+    SessionFactory,
+    create_engine,
+    create_sessions,
+    request_transaction,
+    transaction,
+)
 from shared.outages import is_outage
 from shared.problems import Unavailable
 from shared.readiness import database_fault
@@ -34,15 +41,15 @@ HOW_TO_FAIL = {
 
 
 @pytest.mark.parametrize("statement", HOW_TO_FAIL.values(), ids=HOW_TO_FAIL)
-async def test_what_will_pass_is_unavailable(conversations: Sessions, statement: str) -> None:
+async def test_what_will_pass_is_unavailable(conversations: SessionFactory, statement: str) -> None:
     with pytest.raises(Unavailable):
-        async with answered_transaction(conversations) as session:
+        async with request_transaction(conversations) as session:
             await session.execute(text(statement))
 
 
-async def test_what_will_not_pass_is_a_fault_of_ours(conversations: Sessions) -> None:
+async def test_what_will_not_pass_is_a_fault_of_ours(conversations: SessionFactory) -> None:
     with pytest.raises(Exception, match="division by zero"):
-        async with answered_transaction(conversations) as session:
+        async with request_transaction(conversations) as session:
             await session.execute(text("select 1 / 0"))
 
 
@@ -55,7 +62,7 @@ async def test_a_connection_that_ends_while_it_is_made_is_unavailable(
     monkeypatch.setattr("asyncpg.connect", connect)
     engine = create_engine(databases["conversations"], application="tests")
     with pytest.raises(Unavailable):
-        async with answered_transaction(create_sessions(engine)) as session:
+        async with request_transaction(create_sessions(engine)) as session:
             await session.execute(text("select 1"))
     await engine.dispose()
 
@@ -67,7 +74,7 @@ async def test_a_pool_without_a_free_connection_is_unavailable(
     engine = create_engine(databases["conversations"], application="tests", pool_size=1)
     async with engine.connect():
         with pytest.raises(Unavailable):
-            async with answered_transaction(create_sessions(engine)) as session:
+            async with request_transaction(create_sessions(engine)) as session:
                 await session.execute(text("select 1"))
     await engine.dispose()
 
@@ -130,7 +137,7 @@ async def test_a_database_without_tables_says_how_to_make_them(postgres: Server)
 
 @pytest.mark.parametrize("trusted", [0.0, 60.0])
 async def test_a_connection_that_broke_in_the_pool_is_replaced(
-    databases: dict[str, str], conversations: Sessions, monkeypatch: pytest.MonkeyPatch, trusted: float
+    databases: dict[str, str], conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch, trusted: float
 ) -> None:
     monkeypatch.setattr(database, "TRUSTED_IDLE", trusted)
     engine = database.create_engine(databases["conversations"], application="tests", pool_size=1)
@@ -145,7 +152,7 @@ async def test_a_connection_that_broke_in_the_pool_is_replaced(
 
 
 async def test_who_freezes_within_a_transaction_loses_its_locks_before_those_who_wait_give_up(
-    databases: dict[str, str], conversations: Sessions
+    databases: dict[str, str], conversations: SessionFactory
 ) -> None:
     engine = create_engine(databases["conversations"], application="tests", pool_size=1)
     async with engine.connect() as connection:
@@ -207,8 +214,8 @@ async def test_a_silent_connection_that_has_rested_does_not_keep_a_request_for_a
 
 
 async def test_a_connection_that_ends_in_the_middle_of_a_word_is_a_matter_of_trying_again(
-    conversations: Sessions,
+    conversations: SessionFactory,
 ) -> None:
     with pytest.raises(Unavailable):
-        async with answered_transaction(conversations):
+        async with request_transaction(conversations):
             raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")

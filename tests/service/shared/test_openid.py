@@ -17,7 +17,7 @@ from services.conversations.app import create_app as create_conversations_app
 from services.conversations.settings import ApiSettings as ConversationsSettings
 from services.notifications.app import create_app as create_notifications_app
 from services.notifications.settings import ApiSettings as NotificationsSettings
-from shared.database import Sessions
+from shared.database import SessionFactory
 from tests.helpers.waiting import eventually
 from tests.service.conftest import SECRET
 from tests.service.helpers.callers import problem
@@ -94,7 +94,7 @@ def settings(openid: OpenId) -> dict[str, Any]:
 
 @pytest.fixture
 async def chats(
-    conversations: Sessions, databases: dict[str, str], settings: dict[str, Any]
+    conversations: SessionFactory, databases: dict[str, str], settings: dict[str, Any]
 ) -> AsyncIterator[httpx2.AsyncClient]:
     app = create_conversations_app(
         ConversationsSettings(conversations_database_url=databases["conversations"], auth_secret=[SECRET], **settings)
@@ -118,7 +118,7 @@ async def test_who_signs_in_at_the_provider_is_known_to_both_apis(
     openid: OpenId,
     chats: httpx2.AsyncClient,
     settings: dict[str, Any],
-    notifications: Sessions,
+    notifications: SessionFactory,
     databases: dict[str, str],
 ) -> None:
     anna, sam = bearer(await openid.sign_in("anna")), bearer(await openid.sign_in("sam"))

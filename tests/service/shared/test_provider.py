@@ -11,7 +11,7 @@ from services.conversations.app import create_app as create_conversations_app
 from services.conversations.settings import ApiSettings as ConversationsSettings
 from services.notifications.app import create_app as create_notifications_app
 from services.notifications.settings import ApiSettings as NotificationsSettings
-from shared.database import Sessions
+from shared.database import SessionFactory
 from tests.helpers.identity_provider import ALGORITHMS, Provider, claims, private_key, signed
 from tests.helpers.waiting import eventually
 from tests.service.conftest import SECRET
@@ -24,7 +24,11 @@ UNAUTHENTICATED, UNAVAILABLE = (401, "unauthenticated"), (503, "unavailable")
 
 @pytest.fixture
 async def both(
-    conversations: Sessions, notifications: Sessions, databases: dict[str, str], provider: Provider, clock: Clock
+    conversations: SessionFactory,
+    notifications: SessionFactory,
+    databases: dict[str, str],
+    provider: Provider,
+    clock: Clock,
 ) -> AsyncIterator[list[Callable[[str], Awaitable[httpx2.Response]]]]:
     """Call the conversations API, or the notifications API, which have no secret, with a token."""
     given: dict[str, Any] = {"auth_jwks_url": provider.url, "auth_secret": []}
@@ -87,7 +91,7 @@ async def test_keys_are_fetched_when_a_process_starts_and_before_anybody_asks(
 
 
 async def test_with_secret_and_url_each_signs_by_its_own_algorithm(
-    databases: dict[str, str], conversations: Sessions, provider: Provider
+    databases: dict[str, str], conversations: SessionFactory, provider: Provider
 ) -> None:
     app = create_conversations_app(
         ConversationsSettings(
@@ -106,7 +110,7 @@ async def test_with_secret_and_url_each_signs_by_its_own_algorithm(
 
 
 async def test_without_a_secret_no_session_begins_and_the_page_says_why(
-    databases: dict[str, str], conversations: Sessions, provider: Provider
+    databases: dict[str, str], conversations: SessionFactory, provider: Provider
 ) -> None:
     app = create_conversations_app(
         ConversationsSettings(conversations_database_url=databases["conversations"], auth_jwks_url=provider.url)
@@ -125,7 +129,7 @@ async def test_without_a_secret_no_session_begins_and_the_page_says_why(
 
 
 async def test_a_session_begins_by_a_fresh_token_of_the_provider(
-    databases: dict[str, str], conversations: Sessions, provider: Provider
+    databases: dict[str, str], conversations: SessionFactory, provider: Provider
 ) -> None:
     app = create_conversations_app(
         ConversationsSettings(

@@ -19,13 +19,13 @@ from services.conversations.settings import ApiSettings as ConversationsSettings
 from services.notifications.app import create_app as create_notifications_app
 from services.notifications.settings import ApiSettings as NotificationsSettings
 from shared.database import (
-    Lend,
-    Sessions,
-    answered_transaction,
+    ConnectionProvider,
+    SessionFactory,
+    connection_provider,
     create_engine,
-    create_lender,
     create_sessions,
     driver_connection,
+    request_transaction,
     transaction,
 )
 from shared.migrations import migration_config, upgrade
@@ -115,16 +115,16 @@ async def test_all_connections_are_replaced_once_one_was_told_that_it_may_not_wr
     engine = create_engine(databases["conversations"], application="tests", pool_size=2)
     before = await both_backends(engine)
     with pytest.raises(Exception, match="read-only transaction"):
-        await write_readonly(way, create_sessions(engine), create_lender(engine))
+        await write_readonly(way, create_sessions(engine), connection_provider(engine))
     after = await both_backends(engine)
     await engine.dispose()
     assert not before & after
 
 
-async def write_readonly(way: str, sessions: Sessions, lend: Lend) -> None:
+async def write_readonly(way: str, sessions: SessionFactory, acquire: ConnectionProvider) -> None:
     write = "update feed set head = head where false"
     if way == "lent":
-        async with lend() as driver, driver.transaction(readonly=True):
+        async with acquire() as driver, driver.transaction(readonly=True):
             await driver.execute(write)
     else:
         async with transaction(sessions) as session:
@@ -194,9 +194,11 @@ async def test_an_older_release_leaves_a_newer_database_as_it_is(
 
 
 @pytest.mark.parametrize("statement", ["select * from not_yet", "select not_yet from users", "select not_yet(1)"])
-async def test_a_request_before_the_migration_is_told_to_come_back(conversations: Sessions, statement: str) -> None:
+async def test_a_request_before_the_migration_is_told_to_come_back(
+    conversations: SessionFactory, statement: str
+) -> None:
     with pytest.raises(Unavailable) as refused:
-        async with answered_transaction(conversations) as session:
+        async with request_transaction(conversations) as session:
             await session.execute(text(statement))
     assert is_outage(refused.value.__cause__), "no event is given up on for it"
 
@@ -213,9 +215,9 @@ async def test_a_request_during_a_migration_is_told_to_come_back(
             await session.execute(text("select * from growing"))
         await owner.execute("alter table growing add column more int")
         with pytest.raises(Unavailable):
-            async with answered_transaction(sessions) as session:
+            async with request_transaction(sessions) as session:
                 await session.execute(text("select * from growing"))
-        async with answered_transaction(sessions) as session:
+        async with request_transaction(sessions) as session:
             await session.execute(text("select * from growing"))
     finally:
         await owner.execute("drop table growing")

@@ -14,7 +14,7 @@ from deploy.local.postgres import Server
 from deploy.local.processes import end, spawn
 from deploy.local.valkey import url as valkey_url
 from deploy.local.valkey import valkey
-from services.conversations.realtime.log_notify import Announcer, listen
+from services.conversations.realtime.log_notify import LogNotifier, listen
 from services.conversations.settings import StoreSettings
 from shared.broker import create_celery
 from shared.database import create_engine
@@ -148,12 +148,12 @@ async def test_hints_go_through_verified_tls_and_to_nobody_else(broker: int, aut
         def hear(name: str) -> None:
             heard[name] = heard.get(name, 0) + 1
 
-        announcer = Announcer()
+        notifier = LogNotifier()
         tasks = [asyncio.create_task(listen(url, lambda name=name: hear(name))) for name, url in urls.items()]  # type: ignore[misc]
-        tasks.append(asyncio.create_task(announcer.run(urls["right"])))
+        tasks.append(asyncio.create_task(notifier.run(urls["right"])))
 
         def told() -> bool:
-            announcer.give(1)
+            notifier.notify(1)
             return "right" in heard
 
         await eventually(told)

@@ -14,12 +14,12 @@ from services.conversations.app import create_app
 from services.conversations.event_log.reader import read_position
 from services.conversations.identity import sessions
 from services.conversations.identity.erasure import delete_user
-from services.conversations.identity.provisioning import admit
+from services.conversations.identity.provisioning import provision_user
 from services.conversations.rules import Side
 from services.conversations.settings import ApiSettings
-from services.conversations.web.auth import AdminVisitor, CustomerVisitor, Visitor
+from services.conversations.web.auth import AdminContext, CustomerContext, PageContext
 from shared.auth import Principal, Role, issue_session_token
-from shared.database import Sessions, driver_connection, transaction
+from shared.database import SessionFactory, driver_connection, transaction
 from shared.problems import Unauthenticated
 from shared.settings import TokenSettings
 from tests.helpers.waiting import eventually
@@ -34,28 +34,28 @@ UNAUTHENTICATED, FORBIDDEN, CSRF_FAILED = (401, "unauthenticated"), (403, "forbi
 router = APIRouter()
 
 
-def shown(visitor: Visitor) -> dict[str, Any]:
+def shown(visitor: PageContext) -> dict[str, Any]:
     principal = visitor.principal
     return {"id": principal.id, "name": principal.name, "unread": visitor.unread, "position": visitor.position}
 
 
 @router.get("/customer")
-async def customer_page(visitor: CustomerVisitor) -> dict[str, Any]:
+async def customer_page(visitor: CustomerContext) -> dict[str, Any]:
     return shown(visitor)
 
 
 @router.post("/customer")
-async def customer_form(visitor: CustomerVisitor) -> dict[str, Any]:
+async def customer_form(visitor: CustomerContext) -> dict[str, Any]:
     return shown(visitor)
 
 
 @router.get("/admin")
-async def admin_page(visitor: AdminVisitor) -> dict[str, Any]:
+async def admin_page(visitor: AdminContext) -> dict[str, Any]:
     return shown(visitor)
 
 
 @pytest.fixture
-def app(conversations: Sessions, databases: dict[str, str]) -> FastAPI:
+def app(conversations: SessionFactory, databases: dict[str, str]) -> FastAPI:
     """An application with a page for each side."""
     app = create_app(ApiSettings(conversations_database_url=databases["conversations"], auth_secret=[SECRET]))
     connect(app, conversations)
@@ -71,11 +71,11 @@ async def browser(app: FastAPI) -> AsyncIterator[Browser]:
 
 
 async def give_session(
-    conversations: Sessions, browser: Browser, user: str = "anna", side: Side = Side.CUSTOMER
+    conversations: SessionFactory, browser: Browser, user: str = "anna", side: Side = Side.CUSTOMER
 ) -> Any:
     """Begin a session of a user in this browser."""
     async with transaction(conversations) as session:
-        await admit(session, Principal(user, Role(side), name=user.title()))
+        await provision_user(session, Principal(user, Role(side), name=user.title()))
     async with transaction(conversations) as session:
         begun = await sessions.begin(session, user, side)
     browser.token = issue_session_token(SETTINGS, user, Role(side), begun.id, begun.csrf)
@@ -83,7 +83,7 @@ async def give_session(
 
 
 async def test_a_page_knows_who_looks_what_is_unread_and_where_the_log_ended(
-    conversations: Sessions, browser: Browser, anna: Caller, sam: Caller
+    conversations: SessionFactory, browser: Browser, anna: Caller, sam: Caller
 ) -> None:
     assert problem(await browser.get("/customer")) == UNAUTHENTICATED
     await give_session(conversations, browser)
@@ -103,7 +103,7 @@ async def test_a_page_knows_who_looks_what_is_unread_and_where_the_log_ended(
 
 
 async def test_a_visitor_is_found_in_one_statement_that_locks_nothing(
-    conversations: Sessions, browser: Browser
+    conversations: SessionFactory, browser: Browser
 ) -> None:
     begun = await give_session(conversations, browser)
     await set_times(conversations, last_seen=timedelta(minutes=5))
@@ -112,14 +112,14 @@ async def test_a_visitor_is_found_in_one_statement_that_locks_nothing(
     async with transaction(conversations) as session:
         connection = await driver_connection(session)
         with connection.query_logger(lambda record: said.append(record.query)):
-            await sessions.visit(session, principal)
+            await sessions.load_page_context(session, principal)
         async with transaction(conversations) as other:
             await other.execute(text("select id from sessions for update nowait"))
     assert len(said) == 1
 
 
 async def set_times(
-    conversations: Sessions, *, last_seen: timedelta | None = None, began: timedelta | None = None
+    conversations: SessionFactory, *, last_seen: timedelta | None = None, began: timedelta | None = None
 ) -> None:
     """Let all sessions be used, or begun, some time ago."""
     async with transaction(conversations) as session:
@@ -141,12 +141,12 @@ async def set_times(
     ],
 )
 async def test_a_session_ends_after_12_hours_without_use_and_after_7_days(
-    conversations: Sessions, browser: Browser, last_seen: timedelta, began: timedelta, lives: bool
+    conversations: SessionFactory, browser: Browser, last_seen: timedelta, began: timedelta, lives: bool
 ) -> None:
     begun = await give_session(conversations, browser)
     await set_times(conversations, last_seen=last_seen, began=began)
     async with transaction(conversations) as session:
-        assert await sessions.ended(session, [begun.id]) == (set() if lives else {begun.id})
+        assert await sessions.find_ended(session, [begun.id]) == (set() if lives else {begun.id})
     for path in ("/api/v1/unread", "/customer"):
         assert ((await browser.get(path)).status_code == 200) is lives
         await set_times(conversations, last_seen=last_seen, began=began)
@@ -156,7 +156,7 @@ async def test_a_session_ends_after_12_hours_without_use_and_after_7_days(
     assert found == (0 if last_seen > timedelta(hours=12) else 1)
 
 
-async def last_seen(conversations: Sessions) -> datetime:
+async def last_seen(conversations: SessionFactory) -> datetime:
     async with transaction(conversations) as session:
         found = await session.scalar(text("select last_seen_at from sessions"))
     assert isinstance(found, datetime)
@@ -164,7 +164,7 @@ async def last_seen(conversations: Sessions) -> datetime:
 
 
 async def test_use_is_noted_at_most_once_a_minute_and_looking_for_news_is_none(
-    conversations: Sessions, browser: Browser
+    conversations: SessionFactory, browser: Browser
 ) -> None:
     await give_session(conversations, browser)
     first = await last_seen(conversations)
@@ -185,7 +185,7 @@ async def test_use_is_noted_at_most_once_a_minute_and_looking_for_news_is_none(
 
 
 async def test_an_open_thread_that_tells_who_is_there_keeps_no_session_alive(
-    conversations: Sessions, browser: Browser, anna: Caller
+    conversations: SessionFactory, browser: Browser, anna: Caller
 ) -> None:
     conversation = (await anna.open())["id"]
     await give_session(conversations, browser, "sam", Side.ADMIN)
@@ -196,7 +196,9 @@ async def test_an_open_thread_that_tells_who_is_there_keeps_no_session_alive(
     assert await last_seen(conversations) == before
 
 
-async def test_a_deleted_user_is_refused_even_if_a_session_was_left(conversations: Sessions, browser: Browser) -> None:
+async def test_a_deleted_user_is_refused_even_if_a_session_was_left(
+    conversations: SessionFactory, browser: Browser
+) -> None:
     await give_session(conversations, browser)
     async with transaction(conversations) as session:
         await session.execute(text("update users set deleted_at = clock_timestamp()"))
@@ -204,9 +206,9 @@ async def test_a_deleted_user_is_refused_even_if_a_session_was_left(conversation
     assert problem(await browser.get("/api/v1/unread")) == UNAUTHENTICATED
 
 
-async def test_a_session_that_begins_while_its_user_is_deleted_does_not(conversations: Sessions) -> None:
+async def test_a_session_that_begins_while_its_user_is_deleted_does_not(conversations: SessionFactory) -> None:
     async with transaction(conversations) as session:
-        await admit(session, Principal("anna", Role.CUSTOMER))
+        await provision_user(session, Principal("anna", Role.CUSTOMER))
     async with transaction(conversations) as deleting:
         await delete_user(deleting, "anna")
         async with transaction(conversations) as session:
@@ -217,7 +219,7 @@ async def test_a_session_that_begins_while_its_user_is_deleted_does_not(conversa
                 await beginning
 
 
-async def is_waiting(conversations: Sessions) -> bool:
+async def is_waiting(conversations: SessionFactory) -> bool:
     """Tell whether a session of the database waits for a lock."""
     async with transaction(conversations) as session:
         waiting = (
@@ -226,7 +228,7 @@ async def is_waiting(conversations: Sessions) -> bool:
         return bool(await session.scalar(text(waiting)))
 
 
-async def test_a_page_renews_an_old_cookie_whatever_it_answers(conversations: Sessions, browser: Browser) -> None:
+async def test_a_page_renews_an_old_cookie_whatever_it_answers(conversations: SessionFactory, browser: Browser) -> None:
     begun = await give_session(conversations, browser)
     young = browser.token
     await browser.get("/customer")
@@ -242,7 +244,7 @@ async def test_a_page_renews_an_old_cookie_whatever_it_answers(conversations: Se
             assert browser.claims["exp"] > datetime.now(UTC).timestamp() + 500
 
 
-async def test_an_expired_cookie_is_no_caller_of_the_api(conversations: Sessions, browser: Browser) -> None:
+async def test_an_expired_cookie_is_no_caller_of_the_api(conversations: SessionFactory, browser: Browser) -> None:
     await give_session(conversations, browser)
     browser.token = aged(browser.token, 11)
     assert problem(await browser.get("/api/v1/unread")) == UNAUTHENTICATED
@@ -265,7 +267,7 @@ async def test_an_expired_cookie_is_no_caller_of_the_api(conversations: Sessions
     ],
 )
 async def test_a_page_takes_only_forms_of_this_origin_with_the_sessions_own_field(
-    conversations: Sessions, browser: Browser, headers: dict[str, str], field: bool, status: int
+    conversations: SessionFactory, browser: Browser, headers: dict[str, str], field: bool, status: int
 ) -> None:
     begun = await give_session(conversations, browser)
     for csrf in [begun.csrf] if field else ["", "x", begun.csrf[:-1], begun.csrf + "é"]:
@@ -276,7 +278,9 @@ async def test_a_page_takes_only_forms_of_this_origin_with_the_sessions_own_fiel
         assert (await browser.client.post("/customer", headers=headers, data={"csrf_token": begun.csrf})).is_success
 
 
-async def test_a_cookie_holds_a_sessions_token_and_a_header_does_not(conversations: Sessions, browser: Browser) -> None:
+async def test_a_cookie_holds_a_sessions_token_and_a_header_does_not(
+    conversations: SessionFactory, browser: Browser
+) -> None:
     begun = await give_session(conversations, browser)
     good = browser.token
     bearer = await browser.client.get("/api/v1/unread", headers={"Authorization": f"Bearer {good}"})
@@ -306,7 +310,7 @@ async def test_a_cookie_holds_a_sessions_token_and_a_header_does_not(conversatio
 
 
 async def test_a_session_that_ended_is_refused_at_once_also_by_posting(
-    conversations: Sessions, browser: Browser, anna: Caller
+    conversations: SessionFactory, browser: Browser, anna: Caller
 ) -> None:
     begun = await give_session(conversations, browser)
     conversation = (await anna.open(body="Hello"))["id"]

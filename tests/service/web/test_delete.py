@@ -6,7 +6,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from shared.database import Sessions
+from shared.database import SessionFactory
 from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import Caller, logged
 from tests.service.helpers.html import Page
@@ -31,7 +31,7 @@ async def left(sam: Caller) -> set[str]:
 
 
 async def test_one_is_deleted_after_its_page_has_said_what_goes(
-    browser: Browser, anna: Caller, sam: Caller, conversations: Sessions
+    browser: Browser, anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     identity = await closed(anna, sam)
     page = await show(browser, (await show(browser, f"{identity}/")).link("Delete this conversation …"))

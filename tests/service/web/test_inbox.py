@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.conversations.models import Conversation
 from services.conversations.rules import Status
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import ORDER, Caller
 from tests.service.helpers.html import Element, Page
@@ -74,7 +74,7 @@ async def test_each_status_has_its_count_and_so_do_what_waits_and_what_is_unread
 
 
 async def test_a_count_of_a_thousand_stands_for_that_many_or_more(
-    browser: Browser, conversations: Sessions, anna: Caller
+    browser: Browser, conversations: SessionFactory, anna: Caller
 ) -> None:
     first = await anna.open()
     async with transaction(conversations) as session:

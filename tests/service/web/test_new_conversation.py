@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import insert
 
 from services.conversations.models import User
-from shared.database import Sessions, transaction
+from shared.database import SessionFactory, transaction
 from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import ORDER, Caller
 from tests.service.helpers.html import Page
@@ -21,7 +21,9 @@ async def browser(api: httpx2.AsyncClient) -> AsyncIterator[Browser]:
         yield made
 
 
-async def test_choosing_a_customer_searches_and_pages(browser: Browser, conversations: Sessions, anna: Caller) -> None:
+async def test_choosing_a_customer_searches_and_pages(
+    browser: Browser, conversations: SessionFactory, anna: Caller
+) -> None:
     assert "No customers yet" in (await show(browser, "new/")).text
     await anna.get("/unread")
     people = [{"id": f"C-{number:03}", "role": "customer", "name": f"Number {number}"} for number in range(60)]

@@ -25,7 +25,7 @@ from fastapi import FastAPI
 
 from services.conversations import relay as relay_process
 from services.conversations.app import create_app
-from services.conversations.identity.access import Admitted
+from services.conversations.identity.access import KnownUserCache
 from services.conversations.settings import ApiSettings
 from services.notifications import sweeper
 from services.notifications.delivery import claiming as mail_claims
@@ -134,7 +134,7 @@ async def _api(world: World) -> AsyncIterator[httpx2.AsyncClient]:
     engine = create_engine(world.conversations_url, application="crash-api")
     app = _app()
     connect(app, create_sessions(engine))
-    app.state.admitted = Admitted()
+    app.state.known_users = KnownUserCache()
     transport = httpx2.ASGITransport(app=app)
     headers = {"Authorization": f"Bearer {SECRET}"}
     async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test", headers=headers) as client:
@@ -146,9 +146,9 @@ async def _relay(world: World, fuse: Fuse, *_: Any) -> None:
     """The relay, until everything has a position."""
     fuse.work = "relay"
     engine = create_engine(world.conversations_url, application="crash-relay")
-    hints = relay_process.Hints(Publisher(create_celery(world.broker_url, client="crash-relay")))
+    hints = relay_process.TaskPublisher(Publisher(create_celery(world.broker_url, client="crash-relay")))
     stop = asyncio.Event()
-    numbering = asyncio.create_task(relay_process._number(create_sessions(engine), hints.give, stop))  # noqa: SLF001 - one part of the process
+    numbering = asyncio.create_task(relay_process._number(create_sessions(engine), hints.publish, stop))  # noqa: SLF001 - one part of the process
     outside = Outside(world)
     unnumbered = "select exists (select from events where position is null)"
     while await outside.value(world.conversations_url, unnumbered):  # noqa: ASYNC110 - the database tells no event

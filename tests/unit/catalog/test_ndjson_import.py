@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.conversations.catalog.ndjson_import import MAX_LINE, MAX_RAW_LINE, read_line, split_lines
-from services.conversations.catalog.sync import SentOrder, SentUser
+from services.conversations.catalog.sync import OrderUpsert, UserUpsert
 from shared.problems import Problem
 from tests.service.helpers.callers import ORDER
 
@@ -65,10 +65,10 @@ def test_a_line_without_an_end_is_not_kept() -> None:
 
 def test_a_line_is_a_user_or_an_order_as_their_puts_take_them() -> None:
     user = read_line(1, b'\xef\xbb\xbf{"type": "user", "id": "anna", "name": " Anna ", "role": "admin"}')
-    assert isinstance(user.sent, SentUser)
+    assert isinstance(user.sent, UserUpsert)
     assert (user.sent.id, user.sent.profile["name"], user.sent.role) == ("anna", "Anna", "admin")
     order = read_line(2, json.dumps({"type": "order", "id": "A-1", **ORDER}).encode())
-    assert isinstance(order.sent, SentOrder)
+    assert isinstance(order.sent, OrderUpsert)
     assert (order.sent.id, order.sent.user_id, order.sent.fields["items"]) == ("A-1", "anna", [])
     assert {"type", "id"}.isdisjoint(order.sent.fields)
 

@@ -11,13 +11,13 @@ from services.notifications.rules import (
     TRANSITIONS,
     Cap,
     EmailState,
-    FollowUp,
     Outcome,
     Reason,
-    after_try,
+    RetryDecision,
     breaker_pause,
     check_transition,
     mail_caps,
+    next_step,
     retry_delays,
     wait_for_room,
     with_evidence,
@@ -29,8 +29,8 @@ DELAYS = retry_delays(DEFAULT_SCHEDULE)
 FINAL = {EmailState.SENT, EmailState.CANCELLED, EmailState.SUPPRESSED}
 
 
-def follow_up(outcome: Outcome, counted: int = 0, uncertain: int = 0) -> FollowUp:
-    return after_try(outcome, counted=counted, uncertain=uncertain, delays=DELAYS, uncertain_delay=900)
+def follow_up(outcome: Outcome, counted: int = 0, uncertain: int = 0) -> RetryDecision:
+    return next_step(outcome, counted=counted, uncertain=uncertain, delays=DELAYS, uncertain_delay=900)
 
 
 @pytest.mark.parametrize(("old", "new"), list(product(EmailState, EmailState)))
@@ -71,12 +71,12 @@ def test_every_follow_up_is_allowed_and_whole(outcome: Outcome, counted: int, un
 
 
 def test_an_accepted_mail_is_sent_and_a_rejected_one_failed() -> None:
-    assert follow_up(Outcome.ACCEPTED) == FollowUp(EmailState.SENT)
-    assert follow_up(Outcome.REJECTED) == FollowUp(EmailState.FAILED, reason=Reason.REJECTED)
+    assert follow_up(Outcome.ACCEPTED) == RetryDecision(EmailState.SENT)
+    assert follow_up(Outcome.REJECTED) == RetryDecision(EmailState.FAILED, reason=Reason.REJECTED)
 
 
 def test_a_rejection_keeps_its_own_reason() -> None:
-    after = after_try(
+    after = next_step(
         Outcome.REJECTED,
         counted=0,
         uncertain=0,
@@ -90,11 +90,11 @@ def test_a_rejection_keeps_its_own_reason() -> None:
 def test_a_deferred_mail_follows_the_schedule_to_its_end_and_then_fails() -> None:
     attempts = [follow_up(Outcome.DEFERRED, counted) for counted in range(len(DELAYS) + 1)]
     assert tuple(after.delay for after in attempts[:-1]) == DELAYS
-    assert attempts[-1] == FollowUp(EmailState.FAILED, reason=Reason.GAVE_UP)
+    assert attempts[-1] == RetryDecision(EmailState.FAILED, reason=Reason.GAVE_UP)
 
 
 def test_an_uncertain_mail_is_sent_once_more_and_then_fails() -> None:
-    assert follow_up(Outcome.UNCERTAIN) == FollowUp(EmailState.SCHEDULED, delay=900)
+    assert follow_up(Outcome.UNCERTAIN) == RetryDecision(EmailState.SCHEDULED, delay=900)
     assert follow_up(Outcome.UNCERTAIN, counted=1, uncertain=1).reason is Reason.UNCERTAIN
     assert follow_up(Outcome.UNCERTAIN, counted=len(DELAYS)).state is EmailState.SCHEDULED
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.notifications.mail.message import Brand, Mail, MailMessage, compose, message_id
+from services.notifications.mail.message import Brand, ContentMessage, EmailContent, compose, message_id
 
 CONVERSATION = UUID("0b54c1c4-7d0e-4c39-9a7a-3f0f6a1c2d3e")
 MOMENT = datetime(2026, 7, 3, 21, 5, tzinfo=UTC)
@@ -26,7 +26,7 @@ BRAND = Brand(
     time_zone="UTC",
     locale="en",
 )
-MAIL = Mail(
+MAIL = EmailContent(
     message_id="<one@shop.example>",
     audience="customer",
     conversation_id=CONVERSATION,
@@ -37,7 +37,7 @@ MAIL = Mail(
     time_zone=None,
     created_at=MOMENT,
     thread=(),
-    messages=(MailMessage(2, "Robin", "It is on its way.", MOMENT),),
+    messages=(ContentMessage(2, "Robin", "It is on its way.", MOMENT),),
 )
 HEADERS = [
     "Date",
@@ -55,7 +55,7 @@ HEADERS = [
 ]
 
 
-def parsed(mail: Mail = MAIL, brand: Brand = BRAND) -> EmailMessage:
+def parsed(mail: EmailContent = MAIL, brand: Brand = BRAND) -> EmailMessage:
     message = message_from_bytes(compose(mail, brand), policy=policy.default)
     assert isinstance(message, EmailMessage)
     return message
@@ -74,8 +74,8 @@ def part(message: EmailMessage, kind: str) -> str:
     return content.replace("\r\n", "\n")
 
 
-def saying(body: str, **changes: Any) -> Mail:
-    return replace(MAIL, messages=(MailMessage(2, "Robin", body, MOMENT),), **changes)
+def saying(body: str, **changes: Any) -> EmailContent:
+    return replace(MAIL, messages=(ContentMessage(2, "Robin", body, MOMENT),), **changes)
 
 
 class Page(HTMLParser):
@@ -306,7 +306,7 @@ def test_the_hidden_preview_is_cut_after_a_word_and_never_inside_an_emoji() -> N
 
 
 def test_the_subject_is_a_link_and_a_long_mail_has_one_in_words_before_its_messages() -> None:
-    messages = [MailMessage(number, "Robin", "word " * 2000, MOMENT) for number in range(4)]
+    messages = [ContentMessage(number, "Robin", "word " * 2000, MOMENT) for number in range(4)]
     short, long = parsed(), parsed(replace(MAIL, messages=messages))
     for message in (short, long):
         assert LINK in part(message, "html").partition("has written to you")[0]
@@ -325,7 +325,7 @@ def test_a_part_is_encoded_in_the_shorter_way(body: str, encoding: str) -> None:
 
 
 def test_styles_stand_on_the_elements_of_every_message_for_clients_that_read_no_style_sheet() -> None:
-    html = part(parsed(replace(MAIL, messages=[MailMessage(n, "Robin", "Hello", MOMENT) for n in (2, 3)])), "html")
+    html = part(parsed(replace(MAIL, messages=[ContentMessage(n, "Robin", "Hello", MOMENT) for n in (2, 3)])), "html")
     styled = [attributes for _, attributes in Page(html).tags if "class" in attributes]
     assert [one["class"] for one in styled].count("message") == 2
     assert all(one.get("style") for one in styled)

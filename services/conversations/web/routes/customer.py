@@ -12,18 +12,18 @@ from services.conversations.api.response_schemas import OrderOut, Viewer
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
 from services.conversations.messaging import commands, listing
 from services.conversations.messaging.commands import NewConversation
-from services.conversations.messaging.idempotency import Once
+from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.posting import Post, post_message
-from services.conversations.messaging.queries import get_thread, list_messages, list_orders
-from services.conversations.records import Thread
+from services.conversations.messaging.queries import list_messages, list_orders, load_conversation
+from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
-from services.conversations.web.auth import CustomerVisitor, SubmittingCustomer, Visitor, one_less_unread
+from services.conversations.web.auth import CustomerContext, CustomerSubmission, PageContext, with_unread_decremented
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.rate_limiting import ConversationRefusal, MessageRefusal
 from services.conversations.web.rendering import CUSTOMER_ROOT, PageRoute, add_slash, pages_of, redirect
 from services.conversations.web.thread_view import history
-from shared.database import Session, driver_connection
+from shared.database import DbSession, driver_connection
 from shared.paging import Cursor
 from shared.problems import Invalid
 
@@ -40,21 +40,21 @@ for path in ("", "/new", "/{conversation_id}"):
 
 @router.get("/")
 async def list_conversations(
-    request: Request, visitor: CustomerVisitor, session: Session, cursor: Cursor = None
+    request: Request, visitor: CustomerContext, session: DbSession, cursor: Cursor = None
 ) -> Response:
     """Show own conversations, last activity first."""
     filters = Filters(user_id=visitor.principal.id)
-    threads, following = await listing.list_by_activity(
+    threads, next_cursor = await listing.list_by_activity(
         await driver_connection(session), filters, Side.CUSTOMER, cursor, PAGE
     )
     return pages_of(request).render(
-        "list_conversations.html", visitor, threads=threads, following=following, first=cursor is None
+        "list_conversations.html", visitor, threads=threads, next_cursor=next_cursor, first=cursor is None
     )
 
 
 @router.get("/new/")
 async def new_conversation(
-    request: Request, visitor: CustomerVisitor, session: Session, order_id: Annotated[str, Query()] = ""
+    request: Request, visitor: CustomerContext, session: DbSession, order_id: Annotated[str, Query()] = ""
 ) -> Response:
     """Show the form for a new conversation, with an order chosen already if the address names one."""
     return await _new_page(request, visitor, session, new_form(order_id=order_id))
@@ -62,14 +62,14 @@ async def new_conversation(
 
 @router.post("/new/")
 async def create_conversation(
-    request: Request, refusal: ConversationRefusal, visitor: SubmittingCustomer, session: Session
+    request: Request, refusal: ConversationRefusal, visitor: CustomerSubmission, session: DbSession
 ) -> Response:
     """Open a conversation. A second submit of the same form leads to the same one."""
     caller = visitor.principal
     form = await read_form(request, CreateConversation, pages_of(request).reader(visitor).gettext)
     if form.body is None or refusal:
         return await _new_page(request, visitor, session, form, refusal)
-    once = Once.of(form.key, "create", form.body.model_dump(mode="json", exclude_defaults=True))
+    once = IdempotencyKey.of(form.key, "create", form.body.model_dump(mode="json", exclude_defaults=True))
     new = NewConversation(caller.id, form.body.subject, caller.id, Side.CUSTOMER, form.body.order_id, form.body.body)
     try:
         async with session.begin_nested():  # what is refused leaves no trace, and the page is still to be read
@@ -83,14 +83,14 @@ async def create_conversation(
 async def read_conversation(
     conversation_id: UUID,
     request: Request,
-    visitor: CustomerVisitor,
-    session: Session,
+    visitor: CustomerContext,
+    session: DbSession,
     prefetch: Prefetch,
     peek: bool = False,
     earlier: Cursor = None,
 ) -> Response:
     """Show a conversation, which reads it, unless its newest messages are not what is looked at."""
-    thread = await get_thread(await driver_connection(session), conversation_id, scope=visitor.principal.id)
+    thread = await load_conversation(await driver_connection(session), conversation_id, scope=visitor.principal.id)
     reads = not (peek or prefetch or earlier)
     return await _thread_page(request, visitor, session, thread, new_form(), reads=reads, earlier=earlier)
 
@@ -100,8 +100,8 @@ async def post_customer_message(
     conversation_id: UUID,
     request: Request,
     limited: MessageRefusal,
-    visitor: SubmittingCustomer,
-    session: Session,
+    visitor: CustomerSubmission,
+    session: DbSession,
 ) -> Response:
     """Write to the store. What crosses an answer comes back with it, and with what was typed."""
     caller = visitor.principal
@@ -116,7 +116,7 @@ async def post_customer_message(
             form.body.body,
             scope=caller.id,
             seen_number=form.body.seen_number,
-            once=Once.of(form.key, "post", fields),
+            once=IdempotencyKey.of(form.key, "post", fields),
         )
         try:
             await post_message(session, post)
@@ -124,14 +124,14 @@ async def post_customer_message(
         except (NewerMessages, IdempotencyKeyReused) as error:
             refusal = error
             form = form.anew() if isinstance(error, IdempotencyKeyReused) else form
-    thread = await get_thread(await driver_connection(session), conversation_id, scope=caller.id)
+    thread = await load_conversation(await driver_connection(session), conversation_id, scope=caller.id)
     return await _thread_page(request, visitor, session, thread, form, refusal=refusal)
 
 
 async def _new_page(
     request: Request,
-    visitor: Visitor,
-    session: Session,
+    visitor: PageContext,
+    session: DbSession,
     form: Form[CreateConversation],
     refusal: RateLimited | None = None,
 ) -> Response:
@@ -144,9 +144,9 @@ async def _new_page(
 
 async def _thread_page(
     request: Request,
-    visitor: Visitor,
-    session: Session,
-    thread: Thread,
+    visitor: PageContext,
+    session: DbSession,
+    thread: ConversationDetail,
     form: Form[PostMessage],
     *,
     reads: bool = False,
@@ -156,7 +156,7 @@ async def _thread_page(
     pages = pages_of(request)
     viewer = Viewer(side=Side.CUSTOMER, store_name=request.app.state.settings.store_name)
     was_read, read_up_to = thread.conversation.is_read_by_user, thread.conversation.read_by_user_number
-    rows, following = await list_messages(
+    rows, next_cursor = await list_messages(
         await driver_connection(session),
         thread.conversation.id,
         scope=visitor.principal.id,
@@ -168,8 +168,8 @@ async def _thread_page(
     read = read_up_to if was_read else 0
     if reads:
         read = thread.conversation.message_count
-        thread = await commands.read_thread(session, thread, Side.CUSTOMER)
-        visitor = one_less_unread(visitor) if thread.conversation.is_read_by_user and not was_read else visitor
+        thread = await commands.read_conversation(session, thread, Side.CUSTOMER)
+        visitor = with_unread_decremented(visitor) if thread.conversation.is_read_by_user and not was_read else visitor
     return pages.render(
         "conversation.html",
         visitor,
@@ -178,7 +178,7 @@ async def _thread_page(
         thread=thread,
         order=thread.order and OrderOut.of(thread.order),
         items=history(rows, thread.conversation, viewer, pages.reader(visitor), read_up_to=read_up_to),
-        following=following,
+        next_cursor=next_cursor,
         earlier=earlier,
         form=form,
         read=read,  # up to which number: scripts read on from there

@@ -10,11 +10,11 @@ from fastapi.responses import Response
 from services.conversations.api.response_schemas import UserOut
 from services.conversations.errors import ConversationNotClosed
 from services.conversations.messaging import commands
-from services.conversations.messaging.queries import list_threads
+from services.conversations.messaging.queries import load_conversations
 from services.conversations.rules import BULK_DELETE_LIMIT, DELETABLE
-from services.conversations.web.auth import AdminVisitor, SubmittingAdmin, Visitor
+from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
-from shared.database import Session, driver_connection
+from shared.database import DbSession, driver_connection
 from shared.problems import NotFound
 
 router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)
@@ -22,14 +22,14 @@ router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include
 
 @router.get("/bulk-delete/")
 async def ask_to_delete_some(
-    request: Request, visitor: AdminVisitor, session: Session, ids: Annotated[list[str] | None, Query()] = None
+    request: Request, visitor: AdminContext, session: DbSession, ids: Annotated[list[str] | None, Query()] = None
 ) -> Response:
     """Say what would go. Ids that are not there are passed over."""
     return await _page(request, visitor, session, _known_ids(ids or []))
 
 
 @router.post("/bulk-delete/")
-async def delete_some(request: Request, visitor: SubmittingAdmin, session: Session) -> Response:
+async def delete_some(request: Request, visitor: AdminSubmission, session: DbSession) -> Response:
     """Delete all, or none when one of them is not closed."""
     given = (await request.form()).getlist("ids")
     ids = _known_ids(value for value in given if isinstance(value, str))
@@ -39,19 +39,19 @@ async def delete_some(request: Request, visitor: SubmittingAdmin, session: Sessi
 
 
 @router.get("/{conversation_id}/delete/")
-async def ask_to_delete(conversation_id: UUID, request: Request, visitor: AdminVisitor, session: Session) -> Response:
+async def ask_to_delete(conversation_id: UUID, request: Request, visitor: AdminContext, session: DbSession) -> Response:
     """Say what would go."""
     return await _page(request, visitor, session, [conversation_id], single=True)
 
 
 @router.post("/{conversation_id}/delete/")
-async def delete_one(conversation_id: UUID, request: Request, visitor: SubmittingAdmin, session: Session) -> Response:
+async def delete_one(conversation_id: UUID, request: Request, visitor: AdminSubmission, session: DbSession) -> Response:
     """Delete a conversation. A second submit finds it gone, and leads where the first one did."""
     return await _delete(request, visitor, session, [conversation_id], single=True)
 
 
 async def _delete(
-    request: Request, visitor: Visitor, session: Session, ids: Sequence[UUID], *, single: bool = False
+    request: Request, visitor: PageContext, session: DbSession, ids: Sequence[UUID], *, single: bool = False
 ) -> Response:
     try:
         deleted = await commands.delete_conversations(session, ids)
@@ -62,15 +62,15 @@ async def _delete(
 
 async def _page(
     request: Request,
-    visitor: Visitor,
-    session: Session,
+    visitor: PageContext,
+    session: DbSession,
     ids: Sequence[UUID],
     *,
     single: bool = False,
     status: int = 200,
 ) -> Response:
     too_many = len(ids) > BULK_DELETE_LIMIT
-    threads = await list_threads(await driver_connection(session), [] if too_many else ids)
+    threads = await load_conversations(await driver_connection(session), [] if too_many else ids)
     if single and not threads:
         raise NotFound("There is no such conversation.")
     found = [(thread.conversation, UserOut.of(thread.user)) for thread in threads]

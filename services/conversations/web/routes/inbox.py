@@ -10,11 +10,11 @@ from pydantic import BaseModel, Field, model_validator
 from services.conversations.api.response_schemas import UserOut
 from services.conversations.messaging import counts, listing
 from services.conversations.messaging.listing import Filters
-from services.conversations.records import Thread, UserRow
+from services.conversations.records import ConversationDetail, UserRow
 from services.conversations.rules import BULK_DELETE_LIMIT, WAITING, Side, Status
-from services.conversations.web.auth import AdminVisitor
+from services.conversations.web.auth import AdminContext
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, add_slash, pages_of, redirect
-from shared.database import Driver, Session, driver_connection
+from shared.database import DbSession, Driver, driver_connection
 from shared.paging import Cursor
 from shared.text import Text
 
@@ -82,7 +82,7 @@ class Wanted(BaseModel):
 
 @router.get("/")
 async def list_all_conversations(
-    request: Request, visitor: AdminVisitor, session: Session, wanted: Annotated[Wanted, Query()]
+    request: Request, visitor: AdminContext, session: DbSession, wanted: Annotated[Wanted, Query()]
 ) -> Response:
     """Show all conversations, or those that the filters leave."""
     connection = await driver_connection(session)
@@ -94,10 +94,10 @@ async def list_all_conversations(
     chosen = customers[0] if customers and customers[0].id == wanted.user_id else None
     if len(customers) == 1 and not chosen:  # there is nobody else to choose
         return redirect(wanted.address(user_id=customers[0].id))
-    threads: list[Thread] = []
-    following = None
+    threads: list[ConversationDetail] = []
+    next_cursor = None
     if wanted.user_id is None or chosen:
-        threads, following = await _list(connection, wanted)
+        threads, next_cursor = await _list(connection, wanted)
     return pages_of(request).render(
         "admin_conversations.html",
         visitor,
@@ -106,11 +106,11 @@ async def list_all_conversations(
         chosen=chosen and UserOut.of(chosen),
         customers=[UserOut.of(customer) for customer in customers],
         rows=[(thread, UserOut.of(thread.user)) for thread in threads],
-        following=following,
+        next_cursor=next_cursor,
     )
 
 
-async def _list(connection: Driver, wanted: Wanted) -> tuple[list[Thread], str | None]:
+async def _list(connection: Driver, wanted: Wanted) -> tuple[list[ConversationDetail], str | None]:
     if wanted.sort == "waiting":
         return await listing.list_by_waiting(connection, wanted.filters, wanted.cursor, PAGE)
     return await listing.list_by_activity(connection, wanted.filters, Side.ADMIN, wanted.cursor, PAGE)

@@ -12,15 +12,15 @@ from services.conversations.api.response_schemas import UserOut
 from services.conversations.errors import RateLimited
 from services.conversations.messaging import commands
 from services.conversations.messaging.commands import NewConversation
-from services.conversations.messaging.idempotency import Once
+from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.queries import find_customer, list_customers, list_orders
 from services.conversations.records import OrderRow
 from services.conversations.rules import Side, Status
-from services.conversations.web.auth import AdminVisitor, SubmittingAdmin, Visitor
+from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.rate_limiting import AdminConversationRefusal
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
-from shared.database import Session, driver_connection
+from shared.database import DbSession, driver_connection
 from shared.paging import Cursor
 from shared.problems import Invalid
 from shared.text import Text
@@ -34,8 +34,8 @@ router = APIRouter(prefix=f"{ADMIN_ROOT}new", route_class=PageRoute, include_in_
 @router.get("/")
 async def new_conversation(
     request: Request,
-    visitor: AdminVisitor,
-    session: Session,
+    visitor: AdminContext,
+    session: DbSession,
     q: Annotated[Text, Query()] = "",
     cursor: Cursor = None,
     user_id: Annotated[Text, Query()] = "",
@@ -47,12 +47,12 @@ async def new_conversation(
         return await _form_page(
             request, visitor, session, replace(new_form(user_id=user_id, order_id=order_id), gettext=gettext)
         )
-    customers, following = await list_customers(await driver_connection(session), q, cursor, PAGE)
+    customers, next_cursor = await list_customers(await driver_connection(session), q, cursor, PAGE)
     return pages_of(request).render(
         "admin_new_conversation.html",
         visitor,
         customers=[UserOut.of(customer) for customer in customers],
-        following=following,
+        next_cursor=next_cursor,
         q=q,
         first=cursor is None,
         form=None,
@@ -61,14 +61,14 @@ async def new_conversation(
 
 @router.post("/")
 async def create_conversation(
-    request: Request, refusal: AdminConversationRefusal, visitor: SubmittingAdmin, session: Session
+    request: Request, refusal: AdminConversationRefusal, visitor: AdminSubmission, session: DbSession
 ) -> Response:
     """Open a conversation with a customer. A second submit of the same form leads to the same one."""
     caller = visitor.principal
     form = await read_form(request, AdminCreateConversation, pages_of(request).reader(visitor).gettext)
     if (body := form.body) is None or refusal:
         return await _form_page(request, visitor, session, form, refusal)
-    once = Once.of(form.key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
+    once = IdempotencyKey.of(form.key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
     new = NewConversation(body.user_id, body.subject, caller.id, Side.ADMIN, body.order_id, body.body, body.status)
     try:
         async with session.begin_nested():  # what is refused leaves no trace, and the page is still to be read
@@ -80,8 +80,8 @@ async def create_conversation(
 
 async def _form_page(
     request: Request,
-    visitor: Visitor,
-    session: Session,
+    visitor: PageContext,
+    session: DbSession,
     form: Form[AdminCreateConversation],
     refusal: RateLimited | None = None,
 ) -> Response:

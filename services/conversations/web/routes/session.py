@@ -10,7 +10,7 @@ from fastapi.responses import Response
 
 from services.conversations.errors import OriginNotListed, RateLimited, RoleHasNoPages, SessionsClosed
 from services.conversations.identity import sessions
-from services.conversations.identity.provisioning import admit
+from services.conversations.identity.provisioning import provision_user
 from services.conversations.rate_limits.policy import Limits
 from services.conversations.rules import Side
 from services.conversations.settings import ApiSettings
@@ -18,7 +18,7 @@ from services.conversations.web.auth import read_session, session_cookie
 from services.conversations.web.rendering import ADMIN_ROOT, CUSTOMER_ROOT, PageRoute, pages_of, redirect
 from shared.auth import Principal, Role, SessionToken, identify
 from shared.cookies import CSRF_HEADER, check_csrf, cookie_header, is_own_origin
-from shared.database import Session
+from shared.database import DbSession
 from shared.problems import CsrfFailed, Forbidden, Problem, Unauthenticated
 
 HOME: Final = {Role.CUSTOMER: CUSTOMER_ROOT, Role.ADMIN: ADMIN_ROOT}
@@ -61,7 +61,7 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 )
 async def begin_session(
     request: Request,
-    session: Session,
+    session: DbSession,
     token: Annotated[str, Form(description="A token as the API takes it, issued less than 5 minutes ago.")] = "",
     wanted: Annotated[str, Form(alias="next", description="A path of this origin to go to.")] = "",
 ) -> Response:
@@ -74,7 +74,7 @@ async def begin_session(
     principal = await _hand_over(request, token, settings)
     await _limits(request).allow_sign_in(principal)
     former = await _find_session(request)
-    await admit(session, principal)
+    await provision_user(session, principal)
     # Of the same person the forms in the browser's other tabs keep working; of another person they must not.
     csrf = former.csrf if former is not None and _is_same(former.principal, principal) else None
     begun = await sessions.begin(session, principal.id, Side(principal.role), csrf=csrf)
@@ -95,12 +95,12 @@ async def lead_home(request: Request) -> Response:
 
 @scripts.post("/renew", status_code=204)
 async def renew_session(
-    request: Request, session: Session, token: Annotated[SessionToken, Depends(read_session)]
+    request: Request, session: DbSession, token: Annotated[SessionToken, Depends(read_session)]
 ) -> Response:
     """Give a script of our own pages a fresh cookie, unless the session is over. To renew it is not to use it."""
     check_csrf(request, request.headers.get(CSRF_HEADER), token.csrf)
     await _limits(request).allow_renewal(token.principal)
-    csrf = await sessions.check(session, token.principal, used=False)
+    csrf = await sessions.check_session(session, token.principal, used=False)
     cookie = session_cookie(request.app.state.settings, token.principal, csrf)
     return _with_cookie(Response(status_code=204), cookie)
 
@@ -108,7 +108,7 @@ async def renew_session(
 @router.post("/end", include_in_schema=False)
 async def end_session(
     request: Request,
-    session: Session,
+    session: DbSession,
     csrf_token: Annotated[str, Form()] = "",
     *,
     everywhere: Annotated[bool, Form()] = False,
@@ -128,10 +128,10 @@ async def end_session(
     return _with_cookie(answer, cookie_header(settings, "", timedelta(0)))
 
 
-async def _end(session: Session, token: SessionToken, *, everywhere: bool) -> None:
+async def _end(session: DbSession, token: SessionToken, *, everywhere: bool) -> None:
     if everywhere:
         try:  # a cookie that was left somewhere when its session ended must not end others
-            await sessions.check(session, token.principal, used=False)
+            await sessions.check_session(session, token.principal, used=False)
         except Unauthenticated:
             return
         await sessions.end_all_of(session, token.principal.id)

@@ -10,16 +10,16 @@ from services.conversations.api.request_schemas import EditConversation
 from services.conversations.api.response_schemas import OrderOut, UserOut, Viewer
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
 from services.conversations.messaging import commands
-from services.conversations.messaging.idempotency import Once
+from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post, post_message
-from services.conversations.messaging.queries import get_thread_and_others, list_messages
+from services.conversations.messaging.queries import list_messages, load_conversation_and_others
 from services.conversations.rules import DELETABLE, Side, Status
-from services.conversations.web.auth import AdminVisitor, SubmittingAdmin, Visitor, one_less_unread
+from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext, with_unread_decremented
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.rate_limiting import EditRefusal
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
 from services.conversations.web.thread_view import history
-from shared.database import Session, driver_connection
+from shared.database import DbSession, driver_connection
 from shared.paging import Cursor
 
 HISTORY = 50  # messages on a page
@@ -34,8 +34,8 @@ router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include
 async def read_conversation(
     conversation_id: UUID,
     request: Request,
-    visitor: AdminVisitor,
-    session: Session,
+    visitor: AdminContext,
+    session: DbSession,
     prefetch: Prefetch,
     peek: bool = False,
     earlier: Cursor = None,
@@ -47,7 +47,7 @@ async def read_conversation(
 
 @router.post("/{conversation_id}/")
 async def edit_conversation(
-    conversation_id: UUID, request: Request, limited: EditRefusal, visitor: SubmittingAdmin, session: Session
+    conversation_id: UUID, request: Request, limited: EditRefusal, visitor: AdminSubmission, session: DbSession
 ) -> Response:
     """Reply, set the status, or both. What crosses a new message comes back with it, and with what was typed."""
     form = await read_form(request, EditConversation, pages_of(request).reader(visitor).gettext)
@@ -69,13 +69,13 @@ async def look_again(conversation_id: UUID) -> Response:
 
 
 @router.post("/{conversation_id}/unread/")
-async def give_back(conversation_id: UUID, _: SubmittingAdmin, session: Session) -> Response:
+async def give_back(conversation_id: UUID, _: AdminSubmission, session: DbSession) -> Response:
     """Mark a conversation as unread, and leave it: looking at it would read it again."""
     await commands.mark_unread(session, conversation_id)
     return redirect(ADMIN_ROOT)
 
 
-async def _edit(session: Session, conversation_id: UUID, admin_id: str, body: EditConversation, key: str) -> None:
+async def _edit(session: DbSession, conversation_id: UUID, admin_id: str, body: EditConversation, key: str) -> None:
     if body.reply_body is not None:
         reply = Post(
             conversation_id,
@@ -84,7 +84,7 @@ async def _edit(session: Session, conversation_id: UUID, admin_id: str, body: Ed
             body.reply_body,
             seen_number=body.seen_number,
             chosen_status=body.status,
-            once=Once.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True)),
+            once=IdempotencyKey.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True)),
         )
         await post_message(session, reply)
     elif body.status is not None:
@@ -99,8 +99,8 @@ def _named_status(form: Form[EditConversation]) -> Status | None:
 
 async def _thread_page(
     request: Request,
-    visitor: Visitor,
-    session: Session,
+    visitor: PageContext,
+    session: DbSession,
     conversation_id: UUID,
     form: Form[EditConversation],
     *,
@@ -111,16 +111,16 @@ async def _thread_page(
     pages = pages_of(request)
     viewer = Viewer(side=Side.ADMIN, store_name=request.app.state.settings.store_name)
     connection = await driver_connection(session)
-    thread, others = await get_thread_and_others(connection, conversation_id, OTHERS)
+    thread, others = await load_conversation_and_others(connection, conversation_id, OTHERS)
     was_read, read_up_to = thread.conversation.is_read_by_admin, thread.conversation.read_by_admin_number
-    rows, following = await list_messages(
+    rows, next_cursor = await list_messages(
         connection, conversation_id, scope=None, newest_first=True, after=None, cursor=earlier, limit=HISTORY
     )
     read = read_up_to if was_read else 0
     if reads:
         read = thread.conversation.message_count
-        thread = await commands.read_thread(session, thread, Side.ADMIN)
-        visitor = one_less_unread(visitor) if thread.conversation.is_read_by_admin and not was_read else visitor
+        thread = await commands.read_conversation(session, thread, Side.ADMIN)
+        visitor = with_unread_decremented(visitor) if thread.conversation.is_read_by_admin and not was_read else visitor
     return pages.render(
         "admin_conversation.html",
         visitor,
@@ -132,7 +132,7 @@ async def _thread_page(
         order=thread.order and OrderOut.of(thread.order),
         others=[other.conversation for other in others],
         items=history(rows, thread.conversation, viewer, pages.reader(visitor), read_up_to=read_up_to),
-        following=following,
+        next_cursor=next_cursor,
         earlier=earlier,
         statuses=list(Status),
         form=form,

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from shared.together import Together
+from shared.batcher import Batcher
 
 
 class Answerer:
@@ -23,9 +23,9 @@ class Answerer:
         return [number * 2 for number in numbers]
 
 
-async def asked(together: Together[int, int], *numbers: int) -> list[asyncio.Task[int]]:
+async def asked(together: Batcher[int, int], *numbers: int) -> list[asyncio.Task[int]]:
     """Ask, and let the questions arrive."""
-    tasks = [asyncio.create_task(together.ask(number)) for number in numbers]
+    tasks = [asyncio.create_task(together.submit(number)) for number in numbers]
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     return tasks
@@ -33,17 +33,17 @@ async def asked(together: Together[int, int], *numbers: int) -> list[asyncio.Tas
 
 async def test_who_asks_while_others_are_answered_is_in_the_next_batch() -> None:
     answerer = Answerer()
-    together = Together(answerer.answer, most=2)
+    together = Batcher(answerer.answer, max_batch_size=2)
     tasks = [*await asked(together, 1), *await asked(together, 2, 3, 4)]
     answerer.may_answer.set()
     assert await asyncio.gather(*tasks) == [2, 4, 6, 8]
     assert answerer.batches == [[1], [2, 3], [4]]
-    assert await together.ask(5) == 10
+    assert await together.submit(5) == 10
 
 
 async def test_what_goes_wrong_is_told_to_all_who_asked_together_and_to_nobody_else() -> None:
     answerer = Answerer()
-    together = Together(answerer.answer, most=2)
+    together = Batcher(answerer.answer, max_batch_size=2)
     tasks = await asked(together, 13, 1, 2)
     answerer.may_answer.set()
     for task in tasks[:2]:
@@ -54,7 +54,7 @@ async def test_what_goes_wrong_is_told_to_all_who_asked_together_and_to_nobody_e
 
 async def test_who_has_left_is_not_answered_and_nobody_waits_for_them() -> None:
     answerer = Answerer()
-    together = Together(answerer.answer, most=3)
+    together = Batcher(answerer.answer, max_batch_size=3)
     answering, waiting, staying = [*await asked(together, 1), *await asked(together, 2, 3)]
     for task in (answering, waiting):
         task.cancel()
@@ -65,10 +65,10 @@ async def test_who_has_left_is_not_answered_and_nobody_waits_for_them() -> None:
 
 async def test_what_is_broken_off_is_answered_to_nobody_and_the_next_is_not_touched() -> None:
     answerer = Answerer()
-    together = Together(answerer.answer, most=1)
+    together = Batcher(answerer.answer, max_batch_size=1)
     tasks = await asked(together, 1, 2)
     await together.close()
     await asyncio.wait(tasks)
     assert all(task.cancelled() for task in tasks)
     answerer.may_answer.set()
-    assert await together.ask(3) == 6
+    assert await together.submit(3) == 6
