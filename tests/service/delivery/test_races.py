@@ -283,7 +283,7 @@ async def test_a_mail_that_cannot_be_composed_holds_up_no_other_and_comes_to_an_
             raise error
         return render_email(email, messages, *more)
 
-    monkeypatch.setattr(claiming, "compose_letter", stumble)
+    monkeypatch.setattr(claiming, "render_email", stumble)
     async with transaction(notifications) as session:
         [mail] = await claim_emails(session, settings) or []
     assert b"Good." in mail.content

@@ -410,8 +410,8 @@ async def test_mail_does_not_wait_for_a_place_that_the_restored_log_does_not_hav
 async def test_more_than_a_page_of_what_is_gone_is_removed_in_turns(
     sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch, owner_urls: dict[str, str]
 ) -> None:
-    for module in ("feed", "recovery"):
-        monkeypatch.setattr(f"services.notifications.{module}.SNAPSHOT_PAGE", 2)
+    for module in ("feed_client", "rebuild"):
+        monkeypatch.setattr(f"services.notifications.event_consumer.{module}.SNAPSHOT_PAGE", 2)
     kept = await answer(anna, sam)
     await sweeping.number()
     async with restored_afterwards(owner_urls["conversations"], *STORE):
