@@ -1,7 +1,4 @@
-"""The `chats` command: every process of the product, and what its operators need.
-
-A service is imported by the command that runs it, so that no process loads the other service.
-"""
+"""The `chats` command: runs every process of Customer Chats, and the commands for operators."""
 
 import os
 import sys
@@ -15,13 +12,20 @@ from dotenv import dotenv_values
 from deploy.groups import emails, events
 from shared.settings import SettingsError
 
+# Each command imports its own service, so that no process loads the other one.
 SERVICES = Path(__file__).parent.parent / "services"
 MAX_TOKEN_HOURS = 24 * 365
 
-# What runs the product is told everything, or says what is missing: no forgotten setting may come from a trial run.
-_TOLD_ALL = {"run", "api", "notifications-api", "relay", "worker", "sweeper", "migrate"}
+# These commands never read the settings of a local run: a missing setting must be an error.
+_ENVIRONMENT_ONLY = {"run", "api", "notifications-api", "relay", "worker", "sweeper", "migrate"}
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=__doc__)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",  # paragraphs are reflowed
+    help="Run and operate Customer Chats.",
+)
 app.add_typer(emails, name="emails")
 app.add_typer(events, name="events")
 
@@ -29,12 +33,12 @@ Host = Annotated[str, typer.Option(envvar="CHATS_LISTEN_HOST", help="Address to 
 
 
 def _port(default: int) -> Any:
-    return typer.Option(default, min=1, max=65535, help="Port for HTTP, health and metrics.")
+    return typer.Option(default, min=1, max=65535, help="Port for HTTP requests, health checks and metrics.")
 
 
 def main() -> None:
-    """Run the command line; a fault of the settings is one line and exit code 1."""
-    if sys.argv[1:2] and sys.argv[1] not in _TOLD_ALL:
+    """Run the command line. Invalid settings are reported in one line, with exit code 1."""
+    if sys.argv[1:2] and sys.argv[1] not in _ENVIRONMENT_ONLY:
         _load_local_environment()
     try:
         app()
@@ -43,16 +47,16 @@ def main() -> None:
 
 
 def _load_local_environment() -> None:
-    """Let commands in another shell find the system that `make run` started; what is set already wins."""
-    local = Path(os.environ.get("CHATS_DATA_DIR", ".data")) / "chats.env"
-    if local.is_file():
-        for name, value in dotenv_values(local).items():
+    """Load the settings of the system that `make run` started. Variables that are already set win."""
+    path = Path(os.environ.get("CHATS_DATA_DIR", ".data")) / "chats.env"
+    if path.is_file():
+        for name, value in dotenv_values(path).items():
             os.environ.setdefault(name, value or "")
 
 
 @app.command()
 def run() -> None:
-    """Run the whole system on this machine, embedded PostgreSQL and Valkey included."""
+    """Run the whole system on this machine, including PostgreSQL and Valkey."""
     from deploy.local.stack import run as run_stack
 
     raise typer.Exit(run_stack())
@@ -60,7 +64,7 @@ def run() -> None:
 
 @app.command()
 def api(host: Host = "127.0.0.1", port: int = _port(8001)) -> None:
-    """Serve the conversations API."""
+    """Run the conversations service: its API and web pages."""
     from services.conversations.app import create_app
     from services.conversations.settings import ApiSettings
     from shared.processes import server, tune_gc
@@ -83,7 +87,7 @@ def api(host: Host = "127.0.0.1", port: int = _port(8001)) -> None:
 
 @app.command()
 def relay(host: Host = "127.0.0.1", port: int = _port(8003)) -> None:
-    """Number the event log and publish it to Celery."""
+    """Run the relay, which numbers the event log and publishes events to the broker."""
     from services.conversations.relay import run_relay
     from services.conversations.settings import StoreSettings
     from shared.processes import run_until_signal
@@ -97,7 +101,7 @@ def relay(host: Host = "127.0.0.1", port: int = _port(8003)) -> None:
 
 @app.command("notifications-api")
 def notifications_api(host: Host = "127.0.0.1", port: int = _port(8002)) -> None:
-    """Serve the notifications API."""
+    """Run the notifications API."""
     from services.notifications.app import create_app
     from services.notifications.settings import ApiSettings
     from shared.processes import server
@@ -119,13 +123,15 @@ def notifications_api(host: Host = "127.0.0.1", port: int = _port(8002)) -> None
 def worker(
     host: Host = "127.0.0.1",
     port: int = _port(8004),
-    concurrency: int = 4,
-    queue: Annotated[list[str] | None, typer.Option(help="Take tasks of this queue only; may repeat.")] = None,
+    concurrency: Annotated[int, typer.Option(help="Number of worker processes.")] = 4,
+    queue: Annotated[
+        list[str] | None, typer.Option(help="Consume only this queue. Repeat for several. Default: all queues.")
+    ] = None,
 ) -> None:
-    """Turn events into notifications and email, as a Celery worker.
+    """Run a Celery worker, which turns events into notifications and emails.
 
-    A slow mail server can keep a worker busy; another with `--queue chats.hints.events` then has the records to itself.
-    Exit code 1 when the broker refuses the worker, or it cannot go on.
+    A slow mail server can occupy a worker. To keep notifications fast, run a second worker with
+    `--queue chats.hints.events`. Exits with code 1 if the broker rejects the worker or the worker fails.
     """
     from services.notifications.settings import MailSettings
     from services.notifications.worker import run_worker
@@ -139,7 +145,7 @@ def worker(
 
 @app.command()
 def sweeper(host: Host = "127.0.0.1", port: int = _port(8005)) -> None:
-    """Catch up with the log and send what is overdue, without the broker."""
+    """Run the sweeper, which handles missed events and overdue emails without the broker."""
     from services.notifications.settings import SweeperSettings
     from services.notifications.sweeper import run_sweeper
     from shared.processes import run_until_signal
@@ -153,7 +159,7 @@ def sweeper(host: Host = "127.0.0.1", port: int = _port(8005)) -> None:
 
 @app.command()
 def flower(host: Host = "127.0.0.1", port: int = _port(8006)) -> None:
-    """Watch the workers in Flower, read-only, with the user and password of CHATS_FLOWER_BASIC_AUTH."""
+    """Run Flower, a read-only web page about the workers. Requires CHATS_FLOWER_BASIC_AUTH."""
     from deploy.flower_views import install
     from shared.broker import create_celery
     from shared.settings import Settings, read_settings
@@ -163,9 +169,9 @@ def flower(host: Host = "127.0.0.1", port: int = _port(8006)) -> None:
     _check_port(host, port)
     password = os.environ.get("CHATS_FLOWER_BASIC_AUTH", "")
     if not all(password.partition(":")):
-        raise SettingsError("CHATS_FLOWER_BASIC_AUTH is not set to user:password, and nobody may look without one")
+        raise SettingsError("CHATS_FLOWER_BASIC_AUTH must be set to user:password")
     arguments = ["flower", f"--address={host}", f"--port={port}", "--read_only=True", "--natural_time=False"]
-    os.environ["FLOWER_BASIC_AUTH"] = password  # not an argument: those are in every process list
+    os.environ["FLOWER_BASIC_AUTH"] = password  # not an argument: process lists show those
     celery = create_celery(settings.broker_url, client="chats-flower")
     install(celery)
     celery.start(arguments)
@@ -173,10 +179,10 @@ def flower(host: Host = "127.0.0.1", port: int = _port(8006)) -> None:
 
 @app.command()
 def migrate() -> None:
-    """Bring the databases that are configured to their newest version.
+    """Migrate the configured databases to the newest version.
 
-    With CHATS_…_OWNER_URL as that role, which then owns the tables; the role of CHATS_…_DATABASE_URL gets to work with
-    their rows, and with no more.
+    If CHATS_CONVERSATIONS_OWNER_URL or CHATS_NOTIFICATIONS_OWNER_URL is set, its role creates and owns the tables; the
+    role of the matching CHATS_..._DATABASE_URL can then only read and write rows.
     """
     from services.conversations.settings import MigrationSettings as ConversationsSettings
     from services.notifications.settings import MigrationSettings as NotificationsSettings
@@ -185,45 +191,47 @@ def migrate() -> None:
 
     _log("migrate", "info")
     if os.environ.get("CHATS_CONVERSATIONS_DATABASE_URL"):
-        store = read_settings(ConversationsSettings)
-        upgrade(SERVICES / "conversations", store.conversations_database_url, store.conversations_owner_url)
+        settings = read_settings(ConversationsSettings)
+        upgrade(SERVICES / "conversations", settings.conversations_database_url, settings.conversations_owner_url)
     if os.environ.get("CHATS_NOTIFICATIONS_DATABASE_URL"):
-        other = read_settings(NotificationsSettings)
-        upgrade(SERVICES / "notifications", other.notifications_database_url, other.notifications_owner_url)
+        mail_settings = read_settings(NotificationsSettings)
+        upgrade(
+            SERVICES / "notifications", mail_settings.notifications_database_url, mail_settings.notifications_owner_url
+        )
     if not any(os.environ.get(f"CHATS_{name}_DATABASE_URL") for name in ("CONVERSATIONS", "NOTIFICATIONS")):
-        raise SettingsError("neither CHATS_CONVERSATIONS_DATABASE_URL nor CHATS_NOTIFICATIONS_DATABASE_URL is set")
+        raise SettingsError("set CHATS_CONVERSATIONS_DATABASE_URL, CHATS_NOTIFICATIONS_DATABASE_URL, or both")
 
 
 @app.command()
 def token(
     sub: Annotated[str, typer.Option(help="The user's id in the store.")],
     role: Annotated[str, typer.Option(help="customer, admin or store.")],
-    email: str | None = None,
-    name: str | None = None,
-    locale: Annotated[str | None, typer.Option(help="The language of pages and mails, as de-AT.")] = None,
-    zoneinfo: Annotated[str | None, typer.Option(help="The zone of their times, as Europe/Vienna.")] = None,
-    hours: Annotated[float, typer.Option(min=0.01, max=MAX_TOKEN_HOURS, help="How long it is valid.")] = 12,
+    email: Annotated[str | None, typer.Option(help="Email address.")] = None,
+    name: Annotated[str | None, typer.Option(help="Display name.")] = None,
+    locale: Annotated[str | None, typer.Option(help="Language of pages and emails, for example de-AT.")] = None,
+    zoneinfo: Annotated[str | None, typer.Option(help="Time zone, for example Europe/Vienna.")] = None,
+    hours: Annotated[float, typer.Option(min=0.01, max=MAX_TOKEN_HOURS, help="Validity in hours.")] = 12,
 ) -> None:
-    """Print a token signed with the first secret, as the store would sign it."""
+    """Print a bearer token, signed with the first secret of CHATS_AUTH_SECRET."""
     from shared.auth import issue_token, store_claims, verify_token
     from shared.problems import Unauthenticated
     from shared.settings import Role, TokenSettings, read_settings
 
     settings = read_settings(TokenSettings)
     if not settings.auth_secret:
-        raise SettingsError("CHATS_AUTH_SECRET is not set, and what CHATS_AUTH_JWKS_URL has are no keys to sign with")
+        raise SettingsError("cannot sign a token: set CHATS_AUTH_SECRET (a JWKS URL only provides public keys)")
     profile = {"email": email, "name": name, "locale": locale, "zoneinfo": zoneinfo}
     signed = issue_token(settings, store_claims(settings, sub, role, **profile), timedelta(hours=hours))
     try:
         verify_token(signed, settings)
     except Unauthenticated as error:
-        raise SettingsError(f"{error.detail} A role is one of {', '.join(Role)}.") from None
+        raise SettingsError(f"{error.detail} Roles: {', '.join(Role)}.") from None
     typer.echo(signed)
 
 
 @app.command()
 def demo() -> None:
-    """Put in demo users, orders and conversations, unless there are conversations already."""
+    """Add demo users, orders and conversations, unless conversations exist already."""
     from deploy.operations import run_once
     from services.conversations.demo.load import add_demo
     from services.conversations.settings import StoreSettings
@@ -231,25 +239,26 @@ def demo() -> None:
 
     url = read_settings(StoreSettings).conversations_database_url
     added = run_once(url, add_demo)
-    typer.echo("Demo data added." if added else "There are conversations already; nothing was added.")
+    typer.echo("Demo data added." if added else "Nothing added: conversations exist already.")
 
 
 @app.command("import")
 def import_file(
-    file: Annotated[str, typer.Argument(help="NDJSON, a user or an order a line; - is the standard input.")],
+    file: Annotated[str, typer.Argument(help="NDJSON file with one user or order per line; - for standard input.")],
 ) -> None:
-    """Take over the store's users and orders from a file; exit code 1 when a line was refused.
+    """Import users and orders from an NDJSON file.
 
-    Each line is what POST /api/v1/store/import takes. It may be run again: nothing is taken twice.
+    The format is that of POST /api/v1/store/import. Running it again is safe: nothing is imported twice. Exits with
+    code 1 if a line was rejected.
     """
-    from deploy.operations import import_lines_of
+    from deploy.operations import import_users_and_orders
 
-    raise typer.Exit(0 if import_lines_of(file) else 1)
+    raise typer.Exit(0 if import_users_and_orders(file) else 1)
 
 
 @app.command()
 def status() -> None:
-    """Say how the log, the inbox and the mail stand; exit code 1 when something is late or stopped."""
+    """Show the state of the event log, the broker and email. Exits with code 1 if something is late or stopped."""
     from deploy.operations import print_status
 
     raise typer.Exit(0 if print_status() else 1)
@@ -257,9 +266,9 @@ def status() -> None:
 
 @app.command()
 def restored(service: Annotated[str, typer.Argument(help="conversations or notifications")]) -> None:
-    """Say that a service's database was restored from a backup, before its processes start on it.
+    """Mark a service's database as restored from a backup. Run this before starting its processes.
 
-    A restore to another server, database or timeline is noticed without it; one from a snapshot of the storage is not.
+    Restores to another server, database or timeline are detected automatically. Restores of a storage snapshot are not.
     """
     from deploy.operations import declare_restored
 
@@ -267,9 +276,9 @@ def restored(service: Annotated[str, typer.Argument(help="conversations or notif
 
 
 def _check_port(host: str, port: int) -> None:
-    from deploy.listen_check import why_not
+    from deploy.listen_check import listen_error
 
-    if reason := why_not(host, port):
+    if reason := listen_error(host, port):
         raise SettingsError(f"cannot listen on {host}, port {port}: {reason}")
 
 

@@ -1,4 +1,4 @@
-"""What operators see and do of emails from the command line."""
+"""The work of `chats emails`: list emails, and retry many."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -22,26 +22,26 @@ from shared.database import SessionFactory, transaction
 from shared.settings import SettingsError, read_settings
 from shared.tables import any_of
 
-COLUMNS = ("ID", "CREATED (UTC)", "STATE", "REASON", "CONVERSATION", "RECIPIENT", "ADDRESS", "TRIES", "LAST REPLY")
-RETRY_BATCH = 1000  # emails of one transaction
+COLUMNS = ("ID", "CREATED (UTC)", "STATE", "REASON", "CONVERSATION", "RECIPIENT", "ADDRESS", "ATTEMPTS", "LAST REPLY")
+RETRY_BATCH = 1000  # emails per transaction
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
-INVALID_REGULAR_EXPRESSION = "2201B"  # PostgreSQL's code
+INVALID_REGULAR_EXPRESSION = "2201B"  # SQLSTATE
 
 
 def print_emails(state: str | None, conversation: UUID | None, limit: int, *, addresses: bool) -> None:
-    """Print emails, newest first, with the reply to their last attempt; addresses in full only on request."""
+    """Print emails, newest first, with the reply to their last attempt. Addresses are masked unless `addresses`."""
     if state is not None and state not in set(EmailState):
-        raise SettingsError(f"a state is one of {', '.join(EmailState)}")
+        raise SettingsError(f"--state must be one of {', '.join(EmailState)}")
     chosen = EmailState(state) if state else None
 
     async def read(session: AsyncSession) -> list[tuple[str, ...]]:
         rows, _ = await list_emails(session, conversation_id=conversation, state=chosen, cursor=None, limit=limit)
         people = select(Person.id, Person.email).where(any_of(Person.id, {email.recipient_id for email, *_ in rows}))
-        known = {row.id: row.email for row in await session.execute(people)}
-        return [_row(email, tries, known, addresses=addresses) for email, _, tries in rows]
+        current = {row.id: row.email for row in await session.execute(people)}
+        return [_row(email, attempts, current, addresses=addresses) for email, _, attempts in rows]
 
     rows = on_notifications(read)
-    widths = [max(len(row[place]) for row in (COLUMNS, *rows)) for place in range(len(COLUMNS))]
+    widths = [max(len(row[column]) for row in (COLUMNS, *rows)) for column in range(len(COLUMNS))]
     for row in (COLUMNS, *rows):
         typer.echo("  ".join(value.ljust(width) for value, width in zip(row, widths, strict=True)).rstrip())
     if not rows:
@@ -49,11 +49,12 @@ def print_emails(state: str | None, conversation: UUID | None, limit: int, *, ad
 
 
 def _row(
-    email: Email, tries: Sequence[DeliveryAttempt], known: Mapping[str, str | None], *, addresses: bool
+    email: Email, attempts: Sequence[DeliveryAttempt], current: Mapping[str, str | None], *, addresses: bool
 ) -> tuple[str, ...]:
-    last = " ".join(filter(None, (tries[-1].phase, str(tries[-1].code or ""), tries[-1].reply))) if tries else ""
-    # Before an email is first sent it goes to where its recipient is by then.
-    address = one_line(email.to_address or known.get(email.recipient_id) or "") or "-"
+    last = attempts[-1] if attempts else None
+    reply = " ".join(filter(None, (last.phase, str(last.code or ""), last.reply))) if last else ""
+    # The address is fixed at the first attempt. Before that, show the recipient's current one.
+    address = one_line(email.to_address or current.get(email.recipient_id) or "") or "-"
     return (
         str(email.id),
         f"{email.created_at:%Y-%m-%d %H:%M:%S}",
@@ -62,25 +63,25 @@ def _row(
         str(email.conversation_id),
         "support" if email.audience == Audience.SUPPORT else f"customer {email.recipient_id}",
         address if addresses else masked(address),
-        str(len(tries)),
-        last if addresses else without_addresses(last),
+        str(len(attempts)),
+        reply if addresses else without_addresses(reply),
     )
 
 
 def retry_many(state: str, since: str | None, reply: str | None) -> None:
-    """Queue all failed emails of a time, with a reply, for another attempt; a thousand in each transaction."""
+    """Queue failed emails for another attempt, optionally only those of a period or with a matching reply."""
     if state != EmailState.FAILED:
-        raise SettingsError(f"only failed emails can be retried: --state {EmailState.FAILED}")
-    within = parse_duration(since) if since is not None else None
+        raise SettingsError(f"only failed emails can be retried: use --state {EmailState.FAILED}")
+    period = parse_duration(since) if since is not None else None
 
     async def work(sessions: SessionFactory) -> tuple[int, int]:
         async with transaction(sessions) as session:
             began: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-            doubtful = await count_doubtful_emails(session, began, since=within, reply=reply)
+            doubtful = await count_doubtful_emails(session, began, since=period, reply=reply)
         retried = 0
         while True:
             async with transaction(sessions) as session:
-                count = await retry_failed_emails(session, began, since=within, reply=reply, size=RETRY_BATCH)
+                count = await retry_failed_emails(session, began, since=period, reply=reply, size=RETRY_BATCH)
             retried += count
             if not count:
                 return retried, doubtful
@@ -91,17 +92,17 @@ def retry_many(state: str, since: str | None, reply: str | None) -> None:
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) != INVALID_REGULAR_EXPRESSION:
                 raise
-            raise SettingsError("--reply is not a regular expression; a part of the reply is one") from None
+            raise SettingsError("--reply must be a regular expression; a part of the reply's text works") from None
 
     retried, doubtful = run_on(read_settings(StoreSettings).notifications_database_url, checked)
     typer.echo(f"{retried} {'email' if retried == 1 else 'emails'} queued for another attempt.")
     if doubtful:
-        typer.echo(f"{doubtful} may have arrived already (uncertain, restored): retry these by their id.")
+        typer.echo(f"{doubtful} skipped because they may have arrived (uncertain, restored). Retry these by id.")
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read a time such as 90s, 30m, 2h or 3d."""
-    found = re.fullmatch(r"\s*(\d{1,6})\s*([smhd])\s*", text)
-    if found is None:
-        raise SettingsError("--since is a time such as 90s, 30m, 2h or 3d")
-    return timedelta(**{UNITS[found[2]]: int(found[1])})
+    """Read a duration such as 90s, 30m, 2h or 3d."""
+    match = re.fullmatch(r"\s*(\d{1,6})\s*([smhd])\s*", text)
+    if match is None:
+        raise SettingsError("--since must be a duration such as 90s, 30m, 2h or 3d")
+    return timedelta(**{UNITS[match[2]]: int(match[1])})

@@ -1,4 +1,4 @@
-"""The groups `chats emails` and `chats events`: what operators see and do of mail and of the event log."""
+"""The command groups `chats emails` and `chats events`."""
 
 from typing import Annotated
 
@@ -6,15 +6,15 @@ import typer
 
 from shared.settings import SettingsError
 
-emails = typer.Typer(no_args_is_help=True, help="Look at mail, retry it, pause and resume all sending.")
-events = typer.Typer(no_args_is_help=True, help="Look at the event log, and at events that were given up on.")
+emails = typer.Typer(no_args_is_help=True, help="List and retry emails, pause and resume sending.")
+events = typer.Typer(no_args_is_help=True, help="Inspect the event log, retry or discard parked events.")
 
 
 @emails.command("list")
 def list_emails(
     state: Annotated[str | None, typer.Option(help="Only emails in this state, for example failed.")] = None,
     conversation: Annotated[str | None, typer.Option(help="Only emails about this conversation.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100)] = 25,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Maximum number of emails.")] = 25,
     *,
     addresses: Annotated[bool, typer.Option("--addresses", help="Show addresses in full.")] = False,
 ) -> None:
@@ -27,14 +27,16 @@ def list_emails(
 
 @emails.command("retry")
 def retry_email(
-    email_id: Annotated[str | None, typer.Argument(help="The email to retry; or give --state failed.")] = None,
-    state: Annotated[str | None, typer.Option(help="Retry all emails in this state: failed.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only those that failed within this time, for example 2h.")] = None,
+    email_id: Annotated[
+        str | None, typer.Argument(help="Id of the email to retry. Alternatively, use --state failed.")
+    ] = None,
+    state: Annotated[str | None, typer.Option(help="Retry all emails in this state. Only failed is allowed.")] = None,
+    since: Annotated[str | None, typer.Option(help="Only emails that failed within this time, for example 2h.")] = None,
     reply: Annotated[
-        str | None, typer.Option(help="Only those whose last reply matches this regular expression.")
+        str | None, typer.Option(help="Only emails whose last reply matches this regular expression.")
     ] = None,
 ) -> None:
-    """Queue a failed email, or many, for another attempt."""
+    """Queue one or many failed emails for another attempt."""
     from deploy.emails import retry_many
     from deploy.operations import on_notifications, parse_id
     from services.notifications.delivery.operations import retry_email as retry
@@ -44,34 +46,34 @@ def retry_email(
     if state is not None:
         retry_many(state, since, reply)
     elif email_id is not None:
-        identity = parse_id(email_id)
-        on_notifications(lambda session: retry(session, identity))
+        parsed_id = parse_id(email_id)
+        on_notifications(lambda session: retry(session, parsed_id))
         typer.echo("Queued for another attempt.")
 
 
 @emails.command("pause")
 def pause_emails() -> None:
-    """Stop all sending; what is on its way goes out."""
+    """Pause sending. Emails that are being sent are completed."""
     from deploy.operations import on_notifications
     from services.notifications.delivery.operations import pause_sending
 
     on_notifications(pause_sending)
-    typer.echo("Sending is paused. Mail waits; `chats emails resume` starts it again.")
+    typer.echo("Sending is paused. Resume it with `chats emails resume`.")
 
 
 @emails.command("resume")
 def resume_emails() -> None:
-    """Start sending again."""
+    """Resume sending."""
     from deploy.operations import on_notifications
     from services.notifications.delivery.operations import resume_sending
 
     on_notifications(resume_sending)
-    typer.echo("Sending goes on.")
+    typer.echo("Sending is resumed.")
 
 
 @events.command("tail")
-def tail_events(limit: Annotated[int, typer.Option(min=1, max=1000)] = 20) -> None:
-    """List the newest events of the log: position, time, type, ids."""
+def tail_events(limit: Annotated[int, typer.Option(min=1, max=1000, help="Number of events.")] = 20) -> None:
+    """List the newest events of the log with position, time, type and ids."""
     from deploy.operations import print_events
 
     print_events(limit)
@@ -79,15 +81,15 @@ def tail_events(limit: Annotated[int, typer.Option(min=1, max=1000)] = 20) -> No
 
 @events.command("parked")
 def parked_events() -> None:
-    """List the events that the notifications service gave up on."""
+    """List the parked events (dead letters): events that the notifications service could not handle."""
     from deploy.operations import print_parked
 
     print_parked()
 
 
 @events.command("retry")
-def retry_event(event_id: str) -> None:
-    """Handle a parked event again."""
+def retry_event(event_id: Annotated[str, typer.Argument(help="Id of the parked event.")]) -> None:
+    """Handle a parked event again, now."""
     from deploy.operations import parse_id, retry_parked
 
     retry_parked(parse_id(event_id))
@@ -95,11 +97,11 @@ def retry_event(event_id: str) -> None:
 
 
 @events.command("discard")
-def discard_event(event_id: str) -> None:
-    """Give up on a parked event for good: it has no effect, and is listed no more."""
+def discard_event(event_id: Annotated[str, typer.Argument(help="Id of the parked event.")]) -> None:
+    """Discard a parked event for good. It will never take effect."""
     from deploy.operations import on_notifications, parse_id
     from services.notifications.event_consumer.parked import discard_parked
 
-    identity = parse_id(event_id)
-    on_notifications(lambda session: discard_parked(session, identity))
+    parsed_id = parse_id(event_id)
+    on_notifications(lambda session: discard_parked(session, parsed_id))
     typer.echo("Discarded.")

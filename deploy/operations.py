@@ -1,4 +1,4 @@
-"""What operators see and do from the command line, straight on the services' databases."""
+"""What operators see and do from the command line, directly on the services' databases."""
 
 import asyncio
 import math
@@ -21,7 +21,7 @@ from services.conversations.event_log.sequencer import read_state, rotate_epoch
 from services.conversations.messaging import erasure_batches
 from services.conversations.settings import StoreSettings as ConversationsSettings
 from services.notifications import metrics
-from services.notifications.delivery import erasure as mail_erasing
+from services.notifications.delivery import erasure as notifications_erasure
 from services.notifications.event_consumer import parked, rebuild
 from services.notifications.event_consumer.parked import list_parked
 from services.notifications.mail.replies import without_addresses
@@ -40,17 +40,17 @@ T = TypeVar("T")
 
 LATE_NUMBERING = 10.0  # seconds
 LATE_CATCH_UP = 60.0  # seconds that an event waits for the sweeper
-LATE_ERASING = 60.0  # seconds without any progress
-LATE_MAIL = 60.0  # seconds behind its time
+LATE_ERASURE = 60.0  # seconds without progress
+LATE_EMAIL = 60.0  # seconds overdue
 STANDSTILL = 3  # emails that wait for another attempt while none is accepted
-LATE_PURGE = 0.5  # days beyond the retention
+LATE_PURGE = 0.5  # days beyond the retention period
 DAY = 24 * 3600  # seconds
-MAX_WARNINGS = 100  # that an import prints
-PIECE = 64 * 1024  # bytes that are read of a file at once
+MAX_WARNINGS = 100  # printed by an import
+CHUNK = 64 * 1024  # bytes read from a file at once
 
 
 def run_once(url: str, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
-    """Do some work in one transaction; what goes wrong is one line and exit code 1."""
+    """Do some work in one transaction. Known errors become `SettingsError`, one line for the operator."""
 
     async def once(sessions: SessionFactory) -> T:
         async with transaction(sessions) as session:
@@ -60,7 +60,7 @@ def run_once(url: str, work: Callable[[AsyncSession], Awaitable[T]]) -> T:
 
 
 def run_on(url: str, work: Callable[[SessionFactory], Awaitable[T]]) -> T:
-    """Do some work in transactions of its own; what goes wrong is one line and exit code 1."""
+    """Do some work that opens its own transactions. Known errors become `SettingsError`."""
 
     async def main() -> T:
         engine = create_engine(url, application="chats-cli", pool_size=1)
@@ -92,11 +92,11 @@ def parse_id(value: str) -> UUID:
     try:
         return UUID(value)
     except ValueError:
-        raise SettingsError(f"{value!r} is not an id") from None
+        raise SettingsError(f"{value!r} is not a valid id") from None
 
 
 class Finding(NamedTuple):
-    """A line of the status, and what there is to say about it."""
+    """A line of the status, with a remark. A remark is a fault unless `is_fault` is false."""
 
     line: str
     remark: str | None
@@ -104,7 +104,7 @@ class Finding(NamedTuple):
 
 
 def print_status() -> bool:
-    """Print how everything stands; True when nothing is late, stopped or given up on."""
+    """Print the status. Return True when nothing is late, stopped or parked."""
     head = on_conversations(read_state)
     state = on_notifications(metrics.read_state)
     behind = head.head - state.cursor
@@ -113,52 +113,50 @@ def print_status() -> bool:
     days = read_settings(ConversationsSettings).retention_days
     publishers = on_conversations(broker_reports.read_reports)
     consumers = on_notifications(broker_reports.read_reports)
-    mails = ", ".join(f"{count} {name}" for name, count in sorted(state.emails.items())) or "none"
+    emails = ", ".join(f"{count} {name}" for name, count in sorted(state.emails.items())) or "none"
     findings = [
         Finding(
-            f"log           head {head.head}, {head.unnumbered} not numbered, oldest {head.lag:.1f} s",
+            f"log           head {head.head}, {head.unnumbered} unnumbered, oldest waits {head.lag:.1f} s",
             "the relay is late: is it running?" if head.lag > LATE_NUMBERING else None,
         ),
         Finding(
-            f"inbox         cursor {state.cursor}, {behind} behind the log, oldest {age:.1f} s",
+            f"inbox         position {state.cursor}, {behind} behind the log, oldest waits {age:.1f} s",
             "the sweeper is late: is it running?" if age > LATE_CATCH_UP else None,
         ),
         *_broker_findings("publisher", "relay", publishers),
         *_broker_findings("consumer", "worker", consumers),
         Finding(
-            f"kept          {kept:.1f} days of the log",
-            f"longer than the {days:g} days of the retention, for a reader that is behind"
+            f"retention     {kept:.1f} days of the log are kept",
+            f"longer than CHATS_RETENTION_DAYS ({days:g}), because a reader is behind"
             if kept > days + LATE_PURGE
             else None,
         ),
         _rebuild(state),
         _clocks(),
-        _erasing("conversations", on_conversations(erasure_batches.read_state), "relay"),
-        _erasing("notifications", on_notifications(mail_erasing.read_state), "sweeper"),
-        Finding(f"parked        {state.parked}", "look at `chats events parked`" if state.parked else None),
+        _erasure("conversations", on_conversations(erasure_batches.read_state), "relay"),
+        _erasure("notifications", on_notifications(notifications_erasure.read_state), "sweeper"),
+        Finding(f"parked        {state.parked}", "see `chats events parked`" if state.parked else None),
         Finding(
-            f"mail          {mails}",
-            "look at `chats emails list --state failed`" if state.emails.get(EmailState.FAILED) else None,
-            is_fault=False,  # a mailbox that does not exist is no fault of this system
+            f"emails        {emails}",
+            "see `chats emails list --state failed`" if state.emails.get(EmailState.FAILED) else None,
+            is_fault=False,  # a mailbox that does not exist is not this system's fault
         ),
         Finding(
             f"held back     {state.held_back}",
-            "their addresses have had as many mails as CHATS_LIMIT_MAILS_PER_10_MINUTES and _PER_DAY let them"
-            if state.held_back
-            else None,
+            "recipient limits reached (CHATS_LIMIT_MAILS_*)" if state.held_back else None,
             is_fault=False,
         ),
         Finding(
             f"oldest due    {state.oldest_due:.1f} s",
-            "mail is late" if state.oldest_due > LATE_MAIL else None,
+            "emails are late" if state.oldest_due > LATE_EMAIL else None,
         ),
         Finding(
-            f"sending       {'paused' if state.paused else 'on' if state.mail_known else 'waits'}",
-            "paused by hand: `chats emails resume`"
+            f"sending       {'paused' if state.paused else 'on' if state.mail_known else 'on hold'}",
+            "paused by an operator, resume with `chats emails resume`"
             if state.paused
             else None
             if state.mail_known
-            else "the database is another one, maybe a restored one: the sweeper has to read the log first",
+            else "the database was restored or replaced: the sweeper must read the log first",
         ),
         _deferred(state),
         _breaker(state.breaker),
@@ -169,37 +167,37 @@ def print_status() -> bool:
 
 
 def _deferred(state: metrics.State) -> Finding:
-    """Say how many emails wait for another attempt; a fault when the server accepts nothing at all."""
+    """Return how many emails wait for another attempt. This is a fault if the server accepts none at all."""
     deferred = state.deferred
     line = f"deferred      {deferred.count}"
     if not deferred.count:
         return Finding(line, None)
-    reply = without_addresses(deferred.last_reply or "no reply is known")
+    reply = without_addresses(deferred.last_reply or "no reply")
     if state.tries.get(Outcome.ACCEPTED):
-        return Finding(line, f"they wait for another attempt; the oldest: {reply}", is_fault=False)
+        return Finding(line, f"waiting for another attempt; oldest: {reply}", is_fault=False)
     standstill = deferred.most_tries > 1 or deferred.count >= STANDSTILL
-    return Finding(line, f"no email was accepted within the last hour; the oldest: {reply}", is_fault=standstill)
+    return Finding(line, f"no email was accepted in the last hour; oldest: {reply}", is_fault=standstill)
 
 
 def _breaker(breaker: metrics.Breaker | None) -> Finding:
     if breaker is None:
-        return Finding("mail set-up   good", None)
+        return Finding("mail server   ok", None)
     since = f"{breaker.since:%Y-%m-%d %H:%M:%S} UTC" if breaker.since else "an earlier version"
     probe = f"{breaker.until:%Y-%m-%d %H:%M:%S} UTC" if breaker.until else "now"
     return Finding(
-        f"mail set-up   {'good, the server is busy' if breaker.is_busy else 'at fault'}, breaker open since {since}",
+        f"mail server   {'busy' if breaker.is_busy else 'failing'}, circuit breaker open since {since}",
         f"{breaker.trips} times in a row; phase {breaker.phase}, host {breaker.host}, reply {breaker.reply};"
         f" next probe {probe}",
     )
 
 
 def _broker_findings(role: str, process: str, reports: Sequence[broker_reports.Report]) -> list[Finding]:
-    """Say how each process that uses the broker stands with it. Without it everything goes on, only slower."""
+    """Return the broker's state as each process reported it. Without the broker everything works, only slower."""
     present = [report for report in reports if report.age < broker_reports.FRESH]
     if not present:
         remark = f"no {process} has reported for {broker_reports.FRESH:g} s: is it running?"
         if reports and reports[0].detail:
-            remark += f" The last one said: {reports[0].detail}"
+            remark += f" Its last report: {reports[0].detail}"
         return [Finding(f"{role:<14}none", remark)]
     return [
         Finding(f"{role:<14}{report.process}, broker usable", None)
@@ -214,32 +212,32 @@ def _broker_findings(role: str, process: str, reports: Sequence[broker_reports.R
 
 def _rebuild(state: metrics.State) -> Finding:
     if state.rebuild_kind is not None:
-        return Finding(f"rebuild       under way, reading {state.rebuild_kind}", state.rebuild_reason)
+        return Finding(f"rebuild       running, reading {state.rebuild_kind}", state.rebuild_reason)
     if state.rebuilt_at is not None:
         return Finding(f"rebuild       ended {state.rebuilt_at:%Y-%m-%d %H:%M}", state.rebuild_reason, is_fault=False)
     return Finding("rebuild       never needed", None)
 
 
-def _erasing(service: str, state: erasure_batches.State | mail_erasing.State, by: str) -> Finding:
+def _erasure(service: str, state: erasure_batches.State | notifications_erasure.State, process: str) -> Finding:
     if not state.under_way:
-        return Finding(f"erasing       nothing, {service}", None)
-    line = f"erasing       {state.under_way} under way, {state.erased} rows so far, {service}"
-    rests = f"nothing was erased for {state.resting:.0f} s: is the {by} running?"
-    return Finding(line, rests if state.resting > LATE_ERASING else None)
+        return Finding(f"erasure       {service}: nothing to do", None)
+    line = f"erasure       {service}: {state.under_way} running, {state.erased} rows erased so far"
+    remark = f"no progress for {state.resting:.0f} s: is the {process} running?"
+    return Finding(line, remark if state.resting > LATE_ERASURE else None)
 
 
 def _clocks() -> Finding:
     apart = {"conversations": on_conversations(read_ahead), "notifications": on_notifications(read_ahead)}
-    seen = ", ".join(f"{name} {round(-seconds, 1) + 0:+.1f} s" for name, seconds in apart.items())
-    wrong = max(map(abs, (*apart.values(), apart["conversations"] - apart["notifications"]))) > APART
+    offsets = ", ".join(f"{name} {round(-seconds, 1) + 0:+.1f} s" for name, seconds in apart.items())
+    is_fault = max(map(abs, (*apart.values(), apart["conversations"] - apart["notifications"]))) > APART
     return Finding(
-        f"clocks        of the databases, against this machine's: {seen}",
-        f"more than {APART:g} s apart, synchronize them: tokens are refused, and emails late" if wrong else None,
+        f"clocks        databases relative to this machine: {offsets}",
+        f"more than {APART:g} s apart, which rejects tokens and delays emails: synchronize them" if is_fault else None,
     )
 
 
 def print_events(limit: int) -> None:
-    """Print the newest events, without any text of people."""
+    """Print the newest events, without any text that people wrote."""
     for row in reversed(on_conversations(lambda session: read_newest(session, limit))):
         typer.echo(
             f"{row.position if row.position is not None else '-':>10}  {row.occurred_at:%Y-%m-%d %H:%M:%S.%f}  "
@@ -248,13 +246,13 @@ def print_events(limit: int) -> None:
 
 
 def print_parked() -> None:
-    """Print the events that were given up on."""
+    """Print the parked events."""
     parked = on_notifications(list_parked)
     for entry in parked:
-        said = f"{entry.event_id}  {entry.parked_at:%Y-%m-%d %H:%M:%S}  {entry.type:<32} {entry.reason}"
-        typer.echo(printable(said))
+        line = f"{entry.event_id}  {entry.parked_at:%Y-%m-%d %H:%M:%S}  {entry.type:<32} {entry.reason}"
+        typer.echo(printable(line))
     if not parked:
-        typer.echo("No event was given up on.")
+        typer.echo("No parked events.")
 
 
 def retry_parked(event_id: UUID) -> None:
@@ -263,10 +261,10 @@ def retry_parked(event_id: UUID) -> None:
     run_once(settings.notifications_database_url, lambda session: parked.retry_parked(session, event_id, settings))
 
 
-def import_lines_of(name: str) -> bool:
-    """Take over the users and orders in a file, `-` for the standard input; print what was refused and a summary.
+def import_users_and_orders(name: str) -> bool:
+    """Import the users and orders in a file, `-` for standard input. Print rejected lines, warnings and a summary.
 
-    True when nothing was refused.
+    Return True when no line was rejected.
     """
     url = read_settings(ConversationsSettings).conversations_database_url
     counts: Counter[int] = Counter()
@@ -274,31 +272,31 @@ def import_lines_of(name: str) -> bool:
 
     async def work(sessions: SessionFactory) -> None:
         nonlocal warnings
-        with _opened(name) as file:
-            async for answer in import_lines(_pieces(file), sessions, room=math.inf):
-                counts[answer["status"]] += answer.get("lines_omitted", 1)
-                told = warnings
-                warnings += len(answer.get("warnings", ()))
-                for said in _said_of(answer, MAX_WARNINGS - told):
-                    typer.echo(printable(f"line {answer['line']}, {answer.get('id', 'no id')}: {said}"), err=True)
+        with _open(name) as file:
+            async for result in import_lines(_chunks(file), sessions, room=math.inf):
+                counts[result["status"]] += result.get("lines_omitted", 1)
+                printed = warnings
+                warnings += len(result.get("warnings", ()))
+                for remark in _remarks(result, MAX_WARNINGS - printed):
+                    typer.echo(printable(f"line {result['line']}, {result.get('id', 'no id')}: {remark}"), err=True)
 
     run_on(url, work)
     if warnings > MAX_WARNINGS:
-        typer.echo(f"There are {warnings - MAX_WARNINGS} more warnings.", err=True)
-    refused = counts.total() - counts[HTTPStatus.CREATED] - counts[HTTPStatus.OK]
-    typer.echo(f"{counts[HTTPStatus.CREATED]} new, {counts[HTTPStatus.OK]} were there, {refused} refused.")
-    return not refused
+        typer.echo(f"{warnings - MAX_WARNINGS} more warnings.", err=True)
+    rejected = counts.total() - counts[HTTPStatus.CREATED] - counts[HTTPStatus.OK]
+    typer.echo(f"{counts[HTTPStatus.CREATED]} created, {counts[HTTPStatus.OK]} already existed, {rejected} rejected.")
+    return not rejected
 
 
-def _said_of(answer: Mapping[str, Any], most: int) -> Iterator[str]:
-    """Say why a line was refused, or in at most so many warnings what of it was not used as it was sent."""
-    if "code" in answer:
-        yield answer["detail"]
-    for warning in answer.get("warnings", ())[: max(0, most)]:
+def _remarks(result: Mapping[str, Any], max_warnings: int) -> Iterator[str]:
+    """Yield why a line was rejected, or its warnings: fields that were left out or replaced."""
+    if "code" in result:
+        yield result["detail"]
+    for warning in result.get("warnings", ())[: max(0, max_warnings)]:
         yield f"warning: {'.'.join(map(str, warning['loc'][1:]))}: {warning['msg']}"
 
 
-def _opened(name: str) -> AbstractContextManager[BinaryIO]:
+def _open(name: str) -> AbstractContextManager[BinaryIO]:
     if name == "-":
         return nullcontext(sys.stdin.buffer)
     try:
@@ -307,17 +305,19 @@ def _opened(name: str) -> AbstractContextManager[BinaryIO]:
         raise SettingsError(printable(f"cannot read {name}: {error.strerror}")) from None
 
 
-async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
-    while piece := file.read(PIECE):
-        yield piece
+async def _chunks(file: BinaryIO) -> AsyncIterator[bytes]:
+    while chunk := file.read(CHUNK):
+        yield chunk
 
 
 def declare_restored(service: str) -> str:
-    """Tell a service that its database was restored from a backup; return what follows from it."""
+    """Mark a service's database as restored from a backup. Return what happens next, for the operator."""
     if service == "conversations":
         on_conversations(rotate_epoch)
-        return "The log begins a new epoch: every reader makes itself agree with the present state."
+        return "The event log starts a new epoch. Its readers synchronize with the current state."
     if service == "notifications":
         on_notifications(rebuild.hold_emails)
-        return "Mail waits until the log was read again; what may have been sent is failed then, as `restored`."
-    raise SettingsError("a service is conversations or notifications")
+        return (
+            "Emails wait until the log has been read again. Those that may have been sent become failed (`restored`)."
+        )
+    raise SettingsError("the service must be conversations or notifications")

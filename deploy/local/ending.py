@@ -1,4 +1,4 @@
-"""What ends a run: a signal, a terminal that was closed, or the `make` that started it."""
+"""What ends a run: a signal, a closed terminal, or the end of the `make` that started it."""
 
 import asyncio
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 
 from deploy.local.processes import die_with_parent
 
-POLL = 0.5  # seconds between two looks at `make`
+POLL = 0.5  # seconds between checks of `make`
 
 
 def stop_event(hurry: Callable[[], None]) -> asyncio.Event:
-    """Return an event that is set when the run is to end; a second Ctrl-C calls `hurry`."""
+    """Return an event that is set when the run should end. A second Ctrl-C calls `hurry`."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def interrupted() -> None:
@@ -24,7 +24,7 @@ def stop_event(hurry: Callable[[], None]) -> asyncio.Event:
 
     loop.add_signal_handler(signal.SIGINT, interrupted)
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # under nohup it is ignored, and shall be
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup ignores it on purpose
         loop.add_signal_handler(signal.SIGHUP, stop.set)
         _watch_terminal(stop)
     if "MAKELEVEL" in os.environ and sys.platform == "linux":
@@ -34,11 +34,11 @@ def stop_event(hurry: Callable[[], None]) -> asyncio.Event:
 
 
 def _watch_terminal(stop: asyncio.Event) -> None:
-    """Notice a closed terminal ourselves: the kernel signals its session's leader only, who may not pass it on."""
+    """Set `stop` when the terminal is closed. The kernel signals only the session leader, which may not pass it on."""
     if sys.platform != "linux" or not os.isatty(sys.stdout.fileno()):
         return
     loop, hangup = asyncio.get_running_loop(), select.epoll()
-    hangup.register(sys.stdout.fileno(), 0)  # no event but a hang-up, which needs no asking
+    hangup.register(sys.stdout.fileno(), 0)  # a hang-up is always reported, no other event is needed
 
     def hung_up() -> None:
         loop.remove_reader(hangup)
@@ -49,22 +49,22 @@ def _watch_terminal(stop: asyncio.Event) -> None:
 
 
 def _watch_make(make: int, stop: asyncio.Event) -> None:
-    """Notice a SIGINT or SIGHUP sent to `make` alone: it waits for us then, and passes on a SIGTERM only.
+    """Set `stop` after a SIGINT or SIGHUP to `make` alone, which forwards only SIGTERM and then waits for us.
 
-    While it waits so it is in its signal handler, with that signal blocked.
+    While it waits it is inside its signal handler, with that signal blocked.
     """
     loop = asyncio.get_running_loop()
     ending = 1 << (signal.SIGINT - 1) | 1 << (signal.SIGHUP - 1)
 
-    def look() -> None:
+    def check() -> None:
         try:
             lines = Path(f"/proc/{make}/status").read_text().splitlines()
         except OSError:
-            return  # the kernel tells us when it is gone
+            return  # the kernel signals us when `make` has ended
         blocked = next(int(line.split()[1], 16) for line in lines if line.startswith("SigBlk:"))
         if blocked & ending:
             stop.set()
         elif not stop.is_set():
-            loop.call_later(POLL, look)
+            loop.call_later(POLL, check)
 
-    look()
+    check()

@@ -1,4 +1,4 @@
-"""The settings of a local run: what is given in the environment, and embedded parts for the rest."""
+"""The settings of a local run: those in the environment, and embedded servers for the rest."""
 
 import os
 import secrets
@@ -13,7 +13,7 @@ from deploy.local.valkey import url as valkey_url
 DATABASES = ("conversations", "notifications")
 OWNER_URLS = {name: f"CHATS_{name.upper()}_OWNER_URL" for name in DATABASES}
 
-# In the order of the ports they prefer, after the proxy's.
+# In the order of their preferred ports, which count up from the proxy's.
 LISTENERS = (
     "proxy",
     "api",
@@ -43,11 +43,11 @@ SECRETS = (
     "FLOWER_PASSWORD",
 )
 
-EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what to call it when it is chosen
+EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - the address to show for it
 
 
 def keep_secrets(path: Path) -> dict[str, str]:
-    """Return this data directory's secrets: kept from the first run on, readable by their owner only."""
+    """Return this data directory's secrets. The first run makes them, in a file that only its owner can read."""
     kept = dict(line.split("=", 1) for line in path.read_text().splitlines()) if path.exists() else {}
     complete = {name: kept.get(name) or secrets.token_hex(32) for name in SECRETS}
     if complete != kept:
@@ -56,7 +56,7 @@ def keep_secrets(path: Path) -> dict[str, str]:
 
 
 def write_private(path: Path, values: Mapping[str, str]) -> None:
-    """Write `NAME=value` lines that a shell can source, readable by their owner only."""
+    """Write `NAME=value` lines that a shell can source, in a file that only its owner can read."""
     new = path.with_suffix(".new")
     new.unlink(missing_ok=True)
     new.touch(mode=0o600)
@@ -65,12 +65,12 @@ def write_private(path: Path, values: Mapping[str, str]) -> None:
 
 
 def is_given(name: str) -> bool:
-    """Tell whether the environment gives a setting; an empty one counts as not given."""
+    """Return whether the environment sets a variable. An empty value counts as not set."""
     return bool(os.environ.get(name))
 
 
 def embedded_parts() -> set[str]:
-    """Return which servers are ours to start: those that the environment does not replace."""
+    """Return the servers to start: those that the environment does not replace."""
     replaced_by = {
         "postgres": [f"CHATS_{name.upper()}_DATABASE_URL" for name in DATABASES],
         "valkey": ["CHATS_BROKER_URL"],
@@ -81,48 +81,50 @@ def embedded_parts() -> set[str]:
 
 
 def has_shop() -> bool:
-    """Tell whether the example shop is the way in: with the demo, and where its tokens count."""
+    """Return whether to start the example shop: with demo data, and where its tokens are accepted."""
     signs = is_given("CHATS_AUTH_SECRET") or not is_given("CHATS_AUTH_JWKS_URL")
-    claims = {"CHATS_AUTH_ROLE_CLAIM": "role", "CHATS_AUTH_AUDIENCE_CLAIM": "aud"}  # as the shop names them
+    claims = {"CHATS_AUTH_ROLE_CLAIM": "role", "CHATS_AUTH_AUDIENCE_CLAIM": "aud"}  # as the shop's tokens name them
     is_understood = all((os.environ.get(name) or claim) == claim for name, claim in claims.items())
     return signs and is_understood and os.environ.get("CHATS_DEMO") != "0"
 
 
 def shop_url(ports: Mapping[str, int]) -> str:
-    """Return the shop's origin. It asks for no password, so it stays on loopback wherever the rest listens."""
+    """Return the shop's origin. The shop asks for no password, so it always listens on loopback."""
     return os.environ.get("SHOP_URL") or origin("127.0.0.1", ports["shop"])
 
 
 def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str, str]) -> dict[str, str]:
-    """Return this run's `CHATS_*` settings: the given ones, and the embedded parts for the rest."""
+    """Return this run's `CHATS_*` settings: those in the environment, and embedded servers for the rest."""
     defaults = {
         "CHATS_HOST": host,
         "CHATS_PORT": str(ports["proxy"]),
         **{f"CHATS_{name.upper()}_DATABASE_URL": _database_url(name, name, ports, kept) for name in DATABASES},
         "CHATS_BROKER_URL": valkey_url(ports["valkey"], kept["VALKEY_PASSWORD"], 0),
-        # Not the broker's: limits hold also while that is full.
+        # Separate from the broker, so that rate limits work while the broker is full.
         "CHATS_REDIS_URL": valkey_url(ports["limits"], kept["VALKEY_PASSWORD"], 0),
         "CHATS_SMTP_URL": f"smtp://127.0.0.1:{ports['smtp']}",
         "CHATS_CONVERSATIONS_URL": f"http://127.0.0.1:{ports['api']}",
-        "CHATS_DRAIN_SECONDS": "0",  # nothing balances over several copies here
+        "CHATS_DRAIN_SECONDS": "0",  # no load balancer here
         "CHATS_PUBLIC_URL": origin(host, ports["proxy"]),
         "CHATS_STORE_NAME": "Demo Store",
         "CHATS_EMAIL_FROM": "Demo Store <support@demo-store.example>",
-        "CHATS_AUTH_SECRET": kept["CHATS_AUTH_SECRET"],  # signs sessions, also where a provider signs the tokens
+        "CHATS_AUTH_SECRET": kept["CHATS_AUTH_SECRET"],  # signs sessions, even if a provider signs the tokens
         "CHATS_FEED_SECRET": kept["CHATS_FEED_SECRET"],
         "CHATS_FLOWER_BASIC_AUTH": f"flower:{kept['FLOWER_PASSWORD']}",
     }
-    given = {name: value for name, value in for_all(os.environ).items() if name.startswith("CHATS_") and value}
+    given = {
+        name: value for name, value in without_owner_urls(os.environ).items() if name.startswith("CHATS_") and value
+    }
     return {**defaults, **given, **_shop_settings(ports, given), **_proxies(given), "CHATS_DATA_DIR": str(data)}
 
 
-def for_all(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return an environment without what is for migrations only."""
+def without_owner_urls(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return an environment without the settings that only migrations may read."""
     return {name: value for name, value in environment.items() if name not in OWNER_URLS.values()}
 
 
 def owner_urls(ports: Mapping[str, int], kept: Mapping[str, str]) -> dict[str, str]:
-    """Return how migrations reach the databases as their owners, the settings that nobody else gets."""
+    """Return the URLs by which migrations, and no other process, connect as the databases' owners."""
     defaults = {
         owner_url: _database_url(name, f"{name}{OWNER}", ports, kept)
         for name, owner_url in OWNER_URLS.items()
@@ -132,40 +134,40 @@ def owner_urls(ports: Mapping[str, int], kept: Mapping[str, str]) -> dict[str, s
 
 
 def role_passwords(kept: Mapping[str, str]) -> dict[str, str]:
-    """Return the passwords of all roles of the embedded PostgreSQL but its superuser's."""
+    """Return the passwords of all roles of the embedded PostgreSQL except the superuser."""
     roles = [f"{name}{suffix}" for name in DATABASES for suffix in ("", OWNER)]
     return {role: kept[f"{role.upper()}_PASSWORD"] for role in roles}
 
 
 def origin(host: str, port: int) -> str:
-    """Return the URL at which a browser on this machine reaches an address that is listened on."""
+    """Return the URL at which a browser on this machine reaches a listening address."""
     name = EVERYWHERE.get(host, host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
 
 
 def require_kept_password(data: Path, secrets_file: Path) -> None:
-    """Raise `StartError` when the database of an earlier run is there and its password is not."""
+    """Raise `StartError` if an earlier run's database exists without its password."""
     if (data / "postgres" / "data").exists() and not secrets_file.exists():
         raise StartError(
-            f"{secrets_file} is gone, and with it the password of the database in {data / 'postgres'}: "
-            f"put the file back, or remove {data} to begin anew."
+            f"{secrets_file}, which holds the password of the database in {data / 'postgres'}, is missing: "
+            f"restore the file, or delete {data} to start with no data."
         )
 
 
 def chosen_port(text: str) -> int:
     """Read CHATS_PORT, or raise `StartError`."""
     if not (text.isascii() and text.isdigit() and 0 < int(text) < 2**16):
-        raise StartError(f"CHATS_PORT must be a number from 1 to 65535, it is {text!r}.")
+        raise StartError(f"CHATS_PORT must be a number from 1 to 65535, not {text!r}.")
     return int(text)
 
 
 def preferred_ports(first: int) -> Iterable[int]:
-    """Return the port each of `LISTENERS` would like."""
+    """Return the preferred port of each of `LISTENERS`."""
     return range(first, first + len(LISTENERS))
 
 
 def _proxies(given: Mapping[str, str]) -> dict[str, str]:
-    """Return the proxies that the services trust: our own, which is on this machine, beside those in front of it."""
+    """Return the proxies that the services trust: our own on this machine, and those in front of it."""
     in_front = given.get("CHATS_TRUSTED_PROXIES")
     return {"CHATS_TRUSTED_PROXIES": f"127.0.0.1,::1,{in_front}"} if in_front else {}
 
@@ -174,7 +176,7 @@ def _shop_settings(ports: Mapping[str, int], given: Mapping[str, str]) -> dict[s
     if not has_shop():
         return {}
     shop = shop_url(ports)
-    origins = [shop, *filter(None, [given.get("CHATS_STORE_ORIGINS")])]  # beside a store's own: it signs people in, too
+    origins = [shop, *filter(None, [given.get("CHATS_STORE_ORIGINS")])]  # the shop signs people in, too
     defaults = {"CHATS_LOGIN_URL": f"{shop}/login", "CHATS_STORE_URL": f"{shop}/"}
     return {name: given.get(name, value) for name, value in defaults.items()} | {
         "CHATS_STORE_ORIGINS": ",".join(origins)

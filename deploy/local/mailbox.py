@@ -1,7 +1,6 @@
-"""The mail catcher of `make run`: takes every mail by SMTP, delivers none, shows them on a web page.
+"""The mail catcher of `make run`: accepts every email by SMTP, delivers none, and shows them on a web page.
 
-Mails are files in a directory, `1.eml`, `2.eml` …, byte for byte as they came. Its pages and the mails in
-them load nothing from anywhere else.
+It stores emails byte for byte in a directory, as `1.eml`, `2.eml` …. Its pages load nothing from elsewhere.
 """
 
 import argparse
@@ -25,23 +24,23 @@ from shared.processes import server
 
 HOST = "127.0.0.1"
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; form-action 'none'"
-MAIL_POLICY = "sandbox allow-popups; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+EMAIL_POLICY = "sandbox allow-popups; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).with_name("mailbox_pages")), autoescape=True)
 
 
 @dataclass(frozen=True)
 class Mailbox:
-    """The caught mails in a directory, numbered from 1."""
+    """The caught emails in a directory, numbered from 1."""
 
     directory: Path
 
     def numbers(self) -> list[int]:
-        """Return the numbers of all mails, newest first."""
+        """Return the numbers of all emails, newest first."""
         return sorted((int(path.stem) for path in self.directory.glob("*.eml")), reverse=True)
 
     def keep(self, content: bytes) -> int:
-        """Store a mail and return its number."""
+        """Store an email and return its number."""
         number = next(iter(self.numbers()), 0) + 1
         new = self.directory / "new"
         new.write_bytes(content)
@@ -49,39 +48,39 @@ class Mailbox:
         return number
 
     def source(self, name: str) -> tuple[int, bytes]:
-        """Return a mail by its number, or the newest by the name `latest`; 404 when there is none."""
+        """Return the number and bytes of an email, or of the newest for `latest`. Raise 404 if there is none."""
         number = next(iter(self.numbers()), 0) if name == "latest" else int(name) if name.isdecimal() else 0
         try:
             return number, (self.directory / f"{number}.eml").read_bytes()
         except FileNotFoundError:
-            raise HTTPException(404, "There is no such mail.") from None
+            raise HTTPException(404, "There is no such email.") from None
 
     async def handle_DATA(self, _server: SMTP, _session: Session, envelope: Envelope) -> str:  # noqa: N802 - aiosmtpd's name
-        """Take a mail; aiosmtpd calls this at the final dot."""
-        assert isinstance(envelope.content, bytes)  # noqa: S101 - text only with `decode_data`
+        """Accept an email. aiosmtpd calls this after the final dot."""
+        assert isinstance(envelope.content, bytes)  # noqa: S101 - str only with `decode_data`
         return f"250 OK kept as {self.keep(envelope.content)}"
 
 
 def make_app(mailbox: Mailbox) -> Starlette:
-    """Make the web page, and for programs `/mails` as JSON and `/mails/{number or latest}/text`."""
+    """Build the web pages, and for programs `/mails` as JSON and `/mails/{number or latest}/text`."""
 
     def page(request: Request) -> Response:
-        mails = [_summary(number, _parse(mailbox.source(str(number))[1])) for number in mailbox.numbers()]
+        emails = [_summary(number, _parse(mailbox.source(str(number))[1])) for number in mailbox.numbers()]
         if request.url.path == "/mails":
-            return JSONResponse(mails)
-        return _page("list", mails=mails)
+            return JSONResponse(emails)
+        return _page("list", emails=emails)
 
-    def mail(request: Request) -> Response:
+    def email(request: Request) -> Response:
         number, source = mailbox.source(request.path_params["name"])
         parsed = _parse(source)
-        return _page("mail", mail=_summary(number, parsed), headers=parsed.items(), text=_body(parsed, "plain"))
+        return _page("email", email=_summary(number, parsed), headers=parsed.items(), text=_body(parsed, "plain"))
 
     def text(request: Request) -> Response:
         return PlainTextResponse(_body(_parse(mailbox.source(request.path_params["name"])[1]), "plain"))
 
     def html(request: Request) -> Response:
         content = _body(_parse(mailbox.source(request.path_params["name"])[1]), "html")
-        return HTMLResponse(content, headers={"Content-Security-Policy": MAIL_POLICY})
+        return HTMLResponse(content, headers={"Content-Security-Policy": EMAIL_POLICY})
 
     def source(request: Request) -> Response:
         return Response(mailbox.source(request.path_params["name"])[1], media_type="text/plain")
@@ -89,7 +88,7 @@ def make_app(mailbox: Mailbox) -> Starlette:
     paths: dict[str, Callable[[Request], Response]] = {
         "/": page,
         "/mails": page,
-        "/mails/{name}": mail,
+        "/mails/{name}": email,
         "/mails/{name}/text": text,
         "/mails/{name}/html": html,
         "/mails/{name}/source": source,
@@ -98,7 +97,7 @@ def make_app(mailbox: Mailbox) -> Starlette:
 
 
 async def serve(directory: Path, web_port: int, smtp_port: int) -> None:
-    """Catch mails until a signal."""
+    """Catch emails until a signal."""
     mailbox, loop = Mailbox(directory), asyncio.get_running_loop()
     smtp = await loop.create_server(
         lambda: SMTP(mailbox, hostname="localhost", ident="Mail catcher", enable_SMTPUTF8=True),
@@ -118,13 +117,13 @@ def _parse(source: bytes) -> EmailMessage:
     return message_from_bytes(source, policy=policy.default)
 
 
-def _summary(number: int, mail: EmailMessage) -> dict[str, Any]:
+def _summary(number: int, email: EmailMessage) -> dict[str, Any]:
     names = ("from", "to", "subject", "date", "message-id")
-    return {"number": number, **{name.replace("-", "_"): str(mail.get(name, "")) for name in names}}
+    return {"number": number, **{name.replace("-", "_"): str(email.get(name, "")) for name in names}}
 
 
-def _body(mail: EmailMessage, kind: str) -> str:
-    part = mail.get_body([kind])
+def _body(email: EmailMessage, kind: str) -> str:
+    part = email.get_body([kind])
     return part.get_content() if part else ""
 
 
@@ -134,8 +133,8 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--web-port", type=int, required=True)
     parser.add_argument("--smtp-port", type=int, required=True)
-    given = parser.parse_args()
-    asyncio.run(serve(given.directory, given.web_port, given.smtp_port))
+    options = parser.parse_args()
+    asyncio.run(serve(options.directory, options.web_port, options.smtp_port))
 
 
 if __name__ == "__main__":

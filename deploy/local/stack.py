@@ -1,4 +1,4 @@
-"""The whole system on this machine, as `make run` starts it: what runs, and in which order."""
+"""The whole system on this machine, as `make run` starts it: its processes and their order."""
 
 import asyncio
 import contextlib
@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TextIO
 
-from deploy.listen_check import why_not
+from deploy.listen_check import listen_error
 from deploy.local import environment as env
 from deploy.local.ending import stop_event
 from deploy.local.overview import overview
@@ -27,7 +27,7 @@ COMMAND = (sys.executable, "-m", "deploy.cli")
 SERVER_SECONDS = 60.0  # PostgreSQL may have a log to replay
 SERVICE_SECONDS = 60.0
 
-# The processes and where each tells that it is ready.
+# The processes, and the path of each one's readiness check.
 SERVICES = {
     "api": "/readyz",
     "notifications-api": "/readyz",
@@ -39,15 +39,15 @@ SERVICES = {
 
 
 def run() -> int:
-    """Run until a signal; return the exit code. It says what a person should know."""
+    """Run until a signal. Return the exit code."""
     data = Path(os.environ.get("CHATS_DATA_DIR") or ".data").resolve()
     os.environ[MARK] = str(data)
     try:
-        _make(data)
+        _make_directory(data)
         with _only_run(data):
             record = Record(data / "processes.json", str(data))
             if survivors := record.end_survivors():
-                _say(f"Ended what an earlier run left behind: {', '.join(survivors)}.")
+                _say(f"Stopped processes left over from an earlier run: {', '.join(survivors)}.")
             host, ports = _listeners()
             asyncio.run(_run(Supervisor(record, _say), data, host, ports))
     except StartError as error:
@@ -57,12 +57,12 @@ def run() -> int:
     return 0
 
 
-def _make(data: Path) -> None:
+def _make_directory(data: Path) -> None:
     try:
-        # Others may pass through, not look: as root, PostgreSQL has an account of its own.
+        # Others may pass through but not list it: under root, PostgreSQL runs as another account.
         data.mkdir(mode=0o711, parents=True, exist_ok=True)
     except OSError as error:
-        raise StartError(f"its data directory, {data}, cannot be made: {error.strerror}.") from None
+        raise StartError(f"the data directory {data} cannot be created: {error.strerror}.") from None
 
 
 async def _run(supervisor: Supervisor, data: Path, host: str, ports: dict[str, int]) -> None:
@@ -72,7 +72,7 @@ async def _run(supervisor: Supervisor, data: Path, host: str, ports: dict[str, i
     try:
         await asyncio.wait({start, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if start.done():
-            await start  # raises what kept it from starting
+            await start  # raises `StartError` if the start failed
             await stopped
         _say("Stopping …")
     finally:
@@ -93,7 +93,7 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
         return Child(
             name=name,
             command=[*COMMAND, name, *options],
-            environment={**env.for_all(os.environ), **settings, **(more or {}), "PYTHONUNBUFFERED": "1"},
+            environment={**env.without_owner_urls(os.environ), **settings, **(more or {}), "PYTHONUNBUFFERED": "1"},
             log=log(name),
             ready=_ready(name, ports.get(name, 0)),
         )
@@ -109,12 +109,12 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
     if "postgres" in embedded:
         await create_databases(server, env.role_passwords(kept))
     else:
-        _say("Waiting for the databases that were given …")
+        _say("Waiting for the configured databases …")
     await supervisor.run(command("migrate", more=env.owner_urls(ports, kept)))
     if os.environ.get("CHATS_DEMO") != "0":
         await supervisor.run(command("demo"))
     services = [command(name, "--host", "127.0.0.1", "--port", str(ports[name])) for name in SERVICES]
-    if env.has_shop():  # as any store it tells the chats what it knows as soon as they are there
+    if env.has_shop():  # like any store, it syncs its users and orders as soon as the API answers
         services.append(_shop(data, settings, ports, kept, log("shop")))
     await supervisor.start(*services, within=SERVICE_SECONDS)
     trusted = os.environ.get("CHATS_TRUSTED_PROXIES", "")
@@ -128,7 +128,7 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
 
 
 def _ready(name: str, port: int) -> Callable[[], Awaitable[bool]]:
-    if name == "flower":  # its health is the broker's as well, without which the system starts all the same
+    if name == "flower":  # its health check includes the broker, and the system starts without one
         return accepts("127.0.0.1", port)
     return answers_ok(port, SERVICES.get(name, "/"))
 
@@ -136,16 +136,14 @@ def _ready(name: str, port: int) -> Callable[[], Awaitable[bool]]:
 def _listeners() -> tuple[str, dict[str, int]]:
     host = os.environ.get("CHATS_HOST") or "127.0.0.1"
     port = env.chosen_port(os.environ.get("CHATS_PORT") or "8000")
-    if reason := why_not(host, port):
-        raise StartError(
-            f"it cannot listen on {host}, port {port}: {reason}. Choose others with CHATS_HOST and CHATS_PORT."
-        )
+    if reason := listen_error(host, port):
+        raise StartError(f"it cannot listen on {host}, port {port}: {reason}. Change CHATS_HOST or CHATS_PORT.")
     chosen = zip(env.LISTENERS, free_ports(env.preferred_ports(port)), strict=True)
     return host, {**dict(chosen), "proxy": port}
 
 
 def _valkeys(embedded: set[str], data: Path, ports: Mapping[str, int], password: str) -> list[Child]:
-    """Describe the broker, and what counts for the limits, which no broker that is full may switch off."""
+    """Describe the broker, and the server for rate limits, which must work while the broker is full."""
     return [
         valkey(data / name, ports[name], password, _new_log(data, name), name=name, use=use)
         for name, use in (("valkey", BROKER), ("limits", LIMITS))
@@ -174,7 +172,7 @@ def _shop(
 ) -> Child:
     directory = data / "shop"
     directory.mkdir(mode=0o700, exist_ok=True)
-    # No more than a store has: nothing of databases and brokers.
+    # Only the settings that a store has: no database, no broker.
     shared = ("CHATS_AUTH_SECRET", "CHATS_AUTH_AUDIENCE", "CHATS_AUTH_ISSUER", "CHATS_STORE_NAME")
     environment = {
         **{name: value for name, value in os.environ.items() if name.startswith("SHOP_")},
@@ -197,7 +195,7 @@ def _shop(
 
 
 def _new_log(data: Path, name: str) -> Path:
-    """Begin a log for this run; the last run's is kept beside it."""
+    """Start a new log, and keep that of the previous run as `.previous.log`."""
     directory = data / "logs"
     directory.mkdir(mode=0o700, exist_ok=True)
     log = directory / f"{name}.log"
@@ -208,13 +206,13 @@ def _new_log(data: Path, name: str) -> Path:
 
 @contextlib.contextmanager
 def _only_run(data: Path) -> Iterator[None]:
-    """Hold the data directory, or raise `StartError` when another run does."""
+    """Lock the data directory. Raise `StartError` if another run holds the lock."""
     with (data / "lock").open("a+") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             lock.seek(0)
-            raise StartError(f"it runs already on {data}, as process {lock.read().strip()}.") from None
+            raise StartError(f"it is already running on {data} (process {lock.read().strip()}).") from None
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
@@ -222,5 +220,5 @@ def _only_run(data: Path) -> Iterator[None]:
 
 
 def _say(text: str, file: TextIO | None = None) -> None:
-    with contextlib.suppress(OSError):  # a terminal that was closed is no reason to leave processes behind
+    with contextlib.suppress(OSError):  # a closed terminal must not keep processes from being stopped
         print(text, file=file, flush=True)

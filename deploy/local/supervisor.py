@@ -1,4 +1,4 @@
-"""Keeps a set of child processes running, and leaves none behind."""
+"""A supervisor that keeps a set of child processes running, and leaves none behind."""
 
 import asyncio
 import contextlib
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 
 from deploy.local.processes import Child, Record, end, how_it_ended, kill_group, last_lines, spawn
 
-FIRST_PAUSE = 0.5  # seconds before a crashed child is started again; doubled at each crash
+FIRST_PAUSE = 0.5  # seconds before a crashed child is restarted; doubled at each crash
 LONGEST_PAUSE = 30.0
-STEADY = 60.0  # seconds after which a child counts as healthy again
+STEADY = 60.0  # seconds of running after which the pause starts over
 POLL = 0.05
 
 Say = Callable[[str], None]
 
 
 class StartError(Exception):
-    """A child did not come up. `str()` says which and why, for a person."""
+    """A child that did not start. `str()` is a message for a person."""
 
 
 @dataclass
@@ -29,7 +29,7 @@ class _Running:
 
 
 class Supervisor:
-    """Starts children in stages, starts them again when they crash, and stops the stages in reverse order."""
+    """Starts children in stages, restarts them when they crash, and stops the stages in reverse order."""
 
     def __init__(self, record: Record, say: Say) -> None:
         self._record = record
@@ -38,7 +38,7 @@ class Supervisor:
         self._alive: set[int] = set()
 
     async def start(self, *children: Child, within: float) -> None:
-        """Start these together as a stage. Raise `StartError` if they are not ready within these seconds."""
+        """Start children together as a stage. Raise `StartError` if they are not ready within `within` seconds."""
         stage = [_Running(child) for child in children]
         self._stages.append(stage)
         for running in stage:
@@ -46,19 +46,19 @@ class Supervisor:
         await asyncio.gather(*(self._wait_until_ready(running, within) for running in stage))
 
     async def run(self, child: Child) -> None:
-        """Run a child to its end, or raise `StartError` when that is not success."""
+        """Run a child to its end. Raise `StartError` if it fails."""
         process = await self._spawn(child)
         try:
             status = await process.wait()
         finally:
-            # Also when we are told to stop meanwhile.
+            # Also when this task is cancelled.
             await end(process, child.stop_signal, child.grace)
             self._alive.discard(process.pid)
         if status != 0:
             raise StartError(f"{child.name} {how_it_ended(status)}:{last_lines(child.log)}")
 
     async def stop(self) -> None:
-        """Stop all children, the last stage first, and return when none is left."""
+        """Stop all children, the last stage first. Return when none is left."""
         for stage in reversed(self._stages):
             for running in stage:
                 running.stop.set()
@@ -66,7 +66,7 @@ class Supervisor:
         self._record.clear()
 
     def kill(self) -> None:
-        """Let every child end now; `stop()` then has nothing to wait for."""
+        """Kill every child, so that `stop()` has nothing to wait for."""
         for pid in self._alive:
             kill_group(pid)
 
@@ -86,7 +86,7 @@ class Supervisor:
                 running.failure = f"could not be run ({error.strerror})"
                 return
             crashed = await _ends_before(process, running.stop)
-            await end(process, child.stop_signal, child.grace)  # its own children too, when it crashed
+            await end(process, child.stop_signal, child.grace)  # after a crash: the processes that it started
             self._alive.discard(process.pid)
             if not crashed:
                 return
@@ -96,7 +96,7 @@ class Supervisor:
                 return
             if loop.time() - began > STEADY:
                 pause = FIRST_PAUSE
-            self._say(f"{child.name} {ended}; starting it again in {pause:g} s ({child.log}){last_lines(child.log)}")
+            self._say(f"{child.name} {ended}; restarting in {pause:g} s ({child.log}){last_lines(child.log)}")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(running.stop.wait(), pause)
             pause = min(pause * 2, LONGEST_PAUSE)
@@ -114,7 +114,7 @@ class Supervisor:
 
 
 async def _ends_before(process: asyncio.subprocess.Process, stop: asyncio.Event) -> bool:
-    """Wait until the process has ended by itself (True), or until it is to be stopped (False)."""
+    """Return True when the process ends by itself, and False when it is asked to stop before."""
     ended, stopped = asyncio.create_task(process.wait()), asyncio.create_task(stop.wait())
     await asyncio.wait({ended, stopped}, return_when=asyncio.FIRST_COMPLETED)
     for task in (ended, stopped):

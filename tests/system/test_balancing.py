@@ -15,7 +15,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from deploy.listen_check import why_not
+from deploy.listen_check import listen_error
 from deploy.local.ports import free_ports
 from deploy.local.processes import end, spawn
 from deploy.local.proxy import CADDYFILE, proxy
@@ -26,7 +26,9 @@ LOOPBACK = ("127.0.0.2", "127.0.0.3", "127.0.0.4")
 PATH = "/api/v1/conversations"
 HEAD = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 
-pytestmark = pytest.mark.skipif(why_not(LOOPBACK[0], 0) is not None, reason="this machine has one loopback address")
+pytestmark = pytest.mark.skipif(
+    listen_error(LOOPBACK[0], 0) is not None, reason="this machine has one loopback address"
+)
 
 
 class NameServer(DatagramProtocol):

@@ -15,7 +15,7 @@ import pytest
 import redis.asyncio
 from starlette.testclient import TestClient
 
-from deploy.listen_check import why_not
+from deploy.listen_check import listen_error
 from deploy.local import postgres as pg
 from deploy.local.environment import LISTENERS, SECRETS, embedded_parts, settings
 from deploy.local.mailbox import Mailbox, make_app
@@ -145,9 +145,9 @@ def test_limits_are_not_counted_by_the_broker_unless_told_so(monkeypatch: pytest
 def test_a_taken_port_is_told_and_another_is_chosen() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert why_not("127.0.0.1", port) == "another program uses it"
+        assert listen_error("127.0.0.1", port) == "the port is in use"
         assert port not in free_ports([port, port, 0])
-    assert why_not("127.0.0.1", port) is None
+    assert listen_error("127.0.0.1", port) is None
     assert free_ports([port]) == [port]
     assert len(set(free_ports([0] * 20))) == 20
 

@@ -119,7 +119,7 @@ async def test_an_upstream_that_dies_is_waited_for_and_comes_back(start: Start, 
     async with up(run, output) as places, httpx2.AsyncClient(base_url=places["Origin"], timeout=30) as client:
         api = next(p for p in descendants(run) if "api" in p.cmdline())
         api.kill()
-        await eventually(lambda: "api was ended by SIGKILL; starting it again" in output())
+        await eventually(lambda: "api was ended by SIGKILL; restarting" in output())
         await eventually(lambda: answers(client))
 
 
@@ -167,7 +167,7 @@ async def test_a_second_run_on_the_same_data_is_refused(
     first = start()
     async with up(first, output):
         assert start(CHATS_PORT=str(port + 20)).wait(30) == 1
-        assert f"it runs already on {data}, as process {first.pid}." in output()
+        assert f"it is already running on {data} (process {first.pid})." in output()
         assert first.poll() is None
 
 
@@ -176,7 +176,7 @@ async def test_a_taken_port_is_told_before_anything_starts(
 ) -> None:
     with socket.create_server(("127.0.0.1", port)):
         assert start().wait(30) == 1
-    reason = f"it cannot listen on 127.0.0.1, port {port}: another program uses it."
+    reason = f"it cannot listen on 127.0.0.1, port {port}: the port is in use."
     advice = "Choose others with CHATS_HOST and CHATS_PORT."
     assert output() == f"Customer Chats did not start: {reason} {advice}\n"
     assert not (data / "postgres").exists()

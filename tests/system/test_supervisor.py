@@ -88,7 +88,7 @@ async def test_a_crashed_child_is_started_again_and_said(
     first.kill()
 
     await eventually(lambda: [process for process in running(tmp_path) if process.pid != first.pid])
-    assert said[0].startswith("child was ended by SIGKILL; starting it again in 0.5 s")
+    assert said[0].startswith("child was ended by SIGKILL; restarting in 0.5 s")
 
 
 async def test_the_pause_grows_while_a_child_keeps_crashing(

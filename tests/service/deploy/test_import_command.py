@@ -24,7 +24,7 @@ async def test_a_file_is_taken_over_and_what_was_refused_is_named(
 ) -> None:
     file = tmp_path / "store.ndjson"
     file.write_text("\n".join(map(json.dumps, [*KNOWN, WRONG])))
-    for summary in ("2 new, 0 were there, 1 refused.\n", "0 new, 2 were there, 1 refused.\n"):
+    for summary in ("2 created, 0 already existed, 1 rejected.\n", "0 created, 2 already existed, 1 rejected.\n"):
         done = await chats_import(databases, str(file))
         assert (done.exit_code, done.stdout) == (1, summary)
         assert done.stderr.startswith("line 3, A-2: user_id: Field required; number: Field required")
@@ -35,7 +35,7 @@ async def test_a_file_is_taken_over_and_what_was_refused_is_named(
 
 async def test_the_standard_input_is_a_file_as_well(databases: dict[str, str], conversations: SessionFactory) -> None:
     done = await chats_import(databases, "-", "\r\n".join(map(json.dumps, KNOWN)).encode())
-    assert (done.exit_code, done.output) == (0, "2 new, 0 were there, 0 refused.\n")
+    assert (done.exit_code, done.output) == (0, "2 created, 0 already existed, 0 rejected.\n")
     assert len(await logged(conversations)) == 1
 
 
@@ -47,7 +47,7 @@ async def test_what_a_file_holds_cannot_control_the_terminal(
         {"type": "user", "id": "ben", "\x1b]0;title\x07\u202e": 1, "locale": "\x1b[31m"},
     ]
     done = await chats_import(databases, "-", "\n".join(map(json.dumps, hostile)).encode())
-    assert (done.exit_code, done.stdout) == (1, "1 new, 0 were there, 1 refused.\n")
+    assert (done.exit_code, done.stdout) == (1, "1 created, 0 already existed, 1 rejected.\n")
     assert len(await logged(conversations)) == 0
     refused, locale, unknown = done.stderr.splitlines()
     assert refused.startswith(r"line 1, \x1b[2J\r\x9b: id: ")
@@ -60,7 +60,7 @@ async def test_of_very_many_warnings_only_the_first_are_printed(
 ) -> None:
     people = [{"type": "user", "id": f"C-{n}", "name": "x", "email": "x", "a": 1, "b": 2} for n in range(50)]
     done = await chats_import(databases, "-", "\n".join(map(json.dumps, people)).encode())
-    assert (done.exit_code, done.stdout) == (0, "50 new, 0 were there, 0 refused.\n")
+    assert (done.exit_code, done.stdout) == (0, "50 created, 0 already existed, 0 rejected.\n")
     *warnings, last = done.stderr.splitlines()
-    assert (len(warnings), last) == (100, "There are 50 more warnings.")
+    assert (len(warnings), last) == (100, "50 more warnings.")
     assert len(await logged(conversations)) == 50
