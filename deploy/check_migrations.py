@@ -1,4 +1,4 @@
-"""Check that the migrations make exactly the tables that the models describe, on a PostgreSQL of its own."""
+"""Check on a temporary PostgreSQL that the migrations create exactly the tables that the models describe."""
 
 import asyncio
 import sys
@@ -14,7 +14,7 @@ from shared.migrations import migration_config
 
 
 async def check_migrations() -> None:
-    """Raise Alembic's `CommandError` for what differs; go down and up again on the way."""
+    """Upgrade, compare and downgrade each service's database. Raise Alembic's `CommandError` for a difference."""
     with tempfile.TemporaryDirectory() as directory:
         async with throwaway_postgres(Path(directory) / "postgres") as server:
             await asyncio.to_thread(_check, server.url())

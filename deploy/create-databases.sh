@@ -1,10 +1,10 @@
 #!/bin/sh
-# What the image of PostgreSQL runs on its first start: a database for each service, with a role that owns it, for
-# migrations, and one that works with its rows. Neither can connect to another database.
+# Run by the PostgreSQL image at its first start. Creates a database for each service, with an owner role for migrations
+# and a role for the service itself. Neither can connect to another database.
 set -eu
 
-# The passwords go in by standard input: arguments are in every process list.
-ask() {
+# Passwords are passed by standard input, because process lists show arguments.
+run_sql() {
     psql --username "${POSTGRES_USER:-postgres}" --dbname postgres --no-psqlrc --quiet --set ON_ERROR_STOP=1
 }
 
@@ -13,7 +13,7 @@ for service in conversations notifications; do
         conversations) password=$CONVERSATIONS_PASSWORD owner_password=$CONVERSATIONS_OWNER_PASSWORD ;;
         notifications) password=$NOTIFICATIONS_PASSWORD owner_password=$NOTIFICATIONS_OWNER_PASSWORD ;;
     esac
-    ask <<SQL
+    run_sql <<SQL
 create role ${service}_owner login password '$owner_password';
 create role $service login password '$password';
 create database $service owner ${service}_owner;
@@ -22,6 +22,6 @@ grant connect on database $service to $service;
 SQL
 done
 
-ask <<SQL
+run_sql <<SQL
 revoke connect on database postgres, template1 from public;
 SQL

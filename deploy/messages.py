@@ -1,6 +1,6 @@
-"""The catalogues of `locale/` brought up to the words of the sources, or only compared with them.
+"""Update the translation catalogues in `locale/` from the sources, or check that they are up to date.
 
-A translator edits the `.po` files; which languages a folder speaks is which files are there.
+Translators edit the `.po` files. Each file adds a language to its folder.
 """
 
 import re
@@ -17,11 +17,11 @@ from shared.translations import CatalogueError, read_catalogues
 SERVICES = Path(__file__).parent.parent / "services"
 FOLDERS = (SERVICES / "conversations" / "web", SERVICES / "notifications" / "mail")
 COMPLETE = "de"
-"""Every folder speaks this language, and its catalogue leaves nothing out."""
+"""Every folder has a complete catalogue of this language."""
 
 METHODS = [("**.py", "python"), ("templates/**", "jinja2")]
 OPTIONS = {"templates/**": {"trimmed": "true", "newstyle_gettext": "true", "silent": "false"}}
-# Dates, names and versions of tools would differ from one run to the next.
+# Babel's own header has dates and versions, which would differ from one run to the next.
 HEADER = """\
 msgid ""
 msgstr ""
@@ -35,43 +35,45 @@ PLACEHOLDER = re.compile(r"%%|%\(\w+\)[a-z]|\{\w*\}|%")
 
 
 def update_messages(folder: Path) -> None:
-    """Write what the sources of `folder` say into its catalogues: translations stay, what is not said any more goes.
+    """Add new messages of the sources to the catalogues of `folder`, and remove obsolete ones.
 
-    Nothing is guessed, and a second run changes nothing.
+    Existing translations stay. Nothing is guessed, and a second run changes nothing.
     """
     (folder / "locale").mkdir(exist_ok=True)
     (folder / "locale" / f"{COMPLETE}.po").touch()
-    words = _extract(folder)
+    sources = _extract(folder)
     for path in _catalogues(folder):
-        path.write_text(_updated(_read(path), words), encoding="utf-8")
+        path.write_text(_updated(_read(path), sources), encoding="utf-8")
 
 
 def check_messages(folder: Path) -> Iterator[str]:
-    """Yield what is wrong with the catalogues of `folder`, a line each. Raises CatalogueError for a broken one."""
-    words = _extract(folder)
-    yield from (f"{folder}: {fault}" for message in words for fault in _malformed(message))
+    """Yield the faults of the catalogues of `folder`, one line each. Raises CatalogueError for a broken one."""
+    sources = _extract(folder)
+    yield from (f"{folder}: {fault}" for message in sources for fault in _malformed(message))
     paths = _catalogues(folder)
-    if words and folder / "locale" / f"{COMPLETE}.po" not in paths:
+    if sources and folder / "locale" / f"{COMPLETE}.po" not in paths:
         yield f"{folder}: locale/{COMPLETE}.po is missing"
     if paths:
         read_catalogues(folder / "locale")
     for path in paths:
         catalogue, text = _read(path), path.read_text(encoding="utf-8")
-        faults = [fault for message in catalogue if message.id for fault in _differs(message)]
+        faults = [fault for message in catalogue if message.id for fault in _placeholder_faults(message)]
         if path.stem == COMPLETE:
             faults += [f"not translated: {_text(message)!r}" for message in catalogue if not _is_translated(message)]
-        faults += [f"missing: {_text(one)!r}" for one in words if one.id and not _holds(catalogue, one)]
-        faults += [f"obsolete: {_text(one)!r}" for one in catalogue if one.id and not _holds(words, one)]
-        if not faults and _updated(catalogue, words) != text:
-            faults = ["not as `make messages` writes it"]
+        faults += [f"missing: {_text(message)!r}" for message in sources if message.id and not _has(catalogue, message)]
+        faults += [
+            f"obsolete: {_text(message)!r}" for message in catalogue if message.id and not _has(sources, message)
+        ]
+        if not faults and _updated(catalogue, sources) != text:
+            faults = ["not up to date, run `make messages`"]
         yield from (f"{path}: {fault}" for fault in faults)
 
 
 def _extract(folder: Path) -> Catalog:
-    words = Catalog()
+    messages = Catalog()
     for _, _, message, _, context in extract_from_dir(folder, METHODS, OPTIONS):
-        words.add(message, context=context)
-    return words
+        messages.add(message, context=context)
+    return messages
 
 
 def _catalogues(folder: Path) -> list[Path]:
@@ -83,8 +85,8 @@ def _read(path: Path) -> Catalog:
         return read_po(file, locale=path.stem, ignore_obsolete=True, abort_invalid=True)
 
 
-def _updated(catalogue: Catalog, words: Catalog) -> str:
-    catalogue.update(words, no_fuzzy_matching=True)
+def _updated(catalogue: Catalog, sources: Catalog) -> str:
+    catalogue.update(sources, no_fuzzy_matching=True)
     head = HEADER.format(language=catalogue.locale_identifier, plural_forms=catalogue.plural_forms)
     body = "".join(
         generate_po(catalogue, ignore_obsolete=True, no_location=True, omit_header=True, sort_by="message", width=100)
@@ -92,10 +94,10 @@ def _updated(catalogue: Catalog, words: Catalog) -> str:
     return (head + body).rstrip("\n") + "\n"
 
 
-def _holds(catalogue: Catalog, message: Message) -> bool:
-    """Tell whether `catalogue` has the message, with the same plural."""
-    found = catalogue.get(message.id, message.context)
-    return found is not None and found.id == message.id
+def _has(catalogue: Catalog, message: Message) -> bool:
+    """Return whether `catalogue` has the message, with the same plural."""
+    entry = catalogue.get(message.id, message.context)
+    return entry is not None and entry.id == message.id
 
 
 def _is_translated(message: Message) -> bool:
@@ -104,20 +106,23 @@ def _is_translated(message: Message) -> bool:
 
 def _malformed(message: Message) -> Iterator[str]:
     if any("%" in _placeholders(form) for form in _forms(message.id)):
-        yield f"a per cent sign is written %%: {_text(message)!r}"
+        yield f"percent sign not written as %%: {_text(message)!r}"
 
 
-def _differs(message: Message) -> Iterator[str]:
-    """Yield translations with other placeholders than the English. A plural may lack what one English form lacks."""
-    known = [_placeholders(form) for form in _forms(message.id)]
+def _placeholder_faults(message: Message) -> Iterator[str]:
+    """Yield translations with other placeholders than the English text.
+
+    A plural form may omit a placeholder that one English form omits.
+    """
+    expected = [_placeholders(form) for form in _forms(message.id)]
     for form in filter(None, _forms(message.string)):
-        found = _placeholders(form)
-        if not set.intersection(*known) <= found <= set[str]().union(*known):
+        placeholders = _placeholders(form)
+        if not set.intersection(*expected) <= placeholders <= set[str]().union(*expected):
             yield f"other placeholders than in {_text(message)!r}: {form!r}"
 
 
 def _placeholders(text: str) -> set[str]:
-    """Return the placeholders of a text, `%` for a sign that begins none."""
+    """Return the placeholders of a text. `%` stands for a percent sign that starts none."""
     return set(PLACEHOLDER.findall(text)) - {"%%"}
 
 
@@ -130,7 +135,7 @@ def _text(message: Message) -> str:
 
 
 def main() -> None:
-    """Update the catalogues of both services, or with `--check` end with what is wrong with them."""
+    """Update the catalogues of both services, or with `--check` exit with a list of their faults."""
     folders = [folder for folder in FOLDERS if folder.is_dir()]
     if "--check" in sys.argv[1:]:
         sys.exit("\n".join(fault for folder in folders for fault in check_messages(folder)) or None)

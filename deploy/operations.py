@@ -152,7 +152,7 @@ def print_status() -> bool:
         ),
         Finding(
             f"sending       {'paused' if state.paused else 'on' if state.mail_known else 'on hold'}",
-            "paused by an operator, resume with `chats emails resume`"
+            "resume with `chats emails resume`"
             if state.paused
             else None
             if state.mail_known

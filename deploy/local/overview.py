@@ -15,7 +15,7 @@ def overview(settings: Mapping[str, str], ports: Mapping[str, int], services: Ma
     public = settings["CHATS_PUBLIC_URL"]
     urls = {
         "Origin": public,
-        "API docs": f"{public}/docs",
+        "Conversations docs": f"{public}/docs",
         "Notifications docs": f"{public}/api/v1/notifications/docs",
         "Flower": f"http://127.0.0.1:{ports['flower']}/ (user and password: CHATS_FLOWER_BASIC_AUTH in chats.env)",
     }
@@ -73,7 +73,7 @@ def _requests(settings: Mapping[str, str]) -> list[str]:
         line
         for subject, role, path in callers
         for line in (
-            f"  As {role} {subject}:",
+            f"  Example request as {role} {subject}:",
             f"curl -H 'Authorization: Bearer {token(settings, subject, role)}' '{path}'",
             "",
         )

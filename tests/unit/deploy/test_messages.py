@@ -122,7 +122,7 @@ def test_what_is_not_said_any_more_goes_and_what_is_like_it_is_not_guessed(folde
         ("Senden", "{send}", "other placeholders than in 'Send'"),
         ("%(count)s Nachrichten", "%(anzahl)s Nachrichten", "other placeholders than in '%(count)s message'"),
         ('msgid "Send"', 'msgid "Sende"', "missing: 'Send'"),
-        ('msgstr "Senden"', 'msgstr "Senden', "not as `make messages` writes it"),
+        ('msgstr "Senden"', 'msgstr "Senden', "not up to date, run `make messages`"),
     ],
 )
 def test_a_fault_of_a_catalogue_is_named(folder: Path, right: str, wrong: str, fault: str) -> None:
@@ -142,7 +142,7 @@ def test_a_plural_that_the_sources_only_got_later_is_missing(folder: Path) -> No
 def test_a_lone_per_cent_sign_in_the_sources_is_named(folder: Path) -> None:
     say(folder, '{{ _("50% off") }}')
     update_messages(folder)
-    assert "a per cent sign is written %%: '50% off'" in "\n".join(check_messages(folder))
+    assert "percent sign not written as %%: '50% off'" in "\n".join(check_messages(folder))
 
 
 def test_words_without_german_and_broken_files_are_refused(folder: Path) -> None:
