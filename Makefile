@@ -20,12 +20,14 @@ AUDITOR := uv tool run pip-audit==2.10.1 --requirement requirements.lock --requi
 	--progress-spinner off --vulnerability-service osv
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: help run test bench bench-scale chaos chaos-broken chaos-baseline check audit messages format lock setup
+.PHONY: help run test verify bench bench-scale chaos chaos-broken chaos-baseline check audit messages format lock setup hooks
 
 help:
 	@echo "make run             Run the whole system on this machine; Ctrl-C stops it"
 	@echo "make test            Run all tests"
-	@echo "make check           Check format, lint, types, layers, migrations, translations and lock files"
+	@echo "make check           Check format, lint, types, layers, migrations, translations, prose, spelling and lock files"
+	@echo "make verify          Run what CI has no time for: all crash points, long fuzzing and chaos, coverage; takes hours"
+	@echo "make hooks           Install the pre-commit hooks, which run the fast checks"
 	@echo "make format          Format the code and fix lint errors"
 	@echo "make messages        Update the translation catalogues from the sources"
 	@echo "make lock            Update requirements.lock from pyproject.toml; UPGRADE=1 for the newest versions"
@@ -46,6 +48,19 @@ run: $(if $(wildcard $(READY)),$(READY),$(RUN_READY))
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
 	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist worksteal -rs
+
+# What CI has no time for. Coverage is that of one service at a time: what runs in processes of its own is not counted.
+COVERAGE := 90
+verify: export HYPOTHESIS_PROFILE := verify
+verify: export EVERY_MODEL := 1
+verify: export SCHEMATHESIS_EXAMPLES := 200
+verify: $(READY)
+	$(BIN)/python -m pytest -n $$(getconf _NPROCESSORS_ONLN) -rs --timeout 3600 tests/unit tests/model tests/service \
+		--cov --cov-fail-under=$(COVERAGE)
+	$(BIN)/python -m tests.system.crash
+	CHAOS_SECONDS=$${CHAOS_SECONDS:-600} $(BIN)/python -m bench.chaos
+	$(BIN)/python -m bench.chaos --broken
+	$(MAKE) bench-scale
 
 bench: $(READY)
 	@$(BIN)/python -m bench.posting
@@ -75,6 +90,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python -m deploy.check_migrations
 	$(BIN)/python -m deploy.messages --check
+	$(BIN)/typos
 	@new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && cp requirements.lock requirements-run.lock "$$new" && \
 		$(BIN)/$(LOCK_ALL) --output-file "$$new/requirements.lock" && \
 		$(BIN)/$(LOCK_RUN) --output-file "$$new/requirements-run.lock" && \
@@ -102,6 +118,9 @@ lock: $(READY)
 	$(BIN)/$(LOCK_RUN) --output-file requirements-run.lock
 
 setup: $(READY)
+
+hooks: $(READY)
+	$(BIN)/uv tool run pre-commit==4.7.0 install
 
 $(READY): requirements.lock pyproject.toml
 	$(call install,requirements.lock)

@@ -5,20 +5,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from tests.model.machine import Machine
 from tests.service.helpers.real_pipeline import RealPipeline, real_pipeline
 
-PLAY = settings(
-    max_examples=25,
-    stateful_step_count=25,
-    deadline=None,
-    database=None,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-)
+PLAY = settings(stateful_step_count=25, database=None)
 Beside = tuple[asyncio.Runner, RealPipeline]
 
 

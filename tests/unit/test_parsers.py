@@ -16,7 +16,7 @@ from uuid import UUID
 
 import jwt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 from starlette.exceptions import HTTPException
@@ -247,14 +247,12 @@ def test_what_is_good_is_read_as_it_was_meant(parser: Parser) -> None:
 
 
 @each_parser
-@settings(deadline=None, max_examples=60)
 @given(text=ANYTHING)
 def test_anything_is_read_as_it_was_meant_or_refused(parser: Parser, text: str) -> None:
     read(parser, text)
 
 
 @each_parser
-@settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_what_was_changed_on_the_way_is_read_as_it_was_meant_or_refused(parser: Parser, data: st.DataObject) -> None:
     read(parser, data.draw(_changed(parser.good)))
@@ -277,7 +275,6 @@ async def no_keys() -> AsyncIterator[ProviderKeys]:
     await keys.close()
 
 
-@settings(deadline=None, max_examples=60)
 @given(text=ANYTHING | _changed(signed(private_key("RS256"), "RS256", {"kid": "a"})))
 async def test_the_key_of_any_token_is_looked_for(no_keys: ProviderKeys, text: str) -> None:
     with suppress(Unauthenticated, Unavailable):

@@ -13,7 +13,7 @@ from email.message import EmailMessage
 from uuid import UUID
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.notifications.mail.addresses import AddressError, ascii_domain_address
@@ -73,8 +73,6 @@ DOMAIN = st.sampled_from(["customer.example", "bücher.example", "例え.example
 WITH_MORE = st.builds("mila@customer.example{}".format, HOSTILE)
 ADDRESSES = st.emails() | st.builds("{}@{}".format, LOCAL, DOMAIN) | WITH_MORE | NAMES
 
-FUZZ = settings(deadline=None, suppress_health_check=list(HealthCheck), max_examples=80)
-
 
 @dataclass(frozen=True)
 class Way:
@@ -125,7 +123,6 @@ def check_headers(content: bytes, address: str) -> None:
     assert not set("\r\n\0\u2028\u2029\u202e\u2066") & set(str(message["Subject"]))
 
 
-@FUZZ
 @given(subject=NAMES, name=NAMES, body=NAMES, store=NAMES)
 @example("x\r\nBcc: eve@evil.example", '"\r\n <eve@evil.example>, ', "\r\n.\r\nRCPT TO:<a@b>\r\n", "\0")
 def test_no_name_no_subject_and_no_text_reaches_anybody_else(
@@ -148,7 +145,6 @@ def test_no_name_no_subject_and_no_text_reaches_anybody_else(
         check_headers(content, mail.to_address)
 
 
-@FUZZ
 @given(address=ADDRESSES, name=NAMES)
 @example("mila@customer.example\r\nRCPT TO:<eve@evil.example>", "Mila")
 @example("mila@customer.example> NOTIFY=SUCCESS", "Mila")

@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Collection
 
 import pytest
-from hypothesis import HealthCheck, Phase, settings
+from hypothesis import Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
 
 from services.notifications.mail.attempts import Attempt
@@ -18,20 +18,12 @@ from tests.model.notifier import Notifier
 from tests.model.pipeline import Pipeline
 from tests.model.store import Hint, Payload, Store, Who
 
-PLAY = settings(
-    max_examples=150,
-    stateful_step_count=40,
-    deadline=None,
-    database=None,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-)
+PLAY = settings(stateful_step_count=40, database=None)
 FIND_OUT = settings(
     PLAY,
     max_examples=3000,
     derandomize=True,  # the same games every time: what is found out once is always
     phases=[Phase.generate],
-    print_blob=False,
     report_multiple_bugs=False,
 )
 
