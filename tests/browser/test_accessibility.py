@@ -72,7 +72,7 @@ async def test_axe_finds_nothing_in_a_customers_thread(people: People, site: Sit
 
     await site.set_status(conversation, "CLOSED")
     await dora.page.reload()
-    await expect(dora.page.get_by_text("Still a question?")).to_be_visible()
+    await expect(dora.page.get_by_text("Still have a question?")).to_be_visible()
     await expect_accessible(dora.page, "a thread that is closed")
 
 
@@ -105,7 +105,7 @@ async def test_axe_finds_nothing_in_the_admins_inbox(people: People, site: Site)
     await page.get_by_role("button", name="Delete 2 conversations").click()
     await expect(page.get_by_role("alert")).to_contain_text("Nothing was deleted.")
     await expect_accessible(page, "refused")
-    await page.get_by_role("button", name="Leave that out").click()
+    await page.get_by_role("button", name="Skip it").click()
     await expect(page.get_by_text("1 conversation deleted.")).to_be_visible()
     await expect_accessible(page, "deleted")
 

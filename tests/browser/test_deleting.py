@@ -26,7 +26,7 @@ async def test_a_bulk_delete_that_is_refused_names_what_is_open_and_can_leave_it
     await expect(page.get_by_role("alert")).to_contain_text("Nothing was deleted.")
     await expect(page.locator("#refused + .rows .subject")).to_have_text(["Open, as it happens"])
     assert len(await site.conversations_of(dora)) == 3
-    await page.get_by_role("button", name="Leave that out, and delete the other 2").click()
+    await page.get_by_role("button", name="Skip it and delete the other 2 conversations").click()
     await expect(page.get_by_text("2 conversations deleted.")).to_be_visible()
     assert [one["id"] for one in await site.conversations_of(dora)] == [still_open]
 
@@ -44,7 +44,7 @@ async def test_a_deleted_conversation_leaves_every_screen_that_shows_it(people: 
     await sam.go(f"{sam.home}?user_id={dora.id}")
     await sam.page.get_by_role("link", name="Delete “To be forgotten”").click()
     await expect(sam.page.get_by_text("This cannot be undone.")).to_be_visible()
-    await sam.page.get_by_role("button", name="Delete it").click()
+    await sam.page.get_by_role("button", name="Delete conversation").click()
     await expect(sam.page.get_by_text("1 conversation deleted.")).to_be_visible()
     await expect(listed.locator(f"#c-{conversation}")).to_have_count(0)
-    await expect(dora.page.get_by_role("heading", name="There is no such conversation")).to_be_visible()
+    await expect(dora.page.get_by_role("heading", name="Conversation not found")).to_be_visible()

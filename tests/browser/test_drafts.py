@@ -64,7 +64,7 @@ async def test_the_next_person_at_a_browser_finds_nothing_of_the_last_one(people
 
     await page.goto(site.store.way_in(emil, "customer", f"/dashboard/messages/{conversation}/"))
     await page.get_by_role("button", name="To my messages").click()
-    await expect(page.get_by_role("heading", name="There is no such conversation")).to_be_visible()
+    await expect(page.get_by_role("heading", name="Conversation not found")).to_be_visible()
     dora.expect_complaints("404")
 
 

@@ -36,7 +36,7 @@ async def test_a_customer_writes_reads_and_signs_out_by_keyboard_alone(people: P
     dora = await people.sign_in("dora")
     page, keyboard = dora.page, dora.page.keyboard
     await expect(page.get_by_label("Notifications")).to_be_visible()
-    assert await tab(page) == "Skip to the content"
+    assert await tab(page) == "Skip to content"
     assert (await tab_to(page, "Dora"))[-3:] == ["Messages", "Notifications", "Dora"]
     await tab_to(page, "Write to us")
     await keyboard.press("Enter")
@@ -125,7 +125,7 @@ async def test_an_admin_works_through_the_list_by_keyboard_alone(people: People,
     await tab_to(page, "New conversation")
     await keyboard.press("Enter")
     await expect(page.get_by_role("heading", name="New conversation")).to_be_visible()
-    await tab_to(page, "Whom is it with?")
+    await tab_to(page, "Choose a customer")
     await keyboard.type(dora)
     await keyboard.press("Enter")
     await expect(page.locator(".row")).to_have_count(1)
@@ -156,7 +156,7 @@ async def test_nothing_is_resolved_over_a_message_that_the_list_does_not_show_an
     await site.write(conversation, dora, "One more thing")
     await keyboard.press("j")
     await keyboard.press("e")
-    await expect(page.get_by_role("alert")).to_contain_text("The customer wrote in the meantime")
+    await expect(page.get_by_role("alert")).to_contain_text("The customer sent a new message")
     assert (await site.conversation(conversation))["status"] == "AWAITING_ADMIN"
 
     await page.unroute("**/*peek=true*")
@@ -173,7 +173,7 @@ async def test_keys_that_are_one_letter_can_be_turned_off_and_stay_so(people: Pe
     conversation = await site.open_conversation(dora, "Dictated")
     await sam.go(f"{sam.home}?user_id={dora}")
     await keyboard.press("?")
-    await page.get_by_label("Use keys that are a single letter or sign").uncheck()
+    await page.get_by_label("Enable single-key shortcuts").uncheck()
     await keyboard.press("Escape")
     await page.reload()
     await page.locator(f"#open-{conversation}").focus()
@@ -182,7 +182,7 @@ async def test_keys_that_are_one_letter_can_be_turned_off_and_stay_so(people: Pe
     await expect(page.locator(f"#open-{conversation}")).to_be_focused()
     await expect(page.get_by_role("dialog")).to_have_count(0)
     await page.get_by_role("button", name="Keyboard shortcuts").click()
-    await page.get_by_label("Use keys that are a single letter or sign").check()
+    await page.get_by_label("Enable single-key shortcuts").check()
     await keyboard.press("Escape")
     await page.locator(f"#open-{conversation}").focus()
     await keyboard.press("e")

@@ -47,7 +47,7 @@ async def test_after_the_network_was_cut_the_thread_shows_what_was_missed_once_a
 ) -> None:
     dora, conversation = await at_thread(people, site)
     await site.product.kill("proxy")
-    await expect(dora.page.locator("#connection")).to_have_text("The connection is lost. Trying again …")
+    await expect(dora.page.locator("#connection")).to_have_text("Connection lost. Reconnecting …")
     await site.answer(conversation, "One")
     await site.answer(conversation, "Two")
     await site.product.start("proxy")

@@ -80,7 +80,7 @@ async def test_a_status_is_not_set_over_a_message_that_is_not_on_the_screen(peop
     await page.route(f"**/api/v1/admin/conversations/{conversation}", let_the_customer_be_first, times=1)
     await page.locator("#set-status summary").click()
     await page.get_by_role("button", name="Closed", exact=True).click()
-    await expect(page.get_by_role("alert")).to_contain_text("The customer wrote in the meantime")
+    await expect(page.get_by_role("alert")).to_contain_text("The customer sent a new message")
     await expect_thread(page, "Hello?", "Never mind")
     assert await has_status(site, conversation, "AWAITING_ADMIN")
     await page.locator("#set-status summary").click()
@@ -121,7 +121,7 @@ async def test_what_the_server_refuses_comes_back_with_its_text_and_a_blank_stat
     page = sam.page
     await composer(page).fill("long " * 2_001)
     await page.get_by_role("button", name="Send and resolve").click()
-    await expect(page.get_by_text("This is too long: 10000 characters at most.")).to_be_visible()
+    await expect(page.get_by_text("This is too long. Use at most 10000 characters.")).to_be_visible()
     await expect(page.get_by_text("The status “Resolved” was not set.")).to_be_visible()
     await expect(page.locator("#choose-status")).to_have_value("")
     assert await has_status(site, conversation, "OPEN")

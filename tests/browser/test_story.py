@@ -67,7 +67,7 @@ async def test_a_question_about_an_order_is_answered_solved_and_asked_again_live
     await expect(dora.page.locator("#bell-dot")).to_be_visible()
     [mail] = await eventually(lambda: [it for it in site.mails_to(dora.id) if "left the house" in it.as_string()])
     assert mail["To"] == f"Dora Lind <{address_of(dora.id)}>"
-    await expect(message(sam.page, "It has left the house.").locator(".fate")).to_contain_text("Emailed")
+    await expect(message(sam.page, "It has left the house.").locator(".fate")).to_contain_text("Email sent")
     assert await dora.page.evaluate("window.stayed")
     await dora.page.get_by_label("Notifications").click()
     await dora.page.locator("#bell-items").get_by_role("link").filter(has_text="It has left the house.").click()
@@ -80,7 +80,7 @@ async def test_a_question_about_an_order_is_answered_solved_and_asked_again_live
     await expect(dora.page.locator("#status")).to_have_text("Solved")
     await expect(sam.page.locator("#status")).to_have_text("Resolved")
     await send(dora.page, "It is the wrong lid.")
-    await expect(dora.page.locator("#status")).to_have_text("Waiting for our answer")
+    await expect(dora.page.locator("#status")).to_have_text("Waiting for our reply")
     await expect(sam.page.locator("#status")).to_have_text("Customer replied")
     everything = ["There was no lid in the box.", "A lid is on its way.", "It has left the house.", "Enjoy your tea!"]
     for person in (dora, sam):
@@ -91,8 +91,8 @@ async def test_a_question_about_an_order_is_answered_solved_and_asked_again_live
 async def test_what_an_admin_begins_appears_in_the_customers_list(people: People) -> None:
     dora, sam = await people.sign_in("dora", shown="Dora of the Hill"), await people.sign_in("sam", role="admin")
     await sam.page.get_by_role("link", name="New conversation").click()
-    await sam.page.get_by_label("Whom is it with?").fill(dora.id)
-    await sam.page.get_by_label("Whom is it with?").press("Enter")
+    await sam.page.get_by_label("Choose a customer").fill(dora.id)
+    await sam.page.get_by_label("Choose a customer").press("Enter")
     await sam.page.get_by_role("link", name="Dora of the Hill").click()
     await sam.page.get_by_label("Subject").fill("About your teapot")
     await sam.page.get_by_label("Message", exact=True).fill("It has a crack. We send another one.")
@@ -119,7 +119,7 @@ async def test_what_becomes_of_an_answer_is_shown_however_late_its_mail_is_known
         for process in ("worker", "sweeper"):
             site.product.thaw(process)
     fate = message(sam.page, "It has left the house.").locator(".fate")
-    await expect(fate).to_contain_text("Emailed", timeout=30_000)
+    await expect(fate).to_contain_text("Email sent", timeout=30_000)
 
 
 async def test_the_badge_at_the_store_counts_live_what_is_unread(people: People, site: Site) -> None:

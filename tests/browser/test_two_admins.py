@@ -47,7 +47,7 @@ async def test_an_answer_that_crosses_comes_back_with_the_draft_and_the_new_mess
     await sam.page.route(f"**/api/v1/admin/conversations/{conversation}", let_the_customer_be_first, times=1)
     await sam.page.locator("#reply_body").fill("We look into it.")
     await sam.page.get_by_role("button", name="Send and resolve").click()
-    await expect(sam.page.get_by_role("alert")).to_contain_text("in the meantime")
+    await expect(sam.page.get_by_role("alert")).to_contain_text("There is a new message")
     await expect(sam.page.locator("#reply_body")).to_have_value("We look into it.")
     await expect_thread(sam.page, "Hello?", "Never mind")
     assert (await site.conversation(conversation))["status"] == "AWAITING_ADMIN"

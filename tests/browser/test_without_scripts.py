@@ -23,7 +23,7 @@ async def test_a_question_about_an_order_is_answered_solved_and_asked_again(peop
     await expect(dora.page.get_by_role("alert")).to_be_visible()
     await dora.page.get_by_label("Message", exact=True).fill("€" * 70_000)
     await dora.page.get_by_role("button", name="Send").click()
-    await expect(dora.page.get_by_text("This is too long: 10000 characters at most.")).to_be_visible()
+    await expect(dora.page.get_by_text("This is too long. Use at most 10000 characters.")).to_be_visible()
     await dora.page.get_by_label("Subject").fill("The lid is missing")
     await dora.page.get_by_label("Is it about an order?").select_option(order)
     await dora.page.get_by_label("Message", exact=True).fill("There was no lid in the box.")
@@ -43,7 +43,7 @@ async def test_a_question_about_an_order_is_answered_solved_and_asked_again(peop
     await expect(dora.page.locator("#status")).to_have_text("Solved")
     await dora.page.get_by_role("textbox", name="Your message").fill("It is the wrong lid.")
     await dora.page.get_by_role("button", name="Send").click()
-    await expect(dora.page.locator("#status")).to_have_text("Waiting for our answer")
+    await expect(dora.page.locator("#status")).to_have_text("Waiting for our reply")
     await sam.page.reload()
     await expect(sam.page.locator("#status")).to_have_text("Customer replied")
     await expect_thread(sam.page, "There was no lid in the box.", "A lid is on its way.", "It is the wrong lid.")
@@ -52,7 +52,7 @@ async def test_a_question_about_an_order_is_answered_solved_and_asked_again(peop
 async def test_an_admin_begins_sets_a_status_marks_unread_and_deletes(people: People, site: Site) -> None:
     dora, sam = await arrive(people)
     await sam.page.get_by_role("link", name="New conversation").click()
-    await sam.page.get_by_label("Whom is it with?").fill(dora.id)
+    await sam.page.get_by_label("Choose a customer").fill(dora.id)
     await sam.page.get_by_role("button", name="Search").click()
     await sam.page.get_by_role("link", name="Dora Lind").click()
     await sam.page.get_by_label("Subject").fill("About your teapot")
@@ -64,7 +64,7 @@ async def test_an_admin_begins_sets_a_status_marks_unread_and_deletes(people: Pe
     await sam.page.get_by_role("button", name="Send", exact=True).click()
     await expect(sam.page.locator("#status")).to_have_text("Closed")
     assert (await site.conversations_of(dora.id))[0]["message_count"] == 1
-    await sam.page.get_by_role("button", name="Mark unread").click()
+    await sam.page.get_by_role("button", name="Mark as unread").click()
     await expect(sam.page.get_by_role("heading", name="Inbox")).to_be_visible()
 
     other = await site.open_conversation(dora.id, "Still open")
@@ -74,8 +74,8 @@ async def test_an_admin_begins_sets_a_status_marks_unread_and_deletes(people: Pe
         await box.check()
     await sam.page.get_by_role("button", name="Delete selected").click()
     await expect(sam.page.get_by_role("alert")).to_contain_text("not closed")
-    await sam.page.get_by_role("link", name="Leave out what is not closed").click()
-    await sam.page.get_by_role("button", name="Delete it").click()
+    await sam.page.get_by_role("link", name="Skip conversations that are not closed").click()
+    await sam.page.get_by_role("button", name="Delete conversation").click()
     await expect(sam.page.get_by_text("1 conversation deleted.")).to_be_visible()
     assert [one["id"] for one in await site.conversations_of(dora.id)] == [other]
 
@@ -129,7 +129,7 @@ async def test_an_answer_that_crosses_comes_back_with_the_draft_and_the_new_mess
     await site.write(conversation, dora.id, "Never mind")
     await sam.page.get_by_label("Your reply").fill("We look into it.")
     await sam.page.get_by_role("button", name="Send and resolve").click()
-    await expect(sam.page.get_by_role("alert")).to_contain_text("The customer wrote in the meantime")
+    await expect(sam.page.get_by_role("alert")).to_contain_text("The customer sent a new message")
     await expect_thread(sam.page, "Hello?", "Never mind")
     await expect(sam.page.get_by_label("Your reply")).to_have_value("We look into it.")
     assert (await site.conversation(conversation))["status"] == "AWAITING_ADMIN"
@@ -140,7 +140,7 @@ async def test_an_answer_that_crosses_comes_back_with_the_draft_and_the_new_mess
     await site.answer(conversation, "By the way")
     await dora.page.get_by_role("textbox", name="Your message").fill("Thanks")
     await dora.page.get_by_role("button", name="Send").click()
-    await expect(dora.page.get_by_role("alert")).to_contain_text("We wrote to you in the meantime")
+    await expect(dora.page.get_by_role("alert")).to_contain_text("We sent you a new message")
     await expect(dora.page.get_by_role("textbox", name="Your message")).to_have_value("Thanks")
     await dora.page.get_by_role("button", name="Send").click()
     await expect_thread(dora.page, "Hello?", "Never mind", "We look into it.", "By the way", "Thanks")

@@ -87,21 +87,21 @@ def _words(fault: Mapping[str, Any], gettext: Translate) -> str:
             else gettext("There is no such order.")
         )
     if fault["type"] in {"too_long", "string_too_long"}:
-        return gettext("This is too long: %(limit)s characters at most.") % {"limit": fault["ctx"]["max_length"]}
+        return gettext("This is too long. Use at most %(limit)s characters.") % {"limit": fault["ctx"]["max_length"]}
     return _said(str(fault["msg"]).removeprefix("Value error, "), gettext)
 
 
 def _said(message: str, gettext: Translate) -> str:
     """Say what the API says in the reader's language, as far as a form's fields can lead to it."""
     return {
-        "this is one line, without line breaks": gettext("This is one line, without line breaks."),
+        "this is one line, without line breaks": gettext("Line breaks are not allowed here."),
         "text needs at least one visible character": gettext("Please fill this in."),
-        "text cannot hold half of a character (a lone surrogate)": gettext("This holds half of a character."),
-        "text cannot hold the character NUL": gettext("This holds a character that cannot be stored (NUL)."),
-        "give a status, a reply_body, or both": gettext("Write an answer, or choose a status, or both."),
+        "text cannot hold half of a character (a lone surrogate)": gettext("This text contains an invalid character."),
+        "text cannot hold the character NUL": gettext("This text contains a character that cannot be stored (NUL)."),
+        "give a status, a reply_body, or both": gettext("Write a reply, choose a status, or both."),
         "The customer has no such order.": gettext("There is no such order."),
         "There is no such customer.": gettext("There is no such customer."),
         "This Idempotency-Key came before, with other fields. Use a new key for a new request.": gettext(
-            "This form was already sent with different text. Look at what was sent, then send again."
+            "This form was already sent with different text. Check what was sent, then send again."
         ),
     }.get(message, message)

@@ -111,7 +111,7 @@ async def test_half_a_character_in_a_form_is_an_error_that_the_page_can_show(bro
     token = browser.claims["csrf"].replace("+", "+-")
     answer = await submit_half_a_character(browser, f"{ROOT}new/", name, csrf_token=token)
     assert answer.status_code == 422
-    assert ("This holds half of a character." in answer.text) is (name in {"subject", "body"})
+    assert ("This text contains an invalid character." in answer.text) is (name in {"subject", "body"})
 
 
 async def test_half_a_character_is_no_customer_and_no_id(browser: Browser) -> None:
@@ -142,7 +142,7 @@ async def test_a_form_that_is_too_large_is_refused_by_a_page(browser: Browser) -
         answer = await browser.submit(where, body="x" * MAX_BODY_BYTES)
         assert answer.status_code == 413
         assert answer.headers["content-type"].startswith("text/html")
-        assert "a message has up to 10000 characters" in answer.text
+        assert "shorten your message to at most 10000 characters" in answer.text
     call = await browser.submit("/api/v1/conversations", body="x" * MAX_BODY_BYTES)
     assert problem(call) == (413, "payload-too-large")
 

@@ -65,7 +65,7 @@ def page_problem(answer: httpx2.Response) -> tuple[int, str]:
     assert answer.headers["content-type"] == "text/html; charset=utf-8", answer.text
     assert "set-cookie" not in answer.headers
     assert "<h1" in answer.text
-    said = {"That form has expired": "csrf-failed", "This page may not sign you in": "origin-not-listed"}
+    said = {"This form has expired": "csrf-failed", "This page cannot sign you in": "origin-not-listed"}
     codes = [code for title, code in said.items() if title in answer.text]
     return answer.status_code, {401: "unauthenticated", 403: [*codes, "forbidden"][0]}[answer.status_code]
 
@@ -188,19 +188,23 @@ async def test_a_page_that_is_not_listed_is_named_on_the_page_and_in_the_log(bro
 
 
 REASONS: list[tuple[str, Callable[[], str], str]] = [
-    ("expired", lambda: store_token(seconds=-60), "too old"),
-    ("expired", lambda: aged(resigned(), 6), "too old"),
+    ("expired", lambda: store_token(seconds=-60), "has expired"),
+    ("expired", lambda: aged(resigned(), 6), "has expired"),
     ("not_yet_valid", lambda: aged(store_token(), -2), "not valid yet"),
-    ("bad_signature", lambda: jwt.encode(claims_of(store_token()), "another secret of 32 bytes or more"), "not signed"),
-    ("wrong_audience", lambda: resigned(aud="other"), "another audience"),
-    ("wrong_issuer", lambda: resigned(iss="https://other.test"), "another issuer"),
-    ("missing_claim", lambda: resigned(iat=None), "lacks a claim that is needed: iat."),
-    ("missing_claim", lambda: resigned(role=None), "lacks a claim that is needed: role."),
-    ("unknown_key", lambda: signed(private_key("RS256"), "RS256"), "a key that is not known here"),
-    ("unknown_role", lambda: resigned(role="owner"), "names no role that is known here"),
-    ("malformed", lambda: resigned(sub=7), "a claim that cannot be used: sub."),
-    ("malformed", lambda: resigned(sub="two words"), "a claim that cannot be used: sub."),
-    ("malformed", lambda: "x.y.z", "cannot be read as a token"),
+    (
+        "bad_signature",
+        lambda: jwt.encode(claims_of(store_token()), "another secret of 32 bytes or more"),
+        "signature of the store",
+    ),
+    ("wrong_audience", lambda: resigned(aud="other"), "a different audience"),
+    ("wrong_issuer", lambda: resigned(iss="https://other.test"), "a different issuer"),
+    ("missing_claim", lambda: resigned(iat=None), "is missing a required claim: iat."),
+    ("missing_claim", lambda: resigned(role=None), "is missing a required claim: role."),
+    ("unknown_key", lambda: signed(private_key("RS256"), "RS256"), "an unknown key"),
+    ("unknown_role", lambda: resigned(role="owner"), "has no known role"),
+    ("malformed", lambda: resigned(sub=7), "has an invalid claim: sub."),
+    ("malformed", lambda: resigned(sub="two words"), "has an invalid claim: sub."),
+    ("malformed", lambda: "x.y.z", "sent an invalid token"),
 ]
 
 
@@ -218,13 +222,13 @@ def resigned(**changes: Any) -> str:
 async def test_a_token_is_refused_with_its_reason_in_the_api_on_the_page_and_in_the_log(
     new_browser: NewBrowser, reason: str, make_token: Callable[[], str], said: str
 ) -> None:
-    token, is_only_too_old = make_token(), said == "too old" and claims_of(make_token())["exp"] > time.time()
+    token, is_only_too_old = make_token(), said == "has expired" and claims_of(make_token())["exp"] > time.time()
     async with new_browser(auth_issuer=ISSUER) as browser:
         with capture_logs() as logged:
             page = await browser.submit("/session", token=token)
             answer = await browser.get("/api/v1/unread", headers={"Authorization": f"Bearer {token}"})
     assert page_problem(page) == UNAUTHENTICATED
-    assert "Signing in failed" in page.text
+    assert "Sign-in failed" in page.text
     assert said in page.text
     lines = [line for line in logged if line["event"] in {"session refused", "token refused"}]
     if not is_only_too_old:
@@ -239,7 +243,7 @@ async def test_a_token_is_refused_with_its_reason_in_the_api_on_the_page_and_in_
 async def test_a_reader_is_told_in_their_language_why_signing_in_failed(new_browser: NewBrowser) -> None:
     async with new_browser(locale="de") as browser:
         page = await browser.submit("/session", token=resigned(aud="other"))
-    assert "Die Anmeldung ist fehlgeschlagen" in page.text
+    assert "Anmeldung fehlgeschlagen" in page.text
     assert "für einen anderen Empfänger bestimmt" in page.text
 
 

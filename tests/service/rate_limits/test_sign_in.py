@@ -39,7 +39,7 @@ async def test_a_refused_sign_in_is_a_page_that_says_so(conversations: SessionFa
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=1) as [client, _]:
         await sign_in(client, ANNAS)
         page = await sign_in(client, ANNAS)
-        assert "That was too often. Try again in a minute." in page.text
+        assert "made too many requests. Try again in a minute." in page.text
         assert 1 <= int(page.headers["Retry-After"]) <= 60
         assert "set-cookie" not in page.headers
 
@@ -47,9 +47,9 @@ async def test_a_refused_sign_in_is_a_page_that_says_so(conversations: SessionFa
 @pytest.mark.parametrize(
     ("make", "why"),
     [
-        (lambda: "guessed", "cannot be read as a token"),
-        (lambda: store_token(seconds=-60), "token is too old."),
-        (lambda: store_token("shop", "store"), "token is its backend"),
+        (lambda: "guessed", "sent an invalid token"),
+        (lambda: store_token(seconds=-60), "token has expired."),
+        (lambda: store_token("shop", "store"), "token belongs to the store"),
     ],
 )
 async def test_bad_tokens_are_refused_sooner_and_refuse_no_good_one(
@@ -73,7 +73,7 @@ async def test_who_posts_a_good_token_from_a_foreign_page_refuses_nobody(
         foreign = {"Origin": "https://evil.test", "X-Forwarded-For": ANNAS}
         for _ in range(6):
             page = await client.post("/session", data={"token": store_token()}, headers=foreign)
-        assert "That was too often." in page.text
+        assert "made too many requests." in page.text
         assert "You came from https://evil.test" in page.text
         assert (await sign_in(client, ANNAS)).status_code == 303
 

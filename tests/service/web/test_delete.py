@@ -52,9 +52,9 @@ async def test_one_is_deleted_after_its_page_has_said_what_goes(
 async def test_one_that_is_not_closed_is_refused_with_the_reason(browser: Browser, anna: Caller, sam: Caller) -> None:
     identity = (await anna.open(subject="Open"))["id"]
     thread = await show(browser, f"{identity}/")
-    assert "Only a closed conversation can be deleted." in thread.by_id("beside").text
+    assert "Only closed conversations can be deleted." in thread.by_id("beside").text
     page = await show(browser, f"{identity}/delete/")
-    assert "This conversation is not closed" in page.by_id("refused").text
+    assert "This one is not closed" in page.by_id("refused").text
     answer = await fill(browser, page)
     assert answer.status_code == 409
     assert "Nothing was deleted." in Page(answer).by_id("refused").text
@@ -65,7 +65,7 @@ async def test_several_are_deleted_together(browser: Browser, anna: Caller, sam:
     ids = [await closed(anna, sam, f"Number {number}") for number in range(3)]
     page = await show(browser, "bulk-delete/", ids=[*ids, ids[0], str(uuid4()), "nonsense"])
     assert "Delete 3 conversations?" in page.text
-    assert "6 messages will be gone" in page.text
+    assert "6 messages will be deleted" in page.text
     answer = await fill(browser, page)
     assert answer.headers["location"] == f"{ROOT}?deleted=3"
     assert await left(sam) == set()
@@ -81,12 +81,14 @@ async def test_one_that_is_not_closed_refuses_all_and_can_be_left_out(
     answer = await fill(browser, page)
     assert answer.status_code == 409
     refusal = Page(answer)
-    assert refusal.by_id("refused").text.startswith("Nothing was deleted. This conversation is not closed")
+    assert refusal.by_id("refused").text.startswith(
+        "Nothing was deleted. Only closed conversations can be deleted. This one is not closed"
+    )
     named = [one.text for one in refusal.root.of_class("going")[0].all("h2")]
     assert named == ["Open <one>"]
     assert await left(sam) == {"First", "Open <one>", "Second"}
 
-    assert refusal.by_id("leave-out").text == "Leave that out, and delete the other 2"
+    assert refusal.by_id("leave-out").text == "Skip it and delete the other 2 conversations"
     rest = await fill(browser, refusal)
     assert rest.headers["location"] == f"{ROOT}?deleted=2"
     assert await left(sam) == {"Open <one>"}
@@ -95,7 +97,7 @@ async def test_one_that_is_not_closed_refuses_all_and_can_be_left_out(
 async def test_what_will_be_refused_can_be_left_out_before_it_is(browser: Browser, anna: Caller, sam: Caller) -> None:
     ids = [await closed(anna, sam), (await anna.open(subject="Open"))["id"]]
     page = await show(browser, "bulk-delete/", ids=ids)
-    rest = await show(browser, page.link("Leave out what is not closed"))
+    rest = await show(browser, page.link("Skip conversations that are not closed"))
     assert not rest.root.all(id="refused")
     assert (await fill(browser, rest)).headers["location"] == f"{ROOT}?deleted=1"
     assert await left(sam) == {"Open"}
@@ -106,29 +108,29 @@ async def test_when_all_are_refused_there_is_nothing_to_leave_out(browser: Brows
     answer = await fill(browser, await show(browser, "bulk-delete/", ids=ids))
     assert answer.status_code == 409
     refusal = Page(answer)
-    assert "These 2 conversations are not closed" in refusal.text
+    assert "These 2 are not closed" in refusal.text
     assert not refusal.root.all(id="leave-out")
     assert refusal.root.one("main").all("form", method="post") == []
     assert await left(sam) == {"One", "Two"}
 
 
 async def test_nothing_selected_and_too_many_are_said_in_words(browser: Browser, anna: Caller, sam: Caller) -> None:
-    assert "Nothing is selected" in (await show(browser, "bulk-delete/")).text
+    assert "Nothing selected" in (await show(browser, "bulk-delete/")).text
     page = await show(browser, "bulk-delete/", ids=await closed(anna, sam))
     csrf = page.fields(page.root.one("main").one("form", method="post"))["csrf_token"]
     none = await browser.submit(f"{ROOT}bulk-delete/", csrf_token=csrf)
-    assert (none.status_code, "Nothing is selected" in none.text) == (422, True)
+    assert (none.status_code, "Nothing selected" in none.text) == (422, True)
 
     many = [str(uuid4()) for _ in range(101)]
     assert (
-        "101 conversations are too many at once: choose 100 at most."
+        "You selected 101 conversations. Select 100 at most."
         in (await show(browser, "bulk-delete/", expect=422, ids=many)).text
     )
     answer = await browser.submit(f"{ROOT}bulk-delete/", csrf_token=csrf, ids=many)
-    assert (answer.status_code, "101 conversations are too many" in answer.text) == (422, True)
+    assert (answer.status_code, "You selected 101 conversations" in answer.text) == (422, True)
     gone = await browser.submit(f"{ROOT}bulk-delete/", csrf_token=csrf, ids=many[:100])
     assert gone.headers["location"] == f"{ROOT}?deleted=0"
-    assert "Nothing is left to delete" in (await show(browser, "bulk-delete/", ids=many[:2])).text
+    assert "Nothing left to delete" in (await show(browser, "bulk-delete/", ids=many[:2])).text
     assert await left(sam) == {"Closed"}
 
 

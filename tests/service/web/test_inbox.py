@@ -142,7 +142,7 @@ async def test_words_that_are_no_customers_id_offer_the_customers_they_fit(
 
     chosen = await show(browser, page.link("Anna"))
     assert listed(chosen) == ["New"]
-    assert "Conversations of Anna" in chosen.text
+    assert "Conversations with Anna" in chosen.text
     everybody = await show(browser, chosen.link("All customers"))
     assert listed(everybody) == ["Waiting", "New"]
 
@@ -157,7 +157,7 @@ async def test_words_that_fit_one_customer_show_their_conversations_without_aski
     assert answer.status_code == 303
     page = await show(browser, answer.headers["location"])
     assert listed(page) == ["New"]
-    assert "Conversations of Anna" in page.text
+    assert "Conversations with Anna" in page.text
     assert [one["id"] for one in page.root.of_class("chip") if "aria-current" in one] == [
         "status-OPEN",
         "status-CLOSED",
@@ -181,7 +181,7 @@ async def test_a_chip_adds_its_status_to_the_filters_or_takes_it_away_at_once(
         assert listed(await show(browser, **page.fields(page.by_id("filters")))) == found
 
     nobody = await show(browser, user_id="zz<b>top")
-    assert "Nobody's name, email or id contains “zz<b>top”." in nobody.text
+    assert "name, email or ID contains “zz<b>top”." in nobody.text
     assert listed(await show(browser, nobody.link("Clear filters"))) == ["Closed", "Waiting", "Answered", "New"]
 
 
@@ -190,7 +190,7 @@ async def test_a_deleted_customers_conversations_are_found_by_id(browser: Browse
     await shop.call("DELETE", "/users/anna")
     page = await show(browser, user_id="anna")
     assert listed(page) == ["Mine"]
-    assert "Conversations of Deleted customer" in page.text
+    assert "Conversations with Deleted customer" in page.text
 
 
 async def test_an_inbox_without_a_row_says_what_to_do(browser: Browser, anna: Caller) -> None:
@@ -199,7 +199,7 @@ async def test_an_inbox_without_a_row_says_what_to_do(browser: Browser, anna: Ca
     assert "Clear filters" not in page.text
     await anna.open(subject="Mine")
     page = await show(browser, status="RESOLVED", unread="false")
-    assert "No conversation matches" in page.text
+    assert "No matching conversations" in page.text
     assert listed(await show(browser, page.root.of_class("empty")[0].one("a")["href"])) == ["Mine"]
 
 

@@ -38,7 +38,7 @@ async def test_choosing_a_customer_searches_and_pages(
     assert found == [f"Number {number}" for number in range(60)]
     assert listed(await show(browser, "new/", q="@customer.test")) == ["Anna"]
     page = await show(browser, "new/", q='"><b>')
-    assert "No such customer" in page.text
+    assert "No customer found" in page.text
     assert page.by_id("filter-search")["value"] == '"><b>'
     assert "Choose another" in (await show(browser, (await show(browser, "new/", q="anna")).link("Anna"))).text
 
@@ -66,7 +66,7 @@ async def test_a_new_conversation_with_a_customer_is_answered_by_its_page(
         ({"subject": " "}, {"subject": "Please fill this in."}),
         ({"body": ""}, {"body": "Please fill this in."}),
         ({"body": "\u3164\u200b"}, {"body": "Please fill this in."}),
-        ({"subject": "x" * 201}, {"subject": "This is too long: 200 characters at most."}),
+        ({"subject": "x" * 201}, {"subject": "This is too long. Use at most 200 characters."}),
         ({"order_id": "B-1"}, {"order_id": "There is no such order."}),
         ({"user_id": "nobody"}, {"user_id": "There is no such customer."}),
         ({"user_id": "sam"}, {"user_id": "There is no such customer."}),

@@ -57,7 +57,7 @@ async def test_the_page_holds_the_history_and_what_stands_beside_it(
     for words in ("Anna", "anna@customer.test", "Order 1007", "Teapot <b>", "€29.95", "€59.90"):
         assert words in beside.text
     assert page.link("Open the order") == "https://store.test/1007"
-    assert page.link("All conversations of this customer").endswith(f"{ROOT}?user_id=anna")
+    assert page.link("All conversations with this customer").endswith(f"{ROOT}?user_id=anna")
     assert [one["href"] for one in beside.of_class("others")[0].all("a")] == [f"{ROOT}{one}/" for one in others[:1:-1]]
     thread = page.root.one("div", data_thread=identity)
     assert (thread["data-side"], thread["data-read"]) == ("admin", "2")
@@ -71,8 +71,8 @@ async def test_an_id_of_any_visible_characters_leads_to_its_conversations(browse
     form = await show(browser, "new/", user_id=user)
     where = (await fill(browser, form, subject="Hello", body="Hello")).headers["location"]
     page = await show(browser, where)
-    listed = await show(browser, page.link("All conversations of this customer"))
-    assert "Conversations of Odd" in listed.text
+    listed = await show(browser, page.link("All conversations with this customer"))
+    assert "Conversations with Odd" in listed.text
     assert listed.link("Hello").endswith(where)
     found = await show(browser, "new/", q="Odd")
     assert "Choose another" in (await show(browser, found.link("Odd"))).text
@@ -173,8 +173,8 @@ async def test_the_form_begins_at_automatic_and_has_a_button_for_each_way_to_sen
 @pytest.mark.parametrize(
     ("typed", "words"),
     [
-        ({"reply_body": " "}, "Write an answer, or choose a status, or both."),
-        ({"reply_body": "x" * 10_001}, "This is too long: 10000 characters at most."),
+        ({"reply_body": " "}, "Write a reply, choose a status, or both."),
+        ({"reply_body": "x" * 10_001}, "This is too long. Use at most 10000 characters."),
         ({"reply_body": "Fine", "status": "DONE"}, "Input should be"),
         ({"reply_body": "Fine", "subject": "Another"}, "Extra inputs are not permitted"),
     ],
@@ -218,7 +218,7 @@ async def test_what_crosses_a_new_message_comes_back_with_it_and_with_the_draft(
     answer = await fill(browser, page, reply_body="It will come.", status=["", "CLOSED"])
     assert answer.status_code == 409
     again = Page(answer)
-    assert again.by_id("crossed").text.startswith("The customer wrote in the meantime")
+    assert again.by_id("crossed").text.startswith("The customer sent a new message")
     assert bodies(again) == ["My parcel is late.", "It has just come!"]
     assert again.by_id("reply_body").value == "It will come."
     assert "The status “Closed” was not set. If it still applies, choose it again." in again.text
@@ -301,7 +301,7 @@ async def test_every_state_and_reason_of_a_mail_has_its_words(browser: Browser, 
 
 @pytest.mark.parametrize("path", [f"{NOBODYS}/", "nonsense/", f"{NOBODYS}/delete/", f"{NOBODYS}/?earlier=x"])
 async def test_what_is_not_there_is_a_page_that_says_so(browser: Browser, path: str) -> None:
-    assert "There is no such conversation" in (await show(browser, path, expect=404)).text
+    assert "Conversation not found" in (await show(browser, path, expect=404)).text
 
 
 async def test_a_cursor_of_another_conversation_is_refused(browser: Browser, anna: Caller) -> None:
