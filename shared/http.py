@@ -1,4 +1,4 @@
-"""The frame of an HTTP API: errors, limits, observation, health; the routes are each service's own."""
+"""The FastAPI application that both services build on: errors, limits, logging and health checks, without routes."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
@@ -33,21 +33,21 @@ from shared.settings import TokenSettings
 
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
-BODY_SECONDS = 20  # within which a body has to arrive
+BODY_SECONDS = 20  # for a body to arrive
 
 
 class RequestSizeMiddleware:
-    """ASGI middleware: a URL that is too long is 414, too many headers are 431, a body is 413, declared or streamed.
+    """ASGI middleware that limits a request: 414 for its URL, 431 for its headers, 413 for its body.
 
-    A body that has not arrived after `body_seconds` is 408: anybody could hold a connection and a task by sending it
-    one byte at a time, before it is known who they are.
+    A body that has not arrived after `body_seconds` is answered with 408. Otherwise clients that send one byte at a
+    time could hold connections before they are authenticated.
 
-    A body is as large as its text: an escape of JSON or of a form counts as one byte, so that every text that may be
-    sent fits, however it is encoded.
+    The size of a body is that of its text: an escape of JSON or of a form counts as one byte, so that every valid text
+    fits, however it is encoded.
 
-    The server takes a head of any size, so that a proxy in front has to bound it as well. FastAPI's own `max_body_size`
-    answers in plain text, whatever handlers are installed. The body of `streamed` paths has neither limit: what
-    reads it has to ask who it is first, and to bound what it keeps.
+    The server accepts headers of any size, so the proxy has to limit them as well. FastAPI's `max_body_size` is not
+    used because it always answers in plain text. The bodies of `streamed` paths have no limit: their routes have to
+    authenticate the caller before they read, and to limit what they keep in memory.
     """
 
     def __init__(self, app: ASGIApp, streamed: Collection[str] = (), body_seconds: float = BODY_SECONDS) -> None:
@@ -56,34 +56,34 @@ class RequestSizeMiddleware:
         self._streamed = {path.encode() for path in streamed}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, counting what is read of its body."""
+        """Pass a request on, counting the bytes that are read of its body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
         _check_head(scope)
-        if scope["raw_path"] in self._streamed:  # as it was sent, which is what routes see
+        if scope["raw_path"] in self._streamed:  # undecoded, as routes see it
             await self.app(scope, receive, send)
             return
         headers = Headers(scope=scope)
         declared = headers.get("content-length", "")
         measure = BodySize(headers.get("content-type", "").lower())
-        # More digits than Python would read are enough.
+        # Python limits the digits that int() accepts.
         measure.check_declared(int(declared[:20]) if declared.isdecimal() else 0)
         complete = False
-        deadline: float | None = None  # counts from when the body is first asked for
+        deadline: float | None = None  # starts at the first read of the body
 
         async def limited() -> Message:
             nonlocal complete, deadline
             if deadline is None:
                 deadline = asyncio.get_running_loop().time() + self._body_seconds
-            try:  # what comes after the body is the end of the connection, and may take its time
+            try:  # no deadline after the body: the next message is the disconnect
                 async with asyncio.timeout_at(None if complete else deadline):
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(
                     HTTPStatus.REQUEST_TIMEOUT,
                     f"The body did not arrive within {self._body_seconds:g} seconds.",
-                    {"Connection": "close"},  # nobody waits for the rest of it
+                    {"Connection": "close"},  # the rest of the body is not read
                 ) from None
             complete = not message.get("more_body", False)
             if body := message.get("body"):
@@ -101,20 +101,20 @@ def _check_head(scope: Scope) -> None:
 
 
 class EncodedPaths:
-    """ASGI middleware: routes see the path as it was sent, so that an id may hold an encoded slash."""
+    """ASGI middleware that gives routes the undecoded path, so that an id can contain an encoded slash."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on with its undecoded path; path parameters decode themselves."""
+        """Pass a request on with its undecoded path. Path parameters are decoded by their types."""
         if scope["type"] == "http":
             scope["path"] = scope["raw_path"].decode("ascii", "replace")
         await self.app(scope, receive, send)
 
 
 class CrossOrigin(CORSMiddleware):
-    """ASGI middleware: the store's own pages may call `/api/v1` with a bearer token; no cookie ever counts."""
+    """CORS for `/api/v1`: the store's pages can call it with a bearer token, never with a cookie."""
 
     def __init__(self, app: ASGIApp, origins: Sequence[str]) -> None:
         super().__init__(
@@ -126,19 +126,21 @@ class CrossOrigin(CORSMiddleware):
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer a preflight, or add the headers to what the API answers."""
+        """Answer a preflight request, or add the CORS headers to the API's response."""
         if scope["type"] == "http" and scope["path"].startswith("/api/v1/"):
             await super().__call__(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 
     def preflight_response(self, request_headers: Headers) -> Response:
-        """Answer a preflight; a refusal is a problem as any other."""
-        answer = super().preflight_response(request_headers)
-        if answer.status_code != HTTPStatus.BAD_REQUEST:
-            return answer
-        kept = {name: value for name, value in answer.headers.items() if name not in {"content-length", "content-type"}}
-        return problems.http_problem(HTTPException(answer.status_code, bytes(answer.body).decode(), kept))
+        """Answer a preflight request, with problem+json if it is rejected."""
+        response = super().preflight_response(request_headers)
+        if response.status_code != HTTPStatus.BAD_REQUEST:
+            return response
+        kept = {
+            name: value for name, value in response.headers.items() if name not in {"content-length", "content-type"}
+        }
+        return problems.http_problem(HTTPException(response.status_code, bytes(response.body).decode(), kept))
 
 
 def create_api(
@@ -148,28 +150,27 @@ def create_api(
     *,
     docs_url: str,
     openapi_url: str,
-    beside: Callable[[], Coroutine[Any, Any, None]] | None = None,
+    background: Callable[[], Coroutine[Any, Any, None]] | None = None,
     streamed: Collection[str] = (),
-    explain: problems.Explain | None = None,
+    render_error: problems.RenderError | None = None,
     **about: Any,
 ) -> FastAPI:
-    """Build an API without routes, of the service in a folder. It serves at once, also before its database is there.
+    """Build the application of the service in a folder, without routes. It starts before its database is reachable.
 
-    Its document and the page that shows it are there unless the settings close them. What is `beside` runs as long
-    as it. Paths that are `streamed` take a body of any size. What is refused before a route is found,
-    `explain` may answer.
+    The settings can turn off the API document and its page. `background` runs as long as the application. `streamed`
+    paths accept a body of any size. `render_error` can answer errors that are raised outside of routes.
     """
     version = newest_version(service)
     keys = ProviderKeys(settings.auth_jwks_url) if settings.auth_jwks_url else None
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        # Only to say what is missing: until it is there, `/readyz` and every route answer 503.
+        # This only logs what is missing. Until the database is ready, `/readyz` and every route answer 503.
         tasks = [asyncio.create_task(wait_for_database(engine, version))]
-        if keys is not None:  # so that the first caller need not wait, and a wrong URL is told of now
+        if keys is not None:  # the first caller need not wait, and a wrong URL is logged at startup
             tasks.append(asyncio.create_task(keys.refresh()))
-        if beside is not None:
-            tasks.append(asyncio.create_task(beside()))
+        if background is not None:
+            tasks.append(asyncio.create_task(background()))
         yield
         for task in tasks:
             task.cancel()
@@ -192,9 +193,9 @@ def create_api(
     app.state.verified_tokens = VerifiedTokens()
     app.state.sessions = create_sessions(engine)
     app.state.acquire = connection_provider(engine)
-    app.add_middleware(RequestSizeMiddleware, streamed)  # the last one is the outermost
+    app.add_middleware(RequestSizeMiddleware, streamed)  # the middleware added last is the outermost
     app.add_middleware(EncodedPaths)
-    problems.install(app, explain)
+    problems.install(app, render_error)
     if settings.store_origins:
         app.add_middleware(CrossOrigin, settings.store_origins)
     app.add_middleware(RequestLoggingMiddleware)
@@ -202,26 +203,26 @@ def create_api(
     if settings.docs:
         add_docs(app, docs_url)
     for route in operations_routes(lambda: database_fault(engine, version)):
-        # As FastAPI's own, which tell `RequestLoggingMiddleware` their path; Starlette's do not within FastAPI.
+        # As FastAPI routes, which give `RequestLoggingMiddleware` their path. Starlette's routes do not.
         app.add_api_route(route.path, route.endpoint, methods=["GET", "HEAD"], include_in_schema=False)
     return app
 
 
 class ApiRoute(APIRoute):
-    """A route that refuses query parameters which it does not have."""
+    """A route that rejects unknown query parameters."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap what the framework does with a request."""
+        """Return a handler that checks the query parameters first."""
         handle = super().get_route_handler()
         known = sorted(_query_parameters(self.dependant))
 
-        async def handle_known(request: Request) -> Response:
+        async def check_and_handle(request: Request) -> Response:
             unknown = request.query_params.keys() - known
             if unknown:
                 raise UnknownParameter(min(unknown), known)
             return await handle(request)
 
-        return handle_known
+        return check_and_handle
 
 
 def _query_parameters(dependant: Dependant) -> set[str]:
@@ -230,25 +231,25 @@ def _query_parameters(dependant: Dependant) -> set[str]:
 
 
 class ApiRouter(APIRouter):
-    """A router of an API: its operations have the names of their functions, for whom clients are generated."""
+    """A router of an API. Operation ids are the names of the functions, for generated clients."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(route_class=ApiRoute, generate_unique_id_function=lambda route: route.name, **options)
 
 
 def add_routes(app: FastAPI, *routers: APIRouter) -> None:
-    """Add the routes of routers, whose prefixes and responses they have already.
+    """Add the routes of routers, which already have their prefixes and responses.
 
-    FastAPI's own `include_router` looks for the route of each request twice, once in the router and once more within.
+    FastAPI's `include_router` would match the route of each request twice: once for the router and once within it.
     """
     for router in routers:
         app.router.routes += router.routes
 
 
 def add_head_routes(app: FastAPI) -> None:
-    """Let HEAD be answered as GET is, but where an answer has no end; the server drops what is said.
+    """Answer HEAD as GET, except for endless responses. The server drops the body.
 
-    By routes of their own behind all others: no other request looks at them, and they are not in the document.
+    These routes come last, so that other requests match before them, and are not in the API document.
     """
     for route in list(app.router.routes):
         if isinstance(route, APIRoute) and route.methods == {"GET"} and route.path not in ENDLESS_ROUTES:

@@ -1,4 +1,4 @@
-"""Lists by keyset: a page, and the opaque cursor that leads to the next."""
+"""Keyset pagination: a page of a list and the opaque cursor of the next page."""
 
 import base64
 import hashlib
@@ -15,28 +15,28 @@ from shared.problems import Invalid
 T = TypeVar("T")
 
 DEFAULT_LIMIT, MAX_LIMIT = 25, 100
-Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="How many items a page holds at most.")]
+Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Maximum number of items on a page.")]
 Cursor = Annotated[
-    str | None, Query(max_length=1000, description="`next_cursor` of the page before, with the same filters.")
+    str | None, Query(max_length=1000, description="The previous page's `next_cursor`, with the same filters.")
 ]
 MAX_NUMBER = 2**31 - 1
 
 
 @dataclass(slots=True)
 class Page(Generic[T]):
-    """One page of a list; `next_cursor` is null on the last."""
+    """A page of a list. `next_cursor` is null on the last page."""
 
     items: list[T]
     next_cursor: str | None
 
 
 def encode_cursor(filters: Any, key: Sequence[str | int]) -> str:
-    """Make a cursor: the last row's key, bound to the filters that it was found with."""
+    """Make a cursor from the last row's key, bound to the list's filters."""
     return base64.urlsafe_b64encode(json.dumps([_fingerprint(filters), *key]).encode()).decode().rstrip("=")
 
 
 def decode_cursor(cursor: str, filters: Any, *converters: Callable[[Any], Any]) -> list[Any]:
-    """Return the key in a cursor, or raise `Invalid` when it is broken or of other filters."""
+    """Return a cursor's key. Raise `Invalid` if the cursor is malformed or belongs to other filters."""
     try:
         padded = cursor + "=" * (-len(cursor) % 4)
         fingerprint, *key = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
@@ -44,23 +44,23 @@ def decode_cursor(cursor: str, filters: Any, *converters: Callable[[Any], Any]) 
             return [convert(part) for convert, part in zip(converters, key, strict=True)]
     except (ValueError, TypeError, AttributeError, RecursionError, OverflowError):
         pass
-    raise Invalid("This cursor cannot be read, or belongs to other filters.", ("query", "cursor"))
+    raise Invalid("This cursor is invalid or belongs to other filters.", ("query", "cursor"))
 
 
 def moment(part: str) -> datetime:
-    """Convert a cursor's part to a time with a zone."""
+    """Convert a part of a cursor to a time in UTC."""
     return datetime.fromisoformat(part).astimezone(UTC)
 
 
 def number(part: int) -> int:
-    """Convert a cursor's part to a number that a database column can hold."""
+    """Convert a part of a cursor to a number that fits in an integer column."""
     if not isinstance(part, int) or not 0 <= part <= MAX_NUMBER:
         raise ValueError(part)
     return part
 
 
 def store_id(part: str) -> str:
-    """Convert a cursor's part to an id of the store."""
+    """Convert a part of a cursor to an id of the store."""
     if not isinstance(part, str) or not part.isascii() or not part.isprintable():
         raise ValueError(part)
     return part

@@ -1,4 +1,4 @@
-"""What a person of the store is known by, and what counts as a usable address, locale or time zone."""
+"""The data of a user of the store, and the validation of ids, addresses, locales and time zones."""
 
 import re
 import zoneinfo
@@ -18,38 +18,38 @@ MAX_LOCAL_PART = 64  # bytes before the @
 _NEEDLESS_QUOTES = re.compile(r'^"([^"\\]+)"(?=@)')
 _LAST_SUBTAG = re.compile("(^|[-_])[^-_]*$")
 
-# A store's internal or test domain is as good as any here: syntax is checked, delivery is the mail server's business.
+# Allow internal and test domains: only the syntax is checked here, delivery is up to the mail server.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
 
 
 def _address(value: str) -> str:
-    """Return an address with its domain in lower case.
+    """Validate an address and lower the case of its domain.
 
-    Its local part may have two dots in a row, or a dot at either end: large Japanese carriers gave out such addresses,
-    and deliver to them. They are kept without the quotes that some stores put around them.
+    The local part may have two dots in a row, or a dot at either end: large Japanese carriers issued such addresses
+    and deliver to them. Quotes that some stores put around them are removed.
     """
     bare = _NEEDLESS_QUOTES.sub(r"\1", value)
     local, _, domain = bare.rpartition("@")
     plain = ".".join(filter(None, local.split(".")))
     try:
-        found = email_validator.validate_email(
+        validated = email_validator.validate_email(
             bare if plain == local else f"{plain}@{domain}",
             check_deliverability=False,
             globally_deliverable=False,
             allow_smtputf8=True,
         )
         if plain == local:
-            return found.normalized
+            return validated.normalized
         if len(local.encode()) > MAX_LOCAL_PART:
             raise ValueError(f"not an email address: more than {MAX_LOCAL_PART} bytes before the @-sign")
     except email_validator.EmailNotValidError as error:
         raise ValueError(f"not an email address: {error}") from None
-    return f"{normalize('NFC', local)}@{found.domain}"
+    return f"{normalize('NFC', local)}@{validated.domain}"
 
 
-@lru_cache(maxsize=1000)  # there are few, and babel looks for each in the file system
+@lru_cache(maxsize=1000)  # babel reads the file system for each
 def _locale(value: str) -> str:
-    """Return the locale, or the nearest known one: `es` for `es-DE`, which nobody has described."""
+    """Return the locale, or the nearest known one: `es` for the unknown `es-DE`."""
     tag = value
     while tag:
         try:
@@ -58,18 +58,18 @@ def _locale(value: str) -> str:
             tag = _LAST_SUBTAG.sub("", tag)
         else:
             return tag
-    raise ValueError("not a known locale, such as en or de-AT")
+    raise ValueError("must be a known locale, such as en or de-AT")
 
 
 def _zone(value: str) -> str:
-    """Return the zone, or the one whose name differs in case, or in spaces for underscores."""
+    """Return the zone's name, corrected in case and with underscores for spaces."""
     try:
         zoneinfo.ZoneInfo(value)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        found = _zones().get(value.lower().replace(" ", "_"))
-        if found is None:
-            raise ValueError("not a known IANA time zone, such as Europe/Vienna") from None
-        return found
+        name = _zones().get(value.lower().replace(" ", "_"))
+        if name is None:
+            raise ValueError("must be a known IANA time zone, such as Europe/Vienna") from None
+        return name
     return value
 
 
@@ -100,9 +100,9 @@ ZoneName = Annotated[
 
 
 class Person(BaseModel):
-    """A user as events carry one. `version` grows with every change, so that the newest always wins.
+    """A user as events carry one. `version` grows with every change, so that the newest state wins.
 
-    `role` is the one that the store itself has sent, None for none: it bounds what their tokens can do.
+    `role` is the one that the store has synced, or None. It limits the roles of the user's tokens.
     """
 
     id: str

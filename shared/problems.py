@@ -1,4 +1,4 @@
-"""Errors as `application/problem+json` (RFC 9457): a small family of exceptions and the one place that answers."""
+"""Errors as `application/problem+json` (RFC 9457): the exceptions and their handlers."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -18,24 +18,24 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 TYPE_PREFIX = "tag:customer-chats,2026:problem/"
 MEDIA_TYPE = "application/problem+json"
 
-MAX_FAULTS = 20  # that one answer tells of
+MAX_FAULTS = 20  # field errors in one response
 
-_SAFE = frozenset({"get", "head", "options"})  # a session's cookie alone suffices
-_CLIENT_HUNG_UP = 499  # as proxies log it; nobody reads the answer
+_SAFE = frozenset({"get", "head", "options"})  # need no CSRF token
+_CLIENT_HUNG_UP = 499  # as proxies log it
 _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 
 log = structlog.get_logger()
 
 
 class FieldError(BaseModel):
-    """Where a request is wrong, and how."""
+    """What is wrong with a request, and in which field."""
 
     loc: list[str | int]
     msg: str
 
 
 class ProblemBody(BaseModel):
-    """An error answer. Some codes add members of their own."""
+    """An error response. Some codes add members of their own."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -47,14 +47,14 @@ class ProblemBody(BaseModel):
     errors: list[FieldError] | None = None
 
 
-class Problem(Exception):  # noqa: N818 - its kinds are named for what they say
-    """An error with a stable code. `extra` adds members to the answer, `headers` to the response."""
+class Problem(Exception):  # noqa: N818 - subclasses are named after their code
+    """An error with a stable code. `extra` adds members to the body."""
 
     status: ClassVar[int] = HTTPStatus.INTERNAL_SERVER_ERROR
     code: ClassVar[str] = "internal-error"
     title: ClassVar[str] = "Internal error"
     headers: ClassVar[Mapping[str, str] | None] = None
-    example: ClassVar[Mapping[str, Any]] = {}  # of further members, for the API document
+    example: ClassVar[Mapping[str, Any]] = {}  # further members, for the API document
 
     def __init__(self, detail: str, **extra: Any) -> None:
         super().__init__(detail)
@@ -62,8 +62,8 @@ class Problem(Exception):  # noqa: N818 - its kinds are named for what they say
         self.extra = extra
 
 
-Explain = Callable[[Request, Problem | HTTPException], Response | None]
-"""Answers in another way than as problem+json what was raised outside of the routes, or leaves it by None."""
+RenderError = Callable[[Request, Problem | HTTPException], Response | None]
+"""Renders an error that was raised outside of the routes, or returns None for problem+json."""
 
 
 TokenReason = Literal[
@@ -80,18 +80,18 @@ TokenReason = Literal[
 
 
 class Unauthenticated(Problem):
-    """No valid token came with the request."""
+    """The request has no valid token."""
 
     status = HTTPStatus.UNAUTHORIZED
     code = "unauthenticated"
     title = "Not authenticated"
     headers: ClassVar[Mapping[str, str] | None] = {"WWW-Authenticate": "Bearer"}
     example: ClassVar[Mapping[str, Any]] = {"reason": "expired"}
-    claim = ""  # of a token: which one is missing or cannot be used
+    claim = ""  # the token's claim that is missing or invalid
 
 
 class TokenRefused(Unauthenticated):
-    """A token that does not count. `detail` and `reason` say why and hold no part of it."""
+    """The token is not accepted. `detail` and `reason` say why, without any part of the token."""
 
     def __init__(self, detail: str, reason: TokenReason, claim: str = "") -> None:
         super().__init__(detail, reason=reason)
@@ -100,7 +100,7 @@ class TokenRefused(Unauthenticated):
 
 
 class Forbidden(Problem):
-    """The token is valid, its role may not do this."""
+    """The token is valid, but its role is not allowed to do this."""
 
     status = HTTPStatus.FORBIDDEN
     code = "forbidden"
@@ -108,14 +108,14 @@ class Forbidden(Problem):
 
 
 class CsrfFailed(Forbidden):
-    """A browser sent the session's cookie, and nothing shows that a page of ours made it do so."""
+    """A request with the session's cookie has no proof that one of our own pages sent it."""
 
     code = "csrf-failed"
-    title = "The request does not come from a page of this origin"
+    title = "CSRF check failed"
 
 
 class NotFound(Problem):
-    """There is no such thing, or it is not the caller's: the same answer, so that nobody learns which."""
+    """The resource does not exist or is not the caller's. Both have one answer, so that callers cannot probe."""
 
     status = HTTPStatus.NOT_FOUND
     code = "not-found"
@@ -123,7 +123,7 @@ class NotFound(Problem):
 
 
 class Invalid(Problem):
-    """A request that is well formed and wrong, told by field."""
+    """The request is well formed, but a field is invalid."""
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     code = "validation-failed"
@@ -135,32 +135,32 @@ class Invalid(Problem):
 
 
 class UnknownParameter(Invalid):
-    """A query parameter that the operation does not have, most likely misspelled: ignored, it would not filter."""
+    """The operation has no such query parameter. Ignoring a misspelled filter would return too much."""
 
     code = "unknown-parameter"
     title = "Unknown query parameter"
 
     def __init__(self, name: str, known: Sequence[str]) -> None:
-        super().__init__(f"unknown parameter; known here: {', '.join(known) or 'none'}", ("query", name))
+        super().__init__(f"unknown parameter; this operation accepts: {', '.join(known) or 'none'}", ("query", name))
 
 
 def invalid_fields(faults: Sequence[Mapping[str, Any]]) -> Invalid:
-    """Tell what pydantic finds wrong; the `loc` of each fault begins with the part of the request that it is in.
+    """Convert pydantic's errors; the `loc` of each begins with the part of the request, such as `body`.
 
-    Of very many faults only the first are told: an answer is never much larger than its request.
+    Only the first MAX_FAULTS are listed, so that a response is never much larger than its request.
     """
-    # The offending input is left out: it may hold text that belongs in no log and no answer.
+    # The invalid input is left out: it may be private text.
     errors = [{"loc": list(fault["loc"]), "msg": message_of(fault)} for fault in faults[:MAX_FAULTS]]
     if more := len(faults) - len(errors):
         errors.append({"loc": ["body"], "msg": f"There are {more} more errors."})
-    detail = "; ".join(f"{'.'.join(map(str, fault['loc'][1:])) or fault['loc'][0]}: {fault['msg']}" for fault in errors)
+    detail = "; ".join(f"{'.'.join(map(str, error['loc'][1:])) or error['loc'][0]}: {error['msg']}" for error in errors)
     problem = Invalid(detail, ())
     problem.extra["errors"] = errors
     return problem
 
 
 def message_of(fault: Mapping[str, Any]) -> str:
-    """Return what a fault that pydantic found says. Of a text that was trimmed first, it would count "items"."""
+    """Return the message of a pydantic error. Of text that was trimmed first, pydantic counts "items"."""
     limits = fault.get("ctx", {})
     if limits.get("field_type") == "Value" and fault["type"] == "too_long":
         return f"must have at most {limits['max_length']} characters, not {limits['actual_length']}"
@@ -170,7 +170,7 @@ def message_of(fault: Mapping[str, Any]) -> str:
 
 
 class Unavailable(Problem):
-    """Something that this needs is away for the moment."""
+    """A dependency, such as the database, is temporarily unavailable."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "unavailable"
@@ -179,7 +179,7 @@ class Unavailable(Problem):
 
 
 class MethodNotAllowed(Problem):
-    """Only declares the answer in OpenAPI; the router raises it itself."""
+    """Declares the response in OpenAPI; the router raises its own exception."""
 
     status = HTTPStatus.METHOD_NOT_ALLOWED
     code = "method-not-allowed"
@@ -187,15 +187,15 @@ class MethodNotAllowed(Problem):
 
 
 class RequestTimeout(Problem):
-    """Only declares the answer in OpenAPI: what a framework reads a body with takes other exceptions for bad JSON."""
+    """Declares the response in OpenAPI. Raised as HTTPException: FastAPI treats other exceptions as invalid JSON."""
 
     status = HTTPStatus.REQUEST_TIMEOUT
     code = "request-timeout"
-    title = "The body did not arrive in time"
+    title = "Request timeout"
 
 
 class PayloadTooLarge(Problem):
-    """The body is over the limit."""
+    """The body is larger than the limit."""
 
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     code = "payload-too-large"
@@ -203,7 +203,7 @@ class PayloadTooLarge(Problem):
 
 
 class UrlTooLong(Problem):
-    """The path and the query are over the limit."""
+    """The path and query are longer than the limit."""
 
     status = HTTPStatus.REQUEST_URI_TOO_LONG
     code = "url-too-long"
@@ -211,7 +211,7 @@ class UrlTooLong(Problem):
 
 
 class HeadersTooLarge(Problem):
-    """The headers, with their cookies and tokens, are over the limit."""
+    """The headers, including cookies and tokens, are larger than the limit."""
 
     status = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
     code = "headers-too-large"
@@ -219,9 +219,9 @@ class HeadersTooLarge(Problem):
 
 
 def problem_responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any]]:
-    """Declare in OpenAPI the problems a route can answer with."""
+    """Return OpenAPI responses for the problems of a route."""
     by_status: dict[int | str, dict[str, Any]] = {}
-    if Invalid in problems:  # `shared.http.ApiRoute` refuses what none of the routes has
+    if Invalid in problems:  # `shared.http.ApiRoute` rejects unknown parameters
         problems = (*problems, UnknownParameter)
     for status in sorted({int(problem.status) for problem in problems}):
         codes = [problem for problem in problems if problem.status == status]
@@ -244,54 +244,56 @@ def problem_responses(*problems: type[Problem]) -> dict[int | str, dict[str, Any
     return by_status
 
 
-def install(app: FastAPI, explain: Explain | None = None) -> None:
-    """Let every error of this application be answered as problem+json, but for what `explain` answers."""
+def install(app: FastAPI, render_error: RenderError | None = None) -> None:
+    """Answer every error of an application with problem+json, unless `render_error` returns a response."""
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
     app.add_exception_handler(ClientDisconnect, _answer_nobody)
-    app.add_middleware(UnhandledErrorMiddleware, explain or (lambda _, __: None))
+    app.add_middleware(UnhandledErrorMiddleware, render_error or (lambda _, __: None))
     build = app.openapi
 
     def document() -> dict[str, Any]:
         built = build()
         schema = ProblemBody.model_json_schema(ref_template="#/components/schemas/{model}")
         built["components"]["schemas"] |= {**schema.pop("$defs"), "ProblemBody": schema}
-        api = (methods for path, methods in built["paths"].items() if path.startswith("/api/"))  # pages say it in HTML
+        api = (
+            methods for path, methods in built["paths"].items() if path.startswith("/api/")
+        )  # pages answer with HTML
         for method, operation in (item for methods in api for item in methods.items()):
             more: list[type[Problem]] = [UrlTooLong, HeadersTooLarge]
             more += [RequestTimeout, PayloadTooLarge] if "requestBody" in operation else []
             more += [Forbidden, CsrfFailed] if method not in _SAFE and "403" in operation["responses"] else []
-            operation["responses"] |= {str(status): said for status, said in problem_responses(*more).items()}
+            operation["responses"] |= {str(status): response for status, response in problem_responses(*more).items()}
         return built
 
-    app.openapi = document  # type: ignore[method-assign] # as FastAPI's own documentation extends the document
+    app.openapi = document  # type: ignore[method-assign] # as in FastAPI's documentation
 
 
 class UnhandledErrorMiddleware:
-    """ASGI middleware: what no handler took is answered here, inside the middleware that names and counts requests."""
+    """ASGI middleware that answers unhandled errors, inside the middleware that logs and counts requests."""
 
-    def __init__(self, app: ASGIApp, explain: Explain) -> None:
+    def __init__(self, app: ASGIApp, render_error: RenderError) -> None:
         self.app = app
-        self._explain = explain
+        self._render_error = render_error
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on; an answer that has begun cannot be taken back."""
-        begun = False
+        """Pass a request on. Once a response has started, its error can only be raised."""
+        started = False
 
-        async def watched(message: Message) -> None:
-            nonlocal begun
-            begun = True
+        async def send_and_note(message: Message) -> None:
+            nonlocal started
+            started = True
             await send(message)
 
         try:
-            await self.app(scope, receive, watched)
+            await self.app(scope, receive, send_and_note)
         except Exception as error:
-            if begun or scope["type"] != "http":
+            if started or scope["type"] != "http":
                 raise
-            told = error if isinstance(error, Problem | HTTPException) else _note_crash(error)
-            answer = self._explain(Request(scope), told) or _answer(told)
-            await answer(scope, receive, send)
+            problem = error if isinstance(error, Problem | HTTPException) else _log_crash(error)
+            response = self._render_error(Request(scope), problem) or _answer(problem)
+            await response(scope, receive, send)
 
 
 def _body(status: int, code: str, title: str, detail: str, **extra: Any) -> dict[str, Any]:
@@ -306,19 +308,19 @@ def _body(status: int, code: str, title: str, detail: str, **extra: Any) -> dict
 
 
 def _response(body: dict[str, Any], headers: Mapping[str, str] | None = None) -> Response:
-    # In ASCII: a field's name that is quoted here may be half of a character, which UTF-8 cannot carry.
+    # In ASCII: a field name in it may contain a lone surrogate, which UTF-8 cannot encode.
     return Response(json.dumps(body), status_code=body["status"], headers=headers, media_type=MEDIA_TYPE)
 
 
 async def _answer_problem(_: Request, error: Exception) -> Response:
-    assert isinstance(error, Problem)  # noqa: S101 - registered for it alone
+    assert isinstance(error, Problem)  # noqa: S101 - the handler's only type
     return _problem(error)
 
 
 async def _answer_validation(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for it alone
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - the handler's only type
     if any(fault["loc"][0] == "path" and fault["type"] == "uuid_parsing" for fault in error.errors()):
-        return await _answer_problem(request, NotFound("There is nothing with this id."))
+        return await _answer_problem(request, NotFound("There is no resource with this id."))
     if isinstance(error.body, bytes):
         return await _answer_problem(request, Invalid("send JSON, with Content-Type: application/json", ("body",)))
     return _problem(invalid_fields(error.errors()))
@@ -333,19 +335,19 @@ def _problem(error: Problem) -> Response:
 
 
 async def _answer_http(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101 - registered for it alone
-    if isinstance(error.__cause__, ClientDisconnect):  # FastAPI takes it for a body that cannot be read
+    assert isinstance(error, HTTPException)  # noqa: S101 - the handler's only type
+    if isinstance(error.__cause__, ClientDisconnect):  # FastAPI reports it as an unreadable body
         return await _answer_nobody(request, error)
-    if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's word for JSON that is no text, or nested without end
+    if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's status for undecodable or too deeply nested JSON
         return _problem(Invalid("the body cannot be read: send JSON in UTF-8", ("body",)))
-    if error.headers and "Allow" in error.headers:  # of one route; a path may have several, a method each
-        methods = _methods(request) or [error.headers["Allow"]]  # none of ours below a mount
+    if error.headers and "Allow" in error.headers:  # has one route's methods; a path may have several routes
+        methods = _methods(request) or [error.headers["Allow"]]  # a mount has no routes of ours
         error.headers = {**error.headers, "Allow": ", ".join(methods)}
     return http_problem(error)
 
 
 def _methods(request: Request) -> list[str]:
-    """Return the methods that a request's path can be asked with."""
+    """Return the methods that a request's path accepts."""
     scopes = {method: {**request.scope, "method": method} for method in _METHODS}
     routes = request.app.router.routes
     return [
@@ -354,7 +356,7 @@ def _methods(request: Request) -> list[str]:
 
 
 def http_problem(error: HTTPException) -> Response:
-    """Answer what the framework refuses by a status."""
+    """Convert an HTTPException of the framework to problem+json."""
     status = HTTPStatus(error.status_code)
     known = {problem.status: problem for problem in (NotFound, MethodNotAllowed, RequestTimeout, PayloadTooLarge)}.get(
         status
@@ -368,6 +370,6 @@ def _answer(error: Problem | HTTPException) -> Response:
     return _problem(error) if isinstance(error, Problem) else http_problem(error)
 
 
-def _note_crash(error: Exception) -> Problem:
+def _log_crash(error: Exception) -> Problem:
     log.error("request crashed", exc_info=error)
-    return Problem("Something went wrong on our side.")
+    return Problem("An unexpected error occurred on the server.")

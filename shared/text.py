@@ -1,4 +1,4 @@
-"""Text that people type: trimmed, and free of what PostgreSQL or a mail header could not carry."""
+"""Text that people type: trimmed, and without characters that PostgreSQL or an email header cannot store."""
 
 import re
 from typing import Annotated
@@ -15,8 +15,8 @@ _EXTENDING = re.compile("[\u200c\u200d\u0e33\u0eb3\u1160-\u11ff\uff9e\uff9f\U000
 _FLAG_HALVES = re.compile("[\U0001f1e6-\U0001f1ff]+$")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"})
-# Characters that show nothing though they count as letters, marks or symbols, or are not assigned: fillers of Hangul,
-# vowels of Khmer that are not written, the blank of Braille, selectors of variants, a note without a head, tags.
+# Invisible characters in the categories of letters, marks and symbols, or unassigned: Hangul fillers, inherent Khmer
+# vowels, the Braille blank, variation selectors, a musical note without a head, tags.
 _UNSEEN = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
     "\ufffe\uffff\U00016fe4\U0001d159\U000e0000-\U000e0fff]"
@@ -38,9 +38,9 @@ def _trim(value: object) -> object:
 
 def _storable(value: str) -> str:
     if "\x00" in value:
-        raise ValueError("text cannot hold the character NUL")
+        raise ValueError("text cannot contain NUL characters")
     if _SURROGATES.search(value):
-        raise ValueError("text cannot hold half of a character (a lone surrogate)")
+        raise ValueError("text cannot contain lone surrogates")
     return value
 
 
@@ -51,24 +51,24 @@ def _visible(value: str) -> str:
 
 
 def is_visible(text: str) -> bool:
-    """Tell whether a text has at least one character that can be seen."""
+    """Return whether a text has at least one visible character."""
     return _is_seen(text[0]) or any(map(_is_seen, set(text))) if text else False
 
 
 def _is_seen(character: str) -> bool:
-    # An unassigned one counts as visible: the next version of Unicode may make it an emoji.
+    # Unassigned characters count as visible: the next version of Unicode may make one an emoji.
     return "!" <= character <= "~" or not (category(character) in _UNSEEN_CATEGORIES or _UNSEEN.match(character))
 
 
 def one_line(text: str) -> str:
-    """Return a text on one line, with a space for each line break of any kind."""
+    """Replace each line break of any kind by a space."""
     return _LINE_BREAK.sub(" ", text)
 
 
 def _one_line(value: str) -> str:
-    # Somebody who typed one of the others cannot see why their line should be refused.
+    # Other line separators are invisible to the person who typed them, so they are replaced, not rejected.
     if "\n" in value or "\r" in value:
-        raise ValueError("this is one line, without line breaks")
+        raise ValueError("must be one line, without line breaks")
     return one_line(value)
 
 
@@ -85,25 +85,25 @@ Name = Annotated[Text, AfterValidator(_name), StringConstraints(max_length=MAX_N
 
 
 def printable(text: str) -> str:
-    """Return a text for a terminal: on one line, and with what would control the terminal written as an escape."""
+    """Return a text for a terminal: on one line, with control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def cut(line: str, length: int) -> str:
-    """Return the beginning of a line, at most `length` characters, none of them divided."""
+    """Cut a line to at most `length` characters, without splitting a grapheme."""
     if len(line) <= length:
         return line
     return line[: next((end for end in range(length, 0, -1) if not _is_within_character(line, end)), length)].rstrip()
 
 
 def preview(text: str, length: int = 140) -> str:
-    """Return the beginning of a text on one line, at most `length` characters, cut ones marked by an ellipsis."""
+    """Return the start of a text on one line, at most `length` characters, with an ellipsis if it was cut."""
     line = " ".join(text.split())
     return line if len(line) <= length else line[: _end_within(line, length - 1)].rstrip() + "…"
 
 
 def _end_within(line: str, length: int) -> int:
-    """Return where to cut a line: after a word, or in a long one between two characters as people see them."""
+    """Return where to cut a line: after a word, or within a long word between two graphemes."""
     space = line.rfind(" ", length // 2, length + 1)
     if space > 0:
         return space
@@ -111,11 +111,11 @@ def _end_within(line: str, length: int) -> int:
 
 
 def _is_within_character(line: str, end: int) -> bool:
-    """Tell whether a cut would divide what is seen as one character, roughly by UAX #29: 👩‍💻, 🇩🇪, é, கி."""
+    """Return whether a cut would split a grapheme, roughly by UAX #29: 👩‍💻, 🇩🇪, é, கி."""
     before, after = line[end - 1], line[end]
     if category(after).startswith("M") or before == _JOINER or _EXTENDING.match(after):
         return True
-    if combining(before) == _VIRAMA:  # a conjunct of Indic scripts
+    if combining(before) == _VIRAMA:  # a conjunct of an Indic script
         return category(after) == "Lo"
-    flags = _FLAG_HALVES.search(line[:end])  # two make a flag
+    flags = _FLAG_HALVES.search(line[:end])  # a flag is a pair
     return bool(flags and _FLAG_HALVES.match(after) and len(flags[0]) % 2)

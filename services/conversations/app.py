@@ -47,7 +47,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     stream_quota = StreamQuota(redis)
     hub = Hub(create_sessions(engine), stream.show_event(settings.store_name), stream.show_unread)
 
-    async def beside() -> None:
+    async def run_background() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(hub.run(settings.redis_url))
             if redis is not None:
@@ -59,11 +59,11 @@ def create_app(settings: ApiSettings) -> FastAPI:
         settings,
         engine,
         Path(__file__).parent,
-        beside=beside,
+        background=run_background,
         streamed=[store.IMPORT],
         docs_url="/docs",
         openapi_url="/openapi.json",
-        explain=pages.render_html_error,
+        render_error=pages.render_html_error,
         title="Customer Chats: conversations",
         description=_DESCRIPTION,
     )

@@ -1,4 +1,4 @@
-"""What the conversations service refuses, and says so."""
+"""The problems that the conversations service answers with."""
 
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
@@ -10,7 +10,7 @@ from shared.text import printable
 
 
 class NewerMessages(Problem):
-    """The other side has written since the sender last looked."""
+    """The other side has written messages that the sender has not seen."""
 
     status = HTTPStatus.CONFLICT
     code = "newer-messages"
@@ -26,22 +26,22 @@ class ConversationNotClosed(Problem):
     example: ClassVar[Mapping[str, Any]] = {"conversation_ids": ["0199a7d6-5b1e-7c3a-9d51-2f0f6c1a7e42"]}
 
     def __init__(self, conversation_ids: Sequence[UUID]) -> None:
-        one = len(conversation_ids) == 1
-        what = "This conversation is" if one else f"{len(conversation_ids)} of these conversations are"
+        count = len(conversation_ids)
+        subject = "This conversation is" if count == 1 else f"{count} of these conversations are"
         super().__init__(
-            f"{what} not CLOSED; only closed conversations can be deleted. Nothing was deleted.",
-            conversation_ids=[str(identity) for identity in conversation_ids],
+            f"{subject} not CLOSED; only closed conversations can be deleted. Nothing was deleted.",
+            conversation_ids=[str(conversation_id) for conversation_id in conversation_ids],
         )
 
 
 class IdempotencyKeyReused(Invalid):
-    """The key came before with other fields."""
+    """The idempotency key was already used with different fields."""
 
     code = "idempotency-key-reused"
     title = "The idempotency key was used for another request"
 
     def __init__(self) -> None:
-        msg = "This Idempotency-Key came before, with other fields. Use a new key for a new request."
+        msg = "This Idempotency-Key was already used with different fields. Use a new key for a new request."
         super().__init__(msg, ("header", "Idempotency-Key"))
 
 
@@ -54,49 +54,51 @@ class OrderOfAnotherUser(Problem):
 
 
 class OriginNotListed(Forbidden):
-    """A page that is not the store's wants to begin a session."""
+    """A page outside of the store's origins tried to start a session."""
 
     code = "origin-not-listed"
     title = "The origin is not listed"
 
     def __init__(self, origin: str) -> None:
-        hint = " A page with Referrer-Policy: no-referrer hides its origin." if origin == "null" else ""
-        said = printable(origin[:200]) or "a page that does not say its origin"
-        super().__init__(f"Sessions begin from the origins in CHATS_STORE_ORIGINS only, not from {said}.{hint}")
-        self.origin = said
+        hint = " Pages with Referrer-Policy: no-referrer hide their origin." if origin == "null" else ""
+        name = printable(origin[:200]) or "a page that hides its origin"
+        super().__init__(f"Sessions can only be started from CHATS_STORE_ORIGINS, not from {name}.{hint}")
+        self.origin = name
 
 
 class RoleHasNoPages(Forbidden):
-    """A token of the store's backend wants to begin a session."""
+    """The store's backend tried to start a session with its token."""
 
     code = "role-has-no-pages"
     title = "There are no pages for this role"
 
     def __init__(self) -> None:
-        super().__init__("A session is for customers and admins; the store's backend calls with its token.")
+        super().__init__(
+            "Only customers and admins can start a session. The store's backend sends its token with each call."
+        )
 
 
 class SessionsClosed(Problem):
-    """Browsers cannot be let in: what signs their sessions was not set."""
+    """Sessions cannot be signed because CHATS_AUTH_SECRET is not set."""
 
     status = HTTPStatus.SERVICE_UNAVAILABLE
     code = "sessions-closed"
-    title = "There are no sessions here"
+    title = "Sign-in is unavailable"
 
     def __init__(self) -> None:
-        super().__init__("A session is signed with CHATS_AUTH_SECRET, which is not set; CHATS_AUTH_JWKS_URL is no key.")
+        super().__init__("Sign-in is unavailable until an administrator sets CHATS_AUTH_SECRET.")
 
 
 class EventsPurged(Problem):
-    """The log no longer reaches back to where the reader stands; the present state is what is left to read."""
+    """The log no longer has the events after the reader's position. Read the snapshot instead."""
 
     status = HTTPStatus.GONE
     code = "events-purged"
-    title = "These events are no longer kept"
+    title = "These events have been purged"
 
 
 class TooManyStreams(Problem):
-    """A person has as many live streams open as anybody may; another can open once one has ended."""
+    """The user already has the maximum number of live streams open."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
     code = "too-many-streams"
@@ -105,7 +107,7 @@ class TooManyStreams(Problem):
 
 
 class RateLimited(Problem):
-    """Somebody has done so much of something in a time that no more is taken for a while, `seconds`."""
+    """The caller exceeded a rate limit and can retry after `seconds`."""
 
     status = HTTPStatus.TOO_MANY_REQUESTS
     code = "rate-limited"
@@ -114,4 +116,4 @@ class RateLimited(Problem):
     def __init__(self, detail: str, seconds: int) -> None:
         super().__init__(detail)
         self.seconds = seconds
-        self.headers = {"Retry-After": str(seconds)}  # type: ignore[misc] # each one its own
+        self.headers = {"Retry-After": str(seconds)}  # type: ignore[misc] # differs by instance

@@ -1,4 +1,4 @@
-"""What an admin can do: all conversations, and the customers they are with."""
+"""Routes for admins: all conversations and their customers."""
 
 from typing import Annotated, Literal
 
@@ -18,7 +18,7 @@ from services.conversations.api.dependencies import (
     Statuses,
     TokenAdmin,
     WatchingAdmin,
-    tell_replay,
+    mark_replay,
     viewer_of,
 )
 from services.conversations.api.posting import save
@@ -47,28 +47,31 @@ router = ApiRouter(
     responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
-_STILL_THERE = Viewing()
-# An id of our own, so that `counts` and `bulk-delete`, which stand beside it, are asked with their own methods only.
-_ONE = "/conversations/{conversation_id:uuid}"
+_STILL_VIEWING = Viewing()
+# `uuid` keeps this path from matching `counts` and `bulk-delete`, which have methods of their own.
+_CONVERSATION = "/conversations/{conversation_id:uuid}"
 
 
 @router.get("/conversations")
 async def admin_list_conversations(
     reading: AdminReader,
     status: Statuses = None,
-    unread: Annotated[bool | None, Query(description="Only what no admin has read, or only the rest.")] = None,
-    user_id: Annotated[StoreId | None, Query(description="Only one customer's.")] = None,
+    unread: Annotated[
+        bool | None, Query(description="`true` for conversations that no admin has read, `false` for the others.")
+    ] = None,
+    user_id: Annotated[StoreId | None, Query(description="Only conversations of this customer.")] = None,
     order_id: OrderId = None,
     order_number: Annotated[
-        Text | None, Query(min_length=1, description="Only those about orders with this number.")
+        Text | None, Query(min_length=1, description="Only conversations about orders with this number.")
     ] = None,
     sort: Annotated[
-        Literal["activity", "waiting"], Query(description="Last activity first, or longest waiting for an answer.")
+        Literal["activity", "waiting"],
+        Query(description="`activity`: last activity first. `waiting`: longest waiting for a reply first."),
     ] = "activity",
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[ConversationOut]:
-    """List all conversations, last activity or longest waiting first. Filters combine; `status` may repeat."""
+    """List all conversations, last activity or longest waiting first. Filters combine; `status` can be repeated."""
     filters = Filters(tuple(sorted(set(status or ()))), unread, user_id, order_id, order_number)
     if sort == "waiting":
         threads, next_cursor = await listing.list_by_waiting(reading, filters, cursor, limit)
@@ -79,10 +82,10 @@ async def admin_list_conversations(
 
 @router.get("/conversations/counts", response_model_exclude_none=True)
 async def count_conversations(reading: AdminReader) -> Counts:
-    """Count all conversations by status, and those that no admin has read, each up to 1,000."""
-    found = await counts.tally(reading)
-    more = any(enforce_limits >= COUNT_LIMIT for enforce_limits in (found.unread, *found.by_status.values()))
-    return Counts(by_status=found.by_status, unread=found.unread, more=True if more else None)
+    """Count conversations by status, and those that no admin has read. Each count stops at 1,000."""
+    tally = await counts.tally(reading)
+    more = any(count >= COUNT_LIMIT for count in (tally.unread, *tally.by_status.values()))
+    return Counts(by_status=tally.by_status, unread=tally.unread, more=True if more else None)
 
 
 @router.post("/conversations", status_code=201, responses=problem_responses(Invalid, IdempotencyKeyReused, RateLimited))
@@ -93,22 +96,22 @@ async def admin_create_conversation(
     response: Response,
     key: IdempotencyKeyHeader = None,
 ) -> ConversationOut:
-    """Open a conversation with any known customer."""
+    """Start a conversation with any known customer."""
     once = IdempotencyKey.of(key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
     new = commands.NewConversation(
         body.user_id, body.subject, caller.id, Side.ADMIN, body.order_id, body.body, body.status
     )
-    identity, replayed = await commands.create_conversation(session, new, once)
-    response.headers["Location"] = f"/api/v1/admin/conversations/{identity}"
-    tell_replay(response, replayed=replayed)
-    return ConversationOut.of(await load_conversation(await driver_connection(session), identity))
+    conversation_id, replayed = await commands.create_conversation(session, new, once)
+    response.headers["Location"] = f"/api/v1/admin/conversations/{conversation_id}"
+    mark_replay(response, replayed=replayed)
+    return ConversationOut.of(await load_conversation(await driver_connection(session), conversation_id))
 
 
-@router.get(_ONE, responses=problem_responses(NotFound))
+@router.get(_CONVERSATION, responses=problem_responses(NotFound))
 async def admin_get_conversation(
     conversation_id: ConversationId, _: Admin, session: DbSession, prefetch: Prefetch, *, peek: Peek = False
 ) -> ConversationOut:
-    """Show a conversation, which reads it for the admins up to the `message_count` that is returned."""
+    """Return a conversation, and mark it as read by the admins up to the returned `message_count`."""
     thread = await load_conversation(await driver_connection(session), conversation_id)
     if not (peek or prefetch):
         thread = await commands.read_conversation(session, thread, Side.ADMIN)
@@ -125,7 +128,7 @@ async def admin_list_messages(
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[MessageOut]:
-    """List a conversation's messages, oldest first; marks nothing as read."""
+    """List a conversation's messages, oldest first. Marks nothing as read."""
     viewer = viewer_of(request, Side.ADMIN)
     rows, next_cursor = await list_messages(
         reading,
@@ -152,17 +155,17 @@ async def admin_post_message(
     response: Response,
     key: IdempotencyKeyHeader = None,
 ) -> MessageOut:
-    """Answer a customer, who gets a `NEW_MESSAGE` notification and an email."""
+    """Reply to a customer, who gets a `NEW_MESSAGE` notification and an email."""
     await enforce_limits(request, caller, body, key)
     once = IdempotencyKey.of(key, "admin-post", body.model_dump(mode="json", exclude_defaults=True))
     post = Post(conversation_id, caller.id, Side.ADMIN, body.body, seen_number=body.seen_number, once=once)
     posted = await save(request, caller, post)
-    tell_replay(response, replayed=posted.replayed)
+    mark_replay(response, replayed=posted.replayed)
     return MessageOut.of(posted, viewer_of(request, Side.ADMIN))
 
 
 @router.patch(
-    _ONE,
+    _CONVERSATION,
     responses=problem_responses(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
 )
 async def edit_conversation(
@@ -173,7 +176,7 @@ async def edit_conversation(
     response: Response,
     key: IdempotencyKeyHeader = None,
 ) -> ConversationOut:
-    """Set the status, reply, or both in one submit. The status is all of a conversation that can be edited."""
+    """Set the status, reply, or both at once. Only the status of a conversation can be edited."""
     if body.reply_body is not None:
         once = IdempotencyKey.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True))
         reply = Post(
@@ -186,7 +189,7 @@ async def edit_conversation(
             once=once,
         )
         posted = await post_message(session, reply)
-        tell_replay(response, replayed=posted.replayed)
+        mark_replay(response, replayed=posted.replayed)
     elif body.status is not None:
         await provision_user(session, caller)
         await commands.set_status(session, conversation_id, body.status, seen_number=body.seen_number)
@@ -195,47 +198,50 @@ async def edit_conversation(
 
 @router.post("/conversations/{conversation_id}/read", status_code=204, responses=problem_responses(NotFound))
 async def admin_mark_read(conversation_id: ConversationId, body: MarkRead, _: Admin, session: DbSession) -> None:
-    """Say that the admins have read up to a message number."""
+    """Mark a conversation as read by the admins, up to a message number."""
     await commands.mark_read(session, conversation_id, Side.ADMIN, body.up_to)
 
 
 @router.post("/conversations/{conversation_id}/unread", status_code=204, responses=problem_responses(NotFound))
 async def mark_unread(conversation_id: ConversationId, _: Admin, session: DbSession) -> None:
-    """Give a conversation back as unread, so that nobody forgets to answer."""
+    """Mark a conversation as unread, as a reminder to reply."""
     await commands.mark_unread(session, conversation_id)
 
 
 @router.post("/conversations/{conversation_id}/viewing", responses=problem_responses(NotFound))
 async def note_viewing(
-    conversation_id: ConversationId, caller: WatchingAdmin, session: DbSession, body: Viewing = _STILL_THERE
+    conversation_id: ConversationId, caller: WatchingAdmin, session: DbSession, body: Viewing = _STILL_VIEWING
 ) -> Viewers:
-    """Say that one looks at a conversation, every 15 s while that is so, and learn who else did in the last 30 s."""
+    """Report that the admin is viewing a conversation, and return the other admins who did in the last 30 s.
+
+    Call it every 15 s while the conversation is open, and with `gone` when it is closed.
+    """
     if body.gone:
         await presence.leave(session, conversation_id, caller.id)
         return Viewers(others=[])
     return Viewers.of(await presence.look(session, conversation_id, caller.id))
 
 
-@router.delete(_ONE, status_code=204, responses=problem_responses(NotFound, ConversationNotClosed))
+@router.delete(_CONVERSATION, status_code=204, responses=problem_responses(NotFound, ConversationNotClosed))
 async def delete_conversation(conversation_id: ConversationId, _: Admin, session: DbSession) -> None:
-    """Delete a closed conversation, its messages, and their text everywhere."""
+    """Delete a closed conversation with its messages, including their text in notifications and emails."""
     if not await commands.delete_conversations(session, [conversation_id]):
         raise NotFound("There is no such conversation.")
 
 
 @router.post("/conversations/bulk-delete", responses=problem_responses(ConversationNotClosed))
 async def bulk_delete(body: BulkDelete, _: Admin, session: DbSession) -> Deleted:
-    """Delete closed conversations, all or none. Ids that are no longer there are skipped and not counted."""
+    """Delete closed conversations, all or none. Ids that no longer exist are skipped and not counted."""
     return Deleted(deleted=await commands.delete_conversations(session, body.ids))
 
 
 @router.get("/users")
 async def list_customers(
     reading: AdminReader,
-    q: Annotated[Text | None, Query(description="A part of the name, the email address or the id.")] = None,
+    q: Annotated[Text | None, Query(description="Part of the name, email address or id.")] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[UserOut]:
-    """Find customers by a part of the name, the address or the id."""
+    """Find customers by part of their name, email address or id."""
     users, next_cursor = await queries.list_customers(reading, q, cursor, limit)
     return Page(items=[UserOut.of(user) for user in users], next_cursor=next_cursor)

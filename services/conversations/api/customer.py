@@ -1,4 +1,4 @@
-"""What a customer can do: own conversations, and nothing else."""
+"""Routes for customers: their own conversations and orders."""
 
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from services.conversations.api.dependencies import (
     Prefetch,
     Statuses,
     TokenCustomer,
-    tell_replay,
+    mark_replay,
     viewer_of,
 )
 from services.conversations.api.posting import save
@@ -50,25 +50,28 @@ async def create_conversation(
     response: Response,
     key: IdempotencyKeyHeader = None,
 ) -> ConversationOut:
-    """Open a conversation, about one of the caller's orders or not, with a first message or without."""
+    """Start a conversation, optionally about one of the caller's orders and with a first message."""
     once = IdempotencyKey.of(key, "create", body.model_dump(mode="json", exclude_defaults=True))
     new = commands.NewConversation(caller.id, body.subject, caller.id, Side.CUSTOMER, body.order_id, body.body)
-    identity, replayed = await commands.create_conversation(session, new, once)
-    response.headers["Location"] = f"/api/v1/conversations/{identity}"
-    tell_replay(response, replayed=replayed)
-    return ConversationOut.of(await load_conversation(await driver_connection(session), identity, scope=caller.id))
+    conversation_id, replayed = await commands.create_conversation(session, new, once)
+    response.headers["Location"] = f"/api/v1/conversations/{conversation_id}"
+    mark_replay(response, replayed=replayed)
+    detail = await load_conversation(await driver_connection(session), conversation_id, scope=caller.id)
+    return ConversationOut.of(detail)
 
 
 @router.get("/conversations")
 async def list_conversations(
     reading: CustomerReader,
     status: Statuses = None,
-    unread: Annotated[bool | None, Query(description="Only what the caller has not read, or only the rest.")] = None,
+    unread: Annotated[
+        bool | None, Query(description="`true` for conversations that the caller has not read, `false` for the others.")
+    ] = None,
     order_id: OrderId = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[ConversationOut]:
-    """List own conversations, last activity first."""
+    """List the caller's conversations, last activity first."""
     filters = Filters(tuple(sorted(set(status or ()))), unread, reading.principal.id, order_id)
     threads, next_cursor = await listing.list_by_activity(reading, filters, Side.CUSTOMER, cursor, limit)
     return Page(items=[ConversationOut.of(thread) for thread in threads], next_cursor=next_cursor)
@@ -78,7 +81,7 @@ async def list_conversations(
 async def get_conversation(
     conversation_id: ConversationId, caller: Customer, session: DbSession, prefetch: Prefetch, *, peek: Peek = False
 ) -> ConversationOut:
-    """Show one of the caller's conversations, which reads it up to the `message_count` that is returned."""
+    """Return one of the caller's conversations, and mark it as read up to the returned `message_count`."""
     thread = await load_conversation(await driver_connection(session), conversation_id, scope=caller.id)
     if not (peek or prefetch):
         thread = await commands.read_conversation(session, thread, Side.CUSTOMER)
@@ -95,10 +98,7 @@ async def list_messages(
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[MessageOut]:
-    """List a conversation's messages, oldest first; `order=desc` turns it round, `after` skips up to a number.
-
-    Marks nothing as read.
-    """
+    """List a conversation's messages, oldest first. Marks nothing as read."""
     viewer = viewer_of(request, Side.CUSTOMER)
     rows, next_cursor = await queries.list_messages(
         reading,
@@ -125,7 +125,7 @@ async def post_message(
     response: Response,
     key: IdempotencyKeyHeader = None,
 ) -> MessageOut:
-    """Write to the store. A settled conversation is opened again."""
+    """Send a message to the store. This reopens a resolved or closed conversation."""
     await enforce_limits(request, caller, body, key)
     once = IdempotencyKey.of(key, "post", body.model_dump(mode="json", exclude_defaults=True))
     post = Post(
@@ -138,25 +138,25 @@ async def post_message(
         once=once,
     )
     posted = await save(request, caller, post)
-    tell_replay(response, replayed=posted.replayed)
+    mark_replay(response, replayed=posted.replayed)
     return MessageOut.of(posted, viewer_of(request, Side.CUSTOMER))
 
 
 @router.post("/conversations/{conversation_id}/read", status_code=204, responses=problem_responses(NotFound))
 async def mark_read(conversation_id: ConversationId, body: MarkRead, caller: Customer, session: DbSession) -> None:
-    """Say that the caller has read up to a message number."""
+    """Mark a conversation as read by the caller, up to a message number."""
     await commands.mark_read(session, conversation_id, Side.CUSTOMER, body.up_to, scope=caller.id)
 
 
 @router.get("/unread", response_model_exclude_none=True, tags=["Admin"])
 async def count_unread(reading: AnyReader) -> Unread:
     """Count the unread conversations of the caller's side, for a badge."""
-    customer = reading.principal.id if reading.principal.role is Role.CUSTOMER else None
-    return Unread.of(await counts.count_unread(reading, customer))
+    customer_id = reading.principal.id if reading.principal.role is Role.CUSTOMER else None
+    return Unread.of(await counts.count_unread(reading, customer_id))
 
 
 @router.get("/orders")
 async def list_orders(reading: CustomerReader, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT) -> Page[OrderOut]:
-    """List the caller's orders, newest first, to open a conversation about one."""
+    """List the caller's orders, newest first, to start a conversation about one."""
     orders, next_cursor = await queries.list_orders(reading, reading.principal.id, cursor, limit)
     return Page(items=[OrderOut.of(order) for order in orders], next_cursor=next_cursor)

@@ -1,7 +1,7 @@
-"""What routes ask for: who calls, in which role, with which idempotency key.
+"""Dependencies of routes: the caller and role, the idempotency key and common parameters.
 
-A browser that comes by its cookie is let in by its session's row, at each call; its user has been admitted when the
-session began. Its reads are those of a script that looks for news, and keep no session alive.
+A request with the session's cookie is checked against the session's row each time; its user was provisioned when the
+session began. Reads do not extend a session, because the pages' scripts poll.
 """
 
 from collections.abc import Callable, Coroutine
@@ -26,46 +26,48 @@ from shared.people import StoreId
 
 
 class _Readers(Callers):
-    """A dependency that lets in callers of some roles as `Callers` does, and is what they read with.
+    """A dependency that authenticates callers of some roles, and returns the connection that they read with.
 
-    Their rows are looked at by the statement that reads for them.
+    The statement that reads for a caller also checks the caller's row.
     """
 
-    async def __call__(self, request: Request, response: Response) -> AuthorizedReader:  # type: ignore[override] # more than who
+    async def __call__(self, request: Request, response: Response) -> AuthorizedReader:  # type: ignore[override] # wraps the principal
         principal = await super().__call__(request)
         state = request.app.state
-        # Whoever reads can go on from there in the stream.
+        # Clients can continue from X-Position in the stream.
         return AuthorizedReader(
             principal, state.acquire, state.sessions, partial(response.headers.__setitem__, "X-Position")
         )
 
 
-def _caller(*roles: Role, by_hand: bool = True) -> Callable[..., Coroutine[Any, Any, Principal]]:
-    async def admitted(
+def _caller(*roles: Role, extends_session: bool = True) -> Callable[..., Coroutine[Any, Any, Principal]]:
+    async def authorize(
         request: Request,
         response: Response,
         principal: Annotated[Principal, Depends(require(*roles))],
         session: DbSession,
     ) -> Principal:
-        position = await authorize_caller(session, principal, used=by_hand and request.method not in SAFE_METHODS)
-        if request.method in SAFE_METHODS:  # whoever reads can go on from there in the stream
+        position = await authorize_caller(
+            session, principal, used=extends_session and request.method not in SAFE_METHODS
+        )
+        if request.method in SAFE_METHODS:  # clients can continue from there in the stream
             response.headers["X-Position"] = encode_position(*position)
         return principal
 
-    return admitted
+    return authorize
 
 
 def _sender(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
-    async def admitted(
+    async def authorize(
         request: Request, principal: Annotated[Principal, Depends(require(role))], session: DbSession
     ) -> Principal:
         if principal.session_id is None:
             await request.app.state.known_users.ensure(principal, request.app.state.sessions)
-        else:  # a session can end at any moment, and then nothing is posted any more
+        else:  # an ended session must not post
             await check_session(session, principal)
         return principal
 
-    return admitted
+    return authorize
 
 
 Customer = Annotated[Principal, Depends(_caller(Role.CUSTOMER), scope="function")]
@@ -73,18 +75,18 @@ Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
 CustomerReader = Annotated[AuthorizedReader, Depends(_Readers(Role.CUSTOMER))]
 AdminReader = Annotated[AuthorizedReader, Depends(_Readers(Role.ADMIN))]
 AnyReader = Annotated[AuthorizedReader, Depends(_Readers(Role.CUSTOMER, Role.ADMIN))]
-# What an open page says by itself, again and again.
-WatchingAdmin = Annotated[Principal, Depends(_caller(Role.ADMIN, by_hand=False), scope="function")]
+# For requests that an open page repeats by itself.
+WatchingAdmin = Annotated[Principal, Depends(_caller(Role.ADMIN, extends_session=False), scope="function")]
 
-# Posting is one statement that looks at the sender itself; this only makes sure that there is one.
+# The statement that posts checks the sender's row itself; this only makes sure that the row exists.
 PostingAdmin = Annotated[Principal, Depends(_sender(Role.ADMIN), scope="function")]
-# Whose claim to be one was not compared with the database yet.
+# Authenticated by the token alone, without a check of the database.
 TokenCustomer = Annotated[Principal, Depends(require(Role.CUSTOMER))]
 TokenAdmin = Annotated[Principal, Depends(require(Role.ADMIN))]
 
 
 def viewer_of(request: Request, side: Side) -> Viewer:
-    """Return who looks at messages."""
+    """Return the viewer for a side."""
     return Viewer(side=side, store_name=request.app.state.settings.store_name)
 
 
@@ -95,39 +97,41 @@ IdempotencyKeyHeader = Annotated[
         min_length=1,
         max_length=255,
         pattern=r"^[\x20-\x7e]+$",
-        description="Makes a retry safe: the same key, path and fields lead to the first result.",
+        description="Makes retries safe: a request with the same key, path and fields returns the first result.",
     ),
 ]
 
-PathId = Annotated[StoreId, BeforeValidator(unquote), Path(description="The store's own id, percent-encoded.")]
-
-ConversationId = Annotated[UUID, Path(description="The conversation's id.")]
-Statuses = Annotated[list[Status] | None, Query(description="Only in this status; it may repeat.")]
-OrderId = Annotated[StoreId | None, Query(description="Only those about this order, by the store's own id.")]
-Order = Annotated[Literal["asc", "desc"], Query(description="Oldest or newest message first.")]
-AfterNumber = Annotated[
-    int | None, Query(ge=0, le=MAX_NUMBER, description="Only messages with a higher number than this.")
+PathId = Annotated[
+    StoreId, BeforeValidator(unquote), Path(description="The store's id of the resource, percent-encoded.")
 ]
 
-Peek = Annotated[bool, Query(description="Look without marking as read.")]
+ConversationId = Annotated[UUID, Path(description="The conversation's id.")]
+Statuses = Annotated[list[Status] | None, Query(description="Only conversations with this status. Can be repeated.")]
+OrderId = Annotated[StoreId | None, Query(description="Only conversations about the order with this id of the store.")]
+Order = Annotated[Literal["asc", "desc"], Query(description="`asc`: oldest message first. `desc`: newest first.")]
+AfterNumber = Annotated[
+    int | None, Query(ge=0, le=MAX_NUMBER, description="Only messages with a number above this one.")
+]
+
+Peek = Annotated[bool, Query(description="Return the conversation without marking it as read.")]
 
 
 def is_prefetch(
     purpose: Annotated[str | None, Header(alias="Sec-Purpose", include_in_schema=False)] = None,
 ) -> bool:
-    """Tell whether a browser only fetches ahead: nobody has read anything then."""
+    """Return whether a browser prefetches the response, so that nobody has read it."""
     return purpose is not None and "prefetch" in purpose
 
 
-def looks_only(request: Request, prefetch: Annotated[bool, Depends(is_prefetch)]) -> bool:
-    """Tell whether nobody reads what is answered: it is fetched ahead, or its head is all that is asked for."""
+def leaves_unread(request: Request, prefetch: Annotated[bool, Depends(is_prefetch)]) -> bool:
+    """Return whether nobody reads the response: it is prefetched, or a HEAD request."""
     return prefetch or request.method == "HEAD"
 
 
-Prefetch = Annotated[bool, Depends(looks_only)]
+Prefetch = Annotated[bool, Depends(leaves_unread)]
 
 
-def tell_replay(response: Response, *, replayed: bool) -> None:
-    """Mark an answer that repeats an earlier one."""
+def mark_replay(response: Response, *, replayed: bool) -> None:
+    """Mark a response that repeats an earlier result."""
     if replayed:
         response.headers["Idempotency-Replayed"] = "true"

@@ -1,4 +1,4 @@
-"""The event feed for the notifications service, on the process's own port only: the proxy does not pass it on."""
+"""The event feed for the notifications service. The proxy must not expose it."""
 
 import hmac
 from typing import Annotated
@@ -18,7 +18,7 @@ async def _check_secret(request: Request, authorization: Annotated[str, Header()
     secret = request.app.state.settings.feed_secret
     expected = f"Bearer {secret.get_secret_value()}" if secret else ""
     if not expected or not hmac.compare_digest(authorization.encode(), expected.encode()):
-        raise Unauthenticated("The event feed needs its own secret.")
+        raise Unauthenticated("Missing or wrong CHATS_FEED_SECRET.")
 
 
 router = APIRouter(prefix="/internal", include_in_schema=False, dependencies=[Depends(_check_secret)])
@@ -32,14 +32,14 @@ async def read_events(
     min_age: Annotated[float, Query(ge=0, le=60)] = 0,
     reader: Annotated[str | None, Query(min_length=1, max_length=100)] = None,
 ) -> Feed:
-    """Return the log behind a position, as far as its events were numbered at least `min_age` seconds ago.
+    """Return the events after a position that were numbered at least `min_age` seconds ago.
 
-    A `reader` who gives a name says that it has done with everything up to there, and is told how far it once was.
+    A named `reader` acknowledges the events up to that position, and gets the position that it acknowledged before.
     """
     feed = await read_feed(session, after=after, limit=limit, min_age=min_age)
     if reader is not None:
-        known = await retention.acknowledge(session, reader, after if after <= feed.head else None)
-        feed.acknowledged, feed.acknowledged_at = known
+        before = await retention.acknowledge(session, reader, after if after <= feed.head else None)
+        feed.acknowledged, feed.acknowledged_at = before
     return feed
 
 
@@ -50,5 +50,5 @@ async def read_snapshot(
     after: Annotated[str | None, Query(max_length=255)] = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 500,
 ) -> Snapshot:
-    """Return a page of the present state, for a reader whose place in the log is gone."""
+    """Return a page of the current state, for a reader whose events have been purged."""
     return await snapshot.read_snapshot(session, kind, after=after, limit=limit)

@@ -1,7 +1,7 @@
-"""What counts against a caller's limits, for the API and the pages alike.
+"""Rate limits of callers, for the API and the pages.
 
-It is counted in front of all that asks the database: what a request wants is known then, no connection is held, and
-what is refused costs none. A route that takes a session takes its body from `counted`.
+They are enforced after the body is validated and before a database connection is acquired, so that rejected requests
+cost no connection. A route with a database session therefore gets its body from a `Counted…` dependency.
 """
 
 from collections.abc import Callable, Coroutine
@@ -24,17 +24,17 @@ W = TypeVar("W", bound=Writing)
 
 
 async def enforce_limits(request: Request, caller: Principal, body: Writing, key: str | None) -> None:
-    """Count what a caller wants to write, or raise `RateLimited`. To set a status alone is not limited."""
-    acts = [LimitedAction.CONVERSATION] if isinstance(body, CreateConversation) else []
+    """Count a write against the caller's limits, or raise `RateLimited`. Setting only a status is not limited."""
+    actions = [LimitedAction.CONVERSATION] if isinstance(body, CreateConversation) else []
     text = body.reply_body if isinstance(body, EditConversation) else body.body
     if text is not None:
-        acts.append(LimitedAction.MESSAGE)
+        actions.append(LimitedAction.MESSAGE)
     limits: Limits = request.app.state.limits
-    await limits.allow(caller, acts, path=request.url.path, key=key)
+    await limits.allow(caller, actions, path=request.url.path, key=key)
 
 
 def _counted(kind: type[W], role: Role) -> Callable[..., Coroutine[Any, Any, W]]:
-    async def counted(
+    async def count_and_return(
         request: Request,
         body: kind,  # type: ignore[valid-type] # FastAPI reads it
         caller: Annotated[Principal, Depends(require(role))],
@@ -43,7 +43,7 @@ def _counted(kind: type[W], role: Role) -> Callable[..., Coroutine[Any, Any, W]]
         await enforce_limits(request, caller, body, key)
         return body
 
-    return counted
+    return count_and_return
 
 
 CountedConversation = Annotated[CreateConversation, Depends(_counted(CreateConversation, Role.CUSTOMER))]

@@ -1,4 +1,4 @@
-"""What customers and admins send: every body of the API but the store's, and what counts as a good one."""
+"""The request bodies of customers and admins. The store's are in `catalog.schemas`."""
 
 from typing import Annotated, Self
 from uuid import UUID
@@ -15,24 +15,26 @@ Subject = Annotated[
     OneLine,
     Visible,
     StringConstraints(min_length=1, max_length=SUBJECT_LENGTH),
-    Field(description="One line, counted after trimming. Other line separators than CR and LF become a space."),
+    Field(
+        description="One line; its length counts after trimming. Line separators other than CR and LF become spaces."
+    ),
 ]
 Body = Annotated[
     MultiLine,
     StringConstraints(min_length=1, max_length=BODY_LENGTH),
-    Field(description="Plain text without NUL. Empty lines at the start and white space at the end are not counted."),
+    Field(description="Plain text without NUL. Empty lines at the start and white space at the end are removed."),
 ]
 MessageNumber = Annotated[int, Field(ge=0, le=MAX_NUMBER, strict=True)]
 
 
 class Request(BaseModel):
-    """A body; fields that it does not know are an error."""
+    """A request body that rejects unknown fields."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class CreateConversation(Request):
-    """A customer opens a conversation, about an order of theirs or not, with a first message or without."""
+    """A customer's new conversation, optionally about one of their orders and with a first message."""
 
     model_config = example(subject="Where is my parcel?", order_id="A-1007", body="It should be here by now.")
 
@@ -42,7 +44,7 @@ class CreateConversation(Request):
 
 
 class AdminCreateConversation(Request):
-    """An admin opens a conversation with a customer."""
+    """An admin's new conversation with a customer."""
 
     model_config = example(user_id="C-42", subject="Your order A-1007", body="It will be a day late.")
 
@@ -54,7 +56,7 @@ class AdminCreateConversation(Request):
 
 
 class PostMessage(Request):
-    """A message. `seen_number` is the newest number on the sender's screen: newer ones of the other side refuse it."""
+    """A message. It is rejected if the other side has written messages newer than `seen_number`."""
 
     model_config = example(body="Thank you!", seen_number=3)
 
@@ -63,7 +65,7 @@ class PostMessage(Request):
 
 
 class EditConversation(Request):
-    """The edit form: a reply, a status, or both in one submit."""
+    """An edit of a conversation: a reply, a status, or both at once."""
 
     model_config = example(reply_body="It is on its way.", status="RESOLVED", seen_number=4)
 
@@ -72,14 +74,14 @@ class EditConversation(Request):
     seen_number: MessageNumber | None = None
 
     @model_validator(mode="after")
-    def _says_something(self) -> Self:
+    def _require_a_change(self) -> Self:
         if self.status is None and self.reply_body is None:
-            raise ValueError("give a status, a reply_body, or both")
+            raise ValueError("send a status, a reply_body, or both")
         return self
 
 
 class MarkRead(Request):
-    """How far the reader has read."""
+    """The number of the newest message that the reader has read."""
 
     model_config = example(up_to=4)
 
@@ -87,7 +89,7 @@ class MarkRead(Request):
 
 
 class Viewing(Request):
-    """Somebody looks at a conversation, or, `gone`, no more."""
+    """Reports that an admin is viewing a conversation, or with `gone` has left it."""
 
     model_config = example(gone=False)
 
@@ -95,7 +97,7 @@ class Viewing(Request):
 
 
 class BulkDelete(Request):
-    """The conversations to delete, all or none; ids that come twice count once."""
+    """The conversations to delete, all or none. Repeated ids count once."""
 
     model_config = example(ids=["0199a7d6-5b1e-7c3a-9d51-2f0f6c1a7e42"])
 

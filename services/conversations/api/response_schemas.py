@@ -1,4 +1,4 @@
-"""What the API gives. Who looks decides what is shown of an admin."""
+"""The response bodies of the API. The viewer's side decides what they contain about admins."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -29,7 +29,7 @@ class UserOut:
 
     @classmethod
     def of(cls, user: UserRow) -> Self:
-        """Show a customer; a nameless one by the id."""
+        """Convert a user. A customer without a name shows as the id."""
         return cls(
             id=user.id,
             name=customer_name(user.id, user.name, deleted=user.deleted_at is not None),
@@ -39,7 +39,7 @@ class UserOut:
 
 @dataclass(slots=True)
 class OrderItemOut:
-    """A line of an order."""
+    """An item of an order."""
 
     name: str
     quantity: int | float
@@ -48,9 +48,9 @@ class OrderItemOut:
 
 @dataclass(slots=True)
 class OrderOut:
-    """An order as the store last sent it, at `synced_at`; `deleted` when the store has deleted it since.
+    """An order as last synced by the store, at `synced_at`. `deleted` is true once the store has deleted it.
 
-    `items_omitted` is there when the store sent more items than are kept.
+    `items_omitted` is present when the store sent more items than are kept.
     """
 
     id: str
@@ -67,9 +67,9 @@ class OrderOut:
 
     @classmethod
     def of(cls, order: OrderRow) -> Self:
-        """Show an order."""
+        """Convert an order."""
         return cls(
-            id=order.id.partition(" ")[0],  # of a former state as well: see `former_order_id`
+            id=order.id.partition(" ")[0],  # a former state has a suffix, see `former_order_id`
             number=order.number,
             status=order.status,
             total=order.total,
@@ -85,7 +85,7 @@ class OrderOut:
 
 @dataclass(slots=True)
 class LastMessage:
-    """The newest message, as a list shows it."""
+    """The newest message of a conversation, for lists."""
 
     id: UUID
     number: int
@@ -95,16 +95,16 @@ class LastMessage:
 
     @classmethod
     def of(cls, conversation: ConversationRow) -> Self | None:
-        """Show a conversation's newest message, if there is one."""
-        found = conversation
-        if found.last_message_id is None or found.last_message_role is None or found.last_message_preview is None:
+        """Return a conversation's newest message, or None."""
+        row = conversation
+        if row.last_message_id is None or row.last_message_role is None or row.last_message_preview is None:
             return None
         return cls(
-            id=found.last_message_id,
-            number=found.message_count,
-            sender_role=Side(found.last_message_role),
-            preview=found.last_message_preview,
-            created_at=found.last_activity_at,
+            id=row.last_message_id,
+            number=row.message_count,
+            sender_role=Side(row.last_message_role),
+            preview=row.last_message_preview,
+            created_at=row.last_activity_at,
         )
 
 
@@ -126,28 +126,28 @@ class ConversationOut:
     waiting_since: datetime | None
 
     @classmethod
-    def of(cls, thread: ConversationDetail) -> Self:
-        """Show a conversation with what stands beside it."""
-        found, user, order = thread
+    def of(cls, detail: ConversationDetail) -> Self:
+        """Convert a conversation with its customer and order."""
+        row, user, order = detail
         return cls(
-            id=found.id,
-            subject=found.subject,
-            status=Status(found.status),
+            id=row.id,
+            subject=row.subject,
+            status=Status(row.status),
             user=UserOut.of(user),
             order=OrderOut.of(order) if order else None,
-            is_read_by_admin=found.is_read_by_admin,
-            is_read_by_user=found.is_read_by_user,
-            message_count=found.message_count,
-            last_message=LastMessage.of(found),
-            created_at=found.created_at,
-            last_activity_at=found.last_activity_at,
-            waiting_since=found.waiting_since,
+            is_read_by_admin=row.is_read_by_admin,
+            is_read_by_user=row.is_read_by_user,
+            message_count=row.message_count,
+            last_message=LastMessage.of(row),
+            created_at=row.created_at,
+            last_activity_at=row.last_activity_at,
+            waiting_since=row.waiting_since,
         )
 
 
 @dataclass(slots=True)
 class Sender:
-    """Who wrote a message, and from which side. To customers an admin is a name, never an id."""
+    """The sender of a message, and the side it was sent from. For customers, `id` is null if the sender is an admin."""
 
     id: str | None
     name: str
@@ -167,7 +167,7 @@ class MessageOut:
 
     @classmethod
     def of(cls, message: MessageRow | Posted, viewer: "Viewer") -> Self:
-        """Show a message as the viewer may see it."""
+        """Convert a message for a viewer."""
         return cls(
             id=message.id,
             conversation_id=message.conversation_id,
@@ -180,38 +180,38 @@ class MessageOut:
 
 @dataclass(frozen=True, slots=True)
 class Viewer:
-    """Who looks: customers see an admin's name or the store's, admins see everybody's id."""
+    """The side that reads. Customers see an admin's name or the store's; admins also see ids."""
 
     side: Side
     store_name: str
 
     def sender(self, message: MessageRow | Posted) -> Sender:
-        """Show the sender of a message."""
-        role, identity = Side(message.sender_role), message.sender_id
+        """Convert the sender of a message."""
+        role, sender_id = Side(message.sender_role), message.sender_id
         name, deleted = message.sender_name, message.sender_deleted
         if role is Side.CUSTOMER:
-            return Sender(id=identity, name=customer_name(identity, name, deleted=deleted), role=role)
+            return Sender(id=sender_id, name=customer_name(sender_id, name, deleted=deleted), role=role)
         if self.side is Side.CUSTOMER:
             return Sender(id=None, name=name or self.store_name, role=role)
-        return Sender(id=identity, name=name or (DELETED_ADMIN if deleted else identity), role=role)
+        return Sender(id=sender_id, name=name or (DELETED_ADMIN if deleted else sender_id), role=role)
 
 
 @dataclass(slots=True)
 class Unread:
-    """How many conversations are unread; `more` when the count stopped at 1,000."""
+    """The number of unread conversations. `more` is true if counting stopped at 1,000."""
 
     unread: int
     more: Literal[True] | None = None
 
     @classmethod
     def of(cls, count: int) -> Self:
-        """Show a count that stops at the limit."""
+        """Convert a count that stops at the limit."""
         return cls(unread=count, more=True if count >= COUNT_LIMIT else None)
 
 
 @dataclass(slots=True)
 class Counts:
-    """How many conversations there are by status, and unread; a count of 1,000 means that many or more."""
+    """The number of conversations by status, and of unread ones. A count of 1,000 means 1,000 or more."""
 
     by_status: dict[Status, int]
     unread: int
@@ -220,7 +220,7 @@ class Counts:
 
 @dataclass(slots=True)
 class OtherViewer:
-    """An admin who looks at the same conversation; a nameless one by the id."""
+    """An admin who is viewing the same conversation. Without a name, `name` is the id."""
 
     id: str
     name: str
@@ -228,26 +228,26 @@ class OtherViewer:
 
 @dataclass(slots=True)
 class Viewers:
-    """Who else looks at a conversation."""
+    """The other admins who are viewing a conversation."""
 
     others: list[OtherViewer]
 
     @classmethod
     def of(cls, users: Sequence[User]) -> Self:
-        """Show admins to an admin."""
+        """Convert admins."""
         return cls(others=[OtherViewer(id=user.id, name=user.name or user.id) for user in users])
 
 
 @dataclass(slots=True)
 class Deleted:
-    """How many conversations were deleted."""
+    """The number of deleted conversations."""
 
     deleted: int
 
 
 @dataclass(slots=True)
 class ErasureOut:
-    """How far the erasure of a user has come; `erased` counts rows."""
+    """The progress of a user's erasure. `erased` counts rows."""
 
     id: UUID
     user_id: str
@@ -259,17 +259,17 @@ class ErasureOut:
 
     @classmethod
     def of(cls, progress: Progress) -> Self:
-        """Show an erasure to the store."""
+        """Convert an erasure's progress."""
         return cls(state="done" if progress.finished_at else "running", **asdict(progress))
 
 
-def customer_name(identity: str, name: str | None, *, deleted: bool) -> str:
-    """Name a customer, also one who has no name, or none any more."""
-    return name or (DELETED_CUSTOMER if deleted else identity)
+def customer_name(user_id: str, name: str | None, *, deleted: bool) -> str:
+    """Return a customer's name, or the id if there is none."""
+    return name or (DELETED_CUSTOMER if deleted else user_id)
 
 
 class RecordOut(BaseModel):
-    """A user or an order that was taken, and what was not used as it was sent."""
+    """A synced user or order, and warnings about values that were not used as sent."""
 
     id: str
     warnings: list[FieldError] | None = None
@@ -278,9 +278,9 @@ class RecordOut(BaseModel):
 
 @dataclass(slots=True)
 class LineOut:
-    """What became of a line of an import; of one that is refused, what the PUT would say, as far as it can be read.
+    """The result of one line of an import. For a rejected line, it has the error that the PUT would return.
 
-    `lines_omitted` is in the last answer when very many lines were neither a user nor an order.
+    `lines_omitted` is in the last result if very many lines were neither a user nor an order.
     """
 
     line: int

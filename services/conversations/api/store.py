@@ -1,4 +1,4 @@
-"""What the store's backend sends: its users and orders. Every call may be repeated."""
+"""Routes for the store's backend, which syncs its users and orders. All calls are idempotent."""
 
 import json
 import tempfile
@@ -30,8 +30,8 @@ _PREFIX = "/api/v1/store"
 IMPORT = f"{_PREFIX}/import"
 LINES = "application/x-ndjson"
 
-_IN_MEMORY = 256 * 1024  # bytes of answers
-_PIECE = 64 * 1024
+_IN_MEMORY = 256 * 1024  # bytes of results before they go to disk
+_CHUNK = 64 * 1024
 
 router = ApiRouter(
     prefix=_PREFIX,
@@ -41,8 +41,8 @@ router = ApiRouter(
 )
 
 _CREATED: dict[int | str, dict[str, Any]] = {
-    201: {"description": "It is new."},
-    200: {"description": "It was there; now it is as given."},
+    201: {"description": "Created."},
+    200: {"description": "Updated."},
 }
 
 
@@ -52,21 +52,21 @@ SentOrder = Annotated[Checked[PutOrder], sent(PutOrder)]
 
 @router.put("/users/{user_id}", responses=_CREATED, response_model_exclude_none=True, openapi_extra=body_of(PutUser))
 async def put_user(user_id: PathId, body: SentUser, session: DbSession, response: Response) -> RecordOut:
-    """Take over a user. An `updated_at` older than the stored one changes nothing.
+    """Create or update a user. An `updated_at` older than the stored one changes nothing.
 
-    A field that cannot be used is left out or replaced by its nearest usable form, and is named in `warnings`.
+    An optional field with an invalid value is left out or replaced by its nearest valid form, and listed in `warnings`.
     """
     created = await sync.put_user(session, body.record.of(user_id))
     response.status_code = 201 if created else 200
     return RecordOut(id=user_id, **body.notes)
 
 
-ErasureId = Annotated[UUID, Path(description="As the deletion's answer has named it.")]
+ErasureId = Annotated[UUID, Path(description="The id in the deletion's response.")]
 
 _ERASING: dict[int | str, dict[str, Any]] = {
     202: {
         "model": ErasureOut,
-        "description": "Out of sight; the rest is erased in the background. `Location` tells how far that has come.",
+        "description": "Hidden at once; the rest is erased in the background. `Location` reports the progress.",
     },
 }
 
@@ -75,25 +75,25 @@ _ERASING: dict[int | str, dict[str, Any]] = {
 async def delete_user(
     user_id: PathId,
     request: Request,
-    content: Annotated[bool, Query(description="Erase what the person wrote as well: their conversations.")] = False,
+    content: Annotated[bool, Query(description="Also erase what the user wrote: a customer's conversations.")] = False,
 ) -> Response:
-    """Erase a user's name, address and unsent mail, and refuse their tokens and sessions. Their conversations stay.
+    """Erase a user's name, address and unsent emails, and reject their tokens and sessions. Conversations are kept.
 
-    With `content=true` a customer's conversations are deleted too, as a whole. What a person wrote as an admin stays,
-    shown as the store's. 204 when all is done; 202 when there is so much that the rest is erased in the background.
+    With `content=true` a customer's conversations are deleted too. What a user wrote as an admin is kept, shown under
+    the store's name. 204 when all is erased; 202 when the rest is erased in the background.
     """
-    kept: SessionFactory = request.app.state.sessions
-    # Each step commits: the user is refused before their conversations are locked, and a process that dies in
-    # between leaves what it has begun to the relay.
-    async with request_transaction(kept) as session:
+    session_factory: SessionFactory = request.app.state.sessions
+    # Each step commits: the user is rejected before their conversations are locked, and if this process dies in
+    # between, the relay completes the erasure.
+    async with request_transaction(session_factory) as session:
         erasure_id = await erasure.delete_user(session, user_id, content=content)
     if erasure_id is None:
         return Response(status_code=204)
     more = True
     while more:
-        async with request_transaction(kept) as session:
+        async with request_transaction(session_factory) as session:
             more = await erasure_batches.hide_conversations(session, erasure_id)
-    async with request_transaction(kept) as session:
+    async with request_transaction(session_factory) as session:
         await erasure_batches.erase_batch(session, erasure_id)
         progress = ErasureOut.of(await erasure_batches.read_progress(session, erasure_id))
     if progress.state == "done":
@@ -104,15 +104,15 @@ async def delete_user(
 
 @router.get("/erasures/{erasure_id}", responses=problem_responses(NotFound))
 async def get_erasure(
-    erasure_id: Annotated[UUID, Path(description="As the deletion has named it.")], session: DbSession
+    erasure_id: Annotated[UUID, Path(description="The id in the deletion's response.")], session: DbSession
 ) -> ErasureOut:
-    """Tell how far the erasure of a user has come. It is known for as long as the log is kept."""
+    """Return the progress of a user's erasure. It is available for as long as the event log is kept."""
     return ErasureOut.of(await erasure_batches.read_progress(session, erasure_id))
 
 
 @router.delete("/users/{user_id}/sessions", status_code=204)
 async def end_sessions(user_id: PathId, session: DbSession) -> None:
-    """End a user's sessions in all browsers, for when they sign out of the store. One who is not known has none."""
+    """End all browser sessions of a user, for example when they sign out of the store. Unknown users have none."""
     await sessions.end_all_of(session, user_id)
 
 
@@ -123,10 +123,10 @@ async def end_sessions(user_id: PathId, session: DbSession) -> None:
     openapi_extra=body_of(PutOrder),
 )
 async def put_order(order_id: PathId, body: SentOrder, session: DbSession, response: Response) -> RecordOut:
-    """Take over an order. An `updated_at` older than the stored one changes nothing.
+    """Create or update an order. An `updated_at` older than the stored one changes nothing.
 
-    An optional field or an item that cannot be used is left out or replaced by its nearest usable form, and is named
-    in `warnings`. Items beyond the first 100 are counted in `items_omitted`.
+    An optional field or item with an invalid value is left out or replaced by its nearest valid form, and listed in
+    `warnings`. Items beyond the first 100 are counted in `items_omitted`.
     """
     created = await sync.put_order(session, body.record.of(order_id))
     response.status_code = 201 if created else 200
@@ -135,31 +135,31 @@ async def put_order(order_id: PathId, body: SentOrder, session: DbSession, respo
 
 @router.delete("/orders/{order_id}", status_code=204)
 async def delete_order(order_id: PathId, session: DbSession) -> None:
-    """Note that an order was deleted; conversations about it keep its last state."""
+    """Delete an order. Conversations about it keep its last state."""
     await orders.delete_order(session, order_id)
 
 
-_SENT: dict[str, Any] = {
+_LINES_IN: dict[str, Any] = {
     "schema": {"type": "string"},
     "x-itemSchema": {"oneOf": [schema_of(UserLine), schema_of(OrderLine)]},
     "example": "".join(json.dumps(schema_of(line)["examples"][0]) + "\n" for line in (UserLine, OrderLine)),
 }
 _IMPORT: dict[str, Any] = {
-    "description": "A JSON object a line, in UTF-8: users and orders in any order. Blank lines are skipped, and count.",
-    "required": False,  # there may be nothing to import
-    "content": {LINES: _SENT},
+    "description": "One JSON object per line, in UTF-8: users and orders in any sequence. Blank lines are skipped.",
+    "required": False,  # an empty import is valid
+    "content": {LINES: _LINES_IN},
 }
 _IMPORTED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "What became of each line that was not blank, in their order.",
+        "description": "The result of each line that is not blank, in the same sequence.",
         "content": {LINES: {"schema": {"type": "string"}, "x-itemSchema": schema_of(LineOut)}},
     },
 }
 
 
 async def _spool() -> AsyncIterator[BinaryIO]:
-    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as kept:
-        yield cast("BinaryIO", kept)
+    with tempfile.SpooledTemporaryFile(_IN_MEMORY) as spool:
+        yield cast("BinaryIO", spool)
 
 
 @router.post(
@@ -169,22 +169,22 @@ async def _spool() -> AsyncIterator[BinaryIO]:
     openapi_extra={"requestBody": _IMPORT},
 )
 async def import_records(request: Request, spool: Annotated[BinaryIO, Depends(_spool)]) -> Response:
-    """Take over any number of users and orders, as the PUTs would one after the other; one answer a line.
+    """Create or update any number of users and orders, like one PUT per line. The response has one result per line.
 
-    A line that is refused hinders no other; one over 64 KiB is refused. What was taken is saved batch by batch: after a
-    503, or a connection that broke, send everything again, since nothing is taken twice.
+    A rejected line does not affect the others. Lines over 64 KiB are rejected. Lines are saved in batches: after a 503
+    or a lost connection, send the whole file again, which is safe.
     """
-    # They wait for the end of the body: most clients send all of it before they read, and many proxies let no answer
-    # begin before; with both sides' buffers full, nobody would go on.
+    # Results are sent after the whole body was read. Most clients send all of it before they read, and many proxies
+    # hold back an early response: with the buffers of both sides full, neither would continue.
     try:
-        async for answer in import_lines(request.stream(), request.app.state.sessions):
-            spool.write(json.dumps(answer).encode() + b"\n")
+        async for result in import_lines(request.stream(), request.app.state.sessions):
+            spool.write(json.dumps(result).encode() + b"\n")
     except ClientDisconnect:
-        return Response(status_code=400)  # to nobody; what was committed stays
+        return Response(status_code=400)  # the client is gone; committed batches stay
     spool.seek(0)
-    return StreamingResponse(_pieces(spool), media_type=LINES)
+    return StreamingResponse(_chunks(spool), media_type=LINES)
 
 
-async def _pieces(kept: BinaryIO) -> AsyncIterator[bytes]:
-    while piece := kept.read(_PIECE):
-        yield piece
+async def _chunks(spool: BinaryIO) -> AsyncIterator[bytes]:
+    while chunk := spool.read(_CHUNK):
+        yield chunk

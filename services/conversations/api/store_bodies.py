@@ -1,4 +1,4 @@
-"""How routes read what the store sends, and how the OpenAPI document describes it."""
+"""Dependencies that read the store's JSON bodies, and their description in the OpenAPI document."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from shared.problems import Invalid
 
 
 def sent(kind: type[R]) -> Any:
-    """Return a dependency that reads a body of this kind.
+    """Return a dependency that reads and validates a body.
 
-    It reads the JSON itself: FastAPI would make a float of each number, and take no context for the warnings.
+    It parses the JSON itself: FastAPI would convert numbers to floats and cannot collect the warnings.
     """
 
     async def read(request: Request) -> Checked[R]:
@@ -23,24 +23,24 @@ def sent(kind: type[R]) -> Any:
         ):
             raise Invalid("send JSON, with Content-Type: application/json", ("body",))
         try:
-            found = read_json(await request.body())
+            data = read_json(await request.body())
         except (ValueError, RecursionError):
             raise Invalid("the body cannot be read: send JSON in UTF-8", ("body",)) from None
-        if not isinstance(found, dict):
-            raise Invalid("the body is a JSON object", ("body",))
-        return check_record(kind, found)
+        if not isinstance(data, dict):
+            raise Invalid("the body must be a JSON object", ("body",))
+        return check_record(kind, data)
 
     return Depends(read)
 
 
 def body_of(kind: type[Record]) -> dict[str, Any]:
-    """Describe a body of this kind in the API document, which `describe` completes."""
+    """Return the OpenAPI reference to a body's schema, which `describe` adds."""
     schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
 def describe(app: FastAPI) -> None:
-    """Add the bodies of the store's PUTs to the API document."""
+    """Add the schemas of the store's PUT bodies to the OpenAPI document."""
     build = app.openapi
 
     def document() -> dict[str, Any]:
@@ -48,4 +48,4 @@ def describe(app: FastAPI) -> None:
         built["components"]["schemas"] |= {kind.__name__: schema_of(kind) for kind in (PutUser, PutOrder)}
         return built
 
-    app.openapi = document  # type: ignore[method-assign] # as FastAPI's own documentation extends the document
+    app.openapi = document  # type: ignore[method-assign] # as in FastAPI's documentation

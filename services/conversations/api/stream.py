@@ -1,4 +1,4 @@
-"""The live stream: Server-Sent Events of what a customer or an admin may see."""
+"""The live stream of Server-Sent Events for customers and admins."""
 
 import asyncio
 import random
@@ -27,12 +27,12 @@ from shared.http import ApiRouter
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, problem_responses
 
 MEDIA_TYPE = "text/event-stream"
-RETRY = (1000, 4000)  # milliseconds: clients that lost a process come back spread over these
+RETRY = (1000, 4000)  # milliseconds; spreads the reconnects after a process ends
 
 _UNREAD = TypeAdapter(Unread)
 _FIELDS = {"event": "string", "data": "string", "id": "string", "retry": "integer"}
 _EVENT = {"type": "object", "properties": {name: {"type": kind} for name, kind in _FIELDS.items()}}
-_CONTENT = {MEDIA_TYPE: {"schema": {"type": "string"}, "x-itemSchema": _EVENT}}  # without the x- from OpenAPI 3.2
+_CONTENT = {MEDIA_TYPE: {"schema": {"type": "string"}, "x-itemSchema": _EVENT}}  # `itemSchema` from OpenAPI 3.2
 
 router = ApiRouter(
     prefix="/api/v1",
@@ -42,7 +42,7 @@ router = ApiRouter(
 
 
 class ConversationChanged(BaseModel):
-    """What happened in a conversation, with the conversation as it is now."""
+    """An event's data: the conversation as it is now, and the posted message."""
 
     conversation_id: UUID
     conversation: ConversationOut
@@ -50,7 +50,7 @@ class ConversationChanged(BaseModel):
 
 
 def show_event(store_name: str) -> EventRenderer:
-    """Make what shows an event of the log to a side; None for what is not theirs to know, or is deleted since."""
+    """Return a renderer of events for a side. It returns None for events that are hidden from it or erased."""
     viewers = {side: Viewer(side=side, store_name=store_name) for side in Side}
 
     def show(entry: Entry, thread: ConversationDetail | None, side: Side) -> str | None:
@@ -70,7 +70,7 @@ def show_event(store_name: str) -> EventRenderer:
 
 
 def show_unread(count: int) -> str:
-    """Show how many conversations are unread."""
+    """Render the number of unread conversations."""
     return _UNREAD.dump_json(Unread.of(count), exclude_none=True).decode()
 
 
@@ -87,40 +87,41 @@ def _posted(entry: Entry) -> Posted:
 
 Resume = Annotated[
     str | None,
-    Header(alias="Last-Event-ID", description="The last event's `id`, as a browser sends it; wins over `after`."),
+    Header(alias="Last-Event-ID", description="The `id` of the last event, as browsers send it. Overrides `after`."),
 ]
-After = Annotated[str | None, Query(description="A position: an event's `id`, or `X-Position` of another answer.")]
+After = Annotated[
+    str | None, Query(description="Start after this position: an event's `id`, or another response's `X-Position`.")
+]
 
 
 class EventStream(Response):
-    """An answer that sends the events of a stream until that ends, or the client has gone."""
+    """A response that sends the events of a stream until it ends or the client disconnects."""
 
     media_type = MEDIA_TYPE
 
     def __init__(self, stream: Connection, events: AsyncIterator[list[SseEvent]]) -> None:
-        # X-Accel-Buffering: a proxy like nginx is to pass events on at once.
+        # X-Accel-Buffering keeps nginx from delaying events.
         super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
         del self.headers["Content-Length"]
         self._stream = stream
         self._events = events
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        """Send what comes, as one part whatever came at once."""
+        """Send events as they come, all that are ready in one chunk."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        leaving = asyncio.create_task(self._end_with_the_client(receive))
+        disconnect = asyncio.create_task(self._end_on_disconnect(receive))
         try:
-            # Clients that lost a process come back spread over some seconds.
             encoded = b"retry: %d\n" % random.randint(*RETRY)  # noqa: S311 - spreads load
-            async for some in self._events:
-                encoded += b"".join([shown.encoded for shown in some])
+            async for events in self._events:
+                encoded += b"".join([event.encoded for event in events])
                 await send({"type": "http.response.body", "body": encoded, "more_body": True})
                 encoded = b""
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
-            leaving.cancel()
-            await asyncio.wait([leaving])
+            disconnect.cancel()
+            await asyncio.wait([disconnect])
 
-    async def _end_with_the_client(self, receive: Receive) -> None:
+    async def _end_on_disconnect(self, receive: Receive) -> None:
         try:
             while (await receive())["type"] != "http.disconnect":
                 pass
@@ -132,7 +133,7 @@ async def _open_stream(
     request: Request,
     principal: Annotated[Principal, Depends(require(Role.CUSTOMER, Role.ADMIN))],
 ) -> AsyncIterator[Connection]:
-    """Open a stream; its place is free again when the answer has ended. No connection is held meanwhile."""
+    """Open a stream, which counts against the user's quota until the response ends. It holds no database connection."""
     admission: StreamAdmission = request.app.state.admission
     hub: Hub = request.app.state.hub
     stream_quota: StreamQuota = request.app.state.stream_quota
@@ -149,12 +150,12 @@ async def stream_events(
     last_event_id: Resume = None,
     after: After = None,
 ) -> EventStream:
-    """Follow what happens: to a customer in own conversations, to an admin in all.
+    """Stream live events: a customer's own conversations, or all of them for an admin.
 
     Events are `conversation.created`, `message.posted`, `conversation.updated` (`{conversation_id, conversation,
     message?}`), `conversation.read` (`{conversation_id, by, up_to}`), `conversation.deleted` (`{conversation_id}`) and
-    `unread` (`{unread, more?}`). A client that comes back with the last `id` gets what it missed, in order; one whose
-    position is not known any more gets `reset`, loads anew what it shows, and goes on.
+    `unread` (`{unread, more?}`). A client that reconnects with the last `id` gets the events it missed, in
+    order. If its position is unknown or purged it gets `reset`, and should reload its data and continue.
     """
     hub: Hub = request.app.state.hub
     return EventStream(stream, hub.events(stream, last_event_id if last_event_id is not None else after))

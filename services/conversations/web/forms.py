@@ -94,14 +94,14 @@ def _words(fault: Mapping[str, Any], gettext: Translate) -> str:
 def _said(message: str, gettext: Translate) -> str:
     """Say what the API says in the reader's language, as far as a form's fields can lead to it."""
     return {
-        "this is one line, without line breaks": gettext("Line breaks are not allowed here."),
+        "must be one line, without line breaks": gettext("Line breaks are not allowed here."),
         "text needs at least one visible character": gettext("Please fill this in."),
-        "text cannot hold half of a character (a lone surrogate)": gettext("This text contains an invalid character."),
-        "text cannot hold the character NUL": gettext("This text contains a character that cannot be stored (NUL)."),
-        "give a status, a reply_body, or both": gettext("Write a reply, choose a status, or both."),
+        "text cannot contain lone surrogates": gettext("This text contains an invalid character."),
+        "text cannot contain NUL characters": gettext("This text contains a character that cannot be stored (NUL)."),
+        "send a status, a reply_body, or both": gettext("Write a reply, choose a status, or both."),
         "The customer has no such order.": gettext("There is no such order."),
         "There is no such customer.": gettext("There is no such customer."),
-        "This Idempotency-Key came before, with other fields. Use a new key for a new request.": gettext(
+        "This Idempotency-Key was already used with different fields. Use a new key for a new request.": gettext(
             "This form was already sent with different text. Check what was sent, then send again."
         ),
     }.get(message, message)
