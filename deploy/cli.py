@@ -133,11 +133,11 @@ def worker(
     A slow mail server can occupy a worker. To keep notifications fast, run a second worker with
     `--queue chats.hints.events`. Exits with code 1 if the broker rejects the worker or the worker fails.
     """
-    from services.notifications.settings import MailSettings
+    from services.notifications.settings import EmailSettings
     from services.notifications.worker import run_worker
     from shared.settings import read_settings
 
-    settings = read_settings(MailSettings)
+    settings = read_settings(EmailSettings)
     _log("worker", settings.log_level)
     _check_port(host, port)
     raise typer.Exit(run_worker(settings, host, port, concurrency, queue))

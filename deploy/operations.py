@@ -26,7 +26,7 @@ from services.notifications.event_consumer import parked, rebuild
 from services.notifications.event_consumer.parked import list_parked
 from services.notifications.mail.replies import without_addresses
 from services.notifications.rules import EmailState, Outcome
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from services.notifications.settings import StoreSettings as NotificationsSettings
 from shared import broker_reports
 from shared.clocks import APART, read_ahead
@@ -151,11 +151,11 @@ def print_status() -> bool:
             "emails are late" if state.oldest_due > LATE_EMAIL else None,
         ),
         Finding(
-            f"sending       {'paused' if state.paused else 'on' if state.mail_known else 'on hold'}",
+            f"sending       {'paused' if state.paused else 'on' if state.delivery_known else 'on hold'}",
             "resume with `chats emails resume`"
             if state.paused
             else None
-            if state.mail_known
+            if state.delivery_known
             else "the database was restored or replaced: the sweeper must read the log first",
         ),
         _deferred(state),
@@ -173,9 +173,9 @@ def _deferred(state: metrics.State) -> Finding:
     if not deferred.count:
         return Finding(line, None)
     reply = without_addresses(deferred.last_reply or "no reply")
-    if state.tries.get(Outcome.ACCEPTED):
+    if state.attempts.get(Outcome.ACCEPTED):
         return Finding(line, f"waiting for another attempt; oldest: {reply}", is_fault=False)
-    standstill = deferred.most_tries > 1 or deferred.count >= STANDSTILL
+    standstill = deferred.max_attempts > 1 or deferred.count >= STANDSTILL
     return Finding(line, f"no email was accepted in the last hour; oldest: {reply}", is_fault=standstill)
 
 
@@ -257,7 +257,7 @@ def print_parked() -> None:
 
 def retry_parked(event_id: UUID) -> None:
     """Handle a parked event now."""
-    settings = read_settings(MailSettings)
+    settings = read_settings(EmailSettings)
     run_once(settings.notifications_database_url, lambda session: parked.retry_parked(session, event_id, settings))
 
 

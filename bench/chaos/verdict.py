@@ -9,10 +9,10 @@ import asyncpg
 
 from bench.chaos.history import History, Posted
 from bench.chaos.mailroom import Mailroom
-from services.notifications.rules import MAX_UNCERTAIN_TRIES
+from services.notifications.rules import MAX_UNCERTAIN_ATTEMPTS
 from shared.broker import TASKS
 
-MAX_COPIES = MAX_UNCERTAIN_TRIES
+MAX_COPIES = MAX_UNCERTAIN_ATTEMPTS
 
 
 @dataclass

@@ -10,12 +10,12 @@ from shared.database import REQUEST_BOUNDS, create_engine
 from shared.http import add_head_routes, add_routes, create_api
 
 _DESCRIPTION = """
-`NEW_MESSAGE` notifications of customers, and what became of each email. Sign every call with a bearer token.
+Customers' `NEW_MESSAGE` notifications, and the delivery status of each email. Every request needs a bearer token.
 """
 
 
 def create_app(settings: ApiSettings) -> FastAPI:
-    """Build the application."""
+    """Create the application."""
     engine = create_engine(
         settings.notifications_database_url, application="chats-notifications-api", bounds=REQUEST_BOUNDS
     )

@@ -27,7 +27,7 @@ _UNRECOVERABLE = "Unrecoverable error"
 Tell = Callable[[Fault | None], None]
 
 
-class Consumption:
+class CeleryRunner:
     """Runs a Celery worker. `tell` hears of each fault with the broker, and None when the worker consumes.
 
     `refusal` is the fault that ended the worker, if it was one of the broker.
@@ -65,7 +65,7 @@ class Consumption:
         if errors and record.levelno >= logging.WARNING and is_broker_fault(errors[0]):
             self._tell(explain(errors[0]))
             return False
-        return tells_no_content(record)
+        return quotes_no_message(record)
 
     def _hear_the_end(self, record: logging.LogRecord) -> bool:
         """Hold back the traceback of a worker that the broker has refused."""
@@ -77,7 +77,7 @@ class Consumption:
         return False
 
 
-def tells_no_content(record: logging.LogRecord) -> bool:
+def quotes_no_message(record: logging.LogRecord) -> bool:
     """Hold back those lines of Celery that quote a message."""
     return record.msg not in _QUOTING
 

@@ -1,4 +1,4 @@
-"""What the notifications service refuses, and says so."""
+"""Errors of the notifications service's API."""
 
 from http import HTTPStatus
 
@@ -6,15 +6,15 @@ from shared.problems import Problem
 
 
 class EmailNotFailed(Problem):
-    """Only a failed mail can be retried."""
+    """Only failed emails can be retried."""
 
     status = HTTPStatus.CONFLICT
     code = "email-not-failed"
-    title = "The mail has not failed"
+    title = "The email has not failed"
 
 
 class NotRetriable(Problem):
-    """A parked event that another try could not help."""
+    """A parked event that another attempt could not handle either."""
 
     status = HTTPStatus.CONFLICT
     code = "event-not-retriable"

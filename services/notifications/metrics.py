@@ -1,4 +1,4 @@
-"""What the tables say about the service's state: for Prometheus and for `chats status`."""
+"""The service's state, read from its tables for Prometheus and `chats status`."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,39 +9,35 @@ from prometheus_client import Gauge
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.mail.replies import enhanced_status, says_busy, without_addresses
+from services.notifications.mail.replies import enhanced_status, is_busy_reply, without_addresses
 from services.notifications.models import DEFERRED
 from services.notifications.rules import EmailState, Outcome
 from shared.database import SessionFactory, database_identity_sql, transaction
 
-CURSOR = Gauge("chats_inbox_cursor", "Position up to which the log was caught up with")
-LAG = Gauge("chats_inbox_lag_events", "Events of the log behind that position, when it was last read")
-REBUILDING = Gauge("chats_inbox_rebuilding", "1 while the present state is read, because the place in the log was lost")
-PARKED = Gauge("chats_inbox_parked", "Events that were given up on")
-EMAILS = Gauge("chats_emails", "Mails by state; it counts no further than 10,000", ["state"])
-HELD_BACK = Gauge(
-    "chats_emails_held_back", "Mails whose address has had as many as it may; it counts no further than 10,000"
-)
-OLDEST_DUE = Gauge("chats_emails_oldest_due_seconds", "Age of the oldest due mail that was not sent yet")
-TRIES = Gauge("chats_email_tries", "Tries of the last hour by outcome", ["outcome"])
-DEFERRED_EMAILS = Gauge(
-    "chats_emails_deferred", "Emails that wait for another attempt; it counts no further than 10,000"
-)
-BREAKER = Gauge("chats_email_breaker_trips", "Times in a row that the mail set-up or the mail server was at fault")
-BREAKER_SINCE = Gauge("chats_email_breaker_since_timestamp_seconds", "When the breaker opened; 0 when it is closed")
-NEXT_PROBE = Gauge("chats_email_breaker_next_probe_timestamp_seconds", "When an open breaker is probed; 0 when closed")
-# By code and status alone: the words of a reply may quote an address.
+CURSOR = Gauge("chats_inbox_cursor", "Position in the event log up to which events are handled")
+LAG = Gauge("chats_inbox_lag_events", "Events after that position, when the log was last read")
+REBUILDING = Gauge("chats_inbox_rebuilding", "1 while rebuilding from a snapshot because the log position was lost")
+PARKED = Gauge("chats_inbox_parked", "Parked events (dead letters)")
+EMAILS = Gauge("chats_emails", "Emails by state, up to 10,000", ["state"])
+HELD_BACK = Gauge("chats_emails_held_back", "Emails held back by recipient limits, up to 10,000")
+OLDEST_DUE = Gauge("chats_emails_oldest_due_seconds", "Age of the oldest due email that has not been sent")
+ATTEMPTS = Gauge("chats_email_tries", "Delivery attempts in the last hour by outcome", ["outcome"])
+DEFERRED_EMAILS = Gauge("chats_emails_deferred", "Emails waiting for another attempt, up to 10,000")
+BREAKER = Gauge("chats_email_breaker_trips", "Consecutive failures of the mail setup or the mail server")
+BREAKER_SINCE = Gauge("chats_email_breaker_since_timestamp_seconds", "When the breaker opened; 0 if it is closed")
+NEXT_PROBE = Gauge("chats_email_breaker_next_probe_timestamp_seconds", "Next probe of an open breaker; 0 if closed")
+# Only the codes of the reply: its text may quote an address.
 BREAKER_INFO = Gauge(
-    "chats_email_breaker_info", "1 while the breaker is open: where the dialogue stopped", ["phase", "host", "reply"]
+    "chats_email_breaker_info", "1 while the breaker is open, with the last failure", ["phase", "host", "reply"]
 )
 
 
-MOST = 10_000  # mails of one state that are counted: no scan that grows with the years
+MAX_COUNT = 10_000  # emails of one state that are counted, so that the query does not grow with the table
 
 
 @dataclass(frozen=True, slots=True)
 class Breaker:
-    """An open breaker: since when, where the last attempt stopped and why, when the next one is."""
+    """An open breaker: when it opened, the last failure, and the time of the next probe."""
 
     trips: int
     since: datetime | None
@@ -53,12 +49,12 @@ class Breaker:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the server takes nothing at the moment; else the set-up is to be looked at."""
-        return says_busy(self.phase, self.code)
+        """Whether the server is busy; otherwise the setup has to be checked."""
+        return is_busy_reply(self.phase, self.code)
 
     @property
     def reply(self) -> str:
-        """The mail server's reply, or what went wrong, without the addresses that it quotes."""
+        """The mail server's reply or the error, without the addresses that it quotes."""
         return without_addresses(f"{self.code or ''} {self.reason or ''}".strip())
 
     @property
@@ -69,16 +65,16 @@ class Breaker:
 
 @dataclass(frozen=True, slots=True)
 class Deferred:
-    """The emails that wait for another attempt: how many, most attempts of one, the last reply to the oldest."""
+    """Emails waiting for another attempt: how many, the most attempts of one, the last reply to the oldest."""
 
     count: int
-    most_tries: int
+    max_attempts: int
     last_reply: str | None
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """How the service stands."""
+    """The state of the service."""
 
     cursor: int
     head: int
@@ -87,29 +83,29 @@ class State:
     rebuild_kind: str | None
     rebuilt_at: datetime | None
     oldest_due: float
-    mail_known: bool
+    delivery_known: bool
     paused: bool
     breaker: Breaker | None
     """None when it is closed."""
     deferred: Deferred
     held_back: int
     emails: dict[str, int]
-    tries: dict[str, int]
+    attempts: dict[str, int]
 
 
 async def read_state(session: AsyncSession) -> State:
-    """Read how the service stands."""
-    row = (await session.execute(_STATE, {"most": MOST})).one()
+    """Read the state of the service."""
+    row = (await session.execute(_STATE, {"most": MAX_COUNT})).one()
     breaker = Breaker(*(await session.execute(_BREAKER)).one())
-    deferred = Deferred(*(await session.execute(_DEFERRED, {"most": MOST})).one())
-    emails = (await session.execute(_EMAILS, {"states": list(EmailState), "most": MOST})).all()
-    tries = (await session.execute(_TRIES)).all()
+    deferred = Deferred(*(await session.execute(_DEFERRED, {"most": MAX_COUNT})).one())
+    emails = (await session.execute(_EMAILS, {"states": list(EmailState), "most": MAX_COUNT})).all()
+    attempts = (await session.execute(_ATTEMPTS)).all()
     return State(
         **row._mapping,  # noqa: SLF001 - its public name
         breaker=breaker if breaker.trips else None,
         deferred=deferred,
         emails=_counts(emails),
-        tries=_counts(tries),
+        attempts=_counts(attempts),
     )
 
 
@@ -128,15 +124,15 @@ async def collect(sessions: SessionFactory) -> None:
     HELD_BACK.set(state.held_back)
     OLDEST_DUE.set(state.oldest_due)
     DEFERRED_EMAILS.set(state.deferred.count)
-    _measure_breaker(state.breaker)
-    # Each, also those that there are none of any more.
+    _set_breaker(state.breaker)
+    # All labels, to reset those that have no rows any more.
     for name in EmailState:
         EMAILS.labels(name).set(state.emails.get(name, 0))
     for outcome in Outcome:
-        TRIES.labels(outcome).set(state.tries.get(outcome, 0))
+        ATTEMPTS.labels(outcome).set(state.attempts.get(outcome, 0))
 
 
-def _measure_breaker(breaker: Breaker | None) -> None:
+def _set_breaker(breaker: Breaker | None) -> None:
     BREAKER.set(breaker.trips if breaker else 0)
     BREAKER_SINCE.set(breaker.since.timestamp() if breaker and breaker.since else 0)
     NEXT_PROBE.set(breaker.until.timestamp() if breaker and breaker.until else 0)
@@ -159,7 +155,7 @@ _STATE = text(f"""
                 select from emails where state = 'scheduled' and reason is not null limit :most
             ) as held
         ) as held_back,
-        coalesce(gate.incarnation = {database_identity_sql("gate")}, true) as mail_known,
+        coalesce(gate.incarnation = {database_identity_sql("gate")}, true) as delivery_known,
         gate.paused_at is not null as paused
     from feed_cursor as cursor, gate
 """)  # noqa: S608 - built from constants
@@ -183,5 +179,5 @@ _EMAILS = text("""
     from unnest(cast(:states as text[])) as each(state)
 """)
 
-# The ids are of version 7 and so in the order of time.
-_TRIES = text("select outcome, count(*) from email_tries where id > uuidv7(interval '-1 hour') group by outcome")
+# UUIDv7 ids are in the order of time.
+_ATTEMPTS = text("select outcome, count(*) from email_tries where id > uuidv7(interval '-1 hour') group by outcome")

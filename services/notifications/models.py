@@ -12,7 +12,7 @@ from shared.broker_reports import BrokerReportColumns
 from shared.tables import NAMES, ColumnTypes
 
 DEFERRED = "(counted_tries > 0 or refused_at is not null)"
-"""Whether, as SQL, a scheduled email was tried before and waits for another attempt."""
+"""SQL condition: a scheduled email was attempted before and waits for another attempt."""
 
 
 class Base(ColumnTypes, DeclarativeBase):
@@ -22,7 +22,7 @@ class Base(ColumnTypes, DeclarativeBase):
 
 
 class InboxEntry(Base):
-    """An event that arrived. It is done when handled, or parked: given up on, listed, and retried by hand."""
+    """An event that arrived. It is done when it is handled, or parked until an operator retries or discards it."""
 
     __tablename__ = "inbox"
 
@@ -30,11 +30,11 @@ class InboxEntry(Base):
     type: Mapped[str]
     attempts: Mapped[int] = mapped_column(server_default="0")
     received_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-    attempted_at: Mapped[datetime | None]  # the last attempt that was counted
+    attempted_at: Mapped[datetime | None]  # the last counted attempt
     handled_at: Mapped[datetime | None]
     parked_at: Mapped[datetime | None]
     reason: Mapped[str | None]
-    event: Mapped[dict[str, Any] | None]  # kept of a parked event only, for the retry
+    event: Mapped[dict[str, Any] | None]  # only of a parked event, for the retry
 
     __table_args__ = (
         Index("inbox_parked_idx", "parked_at", postgresql_where=text("parked_at is not null")),
@@ -43,11 +43,11 @@ class InboxEntry(Base):
 
 
 class FeedCursor(Base):
-    """How far the log was caught up with, and of which epoch that position is.
+    """The position up to which the event log is handled, and the epoch of that position.
 
-    `rebuild_*`: the place in the log was lost, and the present state is read instead, kind by kind, page by page.
-    `restored_*`: this database is younger than the log remembers, up to that position and to that time; mail of those
-    messages may have been sent.
+    `rebuild_*`: progress of a rebuild from a snapshot, after the position in the log was lost.
+    `restored_*`: this database was restored from a backup. The service had handled the log up to this position and
+    time before, so emails about those events may have been sent.
     """
 
     __tablename__ = "feed_cursor"
@@ -68,7 +68,7 @@ class FeedCursor(Base):
 
 
 class Person(Base):
-    """A user as the newest event told of them."""
+    """A user, as of the newest event about them."""
 
     __tablename__ = "people"
 
@@ -78,14 +78,14 @@ class Person(Base):
     email: Mapped[str | None]
     locale: Mapped[str | None]
     zoneinfo: Mapped[str | None]
-    role: Mapped[str | None]  # that the store itself has sent, which bounds what their tokens can do
+    role: Mapped[str | None]  # synced from the store; limits what the user's tokens may do
     deleted: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class ConversationState(Base):
-    """What is known of a conversation: how far each side has read, and whether it was deleted.
+    """The read watermarks of a conversation, and whether it was deleted.
 
-    It may be known before any of its messages is: events come in any order.
+    The row may exist before any message of the conversation is known, because events arrive in any order.
     """
 
     __tablename__ = "marks"
@@ -98,7 +98,7 @@ class ConversationState(Base):
 
 
 class Notification(Base):
-    """A `NEW_MESSAGE` record: one for every admin message."""
+    """A `NEW_MESSAGE` notification: one for every admin message."""
 
     __tablename__ = "notifications"
 
@@ -121,10 +121,10 @@ class Notification(Base):
 
 
 class Email(Base):
-    """A mail about one conversation to one recipient.
+    """An email about one conversation to one recipient.
 
-    It is open for further messages until it is first claimed; from then on its messages are fixed, and its
-    bytes for as long as its recipient's address and its senders' names are.
+    It is open for further messages until it is first claimed. From then on its messages are fixed. Its content is only
+    rendered again if the recipient's address changes or a sender's name is erased.
     """
 
     __tablename__ = "emails"
@@ -141,13 +141,13 @@ class Email(Base):
     claimed_at: Mapped[datetime | None]  # the first time
     lease_id: Mapped[UUID | None]
     lease_until: Mapped[datetime | None]
-    data_at: Mapped[datetime | None]  # the current try is about to send its DATA
+    data_at: Mapped[datetime | None]  # the current attempt is about to send DATA
     counted_tries: Mapped[int] = mapped_column(server_default="0")
     uncertain_tries: Mapped[int] = mapped_column(server_default="0")
-    refused_at: Mapped[datetime | None]  # for a reason that was taken for the set-up's; the last time
+    refused_at: Mapped[datetime | None]  # the last refusal that may be caused by the setup
     message_id: Mapped[str | None]
     to_address: Mapped[str | None]
-    mailbox: Mapped[str | None]  # what the caps count it by: `mailbox_of`, to support a customer's share of it
+    mailbox: Mapped[str | None]  # the key of the recipient limits: `mailbox_of` or `support_quota_key`
     content: Mapped[bytes | None] = mapped_column(deferred=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     finished_at: Mapped[datetime | None]
@@ -175,7 +175,7 @@ class Email(Base):
 
 
 class EmailMessage(Base):
-    """A message in a mail. `left_out`: it was read before the mail was first taken for sending."""
+    """A message in an email. `left_out`: it was read before the email was first claimed."""
 
     __tablename__ = "email_messages"
 
@@ -189,7 +189,7 @@ class EmailMessage(Base):
 
 
 class DeliveryAttempt(Base):
-    """One try to send a mail: how far it came, what the server said, which process it was."""
+    """One attempt to send an email: the phase it reached, the server's reply, the process."""
 
     __tablename__ = "email_tries"
 
@@ -202,7 +202,7 @@ class DeliveryAttempt(Base):
     code: Mapped[int | None]
     reply: Mapped[str]
     process: Mapped[str]
-    mailbox: Mapped[str | None]  # that got, or may have got, the mail by this try; none otherwise
+    mailbox: Mapped[str | None]  # only if it got or may have got the email
 
     __table_args__ = (
         Index(
@@ -212,7 +212,7 @@ class DeliveryAttempt(Base):
 
 
 class Erasure(Base):
-    """What is still to be erased of a deleted conversation, or of a user's mails up to a time and behind `after`."""
+    """A pending erasure of a deleted conversation, or of a user's address from emails up to a time, after `after`."""
 
     __tablename__ = "erasures"
 
@@ -227,21 +227,20 @@ class Erasure(Base):
 
 
 class SendingControl(Base):
-    """Whether mail may be sent at all: paused by hand, or the breaker is open because the set-up is at fault.
+    """Whether emails may be sent at all: not while sending is paused or the circuit breaker is open.
 
-    While it is open one mail at a time, under the lease `breaker_probe`, finds out whether the set-up works again.
-    `proven_at` is when that was last found out: mail that was refused before and is refused again is refused for
-    its own sake.
+    An open breaker is probed by one email at a time, under the lease `breaker_probe`. `proven_at` is when a probe last
+    succeeded: an email that was refused before that and is refused again is itself the cause.
 
-    `incarnation` is the database in which it was last known which mail was sent. In another one, which may be a
-    restored one, nothing is sent until that is known again.
+    `incarnation` is the identity of the database that knows which emails were sent. In any other database, which may be
+    a restored backup, nothing is sent until that is known again.
     """
 
     __tablename__ = "gate"
 
     singleton: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
     paused_at: Mapped[datetime | None]
-    breaker_trips: Mapped[int] = mapped_column(server_default="0")  # in a row
+    breaker_trips: Mapped[int] = mapped_column(server_default="0")  # consecutive
     breaker_until: Mapped[datetime | None]
     breaker_since: Mapped[datetime | None]
     breaker_phase: Mapped[str | None]
@@ -256,4 +255,4 @@ class SendingControl(Base):
 
 
 class BrokerReport(BrokerReportColumns, Base):
-    """How each worker stands with the broker."""
+    """The broker connection of each worker."""

@@ -1,29 +1,29 @@
-"""What is kept for a while only: the inbox, which knows repeated events, and the tries of finished mails."""
+"""Retention of inbox entries and of the attempts of finished emails."""
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.settings import StoreSettings
 
-DAYS_COUNTED = 1.1  # of tries, by the caps, and some for clocks
+DAYS_COUNTED = 1.1  # days of attempts that the recipient limits count, with a margin for clocks
 
 
 async def purge_inbox(session: AsyncSession, settings: StoreSettings, *, size: int) -> int:
-    """Delete the oldest handled entries beyond the retention; return how many.
+    """Delete the oldest handled entries older than the retention; return how many.
 
-    Only those that the cursor has passed: what it has not, the log brings again. Parked events stay until retried.
+    Keeps entries that the cursor has not passed, because the log delivers their events again. Keeps parked events.
     """
     values = {"size": size, "retention": settings.retention_days}
     return len((await session.execute(_PURGE_INBOX, values)).all())
 
 
-async def purge_tries(session: AsyncSession, settings: StoreSettings, *, size: int) -> int:
-    """Delete the oldest tries beyond the retention, of mails that are at their end; return how many.
+async def purge_attempts(session: AsyncSession, settings: StoreSettings, *, size: int) -> int:
+    """Delete the oldest attempts of finished emails that are older than the retention; return how many.
 
-    None of the last day: they are what the caps count.
+    Keeps those of the last day, which the recipient limits count.
     """
     values = {"size": size, "retention": max(settings.retention_days, DAYS_COUNTED)}
-    return len((await session.execute(_PURGE_TRIES, values)).all())
+    return len((await session.execute(_PURGE_ATTEMPTS, values)).all())
 
 
 _PURGE_INBOX = text("""
@@ -38,13 +38,13 @@ _PURGE_INBOX = text("""
     returning event_id
 """)
 
-# The ids are of version 7 and so in the order of time.
-_PURGE_TRIES = text("""
+# UUIDv7 ids are in the order of time.
+_PURGE_ATTEMPTS = text("""
     delete from email_tries where id in (
-        select tries.id from email_tries as tries join emails on emails.id = tries.email_id
-        where tries.id < uuidv7(make_interval(secs => cast(:retention as float8) * -86400))
+        select attempts.id from email_tries as attempts join emails on emails.id = attempts.email_id
+        where attempts.id < uuidv7(make_interval(secs => cast(:retention as float8) * -86400))
             and emails.finished_at is not null
-        order by tries.id limit :size
+        order by attempts.id limit :size
     )
     returning id
 """)

@@ -1,4 +1,4 @@
-"""The states of an email, and what follows each try to send it. Pure; times are seconds."""
+"""The states of an email and what follows each attempt to send it. Pure functions; times are in seconds."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,25 +7,25 @@ from enum import StrEnum
 GIVE_UP_AFTER = 3 * 24 * 3600
 RETRY_EVERY = 4 * 3600
 MAX_JITTER = 0.1
-MAX_UNCERTAIN_TRIES = 2
+MAX_UNCERTAIN_ATTEMPTS = 2
 MAX_EVENT_ATTEMPTS = 5
 FIRST_BREAKER_PAUSE = 15
-FIRST_REFUSED_PAUSE = 2  # soon: often it is one recipient's policy, and the next mail goes through
+FIRST_REFUSED_PAUSE = 2  # short: often it is one recipient's policy, and the next email is accepted
 LONGEST_BREAKER_PAUSE = 300
 LONGEST_BUSY_PAUSE = 60
-REFUSED_DELAY = 30  # seconds in which other mail shows whether the set-up works
-LOOK_AGAIN = 60  # seconds until a mail that waits for what is being sent to its address is looked at again
+REFUSED_DELAY = 30  # seconds in which other emails show whether the setup works
+RECHECK_DELAY = 60  # seconds until an email is checked again that waits for emails being sent to its address
 
 
 class Audience(StrEnum):
-    """Whom a mail is for."""
+    """Whom an email is for."""
 
     CUSTOMER = "customer"
     SUPPORT = "support"
 
 
 class EmailState(StrEnum):
-    """Where an email stands. `sending` is leased to one process."""
+    """The state of an email. In `sending` it is leased to one process."""
 
     SCHEDULED = "scheduled"
     SENDING = "sending"
@@ -36,32 +36,32 @@ class EmailState(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How one try to send ended."""
+    """How an attempt to send an email ended."""
 
     ACCEPTED = "accepted"
-    """The server took the mail."""
+    """The server accepted the email."""
     REJECTED = "rejected"
-    """The server will never take this mail: 5xx to RCPT or DATA."""
+    """The server will never accept this email: 5xx to RCPT or DATA."""
     DEFERRED = "deferred"
-    """The server does not have it and may take it later: 4xx to this mail, or a break before the final dot."""
+    """The server may accept the email later: 4xx to this email, or a disconnect before the final dot."""
     UNCERTAIN = "uncertain"
-    """The server may have it: a break behind the final dot, or a lease that ran out with `data_at` set."""
+    """The server may have the email: a disconnect after the final dot, or a lease that expired with `data_at` set."""
     MISCONFIGURED = "misconfigured"
-    """No mail would have gone through: the fault is of the set-up, or the server does not answer."""
+    """No email would have been accepted: the setup is wrong, or the server does not answer."""
     BUSY = "busy"
-    """The server takes nothing at the moment: 4xx or a break before the recipient is named, or 421 anywhere."""
+    """The server accepts nothing at the moment: 4xx or a disconnect before RCPT, or 421 at any time."""
     REFUSED = "refused"
-    """The recipient or the text was refused for a reason that may be the set-up's: 5.7.x, relaying, the sender."""
+    """The recipient or the content was refused, possibly because of the setup: 5.7.x, relaying, the sender."""
     ABANDONED = "abandoned"
-    """Given up before the final dot: the lease was no longer ours, or the sender had to stop."""
+    """Stopped before the final dot: the lease was lost, or the sending process was stopped."""
 
 
 MAY_HAVE_ARRIVED = frozenset({Outcome.ACCEPTED, Outcome.UNCERTAIN})
-"""After these the recipient may have the mail."""
+"""Outcomes after which the recipient may have the email."""
 
 
 class Reason(StrEnum):
-    """Why an email was cancelled, suppressed or failed; or, of a scheduled one, why it waits."""
+    """Why an email was cancelled, suppressed or failed, or why a scheduled one waits."""
 
     READ = "read"
     DELETED = "deleted"
@@ -70,11 +70,11 @@ class Reason(StrEnum):
     NO_SMTP = "no-smtp"
     RECIPIENT_NOT_ALLOWED = "recipient-not-allowed"
     OWN_ADDRESS = "own-address"
-    """A customer's address is the system's own: a mail to it would come back to us."""
+    """A customer's address is one of the system's own: an email to it would come back to us."""
     UNATTENDED_ADDRESS = "unattended-address"
-    """Nobody reads what comes to such an address, and machines answer it."""
+    """Nobody reads emails to such an address, and machines reply to them."""
     RATE_LIMITED = "rate-limited"
-    """The only one of a scheduled mail: its address has had as many as it may, and it waits for room."""
+    """The only reason of a scheduled email: its address has reached its email limit."""
     REJECTED = "rejected"
     ADDRESS_NOT_SUPPORTED = "address-not-supported"
     TOO_LARGE = "too-large"
@@ -84,16 +84,16 @@ class Reason(StrEnum):
 
 
 MAY_HAVE_ARRIVED_REASONS = frozenset({Reason.UNCERTAIN, Reason.RESTORED})
-"""A mail that failed for these may be with its recipient: it is retried by its id only."""
+"""Emails that failed for these reasons may have arrived; they are only retried by their id."""
 
 
 TRANSITIONS: dict[EmailState, frozenset[EmailState]] = {
-    # To sent: the late answer to a try whose lease had run out; better than to send the mail again.
-    # To failed: the database was restored from a backup, and the mail may have been sent since.
+    # To sent: a late reply to an attempt whose lease expired; without it the email would be sent again.
+    # To failed: the database was restored from a backup, and the email may have been sent since.
     EmailState.SCHEDULED: frozenset(set(EmailState) - {EmailState.SCHEDULED}),
-    # Back to scheduled: to be tried again, or its lease ran out.
+    # Back to scheduled: for another attempt, or after its lease expired.
     EmailState.SENDING: frozenset(set(EmailState) - {EmailState.SENDING}),
-    # Retried by hand; or its messages were deleted, and nothing is left to retry.
+    # Retried by hand; or cancelled because its messages were deleted.
     EmailState.FAILED: frozenset({EmailState.SCHEDULED, EmailState.CANCELLED}),
     EmailState.SENT: frozenset(),
     EmailState.CANCELLED: frozenset(),
@@ -109,32 +109,32 @@ def check_transition(old: EmailState, new: EmailState) -> None:
 
 @dataclass(frozen=True, slots=True)
 class RetryDecision:
-    """What to record about an email after one try."""
+    """What happens to an email after an attempt."""
 
     state: EmailState | None
-    """The next state; None when the email is another holder's and must be left alone."""
+    """The next state; None after an abandoned attempt: the email is released if the lease is still held."""
     delay: int | None = None
-    """Seconds until it is due again, before jitter; given for `scheduled` only."""
+    """Seconds until the email is due again, before jitter; only for `scheduled`."""
     reason: Reason | None = None
-    """Given for `failed` only."""
+    """Only for `failed`."""
     counts: bool = True
-    """Whether the try moves the email along its retry schedule, and so towards giving up."""
+    """Whether the attempt moves the email along its retry schedule, towards giving up."""
     opens_breaker: bool = False
-    """Whether all sending has to pause."""
+    """Whether all sending pauses."""
 
 
 def retry_delays(
     schedule: Sequence[int], then_every: int = RETRY_EVERY, give_up_after: int = GIVE_UP_AFTER
 ) -> tuple[int, ...]:
-    """Write out the seconds between counted attempts: `schedule`, then `then_every` up to `give_up_after`.
+    """Return the seconds between counted attempts: `schedule`, then `then_every` up to `give_up_after` in total.
 
-    What was given is kept whole, even beyond `give_up_after`. Raises ValueError for a negative delay or a
-    `then_every` that is not positive.
+    `schedule` is kept whole, even if it exceeds `give_up_after`. Raises ValueError for a negative delay or if
+    `then_every` is not positive.
     """
     if then_every <= 0 or any(delay < 0 for delay in schedule):
         raise ValueError("retry delays must not be negative")
-    more = max(0, give_up_after - sum(schedule)) // then_every
-    return (*schedule, *[then_every] * more)
+    repeats = max(0, give_up_after - sum(schedule)) // then_every
+    return (*schedule, *[then_every] * repeats)
 
 
 def next_step(  # noqa: PLR0911 - a return per outcome is the table it is
@@ -146,12 +146,11 @@ def next_step(  # noqa: PLR0911 - a return per outcome is the table it is
     uncertain_delay: int,
     rejection: Reason = Reason.REJECTED,
 ) -> RetryDecision:
-    """Say what follows a try.
+    """Return what follows an attempt.
 
-    `counted` and `uncertain` are the attempts of this email that counted, and those that ended uncertain,
-    before this one; `delays` is what `retry_delays` wrote out. The position in it is the give-up clock, so
-    the clock stands still while the breaker is open or mail is paused. `rejection` names why a rejected
-    mail was rejected.
+    `counted` and `uncertain` are the numbers of this email's earlier attempts that counted and that ended uncertain.
+    `delays` comes from `retry_delays`. Only counted attempts move through it, so emails don't expire while sending
+    is paused or the breaker is open. `rejection` is the reason of a rejected email.
     """
     match outcome:
         case Outcome.ACCEPTED:
@@ -162,12 +161,12 @@ def next_step(  # noqa: PLR0911 - a return per outcome is the table it is
             return RetryDecision(EmailState.SCHEDULED, delay=delays[counted])
         case Outcome.DEFERRED:
             return RetryDecision(EmailState.FAILED, reason=Reason.GAVE_UP)
-        case Outcome.UNCERTAIN if uncertain + 1 < MAX_UNCERTAIN_TRIES:
+        case Outcome.UNCERTAIN if uncertain + 1 < MAX_UNCERTAIN_ATTEMPTS:
             return RetryDecision(EmailState.SCHEDULED, delay=uncertain_delay)
         case Outcome.UNCERTAIN:
             return RetryDecision(EmailState.FAILED, reason=Reason.UNCERTAIN)
         case Outcome.MISCONFIGURED | Outcome.BUSY:
-            # Due at once: the breaker, not the mail's schedule, says when the next try is.
+            # Due at once: the breaker decides when the next attempt is, not the retry schedule.
             return RetryDecision(EmailState.SCHEDULED, delay=0, counts=False, opens_breaker=True)
         case Outcome.REFUSED:
             return RetryDecision(EmailState.SCHEDULED, delay=REFUSED_DELAY, counts=False, opens_breaker=True)
@@ -175,53 +174,54 @@ def next_step(  # noqa: PLR0911 - a return per outcome is the table it is
             return RetryDecision(None, counts=False)
 
 
-def with_evidence(outcome: Outcome, own: Outcome | None, *, suspected: bool, set_up_works: bool) -> Outcome:
-    """Decide whose fault a failure is: the mail's own only if others went through since it first failed so.
+def with_evidence(outcome: Outcome, own: Outcome | None, *, suspected: bool, setup_works: bool) -> Outcome:
+    """Return `own` if the email itself is the cause of a failure, else `outcome`.
 
-    `own` is what the failure means then; None when it is never the mail's. `suspected`: the same mail failed so
-    before. `set_up_works`: the breaker is closed, and the server has accepted other mail since.
+    It is the cause if it was refused before (`suspected`) and other emails were accepted since with the breaker closed
+    (`setup_works`). `own` is None for failures that are never caused by the email.
     """
-    return own if own is not None and suspected and set_up_works else outcome
+    return own if own is not None and suspected and setup_works else outcome
 
 
 def with_jitter(delay: int, random: Callable[[], float]) -> float:
-    """Spread `delay`: never earlier, at most a tenth later. `random` gives a number from 0 to 1."""
+    """Return `delay` plus at most a tenth of it. `random` returns a number from 0 to 1."""
     return delay * (1 + MAX_JITTER * random())
 
 
 @dataclass(frozen=True, slots=True)
-class Cap:
-    """At most so many mails to one address within any so many seconds."""
+class EmailLimit:
+    """At most `max_emails` to one address in any `seconds`."""
 
-    most: int
+    max_emails: int
     seconds: int
 
 
-def mail_caps(per_10_minutes: int, per_day: int) -> tuple[Cap, ...]:
-    """Return the caps that hold; 0 means none."""
-    return tuple(cap for cap in (Cap(per_10_minutes, 600), Cap(per_day, 24 * 3600)) if cap.most)
+def email_limits(per_10_minutes: int, per_day: int) -> tuple[EmailLimit, ...]:
+    """Return the limits in force; 0 means no limit."""
+    limits = (EmailLimit(per_10_minutes, 600), EmailLimit(per_day, 24 * 3600))
+    return tuple(limit for limit in limits if limit.max_emails)
 
 
-def wait_for_room(caps: Sequence[Cap], ages: Sequence[float], in_hand: int) -> float:
-    """Return the seconds until an address may get one more mail; 0 when it may now.
+def seconds_until_allowed(limits: Sequence[EmailLimit], ages: Sequence[float], in_flight: int) -> float:
+    """Return the seconds until an address may get another email; 0 if it may get one now.
 
-    `ages` are the seconds since the mails that it got, or may have got, the newest first; of more than the largest
-    cap the rest does not count. `in_hand` are those that are being sent to it: they may arrive, or make room again.
+    `ages` are the seconds since each email that the address got or may have got, newest first; entries beyond the
+    largest limit are ignored. `in_flight` is the number of emails being sent to it, which may or may not arrive.
     """
     wait = 0.0
-    for cap in caps:
-        left = cap.most - in_hand
+    for limit in limits:
+        left = limit.max_emails - in_flight
         if left <= 0:
-            wait = max(wait, LOOK_AGAIN)
-        elif len(ages) >= left and (needed := cap.seconds - ages[left - 1]) > 0:
-            wait = max(wait, min(needed, LOOK_AGAIN) if in_hand else needed)
+            wait = max(wait, RECHECK_DELAY)
+        elif len(ages) >= left and (needed := limit.seconds - ages[left - 1]) > 0:
+            wait = max(wait, min(needed, RECHECK_DELAY) if in_flight else needed)
     return wait
 
 
 def breaker_pause(outcome: Outcome, consecutive_trips: int) -> int:
-    """Return the seconds that sending pauses after so many trips in a row: doubling from 15 to 300.
+    """Return the seconds that sending pauses after consecutive breaker trips: doubling from 15 to 300.
 
-    From 2 when a mail was refused, and up to 60 for a busy server.
+    A pause after a refused email starts at 2; one for a busy server is at most 60.
     """
     first = FIRST_REFUSED_PAUSE if outcome is Outcome.REFUSED else FIRST_BREAKER_PAUSE
     longest = LONGEST_BUSY_PAUSE if outcome is Outcome.BUSY else LONGEST_BREAKER_PAUSE

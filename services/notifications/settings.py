@@ -16,9 +16,9 @@ MONTH = 30 * 24 * 3600
 
 
 def _sender(value: str) -> str:
-    """Check `Name <address>` or `address`: a bad one would fail every mail."""
+    """Check `Name <address>` or `address`: with an invalid one every email would fail."""
     if not sender_address(value).isascii():
-        raise ValueError("a sender needs an address of ASCII characters")
+        raise ValueError("the sender's address must be ASCII")
     return value
 
 
@@ -28,14 +28,14 @@ def _recipient(value: str) -> str:
 
 
 def _ehlo_name(value: str) -> str:
-    """Check a host name or an address literal: what else stood there would be refused, or end the command."""
+    """Check a host name or an address literal: servers would refuse anything else, or it could inject a command."""
     if not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|\[IPv6:[0-9A-Fa-f:.]+\]|[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", value):
-        raise ValueError("a name for EHLO is a host name, such as mail.store.example, or an address in brackets")
+        raise ValueError("must be a host name, such as mail.store.example, or an IP address in brackets")
     return value
 
 
 Seconds = Annotated[int, Field(ge=0, le=MONTH)]
-Most = Annotated[int, Field(ge=0, le=100_000)]
+EmailCount = Annotated[int, Field(ge=0, le=100_000)]
 Schedule = Annotated[tuple[Seconds, ...], Field(min_length=1)]
 EhloName = Annotated[str, Field(max_length=255), AfterValidator(_ehlo_name)]
 Sender = Annotated[str, AfterValidator(_sender)]
@@ -44,7 +44,7 @@ Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
 class StoreSettings(Settings):
-    """What reaches the service's own database, and keeps its mails in step with it."""
+    """Settings of every process: the database, and when emails are due."""
 
     notifications_database_url: DatabaseUrl = Field(repr=False)
     retention_days: Days = 30
@@ -53,17 +53,17 @@ class StoreSettings(Settings):
 
 
 class MigrationSettings(StoreSettings):
-    """What migrations need besides: who owns the tables, if not those who work with them."""
+    """Settings of migrations: the database role that owns the tables, if it is another one."""
 
     notifications_owner_url: DatabaseUrl | None = Field(default=None, repr=False)
 
 
 class ApiSettings(StoreSettings, TokenSettings):
-    """What the HTTP API needs besides."""
+    """Settings of the HTTP API."""
 
 
-class MailSettings(StoreSettings):
-    """What handling events and sending mail need: the worker and the sweeper."""
+class EmailSettings(StoreSettings):
+    """Settings of the worker and the sweeper, which handle events and send emails."""
 
     public_url: WebUrl = "http://127.0.0.1:8000"
     smtp_url: SecretStr | None = None
@@ -84,12 +84,12 @@ class MailSettings(StoreSettings):
     )
     email_uncertain_seconds: Seconds = 900
     support_email: Recipient | None = None
-    limit_mails_per_10_minutes: Most = 10
-    limit_mails_per_day: Most = 100
+    limit_mails_per_10_minutes: EmailCount = 10
+    limit_mails_per_day: EmailCount = 100
 
     @property
     def ehlo(self) -> str:
-        """The name that we give the mail server: as set, or the public URL's host."""
+        """The EHLO name: as set, or the host of the public URL."""
         return self.email_ehlo or ehlo_name(urlsplit(self.public_url).hostname or "")
 
     @field_validator("smtp_url")
@@ -100,8 +100,8 @@ class MailSettings(StoreSettings):
         return url
 
 
-class SweeperSettings(MailSettings):
-    """What the sweeper needs besides, to read the event log."""
+class SweeperSettings(EmailSettings):
+    """Settings of the sweeper, which also reads the event log."""
 
     conversations_url: WebUrl = "http://127.0.0.1:8001"
     feed_secret: SecretStr

@@ -21,16 +21,16 @@ from services.notifications.event_consumer.feed_client import create_feed, read_
 from services.notifications.event_consumer.rebuild import (
     begin_rebuild,
     note_restored,
+    position_loss_reason,
     rebuild_page,
     release_restore_hold,
-    why_lost,
 )
 from services.notifications.mail.message import LOCALE
-from services.notifications.mail.pool import ServerRoom
+from services.notifications.mail.pool import ServerCapacity
 from services.notifications.metrics import collect
 from services.notifications.models import FeedCursor
-from services.notifications.retention import purge_inbox, purge_tries
-from services.notifications.settings import MailSettings, SweeperSettings
+from services.notifications.retention import purge_attempts, purge_inbox
+from services.notifications.settings import EmailSettings, SweeperSettings
 from shared.database import SessionFactory, create_engine, create_sessions, transaction
 from shared.events import PAYLOADS, EventType, Feed
 from shared.failpoints import failpoint
@@ -39,7 +39,7 @@ from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.translations import read_catalogues
 
 EVENT_AGE = 2.0  # seconds an event is left to the workers
-MAIL_AGE = 5.0  # seconds a due mail is left to the workers
+EMAIL_AGE = 5.0  # seconds a due mail is left to the workers
 POLL = 0.5  # seconds between looks
 PAGE = 500  # events read at once
 CAUGHT_UP_EVERY = timedelta(seconds=30)  # between notes that a quiet log was read to its end
@@ -71,7 +71,7 @@ async def run_sweeper(settings: SweeperSettings, host: str, port: int, stop: asy
 
 
 async def catch_up(
-    sessions: SessionFactory, feed: httpx2.AsyncClient, settings: MailSettings, *, min_age: float = EVENT_AGE
+    sessions: SessionFactory, feed: httpx2.AsyncClient, settings: EmailSettings, *, min_age: float = EVENT_AGE
 ) -> bool:
     """Handle the next page of the log behind the cursor; True when there may be more at once.
 
@@ -80,10 +80,10 @@ async def catch_up(
     """
     async with transaction(sessions) as session:
         cursor = await session.get_one(FeedCursor, True)
-        gate = await read_sending_state(session)
+        state = await read_sending_state(session)
     page = await read_events(feed, cursor.position, limit=PAGE, min_age=min_age)
     failpoint("page-read")
-    reason = why_lost(cursor, page)
+    reason = position_loss_reason(cursor, page)
     if page is None or reason is not None:
         await begin_rebuild(sessions, cursor, await read_end(feed), reason or "")
         return True
@@ -94,8 +94,8 @@ async def catch_up(
     if done and _is_news(cursor, page):
         await _move_cursor(sessions, cursor, page)
         failpoint("cursor-committed")
-    if done and not gate.settled:
-        await release_restore_hold(sessions, gate.incarnation, cursor)
+    if done and not state.is_confirmed:
+        await release_restore_hold(sessions, state.database_identity, cursor)
     return await rebuild_page(sessions, feed, settings) or (done and len(page.items) == PAGE)
 
 
@@ -123,7 +123,7 @@ async def _move_cursor(sessions: SessionFactory, seen: FeedCursor, page: Feed) -
 
 
 async def _catch_up_for_ever(
-    sessions: SessionFactory, feed: httpx2.AsyncClient, settings: MailSettings, stop: asyncio.Event
+    sessions: SessionFactory, feed: httpx2.AsyncClient, settings: EmailSettings, stop: asyncio.Event
 ) -> None:
     while not stop.is_set():
         more = False
@@ -142,11 +142,11 @@ async def _catch_up_for_ever(
             await pause(stop, POLL)
 
 
-async def _send_for_ever(sessions: SessionFactory, settings: MailSettings, stop: asyncio.Event) -> None:
-    room = ServerRoom()
+async def _send_for_ever(sessions: SessionFactory, settings: EmailSettings, stop: asyncio.Event) -> None:
+    capacity = ServerCapacity()
     while not stop.is_set():
         try:
-            await drain(sessions, settings, stop, overdue=MAIL_AGE, room=room)
+            await drain(sessions, settings, stop, overdue=EMAIL_AGE, capacity=capacity)
         except Exception as error:  # the same the other way round
             log.warning("mail not drained, trying again", error=type(error).__name__)
             log.debug("mail not drained", exc_info=True)
@@ -166,11 +166,11 @@ async def _erase_for_ever(sessions: SessionFactory, stop: asyncio.Event) -> None
             await pause(stop, ERASE_EVERY)
 
 
-async def _purge_for_ever(sessions: SessionFactory, settings: MailSettings, stop: asyncio.Event) -> None:
+async def _purge_for_ever(sessions: SessionFactory, settings: EmailSettings, stop: asyncio.Event) -> None:
     """Delete what is beyond the retention, a batch a transaction, so that nobody waits long for it."""
     while not stop.is_set():
         try:
-            for purge in (purge_inbox, purge_tries):
+            for purge in (purge_inbox, purge_attempts):
                 deleted = PURGE_BATCH
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:

@@ -18,8 +18,8 @@ from pydantic import ValidationError
 
 from services.notifications.delivery.sender import drain
 from services.notifications.event_consumer.consumer import park_event, receive_events
-from services.notifications.mail.pool import ServerRoom
-from services.notifications.settings import MailSettings
+from services.notifications.mail.pool import ServerCapacity
+from services.notifications.settings import EmailSettings
 from shared.broker import EMAILS_QUEUE, SEND_EMAILS, TASKS
 from shared.database import SessionFactory, create_engine, create_sessions
 from shared.events import Event, EventType
@@ -65,9 +65,9 @@ class AsyncWork:
         self._runner = self._sessions = None
 
 
-def register_tasks(celery: Celery, settings: MailSettings) -> None:
+def register_tasks(celery: Celery, settings: EmailSettings) -> None:
     """Give the worker its tasks: one for each type of event, and the one that sends mail."""
-    work, room = AsyncWork(settings.notifications_database_url), ServerRoom()
+    work, capacity = AsyncWork(settings.notifications_database_url), ServerCapacity()
     publisher = Publisher(celery)  # each pool child connects by itself, when it first publishes
     # Made before the pool forks: what the main process writes, every pool child sees, and none reads it away.
     stopping, stop = os.pipe()
@@ -83,7 +83,7 @@ def register_tasks(celery: Celery, settings: MailSettings) -> None:
         with sender_slot(turns) as place:
             if place is not None:
                 overdue = place * SECOND_SENDER_DELAY
-                work.run(lambda sessions: _drain_for_a_while(sessions, settings, stopping, overdue, room))
+                work.run(lambda sessions: _drain_for_a_while(sessions, settings, stopping, overdue, capacity))
 
     @worker_shutting_down.connect(weak=False)
     def tell_pool(**_: Any) -> None:
@@ -101,7 +101,7 @@ def register_tasks(celery: Celery, settings: MailSettings) -> None:
 
 
 def _register_event_task(
-    celery: Celery, name: str, work: AsyncWork, publisher: Publisher, settings: MailSettings
+    celery: Celery, name: str, work: AsyncWork, publisher: Publisher, settings: EmailSettings
 ) -> None:
     @celery.task(name=name, bind=True, shared=False)
     def handle(task: "Task[Any, Any]", *payloads: Any, **_: Any) -> None:
@@ -157,7 +157,7 @@ def _lock(file: int, place: int) -> bool:
 
 
 async def _drain_for_a_while(
-    sessions: SessionFactory, settings: MailSettings, stopping: int, overdue: float, room: ServerRoom
+    sessions: SessionFactory, settings: EmailSettings, stopping: int, overdue: float, capacity: ServerCapacity
 ) -> None:
     """Drain until the worker is asked to stop, which the pipe `stopping` tells, or for so long."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
@@ -168,7 +168,7 @@ async def _drain_for_a_while(
 
     loop.add_reader(stopping, asked)
     try:
-        await drain(sessions, settings, stop, overdue=overdue, limit=DRAIN_LIMIT, room=room)
+        await drain(sessions, settings, stop, overdue=overdue, limit=DRAIN_LIMIT, capacity=capacity)
     finally:
         loop.remove_reader(stopping)
 

@@ -16,10 +16,10 @@ import structlog
 from celery import Celery
 from celery.signals import worker_shutting_down
 
-from services.notifications.celery_runner import Consumption
+from services.notifications.celery_runner import CeleryRunner
 from services.notifications.delivery.leases import pending_work
 from services.notifications.mail.message import LOCALE
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from services.notifications.tasks import register_tasks
 from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery
 from shared.broker_faults import REFUSALS, Fault, Reason, Standing
@@ -53,7 +53,7 @@ _FORMER_NAMES = {"chats.events": EVENTS_QUEUE, "chats.emails": EMAILS_QUEUE}
 log = structlog.get_logger()
 
 
-def run_worker(settings: MailSettings, host: str, port: int, concurrency: int, queues: list[str] | None) -> int:
+def run_worker(settings: EmailSettings, host: str, port: int, concurrency: int, queues: list[str] | None) -> int:
     """Run a Celery worker until it is told to stop; return its exit code.
 
     Raises `SettingsError` for a queue that there is not, and when the broker refuses the worker.
@@ -68,7 +68,7 @@ def run_worker(settings: MailSettings, host: str, port: int, concurrency: int, q
     _require_broker(celery, settings, name)
     beside = _Beside(settings, host, port)
     asyncio.run(_until_ready(settings))  # events that come meanwhile stay in the broker
-    consumption = Consumption(celery, beside.tell)
+    consumption = CeleryRunner(celery, beside.tell)
     code = consumption.run(
         f"--concurrency={concurrency}", f"--queues={','.join(chosen)}", f"--hostname=chats-{port}@%h"
     )
@@ -87,13 +87,13 @@ def run_worker(settings: MailSettings, host: str, port: int, concurrency: int, q
     return code
 
 
-async def _until_ready(settings: MailSettings) -> None:
+async def _until_ready(settings: EmailSettings) -> None:
     engine = create_engine(settings.notifications_database_url, application="chats-worker", pool_size=1)
     await wait_for_database(engine, newest_version(SERVICE))
     await engine.dispose()
 
 
-def _require_broker(celery: Celery, settings: MailSettings, name: str) -> None:
+def _require_broker(celery: Celery, settings: EmailSettings, name: str) -> None:
     """Look at the broker before anything is started. One that is away is waited for, one that refuses us is not."""
     publisher = Publisher(celery)
     publisher.look()
@@ -103,7 +103,7 @@ def _require_broker(celery: Celery, settings: MailSettings, name: str) -> None:
         _report_refusal(settings, name, fault)
 
 
-def _report_refusal(settings: MailSettings, name: str, fault: Fault) -> NoReturn:
+def _report_refusal(settings: EmailSettings, name: str, fault: Fault) -> NoReturn:
     """Leave word for `chats status`, and raise `SettingsError`."""
 
     async def report() -> None:
@@ -123,7 +123,7 @@ class _Beside:
     Neither outlives the other.
     """
 
-    def __init__(self, settings: MailSettings, host: str, port: int) -> None:
+    def __init__(self, settings: EmailSettings, host: str, port: int) -> None:
         context = multiprocessing.get_context("spawn")
         told, self._tell = context.Pipe(duplex=False)
         self._process = context.Process(target=_run_beside, args=(settings, host, port, told), daemon=True)
@@ -168,7 +168,7 @@ class _Beside:
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _run_beside(settings: MailSettings, host: str, port: int, told: Connection) -> None:
+def _run_beside(settings: EmailSettings, host: str, port: int, told: Connection) -> None:
     configure_logging("worker", settings.log_level)
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101 - it was spawned
@@ -181,7 +181,7 @@ def _run_beside(settings: MailSettings, host: str, port: int, told: Connection) 
     run_until_signal(lambda stop: _beside(settings, host, port, told, stop))
 
 
-async def _beside(settings: MailSettings, host: str, port: int, told: Connection, stop: asyncio.Event) -> None:
+async def _beside(settings: EmailSettings, host: str, port: int, told: Connection, stop: asyncio.Event) -> None:
     """Serve health and metrics, and hint at due mail: a schedule is a column, so somebody has to look at it."""
     publisher = Publisher(create_celery(settings.broker_url, client="chats-worker-clock"))
     consumer = _heard(told)
@@ -222,11 +222,11 @@ async def _tick_for_ever(publisher: Publisher, acquire: ConnectionProvider, stop
     while not stop.is_set():
         try:
             async with acquire() as connection:
-                waiting = await pending_work(connection)
+                pending = await pending_work(connection)
         except Exception as error:  # noqa: BLE001 - the driver raises more than its own kind; none may end the clock
             log.warning("no hint given, the sweeper makes up for it", error=type(error).__name__)
         else:
-            if any(waiting):
+            if any(pending):
                 await asyncio.to_thread(publisher.hint_due_mail)
         if ticks % LOOK_AT_BROKER == 0:
             await asyncio.to_thread(publisher.look)

@@ -12,10 +12,10 @@ from services.notifications.rules import (
     Reason,
     breaker_pause,
     check_transition,
-    mail_caps,
+    email_limits,
     next_step,
     retry_delays,
-    wait_for_room,
+    seconds_until_allowed,
     with_evidence,
 )
 from tests.model.store import SECOND, Clock, Payload, Who
@@ -26,7 +26,7 @@ UNCERTAIN_SECONDS = 900
 DELAY = {Audience.CUSTOMER: 30, Audience.SUPPORT: 300}  # seconds a mail waits for further messages
 LEASE = 60
 MAILS = 2, 4  # that an address may get in 10 minutes, and in a day
-CAPS = mail_caps(*MAILS)
+CAPS = email_limits(*MAILS)
 SUPPORT = "support"
 SUPPORT_EMAIL = "support@store.test"
 WAITING = (EmailState.SCHEDULED, EmailState.SENDING)
@@ -234,7 +234,7 @@ class Mailbox:
         """Say whose fault a failure is."""
         suspected = held.refused_at is not None
         works = suspected and not self.trips and self.proven_at > (held.refused_at or 0)
-        return with_evidence(attempt.outcome, attempt.own, suspected=suspected, set_up_works=works)
+        return with_evidence(attempt.outcome, attempt.own, suspected=suspected, setup_works=works)
 
     def about(self, conversation: int, audience: Audience) -> list[Mail]:
         """Return the mails about a conversation to one side."""
@@ -271,7 +271,7 @@ class Mailbox:
         """Return the seconds until an address may get one more mail."""
         ages = sorted((self.clock.now - one.at) / SECOND for one in self.tries if one.mailbox == mailbox)
         in_hand = sum(mail.state is EmailState.SENDING and mail.mailbox == mailbox for mail in self.mails)
-        return wait_for_room(CAPS, ages, in_hand)
+        return seconds_until_allowed(CAPS, ages, in_hand)
 
     def address(self, mail: Mail) -> str | None:
         """Return where a mail goes at present."""

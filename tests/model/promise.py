@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from itertools import pairwise
 
 from services.conversations.rules import Side
-from services.notifications.rules import MAX_UNCERTAIN_TRIES, TRANSITIONS, Audience, EmailState, Reason
+from services.notifications.rules import MAX_UNCERTAIN_ATTEMPTS, TRANSITIONS, Audience, EmailState, Reason
 from tests.model.mailbox import MAILS, Mail
 from tests.model.pipeline import Pipeline
 from tests.model.store import SECOND, Kind, Payload
@@ -144,7 +144,7 @@ def _a_mail_goes_only_where_the_rules_lead(mail: Mail) -> None:
 
 
 def _a_mail_is_repeated_only_when_its_answer_was_lost(mail: Mail) -> None:
-    times, most = len(mail.received), MAX_UNCERTAIN_TRIES * (1 + mail.by_hand)
+    times, most = len(mail.received), MAX_UNCERTAIN_ATTEMPTS * (1 + mail.by_hand)
     assert times <= most, "a third time"
     assert mail.doubts < most or mail.state is not EmailState.SCHEDULED, "in doubt twice, and it would go out again"
     assert times <= 1 or mail.doubts, "twice, and no answer was lost"

@@ -146,5 +146,5 @@ async def test_logs_follow_a_message_through_every_process_by_ids_without_text_o
     request = of_message["message posted"]["request_id"]
     assert any(entry["event"] == "request" and entry.get("request_id") == request for entry in entries)
     assert of_message["message joined email"]["email_id"] == email["id"]
-    assert any(entry["event"] == "email tried" and entry["email_id"] == email["id"] for entry in entries)
+    assert any(entry["event"] == "email attempted" and entry["email_id"] == email["id"] for entry in entries)
     assert not [line for line in lines if "private matter" in line or "customer.test" in line]

@@ -1,4 +1,4 @@
-"""Every read of the notifications service's API, scoped in its SQL."""
+"""All queries of the API, scoped to the caller in their SQL."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -13,8 +13,8 @@ from services.notifications.rules import EmailState
 from shared.paging import decode_cursor, encode_cursor
 
 
-def is_in_sight() -> ColumnElement[bool]:
-    """Tell whether a `Notification` is of no deleted conversation: those of a big one are erased behind that."""
+def is_visible() -> ColumnElement[bool]:
+    """Return the condition that a `Notification` is not about a deleted conversation: erasing them may take a while."""
     return ~exists().where(
         ConversationState.conversation_id == Notification.conversation_id, ConversationState.deleted_at.is_not(None)
     )
@@ -23,12 +23,12 @@ def is_in_sight() -> ColumnElement[bool]:
 async def list_notifications(
     session: AsyncSession, user_id: str, *, unread: bool | None, cursor: str | None, limit: int
 ) -> tuple[list[tuple[Notification, Person | None]], str | None]:
-    """Return a page of a customer's notifications with their senders, newest first, and the cursor of the next."""
+    """Return a page of a customer's notifications with their senders, newest first, and the next cursor."""
     bound = [user_id, unread]
     query = (
         select(Notification, Person)
         .outerjoin(Person, Person.id == Notification.sender_id)
-        .where(Notification.user_id == user_id, is_in_sight())
+        .where(Notification.user_id == user_id, is_visible())
         .order_by(Notification.id.desc())
     )
     if unread is not None:
@@ -43,14 +43,14 @@ async def list_notifications(
 
 async def count_unread(session: AsyncSession, user_id: str) -> int:
     """Count a customer's unread notifications."""
-    query = select(func.count()).where(Notification.user_id == user_id, Notification.read_at.is_(None), is_in_sight())
+    query = select(func.count()).where(Notification.user_id == user_id, Notification.read_at.is_(None), is_visible())
     return (await session.execute(query)).scalar_one()
 
 
 async def list_emails(
     session: AsyncSession, *, conversation_id: UUID | None, state: EmailState | None, cursor: str | None, limit: int
 ) -> tuple[list[tuple[Email, list[UUID], list[DeliveryAttempt]]], str | None]:
-    """Return a page of mails with their messages and tries, newest first, and the cursor of the next."""
+    """Return a page of emails with their messages and attempts, newest first, and the next cursor."""
     bound = [conversation_id, state]
     query = select(Email).order_by(Email.id.desc())
     if conversation_id is not None:
@@ -61,28 +61,28 @@ async def list_emails(
         query = query.where(Email.id < decode_cursor(cursor, bound, UUID)[0])
     emails = (await session.scalars(query.limit(limit + 1))).all()
     page = emails[:limit]
-    messages, tries = await _beside(session, [email.id for email in page])
-    forgotten = await under_erasure(session, {email.recipient_id for email in page})
-    for email in (one for one in page if one.recipient_id in forgotten):
-        session.expunge(email)  # shown as it will be; who reads changes nothing
+    messages, attempts = await _read_details(session, [email.id for email in page])
+    in_erasure = await under_erasure(session, {email.recipient_id for email in page})
+    for email in (email for email in page if email.recipient_id in in_erasure):
+        session.expunge(email)  # hide the address in the response only, not in the database
         email.to_address = None
-        for attempt in tries.get(email.id, []):
+        for attempt in attempts.get(email.id, []):
             session.expunge(attempt)
             attempt.reply = ""
-    items = [(email, messages.get(email.id, []), tries.get(email.id, [])) for email in page]
+    items = [(email, messages.get(email.id, []), attempts.get(email.id, [])) for email in page]
     return items, encode_cursor(bound, [str(page[-1].id)]) if len(emails) > limit else None
 
 
-async def _beside(
+async def _read_details(
     session: AsyncSession, email_ids: Sequence[UUID]
 ) -> tuple[dict[UUID, list[UUID]], dict[UUID, list[DeliveryAttempt]]]:
     messages: dict[UUID, list[UUID]] = {}
     included = select(EmailMessage).where(EmailMessage.email_id.in_(email_ids), EmailMessage.left_out.is_(False))
     for message in await session.scalars(included.order_by(EmailMessage.number)):
         messages.setdefault(message.email_id, []).append(message.message_id)
-    tries: dict[UUID, list[DeliveryAttempt]] = {}
+    attempts: dict[UUID, list[DeliveryAttempt]] = {}
     for attempt in await session.scalars(
         select(DeliveryAttempt).where(DeliveryAttempt.email_id.in_(email_ids)).order_by(DeliveryAttempt.id)
     ):
-        tries.setdefault(attempt.email_id, []).append(attempt)
-    return messages, tries
+        attempts.setdefault(attempt.email_id, []).append(attempt)
+    return messages, attempts

@@ -1,4 +1,4 @@
-"""The routes, below `/api/v1/notifications` all of them: the proxy sends nothing else here."""
+"""The routes, all under `/api/v1/notifications`: the proxy forwards nothing else to this service."""
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
@@ -23,14 +23,14 @@ from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unava
 
 
 def _caller(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
-    async def known(principal: Annotated[Principal, Depends(require(role))], session: DbSession) -> Principal:
+    async def check(principal: Annotated[Principal, Depends(require(role))], session: DbSession) -> Principal:
         person = await session.get(Person, principal.id)
         if person is not None and person.deleted:
             raise Unauthenticated("This user was deleted.")
         check_synced_role(principal, person.role if person is not None else None)
         return principal
 
-    return known
+    return check
 
 
 async def _settings(request: Request) -> ApiSettings:
@@ -52,25 +52,27 @@ async def list_notifications(
     caller: Customer,
     session: DbSession,
     settings: CurrentSettings,
-    unread: Annotated[bool | None, Query(description="Only unread notifications, or only the rest.")] = None,
+    unread: Annotated[
+        bool | None, Query(description="`true` for unread notifications only, `false` for read ones only.")
+    ] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[NotificationOut]:
-    """List own notifications, newest first."""
-    rows, following = await queries.list_notifications(session, caller.id, unread=unread, cursor=cursor, limit=limit)
+    """List your notifications, newest first."""
+    rows, next_cursor = await queries.list_notifications(session, caller.id, unread=unread, cursor=cursor, limit=limit)
     items = [NotificationOut.of(notification, sender, settings.store_name) for notification, sender in rows]
-    return Page(items=items, next_cursor=following)
+    return Page(items=items, next_cursor=next_cursor)
 
 
 @router.get("/unread", tags=["Customer"])
 async def count_unread_notifications(caller: Customer, session: DbSession) -> Unread:
-    """Count own unread notifications."""
+    """Count your unread notifications."""
     return Unread(unread=await count_unread(session, caller.id))
 
 
 @router.post("/read-all", status_code=204, tags=["Customer"])
 async def mark_all_notifications_read(caller: Customer, session: DbSession, settings: CurrentSettings) -> None:
-    """Mark all own notifications as read. Their mail is not sent; the conversations stay unread."""
+    """Mark all your notifications as read. Their emails are not sent. The conversations stay unread."""
     await read_all_notifications(session, caller.id, settings)
 
 
@@ -81,7 +83,7 @@ async def mark_notification_read(
     session: DbSession,
     settings: CurrentSettings,
 ) -> None:
-    """Mark a notification as read. Its mail is not sent; the conversation stays unread."""
+    """Mark a notification as read. Its email is not sent. The conversation stays unread."""
     await read_notification(session, caller.id, notification_id, settings)
 
 
@@ -89,16 +91,16 @@ async def mark_notification_read(
 async def list_emails(
     _: Admin,
     session: DbSession,
-    conversation_id: Annotated[UUID | None, Query(description="Only one conversation's.")] = None,
-    state: Annotated[EmailState | None, Query(description="Only in this state.")] = None,
+    conversation_id: Annotated[UUID | None, Query(description="Only emails about this conversation.")] = None,
+    state: Annotated[EmailState | None, Query(description="Only emails in this state.")] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[EmailOut]:
-    """List what became of each mail, newest first."""
-    rows, following = await queries.list_emails(
+    """List emails with their delivery status, newest first."""
+    rows, next_cursor = await queries.list_emails(
         session, conversation_id=conversation_id, state=state, cursor=cursor, limit=limit
     )
-    return Page(items=[EmailOut.of(*row) for row in rows], next_cursor=following)
+    return Page(items=[EmailOut.of(*row) for row in rows], next_cursor=next_cursor)
 
 
 @router.post(
@@ -107,5 +109,5 @@ async def list_emails(
 async def retry_email(
     email_id: Annotated[UUID, Path(description="The email's id.")], _: Admin, session: DbSession
 ) -> None:
-    """Let a failed mail be due again."""
+    """Queue a failed email for another attempt."""
     await operations.retry_email(session, email_id)

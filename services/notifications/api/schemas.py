@@ -1,4 +1,4 @@
-"""What the API gives."""
+"""Response bodies of the API."""
 
 from datetime import datetime
 from typing import Literal, Self
@@ -11,7 +11,7 @@ from services.notifications.rules import Audience, EmailState, Outcome, Reason
 
 
 class NotificationOut(BaseModel):
-    """A `NEW_MESSAGE` record: an admin has written."""
+    """A `NEW_MESSAGE` notification about an admin's message."""
 
     id: UUID
     type: Literal["NEW_MESSAGE"] = "NEW_MESSAGE"
@@ -25,7 +25,7 @@ class NotificationOut(BaseModel):
 
     @classmethod
     def of(cls, notification: Notification, sender: Person | None, store_name: str) -> Self:
-        """Show a record; a sender without a name is the store."""
+        """Convert a notification; a sender without a name is shown as the store."""
         return cls(
             id=notification.id,
             conversation_id=notification.conversation_id,
@@ -39,13 +39,13 @@ class NotificationOut(BaseModel):
 
 
 class Unread(BaseModel):
-    """How many notifications are unread."""
+    """The number of unread notifications."""
 
     unread: int
 
 
-class TryOut(BaseModel):
-    """One try to send a mail."""
+class AttemptOut(BaseModel):
+    """One attempt to send an email."""
 
     started_at: datetime | None
     finished_at: datetime
@@ -57,16 +57,16 @@ class TryOut(BaseModel):
 
     @classmethod
     def of(cls, attempt: DeliveryAttempt) -> Self:
-        """Show a try."""
+        """Convert an attempt."""
         return cls.model_validate({name: getattr(attempt, name) for name in cls.model_fields})
 
 
 class EmailOut(BaseModel):
-    """A mail: where it stands and why, which messages it is about, and every try to send it.
+    """An email with its state, the messages it contains, and all attempts to send it.
 
-    `reason` is given for a mail that was cancelled, suppressed or failed. A scheduled one has none, or `rate-limited`:
-    its address has had as many as it may, and it waits for room. `due_at` is when it was first to be sent,
-    `next_attempt_at` when it will be tried next, null once it is at its end.
+    `reason` says why an email was cancelled, suppressed or failed. A scheduled email has no reason, or `rate-limited`:
+    its address has reached its email limit, and the email will be sent later. `due_at` is when it is first due.
+    `next_attempt_at` is when the next attempt is due; it is null unless the email is scheduled.
     """
 
     id: UUID
@@ -80,18 +80,18 @@ class EmailOut(BaseModel):
     next_attempt_at: datetime | None
     created_at: datetime
     finished_at: datetime | None
-    tries: list[TryOut]
+    tries: list[AttemptOut]
 
     @classmethod
-    def of(cls, email: Email, message_ids: list[UUID], tries: list[DeliveryAttempt]) -> Self:
-        """Show a mail with its messages and tries."""
-        shown = {"id", "audience", "conversation_id", "state", "reason", "due_at", "created_at", "finished_at"}
+    def of(cls, email: Email, message_ids: list[UUID], attempts: list[DeliveryAttempt]) -> Self:
+        """Convert an email with its messages and attempts."""
+        columns = {"id", "audience", "conversation_id", "state", "reason", "due_at", "created_at", "finished_at"}
         return cls.model_validate(
-            {name: getattr(email, name) for name in shown}
+            {name: getattr(email, name) for name in columns}
             | {
                 "user_id": email.recipient_id if email.audience == Audience.CUSTOMER else None,
                 "message_ids": message_ids,
                 "next_attempt_at": email.next_attempt_at if email.state == EmailState.SCHEDULED else None,
-                "tries": [TryOut.of(attempt) for attempt in tries],
+                "tries": [AttemptOut.of(attempt) for attempt in attempts],
             }
         )

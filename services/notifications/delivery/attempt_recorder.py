@@ -1,4 +1,4 @@
-"""Writing down how attempts to send go, for all connections of a batch together."""
+"""Batched recording of delivery attempts, shared by all connections that send a batch."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,20 +15,20 @@ from services.notifications.delivery.attempts import (
 )
 from services.notifications.delivery.leases import ClaimedEmail
 from services.notifications.rules import Outcome
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.batcher import Batcher
 from shared.database import SessionFactory, connection_provider, transaction
 from shared.failpoints import failpoint
 
-RECORDING = 120.0  # seconds to keep trying to record an answer, while the database is away
+RECORD_TIMEOUT = 120.0  # seconds to keep trying to record an answer while the database is unavailable
 
 log = structlog.get_logger()
 
 
 class AttemptRecorder:
-    """Where what the connections of a batch have to write down is written together, as it comes."""
+    """Records the attempts of a batch; records that arrive at the same time share a statement."""
 
-    def __init__(self, sessions: SessionFactory, settings: MailSettings, size: int) -> None:
+    def __init__(self, sessions: SessionFactory, settings: EmailSettings, size: int) -> None:
         self.settings = settings
         self._sessions = sessions
         self._acquire = connection_provider(sessions.kw["bind"])
@@ -37,67 +37,67 @@ class AttemptRecorder:
         self.failed = Batcher(partial(self._record, self._write_failed), size)
 
     async def close(self) -> None:
-        """Break off what is still being written down: the tasks that asked for it have ended."""
-        for each in (self.begun, self.accepted, self.failed):
-            await each.close()
+        """Cancel pending writes. Call it when the sending tasks have ended."""
+        for batcher in (self.begun, self.accepted, self.failed):
+            await batcher.close()
 
     async def record(self, ended: EndedAttempt) -> None:
-        """Record a try, together with what the other connections have to record."""
+        """Record an attempt that has ended."""
         attempt = ended.attempt
         await (self.accepted if attempt.outcome is Outcome.ACCEPTED else self.failed).submit(ended)
-        failpoint("try-recorded")
-        told = {"outcome": attempt.outcome, "phase": attempt.phase, "code": attempt.code}
-        log.info("email tried", email_id=str(ended.email.id), **told)
+        failpoint("attempt-recorded")
+        result = {"outcome": attempt.outcome, "phase": attempt.phase, "code": attempt.code}
+        log.info("email attempted", email_id=str(ended.email.id), **result)
 
-    async def others_send(self) -> bool:
-        """Tell whether the server accepts mail of other processes; no, when that cannot be known."""
+    async def others_deliver(self) -> bool:
+        """Return whether the server accepts emails from other processes; False if the database cannot be read."""
         try:
             async with self._acquire() as connection:
                 return await others_deliver(connection)
-        except Exception as error:  # noqa: BLE001 - the driver raises more than its own kind
-            log.warning("not known whether others send", error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - the driver raises other errors than its own
+            log.warning("cannot check whether other processes deliver", error=type(error).__name__)
             return False
 
     async def _begin(self, emails: Sequence[ClaimedEmail]) -> Sequence[bool]:
         try:
             async with self._acquire() as connection:
                 begun = await begin_data(connection, emails)
-        except Exception as error:  # noqa: BLE001 - nothing has gone out, so nothing is lost by giving it up
-            log.warning("emails not begun", emails=_ids(emails), error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - nothing was sent yet, so the attempts can be abandoned
+            log.warning("emails abandoned before DATA", emails=_ids(emails), error=type(error).__name__)
             return [False] * len(emails)
         failpoint("data-committed")
         return [email.id in begun for email in emails]
 
-    async def _write_accepted(self, ended: Sequence[EndedAttempt]) -> None:
+    async def _write_accepted(self, attempts: Sequence[EndedAttempt]) -> None:
         async with self._acquire() as connection:
-            await record_accepted(connection, ended)
+            await record_accepted(connection, attempts)
 
-    async def _write_failed(self, ended: Sequence[EndedAttempt]) -> None:
+    async def _write_failed(self, attempts: Sequence[EndedAttempt]) -> None:
         async with transaction(self._sessions) as session:
-            await record_failed(session, ended, self.settings)
+            await record_failed(session, attempts, self.settings)
 
     async def _record(
-        self, write: Callable[[Sequence[EndedAttempt]], Awaitable[None]], ended: Sequence[EndedAttempt]
+        self, write: Callable[[Sequence[EndedAttempt]], Awaitable[None]], attempts: Sequence[EndedAttempt]
     ) -> Sequence[None]:
-        """Record tries, also across an outage of the database: a lost answer would send the mail twice."""
+        """Record attempts, retrying while the database is unavailable: a lost answer would send the email twice."""
         try:
-            async with asyncio.timeout(RECORDING):
+            async with asyncio.timeout(RECORD_TIMEOUT):
                 while True:
                     try:
-                        await write(ended)
-                    except Exception as error:  # noqa: BLE001 - the driver raises more than its own kind
-                        emails = _ids([one.email for one in ended])
-                        log.warning("tries not recorded yet", emails=emails, error=type(error).__name__)
+                        await write(attempts)
+                    except Exception as error:  # noqa: BLE001 - the driver raises other errors than its own
+                        emails = _ids([ended.email for ended in attempts])
+                        log.warning("attempts not recorded, retrying", emails=emails, error=type(error).__name__)
                         await asyncio.sleep(0.5)
                     else:
                         break
         except (TimeoutError, asyncio.CancelledError) as error:
-            for one in ended:
-                told = {"email_id": str(one.email.id), "outcome": one.attempt.outcome, "phase": one.attempt.phase}
-                log.error("try not recorded", **told)  # noqa: TRY400 - where the time ran out says nothing
+            for ended in attempts:
+                result = {"outcome": ended.attempt.outcome, "phase": ended.attempt.phase}
+                log.error("attempt not recorded", email_id=str(ended.email.id), **result)  # noqa: TRY400 - a timeout
             if isinstance(error, asyncio.CancelledError):
                 raise
-        return [None] * len(ended)
+        return [None] * len(attempts)
 
 
 def _ids(emails: Sequence[ClaimedEmail]) -> list[str]:

@@ -13,7 +13,7 @@ import structlog
 from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.delivery.circuit_breaker import CLOSED_BREAKER, MAY_BEGIN, note_failure, set_up_works
+from services.notifications.delivery.circuit_breaker import CLOSED_BREAKER, MAY_BEGIN, note_failure, setup_works
 from services.notifications.delivery.leases import ClaimedEmail
 from services.notifications.delivery.transitions import move_emails
 from services.notifications.mail.attempts import Attempt, Phase
@@ -28,12 +28,11 @@ from services.notifications.rules import (
     with_evidence,
     with_jitter,
 )
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.database import Driver
 from shared.failpoints import failpoint
 
-RECENT = 10  # seconds in which a server that accepts mail of others is not away
-
+RECENT = 10  # seconds: a server that accepted another process's email within this time is available
 
 log = structlog.get_logger()
 
@@ -45,15 +44,15 @@ def process_name() -> str:
 
 @dataclass(frozen=True, slots=True)
 class EndedAttempt:
-    """A try that ended, and when it began by this process's clock."""
+    """An attempt that has ended, and when it began by this process's clock."""
 
     email: ClaimedEmail
     attempt: Attempt
     started_at: datetime
 
 
-async def release_expired(session: AsyncSession, settings: MailSettings) -> None:
-    """Take back mails whose holder is gone: at no cost before its DATA, as an uncertain try from there on."""
+async def release_expired(session: AsyncSession, settings: EmailSettings) -> None:
+    """Release emails whose lease has expired: as abandoned before DATA, as an uncertain attempt from there on."""
     expired = (
         await session.scalars(
             select(Email)
@@ -63,44 +62,49 @@ async def release_expired(session: AsyncSession, settings: MailSettings) -> None
         )
     ).all()
     for email in expired:
-        lost = Outcome.UNCERTAIN if email.data_at is not None else Outcome.ABANDONED
-        attempt = Attempt(outcome=lost, phase=Phase.LEASE, code=None, reply="the process that was sending this is gone")
+        outcome = Outcome.UNCERTAIN if email.data_at is not None else Outcome.ABANDONED
+        attempt = Attempt(outcome, Phase.LEASE, None, "the sending process stopped before it recorded the result")
         await _add_attempt(session, email.id, attempt, started_at=email.data_at)
-        held = ClaimedEmail(
+        claimed = ClaimedEmail(
             email.id, email.lease_id or uuid4(), "", b"", email.counted_tries, email.uncertain_tries, email.refused_at
         )
-        await _follow(session, held, attempt, settings)
+        await _apply_next_step(session, claimed, attempt, settings)
         failpoint("lease-expired")
 
 
-async def record_accepted(connection: Driver, ended: Sequence[EndedAttempt]) -> None:
-    """Record tries of mails under one lease that the server said yes to, and that these are sent.
+async def record_accepted(connection: Driver, attempts: Sequence[EndedAttempt]) -> None:
+    """Record accepted attempts of emails under one lease, and mark these emails as sent.
 
-    It counts also if the lease ran out, unless another holder has come to its DATA meanwhile; who has not finds its
-    lease gone there. One statement straight on the driver, as each mail needs it.
+    An expired lease doesn't matter, unless another process has claimed the email and reached DATA. A process that has
+    not reached it finds its lease gone there. It is one statement on the driver, because every email needs it.
     """
-    rows = [(one.email.id, one.started_at, one.attempt.phase, one.attempt.code, one.attempt.reply) for one in ended]
-    await connection.execute(_ACCEPT, *zip(*rows, strict=True), process_name(), ended[0].email.lease_id)
+    rows = [
+        (ended.email.id, ended.started_at, ended.attempt.phase, ended.attempt.code, ended.attempt.reply)
+        for ended in attempts
+    ]
+    await connection.execute(_ACCEPT, *zip(*rows, strict=True), process_name(), attempts[0].email.lease_id)
 
 
-async def record_failed(session: AsyncSession, ended: Sequence[EndedAttempt], settings: MailSettings) -> None:
-    """Record tries that ended in any other way, and what follows from them."""
-    for one in ended:
-        email, attempt = one.email, one.attempt
-        suspected = email.refused_at
-        works = suspected is not None and await set_up_works(session, suspected)
-        outcome = with_evidence(attempt.outcome, attempt.own, suspected=suspected is not None, set_up_works=works)
+async def record_failed(session: AsyncSession, attempts: Sequence[EndedAttempt], settings: EmailSettings) -> None:
+    """Record attempts that were not accepted, and move their emails to the next state."""
+    for ended in attempts:
+        email, attempt = ended.email, ended.attempt
+        refused_at = email.refused_at
+        works = refused_at is not None and await setup_works(session, refused_at)
+        outcome = with_evidence(attempt.outcome, attempt.own, suspected=refused_at is not None, setup_works=works)
         attempt = replace(attempt, outcome=outcome)
-        await _add_attempt(session, email.id, attempt, one.started_at)
-        await _follow(session, email, attempt, settings)
-    failpoint("try-written")
+        await _add_attempt(session, email.id, attempt, ended.started_at)
+        await _apply_next_step(session, email, attempt, settings)
+    failpoint("attempt-written")
 
 
-async def defer_unrenderable(session: AsyncSession, email: Email, error: BaseException, settings: MailSettings) -> None:
-    """Count a mail that could not be composed as deferred: a newer version may be able to, and its end is shown."""
-    log.warning("email not composed, trying again later", email_id=str(email.id), error=type(error).__name__)
-    log.debug("email not composed", email_id=str(email.id), exc_info=error)
-    attempt = Attempt(Outcome.DEFERRED, Phase.COMPOSE, None, f"not composed: {type(error).__name__}")
+async def defer_unrenderable(
+    session: AsyncSession, email: Email, error: BaseException, settings: EmailSettings
+) -> None:
+    """Record a deferred attempt for an email that cannot be rendered: a newer version may be able to."""
+    log.warning("email not rendered, retrying later", email_id=str(email.id), error=type(error).__name__)
+    log.debug("email not rendered", email_id=str(email.id), exc_info=error)
+    attempt = Attempt(Outcome.DEFERRED, Phase.COMPOSE, None, f"not rendered: {type(error).__name__}")
     await _add_attempt(session, email.id, attempt, started_at=None)
     delays = retry_delays(settings.email_retry_seconds)
     this, counted = Email.id == email.id, email.counted_tries
@@ -114,22 +118,22 @@ async def defer_unrenderable(session: AsyncSession, email: Email, error: BaseExc
 
 
 async def begin_data(connection: Driver, emails: Sequence[ClaimedEmail]) -> set[UUID]:
-    """Note that the text of mails under one lease is about to go out; return the ids of those that may.
+    """Set `data_at` of emails under one lease, whose content is about to be sent; return the ids of those to send.
 
-    Not of one whose lease is no longer ours, and of none when mail may not be sent. One statement straight on the
-    driver, as each mail needs it.
+    Emails whose lease was lost are left out, and all of them while sending is not allowed. It is one statement on the
+    driver, because every email needs it.
     """
     rows = await connection.fetch(_BEGIN, [email.id for email in emails], emails[0].lease_id)
     return {row["id"] for row in rows}
 
 
 async def others_deliver(connection: Driver) -> bool:
-    """Tell whether the server has accepted mail of another process within the last seconds."""
-    return bool(await connection.fetchval(_OTHERS, process_name()))
+    """Return whether the server has accepted an email from another process within the last `RECENT` seconds."""
+    return bool(await connection.fetchval(_OTHERS_DELIVER, process_name()))
 
 
 async def _add_attempt(session: AsyncSession, email_id: UUID, attempt: Attempt, started_at: datetime | None) -> None:
-    # Under the lock of the mail, so that an address that is being erased does not get away.
+    # Lock the email, so that a concurrent erasure of its address covers the attempt too.
     mailbox = select(Email.mailbox).where(Email.id == email_id).with_for_update(key_share=True).scalar_subquery()
     row = DeliveryAttempt(
         email_id=email_id,
@@ -146,8 +150,10 @@ async def _add_attempt(session: AsyncSession, email_id: UUID, attempt: Attempt, 
     await session.flush()
 
 
-async def _follow(session: AsyncSession, email: ClaimedEmail, attempt: Attempt, settings: MailSettings) -> None:
-    """Move a mail that is being sent to what follows from a try, unless it is not ours to move any more."""
+async def _apply_next_step(
+    session: AsyncSession, email: ClaimedEmail, attempt: Attempt, settings: EmailSettings
+) -> None:
+    """Move an email to the state that follows from an attempt, unless its lease was lost."""
     counted, uncertain = email.counted_tries, email.uncertain_tries
     decision = next_step(
         attempt.outcome,
@@ -173,21 +179,21 @@ async def _follow(session: AsyncSession, email: ClaimedEmail, attempt: Attempt, 
     await note_failure(session, attempt, email.lease_id, host, opens=decision.opens_breaker)
 
 
-# The ids are of version 7 and so in the order of time.
-_OTHERS = f"""
+# UUIDv7 ids are in the order of time.
+_OTHERS_DELIVER = f"""
 select exists (
     select from email_tries
     where id > uuidv7(interval '-{RECENT} seconds') and outcome = 'accepted' and process <> $1
 )
 """  # noqa: S608 - built from constants
 
-# By the lease alone, which a mail has while it is being sent only: asked for the state as well, PostgreSQL might go
-# through all that are being sent.
+# Only emails in `sending` have a lease. With a condition on the state, PostgreSQL might scan all of them.
 _BEGIN = f"""
 update emails set data_at = clock_timestamp() where id = any($1) and lease_id = $2 and {MAY_BEGIN} returning id
 """  # noqa: S608 - built from constants
 
-# Mails are locked in one order, and before they are looked at: an address that is being erased does not get away.
+# Emails are locked in the order of their ids before they are read: a concurrent erasure of an address covers the
+# attempts too.
 _CLOSED = ", ".join(f"{name} = {'null' if value is None else value}" for name, value in CLOSED_BREAKER.items())
 _ACCEPT = f"""
 with ended as (

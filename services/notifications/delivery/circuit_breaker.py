@@ -1,4 +1,4 @@
-"""Whether emails may be sent at all: not paused, the circuit breaker closed, no restore to settle."""
+"""Whether emails may be sent at all: sending not paused, circuit breaker closed, no restore in progress."""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -16,14 +16,16 @@ from services.notifications.rules import Outcome, breaker_pause
 from shared.database import database_identity_sql
 from shared.failpoints import failpoint
 
-_HERE = database_identity_sql("gate")
+_DATABASE_IDENTITY = database_identity_sql("gate")
 
-MAY_BEGIN = f"exists (select from gate where paused_at is null and (incarnation is null or incarnation = {_HERE}))"
-"""Whether, as SQL, a mail that was claimed may still go out; the breaker stops claims only."""
+MAY_BEGIN = (
+    f"exists (select from gate where paused_at is null and (incarnation is null or incarnation = {_DATABASE_IDENTITY}))"
+)
+"""SQL condition: a claimed email may still be sent. The breaker only stops claims."""
 MAY_CLAIM = (
     f"{MAY_BEGIN} and exists (select from gate where breaker_until is null or breaker_until <= clock_timestamp())"
 )
-"""Whether, as SQL, the gate is open."""
+"""SQL condition: emails may be claimed."""
 
 CLOSED_BREAKER: dict[str, Any] = {
     "breaker_trips": 0,
@@ -43,46 +45,46 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class SendingState:
-    """The gate at a moment of the database's clock. `known`: it is known which mail was sent; see `SendingControl`."""
+    """`SendingControl` at a moment of the database's clock, with the identity of this database."""
 
-    row: SendingControl
+    control: SendingControl
     now: datetime
-    incarnation: str
+    database_identity: str
 
     @property
-    def known(self) -> bool:
-        """Whether this is the database in which it was last known which mail was sent."""
-        return self.row.incarnation in {None, self.incarnation}
+    def is_same_database(self) -> bool:
+        """Whether this database is the recorded one, or none is recorded; otherwise it may be a restored backup."""
+        return self.control.incarnation in {None, self.database_identity}
 
     @property
-    def settled(self) -> bool:
-        """Whether there is nothing to find out about it."""
-        return self.row.incarnation == self.incarnation
+    def is_confirmed(self) -> bool:
+        """Whether this database is recorded as the one that knows which emails were sent."""
+        return self.control.incarnation == self.database_identity
 
     @property
-    def open(self) -> bool:
-        """Whether mail may be sent."""
-        until = self.row.breaker_until
-        return self.known and self.row.paused_at is None and (until is None or until <= self.now)
+    def may_send(self) -> bool:
+        """Whether emails may be sent."""
+        until = self.control.breaker_until
+        return self.is_same_database and self.control.paused_at is None and (until is None or until <= self.now)
 
 
 async def read_sending_state(session: AsyncSession, *, lock: bool = False) -> SendingState:
-    """Read whether mail may be sent; `lock` keeps others from claiming or opening the breaker meanwhile."""
-    found = select(SendingControl, func.clock_timestamp(), literal_column(_HERE, Text)).execution_options(
+    """Read whether emails may be sent. With `lock`, no other transaction claims emails or opens the breaker."""
+    query = select(SendingControl, func.clock_timestamp(), literal_column(_DATABASE_IDENTITY, Text)).execution_options(
         populate_existing=True
     )
-    return SendingState(*(await session.execute(found.with_for_update() if lock else found)).one())
+    return SendingState(*(await session.execute(query.with_for_update() if lock else query)).one())
 
 
 async def begin_probe(session: AsyncSession, lease_id: UUID, until: datetime) -> None:
-    """Note which mail probes an open breaker: no other is sent until it has ended, or until this time."""
+    """Record which lease probes an open breaker: no other email is sent until it has ended, or until `until`."""
     await session.execute(
         update(SendingControl).values(breaker_probe=lease_id, breaker_until=until).execution_options(**_NO_SYNC)
     )
 
 
 async def end_probe(session: AsyncSession, lease_id: UUID) -> None:
-    """Let another mail probe at once: this one has shown nothing."""
+    """End a probe without a result: another email may probe at once."""
     await session.execute(
         update(SendingControl)
         .where(SendingControl.breaker_probe == lease_id)
@@ -91,17 +93,17 @@ async def end_probe(session: AsyncSession, lease_id: UUID) -> None:
     )
 
 
-async def set_up_works(session: AsyncSession, since: datetime) -> bool:
-    """Tell whether the breaker is closed, and the server has accepted mail since a mail was refused."""
+async def setup_works(session: AsyncSession, since: datetime) -> bool:
+    """Return whether the breaker is closed and the server has accepted an email after `since`."""
     proven = select(SendingControl.singleton).where(SendingControl.breaker_trips == 0, SendingControl.proven_at > since)
     return await session.scalar(proven) is not None
 
 
 async def note_failure(session: AsyncSession, attempt: Attempt, lease_id: UUID, host: str, *, opens: bool) -> None:
-    """Open the breaker after a try that was not accepted, or close it, or let another mail probe.
+    """Update the breaker after an attempt that was not accepted: open it, close it, or end the probe.
 
-    A reply to a recipient or a text shows that the server is there and lets us log in, no more: after a refusal only
-    an accepted mail closes the breaker.
+    A reply to RCPT or DATA only shows that the server is available and accepts our login. So after a refusal only an
+    accepted email closes the breaker.
     """
     if opens:
         await _trip(session, attempt, lease_id, host)
@@ -114,27 +116,25 @@ async def note_failure(session: AsyncSession, attempt: Attempt, lease_id: UUID, 
 
 
 async def _trip(session: AsyncSession, attempt: Attempt, lease_id: UUID, host: str) -> None:
-    """Let all sending pause, unless it does already: no mail would have gone through."""
+    """Open the breaker, or keep it open after a failed probe. Failures of other emails while it is open are ignored."""
     state = await read_sending_state(session, lock=True)
-    gate, now = state.row, state.now
-    if gate.breaker_until is not None and gate.breaker_until > now and gate.breaker_probe != lease_id:
+    control, now = state.control, state.now
+    if control.breaker_until is not None and control.breaker_until > now and control.breaker_probe != lease_id:
         return
-    gate.breaker_trips += 1
-    gate.breaker_since = gate.breaker_since or now
-    gate.breaker_until = now + timedelta(seconds=breaker_pause(attempt.outcome, gate.breaker_trips))
-    gate.breaker_phase, gate.breaker_host = attempt.phase, host
-    gate.breaker_code, gate.breaker_reason, gate.breaker_probe = attempt.code, attempt.reply, None
+    control.breaker_trips += 1
+    control.breaker_since = control.breaker_since or now
+    control.breaker_until = now + timedelta(seconds=breaker_pause(attempt.outcome, control.breaker_trips))
+    control.breaker_phase, control.breaker_host = attempt.phase, host
+    control.breaker_code, control.breaker_reason, control.breaker_probe = attempt.code, attempt.reply, None
     await session.flush()
     failpoint("breaker-tripped")
-    # Without the reply, which may quote an address; `chats status` shows it.
+    # Not the reply, which may quote an address. `chats status` shows it.
     log.error(
-        "sending pauses: the mail server is busy"
-        if attempt.outcome is Outcome.BUSY
-        else "sending pauses: check the mail set-up",
+        "sending paused: mail server busy" if attempt.outcome is Outcome.BUSY else "sending paused: check mail setup",
         outcome=attempt.outcome,
         phase=attempt.phase,
         host=host,
         code=attempt.code,
         status=enhanced_status(attempt.reply),
-        until=str(gate.breaker_until),
+        until=str(control.breaker_until),
     )

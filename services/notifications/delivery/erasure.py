@@ -1,7 +1,7 @@
-"""Erasing what this service holds of deleted conversations and users: at once if it is little, else in batches.
+"""Erasure of deleted conversations and users: at once for a few rows, in batches otherwise.
 
-When the event of a deletion is handled, its mails are cancelled and its records are out of sight, however many there
-are. Every sweeper erases the rest, a batch a transaction: what is erased is gone, so whoever comes next goes on there.
+Handling a deletion's event cancels the emails and hides the notifications, however many there are. The sweepers erase
+the rest, one batch per transaction. Erased rows are gone, so any sweeper can continue.
 """
 
 from collections.abc import Collection
@@ -19,14 +19,14 @@ from shared.database import SessionFactory, transaction
 from shared.outages import is_outage
 from shared.tables import any_of, bulk_insert
 
-BATCH = 1000  # rows of a kind that one transaction erases
+BATCH = 1000  # rows of one table that a transaction erases
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is still to be erased: how many, rows so far, and how long none of them has come further, in seconds."""
+    """Pending erasures: their number, the rows erased so far, and the seconds since the last progress."""
 
     under_way: int
     erased: int
@@ -34,25 +34,22 @@ class State:
 
 
 async def choose_small(session: AsyncSession, conversation_ids: Collection[UUID], *, size: int = BATCH) -> set[UUID]:
-    """Return those of some deleted conversations of which so little is held that all of it can go at once.
-
-    The others are noted, to be erased in batches. One that is under way already stays so.
-    """
+    """Return the deleted conversations that are small enough to be erased at once; schedule erasures of the others."""
     if not conversation_ids:
         return set()
     values = {"ids": sorted(conversation_ids), "most": size + 1}
-    small, room = set(), size
+    small, rows_left = set(), size
     for row in await session.execute(_COUNT, values):
-        if row.rows <= room:
+        if row.rows <= rows_left:
             small.add(row.id)
-            room -= row.rows
-    if big := [{"conversation_id": key} for key in sorted(set(conversation_ids) - small)]:
-        await session.execute(bulk_insert(Erasure, big).on_conflict_do_nothing())
+            rows_left -= row.rows
+    if large := [{"conversation_id": key} for key in sorted(set(conversation_ids) - small)]:
+        await session.execute(bulk_insert(Erasure, large).on_conflict_do_nothing())
     return small
 
 
 async def erase_recipient(session: AsyncSession, user_id: str, before: datetime, *, size: int = BATCH) -> None:
-    """Erase the addresses of a deleted user from the mails up to a time and from what servers said, or note it."""
+    """Erase a deleted user's address from emails up to a time and from replies; schedule what is over `size` rows."""
     erasure = Erasure(user_id=user_id, until=before)
     session.add(erasure)
     await session.flush()
@@ -60,9 +57,9 @@ async def erase_recipient(session: AsyncSession, user_id: str, before: datetime,
 
 
 async def erase_batch(session: AsyncSession, erasure_id: UUID, *, size: int = BATCH) -> int:
-    """Erase the next rows of an erasure, unless another process is at it; return how many. Forgets a finished one."""
-    found = select(Erasure).where(Erasure.id == erasure_id).with_for_update(skip_locked=True)
-    erasure = await session.scalar(found.execution_options(populate_existing=True))
+    """Erase the next rows of an erasure, unless another process is doing it; return how many. Delete a finished one."""
+    query = select(Erasure).where(Erasure.id == erasure_id).with_for_update(skip_locked=True)
+    erasure = await session.scalar(query.execution_options(populate_existing=True))
     if erasure is None:
         return 0
     if erasure.conversation_id is not None:
@@ -79,63 +76,63 @@ async def erase_batch(session: AsyncSession, erasure_id: UUID, *, size: int = BA
 
 
 async def erase_round(sessions: SessionFactory, *, size: int = BATCH) -> int:
-    """Erase a batch of everything that is under way, each in its own transaction; return how many rows.
+    """Erase a batch of each pending erasure, each in its own transaction; return the number of rows.
 
-    One that fails holds up no other, and has its turn again in the next round.
+    A failing erasure does not block the others, and is retried in the next round.
     """
     async with transaction(sessions) as session:
-        under_way = (await session.scalars(select(Erasure.id).order_by(Erasure.id).limit(100))).all()
+        pending = (await session.scalars(select(Erasure.id).order_by(Erasure.id).limit(100))).all()
     rows = 0
-    for erasure_id in under_way:
+    for erasure_id in pending:
         try:
             async with transaction(sessions) as session:
                 rows += await erase_batch(session, erasure_id, size=size)
         except Exception as error:
             if is_outage(error):
                 raise
-            log.warning("a batch was not erased, trying again", erasure_id=str(erasure_id), error=type(error).__name__)
+            log.warning("erasure batch failed, retrying", erasure_id=str(erasure_id), error=type(error).__name__)
     return rows
 
 
-async def forget_conversations(session: AsyncSession) -> None:
-    """Give up the erasure of conversations: the log was restored, and they may be there again.
+async def cancel_conversation_erasures(session: AsyncSession) -> None:
+    """Cancel the erasure of conversations: the event log was restored, and they may exist again.
 
-    Those that are not are deleted once more when the present state is read.
+    The rebuild deletes those that don't.
     """
     await session.execute(delete(Erasure).where(Erasure.conversation_id.is_not(None)))
 
 
 async def under_erasure(session: AsyncSession, user_ids: Collection[str]) -> set[str]:
-    """Return those of some users whose addresses are still being erased."""
+    """Return the ids of users whose addresses are still being erased."""
     return set(await session.scalars(select(Erasure.user_id).where(Erasure.user_id.in_(user_ids))))
 
 
 async def read_state(session: AsyncSession) -> State:
-    """Return what is still to be erased."""
+    """Return the state of pending erasures."""
     return State(*(await session.execute(_STATE)).one())
 
 
 async def _erase_conversation(session: AsyncSession, conversation_id: UUID, size: int) -> tuple[int, bool]:
-    """Erase a conversation's next records and what its mails hold; return how many rows, and if these were the last."""
+    """Erase a conversation's next notifications and email content; return the rows, and whether they were the last."""
     values = {"id": conversation_id, "size": size}
     counts = [len((await session.scalars(statement, values)).all()) for statement in _ERASE]
     return sum(counts), max(counts) < size
 
 
 async def _erase_addresses(session: AsyncSession, erasure: Erasure, size: int) -> tuple[int, bool]:
-    """Do the same for the mails that a user was sent; servers quote addresses in what they reply."""
-    mails = select(Email.id).where(
+    """Erase a user's address from the next emails sent to them, and the replies, which may quote the address."""
+    emails = select(Email.id).where(
         Email.recipient_id == erasure.user_id,
         Email.audience == Audience.CUSTOMER,
         Email.created_at <= erasure.until,
         Email.id > erasure.after,
     )
-    batch = (await session.scalars(mails.order_by(Email.id).limit(size).with_for_update())).all()
-    nothing = {"to_address": None, "mailbox": None, "content": None}
-    quietly = {"synchronize_session": False}
-    await session.execute(update(Email).where(any_of(Email.id, batch)).values(nothing), execution_options=quietly)
+    batch = (await session.scalars(emails.order_by(Email.id).limit(size).with_for_update())).all()
+    erased = {"to_address": None, "mailbox": None, "content": None}
+    no_sync = {"synchronize_session": False}
+    await session.execute(update(Email).where(any_of(Email.id, batch)).values(erased), execution_options=no_sync)
     replies = update(DeliveryAttempt).where(any_of(DeliveryAttempt.email_id, batch)).values(reply="", mailbox=None)
-    await session.execute(replies, execution_options=quietly)
+    await session.execute(replies, execution_options=no_sync)
     erasure.after = max(batch, default=erasure.after)
     return len(batch), len(batch) < size
 
@@ -153,7 +150,7 @@ _COUNT = text("""
     from unnest(cast(:ids as uuid[])) with ordinality as deleted (id, turn) order by turn
 """)
 
-# Records before mails, each by its key: as whoever handles events locks them.
+# Notifications before emails, each in the order of the key: the same order in which event handlers lock them.
 _ERASE = [
     text("""
         delete from notifications where id in (

@@ -1,7 +1,7 @@
-"""Who holds a mail, and what became of it: leases, the breaker, the record of each try.
+"""Leases: which process may send an email, and for how long.
 
-A process may die at any line. Before `data_at` is committed nothing can have reached the mail server, and the mail
-goes back at no cost; after it the server may have the mail, and the try is uncertain.
+A process may die at any line. Before `data_at` is committed nothing can have reached the mail server, and the email is
+released at no cost. After it the server may have the email, and the attempt is uncertain.
 """
 
 from collections.abc import Sequence
@@ -20,12 +20,12 @@ from services.notifications.rules import EmailState
 from shared.database import Driver
 from shared.tables import any_of
 
-LEASE = timedelta(seconds=60)  # that a claim holds without being renewed
+LEASE = timedelta(seconds=60)  # how long a claim is valid without renewal
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimedEmail:
-    """A mail that this process holds, with the bytes to send."""
+    """An email that this process has claimed, with the bytes to send."""
 
     id: UUID
     lease_id: UUID
@@ -37,26 +37,26 @@ class ClaimedEmail:
 
     @property
     def held(self) -> ColumnElement[bool]:
-        """The condition under which the lease is still ours."""
+        """The SQL condition that this process still has the lease."""
         return (Email.id == self.id) & (Email.lease_id == self.lease_id)
 
 
 class PendingWork(NamedTuple):
-    """What there is to do: mail that is due and may be sent, mail whose holder's lease ran out."""
+    """Whether there are emails that are due and may be sent, and emails whose lease has expired."""
 
     due: bool
-    lost: bool
+    expired: bool
 
 
 async def pending_work(connection: Driver, *, overdue: float = 0) -> PendingWork:
-    """Tell what a drain would find; as due counts what has been for `overdue` seconds."""
+    """Return what `drain` would find; only emails that are overdue by at least `overdue` seconds count as due."""
     row = await connection.fetchrow(_PENDING, overdue)
-    assert row is not None  # noqa: S101 - it counts nothing
+    assert row is not None  # noqa: S101 - the query always returns a row
     return PendingWork(**row)
 
 
 async def renew_lease(session: AsyncSession, lease_id: UUID) -> None:
-    """Hold on to all mails of a lease that are still being sent."""
+    """Renew a lease for all of its emails that are still being sent."""
     await session.execute(
         update(Email)
         .where(Email.lease_id == lease_id, Email.state == EmailState.SENDING)
@@ -66,18 +66,18 @@ async def renew_lease(session: AsyncSession, lease_id: UUID) -> None:
 
 
 async def release(session: AsyncSession, emails: Sequence[ClaimedEmail]) -> None:
-    """Give back mails that were claimed under one lease and not begun."""
+    """Release emails that were claimed under one lease and not attempted."""
     which = any_of(Email.id, [email.id for email in emails]) & (Email.lease_id == emails[0].lease_id)
     await move_emails(session, which, EmailState.SCHEDULED, {}, leaving=(EmailState.SENDING,))
     await end_probe(session, emails[0].lease_id)
 
 
-# The time in queries of their own: so it is read once, and the indexes can be searched by it.
+# A subquery for the time: PostgreSQL evaluates it once, so it can use the indexes.
 _PENDING = f"""
 select
     {MAY_CLAIM} and exists (
         select from emails
         where state = 'scheduled' and next_attempt_at <= (select clock_timestamp() - make_interval(secs => $1))
     ) as due,
-    exists (select from emails where state = 'sending' and lease_until < (select clock_timestamp())) as lost
+    exists (select from emails where state = 'sending' and lease_until < (select clock_timestamp())) as expired
 """  # noqa: S608 - built from constants

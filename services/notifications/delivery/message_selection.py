@@ -1,6 +1,6 @@
-"""How much one mail holds: what is too much for it goes into the next, so that none is cut off by a mail program.
+"""Which messages an email contains. Messages over the size limit go into the next, so that no client clips an email.
 
-A mail may wait for hours, for room under the caps or while sending is paused, and what is written meanwhile joins it.
+An email may wait for hours, held back by the recipient limits or while sending is paused, and new messages join it.
 """
 
 from collections.abc import Sequence
@@ -19,56 +19,56 @@ from services.notifications.models import Email, EmailMessage
 from services.notifications.rules import EmailState
 from shared.tables import any_of
 
-MOST_MESSAGES = 100
-MOST_BYTES = 70_000  # of HTML, 100,000 as encoded: Gmail cuts off what is beyond 102 KB. The largest message has 61,200
+MAX_MESSAGES = 100
+MAX_HTML_BYTES = 70_000  # 100,000 encoded: Gmail clips emails over 102 KB. The largest message has 61,200
 
 
 @dataclass(frozen=True, slots=True)
 class EmailBatch:
-    """The messages that a mail tells, as rows, and whether it has more than it can hold."""
+    """The messages that an email contains, as rows, and whether there are more than fit."""
 
     messages: Sequence[Row[*tuple[Any, ...]]] = ()
     more: bool = False
 
 
 async def select_messages(session: AsyncSession, emails: Sequence[Email]) -> dict[UUID, EmailBatch]:
-    """Return the messages of mails by their ids; of one of which all was read, none.
+    """Return the messages of each email, by its id; none if all of them were read.
 
-    Of a mail that was composed before they are those that it said: its recipient may have it already.
+    An email that was rendered before keeps its messages: the recipient may have it already.
     """
-    found: dict[UUID, list[Row[*tuple[Any, ...]]]] = {email.id: [] for email in emails}
-    composed = [email.id for email in emails if email.message_id is not None]
-    if composed:
-        said = _MESSAGES.where(any_of(EmailMessage.email_id, composed), EmailMessage.left_out.is_(False))
-        for row in await session.execute(said):
-            found[row.email_id].append(row)
+    messages: dict[UUID, list[Row[*tuple[Any, ...]]]] = {email.id: [] for email in emails}
+    rendered_ids = [email.id for email in emails if email.message_id is not None]
+    if rendered_ids:
+        included = _MESSAGES.where(any_of(EmailMessage.email_id, rendered_ids), EmailMessage.left_out.is_(False))
+        for row in await session.execute(included):
+            messages[row.email_id].append(row)
     open_ids = [email.id for email in emails if email.message_id is None]
     if open_ids:
         for row in await session.execute(_OPEN, {"ids": open_ids}):
-            found[row.email_id].append(row)
-    return {key: _select(rows, composed=key in composed) for key, rows in found.items()}
+            messages[row.email_id].append(row)
+    return {key: _select(rows, rendered=key in rendered_ids) for key, rows in messages.items()}
 
 
-def _select(rows: Sequence[Row[*tuple[Any, ...]]], *, composed: bool) -> EmailBatch:
+def _select(rows: Sequence[Row[*tuple[Any, ...]]], *, rendered: bool) -> EmailBatch:
     if not any(row.unread for row in rows):
         return EmailBatch()
-    if composed:
+    if rendered:
         return EmailBatch(rows)
-    sizes = accumulate(html_size(one.body) for one in rows[:MOST_MESSAGES])
-    held = max(1, sum(1 for _ in takewhile(lambda size: size <= MOST_BYTES, sizes)))
-    return EmailBatch(rows[:held], held < len(rows))
+    sizes = accumulate(html_size(row.body) for row in rows[:MAX_MESSAGES])
+    count = max(1, sum(1 for _ in takewhile(lambda size: size <= MAX_HTML_BYTES, sizes)))
+    return EmailBatch(rows[:count], count < len(rows))
 
 
 async def split_email(session: AsyncSession, email: Email, last: int, now: datetime) -> None:
-    """Close a mail behind the message number `last`, and put what follows into another one, due now."""
+    """Close an email after the message number `last`, and move later messages to a new one, due now."""
     await session.execute(update(Email).where(Email.id == email.id).values(claimed_at=now))
-    same = ("audience", "recipient_id", "conversation_id", "subject", "due_at")
-    values = {name: getattr(email, name) for name in same}
-    another = insert(Email).values(**values, state=EmailState.SCHEDULED, next_attempt_at=now).returning(Email.id)
+    copied = ("audience", "recipient_id", "conversation_id", "subject", "due_at")
+    values = {name: getattr(email, name) for name in copied}
+    new_email = insert(Email).values(**values, state=EmailState.SCHEDULED, next_attempt_at=now).returning(Email.id)
     await session.execute(
         update(EmailMessage)
         .where(EmailMessage.email_id == email.id, EmailMessage.number > last)
-        .values(email_id=await session.scalar(another))
+        .values(email_id=await session.scalar(new_email))
         .execution_options(synchronize_session=False)
     )
 
@@ -86,6 +86,6 @@ _MESSAGES = (
     .join(Email, Email.id == EmailMessage.email_id)
     .order_by(EmailMessage.number)
 )
-_EACH = func.unnest(bindparam("ids", type_=ARRAY(Uuid))).table_valued(column("id", Uuid), name="each").render_derived()
-_OF_EACH = _MESSAGES.where(EmailMessage.email_id == _EACH.c.id, is_unread()).limit(MOST_MESSAGES + 1).lateral("of_each")
-_OPEN = select(_OF_EACH).select_from(_EACH.join(_OF_EACH, true())).order_by(_OF_EACH.c.number)
+_IDS = func.unnest(bindparam("ids", type_=ARRAY(Uuid))).table_valued(column("id", Uuid), name="ids").render_derived()
+_UNREAD = _MESSAGES.where(EmailMessage.email_id == _IDS.c.id, is_unread()).limit(MAX_MESSAGES + 1).lateral("unread")
+_OPEN = select(_UNREAD).select_from(_IDS.join(_UNREAD, true())).order_by(_UNREAD.c.number)

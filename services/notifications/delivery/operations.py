@@ -17,36 +17,36 @@ from shared.tables import any_of
 
 
 async def retry_email(session: AsyncSession, email_id: UUID) -> None:
-    """Let a failed mail be due again, from the beginning of its schedule. Raises `NotFound` or `EmailNotFailed`.
+    """Queue a failed email for another attempt, with its retry schedule reset. Raises `NotFound` or `EmailNotFailed`.
 
-    No message joins it: its conversation may have another mail by now that is open.
+    No messages join it: the conversation may have another open email by now.
     """
     if await _retry(session, Email.id == email_id):
         return
     email = await session.get(Email, email_id)
     if email is None:
-        raise NotFound("There is no such mail.")
-    raise EmailNotFailed(f"This mail is {email.state}; only a failed one is retried.")
+        raise NotFound("There is no email with this id.")
+    raise EmailNotFailed(f"This email is {email.state}. Only failed emails can be retried.")
 
 
 async def retry_failed_emails(
     session: AsyncSession, began: datetime, *, since: timedelta | None, reply: str | None, size: int
 ) -> int:
-    """Queue up to so many failed emails for another attempt; return how many. Call it until there are none.
+    """Queue up to `size` failed emails for another attempt; return how many. Repeat until it returns 0.
 
-    Those that failed before `began`, by the database's clock, and not longer than `since` before it; whose last reply,
-    with its code, matches the regular expression `reply`. Those that may have arrived are left.
+    Selects emails that failed before `began` (by the database's clock), at most `since` before it, and whose last reply
+    with its code matches the regular expression `reply`. Skips emails that may have arrived.
     """
     which = _failed(began, since, reply) & Email.reason.not_in(MAY_HAVE_ARRIVED_REASONS)
-    found = select(Email.id).where(which).order_by(Email.id).limit(size).with_for_update(skip_locked=True)
-    ids = (await session.scalars(found)).all()
+    query = select(Email.id).where(which).order_by(Email.id).limit(size).with_for_update(skip_locked=True)
+    ids = (await session.scalars(query)).all()
     return len(await _retry(session, any_of(Email.id, ids))) if ids else 0
 
 
 async def count_doubtful_emails(
     session: AsyncSession, began: datetime, *, since: timedelta | None, reply: str | None
 ) -> int:
-    """Count the emails that `retry_failed_emails` leaves: they may have arrived, and would go out twice."""
+    """Count the failed emails that `retry_failed_emails` skips because they may have arrived."""
     which = _failed(began, since, reply) & Email.reason.in_(MAY_HAVE_ARRIVED_REASONS)
     return (await session.execute(select(func.count()).where(which))).scalar_one()
 
@@ -81,14 +81,14 @@ async def _retry(session: AsyncSession, which: ColumnElement[bool]) -> Sequence[
 
 
 async def pause_sending(session: AsyncSession) -> None:
-    """Stop all sending until it is resumed. Mail that is on its way goes out."""
+    """Pause all sending. Emails that have reached DATA are still sent."""
     await session.execute(
         update(SendingControl).values(paused_at=func.coalesce(SendingControl.paused_at, func.clock_timestamp()))
     )
 
 
 async def resume_sending(session: AsyncSession) -> None:
-    """Start sending again, also past an open breaker, with what was refused for the set-up's sake."""
+    """Resume sending: close the breaker, and make emails due that were refused because of the setup."""
     refused = (Email.state == EmailState.SCHEDULED) & Email.refused_at.is_not(None)
     await session.execute(update(Email).where(refused).values(next_attempt_at=func.clock_timestamp()))
     await session.execute(update(SendingControl).values(paused_at=None, **CLOSED_BREAKER))

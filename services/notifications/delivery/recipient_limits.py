@@ -1,74 +1,75 @@
-"""How many mails an address may get: counted from what it got, in the transaction that claims more for it.
+"""How many emails an address may get: counted from recorded attempts, in the transaction that claims more.
 
-Two customers with the same address share its caps. At the support inbox each customer has the caps for themselves, so
-that one cannot use up another's. What counts is an attempt after which the recipient may have the mail; a refused or
-deferred one makes room again for itself.
+Two customers with the same address share its limits. For the support inbox each customer has limits of their own. Only
+attempts after which the recipient may have the email count; rejected and deferred ones don't.
 """
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.rules import Cap, mail_caps, wait_for_room
-from services.notifications.settings import MailSettings
+from services.notifications.rules import EmailLimit, email_limits, seconds_until_allowed
+from services.notifications.settings import EmailSettings
 
 
-def customers_share(mailbox: str, customer_id: str) -> str:
-    """Return what mails about a customer are counted by at the support inbox: the customer's share of its mailbox.
+def support_quota_key(mailbox: str, customer_id: str) -> str:
+    """Return the key that counts a customer's emails to the support inbox.
 
-    No mailbox contains a space, so no share is another address.
+    Mailboxes contain no space, so the key is never another address.
     """
     return f"{mailbox} {customer_id}"
 
 
 @dataclass(slots=True)
-class Received:
-    """What an address has got: the times of the newest, the last first, and how many are on their way."""
+class MailboxUsage:
+    """When a mailbox got its last emails, newest first, and how many are being sent to it."""
 
     times: Sequence[datetime] = ()
-    in_hand: int = 0
+    in_flight: int = 0
 
 
 @dataclass(slots=True)
 class Allowance:
-    """What may still be claimed for each address, at a moment."""
+    """How many emails may be claimed for each mailbox now."""
 
-    caps: Sequence[Cap]
+    limits: Sequence[EmailLimit]
     now: datetime
-    received: Mapping[str | None, Received] = field(default_factory=dict)
+    usage: Mapping[str | None, MailboxUsage] = field(default_factory=dict)
 
-    def opens_at(self, mailbox: str | None) -> datetime | None:
-        """Return when an address may get one more mail, or None when it may now."""
-        received = self.received.get(mailbox)
-        if received is None:
+    def available_at(self, mailbox: str | None) -> datetime | None:
+        """Return when a mailbox may get another email; None if it may get one now."""
+        usage = self.usage.get(mailbox)
+        if usage is None:
             return None
-        ages = [(self.now - moment).total_seconds() for moment in received.times]
-        wait = wait_for_room(self.caps, ages, received.in_hand)
+        ages = [(self.now - time).total_seconds() for time in usage.times]
+        wait = seconds_until_allowed(self.limits, ages, usage.in_flight)
         return self.now + timedelta(seconds=wait) if wait else None
 
     def use(self, mailbox: str | None) -> None:
-        """Note that one more was claimed."""
-        if (received := self.received.get(mailbox)) is not None:
-            received.in_hand += 1
+        """Count one more claimed email."""
+        if (usage := self.usage.get(mailbox)) is not None:
+            usage.in_flight += 1
 
 
 async def load_allowances(
-    session: AsyncSession, mailboxes: Collection[str], now: datetime, settings: MailSettings
+    session: AsyncSession, mailboxes: Collection[str], now: datetime, settings: EmailSettings
 ) -> Allowance:
-    """Count what addresses have got, and let nobody else claim mail for them until this transaction ends."""
-    caps = mail_caps(settings.limit_mails_per_10_minutes, settings.limit_mails_per_day)
-    if not caps or not mailboxes:
-        return Allowance(caps, now)
-    # In one order, so that two never wait for each other. A statement of its own: the count must see what those did
-    # who were waited for.
-    each = {"mailboxes": sorted(mailboxes)}
-    await session.execute(_LOCK, each)
-    since = now - timedelta(seconds=max(cap.seconds for cap in caps))
-    rows = await session.execute(_COUNT, each | {"since": since, "most": max(cap.most for cap in caps)})
-    return Allowance(caps, now, {row.mailbox: Received(row.times, row.in_hand) for row in rows})
+    """Count the emails that mailboxes got, and lock the mailboxes against other claims until the transaction ends."""
+    limits = email_limits(settings.limit_mails_per_10_minutes, settings.limit_mails_per_day)
+    if not limits or not mailboxes:
+        return Allowance(limits, now)
+    # Sorted, so that two transactions never deadlock. The lock is a statement of its own, so that the count sees what
+    # the previous holder committed.
+    values: dict[str, Any] = {"mailboxes": sorted(mailboxes)}
+    await session.execute(_LOCK, values)
+    since = now - timedelta(seconds=max(limit.seconds for limit in limits))
+    values |= {"since": since, "most": max(limit.max_emails for limit in limits)}
+    usage = {row.mailbox: MailboxUsage(row.times, row.in_flight) for row in await session.execute(_COUNT, values)}
+    return Allowance(limits, now, usage)
 
 
 _LOCK = text("""
@@ -76,10 +77,10 @@ _LOCK = text("""
     from unnest(cast(:mailboxes as text[])) as each(mailbox)
 """)
 
-# By what each column is indexed for: none of both reads more rows than it counts.
+# Both subqueries have an index and read no more rows than they count.
 _COUNT = text("""
     select mailbox,
-        (select count(*) from emails where state = 'sending' and emails.mailbox = each.mailbox) as in_hand,
+        (select count(*) from emails where state = 'sending' and emails.mailbox = each.mailbox) as in_flight,
         array(
             select finished_at from email_tries
             where email_tries.mailbox = each.mailbox and finished_at > :since

@@ -1,4 +1,4 @@
-"""Whom a mail goes to, and when to nobody."""
+"""The recipient of an email, or the reason why there is none."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -6,30 +6,30 @@ from fnmatch import fnmatchcase
 from services.notifications.mail.addresses import AddressError, is_unattended, mailbox_of, sender_address
 from services.notifications.models import Person
 from services.notifications.rules import Audience, Reason
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 
 
 @dataclass(frozen=True, slots=True)
 class Recipient:
-    """Where a mail goes at present: an address, and the mailbox that the caps count it by. Or why to nobody."""
+    """The current address of an email and the mailbox it counts for, or the reason why it is suppressed."""
 
     address: str | None = None
     mailbox: str | None = None
     reason: Reason | None = None
 
 
-def find_recipient(audience: Audience, customer: Person | None, settings: MailSettings) -> Recipient:
-    """Find where mail to the customer, or to support, may go."""
+def find_recipient(audience: Audience, customer: Person | None, settings: EmailSettings) -> Recipient:
+    """Return the recipient of emails to the customer, or to support."""
     if audience is Audience.CUSTOMER and customer is not None and customer.deleted:
         return Recipient(reason=Reason.USER_DELETED)
     address = settings.support_email if audience is Audience.SUPPORT else customer and customer.email
     if not address:
         return Recipient(reason=Reason.NO_ADDRESS)
-    reason = _why_not(audience, address, settings)
+    reason = _suppression_reason(audience, address, settings)
     return Recipient(reason=reason) if reason else Recipient(address, mailbox_of(address))
 
 
-def _why_not(audience: Audience, address: str, settings: MailSettings) -> Reason | None:
+def _suppression_reason(audience: Audience, address: str, settings: EmailSettings) -> Reason | None:
     if settings.smtp_url is None:
         return Reason.NO_SMTP
     patterns = settings.email_only_to
@@ -39,8 +39,9 @@ def _why_not(audience: Audience, address: str, settings: MailSettings) -> Reason
         mailbox = mailbox_of(address)
     except AddressError:
         return Reason.ADDRESS_NOT_SUPPORTED
-    # Who runs the store may well have the support's mail come to where mail is from; a customer has another address.
+    # The support inbox may have the sender's address, a customer may not.
     own = (settings.email_from, settings.email_reply_to, settings.support_email)
-    if audience is Audience.CUSTOMER and mailbox in {mailbox_of(sender_address(one)) for one in own if one}:
+    own_mailboxes = {mailbox_of(sender_address(address)) for address in own if address}
+    if audience is Audience.CUSTOMER and mailbox in own_mailboxes:
         return Reason.OWN_ADDRESS
     return Reason.UNATTENDED_ADDRESS if audience is Audience.CUSTOMER and is_unattended(mailbox) else None

@@ -1,4 +1,4 @@
-"""From a mail's rows to its bytes: who is called what, and which mail it answers."""
+"""Render an email's rows to bytes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from services.notifications.mail.addresses import AddressError
 from services.notifications.mail.message import Brand, ContentMessage, EmailContent, compose, message_id
 from services.notifications.models import Email, Person
 from services.notifications.rules import Audience
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 
 DELETED_CUSTOMER = "Deleted customer"
 
 
 @dataclass(frozen=True, slots=True)
 class RenderedEmail:
-    """A composed mail."""
+    """An email that is ready to send."""
 
     message_id: str
     to_address: str
@@ -27,11 +27,11 @@ def render_email(
     email: Email,
     messages: Sequence[Any],
     people: Mapping[str, Person],
-    earlier: str | None,
+    previous_id: str | None,
     now: datetime,
-    settings: MailSettings,
+    settings: EmailSettings,
 ) -> RenderedEmail:
-    """Compose a mail of these messages; `earlier` is the Message-ID of the last mail before it.
+    """Render an email with these messages; `previous_id` is the Message-ID of the email before it.
 
     Raises AddressError for an address that cannot be written in a header.
     """
@@ -40,9 +40,9 @@ def render_email(
     recipient = None if to_support else people.get(email.recipient_id)
     address = settings.support_email if to_support else recipient and recipient.email
     if not address:
-        raise AddressError("a mail without an address")
-    names = [sender_name(people.get(one.sender_id), one.sender_id, audience, settings) for one in messages]
-    mail = EmailContent(
+        raise AddressError("the email has no address")
+    names = [sender_name(people.get(row.sender_id), row.sender_id, audience, settings) for row in messages]
+    content = EmailContent(
         message_id=email.message_id or message_id(email.id, settings.email_from),
         audience=audience.value,
         conversation_id=email.conversation_id,
@@ -52,18 +52,18 @@ def render_email(
         locale=recipient.locale if recipient else None,
         time_zone=recipient.zoneinfo if recipient else None,
         created_at=now,
-        thread=[earlier] if earlier else [],
+        thread=[previous_id] if previous_id else [],
         messages=[
-            ContentMessage(one.number, name, one.body, one.created_at)
-            for one, name in zip(messages, names, strict=True)
+            ContentMessage(row.number, name, row.body, row.created_at)
+            for row, name in zip(messages, names, strict=True)
         ],
         from_name=names[0] if to_support else None,
     )
-    return RenderedEmail(mail.message_id, address, compose(mail, _brand(settings)))
+    return RenderedEmail(content.message_id, address, compose(content, _brand(settings)))
 
 
-def sender_name(person: Person | None, sender_id: str, audience: Audience, settings: MailSettings) -> str:
-    """Name a sender: an admin to customers by name or as the store, a customer to the support by name or id."""
+def sender_name(person: Person | None, sender_id: str, audience: Audience, settings: EmailSettings) -> str:
+    """Return a sender's name: without one, customers see the store's name and support sees the customer's id."""
     if person is not None and person.name:
         return person.name
     if audience is Audience.CUSTOMER:
@@ -71,7 +71,7 @@ def sender_name(person: Person | None, sender_id: str, audience: Audience, setti
     return DELETED_CUSTOMER if person is not None and person.deleted else sender_id
 
 
-def _brand(settings: MailSettings) -> Brand:
+def _brand(settings: EmailSettings) -> Brand:
     return Brand(
         store_name=settings.store_name,
         email_from=settings.email_from,

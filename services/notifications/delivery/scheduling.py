@@ -1,4 +1,4 @@
-"""Mails before they are sent: who gets one, when it is due, which messages are in it, when it is no longer needed."""
+"""Scheduling of emails: which messages join an email, when it is due, when it is no longer needed."""
 
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
@@ -13,7 +13,7 @@ from services.notifications.delivery.recipients import find_recipient
 from services.notifications.delivery.transitions import cancel_emails, lock_emails
 from services.notifications.models import ConversationState, Email, EmailMessage, Notification, Person
 from services.notifications.rules import Audience, EmailState, Reason
-from services.notifications.settings import MailSettings, StoreSettings
+from services.notifications.settings import EmailSettings, StoreSettings
 from shared.events import MessagePosted
 from shared.tables import any_of, bulk_insert
 
@@ -23,31 +23,35 @@ log = structlog.get_logger()
 
 
 async def join_emails(
-    session: AsyncSession, posted: Sequence[MessagePosted], audience: Audience, settings: MailSettings
+    session: AsyncSession, posted: Sequence[MessagePosted], audience: Audience, settings: EmailSettings
 ) -> None:
-    """Put messages into the recipients' open mails about their conversations, or into new ones.
+    """Add messages to the open emails about their conversations, or to new ones.
 
-    The caller holds the conversations' marks, so that each has one open mail at most. A message that is in a mail
-    already stays in that one.
+    The caller has locked the states of the conversations, so that each has at most one open email. A message that is
+    already in an email stays there.
     """
     if not posted:
         return
-    ids = [one.message.id for one in posted]
+    ids = [event.message.id for event in posted]
     present = set(await session.scalars(select(EmailMessage.message_id).where(any_of(EmailMessage.message_id, ids))))
-    joining = sorted((one for one in posted if one.message.id not in present), key=lambda one: one.message.number)
-    open_mails = await _lock_open_emails(session, [one.conversation_id for one in joining], audience)
-    joined = await _begin_emails(session, joining, open_mails, audience, settings)
-    joined |= {one.message.id: open_mails[one.conversation_id] for one in joining if one.message.id not in joined}
+    joining = sorted(
+        (event for event in posted if event.message.id not in present), key=lambda event: event.message.number
+    )
+    open_emails = await _lock_open_emails(session, [event.conversation_id for event in joining], audience)
+    joined = await _create_emails(session, joining, open_emails, audience, settings)
+    joined |= {
+        event.message.id: open_emails[event.conversation_id] for event in joining if event.message.id not in joined
+    }
     rows = [
         {
-            "message_id": one.message.id,
-            "email_id": joined[one.message.id],
-            "number": one.message.number,
-            "sender_id": one.sender.id,
-            "body": one.message.body,
-            "created_at": one.message.created_at,
+            "message_id": event.message.id,
+            "email_id": joined[event.message.id],
+            "number": event.message.number,
+            "sender_id": event.sender.id,
+            "body": event.message.body,
+            "created_at": event.message.created_at,
         }
-        for one in joining
+        for event in joining
     ]
     if rows:
         await session.execute(bulk_insert(EmailMessage, rows))
@@ -58,8 +62,8 @@ async def join_emails(
 async def _lock_open_emails(
     session: AsyncSession, conversation_ids: Collection[UUID], audience: Audience
 ) -> dict[UUID, UUID]:
-    """Lock the mails that further messages join; return their ids by conversation."""
-    found = await session.execute(
+    """Lock the open emails, which further messages join; return their ids by conversation."""
+    rows = await session.execute(
         select(Email.conversation_id, Email.id)
         .where(
             any_of(Email.conversation_id, conversation_ids),
@@ -70,54 +74,55 @@ async def _lock_open_emails(
         .order_by(Email.id)
         .with_for_update()
     )
-    return {row.conversation_id: row.id for row in found}
+    return {row.conversation_id: row.id for row in rows}
 
 
-async def _begin_emails(
+async def _create_emails(
     session: AsyncSession,
     joining: Sequence[MessagePosted],
-    open_mails: dict[UUID, UUID],
+    open_emails: dict[UUID, UUID],
     audience: Audience,
-    settings: MailSettings,
+    settings: EmailSettings,
 ) -> dict[UUID, UUID]:
-    """Make the mails that are lacking, and add the open ones to `open_mails`; return their ids by first message."""
-    lacking = [one for one in joining if one.conversation_id not in open_mails]
-    if not lacking:
+    """Create emails for conversations without an open one; return their ids by first message. Extends `open_emails`."""
+    missing = [event for event in joining if event.conversation_id not in open_emails]
+    if not missing:
         return {}
-    begun: dict[UUID, dict[str, Any]] = {}  # by first message
-    # With their ids beforehand: those that the table would give come back for one row at a time only.
-    now, ids = (await session.execute(_NOW_AND_IDS, {"count": len(lacking)})).one()
-    found = select(Person).where(any_of(Person.id, {one.customer.id for one in lacking}))
-    customers = {one.id: one for one in await session.scalars(found.execution_options(populate_existing=True))}
-    for one in lacking:
-        if one.conversation_id in open_mails:
+    created: dict[UUID, dict[str, Any]] = {}  # by first message
+    # Generate the ids first: the table's own ids would only be returned for single-row inserts.
+    now, ids = (await session.execute(_NOW_AND_IDS, {"count": len(missing)})).one()
+    query = select(Person).where(any_of(Person.id, {event.customer.id for event in missing}))
+    people = await session.scalars(query.execution_options(populate_existing=True))
+    customers = {person.id: person for person in people}
+    for event in missing:
+        if event.conversation_id in open_emails:
             continue
-        email_id = ids[len(begun)]
-        reason = find_recipient(audience, customers.get(one.customer.id), settings).reason
+        email_id = ids[len(created)]
+        reason = find_recipient(audience, customers.get(event.customer.id), settings).reason
         if reason is None:
-            open_mails[one.conversation_id] = email_id
-        due_at = _due_after(one.message.created_at, now, audience, settings)
-        begun[one.message.id] = {
+            open_emails[event.conversation_id] = email_id
+        due_at = _due_after(event.message.created_at, now, audience, settings)
+        created[event.message.id] = {
             "id": email_id,
             "audience": audience,
-            "recipient_id": SUPPORT_RECIPIENT if audience is Audience.SUPPORT else one.customer.id,
-            "conversation_id": one.conversation_id,
-            "subject": one.subject,
+            "recipient_id": SUPPORT_RECIPIENT if audience is Audience.SUPPORT else event.customer.id,
+            "conversation_id": event.conversation_id,
+            "subject": event.subject,
             "state": EmailState.SUPPRESSED if reason else EmailState.SCHEDULED,
             "reason": reason,
             "due_at": due_at,
             "next_attempt_at": due_at,
             "finished_at": now if reason else None,
         }
-    await session.execute(bulk_insert(Email, list(begun.values())))
-    return {message_id: mail["id"] for message_id, mail in begun.items()}
+    await session.execute(bulk_insert(Email, list(created.values())))
+    return {message_id: email["id"] for message_id, email in created.items()}
 
 
 _NOW_AND_IDS = text("select clock_timestamp(), array(select uuidv7() from generate_series(1, :count))")
 
 
 def delay(audience: Audience, settings: StoreSettings) -> timedelta:
-    """How long a mail waits for further messages."""
+    """Return how long an email waits for further messages."""
     seconds = settings.support_email_delay_seconds if audience is Audience.SUPPORT else settings.email_delay_seconds
     return timedelta(seconds=seconds)
 
@@ -125,14 +130,13 @@ def delay(audience: Audience, settings: StoreSettings) -> timedelta:
 async def review_emails(
     session: AsyncSession, conversation_ids: Collection[UUID], audience: Audience, settings: StoreSettings
 ) -> None:
-    """See to it that waiting mails fit what their recipient has read by now.
+    """Adjust waiting emails to what their recipient has read.
 
-    Nothing unread is left: the mail is cancelled. Otherwise one that is still open is due after its first unread
-    message.
+    An email without unread messages is cancelled. An open one is due after its first unread message.
     """
     if not conversation_ids:
         return
-    # Lock first, look second: a message that is just joining a mail would be cancelled with it, unseen.
+    # Lock before reading: otherwise a message that joins an email meanwhile would be cancelled with it.
     waiting = await lock_emails(
         session,
         any_of(Email.conversation_id, conversation_ids)
@@ -142,7 +146,7 @@ async def review_emails(
     if not waiting:
         return
     first_unread = func.min(EmailMessage.created_at).label("first_unread")
-    found = await session.execute(
+    result = await session.execute(
         select(
             Email.id,
             Email.claimed_at,
@@ -155,7 +159,7 @@ async def review_emails(
         .where(any_of(Email.id, waiting))
         .group_by(Email.id)
     )
-    rows = found.all()
+    rows = result.all()
     if read := [row.id for row in rows if row.first_unread is None]:
         await cancel_emails(session, any_of(Email.id, read), Reason.READ)
     due = {
@@ -172,14 +176,14 @@ async def review_emails(
         await session.execute(update(Email), moved)
 
 
-def _due_after(moment: datetime, now: datetime, audience: Audience, settings: StoreSettings) -> datetime:
-    # The message was timed by another database: one whose clock is ahead must not hold the mail back.
-    return min(moment, now) + delay(audience, settings)
+def _due_after(created_at: datetime, now: datetime, audience: Audience, settings: StoreSettings) -> datetime:
+    # `created_at` is from another database, whose clock may be ahead: that must not delay the email.
+    return min(created_at, now) + delay(audience, settings)
 
 
 async def mark_notifications_read(session: AsyncSession, which: ColumnElement[bool]) -> set[UUID]:
-    """Mark notifications as read; return the conversations of those that were not."""
-    # Locked in one order: a customer reads a conversation and all notifications at the same moment.
+    """Mark notifications as read; return the conversations of those that were unread."""
+    # Locked in the order of the ids: a customer may read a conversation and all notifications at the same time.
     unread = select(Notification.id).where(which, Notification.read_at.is_(None))
     locked = (await session.scalars(unread.order_by(Notification.id).with_for_update())).all()
     if not locked:
@@ -195,9 +199,9 @@ async def mark_notifications_read(session: AsyncSession, which: ColumnElement[bo
 
 
 def is_unread() -> ColumnElement[bool]:
-    """Tell whether an `EmailMessage` of an `Email` is still to be read by its recipient.
+    """Return the condition that an `EmailMessage` of an `Email` is unread: above the watermark of its conversation.
 
-    The watermark of the conversation counts, and so does a notification that was read by itself.
+    A message whose notification was marked as read is not unread either.
     """
     watermark = case(
         (Email.audience == Audience.CUSTOMER, ConversationState.read_by_user_number),

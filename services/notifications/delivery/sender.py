@@ -1,4 +1,4 @@
-"""Sending mail: claimed with a lease, sent outside any transaction, recorded at once."""
+"""Send due emails: claim them with a lease, send them outside any transaction, record each result at once."""
 
 import asyncio
 import math
@@ -15,54 +15,54 @@ from services.notifications.delivery.attempts import EndedAttempt, release_expir
 from services.notifications.delivery.claiming import BATCH, claim_emails
 from services.notifications.delivery.leases import ClaimedEmail, pending_work, release, renew_lease
 from services.notifications.mail.attempts import OPENING, Attempt
-from services.notifications.mail.pool import ConnectionPool, ServerRoom
+from services.notifications.mail.pool import ConnectionPool, ServerCapacity
 from services.notifications.mail.smtp import SmtpConnection
 from services.notifications.mail.smtp_url import parse_smtp_url
 from services.notifications.rules import Outcome
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, connection_provider, transaction
 from shared.failpoints import failpoint
 from shared.outages import DATABASE_ERRORS
 from shared.processes import pause
 
 RENEWAL = 20.0  # seconds between renewals of a lease
-GATHER = 0.1  # seconds after a batch of some mails until the next, which is the cheaper the more there is in it
-MAILS_A_CONNECTION = 4  # of a batch, at least: to open one takes as long as some mails do
-GRACE = 8.0  # seconds that mails under way have when work has to stop, before their dialogues are broken off
-CROWDED = 10.0  # seconds until a sender that the server has no room for, beside others, tries again
-LAST_WORDS = 5.0  # seconds that recording and handing back have then
+BATCH_LINGER = 0.1  # seconds between batches that are not full: larger batches cost less per email
+EMAILS_PER_CONNECTION = 4  # at least: opening a connection takes as long as sending a few emails
+GRACE = 8.0  # seconds that emails being sent have to finish after a stop, before their dialogues are aborted
+CROWDED_PAUSE = 10.0  # seconds until the next attempt when the server serves other processes but not this one
+RECORD_GRACE = 5.0  # seconds for recording and releasing after that
 
-# After these no other mail of a batch would go through. Abandoned may mean paused; the others of the batch are claimed
-# again, if they still may go.
-STANDSTILL = {Outcome.MISCONFIGURED, Outcome.BUSY, Outcome.REFUSED, Outcome.ABANDONED}
+# After these outcomes no other email of the batch would be accepted. `ABANDONED` may mean that sending is paused; the
+# other emails are released, and claimed again if they may be sent.
+HALTING_OUTCOMES = {Outcome.MISCONFIGURED, Outcome.BUSY, Outcome.REFUSED, Outcome.ABANDONED}
 
 log = structlog.get_logger()
 
 
 async def drain(
     sessions: SessionFactory,
-    settings: MailSettings,
+    settings: EmailSettings,
     stop: asyncio.Event,
     *,
     overdue: float = 0,
     limit: float = math.inf,
-    room: ServerRoom | None = None,
+    capacity: ServerCapacity | None = None,
 ) -> int:
-    """Send mail until none is due, or `limit` seconds are over, or `stop` is set; return how many tries there were.
+    """Send emails until none is due, `limit` seconds have passed, or `stop` is set; return the number of attempts.
 
-    `overdue` takes only what has been due for that many seconds and nobody has claimed. On `stop` no further mail is
-    begun, those under way are finished or broken off, and all is recorded and handed back within 20 seconds, as far
-    as the database answers. `room` is what was learned before of the mail server.
+    With `overdue`, only sends emails that are overdue by that many seconds. On `stop` no further email is started,
+    those being sent are finished or aborted, and all are recorded and released within 20 seconds if the database
+    answers. `capacity` is what is known of the mail server from before.
     """
-    tries, loop, acquire = 0, asyncio.get_running_loop(), connection_provider(sessions.kw["bind"])
+    attempts, loop, acquire = 0, asyncio.get_running_loop(), connection_provider(sessions.kw["bind"])
     end = loop.time() + limit
-    async with _connections(settings, room or ServerRoom()) as pool:
+    async with _connections(settings, capacity or ServerCapacity()) as pool:
         while not stop.is_set() and loop.time() < end:
             async with acquire() as connection:
-                waiting = await pending_work(connection, overdue=overdue)
-            if not any(waiting):
+                pending = await pending_work(connection, overdue=overdue)
+            if not any(pending):
                 break
-            if waiting.lost:
+            if pending.expired:
                 async with transaction(sessions) as session:
                     await release_expired(session, settings)
                 failpoint("leases-released")
@@ -72,23 +72,23 @@ async def drain(
             if batch is None:
                 break
             if batch:
-                sent = await _send_batch(sessions, settings, pool, batch, stop, end)
-                tries += sent.tries
-                if sent.crowded:
-                    await pause(stop, CROWDED)
+                result = await _send_batch(sessions, settings, pool, batch, stop, end)
+                attempts += result.attempts
+                if result.crowded:
+                    await pause(stop, CROWDED_PAUSE)
                     break
             if 1 < len(batch) < BATCH:
-                await pause(stop, GATHER)
-    return tries
+                await pause(stop, BATCH_LINGER)
+    return attempts
 
 
 @asynccontextmanager
-async def _connections(settings: MailSettings, room: ServerRoom) -> AsyncIterator[ConnectionPool]:
-    """Give connections that open with their first mail and are kept to the end; none without a mail server."""
+async def _connections(settings: EmailSettings, capacity: ServerCapacity) -> AsyncIterator[ConnectionPool]:
+    """Provide connections that open with their first email; none without a mail server."""
     url, count = settings.smtp_url, settings.smtp_connections if settings.smtp_url else 0
     server = parse_smtp_url(url.get_secret_value()) if url else None
     connections = [SmtpConnection(server, ehlo=settings.ehlo) for _ in range(count)] if server else []
-    pool = ConnectionPool(connections, room)
+    pool = ConnectionPool(connections, capacity)
     try:
         yield pool
     finally:
@@ -97,68 +97,72 @@ async def _connections(settings: MailSettings, room: ServerRoom) -> AsyncIterato
 
 @dataclass(slots=True)
 class _Batch:
-    """What is left of a batch, and how it goes."""
+    """The emails of a batch that are still to be sent, and its progress."""
 
     waiting: list[ClaimedEmail]
     stop: asyncio.Event
     end: float
-    tries: int = 0
+    attempts: int = 0
     halted: bool = False
     crowded: bool = False
-    """Whether the server takes mail of others, and has no room for us."""
+    """Whether the server refuses connections from this process while it accepts emails from others."""
 
     @property
-    def goes_on(self) -> bool:
-        """Whether there is another mail to send, and it may be begun."""
+    def may_continue(self) -> bool:
+        """Whether another email may be started."""
         in_time = not self.stop.is_set() and asyncio.get_running_loop().time() < self.end
         return bool(self.waiting) and not self.halted and in_time
 
 
 async def _send_batch(
     sessions: SessionFactory,
-    settings: MailSettings,
+    settings: EmailSettings,
     pool: ConnectionPool,
     emails: Sequence[ClaimedEmail],
     stop: asyncio.Event,
     end: float,
 ) -> _Batch:
-    """Send a batch over a few connections; hand back what was not begun when the set-up fails or work has to stop."""
+    """Send a batch over a few connections; release emails that were not started when the setup fails or on a stop."""
     batch, recorder = _Batch(list(reversed(emails)), stop, end), AttemptRecorder(sessions, settings, BATCH)
-    # No task group: the failure of one must not break off another behind its final dot.
-    needed = math.ceil(len(emails) / MAILS_A_CONNECTION)
-    under_way = [asyncio.create_task(_work(batch, recorder, pool, one)) for one in pool.begin(needed)]
-    beside = [
+    # No task group: when one task fails, the others must not be cancelled after their final dot.
+    needed = math.ceil(len(emails) / EMAILS_PER_CONNECTION)
+    senders = [
+        asyncio.create_task(_send_emails(batch, recorder, pool, connection)) for connection in pool.begin(needed)
+    ]
+    helpers = [
         asyncio.create_task(_renew(sessions, emails[0].lease_id)),
-        asyncio.create_task(_end_in_time(stop, pool, under_way)),
+        asyncio.create_task(_enforce_stop(stop, pool, senders)),
     ]
     try:
-        ended = await asyncio.gather(*under_way, return_exceptions=True)
+        results = await asyncio.gather(*senders, return_exceptions=True)
     finally:
-        for task in beside:
+        for task in helpers:
             task.cancel()
-        await asyncio.wait(beside)
+        await asyncio.wait(helpers)
         await recorder.close()
         if batch.waiting:
-            async with asyncio.timeout(LAST_WORDS), transaction(sessions) as session:
+            async with asyncio.timeout(RECORD_GRACE), transaction(sessions) as session:
                 await release(session, batch.waiting)
-                failpoint("handing-back-written")
-            failpoint("handing-back-committed")
-    for failure in ended:
+                failpoint("release-written")
+            failpoint("release-committed")
+    for failure in results:
         if failure is not None:
             raise failure
     return batch
 
 
-async def _work(batch: _Batch, recorder: AttemptRecorder, pool: ConnectionPool, connection: SmtpConnection) -> None:
-    """Send mails of a batch over one connection, for as long as that goes on."""
+async def _send_emails(
+    batch: _Batch, recorder: AttemptRecorder, pool: ConnectionPool, connection: SmtpConnection
+) -> None:
+    """Send emails of a batch over one connection until the batch ends."""
     try:
-        while batch.goes_on:
+        while batch.may_continue:
             failure = await pool.open(connection)
-            if not batch.goes_on or (failure is None and pool.failed):
+            if not batch.may_continue or (failure is None and pool.failed):
                 break
             if not await _send_next(batch, recorder, pool, connection, failure):
                 break
-    except BaseException:  # whatever it was, the others begin no further mail; it is raised when they have ended
+    except BaseException:  # the other tasks start no further email; the error is raised when they have ended
         batch.halted = True
         raise
 
@@ -166,9 +170,9 @@ async def _work(batch: _Batch, recorder: AttemptRecorder, pool: ConnectionPool, 
 async def _send_next(
     batch: _Batch, recorder: AttemptRecorder, pool: ConnectionPool, connection: SmtpConnection, failure: Attempt | None
 ) -> bool:
-    """Send the next mail of a batch, unless the connection could not be opened; False when it has to stop.
+    """Send the next email of a batch, or record why its connection could not be opened; return False to stop.
 
-    A connection that the server refuses while it serves others costs no mail anything: there are fewer then.
+    A connection that the server refuses while it serves others costs no attempt: the pool continues with fewer.
     """
     started_at, email = datetime.now(UTC), batch.waiting.pop()
     attempt = failure or await connection.send(
@@ -177,29 +181,29 @@ async def _send_next(
         content=email.content,
         before_data=lambda: recorder.begun.submit(email),
     )
-    failpoint("try-ended")
+    failpoint("attempt-ended")
     crowded = attempt.outcome is Outcome.BUSY and attempt.phase in OPENING
-    if pool.spare(connection, attempt) or (crowded and await recorder.others_send()):
+    if pool.spare(connection, attempt) or (crowded and await recorder.others_deliver()):
         batch.waiting.append(email)
         if not pool.is_open:
             batch.crowded = batch.halted = True
         return False
     await recorder.record(EndedAttempt(email, attempt, started_at))
-    batch.tries += 1
-    batch.halted = batch.halted or attempt.outcome in STANDSTILL
+    batch.attempts += 1
+    batch.halted = batch.halted or attempt.outcome in HALTING_OUTCOMES
     return True
 
 
-async def _end_in_time(stop: asyncio.Event, pool: ConnectionPool, under_way: Sequence[asyncio.Task[None]]) -> None:
-    """When work has to stop, let it neither wait for a mail server nor for the database for long.
+async def _enforce_stop(stop: asyncio.Event, pool: ConnectionPool, senders: Sequence[asyncio.Task[None]]) -> None:
+    """After a stop, limit the time to wait for the mail server and then for the database.
 
-    What a database that is away keeps from being recorded is left to the leases.
+    The leases of attempts that could not be recorded expire.
     """
     await stop.wait()
     await asyncio.sleep(GRACE)
-    pool.break_off()
-    await asyncio.sleep(LAST_WORDS)
-    for task in under_way:
+    pool.abort()
+    await asyncio.sleep(RECORD_GRACE)
+    for task in senders:
         task.cancel()
 
 

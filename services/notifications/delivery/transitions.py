@@ -1,4 +1,4 @@
-"""Change the state of emails. No other module does."""
+"""Change the state of emails; no other module does, except `attempts.record_accepted`."""
 
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ UNSENT_STATES = (*WAITING_STATES, EmailState.FAILED)
 
 
 async def lock_emails(session: AsyncSession, which: ColumnElement[bool]) -> Sequence[UUID]:
-    """Lock mails, in the one order in which all do; return the ids of those that are still `which`."""
+    """Lock the emails that match `which`, in the order of their ids; return the ids."""
     return (await session.scalars(select(Email.id).where(which).order_by(Email.id).with_for_update())).all()
 
 
@@ -26,9 +26,9 @@ async def cancel_emails(
     *,
     leaving: Collection[EmailState] = WAITING_STATES,
 ) -> None:
-    """Cancel mails that wait, or whose try has not come to its DATA yet: its sender finds the lease gone and stops."""
-    not_under_way = (Email.state != EmailState.SENDING) | Email.data_at.is_(None)
-    await move_emails(session, which & not_under_way, EmailState.CANCELLED, {"reason": reason}, leaving=leaving)
+    """Cancel emails that wait or have not reached DATA: the sender of these finds its lease gone and stops."""
+    before_data = (Email.state != EmailState.SENDING) | Email.data_at.is_(None)
+    await move_emails(session, which & before_data, EmailState.CANCELLED, {"reason": reason}, leaving=leaving)
 
 
 async def move_emails(
@@ -39,22 +39,22 @@ async def move_emails(
     *,
     leaving: Collection[EmailState],
 ) -> Sequence[UUID]:
-    """Take mails from one of the states that are left to the next, and return their ids; no other code sets a state.
+    """Move emails from one of the states `leaving` to the state `to`; return their ids.
 
-    A mail that is in another state stays as it is. Raises ValueError for a transition that the rules do not know.
+    Emails in another state stay as they are. Raises ValueError for a transition that `rules` does not allow.
     """
     for state in leaving:
         check_transition(state, to)
-    at_end = to not in WAITING_STATES
-    # Rendered text is kept for as long as it may still go out: a failed mail can be retried.
-    kept: dict[str, Any] = {} if to in UNSENT_STATES else {"content": None}
+    finished = to not in WAITING_STATES
+    # Keep the rendered content while it may still be sent: a failed email can be retried.
+    cleared: dict[str, Any] = {} if to in UNSENT_STATES else {"content": None}
     moved = await session.scalars(
         update(Email)
         .where(which, Email.state.in_(leaving))
         .values(
             {"lease_id": None, "lease_until": None, "data_at": None, "reason": None}
-            | kept
-            | {"state": to, "finished_at": func.clock_timestamp() if at_end else None}
+            | cleared
+            | {"state": to, "finished_at": func.clock_timestamp() if finished else None}
             | values
         )
         .returning(Email.id)

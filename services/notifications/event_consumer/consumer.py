@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.event_consumer.handlers import handle_events, names_deleted
 from services.notifications.models import FeedCursor, InboxEntry
 from services.notifications.rules import MAX_EVENT_ATTEMPTS
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from shared.events import PAYLOADS, VERSION, Event, EventType
 from shared.failpoints import failpoint
@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 
 async def receive_events(
-    sessions: SessionFactory, events: Sequence[Event], settings: MailSettings, *, repeated: bool
+    sessions: SessionFactory, events: Sequence[Event], settings: EmailSettings, *, repeated: bool
 ) -> bool:
     """Let the events of a task take effect unless they already have; True when all are done with, handled or parked.
 
@@ -56,7 +56,7 @@ async def receive_events(
         return await receive_missing(sessions, sound, settings)
 
 
-async def receive_missing(sessions: SessionFactory, events: Sequence[Event], settings: MailSettings) -> bool:
+async def receive_missing(sessions: SessionFactory, events: Sequence[Event], settings: EmailSettings) -> bool:
     """Let those events of a stretch of the log take effect that have not; True when all of them are done with.
 
     An event that fails does not hold up the others: the first error is raised when all had their turn, unless the
@@ -133,7 +133,7 @@ def _groups(events: Sequence[Event], attempts: Mapping[UUID, int]) -> Iterator[l
         yield [event]
 
 
-async def _receive_group(sessions: SessionFactory, events: Sequence[Event], settings: MailSettings) -> bool:
+async def _receive_group(sessions: SessionFactory, events: Sequence[Event], settings: EmailSettings) -> bool:
     """Count an attempt at each event, and let them take effect together; True when all of them are done with."""
     async with transaction(sessions) as session:
         counted = await _count_attempts(session, events)
@@ -206,7 +206,7 @@ async def _take_back_attempts(sessions: SessionFactory, events: Sequence[Event])
 
 
 async def _handle(
-    sessions: SessionFactory, events: Sequence[Event], settings: MailSettings, *, counted: bool
+    sessions: SessionFactory, events: Sequence[Event], settings: EmailSettings, *, counted: bool
 ) -> Sequence[Event]:
     """Let events take effect in the transaction that marks them as handled; return those that nobody else has.
 
@@ -216,7 +216,7 @@ async def _handle(
         return []
     try:
         async with transaction(sessions) as session:
-            taken = await _take(session, await of_this_epoch(session, events))
+            taken = await _take(session, await in_current_epoch(session, events))
             failpoint("events-taken")
             await handle_events(session, taken, settings)
             failpoint("events-written")
@@ -231,7 +231,7 @@ async def _handle(
     return taken
 
 
-async def of_this_epoch(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
+async def in_current_epoch(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
     """Leave out what the log told before a restore, or after one not yet noticed: the log says what is true now."""
     epoch = await session.scalar(select(FeedCursor.epoch))
     return [event for event in events if event.epoch is None or epoch is None or event.epoch == epoch]

@@ -20,7 +20,7 @@ from services.notifications.delivery.scheduling import join_emails, mark_notific
 from services.notifications.delivery.transitions import UNSENT_STATES, cancel_emails, lock_emails
 from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Notification, Person
 from services.notifications.rules import Audience, Reason
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.events import (
     PAYLOADS,
     ConversationDeleted,
@@ -38,7 +38,7 @@ from shared.text import preview
 States = dict[UUID, ConversationState]
 
 
-async def handle_events(session: AsyncSession, events: Iterable[Event], settings: MailSettings) -> None:
+async def handle_events(session: AsyncSession, events: Iterable[Event], settings: EmailSettings) -> None:
     """Let events take effect. Their payloads were validated; one that was erased has no effect."""
     told, deletions = [], {}  # type: list[Payload], dict[str, datetime]
     for event in events:
@@ -54,7 +54,7 @@ async def handle_events(session: AsyncSession, events: Iterable[Event], settings
 async def handle_payloads(
     session: AsyncSession,
     told: Sequence[Payload],
-    settings: MailSettings,
+    settings: EmailSettings,
     deletions: Mapping[str, datetime] = MappingProxyType({}),
 ) -> None:
     """Let what events tell take effect, all of it together.

@@ -8,10 +8,10 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.errors import NotRetriable
-from services.notifications.event_consumer.consumer import fault_of, of_this_epoch
+from services.notifications.event_consumer.consumer import fault_of, in_current_epoch
 from services.notifications.event_consumer.handlers import handle_events
 from services.notifications.models import InboxEntry
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.events import Event
 from shared.problems import NotFound
 
@@ -22,7 +22,7 @@ async def list_parked(session: AsyncSession, limit: int = 100) -> Sequence[Inbox
     return (await session.scalars(parked.limit(limit))).all()
 
 
-async def retry_parked(session: AsyncSession, event_id: UUID, settings: MailSettings) -> None:
+async def retry_parked(session: AsyncSession, event_id: UUID, settings: EmailSettings) -> None:
     """Let a parked event take effect after all; whatever fails leaves it parked.
 
     One of a log that was lost with a restore has none: the present state was read instead. Raises `NotFound`, or
@@ -35,7 +35,7 @@ async def retry_parked(session: AsyncSession, event_id: UUID, settings: MailSett
         raise NotRetriable("Nothing of it was kept that could be retried.") from None
     if fault := fault_of(event, 0):
         raise NotRetriable(f"It still cannot be handled: {fault}.")
-    await handle_events(session, await of_this_epoch(session, [event]), settings)
+    await handle_events(session, await in_current_epoch(session, [event]), settings)
     _settle(entry)
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import InstrumentedAttribute
 
 from services.notifications.delivery.circuit_breaker import read_sending_state
-from services.notifications.delivery.erasure import forget_conversations
+from services.notifications.delivery.erasure import cancel_conversation_erasures
 from services.notifications.delivery.scheduling import review_emails
 from services.notifications.delivery.transitions import WAITING_STATES, move_emails
 from services.notifications.event_consumer.feed_client import SNAPSHOT_PAGE, read_snapshot
@@ -32,7 +32,7 @@ from services.notifications.models import (
     SendingControl,
 )
 from services.notifications.rules import Audience, EmailState, Reason
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from shared.events import (
     PAYLOADS,
@@ -53,7 +53,7 @@ RESET_BATCH = 5000  # rows
 log = structlog.get_logger()
 
 
-def why_lost(cursor: FeedCursor, page: Feed | None) -> str | None:
+def position_loss_reason(cursor: FeedCursor, page: Feed | None) -> str | None:
     """Say why the cursor is no place in this log, or None when it is one."""
     if page is None:
         return "the log no longer reaches back to where this service had come"
@@ -66,7 +66,7 @@ async def begin_rebuild(sessions: SessionFactory, lost: FeedCursor, end: Feed, r
     """Go to the end of the log, and read the present state from its beginning instead of what lies between."""
     if end.epoch != lost.epoch or end.head < lost.position:
         async with transaction(sessions) as session:
-            await forget_conversations(session)
+            await cancel_conversation_erasures(session)
         await _forget_versions(sessions, lost)
     async with transaction(sessions) as session:
         cursor = await _lock_cursor(session)
@@ -100,7 +100,7 @@ def _is_same_place(cursor: FeedCursor, other: FeedCursor) -> bool:
     return (cursor.position, cursor.epoch) == (other.position, other.epoch)
 
 
-async def rebuild_page(sessions: SessionFactory, feed: httpx2.AsyncClient, settings: MailSettings) -> bool:
+async def rebuild_page(sessions: SessionFactory, feed: httpx2.AsyncClient, settings: EmailSettings) -> bool:
     """Make the next page of the present state true here; False when no rebuild is under way."""
     async with transaction(sessions) as session:
         seen = await session.get_one(FeedCursor, True)
@@ -129,7 +129,7 @@ async def rebuild_page(sessions: SessionFactory, feed: httpx2.AsyncClient, setti
     return True
 
 
-async def _make_true(session: AsyncSession, told: Sequence[Payload], settings: MailSettings) -> None:
+async def _make_true(session: AsyncSession, told: Sequence[Payload], settings: EmailSettings) -> None:
     """Let some of the present state take effect; what fails is parked as an event, and holds up nothing else."""
     try:
         async with session.begin_nested():
@@ -171,7 +171,7 @@ async def hold_emails(session: AsyncSession) -> None:
     await session.execute(update(SendingControl).values(incarnation=RESTORED))
 
 
-async def release_restore_hold(sessions: SessionFactory, incarnation: str, seen: FeedCursor) -> None:
+async def release_restore_hold(sessions: SessionFactory, database_identity: str, seen: FeedCursor) -> None:
     """Let mail go again once the log was read as far as this service had ever come.
 
     Nothing is said of another database than the one that was looked at. The mail of that time may have been sent: it
@@ -179,8 +179,8 @@ async def release_restore_hold(sessions: SessionFactory, incarnation: str, seen:
     """
     async with transaction(sessions) as session:
         cursor = await _lock_cursor(session)
-        gate = await read_sending_state(session)
-        if gate.settled or gate.incarnation != incarnation or cursor.position < seen.position:
+        state = await read_sending_state(session)
+        if state.is_confirmed or state.database_identity != database_identity or cursor.position < seen.position:
             return
         if cursor.rebuild_kind is not None or cursor.position < (cursor.restored_to or 0):
             return
@@ -191,7 +191,7 @@ async def release_restore_hold(sessions: SessionFactory, incarnation: str, seen:
             failed = await move_emails(session, maybe_sent, EmailState.FAILED, values, leaving=WAITING_STATES)
             log.error("mail that may have been sent before the restore is failed", emails=len(failed))
         cursor.restored_to = cursor.restored_until = None
-        await session.execute(update(SendingControl).values(incarnation=gate.incarnation))
+        await session.execute(update(SendingControl).values(incarnation=state.database_identity))
 
 
 async def _hold(session: AsyncSession, cursor: FeedCursor, page: Feed) -> None:
@@ -217,7 +217,7 @@ async def _remove_others(
     told: Sequence[Payload],
     stretch: tuple[str | None, str | None],
     asked_at: datetime,
-    settings: MailSettings,
+    settings: EmailSettings,
 ) -> bool:
     """Remove some of what is known here of this stretch of ids and is no longer there; True when that was all.
 
@@ -259,7 +259,7 @@ def _within(column: InstrumentedAttribute[UUID], stretch: tuple[str | None, str 
     )
 
 
-async def _remove_records(session: AsyncSession, which: ColumnElement[bool], settings: MailSettings) -> int:
+async def _remove_records(session: AsyncSession, which: ColumnElement[bool], settings: EmailSettings) -> int:
     """Remove some records of messages that are gone, and these from mails that are still open; return how many."""
     some = select(Notification.id).where(which).order_by(Notification.id).limit(SNAPSHOT_PAGE).with_for_update()
     these = delete(Notification).where(Notification.id.in_((await session.scalars(some)).all()))

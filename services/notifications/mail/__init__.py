@@ -1,1 +1,1 @@
-"""Emails as messages and the SMTP client, without the database."""
+"""Email rendering and the SMTP client, without the database."""

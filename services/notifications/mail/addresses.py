@@ -1,4 +1,4 @@
-"""Email addresses and the ids made from them, in the form that mail headers and SMTP take."""
+"""Email addresses and Message-IDs in the form that email headers and SMTP require."""
 
 import re
 from functools import lru_cache
@@ -11,27 +11,27 @@ MAX_ADDRESS = 320  # bytes
 _NEEDLESS_QUOTES = re.compile(r'^"([^"\\]+)"(?=@)')
 # The email package and some clients break long ids: 70 characters with "<", 32 digits, "@" and ">".
 MAX_ID_DOMAIN = 35
-# Of machines: bounces come from the first, and nobody reads what is sent to the others.
+# Local parts of addresses that nobody reads; bounces come from the first.
 UNATTENDED = frozenset(
     {"mailer-daemon", "noreply", "no-reply", "no_reply", "donotreply", "do-not-reply", "do_not_reply"}
 )
 
 
 class AddressError(ValueError):
-    """This is no address that mail can be sent to."""
+    """The address cannot receive email."""
 
 
 def ascii_domain_address(address: str) -> str:
-    """Return a bare address with its domain in ASCII (IDNA) and no quotes; the local part may be of any script.
+    """Return a bare address with its domain in ASCII (IDNA) and no quotes; the local part may be in any script.
 
-    Raises AddressError when it is not one bare address, or cannot be put safely in a header or a command.
+    Raises AddressError if it is not one bare address, or not safe in a header or an SMTP command.
     """
     local, _, domain = _NEEDLESS_QUOTES.sub(r"\1", address).rpartition("@")
     unsafe = any(c in '<>()[],;:\\"@' or c.isspace() or not c.isprintable() for c in local + domain)
-    unsafe = unsafe or "=?" in local  # an encoded word: who decodes it reads another address
+    unsafe = unsafe or "=?" in local  # an encoded word, which decodes to another address
     if not local or not domain or unsafe or len(address.encode()) > MAX_ADDRESS:
-        raise AddressError("not an email address that mail can be sent to")
-    # An ASCII domain is left as it is: IDNA refuses names that work, such as those with an underscore.
+        raise AddressError("not a valid email address")
+    # An ASCII domain stays as it is: IDNA rejects names that work, such as those with an underscore.
     try:
         return f"{local}@{domain if domain.isascii() else idna.encode(domain, uts46=True).decode()}"
     except UnicodeError as error:
@@ -39,67 +39,67 @@ def ascii_domain_address(address: str) -> str:
 
 
 def addr_spec(address: str) -> str:
-    """Return a bare address as headers and SMTP commands need it.
+    """Return a bare address in the form that headers and SMTP commands require.
 
-    Their grammar wants quotes around a local part with two dots in a row, or with a dot at either end. Mobile carriers
-    gave out many such addresses. Raises AddressError as `ascii_domain_address` does.
+    A local part with two dots in a row, or with a dot at either end, needs quotes. Mobile carriers assigned many such
+    addresses. Raises AddressError as `ascii_domain_address` does.
     """
     local, _, domain = ascii_domain_address(address).rpartition("@")
     return f"{local}@{domain}" if all(local.split(".")) else f'"{local}"@{domain}'
 
 
 def mailbox_of(address: str) -> str:
-    """Return the one form of an address that all its spellings have, to compare and to count by, not to send to.
+    """Return the canonical form of an address, for comparing and counting; do not send to it.
 
-    What follows a "+" is kept: that it leads to the same person is the custom of some servers, no rule. Raises
-    AddressError as `ascii_domain_address` does.
+    A "+" suffix is kept: only some servers deliver such addresses to the same person. Raises AddressError as
+    `ascii_domain_address` does.
     """
     local, _, domain = ascii_domain_address(address).rpartition("@")
     return f"{normalize('NFC', normalize('NFD', local).casefold())}@{domain.lower().rstrip('.')}"
 
 
 def is_unattended(mailbox: str) -> bool:
-    """Tell whether an address, as `mailbox_of` returns it, is one that no person has."""
+    """Return whether nobody reads emails to an address, given as `mailbox_of` returns it."""
     return mailbox.rpartition("@")[0].partition("+")[0] in UNATTENDED
 
 
-@lru_cache  # of the same few settings, for each mail
+@lru_cache  # every email calls it with the same few settings
 def sender_address(email_from: str) -> str:
-    """Return the bare address of `Name <address>` or `address`. Raises AddressError when there is none."""
+    """Return the bare address of `Name <address>` or `address`. Raises AddressError if there is none."""
     return ascii_domain_address(_split(email_from)[1])
 
 
 def sender_name(email_from: str) -> str:
-    """Return the name of `Name <address>`, without quotes around it; nothing when there is none."""
+    """Return the name of `Name <address>` without quotes, or an empty string."""
     return _split(email_from)[0]
 
 
 def _split(email_from: str) -> tuple[str, str]:
-    """Split a sender as people write it: a name may hold commas without being quoted."""
-    found = re.fullmatch(r"\s*(.*?)\s*<([^<>]*)>\s*", email_from, re.DOTALL)
-    if found is None:
+    """Split a sender into name and address. The name may contain commas without quotes."""
+    match = re.fullmatch(r"\s*(.*?)\s*<([^<>]*)>\s*", email_from, re.DOTALL)
+    if match is None:
         return "", email_from.strip()
-    name = found[1]
+    name = match[1]
     if len(name) > 1 and name[0] == name[-1] == '"':
         name = re.sub(r"\\(.)", r"\1", name[1:-1])
-    return name.strip(), found[2].strip()
+    return name.strip(), match[2].strip()
 
 
 def domain_of(email_from: str) -> str:
-    """Return the ASCII domain of the sender, lower case. Raises AddressError as `sender_address` does."""
+    """Return the ASCII domain of the sender in lower case. Raises AddressError as `sender_address` does."""
     return sender_address(email_from).rpartition("@")[2].lower()
 
 
-def message_id(mail_id: UUID, email_from: str) -> str:
-    """Make the Message-ID of a mail, always the same for the same mail: at most 70 characters of ASCII."""
+def message_id(email_id: UUID, email_from: str) -> str:
+    """Return the Message-ID of an email, always the same for the same email: at most 70 ASCII characters."""
     domain = domain_of(email_from)
     while len(domain) > MAX_ID_DOMAIN:
-        # Only uniqueness matters right of the "@", and the id already has it.
+        # The domain may be shortened: the id is unique without it.
         domain = domain.partition(".")[2] or domain[-MAX_ID_DOMAIN:].lstrip("-")
-    return f"<{mail_id.hex}@{domain}>"
+    return f"<{email_id.hex}@{domain}>"
 
 
 def masked(address: str) -> str:
-    """Return an address as it may be shown to people who need not know it: its first character and its domain."""
+    """Return an address with only its first character and its domain, to hide it from logs and operators."""
     local, at, domain = address.rpartition("@")
     return f"{local[:1]}…@{domain}" if at else address

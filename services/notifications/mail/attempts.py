@@ -1,4 +1,4 @@
-"""One attempt to send an email: how far it came, and how it ended."""
+"""One attempt to send an email: the phase it reached and its outcome."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,13 +7,14 @@ from services.notifications.rules import Outcome, Reason
 
 
 class Phase(StrEnum):
-    """How far a try came."""
+    """The last phase that an attempt reached."""
 
     COMPOSE = "compose"
-    """Its text could not be made: nothing was said to any server."""
+    """The email could not be rendered; no server was contacted."""
     ADDRESS = "address"
+    """The address is invalid or not supported; it was not sent to the server."""
     SIZE = "size"
-    """It is larger than the server announced to accept: this, and a wrong address, is not said to the server."""
+    """The email is larger than the server announced to accept; it was not sent to the server."""
     CONNECT = "connect"
     BANNER = "banner"
     EHLO = "ehlo"
@@ -25,20 +26,20 @@ class Phase(StrEnum):
     CONTENT = "content"
     END_OF_DATA = "end-of-data"
     LEASE = "lease"
-    """Not known: the process that was sending is gone."""
+    """Unknown: the sending process stopped before it recorded the result."""
 
 
 OPENING = frozenset({Phase.CONNECT, Phase.BANNER, Phase.EHLO, Phase.STARTTLS, Phase.AUTH})
-"""Before these have succeeded there is no connection that an email could be sent over."""
+"""The phases in which a connection is opened."""
 BEFORE_RECIPIENT = OPENING | {Phase.MAIL}
-"""A failure here says nothing about the email: every other one would have failed too."""
-# Up to here a break may be no more than the end of an idle connection.
-BEFORE_THE_DOT = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.CONTENT})
+"""A failure in these phases is not about the email: any other one would have failed too."""
+# In these phases the server may just have closed an idle connection.
+BEFORE_FINAL_DOT = frozenset({Phase.MAIL, Phase.RCPT, Phase.DATA, Phase.CONTENT})
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """How one try ended: the phase it came to, and the server's reply there or what went wrong."""
+    """The result of an attempt: its outcome, the phase it reached, and the server's reply or the error."""
 
     outcome: Outcome
     phase: Phase
@@ -46,6 +47,6 @@ class Attempt:
     reply: str
     """One line of at most 500 characters."""
     rejection: Reason = Reason.REJECTED
-    """Why the mail was rejected, if it was."""
+    """The reason, if the email was rejected."""
     own: Outcome | None = None
-    """What this means if the email itself turns out to be the cause; None when it cannot be."""
+    """The outcome if the email itself turns out to be the cause; None if it can't be."""

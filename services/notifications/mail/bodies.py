@@ -1,4 +1,4 @@
-"""The body of a message as both parts of an email show it, at a cost that is linear in its length."""
+"""Render message bodies for the text and the HTML part of an email, in linear time."""
 
 import re
 from collections.abc import Iterator
@@ -7,60 +7,60 @@ from unicodedata import bidirectional
 
 from markupsafe import Markup, escape
 
-MAX_BLOCKS = 200  # of lines of one direction; all that follows them is one more
-MESSAGE_BYTES = 800  # that the template has around a body, and a name
+MAX_BLOCKS = 200  # blocks of lines with one direction; the remaining lines are one more block
+MESSAGE_BYTES = 800  # bytes of the template around a body, including the sender's name
 
 _NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
-# Control characters but tab and line feed, lone surrogates, line and paragraph separators.
+# Control characters except tab and line feed, lone surrogates, line and paragraph separators.
 _UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u2028\u2029]")
-_SIGNATURE_MARK = re.compile(r"^--[^\S\n]+$", re.MULTILINE)
+_SIGNATURE_DELIMITER = re.compile(r"^--[^\S\n]+$", re.MULTILINE)
 _RIGHT_TO_LEFT = re.compile("[\u0590-\u08ff\u200f\ufb1d-\ufdff\ufe70-\ufeff\U00010800-\U00010fff\U0001e800-\U0001efff]")
 _LATIN = re.compile("[A-Za-z]")
 
 
 @dataclass(frozen=True, slots=True)
 class Body:
-    """A body as text, with a line feed for every kind of line break, and as the inside of an HTML element."""
+    """A body as text, with every line break as a line feed, and as the content of an HTML element."""
 
     text: str
     html: Markup
 
 
 def render_body(body: str) -> Body:
-    """Render a body; the same text comes out of both parts, without control characters but tab.
+    """Render a body for both parts, without control characters except tab.
 
-    Mail programs take what follows a line of two hyphens and a space for a signature and hide it: the space goes. In
-    HTML the shape is in the markup, since Outlook knows no `white-space`, and each line has its own direction.
+    Email clients hide the text after a line of two hyphens and a space as a signature, so the space is removed. The
+    HTML uses markup for white space, because Outlook does not support `white-space`. Each line has its own direction.
     """
-    text = _SIGNATURE_MARK.sub("--", _UNPRINTABLE.sub("", "\n".join(body.splitlines())))
+    text = _SIGNATURE_DELIMITER.sub("--", _UNPRINTABLE.sub("", "\n".join(body.splitlines())))
     if not _RIGHT_TO_LEFT.search(text):
         return Body(text, _lines(text))
-    # By name, as Outlook does not know `auto`.
+    # An explicit direction, because Outlook does not support `auto`.
     blocks = [f'<div dir="{direction}">{_lines(lines)}</div>' for direction, lines in _blocks(text)]
-    return Body(text, Markup("".join(blocks)))  # noqa: S704 - what somebody wrote is escaped by _lines
+    return Body(text, Markup("".join(blocks)))  # noqa: S704 - _lines escapes the text
 
 
 def html_size(body: str) -> int:
-    """Return the bytes that a message with this body adds to the HTML of an email, at most."""
+    """Return the maximum number of bytes that a message with this body adds to the HTML of an email."""
     return MESSAGE_BYTES + len(render_body(body).html.encode())
 
 
 def _lines(text: str) -> Markup:
-    # HTML drops spaces at the beginning of a line, and elsewhere all of them but one.
+    # HTML drops spaces at the beginning of a line and collapses them elsewhere.
     spaced = text.replace("\t", "    ")
-    for _ in range(2):  # once more for runs of an odd number
+    for _ in range(2):  # the second pass is for runs of odd length
         spaced = spaced.replace("  ", f"{_NO_BREAK_SPACE} ")
     spaced = spaced.replace("\n ", f"\n{_NO_BREAK_SPACE}")
     if spaced.startswith(" "):
         spaced = _NO_BREAK_SPACE + spaced[1:]
-    # A line break at the end shows no empty line by itself.
+    # A line break at the end needs a second one to show an empty line.
     return escape(spaced + "\n" if spaced.endswith("\n") else spaced).replace("\n", Markup("<br>"))
 
 
 def _blocks(text: str) -> Iterator[tuple[str, str]]:
-    """Yield lines of one direction together; beyond so many blocks, the rest as one that the reader's program turns.
+    """Yield consecutive lines of one direction; after `MAX_BLOCKS` blocks, the rest as one block with `auto`.
 
-    A line has the direction of its first letter; one without letters goes with the line before it.
+    The direction of a line is that of its first letter, or of the line before it if it has no letters.
     """
     lines = text.split("\n")
     current, begin, blocks = next(filter(None, map(_direction, lines)), "ltr"), 0, 0
@@ -79,7 +79,7 @@ def _blocks(text: str) -> Iterator[tuple[str, str]]:
 def _direction(line: str) -> str | None:
     if line.isascii():
         return "ltr" if _LATIN.search(line) else None
-    for found in map(bidirectional, line):
-        if found in {"L", "R", "AL"}:
-            return "ltr" if found == "L" else "rtl"
+    for direction in map(bidirectional, line):
+        if direction in {"L", "R", "AL"}:
+            return "ltr" if direction == "L" else "rtl"
     return None

@@ -1,4 +1,4 @@
-"""The times of a mail, in its recipient's zone and language."""
+"""Times in emails, in the recipient's time zone and language."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, tzinfo
@@ -20,8 +20,8 @@ def known_zone(names: Iterable[str | None]) -> tzinfo:
     return UTC
 
 
-def format_moment(moment: datetime, locale: Locale, zone: tzinfo) -> str:
-    """Write a moment as a reader of `locale` in `zone` would, with the zone's short name."""
-    local = moment.astimezone(zone)
-    date, time = format_date(local, "medium", locale), format_time(local, "short", locale=locale)
-    return f"{date}, {time} {zone_label(local, locale)}"
+def format_local_time(time: datetime, locale: Locale, zone: tzinfo) -> str:
+    """Format a time in `zone` for readers of `locale`, with the zone's short name."""
+    local = time.astimezone(zone)
+    date, clock = format_date(local, "medium", locale), format_time(local, "short", locale=locale)
+    return f"{date}, {clock} {zone_label(local, locale)}"

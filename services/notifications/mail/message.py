@@ -1,4 +1,4 @@
-"""A mail as bytes, from what was said: headers, text and HTML. The same input makes the same bytes."""
+"""Compose an email as bytes: headers, text and HTML. The same input gives the same bytes."""
 
 import re
 from binascii import b2a_base64, b2a_qp
@@ -21,7 +21,7 @@ from markupsafe import Markup, escape
 
 from services.notifications.mail.addresses import addr_spec, domain_of, message_id, sender_address, sender_name
 from services.notifications.mail.bodies import render_body
-from services.notifications.mail.datetimes import format_moment, known_zone
+from services.notifications.mail.datetimes import format_local_time, known_zone
 from shared.text import preview
 from shared.translations import find_language, install_translations
 
@@ -29,18 +29,18 @@ __all__ = ["Brand", "ContentMessage", "EmailContent", "compose", "message_id"]
 
 LOCALE = Path(__file__).parent / "locale"
 MAX_NAME = 100
-LONG = 30_000  # bytes of HTML: some mail programs cut it off after 100,000 or so, the link at its end too
-MAX_LINE = 900  # characters of a header that is not folded; a line may have 998
+LONG = 30_000  # bytes of HTML: some clients clip emails at about 100,000, including the link at the end
+MAX_LINE = 900  # characters of a header without folding; a line may have 998
 NOT_ASCII = bytes(range(128, 256))
 # Control characters, lone surrogates, line and paragraph separators.
 UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
-# Embeddings, overrides and isolates: in a header they would turn round what stands after them.
+# Embeddings, overrides and isolates: in a header they would reorder the text after them.
 DIRECTION_CONTROLS = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
 
 
 @dataclass(frozen=True, slots=True)
 class Brand:
-    """The store as its mails show it; `email_from` is an address or `Name <address>`."""
+    """The store as its emails show it; `email_from` is an address or `Name <address>`."""
 
     store_name: str
     email_from: str
@@ -52,7 +52,7 @@ class Brand:
 
 @dataclass(frozen=True, slots=True)
 class ContentMessage:
-    """One message of the conversation, as its reader sees it."""
+    """One message of the conversation, as its recipient sees it."""
 
     number: int
     sender_name: str
@@ -62,11 +62,11 @@ class ContentMessage:
 
 @dataclass(frozen=True, slots=True)
 class EmailContent:
-    """All that is particular to one mail.
+    """The content of one email.
 
-    `thread` holds the Message-IDs of the earlier mails of this conversation to this recipient, oldest
-    first. `from_name` is the customer's name, for support mails. `locale` and `time_zone` are the
-    recipient's and may be anything; unknown ones fall back to the brand's.
+    `thread` contains the Message-IDs of earlier emails about this conversation to this recipient, oldest first.
+    `from_name` is the customer's name, for emails to support. `locale` and `time_zone` are the recipient's and may be
+    any string; unknown ones fall back to the brand's.
     """
 
     message_id: str
@@ -83,24 +83,24 @@ class EmailContent:
     from_name: str | None = None
 
 
-def compose(mail: EmailContent, brand: Brand) -> bytes:
-    """Return the mail as it goes over the wire: CRLF, ASCII but for an address that cannot be.
+def compose(email: EmailContent, brand: Brand) -> bytes:
+    """Return the email as sent to the server: with CRLF, in ASCII except for a non-ASCII address.
 
-    Raises ValueError when the recipient's or the brand's address cannot be written in a header.
+    Raises ValueError if the recipient's or the brand's address cannot be written in a header.
     """
-    text, html = _render(mail, brand)
-    head = "".join(f"{name}: {value}\r\n" for name, value in _headers(mail, brand))
-    # "=_" can stand neither in quoted-printable text nor in base64, so no message can contain the boundary.
-    boundary = f"=_{uuid5(mail.conversation_id, mail.message_id).hex}"
+    text, html = _render(email, brand)
+    head = "".join(f"{name}: {value}\r\n" for name, value in _headers(email, brand))
+    # "=_" occurs neither in quoted-printable text nor in base64, so no message can contain the boundary.
+    boundary = f"=_{uuid5(email.conversation_id, email.message_id).hex}"
     head += f'MIME-Version: 1.0\r\nContent-Type: multipart/alternative; boundary="{boundary}"\r\n'
     parts = (_part(boundary, kind, content) for kind, content in (("plain", text), ("html", html)))
     return b"".join([head.encode(), *parts, f"\r\n--{boundary}--\r\n".encode()])
 
 
 def _part(boundary: str, kind: str, content: str) -> bytes:
-    """Write a part of a mail by hand, too: the email package takes more time for it than all the rest does together.
+    """Return an encoded part. The `email` package would take longer for it than all the rest together.
 
-    Base64 when it is shorter, as for Chinese or emoji, which quoted-printable makes three times as long.
+    Uses base64 if it is shorter, as for Chinese or emoji, which quoted-printable makes three times as long.
     """
     data = content.replace("\n", "\r\n").encode()
     if len(data.translate(None, NOT_ASCII)) > len(data) * 0.8:
@@ -115,39 +115,38 @@ def _part(boundary: str, kind: str, content: str) -> bytes:
     return head.encode() + encoded
 
 
-def _headers(mail: EmailContent, brand: Brand) -> Iterator[tuple[str, str]]:
+def _headers(email: EmailContent, brand: Brand) -> Iterator[tuple[str, str]]:
     """Yield the headers, encoded and folded.
 
-    They are written here and not by the email package, whose folding loses spaces between encoded words
-    and turns long ids into encoded words.
+    The folding of the `email` package loses spaces between encoded words and turns long ids into encoded words.
     """
-    root = message_id(uuid5(mail.conversation_id, mail.audience), brand.email_from)
-    earlier = [root, *(_one_line(sent) for sent in mail.thread[-1:])]
-    yield "Date", format_datetime(mail.created_at.astimezone(UTC))
-    yield "From", _mailbox("From", _sender_name(mail, brand), addr_spec(sender_address(brand.email_from)))
-    yield "To", _mailbox("To", mail.to_name or "", addr_spec(mail.to_address))
-    if brand.reply_to and mail.audience == "customer":
+    root = message_id(uuid5(email.conversation_id, email.audience), brand.email_from)
+    earlier = [root, *(_one_line(sent) for sent in email.thread[-1:])]
+    yield "Date", format_datetime(email.created_at.astimezone(UTC))
+    yield "From", _mailbox("From", _sender_name(email, brand), addr_spec(sender_address(brand.email_from)))
+    yield "To", _mailbox("To", email.to_name or "", addr_spec(email.to_address))
+    if brand.reply_to and email.audience == "customer":
         name = sender_name(brand.reply_to) or brand.store_name
         yield "Reply-To", _mailbox("Reply-To", name, addr_spec(sender_address(brand.reply_to)))
-    # Never "Re:": the same subject on every mail threads in all clients, and is what the customer typed.
-    yield "Subject", _encoded("Subject", _one_line(mail.subject))
-    yield "Message-ID", _one_line(mail.message_id)
+    # Never "Re:": the same subject on every email threads in all clients, and is what the customer typed.
+    yield "Subject", _encoded("Subject", _one_line(email.subject))
+    yield "Message-ID", _one_line(email.message_id)
     yield "In-Reply-To", earlier[-1]
     yield "References", " ".join(earlier)
-    yield "List-Id", f"<{mail.audience}-messages.{domain_of(brand.email_from)}>"
+    yield "List-Id", f"<{email.audience}-messages.{domain_of(brand.email_from)}>"
     yield "Auto-Submitted", "auto-generated"
     yield "X-Auto-Response-Suppress", "All"
 
 
-def _sender_name(mail: EmailContent, brand: Brand) -> str:
+def _sender_name(email: EmailContent, brand: Brand) -> str:
     name = sender_name(brand.email_from) or brand.store_name
-    if mail.audience == "support" and mail.from_name:
-        return f"{preview(_one_line(mail.from_name), MAX_NAME // 2)} ({name})"
+    if email.audience == "support" and email.from_name:
+        return f"{preview(_one_line(email.from_name), MAX_NAME // 2)} ({name})"
     return name
 
 
 def _one_line(text: str) -> str:
-    """Return `text` without anything that could end a header or reorder it, white space collapsed."""
+    """Return `text` without characters that could end or reorder a header, with white space collapsed."""
     if not text.isprintable():
         text = "".join(c if category(c) not in UNPRINTABLE else " " for c in text if c not in DIRECTION_CONTROLS)
     return " ".join(text.split())
@@ -170,27 +169,27 @@ def _mailbox(header: str, name: str, address: str) -> str:
     return f"{encoded}\r\n <{address}>"
 
 
-def _render(mail: EmailContent, brand: Brand) -> tuple[str, str]:
-    """Return the text and the HTML of a mail."""
-    zone = known_zone([mail.time_zone, brand.time_zone])
-    language = find_language(LOCALE, [mail.locale, brand.locale])
-    path = "dashboard/messages" if mail.audience == "customer" else "admin/dashboard/conversation"
-    bodies = [render_body(message.body) for message in mail.messages]
+def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
+    """Return the text and the HTML of an email."""
+    zone = known_zone([email.time_zone, brand.time_zone])
+    language = find_language(LOCALE, [email.locale, brand.locale])
+    path = "dashboard/messages" if email.audience == "customer" else "admin/dashboard/conversation"
+    bodies = [render_body(message.body) for message in email.messages]
     values: dict[str, Any] = {
         "language": language.locale.language,
-        **_framing(mail, brand, language.translations.gettext),
+        **_framing(email, brand, language.translations.gettext),
         "store_name": _one_line(brand.store_name),
-        "subject": _one_line(mail.subject),
-        "link": f"{brand.public_url.rstrip('/')}/{path}/{mail.conversation_id}/",
-        "preview": preview(_one_line(mail.messages[0].body[:MAX_LINE])),
+        "subject": _one_line(email.subject),
+        "link": f"{brand.public_url.rstrip('/')}/{path}/{email.conversation_id}/",
+        "preview": preview(_one_line(email.messages[0].body[:MAX_LINE])),
         "long": sum(len(body.html.encode()) for body in bodies) > LONG,
         "messages": [
             {
                 "sender_name": _one_line(message.sender_name),
-                "time": format_moment(message.created_at, language.locale, zone),
+                "time": format_local_time(message.created_at, language.locale, zone),
                 "body": body,
             }
-            for message, body in zip(mail.messages, bodies, strict=True)
+            for message, body in zip(email.messages, bodies, strict=True)
         ],
     }
     templates = _templates(language.translations)
@@ -198,44 +197,42 @@ def _render(mail: EmailContent, brand: Brand) -> tuple[str, str]:
     return text, html
 
 
-def _framing(mail: EmailContent, brand: Brand, gettext: Callable[[str], str]) -> dict[str, str]:
-    """Say what stands around the messages: who has written, where to answer, why this mail came."""
+def _framing(email: EmailContent, brand: Brand, gettext: Callable[[str], str]) -> dict[str, str]:
+    """Return the texts around the messages: the headline, where to reply, why the recipient gets this email."""
     store = _one_line(brand.store_name)
-    if mail.audience == "support":
-        customer = _one_line(mail.from_name or "") or _one_line(mail.messages[0].sender_name)
+    if email.audience == "support":
+        customer = _one_line(email.from_name or "") or _one_line(email.messages[0].sender_name)
         return {
-            **_headline(gettext("%(customer)s has written to %(store)s"), customer=customer, store=store),
-            "notice": gettext("Replies to this email do not reach the customer. To answer, open the conversation:"),
+            **_headline(gettext("%(customer)s sent a message to %(store)s"), customer=customer, store=store),
+            "notice": gettext("Replies to this email don't reach the customer. To reply, open the conversation:"),
             "why": "",
         }
-    notice = gettext(
-        "Please do not reply to this email: replies by email are not read. To answer, open your conversation:"
-    )
+    notice = gettext("Please don't reply to this email: email replies are not read. To reply, open your conversation:")
     return {
-        **_headline(gettext("%(store)s has written to you"), store=store),
+        **_headline(gettext("%(store)s sent you a message"), store=store),
         "notice": "" if brand.reply_to else notice,
-        "why": gettext("You receive this email because of your conversation with %(store)s.") % {"store": store},
+        "why": gettext("You received this email because you have a conversation with %(store)s.") % {"store": store},
     }
 
 
 def _headline(sentence: str, **names: str) -> dict[str, str]:
-    """Put names into a sentence; in HTML a name of another script does not turn round what stands beside it."""
+    """Insert names into a sentence. In HTML they are isolated, so that a right-to-left name does not reorder it."""
     isolated = {key: Markup("<bdi>{}</bdi>").format(name) for key, name in names.items()}
     return {"headline": sentence % names, "headline_html": escape(sentence) % isolated}
 
 
 class _InlinedStyles(Extension):
-    """Puts the rules of a template's style sheet on its elements when it is compiled, and so once for all mails.
+    """Inlines a template's style sheet when the template is compiled, once for all emails.
 
-    The template is read as HTML for that, its blocks as comments; an expression must not contain `<`, `>` or `&`, which
-    would come back as entities.
+    The template is parsed as HTML, its blocks as comments. Expressions must not contain `<`, `>` or `&`, which would
+    become entities.
     """
 
     def preprocess(self, source: str, name: str | None, filename: str | None = None) -> str:  # noqa: ARG002 - Jinja's own
         if not (name or "").endswith(".html.jinja"):
             return source
-        # Rules for dark mode and phones cannot be inlined: they stay where they are, behind the character set, which is
-        # looked for in the first 1024 bytes only.
+        # Rules for dark mode and phones cannot be inlined. They stay after the charset declaration, which must be in
+        # the first 1024 bytes.
         inliner = CSSInliner(load_remote_stylesheets=False)
         inlined = inliner.inline(re.sub(r"{%(.*?)%}", r"<!--%\1%-->", source))
         return re.sub(r"<!--%(.*?)%-->", r"{%\1%}", inlined)

@@ -1,4 +1,4 @@
-"""The connections of one sender to the mail server: opened one first, and fewer when the server wants fewer."""
+"""A sender's connections to the mail server: one logs in first, and fewer are used when the server refuses more."""
 
 import asyncio
 import math
@@ -9,45 +9,46 @@ from contextlib import nullcontext
 from services.notifications.mail.attempts import OPENING, Attempt
 from services.notifications.mail.smtp import SmtpConnection
 
-FEWER_FOR = 60.0  # seconds until as many connections as are set are tried again
+REDUCED_FOR = 60.0  # seconds until the configured number of connections is tried again
 
 
-class ServerRoom:
-    """How many connections the server has room for, as a process saw it last; kept from one pool to the next."""
+class ServerCapacity:
+    """How many connections the server accepts, as this process last observed; kept from one pool to the next."""
 
     def __init__(self) -> None:
-        self._most = 0
+        self._max = 0
         self._until = -math.inf
 
-    def found(self, connections: int) -> None:
-        """Note that the server serves so many, and refuses another one."""
-        self._most = max(connections, self._most if self._until > time.monotonic() else 0)
-        self._until = time.monotonic() + FEWER_FOR
+    def reduce(self, connections: int) -> None:
+        """Record that the server serves this many connections and refused another one."""
+        self._max = max(connections, self._max if self._until > time.monotonic() else 0)
+        self._until = time.monotonic() + REDUCED_FOR
 
-    def most(self, wanted: int) -> int:
+    def limit(self, wanted: int) -> int:
         """Return how many connections to use, at least one."""
-        return max(1, min(wanted, self._most) if self._until > time.monotonic() else wanted)
+        return max(1, min(wanted, self._max) if self._until > time.monotonic() else wanted)
 
 
 class ConnectionPool:
-    """Connections that are opened when they are needed and kept to the end."""
+    """Connections that are opened when needed and kept until the pool is closed."""
 
-    def __init__(self, connections: Sequence[SmtpConnection], room: ServerRoom) -> None:
+    def __init__(self, connections: Sequence[SmtpConnection], capacity: ServerCapacity) -> None:
         self.connections = connections
-        self._room = room
+        self._capacity = capacity
         self._first = asyncio.Lock()
         self._failed = False
 
     def begin(self, count: int) -> Sequence[SmtpConnection]:
-        """Choose at most so many connections for a batch, those first that are open."""
+        """Return at most `count` connections for a batch, open ones first."""
         self._failed = False
-        return sorted(self.connections, key=lambda one: not one.is_open)[: self._room.most(count)]
+        open_first = sorted(self.connections, key=lambda connection: not connection.is_open)
+        return open_first[: self._capacity.limit(count)]
 
     async def open(self, connection: SmtpConnection) -> Attempt | None:
-        """Open a connection; return why it failed, None if it did not, or was not opened because others failed.
+        """Open a connection; return the failure, or None if it is open or was skipped after another one's failure.
 
-        Until one is open the others wait for it, and when it fails they are not opened: one wrong password is one
-        failed login.
+        While none is open, one connects and the others wait; if it fails they are skipped. So a wrong password causes
+        one failed login.
         """
         if connection.is_open:
             return None
@@ -59,20 +60,20 @@ class ConnectionPool:
             return failure
 
     def spare(self, connection: SmtpConnection, attempt: Attempt) -> bool:
-        """Go on without a connection that could not be opened; False when no other one is open."""
-        others = sum(one.is_open for one in self.connections if one is not connection)
+        """Continue without a connection that could not be opened; return False if no other one is open."""
+        others = sum(other.is_open for other in self.connections if other is not connection)
         if attempt.phase not in OPENING or not others:
             return False
-        self._room.found(others)
+        self._capacity.reduce(others)
         return True
 
-    def break_off(self) -> None:
-        """End all dialogues that are under way."""
+    def abort(self) -> None:
+        """Abort all dialogues in progress."""
         for connection in self.connections:
-            connection.break_off()
+            connection.abort()
 
     async def close(self) -> None:
-        """Say goodbye and close all; never fails."""
+        """Quit and close all connections; never fails."""
         await asyncio.gather(*(connection.close() for connection in self.connections))
 
     @property
@@ -82,5 +83,5 @@ class ConnectionPool:
 
     @property
     def is_open(self) -> bool:
-        """Whether any of them is open."""
+        """Whether any connection is open."""
         return any(connection.is_open for connection in self.connections)

@@ -1,6 +1,6 @@
-"""Hand one mail at a time to an SMTP server, and say exactly how far each try came.
+"""Send one email at a time to an SMTP server, and report which phase each attempt reached.
 
-The phases are driven one by one, because what a failure means depends on where it happened: see `replies.judge`.
+The phases run one by one because the meaning of a failure depends on its phase: see `replies.classify_failure`.
 """
 
 import asyncio
@@ -17,10 +17,10 @@ from services.notifications.mail.replies import (
     DONE,
     PERMANENT,
     START_INPUT,
-    ended_in_order,
-    judge,
+    can_reset,
+    classify_failure,
     one_line,
-    was_hung_up,
+    was_idle_disconnect,
 )
 from services.notifications.mail.smtp_url import LOOPBACK, SmtpServer, parse_smtp_url
 from services.notifications.rules import Outcome, Reason
@@ -31,22 +31,22 @@ __all__ = ["Attempt", "Phase", "SmtpConnection", "SmtpServer", "Timeouts", "pars
 T = TypeVar("T")
 
 REPLY_TIMEOUT = 30.0
-# RFC 5321, 4.5.3.2.6: a shorter one makes duplicates, because the server may already have the mail.
+# RFC 5321, 4.5.3.2.6: a shorter timeout causes duplicates, because the server may already have the email.
 END_OF_DATA_TIMEOUT = 600.0
-GOODBYE_TIMEOUT = 2.0  # nothing depends on the answer to it
-ERRORS = (SMTPException, OSError, UnicodeError)  # UnicodeError: a host that is no name
+QUIT_TIMEOUT = 2.0  # short: the reply to QUIT does not matter
+ERRORS = (SMTPException, OSError, UnicodeError)  # UnicodeError: an invalid host name
 
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds to wait for the server: for each reply, and for the one behind the final dot."""
+    """Seconds to wait for each reply, and for the reply after the final dot."""
 
     reply: float = REPLY_TIMEOUT
     end_of_data: float = END_OF_DATA_TIMEOUT
 
 
 class SmtpConnection:
-    """A connection that is opened by the first mail, unless it was before, and kept for the next; one at a time."""
+    """A connection for one email at a time, opened by the first email at the latest and kept for the next."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class SmtpConnection:
         self._smtp: SMTP | None = None
         self._ready = False
         self._phase = Phase.ADDRESS
-        self._limit: asyncio.Timeout | None = None  # of the dialogue that is under way
+        self._limit: asyncio.Timeout | None = None  # of the dialogue in progress
 
     @property
     def is_open(self) -> bool:
@@ -71,18 +71,18 @@ class SmtpConnection:
         return self._ready and self._smtp is not None and self._smtp.is_connected
 
     async def open(self) -> Attempt | None:
-        """Connect, secure the connection and log in, unless that was done; return why it failed, None if it did not."""
-        return await self._until_broken_off(self._open)
+        """Connect, start TLS and log in, unless already done; return the failure, or None."""
+        return await self._unless_aborted(self._open)
 
     async def send(
         self, *, sender: str, recipient: str, content: bytes, before_data: Callable[[], Awaitable[bool]]
     ) -> Attempt:
-        """Try once to hand over a mail.
+        """Attempt to send an email once.
 
-        `sender` is an address or `Name <address>`. `before_data` is awaited when the server has taken the
-        recipient and nothing of the mail was sent; False gives the mail up (`abandoned`). It is awaited
-        again if a kept connection breaks there and a new one is made. Only what it raises is raised. When
-        `break_off` was called, the mail is given up as well, or uncertain if the final dot was sent.
+        `sender` is an address or `Name <address>`. `before_data` is awaited after the server has accepted the recipient
+        and before any content is sent; if it returns False, the outcome is `abandoned`. It is awaited again if a kept
+        connection breaks there and a new one is opened. Only its errors are raised. After `abort` the outcome is
+        `abandoned`, or `uncertain` if the final dot was sent.
         """
         self._phase = Phase.ADDRESS
         try:
@@ -93,7 +93,7 @@ class SmtpConnection:
             sender = addr_spec(sender_address(sender))
             sender.encode("ascii")
         except ValueError:
-            return Attempt(Outcome.MISCONFIGURED, self._phase, None, "the sender needs an address of ASCII characters")
+            return Attempt(Outcome.MISCONFIGURED, self._phase, None, "the sender's address must be ASCII")
         content = _with_crlf(content)
 
         result: Attempt | None = None
@@ -102,44 +102,44 @@ class SmtpConnection:
             nonlocal result
             kept = self._smtp is not None and self._smtp.is_connected
             result = await self._attempt(sender, recipient, content, before_data)
-            if kept and was_hung_up(result):
+            if kept and was_idle_disconnect(result):
                 self._drop()
                 result = None
                 result = await self._attempt(sender, recipient, content, before_data)
-            await self._settle(result)
+            await self._reset(result)
             return result
 
-        ended = await self._until_broken_off(attempt)
-        return result or ended  # the outcome stands, also when the server hangs behind its answer
+        final = await self._unless_aborted(attempt)
+        return result or final  # keep the outcome if the server hangs after its reply
 
-    def break_off(self) -> None:
-        """End the dialogue that is under way, if any: its `send` returns at once."""
+    def abort(self) -> None:
+        """Abort the dialogue in progress, if any: its `send` returns at once."""
         if self._limit is not None:
             self._limit.reschedule(asyncio.get_running_loop().time())
 
     async def close(self) -> None:
-        """Say goodbye and close; never fails."""
+        """Quit and close the connection; never fails."""
         smtp, self._smtp = self._smtp, None
         if smtp is not None and smtp.is_connected:
             try:
-                await smtp.quit(timeout=GOODBYE_TIMEOUT)
+                await smtp.quit(timeout=QUIT_TIMEOUT)
             except (SMTPException, OSError):
                 pass
             finally:
                 smtp.close()
 
-    async def _until_broken_off(self, dialogue: Callable[[], Awaitable[T]]) -> T | Attempt:
+    async def _unless_aborted(self, dialogue: Callable[[], Awaitable[T]]) -> T | Attempt:
         self._limit = limit = asyncio.timeout(None)
         try:
             async with limit:
                 return await dialogue()
         except BaseException as error:
-            self._drop()  # broken off, cancelled, or `before_data` failed: the dialogue stopped anywhere
+            self._drop()  # aborted, cancelled, or `before_data` failed: the state of the dialogue is unknown
             if not isinstance(error, TimeoutError) or not limit.expired():
                 raise
         finally:
             self._limit = None
-        return self._broken_off()
+        return self._aborted()
 
     async def _open(self) -> Attempt | None:
         try:
@@ -153,22 +153,22 @@ class SmtpConnection:
     async def _attempt(
         self, sender: str, recipient: str, content: bytes, before_data: Callable[[], Awaitable[bool]]
     ) -> Attempt:
-        """Connect if need be, and walk through the phases."""
+        """Connect if needed, and go through the phases."""
         try:
             smtp = await self._connected()
             self._phase = Phase.ADDRESS
             if not recipient.isascii() and not smtp.supports_extension("smtputf8"):
-                return self._rejected("the server does not take addresses beyond ASCII (no SMTPUTF8)")
-            if (most := _size_limit(smtp)) and len(content) > most:
+                return self._rejected("the server does not accept non-ASCII addresses (no SMTPUTF8)")
+            if (limit := _size_limit(smtp)) and len(content) > limit:
                 self._phase = Phase.SIZE
-                text = f"the email has {len(content)} bytes, and the server accepts {most} at most (SIZE)"
+                text = f"the email has {len(content)} bytes, the server accepts at most {limit} (SIZE)"
                 return self._rejected(text, reason=Reason.TOO_LARGE)
             await self._envelope(smtp, sender, recipient, len(content))
         except ERRORS as error:
             return self._failed(error, international=not recipient.isascii())
         self._phase = Phase.DATA
         if not await before_data():
-            return Attempt(Outcome.ABANDONED, self._phase, None, "the lease was no longer ours")
+            return Attempt(Outcome.ABANDONED, self._phase, None, "the lease was lost")
         try:
             return await self._data(smtp, content)
         except (SMTPException, OSError) as error:
@@ -183,7 +183,7 @@ class SmtpConnection:
             hostname=server.host,
             port=server.port,
             use_tls=server.security == "tls",
-            start_tls=False,  # by hand, below
+            start_tls=False,  # done below
             tls_context=self._tls,
             timeout=self._timeouts.reply,
             local_hostname=self._ehlo,
@@ -206,20 +206,20 @@ class SmtpConnection:
         return smtp
 
     async def _envelope(self, smtp: SMTP, sender: str, recipient: str, size: int) -> None:
-        """Name sender, size and recipient."""
+        """Send MAIL and RCPT."""
         international = not recipient.isascii()
         encoding = "utf-8" if international else "ascii"
         options = [f"SIZE={size}"] if smtp.supports_extension("size") else []
         options += ["BODY=8BITMIME", "SMTPUTF8"] if international else []
         self._phase = Phase.MAIL
         await smtp.mail(sender, options=options, encoding=encoding)
-        failpoint("smtp-sender-taken")
+        failpoint("smtp-sender-accepted")
         self._phase = Phase.RCPT
         await smtp.rcpt(recipient, encoding=encoding)
-        failpoint("smtp-recipient-taken")
+        failpoint("smtp-recipient-accepted")
 
     async def _data(self, smtp: SMTP, content: bytes) -> Attempt:
-        """Send the mail. aiosmtplib's own `data` does not tell a failure before the dot from one behind it."""
+        """Send the content. aiosmtplib's `data` cannot distinguish failures before and after the final dot."""
         response = await smtp.execute_command(b"DATA")
         if response.code != START_INPUT:
             raise SMTPResponseException(response.code, response.message)
@@ -228,12 +228,12 @@ class SmtpConnection:
             raise ConnectionResetError("connection lost")
         failpoint("smtp-data-begun")
         self._phase = Phase.CONTENT
-        # With no slack in the buffer, `drain` returns when the system has taken all that was written.
+        # With an empty buffer, `drain` returns only after everything was passed to the operating system.
         cast("asyncio.WriteTransport", smtp.transport).set_write_buffer_limits(high=1)
         protocol.write(_dot_stuffed(content))
         async with asyncio.timeout(self._timeouts.reply):
-            # What StreamWriter.drain calls; a StreamWriter would close the transport when collected.
-            await protocol._drain_helper()  # noqa: SLF001 - it has no public name
+            # StreamWriter.drain calls it too, but a StreamWriter closes the transport when garbage collected.
+            await protocol._drain_helper()  # noqa: SLF001 - there is no public method
         failpoint("smtp-content-sent")
         protocol.write(b".\r\n")
         failpoint("smtp-dot-sent")
@@ -245,31 +245,33 @@ class SmtpConnection:
         return Attempt(Outcome.ACCEPTED, self._phase, response.code, one_line(response.message))
 
     def _failed(self, error: Exception, *, international: bool = False) -> Attempt:
-        """Say what an error in the present phase means."""
+        """Return the attempt for an error in the current phase."""
         code, text = None, str(error) or type(error).__name__
         if isinstance(error, SMTPResponseException):
             code, text = error.code if error.code > 0 else None, error.message
             if self._phase is Phase.CONNECT:
                 self._phase = Phase.BANNER
-        result = judge(self._phase, code, text, error)
+        result = classify_failure(self._phase, code, text, error)
         if international and self._phase is Phase.MAIL and code is not None and code // 100 == PERMANENT:
-            # Offered and then refused: all that is known is that this address fails, so other mail goes on.
+            # SMTPUTF8 was offered and then refused: only this address is known to fail, so other emails continue.
             return self._rejected(text, code)
         return result
 
     def _rejected(self, text: str, code: int | None = None, reason: Reason = Reason.ADDRESS_NOT_SUPPORTED) -> Attempt:
         return Attempt(Outcome.REJECTED, self._phase, code, one_line(text), reason)
 
-    def _broken_off(self) -> Attempt:
-        """Say what it means that we ended the dialogue in the present phase: without its dot no server takes a mail."""
+    def _aborted(self) -> Attempt:
+        """Return the attempt for an aborted dialogue: without the final dot no server accepts an email."""
         sent = self._phase is Phase.END_OF_DATA
-        return Attempt(Outcome.UNCERTAIN if sent else Outcome.ABANDONED, self._phase, None, "the sender had to stop")
+        return Attempt(
+            Outcome.UNCERTAIN if sent else Outcome.ABANDONED, self._phase, None, "the sending process was stopped"
+        )
 
-    async def _settle(self, result: Attempt) -> None:
-        """Make the connection ready for the next mail, or close it; the outcome stands either way."""
+    async def _reset(self, result: Attempt) -> None:
+        """Make the connection ready for the next email, or close it; does not change the outcome."""
         if result.outcome is Outcome.ACCEPTED or self._smtp is None:
             return
-        if not ended_in_order(result):
+        if not can_reset(result):
             self._drop()
             return
         try:
@@ -278,23 +280,23 @@ class SmtpConnection:
             self._drop()
 
     def _drop(self) -> None:
-        """Close without a word."""
+        """Close without QUIT."""
         smtp, self._smtp = self._smtp, None
         if smtp is not None:
             smtp.close()
 
 
 def _size_limit(smtp: SMTP) -> int | None:
-    """Return how many bytes an email may have (RFC 1870); None when the server has said no number, or 0."""
-    said = smtp.esmtp_extensions.get("size", "").strip()
-    return int(said) or None if said.isascii() and said.isdigit() else None
+    """Return how many bytes the server accepts (RFC 1870); None if it announced no number, or 0."""
+    size = smtp.esmtp_extensions.get("size", "").strip()
+    return int(size) or None if size.isascii() and size.isdigit() else None
 
 
 def _with_crlf(content: bytes) -> bytes:
-    """Return the mail with every line ended by CRLF."""
+    """Return the content with CRLF at the end of every line."""
     return b"\r\n".join([*content.splitlines(), b""])
 
 
 def _dot_stuffed(content: bytes) -> bytes:
-    """Return the mail as it follows DATA: a leading dot doubled, no final dot."""
+    """Return the content as sent after DATA: leading dots doubled, without the final dot."""
     return (b"\r\n" + content).replace(b"\r\n.", b"\r\n..").removeprefix(b"\r\n")

@@ -1,4 +1,4 @@
-"""The mail server that `CHATS_SMTP_URL` names."""
+"""Parse `CHATS_SMTP_URL`, the URL of the mail server."""
 
 import re
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ SCHEMES: dict[str, tuple[Security, int]] = {
 
 @dataclass(frozen=True, slots=True)
 class SmtpServer:
-    """Where mail goes out."""
+    """The address of the mail server, its security and credentials."""
 
     host: str
     port: int
@@ -31,30 +31,30 @@ class SmtpServer:
 
 
 def parse_smtp_url(url: str) -> SmtpServer:
-    """Read `smtp://`, `smtps://` or `smtp+starttls://`, then `[user:password@]host[:port]`.
+    """Parse `smtp://`, `smtps://` or `smtp+starttls://`, followed by `[user:password@]host[:port]`.
 
-    `smtp` sends without TLS; the other two verify the server's certificate. User and password are
-    percent-encoded. Raises ValueError, whose text never holds a part of the URL: it has a password.
+    `smtp` sends without TLS; the other two verify the server's certificate. User and password are percent-encoded.
+    Raises ValueError. Its message never quotes the URL, which contains a password.
     """
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:
         raise ValueError(
-            "the SMTP URL cannot be read: percent-encode the user and the password, and give the port as a number"
+            "the SMTP URL is invalid: percent-encode the user and the password, and use a number as the port"
         ) from None
     if parts.scheme not in SCHEMES:
         raise ValueError(f"the SMTP URL must start with one of {', '.join(f'{name}://' for name in SCHEMES)}")
     if not parts.hostname or not re.fullmatch(r"[A-Za-z0-9._:-]+", parts.hostname) or port == 0:
-        raise ValueError("the SMTP URL needs the host of the server, and a port other than 0 if one is given")
+        raise ValueError("the SMTP URL needs a host, and a port other than 0 if it has one")
     if parts.path not in {"", "/"} or parts.query or parts.fragment:
-        raise ValueError("the SMTP URL must end behind the port; percent-encode '/', '?' and '#' in a password")
+        raise ValueError("the SMTP URL must end after the port; percent-encode '/', '?' and '#' in a password")
     security, default_port = SCHEMES[parts.scheme]
     return SmtpServer(parts.hostname, port or default_port, security, *_credentials(parts))
 
 
 def ehlo_name(host: str) -> str:
-    """Return a URL's host as EHLO takes it: a name in ASCII, or an address literal (RFC 5321, 4.1.3)."""
+    """Return a URL's host for EHLO: an ASCII name or an address literal (RFC 5321, 4.1.3)."""
     try:
         address = ip_address(host)
     except ValueError:
@@ -68,7 +68,7 @@ def ehlo_name(host: str) -> str:
 
 
 def host_of(url: str | None) -> str:
-    """Return `host:port` of an SMTP URL, to name the server by; nothing without one."""
+    """Return `host:port` of an SMTP URL, or an empty string without one."""
     if url is None:
         return ""
     server = parse_smtp_url(url)

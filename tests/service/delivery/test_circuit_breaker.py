@@ -16,7 +16,7 @@ from services.notifications.delivery.sender import drain
 from services.notifications.event_consumer.consumer import receive_events
 from services.notifications.models import DeliveryAttempt, Email, SendingControl
 from services.notifications.rules import EmailState, Outcome
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from shared.people import Person
 from tests.helpers.smtp_server import SmtpServer, smtp_server
@@ -26,7 +26,7 @@ RELAY = "554 5.7.1 <someone@customer.test>: Relay access denied"
 POLICY = "550 5.7.1 message refused"
 
 
-def settings_for(server: SmtpServer, user: str = "", **changes: Any) -> MailSettings:
+def settings_for(server: SmtpServer, user: str = "", **changes: Any) -> EmailSettings:
     url = SecretStr(f"smtp://{user}127.0.0.1:{server.port}")
     return mail_settings("postgresql://unused", smtp_url=url, **changes)
 
@@ -35,11 +35,11 @@ def customer(name: str) -> Person:
     return Person(id=name, version=1, name=name.title(), email=f"{name}@customer.test")
 
 
-async def send(sessions: SessionFactory, settings: MailSettings) -> int:
+async def send(sessions: SessionFactory, settings: EmailSettings) -> int:
     return await drain(sessions, settings, asyncio.Event())
 
 
-async def mails_to(sessions: SessionFactory, settings: MailSettings, *names: str) -> None:
+async def mails_to(sessions: SessionFactory, settings: EmailSettings, *names: str) -> None:
     await receive_events(
         sessions, [posted(uuid4(), 1, customer=customer(name)) for name in names], settings, repeated=False
     )
@@ -222,7 +222,7 @@ async def test_a_server_with_room_for_few_connections_gets_all_mail_over_these(n
 async def test_a_process_that_finds_no_room_beside_another_leaves_the_mail_to_it(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sender, "CROWDED", 0)
+    monkeypatch.setattr(sender, "CROWDED_PAUSE", 0)
     async with smtp_server(banner="421 4.7.0 too many connections") as server:
         settings = settings_for(server)
         await mails_to(notifications, settings, "anna", "bob")
@@ -268,7 +268,7 @@ async def test_a_mail_over_the_servers_size_fails_at_once_and_is_not_sent(notifi
             await session.scalars(select(DeliveryAttempt).where(DeliveryAttempt.outcome == Outcome.REJECTED))
         ).one()
     assert attempt.phase == "size"
-    assert "and the server accepts 12000 at most (SIZE)" in attempt.reply
+    assert "the server accepts at most 12000 (SIZE)" in attempt.reply
 
 
 async def test_the_server_is_told_who_we_are_and_how_large_a_mail_is(notifications: SessionFactory) -> None:

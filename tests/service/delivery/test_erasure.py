@@ -11,7 +11,7 @@ from services.notifications.delivery import erasure
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.event_consumer.consumer import receive_events
 from services.notifications.models import ConversationState, DeliveryAttempt, EmailMessage, Erasure, Notification
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from tests.service.conftest import As
 from tests.service.helpers.callers import Caller, problem
@@ -91,7 +91,7 @@ async def count(sessions: SessionFactory, model: type[Any]) -> int:
         return int(await session.scalar(select(func.count()).select_from(model)) or 0)
 
 
-async def claimable(sessions: SessionFactory, settings: MailSettings = SETTINGS) -> int:
+async def claimable(sessions: SessionFactory, settings: EmailSettings = SETTINGS) -> int:
     async with transaction(sessions) as session:
         return len(await claim_emails(session, settings) or [])
 

@@ -38,7 +38,7 @@ async def gather(sessions: SessionFactory, *bodies: str) -> UUID:
 async def test_more_messages_than_a_mail_holds_go_in_several(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(message_selection, "MOST_MESSAGES", 3)
+    monkeypatch.setattr(message_selection, "MAX_MESSAGES", 3)
     await gather(notifications, *"abcdefg")
     assert await claim_all(notifications) == [[1, 2, 3], [4, 5, 6], [7]]
 
@@ -47,7 +47,7 @@ async def test_more_text_than_a_mail_holds_goes_in_several_and_a_message_is_neve
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(message_selection, "html_size", len)
-    monkeypatch.setattr(message_selection, "MOST_BYTES", 10)
+    monkeypatch.setattr(message_selection, "MAX_HTML_BYTES", 10)
     await gather(notifications, "a" * 4, "b" * 6, "c" * 11, "d", "e" * 9)
     assert await claim_all(notifications) == [[1, 2], [3], [4, 5]]
 
@@ -67,7 +67,7 @@ async def test_long_messages_go_in_mails_that_are_shown_whole_each_with_its_link
 async def test_what_was_read_fills_no_portion_and_begins_no_other(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(message_selection, "MOST_MESSAGES", 2)
+    monkeypatch.setattr(message_selection, "MAX_MESSAGES", 2)
     conversation = await gather(notifications, *"abcd")
     await receive(notifications, SETTINGS, read(conversation, 2))
     assert await claim_all(notifications) == [[3, 4]]
@@ -78,7 +78,7 @@ async def test_what_was_read_fills_no_portion_and_begins_no_other(
 async def test_what_comes_after_a_portion_was_taken_joins_the_one_that_is_open(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(message_selection, "MOST_MESSAGES", 2)
+    monkeypatch.setattr(message_selection, "MAX_MESSAGES", 2)
     conversation = await gather(notifications, *"abc")
     async with transaction(notifications) as session:
         assert len(await claim_emails(session, SETTINGS) or []) == 1

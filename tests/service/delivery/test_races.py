@@ -142,7 +142,7 @@ async def test_a_pause_stops_what_was_claimed_before_its_data_and_it_goes_back(n
         await pause_sending(session)
     async with transaction(notifications) as session:
         assert not await begin_data(session, held)
-        given_up = Attempt(Outcome.ABANDONED, Phase.DATA, None, "the lease was no longer ours")
+        given_up = Attempt(Outcome.ABANDONED, Phase.DATA, None, "the lease was lost")
         await record_try(session, held, given_up, SETTINGS)
     assert await states(notifications) == [(EmailState.SCHEDULED, None)]
 
@@ -186,7 +186,7 @@ async def test_a_failed_mail_of_what_was_deleted_is_cancelled_and_forgotten(
         assert (await session.scalars(select(Email.content))).all() == [None]
         if ending == "user-deleted":
             assert (await session.scalars(select(DeliveryAttempt.reply))).all() == [""]
-        with pytest.raises(Problem, match="only a failed one"):
+        with pytest.raises(Problem, match="Only failed emails"):
             await retry_email(session, held.id)
 
 
@@ -296,7 +296,7 @@ async def test_a_mail_that_cannot_be_composed_holds_up_no_other_and_comes_to_an_
             await session.execute(select(DeliveryAttempt.outcome, DeliveryAttempt.phase, DeliveryAttempt.reply))
         ).all()
     assert (await states(notifications))[0] == (EmailState.FAILED, "gave-up")
-    assert tries == [("deferred", "compose", f"not composed: {error.__name__}")] * 2
+    assert tries == [("deferred", "compose", f"not rendered: {error.__name__}")] * 2
 
 
 async def test_a_mail_that_a_restore_failed_is_retried_beside_one_that_is_open(notifications: SessionFactory) -> None:

@@ -20,9 +20,9 @@ from services.notifications.delivery.operations import retry_email
 from services.notifications.delivery.sender import drain
 from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.models import DeliveryAttempt, Email
-from services.notifications.retention import purge_tries
+from services.notifications.retention import purge_attempts
 from services.notifications.rules import EmailState, Outcome
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from tests.helpers.smtp_server import smtp_server
 from tests.helpers.waiting import eventually
@@ -39,17 +39,17 @@ LIMITED = (EmailState.SCHEDULED, "rate-limited")
 BEN = ANNA.model_copy(update={"id": "ben", "name": "Ben", "email": "ANNA@Customer.Test"})
 
 
-def limited(most: int = 2, **changes: Any) -> MailSettings:
+def limited(most: int = 2, **changes: Any) -> EmailSettings:
     return mail_settings("postgresql://unused", limit_mails_per_10_minutes=most, **changes)
 
 
-async def claim(sessions: SessionFactory, settings: MailSettings) -> list[ClaimedEmail]:
+async def claim(sessions: SessionFactory, settings: EmailSettings) -> list[ClaimedEmail]:
     async with transaction(sessions) as session:
         return await claim_emails(session, settings) or []
 
 
 async def record(
-    sessions: SessionFactory, settings: MailSettings, held: Sequence[ClaimedEmail], attempt: Attempt
+    sessions: SessionFactory, settings: EmailSettings, held: Sequence[ClaimedEmail], attempt: Attempt
 ) -> None:
     for email in held:
         async with transaction(sessions) as session:
@@ -357,7 +357,7 @@ async def test_tries_of_the_last_day_are_kept_however_short_the_retention_is(not
         for identity, age in zip(ids, (timedelta(days=2), timedelta(hours=24, minutes=1)), strict=True):
             made = func.uuidv7(-age)
             await session.execute(update(DeliveryAttempt).where(DeliveryAttempt.id == identity).values(id=made))
-        assert await purge_tries(session, settings, size=10) == 1
+        assert await purge_attempts(session, settings, size=10) == 1
 
 
 @pytest.mark.parametrize(

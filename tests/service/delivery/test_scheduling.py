@@ -12,7 +12,7 @@ from services.notifications.delivery.claiming import claim_emails
 from services.notifications.delivery.leases import ClaimedEmail
 from services.notifications.delivery.operations import pause_sending, resume_sending
 from services.notifications.models import Email
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from tests.service.conftest import As
 from tests.service.helpers.event_factory import ANNA, deleted, mail_settings, posted, read, receive, user_changed
@@ -20,7 +20,7 @@ from tests.service.helpers.event_factory import ANNA, deleted, mail_settings, po
 URL = "postgresql://unused"
 
 
-async def claim(sessions: SessionFactory, settings: MailSettings) -> list[ClaimedEmail]:
+async def claim(sessions: SessionFactory, settings: EmailSettings) -> list[ClaimedEmail]:
     async with transaction(sessions) as session:
         return await claim_emails(session, settings) or []
 

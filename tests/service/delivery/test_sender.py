@@ -18,7 +18,7 @@ from services.notifications.delivery.sender import drain
 from services.notifications.mail.smtp import SmtpConnection, parse_smtp_url
 from services.notifications.models import DeliveryAttempt, Email, SendingControl
 from services.notifications.rules import EmailState, Outcome
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from tests.helpers.smtp_server import KEEP_AND_DROP, SmtpServer, smtp_server
 from tests.service.conftest import As
@@ -28,11 +28,11 @@ from tests.service.helpers.event_factory import deleted, mail_settings, posted, 
 URL = "postgresql://unused"
 
 
-def settings_for(server: SmtpServer, **changes: Any) -> MailSettings:
+def settings_for(server: SmtpServer, **changes: Any) -> EmailSettings:
     return mail_settings(URL, smtp_url=SecretStr(f"smtp://127.0.0.1:{server.port}"), **changes)
 
 
-async def send(sessions: SessionFactory, settings: MailSettings) -> int:
+async def send(sessions: SessionFactory, settings: EmailSettings) -> int:
     return await drain(sessions, settings, asyncio.Event())
 
 

@@ -14,7 +14,7 @@ from services.notifications.delivery.sender import drain
 from services.notifications.mail.attempts import OPENING, Phase
 from services.notifications.models import DeliveryAttempt, Email
 from services.notifications.rules import EmailState, Outcome
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from tests.helpers.smtp_server import KEEP_AND_STALL, STALL, SmtpServer, smtp_server
 from tests.helpers.waiting import eventually
@@ -26,13 +26,13 @@ MAILS = 6  # more than there are connections
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sender, "MAILS_A_CONNECTION", 1)
+    monkeypatch.setattr(sender, "EMAILS_PER_CONNECTION", 1)
     monkeypatch.setattr(sender, "GRACE", 0.3)
-    monkeypatch.setattr(sender, "LAST_WORDS", 1.0)
+    monkeypatch.setattr(sender, "RECORD_GRACE", 1.0)
 
 
 @asynccontextmanager
-async def draining(sessions: SessionFactory, settings: MailSettings) -> AsyncIterator[None]:
+async def draining(sessions: SessionFactory, settings: EmailSettings) -> AsyncIterator[None]:
     """Drain meanwhile; then ask to stop, and wait for the end."""
     stop = asyncio.Event()
     task = asyncio.create_task(drain(sessions, settings, stop))

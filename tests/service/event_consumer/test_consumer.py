@@ -18,7 +18,7 @@ from services.notifications.event_consumer.handlers import handle_events
 from services.notifications.event_consumer.parked import discard_parked, list_parked, retry_parked
 from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Notification, Person
 from services.notifications.rules import MAX_EVENT_ATTEMPTS, EmailState
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from services.notifications.tasks import register_tasks
 from shared.broker import create_celery
 from shared.database import SessionFactory, transaction
@@ -280,7 +280,7 @@ async def test_of_many_events_the_one_that_fails_holds_up_no_other(
 ) -> None:
     events, settings = [posted(uuid4(), 1) for _ in range(5)], mail_settings(URL)
 
-    async def fail(session: AsyncSession, taken: list[Event], settings: MailSettings) -> None:
+    async def fail(session: AsyncSession, taken: list[Event], settings: EmailSettings) -> None:
         if events[2] in taken:
             raise RuntimeError
         await handle_events(session, taken, settings)
@@ -306,7 +306,7 @@ async def test_of_the_events_of_one_task_each_has_its_effect_whatever_becomes_of
     settings, (bad, broken, *good) = mail_settings(URL), [posted(uuid4(), 1) for _ in range(5)]
     broken = broken.model_copy(update={"payload": {"subject": 1}})
 
-    async def fail(session: AsyncSession, taken: list[Event], settings: MailSettings) -> None:
+    async def fail(session: AsyncSession, taken: list[Event], settings: EmailSettings) -> None:
         if bad in taken:
             raise RuntimeError
         await handle_events(session, taken, settings)
@@ -330,7 +330,7 @@ async def test_an_event_that_may_have_brought_a_process_down_is_tried_alone_and_
             session.add(InboxEntry(event_id=one.id, type=one.type, attempts=attempts))
     turns: list[list[int]] = []
 
-    async def note(session: AsyncSession, taken: list[Event], settings: MailSettings) -> None:
+    async def note(session: AsyncSession, taken: list[Event], settings: EmailSettings) -> None:
         turns.append([events.index(one) for one in taken])
         await handle_events(session, taken, settings)
 

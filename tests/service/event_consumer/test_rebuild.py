@@ -212,13 +212,13 @@ async def test_in_a_database_that_lives_elsewhere_mail_waits_until_the_log_was_c
         await session.execute(text("update gate set incarnation = 'another server'"))
         assert not await has_due_email(session)
         assert await claim_emails(session, sweeping.settings) is None
-        assert not (await read_state(session)).mail_known
+        assert not (await read_state(session)).delivery_known
 
     await sweeping.look_to_the_end()
 
     async with transaction(sweeping.notifications) as session:
         assert await has_due_email(session)
-        assert (await read_sending_state(session)).known
+        assert (await read_sending_state(session)).is_same_database
     assert await mails(sweeping.notifications) == [("scheduled", None, [1])]
 
 
@@ -374,17 +374,17 @@ async def test_a_look_that_began_in_another_database_moves_no_cursor_and_opens_n
     async with transaction(sweeping.notifications) as session:  # a replica takes over that lacks the last
         await session.execute(text("update feed_cursor set position = :position"), {"position": head - 2})
         await session.execute(text("update gate set incarnation = 'the old server'"))
-        incarnation = (await read_sending_state(session)).incarnation
+        incarnation = (await read_sending_state(session)).database_identity
 
     await sweeper._move_cursor(sweeping.notifications, seen, page)  # noqa: SLF001 - in the middle of a look
     await release_restore_hold(sweeping.notifications, incarnation, seen)
 
     assert (await sweeping.cursor()).position == head - 2
     async with sweeping.notifications() as session:
-        assert not (await read_sending_state(session)).known
+        assert not (await read_sending_state(session)).is_same_database
     await sweeping.look_to_the_end()
     async with sweeping.notifications() as session:
-        assert (await read_sending_state(session)).known
+        assert (await read_sending_state(session)).is_same_database
 
 
 async def test_mail_does_not_wait_for_a_place_that_the_restored_log_does_not_have(
@@ -404,7 +404,7 @@ async def test_mail_does_not_wait_for_a_place_that_the_restored_log_does_not_hav
     await sweeping.look_to_the_end()
 
     async with sweeping.notifications() as session:
-        assert (await read_sending_state(session)).known
+        assert (await read_sending_state(session)).is_same_database
 
 
 async def test_more_than_a_page_of_what_is_gone_is_removed_in_turns(

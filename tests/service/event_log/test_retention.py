@@ -163,7 +163,7 @@ async def test_old_tries_of_finished_mails_go(notifications: SessionFactory) -> 
         for email in (finished, waiting):
             for days in (-31, -1):
                 await session.execute(_ADD_TRY, {"email": email.id, "ago": days})
-        assert await retention.purge_tries(session, SETTINGS, size=10) == 1
+        assert await retention.purge_attempts(session, SETTINGS, size=10) == 1
         left: list[UUID] = list(await session.scalars(select(DeliveryAttempt.email_id)))
         assert (left.count(finished.id), left.count(waiting.id)) == (1, 2)
 

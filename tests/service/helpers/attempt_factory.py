@@ -9,7 +9,7 @@ from services.notifications.delivery.attempts import EndedAttempt, record_accept
 from services.notifications.delivery.leases import ClaimedEmail, pending_work
 from services.notifications.mail.attempts import Attempt
 from services.notifications.rules import Outcome
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.database import driver_connection
 
 
@@ -27,7 +27,7 @@ async def record_try(
     session: AsyncSession,
     email: ClaimedEmail,
     attempt: Attempt,
-    settings: MailSettings,
+    settings: EmailSettings,
     *,
     started_at: datetime | None = None,
 ) -> None:

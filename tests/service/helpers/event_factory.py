@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 from pydantic import BaseModel, SecretStr
 
 from services.notifications.event_consumer.consumer import receive_events
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory
 from shared.events import (
     ConversationDeleted,
@@ -24,7 +24,7 @@ ANNA = Person(id="anna", version=1, name="Anna", email="anna@customer.test")
 SAM = Person(id="sam", version=1, name="Sam", email="sam@store.test")
 
 
-def mail_settings(url: str, **changes: Any) -> MailSettings:
+def mail_settings(url: str, **changes: Any) -> EmailSettings:
     """Settings of a worker; mail is due at once and without limits unless said otherwise."""
     values: dict[str, Any] = {
         "notifications_database_url": url,
@@ -37,7 +37,7 @@ def mail_settings(url: str, **changes: Any) -> MailSettings:
         "limit_mails_per_10_minutes": 0,
         "limit_mails_per_day": 0,
     }
-    return MailSettings(**(values | changes))
+    return EmailSettings(**(values | changes))
 
 
 def event(event_type: EventType, payload: BaseModel | None, **changes: Any) -> Event:
@@ -89,7 +89,7 @@ def user_changed(person: Person) -> Event:
     return event(EventType.USER_DELETED if person.deleted else EventType.USER_UPDATED, UserChanged(person=person))
 
 
-async def receive(sessions: SessionFactory, settings: MailSettings, *events: Event) -> None:
+async def receive(sessions: SessionFactory, settings: EmailSettings, *events: Event) -> None:
     """Let events arrive for the first time, one after the other."""
     for one in events:
         await receive_events(sessions, [one], settings, repeated=False)

@@ -9,7 +9,7 @@ from services.conversations.event_log.append import append_event
 from services.conversations.event_log.sequencer import number_events
 from services.notifications import sweeper
 from services.notifications.models import FeedCursor, Notification
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from shared.events import EventType
 from tests.service.helpers.callers import Caller
@@ -23,7 +23,7 @@ class Sweeper:
     conversations: SessionFactory
     notifications: SessionFactory
     feed: httpx2.AsyncClient
-    settings: MailSettings = field(default_factory=lambda: mail_settings("postgresql://unused"))
+    settings: EmailSettings = field(default_factory=lambda: mail_settings("postgresql://unused"))
 
     async def number(self) -> int:
         """Give every event its position, and return the last one."""

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from services.notifications.celery_runner import Consumption
+from services.notifications.celery_runner import CeleryRunner
 from services.notifications.worker import run_worker
 from shared.broker_faults import Fault, Reason
 from shared.settings import SettingsError
@@ -17,11 +17,11 @@ from tests.service.helpers.event_factory import mail_settings
 async def end_with(fault: Fault, databases: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
     """Run a worker that Celery ends at once with this fault."""
 
-    def run(self: Consumption, *_: str) -> int:
+    def run(self: CeleryRunner, *_: str) -> int:
         self.refusal = fault
         return 1
 
-    monkeypatch.setattr(Consumption, "run", run)
+    monkeypatch.setattr(CeleryRunner, "run", run)
     settings = mail_settings(databases["notifications"], broker_url="redis://127.0.0.1:1/0")
     await asyncio.to_thread(run_worker, settings, "127.0.0.1", 0, 1, None)
 

@@ -232,7 +232,7 @@ async def _sweep_mail(world: World, fuse: Fuse, *_: Any) -> None:
     engine = create_engine(world.notifications_url, application="crash-sweeper")
     outside = Outside(world)
     for _round in range(ROUNDS):
-        await sender.drain(create_sessions(engine), world.mail_settings, asyncio.Event(), overdue=sweeper.MAIL_AGE)
+        await sender.drain(create_sessions(engine), world.mail_settings, asyncio.Event(), overdue=sweeper.EMAIL_AGE)
         if await outside.mail_is_over():
             break
         await outside.pass_time()

@@ -7,7 +7,7 @@ import asyncpg
 from pydantic import SecretStr
 from sqlalchemy.engine import make_url
 
-from services.notifications.settings import MailSettings
+from services.notifications.settings import EmailSettings
 from tests.system.crash.scenario import SUPPORT
 
 
@@ -27,8 +27,8 @@ class World:
         return {service: make_url(url).database or "" for service, url in urls.items()}
 
     @property
-    def mail_settings(self) -> MailSettings:
-        return MailSettings(
+    def mail_settings(self) -> EmailSettings:
+        return EmailSettings(
             notifications_database_url=self.notifications_url,
             smtp_url=SecretStr(f"smtp://127.0.0.1:{self.smtp_port}"),
             email_from="Test Store <support@store.test>",

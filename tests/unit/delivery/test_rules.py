@@ -6,20 +6,20 @@ from hypothesis import strategies as st
 
 from services.notifications.rules import (
     GIVE_UP_AFTER,
-    LOOK_AGAIN,
+    RECHECK_DELAY,
     REFUSED_DELAY,
     TRANSITIONS,
-    Cap,
+    EmailLimit,
     EmailState,
     Outcome,
     Reason,
     RetryDecision,
     breaker_pause,
     check_transition,
-    mail_caps,
+    email_limits,
     next_step,
     retry_delays,
-    wait_for_room,
+    seconds_until_allowed,
     with_evidence,
     with_jitter,
 )
@@ -107,12 +107,12 @@ def test_a_fault_of_the_set_up_costs_the_mail_nothing_however_often() -> None:
 
 
 @pytest.mark.parametrize("own", [Outcome.REJECTED, Outcome.DEFERRED, None])
-@pytest.mark.parametrize(("suspected", "set_up_works"), list(product([True, False], repeat=2)))
+@pytest.mark.parametrize(("suspected", "setup_works"), list(product([True, False], repeat=2)))
 def test_a_refusal_is_the_mails_own_only_when_it_comes_again_while_others_go_through(
-    own: Outcome | None, *, suspected: bool, set_up_works: bool
+    own: Outcome | None, *, suspected: bool, setup_works: bool
 ) -> None:
-    judged = with_evidence(Outcome.REFUSED, own, suspected=suspected, set_up_works=set_up_works)
-    assert judged is (own if own and suspected and set_up_works else Outcome.REFUSED)
+    judged = with_evidence(Outcome.REFUSED, own, suspected=suspected, setup_works=setup_works)
+    assert judged is (own if own and suspected and setup_works else Outcome.REFUSED)
 
 
 def test_the_default_schedule_ends_within_three_days_and_one_more_delay_would_not() -> None:
@@ -153,35 +153,44 @@ def test_the_breaker_pauses_longer_each_time_up_to_a_minute_or_five(outcome: Out
 
 
 def test_a_cap_of_0_is_none() -> None:
-    assert mail_caps(0, 0) == ()
-    assert mail_caps(10, 0) == (Cap(10, 600),)
-    assert mail_caps(0, 100) == (Cap(100, 86_400),)
-    assert wait_for_room((), [0.0] * 1000, 1000) == 0
+    assert email_limits(0, 0) == ()
+    assert email_limits(10, 0) == (EmailLimit(10, 600),)
+    assert email_limits(0, 100) == (EmailLimit(100, 86_400),)
+    assert seconds_until_allowed((), [0.0] * 1000, 1000) == 0
 
 
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=2), st.lists(st.integers(0, 700), max_size=30))
 def test_an_address_gets_all_that_the_caps_allow_and_no_more(most: list[int], pauses: list[int]) -> None:
-    caps = [Cap(number, seconds) for number, seconds in zip(most, (600, 3600), strict=False)]
+    caps = [EmailLimit(number, seconds) for number, seconds in zip(most, (600, 3600), strict=False)]
     now, got = 0.0, list[float]()
     for pause in pauses:
         now += pause
-        wait = wait_for_room(caps, [now - moment for moment in reversed(got)], 0)
+        wait = seconds_until_allowed(caps, [now - moment for moment in reversed(got)], 0)
         now += wait
         got.append(now)
         for cap in caps:
-            assert sum(moment > now - cap.seconds for moment in got) <= cap.most, "too many"
-        early = [moment for cap in caps for moment in got[-cap.most - 1 : -cap.most] if now - moment == cap.seconds]
+            assert sum(moment > now - cap.seconds for moment in got) <= cap.max_emails, "too many"
+        early = [
+            moment
+            for cap in caps
+            for moment in got[-cap.max_emails - 1 : -cap.max_emails]
+            if now - moment == cap.seconds
+        ]
         assert not wait or early, "not as soon as there is room"
 
 
 def test_what_is_on_its_way_takes_room_and_is_waited_for_no_longer_than_it_may_take() -> None:
-    caps = mail_caps(2, 0)
-    assert wait_for_room(caps, [5], 0) == wait_for_room(caps, [], 1) == 0
-    assert wait_for_room(caps, [5], 1) == wait_for_room(caps, [], 2) == LOOK_AGAIN
-    assert wait_for_room(caps, [590, 595], 1) == 10
-    assert wait_for_room(caps, [5, 10], 0) == 590
+    caps = email_limits(2, 0)
+    assert seconds_until_allowed(caps, [5], 0) == seconds_until_allowed(caps, [], 1) == 0
+    assert seconds_until_allowed(caps, [5], 1) == seconds_until_allowed(caps, [], 2) == RECHECK_DELAY
+    assert seconds_until_allowed(caps, [590, 595], 1) == 10
+    assert seconds_until_allowed(caps, [5, 10], 0) == 590
 
 
 def test_of_what_an_address_got_only_as_much_as_the_cap_has_to_be_known() -> None:
     ages = [float(age) for age in range(100)]
-    assert wait_for_room(mail_caps(10, 0), ages, 0) == wait_for_room(mail_caps(10, 0), ages[:10], 0) == 591
+    assert (
+        seconds_until_allowed(email_limits(10, 0), ages, 0)
+        == seconds_until_allowed(email_limits(10, 0), ages[:10], 0)
+        == 591
+    )

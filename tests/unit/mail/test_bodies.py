@@ -3,7 +3,7 @@
 import pytest
 from markupsafe import Markup
 
-from services.notifications.delivery.message_selection import MOST_BYTES
+from services.notifications.delivery.message_selection import MAX_HTML_BYTES
 from services.notifications.mail import bodies
 from services.notifications.mail.bodies import html_size, render_body
 
@@ -80,12 +80,12 @@ def test_a_text_that_turns_again_and_again_has_so_many_blocks_and_loses_nothing(
 )
 def test_any_message_is_shown_whole_before_a_mail_is_cut_off(repeated: str) -> None:
     body = (repeated * LONGEST)[:LONGEST]
-    assert html_size(body) <= MOST_BYTES
+    assert html_size(body) <= MAX_HTML_BYTES
     assert html_size(body) < 2.5 * html_size(body[: LONGEST // 2])
 
 
 def test_a_full_mail_is_shown_whole_as_it_is_encoded() -> None:
-    assert (MOST_BYTES + 5000) * 4 / 3 * 78 / 76 < GMAIL
+    assert (MAX_HTML_BYTES + 5000) * 4 / 3 * 78 / 76 < GMAIL
 
 
 def test_a_body_is_markup_that_nobody_escapes_again() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from services.notifications.mail.attempts import Phase
-from services.notifications.mail.replies import judge, without_addresses
+from services.notifications.mail.replies import classify_failure, without_addresses
 from services.notifications.rules import Outcome, Reason
 
 LOST = ConnectionResetError()
@@ -91,7 +91,7 @@ def test_the_words_of_a_server_tell_the_set_up_the_recipient_and_the_present_sta
     phase: Phase, replies: list[str], outcome: Outcome, own: Outcome | None
 ) -> None:
     for reply in replies:
-        attempt = judge(phase, *split(reply), LOST)
+        attempt = classify_failure(phase, *split(reply), LOST)
         assert (attempt.outcome, attempt.own) == (outcome, own), reply
 
 
@@ -99,12 +99,12 @@ def test_the_words_of_a_server_tell_the_set_up_the_recipient_and_the_present_sta
 def test_before_a_recipient_is_named_nothing_is_a_mails_own(phase: Phase) -> None:
     for replies in (SET_UP, POLICY, OWN, LATER):
         for code, text in map(split, replies):
-            attempt = judge(phase, code, text, LOST)
+            attempt = classify_failure(phase, code, text, LOST)
             expected = Outcome.BUSY if code < 500 else Outcome.MISCONFIGURED
             if code == 552 and phase is Phase.MAIL:
                 expected = Outcome.REJECTED
             assert (attempt.outcome, attempt.own) == (expected, None), text
-    lost = judge(phase, None, "connection lost", LOST)
+    lost = classify_failure(phase, None, "connection lost", LOST)
     assert lost.outcome is (Outcome.MISCONFIGURED if phase is Phase.STARTTLS else Outcome.BUSY)
 
 
@@ -118,7 +118,7 @@ def test_before_a_recipient_is_named_nothing_is_a_mails_own(phase: Phase) -> Non
     ],
 )
 def test_a_mail_that_is_too_large_says_so(phase: Phase, reply: str) -> None:
-    attempt = judge(phase, *split(reply), LOST)
+    attempt = classify_failure(phase, *split(reply), LOST)
     assert (attempt.outcome, attempt.rejection) == (Outcome.REJECTED, Reason.TOO_LARGE)
 
 

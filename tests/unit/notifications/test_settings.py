@@ -5,9 +5,9 @@ import logging
 import pytest
 from celery.worker.consumer import consumer
 
-from services.notifications.celery_runner import tells_no_content
+from services.notifications.celery_runner import quotes_no_message
 from services.notifications.mail.message import LOCALE
-from services.notifications.settings import MailSettings, SweeperSettings
+from services.notifications.settings import EmailSettings, SweeperSettings
 from shared.settings import SettingsError, read_settings
 from shared.translations import find_language
 
@@ -70,14 +70,14 @@ def test_mail_settings_are_read_as_they_are_written(monkeypatch: pytest.MonkeyPa
 def test_words_and_dates_are_of_one_language() -> None:
     language = find_language(LOCALE, ["ja-JP", "de-AT"])
     assert str(language.locale) == "de_AT"
-    assert language.translations.gettext("View and answer") == "Ansehen und antworten"
+    assert language.translations.gettext("View and reply") == "Ansehen und antworten"
     assert str(find_language(LOCALE, ["xx", None, "ja"]).locale) == "en"
 
 
 @pytest.mark.parametrize("name", ["UNKNOWN_FORMAT", "UNKNOWN_TASK_ERROR", "INVALID_TASK_ERROR", "MESSAGE_DECODE_ERROR"])
 def test_no_line_that_quotes_a_message_reaches_the_log(name: str) -> None:
     def says(template: str) -> bool:
-        return tells_no_content(logging.LogRecord(consumer.__name__, logging.ERROR, "", 0, template, (), None))
+        return quotes_no_message(logging.LogRecord(consumer.__name__, logging.ERROR, "", 0, template, (), None))
 
     assert not says(getattr(consumer, name))
     assert says("consumer: Cannot connect to %s: %s.")
@@ -101,4 +101,4 @@ def test_the_name_for_ehlo_is_the_one_set_or_the_public_urls_host(
     monkeypatch.setenv("CHATS_PUBLIC_URL", public_url)
     if ehlo:
         monkeypatch.setenv("CHATS_EMAIL_EHLO", ehlo)
-    assert read_settings(MailSettings).ehlo == expected
+    assert read_settings(EmailSettings).ehlo == expected

@@ -12,7 +12,7 @@ from babel.support import NullTranslations
 from services.conversations.web import localization
 from services.conversations.web.localization import Reader
 from services.notifications.mail import message
-from services.notifications.mail.datetimes import format_moment
+from services.notifications.mail.datetimes import format_local_time
 from shared.translations import Language
 from shared.zones import zone_label
 
@@ -115,7 +115,7 @@ def test_a_page_names_its_zone_by_its_place_or_else_by_its_offset(zone: str, loc
 def test_pages_and_mails_say_the_same_of_irish_summers_and_winters(month: int, name: str) -> None:
     zone, locale, moment = ZoneInfo("Europe/Dublin"), Locale("en", "IE"), datetime(2026, month, 15, 12, tzinfo=UTC)
     hour = 12 if month == 1 else 13
-    assert format_moment(moment, locale, zone).endswith(f" 2026, {hour}:00 {name}")
+    assert format_local_time(moment, locale, zone).endswith(f" 2026, {hour}:00 {name}")
     page = Reader(Language(locale, NullTranslations()), zone, moment)
     assert page.moment(moment).endswith(f" 2026, {hour}:00 {name}")
 
