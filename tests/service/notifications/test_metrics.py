@@ -45,7 +45,7 @@ async def test_a_lease_that_ran_out_and_that_nobody_takes_back_is_late_mail(noti
 async def test_a_huge_backlog_is_counted_to_its_limit_and_found_by_its_indexes(
     notifications: SessionFactory, vacuumed: Callable[[str], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(metrics, "MOST", 1000)
+    monkeypatch.setattr(metrics, "MAX_COUNT", 1000)
     async with transaction(notifications) as session:
         for state, rows in (("sent", 30_000), ("scheduled", 3000)):
             await session.execute(_FILL, {"state": state, "rows": rows})
