@@ -1,4 +1,4 @@
-"""How the worker's Celery consumer stands with the broker, which Celery itself tells in its log only."""
+"""Run a Celery worker and report its broker connection, which Celery itself only logs."""
 
 import logging
 from collections.abc import Callable
@@ -11,74 +11,74 @@ from celery.worker.consumer import consumer
 
 from shared.broker_faults import Fault, explain, is_broker_fault
 
-SETTLED: Final = 1.0  # seconds that a connection lasts until it counts: one that is refused a command breaks at once
+STABLE_AFTER: Final = 1.0  # seconds until a connection counts: one that may not run a command breaks at once
 
-# By their templates, which celery-types does not know.
+# celery-types does not know these message templates.
 _QUOTING = {
     getattr(consumer, name)
     for name in ("UNKNOWN_FORMAT", "UNKNOWN_TASK_ERROR", "INVALID_TASK_ERROR", "MESSAGE_DECODE_ERROR")
 }
-_WORKER = "celery.worker"  # the loggers' names
+_WORKER = "celery.worker"  # logger names
 _TIMERS = "kombu.asynchronous.hub"
 _PENDING = CPendingDeprecationWarning.__name__
 _FREQUENT = "Frequent restarts detected"
 _UNRECOVERABLE = "Unrecoverable error"
 
-Tell = Callable[[Fault | None], None]
+Report = Callable[[Fault | None], None]
 
 
 class CeleryRunner:
-    """Runs a Celery worker. `tell` hears of each fault with the broker, and None when the worker consumes.
+    """Runs a Celery worker. Calls `report` with each broker fault, and with None when the worker consumes.
 
-    `refusal` is the fault that ended the worker, if it was one of the broker.
+    `refusal` is the broker fault that ended the worker, if any.
     """
 
-    def __init__(self, celery: Celery, tell: Tell) -> None:
+    def __init__(self, celery: Celery, report: Report) -> None:
         self.refusal: Fault | None = None
         self._celery = celery
-        self._tell = tell
+        self._report = report
         self._exit_code: Callable[[], int] = lambda: 0
 
     def run(self, *options: str) -> int:
-        """Run until the worker is told to stop, or cannot go on; return its exit code."""
+        """Run until the worker is stopped or fails; return its exit code."""
 
         @worker_init.connect(weak=False)
-        def know(sender: Any, **_: Any) -> None:
+        def keep_exit_code(sender: Any, **_: Any) -> None:
             self._exit_code = lambda: int(sender.exitcode or 0)
 
-        # Celery warns at each loss of the connection of what it may do differently some day.
+        # Celery logs a deprecation warning each time the connection is lost.
         logging.getLogger("py.warnings").addFilter(lambda record: _PENDING not in record.getMessage())
-        self._celery.steps["consumer"].add(_step(self._tell))
-        logging.getLogger(consumer.__name__).addFilter(self._hear)
+        self._celery.steps["consumer"].add(_step(self._report))
+        logging.getLogger(consumer.__name__).addFilter(self._filter_consumer_log)
         logging.getLogger(_TIMERS).addFilter(lambda record: not any(map(is_broker_fault, _errors(record))))
-        logging.getLogger(_WORKER).addFilter(self._hear_the_end)
+        logging.getLogger(_WORKER).addFilter(self._filter_worker_log)
         self._celery.worker_main(
             ["worker", *options, "--without-mingle", "--without-gossip", "--loglevel=WARNING", "--events"]
         )
-        return self._exit_code()  # `worker_main` returns normally, whatever happened
+        return self._exit_code()  # `worker_main` also returns normally after an error
 
-    def _hear(self, record: logging.LogRecord) -> bool:
-        """Hold back what quotes a message, and what is told at a bounded rate instead."""
+    def _filter_consumer_log(self, record: logging.LogRecord) -> bool:
+        """Drop log records that quote a task's message, and broker faults, which are reported instead."""
         errors = _errors(record)
         if str(record.msg).startswith(_FREQUENT):
             return False
         if errors and record.levelno >= logging.WARNING and is_broker_fault(errors[0]):
-            self._tell(explain(errors[0]))
+            self._report(explain(errors[0]))
             return False
         return quotes_no_message(record)
 
-    def _hear_the_end(self, record: logging.LogRecord) -> bool:
-        """Hold back the traceback of a worker that the broker has refused."""
+    def _filter_worker_log(self, record: logging.LogRecord) -> bool:
+        """Drop the traceback of a worker that the broker has refused."""
         errors = _errors(record)
         if not str(record.msg).startswith(_UNRECOVERABLE) or not errors or not is_broker_fault(errors[0]):
             return True
         self.refusal = explain(errors[0])
-        self._tell(self.refusal)
+        self._report(self.refusal)
         return False
 
 
 def quotes_no_message(record: logging.LogRecord) -> bool:
-    """Hold back those lines of Celery that quote a message."""
+    """Return whether a log record of Celery does not quote a task's message."""
     return record.msg not in _QUOTING
 
 
@@ -87,14 +87,14 @@ def _errors(record: logging.LogRecord) -> list[BaseException]:
     return [value for value in arguments if isinstance(value, BaseException)]
 
 
-def _step(tell: Tell) -> type[bootsteps.StartStopStep]:
-    """Make the step of the consumer that comes once its queues are declared and it consumes."""
+def _step(report: Report) -> type[bootsteps.StartStopStep]:
+    """Return the consumer's step that starts after its queues are declared and it consumes."""
 
-    class Consumes(bootsteps.StartStopStep):
+    class ReportConsuming(bootsteps.StartStopStep):
         requires = ("celery.worker.consumer.tasks:Tasks",)
 
         def start(self, parent: Any) -> None:
-            # Celery cancels the timers of a connection with it.
-            parent.timer.call_after(SETTLED, tell, (None,))
+            # Celery cancels a connection's timers when it closes.
+            parent.timer.call_after(STABLE_AFTER, report, (None,))
 
-    return Consumes
+    return ReportConsuming

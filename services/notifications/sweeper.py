@@ -1,7 +1,7 @@
-"""The sweeper: all the work of this service, done without the broker, only slower.
+"""The sweeper does all the work of this service without the broker, only later.
 
-It reads the log over HTTP from its own cursor and handles what the inbox lacks, and it sends the mail that nobody
-has claimed in time. It never asks whether the broker is alive.
+It reads the event log over HTTP from its own cursor, handles events that are missing in the inbox, and sends emails
+that no worker has claimed in time. It never checks whether the broker is available.
 """
 
 import asyncio
@@ -38,24 +38,24 @@ from shared.processes import operations_routes, operations_server, pause, run_un
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.translations import read_catalogues
 
-EVENT_AGE = 2.0  # seconds an event is left to the workers
-EMAIL_AGE = 5.0  # seconds a due mail is left to the workers
-POLL = 0.5  # seconds between looks
+EVENT_AGE = 2.0  # seconds that an event is left to the workers
+EMAIL_AGE = 5.0  # seconds that a due email is left to the workers
+POLL = 0.5  # seconds between polls
 PAGE = 500  # events read at once
-CAUGHT_UP_EVERY = timedelta(seconds=30)  # between notes that a quiet log was read to its end
-ERASE_EVERY = 1.0  # seconds between looks for what is to be erased, when there was nothing
-PURGE_EVERY = 60  # seconds between looks for what is beyond the retention
+CAUGHT_UP_EVERY = timedelta(seconds=30)  # between updates of the cursor while the log has no new events
+ERASE_EVERY = 1.0  # seconds between checks for erasures, if there were none
+PURGE_EVERY = 60  # seconds between purges
 PURGE_BATCH = 1000  # rows deleted in one transaction
 
 IGNORED = frozenset(set(EventType) - set(PAYLOADS))
-"""Known events that this service has no use for."""
+"""Known event types that this service does not use."""
 
 log = structlog.get_logger()
 
 
 async def run_sweeper(settings: SweeperSettings, host: str, port: int, stop: asyncio.Event) -> None:
-    """Catch up and send until `stop`."""
-    read_catalogues(LOCALE)  # a broken one shows here, not with the first mail in its language
+    """Run the sweeper until `stop` is set."""
+    read_catalogues(LOCALE)  # fail at the start, not at the first email in the language of a broken catalogue
     engine = create_engine(settings.notifications_database_url, application="chats-sweeper")
     sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
     routes = operations_routes(lambda: database_fault(engine, version), lambda: collect(sessions))
@@ -73,10 +73,10 @@ async def run_sweeper(settings: SweeperSettings, host: str, port: int, stop: asy
 async def catch_up(
     sessions: SessionFactory, feed: httpx2.AsyncClient, settings: EmailSettings, *, min_age: float = EVENT_AGE
 ) -> bool:
-    """Handle the next page of the log behind the cursor; True when there may be more at once.
+    """Handle the next page of the log after the cursor; return whether there may be more.
 
-    The cursor moves over what is handled or parked, and never back; an event that fails stops it until the next look.
-    When the cursor is no place in this log any more, the other service's present state is read instead.
+    The cursor only moves forward, past events that are handled or parked. A failing event stops it until the next poll.
+    If the cursor's position is not valid in this log any more, a rebuild from a snapshot begins.
     """
     async with transaction(sessions) as session:
         cursor = await session.get_one(FeedCursor, True)
@@ -91,7 +91,7 @@ async def catch_up(
         await note_restored(sessions, page)
     done = await receive_missing(sessions, [event for event in page.items if event.type not in IGNORED], settings)
     failpoint("page-handled")
-    if done and _is_news(cursor, page):
+    if done and _moves_cursor(cursor, page):
         await _move_cursor(sessions, cursor, page)
         failpoint("cursor-committed")
     if done and not state.is_confirmed:
@@ -99,18 +99,15 @@ async def catch_up(
     return await rebuild_page(sessions, feed, settings) or (done and len(page.items) == PAGE)
 
 
-def _is_news(cursor: FeedCursor, page: Feed) -> bool:
-    """Tell whether a page says more than is known: a quiet log is not written down each time it is looked at."""
+def _moves_cursor(cursor: FeedCursor, page: Feed) -> bool:
+    """Return whether to update the cursor: with new events, or after a while without any."""
     if page.items or page.head != cursor.head or cursor.caught_up_at is None:
         return True
     return datetime.now(UTC) - cursor.caught_up_at > CAUGHT_UP_EVERY
 
 
 async def _move_cursor(sessions: SessionFactory, seen: FeedCursor, page: Feed) -> None:
-    """Move over a page that is done with, unless another sweeper is further already.
-
-    Nor if it is another database by now, which knows less than the one that the page was read for.
-    """
+    """Move the cursor past a handled page; never back, and not if the log or this database was restored meanwhile."""
     async with transaction(sessions) as session:
         cursor = await session.get_one(FeedCursor, True, with_for_update=True)
         if cursor.epoch not in {None, page.epoch} or cursor.position < seen.position:
@@ -131,12 +128,12 @@ async def _catch_up_for_ever(
             more = await catch_up(sessions, feed, settings)
         except (httpx2.HTTPError, ValidationError) as error:
             status = error.response.status_code if isinstance(error, httpx2.HTTPStatusError) else None
-            # Without the error's own words: they quote what was read.
-            log.warning("the event feed cannot be read, trying again", error=type(error).__name__, status=status)
+            # Without the error's text, which quotes the content.
+            log.warning("event feed unavailable, retrying", error=type(error).__name__, status=status)
             await pause(stop, 2)
-        except Exception as error:  # it must not end the sender beside it, which may be behind a dot
-            log.warning("not caught up, trying again", error=type(error).__name__)
-            log.debug("not caught up", exc_info=True)
+        except Exception as error:  # it must not cancel the sender, which may have sent a final dot
+            log.warning("catching up failed, retrying", error=type(error).__name__)
+            log.debug("catching up failed", exc_info=True)
             await pause(stop, 1)
         if not more:
             await pause(stop, POLL)
@@ -147,27 +144,27 @@ async def _send_for_ever(sessions: SessionFactory, settings: EmailSettings, stop
     while not stop.is_set():
         try:
             await drain(sessions, settings, stop, overdue=EMAIL_AGE, capacity=capacity)
-        except Exception as error:  # the same the other way round
-            log.warning("mail not drained, trying again", error=type(error).__name__)
-            log.debug("mail not drained", exc_info=True)
+        except Exception as error:  # it must not cancel the other loops
+            log.warning("sending failed, retrying", error=type(error).__name__)
+            log.debug("sending failed", exc_info=True)
         await pause(stop, POLL)
 
 
 async def _erase_for_ever(sessions: SessionFactory, stop: asyncio.Event) -> None:
-    """Erase what was deleted, batch by batch. Every sweeper does: a batch locks its erasure, and others go past it."""
+    """Erase deleted data in batches. Sweepers share the work: each batch locks its erasure, and others skip it."""
     while not stop.is_set():
         rows = 0
         try:
             rows = await erase_round(sessions)
-        except Exception as error:  # the same
-            log.warning("nothing erased, trying again", error=type(error).__name__)
-            log.debug("nothing erased", exc_info=True)
+        except Exception as error:  # as above
+            log.warning("erasing failed, retrying", error=type(error).__name__)
+            log.debug("erasing failed", exc_info=True)
         if not rows:
             await pause(stop, ERASE_EVERY)
 
 
 async def _purge_for_ever(sessions: SessionFactory, settings: EmailSettings, stop: asyncio.Event) -> None:
-    """Delete what is beyond the retention, a batch a transaction, so that nobody waits long for it."""
+    """Delete data older than the retention, one batch per transaction, so that locks are short."""
     while not stop.is_set():
         try:
             for purge in (purge_inbox, purge_attempts):
@@ -175,7 +172,7 @@ async def _purge_for_ever(sessions: SessionFactory, settings: EmailSettings, sto
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:
                         deleted = await purge(session, settings, size=PURGE_BATCH)
-        except Exception as error:  # the same
-            log.warning("nothing purged, trying again", error=type(error).__name__)
-            log.debug("nothing purged", exc_info=True)
+        except Exception as error:  # as above
+            log.warning("purging failed, retrying", error=type(error).__name__)
+            log.debug("purging failed", exc_info=True)
         await pause(stop, PURGE_EVERY)

@@ -1,4 +1,4 @@
-"""The worker: a Celery worker with the service's tasks, and a clock that tells when mail has become due."""
+"""The worker: a Celery worker with the service's tasks, and a clock process that publishes tasks for due emails."""
 
 import asyncio
 import multiprocessing
@@ -40,47 +40,45 @@ from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.settings import SettingsError
 from shared.translations import read_catalogues
 
-TICK: Final = 1.0  # seconds between looks for due mail
-LOOK_AT_BROKER: Final = 5  # ticks between looks at the broker
-REPORT_TIME: Final = 5.0  # seconds that the last word of a worker may take
-TELL_EVERY: Final = 5.0  # seconds between two words about the same fault
+TICK: Final = 1.0  # seconds between checks for due emails
+BROKER_CHECK_TICKS: Final = 5  # ticks between checks of the broker
+REPORT_TIMEOUT: Final = 5.0  # seconds that the last report of a worker may take
+REPEAT_INTERVAL: Final = 5.0  # seconds until the same fault is reported again
 
 SERVICE: Final = Path(__file__).parent
 
-# What the queues were called before they got other arguments.
+# The queues' names before their arguments changed.
 _FORMER_NAMES = {"chats.events": EVENTS_QUEUE, "chats.emails": EMAILS_QUEUE}
 
 log = structlog.get_logger()
 
 
 def run_worker(settings: EmailSettings, host: str, port: int, concurrency: int, queues: list[str] | None) -> int:
-    """Run a Celery worker until it is told to stop; return its exit code.
+    """Run a Celery worker until it is stopped; return its exit code.
 
-    Raises `SettingsError` for a queue that there is not, and when the broker refuses the worker.
+    Raises `SettingsError` for an unknown queue, and if the broker refuses the worker.
     """
     chosen = [_FORMER_NAMES.get(queue, queue) for queue in queues or (EVENTS_QUEUE, EMAILS_QUEUE)]
     if unknown := set(chosen) - {EVENTS_QUEUE, EMAILS_QUEUE}:
-        raise SettingsError(f"there is no queue {', '.join(sorted(unknown))}, only {EVENTS_QUEUE} and {EMAILS_QUEUE}")
-    read_catalogues(LOCALE)  # a broken one shows here, not with the first mail in its language
+        raise SettingsError(f"unknown queue {', '.join(sorted(unknown))}: use {EVENTS_QUEUE} or {EMAILS_QUEUE}")
+    read_catalogues(LOCALE)  # fail at the start, not at the first email in the language of a broken catalogue
     celery = create_celery(settings.broker_url, client="chats-worker")
     register_tasks(celery, settings)
     name = process_name("worker", port)
     _require_broker(celery, settings, name)
-    beside = _Beside(settings, host, port)
-    asyncio.run(_until_ready(settings))  # events that come meanwhile stay in the broker
-    consumption = CeleryRunner(celery, beside.tell)
-    code = consumption.run(
-        f"--concurrency={concurrency}", f"--queues={','.join(chosen)}", f"--hostname=chats-{port}@%h"
-    )
-    was_asked = beside.is_stopping
-    beside.end()
-    if beside.died:
+    clock = _ClockProcess(settings, host, port)
+    asyncio.run(_until_ready(settings))  # events that arrive meanwhile stay in the broker
+    runner = CeleryRunner(celery, clock.report)
+    code = runner.run(f"--concurrency={concurrency}", f"--queues={','.join(chosen)}", f"--hostname=chats-{port}@%h")
+    was_stopped = clock.is_stopping
+    clock.end()
+    if clock.died:
         return 1
-    if was_asked:  # whatever the broker did meanwhile
+    if was_stopped:  # broker faults meanwhile don't matter
         return 0
-    fault = consumption.refusal
+    fault = runner.refusal
     if fault is not None and fault.reason not in REFUSALS:
-        # Celery gives up on some connections that break at a bad moment. What is away is waited for: begin anew.
+        # Celery ends after some connection errors. Restart, and wait for a broker that is unavailable.
         os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606 - our own command line
     if fault is not None:
         _report_refusal(settings, name, fault)
@@ -94,7 +92,7 @@ async def _until_ready(settings: EmailSettings) -> None:
 
 
 def _require_broker(celery: Celery, settings: EmailSettings, name: str) -> None:
-    """Look at the broker before anything is started. One that is away is waited for, one that refuses us is not."""
+    """Check the broker before anything is started: fail if it refuses us, continue if it is unavailable."""
     publisher = Publisher(celery)
     publisher.look()
     publisher.close()
@@ -104,33 +102,33 @@ def _require_broker(celery: Celery, settings: EmailSettings, name: str) -> None:
 
 
 def _report_refusal(settings: EmailSettings, name: str, fault: Fault) -> NoReturn:
-    """Leave word for `chats status`, and raise `SettingsError`."""
+    """Report a fault to `chats status`, and raise `SettingsError`."""
 
     async def report() -> None:
         engine = create_engine(settings.notifications_database_url, application="chats-worker", pool_size=1)
-        async with asyncio.timeout(REPORT_TIME), transaction(create_sessions(engine)) as session:
+        async with asyncio.timeout(REPORT_TIMEOUT), transaction(create_sessions(engine)) as session:
             await write_report(session, name, Standing(fault, time.monotonic()))
         await engine.dispose()
 
-    with suppress(Exception):  # without the database there is the log
+    with suppress(Exception):  # without the database, the error is only logged
         asyncio.run(report())
     raise SettingsError(fault.detail)
 
 
-class _Beside:
-    """What runs beside Celery in a process of its own: Celery forks, and a fork must find no threads of ours.
+class _ClockProcess:
+    """A process for the clock, health and metrics: Celery forks, and must not fork a process with our threads.
 
-    Neither outlives the other.
+    If one of the two processes ends, the other one ends too.
     """
 
     def __init__(self, settings: EmailSettings, host: str, port: int) -> None:
         context = multiprocessing.get_context("spawn")
-        told, self._tell = context.Pipe(duplex=False)
-        self._process = context.Process(target=_run_beside, args=(settings, host, port, told), daemon=True)
+        reports, self._reports = context.Pipe(duplex=False)
+        self._process = context.Process(target=_run_clock, args=(settings, host, port, reports), daemon=True)
         self._process.start()
-        told.close()
-        os.set_blocking(self._tell.fileno(), False)
-        self._told: tuple[Fault | None, float] | None = None
+        reports.close()
+        os.set_blocking(self._reports.fileno(), False)
+        self._last_report: tuple[Fault | None, float] | None = None
         self._stopping = threading.Event()
         self.died = False
 
@@ -139,52 +137,53 @@ class _Beside:
             self.end()
             arm_shutdown_deadline()
 
-        # It only waits, and holds nothing that a fork could copy.
-        threading.Thread(target=self._follow, name="beside", daemon=True).start()
+        # A thread that only waits and has no state that a fork could copy.
+        threading.Thread(target=self._watch, name="clock", daemon=True).start()
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the worker was asked to stop."""
+        """Whether the worker is stopping."""
         return self._stopping.is_set()
 
-    def tell(self, fault: Fault | None) -> None:
-        """Tell it how the consumer stands with the broker; not all the time, and without waiting for it."""
+    def report(self, fault: Fault | None) -> None:
+        """Send the consumer's broker fault to the clock process, at a limited rate and without blocking."""
         now = time.monotonic()
-        if self._told is not None and self._told[0] == fault and now - self._told[1] < TELL_EVERY:
+        last = self._last_report
+        if last is not None and last[0] == fault and now - last[1] < REPEAT_INTERVAL:
             return
-        self._told = fault, now
-        with suppress(OSError):  # it is gone, or does not listen
-            self._tell.send(fault)  # far below PIPE_BUF: written as a whole, or not at all
+        self._last_report = fault, now
+        with suppress(OSError):  # the process has ended or does not read
+            self._reports.send(fault)  # smaller than PIPE_BUF: written completely or not at all
 
     def end(self) -> None:
-        """End it: it holds nothing, and its own end could wait long for a broker that is away."""
+        """Kill the process: it has nothing to save, and a clean exit could wait long for an unavailable broker."""
         self._stopping.set()
         self._process.kill()
 
-    def _follow(self) -> None:
+    def _watch(self) -> None:
         self._process.join()
         if not self._stopping.is_set():
             self.died = True
             os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _run_beside(settings: EmailSettings, host: str, port: int, told: Connection) -> None:
+def _run_clock(settings: EmailSettings, host: str, port: int, reports: Connection) -> None:
     configure_logging("worker", settings.log_level)
     parent = multiprocessing.parent_process()
     assert parent is not None  # noqa: S101 - it was spawned
 
-    def follow() -> None:
+    def watch() -> None:
         parent.join()
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
-    run_until_signal(lambda stop: _beside(settings, host, port, told, stop))
+    threading.Thread(target=watch, daemon=True).start()
+    run_until_signal(lambda stop: _clock(settings, host, port, reports, stop))
 
 
-async def _beside(settings: EmailSettings, host: str, port: int, told: Connection, stop: asyncio.Event) -> None:
-    """Serve health and metrics, and hint at due mail: a schedule is a column, so somebody has to look at it."""
+async def _clock(settings: EmailSettings, host: str, port: int, reports: Connection, stop: asyncio.Event) -> None:
+    """Serve health and metrics, and publish tasks for due emails, whose schedule is only a column."""
     publisher = Publisher(create_celery(settings.broker_url, client="chats-worker-clock"))
-    consumer = _heard(told)
+    consumer = _consumer_state(reports)
 
     def worst() -> BrokerState:
         return consumer if consumer.fault else publisher.state
@@ -201,19 +200,19 @@ async def _beside(settings: EmailSettings, host: str, port: int, told: Connectio
             group.create_task(_tick_for_ever(publisher, acquire, stop))
 
 
-def _heard(told: Connection) -> BrokerState:
-    """Return the state of the consumer, as the worker's main process tells it."""
+def _consumer_state(reports: Connection) -> BrokerState:
+    """Return the state of the consumer, updated by the reports of the worker's main process."""
     state = BrokerState("consumer")
     state.fault = Fault(Reason.STARTING, "the worker has not connected to the broker yet")
 
-    def hear() -> None:
+    def receive() -> None:
         try:
-            while told.poll():
-                state.note(told.recv())
-        except (EOFError, OSError):  # it is gone, and so will this process be
-            asyncio.get_running_loop().remove_reader(told.fileno())
+            while reports.poll():
+                state.note(reports.recv())
+        except (EOFError, OSError):  # the main process has ended, and this one will end too
+            asyncio.get_running_loop().remove_reader(reports.fileno())
 
-    asyncio.get_running_loop().add_reader(told.fileno(), hear)
+    asyncio.get_running_loop().add_reader(reports.fileno(), receive)
     return state
 
 
@@ -223,12 +222,12 @@ async def _tick_for_ever(publisher: Publisher, acquire: ConnectionProvider, stop
         try:
             async with acquire() as connection:
                 pending = await pending_work(connection)
-        except Exception as error:  # noqa: BLE001 - the driver raises more than its own kind; none may end the clock
-            log.warning("no hint given, the sweeper makes up for it", error=type(error).__name__)
+        except Exception as error:  # noqa: BLE001 - the driver raises other errors than its own; none may end the clock
+            log.warning("cannot check for due emails, leaving them to the sweeper", error=type(error).__name__)
         else:
             if any(pending):
                 await asyncio.to_thread(publisher.hint_due_mail)
-        if ticks % LOOK_AT_BROKER == 0:
+        if ticks % BROKER_CHECK_TICKS == 0:
             await asyncio.to_thread(publisher.look)
         ticks += 1
         await pause(stop, TICK)

@@ -54,7 +54,7 @@ async def test_everything_waits_for_what_is_not_there_and_then_works(bare: Produ
 
     await bare.stop(*CONVERSATIONS, "worker", "notifications-api")
     await bare.start(*NOTIFICATIONS)
-    await eventually(lambda: "the event feed cannot be read" in bare.log_of("sweeper"))
+    await eventually(lambda: "event feed unavailable" in bare.log_of("sweeper"))
     await bare.start(*CONVERSATIONS)
     afterwards = await bare.reply(await bare.open_conversation())
     await drained(bare, [afterwards])

@@ -1,8 +1,8 @@
-"""The inbox: every event takes effect once, however often and in whatever order it comes.
+"""The inbox: every event takes effect once, however often and in whatever order it is delivered.
 
-A first delivery is one transaction. Whatever may be a repetition is counted in a transaction of its own first, so
-that an event that brings its process down is known by its count, and parked. A pass through the log handles what
-nobody has tried yet together, and what was tried before by few and in the end by itself.
+A first delivery is one transaction. A possible redelivery is first counted in a transaction of its own, so that an
+event that crashes its process is recognized by its count and parked. When reading the log, new events are handled
+together, events with a failed attempt in smaller batches, and those with more one by one.
 """
 
 from collections import deque
@@ -29,7 +29,7 @@ from shared.outages import DATABASE_ERRORS, is_outage
 from shared.tables import any_of, bulk_insert
 
 ATTEMPT_SPACING = timedelta(seconds=2)
-TOGETHER = ((500, 0), (20, 1))  # how many events of the log are tried at once that were tried so often
+BATCH_SIZES = ((500, 0), (20, 1))  # events handled together, and the number of their earlier attempts
 
 log = structlog.get_logger()
 
@@ -37,35 +37,35 @@ log = structlog.get_logger()
 async def receive_events(
     sessions: SessionFactory, events: Sequence[Event], settings: EmailSettings, *, repeated: bool
 ) -> bool:
-    """Let the events of a task take effect unless they already have; True when all are done with, handled or parked.
+    """Handle the events of a task that are not handled yet; return whether all are now handled or parked.
 
-    `repeated` says that they may have been tried before. Those that cannot be understood are parked. One that fails
-    does not hold up the others; errors of the database go to the caller, and the events stay to be received again.
+    `repeated` means that there may have been an attempt before. Invalid events are parked. A failing event does not
+    block the others. Database errors are raised, and the events can be received again.
     """
     events = list({event.id: event for event in events}.values())
     if repeated:
         return await receive_missing(sessions, events, settings)
-    sound = await _park_faulty(sessions, events, {})
+    valid = await _park_invalid(sessions, events, {})
     try:
-        # Not taken: handled meanwhile, or on its way through an earlier attempt; the log brings it again if that fails.
-        return len(await _handle(sessions, sound, settings, counted=False)) == len(sound)
+        # An event that another process has handled is not returned; the log delivers it again if that fails.
+        return len(await _handle(sessions, valid, settings, counted=False)) == len(valid)
     except Exception as error:
-        if len(sound) == 1 or is_outage(error):
+        if len(valid) == 1 or is_outage(error):
             raise
-        log.warning("not handled together", events=len(sound), error=type(error).__name__)
-        return await receive_missing(sessions, sound, settings)
+        log.warning("batch failed, retrying", events=len(valid), error=type(error).__name__)
+        return await receive_missing(sessions, valid, settings)
 
 
 async def receive_missing(sessions: SessionFactory, events: Sequence[Event], settings: EmailSettings) -> bool:
-    """Let those events of a stretch of the log take effect that have not; True when all of them are done with.
+    """Handle the events of a log page that are not handled yet; return whether all are now handled or parked.
 
-    An event that fails does not hold up the others: the first error is raised when all had their turn, unless the
-    database is away.
+    A failing event does not block the others: the first error is raised at the end. A database outage is raised at
+    once.
     """
     async with transaction(sessions) as session:
         missing = await find_missing(session, events)
         groups = deque(_groups(missing, await _attempts(session, missing)))
-    done, failure = True, None  # type: bool, Exception | None
+    done, first_error = True, None  # type: bool, Exception | None
     while groups:
         group = groups.popleft()
         try:
@@ -74,19 +74,19 @@ async def receive_missing(sessions: SessionFactory, events: Sequence[Event], set
             if is_outage(error):
                 raise
             if len(group) == 1:
-                failure = failure or error
+                first_error = first_error or error
             else:
-                log.warning("not handled together, each alone now", events=len(group), error=type(error).__name__)
+                log.warning("batch failed, retrying events individually", events=len(group), error=type(error).__name__)
                 groups.extendleft([event] for event in reversed(group))
-    if failure is not None:
-        raise failure
+    if first_error is not None:
+        raise first_error
     return done
 
 
 async def park_event(
     sessions: SessionFactory, event_id: UUID, event_type: str, reason: str, event: dict[str, Any] | None
 ) -> None:
-    """Give up on an event, visibly: it is listed, and can be retried by hand."""
+    """Park an event: it is listed, and an operator can retry it."""
     log.error("event parked", event_id=str(event_id), type=event_type, reason=reason)
     async with transaction(sessions) as session:
         await session.execute(
@@ -98,14 +98,14 @@ async def park_event(
                 where=InboxEntry.handled_at.is_(None),
             )
         )
-        if await names_deleted(session, event):  # behind the entry, as who handles an event locks them
+        if await names_deleted(session, event):  # after the entry: the same lock order as in `_handle`
             await session.execute(update(InboxEntry).where(InboxEntry.event_id == event_id).values(event=None))
         failpoint("parking-written")
     failpoint("parking-committed")
 
 
 async def find_missing(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
-    """Return those of the events that are neither handled nor parked, in order."""
+    """Return the events that are neither handled nor parked, in order."""
     ids = [event.id for event in events]
     done = set(await session.scalars(select(InboxEntry.event_id).where(any_of(InboxEntry.event_id, ids), _is_done())))
     return [event for event in events if event.id not in done]
@@ -120,42 +120,42 @@ async def _attempts(session: AsyncSession, events: Sequence[Event]) -> dict[UUID
 
 
 def _groups(events: Sequence[Event], attempts: Mapping[UUID, int]) -> Iterator[list[Event]]:
-    """Say which events are tried together: all that nobody has tried, then fewer at once, in the end each alone.
+    """Group events to handle together: new events first, then smaller groups, then single events.
 
-    One that brings its process down is so found among few, and behind the others.
+    So an event that crashes its process is isolated, after the others were handled.
     """
-    for size, tried in TOGETHER:
-        those = [event for event in events if attempts.get(event.id, 0) == tried]
-        for start in range(0, len(those), size):
-            yield those[start : start + size]
-    often = [event for event in events if attempts.get(event.id, 0) >= len(TOGETHER)]
-    for event in sorted(often, key=lambda event: attempts[event.id]):
+    for size, count in BATCH_SIZES:
+        same_count = [event for event in events if attempts.get(event.id, 0) == count]
+        for start in range(0, len(same_count), size):
+            yield same_count[start : start + size]
+    single = [event for event in events if attempts.get(event.id, 0) >= len(BATCH_SIZES)]
+    for event in sorted(single, key=lambda event: attempts[event.id]):
         yield [event]
 
 
 async def _receive_group(sessions: SessionFactory, events: Sequence[Event], settings: EmailSettings) -> bool:
-    """Count an attempt at each event, and let them take effect together; True when all of them are done with."""
+    """Count an attempt for each event, and handle them together; return whether all are now handled or parked."""
     async with transaction(sessions) as session:
         counted = await _count_attempts(session, events)
     failpoint("attempts-counted")
-    sound = await _park_faulty(sessions, [event for event in events if event.id in counted], counted)
-    taken = await _handle(sessions, sound, settings, counted=True)
-    return len(counted) == len(events) and len(taken) == len(sound)
+    valid = await _park_invalid(sessions, [event for event in events if event.id in counted], counted)
+    handled = await _handle(sessions, valid, settings, counted=True)
+    return len(counted) == len(events) and len(handled) == len(valid)
 
 
-async def _park_faulty(sessions: SessionFactory, events: Sequence[Event], attempts: Mapping[UUID, int]) -> list[Event]:
-    """Give up on those that cannot be handled, ever, and return the others."""
-    sound = []
+async def _park_invalid(sessions: SessionFactory, events: Sequence[Event], attempts: Mapping[UUID, int]) -> list[Event]:
+    """Park events that can never be handled, and return the others."""
+    valid = []
     for event in events:
-        if fault := fault_of(event, attempts.get(event.id, 0)):
+        if fault := permanent_fault(event, attempts.get(event.id, 0)):
             await park_event(sessions, event.id, event.type, fault, event.model_dump(mode="json"))
         else:
-            sound.append(event)
-    return sound
+            valid.append(event)
+    return valid
 
 
-def fault_of(event: Event, attempts: int) -> str | None:
-    """Say why an event cannot be handled, ever, by this version of the service."""
+def permanent_fault(event: Event, attempts: int) -> str | None:
+    """Return why this version of the service can never handle an event, or None."""
     if attempts > MAX_EVENT_ATTEMPTS:
         return f"failed {MAX_EVENT_ATTEMPTS} times"
     if event.type not in set(PAYLOADS):
@@ -163,7 +163,7 @@ def fault_of(event: Event, attempts: int) -> str | None:
     if event.version != VERSION:
         return f"unknown version {event.version}"
     if event.payload is None:
-        return None  # its text was erased: nothing is left to do
+        return None  # erased: there is nothing to do
     try:
         PAYLOADS[EventType(event.type)].model_validate(event.payload)
     except ValidationError as error:
@@ -176,26 +176,26 @@ def _is_done() -> ColumnElement[bool]:
 
 
 async def _count_attempts(session: AsyncSession, events: Sequence[Event]) -> dict[UUID, int]:
-    """Note one more attempt at each event, and return how many that makes.
+    """Count one more attempt for each event, and return the counts.
 
-    Not of one whose last attempt may still be under way: deliveries side by side are one attempt.
+    Skips events whose last attempt may still be running: simultaneous deliveries count as one attempt.
     """
     now = func.clock_timestamp()
-    rested = InboxEntry.attempted_at.is_(None) | (InboxEntry.attempted_at < now - ATTEMPT_SPACING)
+    may_retry = InboxEntry.attempted_at.is_(None) | (InboxEntry.attempted_at < now - ATTEMPT_SPACING)
     counted = await session.execute(
         bulk_insert(InboxEntry, _rows(events), attempts=literal(1), attempted_at=now)
         .on_conflict_do_update(
             index_elements=[InboxEntry.event_id],
             set_={"attempts": InboxEntry.attempts + 1, "attempted_at": now},
-            where=~_is_done() & rested,
+            where=~_is_done() & may_retry,
         )
         .returning(InboxEntry.event_id, InboxEntry.attempts)
     )
     return {row.event_id: row.attempts for row in counted}
 
 
-async def _take_back_attempts(sessions: SessionFactory, events: Sequence[Event]) -> None:
-    """Count an attempt at each event for nothing: it did not fail by itself."""
+async def _uncount_attempts(sessions: SessionFactory, events: Sequence[Event]) -> None:
+    """Take back an attempt of each event, which may not be the cause of the failure."""
     async with transaction(sessions) as session:
         await session.execute(
             update(InboxEntry)
@@ -208,50 +208,50 @@ async def _take_back_attempts(sessions: SessionFactory, events: Sequence[Event])
 async def _handle(
     sessions: SessionFactory, events: Sequence[Event], settings: EmailSettings, *, counted: bool
 ) -> Sequence[Event]:
-    """Let events take effect in the transaction that marks them as handled; return those that nobody else has.
+    """Handle events in the transaction that marks them as handled; return those not handled or parked elsewhere.
 
-    An attempt that was counted counts against an event only if that event failed by itself.
+    A counted attempt only remains counted if the event was alone and the database was available.
     """
     if not events:
         return []
     try:
         async with transaction(sessions) as session:
-            taken = await _take(session, await in_current_epoch(session, events))
-            failpoint("events-taken")
-            await handle_events(session, taken, settings)
+            claimed = await _mark_handled(session, await in_current_epoch(session, events))
+            failpoint("events-claimed")
+            await handle_events(session, claimed, settings)
             failpoint("events-written")
     except Exception as error:
         if counted and (len(events) > 1 or is_outage(error)):
             with suppress(*DATABASE_ERRORS):
-                await _take_back_attempts(sessions, events)
+                await _uncount_attempts(sessions, events)
         raise
     failpoint("events-committed")
-    for event in taken:
+    for event in claimed:
         log.info("event handled", **event.ids)
-    return taken
+    return claimed
 
 
 async def in_current_epoch(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
-    """Leave out what the log told before a restore, or after one not yet noticed: the log says what is true now."""
+    """Return the events of the current epoch: after a restore of the log, a rebuild replaces events of other epochs."""
     epoch = await session.scalar(select(FeedCursor.epoch))
     return [event for event in events if event.epoch is None or epoch is None or event.epoch == epoch]
 
 
-async def _take(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
-    """Mark events as handled, and return those that were not, nor parked."""
+async def _mark_handled(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
+    """Mark events as handled; return those that were neither handled nor parked before."""
     if not events:
         return []
     now = func.clock_timestamp()
-    taken = set(
+    marked = set(
         await session.scalars(
             bulk_insert(InboxEntry, _rows(events), handled_at=now)
             .on_conflict_do_update(index_elements=[InboxEntry.event_id], set_={"handled_at": now}, where=~_is_done())
             .returning(InboxEntry.event_id)
         )
     )
-    return [event for event in events if event.id in taken]
+    return [event for event in events if event.id in marked]
 
 
 def _rows(events: Collection[Event]) -> list[dict[str, Any]]:
-    """In the order of their keys, in which everybody locks them."""
+    """Return inbox rows in the order of their keys, the order in which they are locked everywhere."""
     return [{"event_id": event.id, "type": event.type} for event in sorted(events, key=lambda event: event.id)]

@@ -1,4 +1,4 @@
-"""The other service's event log, read over HTTP."""
+"""HTTP client for the event log of the conversations service."""
 
 from http import HTTPStatus
 
@@ -9,41 +9,41 @@ from shared.events import Feed, Kind, Snapshot
 READER = "notifications"
 SNAPSHOT_PAGE = 500  # ids read at once
 TIMEOUT = 10.0  # seconds
-BEHIND_EVERYTHING = 2**63 - 1
+AFTER_EVERYTHING = 2**63 - 1
 
 
 def create_feed(url: str, secret: str) -> httpx2.AsyncClient:
-    """Make the client that reads the log."""
+    """Create the HTTP client."""
     return httpx2.AsyncClient(
         base_url=url,
         headers={"Authorization": f"Bearer {secret}"},
         timeout=TIMEOUT,
-        trust_env=False,  # this is a neighbour, not the world behind a proxy
+        trust_env=False,  # an internal service, not behind a proxy
     )
 
 
 async def read_events(feed: httpx2.AsyncClient, after: int, *, limit: int, min_age: float) -> Feed | None:
-    """Return a page of the log, and say that everything up to `after` is done with; None when the log was purged."""
+    """Return a page of the log, and acknowledge events up to `after`; None if the log was purged beyond it."""
     params: dict[str, str | float] = {"after": after, "limit": limit, "min_age": min_age, "reader": READER}
-    answer = await feed.get("/internal/events", params=params)
-    if answer.status_code == HTTPStatus.GONE:
+    response = await feed.get("/internal/events", params=params)
+    if response.status_code == HTTPStatus.GONE:
         return None
-    answer.raise_for_status()
-    return Feed.model_validate_json(answer.content)
+    response.raise_for_status()
+    return Feed.model_validate_json(response.content)
 
 
 async def read_end(feed: httpx2.AsyncClient) -> Feed:
-    """Return where the log ends, without events; it acknowledges nothing."""
-    answer = await feed.get("/internal/events", params={"after": BEHIND_EVERYTHING, "reader": READER})
-    answer.raise_for_status()
-    return Feed.model_validate_json(answer.content)
+    """Return the end of the log, without events; acknowledges nothing."""
+    response = await feed.get("/internal/events", params={"after": AFTER_EVERYTHING, "reader": READER})
+    response.raise_for_status()
+    return Feed.model_validate_json(response.content)
 
 
 async def read_snapshot(feed: httpx2.AsyncClient, kind: Kind, after: str | None) -> Snapshot:
-    """Return a page of the other service's present state."""
+    """Return a page of the snapshot of the current state."""
     params: dict[str, str | int] = {"limit": SNAPSHOT_PAGE}
     if after is not None:
         params["after"] = after
-    answer = await feed.get(f"/internal/snapshot/{kind}", params=params)
-    answer.raise_for_status()
-    return Snapshot.model_validate_json(answer.content)
+    response = await feed.get(f"/internal/snapshot/{kind}", params=params)
+    response.raise_for_status()
+    return Snapshot.model_validate_json(response.content)

@@ -1,8 +1,8 @@
-"""When the log or this database is no longer what it was: restored from a backup, or purged beyond the cursor.
+"""Recovery after a restore from a backup, or after the log was purged beyond the cursor.
 
-A lost place in the log: the present state of the other service is read instead, and what is here is made to agree
-with it. A restored database of this service: the log remembers how far it had come; the log is read again, but mail
-of that time may have been sent, so it is failed, visibly, and not sent again unless somebody says so.
+If the position in the log is lost, this service is rebuilt from a snapshot of the conversations service. If this
+service's own database was restored, the log remembers the last acknowledged position. The log is then read again, and
+emails from that time, which may have been sent, are marked as failed; an operator can retry them.
 """
 
 from collections.abc import Sequence
@@ -47,116 +47,116 @@ from shared.events import (
 )
 from shared.outages import is_outage
 
-RESTORED = "restored"  # no incarnation of any database: mail waits
+RESTORED = "restored"  # not the identity of any database, so no emails are sent
 RESET_BATCH = 5000  # rows
 
 log = structlog.get_logger()
 
 
 def position_loss_reason(cursor: FeedCursor, page: Feed | None) -> str | None:
-    """Say why the cursor is no place in this log, or None when it is one."""
+    """Return why the cursor is not a valid position in this log, or None if it is."""
     if page is None:
-        return "the log no longer reaches back to where this service had come"
+        return "events after this service's position were purged"
     if (cursor.epoch is not None and page.epoch != cursor.epoch) or page.head < cursor.position:
-        return "the log was restored from a backup, or lives on elsewhere"
+        return "the log was restored from a backup or moved to another database"
     return None
 
 
 async def begin_rebuild(sessions: SessionFactory, lost: FeedCursor, end: Feed, reason: str) -> None:
-    """Go to the end of the log, and read the present state from its beginning instead of what lies between."""
+    """Move the cursor to the end of the log, and begin to read the snapshot instead of the events in between."""
     if end.epoch != lost.epoch or end.head < lost.position:
         async with transaction(sessions) as session:
             await cancel_conversation_erasures(session)
-        await _forget_versions(sessions, lost)
+        await _reset_versions(sessions, lost)
     async with transaction(sessions) as session:
         cursor = await _lock_cursor(session)
-        if not _is_same_place(cursor, lost):
-            return  # another sweeper has begun it
-        log.error("place in the log lost, rebuilding from the present state", reason=reason, position=lost.position)
+        if not _is_same_position(cursor, lost):
+            return  # another sweeper has begun the rebuild
+        log.error("log position lost, rebuilding from a snapshot", reason=reason, position=lost.position)
         if end.acknowledged > cursor.position:
             await _hold(session, cursor, end)
         if cursor.restored_to is not None:
-            cursor.restored_to = min(cursor.restored_to, end.head)  # this log may never come as far again
+            cursor.restored_to = min(cursor.restored_to, end.head)  # this log may never reach that position again
         cursor.position, cursor.head, cursor.epoch = end.head, end.head, end.epoch
         cursor.rebuild_reason, cursor.rebuild_kind, cursor.rebuild_after = reason, next(iter(Kind)), None
 
 
-async def _forget_versions(sessions: SessionFactory, lost: FeedCursor) -> None:
-    """Let all that the present state tells be news: the versions of the lost part of the log come again.
+async def _reset_versions(sessions: SessionFactory, lost: FeedCursor) -> None:
+    """Reset stored versions so the snapshot overwrites them.
 
-    In batches, and again from the beginning after a crash: the epoch is noted behind it. But never behind a rebuild
-    that another sweeper has begun.
+    Works in batches, and starts over after a crash, because the epoch is only saved afterwards. Stops if another
+    sweeper has begun the rebuild.
     """
-    for statement, first in ((_FORGET_PEOPLE, ""), (_FORGET_MARKS, UUID(int=0))):
+    for statement, first in ((_RESET_PEOPLE, ""), (_RESET_STATES, UUID(int=0))):
         last: str | UUID | None = first
         while last is not None:
             async with transaction(sessions) as session:
-                if not _is_same_place(await _lock_cursor(session), lost):
+                if not _is_same_position(await _lock_cursor(session), lost):
                     return
                 last = await session.scalar(statement, {"after": last, "size": RESET_BATCH})
 
 
-def _is_same_place(cursor: FeedCursor, other: FeedCursor) -> bool:
+def _is_same_position(cursor: FeedCursor, other: FeedCursor) -> bool:
     return (cursor.position, cursor.epoch) == (other.position, other.epoch)
 
 
 async def rebuild_page(sessions: SessionFactory, feed: httpx2.AsyncClient, settings: EmailSettings) -> bool:
-    """Make the next page of the present state true here; False when no rebuild is under way."""
+    """Apply the next page of the snapshot; return False if no rebuild is in progress."""
     async with transaction(sessions) as session:
         seen = await session.get_one(FeedCursor, True)
-        asked_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+        requested_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     if seen.rebuild_kind is None:
         return False
     kind = Kind(seen.rebuild_kind)
     page = await read_snapshot(feed, kind, seen.rebuild_after)
-    told = [SNAPSHOTS[kind].model_validate(item) for item in page.items]
-    # Mail to support was sent for what is older, or was not wanted then.
-    recent = asked_at - timedelta(days=settings.retention_days)
+    payloads = [SNAPSHOTS[kind].model_validate(item) for item in page.items]
+    # Support has already been emailed about older messages, if it was configured.
+    recent = requested_at - timedelta(days=settings.retention_days)
     async with transaction(sessions) as session:
         cursor = await _lock_cursor(session)
         if (cursor.rebuild_kind, cursor.rebuild_after) != (seen.rebuild_kind, seen.rebuild_after):
-            return True  # another sweeper has done this page
-        await _make_true(session, [one for one in told if _matters(one, recent)], settings)
-        if not await _remove_others(session, kind, told, (seen.rebuild_after, page.last), asked_at, settings):
-            return True  # the same page once more, which does no harm
+            return True  # another sweeper has applied this page
+        await _apply(session, [payload for payload in payloads if _is_relevant(payload, recent)], settings)
+        if not await _remove_missing(session, kind, payloads, (seen.rebuild_after, page.last), requested_at, settings):
+            return True  # repeat this page, which is idempotent
         cursor.rebuild_after = page.last
         if page.last is None:
             kinds = [*Kind, None]
             cursor.rebuild_kind = kinds[kinds.index(kind) + 1]
         if cursor.rebuild_kind is None:
             cursor.rebuilt_at = func.clock_timestamp()
-            log.error("rebuilt from the present state", reason=cursor.rebuild_reason)
+            log.error("rebuilt from a snapshot", reason=cursor.rebuild_reason)
     return True
 
 
-async def _make_true(session: AsyncSession, told: Sequence[Payload], settings: EmailSettings) -> None:
-    """Let some of the present state take effect; what fails is parked as an event, and holds up nothing else."""
+async def _apply(session: AsyncSession, payloads: Sequence[Payload], settings: EmailSettings) -> None:
+    """Handle payloads of the snapshot; failing ones are parked as events and do not block the others."""
     try:
         async with session.begin_nested():
-            await handle_payloads(session, told, settings)
+            await handle_payloads(session, payloads, settings)
     except Exception as error:
         if is_outage(error):
             raise
-        for one in told if len(told) > 1 else ():
-            await _make_true(session, [one], settings)
-        if len(told) == 1:
-            await _park(session, told[0], f"failed in a rebuild: {type(error).__name__}")
+        for payload in payloads if len(payloads) > 1 else ():
+            await _apply(session, [payload], settings)
+        if len(payloads) == 1:
+            await _park(session, payloads[0], f"failed in a rebuild: {type(error).__name__}")
 
 
-async def _park(session: AsyncSession, one: Payload, reason: str) -> None:
-    payload = one.model_dump(mode="json")
-    kind = next(kind for kind, payload_type in PAYLOADS.items() if isinstance(one, payload_type))
-    identity = uuid5(NAMESPACE_OID, one.model_dump_json())  # the same in the next rebuild
+async def _park(session: AsyncSession, payload: Payload, reason: str) -> None:
+    data = payload.model_dump(mode="json")
+    event_type = next(event_type for event_type, model in PAYLOADS.items() if isinstance(payload, model))
+    event_id = uuid5(NAMESPACE_OID, payload.model_dump_json())  # the same in the next rebuild
     now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    event = Event(id=identity, type=kind, occurred_at=now, payload=payload).model_dump(mode="json")
-    log.error("event parked", event_id=str(identity), type=kind, reason=reason)
+    event = Event(id=event_id, type=event_type, occurred_at=now, payload=data).model_dump(mode="json")
+    log.error("event parked", event_id=str(event_id), type=event_type, reason=reason)
     parked = {"handled_at": None, "parked_at": now, "reason": reason, "event": event}
-    entry = insert(InboxEntry).values(event_id=identity, type=kind, **parked)
+    entry = insert(InboxEntry).values(event_id=event_id, type=event_type, **parked)
     await session.execute(entry.on_conflict_do_update(index_elements=[InboxEntry.event_id], set_=parked))
 
 
 async def note_restored(sessions: SessionFactory, page: Feed) -> None:
-    """Hold all mail if this database knows less than the log says that this service had done."""
+    """Hold all emails if the acknowledged position is after the cursor: this database was restored."""
     async with transaction(sessions) as session:
         cursor = await _lock_cursor(session)
         if page.acknowledged > max(cursor.position, cursor.restored_to or 0):
@@ -164,7 +164,7 @@ async def note_restored(sessions: SessionFactory, page: Feed) -> None:
 
 
 async def hold_emails(session: AsyncSession) -> None:
-    """Hold all mail: this database was just restored from a backup, and more mail may have been sent than it knows."""
+    """Hold all emails after this database was restored from a backup: it may not know all emails that were sent."""
     cursor = await _lock_cursor(session)
     cursor.restored_to = max(cursor.restored_to or 0, cursor.position)
     cursor.restored_until = func.clock_timestamp()
@@ -172,10 +172,10 @@ async def hold_emails(session: AsyncSession) -> None:
 
 
 async def release_restore_hold(sessions: SessionFactory, database_identity: str, seen: FeedCursor) -> None:
-    """Let mail go again once the log was read as far as this service had ever come.
+    """Resume sending once the log was read up to the last position that this service had acknowledged.
 
-    Nothing is said of another database than the one that was looked at. The mail of that time may have been sent: it
-    is failed, and can be retried by hand.
+    Does nothing if the database has changed since `database_identity` was read. Emails that may have been sent before
+    the restore are marked as failed; an operator can retry them.
     """
     async with transaction(sessions) as session:
         cursor = await _lock_cursor(session)
@@ -185,17 +185,17 @@ async def release_restore_hold(sessions: SessionFactory, database_identity: str,
         if cursor.rebuild_kind is not None or cursor.position < (cursor.restored_to or 0):
             return
         if cursor.restored_until is not None:
-            # What was not due by then was not sent, and who is behind its DATA right now will say so.
+            # Emails due later were not sent. An email that has reached DATA now will have its result recorded.
             maybe_sent = (Email.due_at <= cursor.restored_until) & Email.data_at.is_(None)
             values = {"reason": Reason.RESTORED}
             failed = await move_emails(session, maybe_sent, EmailState.FAILED, values, leaving=WAITING_STATES)
-            log.error("mail that may have been sent before the restore is failed", emails=len(failed))
+            log.error("emails failed that may have been sent before the restore", emails=len(failed))
         cursor.restored_to = cursor.restored_until = None
         await session.execute(update(SendingControl).values(incarnation=state.database_identity))
 
 
 async def _hold(session: AsyncSession, cursor: FeedCursor, page: Feed) -> None:
-    log.error("this database was restored from a backup: mail waits", knows=cursor.position, had=page.acknowledged)
+    log.error("database was restored, emails on hold", position=cursor.position, acknowledged=page.acknowledged)
     times = (time for time in (cursor.restored_until, page.acknowledged_at) if time is not None)
     cursor.restored_to, cursor.restored_until = page.acknowledged, max(times)
     await session.execute(update(SendingControl).values(incarnation=RESTORED))
@@ -205,88 +205,88 @@ async def _lock_cursor(session: AsyncSession) -> FeedCursor:
     return await session.get_one(FeedCursor, True, with_for_update=True)
 
 
-def _matters(told: Payload, recent: datetime) -> bool:
-    if isinstance(told, MessagePosted) and told.message.sender_role == "customer":
-        return told.message.created_at > recent
+def _is_relevant(payload: Payload, recent: datetime) -> bool:
+    if isinstance(payload, MessagePosted) and payload.message.sender_role == "customer":
+        return payload.message.created_at > recent
     return True
 
 
-async def _remove_others(
+async def _remove_missing(
     session: AsyncSession,
     kind: Kind,
-    told: Sequence[Payload],
-    stretch: tuple[str | None, str | None],
-    asked_at: datetime,
+    payloads: Sequence[Payload],
+    id_range: tuple[str | None, str | None],
+    requested_at: datetime,
     settings: EmailSettings,
 ) -> bool:
-    """Remove some of what is known here of this stretch of ids and is no longer there; True when that was all.
+    """Remove a batch of rows in this range of ids that are not in the snapshot; return whether these were all.
 
-    Only what was known before the page was asked for: what came since may be newer than the page.
+    Rows created since the page was requested are kept: they may be newer than the page.
     """
     removed = 0
     match kind:
         case Kind.READS:
-            there = {one.conversation_id for one in told if isinstance(one, ConversationRead)}
-            lacking = (
+            present = {payload.conversation_id for payload in payloads if isinstance(payload, ConversationRead)}
+            missing = (
                 select(ConversationState.conversation_id)
                 .where(
-                    _within(ConversationState.conversation_id, stretch),
-                    ConversationState.conversation_id.not_in(there),
+                    _within(ConversationState.conversation_id, id_range),
+                    ConversationState.conversation_id.not_in(present),
                     ConversationState.deleted_at.is_(None),
-                    ConversationState.created_at < asked_at,
+                    ConversationState.created_at < requested_at,
                 )
                 .limit(SNAPSHOT_PAGE)
             )
-            gone = [ConversationDeleted(conversation_id=key) for key in await session.scalars(lacking)]
-            await handle_payloads(session, gone, settings)
-            removed = len(gone)
+            deleted = [ConversationDeleted(conversation_id=key) for key in await session.scalars(missing)]
+            await handle_payloads(session, deleted, settings)
+            removed = len(deleted)
         case Kind.MESSAGES:
-            present = {one.message.id for one in told if isinstance(one, MessagePosted)}
-            removed = await _remove_records(
+            present = {payload.message.id for payload in payloads if isinstance(payload, MessagePosted)}
+            removed = await _remove_notifications(
                 session,
-                _within(Notification.message_id, stretch)
+                _within(Notification.message_id, id_range)
                 & Notification.message_id.not_in(present)
-                & (Notification.created_at < asked_at),
+                & (Notification.created_at < requested_at),
                 settings,
             )
     return removed < SNAPSHOT_PAGE
 
 
-def _within(column: InstrumentedAttribute[UUID], stretch: tuple[str | None, str | None]) -> ColumnElement[bool]:
-    after, last = stretch
+def _within(column: InstrumentedAttribute[UUID], id_range: tuple[str | None, str | None]) -> ColumnElement[bool]:
+    after, last = id_range
     return and_(
         column > UUID(after) if after is not None else true(), column <= UUID(last) if last is not None else true()
     )
 
 
-async def _remove_records(session: AsyncSession, which: ColumnElement[bool], settings: EmailSettings) -> int:
-    """Remove some records of messages that are gone, and these from mails that are still open; return how many."""
-    some = select(Notification.id).where(which).order_by(Notification.id).limit(SNAPSHOT_PAGE).with_for_update()
-    these = delete(Notification).where(Notification.id.in_((await session.scalars(some)).all()))
-    removed = (await session.execute(these.returning(Notification.message_id, Notification.conversation_id))).all()
+async def _remove_notifications(session: AsyncSession, which: ColumnElement[bool], settings: EmailSettings) -> int:
+    """Delete a batch of notifications, and remove their messages from open emails; return the number."""
+    batch = select(Notification.id).where(which).order_by(Notification.id).limit(SNAPSHOT_PAGE).with_for_update()
+    statement = delete(Notification).where(Notification.id.in_((await session.scalars(batch)).all()))
+    removed = (await session.execute(statement.returning(Notification.message_id, Notification.conversation_id))).all()
     if not removed:
         return 0
-    still_open = select(Email.id).where(Email.state == EmailState.SCHEDULED, Email.claimed_at.is_(None))
+    open_emails = select(Email.id).where(Email.state == EmailState.SCHEDULED, Email.claimed_at.is_(None))
     await session.execute(
         delete(EmailMessage).where(
-            EmailMessage.message_id.in_([row.message_id for row in removed]), EmailMessage.email_id.in_(still_open)
+            EmailMessage.message_id.in_([row.message_id for row in removed]), EmailMessage.email_id.in_(open_emails)
         )
     )
     await review_emails(session, {row.conversation_id for row in removed}, Audience.CUSTOMER, settings)
     return len(removed)
 
 
-# The last id of a batch is what the next one begins behind; no row is written that has nothing to forget.
-_FORGET_PEOPLE = text("""
+# Returns the last id of the batch, after which the next batch begins. Rows without anything to reset are not updated.
+_RESET_PEOPLE = text("""
     with batch as (select id from people where id > :after order by id limit :size),
-    forgotten as (update people set version = 0 where id in (select id from batch) and version > 0)
+    reset as (update people set version = 0 where id in (select id from batch) and version > 0)
     select max(id) from batch
 """)
-_FORGET_MARKS = text("""
+_RESET_STATES = text("""
     with batch as (
         select conversation_id from marks where conversation_id > :after order by conversation_id limit :size
     ),
-    forgotten as (
+    reset as (
         update marks set read_by_user_number = 0, read_by_admin_number = 0, deleted_at = null
         where conversation_id in (select conversation_id from batch)
             and (read_by_user_number > 0 or read_by_admin_number > 0 or deleted_at is not null)

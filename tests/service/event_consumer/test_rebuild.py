@@ -117,7 +117,7 @@ async def test_a_cursor_behind_the_purged_log_rebuilds_from_the_present_state(
     assert await mails(sweeping.notifications) == [("scheduled", None, [1, 2, 3]), ("scheduled", None, [1])]
     assert (state.rebuild_kind, state.rebuild_reason) == (
         None,
-        "the log no longer reaches back to where this service had come",
+        "events after this service's position were purged",
     )
     assert state.rebuilt_at is not None
     await sam.post(known)
