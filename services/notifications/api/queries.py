@@ -14,7 +14,7 @@ from shared.paging import decode_cursor, encode_cursor
 
 
 def is_visible() -> ColumnElement[bool]:
-    """Return the condition that a `Notification` is not about a deleted conversation: erasing them may take a while."""
+    """Return the condition that a `Notification` is visible: not of a deleted conversation that is being erased."""
     return ~exists().where(
         ConversationState.conversation_id == Notification.conversation_id, ConversationState.deleted_at.is_not(None)
     )

@@ -127,7 +127,7 @@ async def _send_batch(
     # No task group: when one task fails, the others must not be cancelled after their final dot.
     needed = math.ceil(len(emails) / EMAILS_PER_CONNECTION)
     senders = [
-        asyncio.create_task(_send_emails(batch, recorder, pool, connection)) for connection in pool.begin(needed)
+        asyncio.create_task(_send_emails(batch, recorder, pool, connection)) for connection in pool.select(needed)
     ]
     helpers = [
         asyncio.create_task(_renew(sessions, emails[0].lease_id)),
@@ -183,7 +183,7 @@ async def _send_next(
     )
     failpoint("attempt-ended")
     crowded = attempt.outcome is Outcome.BUSY and attempt.phase in OPENING
-    if pool.spare(connection, attempt) or (crowded and await recorder.others_deliver()):
+    if pool.continue_without(connection, attempt) or (crowded and await recorder.others_deliver()):
         batch.waiting.append(email)
         if not pool.is_open:
             batch.crowded = batch.halted = True

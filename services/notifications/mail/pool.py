@@ -38,7 +38,7 @@ class ConnectionPool:
         self._first = asyncio.Lock()
         self._failed = False
 
-    def begin(self, count: int) -> Sequence[SmtpConnection]:
+    def select(self, count: int) -> Sequence[SmtpConnection]:
         """Return at most `count` connections for a batch, open ones first."""
         self._failed = False
         open_first = sorted(self.connections, key=lambda connection: not connection.is_open)
@@ -59,7 +59,7 @@ class ConnectionPool:
             self._failed = self._failed or failure is not None
             return failure
 
-    def spare(self, connection: SmtpConnection, attempt: Attempt) -> bool:
+    def continue_without(self, connection: SmtpConnection, attempt: Attempt) -> bool:
         """Continue without a connection that could not be opened; return False if no other one is open."""
         others = sum(other.is_open for other in self.connections if other is not connection)
         if attempt.phase not in OPENING or not others:
