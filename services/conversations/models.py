@@ -35,20 +35,20 @@ def _quoted(values: frozenset[Any] | list[Any]) -> str:
     return ", ".join(f"'{value}'" for value in sorted(values))
 
 
-# All of them, in the words of the index that begins with the status. `c` is the conversation.
+# Naming every status lets PostgreSQL use the index that starts with the status. `c` is the conversation.
 UNREAD_BY_ADMIN = f"c.status in ({_quoted(list(Status))}) and not c.is_read_by_admin"
 
-# What a search compares, in the words of the indexes: without regard to case, accents and the shape of quotes, which is
-# what the function `search_form` of the migrations makes of a text.
+# What a search compares, spelled as in the indexes. `search_form`, a function in the migrations, folds case, accents
+# and the shape of quotes.
 USER_SEARCH_FORM = "search_form(name, email, id)"
 ORDER_SEARCH_FORM = "left(ltrim(search_form(number), '# '), 255)"
 
 
 class User(Base):
-    """A person of the store. `version` grows with every change; `synced_at` is null until the store sent them.
+    """A customer or an admin. `version` grows with every change; `synced_at` is null until the store syncs the user.
 
-    `claims_issued_at` is the `iat` of the token whose claims changed them last, in seconds. `synced_role` is the role
-    that the store itself has sent, which bounds what their tokens can do; null as long as it has sent none.
+    `claims_issued_at` is the `iat`, in seconds, of the last token whose claims changed the user. `synced_role` is the
+    role that the store sent, null if none; it limits the role of the user's tokens.
     """
 
     __tablename__ = "users"
@@ -60,7 +60,7 @@ class User(Base):
     name: Mapped[str | None]
     locale: Mapped[str | None]
     zoneinfo: Mapped[str | None]
-    updated_at: Mapped[datetime | None]  # the store's own clock
+    updated_at: Mapped[datetime | None]  # by the store's clock
     synced_at: Mapped[datetime | None]
     deleted_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
@@ -79,13 +79,13 @@ class User(Base):
 
 
 class BrowserSession(Base):
-    """A browser's session. It ends by its row's deletion, or with time: see `sessions.py`. No token is kept."""
+    """A browser session. It ends when its row is deleted or expires: see `identity/sessions.py`. Holds no token."""
 
     __tablename__ = "sessions"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.gen_random_uuid())
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"), index=True)
-    role: Mapped[str]  # the side it was begun for, whatever the user's is later
+    role: Mapped[str]  # the user's side when it started; later changes of the user's role do not change it
     csrf: Mapped[str]
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     last_seen_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp(), index=True)
@@ -94,7 +94,7 @@ class BrowserSession(Base):
 
 
 class Order(Base):
-    """An order as the store last sent it; a deleted one keeps its last state."""
+    """An order as the store last sent it. A deleted order keeps its last state."""
 
     __tablename__ = "orders"
 
@@ -102,13 +102,13 @@ class Order(Base):
     user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
     number: Mapped[str]
     status: Mapped[str]
-    total: Mapped[str]  # money is text: what the store wrote is what is shown
+    total: Mapped[str]  # text, to show amounts exactly as the store wrote them
     currency: Mapped[str]
     placed_at: Mapped[datetime]
     url: Mapped[str | None]
     items: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=text("'[]'::jsonb"))
-    items_omitted: Mapped[int] = mapped_column(server_default="0")  # sent, but too many to be kept
-    updated_at: Mapped[datetime | None]  # the store's own clock
+    items_omitted: Mapped[int] = mapped_column(server_default="0")  # items over the limit, counted but not kept
+    updated_at: Mapped[datetime | None]  # by the store's clock
     synced_at: Mapped[datetime]
     deleted_at: Mapped[datetime | None]
 
@@ -119,10 +119,11 @@ class Order(Base):
 
 
 class Conversation(Base):
-    """A conversation, with all that a list shows of it, so that a list is one indexed query.
+    """A conversation, with everything that a list shows, so that a list is one indexed query.
 
-    `unanswered_since` is the first thing that no admin has answered; `waiting_since` shows it while somebody waits.
-    The read numbers are watermarks: what that side has read, which sending does not move.
+    `unanswered_since` is the time of the first customer message (or the creation) that no admin has answered;
+    `waiting_since` is the same while the status is a waiting one. The read numbers are watermarks: the number up to
+    which that side has read. Sending does not move them.
     """
 
     __tablename__ = "conversations"
@@ -144,7 +145,7 @@ class Conversation(Base):
     last_message_preview: Mapped[str | None]
     created_at: Mapped[datetime]
     last_activity_at: Mapped[datetime]  # the last message's time, or the creation
-    changed_at: Mapped[datetime]  # the last message or status change: keeps a page by waiting time stable
+    changed_at: Mapped[datetime]  # the last message or status change: keeps paging by waiting time stable
     unanswered_since: Mapped[datetime | None]
     waiting_since: Mapped[datetime | None] = mapped_column(
         Computed(f"case when status in ({_quoted(WAITING)}) then unanswered_since end", persisted=True)
@@ -154,7 +155,7 @@ class Conversation(Base):
         CheckConstraint(f"status in ({_quoted(list(Status))})", name="status"),
         Index("conversations_activity_idx", text("last_activity_at desc"), text("id desc")),
         Index("conversations_user_activity_idx", "user_id", text("last_activity_at desc"), text("id desc")),
-        # In order within each status and flag: `lists.py` takes a page from several such parts.
+        # Sorted within each status and flag: `messaging/listing.py` merges a page from several such parts.
         Index(
             "conversations_state_activity_idx",
             "status",
@@ -175,9 +176,9 @@ class Conversation(Base):
 
 
 class Message(Base):
-    """A message. Its idempotency key is a column, so that a repeated post breaks as a whole and leaves no trace.
+    """A message. Its idempotency key is a unique column, so that a repeated post fails as a whole and leaves no trace.
 
-    Its conversation is no foreign key: a deleted conversation's messages are erased behind it, in batches (`Erasure`).
+    `conversation_id` is no foreign key: messages are erased after their conversation, in batches (`Erasure`).
     """
 
     __tablename__ = "messages"
@@ -203,13 +204,13 @@ class Message(Base):
             unique=True,
             postgresql_where=text("idempotency_key is not null"),
         ),
-        # Customers write in their own conversations only, where they are found without it.
+        # For admins only: a customer's messages are found by their conversations.
         Index("messages_admin_idx", "sender_id", postgresql_where=text("sender_role = 'admin'")),
     )
 
 
 class CreateKey(Base):
-    """An idempotency key that created a conversation; it outlives the conversation, so that a late retry finds it."""
+    """An idempotency key that created a conversation. It outlives the conversation, so that a late retry finds it."""
 
     __tablename__ = "create_keys"
 
@@ -221,9 +222,10 @@ class CreateKey(Base):
 
 
 class LoggedEvent(Base):
-    """One row of the event log. The sequencer gives `position`, in commit order and without holes.
+    """An event of the log. The sequencer assigns `position`, in commit order and without gaps.
 
-    `seq` keeps the order of events whose transactions followed each other, as those of one conversation do.
+    `seq` is the order of insertion. It matches the commit order of transactions that ran one after the other, such as
+    those of one conversation.
     """
 
     __tablename__ = "events"
@@ -233,7 +235,7 @@ class LoggedEvent(Base):
     position: Mapped[int | None] = mapped_column(BigInteger, unique=True)
     type: Mapped[str]
     version: Mapped[int] = mapped_column(server_default="1")
-    user_id: Mapped[str | None]  # the customer whom it concerns
+    user_id: Mapped[str | None]  # the customer or user that it is about
     conversation_id: Mapped[UUID | None]
     payload: Mapped[dict[str, Any] | None]
     occurred_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
@@ -241,25 +243,25 @@ class LoggedEvent(Base):
 
     __table_args__ = (
         Index("events_unnumbered_idx", "seq", postgresql_where=text("position is null")),
-        Index("events_conversation_idx", "conversation_id", "seq"),  # in the order in which they are erased
+        Index("events_conversation_idx", "conversation_id", "seq"),  # in the order of erasure
         Index("events_user_idx", "user_id", "position"),
     )
 
 
 class Erasure(Base):
-    """What is still to be erased of a deleted conversation or user; `erasing.py` does it in batches.
+    """The erasure of a deleted conversation or user, done in batches by `messaging/erasure_batches.py`.
 
-    A trigger makes the row of a conversation when its own row is deleted, so no conversation can go without it.
+    A trigger adds a conversation's erasure when its row is deleted, so no conversation is deleted without one.
     `number`, `seq` and `position` say how far messages, a conversation's events and a user's events are erased. A
-    user's events end at that of the deletion, `event_id`; with `whole_log` they are looked for in all conversations.
+    user's events are erased up to that of the deletion, `event_id`; with `whole_log` also in other users' events.
     """
 
     __tablename__ = "erasures"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
-    user_id: Mapped[str]  # who is erased, or whose conversation is
-    conversation_id: Mapped[UUID | None] = mapped_column(index=True)  # one that was restored may go once more
-    content: Mapped[bool] = mapped_column(server_default=text("false"))  # the user's conversations as well
+    user_id: Mapped[str]  # the erased user, or the conversation's customer
+    conversation_id: Mapped[UUID | None] = mapped_column(index=True)  # not unique: a restored one may be deleted again
+    content: Mapped[bool] = mapped_column(server_default=text("false"))  # whether to erase the user's conversations too
     event_id: Mapped[UUID | None]
     whole_log: Mapped[bool] = mapped_column(server_default=text("false"))
     number: Mapped[int] = mapped_column(server_default="0")
@@ -277,9 +279,9 @@ class Erasure(Base):
 
 
 class FeedHead(Base):
-    """The log's end: the last position given, and the epoch that tells a log restored from a backup.
+    """The end of the log: its last position, and the epoch, which changes when the log is restored from a backup.
 
-    `incarnation` is where the log was last numbered; elsewhere it begins a new epoch.
+    `incarnation` identifies the database in which the log was last numbered; another database starts a new epoch.
     """
 
     __tablename__ = "feed"
@@ -293,7 +295,7 @@ class FeedHead(Base):
 
 
 class FeedReader(Base):
-    """How far a reader of the log has come, by its own word: what lies before is kept for it no longer."""
+    """The last position that a reader of the log acknowledged; retention keeps later events for it."""
 
     __tablename__ = "feed_readers"
 
@@ -303,7 +305,7 @@ class FeedReader(Base):
 
 
 class Presence(Base):
-    """Somebody has said a moment ago that they are looking at a conversation. Nothing hangs on it, so no keys do."""
+    """An admin who is viewing a conversation. No foreign keys: the row is a short-lived hint."""
 
     __tablename__ = "viewers"
 
@@ -315,4 +317,4 @@ class Presence(Base):
 
 
 class BrokerReport(BrokerReportColumns, Base):
-    """How each relay stands with the broker."""
+    """The state of each relay's connection to the broker."""

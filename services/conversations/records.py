@@ -1,4 +1,4 @@
-"""What is read: rows as the driver gives them, of those columns that anybody shows. To read makes no entities."""
+"""Read-only records: rows from the driver, with the columns that answers and pages show."""
 
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -6,7 +6,7 @@ from uuid import UUID
 
 
 class CallerRecord(NamedTuple):
-    """What is known of a caller, with which a token's claims are compared; without an `id`, nothing yet."""
+    """A caller's stored profile, to compare with a token's claims; `id` is None for an unknown caller."""
 
     id: str | None
     deleted: bool
@@ -20,7 +20,7 @@ class CallerRecord(NamedTuple):
 
 
 class UserRow(NamedTuple):
-    """A person of the store."""
+    """A customer or an admin."""
 
     id: str
     name: str | None
@@ -45,7 +45,7 @@ class OrderRow(NamedTuple):
 
 
 class ConversationRow(NamedTuple):
-    """A conversation, with all that a list shows of it."""
+    """A conversation, with everything that a list shows."""
 
     id: UUID
     subject: str
@@ -64,7 +64,7 @@ class ConversationRow(NamedTuple):
 
 
 class MessageRow(NamedTuple):
-    """A message, and whom it is from."""
+    """A message with its sender."""
 
     id: UUID
     conversation_id: UUID
@@ -78,7 +78,7 @@ class MessageRow(NamedTuple):
 
 
 class ConversationDetail(NamedTuple):
-    """A conversation with the people and things beside it."""
+    """A conversation with its customer and its order."""
 
     conversation: ConversationRow
     user: UserRow
@@ -86,13 +86,13 @@ class ConversationDetail(NamedTuple):
 
     @classmethod
     def of(cls, row: Any) -> "ConversationDetail":
-        """Read a row of `CONVERSATION_COLUMNS`; what may follow them is left alone."""
+        """Build it from a row of `CONVERSATION_COLUMNS`; further columns are ignored."""
         order = OrderRow._make(row[_ORDER]) if row[_ORDER.start] is not None else None
         return cls(ConversationRow._make(row[_CONVERSATION]), UserRow._make(row[_USER]), order)
 
 
 def columns(kind: Any, alias: str) -> str:
-    """Name the columns of a kind of rows, of the table that is called so."""
+    """Return the SQL of a record's columns, from the table with this alias."""
     return ", ".join(f"{alias}.{name}" for name in kind._fields)
 
 
@@ -103,7 +103,7 @@ CALLER_COLUMNS = ", ".join(
         "synced": "u.synced_at is not null",
     }.values()
 )
-# The log's epoch and head and what is known of a caller, in one value.
+# The log's epoch and head and a `CallerRecord`, in one value.
 CALLER_JSON = f"json_build_array(feed.epoch, feed.head, {CALLER_COLUMNS})::text"
 CONVERSATION_COLUMNS = ", ".join((columns(ConversationRow, "c"), columns(UserRow, "u"), columns(OrderRow, "o")))
 _USER_FROM = len(ConversationRow._fields)

@@ -1,4 +1,4 @@
-"""The rules of a conversation: statuses, what a message does to them, limits. Pure."""
+"""The rules of a conversation: statuses, how a message changes them, limits. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from enum import StrEnum
 SUBJECT_LENGTH = 200  # characters
 BODY_LENGTH = 10_000  # characters
 BULK_DELETE_LIMIT = 100  # conversations
-COUNT_LIMIT = 1_000  # a count over all conversations stops here
+COUNT_LIMIT = 1_000  # counts of conversations stop here
 
 
 class Status(StrEnum):
@@ -21,21 +21,21 @@ class Status(StrEnum):
 
 
 class Side(StrEnum):
-    """Who writes; a message keeps the side it was written from for ever."""
+    """The side that wrote a message; it never changes."""
 
     CUSTOMER = "customer"
     ADMIN = "admin"
 
 
 WAITING = frozenset({Status.OPEN, Status.AWAITING_ADMIN})
-"""The statuses in which somebody waits for an admin."""
+"""The statuses in which the customer waits for an admin."""
 
 DELETABLE = frozenset({Status.CLOSED})
 
 AFTER_CUSTOMER: Mapping[Status, Status] = dict.fromkeys(Status, Status.AWAITING_ADMIN)
 
-# The first message of a conversation created without one is what its creation announced: the status stays, except
-# that a message reopens what was settled.
+# The first message of a conversation created without one leaves the status as it is, but reopens a resolved or closed
+# conversation.
 AFTER_FIRST_FROM_CUSTOMER: Mapping[Status, Status] = {status: status for status in Status} | {
     Status.RESOLVED: Status.OPEN,
     Status.CLOSED: Status.OPEN,
@@ -46,13 +46,13 @@ AFTER_ADMIN: Mapping[Status, Status] = dict.fromkeys(Status, Status.AWAITING_USE
 
 @dataclass(frozen=True, slots=True)
 class Effect:
-    """What a message does to its conversation, by the side that sends it."""
+    """How a message from one side changes its conversation."""
 
     after_first: Mapping[Status, Status]
     after_later: Mapping[Status, Status]
     is_read_by_admin: bool
     is_read_by_user: bool
-    answers: bool  # does it end the customer's waiting?
+    answers: bool  # whether it ends the customer's wait
 
 
 EFFECTS: Mapping[Side, Effect] = {
@@ -74,7 +74,7 @@ EFFECTS: Mapping[Side, Effect] = {
 
 
 def status_after_message(status: Status, side: Side, *, first: bool, chosen: Status | None = None) -> Status:
-    """Return the status once `side` has sent a message; `chosen` is what an admin set in the same submit."""
+    """Return the status after a message from `side`; `chosen` is the status that an admin set with the message."""
     if chosen is not None:
         return chosen
     effect = EFFECTS[side]
@@ -82,8 +82,8 @@ def status_after_message(status: Status, side: Side, *, first: bool, chosen: Sta
 
 
 def former_order_id(order_id: str, user_id: str) -> str:
-    """Return the id of the row with the last state of an order that went to another user after its deletion.
+    """Return the id of the row that keeps the last state of a deleted order whose id now belongs to another user.
 
-    The store's own ids have no spaces.
+    It cannot clash with the store's ids: they contain no spaces.
     """
     return f"{order_id} {user_id}"

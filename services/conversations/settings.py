@@ -11,16 +11,16 @@ from shared.settings import REDIS_SCHEMES, DatabaseUrl, Days, HttpUrl, RedisUrl,
 Amount = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
-def _broker_if_redis(given: dict[str, Any]) -> str | None:
-    broker = given.get("broker_url", "")  # missing when it was refused
+def _broker_if_redis(values: dict[str, Any]) -> str | None:
+    broker = values.get("broker_url", "")  # missing if it failed validation
     return broker if urlsplit(broker).scheme in REDIS_SCHEMES else None
 
 
 class StoreSettings(Settings):
-    """What reaches the service's own database: enough for the relay, migrations and demo data.
+    """Settings of every process that uses the service's database.
 
-    The log is kept for `retention_days`; for a reader that is behind longer, up to `retention_cap_days`. Without
-    a `redis_url` live streams look for news once a second.
+    Events are kept for `retention_days`, and up to `retention_cap_days` while a reader still needs them. Without a
+    `redis_url` live streams poll the log once a second.
     """
 
     conversations_database_url: DatabaseUrl = Field(repr=False)
@@ -30,16 +30,16 @@ class StoreSettings(Settings):
 
 
 class MigrationSettings(StoreSettings):
-    """What migrations need besides: who owns the tables, if not those who work with them."""
+    """Settings of the migrations: the owner of the tables connects by `conversations_owner_url` if it is set."""
 
     conversations_owner_url: DatabaseUrl | None = Field(default=None, repr=False)
 
 
 class ApiSettings(StoreSettings, TokenSettings):
-    """What the HTTP API and the pages need besides. `locale` and `time_zone` are for readers who have none.
+    """Settings of the HTTP API and the pages. `locale` and `time_zone` are defaults for users who have none.
 
-    Of the limits 0 means none. They are for each customer and each admin; sign-ins are limited for each user, and those
-    that are refused for each address.
+    A limit of 0 means no limit. Limits apply per customer or admin, to sign-ins per user, and to failed sign-ins per
+    address.
     """
 
     feed_secret: SecretStr | None = None
@@ -52,4 +52,4 @@ class ApiSettings(StoreSettings, TokenSettings):
     limit_conversations_per_day: Amount = 50
     limit_admin_messages_per_minute: Amount = 600
     limit_sign_ins_per_minute: Amount = 120
-    session_token_max_age_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300  # of a token that begins a session
+    session_token_max_age_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300  # of the token that starts a session

@@ -120,7 +120,7 @@ async def test_what_counts_for_the_limits_goes_on_counting_when_its_memory_is_fu
     [port] = free_ports([0])
     small = {**LIMITS, "memory": "4mb"}
     async with alive(valkey(tmp_path / "limits", port, PASSWORD, tmp_path / "log", name="limits", use=small)):
-        counting = FailopenRedis(valkey_url(port, PASSWORD), patience=5)
+        counting = FailopenRedis(valkey_url(port, PASSWORD), timeout=5)
         async with counting.client as client:
             for number in range(300):
                 await client.set(f"window {number}", "x" * 20_000, px=60_000)

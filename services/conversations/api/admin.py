@@ -158,7 +158,7 @@ async def admin_post_message(
     """Reply to a customer, who gets a `NEW_MESSAGE` notification and an email."""
     await enforce_limits(request, caller, body, key)
     once = IdempotencyKey.of(key, "admin-post", body.model_dump(mode="json", exclude_defaults=True))
-    post = Post(conversation_id, caller.id, Side.ADMIN, body.body, seen_number=body.seen_number, once=once)
+    post = Post(conversation_id, caller.id, Side.ADMIN, body.body, seen_number=body.seen_number, idempotency_key=once)
     posted = await save(request, caller, post)
     mark_replay(response, replayed=posted.replayed)
     return MessageOut.of(posted, viewer_of(request, Side.ADMIN))
@@ -186,7 +186,7 @@ async def edit_conversation(
             body.reply_body,
             seen_number=body.seen_number,
             chosen_status=body.status,
-            once=once,
+            idempotency_key=once,
         )
         posted = await post_message(session, reply)
         mark_replay(response, replayed=posted.replayed)
@@ -217,9 +217,9 @@ async def note_viewing(
     Call it every 15 s while the conversation is open, and with `gone` when it is closed.
     """
     if body.gone:
-        await presence.leave(session, conversation_id, caller.id)
+        await presence.remove_viewer(session, conversation_id, caller.id)
         return Viewers(others=[])
-    return Viewers.of(await presence.look(session, conversation_id, caller.id))
+    return Viewers.of(await presence.record_viewer(session, conversation_id, caller.id))
 
 
 @router.delete(_CONVERSATION, status_code=204, responses=problem_responses(NotFound, ConversationNotClosed))

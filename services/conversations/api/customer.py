@@ -135,7 +135,7 @@ async def post_message(
         body.body,
         scope=caller.id,
         seen_number=body.seen_number,
-        once=once,
+        idempotency_key=once,
     )
     posted = await save(request, caller, post)
     mark_replay(response, replayed=posted.replayed)

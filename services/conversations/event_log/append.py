@@ -21,24 +21,26 @@ async def append_event(
     user_id: str | None = None,
     conversation_id: UUID | None = None,
 ) -> UUID:
-    """Add an event to the log, in the transaction of the change that it tells of; return its id."""
+    """Append an event in the transaction of the change that it describes; return its id."""
     body = payload.model_dump(mode="json") if isinstance(payload, BaseModel) else payload
     event = insert(LoggedEvent).values(type=event_type, payload=body, user_id=user_id, conversation_id=conversation_id)
     return (await session.execute(event.returning(LoggedEvent.id))).scalar_one()
 
 
-async def append_events(session: AsyncSession, event_type: EventType, told: Sequence[tuple[str, BaseModel]]) -> None:
-    """Do the same for many, in their order, each with the person whom it concerns; one statement."""
+async def append_events(
+    session: AsyncSession, event_type: EventType, payloads: Sequence[tuple[str, BaseModel]]
+) -> None:
+    """Append several events in order, given as pairs of user id and payload; one statement."""
     rows = [
         {"type": event_type, "payload": payload.model_dump(mode="json"), "user_id": user_id}
-        for user_id, payload in told
+        for user_id, payload in payloads
     ]
     await session.execute(bulk_insert(LoggedEvent, rows))
 
 
 async def erase_conversations(session: AsyncSession, conversation_ids: Sequence[UUID]) -> None:
-    """Erase all that the log tells of these conversations; that it happened stays, and that they were deleted."""
-    theirs = (
+    """Erase the payloads of these conversations' events, except those of their deletion; the rows stay."""
+    events = (
         select(LoggedEvent.id)
         .where(
             any_of(LoggedEvent.conversation_id, conversation_ids),
@@ -48,4 +50,4 @@ async def erase_conversations(session: AsyncSession, conversation_ids: Sequence[
         .with_for_update()
         .cte()
     )
-    await session.execute(update(LoggedEvent).where(LoggedEvent.id == theirs.c.id).values(payload=None))
+    await session.execute(update(LoggedEvent).where(LoggedEvent.id == events.c.id).values(payload=None))

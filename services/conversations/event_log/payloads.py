@@ -1,8 +1,8 @@
-"""The SQL of event payloads that a statement builds from its rows."""
+"""SQL that builds event payloads from rows."""
 
 
 def person_payload(alias: str) -> str:
-    """Return the SQL of a user as events tell of them."""
+    """Return the SQL of a user's object in event payloads."""
     return (
         f"jsonb_build_object('id', {alias}.id, 'version', {alias}.version, 'name', {alias}.name,"
         f" 'email', {alias}.email, 'locale', {alias}.locale, 'zoneinfo', {alias}.zoneinfo,"

@@ -1,4 +1,4 @@
-"""The names of positions in the event log, which clients get and give back to go on from there."""
+"""Opaque tokens for positions in the event log, which clients send back to resume from there."""
 
 import base64
 import struct
@@ -11,23 +11,24 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
-_BLOCK: Final = struct.Struct(">8xq")  # zeros, by which the right key is told, and the position
+_BLOCK: Final = struct.Struct(">8xq")  # zeros, which verify the key, and the position
 _ZEROS: Final = bytes(8)
 
 
 def encode_position(epoch: UUID, position: int) -> str:
-    """Return the opaque, URL-safe name of a position.
+    """Return an opaque, URL-safe token for a position.
 
-    It is encrypted: numbers would tell each customer how much the whole store writes. The key is the log's epoch,
-    which is random, known to all processes, and told to no client; so a position of another epoch has no meaning.
+    It is encrypted because plain numbers would reveal to every customer how many events the whole store has. The key is
+    derived from the log's epoch, which is random, known to all processes and never sent to clients. So tokens of
+    another epoch are invalid.
     """
     return base64.urlsafe_b64encode(_cipher(epoch).encryptor().update(_BLOCK.pack(position))).decode().rstrip("=")
 
 
-def decode_position(name: str, epoch: UUID) -> int | None:
-    """Return the position that a client names, or None when it is none of this epoch."""
+def decode_position(token: str, epoch: UUID) -> int | None:
+    """Return the position of a client's token, or None if the token is invalid or of another epoch."""
     try:
-        block = base64.b64decode(f"{name}==", altchars=b"-_", validate=True)
+        block = base64.b64decode(f"{token}==", altchars=b"-_", validate=True)
     except ValueError:
         return None
     if len(block) != _BLOCK.size:
@@ -40,4 +41,4 @@ def decode_position(name: str, epoch: UUID) -> int | None:
 @lru_cache(maxsize=16)
 def _cipher(epoch: UUID) -> Cipher[ECB]:
     key = sha256(b"position" + epoch.bytes).digest()[:16]
-    return Cipher(AES(key), ECB())  # noqa: S305 - one block alone, and no two positions are the same
+    return Cipher(AES(key), ECB())  # noqa: S305 - a single block, and every position is unique

@@ -1,4 +1,4 @@
-"""Read the event log: for the feed, for live streams, for operators."""
+"""Read the event log for the feed, live streams and operators."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -16,35 +16,35 @@ from shared.events import Event, Feed
 
 
 async def read_feed(session: AsyncSession, *, after: int, limit: int, min_age: float = 0) -> Feed:
-    """Return the events behind position `after` in order. Raises `EventsPurged` when the next one is kept no longer.
+    """Return the events after position `after`, in order. Raises `EventsPurged` if the next one has been purged.
 
-    Stops at the first one that was numbered less than `min_age` seconds ago (by the database's clock): to skip it
-    would lose it for a reader that remembers only a position.
+    Stops at the first event that was numbered less than `min_age` seconds ago (by the database's clock): a reader that
+    remembers only a position would never see an event that was skipped.
     """
     rows = (await session.execute(_READ, {"after": after, "limit": limit, "min_age": min_age})).mappings().all()
-    head = (await session.execute(select(FeedHead.epoch, FeedHead.head))).one()  # read last, it is never behind them
+    head = (await session.execute(select(FeedHead.epoch, FeedHead.head))).one()  # read last: never older than the rows
     first = rows[0]["position"] if rows else None
-    if first is None and after < head.head:  # all is purged, or something was numbered between the two statements
+    if first is None and after < head.head:  # all purged, or the first event was numbered between the two statements
         first = await session.scalar(select(func.min(LoggedEvent.position)).where(LoggedEvent.position > after))
-    if after < head.head and first != after + 1:  # positions have no holes
-        raise EventsPurged(f"The log does not reach back to position {after + 1} any more.")
+    if after < head.head and first != after + 1:  # positions have no gaps
+        raise EventsPurged(f"Events before position {after + 2} have been purged.")
     return Feed(epoch=head.epoch, head=head.head, items=_ripe(rows, head.epoch))
 
 
 async def read_position(session: AsyncSession) -> str:
-    """Return the log's present end, as `encode_position` names it."""
+    """Return the token of the log's current end."""
     return encode_position(*await read_head(session))
 
 
 async def read_head(session: AsyncSession) -> tuple[UUID, int]:
-    """Return the log's epoch and the last position in it."""
+    """Return the log's epoch and last position."""
     epoch, head = (await session.execute(select(FeedHead.epoch, FeedHead.head))).one()
     return epoch, head
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event of the log as a live stream needs it; `user_id` is the customer, or the person, whom it concerns."""
+    """An event as live streams need it; `user_id` is the customer or user that it is about."""
 
     position: int
     type: str
@@ -55,7 +55,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class LogPage:
-    """What comes behind a position, up to `end`; with `lost` the log does not reach back to it, or is another one."""
+    """The events after a position, up to `end`. `lost`: the next one was purged, or the log has another epoch."""
 
     epoch: UUID
     end: int
@@ -66,60 +66,60 @@ class LogPage:
 async def read_page(
     session: AsyncSession, epoch: UUID, after: int, *, limit: int, user_id: str | None = None
 ) -> LogPage:
-    """Read on behind a position, in order; with `user_id`, only what concerns that person. One statement."""
+    """Read the events after a position, in order; with `user_id`, only those about that user. One statement."""
     entries = select(*(getattr(LoggedEvent, name) for name in Entry.__dataclass_fields__))
     if user_id is not None:
         entries = entries.where(LoggedEvent.user_id == user_id)
     page = entries.where(LoggedEvent.position > after).order_by(LoggedEvent.position).limit(limit).lateral("page")
-    follows = exists().where(LoggedEvent.position == after + 1)  # positions have no holes
-    query = select(FeedHead.epoch, FeedHead.head, follows, page).outerjoin(page, true()).order_by(page.c.position)
+    has_next = exists().where(LoggedEvent.position == after + 1)  # positions have no gaps
+    query = select(FeedHead.epoch, FeedHead.head, has_next, page).outerjoin(page, true()).order_by(page.c.position)
     rows = [tuple(row) for row in await session.execute(query)]
-    present, head, reaches = rows[0][:3]
-    found = [Entry(*row[3:]) for row in rows if row[3] is not None]
-    lost = present != epoch or after > head or (after < head and not reaches)
-    end = found[-1].position if len(found) == limit and not lost else head
-    return LogPage(present, end, lost, () if lost else found)
+    current_epoch, head, reaches = rows[0][:3]
+    events = [Entry(*row[3:]) for row in rows if row[3] is not None]
+    lost = current_epoch != epoch or after > head or (after < head and not reaches)
+    end = events[-1].position if len(events) == limit and not lost else head
+    return LogPage(current_epoch, end, lost, () if lost else events)
 
 
 async def read_pages(
     session: AsyncSession, readers: Sequence[tuple[UUID, int, str | None]], *, limit: int
 ) -> list[LogPage]:
-    """Do the same for many readers together, each behind an epoch and a position of its own, with a person or None.
+    """Read a page for each of many readers, given by epoch, position and user id (None reads all). Two statements.
 
-    Two statements. `limit` is for each person, and once for all those who read everything.
+    `limit` applies to each reader with a user id, and once to all the others together.
     """
-    afters, people = [after for _, after, _ in readers], [user_id for _, _, user_id in readers]
-    rows = (await session.execute(_READ_EACH, {"afters": afters, "people": people, "limit": limit})).all()
-    found: dict[int, list[Entry]] = defaultdict(list)
+    afters, user_ids = [after for _, after, _ in readers], [user_id for _, _, user_id in readers]
+    rows = (await session.execute(_READ_EACH, {"afters": afters, "people": user_ids, "limit": limit})).all()
+    events: dict[int, list[Entry]] = defaultdict(list)
     for row in rows:
         if row.position is not None:
-            found[row.turn - 1].append(Entry(*row[4:]))
+            events[row.turn - 1].append(Entry(*row[4:]))
     reaches = {row.turn - 1: row.reaches for row in rows}
-    present, head = rows[0].epoch, rows[0].head
-    stretches = []
-    for turn, (epoch, after, _) in enumerate(readers):
-        lost = epoch != present or after > head or (after < head and not reaches[turn])
-        end = found[turn][-1].position if len(found[turn]) == limit and not lost else head
-        stretches.append(LogPage(present, end, lost, () if lost else found[turn]))
-    of_all = [turn for turn, stretch in enumerate(stretches) if people[turn] is None and not stretch.lost]
+    current_epoch, head = rows[0].epoch, rows[0].head
+    pages = []
+    for index, (epoch, after, _) in enumerate(readers):
+        lost = epoch != current_epoch or after > head or (after < head and not reaches[index])
+        end = events[index][-1].position if len(events[index]) == limit and not lost else head
+        pages.append(LogPage(current_epoch, end, lost, () if lost else events[index]))
+    of_all = [index for index, page in enumerate(pages) if user_ids[index] is None and not page.lost]
     if of_all:
-        everything = await read_page(session, present, min(afters[turn] for turn in of_all), limit=limit)
-        for turn in of_all:
-            stretches[turn] = _rest_of(everything, afters[turn])
-    return stretches
+        common_page = await read_page(session, current_epoch, min(afters[index] for index in of_all), limit=limit)
+        for index in of_all:
+            pages[index] = _page_after(common_page, afters[index])
+    return pages
 
 
-def _rest_of(stretch: LogPage, after: int) -> LogPage:
-    """Return what of a stretch lies behind a position, which may lie behind all of it."""
-    entries = [entry for entry in stretch.entries if entry.position > after]
-    return LogPage(stretch.epoch, max(stretch.end, after), stretch.lost, entries)
+def _page_after(page: LogPage, after: int) -> LogPage:
+    """Return the part of a page after a position, which may be past its end."""
+    entries = [entry for entry in page.entries if entry.position > after]
+    return LogPage(page.epoch, max(page.end, after), page.lost, entries)
 
 
 async def lag_after(session: AsyncSession, position: int) -> float:
-    """Return how many seconds ago the first event behind a position was numbered; 0 when there is none."""
+    """Return how many seconds ago the first event after a position was numbered; 0 if there is none."""
     age = func.extract("epoch", func.clock_timestamp() - LoggedEvent.numbered_at).cast(Float)
-    behind = select(age).where(LoggedEvent.position > position).order_by(LoggedEvent.position).limit(1)
-    return await session.scalar(behind) or 0.0
+    first = select(age).where(LoggedEvent.position > position).order_by(LoggedEvent.position).limit(1)
+    return await session.scalar(first) or 0.0
 
 
 async def read_newest(session: AsyncSession, limit: int) -> Sequence[LoggedEvent]:
@@ -148,9 +148,9 @@ _READ = text("""
 
 
 def _ripe(rows: Sequence[Any], epoch: UUID) -> list[Event]:
-    items = []
+    events = []
     for row in rows:
         if not row["ripe"]:
             break
-        items.append(Event.model_validate({**row, "epoch": epoch}))
-    return items
+        events.append(Event.model_validate({**row, "epoch": epoch}))
+    return events

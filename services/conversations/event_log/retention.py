@@ -1,4 +1,4 @@
-"""How long the log is kept, and for whom: readers say how far they have come, old events go in small batches."""
+"""Retention of the log: readers acknowledge positions, and old events are purged in small batches."""
 
 from datetime import datetime, timedelta
 
@@ -9,51 +9,51 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.models import FeedReader, LoggedEvent
 from services.conversations.settings import StoreSettings
 
-SEEN_EVERY = timedelta(seconds=5)  # between notes that a reader was there, when it has not come further
+SEEN_EVERY = timedelta(seconds=5)  # between updates of `seen_at` for a reader whose position has not changed
 
 
 async def acknowledge(session: AsyncSession, name: str, position: int | None) -> tuple[int, datetime | None]:
-    """Note that a reader has done with everything up to a position; return the furthest one before, and when.
+    """Record that a reader has handled all events up to a position; return the previous position and its time.
 
-    A position before that one changes nothing: the reader lost what it knew, or is slower than another of its name.
+    A position before the recorded one changes nothing: the reader lost its state, or another one of its name is faster.
     """
-    known = await session.get(FeedReader, name)
+    reader = await session.get(FeedReader, name)
     now = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    before = (known.position, known.seen_at) if known else (0, None)
-    if position is not None and (known is None or _is_news(known, position, now)):
-        reader = insert(FeedReader).values(name=name, position=position, seen_at=now)
-        # Another of its name may have come further at this very moment.
-        not_back = FeedReader.position <= reader.excluded.position
+    before = (reader.position, reader.seen_at) if reader else (0, None)
+    if position is not None and (reader is None or _needs_update(reader, position, now)):
+        upsert = insert(FeedReader).values(name=name, position=position, seen_at=now)
+        # Another reader of this name may have acknowledged more at the same moment.
+        is_not_older = FeedReader.position <= upsert.excluded.position
         await session.execute(
-            reader.on_conflict_do_update(
-                index_elements=[FeedReader.name], set_={"position": position, "seen_at": now}, where=not_back
+            upsert.on_conflict_do_update(
+                index_elements=[FeedReader.name], set_={"position": position, "seen_at": now}, where=is_not_older
             )
         )
     return before
 
 
-def _is_news(known: FeedReader, position: int, now: datetime) -> bool:
-    return position > known.position or (position == known.position and known.seen_at < now - SEEN_EVERY)
+def _needs_update(reader: FeedReader, position: int, now: datetime) -> bool:
+    return position > reader.position or (position == reader.position and reader.seen_at < now - SEEN_EVERY)
 
 
 async def purge_events(session: AsyncSession, settings: StoreSettings, *, size: int) -> int:
-    """Delete the oldest events that nobody needs any more; return how many.
+    """Delete the oldest events that are no longer needed; return how many.
 
-    Those are older than the retention and done with by every reader, or older than its cap. It looks at the oldest
-    `size` events only, and stops at the first that is kept: the log has no holes.
+    These are past the retention and handled by every reader, or past the retention cap. Checks only the oldest `size`
+    events and stops at the first one to keep, so that the log has no gaps.
     """
     values = {"size": size, "retention": settings.retention_days, "cap": settings.retention_cap_days}
     return len((await session.execute(_PURGE_EVENTS, values)).all())
 
 
 async def purge_keys(session: AsyncSession, settings: StoreSettings, *, size: int) -> int:
-    """Delete the oldest idempotency keys of created conversations beyond the retention; return how many."""
+    """Delete the oldest idempotency keys of created conversations that are past the retention; return how many."""
     values = {"size": size, "retention": settings.retention_days}
     return len((await session.execute(_PURGE_KEYS, values)).all())
 
 
 async def oldest_age(session: AsyncSession) -> float:
-    """Return the age of the oldest event in the log in seconds; 0 when it is empty."""
+    """Return the age of the log's oldest event in seconds; 0 if the log is empty."""
     oldest = select(LoggedEvent.numbered_at).where(LoggedEvent.position.is_not(None)).order_by(LoggedEvent.position)
     numbered_at = await session.scalar(oldest.limit(1))
     if numbered_at is None:
@@ -66,14 +66,14 @@ _PURGE_EVENTS = text("""
     with oldest as (
         select position, numbered_at from events where position is not null order by position limit :size
     ),
-    -- What is kept: not old enough, or old and still to be read by somebody, who may not have come for the first time.
+    -- Events to keep: not past the retention; or not past the cap and not handled by every reader, or without a reader.
     kept as (
         select min(position) as first from oldest
         where numbered_at > clock_timestamp() - make_interval(secs => cast(:retention as float8) * 86400)
             or (numbered_at > clock_timestamp() - make_interval(secs => cast(:cap as float8) * 86400)
                 and position > (select coalesce(min(position), 0) from feed_readers))
     ),
-    -- Locked in the one order in which all do.
+    -- Locked in the order that every lock of several events uses.
     gone as (
         select id from events
         where position in (

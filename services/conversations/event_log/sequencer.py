@@ -1,7 +1,7 @@
 """Number the events of the log.
 
-Sequence values do not appear in the order of commits, so a reader that follows them misses rows. The sequencer
-gives every committed row a position instead: ascending, without gaps, never changed.
+Values of a database sequence do not become visible in commit order, so a reader that follows them misses rows. The
+sequencer gives every committed event a position instead: ascending, without gaps, never changed.
 """
 
 from dataclasses import dataclass
@@ -14,13 +14,13 @@ from shared.database import database_identity_sql
 from shared.events import Event
 from shared.failpoints import failpoint
 
-# Whoever locks several events locks them in the order of `seq`, here and where text is erased: no deadlock.
-# A holder of the head that is frozen, not dead, would stop the log: PostgreSQL ends its transaction.
+# Every lock of several events, here and in erasure, takes them in the order of `seq`, which prevents deadlocks.
+# A frozen process that holds the lock on the head would stop the log, so PostgreSQL ends its transaction.
 _LIMIT_HOLDER = text("set local transaction_timeout = '5s'")
 _ANY_UNNUMBERED = select(exists().where(LoggedEvent.position.is_(None)))
 _LOCK_HEAD = text("select head from feed for update skip locked")
-# A log that lives on elsewhere may lack what its readers have read: it was restored, or a replica took over. The first
-# time, there is nothing to compare with.
+# In another database (restored, or a promoted replica) the log may lack events that its readers have read. A null
+# `incarnation` means that the log was never numbered: the epoch stays.
 _ROTATE_IF_MOVED = text(f"""
     update feed set incarnation = {database_identity_sql("events")},
         epoch = case when incarnation is null then epoch else gen_random_uuid() end
@@ -39,18 +39,18 @@ _NUMBER = text("""
 
 
 async def has_unnumbered(session: AsyncSession) -> bool:
-    """Tell whether there is something to number."""
+    """Return whether any event has no position."""
     return bool(await session.scalar(_ANY_UNNUMBERED))
 
 
 async def number_events(session: AsyncSession, *, size: int = 1000) -> list[Event]:
-    """Give the next positions to committed events, oldest first; return them in order.
+    """Assign the next positions to committed events, oldest first; return these events in order.
 
-    Lock first, number second, in two statements: one statement's snapshot would be older than its lock, and would
-    number again what the previous holder has just numbered. Another holder at work: an empty list.
+    Locks and numbers in two statements: the snapshot of a single one would be older than its lock, and would number
+    events again that the previous holder has just numbered. Returns an empty list if another process holds the lock.
     """
     if not await has_unnumbered(session):
-        return []  # without having locked anything: a quiet log costs no transaction id
+        return []  # takes no lock: a quiet log uses up no transaction ids
     await session.execute(_LIMIT_HOLDER)
     head = (await session.execute(_LOCK_HEAD)).scalar_one_or_none()
     if head is None:
@@ -65,19 +65,19 @@ async def number_events(session: AsyncSession, *, size: int = 1000) -> list[Even
 
 
 async def rotate_epoch_if_moved(session: AsyncSession) -> None:
-    """Begin a new epoch if the log lives elsewhere than it did."""
+    """Start a new epoch if the log is in another database than when it was last numbered."""
     await session.execute(_ROTATE_IF_MOVED)
 
 
 async def rotate_epoch(session: AsyncSession) -> None:
-    """Begin a new epoch here: the log was restored from a backup, and every reader has to know."""
-    here = literal_column(database_identity_sql("events"), Text)
-    await session.execute(update(FeedHead).values(epoch=func.gen_random_uuid(), incarnation=here))
+    """Start a new epoch, to tell every reader that the log was restored from a backup."""
+    identity = literal_column(database_identity_sql("events"), Text)
+    await session.execute(update(FeedHead).values(epoch=func.gen_random_uuid(), incarnation=identity))
 
 
 @dataclass(frozen=True, slots=True)
 class LogState:
-    """How the log stands: its end, and what waits for the sequencer; `lag` is the age of the oldest, in seconds."""
+    """The log's last position and its unnumbered events; `lag` is the age of the oldest of these in seconds."""
 
     head: int
     unnumbered: int
@@ -85,7 +85,7 @@ class LogState:
 
 
 async def read_state(session: AsyncSession) -> LogState:
-    """Read how the log stands. Beyond 10,000 unnumbered events it counts no further."""
+    """Read the log's state. The count of unnumbered events stops at 10,000."""
     return LogState(*(await session.execute(_STATE)).one())
 
 

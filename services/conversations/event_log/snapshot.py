@@ -1,4 +1,4 @@
-"""The present state, told as the log would have told it: for a reader whose place in the log is gone."""
+"""The current state as event payloads, for readers whose position in the log was purged."""
 
 from typing import Any
 from uuid import UUID
@@ -12,7 +12,7 @@ from shared.problems import Invalid
 
 
 async def read_snapshot(session: AsyncSession, kind: Kind, *, after: str | None, limit: int) -> Snapshot:
-    """Return what there is of a kind behind the id `after`, or from the beginning, in the order of ids."""
+    """Return the items of a kind after the id `after`, or from the start, in the order of ids."""
     rows = (await session.execute(_STATEMENTS[kind], {"after": _id(kind, after), "limit": limit})).all()
     items: list[dict[str, Any]] = [payload for row in rows for payload in row.payloads]
     return Snapshot(items=items, last=str(rows[-1].id) if len(rows) == limit else None)
@@ -22,7 +22,7 @@ def _id(kind: Kind, value: str | None) -> str | UUID | None:
     try:
         return value if kind is Kind.PEOPLE or value is None else UUID(value)
     except ValueError:
-        raise Invalid("This is no id.", ("query", "after")) from None
+        raise Invalid("must be a UUID", ("query", "after")) from None
 
 
 _STATEMENTS = {

@@ -15,7 +15,7 @@ from sqlalchemy import delete, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.position import encode_position
-from services.conversations.messaging.counts import unread_of
+from services.conversations.messaging.counts import unread_count_sql
 from services.conversations.models import BrowserSession
 from services.conversations.records import CALLER_JSON
 from services.conversations.rules import Side
@@ -106,7 +106,7 @@ async def end_other_sides(session: AsyncSession, sides: Sequence[tuple[str, Side
     await session.execute(_END_OTHER_SIDES, {"ids": list(ids), "kept": list(kept)})
 
 
-async def find_ended(session: AsyncSession, ids: Collection[UUID]) -> set[UUID]:
+async def find_ended_sessions(session: AsyncSession, ids: Collection[UUID]) -> set[UUID]:
     """Return those of some sessions that are over, whatever ended them."""
     living = await session.scalars(_LIVING, {"ids": list(ids)})
     return set(ids) - set(living)
@@ -179,7 +179,7 @@ _CHECK = _statement("csrf, feed.epoch, feed.head from live, feed")
 
 _PAGE_CONTEXTS = {
     Role(side): _statement(
-        f"live.*, feed.epoch, feed.head, {unread_of(side, 'live.user_id')} as unread from live, feed"
+        f"live.*, feed.epoch, feed.head, {unread_count_sql(side, 'live.user_id')} as unread from live, feed"
     )
     for side in Side
 }

@@ -1,7 +1,7 @@
-"""Posts of the same moment share a statement and a commit, and keep their errors apart (ADR 0003).
+"""Group commit: concurrent posts share a statement and a commit, but not their errors (ADR 0003).
 
-A post that finds nobody under way goes at once; those that come meanwhile go together after it. So a quiet process
-waits for nothing, and a busy one pays for a round trip and a commit once for many.
+A post runs at once if a lane is free; posts that arrive while all lanes are busy form the next batch. So posts of a
+quiet process never wait, and a busy process shares round trips and commits among many posts.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ import asyncpg
 from services.conversations.messaging.posting import Post, Posted, log_posted, post_message, post_messages
 from shared.database import ConnectionProvider, SessionFactory, request_connection, request_transaction
 
-MAX_IN_FLIGHT: Final = 2  # statements under way at the same time
-BATCH: Final = 64  # posts in one
+MAX_IN_FLIGHT: Final = 2  # concurrent statements
+BATCH: Final = 64  # posts in a statement
 
-# What one post of several has done to them all, and surely nothing was saved: data or keys that do not fit.
-_SPOILED = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
+# Errors that one post of a batch causes for all of them. Nothing was saved, so each can be posted alone.
+_CAUSED_BY_ONE_POST = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class _Waiting:
 
 
 class GroupCommit:
-    """The posts of a process that stand alone, in no transaction of a larger work."""
+    """Batches the posts of a process that are not part of a larger transaction."""
 
     def __init__(self, sessions: SessionFactory, acquire: ConnectionProvider) -> None:
         self._sessions = sessions
@@ -37,7 +37,7 @@ class GroupCommit:
         self._in_flight: set[asyncio.Task[None]] = set()
 
     async def save(self, post: Post) -> Posted:
-        """Save a message, as `post_message` does, in a transaction of its own or of some at the same moment."""
+        """Save a message as `post_message` does, in its own transaction or together with concurrent posts."""
         waiting = _Waiting(post, asyncio.get_running_loop().create_future())
         self._waiting.append(waiting)
         if len(self._in_flight) < MAX_IN_FLIGHT:
@@ -47,30 +47,30 @@ class GroupCommit:
         if (posted := await waiting.saved) is not None:
             log_posted(posted)
             return posted
-        async with request_transaction(self._sessions) as session:  # waits, or says what is wrong
+        async with request_transaction(self._sessions) as session:  # waits for locks, or raises the reason
             return await post_message(session, post)
 
     async def _run(self) -> None:
-        while batch := self._take():
+        while batch := self._next_batch():
             try:
                 async with request_connection(self._acquire) as connection:
-                    saved = await post_messages(connection, [each.post for each in batch.values()])
-            except _SPOILED:
+                    saved = await post_messages(connection, [waiting.post for waiting in batch.values()])
+            except _CAUSED_BY_ONE_POST:
                 saved = {}
-            except Exception as error:  # noqa: BLE001 - it is each one's own, whatever it is
-                for each in batch.values():
-                    if not each.saved.done():
-                        each.saved.set_exception(error)
+            except Exception as error:  # noqa: BLE001 - every caller gets it, whatever it is
+                for waiting in batch.values():
+                    if not waiting.saved.done():
+                        waiting.saved.set_exception(error)
                 continue
-            for conversation_id, each in batch.items():
-                if not each.saved.done():  # whoever is gone did not wait for the answer
-                    each.saved.set_result(saved.get(conversation_id))
+            for conversation_id, waiting in batch.items():
+                if not waiting.saved.done():  # done: the caller was cancelled
+                    waiting.saved.set_result(saved.get(conversation_id))
 
-    def _take(self) -> dict[UUID, _Waiting]:
-        """Take what waits, one of each conversation: a statement changes a row once."""
+    def _next_batch(self) -> dict[UUID, _Waiting]:
+        """Remove and return waiting posts, one per conversation, because a statement updates a row only once."""
         batch: dict[UUID, _Waiting] = {}
-        for each in self._waiting[:BATCH]:
-            batch.setdefault(each.post.conversation_id, each)
-        taken = set(map(id, batch.values()))
-        self._waiting = [each for each in self._waiting if id(each) not in taken]
+        for waiting in self._waiting[:BATCH]:
+            batch.setdefault(waiting.post.conversation_id, waiting)
+        in_batch = set(map(id, batch.values()))
+        self._waiting = [waiting for waiting in self._waiting if id(waiting) not in in_batch]
         return batch

@@ -1,4 +1,4 @@
-"""Every write to a conversation but the posting itself, one function each. None of them commits."""
+"""All writes to conversations except posting. None of these functions commits."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages
 from services.conversations.event_log.append import append_event
-from services.conversations.messaging.erasure_batches import erase_at_once
+from services.conversations.messaging.erasure_batches import erase_if_small
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.models import Conversation, CreateKey, LoggedEvent, Order, User
@@ -25,7 +25,7 @@ _FLAGS = (Conversation.is_read_by_user, Conversation.is_read_by_admin)
 
 @dataclass(frozen=True, slots=True)
 class NewConversation:
-    """What a conversation is created from, by the customer (`opened_by` is `user_id`) or by an admin."""
+    """A conversation to create, opened by its customer (`opened_by` is `user_id`) or by an admin."""
 
     user_id: str
     subject: str
@@ -37,33 +37,33 @@ class NewConversation:
 
 
 async def create_conversation(
-    session: AsyncSession, new: NewConversation, once: IdempotencyKey | None = None
+    session: AsyncSession, new: NewConversation, idempotency_key: IdempotencyKey | None = None
 ) -> tuple[UUID, bool]:
-    """Create a conversation, with its first message if there is one; return its id, and whether it is a replay.
+    """Create a conversation, with its first message if given; return its id and whether the request is a replay.
 
-    Raises `Invalid` for a customer or an order that is not there to be used, `IdempotencyKeyReused`, or `NotFound`
-    when the request comes again after its conversation was deleted.
+    Raises `Invalid` if the customer or the order does not exist or cannot be used, `IdempotencyKeyReused`, or
+    `NotFound` for a replay whose conversation was deleted.
     """
-    claimed = await _claim_key(session, new.opened_by, once) if once else None
-    if once and claimed is None:
-        return await _replayed(session, new.opened_by, once), True
+    claimed_id = await _claim_key(session, new.opened_by, idempotency_key) if idempotency_key else None
+    if idempotency_key and claimed_id is None:
+        return await _replayed(session, new.opened_by, idempotency_key), True
     if new.side is Side.ADMIN:
         await _check_customer(session, new.user_id)
     if new.order_id is not None:
         await _check_order(session, new.order_id, new.user_id)
-    identity = await _open(session, new, claimed)
+    conversation_id = await _open(session, new, claimed_id)
     if new.body is not None:
-        first = Post(identity, new.opened_by, new.side, new.body, chosen_status=new.status)
+        first = Post(conversation_id, new.opened_by, new.side, new.body, chosen_status=new.status)
         await post_message(session, first)
-    return identity, False
+    return conversation_id, False
 
 
 async def set_status(
     session: AsyncSession, conversation_id: UUID, status: Status, *, seen_number: int | None = None
 ) -> None:
-    """Set the status by hand, any to any. Setting what it is already writes nothing.
+    """Set the status, from any to any. Setting the current status writes nothing.
 
-    Raises `NotFound`, or `NewerMessages` when the customer has written after `seen_number`.
+    Raises `NotFound`, or `NewerMessages` if the customer has sent a message after `seen_number`.
     """
     conversation = await session.get(Conversation, conversation_id, with_for_update=True, populate_existing=True)
     if conversation is None:
@@ -78,83 +78,83 @@ async def set_status(
     await _log_update(session, conversation_id, conversation.user_id, {"status": status})
 
 
-async def read_conversation(session: AsyncSession, thread: ConversationDetail, side: Side) -> ConversationDetail:
-    """Read a conversation as far as it is loaded, and return it as it is then."""
-    found = thread.conversation
+async def read_conversation(session: AsyncSession, detail: ConversationDetail, side: Side) -> ConversationDetail:
+    """Mark a conversation as read up to its loaded messages; return it with its new flags."""
+    conversation = detail.conversation
     flag, watermark = (
-        (found.is_read_by_user, found.read_by_user_number)
+        (conversation.is_read_by_user, conversation.read_by_user_number)
         if side is Side.CUSTOMER
-        else (found.is_read_by_admin, found.read_by_admin_number)
+        else (conversation.is_read_by_admin, conversation.read_by_admin_number)
     )
-    if flag and watermark >= found.message_count:
-        return thread
-    flags = await mark_read(session, found.id, side, found.message_count)
-    if flags is None:  # somebody else has read it meanwhile
-        flags = await _flags_of(session, found.id)
+    if flag and watermark >= conversation.message_count:
+        return detail
+    flags = await mark_read(session, conversation.id, side, conversation.message_count)
+    if flags is None:  # a concurrent request has marked it as read
+        flags = await _read_flags(session, conversation.id)
     by_admin, by_user = (flags[flag.name] for flag in (Conversation.is_read_by_admin, Conversation.is_read_by_user))
-    return thread._replace(conversation=found._replace(is_read_by_admin=by_admin, is_read_by_user=by_user))
+    return detail._replace(conversation=conversation._replace(is_read_by_admin=by_admin, is_read_by_user=by_user))
 
 
 async def mark_read(
     session: AsyncSession, conversation_id: UUID, side: Side, up_to: int, *, scope: str | None = None
 ) -> Mapping[str, bool] | None:
-    """Move one side's watermark up to a message number; the flag follows when that is the newest.
+    """Move a side's read watermark up to a message number, and set its flag if that is the newest message.
 
-    Returns both sides' flags as they are then, or None for a read that moves nothing, which writes nothing. A number
-    beyond the newest message means the newest. One statement does all, with its event. Raises `NotFound`.
+    Returns both sides' new flags, or None if nothing changed; then nothing is written. A number beyond the newest
+    message means the newest. Takes one statement, including the event. Raises `NotFound`.
     """
     customer = side is Side.CUSTOMER
     watermark = Conversation.read_by_user_number if customer else Conversation.read_by_admin_number
     flag = Conversation.is_read_by_user if customer else Conversation.is_read_by_admin
     reached = func.least(up_to, Conversation.message_count)
-    mine = [Conversation.id == conversation_id, Conversation.user_id == scope if scope is not None else true()]
+    in_scope = [Conversation.id == conversation_id, Conversation.user_id == scope if scope is not None else true()]
     read = (
         update(Conversation)
-        .where(*mine, or_(watermark < reached, flag.is_(False) & (reached >= Conversation.message_count)))
+        .where(*in_scope, or_(watermark < reached, flag.is_(False) & (reached >= Conversation.message_count)))
         .values({watermark: func.greatest(watermark, reached), flag: flag | (reached >= Conversation.message_count)})
         .returning(Conversation.id, Conversation.user_id, watermark.label("up_to"), *_FLAGS)
         .cte("read")
     )
-    told = func.jsonb_build_object(
+    payload = func.jsonb_build_object(
         "conversation_id", read.c.id, "by", "user" if customer else "admin", "up_to", read.c.up_to
     )
-    event = select(literal(EventType.CONVERSATION_READ.value), told, read.c.user_id, read.c.id)
+    event = select(literal(EventType.CONVERSATION_READ.value), payload, read.c.user_id, read.c.id)
     logged = insert(LoggedEvent).from_select(["type", "payload", "user_id", "conversation_id"], event).cte("logged")
     moved = select(read.c.id, *(read.c[flag.name] for flag in _FLAGS))
-    query = moved.select_from(Conversation).outerjoin(read, true()).where(*mine).add_cte(logged)
+    query = moved.select_from(Conversation).outerjoin(read, true()).where(*in_scope).add_cte(logged)
     row = (await session.execute(query)).one_or_none()
     if row is None:
         raise NotFound("There is no such conversation.")
-    identity, *flags = row
-    return None if identity is None else {flag.name: value for flag, value in zip(_FLAGS, flags, strict=True)}
+    moved_id, *flags = row
+    return None if moved_id is None else {flag.name: value for flag, value in zip(_FLAGS, flags, strict=True)}
 
 
-async def _flags_of(session: AsyncSession, conversation_id: UUID) -> Mapping[str, bool]:
+async def _read_flags(session: AsyncSession, conversation_id: UUID) -> Mapping[str, bool]:
     row = (await session.execute(select(*_FLAGS).where(Conversation.id == conversation_id))).one_or_none()
-    if row is None:  # deleted meanwhile
+    if row is None:  # it has just been deleted
         raise NotFound("There is no such conversation.")
     return {flag.name: value for flag, value in zip(_FLAGS, row, strict=True)}
 
 
 async def mark_unread(session: AsyncSession, conversation_id: UUID) -> None:
-    """Give a conversation back as unread by the admins. What was seen stays seen."""
-    changed = await session.scalar(
+    """Mark a conversation as unread by the admins. The watermark, shown as "seen", stays."""
+    user_id = await session.scalar(
         update(Conversation)
         .where(Conversation.id == conversation_id, Conversation.is_read_by_admin)
         .values(is_read_by_admin=False)
         .returning(Conversation.user_id)
     )
-    if changed is None:
+    if user_id is None:
         await _must_exist(session, conversation_id)
         return
-    await _log_update(session, conversation_id, changed, {"is_read_by_admin": False})
+    await _log_update(session, conversation_id, user_id, {"is_read_by_admin": False})
 
 
 async def delete_conversations(session: AsyncSession, conversation_ids: Iterable[UUID]) -> int:
-    """Delete closed conversations; return how many there were. What is left of big ones is erased behind it.
+    """Delete closed conversations; return how many. The content of large ones is erased later, in batches.
 
-    Raises `ConversationNotClosed`, naming every refused one, and then deletes none. Ids that are no longer there are
-    skipped. The status is looked at under the row lock, so that no message slips in between.
+    Skips ids that do not exist. If any conversation is not closed, deletes none and raises `ConversationNotClosed` with
+    the ids of all of these. Checks the status under the row lock, so that no message arrives in between.
     """
     locked = (
         await session.execute(
@@ -166,8 +166,8 @@ async def delete_conversations(session: AsyncSession, conversation_ids: Iterable
     ).all()
     if refused := [row.id for row in locked if row.status not in DELETABLE]:
         raise ConversationNotClosed(refused)
-    found = [row.id for row in locked]
-    await session.execute(delete(Conversation).where(Conversation.id.in_(found)))
+    ids = [row.id for row in locked]
+    await session.execute(delete(Conversation).where(Conversation.id.in_(ids)))
     for row in locked:
         await append_event(
             session,
@@ -176,8 +176,8 @@ async def delete_conversations(session: AsyncSession, conversation_ids: Iterable
             user_id=row.user_id,
             conversation_id=row.id,
         )
-    await erase_at_once(session, found)
-    return len(found)
+    await erase_if_small(session, ids)
+    return len(ids)
 
 
 async def _log_update(
@@ -207,47 +207,50 @@ async def _check_customer(session: AsyncSession, user_id: str) -> None:
 
 
 async def _check_order(session: AsyncSession, order_id: str, user_id: str) -> None:
-    theirs = select(Order.id).where(Order.id == order_id, Order.user_id == user_id, Order.deleted_at.is_(None))
-    if await session.scalar(theirs) is None:
+    query = select(Order.id).where(Order.id == order_id, Order.user_id == user_id, Order.deleted_at.is_(None))
+    if await session.scalar(query) is None:
         raise Invalid("The customer has no such order.", ("body", "order_id"))
 
 
-async def _claim_key(session: AsyncSession, caller_id: str, once: IdempotencyKey) -> UUID | None:
-    """Take the key for a new conversation; None when an earlier request has it. One under way is waited for."""
+async def _claim_key(session: AsyncSession, caller_id: str, key: IdempotencyKey) -> UUID | None:
+    """Claim a key and return the id for its conversation; None if an earlier request has claimed it.
+
+    Waits for concurrent requests with the same key.
+    """
     claim = (
         insert(CreateKey)
-        .values(caller_id=caller_id, key=once.key, request_hash=once.request_hash, conversation_id=func.uuidv7())
+        .values(caller_id=caller_id, key=key.key, request_hash=key.request_hash, conversation_id=func.uuidv7())
         .on_conflict_do_nothing()
         .returning(CreateKey.conversation_id)
     )
     return await session.scalar(claim)
 
 
-async def _replayed(session: AsyncSession, caller_id: str, once: IdempotencyKey) -> UUID:
-    earlier = await session.get_one(CreateKey, (caller_id, once.key))
-    if earlier.request_hash != once.request_hash:
+async def _replayed(session: AsyncSession, caller_id: str, key: IdempotencyKey) -> UUID:
+    earlier = await session.get_one(CreateKey, (caller_id, key.key))
+    if earlier.request_hash != key.request_hash:
         raise IdempotencyKeyReused
     await _must_exist(session, earlier.conversation_id)
     return earlier.conversation_id
 
 
-async def _open(session: AsyncSession, new: NewConversation, identity: UUID | None) -> UUID:
-    """Open a conversation, under this id or a new one, with its event; return its id.
+async def _open(session: AsyncSession, new: NewConversation, claimed_id: UUID | None) -> UUID:
+    """Insert a conversation, with the claimed id or a new one, and its event; return its id.
 
-    Raises `Unauthenticated` when who opens it was deleted meanwhile, `Invalid` when the admin's customer was.
+    Raises `Unauthenticated` if the opening user has just been deleted, `Invalid` if the admin's customer has.
     """
     by_admin = new.side is Side.ADMIN
-    values: dict[str, Any] = {"id": identity, "user_id": new.user_id, "order_id": new.order_id, "subject": new.subject}
-    values |= {"by_admin": by_admin, "opened_by": new.opened_by}
-    opened: UUID | None = (await session.execute(_OPEN, values)).scalar_one_or_none()
-    if opened is None:
+    values: dict[str, Any] = {"id": claimed_id, "user_id": new.user_id, "order_id": new.order_id}
+    values |= {"subject": new.subject, "by_admin": by_admin, "opened_by": new.opened_by}
+    conversation_id: UUID | None = (await session.execute(_OPEN, values)).scalar_one_or_none()
+    if conversation_id is None:
         if by_admin:
             await _check_customer(session, new.user_id)
         raise Unauthenticated("This user was deleted.")
-    return opened
+    return conversation_id
 
 
-# The lock waits for a deletion of the user under way, and then finds nobody.
+# The lock waits for a concurrent deletion of the user, and then finds no row.
 _OPEN = text(f"""
     with there as (
         select id from users

@@ -1,11 +1,11 @@
-"""How many conversations there are of a kind. Every count stops at `COUNT_LIMIT`: nobody waits for a number."""
+"""Counts of conversations. Every count stops at `COUNT_LIMIT`, which bounds its cost."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from services.conversations.messaging.queries import IS_CUSTOMER, is_found_by
+from services.conversations.messaging.queries import IS_CUSTOMER, user_search_sql
 from services.conversations.models import UNREAD_BY_ADMIN
 from services.conversations.records import UserRow, columns
 from services.conversations.rules import COUNT_LIMIT, WAITING, Side, Status
@@ -15,25 +15,25 @@ from shared.readers import Reader, search
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many conversations there are by status, and unread by the admins; each count stops at `COUNT_LIMIT`."""
+    """The number of conversations by status, and of those unread by admins; each up to `COUNT_LIMIT`."""
 
     by_status: dict[Status, int]
     unread: int
 
     @property
     def waiting(self) -> int:
-        """Return how many wait for an admin."""
+        """Return the number of conversations that wait for an admin."""
         return min(COUNT_LIMIT, sum(self.by_status[status] for status in WAITING))
 
 
 async def count_unread(reader: Reader, customer: str | None = None) -> int:
-    """Count the conversations that no admin has read, or a customer has not, up to `COUNT_LIMIT`."""
+    """Count the conversations that are unread by the admins, or by a customer, up to `COUNT_LIMIT`."""
     [row] = await (reader.fetch(_UNREAD) if customer is None else reader.fetch(_UNREAD_OF_ONE, customer))
     count: int = row[0]
     return count
 
 
-async def count_unread_of(connection: Driver, customers: Collection[str]) -> dict[str, int]:
+async def count_unread_by_customer(connection: Driver, customers: Collection[str]) -> dict[str, int]:
     """Count the unread conversations of several customers, each up to `COUNT_LIMIT`."""
     if not customers:
         return {}
@@ -42,22 +42,22 @@ async def count_unread_of(connection: Driver, customers: Collection[str]) -> dic
 
 
 async def tally(reader: Reader) -> Tally:
-    """Count all conversations by status, and those that no admin has read."""
+    """Count all conversations by status, and those unread by admins."""
     [row] = await reader.fetch(_TALLY)
     return _tally(row)
 
 
 async def tally_and_find_customers(connection: Driver, text: str, limit: int) -> tuple[Tally, list[UserRow]]:
-    """Count as `tally`, and return the customer of the id `text` alone, else some whom `list_customers` would find.
+    """Count as `tally` does, and return the user with the id `text`, or else customers whom `list_customers` finds.
 
-    A deleted customer is found by id only.
+    Finds deleted customers only by id.
     """
     rows = await search(connection, _tally_and_customers(limit), text)
     return _tally(rows[0][:_COUNTED]), [UserRow._make(row[_COUNTED:]) for row in rows if row[_COUNTED] is not None]
 
 
-def unread_of(side: Side, customer: str) -> str:
-    """Make the SQL that counts what a side has not read, up to `COUNT_LIMIT`; `customer` is that of a customer's id."""
+def unread_count_sql(side: Side, customer: str) -> str:
+    """Return the SQL of a side's unread count, up to `COUNT_LIMIT`; `customer` is the SQL of the customer's id."""
     return _count(f"c.user_id = {customer} and not c.is_read_by_user" if side is Side.CUSTOMER else UNREAD_BY_ADMIN)
 
 
@@ -65,13 +65,13 @@ def _count(condition: str) -> str:
     return f"(select count(*) from (select from conversations as c where {condition} limit {COUNT_LIMIT}) as counted)"  # noqa: S608 - built from constants
 
 
-_UNREAD = f"select {unread_of(Side.ADMIN, '')}"
-_UNREAD_OF_ONE = f"select {unread_of(Side.CUSTOMER, '$1')}"
+_UNREAD = f"select {unread_count_sql(Side.ADMIN, '')}"
+_UNREAD_OF_ONE = f"select {unread_count_sql(Side.CUSTOMER, '$1')}"
 _UNREAD_OF = f"""
 select of.id, least(count(*), {COUNT_LIMIT}) from unnest($1::text[]) as of (id)
 join conversations as c on c.user_id = of.id and not c.is_read_by_user group by of.id
 """  # noqa: S608 - built from constants
-# As the index is ordered that begins with the status: else so common a one would be looked for in the table itself.
+# The order of the index that starts with the status: otherwise PostgreSQL scans the table for a common status.
 _IN_STATE = "c.is_read_by_admin, c.last_activity_at desc, c.id desc"
 _COUNTS = ", ".join(
     (*(_count(f"c.status = '{status}' order by {_IN_STATE}") for status in Status), _count(UNREAD_BY_ADMIN))
@@ -85,7 +85,7 @@ def _tally_and_customers(customers: int) -> str:
     return f"""
 with exactly as (select id from users where id = $1),
 alike as (
-    select u.id from users as u where not exists (select from exactly) and {IS_CUSTOMER} and {is_found_by("$1")}
+    select u.id from users as u where not exists (select from exactly) and {IS_CUSTOMER} and {user_search_sql("$1")}
     order by u.id limit {customers}
 ),
 found as (select id from exactly union all select id from alike)

@@ -1,9 +1,8 @@
-"""Erasing what was deleted: out of sight at once, and erased behind that, in batches.
+"""Erase deleted conversations and users: hide them at once, then erase their rows in batches.
 
-To delete a conversation is to delete its row: nobody finds its messages without it. A trigger notes that they, and
-what the log tells of them, are still to be erased. A deletion that is small erases all of it in its own transaction;
-the rest is done a batch a transaction by every relay. A batch says in its own transaction how far it has come, so a
-process may die between any two of them, and another one goes on.
+Deleting a conversation deletes its row, without which no query finds its messages. A trigger adds an `Erasure` for the
+messages and events that remain. A small deletion erases them in its own transaction. All relays erase the rest, one
+batch per transaction. Each batch commits its progress, so if a process dies another one continues.
 """
 
 from collections.abc import Sequence
@@ -25,16 +24,16 @@ from shared.outages import is_outage
 from shared.problems import NotFound
 from shared.tables import any_of
 
-BATCH = 1000  # rows of a kind that one transaction erases
-HIDDEN = 10_000  # conversations of a user that one transaction takes out of sight
-_LOOKED_AT = 5  # times as many events are looked at in a transaction that looks through the whole log
+BATCH = 1000  # rows of a kind erased in one transaction
+HIDE_BATCH = 10_000  # conversations of a user hidden in one transaction
+_SCAN_FACTOR = 5  # batches of events checked in one transaction of a scan through the whole log
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How an erasure of a user stands; `erased` counts rows, those of the conversations that go with it among them."""
+    """The progress of a user's erasure; `erased` counts rows, including those of conversations erased with the user."""
 
     id: UUID
     user_id: str
@@ -46,15 +45,15 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What is still to be erased: how many, rows so far, and how long none of them has come further, in seconds."""
+    """All unfinished erasures: their number, the rows erased so far, and the seconds since any of them advanced."""
 
     under_way: int
     erased: int
     resting: float
 
 
-async def erase_at_once(session: AsyncSession, conversation_ids: Sequence[UUID], *, size: int = BATCH) -> bool:
-    """Erase what is left of deleted conversations, if that is little; tell whether it was."""
+async def erase_if_small(session: AsyncSession, conversation_ids: Sequence[UUID], *, size: int = BATCH) -> bool:
+    """Erase the remaining rows of deleted conversations if these are at most `size`; return whether it did."""
     if not conversation_ids:
         return True
     if len(conversation_ids) > size:
@@ -68,9 +67,9 @@ async def erase_at_once(session: AsyncSession, conversation_ids: Sequence[UUID],
 
 
 async def erase_user_in_log(session: AsyncSession, user_id: str, *, size: int = BATCH) -> bool:
-    """Erase what the log holds of a user's name and address, if it tells little of them; tell whether it does.
+    """Erase a user's name and address from the log if at most `size` events hold them; return whether it did.
 
-    The caller has locked the user, so that nothing of it is in a transaction under way.
+    The caller holds a lock on the user, so no concurrent transaction can add another such event.
     """
     if await session.scalar(_COUNT_OF_USER, {"user_id": user_id, "most": size + 1}) > size:
         return False
@@ -79,9 +78,9 @@ async def erase_user_in_log(session: AsyncSession, user_id: str, *, size: int = 
 
 
 async def begin_erasure(session: AsyncSession, user_id: str, *, content: bool, event_id: UUID | None) -> UUID:
-    """Note that a user is to be erased: what the log told of them before an event, and with `content` what they wrote.
+    """Add the erasure of a user from the events before `event_id`, and with `content` of what they wrote.
 
-    Without an event nothing is left to erase in the log.
+    Without an event there is nothing left to erase in the log.
     """
     wrote_as_admin = exists().where(Message.sender_id == user_id, Message.sender_role == "admin")
     erasure = Erasure(
@@ -96,44 +95,44 @@ async def begin_erasure(session: AsyncSession, user_id: str, *, content: bool, e
 
 
 async def find_erasure(session: AsyncSession, user_id: str) -> Erasure | None:
-    """Return the newest erasure of a user that is under way."""
-    found: Erasure | None = await session.scalar(
+    """Lock and return the newest unfinished erasure of a user."""
+    erasure: Erasure | None = await session.scalar(
         select(Erasure)
         .where(Erasure.user_id == user_id, Erasure.conversation_id.is_(None), Erasure.finished_at.is_(None))
         .order_by(Erasure.id.desc())
         .limit(1)
         .with_for_update()
     )
-    return found
+    return erasure
 
 
-async def hide_conversations(session: AsyncSession, erasure_id: UUID, *, size: int = HIDDEN) -> bool:
-    """Delete some conversations of a user who is erased with what they wrote; True when there may be more.
+async def hide_conversations(session: AsyncSession, erasure_id: UUID, *, size: int = HIDE_BATCH) -> bool:
+    """Delete up to `size` conversations of a user who is erased with their content; return whether there may be more.
 
-    What the user began after coming back is left alone.
+    Keeps conversations that the user opened after the deletion.
     """
     erasure = await session.get_one(Erasure, erasure_id)
     if not erasure.content:
         return False
     values = {"user_id": erasure.user_id, "asked_at": erasure.asked_at, "size": size}
-    gone = (await session.scalars(_HIDE, values)).all()
-    await erase_at_once(session, gone)
-    return len(gone) == size
+    ids = (await session.scalars(_HIDE, values)).all()
+    await erase_if_small(session, ids)
+    return len(ids) == size
 
 
 async def list_unfinished(session: AsyncSession, limit: int = 100) -> Sequence[UUID]:
-    """Return what is still to be erased, the oldest first."""
+    """Return the ids of unfinished erasures, oldest first."""
     unfinished = select(Erasure.id).where(Erasure.finished_at.is_(None)).order_by(Erasure.id).limit(limit)
     return (await session.scalars(unfinished)).all()
 
 
 async def erase_batch(session: AsyncSession, erasure_id: UUID, *, size: int = BATCH) -> int:
-    """Erase the next rows of an erasure, unless another process is at it; return how many.
+    """Erase the next batch of an erasure, unless another process has locked it; return the number of rows.
 
-    The last batch notes that it is finished.
+    The last batch sets `finished_at`.
     """
-    found = select(Erasure).where(Erasure.id == erasure_id, Erasure.finished_at.is_(None))
-    erasure = await session.scalar(found.with_for_update(skip_locked=True).execution_options(populate_existing=True))
+    query = select(Erasure).where(Erasure.id == erasure_id, Erasure.finished_at.is_(None))
+    erasure = await session.scalar(query.with_for_update(skip_locked=True).execution_options(populate_existing=True))
     if erasure is None:
         return 0
     if erasure.conversation_id is not None:
@@ -149,9 +148,9 @@ async def erase_batch(session: AsyncSession, erasure_id: UUID, *, size: int = BA
 
 
 async def erase_round(sessions: SessionFactory, *, size: int = BATCH) -> int:
-    """Erase a batch of everything that is under way, each in its own transaction; return how many rows.
+    """Erase a batch of every unfinished erasure, each in its own transaction; return the number of rows.
 
-    One that fails holds up no other, and has its turn again in the next round.
+    A failed batch does not hold up the others and is retried in the next round.
     """
     async with transaction(sessions) as session:
         unfinished = await list_unfinished(session)
@@ -163,12 +162,12 @@ async def erase_round(sessions: SessionFactory, *, size: int = BATCH) -> int:
         except Exception as error:
             if is_outage(error):
                 raise
-            log.warning("a batch was not erased, trying again", erasure_id=str(erasure_id), error=type(error).__name__)
+            log.warning("erasure batch failed, retrying", erasure_id=str(erasure_id), error=type(error).__name__)
     return rows
 
 
 async def read_progress(session: AsyncSession, erasure_id: UUID) -> Progress:
-    """Return how a user's erasure stands. Raises `NotFound`."""
+    """Return the progress of a user's erasure. Raises `NotFound`."""
     row = (await session.execute(_PROGRESS, {"id": erasure_id})).one_or_none()
     if row is None:
         raise NotFound("There is no such erasure.")
@@ -176,38 +175,38 @@ async def read_progress(session: AsyncSession, erasure_id: UUID) -> Progress:
 
 
 async def read_state(session: AsyncSession) -> State:
-    """Return what is still to be erased."""
+    """Return the state of all unfinished erasures."""
     return State(*(await session.execute(_STATE)).one())
 
 
 async def purge_erasures(session: AsyncSession, settings: StoreSettings, *, size: int) -> int:
-    """Forget the erasures that were finished longer ago than the retention; return how many."""
+    """Delete erasures that finished before the retention period; return how many."""
     return len((await session.execute(_PURGE, {"size": size, "retention": settings.retention_days})).all())
 
 
 async def _erase_conversation(session: AsyncSession, erasure: Erasure, size: int) -> tuple[int, bool]:
-    """Erase a conversation's next messages and events; return how many rows, and whether these were the last."""
+    """Erase a conversation's next messages and events; return the number of rows and whether it is done."""
     values = {"id": erasure.conversation_id, "size": size}
     numbers = (await session.scalars(_DELETE_MESSAGES, values | {"after": erasure.number})).all()
-    places = (await session.scalars(_ERASE_EVENTS, values | {"after": erasure.seq})).all()
+    seqs = (await session.scalars(_ERASE_EVENTS, values | {"after": erasure.seq})).all()
     erasure.number = max(numbers, default=erasure.number)
-    erasure.seq = max(places, default=erasure.seq)
-    return len(numbers) + len(places), len(numbers) < size and len(places) < size
+    erasure.seq = max(seqs, default=erasure.seq)
+    return len(numbers) + len(seqs), len(numbers) < size and len(seqs) < size
 
 
 async def _erase_user(session: AsyncSession, erasure: Erasure, size: int) -> tuple[int, bool]:
-    """Do the same for a user: conversations that a process left in sight when it died, then the log."""
+    """Do the same for a user: first hide conversations that a dead process left visible, then erase events."""
     if await hide_conversations(session, erasure.id):
-        return HIDDEN, False
+        return HIDE_BATCH, False
     rows, done = await _erase_from_log(session, erasure, size)
-    left = exists().where(
+    unfinished = exists().where(
         Erasure.user_id == erasure.user_id, Erasure.conversation_id.is_not(None), Erasure.finished_at.is_(None)
     )
-    return rows, done and not (erasure.content and await session.scalar(select(left)))
+    return rows, done and not (erasure.content and await session.scalar(select(unfinished)))
 
 
 async def _erase_from_log(session: AsyncSession, erasure: Erasure, size: int) -> tuple[int, bool]:
-    """Erase the next events up to that of the deletion: all that name the user have a position before it."""
+    """Erase the user from the next events, up to that of the deletion, which follows all events that name them."""
     if erasure.event_id is None:
         return 0, True
     end = (await session.execute(_POSITION_OF, {"id": erasure.event_id})).one_or_none()
@@ -215,17 +214,17 @@ async def _erase_from_log(session: AsyncSession, erasure: Erasure, size: int) ->
         return 0, True
     if end.position is None:  # the relay has not numbered it yet
         return 0, False
-    looked_at = size * _LOOKED_AT if erasure.whole_log else size
+    scan_size = size * _SCAN_FACTOR if erasure.whole_log else size
     values: dict[str, Any] = {"user_id": erasure.user_id, "after": erasure.position, "end": end.position}
-    values |= {"event_id": erasure.event_id, "size": looked_at}
-    statement = _ERASE_IN_WHOLE_LOG if erasure.whole_log else _ERASE_THEIRS
+    values |= {"event_id": erasure.event_id, "size": scan_size}
+    statement = _ERASE_IN_WHOLE_LOG if erasure.whole_log else _ERASE_IN_OWN_EVENTS
     row = (await session.execute(statement, values)).one()
     erasure.position = row.last or end.position
-    return row.erased, row.looked_at < looked_at
+    return row.erased, row.looked_at < scan_size
 
 
-# Rows are named by arrays of their ids: with these PostgreSQL takes the index, whatever it believes of the tables. In a
-# join with them it may walk through the whole log for a handful.
+# Rows are selected by arrays of ids, for which PostgreSQL uses the index whatever its statistics say. With a join it
+# may scan the whole log for a few rows.
 _COUNT = text("""
     select count(*) from unnest(cast(:ids as uuid[])) as deleted (id) cross join lateral (
         (select from messages where conversation_id = deleted.id order by number limit :most)
@@ -233,7 +232,7 @@ _COUNT = text("""
     ) as left_over
 """)
 
-# A conversation that its user began before the deletion was asked for. Locked by their keys, as by who deletes several.
+# Conversations that the user opened before the deletion, locked in the order of ids, as in `delete_conversations`.
 _HIDE = text(f"""
     with theirs as (
         select id from conversations where user_id = :user_id and created_at <= :asked_at
@@ -254,7 +253,7 @@ _DELETE_MESSAGES = text("""
     returning number
 """)
 
-# That it was deleted is what the log goes on to tell.
+# The event of the deletion keeps its payload.
 _ERASE_EVENTS = text(f"""
     with next as (
         select id, seq from events where conversation_id = :id and seq > :after order by seq limit :size for update
@@ -267,21 +266,21 @@ _ERASE_EVENTS = text(f"""
 """)  # noqa: S608 - built from constants
 
 
-def _nobody(role: str) -> str:
-    """Make the SQL of an event's part that erases the user in a role."""
+def _without_user(role: str) -> str:
+    """Return the SQL of the part of a payload that erases the user in a role."""
     person = "jsonb_build_object('id', cast(:user_id as text), 'version', 0, 'deleted', true)"
     erased = f"jsonb_build_object('{role}', {person})"
     return f"case when payload -> '{role}' ->> 'id' = :user_id then {erased} else '{{}}'::jsonb end"
 
 
-# Both sides of the user: the customer of these events, and the sender within them.
+# The parts of a payload that may hold the user's name and address.
 _ROLES = ("customer", "sender", "person")
 _NAMES_USER = " or ".join(f"payload -> '{role}' ->> 'id' = :user_id" for role in _ROLES)
-_ERASED = f"payload = payload || {' || '.join(map(_nobody, _ROLES))}"
+_ERASED = f"payload = payload || {' || '.join(map(_without_user, _ROLES))}"
 
 _AS_ADMIN = "from messages where sender_id = :user_id and sender_role = 'admin'"
 
-# Each part stops at the most that is of interest, however much there is.
+# Each subquery stops at `most` rows.
 _COUNT_OF_USER = text(f"""
     with written as materialized (select conversation_id {_AS_ADMIN} limit :most),
     talks as (select distinct conversation_id as id from written)
@@ -306,10 +305,10 @@ _ERASE_USER = text(f"""
 """)  # noqa: S608 - built from constants
 
 
-def _walk(whose: str) -> str:
+def _scan(condition: str) -> str:
     return f"""
         with next as (
-            select id, position from events where position > :after and position <= :end and id <> :event_id {whose}
+            select id, position from events where position > :after and position <= :end and id <> :event_id {condition}
             order by position limit :size
         ),
         theirs as (
@@ -320,8 +319,8 @@ def _walk(whose: str) -> str:
     """  # noqa: S608 - built from constants
 
 
-_ERASE_THEIRS = text(_walk("and user_id = :user_id"))
-_ERASE_IN_WHOLE_LOG = text(_walk(""))
+_ERASE_IN_OWN_EVENTS = text(_scan("and user_id = :user_id"))
+_ERASE_IN_WHOLE_LOG = text(_scan(""))
 _POSITION_OF = text("select position from events where id = :id")
 
 _PROGRESS = text("""

@@ -1,4 +1,4 @@
-"""Idempotency keys: the same key, operation and fields lead to the first result."""
+"""Idempotency keys: a repeat of the same key, operation and fields returns the first result."""
 
 import hashlib
 import json
@@ -9,14 +9,14 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """An idempotency key together with the fingerprint of the request that it stands for."""
+    """An idempotency key and the hash of its request."""
 
     key: str
     request_hash: str
 
     @classmethod
     def of(cls, key: str | None, operation: str, fields: Mapping[str, Any]) -> "IdempotencyKey | None":
-        """Bind a caller's key to the operation and to its fields after trimming; no key gives None."""
+        """Bind a caller's key to an operation and its trimmed fields; return None without a key."""
         if key is None:
             return None
         canonical = json.dumps([operation, fields], sort_keys=True, default=str)

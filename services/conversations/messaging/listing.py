@@ -1,7 +1,7 @@
-"""The lists of conversations: a page of one is the same work however many conversations there are.
+"""Lists of conversations. The cost of a page does not depend on the number of conversations.
 
-The customers' and the unfiltered list walk an index that is in their order. With filters over all conversations there
-is none: an index is in order within each status and flag, so the first rows of each are taken, and of these the page.
+A customer's list and the unfiltered list follow an index in their order. No index has the order of a filtered list of
+all conversations, but one is sorted within each status and read flag: the page is merged from the first rows of each.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from shared.readers import Reader
 
 @dataclass(frozen=True, slots=True)
 class Filters:
-    """What a list of conversations is narrowed to; None and empty mean all."""
+    """The filters of a list of conversations; None or empty means all."""
 
     status: tuple[Status, ...] = ()
     unread: bool | None = None
@@ -28,31 +28,31 @@ class Filters:
     order_number: str | None = None
 
     @property
-    def names_a_few(self) -> bool:
-        """Tell whether it is one customer's conversations at most, or those about an order."""
+    def is_selective(self) -> bool:
+        """Return whether the filters select the conversations of one customer, or about one order."""
         return any(value is not None for value in (self.user_id, self.order_id, self.order_number))
 
 
 _SIZES = (DEFAULT_LIMIT + 1, 51, MAX_LIMIT + 1, 501)
 _BY_ACTIVITY = "c.last_activity_at desc, c.id desc"
-_SINCE = "coalesce(c.waiting_since, 'infinity'::timestamptz)"  # as the index on the waiting time has it
+_SINCE = "coalesce(c.waiting_since, 'infinity'::timestamptz)"  # as in the index on the waiting time
 _BY_WAITING = f"{_SINCE}, c.id"
 
 
-def conversations_sql(page: str, order: str = _BY_ACTIVITY, *more: str) -> str:
-    """Make the SQL of some conversations, given by the SQL of their rows, with the people and things beside them."""
+def conversations_sql(page: str, order: str = _BY_ACTIVITY, *extra_columns: str) -> str:
+    """Return the SQL of conversations with their customers and orders; `page` is the SQL of the conversation rows."""
     return f"""
-select {", ".join((CONVERSATION_COLUMNS, *more))}
+select {", ".join((CONVERSATION_COLUMNS, *extra_columns))}
 from ({page}) as c join users as u on u.id = c.user_id left join orders as o on o.id = c.order_id
 order by {order}
 """  # noqa: S608 - built from constants
 
 
-def more_than(limit: int) -> int:
-    """Return how many rows to ask for, to know whether there are more than a page holds.
+def rows_to_fetch(limit: int) -> int:
+    """Return the number of rows to fetch for a page, more than `limit`, to know whether there is a next page.
 
-    It is written into the SQL: of a limit that is a value PostgreSQL assumes a tenth of the table, in a plan that is
-    kept, and would plan each time anew. So it is one of few.
+    It is a literal in the SQL: for a parameter, a generic plan assumes a tenth of the table, so PostgreSQL would plan
+    every query anew. The few sizes keep the number of prepared statements small.
     """
     return next(size for size in _SIZES if size > limit)
 
@@ -60,51 +60,51 @@ def more_than(limit: int) -> int:
 async def list_by_activity(
     reader: Reader, filters: Filters, side: Side, cursor: str | None, limit: int
 ) -> tuple[list[ConversationDetail], str | None]:
-    """Return a page of conversations, last activity first, and the cursor of the next."""
-    bound = _names("activity", side, filters)
+    """Return a page of conversations, newest activity first, and the cursor of the next page."""
+    binding = _cursor_binding("activity", side, filters)
     page = _Page(filters, side)
     if cursor is not None:
-        key = page.place(*decode_cursor(cursor, bound, moment, UUID))
+        key = page.bind(*decode_cursor(cursor, binding, moment, UUID))
         page.conditions.append(f"(c.last_activity_at, c.id) < ({key})")
-    rows = await reader.fetch(conversations_sql(page.sql(_BY_ACTIVITY, more_than(limit))), *page.values)
-    threads = [ConversationDetail.of(row) for row in rows[:limit]]
+    rows = await reader.fetch(conversations_sql(page.sql(_BY_ACTIVITY, rows_to_fetch(limit))), *page.values)
+    conversations = [ConversationDetail.of(row) for row in rows[:limit]]
     if len(rows) <= limit:
-        return threads, None
-    last = threads[-1].conversation
-    return threads, encode_cursor(bound, [last.last_activity_at.isoformat(), str(last.id)])
+        return conversations, None
+    last = conversations[-1].conversation
+    return conversations, encode_cursor(binding, [last.last_activity_at.isoformat(), str(last.id)])
 
 
 async def list_by_waiting(
     reader: Reader, filters: Filters, cursor: str | None, limit: int
 ) -> tuple[list[ConversationDetail], str | None]:
-    """Return a page of conversations, those that wait longest first, those that do not wait last.
+    """Return a page of conversations, longest wait first, those without a wait last, and the cursor of the next page.
 
-    A conversation that changed since the first page is left to a new first page: an answer moves it backwards, and it
-    would come twice.
+    Leaves out conversations that changed since the first page: a reply moves a conversation towards the end of the
+    list, so it would appear twice.
     """
-    bound = _names("waiting", Side.ADMIN, filters)
+    binding = _cursor_binding("waiting", Side.ADMIN, filters)
     page = _Page(filters, Side.ADMIN, always_in_parts=True)
-    started = None
+    started_at = None
     if cursor is not None:
-        started, waiting_since, identity = decode_cursor(cursor, bound, moment, _moment_or_never, UUID)
-        page.conditions.append(f"c.changed_at <= {page.place(started)}")
-        since = page.place(waiting_since)
+        started_at, waiting_since, last_id = decode_cursor(cursor, binding, moment, _moment_or_never, UUID)
+        page.conditions.append(f"c.changed_at <= {page.bind(started_at)}")
+        since = page.bind(waiting_since)
         page.conditions.append(
-            f"({_BY_WAITING}) > (coalesce({since}::timestamptz, 'infinity'::timestamptz), {page.place(identity)})"
+            f"({_BY_WAITING}) > (coalesce({since}::timestamptz, 'infinity'::timestamptz), {page.bind(last_id)})"
         )
-    # The time at which the statement begins: before it sees anything, so what changes behind its back is newer.
-    query = conversations_sql(page.sql(_BY_WAITING, more_than(limit)), _BY_WAITING, "now()")
+    # `now()` is older than the snapshot of the statement, so any change that the page does not show is newer.
+    query = conversations_sql(page.sql(_BY_WAITING, rows_to_fetch(limit)), _BY_WAITING, "now()")
     rows = await reader.fetch(query, *page.values)
-    threads = [ConversationDetail.of(row) for row in rows[:limit]]
+    conversations = [ConversationDetail.of(row) for row in rows[:limit]]
     if len(rows) <= limit:
-        return threads, None
-    last = threads[-1].conversation
+        return conversations, None
+    last = conversations[-1].conversation
     waiting = last.waiting_since.isoformat() if last.waiting_since else ""
-    return threads, encode_cursor(bound, [(started or rows[0][-1]).isoformat(), waiting, str(last.id)])
+    return conversations, encode_cursor(binding, [(started_at or rows[0][-1]).isoformat(), waiting, str(last.id)])
 
 
 class _Page:
-    """The SQL of a page's rows, and the values in it."""
+    """Builds the SQL of a page's rows and collects its parameters."""
 
     def __init__(self, filters: Filters, side: Side, *, always_in_parts: bool = False) -> None:
         self.values: list[Any] = []
@@ -112,21 +112,21 @@ class _Page:
         flag = "c.is_read_by_admin" if side is Side.ADMIN else "c.is_read_by_user"
         flags = {None: [flag, f"not {flag}"], True: [f"not {flag}"], False: [flag]}[filters.unread]
         self._parts = [""]
-        if filters.names_a_few:
-            self.conditions += list(self._narrowed(filters))
+        if filters.is_selective:
+            self.conditions += list(self._conditions_of(filters))
             self.conditions += flags if len(flags) == 1 else []
         elif filters.status or filters.unread is not None or always_in_parts:
             statuses = filters.status or tuple(Status)
             self._parts = [f"c.status = '{status}' and {flag}" for status in statuses for flag in flags]
 
-    def place(self, *values: Any) -> str:
-        """Return the places of values in the SQL."""
+    def bind(self, *values: Any) -> str:
+        """Add parameters, and return their placeholders."""
         first = len(self.values) + 1
         self.values += values
         return ", ".join(f"${number}" for number in range(first, len(self.values) + 1))
 
     def sql(self, order: str, limit: int) -> str:
-        """Return the SQL of the first rows in an order."""
+        """Return the SQL of the first `limit` rows in an order."""
         first = f"order by {order} limit {limit}"
         parts = [" and ".join(filter(None, (part, *self.conditions))) for part in self._parts]
         selects = [f"select * from conversations as c {f'where {part}' if part else ''} {first}" for part in parts]  # noqa: S608 - built from constants
@@ -134,22 +134,22 @@ class _Page:
             return selects[0]
         return f"select * from ({' union all '.join(f'({select})' for select in selects)}) as c {first}"  # noqa: S608 - built from constants
 
-    def _narrowed(self, filters: Filters) -> Iterator[str]:
+    def _conditions_of(self, filters: Filters) -> Iterator[str]:
         if filters.user_id is not None:
-            yield f"c.user_id = {self.place(filters.user_id)}"
+            yield f"c.user_id = {self.bind(filters.user_id)}"
         if filters.order_id is not None:
             ids = [filters.order_id]
             if filters.user_id is not None:
                 ids.append(former_order_id(filters.order_id, filters.user_id))
-            yield f"c.order_id = any({self.place(ids)}::text[])"
+            yield f"c.order_id = any({self.bind(ids)}::text[])"
         if filters.order_number is not None:
-            wanted = ORDER_SEARCH_FORM.replace("number", self.place(filters.order_number))
+            wanted = ORDER_SEARCH_FORM.replace("number", self.bind(filters.order_number))
             yield f"c.order_id in (select id from orders where {ORDER_SEARCH_FORM} = {wanted})"  # noqa: S608 - built from constants
         if filters.status:
-            yield f"c.status = any({self.place(list(filters.status))}::text[])"
+            yield f"c.status = any({self.bind(list(filters.status))}::text[])"
 
 
-def _names(order: str, side: Side, filters: Filters) -> list[Any]:
+def _cursor_binding(order: str, side: Side, filters: Filters) -> list[Any]:
     return [order, side, *astuple(filters)]
 
 

@@ -1,7 +1,7 @@
-"""Saving messages: one statement, one round trip, and the only way that a message comes to be.
+"""Save messages: the only code that inserts them, in one statement and one round trip.
 
-It comes in two forms: of one message, which waits for whoever holds a row, and says why it was refused; and of several,
-which waits for nobody, and leaves out whatever the first has to look at.
+There are two forms. `post_message` waits for row locks and raises the reason of a rejection. `post_messages` saves
+several, does not wait for locks, and leaves out every post that needs the first form.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A message that somebody wants to send. `scope` is the customer whose conversation it must be."""
+    """A message to post. With `scope`, the conversation must belong to that customer."""
 
     conversation_id: UUID
     sender_id: str
@@ -37,12 +37,12 @@ class Post:
     scope: str | None = None
     seen_number: int | None = None
     chosen_status: Status | None = None
-    once: IdempotencyKey | None = None
+    idempotency_key: IdempotencyKey | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A saved message; `replayed` says that an earlier request had saved it."""
+    """A saved message; `replayed` means that an earlier request saved it."""
 
     id: UUID
     conversation_id: UUID
@@ -57,11 +57,10 @@ class Posted:
 
 
 async def post_message(session: AsyncSession, post: Post) -> Posted:
-    """Save a message with all that follows from it: status, flags, counters, and the event in the log.
+    """Save a message, update its conversation's status, flags and counters, and append the event to the log.
 
-    Raises `NotFound`, `NewerMessages`, `IdempotencyKeyReused`, `Unauthenticated` when the sender was deleted, or
-    `Forbidden` when the store has made a sending admin a customer. Nothing is left behind by a post that is refused
-    or that repeats an earlier one.
+    Raises `NotFound`, `NewerMessages`, `IdempotencyKeyReused`, `Unauthenticated` if the sender was deleted, or
+    `Forbidden` if the store has made a sending admin a customer. Rejected posts and replays write nothing.
     """
     connection = await driver_connection(session)
     failpoint("post-begun")
@@ -72,7 +71,7 @@ async def post_message(session: AsyncSession, post: Post) -> Posted:
             raise
         return await _replay(connection, post)
     if row is None:
-        return await _refuse(connection, post)
+        return await _raise_rejection(connection, post)
     failpoint("post-saved")
     posted = Posted(**row)
     log_posted(posted)
@@ -80,14 +79,13 @@ async def post_message(session: AsyncSession, post: Post) -> Posted:
 
 
 async def post_messages(connection: Driver, posts: Sequence[Post]) -> dict[UUID, Posted]:
-    """Save messages of different conversations, in one statement, and return what was saved by conversation.
+    """Save messages to different conversations in one statement; return the saved messages by conversation.
 
-    Left out is what would have to wait for somebody, be refused, or repeat an earlier post: that is for `post_message`.
-    Raises `asyncpg.IntegrityConstraintViolationError` when an earlier post of the same moment is repeated, and then
-    none is saved.
+    Leaves out posts that would wait for a lock, be rejected, or replay an earlier post: these need `post_message`. If a
+    post repeats a concurrent one, raises `asyncpg.IntegrityConstraintViolationError` and saves none.
     """
     failpoint("posts-begun")
-    if len(posts) == 1:  # at half of the cost of the other form
+    if len(posts) == 1:  # at half the cost of the other form
         rows = await connection.fetch(POST_SKIP_LOCKED, *_values(posts[0]))
     else:
         rows = await connection.fetch(POST_BATCH, *zip(*map(_values, posts), strict=True))
@@ -96,48 +94,47 @@ async def post_messages(connection: Driver, posts: Sequence[Post]) -> dict[UUID,
 
 
 def log_posted(posted: Posted) -> None:
-    """Tell the log of a saved message, by its ids."""
+    """Log the ids of a saved message."""
     log.info("message posted", conversation_id=str(posted.conversation_id), message_id=str(posted.id))
 
 
 def _values(post: Post) -> tuple[Any, ...]:
-    once = (post.once.key, post.once.request_hash) if post.once else (None, None)
-    sent = (post.conversation_id, post.scope, post.sender_id, post.side.value, post.body, preview(post.body))
-    return (*sent, post.chosen_status, post.seen_number, *once)
+    key = post.idempotency_key
+    message = (post.conversation_id, post.scope, post.sender_id, post.side.value, post.body, preview(post.body))
+    return (*message, post.chosen_status, post.seen_number, *((key.key, key.request_hash) if key else (None, None)))
 
 
 async def _replay(connection: Driver, post: Post) -> Posted:
-    assert post.once is not None  # noqa: S101 - the constraint covers rows with a key only
-    row = await connection.fetchrow(
-        REPLAYED, post.conversation_id, post.sender_id, post.once.key, post.once.request_hash
-    )
+    row = await _find_replayed(connection, post)
     if row is None:
-        # The message was there a moment ago: its conversation has just been deleted.
+        # The message existed a moment ago: its conversation has just been deleted.
         raise NotFound("There is no such conversation.")
-    found = dict(row)
-    if not found.pop("same_request"):
+    values = dict(row)
+    if not values.pop("same_request"):
         raise IdempotencyKeyReused
     failpoint("post-replayed")
-    return Posted(**found, replayed=True)
+    return Posted(**values, replayed=True)
 
 
-async def _refuse(connection: Driver, post: Post) -> Posted:
-    """Say why the statement found nothing to update."""
+async def _find_replayed(connection: Driver, post: Post) -> Any:
+    key = post.idempotency_key
+    assert key is not None  # noqa: S101 - only posts with a key can be replays
+    return await connection.fetchrow(REPLAYED, post.conversation_id, post.sender_id, key.key, key.request_hash)
+
+
+async def _raise_rejection(connection: Driver, post: Post) -> Posted:
+    """Raise the reason why the statement updated nothing, or return the message of a replay."""
     row = await connection.fetchrow(REJECTION_REASON, post.conversation_id, post.scope, post.sender_id)
-    assert row is not None  # noqa: S101 - a select without from always has a row
+    assert row is not None  # noqa: S101 - a select without `from` always returns a row
     if not row["sender_known"]:
         raise Unauthenticated("This user was deleted.")
     if post.side is Side.ADMIN and row["synced_role"] == Side.CUSTOMER:
         raise Forbidden("The store has made this user a customer.")
     if not row["found"]:
         raise NotFound("There is no such conversation.")
-    if post.once is not None:
-        # A retry sees its own earlier success, not the answers that came in since.
-        replayed = await connection.fetchrow(
-            REPLAYED, post.conversation_id, post.sender_id, post.once.key, post.once.request_hash
-        )
-        if replayed is not None:
-            return await _replay(connection, post)
+    # A retry returns its own earlier success, even if the other side has replied since.
+    if post.idempotency_key is not None and await _find_replayed(connection, post) is not None:
+        return await _replay(connection, post)
     if post.seen_number is None:
-        raise Unauthenticated("This user was deleted, and is back only now.")
+        raise Unauthenticated("This user was deleted and has just been restored. Try again.")
     raise NewerMessages("The other side has written since you last looked. Read it, then send again.")

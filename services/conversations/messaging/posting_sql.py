@@ -1,8 +1,8 @@
-"""The statement that posts a message, in its forms, and what tells why one did nothing.
+"""The statement that posts a message, in three forms, and the queries that explain why one did nothing.
 
-It locks the conversation's row, which orders its posts and so numbers them 1, 2, 3 … without gap. Standing alone it is
-a transaction of its own, straight on the driver; inside a transaction it is a part of it, and then takes no idempotency
-key: a repeated one would break the whole.
+It locks the conversation's row, which orders concurrent posts and numbers them 1, 2, 3 … without gaps. Run alone on the
+driver, it is its own transaction. Posts within a larger transaction carry no idempotency key, because a repeated key
+would abort that transaction.
 """
 
 import json
@@ -38,7 +38,7 @@ _EFFECTS = ", ".join(
 )
 
 
-# Whoever holds one of the rows makes nobody else wait, and a retry does not break what others post.
+# Leaves out posts that would wait for a locked row, and replays, so that neither delays or fails the other posts.
 _FREE = """
 free as materialized (
     select c.id
@@ -60,9 +60,9 @@ def _statement(posts: str, *, waits: bool) -> str:
 with
 post as ({posts}),
 effect (side, is_read_by_admin, is_read_by_user, answers, after_first, after_later) as (values {_EFFECTS}),
--- 1. Who sends. A deleted user finds nobody here, nor an admin whom the store has made a customer: they update nothing.
---    The lock (here and on the customer) waits for a deletion under way: what it erases must not get into the log
---    behind it.
+-- 1. The sender. Without a row here (deleted) or with the wrong role (an admin whom the store has made a customer),
+--    step 2 updates nothing. The lock, here and on the customer, waits for a concurrent deletion of the user, so that
+--    no name or address enters the log after it.
 sender as (
     select * from users where id in (select sender_id from post) and deleted_at is null for key share {waiting}
 ),
@@ -98,7 +98,7 @@ conversation as (
         {only}
     returning c.*, sender_id, side, body, idempotency_key, request_hash
 ),
--- 3. The message. A repeated idempotency key breaks the whole statement here.
+-- 3. The message. A repeated idempotency key fails the whole statement here.
 message as (
     insert into messages
         (id, conversation_id, number, sender_id, sender_role, body, created_at, idempotency_key, request_hash)
@@ -107,7 +107,7 @@ message as (
     from conversation
     returning *
 ),
--- 4. The event, with all that its consumers need.
+-- 4. The event, with everything that its consumers need.
 customer as (
     select * from users where id in (select user_id from conversation) for key share
 ),

@@ -1,14 +1,14 @@
-"""The reads of the conversations service, but its lists of conversations and its counts.
+"""Queries of the conversations service, except for lists of conversations and counts.
 
-Each is scoped in its SQL: what is not the caller's does not exist. They are statements straight on the driver: a
-request that only reads is one of them, without a transaction around.
+Every query is scoped in its SQL, so rows of other customers are never found. Queries run directly on the driver: a
+request that only reads is one statement without a transaction.
 """
 
 from collections.abc import Iterable, Sequence
 from functools import cache
 from uuid import UUID
 
-from services.conversations.messaging.listing import conversations_sql, more_than
+from services.conversations.messaging.listing import conversations_sql, rows_to_fetch
 from services.conversations.models import USER_SEARCH_FORM
 from services.conversations.records import ConversationDetail, MessageRow, OrderRow, UserRow, columns
 from services.conversations.rules import Side
@@ -31,18 +31,17 @@ async def load_conversation(
 async def load_conversation_and_others(
     connection: Driver, conversation_id: UUID, others: int
 ) -> tuple[ConversationDetail, list[ConversationDetail]]:
-    """Return a conversation and its customer's others, the newest ones, last activity first. Raises `NotFound`."""
-    threads = [
-        ConversationDetail.of(row) for row in await connection.fetch(_conversation_and_others(others), conversation_id)
-    ]
-    wanted = [thread for thread in threads if thread.conversation.id == conversation_id]
-    if not wanted:
+    """Return a conversation and up to `others` more of its customer, newest activity first. Raises `NotFound`."""
+    rows = await connection.fetch(_conversation_and_others(others), conversation_id)
+    details = [ConversationDetail.of(row) for row in rows]
+    wanted = next((detail for detail in details if detail.conversation.id == conversation_id), None)
+    if wanted is None:
         raise NotFound("There is no such conversation.")
-    return wanted[0], [thread for thread in threads if thread is not wanted[0]]
+    return wanted, [detail for detail in details if detail is not wanted]
 
 
 async def load_conversations(connection: Driver, ids: Iterable[UUID]) -> list[ConversationDetail]:
-    """Return those of some conversations that are there, last activity first."""
+    """Return the conversations with these ids that exist, newest activity first."""
     return [ConversationDetail.of(row) for row in await connection.fetch(_CONVERSATIONS, list(ids))]
 
 
@@ -58,36 +57,36 @@ async def list_messages(
 ) -> tuple[list[MessageRow], str | None]:
     """Return a page of a conversation's messages with their senders, and the cursor of the next. Raises `NotFound`.
 
-    The conversation is looked at in the same statement: one that is not the caller's has no messages to find.
+    The same statement checks that the conversation exists and belongs to `scope`.
     """
-    bound = [str(conversation_id), newest_first, after]
+    binding = [str(conversation_id), newest_first, after]
     above, below = after if after is not None else -1, MAX_NUMBER
     if cursor is not None:
-        (last_number,) = decode_cursor(cursor, bound, number)
+        (last_number,) = decode_cursor(cursor, binding, number)
         above, below = (above, last_number) if newest_first else (max(above, last_number), below)
-    query = _messages("m.number desc" if newest_first else "m.number", more_than(limit))
-    found = await reader.fetch(query, conversation_id, scope, above, below)
-    if not found:
+    query = _messages("m.number desc" if newest_first else "m.number", rows_to_fetch(limit))
+    rows = await reader.fetch(query, conversation_id, scope, above, below)
+    if not rows:
         raise NotFound("There is no such conversation.")
-    # Without any message, the conversation's row stands alone.
-    rows = [MessageRow._make(row) for row in found[:limit] if row[0] is not None]
-    return rows, encode_cursor(bound, [rows[-1].number]) if len(found) > limit else None
+    # A conversation without messages is a single row of nulls.
+    messages = [MessageRow._make(row) for row in rows[:limit] if row[0] is not None]
+    return messages, encode_cursor(binding, [messages[-1].number]) if len(rows) > limit else None
 
 
 async def list_orders(
     reader: Reader, user_id: str, cursor: str | None, limit: int
 ) -> tuple[list[OrderRow], str | None]:
-    """Return a page of a customer's orders, newest first, without those that the store deleted."""
+    """Return a page of a customer's orders, newest first, without deleted ones, and the cursor of the next."""
     key = decode_cursor(cursor, user_id, moment, store_id) if cursor is not None else (None, "")
-    found = await reader.fetch(_orders(more_than(limit)), user_id, *key)
-    orders = [OrderRow._make(row) for row in found[:limit]]
-    if len(found) <= limit:
+    rows = await reader.fetch(_orders(rows_to_fetch(limit)), user_id, *key)
+    orders = [OrderRow._make(row) for row in rows[:limit]]
+    if len(rows) <= limit:
         return orders, None
     return orders, encode_cursor(user_id, [orders[-1].placed_at.isoformat(), orders[-1].id])
 
 
 async def find_customer(connection: Driver, user_id: str) -> UserRow | None:
-    """Return a customer by id, if there is one who was not deleted."""
+    """Return a customer by id; None if there is none or they were deleted."""
     row = await connection.fetchrow(_CUSTOMER, user_id)
     return UserRow._make(row) if row else None
 
@@ -95,21 +94,21 @@ async def find_customer(connection: Driver, user_id: str) -> UserRow | None:
 async def list_customers(
     reader: Reader, q: str | None, cursor: str | None, limit: int
 ) -> tuple[Sequence[UserRow], str | None]:
-    """Return a page of customers by id; `q` is a part of the name, the address or the id."""
-    behind = decode_cursor(cursor, q, store_id)[0] if cursor is not None else ""
+    """Return a page of customers by id, and the cursor of the next; `q` is a part of a name, email or id."""
+    after = decode_cursor(cursor, q, store_id)[0] if cursor is not None else ""
     if q:
-        found = await search(reader, _customers(more_than(limit), is_found_by("$2")), behind, q)
+        rows = await search(reader, _customers(rows_to_fetch(limit), user_search_sql("$2")), after, q)
     else:
-        found = await reader.fetch(_customers(more_than(limit)), behind)
-    users = [UserRow._make(row) for row in found[:limit]]
-    return users, encode_cursor(q, [users[-1].id]) if len(found) > limit else None
+        rows = await reader.fetch(_customers(rows_to_fetch(limit)), after)
+    users = [UserRow._make(row) for row in rows[:limit]]
+    return users, encode_cursor(q, [users[-1].id]) if len(rows) > limit else None
 
 
 IS_CUSTOMER = f"u.role = '{Side.CUSTOMER}' and u.deleted_at is null"
 
 
-def is_found_by(text: str) -> str:
-    """Make the SQL of the users who have a text in the name, the address or the id: an index of trigrams knows all."""
+def user_search_sql(text: str) -> str:
+    """Return the SQL condition for users with a text in their name, email or id; a trigram index serves it."""
     return rf"{USER_SEARCH_FORM} like '%' || regexp_replace(search_form({text}), '([\\%_])', '\\\1', 'g') || '%'"
 
 

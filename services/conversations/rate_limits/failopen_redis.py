@@ -1,4 +1,4 @@
-"""A Redis for questions that nobody waits long for: without it, whatever was asked about goes on."""
+"""A Redis client that fails open: if Redis does not answer in time, callers go on without it."""
 
 import asyncio
 import math
@@ -11,14 +11,14 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-TIMEOUT: Final = 0.05  # seconds that a question waits for its answer
-# So many times a process looks what has arrived once it has waited: one that is busy must not take its own slowness for
-# that of Redis. Else a burst of requests would switch its own limits off.
+TIMEOUT: Final = 0.05  # seconds that a call waits for Redis
+# Turns of the event loop in which an answer may still arrive after the timeout. A busy process must not mistake its own
+# slowness for that of Redis: otherwise a burst of requests would disable the limits.
 LOOP_CHECKS: Final = 25
-PAUSE: Final = 5.0  # seconds without questions, once one was not answered
-PROBE_TIMEOUT: Final = 1.0  # seconds that the look whether it is back may take, to connect included
-PROBE: Final = "chats:probe"  # a key that is written: one that was demoted, or is full, answers a mere ping as well
-MAX_CONCURRENT_CALLS: Final = 4  # at the same time; what is more waits its turn, outside of its 50 ms
+PAUSE: Final = 5.0  # seconds between probes of a Redis that is down
+PROBE_TIMEOUT: Final = 1.0  # seconds for a probe, including the connection
+PROBE: Final = "chats:probe"  # probes write this key, because a demoted or full server also answers PING
+MAX_CONCURRENT_CALLS: Final = 4  # further calls wait for a slot, which does not count as part of their 50 ms
 
 T = TypeVar("T")
 
@@ -26,54 +26,54 @@ log = structlog.get_logger()
 
 
 def connect(url: str, **options: Any) -> Redis:
-    """Make a client, which connects when it is first used. It does not repeat what failed."""
+    """Return a client that connects on first use and does not retry."""
     parts = urlsplit(url)
-    if parts.scheme == "redis+socket":  # as Celery writes it
+    if parts.scheme == "redis+socket":  # Celery's scheme for Unix sockets
         database = parse_qs(parts.query).get("virtual_host", ["0"])[0]
         url = f"unix://{parts.netloc}{parts.path}?db={database}"
     return Redis.from_url(url, retry=Retry(NoBackoff(), 0), client_name=None, **options)
 
 
 class FailopenRedis:
-    """Asks Redis as long as it answers. One question that is not answered in time stops all, until `run` finds it back.
+    """Calls Redis while it answers. A call that times out suspends all calls until `run` finds Redis available again.
 
-    So a Redis that is frozen costs those that were asking when it froze 50 ms once, and nobody after them.
+    So a frozen Redis delays the calls in progress by 50 ms once, and no later ones.
     """
 
-    def __init__(self, url: str, patience: float = TIMEOUT) -> None:
+    def __init__(self, url: str, timeout: float = TIMEOUT) -> None:
         self.client = connect(
             url,
-            # Whoever asks sets the time: redis-py does so by `wait_for`, which in Python 3.11 can lose a cancellation.
+            # Callers set timeouts: redis-py's own use `wait_for`, which can lose a cancellation in Python 3.11.
             socket_timeout=None,
             socket_connect_timeout=PROBE_TIMEOUT,
-            max_connections=MAX_CONCURRENT_CALLS + 2,  # the probe, and what renews leases
+            max_connections=MAX_CONCURRENT_CALLS + 2,  # for the probe and the renewal of leases
         )
-        self._patience = patience
-        self._turns = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
-        self._away = asyncio.Event()
+        self._timeout = timeout
+        self._slots = asyncio.Semaphore(MAX_CONCURRENT_CALLS)
+        self._unavailable = asyncio.Event()
 
     @property
-    def is_away(self) -> bool:
-        """Whether nothing is asked at the moment."""
-        return self._away.is_set()
+    def is_suspended(self) -> bool:
+        """Whether calls are suspended."""
+        return self._unavailable.is_set()
 
-    async def call(self, question: Callable[[], Awaitable[T]]) -> T | None:
-        """Return the answer, or None without one; a question may be several commands, and has 50 ms for all."""
-        async with self._turns:
-            if self.is_away:
+    async def call(self, command: Callable[[], Awaitable[T]]) -> T | None:
+        """Return the result of one or more commands, or None if they fail or take more than 50 ms in total."""
+        async with self._slots:
+            if self.is_suspended:
                 return None
             try:
-                return await self._answer(question)
-            except Exception as error:  # noqa: BLE001 - redis-py raises more than its own kind; none may refuse a request
-                if not self.is_away:
-                    log.warning("nothing is counted for now, Redis does not answer", error=type(error).__name__)
-                self._away.set()
+                return await self._run_command(command)
+            except Exception as error:  # noqa: BLE001 - redis-py raises more than its own errors; none may fail a request
+                if not self.is_suspended:
+                    log.warning("Redis unavailable, rate limits disabled", error=type(error).__name__)
+                self._unavailable.set()
                 return None
 
-    async def _answer(self, question: Callable[[], Awaitable[T]]) -> T:
-        task = asyncio.ensure_future(question())
+    async def _run_command(self, command: Callable[[], Awaitable[T]]) -> T:
+        task = asyncio.ensure_future(command())
         try:
-            await asyncio.wait({task}, timeout=self._patience)
+            await asyncio.wait({task}, timeout=self._timeout)
             for _ in range(LOOP_CHECKS):
                 if task.done():
                     return task.result()
@@ -84,27 +84,27 @@ class FailopenRedis:
                 await asyncio.wait({task})
 
     async def run(self, pause: float = PAUSE) -> None:
-        """Look for a Redis that was away until it is back; until cancelled.
+        """Probe a Redis that did not answer until it does, and resume calls; until cancelled.
 
-        The first look is at once, because it may have been this process that was slow; others, also when questions
-        fail again although it is there, come after a pause.
+        The first probe is immediate, because this process may have been the slow one. Later probes wait for the pause,
+        even if a probe succeeded in between.
         """
         loop = asyncio.get_running_loop()
-        looked_at = -math.inf
+        probed_at = -math.inf
         async with self.client:
             while True:
-                await self._away.wait()
-                if loop.time() - looked_at < pause:
+                await self._unavailable.wait()
+                if loop.time() - probed_at < pause:
                     await asyncio.sleep(pause)
-                looked_at = loop.time()
-                if await self._answers():
-                    self._away.clear()
+                probed_at = loop.time()
+                if await self._probe():
+                    self._unavailable.clear()
 
-    async def _answers(self) -> bool:
+    async def _probe(self) -> bool:
         try:
             async with asyncio.timeout(PROBE_TIMEOUT):
-                # Over a new connection: after a failover another server may have the name.
+                # Over a new connection: after a failover the name may lead to another server.
                 await self.client.connection_pool.disconnect(inuse_connections=False)
                 return bool(await self.client.set(PROBE, "", px=1000))
-        except Exception:  # noqa: BLE001 - whatever it is, the next look may find it back
+        except Exception:  # noqa: BLE001 - whatever failed, there is a next probe
             return False

@@ -1,6 +1,6 @@
-"""Counts in Redis over the last minute or day, for all processes together: one script, one round trip.
+"""Sliding windows in Redis, shared by all processes: one script, one round trip.
 
-Requests of the same moment go in one pipeline. Why no library does this: ADR 0010.
+Concurrent requests share a pipeline. ADR 0010 says why no library does this.
 """
 
 from collections.abc import Sequence
@@ -10,10 +10,10 @@ from typing import Final
 from services.conversations.rate_limits.failopen_redis import FailopenRedis
 from shared.batcher import Batcher
 
-BATCH: Final = 100  # counts in a pipeline: few enough to be answered in time
+BATCH: Final = 100  # requests in a pipeline: few enough to be answered in time
 
-# A window is a sorted set: what was counted, by when. Every window is looked at before any counts. Redis' own clock:
-# those of the processes may differ.
+# A window is a sorted set of request ids by time. The script checks all windows before it adds to any. It uses the
+# clock of Redis, because those of the processes may differ.
 _CONSUME = """
 local time = redis.call('time')
 local now, what = time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1]
@@ -38,7 +38,7 @@ return {0, 0}
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """At most `amount` of something in `period` milliseconds."""
+    """A count of at most `amount` requests in `period` milliseconds; `name` is its key."""
 
     name: str
     amount: int
@@ -48,36 +48,36 @@ class Window:
 @dataclass(frozen=True, slots=True)
 class _Consumption:
     windows: Sequence[Window]
-    what: str
+    request_id: str
 
 
-# The number of the window that is full, or 0, and for how many milliseconds.
-_Answer = tuple[int, int]
+# The number of the full window, counted from 1, or 0 if none is full; the milliseconds until it has space.
+_Result = tuple[int, int]
 
 
 class SlidingWindows:
-    """Counts as long as Redis answers; while it does not, nothing is full."""
+    """Sliding windows that count while Redis answers. While it does not, no window is full."""
 
     def __init__(self, redis: FailopenRedis) -> None:
         self._redis = redis
-        self._together: Batcher[_Consumption, _Answer] = Batcher(self._take_all, BATCH)
+        self._batcher: Batcher[_Consumption, _Result] = Batcher(self._consume_batch, BATCH)
 
-    async def consume(self, windows: Sequence[Window], what: str) -> tuple[int, int] | None:
-        """Count something once in each window, however often it comes.
+    async def consume(self, windows: Sequence[Window], request_id: str) -> tuple[int, int] | None:
+        """Count a request once in each window; repeats of the same id do not count.
 
-        If one of them is full, count it in none, and return the index of that one and the milliseconds until it has
-        room again.
+        If one of the windows is full, count it in none, and return the index of that window and the milliseconds until
+        it has space.
         """
-        full, wait = await self._together.submit(_Consumption(windows, what))
+        full, wait = await self._batcher.submit(_Consumption(windows, request_id))
         return (full - 1, wait) if full else None
 
-    async def _take_all(self, takes: Sequence[_Consumption]) -> Sequence[_Answer]:
-        return await self._redis.call(lambda: self._send(takes)) or [(0, 0)] * len(takes)
+    async def _consume_batch(self, batch: Sequence[_Consumption]) -> Sequence[_Result]:
+        return await self._redis.call(lambda: self._send(batch)) or [(0, 0)] * len(batch)
 
-    async def _send(self, takes: Sequence[_Consumption]) -> list[_Answer]:
+    async def _send(self, batch: Sequence[_Consumption]) -> list[_Result]:
         async with self._redis.client.pipeline(transaction=False) as pipeline:
-            for take in takes:
-                names = [window.name for window in take.windows]
-                rules = [part for each in take.windows for part in (each.amount, each.period)]
-                pipeline.eval(_CONSUME, len(names), *names, take.what, *rules)
+            for consumption in batch:
+                names = [window.name for window in consumption.windows]
+                limits = [value for window in consumption.windows for value in (window.amount, window.period)]
+                pipeline.eval(_CONSUME, len(names), *names, consumption.request_id, *limits)
             return [(int(full), int(wait)) for full, wait in await pipeline.execute()]

@@ -1,4 +1,4 @@
-"""One client's live stream: where it stands in the log, what waits for it, within bounds, and when it ends."""
+"""A client's live stream: its position in the log, its bounded buffer of events, and its end."""
 
 import asyncio
 from collections import deque
@@ -10,17 +10,17 @@ from services.conversations.event_log.reader import Entry
 from services.conversations.rules import Side
 from shared.events import EventType
 
-BUFFER = 1000  # events that may wait for a slow client, before it has to resume
-MAX_CHUNK = 64 * 1024  # bytes that are given to a client at once, unless one event alone is larger
-PING_AFTER = 15.0  # seconds without a word, after which a client is told that the stream lives
+BUFFER = 1000  # events buffered for a slow client; with more, its stream ends and it has to resume
+MAX_CHUNK = 64 * 1024  # bytes sent at once, unless a single event is larger
+PING_AFTER = 15.0  # seconds without an event, after which a ping is sent
 UNREAD = "unread"
 
 
 @dataclass(frozen=True, slots=True)
 class SseEvent:
-    """What clients are sent: an event as their side sees it, encoded once for all of them.
+    """A server-sent event as one side sees it, encoded once for all clients.
 
-    What is not in the log has no position, and no id.
+    Events that are not from the log have no position and no id.
     """
 
     event: str | None
@@ -30,7 +30,7 @@ class SseEvent:
     encoded: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        """Encode it as Server-Sent Events are. No field has more than one line: the data is JSON."""
+        """Encode the event. No field spans several lines, because the data is JSON."""
         fields = (("event", self.event), ("data", self.data), ("id", self.id))
         lines = [f"{name}: {value}\n" for name, value in fields if value is not None] or [": ping\n"]
         object.__setattr__(self, "encoded", "".join([*lines, "\n"]).encode())
@@ -40,16 +40,16 @@ PING = SseEvent(None, None)
 
 
 class Connection:
-    """One client's stream. `admitted_at` is the log's end from when its person was let in, by a session or without.
+    """A client's stream. `admitted_at` is the log's end from when its user was authorized.
 
-    `position` is the last one in the log that the client has been given, or that does not concern it.
+    `position` is the log position up to which the client has received all of its events.
     """
 
     __slots__ = (
-        "_given_at",
-        "_news",
+        "_buffer",
+        "_pushed_at",
         "_unread",
-        "_waiting",
+        "_wakeup",
         "admitted_at",
         "audience",
         "ends_at",
@@ -66,24 +66,24 @@ class Connection:
         self.user_id = user_id
         self.side = side
         self.session_id = session_id
-        self.audience = None if side is Side.ADMIN else user_id  # whose events these are: all, or one customer's
+        self.audience = None if side is Side.ADMIN else user_id  # the customer whose events it gets; None: all events
         self.epoch, self.admitted_at = admitted_at
         self.position = self.admitted_at
         self.ends_at: float | None = None  # by the event loop's clock
         self.joined = False
         self.over = False
-        self._waiting: deque[SseEvent] = deque()
-        self._news = asyncio.Event()
+        self._buffer: deque[SseEvent] = deque()
+        self._wakeup = asyncio.Event()
         self._unread = b""
-        self._given_at = asyncio.get_running_loop().time()
+        self._pushed_at = asyncio.get_running_loop().time()
 
     @property
     def is_served(self) -> bool:
-        """Whether nothing waits for the client."""
-        return not self._waiting
+        """Whether the buffer is empty."""
+        return not self._buffer
 
     def is_ended_by(self, entry: Entry) -> bool:
-        """Tell whether an event is that this client's person was deleted, or is no admin any more, since let in."""
+        """Return whether an event since the authorization deletes the client's user, or makes an admin a customer."""
         if entry.user_id != self.user_id or entry.position <= self.admitted_at:
             return False
         if entry.type == EventType.USER_UPDATED and self.side is Side.ADMIN:
@@ -91,56 +91,56 @@ class Connection:
             return person.get("role") == Side.CUSTOMER
         return entry.type == EventType.USER_DELETED
 
-    def push(self, shown: Iterable[SseEvent]) -> None:
-        """Let news wait for the client: events behind where it stands, a number of unread that is another.
+    def push(self, events: Iterable[SseEvent]) -> None:
+        """Buffer events for the client, without those before its position and unread counts that did not change.
 
-        Ends the stream when there are too many: the client resumes where it is.
+        Ends the stream if the buffer overflows: the client resumes from its position.
         """
         if self.over:
             return
-        self._waiting.extend(filter(self._is_news, shown))
-        if len(self._waiting) > BUFFER:
+        self._buffer.extend(filter(self._is_new, events))
+        if len(self._buffer) > BUFFER:
             self.end()
-        elif self._waiting:
-            self._given_at = asyncio.get_running_loop().time()
-            self._news.set()
+        elif self._buffer:
+            self._pushed_at = asyncio.get_running_loop().time()
+            self._wakeup.set()
 
-    def _is_news(self, shown: SseEvent) -> bool:
-        if shown.position is not None:
-            if shown.position <= self.position:
+    def _is_new(self, event: SseEvent) -> bool:
+        if event.position is not None:
+            if event.position <= self.position:
                 return False
-            self.position = shown.position
-        elif shown.event == UNREAD:
-            if shown.encoded == self._unread:
+            self.position = event.position
+        elif event.event == UNREAD:
+            if event.encoded == self._unread:
                 return False
-            self._unread = shown.encoded
+            self._unread = event.encoded
         return True
 
     def keep_alive(self, now: float) -> None:
-        """Let the client know that the stream lives, if it has heard nothing for long."""
-        if now >= self._given_at + PING_AFTER and not self._waiting:
+        """Send a ping if the client has received nothing for `PING_AFTER` seconds."""
+        if now >= self._pushed_at + PING_AFTER and not self._buffer:
             self.push([PING])
 
     def end(self, *last: SseEvent) -> None:
-        """End the stream. What waits is dropped: a client that may come back asks for it."""
+        """End the stream after the events `last`. Drops the buffer: a client that reconnects resumes."""
         if not self.over:
-            self._waiting = deque(last)
+            self._buffer = deque(last)
             self.over = True
-            self._news.set()
+            self._wakeup.set()
 
     async def events(self) -> AsyncIterator[list[SseEvent]]:
-        """Give what waits, and wait for more, until the end."""
+        """Yield chunks of buffered events, and wait for more, until the stream ends."""
         while True:
-            while self._waiting:
-                yield self._take()
+            while self._buffer:
+                yield self._next_chunk()
             if self.over:
                 return
-            self._news.clear()
-            await self._news.wait()
+            self._wakeup.clear()
+            await self._wakeup.wait()
 
-    def _take(self) -> list[SseEvent]:
-        some = [self._waiting.popleft()]
-        size = len(some[0].encoded)
-        while self._waiting and (size := size + len(self._waiting[0].encoded)) <= MAX_CHUNK:
-            some.append(self._waiting.popleft())
-        return some
+    def _next_chunk(self) -> list[SseEvent]:
+        chunk = [self._buffer.popleft()]
+        size = len(chunk[0].encoded)
+        while self._buffer and (size := size + len(self._buffer[0].encoded)) <= MAX_CHUNK:
+            chunk.append(self._buffer.popleft())
+        return chunk

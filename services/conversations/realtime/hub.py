@@ -1,8 +1,8 @@
-"""Live streams: a hub follows the log for all clients of this process; each gets what concerns it, in order.
+"""The hub: follows the log for all live streams of this process and sends each client its events, in order.
 
-The hub reads by position, at once on a hint, else every second. Clients who stand behind it, because they resume, are
-brought on between two of its steps, many at a time, until they stand where it stands: then they join it, and no event
-can fall in between, or come twice.
+The hub reads by position, at once after a notification and otherwise every second. Clients that resume are behind the
+hub. Between its steps it catches them up, many at a time, until they reach its position and join. So no event is lost
+or sent twice.
 """
 
 import asyncio
@@ -20,8 +20,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.errors import TooManyStreams
 from services.conversations.event_log.position import decode_position, encode_position
 from services.conversations.event_log.reader import Entry, LogPage, read_head, read_page, read_pages
-from services.conversations.identity.sessions import find_ended
-from services.conversations.messaging.counts import count_unread, count_unread_of
+from services.conversations.identity.sessions import find_ended_sessions
+from services.conversations.messaging.counts import count_unread, count_unread_by_customer
 from services.conversations.realtime.connection import UNREAD, Connection, SseEvent
 from services.conversations.realtime.log_notify import listen
 from services.conversations.realtime.rendering import RESET, EventRenderer, render_events
@@ -31,94 +31,94 @@ from shared.database import SessionFactory, driver_connection
 from shared.outages import describe
 from shared.problems import Unavailable
 
-POLL = 1.0  # seconds between looks at a log of which no hint came, and between tries of what failed
-MIN_INTERVAL = 0.02  # seconds between looks at least: what comes in them is looked at together
+POLL = 1.0  # seconds between reads of the log without notifications, and before a retry
+MIN_INTERVAL = 0.02  # seconds between reads at least, so that events of this time are read together
 PAGE = 500  # events read at once
-MAX_CATCH_UP = 200  # clients brought on at once
-MIN_CATCH_UP_EVENTS = 10  # events, at least, that each of them is brought on by
-SESSIONS_EVERY = 5.0  # seconds between looks whether the browsers' sessions live
-LONGEST = 24 * 60 * 60  # seconds
+MAX_CATCH_UP = 200  # clients caught up at once
+MIN_CATCH_UP_EVENTS = 10  # the minimum of events to read for each of them
+SESSIONS_EVERY = 5.0  # seconds between checks for ended browser sessions
+LONGEST = 24 * 60 * 60  # seconds that a stream lasts at most
 
 STREAMS = Gauge("chats_live_streams", "Open live streams", ["side"])
 
 log = structlog.get_logger()
 
 
-ShowUnread = Callable[[int], str]
+UnreadRenderer = Callable[[int], str]
 
 
 class Hub:
-    """The live streams of this process, and what follows the log for them."""
+    """Follows the log and serves the live streams of this process."""
 
-    def __init__(self, sessions: SessionFactory, show: EventRenderer, show_unread: ShowUnread) -> None:
+    def __init__(self, sessions: SessionFactory, render_event: EventRenderer, render_unread: UnreadRenderer) -> None:
         self._sessions = sessions
-        self._show = show
-        self._show_unread = show_unread
-        self._streams: defaultdict[str, set[Connection]] = defaultdict(set)  # by person
+        self._render_event = render_event
+        self._render_unread = render_unread
+        self._streams: defaultdict[str, set[Connection]] = defaultdict(set)  # by user
         self._joined: defaultdict[str | None, set[Connection]] = defaultdict(set)  # by audience
-        self._lagging: dict[Connection, None] = {}  # in the order in which they wait
-        self._uncounted: set[Connection] = set()  # those that have not been given a number of unread conversations yet
+        self._lagging: dict[Connection, None] = {}  # in the order of waiting
+        self._uncounted: set[Connection] = set()  # joined, but without a count of unread conversations yet
         self._epoch: UUID | None = None
         self._position = 0
-        self._woken = asyncio.Event()
+        self._wakeup = asyncio.Event()
         self._closed = False
 
     async def run(self, redis_url: str | None) -> None:
         """Follow the log until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._follow())
-            group.create_task(self._watch())
-            group.create_task(self._look_for_ends())
+            group.create_task(self._tend())
+            group.create_task(self._end_with_sessions())
             if redis_url is not None:
                 group.create_task(listen(redis_url, self.wake))
 
     def wake(self) -> None:
-        """Look at the log at once."""
-        self._woken.set()
+        """Make the hub read the log at once."""
+        self._wakeup.set()
 
     def close(self) -> None:
-        """End all streams: the process stops."""
+        """End all streams and accept no more, because the process is stopping."""
         self._closed = True
         for stream in self._all():
             stream.end()
 
     @contextmanager
     def open(self, stream: Connection, until: datetime | None) -> Iterator[Connection]:
-        """Keep a place in this process for a stream, and end it within a second of `until`. Raises `TooManyStreams`."""
+        """Register a stream, which ends within a second of `until`. Raises `TooManyStreams`."""
         if self._closed:
-            raise Unavailable("This process is about to stop. Try again.")
-        theirs = self._streams[stream.user_id]
-        if len(theirs) >= STREAMS_PER_PERSON:
+            raise Unavailable("This process is stopping. Try again.")
+        user_streams = self._streams[stream.user_id]
+        if len(user_streams) >= STREAMS_PER_PERSON:
             raise TooManyStreams(too_many_streams())
-        left = LONGEST if until is None else min((until - datetime.now(UTC)).total_seconds(), LONGEST)
-        stream.ends_at = asyncio.get_running_loop().time() + left
-        theirs.add(stream)
+        duration = LONGEST if until is None else min((until - datetime.now(UTC)).total_seconds(), LONGEST)
+        stream.ends_at = asyncio.get_running_loop().time() + duration
+        user_streams.add(stream)
         STREAMS.labels(stream.side).inc()
         try:
             yield stream
         finally:
             STREAMS.labels(stream.side).dec()
             self._leave(stream)
-            theirs.remove(stream)
-            if not theirs:
+            user_streams.remove(stream)
+            if not user_streams:
                 del self._streams[stream.user_id]
 
-    async def events(self, stream: Connection, given: str | None) -> AsyncIterator[list[SseEvent]]:
-        """Give a client what it missed behind the position that it names, then what comes, until its stream ends."""
-        position = stream.admitted_at if given is None else decode_position(given, stream.epoch)
+    async def events(self, stream: Connection, last_event_id: str | None) -> AsyncIterator[list[SseEvent]]:
+        """Yield the events that a client missed after its last one, then new ones, until its stream ends."""
+        position = stream.admitted_at if last_event_id is None else decode_position(last_event_id, stream.epoch)
         if position is not None and position <= stream.admitted_at:
             stream.position = position
             stream.push([SseEvent(None, None, id=encode_position(stream.epoch, position))])
         else:
             stream.push([_reset(stream.epoch, stream.position)])
         self._join_or_wait(stream)
-        async for some in stream.events():
-            yield some
+        async for events in stream.events():
+            yield events
             if not stream.joined and stream.is_served:
                 self.wake()
 
     def _join_or_wait(self, stream: Connection) -> None:
-        """Let a client join the hub if it stands there, or ahead: no event that it lacks is behind the hub then."""
+        """Join a client to the hub if it is not behind the hub's position; otherwise queue it to be caught up."""
         self._lagging.pop(stream, None)
         if stream.over:
             return
@@ -134,13 +134,13 @@ class Hub:
         self._lagging.pop(stream, None)
         self._uncounted.discard(stream)
         if stream.joined:
-            together = self._joined[stream.audience]
-            together.discard(stream)
-            if not together:
+            joined = self._joined[stream.audience]
+            joined.discard(stream)
+            if not joined:
                 del self._joined[stream.audience]
 
-    async def _watch(self) -> None:
-        """Let quiet streams be heard of, and end those whose time is over."""
+    async def _tend(self) -> None:
+        """Send pings on quiet streams, and end streams that have reached their time limit."""
         loop = asyncio.get_running_loop()
         while True:
             await asyncio.sleep(1)
@@ -150,130 +150,130 @@ class Hub:
                 if stream.ends_at is not None and stream.ends_at <= now:
                     stream.end()
 
-    async def _look_for_ends(self) -> None:
+    async def _end_with_sessions(self) -> None:
         """End the streams of browsers whose session has ended."""
         while True:
             await asyncio.sleep(SESSIONS_EVERY)
             streams = self._all()
-            known = {stream.session_id for stream in streams if stream.session_id is not None}
-            if not known:
+            session_ids = {stream.session_id for stream in streams if stream.session_id is not None}
+            if not session_ids:
                 continue
             try:
                 async with self._sessions() as session:
-                    over = await find_ended(session, known)
+                    ended = await find_ended_sessions(session, session_ids)
             except Exception as error:  # noqa: BLE001 - it must not end the hub
-                log.warning("not known which sessions have ended, trying again", error=describe(error))
+                log.warning("check for ended sessions failed, retrying", error=describe(error))
                 continue
             for stream in streams:
-                if stream.session_id in over:
+                if stream.session_id in ended:
                     stream.end()
 
     async def _follow(self) -> None:
         while True:
-            self._woken.clear()
+            self._wakeup.clear()
             try:
-                more = await self._look()
-            except Exception as error:  # whatever it is, the clients wait for what comes after it
-                log.warning("the log is not followed, trying again", error=describe(error))
-                log.debug("the log is not followed", exc_info=True)
+                more = await self._step()
+            except Exception as error:  # none may end this task, which serves all clients
+                log.warning("reading the log failed, retrying", error=describe(error))
+                log.debug("reading the log failed", exc_info=True)
                 await asyncio.sleep(POLL)
                 continue
             await asyncio.sleep(MIN_INTERVAL)
             if not more:
-                # Python 3.11's `wait_for` can lose a cancellation that comes with what it waits for.
+                # Not `wait_for`: in Python 3.11 it can lose a cancellation that arrives together with its result.
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL):
-                        await self._woken.wait()
+                        await self._wakeup.wait()
 
-    async def _look(self) -> bool:
-        """Bring on some of those who are behind, then everybody; True when there may be more."""
+    async def _step(self) -> bool:
+        """Catch up some of the lagging clients, then advance the hub; return whether there may be more to do."""
         async with self._sessions() as session:
             if not self._joined:
                 head = await read_head(session)
-                if not self._joined:  # nobody has joined meanwhile
+                if not self._joined:  # no client has joined meanwhile
                     self._epoch, self._position = head
             await self._catch_up(session)
             more = await self._advance(session) if self._joined else False
         return more or any(stream.is_served for stream in self._lagging)
 
     async def _catch_up(self, session: AsyncSession) -> None:
-        """Give some of those who are behind what they missed next; whoever lacks nothing more joins."""
-        some = list(islice((stream for stream in self._lagging if stream.is_served), MAX_CATCH_UP))
-        if not some:
+        """Send some of the lagging clients the next events that they missed; clients that miss no more join."""
+        streams = list(islice((stream for stream in self._lagging if stream.is_served), MAX_CATCH_UP))
+        if not streams:
             return
-        readers = [(stream.epoch, stream.position, stream.audience) for stream in some]
-        stretches = await read_pages(session, readers, limit=max(PAGE // len(some), MIN_CATCH_UP_EVENTS))
+        readers = [(stream.epoch, stream.position, stream.audience) for stream in streams]
+        pages = await read_pages(session, readers, limit=max(PAGE // len(streams), MIN_CATCH_UP_EVENTS))
         missed: dict[Side, dict[int, Entry]] = {side: {} for side in Side}
-        for stream, stretch in zip(some, stretches, strict=True):
-            missed[stream.side].update((entry.position, entry) for entry in stretch.entries)
-        views = await render_events(
-            session, self._show, stretches[0].epoch, {side: list(of.values()) for side, of in missed.items()}
-        )
-        shown = {side: {entry.position: what for entry, what in seen} for side, seen in views.items()}
-        for stream, stretch in zip(some, stretches, strict=True):
-            self._send_missed(stream, stretch, shown[stream.side])
+        for stream, page in zip(streams, pages, strict=True):
+            missed[stream.side].update((entry.position, entry) for entry in page.entries)
+        entries_by_side = {side: list(entries.values()) for side, entries in missed.items()}
+        rendered = await render_events(session, self._render_event, pages[0].epoch, entries_by_side)
+        by_position = {side: {entry.position: event for entry, event in events} for side, events in rendered.items()}
+        for stream, page in zip(streams, pages, strict=True):
+            self._send_missed(stream, page, by_position[stream.side])
 
-    def _send_missed(self, stream: Connection, stretch: LogPage, shown: Mapping[int, SseEvent]) -> None:
-        if stretch.lost and stretch.epoch == stream.epoch and stream.position < stream.admitted_at:
+    def _send_missed(self, stream: Connection, page: LogPage, events: Mapping[int, SseEvent]) -> None:
+        if page.lost and page.epoch == stream.epoch and stream.position < stream.admitted_at:
             stream.position = stream.admitted_at
             stream.push([_reset(stream.epoch, stream.position)])
-        elif stretch.lost:
-            stream.end(_reset(stretch.epoch, stretch.end))
-        elif any(map(stream.is_ended_by, stretch.entries)):
+        elif page.lost:
+            stream.end(_reset(page.epoch, page.end))
+        elif any(map(stream.is_ended_by, page.entries)):
             stream.end()
         else:
-            stream.push([shown[entry.position] for entry in stretch.entries if entry.position in shown])
-            stream.position = stretch.end
+            stream.push([events[entry.position] for entry in page.entries if entry.position in events])
+            stream.position = page.end
         if stream in self._lagging:  # it has not left meanwhile
             self._join_or_wait(stream)
 
     async def _advance(self, session: AsyncSession) -> bool:
-        """Read what follows in the log, and hand it out; True when there may be more."""
-        assert self._epoch is not None  # noqa: S101 - somebody has joined
+        """Read the next page of the log and send it to joined clients; return whether there may be more."""
+        assert self._epoch is not None  # noqa: S101 - set before any client joins
         before = self._epoch, self._position
-        stretch = await read_page(session, *before, limit=PAGE)
-        # Whoever joins from here on has read this stretch already, and takes nothing of it.
-        self._epoch, self._position = stretch.epoch, stretch.end
-        if stretch.lost:
-            for stream in [stream for together in self._joined.values() for stream in together]:
-                stream.end(_reset(stretch.epoch, stretch.end))
+        page = await read_page(session, *before, limit=PAGE)
+        # Move on before the events are rendered: clients that join from now on have already read this page.
+        self._epoch, self._position = page.epoch, page.end
+        if page.lost:
+            for stream in [stream for joined in self._joined.values() for stream in joined]:
+                stream.end(_reset(page.epoch, page.end))
             return False
         try:
-            news = await self._news(session, stretch)
+            events_by_audience = await self._render_page(session, page)
         except BaseException:
             self._epoch, self._position = before
             raise
-        for audience, shown in news.items():
+        for audience, events in events_by_audience.items():
             for stream in self._joined.get(audience, ()):
-                stream.push(shown)
-        for entry in stretch.entries:
+                stream.push(events)
+        for entry in page.entries:
             for stream in self._streams.get(entry.user_id or "", ()):
                 if stream.is_ended_by(entry):
                     stream.end()
-        return len(stretch.entries) == PAGE
+        return len(page.entries) == PAGE
 
-    async def _news(self, session: AsyncSession, stretch: LogPage) -> dict[str | None, list[SseEvent]]:
-        """Return what each audience is to be given: events, then how many are unread, if that may be another number."""
-        theirs = [entry for entry in stretch.entries if entry.user_id is not None and entry.user_id in self._joined]
-        wanted = {Side.ADMIN: stretch.entries if None in self._joined else (), Side.CUSTOMER: theirs}
-        views = await render_events(session, self._show, stretch.epoch, wanted)
-        heard: defaultdict[str | None, list[SseEvent]] = defaultdict(list)
-        for entry, shown in views[Side.CUSTOMER]:
-            heard[entry.user_id].append(shown)
-        if views[Side.ADMIN]:
-            heard[None] = [shown for _, shown in views[Side.ADMIN]]
+    async def _render_page(self, session: AsyncSession, page: LogPage) -> dict[str | None, list[SseEvent]]:
+        """Return the events for each audience, followed by its unread count if that may have changed."""
+        of_customers = [entry for entry in page.entries if entry.user_id is not None and entry.user_id in self._joined]
+        entries_by_side = {Side.ADMIN: page.entries if None in self._joined else (), Side.CUSTOMER: of_customers}
+        rendered = await render_events(session, self._render_event, page.epoch, entries_by_side)
+        by_audience: defaultdict[str | None, list[SseEvent]] = defaultdict(list)
+        for entry, event in rendered[Side.CUSTOMER]:
+            by_audience[entry.user_id].append(event)
+        if rendered[Side.ADMIN]:
+            by_audience[None] = [event for _, event in rendered[Side.ADMIN]]
         uncounted = set(self._uncounted)
-        counted = heard.keys() | {stream.audience for stream in uncounted}
+        audiences = by_audience.keys() | {stream.audience for stream in uncounted}
         connection = await driver_connection(session)
-        for user_id, count in (await count_unread_of(connection, [user for user in counted if user])).items():
-            heard[user_id].append(SseEvent(UNREAD, self._show_unread(count)))
-        if None in counted:
-            heard[None].append(SseEvent(UNREAD, self._show_unread(await count_unread(connection))))
+        counts = await count_unread_by_customer(connection, [user_id for user_id in audiences if user_id])
+        for user_id, count in counts.items():
+            by_audience[user_id].append(SseEvent(UNREAD, self._render_unread(count)))
+        if None in audiences:
+            by_audience[None].append(SseEvent(UNREAD, self._render_unread(await count_unread(connection))))
         self._uncounted -= uncounted
-        return heard
+        return by_audience
 
     def _all(self) -> list[Connection]:
-        return [stream for theirs in self._streams.values() for stream in theirs]
+        return [stream for streams in self._streams.values() for stream in streams]
 
 
 def _reset(epoch: UUID, position: int) -> SseEvent:

@@ -1,6 +1,6 @@
-"""Hints that the log has grown, from the relay to whoever follows it live, by Redis pub/sub.
+"""Notifications that the log has grown, from the relay to live streams by Redis pub/sub.
 
-A hint may be lost at any time and costs nothing then: who follows the log looks at it every second anyway.
+A lost notification only costs time, because live streams also poll the log every second.
 """
 
 import asyncio
@@ -12,26 +12,26 @@ from redis.asyncio import Redis
 from services.conversations.rate_limits.failopen_redis import connect
 
 CHANNEL = "chats:log"
-TIMEOUT = 1.0  # seconds to wait for an answer, and between tries
-SILENCE = 10.0  # seconds without a hint, after which the other end is asked whether it is still there
+TIMEOUT = 1.0  # seconds to wait for an answer, and between attempts
+SILENCE = 10.0  # seconds without a notification, after which the connection is checked with a ping
 
 log = structlog.get_logger()
 
 
 class LogNotifier:
-    """Tells of the log's newest position; while that takes long, of the newest only."""
+    """Publishes the log's newest position; while Redis is slow, skips all but the newest."""
 
     def __init__(self) -> None:
         self._newest: asyncio.Queue[int] = asyncio.Queue(1)
 
     def notify(self, position: int) -> None:
-        """Take a position to tell of; never waits."""
+        """Queue a position for publishing; never waits."""
         if self._newest.full():
             self._newest.get_nowait()
         self._newest.put_nowait(position)
 
     async def run(self, url: str) -> None:
-        """Publish until cancelled. A Redis that is away or does not answer costs hints, nothing else."""
+        """Publish until cancelled. While Redis is unavailable, notifications are lost."""
         working = True
         async with _connect(url) as redis:
             while True:
@@ -39,34 +39,34 @@ class LogNotifier:
                 try:
                     async with asyncio.timeout(TIMEOUT):
                         await redis.publish(CHANNEL, position)
-                except Exception as error:  # noqa: BLE001 - redis-py raises more than its own kind; none may end this
+                except Exception as error:  # noqa: BLE001 - redis-py raises more than its own errors; none may end this
                     if working:
-                        log.warning("live streams get no hints, they look every second", error=_describe(error))
+                        log.warning("cannot notify live streams, they poll every second", error=_describe(error))
                     working = False
                     await asyncio.sleep(TIMEOUT)
                 else:
                     working = True
 
 
-async def listen(url: str, heard: Callable[[], None]) -> None:
-    """Call `heard` at every hint, until cancelled; subscribes anew when the connection was lost."""
+async def listen(url: str, notified: Callable[[], None]) -> None:
+    """Call `notified` for every notification, until cancelled. Resubscribes after a lost connection."""
     working = True
     while True:
         try:
             async with _connect(url) as redis, redis.pubsub() as subscription:
                 async with asyncio.timeout(TIMEOUT):
                     await subscription.subscribe(CHANNEL)
-                asked = False
-                while (message := await subscription.get_message(timeout=SILENCE)) or not asked:
-                    if asked := message is None:
+                pinged = False
+                while (message := await subscription.get_message(timeout=SILENCE)) or not pinged:
+                    if pinged := message is None:
                         async with asyncio.timeout(TIMEOUT):
                             await subscription.ping()
                     else:
                         working = True
-                        heard()
+                        notified()
         except Exception as error:  # noqa: BLE001 - as above
             if working:
-                log.warning("no hints of news in the log, looking every second", error=_describe(error))
+                log.warning("no notifications from the relay, polling the log every second", error=_describe(error))
             working = False
         await asyncio.sleep(TIMEOUT)
 
@@ -76,5 +76,5 @@ def _describe(error: Exception) -> str:
 
 
 def _connect(url: str) -> Redis:
-    # Whoever asks sets the time: redis-py does so by `wait_for`, which in Python 3.11 can lose a cancellation.
+    # Callers set timeouts: redis-py's own use `wait_for`, which can lose a cancellation in Python 3.11.
     return connect(url, socket_timeout=None, socket_connect_timeout=TIMEOUT)

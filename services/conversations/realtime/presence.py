@@ -1,6 +1,6 @@
-"""Who is looking at a conversation, as far as their browsers say so: a hint for two admins who would answer at once.
+"""The admins who are viewing a conversation, so that two of them do not answer at once.
 
-The table is unlogged: a crash of the server empties it, and half a minute later it is right again.
+The table is unlogged: a crash of the database empties it, and browsers fill it again within half a minute.
 """
 
 from datetime import timedelta
@@ -15,17 +15,17 @@ from services.conversations.models import Conversation, Presence, User
 from services.conversations.settings import StoreSettings
 from shared.problems import NotFound
 
-SEEN_FOR: Final = timedelta(seconds=30)  # browsers say every 15 s that they are still there
+SEEN_FOR: Final = timedelta(seconds=30)  # browsers report every 15 s
 
 
-async def look(session: AsyncSession, conversation_id: UUID, user_id: str) -> list[User]:
-    """Note that somebody looks at a conversation, and return who else does, by id. Raises `NotFound`."""
-    there = select(Conversation.id, literal(user_id), func.clock_timestamp()).where(Conversation.id == conversation_id)
-    note = insert(Presence).from_select(["conversation_id", "user_id", "seen_at"], there)
-    note = note.on_conflict_do_update(
-        index_elements=[Presence.conversation_id, Presence.user_id], set_={"seen_at": note.excluded.seen_at}
+async def record_viewer(session: AsyncSession, conversation_id: UUID, user_id: str) -> list[User]:
+    """Record that a user is viewing a conversation; return its other viewers, by id. Raises `NotFound`."""
+    viewer = select(Conversation.id, literal(user_id), func.clock_timestamp()).where(Conversation.id == conversation_id)
+    upsert = insert(Presence).from_select(["conversation_id", "user_id", "seen_at"], viewer)
+    upsert = upsert.on_conflict_do_update(
+        index_elements=[Presence.conversation_id, Presence.user_id], set_={"seen_at": upsert.excluded.seen_at}
     )
-    if await session.scalar(note.returning(Presence.user_id)) is None:
+    if await session.scalar(upsert.returning(Presence.user_id)) is None:
         raise NotFound("There is no such conversation.")
     others = (
         select(User)
@@ -41,21 +41,21 @@ async def look(session: AsyncSession, conversation_id: UUID, user_id: str) -> li
     return list((await session.scalars(others)).all())
 
 
-async def leave(session: AsyncSession, conversation_id: UUID, user_id: str) -> None:
-    """Note that somebody looks no more; who did not look is not missed."""
+async def remove_viewer(session: AsyncSession, conversation_id: UUID, user_id: str) -> None:
+    """Record that a user is no longer viewing a conversation; does nothing if they were not."""
     await session.execute(
         delete(Presence).where(Presence.conversation_id == conversation_id, Presence.user_id == user_id)
     )
 
 
 async def purge_presence(session: AsyncSession, _: StoreSettings, *, size: int) -> int:
-    """Delete what is no longer true; return how many."""
-    old = (
+    """Delete expired viewers; return how many."""
+    expired = (
         select(Presence.conversation_id, Presence.user_id)
         .where(Presence.seen_at < func.clock_timestamp() - 2 * SEEN_FOR)
         .limit(size)
         .with_for_update(skip_locked=True)
         .subquery()
     )
-    gone = delete(Presence).where(Presence.conversation_id == old.c.conversation_id, Presence.user_id == old.c.user_id)
-    return len((await session.execute(gone.returning(Presence.user_id))).all())
+    is_expired = (Presence.conversation_id == expired.c.conversation_id) & (Presence.user_id == expired.c.user_id)
+    return len((await session.execute(delete(Presence).where(is_expired).returning(Presence.user_id))).all())

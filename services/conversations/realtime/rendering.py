@@ -1,4 +1,4 @@
-"""Events of the log as live streams tell them: each shown once to a side, and encoded once for all who hear it."""
+"""Render events of the log for live streams: once per side, encoded once for all of its clients."""
 
 from collections.abc import Callable, Mapping, Sequence
 from uuid import UUID
@@ -18,32 +18,32 @@ RESET = "reset"
 
 log = structlog.get_logger()
 
-# Shows an event to a side, beside its conversation if that is still there; None when there is nothing to show.
+# Returns an event's data for a side, given its conversation if that still exists; None if there is nothing to send.
 EventRenderer = Callable[[Entry, ConversationDetail | None, Side], str | None]
 
 
 async def render_events(
-    session: AsyncSession, show: EventRenderer, epoch: UUID, wanted: Mapping[Side, Sequence[Entry]]
+    session: AsyncSession, render: EventRenderer, epoch: UUID, entries_by_side: Mapping[Side, Sequence[Entry]]
 ) -> dict[Side, list[tuple[Entry, SseEvent]]]:
-    """Show events once to each side that wants them, with the conversations as they are now."""
-    spoken_of = {entry.conversation_id for entries in wanted.values() for entry in entries} - {None}
+    """Render entries once for each side, with the current state of their conversations."""
+    ids = {entry.conversation_id for entries in entries_by_side.values() for entry in entries if entry.conversation_id}
     connection = await driver_connection(session)
-    found = await load_conversations(connection, [identity for identity in spoken_of if identity]) if spoken_of else []
-    threads = {thread.conversation.id: thread for thread in found}
+    details = await load_conversations(connection, ids) if ids else []
+    conversations = {detail.conversation.id: detail for detail in details}
     return {
-        side: [(entry, shown) for entry in entries if (shown := _render(show, epoch, entry, threads, side))]
-        for side, entries in wanted.items()
+        side: [(entry, event) for entry in entries if (event := _render(render, epoch, entry, conversations, side))]
+        for side, entries in entries_by_side.items()
     }
 
 
 def _render(
-    show: EventRenderer, epoch: UUID, entry: Entry, threads: Mapping[UUID, ConversationDetail], side: Side
+    render: EventRenderer, epoch: UUID, entry: Entry, conversations: Mapping[UUID, ConversationDetail], side: Side
 ) -> SseEvent | None:
-    identity = encode_position(epoch, entry.position)
+    event_id = encode_position(epoch, entry.position)
     try:
-        data = show(entry, threads.get(entry.conversation_id) if entry.conversation_id else None, side)
-    except Exception as error:  # noqa: BLE001 - it must not come in the way of what follows
-        # Without its own words, which may quote a message.
-        log.error("event not shown, clients load anew", position=entry.position, error=type(error).__name__)  # noqa: TRY400 - a traceback may quote a message
-        return SseEvent(RESET, "{}", entry.position, identity)
-    return SseEvent(entry.type, data, entry.position, identity) if data else None
+        data = render(entry, conversations.get(entry.conversation_id) if entry.conversation_id else None, side)
+    except Exception as error:  # noqa: BLE001 - one event must not hold up the next ones
+        # Without the error's text, which may quote a message.
+        log.error("event not rendered, clients reload", position=entry.position, error=type(error).__name__)  # noqa: TRY400 - a traceback may quote a message
+        return SseEvent(RESET, "{}", entry.position, event_id)
+    return SseEvent(entry.type, data, entry.position, event_id) if data else None

@@ -17,25 +17,25 @@ MAX_BATCH_SIZE = 200  # looked up at once
 
 
 class StreamAdmission:
-    """Authorizes callers in batches. `authorize_caller` decides on those who are new, changed or refused."""
+    """Authorizes callers in batches; `authorize_caller` decides on callers who are new, changed or refused."""
 
     def __init__(self, sessions: SessionFactory, acquire: ConnectionProvider) -> None:
         self._sessions = sessions
         self._acquire = acquire
-        self._together = Batcher(self._look, MAX_BATCH_SIZE, linger=0.01)
+        self._batcher = Batcher(self._authorize_batch, MAX_BATCH_SIZE, linger=0.01)
 
     async def admit(self, principal: Principal) -> tuple[UUID, int]:
         """Authorize a caller; return the log's epoch and head from before. Does not mark a session as used."""
-        position = await self._together.submit(principal)
+        position = await self._batcher.submit(principal)
         if position is None:
             async with request_transaction(self._sessions) as session:
                 position = await authorize_caller(session, principal, used=False)
         return position
 
-    async def _look(self, principals: Sequence[Principal]) -> list[tuple[UUID, int] | None]:
-        by_token = [each for each in principals if each.session_id is None]
-        by_session = [each for each in principals if each.session_id is not None]
+    async def _authorize_batch(self, principals: Sequence[Principal]) -> list[tuple[UUID, int] | None]:
+        by_token = [principal for principal in principals if principal.session_id is None]
+        by_session = [principal for principal in principals if principal.session_id is not None]
         async with request_connection(self._acquire) as connection:
-            seen = await authenticate_many(connection, by_token) if by_token else {}
-            seen |= await require_sessions(connection, by_session) if by_session else {}
-        return [seen.get(each) for each in principals]
+            positions = await authenticate_many(connection, by_token) if by_token else {}
+            positions |= await require_sessions(connection, by_session) if by_session else {}
+        return [positions.get(principal) for principal in principals]

@@ -105,12 +105,14 @@ async def test_those_of_one_conversation_are_numbered_one_after_the_other(
 
 
 async def test_each_one_learns_what_is_wrong_with_its_own(conversations: SessionFactory, talks: list[UUID]) -> None:
-    [first, *_] = await saved(conversations, by_anna(talks[0], once=IdempotencyKey("key", "one")), by_anna(talks[1]))
+    [first, *_] = await saved(
+        conversations, by_anna(talks[0], idempotency_key=IdempotencyKey("key", "one")), by_anna(talks[1])
+    )
     async with conversations.begin() as session:
         await session.execute(text("update conversations set last_admin_number = 1 where id = :id"), {"id": talks[1]})
     found = await outcomes(
         conversations,
-        by_anna(talks[0], once=IdempotencyKey("key", "one")),
+        by_anna(talks[0], idempotency_key=IdempotencyKey("key", "one")),
         by_anna(talks[1], seen_number=0),
         by_anna(uuid4()),
         Post(talks[2], "ben", Side.CUSTOMER, "Mine?", scope="ben"),
@@ -122,7 +124,7 @@ async def test_each_one_learns_what_is_wrong_with_its_own(conversations: Session
     assert (replay.id, replay.replayed) == (first.id, True)
     assert [type(one) for one in refused] == [NewerMessages, NotFound, NotFound, Unauthenticated]
     assert isinstance(good, Posted)
-    [reused] = await outcomes(conversations, by_anna(talks[0], "Else", once=IdempotencyKey("key", "other")))
+    [reused] = await outcomes(conversations, by_anna(talks[0], "Else", idempotency_key=IdempotencyKey("key", "other")))
     assert isinstance(reused, IdempotencyKeyReused)
     assert await events(conversations) == 3
 
@@ -136,7 +138,7 @@ async def test_one_that_spoils_the_statement_fails_alone(conversations: SessionF
 
 async def test_one_key_at_the_same_moment_is_one_message(conversations: SessionFactory, talks: list[UUID]) -> None:
     once = IdempotencyKey("key", "one")
-    posted = await saved(conversations, *(by_anna(talks[0], once=once) for _ in range(12)))
+    posted = await saved(conversations, *(by_anna(talks[0], idempotency_key=once) for _ in range(12)))
     assert len({one.id for one in posted}) == 1
     assert sum(not one.replayed for one in posted) == 1
     assert await events(conversations) == 1

@@ -132,7 +132,7 @@ async def test_the_addresses_of_one_ipv6_network_are_one(conversations: SessionF
         assert (await sign_in(client, "2001:db8:1:3::1", "guessed")).status_code == 401
 
 
-WARNING = "every sign-in comes from one private address: name it in CHATS_TRUSTED_PROXIES if it is a proxy"
+WARNING = "all sign-ins come from one private address: if it is a proxy, add it to CHATS_TRUSTED_PROXIES"
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,7 @@ async def test_a_hub_that_is_told_of_news_as_it_is_cancelled_ends(conversations:
     for turns in range(8):
         hub = Hub(conversations, lambda *_: None, str)
         following = asyncio.create_task(hub._follow())  # noqa: SLF001 - the group around it would wait for its end
-        waiting = hub._woken._waiters  # noqa: SLF001 - nothing else tells who waits
+        waiting = hub._wakeup._waiters  # noqa: SLF001 - nothing else tells who waits
         await eventually(waiting.__len__)
         hub.wake()
         for _ in range(turns):

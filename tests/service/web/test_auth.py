@@ -146,7 +146,7 @@ async def test_a_session_ends_after_12_hours_without_use_and_after_7_days(
     begun = await give_session(conversations, browser)
     await set_times(conversations, last_seen=last_seen, began=began)
     async with transaction(conversations) as session:
-        assert await sessions.find_ended(session, [begun.id]) == (set() if lives else {begun.id})
+        assert await sessions.find_ended_sessions(session, [begun.id]) == (set() if lives else {begun.id})
     for path in ("/api/v1/unread", "/customer"):
         assert ((await browser.get(path)).status_code == 200) is lives
         await set_times(conversations, last_seen=last_seen, began=began)

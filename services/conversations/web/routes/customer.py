@@ -116,7 +116,7 @@ async def post_customer_message(
             form.body.body,
             scope=caller.id,
             seen_number=form.body.seen_number,
-            once=IdempotencyKey.of(form.key, "post", fields),
+            idempotency_key=IdempotencyKey.of(form.key, "post", fields),
         )
         try:
             await post_message(session, post)

@@ -84,7 +84,7 @@ async def _edit(session: DbSession, conversation_id: UUID, admin_id: str, body: 
             body.reply_body,
             seen_number=body.seen_number,
             chosen_status=body.status,
-            once=IdempotencyKey.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True)),
+            idempotency_key=IdempotencyKey.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True)),
         )
         await post_message(session, reply)
     elif body.status is not None:
