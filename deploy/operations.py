@@ -273,7 +273,7 @@ def import_users_and_orders(name: str) -> bool:
     async def work(sessions: SessionFactory) -> None:
         nonlocal warnings
         with _open(name) as file:
-            async for result in import_lines(_chunks(file), sessions, room=math.inf):
+            async for result in import_lines(_chunks(file), sessions, detail_budget=math.inf):
                 counts[result["status"]] += result.get("lines_omitted", 1)
                 printed = warnings
                 warnings += len(result.get("warnings", ()))

@@ -26,12 +26,14 @@ from shared.database import REQUEST_BOUNDS, create_engine, create_sessions
 from shared.http import add_head_routes, add_routes, create_api
 
 _DESCRIPTION = """
-Two-way messages between a store's customers and its admins.
+Two-way messaging between a store's customers and its admins.
 
-Sign every call with a bearer token: a JWT with `sub`, `iat`, `exp`, `aud` and a role (`customer`, `admin`, `store`).
-Pages in a browser call with their session's cookie instead, and with `X-CSRF-Token` wherever they change something.
-A list is `{"items": […], "next_cursor": …}`. An error is `application/problem+json` with a stable `code`.
-Send an `Idempotency-Key` with whatever creates something, and retry as often as you like.
+Authenticate every request with a bearer token: a JWT with `sub`, `iat`, `exp`, `aud` and a role (`customer`, `admin`,
+`store`). Pages in a browser use their session cookie instead, and send `X-CSRF-Token` with every request that changes
+something.
+
+Lists are `{"items": […], "next_cursor": …}`. Errors are `application/problem+json` with a stable `code`.
+Send an `Idempotency-Key` with requests that create something, so that you can retry them safely.
 """
 
 
@@ -41,7 +43,7 @@ log = structlog.get_logger()
 def create_app(settings: ApiSettings) -> FastAPI:
     """Build the application."""
     if not settings.auth_secret:
-        log.warning("the pages let nobody in: CHATS_AUTH_SECRET, which signs sessions, is not set")
+        log.warning("web sign-in disabled: CHATS_AUTH_SECRET, which signs sessions, is not set")
     engine = create_engine(settings.conversations_database_url, application="chats-api", bounds=REQUEST_BOUNDS)
     redis = None if settings.redis_url is None else FailopenRedis(settings.redis_url)
     stream_quota = StreamQuota(redis)
@@ -76,9 +78,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.state.sign_in_origins = SignInOrigins()
     app.state.pages = pages
     app.add_middleware(RenewedCookies)
-    for module in (stream, customer, admin, store, internal):  # first, what most come for at once
+    for module in (stream, customer, admin, store, internal):  # the most frequent first
         add_routes(app, module.router)
-    for page in (customer_pages, inbox, new_conversation, delete, thread):  # a path that is fixed comes first
+    for page in (customer_pages, inbox, new_conversation, delete, thread):  # fixed paths before those with ids
         add_routes(app, page.router)
     add_routes(app, session_pages.router, session_pages.scripts, session_pages.home)
     describe(app)

@@ -1,10 +1,10 @@
-"""The relay: numbers the log, hands what it has just numbered to Celery, erases what was deleted, and purges.
+"""The relay: numbers events, publishes them to Celery, erases deleted conversations and users, and purges old rows.
 
-Numbering is the claim: the relay that numbered an event publishes it, so several relays share the work. What is
-published is a hint; a hint that is lost (a crash here, a broker that is away) is made up by the notifications
-service's sweeper, which reads the log itself. So a slow broker must never hold up the numbering: hints wait for it in
-a short queue in a thread of its own, and are dropped when that is full, when the broker cannot be used, and when as
-many tasks wait in it as may (`shared/publisher.py`). Live streams are told in a task of its own.
+The relay that numbered an event publishes it, so several relays share the work. Published tasks are only hints: if one
+is lost, in a crash or because the broker is unavailable, the notifications service's sweeper finds the event in the
+log. A slow broker must not hold up the numbering. So events for Celery go to a short queue with a thread of its own,
+and are dropped if the queue is full, if the broker is unavailable, or if too many tasks wait in the broker
+(`shared/publisher.py`). A separate task notifies live streams.
 """
 
 import asyncio
@@ -34,29 +34,29 @@ from shared.processes import operations_routes, operations_server, pause, proces
 from shared.publisher import Publisher
 from shared.readiness import database_fault, newest_version, wait_for_database
 
-LOOK = 0.02  # seconds between looks at a quiet log
-GATHER = 0.05  # seconds after a batch until the next one, which is the cheaper the more there is in it
+POLL = 0.02  # seconds between checks of a quiet log
+GATHER = 0.05  # seconds between batches, because larger batches are cheaper per event
 BATCH = 1000  # events numbered in one transaction
-ERASE_EVERY = 1.0  # seconds between looks for what is to be erased, when there was nothing
-PURGE_EVERY = 60  # seconds between looks for what is beyond the retention
+ERASE_EVERY = 1.0  # seconds until the next erasure round, if the last one erased nothing
+PURGE_EVERY = 60  # seconds between purges of rows past their retention
 PURGE_BATCH = 1000  # rows deleted in one transaction
-WAITING_BATCHES = 100  # that a slow broker may make wait, before hints are dropped
-LOOK_AT_BROKER = 5.0  # seconds without news, after which the broker is looked at
+WAITING_BATCHES = 100  # batches queued for a slow broker before further ones are dropped
+CHECK_BROKER_EVERY = 5.0  # seconds between checks of the broker while nothing is published
 
 NUMBERED = Counter("chats_log_numbered_total", "Events that this relay has numbered")
-HINTS = Counter("chats_relay_hints_total", "Events handed to the broker, by what became of them", ["outcome"])
-PURGED = Counter("chats_log_purged_total", "Rows deleted beyond their time: events, keys, sessions, viewers")
-ERASED = Counter("chats_erased_total", "Rows that this relay has erased of deleted conversations and users")
+HINTS = Counter("chats_relay_hints_total", "Events to publish to the broker, by outcome", ["outcome"])
+PURGED = Counter("chats_log_purged_total", "Rows purged: events, idempotency keys, sessions, viewers, erasures")
+ERASED = Counter("chats_erased_total", "Rows of deleted conversations and users that this relay has erased")
 HEAD = Gauge("chats_log_head", "The last position in the log")
 UNNUMBERED = Gauge("chats_log_unnumbered", "Committed events without a position")
-WAITING = Gauge("chats_relay_hints_waiting", "Tasks that waited in the broker for workers, when last looked at")
+WAITING = Gauge("chats_relay_hints_waiting", "Tasks waiting in the broker for workers, when last checked")
 LAG = Gauge("chats_relay_lag_seconds", "Age of the oldest event without a position")
 
 log = structlog.get_logger()
 
 
 class TaskPublisher:
-    """Publishes batches of events from a thread, so that the broker's bad days are not the log's."""
+    """Publishes batches of events from its own thread, so that broker problems do not hold up the log."""
 
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
@@ -65,17 +65,17 @@ class TaskPublisher:
         self._thread.start()
 
     def publish(self, events: list[Event]) -> None:
-        """Take a batch, or drop it when the broker is too far behind."""
-        hinted = [event for event in events if event.type in TASKS]
-        if not hinted:
+        """Queue a batch, or drop it if the queue is full."""
+        batch = [event for event in events if event.type in TASKS]
+        if not batch:
             return
         try:
-            self._waiting.put_nowait(hinted)
+            self._waiting.put_nowait(batch)
         except queue.Full:
-            HINTS.labels("dropped").inc(len(hinted))
+            HINTS.labels("dropped").inc(len(batch))
 
     def close(self, timeout: float) -> None:
-        """Publish what waits, for at most `timeout` seconds."""
+        """Publish the queued batches, for at most `timeout` seconds."""
         try:
             self._waiting.put(None, timeout=timeout)
         except queue.Full:
@@ -86,7 +86,7 @@ class TaskPublisher:
         self._publisher.look()
         while True:
             try:
-                batch = self._waiting.get(timeout=LOOK_AT_BROKER)
+                batch = self._waiting.get(timeout=CHECK_BROKER_EVERY)
             except queue.Empty:
                 self._publisher.look()
             else:
@@ -111,7 +111,7 @@ class TaskPublisher:
 
 
 async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio.Event) -> None:
-    """Number and publish until `stop`."""
+    """Run all tasks of the relay until `stop`."""
     engine = create_engine(settings.conversations_database_url, application="chats-relay", pool_size=4)
     sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
     publisher = Publisher(create_celery(settings.broker_url, client="chats-relay"))
@@ -120,68 +120,68 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
     )
     async with operations_server(routes, host, port):
         await run_until_stopped(stop, wait_for_database(engine, version))
-        publisher_thread = TaskPublisher(publisher)
+        task_publisher = TaskPublisher(publisher)
         notifier = LogNotifier()
 
-        def give(events: list[Event]) -> None:
+        def publish(events: list[Event]) -> None:
             if events:
                 notifier.notify(events[-1].position or 0)
-                publisher_thread.publish(events)
+                task_publisher.publish(events)
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(_number(sessions, give, stop))
+            group.create_task(_number(sessions, publish, stop))
             if settings.redis_url is not None:
                 group.create_task(run_until_stopped(stop, notifier.run(settings.redis_url)))
             group.create_task(_erase(sessions, stop))
             group.create_task(_purge(sessions, settings, stop))
             group.create_task(report_for_ever(sessions, process_name("relay", port), publisher.state.standing, stop))
-        await asyncio.to_thread(publisher_thread.close, 5)
+        await asyncio.to_thread(task_publisher.close, 5)
     await engine.dispose()
 
 
-async def _number(sessions: SessionFactory, give: Callable[[list[Event]], None], stop: asyncio.Event) -> None:
-    looks = without_transactions(sessions)
-    settled = False  # readers of a restored log have to know at once, not with its first new event
+async def _number(sessions: SessionFactory, publish: Callable[[list[Event]], None], stop: asyncio.Event) -> None:
+    polling_sessions = without_transactions(sessions)
+    epoch_checked = False  # readers of a restored log must learn its new epoch at once, not with its first new event
     while not stop.is_set():
         try:
-            async with looks() as session:
-                quiet = settled and not await has_unnumbered(session)
+            async with polling_sessions() as session:
+                quiet = epoch_checked and not await has_unnumbered(session)
             if quiet:
-                await pause(stop, LOOK)
+                await pause(stop, POLL)
                 continue
             async with transaction(sessions) as session:
-                if not settled:
+                if not epoch_checked:
                     await rotate_epoch_if_moved(session)
                 events = await number_events(session, size=BATCH)
-        except Exception as error:  # noqa: BLE001 - the driver raises more than its own kind; none may end this
-            settled = False  # it may be another server that answers next
-            log.warning("log not numbered, trying again", error=describe(error))
+        except Exception as error:  # noqa: BLE001 - the driver raises more than its own errors; none may end this
+            epoch_checked = False  # the next answer may come from another server
+            log.warning("numbering failed, retrying", error=describe(error))
             await pause(stop, 1)
             continue
-        settled = True
+        epoch_checked = True
         failpoint("numbering-committed")
-        give(events)
+        publish(events)
         NUMBERED.inc(len(events))
         if len(events) < BATCH:
             await pause(stop, GATHER)
 
 
 async def _erase(sessions: SessionFactory, stop: asyncio.Event) -> None:
-    """Erase what was deleted, batch by batch. Every relay does: a batch locks its erasure, and others go past it."""
+    """Erase deleted conversations and users in batches. Relays share the work: they skip locked erasures."""
     while not stop.is_set():
         rows = 0
         try:
             rows = await erase_round(sessions)
-        except Exception as error:  # as below
-            log.warning("nothing erased, trying again", error=type(error).__name__)
-            log.debug("nothing erased", exc_info=True)
+        except Exception as error:  # it must not end the numbering
+            log.warning("erasure failed, retrying", error=type(error).__name__)
+            log.debug("erasure failed", exc_info=True)
         ERASED.inc(rows)
         if not rows:
             await pause(stop, ERASE_EVERY)
 
 
 async def _purge(sessions: SessionFactory, settings: StoreSettings, stop: asyncio.Event) -> None:
-    """Delete what is beyond the retention, a batch a transaction, so that nobody waits long for it."""
+    """Purge rows past their retention, in small transactions so that other work does not wait for them."""
     while not stop.is_set():
         try:
             for purge in (purge_events, purge_keys, purge_sessions, purge_presence, purge_erasures):
@@ -190,14 +190,14 @@ async def _purge(sessions: SessionFactory, settings: StoreSettings, stop: asynci
                     async with transaction(sessions) as session:
                         deleted = await purge(session, settings, size=PURGE_BATCH)
                     PURGED.inc(deleted)
-        except Exception as error:  # it must not end the numbering beside it
-            log.warning("nothing purged, trying again", error=type(error).__name__)
-            log.debug("nothing purged", exc_info=True)
+        except Exception as error:  # it must not end the numbering
+            log.warning("purge failed, retrying", error=type(error).__name__)
+            log.debug("purge failed", exc_info=True)
         await pause(stop, PURGE_EVERY)
 
 
 async def measure(sessions: SessionFactory) -> None:
-    """Set the gauges from the log."""
+    """Set the gauges from the state of the log."""
     async with transaction(sessions) as session:
         state = await read_state(session)
     HEAD.set(state.head)

@@ -56,7 +56,7 @@ async def put_user(user_id: PathId, body: SentUser, session: DbSession, response
 
     An optional field with an invalid value is left out or replaced by its nearest valid form, and listed in `warnings`.
     """
-    created = await sync.put_user(session, body.record.of(user_id))
+    created = await sync.put_user(session, body.record.to_upsert(user_id))
     response.status_code = 201 if created else 200
     return RecordOut(id=user_id, **body.notes)
 
@@ -113,7 +113,7 @@ async def get_erasure(
 @router.delete("/users/{user_id}/sessions", status_code=204)
 async def end_sessions(user_id: PathId, session: DbSession) -> None:
     """End all browser sessions of a user, for example when they sign out of the store. Unknown users have none."""
-    await sessions.end_all_of(session, user_id)
+    await sessions.end_all_sessions(session, user_id)
 
 
 @router.put(
@@ -128,7 +128,7 @@ async def put_order(order_id: PathId, body: SentOrder, session: DbSession, respo
     An optional field or item with an invalid value is left out or replaced by its nearest valid form, and listed in
     `warnings`. Items beyond the first 100 are counted in `items_omitted`.
     """
-    created = await sync.put_order(session, body.record.of(order_id))
+    created = await sync.put_order(session, body.record.to_upsert(order_id))
     response.status_code = 201 if created else 200
     return RecordOut(id=order_id, **body.notes)
 

@@ -1,1 +1,1 @@
-"""What the store syncs: users and orders, one by one or as an NDJSON import."""
+"""Sync of the store's users and orders, one by one or by NDJSON import."""

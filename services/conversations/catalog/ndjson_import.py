@@ -1,6 +1,6 @@
-"""The bulk import: users and orders of the store, one JSON object a line, taken over batch by batch.
+"""The NDJSON import of users and orders: one JSON object per line, committed in batches.
 
-However much there is of it, no more than a batch is in memory.
+Holds at most one batch in memory, whatever the size of the import.
 """
 
 import asyncio
@@ -21,16 +21,16 @@ from shared.people import MAX_ID
 from shared.problems import Invalid, PayloadTooLarge, Problem, Unavailable
 from shared.text import cut
 
-MAX_LINE = MAX_BODY_BYTES  # counted as a body is
+MAX_LINE = MAX_BODY_BYTES  # measured as request bodies are
 MAX_RAW_LINE = MAX_LINE * JSON_ESCAPES.longest
 BATCH = 500  # lines
-BATCH_SIZE = 1024 * 1024  # bytes: a batch of long lines is shorter
-MAX_UNREADABLE = 1_000  # lines that are neither a user nor an order, and have an answer each
-ROOM = 256 * 1024  # bytes of answers that tell all, and four times the lines' own size beside
-ROOM_OF_LINES = 4
+BATCH_SIZE = 1024 * 1024  # bytes, which limits batches of long lines
+MAX_UNREADABLE = 1_000  # lines that are neither a user nor an order and get their own answer
+DETAIL_BUDGET = 256 * 1024  # bytes of details in the answers, plus DETAIL_FACTOR times the size of the lines
+DETAIL_FACTOR = 4
 MAX_SHORT_DETAIL = 100  # characters
-TRIES = 5  # of a batch that is in another writer's way
-YIELD_EVERY = 16  # lines after which others may have their turn
+ATTEMPTS = 5  # of a batch that deadlocks with other transactions
+YIELD_EVERY = 16  # lines between yields to other requests
 
 _MODELS: Mapping[Any, type[UserLine | OrderLine]] = {"user": UserLine, "order": OrderLine}
 
@@ -39,78 +39,78 @@ Answer = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line that was read: what is sent in it, or why it is refused.
+    """A parsed line: its upsert, or the problem for which it is rejected.
 
-    `named` is its type and id, as far as known; `notes` are what the answer says beside the result.
+    `label` is its type and id, as far as known; `notes` are additional fields of its answer.
     """
 
     number: int
-    named: Mapping[str, str]
-    sent: Upsert | Problem
+    label: Mapping[str, str]
+    result: Upsert | Problem
     notes: Mapping[str, Any] = field(default_factory=dict)
 
 
 async def import_lines(
-    chunks: AsyncIterable[bytes], sessions: SessionFactory, room: float = ROOM
+    chunks: AsyncIterable[bytes], sessions: SessionFactory, detail_budget: float = DETAIL_BUDGET
 ) -> AsyncIterator[Answer]:
-    """Take over all that is sent, and yield the answer to each line that is not blank, once it is committed.
+    """Import all lines; yield the answer to each line that is not blank, after its batch is committed.
 
-    A line that is refused hinders no other. Of lines that are neither a user nor an order only the first 1,000 are
-    answered; one last answer counts the others, so that a file of another format does not fill the disk. For the same
-    reason answers become short when they are much longer than what was sent.
+    A rejected line does not affect the others. If more than 1,000 lines are neither a user nor an order, one last
+    answer counts the rest, so that a file in another format does not fill the disk. For the same reason answers are
+    shortened when their details exceed the budget.
 
-    Raises `Unavailable` when the database is away: what was answered is committed. Everything may be sent again.
+    Raises `Unavailable` if the database is: all answered lines are committed. It is safe to send everything again.
     """
     done = unreadable = 0
     async for batch, size in _batches(chunks):
-        room += size * ROOM_OF_LINES
-        sent = [line.sent for line in batch if not isinstance(line.sent, Problem)]
+        detail_budget += size * DETAIL_FACTOR
+        upserts = [line.result for line in batch if not isinstance(line.result, Problem)]
         try:
-            taken = iter(await _commit(sessions, sent) if sent else ())
+            saved = iter(await _commit(sessions, upserts) if upserts else ())
         except Unavailable as error:
-            said = f"{done} lines were taken, then the database was away. Send all again: nothing is taken twice."
-            raise Unavailable(said) from error
+            detail = f"{done} lines were imported before the database became unavailable. Send everything again."
+            raise Unavailable(detail) from error
         for line in batch:
-            unreadable += "type" not in line.named
-            if "type" in line.named or unreadable <= MAX_UNREADABLE:
-                answer = _answer(line, taken)
-                left = room - _size(answer)
-                yield answer if left >= 0 else _shortened(answer)
-                room = left if left >= 0 else room
+            unreadable += "type" not in line.label
+            if "type" in line.label or unreadable <= MAX_UNREADABLE:
+                answer = _answer(line, saved)
+                remaining = detail_budget - _detail_size(answer)
+                yield answer if remaining >= 0 else _shortened(answer)
+                detail_budget = remaining if remaining >= 0 else detail_budget
         done = batch[-1].number
     if (more := unreadable - MAX_UNREADABLE) > 0:
-        refused = Invalid(f"{more} more lines are neither a user nor an order", ("body",))
-        yield _answer(Line(done, {}, refused), iter(())) | {"lines_omitted": more}
+        problem = Invalid(f"{more} more lines are neither a user nor an order", ("body",))
+        yield _answer(Line(done, {}, problem), iter(())) | {"lines_omitted": more}
 
 
 async def split_lines(chunks: AsyncIterable[bytes]) -> AsyncIterator[bytes | None]:
-    """Yield each line without its end, LF or CRLF; None for one that is too long, of which little is kept."""
-    kept = bytearray()
+    """Yield each line without its LF or CRLF; None for a line that is too long, which is not kept in memory."""
+    buffer = bytearray()
     async for chunk in chunks:
         *ended, rest = chunk.split(b"\n")
         for part in ended:
-            _keep(kept, part)
-            yield _whole(kept)
-            kept.clear()
-        _keep(kept, rest)
-    if kept:
-        yield _whole(kept)
+            _append(buffer, part)
+            yield _to_line(buffer)
+            buffer.clear()
+        _append(buffer, rest)
+    if buffer:
+        yield _to_line(buffer)
 
 
-def _keep(kept: bytearray, part: bytes) -> None:
-    kept += part[: MAX_RAW_LINE + 2 - len(kept)]  # enough to tell what is too long, were its last byte a CR
+def _append(buffer: bytearray, part: bytes) -> None:
+    buffer += part[: MAX_RAW_LINE + 2 - len(buffer)]  # just enough to detect a line that is too long even without a CR
 
 
-def _whole(kept: bytearray) -> bytes | None:
-    if len(kept) > MAX_RAW_LINE + 1:
+def _to_line(buffer: bytearray) -> bytes | None:
+    if len(buffer) > MAX_RAW_LINE + 1:
         return None
-    if kept.endswith(b"\r"):
-        del kept[-1:]
-    return bytes(kept) if len(kept) <= MAX_LINE or JSON_ESCAPES.text_size(kept) <= MAX_LINE else None
+    if buffer.endswith(b"\r"):
+        del buffer[-1:]
+    return bytes(buffer) if len(buffer) <= MAX_LINE or JSON_ESCAPES.text_size(buffer) <= MAX_LINE else None
 
 
 async def _batches(chunks: AsyncIterable[bytes]) -> AsyncIterator[tuple[list[Line], int]]:
-    """Yield lines that were read, and how many bytes they have."""
+    """Yield batches of parsed lines with their size in bytes."""
     batch: list[Line] = []
     number = size = 0
     async for line in split_lines(chunks):
@@ -129,59 +129,59 @@ async def _batches(chunks: AsyncIterable[bytes]) -> AsyncIterator[tuple[list[Lin
 
 
 def read_line(number: int, line: bytes | None) -> Line:
-    """Read a line, None for one that is too long, by the rules of the PUT of what it holds."""
+    """Parse a line by the rules of the PUT for its type; `line` is None for a line that is too long."""
     if line is None:
         return Line(number, {}, PayloadTooLarge(f"The line is larger than {MAX_LINE} bytes."))
     try:
-        found = read_json(line)
+        json_object = read_json(line)
     except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        return Line(number, {}, Invalid("a line is a JSON object, in UTF-8", ("body",)))
-    kind, identity = found.get("type"), found.get("id")
+        json_object = None
+    if not isinstance(json_object, dict):
+        return Line(number, {}, Invalid("must be a JSON object in UTF-8", ("body",)))
+    kind, record_id = json_object.get("type"), json_object.get("id")
     model = _MODELS.get(kind) if isinstance(kind, str) else None
-    named = {"id": str(identity)} if isinstance(identity, str) and len(identity) <= MAX_ID else {}
+    label = {"id": str(record_id)} if isinstance(record_id, str) and len(record_id) <= MAX_ID else {}
     if model is None:
-        return Line(number, named, Invalid("the type is user or order", ("body", "type")))
-    named = {"type": str(kind), **named}
+        return Line(number, label, Invalid('the type must be "user" or "order"', ("body", "type")))
+    label = {"type": str(kind), **label}
     try:
-        checked = check_record(model, found)
+        checked = check_record(model, json_object)
     except Invalid as problem:
-        return Line(number, named, problem)
-    return Line(number, named, checked.record.of(checked.record.id), checked.notes)
+        return Line(number, label, problem)
+    return Line(number, label, checked.record.to_upsert(checked.record.id), checked.notes)
 
 
-async def _commit(sessions: SessionFactory, sent: Sequence[Upsert]) -> list[bool | OrderOfAnotherUser]:
-    tries = 0
+async def _commit(sessions: SessionFactory, upserts: Sequence[Upsert]) -> list[bool | OrderOfAnotherUser]:
+    attempt = 1
     while True:
         try:
             async with request_transaction(sessions) as session:
-                return await upsert_batch(session, sent)
+                return await upsert_batch(session, upserts)
         except Unavailable as error:
-            tries += 1
-            if tries == TRIES or not is_retryable_rollback(error.__cause__):
+            if attempt == ATTEMPTS or not is_retryable_rollback(error.__cause__):
                 raise
+            attempt += 1
 
 
-def _answer(line: Line, taken: Iterator[bool | OrderOfAnotherUser]) -> Answer:
-    result = line.sent if isinstance(line.sent, Problem) else next(taken)
-    answer: Answer = {"line": line.number, **line.named}
+def _answer(line: Line, saved: Iterator[bool | OrderOfAnotherUser]) -> Answer:
+    result = line.result if isinstance(line.result, Problem) else next(saved)
+    answer: Answer = {"line": line.number, **line.label}
     if isinstance(result, Problem):
         return answer | {"status": result.status, "code": result.code, "detail": result.detail, **result.extra}
     return {**answer, "status": HTTPStatus.CREATED if result else HTTPStatus.OK, **line.notes}
 
 
-def _size(answer: Answer) -> int:
-    """Return the size of what an answer says beside the result."""
-    said = [answer[name] for name in ("detail", "errors", "warnings") if name in answer]
-    return len(json.dumps(said)) if said else 0
+def _detail_size(answer: Answer) -> int:
+    """Return the size of an answer's detail, errors and warnings."""
+    details = [answer[name] for name in ("detail", "errors", "warnings") if name in answer]
+    return len(json.dumps(details)) if details else 0
 
 
 def _shortened(answer: Answer) -> Answer:
-    """Return an answer with the beginning of its detail, and the number of its warnings."""
+    """Return an answer with the start of its detail and only the number of its warnings."""
     short = {name: value for name, value in answer.items() if name != "errors"}
     if "detail" in short:
         short["detail"] = cut(short["detail"], MAX_SHORT_DETAIL)
     if "warnings" in short:
-        short["warnings"] = [{"loc": ["body"], "msg": f"{len(short['warnings'])}, not shown: there are too many"}]
+        short["warnings"] = [{"loc": ["body"], "msg": f"{len(short['warnings'])} warnings, too many to show"}]
     return short

@@ -1,4 +1,4 @@
-"""Orders of the store."""
+"""Deletion of orders."""
 
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -7,9 +7,9 @@ from services.conversations.models import Order
 
 
 async def delete_order(session: AsyncSession, order_id: str) -> None:
-    """Note that the store deleted an order; conversations about it keep showing its last state.
+    """Mark an order as deleted; conversations about it still show its last state.
 
-    An order that was never here, or is deleted already, changes nothing.
+    Does nothing if the order is unknown or already deleted.
     """
     order = await session.get(Order, order_id, with_for_update=True)
     if order is not None and order.deleted_at is None:

@@ -1,7 +1,7 @@
-"""What the store sends: users and orders, by PUT or as lines of an import.
+"""Schemas of the store's users and orders, sent by PUT or as lines of an import.
 
-Only an unusable id or required field refuses a record. Everything else that cannot be used is left out, or replaced by
-its nearest usable form, with a warning.
+Only an unusable id or required field rejects a record. Any other unusable value is left out or replaced by its nearest
+usable form, with a warning.
 """
 
 from collections.abc import Mapping
@@ -16,13 +16,13 @@ from services.conversations.catalog.values import (
     AnyId,
     Currency,
     Link,
-    Moment,
     Money,
     OrNearest,
     OrNone,
     Quantity,
+    Timestamp,
     Warnings,
-    line_of,
+    single_line,
     warn,
 )
 from services.conversations.identity.provisioning import PROFILE
@@ -38,33 +38,33 @@ _UNKNOWN = "unknown field, ignored"
 
 
 class Record(BaseModel):
-    """A user or an order, as the store has it."""
+    """A user or an order, as the store sends it."""
 
     model_config = ConfigDict(extra="ignore")
 
-    def of(self, identity: str) -> Upsert:
+    def to_upsert(self, record_id: str) -> Upsert:
         """Return the user or the order with this id."""
         raise NotImplementedError
 
     @property
     def omitted(self) -> int:
-        """Return how many parts were too many."""
+        """Return the number of items over the limit."""
         return 0
 
 
 class PutUser(Record):
-    """A user as the store has it. What is left out is empty; the role stays what it was."""
+    """A user, as the store sends it. Missing fields are emptied; a missing role keeps the stored one."""
 
     model_config = example(name="A. Customer", email="customer@example.com", locale="de-AT", zoneinfo="Europe/Vienna")
 
     email: Annotated[Address | None, OrNone] = None
-    name: Annotated[Annotated[str, line_of(200)] | None, OrNone] = None
+    name: Annotated[Annotated[str, single_line(200)] | None, OrNone] = None
     role: Annotated[Annotated[Side, AnyCase] | None, OrNone] = None
     locale: Annotated[LocaleTag | None, OrNearest] = None
     zoneinfo: Annotated[ZoneName | None, OrNearest] = None
-    updated_at: Annotated[Moment | None, OrNone] = None
+    updated_at: Annotated[Timestamp | None, OrNone] = None
 
-    def of(self, user_id: str) -> UserUpsert:
+    def to_upsert(self, user_id: str) -> UserUpsert:
         """Return the user with this id."""
         return UserUpsert(user_id, {name: getattr(self, name) for name in PROFILE}, self.role, self.updated_at)
 
@@ -72,14 +72,14 @@ class PutUser(Record):
 class OrderItem(BaseModel):
     """A line of an order."""
 
-    name: Annotated[str, line_of(500), NOT_EMPTY]
+    name: Annotated[str, single_line(500), NOT_EMPTY]
     quantity: Quantity
     unit_price: Money
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
-    """The lines of an order that are kept, and the number of those beyond the first 100."""
+    """The first 100 lines of an order, and the number of the others."""
 
     kept: tuple[OrderItem, ...] = ()
     omitted: int = 0
@@ -94,32 +94,32 @@ def _read_items(value: Any, info: ValidationInfo) -> Items:
     context: Any = info.context
     warnings = context.below("items") if isinstance(context, Warnings) else Warnings()
     unknown: set[str] = set()
-    found = [_read_item(item, warnings.below(number), unknown) for number, item in enumerate(value[:MAX_ITEMS])]
-    omitted = len(value) - len(found)
+    items = [_read_item(item, warnings.below(index), unknown) for index, item in enumerate(value[:MAX_ITEMS])]
+    omitted = len(value) - len(items)
     if omitted:
         warn(info, f"only the first {MAX_ITEMS} items are kept")
-    return Items(tuple(item for item in found if item is not None), omitted)
+    return Items(tuple(item for item in items if item is not None), omitted)
 
 
 def _read_item(value: Any, warnings: Warnings, unknown: set[str]) -> OrderItem | None:
     if not isinstance(value, dict):
-        warnings.add("the item was left out: must be an object")
+        warnings.add("item left out: must be an object")
         return None
     try:
         item = OrderItem.model_validate(value, context=warnings)
     except ValidationError as error:
         [fault, *_] = error.errors()
-        warnings.add(f"the item was left out: {message_of(fault)}", *fault["loc"])
+        warnings.add(f"item left out: {message_of(fault)}", *fault["loc"])
         return None
     for name in value:
-        if name not in OrderItem.model_fields and name not in unknown:  # said of the first item that has it
+        if name not in OrderItem.model_fields and name not in unknown:  # warn once per order
             unknown.add(name)
             warnings.add(_UNKNOWN, name)
     return item
 
 
 class PutOrder(Record):
-    """An order as the store has it."""
+    """An order, as the store sends it."""
 
     model_config = example(
         user_id="C-42",
@@ -133,11 +133,11 @@ class PutOrder(Record):
     )
 
     user_id: Annotated[StoreId, AnyId]
-    number: Annotated[str, line_of(100), NOT_EMPTY]
-    status: Annotated[str, line_of(100), NOT_EMPTY]
+    number: Annotated[str, single_line(100), NOT_EMPTY]
+    status: Annotated[str, single_line(100), NOT_EMPTY]
     total: Money
     currency: Currency
-    placed_at: Moment
+    placed_at: Timestamp
     url: Annotated[Link | None, OrNone] = None
     items: Annotated[
         Items,
@@ -145,9 +145,9 @@ class PutOrder(Record):
         WithJsonSchema(schema_of(list[OrderItem])),
         Field(json_schema_extra={"default": []}),
     ] = Items()
-    updated_at: Annotated[Moment | None, OrNone] = None
+    updated_at: Annotated[Timestamp | None, OrNone] = None
 
-    def of(self, order_id: str) -> OrderUpsert:
+    def to_upsert(self, order_id: str) -> OrderUpsert:
         """Return the order with this id."""
         fields = {name: getattr(self, name) for name in PutOrder.model_fields}
         items = [item.model_dump() for item in self.items.kept]
@@ -155,7 +155,7 @@ class PutOrder(Record):
 
     @property
     def omitted(self) -> int:
-        """Return how many items were too many."""
+        """Return the number of items over the limit."""
         return self.items.omitted
 
 
@@ -191,26 +191,26 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True, slots=True)
 class Checked(Generic[R]):
-    """A record that can be taken, and what is said about it."""
+    """A valid record with its warnings."""
 
     record: R
     warnings: Warnings
 
     @property
     def notes(self) -> dict[str, Any]:
-        """Return what an answer says beside the result: warnings, and how many items were too many."""
-        notes: dict[str, Any] = {"warnings": self.warnings.shown()} if self.warnings.found else {}
+        """Return additional fields of the response: warnings, and the number of items over the limit."""
+        notes: dict[str, Any] = {"warnings": self.warnings.as_json()} if self.warnings.messages else {}
         return notes | ({"items_omitted": self.record.omitted} if self.record.omitted else {})
 
 
-def check_record(kind: type[R], found: Mapping[str, Any]) -> Checked[R]:
-    """Check a record that was sent as a JSON object. Raises `Invalid`."""
+def check_record(kind: type[R], json_object: Mapping[str, Any]) -> Checked[R]:
+    """Validate a record that was sent as a JSON object. Raises `Invalid`."""
     warnings = Warnings()
     try:
-        record = kind.model_validate(found, context=warnings)
+        record = kind.model_validate(json_object, context=warnings)
     except ValidationError as error:
         raise invalid_fields([{**fault, "loc": ("body", *fault["loc"])} for fault in error.errors()]) from None
-    for name in found:
+    for name in json_object:
         if name not in kind.model_fields:
             warnings.add(_UNKNOWN, name)
     return Checked(record, warnings)

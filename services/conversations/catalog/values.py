@@ -1,4 +1,4 @@
-"""How single values of the store are read: generously, with a warning for each that is not used as it was sent."""
+"""Lenient parsing of the store's values, with a warning for each value that is changed or left out."""
 
 import json
 import re
@@ -33,19 +33,19 @@ _STEP = Decimal(1).scaleb(-DECIMALS)
 _UTC_NAME = re.compile(r"(?<=[0-9]) ?(UTC|GMT|z)$")
 _ZONE_NAME = re.compile(r"\[[A-Za-z0-9_/+-]+\]$")  # RFC 9557, as Java writes it
 _MAIL_DATE = re.compile(r"([A-Za-z]{3}, ?)?[0-9]{1,2} [A-Za-z]{3} [0-9]{4} [0-9]{2}:[0-9]{2}(:[0-9]{2})?( .{1,5})?")
-_NOT_IN_URL = re.compile(r"[\s\x00-\x1f<>\"\\^`{|}]")  # what stands in no URL unless it is encoded
+_NOT_IN_URL = re.compile(r"[\s\x00-\x1f<>\"\\^`{|}]")  # characters that a URL contains only percent-encoded
 _NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
 
 
 class Number(str):
-    """A JSON number as it was written: a float would round it, and a huge exponent costs nothing as text."""
+    """A JSON number as written. Unlike a float it is exact, and a huge exponent costs nothing."""
 
     __slots__ = ()
 
 
 def read_json(text: bytes) -> Any:
-    """Read JSON with each of its numbers as a `Number`. Raises ValueError or RecursionError."""
-    # Some programs begin a file with a byte order mark.
+    """Parse JSON with every number as a `Number`. Raises ValueError or RecursionError."""
+    # Some programs write a byte order mark.
     return json.loads(text.decode("utf-8-sig"), parse_float=Number, parse_int=Number, parse_constant=Number)
 
 
@@ -54,29 +54,29 @@ Location = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Warnings:
-    """The warnings about one record; `at` is the part of it that is being read. It is pydantic's validation context."""
+    """The warnings about a record, collected as pydantic's validation context; `at` is the part being validated."""
 
     at: Location = ("body",)
-    found: list[tuple[Location, str]] = field(default_factory=list)
+    messages: list[tuple[Location, str]] = field(default_factory=list)
 
     def below(self, *loc: str | int) -> "Warnings":
-        """Return the same warnings for a part of the record."""
-        return Warnings((*self.at, *loc), self.found)
+        """Return the same warnings with the location of a part."""
+        return Warnings((*self.at, *loc), self.messages)
 
     def add(self, message: str, *loc: str | int) -> None:
-        """Warn about a value."""
-        self.found.append(((*self.at, *loc), message))
+        """Add a warning about a value."""
+        self.messages.append(((*self.at, *loc), message))
 
-    def shown(self) -> list[dict[str, Any]]:
-        """Return the warnings as an answer has them; of very many only the first."""
-        shown = [{"loc": list(loc), "msg": message} for loc, message in self.found[:MAX_FAULTS]]
-        if more := len(self.found) - len(shown):
-            shown.append({"loc": ["body"], "msg": f"There are {more} more warnings."})
-        return shown
+    def as_json(self) -> list[dict[str, Any]]:
+        """Return the first warnings for an API response, and the number of the others."""
+        warnings = [{"loc": list(loc), "msg": message} for loc, message in self.messages[:MAX_FAULTS]]
+        if more := len(self.messages) - len(warnings):
+            warnings.append({"loc": ["body"], "msg": f"{more} more warnings"})
+        return warnings
 
 
 def warn(info: ValidationInfo, message: str) -> None:
-    """Warn about the field that is being validated."""
+    """Add a warning about the field being validated."""
     if isinstance(info.context, Warnings):
         info.context.add(message, *([info.field_name] if info.field_name else []))
 
@@ -92,23 +92,23 @@ def _or_none(value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInf
 
 
 def _or_nearest(value: Any, read: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
-    found = _or_none(value, read, info)
-    if found is not None and found != str(value).strip():
-        warn(info, f"read as {found}")
-    return found
+    result = _or_none(value, read, info)
+    if result is not None and result != str(value).strip():
+        warn(info, f"read as {result}")
+    return result
 
 
 OrNone = WrapValidator(_or_none)
-"""Makes a field optional: a value that cannot be used becomes None, with a warning."""
+"""Makes a field optional: an unusable value becomes None, with a warning."""
 
 OrNearest = WrapValidator(_or_nearest)
-"""As `OrNone`, and warns when the nearest usable value was taken instead of the one that was sent."""
+"""Like `OrNone`, but also warns if the nearest usable value replaces the one that was sent."""
 
 
-def line_of(limit: int) -> BeforeValidator:
-    """Read a string as one line of at most `limit` characters: mended with warnings, refused only when nothing is seen.
+def single_line(limit: int) -> BeforeValidator:
+    """Validate a string as one line of at most `limit` characters; fixes most problems with a warning.
 
-    A number counts as the text that it was written as.
+    Refuses text without visible characters. A number becomes its text.
     """
 
     def read(value: Any, info: ValidationInfo) -> Any:
@@ -116,36 +116,36 @@ def line_of(limit: int) -> BeforeValidator:
             return value
         line = one_line(value.strip())
         if line != value.strip():
-            warn(info, "line breaks became spaces")
+            warn(info, "line breaks were replaced by spaces")
         if _NOT_STORABLE.search(line):
             warn(info, "characters that cannot be stored were replaced")
             line = _NOT_STORABLE.sub("\ufffd", line)
         if len(line) > limit:
-            warn(info, f"cut to {limit} characters")
+            warn(info, f"truncated to {limit} characters")
         line = cut(line, limit)
         if not is_visible(line):
             raise ValueError("text needs at least one visible character")
-        return str(line)  # of a number as well
+        return str(line)  # converts a `Number`
 
     return BeforeValidator(read)
 
 
 def _read_id(value: Any) -> Any:
     if isinstance(value, Number) and not _INTEGER.fullmatch(value):
-        raise ValueError("an id is a string, or a whole number")
+        raise ValueError("must be a string or an integer")
     return str(value) if isinstance(value, str) else value
 
 
 AnyId = BeforeValidator(_read_id)
-"""Lets an id be a whole number: many stores count their users and orders."""
+"""Accepts integers as ids, because many stores number their users and orders."""
 
 
 def _read_decimal(value: Any) -> Decimal:
-    """Read a decimal string or a JSON number exactly. Raises ValueError."""
+    """Parse a decimal string or a JSON number exactly. Raises ValueError."""
     text = value.strip() if isinstance(value, str) else ""
     number = None
     if _DECIMAL.fullmatch(text):
-        with suppress(DecimalException):  # an exponent beyond what decimals have
+        with suppress(DecimalException):  # the exponent is too large for a Decimal
             number = Decimal(text)
     if number is None or not number.is_finite():
         raise ValueError("must be a decimal number, such as 12.50")
@@ -153,9 +153,9 @@ def _read_decimal(value: Any) -> Decimal:
 
 
 def _plain(number: Decimal, before: int, info: ValidationInfo) -> Decimal:
-    """Return a number without exponent, rounded to 10 decimals with a warning. Raises ValueError when it is too large.
+    """Return a number without exponent, rounded to 10 decimals with a warning. Raises ValueError if it is too large.
 
-    Nothing is written out before its size is known.
+    Checks the size first, so that a huge exponent does not fill the memory.
     """
     exponent = int(number.as_tuple().exponent)
     if number.is_zero():
@@ -167,7 +167,7 @@ def _plain(number: Decimal, before: int, info: ValidationInfo) -> Decimal:
     rounded = number.quantize(_STEP)
     if rounded == number:
         return rounded
-    warn(info, f"rounded to {DECIMALS} decimals")
+    warn(info, f"rounded to {DECIMALS} decimal places")
     if rounded.adjusted() >= before:
         raise ValueError(f"must have at most {before} digits before the decimal point")
     return Decimal(0) if rounded.is_zero() else Decimal(f"{rounded:f}".rstrip("0").rstrip("."))
@@ -191,31 +191,31 @@ def _read_currency(value: Any, info: ValidationInfo) -> Any:
     return code.upper() if code.isascii() else code
 
 
-def _read_moment(value: Any, info: ValidationInfo) -> datetime:
-    moment = None
-    if isinstance(value, str) and not isinstance(value, Number):  # nobody says what a count is in
+def _read_timestamp(value: Any, info: ValidationInfo) -> datetime:
+    timestamp = None
+    if isinstance(value, str) and not isinstance(value, Number):  # the unit of a number is unknown
         with suppress(ValueError, OverflowError):
-            moment = _parse_moment(value.strip())
-    if moment is None:
-        raise ValueError("must be a time, such as 2026-01-02T03:04:05Z")
-    # The driver writes the first and the last moment of the calendar as infinity, and other zones reach beyond it.
-    if not MINYEAR < moment.year < MAXYEAR:
-        raise ValueError(f"this time lies outside the years {MINYEAR + 1} to {MAXYEAR - 1}")
-    if moment.tzinfo is None:
+            timestamp = _parse_timestamp(value.strip())
+    if timestamp is None:
+        raise ValueError("must be a date and time, such as 2026-01-02T03:04:05Z")
+    # The driver stores the first and last moments of the calendar as infinity, and conversion to UTC may leave it.
+    if not MINYEAR < timestamp.year < MAXYEAR:
+        raise ValueError(f"must be between the years {MINYEAR + 1} and {MAXYEAR - 1}")
+    if timestamp.tzinfo is None:
         warn(info, "has no time zone, read as UTC")
-        return moment.replace(tzinfo=UTC)
-    return moment.astimezone(UTC)
+        return timestamp.replace(tzinfo=UTC)
+    return timestamp.astimezone(UTC)
 
 
-def _parse_moment(text: str) -> datetime | None:
-    """Parse ISO 8601, as RFC 3339, SQL, Ruby or Java write it, or the date of an email."""
+def _parse_timestamp(text: str) -> datetime | None:
+    """Parse ISO 8601 as in RFC 3339, SQL, Ruby or Java, or the date format of emails."""
     if text[4:5] == "-":
         return datetime.fromisoformat(_ZONE_NAME.sub("", _UTC_NAME.sub("Z", text.replace("t", "T"))))
     return parsedate_to_datetime(text) if _MAIL_DATE.fullmatch(text) else None
 
 
 def _read_link(value: str) -> str:
-    parts = urlsplit(value)  # raises ValueError itself for some
+    parts = urlsplit(value)  # may itself raise ValueError
     if parts.scheme.lower() not in {"http", "https"} or not value[len(parts.scheme) :].startswith("://"):
         raise ValueError("must be an http or https URL")
     if _NOT_IN_URL.search(value) or not parts.hostname:
@@ -237,7 +237,7 @@ Money = Annotated[
                 {"type": "string", "pattern": _MONEY_PATTERN},
                 {"type": "number", "exclusiveMinimum": -(10**MONEY_DIGITS), "exclusiveMaximum": 10**MONEY_DIGITS},
             ],
-            "description": "A decimal string or a number, read exactly as written and rounded to 10 decimals.",
+            "description": "A decimal string or a number, read exactly as written and rounded to 10 decimal places.",
         }
     ),
 ]
@@ -249,8 +249,8 @@ Quantity = Annotated[
 Currency = Annotated[
     str, StringConstraints(pattern=r"^[A-Z]{3}$"), BeforeValidator(_read_currency), Field(description="ISO 4217.")
 ]
-Moment = Annotated[
-    datetime, BeforeValidator(_read_moment), Field(description="RFC 3339. A time without a zone is read as UTC.")
+Timestamp = Annotated[
+    datetime, BeforeValidator(_read_timestamp), Field(description="RFC 3339. A time without a zone is read as UTC.")
 ]
 Link = Annotated[
     str,

@@ -1,1 +1,1 @@
-"""Sample data for a first look."""
+"""Sample data for demos."""

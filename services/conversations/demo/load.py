@@ -1,4 +1,4 @@
-"""Load the sample data: users, orders and conversations of a small shop, through the same functions as the API."""
+"""Load sample data: users, orders and conversations of a small shop, with the same functions as the API."""
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -25,7 +25,7 @@ class _Model(BaseModel):
 
 
 class DemoUser(_Model):
-    """A user as the store syncs it."""
+    """A user, as the store syncs it."""
 
     id: str
     role: Side
@@ -55,7 +55,7 @@ class DemoOrder(_Model):
 
 
 class DemoMessage(_Model):
-    """A message after the first one."""
+    """A message after the first."""
 
     sender_id: str
     body: str
@@ -68,10 +68,10 @@ class DemoStatus(_Model):
 
 
 class DemoConversation(_Model):
-    """A conversation and its course.
+    """A conversation with its messages and status changes.
 
-    `opened_by` is an admin; without it, the customer opened the conversation. The side that did not write the last
-    message has read everything unless `unread`. `days_ago` are the days of the first and of the last message.
+    `opened_by` is an admin, or None if the customer opened the conversation. The side that did not write the last
+    message has read everything unless `unread`. `days_ago` holds the days of the first and last message.
     """
 
     user_id: str
@@ -85,7 +85,7 @@ class DemoConversation(_Model):
 
 
 class DemoData(_Model):
-    """The file. Conversations are in the order of their last message."""
+    """The content of the data file. Conversations are in the order of their last messages."""
 
     users: list[DemoUser]
     orders: list[DemoOrder]
@@ -93,9 +93,9 @@ class DemoData(_Model):
 
 
 async def add_demo(session: AsyncSession) -> bool:
-    """Load the sample data. Returns False, and adds nothing, if there is any conversation already.
+    """Load the sample data. If there are any conversations, adds nothing and returns False.
 
-    Of two calls at once, the second waits for the first to commit, then finds its conversations.
+    Of two concurrent calls, the second waits for the first to commit and then finds its conversations.
     """
     await session.execute(_ONE_AT_A_TIME)
     if await session.scalar(select(exists().select_from(Conversation))):
@@ -127,10 +127,10 @@ def _order_fields(order: DemoOrder, now: datetime) -> dict[str, Any]:
 
 
 async def _add_conversation(session: AsyncSession, demo: DemoConversation, sides: dict[str, Side]) -> UUID:
-    """Replay a conversation: each sender has read what was there before."""
-    opener = demo.opened_by or demo.user_id
-    side = sides[opener]
-    new = NewConversation(demo.user_id, demo.subject, opener, side, order_id=demo.order_id, body=demo.body)
+    """Replay a conversation: each sender reads the earlier messages first."""
+    opened_by = demo.opened_by or demo.user_id
+    side = sides[opened_by]
+    new = NewConversation(demo.user_id, demo.subject, opened_by, side, order_id=demo.order_id, body=demo.body)
     conversation_id, _ = await create_conversation(session, new)
     number = 0 if demo.body is None else 1
     for step in demo.steps:
@@ -146,9 +146,9 @@ async def _add_conversation(session: AsyncSession, demo: DemoConversation, sides
 
 
 async def _backdate(session: AsyncSession, conversation_id: UUID, demo: DemoConversation, now: datetime) -> None:
-    """Move a conversation to its days in the past. The order of messages and the event log stay.
+    """Move a conversation to its days in the past. Keeps the order of messages and the event log.
 
-    An admin's message that the customer has not read keeps its time: an email is about to go out for it.
+    Unread messages of admins keep their time, because emails about them are due soon.
     """
     conversation = await session.get_one(Conversation, conversation_id, populate_existing=True)
     rows = await session.execute(
@@ -157,13 +157,13 @@ async def _backdate(session: AsyncSession, conversation_id: UUID, demo: DemoConv
         .order_by(Message.number)
     )
     messages = rows.all()
-    began, ended = demo.days_ago
-    pace = (began - ended) / max(len(messages) - 1, 1)
-    times = {conversation.created_at: now - timedelta(days=began)}  # old time to new time
+    first, last = demo.days_ago
+    interval = (first - last) / max(len(messages) - 1, 1)
+    times = {conversation.created_at: now - timedelta(days=first)}  # old time to new time
     moved = []
     for row in messages:
         is_unread_reply = row.sender_role == Side.ADMIN and row.number > conversation.read_by_user_number
-        moment = row.created_at if is_unread_reply else now - timedelta(days=began - pace * (row.number - 1))
+        moment = row.created_at if is_unread_reply else now - timedelta(days=first - interval * (row.number - 1))
         times[row.created_at] = moment
         moved.append({"id": row.id, "created_at": moment})
     if moved:

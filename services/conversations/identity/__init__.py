@@ -1,1 +1,1 @@
-"""Who may call: browser sessions, users provisioned from tokens, access checks, erasure of users."""
+"""Identity of callers: browser sessions, users provisioned from tokens, authorization, deletion of users."""

@@ -1,6 +1,6 @@
-"""Reading for a caller in one statement: who asks is looked at beside what is asked for, in one snapshot.
+"""Authorize callers: reads check the caller and fetch the rows in one statement, with one snapshot.
 
-It is a statement straight on the driver: a request that only reads has no transaction around it.
+The statement runs directly on the driver: a request that only reads needs no transaction.
 """
 
 import json
@@ -36,46 +36,48 @@ from shared.readers import Prepared, search
 
 @dataclass(frozen=True, slots=True)
 class AuthorizedReader:
-    """A request that only reads: what runs its queries, each for the caller if they may still come.
+    """Runs the queries of a request that only reads, and authorizes its caller in the same statement.
 
-    Whoever is new, or has news, is let in first. Raises `Unauthenticated` for a user whom the store deleted, and for
-    a session that is over; `Unavailable` while the database is. It tells the end of the log in the same snapshot: what
-    was read holds all that the log told up to there.
+    Provisions new users and changed profiles first. Raises `Unauthenticated` for a deleted user or an ended session,
+    `Unavailable` while the database is. Passes the end of the log, from the same snapshot, to `set_position`: the rows
+    include every change up to it.
     """
 
     principal: Principal
     acquire: ConnectionProvider
     sessions: SessionFactory
-    tell_position: Callable[[str], None]
+    set_position: Callable[[str], None]
 
     async def fetch(self, query: str, *values: Any) -> Sequence[Any]:
-        """Run a query, and return its rows."""
+        """Run a query; return its rows."""
         return await self._read(query, *values)
 
     async def prepare(self, query: str) -> Prepared:
-        """Make a query ready whose plan is made for its values."""
-        return _Prepared(partial(self._read, query, anew=True))
+        """Prepare a query that is planned for its actual parameters."""
+        return _Prepared(partial(self._read, query, custom_plan=True))
 
-    async def _read(self, query: str, *values: Any, anew: bool = False) -> Sequence[Any]:
-        rows, news = await self._read_and_look(query, values, anew=anew)
-        if news:
+    async def _read(self, query: str, *values: Any, custom_plan: bool = False) -> Sequence[Any]:
+        rows, must_provision = await self._read_and_authorize(query, values, custom_plan=custom_plan)
+        if must_provision:
             async with request_transaction(self.sessions) as session:
                 await provision_user(session, self.principal)
-            rows, _ = await self._read_and_look(query, values, anew=anew)
+            rows, _ = await self._read_and_authorize(query, values, custom_plan=custom_plan)
         return rows
 
-    async def _read_and_look(self, query: str, values: Sequence[Any], *, anew: bool) -> tuple[Sequence[Any], bool]:
-        look = token_lookup_sql if self.principal.session_id is None else session_lookup_sql
-        who, more = look(self.principal, len(values) + 1)
+    async def _read_and_authorize(
+        self, query: str, values: Sequence[Any], *, custom_plan: bool
+    ) -> tuple[Sequence[Any], bool]:
+        lookup_sql = token_lookup_sql if self.principal.session_id is None else session_lookup_sql
+        caller, caller_values = lookup_sql(self.principal, len(values) + 1)
         async with request_connection(self.acquire) as connection:
-            run = partial(search, connection) if anew else connection.fetch
-            rows: Sequence[Any] = await run(_beside(who, query), *values, *more)
+            run = partial(search, connection) if custom_plan else connection.fetch
+            rows: Sequence[Any] = await run(_with_caller(caller, query), *values, *caller_values)
         if not rows:
             raise Unauthenticated("The session is over.")
-        epoch, head, *known = json.loads(rows[0][-1])
-        news = needs_profile_update(self.principal, CallerRecord._make(known))
-        self.tell_position(encode_position(UUID(epoch), head))
-        return [row[:-2] for row in rows if row[-2]], news
+        epoch, head, *record = json.loads(rows[0][-1])
+        must_provision = needs_profile_update(self.principal, CallerRecord._make(record))
+        self.set_position(encode_position(UUID(epoch), head))
+        return [row[:-2] for row in rows if row[-2]], must_provision
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,27 +85,27 @@ class _Prepared:
     fetch: Callable[..., Coroutine[Any, Any, Sequence[Any]]]
 
 
-def _beside(who: str, query: str) -> str:
-    """Make the SQL of a query's rows, each with `true` and who asks behind it; alone if the query finds nothing.
+def _with_caller(caller: str, query: str) -> str:
+    """Return the SQL of a query's rows, each followed by `true` and the caller; of the caller alone if there are none.
 
-    `who` is the SQL of one value or none. It comes with each row: one column costs less than a second statement. The
-    rows stay in their order: they are joined with one row, for which there is no other way than one after the other.
+    `caller` is the SQL of at most one value. Each row repeats it, which costs less than a second statement. The rows
+    keep their order, because they are joined with a single row.
     """
     return f"""
-with who (asking) as materialized ({who})
+with who (asking) as materialized ({caller})
 select page.*, who.asking from who left join lateral (select query.*, true from ({query}) as query) as page on true
 """  # noqa: S608 - built from constants
 
 
 class KnownUserCache:
-    """The callers whom this process has lately seen in the database, so that posting need not look again."""
+    """The callers whom this process has recently seen in the database, so that posting need not check again."""
 
     def __init__(self, size: int = 10_000) -> None:
         self._seen: OrderedDict[Principal, None] = OrderedDict()
         self._size = size
 
     async def ensure(self, principal: Principal, sessions: SessionFactory) -> None:
-        """Make sure that the caller is a user, in a transaction of its own, once per process and set of claims."""
+        """Provision the caller in a separate transaction, once per process and set of claims."""
         if principal in self._seen:
             self._seen.move_to_end(principal)
             return
@@ -115,8 +117,8 @@ class KnownUserCache:
 
 
 async def authorize_caller(session: AsyncSession, principal: Principal, *, used: bool) -> tuple[UUID, int]:
-    """Let a customer or an admin in, by token or by session; return the log's epoch and head from before."""
+    """Authorize a customer or an admin by token or session; return the log's epoch and head from before."""
     if principal.session_id is not None:
         return await require_session(session, principal, used=used)
-    seen = await authenticate_many(await driver_connection(session), [principal])
-    return seen.get(principal) or await provision_user(session, principal)
+    positions = await authenticate_many(await driver_connection(session), [principal])
+    return positions.get(principal) or await provision_user(session, principal)

@@ -1,4 +1,4 @@
-"""Delete users, and begin the erasure of what they wrote."""
+"""Delete users and start the erasure of their content."""
 
 from typing import Any
 from uuid import UUID
@@ -7,7 +7,7 @@ from sqlalchemy import exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.identity.provisioning import PROFILE, change_user, ensure_user
-from services.conversations.identity.sessions import end_all_of
+from services.conversations.identity.sessions import end_all_sessions
 from services.conversations.messaging.erasure_batches import begin_erasure, erase_user_in_log, find_erasure
 from services.conversations.models import Conversation, User
 from services.conversations.rules import Side
@@ -15,14 +15,16 @@ from shared.events import EventType
 
 
 async def delete_user(session: AsyncSession, user_id: str, *, content: bool = False) -> UUID | None:
-    """Erase a user's name, address, language and zone, and their sessions; refuse their tokens from now on.
+    """Erase a user's profile and sessions, and reject their tokens from now on.
 
-    Their conversations stay, unless `content` says that what they wrote goes as well. Returns the erasure that is left
-    to do behind this transaction (`erasing.py`), None when there is none. A user who was never here is known as
-    deleted from now on. A second deletion returns what is left of the first, or begins with what that one kept.
+    Keeps their conversations unless `content` is true. Returns the id of the erasure that remains to be done after this
+    transaction (`messaging/erasure_batches.py`), or None if all is done. A user who was never known is recorded as
+    deleted. Deleting a user again returns the unfinished erasure, or starts one of the content that was kept.
     """
     await ensure_user(session, user_id, Side.CUSTOMER)
-    user = await session.get_one(User, user_id, with_for_update=True, populate_existing=True)  # against posts under way
+    user = await session.get_one(
+        User, user_id, with_for_update=True, populate_existing=True
+    )  # excludes concurrent posts
     content = content and await session.scalar(select(exists().where(Conversation.user_id == user_id))) is True
     if user.deleted_at is not None:
         erasure = await find_erasure(session, user_id)
@@ -31,11 +33,11 @@ async def delete_user(session: AsyncSession, user_id: str, *, content: bool = Fa
         if content:
             erasure.content, erasure.asked_at = True, func.clock_timestamp()
         return erasure.id
-    await end_all_of(session, user_id)
-    is_done = await erase_user_in_log(session, user_id)
-    moment = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    erased: dict[str, Any] = dict.fromkeys(PROFILE)
-    event_id = await change_user(session, user, erased | {"deleted_at": moment}, EventType.USER_DELETED)
-    if is_done and not content:
+    await end_all_sessions(session, user_id)
+    log_is_done = await erase_user_in_log(session, user_id)
+    deleted_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+    changes: dict[str, Any] = dict.fromkeys(PROFILE) | {"deleted_at": deleted_at}
+    event_id = await change_user(session, user, changes, EventType.USER_DELETED)
+    if log_is_done and not content:
         return None
-    return await begin_erasure(session, user_id, content=content, event_id=None if is_done else event_id)
+    return await begin_erasure(session, user_id, content=content, event_id=None if log_is_done else event_id)

@@ -1,4 +1,4 @@
-"""The store's users and orders: what a token adds, and what a deletion erases."""
+"""Provision users: create and update them from the claims of their tokens."""
 
 from collections.abc import Collection
 from typing import Any
@@ -19,31 +19,36 @@ from shared.people import Person
 from shared.problems import Forbidden, Unauthenticated
 
 PROFILE = ("email", "name", "locale", "zoneinfo")
-_FOR_CHANGE = {"key_share": True}  # lets others refer to the user meanwhile: a post need not wait for a new name
+_FOR_CHANGE = {"key_share": True}  # allows new references to the user, so that posts do not wait for a profile update
 
 
-def token_lookup_sql(principal: Principal, place: int) -> tuple[str, list[Any]]:
-    """Make the SQL of what is looked at when somebody comes by a token, and its values, in places from `place` on."""
-    return _lookup(CALLER_JSON, f"${place}"), [principal.id]
+def token_lookup_sql(principal: Principal, first_parameter: int) -> tuple[str, list[Any]]:
+    """Return the SQL that looks up a caller with a token, and its parameters, numbered from `first_parameter`."""
+    return _lookup(CALLER_JSON, f"${first_parameter}"), [principal.id]
 
 
 def needs_profile_update(principal: Principal, user: CallerRecord) -> bool:
-    """Tell whether somebody has to be let in by `provision_user`; raises as it does for who may not come."""
+    """Return whether `provision_user` has to run for a caller. Raises the same errors for callers who are refused."""
     _check(principal, deleted=user.deleted, synced_role=user.synced_role)
-    return user.id is None or bool(_claimed(user, principal, synced=user.synced))
+    return user.id is None or bool(_claimed_changes(user, principal, synced=user.synced))
 
 
 async def authenticate_many(connection: Driver, principals: Collection[Principal]) -> dict[Principal, tuple[UUID, int]]:
-    """Look who comes by a token, for many in one statement; return the log's epoch and head for who has no news."""
+    """Look up callers with tokens in one statement.
+
+    Returns the log's epoch and head for each caller who is known and unchanged.
+    """
     rows: Any = await connection.fetch(_LOOKUP_MANY, list({principal.id for principal in principals}))
-    known = [CallerRecord._make(row[2:]) for row in rows]
-    users = {user.id: user for user in known}
-    unchanged = [each for each in principals if each.id in users and _is_known(each, users[each.id])]
+    records = [CallerRecord._make(row[2:]) for row in rows]
+    users = {user.id: user for user in records}
+    unchanged = [
+        principal for principal in principals if principal.id in users and _is_unchanged(principal, users[principal.id])
+    ]
     return dict.fromkeys(unchanged, (rows[0][0], rows[0][1]))
 
 
-def _is_known(principal: Principal, user: CallerRecord) -> bool:
-    """Tell whether somebody may come and has no news; `provision_user` says why not."""
+def _is_unchanged(principal: Principal, user: CallerRecord) -> bool:
+    """Return whether a caller is allowed and has the stored profile; `provision_user` handles all others."""
     try:
         return not needs_profile_update(principal, user)
     except (Unauthenticated, Forbidden):
@@ -51,41 +56,42 @@ def _is_known(principal: Principal, user: CallerRecord) -> bool:
 
 
 async def provision_user(session: AsyncSession, principal: Principal) -> tuple[UUID, int]:
-    """Let a customer or an admin in: create the user from the token's claims, or fill in what is empty.
+    """Create a customer or an admin from the token's claims, or update the profile.
 
-    A user whom the store never sent follows the claims of the newest token; once synced, only empty fields are filled.
-    Raises `Unauthenticated` for a user whom the store deleted, and `Forbidden` for a token beyond the role that the
-    store has sent. Returns the epoch and the head of the log from before: whatever is read later in this transaction
-    holds all that the log told up to there.
+    A user whom the store never synced gets the claims of the newest token; for a synced user, claims fill only empty
+    fields. Raises `Unauthenticated` for a deleted user, and `Forbidden` for a token that exceeds the role that the
+    store sent. Returns the log's epoch and head from before: later reads in this transaction include every change up to
+    it.
     """
-    beside = select(FeedHead.epoch, FeedHead.head, User).outerjoin(User, User.id == principal.id)
-    epoch, head, found = (await session.execute(beside)).one()
-    user: User | None = found
+    query = select(FeedHead.epoch, FeedHead.head, User).outerjoin(User, User.id == principal.id)
+    row = (await session.execute(query)).one()
+    epoch, head = row[0], row[1]
+    user: User | None = row[2]
     if user is None:
         claims = {field: getattr(principal, field) for field in PROFILE}
-        made = insert(User).values(id=principal.id, role=principal.role, claims_issued_at=principal.issued_at, **claims)
-        if await session.scalar(made.on_conflict_do_nothing().returning(User.id)) is not None:
+        new = insert(User).values(id=principal.id, role=principal.role, claims_issued_at=principal.issued_at, **claims)
+        if await session.scalar(new.on_conflict_do_nothing().returning(User.id)) is not None:
             return epoch, head
-        # Somebody else has made them at this moment, and it may have been their deletion.
+        # A concurrent request has just created the user, possibly as deleted.
         user = await session.get_one(User, principal.id)
     _check(principal, deleted=user.deleted_at is not None, synced_role=user.synced_role)
-    if _claimed(user, principal, synced=user.synced_at is not None):
+    if _claimed_changes(user, principal, synced=user.synced_at is not None):
         user = await session.get_one(User, principal.id, with_for_update=_FOR_CHANGE, populate_existing=True)
         _check(principal, deleted=user.deleted_at is not None, synced_role=user.synced_role)
-        if news := _claimed(user, principal, synced=user.synced_at is not None):
-            await change_user(session, user, {**news, "claims_issued_at": principal.issued_at})
+        if changes := _claimed_changes(user, principal, synced=user.synced_at is not None):
+            await change_user(session, user, {**changes, "claims_issued_at": principal.issued_at})
     return epoch, head
 
 
 def _check(principal: Principal, *, deleted: bool, synced_role: str | None) -> None:
-    """Raise `Unauthenticated` for a user whom the store deleted, `Forbidden` beyond the role that it has sent."""
+    """Raise `Unauthenticated` for a deleted user, `Forbidden` for a role beyond the one that the store sent."""
     if deleted:
         raise Unauthenticated("This user was deleted.")
     check_synced_role(principal, synced_role)
 
 
-def _claimed(user: User | CallerRecord, principal: Principal, *, synced: bool) -> dict[str, str]:
-    """Return the fields that the claims may change, and do: nothing that a newer token has said already."""
+def _claimed_changes(user: User | CallerRecord, principal: Principal, *, synced: bool) -> dict[str, str]:
+    """Return the fields that the token's claims change; none if a newer token has already changed the user."""
     if principal.issued_at < (user.claims_issued_at or 0):
         return {}
     claims = {field: value for field in PROFILE if (value := getattr(principal, field)) is not None}
@@ -96,15 +102,15 @@ def _claimed(user: User | CallerRecord, principal: Principal, *, synced: bool) -
     }
 
 
-def _lookup(wanted: str, ids: str) -> str:
-    return f"select {wanted} from feed left join users as u on u.id = {ids}"  # noqa: S608 - built from constants
+def _lookup(columns: str, ids: str) -> str:
+    return f"select {columns} from feed left join users as u on u.id = {ids}"  # noqa: S608 - built from constants
 
 
 _LOOKUP_MANY = _lookup(f"feed.epoch, feed.head, {CALLER_COLUMNS}", "any($1::text[])")
 
 
 async def ensure_user(session: AsyncSession, user_id: str, role: Side) -> bool:
-    """Know a user at least by id; True when this made them known."""
+    """Create a user who is known by id only, unless they exist; return whether it did."""
     created = await session.scalar(
         insert(User).values(id=user_id, role=role).on_conflict_do_nothing().returning(User.id)
     )
@@ -117,7 +123,7 @@ async def change_user(
     changes: dict[str, Any],
     event_type: EventType = EventType.USER_UPDATED,
 ) -> UUID:
-    """Apply changes to a locked user, as a new version that the log tells of; return the event's id."""
+    """Apply changes to a locked user as a new version, and log it; return the event's id."""
     for field, value in changes.items():
         setattr(user, field, value)
     user.version += 1

@@ -1,1 +1,1 @@
-"""Conversations and messages: posting, commands, reads, counts."""
+"""Conversations and messages: posting, commands, queries, counts, erasure."""

@@ -1,1 +1,1 @@
-"""Rate limits, counted in Redis."""
+"""Rate limits and the Redis client that fails open."""

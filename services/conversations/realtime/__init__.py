@@ -1,1 +1,1 @@
-"""Live streams (server-sent events) and who is viewing a conversation."""
+"""Live streams (server-sent events) and the presence of viewers."""

@@ -258,7 +258,7 @@ async def test_a_database_that_gives_up_in_the_middle_is_said_with_what_was_take
         connect(api.app, create_sessions(engine))  # type: ignore[arg-type]
         answer = await shop.call("POST", "/import", content=lines(said))
     assert problem(answer) == (503, "unavailable")
-    assert f"{BATCH} lines were taken" in answer.json()["detail"]
+    assert f"{BATCH} lines were imported" in answer.json()["detail"]
     assert "Retry-After" in answer.headers
     assert await statuses(shop, *said) == [200] * (BATCH + 1)
     assert len(await logged(conversations)) == BATCH + 1
@@ -288,7 +288,7 @@ async def test_answers_become_short_when_they_are_much_longer_than_the_lines(sho
     assert [answer["status"] for answer in answers] == [422] * 6_000 + [201] + [200] * 9_999
     assert answers[5_999]["detail"].startswith("user_id: Field required")
     assert "errors" not in answers[5_999]
-    assert answers[-1]["warnings"] == [{"loc": ["body"], "msg": "3, not shown: there are too many"}]
+    assert answers[-1]["warnings"] == [{"loc": ["body"], "msg": "3 warnings, too many to show"}]
     assert len(json.dumps(answers)) < 7 * len(faulty * 6_000 + odd * 10_000)
 
 

@@ -47,7 +47,7 @@ async def test_the_notifications_api_takes_the_cookie_until_its_token_expires(
     assert (await browser.get(f"{NOTIFICATIONS}/unread")).json() == {"unread": 0}
     assert problem(await browser.get(f"{NOTIFICATIONS}/emails")) == (403, "forbidden")
     async with transaction(conversations) as session:
-        await sessions.end_all_of(session, "anna")
+        await sessions.end_all_sessions(session, "anna")
     assert (await browser.get(f"{NOTIFICATIONS}/unread")).status_code == 200
     browser.token = aged(young, 10.6)
     assert problem(await browser.get(f"{NOTIFICATIONS}/unread")) == UNAUTHENTICATED

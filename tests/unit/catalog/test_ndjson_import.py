@@ -65,12 +65,12 @@ def test_a_line_without_an_end_is_not_kept() -> None:
 
 def test_a_line_is_a_user_or_an_order_as_their_puts_take_them() -> None:
     user = read_line(1, b'\xef\xbb\xbf{"type": "user", "id": "anna", "name": " Anna ", "role": "admin"}')
-    assert isinstance(user.sent, UserUpsert)
-    assert (user.sent.id, user.sent.profile["name"], user.sent.role) == ("anna", "Anna", "admin")
+    assert isinstance(user.result, UserUpsert)
+    assert (user.result.id, user.result.profile["name"], user.result.role) == ("anna", "Anna", "admin")
     order = read_line(2, json.dumps({"type": "order", "id": "A-1", **ORDER}).encode())
-    assert isinstance(order.sent, OrderUpsert)
-    assert (order.sent.id, order.sent.user_id, order.sent.fields["items"]) == ("A-1", "anna", [])
-    assert {"type", "id"}.isdisjoint(order.sent.fields)
+    assert isinstance(order.result, OrderUpsert)
+    assert (order.result.id, order.result.user_id, order.result.fields["items"]) == ("A-1", "anna", [])
+    assert {"type", "id"}.isdisjoint(order.result.fields)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_line_is_a_user_or_an_order_as_their_puts_take_them() -> None:
     ],
 )
 def test_what_the_store_cannot_mean_is_refused_by_field(line: bytes, loc: list[Any]) -> None:
-    found = read_line(7, line).sent
+    found = read_line(7, line).result
     assert isinstance(found, Problem)
     assert (found.status, found.code, found.extra["errors"][0]["loc"]) == (422, "validation-failed", loc)
     json.dumps(found.extra).encode()
@@ -103,4 +103,4 @@ def test_what_the_store_cannot_mean_is_refused_by_field(line: bytes, loc: list[A
 )
 def test_anything_is_read_or_refused(line: bytes) -> None:
     read = read_line(1, line)
-    assert isinstance(read.sent, Problem)
+    assert isinstance(read.result, Problem)

@@ -290,7 +290,7 @@ MAGENTO: dict[str, Any] = {
 )
 def test_an_order_of_a_real_store_is_taken(sent: dict[str, Any], amounts: list[str], warnings: list[list[Any]]) -> None:
     record = check_record(PutOrder, read_json(json.dumps(sent).encode()))
-    fields = record.record.of("1").fields
+    fields = record.record.to_upsert("1").fields
     assert [fields["total"], *(item["unit_price"] for item in fields["items"])] == amounts
     assert sorted(map(str, (warning["loc"][1:] for warning in record.notes["warnings"]))) == sorted(map(str, warnings))
 

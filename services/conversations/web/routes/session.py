@@ -134,7 +134,7 @@ async def _end(session: DbSession, token: SessionToken, *, everywhere: bool) -> 
             await sessions.check_session(session, token.principal, used=False)
         except Unauthenticated:
             return
-        await sessions.end_all_of(session, token.principal.id)
+        await sessions.end_all_sessions(session, token.principal.id)
     else:
         await sessions.end(session, token.session_id)
 
