@@ -222,8 +222,8 @@ def _erasure(service: str, state: erasure_batches.State | notifications_erasure.
     if not state.under_way:
         return Finding(f"erasure       {service}: nothing to do", None)
     line = f"erasure       {service}: {state.under_way} running, {state.erased} rows erased so far"
-    remark = f"no progress for {state.resting:.0f} s: is the {process} running?"
-    return Finding(line, remark if state.resting > LATE_ERASURE else None)
+    remark = f"no progress for {state.stalled_seconds:.0f} s: is the {process} running?"
+    return Finding(line, remark if state.stalled_seconds > LATE_ERASURE else None)
 
 
 def _clocks() -> Finding:

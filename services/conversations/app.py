@@ -47,7 +47,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     engine = create_engine(settings.conversations_database_url, application="chats-api", bounds=REQUEST_BOUNDS)
     redis = None if settings.redis_url is None else FailopenRedis(settings.redis_url)
     stream_quota = StreamQuota(redis)
-    hub = Hub(create_sessions(engine), stream.show_event(settings.store_name), stream.show_unread)
+    hub = Hub(create_sessions(engine), stream.event_renderer(settings.store_name), stream.render_unread)
 
     async def run_background() -> None:
         async with asyncio.TaskGroup() as group:

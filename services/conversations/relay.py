@@ -61,7 +61,7 @@ class TaskPublisher:
     def __init__(self, publisher: Publisher) -> None:
         self._publisher = publisher
         self._waiting: queue.Queue[list[Event] | None] = queue.Queue(WAITING_BATCHES)
-        self._thread = threading.Thread(target=self._run, name="hints", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="task-publisher", daemon=True)
         self._thread.start()
 
     def publish(self, events: list[Event]) -> None:

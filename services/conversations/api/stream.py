@@ -49,27 +49,27 @@ class ConversationChanged(BaseModel):
     message: MessageOut | None = None
 
 
-def show_event(store_name: str) -> EventRenderer:
+def event_renderer(store_name: str) -> EventRenderer:
     """Return a renderer of events for a side. It returns None for events that are hidden from it or erased."""
     viewers = {side: Viewer(side=side, store_name=store_name) for side in Side}
 
-    def show(entry: Entry, thread: ConversationDetail | None, side: Side) -> str | None:
+    def render(entry: Entry, detail: ConversationDetail | None, side: Side) -> str | None:
         if entry.type == EventType.CONVERSATION_DELETED:
             return ConversationDeleted.model_validate(entry.payload).model_dump_json()
-        if thread is None or entry.payload is None:
+        if detail is None or entry.payload is None:
             return None
         if entry.type == EventType.CONVERSATION_READ:
             return ConversationRead.model_validate(entry.payload).model_dump_json()
-        changed = ConversationChanged(conversation_id=thread.conversation.id, conversation=ConversationOut.of(thread))
+        changed = ConversationChanged(conversation_id=detail.conversation.id, conversation=ConversationOut.of(detail))
         if entry.type == EventType.MESSAGE_POSTED:
             changed.message = MessageOut.of(_posted(entry), viewers[side])
             return changed.model_dump_json()
         return changed.model_dump_json(exclude={"message"})
 
-    return show
+    return render
 
 
-def show_unread(count: int) -> str:
+def render_unread(count: int) -> str:
     """Render the number of unread conversations."""
     return _UNREAD.dump_json(Unread.of(count), exclude_none=True).decode()
 

@@ -1,6 +1,6 @@
 """The NDJSON import of users and orders: one JSON object per line, committed in batches.
 
-Holds at most one batch in memory, whatever the size of the import.
+Holds at most one batch in memory.
 """
 
 import asyncio

@@ -73,7 +73,7 @@ class AuthorizedReader:
             run = partial(search, connection) if custom_plan else connection.fetch
             rows: Sequence[Any] = await run(_with_caller(caller, query), *values, *caller_values)
         if not rows:
-            raise Unauthenticated("The session is over.")
+            raise Unauthenticated("The session has ended. Sign in again.")
         epoch, head, *record = json.loads(rows[0][-1])
         must_provision = needs_profile_update(self.principal, CallerRecord._make(record))
         self.set_position(encode_position(UUID(epoch), head))

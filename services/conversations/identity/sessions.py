@@ -75,7 +75,7 @@ async def require_session(session: AsyncSession, principal: Principal, *, used: 
 def session_lookup_sql(principal: Principal, first_parameter: int) -> tuple[str, list[Any]]:
     """Return the SQL that looks up a caller with a session, and its parameters, numbered from `first_parameter`.
 
-    It finds no row if the session is over, and does not mark it as used.
+    It finds no row if the session has ended, and does not mark it as used.
     """
     live = _live(*(f"${number}" for number in range(first_parameter, first_parameter + 3)))
     values = [principal.session_id, principal.id, principal.role.value]
@@ -95,7 +95,7 @@ async def load_page_context(session: AsyncSession, principal: Principal, *, used
 
 
 async def end(session: AsyncSession, session_id: UUID) -> None:
-    """End a session; does nothing if it is already over."""
+    """End a session; does nothing if it has already ended."""
     await session.execute(delete(BrowserSession).where(BrowserSession.id == session_id))
 
 
@@ -111,7 +111,7 @@ async def end_sessions_of_other_side(session: AsyncSession, sides: Sequence[tupl
 
 
 async def find_ended_sessions(session: AsyncSession, ids: Collection[UUID]) -> set[UUID]:
-    """Return the ids of the sessions that are over."""
+    """Return the ids of the sessions that have ended."""
     live_ids = await session.scalars(_LIVE_IDS, {"ids": list(ids)})
     return set(ids) - set(live_ids)
 
@@ -140,7 +140,7 @@ async def _fetch(connection: Driver, statement: str, principal: Principal, *, us
     # session for the whole request, and other requests of the same browser do not wait.
     row = await connection.fetchrow(statement, principal.session_id, principal.id, principal.role.value, used)
     if row is None:
-        raise Unauthenticated("The session is over.")
+        raise Unauthenticated("The session has ended. Sign in again.")
     return row
 
 

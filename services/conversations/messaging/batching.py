@@ -57,7 +57,7 @@ class GroupCommit:
                     saved = await post_messages(connection, [waiting.post for waiting in batch.values()])
             except _CAUSED_BY_ONE_POST:
                 saved = {}
-            except Exception as error:  # noqa: BLE001 - every caller gets it, whatever it is
+            except Exception as error:  # noqa: BLE001 - every caller of the batch gets it
                 for waiting in batch.values():
                     if not waiting.saved.done():
                         waiting.saved.set_exception(error)

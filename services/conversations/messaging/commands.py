@@ -69,7 +69,7 @@ async def set_status(
     if conversation is None:
         raise NotFound("There is no such conversation.")
     if seen_number is not None and seen_number < conversation.last_customer_number:
-        raise NewerMessages("The customer has written since you last looked. Nothing was set.")
+        raise NewerMessages("The customer has sent newer messages. The status was not changed.")
     if conversation.status == status:
         return
     conversation.status = status

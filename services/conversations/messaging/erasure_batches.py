@@ -49,7 +49,7 @@ class State:
 
     under_way: int
     erased: int
-    resting: float
+    stalled_seconds: float
 
 
 async def erase_if_small(session: AsyncSession, conversation_ids: Sequence[UUID], *, size: int = BATCH) -> bool:

@@ -129,7 +129,7 @@ async def _raise_rejection(connection: Driver, post: Post) -> Posted:
     if not row["sender_known"]:
         raise Unauthenticated("This user was deleted.")
     if post.side is Side.ADMIN and row["synced_role"] == Side.CUSTOMER:
-        raise Forbidden("The store has made this user a customer.")
+        raise Forbidden("This user is no longer an admin: the store has made them a customer.")
     if not row["found"]:
         raise NotFound("There is no such conversation.")
     # A retry returns its own earlier success, even if the other side has replied since.
@@ -137,4 +137,4 @@ async def _raise_rejection(connection: Driver, post: Post) -> Posted:
         return await _replay(connection, post)
     if post.seen_number is None:
         raise Unauthenticated("This user was deleted and has just been restored. Try again.")
-    raise NewerMessages("The other side has written since you last looked. Read it, then send again.")
+    raise NewerMessages("The other side has sent newer messages. Read them, then send again.")

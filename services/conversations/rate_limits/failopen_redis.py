@@ -106,5 +106,5 @@ class FailopenRedis:
                 # Over a new connection: after a failover the name may lead to another server.
                 await self.client.connection_pool.disconnect(inuse_connections=False)
                 return bool(await self.client.set(PROBE, "", px=1000))
-        except Exception:  # noqa: BLE001 - whatever failed, there is a next probe
+        except Exception:  # noqa: BLE001 - the next probe may succeed
             return False

@@ -16,11 +16,11 @@ BATCH: Final = 100  # requests in a pipeline: few enough to be answered in time
 # clock of Redis, because those of the processes may differ.
 _CONSUME = """
 local time = redis.call('time')
-local now, what = time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1]
+local now, request = time[1] * 1000 + math.floor(time[2] / 1000), ARGV[1]
 for i, window in ipairs(KEYS) do
     local amount, period = tonumber(ARGV[i * 2]), tonumber(ARGV[i * 2 + 1])
     redis.call('zremrangebyscore', window, '-inf', now - period)
-    if not redis.call('zscore', window, what) then
+    if not redis.call('zscore', window, request) then
         local count = redis.call('zcard', window)
         if count >= amount then
             local oldest = redis.call('zrange', window, count - amount, count - amount, 'withscores')
@@ -29,7 +29,7 @@ for i, window in ipairs(KEYS) do
     end
 end
 for i, window in ipairs(KEYS) do
-    redis.call('zadd', window, 'nx', now, what)
+    redis.call('zadd', window, 'nx', now, request)
     redis.call('pexpire', window, ARGV[i * 2 + 1])
 end
 return {0, 0}

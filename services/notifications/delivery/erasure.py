@@ -30,7 +30,7 @@ class State:
 
     under_way: int
     erased: int
-    resting: float
+    stalled_seconds: float
 
 
 async def choose_small(session: AsyncSession, conversation_ids: Collection[UUID], *, size: int = BATCH) -> set[UUID]:
