@@ -11,7 +11,7 @@ COUNT_LIMIT = 1_000  # counts of conversations stop here
 
 
 class Status(StrEnum):
-    """Whose turn it is."""
+    """The status of a conversation: whose turn it is."""
 
     OPEN = "OPEN"
     AWAITING_ADMIN = "AWAITING_ADMIN"

@@ -1,4 +1,4 @@
-"""Upsert the store's users and orders, many at once with as many statements as for one.
+"""Upsert the store's users and orders, any number of them in a fixed number of statements.
 
 Every batch locks rows in the same order: users before orders, each by id.
 """

@@ -22,9 +22,8 @@ async def delete_user(session: AsyncSession, user_id: str, *, content: bool = Fa
     deleted. Deleting a user again returns the unfinished erasure, or starts one of the content that was kept.
     """
     await ensure_user(session, user_id, Side.CUSTOMER)
-    user = await session.get_one(
-        User, user_id, with_for_update=True, populate_existing=True
-    )  # excludes concurrent posts
+    # The lock excludes concurrent posts.
+    user = await session.get_one(User, user_id, with_for_update=True, populate_existing=True)
     content = content and await session.scalar(select(exists().where(Conversation.user_id == user_id))) is True
     if user.deleted_at is not None:
         erasure = await find_erasure(session, user_id)

@@ -31,7 +31,7 @@ SEEN_EVERY: Final = timedelta(minutes=1)  # between updates of `last_seen_at`
 
 @dataclass(frozen=True, slots=True)
 class PageContext:
-    """The user who views a page, from the database, and what every page shows.
+    """The user who views a page, and the data that every page shows.
 
     `unread` is the number of conversations that are unread by the user's side, up to `COUNT_LIMIT`. `position` is the
     end of the log in the same snapshot: later reads are at least as new.

@@ -26,7 +26,7 @@ from services.conversations.settings import ApiSettings
 from shared.auth import Principal, Role
 
 PREFIX: Final = "chats:limit"  # of all keys
-FAILED_SHARE: Final = 4  # the limit of failed sign-ins is this fraction of the limit of sign-ins
+FAILED_SHARE: Final = 4  # the limit of failed sign-ins is that of all sign-ins divided by this
 IPV6_PREFIX: Final = 64  # bits of the network that a provider assigns to one customer, who can use any address in it
 MINUTE: Final = 60_000  # milliseconds
 DAY: Final = 24 * 60 * MINUTE
