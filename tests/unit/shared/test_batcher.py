@@ -72,3 +72,13 @@ async def test_what_is_broken_off_is_answered_to_nobody_and_the_next_is_not_touc
     assert all(task.cancelled() for task in tasks)
     answerer.may_answer.set()
     assert await together.submit(3) == 6
+
+
+async def test_two_batches_run_at_a_time_and_requests_with_the_same_key_never_share_one() -> None:
+    answerer = Answerer()
+    batcher = Batcher(answerer.answer, max_batch_size=3, max_in_flight=2, key=lambda number: number % 10)
+    tasks = [*await asked(batcher, 1), *await asked(batcher, 2), *await asked(batcher, 3, 13 + 10, 4)]
+    assert answerer.batches == [[1], [2]]
+    answerer.may_answer.set()
+    assert await asyncio.gather(*tasks) == [2, 4, 6, 46, 8]
+    assert sorted(answerer.batches) == [[1], [2], [3, 4], [23]]
