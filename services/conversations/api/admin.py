@@ -74,10 +74,10 @@ async def admin_list_conversations(
     """List all conversations, last activity or longest waiting first. Filters combine; `status` can be repeated."""
     filters = Filters(tuple(sorted(set(status or ()))), unread, user_id, order_id, order_number)
     if sort == "waiting":
-        threads, next_cursor = await listing.list_by_waiting(reading, filters, cursor, limit)
+        conversations, next_cursor = await listing.list_by_waiting(reading, filters, cursor, limit)
     else:
-        threads, next_cursor = await listing.list_by_activity(reading, filters, Side.ADMIN, cursor, limit)
-    return Page(items=[ConversationOut.of(thread) for thread in threads], next_cursor=next_cursor)
+        conversations, next_cursor = await listing.list_by_activity(reading, filters, Side.ADMIN, cursor, limit)
+    return Page(items=[ConversationOut.of(conversation) for conversation in conversations], next_cursor=next_cursor)
 
 
 @router.get("/conversations/counts", response_model_exclude_none=True)
@@ -112,10 +112,10 @@ async def admin_get_conversation(
     conversation_id: ConversationId, _: Admin, session: DbSession, prefetch: Prefetch, *, peek: Peek = False
 ) -> ConversationOut:
     """Return a conversation, and mark it as read by the admins up to the returned `message_count`."""
-    thread = await load_conversation(await driver_connection(session), conversation_id)
+    conversation = await load_conversation(await driver_connection(session), conversation_id)
     if not (peek or prefetch):
-        thread = await commands.read_conversation(session, thread, Side.ADMIN)
-    return ConversationOut.of(thread)
+        conversation = await commands.read_conversation(session, conversation, Side.ADMIN)
+    return ConversationOut.of(conversation)
 
 
 @router.get("/conversations/{conversation_id}/messages", responses=problem_responses(NotFound))

@@ -73,8 +73,8 @@ async def list_conversations(
 ) -> Page[ConversationOut]:
     """List the caller's conversations, last activity first."""
     filters = Filters(tuple(sorted(set(status or ()))), unread, reading.principal.id, order_id)
-    threads, next_cursor = await listing.list_by_activity(reading, filters, Side.CUSTOMER, cursor, limit)
-    return Page(items=[ConversationOut.of(thread) for thread in threads], next_cursor=next_cursor)
+    conversations, next_cursor = await listing.list_by_activity(reading, filters, Side.CUSTOMER, cursor, limit)
+    return Page(items=[ConversationOut.of(conversation) for conversation in conversations], next_cursor=next_cursor)
 
 
 @router.get("/conversations/{conversation_id}", responses=problem_responses(NotFound))
@@ -82,10 +82,10 @@ async def get_conversation(
     conversation_id: ConversationId, caller: Customer, session: DbSession, prefetch: Prefetch, *, peek: Peek = False
 ) -> ConversationOut:
     """Return one of the caller's conversations, and mark it as read up to the returned `message_count`."""
-    thread = await load_conversation(await driver_connection(session), conversation_id, scope=caller.id)
+    conversation = await load_conversation(await driver_connection(session), conversation_id, scope=caller.id)
     if not (peek or prefetch):
-        thread = await commands.read_conversation(session, thread, Side.CUSTOMER)
-    return ConversationOut.of(thread)
+        conversation = await commands.read_conversation(session, conversation, Side.CUSTOMER)
+    return ConversationOut.of(conversation)
 
 
 @router.get("/conversations/{conversation_id}/messages", responses=problem_responses(NotFound))
