@@ -130,8 +130,10 @@ class Invalid(Problem):
     title = "Validation failed"
     example: ClassVar[Mapping[str, Any]] = {"errors": [{"loc": ["body", "field"], "msg": "What is wrong."}]}
 
-    def __init__(self, msg: str, loc: Sequence[str | int]) -> None:
+    def __init__(self, msg: str, loc: Sequence[str | int], field_code: str | None = None) -> None:
+        """`field_code` names the fault of a single field, for pages that say it in their own words."""
         super().__init__(msg, errors=[{"loc": list(loc), "msg": msg}])
+        self.field_code = field_code
 
 
 class UnknownParameter(Invalid):

@@ -5,6 +5,7 @@ from typing import Annotated
 from unicodedata import category, combining
 
 from pydantic import AfterValidator, BeforeValidator, StringConstraints
+from pydantic_core import PydanticCustomError
 
 _LINE_BREAKS = "\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029"
 _LINE_BREAK = re.compile(f"\r\n|[{_LINE_BREAKS}]")
@@ -38,15 +39,15 @@ def _trim(value: object) -> object:
 
 def _storable(value: str) -> str:
     if "\x00" in value:
-        raise ValueError("text cannot contain NUL characters")
+        raise PydanticCustomError("nul_character", "text cannot contain NUL characters")
     if _SURROGATES.search(value):
-        raise ValueError("text cannot contain lone surrogates")
+        raise PydanticCustomError("lone_surrogate", "text cannot contain lone surrogates")
     return value
 
 
 def _visible(value: str) -> str:
     if value and not is_visible(value):
-        raise ValueError("text needs at least one visible character")
+        raise PydanticCustomError("invisible_text", "text needs at least one visible character")
     return value
 
 
@@ -68,7 +69,7 @@ def one_line(text: str) -> str:
 def _one_line(value: str) -> str:
     # Other line separators are invisible to the person who typed them, so they are replaced, not rejected.
     if "\n" in value or "\r" in value:
-        raise ValueError("must be one line, without line breaks")
+        raise PydanticCustomError("line_break", "must be one line, without line breaks")
     return one_line(value)
 
 

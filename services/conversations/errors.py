@@ -42,7 +42,7 @@ class IdempotencyKeyReused(Invalid):
 
     def __init__(self) -> None:
         msg = "This Idempotency-Key was already used with different fields. Use a new key for a new request."
-        super().__init__(msg, ("header", "Idempotency-Key"))
+        super().__init__(msg, ("header", "Idempotency-Key"), "idempotency_key_reused")
 
 
 class OrderOfAnotherUser(Problem):

@@ -4,6 +4,7 @@ from typing import Annotated, Self
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 from services.conversations.rules import BODY_LENGTH, BULK_DELETE_LIMIT, SUBJECT_LENGTH, Status
 from shared.json_schema import example
@@ -76,7 +77,7 @@ class EditConversation(Request):
     @model_validator(mode="after")
     def _require_a_change(self) -> Self:
         if self.status is None and self.reply_body is None:
-            raise ValueError("send a status, a reply_body, or both")
+            raise PydanticCustomError("empty_edit", "send a status, a reply_body, or both")
         return self
 
 

@@ -203,13 +203,13 @@ async def _must_exist(session: AsyncSession, conversation_id: UUID, scope: str |
 async def _check_customer(session: AsyncSession, user_id: str) -> None:
     user = await session.get(User, user_id, populate_existing=True)
     if user is None or user.deleted_at is not None or user.role != Side.CUSTOMER:
-        raise Invalid("There is no such customer.", ("body", "user_id"))
+        raise Invalid("There is no such customer.", ("body", "user_id"), "unknown_customer")
 
 
 async def _check_order(session: AsyncSession, order_id: str, user_id: str) -> None:
     query = select(Order.id).where(Order.id == order_id, Order.user_id == user_id, Order.deleted_at.is_(None))
     if await session.scalar(query) is None:
-        raise Invalid("The customer has no such order.", ("body", "order_id"))
+        raise Invalid("The customer has no such order.", ("body", "order_id"), "unknown_order")
 
 
 async def _claim_key(session: AsyncSession, caller_id: str, key: IdempotencyKey) -> UUID | None:

@@ -29,7 +29,10 @@ class Form(Generic[B]):
 
     def refused(self, problem: Invalid) -> "Form[B]":
         """Return the form with the errors that only the database could tell, and a new key: mended, it is another."""
-        found = {str(fault["loc"][-1]): _said(fault["msg"], self.gettext) for fault in problem.extra["errors"]}
+        found = {
+            str(fault["loc"][-1]): _text_of(problem.field_code, fault["msg"], self.gettext)
+            for fault in problem.extra["errors"]
+        }
         return replace(self, body=None, errors={**self.errors, **found}, key=str(uuid4()))
 
     def anew(self) -> "Form[B]":
@@ -56,7 +59,7 @@ async def read_form(request: Request, kind: type[B], gettext: Translate) -> Form
         # As from JSON, so that numbers may be text and nothing else is let through.
         body = kind.model_validate({name: _number(name, value) for name, value in given.items()})
     except ValidationError as error:
-        errors = {str(fault["loc"][0]) if fault["loc"] else "": _words(fault, gettext) for fault in error.errors()}
+        errors = {str(fault["loc"][0]) if fault["loc"] else "": _error_text(fault, gettext) for fault in error.errors()}
         return Form({name: _shown(value) for name, value in typed.items()}, None, errors, key, gettext)
     return Form(typed, body, {}, key, gettext)
 
@@ -77,7 +80,7 @@ def _number(name: str, value: str) -> str | int:
     return int(value) if name == "seen_number" and value.isascii() and value.isdigit() and len(value) <= 10 else value  # noqa: PLR2004 - digits
 
 
-def _words(fault: Mapping[str, Any], gettext: Translate) -> str:
+def _error_text(fault: Mapping[str, Any], gettext: Translate) -> str:
     if fault["type"] in {"missing", "too_short", "string_too_short"}:
         return gettext("Please fill this in.")
     if fault["type"] == "string_pattern_mismatch":  # of an id: nothing else here has a pattern
@@ -88,20 +91,21 @@ def _words(fault: Mapping[str, Any], gettext: Translate) -> str:
         )
     if fault["type"] in {"too_long", "string_too_long"}:
         return gettext("This is too long. Use at most %(limit)s characters.") % {"limit": fault["ctx"]["max_length"]}
-    return _said(str(fault["msg"]).removeprefix("Value error, "), gettext)
+    return _text_of(fault["type"], str(fault["msg"]).removeprefix("Value error, "), gettext)
 
 
-def _said(message: str, gettext: Translate) -> str:
-    """Say what the API says in the reader's language, as far as a form's fields can lead to it."""
-    return {
-        "must be one line, without line breaks": gettext("Line breaks are not allowed here."),
-        "text needs at least one visible character": gettext("Please fill this in."),
-        "text cannot contain lone surrogates": gettext("This text contains an invalid character."),
-        "text cannot contain NUL characters": gettext("This text contains a character that cannot be stored (NUL)."),
-        "send a status, a reply_body, or both": gettext("Write a reply, choose a status, or both."),
-        "The customer has no such order.": gettext("There is no such order."),
-        "There is no such customer.": gettext("There is no such customer."),
-        "This Idempotency-Key was already used with different fields. Use a new key for a new request.": gettext(
+def _text_of(code: str | None, message: str, gettext: Translate) -> str:
+    """Return what a page says of a field error by its code; without a text of its own, the message of the API."""
+    texts = {
+        "line_break": gettext("Line breaks are not allowed here."),
+        "invisible_text": gettext("Please fill this in."),
+        "lone_surrogate": gettext("This text contains an invalid character."),
+        "nul_character": gettext("This text contains a character that cannot be stored (NUL)."),
+        "empty_edit": gettext("Write a reply, choose a status, or both."),
+        "unknown_order": gettext("There is no such order."),
+        "unknown_customer": gettext("There is no such customer."),
+        "idempotency_key_reused": gettext(
             "This form was already sent with different text. Check what was sent, then send again."
         ),
-    }.get(message, message)
+    }
+    return texts.get(code or "", message)

@@ -93,7 +93,7 @@ async def _form_page(
     if customer is not None:
         orders, _ = await list_orders(connection, customer.id, None, ORDERS)
     elif named:
-        form = form.refused(Invalid("There is no such customer.", ("body", "user_id")))
+        form = form.refused(Invalid("There is no such customer.", ("body", "user_id"), "unknown_customer"))
     return pages_of(request).render(
         "admin_new_conversation.html",
         visitor,
