@@ -56,7 +56,7 @@ async def test_a_question_about_an_order_is_answered_solved_and_asked_again_live
     await expect_thread(dora.page, "There was no lid in the box.", "A lid is on its way.")
     await expect(dora.page.locator("#status")).to_have_text("Answered")
     await expect(sam.page.locator("#status")).to_have_text("Waiting for customer")
-    await expect(message(sam.page, "A lid is on its way.").locator(".fate")).to_contain_text("Read")
+    await expect(message(sam.page, "A lid is on its way.").locator(".delivery-status")).to_contain_text("Read")
 
     # An answer to who is elsewhere: badge, title, bell, and a mail.
     await dora.go()
@@ -67,7 +67,7 @@ async def test_a_question_about_an_order_is_answered_solved_and_asked_again_live
     await expect(dora.page.locator("#bell-dot")).to_be_visible()
     [mail] = await eventually(lambda: [it for it in site.mails_to(dora.id) if "left the house" in it.as_string()])
     assert mail["To"] == f"Dora Lind <{address_of(dora.id)}>"
-    await expect(message(sam.page, "It has left the house.").locator(".fate")).to_contain_text("Email sent")
+    await expect(message(sam.page, "It has left the house.").locator(".delivery-status")).to_contain_text("Email sent")
     assert await dora.page.evaluate("window.stayed")
     await dora.page.get_by_label("Notifications").click()
     await dora.page.locator("#bell-items").get_by_role("link").filter(has_text="It has left the house.").click()
@@ -100,7 +100,7 @@ async def test_what_an_admin_begins_appears_in_the_customers_list(people: People
     await expect_thread(sam.page, "It has a crack. We send another one.")
     await dora.page.get_by_role("link", name="About your teapot").click()
     await expect_thread(dora.page, "It has a crack. We send another one.")
-    await expect(sam.page.locator(".fate").first).to_contain_text("Read")
+    await expect(sam.page.locator(".delivery-status").first).to_contain_text("Read")
 
 
 async def test_what_becomes_of_an_answer_is_shown_however_late_its_mail_is_known(people: People, site: Site) -> None:
@@ -114,12 +114,14 @@ async def test_what_becomes_of_an_answer_is_shown_however_late_its_mail_is_known
         async with sam.page.expect_response("**/api/v1/notifications/emails?*") as looked:
             await send(sam.page, "It has left the house.")
         assert (await (await looked.value).json())["items"] == []
-        await expect(message(sam.page, "It has left the house.").locator(".fate")).to_have_text("Not read yet")
+        await expect(message(sam.page, "It has left the house.").locator(".delivery-status")).to_have_text(
+            "Not read yet"
+        )
     finally:
         for process in ("worker", "sweeper"):
             site.product.thaw(process)
-    fate = message(sam.page, "It has left the house.").locator(".fate")
-    await expect(fate).to_contain_text("Email sent", timeout=30_000)
+    status = message(sam.page, "It has left the house.").locator(".delivery-status")
+    await expect(status).to_contain_text("Email sent", timeout=30_000)
 
 
 async def test_the_badge_at_the_store_counts_live_what_is_unread(people: People, site: Site) -> None:

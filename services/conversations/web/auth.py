@@ -1,7 +1,7 @@
-"""Who looks at a page: a browser with a live session, found in one statement, whose cookie is kept fresh.
+"""Authentication of pages by the browser's session, and renewal of its cookie.
 
-A page asks for `CustomerContext` or `AdminContext`. With a method that changes something they let in nothing but a
-form of our own pages, by its field `csrf_token`: no page can forget to check that.
+A page depends on `CustomerContext` or `AdminContext`. For methods that change something, both also check the form's
+field `csrf_token`, so no page can forget it.
 """
 
 from collections.abc import Callable, Coroutine
@@ -25,76 +25,76 @@ from shared.settings import TokenSettings
 
 __all__ = ["AdminContext", "AdminSubmission", "CustomerContext", "CustomerSubmission", "PageContext", "RenewedCookies"]
 
-FIELDS: Final = 200  # of a form: the hundred conversations that are deleted at once, and what else a form has
-RENEW_AFTER: Final = timedelta(minutes=5)  # half of a token's life: whoever works is never shown an expired one
+MAX_FORM_FIELDS: Final = 200  # enough for a bulk delete of 100 conversations
+RENEW_AFTER: Final = timedelta(minutes=5)  # half of a token's lifetime, so an active user's token never expires
 
 
 def session_cookie(settings: TokenSettings, principal: Principal, csrf: str) -> str:
-    """Make the `Set-Cookie` header that gives a browser a fresh token of its session."""
-    assert principal.session_id is not None  # noqa: S101 - callers have come by a session
+    """Return the `Set-Cookie` header with a fresh token of the session."""
+    assert principal.session_id is not None  # noqa: S101 - callers have a session
     token = issue_session_token(settings, principal.id, principal.role, principal.session_id, csrf)
     return cookie_header(settings, token, IDLE)
 
 
 async def read_session(request: Request) -> SessionToken:
-    """Return what the session's cookie says, also when it has expired, or raise `Unauthenticated`.
+    """Return the token in the session's cookie, or raise `Unauthenticated`. The token may be expired.
 
-    Whether the session is over is known to its row.
+    Whether the session has ended is stored in its row.
     """
     settings: TokenSettings = request.app.state.settings
     cookie = read_cookie(request, settings)
     if cookie is None:
-        raise Unauthenticated("There is no session.")
+        raise Unauthenticated("The request has no session cookie.")
     return verify_session_token(cookie, settings, may_be_expired=True)
 
 
 async def read_submission(request: Request, token: Annotated[SessionToken, Depends(read_session)]) -> SessionToken:
-    """Do the same, and let a method that changes something in only by a form of our own pages."""
+    """Return the token as `read_session` does, and check the form's CSRF token if the method changes something."""
     if request.method not in SAFE_METHODS:
-        check_csrf(request, (await request.form(max_files=0, max_fields=FIELDS)).get("csrf_token"), token.csrf)
+        check_csrf(request, (await request.form(max_files=0, max_fields=MAX_FORM_FIELDS)).get("csrf_token"), token.csrf)
     return token
 
 
 def with_unread_decremented(visitor: PageContext) -> PageContext:
-    """Return a visitor who has just read a conversation that was counted as unread; a count that stopped stays."""
+    """Subtract the conversation that was just read from the unread count, unless the count is at the limit."""
     return replace(visitor, unread=visitor.unread - (0 < visitor.unread < COUNT_LIMIT))
 
 
-def _visitor(role: Role) -> Callable[..., Coroutine[Any, Any, PageContext]]:
-    async def visitor(
+def _require(role: Role) -> Callable[..., Coroutine[Any, Any, PageContext]]:
+    async def load(
         request: Request,
         token: Annotated[SessionToken, Depends(read_submission)],
         session: DbSession,
         prefetch: Prefetch,
         peek: Annotated[bool, Query(include_in_schema=False)] = False,
     ) -> PageContext:
-        found = await sessions.load_page_context(session, token.principal, used=not (peek or prefetch))
-        request.state.visitor = found  # for the page that says what is wrong
+        visitor = await sessions.load_page_context(session, token.principal, used=not (peek or prefetch))
+        request.state.visitor = visitor  # for the error page
         if token.issued_at < datetime.now(UTC) - RENEW_AFTER:
-            request.state.renewed_cookie = session_cookie(request.app.state.settings, found.principal, found.csrf)
-        if found.principal.role is not role:
-            raise Forbidden(f"This page is for the role {role}, and this is a session of {found.principal.role}.")
-        return found
+            request.state.renewed_cookie = session_cookie(request.app.state.settings, visitor.principal, visitor.csrf)
+        if visitor.principal.role is not role:
+            raise Forbidden(f"This page requires the {role} role.")
+        return visitor
 
-    return visitor
+    return load
 
 
-CustomerContext = Annotated[PageContext, Depends(_visitor(Role.CUSTOMER), scope="function")]
-AdminContext = Annotated[PageContext, Depends(_visitor(Role.ADMIN), scope="function")]
+CustomerContext = Annotated[PageContext, Depends(_require(Role.CUSTOMER), scope="function")]
+AdminContext = Annotated[PageContext, Depends(_require(Role.ADMIN), scope="function")]
 
-# The same, and a reader of a form's handler sees that it is one.
+# The same, named for the handlers of forms.
 CustomerSubmission = CustomerContext
 AdminSubmission = AdminContext
 
 
 class RenewedCookies:
-    """ASGI middleware: a cookie that was renewed goes out with whatever the answer is, a redirect or an error too."""
+    """ASGI middleware that adds a renewed cookie to every response, also to redirects and errors."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Pass a request on, and add the cookie to the response."""
         state = scope.setdefault("state", {})
 
         async def with_cookie(message: Message) -> None:

@@ -1,8 +1,8 @@
-"""Turn the web and email addresses in a message into links, in time linear in its length, whatever the text is.
+"""Turn web and email addresses in a message into links, in time linear in its length for any text.
 
-Each regular expression here passes a character once, and a message's first candidates only are looked at. The
-linkifier of a library is not bounded like this: `linkify-it-py` 2.2 needs 31 ms for 10,000 characters of addresses
-even in words of 2,000, and 300 ms have to do for a page of 50 such messages (`bench/page_text.py`).
+Each regular expression reads a character once, and only a message's first candidates are checked. Libraries have no
+such bounds: `linkify-it-py` 2.2 needs 31 ms for 10,000 characters of addresses, even in words of 2,000, but a page of
+50 such messages has to render in 300 ms (`bench/page_text.py`).
 """
 
 import re
@@ -12,12 +12,12 @@ from typing import Final, NamedTuple
 
 from markupsafe import Markup, escape
 
-MAX_ADDRESS: Final = 2_000  # characters; a longer address stays text
-MAX_CANDIDATES: Final = 200  # places in a message where an address may begin; what comes later stays text
+MAX_ADDRESS: Final = 2_000  # characters; longer addresses stay text
+MAX_CANDIDATES: Final = 200  # possible addresses in a message; later ones stay text
 
-_LATIN: Final = "A-Za-z0-9\u00c0-\u024f"  # no other script: Japanese and Chinese put no space around an address
+_LATIN: Final = "A-Za-z0-9\u00c0-\u024f"  # Japanese and Chinese put no space around an address
 _LABEL: Final = rf"[{_LATIN}]++(?:-++[{_LATIN}]++)*+"
-# The letters of a scheme are spelled out: re.IGNORECASE would take the long s for one, too.
+# No re.IGNORECASE: it would also match the long s.
 _CANDIDATE: Final = re.compile(
     rf"""
     (?P<web> (?<![A-Za-z0-9]) [Hh][Tt][Tt][Pp][Ss]?:// (?=[^\W_]|\[) )
@@ -27,17 +27,17 @@ _CANDIDATE: Final = re.compile(
     """,
     re.VERBOSE,
 )
-# What ends a web address, besides brackets and quotes, which depend on what came before.
+# Characters that end a web address. Brackets and quotes depend on the text before them.
 _ENDS: Final = (
     r"""\s<>"`\\^|{}"""
-    "\x00-\x1f\x7f-\xa9\xab-\xb4\xb6\xb8\xb9\xbb-\xbf"  # controls; signs and quotes of Latin-1
+    "\x00-\x1f\x7f-\xa9\xab-\xb4\xb6\xb8\xb9\xbb-\xbf"  # controls; symbols and quotes of Latin-1
     "\u060c\u061b-\u061f\u06d4\u0964\u0965"  # Arabic and Indian punctuation, the Arabic letter mark
-    "\u055a-\u055f\u0589\u05c0\u05c3\u0f0d-\u0f12\u104a\u104b\u1361-\u1368\u17d4-\u17d6"  # of other scripts
-    "\u115f\u1160\u180e\u3164\uffa0"  # letters that nobody sees
-    "\u2000-\u206f\u2e00-\u2e7f"  # punctuation, invisible characters, turns of the direction of writing
+    "\u055a-\u055f\u0589\u05c0\u05c3\u0f0d-\u0f12\u104a\u104b\u1361-\u1368\u17d4-\u17d6"  # other scripts
+    "\u115f\u1160\u180e\u3164\uffa0"  # invisible letters
+    "\u2000-\u206f\u2e00-\u2e7f"  # punctuation, invisible characters, bidirectional controls
     "\u20a0-\u20cf\u2100-\u214f\u2190-\u2bff"  # symbols
     "\u3000-\u303f\ufe00-\ufe6f\ufeff"  # Chinese, Japanese and Korean punctuation
-    "\uff00-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\uffe0-\uffff"  # the same, and ours, fullwidth or halfwidth
+    "\uff00-\uff0f\uff1a-\uff20\uff3b-\uff40\uff5b-\uff65\uffe0-\uffff"  # the same and ASCII, fullwidth or halfwidth
     "\U0001f000-\U0001faff\U000e0000-\U0010ffff"  # emoji; tags and private use
 )
 _PLAIN: Final = re.compile(rf"[^{_ENDS}()\[\]']*+")
@@ -57,17 +57,17 @@ class _Link(NamedTuple):
 
 
 def linked(text: str) -> Markup:
-    """Return a text as HTML in which web and email addresses are links.
+    """Return a text as HTML with links for web and email addresses.
 
-    No link reaches beyond a character that turns the direction of writing, and each is isolated from the text around
-    it: it would show another address than it leads to.
+    A link ends before a bidirectional control, and is isolated from the text around it. Otherwise it could show another
+    address than its target.
     """
     parts: list[Markup] = []
-    done = 0
+    position = 0
     for start, end, href in _links(text):
-        parts += escape(text[done:start]), _LINK.format(href, text[start:end])
-        done = end
-    return Markup().join([*parts, escape(text[done:])])
+        parts += escape(text[position:start]), _LINK.format(href, text[start:end])
+        position = end
+    return Markup().join([*parts, escape(text[position:])])
 
 
 def _links(text: str) -> Iterator[_Link]:
@@ -84,7 +84,7 @@ def _links(text: str) -> Iterator[_Link]:
 
 
 def _candidates(text: str) -> Iterator[tuple[re.Match[str], int]]:
-    """Return where addresses may begin, and where they end at the latest; no two overlap."""
+    """Yield possible addresses, without overlaps, and the position where each ends at the latest."""
     position = 0
     while candidate := _CANDIDATE.search(text, position):
         position = candidate.end()
@@ -95,7 +95,7 @@ def _candidates(text: str) -> Iterator[tuple[re.Match[str], int]]:
 
 
 def _web_end(text: str, start: int, *, quoted: bool) -> int:
-    """Return where a web address ends: before a bracket that it did not open, or the quote that it stands in."""
+    """Return the end of a web address: before an unmatched closing bracket, or the closing quote around it."""
     end, opened = start, ""
     while end - start <= MAX_ADDRESS:
         end = _end_of(_PLAIN, text, end)
@@ -111,11 +111,11 @@ def _web_end(text: str, start: int, *, quoted: bool) -> int:
 
 
 def _is_safe(url: str, *, dots: int) -> bool:
-    """Tell whether a URL shows where it leads to: a name before an @ would read as if it were the host."""
+    """Return whether a URL shows its real host: a name before an @ would look like one."""
     host = _HOST.match(url)
     return len(url) <= MAX_ADDRESS and host is not None and "@" not in host[1] and host[1].count(".") >= dots
 
 
 def _end_of(pattern: re.Pattern[str], text: str, start: int) -> int:
-    found = pattern.match(text, start)
-    return found.end() if found else start
+    match = pattern.match(text, start)
+    return match.end() if match else start

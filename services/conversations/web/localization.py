@@ -1,4 +1,4 @@
-"""How a page tells times and amounts to who reads it: in their language and in their time zone."""
+"""Formatting of times and amounts in the reader's language and time zone."""
 
 import datetime as dt
 from copy import copy
@@ -14,13 +14,13 @@ from babel.numbers import format_decimal, get_currency_precision
 from shared.translations import Language
 from shared.zones import zone_label
 
-NOWHERE = {"ZZ", "001"}  # an unknown region, the world
+_NO_TERRITORY = {"ZZ", "001"}  # unknown, and the world
 _DAY = dt.timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """Who reads a page: their language, their zone, and when."""
+    """The reader of a page: language, time zone, and the current time."""
 
     language: Language
     zone: dt.tzinfo
@@ -28,40 +28,40 @@ class Reader:
 
     @property
     def locale(self) -> Locale:
-        """Return how dates and amounts are written."""
+        """The locale for dates and amounts."""
         return self.language.locale
 
     def gettext(self, text: str) -> str:
-        """Return how the reader's language says something."""
+        """Translate a text."""
         return self.language.translations.gettext(text)
 
     @property
     def zone_name(self) -> str:
-        """Name the zone that all times of a page are in: by its place, or by its offset if it has none."""
+        """The name of the time zone: its location, or its offset if it has none."""
         key = str(self.zone)
-        if get_global("zone_territories").get(get_global("zone_aliases").get(key, key), "ZZ") in NOWHERE:
+        if get_global("zone_territories").get(get_global("zone_aliases").get(key, key), "ZZ") in _NO_TERRITORY:
             return zone_label(self.now.astimezone(self.zone), self.locale)
         return get_timezone_location(self.zone, locale=self.locale)
 
     def date_of(self, moment: dt.datetime) -> dt.date:
-        """Return the day on which it is for the reader."""
+        """Return the date in the reader's time zone."""
         return moment.astimezone(self.zone).date()
 
     def day(self, date: dt.date) -> str:
-        """Write a day out."""
+        """Format a date in full."""
         return format_date(date, "full", locale=self.locale)
 
     def time(self, moment: dt.datetime) -> str:
-        """Write the time of day."""
+        """Format the time of day."""
         return format_time(moment.astimezone(self.zone), "short", locale=self.locale)
 
     def moment(self, moment: dt.datetime) -> str:
-        """Write day and time out, with the zone: what a short time means."""
+        """Format a date and time with the zone, to explain a short time."""
         local = moment.astimezone(self.zone)
         return f"{format_date(local, 'long', self.locale)}, {self.time(moment)} {zone_label(local, self.locale)}"
 
     def brief(self, moment: dt.datetime) -> str:
-        """Write what a list has room for: today the time, this year the day, else the date."""
+        """Format a time for a list: the time if it is today, the day if it is this year, else the date."""
         date, today = self.date_of(moment), self.date_of(self.now)
         if date == today:
             return self.time(moment)
@@ -70,17 +70,17 @@ class Reader:
         return format_date(date, "medium", locale=self.locale)
 
     def age(self, moment: dt.datetime) -> str:
-        """Write how long ago something was: 5 min, 3 hr, 2 days."""
-        passed = max(self.now - moment, dt.timedelta(minutes=1))
-        unit: Literal["day", "minute"] = "day" if passed >= _DAY else "minute"
-        return format_timedelta(passed, unit, threshold=1, format="short", locale=self.locale)
+        """Format how long ago something was: 5 min, 3 hr, 2 days."""
+        elapsed = max(self.now - moment, dt.timedelta(minutes=1))
+        unit: Literal["day", "minute"] = "day" if elapsed >= _DAY else "minute"
+        return format_timedelta(elapsed, unit, threshold=1, format="short", locale=self.locale)
 
     def number(self, value: float) -> str:
-        """Write a number, with all of its decimals."""
+        """Format a number with all of its decimals."""
         return format_decimal(Decimal(str(value)), locale=self.locale, decimal_quantization=False)
 
     def money(self, amount: str, currency: str) -> str:
-        """Write an amount with all the decimals that the store sent, and at least as many as its currency has."""
+        """Format an amount with all significant decimals, and at least those of its currency."""
         number = Decimal(amount)
         pattern = copy(self.locale.currency_formats["standard"])
         decimals = max(_decimals(number), get_currency_precision(currency))
@@ -89,7 +89,7 @@ class Reader:
 
 
 def _decimals(number: Decimal) -> int:
-    """Return how many decimals say something: two of 12.50 and of 12.5000, none of 12.00."""
+    """Return the number of significant decimals: two for 12.50 and 12.5000, none for 12.00."""
     sent = max(0, -int(number.as_tuple().exponent))
     needed = max(0, -int(number.normalize().as_tuple().exponent))
     return max(needed, min(sent, 2)) if needed else 0

@@ -1,4 +1,4 @@
-"""Whether what a form brings is over its sender's limits: asked before the database, told on the form's own page."""
+"""Rate limits of forms. They are enforced before the database is used, and shown on the form's page."""
 
 from collections.abc import Callable, Coroutine
 from typing import Annotated, Any
@@ -18,8 +18,8 @@ from services.conversations.web.forms import read_form
 from shared.auth import Role, SessionToken
 
 
-def _counted(kind: type[Writing], role: Role) -> Callable[..., Coroutine[Any, Any, RateLimited | None]]:
-    async def counted(request: Request, token: Annotated[SessionToken, Depends(read_submission)]) -> RateLimited | None:
+def _refusal(kind: type[Writing], role: Role) -> Callable[..., Coroutine[Any, Any, RateLimited | None]]:
+    async def enforce(request: Request, token: Annotated[SessionToken, Depends(read_submission)]) -> RateLimited | None:
         form = await read_form(request, kind, str)
         if form.body is not None and token.principal.role is role:
             try:
@@ -28,11 +28,11 @@ def _counted(kind: type[Writing], role: Role) -> Callable[..., Coroutine[Any, An
                 return refusal
         return None
 
-    return counted
+    return enforce
 
 
-# None, or why nothing is taken for a while. They stand in front of the visitor, for whom the database is asked.
-MessageRefusal = Annotated[RateLimited | None, Depends(_counted(PostMessage, Role.CUSTOMER))]
-ConversationRefusal = Annotated[RateLimited | None, Depends(_counted(CreateConversation, Role.CUSTOMER))]
-EditRefusal = Annotated[RateLimited | None, Depends(_counted(EditConversation, Role.ADMIN))]
-AdminConversationRefusal = Annotated[RateLimited | None, Depends(_counted(AdminCreateConversation, Role.ADMIN))]
+# None, or the exceeded limit. In a route they come before the visitor, who is loaded from the database.
+MessageRefusal = Annotated[RateLimited | None, Depends(_refusal(PostMessage, Role.CUSTOMER))]
+ConversationRefusal = Annotated[RateLimited | None, Depends(_refusal(CreateConversation, Role.CUSTOMER))]
+EditRefusal = Annotated[RateLimited | None, Depends(_refusal(EditConversation, Role.ADMIN))]
+AdminConversationRefusal = Annotated[RateLimited | None, Depends(_refusal(AdminCreateConversation, Role.ADMIN))]

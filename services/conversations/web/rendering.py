@@ -1,4 +1,4 @@
-"""How a page is made: its templates, its headers, and what is shown when something is wrong."""
+"""Rendering of pages: templates, headers and error pages."""
 
 from collections.abc import Callable, Coroutine, Mapping
 from datetime import UTC, datetime
@@ -34,7 +34,7 @@ _ROOTS = (CUSTOMER_ROOT, ADMIN_ROOT, "/session")
 
 
 class Page(HTMLResponse):
-    """A page that is rendered as it is sent: after its request's transaction, whose connection others wait for."""
+    """A page that is rendered when it is sent, after its request has released the database connection."""
 
     def __init__(self, template: Template, context: Mapping[str, Any], status: int, headers: Mapping[str, str]) -> None:
         super().__init__(None, status, headers)
@@ -48,23 +48,23 @@ class Page(HTMLResponse):
 
 
 class Pages:
-    """Renders pages. One for a process, made with its settings."""
+    """The renderer of pages. A process has one."""
 
     def __init__(self, settings: ApiSettings) -> None:
         self._settings = settings
         self._theme = assets.Theme.read(settings.theme_dir)
         self._static = f"{assets.PREFIX}/{assets.version()}"
         self._stylesheet = assets.stylesheet(self._theme)
-        find_language(LOCALE, [])  # a broken catalogue is told of at the start
+        find_language(LOCALE, [])  # fails at startup if a catalogue is broken
         self._environments: dict[NullTranslations, Environment] = {}
         self._headers = {
-            "Cache-Control": "no-store",  # the next person at this browser must not find it by the back button
+            "Cache-Control": "no-store",  # the browser's next user must not see it with the back button
             "Content-Security-Policy": _policy(settings, self._stylesheet),
             "Referrer-Policy": "same-origin",
         }
 
     def reader(self, visitor: PageContext | None) -> Reader:
-        """Return how a visitor reads: words, times and amounts."""
+        """Return the visitor's language and time zone, or the defaults."""
         principal = visitor.principal if visitor else None
         locale, zone = (principal.locale, principal.zoneinfo) if principal else (None, None)
         language = find_language(LOCALE, [locale, self._settings.locale])
@@ -79,16 +79,16 @@ class Pages:
         refusal: Problem | None = None,
         **context: Any,
     ) -> Page:
-        """Make a page for a visitor, or for somebody who is not known; a refusal gives it its status and headers."""
+        """Return a page. `visitor` is None without a session; a refusal sets the status and headers."""
         reader = self.reader(visitor)
         page = self._environment(reader.language.translations).get_template(template)
         context |= {"visitor": visitor, "reader": reader, "refusal": refusal}
         position = {"X-Position": visitor.position} if visitor else {}
-        said = (refusal.headers or {}) if refusal else {}
-        return Page(page, context, refusal.status if refusal else int(status), {**self._headers, **position, **said})
+        headers = (refusal.headers or {}) if refusal else {}
+        return Page(page, context, refusal.status if refusal else int(status), {**self._headers, **position, **headers})
 
     def _environment(self, translations: NullTranslations) -> Environment:
-        """Return the templates in a language; they are compiled with its words."""
+        """Return the environment of a language. Templates are compiled with its translations."""
         if translations not in self._environments:
             self._environments[translations] = self._new_environment(translations)
         return self._environments[translations]
@@ -118,11 +118,13 @@ class Pages:
         return environment
 
     def refuse(self, request: Request, problem: Problem) -> Response:
-        """Make the page that says what is wrong; without a session, the way to one."""
+        """Return an error page, or a redirect to the login page if there is no session."""
         visitor: PageContext | None = getattr(request.state, "visitor", None)
         login = self._settings.login_url
         if isinstance(problem, Unauthenticated) and login and request.url.path.startswith((CUSTOMER_ROOT, ADMIN_ROOT)):
-            return redirect(f"{login}{'&' if urlsplit(login).query else '?'}next={quote(_wanted(request), safe='')}")
+            return redirect(
+                f"{login}{'&' if urlsplit(login).query else '?'}next={quote(_return_path(request), safe='')}"
+            )
         refused = problem.__cause__ if isinstance(problem.__cause__, Problem) else problem
         is_sign_in = request.url.path == "/session" and isinstance(refused, Unauthenticated)
         return self.render(
@@ -130,47 +132,47 @@ class Pages:
         )
 
     def render_html_error(self, request: Request, error: Problem | HTTPException) -> Response | None:
-        """Make the page that says what was wrong before any route was found, or that we crashed, where pages are."""
+        """Return an error page for errors outside of routes, or None if the path is not a page's."""
         return self.refuse(request, _problem(error)) if request.scope["path"].startswith(_ROOTS) else None
 
 
 class PageRoute(APIRoute):
-    """A route whose errors are pages. A conversation that was removed, and one of others, are one and the same."""
+    """A route that renders errors as pages. Deleted conversations and those of other customers look the same."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Wrap what the framework does with a request."""
+        """Return a handler that renders errors."""
         handle = super().get_route_handler()
 
-        async def handle_or_explain(request: Request) -> Response:
+        async def handle_or_refuse(request: Request) -> Response:
             try:
                 return await handle(request)
             except (Problem, RequestValidationError, HTTPException) as error:
                 if isinstance(error.__cause__, ClientDisconnect):
-                    raise  # there is nobody to explain it to
+                    raise  # the client is gone
                 return pages_of(request).refuse(request, _problem(error))
 
-        return handle_or_explain
+        return handle_or_refuse
 
 
 def pages_of(request: Request) -> Pages:
-    """Return what renders this application's pages."""
+    """Return the application's page renderer."""
     pages: Pages = request.app.state.pages
     return pages
 
 
 def redirect(url: str) -> RedirectResponse:
-    """Lead to another page, by GET."""
+    """Redirect to another page with GET."""
     return RedirectResponse(url, HTTPStatus.SEE_OTHER)
 
 
 async def add_slash(request: Request) -> Response:
-    """Lead to the address that ends in a slash."""
+    """Redirect to the path with a trailing slash."""
     query = f"?{request.url.query}" if request.url.query else ""
     return redirect(f"{request.url.path}/{query}")
 
 
-def _wanted(request: Request) -> str:
-    """Return the page to come back to; a form's own address has a page, too."""
+def _return_path(request: Request) -> str:
+    """Return the page to come back to after sign-in. A form's path has a page as well."""
     query = f"?{request.url.query}" if request.url.query and request.method == "GET" else ""
     return f"{request.url.path}{query}"
 
@@ -184,23 +186,23 @@ def _problem(error: Exception) -> Problem:
     assert isinstance(error, RequestValidationError)  # noqa: S101 - nothing else is caught
     faults = error.errors()
     if any(fault["loc"][0] == "path" for fault in faults):
-        return NotFound("There is nothing at this address.")
+        return NotFound("There is no page at this address.")
     return Invalid(faults[0]["msg"], faults[0]["loc"])
 
 
 class _Other(Problem):
-    """What the framework refuses by a status."""
+    """An HTTPException of the framework."""
 
     def __init__(self, error: HTTPException) -> None:
         super().__init__(error.detail)
-        self.status = HTTPStatus(error.status_code)  # type: ignore[misc] # each one its own
+        self.status = HTTPStatus(error.status_code)  # type: ignore[misc] # differs by instance
         self.title = self.status.phrase  # type: ignore[misc]
         self.headers = error.headers  # type: ignore[misc]
 
 
 def _policy(settings: ApiSettings, stylesheet: str) -> str:
-    """Return the pages' Content-Security-Policy: their own scripts, their own style, and nobody else."""
-    # A form may end in a redirect, which browsers hold to the same rule.
+    """Return the pages' Content-Security-Policy, which allows only our own scripts and style."""
+    # Browsers apply form-action to redirects of a form as well.
     targets = sorted({_origin(url) for url in (settings.login_url, settings.store_url) if url})
     return "; ".join(
         [

@@ -12,7 +12,7 @@ from services.conversations.web.localization import Reader
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A separator: the messages below are of this day."""
+    """A separator before the messages of a day."""
 
     date: dt.date
     kind: str = "day"
@@ -20,19 +20,19 @@ class Day:
 
 @dataclass(frozen=True, slots=True)
 class NewMark:
-    """A separator: the messages below are new to the reader."""
+    """A separator before the messages that are new to the reader."""
 
     kind: str = "new"
 
 
 @dataclass(frozen=True, slots=True)
 class Bubble:
-    """A message, `own` when it is of the reader's side."""
+    """A message. It is `own` if it was sent by the reader's side."""
 
     message: MessageOut
     own: bool
-    seen: bool  # has the other side read it?
-    last_seen: bool  # and is it the last such?
+    seen: bool  # read by the other side
+    last_seen: bool  # the newest of own messages that are read
     kind: str = "message"
 
 
@@ -42,7 +42,7 @@ Item = Day | NewMark | Bubble
 def history(
     rows: Sequence[MessageRow], conversation: ConversationRow, viewer: Viewer, reader: Reader, *, read_up_to: int
 ) -> list[Item]:
-    """Return what stands in the panel, oldest first; `rows` come newest first, as they are read."""
+    """Return the items of the panel, oldest first. `rows` are newest first."""
     seen = conversation.read_by_admin_number if viewer.side is Side.CUSTOMER else conversation.read_by_user_number
     messages = [MessageOut.of(row, viewer) for row in reversed(rows)]
     bubbles = list(_bubbles(messages, viewer.side, seen))
@@ -62,12 +62,12 @@ def _bubbles(messages: Sequence[MessageOut], side: Side, seen: int) -> Iterator[
 
 
 def _separated(bubbles: Iterable[Bubble], reader: Reader, read_up_to: int) -> Iterator[Item]:
-    date, marked = None, False
+    date, has_mark = None, False
     for bubble in bubbles:
-        if (on := reader.date_of(bubble.message.created_at)) != date:
-            date = on
+        if (day := reader.date_of(bubble.message.created_at)) != date:
+            date = day
             yield Day(date)
-        if not marked and not bubble.own and bubble.message.number > read_up_to:
-            marked = True
+        if not has_mark and not bubble.own and bubble.message.number > read_up_to:
+            has_mark = True
             yield NewMark()
         yield bubble

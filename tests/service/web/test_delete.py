@@ -84,7 +84,7 @@ async def test_one_that_is_not_closed_refuses_all_and_can_be_left_out(
     assert refusal.by_id("refused").text.startswith(
         "Nothing was deleted. Only closed conversations can be deleted. This one is not closed"
     )
-    named = [one.text for one in refusal.root.of_class("going")[0].all("h2")]
+    named = [one.text for one in refusal.root.of_class("to-delete")[0].all("h2")]
     assert named == ["Open <one>"]
     assert await left(sam) == {"First", "Open <one>", "Second"}
 

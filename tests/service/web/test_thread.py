@@ -286,16 +286,16 @@ async def test_under_each_own_message_stands_whether_it_was_read(browser: Browse
     await anna.get(f"/conversations/{identity}")
     second = await sam.post(identity, "Two.")
     page = await show(browser, f"{identity}/")
-    assert page.root.one(data_fate=first["id"]).text == "Read"
-    assert page.root.one(data_fate=second["id"]).text == "Not read yet"
-    words = page.by_id("fate-words")
+    assert page.root.one(data_message_id=first["id"]).text == "Read"
+    assert page.root.one(data_message_id=second["id"]).text == "Not read yet"
+    words = page.by_id("delivery-status-texts")
     assert (words["data-zone"], words["data-locale"]) == ("UTC", "en")
     assert "{time}" in words["data-scheduled"]
 
 
 async def test_every_state_and_reason_of_a_mail_has_its_words(browser: Browser, anna: Caller) -> None:
     _, page = await opened(anna, browser)
-    words = page.by_id("fate-words").attributes
+    words = page.by_id("delivery-status-texts").attributes
     assert {f"data-{state}" for state in EmailState} | {f"data-why-{reason}" for reason in Reason} <= set(words)
 
 

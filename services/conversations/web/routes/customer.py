@@ -1,4 +1,4 @@
-"""A customer's pages: own conversations, a new one, and one to read and to write to."""
+"""A customer's pages: the list of conversations, a new conversation, and a conversation."""
 
 from typing import Annotated
 from uuid import UUID
@@ -29,7 +29,7 @@ from shared.problems import Invalid
 
 PAGE = 25  # conversations on a page
 HISTORY = 50  # messages on a page
-ORDERS = 500  # of the newest, to choose from
+ORDERS = 500  # newest orders to choose from
 
 Refusal = NewerMessages | IdempotencyKeyReused | RateLimited | None
 
@@ -42,13 +42,13 @@ for path in ("", "/new", "/{conversation_id}"):
 async def list_conversations(
     request: Request, visitor: CustomerContext, session: DbSession, cursor: Cursor = None
 ) -> Response:
-    """Show own conversations, last activity first."""
+    """Show the customer's conversations, last activity first."""
     filters = Filters(user_id=visitor.principal.id)
-    threads, next_cursor = await listing.list_by_activity(
+    conversations, next_cursor = await listing.list_by_activity(
         await driver_connection(session), filters, Side.CUSTOMER, cursor, PAGE
     )
     return pages_of(request).render(
-        "list_conversations.html", visitor, threads=threads, next_cursor=next_cursor, first=cursor is None
+        "list_conversations.html", visitor, conversations=conversations, next_cursor=next_cursor, first=cursor is None
     )
 
 
@@ -56,7 +56,7 @@ async def list_conversations(
 async def new_conversation(
     request: Request, visitor: CustomerContext, session: DbSession, order_id: Annotated[str, Query()] = ""
 ) -> Response:
-    """Show the form for a new conversation, with an order chosen already if the address names one."""
+    """Show the form for a new conversation, with an order preselected by `order_id`."""
     return await _new_page(request, visitor, session, new_form(order_id=order_id))
 
 
@@ -64,7 +64,7 @@ async def new_conversation(
 async def create_conversation(
     request: Request, refusal: ConversationRefusal, visitor: CustomerSubmission, session: DbSession
 ) -> Response:
-    """Open a conversation. A second submit of the same form leads to the same one."""
+    """Start a conversation. A second submit of the same form returns the same conversation."""
     caller = visitor.principal
     form = await read_form(request, CreateConversation, pages_of(request).reader(visitor).gettext)
     if form.body is None or refusal:
@@ -72,11 +72,11 @@ async def create_conversation(
     once = IdempotencyKey.of(form.key, "create", form.body.model_dump(mode="json", exclude_defaults=True))
     new = NewConversation(caller.id, form.body.subject, caller.id, Side.CUSTOMER, form.body.order_id, form.body.body)
     try:
-        async with session.begin_nested():  # what is refused leaves no trace, and the page is still to be read
-            identity, _ = await commands.create_conversation(session, new, once)
+        async with session.begin_nested():  # undone on an error, after which the page is still loaded
+            conversation_id, _ = await commands.create_conversation(session, new, once)
     except Invalid as problem:
-        return await _new_page(request, visitor, session, form.refused(problem))
-    return redirect(f"{CUSTOMER_ROOT}{identity}/")
+        return await _new_page(request, visitor, session, form.with_errors(problem))
+    return redirect(f"{CUSTOMER_ROOT}{conversation_id}/")
 
 
 @router.get("/{conversation_id}/")
@@ -89,7 +89,7 @@ async def read_conversation(
     peek: bool = False,
     earlier: Cursor = None,
 ) -> Response:
-    """Show a conversation, which reads it, unless its newest messages are not what is looked at."""
+    """Show a conversation and mark it as read, unless the page shows earlier messages."""
     thread = await load_conversation(await driver_connection(session), conversation_id, scope=visitor.principal.id)
     reads = not (peek or prefetch or earlier)
     return await _thread_page(request, visitor, session, thread, new_form(), reads=reads, earlier=earlier)
@@ -103,7 +103,7 @@ async def post_customer_message(
     visitor: CustomerSubmission,
     session: DbSession,
 ) -> Response:
-    """Write to the store. What crosses an answer comes back with it, and with what was typed."""
+    """Send a message to the store. If the store has replied meanwhile, show the reply and the form again."""
     caller = visitor.principal
     form = await read_form(request, PostMessage, pages_of(request).reader(visitor).gettext)
     refusal: Refusal = limited
@@ -123,7 +123,7 @@ async def post_customer_message(
             return redirect(f"{CUSTOMER_ROOT}{conversation_id}/")
         except (NewerMessages, IdempotencyKeyReused) as error:
             refusal = error
-            form = form.anew() if isinstance(error, IdempotencyKeyReused) else form
+            form = form.with_new_key() if isinstance(error, IdempotencyKeyReused) else form
     thread = await load_conversation(await driver_connection(session), conversation_id, scope=caller.id)
     return await _thread_page(request, visitor, session, thread, form, refusal=refusal)
 
@@ -181,7 +181,7 @@ async def _thread_page(
         next_cursor=next_cursor,
         earlier=earlier,
         form=form,
-        read=read,  # up to which number: scripts read on from there
-        # What the reader has on the screen: newer messages than these cannot have been seen by whoever answers.
+        read=read,  # the number up to which it is read; scripts continue from there
+        # The newest message on the screen: the customer cannot have seen newer ones.
         seen_number=rows[0].number if rows and not earlier else thread.conversation.message_count,
     )

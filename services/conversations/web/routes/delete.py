@@ -1,4 +1,4 @@
-"""Deleting conversations, one or many: a page says what goes and asks; what is not closed is refused by name."""
+"""Pages that delete one or many conversations: they ask for confirmation, and list those that are not closed."""
 
 from collections.abc import Iterable, Sequence
 from typing import Annotated
@@ -21,32 +21,36 @@ router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include
 
 
 @router.get("/bulk-delete/")
-async def ask_to_delete_some(
+async def confirm_bulk_delete(
     request: Request, visitor: AdminContext, session: DbSession, ids: Annotated[list[str] | None, Query()] = None
 ) -> Response:
-    """Say what would go. Ids that are not there are passed over."""
-    return await _page(request, visitor, session, _known_ids(ids or []))
+    """Ask to confirm. Unknown ids are skipped."""
+    return await _page(request, visitor, session, _parse_ids(ids or []))
 
 
 @router.post("/bulk-delete/")
-async def delete_some(request: Request, visitor: AdminSubmission, session: DbSession) -> Response:
-    """Delete all, or none when one of them is not closed."""
-    given = (await request.form()).getlist("ids")
-    ids = _known_ids(value for value in given if isinstance(value, str))
+async def bulk_delete(request: Request, visitor: AdminSubmission, session: DbSession) -> Response:
+    """Delete all, or none if one of them is not closed."""
+    values = (await request.form()).getlist("ids")
+    ids = _parse_ids(value for value in values if isinstance(value, str))
     if not 1 <= len(ids) <= BULK_DELETE_LIMIT:
         return await _page(request, visitor, session, ids)
     return await _delete(request, visitor, session, ids)
 
 
 @router.get("/{conversation_id}/delete/")
-async def ask_to_delete(conversation_id: UUID, request: Request, visitor: AdminContext, session: DbSession) -> Response:
-    """Say what would go."""
+async def confirm_delete(
+    conversation_id: UUID, request: Request, visitor: AdminContext, session: DbSession
+) -> Response:
+    """Ask to confirm."""
     return await _page(request, visitor, session, [conversation_id], single=True)
 
 
 @router.post("/{conversation_id}/delete/")
-async def delete_one(conversation_id: UUID, request: Request, visitor: AdminSubmission, session: DbSession) -> Response:
-    """Delete a conversation. A second submit finds it gone, and leads where the first one did."""
+async def delete_conversation(
+    conversation_id: UUID, request: Request, visitor: AdminSubmission, session: DbSession
+) -> Response:
+    """Delete a conversation. A second submit redirects like the first."""
     return await _delete(request, visitor, session, [conversation_id], single=True)
 
 
@@ -70,10 +74,10 @@ async def _page(
     status: int = 200,
 ) -> Response:
     too_many = len(ids) > BULK_DELETE_LIMIT
-    threads = await load_conversations(await driver_connection(session), [] if too_many else ids)
-    if single and not threads:
+    details = await load_conversations(await driver_connection(session), [] if too_many else ids)
+    if single and not details:
         raise NotFound("There is no such conversation.")
-    found = [(thread.conversation, UserOut.of(thread.user)) for thread in threads]
+    conversations = [(detail.conversation, UserOut.of(detail.user)) for detail in details]
     return pages_of(request).render(
         "delete_conversations.html",
         visitor,
@@ -81,19 +85,19 @@ async def _page(
         single=single,
         chosen=len(ids),
         limit=BULK_DELETE_LIMIT,
-        going=[(conversation, user) for conversation, user in found if conversation.status in DELETABLE],
-        refused=[(conversation, user) for conversation, user in found if conversation.status not in DELETABLE],
-        was_refused=status != 200,  # noqa: PLR2004 - the page as it is asked for
-        messages=sum(conversation.message_count for conversation, _ in found),
+        deletable=[(conversation, user) for conversation, user in conversations if conversation.status in DELETABLE],
+        refused=[(conversation, user) for conversation, user in conversations if conversation.status not in DELETABLE],
+        was_refused=status != 200,  # noqa: PLR2004 - OK
+        messages=sum(conversation.message_count for conversation, _ in conversations),
     )
 
 
-def _known_ids(given: Iterable[str]) -> list[UUID]:
-    """Return each id once. What is no id at all is nothing that is there."""
-    found: dict[UUID, None] = {}
-    for text in given:
+def _parse_ids(values: Iterable[str]) -> list[UUID]:
+    """Return each valid id once."""
+    ids: dict[UUID, None] = {}
+    for value in values:
         try:
-            found[UUID(text.strip())] = None
+            ids[UUID(value.strip())] = None
         except ValueError:
             continue
-    return list(found)
+    return list(ids)

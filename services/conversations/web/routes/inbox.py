@@ -1,4 +1,4 @@
-"""The support inbox: the list over all conversations, what it is narrowed to, and how many there are of what."""
+"""The support inbox: the list of all conversations with its filters and counts."""
 
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
@@ -26,10 +26,10 @@ for path in ("", "/new", "/bulk-delete", "/{conversation_id}", "/{conversation_i
     router.add_api_route(path, add_slash)
 
 
-class Wanted(BaseModel):
-    """What a list was asked for, as its address says it; what is blank there counts as not given.
+class InboxQuery(BaseModel):
+    """The query parameters of the inbox. Blank ones count as missing.
 
-    `user_id` may be any words to find a customer by. `deleted` only says what has just happened.
+    `user_id` may be any text to find a customer by. `deleted` is the number for the notice after a deletion.
     """
 
     status: list[Status] = []
@@ -42,18 +42,18 @@ class Wanted(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _leave_out_blanks(cls, given: dict[str, Any]) -> dict[str, Any]:
-        values = {name: _without_blanks(value) for name, value in given.items()}
+    def _drop_blanks(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        values = {name: _without_blanks(value) for name, value in parameters.items()}
         return {name: value for name, value in values.items() if value}
 
     @property
     def filters(self) -> Filters:
-        """Return what the list is narrowed to."""
+        """The filters of the list."""
         return Filters(tuple(sorted(set(self.status))), self.unread, self.user_id, order_number=self.order_number)
 
     @property
     def view(self) -> str | None:
-        """Name the view that one click leads to, if it is what was asked for."""
+        """The name of the view in the navigation that has these filters, or None."""
         views = {
             Filters(): "all",
             Filters(status=tuple(sorted(WAITING))): "waiting",
@@ -62,29 +62,29 @@ class Wanted(BaseModel):
         return views.get(self.filters)
 
     @property
-    def narrows(self) -> bool:
-        """Tell whether there is anything to clear."""
+    def has_filters(self) -> bool:
+        """Whether there are filters to clear."""
         return self.filters != Filters()
 
     def toggled(self, status: Status) -> str:
-        """Return the address of the list with a status added to what it is narrowed to, or taken away from it."""
-        return self.address(status=sorted({one.value for one in self.status} ^ {status.value}))
+        """Return the URL of the list with a status added to the filter, or removed from it."""
+        return self.address(status=sorted({selected.value for selected in self.status} ^ {status.value}))
 
     def address(self, **changes: Any) -> str:
-        """Return the address of the list with something else asked for: its first page, unless a cursor is given."""
-        wanted = self.model_dump(mode="json", exclude={"cursor", "deleted"}, exclude_defaults=True) | changes
-        given = {name: value for name, value in wanted.items() if value is not None}
+        """Return the URL of the list with changed parameters: its first page, unless a cursor is given."""
+        values = self.model_dump(mode="json", exclude={"cursor", "deleted"}, exclude_defaults=True) | changes
+        parameters = {name: value for name, value in values.items() if value is not None}
         if self.unread is not None:
-            given["unread"] = "true" if self.unread else "false"
-        query = urlencode(given, doseq=True)
+            parameters["unread"] = "true" if self.unread else "false"
+        query = urlencode(parameters, doseq=True)
         return f"{ADMIN_ROOT}?{query}" if query else ADMIN_ROOT
 
 
 @router.get("/")
 async def list_all_conversations(
-    request: Request, visitor: AdminContext, session: DbSession, wanted: Annotated[Wanted, Query()]
+    request: Request, visitor: AdminContext, session: DbSession, wanted: Annotated[InboxQuery, Query()]
 ) -> Response:
-    """Show all conversations, or those that the filters leave."""
+    """Show the conversations that match the filters."""
     connection = await driver_connection(session)
     customers: list[UserRow] = []
     if wanted.user_id is None:
@@ -92,12 +92,12 @@ async def list_all_conversations(
     else:
         tally, customers = await counts.tally_and_find_customers(connection, wanted.user_id, CHOICES)
     chosen = customers[0] if customers and customers[0].id == wanted.user_id else None
-    if len(customers) == 1 and not chosen:  # there is nobody else to choose
+    if len(customers) == 1 and not chosen:  # the only match
         return redirect(wanted.address(user_id=customers[0].id))
-    threads: list[ConversationDetail] = []
+    details: list[ConversationDetail] = []
     next_cursor = None
     if wanted.user_id is None or chosen:
-        threads, next_cursor = await _list(connection, wanted)
+        details, next_cursor = await _list(connection, wanted)
     return pages_of(request).render(
         "admin_conversations.html",
         visitor,
@@ -105,12 +105,12 @@ async def list_all_conversations(
         tally=tally,
         chosen=chosen and UserOut.of(chosen),
         customers=[UserOut.of(customer) for customer in customers],
-        rows=[(thread, UserOut.of(thread.user)) for thread in threads],
+        rows=[(detail, UserOut.of(detail.user)) for detail in details],
         next_cursor=next_cursor,
     )
 
 
-async def _list(connection: Driver, wanted: Wanted) -> tuple[list[ConversationDetail], str | None]:
+async def _list(connection: Driver, wanted: InboxQuery) -> tuple[list[ConversationDetail], str | None]:
     if wanted.sort == "waiting":
         return await listing.list_by_waiting(connection, wanted.filters, wanted.cursor, PAGE)
     return await listing.list_by_activity(connection, wanted.filters, Side.ADMIN, wanted.cursor, PAGE)
@@ -118,5 +118,5 @@ async def _list(connection: Driver, wanted: Wanted) -> tuple[list[ConversationDe
 
 def _without_blanks(value: Any) -> Any:
     if isinstance(value, list):
-        return [one for one in value if _without_blanks(one)]
+        return [item for item in value if _without_blanks(item)]
     return value.strip() if isinstance(value, str) else value

@@ -1,4 +1,4 @@
-"""A new conversation with a customer: first whom it is with, then what is said."""
+"""The admins' pages for a new conversation: choose a customer, then write the message."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,7 +26,7 @@ from shared.problems import Invalid
 from shared.text import Text
 
 PAGE = 25  # customers on a page
-ORDERS = 500  # of the newest, to choose from
+ORDERS = 500  # newest orders to choose from
 
 router = APIRouter(prefix=f"{ADMIN_ROOT}new", route_class=PageRoute, include_in_schema=False)
 
@@ -41,7 +41,7 @@ async def new_conversation(
     user_id: Annotated[Text, Query()] = "",
     order_id: Annotated[str, Query()] = "",
 ) -> Response:
-    """Show customers to choose from, or with one chosen the form."""
+    """Show customers to choose from, or the form for the chosen customer."""
     if user_id:
         gettext = pages_of(request).reader(visitor).gettext
         return await _form_page(
@@ -63,7 +63,7 @@ async def new_conversation(
 async def create_conversation(
     request: Request, refusal: AdminConversationRefusal, visitor: AdminSubmission, session: DbSession
 ) -> Response:
-    """Open a conversation with a customer. A second submit of the same form leads to the same one."""
+    """Start a conversation with a customer. A second submit of the same form returns the same conversation."""
     caller = visitor.principal
     form = await read_form(request, AdminCreateConversation, pages_of(request).reader(visitor).gettext)
     if (body := form.body) is None or refusal:
@@ -71,11 +71,11 @@ async def create_conversation(
     once = IdempotencyKey.of(form.key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
     new = NewConversation(body.user_id, body.subject, caller.id, Side.ADMIN, body.order_id, body.body, body.status)
     try:
-        async with session.begin_nested():  # what is refused leaves no trace, and the page is still to be read
-            identity, _ = await commands.create_conversation(session, new, once)
+        async with session.begin_nested():  # undone on an error, after which the page is still loaded
+            conversation_id, _ = await commands.create_conversation(session, new, once)
     except Invalid as problem:
-        return await _form_page(request, visitor, session, form.refused(problem))
-    return redirect(f"{ADMIN_ROOT}{identity}/")
+        return await _form_page(request, visitor, session, form.with_errors(problem))
+    return redirect(f"{ADMIN_ROOT}{conversation_id}/")
 
 
 async def _form_page(
@@ -85,15 +85,15 @@ async def _form_page(
     form: Form[AdminCreateConversation],
     refusal: RateLimited | None = None,
 ) -> Response:
-    """Show the form. What is no customer's id is an error there, and can be mended there."""
-    named = "" if "user_id" in form.errors else form.typed.get("user_id", "")
+    """Show the form. An id that is not a customer's is an error, which can be corrected in the form."""
+    user_id = "" if "user_id" in form.errors else form.typed.get("user_id", "")
     connection = await driver_connection(session)
-    customer = await find_customer(connection, named.strip()) if named else None
+    customer = await find_customer(connection, user_id.strip()) if user_id else None
     orders: Sequence[OrderRow] = []
     if customer is not None:
         orders, _ = await list_orders(connection, customer.id, None, ORDERS)
-    elif named:
-        form = form.refused(Invalid("There is no such customer.", ("body", "user_id"), "unknown_customer"))
+    elif user_id:
+        form = form.with_errors(Invalid("There is no such customer.", ("body", "user_id"), "unknown_customer"))
     return pages_of(request).render(
         "admin_new_conversation.html",
         visitor,

@@ -1,4 +1,4 @@
-"""How a browser's session begins, is renewed and ends."""
+"""Start, renew and end a browser's session."""
 
 import re
 from datetime import timedelta
@@ -23,29 +23,29 @@ from shared.problems import CsrfFailed, Forbidden, Problem, Unauthenticated
 
 HOME: Final = {Role.CUSTOMER: CUSTOMER_ROOT, Role.ADMIN: ADMIN_ROOT}
 
-# Visible ASCII without a backslash, which browsers take for a slash; two slashes would begin another host.
+# Visible ASCII without a backslash, which browsers treat as a slash; two slashes would start another host.
 _OWN_PATH = re.compile(r"/(?!/)[\x21-\x5b\x5d-\x7e]{0,2000}")
 
 router = APIRouter(prefix="/session", route_class=PageRoute)
-home = APIRouter(include_in_schema=False, route_class=PageRoute)  # the origin's own address
-scripts = APIRouter(prefix="/session", include_in_schema=False)  # whose errors are no pages
+home = APIRouter(include_in_schema=False, route_class=PageRoute)  # the origin's root
+scripts = APIRouter(prefix="/session", include_in_schema=False)  # with errors as JSON
 log = structlog.get_logger()
 
 
-_ANSWERS: dict[int | str, dict[str, Any]] = {
-    303: {"description": "The session has begun; `Location` is `next`."},
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    303: {"description": "The session has started; `Location` is `next`."},
     **{
-        status: {"description": said, "content": {"text/html": {}}}
-        for status, said in {
-            401: "The token is refused: the page says why.",
+        status: {"description": description, "content": {"text/html": {}}}
+        for status, description in {
+            401: "The token is rejected; the page says why.",
             403: "The form came from an origin that CHATS_STORE_ORIGINS does not list, or the role has no pages.",
             408: "The form did not arrive in time.",
             413: "The form is too large.",
             414: "The URL is too long.",
-            422: "The form cannot be read.",
-            429: "Too many were refused from this address, and this token is refused, too.",
+            422: "The form is invalid.",
+            429: "Too many rejected sign-ins from this address, and this token is rejected as well.",
             431: "The headers, most likely the cookies, are too large.",
-            503: "CHATS_AUTH_SECRET is not set, or the database does not answer.",
+            503: "CHATS_AUTH_SECRET is not set, or the database is unavailable.",
         }.items()
     },
 }
@@ -57,38 +57,38 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
     tags=["Browser"],
     status_code=303,
     response_class=Response,
-    responses=_ANSWERS,
+    responses=_RESPONSES,
 )
 async def begin_session(
     request: Request,
     session: DbSession,
-    token: Annotated[str, Form(description="A token as the API takes it, issued less than 5 minutes ago.")] = "",
-    wanted: Annotated[str, Form(alias="next", description="A path of this origin to go to.")] = "",
+    token: Annotated[str, Form(description="A token as for the API, issued less than 5 minutes ago.")] = "",
+    wanted: Annotated[str, Form(alias="next", description="The path of this origin to redirect to.")] = "",
 ) -> Response:
-    """Let a browser in by a fresh token of the store, and lead it to a path of this origin.
+    """Start a browser session with a fresh token of the store, and redirect to a path of this origin.
 
-    A form of the store's page posts this; errors are pages. The session is a new one always: an id that somebody else
-    has given the browser is worth nothing. The one that the browser had ends.
+    A form on the store's page posts this; errors are pages. The session is always new, which prevents session fixation.
+    The browser's earlier session ends.
     """
     settings: ApiSettings = request.app.state.settings
-    principal = await _hand_over(request, token, settings)
+    principal = await _verify_token(request, token, settings)
     await _limits(request).allow_sign_in(principal)
     former = await _find_session(request)
     await provision_user(session, principal)
-    # Of the same person the forms in the browser's other tabs keep working; of another person they must not.
-    csrf = former.csrf if former is not None and _is_same(former.principal, principal) else None
-    begun = await sessions.begin(session, principal.id, Side(principal.role), csrf=csrf)
+    # With the same CSRF token, forms in other tabs of the same user keep working. Those of another user must not.
+    csrf = former.csrf if former is not None and _is_same_user(former.principal, principal) else None
+    started = await sessions.begin(session, principal.id, Side(principal.role), csrf=csrf)
     if former is not None:
         await sessions.end(session, former.session_id)
-    visitor = Principal(principal.id, principal.role, session_id=begun.id)
+    visitor = Principal(principal.id, principal.role, session_id=started.id)
     target = wanted if _OWN_PATH.fullmatch(wanted) else HOME[principal.role]
-    return _with_cookie(redirect(target), session_cookie(settings, visitor, begun.csrf))
+    return _with_cookie(redirect(target), session_cookie(settings, visitor, started.csrf))
 
 
 @home.get("/")
 @router.get("", include_in_schema=False)
-async def lead_home(request: Request) -> Response:
-    """Lead whoever comes back to this address to the pages of their side; those ask strangers to sign in."""
+async def go_home(request: Request) -> Response:
+    """Redirect to the pages of the session's role, which ask for sign-in if there is no session."""
     former = await _find_session(request)
     return redirect(HOME[former.principal.role if former is not None else Role.CUSTOMER])
 
@@ -97,7 +97,7 @@ async def lead_home(request: Request) -> Response:
 async def renew_session(
     request: Request, session: DbSession, token: Annotated[SessionToken, Depends(read_session)]
 ) -> Response:
-    """Give a script of our own pages a fresh cookie, unless the session is over. To renew it is not to use it."""
+    """Renew the cookie for a script of our pages, unless the session has ended. This does not extend the session."""
     check_csrf(request, request.headers.get(CSRF_HEADER), token.csrf)
     await _limits(request).allow_renewal(token.principal)
     csrf = await sessions.check_session(session, token.principal, used=False)
@@ -113,24 +113,24 @@ async def end_session(
     *,
     everywhere: Annotated[bool, Form()] = False,
 ) -> Response:
-    """End the browser's session, or all of its user's, and lead back to the store. One that is over stays so."""
+    """End the browser's session, or all sessions of its user, and redirect to the store."""
     settings: ApiSettings = request.app.state.settings
-    if not is_own_origin(request):  # else any page could take away the cookie, which it need not even see for that
-        raise CsrfFailed("This came from a page of another origin.")
+    if not is_own_origin(request):  # else any site could sign users out
+        raise CsrfFailed("The request comes from another origin.")
     token = await _find_session(request)
     if token is not None:
         check_csrf(request, csrf_token, token.csrf)
         await _end(session, token, everywhere=everywhere)
     if settings.store_url:
-        answer: Response = redirect(settings.store_url)
+        response: Response = redirect(settings.store_url)
     else:
-        answer = pages_of(request).render("signed_out.html", None)
-    return _with_cookie(answer, cookie_header(settings, "", timedelta(0)))
+        response = pages_of(request).render("signed_out.html", None)
+    return _with_cookie(response, cookie_header(settings, "", timedelta(0)))
 
 
 async def _end(session: DbSession, token: SessionToken, *, everywhere: bool) -> None:
     if everywhere:
-        try:  # a cookie that was left somewhere when its session ended must not end others
+        try:  # the cookie of an ended session must not end others
             await sessions.check_session(session, token.principal, used=False)
         except Unauthenticated:
             return
@@ -146,10 +146,10 @@ async def _find_session(request: Request) -> SessionToken | None:
         return None
 
 
-async def _hand_over(request: Request, token: str, settings: ApiSettings) -> Principal:
-    """Return whom the store sends, or refuse, sooner if many were refused from this address.
+async def _verify_token(request: Request, token: str, settings: ApiSettings) -> Principal:
+    """Return the user in the store's token, or raise. Rejected tokens are limited by address.
 
-    The token is looked at first, always: many people may share an address, and nobody's failures refuse a good token.
+    The token is always verified first: many people may share an address, and a valid token is never limited.
     """
     request.app.state.sign_in_origins.note(_address(request))
     try:
@@ -159,26 +159,26 @@ async def _hand_over(request: Request, token: str, settings: ApiSettings) -> Pri
         principal = await identify(request, token, max_age=timedelta(seconds=settings.session_token_max_age_seconds))
         if principal.role not in HOME:
             raise RoleHasNoPages
-    except Problem as refused:
-        log.info("session refused", reason=refused.extra.get("reason", refused.code), detail=refused.detail)
-        if isinstance(refused, Unauthenticated | Forbidden):
-            await _count_refusal(request, refused)
+    except Problem as problem:
+        log.info("session refused", reason=problem.extra.get("reason", problem.code), detail=problem.detail)
+        if isinstance(problem, Unauthenticated | Forbidden):
+            await _limit_refusals(request, problem)
         raise
     return principal
 
 
-async def _count_refusal(request: Request, refused: Problem) -> None:
+async def _limit_refusals(request: Request, problem: Problem) -> None:
     try:
         await _limits(request).allow_failed_sign_in(_address(request))
     except RateLimited as limited:
-        raise limited from refused  # the page says what is wrong with the token all the same
+        raise limited from problem  # the page also shows what is wrong with the token
 
 
 def _check_store(request: Request, settings: ApiSettings) -> None:
-    """Make sure that a hand-over comes from a page of the store, or of our own, or from no browser at all.
+    """Check that the form comes from a page of the store or of ours, or not from a browser.
 
-    Anybody with an account at the store has a token: a page of theirs that posts it would let others write under
-    their name. Browsers tell the origin of every form, and `null` where it is hidden, which is nobody's.
+    Anyone with an account at the store has a token. If their site could post it, its visitors would be signed in under
+    that account. Browsers send the origin of every form, or `null` if it is hidden, which is never allowed.
     """
     origin = request.headers.get("Origin", "").lower()
     if origin not in settings.store_origins and not is_own_origin(request):
@@ -191,15 +191,15 @@ def _limits(request: Request) -> Limits:
 
 
 def _address(request: Request) -> str:
-    """Return the address that somebody signs in from, as a trusted proxy tells it (CHATS_TRUSTED_PROXIES)."""
+    """Return the client's address, which a trusted proxy may have forwarded (CHATS_TRUSTED_PROXIES)."""
     return request.client.host if request.client else ""
 
 
-def _is_same(one: Principal, other: Principal) -> bool:
-    return (one.id, one.role) == (other.id, other.role)
+def _is_same_user(first: Principal, second: Principal) -> bool:
+    return (first.id, first.role) == (second.id, second.role)
 
 
-def _with_cookie(answer: Response, cookie: str) -> Response:
-    answer.headers["Cache-Control"] = "no-store"
-    answer.headers.append("Set-Cookie", cookie)
-    return answer
+def _with_cookie(response: Response, cookie: str) -> Response:
+    response.headers["Cache-Control"] = "no-store"
+    response.headers.append("Set-Cookie", cookie)
+    return response

@@ -1,4 +1,4 @@
-"""A conversation as the admins see it: the whole history, the edit form, and who and what stands beside it."""
+"""The admins' page of a conversation: the history, the edit form, the customer and the order."""
 
 from uuid import UUID
 
@@ -23,7 +23,7 @@ from shared.database import DbSession, driver_connection
 from shared.paging import Cursor
 
 HISTORY = 50  # messages on a page
-OTHERS = 5  # of the customer's conversations
+OTHERS = 5  # other conversations of the customer
 
 Refusal = NewerMessages | IdempotencyKeyReused | RateLimited | None
 
@@ -40,7 +40,7 @@ async def read_conversation(
     peek: bool = False,
     earlier: Cursor = None,
 ) -> Response:
-    """Show a conversation, which reads it for the admins, unless its newest messages are not what is looked at."""
+    """Show a conversation and mark it as read by the admins, unless the page shows earlier messages."""
     reads = not (peek or prefetch or earlier)
     return await _thread_page(request, visitor, session, conversation_id, new_form(), reads=reads, earlier=earlier)
 
@@ -49,7 +49,7 @@ async def read_conversation(
 async def edit_conversation(
     conversation_id: UUID, request: Request, limited: EditRefusal, visitor: AdminSubmission, session: DbSession
 ) -> Response:
-    """Reply, set the status, or both. What crosses a new message comes back with it, and with what was typed."""
+    """Reply, set the status, or both. If the customer has written meanwhile, show the message and the form again."""
     form = await read_form(request, EditConversation, pages_of(request).reader(visitor).gettext)
     refusal: Refusal = limited
     if form.body is not None and not refusal:
@@ -58,19 +58,19 @@ async def edit_conversation(
             return redirect(f"{ADMIN_ROOT}{conversation_id}/")
         except (NewerMessages, IdempotencyKeyReused) as error:
             refusal = error
-            form = form.anew() if isinstance(error, IdempotencyKeyReused) else form
+            form = form.with_new_key() if isinstance(error, IdempotencyKeyReused) else form
     return await _thread_page(request, visitor, session, conversation_id, form, refusal=refusal)
 
 
 @router.get("/{conversation_id}/unread/")
-async def look_again(conversation_id: UUID) -> Response:
-    """Lead whoever had to sign in before to the conversation, unread as it is, to mark it once more."""
+async def show_unread(conversation_id: UUID) -> Response:
+    """Redirect to the conversation without marking it as read, for admins who had to sign in before the POST."""
     return redirect(f"{ADMIN_ROOT}{conversation_id}/?peek=true")
 
 
 @router.post("/{conversation_id}/unread/")
-async def give_back(conversation_id: UUID, _: AdminSubmission, session: DbSession) -> Response:
-    """Mark a conversation as unread, and leave it: looking at it would read it again."""
+async def mark_unread(conversation_id: UUID, _: AdminSubmission, session: DbSession) -> Response:
+    """Mark a conversation as unread, and redirect to the inbox: showing it would mark it as read."""
     await commands.mark_unread(session, conversation_id)
     return redirect(ADMIN_ROOT)
 
@@ -91,10 +91,10 @@ async def _edit(session: DbSession, conversation_id: UUID, admin_id: str, body: 
         await commands.set_status(session, conversation_id, body.status, seen_number=body.seen_number)
 
 
-def _named_status(form: Form[EditConversation]) -> Status | None:
-    """Return the status that a refused form named: the page says that it was not set."""
-    named = form.typed.get("status", "").strip()
-    return Status(named) if named in set(Status) else None
+def _typed_status(form: Form[EditConversation]) -> Status | None:
+    """Return the status in a rejected form: the page shows that it was not set."""
+    name = form.typed.get("status", "").strip()
+    return Status(name) if name in set(Status) else None
 
 
 async def _thread_page(
@@ -136,8 +136,8 @@ async def _thread_page(
         earlier=earlier,
         statuses=list(Status),
         form=form,
-        refused_status=_named_status(form),
-        read=read,  # up to which number: scripts read on from there
-        # What the admin has on the screen: a newer message cannot have been seen by whoever answers.
+        refused_status=_typed_status(form),
+        read=read,  # the number up to which it is read; scripts continue from there
+        # The newest message on the screen: the admin cannot have seen newer ones.
         seen_number=rows[0].number if rows else 0,
     )

@@ -1,11 +1,12 @@
-// What is said to those who listen to a page instead of looking at it. The words are the page's own.
+// Announcements for screen readers. The page provides the texts.
 
 const announcer = document.getElementById("announcer");
 
-export function announce(words, values) {
-  if (announcer) announcer.textContent = fill(announcer.dataset[words], values);
+export function announce(name, values) {
+  if (announcer) announcer.textContent = fill(announcer.dataset[name], values);
 }
 
-export function fill(words, values) {
-  return words.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
+/** Replace each `{name}` in a text by its value. */
+export function fill(text, values) {
+  return text.replace(/\{(\w+)\}/g, (_, name) => values[name] ?? "");
 }

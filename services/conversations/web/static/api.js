@@ -1,4 +1,4 @@
-// Calls of the product's own APIs by the session's cookie.
+// Calls of the APIs with the session's cookie.
 
 const meta = (name) => document.querySelector(`meta[name="${name}"]`)?.content ?? "";
 
@@ -6,7 +6,7 @@ export const person = meta("chats-person");
 export const role = meta("chats-role");
 export const position = meta("chats-position");
 
-/** Call an API. Without a live session any more, renew it and try once again. Rejects when nobody answers. */
+/** Call an API; after a 401, renew the session's cookie and retry once. Rejects when the server is unreachable. */
 export async function call(method, path, { body, key } = {}) {
   const send = () =>
     fetch(path, {
@@ -22,15 +22,15 @@ export async function call(method, path, { body, key } = {}) {
   return response.status === 401 && (await renew()) ? send() : response;
 }
 
-/** Fetch one of our own pages; null when there is none: the session is over, or what it shows gone. Rejects as `call`. */
+/** Fetch one of our pages; null when the session has ended or the page is gone. Rejects like `call`. */
 export async function fetchPage(url) {
   const response = await fetch(url, { headers: { Accept: "text/html" }, redirect: "manual" });
   if (response.status === 429 || response.status >= 500) throw new Error(`answered ${response.status}`);
-  if (!response.ok) return null; // a redirect is not followed, and not ok either
+  if (!response.ok) return null; // redirects are not followed, and not ok
   return new DOMParser().parseFromString(await response.text(), "text/html");
 }
 
-/** Get a fresh token for the session; false when the session is over. Rejects when nobody who knows answers. */
+/** Renew the session's cookie; false when the session has ended. Rejects when the service is unavailable. */
 export async function renew() {
   const response = await fetch("/session/renew", {
     method: "POST",
@@ -38,10 +38,10 @@ export async function renew() {
   });
   if (response.ok) return true;
   if (response.status === 401 || response.status === 403) return false;
-  throw new Error(`not renewed: ${response.status}`); // a proxy before a service that is away says so, too
+  throw new Error(`not renewed: ${response.status}`); // such as a proxy's 502
 }
 
-/** Make a key that nobody else makes; `crypto.randomUUID` is there under https only. */
+/** Return a unique key. `crypto.randomUUID` is available with https only. */
 export function newKey() {
   const hex = (byte) => byte.toString(16).padStart(2, "0");
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), hex).join("");

@@ -1,25 +1,25 @@
 /*
- * <chats-badge>: how many conversations are unread, for a store's own header.
+ * <chats-badge>: the number of unread conversations, for a store's header.
  *
  *   <script type="module" src="https://chats.example/chats-static/badge.js"></script>
  *   <a href="/messages">Messages <chats-badge token-url="/chats-token" label="{count} unread"></chats-badge></a>
  *
- * token-url  where the store's own backend gives a fresh token of whoever is signed in, as {"token": "…"}; without it
- *            the chats' own session counts, for a store that serves the chats on its own origin
- * href       where a click leads, when the badge is to be the link itself; its content is then the link's
- * label      what is read aloud, with {count} in it
- * base       the origin of the chats; where this script came from, unless given
+ * token-url  a URL of the store's backend that returns a fresh token of the signed-in user, as {"token": "…"}; without
+ *            it the badge uses the chats' session, for a store that serves the chats on its own origin
+ * href       makes the badge a link to this URL, around its content
+ * label      the text for screen readers, with {count} in it
+ * base       the origin of the chats; by default the origin of this script
  *
- * It looks as --chats-badge-background, --chats-badge-color and --chats-badge-font say, and as ::part(link) and
- * ::part(count) do. While the chats are away, or nobody is signed in, it shows nothing and says nothing.
+ * Style it with --chats-badge-background, --chats-badge-color and --chats-badge-font, and with ::part(link) and
+ * ::part(count). While the chats are unavailable, or nobody is signed in, it shows nothing.
  */
 
-const FIRST_PAUSE = 1_000; // milliseconds before the second try, doubled at each one that fails …
-const LONGEST_PAUSE = 60_000; // … up to this: where there is no stream the number is asked for so often
-const STEADY = 10_000; // a stream that held for so long did not fail, whatever ended it
-const SILENCE = 60_000; // without a word for so long a stream is dead: a comment comes every 25 s
-const HIDDEN = 5 * 60_000; // a tab that nobody has looked at for so long lets go of its stream
-const NEARLY_OVER = 30_000; // what a token must have left to be used again
+const MIN_RETRY = 1_000; // milliseconds before the second attempt, doubled after each failure …
+const MAX_RETRY = 60_000; // … up to this, which is also the polling interval without a stream
+const STABLE = 10_000; // a stream that lasted this long counts as a success
+const STREAM_TIMEOUT = 60_000; // a stream without data for this long is dead: a comment comes every 25 s
+const HIDDEN_TIMEOUT = 5 * 60_000; // a tab that is hidden for this long closes its stream
+const MIN_TOKEN_LIFETIME = 30_000; // a token is reused while it is valid for this long
 
 const STYLE = new CSSStyleSheet();
 STYLE.replaceSync(`
@@ -41,11 +41,11 @@ class ChatsBadge extends HTMLElement {
 
   #link = element("a", { part: "link" });
   #count = element("span", { part: "count", "aria-hidden": "true" });
-  #words = element("span", { id: "words" }); // the link's name, for which a status would not count
+  #words = element("span", { id: "words" }); // the link's name; a live region cannot name it
   #news = element("span", { id: "news", role: "status" });
   #unread = null;
   #watching = null;
-  #patience = 0;
+  #hideTimer = 0;
 
   constructor() {
     super();
@@ -57,7 +57,7 @@ class ChatsBadge extends HTMLElement {
 
   connectedCallback() {
     document.addEventListener("visibilitychange", this);
-    addEventListener("pagehide", this); // what a page holds keeps it out of the browser's back and forward cache
+    addEventListener("pagehide", this); // an open stream would keep the page out of the back/forward cache
     addEventListener("pageshow", this);
     this.handleEvent({ type: "connected" });
   }
@@ -74,9 +74,9 @@ class ChatsBadge extends HTMLElement {
   }
 
   handleEvent({ type }) {
-    clearTimeout(this.#patience);
+    clearTimeout(this.#hideTimer);
     if (type === "pagehide") this.#stop();
-    else if (document.hidden) this.#patience = setTimeout(() => this.#stop(), HIDDEN);
+    else if (document.hidden) this.#hideTimer = setTimeout(() => this.#stop(), HIDDEN_TIMEOUT);
     else this.#start();
   }
 
@@ -93,7 +93,7 @@ class ChatsBadge extends HTMLElement {
   }
 
   #stop() {
-    clearTimeout(this.#patience);
+    clearTimeout(this.#hideTimer);
     this.#watching?.abort();
     this.#watching = null;
   }
@@ -105,81 +105,80 @@ class ChatsBadge extends HTMLElement {
     this.#count.hidden = !this.#unread?.unread;
     this.#count.textContent = shown;
     const words = shown === null ? "" : label.replaceAll("{count}", shown);
-    if (this.#words.textContent && this.#words.textContent !== words) this.#news.textContent = words; // the first: none
+    if (this.#words.textContent && this.#words.textContent !== words) this.#news.textContent = words; // changes only
     this.#words.textContent = words;
     set(this.#link, "href", href);
     set(this.#link, "aria-labelledby", href !== null && words ? "words" : null);
   }
 }
 
-/** Shows the number, and keeps it true, until the signal. One tab of a browser asks, the others hear of it. */
+/** Show the number, and update it until the signal. One tab of a browser has the stream and tells the others. */
 function watch(chats, signal, show) {
   return persist(signal, show, async () => {
-    const name = `chats-badge ${await chats.whose(signal)}`;
+    const name = `chats-badge ${await chats.identity(signal)}`;
     const tabs = new BroadcastChannel(name);
-    let heard = false;
+    let received = false;
     tabs.onmessage = ({ data }) => {
-      heard = true;
+      received = true;
       show(data);
     };
-    const tell = (unread) => {
+    const publish = (unread) => {
       show(unread);
       tabs.postMessage(unread);
     };
     try {
       const unread = await chats.unread(signal);
-      if (!heard) show(unread); // what was heard meanwhile is newer
-      await oneAtATime(name, signal, () => persist(signal, tell, () => follow(chats, signal, tell)));
+      if (!received) show(unread); // a number from another tab is newer
+      await oneAtATime(name, signal, () => persist(signal, publish, () => follow(chats, signal, publish)));
     } finally {
       tabs.close();
     }
   });
 }
 
-/** Tells each number that the stream brings, until it ends. */
-async function follow(chats, signal, tell) {
+/** Publish each number that the stream brings, until it ends. */
+async function follow(chats, signal, publish) {
   const dead = new AbortController();
-  let patience;
+  let timer;
   const alive = () => {
-    clearTimeout(patience);
-    patience = setTimeout(() => dead.abort(), SILENCE);
+    clearTimeout(timer);
+    timer = setTimeout(() => dead.abort(), STREAM_TIMEOUT);
   };
   alive();
   try {
     const both = AbortSignal.any([signal, dead.signal]);
-    // Also where the stream is refused, as the sixth of a person is, this number is shown.
+    // The number is shown even if the stream is rejected, as a user's sixth is.
     const [stream] = await Promise.allSettled([chats.get("/api/v1/stream", both)]);
-    // A number is a state and no history: asked for once the stream is open it has all that was missed, and there is
-    // nothing to resume.
-    tell(await chats.unread(both));
+    // The number that is loaded once the stream is open includes all that was missed, so there is nothing to resume.
+    publish(await chats.unread(both));
     if (stream.reason) throw stream.reason;
     for await (const { type, data } of readEvents(stream.value.body, alive)) {
-      if (type === "unread") tell(JSON.parse(data));
-      else if (type === "reset") tell(await chats.unread(both));
+      if (type === "unread") publish(JSON.parse(data));
+      else if (type === "reset") publish(await chats.unread(both));
     }
   } finally {
-    clearTimeout(patience);
+    clearTimeout(timer);
     dead.abort();
   }
 }
 
-/** Runs something again and again until the signal, with longer and longer pauses while it fails. */
-async function persist(signal, tell, attempt) {
-  let pause = FIRST_PAUSE;
+/** Repeat an attempt until the signal, with exponential backoff while it fails. */
+async function persist(signal, publish, attempt) {
+  let pause = MIN_RETRY;
   while (!signal.aborted) {
     const began = performance.now();
     try {
       await attempt();
     } catch (error) {
-      if (error instanceof SignedOut) tell(null);
-      // Anything else is silence on purpose: a store's page is no place to complain that the chats are away.
+      if (error instanceof SignedOut) publish(null);
+      // Other errors are not reported: a store's page is not the place for them.
     }
-    pause = performance.now() - began > STEADY ? FIRST_PAUSE : Math.min(2 * pause, LONGEST_PAUSE);
+    pause = performance.now() - began > STABLE ? MIN_RETRY : Math.min(2 * pause, MAX_RETRY);
     await sleep(pause * (0.5 + Math.random() / 2), signal);
   }
 }
 
-/** Runs something in one tab of the browser, in the next one when that is closed; in each where there are no locks. */
+/** Run work in one tab of the browser, and in another when that is closed. Without locks, run it in each. */
 async function oneAtATime(name, signal, work) {
   if (!navigator.locks) return work(); // not under plain http
   return navigator.locks.request(name, { signal }, work);
@@ -200,14 +199,14 @@ function sleep(milliseconds, signal) {
   });
 }
 
-/** Reads Server-Sent Events; `alive` is called at every sign of life. */
+/** Read Server-Sent Events; `alive` is called for every chunk. */
 async function* readEvents(body, alive) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   let event = { type: "message", data: [] };
   for (;;) {
     const { done, value } = await reader.read();
-    if (done) return; // an event that is not complete does not count
+    if (done) return; // an incomplete event is dropped
     alive();
     const lines = (rest + value).split(/\r\n|\n|\r(?!$)/); // the \r at the end may be half a \r\n
     rest = lines.pop();
@@ -225,7 +224,7 @@ async function* readEvents(body, alive) {
 
 class SignedOut extends Error {}
 
-/** The chats' API, as whoever is signed in. */
+/** The chats' API for the signed-in user. */
 class Chats {
   #base;
   #tokenUrl;
@@ -237,8 +236,8 @@ class Chats {
     this.#tokenUrl = tokenUrl;
   }
 
-  /** A name for whose number it is: tabs share one only with the same person's. */
-  async whose(signal) {
+  /** Return the name of the user: only tabs of the same user share a number. */
+  async identity(signal) {
     if (this.#tokenUrl !== null) await this.#freshToken(signal);
     return `${this.#base} ${this.#claims.sub ?? ""} ${this.#claims.role ?? ""}`;
   }
@@ -249,17 +248,17 @@ class Chats {
   }
 
   async get(path, signal) {
-    let answer = await this.#ask(path, signal);
-    if (answer.status === 401) {
+    let response = await this.#fetch(path, signal);
+    if (response.status === 401) {
       await this.#renew(signal);
-      answer = await this.#ask(path, signal);
+      response = await this.#fetch(path, signal);
     }
-    if (answer.ok) return answer;
-    await answer.body?.cancel();
-    throw answer.status === 401 ? new SignedOut() : new Error(`${path} answers ${answer.status}`);
+    if (response.ok) return response;
+    await response.body?.cancel();
+    throw response.status === 401 ? new SignedOut() : new Error(`${path} returned ${response.status}`);
   }
 
-  async #ask(path, signal) {
+  async #fetch(path, signal) {
     if (this.#tokenUrl === null) return fetch(this.#base + path, { signal, cache: "no-store" });
     const headers = { Authorization: `Bearer ${await this.#freshToken(signal)}` };
     return fetch(this.#base + path, { signal, headers, cache: "no-store", credentials: "omit" });
@@ -268,17 +267,17 @@ class Chats {
   async #renew(signal) {
     this.#token = null;
     if (this.#tokenUrl !== null) return;
-    // A page of the chats gives a live session a fresh cookie; `peek` does not count as being there.
+    // Loading a page renews the session's cookie; `peek` does not extend the session.
     const page = await fetch(`${this.#base}/dashboard/messages/?peek=true`, { signal, redirect: "manual" });
     await page.body?.cancel();
   }
 
   async #freshToken(signal) {
-    if (this.#token === null || this.#claims.exp * 1000 < Date.now() + NEARLY_OVER) {
+    if (this.#token === null || this.#claims.exp * 1000 < Date.now() + MIN_TOKEN_LIFETIME) {
       const headers = { Accept: "application/json" };
-      const answer = await fetch(this.#tokenUrl, { signal, headers, cache: "no-store" });
-      if (answer.status === 401 || answer.status === 403) throw new SignedOut();
-      this.#token = (await answer.json()).token;
+      const response = await fetch(this.#tokenUrl, { signal, headers, cache: "no-store" });
+      if (response.status === 401 || response.status === 403) throw new SignedOut();
+      this.#token = (await response.json()).token;
       this.#claims = claimsOf(this.#token);
     }
     return this.#token;
@@ -289,19 +288,19 @@ function claimsOf(token) {
   try {
     return JSON.parse(atob(token.split(".")[1].replaceAll("-", "+").replaceAll("_", "/")));
   } catch {
-    return {}; // then it is used until it is refused
+    return {}; // an opaque token is used until it is rejected
   }
 }
 
 function element(name, attributes = {}) {
-  const made = document.createElement(name);
-  for (const [attribute, value] of Object.entries(attributes)) made.setAttribute(attribute, value);
-  return made;
+  const created = document.createElement(name);
+  for (const [attribute, value] of Object.entries(attributes)) created.setAttribute(attribute, value);
+  return created;
 }
 
-function set(made, attribute, value) {
-  if (value === null) made.removeAttribute(attribute);
-  else made.setAttribute(attribute, value);
+function set(target, attribute, value) {
+  if (value === null) target.removeAttribute(attribute);
+  else target.setAttribute(attribute, value);
 }
 
 customElements.define("chats-badge", ChatsBadge);

@@ -1,12 +1,12 @@
-// The bell: a customer's newest NEW_MESSAGE records, from the other service. When that is away, the rest goes on.
+// The bell: a customer's newest notifications, from the notifications service. The page works without that service.
 
 import { fill } from "./announce.js";
 import { call } from "./api.js";
 import { writeMoment } from "./times.js";
 
-const FETCHED = 100; // records
-const SHOWN = 10; // conversations
-const SETTLE = 1_000; // ms that a record comes behind its message
+const MAX_NOTIFICATIONS = 100;
+const MAX_CONVERSATIONS = 10;
+const DELAY = 1_000; // ms until a message has its notification
 const bell = document.getElementById("bell");
 let timer = null;
 
@@ -21,11 +21,11 @@ export function startBell() {
   count();
 }
 
-/** Look again in a moment: something has happened. */
-export function ring() {
+/** Reload the bell in a moment, after an event. */
+export function refreshBell() {
   if (!bell) return;
   clearTimeout(timer);
-  timer = setTimeout(() => (bell.open ? list() : count()), SETTLE);
+  timer = setTimeout(() => (bell.open ? list() : count()), DELAY);
 }
 
 async function get(path) {
@@ -43,28 +43,29 @@ async function list() {
   const items = document.getElementById("bell-items");
   const sheet = items.closest(".sheet");
   try {
-    const page = await get(`/api/v1/notifications?limit=${FETCHED}`);
-    const entries = group(page.items).slice(0, SHOWN).map((records) => entry(records, sheet.dataset));
-    items.replaceChildren(...(entries.length ? entries : [none(sheet.dataset.empty)]));
+    const page = await get(`/api/v1/notifications?limit=${MAX_NOTIFICATIONS}`);
+    const entries = group(page.items).slice(0, MAX_CONVERSATIONS).map((notifications) => entry(notifications, sheet.dataset));
+    items.replaceChildren(...(entries.length ? entries : [hint(sheet.dataset.empty)]));
   } catch {
-    items.replaceChildren(none(sheet.dataset.away));
+    items.replaceChildren(hint(sheet.dataset.away));
   }
   count();
 }
 
-/** Put the records of each conversation together; the order is that of their newest ones. */
-function group(records) {
+/** Group notifications by conversation, the newest first. */
+function group(notifications) {
   const groups = new Map();
-  for (const record of records) {
-    groups.set(record.conversation_id, [...(groups.get(record.conversation_id) ?? []), record]);
+  for (const notification of notifications) {
+    const { conversation_id: id } = notification;
+    groups.set(id, [...(groups.get(id) ?? []), notification]);
   }
   return [...groups.values()];
 }
 
-/** Show a conversation by its newest record, with the time, and the number of unread ones when there are several. */
-function entry(records, { locale, zone, several }) {
-  const [newest] = records;
-  const unread = records.filter((record) => !record.is_read).length;
+/** Show a conversation with its newest notification, and the number of unread ones if there are several. */
+function entry(notifications, { locale, zone, several }) {
+  const [newest] = notifications;
+  const unread = notifications.filter((notification) => !notification.is_read).length;
   const item = document.createElement("li");
   item.classList.toggle("unread", unread > 0);
   const link = item.appendChild(document.createElement("a"));
@@ -86,9 +87,9 @@ function entry(records, { locale, zone, several }) {
   return item;
 }
 
-function none(words) {
+function hint(text) {
   const item = document.createElement("li");
   item.className = "none";
-  item.append(words);
+  item.append(text);
   return item;
 }

@@ -1,14 +1,14 @@
-// Forms that keep what is typed over a reload, and are sent by Ctrl or ⌘ and Enter.
+// Forms: drafts that survive a reload, sending with Ctrl or ⌘ and Enter, and filters of long selects.
 
-import { forget, forgetAll, keep, kept } from "./kept.js";
+import { clear, load, remove, save } from "./tab-storage.js";
 
 export function startForms() {
-  forgetAll("others");
+  clear("others");
   for (const form of document.querySelectorAll("form[data-draft]")) keepDraft(form);
-  // The conversation is there, so what it was made of is no draft any more.
-  if (document.querySelector("[data-thread]") && kept("sent")) {
-    forget(kept("sent"));
-    forget("sent");
+  // The new conversation exists, so its draft is obsolete.
+  if (document.querySelector("[data-thread]") && load("sent")) {
+    remove(load("sent"));
+    remove("sent");
   }
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.form?.dataset.draft) {
@@ -17,42 +17,42 @@ export function startForms() {
     }
   });
   for (const form of document.querySelectorAll('form[action="/session/end"]')) {
-    form.addEventListener("submit", () => forgetAll());
+    form.addEventListener("submit", () => clear());
   }
   for (const search of document.querySelectorAll("[data-filters]")) filterOptions(search);
-  addEventListener("pageshow", startBlank); // after the browser has restored what it restores
+  addEventListener("pageshow", startBlank); // after the browser has restored the form
 }
 
 function keepDraft(form) {
   const name = `draft:${form.dataset.draft}`;
-  // A status belongs to one submit: it is chosen each time, and never kept.
+  // A status belongs to one submit and is never saved.
   const fields = [...form.elements].filter(
     (field) => field.name && field.name !== "status" && !["hidden", "submit"].includes(field.type),
   );
-  const draft = kept(name) ?? {};
-  for (const text of form.querySelectorAll("textarea")) text.removeAttribute("maxlength"); // what is too long is said, not cut
+  const draft = load(name) ?? {};
+  for (const text of form.querySelectorAll("textarea")) text.removeAttribute("maxlength"); // the server reports text that is too long
   for (const field of fields) {
-    // What the server sent back, or the address chose, is newer than what was kept.
+    // A value from the server is newer than the draft.
     const fits = field.tagName !== "SELECT" || [...field.options].some((option) => option.value === draft[field.name]);
     if (!field.value && draft[field.name] && fits) field.value = draft[field.name];
   }
   form.addEventListener("input", () => {
     const typed = Object.fromEntries(fields.map((field) => [field.name, field.value]));
-    if (Object.values(typed).some(Boolean)) keep(name, typed);
-    else forget(name);
+    if (Object.values(typed).some(Boolean)) save(name, typed);
+    else remove(name);
   });
   form.addEventListener("submit", () => {
-    if (!form.dataset.send) keep("sent", name);
+    if (!form.dataset.send) save("sent", name);
   });
 }
 
-/** Start the status of a reply blank, whatever the browser restores of an earlier visit to the page. */
+/** Clear the status of a reply, which the browser may have restored. */
 function startBlank() {
   const choice = document.getElementById("choose-status");
   if (choice) choice.value = "";
 }
 
-/** Narrow a long choice to what contains the words. */
+/** Filter the options of a long select by words. */
 function filterOptions(search) {
   const select = document.getElementById(search.dataset.filters);
   const options = [...select.options];
@@ -61,10 +61,11 @@ function filterOptions(search) {
     event.stopPropagation();
     const words = search.value.toLowerCase().split(/\s+/);
     const chosen = select.value;
-    const left = options.filter(
+    const matches = options.filter(
       (option) => !option.value || words.every((word) => option.text.toLowerCase().includes(word)),
     );
-    select.replaceChildren(...left);
-    select.value = left.some((option) => option.value === chosen) ? chosen : (left[search.value.trim() ? 1 : 0]?.value ?? "");
+    select.replaceChildren(...matches);
+    const isKept = matches.some((option) => option.value === chosen);
+    select.value = isKept ? chosen : (matches[search.value.trim() ? 1 : 0]?.value ?? "");
   });
 }

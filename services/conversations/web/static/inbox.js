@@ -1,25 +1,25 @@
-// The admins' inbox: keys, choosing many, finding a customer, and who else is looking.
+// The admins' inbox: keyboard shortcuts, bulk selection, customer search, and other viewers of a conversation.
 
 import { call, role } from "./api.js";
 import { fill } from "./announce.js";
 import { onRefresh, refresh } from "./refresh.js";
 import { refreshThread } from "./thread.js";
 
-const LOOKING_EVERY = 15_000; // ms; the server forgets who has not said so for 30 s
-const TYPING = 150; // ms without a key before a search
-const OFF = "chats:keys-off"; // where the browser keeps that single letters do nothing: who dictates says many
+const VIEWING_INTERVAL = 15_000; // ms; the server forgets viewers after 30 s
+const SEARCH_DELAY = 150; // ms after the last key
+const SHORTCUTS_OFF = "chats:keys-off"; // in localStorage; speech input would trigger single-key shortcuts
 const thread = document.querySelector("[data-thread]");
 const byId = (id) => document.getElementById(id);
 
 export function startInbox() {
   if (role !== "admin") return;
-  // What was deleted is told of once, and not again when the page is loaded anew.
+  // A reload must not show the notice about deleted conversations again.
   if (new URLSearchParams(location.search).has("deleted")) history.replaceState(null, "", location.pathname);
   startKeys();
   document.querySelector("form[data-sets-status]")?.addEventListener("submit", setStatus);
   for (const box of document.querySelectorAll("[data-selects]")) startSelection(box);
   for (const input of document.querySelectorAll("input[data-people]")) startSearch(input);
-  if (thread && byId("viewing")) startLooking();
+  if (thread && byId("viewing")) startViewing();
 }
 
 function startKeys() {
@@ -35,44 +35,44 @@ function startKeys() {
     k: () => step(-1),
     r: () => byId("reply_body")?.focus(),
     e: resolve,
-    u: () => (thread ? byId("mark-unread")?.requestSubmit() : giveBack(focusedRow())),
+    u: () => (thread ? byId("mark-unread")?.requestSubmit() : markUnread(focusedRow())),
     "/": () => byId("filter-search")?.focus(),
     "?": () => dialog?.showModal(),
   };
-  document.addEventListener("pointerdown", hideRefusal);
+  document.addEventListener("pointerdown", hideError);
   document.addEventListener("keydown", (event) => {
-    hideRefusal();
+    hideError();
     const typing = event.target.closest("input:not([type=checkbox]), textarea, select, [contenteditable]");
     if (event.key === "Escape" && typing) return typing.blur();
     if (typing || event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
-    const act = keys[event.key.toLowerCase()];
-    if (!act || areOff()) return;
+    const action = keys[event.key.toLowerCase()];
+    if (!action || areShortcutsOff()) return;
     event.preventDefault();
-    act();
+    action();
   });
 }
 
-/** Let keys that are one letter be turned off, and the hint at them with them. */
+/** The checkbox that turns single-key shortcuts and their hint off. */
 function startSwitch(box) {
   const show = () => {
-    box.checked = !areOff();
-    byId("keys-hint")?.toggleAttribute("hidden", areOff());
+    box.checked = !areShortcutsOff();
+    byId("keys-hint")?.toggleAttribute("hidden", areShortcutsOff());
   };
   box.addEventListener("change", () => {
     try {
-      box.checked ? localStorage.removeItem(OFF) : localStorage.setItem(OFF, "true");
+      box.checked ? localStorage.removeItem(SHORTCUTS_OFF) : localStorage.setItem(SHORTCUTS_OFF, "true");
     } catch {
-      // A browser that keeps nothing leaves them on.
+      // Without storage they stay on.
     }
     show();
   });
-  addEventListener("storage", show); // another tab's switch
+  addEventListener("storage", show); // changed in another tab
   show();
 }
 
-function areOff() {
+function areShortcutsOff() {
   try {
-    return localStorage.getItem(OFF) !== null;
+    return localStorage.getItem(SHORTCUTS_OFF) !== null;
   } catch {
     return false;
   }
@@ -80,24 +80,24 @@ function areOff() {
 
 const focusedRow = () => document.activeElement?.closest(".row");
 
-function step(by) {
+function step(offset) {
   const rows = [...document.querySelectorAll(".rows .row")];
-  const at = rows.indexOf(focusedRow());
-  const next = at < 0 ? (by > 0 ? 0 : rows.length - 1) : Math.min(Math.max(at + by, 0), rows.length - 1);
+  const current = rows.indexOf(focusedRow());
+  const next = current < 0 ? (offset > 0 ? 0 : rows.length - 1) : Math.min(Math.max(current + offset, 0), rows.length - 1);
   rows[next]?.querySelector(".subject a").focus();
 }
 
-/** Resolve what is open, and nothing else: what stands in the form is sent by its buttons only. */
+/** Resolve the open or focused conversation. The reply form is not sent. */
 function resolve() {
-  const shown = thread ? byId("status") : focusedRow();
-  if (!shown || shown.querySelector(".status.resolved, .status.closed")) return;
-  const newest = thread ? byId("seen_number")?.value : shown.dataset.newest;
-  if (newest === undefined) return; // these are earlier messages
-  const id = thread ? thread.dataset.thread : idOf(shown);
+  const target = thread ? byId("status") : focusedRow();
+  if (!target || target.querySelector(".status.resolved, .status.closed")) return;
+  const newest = thread ? byId("seen_number")?.value : target.dataset.newest;
+  if (newest === undefined) return; // the page shows earlier messages
+  const id = thread ? thread.dataset.thread : idOf(target);
   change("PATCH", id, { status: "RESOLVED", seen_number: Number(newest) });
 }
 
-/** Set the status that was chosen in the head of a conversation, without leaving the page: a reply may be half written. */
+/** Set the status chosen in the header, without leaving the page: a reply may be half written. */
 function setStatus(event) {
   event.preventDefault();
   const chosen = new FormData(event.target, event.submitter);
@@ -107,13 +107,13 @@ function setStatus(event) {
   change("PATCH", thread.dataset.thread, { status: chosen.get("status"), seen_number: Number(chosen.get("seen_number")) });
 }
 
-function giveBack(row) {
+function markUnread(row) {
   if (row) change("POST", `${idOf(row)}/unread`);
 }
 
 const idOf = (row) => row.id.slice(2);
 
-/** Change a conversation, show what has become of it, and say so when it was refused. */
+/** Change a conversation, refresh the page, and show an error if the change was rejected. */
 async function change(method, path, body) {
   const response = await call(method, `/api/v1/admin/conversations/${path}`, { body }).catch(() => null);
   thread ? refreshThread() : refresh();
@@ -124,12 +124,12 @@ async function change(method, path, body) {
   notice.hidden = false;
 }
 
-/** Take away what was refused: it is told until something else is done. */
-function hideRefusal() {
+/** Hide the error at the next action. */
+function hideError() {
   byId("key-refused")?.setAttribute("hidden", "");
 }
 
-/** A box that ticks all others of its form. */
+/** A checkbox that selects all others of its form. */
 function startSelection(box) {
   const form = byId(box.dataset.selects);
   const button = form.querySelector("button");
@@ -137,9 +137,9 @@ function startSelection(box) {
   box.closest("[hidden]")?.removeAttribute("hidden");
   box.addEventListener("change", () => {
     for (const other of others()) other.checked = box.checked;
-    tell();
+    update();
   });
-  const tell = () => {
+  const update = () => {
     const chosen = others().filter((other) => other.checked).length;
     box.checked = chosen > 0 && chosen === others().length;
     box.indeterminate = chosen > 0 && !box.checked;
@@ -147,21 +147,21 @@ function startSelection(box) {
     if (count) count.textContent = chosen ? fill(count.dataset.words, { count: chosen }) : "";
     button.disabled = !chosen;
   };
-  document.addEventListener("change", (event) => event.target.name === "ids" && tell());
-  onRefresh(tell); // a row that has gone is chosen no more
-  tell();
+  document.addEventListener("change", (event) => event.target.name === "ids" && update());
+  onRefresh(update); // a row may be gone
+  update();
 }
 
-/** Offer the customers that match what is typed. */
+/** Suggest customers that match the typed text. */
 function startSearch(input) {
   const list = input.list;
   let timer = null;
   input.addEventListener("input", () => {
     clearTimeout(timer);
     const q = input.value.trim();
-    if (q) timer = setTimeout(() => offer(q), TYPING);
+    if (q) timer = setTimeout(() => suggest(q), SEARCH_DELAY);
   });
-  const offer = async (q) => {
+  const suggest = async (q) => {
     const response = await call("GET", `/api/v1/admin/users?limit=10&q=${encodeURIComponent(q)}`).catch(() => null);
     if (!response?.ok || input.value.trim() !== q) return;
     const { items } = await response.json();
@@ -169,10 +169,10 @@ function startSearch(input) {
   };
 }
 
-function startLooking() {
+function startViewing() {
   const path = `/api/v1/admin/conversations/${thread.dataset.thread}/viewing`;
   const line = byId("viewing");
-  const look = async () => {
+  const report = async () => {
     if (document.hidden) return;
     const response = await call("POST", path, { body: {} }).catch(() => null);
     if (!response?.ok) return;
@@ -184,7 +184,7 @@ function startLooking() {
   const leave = () => {
     fetch(path, {
       method: "POST",
-      keepalive: true, // the page is going
+      keepalive: true, // the page is unloading
       body: JSON.stringify({ gone: true }),
       headers: {
         "Content-Type": "application/json",
@@ -192,8 +192,8 @@ function startLooking() {
       },
     }).catch(() => null);
   };
-  look();
-  setInterval(look, LOOKING_EVERY);
-  document.addEventListener("visibilitychange", () => (document.hidden ? leave() : look()));
+  report();
+  setInterval(report, VIEWING_INTERVAL);
+  document.addEventListener("visibilitychange", () => (document.hidden ? leave() : report()));
   addEventListener("pagehide", leave);
 }

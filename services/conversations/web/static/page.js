@@ -1,9 +1,9 @@
-// What makes a page live. Without it every page works all the same.
+// The entry point of the pages' scripts. Every page works without them.
 
 import { announce, fill } from "./announce.js";
 import { person, role } from "./api.js";
-import { ring, startBell } from "./bell.js";
-import * as fates from "./fates.js";
+import { refreshBell, startBell } from "./bell.js";
+import { refreshDeliveryStatus, startDeliveryStatus } from "./delivery-status.js";
 import { startForms } from "./forms.js";
 import { startInbox } from "./inbox.js";
 import { refresh } from "./refresh.js";
@@ -11,28 +11,28 @@ import { flush, startSending } from "./sending.js";
 import { follow } from "./stream.js";
 import { concerns, refreshThread, startThread } from "./thread.js";
 
-const LIST_PACE = 1_500; // ms between looks at a list on which much happens
+const LIST_INTERVAL = 1_500; // ms between refreshes of a busy list
 const thread = document.querySelector("[data-thread]");
 
-leaveToSuccessor();
+reloadForNextUser();
 startMenus();
 startForms();
 startThread();
 startSending();
 startBell();
-fates.startFates();
+startDeliveryStatus();
 startInbox();
-follow({ event: handle, missed: look, connection });
+follow({ event: handle, missed: refreshPage, connection });
 
-/** Whoever signs in at this browser is shown a page: of anybody else's nothing stays on the screen then. */
-function leaveToSuccessor() {
+/** Reload when another user signs in in this browser, so that no other user's data stays on the screen. */
+function reloadForNextUser() {
   const tabs = new BroadcastChannel("chats-person");
-  const whose = `${role} ${person}`;
-  tabs.onmessage = ({ data }) => data === whose || location.reload();
-  tabs.postMessage(whose);
+  const user = `${role} ${person}`;
+  tabs.onmessage = ({ data }) => data === user || location.reload();
+  tabs.postMessage(user);
 }
 
-/** Close a menu by Escape, and by a click or the focus elsewhere. */
+/** Close an open menu on Escape, or on a click or focus outside of it. */
 function startMenus() {
   const closeOthers = (event) => {
     for (const menu of document.querySelectorAll("details.menu[open]")) {
@@ -51,35 +51,35 @@ function startMenus() {
 
 function handle(type, data) {
   if (type === "unread") return showUnread(data);
-  if (type === "message.posted" || type === "conversation.read") ring();
-  if (!thread) refresh(LIST_PACE);
+  if (type === "message.posted" || type === "conversation.read") refreshBell();
+  if (!thread) refresh(LIST_INTERVAL);
   else if (concerns(data)) {
     if (type === "conversation.deleted") return location.reload();
     refreshThread();
-    fates.look();
+    refreshDeliveryStatus();
   }
 }
 
-function look() {
-  thread ? refreshThread() : refresh(LIST_PACE);
+function refreshPage() {
+  thread ? refreshThread() : refresh(LIST_INTERVAL);
 }
 
-/** Show a count in the page and in the tab's title. */
+/** Show the unread count in the page and in the tab's title. */
 function showUnread({ unread, more }) {
   const badge = document.getElementById("unread");
   const count = more ? "999+" : String(unread);
-  const was = badge.firstElementChild.textContent;
+  const before = badge.firstElementChild.textContent;
   badge.hidden = !unread;
   badge.firstElementChild.textContent = count;
   badge.lastElementChild.textContent = fill(document.getElementById("announcer").dataset.unread, { count });
   document.title = document.title.replace(/^\([0-9]+\+?\) /, "");
   if (unread) document.title = `(${count}) ${document.title}`;
-  if (unread > Number.parseInt(was, 10) && !thread) announce("unread", { count });
+  if (unread > Number.parseInt(before, 10) && !thread) announce("unread", { count });
 }
 
 function connection(state) {
   const notice = document.getElementById("connection");
-  if (state === "over") return location.reload(); // the server knows the way to sign in
+  if (state === "over") return location.reload(); // the server redirects to the sign-in page
   notice.hidden = state !== "lost";
   if (state === "lost") notice.textContent = notice.dataset.lost;
   else flush();

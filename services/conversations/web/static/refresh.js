@@ -1,21 +1,20 @@
-// The page brings itself up to date: it is fetched again, and its live regions that differ are swapped. What the
-// server makes is the only markup there is.
+// Refreshes the page: fetches it again and replaces the live regions that differ. Only the server renders markup.
 
 import { fetchPage, person } from "./api.js";
 
-const AWAY = 3_000; // ms until what could not be fetched is tried again
-const swapped = new Set();
+const RETRY_DELAY = 3_000; // ms after a failed fetch
+const callbacks = new Set();
 let running = null;
 let again = false;
 let quietUntil = 0;
 
-/** Be called with the new document behind each refresh. */
+/** Register a callback for the new document after each refresh. */
 export function onRefresh(callback) {
-  swapped.add(callback);
+  callbacks.add(callback);
 }
 
-/** Bring the page up to date, at most once every `pace` ms; a hidden one when it is looked at again. */
-export function refresh(pace = 0) {
+/** Refresh the page, at most once every `interval` ms; a hidden page is refreshed when it becomes visible. */
+export function refresh(interval = 0) {
   if (document.hidden) {
     again = true;
     return Promise.resolve();
@@ -24,11 +23,11 @@ export function refresh(pace = 0) {
     again = true;
     return running;
   }
-  running = run(pace).finally(() => {
+  running = run(interval).finally(() => {
     running = null;
     if (again && !document.hidden) {
       again = false;
-      refresh(pace);
+      refresh(interval);
     }
   });
   return running;
@@ -41,10 +40,10 @@ document.addEventListener("visibilitychange", () => {
   }
 });
 
-async function run(pace) {
+async function run(interval) {
   const wait = quietUntil - performance.now();
   if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
-  again = false; // what has happened up to here is in what is fetched now
+  again = false; // the fetch includes all changes up to now
   const url = new URL(location.href);
   url.searchParams.set("peek", "true");
   url.hash = "";
@@ -52,19 +51,19 @@ async function run(pace) {
   try {
     page = await fetchPage(url);
   } catch {
-    // No event will tell of this one again.
+    // The event that caused this refresh does not come again.
     again = true;
-    quietUntil = performance.now() + AWAY * (0.75 + Math.random() / 2);
+    quietUntil = performance.now() + RETRY_DELAY * (0.75 + Math.random() / 2);
     return;
   }
-  // Not all at once: many may have heard of the same event.
-  quietUntil = performance.now() + pace * (0.75 + Math.random() / 2);
+  // Random, because many pages get the same event.
+  quietUntil = performance.now() + interval * (0.75 + Math.random() / 2);
   if (page) swap(page);
 }
 
-/** Take over from `page` what differs. */
+/** Replace the live regions that differ in `page`. */
 export function swap(page) {
-  // Somebody else has signed in at this browser: nothing of theirs belongs among what stands here.
+  // Another user has signed in in this browser: do not mix their data with this page.
   if (page.querySelector('meta[name="chats-person"]')?.content !== person) return location.reload();
   for (const region of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(region.id);
@@ -73,10 +72,10 @@ export function swap(page) {
     else if (region.dataset.live === "value") region.value = fresh.value;
     else if (!region.isEqualNode(fresh)) replace(region, fresh);
   }
-  for (const callback of swapped) callback(page);
+  for (const callback of callbacks) callback(page);
 }
 
-/** Replace a region, keeping what its reader has selected and focused. */
+/** Replace a region, and keep its selection and focus. */
 function replace(region, fresh) {
   const checked = [...region.querySelectorAll(":checked[id]")].map((box) => box.id);
   const focused = region.contains(document.activeElement) && document.activeElement.id;
@@ -88,10 +87,10 @@ function replace(region, fresh) {
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 
-/** Bring a list up to date item by item; those marked `data-keep`, and those above what was fetched, stay. */
+/** Update a list item by item. Items with `data-keep`, and those before the fetched ones, stay. */
 function merge(list, fresh) {
-  // More came than a page holds: what lies between is on neither.
-  if (isApart(list, fresh)) return location.reload();
+  // More new messages than a page has: those between are on neither page.
+  if (hasGap(list, fresh)) return location.reload();
   for (const empty of list.querySelectorAll(":scope > .empty")) empty.remove();
   let before = null;
   for (const item of [...fresh.children]) {
@@ -102,14 +101,14 @@ function merge(list, fresh) {
       item.classList.add("arrived");
       before = item;
     } else if (!("keep" in old.dataset)) {
-      // What is kept stays where it was: what is new must not follow it there.
+      // Kept items stay in place, and new items are not inserted after them.
       if (!old.isEqualNode(item)) old.replaceWith(item);
       before = document.getElementById(item.id);
     }
   }
 }
 
-function isApart(list, fresh) {
+function hasGap(list, fresh) {
   const numbered = (where) => [...where.querySelectorAll(":scope > [data-number]")];
   const shown = new Set(numbered(list).map((item) => item.id));
   return shown.size > 0 && !numbered(fresh).some((item) => shown.has(item.id));

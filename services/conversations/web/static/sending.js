@@ -1,9 +1,9 @@
-// Sending from a thread without leaving it. A message that could not be sent stays, over a reload as well, and is sent
-// again under the same key: the server knows it, and never takes it twice.
+// Sends messages without leaving the conversation. An unsent message survives a reload and is retried with the same
+// idempotency key, so the server never saves it twice.
 
 import { fill } from "./announce.js";
 import { call, newKey } from "./api.js";
-import { forget, keep, kept } from "./kept.js";
+import { load, remove, save } from "./tab-storage.js";
 import { onRefresh } from "./refresh.js";
 import { refreshThread, showEnd } from "./thread.js";
 
@@ -11,15 +11,15 @@ const form = document.getElementById("reply");
 const messages = document.getElementById("messages");
 const field = form?.querySelector("textarea");
 const outboxName = form && `outbox:${form.dataset.draft}`;
-const AGAIN = 10_000; // ms until what failed is tried again by itself
+const RETRY_DELAY = 10_000; // ms
 
-let outbox = []; // [{ key, fields }], oldest first: what is sent, and under which key
+let outbox = []; // [{ key, fields }], oldest first
 let flushing = false;
 let timer = null;
 
 export function startSending() {
   if (!form?.dataset.send) return;
-  outbox = kept(outboxName) ?? [];
+  outbox = load(outboxName) ?? [];
   outbox.forEach(show);
   form.addEventListener("submit", submit);
   addEventListener("online", flush);
@@ -33,9 +33,8 @@ export function startSending() {
 
 function submit(event) {
   const typed = new FormData(form, event.submitter);
-  const text = field.value.trimEnd().replace(/^\s*\n/, ""); // as the server trims it: the first line keeps its indentation
-  // A status alone is a form like any other.
-  if (!text) return;
+  const text = field.value.trimEnd().replace(/^\s*\n/, ""); // as the server trims it
+  if (!text) return; // a status alone is submitted as a form
   event.preventDefault();
   const statuses = typed.getAll("status").filter(Boolean);
   const fields = {
@@ -45,7 +44,7 @@ function submit(event) {
   };
   const item = { key: newKey(), fields };
   outbox.push(item);
-  keep(outboxName, outbox);
+  save(outboxName, outbox);
   form.parentElement.querySelectorAll(".error, .refused-status").forEach((old) => old.remove());
   form.reset();
   field.value = "";
@@ -55,7 +54,7 @@ function submit(event) {
   flush();
 }
 
-/** Send what waits, one after the other, so that nothing overtakes. */
+/** Send the outbox in order, one message at a time. */
 export async function flush() {
   clearTimeout(timer);
   if (flushing || !outbox.length) return;
@@ -69,41 +68,41 @@ export async function flush() {
   } finally {
     flushing = false;
   }
-  if (outbox.length) timer = setTimeout(flush, AGAIN);
+  if (outbox.length) timer = setTimeout(flush, RETRY_DELAY);
 }
 
-/** Send one; true when it is done with, one way or the other. */
+/** Send a message; true when it was sent or rejected, false to retry. */
 async function send(item) {
   const bubble = document.getElementById(`pending-${item.key}`);
-  say(bubble, "sending");
+  setState(bubble, "sending");
   let response;
   try {
     response = await call(form.dataset.method ?? "POST", form.dataset.send, { body: item.fields, key: item.key });
   } catch {
-    say(bubble, "failed");
+    setState(bubble, "failed");
     return false;
   }
   if (response.ok) {
-    const answer = await response.json();
-    bubble.dataset.sent = answer.last_message?.id ?? answer.id;
+    const result = await response.json();
+    bubble.dataset.sent = result.last_message?.id ?? result.id;
     refreshThread();
     return true;
   }
   if (response.status === 429 || response.status === 401 || response.status >= 500) {
-    say(bubble, response.status === 429 ? "wait" : "failed");
+    setState(bubble, response.status === 429 ? "wait" : "failed");
     return false;
   }
   const { code } = await response.json().catch(() => ({}));
   if (code === "newer-messages") {
-    tell("crossed-message");
-    giveBack(...outbox); // what was written behind it did not know of the newer ones either
+    showNotice("crossed-message");
+    returnToForm(...outbox); // later messages were also written before the newer ones were seen
     refreshThread();
   } else if (response.status === 413) {
-    tell("too-long-message");
-    giveBack(item); // the server has not looked at it, and would not look at a form of it
+    showNotice("too-long-message");
+    returnToForm(item); // the server would also reject the form
   } else {
-    giveBack(item);
-    // The server says what is wrong, in the reader's language, with what was typed, the button's status included.
+    returnToForm(item);
+    // Submit the form, with the button's status, so that the server renders the error in the reader's language.
     const { status, seen_number } = item.fields;
     const add = ({ formData }) => {
       formData.set("seen_number", seen_number);
@@ -115,17 +114,17 @@ async function send(item) {
   return true;
 }
 
-/** Say above the form why nothing was sent. */
-function tell(words) {
-  form.before(document.getElementById(words).content.cloneNode(true));
+/** Show above the form why nothing was sent. */
+function showNotice(templateId) {
+  form.before(document.getElementById(templateId).content.cloneNode(true));
 }
 
-/** Take what was refused back into the form. */
-function giveBack(...items) {
+/** Move rejected messages back into the form. */
+function returnToForm(...items) {
   const texts = items.map((item) => item.fields[field.name]);
   field.value = [...texts, field.value].filter(Boolean).join("\n\n");
   const { status } = items.at(-1).fields;
-  if (status) sayNotSet(status);
+  if (status) showStatusNotSet(status);
   for (const item of items) {
     document.getElementById(`pending-${item.key}`).remove();
     drop(item);
@@ -134,8 +133,8 @@ function giveBack(...items) {
   field.focus();
 }
 
-/** Say which status was not set. It is not chosen again by itself: the next reply would set it unnoticed. */
-function sayNotSet(status) {
+/** Show which status was not set. It is not selected again: the next reply would set it unnoticed. */
+function showStatusNotSet(status) {
   const name = form.querySelector(`option[value="${status}"]`).textContent;
   const line = document.getElementById("refused-status-words").content.cloneNode(true).firstElementChild;
   line.textContent = fill(line.textContent, { status: name });
@@ -145,7 +144,7 @@ function sayNotSet(status) {
 
 function drop(item) {
   outbox = outbox.filter((other) => other !== item);
-  outbox.length ? keep(outboxName, outbox) : forget(outboxName);
+  outbox.length ? save(outboxName, outbox) : remove(outboxName);
 }
 
 function show(item) {
@@ -159,13 +158,13 @@ function show(item) {
   });
   document.getElementById("no-messages")?.remove();
   messages.append(bubble);
-  say(bubble, "sending");
+  setState(bubble, "sending");
   showEnd();
 }
 
-function say(bubble, words) {
-  const line = bubble.querySelector(".fate");
-  line.textContent = line.dataset[words];
-  bubble.classList.toggle("failed", words !== "sending");
-  bubble.querySelector(".rescue").hidden = words === "sending";
+function setState(bubble, state) {
+  const line = bubble.querySelector(".delivery-status");
+  line.textContent = line.dataset[state];
+  bubble.classList.toggle("failed", state !== "sending");
+  bubble.querySelector(".rescue").hidden = state === "sending";
 }

@@ -1,5 +1,5 @@
-// Live events. One tab of a browser holds the stream and tells the others; when it goes, another takes over from
-// where it stood, so nothing is missed.
+// Live events. One tab of a browser has the stream and forwards events to the others. When it closes, another tab
+// continues from the same position, so nothing is missed.
 
 import { person, position, renew } from "./api.js";
 
@@ -11,25 +11,25 @@ const TYPES = [
   "conversation.deleted",
   "unread",
 ];
-const LONGEST_WAIT = 30_000; // ms between tries
-const PATIENCE = 3_000; // ms before a lost connection is told of
+const MAX_RETRY = 30_000; // ms between attempts
+const NOTICE_DELAY = 3_000; // ms before a lost connection is shown
 
 /**
- * Follow the stream from the page's own position on.
+ * Follow the stream from the page's position.
  *
- * `on.event(type, data)` is called for each event, `on.missed()` when the page may lack some and should look again,
+ * `on.event(type, data)` is called for each event, `on.missed()` when the page may have missed some,
  * `on.connection(state)` with "open", "lost", or "over" when the session has ended.
  */
 export function follow(on) {
   const channel = new BroadcastChannel(`chats:${person}`);
-  let last = position; // of the log, as far as this tab has heard
-  let leads = false;
+  let last = position; // of the last event that this tab got
+  let isLeader = false;
 
-  const tell = (message) => {
-    hear(message);
+  const publish = (message) => {
+    handle(message);
     channel.postMessage(message);
   };
-  const hear = ({ kind, type, data, id, state }) => {
+  const handle = ({ kind, type, data, id, state }) => {
     if (kind === "event") {
       last = id || last;
       on.event(type, data);
@@ -42,79 +42,78 @@ export function follow(on) {
   };
   channel.onmessage = ({ data: message }) => {
     if (message.kind === "hello") {
-      if (leads) channel.postMessage({ kind: "at", id: last });
+      if (isLeader) channel.postMessage({ kind: "at", id: last });
     } else if (message.kind === "at") {
-      // What came between the making of this page and its first word was told to the others.
-      if (!leads && message.id !== position) on.missed();
+      // This tab has missed the events between the rendering of its page and its hello.
+      if (!isLeader && message.id !== position) on.missed();
     } else {
-      hear(message);
+      handle(message);
     }
   };
 
-  const left = new AbortController();
+  const closed = new AbortController();
   const lead = () => {
-    leads = true;
-    connect(() => last, tell, left.signal);
-    return new Promise((resolve) => left.signal.addEventListener("abort", resolve)); // held until the page is left
+    isLeader = true;
+    connect(() => last, publish, closed.signal);
+    return new Promise((resolve) => closed.signal.addEventListener("abort", resolve)); // keeps the lock
   };
   channel.postMessage({ kind: "hello" });
-  // Without https there are no locks: each tab has a stream of its own.
-  if (navigator.locks) navigator.locks.request(`chats:${person}`, { signal: left.signal }, lead).catch(() => null);
+  // Without https there are no locks, and each tab has its own stream.
+  if (navigator.locks) navigator.locks.request(`chats:${person}`, { signal: closed.signal }, lead).catch(() => null);
   else lead();
-  // A page in the browser's back/forward cache hears nothing, and must not lead the tabs that do. It is loaded anew
-  // when somebody comes back to it.
+  // A page in the back/forward cache gets no events, so it must not be the leader. It is reloaded when it is restored.
   addEventListener("pagehide", () => {
-    left.abort();
+    closed.abort();
     channel.close();
   });
   addEventListener("pageshow", ({ persisted }) => persisted && location.reload());
 }
 
-function connect(last, tell, left) {
-  let tries = 0;
+function connect(last, publish, closed) {
+  let attempts = 0;
   let lost = null;
 
   const open = () => {
-    if (left.aborted) return;
+    if (closed.aborted) return;
     const source = new EventSource(`/api/v1/stream?after=${encodeURIComponent(last())}`);
-    left.addEventListener("abort", () => {
+    closed.addEventListener("abort", () => {
       clearTimeout(lost);
       source.close();
     });
     source.onopen = () => {
-      tries = 0;
+      attempts = 0;
       clearTimeout(lost);
       lost = null;
-      tell({ kind: "connection", state: "open" });
+      publish({ kind: "connection", state: "open" });
     };
     source.onerror = () => {
-      lost ??= setTimeout(() => tell({ kind: "connection", state: "lost" }), PATIENCE);
-      if (source.readyState === EventSource.CLOSED) retry(); // otherwise the browser itself tries again
+      lost ??= setTimeout(() => publish({ kind: "connection", state: "lost" }), NOTICE_DELAY);
+      if (source.readyState === EventSource.CLOSED) retry(); // otherwise the browser reconnects by itself
     };
     for (const type of TYPES) {
       source.addEventListener(type, (event) => {
-        tell({ kind: "event", type, data: JSON.parse(event.data), id: event.lastEventId });
+        publish({ kind: "event", type, data: JSON.parse(event.data), id: event.lastEventId });
       });
     }
-    source.addEventListener("reset", (event) => tell({ kind: "missed", id: event.lastEventId }));
+    source.addEventListener("reset", (event) => publish({ kind: "missed", id: event.lastEventId }));
   };
 
   const retry = async () => {
-    const wait = Math.min(LONGEST_WAIT, 1000 * 2 ** tries) * (0.5 + Math.random() / 2);
-    tries += 1;
+    const wait = Math.min(MAX_RETRY, 1000 * 2 ** attempts) * (0.5 + Math.random() / 2);
+    attempts += 1;
     await new Promise((resolve) => setTimeout(resolve, wait));
     try {
-      if (left.aborted) return;
-      if (!(await renew())) return tell({ kind: "connection", state: "over" });
-      if (tries > 1) tell({ kind: "missed" }); // refused for another reason: look without the stream
+      if (closed.aborted) return;
+      if (!(await renew())) return publish({ kind: "connection", state: "over" });
+      if (attempts > 1) publish({ kind: "missed" }); // rejected for another reason: refresh without the stream
     } catch {
-      return retry(); // nobody answers
+      return retry(); // the server is unreachable
     }
     return open();
   };
 
   addEventListener("online", () => {
-    tries = 0;
+    attempts = 0;
   });
   open();
 }

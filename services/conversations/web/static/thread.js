@@ -1,26 +1,26 @@
-// A conversation that is open: it reads itself while its end is looked at, grows live, and loads what came before.
+// An open conversation: marks itself read while its end is visible, shows new messages, and loads earlier ones.
 
 import { call, fetchPage } from "./api.js";
 import { announce } from "./announce.js";
 import { onRefresh, refresh } from "./refresh.js";
 
-const NEAR = 48; // pixels from the end that count as being there
+const NEAR = 48; // pixels from the end that count as the end
 const thread = document.querySelector("[data-thread]");
 const messages = document.getElementById("messages");
 const panel = messages?.closest(".MessageHistoryPanel");
-const peeks = new URLSearchParams(location.search).has("peek"); // to look without reading
+const peeks = new URLSearchParams(location.search).has("peek"); // shows without marking as read
 const path = thread && `${thread.dataset.side === "admin" ? "/api/v1/admin" : "/api/v1"}/conversations/${thread.dataset.thread}`;
 
 export function startThread() {
   if (!thread) return;
-  let read = Number(thread.dataset.read); // fetching the page has: nothing, if a browser did it ahead
-  let heard = newest();
+  let read = Number(thread.dataset.read); // by loading the page; a prefetch marks nothing
+  let announced = newest();
   const toNewest = document.getElementById("to-newest");
 
-  const readOn = () => {
+  const markRead = () => {
     const seen = newest();
     if (isAtEnd()) toNewest.hidden = true;
-    // What came in below, while the reader is further up, has not been read.
+    // New messages below are unread while the reader has scrolled up.
     if (document.hidden || document.prerendering || seen <= read || peeks || "earlier" in thread.dataset || !isAtEnd()) return;
     const before = read;
     read = seen;
@@ -31,33 +31,33 @@ export function startThread() {
   };
   onRefresh(() => {
     for (const item of messages.querySelectorAll(".message.other.arrived")) {
-      if (Number(item.dataset.number) <= heard) continue;
+      if (Number(item.dataset.number) <= announced) continue;
       announce("message", { name: item.querySelector(".author").textContent });
       toNewest.hidden = isAtEnd();
     }
-    heard = newest();
-    readOn();
+    announced = newest();
+    markRead();
   });
-  for (const seen of ["visibilitychange", "prerenderingchange"]) document.addEventListener(seen, readOn);
-  panel.addEventListener("scroll", readOn, { passive: true });
+  for (const type of ["visibilitychange", "prerenderingchange"]) document.addEventListener(type, markRead);
+  panel.addEventListener("scroll", markRead, { passive: true });
   toNewest.addEventListener("click", showEnd);
   document.getElementById("earlier")?.addEventListener("click", loadEarlier);
-  readOn();
+  markRead();
 }
 
-/** Tell whether an event changes what this thread shows. */
+/** Return whether an event is about this conversation. */
 export function concerns(data) {
   return thread && data.conversation_id === thread.dataset.thread;
 }
 
-/** Bring the thread up to date, unless it shows old messages only. */
+/** Refresh the conversation, unless the page shows earlier messages. */
 export function refreshThread() {
   return "earlier" in thread.dataset ? Promise.resolve() : refresh(200);
 }
 
 /** Scroll to the newest message. */
 export function showEnd() {
-  panel.scrollTop = 0; // turned round: 0 is the end, and what is above is negative
+  panel.scrollTop = 0; // the panel is reversed: 0 is the end, and above it is negative
 }
 
 function isAtEnd() {
@@ -76,7 +76,7 @@ async function loadEarlier(event) {
   const older = page?.getElementById("messages");
   if (!older) return location.assign(link.href);
   for (const item of older.querySelectorAll(":scope > .separator")) document.getElementById(item.id)?.remove();
-  // The panel holds on to its end by itself; held on to the beginning here, nothing moves under the reader's eyes.
+  // The panel keeps its distance from the end, so keep the distance from the start here: nothing moves on the screen.
   const fromEnd = panel.scrollTop;
   messages.prepend(...older.children);
   panel.scrollTop = fromEnd;

@@ -1,6 +1,6 @@
-// How scripts write a time: in the language and the zone of the page.
+// Times in the language and time zone of the page.
 
-/** Write a moment; the date only if it is another day. */
+/** Format a time, with the date unless it is today. */
 export function writeMoment(iso, locale, zone) {
   const write = (style, date) => new Intl.DateTimeFormat(locale, { timeZone: zone, ...style }).format(date);
   const [date, now, day] = [new Date(iso), new Date(), { dateStyle: "short" }];
