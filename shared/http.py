@@ -72,7 +72,7 @@ class RequestSizeMiddleware:
         complete = False
         deadline: float | None = None  # starts at the first read of the body
 
-        async def limited() -> Message:
+        async def receive_limited() -> Message:
             nonlocal complete, deadline
             if deadline is None:
                 deadline = asyncio.get_running_loop().time() + self._body_seconds
@@ -90,7 +90,7 @@ class RequestSizeMiddleware:
                 measure.add(body)
             return message
 
-        await self.app(scope, limited, send)
+        await self.app(scope, receive_limited, send)
 
 
 def _check_head(scope: Scope) -> None:

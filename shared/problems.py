@@ -251,7 +251,7 @@ def install(app: FastAPI, render_error: RenderError | None = None) -> None:
     app.add_exception_handler(Problem, _answer_problem)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_http)
-    app.add_exception_handler(ClientDisconnect, _answer_nobody)
+    app.add_exception_handler(ClientDisconnect, _answer_disconnected)
     app.add_middleware(UnhandledErrorMiddleware, render_error or (lambda _, __: None))
     build = app.openapi
 
@@ -328,7 +328,7 @@ async def _answer_validation(request: Request, error: Exception) -> Response:
     return _problem(invalid_fields(error.errors()))
 
 
-async def _answer_nobody(_: Request, __: Exception) -> Response:
+async def _answer_disconnected(_: Request, __: Exception) -> Response:
     return Response(status_code=_CLIENT_HUNG_UP)
 
 
@@ -339,7 +339,7 @@ def _problem(error: Problem) -> Response:
 async def _answer_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101 - the handler's only type
     if isinstance(error.__cause__, ClientDisconnect):  # FastAPI reports it as an unreadable body
-        return await _answer_nobody(request, error)
+        return await _answer_disconnected(request, error)
     if error.status_code == HTTPStatus.BAD_REQUEST:  # FastAPI's status for undecodable or too deeply nested JSON
         return _problem(Invalid("the body cannot be read: send JSON in UTF-8", ("body",)))
     if error.headers and "Allow" in error.headers:  # has one route's methods; a path may have several routes

@@ -117,7 +117,7 @@ class Pages:
         }
         return environment
 
-    def refuse(self, request: Request, problem: Problem) -> Response:
+    def error_page(self, request: Request, problem: Problem) -> Response:
         """Return an error page, or a redirect to the login page if there is no session."""
         visitor: PageContext | None = getattr(request.state, "visitor", None)
         login = self._settings.login_url
@@ -125,15 +125,13 @@ class Pages:
             return redirect(
                 f"{login}{'&' if urlsplit(login).query else '?'}next={quote(_return_path(request), safe='')}"
             )
-        refused = problem.__cause__ if isinstance(problem.__cause__, Problem) else problem
-        is_sign_in = request.url.path == "/session" and isinstance(refused, Unauthenticated)
-        return self.render(
-            "error.html", visitor, refusal=problem, refused=refused, sign_in=refused if is_sign_in else None
-        )
+        cause = problem.__cause__ if isinstance(problem.__cause__, Problem) else problem
+        is_sign_in = request.url.path == "/session" and isinstance(cause, Unauthenticated)
+        return self.render("error.html", visitor, refusal=problem, cause=cause, sign_in=cause if is_sign_in else None)
 
     def render_html_error(self, request: Request, error: Problem | HTTPException) -> Response | None:
         """Return an error page for errors outside of routes, or None if the path is not a page's."""
-        return self.refuse(request, _problem(error)) if request.scope["path"].startswith(_ROOTS) else None
+        return self.error_page(request, _problem(error)) if request.scope["path"].startswith(_ROOTS) else None
 
 
 class PageRoute(APIRoute):
@@ -143,15 +141,15 @@ class PageRoute(APIRoute):
         """Return a handler that renders errors."""
         handle = super().get_route_handler()
 
-        async def handle_or_refuse(request: Request) -> Response:
+        async def handle_or_render_error(request: Request) -> Response:
             try:
                 return await handle(request)
             except (Problem, RequestValidationError, HTTPException) as error:
                 if isinstance(error.__cause__, ClientDisconnect):
                     raise  # the client is gone
-                return pages_of(request).refuse(request, _problem(error))
+                return pages_of(request).error_page(request, _problem(error))
 
-        return handle_or_refuse
+        return handle_or_render_error
 
 
 def pages_of(request: Request) -> Pages:

@@ -52,7 +52,7 @@ async def test_one_is_deleted_after_its_page_has_said_what_goes(
 async def test_one_that_is_not_closed_is_refused_with_the_reason(browser: Browser, anna: Caller, sam: Caller) -> None:
     identity = (await anna.open(subject="Open"))["id"]
     thread = await show(browser, f"{identity}/")
-    assert "Only closed conversations can be deleted." in thread.by_id("beside").text
+    assert "Only closed conversations can be deleted." in thread.by_id("context").text
     page = await show(browser, f"{identity}/delete/")
     assert "This one is not closed" in page.by_id("refused").text
     answer = await fill(browser, page)

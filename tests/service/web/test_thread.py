@@ -53,7 +53,7 @@ async def test_the_page_holds_the_history_and_what_stands_beside_it(
     assert panel["data-component"] == "MessageHistoryPanel"
     assert bodies(page) == ["See https://store.test/?a=1", "On its way. Really."]
     assert panel.one("a", href="https://store.test/?a=1")["rel"] == "nofollow noopener noreferrer"
-    beside = page.by_id("beside")
+    beside = page.by_id("context")
     for words in ("Anna", "anna@customer.test", "Order 1007", "Teapot <b>", "€29.95", "€59.90"):
         assert words in beside.text
     assert page.link("Open the order") == "https://store.test/1007"
@@ -330,7 +330,7 @@ async def test_hostile_text_is_text_beside_and_within(browser: Browser, anna: Ca
     page = await show(browser, f"{identity}/")
     assert page.root.one("h1").text == hostile
     assert bodies(page) == [hostile]
-    assert hostile in page.by_id("beside").text
+    assert hostile in page.by_id("context").text
     assert all("src" in one for one in page.root.all("script"))
     assert not [one for one in page.root.all("a") if one["href"].startswith("javascript")]
     crossed = await fill(browser, page, reply_body="</textarea><b>", status="x")

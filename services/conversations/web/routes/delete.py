@@ -86,8 +86,10 @@ async def _page(
         chosen=len(ids),
         limit=BULK_DELETE_LIMIT,
         deletable=[(conversation, user) for conversation, user in conversations if conversation.status in DELETABLE],
-        refused=[(conversation, user) for conversation, user in conversations if conversation.status not in DELETABLE],
-        was_refused=status != 200,  # noqa: PLR2004 - OK
+        not_closed=[
+            (conversation, user) for conversation, user in conversations if conversation.status not in DELETABLE
+        ],
+        was_rejected=status != 200,  # noqa: PLR2004 - OK
         messages=sum(conversation.message_count for conversation, _ in conversations),
     )
 

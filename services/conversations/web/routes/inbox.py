@@ -82,26 +82,26 @@ class InboxQuery(BaseModel):
 
 @router.get("/")
 async def list_all_conversations(
-    request: Request, visitor: AdminContext, session: DbSession, wanted: Annotated[InboxQuery, Query()]
+    request: Request, visitor: AdminContext, session: DbSession, inbox: Annotated[InboxQuery, Query()]
 ) -> Response:
     """Show the conversations that match the filters."""
     connection = await driver_connection(session)
     customers: list[UserRow] = []
-    if wanted.user_id is None:
+    if inbox.user_id is None:
         tally = await counts.tally(connection)
     else:
-        tally, customers = await counts.tally_and_find_customers(connection, wanted.user_id, CHOICES)
-    chosen = customers[0] if customers and customers[0].id == wanted.user_id else None
+        tally, customers = await counts.tally_and_find_customers(connection, inbox.user_id, CHOICES)
+    chosen = customers[0] if customers and customers[0].id == inbox.user_id else None
     if len(customers) == 1 and not chosen:  # the only match
-        return redirect(wanted.address(user_id=customers[0].id))
+        return redirect(inbox.address(user_id=customers[0].id))
     details: list[ConversationDetail] = []
     next_cursor = None
-    if wanted.user_id is None or chosen:
-        details, next_cursor = await _list(connection, wanted)
+    if inbox.user_id is None or chosen:
+        details, next_cursor = await _list(connection, inbox)
     return pages_of(request).render(
         "admin_conversations.html",
         visitor,
-        wanted=wanted,
+        inbox=inbox,
         tally=tally,
         chosen=chosen and UserOut.of(chosen),
         customers=[UserOut.of(customer) for customer in customers],
@@ -110,10 +110,10 @@ async def list_all_conversations(
     )
 
 
-async def _list(connection: Driver, wanted: InboxQuery) -> tuple[list[ConversationDetail], str | None]:
-    if wanted.sort == "waiting":
-        return await listing.list_by_waiting(connection, wanted.filters, wanted.cursor, PAGE)
-    return await listing.list_by_activity(connection, wanted.filters, Side.ADMIN, wanted.cursor, PAGE)
+async def _list(connection: Driver, inbox: InboxQuery) -> tuple[list[ConversationDetail], str | None]:
+    if inbox.sort == "waiting":
+        return await listing.list_by_waiting(connection, inbox.filters, inbox.cursor, PAGE)
+    return await listing.list_by_activity(connection, inbox.filters, Side.ADMIN, inbox.cursor, PAGE)
 
 
 def _without_blanks(value: Any) -> Any:

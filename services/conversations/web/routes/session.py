@@ -63,7 +63,7 @@ async def begin_session(
     request: Request,
     session: DbSession,
     token: Annotated[str, Form(description="A token as for the API, issued less than 5 minutes ago.")] = "",
-    wanted: Annotated[str, Form(alias="next", description="The path of this origin to redirect to.")] = "",
+    next_path: Annotated[str, Form(alias="next", description="The path of this origin to redirect to.")] = "",
 ) -> Response:
     """Start a browser session with a fresh token of the store, and redirect to a path of this origin.
 
@@ -73,15 +73,15 @@ async def begin_session(
     settings: ApiSettings = request.app.state.settings
     principal = await _verify_token(request, token, settings)
     await _limits(request).allow_sign_in(principal)
-    former = await _find_session(request)
+    previous = await _find_session(request)
     await provision_user(session, principal)
     # With the same CSRF token, forms in other tabs of the same user keep working. Those of another user must not.
-    csrf = former.csrf if former is not None and _is_same_user(former.principal, principal) else None
+    csrf = previous.csrf if previous is not None and _is_same_user(previous.principal, principal) else None
     started = await sessions.begin(session, principal.id, Side(principal.role), csrf=csrf)
-    if former is not None:
-        await sessions.end(session, former.session_id)
+    if previous is not None:
+        await sessions.end(session, previous.session_id)
     visitor = Principal(principal.id, principal.role, session_id=started.id)
-    target = wanted if _OWN_PATH.fullmatch(wanted) else HOME[principal.role]
+    target = next_path if _OWN_PATH.fullmatch(next_path) else HOME[principal.role]
     return _with_cookie(redirect(target), session_cookie(settings, visitor, started.csrf))
 
 
@@ -89,8 +89,8 @@ async def begin_session(
 @router.get("", include_in_schema=False)
 async def go_home(request: Request) -> Response:
     """Redirect to the pages of the session's role, which ask for sign-in if there is no session."""
-    former = await _find_session(request)
-    return redirect(HOME[former.principal.role if former is not None else Role.CUSTOMER])
+    previous = await _find_session(request)
+    return redirect(HOME[previous.principal.role if previous is not None else Role.CUSTOMER])
 
 
 @scripts.post("/renew", status_code=204)
