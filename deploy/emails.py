@@ -19,8 +19,8 @@ from services.notifications.models import DeliveryAttempt, Email, Person
 from services.notifications.rules import Audience, EmailState
 from services.notifications.settings import StoreSettings
 from shared.database import SessionFactory, transaction
+from shared.orm import any_of
 from shared.settings import SettingsError, read_settings
-from shared.tables import any_of
 
 COLUMNS = ("ID", "CREATED (UTC)", "STATE", "REASON", "CONVERSATION", "RECIPIENT", "ADDRESS", "ATTEMPTS", "LAST REPLY")
 RETRY_BATCH = 1000  # emails per transaction

@@ -24,7 +24,7 @@ def install(celery: Celery) -> None:
 
     class Health(Healthcheck):  # type: ignore[misc]
         async def get(self) -> None:
-            await IOLoop.current().run_in_executor(single_thread, publisher.look)
+            await IOLoop.current().run_in_executor(single_thread, publisher.probe)
             fault = publisher.state.fault
             if fault and fault.reason != Reason.QUEUE_FULL:
                 self.set_status(HTTPStatus.SERVICE_UNAVAILABLE)

@@ -29,9 +29,9 @@ from services.notifications.rules import EmailState, Outcome
 from services.notifications.settings import EmailSettings
 from services.notifications.settings import StoreSettings as NotificationsSettings
 from shared import broker_reports
-from shared.clocks import APART, read_ahead
+from shared.clock_skew import MAX_SKEW, read_skew
 from shared.database import SessionFactory, create_engine, create_sessions, transaction
-from shared.outages import DATABASE_ERRORS, describe
+from shared.database_errors import DATABASE_ERRORS, describe
 from shared.problems import Problem
 from shared.settings import SettingsError, read_settings
 from shared.text import printable
@@ -227,12 +227,14 @@ def _erasure(service: str, state: erasure_batches.State | notifications_erasure.
 
 
 def _clocks() -> Finding:
-    apart = {"conversations": on_conversations(read_ahead), "notifications": on_notifications(read_ahead)}
+    apart = {"conversations": on_conversations(read_skew), "notifications": on_notifications(read_skew)}
     offsets = ", ".join(f"{name} {round(-seconds, 1) + 0:+.1f} s" for name, seconds in apart.items())
-    is_fault = max(map(abs, (*apart.values(), apart["conversations"] - apart["notifications"]))) > APART
+    is_fault = max(map(abs, (*apart.values(), apart["conversations"] - apart["notifications"]))) > MAX_SKEW
     return Finding(
         f"clocks        databases relative to this machine: {offsets}",
-        f"more than {APART:g} s apart, which rejects tokens and delays emails: synchronize them" if is_fault else None,
+        f"more than {MAX_SKEW:g} s apart, which rejects tokens and delays emails: synchronize them"
+        if is_fault
+        else None,
     )
 
 

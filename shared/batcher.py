@@ -1,4 +1,4 @@
-"""Handle requests that arrive at the same moment in one batch: one statement or one round trip for all."""
+"""Handle concurrent requests in batches, with one statement or one round trip for each batch."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable, Sequence

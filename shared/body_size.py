@@ -1,4 +1,4 @@
-"""How large the body of a request is: its text is counted, and not the escapes that some formats write it with."""
+"""Limit the size of request bodies. Text is counted without the escapes of formats such as JSON."""
 
 import re
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ MAX_BODY_BYTES = 64 * 1024  # of text
 
 @dataclass(frozen=True, slots=True)
 class Escapes:
-    """How a format writes a character as several bytes of ASCII, of which the longest form has `longest`."""
+    """A format's escapes: one character written as several ASCII bytes, at most `longest`."""
 
     pattern: re.Pattern[bytes]
     longest: int
 
     def text_size(self, body: bytes | bytearray) -> int:
         """Return the size of a body with one byte for each escape."""
-        return len(body) - self.saved(body)
+        return len(body) - self.overhead(body)
 
-    def saved(self, body: bytes | bytearray) -> int:
+    def overhead(self, body: bytes | bytearray) -> int:
         """Return the bytes by which escapes make a body longer than its text."""
         return (self.longest - 1) * sum(1 for _ in self.pattern.finditer(body))
 
@@ -31,31 +31,33 @@ NO_ESCAPES = Escapes(re.compile(rb"(?!)"), 1)
 
 
 class BodySize:
-    """The size of one body, piece by piece. A small body costs an addition; escapes are counted in a large one only."""
+    """The size of one body, counted chunk by chunk. Escapes are searched only in large bodies."""
 
     def __init__(self, content_type: str) -> None:
         urlencoded = content_type.startswith("application/x-www-form-urlencoded")
         self._escapes = FORM_ESCAPES if urlencoded else JSON_ESCAPES if "json" in content_type else NO_ESCAPES
-        self._size = self._saved = 0
+        self._size = self._overhead = 0
         self._uncounted = bytearray()
 
     def check_declared(self, size: int) -> None:
-        """Raise when a body that is declared to have this many bytes is too large whatever is in it."""
+        """Raise if a body with this declared number of bytes is too large even if it consists of escapes."""
         _check_size(size if self._escapes is NO_ESCAPES else size // self._escapes.longest)
 
-    def add(self, piece: bytes) -> None:
-        """Count another piece; raise when it is too much."""
-        self._size += len(piece)
+    def add(self, chunk: bytes) -> None:
+        """Count another chunk. Raise if the body is too large."""
+        self._size += len(chunk)
         if self._escapes is NO_ESCAPES:
             _check_size(self._size)
             return
-        self._uncounted += piece
+        self._uncounted += chunk
         if self._size > MAX_BODY_BYTES:
-            self._saved += self._escapes.saved(self._uncounted)
-            del self._uncounted[: 1 - self._escapes.longest]  # an escape may go on in the next piece
-            _check_size(self._size - self._saved)
+            self._overhead += self._escapes.overhead(self._uncounted)
+            del self._uncounted[: 1 - self._escapes.longest]  # an escape may continue in the next chunk
+            _check_size(self._size - self._overhead)
 
 
 def _check_size(size: int) -> None:
     if size > MAX_BODY_BYTES:
-        raise HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The body is larger than {MAX_BODY_BYTES} bytes.")
+        raise HTTPException(
+            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The request body is larger than {MAX_BODY_BYTES} bytes."
+        )

@@ -1,6 +1,6 @@
-"""Celery and kombu, as both services use them: queues, task names, and settings that survive a bad day.
+"""Celery for both services: queues, task names, and settings that tolerate outages.
 
-The broker carries hints. All it holds may be lost: the event log and the tables of due mail keep the promise.
+Tasks are only hints and may be lost: the event log and the table of emails hold the work to do.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from kombu import Queue
 from shared.events import PAYLOADS
 from shared.tls import broker_tls
 
-# Their arguments are final: RabbitMQ refuses a queue that is declared with others. Another kind needs another name.
+# Never change a queue's arguments: RabbitMQ refuses to declare it with others. Use a new name instead.
 EVENTS_QUEUE = "chats.hints.events"
 EMAILS_QUEUE = "chats.hints.emails"
 SEND_EMAILS = "notifications.send_emails"
@@ -30,7 +30,7 @@ _REDIS_OPTIONS = {
     "global_keyprefix": "chats:",
     "max_retries": 0,
 }
-# `max_retries` is about connecting to publish: kombu would try for 6 s. Consumers have settings of their own for that.
+# `max_retries` applies to connecting as a publisher, where kombu would retry for 6 s. Consumers have other settings.
 _RABBITMQ_OPTIONS = {"confirm_publish": True, "write_timeout": 5, "max_retries": 0}
 
 
@@ -43,7 +43,7 @@ TASKS = {event_type: task_name(event_type) for event_type in PAYLOADS}
 
 
 def create_celery(broker_url: str, *, client: str) -> Celery:
-    """Make the Celery application. `client` names this process to the broker."""
+    """Create the Celery application. `client` is the process's name at the broker."""
     redis = urlsplit(broker_url).scheme.startswith("redis")
     plain_url, tls = broker_tls(broker_url)
     app = Celery("chats", broker=plain_url, set_as_current=False)
@@ -52,11 +52,11 @@ def create_celery(broker_url: str, *, client: str) -> Celery:
         broker_transport_options={**_REDIS_OPTIONS, "client_name": client} if redis else _RABBITMQ_OPTIONS,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        # A Redis that was demoted answers its clients with errors, until they find the one that has its name now. What
-        # RabbitMQ refuses, it refuses for good.
+        # A demoted Redis answers with errors until clients reconnect, maybe to another server. RabbitMQ's errors are
+        # permanent.
         broker_channel_error_retry=redis,
         broker_pool_acquire_timeout=5,
-        # By queue name, never through an exchange: on Redis a binding is a key, and FLUSHALL takes it away.
+        # Route by queue name, not through an exchange: on Redis a binding is a key, which FLUSHALL deletes.
         task_queues=[_queue(name, redis=redis) for name in (EVENTS_QUEUE, EMAILS_QUEUE)],
         task_default_queue=EVENTS_QUEUE,
         task_create_missing_queues=False,
@@ -77,6 +77,6 @@ def create_celery(broker_url: str, *, client: str) -> Celery:
 
 
 def _queue(name: str, *, redis: bool) -> Queue:
-    # Not a quorum queue: Celery would declare 28 more for delays that we never ask for, and hints may be lost.
+    # Not a quorum queue: Celery would declare 28 more for delays, which are not used, and tasks may be lost.
     arguments: dict[str, Any] = {} if redis else {"x-queue-type": "classic"}
     return Queue(name, routing_key=name, queue_arguments=arguments)

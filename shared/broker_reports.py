@@ -1,6 +1,6 @@
-"""What each process that uses the broker reports of it to its service's database, for `chats status`.
+"""Reports of processes about the broker, stored in their service's database for `chats status`.
 
-The table is unlogged: a crash of the server empties it, and a few seconds later it is full again.
+The table is unlogged: a server crash empties it, and a few seconds later the processes have reported again.
 """
 
 import asyncio
@@ -14,19 +14,19 @@ from sqlalchemy import func, text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Mapped, mapped_column
 
-from shared.broker_faults import Standing
+from shared.broker_faults import BrokerStatus
 from shared.database import SessionFactory, transaction
 from shared.processes import pause
 
-EVERY: Final = 10.0  # seconds between reports of a process whose state does not change
-LOOK: Final = 1.0  # seconds between looks whether it has changed
-FRESH: Final = 30.0  # seconds; an older report is one of a process that has gone
+INTERVAL: Final = 10.0  # seconds between reports while the status does not change
+POLL: Final = 1.0  # seconds between checks for a change
+FRESH: Final = 30.0  # seconds; the process of an older report has ended
 
 log = structlog.get_logger()
 
 
 class BrokerReportColumns:
-    """Mixed into a table of each service: the last report of each process."""
+    """Mixin for a table of each service: the last report of each process."""
 
     __tablename__ = "broker_reports"
     __table_args__ = ({"prefixes": ["unlogged"]},)
@@ -39,7 +39,7 @@ class BrokerReportColumns:
 
 
 class Report(NamedTuple):
-    """What a process reported; `age` is how many seconds ago it did."""
+    """A process's last report. `age` is in seconds."""
 
     process: str
     reason: str | None
@@ -48,43 +48,43 @@ class Report(NamedTuple):
     age: float
 
 
-async def write_report(session: AsyncSession, process: str, standing: Standing) -> None:
-    """Replace what a process reported before, and forget processes that have gone long ago."""
+async def write_report(session: AsyncSession, process: str, status: BrokerStatus) -> None:
+    """Replace a process's previous report. Delete reports of processes that ended long ago."""
     values = {
         "process": process,
-        "reason": standing.fault and standing.fault.reason,
-        "detail": standing.fault and standing.fault.detail,
-        "seconds": time.monotonic() - standing.changed_at,
+        "reason": status.fault and status.fault.reason,
+        "detail": status.fault and status.fault.detail,
+        "seconds": time.monotonic() - status.changed_at,
     }
     await session.execute(_WRITE, values)
     await session.execute(_FORGET)
 
 
 async def read_reports(session: AsyncSession) -> Sequence[Report]:
-    """Return what processes have reported last, within the last hour, the newest first."""
+    """Return the last report of each process within the last hour, newest first."""
     return [Report(*row) for row in await session.execute(_READ)]
 
 
-async def report_for_ever(
-    sessions: SessionFactory, process: str, stand: Callable[[], Standing], stop: asyncio.Event
+async def report_until_stopped(
+    sessions: SessionFactory, process: str, read_status: Callable[[], BrokerStatus], stop: asyncio.Event
 ) -> None:
-    """Report at once when the state changes, and now and then when it does not; at the end take the report back."""
+    """Report each change of the status, and at intervals. At the end, delete the report."""
     reported, reported_at = None, 0.0
     while not stop.is_set():
-        standing = stand()
-        if standing != reported or time.monotonic() - reported_at > EVERY:
+        status = read_status()
+        if status != reported or time.monotonic() - reported_at > INTERVAL:
             try:
                 async with transaction(sessions) as session:
-                    await write_report(session, process, standing)
-                reported, reported_at = standing, time.monotonic()
-            except Exception as error:  # noqa: BLE001 - it must not end the work beside it
-                log.debug("the state of the broker is not reported", error=type(error).__name__)
-        await pause(stop, LOOK)
+                    await write_report(session, process, status)
+                reported, reported_at = status, time.monotonic()
+            except Exception as error:  # noqa: BLE001 - a failed report must not end the process's work
+                log.debug("broker status not reported", error=type(error).__name__)
+        await pause(stop, POLL)
     try:
         async with transaction(sessions) as session:
             await session.execute(_WITHDRAW, {"process": process})
-    except Exception as error:  # noqa: BLE001 - the same
-        log.debug("the report is not taken back", error=type(error).__name__)
+    except Exception as error:  # noqa: BLE001 - as above
+        log.debug("broker report not deleted", error=type(error).__name__)
 
 
 _WRITE = text("""

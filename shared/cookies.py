@@ -1,4 +1,4 @@
-"""The cookie of a browser's session, and what shows that a page of ours made the browser send it."""
+"""Session cookies, and protection against cross-site request forgery (CSRF)."""
 
 import hmac
 from datetime import timedelta
@@ -14,36 +14,36 @@ SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 
 
 def cookie_name(settings: TokenSettings) -> str:
-    """Return the cookie's name; under https one that no subdomain and no plain connection can set."""
+    """Return the cookie's name. With https, subdomains and plain connections cannot set it (`__Host-`)."""
     return "__Host-chats" if _is_secure(settings) else "chats"
 
 
 def cookie_header(settings: TokenSettings, value: str, keep: timedelta) -> str:
-    """Make the `Set-Cookie` header that lets the browser keep a value for some time; no time takes it away."""
+    """Return a `Set-Cookie` header that stores a value for the time `keep`. Zero deletes the cookie."""
     secure = "; Secure" if _is_secure(settings) else ""
     attributes = f"Path=/; Max-Age={int(keep.total_seconds())}; HttpOnly; SameSite=Lax{secure}"
     return f"{cookie_name(settings)}={value}; {attributes}"
 
 
 def read_cookie(request: HTTPConnection, settings: TokenSettings) -> str | None:
-    """Return the cookie's value, if the browser sent one."""
+    """Return the cookie's value, or None."""
     return request.cookies.get(cookie_name(settings)) or None
 
 
 def check_csrf(request: HTTPConnection, given: object, expected: str) -> None:
-    """Make sure that a request with the cookie comes from a page of this origin, or raise `CsrfFailed`.
+    """Raise `CsrfFailed` unless a request with the cookie comes from a page of this origin.
 
-    `given` is what came in the header or the form field, `expected` what the session has.
+    `given` is the token in the header or the form field, `expected` that of the session.
     """
     if not is_own_origin(request):
-        raise CsrfFailed("This came from a page of another origin.")
-    # A form in UTF-7 may hold half of a character, which plain UTF-8 cannot carry.
+        raise CsrfFailed("The request came from a page of another origin.")
+    # A form in UTF-7 may contain a lone surrogate, which UTF-8 cannot encode.
     if not isinstance(given, str) or not hmac.compare_digest(given.encode(errors="replace"), expected.encode()):
-        raise CsrfFailed(f"With the session's cookie, {CSRF_HEADER} (in forms csrf_token) has to be the session's own.")
+        raise CsrfFailed("Missing or invalid CSRF token.")
 
 
 def is_own_origin(request: HTTPConnection) -> bool:
-    """Tell whether a request says nothing that speaks against a page of its own origin."""
+    """Return whether no header of a request indicates a page of another origin."""
     origin = request.headers.get("Origin")
     if origin is not None and _host(origin) != request.headers.get("Host", "").lower():
         return False
@@ -51,7 +51,7 @@ def is_own_origin(request: HTTPConnection) -> bool:
 
 
 def _host(origin: str) -> str | None:
-    # `null`, and what is no origin at all, has none.
+    # `null` and invalid origins have no host.
     try:
         return urlsplit(origin).netloc.lower() or None
     except ValueError:

@@ -15,9 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 
+from shared.database_errors import describe, is_read_only, is_temporary, lacks_migration
 from shared.database_url import read_database_url
 from shared.failpoints import failpoint
-from shared.outages import describe, is_read_only, lacks_migration, may_pass
 from shared.primary import primary_connector
 from shared.problems import Unavailable
 from shared.tls import database_tls
@@ -26,20 +26,20 @@ if TYPE_CHECKING:
     import asyncpg
 
 CONNECT_TIMEOUT = 5  # seconds
-# Seconds until a statement's connection counts as dead. Without it, one that the network forgot without a word
-# is waited on for ever: the relay would number nothing more, alive as it is.
+# Seconds until a statement's connection counts as dead. Without it, a process would wait forever on a connection that
+# the network dropped silently: the relay would live on without numbering events.
 COMMAND_TIMEOUT = 20
-# What the server itself bounds. For everybody: it takes the locks from a process that froze within its transaction,
-# before those who wait for them give up. For an API: it ends a statement before its connection is given up as dead, and
-# lets nobody wait long for a row.
+# Limits that the server enforces. For all processes: the locks of a process that froze within a transaction are
+# released before those that wait for them give up. For an API: a statement ends before its connection counts as dead,
+# and no request waits long for a row lock.
 WORK_BOUNDS = {"idle_in_transaction_session_timeout": "10s"}
 REQUEST_BOUNDS = WORK_BOUNDS | {"statement_timeout": "15s", "lock_timeout": "5s"}
 POOL_TIMEOUT = 5  # seconds a request waits for a connection
 PING_TIMEOUT = 2  # seconds
-TRUSTED_IDLE = 5.0  # seconds a connection may rest in the pool before it is asked whether it still works
+TRUSTED_IDLE = 5.0  # seconds a connection may be idle in the pool before it is tested at its next use
 
 SessionFactory = async_sessionmaker[AsyncSession]
-# A connection itself: each statement on it is its own transaction, unless one began.
+# A driver's connection. Each statement on it is a transaction, unless one was started.
 Driver: TypeAlias = "asyncpg.Connection[Any]"
 ConnectionProvider = Callable[[], AbstractAsyncContextManager[Driver]]
 
@@ -54,9 +54,9 @@ def create_engine(
     command_timeout: float | None = COMMAND_TIMEOUT,
     bounds: Mapping[str, str] = WORK_BOUNDS,
 ) -> AsyncEngine:
-    """Make an engine on asyncpg. `application` is the name that `pg_stat_activity` shows.
+    """Create an engine on asyncpg. `application` is the name in `pg_stat_activity`.
 
-    `bounds` are settings of the server for each connection, as `REQUEST_BOUNDS`.
+    `bounds` are server settings for each connection, such as `REQUEST_BOUNDS`.
     """
     plain_url, tls = database_tls(read_database_url(url))
     engine = create_async_engine(
@@ -65,7 +65,7 @@ def create_engine(
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_TIMEOUT,
-        hide_parameters=True,  # they are people's text, and errors are logged
+        hide_parameters=True,  # errors are logged, and parameters contain people's text
         connect_args={
             "async_creator_fn": primary_connector(),
             "timeout": CONNECT_TIMEOUT,
@@ -89,7 +89,7 @@ def create_engine(
 
 
 class _Pool(AsyncAdaptedQueuePool):
-    """A pool whose connections can all be replaced, or doubted, each before it is used again."""
+    """A pool that can have all of its connections replaced, or tested, before their next use."""
 
     replaced_at = doubted_at = -math.inf
 
@@ -99,10 +99,9 @@ def _pool(engine: AsyncEngine) -> _Pool:
 
 
 def replace_connections(engine: AsyncEngine) -> None:
-    """Have every connection of an engine replaced before its next use: they lead to a server that takes no writes.
+    """Replace every connection of an engine before its next use, because the server accepts no writes.
 
-    A session keeps the settings that it began with, and a server that was demoted may live on: neither gets better by
-    waiting.
+    A connection keeps the settings that it started with, and a demoted server may keep running: waiting does not help.
     """
     _pool(engine).replaced_at = time.monotonic()
 
@@ -118,55 +117,56 @@ def _note_return(_: object, record: ConnectionPoolEntry) -> None:
 def _note_error(engine: AsyncEngine, error: BaseException) -> None:
     if is_read_only(error):
         replace_connections(engine)
-    elif isinstance(error, TimeoutError):  # what one connection lost without a word, the others may have lost as well
+    elif isinstance(error, TimeoutError):  # the network may have dropped the other connections, too
         _pool(engine).doubted_at = time.monotonic()
 
 
 def _check_connection(connection: Any, record: ConnectionPoolEntry, pool: _Pool) -> None:
-    """Replace a connection that broke in the pool; the pool itself would ask the server at every checkout.
+    """Replace a connection that broke in the pool. The pool's own check would ask the server at every checkout.
 
-    One that was closed says so itself; one that something on the way forgot about is found by asking, after a while.
+    A closed connection is known to be closed. One that the network dropped is found by a query, sent only after some
+    idle time.
     """
     driver: Any = record.driver_connection
     returned_at = record.info.get("returned_at")
-    if returned_at is None:  # a new one; the pool would make one more, and give up on that without saying why
+    if returned_at is None:  # new: for a DisconnectionError the pool would retry and then fail without a reason
         if driver.is_closed():
-            raise ConnectionResetError("the server has ended a new connection")
+            raise ConnectionResetError("the server closed a new connection")
         return
     if driver.is_closed() or record.info["connected_at"] <= pool.replaced_at:
         raise DisconnectionError
     if time.monotonic() - returned_at > TRUSTED_IDLE or returned_at <= pool.doubted_at:
         try:
-            connection.run_async(lambda asked: asked.fetchrow(";", timeout=PING_TIMEOUT))
-        except Exception as error:  # whatever a broken connection raises, the pool makes a new one
+            connection.run_async(lambda pinged: pinged.fetchrow(";", timeout=PING_TIMEOUT))
+        except Exception as error:  # a broken connection may raise anything; the pool makes a new one
             raise DisconnectionError from error
 
 
 def create_sessions(engine: AsyncEngine) -> SessionFactory:
-    """Make the factory of sessions; what they loaded stays readable after the commit."""
+    """Create a session factory. Loaded objects stay readable after the commit."""
     return async_sessionmaker(engine, expire_on_commit=False)
 
 
 def connection_provider(engine: AsyncEngine) -> ConnectionProvider:
-    """Make what lends connections of the engine's pool to those who need no transaction."""
+    """Create a provider of connections from the engine's pool, for work without a transaction."""
 
     @asynccontextmanager
     async def acquire() -> AsyncIterator[Driver]:
-        lent = await engine.raw_connection()
+        connection = await engine.raw_connection()
         try:
-            driver: Any = lent.driver_connection
+            driver: Any = connection.driver_connection
             with _noting_errors(engine):
                 yield driver
         finally:
-            await greenlet_spawn(lent.close)
+            await greenlet_spawn(connection.close)
 
     return acquire
 
 
-def without_transactions(sessions: SessionFactory) -> SessionFactory:
-    """Make the factory of sessions on the same connections whose statements are each a transaction of their own.
+def autocommit_sessions(sessions: SessionFactory) -> SessionFactory:
+    """Create a session factory on the same pool whose statements are each a transaction of their own.
 
-    One way to the server and back instead of three, for what is asked all the time and is one statement.
+    A frequent single statement then takes one round trip to the server instead of three.
     """
     engine: AsyncEngine = sessions.kw["bind"]
     return create_sessions(engine.execution_options(isolation_level="AUTOCOMMIT"))
@@ -174,8 +174,8 @@ def without_transactions(sessions: SessionFactory) -> SessionFactory:
 
 @asynccontextmanager
 async def transaction(sessions: SessionFactory) -> AsyncIterator[AsyncSession]:
-    """Open a session whose work is committed at the end, or rolled back by an exception."""
-    # What is said straight to the driver is an error that SQLAlchemy never sees.
+    """Open a session. Commit it at the end, or roll it back after an exception."""
+    # SQLAlchemy does not see errors of statements that run directly on the driver.
     with _noting_errors(sessions.kw["bind"]):
         async with sessions() as session, session.begin():
             yield session
@@ -192,8 +192,8 @@ def _noting_errors(engine: AsyncEngine) -> Iterator[None]:
 
 @asynccontextmanager
 async def request_transaction(sessions: SessionFactory) -> AsyncIterator[AsyncSession]:
-    """Open a transaction of a request: a database that is away, or that gave up on it, is `Unavailable`."""
-    with _answered():
+    """Open a transaction for a request. Temporary database errors become `Unavailable`."""
+    with _raising_unavailable():
         async with transaction(sessions) as session:
             yield session
         failpoint("request-committed")
@@ -201,24 +201,24 @@ async def request_transaction(sessions: SessionFactory) -> AsyncIterator[AsyncSe
 
 @asynccontextmanager
 async def request_connection(acquire: ConnectionProvider) -> AsyncIterator[Driver]:
-    """Lend a connection to a request whose statements are each a transaction of their own; errors as above."""
-    with _answered():
+    """Provide a connection for a request without a transaction. Temporary database errors become `Unavailable`."""
+    with _raising_unavailable():
         async with acquire() as connection:
             yield connection
 
 
 @contextmanager
-def _answered() -> Iterator[None]:
+def _raising_unavailable() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        if not may_pass(error):
+        if not is_temporary(error):
             raise
-        if lacks_migration(error):  # or a fault of ours, which has to be seen
-            log.error("the database lacks what a request needs", error=describe(error))  # noqa: TRY400 - it is raised
+        if lacks_migration(error):  # possibly a bug, so log it as an error
+            log.error("missing table or privilege", error=describe(error))  # noqa: TRY400 - it is raised
         else:
-            log.warning("the database let a request down", error=describe(error))
-        raise Unavailable("The database does not answer at the moment. Try again.") from error
+            log.warning("request failed, database unavailable", error=describe(error))
+        raise Unavailable("The database is temporarily unavailable. Try again.") from error
 
 
 async def _session(request: Request) -> AsyncIterator[AsyncSession]:
@@ -226,27 +226,26 @@ async def _session(request: Request) -> AsyncIterator[AsyncSession]:
         yield session
 
 
-# Commits before the answer goes out: scope="function". The default would answer first and commit later.
+# scope="function" commits before the response is sent. The default would send it first and commit later.
 DbSession = Annotated[AsyncSession, Depends(_session, scope="function")]
 
 
 def database_identity_sql(table: str) -> str:
-    """Return the SQL of what changes when a table lives on elsewhere: restored, failed over, moved, made anew.
+    """Return the SQL of an identity that changes when a table is restored, failed over, moved or recreated.
 
-    It is the server's identity, its timeline, and the ids of the database and the table. The timeline is that of the
-    write-ahead log: the control file learns of a new one minutes late. A snapshot of the storage that is put back
-    changes none of them.
+    It consists of the server's identifier, its timeline, and the ids of the database and the table. The timeline is
+    that of the write-ahead log: the control file is updated minutes later. Restoring a storage snapshot changes none.
     """
     return f"""(
         (select system_identifier from pg_control_system()) || ':' || left(pg_walfile_name(pg_current_wal_lsn()), 8)
         || ':' || (select oid from pg_database where datname = current_database()) || ':' || '{table}'::regclass::oid
-    )"""  # noqa: S608 - a table of ours
+    )"""  # noqa: S608 - a constant
 
 
 async def driver_connection(session: AsyncSession) -> Driver:
-    """Return the asyncpg connection below a session, for a statement straight on the driver.
+    """Return the asyncpg connection of a session, to run statements directly on the driver.
 
-    The statement is a part of the session's transaction, or its own if the session has not begun to talk.
+    They are part of the session's transaction, or a transaction each if the session has not run a statement yet.
     """
     connection = await session.connection()
     driver: Driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]

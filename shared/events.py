@@ -1,7 +1,7 @@
-"""The event contract between the services: what the log holds, and what travels to Celery.
+"""The event contract between the services: the event log, and the events in Celery tasks.
 
-An event is known by its id, may come twice, late and out of order, and carries all that a consumer needs, so that
-the consumer works while the producer is down. A payload is None once its text was erased.
+Events are identified by their id, and may arrive twice, late and out of order. An event contains everything that a
+consumer needs, so consumers work while the producer is down. A payload is None after its text was erased.
 """
 
 from datetime import datetime
@@ -17,7 +17,7 @@ VERSION = 1
 
 
 class EventType(StrEnum):
-    """What can happen, in the past tense."""
+    """The types of events."""
 
     CONVERSATION_CREATED = "conversation.created"
     MESSAGE_POSTED = "message.posted"
@@ -29,7 +29,7 @@ class EventType(StrEnum):
 
 
 class PostedMessage(BaseModel):
-    """A message as an event carries it."""
+    """A message in an event."""
 
     id: UUID
     number: int
@@ -39,7 +39,7 @@ class PostedMessage(BaseModel):
 
 
 class MessagePosted(BaseModel):
-    """A message was posted to a conversation, by `sender`; `customer` is whose conversation it is."""
+    """A message was posted by `sender` to a conversation of `customer`."""
 
     conversation_id: UUID
     subject: str
@@ -57,7 +57,7 @@ class ConversationRead(BaseModel):
 
 
 class ConversationDeleted(BaseModel):
-    """A conversation and all its text are gone."""
+    """A conversation was deleted with all of its text."""
 
     conversation_id: UUID
 
@@ -70,8 +70,7 @@ class UserChanged(BaseModel):
 
 Payload = MessagePosted | ConversationRead | ConversationDeleted | UserChanged
 
-# What the notifications service acts on, and so what travels as a task. The other events are for those who follow
-# the log itself.
+# The events that the notifications service handles, and that are published as tasks. The others exist only in the log.
 PAYLOADS: dict[EventType, type[Payload]] = {
     EventType.MESSAGE_POSTED: MessagePosted,
     EventType.CONVERSATION_READ: ConversationRead,
@@ -82,7 +81,7 @@ PAYLOADS: dict[EventType, type[Payload]] = {
 
 
 class Event(BaseModel):
-    """One row of the log. `position` and `epoch`, which it counts in, are None until the sequencer has numbered it."""
+    """A row of the log. `position`, and the `epoch` it belongs to, are None until the sequencer has numbered it."""
 
     id: UUID
     type: str
@@ -94,21 +93,21 @@ class Event(BaseModel):
 
     @property
     def ids(self) -> dict[str, Any]:
-        """Return what a log line names an event by; no text and no address is among it."""
+        """Return the ids of an event for log lines, without any text or address."""
         payload = self.payload or {}
         message = payload.get("message")
-        named = {
+        ids = {
             "conversation_id": payload.get("conversation_id"),
             "message_id": message.get("id") if isinstance(message, dict) else None,
         }
-        known = {name: value for name, value in named.items() if isinstance(value, str)}
+        known = {name: value for name, value in ids.items() if isinstance(value, str)}
         return {"event_id": str(self.id), "type": self.type, "position": self.position, **known}
 
 
 class Feed(BaseModel):
-    """A stretch of the log in order. `epoch` changes when the log was restored from a backup.
+    """A page of the log, in order. `epoch` changes when the log was restored from a backup.
 
-    `acknowledged` is how far the reader, by its own word, had come before, and when (by the log's clock) that was.
+    `acknowledged` is the position that the reader reported before, at `acknowledged_at` by the log's clock.
     """
 
     epoch: UUID
@@ -119,7 +118,7 @@ class Feed(BaseModel):
 
 
 class Kind(StrEnum):
-    """What the present state is made of, in the order in which it is read."""
+    """The parts of the current state, in the order in which they are read."""
 
     PEOPLE = "people"
     READS = "reads"
@@ -134,10 +133,9 @@ SNAPSHOTS: dict[Kind, type[Payload]] = {
 
 
 class Snapshot(BaseModel):
-    """A page of the present state, told as events would tell it, in the order of ids.
+    """A page of the current state as payloads of events, in the order of ids.
 
-    Of every conversation there are two reads, one a side. `last` is the id behind which the next page begins; None when
-    this is the last one.
+    Every conversation has two reads, one for each side. The next page starts after the id `last`, None on the last one.
     """
 
     items: list[dict[str, Any]]

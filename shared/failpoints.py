@@ -1,12 +1,12 @@
-"""Places between two lines at which a test lets a process die. Off, as always outside tests, one costs one look."""
+"""Failpoints: named places where tests can stop a process. Outside tests each costs only a check for None."""
 
 from collections.abc import Callable
 
 armed: Callable[[str], None] | None = None
-"""What is called with the name of each place that is reached. Only tests set it."""
+"""Called with the name of each failpoint that is reached. Only tests set it."""
 
 
 def failpoint(name: str) -> None:
-    """Pass a place that has a name: what comes before it is done, what comes after it is not."""
+    """Mark a failpoint: the work before it is done, the work after it is not."""
     if armed is not None:
         armed(name)

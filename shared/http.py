@@ -19,12 +19,12 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import problems
+from shared.api_docs import add_docs
 from shared.auth import VerifiedTokens
 from shared.body_size import BodySize
 from shared.database import connection_provider, create_sessions
-from shared.docs import add_docs
 from shared.headers import SecureHeaders
-from shared.keys import ProviderKeys
+from shared.jwks import ProviderKeys
 from shared.observability import ENDLESS_ROUTES, RequestLoggingMiddleware
 from shared.problems import HeadersTooLarge, UnknownParameter, UrlTooLong
 from shared.processes import operations_routes

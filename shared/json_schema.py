@@ -6,24 +6,24 @@ from pydantic import ConfigDict, TypeAdapter
 
 
 def example(**fields: Any) -> ConfigDict:
-    """Show an example of a body in the document."""
+    """Return a model configuration with an example for the document."""
     return ConfigDict(json_schema_extra={"examples": [fields]})
 
 
 def schema_of(kind: Any) -> dict[str, Any]:
-    """Return the JSON Schema of a type, with all that it refers to in place."""
+    """Return the JSON Schema of a type, with references inlined."""
     schema = TypeAdapter(kind).json_schema()
     definitions = schema.pop("$defs", {})
 
-    def inlined(part: Any) -> Any:
-        if isinstance(part, list):
-            return [inlined(item) for item in part]
-        if not isinstance(part, dict):
-            return part
-        part = {name: inlined(value) for name, value in part.items() if name != "$defs"}
-        if reference := part.pop("$ref", None):
-            return inlined(definitions[reference.removeprefix("#/$defs/")]) | part
-        return part
+    def inline(node: Any) -> Any:
+        if isinstance(node, list):
+            return [inline(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        node = {name: inline(value) for name, value in node.items() if name != "$defs"}
+        if reference := node.pop("$ref", None):
+            return inline(definitions[reference.removeprefix("#/$defs/")]) | node
+        return node
 
-    found: dict[str, Any] = inlined(schema)
-    return found
+    inlined: dict[str, Any] = inline(schema)
+    return inlined

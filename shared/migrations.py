@@ -1,4 +1,4 @@
-"""Alembic for both services: one history each, run under a short lock time-out and never twice at once."""
+"""Migrations with Alembic for both services, with a short lock timeout and never two at once."""
 
 import asyncio
 from pathlib import Path
@@ -16,13 +16,13 @@ from shared.settings import SettingsError
 
 log = structlog.get_logger()
 
-# A migration that waits for a lock holds up everybody behind it: better it fails, and is run again.
+# A migration that waits for a lock blocks all later queries. It should rather fail and be run again.
 _LOCK_TIMEOUT = "set lock_timeout = '5s'"
 _ONE_AT_A_TIME = "select pg_advisory_lock(hashtext('chats-migrations'))"
 
 
 def migration_config(service: Path, url: str) -> Config:
-    """Make Alembic's configuration for the service in this folder."""
+    """Return Alembic's configuration for the service in this folder."""
     config = Config()
     config.set_main_option("script_location", str(service / "migrations"))
     config.set_main_option("file_template", "%%(rev)s_%%(slug)s")
@@ -31,31 +31,31 @@ def migration_config(service: Path, url: str) -> Config:
 
 
 def upgrade(service: Path, url: str, owner_url: str | None = None) -> None:
-    """Bring a service's database to the newest version; wait for a server that is not there yet.
+    """Migrate a service's database to the newest version, once its server answers.
 
-    The role of `owner_url` makes the tables then, and that of `url` may work with what they hold, and no more.
+    With `owner_url`, its role creates the tables, and the role of `url` can only read and write rows.
     """
     config = migration_config(service, owner_url or url)
     if owner_url is not None:
         config.attributes["granted_to"] = role = read_database_url(url).username
         if role is None:
-            raise SettingsError(f"the URL of the {service.name} database names no user, whom the owner could let in")
+            raise SettingsError(f"the URL of the {service.name} database must contain a user, to grant it access")
     command.upgrade(config, "head")
 
 
 def run_environment(context: EnvironmentContext, config: Config, metadata: MetaData) -> None:
-    """Do what Alembic's `env.py` does, with the URL that came with the configuration."""
+    """Run migrations, as Alembic's `env.py`, with the URL in the configuration."""
     newest = newest_version(Path(config.get_main_option("script_location") or "").parent)
 
     def migrate(connection: Connection) -> None:
-        connection.execute(text(_ONE_AT_A_TIME))  # waits for another one to finish
+        connection.execute(text(_ONE_AT_A_TIME))  # waits for another process to finish
         connection.execute(text(_LOCK_TIMEOUT))
         connection.commit()
         context.configure(connection=connection, target_metadata=metadata)
         with context.begin_transaction():
-            # An older release that is put back meets a newer database, which it can work with, and cannot take back.
-            if (found := _version(connection)) > newest:
-                log.warning("the database is newer than this version, nothing to migrate", found=found, newest=newest)
+            # After a rollback, an older release works with the newer database, but cannot downgrade it.
+            if (version := _version(connection)) > newest:
+                log.warning("database is newer than this release, nothing to migrate", found=version, newest=newest)
             else:
                 context.run_migrations()
             _grant(connection, config.attributes.get("granted_to"))
@@ -72,14 +72,14 @@ def run_environment(context: EnvironmentContext, config: Config, metadata: MetaD
 
 
 def _version(connection: Connection) -> str:
-    """Return the version that a database is at, "" when it was never migrated."""
+    """Return a database's version, "" if it was never migrated."""
     if not connection.scalar(text("select to_regclass('alembic_version') is not null")):
         return ""
     return connection.scalar(text("select max(version_num) from alembic_version")) or ""
 
 
 def _grant(connection: Connection, role: str | None) -> None:
-    """Let a role work with the rows of all tables there are now. It owns nothing: it can drop and alter nothing."""
+    """Grant a role access to the rows of all current tables. It owns none, so it cannot drop or alter them."""
     if role is None or role == connection.scalar(text("select current_user")):
         return
     name = connection.dialect.identifier_preparer.quote_identifier(role)

@@ -1,4 +1,4 @@
-"""Logs that follow one message through every process, and what Prometheus reads."""
+"""Structured logs with request ids, and HTTP metrics for Prometheus."""
 
 import logging
 import sys
@@ -13,17 +13,19 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 REQUEST_ID = "x-request-id"
-QUIET_ROUTES = {"/healthz", "/readyz", "/metrics", "/internal/events"}  # asked all the time, by machines
-ENDLESS_ROUTES = {"/api/v1/stream"}  # how long these last says nothing of how fast they are
+QUIET_ROUTES = {"/healthz", "/readyz", "/metrics", "/internal/events"}  # polled by machines
+ENDLESS_ROUTES = {"/api/v1/stream"}  # their duration says nothing about speed
 
-REQUESTS = Counter("chats_http_requests_total", "Answered HTTP requests", ["method", "route", "status"])
-SECONDS = Histogram("chats_http_request_seconds", "Time from request to the end of its answer", ["method", "route"])
+REQUESTS = Counter("chats_http_requests_total", "HTTP requests answered", ["method", "route", "status"])
+SECONDS = Histogram(
+    "chats_http_request_seconds", "Seconds from the start of a request to the end of its response", ["method", "route"]
+)
 
 log = structlog.get_logger()
 
 
 def configure_logging(process: str, level: str = "info") -> None:
-    """Log JSON, or readable lines on a terminal. Libraries' logs go the same way, from warning upwards."""
+    """Log JSON lines, or readable lines on a terminal, also for warnings and errors of libraries."""
     terminal = sys.stderr.isatty()
 
     def name_process(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -38,7 +40,9 @@ def configure_logging(process: str, level: str = "info") -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     last: list[Any] = (
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]  # locals hold people's text
+        [
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        ]  # without local variables, which contain people's text
         if terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(ensure_ascii=False)]
     )
@@ -46,7 +50,9 @@ def configure_logging(process: str, level: str = "info") -> None:
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(threshold),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),  # a line is one write: printing it is two
+        logger_factory=structlog.WriteLoggerFactory(
+            sys.stderr
+        ),  # writes a line at once; a print logger needs two writes
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -60,38 +66,38 @@ def configure_logging(process: str, level: str = "info") -> None:
 
 
 def request_id(headers: Headers) -> str:
-    """Return the caller's request id when it is a UUID, or a new one: nothing else may reach the logs."""
+    """Return the request id in the headers if it is a UUID, else a new one: other text must not reach the logs."""
     with suppress(ValueError):
         return str(UUID(headers.get(REQUEST_ID, "")))
     return str(uuid4())
 
 
 class RequestLoggingMiddleware:
-    """ASGI middleware: a request id on every answer and every log line, one log line and two metrics a request."""
+    """ASGI middleware: adds request ids to responses and log lines, logs each request, and updates metrics."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run one request."""
+        """Handle one request."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started, identity, status = time.perf_counter(), request_id(Headers(scope=scope)), 500
+        started, current_id, status = time.perf_counter(), request_id(Headers(scope=scope)), 500
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID] = identity
+                MutableHeaders(scope=message)[REQUEST_ID] = current_id
             await send(message)
 
-        with structlog.contextvars.bound_contextvars(request_id=identity):
+        with structlog.contextvars.bound_contextvars(request_id=current_id):
             try:
                 await self.app(scope, receive, send_with_id)
             finally:
                 seconds = time.perf_counter() - started
-                # The route's pattern, not the path: ids would make a time series each.
+                # The route's pattern, because each path with an id would be a time series.
                 route = getattr(scope.get("route"), "path", "unmatched")
                 REQUESTS.labels(scope["method"], route, status).inc()
                 if route not in ENDLESS_ROUTES:

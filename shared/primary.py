@@ -1,4 +1,4 @@
-"""Connections to the server of a database that takes writes, whichever of its hosts that is at the moment."""
+"""Connect to whichever host of a database currently accepts writes."""
 
 import asyncio
 import time
@@ -7,22 +7,22 @@ from typing import Any
 
 import asyncpg
 
-from shared.outages import DATABASE_ERRORS, is_read_only
+from shared.database_errors import DATABASE_ERRORS, is_read_only
 
 Connect = Callable[..., Awaitable["asyncpg.Connection[Any]"]]
 
-# Asked of the server itself: what it reported when the connection began may be a pooler's memory, and "in recovery" is
-# one of two reasons only.
+# Query the server itself: the status it reported at the connection's start may be cached by a pooler, and being in
+# recovery is only one reason for being read-only.
 REFUSES_WRITES = "current_setting('transaction_read_only')::boolean"
 REST = 0.2  # seconds
-_REFUSED = "the server takes no writes"
+_REFUSED = "the server accepts no writes"
 
 
 def primary_connector() -> Connect:
-    """Make a function that connects as `asyncpg.connect` does, to the first host that takes writes.
+    """Return a function that connects as `asyncpg.connect` does, to the first host that accepts writes.
 
-    The host that took them last is asked first. A host that is silent costs no more than its share of the time. When
-    none takes any, the servers are asked again after `REST`: each attempt costs them a process.
+    It starts with the last such host, and divides the timeout between the hosts. If none accepts writes, it fails
+    without asking again for `REST` seconds, because each attempt costs the servers a process.
     """
     last, rests_until = 0, 0.0
 
@@ -32,22 +32,22 @@ def primary_connector() -> Connect:
         nonlocal last, rests_until
         if time.monotonic() < rests_until:
             raise asyncpg.ReadOnlySQLTransactionError(_REFUSED)
-        addresses, faults = _addresses(host, port), []
+        addresses, errors = _addresses(host, port), []
         options["timeout"] /= len(addresses)
         for step in range(len(addresses)):
-            place = (last + step) % len(addresses)
+            index = (last + step) % len(addresses)
             try:
-                connection = await _connect(*addresses[place], options)
+                connection = await _connect(*addresses[index], options)
             except DATABASE_ERRORS as error:
-                faults.append(error)
+                errors.append(error)
             else:
-                last = place
+                last = index
                 return connection
-        # Of a dead primary and a standby that is not promoted yet, the standby tells more.
-        fault = next(filter(is_read_only, faults), faults[0])
-        if is_read_only(fault):
+        # The error of a standby that is not promoted yet says more than that of a dead primary.
+        reason = next(filter(is_read_only, errors), errors[0])
+        if is_read_only(reason):
             rests_until = time.monotonic() + REST
-        raise fault
+        raise reason
 
     return connect
 

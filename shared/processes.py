@@ -1,4 +1,4 @@
-"""How a process runs: its HTTP server, its health and metrics, its end on a signal."""
+"""The frame of a process: HTTP server, health checks and metrics, shutdown on signals."""
 
 import asyncio
 import contextlib
@@ -24,27 +24,27 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared.headers import SecureHeaders
 
-GRACE = 20  # seconds that running requests and work have after SIGTERM
-LINGER = 0.5  # seconds in which a connection opened before the socket closed sends its request
-LAST_MOMENT = 23  # seconds after SIGTERM at which a process ends, whatever it still waits for
+GRACE = 20  # seconds for running requests and work after SIGTERM
+LINGER = 0.5  # seconds for the request of a connection that was opened before the socket closed
+SHUTDOWN_DEADLINE = 23  # seconds after SIGTERM after which the kernel ends the process
 
 Ready = Callable[[], Awaitable[str | None]]
 Refresh = Callable[[], Awaitable[None]]
-About = Callable[[], dict[str, str]]
+Details = Callable[[], dict[str, str]]
 
 log = structlog.get_logger()
 
 
 def process_name(kind: str, port: int) -> str:
-    """Name a process so that an operator finds it: by its host and the port of its health."""
+    """Return a process's name for operators: its kind, host and port."""
     return f"{kind} {socket.gethostname()}:{port}"
 
 
-def operations_routes(ready: Ready, refresh: Refresh | None = None, about: About = dict) -> list[Route]:
-    """Make `/healthz`, `/readyz` and `/metrics`.
+def operations_routes(ready: Ready, refresh: Refresh | None = None, details: Details = dict) -> list[Route]:
+    """Create the routes `/healthz`, `/readyz` and `/metrics`.
 
-    `ready` returns None or why not; `refresh` sets gauges that are read from the database, before they are shown;
-    `about` returns what a ready process has to say besides, such as that it works without its broker.
+    `ready` returns None, or why the process is not ready. `refresh` updates gauges from the database before they are
+    shown. `details` are added to the response of a ready process, for example that it works without its broker.
     """
 
     async def healthz(_: Request) -> Response:
@@ -53,15 +53,15 @@ def operations_routes(ready: Ready, refresh: Refresh | None = None, about: About
     async def readyz(_: Request) -> Response:
         reason = await ready()
         if reason is None:
-            return JSONResponse({"status": "ready", **about()})
+            return JSONResponse({"status": "ready", **details()})
         return _not_ready(reason)
 
     async def metrics(_: Request) -> Response:
         if refresh is not None and await ready() is None:
             try:
                 await refresh()
-            except Exception as error:  # noqa: BLE001 - what else there is to see must be seen, now more than ever
-                log.warning("gauges of the database not refreshed", error=type(error).__name__)
+            except Exception as error:  # noqa: BLE001 - the other metrics must be shown even then
+                log.warning("database metrics not refreshed", error=type(error).__name__)
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]
@@ -80,12 +80,12 @@ def server(
     trusted_proxies: Sequence[str] = (),
     drain_seconds: float = 0,
 ) -> uvicorn.Server:
-    """Make the HTTP server of a process. Access is logged by the application itself.
+    """Create a process's HTTP server. The application itself logs requests.
 
-    After SIGTERM it serves for `drain_seconds` more, while `/readyz` sends new requests elsewhere; then it closes its
-    socket. `on_stop` ends answers that have no end of their own: the server waits for all that are under way. What
-    `trusted_proxies`, addresses or networks, tell of a client and its scheme is believed, from the last one they do
-    not contain.
+    After SIGTERM it keeps serving for `drain_seconds`, while `/readyz` directs new requests elsewhere, and then closes
+    its socket. `on_stop` must end endless responses: the server waits for all running ones. `trusted_proxies` are the
+    addresses or networks whose X-Forwarded-For and X-Forwarded-Proto are used; the client is the last address that is
+    not one of them.
     """
     drain = _Drain(app, drain_seconds)
     config = uvicorn.Config(
@@ -97,16 +97,16 @@ def server(
         server_header=False,
         proxy_headers=bool(trusted_proxies),
         forwarded_allow_ips=list(trusted_proxies),
-        backlog=4096,  # all come back at once after a restart: the default, 2048, refused some of ten thousand
+        backlog=4096,  # ten thousand clients reconnect at once after a restart; the default of 2048 refused some
         timeout_graceful_shutdown=GRACE,
     )
     return _Server(config, on_stop, drain)
 
 
 class _Drain:
-    """ASGI middleware: from SIGTERM on the process is not ready, and each response closes its connection.
+    """ASGI middleware: after SIGTERM the process is not ready, and each response closes its connection.
 
-    So when the socket closes, no proxy has an idle connection on which it could send one more request.
+    When the socket closes, no proxy then has an idle connection on which it could send one more request.
     """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
@@ -115,7 +115,7 @@ class _Drain:
         self._began_at: float | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on."""
+        """Handle one request."""
 
         async def closing(message: Message) -> None:
             if message["type"] == "http.response.start":
@@ -130,21 +130,21 @@ class _Drain:
             await self.app(scope, receive, closing)
 
     def begin(self) -> bool:
-        """Begin to drain; return False when it has begun before, or there is no time for it."""
+        """Start draining. Return False if draining has already started or is disabled."""
         if self._began_at is not None or not self._seconds:
             return False
         self._began_at = time.monotonic()
         return True
 
     @property
-    def passed(self) -> float:
-        """The seconds since it began."""
+    def elapsed(self) -> float:
+        """The seconds since draining started."""
         return 0 if self._began_at is None else time.monotonic() - self._began_at
 
     @property
-    def is_over(self) -> bool:
-        """Whether the socket may close."""
-        return self._began_at is not None and self.passed >= self._seconds
+    def is_finished(self) -> bool:
+        """Whether the socket may be closed."""
+        return self._began_at is not None and self.elapsed >= self._seconds
 
 
 class _Server(uvicorn.Server):
@@ -154,30 +154,32 @@ class _Server(uvicorn.Server):
         self._drain = drain
 
     async def on_tick(self, counter: int) -> bool:
-        self.should_exit |= self._drain.is_over
+        self.should_exit |= self._drain.is_finished
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         if self._on_stop is not None:
             self._on_stop()
-        if self._drain.passed:
+        if self._drain.elapsed:
             await self._serve_last_connections()
-        self.config.timeout_graceful_shutdown = max(1, round(GRACE - self._drain.passed))
+        self.config.timeout_graceful_shutdown = max(1, round(GRACE - self._drain.elapsed))
         await super().shutdown(sockets)
 
     async def _serve_last_connections(self) -> None:
-        """Close the socket, and wait for the requests of the connections that were opened before.
+        """Close the socket, and wait for requests on connections that were opened before.
 
-        uvicorn closes each connection without a request at once, and the proxy may be about to send one there. Each
-        response closes its connection, so what is left after LINGER seconds is idle.
+        uvicorn would close connections without a request at once, while the proxy may be about to send one. Each
+        response closes its connection, so connections that remain after LINGER seconds are idle.
         """
-        listening = [
-            socket.fromfd(each.fileno(), each.family, each.type) for server in self.servers for each in server.sockets
+        listeners = [
+            socket.fromfd(listener.fileno(), listener.family, listener.type)
+            for server in self.servers
+            for listener in server.sockets
         ]
         for server in self.servers:
             server.close()
-        # Without a turn of the loop in between: the kernel resets the connections that nobody has accepted.
-        accepted = [connection for each in listening for connection in _accept_all(each)]
+        # Do not yield to the event loop before this: the kernel resets connections that were not accepted.
+        accepted = [connection for listener in listeners for connection in _accept_all(listener)]
         for connection in accepted:
             await asyncio.get_running_loop().connect_accepted_socket(self._make_protocol, connection)
         await asyncio.sleep(LINGER)
@@ -193,21 +195,21 @@ class _Server(uvicorn.Server):
             super().handle_exit(sig, frame)
 
 
-def _accept_all(listening: socket.socket) -> Iterator[socket.socket]:
-    """Accept every connection that waits, then close the socket."""
-    listening.setblocking(False)
-    with listening, contextlib.suppress(BlockingIOError):
+def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
+    """Accept all pending connections, then close the socket."""
+    listener.setblocking(False)
+    with listener, contextlib.suppress(BlockingIOError):
         while True:
-            connection, _ = listening.accept()
+            connection, _ = listener.accept()
             connection.setblocking(False)
             yield connection
 
 
 @contextlib.asynccontextmanager
 async def operations_server(routes: list[Route], host: str, port: int) -> AsyncIterator[None]:
-    """Serve health and metrics beside a process's own work, in the same event loop."""
+    """Serve health checks and metrics in the event loop of a process's own work."""
     running = server(Starlette(routes=routes, middleware=[Middleware(SecureHeaders)]), host, port)
-    # The process's own signal handling is the one that counts.
+    # The process handles signals itself.
     running.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     task = asyncio.create_task(running.serve())
     try:
@@ -218,18 +220,18 @@ async def operations_server(routes: list[Route], host: str, port: int) -> AsyncI
 
 
 def run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]]) -> None:
-    """Run `work(stop)` in a new event loop; SIGTERM and SIGINT set `stop`, and the work comes to its own end."""
+    """Run `work(stop)` in a new event loop. SIGTERM and SIGINT set `stop`, and the work then ends by itself."""
 
     async def main() -> None:
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
 
-        def asked() -> None:
+        def on_signal() -> None:
             stop.set()
             arm_shutdown_deadline()
 
         for signum in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(signum, asked)
+            loop.add_signal_handler(signum, on_signal)
         await work(stop)
         log.info("stopped")
 
@@ -238,36 +240,36 @@ def run_until_signal(work: Callable[[asyncio.Event], Coroutine[Any, Any, None]])
 
 
 def tune_gc() -> None:
-    """Let the collector of cycles look often at what is new, and seldom at all that lives.
+    """Make the garbage collector check new objects often and all objects rarely.
 
-    With ten thousand live streams a look at everything stops the process for more than a second, and finds next to
-    nothing: what a request or a stream leaves behind is freed as it ends.
+    With ten thousand live streams a full collection blocks the process for more than a second and finds almost nothing:
+    reference counting frees the objects of requests and streams as they end.
     """
     gc.collect()
-    gc.freeze()  # what was made to start with stays as long as the process
+    gc.freeze()  # exclude the objects of the start, which live as long as the process
     gc.set_threshold(10_000, 10, 100)
 
 
 def arm_shutdown_deadline() -> None:
-    """Let the kernel end this process by SIGALRM at the last moment, unless it has come to its own end by then.
+    """Make the kernel end this process by SIGALRM after SHUTDOWN_DEADLINE seconds, unless it has ended before.
 
-    A database or a broker that answers no more can hold up anything; what dies here is made up for elsewhere. The
-    first call counts: to be asked again gains no time.
+    A database or broker that no longer answers can block anything. Other processes take over unfinished work. Further
+    calls do not extend the deadline.
     """
     if not any(signal.getitimer(signal.ITIMER_REAL)):
-        signal.alarm(LAST_MOMENT)
+        signal.alarm(SHUTDOWN_DEADLINE)
 
 
-async def run_until_stopped(stop: asyncio.Event, waiting: Coroutine[Any, Any, None]) -> None:
-    """Wait for something, but not longer than until the process is asked to stop."""
-    tasks = {asyncio.create_task(waiting), asyncio.create_task(stop.wait())}
-    done, left = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    for task in left:
+async def run_until_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, None]) -> None:
+    """Run some work, and cancel it when the process is asked to stop."""
+    tasks = {asyncio.create_task(work), asyncio.create_task(stop.wait())}
+    done, pending = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    for task in pending:
         task.cancel()
     await asyncio.gather(*done)
 
 
 async def pause(stop: asyncio.Event, seconds: float) -> None:
-    """Wait, but not longer than until the process is asked to stop."""
+    """Wait some seconds, or until the process is asked to stop."""
     with contextlib.suppress(TimeoutError):
         await asyncio.wait_for(stop.wait(), seconds)

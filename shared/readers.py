@@ -1,29 +1,29 @@
-"""What runs statements that read."""
+"""The interface for running queries."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 
-class Prepared(Protocol):
-    """A statement that is ready to run."""
+class PreparedStatement(Protocol):
+    """A prepared statement."""
 
     async def fetch(self, *values: Any) -> Sequence[Any]:
-        """Run it, and return its rows."""
+        """Run the statement and return its rows."""
 
 
 class Reader(Protocol):
-    """What runs statements that read: a connection, or a request that looks who asks in the same statement."""
+    """Runs queries: a connection, or a request that authenticates its caller in the same statement."""
 
     async def fetch(self, query: str, *values: Any) -> Sequence[Any]:
-        """Run a statement, and return its rows."""
+        """Run a statement and return its rows."""
 
-    async def prepare(self, query: str) -> Prepared:
-        """Make a statement ready whose plan is made for its values."""
+    async def prepare(self, query: str) -> PreparedStatement:
+        """Prepare a statement that is planned for its values."""
 
 
-async def search(reader: Reader, query: str, *values: Any) -> Sequence[Any]:
-    """Run a query whose best plan hangs on a pattern: it is planned each time, and no plan is kept for any pattern.
+async def fetch_with_custom_plan(reader: Reader, query: str, *values: Any) -> Sequence[Any]:
+    """Run a query whose best plan depends on a search pattern, with a plan for these values.
 
-    That one would walk through all users in their order, as if there were always some to be found soon.
+    PostgreSQL's generic plan would walk through all users in order, as if matches were always near.
     """
     return await (await reader.prepare(query)).fetch(*values)

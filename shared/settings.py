@@ -1,4 +1,4 @@
-"""What the services' settings have in common. Each service has a class of its own, built once at its edge."""
+"""Common settings of both services. Each process builds its own settings class once, at the start."""
 
 import re
 from enum import StrEnum
@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from shared.database_url import read_database_url
+from shared.database_url import INVALID_URL, read_database_url
 from shared.tls import check_verified
 
 MIN_SECRET_BYTES = 32
@@ -23,7 +23,7 @@ S = TypeVar("S", bound="Settings")
 
 
 class Role(StrEnum):
-    """The side a token speaks for."""
+    """The role of a caller."""
 
     CUSTOMER = "customer"
     ADMIN = "admin"
@@ -31,21 +31,19 @@ class Role(StrEnum):
 
 
 class SettingsError(Exception):
-    """Settings that a process cannot start with. `str()` is one line for a person, without any value."""
+    """Invalid settings or arguments. `str()` is one line for the operator; it contains no secret."""
 
 
 def one_of_schemes(*schemes: str) -> AfterValidator:
-    """Accept a URL of one of these schemes only; the error never repeats the URL, it may hold a password."""
+    """Accept only URLs with one of these schemes. Errors do not repeat the URL, which may contain a password."""
 
     def check(url: str) -> str:
         try:
             scheme, _ = urlsplit(url).scheme, urlsplit(url).port
-        except ValueError:  # its text may be a part of the password
-            raise ValueError(
-                "it cannot be read: percent-encode the user and the password, and give the port as a number"
-            ) from None
+        except ValueError:  # the error's text may contain a part of the password
+            raise ValueError(INVALID_URL) from None
         if scheme not in schemes:
-            raise ValueError(f"its URL scheme must be one of {', '.join(schemes)}")
+            raise ValueError(f"the URL scheme must be one of {', '.join(schemes)}")
         return url
 
     return AfterValidator(check)
@@ -62,30 +60,30 @@ def _verified_url(url: str) -> str:
 
 
 def split_commas(value: object) -> object:
-    """Let a list be written as `a,b` in the environment."""
+    """Split a list that is written as `a,b` in the environment."""
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 def _long_enough(secret: SecretStr) -> SecretStr:
     if len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
-        raise ValueError(f"a secret must have {MIN_SECRET_BYTES} bytes or more")
+        raise ValueError(f"a secret must have at least {MIN_SECRET_BYTES} bytes")
     return secret
 
 
 def _origin(value: str) -> str:
-    """Return an origin as browsers write it, in small letters and without the port that its scheme has anyway."""
-    found = _ORIGIN.fullmatch(value.lower())
-    if found is None or int(found["port"] or 0) > MAX_PORT:
-        raise ValueError("an origin is written https://store.example, without a path, and a host's umlauts as xn--")
-    is_usual = found["port"] == {"http": "80", "https": "443"}[found["scheme"]]
-    return found["site"] if found["port"] is None or is_usual else found[0]
+    """Return an origin as browsers write it: in lower case, and without its scheme's default port."""
+    match = _ORIGIN.fullmatch(value.lower())
+    if match is None or int(match["port"] or 0) > MAX_PORT:
+        raise ValueError("an origin must look like https://store.example: no path, international host names as xn--")
+    is_default_port = match["port"] == {"http": "80", "https": "443"}[match["scheme"]]
+    return match["site"] if match["port"] is None or is_default_port else match[0]
 
 
 def _http_url(value: str) -> str:
     parts = urlsplit(value)
     is_clean = value.isprintable() and " " not in value
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment or not is_clean or parts.port == 0:
-        raise ValueError("this is written https://id.example/keys, with http or https and a host")
+        raise ValueError("the URL must look like https://id.example/keys")
     return value
 
 
@@ -95,17 +93,17 @@ def _web_url(value: str) -> str:
             return value
     except ValueError:
         pass
-    raise ValueError("this is written https://store.example, with http or https, a host, and nothing behind a path")
+    raise ValueError("the URL must look like https://store.example, optionally with a path")
 
 
 def _network(value: str) -> str:
     try:
         return str(ip_network(value))
     except ValueError:
-        raise ValueError("a proxy is trusted by its address or network, as 127.0.0.1 or 172.16.0.0/12") from None
+        raise ValueError("a proxy must be an address or network, such as 127.0.0.1 or 172.16.0.0/12") from None
 
 
-# They may hold a password: a field of theirs has `repr=False`.
+# Fields of these types need `repr=False`, because they may contain a password.
 DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 BrokerUrl = Annotated[str, one_of_schemes(*BROKER_SCHEMES), AfterValidator(_verified_url)]
 RedisUrl = Annotated[str, one_of_schemes(*REDIS_SCHEMES), AfterValidator(_verified_url)]
@@ -118,7 +116,7 @@ Days = Annotated[float, Field(gt=0, le=3650)]
 
 
 class Settings(BaseSettings):
-    """Settings of every process, read from `CHATS_*` environment variables."""
+    """Settings of all processes, from `CHATS_*` environment variables."""
 
     model_config = SettingsConfigDict(env_prefix="CHATS_", frozen=True, extra="ignore", env_ignore_empty=True)
 
@@ -142,7 +140,7 @@ class TokenSettings(Settings):
     public_url: WebUrl = "http://127.0.0.1:8000"
     docs: bool = True
     drain_seconds: Annotated[float, Field(ge=0, le=15)] = 5  # after SIGTERM, until the socket closes
-    # Whose X-Forwarded-For and X-Forwarded-Proto count: everybody else could claim to be anybody.
+    # Proxies trusted to set X-Forwarded-For and X-Forwarded-Proto. Other clients could claim any address.
     trusted_proxies: Annotated[list[Network], NoDecode] = Field(default_factory=lambda: ["127.0.0.1", "::1"])
 
     @model_validator(mode="before")
@@ -154,28 +152,28 @@ class TokenSettings(Settings):
         if isinstance(roles, str):
             pairs = [part.split("=", 1) for part in roles.split(",") if part.strip()]
             if any(len(pair) < 2 for pair in pairs):  # noqa: PLR2004 - a pair has two parts
-                raise ValueError("CHATS_AUTH_ROLE_MAP is written claim=role,claim=role")
+                raise ValueError("CHATS_AUTH_ROLE_MAP must look like name=role,name=role")
             values["auth_role_map"] = {claim.strip(): role.strip() for claim, role in pairs}
         return values
 
     @model_validator(mode="after")
     def _can_verify(self) -> Self:
         if not self.auth_secret and not self.auth_jwks_url:
-            raise ValueError("neither CHATS_AUTH_SECRET nor CHATS_AUTH_JWKS_URL is set, so no token could be verified")
+            raise ValueError("tokens cannot be verified: set CHATS_AUTH_SECRET, CHATS_AUTH_JWKS_URL, or both")
         return self
 
 
 def read_settings(kind: type[S]) -> S:
-    """Build settings from the environment, or raise `SettingsError` with every fault in one line."""
+    """Build settings from the environment, or raise `SettingsError` with all errors in one line."""
     try:
         return kind()
     except ValidationError as error:
-        # What is made of other settings is not at fault itself.
-        faults = [fault for fault in error.errors() if fault["type"] != "default_factory_not_called"]
-        raise SettingsError("; ".join(_fault(kind, fault["loc"], fault["msg"]) for fault in faults)) from None
+        # Ignore defaults that could not be derived from other, invalid settings.
+        errors = [entry for entry in error.errors() if entry["type"] != "default_factory_not_called"]
+        raise SettingsError("; ".join(_describe(kind, entry["loc"], entry["msg"]) for entry in errors)) from None
 
 
-def _fault(kind: type[Settings], loc: tuple[int | str, ...], message: str) -> str:
+def _describe(kind: type[Settings], loc: tuple[int | str, ...], message: str) -> str:
     message = message.removeprefix("Value error, ")
     if not loc:
         return message

@@ -1,6 +1,6 @@
-"""The words of a reader's language: gettext catalogues, read as they are written, and templates that speak them.
+"""Translations: gettext catalogues, read directly from `.po` files, and their use in templates.
 
-A folder holds one `.po` file for each language but English, whose words are the msgids.
+A folder contains a `.po` file for each language except English, whose texts are the msgids.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,14 +21,14 @@ _UNTRANSLATED = NullTranslations()
 
 
 class CatalogueError(Exception):
-    """A catalogue that cannot be read. `str()` is one line that names the file."""
+    """An invalid catalogue. `str()` is one line that names the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Language:
-    """How a reader is spoken to: words by `translations`, dates, numbers and direction by `locale`.
+    """A reader's language: `translations` for texts, `locale` for dates, numbers and text direction.
 
-    Readers of de-AT and de-CH share the words of `de.po`, and `translations` is the same object for both.
+    de-AT and de-CH share `de.po`, and have the same `translations` object.
     """
 
     locale: Locale
@@ -36,11 +36,12 @@ class Language:
 
 
 def find_language(folder: Path, names: Iterable[str | None]) -> Language:
-    """Return the first of `names` (`de`, `de-AT`, `pt_BR`) that `folder` has a catalogue for or is English, or English.
+    """Return the first supported language of `names` (`de`, `de-AT`, `pt_BR`), else English.
 
-    A territory without a catalogue of its own has its language's. What Babel cannot write every date and place in, as
-    English in the Shavian alphabet, is written as its plain language. Names may be anything: what is no locale is
-    passed over. The folder is read at the first call; raises CatalogueError then, and OSError without a folder.
+    A language is supported if it is English or `folder` has a catalogue for it. Territories without their own catalogue
+    use that of their language. Locales with incomplete data in Babel, such as English in the Shavian alphabet, are
+    replaced by their plain language. Invalid names are ignored. The first call reads the folder, and raises
+    CatalogueError, or OSError without a folder.
     """
     catalogues = read_catalogues(folder)
     for locale in _known_locales(names):
@@ -52,15 +53,15 @@ def find_language(folder: Path, names: Iterable[str | None]) -> Language:
 
 @cache
 def read_catalogues(folder: Path) -> Mapping[str, Translations]:
-    """Read every catalogue of `folder`, once in a process. Raises CatalogueError, and OSError without a folder."""
+    """Read all catalogues of `folder`, once per process. Raises CatalogueError, or OSError without a folder."""
     return MappingProxyType({path.stem: _read(path) for path in folder.iterdir() if path.suffix == ".po"})
 
 
 def install_translations(environment: Environment, translations: NullTranslations) -> None:
-    """Let the templates of `environment` speak: `_()`, `ngettext()` and `{% trans %}`, its white space collapsed.
+    """Add `_()`, `ngettext()` and `{% trans %}`, with collapsed white space, to the templates of `environment`.
 
-    A template is compiled with its words, so each language needs an environment of its own: keep one for each
-    `translations`. Words are format strings (`%(name)s`, a per cent sign is `%%`) and markup, their values are escaped.
+    Templates are compiled with their texts, so keep an environment for each `translations`. Texts are markup and format
+    strings (`%(name)s`; write `%%` for a percent sign). Inserted values are escaped.
     """
     environment.add_extension("jinja2.ext.i18n")
     environment.policies["ext.i18n.trimmed"] = True
@@ -76,8 +77,8 @@ def _known_locales(names: Iterable[str | None]) -> Iterator[Locale]:
 
 
 def _complete(locale: Locale) -> Locale:
-    # The name of no known territory; where it is missing, Babel cannot name a zone by its place.
-    return next(one for one in (locale, Locale(locale.language), ENGLISH) if "ZZ" in one.territories)
+    # ZZ is "unknown region". In locales without a name for it, Babel cannot name time zones by place.
+    return next(known for known in (locale, Locale(locale.language), ENGLISH) if "ZZ" in known.territories)
 
 
 def _read(path: Path) -> Translations:
@@ -88,7 +89,7 @@ def _read(path: Path) -> Translations:
         compiled.seek(0)
         return Translations(compiled)
     except PoFileError as error:
-        fault = str(error).removesuffix(f" on {error.lineno}")  # Babel counts lines from 0
-        raise CatalogueError(f"{path}, line {error.lineno + 1}: {fault}") from None
+        reason = str(error).removesuffix(f" on {error.lineno}")  # Babel counts lines from 0
+        raise CatalogueError(f"{path}, line {error.lineno + 1}: {reason}") from None
     except (ValueError, LookupError, UnknownLocaleError) as error:
-        raise CatalogueError(f"{path} is not a catalogue: {error}") from None
+        raise CatalogueError(f"{path} is not a valid catalogue: {error}") from None

@@ -22,7 +22,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.conversations.rules import WAITING, Side, Status
 from shared.broker_reports import BrokerReportColumns
-from shared.tables import NAMES, ColumnTypes
+from shared.orm import NAMES, ColumnTypes
 
 
 class Base(ColumnTypes, DeclarativeBase):

@@ -25,11 +25,11 @@ from services.conversations.realtime.presence import purge_presence
 from services.conversations.settings import StoreSettings
 from shared.broker import TASKS, create_celery
 from shared.broker_faults import Reason
-from shared.broker_reports import report_for_ever
-from shared.database import SessionFactory, create_engine, create_sessions, transaction, without_transactions
+from shared.broker_reports import report_until_stopped
+from shared.database import SessionFactory, autocommit_sessions, create_engine, create_sessions, transaction
+from shared.database_errors import describe
 from shared.events import Event
 from shared.failpoints import failpoint
-from shared.outages import describe
 from shared.processes import operations_routes, operations_server, pause, process_name, run_until_stopped
 from shared.publisher import Publisher
 from shared.readiness import database_fault, newest_version, wait_for_database
@@ -83,12 +83,12 @@ class TaskPublisher:
         self._thread.join(timeout)
 
     def _run(self) -> None:
-        self._publisher.look()
+        self._publisher.probe()
         while True:
             try:
                 batch = self._waiting.get(timeout=CHECK_BROKER_EVERY)
             except queue.Empty:
-                self._publisher.look()
+                self._publisher.probe()
             else:
                 if batch is None:
                     self._publisher.close()
@@ -116,7 +116,7 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
     sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
     publisher = Publisher(create_celery(settings.broker_url, client="chats-relay"))
     routes = operations_routes(
-        lambda: database_fault(engine, version), lambda: measure(sessions), publisher.state.about
+        lambda: database_fault(engine, version), lambda: measure(sessions), publisher.state.readiness_details
     )
     async with operations_server(routes, host, port):
         await run_until_stopped(stop, wait_for_database(engine, version))
@@ -134,13 +134,13 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
                 group.create_task(run_until_stopped(stop, notifier.run(settings.redis_url)))
             group.create_task(_erase(sessions, stop))
             group.create_task(_purge(sessions, settings, stop))
-            group.create_task(report_for_ever(sessions, process_name("relay", port), publisher.state.standing, stop))
+            group.create_task(report_until_stopped(sessions, process_name("relay", port), publisher.state.status, stop))
         await asyncio.to_thread(task_publisher.close, 5)
     await engine.dispose()
 
 
 async def _number(sessions: SessionFactory, publish: Callable[[list[Event]], None], stop: asyncio.Event) -> None:
-    polling_sessions = without_transactions(sessions)
+    polling_sessions = autocommit_sessions(sessions)
     epoch_checked = False  # readers of a restored log must learn its new epoch at once, not with its first new event
     while not stop.is_set():
         try:

@@ -9,7 +9,7 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import worker_init
 from celery.worker.consumer import consumer
 
-from shared.broker_faults import Fault, explain, is_broker_fault
+from shared.broker_faults import Fault, describe_error, is_broker_error
 
 STABLE_AFTER: Final = 1.0  # seconds until a connection counts: one that may not run a command breaks at once
 
@@ -50,7 +50,7 @@ class CeleryRunner:
         logging.getLogger("py.warnings").addFilter(lambda record: _PENDING not in record.getMessage())
         self._celery.steps["consumer"].add(_step(self._report))
         logging.getLogger(consumer.__name__).addFilter(self._filter_consumer_log)
-        logging.getLogger(_TIMERS).addFilter(lambda record: not any(map(is_broker_fault, _errors(record))))
+        logging.getLogger(_TIMERS).addFilter(lambda record: not any(map(is_broker_error, _errors(record))))
         logging.getLogger(_WORKER).addFilter(self._filter_worker_log)
         self._celery.worker_main(
             ["worker", *options, "--without-mingle", "--without-gossip", "--loglevel=WARNING", "--events"]
@@ -62,17 +62,17 @@ class CeleryRunner:
         errors = _errors(record)
         if str(record.msg).startswith(_FREQUENT):
             return False
-        if errors and record.levelno >= logging.WARNING and is_broker_fault(errors[0]):
-            self._report(explain(errors[0]))
+        if errors and record.levelno >= logging.WARNING and is_broker_error(errors[0]):
+            self._report(describe_error(errors[0]))
             return False
         return quotes_no_message(record)
 
     def _filter_worker_log(self, record: logging.LogRecord) -> bool:
         """Drop the traceback of a worker that the broker has refused."""
         errors = _errors(record)
-        if not str(record.msg).startswith(_UNRECOVERABLE) or not errors or not is_broker_fault(errors[0]):
+        if not str(record.msg).startswith(_UNRECOVERABLE) or not errors or not is_broker_error(errors[0]):
             return True
-        self.refusal = explain(errors[0])
+        self.refusal = describe_error(errors[0])
         self._report(self.refusal)
         return False
 

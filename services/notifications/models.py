@@ -9,7 +9,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.notifications.rules import Audience, EmailState
 from shared.broker_reports import BrokerReportColumns
-from shared.tables import NAMES, ColumnTypes
+from shared.orm import NAMES, ColumnTypes
 
 DEFERRED = "(counted_tries > 0 or refused_at is not null)"
 """SQL condition: a scheduled email was attempted before and waits for another attempt."""

@@ -116,7 +116,7 @@ def _register_event_task(
         work.run(lambda sessions: receive_events(sessions, events, settings, repeated=repeated))
         failpoint("task-handled")
         if name == TASKS[EventType.MESSAGE_POSTED] and settings.email_delay_seconds == 0:
-            publisher.hint_due_mail()  # the clock does so too, up to a second later
+            publisher.hint_due_emails()  # the clock does so too, up to a second later
             failpoint("send-published")
 
 

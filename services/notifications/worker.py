@@ -22,8 +22,8 @@ from services.notifications.mail.message import LOCALE
 from services.notifications.settings import EmailSettings
 from services.notifications.tasks import register_tasks
 from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery
-from shared.broker_faults import REFUSALS, Fault, Reason, Standing
-from shared.broker_reports import report_for_ever, write_report
+from shared.broker_faults import REFUSALS, BrokerStatus, Fault, Reason
+from shared.broker_reports import report_until_stopped, write_report
 from shared.database import ConnectionProvider, connection_provider, create_engine, create_sessions, transaction
 from shared.observability import configure_logging
 from shared.processes import (
@@ -94,7 +94,7 @@ async def _until_ready(settings: EmailSettings) -> None:
 def _require_broker(celery: Celery, settings: EmailSettings, name: str) -> None:
     """Check the broker before anything is started: fail if it refuses us, continue if it is unavailable."""
     publisher = Publisher(celery)
-    publisher.look()
+    publisher.probe()
     publisher.close()
     fault = publisher.state.fault
     if fault is not None and fault.reason in REFUSALS:
@@ -107,7 +107,7 @@ def _report_refusal(settings: EmailSettings, name: str, fault: Fault) -> NoRetur
     async def report() -> None:
         engine = create_engine(settings.notifications_database_url, application="chats-worker", pool_size=1)
         async with asyncio.timeout(REPORT_TIMEOUT), transaction(create_sessions(engine)) as session:
-            await write_report(session, name, Standing(fault, time.monotonic()))
+            await write_report(session, name, BrokerStatus(fault, time.monotonic()))
         await engine.dispose()
 
     with suppress(Exception):  # without the database, the error is only logged
@@ -185,18 +185,20 @@ async def _clock(settings: EmailSettings, host: str, port: int, reports: Connect
     publisher = Publisher(create_celery(settings.broker_url, client="chats-worker-clock"))
     consumer = _consumer_state(reports)
 
-    def worst() -> BrokerState:
+    def current_state() -> BrokerState:
         return consumer if consumer.fault else publisher.state
 
     engine = create_engine(settings.notifications_database_url, application="chats-worker", pool_size=3)
     sessions, acquire = create_sessions(engine), connection_provider(engine)
     version = newest_version(SERVICE)
-    routes = operations_routes(lambda: database_fault(engine, version), about=lambda: worst().about())
+    routes = operations_routes(
+        lambda: database_fault(engine, version), details=lambda: current_state().readiness_details()
+    )
     async with operations_server(routes, host, port):
         await run_until_stopped(stop, wait_for_database(engine, version))
         async with asyncio.TaskGroup() as group:
             name = process_name("worker", port)
-            group.create_task(report_for_ever(sessions, name, lambda: worst().standing(), stop))
+            group.create_task(report_until_stopped(sessions, name, lambda: current_state().status(), stop))
             group.create_task(_tick_for_ever(publisher, acquire, stop))
 
 
@@ -208,7 +210,7 @@ def _consumer_state(reports: Connection) -> BrokerState:
     def receive() -> None:
         try:
             while reports.poll():
-                state.note(reports.recv())
+                state.record(reports.recv())
         except (EOFError, OSError):  # the main process has ended, and this one will end too
             asyncio.get_running_loop().remove_reader(reports.fileno())
 
@@ -226,8 +228,8 @@ async def _tick_for_ever(publisher: Publisher, acquire: ConnectionProvider, stop
             log.warning("cannot check for due emails, leaving them to the sweeper", error=type(error).__name__)
         else:
             if any(pending):
-                await asyncio.to_thread(publisher.hint_due_mail)
+                await asyncio.to_thread(publisher.hint_due_emails)
         if ticks % BROKER_CHECK_TICKS == 0:
-            await asyncio.to_thread(publisher.look)
+            await asyncio.to_thread(publisher.probe)
         ticks += 1
         await pause(stop, TICK)

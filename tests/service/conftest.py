@@ -26,7 +26,7 @@ from services.notifications.models import Base as NotificationsBase
 from services.notifications.settings import ApiSettings as NotificationsSettings
 from shared.auth import issue_token
 from shared.database import SessionFactory, create_engine, create_sessions
-from shared.keys import ProviderKeys
+from shared.jwks import ProviderKeys
 from shared.migrations import upgrade
 from shared.processes import server
 from tests.helpers.identity_provider import ALGORITHMS, Provider, private_key, public_jwk, running_provider

@@ -48,7 +48,7 @@ async def test_everything_waits_for_what_is_not_there_and_then_works(bare: Produ
     await bare.stop("sweeper")  # which could do the worker's part
     await bare.start("broker")
     for name in ("worker", "relay"):  # until they have noticed, events are left to the sweeper
-        await eventually(lambda name=name: says(bare, name, "the broker can be used again"))  # type: ignore[misc]
+        await eventually(lambda name=name: says(bare, name, "broker usable again"))  # type: ignore[misc]
     by_worker = await bare.reply(await bare.open_conversation())
     await drained(bare, [by_worker])
 

@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from deploy.local import postgres
-from shared.outages import NOT_MIGRATED, READ_ONLY
+from shared.database_errors import NOT_MIGRATED, READ_ONLY
 from tests.helpers.smtp_server import SmtpServer
 from tests.helpers.waiting import eventually
 from tests.system.helpers.processes import IMMEDIATE

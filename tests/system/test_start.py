@@ -62,7 +62,7 @@ async def test_without_a_secret_no_token_can_be_made(tmp_path: Path) -> None:
     started = await run_chats(tmp_path, "token", "--sub", "anna", "--role", "customer", **url)
     output, _ = await started.communicate()
     assert started.returncode == 1
-    assert output.decode().startswith("chats: CHATS_AUTH_SECRET is not set")
+    assert output.decode().startswith("chats: cannot sign a token: set CHATS_AUTH_SECRET")
 
 
 async def test_a_file_that_is_not_there_is_named_in_one_line(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ async def hang(stop):
     await stop.wait()
     time.sleep(600)
 
-processes.LAST_MOMENT = 1
+processes.SHUTDOWN_DEADLINE = 1
 processes.run_until_signal(hang)
 """
 

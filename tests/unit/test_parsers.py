@@ -30,7 +30,7 @@ from services.conversations.web.forms import _known_key, _number
 from shared.auth import Principal, Role, issue_token, verify_session_token, verify_token
 from shared.cookies import check_csrf, cookie_name, is_own_origin, read_cookie
 from shared.http import MAX_HEADER_BYTES, RequestSizeMiddleware
-from shared.keys import ProviderKeys
+from shared.jwks import ProviderKeys
 from shared.observability import request_id
 from shared.paging import MAX_NUMBER, decode_cursor, encode_cursor, moment, number, store_id
 from shared.problems import CsrfFailed, Invalid, Problem, Unauthenticated, Unavailable

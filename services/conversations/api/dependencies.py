@@ -18,14 +18,14 @@ from services.conversations.event_log.position import encode_position
 from services.conversations.identity.access import AuthorizedReader, authorize_caller
 from services.conversations.identity.sessions import check_session
 from services.conversations.rules import Side, Status
-from shared.auth import Callers, Principal, Role, require
+from shared.auth import Principal, RequireRole, Role, require
 from shared.cookies import SAFE_METHODS
 from shared.database import DbSession
 from shared.paging import MAX_NUMBER
 from shared.people import StoreId
 
 
-class _Readers(Callers):
+class _Readers(RequireRole):
     """A dependency that authenticates callers of some roles, and returns the connection that they read with.
 
     The statement that reads for a caller also checks the caller's row.

@@ -16,7 +16,7 @@ from services.conversations.catalog.values import read_json
 from services.conversations.errors import OrderOfAnotherUser
 from shared.body_size import JSON_ESCAPES, MAX_BODY_BYTES
 from shared.database import SessionFactory, request_transaction
-from shared.outages import is_retryable_rollback
+from shared.database_errors import is_retryable_rollback
 from shared.people import MAX_ID
 from shared.problems import Invalid, PayloadTooLarge, Problem, Unavailable
 from shared.text import cut

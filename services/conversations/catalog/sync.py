@@ -19,8 +19,8 @@ from services.conversations.identity.sessions import end_sessions_of_other_side
 from services.conversations.models import Conversation, Order, User
 from services.conversations.rules import Side, former_order_id
 from shared.events import EventType, UserChanged
+from shared.orm import any_of, bulk_insert
 from shared.people import Person
-from shared.tables import any_of, bulk_insert
 
 _USER = (
     *(User.id, User.role, User.synced_role, User.version, User.updated_at, User.deleted_at),

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.models import LoggedEvent
 from shared.events import EventType
-from shared.tables import any_of, bulk_insert
+from shared.orm import any_of, bulk_insert
 
 
 async def append_event(

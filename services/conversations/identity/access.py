@@ -31,7 +31,7 @@ from shared.database import (
     request_transaction,
 )
 from shared.problems import Unauthenticated
-from shared.readers import Prepared, search
+from shared.readers import PreparedStatement, fetch_with_custom_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class AuthorizedReader:
         """Run a query; return its rows."""
         return await self._read(query, *values)
 
-    async def prepare(self, query: str) -> Prepared:
+    async def prepare(self, query: str) -> PreparedStatement:
         """Prepare a query that is planned for its actual parameters."""
         return _Prepared(partial(self._read, query, custom_plan=True))
 
@@ -70,7 +70,7 @@ class AuthorizedReader:
         lookup_sql = token_lookup_sql if self.principal.session_id is None else session_lookup_sql
         caller, caller_values = lookup_sql(self.principal, len(values) + 1)
         async with request_connection(self.acquire) as connection:
-            run = partial(search, connection) if custom_plan else connection.fetch
+            run = partial(fetch_with_custom_plan, connection) if custom_plan else connection.fetch
             rows: Sequence[Any] = await run(_with_caller(caller, query), *values, *caller_values)
         if not rows:
             raise Unauthenticated("The session has ended. Sign in again.")

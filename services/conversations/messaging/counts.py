@@ -10,7 +10,7 @@ from services.conversations.models import UNREAD_BY_ADMIN
 from services.conversations.records import UserRow, columns
 from services.conversations.rules import COUNT_LIMIT, WAITING, Side, Status
 from shared.database import Driver
-from shared.readers import Reader, search
+from shared.readers import Reader, fetch_with_custom_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ async def tally_and_find_customers(connection: Driver, text: str, limit: int) ->
 
     Finds deleted customers only by id.
     """
-    rows = await search(connection, _tally_and_customers(limit), text)
+    rows = await fetch_with_custom_plan(connection, _tally_and_customers(limit), text)
     return _tally(rows[0][:_COUNTED]), [UserRow._make(row[_COUNTED:]) for row in rows if row[_COUNTED] is not None]
 
 

@@ -19,10 +19,10 @@ from services.conversations.event_log.append import erase_conversations
 from services.conversations.models import Erasure, Message
 from services.conversations.settings import StoreSettings
 from shared.database import SessionFactory, transaction
+from shared.database_errors import is_outage
 from shared.events import EventType
-from shared.outages import is_outage
+from shared.orm import any_of
 from shared.problems import NotFound
-from shared.tables import any_of
 
 BATCH = 1000  # rows of a kind erased in one transaction
 HIDE_BATCH = 10_000  # conversations of a user hidden in one transaction

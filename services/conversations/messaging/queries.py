@@ -15,7 +15,7 @@ from services.conversations.rules import Side
 from shared.database import Driver
 from shared.paging import MAX_NUMBER, decode_cursor, encode_cursor, moment, number, store_id
 from shared.problems import NotFound
-from shared.readers import Reader, search
+from shared.readers import Reader, fetch_with_custom_plan
 
 
 async def load_conversation(
@@ -97,7 +97,7 @@ async def list_customers(
     """Return a page of customers by id, and the cursor of the next; `q` is a part of a name, email or id."""
     after = decode_cursor(cursor, q, store_id)[0] if cursor is not None else ""
     if q:
-        rows = await search(reader, _customers(rows_to_fetch(limit), user_search_sql("$2")), after, q)
+        rows = await fetch_with_custom_plan(reader, _customers(rows_to_fetch(limit), user_search_sql("$2")), after, q)
     else:
         rows = await reader.fetch(_customers(rows_to_fetch(limit)), after)
     users = [UserRow._make(row) for row in rows[:limit]]

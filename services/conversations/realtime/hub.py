@@ -28,7 +28,7 @@ from services.conversations.realtime.rendering import RESET, EventRenderer, rend
 from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, too_many_streams
 from services.conversations.rules import Side
 from shared.database import SessionFactory, driver_connection
-from shared.outages import describe
+from shared.database_errors import describe
 from shared.problems import Unavailable
 
 POLL = 1.0  # seconds between reads of the log without notifications, and before a retry

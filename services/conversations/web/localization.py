@@ -11,8 +11,8 @@ from babel.core import get_global
 from babel.dates import format_date, format_skeleton, format_time, format_timedelta, get_timezone_location
 from babel.numbers import format_decimal, get_currency_precision
 
+from shared.time_zones import zone_label
 from shared.translations import Language
-from shared.zones import zone_label
 
 _NO_TERRITORY = {"ZZ", "001"}  # unknown, and the world
 _DAY = dt.timedelta(days=1)

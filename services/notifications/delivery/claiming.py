@@ -28,7 +28,7 @@ from services.notifications.models import Email, EmailMessage, Person
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings
 from shared.failpoints import failpoint
-from shared.tables import any_of
+from shared.orm import any_of
 
 BATCH = 100  # emails claimed at once
 

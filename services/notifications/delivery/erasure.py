@@ -16,8 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.models import DeliveryAttempt, Email, Erasure
 from services.notifications.rules import Audience
 from shared.database import SessionFactory, transaction
-from shared.outages import is_outage
-from shared.tables import any_of, bulk_insert
+from shared.database_errors import is_outage
+from shared.orm import any_of, bulk_insert
 
 BATCH = 1000  # rows of one table that a transaction erases
 

@@ -18,7 +18,7 @@ from services.notifications.delivery.transitions import move_emails
 from services.notifications.models import Email
 from services.notifications.rules import EmailState
 from shared.database import Driver
-from shared.tables import any_of
+from shared.orm import any_of
 
 LEASE = timedelta(seconds=60)  # how long a claim is valid without renewal
 

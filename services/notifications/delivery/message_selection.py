@@ -17,7 +17,7 @@ from services.notifications.delivery.scheduling import is_unread
 from services.notifications.mail.bodies import html_size
 from services.notifications.models import Email, EmailMessage
 from services.notifications.rules import EmailState
-from shared.tables import any_of
+from shared.orm import any_of
 
 MAX_MESSAGES = 100
 MAX_HTML_BYTES = 70_000  # 100,000 encoded: Gmail clips emails over 102 KB. The largest message has 61,200

@@ -12,8 +12,8 @@ from services.notifications.delivery.transitions import move_emails
 from services.notifications.errors import EmailNotFailed
 from services.notifications.models import DeliveryAttempt, Email, SendingControl
 from services.notifications.rules import MAY_HAVE_ARRIVED_REASONS, EmailState
+from shared.orm import any_of
 from shared.problems import NotFound
-from shared.tables import any_of
 
 
 async def retry_email(session: AsyncSession, email_id: UUID) -> None:

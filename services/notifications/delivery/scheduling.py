@@ -15,7 +15,7 @@ from services.notifications.models import ConversationState, Email, EmailMessage
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings, StoreSettings
 from shared.events import MessagePosted
-from shared.tables import any_of, bulk_insert
+from shared.orm import any_of, bulk_insert
 
 SUPPORT_RECIPIENT = "support"
 

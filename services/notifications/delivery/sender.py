@@ -21,8 +21,8 @@ from services.notifications.mail.smtp_url import parse_smtp_url
 from services.notifications.rules import Outcome
 from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, connection_provider, transaction
+from shared.database_errors import DATABASE_ERRORS
 from shared.failpoints import failpoint
-from shared.outages import DATABASE_ERRORS
 from shared.processes import pause
 
 RENEWAL = 20.0  # seconds between renewals of a lease

@@ -23,10 +23,10 @@ from services.notifications.models import FeedCursor, InboxEntry
 from services.notifications.rules import MAX_EVENT_ATTEMPTS
 from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
+from shared.database_errors import DATABASE_ERRORS, is_outage
 from shared.events import PAYLOADS, VERSION, Event, EventType
 from shared.failpoints import failpoint
-from shared.outages import DATABASE_ERRORS, is_outage
-from shared.tables import any_of, bulk_insert
+from shared.orm import any_of, bulk_insert
 
 ATTEMPT_SPACING = timedelta(seconds=2)
 BATCH_SIZES = ((500, 0), (20, 1))  # events handled together, and the number of their earlier attempts

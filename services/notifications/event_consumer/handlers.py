@@ -30,8 +30,8 @@ from shared.events import (
     Payload,
     UserChanged,
 )
+from shared.orm import any_of, bulk_insert
 from shared.people import Person as PersonOfEvent
-from shared.tables import any_of, bulk_insert
 from shared.text import preview
 
 States = dict[UUID, ConversationState]

@@ -34,6 +34,7 @@ from services.notifications.models import (
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
+from shared.database_errors import is_outage
 from shared.events import (
     PAYLOADS,
     SNAPSHOTS,
@@ -45,7 +46,6 @@ from shared.events import (
     MessagePosted,
     Payload,
 )
-from shared.outages import is_outage
 
 RESTORED = "restored"  # not the identity of any database, so no emails are sent
 RESET_BATCH = 5000  # rows

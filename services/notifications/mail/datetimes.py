@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from babel import Locale
 from babel.dates import format_date, format_time
 
-from shared.zones import zone_label
+from shared.time_zones import zone_label
 
 
 def known_zone(names: Iterable[str | None]) -> tzinfo:

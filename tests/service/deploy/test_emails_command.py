@@ -17,7 +17,7 @@ from services.notifications import metrics
 from services.notifications.delivery.sender import drain
 from services.notifications.models import DeliveryAttempt, Email, SendingControl
 from services.notifications.rules import EmailState, Reason
-from shared.broker_faults import Standing
+from shared.broker_faults import BrokerStatus
 from shared.broker_reports import write_report
 from shared.database import SessionFactory, transaction
 from tests.helpers.smtp_server import smtp_server
@@ -206,7 +206,7 @@ async def test_emails_that_are_all_deferred_are_a_fault_and_one_is_not(
 ) -> None:
     for sessions in (conversations, notifications):  # a relay and a worker that can use the broker
         async with transaction(sessions) as session:
-            await write_report(session, "process", Standing(None, time.monotonic()))
+            await write_report(session, "process", BrokerStatus(None, time.monotonic()))
     async with smtp_server(rcpt="451 4.3.0 Temporary lookup failure") as server:
         settings = settings_for(server)
         await mails_to(notifications, settings, "anna")

@@ -25,7 +25,7 @@ from shared.database import (
     request_transaction,
     transaction,
 )
-from shared.outages import is_outage
+from shared.database_errors import is_outage
 from shared.problems import Unavailable
 from shared.readiness import database_fault
 from tests.service.conftest import SECRET

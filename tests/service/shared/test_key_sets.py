@@ -7,7 +7,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from shared.auth import verify_token
-from shared.keys import ProviderKeys
+from shared.jwks import ProviderKeys
 from shared.problems import TokenRefused
 from shared.settings import TokenSettings
 from tests.helpers.identity_provider import (

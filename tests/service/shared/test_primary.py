@@ -12,7 +12,7 @@ from sqlalchemy import text
 from deploy.local.ports import free_ports
 from deploy.local.postgres import Server
 from shared.database import create_engine
-from shared.outages import READ_ONLY
+from shared.database_errors import READ_ONLY
 from shared.primary import primary_connector
 from shared.readiness import database_fault
 
@@ -73,7 +73,7 @@ async def test_hosts_that_take_no_writes_are_told_of_before_those_that_are_down(
         bounds={"default_transaction_read_only": "on"},
     )
     assert await database_fault(engine, None) == READ_ONLY
-    with pytest.raises(Exception, match="takes no writes") as refused:
+    with pytest.raises(Exception, match="accepts no writes") as refused:
         async with engine.connect():
             pass
     assert getattr(refused.value, "orig", None) is not None

@@ -35,7 +35,7 @@ async def redis(valkey: Valkey) -> AsyncIterator[Redis]:
 
 
 def reason_of(publisher: Publisher) -> Reason | None:
-    publisher.look()
+    publisher.probe()
     return publisher.state.fault and publisher.state.fault.reason
 
 
@@ -49,12 +49,12 @@ def test_beyond_its_bound_the_queue_grows_no_more_until_workers_have_made_room(
     assert redis.llen(QUEUE) == EVENTS_LIMIT
     assert publisher.publish_events(events) == []
     assert redis.llen(QUEUE) == EVENTS_LIMIT
-    assert publisher.state.about() == {
-        "broker": f"{EVENTS_LIMIT} tasks wait in {EVENTS_QUEUE}: are workers running that take them?"
+    assert publisher.state.readiness_details() == {
+        "broker": f"{EVENTS_LIMIT} tasks wait in {EVENTS_QUEUE}: are workers running that consume it?"
     }
     redis.delete(QUEUE)
     assert publisher.publish_events(events) == events
-    assert publisher.state.about() == {"broker": "usable"}
+    assert publisher.state.readiness_details() == {"broker": "usable"}
 
 
 def test_a_full_queue_of_the_largest_messages_stays_far_below_the_memory_of_the_broker(
@@ -71,7 +71,7 @@ def test_short_events_travel_together(publisher: Publisher, redis: Redis) -> Non
 
 
 def test_hints_that_nobody_takes_are_few(publisher: Publisher, redis: Redis) -> None:
-    assert [publisher.hint_due_mail() for _ in range(EMAILS_LIMIT + 3)].count(True) == EMAILS_LIMIT
+    assert [publisher.hint_due_emails() for _ in range(EMAILS_LIMIT + 3)].count(True) == EMAILS_LIMIT
     assert redis.llen(f"chats:{EMAILS_QUEUE}") == EMAILS_LIMIT
 
 

@@ -28,8 +28,8 @@ from shared.database import (
     request_transaction,
     transaction,
 )
+from shared.database_errors import NOT_MIGRATED, READ_ONLY, is_outage
 from shared.migrations import migration_config, upgrade
-from shared.outages import NOT_MIGRATED, READ_ONLY, is_outage
 from shared.problems import Unavailable
 from shared.readiness import database_fault, newest_version, wait_for_database
 from tests.helpers.waiting import eventually

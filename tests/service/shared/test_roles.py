@@ -105,5 +105,5 @@ async def test_what_a_later_migration_makes_is_for_the_service_to_work_with(post
 
 
 def test_an_owner_without_anybody_to_let_in_is_refused() -> None:
-    with pytest.raises(SettingsError, match="names no user"):
+    with pytest.raises(SettingsError, match="must contain a user"):
         upgrade(SERVICES / "conversations", "postgresql://127.0.0.1/x", "postgresql://owner@127.0.0.1/x")

@@ -7,7 +7,7 @@ import pytest
 import redis.exceptions as redis
 from kombu.exceptions import OperationalError
 
-from shared.broker_faults import BrokerBlockedError, Reason, explain, is_broker_fault
+from shared.broker_faults import BrokerBlockedError, Reason, describe_error, is_broker_error
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,9 @@ from shared.broker_faults import BrokerBlockedError, Reason, explain, is_broker_
         (amqp.AccessRefused("ACCESS_REFUSED - Login was refused using PLAIN."), Reason.REFUSED, "user or the password"),
         (amqp.AccessRefused("ACCESS_REFUSED - access to queue 'q' refused"), Reason.REFUSED, "lacks a permission"),
         (amqp.NotAllowed("NOT_ALLOWED - vhost shop not found"), Reason.REFUSED, "virtual host (NOT_ALLOWED - vhost"),
-        (amqp.PreconditionFailed("inequivalent arg 'durable'"), Reason.QUEUE_MISMATCH, "declared differently"),
+        (amqp.PreconditionFailed("inequivalent arg 'durable'"), Reason.QUEUE_MISMATCH, "exists with other arguments"),
         (amqp.ConnectionForced("CONNECTION_FORCED - shutdown"), Reason.UNREACHABLE, "CONNECTION_FORCED"),
-        (amqp.MessageNacked(), Reason.OUT_OF_SPACE, "takes no messages"),
+        (amqp.MessageNacked(), Reason.OUT_OF_SPACE, "accepts no messages"),
         (BrokerBlockedError("low on memory"), Reason.OUT_OF_SPACE, "low on memory"),
         (redis.AuthenticationError("invalid username-password pair"), Reason.REFUSED, "user or the password"),
         (redis.NoPermissionError("User w has no permissions"), Reason.REFUSED, "permission (User w has no"),
@@ -35,10 +35,10 @@ from shared.broker_faults import BrokerBlockedError, Reason, explain, is_broker_
     ],
 )
 def test_each_fault_has_a_reason_and_plain_words(error: Exception, reason: Reason, words: str) -> None:
-    fault = explain(error)
+    fault = describe_error(error)
     assert fault.reason == reason
     assert words in fault.detail
-    assert is_broker_fault(error) == (reason != Reason.OTHER)
+    assert is_broker_error(error) == (reason != Reason.OTHER)
 
 
 def test_what_a_library_wraps_is_found_inside() -> None:
@@ -46,7 +46,10 @@ def test_what_a_library_wraps_is_found_inside() -> None:
     inner.verify_message = "Hostname mismatch"
     middle, outer = redis.ConnectionError("Error 1 connecting"), OperationalError("Error 1 connecting")
     outer.__cause__, middle.__context__ = middle, inner
-    assert explain(outer) == (Reason.CERTIFICATE, "the broker's certificate does not verify: Hostname mismatch")
+    assert describe_error(outer) == (
+        Reason.CERTIFICATE,
+        "the broker's certificate cannot be verified: Hostname mismatch",
+    )
 
 
 @pytest.mark.parametrize(
@@ -58,10 +61,10 @@ def test_what_a_library_wraps_is_found_inside() -> None:
     ],
 )
 def test_what_was_published_is_never_quoted(error: Exception) -> None:
-    assert "Anna" not in explain(error).detail
+    assert "Anna" not in describe_error(error).detail
 
 
 def test_a_long_reply_becomes_a_short_line() -> None:
-    detail = explain(amqp.NotAllowed("far\ntoo\tmuch " * 100)).detail
+    detail = describe_error(amqp.NotAllowed("far\ntoo\tmuch " * 100)).detail
     assert len(detail) < 300
     assert "\n" not in detail

@@ -38,8 +38,8 @@ def test_what_a_url_asks_for_besides_stays_with_several_hosts() -> None:
     ("url", "said"),
     [
         ("mysql://chats:hidden@db1.example/chats", "must be one of postgresql"),
-        ("postgresql://chats:hidden@db1.example:none,db2.example/chats", "a port is a number"),
-        ("postgresql://chats:hidden@/chats?host=db1.example,db2.example&port=1,x", "a port is a number"),
+        ("postgresql://chats:hidden@db1.example:none,db2.example/chats", "the port must be a number"),
+        ("postgresql://chats:hidden@/chats?host=db1.example,db2.example&port=1,x", "the port must be a number"),
         ("postgresql://chats:hid#den@db1.example/chats", "percent-encode"),
         ("postgresql://chats:hidden@db1.example/chats?target_session_attrs=standby", "must be read-write"),
         ("postgresql://chats:hidden@db1.example,db2.example/chats?sslmode=require", "sslmode must be one of"),

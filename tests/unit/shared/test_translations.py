@@ -136,8 +136,8 @@ def test_templates_speak_the_language_in_blocks_calls_and_macros_and_escape_valu
     [
         ('msgid "Send"\n\nmsgid "More"\nmsgstr "Mehr"\n', "line 1: missing msgstr for msgid 'Send'"),
         ('msgid "Send"\nmsgsr "Senden"\n', "line 2: Unknown or misformatted keyword"),
-        (HEADER.replace("(n != 1)", "n n"), "is not a catalogue"),
-        (HEADER.replace("UTF-8", "utf-99"), "is not a catalogue"),
+        (HEADER.replace("(n != 1)", "n n"), "is not a valid catalogue"),
+        (HEADER.replace("UTF-8", "utf-99"), "is not a valid catalogue"),
         ("msgid", "de.po"),
     ],
 )
@@ -151,7 +151,7 @@ def test_a_broken_catalogue_is_named_with_its_fault(tmp_path: Path, text: str, f
 
 def test_a_catalogue_in_another_encoding_or_of_no_language_is_refused(tmp_path: Path) -> None:
     (tmp_path / "de.po").write_bytes(GERMAN.encode("latin-1"))
-    with pytest.raises(CatalogueError, match="is not a catalogue"):
+    with pytest.raises(CatalogueError, match="is not a valid catalogue"):
         find_language(tmp_path, ["de"])
     (tmp_path / "de.po").rename(tmp_path / "klingon.po")
     with pytest.raises(CatalogueError, match=r"klingon\.po"):

@@ -16,7 +16,7 @@ from services.conversations.rules import Side
 from services.conversations.settings import ApiSettings
 from services.conversations.web.auth import read_session, session_cookie
 from services.conversations.web.rendering import ADMIN_ROOT, CUSTOMER_ROOT, PageRoute, pages_of, redirect
-from shared.auth import Principal, Role, SessionToken, identify
+from shared.auth import Principal, Role, SessionToken, authenticate_token
 from shared.cookies import CSRF_HEADER, check_csrf, cookie_header, is_own_origin
 from shared.database import DbSession
 from shared.problems import CsrfFailed, Forbidden, Problem, Unauthenticated
@@ -156,7 +156,9 @@ async def _verify_token(request: Request, token: str, settings: ApiSettings) -> 
         if not settings.auth_secret:
             raise SessionsClosed
         _check_store(request, settings)
-        principal = await identify(request, token, max_age=timedelta(seconds=settings.session_token_max_age_seconds))
+        principal = await authenticate_token(
+            request, token, max_age=timedelta(seconds=settings.session_token_max_age_seconds)
+        )
         if principal.role not in HOME:
             raise RoleHasNoPages
     except Problem as problem:

@@ -1,4 +1,4 @@
-"""The page that shows an API's document, with all that it loads from here."""
+"""The documentation page of an API, with all of its assets served locally."""
 
 import base64
 import hashlib
@@ -14,7 +14,7 @@ from starlette.routing import Mount, Route
 
 
 def add_docs(app: FastAPI, docs_url: str) -> None:
-    """Serve the page at `docs_url`, and what it loads below; it shows the document at `app.openapi_url`."""
+    """Serve the documentation of `app.openapi_url` at `docs_url`, and its assets below."""
     html = get_swagger_ui_html(
         openapi_url=app.openapi_url or "",
         title=app.title,
@@ -32,7 +32,7 @@ def add_docs(app: FastAPI, docs_url: str) -> None:
 
 
 def _policy(html: str) -> str:
-    """Allow the page its one inline script, and to load and call what is here."""
+    """Return a policy that allows the page's inline script, and loading from and calling this origin."""
     (script,) = re.findall(r"<script>(.*?)</script>", html, re.DOTALL)
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return "; ".join(

@@ -1,4 +1,4 @@
-"""What a verified token's claims say, in the ways in which identity providers write them."""
+"""Read the claims of verified tokens, in the formats of common identity providers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -10,7 +10,7 @@ from shared.problems import TokenRefused
 from shared.settings import Role, TokenSettings
 from shared.text import MAX_NAME, Name, cut
 
-# Of several roles the first of these counts, in whatever order the token lists them.
+# Of several roles the first one in this order wins.
 _PRECEDENCE: Final = (Role.ADMIN, Role.STORE, Role.CUSTOMER)
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _CLAIMS: Mapping[str, TypeAdapter[str]] = {
@@ -23,8 +23,8 @@ _CLAIMS: Mapping[str, TypeAdapter[str]] = {
 def find_claim(claims: Any, path: str) -> Any:
     """Return the value at a path, or None.
 
-    A path is a JSON Pointer (RFC 6901) when it begins with a slash. Else its parts are joined by dots, and the name of
-    a claim may hold dots itself, at any level: providers name claims and clients by URLs.
+    A path that starts with a slash is a JSON Pointer (RFC 6901). Others are dotted. A claim's name may contain dots at
+    any level, because providers use URLs as names of claims and clients.
     """
     if path.startswith("/"):
         return _at_pointer(claims, _pointer_parts(path))
@@ -40,52 +40,52 @@ def put_claim(claims: dict[str, Any], path: str, value: Any) -> None:
 
 
 def check_audience(claims: Mapping[str, Any], settings: TokenSettings) -> None:
-    """Make sure that a token is meant for us, or raise `TokenRefused`."""
+    """Raise `TokenRefused` if the token's audience is not ours."""
     name, accepted = settings.auth_audience_claim, settings.auth_audience
-    found = find_claim(claims, name)
-    if found is None:
+    audience = find_claim(claims, name)
+    if audience is None:
         raise TokenRefused(f"The token has no {name} (CHATS_AUTH_AUDIENCE_CLAIM).", "missing_claim", name)
-    values = found if isinstance(found, list) else [found]
+    values = audience if isinstance(audience, list) else [audience]
     if not any(value in accepted for value in values if isinstance(value, str)):
         raise TokenRefused(
-            f"The token's {name} is none of those in CHATS_AUTH_AUDIENCE: {', '.join(accepted)}.", "wrong_audience"
+            f"The token's {name} must be one of CHATS_AUTH_AUDIENCE: {', '.join(accepted)}.", "wrong_audience"
         )
 
 
 def find_role(claims: Mapping[str, Any], settings: TokenSettings) -> Role:
-    """Return the role that a token gives, or raise `TokenRefused`."""
-    found = find_claim(claims, settings.auth_role_claim)
-    values = found if isinstance(found, list) else [found]
-    named = {settings.auth_role_map.get(value, value) for value in values if isinstance(value, str)}
+    """Return the role in a token, or raise `TokenRefused`."""
+    claim = find_claim(claims, settings.auth_role_claim)
+    values = claim if isinstance(claim, list) else [claim]
+    roles = {settings.auth_role_map.get(value, value) for value in values if isinstance(value, str)}
     for role in _PRECEDENCE:
-        if role in named:
+        if role in roles:
             return role
     if settings.auth_default_role is not None:
         return settings.auth_default_role
-    if found is None:
+    if claim is None:
         raise TokenRefused(
-            f"The token has no role, which is looked for in {settings.auth_role_claim} (CHATS_AUTH_ROLE_CLAIM).",
+            f"The token has no role in the claim {settings.auth_role_claim} (CHATS_AUTH_ROLE_CLAIM).",
             "missing_claim",
             settings.auth_role_claim,
         )
     raise TokenRefused(
-        f"The token's {settings.auth_role_claim} names no role that is known here (CHATS_AUTH_ROLE_MAP).",
+        f"The token's {settings.auth_role_claim} contains no known role (CHATS_AUTH_ROLE_MAP).",
         "unknown_role",
     )
 
 
 def read_profile(claims: Mapping[str, Any], role: Role) -> dict[str, str | None]:
-    """Return what a token says of its user. A claim that is missing or cannot be used is None."""
-    found = {name: _usable(kind, claims.get(name)) for name, kind in _CLAIMS.items()}
+    """Return the user's profile in a token. Missing or unusable claims are None."""
+    profile = {name: _usable(kind, claims.get(name)) for name, kind in _CLAIMS.items()}
     if _is_false(claims.get("email_verified")):
-        found["email"] = None
-    return {**found, "name": _find_name(claims, role)}
+        profile["email"] = None
+    return {**profile, "name": _find_name(claims, role)}
 
 
 def _find_name(claims: Mapping[str, Any], role: Role) -> str | None:
-    """Return the best name that a token has.
+    """Return the best name in a token.
 
-    An admin is shown to customers by name, so an address, which some providers have for a user name, is none.
+    Customers see an admin's name, so a user name that is an email address, as some providers use, is not used.
     """
     user_name = claims.get("preferred_username")
     if role is Role.ADMIN and isinstance(user_name, str) and "@" in user_name:
@@ -105,30 +105,30 @@ def _usable(kind: TypeAdapter[str], value: Any) -> str | None:
 
 
 def _is_false(value: Any) -> bool:
-    """Tell whether a claim denies something; some providers write booleans as strings."""
+    """Return whether a claim is false. Some providers write booleans as strings."""
     return value.strip().lower() == "false" if isinstance(value, str) else value is not None and not value
 
 
-def _at_dots(found: Any, parts: Sequence[str]) -> Any:
+def _at_dots(node: Any, parts: Sequence[str]) -> Any:
     if not parts:
-        return found
-    if isinstance(found, Mapping):
+        return node
+    if isinstance(node, Mapping):
         for end in range(len(parts), 0, -1):
             name = ".".join(parts[:end])
-            if name in found and (value := _at_dots(found[name], parts[end:])) is not None:
+            if name in node and (value := _at_dots(node[name], parts[end:])) is not None:
                 return value
     return None
 
 
-def _at_pointer(found: Any, parts: Sequence[str]) -> Any:
+def _at_pointer(node: Any, parts: Sequence[str]) -> Any:
     for part in parts:
-        if isinstance(found, Mapping):
-            found = found.get(part)
-        elif isinstance(found, list) and part.isdecimal() and part.isascii():
-            found = found[int(part)] if len(part) <= len(str(len(found))) and int(part) < len(found) else None
+        if isinstance(node, Mapping):
+            node = node.get(part)
+        elif isinstance(node, list) and part.isdecimal() and part.isascii():
+            node = node[int(part)] if len(part) <= len(str(len(node))) and int(part) < len(node) else None
         else:
             return None
-    return found
+    return node
 
 
 def _pointer_parts(pointer: str) -> list[str]:

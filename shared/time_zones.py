@@ -1,4 +1,4 @@
-"""The short name of a time zone at a moment, such as CEST or GMT+05:30: always one that says the right offset."""
+"""Short names of time zones at a given time, such as CEST or GMT+05:30, always with the correct offset."""
 
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -15,30 +15,30 @@ _HOUR = timedelta(hours=1)
 
 
 class _Clocks(NamedTuple):
-    """The offsets that most of the zones of a CLDR metazone have, in winter and in summer."""
+    """The offsets of most zones of a CLDR metazone, in winter and in summer."""
 
     standard: timedelta
     daylight: timedelta
 
 
 def zone_label(local: datetime, locale: Locale) -> str:
-    """Name the zone of an aware time: by the short name that readers of `locale` know, or else by its offset.
+    """Return the zone of an aware time: the short name that readers of `locale` know, else the offset.
 
-    The offset decides between a zone's two names. Python's `dst()` does not: it is negative in winter in Dublin, whose
-    law calls summer the standard time. A name that says another offset, by CLDR's own data or because the zone has
-    changed since, is not used; French data, for one, calls the winter of Athens EEST.
+    The offset selects between a zone's two names, because `dst()` does not: in Dublin, where summer time is the legal
+    standard time, it is negative in winter. Names that stand for another offset are not used: CLDR's data has errors
+    (French calls the winter of Athens EEST), and zones change.
     """
     offset, key = local.utcoffset() or timedelta(), getattr(local.tzinfo, "key", "")
     canonical = get_global("zone_aliases").get(key, key)
     if local.tzinfo is UTC or canonical == "Etc/UTC":
         return "UTC"
     name = _known_names(canonical, local.year, locale).get(offset, "")
-    # Names such as "heure : Inde" say no offset, and most languages have short names for their own zones only.
+    # Names such as "heure : Inde" have no offset. Most languages have short names only for their own zones.
     return name if name.isalpha() else _offset_name(offset, locale)
 
 
 def _offset_name(offset: timedelta, locale: Locale) -> str:
-    # Not by Babel: it writes Newfoundland's -03:30 as GMT-04:30, and nothing as GMT+00:00.
+    # Without Babel, which writes Newfoundland's -03:30 as GMT-04:30, and no offset as GMT+00:00.
     minutes = offset // timedelta(minutes=1)
     hours = f"{'-' if minutes < 0 else '+'}{abs(minutes) // 60:02}:{abs(minutes) % 60:02}" if minutes else ""
     return str(locale.zone_formats["gmt"] % hours).strip()
@@ -46,7 +46,7 @@ def _offset_name(offset: timedelta, locale: Locale) -> str:
 
 @lru_cache(maxsize=2000)
 def _known_names(key: str, year: int, locale: Locale) -> dict[timedelta, str]:
-    """Return the short names of a zone in a year by the offset that they stand for; none when one of them is wrong."""
+    """Return the short names of a zone in a year by their offsets; none if one of them is wrong."""
     metazone = get_global("meta_zones").get(key)
     if metazone is None:
         return {}
@@ -58,28 +58,28 @@ def _known_names(key: str, year: int, locale: Locale) -> dict[timedelta, str]:
     names: dict[timedelta, str] = {
         offset: get_timezone_name(moment, "short", locale=locale, zone_variant=variant) for offset, variant in variants
     }
-    wrong = any(offset not in _offsets_by_name().get(name, {offset}) for offset, name in names.items())
-    return {} if wrong else names
+    is_wrong = any(offset not in _offsets_by_name().get(name, {offset}) for offset, name in names.items())
+    return {} if is_wrong else names
 
 
 @lru_cache(maxsize=1000)
 def _clocks(metazone: str, year: int) -> _Clocks:
-    """Compare the zones of a metazone: it has no offset of its own, and one of its zones may have left it."""
+    """Return the offsets of most zones of a metazone. It has none itself, and some of its zones may have left it."""
     offsets = [_offsets(key, year) for key, zones in get_global("meta_zones").items() if zones == metazone]
     standard = Counter(map(min, offsets)).most_common(1)[0][0]
-    summers = Counter(max(both) for both in offsets if min(both) < max(both)).most_common(1)
+    summers = Counter(max(pair) for pair in offsets if min(pair) < max(pair)).most_common(1)
     return _Clocks(standard, summers[0][0] if summers else standard + _HOUR)
 
 
 @cache
 def _offsets_by_name() -> dict[str, set[timedelta]]:
-    """Return what the short names of the time zone database stand for now: EEST for UTC+3, CST for three offsets."""
-    found: dict[str, set[timedelta]] = {}
+    """Return the current offsets of the time zone database's short names: one for EEST, three for CST."""
+    offsets: dict[str, set[timedelta]] = {}
     year = datetime.now(UTC).year
     for key in get_global("meta_zones"):
         for clock, offset in zip(_halves(key, year), _offsets(key, year), strict=True):
-            found.setdefault(clock.tzname() or "", set()).add(offset)
-    return found
+            offsets.setdefault(clock.tzname() or "", set()).add(offset)
+    return offsets
 
 
 def _halves(key: str, year: int) -> list[datetime]:

@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from deploy import operations
 from deploy.local.postgres import Server
 from shared import readiness
-from shared.clocks import ClockWatch
+from shared.clock_skew import ClockSkewMonitor
 from shared.database import create_engine
 from shared.readiness import database_fault
 
@@ -37,7 +37,7 @@ async def late(postgres: Server) -> AsyncIterator[None]:
 async def test_a_process_says_that_the_clock_of_its_database_is_wrong_and_is_ready(
     databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readiness, "_clocks", ClockWatch())  # nothing was told of before
+    monkeypatch.setattr(readiness, "_clock_skew", ClockSkewMonitor())  # nothing was told of before
     engine = create_engine(databases["conversations"], application="tests")
     with capture_logs() as lines:
         for _ in range(3):

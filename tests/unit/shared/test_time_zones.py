@@ -13,8 +13,8 @@ from services.conversations.web import localization
 from services.conversations.web.localization import Reader
 from services.notifications.mail import message
 from services.notifications.mail.datetimes import format_local_time
+from shared.time_zones import zone_label
 from shared.translations import Language
-from shared.zones import zone_label
 
 MONTHS = [(2026, 1), (2026, 7)]
 FOLDERS = [Path(message.__file__).parent / "locale", Path(localization.__file__).parent / "locale"]
