@@ -212,7 +212,7 @@ async def mark_unread(conversation_id: ConversationId, _: Admin, session: DbSess
 async def note_viewing(
     conversation_id: ConversationId, caller: WatchingAdmin, session: DbSession, body: Viewing = _STILL_VIEWING
 ) -> Viewers:
-    """Report that the admin is viewing a conversation, and return the other admins who did in the last 30 s.
+    """Report that the admin is viewing a conversation, and return others who viewed it in the last 30 s.
 
     Call it every 15 s while the conversation is open, and with `gone` when it is closed.
     """
@@ -224,7 +224,7 @@ async def note_viewing(
 
 @router.delete(_CONVERSATION, status_code=204, responses=problem_responses(NotFound, ConversationNotClosed))
 async def delete_conversation(conversation_id: ConversationId, _: Admin, session: DbSession) -> None:
-    """Delete a closed conversation with its messages, including their text in notifications and emails."""
+    """Delete a closed conversation with its messages, including their text in notifications and unsent emails."""
     if not await commands.delete_conversations(session, [conversation_id]):
         raise NotFound("There is no such conversation.")
 

@@ -101,13 +101,11 @@ IdempotencyKeyHeader = Annotated[
     ),
 ]
 
-PathId = Annotated[
-    StoreId, BeforeValidator(unquote), Path(description="The store's id of the resource, percent-encoded.")
-]
+PathId = Annotated[StoreId, BeforeValidator(unquote), Path(description="The store's id, percent-encoded.")]
 
 ConversationId = Annotated[UUID, Path(description="The conversation's id.")]
 Statuses = Annotated[list[Status] | None, Query(description="Only conversations with this status. Can be repeated.")]
-OrderId = Annotated[StoreId | None, Query(description="Only conversations about the order with this id of the store.")]
+OrderId = Annotated[StoreId | None, Query(description="Only conversations about the order with this id.")]
 Order = Annotated[Literal["asc", "desc"], Query(description="`asc`: oldest message first. `desc`: newest first.")]
 AfterNumber = Annotated[
     int | None, Query(ge=0, le=MAX_NUMBER, description="Only messages with a number above this one.")

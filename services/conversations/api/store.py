@@ -75,7 +75,7 @@ _ERASING: dict[int | str, dict[str, Any]] = {
 async def delete_user(
     user_id: PathId,
     request: Request,
-    content: Annotated[bool, Query(description="Also erase what the user wrote: a customer's conversations.")] = False,
+    content: Annotated[bool, Query(description="Also delete a customer's conversations.")] = False,
 ) -> Response:
     """Erase a user's name, address and unsent emails, and reject their tokens and sessions. Conversations are kept.
 
@@ -112,7 +112,7 @@ async def get_erasure(
 
 @router.delete("/users/{user_id}/sessions", status_code=204)
 async def end_sessions(user_id: PathId, session: DbSession) -> None:
-    """End all browser sessions of a user, for example when they sign out of the store. Unknown users have none."""
+    """End all browser sessions of a user, for example when they sign out of the store."""
     await sessions.end_all_sessions(session, user_id)
 
 

@@ -155,7 +155,7 @@ async def stream_events(
     Events are `conversation.created`, `message.posted`, `conversation.updated` (`{conversation_id, conversation,
     message?}`), `conversation.read` (`{conversation_id, by, up_to}`), `conversation.deleted` (`{conversation_id}`) and
     `unread` (`{unread, more?}`). A client that reconnects with the last `id` gets the events it missed, in
-    order. If its position is unknown or purged it gets `reset`, and should reload its data and continue.
+    order. If its position is unknown or purged, it gets `reset`, and should reload its data and continue.
     """
     hub: Hub = request.app.state.hub
     return EventStream(stream, hub.events(stream, last_event_id if last_event_id is not None else after))

@@ -90,9 +90,9 @@ async def read_conversation(
     earlier: Cursor = None,
 ) -> Response:
     """Show a conversation and mark it as read, unless the page shows earlier messages."""
-    thread = await load_conversation(await driver_connection(session), conversation_id, scope=visitor.principal.id)
+    detail = await load_conversation(await driver_connection(session), conversation_id, scope=visitor.principal.id)
     reads = not (peek or prefetch or earlier)
-    return await _thread_page(request, visitor, session, thread, new_form(), reads=reads, earlier=earlier)
+    return await _thread_page(request, visitor, session, detail, new_form(), reads=reads, earlier=earlier)
 
 
 @router.post("/{conversation_id}/")
@@ -124,8 +124,8 @@ async def post_customer_message(
         except (NewerMessages, IdempotencyKeyReused) as error:
             refusal = error
             form = form.with_new_key() if isinstance(error, IdempotencyKeyReused) else form
-    thread = await load_conversation(await driver_connection(session), conversation_id, scope=caller.id)
-    return await _thread_page(request, visitor, session, thread, form, refusal=refusal)
+    detail = await load_conversation(await driver_connection(session), conversation_id, scope=caller.id)
+    return await _thread_page(request, visitor, session, detail, form, refusal=refusal)
 
 
 async def _new_page(
@@ -146,7 +146,7 @@ async def _thread_page(
     request: Request,
     visitor: PageContext,
     session: DbSession,
-    thread: ConversationDetail,
+    detail: ConversationDetail,
     form: Form[PostMessage],
     *,
     reads: bool = False,
@@ -155,10 +155,10 @@ async def _thread_page(
 ) -> Response:
     pages = pages_of(request)
     viewer = Viewer(side=Side.CUSTOMER, store_name=request.app.state.settings.store_name)
-    was_read, read_up_to = thread.conversation.is_read_by_user, thread.conversation.read_by_user_number
+    was_read, read_up_to = detail.conversation.is_read_by_user, detail.conversation.read_by_user_number
     rows, next_cursor = await list_messages(
         await driver_connection(session),
-        thread.conversation.id,
+        detail.conversation.id,
         scope=visitor.principal.id,
         newest_first=True,
         after=None,
@@ -167,21 +167,21 @@ async def _thread_page(
     )
     read = read_up_to if was_read else 0
     if reads:
-        read = thread.conversation.message_count
-        thread = await commands.read_conversation(session, thread, Side.CUSTOMER)
-        visitor = with_unread_decremented(visitor) if thread.conversation.is_read_by_user and not was_read else visitor
+        read = detail.conversation.message_count
+        detail = await commands.read_conversation(session, detail, Side.CUSTOMER)
+        visitor = with_unread_decremented(visitor) if detail.conversation.is_read_by_user and not was_read else visitor
     return pages.render(
         "conversation.html",
         visitor,
         status=422 if form.errors else 200,
         refusal=refusal,
-        thread=thread,
-        order=thread.order and OrderOut.of(thread.order),
-        items=history(rows, thread.conversation, viewer, pages.reader(visitor), read_up_to=read_up_to),
+        detail=detail,
+        order=detail.order and OrderOut.of(detail.order),
+        items=history(rows, detail.conversation, viewer, pages.reader(visitor), read_up_to=read_up_to),
         next_cursor=next_cursor,
         earlier=earlier,
         form=form,
         read=read,  # the number up to which it is read; scripts continue from there
         # The newest message on the screen: the customer cannot have seen newer ones.
-        seen_number=rows[0].number if rows and not earlier else thread.conversation.message_count,
+        seen_number=rows[0].number if rows and not earlier else detail.conversation.message_count,
     )

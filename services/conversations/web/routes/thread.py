@@ -111,27 +111,27 @@ async def _thread_page(
     pages = pages_of(request)
     viewer = Viewer(side=Side.ADMIN, store_name=request.app.state.settings.store_name)
     connection = await driver_connection(session)
-    thread, others = await load_conversation_and_others(connection, conversation_id, OTHERS)
-    was_read, read_up_to = thread.conversation.is_read_by_admin, thread.conversation.read_by_admin_number
+    detail, others = await load_conversation_and_others(connection, conversation_id, OTHERS)
+    was_read, read_up_to = detail.conversation.is_read_by_admin, detail.conversation.read_by_admin_number
     rows, next_cursor = await list_messages(
         connection, conversation_id, scope=None, newest_first=True, after=None, cursor=earlier, limit=HISTORY
     )
     read = read_up_to if was_read else 0
     if reads:
-        read = thread.conversation.message_count
-        thread = await commands.read_conversation(session, thread, Side.ADMIN)
-        visitor = with_unread_decremented(visitor) if thread.conversation.is_read_by_admin and not was_read else visitor
+        read = detail.conversation.message_count
+        detail = await commands.read_conversation(session, detail, Side.ADMIN)
+        visitor = with_unread_decremented(visitor) if detail.conversation.is_read_by_admin and not was_read else visitor
     return pages.render(
         "admin_conversation.html",
         visitor,
         status=422 if form.errors else 200,
         refusal=refusal,
-        conversation=thread.conversation,
-        deletable=thread.conversation.status in DELETABLE,
-        customer=UserOut.of(thread.user),
-        order=thread.order and OrderOut.of(thread.order),
+        conversation=detail.conversation,
+        deletable=detail.conversation.status in DELETABLE,
+        customer=UserOut.of(detail.user),
+        order=detail.order and OrderOut.of(detail.order),
         others=[other.conversation for other in others],
-        items=history(rows, thread.conversation, viewer, pages.reader(visitor), read_up_to=read_up_to),
+        items=history(rows, detail.conversation, viewer, pages.reader(visitor), read_up_to=read_up_to),
         next_cursor=next_cursor,
         earlier=earlier,
         statuses=list(Status),
