@@ -21,7 +21,7 @@ from services.conversations.api.dependencies import (
     mark_replay,
     viewer_of,
 )
-from services.conversations.api.posting import save
+from services.conversations.api.posting import save, save_edit
 from services.conversations.api.rate_limiting import CountedAdminConversation, CountedEdit, enforce_limits
 from services.conversations.api.request_schemas import BulkDelete, MarkRead, PostMessage, Viewing
 from services.conversations.api.response_schemas import ConversationOut, Counts, Deleted, MessageOut, UserOut, Viewers
@@ -30,7 +30,7 @@ from services.conversations.identity.provisioning import provision_user
 from services.conversations.messaging import commands, counts, listing, queries
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
-from services.conversations.messaging.posting import Post, post_message
+from services.conversations.messaging.posting import Post
 from services.conversations.messaging.queries import list_messages, load_conversation
 from services.conversations.realtime import presence
 from services.conversations.rules import COUNT_LIMIT, Side
@@ -177,22 +177,10 @@ async def edit_conversation(
     key: IdempotencyKeyHeader = None,
 ) -> ConversationOut:
     """Set the status, reply, or both at once. Only the status of a conversation can be edited."""
-    if body.reply_body is not None:
-        once = IdempotencyKey.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True))
-        reply = Post(
-            conversation_id,
-            caller.id,
-            Side.ADMIN,
-            body.reply_body,
-            seen_number=body.seen_number,
-            chosen_status=body.status,
-            idempotency_key=once,
-        )
-        posted = await post_message(session, reply)
-        mark_replay(response, replayed=posted.replayed)
-    elif body.status is not None:
+    if body.reply_body is None:
         await provision_user(session, caller)
-        await commands.set_status(session, conversation_id, body.status, seen_number=body.seen_number)
+    if posted := await save_edit(session, conversation_id, caller.id, body, key):
+        mark_replay(response, replayed=posted.replayed)
     return ConversationOut.of(await load_conversation(await driver_connection(session), conversation_id))
 
 

@@ -6,12 +6,11 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response
 
 from services.conversations.api.dependencies import Prefetch
+from services.conversations.api.posting import save_edit
 from services.conversations.api.request_schemas import EditConversation
 from services.conversations.api.response_schemas import OrderOut, UserOut, Viewer
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
 from services.conversations.messaging import commands
-from services.conversations.messaging.idempotency import IdempotencyKey
-from services.conversations.messaging.posting import Post, post_message
 from services.conversations.messaging.queries import list_messages, load_conversation_and_others
 from services.conversations.rules import DELETABLE, Side, Status
 from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext, with_unread_decremented
@@ -54,7 +53,7 @@ async def edit_conversation(
     refusal: Refusal = limited
     if form.body is not None and not refusal:
         try:
-            await _edit(session, conversation_id, visitor.principal.id, form.body, form.key)
+            await save_edit(session, conversation_id, visitor.principal.id, form.body, form.key)
             return redirect(f"{ADMIN_ROOT}{conversation_id}/")
         except (NewerMessages, IdempotencyKeyReused) as error:
             refusal = error
@@ -73,22 +72,6 @@ async def mark_unread(conversation_id: UUID, _: AdminSubmission, session: DbSess
     """Mark a conversation as unread, and redirect to the inbox: showing it would mark it as read."""
     await commands.mark_unread(session, conversation_id)
     return redirect(ADMIN_ROOT)
-
-
-async def _edit(session: DbSession, conversation_id: UUID, admin_id: str, body: EditConversation, key: str) -> None:
-    if body.reply_body is not None:
-        reply = Post(
-            conversation_id,
-            admin_id,
-            Side.ADMIN,
-            body.reply_body,
-            seen_number=body.seen_number,
-            chosen_status=body.status,
-            idempotency_key=IdempotencyKey.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True)),
-        )
-        await post_message(session, reply)
-    elif body.status is not None:
-        await commands.set_status(session, conversation_id, body.status, seen_number=body.seen_number)
 
 
 def _typed_status(form: Form[EditConversation]) -> Status | None:
