@@ -1,18 +1,18 @@
-"""A small shop with Customer Chats built in: all that a store writes to embed it, in one file.
+"""A small example shop that embeds Customer Chats. All code that a store needs is in this file.
 
-The first half is the embedding:
+The first half is the integration:
 
-1. `sign` makes the tokens by which the chats know who somebody is.
-2. `call` and what uses it keep the chats in step with the shop's people and orders.
-3. `hand_over` takes a signed-in user to a page of the chats.
-4. `chats_token` gives a fresh token to the unread badge, which stands in the header of `templates/base.html`.
-5. `login` is where the chats send whom they do not know; `logout` ends what the user has open there as well.
+1. `sign` creates the tokens that identify users to Customer Chats.
+2. `call` and the functions that use it sync the shop's users and orders.
+3. `hand_over` sends a signed-in user to a page of Customer Chats.
+4. `chats_token` returns a fresh token for the unread badge in the header of `templates/base.html`.
+5. `login` is the page to which Customer Chats sends users without a session. `logout` also ends their sessions there.
 
-The second half is the shop, a demo: it asks for no password, so whoever can open it can be anybody in it.
+The second half is the shop itself, a demo: it asks for no password, so everyone can sign in as anyone.
 
-`make run` starts it. By hand it needs CHATS_AUTH_SECRET and CHATS_URL, and the chats need to know it by
-CHATS_STORE_ORIGINS=http://127.0.0.1:8011, CHATS_LOGIN_URL=http://127.0.0.1:8011/login and
-CHATS_STORE_URL=http://127.0.0.1:8011/. `read_settings` has the others.
+`make run` starts it. To start it by hand, set CHATS_AUTH_SECRET and CHATS_URL (`read_settings` has the others), and for
+Customer Chats set CHATS_STORE_ORIGINS=http://127.0.0.1:8011, CHATS_LOGIN_URL=http://127.0.0.1:8011/login and
+CHATS_STORE_URL=http://127.0.0.1:8011/.
 """
 
 import asyncio
@@ -47,17 +47,17 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 
 HERE = Path(__file__).parent
-TOKEN_LIFETIME = timedelta(minutes=5)  # the longest that the chats take at `POST /session`
-SIGNED_IN_FOR = timedelta(hours=12)
-FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between two tries to reach the chats
+TOKEN_LIFETIME = timedelta(minutes=5)  # the maximum for `POST /session`
+SESSION_LIFETIME = timedelta(hours=12)
+FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between attempts to reach Customer Chats
 INBOXES = {"customer": "/dashboard/messages/", "admin": "/admin/dashboard/conversation/"}
 
-log = logging.getLogger("uvicorn.error")  # the server's own, so that all is in one place
+log = logging.getLogger("uvicorn.error")  # the server's own log
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What the environment says; `url` and `chats_url` are origins, as people's browsers see them."""
+    """Settings from the environment. `url` and `chats_url` are origins, as browsers see them."""
 
     auth_secret: str
     chats_url: str
@@ -68,11 +68,11 @@ class Settings:
     port: int
     url: str
     session_secret: str
-    data: Path | None  # where orders are kept; without it they begin anew at each start
+    data: Path | None  # file for orders; without it they are reset at each start
 
 
 class User(NamedTuple):
-    """Somebody who can sign in; `role` is customer or admin."""
+    """A user who can sign in. `role` is customer or admin."""
 
     id: str
     role: str
@@ -84,7 +84,7 @@ class User(NamedTuple):
 
 @dataclass
 class Order:
-    """What somebody bought. Its times are RFC 3339; an item is `{name, quantity, unit_price}`."""
+    """An order. Times are RFC 3339; an item is `{name, quantity, unit_price}`."""
 
     id: str
     user_id: str
@@ -96,13 +96,13 @@ class Order:
 
     @property
     def total(self) -> Decimal:
-        """The sum of its items."""
+        """The total price of all items."""
         return sum((item["quantity"] * Decimal(item["unit_price"]) for item in self.items), Decimal())
 
 
 @dataclass
 class Shop:
-    """Everything that the pages below work with."""
+    """The shop's state."""
 
     settings: Settings
     chats: httpx2.AsyncClient
@@ -112,11 +112,11 @@ class Shop:
     outbox: asyncio.Queue[Callable[[], Awaitable[bool]]] = field(default_factory=asyncio.Queue)
 
 
-# --- 1. Tokens: who somebody is, signed with the secret that only the shop and the chats know
+# --- 1. Tokens, signed with the secret that only the shop and Customer Chats know
 
 
 def sign(settings: Settings, sub: str, role: str, **profile: str) -> str:
-    """Sign a token for the chats. It is for five minutes: whoever needs a later one gets a new one."""
+    """Sign a token for Customer Chats. It is valid for five minutes; sign a new one when needed."""
     now = datetime.now(UTC)
     times = {"iat": now, "exp": now + TOKEN_LIFETIME}
     issuer = {"iss": settings.issuer} if settings.issuer else {}
@@ -125,7 +125,7 @@ def sign(settings: Settings, sub: str, role: str, **profile: str) -> str:
 
 
 def token_of(shop: Shop, user: User) -> str:
-    """Sign a token that speaks for a user of the shop. The shop says the role: nobody can ask for another one."""
+    """Sign a token for a user of the shop. The shop sets the role, so users cannot choose another one."""
     return sign(shop.settings, user.id, user.role, **_profile(user))
 
 
@@ -133,34 +133,34 @@ def _profile(user: User) -> dict[str, str]:
     return {"name": user.name, "email": user.email, "locale": user.locale, "zoneinfo": user.zoneinfo}
 
 
-# --- 2. People and orders: at the start all of them, later each one that changes
+# --- 2. Sync of users and orders: all at the start, later each one that changes
 
 
 async def call(shop: Shop, method: str, path: str, body: Mapping[str, Any] | None = None) -> bool:
-    """Tell the chats something, as the store; False when they are away and it is to be told again later.
+    """Call the store sync API. Return False if it is unavailable and the call should be retried.
 
-    Each of these calls may be repeated, and none can undo a later one, because `updated_at` goes with it.
+    All of these calls are idempotent, and with `updated_at` an older state never wins.
     """
     bearer = {"Authorization": f"Bearer {sign(shop.settings, 'shop', 'store')}"}
     try:
-        answer = await shop.chats.request(method, f"/api/v1/store/{path}", json=body, headers=bearer)
+        response = await shop.chats.request(method, f"/api/v1/store/{path}", json=body, headers=bearer)
     except httpx2.TransportError:
         return False
-    if answer.is_server_error or answer.status_code == HTTPStatus.TOO_MANY_REQUESTS:
+    if response.is_server_error or response.status_code == HTTPStatus.TOO_MANY_REQUESTS:
         return False
-    if not answer.is_success:  # nor would it be the next time
-        log.error("The chats refuse %s %s: %s %s", method, path, answer.status_code, answer.text)
+    if not response.is_success:  # a retry would not help
+        log.error("Customer Chats rejected %s %s: %s %s", method, path, response.status_code, response.text)
     return True
 
 
 async def put_user(shop: Shop, user: User) -> bool:
-    """Tell the chats who a user is: their name, how mail reaches them, their language and time zone."""
+    """Sync a user: name, email address, language and time zone."""
     return await call(shop, "PUT", f"users/{quote(user.id, safe='')}", {"role": user.role, **_profile(user)})
 
 
 async def put_order(shop: Shop, order: Order) -> bool:
-    """Tell the chats how an order stands now; it is shown beside the conversations about it."""
-    shown = {
+    """Sync an order. Conversations about it show its current state."""
+    body = {
         "user_id": order.user_id,
         "number": order.id,
         "status": order.status,
@@ -171,51 +171,51 @@ async def put_order(shop: Shop, order: Order) -> bool:
         "items": order.items,
         "updated_at": order.updated_at,
     }
-    return await call(shop, "PUT", f"orders/{quote(order.id, safe='')}", shown)
+    return await call(shop, "PUT", f"orders/{quote(order.id, safe='')}", body)
 
 
 async def end_sessions(shop: Shop, user: User) -> bool:
-    """End whatever a user has open at the chats, in every browser."""
+    """End all sessions of a user at Customer Chats."""
     return await call(shop, "DELETE", f"users/{quote(user.id, safe='')}/sessions")
 
 
 async def keep_in_step(shop: Shop) -> None:
-    """Tell the chats what is in the outbox, each thing until it has arrived.
+    """Make the calls in the outbox, and retry each until it succeeds.
 
-    What a crash leaves in there of people and orders is not lost, for all of them are put into it at each start. A shop
-    of a million orders keeps its outbox in its database instead.
+    All users and orders are added at each start, so a crash loses none of their changes. A real shop should keep its
+    outbox in its database instead.
     """
     for user in shop.users.values():
         shop.outbox.put_nowait(partial(put_user, shop, user))
     for order in shop.orders.values():
         shop.outbox.put_nowait(partial(put_order, shop, order))
     while True:
-        tell, pause = await shop.outbox.get(), FIRST_PAUSE
-        while not await tell():
+        send, pause = await shop.outbox.get(), FIRST_PAUSE
+        while not await send():
             if pause == FIRST_PAUSE:
-                log.warning("The chats are away: %s", shop.settings.chats_url)
+                log.warning("Customer Chats is unavailable: %s", shop.settings.chats_url)
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
 
-# --- 3. The way from the shop to the chats
+# --- 3. From the shop to Customer Chats
 
 
 async def hand_over(request: Request) -> Response:
-    """Take a signed-in user to the page of the chats that `next` names.
+    """Send a signed-in user to the page of Customer Chats in `next`, with a form that starts a session there.
 
-    By a form and not by a link: a token in an address would be kept in histories and logs. Every link from the shop to
-    the chats leads through here, so that the chats show the inbox of whoever is signed in at the shop now.
+    A form, because browsers and servers would store a token in a URL. All links from the shop to Customer Chats lead
+    here, so that it always shows the inbox of the user who is signed in at the shop.
     """
     shop, user, wanted = shop_of(request), signed_in(request), request.query_params.get("next", "")
     if user is None:
         return see_other("/login", next=wanted)
-    there = wanted if is_page_of_chats(wanted) else INBOXES[user.role]
-    return page(request, "hand_over.html", token=token_of(shop, user), next=there)
+    target = wanted if is_page_of_chats(wanted) else INBOXES[user.role]
+    return page(request, "hand_over.html", token=token_of(shop, user), next=target)
 
 
 def is_page_of_chats(path: str) -> bool:
-    """Tell whether this is a path of the chats' pages; it is only ever sent to the chats' own origin."""
+    """Return whether a path belongs to a page of Customer Chats. It is only used with that origin."""
     return path.startswith(tuple(INBOXES.values()))
 
 
@@ -223,13 +223,13 @@ def is_page_of_chats(path: str) -> bool:
 
 
 async def chats_token(request: Request) -> Response:
-    """Give the badge, which runs in our own pages, a token of the user who is signed in."""
-    # Another site could not read the answer, for want of CORS headers; it has no business to ask, either.
+    """Return a token of the signed-in user, for the badge on the shop's pages."""
+    # Without CORS headers other sites cannot read the response. They need not request it either.
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
-        raise HTTPException(403, "This is for the shop's own pages.")
+        raise HTTPException(403, "Only the shop's own pages can request this.")
     user = signed_in(request)
     if user is None:
-        raise HTTPException(401, "Nobody is signed in.")
+        raise HTTPException(401, "You are not signed in.")
     return JSONResponse({"token": token_of(shop_of(request), user)})
 
 
@@ -237,11 +237,11 @@ async def chats_token(request: Request) -> Response:
 
 
 async def login(request: Request) -> Response:
-    """Ask who it is, and lead to what `next` names; the chats' CHATS_LOGIN_URL leads here."""
+    """Sign in a user, and redirect to `next`. CHATS_LOGIN_URL of Customer Chats is this page."""
     shop, user, wanted = shop_of(request), signed_in(request), request.query_params.get("next", "")
     if request.method == "POST":
         async with request.form() as form:
-            # Here a real shop checks a password.
+            # A real shop checks a password here.
             chosen = shop.users.get(str(form.get("user")))
         if chosen is None:
             raise HTTPException(400, "There is no such user.")
@@ -254,7 +254,7 @@ async def login(request: Request) -> Response:
 
 
 def destination(user: User, wanted: str) -> str:
-    """Return where a user goes after the sign-in: always an address of ours, whatever was asked for."""
+    """Return where to redirect a user after the sign-in: always a page of the shop, for any `next`."""
     if is_page_of_chats(wanted):
         return f"/chats?{urlencode({'next': wanted})}"
     start = "/admin" if user.role == "admin" else "/orders"
@@ -262,7 +262,7 @@ def destination(user: User, wanted: str) -> str:
 
 
 async def logout(request: Request) -> Response:
-    """Sign out of the shop and of the chats."""
+    """Sign out of the shop and of Customer Chats."""
     if user := signed_in(request):
         await sign_out(shop_of(request), user)
     response = see_other("/")
@@ -271,26 +271,26 @@ async def logout(request: Request) -> Response:
 
 
 async def sign_out(shop: Shop, user: User) -> None:
-    """End a user's sessions at the chats: now, or when they are back.
+    """End a user's sessions at Customer Chats, now or once it is available again.
 
-    In another browser, where the user is still signed in here, the chats ask us, and `hand_over` opens a new one.
+    If the user is still signed in to the shop in another browser, `hand_over` starts a new session there.
     """
     if not await end_sessions(shop, user):
         shop.outbox.put_nowait(partial(end_sessions, shop, user))
 
 
-# --- The shop itself: who is signed in
+# --- The shop itself: sessions
 
 
 def start_session(settings: Settings, user: User, path: str) -> Response:
-    """Remember in a cookie who is signed in, and go on."""
-    # With a secret of its own: a token for the chats is no session here, nor the other way round.
-    claims = {"sub": user.id, "exp": datetime.now(UTC) + SIGNED_IN_FOR}
+    """Set the shop's session cookie, and redirect."""
+    # Signed with another secret, so that tokens for Customer Chats are not accepted as sessions here, or vice versa.
+    claims = {"sub": user.id, "exp": datetime.now(UTC) + SESSION_LIFETIME}
     response = see_other(path)
     response.set_cookie(
         "shop",
         jwt.encode(claims, settings.session_secret, algorithm="HS256"),
-        max_age=int(SIGNED_IN_FOR.total_seconds()),
+        max_age=int(SESSION_LIFETIME.total_seconds()),
         secure=settings.url.startswith("https:"),
         httponly=True,
         samesite="lax",
@@ -299,7 +299,7 @@ def start_session(settings: Settings, user: User, path: str) -> Response:
 
 
 def signed_in(request: Request) -> User | None:
-    """Return who is signed in here."""
+    """Return the signed-in user, or None."""
     shop = shop_of(request)
     try:
         claims = jwt.decode(request.cookies.get("shop", ""), shop.settings.session_secret, algorithms=["HS256"])
@@ -309,12 +309,12 @@ def signed_in(request: Request) -> User | None:
 
 
 def require(request: Request, role: str | None = None) -> User:
-    """Return who is signed in, in this role where one is given, or raise what leads to the sign-in."""
+    """Return the signed-in user, or redirect to the sign-in. Raise 403 if the user lacks `role`."""
     user = signed_in(request)
     if user is None:
         raise HTTPException(303, headers={"Location": f"/login?{urlencode({'next': request.url.path})}"})
     if role not in {None, user.role}:
-        raise HTTPException(403, f"This is for the role {role}.")
+        raise HTTPException(403, f"This page requires the {role} role.")
     return user
 
 
@@ -322,29 +322,29 @@ def require(request: Request, role: str | None = None) -> User:
 
 
 async def home(request: Request) -> Response:
-    """Show what there is to buy."""
+    """Show the products."""
     return page(request, "home.html", products=shop_of(request).products)
 
 
 async def orders(request: Request) -> Response:
-    """Show a customer's own orders; take a new one."""
+    """Show a customer's orders, or place a new one."""
     shop, user = shop_of(request), require(request, "customer")
     if request.method == "POST":
         async with request.form() as form:
-            product = next((one for one in shop.products if one["name"] == form.get("product")), None)
+            product = next((entry for entry in shop.products if entry["name"] == form.get("product")), None)
         if product is None:
             raise HTTPException(400, "There is no such product.")
         buy(shop, user, product)
         return see_other("/orders")
-    return page(request, "orders.html", orders=[one for one in newest(shop) if one.user_id == user.id])
+    return page(request, "orders.html", orders=[order for order in newest(shop) if order.user_id == user.id])
 
 
 async def order(request: Request) -> Response:
     """Show an order to its customer, or to an admin."""
-    user, found = require(request), find_order(request)
-    if user.role != "admin" and found.user_id != user.id:
+    user, shown = require(request), find_order(request)
+    if user.role != "admin" and shown.user_id != user.id:
         raise HTTPException(404)
-    return page(request, "order.html", order=found, customer=shop_of(request).users[found.user_id])
+    return page(request, "order.html", order=shown, customer=shop_of(request).users[shown.user_id])
 
 
 async def admin(request: Request) -> Response:
@@ -355,39 +355,39 @@ async def admin(request: Request) -> Response:
 
 
 async def ship(request: Request) -> Response:
-    """Ship an order; the conversations about it show that a moment later."""
+    """Ship an order. Conversations about it show the new status a moment later."""
     require(request, "admin")
-    found = find_order(request)
-    if found.status == "processing":
-        change(shop_of(request), found, "shipped")
+    shipped = find_order(request)
+    if shipped.status == "processing":
+        change(shop_of(request), shipped, "shipped")
     return see_other("/admin")
 
 
 async def alive(_: Request) -> Response:
-    """Tell whoever supervises us that we are here."""
+    """Answer health checks."""
     return PlainTextResponse("alive\n")
 
 
 def find_order(request: Request) -> Order:
-    """Return the order that the path names, or raise 404."""
-    found = shop_of(request).orders.get(request.path_params["id"])
-    if found is None:
+    """Return the order in the path, or raise 404."""
+    order = shop_of(request).orders.get(request.path_params["id"])
+    if order is None:
         raise HTTPException(404)
-    return found
+    return order
 
 
 def newest(shop: Shop) -> list[Order]:
-    """Return all orders, the newest first."""
-    return sorted(shop.orders.values(), key=lambda one: one.placed_at, reverse=True)
+    """Return all orders, newest first."""
+    return sorted(shop.orders.values(), key=lambda order: order.placed_at, reverse=True)
 
 
 def see_other(path: str, **query: str) -> Response:
-    """Lead to another page of ours."""
+    """Redirect to another page of the shop."""
     return RedirectResponse(f"{path}?{urlencode(query)}" if query else path, 303)
 
 
 def shop_of(request: Request) -> Shop:
-    """Return the shop that a request is for."""
+    """Return the shop's state."""
     return request.app.state.shop  # type: ignore[no-any-return]
 
 
@@ -395,7 +395,7 @@ PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(HERE / "templates"), a
 
 
 def page(request: Request, name: str, **values: Any) -> Response:
-    """Render a page; each has the header with whoever is signed in."""
+    """Render a page, with the signed-in user in its header."""
     shop, user = shop_of(request), signed_in(request)
     inbox = INBOXES[user.role] if user else ""
     frame = {"shop": shop, "settings": shop.settings, "user": user, "inbox": inbox}
@@ -403,13 +403,13 @@ def page(request: Request, name: str, **values: Any) -> Response:
 
 
 async def guard(request: Request, call_next: RequestResponseEndpoint) -> Response:
-    """Let no other site post in a user's name, and say to browsers what our pages may load and send."""
-    ours, chats = shop_of(request).settings.url, shop_of(request).settings.chats_url
-    if request.method not in {"GET", "HEAD"} and request.headers.get("Origin") != ours:
-        return PlainTextResponse("This did not come from a page of the shop.\n", 403)
-    if request.url.path != "/healthz" and request.headers.get("Host") != urlsplit(ours).netloc:
-        # The chats know one origin of ours; besides, no other name may lead here, whoever's it is.
-        return RedirectResponse(ours + request.url.path + (f"?{query}" if (query := request.url.query) else ""))
+    """Reject posts from other sites, and set security headers."""
+    origin, chats = shop_of(request).settings.url, shop_of(request).settings.chats_url
+    if request.method not in {"GET", "HEAD"} and request.headers.get("Origin") != origin:
+        return PlainTextResponse("The request did not come from a page of the shop.\n", 403)
+    if request.url.path != "/healthz" and request.headers.get("Host") != urlsplit(origin).netloc:
+        # Customer Chats knows only this origin, and no foreign host name may lead here.
+        return RedirectResponse(origin + request.url.path + (f"?{query}" if (query := request.url.query) else ""))
     response = await call_next(request)
     response.headers.update(
         {
@@ -426,7 +426,7 @@ async def guard(request: Request, call_next: RequestResponseEndpoint) -> Respons
                 ]
             ),
             "X-Content-Type-Options": "nosniff",
-            # With `no-referrer` or `same-origin` the hand-over would come from the origin `null`, and be refused.
+            # With `no-referrer` or `same-origin`, the hand-over would have the origin `null` and be rejected.
             "Referrer-Policy": "strict-origin-when-cross-origin",
         }
     )
@@ -439,8 +439,8 @@ async def guard(request: Request, call_next: RequestResponseEndpoint) -> Respons
 
 
 def buy(shop: Shop, user: User, product: Mapping[str, str]) -> None:
-    """Take an order of one piece."""
-    number = 1 + max(int(identity.removeprefix("A-")) for identity in shop.orders)
+    """Place an order of one item."""
+    number = 1 + max(int(order_id.removeprefix("A-")) for order_id in shop.orders)
     item = {"name": product["name"], "quantity": 1, "unit_price": product["price"]}
     new = Order(f"A-{number}", user.id, "", product["currency"], _now(), "", [item])
     shop.orders[new.id] = new
@@ -448,36 +448,38 @@ def buy(shop: Shop, user: User, product: Mapping[str, str]) -> None:
 
 
 def change(shop: Shop, order: Order, status: str) -> None:
-    """Give an order a status, keep it, and let the chats know."""
+    """Set an order's status, save it, and sync it."""
     order.status, order.updated_at = status, _now()
     keep(shop)
     shop.outbox.put_nowait(partial(put_order, shop, order))
 
 
 def keep(shop: Shop) -> None:
-    """Write the orders down, where a file was given for them."""
+    """Save the orders, if a file is configured."""
     if shop.settings.data:
         new = shop.settings.data.with_suffix(".new")
-        new.write_text(json.dumps([asdict(one) for one in shop.orders.values()], indent=1))
+        new.write_text(json.dumps([asdict(order) for order in shop.orders.values()], indent=1))
         new.replace(shop.settings.data)
 
 
 def open_shop(settings: Settings, chats: httpx2.AsyncClient) -> Shop:
-    """Read the shop's people and products, and its orders as they stood when it closed."""
-    begin = json.loads((HERE / "data.json").read_text())
+    """Load users and products, and the saved orders."""
+    data = json.loads((HERE / "data.json").read_text())
     if settings.data and settings.data.exists():
-        orders = [Order(**kept) for kept in json.loads(settings.data.read_text())]
+        orders = [Order(**fields) for fields in json.loads(settings.data.read_text())]
     else:
-        orders = [_placed(**given) for given in begin["orders"]]
-    users = [User(**given) for given in begin["users"]]
-    shop = Shop(settings, chats, {one.id: one for one in users}, {one.id: one for one in orders}, begin["products"])
+        orders = [_placed(**fields) for fields in data["orders"]]
+    users = [User(**fields) for fields in data["users"]]
+    shop = Shop(
+        settings, chats, {user.id: user for user in users}, {order.id: order for order in orders}, data["products"]
+    )
     keep(shop)
     return shop
 
 
-def _placed(days_ago: int, **given: Any) -> Order:
+def _placed(days_ago: int, **fields: Any) -> Order:
     placed = datetime.now(UTC) - timedelta(days=days_ago)
-    return Order(**given, placed_at=placed.isoformat(), updated_at=_now())
+    return Order(**fields, placed_at=placed.isoformat(), updated_at=_now())
 
 
 def _now() -> str:
@@ -488,13 +490,13 @@ def _now() -> str:
 
 
 def read_settings(environment: Mapping[str, str]) -> Settings:
-    """Read the settings, or end with a word about what is missing."""
+    """Read the settings, or exit with a message about a missing one."""
     given = {name: value for name, value in environment.items() if value}
     if "CHATS_AUTH_SECRET" not in given:
-        sys.exit("shop: CHATS_AUTH_SECRET is not set; it is the secret that the chats verify tokens with")
+        sys.exit("shop: set CHATS_AUTH_SECRET to the secret with which Customer Chats verifies tokens")
     host, port = given.get("SHOP_HOST", "127.0.0.1"), int(given.get("SHOP_PORT", "8011"))
     return Settings(
-        auth_secret=given["CHATS_AUTH_SECRET"].split(",")[0].strip(),  # while it is replaced there are two
+        auth_secret=given["CHATS_AUTH_SECRET"].split(",")[0].strip(),  # there are two during a rotation
         chats_url=given.get("CHATS_URL", "http://127.0.0.1:8000").rstrip("/"),
         audience=given.get("CHATS_AUTH_AUDIENCE", "chats").partition(",")[0].strip(),
         issuer=given.get("CHATS_AUTH_ISSUER"),
@@ -502,21 +504,21 @@ def read_settings(environment: Mapping[str, str]) -> Settings:
         host=host,
         port=port,
         url=given.get("SHOP_URL", f"http://{host}:{port}"),
-        session_secret=given.get("SHOP_SECRET") or secrets.token_hex(32),  # a new one signs everybody out
+        session_secret=given.get("SHOP_SECRET") or secrets.token_hex(32),  # a new one signs all users out
         data=Path(given["SHOP_DATA"]) if "SHOP_DATA" in given else None,
     )
 
 
 def create_app(settings: Settings) -> Starlette:
-    """Build the application."""
+    """Create the application."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         async with httpx2.AsyncClient(base_url=settings.chats_url, timeout=5) as chats:
             app.state.shop = open_shop(settings, chats)
-            telling = asyncio.create_task(keep_in_step(app.state.shop))
+            sync = asyncio.create_task(keep_in_step(app.state.shop))
             yield
-            telling.cancel()
+            sync.cancel()
 
     return Starlette(
         lifespan=lifespan,
@@ -538,8 +540,8 @@ def create_app(settings: Settings) -> Starlette:
 
 
 if __name__ == "__main__":
-    found = read_settings(os.environ)
-    app = create_app(found)
+    settings = read_settings(os.environ)
+    app = create_app(settings)
     uvicorn.run(
-        app, host=found.host, port=found.port, access_log=False, server_header=False, timeout_graceful_shutdown=3
+        app, host=settings.host, port=settings.port, access_log=False, server_header=False, timeout_graceful_shutdown=3
     )
