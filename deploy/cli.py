@@ -259,7 +259,7 @@ def import_file(
 @app.command()
 def status() -> None:
     """Show the state of the event log, the broker and email. Exits with code 1 if something is late or stopped."""
-    from deploy.operations import print_status
+    from deploy.status import print_status
 
     raise typer.Exit(0 if print_status() else 1)
 

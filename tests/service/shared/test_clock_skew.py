@@ -7,8 +7,8 @@ import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
-from deploy import operations
 from deploy.local.postgres import Server
+from deploy.status import print_status
 from shared import readiness
 from shared.clock_skew import ClockSkewMonitor
 from shared.database import create_engine
@@ -53,7 +53,7 @@ async def test_the_status_compares_the_clocks(
 ) -> None:
     for name, url in databases.items():
         monkeypatch.setenv(f"CHATS_{name.upper()}_DATABASE_URL", url)
-    assert not await asyncio.to_thread(operations.print_status)
+    assert not await asyncio.to_thread(print_status)
     [line] = [line for line in capsys.readouterr().out.splitlines() if line.startswith("clocks")]
     assert "conversations -3600.0 s, notifications +0.0 s" in line
     assert "synchronize them" in line

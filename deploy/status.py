@@ -1,0 +1,171 @@
+"""`chats status`: the state of both services, and what an operator should look at."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import typer
+
+from deploy.operations import on_conversations, on_notifications
+from services.conversations.event_log import retention
+from services.conversations.event_log.reader import lag_after
+from services.conversations.event_log.sequencer import read_state
+from services.conversations.messaging import erasure_batches
+from services.conversations.settings import StoreSettings as ConversationsSettings
+from services.notifications import metrics
+from services.notifications.delivery import erasure as notifications_erasure
+from services.notifications.mail.replies import without_addresses
+from services.notifications.rules import EmailState, Outcome
+from shared import broker_reports
+from shared.clock_skew import MAX_SKEW, read_skew
+from shared.settings import read_settings
+
+LATE_NUMBERING = 10.0  # seconds
+LATE_CATCH_UP = 60.0  # seconds that an event waits for the sweeper
+LATE_ERASURE = 60.0  # seconds without progress
+LATE_EMAIL = 60.0  # seconds overdue
+STANDSTILL = 3  # emails that wait for another attempt while none is accepted
+LATE_PURGE = 0.5  # days beyond the retention period
+DAY = 24 * 3600  # seconds
+
+
+class Finding(NamedTuple):
+    """A line of the status, with a remark. A remark is a fault unless `is_fault` is false."""
+
+    line: str
+    remark: str | None
+    is_fault: bool = True
+
+
+def print_status() -> bool:
+    """Print the status. Return True when nothing is late, stopped or parked."""
+    head = on_conversations(read_state)
+    state = on_notifications(metrics.read_state)
+    behind = head.head - state.cursor
+    age = on_conversations(lambda session: lag_after(session, state.cursor))
+    kept = on_conversations(retention.oldest_age) / DAY
+    days = read_settings(ConversationsSettings).retention_days
+    publishers = on_conversations(broker_reports.read_reports)
+    consumers = on_notifications(broker_reports.read_reports)
+    emails = ", ".join(f"{count} {name}" for name, count in sorted(state.emails.items())) or "none"
+    findings = [
+        Finding(
+            f"log           head {head.head}, {head.unnumbered} unnumbered, oldest waits {head.lag:.1f} s",
+            "the relay is late: is it running?" if head.lag > LATE_NUMBERING else None,
+        ),
+        Finding(
+            f"inbox         position {state.cursor}, {behind} behind the log, oldest waits {age:.1f} s",
+            "the sweeper is late: is it running?" if age > LATE_CATCH_UP else None,
+        ),
+        *_broker_findings("publisher", "relay", publishers),
+        *_broker_findings("consumer", "worker", consumers),
+        Finding(
+            f"retention     {kept:.1f} days of the log are kept",
+            f"longer than CHATS_RETENTION_DAYS ({days:g}), because a reader is behind"
+            if kept > days + LATE_PURGE
+            else None,
+        ),
+        _rebuild(state),
+        _clocks(),
+        _erasure("conversations", on_conversations(erasure_batches.read_state), "relay"),
+        _erasure("notifications", on_notifications(notifications_erasure.read_state), "sweeper"),
+        Finding(f"parked        {state.parked}", "see `chats events parked`" if state.parked else None),
+        Finding(
+            f"emails        {emails}",
+            "see `chats emails list --state failed`" if state.emails.get(EmailState.FAILED) else None,
+            is_fault=False,  # a mailbox that does not exist is not this system's fault
+        ),
+        Finding(
+            f"held back     {state.held_back}",
+            "recipient limits reached (CHATS_LIMIT_MAILS_*)" if state.held_back else None,
+            is_fault=False,
+        ),
+        Finding(
+            f"oldest due    {state.oldest_due:.1f} s",
+            "emails are late" if state.oldest_due > LATE_EMAIL else None,
+        ),
+        Finding(
+            f"sending       {'paused' if state.paused else 'on' if state.delivery_known else 'on hold'}",
+            "resume with `chats emails resume`"
+            if state.paused
+            else None
+            if state.delivery_known
+            else "the database was restored or replaced: the sweeper must read the log first",
+        ),
+        _deferred(state),
+        _breaker(state.breaker),
+    ]
+    for finding in findings:
+        typer.echo(finding.line + (f"   <- {finding.remark}" if finding.remark else ""))
+    return not any(finding.remark and finding.is_fault for finding in findings)
+
+
+def _deferred(state: metrics.State) -> Finding:
+    """Return how many emails wait for another attempt. This is a fault if the server accepts none at all."""
+    deferred = state.deferred
+    line = f"deferred      {deferred.count}"
+    if not deferred.count:
+        return Finding(line, None)
+    reply = without_addresses(deferred.last_reply or "no reply")
+    if state.attempts.get(Outcome.ACCEPTED):
+        return Finding(line, f"waiting for another attempt; oldest: {reply}", is_fault=False)
+    standstill = deferred.max_attempts > 1 or deferred.count >= STANDSTILL
+    return Finding(line, f"no email was accepted in the last hour; oldest: {reply}", is_fault=standstill)
+
+
+def _breaker(breaker: metrics.Breaker | None) -> Finding:
+    if breaker is None:
+        return Finding("mail server   ok", None)
+    since = f"{breaker.since:%Y-%m-%d %H:%M:%S} UTC" if breaker.since else "an earlier version"
+    probe = f"{breaker.until:%Y-%m-%d %H:%M:%S} UTC" if breaker.until else "now"
+    return Finding(
+        f"mail server   {'busy' if breaker.is_busy else 'failing'}, circuit breaker open since {since}",
+        f"{breaker.trips} times in a row; phase {breaker.phase}, host {breaker.host}, reply {breaker.reply};"
+        f" next probe {probe}",
+    )
+
+
+def _broker_findings(role: str, process: str, reports: Sequence[broker_reports.Report]) -> list[Finding]:
+    """Return the broker's state as each process reported it. Without the broker everything works, only slower."""
+    present = [report for report in reports if report.age < broker_reports.FRESH]
+    if not present:
+        remark = f"no {process} has reported for {broker_reports.FRESH:g} s: is it running?"
+        if reports and reports[0].detail:
+            remark += f" Its last report: {reports[0].detail}"
+        return [Finding(f"{role:<14}none", remark)]
+    return [
+        Finding(f"{role:<14}{report.process}, broker usable", None)
+        if report.reason is None
+        else Finding(
+            f"{role:<14}{report.process}, broker unusable since {report.since:%Y-%m-%d %H:%M:%S} ({report.reason})",
+            report.detail,
+        )
+        for report in sorted(present)
+    ]
+
+
+def _rebuild(state: metrics.State) -> Finding:
+    if state.rebuild_kind is not None:
+        return Finding(f"rebuild       running, reading {state.rebuild_kind}", state.rebuild_reason)
+    if state.rebuilt_at is not None:
+        return Finding(f"rebuild       ended {state.rebuilt_at:%Y-%m-%d %H:%M}", state.rebuild_reason, is_fault=False)
+    return Finding("rebuild       never needed", None)
+
+
+def _erasure(service: str, state: erasure_batches.State | notifications_erasure.State, process: str) -> Finding:
+    if not state.under_way:
+        return Finding(f"erasure       {service}: nothing to do", None)
+    line = f"erasure       {service}: {state.under_way} running, {state.erased} rows erased so far"
+    remark = f"no progress for {state.stalled_seconds:.0f} s: is the {process} running?"
+    return Finding(line, remark if state.stalled_seconds > LATE_ERASURE else None)
+
+
+def _clocks() -> Finding:
+    apart = {"conversations": on_conversations(read_skew), "notifications": on_notifications(read_skew)}
+    offsets = ", ".join(f"{name} {round(-seconds, 1) + 0:+.1f} s" for name, seconds in apart.items())
+    is_fault = max(map(abs, (*apart.values(), apart["conversations"] - apart["notifications"]))) > MAX_SKEW
+    return Finding(
+        f"clocks        databases relative to this machine: {offsets}",
+        f"more than {MAX_SKEW:g} s apart, which rejects tokens and delays emails: synchronize them"
+        if is_fault
+        else None,
+    )
