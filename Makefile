@@ -90,6 +90,7 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/python -m deploy.check_migrations
 	$(BIN)/python -m deploy.messages --check
+	$(BIN)/python -m deploy.check_prose
 	$(BIN)/typos
 	@new=$$(mktemp -d) && trap 'rm -rf "$$new"' EXIT && cp requirements.lock requirements-run.lock "$$new" && \
 		$(BIN)/$(LOCK_ALL) --output-file "$$new/requirements.lock" && \

@@ -1,4 +1,4 @@
-"""Connect to whichever host of a database currently accepts writes."""
+"""Connect to the host of a database that currently accepts writes."""
 
 import asyncio
 import time

@@ -223,8 +223,7 @@ async def _erase_from_log(session: AsyncSession, erasure: Erasure, size: int) ->
     return row.erased, row.looked_at < scan_size
 
 
-# Rows are selected by arrays of ids, for which PostgreSQL uses the index whatever its statistics say. With a join it
-# may scan the whole log for a few rows.
+# Rows are selected by arrays of ids: for these PostgreSQL uses the index. For a join it may scan the whole log.
 _COUNT = text("""
     select count(*) from unnest(cast(:ids as uuid[])) as deleted (id) cross join lateral (
         (select from messages where conversation_id = deleted.id order by number limit :most)

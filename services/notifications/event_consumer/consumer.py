@@ -1,4 +1,4 @@
-"""The inbox: every event takes effect once, however often and in whatever order it is delivered.
+"""The inbox: every event takes effect once, however often and in any order it is delivered.
 
 A first delivery is one transaction. A possible redelivery is first counted in a transaction of its own, so that an
 event that crashes its process is recognized by its count and parked. When reading the log, new events are handled

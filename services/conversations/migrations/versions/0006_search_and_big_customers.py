@@ -11,7 +11,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    # A part of PostgreSQL's contrib, and trusted: whoever owns the database may bring it in.
+    # A part of PostgreSQL's contrib, and trusted: the owner of the database may install it.
     op.execute("create extension if not exists pg_trgm")
     op.create_index(
         "users_search_idx",

@@ -9,7 +9,7 @@ down_revision: str | None = "0008"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# The collation is PostgreSQL's own: the same in every database, whatever its locale. Decomposed, an accent is a
+# The collation is PostgreSQL's own: the same in every database of any locale. Decomposed, an accent is a
 # character that can be left out; so are soft hyphens and what has no width.
 _SEARCH_FORM = r'''
 create function search_form(text) returns text language sql immutable strict parallel safe return
