@@ -177,7 +177,7 @@ async def test_a_taken_port_is_told_before_anything_starts(
     with socket.create_server(("127.0.0.1", port)):
         assert start().wait(30) == 1
     reason = f"it cannot listen on 127.0.0.1, port {port}: the port is in use."
-    advice = "Choose others with CHATS_HOST and CHATS_PORT."
+    advice = "Change CHATS_HOST or CHATS_PORT."
     assert output() == f"Customer Chats did not start: {reason} {advice}\n"
     assert not (data / "postgres").exists()
 
