@@ -126,7 +126,7 @@ async def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
     [
         ("login", "the broker refuses the user or the password"),
         ("vhost", "the broker refuses the virtual host"),
-        ("queue", "a queue was declared differently"),
+        ("queue", "a queue exists with other arguments"),
     ],
 )
 async def test_a_worker_that_the_broker_refuses_says_so_in_one_line_and_fails(

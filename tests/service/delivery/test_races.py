@@ -341,7 +341,7 @@ async def test_a_retry_by_hand_that_fails_leaves_the_event_parked(notifications:
     async with transaction(notifications) as session:
         assert (await session.get_one(InboxEntry, unknown.id)).parked_at is not None
         await session.execute(update(InboxEntry).values(event={"id": "?"}))
-        with pytest.raises(Problem, match="Nothing of it"):
+        with pytest.raises(Problem, match="no longer available"):
             await retry_parked(session, unknown.id, SETTINGS)
         with pytest.raises(Problem, match="no such"):
             await retry_parked(session, uuid4(), SETTINGS)

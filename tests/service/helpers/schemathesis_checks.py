@@ -6,18 +6,19 @@ from typing import Any
 import schemathesis
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-# What the API refuses in words, since its document cannot say it in a schema.
+# What the API rejects with these messages, since its document cannot say it in a schema.
 UNSAYABLE = re.compile(
     r"""
-      This\ cursor\ cannot\ be\ read                      # it is opaque, and bound to its filters
-    | This\ Idempotency-Key\ came\ before                 # with another request
-    | The\ customer\ has\ no\ such\ order                 # what there is, is known to the database
+      This\ cursor\ is\ invalid                          # it is opaque, and bound to its filters
+    | This\ Idempotency-Key\ was\ already\ used          # with another request
+    | The\ customer\ has\ no\ such\ order                 # the database knows
     | There\ is\ no\ such\ customer
-    | give\ a\ status,\ a\ reply_body,\ or\ both          # at least one of them, and neither is null
-    | should\ have\ at\ least\ 1\                         # character, once it is trimmed
-    | needs\ at\ least\ one\ visible | cannot\ hold       # characters that lists of what is allowed would have to name
-    | this\ time\ lies\ outside                         # the years that the database can store
-    | should\ be\ a\ valid\ integer                       # 1.0, which JSON Schema takes for one
+    | send\ a\ status,\ a\ reply_body,\ or\ both          # at least one of them, and neither is null
+    | must\ not\ be\ empty                               # once it is trimmed
+    | should\ have\ at\ least\ 1\b
+    | needs\ at\ least\ one\ visible | cannot\ contain    # lists of the allowed characters would have to name them
+    | must\ be\ between\ the\ years                      # that the database can store
+    | should\ be\ a\ valid\ integer                       # 1.0, which JSON Schema accepts as one
     """,
     re.VERBOSE,
 )
