@@ -4,6 +4,7 @@ Only an unusable id or required field rejects a record. Any other unusable value
 usable form, with a warning.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -37,14 +38,14 @@ NOT_EMPTY = Field(json_schema_extra={"minLength": 1})
 _UNKNOWN = "unknown field, ignored"
 
 
-class Record(BaseModel):
+class Record(BaseModel, ABC):
     """A user or an order, as the store sends it."""
 
     model_config = ConfigDict(extra="ignore")
 
+    @abstractmethod
     def to_upsert(self, record_id: str) -> Upsert:
         """Return the user or the order with this id."""
-        raise NotImplementedError
 
     @property
     def omitted(self) -> int:
