@@ -19,6 +19,7 @@ from tests.model.pipeline import Pipeline
 from tests.model.store import Hint, Payload, Store, Who
 
 PLAY = settings(stateful_step_count=40, database=None)
+pytestmark = pytest.mark.long
 FIND_OUT = settings(
     PLAY,
     max_examples=3000,

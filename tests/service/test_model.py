@@ -12,6 +12,7 @@ from tests.model.machine import Machine
 from tests.service.helpers.real_pipeline import RealPipeline, real_pipeline
 
 PLAY = settings(stateful_step_count=25, database=None)
+pytestmark = pytest.mark.long
 Beside = tuple[asyncio.Runner, RealPipeline]
 
 

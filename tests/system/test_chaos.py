@@ -10,8 +10,9 @@ from bench.chaos.broken import BROKEN, strike
 from bench.chaos.ours import our_system
 from bench.chaos.run import Plan, run
 
-SECONDS = float(os.environ.get("CHAOS_SECONDS", "40"))
+SECONDS = float(os.environ.get("CHAOS_SECONDS", "20"))
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
+pytestmark = pytest.mark.long
 
 
 @pytest.mark.timeout(SECONDS + 900)  # a drain may take its time on a busy machine

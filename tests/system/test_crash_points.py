@@ -1,6 +1,6 @@
 """A process dies at a place and starts again: nothing is lost, nothing doubled.
 
-For want of time every named place at one of the works that come there, and one in sixteen of all others, each time
+For want of time every named place at one of the works that come there, and one in thirty-two of all others, each time
 others; `CRASH_POINTS=all`, or `python -m tests.system.crash`, strikes them all.
 """
 
@@ -13,6 +13,8 @@ import pytest
 from tests.system.crash.points import named_places, title
 from tests.system.crash.rig import STAGES, Rig, running_rig
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(scope="module")
 async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
@@ -23,7 +25,7 @@ async def rig(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Rig]:
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("actor", STAGES)
 async def test_a_process_that_dies_at_any_place_breaks_no_promise(rig: Rig, actor: str) -> None:
-    one_in = 1 if os.environ.get("CRASH_POINTS") == "all" else 16
+    one_in = 1 if os.environ.get("CRASH_POINTS") == "all" else 32
     coverage = await rig.cover(STAGES[actor], one_in=one_in)
     print(coverage)  # noqa: T201 - the figure, for who runs this with -s
     assert not coverage.broken, coverage

@@ -343,7 +343,7 @@ async def test_a_retry_by_hand_that_fails_leaves_the_event_parked(notifications:
         await session.execute(update(InboxEntry).values(event={"id": "?"}))
         with pytest.raises(Problem, match="no longer available"):
             await retry_parked(session, unknown.id, SETTINGS)
-        with pytest.raises(Problem, match="no such"):
+        with pytest.raises(Problem, match="no parked event"):
             await retry_parked(session, uuid4(), SETTINGS)
 
 
