@@ -2,7 +2,7 @@
 # standardwebhooks 1.1.0 (Python): `Webhook.sign` takes a datetime and replaces its time zone by UTC instead of converting
 # it. For an aware datetime of another zone it signs a timestamp that is hours off, which is not the moment that a sender
 # puts into the header `webhook-timestamp`, so every receiver refuses the signature.
-# Expected: the same signature for the same moment, in whatever zone it is written.
+# Expected: the same signature for the same moment in any zone.
 # The script fails if that changes.
 set -eu
 folder=$(mktemp -d)

@@ -49,7 +49,7 @@ async def choose_small(session: AsyncSession, conversation_ids: Collection[UUID]
 
 
 async def erase_recipient(session: AsyncSession, user_id: str, before: datetime, *, size: int = BATCH) -> None:
-    """Erase a deleted user's address from emails up to a time and from replies; schedule what is over `size` rows."""
+    """Erase a deleted user's address from emails up to a time and replies; schedule the rest beyond `size` rows."""
     erasure = Erasure(user_id=user_id, until=before)
     session.add(erasure)
     await session.flush()
