@@ -50,7 +50,7 @@ test: $(READY)
 	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist worksteal -rs
 
 # What CI has no time for. Coverage is that of one service at a time: what runs in processes of its own is not counted.
-COVERAGE := 90
+COVERAGE := 93
 verify: export HYPOTHESIS_PROFILE := verify
 verify: export EVERY_MODEL := 1
 verify: export SCHEMATHESIS_EXAMPLES := 200
