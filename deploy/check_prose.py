@@ -10,7 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-PLACES = ("*.md", "Makefile", "deploy", "docs", "examples", "services", "shared", ".github")
+PLACES = (
+    "*.md",
+    "Makefile",
+    *(f"{folder}/**/*" for folder in ("deploy", "docs", "examples", "services", "shared", ".github")),
+)
 SUFFIXES = {".css", ".example", ".html", ".jinja", ".js", ".md", ".py", ".yml", ""}
 PATTERNS = {
     "name the actor": re.compile(r"\b(whoever|whomever|whatever|whichever)\b", re.IGNORECASE),
@@ -29,28 +33,24 @@ def main() -> None:
 
 
 def find_in_files() -> Iterator[str]:
-    """Yield the lines of tracked files that break a pattern."""
-    for name in _git("ls-files", "--", *PLACES):
-        path = ROOT / name
-        if path.suffix not in SUFFIXES or not path.is_file() or name == "deploy/check_prose.py":
+    """Yield the lines of sources and documents that break a pattern."""
+    for path in sorted(path for place in PLACES for path in ROOT.glob(place)):
+        if path.suffix not in SUFFIXES or not path.is_file() or path == Path(__file__):
             continue
-        for number, line in enumerate(path.read_text().splitlines(), 1):
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             for rule, pattern in PATTERNS.items():
                 if found := pattern.search(line):
-                    yield f"{name}:{number}: {rule}: {found[0].strip()}"
+                    yield f"{path.relative_to(ROOT)}:{number}: {rule}: {found[0].strip()}"
 
 
 def find_in_subjects() -> Iterator[str]:
-    """Yield the commits whose subject is too long."""
-    for line in _git("log", "--no-merges", f"--since={SUBJECTS_SINCE}", "--format=%h %s"):
+    """Yield the commits whose subject is too long; none outside of a Git repository."""
+    command = ["git", "-C", str(ROOT), "log", "--no-merges", f"--since={SUBJECTS_SINCE}", "--format=%h %s"]
+    log = subprocess.run(command, check=False, capture_output=True, text=True).stdout  # noqa: S603 - constants
+    for line in log.splitlines():
         commit, _, subject = line.partition(" ")
         if len(subject) > SUBJECT_LENGTH:
             yield f"commit {commit}: a subject of more than {SUBJECT_LENGTH} characters: {subject}"
-
-
-def _git(*arguments: str) -> list[str]:
-    command = ["git", "-C", str(ROOT), *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()  # noqa: S603 - constants
 
 
 if __name__ == "__main__":
