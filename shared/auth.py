@@ -20,8 +20,9 @@ from fastapi import Request
 from fastapi.security import HTTPBearer
 from pydantic import BaseModel, StringConstraints, TypeAdapter, ValidationError
 
+from shared.app_state import app_state
 from shared.cookies import CSRF_HEADER, SAFE_METHODS, check_csrf, read_cookie
-from shared.jwks import MAX_TOKEN, ProviderKeys
+from shared.jwks import MAX_TOKEN
 from shared.people import MAX_ID, StoreId
 from shared.problems import Forbidden, TokenRefused, Unauthenticated
 from shared.settings import Role as Role  # noqa: PLC0414 - callers find it beside Principal
@@ -109,13 +110,12 @@ async def authenticate_token(request: Request, token: str, *, max_age: timedelta
     Like `verify_token`, but raises `Unavailable` until the required keys have been fetched. With `max_age`, the cache
     is not used.
     """
-    verified: VerifiedTokens = request.app.state.verified_tokens
-    if max_age is None and (cached := verified.find(token)) is not None:
+    state = app_state(request)
+    if max_age is None and (cached := state.verified_tokens.find(token)) is not None:
         return cached
-    keys: ProviderKeys | None = request.app.state.keys
-    key = await keys.find(token) if keys is not None else None
-    principal = verify_token(token, request.app.state.settings, key, max_age=max_age)
-    verified.add(token, principal)
+    key = await state.keys.find(token) if state.keys is not None else None
+    principal = verify_token(token, state.settings, key, max_age=max_age)
+    state.verified_tokens.add(token, principal)
     return principal
 
 
@@ -278,7 +278,7 @@ require = cache(RequireRole)
 
 def _by_cookie(request: Request) -> Principal:
     """Return the caller of a session cookie. Unsafe methods also need the CSRF token."""
-    settings: TokenSettings = request.app.state.settings
+    settings = app_state(request).settings
     cookie = read_cookie(request, settings)
     if cookie is None or "Authorization" in request.headers:
         raise Unauthenticated("A bearer token is required.")

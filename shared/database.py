@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 
+from shared.app_state import app_state
 from shared.database_errors import describe, is_read_only, is_temporary, lacks_migration
 from shared.database_url import read_database_url
 from shared.failpoints import failpoint
@@ -222,7 +223,7 @@ def _raising_unavailable() -> Iterator[None]:
 
 
 async def _session(request: Request) -> AsyncIterator[AsyncSession]:
-    async with request_transaction(request.app.state.sessions) as session:
+    async with request_transaction(app_state(request).sessions) as session:
         yield session
 
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from copy import copy
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.dependencies.models import Dependant
@@ -20,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from shared import problems
 from shared.api_docs import add_docs
+from shared.app_state import AppState
 from shared.auth import VerifiedTokens
 from shared.body_size import BodySize
 from shared.database import connection_provider, create_sessions
@@ -188,11 +189,12 @@ def create_api(
         redirect_slashes=False,
         **about,
     )
-    app.state.settings = settings
-    app.state.keys = keys
-    app.state.verified_tokens = VerifiedTokens()
-    app.state.sessions = create_sessions(engine)
-    app.state.acquire = connection_provider(engine)
+    state = cast("AppState", app.state)
+    state.settings = settings
+    state.keys = keys
+    state.verified_tokens = VerifiedTokens()
+    state.sessions = create_sessions(engine)
+    state.acquire = connection_provider(engine)
     app.add_middleware(RequestSizeMiddleware, streamed)  # the middleware added last is the outermost
     app.add_middleware(EncodedPaths)
     problems.install(app, render_error)

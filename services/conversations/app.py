@@ -2,11 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from typing import cast
 
 import structlog
 from fastapi import FastAPI
 
 from services.conversations.api import admin, customer, internal, store, stream
+from services.conversations.api.state import ApiState
 from services.conversations.api.store_bodies import describe
 from services.conversations.identity.access import KnownUserCache
 from services.conversations.messaging.batching import GroupCommit
@@ -69,13 +71,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
         title="Customer Chats: conversations",
         description=_DESCRIPTION,
     )
-    app.state.known_users = KnownUserCache()
-    app.state.admission = StreamAdmission(app.state.sessions, app.state.acquire)
-    app.state.group_commit = GroupCommit(app.state.sessions, app.state.acquire)
-    app.state.hub = hub
-    app.state.limits = Limits(settings, redis)
-    app.state.stream_quota = stream_quota
-    app.state.sign_in_origins = SignInOrigins()
+    state = cast("ApiState", app.state)
+    state.known_users = KnownUserCache()
+    state.admission = StreamAdmission(state.sessions, state.acquire)
+    state.group_commit = GroupCommit(state.sessions, state.acquire)
+    state.hub = hub
+    state.limits = Limits(settings, redis)
+    state.stream_quota = stream_quota
+    state.sign_in_origins = SignInOrigins()
     app.state.pages = pages
     app.add_middleware(RenewedCookies)
     for module in (stream, customer, admin, store, internal):  # the most frequent first

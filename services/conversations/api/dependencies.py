@@ -14,6 +14,7 @@ from fastapi import Depends, Header, Path, Query, Request, Response
 from pydantic import BeforeValidator
 
 from services.conversations.api.response_schemas import Viewer
+from services.conversations.api.state import api_state
 from services.conversations.event_log.position import encode_position
 from services.conversations.identity.access import AuthorizedReader, authorize_caller
 from services.conversations.identity.sessions import check_session
@@ -33,7 +34,7 @@ class _Readers(RequireRole):
 
     async def __call__(self, request: Request, response: Response) -> AuthorizedReader:  # type: ignore[override] # wraps the principal
         principal = await super().__call__(request)
-        state = request.app.state
+        state = api_state(request)
         # Clients can continue from X-Position in the stream.
         return AuthorizedReader(
             principal, state.acquire, state.sessions, partial(response.headers.__setitem__, "X-Position")
@@ -62,7 +63,7 @@ def _sender(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
         request: Request, principal: Annotated[Principal, Depends(require(role))], session: DbSession
     ) -> Principal:
         if principal.session_id is None:
-            await request.app.state.known_users.ensure(principal, request.app.state.sessions)
+            await api_state(request).known_users.ensure(principal, api_state(request).sessions)
         else:  # an ended session must not post
             await check_session(session, principal)
         return principal
@@ -87,7 +88,7 @@ TokenAdmin = Annotated[Principal, Depends(require(Role.ADMIN))]
 
 def viewer_of(request: Request, side: Side) -> Viewer:
     """Return the viewer for a side."""
-    return Viewer(side=side, store_name=request.app.state.settings.store_name)
+    return Viewer(side=side, store_name=api_state(request).settings.store_name)
 
 
 IdempotencyKeyHeader = Annotated[

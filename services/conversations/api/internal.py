@@ -5,6 +5,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 
+from services.conversations.api.state import api_state
 from services.conversations.event_log import retention, snapshot
 from services.conversations.event_log.reader import read_feed
 from shared.database import DbSession
@@ -15,7 +16,7 @@ MAX_POSITION = 2**63 - 1
 
 
 async def _check_secret(request: Request, authorization: Annotated[str, Header()] = "") -> None:
-    secret = request.app.state.settings.feed_secret
+    secret = api_state(request).settings.feed_secret
     expected = f"Bearer {secret.get_secret_value()}" if secret else ""
     if not expected or not hmac.compare_digest(authorization.encode(), expected.encode()):
         raise Unauthenticated("Missing or wrong CHATS_FEED_SECRET.")

@@ -6,6 +6,7 @@ from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.api.request_schemas import EditConversation
+from services.conversations.api.state import api_state
 from services.conversations.identity.sessions import check_session
 from services.conversations.messaging.commands import set_status
 from services.conversations.messaging.idempotency import IdempotencyKey
@@ -17,7 +18,7 @@ from shared.database import request_transaction
 
 async def save(request: Request, caller: Principal, post: Post) -> Posted:
     """Save a caller's message as `post_message` does, batched with others that arrive at the same time."""
-    state = request.app.state
+    state = api_state(request)
     if caller.session_id is None:
         await state.known_users.ensure(caller, state.sessions)
         posted: Posted = await state.group_commit.save(post)

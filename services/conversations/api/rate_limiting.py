@@ -16,7 +16,8 @@ from services.conversations.api.request_schemas import (
     EditConversation,
     PostMessage,
 )
-from services.conversations.rate_limits.policy import LimitedAction, Limits
+from services.conversations.api.state import api_state
+from services.conversations.rate_limits.policy import LimitedAction
 from shared.auth import Principal, Role, require
 
 Writing = PostMessage | EditConversation | CreateConversation | AdminCreateConversation
@@ -29,8 +30,7 @@ async def enforce_limits(request: Request, caller: Principal, body: Writing, key
     text = body.reply_body if isinstance(body, EditConversation) else body.body
     if text is not None:
         actions.append(LimitedAction.MESSAGE)
-    limits: Limits = request.app.state.limits
-    await limits.allow(caller, actions, path=request.url.path, key=key)
+    await api_state(request).limits.allow(caller, actions, path=request.url.path, key=key)
 
 
 def _counted(kind: type[W], role: Role) -> Callable[..., Coroutine[Any, Any, W]]:

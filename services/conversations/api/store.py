@@ -13,6 +13,7 @@ from starlette.requests import ClientDisconnect
 
 from services.conversations.api.dependencies import PathId
 from services.conversations.api.response_schemas import ErasureOut, LineOut, RecordOut
+from services.conversations.api.state import api_state
 from services.conversations.api.store_bodies import body_of, sent
 from services.conversations.catalog import orders, sync
 from services.conversations.catalog.ndjson_import import import_lines
@@ -21,7 +22,7 @@ from services.conversations.errors import OrderOfAnotherUser
 from services.conversations.identity import erasure, sessions
 from services.conversations.messaging import erasure_batches
 from shared.auth import Role, require
-from shared.database import DbSession, SessionFactory, request_transaction
+from shared.database import DbSession, request_transaction
 from shared.http import ApiRouter
 from shared.json_schema import schema_of
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
@@ -82,7 +83,7 @@ async def delete_user(
     With `content=true` a customer's conversations are deleted too. What a user wrote as an admin is kept, shown under
     the store's name. 204 when all is erased; 202 when the rest is erased in the background.
     """
-    session_factory: SessionFactory = request.app.state.sessions
+    session_factory = api_state(request).sessions
     # Each step commits: the user is rejected before their conversations are locked, and if this process dies in
     # between, the relay completes the erasure.
     async with request_transaction(session_factory) as session:
@@ -177,7 +178,7 @@ async def import_records(request: Request, spool: Annotated[BinaryIO, Depends(_s
     # Results are sent after the whole body was read. Most clients send all of it before they read, and many proxies
     # hold back an early response: with the buffers of both sides full, neither would continue.
     try:
-        async for result in import_lines(request.stream(), request.app.state.sessions):
+        async for result in import_lines(request.stream(), api_state(request).sessions):
             spool.write(json.dumps(result).encode() + b"\n")
     except ClientDisconnect:
         return Response(status_code=400)  # the client is gone; committed batches stay

@@ -11,14 +11,12 @@ from pydantic import BaseModel, TypeAdapter
 from starlette.types import Receive, Scope, Send
 
 from services.conversations.api.response_schemas import ConversationOut, MessageOut, Unread, Viewer
+from services.conversations.api.state import api_state
 from services.conversations.errors import TooManyStreams
 from services.conversations.event_log.reader import Entry
 from services.conversations.messaging.posting import Posted
 from services.conversations.realtime.connection import Connection, SseEvent
-from services.conversations.realtime.hub import Hub
 from services.conversations.realtime.rendering import EventRenderer
-from services.conversations.realtime.stream_admission import StreamAdmission
-from services.conversations.realtime.stream_quota import StreamQuota
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
 from shared.auth import Principal, Role, require
@@ -134,12 +132,11 @@ async def _open_stream(
     principal: Annotated[Principal, Depends(require(Role.CUSTOMER, Role.ADMIN))],
 ) -> AsyncIterator[Connection]:
     """Open a stream, which counts against the user's quota until the response ends. It holds no database connection."""
-    admission: StreamAdmission = request.app.state.admission
-    hub: Hub = request.app.state.hub
-    stream_quota: StreamQuota = request.app.state.stream_quota
-    opened = Connection(principal.id, Side(principal.role), await admission.admit(principal), principal.session_id)
-    async with stream_quota.acquire(principal.id):
-        with hub.open(opened, principal.expires_at) as stream:
+    state = api_state(request)
+    position = await state.admission.admit(principal)
+    opened = Connection(principal.id, Side(principal.role), position, principal.session_id)
+    async with state.stream_quota.acquire(principal.id):
+        with state.hub.open(opened, principal.expires_at) as stream:
             yield stream
 
 
@@ -157,5 +154,5 @@ async def stream_events(
     `unread` (`{unread, more?}`). A client that reconnects with the last `id` gets the events it missed, in
     order. If its position is unknown or purged, it gets `reset`, and should reload its data and continue.
     """
-    hub: Hub = request.app.state.hub
-    return EventStream(stream, hub.events(stream, last_event_id if last_event_id is not None else after))
+    position = last_event_id if last_event_id is not None else after
+    return EventStream(stream, api_state(request).hub.events(stream, position))

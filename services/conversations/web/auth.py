@@ -17,6 +17,7 @@ from services.conversations.api.dependencies import Prefetch
 from services.conversations.identity import sessions
 from services.conversations.identity.sessions import IDLE, PageContext
 from services.conversations.rules import COUNT_LIMIT
+from shared.app_state import app_state
 from shared.auth import Principal, Role, SessionToken, issue_session_token, verify_session_token
 from shared.cookies import SAFE_METHODS, check_csrf, cookie_header, read_cookie
 from shared.database import DbSession
@@ -41,7 +42,7 @@ async def read_session(request: Request) -> SessionToken:
 
     Whether the session has ended is stored in its row.
     """
-    settings: TokenSettings = request.app.state.settings
+    settings = app_state(request).settings
     cookie = read_cookie(request, settings)
     if cookie is None:
         raise Unauthenticated("The request has no session cookie.")
@@ -71,7 +72,7 @@ def _require(role: Role) -> Callable[..., Coroutine[Any, Any, PageContext]]:
         visitor = await sessions.load_page_context(session, token.principal, used=not (peek or prefetch))
         request.state.visitor = visitor  # for the error page
         if token.issued_at < datetime.now(UTC) - RENEW_AFTER:
-            request.state.renewed_cookie = session_cookie(request.app.state.settings, visitor.principal, visitor.csrf)
+            request.state.renewed_cookie = session_cookie(app_state(request).settings, visitor.principal, visitor.csrf)
         if visitor.principal.role is not role:
             raise Forbidden(f"This page requires the {role} role.")
         return visitor

@@ -1,7 +1,7 @@
 """The routes, all under `/api/v1/notifications`: the proxy forwards nothing else to this service."""
 
 from collections.abc import Callable, Coroutine
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 from uuid import UUID
 
 from fastapi import Depends, Path, Query, Request
@@ -15,6 +15,7 @@ from services.notifications.errors import EmailNotFailed
 from services.notifications.models import Person
 from services.notifications.rules import EmailState
 from services.notifications.settings import ApiSettings
+from shared.app_state import app_state
 from shared.auth import Principal, Role, check_synced_role, require
 from shared.database import DbSession
 from shared.http import ApiRouter
@@ -34,8 +35,7 @@ def _caller(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
 
 
 async def _settings(request: Request) -> ApiSettings:
-    settings: ApiSettings = request.app.state.settings
-    return settings
+    return cast("ApiSettings", app_state(request).settings)
 
 
 Customer = Annotated[Principal, Depends(_caller(Role.CUSTOMER), scope="function")]

@@ -9,6 +9,7 @@ from fastapi.responses import Response
 from services.conversations.api.dependencies import Prefetch
 from services.conversations.api.request_schemas import CreateConversation, PostMessage
 from services.conversations.api.response_schemas import OrderOut, Viewer
+from services.conversations.api.state import api_state
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
 from services.conversations.messaging import commands, listing
 from services.conversations.messaging.commands import NewConversation
@@ -154,7 +155,7 @@ async def _thread_page(
     refusal: Refusal = None,
 ) -> Response:
     pages = pages_of(request)
-    viewer = Viewer(side=Side.CUSTOMER, store_name=request.app.state.settings.store_name)
+    viewer = Viewer(side=Side.CUSTOMER, store_name=api_state(request).settings.store_name)
     was_read, read_up_to = detail.conversation.is_read_by_user, detail.conversation.read_by_user_number
     rows, next_cursor = await list_messages(
         await driver_connection(session),

@@ -8,10 +8,10 @@ import structlog
 from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response
 
+from services.conversations.api.state import api_state
 from services.conversations.errors import OriginNotListed, RateLimited, RoleHasNoPages, SessionsClosed
 from services.conversations.identity import sessions
 from services.conversations.identity.provisioning import provision_user
-from services.conversations.rate_limits.policy import Limits
 from services.conversations.rules import Side
 from services.conversations.settings import ApiSettings
 from services.conversations.web.auth import read_session, session_cookie
@@ -70,9 +70,9 @@ async def begin_session(
     A form on the store's page posts this; errors are pages. The session is always new, which prevents session fixation.
     The browser's earlier session ends.
     """
-    settings: ApiSettings = request.app.state.settings
+    settings = api_state(request).settings
     principal = await _verify_token(request, token, settings)
-    await _limits(request).allow_sign_in(principal)
+    await api_state(request).limits.allow_sign_in(principal)
     previous = await _find_session(request)
     await provision_user(session, principal)
     # With the same CSRF token, forms in other tabs of the same user keep working. Those of another user must not.
@@ -99,9 +99,9 @@ async def renew_session(
 ) -> Response:
     """Renew the cookie for a script of our pages, unless the session has ended. This does not extend the session."""
     check_csrf(request, request.headers.get(CSRF_HEADER), token.csrf)
-    await _limits(request).allow_renewal(token.principal)
+    await api_state(request).limits.allow_renewal(token.principal)
     csrf = await sessions.check_session(session, token.principal, used=False)
-    cookie = session_cookie(request.app.state.settings, token.principal, csrf)
+    cookie = session_cookie(api_state(request).settings, token.principal, csrf)
     return _with_cookie(Response(status_code=204), cookie)
 
 
@@ -114,7 +114,7 @@ async def end_session(
     everywhere: Annotated[bool, Form()] = False,
 ) -> Response:
     """End the browser's session, or all sessions of its user, and redirect to the store."""
-    settings: ApiSettings = request.app.state.settings
+    settings = api_state(request).settings
     if not is_own_origin(request):  # else any site could sign users out
         raise CsrfFailed("The request comes from another origin.")
     token = await _find_session(request)
@@ -151,7 +151,7 @@ async def _verify_token(request: Request, token: str, settings: ApiSettings) -> 
 
     The token is always verified first: many people may share an address, and a valid token is never limited.
     """
-    request.app.state.sign_in_origins.note(_address(request))
+    api_state(request).sign_in_origins.note(_address(request))
     try:
         if not settings.auth_secret:
             raise SessionsClosed
@@ -171,7 +171,7 @@ async def _verify_token(request: Request, token: str, settings: ApiSettings) -> 
 
 async def _limit_refusals(request: Request, problem: Problem) -> None:
     try:
-        await _limits(request).allow_failed_sign_in(_address(request))
+        await api_state(request).limits.allow_failed_sign_in(_address(request))
     except RateLimited as limited:
         raise limited from problem  # the page also shows what is wrong with the token
 
@@ -185,11 +185,6 @@ def _check_store(request: Request, settings: ApiSettings) -> None:
     origin = request.headers.get("Origin", "").lower()
     if origin not in settings.store_origins and not is_own_origin(request):
         raise OriginNotListed(origin)
-
-
-def _limits(request: Request) -> Limits:
-    limits: Limits = request.app.state.limits
-    return limits
 
 
 def _address(request: Request) -> str:

@@ -9,6 +9,7 @@ from services.conversations.api.dependencies import Prefetch
 from services.conversations.api.posting import save_edit
 from services.conversations.api.request_schemas import EditConversation
 from services.conversations.api.response_schemas import OrderOut, UserOut, Viewer
+from services.conversations.api.state import api_state
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
 from services.conversations.messaging import commands
 from services.conversations.messaging.queries import list_messages, load_conversation_and_others
@@ -92,7 +93,7 @@ async def _thread_page(
     refusal: Refusal = None,
 ) -> Response:
     pages = pages_of(request)
-    viewer = Viewer(side=Side.ADMIN, store_name=request.app.state.settings.store_name)
+    viewer = Viewer(side=Side.ADMIN, store_name=api_state(request).settings.store_name)
     connection = await driver_connection(session)
     detail, others = await load_conversation_and_others(connection, conversation_id, OTHERS)
     was_read, read_up_to = detail.conversation.is_read_by_admin, detail.conversation.read_by_admin_number

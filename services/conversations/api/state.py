@@ -1,0 +1,32 @@
+"""The types of what the application of this service keeps in `app.state`."""
+
+from typing import cast
+
+from starlette.requests import HTTPConnection
+
+from services.conversations.identity.access import KnownUserCache
+from services.conversations.messaging.batching import GroupCommit
+from services.conversations.rate_limits.policy import Limits, SignInOrigins
+from services.conversations.realtime.hub import Hub
+from services.conversations.realtime.stream_admission import StreamAdmission
+from services.conversations.realtime.stream_quota import StreamQuota
+from services.conversations.settings import ApiSettings
+from shared.app_state import AppState
+
+
+class ApiState(AppState):
+    """The state of the conversations service, which `create_app` sets."""
+
+    settings: ApiSettings
+    known_users: KnownUserCache
+    admission: StreamAdmission
+    group_commit: GroupCommit
+    hub: Hub
+    limits: Limits
+    stream_quota: StreamQuota
+    sign_in_origins: SignInOrigins
+
+
+def api_state(request: HTTPConnection) -> ApiState:
+    """Return the state of the application that handles a request."""
+    return cast("ApiState", request.app.state)

@@ -1,0 +1,28 @@
+"""The types of what an HTTP application keeps in `app.state` for all of its requests."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+if TYPE_CHECKING:  # these modules use this one
+    from starlette.requests import HTTPConnection
+
+    from shared.auth import VerifiedTokens
+    from shared.database import ConnectionProvider, SessionFactory
+    from shared.jwks import ProviderKeys
+    from shared.settings import TokenSettings
+
+
+class AppState:
+    """The state of either service's application, which `create_api` sets."""
+
+    settings: TokenSettings
+    keys: ProviderKeys | None
+    verified_tokens: VerifiedTokens
+    sessions: SessionFactory
+    acquire: ConnectionProvider
+
+
+def app_state(request: HTTPConnection) -> AppState:
+    """Return the state of the application that handles a request."""
+    return cast("AppState", request.app.state)
