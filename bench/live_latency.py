@@ -59,9 +59,9 @@ async def _heard(reader: Reader, message_id: str) -> float:
     """Return when the stream told of a message, by `perf_counter`."""
     async with asyncio.timeout(30):
         while True:
-            for told in reversed(reader.told):
-                if told.event == "message.posted" and told.data["message"]["id"] == message_id:
-                    return told.at
+            for event in reversed(reader.events):
+                if event.event == "message.posted" and event.data["message"]["id"] == message_id:
+                    return event.at
             await asyncio.sleep(0.001)
 
 

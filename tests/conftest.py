@@ -1,11 +1,11 @@
-"""How much the tests try: little and always the same by default, much and at random in `make verify`."""
+"""Test settings: few, deterministic Hypothesis examples by default; many random ones in `make verify`."""
 
 import os
 
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Without a deadline for an example: it would be a timed assertion, which a busy machine fails.
+# A deadline for each example would be a timed assertion, which fails on a busy machine.
 settings.register_profile(
     "quick", max_examples=25, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck)
 )

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.helpers.smtp_server import ReceivedMail, SmtpServer
+from tests.helpers.smtp_server import ReceivedEmail, SmtpServer
 
 _MESSAGE_ID = re.compile(rb"^Message-ID: *(\S+)", re.MULTILINE | re.IGNORECASE)
 _TOKEN = re.compile(rb"chaos-([0-9a-f]{16})")
@@ -17,7 +17,7 @@ class Mailroom(SmtpServer):
     copies: Counter[str] = field(default_factory=Counter)  # by Message-ID
     told: set[str] = field(default_factory=set)  # tokens of messages
 
-    def keep(self, mail: ReceivedMail) -> None:
+    def keep(self, mail: ReceivedEmail) -> None:
         """Count a mail."""
         found = _MESSAGE_ID.search(mail.content)
         self.copies[found[1].decode() if found else ""] += 1

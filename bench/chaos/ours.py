@@ -84,7 +84,7 @@ async def our_system(
             front = Link("writers to api", product.ports["api"], rng)
             async with proxied(front, *links.values()):
                 for ends, name in WAYS.items():
-                    product.apart.setdefault(ends[0], {})[name] = through(links[ends], settings[name])
+                    product.overrides.setdefault(ends[0], {})[name] = through(links[ends], settings[name])
                 stored, recorded = (product.owner_urls[role] for role in ROLES)
                 for role, statements in sql.items():
                     await execute(product.owner_urls[role], statements)

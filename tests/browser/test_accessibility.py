@@ -5,7 +5,7 @@ from playwright.async_api import Route, expect
 from tests.browser.helpers.axe import expect_accessible
 from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site
-from tests.browser.helpers.thread_page import expect_thread, look_at, message, send
+from tests.browser.helpers.thread_page import expect_thread, message, open_and_announce, send
 from tests.browser.test_sending import abort
 
 
@@ -84,7 +84,7 @@ async def test_axe_finds_nothing_in_the_admins_inbox(people: People, site: Site)
     await expect(page.get_by_text("No conversations yet")).to_be_visible()
     await expect_accessible(page, "no conversations at all")
 
-    dora = await people.know("dora")
+    dora = await people.create_user("dora")
     order = await site.order(dora, "R-7")
     made = [
         await site.open_conversation(dora, f"About {status}", order_id=order)
@@ -123,7 +123,7 @@ async def test_axe_finds_nothing_in_the_admins_inbox(people: People, site: Site)
 
 
 async def test_axe_finds_nothing_where_an_admin_reads_answers_and_begins(people: People, site: Site) -> None:
-    dora = await people.know("dora")
+    dora = await people.create_user("dora")
     sam, kim = await people.sign_in("sam", role="admin"), await people.sign_in("kim", role="admin")
     sam.expect_complaints("422", "409")
     page = sam.page
@@ -131,7 +131,7 @@ async def test_axe_finds_nothing_where_an_admin_reads_answers_and_begins(people:
     await site.open_conversation(dora, "Another one")
     conversation = await site.open_conversation(dora, "A teapot", "See https://example.com/ please", order_id=order)
     await site.answer(conversation, "Seen, thank you.")
-    await look_at(kim, conversation)
+    await open_and_announce(kim, conversation)
     await sam.open(conversation)
     await expect(page.locator("#viewing")).to_be_visible()
     await expect_accessible(page, "a thread with somebody else in it")

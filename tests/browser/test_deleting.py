@@ -9,7 +9,7 @@ from tests.browser.helpers.site import Site
 async def test_a_bulk_delete_that_is_refused_names_what_is_open_and_can_leave_it_out(
     people: People, site: Site
 ) -> None:
-    dora, sam = await people.know("dora"), await people.sign_in("sam", role="admin")
+    dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
     closed = [await site.open_conversation(dora, f"Closed {number}") for number in range(2)]
     still_open = await site.open_conversation(dora, "Open, as it happens")
     for conversation in [*closed, still_open]:

@@ -47,7 +47,7 @@ async def test_the_draft_of_a_new_conversation_survives_a_reload_and_is_gone_whe
 
 
 async def test_the_next_person_at_a_browser_finds_nothing_of_the_last_one(people: People, site: Site) -> None:
-    dora, emil = await people.sign_in("dora"), await people.know("emil")
+    dora, emil = await people.sign_in("dora"), await people.create_user("emil")
     conversation = await site.open_conversation(dora.id, "Between us", "A secret")
     page = await dora.open(conversation)
     await composer(page).fill("More of the secret")
@@ -62,7 +62,7 @@ async def test_the_next_person_at_a_browser_finds_nothing_of_the_last_one(people
     await page.go_back()
     await expect(page.get_by_role("heading", name="Sign in to the store")).to_be_visible()
 
-    await page.goto(site.store.way_in(emil, "customer", f"/dashboard/messages/{conversation}/"))
+    await page.goto(site.store.entry_url(emil, "customer", f"/dashboard/messages/{conversation}/"))
     await page.get_by_role("button", name="To my messages").click()
     await expect(page.get_by_role("heading", name="Conversation not found")).to_be_visible()
     dora.expect_complaints("404")
@@ -79,10 +79,10 @@ async def lacks_words(page: Page, words: str) -> bool:
 async def test_whoever_signs_in_without_the_last_one_signing_out_finds_nothing_either(
     people: People, site: Site
 ) -> None:
-    dora, emil = await people.sign_in("dora"), await people.know("emil")
+    dora, emil = await people.sign_in("dora"), await people.create_user("emil")
     page = await dora.open(await site.open_conversation(dora.id, "Between us"))
     await composer(page).fill("A secret")
-    await page.goto(site.store.way_in(emil, "customer", "/dashboard/messages/"))
+    await page.goto(site.store.entry_url(emil, "customer", "/dashboard/messages/"))
     await page.get_by_role("button", name="To my messages").click()
     await expect(page.get_by_text("No conversations yet")).to_be_visible()
     await eventually(lambda: lacks_words(page, "secret"))

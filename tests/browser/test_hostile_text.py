@@ -73,7 +73,7 @@ async def test_hostile_text_arrives_live_and_on_its_way_as_it_is(people: People,
 
 
 async def test_hostile_text_stays_where_it_belongs_on_every_page_of_an_admin(people: People, site: Site) -> None:
-    dora = await people.know("dora", shown=LINE["without a space"])
+    dora = await people.create_user("dora", shown=LINE["without a space"])
     sam = await people.sign_in("sam", role="admin", shown=LINE["right to left"])
     order = await site.order(dora, LINE["without a space"][:100], status=LINE["markup"][:100])
     made = [await site.open_conversation(dora, line, TEXT[name], order_id=order) for name, line in LINE.items()]

@@ -67,7 +67,7 @@ async def test_a_customer_writes_reads_and_signs_out_by_keyboard_alone(people: P
 
 
 async def test_an_admin_answers_resolves_and_marks_unread_by_keyboard_alone(people: People, site: Site) -> None:
-    dora, sam = await people.know("dora"), await people.sign_in("sam", role="admin")
+    dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
     page, keyboard = sam.page, sam.page.keyboard
     _, second, _ = [await site.open_conversation(dora, subject) for subject in ("First", "Second", "Third")]
     await sam.go(f"{sam.home}?user_id={dora}")
@@ -99,7 +99,7 @@ async def test_an_admin_answers_resolves_and_marks_unread_by_keyboard_alone(peop
 
 
 async def test_an_admin_works_through_the_list_by_keyboard_alone(people: People, site: Site) -> None:
-    dora, sam = await people.know("dora"), await people.sign_in("sam", role="admin")
+    dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
     page, keyboard = sam.page, sam.page.keyboard
     first, second = [await site.open_conversation(dora, subject) for subject in ("First", "Second")]
     await site.answer(second, "Read, then")
@@ -143,7 +143,7 @@ async def test_an_admin_works_through_the_list_by_keyboard_alone(people: People,
 async def test_nothing_is_resolved_over_a_message_that_the_list_does_not_show_and_a_refusal_is_said(
     people: People, site: Site
 ) -> None:
-    dora, sam = await people.know("dora"), await people.sign_in("sam", role="admin")
+    dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
     sam.expect_complaints("409", "net::ERR_FAILED")
     page, keyboard = sam.page, sam.page.keyboard
     conversation = await site.open_conversation(dora, "Not yet")
@@ -168,7 +168,7 @@ async def test_nothing_is_resolved_over_a_message_that_the_list_does_not_show_an
 
 
 async def test_keys_that_are_one_letter_can_be_turned_off_and_stay_so(people: People, site: Site) -> None:
-    dora, sam = await people.know("dora"), await people.sign_in("sam", role="admin")
+    dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
     page, keyboard = sam.page, sam.page.keyboard
     conversation = await site.open_conversation(dora, "Dictated")
     await sam.go(f"{sam.home}?user_id={dora}")

@@ -11,7 +11,7 @@ from tests.browser.helpers.thread_page import send
 
 
 async def test_a_german_reader_gets_german_pages_with_the_times_of_their_zone(people: People, site: Site) -> None:
-    dora = await people.know("dora", locale="de-AT", zoneinfo="Asia/Kathmandu")
+    dora = await people.create_user("dora", locale="de-AT", zoneinfo="Asia/Kathmandu")
     conversation = await site.open_conversation(dora, "Eine Frage", "Wo ist es?")
     reader = await people.at_browser(dora)
     page = reader.page

@@ -12,7 +12,7 @@ from tests.helpers.waiting import eventually
 
 
 async def at_thread(people: People, site: Site, **options: Any) -> tuple[Person, str, str]:
-    dora = await people.know("dora")
+    dora = await people.create_user("dora")
     sam = await people.sign_in("sam", role="admin", **options)
     conversation = await site.open_conversation(dora, "Which status?")
     await sam.open(conversation)

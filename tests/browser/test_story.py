@@ -65,7 +65,7 @@ async def test_a_question_about_an_order_is_answered_solved_and_asked_again_live
     await expect(dora.page.locator(f"#c-{conversation}")).to_contain_text("It has left the house.")
     await shown_unread(dora.page, 1)
     await expect(dora.page.locator("#bell-dot")).to_be_visible()
-    [mail] = await eventually(lambda: [it for it in site.mails_to(dora.id) if "left the house" in it.as_string()])
+    [mail] = await eventually(lambda: [it for it in site.emails_to(dora.id) if "left the house" in it.as_string()])
     assert mail["To"] == f"Dora Lind <{address_of(dora.id)}>"
     await expect(message(sam.page, "It has left the house.").locator(".delivery-status")).to_contain_text("Email sent")
     assert await dora.page.evaluate("window.stayed")

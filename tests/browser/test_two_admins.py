@@ -4,15 +4,15 @@ from playwright.async_api import Route, expect
 
 from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site
-from tests.browser.helpers.thread_page import expect_thread, look_at, send
+from tests.browser.helpers.thread_page import expect_thread, open_and_announce, send
 
 
 async def test_who_else_is_looking_is_shown_until_they_leave(people: People, site: Site) -> None:
-    dora = await people.know("dora")
+    dora = await people.create_user("dora")
     sam = await people.sign_in("sam", role="admin", shown="Sam Okafor")
     kim = await people.sign_in("kim", role="admin", shown="Kim Novak")
     conversation = await site.open_conversation(dora, "Both at once")
-    await look_at(sam, conversation)
+    await open_and_announce(sam, conversation)
     await expect(sam.page.locator("#viewing")).to_be_hidden()
     await kim.open(conversation)
     await expect(kim.page.locator("#viewing")).to_have_text("Sam Okafor is also viewing this")
@@ -22,7 +22,7 @@ async def test_who_else_is_looking_is_shown_until_they_leave(people: People, sit
 
 
 async def test_what_another_admin_answers_appears_beside_the_draft(people: People, site: Site) -> None:
-    dora = await people.know("dora")
+    dora = await people.create_user("dora")
     sam, kim = await people.sign_in("sam", role="admin"), await people.sign_in("kim", role="admin")
     conversation = await site.open_conversation(dora, "Both at once")
     for admin in (sam, kim):
@@ -34,7 +34,7 @@ async def test_what_another_admin_answers_appears_beside_the_draft(people: Peopl
 
 
 async def test_an_answer_that_crosses_comes_back_with_the_draft_and_the_new_message(people: People, site: Site) -> None:
-    dora = await people.know("dora")
+    dora = await people.create_user("dora")
     sam = await people.sign_in("sam", role="admin")
     sam.expect_complaints("409")
     conversation = await site.open_conversation(dora, "Crossing")

@@ -28,7 +28,7 @@ PAINTED = """async () => {
 
 async def pages_of(site: Site, people: People) -> list[tuple[str, str, str]]:
     """Return pages with something on them, as who looks, as what, and at which path."""
-    dora, sam = await people.know("dora"), await people.know("sam", role="admin")
+    dora, sam = await people.create_user("dora"), await people.create_user("sam", role="admin")
     order = await site.order(dora, "R-1001")
     for number in range(30):
         conversation = await site.open_conversation(dora, f"Subject {number}", order_id=order)

@@ -1,4 +1,4 @@
-"""A peer that speaks as much of AMQP 0-9-1 as RabbitMQ does until it refuses a client."""
+"""An AMQP 0-9-1 peer that speaks the protocol as RabbitMQ does, up to the point where it refuses a client."""
 
 import asyncio
 import contextlib
@@ -21,17 +21,17 @@ Method = tuple[int, int]
 
 @dataclass
 class AmqpPeer:
-    """What it refuses may be changed: `login`, `vhost`, `queue`, or None, which lets a queue be declared."""
+    """A peer that refuses clients at the step in `refuses`: `login`, `vhost`, `queue`, or None for not at all."""
 
     refuses: str | None
     port: int = 0
     connections: int = field(default=0, init=False)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Talk to one client until it goes."""
+        """Serve one client until it disconnects."""
         self.connections += 1
         with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
-            await reader.readexactly(8)  # the header of the protocol
+            await reader.readexactly(8)  # the protocol header
             mechanisms = _long(b"PLAIN AMQPLAIN")
             _send(writer, 0, START, struct.pack(">BBL", 0, 9, 0) + mechanisms + _long(b"en_US"))
             while True:
@@ -39,8 +39,8 @@ class AmqpPeer:
                 self._answer(writer, channel, method)
 
     def _answer(self, writer: asyncio.StreamWriter, channel: int, method: Method) -> None:
-        code, words = REFUSALS.get(self.refuses or "", (0, ""))
-        reason = struct.pack(">H", code) + _short(words.encode()) + struct.pack(">HH", *method)
+        code, text = REFUSALS.get(self.refuses or "", (0, ""))
+        reason = struct.pack(">H", code) + _short(text.encode()) + struct.pack(">HH", *method)
         match method:
             case (10, 11) if self.refuses == "login":
                 _send(writer, 0, CLOSE, reason)
@@ -62,7 +62,7 @@ class AmqpPeer:
 
 @contextlib.asynccontextmanager
 async def amqp_peer(refuses: str | None) -> AsyncIterator[AmqpPeer]:
-    """Listen on a port of loopback."""
+    """Run a peer on a free port of loopback."""
     peer = AmqpPeer(refuses)
     server = await asyncio.start_server(peer.serve, "127.0.0.1", 0)
     peer.port = server.sockets[0].getsockname()[1]
@@ -73,7 +73,7 @@ async def amqp_peer(refuses: str | None) -> AsyncIterator[AmqpPeer]:
 
 
 async def _receive(reader: asyncio.StreamReader) -> tuple[int, Method]:
-    """Read the next frame that is a method."""
+    """Read frames up to the next method frame; return its channel and method."""
     while True:
         kind, channel, size = struct.unpack(">BHL", await reader.readexactly(7))
         payload = await reader.readexactly(size + len(END))

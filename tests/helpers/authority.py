@@ -1,4 +1,4 @@
-"""An authority that tests make for themselves, and servers that show its certificates."""
+"""A certificate authority for tests, and servers that use its certificates."""
 
 import asyncio
 import contextlib
@@ -14,12 +14,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-SSL_REQUEST = bytes.fromhex("0000000804d2162f")  # what a client of PostgreSQL says before TLS
+SSL_REQUEST = bytes.fromhex("0000000804d2162f")  # what a PostgreSQL client sends before TLS
 
 
 @dataclass(frozen=True)
 class Authority:
-    """Signs certificates for 127.0.0.1, or for another name; `file` is what its clients trust."""
+    """Issues certificates for 127.0.0.1 and for one other name; clients trust `file`."""
 
     directory: Path
 
@@ -28,32 +28,32 @@ class Authority:
         certificate = _certificate("Test authority", key, "Test authority", key, authority=True)
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         for host in ("127.0.0.1", "elsewhere.test"):
-            own = ec.generate_private_key(ec.SECP256R1())
-            signed = _certificate(host, own, "Test authority", key, authority=False)
-            private = own.private_bytes(
+            host_key = ec.generate_private_key(ec.SECP256R1())
+            signed = _certificate(host, host_key, "Test authority", key, authority=False)
+            private = host_key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
             )
             (self.directory / host).write_bytes(private + signed.public_bytes(serialization.Encoding.PEM))
 
     @property
     def file(self) -> Path:
-        """The authority's own certificate."""
+        """The path of the authority's own certificate."""
         return self.directory / "authority.pem"
 
     def context(self, host: str = "127.0.0.1") -> ssl.SSLContext:
-        """Return what a server uses that says it is `host`."""
+        """Return the TLS context of a server with the certificate for `host`."""
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(self.directory / host)
         return context
 
 
 @contextlib.asynccontextmanager
-async def tls_front(port: int, context: ssl.SSLContext, *, asked: bool = False) -> AsyncIterator[int]:
-    """Speak TLS on a port, which is given, for a server that speaks none; `asked` for it as PostgreSQL is."""
+async def tls_front(port: int, context: ssl.SSLContext, *, after_request: bool = False) -> AsyncIterator[int]:
+    """Terminate TLS for a server; yield the new port. With `after_request`, start TLS as PostgreSQL does."""
 
     async def serve(reader: StreamReader, writer: StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError), contextlib.closing(writer):
-            if asked:
+            if after_request:
                 assert await reader.readexactly(len(SSL_REQUEST)) == SSL_REQUEST
                 writer.write(b"S")
                 await writer.start_tls(context)
@@ -65,7 +65,7 @@ async def tls_front(port: int, context: ssl.SSLContext, *, asked: bool = False) 
                     task.cancel()
                 await asyncio.gather(*both, return_exceptions=True)
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=None if asked else context)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=None if after_request else context)
     async with server:
         yield server.sockets[0].getsockname()[1]
 

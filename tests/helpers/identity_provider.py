@@ -1,4 +1,4 @@
-"""An identity provider of our own for tests: it has keys, signs with them, and publishes what it is told to."""
+"""An identity provider for tests: it has keys, signs tokens with them, and publishes the keys it is given."""
 
 import asyncio
 import base64
@@ -15,17 +15,17 @@ from jwt.algorithms import get_default_algorithms
 ALGORITHMS = ("RS256", "ES256", "EdDSA")
 CURVES: Mapping[str, type[ec.EllipticCurve]] = {"ES256": ec.SECP256R1, "ES384": ec.SECP384R1, "ES512": ec.SECP521R1}
 
-Key = Any  # a private one, of whatever kind
+Key = Any  # a private key of any type
 
 
-_made: dict[tuple[str, str], Key] = {}
+_keys: dict[tuple[str, str], Key] = {}
 
 
 def private_key(algorithm: str, name: str = "") -> Key:
-    """Return the key of a name for an algorithm, always the same."""
-    if (algorithm, name) not in _made:
-        _made[algorithm, name] = _make(algorithm)
-    return _made[algorithm, name]
+    """Return the key with this name for an algorithm, always the same one."""
+    if (algorithm, name) not in _keys:
+        _keys[algorithm, name] = _make(algorithm)
+    return _keys[algorithm, name]
 
 
 def _make(algorithm: str) -> Key:
@@ -35,26 +35,26 @@ def _make(algorithm: str) -> Key:
 
 
 def public_jwk(key: Key, **more: Any) -> dict[str, Any]:
-    """Return the public half as a JWK, with further members."""
+    """Return the public half as a JWK, with additional members."""
     kinds = {"RS256": rsa.RSAPrivateKey, "ES256": ec.EllipticCurvePrivateKey, "EdDSA": ed25519.Ed25519PrivateKey}
-    found: Any = get_default_algorithms()[next(name for name, kind in kinds.items() if isinstance(key, kind))]
-    return {**found.to_jwk(key.public_key(), as_dict=True), **more}
+    algorithm: Any = get_default_algorithms()[next(name for name, kind in kinds.items() if isinstance(key, kind))]
+    return {**algorithm.to_jwk(key.public_key(), as_dict=True), **more}
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Good claims with changes; None takes a claim away."""
+    """Return valid claims with changes; None removes a claim."""
     now = datetime.now(UTC)
-    good = {"sub": "anna", "role": "customer", "aud": "chats", "iat": now, "exp": now + timedelta(hours=1)}
-    return {name: value for name, value in (good | changes).items() if value is not None}
+    valid = {"sub": "anna", "role": "customer", "aud": "chats", "iat": now, "exp": now + timedelta(hours=1)}
+    return {name: value for name, value in (valid | changes).items() if value is not None}
 
 
 def signed(key: Key, algorithm: str, headers: Mapping[str, Any] | None = None, **changes: Any) -> str:
-    """Sign good claims with changes."""
+    """Sign valid claims with changes."""
     return jwt.encode(claims(**changes), key, algorithm, headers=dict(headers or {}))
 
 
 def forged(header: Mapping[str, Any], sign: Callable[[bytes], bytes], **changes: Any) -> str:
-    """Put a token together by hand, as no library would."""
+    """Assemble a token by hand, with headers and signatures that no library would make."""
     payload = {
         name: value.timestamp() if isinstance(value, datetime) else value for name, value in claims(**changes).items()
     }
@@ -67,35 +67,35 @@ def _encoded(content: bytes) -> bytes:
 
 
 class Provider:
-    """The endpoint that publishes keys. It counts who asks; `answer` replaces what it says."""
+    """The endpoint that publishes the keys. It counts requests; `answer` replaces its response."""
 
     def __init__(self, port: int) -> None:
         self.url = f"http://127.0.0.1:{port}/keys"
         self.jwks: list[Any] = []
-        self.asked = 0
-        self.heads: list[str] = []
+        self.request_count = 0
+        self.request_heads: list[str] = []
         self.answer: Callable[[asyncio.StreamWriter], Awaitable[None]] = self.publish
 
     async def publish(self, writer: asyncio.StreamWriter) -> None:
-        """Answer with the keys."""
-        await say(writer, json.dumps({"keys": self.jwks}).encode())
+        """Respond with the keys."""
+        await respond(writer, json.dumps({"keys": self.jwks}).encode())
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request."""
-        self.heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
-        self.asked += 1
+        """Serve one request."""
+        self.request_heads.append((await reader.readuntil(b"\r\n\r\n")).decode())
+        self.request_count += 1
         try:
             await self.answer(writer)
-        except OSError:  # whoever asked has gone
+        except OSError:  # the client has disconnected
             pass
         finally:
             writer.close()
 
 
-async def say(
+async def respond(
     writer: asyncio.StreamWriter, body: bytes, status: str = "200 OK", headers: Mapping[str, str] | None = None
 ) -> None:
-    """Send an answer, to the end of the connection."""
+    """Send a response and close the connection after it."""
     lines = [
         f"HTTP/1.1 {status}",
         "Connection: close",
@@ -107,7 +107,7 @@ async def say(
 
 @asynccontextmanager
 async def running_provider() -> AsyncIterator[Provider]:
-    """Run a provider on a port of its own."""
+    """Run a provider on a free port."""
     provider: Provider | None = None
     serving: set[asyncio.Task[None]] = set()
 

@@ -1,8 +1,8 @@
-"""A real SMTP server on loopback that does what a test tells it to, and remembers what it got.
+"""A real SMTP server on loopback that follows a script and keeps the emails it accepts.
 
-In a test: `async with smtp_server(rcpt="450 4.2.0 later") as server`, then `server.script` and `server.mails`.
-As a process: `python -m tests.helpers.smtp_server --port 2525 --mailbox DIR`; each mail becomes `DIR/<n>.eml` beside
-its envelope `DIR/<n>.json`, and `DIR/script.json`, read before every answer, tells it what to do.
+In a test: `async with smtp_server(rcpt="450 4.2.0 later") as server`, then `server.script` and `server.emails`.
+As a process: `python -m tests.helpers.smtp_server --port 2525 --mailbox DIR`. It writes each email to `DIR/<n>.eml`
+and its envelope to `DIR/<n>.json`. The script is read from `DIR/script.json` before every answer.
 """
 
 import argparse
@@ -18,11 +18,11 @@ from pathlib import Path
 DROP = "drop"
 """Close the connection instead of answering."""
 STALL = "stall"
-"""Never answer; hold the connection until the test ends it."""
+"""Never answer; keep the connection open until the test ends it."""
 KEEP_AND_DROP = "keep-and-drop"
-"""At `end`: take the mail, and close the connection without saying so."""
+"""At `end`: accept the email, then close the connection without answering."""
 KEEP_AND_STALL = "keep-and-stall"
-"""At `end`: take the mail, and never say so."""
+"""At `end`: accept the email, and never answer."""
 
 EXTENSIONS = ("8BITMIME", "SMTPUTF8", "SIZE 10485760")
 DEFAULTS = {
@@ -33,7 +33,7 @@ DEFAULTS = {
     "mail": "250 2.1.0 ok",
     "rcpt": "250 2.1.5 ok",
     "data": "354 end with a dot",
-    "content": "",  # DROP or STALL: after the first byte of the mail
+    "content": "",  # DROP or STALL: after the first byte of the email
     "end": "250 2.0.0 taken",
     "rset": "250 2.0.0 ok",
     "noop": "250 2.0.0 ok",
@@ -44,11 +44,11 @@ Script = dict[str, str | list[str]]
 
 
 class _HangUpError(Exception):
-    """This connection is over."""
+    """The connection is over."""
 
 
 @dataclass(frozen=True)
-class ReceivedMail:
+class ReceivedEmail:
     sender: str
     recipients: tuple[str, ...]
     content: bytes
@@ -57,11 +57,11 @@ class ReceivedMail:
 
 @dataclass
 class SmtpServer:
-    """What the server does, and what it got.
+    """The server's script, and what it received.
 
-    `script` maps a phase (see DEFAULTS) to an answer given every time, or to a list of answers given once each and
-    followed by the default one. An answer is a reply line, or one of the words above. `rcpt` and `end` may be followed
-    by an address, `rcpt anna@customer.test`, and are then meant for that recipient alone.
+    `script` maps a phase (see DEFAULTS) to an answer for every time, or to a list of answers that are used once each,
+    then the default. An answer is a reply line or one of the constants above. `rcpt` and `end` may be followed by an
+    address, as in `rcpt anna@customer.test`, to apply to that recipient only.
     """
 
     script: Script = field(default_factory=dict)
@@ -69,17 +69,17 @@ class SmtpServer:
     tls: ssl.SSLContext | None = None
     mailbox: Path | None = None
     delays: dict[str, float] = field(default_factory=dict)  # seconds before every answer of a phase
-    mails: list[ReceivedMail] = field(default_factory=list)
+    emails: list[ReceivedEmail] = field(default_factory=list)
     commands: list[str] = field(default_factory=list)
     connections: int = 0
-    most_at_once: int | None = None  # connections; the next one is told 421 at the banner
+    max_connections: int | None = None  # at the same time; further connections get 421 at the banner
     refused_connections: int = 0
     port: int = 0
     _open: set[asyncio.StreamWriter] = field(default_factory=set)
     _hung_up: asyncio.Event = field(default_factory=asyncio.Event)
 
     def answer(self, phase: str, recipient: str = "") -> str:
-        """Take the next answer for `phase` from the script."""
+        """Return the script's next answer for `phase`."""
         if self.mailbox is not None and (self.mailbox / "script.json").exists():
             self.script = json.loads((self.mailbox / "script.json").read_text())
         scripted = self.script.get(f"{phase} {recipient}", self.script.get(phase, DEFAULTS[phase]))
@@ -87,17 +87,17 @@ class SmtpServer:
             return scripted
         return scripted.pop(0) if scripted else DEFAULTS[phase]
 
-    def keep(self, mail: ReceivedMail) -> None:
-        self.mails.append(mail)
+    def keep(self, email: ReceivedEmail) -> None:
+        self.emails.append(email)
         if self.mailbox is not None:
-            stem = self.mailbox / f"{len(self.mails):06}"
-            stem.with_suffix(".json").write_text(json.dumps({"sender": mail.sender, "recipients": mail.recipients}))
-            # The .eml appears last and whole: who sees it may read both.
-            stem.with_suffix(".part").write_bytes(mail.content)
+            stem = self.mailbox / f"{len(self.emails):06}"
+            stem.with_suffix(".json").write_text(json.dumps({"sender": email.sender, "recipients": email.recipients}))
+            # The .eml is written last and appears whole, so a reader that sees it can read both files.
+            stem.with_suffix(".part").write_bytes(email.content)
             stem.with_suffix(".part").rename(stem.with_suffix(".eml"))
 
     async def hang_up(self) -> None:
-        """Close every connection, as a server does with idle ones; those that stall too."""
+        """Close every connection, stalled ones included, as a server does with idle ones."""
         self._hung_up.set()
         self._hung_up = asyncio.Event()
         for writer in list(self._open):
@@ -106,7 +106,7 @@ class SmtpServer:
                 await writer.wait_closed()
 
     async def stall(self) -> None:
-        """Wait, reading nothing, until the test hangs up."""
+        """Stop reading until the test hangs up."""
         await self._hung_up.wait()
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -131,7 +131,8 @@ class _Dialogue:
         self.sender, self.recipients, self.user = "", [], None  # type: str, list[str], str | None
 
     async def run(self) -> None:
-        if self.server.most_at_once is not None and len(self.server._open) > self.server.most_at_once:  # noqa: SLF001 - its own
+        limit = self.server.max_connections
+        if limit is not None and len(self.server._open) > limit:  # noqa: SLF001 - its own
             self.server.refused_connections += 1
             await self.reply("421 4.7.0 too many connections")
         await self.say("banner")
@@ -149,12 +150,12 @@ class _Dialogue:
             await self.follow(phase, argument)
 
     async def follow(self, phase: str, argument: str) -> None:
-        """Do what the client was just promised."""
+        """Carry out a command that was answered positively."""
         match phase:
             case "starttls":
                 assert self.server.tls is not None
                 await self.writer.start_tls(self.server.tls)
-            case "auth":  # PLAIN: nothing, user and password, with NUL between them
+            case "auth":  # PLAIN: an empty identity, the user and the password, separated by NUL
                 encoded = argument.rpartition(" ")[2]
                 self.user = base64.b64decode(encoded).split(b"\0")[1].decode()
             case "mail":
@@ -184,7 +185,7 @@ class _Dialogue:
         await asyncio.sleep(self.server.delays.get("end", 0))
         answer = self.server.answer("end", self.recipients[-1])
         if answer.startswith("2") or answer in {KEEP_AND_DROP, KEEP_AND_STALL}:
-            self.server.keep(ReceivedMail(self.sender, tuple(self.recipients), b"".join(lines), self.user))
+            self.server.keep(ReceivedEmail(self.sender, tuple(self.recipients), b"".join(lines), self.user))
         await self.act(answer.removeprefix("keep-and-"))
 
     async def say(self, phase: str, recipient: str = "") -> str:
@@ -222,7 +223,7 @@ async def smtp_server(
     mailbox: Path | None = None,
     **script: str | list[str],
 ) -> AsyncIterator[SmtpServer]:
-    """Run the server on loopback, on a free port unless one is given; `SmtpServer` explains the script."""
+    """Run the server on loopback, by default on a free port; `SmtpServer` explains the script."""
     server = SmtpServer(script=dict(script), extensions=extensions, tls=tls, mailbox=mailbox)
     async with serving(server, port=port, tls=tls if implicit_tls else None):
         yield server
@@ -230,7 +231,7 @@ async def smtp_server(
 
 @contextlib.asynccontextmanager
 async def serving(server: SmtpServer, *, port: int = 0, tls: ssl.SSLContext | None = None) -> AsyncIterator[None]:
-    """Let a server listen on loopback; `tls` is spoken from the first byte."""
+    """Listen on loopback while the context is open; with `tls`, TLS starts at the first byte."""
     listener = await asyncio.start_server(server.serve, "127.0.0.1", port, ssl=tls)
     server.port = listener.sockets[0].getsockname()[1]
     try:
@@ -243,12 +244,12 @@ async def serving(server: SmtpServer, *, port: int = 0, tls: ssl.SSLContext | No
 
 async def _run(port: int, mailbox: Path) -> None:
     async with smtp_server(port=port, mailbox=mailbox) as server:
-        print(f"listening on 127.0.0.1:{server.port}", flush=True)  # noqa: T201 - for who started this process
+        print(f"listening on 127.0.0.1:{server.port}", flush=True)  # noqa: T201 - read by the parent process
         await asyncio.Event().wait()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A scriptable SMTP server that keeps mails in a directory.")
+    parser = argparse.ArgumentParser(description="A scriptable SMTP server that keeps emails in a directory.")
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--mailbox", type=Path, required=True)
     arguments = parser.parse_args()

@@ -1,4 +1,4 @@
-"""A client of the live stream: Server-Sent Events as a browser reads them, and what it takes to resume."""
+"""A client of the live stream: it reads server-sent events as a browser does and can resume."""
 
 import asyncio
 import json
@@ -14,8 +14,8 @@ STREAM = "/api/v1/stream"
 
 
 @dataclass(frozen=True)
-class Told:
-    """One event, as it was dispatched; `at` is when, by `perf_counter`."""
+class ReceivedEvent:
+    """One event as it was dispatched; `at` is the time on `perf_counter`."""
 
     event: str
     data: Any
@@ -25,9 +25,9 @@ class Told:
 
 @dataclass
 class Reader:
-    """What a client has heard so far. `last_id` is what it would resume from."""
+    """What a client has received so far. It would resume after `last_id`."""
 
-    told: list[Told] = field(default_factory=list)
+    events: list[ReceivedEvent] = field(default_factory=list)
     headers: Mapping[str, str] = field(default_factory=dict)
     last_id: str | None = None
     retry: int | None = None
@@ -35,23 +35,23 @@ class Reader:
     ended: bool = False
 
     @property
-    def logged(self) -> list[Told]:
-        """What is in the log."""
-        return [told for told in self.told if told.event not in {"unread", "reset"}]
+    def logged(self) -> list[ReceivedEvent]:
+        """Return the events that come from the log."""
+        return [event for event in self.events if event.event not in {"unread", "reset"}]
 
     @property
     def names(self) -> list[str]:
-        return [told.event for told in self.told]
+        return [event.event for event in self.events]
 
-    def of(self, event: str) -> list[Any]:
-        """Return the data of all events of a kind."""
-        return [told.data for told in self.told if told.event == event]
+    def data_of(self, name: str) -> list[Any]:
+        """Return the data of all events with this name."""
+        return [event.data for event in self.events if event.event == name]
 
-    async def read(self, answer: httpx2.Response) -> None:
-        """Hear everything, until the stream ends or the connection breaks."""
+    async def read(self, response: httpx2.Response) -> None:
+        """Read events until the stream ends or the connection breaks."""
         fields: dict[str, str] = {}
         try:
-            async for line in answer.aiter_lines():
+            async for line in response.aiter_lines():
                 if line:
                     name, _, value = line.partition(":")
                     fields[name] = value.removeprefix(" ")
@@ -67,8 +67,9 @@ class Reader:
         self.retry = int(fields.get("retry", self.retry or 0)) or None
         self.last_id = fields.get("id", self.last_id)
         if "data" in fields:
-            told = Told(fields.get("event", "message"), json.loads(fields["data"]), fields.get("id"), perf_counter())
-            self.told.append(told)
+            name, data = fields.get("event", "message"), json.loads(fields["data"])
+            event = ReceivedEvent(name, data, fields.get("id"), perf_counter())
+            self.events.append(event)
         self.opened = True
 
 
@@ -76,16 +77,16 @@ class Reader:
 async def reading(
     origin: str, headers: Mapping[str, str], *, after: str | None = None, last_id: str | None = None
 ) -> AsyncIterator[Reader]:
-    """Read a stream meanwhile. It must open: anything but 200 fails."""
+    """Read a stream in the background while the context is open. It fails unless the response is 200."""
     headers = {**headers, **({} if last_id is None else {"Last-Event-ID": last_id})}
     params = {} if after is None else {"after": after}
     async with (
         httpx2.AsyncClient(base_url=origin, timeout=httpx2.Timeout(10, read=None)) as client,
-        client.stream("GET", STREAM, headers=headers, params=params) as answer,
+        client.stream("GET", STREAM, headers=headers, params=params) as response,
     ):
-        assert answer.status_code == 200, await answer.aread()
-        reader = Reader(headers=answer.headers)
-        task = asyncio.create_task(reader.read(answer))
+        assert response.status_code == 200, await response.aread()
+        reader = Reader(headers=response.headers)
+        task = asyncio.create_task(reader.read(response))
         try:
             yield reader
         finally:

@@ -11,7 +11,7 @@ async def eventually(check: Callable[[], Awaitable[T | None]], deadline: float =
 @overload
 async def eventually(check: Callable[[], T | None], deadline: float = ...) -> T: ...
 async def eventually(check: Callable[[], Any], deadline: float = 30.0) -> Any:
-    """Return the first true result of `check`, or fail after `deadline` seconds; what it raises is not yet."""
+    """Return the first true result of `check`; fail after `deadline` seconds. Errors in `check` count as not yet."""
     loop = asyncio.get_running_loop()
     end, last = loop.time() + deadline, None
     while loop.time() < end:

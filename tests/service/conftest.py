@@ -1,4 +1,4 @@
-"""One service at a time on a real PostgreSQL: built by the migrations once, emptied after each test."""
+"""Fixtures for one service on a real PostgreSQL. Migrations run once; each test leaves the databases empty."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -48,7 +48,7 @@ As = Callable[..., Headers]
 
 @pytest.fixture(scope="session")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
-    """A server with an empty database for each service, its owner, and who is let in."""
+    """Run a server with an empty database, an owner and a runtime role for each service."""
     async with throwaway_postgres(tmp_path_factory.mktemp("servers") / "postgres") as server:
         await create_databases(server, {f"{name}{suffix}": "test" for name in DATABASES for suffix in ("", OWNER)})
         yield server
@@ -56,13 +56,13 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Se
 
 @pytest.fixture(scope="session")
 def owner_urls(postgres: Server) -> dict[str, str]:
-    """How migrations reach the databases, by service; and tests that make more than rows."""
+    """The owners' database URLs, by service, for migrations and tests that change the schema."""
     return {name: postgres.url(name, f"{name}{OWNER}", "test") for name in DATABASES}
 
 
 @pytest.fixture(scope="session")
 async def databases(postgres: Server, owner_urls: dict[str, str]) -> dict[str, str]:
-    """URLs of both migrated databases, by service: of the roles that work with them and own nothing."""
+    """The runtime roles' URLs of both migrated databases, by service. These roles own nothing."""
     urls = {name: postgres.url(name, name, "test") for name in DATABASES}
     for name, url in urls.items():
         await asyncio.to_thread(upgrade, SERVICES / name, url, owner_urls[name])
@@ -85,14 +85,14 @@ async def notifications_engine(databases: dict[str, str]) -> AsyncIterator[Async
 
 @pytest.fixture
 async def conversations(conversations_engine: AsyncEngine) -> AsyncIterator[SessionFactory]:
-    """Sessions on an empty conversations database."""
+    """Database sessions on an empty conversations database."""
     yield create_sessions(conversations_engine)
     await empty_conversations(conversations_engine)
 
 
 @pytest.fixture
 async def notifications(notifications_engine: AsyncEngine) -> AsyncIterator[SessionFactory]:
-    """Sessions on an empty notifications database."""
+    """Database sessions on an empty notifications database."""
     yield create_sessions(notifications_engine)
     await empty_notifications(notifications_engine)
 
@@ -110,7 +110,7 @@ async def valkey(tmp_path: Path) -> AsyncIterator[Valkey]:
 
 @pytest.fixture
 async def api(conversations: SessionFactory, databases: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of the conversations API."""
+    """An HTTP client of the conversations API."""
     settings = ConversationsSettings(
         conversations_database_url=databases["conversations"],
         auth_secret=[SECRET],
@@ -127,14 +127,14 @@ async def api(conversations: SessionFactory, databases: dict[str, str]) -> Async
 
 @pytest.fixture
 async def live(conversations: SessionFactory, databases: dict[str, str]) -> AsyncIterator[Live]:
-    """A running conversations API, which ends at once although streams are open."""
+    """A running conversations API, which stops at once even with open streams."""
     async with running_api(conversations, databases["conversations"]) as running:
         yield running
 
 
 @asynccontextmanager
 async def running_api(sessions: SessionFactory, database_url: str, redis_url: str | None = None) -> AsyncIterator[Live]:
-    """Run a conversations API meanwhile."""
+    """Run a conversations API while the context is open."""
     settings = ConversationsSettings(
         conversations_database_url=database_url,
         auth_secret=[SECRET],
@@ -150,10 +150,10 @@ async def running_api(sessions: SessionFactory, database_url: str, redis_url: st
 
 @asynccontextmanager
 async def serving(app: FastAPI, on_stop: Callable[[], None] | None = None) -> AsyncIterator[int]:
-    """Serve an application meanwhile, on the port that is given."""
+    """Serve an application while the context is open; yield its port."""
     [port] = free_ports([0])
     running = server(app, "127.0.0.1", port, on_stop=on_stop)
-    task = asyncio.create_task(running._serve())  # noqa: SLF001 - serve() takes over the test run's own signals
+    task = asyncio.create_task(running._serve())  # noqa: SLF001 - serve() replaces the test run's signal handlers
     await eventually(lambda: running.started)
     try:
         yield port
@@ -167,7 +167,7 @@ async def serving(app: FastAPI, on_stop: Callable[[], None] | None = None) -> As
 async def notifications_api(
     notifications: SessionFactory, databases: dict[str, str]
 ) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of the notifications API."""
+    """An HTTP client of the notifications API."""
     settings = NotificationsSettings(
         notifications_database_url=databases["notifications"], auth_secret=[SECRET], store_name="Test Store"
     )
@@ -180,7 +180,7 @@ async def notifications_api(
 
 @pytest.fixture(scope="session")
 def acting_as(databases: dict[str, str]) -> As:
-    """Make the headers of a caller: `acting_as("anna")`, `acting_as("sam", "admin", name="Sam")`."""
+    """Return a function that makes a caller's headers: `acting_as("sam", "admin", name="Sam")`."""
     settings = ConversationsSettings(conversations_database_url=databases["conversations"], auth_secret=[SECRET])
 
     def headers(sub: str, role: str = "customer", **claims: Any) -> Headers:
@@ -228,16 +228,16 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def keys(provider: Provider, clock: Clock) -> AsyncIterator[ProviderKeys]:
-    async with keys_of(provider.url, clock) as made:
-        yield made
+    async with keys_of(provider.url, clock) as keys:
+        yield keys
 
 
 @pytest.fixture
 async def sweeping(
     api: httpx2.AsyncClient, conversations: SessionFactory, notifications: SessionFactory
 ) -> AsyncIterator[Sweeper]:
-    """A sweeper on the feed of the conversations API."""
-    transport = api._transport  # noqa: SLF001 - the same application, called as the sweeper does
+    """A sweeper that reads the feed of the conversations API."""
+    transport = api._transport  # noqa: SLF001 - the same application; the sweeper needs other headers
     async with httpx2.AsyncClient(
         transport=transport, base_url="http://chats.test", headers={"Authorization": f"Bearer {FEED_SECRET}"}
     ) as feed:
@@ -245,12 +245,12 @@ async def sweeping(
 
 
 async def empty_conversations(engine: AsyncEngine) -> None:
-    """Leave the conversations database as the migrations made it."""
+    """Reset the conversations database to its state after the migrations."""
     await _empty(engine, ConversationsBase, "update feed set head = 0, incarnation = null", "delete from erasures")
 
 
 async def empty_notifications(engine: AsyncEngine) -> None:
-    """Leave the notifications database as the migrations made it."""
+    """Reset the notifications database to its state after the migrations."""
     await _empty(
         engine,
         NotificationsBase,
@@ -264,7 +264,7 @@ async def empty_notifications(engine: AsyncEngine) -> None:
 
 @pytest.fixture
 async def vacuumed(postgres: Server) -> Callable[[str], Awaitable[None]]:
-    """Vacuum and analyze tables of the notifications, as only their owner may."""
+    """Return a function that vacuums and analyzes tables of notifications, which only their owner may do."""
 
     async def vacuum(tables: str) -> None:
         superuser = await asyncpg.connect(postgres.url("notifications"))

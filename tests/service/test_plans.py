@@ -17,9 +17,9 @@ from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.rules import Outcome
 from shared.database import SessionFactory, connection_provider
 from tests.service.conftest import FEED_SECRET, As
-from tests.service.helpers.attempt_factory import begin_data, has_due_email, record_try
+from tests.service.helpers.attempt_factory import begin_data, has_due_email, record_attempt
 from tests.service.helpers.callers import Caller
-from tests.service.helpers.event_factory import mail_settings, posted, receive
+from tests.service.helpers.event_factory import email_settings, posted, receive
 from tests.service.helpers.recorded_statements import Statement, statements, without_transactions
 
 GROWING = {"users", "orders", "conversations", "messages", "events", "notifications", "emails", "email_messages"}
@@ -91,7 +91,7 @@ async def test_what_the_notifications_service_asks_is_found_by_indexes(
     postgres: Server,
     acting_as: As,
 ) -> None:
-    settings = mail_settings("postgresql://unused")
+    settings = email_settings("postgresql://unused")
     superuser = await asyncpg.connect(postgres.url("notifications"))
     await superuser.execute(_FILL)
     await superuser.close()
@@ -106,7 +106,7 @@ async def test_what_the_notifications_service_asks_is_found_by_indexes(
             await has_due_email(session)
             [held] = await claim_emails(session, settings) or []
             assert await begin_data(session, held)
-            await record_try(session, held, Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken"), settings)
+            await record_attempt(session, held, Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken"), settings)
             await release_expired(session, settings)
             await session.rollback()
     assert len(said) > 5

@@ -1,4 +1,4 @@
-"""A product with real processes for the tests of one file, which leave it as they found it: all running."""
+"""A product of real processes, shared by the tests of a file. Every test leaves all of it running."""
 
 from collections.abc import AsyncIterator
 
@@ -10,14 +10,14 @@ from tests.system.helpers.product import PROCESSES, Product, running_product
 
 @pytest.fixture(scope="module")
 async def mail_server() -> AsyncIterator[SmtpServer]:
-    """A mail server that a test may give a script."""
+    """A mail server with a script."""
     async with smtp_server() as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 async def product(tmp_path_factory: pytest.TempPathFactory, mail_server: SmtpServer) -> AsyncIterator[Product]:
-    """The whole product, mail due after a second, retried after one."""
+    """The whole product; emails are due after a second and retried after one."""
     settings = {
         "CHATS_SMTP_URL": f"smtp://127.0.0.1:{mail_server.port}",
         "CHATS_EMAIL_DELAY_SECONDS": "1",

@@ -85,12 +85,12 @@ async def test_the_broker_away_for_good_costs_seconds_and_its_old_hints_do_no_ha
         await eventually(lambda: all_recorded_once(product, messages), deadline=5)
     await drained(product, messages)
 
-    taken = len(mail_server.mails)
+    taken = len(mail_server.emails)
     await product.start("broker")
     assert await a_hint_waits(product), "it has kept them"
     await eventually(lambda: no_hint_waits(product), deadline=CAUGHT_UP)
     await drained(product, [*messages, *await replies(product, 1)])
-    assert len(mail_server.mails) == taken + 1
+    assert len(mail_server.emails) == taken + 1
 
 
 async def test_a_broker_that_is_demoted_is_told_of_and_worked_with_again_when_it_is_promoted(product: Product) -> None:
@@ -108,7 +108,7 @@ async def test_a_broker_that_is_demoted_is_told_of_and_worked_with_again_when_it
 async def test_a_worker_that_the_broker_refuses_later_fails_and_leaves_word(product: Product) -> None:
     await product.stop("worker")
     async with amqp_peer(None) as peer:
-        product.apart["worker"] = {"CHATS_BROKER_URL": f"amqp://user:hunter2@127.0.0.1:{peer.port}/shop"}
+        product.overrides["worker"] = {"CHATS_BROKER_URL": f"amqp://user:hunter2@127.0.0.1:{peer.port}/shop"}
         await product.launch("worker")
         await eventually(lambda: peer.connections, deadline=60)
         peer.refuses = "login"
@@ -118,7 +118,7 @@ async def test_a_worker_that_the_broker_refuses_later_fails_and_leaves_word(prod
     assert "Traceback" not in said
     assert "hunter2" not in said
     assert "the broker refuses the user or the password" in (await product.chats("status"))[1]
-    del product.apart["worker"]
+    del product.overrides["worker"]
     await product.kill("worker")
     await product.start("worker")
 
@@ -147,10 +147,10 @@ async def test_chatting_goes_on_while_notifications_are_stopped_and_is_made_up_f
 
 async def test_two_relays_and_two_sweepers_do_no_more_than_one(product: Product, mail_server: SmtpServer) -> None:
     await product.start("relay-2", "sweeper-2")
-    before = len(mail_server.mails)
+    before = len(mail_server.emails)
     messages = await replies(product, 20)
     await drained(product, messages)
-    ids = [mail.content.split(b"Message-ID: ")[1].split(b"\r\n")[0] for mail in mail_server.mails[before:]]
+    ids = [mail.content.split(b"Message-ID: ")[1].split(b"\r\n")[0] for mail in mail_server.emails[before:]]
     assert len(ids) == len(set(ids)), "a mail twice"
     await product.stop("relay-2", "sweeper-2")
 
@@ -189,7 +189,7 @@ async def test_events_that_come_twice_and_backwards_have_their_effect_once(
 
     [email] = [email for email in await product.emails() if email["conversation_id"] == conversation]
     assert (email["state"], email["reason"]) == ("cancelled", "read")
-    assert not [mail for mail in mail_server.mails if b"Backwards." in mail.content]
+    assert not [mail for mail in mail_server.emails if b"Backwards." in mail.content]
 
 
 async def test_an_event_that_kills_its_process_is_parked_and_the_rest_flows_on(product: Product) -> None:

@@ -33,7 +33,7 @@ def live(origin: str, sub: str, role: str, last_id: str | None = None) -> Abstra
 
 
 def bodies(reader: Reader) -> list[str]:
-    return [data["message"]["body"] for data in reader.of("message.posted")]
+    return [data["message"]["body"] for data in reader.data_of("message.posted")]
 
 
 async def reach(product: Product, talk: str, body: str, *readers: Reader) -> float:
@@ -41,13 +41,13 @@ async def reach(product: Product, talk: str, body: str, *readers: Reader) -> flo
     await product.reply(talk, body)
     started = time.perf_counter()
     await eventually(lambda: all(body in bodies(reader) for reader in readers))
-    return max(reader.told[-1].at for reader in readers) - started
+    return max(reader.events[-1].at for reader in readers) - started
 
 
 async def test_both_sides_hear_at_once_and_without_the_broker_a_little_later(product: Product, origin: str) -> None:
     talk = await product.open_conversation()
     async with live(origin, "anna", "customer") as customer, live(origin, "sam", "admin") as admin:
-        await eventually(lambda: customer.told and admin.told)
+        await eventually(lambda: customer.events and admin.events)
 
         async def hints_arrive() -> bool:
             """Tell whether it takes less than the hub's own look, once a second, would."""
@@ -73,7 +73,7 @@ async def test_a_stop_with_open_streams_is_quick_and_a_client_that_comes_back_mi
 ) -> None:
     talk = await product.open_conversation("ben")
     async with live(origin, "ben", "customer") as customer, live(origin, "sam", "admin") as admin:
-        await eventually(lambda: customer.told and admin.told)
+        await eventually(lambda: customer.events and admin.events)
         await reach(product, talk, "one", customer, admin)
         started = time.monotonic()
         await product.stop("api")
@@ -96,7 +96,7 @@ async def test_a_stop_with_open_streams_is_quick_and_a_client_that_comes_back_mi
 async def test_a_killed_api_and_a_killed_relay_lose_no_event(product: Product, origin: str) -> None:
     talk = await product.open_conversation()
     async with live(origin, "anna", "customer") as reader:
-        await eventually(lambda: reader.told)
+        await eventually(lambda: reader.events)
         await reach(product, talk, "one", reader)
         await product.kill("relay")
         await product.reply(talk, "two")
@@ -113,7 +113,7 @@ async def test_a_client_that_leaves_gives_its_place_back_at_once(origin: str) ->
     async def five_open() -> bool:
         async with AsyncExitStack() as stack:
             readers = [await stack.enter_async_context(live(origin, "zoe", "customer")) for _ in range(5)]
-            await eventually(lambda: all(reader.told for reader in readers))
+            await eventually(lambda: all(reader.events for reader in readers))
         return True
 
     for _ in range(3):

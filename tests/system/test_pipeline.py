@@ -15,7 +15,7 @@ from tests.system.helpers.product import Product
 
 
 async def mails_about(server: SmtpServer, text: str) -> list[EmailMessage]:
-    parsed = [message_from_bytes(mail.content, policy=policy.default) for mail in server.mails]
+    parsed = [message_from_bytes(mail.content, policy=policy.default) for mail in server.emails]
     return [mail for mail in parsed if text in _text(mail)]
 
 

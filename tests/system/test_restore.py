@@ -83,7 +83,7 @@ async def test_mail_is_not_sent_again_when_the_service_forgot_that_it_was(
     await eventually(lambda: mailed(product, new), deadline=40)
     assert sorted(await product.records("ben")) == sorted([first, *forgotten, new])
     assert sorted(await product.records()) == sorted(before)
-    copies = [mail for mail in mail_server.mails if b"Forgotten by the backup." in mail.content]
+    copies = [mail for mail in mail_server.emails if b"Forgotten by the backup." in mail.content]
     assert len(copies) == 1
     _, failed = await product.chats("emails", "list", "--state", "failed")
     assert "restored" in failed

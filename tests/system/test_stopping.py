@@ -55,7 +55,7 @@ async def under_load(product: Product) -> AsyncIterator[list[str]]:
 
 async def mailed_once(product: Product, server: SmtpServer) -> None:
     """Fail when a mail came twice for another reason than a lost answer."""
-    copies = Counter(str(message_from_bytes(mail.content)["Message-ID"]) for mail in server.mails)
+    copies = Counter(str(message_from_bytes(mail.content)["Message-ID"]) for mail in server.emails)
     uncertain = [one for email in await product.emails() for one in email["tries"] if one["outcome"] == "uncertain"]
     assert sum(copies.values()) - len(copies) <= len(uncertain)
     assert max(copies.values()) <= 2
@@ -148,12 +148,12 @@ async def test_a_process_that_hangs_while_stopping_ends_itself_at_the_last_momen
 
 async def test_an_api_that_is_told_to_stop_serves_until_it_is_out_of_the_rotation(product: Product) -> None:
     await product.stop("api")
-    product.apart["api"] = {"CHATS_DRAIN_SECONDS": "2"}
+    product.overrides["api"] = {"CHATS_DRAIN_SECONDS": "2"}
     await product.start("api")
     await product.open_conversation()
     url = f"http://127.0.0.1:{product.ports['api']}"
     async with reading(url, headers_of("anna", "customer")) as stream, httpx2.AsyncClient(base_url=url) as client:
-        await eventually(lambda: stream.told)
+        await eventually(lambda: stream.events)
         stopping = asyncio.create_task(product.stop("api"))
         await eventually(lambda: is_not_ready(client))
         answer = await product.call("POST", "/api/v1/conversations", json={"subject": "Late", "body": "Hello?"})
@@ -163,7 +163,7 @@ async def test_an_api_that_is_told_to_stop_serves_until_it_is_out_of_the_rotatio
         await eventually(lambda: stream.ended)
     with pytest.raises(httpx2.ConnectError):
         await product.call("GET", "/api/v1/unread")
-    product.apart.clear()
+    product.overrides.clear()
     await product.start("api")
 
 
@@ -224,7 +224,7 @@ async def test_a_rolling_restart_of_two_copies_fails_no_request(product: Product
 
         async def start(name: str) -> None:
             product.ports[name] = site.copies[0].port
-            product.apart[name] = {"CHATS_LISTEN_HOST": copies[name], "CHATS_DRAIN_SECONDS": "4"}
+            product.overrides[name] = {"CHATS_LISTEN_HOST": copies[name], "CHATS_DRAIN_SECONDS": "4"}
             await product.launch(name)
             await eventually(accepts(copies[name], product.ports[name]), deadline=60)
 

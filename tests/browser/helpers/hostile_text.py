@@ -1,7 +1,7 @@
-"""Text that tries to be more than text, or wider, or higher."""
+"""Texts that try to inject markup or to break the layout."""
 
 RUN = "document.title='run'"
-"""What a script would do: a test looks for it."""
+"""The script that an injection would run: it changes the page's title, which tests check."""
 
 LINE = {
     "markup": f'<b>bold</b> <img src=x onerror="{RUN}"> &amp; </title></textarea><script>{RUN}</script>',
@@ -12,12 +12,12 @@ LINE = {
     "without a space": "W" * 200,
     "quotes": f"\" ' ` onmouseover=alert(1) autofocus onfocus={RUN} javascript:{RUN}",
 }
-"""Each fits into a subject or a name."""
+"""Each of these fits into a subject or a name."""
 
 TEXT = LINE | {
     "10,000 characters": "W" * 10_000,
     "many lines": "\n".join("line" for _ in range(200)),
     "links": f'https://example.com/"onmouseover="{RUN} javascript:{RUN} http://[::1]:99999/ http://a.ex/{"a" * 3000}',
-    "what nobody sees": "begin \u200b\u200d\ufeff\u2028\u2029 end",
+    "invisible characters": "begin \u200b\u200d\ufeff\u2028\u2029 end",
 }
-"""Each fits into a message."""
+"""Each of these fits into a message."""

@@ -1,4 +1,4 @@
-"""The whole product behind one origin, beside a store on another site, for browsers to come to."""
+"""The whole product behind one origin, with a store on another site, for browser tests."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,12 +18,12 @@ from tests.helpers.smtp_server import SmtpServer, smtp_server
 from tests.system.helpers.product import PROCESSES, PROXY, SECRET, Product, running_product
 
 OPERATOR = "operator"
-"""The admin by whom a test does what it does not do in a browser."""
+"""The id of the admin that makes calls outside of a browser."""
 
 
 @dataclass
 class Site:
-    """What runs, and short ways to do to it what a test is not about."""
+    """The running product, with shortcuts for calls that are not what a test is about."""
 
     product: Product
     store: Store
@@ -31,17 +31,17 @@ class Site:
 
     @property
     def origin(self) -> str:
-        """Return the one origin of the product."""
+        """Return the product's origin."""
         return self.product.origin
 
     async def sync(self, path: str, **fields: Any) -> None:
-        """Tell the product of somebody or something in the store, as `users/anna` or `orders/7`."""
+        """Sync a user or an order from the store; `path` is `users/anna` or `orders/7`."""
         await self._call("PUT", f"/api/v1/store/{path}", "store", "store", json=fields)
 
     async def order(self, sub: str, number: str, **fields: Any) -> str:
-        """Let the store tell of an order; return its id."""
-        identity = f"{sub}-{quote(number)}"
-        given = {
+        """Sync an order from the store; return its id."""
+        order_id = f"{sub}-{quote(number)}"
+        defaults = {
             "user_id": sub,
             "number": number,
             "status": "shipped",
@@ -51,49 +51,49 @@ class Site:
             "url": f"{self.store.url}/orders/{number}",
             "items": [{"name": "Teapot", "quantity": 2, "unit_price": "29.95"}],
         }
-        await self.sync(f"orders/{identity}", **(given | fields))
-        return identity
+        await self.sync(f"orders/{order_id}", **(defaults | fields))
+        return order_id
 
     async def open_conversation(self, sub: str, subject: str, body: str | None = "Hello?", **fields: Any) -> str:
         """Open a conversation as a customer; return its id."""
         body_field = {} if body is None else {"body": body}
-        made = await self._call(
+        created = await self._call(
             "POST", "/api/v1/conversations", sub, "customer", json={"subject": subject, **body_field, **fields}
         )
-        return str(made["id"])
+        return str(created["id"])
 
     async def write(self, conversation: str, sub: str, body: str) -> None:
-        """Write as the customer."""
+        """Post a message as the customer."""
         await self._call("POST", f"/api/v1/conversations/{conversation}/messages", sub, "customer", json={"body": body})
 
     async def answer(self, conversation: str, body: str) -> None:
-        """Answer as an admin."""
+        """Post a message as an admin."""
         path = f"/api/v1/admin/conversations/{conversation}/messages"
         await self._call("POST", path, OPERATOR, "admin", json={"body": body})
 
     async def set_status(self, conversation: str, status: str) -> None:
-        """Set a status as an admin."""
+        """Set the status as an admin."""
         await self._call(
             "PATCH", f"/api/v1/admin/conversations/{conversation}", OPERATOR, "admin", json={"status": status}
         )
 
     async def conversation(self, conversation: str) -> dict[str, Any]:
-        """Return a conversation as it is, which reads nothing."""
+        """Return a conversation without marking it as read."""
         path = f"/api/v1/admin/conversations/{conversation}?peek=true"
         return dict(await self._call("GET", path, OPERATOR, "admin"))
 
     async def bodies(self, conversation: str) -> list[str]:
-        """Return the messages of a conversation, oldest first."""
+        """Return the messages' bodies, oldest first."""
         path = f"/api/v1/admin/conversations/{conversation}/messages?limit=100"
         return [message["body"] for message in (await self._call("GET", path, OPERATOR, "admin"))["items"]]
 
     async def conversations_of(self, sub: str) -> list[dict[str, Any]]:
-        """Return a customer's conversations, last activity first."""
+        """Return a customer's conversations, latest activity first."""
         path = f"/api/v1/admin/conversations?user_id={sub}&limit=100"
         return list((await self._call("GET", path, OPERATOR, "admin"))["items"])
 
     async def delete_everything(self) -> None:
-        """Remove all conversations, as admins can."""
+        """Close and delete all conversations as an admin."""
         while left := (await self._call("GET", "/api/v1/admin/conversations?limit=100", OPERATOR, "admin"))["items"]:
             for conversation in left:
                 await self.set_status(conversation["id"], "CLOSED")
@@ -101,34 +101,34 @@ class Site:
             await self._call("POST", "/api/v1/admin/conversations/bulk-delete", OPERATOR, "admin", json={"ids": ids})
 
     async def unread_by_admins(self) -> int:
-        """Return the number on the admins' badge."""
+        """Return the number in the admins' badge."""
         return int((await self._call("GET", "/api/v1/unread", OPERATOR, "admin"))["unread"])
 
     async def end_sessions_of(self, sub: str) -> None:
-        """Revoke somebody's browser sessions, as the store does."""
+        """Revoke a user's browser sessions from the store."""
         await self._call("DELETE", f"/api/v1/store/users/{sub}/sessions", "store", "store")
 
-    def mails_to(self, sub: str) -> list[EmailMessage]:
-        """Return the mails that somebody got."""
-        mails = [message_from_bytes(mail.content, policy=policy.default) for mail in self.mail_server.mails]
-        return [mail for mail in mails if address_of(sub) in str(mail["To"])]
+    def emails_to(self, sub: str) -> list[EmailMessage]:
+        """Return the emails that a user received."""
+        emails = [message_from_bytes(email.content, policy=policy.default) for email in self.mail_server.emails]
+        return [email for email in emails if address_of(sub) in str(email["To"])]
 
     async def _call(self, method: str, path: str, sub: str, role: str, **options: Any) -> Any:
-        answer = await self.product.call(method, path, sub, role, **options)
-        assert answer.is_success, f"{method} {path}: {answer.status_code} {answer.text}"
-        return answer.json() if answer.content else None
+        response = await self.product.call(method, path, sub, role, **options)
+        assert response.is_success, f"{method} {path}: {response.status_code} {response.text}"
+        return response.json() if response.content else None
 
 
 def address_of(sub: str) -> str:
-    """Return the mail address that somebody has in these tests."""
+    """Return a user's email address in these tests."""
     return f"{sub}@customer.test"
 
 
 @asynccontextmanager
 async def running_site(directory: Path) -> AsyncIterator[Site]:
-    """Run the whole product, with mail due after a second, and a store that it knows."""
+    """Run the whole product, with emails due after a second, and a store that it trusts."""
     [port] = free_ports([0])
-    url = f"http://localhost:{port}"  # for a browser another site than 127.0.0.1
+    url = f"http://localhost:{port}"  # for a browser, a different site than 127.0.0.1
     async with smtp_server() as mail_server:
         settings = {
             "CHATS_SMTP_URL": f"smtp://127.0.0.1:{mail_server.port}",

@@ -1,4 +1,4 @@
-"""The store that the chats are part of: on a site of its own, with a way in, a login page and a fresh token."""
+"""A store on a site of its own, with a button to enter the chats, a login page and fresh tokens."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ from tests.helpers.waiting import eventually
 
 @dataclass
 class Store:
-    """A store at `url`, which signs tokens as the chats at `chats` know them."""
+    """A store at `url` that signs tokens for the product at `chats`."""
 
     url: str
     chats: str
@@ -39,8 +39,8 @@ class Store:
             ]
         )
 
-    def way_in(self, sub: str, role: str, next_path: str) -> str:
-        """Return the page whose button leads somebody to the chats."""
+    def entry_url(self, sub: str, role: str, next_path: str) -> str:
+        """Return the URL of the page with the button that enters the chats."""
         return f"{self.url}/enter?{urlencode({'sub': sub, 'role': role, 'next': next_path})}"
 
     def token(self, sub: str, role: str) -> str:
@@ -59,8 +59,8 @@ class Store:
         return _page("Sign in", f"<h1>Sign in to the store</h1><p>{escape(request.query_params.get('next', ''))}</p>")
 
     async def _enter(self, request: Request) -> Response:
-        asked = request.query_params
-        fields = {"token": self.token(asked["sub"], asked["role"]), "next": asked["next"]}
+        params = request.query_params
+        fields = {"token": self.token(params["sub"], params["role"]), "next": params["next"]}
         inputs = "".join(f'<input type="hidden" name="{name}" value="{escape(text)}">' for name, text in fields.items())
         form = f'<form method="post" action="{self.chats}/session">{inputs}<button>To my messages</button></form>'
         return _page("Store", form)
@@ -71,7 +71,7 @@ class Store:
 
 @contextlib.asynccontextmanager
 async def served(app: ASGIApp, port: int) -> AsyncIterator[None]:
-    """Serve an application on loopback, in this process."""
+    """Serve an application on loopback, within this process."""
     running = server(app, "127.0.0.1", port)
     running.config.timeout_graceful_shutdown = 1
     running.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]

@@ -1,4 +1,4 @@
-"""A conversation on the screen: its messages, its form, and what shows whether all of it fits."""
+"""The page of a conversation: its messages, its form, and whether it fits the window."""
 
 from playwright.async_api import Locator, Page, expect
 
@@ -6,40 +6,40 @@ from tests.browser.helpers.people import Person
 
 
 def messages(page: Page) -> Locator:
-    """Return the bubbles, also those that are on their way."""
+    """Return all message bubbles, pending ones included."""
     return page.locator("#messages > .message")
 
 
 def message(page: Page, text: str) -> Locator:
-    """Return the bubbles that hold a text."""
+    """Return the bubbles that contain a text."""
     return messages(page).filter(has_text=text)
 
 
 def composer(page: Page) -> Locator:
-    """Return what messages are written in, by a customer or an admin."""
+    """Return the field for a new message, on customers' and admins' pages."""
     return page.locator("#reply textarea")
 
 
 async def send(page: Page, text: str) -> None:
-    """Write and send with the keyboard."""
+    """Type a message and send it with the keyboard."""
     await composer(page).fill(text)
     await composer(page).press("Control+Enter")
 
 
-async def look_at(admin: Person, conversation: str) -> None:
-    """Open a conversation as an admin, and wait until other admins can know of it."""
-    async with admin.page.expect_response("**/viewing") as told:
+async def open_and_announce(admin: Person, conversation: str) -> None:
+    """Open a conversation as an admin, and wait until the server knows that the admin is viewing it."""
+    async with admin.page.expect_response("**/viewing") as announced:
         await admin.open(conversation)
-    await told.value
+    await announced.value
 
 
 async def expect_thread(page: Page, *bodies: str) -> None:
-    """Wait until the thread shows exactly these messages, in this order."""
+    """Wait until the page shows exactly these messages, in this order."""
     await expect(page.locator("#messages > .message .body")).to_have_text(list(bodies))
 
 
 async def expect_to_fit(page: Page, *widths: int) -> None:
-    """Make sure that nothing reaches out of the window at the side, at any of these widths."""
+    """Assert that nothing overflows the window horizontally at any of these widths."""
     for width in widths:
         await page.set_viewport_size({"width": width, "height": 800})
         wide = await page.evaluate(_TOO_WIDE)

@@ -12,7 +12,7 @@ from tests.service.access.asgi import Answer
 from tests.service.access.credentials import OTHER, OWNER, Credential
 from tests.service.access.table import ROWS, Row, routes_of
 from tests.service.access.world import UUIDS, World, filled
-from tests.service.helpers.callers import NOBODYS
+from tests.service.helpers.callers import UNKNOWN_ID
 
 REFUSED = {401, 403, 404, 405}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE")
@@ -79,7 +79,7 @@ def written(identity: str) -> Iterator[str]:
     plain = identity.replace("-", "")
     yield from (identity.upper(), plain, plain.upper(), f"{{{identity}}}", f"%7B{identity}%7D", f"urn:uuid:{identity}")
     yield from (f"%{ord(identity[0]):x}{identity[1:]}", f"%25{ord(identity[0]):x}{identity[1:]}")
-    yield from (f"{identity}%00", f"{identity}%20", f"%20{identity}", f"{identity};x=1", f"{identity},{NOBODYS}")
+    yield from (f"{identity}%00", f"{identity}%20", f"%20{identity}", f"{identity};x=1", f"{identity},{UNKNOWN_ID}")
     yield from (f"{identity}.json", f"{identity}%0d%0aX-Y:z", f"%EF%BC%90{identity[1:]}", f"{identity}*", "%2a", "*")
 
 
@@ -88,7 +88,7 @@ async def test_an_id_is_nobodys_key_however_it_is_written(world: World, row: Row
     [name] = {*re.findall(r"{(\w+)}", row.path)}
     credential = other(world, row)
     async with world.undone(row.service):
-        for hers, nobodys in zip(written(world.owners[name]), written(NOBODYS), strict=True):
+        for hers, nobodys in zip(written(world.owners[name]), written(UNKNOWN_ID), strict=True):
             answer = await world.play(row, credential, target=row.target.replace(f"{{{name}}}", hers))
             nothing = await world.play(row, credential, target=row.target.replace(f"{{{name}}}", nobodys))
             assert answer.status == nothing.status, (hers, answer.text)

@@ -40,9 +40,9 @@ from tests.service.access.credentials import (
 from tests.service.access.table import SENT, Row
 from tests.service.conftest import FEED_SECRET, SECRET
 from tests.service.helpers.browser import store_token
-from tests.service.helpers.callers import NOBODYS, Caller
+from tests.service.helpers.callers import UNKNOWN_ID, Caller
 from tests.service.helpers.connected import connect
-from tests.service.helpers.event_factory import mail_settings, posted, receive, user_changed
+from tests.service.helpers.event_factory import email_settings, posted, receive, user_changed
 
 CANARY = re.compile(r"canary-\w+")
 UUIDS = re.compile(r"[0-9a-f]{8}-?(?:[0-9a-f]{4}-?){3}[0-9a-f]{12}", re.IGNORECASE)
@@ -185,8 +185,8 @@ def _name(world: World, ids: dict[str, dict[str, str]]) -> None:
             "others_conversation_id": ids[OTHER]["conversation_id"],
         }
     )
-    nobodys = {name: NOBODYS if UUIDS.fullmatch(value) else "nobody" for name, value in ids[OWNER].items()}
-    world.missing = nobodys | always | {"ids": NOBODYS, "others_conversation_id": ids[OTHER]["conversation_id"]}
+    nobodys = {name: UNKNOWN_ID if UUIDS.fullmatch(value) else "nobody" for name, value in ids[OWNER].items()}
+    world.missing = nobodys | always | {"ids": UNKNOWN_ID, "others_conversation_id": ids[OTHER]["conversation_id"]}
     world.owners_ids = {*ids[OWNER].values()} - {OWNER}
 
 
@@ -258,7 +258,7 @@ async def _live(client: httpx2.AsyncClient, shop: Caller, sam: Caller, who: str)
 
 async def _notify(sessions: SessionFactory, ids: dict[str, dict[str, str]]) -> None:
     """Make a record and a mail of each answer; the owner's mail has failed."""
-    settings = mail_settings("postgresql://unused")
+    settings = email_settings("postgresql://unused")
     for who in (OWNER, OTHER, DELETED):
         person = Person(id=who, version=1, name=f"{who} name", email=f"{who}@customer.test")
         talk = UUID(ids[who]["conversation_id"])

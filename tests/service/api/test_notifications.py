@@ -14,9 +14,9 @@ from shared.people import Person
 from tests.service.conftest import As
 from tests.service.helpers.browser import store_token
 from tests.service.helpers.callers import Caller, problem
-from tests.service.helpers.event_factory import ANNA, mail_settings, posted, read, receive, user_changed
+from tests.service.helpers.event_factory import ANNA, email_settings, posted, read, receive, user_changed
 
-SETTINGS = mail_settings("postgresql://unused")
+SETTINGS = email_settings("postgresql://unused")
 BEN = Person(id="ben", version=1, name="Ben", email="ben@customer.test")
 NOWHERE = "01900000-0000-7000-8000-000000000000"
 INVALID, NOT_FOUND = (422, "validation-failed"), (404, "not-found")
@@ -202,7 +202,7 @@ async def test_other_methods_and_paths_are_problems_too(customer: Caller, admin:
 
 
 async def test_admins_see_what_became_of_each_mail(notifications: SessionFactory, admin: Caller) -> None:
-    conversation, settings = uuid4(), mail_settings("postgresql://unused", support_email="desk@store.test")
+    conversation, settings = uuid4(), email_settings("postgresql://unused", support_email="desk@store.test")
     message = posted(conversation, 1)
     await receive(notifications, settings, message, posted(uuid4(), 1, by="customer"))
 

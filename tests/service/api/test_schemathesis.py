@@ -22,7 +22,7 @@ from services.notifications.settings import ApiSettings
 from shared.database import SessionFactory, transaction
 from tests.service.conftest import SECRET, As, serving
 from tests.service.helpers.callers import ORDER, Caller
-from tests.service.helpers.event_factory import mail_settings, posted, receive
+from tests.service.helpers.event_factory import email_settings, posted, receive
 from tests.service.helpers.live_api import Live
 
 CONFIG = Path(__file__).with_name("schemathesis.toml")
@@ -111,7 +111,7 @@ async def test_the_conversations_api_keeps_to_its_document(
 async def test_the_notifications_api_keeps_to_its_document(
     notifications: SessionFactory, databases: dict[str, str], people: Path, who: str, options: list[str]
 ) -> None:
-    await receive(notifications, mail_settings("postgresql://unused"), posted(uuid4(), 1), posted(uuid4(), 1))
+    await receive(notifications, email_settings("postgresql://unused"), posted(uuid4(), 1), posted(uuid4(), 1))
     async with transaction(notifications) as session:
         over = {"state": "failed", "reason": "rejected", "finished_at": datetime.now(UTC)}
         await session.execute(update(Email).values(over))

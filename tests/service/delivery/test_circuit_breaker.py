@@ -20,7 +20,7 @@ from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from shared.people import Person
 from tests.helpers.smtp_server import SmtpServer, smtp_server
-from tests.service.helpers.event_factory import mail_settings, posted, receive
+from tests.service.helpers.event_factory import email_settings, posted, receive
 
 RELAY = "554 5.7.1 <someone@customer.test>: Relay access denied"
 POLICY = "550 5.7.1 message refused"
@@ -28,7 +28,7 @@ POLICY = "550 5.7.1 message refused"
 
 def settings_for(server: SmtpServer, user: str = "", **changes: Any) -> EmailSettings:
     url = SecretStr(f"smtp://{user}127.0.0.1:{server.port}")
-    return mail_settings("postgresql://unused", smtp_url=url, **changes)
+    return email_settings("postgresql://unused", smtp_url=url, **changes)
 
 
 def customer(name: str) -> Person:
@@ -209,12 +209,12 @@ async def test_a_server_that_is_away_for_hours_costs_no_mail_an_attempt_and_is_a
 
 async def test_a_server_with_room_for_few_connections_gets_all_mail_over_these(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
-        server.most_at_once = 3
+        server.max_connections = 3
         server.delays["end"] = 0.01
         settings = settings_for(server)
         await mails_to(notifications, settings, *(f"user{number}" for number in range(120)))
         await send(notifications, settings)
-    assert len(server.mails) == 120
+    assert len(server.emails) == 120
     assert set(await outcomes(notifications)) == {Outcome.ACCEPTED}
     assert server.refused_connections <= settings.smtp_connections, "those refused are not tried with each batch"
 
@@ -251,7 +251,7 @@ async def test_all_connections_log_in_once_the_first_has(notifications: SessionF
         settings = settings_for(server, "user:password@")
         await mails_to(notifications, settings, *(f"user{number}" for number in range(40)))
         await send(notifications, settings)
-    assert len(server.mails) == 40
+    assert len(server.emails) == 40
     assert server.connections == 10
 
 
@@ -277,4 +277,4 @@ async def test_the_server_is_told_who_we_are_and_how_large_a_mail_is(notificatio
         await mails_to(notifications, settings, "anna")
         await send(notifications, settings)
     assert server.commands[0] == "EHLO store.test"
-    assert server.commands[1] == f"MAIL FROM:<support@store.test> SIZE={len(server.mails[0].content)}"
+    assert server.commands[1] == f"MAIL FROM:<support@store.test> SIZE={len(server.emails[0].content)}"

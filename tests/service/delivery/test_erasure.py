@@ -15,10 +15,10 @@ from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from tests.service.conftest import As
 from tests.service.helpers.callers import Caller, problem
-from tests.service.helpers.event_factory import ANNA, SAM, deleted, mail_settings, posted, receive, user_changed
+from tests.service.helpers.event_factory import ANNA, SAM, deleted, email_settings, posted, receive, user_changed
 from tests.service.helpers.sweeping import Sweeper
 
-SETTINGS = mail_settings("postgresql://unused")
+SETTINGS = email_settings("postgresql://unused")
 MANY = 1200  # more than one transaction erases
 GONE = ANNA.model_copy(update={"version": 2, "deleted": True, "name": None, "email": None})
 BACK = ANNA.model_copy(update={"version": 3, "email": "anew@customer.test"})
@@ -215,7 +215,7 @@ async def test_the_store_tells_this_service_of_a_role_that_it_sends(
     assert (await admin.call("GET", "/emails")).status_code == 200
     await shop.call("PUT", "/users/sam", {"name": "Sam", "role": "customer"})
     await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     assert problem(await admin.call("GET", "/emails")) == (403, "forbidden")
 
 
@@ -226,7 +226,7 @@ async def test_a_restored_log_brings_back_what_is_there_again_and_erases_what_is
     kept = (await anna.open())["id"]
     await sam.post(kept)
     await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     await grow(notifications, UUID(kept))
     gone = uuid4()
     await receive(notifications, SETTINGS, posted(gone, 1), deleted(UUID(kept)))
@@ -235,7 +235,7 @@ async def test_a_restored_log_brings_back_what_is_there_again_and_erases_what_is
     assert await count(notifications, Erasure) == 2
 
     await run(conversations, "update feed set epoch = gen_random_uuid()")
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     await erase(notifications)
 
     async with notifications() as session:

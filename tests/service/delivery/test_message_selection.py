@@ -11,9 +11,9 @@ from services.notifications.delivery.claiming import claim_emails
 from services.notifications.models import Email, EmailMessage
 from services.notifications.rules import EmailState
 from shared.database import SessionFactory, transaction
-from tests.service.helpers.event_factory import mail_settings, posted, read, receive
+from tests.service.helpers.event_factory import email_settings, posted, read, receive
 
-SETTINGS = mail_settings("postgresql://unused")
+SETTINGS = email_settings("postgresql://unused")
 
 
 async def claim_all(sessions: SessionFactory) -> list[list[int]]:

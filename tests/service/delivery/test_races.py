@@ -25,10 +25,10 @@ from services.notifications.rules import EmailState, Outcome, Reason
 from shared.database import SessionFactory, transaction
 from shared.problems import Problem
 from tests.helpers.waiting import eventually
-from tests.service.helpers.attempt_factory import begin_data, record_try
-from tests.service.helpers.event_factory import ANNA, deleted, mail_settings, posted, read, receive, user_changed
+from tests.service.helpers.attempt_factory import begin_data, record_attempt
+from tests.service.helpers.event_factory import ANNA, deleted, email_settings, posted, read, receive, user_changed
 
-SETTINGS = mail_settings("postgresql://unused")
+SETTINGS = email_settings("postgresql://unused")
 YES = Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken")
 LATER = Attempt(Outcome.DEFERRED, Phase.RCPT, 450, "<anna@customer.test>: later")
 
@@ -109,7 +109,7 @@ async def test_a_late_yes_stops_the_second_holder_before_its_data(notifications:
         [second] = await claim_emails(session, SETTINGS) or []
 
     async with transaction(notifications) as session:
-        await record_try(session, first, YES, SETTINGS)
+        await record_attempt(session, first, YES, SETTINGS)
 
     async with transaction(notifications) as session:
         assert not await begin_data(session, second)
@@ -123,7 +123,7 @@ async def test_a_yes_that_meets_an_erasure_waits_for_it_and_keeps_no_address(not
 
     async def record() -> None:
         async with transaction(notifications) as session:
-            await record_try(session, held, YES, SETTINGS)
+            await record_attempt(session, held, YES, SETTINGS)
 
     async with transaction(notifications) as eraser:
         await eraser.execute(update(Email).values(mailbox=None))
@@ -143,7 +143,7 @@ async def test_a_pause_stops_what_was_claimed_before_its_data_and_it_goes_back(n
     async with transaction(notifications) as session:
         assert not await begin_data(session, held)
         given_up = Attempt(Outcome.ABANDONED, Phase.DATA, None, "the lease was lost")
-        await record_try(session, held, given_up, SETTINGS)
+        await record_attempt(session, held, given_up, SETTINGS)
     assert await states(notifications) == [(EmailState.SCHEDULED, None)]
 
 
@@ -159,7 +159,7 @@ async def test_a_deletion_during_data_keeps_the_mail_from_another_try(
         assert await begin_data(session, held)
     await receive(notifications, SETTINGS, deleted(conversation) if ending == "deleted" else user_changed(gone))
     async with transaction(notifications) as session:
-        await record_try(session, held, LATER, SETTINGS)
+        await record_attempt(session, held, LATER, SETTINGS)
         await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
     async with transaction(notifications) as session:
         assert await claim_emails(session, SETTINGS) == []
@@ -177,7 +177,7 @@ async def test_a_failed_mail_of_what_was_deleted_is_cancelled_and_forgotten(
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
         refused = Attempt(Outcome.REJECTED, Phase.RCPT, 550, "<anna@customer.test>: unknown")
-        await record_try(session, held, refused, SETTINGS)
+        await record_attempt(session, held, refused, SETTINGS)
 
     await receive(notifications, SETTINGS, deleted(conversation) if ending == "deleted" else user_changed(gone))
 
@@ -193,19 +193,19 @@ async def test_a_failed_mail_of_what_was_deleted_is_cancelled_and_forgotten(
 async def test_deleting_a_customer_whose_id_is_support_leaves_the_support_mailbox_its_mail(
     notifications: SessionFactory,
 ) -> None:
-    settings = mail_settings("postgresql://unused", support_email="desk@store.test")
+    settings = email_settings("postgresql://unused", support_email="desk@store.test")
     gone = ANNA.model_copy(update={"id": "support", "version": 2, "deleted": True})
     await receive(notifications, settings, posted(uuid4(), 1, by="customer"), user_changed(gone))
     assert await states(notifications) == [(EmailState.SCHEDULED, None)]
 
 
 async def test_a_name_that_was_erased_is_in_no_rendered_mail(notifications: SessionFactory) -> None:
-    settings = mail_settings("postgresql://unused", support_email="desk@store.test")
+    settings = email_settings("postgresql://unused", support_email="desk@store.test")
     gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
     await receive(notifications, settings, posted(uuid4(), 1, by="customer"))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, settings) or []
-        await record_try(session, held, LATER, settings)
+        await record_attempt(session, held, LATER, settings)
     assert b"Anna" in held.content
     await receive(notifications, settings, user_changed(gone))
     async with transaction(notifications) as session:
@@ -220,7 +220,7 @@ async def test_another_try_goes_to_where_the_customer_is_now(notifications: Sess
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
-        await record_try(session, held, LATER, SETTINGS)
+        await record_attempt(session, held, LATER, SETTINGS)
     await receive(notifications, SETTINGS, user_changed(ANNA.model_copy(update={"version": 2, "email": "a@new.test"})))
     async with transaction(notifications) as session:
         await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp()))
@@ -235,7 +235,7 @@ async def test_a_mail_that_is_composed_anew_says_what_it_said(notifications: Ses
     await receive(notifications, SETTINGS, posted(conversation, 1, body="First."), posted(conversation, 2))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
-        await record_try(session, held, LATER, SETTINGS)
+        await record_attempt(session, held, LATER, SETTINGS)
     moved = user_changed(ANNA.model_copy(update={"version": 2, "email": "a@new.test"}))
     await receive(notifications, SETTINGS, read(conversation, 1), moved)
     async with transaction(notifications) as session:
@@ -256,14 +256,14 @@ async def test_rendered_text_is_dropped_once_it_was_sent(notifications: SessionF
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
-        await record_try(session, held, YES, SETTINGS)
+        await record_attempt(session, held, YES, SETTINGS)
         assert (await session.execute(select(Email.state, Email.content))).one() == ("sent", None)
 
 
 async def test_more_mail_is_looked_for_behind_a_batch_of_which_none_may_go(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
-        assert await claim_emails(session, mail_settings("postgresql://unused", smtp_url=None)) == []
+        assert await claim_emails(session, email_settings("postgresql://unused", smtp_url=None)) == []
         assert await claim_emails(session, SETTINGS) is None
 
 
@@ -275,7 +275,7 @@ class PanicException(BaseException):
 async def test_a_mail_that_cannot_be_composed_holds_up_no_other_and_comes_to_an_end_that_is_shown(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    settings = mail_settings("postgresql://unused", email_retry_seconds="259200")
+    settings = email_settings("postgresql://unused", email_retry_seconds="259200")
     await receive(notifications, settings, posted(uuid4(), 1, body="Bad."), posted(uuid4(), 1, body="Good."))
 
     def stumble(email: Email, messages: Sequence[Any], *more: Any) -> RenderedEmail:
@@ -325,10 +325,10 @@ async def test_a_mail_keeps_its_message_id_when_it_is_composed_anew_from_another
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
         before = await session.scalar(identity)
-        await record_try(session, held, LATER, SETTINGS)
+        await record_attempt(session, held, LATER, SETTINGS)
         await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp(), content=None))
     async with transaction(notifications) as session:
-        assert await claim_emails(session, mail_settings("postgresql://unused", email_from="a@other.test"))
+        assert await claim_emails(session, email_settings("postgresql://unused", email_from="a@other.test"))
         assert await session.scalar(identity) == before
 
 

@@ -27,8 +27,8 @@ from shared.database import SessionFactory, transaction
 from tests.helpers.smtp_server import smtp_server
 from tests.helpers.waiting import eventually
 from tests.service.conftest import As
-from tests.service.helpers.attempt_factory import begin_data, has_due_email, record_try
-from tests.service.helpers.event_factory import ANNA, deleted, mail_settings, posted, read, receive, user_changed
+from tests.service.helpers.attempt_factory import begin_data, has_due_email, record_attempt
+from tests.service.helpers.event_factory import ANNA, deleted, email_settings, posted, read, receive, user_changed
 
 YES = Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken")
 LOST = Attempt(Outcome.UNCERTAIN, Phase.END_OF_DATA, None, "connection lost")
@@ -40,7 +40,7 @@ BEN = ANNA.model_copy(update={"id": "ben", "name": "Ben", "email": "ANNA@Custome
 
 
 def limited(most: int = 2, **changes: Any) -> EmailSettings:
-    return mail_settings("postgresql://unused", limit_mails_per_10_minutes=most, **changes)
+    return email_settings("postgresql://unused", limit_mails_per_10_minutes=most, **changes)
 
 
 async def claim(sessions: SessionFactory, settings: EmailSettings) -> list[ClaimedEmail]:
@@ -53,7 +53,7 @@ async def record(
 ) -> None:
     for email in held:
         async with transaction(sessions) as session:
-            await record_try(session, email, attempt, settings)
+            await record_attempt(session, email, attempt, settings)
 
 
 async def make_due(sessions: SessionFactory) -> None:
@@ -329,7 +329,7 @@ async def test_a_drain_sends_what_there_is_room_for_and_ends(notifications: Sess
         settings = limited(10, smtp_url=SecretStr(f"smtp://127.0.0.1:{server.port}"))
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(45)))
         both = await asyncio.gather(*(drain(notifications, settings, asyncio.Event()) for _ in range(2)))
-    assert sum(both) == len(server.mails) == 10
+    assert sum(both) == len(server.emails) == 10
     assert (await states(notifications)).count(LIMITED) == 35
 
 

@@ -15,7 +15,7 @@ from services.notifications.models import Email
 from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from tests.service.conftest import As
-from tests.service.helpers.event_factory import ANNA, deleted, mail_settings, posted, read, receive, user_changed
+from tests.service.helpers.event_factory import ANNA, deleted, email_settings, posted, read, receive, user_changed
 
 URL = "postgresql://unused"
 
@@ -41,7 +41,7 @@ def text_of(claimed: ClaimedEmail) -> str:
 
 
 async def test_messages_that_come_meanwhile_join_the_mail(notifications: SessionFactory) -> None:
-    settings, conversation = mail_settings(URL), uuid4()
+    settings, conversation = email_settings(URL), uuid4()
     await receive(
         notifications, settings, posted(conversation, 1, body="First."), posted(conversation, 2, body="Second.")
     )
@@ -52,7 +52,7 @@ async def test_messages_that_come_meanwhile_join_the_mail(notifications: Session
 
 
 async def test_a_mail_is_due_after_its_first_unread_message(notifications: SessionFactory) -> None:
-    settings, conversation = mail_settings(URL, email_delay_seconds=30), uuid4()
+    settings, conversation = email_settings(URL, email_delay_seconds=30), uuid4()
     first = datetime.now(UTC) - timedelta(seconds=20)
     second = first + timedelta(seconds=10)
 
@@ -66,7 +66,7 @@ async def test_a_mail_is_due_after_its_first_unread_message(notifications: Sessi
 
 
 async def test_from_the_first_claim_on_messages_and_bytes_are_fixed(notifications: SessionFactory) -> None:
-    settings, conversation = mail_settings(URL), uuid4()
+    settings, conversation = email_settings(URL), uuid4()
     await receive(notifications, settings, posted(conversation, 1, body="First."))
     [first] = await claim(notifications, settings)
 
@@ -81,7 +81,7 @@ async def test_from_the_first_claim_on_messages_and_bytes_are_fixed(notification
 
 
 async def test_what_was_read_in_time_is_left_out(notifications: SessionFactory) -> None:
-    settings, conversation = mail_settings(URL), uuid4()
+    settings, conversation = email_settings(URL), uuid4()
     await receive(
         notifications,
         settings,
@@ -95,14 +95,14 @@ async def test_what_was_read_in_time_is_left_out(notifications: SessionFactory) 
 
 
 async def test_nothing_left_to_say_means_no_mail(notifications: SessionFactory) -> None:
-    settings, conversation = mail_settings(URL), uuid4()
+    settings, conversation = email_settings(URL), uuid4()
     await receive(notifications, settings, posted(conversation, 1), read(conversation, 1))
     assert await claim(notifications, settings) == []
     assert await states(notifications) == [("cancelled", "read")]
 
 
 async def test_a_new_message_after_reading_makes_a_mail_of_its_own(notifications: SessionFactory) -> None:
-    settings, conversation = mail_settings(URL), uuid4()
+    settings, conversation = email_settings(URL), uuid4()
     await receive(
         notifications, settings, posted(conversation, 1), read(conversation, 1), posted(conversation, 2, body="News.")
     )
@@ -111,7 +111,7 @@ async def test_a_new_message_after_reading_makes_a_mail_of_its_own(notifications
 
 
 async def test_deleting_the_conversation_cancels_its_mail_and_its_text(notifications: SessionFactory) -> None:
-    settings, conversation = mail_settings(URL), uuid4()
+    settings, conversation = email_settings(URL), uuid4()
     await receive(notifications, settings, posted(conversation, 1))
     [held] = await claim(notifications, settings)
 
@@ -133,19 +133,19 @@ async def test_deleting_the_conversation_cancels_its_mail_and_its_text(notificat
 async def test_a_mail_that_may_not_be_sent_is_suppressed_with_its_reason(
     notifications: SessionFactory, changes: dict[str, object], reason: str
 ) -> None:
-    await receive(notifications, mail_settings(URL, **changes), posted(uuid4(), 1))
+    await receive(notifications, email_settings(URL, **changes), posted(uuid4(), 1))
     assert await states(notifications) == [("suppressed", reason)]
-    assert await claim(notifications, mail_settings(URL)) == []
+    assert await claim(notifications, email_settings(URL)) == []
 
 
 async def test_a_customer_without_an_address_gets_the_record_and_no_mail(notifications: SessionFactory) -> None:
     nobody = ANNA.model_copy(update={"email": None})
-    await receive(notifications, mail_settings(URL), posted(uuid4(), 1, customer=nobody))
+    await receive(notifications, email_settings(URL), posted(uuid4(), 1, customer=nobody))
     assert await states(notifications) == [("suppressed", "no-address")]
 
 
 async def test_unsent_mail_follows_the_customers_address(notifications: SessionFactory) -> None:
-    settings = mail_settings(URL)
+    settings = email_settings(URL)
     moved = ANNA.model_copy(update={"version": 2, "email": "anna@new.test"})
     await receive(notifications, settings, posted(uuid4(), 1), user_changed(moved))
     [mail] = await claim(notifications, settings)
@@ -153,7 +153,7 @@ async def test_unsent_mail_follows_the_customers_address(notifications: SessionF
 
 
 async def test_the_support_mailbox_gets_what_no_admin_has_read(notifications: SessionFactory) -> None:
-    settings, conversation = mail_settings(URL, support_email="desk@store.test"), uuid4()
+    settings, conversation = email_settings(URL, support_email="desk@store.test"), uuid4()
     await receive(
         notifications,
         settings,
@@ -168,7 +168,7 @@ async def test_the_support_mailbox_gets_what_no_admin_has_read(notifications: Se
 
 
 async def test_two_drains_at_once_never_hold_the_same_mail(notifications: SessionFactory) -> None:
-    settings = mail_settings(URL)
+    settings = email_settings(URL)
     await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(5)))
     async with transaction(notifications) as one, transaction(notifications) as other:
         first, second = await claim_emails(one, settings), await claim_emails(other, settings)
@@ -178,7 +178,7 @@ async def test_two_drains_at_once_never_hold_the_same_mail(notifications: Sessio
 
 
 async def test_a_pause_holds_all_mail_back(notifications: SessionFactory) -> None:
-    settings = mail_settings(URL)
+    settings = email_settings(URL)
     await receive(notifications, settings, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         await pause_sending(session)
@@ -192,7 +192,7 @@ async def test_a_pause_holds_all_mail_back(notifications: SessionFactory) -> Non
 async def test_a_notification_that_was_read_stops_its_mail(
     notifications: SessionFactory, notifications_api: httpx2.AsyncClient, acting_as: As, path: str
 ) -> None:
-    await receive(notifications, mail_settings(URL), posted(uuid4(), 1))
+    await receive(notifications, email_settings(URL), posted(uuid4(), 1))
     headers = acting_as("anna")
     [record] = (await notifications_api.get("/api/v1/notifications", headers=headers)).json()["items"]
 
@@ -206,7 +206,7 @@ async def test_a_notification_that_was_read_stops_its_mail(
 async def test_nobody_reads_or_sees_another_customers_notifications(
     notifications: SessionFactory, notifications_api: httpx2.AsyncClient, acting_as: As
 ) -> None:
-    await receive(notifications, mail_settings(URL), posted(uuid4(), 1))
+    await receive(notifications, email_settings(URL), posted(uuid4(), 1))
     [record] = (await notifications_api.get("/api/v1/notifications", headers=acting_as("anna"))).json()["items"]
     ben = acting_as("ben")
 

@@ -22,14 +22,14 @@ from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from tests.helpers.smtp_server import KEEP_AND_DROP, SmtpServer, smtp_server
 from tests.service.conftest import As
-from tests.service.helpers.attempt_factory import has_due_email, record_try
-from tests.service.helpers.event_factory import deleted, mail_settings, posted, read, receive
+from tests.service.helpers.attempt_factory import has_due_email, record_attempt
+from tests.service.helpers.event_factory import deleted, email_settings, posted, read, receive
 
 URL = "postgresql://unused"
 
 
 def settings_for(server: SmtpServer, **changes: Any) -> EmailSettings:
-    return mail_settings(URL, smtp_url=SecretStr(f"smtp://127.0.0.1:{server.port}"), **changes)
+    return email_settings(URL, smtp_url=SecretStr(f"smtp://127.0.0.1:{server.port}"), **changes)
 
 
 async def send(sessions: SessionFactory, settings: EmailSettings) -> int:
@@ -63,7 +63,7 @@ async def test_due_mail_is_sent_once_and_its_try_recorded(notifications: Session
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(30)))
         assert await send(notifications, settings) == 30
         assert await send(notifications, settings) == 0
-    assert len(server.mails) == 30
+    assert len(server.emails) == 30
     assert {attempt.outcome for attempt in await tries(notifications)} == {Outcome.ACCEPTED}
     assert server.connections <= settings.smtp_connections, "connections are kept"
 
@@ -123,7 +123,7 @@ async def test_a_lost_answer_is_uncertain_and_the_mail_goes_once_more_with_the_s
         await send(notifications, settings)
 
     assert (await only_email(notifications)).state == EmailState.SENT
-    first, second = server.mails
+    first, second = server.emails
     assert first.content == second.content
 
 
@@ -158,7 +158,7 @@ async def test_a_set_up_at_fault_opens_the_breaker_and_costs_no_mail_its_tries(n
         await make_due(notifications)
         await send(notifications, settings)
 
-    assert len(server.mails) == 10
+    assert len(server.emails) == 10
     async with notifications() as session:
         assert (await session.get_one(SendingControl, True)).breaker_trips == 0
 
@@ -174,7 +174,7 @@ async def test_a_host_that_does_not_answer_is_a_fault_of_the_set_up(notification
 
 
 async def test_a_lease_that_ran_out_before_data_costs_nothing(notifications: SessionFactory) -> None:
-    settings = mail_settings(URL)
+    settings = email_settings(URL)
     await receive(notifications, settings, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         await claim_emails(session, settings)
@@ -188,7 +188,7 @@ async def test_a_lease_that_ran_out_before_data_costs_nothing(notifications: Ses
 
 
 async def test_a_lease_that_ran_out_after_data_is_an_uncertain_try(notifications: SessionFactory) -> None:
-    settings = mail_settings(URL)
+    settings = email_settings(URL)
     await receive(notifications, settings, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         await claim_emails(session, settings)
@@ -206,7 +206,7 @@ async def test_a_lease_that_ran_out_after_data_is_an_uncertain_try(notifications
 async def test_the_late_yes_of_a_frozen_sender_keeps_the_mail_from_going_out_again(
     notifications: SessionFactory,
 ) -> None:
-    settings = mail_settings(URL)
+    settings = email_settings(URL)
     await receive(notifications, settings, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, settings) or []
@@ -226,7 +226,7 @@ async def test_the_late_yes_of_a_frozen_sender_keeps_the_mail_from_going_out_aga
         await connection.close()
 
     async with transaction(notifications) as session:
-        await record_try(session, held, accepted, settings)
+        await record_attempt(session, held, accepted, settings)
 
     assert (await only_email(notifications)).state == EmailState.SENT
 
@@ -244,7 +244,7 @@ async def test_a_mail_that_waits_for_another_try_is_cancelled_when_it_is_no_long
         await make_due(notifications)
         server.script.clear()
         await send(notifications, settings)
-    assert server.mails == []
+    assert server.emails == []
     email = await only_email(notifications)
     assert (email.state, email.reason) == (EmailState.CANCELLED, ending)
 
@@ -252,7 +252,7 @@ async def test_a_mail_that_waits_for_another_try_is_cancelled_when_it_is_no_long
 async def test_a_deletion_during_the_conversation_with_the_server_stops_before_data(
     notifications: SessionFactory,
 ) -> None:
-    conversation, settings = uuid4(), mail_settings(URL)
+    conversation, settings = uuid4(), email_settings(URL)
     await receive(notifications, settings, posted(conversation, 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, settings) or []

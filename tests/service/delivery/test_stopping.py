@@ -76,7 +76,7 @@ async def test_what_has_not_come_to_its_dot_goes_back_at_no_cost(notifications: 
 
         server.script.clear()
         assert await drain(notifications, settings, asyncio.Event()) == MAILS
-    assert len(server.mails) == MAILS
+    assert len(server.emails) == MAILS
 
 
 async def test_what_waits_behind_its_dot_is_uncertain_at_once(notifications: SessionFactory) -> None:
@@ -84,7 +84,7 @@ async def test_what_waits_behind_its_dot_is_uncertain_at_once(notifications: Ses
         settings = settings_for(server, smtp_connections=4)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(MAILS)))
         async with draining(notifications, settings):
-            await eventually(lambda: len(server.mails) == 4)
+            await eventually(lambda: len(server.emails) == 4)
 
     assert {email.state for email in await emails(notifications)} == {EmailState.SCHEDULED}
     assert sorted(email.uncertain_tries for email in await emails(notifications)) == [0, 0, 1, 1, 1, 1]
@@ -98,9 +98,9 @@ async def test_what_the_server_answers_in_time_is_finished(notifications: Sessio
         settings = settings_for(server, smtp_connections=4)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(60)))
         async with draining(notifications, settings):
-            await eventually(lambda: server.mails)
+            await eventually(lambda: server.emails)
     sent = [email for email in await emails(notifications) if email.state == EmailState.SENT]
-    assert len(sent) == len(server.mails) < 60
+    assert len(sent) == len(server.emails) < 60
     assert {attempt.outcome for attempt in await tries(notifications)} == {Outcome.ACCEPTED}
     assert {email.state for email in await emails(notifications)} == {EmailState.SENT, EmailState.SCHEDULED}
 

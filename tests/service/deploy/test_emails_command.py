@@ -22,10 +22,10 @@ from shared.broker_reports import write_report
 from shared.database import SessionFactory, transaction
 from tests.helpers.smtp_server import smtp_server
 from tests.service.delivery.test_circuit_breaker import customer, mails_to, make_due, settings_for, states
-from tests.service.helpers.event_factory import mail_settings, posted, receive
+from tests.service.helpers.event_factory import email_settings, posted, receive
 
 Chats = Callable[..., Coroutine[Any, Any, Result]]
-SETTINGS = mail_settings("postgresql://unused")
+SETTINGS = email_settings("postgresql://unused")
 
 
 @pytest.fixture

@@ -24,7 +24,16 @@ from shared.broker import create_celery
 from shared.database import SessionFactory, transaction
 from shared.events import Event, EventType
 from tests.service.conftest import As
-from tests.service.helpers.event_factory import ANNA, deleted, event, mail_settings, posted, read, receive, user_changed
+from tests.service.helpers.event_factory import (
+    ANNA,
+    deleted,
+    email_settings,
+    event,
+    posted,
+    read,
+    receive,
+    user_changed,
+)
 
 URL = "postgresql://unused"
 
@@ -41,7 +50,7 @@ async def test_an_admins_message_makes_one_record_and_one_mail(
     notifications: SessionFactory, notifications_api: httpx2.AsyncClient, acting_as: As
 ) -> None:
     conversation = uuid4()
-    await receive(notifications, mail_settings(URL), posted(conversation, 1, body="Here\nit is."))
+    await receive(notifications, email_settings(URL), posted(conversation, 1, body="Here\nit is."))
 
     page = (await notifications_api.get("/api/v1/notifications", headers=acting_as("anna"))).json()
 
@@ -58,14 +67,14 @@ async def test_an_admins_message_makes_one_record_and_one_mail(
 
 
 async def test_a_customers_message_makes_no_record(notifications: SessionFactory) -> None:
-    await receive(notifications, mail_settings(URL), posted(uuid4(), 1, by="customer"))
+    await receive(notifications, email_settings(URL), posted(uuid4(), 1, by="customer"))
     assert await counts(notifications) == (0, 0)
 
 
 async def test_a_customers_message_makes_a_mail_to_the_support_mailbox_when_there_is_one(
     notifications: SessionFactory,
 ) -> None:
-    settings = mail_settings(URL, support_email="desk@store.test")
+    settings = email_settings(URL, support_email="desk@store.test")
     await receive(notifications, settings, posted(uuid4(), 1, by="customer"))
     assert await counts(notifications) == (0, 1)
 
@@ -74,7 +83,7 @@ async def test_a_customers_message_makes_a_mail_to_the_support_mailbox_when_ther
 async def test_an_event_takes_effect_once_however_often_and_at_once_it_comes(
     notifications: SessionFactory, *, repeated: bool
 ) -> None:
-    settings, message = mail_settings(URL), posted(uuid4(), 1)
+    settings, message = email_settings(URL), posted(uuid4(), 1)
 
     await asyncio.gather(*(receive_events(notifications, [message], settings, repeated=repeated) for _ in range(8)))
     await receive_events(notifications, [message], settings, repeated=True)
@@ -111,7 +120,7 @@ async def wipe(sessions: SessionFactory) -> None:
 
 @pytest.mark.parametrize("last", ["read", "deleted"])
 async def test_the_order_in_which_events_come_does_not_matter(notifications: SessionFactory, last: str) -> None:
-    conversation, settings = uuid4(), mail_settings(URL, email_delay_seconds=3600)
+    conversation, settings = uuid4(), email_settings(URL, email_delay_seconds=3600)
     moved = ANNA.model_copy(update={"version": 2, "email": "anna@new.test"})
     ending = read(conversation, 2) if last == "read" else deleted(conversation)
     events = [posted(conversation, 1), posted(conversation, 2), ending, user_changed(moved)]
@@ -127,13 +136,13 @@ async def test_the_order_in_which_events_come_does_not_matter(notifications: Ses
 
 async def test_a_message_that_comes_after_the_deletion_leaves_nothing(notifications: SessionFactory) -> None:
     conversation = uuid4()
-    await receive(notifications, mail_settings(URL), deleted(conversation), posted(conversation, 1))
+    await receive(notifications, email_settings(URL), deleted(conversation), posted(conversation, 1))
     assert await counts(notifications) == (0, 0)
 
 
 async def test_an_older_version_of_a_person_changes_nothing(notifications: SessionFactory) -> None:
     newest = ANNA.model_copy(update={"version": 3, "email": "anna@new.test"})
-    await receive(notifications, mail_settings(URL), user_changed(newest), posted(uuid4(), 1, customer=ANNA))
+    await receive(notifications, email_settings(URL), user_changed(newest), posted(uuid4(), 1, customer=ANNA))
     async with notifications() as session:
         assert (await session.get_one(Person, "anna")).email == "anna@new.test"
 
@@ -149,7 +158,7 @@ async def test_an_older_version_of_a_person_changes_nothing(notifications: Sessi
 async def test_an_event_that_cannot_be_understood_is_parked_and_the_rest_flows_on(
     notifications: SessionFactory, broken: Event, reason: str
 ) -> None:
-    settings = mail_settings(URL)
+    settings = email_settings(URL)
 
     assert await receive_events(notifications, [broken], settings, repeated=True)
 
@@ -164,7 +173,7 @@ async def test_an_event_that_cannot_be_understood_is_parked_and_the_rest_flows_o
 async def test_what_an_older_worker_has_no_task_for_can_be_retried_by_a_newer_one(
     notifications: SessionFactory, databases: dict[str, str]
 ) -> None:
-    settings = mail_settings(databases["notifications"])
+    settings = email_settings(databases["notifications"])
     register_tasks(create_celery("memory://", client="tests"), settings)
     newer = posted(uuid4(), 1)
     for name, payload in (("sung", ([newer.model_dump(mode="json")], {}, {})), ("of-no-shape", None)):
@@ -189,7 +198,7 @@ async def test_an_event_that_brings_its_process_down_is_parked_after_five_attemp
         # What is left by attempts that were counted and then killed.
         session.add(InboxEntry(event_id=message.id, type=message.type, attempts=MAX_EVENT_ATTEMPTS))
 
-    assert await receive_events(notifications, [message], mail_settings(URL), repeated=True)
+    assert await receive_events(notifications, [message], email_settings(URL), repeated=True)
 
     async with notifications() as session:
         [entry] = await list_parked(session)
@@ -197,7 +206,7 @@ async def test_an_event_that_brings_its_process_down_is_parked_after_five_attemp
     assert await counts(notifications) == (0, 0)
 
     async with transaction(notifications) as session:
-        await retry_parked(session, message.id, mail_settings(URL))
+        await retry_parked(session, message.id, email_settings(URL))
     assert await counts(notifications) == (1, 1)
     async with notifications() as session:
         assert await list_parked(session) == []
@@ -207,7 +216,7 @@ async def test_an_event_that_brings_its_process_down_is_parked_after_five_attemp
 async def test_deliveries_side_by_side_are_one_attempt(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    message, settings = posted(uuid4(), 1), mail_settings(URL)
+    message, settings = posted(uuid4(), 1), email_settings(URL)
 
     async def fail(*_: object) -> None:
         raise RuntimeError
@@ -225,7 +234,7 @@ async def test_deliveries_side_by_side_are_one_attempt(
 async def test_an_outage_of_the_database_counts_against_no_event(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    message, settings = posted(uuid4(), 1), mail_settings(URL)
+    message, settings = posted(uuid4(), 1), email_settings(URL)
 
     async def fail(*_: object) -> None:
         raise ConnectionResetError
@@ -242,7 +251,7 @@ async def test_an_outage_of_the_database_counts_against_no_event(
 
 
 async def test_a_deletion_known_from_a_later_message_erases_as_well(notifications: SessionFactory) -> None:
-    settings, conversation = mail_settings(URL, email_delay_seconds=3600), uuid4()
+    settings, conversation = email_settings(URL, email_delay_seconds=3600), uuid4()
     gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
 
     await receive(notifications, settings, posted(conversation, 1), posted(conversation, 2, customer=gone))
@@ -254,7 +263,7 @@ async def test_a_deletion_known_from_a_later_message_erases_as_well(notification
 
 
 async def test_many_events_together_leave_what_they_leave_one_by_one(notifications: SessionFactory) -> None:
-    conversation, other, settings = uuid4(), uuid4(), mail_settings(URL, email_delay_seconds=3600)
+    conversation, other, settings = uuid4(), uuid4(), email_settings(URL, email_delay_seconds=3600)
     moved = ANNA.model_copy(update={"version": 2, "email": "anna@new.test"})
     events = [
         *(posted(conversation, number) for number in range(1, 6)),
@@ -278,7 +287,7 @@ async def test_many_events_together_leave_what_they_leave_one_by_one(notificatio
 async def test_of_many_events_the_one_that_fails_holds_up_no_other(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    events, settings = [posted(uuid4(), 1) for _ in range(5)], mail_settings(URL)
+    events, settings = [posted(uuid4(), 1) for _ in range(5)], email_settings(URL)
 
     async def fail(session: AsyncSession, taken: list[Event], settings: EmailSettings) -> None:
         if events[2] in taken:
@@ -303,7 +312,7 @@ async def test_of_many_events_the_one_that_fails_holds_up_no_other(
 async def test_of_the_events_of_one_task_each_has_its_effect_whatever_becomes_of_the_others(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch, repeated: bool
 ) -> None:
-    settings, (bad, broken, *good) = mail_settings(URL), [posted(uuid4(), 1) for _ in range(5)]
+    settings, (bad, broken, *good) = email_settings(URL), [posted(uuid4(), 1) for _ in range(5)]
     broken = broken.model_copy(update={"payload": {"subject": 1}})
 
     async def fail(session: AsyncSession, taken: list[Event], settings: EmailSettings) -> None:
@@ -324,7 +333,7 @@ async def test_of_the_events_of_one_task_each_has_its_effect_whatever_becomes_of
 async def test_an_event_that_may_have_brought_a_process_down_is_tried_alone_and_behind_the_others(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    events, settings = [posted(uuid4(), 1) for _ in range(4)], mail_settings(URL)
+    events, settings = [posted(uuid4(), 1) for _ in range(4)], email_settings(URL)
     async with transaction(notifications) as session:
         for one, attempts in ((events[0], 3), (events[1], 2)):
             session.add(InboxEntry(event_id=one.id, type=one.type, attempts=attempts))
@@ -345,20 +354,20 @@ async def test_a_failed_attempt_leaves_the_event_to_be_received_again(notificati
     async with transaction(notifications) as session:
         session.add(InboxEntry(event_id=message.id, type=message.type, attempts=1))
 
-    assert await receive_events(notifications, [message], mail_settings(URL), repeated=True)
+    assert await receive_events(notifications, [message], email_settings(URL), repeated=True)
 
     assert await counts(notifications) == (1, 1)
 
 
 async def test_an_event_whose_text_was_erased_has_no_effect(notifications: SessionFactory) -> None:
     assert await receive_events(
-        notifications, [event(EventType.MESSAGE_POSTED, None)], mail_settings(URL), repeated=True
+        notifications, [event(EventType.MESSAGE_POSTED, None)], email_settings(URL), repeated=True
     )
     assert await counts(notifications) == (0, 0)
 
 
 async def test_deleting_a_user_erases_them_and_cancels_their_mail(notifications: SessionFactory) -> None:
-    settings = mail_settings(URL, email_delay_seconds=3600)
+    settings = email_settings(URL, email_delay_seconds=3600)
     gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
 
     await receive(notifications, settings, posted(uuid4(), 1), user_changed(gone), posted(uuid4(), 1))

@@ -92,7 +92,7 @@ async def test_a_cursor_behind_the_purged_log_rebuilds_from_the_present_state(
     known = await answer(anna, sam, times=2)
     gone = await answer(ben, sam)
     await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     # What follows is never seen in the log.
     await anna.call("POST", f"/conversations/{known}/read", {"up_to": 1})
     await sam.post(known)
@@ -103,7 +103,7 @@ async def test_a_cursor_behind_the_purged_log_rebuilds_from_the_present_state(
     await sweeping.number()
     await purge_log(sweeping)
 
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
 
     async with sweeping.notifications() as session:
         records = await session.execute(select(Notification.conversation_id, Notification.number))
@@ -122,7 +122,7 @@ async def test_a_cursor_behind_the_purged_log_rebuilds_from_the_present_state(
     assert state.rebuilt_at is not None
     await sam.post(known)
     await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     assert await unread(sweeping.notifications) == [1, 2, 3, 4]
 
 
@@ -132,7 +132,7 @@ async def test_a_service_that_comes_to_an_old_store_for_the_first_time_learns_it
     await answer(anna, sam, times=2)
     await sweeping.number()
     await purge_log(sweeping)
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     assert await sweeping.records() == [1, 2]
 
 
@@ -141,21 +141,21 @@ async def test_a_restored_log_takes_back_what_it_lost_and_loses_nothing_new(
 ) -> None:
     conversation = await answer(anna, sam)
     await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     async with restored_afterwards(owner_urls["conversations"], *STORE):
         await sam.post(conversation, "lost with the restore")
         await anna.call("POST", f"/conversations/{conversation}/read", {"up_to": 2})
         await answer(anna, sam)
         await shop.call("PUT", "/users/anna", {"email": "lost@customer.test"})
         await sweeping.number()
-        await sweeping.look_to_the_end()
+        await sweeping.catch_up_fully()
     async with transaction(sweeping.conversations) as session:
         await rotate_epoch(session)
     await sam.post(conversation, "number two once more")
     await shop.call("PUT", "/users/anna", {"email": "anna@new.test"})
     await sweeping.number()
 
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
 
     async with sweeping.notifications() as session:
         previews = list(await session.scalars(select(Notification.preview).order_by(Notification.number)))
@@ -172,19 +172,19 @@ async def test_mail_of_the_time_that_a_restored_database_forgot_is_failed_and_no
     monkeypatch.setattr(sweeper, "PAGE", 2)  # so that a look is not all of it
     await answer(anna, sam)
     await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     async with restored_afterwards(owner_urls["notifications"], *TABLES):
         await answer(anna, sam, times=2)
         await sweeping.number()
-        await sweeping.look_to_the_end()
-        await sweeping.look()  # says how far it has come
+        await sweeping.catch_up_fully()
+        await sweeping.catch_up()  # says how far it has come
     await answer(anna, sam, times=3)
     await sweeping.number()
 
-    await sweeping.look()
+    await sweeping.catch_up()
     async with transaction(sweeping.notifications) as session:
         before = await claim_emails(session, sweeping.settings)
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
 
     assert await sweeping.records() == [1, 1, 1, 2, 2, 3]
     assert await mails(sweeping.notifications) == [
@@ -207,14 +207,14 @@ async def test_in_a_database_that_lives_elsewhere_mail_waits_until_the_log_was_c
 ) -> None:
     await answer(anna, sam)
     await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     async with transaction(sweeping.notifications) as session:
         await session.execute(text("update gate set incarnation = 'another server'"))
         assert not await has_due_email(session)
         assert await claim_emails(session, sweeping.settings) is None
         assert not (await read_state(session)).delivery_known
 
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
 
     async with transaction(sweeping.notifications) as session:
         assert await has_due_email(session)
@@ -227,15 +227,15 @@ async def test_an_operator_who_says_that_it_was_restored_is_believed(
 ) -> None:
     await answer(anna, sam)
     await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     async with transaction(sweeping.notifications) as session:
         await hold_emails(session)
         assert await claim_emails(session, sweeping.settings) is None
 
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     await answer(anna, sam)
     await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
 
     assert await mails(sweeping.notifications) == [("failed", "restored", [1]), ("scheduled", None, [1])]
 
@@ -268,7 +268,7 @@ async def test_what_cannot_be_handled_in_a_rebuild_is_parked_and_the_rest_is_reb
     await purge_log(sweeping)
     with monkeypatch.context() as poisoned:
         poisoned.setattr(handlers, "preview", lambda body: preview(body) if body != "poison" else 1 / 0)
-        await sweeping.look_to_the_end()
+        await sweeping.catch_up_fully()
 
     assert await sweeping.records() == [1, 3]
     assert (await sweeping.cursor()).rebuild_kind is None
@@ -290,7 +290,7 @@ async def test_a_rebuild_that_broke_off_goes_on_where_it_was(
 
     places = set()
     for _ in range(100):
-        more = await sweeping.look()
+        more = await sweeping.catch_up()
         cursor = await sweeping.cursor()
         places.add((cursor.rebuild_kind, cursor.rebuild_after))
         if not more:
@@ -305,18 +305,18 @@ async def test_a_conversation_that_a_restore_brought_back_is_alive_again(
 ) -> None:
     conversation = await answer(anna, sam)
     await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     async with restored_afterwards(owner_urls["conversations"], *STORE):
         await sam.edit(conversation, status="CLOSED")
         await sam.call("DELETE", f"/conversations/{conversation}")
         await sweeping.number()
-        await sweeping.look_to_the_end()
+        await sweeping.catch_up_fully()
         assert await sweeping.records() == []
     async with transaction(sweeping.conversations) as session:
         await rotate_epoch(session)
     await sam.post(conversation)
     await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     assert await unread(sweeping.notifications) == [1, 2]
 
 
@@ -325,7 +325,7 @@ async def test_what_the_broker_still_holds_of_a_lost_log_has_no_effect(
 ) -> None:
     conversation = await answer(anna, sam)
     await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     async with restored_afterwards(owner_urls["conversations"], *STORE):
         await sam.post(conversation)
         await anna.call("POST", f"/conversations/{conversation}/read", {"up_to": 2})
@@ -335,7 +335,7 @@ async def test_what_the_broker_still_holds_of_a_lost_log_has_no_effect(
         await rotate_epoch(session)
     await sam.post(conversation)
     await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     assert [event.type for event in lost] == ["message.posted", "conversation.read"]
 
     for event in lost:
@@ -350,7 +350,7 @@ async def test_an_event_of_a_lost_log_that_was_parked_has_no_effect_when_it_is_r
 ) -> None:
     await answer(anna, sam)
     await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     lost = posted(uuid4(), 1).model_copy(update={"epoch": uuid4()})
     await park_event(sweeping.notifications, lost.id, lost.type, "failed 5 times", lost.model_dump(mode="json"))
 
@@ -367,7 +367,7 @@ async def test_a_look_that_began_in_another_database_moves_no_cursor_and_opens_n
 ) -> None:
     await answer(anna, sam, times=3)
     head = await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     seen = await sweeping.cursor()
     page = await read_events(sweeping.feed, 0, limit=10, min_age=0)
     assert page is not None
@@ -382,7 +382,7 @@ async def test_a_look_that_began_in_another_database_moves_no_cursor_and_opens_n
     assert (await sweeping.cursor()).position == head - 2
     async with sweeping.notifications() as session:
         assert not (await read_sending_state(session)).is_same_database
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     async with sweeping.notifications() as session:
         assert (await read_sending_state(session)).is_same_database
 
@@ -395,13 +395,13 @@ async def test_mail_does_not_wait_for_a_place_that_the_restored_log_does_not_hav
     async with restored_afterwards(owner_urls["conversations"], *STORE):
         await answer(anna, sam, times=5)
         await sweeping.number()
-        await sweeping.look_to_the_end()
+        await sweeping.catch_up_fully()
     async with transaction(sweeping.conversations) as session:
         await rotate_epoch(session)
     async with transaction(sweeping.notifications) as session:
         await hold_emails(session)
 
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
 
     async with sweeping.notifications() as session:
         assert (await read_sending_state(session)).is_same_database
@@ -420,12 +420,12 @@ async def test_more_than_a_page_of_what_is_gone_is_removed_in_turns(
         for _ in range(5):
             await sam.post(kept)
         await sweeping.number()
-        await sweeping.look_to_the_end()
+        await sweeping.catch_up_fully()
         assert len(await sweeping.records()) == 11
     async with transaction(sweeping.conversations) as session:
         await rotate_epoch(session)
 
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
 
     assert await sweeping.records() == [1]
 
@@ -433,11 +433,11 @@ async def test_more_than_a_page_of_what_is_gone_is_removed_in_turns(
 async def test_a_slower_sweeper_is_no_restored_database(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
     await answer(anna, sam)
     await sweeping.number()
-    await sweeping.look_to_the_end()
-    await sweeping.look()
+    await sweeping.catch_up_fully()
+    await sweeping.catch_up()
     slower = await sweeping.feed.get("/internal/events", params={"after": 0, "reader": "notifications"})
     assert slower.json()["acknowledged"] == 2
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     async with sweeping.notifications() as session:
         assert (await session.get_one(FeedCursor, True)).restored_to is None
         assert (await session.get_one(SendingControl, True)).incarnation is not None

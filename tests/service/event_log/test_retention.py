@@ -11,11 +11,11 @@ from services.notifications import retention
 from services.notifications.models import DeliveryAttempt, Email, InboxEntry
 from shared.database import SessionFactory, transaction
 from tests.service.helpers.callers import Caller, problem
-from tests.service.helpers.event_factory import mail_settings, posted, receive
+from tests.service.helpers.event_factory import email_settings, posted, receive
 from tests.service.helpers.sweeping import Sweeper, answer
 
 KEPT = LogSettings(conversations_database_url="postgresql://unused")
-SETTINGS = mail_settings("postgresql://unused")
+SETTINGS = email_settings("postgresql://unused")
 
 
 async def age(sessions: SessionFactory, days: int, up_to: int) -> None:
@@ -44,15 +44,15 @@ async def test_what_is_old_and_read_goes_in_batches_and_the_rest_stays(
 ) -> None:
     await answer(anna, sam, times=9)
     head = await sweeping.number()
-    await sweeping.look_to_the_end()
-    await sweeping.look()
+    await sweeping.catch_up_fully()
+    await sweeping.catch_up()
     await age(sweeping.conversations, 31, up_to=head - 2)
 
     batches = [await purge(sweeping.conversations, size=3) for _ in range(4)]
 
     assert batches == [3, 3, 2, 0]
     assert await positions(sweeping.conversations) == [head - 1, head]
-    assert (await sweeping.look()) is False  # the reader's place is still there
+    assert (await sweeping.catch_up()) is False  # the reader's place is still there
 
 
 async def test_what_is_old_and_not_yet_read_stays_up_to_the_cap(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
@@ -71,7 +71,7 @@ async def test_what_is_old_and_not_yet_read_stays_up_to_the_cap(sweeping: Sweepe
     assert await positions(sweeping.conversations) == [head]
     behind = await sweeping.feed.get("/internal/events", params={"after": head - 2})
     assert problem(behind) == (410, "events-purged")
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     assert await sweeping.records() == [1, 2, 3, 4]
 
 
@@ -80,8 +80,8 @@ async def test_the_end_of_a_log_that_was_purged_to_its_end_is_a_place(
 ) -> None:
     await answer(anna, sam)
     head = await sweeping.number()
-    await sweeping.look_to_the_end()
-    await sweeping.look()
+    await sweeping.catch_up_fully()
+    await sweeping.catch_up()
     await age(sweeping.conversations, 31, up_to=head)
     assert await purge(sweeping.conversations) == head
 
@@ -91,7 +91,7 @@ async def test_the_end_of_a_log_that_was_purged_to_its_end_is_a_place(
 
     await answer(anna, sam)
     assert await sweeping.number() == head + 2
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     assert await sweeping.records() == [1, 1]
     assert (await sweeping.cursor()).rebuild_reason is None
 
@@ -143,7 +143,7 @@ async def test_the_inbox_forgets_what_is_old_handled_and_passed_by_the_cursor(no
 async def test_an_event_that_comes_again_when_the_inbox_has_forgotten_it_makes_nothing_twice(
     notifications: SessionFactory,
 ) -> None:
-    settings = mail_settings("postgresql://unused", support_email="desk@store.test")
+    settings = email_settings("postgresql://unused", support_email="desk@store.test")
     events = [posted(uuid4(), 1), posted(uuid4(), 1, by="customer")]
     await receive(notifications, settings, *events)
     async with transaction(notifications) as session:
@@ -177,7 +177,7 @@ _ADD_TRY = text("""
 async def test_half_a_day_is_half_a_day(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
     await answer(anna, sam, times=2)
     head = await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
     settings = KEPT.model_copy(update={"retention_days": 0.5, "retention_cap_days": 0.5})
     for hours, purged in ((11, 0), (13, head)):
         aged = text("update events set numbered_at = clock_timestamp() - make_interval(hours => :hours)")

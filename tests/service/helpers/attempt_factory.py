@@ -1,4 +1,4 @@
-"""What a sender writes down of a mail that it holds, for tests that are the sender."""
+"""What a sender records about an email that it claimed, for tests that act as the sender."""
 
 from datetime import UTC, datetime
 
@@ -14,16 +14,16 @@ from shared.database import driver_connection
 
 
 async def has_due_email(session: AsyncSession) -> bool:
-    """Tell whether a drain would find something."""
+    """Return whether a sender would find work."""
     return any(await pending_work(await driver_connection(session)))
 
 
 async def begin_data(session: AsyncSession, email: ClaimedEmail) -> bool:
-    """Note that the text of a mail is about to go out; tell whether it may."""
+    """Record that the email's content is about to be sent; return whether it may be."""
     return bool(await attempts.begin_data(await driver_connection(session), [email]))
 
 
-async def record_try(
+async def record_attempt(
     session: AsyncSession,
     email: ClaimedEmail,
     attempt: Attempt,
@@ -31,7 +31,7 @@ async def record_try(
     *,
     started_at: datetime | None = None,
 ) -> None:
-    """Record how a try ended."""
+    """Record the outcome of an attempt."""
     ended = [EndedAttempt(email, attempt, started_at or datetime.now(UTC))]
     if attempt.outcome is Outcome.ACCEPTED:
         await record_accepted(await driver_connection(session), ended)

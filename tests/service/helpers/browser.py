@@ -1,4 +1,4 @@
-"""A browser with a cookie jar, as the tests of sessions and pages play one."""
+"""A browser with a cookie jar but no scripts, for tests of sessions and pages."""
 
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,32 +17,32 @@ HOST = "http://chats.test"
 
 @dataclass
 class Browser:
-    """One browser. It keeps the cookies it is given, and tells every request's origin as browsers do."""
+    """A browser that keeps cookies and sends the Origin header as browsers do."""
 
     client: httpx2.AsyncClient
     cookie: str = "chats"
 
     async def sign_in(self, sub: str = "anna", role: str = "customer", **fields: Any) -> httpx2.Response:
-        """Come from the store with a fresh token of it."""
+        """Enter from the store with a fresh token."""
         return await self.submit("/session", token=store_token(sub, role), **fields)
 
     async def submit(self, path: str, *, headers: dict[str, str] | None = None, **fields: Any) -> httpx2.Response:
-        """Send a form of a page of this origin."""
+        """Submit a form of a page of this origin."""
         return await self.client.post(path, data=fields, headers={"Origin": HOST} | (headers or {}))
 
     async def get(self, path: str, **more: Any) -> httpx2.Response:
-        """Open a page, or let a script of one fetch something."""
+        """Open a page, or fetch something as a script."""
         return await self.client.get(path, **more)
 
     async def call(self, method: str, path: str, json: Any = None, **headers: str) -> httpx2.Response:
-        """Call the API as a script of our own pages does."""
+        """Call the API as a script of the pages does."""
         more = {} if json is None else {"json": json}
         own = {"Origin": HOST, "X-CSRF-Token": self.claims["csrf"]}
         return await self.client.request(method, path, headers=own | headers, **more)
 
     @property
     def token(self) -> str:
-        """Return what the cookie holds."""
+        """Return the session cookie's value."""
         return str(self.client.cookies[self.cookie])
 
     @token.setter
@@ -52,7 +52,7 @@ class Browser:
 
     @property
     def claims(self) -> Any:
-        """Return what the cookie's token says."""
+        """Return the claims of the session cookie's token, unverified."""
         return jwt.decode(self.token, options={"verify_signature": False})
 
 
@@ -67,7 +67,7 @@ def store_token(sub: str = "anna", role: str = "customer", *, seconds: float = 3
 
 
 def aged(token: str, minutes: float) -> str:
-    """Return a session's token as it would be had it been issued some minutes ago."""
+    """Return a session's token as if it had been issued `minutes` earlier."""
     claims = jwt.decode(token, options={"verify_signature": False})
     older = {name: claims[name] - int(minutes * 60) for name in ("iat", "exp")}
     return jwt.encode(claims | older, SECRET, algorithm="HS256")

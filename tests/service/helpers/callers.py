@@ -1,4 +1,4 @@
-"""A store and its people, as the tests of the conversations service play them."""
+"""Callers of the conversations service for tests: customers, admins and the store."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,26 +19,26 @@ ORDER = {
 }
 
 
-NOBODYS = "01900000-0000-7000-8000-000000000000"
-"""The id of nothing that is there."""
+UNKNOWN_ID = "01900000-0000-7000-8000-000000000000"
+"""An id that belongs to nothing."""
 
 
 @dataclass(frozen=True)
 class Caller:
-    """Somebody with a token, whose paths begin with `prefix`."""
+    """A caller with a token; `prefix` comes before all its paths."""
 
     api: httpx2.AsyncClient
     prefix: str
     headers: dict[str, str] = field(default_factory=dict)
 
     async def call(self, method: str, path: str, json: Any = None, *, key: str | None = None, **more: Any) -> Any:
-        """Send a request; what is not JSON goes as `content`, further headers as `headers`."""
+        """Send a request; non-JSON bodies go into `content`, further headers into `headers`."""
         headers = self.headers | more.pop("headers", {}) | ({"Idempotency-Key": key} if key else {})
         body = {} if json is None else {"json": json}
         return await self.api.request(method, self.prefix + path, headers=headers, **body, **more)
 
     async def get(self, path: str, **params: Any) -> Any:
-        """Return what a path shows."""
+        """Return the JSON at a path."""
         answer = await self.call("GET", path, params=params)
         assert answer.status_code == 200, answer.text
         return answer.json()
@@ -60,23 +60,23 @@ class Caller:
         return await self.get(f"/conversations/{conversation}", peek="true")
 
     async def edit(self, conversation: str, **fields: Any) -> Any:
-        """Send the edit form and return the conversation."""
+        """Change a conversation and return it."""
         answer = await self.call("PATCH", f"/conversations/{conversation}", fields)
         assert answer.status_code == 200, answer.text
         return answer.json()
 
     async def pages(self, path: str, **params: Any) -> list[Any]:
-        """Return all pages of a list, each a list of items."""
-        found, cursor = [], None
+        """Return all pages of a list, each as a list of items."""
+        pages, cursor = [], None
         while True:
             page = await self.get(path, **params, **({"cursor": cursor} if cursor else {}))
-            found.append(page["items"])
+            pages.append(page["items"])
             if (cursor := page["next_cursor"]) is None:
-                return found
+                return pages
 
 
 def problem(answer: httpx2.Response) -> tuple[int, str]:
-    """Return an error's status and code, once it has been shown to be a whole problem+json."""
+    """Check that a response is complete problem+json; return its status and code."""
     assert answer.headers["content-type"] == "application/problem+json", answer.text
     body = answer.json()
     assert body["status"] == answer.status_code

@@ -1,4 +1,4 @@
-"""An application on a database that is a test's own to close."""
+"""An application that uses a test's database connections."""
 
 from fastapi import FastAPI
 
@@ -7,7 +7,7 @@ from shared.database import ConnectionProvider, SessionFactory, connection_provi
 
 
 def connect(app: FastAPI, sessions: SessionFactory, acquire: ConnectionProvider | None = None) -> None:
-    """Let an application read and write over the connections of these sessions, not of an engine of its own."""
+    """Make an application use these sessions' connections instead of an engine of its own."""
     app.state.sessions = sessions
     app.state.acquire = acquire or connection_provider(sessions.kw["bind"])
     app.state.group_commit = GroupCommit(app.state.sessions, app.state.acquire)

@@ -1,4 +1,4 @@
-"""Events as the conversations service would log them, for tests of the notifications service."""
+"""Events as the conversations service logs them, for tests of the notifications service."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -24,8 +24,8 @@ ANNA = Person(id="anna", version=1, name="Anna", email="anna@customer.test")
 SAM = Person(id="sam", version=1, name="Sam", email="sam@store.test")
 
 
-def mail_settings(url: str, **changes: Any) -> EmailSettings:
-    """Settings of a worker; mail is due at once and without limits unless said otherwise."""
+def email_settings(url: str, **changes: Any) -> EmailSettings:
+    """Return a worker's settings; by default emails are due at once and have no limits."""
     values: dict[str, Any] = {
         "notifications_database_url": url,
         "smtp_url": SecretStr("smtp://127.0.0.1:2525"),
@@ -41,7 +41,7 @@ def mail_settings(url: str, **changes: Any) -> EmailSettings:
 
 
 def event(event_type: EventType, payload: BaseModel | None, **changes: Any) -> Event:
-    """An event with a new id."""
+    """Return an event with a new id."""
     body = payload.model_dump(mode="json") if payload else None
     return Event(id=uuid4(), type=event_type, occurred_at=datetime.now(UTC), payload=body, **changes)
 
@@ -55,7 +55,7 @@ def posted(
     customer: Person = ANNA,
     created_at: datetime | None = None,
 ) -> Event:
-    """A message was posted, by an admin unless said otherwise."""
+    """Return the event of a posted message, by default an admin's."""
     message = PostedMessage(
         id=uuid4(),
         number=number,
@@ -74,22 +74,22 @@ def posted(
 
 
 def read(conversation: UUID, up_to: int, *, by: str = "user") -> Event:
-    """One side has read."""
+    """Return the event of one side's reading up to a message."""
     payload = ConversationRead(conversation_id=conversation, by="user" if by == "user" else "admin", up_to=up_to)
     return event(EventType.CONVERSATION_READ, payload)
 
 
 def deleted(conversation: UUID) -> Event:
-    """A conversation was deleted."""
+    """Return the event of a deleted conversation."""
     return event(EventType.CONVERSATION_DELETED, ConversationDeleted(conversation_id=conversation))
 
 
 def user_changed(person: Person) -> Event:
-    """A user was changed, or deleted."""
+    """Return the event of a changed or deleted user."""
     return event(EventType.USER_DELETED if person.deleted else EventType.USER_UPDATED, UserChanged(person=person))
 
 
 async def receive(sessions: SessionFactory, settings: EmailSettings, *events: Event) -> None:
-    """Let events arrive for the first time, one after the other."""
-    for one in events:
-        await receive_events(sessions, [one], settings, repeated=False)
+    """Receive events for the first time, one after the other."""
+    for received in events:
+        await receive_events(sessions, [received], settings, repeated=False)

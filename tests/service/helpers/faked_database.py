@@ -1,7 +1,7 @@
-"""A service's database whose clock the test turns, and an inbox in which some events cannot be handled.
+"""A service's database with a clock that tests set, and an inbox with events that cannot be handled.
 
-Nothing of the product is patched: its connections find a `clock_timestamp()` before PostgreSQL's own on their search
-path, and a trigger refuses to let a poisoned event be marked as handled.
+The product is not patched: its connections find a `clock_timestamp()` before PostgreSQL's own on their search path,
+and a trigger refuses to mark a poisoned event as handled.
 """
 
 from collections.abc import AsyncIterator
@@ -35,7 +35,7 @@ for each row when (new.handled_at is not null) execute function fake.refuse()
 
 @dataclass(frozen=True)
 class FakedDatabase:
-    """The engine for the product, and a connection of the test's own."""
+    """The product's engine, and a separate connection for the test."""
 
     engine: AsyncEngine
     connection: "asyncpg.Connection[Any]"
@@ -44,7 +44,7 @@ class FakedDatabase:
         await self.connection.execute("update fake.clock set moment = $1", moment)
 
     async def poison(self, event: UUID) -> None:
-        """From now on, whoever handles the event fails."""
+        """Make every attempt to handle the event fail from now on."""
         await self.connection.execute("insert into fake.poison values ($1)", event)
 
     async def heal(self) -> None:
@@ -53,7 +53,7 @@ class FakedDatabase:
 
 @asynccontextmanager
 async def faked_database(url: str, *, inbox: bool = False) -> AsyncIterator[FakedDatabase]:
-    """Connect to a database; what is faked there is gone at the end."""
+    """Connect to a database with a fake clock, which is removed at the end."""
     engine = create_async_engine(
         make_url(url).set(drivername="postgresql+asyncpg"),
         connect_args={"server_settings": {"search_path": "fake, pg_catalog, public"}},

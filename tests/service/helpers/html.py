@@ -1,4 +1,4 @@
-"""A page as a browser without scripts has it: elements to look at, forms to fill in and send."""
+"""A page as a browser without scripts shows it: elements to inspect, forms to fill in and submit."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -32,30 +32,31 @@ class Element:
 
     @property
     def text(self) -> str:
-        """Return what a reader sees, its white space collapsed."""
+        """Return the visible text, white space collapsed."""
         return " ".join("".join(self.texts()).split())
 
     @property
     def value(self) -> str:
-        """Return a text field's content; a line break behind its tag is none of it."""
+        """Return a text field's content, without the line break that may follow its tag."""
         return "".join(child for child in self.children if isinstance(child, str)).removeprefix("\n")
 
     def all(self, tag: str | None = None, **attributes: str) -> "list[Element]":
-        """Return the elements within that are of a tag and have attributes."""
+        """Return the descendants with this tag and these attributes."""
         wanted = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
         return [
-            one
-            for one in self.walk()
-            if (tag is None or one.tag == tag) and all(one.attributes.get(name) == it for name, it in wanted.items())
+            element
+            for element in self.walk()
+            if (tag is None or element.tag == tag)
+            and all(element.attributes.get(name) == value for name, value in wanted.items())
         ]
 
     def one(self, tag: str | None = None, **attributes: str) -> "Element":
-        """Return the only such element."""
-        [found] = self.all(tag, **attributes)
-        return found
+        """Return the only such descendant."""
+        [element] = self.all(tag, **attributes)
+        return element
 
     def of_class(self, name: str) -> "list[Element]":
-        return [one for one in self.walk() if name in one.classes]
+        return [element for element in self.walk() if name in element.classes]
 
     def walk(self) -> "Iterator[Element]":
         for child in self.children:
@@ -75,7 +76,7 @@ class Element:
 
 
 class Page(HTMLParser):
-    """A parsed page. It fails on elements that are not closed as they were opened."""
+    """A parsed page. Parsing fails when an element is not closed correctly or an id is used twice."""
 
     def __init__(self, answer: httpx2.Response) -> None:
         super().__init__()
@@ -84,7 +85,7 @@ class Page(HTMLParser):
         self._open = [self.root]
         self.feed(answer.text)
         assert self._open == [self.root], self._open[-1]
-        ids = [one["id"] for one in self.root.all() if "id" in one]
+        ids = [element["id"] for element in self.root.all() if "id" in element]
         assert len(ids) == len(set(ids)), ids
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -108,33 +109,35 @@ class Page(HTMLParser):
     def text(self) -> str:
         return self.root.one("main").text
 
-    def by_id(self, identity: str) -> Element:
-        return self.root.one(id=identity)
+    def by_id(self, element_id: str) -> Element:
+        return self.root.one(id=element_id)
 
-    def link(self, words: str) -> str:
-        """Return where the links with these words lead."""
-        [found] = {one["href"] for one in self.root.all("a") if one.text == words}
-        return urljoin(str(self.answer.url), found)
+    def link(self, text: str) -> str:
+        """Return the URL of the links with this text."""
+        [target] = {link["href"] for link in self.root.all("a") if link.text == text}
+        return urljoin(str(self.answer.url), target)
 
     def fields(self, form: Element) -> dict[str, Any]:
-        """Return what a form sends, without a button: also what stands elsewhere in the page and belongs to it."""
-        inside = [one for one in form.all() if "form" not in one]
-        belonging = self.root.all(form=form.attributes.get("id", "-"))
-        given: dict[str, Any] = {}
-        for one in [*inside, *belonging]:
-            if "name" not in one or one.tag == "button":
+        """Return what a form sends without its button, including fields elsewhere in the page that belong to it."""
+        inside = [field for field in form.all() if "form" not in field]
+        elsewhere = self.root.all(form=form.attributes.get("id", "-"))
+        values: dict[str, Any] = {}
+        for control in [*inside, *elsewhere]:
+            if "name" not in control or control.tag == "button":
                 continue
-            if one.tag == "select":
-                chosen = [option for option in one.all("option") if "selected" in option] or one.all("option")[:1]
-                given[one["name"]] = chosen[0]["value"]
-            elif one.tag == "textarea":
-                given[one["name"]] = one.value
-            elif one.attributes.get("type") == "checkbox":
-                if "checked" in one:
-                    given.setdefault(one["name"], []).append(one["value"])
-            elif one["name"] in given:
-                before = given[one["name"]]
-                given[one["name"]] = [*(before if isinstance(before, list) else [before]), one["value"]]
+            if control.tag == "select":
+                chosen = [option for option in control.all("option") if "selected" in option] or control.all("option")[
+                    :1
+                ]
+                values[control["name"]] = chosen[0]["value"]
+            elif control.tag == "textarea":
+                values[control["name"]] = control.value
+            elif control.attributes.get("type") == "checkbox":
+                if "checked" in control:
+                    values.setdefault(control["name"], []).append(control["value"])
+            elif control["name"] in values:
+                before = values[control["name"]]
+                values[control["name"]] = [*(before if isinstance(before, list) else [before]), control["value"]]
             else:
-                given[one["name"]] = one["value"]
-        return given
+                values[control["name"]] = control["value"]
+        return values

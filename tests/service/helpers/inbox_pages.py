@@ -1,4 +1,4 @@
-"""What the tests of the admins' pages do in a browser."""
+"""What tests of the admins' pages do in a browser."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +14,7 @@ ROOT = "/admin/dashboard/conversation/"
 
 @asynccontextmanager
 async def signed_in(api: httpx2.AsyncClient, sub: str = "sam") -> AsyncIterator[Browser]:
-    """Open an admin's browser."""
+    """Open a browser with a signed-in admin."""
     async with httpx2.AsyncClient(transport=api._transport, base_url=HOST) as client:  # noqa: SLF001 - the same app
         browser = Browser(client)
         await browser.sign_in(sub, "admin")
@@ -22,7 +22,7 @@ async def signed_in(api: httpx2.AsyncClient, sub: str = "sam") -> AsyncIterator[
 
 
 async def show(browser: Browser, path: str = "", *, expect: int = 200, **params: Any) -> Page:
-    """Open a page of the inbox, by a path below its own or by a link."""
+    """Open a page of the inbox by a path relative to it, or by a link."""
     address = path if path.startswith(("/", "http")) else ROOT + path
     answer = await browser.get(address, params=params or None)
     assert answer.status_code == expect, answer.text
@@ -30,14 +30,14 @@ async def show(browser: Browser, path: str = "", *, expect: int = 200, **params:
 
 
 async def fill(browser: Browser, page: Page, **typed: Any) -> httpx2.Response:
-    """Send the last form of a page, with something typed into it; a button is typed as well."""
+    """Submit the last form of a page with `typed` filled in; a button is given the same way."""
     form = [
-        one for one in page.root.one("main").all("form", method="post") if one.attributes.get("id") != "mark-unread"
+        form for form in page.root.one("main").all("form", method="post") if form.attributes.get("id") != "mark-unread"
     ][-1]
     path = form.attributes.get("action") or str(page.answer.url)
     return await browser.submit(path, **{**page.fields(form), **typed})
 
 
 def listed(page: Page) -> list[str]:
-    """Return the subjects of the rows."""
+    """Return the subjects in the list."""
     return [row.one("h2").one("a").text for row in page.root.of_class("row")]

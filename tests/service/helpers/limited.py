@@ -1,4 +1,4 @@
-"""Processes of the conversations service with limits, in front of one database and one Redis."""
+"""Processes of the conversations service with rate limits, which share one database and one Redis."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -16,16 +16,16 @@ from tests.service.helpers.browser import HOST
 from tests.service.helpers.connected import connect
 
 SECRET = "a secret for tests, of 32 bytes or more"
-PATIENCE = 5.0  # seconds for a question to Redis: the machine of a test may be slow, and must not let pass for that
+REDIS_TIMEOUT = 5.0  # seconds; long, so that a slow test machine does not disable the limits
 PROXY = "10.0.0.1"
-"""What the processes trust to tell a client's address."""
+"""The address that the processes trust to report a client's address."""
 
 
 @asynccontextmanager
 async def processes(
     sessions: SessionFactory, redis_url: str | None, count: int = 2, *, peer: str = PROXY, **limits: Any
 ) -> AsyncIterator[list[httpx2.AsyncClient]]:
-    """Give a client for each of some processes, which share a Redis; `peer` is who connects to them."""
+    """Yield an HTTP client for each of `count` processes with a shared Redis; `peer` is the connecting address."""
     async with AsyncExitStack() as stack:
         clients = []
         for _ in range(count):
@@ -39,7 +39,7 @@ async def processes(
             )
             app = create_app(settings)
             connect(app, sessions)
-            redis = FailopenRedis(redis_url, PATIENCE) if redis_url else None
+            redis = FailopenRedis(redis_url, REDIS_TIMEOUT) if redis_url else None
             if redis is not None:
                 stack.push_async_callback(redis.client.aclose)
             app.state.limits = Limits(settings, redis)

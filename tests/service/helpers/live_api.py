@@ -1,4 +1,4 @@
-"""A running API with its live streams, and the relay's part in them."""
+"""A running API with live streams, and the relay's part: numbering events and waking the hub."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ from tests.service.helpers.callers import Caller
 
 
 class Live:
-    """A running API, and the relay's part: numbering, and telling the hub."""
+    """A running API, and the relay's part."""
 
     def __init__(self, settings: ApiSettings, port: int, hub: Hub, sessions: SessionFactory, epoch: UUID) -> None:
         self.settings = settings
@@ -31,7 +31,7 @@ class Live:
         self._sessions = sessions
 
     async def number(self) -> None:
-        """Number all that was committed, and tell of it; a look while somebody else numbers finds nothing to do."""
+        """Number all committed events and wake the hub. Repeat, since another process may number at the same time."""
         while True:
             async with transaction(self._sessions) as session:
                 await number_events(session)
@@ -43,23 +43,23 @@ class Live:
     def reading(
         self, caller: Caller, *, after: str | None = None, last_id: str | None = None
     ) -> AbstractAsyncContextManager[Reader]:
-        """Read a stream meanwhile."""
+        """Read a stream in the background."""
         return reading(self.origin, caller.headers, after=after, last_id=last_id)
 
     async def position(self) -> str:
-        """Return the log's end, as clients know it."""
+        """Return the log's end as clients know it."""
         async with self._sessions() as session:
             return await read_position(session)
 
-    def place(self, position: str | None) -> int:
-        """Return the number of a position that a client was told."""
+    def number_of(self, position: str | None) -> int:
+        """Return the number in a position that a client received."""
         number = decode_position(position or "", self.epoch)
         assert number is not None
         return number
 
     @asynccontextmanager
     async def numbering(self) -> AsyncIterator[None]:
-        """Number all the time."""
+        """Number events continuously while the context is open."""
 
         async def work() -> None:
             while True:
@@ -71,21 +71,21 @@ class Live:
             yield
         finally:
             task.cancel()
-            await asyncio.wait([task])  # it may hold the log's head
+            await asyncio.wait([task])  # it may hold a lock on the log's head
 
 
-async def hears(reader: Reader, count: int = 1) -> None:
-    """Wait until a client has heard so much of the log."""
+async def until_received(reader: Reader, count: int = 1) -> None:
+    """Wait until a client has received this many events of the log."""
     await eventually(lambda: len(reader.logged) >= count)
 
 
-async def ends(*readers: Reader) -> None:
+async def until_ended(*readers: Reader) -> None:
     """Wait until streams have ended."""
     await eventually(lambda: all(reader.ended for reader in readers))
 
 
 async def log_updates(sessions: SessionFactory, user_id: str, conversation: str, count: int) -> None:
-    """Log many changes of a conversation at once."""
+    """Log `count` changes of a conversation at once."""
     row = {
         "type": EventType.CONVERSATION_UPDATED,
         "user_id": user_id,

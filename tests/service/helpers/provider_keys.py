@@ -1,4 +1,4 @@
-"""The keys of the tests' identity provider, as the services fetch them, and tokens that name them."""
+"""The keys of the tests' identity provider as the services fetch them, and tokens signed with them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -9,13 +9,13 @@ import httpx2
 
 from shared.jwks import ProviderKeys
 from shared.problems import Unauthenticated
-from tests.helpers.identity_provider import private_key, say, signed
+from tests.helpers.identity_provider import private_key, respond, signed
 
 MINUTE = 60.0  # seconds
 
 
 class Clock:
-    """A clock that goes on when it is told to."""
+    """A clock that tests set."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -26,9 +26,9 @@ class Clock:
 
 @asynccontextmanager
 async def keys_of(url: str, clock: Clock) -> AsyncIterator[ProviderKeys]:
-    made = ProviderKeys(url, clock)
-    yield made
-    await made.close()
+    keys = ProviderKeys(url, clock)
+    yield keys
+    await keys.close()
 
 
 def caller(client: httpx2.AsyncClient, path: str) -> Callable[[str], Awaitable[httpx2.Response]]:
@@ -38,21 +38,21 @@ def caller(client: httpx2.AsyncClient, path: str) -> Callable[[str], Awaitable[h
     return call
 
 
-def of(kid: str | None, algorithm: str = "RS256", name: str = "", **headers: Any) -> str:
-    """Sign a token with the key of a name, saying that it is the one called `kid`."""
+def token_with_kid(kid: str | None, algorithm: str = "RS256", name: str = "", **headers: Any) -> str:
+    """Sign a token with the key called `name`, with `kid` in its header."""
     return signed(private_key(algorithm, name), algorithm, {**headers, **({} if kid is None else {"kid": kid})})
 
 
-async def counts(keys: ProviderKeys, token: str) -> bool:
+async def accepts(keys: ProviderKeys, token: str) -> bool:
     try:
         return await keys.find(token) is not None
     except Unauthenticated:
         return False
 
 
-async def away(writer: asyncio.StreamWriter) -> None:
-    await say(writer, b"later", "503 Service Unavailable")
+async def unavailable(writer: asyncio.StreamWriter) -> None:
+    await respond(writer, b"later", "503 Service Unavailable")
 
 
-async def silent(_: asyncio.StreamWriter) -> None:
+async def unresponsive(_: asyncio.StreamWriter) -> None:
     await asyncio.Event().wait()

@@ -1,4 +1,4 @@
-"""The real service behind the methods of the model's `Pipeline`, on real PostgreSQL."""
+"""The product on a real PostgreSQL, with the methods of the model's `Pipeline`."""
 
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -39,13 +39,13 @@ from tests.model.mailbox import DELAY, MAILS, RETRY_SECONDS, SUPPORT_EMAIL, UNCE
 from tests.model.pipeline import ABANDONED, ANSWERED, KEEPS, REFUSED
 from tests.model.store import ADMIN
 from tests.service.conftest import FEED_SECRET, SECRET, empty_conversations, empty_notifications
-from tests.service.helpers.attempt_factory import begin_data, record_try
+from tests.service.helpers.attempt_factory import begin_data, record_attempt
 from tests.service.helpers.connected import connect
-from tests.service.helpers.event_factory import mail_settings
+from tests.service.helpers.event_factory import email_settings
 from tests.service.helpers.faked_database import FakedDatabase, faked_database
 from tests.service.helpers.real_view import EPOCH, read_view, since
 
-SETTINGS = mail_settings(
+SETTINGS = email_settings(
     "postgresql://unused",
     email_delay_seconds=DELAY[Audience.CUSTOMER],
     support_email_delay_seconds=DELAY[Audience.SUPPORT],
@@ -59,7 +59,7 @@ SETTINGS = mail_settings(
 
 @dataclass
 class Holding:
-    """A mail as a process holds it."""
+    """An email that a process has claimed."""
 
     name: Name
     email: ClaimedEmail
@@ -68,7 +68,7 @@ class Holding:
 
 @asynccontextmanager
 async def real_pipeline(urls: dict[str, str]) -> AsyncIterator["RealPipeline"]:
-    """Put the two services together, on databases that are left empty."""
+    """Connect the two services, on databases that are emptied at the end."""
     async with (
         faked_database(urls["conversations"]) as conversations,
         faked_database(urls["notifications"], inbox=True) as notifications,
@@ -88,7 +88,7 @@ async def real_pipeline(urls: dict[str, str]) -> AsyncIterator["RealPipeline"]:
 
 
 class RealPipeline:
-    """The methods of the model's `Pipeline`, done by the product."""
+    """The product, with the methods of the model's `Pipeline`."""
 
     def __init__(self, conversations: FakedDatabase, notifications: FakedDatabase, feed: httpx2.AsyncClient) -> None:
         self.databases = conversations, notifications
@@ -97,7 +97,7 @@ class RealPipeline:
         self.feed = feed
 
     async def begin_anew(self) -> None:
-        """Empty both databases, and set the clock to its beginning."""
+        """Empty both databases and reset the clock."""
         await self.empty()
         self.talks: list[UUID] = []
         self.owners: list[str] = []
@@ -116,12 +116,12 @@ class RealPipeline:
         await empty_notifications(notifications.engine)
 
     async def set_clock(self, now: int) -> None:
-        """Let both databases have a time, in microseconds."""
+        """Set the time of both databases, in microseconds."""
         self.now = EPOCH + timedelta(microseconds=now)
         for database in self.databases:
             await database.set_clock(self.now)
 
-    # What people do
+    # What users do
 
     async def put_user(self, user: str, email: str | None, role: Side = Side.CUSTOMER) -> None:
         async with transaction(self.conversations) as session:
@@ -185,10 +185,10 @@ class RealPipeline:
             await retry_email(session, email)
 
     async def retry_parked(self, event: int) -> str:
-        identity = await self._event(event)
+        event_id = await self._event(event)
         try:
             async with transaction(self.notifications) as session:
-                await parked.retry_parked(session, identity, SETTINGS)
+                await parked.retry_parked(session, event_id, SETTINGS)
         except NotRetriable:
             return "nothing kept"
         except DBAPIError:
@@ -230,7 +230,7 @@ class RealPipeline:
         seen = await self.view()
         return bool(seen["cursor"] == seen["head"])
 
-    # What happens to mail
+    # What happens to emails
 
     async def claim(self) -> list[Name]:
         async with transaction(self.notifications) as session:
@@ -279,16 +279,16 @@ class RealPipeline:
     async def pass_time(self, seconds: int) -> None:
         await self.set_clock((since(self.now) or 0) + seconds * 1_000_000)
 
-    # What there is
+    # What can be observed
 
     async def view(self) -> dict[str, Any]:
-        """Return what there is, as the model's `view` does, and a little more."""
+        """Return the state as the model's `view` does, and the server's emails."""
         conversations, notifications = (database.connection for database in self.databases)
         seen = await read_view(conversations, notifications, [str(talk) for talk in self.talks])
         return seen | {"server": self.server}
 
     async def settle(self, email: UUID, due: int, planned: int) -> None:
-        """Take the jitter out of a mail's next try, once it was seen to be no more than that."""
+        """Remove the jitter from an email's next attempt, after checking that the difference is within the jitter."""
         now = since(self.now) or 0
         assert planned <= due <= planned + (planned - now) * MAX_JITTER + 1, "due at another time"
         moment = EPOCH + timedelta(microseconds=planned)
@@ -298,28 +298,28 @@ class RealPipeline:
 
     async def _record(self, holding: Holding, attempt: Attempt) -> None:
         async with transaction(self.notifications) as session:
-            await record_try(session, holding.email, attempt, SETTINGS, started_at=self.now)
+            await record_attempt(session, holding.email, attempt, SETTINGS, started_at=self.now)
 
-    async def _event(self, place: int) -> UUID:
-        identity: UUID = await self.databases[0].connection.fetchval(
-            "select id from events order by seq offset $1 limit 1", place
+    async def _event(self, index: int) -> UUID:
+        event_id: UUID = await self.databases[0].connection.fetchval(
+            "select id from events order by seq offset $1 limit 1", index
         )
-        return identity
+        return event_id
 
     async def _name(self, email: UUID) -> Name:
-        found = await self.databases[1].connection.fetchrow(_NAME, email)
-        assert found is not None
-        return Audience(found["audience"]), self.talks.index(found["conversation_id"]), found["number"]
+        row = await self.databases[1].connection.fetchrow(_NAME, email)
+        assert row is not None
+        return Audience(row["audience"]), self.talks.index(row["conversation_id"]), row["number"]
 
 
 def _letter(holding: Holding) -> tuple[str, Letter]:
-    """Return what a mail is called, and the messages that it tells."""
+    """Return an email's Message-ID, and the messages that it contains."""
     letter = message_from_bytes(holding.email.content, policy=policy.default)
     body = letter.get_body(("plain",))
     assert body is not None
-    said: Sequence[tuple[str, str]] = re.findall(r"\[(\d+)\.(\d+)\]", body.get_content())
-    assert {int(talk) for talk, _ in said} == {holding.name[1]}, "it tells of its conversation only"
-    return letter["Message-ID"], tuple(int(number) for _, number in said)
+    references: Sequence[tuple[str, str]] = re.findall(r"\[(\d+)\.(\d+)\]", body.get_content())
+    assert {int(talk) for talk, _ in references} == {holding.name[1]}, "the email contains only its own conversation"
+    return letter["Message-ID"], tuple(int(number) for _, number in references)
 
 
 _RECORD = "select user_id, id from notifications where conversation_id = $1 and number = $2"

@@ -1,4 +1,4 @@
-"""What both databases hold, read as the model's `Pipeline.view` says it: one query each."""
+"""The content of both databases in the form of the model's `Pipeline.view`, read with one query each."""
 
 import json
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from uuid import UUID
 import asyncpg
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
-"""When the model's clock stands at 0."""
+"""The time at which the model's clock is 0."""
 
 
 def since(moment: str | datetime | None) -> int | None:
-    """Return a time as the model counts it, in microseconds."""
+    """Return a time as the model counts it, in microseconds since `EPOCH`."""
     if moment is None:
         return None
     read = datetime.fromisoformat(moment) if isinstance(moment, str) else moment
@@ -23,7 +23,7 @@ def since(moment: str | datetime | None) -> int | None:
 async def read_view(
     conversations: "asyncpg.Connection[Any]", notifications: "asyncpg.Connection[Any]", talks: Sequence[str]
 ) -> dict[str, Any]:
-    """Return what the databases hold; conversations go by their place in `talks`, events by theirs in the log."""
+    """Return the databases' content; conversations have their index in `talks` as id, events that in the log."""
     store = json.loads(await conversations.fetchval(_STORE))
     found = json.loads(await notifications.fetchval(_NOTIFIER))
     places = {event: place for place, (event, *_) in enumerate(store["log"])}

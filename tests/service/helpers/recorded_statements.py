@@ -1,4 +1,4 @@
-"""What is said to a database: every statement, whether it goes through SQLAlchemy or straight to the driver."""
+"""Record every statement sent to a database, through SQLAlchemy or directly through the driver."""
 
 import asyncio
 import re
@@ -12,25 +12,25 @@ from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 _KINDS = {UUID: "uuid", datetime: "timestamptz"}
-_OWN = ("typeinfo_tree", "'jit'")  # with what the driver learns, once on each connection, of a type that is new to it
+_OWN = ("typeinfo_tree", "'jit'")  # the driver's own queries about types that are new to a connection
 _AROUND = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE")
 
 
 class Statement(NamedTuple):
-    """A statement, and the values in it."""
+    """A statement and its values."""
 
     query: str
     values: tuple[Any, ...]
 
     @property
     def alone(self) -> str:
-        """The statement with its values in their places."""
+        """The statement with its values inlined."""
         return re.sub(r"\$(\d+)", lambda found: _literal(self.values[int(found[1]) - 1]), self.query)
 
 
-def without_transactions(said: list[Statement]) -> list[Statement]:
-    """Leave out what only begins and ends transactions."""
-    return [one for one in said if not one.query.startswith(_AROUND)]
+def without_transactions(recorded: list[Statement]) -> list[Statement]:
+    """Return the statements that do not begin or end transactions."""
+    return [statement for statement in recorded if not statement.query.startswith(_AROUND)]
 
 
 def _literal(value: Any) -> str:
@@ -40,35 +40,35 @@ def _literal(value: Any) -> str:
         return "null" if value is None else str(value)
     if isinstance(value, bytes):
         return f"'\\x{value.hex()}'::bytea"
-    kind = next((name for of, name in _KINDS.items() if isinstance(value, of)), "text")
+    kind = next((name for python_type, name in _KINDS.items() if isinstance(value, python_type)), "text")
     quoted = str(value).replace("'", "''")
     return f"'{quoted}'::{kind}"
 
 
 @asynccontextmanager
 async def statements(engine: AsyncEngine) -> AsyncIterator[list[Statement]]:
-    """Note what is said meanwhile, over connections that are borrowed meanwhile; transactions' bounds as well."""
-    said: list[Statement] = []
-    heard = set()
+    """Record the statements of all connections in use while the context is open, transaction control included."""
+    recorded: list[Statement] = []
+    connections = set()
 
     def through_sqlalchemy(_: object, __: object, query: str, values: Any, *___: object) -> None:
-        said.append(Statement(query, tuple(values)))
+        recorded.append(Statement(query, tuple(values)))
 
     def straight(logged: Any) -> None:
         if not any(words in logged.query for words in _OWN):
-            said.append(Statement(logged.query, tuple(logged.args)))
+            recorded.append(Statement(logged.query, tuple(logged.args)))
 
     def borrowed(_: object, record: Any, __: object) -> None:
-        heard.add(record.driver_connection)
+        connections.add(record.driver_connection)
         record.driver_connection.add_query_logger(straight)
 
     event.listen(engine.sync_engine, "before_cursor_execute", through_sqlalchemy)
     event.listen(engine.sync_engine, "checkout", borrowed)
     try:
-        yield said
+        yield recorded
     finally:
-        await asyncio.sleep(0)  # the driver tells of a statement a step later
+        await asyncio.sleep(0)  # the driver logs a statement one loop iteration later
         event.remove(engine.sync_engine, "before_cursor_execute", through_sqlalchemy)
         event.remove(engine.sync_engine, "checkout", borrowed)
-        for driver in heard:
-            driver.remove_query_logger(straight)
+        for connection in connections:
+            connection.remove_query_logger(straight)

@@ -1,4 +1,4 @@
-"""What schemathesis checks besides its own: that valid data is accepted, as far as a schema can say what is valid."""
+"""An additional check for schemathesis: valid data is accepted, as far as a schema can describe validity."""
 
 import re
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 import schemathesis
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-# What the API rejects with these messages, since its document cannot say it in a schema.
-UNSAYABLE = re.compile(
+# Reasons for rejecting data that a JSON Schema cannot express.
+NOT_IN_SCHEMA = re.compile(
     r"""
       This\ cursor\ is\ invalid                          # it is opaque, and bound to its filters
     | This\ Idempotency-Key\ was\ already\ used          # with another request
@@ -26,7 +26,7 @@ UNSAYABLE = re.compile(
 
 @schemathesis.serializer("application/x-ndjson")
 def as_text(ctx: schemathesis.SerializationContext, value: Any) -> Any:  # noqa: ARG001 - as it is called
-    """Send what the document calls a text of lines as it is."""
+    """Send bodies of this media type as they are."""
     return value if isinstance(value, bytes) else str(value).encode()
 
 
@@ -34,10 +34,10 @@ def as_text(ctx: schemathesis.SerializationContext, value: Any) -> Any:  # noqa:
 def valid_data_is_accepted(
     ctx: schemathesis.CheckContext, response: schemathesis.Response, case: schemathesis.Case[Any]
 ) -> bool | None:
-    """Hold the API to accept what its document calls valid, unless every fault that it tells is beyond a schema."""
+    """Assert that data valid by the document is accepted, unless every reported error is beyond a schema."""
     if response.status_code == 422:
         faults = response.json().get("errors", [])
-        if faults and all(UNSAYABLE.search(fault["msg"]) for fault in faults):
+        if faults and all(NOT_IN_SCHEMA.search(fault["msg"]) for fault in faults):
             return None
-    # As it is configured by default: the configuration of the check itself has it disabled.
+    # The default configuration; the one of the check itself disables it.
     return positive_data_acceptance(ctx, response, case)

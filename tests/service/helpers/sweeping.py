@@ -1,4 +1,4 @@
-"""A sweeper without its loop, on the feed of a real conversations API."""
+"""A sweeper without its loop, which reads the feed of a real conversations API."""
 
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from shared.events import EventType
 from tests.service.helpers.callers import Caller
-from tests.service.helpers.event_factory import mail_settings
+from tests.service.helpers.event_factory import email_settings
 
 
 @dataclass
@@ -23,21 +23,21 @@ class Sweeper:
     conversations: SessionFactory
     notifications: SessionFactory
     feed: httpx2.AsyncClient
-    settings: EmailSettings = field(default_factory=lambda: mail_settings("postgresql://unused"))
+    settings: EmailSettings = field(default_factory=lambda: email_settings("postgresql://unused"))
 
     async def number(self) -> int:
-        """Give every event its position, and return the last one."""
+        """Number all events; return the last position."""
         async with transaction(self.conversations) as session:
             await number_events(session)
             return (await session.execute(text("select head from feed"))).scalar_one()  # type: ignore[no-any-return]
 
-    async def look(self, min_age: float = 0) -> bool:
-        """Look at the feed once; True when there may be more."""
+    async def catch_up(self, min_age: float = 0) -> bool:
+        """Read the feed once; return True when there may be more."""
         return await sweeper.catch_up(self.notifications, self.feed, self.settings, min_age=min_age)
 
-    async def look_to_the_end(self) -> None:
-        """Look until there is nothing more to see."""
-        while await self.look():
+    async def catch_up_fully(self) -> None:
+        """Read the feed to its end."""
+        while await self.catch_up():
             pass
 
     async def cursor(self) -> FeedCursor:
@@ -45,12 +45,12 @@ class Sweeper:
             return await session.get_one(FeedCursor, True)
 
     async def records(self) -> list[int]:
-        """Return the message numbers that there are records of."""
+        """Return the numbers of the messages that have notifications."""
         async with self.notifications() as session:
             return list(await session.scalars(select(Notification.number).order_by(Notification.number)))
 
     async def log(self, event_type: str, payload: dict[str, object]) -> None:
-        """Put an event into the log as another version of the product might."""
+        """Log an event as another version of the product might."""
         async with transaction(self.conversations) as session:
             await append_event(session, EventType.CONVERSATION_CREATED, payload)
             await session.execute(
@@ -59,7 +59,7 @@ class Sweeper:
 
 
 async def answer(anna: Caller, sam: Caller, times: int = 1) -> str:
-    """Open a conversation and answer it."""
+    """Open a conversation as Anna and answer it as Sam."""
     conversation = str((await anna.open())["id"])
     for _ in range(times):
         await sam.post(conversation)

@@ -1,4 +1,4 @@
-"""A Valkey of a test's own, which may be killed, frozen and started again."""
+"""A Valkey for one test, which may be killed, frozen and started again."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ PASSWORD = "test"
 
 
 class Valkey:
-    """One Valkey at one address. Killed, it forgets nothing that it has written."""
+    """A Valkey with a fixed address. When killed, it loses nothing that it has written."""
 
     def __init__(self, directory: Path) -> None:
         [port] = free_ports([0])
@@ -24,15 +24,15 @@ class Valkey:
         await self._processes.start(NAME)
 
     async def kill(self) -> None:
-        """Kill it, whatever it is doing."""
+        """Kill it."""
         await self._processes.kill(NAME)
 
     def freeze(self) -> None:
-        """Let it keep its connections and answer nothing."""
+        """Make it keep its connections but answer nothing."""
         self._processes.freeze(NAME)
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Resume it."""
         self._processes.thaw(NAME)
 
     async def close(self) -> None:

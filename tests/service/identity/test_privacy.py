@@ -13,7 +13,7 @@ from services.notifications.event_consumer.consumer import park_event
 from services.notifications.models import Base as NotificationsBase
 from shared.database import SessionFactory, transaction
 from tests.service.helpers.callers import Caller
-from tests.service.helpers.event_factory import ANNA, mail_settings, posted
+from tests.service.helpers.event_factory import ANNA, email_settings, posted
 from tests.service.helpers.sweeping import Sweeper
 
 TEXT, ADDRESS = "m4rker-text", "m4rker-address"
@@ -22,7 +22,7 @@ TABLES = {
     for service, base in (("conversations", ConversationsBase), ("notifications", NotificationsBase))
     for table in base.metadata.tables
 }
-SETTINGS = mail_settings("postgresql://unused", support_email="desk@store.test")
+SETTINGS = email_settings("postgresql://unused", support_email="desk@store.test")
 
 
 def test_every_table_is_in_the_list_of_what_is_erased() -> None:
@@ -64,7 +64,7 @@ _TRY = text("""
 
 async def see(sweeping: Sweeper) -> None:
     await sweeping.number()
-    await sweeping.look_to_the_end()
+    await sweeping.catch_up_fully()
 
 
 async def holding(sweeping: Sweeper, *markers: str) -> set[str]:

@@ -17,7 +17,7 @@ from shared.problems import Forbidden, Unauthenticated
 from tests.helpers.waiting import eventually
 from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import Caller, problem
-from tests.service.helpers.live_api import Live, ends
+from tests.service.helpers.live_api import Live, until_ended
 
 FORBIDDEN = (403, "forbidden")
 
@@ -122,9 +122,9 @@ async def test_an_admins_stream_ends_when_the_store_makes_them_a_customer(
 ) -> None:
     await sam.get("/conversations")
     async with live.reading(sam) as reader, live.reading(anna) as other:
-        await eventually(lambda: reader.told and other.told)
+        await eventually(lambda: reader.events and other.events)
         await shop.call("PUT", "/users/sam", {"role": "customer"})
         await shop.call("PUT", "/users/anna", {"role": "customer"})
         await live.number()
-        await ends(reader)
+        await until_ended(reader)
         assert not other.ended

@@ -20,7 +20,7 @@ from services.notifications.mail.addresses import AddressError, ascii_domain_add
 from services.notifications.mail.message import Brand, ContentMessage, EmailContent, compose
 from services.notifications.mail.smtp import Attempt, SmtpConnection, SmtpServer
 from services.notifications.rules import Outcome
-from tests.helpers.smtp_server import ReceivedMail, smtp_server
+from tests.helpers.smtp_server import ReceivedEmail, smtp_server
 from tests.helpers.smtp_server import SmtpServer as Received
 
 SENDER = "no-reply@shop.example"
@@ -82,15 +82,15 @@ class Way:
     server: Received
     connection: SmtpConnection
 
-    def send(self, recipient: str, content: bytes) -> tuple[Attempt, list[str], list[ReceivedMail]]:
+    def send(self, recipient: str, content: bytes) -> tuple[Attempt, list[str], list[ReceivedEmail]]:
         """Send a mail; return how it ended, what the server was told of envelopes, and what it got."""
         self.server.commands.clear()
-        self.server.mails.clear()
+        self.server.emails.clear()
         outcome = self.runner.run(
             self.connection.send(sender=BRAND.email_from, recipient=recipient, content=content, before_data=_yes)
         )
         envelope = [line for line in self.server.commands if line.upper().startswith(("MAIL", "RCPT", "DATA"))]
-        return outcome, envelope, list(self.server.mails)
+        return outcome, envelope, list(self.server.emails)
 
 
 async def _yes() -> bool:

@@ -65,13 +65,13 @@ async def test_a_mail_arrives_byte_for_byte_with_its_envelope() -> None:
     async with smtp_server() as server:
         result = await try_once(server)
     assert result == Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "2.0.0 taken")
-    assert server.mails == [fake.ReceivedMail("store@shop.example", ("mila@customer.example",), CONTENT)]
+    assert server.emails == [fake.ReceivedEmail("store@shop.example", ("mila@customer.example",), CONTENT)]
 
 
 async def test_bare_line_ends_cannot_end_the_mail() -> None:
     async with smtp_server() as server:
         await try_once(server, content=b"a\n.\nMAIL FROM:<x@y>\r.\rb")
-    assert [mail.content for mail in server.mails] == [b"a\r\n.\r\nMAIL FROM:<x@y>\r\n.\r\nb\r\n"]
+    assert [mail.content for mail in server.emails] == [b"a\r\n.\r\nMAIL FROM:<x@y>\r\n.\r\nb\r\n"]
 
 
 async def test_one_connection_carries_many_mails_and_says_goodbye() -> None:
@@ -80,7 +80,7 @@ async def test_one_connection_carries_many_mails_and_says_goodbye() -> None:
         outcomes = [(await send(connection)).outcome for _ in range(5)]
         await connection.close()
     assert outcomes == [Outcome.ACCEPTED] * 5
-    assert (server.connections, len(server.mails)) == (1, 5)
+    assert (server.connections, len(server.emails)) == (1, 5)
     assert server.commands[-1] == "QUIT"
 
 
@@ -131,7 +131,7 @@ async def test_what_a_failure_means_depends_on_its_phase(phase: str, reply: str,
         assert result.code is None
         assert result.reply
     assert server.connections == 1
-    assert bool(server.mails) == (reply in {KEEP_AND_DROP, KEEP_AND_STALL})
+    assert bool(server.emails) == (reply in {KEEP_AND_DROP, KEEP_AND_STALL})
 
 
 @pytest.mark.parametrize("ending", [DROP, STALL])
@@ -167,7 +167,7 @@ async def test_an_idle_connection_that_the_server_closed_is_replaced_unnoticed()
         await server.hang_up()
         assert (await send(connection)).outcome is Outcome.ACCEPTED
         await connection.close()
-    assert (server.connections, len(server.mails)) == (2, 2)
+    assert (server.connections, len(server.emails)) == (2, 2)
 
 
 @pytest.mark.parametrize("phase", ["mail", "rcpt", "data"])
@@ -179,7 +179,7 @@ async def test_a_kept_connection_that_breaks_before_the_dot_is_replaced_once(pha
         server.script[phase] = ending
         assert (await send(connection)).outcome in {Outcome.DEFERRED, Outcome.BUSY}
         await connection.close()
-    assert (server.connections, len(server.mails)) == (3, 2)
+    assert (server.connections, len(server.emails)) == (3, 2)
 
 
 async def test_a_kept_connection_that_breaks_behind_the_dot_is_not_tried_again() -> None:
@@ -188,7 +188,7 @@ async def test_a_kept_connection_that_breaks_behind_the_dot_is_not_tried_again()
         outcomes = [(await send(connection)).outcome for _ in range(2)]
         await connection.close()
     assert outcomes == [Outcome.ACCEPTED, Outcome.UNCERTAIN]
-    assert (server.connections, len(server.mails)) == (1, 2)
+    assert (server.connections, len(server.emails)) == (1, 2)
 
 
 async def test_a_mail_whose_lease_is_lost_is_abandoned_after_rcpt_and_before_data() -> None:
@@ -198,7 +198,7 @@ async def test_a_mail_whose_lease_is_lost_is_abandoned_after_rcpt_and_before_dat
         assert server.commands[-2:] == ["RCPT TO:<mila@customer.example>", "RSET"]
         assert (await send(connection)).outcome is Outcome.ACCEPTED
         await connection.close()
-    assert (server.connections, len(server.mails)) == (1, 1)
+    assert (server.connections, len(server.emails)) == (1, 1)
 
 
 async def test_data_is_only_announced_for_a_recipient_that_was_taken() -> None:
@@ -219,7 +219,7 @@ async def test_when_before_data_fails_nothing_is_sent_and_the_connection_is_give
             await send(connection, before_data=fail)
         assert (await send(connection)).outcome is Outcome.ACCEPTED
         await connection.close()
-    assert (server.connections, len(server.mails)) == (2, 1)
+    assert (server.connections, len(server.emails)) == (2, 1)
 
 
 async def test_a_cancelled_try_leaves_no_half_mail_on_the_connection() -> None:
@@ -239,14 +239,14 @@ async def test_a_cancelled_try_leaves_no_half_mail_on_the_connection() -> None:
             await sending
         assert (await send(connection)).outcome is Outcome.ACCEPTED
         await connection.close()
-    assert (server.connections, len(server.mails)) == (2, 1)
+    assert (server.connections, len(server.emails)) == (2, 1)
 
 
 async def test_an_international_address_is_sent_as_it_is_with_its_domain_in_ascii() -> None:
     async with smtp_server() as server:
         result = await try_once(server, recipient="zoë@straße.example")
     assert result.outcome is Outcome.ACCEPTED
-    assert server.mails[0].recipients == ("zoë@xn--strae-oqa.example",)
+    assert server.emails[0].recipients == ("zoë@xn--strae-oqa.example",)
     assert f"MAIL FROM:<store@shop.example> SIZE={len(CONTENT)} BODY=8BITMIME SMTPUTF8" in server.commands
 
 
@@ -313,7 +313,7 @@ async def test_a_user_is_logged_in_with_the_decoded_password() -> None:
         connection = connection_to(server, user="us%40er:p%2Fw%3A@")
         assert (await send(connection)).outcome is Outcome.ACCEPTED
         await connection.close()
-    assert server.mails[0].user == "us@er"
+    assert server.emails[0].user == "us@er"
     assert "AUTH PLAIN AHVzQGVyAHAvdzo=" in server.commands
 
 
@@ -377,7 +377,7 @@ async def test_mail_goes_over_verified_tls(tls_server: tuple[fake.SmtpServer, Sm
     results = [await send(connection), await send(connection, content=HUGE[:5_000_000])]
     await connection.close()
     assert [result.outcome for result in results] == [Outcome.ACCEPTED] * 2
-    assert (server.connections, server.mails[0].content) == (1, CONTENT)
+    assert (server.connections, server.emails[0].content) == (1, CONTENT)
 
 
 async def test_a_certificate_that_cannot_be_verified_is_a_fault_of_the_set_up(
@@ -389,7 +389,7 @@ async def test_a_certificate_that_cannot_be_verified_is_a_fault_of_the_set_up(
     await connection.close()
     assert result.outcome is Outcome.MISCONFIGURED
     assert "certificate" in result.reply.lower()
-    assert not server.mails
+    assert not server.emails
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,9 @@ from services.notifications.models import Email
 from services.notifications.rules import EmailState
 from shared.database import SessionFactory, transaction
 from tests.service.helpers.attempt_factory import has_due_email
-from tests.service.helpers.event_factory import mail_settings, posted, receive
+from tests.service.helpers.event_factory import email_settings, posted, receive
 
-SETTINGS = mail_settings("postgresql://unused")
+SETTINGS = email_settings("postgresql://unused")
 
 
 async def test_a_state_that_no_mail_is_in_any_more_is_measured_as_none(notifications: SessionFactory) -> None:

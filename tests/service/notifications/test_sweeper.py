@@ -27,25 +27,25 @@ async def test_it_handles_what_the_inbox_lacks_and_moves_its_cursor(
     await answer(anna, sam, times=2)
     head = await sweeping.number()
 
-    assert not await sweeping.look()
+    assert not await sweeping.catch_up()
 
     assert await sweeping.records() == [1, 2]
     cursor = await sweeping.cursor()
     assert (cursor.position, cursor.head) == (head, head)
     assert cursor.epoch is not None
-    assert not await sweeping.look()
+    assert not await sweeping.catch_up()
     assert (await sweeping.cursor()).position == head
 
 
 async def test_what_a_worker_has_handled_is_not_handled_again(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
     await answer(anna, sam)
     await sweeping.number()
-    await sweeping.look()
+    await sweeping.catch_up()
     async with transaction(sweeping.notifications) as session:
         await session.execute(update(FeedCursor).values(position=0))
         await session.execute(Notification.__table__.delete())  # type: ignore[attr-defined]
 
-    await sweeping.look()
+    await sweeping.catch_up()
 
     assert await sweeping.records() == []
 
@@ -53,7 +53,7 @@ async def test_what_a_worker_has_handled_is_not_handled_again(sweeping: Sweeper,
 async def test_young_events_are_left_to_the_workers(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
     await answer(anna, sam)
     await sweeping.number()
-    await sweeping.look(min_age=60)
+    await sweeping.catch_up(min_age=60)
     assert (await sweeping.cursor()).position == 0
     assert await sweeping.records() == []
 
@@ -66,7 +66,7 @@ async def test_page_by_page_it_comes_to_the_end(
     monkeypatch.setattr(sweeper, "PAGE", 3)
 
     looks = 1
-    while await sweeping.look():
+    while await sweeping.catch_up():
         looks += 1
 
     assert looks == head // 3 + 1
@@ -79,7 +79,7 @@ async def test_a_failing_event_stops_the_cursor_until_it_is_parked(
 ) -> None:
     await answer(anna, sam)
     await sweeping.number()
-    await sweeping.look()
+    await sweeping.catch_up()
     stood = (await sweeping.cursor()).position
     await answer(anna, sam)
     head = await sweeping.number()
@@ -91,9 +91,9 @@ async def test_a_failing_event_stops_the_cursor_until_it_is_parked(
     monkeypatch.setattr(consumer, "handle_events", fail)
     for _ in range(MAX_EVENT_ATTEMPTS):
         with pytest.raises(RuntimeError):
-            await sweeping.look()
+            await sweeping.catch_up()
         assert (await sweeping.cursor()).position == stood
-    await sweeping.look()
+    await sweeping.catch_up()
 
     assert (await sweeping.cursor()).position == head
     async with sweeping.notifications() as session:
@@ -108,7 +108,7 @@ async def test_types_of_another_version_are_parked_and_those_of_no_use_passed(
     await answer(anna, sam)
     head = await sweeping.number()
 
-    await sweeping.look()
+    await sweeping.catch_up()
 
     assert (await sweeping.cursor()).position == head
     assert await sweeping.records() == [1]
@@ -125,7 +125,7 @@ async def test_a_cursor_never_goes_back_within_an_epoch(sweeping: Sweeper, anna:
     await sweeping.number()
     page = await read_events(sweeping.feed, 0, limit=1, min_age=0)  # as a second sweeper does, slower than the first
     assert page is not None
-    await sweeping.look()
+    await sweeping.catch_up()
     stood = (await sweeping.cursor()).position
     await sweeper._move_cursor(sweeping.notifications, FeedCursor(position=0), page)  # noqa: SLF001 - the same
     assert (await sweeping.cursor()).position == stood
@@ -135,7 +135,7 @@ async def test_a_cursor_never_goes_back_within_an_epoch(sweeping: Sweeper, anna:
 async def test_the_feed_is_closed_to_whoever_lacks_its_secret(sweeping: Sweeper, secret: str) -> None:
     sweeping.feed.headers["Authorization"] = f"Bearer {secret}"
     with pytest.raises(httpx2.HTTPStatusError, match="401"):
-        await sweeping.look()
+        await sweeping.catch_up()
     assert (await sweeping.cursor()).epoch is None
 
 
@@ -150,7 +150,7 @@ async def test_a_deleted_conversation_leaves_no_text_in_parked_events(
     assert (await sam.call("DELETE", f"/conversations/{conversation}")).status_code == 204
     await sweeping.number()
 
-    await sweeping.look()
+    await sweeping.catch_up()
     await receive_events(sweeping.notifications, [late], sweeping.settings, repeated=False)
 
     async with sweeping.notifications() as session:

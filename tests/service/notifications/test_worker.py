@@ -11,7 +11,7 @@ from services.notifications.celery_runner import CeleryRunner
 from services.notifications.worker import run_worker
 from shared.broker_faults import Fault, Reason
 from shared.settings import SettingsError
-from tests.service.helpers.event_factory import mail_settings
+from tests.service.helpers.event_factory import email_settings
 
 
 async def end_with(fault: Fault, databases: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,7 +22,7 @@ async def end_with(fault: Fault, databases: dict[str, str], monkeypatch: pytest.
         return 1
 
     monkeypatch.setattr(CeleryRunner, "run", run)
-    settings = mail_settings(databases["notifications"], broker_url="redis://127.0.0.1:1/0")
+    settings = email_settings(databases["notifications"], broker_url="redis://127.0.0.1:1/0")
     await asyncio.to_thread(run_worker, settings, "127.0.0.1", 0, 1, None)
 
 

@@ -12,7 +12,7 @@ from tests.helpers.sse_client import Reader, reading
 from tests.helpers.waiting import eventually
 from tests.service.helpers.browser import HOST, Browser
 from tests.service.helpers.callers import Caller
-from tests.service.helpers.live_api import Live, hears
+from tests.service.helpers.live_api import Live, until_received
 
 MARK = "canary-anna"
 
@@ -63,8 +63,8 @@ async def test_a_stream_tells_nothing_of_another_customer_from_wherever_it_begin
             ):
                 for reader in (by_query, by_header, by_cookie):
                     await joined(reader)
-                    assert {told.data["conversation_id"] for told in reader.logged} <= {own}
-                    assert reader.of("unread") == [{"unread": 0}]
+                    assert {event.data["conversation_id"] for event in reader.logged} <= {own}
+                    assert reader.data_of("unread") == [{"unread": 0}]
                     assert MARK not in repr(reader)
                     assert talk not in repr(reader)
         watching = await stack.enter_async_context(live.reading(ben))
@@ -74,9 +74,9 @@ async def test_a_stream_tells_nothing_of_another_customer_from_wherever_it_begin
         await sam.post(talk, f"{MARK} once more")
         await ben.open(subject="The last of all")
         await live.number()
-        await hears(watching)
-        await hears(admin, 6)
-        assert [told.data["conversation"]["subject"] for told in watching.logged] == ["The last of all"]
+        await until_received(watching)
+        await until_received(admin, 6)
+        assert [event.data["conversation"]["subject"] for event in watching.logged] == ["The last of all"]
         assert MARK not in repr(watching)
         for reader in (admin, owner):
             assert f"{MARK} once more" in repr(reader)

@@ -18,7 +18,7 @@ from tests.helpers.sse_client import STREAM, Reader, reading
 from tests.helpers.waiting import eventually
 from tests.service.conftest import As
 from tests.service.helpers.callers import Caller, problem
-from tests.service.helpers.live_api import Live, ends, hears
+from tests.service.helpers.live_api import Live, until_ended, until_received
 
 
 async def test_a_sixth_stream_of_a_person_waits_for_a_place(live: Live, anna: Caller, ben: Caller) -> None:
@@ -32,14 +32,14 @@ async def test_a_sixth_stream_of_a_person_waits_for_a_place(live: Live, anna: Ca
                 await eventually(lambda: another.opened)
         await eventually(lambda: len(live.hub._streams["anna"]) == len(opened))  # noqa: SLF001 - when it has noticed
         async with live.reading(anna) as reader:
-            await eventually(lambda: reader.told)
+            await eventually(lambda: reader.events)
 
 
 async def test_a_stream_ends_with_its_token_and_tells_nothing_more(live: Live, anna: Caller, sam: Caller) -> None:
     talk = (await anna.open())["id"]
     token = issue_token(live.settings, {"sub": "anna", "role": "customer"}, timedelta(seconds=-26))  # 30 are forgiven
     async with reading(live.origin, {"Authorization": f"Bearer {token}"}) as reader, live.reading(anna) as other:
-        await ends(reader)
+        await until_ended(reader)
         await sam.post(talk, "A secret.")
         await live.number()
         await eventually(lambda: "A secret." in repr(other))
@@ -56,10 +56,10 @@ async def test_a_browsers_stream_ends_with_its_session(live: Live, anna: Caller,
         for known in ((going.id, going.csrf), (staying.id, staying.csrf))
     ]
     async with reading(live.origin, cookies[0]) as ending, reading(live.origin, cookies[1]) as other:
-        await eventually(lambda: ending.told and other.told)
+        await eventually(lambda: ending.events and other.events)
         async with transaction(conversations) as session:
             await end(session, going.id)
-        await ends(ending)
+        await until_ended(ending)
         assert not other.ended
         async with httpx2.AsyncClient(base_url=live.origin, timeout=30) as client:
             assert problem(await client.get(STREAM, headers=cookies[0]))[0] == 401
@@ -69,11 +69,11 @@ async def test_a_stream_ends_when_its_person_is_deleted(
     live: Live, anna: Caller, ben: Caller, sam: Caller, shop: Caller
 ) -> None:
     async with live.reading(anna) as customer, live.reading(sam) as admin, live.reading(ben) as other:
-        await eventually(lambda: customer.told and admin.told and other.told)
+        await eventually(lambda: customer.events and admin.events and other.events)
         for person in ("anna", "sam"):
             assert (await shop.call("DELETE", f"/users/{person}")).status_code == 204
         await live.number()
-        await ends(customer, admin)
+        await until_ended(customer, admin)
         assert not other.ended
         async with httpx2.AsyncClient(base_url=live.origin, timeout=30) as client:
             assert problem(await client.get(STREAM, headers=anna.headers))[0] == 401
@@ -82,7 +82,7 @@ async def test_a_stream_ends_when_its_person_is_deleted(
     async with live.reading(anna, after=customer.last_id) as again:
         talk = (await anna.open())["id"]
         await live.number()
-        await hears(again)
+        await until_received(again)
         assert again.logged[0].data["conversation_id"] == talk, "an earlier deletion does not end it"
 
 
@@ -96,7 +96,7 @@ async def test_a_person_deleted_while_their_stream_opens_hears_nothing(
     await shop.call("DELETE", "/users/anna")
     await live.number()
     async with live.reading(Caller(anna.api, "", {"Authorization": shop_admin(live)})) as admin:
-        await eventually(lambda: admin.told)  # so the hub is behind the deletion
+        await eventually(lambda: admin.events)  # so the hub is behind the deletion
         stream = Connection("anna", Side.CUSTOMER, admitted_at)
         with live.hub.open(stream, None):
             heard = [shown async for some in live.hub.events(stream, None) for shown in some]
@@ -119,7 +119,7 @@ async def test_an_open_stream_holds_no_connection(live: Live, acting_as: As, con
         for n in range(15):  # more than the pool has
             headers = acting_as(f"reader-{n}", "admin" if n % 2 else "customer")
             readers.append(await stack.enter_async_context(reading(live.origin, headers)))
-        await eventually(lambda: all(reader.told for reader in readers))
+        await eventually(lambda: all(reader.events for reader in readers))
         busy = text("select count(*) from pg_stat_activity where application_name = 'chats-api' and state <> 'idle'")
         async with conversations() as session:
             assert (await session.execute(busy)).scalar_one() == 0
@@ -129,11 +129,11 @@ async def test_a_database_that_ends_its_connections_ends_no_stream(
     live: Live, anna: Caller, conversations: SessionFactory
 ) -> None:
     async with live.reading(anna) as reader:
-        await eventually(lambda: reader.told)
+        await eventually(lambda: reader.events)
         async with conversations() as session:
             ours = text("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'chats-api'")
             assert (await session.execute(ours)).all()
         talk = (await anna.open())["id"]
         await live.number()
-        await hears(reader)
+        await until_received(reader)
         assert reader.logged[0].data["conversation_id"] == talk

@@ -15,7 +15,7 @@ from services.conversations.rules import Side
 from shared.database import SessionFactory, transaction
 from tests.helpers.waiting import eventually
 from tests.service.helpers.callers import Caller
-from tests.service.helpers.live_api import Live, ends, hears, log_updates
+from tests.service.helpers.live_api import Live, log_updates, until_ended, until_received
 
 
 async def test_both_sides_hear_of_all_that_happens_as_each_may_see_it(live: Live, anna: Caller, sam: Caller) -> None:
@@ -28,23 +28,23 @@ async def test_both_sides_hear_of_all_that_happens_as_each_may_see_it(live: Live
         await live.number()
         expected = ["created", "posted", "posted", "read", "updated", "updated"]
         for reader in (customer, admin):
-            await hears(reader, len(expected))
-            assert [told.event.split(".")[1] for told in reader.logged] == expected
-            assert {told.data["conversation_id"] for told in reader.logged} == {talk}
-            assert all(decode_position(told.id or "", live.epoch) for told in reader.logged)
-            assert reader.of("conversation.read") == [{"conversation_id": talk, "by": "user", "up_to": 2}]
-            assert "message" not in reader.of("conversation.updated")[0]
-        assert customer.of("conversation.updated")[-1]["conversation"] == await anna.peek(talk)
-        assert admin.of("conversation.updated")[-1]["conversation"] == await sam.peek(talk)
-        assert admin.of("message.posted")[1]["message"] == reply
-        assert customer.of("message.posted")[1]["message"] == reply | {
+            await until_received(reader, len(expected))
+            assert [event.event.split(".")[1] for event in reader.logged] == expected
+            assert {event.data["conversation_id"] for event in reader.logged} == {talk}
+            assert all(decode_position(event.id or "", live.epoch) for event in reader.logged)
+            assert reader.data_of("conversation.read") == [{"conversation_id": talk, "by": "user", "up_to": 2}]
+            assert "message" not in reader.data_of("conversation.updated")[0]
+        assert customer.data_of("conversation.updated")[-1]["conversation"] == await anna.peek(talk)
+        assert admin.data_of("conversation.updated")[-1]["conversation"] == await sam.peek(talk)
+        assert admin.data_of("message.posted")[1]["message"] == reply
+        assert customer.data_of("message.posted")[1]["message"] == reply | {
             "sender": {"id": None, "name": "Sam", "role": "admin"}
         }
         assert (await sam.call("DELETE", f"/conversations/{talk}")).status_code == 204
         await live.number()
         for reader in (customer, admin):
-            await hears(reader, len(expected) + 1)
-            assert reader.of("conversation.deleted") == [{"conversation_id": talk}]
+            await until_received(reader, len(expected) + 1)
+            assert reader.data_of("conversation.deleted") == [{"conversation_id": talk}]
 
 
 async def test_a_stream_says_that_it_is_one_and_how_to_come_back(live: Live, anna: Caller) -> None:
@@ -69,8 +69,8 @@ async def test_nobody_hears_of_another_customers_conversation(
         await live.number()
         async with live.reading(ben, after=start) as later:
             for reader in (at_once, later):
-                await hears(reader)
-                assert [(told.event, told.data["conversation_id"]) for told in reader.logged] == [
+                await until_received(reader)
+                assert [(event.event, event.data["conversation_id"]) for event in reader.logged] == [
                     ("conversation.created", own)
                 ]
 
@@ -86,12 +86,12 @@ async def test_what_was_missed_comes_in_order_and_by_pages(
     await live.number()
     for caller in (anna, sam):
         async with live.reading(caller, after=start) as reader:
-            await hears(reader, 1200)
-            assert [live.place(told.id) for told in reader.logged] == list(range(2, 1202))
+            await until_received(reader, 1200)
+            assert [live.number_of(event.id) for event in reader.logged] == list(range(2, 1202))
         middle = reader.logged[600].id
         async with live.reading(caller, after=start, last_id=middle) as reader:
-            await hears(reader, 599)
-            assert live.place(reader.logged[0].id) == live.place(middle) + 1, "the header wins"
+            await until_received(reader, 599)
+            assert live.number_of(reader.logged[0].id) == live.number_of(middle) + 1, "the header wins"
 
 
 async def test_what_was_deleted_since_is_told_as_deleted_only(live: Live, anna: Caller, sam: Caller) -> None:
@@ -103,9 +103,9 @@ async def test_what_was_deleted_since_is_told_as_deleted_only(live: Live, anna: 
     await live.number()
     for caller in (anna, sam):
         async with live.reading(caller, after=start) as reader:
-            await hears(reader)
-            assert [told.event for told in reader.logged] == ["conversation.deleted"]
-            assert "orgot" not in repr(reader.told)
+            await until_received(reader)
+            assert [event.event for event in reader.logged] == ["conversation.deleted"]
+            assert "orgot" not in repr(reader.events)
 
 
 @pytest.mark.parametrize("given", ["beyond", "elsewhere", "nonsense", "", "purged"])
@@ -126,23 +126,23 @@ async def test_a_client_whose_place_is_gone_is_told_and_then_hears_what_comes(
     async with live.reading(anna, last_id=places.get(given, given)) as reader:
         await eventually(lambda: reader.names)
         assert reader.names[0] == "reset"
-        assert reader.told[0].id == encode_position(epoch, head)
+        assert reader.events[0].id == encode_position(epoch, head)
         talk = (await anna.open())["id"]
         await live.number()
-        await hears(reader)
-        assert [told.data["conversation_id"] for told in reader.logged] == [talk]
+        await until_received(reader)
+        assert [event.data["conversation_id"] for event in reader.logged] == [talk]
 
 
 async def test_a_log_that_was_restored_sends_everybody_back_to_load_anew(
     live: Live, anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     async with live.reading(anna) as customer, live.reading(sam) as admin:
-        await eventually(lambda: customer.told and admin.told)
+        await eventually(lambda: customer.events and admin.events)
         async with transaction(conversations) as session:
             await rotate_epoch(session)
         live.hub.wake()
         for reader in (customer, admin):
-            await ends(reader)
+            await until_ended(reader)
             assert reader.names[-1] == "reset"
             assert reader.last_id == await live.position()
 
@@ -159,7 +159,7 @@ async def test_the_head_of_a_restored_log_lies_behind_its_readers(
             await session.execute(delete(LoggedEvent).where(LoggedEvent.position == 2))
             await session.execute(update(FeedHead).values(head=1))
         live.hub.wake()
-        await ends(reader)
+        await until_ended(reader)
         assert reader.names[-1] == "reset"
 
 
@@ -169,22 +169,24 @@ async def test_the_number_unread_comes_first_and_whenever_it_is_another(
     talk = (await anna.open())["id"]
     await live.number()
     async with live.reading(anna) as customer, live.reading(ben) as other, live.reading(sam) as admin:
-        await eventually(lambda: customer.told and other.told and admin.told)
-        assert [reader.of("unread") for reader in (customer, other, admin)] == [
+        await eventually(lambda: customer.events and other.events and admin.events)
+        assert [reader.data_of("unread") for reader in (customer, other, admin)] == [
             [{"unread": 0}],
             [{"unread": 0}],
             [{"unread": 1}],
         ]
         await sam.post(talk)
         await live.number()
-        await eventually(lambda: len(customer.of("unread")) == 2 and len(admin.of("unread")) == 2)
+        await eventually(lambda: len(customer.data_of("unread")) == 2 and len(admin.data_of("unread")) == 2)
         await anna.call("POST", f"/conversations/{talk}/read", {"up_to": 1})
         await live.number()
-        await eventually(lambda: len(customer.of("unread")) == 3)
-        assert customer.of("unread") == [{"unread": 0}, {"unread": 1}, {"unread": 0}]
-        assert admin.of("unread") == [{"unread": 1}, {"unread": 0}], "another's reading changes nothing for the admins"
-        assert other.of("unread") == [{"unread": 0}]
-        assert all(told.id is None for told in customer.told if told.event == "unread")
+        await eventually(lambda: len(customer.data_of("unread")) == 3)
+        assert customer.data_of("unread") == [{"unread": 0}, {"unread": 1}, {"unread": 0}]
+        assert admin.data_of("unread") == [{"unread": 1}, {"unread": 0}], (
+            "another's reading changes nothing for the admins"
+        )
+        assert other.data_of("unread") == [{"unread": 0}]
+        assert all(event.id is None for event in customer.events if event.event == "unread")
 
 
 async def test_a_client_that_is_too_slow_has_to_resume_and_misses_nothing(
@@ -205,32 +207,34 @@ async def test_a_client_that_is_too_slow_has_to_resume_and_misses_nothing(
         heard += [shown async for some in events for shown in some]
     last = [shown.id for shown in heard if shown.id][-1]
     async with live.reading(anna, last_id=last) as reader:
-        await eventually(lambda: reader.logged and live.place(reader.logged[-1].id) == BUFFER + 101)
-        assert [live.place(told.id) for told in reader.logged] == list(range(live.place(last) + 1, BUFFER + 102))
+        await eventually(lambda: reader.logged and live.number_of(reader.logged[-1].id) == BUFFER + 101)
+        assert [live.number_of(event.id) for event in reader.logged] == list(
+            range(live.number_of(last) + 1, BUFFER + 102)
+        )
 
 
 async def test_a_client_that_is_ahead_of_the_hub_hears_nothing_twice(
     live: Live, anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     async with live.reading(sam) as before:
-        await eventually(lambda: before.told)
+        await eventually(lambda: before.events)
         await anna.open()
         async with transaction(conversations) as session:
             await number_events(session)  # and the hub is not told
         async with live.reading(anna) as customer, live.reading(sam) as admin:
-            await hears(before)
+            await until_received(before)
             talk = (await anna.open())["id"]
             await live.number()
             for reader in (customer, admin):
-                await hears(reader)
-                assert [told.data["conversation_id"] for told in reader.logged] == [talk]
+                await until_received(reader)
+                assert [event.data["conversation_id"] for event in reader.logged] == [talk]
 
 
 async def test_a_client_that_comes_while_the_hub_looks_up_misses_nothing(
     live: Live, anna: Caller, conversations: SessionFactory
 ) -> None:
     async with live.reading(anna) as first:
-        await eventually(lambda: first.told)
+        await eventually(lambda: first.events)
     await eventually(lambda: not live.hub._streams)  # noqa: SLF001 - so that the hub only looks where the log ends
     async with conversations() as session:
         stream = Connection("anna", Side.CUSTOMER, await read_head(session))
@@ -252,8 +256,8 @@ async def test_a_client_that_comes_while_the_hub_looks_up_misses_nothing(
             await eventually(lambda: stream.joined)
             await number_events(session)
         await asyncio.wait_for(listening, 30)
-    [told] = [shown for shown in heard if shown.position is not None]
-    assert talk in (told.data or "")
+    [event] = [shown for shown in heard if shown.position is not None]
+    assert talk in (event.data or "")
 
 
 async def test_lists_and_threads_say_where_the_stream_goes_on_from(
@@ -272,8 +276,8 @@ async def test_lists_and_threads_say_where_the_stream_goes_on_from(
     await sam.post(talk, "Here.")
     await live.number()
     async with live.reading(anna, after=before) as reader:
-        await hears(reader)
-        assert reader.of("message.posted")[0]["message"]["body"] == "Here."
+        await until_received(reader)
+        assert reader.data_of("message.posted")[0]["message"]["body"] == "Here."
 
 
 async def waits_for_a_lock(sessions: SessionFactory) -> bool:

@@ -33,9 +33,9 @@ class PageContext:
         """Stay for a time, and until so much was heard."""
         async with self._live.reading(self._caller, last_id=self._last) as reader:
             await asyncio.sleep(seconds)
-            await eventually(lambda: self._live.place(reader.last_id or self._last) >= until)
+            await eventually(lambda: self._live.number_of(reader.last_id or self._last) >= until)
         assert "reset" not in reader.names
-        self.heard += [(self._live.place(told.id), told.event) for told in reader.logged]
+        self.heard += [(self._live.number_of(event.id), event.event) for event in reader.logged]
         self._last = reader.last_id or self._last
 
 
@@ -64,8 +64,8 @@ async def write(chance: random.Random, customers: list[Caller], admin: Caller) -
 def agrees(heard: Heard, log: list[LoggedEvent]) -> bool:
     """Tell whether a client heard the log in order, once; of what was deleted it may have heard or not."""
     erased = {(row.position, row.type) for row in log if row.payload is None}
-    told = [(row.position, row.type) for row in log if row.payload is not None]
-    return heard == sorted(set(heard)) and [event for event in heard if event not in erased] == told
+    event = [(row.position, row.type) for row in log if row.payload is not None]
+    return heard == sorted(set(heard)) and [event for event in heard if event not in erased] == event
 
 
 @pytest.mark.parametrize("seed", range(4))

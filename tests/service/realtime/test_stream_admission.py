@@ -46,10 +46,10 @@ async def customers(live: Live, acting_as: As) -> AsyncIterator[list[Customer]]:
 
 async def test_everybody_gets_their_own_also_while_others_hang_up(customers: list[Customer]) -> None:
     async def ask(one: Customer, offset: int) -> set[str]:
-        told = ""
+        event = ""
         for turn in range(offset, offset + 12):
-            told += await one.ask(turn)
-        return set(re.findall(r"canary-\d\d", told))
+            event += await one.ask(turn)
+        return set(re.findall(r"canary-\d\d", event))
 
     async def hang_up(one: Customer, offset: int) -> None:
         for turn in range(offset, offset + 12):

@@ -10,14 +10,22 @@ import pytest
 
 from shared.jwks import SEARCH_AFTER, ProviderKeys
 from shared.problems import Unavailable
-from tests.helpers.identity_provider import Provider, private_key, public_jwk, running_provider, say
+from tests.helpers.identity_provider import Provider, private_key, public_jwk, respond, running_provider
 from tests.helpers.waiting import eventually
-from tests.service.helpers.provider_keys import MINUTE, Clock, away, counts, keys_of, of, silent
+from tests.service.helpers.provider_keys import (
+    MINUTE,
+    Clock,
+    accepts,
+    keys_of,
+    token_with_kid,
+    unavailable,
+    unresponsive,
+)
 
 
 async def test_a_fetch_is_made_once_for_all_who_wait_for_it(keys: ProviderKeys, provider: Provider) -> None:
-    assert all(await asyncio.gather(*(counts(keys, of("RS256")) for _ in range(20))))
-    assert provider.asked == 1
+    assert all(await asyncio.gather(*(accepts(keys, token_with_kid("RS256")) for _ in range(20))))
+    assert provider.request_count == 1
 
 
 @pytest.mark.parametrize("known", [False, True])
@@ -26,7 +34,7 @@ async def test_whoever_gives_up_waiting_takes_the_fetch_from_nobody(
 ) -> None:
     go = asyncio.Event()
     if known:
-        assert await counts(keys, of("RS256"))
+        assert await accepts(keys, token_with_kid("RS256"))
         clock.now += 1
     provider.jwks.append(public_jwk(private_key("RS256", "new"), kid="new"))
 
@@ -35,100 +43,100 @@ async def test_whoever_gives_up_waiting_takes_the_fetch_from_nobody(
         await provider.publish(writer)
 
     provider.answer = after_a_while
-    first = asyncio.create_task(counts(keys, of("new", name="new")))
-    await eventually(lambda: provider.asked == 1 + known)
+    first = asyncio.create_task(accepts(keys, token_with_kid("new", name="new")))
+    await eventually(lambda: provider.request_count == 1 + known)
     first.cancel()
     await asyncio.wait({first})
     go.set()
-    await eventually(lambda: counts(keys, of("new", name="new")), 2)
-    assert provider.asked == 1 + known
+    await eventually(lambda: accepts(keys, token_with_kid("new", name="new")), 2)
+    assert provider.request_count == 1 + known
 
 
 async def test_a_new_key_counts_when_the_first_token_names_it(
     keys: ProviderKeys, provider: Provider, clock: Clock
 ) -> None:
-    assert await counts(keys, of("RS256"))
+    assert await accepts(keys, token_with_kid("RS256"))
     provider.jwks.append(public_jwk(private_key("RS256", "new"), kid="new"))
     clock.now += 1
-    assert await counts(keys, of("new", name="new"))
-    assert await counts(keys, of("RS256"))
+    assert await accepts(keys, token_with_kid("new", name="new"))
+    assert await accepts(keys, token_with_kid("RS256"))
 
 
 async def test_keys_that_are_not_known_are_looked_for_every_ten_seconds_at_most(
     keys: ProviderKeys, provider: Provider, clock: Clock
 ) -> None:
     for _ in range(3):
-        assert not await counts(keys, of("made up"))
-    assert provider.asked == 1  # they had just come
+        assert not await accepts(keys, token_with_kid("made up"))
+    assert provider.request_count == 1  # they had just come
     clock.now += 1
     for number in range(50):
-        assert not await counts(keys, of(f"made up {number}"))
-    assert provider.asked == 2
+        assert not await accepts(keys, token_with_kid(f"made up {number}"))
+    assert provider.request_count == 2
     clock.now += SEARCH_AFTER - 1
-    assert not await counts(keys, of("made up"))
-    assert provider.asked == 2
+    assert not await accepts(keys, token_with_kid("made up"))
+    assert provider.request_count == 2
     clock.now += 1
-    await asyncio.gather(*(counts(keys, of(f"made up {number}")) for number in range(20)))
-    assert provider.asked == 3
-    provider.answer = away
+    await asyncio.gather(*(accepts(keys, token_with_kid(f"made up {number}")) for number in range(20)))
+    assert provider.request_count == 3
+    provider.answer = unavailable
     clock.now += MINUTE
     for _ in range(3):
-        assert not await counts(keys, of("made up"))
-    assert provider.asked == 4
-    assert await counts(keys, of("RS256"))
+        assert not await accepts(keys, token_with_kid("made up"))
+    assert provider.request_count == 4
+    assert await accepts(keys, token_with_kid("RS256"))
 
 
 async def test_keys_are_fetched_again_beside_the_requests(keys: ProviderKeys, provider: Provider, clock: Clock) -> None:
-    assert await counts(keys, of("RS256"))
-    provider.answer = silent
+    assert await accepts(keys, token_with_kid("RS256"))
+    provider.answer = unresponsive
     clock.now += 5 * MINUTE - 1
-    assert await counts(keys, of("RS256"))
-    assert provider.asked == 1
+    assert await accepts(keys, token_with_kid("RS256"))
+    assert provider.request_count == 1
     clock.now += 1
     async with asyncio.timeout(1):
-        assert await counts(keys, of("RS256"))
-    await eventually(lambda: provider.asked == 2)
+        assert await accepts(keys, token_with_kid("RS256"))
+    await eventually(lambda: provider.request_count == 2)
 
 
 async def test_a_key_that_was_withdrawn_counts_for_ten_minutes_at_most(
     keys: ProviderKeys, provider: Provider, clock: Clock
 ) -> None:
-    assert await counts(keys, of("RS256"))
+    assert await accepts(keys, token_with_kid("RS256"))
     del provider.jwks[0]
     clock.now += 10 * MINUTE
-    assert not await counts(keys, of("RS256"))
-    assert await counts(keys, of("ES256", "ES256"))
-    assert provider.asked == 2
+    assert not await accepts(keys, token_with_kid("RS256"))
+    assert await accepts(keys, token_with_kid("ES256", "ES256"))
+    assert provider.request_count == 2
 
 
 async def test_a_provider_may_withdraw_all_its_keys(keys: ProviderKeys, provider: Provider, clock: Clock) -> None:
-    assert await counts(keys, of("RS256"))
+    assert await accepts(keys, token_with_kid("RS256"))
     provider.jwks = []
     clock.now += 10 * MINUTE
-    assert not await counts(keys, of("RS256"))
+    assert not await accepts(keys, token_with_kid("RS256"))
     provider.jwks = [public_jwk(private_key("RS256"), kid="RS256")]
     clock.now += MINUTE
-    assert await counts(keys, of("RS256"))
+    assert await accepts(keys, token_with_kid("RS256"))
 
 
 async def garbage(writer: asyncio.StreamWriter) -> None:
-    await say(writer, b"<html>Sign in</html>")
+    await respond(writer, b"<html>Sign in</html>")
 
 
 async def no_object(writer: asyncio.StreamWriter) -> None:
-    await say(writer, b'["keys"]')
+    await respond(writer, b'["keys"]')
 
 
 async def no_list(writer: asyncio.StreamWriter) -> None:
-    await say(writer, b'{"keys": {"kty": "RSA"}}')
+    await respond(writer, b'{"keys": {"kty": "RSA"}}')
 
 
 async def deep(writer: asyncio.StreamWriter) -> None:
-    await say(writer, b"[" * 200_000)
+    await respond(writer, b"[" * 200_000)
 
 
 async def no_text(writer: asyncio.StreamWriter) -> None:
-    await say(writer, b'{"keys": "\xff"}')
+    await respond(writer, b'{"keys": "\xff"}')
 
 
 async def no_http(writer: asyncio.StreamWriter) -> None:
@@ -136,62 +144,62 @@ async def no_http(writer: asyncio.StreamWriter) -> None:
 
 
 async def cut_off(writer: asyncio.StreamWriter) -> None:
-    await say(writer, b'{"keys": [', headers={"Content-Length": "1000"})
+    await respond(writer, b'{"keys": [', headers={"Content-Length": "1000"})
 
 
 async def too_many(writer: asyncio.StreamWriter) -> None:
-    await say(writer, json.dumps({"keys": [{}] * 101}).encode())
+    await respond(writer, json.dumps({"keys": [{}] * 101}).encode())
 
 
 async def endless(writer: asyncio.StreamWriter) -> None:
-    await say(writer, b'{"keys": [')
+    await respond(writer, b'{"keys": [')
     while True:
         writer.write(b" " * 65536)
         await writer.drain()
 
 
 async def packed(writer: asyncio.StreamWriter) -> None:
-    await say(writer, gzip.compress(b'{"keys": []}'), headers={"Content-Encoding": "gzip"})
+    await respond(writer, gzip.compress(b'{"keys": []}'), headers={"Content-Encoding": "gzip"})
 
 
 async def gone(writer: asyncio.StreamWriter) -> None:
-    await say(writer, b'{"keys": []}', "404 Not Found")
+    await respond(writer, b'{"keys": []}', "404 Not Found")
 
 
 @pytest.mark.parametrize(
     "answer",
-    [away, garbage, no_object, no_list, deep, no_text, no_http, cut_off, too_many, endless, packed, gone],
+    [unavailable, garbage, no_object, no_list, deep, no_text, no_http, cut_off, too_many, endless, packed, gone],
 )
 async def test_an_answer_that_is_no_set_of_keys_leaves_the_last_ones(
     keys: ProviderKeys, provider: Provider, clock: Clock, answer: Any
 ) -> None:
-    assert await counts(keys, of("RS256"))
+    assert await accepts(keys, token_with_kid("RS256"))
     provider.answer = answer
     for hours in range(3):
         clock.now += 60 * MINUTE
-        assert await counts(keys, of("RS256"))
-        assert provider.asked == 2 + hours
+        assert await accepts(keys, token_with_kid("RS256"))
+        assert provider.request_count == 2 + hours
     provider.jwks = [public_jwk(private_key("RS256", "new"), kid="new")]
     provider.answer = provider.publish
     clock.now += 60 * MINUTE
-    assert await counts(keys, of("new", name="new"))
-    assert not await counts(keys, of("RS256"))
+    assert await accepts(keys, token_with_kid("new", name="new"))
+    assert not await accepts(keys, token_with_kid("RS256"))
 
 
 async def test_a_redirect_is_not_followed(provider: Provider, clock: Clock) -> None:
     async def elsewhere(writer: asyncio.StreamWriter) -> None:
-        await say(writer, b"", "302 Found", {"Location": provider.url})
+        await respond(writer, b"", "302 Found", {"Location": provider.url})
 
     async with running_provider() as moved, keys_of(moved.url, clock) as keys:
         moved.answer = elsewhere
         with pytest.raises(Unavailable):
-            await keys.find(of("RS256"))
-        assert (moved.asked, provider.asked) == (1, 0)
+            await keys.find(token_with_kid("RS256"))
+        assert (moved.request_count, provider.request_count) == (1, 0)
 
 
 async def test_a_fetch_takes_three_seconds_at_most(clock: Clock) -> None:
     async def dripping(writer: asyncio.StreamWriter) -> None:
-        await say(writer, b'{"keys": [')
+        await respond(writer, b'{"keys": [')
         while True:
             await say_more(writer)
 
@@ -201,11 +209,11 @@ async def test_a_fetch_takes_three_seconds_at_most(clock: Clock) -> None:
         await asyncio.sleep(0.1)
 
     async with running_provider() as first, running_provider() as second:
-        first.answer, second.answer = silent, dripping
+        first.answer, second.answer = unresponsive, dripping
         async with keys_of(first.url, clock) as silent_ones, keys_of(second.url, clock) as dripping_ones:
             began = time.monotonic()
             found = await asyncio.gather(
-                *(keys.find(of("RS256")) for keys in (silent_ones, dripping_ones)), return_exceptions=True
+                *(keys.find(token_with_kid("RS256")) for keys in (silent_ones, dripping_ones)), return_exceptions=True
             )
             assert all(isinstance(error, Unavailable) for error in found)
             assert 2.5 < time.monotonic() - began < 20  # the first would never end, and a test may wait
@@ -214,23 +222,23 @@ async def test_a_fetch_takes_three_seconds_at_most(clock: Clock) -> None:
 async def test_nobody_waits_again_for_a_provider_that_is_known_to_be_away(
     keys: ProviderKeys, provider: Provider, clock: Clock
 ) -> None:
-    assert await counts(keys, of("RS256"))
-    provider.answer = away
+    assert await accepts(keys, token_with_kid("RS256"))
+    provider.answer = unavailable
     clock.now += 10 * MINUTE
-    assert await counts(keys, of("RS256"))
-    provider.answer = silent
+    assert await accepts(keys, token_with_kid("RS256"))
+    provider.answer = unresponsive
     clock.now += 10
     async with asyncio.timeout(1):
-        assert await counts(keys, of("RS256"))
-    await eventually(lambda: provider.asked == 3)
+        assert await accepts(keys, token_with_kid("RS256"))
+    await eventually(lambda: provider.request_count == 3)
 
 
 async def test_a_provider_that_is_not_there_is_asked_every_ten_seconds_at_most(clock: Clock) -> None:
     async with running_provider() as provider, keys_of(provider.url, clock) as keys:
-        provider.answer = away
+        provider.answer = unavailable
         for _ in range(3):
             for _ in range(5):
                 with pytest.raises(Unavailable):
-                    await keys.find(of("RS256"))
+                    await keys.find(token_with_kid("RS256"))
             clock.now += 10
-        assert provider.asked == 3
+        assert provider.request_count == 3

@@ -17,7 +17,7 @@ from tests.helpers.waiting import eventually
 from tests.service.conftest import SECRET
 from tests.service.helpers.callers import problem
 from tests.service.helpers.connected import connect
-from tests.service.helpers.provider_keys import Clock, away, caller, keys_of, of
+from tests.service.helpers.provider_keys import Clock, caller, keys_of, token_with_kid, unavailable
 
 UNAUTHENTICATED, UNAVAILABLE = (401, "unauthenticated"), (503, "unavailable")
 
@@ -53,31 +53,36 @@ async def both(
 async def test_both_apis_take_the_provider_at_its_word(both: Any, provider: Provider) -> None:
     for call in both:
         for algorithm in ALGORITHMS:
-            assert (await call(of(algorithm, algorithm))).status_code == 200
-            assert problem(await call(of(algorithm, algorithm, "another"))) == UNAUTHENTICATED
-        for token in (signed(SECRET, "HS256"), signed("", "none"), of("ES256", "RS256"), of("RS256", "ES256")):
+            assert (await call(token_with_kid(algorithm, algorithm))).status_code == 200
+            assert problem(await call(token_with_kid(algorithm, algorithm, "another"))) == UNAUTHENTICATED
+        for token in (
+            signed(SECRET, "HS256"),
+            signed("", "none"),
+            token_with_kid("ES256", "RS256"),
+            token_with_kid("RS256", "ES256"),
+        ):
             assert problem(await call(token)) == UNAUTHENTICATED
-    assert provider.asked == 2
-    assert all(head.startswith("GET /keys HTTP/1.1\r\n") for head in provider.heads)
+    assert provider.request_count == 2
+    assert all(head.startswith("GET /keys HTTP/1.1\r\n") for head in provider.request_heads)
 
 
 async def test_both_apis_say_that_they_cannot_tell_while_there_have_been_no_keys(
     both: Any, provider: Provider, clock: Clock
 ) -> None:
-    provider.answer = away
+    provider.answer = unavailable
     for call in both:
-        assert problem(await call(of("RS256"))) == UNAVAILABLE
+        assert problem(await call(token_with_kid("RS256"))) == UNAVAILABLE
         assert problem(await call(signed(SECRET, "HS256"))) == UNAUTHENTICATED
         assert problem(await call("x.y.z")) == UNAUTHENTICATED
-    assert provider.asked == 2
+    assert provider.request_count == 2
     provider.answer = provider.publish
     clock.now += 9
     for call in both:
-        assert problem(await call(of("RS256"))) == UNAVAILABLE
+        assert problem(await call(token_with_kid("RS256"))) == UNAVAILABLE
     clock.now += 1
     for call in both:
-        assert (await call(of("RS256"))).status_code == 200
-    assert provider.asked == 4
+        assert (await call(token_with_kid("RS256"))).status_code == 200
+    assert provider.request_count == 4
 
 
 async def test_keys_are_fetched_when_a_process_starts_and_before_anybody_asks(
@@ -87,7 +92,7 @@ async def test_keys_are_fetched_when_a_process_starts_and_before_anybody_asks(
         NotificationsSettings(notifications_database_url=databases["notifications"], auth_jwks_url=provider.url)
     )
     async with app.router.lifespan_context(app):
-        await eventually(lambda: provider.asked)
+        await eventually(lambda: provider.request_count)
 
 
 async def test_with_secret_and_url_each_signs_by_its_own_algorithm(
@@ -103,8 +108,8 @@ async def test_with_secret_and_url_each_signs_by_its_own_algorithm(
     async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
         call = caller(client, "/api/v1/unread")
         assert (await call(signed(SECRET, "HS256"))).status_code == 200
-        assert provider.asked == 0
-        assert (await call(of("RS256"))).status_code == 200
+        assert provider.request_count == 0
+        assert (await call(token_with_kid("RS256"))).status_code == 200
         assert problem(await call(signed(SECRET, "HS256", {"kid": "RS256"}, sub=None))) == UNAUTHENTICATED
     await app.state.keys.close()
 
@@ -118,11 +123,11 @@ async def test_without_a_secret_no_session_begins_and_the_page_says_why(
     connect(app, conversations)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
-        answer = await client.post("/session", data={"token": of("RS256")})
+        answer = await client.post("/session", data={"token": token_with_kid("RS256")})
         assert answer.status_code == 503
         assert "CHATS_AUTH_SECRET" in answer.text
         assert "set-cookie" not in answer.headers
-        client.cookies.set("chats", of("RS256"))
+        client.cookies.set("chats", token_with_kid("RS256"))
         assert (await client.get("/dashboard/messages/")).status_code == 401
         assert problem(await client.get("/api/v1/unread")) == UNAUTHENTICATED
     await app.state.keys.close()
@@ -141,7 +146,7 @@ async def test_a_session_begins_by_a_fresh_token_of_the_provider(
     async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
         old = signed(private_key("RS256"), "RS256", {"kid": "RS256"}, iat=claims()["iat"].timestamp() - 400)
         assert (await client.post("/session", data={"token": old})).status_code == 401
-        assert (await client.post("/session", data={"token": of("RS256")})).status_code == 303
+        assert (await client.post("/session", data={"token": token_with_kid("RS256")})).status_code == 303
         assert (await client.get("/dashboard/messages/")).status_code == 200
         assert (await client.get("/api/v1/unread")).status_code == 200
     await app.state.keys.close()

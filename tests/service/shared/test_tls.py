@@ -62,7 +62,7 @@ async def test_a_database_is_let_in_by_its_certificate_and_its_name(
         ("elsewhere.test", "verify-full", str(authority.file), "IP address mismatch"),
         ("elsewhere.test", "verify-ca", str(authority.file), None),
     ):
-        async with tls_front(postgres.port, authority.context(host), asked=True) as port:
+        async with tls_front(postgres.port, authority.context(host), after_request=True) as port:
             through = url.set(port=port).render_as_string(hide_password=False)
             fault = await fault_of(through, sslmode=mode, sslrootcert=root)
             assert (fault is None) == (expected is None), fault

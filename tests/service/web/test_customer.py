@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.conversations.messaging import listing
 from tests.service.helpers.browser import HOST, Browser, store_token
-from tests.service.helpers.callers import NOBODYS, Caller
+from tests.service.helpers.callers import UNKNOWN_ID, Caller
 from tests.service.helpers.recorded_statements import statements, without_transactions
 
 ROOT = "/dashboard/messages/"
@@ -192,7 +192,7 @@ async def test_a_long_conversation_comes_in_pages_without_gap(browser: Browser, 
     assert seen == list(range(1, 121))
 
 
-@pytest.mark.parametrize("identity", [NOBODYS, "nonsense"])
+@pytest.mark.parametrize("identity", [UNKNOWN_ID, "nonsense"])
 async def test_what_is_not_there_and_what_is_anothers_are_one_page(
     browser: Browser, ben: Caller, identity: str
 ) -> None:

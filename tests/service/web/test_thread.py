@@ -9,7 +9,7 @@ import pytest
 from services.conversations.rules import Status
 from services.notifications.rules import EmailState, Reason
 from tests.service.helpers.browser import Browser
-from tests.service.helpers.callers import NOBODYS, ORDER, Caller
+from tests.service.helpers.callers import ORDER, UNKNOWN_ID, Caller
 from tests.service.helpers.html import Page
 from tests.service.helpers.inbox_pages import ROOT, fill, show, signed_in
 
@@ -299,7 +299,7 @@ async def test_every_state_and_reason_of_a_mail_has_its_words(browser: Browser, 
     assert {f"data-{state}" for state in EmailState} | {f"data-why-{reason}" for reason in Reason} <= set(words)
 
 
-@pytest.mark.parametrize("path", [f"{NOBODYS}/", "nonsense/", f"{NOBODYS}/delete/", f"{NOBODYS}/?earlier=x"])
+@pytest.mark.parametrize("path", [f"{UNKNOWN_ID}/", "nonsense/", f"{UNKNOWN_ID}/delete/", f"{UNKNOWN_ID}/?earlier=x"])
 async def test_what_is_not_there_is_a_page_that_says_so(browser: Browser, path: str) -> None:
     assert "Conversation not found" in (await show(browser, path, expect=404)).text
 

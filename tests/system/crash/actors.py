@@ -163,7 +163,7 @@ async def _relay(world: World, fuse: Fuse, *_: Any) -> None:
 def _consume(world: World, fuse: Fuse, *_: Any) -> None:
     """A worker, until there are no more events; what a dead one had taken comes again, as it does after a while."""
     celery = create_celery(world.broker_url, client="crash-worker")
-    register_tasks(celery, world.mail_settings)
+    register_tasks(celery, world.email_settings)
     with celery.connection_for_write() as connection:
         channel: Any = connection.default_channel
         channel.qos.visibility_timeout = 0
@@ -195,7 +195,7 @@ def _obey(celery: Celery, message: Any, fuse: Fuse) -> None:
 def _send(world: World, fuse: Fuse, *_: Any) -> None:
     """A worker that is told of due mail again and again, until all is at its end."""
     celery = create_celery(world.broker_url, client="crash-worker")
-    register_tasks(celery, world.mail_settings)
+    register_tasks(celery, world.email_settings)
     fuse.work = "send_emails"
     task: Any = celery.tasks[SEND_EMAILS]
     outside = Outside(world)
@@ -217,7 +217,7 @@ async def _catch_up(world: World, fuse: Fuse, *_: Any) -> None:
     head = await outside.value(world.conversations_url, "select head from feed")
     async with _api(world) as feed:
         for _round in range(ROUNDS):
-            while await sweeper.catch_up(sessions, feed, world.mail_settings, min_age=0):
+            while await sweeper.catch_up(sessions, feed, world.email_settings, min_age=0):
                 pass
             if await outside.value(world.notifications_url, "select position from feed_cursor") == head:
                 break
@@ -232,7 +232,7 @@ async def _sweep_mail(world: World, fuse: Fuse, *_: Any) -> None:
     engine = create_engine(world.notifications_url, application="crash-sweeper")
     outside = Outside(world)
     for _round in range(ROUNDS):
-        await sender.drain(create_sessions(engine), world.mail_settings, asyncio.Event(), overdue=sweeper.EMAIL_AGE)
+        await sender.drain(create_sessions(engine), world.email_settings, asyncio.Event(), overdue=sweeper.EMAIL_AGE)
         if await outside.mail_is_over():
             break
         await outside.pass_time()

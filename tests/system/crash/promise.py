@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from services.notifications.sweeper import IGNORED
-from tests.helpers.smtp_server import ReceivedMail
+from tests.helpers.smtp_server import ReceivedEmail
 from tests.system.crash.scenario import DELETED, MORE_POSTS, POSTS, End, Step
 
 Rows = list[asyncpg.Record]
@@ -58,7 +58,7 @@ class State:
         return sum(self.tries[email["id"]]["uncertain"] for email in self.emails.get(recipient, []))
 
 
-async def read_state(databases: Connections, answers: dict[str, Any], taken: list[ReceivedMail]) -> State:
+async def read_state(databases: Connections, answers: dict[str, Any], taken: list[ReceivedEmail]) -> State:
     """Read all that is there."""
     conversations, notifications = databases["conversations"], databases["notifications"]
     tries: dict[UUID, Counter[str]] = defaultdict(Counter)
@@ -191,7 +191,7 @@ def _text(step: Step) -> str | None:
     return body.get("body") or body.get("reply_body")
 
 
-def _message_id(mail: ReceivedMail) -> str:
+def _message_id(mail: ReceivedEmail) -> str:
     found = re.search(rb"(?im)^message-id:\s*(\S+)", mail.content)
     return found[1].decode() if found else ""
 

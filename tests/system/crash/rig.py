@@ -25,7 +25,7 @@ from services.conversations.models import Base as ConversationsBase
 from services.notifications.models import Base as NotificationsBase
 from shared.broker import EVENTS_QUEUE, create_celery
 from shared.migrations import upgrade
-from tests.helpers.smtp_server import ReceivedMail, Script, SmtpServer, smtp_server
+from tests.helpers.smtp_server import ReceivedEmail, Script, SmtpServer, smtp_server
 from tests.helpers.waiting import eventually
 from tests.system.crash import actors
 from tests.system.crash.actors import Answers, Run
@@ -99,7 +99,7 @@ class Saved:
 
     answers: Answers
     broker: dict[bytes | str, bytes]
-    mails: list[ReceivedMail]
+    mails: list[ReceivedEmail]
 
 
 class Rig:
@@ -213,7 +213,7 @@ class Rig:
     async def _settle(self, stage: Stage) -> State:
         for actor in (*stage.then, "settle"):
             await self.run(actor)
-        return await read_state(self._databases, self.answers, self._mail_server.mails)
+        return await read_state(self._databases, self.answers, self._mail_server.emails)
 
     def _run(self, run: Run) -> Ended:
         self._runs.send(run)
@@ -242,7 +242,7 @@ class Rig:
             for table in TABLES[service]:
                 await connection.execute(f"create table {name}.{table} as table public.{table}")
         broker = {key: await self._broker.dump(key) or b"" for key in await self._broker.keys()}
-        self._saved[name] = Saved(deepcopy(self.answers), broker, list(self._mail_server.mails))
+        self._saved[name] = Saved(deepcopy(self.answers), broker, list(self._mail_server.emails))
 
     async def _restore(self, name: str, script: Script) -> None:
         for service, connection in self._databases.items():
@@ -252,7 +252,7 @@ class Rig:
         for key, value in saved.broker.items():
             await self._broker.restore(key, 0, value)
         self.answers = deepcopy(saved.answers)
-        self._mail_server.mails[:] = saved.mails
+        self._mail_server.emails[:] = saved.mails
         self._mail_server.script = deepcopy(script)
 
 

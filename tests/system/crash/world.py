@@ -27,7 +27,7 @@ class World:
         return {service: make_url(url).database or "" for service, url in urls.items()}
 
     @property
-    def mail_settings(self) -> EmailSettings:
+    def email_settings(self) -> EmailSettings:
         return EmailSettings(
             notifications_database_url=self.notifications_url,
             smtp_url=SecretStr(f"smtp://127.0.0.1:{self.smtp_port}"),

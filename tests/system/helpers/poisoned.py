@@ -1,6 +1,6 @@
-"""`chats` in a build that a message of poison brings down: whoever handles its event dies as if killed with -9.
+"""Run `chats` in a build that dies of a poison message: handling its event ends the process, as if by kill -9.
 
-Spawned processes import this module again, and so are poisoned too.
+Spawned processes import this module again, so they are poisoned too.
 """
 
 import os
@@ -20,7 +20,7 @@ def deadly(body: str) -> str:
 
 
 def poison() -> None:
-    """Let this process die of the event. Every handler of a posted message makes its preview."""
+    """Make this process die of the event. Every handler of a posted message calls `preview`."""
     handlers.preview = deadly  # type: ignore[attr-defined, assignment]
 
 

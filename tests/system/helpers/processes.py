@@ -1,4 +1,4 @@
-"""Real processes that a test may start, stop, kill, freeze, and start again."""
+"""Real processes that a test can start, stop, kill, freeze, and start again."""
 
 import asyncio
 import os
@@ -11,13 +11,13 @@ from deploy.local.processes import Child, end, how_it_ended, last_lines, spawn
 from tests.helpers.waiting import eventually
 
 LAST = ("broker", "postgres")
-"""What the others need, and so ends after them, in this order."""
+"""The servers that the other processes need; they are killed last, in this order."""
 IMMEDIATE = signal.SIGQUIT
-"""How PostgreSQL is told to drop everything at once, as after a crash; `kill` takes it."""
+"""The signal that makes PostgreSQL drop everything at once, as in a crash; for `kill`."""
 
 
 class Processes:
-    """Processes by name. `servers` are others' programs; `describe` says how one of our own is started."""
+    """Processes by name. `servers` are third-party programs; `describe` returns how to start one of the product."""
 
     def __init__(self, servers: Mapping[str, Callable[[], Child]], describe: Callable[[str], Child]) -> None:
         self._servers = dict(servers)
@@ -25,7 +25,7 @@ class Processes:
         self._running: dict[str, tuple[Child, asyncio.subprocess.Process]] = {}
 
     def add(self, name: str, server: Callable[[], Child]) -> None:
-        """Let a server of a test's own be started under a name."""
+        """Register a server that a test needs."""
         self._servers[name] = server
 
     async def start(self, *names: str) -> None:
@@ -34,14 +34,14 @@ class Processes:
         await self.until_ready(*names)
 
     async def launch(self, *names: str) -> None:
-        """Start processes, whether what they need is there or not."""
+        """Start processes without waiting for readiness."""
         for name in names:
             server = self._servers.get(name)
             child = await asyncio.to_thread(server) if server else self._describe(name)
             self._running[name] = (child, await spawn(child))
 
     async def until_ready(self, *names: str) -> None:
-        """Wait until each of these is ready."""
+        """Wait until all of these are ready."""
         for name in names:
             child, process = self._running[name]
 
@@ -53,32 +53,32 @@ class Processes:
             await eventually(ready, deadline=60)
 
     async def stop(self, *names: str) -> None:
-        """Stop processes as an operator would; none may have to be killed, nor to end itself at the last moment."""
+        """Stop processes as an operator would; fail if one had to be killed or hit its own deadline."""
         for name in names:
             child, process = self._running.pop(name)
             await end(process, child.stop_signal, child.grace)
             assert process.returncode in {0, -signal.SIGTERM}, f"{name} {how_it_ended(process.returncode or 0)}"
 
     async def kill(self, *names: str, how: signal.Signals = signal.SIGKILL) -> None:
-        """Kill processes with -9, and what they started."""
+        """Kill processes with SIGKILL by default, including their children."""
         for name in names:
             child, process = self._running.pop(name)
             await end(process, how, child.grace)
 
     def freeze(self, name: str) -> None:
-        """Stop a process in its tracks until it is thawed."""
+        """Stop a process until it is thawed."""
         self._running[name][1].send_signal(signal.SIGSTOP)
 
     def thaw(self, name: str) -> None:
-        """Let a frozen process go on."""
+        """Resume a frozen process."""
         self._running[name][1].send_signal(signal.SIGCONT)
 
     def runs(self, name: str) -> bool:
-        """Tell whether a process was started, and not stopped or killed since."""
+        """Return whether a process was started and not stopped or killed since."""
         return name in self._running
 
     def family(self, name: str) -> list[psutil.Process]:
-        """Return a process, and behind it those that it started."""
+        """Return a process, followed by its descendants."""
         try:
             leader = psutil.Process(self._running[name][1].pid)
             return [leader, *leader.children(recursive=True)]
@@ -86,7 +86,7 @@ class Processes:
             return []
 
     def ended(self) -> list[str]:
-        """Name the processes that came to an end by themselves."""
+        """Return the names of the processes that ended by themselves."""
         return [name for name, (_, process) in self._running.items() if process.returncode is not None]
 
     def log_of(self, name: str) -> str:
@@ -94,12 +94,12 @@ class Processes:
         return last_lines(self._running[name][0].log)
 
     async def close(self) -> None:
-        """Kill everything that still runs."""
+        """Kill all processes that still run."""
         for name in [*(name for name in self._running if name not in LAST), *LAST]:
             if name in self._running:
                 await self.kill(name, how=IMMEDIATE if name == "postgres" else signal.SIGKILL)
 
 
 def without_settings() -> dict[str, str]:
-    """Return our own environment without what configures the product."""
+    """Return this process's environment without the product's settings."""
     return {name: value for name, value in os.environ.items() if not name.startswith("CHATS_")}

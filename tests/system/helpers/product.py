@@ -1,4 +1,4 @@
-"""The product as real processes on this machine, for tests that stop, kill and starve them."""
+"""The product as real processes on this machine, for tests that stop, kill and freeze them."""
 
 import asyncio
 import sys
@@ -25,7 +25,7 @@ from tests.system.helpers.processes import Processes, without_settings
 SECRET = "a secret for tests with 32 bytes or more"
 PROCESSES = ("api", "notifications-api", "relay", "worker", "sweeper")
 PROXY = "proxy"
-"""What makes one origin of the two APIs; only who comes with a browser needs it."""
+"""The proxy gives both APIs one origin; only browsers need it."""
 LIMITS = (
     "CHATS_LIMIT_MESSAGES_PER_MINUTE",
     "CHATS_LIMIT_CONVERSATIONS_PER_DAY",
@@ -40,14 +40,14 @@ PASSWORDS = {f"{name}{suffix}": "test" for name in DATABASES for suffix in ("", 
 
 
 def headers_of(sub: str, role: str) -> dict[str, str]:
-    """Make the headers by which the product knows somebody for a day."""
+    """Return headers with a user's token that is valid for a day."""
     claims = {"sub": sub, "role": role, "name": sub.title(), "email": f"{sub}@customer.test"}
     token = issue_token(TokenSettings(auth_secret=[SecretStr(SECRET)]), claims, timedelta(days=1))
     return {"Authorization": f"Bearer {token}"}
 
 
 class Product(Processes):
-    """All processes of the product, each of which a test may stop, kill, start again, or start twice: `relay-2`."""
+    """All processes of the product. A test may stop, kill and restart each, or start a second one: `relay-2`."""
 
     def __init__(self, directory: Path, environment: dict[str, str], servers: "Servers") -> None:
         super().__init__(servers.children, self._child)
@@ -57,18 +57,18 @@ class Product(Processes):
         self.owner_urls = {name: servers.database.url(name, f"{name}{postgres.OWNER}", "test") for name in DATABASES}
         self.directory = directory
         self.environment = environment
-        self.apart: dict[str, dict[str, str]] = {}  # what is different in the environment of one process
+        self.overrides: dict[str, dict[str, str]] = {}  # environment variables for one process only
         names = (*PROCESSES, PROXY)
         self.ports = dict(zip(names, free_ports([0] * len(names)), strict=True))
         self.origin = f"http://127.0.0.1:{self.ports[PROXY]}"
         self.environment["CHATS_CONVERSATIONS_URL"] = f"http://127.0.0.1:{self.ports['api']}"
         self.environment.setdefault("CHATS_PUBLIC_URL", self.origin)
-        self.command = [sys.executable, "-m", "deploy.cli"]  # another one starts a build that was tampered with
+        self.command = [sys.executable, "-m", "deploy.cli"]  # tests replace it to start a modified build
         self._http = httpx2.AsyncClient(timeout=30)
         self._headers: dict[tuple[str, str], dict[str, str]] = {}
 
     async def chats(self, *arguments: str, **more: str) -> tuple[int, str]:
-        """Run a command of `chats`; return its exit code and what it printed."""
+        """Run a `chats` command; return its exit code and output."""
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             *("-m", "deploy.cli", *arguments),
@@ -82,7 +82,7 @@ class Product(Processes):
     async def call(
         self, method: str, path: str, sub: str = "anna", role: str = "customer", key: str | None = None, **options: Any
     ) -> httpx2.Response:
-        """Call the API that owns the path, as somebody."""
+        """Call the API that serves the path, as a user."""
         process = "notifications-api" if path.startswith("/api/v1/notifications") else "api"
         if (sub, role) not in self._headers:
             self._headers[sub, role] = headers_of(sub, role)
@@ -104,11 +104,11 @@ class Product(Processes):
         return str(answer.json()["id"])
 
     async def records(self, sub: str = "anna") -> list[str]:
-        """Return the ids of the messages that a customer has a notification for."""
+        """Return the ids of the messages that a customer has notifications for."""
         return [item["message_id"] for item in await self._all("/api/v1/notifications", sub, "customer")]
 
     async def emails(self) -> list[dict[str, Any]]:
-        """Return what became of each mail."""
+        """Return all emails with their states."""
         return await self._all("/api/v1/notifications/emails", "sam", "admin")
 
     async def _all(self, path: str, sub: str, role: str) -> list[dict[str, Any]]:
@@ -123,17 +123,17 @@ class Product(Processes):
                 return items
 
     async def create_databases(self) -> None:
-        """Make both services' roles and databases, which are empty."""
+        """Create both services' roles and empty databases."""
         await postgres.create_databases(self._database, PASSWORDS)
 
     async def migrate(self) -> None:
-        """Give both databases their tables, as their owners; nothing else gets to know these."""
+        """Create both services' tables as the owners, whose URLs no process gets."""
         owners = {f"CHATS_{name.upper()}_OWNER_URL": url for name, url in self.owner_urls.items()}
         code, output = await self.chats("migrate", **owners)
         assert code == 0, output
 
     async def close(self) -> None:
-        """Kill everything that still runs."""
+        """Kill all processes that still run."""
         await self._http.aclose()
         await super().close()
 
@@ -147,13 +147,13 @@ class Product(Processes):
             command=[*self.command, kind, "--port", str(port)],
             log=self.directory / f"{name}.log",
             ready=answers_ok(port, "/readyz"),
-            environment=self.environment | self.apart.get(kind, {}) | self.apart.get(name, {}),
+            environment=self.environment | self.overrides.get(kind, {}) | self.overrides.get(name, {}),
         )
 
 
 @dataclass(frozen=True)
 class Servers:
-    """PostgreSQL and broker of its own for one run, described to `Processes`; they are started by it."""
+    """A PostgreSQL and a broker for one run, as descriptions that `Processes` can start."""
 
     database: postgres.Server
     database_options: dict[str, str]
@@ -163,7 +163,7 @@ class Servers:
 
 @asynccontextmanager
 async def own_servers(directory: Path) -> AsyncIterator[Servers]:
-    """Make the files of a PostgreSQL and a broker that may be killed at any time and lose nothing by it."""
+    """Create the files of a PostgreSQL and a broker that lose nothing when killed at any time."""
     [port] = free_ports([0])
     broker = valkey_server.valkey(directory / "valkey", port, SECRET_OF_VALKEY, directory / "valkey.log")
     async with postgres.throwaway_files(directory / "postgres") as server:
@@ -179,7 +179,7 @@ async def own_servers(directory: Path) -> AsyncIterator[Servers]:
 
 @asynccontextmanager
 async def running_product(directory: Path, **settings: str) -> AsyncIterator[Product]:
-    """Run databases and broker of its own, migrated, and give the product; the test starts its processes."""
+    """Start and migrate databases and a broker, and yield the product; the test starts its processes."""
     async with bare_product(directory, **settings) as product:
         await product.start("postgres")
         await product.create_databases()
@@ -190,7 +190,7 @@ async def running_product(directory: Path, **settings: str) -> AsyncIterator[Pro
 
 @asynccontextmanager
 async def bare_product(directory: Path, **settings: str) -> AsyncIterator[Product]:
-    """Give a product of which nothing runs yet, neither `postgres` nor `broker`, and that has no databases."""
+    """Yield a product of which nothing runs yet, not even `postgres` and `broker`, and without databases."""
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(own_servers(directory))
         urls = {name: servers.database.url(name, name, "test") for name in DATABASES}
@@ -201,7 +201,7 @@ async def bare_product(directory: Path, **settings: str) -> AsyncIterator[Produc
             "CHATS_FEED_SECRET": SECRET,
             "CHATS_DATA_DIR": str(directory),
             "CHATS_DRAIN_SECONDS": "0",
-            **dict.fromkeys(LIMITS, "0"),  # a few people write a lot here
+            **dict.fromkeys(LIMITS, "0"),  # a few users post a lot here
             "CHATS_EMAIL_FROM": "Test Store <support@store.test>",
             **settings,
         }

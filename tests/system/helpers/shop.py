@@ -1,4 +1,4 @@
-"""The example shop as a process, beside chats of its own."""
+"""The example shop as a process, with a product of its own."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ SHOP = Path(__file__).parents[3] / "examples" / "shop" / "shop.py"
 
 @dataclass
 class Store:
-    """The shop, the chats beside it, and their addresses."""
+    """The shop, its chats, and their addresses."""
 
     url: str
     chats_url: str
@@ -33,14 +33,14 @@ class Store:
 
 @asynccontextmanager
 async def running_store(directory: Path) -> AsyncIterator[Store]:
-    """Run the shop; the test starts the processes of its chats, which know the shop."""
+    """Run the shop; the test starts the processes of the chats, which trust the shop."""
     [port] = free_ports([0])
     url = f"http://127.0.0.1:{port}"
-    known = {"CHATS_STORE_ORIGINS": url, "CHATS_LOGIN_URL": f"{url}/login", "CHATS_STORE_URL": f"{url}/"}
-    async with running_product(directory, **known) as chats:
+    chats_settings = {"CHATS_STORE_ORIGINS": url, "CHATS_LOGIN_URL": f"{url}/login", "CHATS_STORE_URL": f"{url}/"}
+    async with running_product(directory, **chats_settings) as chats:
         chats_url = f"http://127.0.0.1:{chats.ports['api']}"
         settings = {"CHATS_AUTH_SECRET": SECRET, "CHATS_URL": chats_url, "SHOP_PORT": str(port)}
-        kept = {"SHOP_SECRET": SECRET[::-1], "SHOP_DATA": str(directory / "orders.json")}
+        own_settings = {"SHOP_SECRET": SECRET[::-1], "SHOP_DATA": str(directory / "orders.json")}
 
         def shop(name: str) -> Child:
             return Child(
@@ -48,7 +48,7 @@ async def running_store(directory: Path) -> AsyncIterator[Store]:
                 command=[sys.executable, SHOP],
                 log=directory / "shop.log",
                 ready=answers_ok(port, "/healthz"),
-                environment=settings | kept,
+                environment=settings | own_settings,
             )
 
         processes = Processes({}, shop)

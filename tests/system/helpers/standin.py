@@ -1,4 +1,4 @@
-"""Takes the place of `chats` where a test is about what starts it: answers 200 on its port and says who it is."""
+"""Stand in for `chats` in tests of what starts it: answer 200 on the port with the process's name."""
 
 import signal
 import sys
