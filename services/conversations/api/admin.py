@@ -13,7 +13,6 @@ from services.conversations.api.dependencies import (
     Order,
     OrderId,
     Peek,
-    PostingAdmin,
     Prefetch,
     Statuses,
     TokenAdmin,
@@ -21,12 +20,12 @@ from services.conversations.api.dependencies import (
     mark_replay,
     viewer_of,
 )
-from services.conversations.api.posting import save, save_edit
+from services.conversations.api.posting import authorize_sender, save, save_edit
 from services.conversations.api.rate_limiting import CountedAdminConversation, CountedEdit, enforce_limits
 from services.conversations.api.request_schemas import BulkDelete, MarkRead, PostMessage, Viewing
 from services.conversations.api.response_schemas import ConversationOut, Counts, Deleted, MessageOut, UserOut, Viewers
 from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages, RateLimited
-from services.conversations.identity.provisioning import provision_user
+from services.conversations.identity.access import authorize_caller
 from services.conversations.messaging import commands, counts, listing, queries
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
@@ -159,7 +158,8 @@ async def admin_post_message(
     await enforce_limits(request, caller, body, key)
     once = IdempotencyKey.of(key, "admin-post", body.model_dump(mode="json", exclude_defaults=True))
     post = Post(conversation_id, caller.id, Side.ADMIN, body.body, seen_number=body.seen_number, idempotency_key=once)
-    posted = await save(request, caller, post)
+    await authorize_sender(request, caller)
+    posted = await save(request, post)
     mark_replay(response, replayed=posted.replayed)
     return MessageOut.of(posted, viewer_of(request, Side.ADMIN))
 
@@ -169,17 +169,20 @@ async def admin_post_message(
     responses=problem_responses(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
 )
 async def edit_conversation(
+    request: Request,
     conversation_id: ConversationId,
     body: CountedEdit,
-    caller: PostingAdmin,
+    caller: TokenAdmin,
     session: DbSession,
     response: Response,
     key: IdempotencyKeyHeader = None,
 ) -> ConversationOut:
     """Set the status, reply, or both at once. Only the status of a conversation can be edited."""
-    if body.reply_body is None:
-        await provision_user(session, caller)
-    if posted := await save_edit(session, conversation_id, caller.id, body, key):
+    if body.reply_body is not None:
+        await authorize_sender(request, caller)
+    else:
+        await authorize_caller(session, caller, used=True)
+    if posted := await save_edit(request, session, conversation_id, caller.id, body, key):
         mark_replay(response, replayed=posted.replayed)
     return ConversationOut.of(await load_conversation(await driver_connection(session), conversation_id))
 

@@ -20,7 +20,7 @@ from services.conversations.api.dependencies import (
     mark_replay,
     viewer_of,
 )
-from services.conversations.api.posting import save
+from services.conversations.api.posting import authorize_sender, save
 from services.conversations.api.rate_limiting import CountedConversation, enforce_limits
 from services.conversations.api.request_schemas import MarkRead, PostMessage
 from services.conversations.api.response_schemas import ConversationOut, MessageOut, OrderOut, Unread
@@ -137,7 +137,8 @@ async def post_message(
         seen_number=body.seen_number,
         idempotency_key=once,
     )
-    posted = await save(request, caller, post)
+    await authorize_sender(request, caller)
+    posted = await save(request, post)
     mark_replay(response, replayed=posted.replayed)
     return MessageOut.of(posted, viewer_of(request, Side.CUSTOMER))
 

@@ -17,7 +17,6 @@ from services.conversations.api.response_schemas import Viewer
 from services.conversations.api.state import api_state
 from services.conversations.event_log.position import encode_position
 from services.conversations.identity.access import AuthorizedReader, authorize_caller
-from services.conversations.identity.sessions import check_session
 from services.conversations.rules import Side, Status
 from shared.auth import Principal, RequireRole, Role, require
 from shared.cookies import SAFE_METHODS
@@ -58,19 +57,6 @@ def _caller(*roles: Role, extends_session: bool = True) -> Callable[..., Corouti
     return authorize
 
 
-def _sender(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
-    async def authorize(
-        request: Request, principal: Annotated[Principal, Depends(require(role))], session: DbSession
-    ) -> Principal:
-        if principal.session_id is None:
-            await api_state(request).known_users.ensure(principal, api_state(request).sessions)
-        else:  # an ended session must not post
-            await check_session(session, principal)
-        return principal
-
-    return authorize
-
-
 Customer = Annotated[Principal, Depends(_caller(Role.CUSTOMER), scope="function")]
 Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
 CustomerReader = Annotated[AuthorizedReader, Depends(_Readers(Role.CUSTOMER))]
@@ -79,9 +65,7 @@ AnyReader = Annotated[AuthorizedReader, Depends(_Readers(Role.CUSTOMER, Role.ADM
 # For requests that an open page repeats by itself.
 WatchingAdmin = Annotated[Principal, Depends(_caller(Role.ADMIN, extends_session=False), scope="function")]
 
-# The statement that posts checks the sender's row itself; this only makes sure that the row exists.
-PostingAdmin = Annotated[Principal, Depends(_sender(Role.ADMIN), scope="function")]
-# Authenticated by the token alone, without a check of the database.
+# Authenticated by the token or cookie alone; `api.posting` checks the database.
 TokenCustomer = Annotated[Principal, Depends(require(Role.CUSTOMER))]
 TokenAdmin = Annotated[Principal, Depends(require(Role.ADMIN))]
 

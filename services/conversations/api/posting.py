@@ -10,28 +10,42 @@ from services.conversations.api.state import api_state
 from services.conversations.identity.sessions import check_session
 from services.conversations.messaging.commands import set_status
 from services.conversations.messaging.idempotency import IdempotencyKey
-from services.conversations.messaging.posting import Post, Posted, post_message
+from services.conversations.messaging.posting import Post, Posted
 from services.conversations.rules import Side
 from shared.auth import Principal
-from shared.database import request_transaction
+from shared.database import request_connection
 
 
-async def save(request: Request, caller: Principal, post: Post) -> Posted:
-    """Save a caller's message as `post_message` does, batched with others that arrive at the same time."""
+async def authorize_sender(request: Request, caller: Principal) -> None:
+    """Make sure that a caller's user exists, or that their session is live. Posting checks the user's row itself."""
     state = api_state(request)
     if caller.session_id is None:
         await state.known_users.ensure(caller, state.sessions)
-        posted: Posted = await state.group_commit.save(post)
-        return posted
-    async with request_transaction(state.sessions) as session:
-        await check_session(session, caller)  # an ended session must not post
-        return await post_message(session, post)
+    else:
+        async with request_connection(state.acquire) as connection:
+            await check_session(connection, caller)
+
+
+async def save(request: Request, post: Post) -> Posted:
+    """Save an authorized sender's message as `post_message` does, batched with others of the same moment.
+
+    Call it without a database connection: posts that wait must not hold those that others need.
+    """
+    return await api_state(request).group_commit.save(post)
 
 
 async def save_edit(
-    session: AsyncSession, conversation_id: UUID, admin_id: str, body: EditConversation, key: str | None
+    request: Request,
+    session: AsyncSession,
+    conversation_id: UUID,
+    admin_id: str,
+    body: EditConversation,
+    key: str | None,
 ) -> Posted | None:
-    """Save an admin's reply, a status, or both at once; return the reply. Raises as `post_message` does."""
+    """Save an authorized admin's reply, a status, or both at once; return the reply. Raises as `post_message` does.
+
+    The session's transaction contains only a status without a reply.
+    """
     if body.reply_body is None:
         if body.status is not None:
             await set_status(session, conversation_id, body.status, seen_number=body.seen_number)
@@ -45,4 +59,4 @@ async def save_edit(
         chosen_status=body.status,
         idempotency_key=IdempotencyKey.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True)),
     )
-    return await post_message(session, reply)
+    return await save(request, reply)

@@ -118,7 +118,8 @@ class KnownUserCache:
 
 async def authorize_caller(session: AsyncSession, principal: Principal, *, used: bool) -> tuple[UUID, int]:
     """Authorize a customer or an admin by token or session; return the log's epoch and head from before."""
+    connection = await driver_connection(session)
     if principal.session_id is not None:
-        return await require_session(session, principal, used=used)
-    positions = await authenticate_many(await driver_connection(session), [principal])
+        return await require_session(connection, principal, used=used)
+    positions = await authenticate_many(connection, [principal])
     return positions.get(principal) or await provision_user(session, principal)

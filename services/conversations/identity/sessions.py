@@ -1,7 +1,7 @@
 """Browser sessions: started with a token, identified by a cookie, and ended by deleting their row or by time.
 
 Every change of a session locks its user first, never after the session. `check_session` and `load_page_context` keep no
-lock if they are the first statement of a request.
+lock: on a connection without a transaction each is one of its own.
 """
 
 import secrets
@@ -21,7 +21,7 @@ from services.conversations.records import CALLER_JSON
 from services.conversations.rules import Side
 from services.conversations.settings import StoreSettings
 from shared.auth import Principal, Role
-from shared.database import Driver, driver_connection
+from shared.database import Driver
 from shared.problems import Unauthenticated
 
 IDLE: Final = timedelta(hours=12)  # since the browser was last used
@@ -56,19 +56,19 @@ async def begin(session: AsyncSession, user_id: str, side: Side, *, csrf: str | 
     return browser_session
 
 
-async def check_session(session: AsyncSession, principal: Principal, *, used: bool = True) -> str:
+async def check_session(connection: Driver, principal: Principal, *, used: bool = True) -> str:
     """Return the CSRF token of a caller's live session. Raises `Unauthenticated`.
 
     With `used`, updates `last_seen_at` at most once a minute. Requests that scripts make by themselves do not count as
     use, so that they do not keep a session alive.
     """
-    row = await _fetch(await driver_connection(session), _CHECK, principal, used=used)
+    row = await _fetch(connection, _CHECK, principal, used=used)
     return str(row["csrf"])
 
 
-async def require_session(session: AsyncSession, principal: Principal, *, used: bool = True) -> tuple[UUID, int]:
+async def require_session(connection: Driver, principal: Principal, *, used: bool = True) -> tuple[UUID, int]:
     """Check a session as `check_session` does; return the log's epoch and head: later reads are at least as new."""
-    row = await _fetch(await driver_connection(session), _CHECK, principal, used=used)
+    row = await _fetch(connection, _CHECK, principal, used=used)
     return row["epoch"], row["head"]
 
 
@@ -82,9 +82,9 @@ def session_lookup_sql(principal: Principal, first_parameter: int) -> tuple[str,
     return f"select {CALLER_JSON} from feed, {live}", values  # noqa: S608 - built from constants
 
 
-async def load_page_context(session: AsyncSession, principal: Principal, *, used: bool = True) -> PageContext:
+async def load_page_context(connection: Driver, principal: Principal, *, used: bool = True) -> PageContext:
     """Check a session as `check_session` does, and load the page context, in one statement."""
-    row = await _fetch(await driver_connection(session), _PAGE_CONTEXTS[principal.role], principal, used=used)
+    row = await _fetch(connection, _PAGE_CONTEXTS[principal.role], principal, used=used)
     profile = {field: row[field] for field in ("name", "email", "locale", "zoneinfo")}
     return PageContext(
         principal=Principal(id=principal.id, role=principal.role, session_id=principal.session_id, **profile),

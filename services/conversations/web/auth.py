@@ -1,7 +1,8 @@
 """Authentication of pages by the browser's session, and renewal of its cookie.
 
-A page depends on `CustomerContext` or `AdminContext`. For methods that change something, both also check the form's
-field `csrf_token`, so no page can forget it.
+A page depends on `CustomerContext` or `AdminContext`, the handler of a form on `CustomerSubmission` or
+`AdminSubmission`. For methods that change something, all of them also check the form's field `csrf_token`, so no page
+can forget it.
 """
 
 from collections.abc import Callable, Coroutine
@@ -20,7 +21,7 @@ from services.conversations.rules import COUNT_LIMIT
 from shared.app_state import app_state
 from shared.auth import Principal, Role, SessionToken, issue_session_token, verify_session_token
 from shared.cookies import SAFE_METHODS, check_csrf, cookie_header, read_cookie
-from shared.database import DbSession
+from shared.database import DbSession, Driver, driver_connection, request_connection
 from shared.problems import Forbidden, Unauthenticated
 from shared.settings import TokenSettings
 
@@ -61,7 +62,7 @@ def with_unread_decremented(visitor: PageContext) -> PageContext:
     return replace(visitor, unread=visitor.unread - (0 < visitor.unread < COUNT_LIMIT))
 
 
-def _require(role: Role) -> Callable[..., Coroutine[Any, Any, PageContext]]:
+def _context(role: Role) -> Callable[..., Coroutine[Any, Any, PageContext]]:
     async def load(
         request: Request,
         token: Annotated[SessionToken, Depends(read_submission)],
@@ -69,23 +70,36 @@ def _require(role: Role) -> Callable[..., Coroutine[Any, Any, PageContext]]:
         prefetch: Prefetch,
         peek: Annotated[bool, Query(include_in_schema=False)] = False,
     ) -> PageContext:
-        visitor = await sessions.load_page_context(session, token.principal, used=not (peek or prefetch))
-        request.state.visitor = visitor  # for the error page
-        if token.issued_at < datetime.now(UTC) - RENEW_AFTER:
-            request.state.renewed_cookie = session_cookie(app_state(request).settings, visitor.principal, visitor.csrf)
-        if visitor.principal.role is not role:
-            raise Forbidden(f"This page requires the {role} role.")
-        return visitor
+        return await _load(request, token, await driver_connection(session), role, used=not (peek or prefetch))
 
     return load
 
 
-CustomerContext = Annotated[PageContext, Depends(_require(Role.CUSTOMER), scope="function")]
-AdminContext = Annotated[PageContext, Depends(_require(Role.ADMIN), scope="function")]
+def _submission(role: Role) -> Callable[..., Coroutine[Any, Any, PageContext]]:
+    async def load(request: Request, token: Annotated[SessionToken, Depends(read_submission)]) -> PageContext:
+        # Returns its connection, so that the request can wait for other posts of the same moment without one.
+        async with request_connection(app_state(request).acquire) as connection:
+            return await _load(request, token, connection, role, used=True)
 
-# The same, named for the handlers of forms.
-CustomerSubmission = CustomerContext
-AdminSubmission = AdminContext
+    return load
+
+
+async def _load(request: Request, token: SessionToken, connection: Driver, role: Role, *, used: bool) -> PageContext:
+    visitor = await sessions.load_page_context(connection, token.principal, used=used)
+    request.state.visitor = visitor  # for the error page
+    if token.issued_at < datetime.now(UTC) - RENEW_AFTER:
+        request.state.renewed_cookie = session_cookie(app_state(request).settings, visitor.principal, visitor.csrf)
+    if visitor.principal.role is not role:
+        raise Forbidden(f"This page requires the {role} role.")
+    return visitor
+
+
+CustomerContext = Annotated[PageContext, Depends(_context(Role.CUSTOMER), scope="function")]
+AdminContext = Annotated[PageContext, Depends(_context(Role.ADMIN), scope="function")]
+
+# For the handlers of forms: these return the connection that loaded them.
+CustomerSubmission = Annotated[PageContext, Depends(_submission(Role.CUSTOMER))]
+AdminSubmission = Annotated[PageContext, Depends(_submission(Role.ADMIN))]
 
 
 class RenewedCookies:

@@ -1,13 +1,23 @@
-"""The messages of a conversation as `MessageHistoryPanel` shows them."""
+"""The part that the customer's and the admin's page of a conversation share: its messages."""
 
 import datetime as dt
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
-from services.conversations.api.response_schemas import MessageOut, Viewer
-from services.conversations.records import ConversationRow, MessageRow
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.api.response_schemas import MessageOut, OrderOut, Viewer
+from services.conversations.messaging.commands import read_conversation
+from services.conversations.messaging.queries import list_messages
+from services.conversations.records import ConversationDetail, ConversationRow, MessageRow
 from services.conversations.rules import Side
+from services.conversations.web.auth import PageContext, with_unread_decremented
 from services.conversations.web.localization import Reader
+from services.conversations.web.rendering import Page, Pages
+from shared.database import driver_connection
+
+HISTORY: Final = 50  # messages on a page
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +47,58 @@ class Bubble:
 
 
 Item = Day | NewMark | Bubble
+
+
+@dataclass(frozen=True, slots=True)
+class ThreadPage:
+    """The page of a conversation, for one side. `reads` marks the conversation as read."""
+
+    pages: Pages
+    template: str
+    visitor: PageContext
+    viewer: Viewer
+    reads: bool = False
+    earlier: str | None = None  # cursor of a page of earlier messages
+
+    async def render(self, session: AsyncSession, detail: ConversationDetail, **context: Any) -> Page:
+        """Load the messages, mark the conversation as read, and render the page with more `context`."""
+        side, visitor = self.viewer.side, self.visitor
+        rows, next_cursor = await list_messages(
+            await driver_connection(session),
+            detail.conversation.id,
+            scope=visitor.principal.id if side is Side.CUSTOMER else None,
+            newest_first=True,
+            after=None,
+            cursor=self.earlier,
+            limit=HISTORY,
+        )
+        was_read, read_up_to = _read_state(detail.conversation, side)
+        read = read_up_to if was_read else 0
+        if self.reads:
+            read = detail.conversation.message_count
+            detail = await read_conversation(session, detail, side)
+            if not was_read and _read_state(detail.conversation, side)[0]:
+                visitor = with_unread_decremented(visitor)
+        return self.pages.render(
+            self.template,
+            visitor,
+            conversation=detail.conversation,
+            order=detail.order and OrderOut.of(detail.order),
+            items=history(rows, detail.conversation, self.viewer, self.pages.reader(visitor), read_up_to=read_up_to),
+            next_cursor=next_cursor,
+            earlier=self.earlier,
+            read=read,  # the number up to which it is read; scripts continue from there
+            # The newest message on the screen: the reader cannot have seen newer ones.
+            seen_number=rows[0].number if rows else 0,
+            **context,
+        )
+
+
+def _read_state(conversation: ConversationRow, side: Side) -> tuple[bool, int]:
+    """Return whether a side has read all messages, and the number up to which it has read."""
+    if side is Side.CUSTOMER:
+        return conversation.is_read_by_user, conversation.read_by_user_number
+    return conversation.is_read_by_admin, conversation.read_by_admin_number
 
 
 def history(

@@ -12,7 +12,7 @@ from services.conversations.identity.provisioning import provision_user
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.rules import Side
 from shared.auth import Principal, Role
-from shared.database import SessionFactory, transaction
+from shared.database import SessionFactory, driver_connection, transaction
 from shared.problems import Forbidden, Unauthenticated
 from tests.helpers.waiting import eventually
 from tests.service.helpers.browser import Browser
@@ -102,7 +102,7 @@ async def test_a_session_that_begins_at_the_moment_of_the_change_is_over(
     for look in (sessions.check_session, sessions.load_page_context, sessions.require_session):
         async with transaction(conversations) as session:
             with pytest.raises(Unauthenticated):
-                await look(session, visitor)
+                await look(await driver_connection(session), visitor)
 
 
 async def test_a_post_of_an_admin_that_crosses_the_change_is_refused(

@@ -112,7 +112,7 @@ async def test_a_visitor_is_found_in_one_statement_that_locks_nothing(
     async with transaction(conversations) as session:
         connection = await driver_connection(session)
         with connection.query_logger(lambda record: said.append(record.query)):
-            await sessions.load_page_context(session, principal)
+            await sessions.load_page_context(connection, principal)
         async with transaction(conversations) as other:
             await other.execute(text("select id from sessions for update nowait"))
     assert len(said) == 1

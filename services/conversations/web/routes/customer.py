@@ -6,30 +6,27 @@ from uuid import UUID
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
-from services.conversations.api.dependencies import Prefetch
+from services.conversations.api.dependencies import Prefetch, viewer_of
+from services.conversations.api.posting import save
 from services.conversations.api.request_schemas import CreateConversation, PostMessage
-from services.conversations.api.response_schemas import OrderOut, Viewer
-from services.conversations.api.state import api_state
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
 from services.conversations.messaging import commands, listing
 from services.conversations.messaging.commands import NewConversation
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
-from services.conversations.messaging.posting import Post, post_message
-from services.conversations.messaging.queries import list_messages, list_orders, load_conversation
-from services.conversations.records import ConversationDetail
+from services.conversations.messaging.posting import Post
+from services.conversations.messaging.queries import list_orders, load_conversation
 from services.conversations.rules import Side
-from services.conversations.web.auth import CustomerContext, CustomerSubmission, PageContext, with_unread_decremented
+from services.conversations.web.auth import CustomerContext, CustomerSubmission, PageContext
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.rate_limiting import ConversationRefusal, MessageRefusal
 from services.conversations.web.rendering import CUSTOMER_ROOT, PageRoute, add_slash, pages_of, redirect
-from services.conversations.web.thread_view import history
+from services.conversations.web.thread_view import ThreadPage
 from shared.database import DbSession, driver_connection
 from shared.paging import Cursor
 from shared.problems import Invalid
 
 PAGE = 25  # conversations on a page
-HISTORY = 50  # messages on a page
 ORDERS = 500  # newest orders to choose from
 
 Refusal = NewerMessages | IdempotencyKeyReused | RateLimited | None
@@ -91,9 +88,8 @@ async def read_conversation(
     earlier: Cursor = None,
 ) -> Response:
     """Show a conversation and mark it as read, unless the page shows earlier messages."""
-    detail = await load_conversation(await driver_connection(session), conversation_id, scope=visitor.principal.id)
     reads = not (peek or prefetch or earlier)
-    return await _thread_page(request, visitor, session, detail, new_form(), reads=reads, earlier=earlier)
+    return await _thread_page(request, visitor, session, conversation_id, new_form(), reads=reads, earlier=earlier)
 
 
 @router.post("/{conversation_id}/")
@@ -120,13 +116,12 @@ async def post_customer_message(
             idempotency_key=IdempotencyKey.of(form.key, "post", fields),
         )
         try:
-            await post_message(session, post)
+            await save(request, post)
             return redirect(f"{CUSTOMER_ROOT}{conversation_id}/")
         except (NewerMessages, IdempotencyKeyReused) as error:
             refusal = error
             form = form.with_new_key() if isinstance(error, IdempotencyKeyReused) else form
-    detail = await load_conversation(await driver_connection(session), conversation_id, scope=caller.id)
-    return await _thread_page(request, visitor, session, detail, form, refusal=refusal)
+    return await _thread_page(request, visitor, session, conversation_id, form, refusal=refusal)
 
 
 async def _new_page(
@@ -147,42 +142,15 @@ async def _thread_page(
     request: Request,
     visitor: PageContext,
     session: DbSession,
-    detail: ConversationDetail,
+    conversation_id: UUID,
     form: Form[PostMessage],
     *,
     reads: bool = False,
     earlier: str | None = None,
     refusal: Refusal = None,
 ) -> Response:
-    pages = pages_of(request)
-    viewer = Viewer(side=Side.CUSTOMER, store_name=api_state(request).settings.store_name)
-    was_read, read_up_to = detail.conversation.is_read_by_user, detail.conversation.read_by_user_number
-    rows, next_cursor = await list_messages(
-        await driver_connection(session),
-        detail.conversation.id,
-        scope=visitor.principal.id,
-        newest_first=True,
-        after=None,
-        cursor=earlier,
-        limit=HISTORY,
+    detail = await load_conversation(await driver_connection(session), conversation_id, scope=visitor.principal.id)
+    page = ThreadPage(
+        pages_of(request), "conversation.html", visitor, viewer_of(request, Side.CUSTOMER), reads=reads, earlier=earlier
     )
-    read = read_up_to if was_read else 0
-    if reads:
-        read = detail.conversation.message_count
-        detail = await commands.read_conversation(session, detail, Side.CUSTOMER)
-        visitor = with_unread_decremented(visitor) if detail.conversation.is_read_by_user and not was_read else visitor
-    return pages.render(
-        "conversation.html",
-        visitor,
-        status=422 if form.errors else 200,
-        refusal=refusal,
-        detail=detail,
-        order=detail.order and OrderOut.of(detail.order),
-        items=history(rows, detail.conversation, viewer, pages.reader(visitor), read_up_to=read_up_to),
-        next_cursor=next_cursor,
-        earlier=earlier,
-        form=form,
-        read=read,  # the number up to which it is read; scripts continue from there
-        # The newest message on the screen: the customer cannot have seen newer ones.
-        seen_number=rows[0].number if rows and not earlier else detail.conversation.message_count,
-    )
+    return await page.render(session, detail, status=422 if form.errors else 200, refusal=refusal, form=form)

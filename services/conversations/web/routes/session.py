@@ -18,7 +18,7 @@ from services.conversations.web.auth import read_session, session_cookie
 from services.conversations.web.rendering import ADMIN_ROOT, CUSTOMER_ROOT, PageRoute, pages_of, redirect
 from shared.auth import Principal, Role, SessionToken, authenticate_token
 from shared.cookies import CSRF_HEADER, check_csrf, cookie_header, is_own_origin
-from shared.database import DbSession
+from shared.database import DbSession, driver_connection
 from shared.problems import CsrfFailed, Forbidden, Problem, Unauthenticated
 
 HOME: Final = {Role.CUSTOMER: CUSTOMER_ROOT, Role.ADMIN: ADMIN_ROOT}
@@ -100,7 +100,8 @@ async def renew_session(
     """Renew the cookie for a script of our pages, unless the session has ended. This does not extend the session."""
     check_csrf(request, request.headers.get(CSRF_HEADER), token.csrf)
     await api_state(request).limits.allow_renewal(token.principal)
-    csrf = await sessions.check_session(session, token.principal, used=False)
+    connection = await driver_connection(session)
+    csrf = await sessions.check_session(connection, token.principal, used=False)
     cookie = session_cookie(api_state(request).settings, token.principal, csrf)
     return _with_cookie(Response(status_code=204), cookie)
 
@@ -131,7 +132,7 @@ async def end_session(
 async def _end(session: DbSession, token: SessionToken, *, everywhere: bool) -> None:
     if everywhere:
         try:  # the cookie of an ended session must not end others
-            await sessions.check_session(session, token.principal, used=False)
+            await sessions.check_session(await driver_connection(session), token.principal, used=False)
         except Unauthenticated:
             return
         await sessions.end_all_sessions(session, token.principal.id)
