@@ -17,6 +17,7 @@ MAX_LOCAL_PART = 64  # bytes before the @
 
 _NEEDLESS_QUOTES = re.compile(r'^"([^"\\]+)"(?=@)')
 _LAST_SUBTAG = re.compile("(^|[-_])[^-_]*$")
+_POSIX_SUFFIX = re.compile(r"[.@].*", re.DOTALL)  # `.UTF-8` or `@euro`, which browsers reject
 
 # Allow internal and test domains: only the syntax is checked here, delivery is up to the mail server.
 email_validator.SPECIAL_USE_DOMAIN_NAMES.clear()
@@ -50,7 +51,7 @@ def _address(value: str) -> str:
 @lru_cache(maxsize=1000)  # babel reads the file system for each
 def _locale(value: str) -> str:
     """Return the locale, or the nearest known one: `es` for the unknown `es-DE`."""
-    tag = value
+    tag = _POSIX_SUFFIX.sub("", value)
     while tag:
         try:
             Locale.parse(tag.replace("-", "_"))
@@ -62,20 +63,19 @@ def _locale(value: str) -> str:
 
 
 def _zone(value: str) -> str:
-    """Return the zone's name, corrected in case and with underscores for spaces."""
-    try:
-        zoneinfo.ZoneInfo(value)
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
-        name = _zones().get(value.lower().replace(" ", "_"))
-        if name is None:
-            raise ValueError("must be a known IANA time zone, such as Europe/Vienna") from None
-        return name
-    return value
+    """Return the zone's name, corrected in case and with underscores for spaces.
+
+    The machine's zone files have more names than IANA, which other machines and browsers reject.
+    """
+    name = _zones().get(value.lower().replace(" ", "_"))
+    if name is None:
+        raise ValueError("must be a known IANA time zone, such as Europe/Vienna")
+    return name
 
 
 @cache
 def _zones() -> Mapping[str, str]:
-    return {name.lower(): name for name in zoneinfo.available_timezones()}
+    return {name.lower(): name for name in zoneinfo.available_timezones() - {"localtime", "Factory"}}
 
 
 StoreId = Annotated[str, StringConstraints(pattern=r"^[\x21-\x7e]+$", min_length=1, max_length=MAX_ID)]

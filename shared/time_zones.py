@@ -1,7 +1,8 @@
-"""Short names of time zones at a given time, such as CEST or GMT+05:30, always with the correct offset."""
+"""Time zones, and their short names at a given time, such as CEST or GMT+05:30, always with the correct offset."""
 
 from collections import Counter
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta, tzinfo
 from functools import cache, lru_cache
 from typing import Literal, NamedTuple
 from zoneinfo import ZoneInfo
@@ -21,6 +22,16 @@ class _Clocks(NamedTuple):
     daylight: timedelta
 
 
+def known_zone(names: Iterable[str | None]) -> tzinfo:
+    """Return the first of `names` that is a time zone on this machine, or UTC."""
+    for name in names:
+        try:
+            return ZoneInfo(name or "")
+        except (KeyError, ValueError, OSError):  # not found; not a key; a directory of the database
+            continue
+    return UTC
+
+
 def zone_label(local: datetime, locale: Locale) -> str:
     """Return the zone of an aware time: the short name that readers of `locale` know, else the offset.
 
@@ -28,7 +39,7 @@ def zone_label(local: datetime, locale: Locale) -> str:
     standard time, it is negative in winter. Names that stand for another offset are not used: CLDR's data has errors
     (French calls the winter of Athens EEST), and zones change.
     """
-    offset, key = local.utcoffset() or timedelta(), getattr(local.tzinfo, "key", "")
+    offset, key = _offset(local), getattr(local.tzinfo, "key", "")
     canonical = get_global("zone_aliases").get(key, key)
     if local.tzinfo is UTC or canonical == "Etc/UTC":
         return "UTC"
@@ -65,9 +76,9 @@ def _known_names(key: str, year: int, locale: Locale) -> dict[timedelta, str]:
 @lru_cache(maxsize=1000)
 def _clocks(metazone: str, year: int) -> _Clocks:
     """Return the offsets of most zones of a metazone. It has none itself, and some of its zones may have left it."""
-    offsets = [_offsets(key, year) for key, zones in get_global("meta_zones").items() if zones == metazone]
-    standard = Counter(map(min, offsets)).most_common(1)[0][0]
-    summers = Counter(max(pair) for pair in offsets if min(pair) < max(pair)).most_common(1)
+    zones = [_halves(key, year) for key, zones in get_global("meta_zones").items() if zones == metazone]
+    standard = Counter(min(map(_standard_offset, halves)) for halves in zones).most_common(1)[0][0]
+    summers = Counter(max(map(_offset, halves)) for halves in zones if any(map(datetime.dst, halves))).most_common(1)
     return _Clocks(standard, summers[0][0] if summers else standard + _HOUR)
 
 
@@ -77,8 +88,8 @@ def _offsets_by_name() -> dict[str, set[timedelta]]:
     offsets: dict[str, set[timedelta]] = {}
     year = datetime.now(UTC).year
     for key in get_global("meta_zones"):
-        for clock, offset in zip(_halves(key, year), _offsets(key, year), strict=True):
-            offsets.setdefault(clock.tzname() or "", set()).add(offset)
+        for clock in _halves(key, year):
+            offsets.setdefault(clock.tzname() or "", set()).add(_offset(clock))
     return offsets
 
 
@@ -86,5 +97,10 @@ def _halves(key: str, year: int) -> list[datetime]:
     return [datetime(year, month, 1, tzinfo=ZoneInfo(key)) for month in (1, 7)]
 
 
-def _offsets(key: str, year: int) -> list[timedelta]:
-    return [clock.utcoffset() or timedelta() for clock in _halves(key, year)]
+def _offset(local: datetime) -> timedelta:
+    return local.utcoffset() or timedelta()
+
+
+def _standard_offset(local: datetime) -> timedelta:
+    """Return the offset without daylight saving, which Cuba once kept through a winter."""
+    return _offset(local) - max(local.dst() or timedelta(), timedelta())

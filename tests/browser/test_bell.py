@@ -36,6 +36,10 @@ async def test_the_bell_groups_what_is_new_by_conversation_and_says_when_it_came
         )
     )
     assert shown[0] == shown[1]
+    await page.evaluate("document.querySelector('[data-zone]').dataset.zone = 'Europe/New_Zone'")
+    await page.get_by_label("Notifications").click()
+    await page.get_by_label("Notifications").click()
+    await expect(items.nth(0).locator("time")).not_to_be_empty()  # a zone that is newer than the browser
     await page.get_by_role("button", name="Mark all as read").click()
     await expect(page.locator("#bell-items > li.unread")).to_have_count(0)
     await expect(items).to_have_count(2)

@@ -6,7 +6,6 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
-from zoneinfo import ZoneInfo
 
 from babel.support import NullTranslations
 from fastapi import Request
@@ -25,6 +24,7 @@ from services.conversations.web.auth import PageContext
 from services.conversations.web.links import linked
 from services.conversations.web.localization import Reader
 from shared.problems import Forbidden, Invalid, NotFound, Problem, Unauthenticated
+from shared.time_zones import known_zone
 from shared.translations import find_language, install_translations
 
 LOCALE = Path(__file__).parent / "locale"
@@ -68,7 +68,7 @@ class Pages:
         principal = visitor.principal if visitor else None
         locale, zone = (principal.locale, principal.zoneinfo) if principal else (None, None)
         language = find_language(LOCALE, [locale, self._settings.locale])
-        return Reader(language, ZoneInfo(zone or self._settings.time_zone), datetime.now(UTC))
+        return Reader(language, known_zone([zone, self._settings.time_zone]), datetime.now(UTC))
 
     def render(
         self,

@@ -21,8 +21,9 @@ from markupsafe import Markup, escape
 
 from services.notifications.mail.addresses import addr_spec, domain_of, message_id, sender_address, sender_name
 from services.notifications.mail.bodies import render_body
-from services.notifications.mail.datetimes import format_local_time, known_zone
+from services.notifications.mail.datetimes import format_local_time
 from shared.text import preview
+from shared.time_zones import known_zone
 from shared.translations import find_language, install_translations
 
 __all__ = ["Brand", "ContentMessage", "EmailContent", "compose", "message_id"]

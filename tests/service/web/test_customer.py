@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.conversations.messaging import listing
@@ -262,6 +263,17 @@ async def test_a_german_reads_german_and_their_own_time(browser: Browser) -> Non
 async def test_a_reader_of_an_alphabet_that_is_known_in_part_reads_their_plain_language(browser: Browser) -> None:
     await browser.submit("/session", token=store_token("dora", locale="en-Shaw", zoneinfo="Europe/Vienna"))
     assert "All times: Austria" in text_of(await browser.get(await open_conversation(browser)))
+
+
+async def test_a_zone_that_only_another_machine_knows_is_replaced_by_the_default(
+    browser: Browser, conversations_engine: AsyncEngine
+) -> None:
+    where = await open_conversation(browser)
+    async with conversations_engine.begin() as connection:
+        await connection.execute(text("update users set zoneinfo = 'Europe/New_Zone'"))
+    page = await browser.get(where)
+    assert page.status_code == 200
+    assert "All times: UTC" in text_of(page)
 
 
 @pytest.mark.parametrize("address", ["", "new/", "conversation"])

@@ -157,10 +157,18 @@ def test_a_locale_is_written_either_way(value: str) -> None:
         ("zh-Hant-DE", "zh-Hant"),
         ("en-US-x-twain", "en-US"),
         ("de-DE-u-co-phonebk", "de-DE"),
+        ("de_DE@euro", "de_DE"),
+        ("de_DE.UTF-8", "de_DE"),
     ],
 )
 def test_an_unknown_locale_is_the_nearest_known_one(value: str, nearest: str) -> None:
     assert TypeAdapter(LocaleTag).validate_python(value) == nearest
+
+
+@pytest.mark.parametrize("value", ["localtime", "Factory", "posixrules", "posix/Europe/Vienna", "right/Europe/Vienna"])
+def test_a_name_of_this_machines_zone_files_that_browsers_reject_is_no_zone(value: str) -> None:
+    with pytest.raises(ValidationError):
+        TypeAdapter(ZoneName).validate_python(value)
 
 
 @pytest.mark.parametrize("value", ["europe/vienna", "Europe/Vienna", "EUROPE/VIENNA"])

@@ -80,6 +80,22 @@ def test_a_label_is_the_one_that_its_readers_know(zone: str, locale: str, winter
 
 
 @pytest.mark.parametrize(
+    ("zone", "locale", "year", "winter", "summer"),
+    [
+        ("America/Havana", "fr", 2005, "HECU", "HECU"),  # summer time in the winter, too
+        ("America/Havana", "fr", 2008, "HNCU", "HECU"),
+        ("Antarctica/Casey", "en_AU", 2023, "GMT+11:00", "AWST"),  # changes of its standard time
+        ("Antarctica/Casey", "en_AU", 2010, "GMT+11:00", "AWST"),
+        ("Australia/Perth", "en_AU", 2008, "AWDT", "AWST"),
+    ],
+)
+def test_a_label_is_right_in_years_of_unusual_clocks(
+    zone: str, locale: str, year: int, winter: str, summer: str
+) -> None:
+    assert [label(zone, locale, year, month) for month in (1, 7)] == [winter, summer]
+
+
+@pytest.mark.parametrize(
     ("zone", "year", "month", "shown"),
     [
         ("Africa/Casablanca", 2026, 3, "GMT"),  # Ramadan: the clocks go back

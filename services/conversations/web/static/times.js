@@ -2,8 +2,16 @@
 
 /** Format a time, with the date unless it is today. */
 export function writeMoment(iso, locale, zone) {
-  const write = (style, date) => new Intl.DateTimeFormat(locale, { timeZone: zone, ...style }).format(date);
+  const write = (style, date) => formatter(locale, zone, style).format(date);
   const [date, now, day] = [new Date(iso), new Date(), { dateStyle: "short" }];
   const today = write(day, date) === write(day, now);
   return write(today ? { timeStyle: "short" } : { dateStyle: "short", timeStyle: "short" }, date);
+}
+
+function formatter(locale, zone, style) {
+  try {
+    return new Intl.DateTimeFormat(locale, { timeZone: zone, ...style });
+  } catch { // a zone that is newer than this browser
+    return new Intl.DateTimeFormat(undefined, style);
+  }
 }
