@@ -1,8 +1,8 @@
-"""Every parser of what comes from outside, with anything: it gives what was meant, or refuses as it is documented to.
+"""Every parser of outside input accepts any text: it returns the intended value or a documented error.
 
-Bodies and query parameters come through schemathesis (tests/service/api/test_schemathesis.py). Others have a test of
-their own: addresses, locales, zones and ids in test_text.py and test_addresses.py, where a session leads to in
-identity/test_sessions.py, sets of keys in shared/test_key_sets.py, mail servers' replies in mail/test_smtp.py.
+Bodies and query parameters are tested by schemathesis (tests/service/api/test_schemathesis.py). Other parsers have
+tests of their own: addresses, locales, zones and ids in test_text.py and test_addresses.py, redirects after sign-in in
+identity/test_sessions.py, key sets in shared/test_key_sets.py, mail servers' replies in mail/test_smtp.py.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -37,13 +37,13 @@ from shared.problems import CsrfFailed, Invalid, Problem, Unauthenticated, Unava
 from shared.settings import TokenSettings
 from tests.helpers.identity_provider import ALGORITHMS, private_key, public_jwk, signed
 
-KEPT = TokenSettings(auth_secret=["a secret for tests, of 32 bytes or more"])
+SETTINGS = TokenSettings(auth_secret=["a secret for tests, of 32 bytes or more"])
 HOUR = timedelta(hours=1)
 ANNA = Principal("anna", Role.CUSTOMER, name="Anna")
 SESSION = UUID("01900000-0000-4000-8000-000000000000")
-TOKEN = issue_token(KEPT, {"sub": "anna", "role": "customer", "name": "Anna"}, HOUR)
-# As `issue_session_token` would, but for longer than all tests take: it is made when they are collected.
-COOKIE = issue_token(KEPT, {"sub": "anna", "role": "customer", "sid": str(SESSION), "csrf": "csrf"}, HOUR)
+TOKEN = issue_token(SETTINGS, {"sub": "anna", "role": "customer", "name": "Anna"}, HOUR)
+# Like `issue_session_token`, but valid for longer than a test run: it is made at collection.
+COOKIE = issue_token(SETTINGS, {"sub": "anna", "role": "customer", "sid": str(SESSION), "csrf": "csrf"}, HOUR)
 FILTERS = ["activity", None]
 CURSOR: list[str | int] = ["2026-01-02T03:04:05+00:00", "anna", 7]
 KEYS = {algorithm: jwt.PyJWK(public_jwk(private_key(algorithm))) for algorithm in ALGORITHMS}
@@ -51,17 +51,17 @@ KEYS = {algorithm: jwt.PyJWK(public_jwk(private_key(algorithm))) for algorithm i
 
 @dataclass(frozen=True)
 class Parser:
-    """What reads something, how it refuses, a good text, and what it is read as; `open` if others may be good, too."""
+    """A parser, its errors, a valid text and its value; `is_open` returns whether another value is acceptable, too."""
 
     read: Callable[[str], Any]
     refusals: tuple[type[Exception], ...]
-    good: str
-    meant: Any
+    valid: str
+    value: Any
     is_open: Callable[[Any], bool] | None = None
 
 
 def connection(**headers: str) -> HTTPConnection:
-    """Make a request as it comes: a header is bytes, which are read as Latin-1."""
+    """Return a request as it arrives: header values are bytes, decoded as Latin-1."""
     raw = [(name.encode(), value.encode("utf-8", "surrogatepass")) for name, value in headers.items()]
     return HTTPConnection({"type": "http", "method": "POST", "headers": raw})
 
@@ -72,58 +72,58 @@ def csrf(given: str) -> bool:
 
 
 def csrf_header(given: str) -> bool:
-    found = connection(**{"x-csrf-token": given})
-    check_csrf(found, found.headers.get("X-CSRF-Token"), "csrf")
+    request = connection(**{"x-csrf-token": given})
+    check_csrf(request, request.headers.get("X-CSRF-Token"), "csrf")
     return True
 
 
 def forwarded(text: str) -> str:
-    """Return whom a client is counted as, by what a trusted proxy says of it."""
-    heard: list[Any] = []
+    """Return the network that a client is counted by, from a trusted proxy's header."""
+    clients: list[Any] = []
 
     async def app(scope: Any, _: Any, __: Any) -> None:
-        heard.append(scope["client"])
+        clients.append(scope["client"])
 
     headers = [(b"x-forwarded-for", text.encode("utf-8", "surrogatepass"))]
     scope: Any = {"type": "http", "client": ("127.0.0.1", 1), "headers": headers}
-    run(ProxyHeadersMiddleware(app, ["127.0.0.1"])(scope, None, None))  # type: ignore[arg-type] # nobody asks it
-    return network_of(heard[0][0])
+    run(ProxyHeadersMiddleware(app, ["127.0.0.1"])(scope, None, None))  # type: ignore[arg-type] # never called
+    return network_of(clients[0][0])
 
 
 def declared_size(text: str) -> bool:
-    """Pass on a request that says how large it is."""
+    """Pass on a request with a declared size."""
 
     async def app(*_: Any) -> None:
         pass
 
     headers = [(b"content-length", text.encode("utf-8", "surrogatepass"))]
     scope: Any = {"type": "http", "raw_path": b"/", "query_string": b"", "headers": headers}
-    run(RequestSizeMiddleware(app)(scope, None, None))  # type: ignore[arg-type] # nobody asks it
+    run(RequestSizeMiddleware(app)(scope, None, None))  # type: ignore[arg-type] # never called
     return True
 
 
 def run(steps: Any) -> Any:
-    """Run what awaits nothing that is not there yet."""
+    """Run a coroutine that never waits."""
     try:
         steps.send(None)
     except StopIteration as end:
         return end.value
-    raise AssertionError("it waits for something")
+    raise AssertionError("the coroutine waits")
 
 
-def is_subject(found: str) -> bool:
-    return found == "unknown" or found in {str(ip_network(found)), str(ip_network(found).network_address)}
+def is_subject(network: str) -> bool:
+    return network == "unknown" or network in {str(ip_network(network)), str(ip_network(network).network_address)}
 
 
-def is_uuid(found: str) -> bool:
-    return str(UUID(found)) == found
+def is_uuid(text: str) -> bool:
+    return str(UUID(text)) == text
 
 
 PARSERS = {
-    "bearer token": Parser(lambda text: verify_token(text, KEPT), (Unauthenticated,), TOKEN, ANNA),
+    "bearer token": Parser(lambda text: verify_token(text, SETTINGS), (Unauthenticated,), TOKEN, ANNA),
     **{
         f"bearer token, {algorithm}": Parser(
-            partial(verify_token, settings=KEPT, key=key),
+            partial(verify_token, settings=SETTINGS, key=key),
             (Unauthenticated,),
             signed(private_key(algorithm), algorithm, name="Anna"),
             ANNA,
@@ -131,20 +131,20 @@ PARSERS = {
         for algorithm, key in KEYS.items()
     },
     "session's token": Parser(
-        lambda text: verify_session_token(text, KEPT).principal,
+        lambda text: verify_session_token(text, SETTINGS).principal,
         (Unauthenticated,),
         COOKIE,
         Principal("anna", Role.CUSTOMER, session_id=SESSION),
     ),
     "session's token, of any age": Parser(
-        lambda text: verify_session_token(text, KEPT, may_be_expired=True).csrf, (Unauthenticated,), COOKIE, "csrf"
+        lambda text: verify_session_token(text, SETTINGS, may_be_expired=True).csrf, (Unauthenticated,), COOKIE, "csrf"
     ),
     "cookies": Parser(
-        lambda text: read_cookie(connection(cookie=text), KEPT),
+        lambda text: read_cookie(connection(cookie=text), SETTINGS),
         (),
-        f'theme="a;b"; {cookie_name(KEPT)}={COOKIE}; other=1',
+        f'theme="a;b"; {cookie_name(SETTINGS)}={COOKIE}; other=1',
         COOKIE,
-        lambda found: found is None or isinstance(found, str),
+        lambda cookie: cookie is None or isinstance(cookie, str),
     ),
     "csrf token": Parser(csrf, (CsrfFailed,), "csrf", True),
     "csrf token in a header": Parser(csrf_header, (CsrfFailed,), "csrf", True),
@@ -153,21 +153,21 @@ PARSERS = {
         (),
         "https://chats.test",
         True,
-        lambda found: isinstance(found, bool),
+        lambda accepted: isinstance(accepted, bool),
     ),
     "host": Parser(
         lambda text: is_own_origin(connection(origin="https://chats.test", host=text)),
         (),
         "chats.test",
         True,
-        lambda found: isinstance(found, bool),
+        lambda accepted: isinstance(accepted, bool),
     ),
     "fetch metadata": Parser(
         lambda text: is_own_origin(connection(**{"sec-fetch-site": text})),
         (),
         "same-origin",
         True,
-        lambda found: found is False,
+        lambda accepted: accepted is False,
     ),
     "forwarded addresses": Parser(forwarded, (), "203.0.113.7, 127.0.0.1", "203.0.113.7", is_subject),
     "address": Parser(network_of, (), "2001:db8::7", "2001:db8::/64", is_subject),
@@ -211,18 +211,18 @@ PARSERS = {
 }
 each_parser = pytest.mark.parametrize("parser", PARSERS.values(), ids=PARSERS)
 
-# What is special to one of them may be so to another.
+# Characters that are special to one parser may be special to another.
 MARKS = ".=;,:/%&@-_+~[]{}\"'\\ \t\r\n\0\x7f²٣é😀\ud800"
 WORDS = ["==", "..", "//", "%2f", "%00", "null", "NaN", "1e999", "-1", "9" * 20, "alg", "none", "crit"]
-PLACES = ["::1", "::ffff:127.0.0.1", "127.0.0.1:80", "https://"]
-PIECES = st.sampled_from([*MARKS, *WORDS, *PLACES])
+HOSTS = ["::1", "::ffff:127.0.0.1", "127.0.0.1:80", "https://"]
+PIECES = st.sampled_from([*MARKS, *WORDS, *HOSTS])
 ANYTHING = st.text() | st.lists(PIECES | st.text(max_size=3), max_size=30).map("".join)
 
 
 @st.composite
-def _changed(draw: st.DrawFn, good: str) -> str:
-    """Change a good text here and there: take away, put in, repeat, turn round."""
-    text = good
+def _changed(draw: st.DrawFn, valid: str) -> str:
+    """Mutate a valid text at a few positions: remove, insert, repeat, reverse."""
+    text = valid
     for _ in range(draw(st.integers(1, 4))):
         start = draw(st.integers(0, len(text)))
         end = draw(st.integers(start, min(len(text), start + draw(st.sampled_from([0, 1, 1, 4, 64])))))
@@ -233,49 +233,49 @@ def _changed(draw: st.DrawFn, good: str) -> str:
 
 
 def read(parser: Parser, text: str) -> None:
-    """Hold a parser to its word for a text; any other exception comes through."""
+    """Check that a parser returns an acceptable value or one of its documented errors."""
     try:
-        found = parser.read(text)
+        result = parser.read(text)
     except parser.refusals:
         return
-    assert found == parser.meant or (parser.is_open is not None and parser.is_open(found)), found
+    assert result == parser.value or (parser.is_open is not None and parser.is_open(result)), result
 
 
 @each_parser
-def test_what_is_good_is_read_as_it_was_meant(parser: Parser) -> None:
-    assert parser.read(parser.good) == parser.meant
+def test_a_valid_text_is_parsed(parser: Parser) -> None:
+    assert parser.read(parser.valid) == parser.value
 
 
 @each_parser
 @given(text=ANYTHING)
-def test_anything_is_read_as_it_was_meant_or_refused(parser: Parser, text: str) -> None:
+def test_any_text_is_parsed_correctly_or_rejected(parser: Parser, text: str) -> None:
     read(parser, text)
 
 
 @each_parser
 @given(data=st.data())
-def test_what_was_changed_on_the_way_is_read_as_it_was_meant_or_refused(parser: Parser, data: st.DataObject) -> None:
-    read(parser, data.draw(_changed(parser.good)))
+def test_a_mutated_text_is_parsed_correctly_or_rejected(parser: Parser, data: st.DataObject) -> None:
+    read(parser, data.draw(_changed(parser.valid)))
 
 
 @each_parser
-def test_as_much_as_a_request_may_hold_is_read_as_well(parser: Parser) -> None:
-    pieces = [*'.=;,:/%-[{"\\ 0aA\0', "a.", "a=", "; ", "a=b; ", "%2f", "[[", '{"a":', "::", "1, ", "é", parser.good]
+def test_a_text_of_the_maximum_size_is_parsed_correctly_or_rejected(parser: Parser) -> None:
+    pieces = [*'.=;,:/%-[{"\\ 0aA\0', "a.", "a=", "; ", "a=b; ", "%2f", "[[", '{"a":', "::", "1, ", "é", parser.valid]
     for piece in pieces:
         text = (piece * MAX_HEADER_BYTES)[:MAX_HEADER_BYTES]
-        for hostile in (text, parser.good + text, text + parser.good):
+        for hostile in (text, parser.valid + text, text + parser.valid):
             read(parser, hostile)
 
 
 @pytest.fixture(scope="module")
 async def no_keys() -> AsyncIterator[ProviderKeys]:
-    """The keys of a provider that is away."""
+    """The keys of a provider that is not running."""
     keys = ProviderKeys("http://127.0.0.1:1/keys")
     yield keys
     await keys.close()
 
 
 @given(text=ANYTHING | _changed(signed(private_key("RS256"), "RS256", {"kid": "a"})))
-async def test_the_key_of_any_token_is_looked_for(no_keys: ProviderKeys, text: str) -> None:
+async def test_any_token_can_be_searched_for_a_key(no_keys: ProviderKeys, text: str) -> None:
     with suppress(Unauthenticated, Unavailable):
         assert await no_keys.find(text) is None

@@ -1,4 +1,4 @@
-"""How the lines of an import are told apart and read, whatever comes."""
+"""How the lines of an import are split and parsed, for any input."""
 
 import asyncio
 import json
@@ -18,19 +18,19 @@ from tests.service.helpers.callers import ORDER
 
 
 def lines_of(chunks: Iterable[bytes]) -> list[bytes | None]:
-    async def coming() -> AsyncIterator[bytes]:
+    async def stream() -> AsyncIterator[bytes]:
         for chunk in chunks:
             yield chunk
 
     async def split() -> list[bytes | None]:
-        return [line async for line in split_lines(coming())]
+        return [line async for line in split_lines(stream())]
 
     return asyncio.run(split())
 
 
 @given(st.data())
-def test_lines_are_the_same_however_a_body_is_cut(data: st.DataObject) -> None:
-    line = st.binary(max_size=5).map(lambda some: some.replace(b"\n", b"").rstrip(b"\r"))
+def test_lines_are_the_same_no_matter_how_a_body_is_chunked(data: st.DataObject) -> None:
+    line = st.binary(max_size=5).map(lambda text: text.replace(b"\n", b"").rstrip(b"\r"))
     lines = data.draw(st.lists(line, max_size=10))
     ends = [data.draw(st.sampled_from([b"\n", b"\r\n"])) for _ in lines]
     if lines and lines[-1]:
@@ -42,19 +42,19 @@ def test_lines_are_the_same_however_a_body_is_cut(data: st.DataObject) -> None:
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
 @pytest.mark.parametrize("size", [1, 1000, 10**6])
-def test_a_line_may_be_as_long_as_a_body_and_no_longer(end: bytes, size: int) -> None:
+def test_a_line_may_be_as_long_as_the_limit_and_no_longer(end: bytes, size: int) -> None:
     body = b"x" * MAX_LINE + end
     longer = b"x" + body + (b"" if end else b"\n") + b"next"
-    for one, lines in ((body, [b"x" * MAX_LINE]), (longer, [None, b"next"])):
-        assert lines_of(one[at : at + size] for at in range(0, len(one), size)) == lines
+    for content, lines in ((body, [b"x" * MAX_LINE]), (longer, [None, b"next"])):
+        assert lines_of(content[at : at + size] for at in range(0, len(content), size)) == lines
 
 
-def test_a_line_is_counted_without_its_escapes() -> None:
+def test_the_length_of_a_line_is_counted_in_decoded_characters() -> None:
     escaped = b"\\u00e4" * MAX_LINE
     assert lines_of([escaped, b"\r\n", escaped, b"x\nnext"]) == [escaped, None, b"next"]
 
 
-def test_a_line_without_an_end_is_not_kept() -> None:
+def test_a_line_without_an_end_is_not_kept_in_memory() -> None:
     tracemalloc.start()
     try:
         assert lines_of(bytes(MAX_LINE) for _ in range(500)) == [None]
@@ -63,7 +63,7 @@ def test_a_line_without_an_end_is_not_kept() -> None:
         tracemalloc.stop()
 
 
-def test_a_line_is_a_user_or_an_order_as_their_puts_take_them() -> None:
+def test_a_line_has_the_fields_of_the_put_of_a_user_or_order() -> None:
     user = read_line(1, b'\xef\xbb\xbf{"type": "user", "id": "anna", "name": " Anna ", "role": "admin"}')
     assert isinstance(user.result, UserUpsert)
     assert (user.result.id, user.result.profile["name"], user.result.role) == ("anna", "Anna", "admin")
@@ -90,17 +90,17 @@ def test_a_line_is_a_user_or_an_order_as_their_puts_take_them() -> None:
         (b'{"type": "order", "id": "A-1"}', ["body", "user_id"]),
     ],
 )
-def test_what_the_store_cannot_mean_is_refused_by_field(line: bytes, loc: list[Any]) -> None:
-    found = read_line(7, line).result
-    assert isinstance(found, Problem)
-    assert (found.status, found.code, found.extra["errors"][0]["loc"]) == (422, "validation-failed", loc)
-    json.dumps(found.extra).encode()
+def test_an_invalid_line_is_rejected_with_the_field_at_fault(line: bytes, loc: list[Any]) -> None:
+    problem = read_line(7, line).result
+    assert isinstance(problem, Problem)
+    assert (problem.status, problem.code, problem.extra["errors"][0]["loc"]) == (422, "validation-failed", loc)
+    json.dumps(problem.extra).encode()
 
 
 @given(
     st.binary(max_size=40)
     | st.recursive(st.text() | st.none() | st.integers(), st.lists).map(json.dumps).map(str.encode)
 )
-def test_anything_is_read_or_refused(line: bytes) -> None:
+def test_any_line_is_parsed_or_rejected(line: bytes) -> None:
     read = read_line(1, line)
     assert isinstance(read.result, Problem)

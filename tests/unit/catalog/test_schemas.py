@@ -1,4 +1,4 @@
-"""What real stores send of their people and orders, and how each value is read."""
+"""What real stores send of users and orders, and how each value is read."""
 
 import json
 import tracemalloc
@@ -18,14 +18,14 @@ Read = tuple[dict[str, Any], list[list[Any]]]
 
 
 def read(kind: type[Record], body: bytes) -> Read:
-    """Return what is taken of a body, and where the warnings are."""
+    """Return the accepted fields of a body, and the locations of the warnings."""
     checked = check_record(kind, read_json(body))
-    shown = checked.record.model_dump(mode="json")
-    return shown, [warning["loc"][1:] for warning in checked.notes.get("warnings", [])]
+    accepted = checked.record.model_dump(mode="json")
+    return accepted, [warning["loc"][1:] for warning in checked.notes.get("warnings", [])]
 
 
 def order(**fields: str) -> Read:
-    """Read an order with fields whose JSON is given."""
+    """Read an order with `fields`, which are JSON."""
     sent = {name: json.dumps(value) for name, value in ORDER.items()} | fields
     return read(PutOrder, b"{%s}" % ", ".join(f'"{name}": {value}' for name, value in sent.items()).encode())
 
@@ -54,13 +54,13 @@ def order(**fields: str) -> Read:
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_money_is_read_exactly_as_written(sent: str, read_as: str | None) -> None:
+def test_amounts_are_read_exactly_as_written(sent: str, read_as: str | None) -> None:
     if read_as is None:
         with pytest.raises(Invalid, match="total"):
             order(total=sent)
     else:
-        found, warnings = order(total=sent)
-        assert (found["total"], warnings) == (read_as, [])
+        accepted, warnings = order(total=sent)
+        assert (accepted["total"], warnings) == (read_as, [])
 
 
 @pytest.mark.parametrize(
@@ -75,8 +75,8 @@ def test_money_is_read_exactly_as_written(sent: str, read_as: str | None) -> Non
     ids=lambda value: value[:30],
 )
 def test_an_amount_with_more_than_ten_decimals_is_rounded_with_a_warning(sent: str, read_as: str) -> None:
-    found, warnings = order(total=sent)
-    assert (found["total"], warnings) == (read_as, [["total"]])
+    accepted, warnings = order(total=sent)
+    assert (accepted["total"], warnings) == (read_as, [["total"]])
 
 
 def test_a_huge_exponent_costs_no_memory() -> None:
@@ -107,16 +107,16 @@ def test_a_huge_exponent_costs_no_memory() -> None:
         (" 2026-01-02 03:04:05 ", True),
     ],
 )
-def test_a_time_is_read_as_stores_write_it(sent: str, warns: bool) -> None:
-    found, warnings = order(placed_at=json.dumps(sent))
-    assert found["placed_at"].startswith("2026-01-02T03:04:05")
-    assert found["placed_at"].endswith("Z")
+def test_times_are_read_in_the_formats_of_real_stores(sent: str, warns: bool) -> None:
+    accepted, warnings = order(placed_at=json.dumps(sent))
+    assert accepted["placed_at"].startswith("2026-01-02T03:04:05")
+    assert accepted["placed_at"].endswith("Z")
     assert warnings == ([["placed_at"]] if warns else [])
 
 
-def test_a_day_is_its_first_moment_in_utc() -> None:
-    found, warnings = order(placed_at='"2026-01-02"')
-    assert (found["placed_at"], warnings) == ("2026-01-02T00:00:00Z", [["placed_at"]])
+def test_a_date_without_a_time_is_midnight_in_utc() -> None:
+    accepted, warnings = order(placed_at='"2026-01-02"')
+    assert (accepted["placed_at"], warnings) == ("2026-01-02T00:00:00Z", [["placed_at"]])
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_day_is_its_first_moment_in_utc() -> None:
         "0001-01-01T00:00:00Z",
     ],
 )
-def test_what_is_no_time_is_refused(sent: str) -> None:
+def test_an_invalid_time_is_rejected(sent: str) -> None:
     with pytest.raises(Invalid, match="placed_at"):
         order(placed_at=json.dumps(sent))
 
@@ -150,7 +150,7 @@ def test_what_is_no_time_is_refused(sent: str) -> None:
         *({"updated_at": time} for time in (0, 1.5, "1767225600", " -5", False, "9999-12-31T23:59:59-14:00")),
     ],
 )
-def test_an_unusable_field_of_a_person_is_left_out_with_a_warning(change: dict[str, Any]) -> None:
+def test_an_invalid_field_of_a_user_is_left_out_with_a_warning(change: dict[str, Any]) -> None:
     _, warnings = read(PutUser, json.dumps({"name": "Anna"} | change).encode())
     assert warnings == [[*change]]
 
@@ -159,9 +159,9 @@ def test_an_unusable_field_of_a_person_is_left_out_with_a_warning(change: dict[s
     "url",
     ["//store.test/1", "/orders/1", "store.test", "ftp://store.test", "http:store.test", "https://", "http://[::1", 7],
 )
-def test_a_link_that_is_no_web_address_is_left_out_with_a_warning(url: Any) -> None:
-    found, warnings = order(url=json.dumps(url))
-    assert (found["url"], warnings) == (None, [["url"]])
+def test_a_link_that_is_not_a_web_address_is_left_out_with_a_warning(url: Any) -> None:
+    accepted, warnings = order(url=json.dumps(url))
+    assert (accepted["url"], warnings) == (None, [["url"]])
 
 
 @pytest.mark.parametrize(
@@ -175,42 +175,42 @@ def test_a_link_that_is_no_web_address_is_left_out_with_a_warning(url: Any) -> N
         ({"unit_price": "free"}, ["unit_price"]),
     ],
 )
-def test_an_unusable_item_is_left_out_with_a_warning(change: dict[str, Any], where: list[str]) -> None:
-    good = {"name": "x", "quantity": 1, "unit_price": "1"}
-    found, warnings = order(items=json.dumps([good, good | change, good]))
-    assert (len(found["items"]["kept"]), warnings) == (2, [["items", 1, *where]])
+def test_an_invalid_item_is_left_out_with_a_warning(change: dict[str, Any], where: list[str]) -> None:
+    valid = {"name": "x", "quantity": 1, "unit_price": "1"}
+    accepted, warnings = order(items=json.dumps([valid, valid | change, valid]))
+    assert (len(accepted["items"]["kept"]), warnings) == (2, [["items", 1, *where]])
 
 
 @pytest.mark.parametrize(
     ("sent", "quantity"), [("2", 2), ("2.5", 2.5), ("-1", -1), ("0", 0), ('"2.0000"', 2), ("1e3", 1000)]
 )
 def test_a_quantity_may_be_fractional_zero_or_negative(sent: str, quantity: float) -> None:
-    found, warnings = order(items=f'[{{"name": "x", "quantity": {sent}, "unit_price": "1"}}]')
-    [item] = found["items"]["kept"]
+    accepted, warnings = order(items=f'[{{"name": "x", "quantity": {sent}, "unit_price": "1"}}]')
+    [item] = accepted["items"]["kept"]
     assert (item["quantity"], type(item["quantity"]), warnings) == (quantity, type(quantity), [])
 
 
 def test_a_long_name_is_cut_between_characters() -> None:
-    found, warnings = read(PutUser, json.dumps({"name": "x" * 198 + "👩‍💻" * 10}).encode())
-    assert (found["name"], warnings) == ("x" * 198, [["name"]])
+    accepted, warnings = read(PutUser, json.dumps({"name": "x" * 198 + "👩‍💻" * 10}).encode())
+    assert (accepted["name"], warnings) == ("x" * 198, [["name"]])
 
 
-def test_null_is_the_same_as_nothing() -> None:
+def test_null_and_empty_values_are_the_same_as_missing_ones() -> None:
     names = ("url", "items", "updated_at")
     assert order() == order(**dict.fromkeys(names, "null")) == order(url='""', items="[]", updated_at='" "')
-    nobody = read(PutUser, b"{}")
-    assert nobody == read(PutUser, json.dumps(dict.fromkeys(PutUser.model_fields)).encode())
-    assert nobody == read(PutUser, json.dumps(dict.fromkeys(PutUser.model_fields, "")).encode())
+    empty = read(PutUser, b"{}")
+    assert empty == read(PutUser, json.dumps(dict.fromkeys(PutUser.model_fields)).encode())
+    assert empty == read(PutUser, json.dumps(dict.fromkeys(PutUser.model_fields, "")).encode())
 
 
-def test_numbers_are_ids_and_texts_as_they_are_written() -> None:
-    found, warnings = order(user_id="450789469000000000001", number="1001", status="3")
-    assert (found["user_id"], found["number"], found["status"]) == ("450789469000000000001", "1001", "3")
+def test_ids_and_texts_that_are_sent_as_numbers_are_kept_as_written() -> None:
+    accepted, warnings = order(user_id="450789469000000000001", number="1001", status="3")
+    assert (accepted["user_id"], accepted["number"], accepted["status"]) == ("450789469000000000001", "1001", "3")
     assert warnings == []
-    assert all(type(found[name]) is str for name in ("user_id", "number", "status"))
+    assert all(type(accepted[name]) is str for name in ("user_id", "number", "status"))
 
 
-def test_of_a_field_that_comes_twice_the_last_one_counts() -> None:
+def test_the_last_of_duplicate_fields_is_used() -> None:
     body = json.dumps(ORDER | {"total": "1.00"})[:-1] + ', "total": "2.00"}'
     assert read(PutOrder, body.encode())[0]["total"] == "2.00"
 
@@ -288,7 +288,9 @@ MAGENTO: dict[str, Any] = {
     ],
     ids=["WooCommerce", "Shopify", "Magento"],
 )
-def test_an_order_of_a_real_store_is_taken(sent: dict[str, Any], amounts: list[str], warnings: list[list[Any]]) -> None:
+def test_an_order_of_a_real_store_is_accepted(
+    sent: dict[str, Any], amounts: list[str], warnings: list[list[Any]]
+) -> None:
     record = check_record(PutOrder, read_json(json.dumps(sent).encode()))
     fields = record.record.to_upsert("1").fields
     assert [fields["total"], *(item["unit_price"] for item in fields["items"])] == amounts
@@ -304,10 +306,10 @@ def test_an_order_of_a_real_store_is_taken(sent: dict[str, Any], amounts: list[s
     ],
     ids=["WooCommerce", "Shopify", "Magento"],
 )
-def test_a_person_of_a_real_store_is_taken(sent: dict[str, Any]) -> None:
-    found, _ = read(PutUser, json.dumps(sent).encode())
-    assert found["name"] == sent["name"].replace("\n", " ")
-    assert found["email"] == (sent["email"] or None)
+def test_a_user_of_a_real_store_is_accepted(sent: dict[str, Any]) -> None:
+    accepted, _ = read(PutUser, json.dumps(sent).encode())
+    assert accepted["name"] == sent["name"].replace("\n", " ")
+    assert accepted["email"] == (sent["email"] or None)
 
 
 JSON = st.recursive(
@@ -318,7 +320,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(sorted(PutUser.model_fields)) | st.text(max_size=5), JSON, max_size=8))
-def test_no_field_of_a_person_is_ever_refused(sent: dict[str, Any]) -> None:
+def test_no_field_of_a_user_is_ever_rejected(sent: dict[str, Any]) -> None:
     checked = check_record(PutUser, read_json(json.dumps(sent).encode()))
     used = {name for name, value in checked.record.model_dump().items() if value is not None}
     warned = {warning["loc"][1] for warning in checked.notes.get("warnings", []) if len(warning["loc"]) > 1}
@@ -331,9 +333,9 @@ def test_no_field_of_a_person_is_ever_refused(sent: dict[str, Any]) -> None:
     st.dictionaries(st.sampled_from(["url", "items", "updated_at", "other"]), JSON, max_size=4),
     st.lists(JSON, max_size=3),
 )
-def test_no_optional_field_of_an_order_is_ever_refused(sent: dict[str, Any], items: list[Any]) -> None:
+def test_no_invalid_optional_field_of_an_order_rejects_it(sent: dict[str, Any], items: list[Any]) -> None:
     assert check_record(PutOrder, read_json(json.dumps(ORDER | {"items": items} | sent).encode())).record
 
 
-def test_a_number_is_kept_as_its_text() -> None:
+def test_a_number_keeps_its_text() -> None:
     assert read_json(b'{"a": 1.10, "b": 1e400}') == {"a": Number("1.10"), "b": Number("1e400")}

@@ -1,4 +1,4 @@
-"""The children of a worker take turns at sending."""
+"""A worker's child processes share a limited number of sender slots."""
 
 import multiprocessing
 from multiprocessing.connection import Connection
@@ -10,19 +10,19 @@ FORK = multiprocessing.get_context("fork")
 
 
 def child(file: int, end: Connection) -> None:
-    with sender_slot(file) as place:
-        end.send(place)
+    with sender_slot(file) as slot:
+        end.send(slot)
         end.recv()
 
 
-def test_each_that_drains_has_a_place_of_its_own_the_others_go_and_who_dies_makes_room() -> None:
+def test_each_sender_has_its_own_slot_others_get_none_and_a_killed_one_frees_its_slot() -> None:
     with TemporaryFile() as file:
         pipes = [FORK.Pipe() for _ in range(MAX_SENDERS + 2)]
         children = [FORK.Process(target=child, args=(file.fileno(), theirs), daemon=True) for _, theirs in pipes]
-        *ours, late = [one for one, _ in pipes]
-        for process, end, place in zip(children, ours, [*range(MAX_SENDERS), None], strict=False):
+        *ours, late = [end for end, _ in pipes]
+        for process, end, slot in zip(children, ours, [*range(MAX_SENDERS), None], strict=False):
             process.start()
-            assert end.recv() == place
+            assert end.recv() == slot
         children[0].kill()
         children[0].join()
         children[-1].start()

@@ -1,4 +1,4 @@
-"""The catalogues beside the sources that they translate."""
+"""The message catalogues and the sources that they translate."""
 
 from pathlib import Path
 
@@ -40,13 +40,13 @@ def edit(path: Path, old: str, new: str) -> None:
     path.write_text(text.replace(old, new))
 
 
-def say(folder: Path, more: str) -> None:
-    """Say something more on the page."""
+def add_to_page(folder: Path, more: str) -> None:
+    """Append markup to the page."""
     edit(folder / "templates" / "parts" / "page.html", PAGE, PAGE + more)
 
 
 def translate(folder: Path) -> None:
-    """Make the catalogue, and fill the German one."""
+    """Make the catalogues, and translate the German one."""
     update_messages(folder)
     text = catalogue(folder).read_text()
     for english, german in GERMAN.items():
@@ -57,27 +57,27 @@ def translate(folder: Path) -> None:
     catalogue(folder).write_text(text)
 
 
-def test_what_templates_and_code_say_comes_into_the_catalogues_and_is_then_found(folder: Path) -> None:
+def test_texts_of_templates_and_code_come_into_the_catalogues_and_are_then_translated(folder: Path) -> None:
     translate(folder)
     assert list(check_messages(folder)) == []
-    words = find_language(folder / "locale", ["de"]).translations
-    assert words.gettext("Write to us") == "Schreiben Sie uns"
-    assert words.ngettext("%(count)s message", "%(count)s messages", 2) == "%(count)s Nachrichten"
+    translations = find_language(folder / "locale", ["de"]).translations
+    assert translations.gettext("Write to us") == "Schreiben Sie uns"
+    assert translations.ngettext("%(count)s message", "%(count)s messages", 2) == "%(count)s Nachrichten"
     assert "Not for us" not in catalogue(folder).read_text()
 
 
-def test_one_english_word_has_two_translations_when_it_means_two_things(folder: Path) -> None:
+def test_one_english_word_has_two_translations_in_two_contexts(folder: Path) -> None:
     translate(folder)
-    say(folder, '{% trans "to do" %}Send{% endtrans %} {{ pgettext("done", "Send") }}')
+    add_to_page(folder, '{% trans "to do" %}Send{% endtrans %} {{ pgettext("done", "Send") }}')
     update_messages(folder)
     for context, german in (("to do", "Bitte senden"), ("done", "Gesendet")):
-        said = f'msgctxt "{context}"\nmsgid "Send"\nmsgstr'
-        edit(catalogue(folder), f'{said} ""', f'{said} "{german}"')
+        entry = f'msgctxt "{context}"\nmsgid "Send"\nmsgstr'
+        edit(catalogue(folder), f'{entry} ""', f'{entry} "{german}"')
     assert list(check_messages(folder)) == []
-    words = find_language(folder / "locale", ["de"]).translations
-    assert words.pgettext("to do", "Send") == "Bitte senden"
-    assert words.pgettext("done", "Send") == "Gesendet"
-    assert words.gettext("Send") == "Senden"
+    translations = find_language(folder / "locale", ["de"]).translations
+    assert translations.pgettext("to do", "Send") == "Bitte senden"
+    assert translations.pgettext("done", "Send") == "Gesendet"
+    assert translations.gettext("Send") == "Senden"
 
 
 def test_a_second_run_changes_nothing(folder: Path) -> None:
@@ -96,7 +96,7 @@ def test_an_empty_file_is_a_new_language_which_may_be_incomplete(folder: Path) -
     assert list(check_messages(folder)) == []
 
 
-def test_what_is_not_said_any_more_goes_and_what_is_like_it_is_not_guessed(folder: Path) -> None:
+def test_texts_that_were_removed_disappear_and_similar_ones_are_not_guessed(folder: Path) -> None:
     translate(folder)
     (folder / "errors.py").write_text('TITLE = gettext("Not found!")')
     assert [fault.split(": ", 1)[1] for fault in check_messages(folder)] == [
@@ -125,36 +125,36 @@ def test_what_is_not_said_any_more_goes_and_what_is_like_it_is_not_guessed(folde
         ('msgstr "Senden"', 'msgstr "Senden', "not up to date, run `make messages`"),
     ],
 )
-def test_a_fault_of_a_catalogue_is_named(folder: Path, right: str, wrong: str, fault: str) -> None:
+def test_a_fault_in_a_catalogue_is_reported(folder: Path, right: str, wrong: str, fault: str) -> None:
     translate(folder)
     edit(catalogue(folder), right, wrong)
-    found = list(check_messages(folder))
-    assert found[0].startswith(f"{catalogue(folder)}: ")
-    assert fault in found[0]
+    faults = list(check_messages(folder))
+    assert faults[0].startswith(f"{catalogue(folder)}: ")
+    assert fault in faults[0]
 
 
-def test_a_plural_that_the_sources_only_got_later_is_missing(folder: Path) -> None:
+def test_a_plural_that_was_added_to_the_sources_is_missing(folder: Path) -> None:
     translate(folder)
-    say(folder, '{{ ngettext("Send", "Send all", n) }}')
+    add_to_page(folder, '{{ ngettext("Send", "Send all", n) }}')
     assert any("missing: 'Send'" in fault for fault in check_messages(folder))
 
 
-def test_a_lone_per_cent_sign_in_the_sources_is_named(folder: Path) -> None:
-    say(folder, '{{ _("50% off") }}')
+def test_a_lone_percent_sign_in_the_sources_is_reported(folder: Path) -> None:
+    add_to_page(folder, '{{ _("50% off") }}')
     update_messages(folder)
     assert "percent sign not written as %%: '50% off'" in "\n".join(check_messages(folder))
 
 
-def test_words_without_german_and_broken_files_are_refused(folder: Path) -> None:
+def test_a_missing_german_catalogue_and_broken_files_are_rejected(folder: Path) -> None:
     assert list(check_messages(folder)) == [f"{folder}: locale/de.po is missing"]
     translate(folder)
     edit(catalogue(folder), 'msgstr "Senden"', "")
     with pytest.raises(CatalogueError, match=r"de\.po"):
         list(check_messages(folder))
-    say(folder, "{% if %}")
+    add_to_page(folder, "{% if %}")
     with pytest.raises(TemplateSyntaxError):
         update_messages(folder)
 
 
-def test_a_folder_without_words_needs_no_catalogue(tmp_path: Path) -> None:
+def test_a_folder_without_texts_needs_no_catalogue(tmp_path: Path) -> None:
     assert list(check_messages(tmp_path)) == []

@@ -1,4 +1,4 @@
-"""Addresses: which are one mailbox, which nobody has, and which cannot be written anywhere."""
+"""Addresses: which ones are the same mailbox, which are unattended, and which are unsafe to write anywhere."""
 
 from unicodedata import normalize
 
@@ -30,7 +30,7 @@ def test_all_spellings_of_an_address_are_one_mailbox(spelling: str) -> None:
 
 
 @pytest.mark.parametrize("local", ["anna..berg", "anna.", ".anna", "ünï.."])
-def test_dots_that_no_atom_may_have_are_quoted_for_the_wire_only(local: str) -> None:
+def test_dots_that_no_atom_allows_are_quoted_only_in_smtp(local: str) -> None:
     plain, quoted = f"{local}@docomo.ne.jp", f'"{local}"@docomo.ne.jp'
     for written in (plain, quoted):
         assert addr_spec(written) == quoted
@@ -40,12 +40,12 @@ def test_dots_that_no_atom_may_have_are_quoted_for_the_wire_only(local: str) -> 
 
 
 @pytest.mark.parametrize("other", ["anna+shop@x.example", "a.nna@x.example", "anna@y.x.example", "anna@x.example.org"])
-def test_what_only_some_servers_take_for_one_are_two(other: str) -> None:
+def test_addresses_that_only_some_servers_treat_as_one_are_two_mailboxes(other: str) -> None:
     assert mailbox_of("anna@x.example") != mailbox_of(other)
 
 
 @given(st.emails())
-def test_how_an_address_is_written_does_not_matter(address: str) -> None:
+def test_the_spelling_of_an_address_does_not_change_its_mailbox(address: str) -> None:
     try:
         mailbox = mailbox_of(address)
     except AddressError:
@@ -60,12 +60,12 @@ def test_how_an_address_is_written_does_not_matter(address: str) -> None:
         ("no-reply@store.example", True),
         ("NoReply+order7@store.example", True),
         ("do-not-reply@store.example", True),
-        ("postmaster@store.example", False),  # RFC 5321 wants that somebody reads it
+        ("postmaster@store.example", False),  # RFC 5321 requires that it is read
         ("no-reply-needed@store.example", False),
         ("anna+noreply@store.example", False),
     ],
 )
-def test_addresses_of_machines_are_told_from_those_of_people(address: str, unattended: bool) -> None:
+def test_automated_addresses_are_distinguished_from_those_of_people(address: str, unattended: bool) -> None:
     assert is_unattended(mailbox_of(address)) == unattended
 
 
@@ -80,7 +80,7 @@ def test_addresses_of_machines_are_told_from_those_of_people(address: str, unatt
 @example(f"{'😀' * 300}@x.example")
 @example(f"{'a' * 400}@x.example")
 @example("anna@\u202ecustomer.example")
-def test_what_is_taken_for_an_address_is_one_word_that_ends_nothing(text: str) -> None:
+def test_an_accepted_address_is_one_word_that_cannot_end_a_header_or_command(text: str) -> None:
     try:
         address = ascii_domain_address(text)
     except AddressError:

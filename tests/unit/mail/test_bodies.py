@@ -1,4 +1,4 @@
-"""The body of a message in an email: its shape and directions are in the markup, and its size is bounded."""
+"""The body of a message in an email: the markup keeps its shape and text directions, and its size is bounded."""
 
 import pytest
 from markupsafe import Markup
@@ -31,25 +31,25 @@ def test_line_breaks_and_spaces_are_in_the_markup(body: str, shown: str) -> None
 
 
 @pytest.mark.parametrize("line", ["-- ", "--  ", "--\t", "--\xa0"])
-def test_nothing_of_a_text_is_taken_for_a_signature(line: str) -> None:
+def test_no_line_of_a_text_can_be_taken_for_a_signature(line: str) -> None:
     assert render_body(f"Thanks\n{line}\nMila\n -- \n-- so").text == "Thanks\n--\nMila\n -- \n-- so"
 
 
-def test_lines_of_another_direction_stand_in_blocks_of_their_own() -> None:
+def test_lines_of_another_direction_are_in_blocks_of_their_own() -> None:
     assert html("Hello\n- 1\nשרה (Mila)\n2.\n\nشكر\nSee you") == (
         '<div dir="ltr">Hello<br>- 1</div><div dir="rtl">שרה (Mila)<br>2.<br><br>شكر</div><div dir="ltr">See you</div>'
     )
 
 
-def test_lines_without_letters_go_with_the_first_line_that_has_some() -> None:
+def test_lines_without_letters_take_the_direction_of_the_first_line_with_letters() -> None:
     assert html("1.\n😀\nשרה") == '<div dir="rtl">1.<br>😀<br>שרה</div>'
 
 
-def test_an_empty_line_at_the_end_of_a_block_is_seen() -> None:
+def test_an_empty_line_at_the_end_of_a_block_stays_visible() -> None:
     assert html("Hello\n\nשרה") == '<div dir="ltr">Hello<br><br></div><div dir="rtl">שרה</div>'
 
 
-def test_a_text_that_turns_again_and_again_has_so_many_blocks_and_loses_nothing(
+def test_a_text_that_changes_direction_often_has_a_limited_number_of_blocks_and_loses_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(bodies, "MAX_BLOCKS", 2)
@@ -78,15 +78,15 @@ def test_a_text_that_turns_again_and_again_has_so_many_blocks_and_loses_nothing(
         "-- \n",
     ],
 )
-def test_any_message_is_shown_whole_before_a_mail_is_cut_off(repeated: str) -> None:
+def test_any_message_is_shown_whole_before_mail_programs_cut_the_email(repeated: str) -> None:
     body = (repeated * LONGEST)[:LONGEST]
     assert html_size(body) <= MAX_HTML_BYTES
     assert html_size(body) < 2.5 * html_size(body[: LONGEST // 2])
 
 
-def test_a_full_mail_is_shown_whole_as_it_is_encoded() -> None:
+def test_an_email_of_the_maximum_size_is_shown_whole_when_encoded() -> None:
     assert (MAX_HTML_BYTES + 5000) * 4 / 3 * 78 / 76 < GMAIL
 
 
-def test_a_body_is_markup_that_nobody_escapes_again() -> None:
+def test_a_body_is_markup_that_is_not_escaped_again() -> None:
     assert Markup("{}").format(render_body("<&>").html) == "&lt;&amp;&gt;"

@@ -26,7 +26,7 @@ BRAND = Brand(
     time_zone="UTC",
     locale="en",
 )
-MAIL = EmailContent(
+CONTENT = EmailContent(
     message_id="<one@shop.example>",
     audience="customer",
     conversation_id=CONVERSATION,
@@ -55,14 +55,14 @@ HEADERS = [
 ]
 
 
-def parsed(mail: EmailContent = MAIL, brand: Brand = BRAND) -> EmailMessage:
-    message = message_from_bytes(compose(mail, brand), policy=policy.default)
+def parsed(content: EmailContent = CONTENT, brand: Brand = BRAND) -> EmailMessage:
+    message = message_from_bytes(compose(content, brand), policy=policy.default)
     assert isinstance(message, EmailMessage)
     return message
 
 
 def header(message: EmailMessage, name: str) -> str:
-    """Decode a header by the older decoder: that of policy.default loses spaces between encoded words."""
+    """Decode a header with the legacy decoder: that of policy.default loses spaces between encoded words."""
     raw = dict(message.raw_items())[name]
     return str(make_header(decode_header(raw.replace("\r\n", "").replace("\n", ""))))
 
@@ -74,12 +74,12 @@ def part(message: EmailMessage, kind: str) -> str:
     return content.replace("\r\n", "\n")
 
 
-def saying(body: str, **changes: Any) -> EmailContent:
-    return replace(MAIL, messages=(ContentMessage(2, "Robin", body, MOMENT),), **changes)
+def with_body(body: str, **changes: Any) -> EmailContent:
+    return replace(CONTENT, messages=(ContentMessage(2, "Robin", body, MOMENT),), **changes)
 
 
 class Page(HTMLParser):
-    """The elements of a page, and the text of each message as it is seen: by its line breaks and blocks."""
+    """The elements of a page, and each message's visible text: line breaks and blocks become lines."""
 
     def __init__(self, html: str) -> None:
         super().__init__()
@@ -100,18 +100,18 @@ class Page(HTMLParser):
     def handle_endtag(self, tag: str) -> None:
         if tag == "div" and self._depth:
             self._depth -= 1
-            if self._depth == 1:  # of a block; a line break that ends one shows nothing
+            if self._depth == 1:  # the end of a block, where a trailing line break is invisible
                 self.bodies[-1] = self.bodies[-1].removesuffix("\n") + "\n"
             elif self.bodies[-1].endswith("\n"):
                 self.bodies[-1] = self.bodies[-1][:-1]
 
     def handle_data(self, data: str) -> None:
         if self._depth:
-            assert not re.search("  |^ |\n", data), "a browser drops spaces that are not in the markup"
+            assert not re.search("  |^ |\n", data), "a browser collapses spaces that are not in the markup"
             self.bodies[-1] += data.replace("\xa0", " ")
 
 
-def test_a_mail_has_the_headers_of_the_contract() -> None:
+def test_an_email_has_the_headers_of_the_contract() -> None:
     message = parsed()
     assert message.keys() == HEADERS
     assert message["Subject"] == "Where is my parcel?"
@@ -125,13 +125,13 @@ def test_a_mail_has_the_headers_of_the_contract() -> None:
     assert message.get_content_type() == "multipart/alternative"
 
 
-def test_a_local_part_with_dots_anywhere_stands_in_quotes() -> None:
-    raw = compose(replace(MAIL, to_address="mila..@docomo.example", to_name=None), BRAND)
+def test_a_local_part_with_unusual_dots_is_quoted() -> None:
+    raw = compose(replace(CONTENT, to_address="mila..@docomo.example", to_name=None), BRAND)
     assert b'\r\nTo: "mila.."@docomo.example\r\n' in raw
 
 
-def test_the_same_mail_is_the_same_bytes() -> None:
-    assert compose(MAIL, BRAND) == compose(MAIL, BRAND)
+def test_the_same_content_gives_the_same_bytes() -> None:
+    assert compose(CONTENT, BRAND) == compose(CONTENT, BRAND)
 
 
 def test_both_parts_show_the_message_its_sender_and_the_link() -> None:
@@ -141,22 +141,22 @@ def test_both_parts_show_the_message_its_sender_and_the_link() -> None:
             assert shown in part(message, kind)
 
 
-def test_a_mail_to_support_shows_the_customer_and_leads_to_the_admin_side() -> None:
-    message = parsed(replace(MAIL, audience="support", from_name="Mila", to_name=None))
+def test_a_support_email_shows_the_customer_and_links_to_the_admin_page() -> None:
+    message = parsed(replace(CONTENT, audience="support", from_name="Mila", to_name=None))
     assert message["From"] == '"Mila (Hazel & Birch)" <no-reply@shop.example>'
     assert message["To"] == "mila@customer.example"
     assert f"https://shop.example/admin/dashboard/conversation/{CONVERSATION}/" in part(message, "plain")
     assert "Mila sent a message to Hazel & Birch" in part(message, "plain")
 
 
-def test_a_mail_to_support_always_says_that_answers_by_mail_do_not_reach_the_customer() -> None:
-    message = parsed(replace(MAIL, audience="support"), replace(BRAND, reply_to="team@shop.example"))
+def test_a_support_email_always_says_that_email_replies_do_not_reach_the_customer() -> None:
+    message = parsed(replace(CONTENT, audience="support"), replace(BRAND, reply_to="team@shop.example"))
     assert message["Reply-To"] is None
     assert part(message, "plain").count("don't reach the customer") == 1
 
 
 @pytest.mark.parametrize("kind", ["plain", "html"])
-def test_without_a_reply_to_a_mail_says_once_below_the_message_where_to_answer(kind: str) -> None:
+def test_without_reply_to_an_email_says_once_below_the_message_where_to_reply(kind: str) -> None:
     before, after = part(parsed(), kind).split("It is on its way.")[-2:]
     assert "email replies are not read" not in before
     assert after.count("email replies are not read") == 1
@@ -174,47 +174,47 @@ def test_without_a_reply_to_a_mail_says_once_below_the_message_where_to_answer(k
         ("<no-reply@shop.example>", "Hazel & Birch"),
     ],
 )
-def test_the_name_in_the_sender_is_shown_and_the_stores_name_without_one(email_from: str, name: str) -> None:
+def test_the_sender_has_the_name_of_the_setting_or_else_the_stores_name(email_from: str, name: str) -> None:
     brand = replace(BRAND, email_from=email_from, reply_to=email_from)
-    message = parsed(MAIL, brand)
+    message = parsed(CONTENT, brand)
     for field in ("From", "Reply-To"):
         assert parseaddr(header(message, field)) == (name, "no-reply@shop.example")
-    to_support = parsed(replace(MAIL, audience="support", from_name="Mila"), brand)
+    to_support = parsed(replace(CONTENT, audience="support", from_name="Mila"), brand)
     assert parseaddr(header(to_support, "From"))[0] == f"Mila ({name})"
 
 
-def test_with_a_reply_to_answers_go_there_and_nothing_is_said_against_them() -> None:
-    message = parsed(MAIL, replace(BRAND, reply_to="Team <team@shop.example>"))
+def test_with_reply_to_replies_go_there_and_no_notice_warns_against_them() -> None:
+    message = parsed(CONTENT, replace(BRAND, reply_to="Team <team@shop.example>"))
     assert message["Reply-To"] == "Team <team@shop.example>"
     for kind in ("plain", "html"):
         assert "not read" not in part(message, kind)
         assert LINK in part(message, kind)
 
 
-def test_all_mails_of_a_conversation_hang_on_one_root() -> None:
+def test_all_emails_of_a_conversation_refer_to_one_root() -> None:
     first = parsed()
     later = parsed(
-        replace(MAIL, message_id="<three@shop.example>", thread=["<one@shop.example>", "<two@shop.example>"])
+        replace(CONTENT, message_id="<three@shop.example>", thread=["<one@shop.example>", "<two@shop.example>"])
     )
     root = first["References"]
     assert first["In-Reply-To"] == root
     assert later["References"] == f"{root} <two@shop.example>"
     assert later["In-Reply-To"] == "<two@shop.example>"
     assert later["Subject"] == first["Subject"]
-    assert parsed(replace(MAIL, audience="support"))["References"] != root
-    assert parsed(replace(MAIL, conversation_id=UUID(int=1)))["References"] != root
+    assert parsed(replace(CONTENT, audience="support"))["References"] != root
+    assert parsed(replace(CONTENT, conversation_id=UUID(int=1)))["References"] != root
 
 
 @given(
     st.uuids(), st.lists(st.from_regex(r"[a-z0-9]([a-z0-9-]{0,60}[a-z0-9])?", fullmatch=True), min_size=1, max_size=3)
 )
-def test_ids_are_short_stable_and_never_encoded(mail_id: UUID, labels: list[str]) -> None:
+def test_ids_are_short_stable_and_never_encoded(email_id: UUID, labels: list[str]) -> None:
     email_from = f"Store <no-reply@{'.'.join(labels)}>"
-    made = message_id(mail_id, email_from)
-    assert made == message_id(mail_id, email_from)
-    assert re.fullmatch(rf"<{mail_id.hex}@[a-z0-9.-]+>", made)
+    made = message_id(email_id, email_from)
+    assert made == message_id(email_id, email_from)
+    assert re.fullmatch(rf"<{email_id.hex}@[a-z0-9.-]+>", made)
     assert len(made) <= 70
-    raw = compose(replace(MAIL, message_id=made, thread=[made]), replace(BRAND, email_from=email_from))
+    raw = compose(replace(CONTENT, message_id=made, thread=[made]), replace(BRAND, email_from=email_from))
     assert f"\r\nMessage-ID: {made}\r\nIn-Reply-To: {made}\r\nReferences: <".encode() in raw
 
 
@@ -226,15 +226,15 @@ ANY_TEXT = st.text(st.characters(), max_size=200) | HOSTILE
 
 @given(ANY_TEXT, ANY_TEXT, ANY_TEXT, ANY_TEXT)
 @example("x\r\nBcc: y@z.example", '"\r\n <y@z.example>, ', "\r\n.\r\nMAIL FROM:<a@b>\r\n", "=?utf-8?q?=0ABcc:_x?=")
-def test_nothing_typed_by_anyone_adds_a_header_an_address_or_a_line_too_long(
+def test_no_user_text_adds_a_header_or_an_address_or_exceeds_the_line_length(
     subject: str, name: str, body: str, store: str
 ) -> None:
-    mail = saying(body, subject=subject, to_name=name, audience="support", from_name=name)
-    raw = compose(mail, replace(BRAND, store_name=store))
+    content = with_body(body, subject=subject, to_name=name, audience="support", from_name=name)
+    raw = compose(content, replace(BRAND, store_name=store))
     message = message_from_bytes(raw, policy=policy.default)
     assert message.keys() == HEADERS
     for address_header, address in (("From", "no-reply@shop.example"), ("To", "mila@customer.example")):
-        assert [one.addr_spec for one in message[address_header].addresses] == [address]
+        assert [parsed_address.addr_spec for parsed_address in message[address_header].addresses] == [address]
     assert raw.isascii()
     assert max(map(len, raw.split(b"\r\n"))) <= 998
     assert b"\n" not in raw.replace(b"\r\n", b"")
@@ -246,9 +246,9 @@ def test_nothing_typed_by_anyone_adds_a_header_an_address_or_a_line_too_long(
 @example("=?utf-8?q?Hello?=")
 @example('back\\slash and "quotes"')
 @example("नमस्ते दुनिया " * 7)
-def test_subject_and_names_come_back_as_they_were(text: str) -> None:
+def test_subject_and_names_are_decoded_as_they_were_given(text: str) -> None:
     text = " ".join(text.split())
-    message = parsed(replace(MAIL, subject=text), replace(BRAND, store_name=text))
+    message = parsed(replace(CONTENT, subject=text), replace(BRAND, store_name=text))
     assert header(message, "Subject") == text
     shown = header(message, "From").removesuffix(" <no-reply@shop.example>")
     quoted = re.fullmatch(r'"(.*)"', shown)
@@ -266,9 +266,9 @@ def test_subject_and_names_come_back_as_they_were(text: str) -> None:
 @example("x" * 10_000)
 @example("😀" * 10_000)
 @example("</div></td></tr></table><img src=https://evil.example/x.png>")
-def test_the_text_survives_in_both_parts_and_is_never_markup(typed: str) -> None:
+def test_the_text_appears_in_both_parts_and_is_never_interpreted_as_markup(typed: str) -> None:
     body = re.sub(r"(?m)^--\s+$", "--", typed.strip() or "-")
-    message = parsed(saying(body))
+    message = parsed(with_body(body))
     assert body in part(message, "plain")
     page = Page(part(message, "html"))
     assert page.bodies == [body.replace("\xa0", " ")]
@@ -277,14 +277,14 @@ def test_the_text_survives_in_both_parts_and_is_never_markup(typed: str) -> None
 
 
 def test_every_kind_of_line_break_is_kept_and_other_control_characters_are_dropped() -> None:
-    message = parsed(saying("a\r\nb\rc\n\nd\u2028e\tf\x1b[31mg\x07"))
+    message = parsed(with_body("a\r\nb\rc\n\nd\u2028e\tf\x1b[31mg\x07"))
     expected = "a\nb\nc\n\nd\ne\tf[31mg"
     assert expected in part(message, "plain")
     assert Page(part(message, "html")).bodies == [expected.replace("\t", " " * 4)]
 
 
-def test_the_html_stands_alone_and_turns_with_the_direction_of_the_text() -> None:
-    html = part(parsed(saying("שלום")), "html")
+def test_the_html_loads_nothing_and_follows_the_direction_of_the_text() -> None:
+    html = part(parsed(with_body("שלום")), "html")
     body = next(attributes for tag, attributes in Page(html).tags if attributes.get("class") == "body")
     assert body["dir"] == "auto"
     assert "prefers-color-scheme: dark" in html
@@ -292,22 +292,22 @@ def test_the_html_stands_alone_and_turns_with_the_direction_of_the_text() -> Non
     assert not re.search(r"src=|@import|url\(", html)
 
 
-def test_a_name_of_another_script_does_not_turn_round_the_sentence_that_holds_it() -> None:
-    message = parsed(replace(MAIL, audience="support", from_name="מילה <b>"))
+def test_a_name_in_another_script_does_not_reorder_the_sentence_around_it() -> None:
+    message = parsed(replace(CONTENT, audience="support", from_name="מילה <b>"))
     assert "<bdi>מילה &lt;b&gt;</bdi> sent a message to <bdi>Hazel &amp; Birch</bdi>" in part(message, "html")
     assert "מילה <b> sent a message to Hazel & Birch" in part(message, "plain")
 
 
 def test_the_hidden_preview_is_cut_after_a_word_and_never_inside_an_emoji() -> None:
-    shown = re.findall(r'<div class="preview"[^>]*>([^<]*)<', part(parsed(saying("parcel " * 40)), "html"))
+    shown = re.findall(r'<div class="preview"[^>]*>([^<]*)<', part(parsed(with_body("parcel " * 40)), "html"))
     assert shown == ["parcel " * 19 + "parcel…"]
-    shown = re.findall(r'<div class="preview"[^>]*>([^<]*)<', part(parsed(saying("👩‍💻" * 80)), "html"))
+    shown = re.findall(r'<div class="preview"[^>]*>([^<]*)<', part(parsed(with_body("👩‍💻" * 80)), "html"))
     assert shown == ["👩‍💻" * 46 + "…"]
 
 
-def test_the_subject_is_a_link_and_a_long_mail_has_one_in_words_before_its_messages() -> None:
+def test_the_subject_is_a_link_and_a_long_email_has_another_link_before_its_messages() -> None:
     messages = [ContentMessage(number, "Robin", "word " * 2000, MOMENT) for number in range(4)]
-    short, long = parsed(), parsed(replace(MAIL, messages=messages))
+    short, long = parsed(), parsed(replace(CONTENT, messages=messages))
     for message in (short, long):
         assert LINK in part(message, "html").partition("sent you a message")[0]
     for kind in ("plain", "html"):
@@ -318,17 +318,19 @@ def test_the_subject_is_a_link_and_a_long_mail_has_one_in_words_before_its_messa
 
 
 @pytest.mark.parametrize(("body", "encoding"), [("Grüße", "quoted-printable"), ("您好" * 5000, "base64")])
-def test_a_part_is_encoded_in_the_shorter_way(body: str, encoding: str) -> None:
-    message = parsed(saying(body))
-    assert {one["Content-Transfer-Encoding"] for one in message.iter_parts()} == {encoding}
+def test_a_part_uses_the_shorter_encoding(body: str, encoding: str) -> None:
+    message = parsed(with_body(body))
+    assert {part["Content-Transfer-Encoding"] for part in message.iter_parts()} == {encoding}
     assert body in part(message, "plain")
 
 
-def test_styles_stand_on_the_elements_of_every_message_for_clients_that_read_no_style_sheet() -> None:
-    html = part(parsed(replace(MAIL, messages=[ContentMessage(n, "Robin", "Hello", MOMENT) for n in (2, 3)])), "html")
+def test_every_message_has_inline_styles_for_clients_that_ignore_style_sheets() -> None:
+    html = part(
+        parsed(replace(CONTENT, messages=[ContentMessage(n, "Robin", "Hello", MOMENT) for n in (2, 3)])), "html"
+    )
     styled = [attributes for _, attributes in Page(html).tags if "class" in attributes]
-    assert [one["class"] for one in styled].count("message") == 2
-    assert all(one.get("style") for one in styled)
+    assert [attributes["class"] for attributes in styled].count("message") == 2
+    assert all(attributes.get("style") for attributes in styled)
     assert "border-top" not in html.partition("<body")[0]
     assert html.index('<meta charset="utf-8">') < 1024 - len('<meta charset="utf-8">')
 
@@ -343,8 +345,8 @@ def test_styles_stand_on_the_elements_of_every_message_for_clients_that_read_no_
         ("nl", "heeft u geschreven", "antwoorden per e-mail worden niet gelezen"),
     ],
 )
-def test_a_mail_speaks_the_recipients_language(locale: str, headline: str, notice: str) -> None:
-    message = parsed(replace(MAIL, locale=locale))
+def test_an_email_is_in_the_recipients_language(locale: str, headline: str, notice: str) -> None:
+    message = parsed(replace(CONTENT, locale=locale))
     for kind in ("plain", "html"):
         assert headline in part(message, kind)
         assert notice in part(message, kind)
@@ -352,12 +354,12 @@ def test_a_mail_speaks_the_recipients_language(locale: str, headline: str, notic
 
 
 @pytest.mark.parametrize("unknown", [None, "", "xx", "klingon", "../../etc/passwd", "de\0", "\ud800", "😀" * 300])
-def test_an_unknown_language_or_zone_is_the_brands_and_then_english_in_utc(unknown: str | None) -> None:
-    mail = replace(MAIL, locale=unknown, time_zone=unknown)
-    text = part(parsed(mail, replace(BRAND, locale="nl-NL", time_zone="Europe/Amsterdam")), "plain")
+def test_with_an_unknown_language_or_zone_the_brands_is_used_and_else_english_in_utc(unknown: str | None) -> None:
+    content = replace(CONTENT, locale=unknown, time_zone=unknown)
+    text = part(parsed(content, replace(BRAND, locale="nl-NL", time_zone="Europe/Amsterdam")), "plain")
     assert "heeft u geschreven" in text
     assert "3 jul 2026, 23:05 CEST" in text
-    text = part(parsed(mail, replace(BRAND, locale=unknown or "", time_zone=unknown or "")), "plain")
+    text = part(parsed(content, replace(BRAND, locale=unknown or "", time_zone=unknown or "")), "plain")
     assert "Jul 3, 2026, 9:05\u202fPM UTC" in text
 
 
@@ -370,20 +372,20 @@ def test_an_unknown_language_or_zone_is_the_brands_and_then_english_in_utc(unkno
         ("es", "America", "3 jul 2026, 21:05 UTC"),
     ],
 )
-def test_times_are_those_of_the_recipient(locale: str, zone: str, shown: str) -> None:
-    message = parsed(replace(MAIL, locale=locale, time_zone=zone))
+def test_times_are_in_the_recipients_time_zone(locale: str, zone: str, shown: str) -> None:
+    message = parsed(replace(CONTENT, locale=locale, time_zone=zone))
     for kind in ("plain", "html"):
         assert shown in part(message, kind)
 
 
-def test_an_international_address_is_written_with_its_domain_in_ascii() -> None:
-    raw = compose(replace(MAIL, to_address="zoë@straße.example"), BRAND)
+def test_an_international_address_is_written_with_an_ascii_domain() -> None:
+    raw = compose(replace(CONTENT, to_address="zoë@straße.example"), BRAND)
     assert "<zoë@xn--strae-oqa.example>\r\n".encode() in raw
 
 
 @pytest.mark.parametrize(
     "address", ["", "nobody", "a@b.example, c@d.example", "a@b.example>\r\nBcc: <c@d.example", "a b@c"]
 )
-def test_what_is_not_one_address_is_refused(address: str) -> None:
+def test_anything_but_one_address_is_rejected(address: str) -> None:
     with pytest.raises(ValueError, match="not a valid email address"):
-        compose(replace(MAIL, to_address=address), BRAND)
+        compose(replace(CONTENT, to_address=address), BRAND)

@@ -1,4 +1,4 @@
-"""What a mail server's reply means, by the words of real servers."""
+"""What a mail server's reply means, with the replies of real servers."""
 
 import pytest
 
@@ -87,7 +87,7 @@ def split(reply: str) -> tuple[int, str]:
         (["421 4.3.2 Service shutting down"], Outcome.BUSY, Outcome.DEFERRED),
     ],
 )
-def test_the_words_of_a_server_tell_the_set_up_the_recipient_and_the_present_state_apart(
+def test_a_servers_reply_distinguishes_faults_of_setup_recipient_and_present_state(
     phase: Phase, replies: list[str], outcome: Outcome, own: Outcome | None
 ) -> None:
     for reply in replies:
@@ -96,7 +96,7 @@ def test_the_words_of_a_server_tell_the_set_up_the_recipient_and_the_present_sta
 
 
 @pytest.mark.parametrize("phase", [Phase.BANNER, Phase.EHLO, Phase.STARTTLS, Phase.AUTH, Phase.MAIL])
-def test_before_a_recipient_is_named_nothing_is_a_mails_own(phase: Phase) -> None:
+def test_before_the_recipient_no_reply_is_specific_to_an_email(phase: Phase) -> None:
     for replies in (SET_UP, POLICY, OWN, LATER):
         for code, text in map(split, replies):
             attempt = classify_failure(phase, code, text, LOST)
@@ -117,12 +117,12 @@ def test_before_a_recipient_is_named_nothing_is_a_mails_own(phase: Phase) -> Non
         (Phase.RCPT, "552 5.2.3 too large for this mailbox"),
     ],
 )
-def test_a_mail_that_is_too_large_says_so(phase: Phase, reply: str) -> None:
+def test_a_reply_that_an_email_is_too_large_is_recognized(phase: Phase, reply: str) -> None:
     attempt = classify_failure(phase, *split(reply), LOST)
     assert (attempt.outcome, attempt.rejection) == (Outcome.REJECTED, Reason.TOO_LARGE)
 
 
-def test_a_reply_is_shown_without_the_addresses_that_it_quotes() -> None:
+def test_a_reply_is_shown_without_the_addresses_in_it() -> None:
     reply = "5.7.1 <mila@customer.test>: zoe@customer.test may not receive mail of store@shop.test"
     assert without_addresses(reply) == "5.7.1 <…>: <…> may not receive mail of <…>"
 

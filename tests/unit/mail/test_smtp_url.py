@@ -12,7 +12,7 @@ from services.notifications.mail.smtp_url import SmtpServer, parse_smtp_url
         ("SMTP://a%40b:c%2Fd%25@[::1]:2525", SmtpServer("::1", 2525, "none", "a@b", "c/d%")),
     ],
 )
-def test_an_smtp_url_is_read(text: str, server: SmtpServer) -> None:
+def test_an_smtp_url_is_parsed(text: str, server: SmtpServer) -> None:
     assert parse_smtp_url(text) == server
 
 
@@ -37,7 +37,7 @@ def test_an_smtp_url_is_read(text: str, server: SmtpServer) -> None:
         "smtp://:secret@mail.example",
     ],
 )
-def test_an_smtp_url_that_is_wrong_is_refused_without_showing_its_password(text: str) -> None:
+def test_an_invalid_smtp_url_is_rejected_without_showing_its_password(text: str) -> None:
     with pytest.raises(ValueError, match="the SMTP URL") as caught:
         parse_smtp_url(text)
     assert "secret" not in str(caught.value)

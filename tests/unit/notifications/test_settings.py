@@ -1,4 +1,4 @@
-"""What the worker and the sweeper refuse to start with, and what their logs hold back."""
+"""Settings that the worker and the sweeper reject, and log lines that they suppress."""
 
 import logging
 
@@ -41,7 +41,7 @@ from shared.translations import find_language
         ("SMTP_URL", "http://hidden"),
     ],
 )
-def test_a_mail_setting_that_cannot_be_is_one_line_without_its_value(
+def test_an_invalid_email_setting_is_reported_in_one_line_without_its_value(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv("CHATS_NOTIFICATIONS_DATABASE_URL", "postgresql://chats@127.0.0.1/chats")
@@ -54,7 +54,7 @@ def test_a_mail_setting_that_cannot_be_is_one_line_without_its_value(
     assert "hidden" not in str(error.value).lower()
 
 
-def test_mail_settings_are_read_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_email_settings_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHATS_NOTIFICATIONS_DATABASE_URL", "postgresql://chats@127.0.0.1/chats")
     monkeypatch.setenv("CHATS_FEED_SECRET", "the feed's own")
     monkeypatch.setenv("CHATS_EMAIL_FROM", "Bücher & Co <support@bücher.test>")
@@ -62,12 +62,12 @@ def test_mail_settings_are_read_as_they_are_written(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("CHATS_PUBLIC_URL", "https://store.test/help/")
     monkeypatch.setenv("CHATS_EMAIL_ONLY_TO", "*@staff.test, qa+*@mail.test,*")
     monkeypatch.setenv("CHATS_EMAIL_RETRY_SECONDS", "1, 2")
-    found = read_settings(SweeperSettings)
-    assert found.email_only_to == ("*@staff.test", "qa+*@mail.test", "*")
-    assert found.email_retry_seconds == (1, 2)
+    settings = read_settings(SweeperSettings)
+    assert settings.email_only_to == ("*@staff.test", "qa+*@mail.test", "*")
+    assert settings.email_retry_seconds == (1, 2)
 
 
-def test_words_and_dates_are_of_one_language() -> None:
+def test_texts_and_dates_are_in_the_same_language() -> None:
     language = find_language(LOCALE, ["ja-JP", "de-AT"])
     assert str(language.locale) == "de_AT"
     assert language.translations.gettext("View and reply") == "Ansehen und antworten"
@@ -75,12 +75,12 @@ def test_words_and_dates_are_of_one_language() -> None:
 
 
 @pytest.mark.parametrize("name", ["UNKNOWN_FORMAT", "UNKNOWN_TASK_ERROR", "INVALID_TASK_ERROR", "MESSAGE_DECODE_ERROR"])
-def test_no_line_that_quotes_a_message_reaches_the_log(name: str) -> None:
-    def says(template: str) -> bool:
+def test_log_lines_that_quote_a_message_are_suppressed(name: str) -> None:
+    def is_logged(template: str) -> bool:
         return quotes_no_message(logging.LogRecord(consumer.__name__, logging.ERROR, "", 0, template, (), None))
 
-    assert not says(getattr(consumer, name))
-    assert says("consumer: Cannot connect to %s: %s.")
+    assert not is_logged(getattr(consumer, name))
+    assert is_logged("consumer: Cannot connect to %s: %s.")
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_no_line_that_quotes_a_message_reaches_the_log(name: str) -> None:
         ("https://bücher.test", None, "xn--bcher-kva.test"),
     ],
 )
-def test_the_name_for_ehlo_is_the_one_set_or_the_public_urls_host(
+def test_the_ehlo_name_is_the_setting_or_else_the_public_urls_host(
     monkeypatch: pytest.MonkeyPatch, public_url: str, ehlo: str | None, expected: str
 ) -> None:
     monkeypatch.setenv("CHATS_NOTIFICATIONS_DATABASE_URL", "postgresql://chats@127.0.0.1/chats")

@@ -1,4 +1,4 @@
-"""What is said of a broker that cannot be used: one line, for an operator, without a secret and without a message."""
+"""The description of a broker's fault: one line for an operator, without secrets and message texts."""
 
 import ssl
 
@@ -34,14 +34,14 @@ from shared.broker_faults import BrokerBlockedError, Reason, describe_error, is_
         (ValueError("our own fault"), Reason.OTHER, "ValueError"),
     ],
 )
-def test_each_fault_has_a_reason_and_plain_words(error: Exception, reason: Reason, words: str) -> None:
+def test_each_fault_has_a_reason_and_a_plain_description(error: Exception, reason: Reason, words: str) -> None:
     fault = describe_error(error)
     assert fault.reason == reason
     assert words in fault.detail
     assert is_broker_error(error) == (reason != Reason.OTHER)
 
 
-def test_what_a_library_wraps_is_found_inside() -> None:
+def test_a_wrapped_error_is_found() -> None:
     inner = ssl.SSLCertVerificationError(1, "certificate verify failed: Hostname mismatch")
     inner.verify_message = "Hostname mismatch"
     middle, outer = redis.ConnectionError("Error 1 connecting"), OperationalError("Error 1 connecting")
@@ -60,7 +60,7 @@ def test_what_a_library_wraps_is_found_inside() -> None:
         redis.ResponseError("Command # 1 (LPUSH queue Dear Anna) of pipeline caused error: wrong kind of value"),
     ],
 )
-def test_what_was_published_is_never_quoted(error: Exception) -> None:
+def test_published_data_is_never_quoted(error: Exception) -> None:
     assert "Anna" not in describe_error(error).detail
 
 

@@ -1,4 +1,4 @@
-"""Clocks that are apart are told of, and a slow answer is not taken for one."""
+"""Clock skew is reported, and a slow response is not mistaken for it."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -14,11 +14,11 @@ NOON = datetime(2026, 1, 2, 12, tzinfo=UTC)
     ("asked", "answered", "expected"),
     [(0, 1, 0), (-5, 60, 0), (40, 41, 40), (-41, -40, -40), (0, 0, 0)],
 )
-def test_a_clock_is_ahead_by_what_the_way_does_not_explain(asked: int, answered: int, expected: float) -> None:
+def test_skew_is_what_the_round_trip_does_not_explain(asked: int, answered: int, expected: float) -> None:
     assert measure_skew(NOON + timedelta(seconds=asked), NOON, NOON + timedelta(seconds=answered)) == expected
 
 
-def test_clocks_that_are_apart_are_told_of_once_and_when_they_agree_again() -> None:
+def test_skew_is_logged_once_and_so_is_its_end() -> None:
     watch = ClockSkewMonitor()
     with capture_logs() as lines:
         for seconds in (0.0, 31.0, 32.0, -31.0, 29.0, 0.0):

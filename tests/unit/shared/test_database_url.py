@@ -1,4 +1,4 @@
-"""How the URL of a database may be written, also with several hosts."""
+"""The forms of a database URL, with one host or several."""
 
 import pytest
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -29,13 +29,13 @@ def test_a_url_names_one_host_or_several(url: str, expected: dict[str, object]) 
     assert options == {"user": "chats", "password": "p@ss", "database": "chats", **expected}
 
 
-def test_what_a_url_asks_for_besides_stays_with_several_hosts() -> None:
+def test_other_parameters_of_a_url_are_kept_with_several_hosts() -> None:
     url = read_database_url("postgresql://chats@db1.example,db2.example/chats?sslmode=verify-full")
     assert url.query["sslmode"] == "verify-full"
 
 
 @pytest.mark.parametrize(
-    ("url", "said"),
+    ("url", "message"),
     [
         ("mysql://chats:hidden@db1.example/chats", "must be one of postgresql"),
         ("postgresql://chats:hidden@db1.example:none,db2.example/chats", "the port must be a number"),
@@ -45,7 +45,7 @@ def test_what_a_url_asks_for_besides_stays_with_several_hosts() -> None:
         ("postgresql://chats:hidden@db1.example,db2.example/chats?sslmode=require", "sslmode must be one of"),
     ],
 )
-def test_a_url_that_is_refused_says_why_and_holds_no_secret(url: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said) as refused:
+def test_an_invalid_url_is_rejected_with_a_reason_and_without_its_secret(url: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as refused:
         read_database_url(url)
     assert "hid" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""Tokens that are signed with a key of the identity provider, and the ways to pass off others as such."""
+"""Tokens signed with an identity provider's key, and attempts to forge them."""
 
 import hashlib
 import hmac
@@ -29,7 +29,7 @@ def settings(**changes: Any) -> TokenSettings:
     return TokenSettings(auth_jwks_url=KEYS_URL, **{"auth_secret": [SECRET]} | changes)
 
 
-def good(algorithm: str, headers: dict[str, Any] | None = None, **changes: Any) -> str:
+def valid(algorithm: str, headers: dict[str, Any] | None = None, **changes: Any) -> str:
     return signed(private_key(algorithm), algorithm, headers, **changes)
 
 
@@ -40,23 +40,23 @@ def refused(token: str, key: jwt.PyJWK | None, **changes: Any) -> str:
 
 
 @each_algorithm
-def test_a_token_signed_with_the_key_says_who_calls(algorithm: str) -> None:
-    token = good(algorithm, sub="b/2", role="admin", name="Ben")
+def test_a_token_signed_with_the_key_identifies_the_caller(algorithm: str) -> None:
+    token = valid(algorithm, sub="b/2", role="admin", name="Ben")
     assert verify_token(token, settings(auth_secret=[]), published(algorithm)) == Principal(
         "b/2", Role.ADMIN, name="Ben"
     )
 
 
 @each_algorithm
-def test_a_token_of_another_key_of_the_same_kind_is_refused(algorithm: str) -> None:
-    assert refused(good(algorithm), published(algorithm, "another")) == "bad_signature"
+def test_a_token_of_another_key_of_the_same_type_is_rejected(algorithm: str) -> None:
+    assert refused(valid(algorithm), published(algorithm, "another")) == "bad_signature"
 
 
 @each_algorithm
-def test_a_signature_counts_for_what_it_was_made_for_only(algorithm: str) -> None:
-    head, _, mark = good(algorithm).split(".")
-    payload = good(algorithm, sub="ben").split(".")[1]
-    for other in (f"{head}.{payload}.{mark}", f"{head}.{payload}.", f"{head}.{payload}.{'A' * len(mark)}"):
+def test_a_signature_is_valid_only_for_its_own_content(algorithm: str) -> None:
+    head, _, signature = valid(algorithm).split(".")
+    payload = valid(algorithm, sub="ben").split(".")[1]
+    for other in (f"{head}.{payload}.{signature}", f"{head}.{payload}.", f"{head}.{payload}.{'A' * len(signature)}"):
         refused(other, published(algorithm))
 
 
@@ -69,18 +69,18 @@ def test_a_signature_counts_for_what_it_was_made_for_only(algorithm: str) -> Non
         ("none", ""),
     ],
 )
-def test_a_key_is_used_by_its_own_algorithm_only(algorithm: str, key: Any) -> None:
+def test_a_key_is_used_only_with_its_own_algorithm(algorithm: str, key: Any) -> None:
     for other in {*ALGORITHMS} - {algorithm}:
         refused(signed(key, algorithm), published(other))
 
 
 @each_algorithm
 @pytest.mark.parametrize("shape", ["pem", "der", "raw", "jwk", "jwks"])
-def test_a_public_key_is_no_secret(algorithm: str, shape: str) -> None:
+def test_a_public_key_does_not_work_as_a_secret(algorithm: str, shape: str) -> None:
     public = private_key(algorithm).public_key()
     raw = (Encoding.Raw, PublicFormat.Raw) if algorithm == "EdDSA" else (Encoding.PEM, PublicFormat.PKCS1)
     raw = (Encoding.X962, PublicFormat.UncompressedPoint) if algorithm == "ES256" else raw
-    known: dict[str, bytes] = {
+    encodings: dict[str, bytes] = {
         "pem": public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo),
         "der": public.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo),
         "raw": public.public_bytes(*raw),
@@ -88,25 +88,25 @@ def test_a_public_key_is_no_secret(algorithm: str, shape: str) -> None:
         "jwks": json.dumps({"keys": [public_jwk(private_key(algorithm))]}).encode(),
     }
     for claimed in ("HS256", algorithm):
-        token = forged({"alg": claimed}, lambda content: hmac.digest(known[shape], content, hashlib.sha256))
+        token = forged({"alg": claimed}, lambda content: hmac.digest(encodings[shape], content, hashlib.sha256))
         for key in (published(algorithm), None):
             refused(token, key)
             refused(token, key, auth_secret=[])
 
 
 @each_algorithm
-def test_the_secret_signs_nothing_in_the_name_of_the_provider(algorithm: str) -> None:
+def test_a_token_signed_with_the_secret_is_not_one_of_the_provider(algorithm: str) -> None:
     by_secret = signed(SECRET, "HS256")
     assert verify_token(by_secret, settings()).id == "anna"
     refused(by_secret, published(algorithm))
     refused(by_secret, None, auth_secret=[])
-    refused(good(algorithm), None)
+    refused(valid(algorithm), None)
     refused(forged({"alg": algorithm}, lambda content: hmac.digest(SECRET.encode(), content, "sha256")), None)
 
 
 @each_algorithm
-def test_a_provider_makes_no_sessions(algorithm: str) -> None:
-    token = good(algorithm, sid=str(UUID(int=1)), csrf="x")
+def test_a_providers_token_is_no_session_token(algorithm: str) -> None:
+    token = valid(algorithm, sid=str(UUID(int=1)), csrf="x")
     with pytest.raises(Unauthenticated):
         verify_session_token(token, settings())
     with pytest.raises(Unauthenticated):
@@ -126,20 +126,20 @@ def test_a_provider_makes_no_sessions(algorithm: str) -> None:
         {"crit": None},
     ],
 )
-def test_what_a_token_calls_critical_and_is_not_known_refuses_it(algorithm: str, headers: dict[str, Any]) -> None:
+def test_a_token_with_unknown_critical_headers_is_rejected(algorithm: str, headers: dict[str, Any]) -> None:
     token = forged({"alg": algorithm, **headers}, lambda content: sign(algorithm, content))
     assert refused(token, published(algorithm)) == "malformed"
 
 
 @each_algorithm
-def test_a_payload_that_is_not_encoded_is_refused(algorithm: str) -> None:
+def test_a_token_with_an_unencoded_payload_is_rejected(algorithm: str) -> None:
     header = {"alg": algorithm, "b64": False, "crit": ["b64"]}
     refused(forged(header, lambda content: sign(algorithm, content)), published(algorithm))
 
 
 @each_algorithm
-def test_what_a_token_says_of_its_own_key_is_not_looked_at(algorithm: str) -> None:
-    own = private_key(algorithm, "of somebody else")
+def test_a_key_inside_a_tokens_headers_is_ignored(algorithm: str) -> None:
+    own = private_key(algorithm, "another")
     headers = {
         "jwk": public_jwk(own),
         "jku": "http://127.0.0.1:1/keys",
@@ -147,51 +147,51 @@ def test_what_a_token_says_of_its_own_key_is_not_looked_at(algorithm: str) -> No
         "x5c": ["MIIB"],
     }
     refused(signed(own, algorithm, headers), published(algorithm))
-    assert verify_token(good(algorithm, headers), settings(), published(algorithm)).id == "anna"
+    assert verify_token(valid(algorithm, headers), settings(), published(algorithm)).id == "anna"
 
 
 @each_algorithm
 def test_clocks_may_differ_by_half_a_minute(algorithm: str) -> None:
     now, key = datetime.now(UTC), published(algorithm)
-    verify_token(good(algorithm, exp=now - timedelta(seconds=20)), settings(), key)
-    verify_token(good(algorithm, iat=now + timedelta(seconds=20)), settings(), key)
-    assert refused(good(algorithm, exp=now - timedelta(seconds=40)), key) == "expired"
-    refused(good(algorithm, iat=now + timedelta(seconds=40)), key)
+    verify_token(valid(algorithm, exp=now - timedelta(seconds=20)), settings(), key)
+    verify_token(valid(algorithm, iat=now + timedelta(seconds=20)), settings(), key)
+    assert refused(valid(algorithm, exp=now - timedelta(seconds=40)), key) == "expired"
+    refused(valid(algorithm, iat=now + timedelta(seconds=40)), key)
 
 
 @each_algorithm
 @pytest.mark.parametrize("name", ["sub", "iat", "exp", "aud", "role"])
-def test_a_token_without_a_needed_claim_is_refused(algorithm: str, name: str) -> None:
+def test_a_token_without_a_required_claim_is_rejected(algorithm: str, name: str) -> None:
     missing: dict[str, Any] = {name: None}
-    refused(good(algorithm, **missing), published(algorithm))
+    refused(valid(algorithm, **missing), published(algorithm))
 
 
 @each_algorithm
-def test_audience_and_issuer_are_those_of_the_settings(algorithm: str) -> None:
+def test_audience_and_issuer_must_match_the_settings(algorithm: str) -> None:
     key, issuer = published(algorithm), "https://id.test"
-    token = good(algorithm, aud=["shop", "chats"], iss=issuer)
+    token = valid(algorithm, aud=["shop", "chats"], iss=issuer)
     assert verify_token(token, settings(auth_issuer=issuer), key).id == "anna"
-    refused(good(algorithm, aud=["shop"]), key)
+    refused(valid(algorithm, aud=["shop"]), key)
     for other in (None, "", issuer + "/", "https://evil.test"):
-        refused(good(algorithm, iss=other), key, auth_issuer=issuer)
+        refused(valid(algorithm, iss=other), key, auth_issuer=issuer)
 
 
-def test_roles_are_found_and_mapped_as_in_any_token() -> None:
+def test_roles_are_read_and_mapped_as_in_any_token() -> None:
     shape = {"auth_role_claim": "realm_access.roles", "auth_role_map": "support=admin"}
-    token = good("RS256", role=None, realm_access={"roles": ["offline_access", "support"]})
+    token = valid("RS256", role=None, realm_access={"roles": ["offline_access", "support"]})
     assert verify_token(token, settings(**shape), published("RS256")).role is Role.ADMIN
-    assert refused(good("RS256"), published("RS256"), **shape) == "missing_claim"
+    assert refused(valid("RS256"), published("RS256"), **shape) == "missing_claim"
 
 
 @each_algorithm
-def test_a_token_that_is_too_large_is_refused_whoever_signed_it(algorithm: str) -> None:
+def test_a_token_that_is_too_large_is_rejected_no_matter_who_signed_it(algorithm: str) -> None:
     key = published(algorithm)
-    assert verify_token(good(algorithm, groups=["x" * 8_000]), settings(), key).id == "anna"
-    assert refused(good(algorithm, groups=["x" * 16_000]), key) == "malformed"
+    assert verify_token(valid(algorithm, groups=["x" * 8_000]), settings(), key).id == "anna"
+    assert refused(valid(algorithm, groups=["x" * 16_000]), key) == "malformed"
     refused(signed(SECRET, "HS256", groups=["x" * 16_000]), None)
 
 
 def sign(algorithm: str, content: bytes) -> bytes:
-    found: Any = jwt.get_algorithm_by_name(algorithm)
-    signature: bytes = found.sign(content, private_key(algorithm))
+    jwt_algorithm: Any = jwt.get_algorithm_by_name(algorithm)
+    signature: bytes = jwt_algorithm.sign(content, private_key(algorithm))
     return signature

@@ -4,14 +4,14 @@ from services.conversations.settings import ApiSettings
 from shared.settings import Role, SettingsError, read_settings
 
 SECRET = "a secret for tests of 32 bytes or more"
-GOOD = {
+VALID = {
     "CHATS_CONVERSATIONS_DATABASE_URL": "postgresql://chats:hidden@127.0.0.1/chats",
     "CHATS_AUTH_SECRET": SECRET,
 }
 
 
 def read(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> ApiSettings:
-    for name, value in (GOOD | changes).items():
+    for name, value in (VALID | changes).items():
         if value is None:
             monkeypatch.delenv(name, raising=False)
         else:
@@ -20,7 +20,7 @@ def read(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> ApiSettings:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "says"),
+    ("name", "value", "message"),
     [
         ("CHATS_AUTH_SECRET", None, "tokens cannot be verified: set CHATS_AUTH_SECRET, CHATS_AUTH_JWKS_URL, or both"),
         ("CHATS_AUTH_SECRET", "", "tokens cannot be verified: set CHATS_AUTH_SECRET, CHATS_AUTH_JWKS_URL, or both"),
@@ -82,46 +82,46 @@ def read(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> ApiSettings:
         ),
     ],
 )
-def test_a_setting_that_cannot_be_is_one_clear_line_without_its_value(
-    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None, says: str
+def test_an_invalid_setting_is_reported_in_one_clear_line_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str | None, message: str
 ) -> None:
     with pytest.raises(SettingsError) as error:
         read(monkeypatch, **{name: value})
     line = str(error.value)
-    assert says in line
+    assert message in line
     assert "\n" not in line
     assert "hidden" not in line
     assert SECRET not in line
 
 
-def test_every_fault_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_faults_are_reported_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SettingsError, match=r"CHATS_BROKER_URL.*CHATS_AUTH_SECRET"):
         read(monkeypatch, CHATS_AUTH_SECRET="short", CHATS_BROKER_URL="x")
 
 
-def test_the_keys_of_a_provider_suffice(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_providers_keys_are_enough_without_a_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     for url in ("https://id.test/realms/store/keys?p=policy", "http://keycloak:8080/keys"):
-        found = read(monkeypatch, CHATS_AUTH_SECRET=None, CHATS_AUTH_JWKS_URL=url)
-        assert (found.auth_secret, found.auth_jwks_url) == ([], url)
+        settings = read(monkeypatch, CHATS_AUTH_SECRET=None, CHATS_AUTH_JWKS_URL=url)
+        assert (settings.auth_secret, settings.auth_jwks_url) == ([], url)
 
 
-def test_settings_are_read_as_they_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = read(
+def test_settings_are_parsed(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(
         monkeypatch,
         CHATS_AUTH_SECRET=f" {SECRET}, {SECRET[::-1]} ",
         CHATS_AUTH_ROLE_MAP=" support = admin ,backend=store,",
         CHATS_STORE_ORIGINS="https://Store.test:443, http://127.0.0.1:3000,http://[::1]:80,https://b:80",
         CHATS_STORE_NAME="",
     )
-    assert [secret.get_secret_value() for secret in found.auth_secret] == [SECRET, SECRET[::-1]]
-    assert found.auth_role_map == {"support": Role.ADMIN, "backend": Role.STORE}
-    assert found.store_origins == ["https://store.test", "http://127.0.0.1:3000", "http://[::1]", "https://b:80"]
-    assert found.store_name == "Customer support"
-    assert SECRET not in repr(found)
+    assert [secret.get_secret_value() for secret in settings.auth_secret] == [SECRET, SECRET[::-1]]
+    assert settings.auth_role_map == {"support": Role.ADMIN, "backend": Role.STORE}
+    assert settings.store_origins == ["https://store.test", "http://127.0.0.1:3000", "http://[::1]", "https://b:80"]
+    assert settings.store_name == "Customer support"
+    assert SECRET not in repr(settings)
 
 
 @pytest.mark.parametrize(
-    ("broker", "given", "found"),
+    ("broker", "redis_url", "expected"),
     [
         ("rediss://broker/0", None, "rediss://broker/0"),
         ("redis+socket:///run/broker", "", "redis+socket:///run/broker"),
@@ -130,7 +130,7 @@ def test_settings_are_read_as_they_are_written(monkeypatch: pytest.MonkeyPatch) 
         ("amqp://broker", None, None),
     ],
 )
-def test_a_broker_that_is_redis_serves_for_what_else_needs_one(
-    monkeypatch: pytest.MonkeyPatch, broker: str, given: str | None, found: str | None
+def test_a_redis_broker_also_serves_as_redis_unless_another_is_set(
+    monkeypatch: pytest.MonkeyPatch, broker: str, redis_url: str | None, expected: str | None
 ) -> None:
-    assert read(monkeypatch, CHATS_BROKER_URL=broker, CHATS_REDIS_URL=given).redis_url == found
+    assert read(monkeypatch, CHATS_BROKER_URL=broker, CHATS_REDIS_URL=redis_url).redis_url == expected

@@ -15,7 +15,7 @@ LINE: TypeAdapter[str] = TypeAdapter(OneLine)
 
 
 @given(st.text(max_size=200))
-def test_text_is_kept_as_it_is_between_its_ends_or_refused(value: str) -> None:
+def test_text_is_trimmed_and_otherwise_kept_or_rejected(value: str) -> None:
     lines = value.rstrip().splitlines(keepends=True)
     trimmed = "".join(dropwhile(lambda line: not line.strip(), lines))
     try:
@@ -25,7 +25,7 @@ def test_text_is_kept_as_it_is_between_its_ends_or_refused(value: str) -> None:
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r", "\v", "\f", "\x85", "\u2028", "\u2029"])
-def test_empty_lines_at_the_start_go_and_the_first_line_keeps_its_indentation(end: str) -> None:
+def test_empty_lines_at_the_start_are_removed_and_the_first_line_keeps_its_indentation(end: str) -> None:
     assert TEXT.validate_python(f"{end} \t{end}  a{end} b \u3000{end}") == f"  a{end} b"
 
 
@@ -37,19 +37,19 @@ def test_length_is_counted_in_characters_after_trimming() -> None:
 
 
 @pytest.mark.parametrize("value", ["\0", "a\0b", "\ud800", "a\udfffb", "\ude00\ud83d", 7, None])
-def test_what_no_database_could_store_is_refused(value: object) -> None:
+def test_values_that_the_database_cannot_store_are_rejected(value: object) -> None:
     with pytest.raises(ValidationError):
         TEXT.validate_python(value)
 
 
 @pytest.mark.parametrize("separator", ["\v", "\f", "\x1c", "\x1d", "\x1e", "\x85", "\u2028", "\u2029"])
-def test_an_unusual_line_separator_in_one_line_becomes_a_space(separator: str) -> None:
+def test_an_unusual_line_separator_in_a_single_line_becomes_a_space(separator: str) -> None:
     assert LINE.validate_python(f"a{separator}b") == "a b"
     assert LINE.validate_python(f"a\tb {separator}") == "a\tb"
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n"])
-def test_two_lines_are_not_one_but_may_be_a_name(end: str) -> None:
+def test_a_single_line_has_no_line_break_but_in_a_name_it_becomes_a_space(end: str) -> None:
     with pytest.raises(ValidationError):
         LINE.validate_python(f"a{end}b")
     assert LINE.validate_python(f"a{end}") == "a"
@@ -63,7 +63,7 @@ UNSEEN = [
 
 
 @pytest.mark.parametrize("value", [*UNSEEN, "".join(UNSEEN), " ".join(UNSEEN) * 300], ids=ascii)
-def test_text_of_invisible_characters_is_refused(value: str) -> None:
+def test_text_of_invisible_characters_is_rejected(value: str) -> None:
     assert not is_visible(value)
     with pytest.raises(ValidationError, match="visible"):
         TypeAdapter(MultiLine).validate_python(value)
@@ -76,21 +76,21 @@ def test_text_of_invisible_characters_is_refused(value: str) -> None:
     ["é", "\U0001fae8", "1\ufe0f\u20e3", "\u200d👩", "\u0301", "\u2066.\u2069", "한", "⠁", "\u3164a", "\U00020000"],
     ids=ascii,
 )
-def test_text_that_can_be_seen_in_part_is_kept_whole(value: str) -> None:
+def test_partly_visible_text_is_kept_unchanged(value: str) -> None:
     assert TypeAdapter(MultiLine).validate_python(value) == value
 
 
-def test_what_controls_a_terminal_is_shown_as_an_escape() -> None:
+def test_control_characters_for_terminals_are_shown_as_escapes() -> None:
     assert printable("a\x1b[31mb\x07\n\u202ec\x9b é 😀") == r"a\x1b[31mb\x07\n\u202ec\x9b é 😀"
     assert printable("\ud800") == r"\ud800"
 
 
 @given(st.text(), st.integers(1, 200))
-def test_a_preview_is_one_line_and_never_longer_than_asked(value: str, length: int) -> None:
-    found = preview(value, length)
-    assert len(found) <= length
-    assert len(found.splitlines()) <= 1
-    assert found == found.strip()
+def test_a_preview_is_one_line_and_never_longer_than_requested(value: str, length: int) -> None:
+    text = preview(value, length)
+    assert len(text) <= length
+    assert len(text.splitlines()) <= 1
+    assert text == text.strip()
 
 
 @pytest.mark.parametrize(
@@ -109,11 +109,11 @@ def test_a_preview_is_one_line_and_never_longer_than_asked(value: str, length: i
         ("字", 4, 3),
     ],
 )
-def test_a_preview_never_ends_inside_what_is_seen_as_one_character(character: str, length: int, shown: int) -> None:
+def test_a_preview_never_ends_inside_a_grapheme(character: str, length: int, shown: int) -> None:
     assert preview(character * 20, length) == character * shown + "…"
 
 
-def test_a_preview_says_when_there_is_more() -> None:
+def test_a_preview_marks_that_there_is_more() -> None:
     assert preview(" a\n\n b\tc ") == "a b c"
     assert preview("x" * 140) == "x" * 140
     assert preview("x" * 141) == "x" * 139 + "…"
@@ -123,12 +123,12 @@ def test_a_preview_says_when_there_is_more() -> None:
 
 @given(st.text(max_size=300))
 def test_an_id_is_1_to_255_visible_ascii_characters(value: str) -> None:
-    good = 1 <= len(value) <= 255 and all("!" <= character <= "~" for character in value)
+    valid = 1 <= len(value) <= 255 and all("!" <= character <= "~" for character in value)
     try:
         TypeAdapter(StoreId).validate_python(value)
-        assert good
+        assert valid
     except ValidationError:
-        assert not good
+        assert not valid
 
 
 PATHS = st.sampled_from(
@@ -137,15 +137,15 @@ PATHS = st.sampled_from(
 
 
 @given(st.text(max_size=40) | st.lists(PATHS, max_size=6).map("".join))
-def test_any_text_is_a_locale_zone_and_address_or_is_not(value: str) -> None:
+def test_any_text_is_accepted_or_rejected_as_a_locale_zone_and_address(value: str) -> None:
     for kind in (LocaleTag, ZoneName, Address):
         adapter: TypeAdapter[str] = TypeAdapter(kind)
-        with contextlib.suppress(ValidationError):  # and nothing else
+        with contextlib.suppress(ValidationError):  # no other exception
             assert adapter.validate_python(value)
 
 
 @pytest.mark.parametrize("value", ["en", "de-AT", "pt_BR", "zh-Hant-TW", "sr-Latn"])
-def test_a_locale_is_written_either_way(value: str) -> None:
+def test_a_locale_may_have_hyphens_or_underscores(value: str) -> None:
     assert TypeAdapter(LocaleTag).validate_python(value) == value
 
 
@@ -161,7 +161,7 @@ def test_a_locale_is_written_either_way(value: str) -> None:
         ("de_DE.UTF-8", "de_DE"),
     ],
 )
-def test_an_unknown_locale_is_the_nearest_known_one(value: str, nearest: str) -> None:
+def test_an_unknown_locale_becomes_the_nearest_known_one(value: str, nearest: str) -> None:
     assert TypeAdapter(LocaleTag).validate_python(value) == nearest
 
 
@@ -172,13 +172,13 @@ def test_a_name_of_this_machines_zone_files_that_browsers_reject_is_no_zone(valu
 
 
 @pytest.mark.parametrize("value", ["europe/vienna", "Europe/Vienna", "EUROPE/VIENNA"])
-def test_a_zone_is_known_in_any_case(value: str) -> None:
+def test_a_zone_is_recognized_in_any_case(value: str) -> None:
     assert TypeAdapter(ZoneName).validate_python(value) == "Europe/Vienna"
     assert TypeAdapter(ZoneName).validate_python("America/New York") == "America/New_York"
 
 
 @pytest.mark.parametrize("value", ["anna@localhost", "anna@shop.test", "ünï@bücher.example", "a+b@customer.test"])
-def test_an_address_of_a_test_domain_or_in_any_script_is_usable(value: str) -> None:
+def test_an_address_of_a_test_domain_or_in_any_script_is_valid(value: str) -> None:
     assert TypeAdapter(Address).validate_python(value) == value
 
 
@@ -203,6 +203,6 @@ def test_an_address_may_have_dots_anywhere_before_the_at_sign(local: str) -> Non
         "a" * 63 + "..@shop.test",
     ],
 )
-def test_what_mail_could_not_be_sent_to_is_no_address(value: str) -> None:
+def test_an_address_that_cannot_receive_email_is_rejected(value: str) -> None:
     with pytest.raises(ValidationError):
         TypeAdapter(Address).validate_python(value)

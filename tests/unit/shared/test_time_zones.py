@@ -1,4 +1,4 @@
-"""The name of a zone says its offset, in every zone and language that we write times in."""
+"""A time zone's label states its offset, in every zone and in every language of the product."""
 
 from collections import defaultdict
 from datetime import UTC, datetime, timedelta
@@ -37,7 +37,7 @@ def stated_offset(name: str) -> timedelta | None:
 
 
 @pytest.mark.parametrize("locale", LOCALES)
-def test_a_label_says_the_offset_of_every_zone_in_winter_and_in_summer(locale: str) -> None:
+def test_a_label_states_the_offset_of_every_zone_in_winter_and_summer(locale: str) -> None:
     known, labels = defaultdict(set), defaultdict(set)
     locals_ = [
         datetime(year, month, 15, 12, tzinfo=UTC).astimezone(ZoneInfo(zone))
@@ -75,7 +75,7 @@ def test_a_label_says_the_offset_of_every_zone_in_winter_and_in_summer(locale: s
         ("Etc/UTC", "fr", "UTC", "UTC"),
     ],
 )
-def test_a_label_is_the_one_that_its_readers_know(zone: str, locale: str, winter: str, summer: str) -> None:
+def test_a_label_is_the_one_familiar_to_its_readers(zone: str, locale: str, winter: str, summer: str) -> None:
     assert [label(zone, locale, *when) for when in MONTHS] == [winter, summer]
 
 
@@ -106,7 +106,7 @@ def test_a_label_is_right_in_years_of_unusual_clocks(
         ("America/New_York", 2026, 3, "GMT-04:00"),
     ],
 )
-def test_a_label_says_what_the_clocks_said_at_the_moment(zone: str, year: int, month: int, shown: str) -> None:
+def test_a_label_states_the_offset_at_the_moment(zone: str, year: int, month: int, shown: str) -> None:
     assert label(zone, "en_ZA", year, month) == shown
 
 
@@ -119,16 +119,16 @@ def test_a_label_says_what_the_clocks_said_at_the_moment(zone: str, year: int, m
         ("UTC", "en", "UTC"),
         ("Etc/GMT+5", "en", "GMT-05:00"),  # POSIX counts westwards
         ("Antarctica/Troll", "en", "GMT"),
-        ("America/Coyhaique", "en", "GMT-03:00"),  # younger than the data of place names
+        ("America/Coyhaique", "en", "GMT-03:00"),  # newer than CLDR's city names
     ],
 )
-def test_a_page_names_its_zone_by_its_place_or_else_by_its_offset(zone: str, locale: str, name: str) -> None:
+def test_a_page_names_its_zone_by_its_city_or_else_by_its_offset(zone: str, locale: str, name: str) -> None:
     language = Language(Locale.parse(locale), NullTranslations())
     assert Reader(language, ZoneInfo(zone), datetime(2026, 1, 15, tzinfo=UTC)).zone_name == name
 
 
 @pytest.mark.parametrize(("month", "name"), [(1, "GMT"), (7, "IST")])
-def test_pages_and_mails_say_the_same_of_irish_summers_and_winters(month: int, name: str) -> None:
+def test_pages_and_emails_agree_on_irish_summer_and_winter_time(month: int, name: str) -> None:
     zone, locale, moment = ZoneInfo("Europe/Dublin"), Locale("en", "IE"), datetime(2026, month, 15, 12, tzinfo=UTC)
     hour = 12 if month == 1 else 13
     assert format_local_time(moment, locale, zone).endswith(f" 2026, {hour}:00 {name}")
@@ -136,5 +136,5 @@ def test_pages_and_mails_say_the_same_of_irish_summers_and_winters(month: int, n
     assert page.moment(moment).endswith(f" 2026, {hour}:00 {name}")
 
 
-def test_utc_is_utc() -> None:
+def test_utc_is_called_utc() -> None:
     assert zone_label(datetime(2026, 1, 1, tzinfo=UTC), Locale("fr")) == "UTC"

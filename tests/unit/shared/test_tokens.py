@@ -22,10 +22,10 @@ def settings(*secrets: str, **changes: Any) -> TokenSettings:
 
 
 def claims(**changes: Any) -> dict[str, Any]:
-    """Good claims with changes; None takes a claim away."""
+    """Return valid claims with changes; None removes a claim."""
     now = datetime.now(UTC)
-    good = {"sub": "anna", "role": "customer", "aud": "chats", "iat": now, "exp": now + HOUR}
-    return {name: value for name, value in (good | changes).items() if value is not None}
+    valid = {"sub": "anna", "role": "customer", "aud": "chats", "iat": now, "exp": now + HOUR}
+    return {name: value for name, value in (valid | changes).items() if value is not None}
 
 
 def signed(key: str = NEW, algorithm: str = "HS256", **changes: Any) -> str:
@@ -33,7 +33,7 @@ def signed(key: str = NEW, algorithm: str = "HS256", **changes: Any) -> str:
 
 
 def refused(token: str, **changes: Any) -> str:
-    """Return the reason for which a token is refused."""
+    """Return the reason for which a token is rejected."""
     with pytest.raises(TokenRefused) as error:
         verify_token(token, settings(**changes))
     assert error.value.extra == {"reason": error.value.reason}
@@ -42,19 +42,19 @@ def refused(token: str, **changes: Any) -> str:
     return error.value.reason
 
 
-def test_a_good_token_says_who_calls() -> None:
+def test_a_valid_token_identifies_the_caller() -> None:
     token = issue_token(settings(), {"sub": "a/b", "role": "admin", "name": " Anna ", "locale": "de"}, HOUR)
     assert verify_token(token, settings()) == Principal("a/b", Role.ADMIN, name="Anna", locale="de")
 
 
-def test_while_secrets_rotate_both_count_and_the_first_one_signs() -> None:
+def test_during_rotation_both_secrets_verify_and_the_first_one_signs() -> None:
     rotating = settings(NEW, OLD)
     assert verify_token(signed(OLD), rotating) == verify_token(signed(NEW), rotating)
     assert verify_token(issue_token(rotating, {"sub": "anna", "role": "customer"}, HOUR), settings(NEW)).id == "anna"
     assert refused(signed(OLD)) == "bad_signature"
 
 
-def test_an_expired_token_is_told_so_whichever_secret_signed_it() -> None:
+def test_an_expired_token_is_reported_as_expired_with_either_secret() -> None:
     for secret in (OLD, NEW):
         token = signed(secret, exp=datetime.now(UTC) - timedelta(seconds=60))
         with pytest.raises(Unauthenticated, match="expired"):
@@ -71,7 +71,7 @@ def test_clocks_may_differ_by_half_a_minute() -> None:
 
 
 @pytest.mark.parametrize("name", ["sub", "iat", "exp", "aud", "role"])
-def test_a_token_without_a_needed_claim_is_refused(name: str) -> None:
+def test_a_token_without_a_required_claim_is_rejected(name: str) -> None:
     missing: dict[str, Any] = {name: None}
     assert refused(signed(**missing)) == "missing_claim"
     with pytest.raises(TokenRefused, match=f" {name}"):
@@ -80,16 +80,16 @@ def test_a_token_without_a_needed_claim_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["iat", "exp"])
 @pytest.mark.parametrize("value", ["soon", "", [], {}, [1], float("inf"), float("nan"), -1e400, "9" * 5000])
-def test_a_time_that_is_nonsense_is_refused(name: str, value: Any) -> None:
+def test_an_invalid_time_is_rejected(name: str, value: Any) -> None:
     assert refused(signed(**{name: value})) == "malformed"
 
 
 @pytest.mark.parametrize("subject", ["", " ", "two words", "é", "\ud800", "a\n", "x" * 256, 7, ["anna"]])
-def test_a_subject_that_is_no_id_is_refused(subject: Any) -> None:
+def test_a_subject_that_is_not_a_valid_id_is_rejected(subject: Any) -> None:
     assert refused(signed(sub=subject)) == "malformed"
 
 
-def test_only_hs256_counts_whatever_the_token_says() -> None:
+def test_only_hs256_is_accepted_no_matter_what_the_token_says() -> None:
     assert refused(jwt.encode(claims(), "", algorithm="none")) == "bad_signature"
     for algorithm in ("HS384", "HS512"):
         with pytest.raises(Unauthenticated):
@@ -97,16 +97,16 @@ def test_only_hs256_counts_whatever_the_token_says() -> None:
 
 
 @pytest.mark.parametrize("crit", [["exp"], ["https://id.test/ext"], [], "b64", None])
-def test_what_a_token_calls_critical_and_is_not_known_refuses_it(crit: Any) -> None:
+def test_a_token_with_unknown_critical_headers_is_rejected(crit: Any) -> None:
     refused(jwt.encode(claims(), NEW, headers={"crit": crit, "https://id.test/ext": 1}))
 
 
 @pytest.mark.parametrize("token", ["", ".", "..", "a.b.c", "é.é.é", "\0", "x" * 100_000])
-def test_what_is_no_token_is_refused(token: str) -> None:
+def test_a_malformed_token_is_rejected(token: str) -> None:
     assert refused(token) == "malformed"
 
 
-def test_the_audience_is_one_of_the_tokens() -> None:
+def test_the_expected_audience_must_be_among_the_tokens_audiences() -> None:
     assert verify_token(signed(aud=["shop", "chats"]), settings()).id == "anna"
     for audience in ("shop", ["shop"], "", [], 7, "chatsx"):
         assert refused(signed(aud=audience)) == "wrong_audience"
@@ -116,7 +116,7 @@ def test_the_audience_is_one_of_the_tokens() -> None:
 
 
 @pytest.mark.parametrize("claim", ["client_id", "azp", "https://id.test/client", "/client/id"])
-def test_the_audience_may_be_another_claim(claim: str) -> None:
+def test_the_audience_may_be_in_another_claim(claim: str) -> None:
     shape: dict[str, Any] = {"auth_audience": "desk,shop", "auth_audience_claim": claim}
     by_claim = {claim: "shop"} if claim != "/client/id" else {"client": {"id": "shop"}}
     assert verify_token(signed(aud=None, **by_claim), settings(**shape)).id == "anna"
@@ -126,7 +126,7 @@ def test_the_audience_may_be_another_claim(claim: str) -> None:
     assert verify_session_token(ours, settings(**shape)).session_id == SESSION
 
 
-def test_the_issuer_counts_when_it_is_set() -> None:
+def test_the_issuer_is_checked_when_it_is_set() -> None:
     assert verify_token(signed(iss="anyone"), settings()).id == "anna"
     assert verify_token(signed(iss="https://id.test"), settings(auth_issuer="https://id.test")).id == "anna"
     for issuer in ("", "https://id.test/", "https://evil.test"):
@@ -137,7 +137,7 @@ def test_the_issuer_counts_when_it_is_set() -> None:
 
 
 @pytest.mark.parametrize(
-    ("found", "role"),
+    ("claim", "role"),
     [
         ("admin", Role.ADMIN),
         ("support", Role.ADMIN),
@@ -157,9 +157,9 @@ def test_the_issuer_counts_when_it_is_set() -> None:
         (True, None),
     ],
 )
-def test_the_role_is_the_claim_at_the_path_through_the_map(found: Any, role: Role | None) -> None:
+def test_the_role_is_read_from_the_claims_path_and_mapped(claim: Any, role: Role | None) -> None:
     shape: dict[str, Any] = {"auth_role_claim": "realm.access.roles", "auth_role_map": "support=admin, shop=store"}
-    token = signed(role=None, realm={"access": {"roles": found}})
+    token = signed(role=None, realm={"access": {"roles": claim}})
     if role:
         assert verify_token(token, settings(**shape)).role is role
     else:
@@ -168,7 +168,7 @@ def test_the_role_is_the_claim_at_the_path_through_the_map(found: Any, role: Rol
 
 
 @pytest.mark.parametrize(
-    ("path", "found"),
+    ("path", "claims_with_role"),
     [
         ("https://shop.example/role", {"https://shop.example/role": "admin"}),
         ("https://shop.example/claims.role", {"https://shop.example/claims": {"role": "admin"}}),
@@ -183,9 +183,11 @@ def test_the_role_is_the_claim_at_the_path_through_the_map(found: Any, role: Rol
         ("/a.b", {"a.b": "admin"}),
     ],
 )
-def test_the_role_may_be_at_any_path_whatever_the_names_on_it_hold(path: str, found: dict[str, Any]) -> None:
+def test_the_role_may_be_at_any_path_no_matter_what_names_on_it_contain(
+    path: str, claims_with_role: dict[str, Any]
+) -> None:
     shape: dict[str, Any] = {"auth_role_claim": path}
-    assert verify_token(signed(role=None, **found), settings(**shape)).role is Role.ADMIN
+    assert verify_token(signed(role=None, **claims_with_role), settings(**shape)).role is Role.ADMIN
     ours = issue_session_token(settings(**shape), "anna", Role.ADMIN, SESSION, "csrf")
     assert verify_session_token(ours, settings(**shape)).principal.role is Role.ADMIN
     assert refused(signed(role="admin"), **shape) == "missing_claim"
@@ -194,21 +196,21 @@ def test_the_role_may_be_at_any_path_whatever_the_names_on_it_hold(path: str, fo
 @pytest.mark.parametrize(
     "path", ["/memberships/2", "/memberships/-1", "/memberships/²", "/memberships/x/y", "/x", "//"]
 )
-def test_a_pointer_that_leads_nowhere_is_no_role(path: str) -> None:
+def test_a_pointer_to_nothing_gives_no_role(path: str) -> None:
     assert refused(signed(role=None, memberships=["admin", "admin"]), auth_role_claim=path) == "missing_claim"
 
 
 @pytest.mark.parametrize("realm", [None, "admin", ["admin"], 7, {"access": "admin"}, {"access": ["roles"]}])
-def test_a_path_that_leads_nowhere_is_no_role(realm: Any) -> None:
+def test_a_path_to_nothing_gives_no_role(realm: Any) -> None:
     token = signed(role=None, realm=realm)
     assert refused(token, auth_role_claim="realm.access.roles") == "missing_claim"
 
 
-def test_a_sessions_token_counts_in_its_cookie_only_and_no_other_does() -> None:
+def test_a_session_token_is_accepted_only_as_a_cookie_and_no_other_token_is() -> None:
     token = issue_session_token(settings(), "anna", Role.ADMIN, SESSION, "csrf")
-    found = verify_session_token(token, settings())
-    assert found.principal == Principal("anna", Role.ADMIN, session_id=SESSION)
-    assert (found.session_id, found.csrf) == (SESSION, "csrf")
+    session = verify_session_token(token, settings())
+    assert session.principal == Principal("anna", Role.ADMIN, session_id=SESSION)
+    assert (session.session_id, session.csrf) == (SESSION, "csrf")
     assert refused(token) == "malformed"
     for other in (signed(), signed(sid=str(SESSION)), signed(csrf="x"), signed(sid="x", csrf="x"), "x"):
         with pytest.raises(Unauthenticated):
@@ -219,7 +221,7 @@ def test_an_identity_providers_own_sid_is_no_session() -> None:
     assert verify_token(signed(sid="08a1"), settings()).id == "anna"
 
 
-def test_a_sessions_role_is_ours_whatever_the_store_calls_its_roles() -> None:
+def test_a_sessions_role_is_the_products_own_regardless_of_the_stores_role_names() -> None:
     shape: dict[str, Any] = {"auth_role_claim": "realm.role", "auth_role_map": "admin=store,customer=admin"}
     for role in (Role.CUSTOMER, Role.ADMIN):
         token = issue_session_token(settings(**shape), "anna", role, SESSION, "csrf")
@@ -229,12 +231,12 @@ def test_a_sessions_role_is_ours_whatever_the_store_calls_its_roles() -> None:
 
 
 @pytest.mark.parametrize("role", [None, "owner", [], ["admin"], {}, 7])
-def test_a_sessions_token_without_one_of_its_roles_is_refused(role: Any) -> None:
+def test_a_session_token_with_another_role_is_rejected(role: Any) -> None:
     with pytest.raises(Unauthenticated):
         verify_session_token(signed(sid=str(SESSION), csrf="x", role=role), settings())
 
 
-def test_an_expired_session_token_still_tells_which_session_it_was_of() -> None:
+def test_an_expired_session_token_still_identifies_its_session() -> None:
     then = datetime.now(UTC) - timedelta(days=3)
     old = signed(sid=str(SESSION), csrf="x", iat=then, exp=then)
     with pytest.raises(Unauthenticated, match="expired"):
@@ -245,7 +247,7 @@ def test_an_expired_session_token_still_tells_which_session_it_was_of() -> None:
         verify_session_token(forged, settings(), may_be_expired=True)
 
 
-def test_a_token_can_be_too_old_for_what_it_is_used_for() -> None:
+def test_a_token_may_be_too_old_for_its_purpose() -> None:
     for minutes, fresh in ((4, True), (6, False)):
         token = signed(iat=datetime.now(UTC) - timedelta(minutes=minutes))
         if fresh:
@@ -256,15 +258,15 @@ def test_a_token_can_be_too_old_for_what_it_is_used_for() -> None:
 
 
 @pytest.mark.parametrize("verified", [False, "false", "False", 0])
-def test_an_address_that_is_not_verified_is_not_used(verified: Any) -> None:
+def test_an_unverified_address_is_not_used(verified: Any) -> None:
     address = {"email": "anna@customer.test"}
     assert verify_token(signed(**address, email_verified=verified), settings()).email is None
-    for fine in (True, "true", None):
-        assert verify_token(signed(**address, email_verified=fine), settings()).email == "anna@customer.test"
+    for verified_claim in (True, "true", None):
+        assert verify_token(signed(**address, email_verified=verified_claim), settings()).email == "anna@customer.test"
 
 
 @pytest.mark.parametrize(
-    ("said", "name"),
+    ("name_claims", "name"),
     [
         ({"name": "Anna", "given_name": "A", "preferred_username": "a"}, "Anna"),
         ({"given_name": "Anna", "family_name": "Adler", "preferred_username": "a"}, "Anna Adler"),
@@ -281,8 +283,8 @@ def test_an_address_that_is_not_verified_is_not_used(verified: Any) -> None:
         ({"nickname": "anna"}, None),
     ],
 )
-def test_a_name_is_made_of_what_there_is(said: dict[str, Any], name: str | None) -> None:
-    assert verify_token(signed(**said), settings()).name == name
+def test_the_name_is_built_from_the_available_claims(name_claims: dict[str, Any], name: str | None) -> None:
+    assert verify_token(signed(**name_claims), settings()).name == name
 
 
 JSON = st.recursive(
@@ -301,11 +303,11 @@ JSON = st.recursive(
         ),
     )
 )
-def test_whatever_else_a_token_claims_its_caller_is_known_or_refused(more: dict[str, Any]) -> None:
+def test_with_any_other_claims_a_token_is_accepted_or_rejected(more: dict[str, Any]) -> None:
     try:
-        found = verify_token(jwt.encode(claims() | more, NEW), settings())
+        principal = verify_token(jwt.encode(claims() | more, NEW), settings())
     except Unauthenticated:
         return
     except (TypeError, ValueError):
-        pytest.fail("a claim that is nonsense is as good as none")
-    assert found.id == "anna"
+        pytest.fail("an invalid claim must be ignored")
+    assert principal.id == "anna"

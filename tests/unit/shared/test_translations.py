@@ -61,13 +61,13 @@ def folder(tmp_path: Path) -> Path:
 
 def rendered(language: Language, template: str, **values: object) -> str:
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, loader=DictLoader({"page": template, "words": WORDS})
+        autoescape=True, undefined=StrictUndefined, loader=DictLoader({"page": template, "macros": MACROS})
     )
     install_translations(environment, language.translations)
     return environment.get_template("page").render(values)
 
 
-WORDS = '{% macro send() %}{{ _("Send") }}{% endmacro %}'
+MACROS = '{% macro send() %}{{ _("Send") }}{% endmacro %}'
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ WORDS = '{% macro send() %}{{ _("Send") }}{% endmacro %}'
         ([], "en"),
     ],
 )
-def test_a_reader_has_the_first_language_that_there_are_words_for(
+def test_a_reader_gets_the_first_language_that_has_a_catalogue(
     folder: Path, names: list[str | None], found: str
 ) -> None:
     language = find_language(folder, names)
@@ -92,19 +92,20 @@ def test_a_reader_has_the_first_language_that_there_are_words_for(
     assert language.translations.gettext("Send") == ("Senden" if found.startswith("de") else "Send")
 
 
-def test_territories_share_the_words_of_their_language_unless_they_have_their_own(folder: Path) -> None:
+def test_territories_share_the_catalogue_of_their_language_unless_they_have_their_own(folder: Path) -> None:
     german, austrian = find_language(folder, ["de"]), find_language(folder, ["de-AT"])
     assert german.translations is austrian.translations
     portuguese, brazilian = find_language(folder, ["pt-PT"]), find_language(folder, ["pt-BR"])
     assert portuguese.translations is not brazilian.translations
 
 
-def test_what_is_guessed_missing_or_obsolete_is_said_in_english(folder: Path) -> None:
-    words = find_language(folder, ["de"]).translations
-    assert [words.gettext(english) for english in ("Guessed", "Not yet", "Gone")] == ["Guessed", "Not yet", "Gone"]
+def test_fuzzy_missing_and_obsolete_translations_are_shown_in_english(folder: Path) -> None:
+    translations = find_language(folder, ["de"]).translations
+    for english in ("Guessed", "Not yet", "Gone"):
+        assert translations.gettext(english) == english
 
 
-def test_every_language_counts_by_its_own_rule(folder: Path) -> None:
+def test_every_language_has_its_own_plural_rule(folder: Path) -> None:
     template = '{{ ngettext("%(num)s message", "%(num)s messages", n) }}'
     for name, counted in (
         ("en", ["0 messages", "1 message", "2 messages", "5 messages"]),
@@ -115,13 +116,13 @@ def test_every_language_counts_by_its_own_rule(folder: Path) -> None:
         assert [rendered(language, template, n=n) for n in (0, 1, 2, 5)] == counted
 
 
-def test_the_direction_is_the_locales(folder: Path) -> None:
+def test_the_text_direction_is_the_locales(folder: Path) -> None:
     assert find_language(folder, ["he-IL"]).locale.text_direction == "rtl"
     assert find_language(folder, ["de"]).locale.text_direction == "ltr"
 
 
-def test_templates_speak_the_language_in_blocks_calls_and_macros_and_escape_values(folder: Path) -> None:
-    template = """{% from "words" import send %}{{ send() }}: {{ _("Hello, %(name)s", name=name) }}
+def test_templates_translate_blocks_calls_and_macros_and_escape_values(folder: Path) -> None:
+    template = """{% from "macros" import send %}{{ send() }}: {{ _("Hello, %(name)s", name=name) }}
 {% trans %}Hello,
     {{ name }}{% endtrans %}
 {{ _("100%% of it") }}"""
@@ -141,7 +142,7 @@ def test_templates_speak_the_language_in_blocks_calls_and_macros_and_escape_valu
         ("msgid", "de.po"),
     ],
 )
-def test_a_broken_catalogue_is_named_with_its_fault(tmp_path: Path, text: str, fault: str) -> None:
+def test_a_broken_catalogue_is_reported_with_its_fault(tmp_path: Path, text: str, fault: str) -> None:
     (tmp_path / "de.po").write_text(text, encoding="utf-8")
     with pytest.raises(CatalogueError, match=r"de\.po") as error:
         find_language(tmp_path, [])
@@ -149,7 +150,7 @@ def test_a_broken_catalogue_is_named_with_its_fault(tmp_path: Path, text: str, f
     assert len(str(error.value).splitlines()) == 1
 
 
-def test_a_catalogue_in_another_encoding_or_of_no_language_is_refused(tmp_path: Path) -> None:
+def test_a_catalogue_in_another_encoding_or_of_an_unknown_language_is_rejected(tmp_path: Path) -> None:
     (tmp_path / "de.po").write_bytes(GERMAN.encode("latin-1"))
     with pytest.raises(CatalogueError, match="is not a valid catalogue"):
         find_language(tmp_path, ["de"])
@@ -158,6 +159,6 @@ def test_a_catalogue_in_another_encoding_or_of_no_language_is_refused(tmp_path: 
         find_language(tmp_path, ["de"])
 
 
-def test_without_its_folder_nothing_starts(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         find_language(tmp_path / "locale", ["en"])
