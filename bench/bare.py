@@ -1,7 +1,7 @@
-"""The yardsticks of the pipeline, each a process: a Celery task that does nothing, a loop that sends one mail again.
+"""The pipeline's yardsticks as processes: a Celery task that does nothing, a loop that sends one email repeatedly.
 
-`python -m bench.bare celery BROKER_URL` takes tasks with the product's own options and as many pool processes;
-`python -m bench.bare smtp PORT COUNT FILE` sends a file so often over one connection, and prints the mails a second.
+`python -m bench.bare celery BROKER_URL` runs a worker with the product's options and number of pool processes.
+`python -m bench.bare smtp PORT COUNT FILE` sends a file COUNT times over one connection, and prints emails per second.
 """
 
 import argparse
@@ -18,7 +18,7 @@ NOTHING = "bare.nothing"
 
 
 def create_bare_celery(broker_url: str) -> Celery:
-    """Make the application whose one task does nothing."""
+    """Make the application, whose only task does nothing."""
     celery = create_celery(broker_url, client="bare")
 
     @celery.task(name=NOTHING, queue=EVENTS_QUEUE, shared=False)
@@ -37,19 +37,19 @@ async def _send(port: int, count: int, content: bytes) -> float:
 
 
 def main() -> None:
-    """Run one of them."""
+    """Run one of the yardsticks."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("what", choices=["celery", "smtp"])
+    parser.add_argument("yardstick", choices=["celery", "smtp"])
     parser.add_argument("arguments", nargs="+")
-    given = parser.parse_args()
-    if given.what == "celery":
+    options = parser.parse_args()
+    if options.yardstick == "celery":
         flags = ["--without-mingle", "--without-gossip", "--loglevel=WARNING", "--events"]
         queue = f"--queues={EVENTS_QUEUE}"
-        create_bare_celery(*given.arguments).worker_main(
+        create_bare_celery(*options.arguments).worker_main(
             ["worker", "--concurrency=4", queue, "--hostname=bare@%h", *flags]
         )
     else:
-        port, count, file = given.arguments
+        port, count, file = options.arguments
         print(uvloop.run(_send(int(port), int(count), Path(file).read_bytes())))
 
 

@@ -1,6 +1,6 @@
-"""The least that answers over HTTP in Python, on the product's own server: one word, by Starlette and by FastAPI.
+"""The cheapest HTTP response in Python, on the product's own server: one word, from Starlette and from FastAPI.
 
-The floor under `bench/reading.py`: `python -m bench.bare_http PORT`. No database, no token, no log line.
+The floor for `bench/reading.py`: `python -m bench.bare_http PORT`. No database, no token, no log line.
 """
 
 import sys
@@ -16,7 +16,7 @@ WORD = "hello"
 
 
 async def starlette(_: Request) -> Response:
-    """Answer with a word."""
+    """Respond with a word."""
     return PlainTextResponse(WORD)
 
 
@@ -25,7 +25,7 @@ app = FastAPI(openapi_url=None, routes=[Route("/starlette", starlette)])
 
 @app.get("/fastapi")
 async def fastapi() -> dict[str, str]:
-    """Answer with a word in JSON."""
+    """Respond with a word in JSON."""
     return {"word": WORD}
 
 

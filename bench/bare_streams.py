@@ -1,6 +1,6 @@
-"""The least that fans events out: a stream is a queue, whoever posts puts the same bytes into those of all.
+"""The simplest way to fan out events: each stream has a queue, and a post puts the same bytes into all of them.
 
-The yardstick of `bench/streams.py`. No database, no token, no order, nothing that is resumed.
+The yardstick of `bench/streams.py`. No database, no token, no ordering, no resuming.
 """
 
 import asyncio
@@ -20,23 +20,23 @@ queues: defaultdict[str, set[asyncio.Queue[bytes]]] = defaultdict(set)
 
 
 async def stream(request: Request) -> Response:
-    """Open a stream: of what is posted to `of`, or of everything."""
-    of, queue = request.query_params["of"], asyncio.Queue[bytes]()
+    """Open a stream of what is posted to the recipient `of`, or of everything."""
+    recipient, queue = request.query_params["of"], asyncio.Queue[bytes]()
 
     async def events() -> AsyncIterator[bytes]:
-        queues[of].add(queue)
+        queues[recipient].add(queue)
         try:
             yield b"id: 0\n\n"
             while True:
                 yield await queue.get()
         finally:
-            queues[of].remove(queue)
+            queues[recipient].remove(queue)
 
     return StreamingResponse(events(), media_type="text/event-stream")
 
 
 async def post(request: Request) -> Response:
-    """Give the body to one, and to those who hear everything."""
+    """Send the body to one recipient's streams and to those of everything."""
     body = await request.body()
     for queue in (*queues[request.query_params["to"]], *queues[ALL]):
         queue.put_nowait(body)

@@ -1,8 +1,8 @@
-"""Measure how fast the sweeper makes up for events that nobody handled: `python -m bench.catch_up`, EVENTS=100000.
+"""Measure how fast the sweeper catches up on unhandled events: `python -m bench.catch_up`, EVENTS=100000.
 
-Real processes (api and sweeper) on a PostgreSQL of their own; no worker and no relay run. Half of the events are
-messages of admins, a tenth are reads, the rest are messages of customers, over a tenth as many conversations. The
-yardstick, in the same run, writes as many records, mails and messages of mails straight with COPY.
+Real processes (api and sweeper) on a PostgreSQL of their own; no worker and no relay. Half of the events are admins'
+messages, a tenth are reads, the rest are customers' messages, in a tenth as many conversations. The yardstick, in the
+same run, writes as many notifications, emails and messages of emails directly with COPY.
 """
 
 import asyncio
@@ -23,8 +23,8 @@ EVENTS = int(os.environ.get("EVENTS", "100000"))
 
 
 async def main() -> None:
-    """Fill the log, start the sweeper, wait for its cursor, and print."""
-    # The mail of these messages is not due while this runs: this measures events.
+    """Fill the log, start the sweeper, wait until it has caught up, and print."""
+    # No email becomes due during the run: only events are measured.
     settings = {"CHATS_SMTP_URL": "smtp://127.0.0.1:9", "CHATS_EMAIL_DELAY_SECONDS": "86400"}
     with tempfile.TemporaryDirectory() as directory:
         async with running_product(Path(directory), **settings) as product:
@@ -46,7 +46,7 @@ async def main() -> None:
 
 
 def _events(count: int) -> list[tuple[UUID, EventType, str, dict[str, object]]]:
-    """Make events as (id, type, customer, payload)."""
+    """Return events as (id, type, customer, payload)."""
     talks = [(str(uuid4()), f"customer-{number // 3}") for number in range(max(count // 10, 1))]
     numbers = [0] * len(talks)
     sam = {"id": "sam", "version": 1, "name": "Sam", "email": None, "deleted": False}
@@ -91,13 +91,13 @@ async def _fill(
 async def _yardstick(
     connection: "asyncpg.Connection[asyncpg.Record]", rows: list[tuple[UUID, EventType, str, dict[str, object]]]
 ) -> float:
-    """Write the least that catching up has to write, in pages of 500 with a commit each; then take it away again."""
+    """Write the minimum that catching up has to write, in pages of 500 with a commit each; delete it again."""
     now, started = datetime.now(UTC), time.perf_counter()
     for start in range(0, len(rows), 500):
         page = rows[start : start + 500]
         inbox = [(event_id, str(kind), now) for event_id, kind, _, _ in page]
         records = [(customer, uuid4(), uuid4(), 1, "s", "sam", "p") for _, _, customer, _ in page[::2]]
-        mails = [("customer", customer, uuid4(), "scheduled", now, now) for _, _, customer, _ in page[::10]]
+        emails = [("customer", customer, uuid4(), "scheduled", now, now) for _, _, customer, _ in page[::10]]
         async with connection.transaction():
             await connection.copy_records_to_table("inbox", records=inbox, columns=["event_id", "type", "handled_at"])
             await connection.copy_records_to_table(
@@ -106,14 +106,14 @@ async def _yardstick(
                 columns=["user_id", "conversation_id", "message_id", "number", "subject", "sender_id", "preview"],
             )
             columns = ["audience", "recipient_id", "conversation_id", "state", "due_at", "next_attempt_at"]
-            await connection.copy_records_to_table("emails", records=mails, columns=columns)
+            await connection.copy_records_to_table("emails", records=emails, columns=columns)
     seconds = time.perf_counter() - started
     await connection.execute("truncate inbox, notifications, emails cascade")
     return seconds
 
 
 async def _caught_up(product: Product, connection: "asyncpg.Connection[asyncpg.Record]") -> tuple[float, float, int]:
-    """Wait for the cursor; return the seconds, the sweeper's CPU seconds, and the most memory that it held."""
+    """Wait until the sweeper has caught up; return the seconds, its CPU seconds, and its peak memory."""
     started, peak = time.perf_counter(), 0
     [process, *_] = product.family("sweeper")
     while await connection.fetchval("select position from feed_cursor") < EVENTS:

@@ -1,7 +1,7 @@
-"""Measure what composing an email costs, by the kind of text in it: `python -m bench.composing`.
+"""Measure the cost of composing an email, by the kind of text in it: `python -m bench.composing`.
 
-CPU time of 50 messages of 10,000 characters, the best of several rounds. Two yardsticks of the same run: messages of
-half the length, which should cost half, and plain words.
+CPU time for 50 messages of 10,000 characters, the minimum of several rounds. Two yardsticks in the same run: messages
+of half the length, which should cost half, and plain words.
 """
 
 import time
@@ -46,10 +46,10 @@ KINDS = {
 
 def main() -> None:
     """Measure and print."""
-    words = _cost(_mail(KINDS["words"], LONGEST))
+    words = _cost(_email(KINDS["words"], LONGEST))
     print(f"{'':<32}{'ms':>8}{'to half':>9}{'to words':>10}{'HTML of one':>13}")
     for name, repeated in KINDS.items():
-        whole, half = _cost(_mail(repeated, LONGEST)), _cost(_mail(repeated, LONGEST // 2))
+        whole, half = _cost(_email(repeated, LONGEST)), _cost(_email(repeated, LONGEST // 2))
         size = html_size(_body(repeated, LONGEST))
         print(f"{name:<32}{whole * 1000:>8.1f}{whole / half:>9.2f}{whole / words:>10.1f}{size:>13,}")
 
@@ -58,9 +58,9 @@ def _body(repeated: str, length: int) -> str:
     return (repeated * length)[:length]
 
 
-def _mail(repeated: str, length: int) -> Callable[[], bytes]:
+def _email(repeated: str, length: int) -> Callable[[], bytes]:
     messages = [ContentMessage(number, "Robin", _body(repeated, length), NOW) for number in range(MESSAGES)]
-    mail = EmailContent(
+    email = EmailContent(
         message_id="<one@shop.example>",
         audience="customer",
         conversation_id=UUID(int=7),
@@ -73,7 +73,7 @@ def _mail(repeated: str, length: int) -> Callable[[], bytes]:
         thread=(),
         messages=messages,
     )
-    return lambda: compose(mail, BRAND)
+    return lambda: compose(email, BRAND)
 
 
 def _cost(run: Callable[[], bytes]) -> float:

@@ -1,4 +1,4 @@
-"""Thousands of clients of a live stream in one process: raw HTTP, of which only what is measured is read."""
+"""Thousands of clients of live streams in one process: raw HTTP, parsed only as far as the measurement needs."""
 
 import asyncio
 import random
@@ -7,18 +7,18 @@ from collections import Counter
 from collections.abc import Sequence
 from time import perf_counter
 
-# An event has data, which is JSON; what only names a position has none.
+# Events have JSON data; messages that only set a position have none.
 _EVENT = re.compile(rb"}\nid: (\S+)\n")
 _POSITION = b"\nid: "
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
-RETRY = (1.0, 4.0)  # seconds until a client comes back, as the server asks browsers to
-AT_ONCE = 200  # connections made at the same time when nobody is in a hurry
-IDLE = 2.0  # seconds that a connection for posts may rest; servers close it after a few
-ADDRESSES = 16  # 127.0.0.x: one address has not enough ports for everybody, some of which rest after each drop
+RETRY = (1.0, 4.0)  # seconds until a client reconnects, as the server asks browsers to
+AT_ONCE = 200  # concurrent connection attempts when there is no hurry
+IDLE = 2.0  # seconds that a connection for posts may be idle; servers close it after a few
+ADDRESSES = 16  # 127.0.0.x: one address has too few ports, as closed connections block theirs for a while
 
 
 class Client(asyncio.Protocol):
-    """One client: what it heard, in order, over all its connections."""
+    """One client: the events that it received, in order, over all its connections."""
 
     def __init__(self, crowd: "Crowd", request: bytes, address: str, *, counts: bool) -> None:
         self.heard: list[bytes] = []
@@ -26,7 +26,7 @@ class Client(asyncio.Protocol):
         self._crowd = crowd
         self._request = request
         self._address = address
-        self._counts = counts  # with those whom every event reaches
+        self._counts = counts  # whether it is one of the clients that receive every event
         self._begin()
 
     def _begin(self) -> None:
@@ -35,7 +35,7 @@ class Client(asyncio.Protocol):
         self.opened = asyncio.get_running_loop().create_future()
 
     async def connect(self) -> int:
-        """Connect, and return the status of the answer; 0 when the connection broke before."""
+        """Connect, and return the response's status; 0 when the connection broke before it."""
         self._begin()
         loop, (host, port) = asyncio.get_running_loop(), self._crowd.server
         try:
@@ -45,18 +45,18 @@ class Client(asyncio.Protocol):
         return int(await self.opened)
 
     def drop(self) -> None:
-        """Lose the connection, without a word to the server."""
+        """Abort the connection."""
         self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Ask for what comes behind the last event."""
+        """Request the events after the last one received."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         resume = b"Last-Event-ID: " + self.last_id + b"\r\n" if self.last_id else b""
         transport.write(self._request + resume + b"\r\n")
 
     def data_received(self, data: bytes) -> None:
-        """Note which events have come."""
+        """Record the events in the data."""
         now = perf_counter()
         data = self._rest + data
         if not self._status:
@@ -81,13 +81,13 @@ class Client(asyncio.Protocol):
                 self.opened.set_result(self._status)
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Tell whoever waits for the answer."""
+        """Report a connection that ended before its response."""
         if not self.opened.done():
             self.opened.set_result(self._status if self._status != 200 else 0)
 
 
 class Crowd:
-    """Clients of one server, and when each event reached the first and the last of those whom all events reach."""
+    """Clients of one server, and when each event reached its recipients."""
 
     def __init__(self, server: tuple[str, int], few: Sequence[bytes], many: Sequence[bytes]) -> None:
         self.server = server
@@ -97,14 +97,14 @@ class Crowd:
         self.clients = [*self.few, *self.many]
         self.resets = 0
         self.refused = 0
-        self.reached: dict[bytes, float] = {}  # the one client whom an event concerns
+        self.reached: dict[bytes, float] = {}  # when an event reached its one customer
         self.first: dict[bytes, float] = {}
         self.last: dict[bytes, float] = {}
-        self.times: Counter[bytes] = Counter()  # how many of them it reached
+        self.times: Counter[bytes] = Counter()  # how many of the clients that receive every event it has reached
         random.shuffle(self.clients)
 
     def note(self, event_id: bytes, now: float, *, counts: bool) -> None:
-        """Note that an event has come somewhere."""
+        """Record that an event has reached a client."""
         if counts:
             self.first.setdefault(event_id, now)
             self.last[event_id] = now
@@ -113,30 +113,30 @@ class Crowd:
             self.reached[event_id] = now
 
     async def open(self) -> float:
-        """Connect all; return the seconds that it took."""
-        started, turns = perf_counter(), asyncio.Semaphore(AT_ONCE)
+        """Connect all clients; return the seconds that it took."""
+        started, slots = perf_counter(), asyncio.Semaphore(AT_ONCE)
 
         async def connect(client: Client) -> None:
-            async with turns:
+            async with slots:
                 await self._connect(client)
 
         await asyncio.gather(*map(connect, self.clients))
         return perf_counter() - started
 
     async def storm(self) -> float:
-        """Drop all at once; each comes back when a browser would. Return the seconds until the last one is back."""
+        """Drop all connections; each client reconnects when a browser would. Return the seconds until all are back."""
         started = perf_counter()
         self.drop()
 
-        async def come_back(client: Client) -> None:
+        async def reconnect(client: Client) -> None:
             await asyncio.sleep(random.uniform(*RETRY))
             await self._connect(client)
 
-        await asyncio.gather(*map(come_back, self.clients))
+        await asyncio.gather(*map(reconnect, self.clients))
         return perf_counter() - started
 
     def drop(self) -> None:
-        """Drop all."""
+        """Drop all connections."""
         for client in self.clients:
             client.drop()
 
@@ -147,16 +147,16 @@ class Crowd:
 
 
 class Poster:
-    """Posts on a few connections that stay open."""
+    """Posts over a few persistent connections."""
 
     def __init__(self, server: tuple[str, int], connections: int = 16) -> None:
         self._server = server
-        self._turns = asyncio.Semaphore(connections)
+        self._slots = asyncio.Semaphore(connections)
         self._idle: list[tuple[float, asyncio.StreamReader, asyncio.StreamWriter]] = []
 
     async def post(self, path: str, headers: str, body: bytes) -> tuple[int, bytes]:
-        """Post, and return the status and the body of the answer."""
-        async with self._turns:
+        """Post, and return the response's status and body."""
+        async with self._slots:
             if self._idle and self._idle[-1][0] < perf_counter() - IDLE:
                 self.close()
             _, reader, writer = self._idle.pop() if self._idle else (0, *await asyncio.open_connection(*self._server))
@@ -170,7 +170,7 @@ class Poster:
         return int(status[1]) if status else 0, content
 
     def close(self) -> None:
-        """Close the connections that rest."""
+        """Close the idle connections."""
         for _, _, writer in self._idle:
             writer.close()
         self._idle.clear()

@@ -1,10 +1,10 @@
-"""Measure our desk as others were measured: `python -m bench.desk`, SECONDS=10, ROUNDS=5.
+"""Measure the product as other help desks were measured: `python -m bench.desk`, SECONDS=10, ROUNDS=5.
 
-Eight clients, a connection for each request, 20,000 conversations that are there already, mail on and due at once: how
-many conversations are created a second, how many replied to, how many first pages of the list and whole threads are
-read; and how long after the last reply the last mail is out. On two such cores the best of Request Tracker 5,
-django-helpdesk, Roundup and Redmine did 58, 64, 30 and 65 a second. How fast this machine is says a bare insert by
-pgbench over as many connections, in turn with them.
+Eight clients, a new connection for each request, 20,000 existing conversations, email on and due at once: how many
+conversations are created, replies posted, first pages of the list and whole threads read per second, and how long after
+the last reply the last email is out. On two such cores the best of Request Tracker 5, django-helpdesk, Roundup and
+Redmine reached 58, 64, 30 and 65 per second. A bare insert by pgbench over as many connections, in turn with them,
+shows the machine's speed.
 """
 
 import asyncio
@@ -45,17 +45,17 @@ async def main() -> None:
             await stage.product.start(*APIS, "relay", "worker", "sweeper")
             inserts: list[float] = []
             rates: dict[str, list[float]] = {name: [] for name in REQUESTS}
-            late: list[float] = []
+            delays: list[float] = []
             for _ in range(ROUNDS):
                 inserts.append(await _inserts(stage))
                 for name in REQUESTS:
                     rates[name].append(await _rate(stage, name))
                     if name == "replies":
-                        late.append(await _mails_out(stage))
-    for name, each in rates.items():
-        rate = statistics.median(each)
+                        delays.append(await _until_emails_are_out(stage))
+    for name, measured in rates.items():
+        rate = statistics.median(measured)
         print(f"{name:<8} {rate:6.0f} a second, {rate / OTHERS[name]:.1f} times {OTHERS[name]}")
-    print(f"the last mail was out {statistics.median(late):.1f} s after the last reply")
+    print(f"the last email was out {statistics.median(delays):.1f} s after the last reply")
     print(f"bare inserts by pgbench, {CLIENTS} connections: {statistics.median(inserts):.0f} a second")
 
 
@@ -69,19 +69,19 @@ async def _inserts(stage: Stage) -> float:
 async def _rate(stage: Stage, name: str) -> float:
     script = stage.product.directory / f"{name}.lua"
     script.write_text(_lua(*REQUESTS[name]))
-    ports = [stage.product.ports[one] for one in APIS]
+    ports = [stage.product.ports[api] for api in APIS]
     rate = (await run_wrk(ports, CLIENTS, SECONDS, script)).rate
     print(f"  {name} {rate:.0f}", flush=True)
     return rate
 
 
-async def _mails_out(stage: Stage) -> float:
-    """Wait until no message of an admin waits for its mail any more; return for how long, in seconds."""
+async def _until_emails_are_out(stage: Stage) -> float:
+    """Wait until no admin's message waits for its email; return the seconds that took."""
     begun = time.monotonic()
     posted = await stage.conversations.fetchval("select count(*) from messages where sender_role = 'admin'")
     await eventually(lambda: _are_out(stage, posted), deadline=600)
     waited = time.monotonic() - begun
-    print(f"  mails out after {waited:.1f} s", flush=True)
+    print(f"  emails out after {waited:.1f} s", flush=True)
     return waited
 
 
@@ -95,7 +95,7 @@ select count(*) from email_messages join emails on emails.id = email_id where st
 
 
 def _lua(method: str, path: str, content: dict[str, str] | None) -> str:
-    """Make wrk's script: another conversation each time, an admin for each or another customer."""
+    """Return wrk's script: a random conversation for each request, by an admin or a random customer."""
     subs = [f"C-{number}" for number in range(CUSTOMERS // 10)] if path == "/api/v1/conversations" else ["sam"]
     tokens = ",\n".join(
         f'"{headers_of(sub, "customer" if len(subs) > 1 else "admin")["Authorization"]}"' for sub in subs

@@ -1,8 +1,8 @@
-"""Deleting what is big against what is small: `python -m bench.erasing`, MESSAGES=500000, ROUNDS=3.
+"""Compare deleting large and small data: `python -m bench.erasing`, MESSAGES=500000, ROUNDS=3.
 
-One API process, asked over HTTP: to delete a conversation of so many messages, and a user with as many events. The
-yardstick is the same request for a conversation of ten messages, and its user, in the same rounds. At the end all of
-it is erased as a relay does it, and the rows of a second are counted.
+One API process, over HTTP: delete a conversation with that many messages, and a user with as many events. The yardstick
+is the same request for a conversation of ten messages, and its user, in the same rounds. At the end everything is
+erased as by a relay, and the rows per second are counted.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ _FILL = (
 
 
 async def main() -> None:
-    """Print the medians of each request, big and small, and their ratio."""
+    """Print the medians of each request, large and small, and their ratio."""
     with tempfile.TemporaryDirectory() as name:
         async with filled_stores(Path(name), [10_000]) as [store], running_apis(Path(name), [store]) as [port]:
             await measure(store, f"http://127.0.0.1:{port}")
@@ -61,10 +61,10 @@ async def main() -> None:
 
 
 async def measure(store: Store, origin: str) -> None:
-    """Delete in turn what is small and what is big, each kind of it in each round."""
+    """Delete small and large data in turn, of each kind in each round."""
     times: dict[tuple[str, int], list[float]] = {}
     async with httpx2.AsyncClient(base_url=origin, timeout=60) as client:
-        for round_ in range(ROUNDS + 1):  # the first one only warms everything up
+        for round_ in range(ROUNDS + 1):  # the first one is a warm-up
             for kind, path in PATHS.items():
                 for size in (SMALL, MESSAGES if round_ else SMALL):
                     seconds = await delete(store, client, path, f"{kind.replace(' ', '-')}-{round_}-{size}", size)
@@ -76,7 +76,7 @@ async def measure(store: Store, origin: str) -> None:
 
 
 async def delete(store: Store, client: httpx2.AsyncClient, path: str, user: str, size: int) -> float:
-    """Make somebody with a conversation of so many messages, and return how long its deletion takes, in seconds."""
+    """Create a user with a conversation of `size` messages; return how long its deletion takes, in seconds."""
     connection = await asyncpg.connect(store.superuser_url)
     try:
         if await connection.fetchval("select count(*) from users where id = $1", user):
@@ -97,7 +97,7 @@ async def delete(store: Store, client: httpx2.AsyncClient, path: str, user: str,
 
 
 async def erase(store: Store) -> None:
-    """Erase all that was deleted, as one relay does, and print how fast that goes."""
+    """Erase everything deleted, as one relay does, and print the speed."""
     engine = create_engine(store.url, application="bench")
     sessions = create_sessions(engine)
     numbered = True
@@ -108,7 +108,7 @@ async def erase(store: Store) -> None:
     while more:
         more = await erase_round(sessions)
         rows += more
-    print(f"{'erased behind it':<18} {rows:,} rows, {rows / (time.perf_counter() - started):,.0f} rows/s")
+    print(f"{'erased afterwards':<18} {rows:,} rows, {rows / (time.perf_counter() - started):,.0f} rows/s")
     await engine.dispose()
 
 

@@ -1,7 +1,7 @@
-"""How reading and posting grow with what is stored: `make bench-scale`, SIZES="10000 1000000 10000000", ROUNDS=5.
+"""Measure how reading and posting scale with the data: `make bench-scale`, SIZES="10000 1000000 10000000", ROUNDS=5.
 
-One API process for each size, asked over HTTP, one connection that is kept, one request at a time; the sizes take turns
-within each round. The yardstick is the smallest size: 1.5 times its time is the most that is asked for.
+One API process for each size, over HTTP, one persistent connection, one request at a time; the sizes take turns within
+each round. The yardstick is the smallest size; the target is at most 1.5 times its time.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ from tests.system.helpers.product import headers_of
 
 SIZES = [int(size) for size in os.environ.get("SIZES", "10000 1000000 10000000").split()]
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
-REQUESTS = 15  # of each kind a round
+REQUESTS = 15  # of each kind in a round
 ADMIN = "A-0"
-ASKED = 1.5
+TARGET = 1.5
 
-# What the inbox offers: each status, both flags, the views, an order, a customer, and either order of the list.
+# The inbox's filters: each status, both flags, the views, an order, a customer, and both sort orders.
 FILTERS: Mapping[str, list[tuple[str, str]]] = {
     "all": [],
     **{status: [("status", status)] for status in ("OPEN", "AWAITING_ADMIN", "AWAITING_USER", "RESOLVED", "CLOSED")},
@@ -47,14 +47,14 @@ FILTERS: Mapping[str, list[tuple[str, str]]] = {
 
 
 class Client:
-    """Somebody who asks one API process again and again."""
+    """A client that sends requests to one API process, one after the other."""
 
     def __init__(self, port: int) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port)
         self._headers: dict[tuple[str, str], dict[str, str]] = {}
 
     def ask(self, method: str, path: str, sub: str, role: str, body: str | None = None) -> bytes:
-        """Ask once, or raise `AssertionError`."""
+        """Send a request; raise `AssertionError` unless it succeeds."""
         if (sub, role) not in self._headers:
             self._headers[sub, role] = headers_of(sub, role) | {"Content-Type": "application/json"}
         self._connection.request(method, path, body=body, headers=self._headers[sub, role])
@@ -64,8 +64,8 @@ class Client:
         return content
 
     def seconds(self, *request: str) -> float:
-        """Return the median time of a request that is repeated."""
-        self._connection.close()  # the server has, while the others had their turn
+        """Return the median time of a repeated request."""
+        self._connection.close()  # the server has closed it while other clients had their turn
         self.ask(*request)
         times = []
         for _ in range(REQUESTS):
@@ -79,41 +79,43 @@ Requests = Mapping[str, tuple[str, ...]]
 
 
 async def main() -> None:
-    """Print the table."""
+    """Fill the stores, measure them, and print the table."""
     with tempfile.TemporaryDirectory() as name:
         async with filled_stores(Path(name), SIZES) as stores:
             await measure(Path(name), stores)
 
 
 async def measure(directory: Path, stores: Sequence[Store]) -> None:
-    """Measure stores of several sizes, the smallest first, and print how they compare."""
+    """Measure stores of several sizes, the smallest first, and print the comparison."""
     async with running_apis(directory, stores, CHATS_LOG_LEVEL="warning") as ports:
         clients = [Client(port) for port in ports]
         requests = [await _requests(store, client) for store, client in zip(stores, clients, strict=True)]
         times: defaultdict[str, list[list[float]]] = defaultdict(list)
-        for number in range(ROUNDS + 1):  # the first one warms up
-            for what in requests[0]:
-                row = [client.seconds(*wanted[what]) for client, wanted in zip(clients, requests, strict=True)]
+        for number in range(ROUNDS + 1):  # the first one is a warm-up
+            for kind in requests[0]:
+                row = [client.seconds(*by_kind[kind]) for client, by_kind in zip(clients, requests, strict=True)]
                 if number:
-                    times[what].append(row)
+                    times[kind].append(row)
     print(f"{'ms':34}" + "".join(f"{store.messages:>12}" for store in stores) + "   worst ratio")
-    for what, rows in times.items():
+    for kind, rows in times.items():
         medians = [statistics.median(column) * 1000 for column in zip(*rows, strict=True)]
         ratios = [statistics.median(row[size] / row[0] for row in rows) for size in range(1, len(stores))]
         worst = max(ratios, default=1.0)
-        print(f"{what:34}" + "".join(f"{one:12.2f}" for one in medians) + f"{worst:10.2f}{' !' * (worst > ASKED)}")
+        print(
+            f"{kind:34}" + "".join(f"{median:12.2f}" for median in medians) + f"{worst:10.2f}{' !' * (worst > TARGET)}"
+        )
     for store in stores:
         await _print_sizes(store)
 
 
 async def _requests(store: Store, client: Client) -> Requests:
-    """Name what is asked for in a store: the same in each, about what is alike in each."""
+    """Return a store's requests by name: the same ones for each store, about comparable data."""
     typical = await ask(store, _CUSTOMER_OF_A_FEW)
     short, long = await find_thread(store, 8), await find_thread(store, LONGEST)
     order = await ask(store, "select number from orders order by id limit 1")
     own, inbox = "/api/v1/conversations", "/api/v1/admin/conversations"
     admin = (ADMIN, "admin")
-    found: dict[str, tuple[str, ...]] = {
+    requests: dict[str, tuple[str, ...]] = {
         "customer, first page": ("GET", own, typical["user_id"], "customer"),
         "customer, badge": ("GET", "/api/v1/unread", typical["user_id"], "customer"),
         "biggest customer, first page": ("GET", own, "C-0", "customer"),
@@ -127,35 +129,35 @@ async def _requests(store: Store, client: Client) -> Requests:
         "inbox, deep page": ("GET", await deep_page(store, client, inbox, None), *admin),
     }
     for name, filters in FILTERS.items():
-        found[f"inbox, {name}"] = ("GET", f"{inbox}?{urlencode(filters)}", *admin)
-    for who, identity in (("customer", typical["user_id"]), ("biggest customer", "C-0")):
-        found[f"inbox, {who}"] = ("GET", f"{inbox}?user_id={identity}", *admin)
-        found[f"inbox, {who}, OPEN"] = ("GET", f"{inbox}?user_id={identity}&status=OPEN", *admin)
-        found[f"inbox, {who}, unread"] = ("GET", f"{inbox}?user_id={identity}&unread=true", *admin)
-        found[f"inbox, {who}, waiting"] = ("GET", f"{inbox}?user_id={identity}&sort=waiting", *admin)
-    found["inbox, order number"] = ("GET", f"{inbox}?order_number={order['number']}", *admin)
-    found["customers, a name"] = ("GET", "/api/v1/admin/users?q=customer%20c4ca4238", *admin)
-    found["customers, no such name"] = ("GET", "/api/v1/admin/users?q=nobody%20at%20all", *admin)
-    found["customer posts"] = (
+        requests[f"inbox, {name}"] = ("GET", f"{inbox}?{urlencode(filters)}", *admin)
+    for kind, user_id in (("customer", typical["user_id"]), ("biggest customer", "C-0")):
+        requests[f"inbox, {kind}"] = ("GET", f"{inbox}?user_id={user_id}", *admin)
+        requests[f"inbox, {kind}, OPEN"] = ("GET", f"{inbox}?user_id={user_id}&status=OPEN", *admin)
+        requests[f"inbox, {kind}, unread"] = ("GET", f"{inbox}?user_id={user_id}&unread=true", *admin)
+        requests[f"inbox, {kind}, waiting"] = ("GET", f"{inbox}?user_id={user_id}&sort=waiting", *admin)
+    requests["inbox, order number"] = ("GET", f"{inbox}?order_number={order['number']}", *admin)
+    requests["customers, a name"] = ("GET", "/api/v1/admin/users?q=customer%20c4ca4238", *admin)
+    requests["customers, no such name"] = ("GET", "/api/v1/admin/users?q=nobody%20at%20all", *admin)
+    requests["customer posts"] = (
         *("POST", f"{own}/{short['id']}/messages", short["user_id"], "customer"),
         json.dumps({"body": "Where is it now? " * 8}),
     )
-    found["admin posts"] = ("POST", f"{inbox}/{long['id']}/messages", *admin, found["customer posts"][-1])
-    return found
+    requests["admin posts"] = ("POST", f"{inbox}/{long['id']}/messages", *admin, requests["customer posts"][-1])
+    return requests
 
 
 async def find_thread(store: Store, at_most: int) -> asyncpg.Record:
-    """Return the id and the `user_id` of the longest conversation of so many messages."""
+    """Return the id and the `user_id` of the longest conversation with at most `at_most` messages."""
     return await ask(store, _LONGEST, at_most)
 
 
 async def deep_page(store: Store, client: Client, path: str, customer: str | None) -> str:
-    """Return the path of a page that four fifths of a list lie before: another one's cursor, moved there."""
+    """Return the path of a page after four fifths of a list: the cursor of another page, moved there."""
     content = json.loads(client.ask("GET", f"{path}?limit=1", customer or ADMIN, "customer" if customer else "admin"))
     cursor: str = content["next_cursor"]
     fingerprint = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))[0]
-    there = await ask(store, _FAR_DOWN, customer)
-    key = [fingerprint, there["last_activity_at"].isoformat(), str(there["id"])]
+    row = await ask(store, _FAR_DOWN, customer)
+    key = [fingerprint, row["last_activity_at"].isoformat(), str(row["id"])]
     return f"{path}?cursor={base64.urlsafe_b64encode(json.dumps(key).encode()).decode().rstrip('=')}"
 
 

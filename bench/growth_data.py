@@ -1,8 +1,8 @@
-"""Three years of a store's conversations, made by the database itself: about as many messages as asked for.
+"""Three years of a store's conversations, generated in the database: about as many messages as requested.
 
-Skewed as in life: few customers have very many conversations, few conversations very many messages; what is new is open
-and partly unread, what is old is closed. Rows come in the order of their time, through all indexes, so that table and
-indexes lie on the disk as if they had been written one by one.
+As in real stores, few customers have very many conversations, and few conversations very many messages; recent ones are
+open and partly unread, old ones are closed. Rows are inserted in the order of their times, with all indexes, so that
+table and indexes lie on disk as if they had been written one by one.
 """
 
 import asyncpg
@@ -18,7 +18,7 @@ async def fill(superuser_url: str, messages: int) -> None:
     numbers = {"talks": talks, "customers": max(talks // 3, 1), "longest": LONGEST, "admins": ADMINS}
     connection = await asyncpg.connect(superuser_url)
     try:
-        await connection.execute("set session_replication_role = replica")  # what refers to what is right as it is made
+        await connection.execute("set session_replication_role = replica")  # the data needs no foreign key checks
         await connection.execute("set work_mem = '512MB'; set jit = off; select setseed(0.5)")
         for statement in (_PLAN, _PEOPLE, _ORDERS, _CONVERSATIONS, _MESSAGES, _LAST, _EVENTS):
             await connection.execute(statement.format(**numbers))
@@ -28,7 +28,7 @@ async def fill(superuser_url: str, messages: int) -> None:
         await connection.close()
 
 
-# What each conversation will be. A third of the power of chance: the first customers have most of them.
+# The parameters of each conversation. The cube of a random number gives the first customers most of them.
 _PLAN = """
 create temp table plan as
 with chances as materialized (
@@ -60,7 +60,7 @@ select 'A-' || n, 'admin', 'Admin ' || n, 'admin-' || n || '@store.test', now()
 from generate_series(0, {admins} - 1) as n
 """
 
-# Every other conversation is about an order of its own.
+# Every second conversation is about an order of its own.
 _ORDERS = """
 insert into orders (id, user_id, number, status, total, currency, placed_at, url, items, synced_at)
 select 'O-' || n, 'C-' || customer, (1000 + n)::text, 'shipped', '59.90', 'EUR', started - interval '2 days',
@@ -89,7 +89,7 @@ from (
 order by started
 """
 
-# Sides take turns, so that the last one is the one whose turn it was.
+# The sides alternate, so that the last message comes from the right side for the status.
 _MESSAGES = """
 insert into messages (id, conversation_id, number, sender_id, sender_role, body, created_at)
 select uuidv7(at - clock_timestamp()), id, number,
@@ -110,7 +110,7 @@ from messages as m where m.conversation_id = c.id and m.number = c.message_count
 update conversations set last_message_id = uuidv7() where last_message_id is null
 """
 
-# The log is kept for a month; what is in it has been numbered.
+# The log covers a month, and is numbered.
 _EVENTS = """
 insert into events (position, type, user_id, conversation_id, payload, occurred_at, numbered_at)
 select row_number() over (order by m.id), 'message.posted', c.user_id, c.id, jsonb_build_object(

@@ -1,8 +1,8 @@
 """Measure the bulk import: `python -m bench.importing`, USERS=20000, ROUNDS=5.
 
-That many users and as many orders in one request to one API process, new and then once more; a sample of the same by
-PUTs one after the other over one connection. The yardstick, in turn with them, is COPY of the same rows into the same
-tables, with their indexes, by one connection. The processor's time is that of the API process.
+As many users and orders in one request to one API process, first new and then again; a sample of the same by PUTs, one
+after the other over one connection. The yardstick, in turn with them, is COPY of the same rows into the same tables,
+with their indexes, over one connection. The CPU time is that of the API process.
 """
 
 import asyncio
@@ -60,15 +60,15 @@ async def _compare(product: Product) -> None:
     sample = [*users[:SAMPLE], *orders[:SAMPLE]]
     database = await asyncpg.connect(f"{product.superuser_url.removesuffix('/postgres')}/conversations")
     port = str(product.ports["api"])
-    [api] = [one for one in psutil.Process().children() if port in one.cmdline()]
+    [api] = [process for process in psutil.Process().children() if port in process.cmdline()]
     rates: dict[str, list[float]] = defaultdict(list)
-    spent: dict[str, list[float]] = defaultdict(list)
+    cpu: dict[str, list[float]] = defaultdict(list)
 
     async def measure(name: str, count: int, work: Callable[[], Awaitable[None]]) -> None:
         used, began = sum(api.cpu_times()[:2]), time.perf_counter()
         await work()
         rates[name].append(count / (time.perf_counter() - began))
-        spent[name].append((sum(api.cpu_times()[:2]) - used) / count)
+        cpu[name].append((sum(api.cpu_times()[:2]) - used) / count)
 
     async with httpx2.AsyncClient(
         base_url=f"http://127.0.0.1:{port}{STORE}", headers=headers_of("shop", "store"), timeout=600
@@ -82,12 +82,13 @@ async def _compare(product: Product) -> None:
             await _empty(database)
             await measure("PUTs, new", 2 * SAMPLE, lambda: _put(shop, sample, 201))
             await measure("PUTs, again", 2 * SAMPLE, lambda: _put(shop, sample, 200))
-            print("  ".join(f"{name} {each[-1]:.0f}" for name, each in rates.items()), flush=True)
+            print("  ".join(f"{name} {measured[-1]:.0f}" for name, measured in rates.items()), flush=True)
     await database.close()
-    for name, each in rates.items():
-        ratio = statistics.median(one / other for one, other in zip(each, rates["COPY"], strict=True))
-        cost = statistics.median(spent[name]) * 1e6
-        print(f"{name:14} {statistics.median(each):7.0f} lines/s, {ratio:.3f} of COPY, {cost:4.0f} µs of the API's CPU")
+    for name, measured in rates.items():
+        ratio = statistics.median(own / copy for own, copy in zip(measured, rates["COPY"], strict=True))
+        cost = statistics.median(cpu[name]) * 1e6
+        rate = statistics.median(measured)
+        print(f"{name:14} {rate:7.0f} lines/s, {ratio:.3f} of COPY, {cost:4.0f} µs of the API's CPU")
 
 
 def _user(number: int) -> Line:

@@ -1,7 +1,7 @@
-"""How long from a POST of one side until the other side's stream tells of it, both ways.
+"""Measure the time from one side's POST until the other side's stream delivers the message, in both directions.
 
-Against a running system (`make run`): `python -m bench.live_latency`. The yardstick of the same run is the POST itself,
-so that a noisy machine shows.
+Against a running system (`make run`): `python -m bench.live_latency`. The yardstick in the same run is the POST itself,
+which shows the machine's noise.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from shared.settings import TokenSettings, read_settings
 from tests.helpers.sse_client import Reader, reading
 
 ROUNDS = 200
-BETWEEN = 0.05  # seconds, so that the relay's poll is met at any of its moments
+BETWEEN = 0.05  # seconds; varied, so that posts hit the relay's poll at any phase
 
 
 async def main() -> None:
@@ -29,7 +29,7 @@ async def main() -> None:
     origin = os.environ["CHATS_PUBLIC_URL"]
     customer, admin = _headers("bench-customer", "customer"), _headers("bench-admin", "admin")
     posts: list[float] = []
-    heard: list[float] = []
+    received: list[float] = []
     async with (
         httpx2.AsyncClient(base_url=f"{origin}/api/v1", timeout=30) as client,
         reading(origin, customer) as to_customer,
@@ -48,15 +48,15 @@ async def main() -> None:
             posted = await client.post(path, headers=headers, json={"body": f"Message {number}"})
             posts.append(time.perf_counter() - started)
             posted.raise_for_status()
-            heard.append(await _heard(reader, posted.json()["id"]) - started)
+            received.append(await _received_at(reader, posted.json()["id"]) - started)
             await asyncio.sleep(BETWEEN * (number % 10) / 10)
     _print("POST answered (yardstick)", posts)
-    _print("told by the other's stream", heard)
-    print(f"ratio of the medians: {statistics.median(heard) / statistics.median(posts):.1f}")
+    _print("received by the other side's stream", received)
+    print(f"ratio of the medians: {statistics.median(received) / statistics.median(posts):.1f}")
 
 
-async def _heard(reader: Reader, message_id: str) -> float:
-    """Return when the stream told of a message, by `perf_counter`."""
+async def _received_at(reader: Reader, message_id: str) -> float:
+    """Return when the stream delivered a message, by `perf_counter`."""
     async with asyncio.timeout(30):
         while True:
             for event in reversed(reader.events):

@@ -1,4 +1,4 @@
-"""Load from compiled programs, so that the load itself costs little: wrk over HTTP, pgbench straight on PostgreSQL."""
+"""Load generators that cost little CPU themselves: wrk over HTTP, pgbench directly on PostgreSQL."""
 
 import asyncio
 import math
@@ -16,27 +16,27 @@ _UNITS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
 
 @dataclass(frozen=True)
 class Load:
-    """What a load came to: answers a second, and the 99th percentile in milliseconds."""
+    """The result of a load: responses per second, and the 99th percentile in milliseconds."""
 
     rate: float
     p99: float
 
 
 def wrk_is_there() -> bool:
-    """Tell whether wrk is installed; on Debian and Ubuntu it is a package of that name."""
+    """Return whether wrk is installed; Debian and Ubuntu have a package with that name."""
     return shutil.which("wrk") is not None
 
 
 async def run_wrk(ports: Sequence[int], connections: int, seconds: float, script: Path, path: str = "/") -> Load:
-    """Load the servers on these ports with as many connections in all, one thread each; every answer has to be 2xx."""
-    each = [
+    """Load the servers on these ports over `connections` in all, with a thread for each; all responses must be 2xx."""
+    runs = [
         _output(
             *("wrk", "--latency", "-t1", f"-c{connections // len(ports)}", f"-d{math.ceil(seconds)}s", "-s", script),
             *(f"http://127.0.0.1:{port}{path}", "--", str(number)),
         )
         for number, port in enumerate(ports)
     ]
-    outputs = await asyncio.gather(*each)
+    outputs = await asyncio.gather(*runs)
     for output in outputs:
         if faults := re.findall(r"^ *(Non-2xx.*|Socket errors.*)$", output, re.MULTILINE):
             raise RuntimeError(f"wrk: {'; '.join(faults)}")
@@ -45,7 +45,7 @@ async def run_wrk(ports: Sequence[int], connections: int, seconds: float, script
 
 
 async def run_pgbench(url: str, connections: int, seconds: float, script: Path) -> Load:
-    """Let as many connections run a script of SQL, each statement prepared once."""
+    """Run an SQL script over this many connections, with prepared statements."""
     log = script.with_suffix(".latencies")
     output = await _output(
         *(PGBENCH, "--no-vacuum", "--protocol=prepared", f"--client={connections}", "--jobs=2"),
@@ -70,10 +70,10 @@ async def _output(*command: str | Path) -> str:
 
 
 def _found(pattern: str, output: str) -> tuple[str, ...]:
-    found = re.search(pattern, output)
-    if found is None:
+    match = re.search(pattern, output)
+    if match is None:
         raise RuntimeError(f"no {pattern!r} in: {output}")
-    return found.groups()
+    return match.groups()
 
 
 def _milliseconds(amount: str, unit: str) -> float:

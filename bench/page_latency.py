@@ -1,7 +1,7 @@
-"""How long from an admin's POST until the message is on the customer's screen.
+"""Measure the time from an admin's POST until the message is on the customer's screen.
 
 Against a running system (`make run`), with Chromium installed: `python -m bench.page_latency`. A real browser has the
-conversation open, and notes itself when the message is in its page. The yardstick of the same run is the POST itself.
+conversation open, and records when the message appears. The yardstick in the same run is the POST itself.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from shared.auth import issue_token
 from shared.settings import TokenSettings, read_settings
 
 ROUNDS = 100
-APART = 0.3  # seconds between messages, so that each finds a page at rest
+APART = 0.3  # seconds between messages, so that the page is idle when one arrives
 
 # Both clocks are this machine's.
 NOTE_ARRIVALS = """() => {

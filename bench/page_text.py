@@ -1,8 +1,8 @@
-"""Measure what a thread's page costs by the text of its messages: `python -m bench.page_text`.
+"""Measure the cost of a thread's page by the text of its messages: `python -m bench.page_text`.
 
-A page of 50 messages of 10,000 characters of one kind, and of 5,000; CPU time of the API process, the least of ROUNDS=3
-requests. The yardstick of the same run is the page of plain words. Promised are less than 300 ms, and at most 2.5 times
-as much for twice the text.
+A page of 50 messages of 10,000 characters of one kind, and of 5,000; CPU time of the API process, the minimum of
+ROUNDS=3 requests. The yardstick in the same run is the page of plain words. Promised: under 300 ms, and at most 2.5
+times as much for twice the text.
 """
 
 import asyncio
@@ -51,7 +51,7 @@ select gen_random_uuid(), $1, n, 'anna', 'customer', $3, now() from generate_ser
 
 
 async def main() -> None:
-    """Measure and print, the dearest kinds first."""
+    """Measure and print, the most expensive kinds first."""
     with tempfile.TemporaryDirectory() as directory:
         async with running_product(Path(directory), CHATS_STORE_ORIGINS="http://store.test") as product:
             await product.start("api")
@@ -77,7 +77,7 @@ async def _sign_in(client: httpx2.AsyncClient) -> None:
 async def _measure(
     product: Product, database: "asyncpg.Connection[asyncpg.Record]", client: httpx2.AsyncClient, unit: str
 ) -> tuple[float, float]:
-    """Return the ms of CPU for a page of long messages, and for one of messages half as long."""
+    """Return the CPU time in ms of a page of long messages, and of one with messages half as long."""
     pages = []
     for length in (LENGTH, LENGTH // 2):
         conversation = uuid4()
@@ -95,7 +95,7 @@ async def _cost(product: Product, client: httpx2.AsyncClient, page: str) -> floa
 
 
 def _cpu(product: Product) -> float:
-    """Return the ms that the API process has had of a CPU, which `cpu_times` counts in steps of 10 ms."""
+    """Return the API process's CPU time in ms; `cpu_times` only counts in steps of 10 ms."""
     processes = product.family("api")
     return sum(int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[0]) for process in processes) / 1e6
 

@@ -1,8 +1,8 @@
-"""Measure the way from a post to its record and its mail: `python -m bench.pipeline`, ROUNDS=5, EVENTS=3000, RATE=200.
+"""Measure from a post to its notification and email: `python -m bench.pipeline`, ROUNDS=5, EVENTS=3000, RATE=200.
 
-The real processes with a PostgreSQL, a broker and a mail server that takes everything; mails are due at once. First
-how long it takes, one post at a time and at RATE posts a second, and what a message costs then; then how much a worker
-does at most, and two. Yardsticks, alternating in the same run: a Celery task that does nothing, on the same broker
+The real processes with a PostgreSQL, a broker and a mail server that accepts everything; emails are due at once. First
+the latency, one post at a time and at RATE posts per second, and the cost of a message; then the maximum throughput of
+one worker and of two. Yardsticks, alternating in the same run: a Celery task that does nothing, on the same broker
 with as many pool processes, and a bare aiosmtplib loop that sends the same bytes to the same server.
 """
 
@@ -39,11 +39,11 @@ SECONDS = float(os.environ.get("SECONDS", "20"))
 TALKS = 20_000
 LINES = 32  # connections to the API
 IDLE = 100  # posts, one at a time
-BATCH = 100  # events handed to the broker at once, as the relay does when it has many
+BATCH = 100  # events published at once, as the relay does with many
 
 
 Posted = tuple[float, float, str, int]
-"""When it was sent and answered, the message's id, and its mark."""
+"""When it was sent and answered, the message's id, and its number."""
 Times = tuple[float, float, float]
 
 
@@ -59,7 +59,7 @@ async def main() -> None:
 
 async def _latencies(stage: Stage) -> None:
     async with Line(stage.product.ports["api"]) as line:
-        for number in range(20):  # pools and caches fill
+        for number in range(20):  # warm up pools and caches
             await line.reply(talk(number), BODY)
         await eventually(lambda: stage.sink.count() >= 20, deadline=60)
         _print_latencies("one at a time", await _one_by_one(stage, line))
@@ -67,9 +67,12 @@ async def _latencies(stage: Stage) -> None:
     before, position = await spent(stage, OURS), await log_position(stage.conversations)
     _print_latencies(f"{RATE} posts/s", await _at_rate(stage))
     cpu, wal = (await spent(stage, OURS)).per(before, int(RATE * SECONDS))
-    each = ", ".join(f"{name} {value:.2f}" for name, value in cpu.items())
+    details = ", ".join(f"{name} {value:.2f}" for name, value in cpu.items())
     ours = sum(cpu[name] for name in OURS)
-    print(f"a message costs   {ours:.2f} ms of CPU of ours and {sum(cpu.values()) - ours:.2f} of the servers ({each}),")
+    print(
+        f"a message costs   {ours:.2f} ms of CPU of the product and {sum(cpu.values()) - ours:.2f} of the servers"
+        f" ({details}),"
+    )
     print(f"                  {wal:.0f} bytes of WAL, changes and whole pages:")
     for table, written in (await written_since((stage.conversations, stage.notifications), position)).items():
         changes, pages = written.changes / (RATE * SECONDS), written.pages / (RATE * SECONDS)
@@ -80,12 +83,12 @@ async def _one_by_one(stage: Stage, line: Line) -> list[Times]:
     posted = []
     for number in range(1_000, 1_000 + IDLE):
         posted.append(await _post(line, number))
-        await _all_mailed(stage, posted[-1:])
+        await _until_all_emailed(stage, posted[-1:])
     return await _times(stage, posted)
 
 
 async def _at_rate(stage: Stage) -> list[Times]:
-    """Post at a steady rate, whether the last ones were answered or not, and wait for all mails."""
+    """Post at a steady rate, without waiting for responses, and wait for all emails."""
     async with AsyncExitStack() as stack:
         idle: asyncio.Queue[Line] = asyncio.Queue()
         for _ in range(LINES):
@@ -104,8 +107,8 @@ async def _at_rate(stage: Stage) -> list[Times]:
                 await asyncio.sleep(due - time.time())
                 group.create_task(post(2_000 + number, due))
         answered = time.time()
-        await _all_mailed(stage, posted)
-        print(f"{RATE} posts/s          all mails out {time.time() - answered:.1f} s after the last answer")
+        await _until_all_emailed(stage, posted)
+        print(f"{RATE} posts/s          all emails out {time.time() - answered:.1f} s after the last response")
     return await _times(stage, posted)
 
 
@@ -115,54 +118,57 @@ async def _post(line: Line, number: int, due: float | None = None) -> Posted:
     return sent, time.time(), message, number
 
 
-async def _all_mailed(stage: Stage, posted: Sequence[Posted]) -> None:
+async def _until_all_emailed(stage: Stage, posted: Sequence[Posted]) -> None:
     wanted = {number for *_, number in posted}
-    await eventually(lambda: wanted <= {number for mail in stage.sink.taken() for number in mail.marks}, deadline=300)
+    await eventually(
+        lambda: wanted <= {number for email in stage.sink.emails() for number in email.marks}, deadline=300
+    )
 
 
 async def _times(stage: Stage, posted: Iterable[Posted]) -> list[Times]:
-    """Return of each post the seconds until it was answered, its record was committed, and its mail was taken."""
-    taken = {number: mail.at for mail in stage.sink.taken() for number in mail.marks}
+    """Return for each post the seconds to its response, to its notification's commit and to its email's acceptance."""
+    accepted = {number: email.at for email in stage.sink.emails() for number in email.marks}
     rows = await stage.notifications.fetch("select message_id, pg_xact_commit_timestamp(xmin) from notifications")
     recorded = {str(message): moment.timestamp() for message, moment in rows}
     return [
-        (answered - sent, recorded[message] - sent, taken[number] - sent) for sent, answered, message, number in posted
+        (answered - sent, recorded[message] - sent, accepted[number] - sent)
+        for sent, answered, message, number in posted
     ]
 
 
 def _print_latencies(when: str, times: Sequence[Times]) -> None:
-    for what, each in zip(("answered", "record", "mail"), zip(*times, strict=True), strict=True):
-        ordered = sorted(each)
+    for what, seconds in zip(("answered", "notification", "email"), zip(*times, strict=True), strict=True):
+        ordered = sorted(seconds)
         p50, p99 = ordered[len(ordered) // 2], ordered[len(ordered) * 99 // 100]
-        print(f"{when:<17} {what:<9} p50 {p50 * 1e3:7.1f} ms   p99 {p99 * 1e3:7.1f} ms", flush=True)
+        print(f"{when:<17} {what:<12} p50 {p50 * 1e3:7.1f} ms   p99 {p99 * 1e3:7.1f} ms", flush=True)
 
 
 async def _throughput(stage: Stage) -> None:
-    """Compare what a worker does at most with the yardsticks, then what two do."""
-    mail = stage.product.directory / "mail"
-    mail.write_bytes(_mail())
+    """Compare the maximum of one worker with the yardsticks, then that of two."""
+    email_file = stage.product.directory / "email"
+    email_file.write_bytes(_email())
     async with _bare_celery(stage) as bare:
         for workers in (["worker"], ["worker", "worker-2"]):
             await stage.product.start(*(name for name in workers if not stage.product.runs(name)))
-            events, mails, nothing, loop = [], [], [], []
+            events, emails, bare_tasks, bare_emails = [], [], [], []
             for _ in range(ROUNDS):
-                nothing.append(await _bare_tasks(*bare))
-                loop.append(await _bare_mails(stage, mail))
+                bare_tasks.append(await _bare_tasks(*bare))
+                bare_emails.append(await _bare_emails(stage, email_file))
                 handled, sent = await _ours(stage, workers)
                 events.append(handled)
-                mails.append(sent)
-            _print_rates(f"{len(workers)} worker: events", events, "bare Celery task", nothing)
-            _print_rates(f"{len(workers)} worker: mails", mails, "bare aiosmtplib loop", loop)
+                emails.append(sent)
+            _print_rates(f"{len(workers)} worker: events", events, "bare Celery task", bare_tasks)
+            _print_rates(f"{len(workers)} worker: emails", emails, "bare aiosmtplib loop", bare_emails)
 
 
 def _print_rates(what: str, ours: list[float], than: str, yardstick: list[float]) -> None:
-    ratio = statistics.median(one / two for one, two in zip(ours, yardstick, strict=True))
+    ratio = statistics.median(own / bare for own, bare in zip(ours, yardstick, strict=True))
     rates = f"{statistics.median(ours):.0f} a second, {than} {statistics.median(yardstick):.0f}"
     print(f"{what:<20} {rates}, ratio {ratio:.2f}", flush=True)
 
 
 async def _ours(stage: Stage, workers: Sequence[str]) -> tuple[float, float]:
-    """Let workers handle events that wait in the broker, and then send the mails that wait for that."""
+    """Let workers handle a backlog of events, and then send the emails for them."""
     publisher = Publisher(create_celery(stage.product.environment["CHATS_BROKER_URL"], client="bench"))
     await stage.product.chats("emails", "pause")
     for worker in workers:
@@ -188,13 +194,13 @@ async def _sent(stage: Stage) -> int:
 
 
 async def _rate_of(count: Callable[[], Awaitable[int]], before: int) -> float:
-    """Follow a count up to EVENTS more than `before`; return its growth a second between a tenth and nine tenths."""
+    """Watch a count grow by EVENTS; return its growth per second between a tenth and nine tenths."""
     seen: list[tuple[float, int]] = []
     while not seen or seen[-1][1] < EVENTS:
         seen.append((time.perf_counter(), await count() - before))
         await asyncio.sleep(0.02)
-    begun, first = next(one for one in seen if one[1] >= EVENTS * 0.1)
-    ended, last = next(one for one in seen if one[1] >= EVENTS * 0.9)
+    begun, first = next(sample for sample in seen if sample[1] >= EVENTS * 0.1)
+    ended, last = next(sample for sample in seen if sample[1] >= EVENTS * 0.9)
     return (last - first) / (ended - begun) if ended > begun else float("nan")
 
 
@@ -227,15 +233,15 @@ async def _bare_tasks(url: str, worker: asyncio.subprocess.Process) -> float:
     return await _rate_of(done, 0)
 
 
-async def _bare_mails(stage: Stage, mail: Path) -> float:
-    command = (sys.executable, "-m", "bench.bare", "smtp", str(stage.sink.port), str(EVENTS), str(mail))
+async def _bare_emails(stage: Stage, email_file: Path) -> float:
+    command = (sys.executable, "-m", "bench.bare", "smtp", str(stage.sink.port), str(EVENTS), str(email_file))
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     output, _ = await process.communicate()
     return float(output)
 
 
 def _events(count: int) -> list[Event]:
-    """Make events of admins' messages, each in a conversation of its own."""
+    """Return events of admins' messages, each in a conversation of its own."""
     now = datetime.now(UTC)
     sam = {"id": "sam", "version": 1, "name": "Sam", "email": None, "deleted": False}
     events = []
@@ -249,11 +255,11 @@ def _events(count: int) -> list[Event]:
     return events
 
 
-def _mail() -> bytes:
-    """Compose the mail of one such message."""
+def _email() -> bytes:
+    """Compose the email of one such message."""
     brand = Brand("Test Store", "Test Store <support@store.test>", "http://127.0.0.1:8000", None, "UTC", "en")
     message = ContentMessage(1, "Sam", BODY, datetime.now(UTC))
-    mail = EmailContent(
+    email = EmailContent(
         message_id="<018f0000-0000-7000-8000-000000000000@store.test>",
         audience="customer",
         conversation_id=UUID(talk(0)),
@@ -266,7 +272,7 @@ def _mail() -> bytes:
         thread=[],
         messages=[message],
     )
-    return compose(mail, brand)
+    return compose(email, brand)
 
 
 if __name__ == "__main__":

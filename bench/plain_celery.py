@@ -1,9 +1,9 @@
-"""What a careful team builds without an event log and an inbox: commit, then `task.delay()`; for comparison only.
+"""What a careful team would build without an event log and an inbox: commit, then `task.delay()`; for comparison only.
 
-`python -m bench.plain_celery api --port 8001`, `… worker`. The endpoint stores a message once for each
-idempotency key, commits, and hands it to Celery; asked again, it hands it over again. The task, acknowledged late and
-retried with backoff, makes the record (unique by message), sends the mail and notes that it has. Celery's options are
-those of the product: they were chosen with care.
+`python -m bench.plain_celery api --port 8001`, `… worker`. The endpoint stores a message once for each idempotency
+key, commits, and calls Celery; a repeated request calls Celery again. The task, acknowledged late and retried with
+backoff, makes the notification (unique by message), sends the email and records that. Celery's options are those of
+the product.
 """
 
 import argparse
@@ -44,12 +44,12 @@ _OPEN = "insert into conversations (key) values ($1) on conflict (key) do update
 
 Key = Annotated[str, Header(alias="Idempotency-Key")]
 celery: Celery = create_celery(os.environ.get("PLAIN_BROKER_URL", "redis://127.0.0.1"), client="plain")
-# A worker that was killed holds its tasks for that long: the product's own 16 minutes would only be waited for.
+# How long the tasks of a killed worker stay hidden: the product's own 16 minutes would only lengthen the run.
 celery.conf.broker_transport_options = {**celery.conf.broker_transport_options, "visibility_timeout": 60}
 
 
 class Message(BaseModel):
-    """What somebody writes."""
+    """The body of a request."""
 
     body: str
     subject: str = ""
@@ -64,7 +64,7 @@ class Message(BaseModel):
     max_retries=None,
 )
 def notify(message_id: str, body: str) -> None:
-    """Make the record and send the mail, unless that was done."""
+    """Make the notification and send the email, unless that was done."""
     asyncio.run(_notify(UUID(message_id), body))
 
 
@@ -83,17 +83,17 @@ async def _notify(message_id: UUID, body: str) -> None:
 
 
 def _send(message_id: UUID, body: str) -> None:
-    mail = EmailMessage()
-    mail["From"], mail["To"], mail["Subject"] = "support@store.test", "anna@customer.test", "A new message"
-    mail["Message-ID"] = f"<{message_id}@store.test>"
-    mail.set_content(body)
+    email = EmailMessage()
+    email["From"], email["To"], email["Subject"] = "support@store.test", "anna@customer.test", "A new message"
+    email["Message-ID"] = f"<{message_id}@store.test>"
+    email.set_content(body)
     server = urlsplit(os.environ["PLAIN_SMTP_URL"])
     with smtplib.SMTP(server.hostname or "", server.port or 25, timeout=30) as smtp:
-        smtp.send_message(mail)
+        smtp.send_message(email)
 
 
 def create_app() -> FastAPI:
-    """Build the API: open a conversation, write to it from either side."""
+    """Build the API: open a conversation, post to it from either side."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -108,7 +108,7 @@ def create_app() -> FastAPI:
     @app.exception_handler(asyncpg.PostgresError)
     @app.exception_handler(asyncpg.InterfaceError)
     @app.exception_handler(OperationalError)
-    async def away(_: Any, __: Exception) -> JSONResponse:
+    async def unavailable(_: Any, __: Exception) -> JSONResponse:
         return JSONResponse({"detail": "try again"}, 503)
 
     @app.get("/readyz")
@@ -117,9 +117,9 @@ def create_app() -> FastAPI:
 
     @app.post("/api/v1/conversations", status_code=201)
     async def open_conversation(message: Message, key: Key) -> dict[str, Any]:
-        identity = await app.state.pool.fetchval(_OPEN, key)
-        stored = await app.state.pool.fetchval(_STORE, identity, "customer", message.body, key)
-        return {"id": str(identity), "last_message": {"id": str(stored)}}
+        conversation_id = await app.state.pool.fetchval(_OPEN, key)
+        message_id = await app.state.pool.fetchval(_STORE, conversation_id, "customer", message.body, key)
+        return {"id": str(conversation_id), "last_message": {"id": str(message_id)}}
 
     @app.post("/api/v1/conversations/{conversation}/messages", status_code=201)
     async def write(conversation: UUID, message: Message, key: Key) -> dict[str, str]:
@@ -127,11 +127,11 @@ def create_app() -> FastAPI:
 
     @app.post("/api/v1/admin/conversations/{conversation}/messages", status_code=201)
     async def answer(conversation: UUID, message: Message, key: Key) -> dict[str, str]:
-        identity = await app.state.pool.fetchval(_STORE, conversation, "admin", message.body, key)
-        if identity is None:
+        message_id = await app.state.pool.fetchval(_STORE, conversation, "admin", message.body, key)
+        if message_id is None:
             raise HTTPException(404)
-        await asyncio.to_thread(notify.delay, str(identity), message.body)
-        return {"id": str(identity)}
+        await asyncio.to_thread(notify.delay, str(message_id), message.body)
+        return {"id": str(message_id)}
 
     return app
 

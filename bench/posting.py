@@ -1,8 +1,8 @@
 """Measure posting over HTTP against the database's own limit: `python -m bench.posting`, SECONDS=5, ROUNDS=5.
 
-`POST …/messages` of customers with token, validation, idempotency key, log row and limit (set high: it is counted all
-the same), with as many API processes as the machine has cores, and wrk as the load. The yardstick, alternating with it
-in the same run, is pgbench with the same statement, prepared, on the same rows, over as many connections.
+Customers' `POST …/messages` with token, validation, idempotency key, log row and rate limit (high, but counted), with
+as many API processes as the machine has cores, and wrk as the load. The yardstick, alternating in the same run, is
+pgbench with the same statement, prepared, on the same rows, over as many connections.
 """
 
 import asyncio
@@ -65,14 +65,14 @@ async def _compare(product: Product, names: list[str], connections: int) -> None
     url = product.environment["CHATS_CONVERSATIONS_DATABASE_URL"]
     ports = [product.ports[name] for name in names]
     script = product.directory / "post.lua"
-    await run_wrk(ports, connections, SECONDS, script)  # warms up connections and caches
+    await run_wrk(ports, connections, SECONDS, script)  # warm up connections and caches
     ours: list[Load] = []
     limit: list[Load] = []
     for _ in range(ROUNDS):
         limit.append(await run_pgbench(url, connections, SECONDS, product.directory / "post.sql"))
         ours.append(await run_wrk(ports, connections, SECONDS, script))
         print(f"  {ours[-1].rate:.0f} of {limit[-1].rate:.0f} a second", flush=True)
-    ratio = statistics.median(one.rate / other.rate for one, other in zip(ours, limit, strict=True))
+    ratio = statistics.median(own.rate / bare.rate for own, bare in zip(ours, limit, strict=True))
     for what, loads in (("over HTTP", ours), ("pgbench", limit)):
         rate, p99 = (statistics.median(getattr(load, name) for load in loads) for name in ("rate", "p99"))
         print(f"{connections} connections, {what:9}  {rate:6.0f} posts/s, p99 {p99:.1f} ms")
@@ -80,7 +80,7 @@ async def _compare(product: Product, names: list[str], connections: int) -> None
 
 
 def _lua() -> str:
-    """Make wrk's script: another customer's conversation each time, a key of its own for each post."""
+    """Return wrk's script: a random customer's conversation and a new key for each post."""
     tokens = ",\n".join(f'"{headers_of(f"C-{n}", "customer")["Authorization"]}"' for n in range(CUSTOMERS))
     return f"""
 local tokens = {{{tokens}}}
@@ -103,13 +103,13 @@ end
 
 
 def _sql() -> str:
-    """Make pgbench's script."""
+    """Return pgbench's script."""
     talk = "('00000000-0000-7000-8000-' || lpad(:talk::int::text, 12, '0'))::uuid"
     return f"\\set talk random(0, {TALKS - 1})\n" + script_of(talk, f"('C-' || :talk::int % {CUSTOMERS})")
 
 
 def script_of(conversation: str, customer: str) -> str:
-    """Make pgbench's script of the statement that the application runs, with what it gives it."""
+    """Return pgbench's script of the application's statement, with its arguments inlined."""
     arguments = [
         conversation,
         customer,

@@ -1,8 +1,8 @@
-"""Measure how posts are saved, without HTTP: `python -m bench.posting_statement`, POSTS=3000, ROUNDS=7.
+"""Measure saving posts without HTTP: `python -m bench.posting_statement`, POSTS=3000, ROUNDS=7.
 
-One process, a PostgreSQL of its own, a thousand conversations, so many posts at a time: by the statement for one, each
-over its own connection, and by the group, as the API does. The yardstick, in turn with them, inserts a row of the same
-size in a transaction of its own. Run it in two checkouts to compare them.
+One process, a PostgreSQL of its own, a thousand conversations, several posts in parallel: each through the single
+statement over its own connection, and through the batcher, as the API does. The yardstick, in turn with them, inserts a
+row of the same size in a transaction of its own. Run it in two checkouts to compare them.
 """
 
 import asyncio
@@ -62,15 +62,18 @@ async def _compare(sessions: SessionFactory, group: GroupCommit, talks: list[UUI
             connection = await driver_connection(session)
             await connection.execute("insert into yardstick (body) values ($1)", post.body)
 
-    ways = {"statement for one": by_itself, "group": by_group, "bare inserts": bare}
+    ways = {"single statement": by_itself, "batcher": by_group, "bare inserts": bare}
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, way in ways.items():
             rates[name].append(await _rate(way, talks, at_once))
-    for name, each in rates.items():
-        ratio = statistics.median(one / two for one, two in zip(each, rates["bare inserts"], strict=True))
+    for name, measured in rates.items():
+        ratio = statistics.median(
+            own / bare_rate for own, bare_rate in zip(measured, rates["bare inserts"], strict=True)
+        )
         print(
-            f"{at_once:3} at a time, {name:18} {statistics.median(each):6.0f} a second, ratio {ratio:.2f}", flush=True
+            f"{at_once:3} at a time, {name:18} {statistics.median(measured):6.0f} a second, ratio {ratio:.2f}",
+            flush=True,
         )
 
 

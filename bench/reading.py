@@ -1,9 +1,9 @@
 """Measure reading over HTTP against the database's own limit: `python -m bench.reading`, SECONDS=4, ROUNDS=5.
 
-A page of the list, a deep one, a thread, a badge, with token and limits of size, from as many API processes as the
-machine has cores, wrk as the load over 16 connections. The yardstick, alternating with it in the same run, is pgbench
-with the statements that such a request is, taken from the application as it says them, over as many connections.
-The floor is what HTTP costs in Python on this machine at all: one word, by Starlette and by FastAPI (`bare_http.py`).
+Pages of lists, a deep page, a thread and badges, with token and size limits, from as many API processes as the machine
+has cores, with wrk over 16 connections. The yardstick, alternating in the same run, is pgbench over as many connections
+with the statements of such a request, recorded from the application.
+The floor is the cost of HTTP in Python: one word, from Starlette and from FastAPI (`bare_http.py`).
 """
 
 import asyncio
@@ -41,13 +41,13 @@ MESSAGES = int(os.environ.get("MESSAGES", "1000000"))
 SECONDS = float(os.environ.get("SECONDS", "4"))
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 CONNECTIONS = 16
-ASKED = 0.30
+TARGET = 0.30
 
-Request = tuple[str, str, str]  # path, who, in which role
+Request = tuple[str, str, str]  # path, user and role
 
 
 async def main() -> None:
-    """Print each kind of request, the medians of both and of their ratio."""
+    """Print the medians of each kind of request, of both and of their ratio."""
     if not wrk_is_there():
         raise SystemExit("wrk, which makes the load, is not installed; on Debian: apt install wrk")
     configure_logging("bench", "error")
@@ -71,15 +71,15 @@ async def measure(directory: Path, store: Store) -> None:
             lua.write_text(f'wrk.headers["Authorization"] = "{headers_of(sub, role)["Authorization"]}"\n')
             statements = await _statements(store, request)
             sql.write_text("".join(f"{statement};\n" for statement in statements))
-            await run_wrk(ports, CONNECTIONS, 1, lua, path)  # warms up connections and caches
+            await run_wrk(ports, CONNECTIONS, 1, lua, path)  # warm up connections and caches
             ours: list[tuple[Load, float]] = []
             limit: list[Load] = []
             for _ in range(ROUNDS):
                 limit.append(await run_pgbench(store.url, CONNECTIONS, SECONDS, sql))
                 ours.append(await _under_load(ports, lua, path))
-            ratio = statistics.median(one.rate / other.rate for (one, _), other in zip(ours, limit, strict=True))
+            ratio = statistics.median(own.rate / bare.rate for (own, _), bare in zip(ours, limit, strict=True))
             theirs = f"pgbench {_median(limit, 'rate'):6.0f}/s, p99 {_median(limit, 'p99'):5.1f} ms"
-            missed = " !" * (ratio < ASKED)
+            missed = " !" * (ratio < TARGET)
             print(
                 f"{what:28} {_shown(ours)}   {theirs}   ratio {ratio:.2f}{missed}   {len(statements)} statements",
                 flush=True,
@@ -104,15 +104,17 @@ async def _bare_servers(count: int) -> AsyncIterator[list[int]]:
 
 
 async def _under_load(ports: list[int], lua: Path, path: str) -> tuple[Load, float]:
-    """Return what a load came to, and the servers' processor time of one answer, in microseconds."""
-    before = _processor_time(ports)
+    """Return the result of a load, and the servers' CPU time for a response, in microseconds."""
+    before = _cpu_time(ports)
     load = await run_wrk(ports, CONNECTIONS, SECONDS, lua, path)
-    return load, (_processor_time(ports) - before) / (load.rate * math.ceil(SECONDS)) * 1e6
+    return load, (_cpu_time(ports) - before) / (load.rate * math.ceil(SECONDS)) * 1e6
 
 
-def _processor_time(ports: list[int]) -> float:
-    servers = [one for one in psutil.Process().children() if {str(port) for port in ports} & set(one.cmdline())]
-    return sum(sum(one.cpu_times()[:2]) for one in servers)
+def _cpu_time(ports: list[int]) -> float:
+    servers = [
+        process for process in psutil.Process().children() if {str(port) for port in ports} & set(process.cmdline())
+    ]
+    return sum(sum(process.cpu_times()[:2]) for process in servers)
 
 
 async def _requests(store: Store, client: Client) -> dict[str, Request]:
@@ -131,17 +133,17 @@ async def _requests(store: Store, client: Client) -> dict[str, Request]:
 
 
 async def _statements(store: Store, request: Request) -> list[str]:
-    """Return what the application says to the database for a request, with its values in their places."""
+    """Return the application's statements for a request, with their values inlined."""
     path, sub, role = request
     engine = create_engine(store.url, application="bench", pool_size=1)
     app = create_app(ApiSettings(conversations_database_url=store.url, auth_secret=[SecretStr(SECRET)], redis_url=None))
     connect(app, create_sessions(engine))
     async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app), base_url="http://bench.test") as client:
-        await client.get(path, headers=headers_of(sub, role))  # whoever is new here is known from now on
-        async with statements(engine) as said:
+        await client.get(path, headers=headers_of(sub, role))  # make the user known, so that it is not created below
+        async with statements(engine) as recorded:
             (await client.get(path, headers=headers_of(sub, role))).raise_for_status()
     await engine.dispose()
-    return [one.alone for one in said]
+    return [statement.alone for statement in recorded]
 
 
 def _shown(ours: list[tuple[Load, float]]) -> str:

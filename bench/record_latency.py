@@ -1,7 +1,7 @@
-"""How long from an admin's POST until the customer's `NEW_MESSAGE` record can be read.
+"""Measure the time from an admin's POST until the customer's `NEW_MESSAGE` notification can be read.
 
-Against a running system (`make run`): `python bench/record_latency.py`. The yardstick of the same run is the POST
-itself, so that a noisy machine shows.
+Against a running system (`make run`): `python bench/record_latency.py`. The yardstick in the same run is the POST
+itself, which shows the machine's noise.
 """
 
 import os
@@ -17,7 +17,7 @@ from shared.auth import issue_token
 from shared.settings import TokenSettings, read_settings
 
 ROUNDS = 100
-PAUSE = 0.02  # seconds between looks for the record
+PAUSE = 0.02  # seconds between polls for the notification
 
 
 def main() -> None:

@@ -1,6 +1,6 @@
-"""A mail server that takes everything and keeps nothing, so cheap that it bounds no sender: `python -m bench.sink`.
+"""A mail server that accepts everything and keeps nothing, too cheap to limit a sender: `python -m bench.sink`.
 
-It writes a line for each mail that it took: the time, and the marks in its text, which `mark` makes.
+It writes a line for each accepted email: the time, and the marks in its text, which `mark` makes.
 """
 
 import argparse
@@ -31,39 +31,39 @@ END = b"\r\n.\r\n"
 
 
 def mark(number: int) -> str:
-    """Make a word for a message's body, by which its mail is found in the sink's log."""
+    """Return a word for a message's body that identifies its email in the sink's log."""
     return f"mark{number}x"
 
 
 @dataclass(frozen=True)
-class Taken:
-    """A mail that the sink took: when, by the machine's clock, and which marks were in it, each once."""
+class AcceptedEmail:
+    """An email that the sink accepted: the time by the machine's clock, and the distinct marks in it."""
 
     at: float
     marks: frozenset[int]
 
 
 class Sink:
-    """A sink that runs, and what it has taken."""
+    """A running sink, and the emails that it has accepted."""
 
     def __init__(self, port: int, log: Path) -> None:
         self.port = port
         self.url = f"smtp://127.0.0.1:{port}"
         self._log = log
 
-    def taken(self) -> list[Taken]:
-        """Return all mails so far."""
+    def emails(self) -> list[AcceptedEmail]:
+        """Return all emails so far."""
         lines = (line.split() for line in self._log.read_text().splitlines())
-        return [Taken(float(at), frozenset(map(int, marks))) for at, *marks in lines]
+        return [AcceptedEmail(float(at), frozenset(map(int, marks))) for at, *marks in lines]
 
     def count(self) -> int:
-        """Return how many mails there were so far."""
+        """Return the number of emails so far."""
         return self._log.read_bytes().count(b"\n")
 
 
 @contextlib.asynccontextmanager
 async def running_sink(directory: Path) -> AsyncIterator[Sink]:
-    """Run a sink as a process of its own."""
+    """Run a sink in a separate process."""
     [port], log = free_ports([0]), directory / "sink.taken"
     log.touch()
 
@@ -96,16 +96,16 @@ class _Dialogue(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        while self._take_mail() if self._in_data else self._take_command():
+        while self._take_email() if self._in_data else self._take_command():
             pass
 
-    def _take_mail(self) -> bool:
+    def _take_email(self) -> bool:
         end = self._received.find(END)
         if end < 0:
             return False
         content, self._received, self._in_data = self._received[:end], self._received[end + len(END) :], False
         marks = b" ".join(set(_MARK.findall(content)))
-        self._transport.write(b"250 taken\r\n")
+        self._transport.write(b"250 accepted\r\n")
         os.write(self._log, b"%.6f %s\n" % (time.time(), marks))
         return True
 
@@ -128,7 +128,7 @@ async def _serve(port: int, log: Path) -> None:
 
 
 def main() -> None:
-    """Take mail until killed."""
+    """Accept emails until killed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--log", type=Path, required=True)

@@ -1,7 +1,7 @@
-"""Measure how long each process takes to start and how big it is: `python -m bench.size`, MINUTES=60, RATE=50.
+"""Measure how long each process takes to start and its memory: `python -m bench.size`, MINUTES=60, RATE=50.
 
-Import and start, memory at rest, and memory while an admin posts RATE messages a second, all of them with a record and
-a mail; a line every tenth of the time. What counts is whether it still grows at the end: see the last column.
+Import and start, memory at rest, and memory while an admin posts RATE messages per second, each with a notification and
+an email; a line every tenth of the time. The last column shows whether it still grows at the end.
 """
 
 import asyncio
@@ -55,7 +55,7 @@ async def _import(module: str) -> float:
 
 
 async def _load(stage: Stage) -> None:
-    """Post for MINUTES at a steady rate, and print how big everything is from time to time."""
+    """Post for MINUTES at a steady rate, and print the memory of all processes at intervals."""
     sizes = [_sizes(stage)]
     print(f"{'messages':>9} " + " ".join(f"{name:>17}" for name in MODULES) + "   MiB of PSS (of RSS)")
     _print_sizes(0, sizes[0])
@@ -64,7 +64,7 @@ async def _load(stage: Stage) -> None:
         lines = [await stack.enter_async_context(Line(stage.product.ports["api"])) for _ in range(LINES)]
         for _ in range(STEPS):
             count = int(RATE * MINUTES * 60 / STEPS)
-            await asyncio.gather(*(_post(line, place, count // LINES, posted) for place, line in enumerate(lines)))
+            await asyncio.gather(*(_post(line, index, count // LINES, posted) for index, line in enumerate(lines)))
             posted += count // LINES * LINES
             sizes.append(_sizes(stage))
             _print_sizes(posted, sizes[-1])
@@ -72,18 +72,18 @@ async def _load(stage: Stage) -> None:
     for name in MODULES:
         grown = (sizes[-1][name][0] - sizes[middle][name][0]) / (posted - posted * middle // STEPS) * 10_000
         print(f"{name:<18} {grown / 2**20:+.2f} MiB for each 10,000 messages, over the second half")
-    print(f"mails taken {stage.sink.count()}, waiting {await _waiting(stage)}")
+    print(f"emails accepted {stage.sink.count()}, waiting {await _waiting(stage)}")
 
 
-async def _post(line: Line, place: int, count: int, before: int) -> None:
+async def _post(line: Line, index: int, count: int, before: int) -> None:
     begun = time.monotonic()
     for number in range(count):
         await asyncio.sleep(begun + number * LINES / RATE - time.monotonic())
-        await line.reply(talk((before + number * LINES + place) % TALKS), BODY)
+        await line.reply(talk((before + number * LINES + index) % TALKS), BODY)
 
 
 def _sizes(stage: Stage) -> dict[str, tuple[int, int]]:
-    """Return the bytes of each process and its children: what is theirs (what they share is divided), and resident."""
+    """Return the bytes of each process and its children: proportional (PSS) and resident (RSS)."""
     sizes = {}
     for name in MODULES:
         memory = []
@@ -92,7 +92,7 @@ def _sizes(stage: Stage) -> dict[str, tuple[int, int]]:
                 memory.append(process.memory_full_info())
             except psutil.NoSuchProcess:
                 continue
-        sizes[name] = (sum(one.pss for one in memory), sum(one.rss for one in memory))
+        sizes[name] = (sum(used.pss for used in memory), sum(used.rss for used in memory))
     return sizes
 
 

@@ -1,4 +1,4 @@
-"""The whole product with conversations in it and a sink for its mail: what the benches of the pipeline run against."""
+"""The whole product with conversations and a sink for its emails, for the benchmarks of the pipeline."""
 
 import asyncio
 import json
@@ -46,7 +46,7 @@ def talk(number: int) -> str:
 
 @dataclass
 class Stage:
-    """The product, and where its mail goes."""
+    """The product, and the sink of its emails."""
 
     product: Product
     sink: Sink
@@ -56,13 +56,13 @@ class Stage:
 
 @asynccontextmanager
 async def running_stage(directory: Path, *, talks: int, **settings: str) -> AsyncIterator[Stage]:
-    """Run databases and broker, and put that many conversations in; the bench starts the product's processes."""
-    given = {"CHATS_EMAIL_DELAY_SECONDS": "0", "CHATS_LOG_LEVEL": "warning"} | settings
+    """Run databases and broker with `talks` conversations; the benchmark starts the product's processes."""
+    values = {"CHATS_EMAIL_DELAY_SECONDS": "0", "CHATS_LOG_LEVEL": "warning"} | settings
     async with (
         running_sink(directory) as sink,
-        bare_product(directory, CHATS_SMTP_URL=sink.url, **given) as product,
+        bare_product(directory, CHATS_SMTP_URL=sink.url, **values) as product,
     ):
-        # As a server comes: commits reach the disk, pages are written whole. It only notes when each commit was.
+        # As in production: commits reach the disk, pages are written whole. It also records the time of commits.
         product.database_options.clear()
         product.database_options["track_commit_timestamp"] = "on"
         await product.start("postgres")
@@ -83,7 +83,7 @@ async def running_stage(directory: Path, *, talks: int, **settings: str) -> Asyn
 
 
 def cpu_seconds(product: Product, name: str) -> float:
-    """Return what a process and all that it started have used of the CPU, also those that have ended."""
+    """Return the CPU seconds of a process and its descendants, including ended ones."""
     used = 0.0
     for process in product.family(name):
         try:
@@ -96,25 +96,25 @@ def cpu_seconds(product: Product, name: str) -> float:
 
 @dataclass(frozen=True)
 class Spent:
-    """What was spent up to a moment: seconds of CPU by process, and bytes of PostgreSQL's write-ahead log."""
+    """CPU seconds by process, and bytes of PostgreSQL's write-ahead log, up to a moment."""
 
     cpu: dict[str, float]
     wal: int
 
     def per(self, before: "Spent", messages: int) -> tuple[dict[str, float], float]:
-        """Return what was spent since, for each of so many messages: milliseconds of CPU, and bytes of WAL."""
+        """Return what was spent since `before` for each message: milliseconds of CPU, and bytes of WAL."""
         cpu = {name: (self.cpu[name] - before.cpu[name]) * 1e3 / messages for name in self.cpu}
         return cpu, (self.wal - before.wal) / messages
 
 
 async def spent(stage: Stage, names: Iterable[str]) -> Spent:
-    """Look at what was spent so far by these processes, PostgreSQL and the broker."""
+    """Return what these processes, PostgreSQL and the broker have spent so far."""
     wal = await stage.conversations.fetchval("select pg_current_wal_lsn() - '0/0'::pg_lsn")
     return Spent({name: cpu_seconds(stage.product, name) for name in (*names, "postgres", "broker")}, int(wal))
 
 
 class Line:
-    """One connection to the API, over which an admin posts; the request is written by hand, so that it costs little."""
+    """A connection over which an admin posts; requests are written by hand, to cost little CPU."""
 
     def __init__(self, port: int) -> None:
         self._port = port
@@ -138,10 +138,10 @@ class Line:
             f"Idempotency-Key: {os.urandom(8).hex()}\r\nContent-Length: {len(content)}\r\n\r\n"
         )
         try:
-            answer = await self._ask(head.encode() + content)
-        except (asyncio.IncompleteReadError, OSError):  # an idle connection, which the server has closed
+            answer = await self._request(head.encode() + content)
+        except (asyncio.IncompleteReadError, OSError):  # the server has closed the idle connection
             await self._connect()
-            answer = await self._ask(head.encode() + content)
+            answer = await self._request(head.encode() + content)
         assert answer.startswith(b"http/1.1 201 "), answer
         length = int(answer.partition(b"content-length:")[2].split(b"\r\n")[0])
         return str(json.loads(await self._reader.readexactly(length))["id"])
@@ -149,6 +149,6 @@ class Line:
     async def _connect(self) -> None:
         self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
 
-    async def _ask(self, request: bytes) -> bytes:
+    async def _request(self, request: bytes) -> bytes:
         self._writer.write(request)
         return (await self._reader.readuntil(b"\r\n\r\n")).lower()

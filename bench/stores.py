@@ -21,13 +21,13 @@ from tests.helpers.waiting import eventually
 from tests.system.helpers.processes import without_settings
 from tests.system.helpers.product import SECRET
 
-# What a machine of this size would be given; the rest is PostgreSQL's own default.
+# Typical settings for a machine of this size; the rest are PostgreSQL's defaults.
 SETTINGS = {**THROWAWAY, "shared_buffers": "2GB", "max_wal_size": "8GB"}
 
 
 @dataclass(frozen=True)
 class Store:
-    """A filled database: how the product reaches it, and how a superuser does."""
+    """A filled database, with the product's URL and a superuser's."""
 
     messages: int
     url: str
@@ -36,7 +36,7 @@ class Store:
 
 @asynccontextmanager
 async def filled_stores(directory: Path, sizes: Sequence[int]) -> AsyncIterator[list[Store]]:
-    """Run a PostgreSQL with a database for each size in messages; it is gone at the end."""
+    """Run a temporary PostgreSQL with a database for each size, in messages."""
     async with throwaway_files(directory / "postgres") as server:
         child = postgres(server, directory / "postgres.log", SETTINGS)
         process = await spawn(child)
@@ -55,7 +55,7 @@ async def filled_stores(directory: Path, sizes: Sequence[int]) -> AsyncIterator[
 
 @asynccontextmanager
 async def running_apis(directory: Path, stores: Sequence[Store], **settings: str) -> AsyncIterator[list[int]]:
-    """Run an API process for each of the stores, which may be the same one; give their ports."""
+    """Run an API process for each of the stores, which may be the same; yield their ports."""
     async with AsyncExitStack() as stack:
         ports = free_ports([0] * len(stores))
         for store, port in zip(stores, ports, strict=True):

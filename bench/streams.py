@@ -1,9 +1,9 @@
-"""Ten thousand live streams on one process: `python -m bench.streams`, STREAMS=10000 ADMINS=500 ROUNDS=5.
+"""Measure ten thousand live streams on one process: `python -m bench.streams`, STREAMS=10000 ADMINS=500 ROUNDS=5.
 
-Real processes (api, relay) on a PostgreSQL and a Valkey of their own; for each round the api begins anew: the memory of
-a stream; the time from a POST to the one customer's stream and to the streams of all admins, at a steady rate; a storm
-in which all are dropped at once and come back, while the posting goes on. Then every client must have heard all that
-was its own, in order, once. The yardstick (`bare_streams.py`) has its turn in each round. ALONE=1 leaves it out.
+Real processes (api, relay) on a PostgreSQL and a Valkey of their own; each round starts a new api: the memory of a
+stream; the time from a POST to the customer's stream and to all admins' streams, at a steady rate; a storm in which all
+connections drop and reconnect while posting goes on. Then every client must have received all its events, in order and
+once. The yardstick (`bare_streams.py`) has its turn in each round. ALONE=1 leaves it out.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ ADMINS = int(os.environ.get("ADMINS", str(STREAMS // 20)))
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
 RATES = (20, 100)  # posts a second
 SECONDS = 5  # at each rate
-BEFORE = 10  # posts before there are streams
+BEFORE = 10  # posts before the streams open
 STORM_RATE = 20  # posts a second during the storm
 BODY = "Your parcel left our warehouse this morning and should be with you on Thursday. " * 2
 
 Post = Callable[[int], Awaitable[str | None]]
-"""Posts something to a customer; returns by which name it is found again, None when it was refused."""
+"""Post something to a customer; return a name by which it is found later, None when it was rejected."""
 
 _FILL = """
 with people as (
@@ -56,13 +56,13 @@ select id, 'Where is my parcel?', 'OPEN', false, true, now(), now(), now() from 
 
 @dataclass
 class Figures:
-    """What came out, by name; each round adds one figure to each."""
+    """The results by name; each round adds a value to each."""
 
-    of: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    values: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
     def add(self, name: str, *figures: float) -> None:
-        """Add figures of this round."""
-        self.of[name] += figures
+        """Add values of this round."""
+        self.values[name] += figures
         print(f"  {name:<44} {' '.join(f'{figure:.1f}' for figure in figures)}", flush=True)
 
     def add_times(self, name: str, seconds: list[float]) -> None:
@@ -74,7 +74,7 @@ class Figures:
 
 @dataclass
 class Trial:
-    """One server with its crowd, and how something is posted there; `names` finds the ids of the events of posts."""
+    """One server with its crowd, and how to post; `names` returns the event ids by the posts' names."""
 
     process: psutil.Process
     crowd: Crowd
@@ -85,8 +85,8 @@ class Trial:
     turn: int = 0
 
     async def run(self, figures: Figures, name: str) -> None:
-        """Open all streams, post at each rate, and let the storm come."""
-        await self.post_all(BEFORE, 1)  # what is made once is not a stream's
+        """Open all streams, post at each rate, and run the storm."""
+        await self.post_all(BEFORE, 1)  # allocations on first use do not belong to a stream
         self.posted.clear()
         before, used = self.process.memory_info().rss, self.cpu()
         figures.add(f"{name}: all opened, s", await self.crowd.open())
@@ -96,10 +96,16 @@ class Trial:
         for rate in RATES:
             await self.post_all(rate, 1)
             posted, cpu = await self.post_all(rate, SECONDS)
-            label, ids, crowd = f"{name}, {rate}/s", await self.all_heard(), self.crowd
+            label, ids, crowd = f"{name}, {rate}/s", await self.all_received(), self.crowd
             figures.add_times(f"{label}: answered", self.answered)
-            for who, at in (("customer", crowd.reached), ("first admin", crowd.first), ("last admin", crowd.last)):
-                figures.add_times(f"{label}: {who}", [at[ids[post]] - started for post, started in posted.items()])
+            for recipient, at in (
+                ("customer", crowd.reached),
+                ("first admin", crowd.first),
+                ("last admin", crowd.last),
+            ):
+                figures.add_times(
+                    f"{label}: {recipient}", [at[ids[post]] - started for post, started in posted.items()]
+                )
             figures.add(f"{label}: CPU, %", cpu / SECONDS * 100)
         storm = asyncio.create_task(self.crowd.storm())
         used, answered = self.cpu(), list[float]()
@@ -109,10 +115,10 @@ class Trial:
         figures.add(f"{name}: storm, all back after s", await storm)
         figures.add(f"{name}: storm, CPU s", self.cpu() - used)
         figures.add_times(f"{name}: storm, post answered", answered)
-        figures.add(f"{name}: refused and tried again", self.crowd.refused)
+        figures.add(f"{name}: rejected and retried", self.crowd.refused)
 
     async def post_all(self, rate: int, seconds: float) -> tuple[dict[str, float], float]:
-        """Post at a rate, however slow the answers are; return when each was begun, and the CPU seconds meanwhile."""
+        """Post at a rate without waiting for responses; return when each post was due, and the CPU seconds."""
         started, used = perf_counter(), self.cpu()
         self.answered = []
         posted: dict[str, float] = {}
@@ -121,7 +127,7 @@ class Trial:
             self.turn += 1
             if (name := await self.post(self.turn)) is not None:
                 posted[name] = due
-            self.answered.append(perf_counter() - due)  # from when it was due, however late it was begun
+            self.answered.append(perf_counter() - due)  # from when it was due, even if it started late
 
         async with asyncio.TaskGroup() as group:
             for number in range(int(rate * seconds)):
@@ -137,8 +143,8 @@ class Trial:
         used = self.process.cpu_times()
         return used.user + used.system
 
-    async def all_heard(self) -> dict[str, bytes]:
-        """Wait until what was posted has reached everybody whom it is to reach; return the events' ids."""
+    async def all_received(self) -> dict[str, bytes]:
+        """Wait until all posts have reached all their recipients; return the events' ids."""
 
         async def numbered() -> dict[str, bytes] | None:
             ids = await self.names()
@@ -154,7 +160,7 @@ class Trial:
 
 @asynccontextmanager
 async def ours(product: Product, database: "asyncpg.Connection[asyncpg.Record]") -> AsyncIterator[Trial]:
-    """Start the api, and give it a crowd. At the end, compare what each heard with the log."""
+    """Start an api with a crowd. At the end, compare what each client received with the log."""
     await product.start("api")
     people = [f"a{n}" for n in range(ADMINS)], [f"c{n}" for n in range(STREAMS - ADMINS)]
     server = ("127.0.0.1", product.ports["api"])
@@ -181,18 +187,18 @@ async def ours(product: Product, database: "asyncpg.Connection[asyncpg.Record]")
 
     trial = Trial(product.family("api")[0], crowd, post, names)
     yield trial
-    await trial.all_heard()
-    heard = dict(zip([*people[0], *people[1]], [client.heard for client in (*crowd.few, *crowd.many)], strict=True))
+    await trial.all_received()
+    received = dict(zip([*people[0], *people[1]], [client.heard for client in (*crowd.few, *crowd.many)], strict=True))
     log = await rows()
     own = defaultdict(list)
     for user_id, _, event_id in log:
         own[user_id].append(event_id)
     own |= {person: [event_id for _, _, event_id in log] for person in people[0]}
-    for person, events in heard.items():
+    for person, events in received.items():
         expected = own[person][-len(events) or len(own[person]) :]  # the first ones came before the streams were open
-        assert events == expected, f"{person} heard {len(events)} events, and not what was theirs"
-    assert len(own["a0"]) - len(heard["a0"]) == BEFORE, "of what was posted while the streams were open, all was heard"
-    assert crowd.resets == 0, "nobody was told to load anew"
+        assert events == expected, f"{person} received {len(events)} events, but not the expected ones"
+    assert len(own["a0"]) - len(received["a0"]) == BEFORE, "an admin missed posts"
+    assert crowd.resets == 0, "a client was told to reload"
     crowd.drop()
     poster.close()
     await product.kill("api")
@@ -200,7 +206,7 @@ async def ours(product: Product, database: "asyncpg.Connection[asyncpg.Record]")
 
 @asynccontextmanager
 async def yardstick() -> AsyncIterator[Trial]:
-    """Start the yardstick, and give it a crowd."""
+    """Start the yardstick with a crowd."""
     [port] = free_ports([0])
     process = await asyncio.create_subprocess_exec(sys.executable, "-m", "bench.bare_streams", str(port))
     server, count = ("127.0.0.1", port), STREAMS - ADMINS
@@ -254,7 +260,7 @@ async def main() -> None:
                         await trial.run(figures, "yardstick")
             await database.close()
     print(f"\nmedian of {ROUNDS}, and all\n")
-    for name, values in figures.of.items():
+    for name, values in figures.values.items():
         print(f"{name:<44} {statistics.median(values):9.1f}   {' '.join(f'{value:.1f}' for value in values)}")
 
 

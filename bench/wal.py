@@ -1,4 +1,4 @@
-"""Which table's writes the bytes of PostgreSQL's write-ahead log are."""
+"""Attribute the bytes of PostgreSQL's write-ahead log to tables."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-# What of a record belongs to no block counts for the first of its blocks.
+# The part of a record that belongs to no block is attributed to its first block.
 _WRITTEN = """
 with blocks as (
     select relfilenode, block_id, record_length, block_data_length as data, block_fpi_length as page,
@@ -29,7 +29,7 @@ where pg_relation_filenode(file.oid) is not null and parent.relnamespace <> 'pg_
 
 @dataclass(frozen=True)
 class Written:
-    """Bytes that were written of a table, its indexes and its large values: changes, and whole pages.
+    """Bytes written for a table, its indexes and its large values: changes, and whole pages.
 
     A page is written whole with its first change after a checkpoint.
     """
@@ -39,12 +39,12 @@ class Written:
 
 
 async def log_position(connection: "asyncpg.Connection[Any]") -> Any:
-    """Return where the log ends."""
+    """Return the end of the log."""
     return await connection.fetchval("select pg_current_wal_flush_lsn()")
 
 
 async def written_since(connections: "Iterable[asyncpg.Connection[Any]]", position: str) -> Mapping[str, Written]:
-    """Return by table what was written since; `connections` are superuser's, one to each database."""
+    """Return the bytes written since `position` by table; `connections` are a superuser's, one to each database."""
     names: dict[int, str] = {}
     for connection in connections:
         names |= dict(await connection.fetch(_NAMES))

@@ -1,9 +1,9 @@
-"""How the tables wear: `python -m bench.wear`, MESSAGES=1000000, UPDATES=1000000.
+"""Measure how tables wear: `python -m bench.wear`, MESSAGES=1000000, UPDATES=1000000.
 
-A store that is filled gets posts, by pgbench with the statement that the application posts with, to conversations that
-had something lately, until so many rows are updated: a conversation by the post, its event as it is numbered, which is
-done as the relay does. PostgreSQL vacuums by its own defaults. The yardstick is the same store before: the time of what
-people ask for, the size of the tables, the pages of the indexes.
+A filled store receives posts, by pgbench with the application's statement, to recently active conversations, until
+enough rows are updated: a conversation by the post, its event by its numbering, which is done as the relay does.
+PostgreSQL vacuums by its own defaults. The yardstick is the same store before: the time of typical requests, the size
+of the tables, the pages of the indexes.
 """
 
 import asyncio
@@ -28,13 +28,13 @@ MESSAGES = int(os.environ.get("MESSAGES", "1000000"))
 UPDATES = int(os.environ.get("UPDATES", "1000000"))
 CLIENTS = 8
 ROUNDS = 9
-PORTION = 30  # seconds of pgbench at a time
+SLICE = 30  # seconds of one pgbench run
 State = Mapping[str, Mapping[str, float]]
 TABLES = ("conversations", "messages", "events")
 
 
 async def main() -> None:
-    """Print how it was before, and how it is after."""
+    """Print the state before and after."""
     with tempfile.TemporaryDirectory() as name:
         async with filled_stores(Path(name), [MESSAGES]) as [store], running_apis(Path(name), [store]) as [port]:
             await _prepare(store)
@@ -48,7 +48,7 @@ async def main() -> None:
             script.write_text(pick + script_of(":talk", ":customer"))
             state = before
             while _updates(state) - _updates(before) < UPDATES:
-                await run_pgbench(store.url, CLIENTS, PORTION, script)
+                await run_pgbench(store.url, CLIENTS, SLICE, script)
                 state = await _state(store)
                 print(f"  {_updates(state) - _updates(before):.0f} updates", flush=True)
             numbering.cancel()
@@ -56,8 +56,10 @@ async def main() -> None:
                 await numbering
             minutes = (time.monotonic() - started) / 60
             _print(before, await _state(store), minutes)
-            for what, after in (await _times(store, client)).items():
-                print(f"{what:34} {times[what] * 1e3:7.2f} ms  {after * 1e3:7.2f} ms  {after / times[what]:5.2f}")
+            for request, after in (await _times(store, client)).items():
+                print(
+                    f"{request:34} {times[request] * 1e3:7.2f} ms  {after * 1e3:7.2f} ms  {after / times[request]:5.2f}"
+                )
 
 
 async def _prepare(store: Store) -> None:
@@ -67,7 +69,7 @@ async def _prepare(store: Store) -> None:
 
 
 async def _number(store: Store) -> None:
-    """Number what is posted, as the relay does."""
+    """Number new events, as the relay does."""
     engine = create_engine(store.url, application="chats-relay", pool_size=1)
     try:
         while True:
@@ -79,7 +81,7 @@ async def _number(store: Store) -> None:
 
 
 async def _times(store: Store, client: Client) -> Mapping[str, float]:
-    """Return how long what people ask for takes, in seconds."""
+    """Return how long typical requests take, in seconds."""
     thread, inbox = await find_thread(store, 60), "/api/v1/admin/conversations"
     requests = {
         "inbox": ("GET", inbox, ADMIN, "admin"),
@@ -95,7 +97,7 @@ async def _times(store: Store, client: Client) -> Mapping[str, float]:
 
 
 async def _state(store: Store) -> State:
-    """Return what PostgreSQL knows of each table, and of the whole."""
+    """Return PostgreSQL's statistics of each table, and of the whole."""
     await ask(store, "select pg_stat_force_next_flush()")
     state = {table: dict(await ask(store, _STATE, table)) for table in TABLES}
     return state | {

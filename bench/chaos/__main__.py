@@ -1,8 +1,8 @@
-"""`make chaos`: faults at random while people write, then the verdict; exit code 1 when anything is wrong.
+"""`make chaos`: random faults while writers post, then the verdict; exit code 1 when anything is wrong.
 
-`CHAOS_SECONDS=3600 CHAOS_SEED=7 make chaos` is an hour, with the same faults in the same order within each lane.
-`CHAOS_WRITERS` and `CHAOS_PAUSE` say how much is written, `CHAOS_LOGS=DIR` keeps what the processes wrote. `--broken`
-runs the builds that are broken on purpose instead, each of which has to be caught.
+`CHAOS_SECONDS=3600 CHAOS_SEED=7 make chaos` runs for an hour, with a fixed order of faults within each lane.
+`CHAOS_WRITERS` and `CHAOS_PAUSE` set the rate of posts, `CHAOS_LOGS=DIR` keeps the processes' logs. `--broken` runs
+the deliberately broken builds instead, each of which has to be caught.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ PLAN = plan_from_environment()
 
 
 async def nemesis() -> int:
-    """Run against the product, and return the exit code."""
+    """Run against the product; return the exit code."""
     print(f"seed {PLAN.seed}, {PLAN.seconds:.0f} s of faults", flush=True)
     async with our_system(PLAN.seed, logs=Path(LOGS) if LOGS else None) as system:
         wrong = await run(PLAN, system)
@@ -29,7 +29,7 @@ async def nemesis() -> int:
 
 
 async def broken() -> int:
-    """Run against every broken build; it is a fault when one is not caught."""
+    """Run against every broken build; return 1 when one is not caught."""
     caught = {name: build.caught_as in await strike(name, PLAN.seed) for name, build in BROKEN.items()}
     for name, is_caught in caught.items():
         print(f"{name}: {'caught' if is_caught else 'NOT CAUGHT'}")

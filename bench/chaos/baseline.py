@@ -1,4 +1,4 @@
-"""The same nemesis on plain Celery with Redis: what it loses and doubles, for comparison. `make chaos-baseline`."""
+"""The same faults against plain Celery with Redis, to compare what it loses and duplicates: `make chaos-baseline`."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ import asyncpg
 from bench.chaos.faults import World
 from bench.chaos.history import History
 from bench.chaos.mailroom import Mailroom
-from bench.chaos.ours import execute, keep_logs, through, way
+from bench.chaos.ours import execute, keep_logs, link_to, through
 from bench.chaos.proxy import HOST, Link, proxied
 from bench.chaos.run import System, plan_from_environment, run
 from bench.chaos.verdict import Verdict
@@ -39,36 +39,38 @@ WAYS = {
 
 
 LOGS = Path(os.environ["CHAOS_LOGS"]) if "CHAOS_LOGS" in os.environ else None
-PATIENCE = 100.0  # seconds without a move: longer than the broker waits before it delivers again
+DRAIN = 100.0  # seconds without progress: longer than the broker waits before it redelivers
 
 
 @asynccontextmanager
 async def plain_celery(seed: int) -> AsyncIterator[System]:
-    """Run API and worker of the baseline, with the same proxies between them and everybody else."""
-    mails, rng = Mailroom(), random.Random(f"{seed} network")
+    """Run the baseline's API and worker, with the same proxies on all connections."""
+    mail_server, rng = Mailroom(), random.Random(f"{seed} network")
     async with AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        await stack.enter_async_context(serving(mails))
+        await stack.enter_async_context(serving(mail_server))
         servers = await stack.enter_async_context(own_servers(directory))
         [port] = free_ports([0])
         url = servers.database.url(ROLE, ROLE, "test")
         settings = {
             "PLAIN_DATABASE_URL": url,
             "PLAIN_BROKER_URL": servers.broker_url,
-            "PLAIN_SMTP_URL": f"smtp://{HOST}:{mails.port}",
+            "PLAIN_SMTP_URL": f"smtp://{HOST}:{mail_server.port}",
         }
-        links = {ends: way(" to ".join(ends), settings[name], rng) for ends, name in WAYS.items()}
+        links = {ends: link_to(" to ".join(ends), settings[name], rng) for ends, name in WAYS.items()}
         front = Link("writers to api", port, rng)
         await stack.enter_async_context(proxied(front, *links.values()))
 
         def child(name: str) -> Child:
-            apart = {WAYS[ends]: through(link, settings[WAYS[ends]]) for ends, link in links.items() if ends[0] == name}
+            overrides = {
+                WAYS[ends]: through(link, settings[WAYS[ends]]) for ends, link in links.items() if ends[0] == name
+            }
             return Child(
                 name=name,
                 command=[sys.executable, "-m", "bench.plain_celery", name, "--port", str(port)],
                 log=directory / f"{name}.log",
                 ready=answers_ok(port, "/readyz") if name == "api" else _at_once,
-                environment=without_settings() | settings | apart,
+                environment=without_settings() | settings | overrides,
             )
 
         processes = Processes(servers.children, child)
@@ -82,7 +84,7 @@ async def plain_celery(seed: int) -> AsyncIterator[System]:
             processes=processes,
             own=("api", "worker"),
             links=[front, *links.values()],
-            mails=mails,
+            mail_server=mail_server,
             broker_url=servers.broker_url,
             superuser_url=servers.database.url(),
             roles=(ROLE,),
@@ -95,7 +97,7 @@ async def plain_celery(seed: int) -> AsyncIterator[System]:
             whole=False,
             records_url=url,
             state=lambda: _state(url),
-            compare=lambda history: _compare(url, history, mails),
+            compare=lambda history: _compare(url, history, mail_server),
         )
 
 
@@ -111,28 +113,28 @@ async def _state(url: str) -> tuple[bool, object]:
     return row[0] == row[1], tuple(row)
 
 
-async def _compare(url: str, history: History, mails: Mailroom) -> Verdict:
+async def _compare(url: str, history: History, mail_server: Mailroom) -> Verdict:
     connection = await asyncpg.connect(url)
     stored = {str(row[0]) for row in await connection.fetch("select id from messages")}
     recorded = {str(row[0]) for row in await connection.fetch("select message_id from notifications")}
     await connection.close()
-    told = [posted for posted in history.posted if posted.by_admin]
-    copies = {posted.id: mails.copies[f"<{posted.id}@store.test>"] for posted in told}
+    replies = [posted for posted in history.posted if posted.by_admin]
+    copies = {posted.id: mail_server.copies[f"<{posted.id}@store.test>"] for posted in replies}
     verdict = Verdict()
     verdict.faults = {
-        "acknowledged, not in the store": sum(posted.id not in stored for posted in history.posted),
-        "without a record": sum(posted.id not in recorded for posted in told),
-        "in no mail": sum(posted.id in recorded and not copies[posted.id] for posted in told),
-        "mailed more than once": sum(count > 1 for count in copies.values()),
-        "mailed more than twice": sum(count > 2 for count in copies.values()),
+        "acknowledged, but not in the store": sum(posted.id not in stored for posted in history.posted),
+        "without a notification": sum(posted.id not in recorded for posted in replies),
+        "in no email": sum(posted.id in recorded and not copies[posted.id] for posted in replies),
+        "emailed more than once": sum(count > 1 for count in copies.values()),
+        "emailed more than twice": sum(count > 2 for count in copies.values()),
     }
-    verdict.facts = {"answers of admins": len(told), "copies": mails.copies.total()}
+    verdict.facts = {"admins' replies": len(replies), "copies": mail_server.copies.total()}
     return verdict
 
 
 async def main() -> None:
-    """Run it, and print its table."""
-    plan = replace(plan_from_environment(), drain=PATIENCE)
+    """Run the faults, and print the table."""
+    plan = replace(plan_from_environment(), drain=DRAIN)
     async with plain_celery(plan.seed) as system:
         await run(plan, system)
 

@@ -1,4 +1,4 @@
-"""The check of the check: builds that break the promise on purpose, each of which the nemesis has to catch.
+"""The test of the test: builds that break the guarantee on purpose, which the chaos run has to catch.
 
 As a program it starts a process of such a build: `python -m bench.chaos.broken cursor-by-id api --port 8001`.
 """
@@ -42,7 +42,7 @@ INBOX_FORGETS = """
 
 
 def cursor_by_id() -> None:
-    """Let the feed go by the ids of events, as if these appeared in the order of commits."""
+    """Order the feed by the events' ids, as if these were assigned in the order of commits."""
     from services.conversations.event_log import reader
     from services.conversations.models import FeedHead
     from shared.events import Event, Feed
@@ -63,7 +63,7 @@ def cursor_by_id() -> None:
 
 
 def mark_before_send() -> None:
-    """Let a mail be recorded as sent just before it is."""
+    """Record an email as sent just before it is."""
     from services.notifications.delivery import attempt_recorder
     from services.notifications.delivery.attempts import begin_data
     from services.notifications.delivery.leases import ClaimedEmail
@@ -84,12 +84,12 @@ where id = any($1)
 """
 
 FLAWS: dict[str, Callable[[], None]] = {"cursor-by-id": cursor_by_id, "mark-before-send": mark_before_send}
-"""What is changed in a process before it starts."""
+"""The change to a process before it starts."""
 
 
 @dataclass(frozen=True)
 class Broken:
-    """A broken build, the faults that bring it to light, and how the verdict has to call at least one of its sins."""
+    """A broken build, the faults that expose it, and the fault that the verdict has to report."""
 
     caught_as: str
     faults: Callable[[World], Sequence[Fault]]
@@ -101,7 +101,7 @@ class Broken:
 
 
 def _no_more_hints(world: World) -> Sequence[Fault]:
-    """The broker goes for good: the relay keeps some hints for one that comes back, and they would make up for much."""
+    """Kill the broker for good. If it came back, the hints that the relay keeps would repair most of the damage."""
 
     async def kill(_: random.Random) -> None:
         if world.processes.runs("broker"):
@@ -111,35 +111,35 @@ def _no_more_hints(world: World) -> Sequence[Fault]:
 
 
 def _refusals(world: World) -> Sequence[Fault]:
-    """The mail server changes its mind after DATA, in every way it can."""
+    """Reject emails after DATA, in every possible way."""
 
     async def refuse(_: random.Random) -> None:
         for answers in ({"data": ["451 4.3.0 later"] * 2}, {"content": [DROP] * 2}, {"end": ["452 4.3.1 full"] * 2}):
-            world.mails.script.update(answers)
+            world.mail_server.script.update(answers)
             await asyncio.sleep(1)
 
     return [Fault("mail", "SMTP: 4xx and hanging up, from DATA on", "mail server", refuse)]
 
 
 BROKEN = {
-    "inbox-off": Broken("with two records", lambda _: [], sql={"notifications": INBOX_FORGETS}),
+    "inbox-off": Broken("with two notifications", lambda _: [], sql={"notifications": INBOX_FORGETS}),
     "cursor-by-id": Broken(
-        "without a record",
+        "without a notification",
         _no_more_hints,
         flaw="cursor-by-id",
         sql={"conversations": COMMITS_COME_LATE},
     ),
-    "mark-before-send": Broken("sent by our account, and not with the server", _refusals, flaw="mark-before-send"),
-    "no-sweeper": Broken("without a record", _no_more_hints, without="sweeper"),
+    "mark-before-send": Broken("recorded as sent, but not accepted by the server", _refusals, flaw="mark-before-send"),
+    "no-sweeper": Broken("without a notification", _no_more_hints, without="sweeper"),
 }
 
 
 async def strike(name: str, seed: int) -> list[str]:
-    """Run one of the broken builds; return the names of what was found to be wrong."""
+    """Run one of the broken builds; return the names of what is wrong."""
     build = BROKEN[name]
     command = [sys.executable, "-m", "bench.chaos.broken", build.flaw] if build.flaw else []
-    names = [one for one in PROCESSES if one != build.without]
-    # Few posts: what is missing then is lost, and not only late.
+    names = [process for process in PROCESSES if process != build.without]
+    # Few posts, so that a missing notification is lost and not only late.
     plan = Plan(
         seed=seed,
         seconds=build.seconds,

@@ -1,4 +1,4 @@
-"""Everything that is done to the system: each fault is struck, lasts for a while, and is made good again."""
+"""All faults of the chaos run: each strikes, lasts for a while, and is then undone."""
 
 import asyncio
 import random
@@ -14,29 +14,29 @@ import redis.asyncio
 from redis.exceptions import RedisError
 
 from bench.chaos.mailroom import Mailroom
-from bench.chaos.proxy import Link, Trouble, Weather
+from bench.chaos.proxy import Disturbance, Link, Trouble
 from tests.helpers.smtp_server import DROP, KEEP_AND_DROP, KEEP_AND_STALL, STALL
 from tests.system.helpers.processes import IMMEDIATE, Processes
 
-LEASE = 60.0  # seconds that a mail is held by a sender without a word of it
+LEASE = 60.0  # seconds that a sender holds an email without renewing its lease
 
 
 @dataclass(frozen=True)
 class World:
-    """What can be struck."""
+    """The processes and connections that faults can strike."""
 
     processes: Processes
-    own: Sequence[str]  # the names of the processes that are not somebody else's server
+    own: Sequence[str]  # the product's own processes, without third-party servers
     links: Sequence[Link]
-    mails: Mailroom
+    mail_server: Mailroom
     broker_url: str
     superuser_url: str
-    roles: Sequence[str]  # of the database
+    roles: Sequence[str]  # database roles
 
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that can go wrong. `strike` lasts until it is over; lanes strike side by side, each one at a time."""
+    """A fault. `strike` returns when it is over. Lanes run in parallel, and each strikes one fault at a time."""
 
     lane: str
     kind: str
@@ -46,8 +46,13 @@ class Fault:
 
 
 def all_faults(world: World, *, long: bool) -> list[Fault]:
-    """List every fault there is; `long` has those too that last longer than a lease."""
-    return [*_of_processes(world, long=long), *_of_servers(world), *_of_the_network(world), *_of_mail(world.mails)]
+    """Return every fault; with `long` also those that last longer than a lease."""
+    return [
+        *_of_processes(world, long=long),
+        *_of_servers(world),
+        *_of_the_network(world),
+        *_of_mail(world.mail_server),
+    ]
 
 
 def _of_processes(world: World, *, long: bool) -> list[Fault]:
@@ -72,10 +77,10 @@ def _of_processes(world: World, *, long: bool) -> list[Fault]:
 def _of_servers(world: World) -> list[Fault]:
     return [
         Fault("servers", "FLUSHALL", "broker", partial(_empty_broker, world), 2),
-        Fault("servers", "kill -9 and absence", "broker", partial(_kill, world, "broker", away=6.0)),
+        Fault("servers", "kill -9 and absence", "broker", partial(_kill, world, "broker", absence=6.0)),
         Fault("servers", "SIGSTOP and SIGCONT", "broker", partial(_freeze, world, "broker", 4.0)),
         Fault("servers", "immediate restart", "postgres", partial(_kill, world, "postgres", how=IMMEDIATE)),
-        Fault("servers", "kill -9", "postgres", partial(_kill, world, "postgres", away=3.0), 0.5),
+        Fault("servers", "kill -9", "postgres", partial(_kill, world, "postgres", absence=3.0), 0.5),
         Fault("servers", "SIGSTOP and SIGCONT", "postgres", partial(_freeze, world, "postgres", 4.0), 0.5),
         *(Fault("servers", "pg_terminate_backend", role, partial(_terminate, world, role)) for role in world.roles),
     ]
@@ -89,9 +94,9 @@ def _of_the_network(world: World) -> list[Fault]:
     ]
 
 
-def _of_mail(mails: Mailroom) -> list[Fault]:
+def _of_mail(mail_server: Mailroom) -> list[Fault]:
     def answers(kind: str, weight: float, *scripts: dict[str, list[str]]) -> Fault:
-        return Fault("mail", f"SMTP: {kind}", "mail server", partial(_script, mails, scripts), weight)
+        return Fault("mail", f"SMTP: {kind}", "mail server", partial(_script, mail_server, scripts), weight)
 
     return [
         answers(
@@ -105,22 +110,22 @@ def _of_mail(mails: Mailroom) -> list[Fault]:
         answers("hung up before the dot", 1, {"rcpt": [DROP] * 2}, {"content": [DROP] * 2}),
         answers("lost reply", 2, {"end": [KEEP_AND_DROP] * 2}, {"end": [DROP] * 2}),
         answers("stall", 2, {"rcpt": [STALL] * 2}, {"end": [STALL]}, {"end": [KEEP_AND_STALL]}),
-        Fault("mail", "SMTP: slow banner", "mail server", partial(_slow_banner, mails)),
+        Fault("mail", "SMTP: slow banner", "mail server", partial(_slow_banner, mail_server)),
     ]
 
 
 async def _kill(
-    world: World, name: str, rng: random.Random, *, away: float = 1.0, how: signal.Signals = signal.SIGKILL
+    world: World, name: str, rng: random.Random, *, absence: float = 1.0, how: signal.Signals = signal.SIGKILL
 ) -> None:
     await world.processes.kill(name, how=how)
-    await asyncio.sleep(rng.random() * away)
+    await asyncio.sleep(rng.random() * absence)
     await world.processes.start(name)
 
 
 async def _freeze(world: World, name: str, longest: float, rng: random.Random, *, at_least: float = 0.0) -> None:
-    # PostgreSQL's own processes go on for those who are already connected: only its door is frozen.
+    # PostgreSQL's backends keep serving open connections: only its listener is frozen.
     family = world.processes.family(name)
-    await _stop_and_go(family[:1] if name == "postgres" else family, at_least + rng.random() * longest)
+    await _suspend(family[:1] if name == "postgres" else family, at_least + rng.random() * longest)
 
 
 async def _kill_child(world: World, name: str, rng: random.Random) -> None:
@@ -132,10 +137,10 @@ async def _kill_child(world: World, name: str, rng: random.Random) -> None:
 
 async def _freeze_child(world: World, name: str, longest: float, rng: random.Random) -> None:
     children = world.processes.family(name)[1:]
-    await _stop_and_go([rng.choice(children)] if children else [], rng.random() * longest)
+    await _suspend([rng.choice(children)] if children else [], rng.random() * longest)
 
 
-async def _stop_and_go(family: Sequence[psutil.Process], seconds: float) -> None:
+async def _suspend(family: Sequence[psutil.Process], seconds: float) -> None:
     for process in family:
         with suppress(psutil.NoSuchProcess):
             process.suspend()
@@ -148,7 +153,7 @@ async def _stop_and_go(family: Sequence[psutil.Process], seconds: float) -> None
 
 
 async def _empty_broker(world: World, _: random.Random) -> None:
-    with suppress(RedisError, OSError):  # it may just be away
+    with suppress(RedisError, OSError):  # it may be down
         async with redis.asyncio.from_url(world.broker_url, socket_timeout=2, socket_connect_timeout=2) as broker:
             await broker.flushall()
 
@@ -161,24 +166,24 @@ async def _terminate(world: World, role: str, _: random.Random) -> None:
 
 
 async def _disturb(link: Link, trouble: Trouble, rng: random.Random) -> None:
-    link.strike(Weather(trouble, delay=rng.choice((0.05, 0.3, 1.0)), share=rng.choice((0.5, 1.0))))
+    link.strike(Disturbance(trouble, delay=rng.choice((0.05, 0.3, 1.0)), share=rng.choice((0.5, 1.0))))
     await asyncio.sleep(0.3 + rng.random() * 4)
-    # A sender that is forgotten behind its dot would wait for ten minutes, as it should: no run lasts that much longer.
+    # A sender that waits for the reply after the dot would wait for ten minutes, as it should: longer than most runs.
     if trouble is Trouble.BLACK_HOLE and rng.random() < 0.3 and "mail server" not in link.name:
         link.forget()
     else:
         link.heal(cut=rng.random() < 0.5)
 
 
-async def _script(mails: Mailroom, scripts: Sequence[dict[str, list[str]]], rng: random.Random) -> None:
+async def _script(mail_server: Mailroom, scripts: Sequence[dict[str, list[str]]], rng: random.Random) -> None:
     for phase, answers in rng.choice(scripts).items():
-        mails.script[phase] = list(answers)
+        mail_server.script[phase] = list(answers)
     await asyncio.sleep(1 + rng.random() * 5)
-    mails.script.clear()
-    await mails.hang_up()  # what stalls does not stall for ever
+    mail_server.script.clear()
+    await mail_server.hang_up()  # ends stalled connections
 
 
-async def _slow_banner(mails: Mailroom, rng: random.Random) -> None:
-    mails.delays["banner"] = 1 + rng.random() * 4
+async def _slow_banner(mail_server: Mailroom, rng: random.Random) -> None:
+    mail_server.delays["banner"] = 1 + rng.random() * 4
     await asyncio.sleep(2 + rng.random() * 4)
-    mails.delays.clear()
+    mail_server.delays.clear()

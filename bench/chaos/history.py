@@ -1,4 +1,4 @@
-"""What was acknowledged to whom, and when: what the verdict measures the system by."""
+"""What was acknowledged, and when. The verdict compares the system with it."""
 
 import time
 from array import array
@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 
 @dataclass(eq=False)
-class Talk:
-    """A conversation that people write in. `writing` counts the requests about it that are under way."""
+class Conversation:
+    """A conversation that writers post to. `writing` counts the requests in progress."""
 
     id: str
     customer: str
@@ -17,45 +17,45 @@ class Talk:
 
 @dataclass(frozen=True, slots=True)
 class Posted:
-    """A message that somebody was told is saved. `token` is in its text, and in no other's."""
+    """An acknowledged message. Its text contains `token`, which is unique."""
 
     id: str
-    talk: Talk
+    conversation: Conversation
     by_admin: bool
     token: str
 
 
 @dataclass
 class History:
-    """Everything that was acknowledged. `calm` until the first fault is struck."""
+    """Everything that was acknowledged. `calm` until the first fault."""
 
     posted: list[Posted] = field(default_factory=list)
-    deleted: set[Talk] = field(default_factory=set)
+    deleted: set[Conversation] = field(default_factory=set)
     reads: int = 0
     retries: int = 0
     odd: Counter[str] = field(default_factory=Counter)
-    """Answers that are neither what was asked for nor "try again"."""
+    """Responses that are neither the expected ones nor "try again"."""
     calm: bool = True
     post_seconds: dict[bool, "array[float]"] = field(default_factory=lambda: {True: array("d"), False: array("d")})
-    """From the first try of a post to its 201, by whether it was calm."""
+    """From the first attempt of a post to its 201, by whether it was calm."""
     pending: dict[str, tuple[float, Posted]] = field(default_factory=dict)
-    """Messages of admins whose record has not been seen yet, oldest first, with the time of their 201."""
+    """Admins' messages whose notification has not been seen yet, oldest first, with the time of their 201."""
 
     def acknowledge(self, posted: Posted, seconds: float) -> None:
-        """Note a message that was answered with 201."""
+        """Record a message that was answered with 201."""
         self.posted.append(posted)
         self.post_seconds[self.calm].append(seconds)
         if posted.by_admin:
             self.pending[posted.id] = (time.monotonic(), posted)
 
-    def delete(self, talk: Talk) -> None:
-        """Note that a conversation is about to be deleted: its messages leave the comparison."""
-        self.deleted.add(talk)
-        for identity, (_, posted) in list(self.pending.items()):
-            if posted.talk is talk:
-                del self.pending[identity]
+    def delete(self, conversation: Conversation) -> None:
+        """Record that a conversation is about to be deleted: its messages leave the comparison."""
+        self.deleted.add(conversation)
+        for message_id, (_, posted) in list(self.pending.items()):
+            if posted.conversation is conversation:
+                del self.pending[message_id]
 
     @property
     def kept(self) -> list[Posted]:
         """The acknowledged messages whose conversation was not deleted."""
-        return [posted for posted in self.posted if posted.talk not in self.deleted]
+        return [posted for posted in self.posted if posted.conversation not in self.deleted]

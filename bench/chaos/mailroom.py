@@ -1,4 +1,4 @@
-"""The customers' mail server: it counts what it got, and keeps none of it."""
+"""The customers' mail server: it counts the emails, and keeps none."""
 
 import re
 from collections import Counter
@@ -12,14 +12,14 @@ _TOKEN = re.compile(rb"chaos-([0-9a-f]{16})")
 
 @dataclass
 class Mailroom(SmtpServer):
-    """A mail server that remembers how often it got which mail, and what was told in any."""
+    """A mail server that counts the copies of each email, and remembers the messages in them."""
 
     copies: Counter[str] = field(default_factory=Counter)  # by Message-ID
-    told: set[str] = field(default_factory=set)  # tokens of messages
+    tokens: set[str] = field(default_factory=set)  # of messages
 
-    def keep(self, mail: ReceivedEmail) -> None:
-        """Count a mail."""
-        found = _MESSAGE_ID.search(mail.content)
-        self.copies[found[1].decode() if found else ""] += 1
-        self.told.update(token.decode() for token in _TOKEN.findall(mail.content))
+    def keep(self, email: ReceivedEmail) -> None:
+        """Count an email."""
+        match = _MESSAGE_ID.search(email.content)
+        self.copies[match[1].decode() if match else ""] += 1
+        self.tokens.update(token.decode() for token in _TOKEN.findall(email.content))
         self.commands.clear()

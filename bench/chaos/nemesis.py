@@ -1,4 +1,4 @@
-"""Strikes faults, several side by side, and keeps book of each."""
+"""Strike faults in parallel lanes, and record each of them."""
 
 import asyncio
 import random
@@ -10,11 +10,11 @@ from contextlib import suppress
 from bench.chaos.faults import Fault, World
 from bench.chaos.watch import Struck
 
-PAUSE = 3.0  # seconds at most between two faults of a lane
+PAUSE = 3.0  # maximum seconds between two faults of a lane
 
 
 class Nemesis:
-    """One lane for the faults that would be in each other's way; the seed decides the order within a lane."""
+    """Runs the lanes. Faults that would interfere with each other share a lane; the seed sets the order within it."""
 
     def __init__(self, world: World, faults: Sequence[Fault], seed: int, struck: list[Struck]) -> None:
         self.world = world
@@ -25,12 +25,12 @@ class Nemesis:
         self.struck = struck
         self.held: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.ended: Counter[str] = Counter()
-        """Processes that came to an end by themselves, and were started again as a supervisor does."""
+        """Processes that ended by themselves, and were restarted as by a supervisor."""
         self.mishaps: list[str] = []
-        """What did not come back after a fault."""
+        """Failures to recover from a fault."""
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Strike until `stop`, and then make everything good."""
+        """Strike until `stop`, then undo everything."""
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(self._start_what_ended())
             async with asyncio.TaskGroup() as lanes:
@@ -62,7 +62,7 @@ class Nemesis:
     async def _revive(self) -> None:
         for name in self.world.processes.ended():
             if self.held[name].locked():
-                continue  # under a fault, which starts it again
+                continue  # a fault holds it, and will start it again
             async with self.held[name]:
                 self.ended[name] += 1
                 try:

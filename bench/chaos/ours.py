@@ -1,4 +1,4 @@
-"""The product as the nemesis meets it: a proxy on each way between two of its processes."""
+"""The product in a chaos run: every connection between its processes goes through a proxy."""
 
 import random
 import re
@@ -26,13 +26,13 @@ SETTINGS = {
     "CHATS_EMAIL_DELAY_SECONDS": "1",
     "CHATS_EMAIL_RETRY_SECONDS": ",".join(["1", "2", "3", "5", "8", *["10"] * 50]),
     "CHATS_EMAIL_UNCERTAIN_SECONDS": "5",
-    # So high that nothing is refused or waits for room, and not off: all is counted as ever.
+    # The limits are high enough to reject and delay nothing, but not off: everything is counted as usual.
     "CHATS_LIMIT_MAILS_PER_10_MINUTES": "100000",
     "CHATS_LIMIT_MESSAGES_PER_MINUTE": "100000",
     "CHATS_LIMIT_ADMIN_MESSAGES_PER_MINUTE": "100000",
 }
-# Which process goes to whom, and which of its settings says where that is.
-WAYS = {
+# The connections between processes, and the setting with the URL of each.
+CONNECTIONS = {
     ("api", "postgres"): "CHATS_CONVERSATIONS_DATABASE_URL",
     ("api", "broker"): "CHATS_REDIS_URL",
     ("relay", "postgres"): "CHATS_CONVERSATIONS_DATABASE_URL",
@@ -47,13 +47,13 @@ WAYS = {
 }
 
 
-def way(name: str, url: str, rng: random.Random) -> Link:
-    """Make a link to where a URL goes."""
+def link_to(name: str, url: str, rng: random.Random) -> Link:
+    """Return a link to a URL's port."""
     return Link(name, urlsplit(url).port or 0, rng)
 
 
 def through(link: Link, url: str) -> str:
-    """Return the URL that goes through a link."""
+    """Return the URL with the link's port."""
     parts = urlsplit(url)
     return parts._replace(netloc=re.sub(r":\d+$", f":{link.port}", parts.netloc)).geturl()
 
@@ -67,23 +67,23 @@ async def our_system(
     sql: Mapping[str, str] = MappingProxyType({}),
     logs: Path | None = None,
 ) -> AsyncIterator[System]:
-    """Run the product; what its processes wrote is left in `logs`.
+    """Run the product; copy its processes' logs to `logs`.
 
-    `command` starts another build of it, `sql` is done to its databases.
+    `command` starts another build, `sql` is executed in its databases.
     """
-    mails, rng = Mailroom(), random.Random(f"{seed} network")
+    mail_server, rng = Mailroom(), random.Random(f"{seed} network")
     with tempfile.TemporaryDirectory() as directory:
         async with (
-            serving(mails),
-            running_product(Path(directory), **SETTINGS, CHATS_SMTP_URL=f"smtp://{HOST}:{mails.port}") as product,
+            serving(mail_server),
+            running_product(Path(directory), **SETTINGS, CHATS_SMTP_URL=f"smtp://{HOST}:{mail_server.port}") as product,
         ):
             product.command = list(command) or product.command
             product.environment["CHATS_REDIS_URL"] = product.environment["CHATS_BROKER_URL"]
-            settings = {name: product.environment[name] for name in set(WAYS.values())}
-            links = {ends: way(" to ".join(ends), settings[name], rng) for ends, name in WAYS.items()}
+            settings = {name: product.environment[name] for name in set(CONNECTIONS.values())}
+            links = {ends: link_to(" to ".join(ends), settings[name], rng) for ends, name in CONNECTIONS.items()}
             front = Link("writers to api", product.ports["api"], rng)
             async with proxied(front, *links.values()):
-                for ends, name in WAYS.items():
+                for ends, name in CONNECTIONS.items():
                     product.overrides.setdefault(ends[0], {})[name] = through(links[ends], settings[name])
                 stored, recorded = (product.owner_urls[role] for role in ROLES)
                 for role, statements in sql.items():
@@ -93,7 +93,7 @@ async def our_system(
                     processes=product,
                     own=names,
                     links=[front, *links.values()],
-                    mails=mails,
+                    mail_server=mail_server,
                     broker_url=settings["CHATS_BROKER_URL"],
                     superuser_url=product.superuser_url,
                     roles=ROLES,
@@ -106,7 +106,7 @@ async def our_system(
                     whole=True,
                     records_url=recorded,
                     state=lambda: state_of(stored, recorded),
-                    compare=lambda history: compare(stored, recorded, history, mails),
+                    compare=lambda history: compare(stored, recorded, history, mail_server),
                 )
                 try:
                     yield system
@@ -115,14 +115,14 @@ async def our_system(
 
 
 async def execute(url: str, sql: str) -> None:
-    """Do something to a database."""
+    """Execute statements in a database."""
     connection = await asyncpg.connect(url)
     await connection.execute(sql)
     await connection.close()
 
 
 def keep_logs(directory: Path, logs: Path | None) -> None:
-    """Copy what processes wrote to where it is wanted, if it is."""
+    """Copy the processes' logs to `logs`, unless it is None."""
     if logs is not None:
         logs.mkdir(parents=True, exist_ok=True)
         for log in directory.glob("*.log"):

@@ -1,6 +1,6 @@
-"""A TCP proxy between two neighbours, for the bad days of a network.
+"""A TCP proxy on a connection between two processes, for network faults.
 
-Bytes are never lost in the middle of a stream, as TCP does not lose them: they come late, or the connection ends.
+As in TCP, bytes are never lost in the middle of a stream: they come late, or the connection ends.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ HOST = "127.0.0.1"
 
 
 class Trouble(StrEnum):
-    """What can be wrong with a connection."""
+    """The kinds of network faults."""
 
     LATENCY = "latency"
     RESET = "reset"
@@ -27,10 +27,10 @@ class Trouble(StrEnum):
 
 
 @dataclass(frozen=True)
-class Weather:
-    """What befalls connections, those that are open and those that are opened: each with the chance `share`.
+class Disturbance:
+    """A fault of a link: it hits each open and each new connection with the probability `share`.
 
-    `delay` is the longest latency in seconds; every connection draws its own.
+    `delay` is the maximum latency in seconds; every connection draws its own.
     """
 
     trouble: Trouble
@@ -39,38 +39,38 @@ class Weather:
 
 
 class Link:
-    """One neighbour's way to another: it listens on `port`, and passes on to `target`."""
+    """A proxied route: it listens on `port`, and forwards to `target`."""
 
     def __init__(self, name: str, target: int, rng: random.Random) -> None:
         self.name = name
         self.target = target
         self.port = 0
         self.rng = rng
-        self.weather: Weather | None = None
+        self.disturbance: Disturbance | None = None
         self.pairs: set[_Pair] = set()
 
-    def strike(self, weather: Weather) -> None:
-        """Let it come over all connections."""
-        self.weather = weather
+    def strike(self, disturbance: Disturbance) -> None:
+        """Disturb all connections, present and new."""
+        self.disturbance = disturbance
         for pair in list(self.pairs):
-            pair.suffer(weather)
+            pair.disturb(disturbance)
 
     def heal(self, *, cut: bool = False) -> None:
-        """Let everything pass again, and what was held up arrive; or `cut` the connections that suffered."""
-        self.weather = None
+        """End the disturbance and deliver delayed data; with `cut`, reset the disturbed connections instead."""
+        self.disturbance = None
         for pair in list(self.pairs):
             pair.recover(cut=cut)
 
     def forget(self) -> None:
-        """Let new connections pass, and leave those in a black hole there for good, without a word to either end."""
-        self.weather = None
+        """Let new connections pass, and leave those in a black hole there for good, without telling either end."""
+        self.disturbance = None
         for pair in self.pairs:
             pair.forgotten = pair.held
 
 
 @asynccontextmanager
 async def proxied(*links: Link) -> AsyncIterator[None]:
-    """Let the links listen, each on a free port of its own."""
+    """Listen on a free port for each of the links."""
     loop = asyncio.get_running_loop()
     listeners = []
     for link in links:
@@ -85,11 +85,11 @@ async def proxied(*links: Link) -> AsyncIterator[None]:
         for link in links:
             for pair in list(link.pairs):
                 pair.reset()
-        await asyncio.sleep(0)  # the transports say goodbye
+        await asyncio.sleep(0)  # the transports close in the next iteration
 
 
 class _Pair:
-    """One connection through the proxy: its two ends, and what it suffers from."""
+    """One connection through the proxy: its two ends, and how it is disturbed."""
 
     def __init__(self, link: Link) -> None:
         self.link = link
@@ -100,11 +100,11 @@ class _Pair:
         self.connecting: asyncio.Task[None] | None = None
 
     def opened(self) -> None:
-        """Go on to the target, now that the client is there."""
+        """Connect to the target, once the client has connected."""
         self.link.pairs.add(self)
-        weather = self.link.weather
-        if weather is not None:
-            self.suffer(weather)
+        disturbance = self.link.disturbance
+        if disturbance is not None:
+            self.disturb(disturbance)
         if self.client.is_open:
             self.connecting = asyncio.create_task(self._connect())
 
@@ -114,15 +114,15 @@ class _Pair:
         except OSError:
             self.reset()
         else:
-            if not self.client.is_open:  # it went away meanwhile
+            if not self.client.is_open:  # the client disconnected meanwhile
                 self.server.abort()
 
-    def suffer(self, weather: Weather) -> None:
-        if self.link.rng.random() >= weather.share:
+    def disturb(self, disturbance: Disturbance) -> None:
+        if self.link.rng.random() >= disturbance.share:
             return
-        match weather.trouble:
+        match disturbance.trouble:
             case Trouble.LATENCY:
-                self.delay = self.link.rng.random() * weather.delay
+                self.delay = self.link.rng.random() * disturbance.delay
             case Trouble.RESET:
                 self.reset()
             case Trouble.BLACK_HOLE:
@@ -141,12 +141,12 @@ class _Pair:
         self.flow()
 
     def flow(self) -> None:
-        """Read from each end while the other takes it; what is not read stays with its sender, as on a dead line."""
+        """Read from each end while the other accepts data; unread data stays with its sender, as on a dead line."""
         for end in (self.client, self.server):
             end.read(may=not self.held and end.other.is_open and not end.other.full)
 
     def reset(self) -> None:
-        """End both sides without a goodbye."""
+        """Reset both ends."""
         for end in (self.client, self.server):
             end.abort()
 
@@ -155,7 +155,7 @@ class _Pair:
 
 
 class _End(asyncio.Protocol):
-    """One side of a connection. What goes out here may have to wait for its time, in order."""
+    """One end of a connection. Data for it may have to wait for the delay, in order."""
 
     other: "_End"
 
@@ -163,7 +163,7 @@ class _End(asyncio.Protocol):
         self.pair = pair
         self.transport: asyncio.Transport | None = None
         self.full = False
-        self.ended = self.finished = False  # nothing more comes from there; nothing more goes there
+        self.ended = self.finished = False  # received, or sent, the end of the stream
         self.waiting: deque[tuple[float, bytes | None]] = deque()  # None: the end of the stream
         self.timer: asyncio.TimerHandle | None = None
 
@@ -186,7 +186,7 @@ class _End(asyncio.Protocol):
         self.ended = True
         self.other.send(None)
         self._close_if_done()
-        return True  # the other direction stays
+        return True  # keep the other direction open
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.timer is not None:
@@ -214,7 +214,7 @@ class _End(asyncio.Protocol):
                 self.transport.pause_reading()
 
     def send(self, data: bytes | None) -> None:
-        """Pass something on, at once or after the delay."""
+        """Send data to this end, at once or after the delay."""
         if not self.pair.delay and not self.waiting:
             self._write(data)
             return
@@ -242,7 +242,7 @@ class _End(asyncio.Protocol):
                 self.transport.close()
 
     def finish(self) -> None:
-        """Send nothing more from here on, and still listen."""
+        """Send the end of the stream, and keep reading."""
         if self.transport is not None and self.is_open and not self.finished:
             self.finished = True
             with suppress(OSError):  # it has just been reset
@@ -254,7 +254,7 @@ class _End(asyncio.Protocol):
             self.transport.close()
 
     def abort(self) -> None:
-        """End with a reset."""
+        """Reset the connection."""
         if self.transport is not None and self.is_open:
             raw: socket.socket = self.transport.get_extra_info("socket")
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

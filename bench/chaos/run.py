@@ -1,4 +1,4 @@
-"""One run: a calm stretch, faults, quiet, drain, verdict."""
+"""One run: a calm phase, faults, a quiet phase until everything is finished, and the verdict."""
 
 import asyncio
 import os
@@ -16,44 +16,44 @@ from bench.chaos.watch import Watch
 from bench.chaos.writers import Desk, Headers, Writer
 
 CUSTOMERS = [f"customer-{number}" for number in range(1, 21)]
-LONG = 600.0  # seconds from which a run has faults that last longer than a lease
+LONG = 600.0  # seconds; longer runs also have faults that last longer than a lease
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What a run is to be; times in seconds. Without `faults` all of them are struck at random."""
+    """The parameters of a run; times in seconds. Without `faults`, all faults strike at random."""
 
     seed: int
     seconds: float = 60.0
     calm: float = 5.0
     writers: int = 8
-    talks: int = 12
+    conversations: int = 12
     pause: float = 0.05
-    """What a writer waits at most before the next request."""
+    """Maximum pause of a writer before its next request."""
     drain: float = 150.0
-    """How long nothing may move on, afterwards, before everything is at its end: longer than a lease and a pause."""
+    """Maximum time without progress after the faults: longer than a lease and a pause."""
     faults: Callable[[World], Sequence[Fault]] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class System:
-    """What is put to the test, and how it is looked at."""
+    """The system under test, and how to inspect it."""
 
     title: str
     world: World
     url: str
     headers: Headers
     whole: bool
-    """Whether it can do more than post."""
+    """Whether it supports more than posting."""
     records_url: str
-    """The database with the table `notifications`."""
+    """The URL of the database with the table `notifications`."""
     state: Callable[[], Awaitable[tuple[bool, object]]]
-    """Whether everything is at its end, and how far it is."""
+    """Return whether everything is finished, and a measure of progress."""
     compare: Callable[[History], Awaitable[Verdict]]
 
 
 def plan_from_environment() -> Plan:
-    """Read `CHAOS_SECONDS`, `CHAOS_SEED` (else any), `CHAOS_WRITERS`, and `CHAOS_PAUSE`, their longest."""
+    """Read `CHAOS_SECONDS`, `CHAOS_SEED` (random without it), `CHAOS_WRITERS` and `CHAOS_PAUSE`, the maximum pause."""
     seconds = float(os.environ.get("CHAOS_SECONDS", "60"))
     return Plan(
         seed=int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6),
@@ -72,9 +72,9 @@ async def run(plan: Plan, system: System, *, title: str = "") -> list[str]:
     nemesis = Nemesis(system.world, faults, plan.seed, watch.struck)
     watching = asyncio.create_task(watch.run())
     try:
-        writing = await _suffer(plan, system, history, nemesis)
+        writing = await _write_under_faults(plan, system, history, nemesis)
         drained = await _drain(plan.drain, system, history)
-        await asyncio.sleep(0.5)  # the last look of the watch
+        await asyncio.sleep(0.5)  # for the last poll of the watch
     finally:
         watching.cancel()
     verdict = await system.compare(history)
@@ -83,19 +83,19 @@ async def run(plan: Plan, system: System, *, title: str = "") -> list[str]:
         rows(history, nemesis, watch, verdict, writing=writing, drained=drained),
     )
     wrong = [name for name, count in verdict.faults.items() if count]
-    return [*wrong, *history.odd, *nemesis.mishaps, *([] if drained is not None else ["not at its end"])]
+    return [*wrong, *history.odd, *nemesis.mishaps, *([] if drained is not None else ["not finished"])]
 
 
-async def _suffer(plan: Plan, system: System, history: History, nemesis: Nemesis) -> float:
-    """Let people write, first in peace; return for how many seconds they did."""
+async def _write_under_faults(plan: Plan, system: System, history: History, nemesis: Nemesis) -> float:
+    """Let the writers work, first without faults; return the seconds that they worked."""
     desk = Desk(system.url, history, system.headers, CUSTOMERS, system.whole)
     writers = [
         Writer(desk, "admin" if number % 2 else "customer", f"{plan.seed} {number}", plan.pause)
         for number in range(plan.writers)
     ]
     started = time.monotonic()
-    for number in range(plan.talks):
-        await writers[number % len(writers)].open_talk()
+    for number in range(plan.conversations):
+        await writers[number % len(writers)].open_conversation()
     stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         for writer in writers:
@@ -108,15 +108,15 @@ async def _suffer(plan: Plan, system: System, history: History, nemesis: Nemesis
     return time.monotonic() - started
 
 
-async def _drain(patience: float, system: System, history: History) -> float | None:
-    """Wait in quiet until everything is at its end; return how many seconds that took, or None: it never will be."""
-    started = moved = time.monotonic()
+async def _drain(max_idle: float, system: System, history: History) -> float | None:
+    """Wait until everything is finished; return the seconds that took, or None when progress stops before."""
+    started = last_progress = time.monotonic()
     before: object = None
-    while (now := time.monotonic()) - moved < patience:
+    while (now := time.monotonic()) - last_progress < max_idle:
         at_end, state = await system.state()
         if at_end and not history.pending:
             return now - started
         if (state, len(history.pending)) != before:
-            before, moved = (state, len(history.pending)), now
+            before, last_progress = (state, len(history.pending)), now
         await asyncio.sleep(0.5)
     return None

@@ -1,4 +1,4 @@
-"""The table that a run prints: rows of Markdown, to be read as they are and to be published."""
+"""The table that a run prints, in Markdown."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ from bench.chaos.watch import Struck, Watch
 
 
 def percentiles(seconds: Iterable[float]) -> str:
-    """Say p50, p99 and the maximum; and of how many."""
+    """Format the p50, the p99 and the maximum."""
     ordered = sorted(seconds)
     if not ordered:
         return "none"
@@ -28,18 +28,18 @@ def rows(
         "posts acknowledged",
         f"{posts:,} ({posts / writing:.0f}/s; {gone:,} of them in {len(history.deleted)} deleted conversations)",
     )
-    yield "retries of the writers", f"{history.retries:,}"
+    yield "writers' retries", f"{history.retries:,}"
     yield from _faults(watch.struck)
     yield "processes that ended by themselves", _counts(nemesis.ended) or "none"
     yield (
         "fault to caught up: p50, p99, max",
-        percentiles(one.caught_up for one in watch.struck if one.caught_up is not None),
+        percentiles(fault.caught_up for fault in watch.struck if fault.caught_up is not None),
     )
     yield "post answered, calm: p50, p99, max", percentiles(history.post_seconds[True])
     yield "post answered, under faults", percentiles(history.post_seconds[False])
-    yield "post to record, calm", percentiles(watch.record_seconds[True])
-    yield "post to record, under faults", percentiles(watch.record_seconds[False])
-    yield "all at its end after", f"{drained:.1f} s" if drained is not None else "never"
+    yield "post to notification, calm", percentiles(watch.record_seconds[True])
+    yield "post to notification, under faults", percentiles(watch.record_seconds[False])
+    yield "all finished after", f"{drained:.1f} s" if drained is not None else "never"
     for name, fact in verdict.facts.items():
         yield name, _counts(fact) or "0" if isinstance(fact, Counter) else f"{fact:,}"
     lost = sum(verdict.faults.get(name, 0) for name in LOSSES)
@@ -48,15 +48,15 @@ def rows(
     for name, count in (verdict.faults | dict(history.odd)).items():
         yield name, f"{count}{' ← FAULT' if count else ''}"
     for mishap in nemesis.mishaps:
-        yield "did not come back", f"{mishap} ← FAULT"
+        yield "did not recover", f"{mishap} ← FAULT"
 
 
 LOSSES = (
-    "acknowledged, not in the store",
-    "without a record",
-    "in no mail",
-    "sent by our account, and not with the server",
-    "not in the mail that was sent for it",
+    "acknowledged, but not in the store",
+    "without a notification",
+    "in no email",
+    "recorded as sent, but not accepted by the server",
+    "missing from the email that was sent for it",
 )
 
 
@@ -69,8 +69,8 @@ def show(title: str, table: Iterable[tuple[str, str]]) -> None:
 
 def _faults(struck: Sequence[Struck]) -> Iterator[tuple[str, str]]:
     yield "faults struck", str(len(struck))
-    for kind in sorted({one.kind for one in struck}):
-        targets = Counter(one.target for one in struck if one.kind == kind)
+    for kind in sorted({fault.kind for fault in struck}):
+        targets = Counter(fault.target for fault in struck if fault.kind == kind)
         yield kind, f"{targets.total()} ({_counts(targets)})"
 
 

@@ -1,4 +1,4 @@
-"""The comparison: what was acknowledged against the store, the log, the inbox, the records and the mails."""
+"""Compare what was acknowledged with the store, the log, the inbox, the notifications and the emails."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -17,26 +17,26 @@ MAX_COPIES = MAX_UNCERTAIN_ATTEMPTS
 
 @dataclass
 class Verdict:
-    """What was found. `faults` should all be 0; `facts` are for the table."""
+    """The result. All `faults` should be 0; `facts` are for the table."""
 
     faults: dict[str, int] = field(default_factory=dict)
     facts: dict[str, Any] = field(default_factory=dict)
 
     @property
     def found(self) -> dict[str, int]:
-        """The faults that are there."""
+        """Return the faults that occurred."""
         return {name: count for name, count in self.faults.items() if count}
 
 
 async def state_of(conversations: str, notifications: str) -> tuple[bool, object]:
-    """Tell whether everything is at its end: numbered, read by the cursor, every mail finished; and how far it is."""
-    store, own = await asyncpg.connect(conversations), await asyncpg.connect(notifications)
+    """Return whether everything is numbered, read and sent, and a measure of progress."""
+    store, notifier = await asyncpg.connect(conversations), await asyncpg.connect(notifications)
     try:
         head, unnumbered = await _row(
             store, "select head, (select count(*) from events where position is null) from feed"
         )
-        position, handled, waiting, tries = await _row(
-            own,
+        position, handled, waiting, attempts = await _row(
+            notifier,
             """
             select position, (select count(*) from inbox where handled_at is not null),
                 (select count(*) from emails where finished_at is null), (select count(*) from email_tries)
@@ -45,12 +45,19 @@ async def state_of(conversations: str, notifications: str) -> tuple[bool, object
         )
     finally:
         await store.close()
-        await own.close()
-    return unnumbered == 0 and position >= head and waiting == 0, (head, unnumbered, position, handled, waiting, tries)
+        await notifier.close()
+    return unnumbered == 0 and position >= head and waiting == 0, (
+        head,
+        unnumbered,
+        position,
+        handled,
+        waiting,
+        attempts,
+    )
 
 
-async def compare(conversations: str, notifications: str, history: History, mails: Mailroom) -> Verdict:
-    """Compare, by SQL in both databases."""
+async def compare(conversations: str, notifications: str, history: History, mail_server: Mailroom) -> Verdict:
+    """Compare by SQL in both databases."""
     verdict = Verdict()
     store = await asyncpg.connect(conversations)
     await _load(store, history)
@@ -60,20 +67,20 @@ async def compare(conversations: str, notifications: str, history: History, mail
     verdict.facts["events in the log"] = await store.fetchval("select count(*) from events")
     await store.close()
 
-    own = await asyncpg.connect(notifications)
-    await _load(own, history)
-    await _fill(own, "stored (id uuid)", [tuple(row) for row in stored])
-    await _fill(own, "logged (id uuid)", [tuple(row) for row in events])
-    verdict.faults |= await _count(own, _IN_THE_RECORDS)
-    await _compare_mails(own, history, mails, verdict)
-    await own.close()
+    notifier = await asyncpg.connect(notifications)
+    await _load(notifier, history)
+    await _fill(notifier, "stored (id uuid)", [tuple(row) for row in stored])
+    await _fill(notifier, "logged (id uuid)", [tuple(row) for row in events])
+    verdict.faults |= await _count(notifier, _IN_THE_RECORDS)
+    await _compare_emails(notifier, history, mail_server, verdict)
+    await notifier.close()
     return verdict
 
 
 async def _load(connection: "asyncpg.Connection[Any]", history: History) -> None:
     posts = [(posted.id, posted.by_admin) for posted in history.kept]
     await _fill(connection, "acknowledged (id uuid, by_admin bool)", posts)
-    await _fill(connection, "gone (id uuid)", [(talk.id,) for talk in history.deleted])
+    await _fill(connection, "gone (id uuid)", [(conversation.id,) for conversation in history.deleted])
 
 
 async def _row(connection: "asyncpg.Connection[Any]", query: str) -> tuple[Any, ...]:
@@ -87,40 +94,40 @@ async def _fill(connection: "asyncpg.Connection[Any]", table: str, rows: Iterabl
 
 
 async def _count(connection: "asyncpg.Connection[Any]", queries: dict[str, str]) -> dict[str, int]:
-    found = {}
+    counts = {}
     for name, query in queries.items():
-        found[name] = await connection.fetchval(f"select count(*) from ({query}) as found")  # noqa: S608 - our own
-    return found
+        counts[name] = await connection.fetchval(f"select count(*) from ({query}) as found")  # noqa: S608 - our own
+    return counts
 
 
 _IN_THE_STORE = {
-    "acknowledged, not in the store": "select id from acknowledged except select id from messages",
+    "acknowledged, but not in the store": "select id from acknowledged except select id from messages",
     "in the store twice": "select body from messages where body like 'chaos-%' group by body having count(*) > 1",
-    "conversations whose numbers have a gap": """
+    "gaps in a conversation's numbers": """
         select c.id from conversations as c left join messages as m on m.conversation_id = c.id
         group by c.id having c.message_count <> count(m.id) or c.message_count <> coalesce(max(m.number), 0)""",
-    "stored without an event, or with two": """
+    "messages without an event, or with two": """
         select m.id from messages as m left join events as e
         on e.conversation_id = m.conversation_id and e.payload -> 'message' ->> 'id' = m.id::text
         group by m.id having count(e.id) <> 1""",
     "events without a position": "select id from events where position is null",
-    "positions with a hole": "select from feed where head <> (select count(*) from events)",
-    "deleted, and still in the store or the log": """
+    "gaps in the positions": "select from feed where head <> (select count(*) from events)",
+    "deleted, but still in the store or the log": """
         select id from gone where id in (select id from conversations)
         or id in (select conversation_id from events where type = 'message.posted' and payload is not null)""",
 }
 
 _IN_THE_RECORDS = {
-    "without a record": "select id from acknowledged where by_admin except select message_id from notifications",
-    "with two records": "select message_id from notifications group by message_id having count(*) > 1",
-    "records without a message": "select message_id from notifications except select id from stored",
+    "without a notification": "select id from acknowledged where by_admin except select message_id from notifications",
+    "with two notifications": "select message_id from notifications group by message_id having count(*) > 1",
+    "notifications without a message": "select message_id from notifications except select id from stored",
     "events not handled": "select id from logged except select event_id from inbox where handled_at is not null",
-    "events handled that nobody logged": "select event_id from inbox except select id from logged",
-    "events given up on": "select event_id from inbox where parked_at is not null",
-    "in no mail": "select id from acknowledged where by_admin except select message_id from email_messages",
-    "in two mails": "select message_id from email_messages group by message_id having count(*) > 1",
-    "mails not at their end": "select id from emails where finished_at is null or state in ('scheduled', 'sending')",
-    "deleted, and still in records or mails": """
+    "events handled but not logged": "select event_id from inbox except select id from logged",
+    "parked events": "select event_id from inbox where parked_at is not null",
+    "in no email": "select id from acknowledged where by_admin except select message_id from email_messages",
+    "in two emails": "select message_id from email_messages group by message_id having count(*) > 1",
+    "unfinished emails": "select id from emails where finished_at is null or state in ('scheduled', 'sending')",
+    "deleted, but still in notifications or emails": """
         select id from gone where id in (select conversation_id from notifications)
         or id in (select conversation_id from emails where subject is not null or content is not null)""",
 }
@@ -137,31 +144,37 @@ _SENT = """
 """
 
 
-async def _compare_mails(own: "asyncpg.Connection[Any]", history: History, mails: Mailroom, verdict: Verdict) -> None:
-    """Follow every mail from its row to the copies that the server got, and say why there is more than one."""
+async def _compare_emails(
+    notifier: "asyncpg.Connection[Any]", history: History, mail_server: Mailroom, verdict: Verdict
+) -> None:
+    """Compare every email with the copies that the server received, and count the causes of repeated copies."""
     states: Counter[str] = Counter()
     causes: Counter[str] = Counter()
-    wrong = Counter({"sent by our account, and not with the server": 0})
-    unknown = set(mails.copies)
-    async with own.transaction():
-        async for state, reason, message_id, uncertain in own.cursor(_MAILS):
+    wrong = Counter({"recorded as sent, but not accepted by the server": 0})
+    unknown = set(mail_server.copies)
+    async with notifier.transaction():
+        async for state, reason, message_id, uncertain in notifier.cursor(_MAILS):
             states[state if reason is None else f"{state}: {reason}"] += 1
-            copies = mails.copies[message_id] if message_id in unknown else 0
+            copies = mail_server.copies[message_id] if message_id in unknown else 0
             unknown.discard(message_id)
-            wrong["sent by our account, and not with the server"] += state == "sent" and copies == 0
-            wrong["with the server, and not sent by our account"] += state != "sent" and copies > 0 and not uncertain
+            wrong["recorded as sent, but not accepted by the server"] += state == "sent" and copies == 0
+            wrong["accepted by the server, but not recorded as sent"] += (
+                state != "sent" and copies > 0 and not uncertain
+            )
             wrong[f"more than {MAX_COPIES} copies"] += copies > MAX_COPIES
             wrong["repeated without a cause"] += max(0, copies - 1 - len(uncertain))
             causes.update(_CAUSES.get(phase, phase) for phase in uncertain[: max(0, copies - 1)])
-    wrong["mails with a Message-ID that we do not know"] = len(unknown)
-    sent = {row[0] for row in await own.fetch(_SENT)}
-    wrong["not in the mail that was sent for it"] = sum(_is_untold(posted, sent, mails) for posted in history.kept)
+    wrong["emails with an unknown Message-ID"] = len(unknown)
+    sent = {row[0] for row in await notifier.fetch(_SENT)}
+    wrong["missing from the email that was sent for it"] = sum(
+        _is_missing(posted, sent, mail_server) for posted in history.kept
+    )
     verdict.faults |= dict(wrong)
-    verdict.facts |= {"mails": states, "repeated": causes, "copies": mails.copies.total()}
+    verdict.facts |= {"emails": states, "repeated": causes, "copies": mail_server.copies.total()}
 
 
-_CAUSES = {"end-of-data": "the reply behind the dot was lost", "lease": "the sender was gone behind its DATA"}
+_CAUSES = {"end-of-data": "the reply after the dot was lost", "lease": "the sender died after its DATA"}
 
 
-def _is_untold(posted: Posted, sent: set[str], mails: Mailroom) -> bool:
-    return posted.by_admin and posted.id in sent and posted.token not in mails.told
+def _is_missing(posted: Posted, sent: set[str], mail_server: Mailroom) -> bool:
+    return posted.by_admin and posted.id in sent and posted.token not in mail_server.tokens

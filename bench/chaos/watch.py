@@ -1,4 +1,4 @@
-"""How far the records are behind what was acknowledged, and how long after each fault they had caught up."""
+"""Measure how late the notifications are, and how long after each fault they have caught up."""
 
 import asyncio
 import time
@@ -9,44 +9,44 @@ import asyncpg
 
 from bench.chaos.history import History
 
-LOOK = 0.1  # seconds between looks
+POLL = 0.1  # seconds between polls
 
 
 @dataclass
 class Struck:
-    """A fault that was struck: what, against whom, when."""
+    """A fault that struck."""
 
     kind: str
     target: str
     began: float
     ended: float | None = None
     caught_up: float | None = None
-    """Seconds from its end until everything that was acknowledged by then had its record."""
+    """Seconds from its end until everything acknowledged before its end had its notification."""
 
 
 @dataclass
 class Watch:
-    """Looks at the records by SQL, past every proxy."""
+    """Polls the notifications by SQL, without a proxy."""
 
     history: History
     url: str
     struck: list[Struck] = field(default_factory=list)
     record_seconds: dict[bool, "array[float]"] = field(default_factory=lambda: {True: array("d"), False: array("d")})
-    """From an admin's 201 to the record, by whether it was calm."""
+    """From an admin's 201 to the notification, by whether it was calm."""
 
     async def run(self) -> None:
-        """Look until cancelled; a database that is away is asked again."""
+        """Poll until cancelled; retry while the database is down."""
         while True:
             try:
                 connection = await asyncpg.connect(self.url, timeout=5, command_timeout=10)
                 try:
                     while True:
                         await self._look(connection)
-                        await asyncio.sleep(LOOK)
+                        await asyncio.sleep(POLL)
                 finally:
                     connection.terminate()
-            except Exception:  # noqa: BLE001 - a driver that is cut off anywhere raises anything; ask again
-                await asyncio.sleep(LOOK)
+            except Exception:  # noqa: BLE001 - a driver that loses its connection may raise anything; connect again
+                await asyncio.sleep(POLL)
 
     async def _look(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
         pending = self.history.pending

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bench.chaos.proxy import Link, Trouble, Weather, proxied
+from bench.chaos.proxy import Disturbance, Link, Trouble, proxied
 from tests.helpers.waiting import eventually
 
 
@@ -55,7 +55,7 @@ async def test_everything_passes_in_order_and_so_does_the_end(link: Link) -> Non
 async def test_latency_delays_and_keeps_the_order_also_when_it_ends(link: Link) -> None:
     reader, writer = await connect(link)
     await talk(writer, reader, b"hello")
-    link.strike(Weather(Trouble.LATENCY, delay=1.0))
+    link.strike(Disturbance(Trouble.LATENCY, delay=1.0))
     started = asyncio.get_running_loop().time()
     writer.write(b"one ")
     await asyncio.sleep(0.02)
@@ -70,7 +70,7 @@ async def test_latency_delays_and_keeps_the_order_also_when_it_ends(link: Link) 
 async def test_a_reset_ends_what_is_open_and_what_is_new_until_it_heals(link: Link) -> None:
     reader, writer = await connect(link)
     await talk(writer, reader, b"hello")
-    link.strike(Weather(Trouble.RESET))
+    link.strike(Disturbance(Trouble.RESET))
     with pytest.raises(ConnectionResetError):
         await asyncio.wait_for(reader.read(), 30)
     writer.close()
@@ -88,7 +88,7 @@ async def test_a_reset_ends_what_is_open_and_what_is_new_until_it_heals(link: Li
 async def test_a_black_hole_takes_everything_and_lets_it_go_or_cuts(link: Link, *, cut: bool) -> None:
     before, writer_before = await connect(link)
     await talk(writer_before, before, b"hello")
-    link.strike(Weather(Trouble.BLACK_HOLE))
+    link.strike(Disturbance(Trouble.BLACK_HOLE))
     within, writer_within = await connect(link)
     for writer in (writer_before, writer_within):
         writer.write(b"is there anybody?")
@@ -109,7 +109,7 @@ async def test_a_black_hole_takes_everything_and_lets_it_go_or_cuts(link: Link, 
 async def test_a_half_close_ends_one_direction(link: Link) -> None:
     reader, writer = await connect(link)
     await talk(writer, reader, b"hello")
-    link.strike(Weather(Trouble.HALF_CLOSE))
+    link.strike(Disturbance(Trouble.HALF_CLOSE))
     assert await asyncio.wait_for(reader.read(), 30) == b""
     writer.close()
     await eventually(lambda: not link.pairs)
@@ -119,7 +119,7 @@ async def test_only_a_share_of_the_connections_suffers(link: Link) -> None:
     ends = [await connect(link) for _ in range(40)]
     for reader, writer in ends:
         await talk(writer, reader, b"hello")
-    link.strike(Weather(Trouble.RESET, share=0.5))
+    link.strike(Disturbance(Trouble.RESET, share=0.5))
     await eventually(lambda: 5 < len(link.pairs) < 35)
     for _, writer in ends:
         writer.close()

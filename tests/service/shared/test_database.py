@@ -11,7 +11,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError
 
-from bench.chaos.proxy import Link, Trouble, Weather, proxied
+from bench.chaos.proxy import Disturbance, Link, Trouble, proxied
 from deploy.local.ports import free_ports
 from deploy.local.postgres import Server
 from services.conversations.app import create_app
@@ -183,7 +183,7 @@ async def test_a_connection_that_the_network_forgot_is_given_up_and_replaced(dat
             async with engine.connect() as other:
                 pids = {await each.scalar(text("select pg_backend_pid()")) for each in (connection, other)}
             await connection.commit()
-            link.strike(Weather(Trouble.BLACK_HOLE))
+            link.strike(Disturbance(Trouble.BLACK_HOLE))
             link.forget()
             with pytest.raises(TimeoutError):
                 await connection.scalar(text("select 1"))
@@ -206,7 +206,7 @@ async def test_a_silent_connection_that_has_rested_does_not_keep_a_request_for_a
         )
         async with engine.connect() as connection:
             pid = await connection.scalar(text("select pg_backend_pid()"))
-        link.strike(Weather(Trouble.BLACK_HOLE))
+        link.strike(Disturbance(Trouble.BLACK_HOLE))
         link.forget()
         async with asyncio.timeout(COMMAND_TIMEOUT), engine.connect() as connection:
             assert await connection.scalar(text("select pg_backend_pid()")) != pid
