@@ -30,8 +30,9 @@ TASK_BYTES: Final = 64 * 1024  # maximum JSON of a task; a single event may be l
 EVENTS_LIMIT: Final = 500
 EMAILS_LIMIT: Final = 100  # all are the same
 
-PROBE: Final = "probe"  # a key
+PROBE: Final = "probe"  # a key in Redis, a routing key in RabbitMQ
 TIMEOUT: Final = 5.0  # seconds for an answer of RabbitMQ; for Redis see `socket_timeout`
+UNBLOCKED_TIMEOUT: Final = 0.01  # seconds for the message that RabbitMQ has sent when it no longer blocks us
 RETRY: Final = 5.0  # seconds without attempts after a failure
 LOG_INTERVAL: Final = 60.0  # seconds between log lines about the same fault
 
@@ -93,6 +94,7 @@ class Publisher:
         self.waiting: int | None = None  # tasks in the events queue at the last attempt
         self._celery = celery
         self._connection: Connection | None = None
+        self._blocked: str | None = None  # RabbitMQ's reason, while it blocks the connection
         self._retry_at = 0.0
         self._full: Fault | None = None
 
@@ -144,7 +146,7 @@ class Publisher:
     def close(self) -> None:
         """Close the connection."""
         if (connection := self._connection) is not None:
-            self._connection = None
+            self._connection = self._blocked = None
             with suppress(Exception):  # it may be broken in any way
                 connection.collect(1)
 
@@ -154,17 +156,51 @@ class Publisher:
             return None
         self._full = None
         try:
+            self._require_unblocked()
             connection = self._connection = self._connection or self._celery.connection_for_write()
-            with self._celery.amqp.Producer(connection, auto_declare=False) as producer, _bounded(producer):
+            with self._celery.amqp.Producer(connection, auto_declare=False) as producer, self._bounded(producer):
                 result = _with_cause(work, producer)
         except Exception as error:  # noqa: BLE001 - kombu raises many types; none may reach the caller
             # Never reuse the connection: a demoted server keeps answering, while its name may lead to another one now.
-            self.close()
+            # But RabbitMQ does not notice that a connection closes while it blocks it, so each attempt would leave one.
+            if not self._blocked:
+                self.close()
             self._retry_at = time.monotonic() + self._retry
             self.state.record(describe_error(error))
             return None
         self.state.record(self._full)
         return result
+
+    @contextmanager
+    def _bounded(self, producer: Producer) -> Iterator[None]:
+        """Set a timeout for RabbitMQ. Otherwise py-amqp waits forever, also while RabbitMQ lacks memory or disk."""
+        channel: Any = producer.channel
+        amqp = channel.connection
+        if not hasattr(amqp, "transport"):  # Redis
+            yield
+            return
+        amqp.on_blocked, amqp.on_unblocked = self._block, self._unblock
+        with amqp.transport.having_timeout(TIMEOUT):
+            yield
+
+    def _block(self, reason: str) -> None:
+        self._blocked = reason
+        raise BrokerBlockedError(reason)
+
+    def _unblock(self) -> None:
+        self._blocked = None
+
+    def _require_unblocked(self) -> None:
+        """Raise `BrokerBlockedError` while RabbitMQ blocks the connection. Then close it: late replies may follow."""
+        connection, reason = self._connection, self._blocked
+        if connection is None or reason is None:
+            return
+        with suppress(TimeoutError):
+            while self._blocked:
+                connection.drain_events(timeout=UNBLOCKED_TIMEOUT)
+        if self._blocked:
+            raise BrokerBlockedError(reason)
+        self.close()
 
     def _capacity(self, producer: Producer, name: str, limit: int) -> int:
         """Return how many more tasks fit in a queue. Declares it, which also detects a mismatch."""
@@ -214,25 +250,10 @@ def _with_cause(work: Callable[[Producer], T], producer: Producer) -> T:
 
 
 def _write(producer: Producer) -> None:
-    """Write to a Redis. A replica or a full server answers reads but no writes."""
+    """Write to the broker: one that accepts no writes still answers reads."""
     channel: Any = producer.channel
-    if hasattr(channel, "conn_or_acquire"):
+    if hasattr(channel, "conn_or_acquire"):  # Redis
         with channel.conn_or_acquire() as client:
             client.set(PROBE, "", px=1000)
-
-
-@contextmanager
-def _bounded(producer: Producer) -> Iterator[None]:
-    """Set a timeout for RabbitMQ. Otherwise py-amqp waits forever, also while RabbitMQ lacks memory or disk."""
-    channel: Any = producer.channel
-    amqp = channel.connection
-    if not hasattr(amqp, "transport"):  # Redis
-        yield
-        return
-    amqp.on_blocked = _raise_blocked
-    with amqp.transport.having_timeout(TIMEOUT):
-        yield
-
-
-def _raise_blocked(reason: str) -> None:
-    raise BrokerBlockedError(reason)
+    else:  # RabbitMQ discards it, because no queue has this name
+        producer.publish("", exchange="", routing_key=f"chats.{PROBE}", retry=False)

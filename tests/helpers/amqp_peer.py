@@ -15,17 +15,22 @@ REFUSALS = {
 
 START, TUNE, OPEN_OK, CLOSE, CLOSE_OK = (10, 10), (10, 30), (10, 41), (10, 50), (10, 51)
 CHANNEL_OPEN_OK, CHANNEL_CLOSE, DECLARE_OK = (20, 11), (20, 40), (50, 11)
+CONFIRM_OK, ACK, BLOCKED, UNBLOCKED = (85, 11), (60, 80), (10, 60), (10, 61)
 
 Method = tuple[int, int]
 
 
 @dataclass
 class AmqpPeer:
-    """A peer that refuses clients at the step in `refuses`: `login`, `vhost`, `queue`, or None for not at all."""
+    """A peer that refuses clients at the step in `refuses`: `login`, `vhost`, `queue`, `messages`, or None for never.
+
+    For `messages` it blocks the client, as RabbitMQ does when it lacks memory.
+    """
 
     refuses: str | None
     port: int = 0
     connections: int = field(default=0, init=False)
+    blocked: list[asyncio.StreamWriter] = field(default_factory=list, init=False)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one client until it disconnects."""
@@ -58,6 +63,24 @@ class AmqpPeer:
                 _send(writer, channel, CHANNEL_CLOSE, reason)
             case (50, 10):
                 _send(writer, channel, DECLARE_OK, _short(b"chats.hints.events") + struct.pack(">LL", 0, 0))
+            case _:
+                self._answer_publisher(writer, channel, method)
+
+    def _answer_publisher(self, writer: asyncio.StreamWriter, channel: int, method: Method) -> None:
+        match method:
+            case (85, 10):
+                _send(writer, channel, CONFIRM_OK, b"")
+            case (60, 40) if self.refuses == "messages":
+                _send(writer, 0, BLOCKED, _short(b"low on memory"))
+                self.blocked.append(writer)
+            case (60, 40):  # the first message on its channel
+                _send(writer, channel, ACK, struct.pack(">QB", 1, 0))
+
+    def recover(self) -> None:
+        """Accept messages from now on, and tell clients that were blocked."""
+        self.refuses = None
+        for writer in self.blocked:
+            _send(writer, 0, UNBLOCKED, b"")
 
 
 @contextlib.asynccontextmanager

@@ -136,3 +136,14 @@ async def test_what_rabbitmq_refuses_is_told_apart(refuses: str | None, reason: 
         publisher = Publisher(create_celery(f"amqp://127.0.0.1:{peer.port}//", client="tests"))
         assert await asyncio.to_thread(reason_of, publisher) == reason
         await asyncio.to_thread(publisher.close)
+
+
+async def test_a_rabbitmq_without_memory_is_told_of_over_one_connection_until_it_has_some() -> None:
+    async with amqp_peer("messages") as peer:
+        publisher = Publisher(create_celery(f"amqp://127.0.0.1:{peer.port}//", client="tests"), retry=0)
+        for _ in range(3):
+            assert await asyncio.to_thread(reason_of, publisher) == Reason.OUT_OF_SPACE
+        assert peer.connections == 1  # RabbitMQ would keep those that close while it blocks them
+        peer.recover()
+        assert await asyncio.to_thread(reason_of, publisher) is None
+        await asyncio.to_thread(publisher.close)
