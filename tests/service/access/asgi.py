@@ -1,4 +1,4 @@
-"""A request exactly as it is written, straight into an application: no client tidies its path up first."""
+"""Requests sent to an application exactly as written: no client normalizes their paths."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ HOST = "chats.test"
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; of an answer without end its beginning."""
+    """A response; of one that never ends, the beginning."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -22,7 +22,7 @@ class Answer:
 
     @property
     def text(self) -> str:
-        """Return everything in which something could be told."""
+        """Return everything that could reveal data: headers and body."""
         return "\n".join([*(f"{name}: {value}" for name, value in self.headers), "", self.body])
 
     def header(self, wanted: str) -> str | None:
@@ -35,7 +35,7 @@ class Answer:
 async def ask(
     app: ASGIApp, method: str, target: str, headers: Mapping[str, str], *, json_body: Any = None, form: Any = None
 ) -> Answer:
-    """Send a request; hang up when a stream has said its first word."""
+    """Send a request; hang up after the first bytes of a stream."""
     path, _, query = target.partition("?")
     content, kind = b"", ""
     if json_body is not None:
@@ -59,7 +59,7 @@ async def ask(
         "state": {},
     }
     requests: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
-    heard: list[Message] = []
+    messages: list[Message] = []
     enough = asyncio.Event()
 
     async def receive() -> Message:
@@ -69,14 +69,14 @@ async def ask(
         return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
-        heard.append(message)
+        messages.append(message)
         if message.get("body"):
             enough.set()
 
     await app(scope, receive, send)
-    start = next(message for message in heard if message["type"] == "http.response.start")
+    start = next(message for message in messages if message["type"] == "http.response.start")
     return Answer(
         start["status"],
         tuple(sorted((name.decode(), value.decode("latin-1")) for name, value in start["headers"])),
-        b"".join(message.get("body", b"") for message in heard).decode(),
+        b"".join(message.get("body", b"") for message in messages).decode(),
     )

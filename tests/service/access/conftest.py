@@ -1,4 +1,4 @@
-"""One world for all tests of this folder. None of them changes it: nothing else here may use the databases."""
+"""One world for all tests of this folder. No test changes it, and nothing else here uses the databases."""
 
 from collections.abc import AsyncIterator
 
@@ -13,11 +13,11 @@ from tests.service.conftest import empty_conversations, empty_notifications
 async def world(
     databases: dict[str, str], conversations_engine: AsyncEngine, notifications_engine: AsyncEngine
 ) -> AsyncIterator[World]:
-    """People and their things, and both services."""
+    """Users with data, and both services."""
     engines = {"conversations": conversations_engine, "notifications": notifications_engine}
     try:
-        async with built(databases, engines) as made:
-            yield made
+        async with built(databases, engines) as world:
+            yield world
     finally:
         await empty_conversations(conversations_engine)
         await empty_notifications(notifications_engine)

@@ -1,4 +1,4 @@
-"""How callers come: by a token in the header, by the cookie of their browser, and by everything that is neither."""
+"""The credentials of callers: bearer tokens, browsers' cookies, and everything that is neither."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,7 @@ ANOTHER_SECRET = "another secret, which is long enough too"
 
 @dataclass(frozen=True)
 class Credential:
-    """What a request brings with it. `token` is what the store's page hands over, `csrf` what our own pages know."""
+    """A request's credentials. `token` is what the store's page submits, `csrf` what the product's own pages know."""
 
     name: str
     headers: Mapping[str, str] = field(default_factory=dict)
@@ -29,68 +29,72 @@ class Credential:
 
 @dataclass(frozen=True)
 class Wallet:
-    """Every credential. `cookies` are those of the browsers in which people have signed in, `ended` of no session."""
+    """All credentials. `cookies` are those of signed-in browsers, `ended` those of ended sessions."""
 
     cookies: Mapping[str, str]
     ended: Mapping[str, str]
 
     def of(self, caller: str, row: Row) -> Iterator[Credential]:
-        """Return how a caller of the table comes to a route."""
+        """Return a caller's valid credentials for a route, by the table's name of the caller."""
         people = {"owner": OWNER, "other": OTHER, "admin": ADMIN}
         if caller == "nobody":
             yield Credential("nothing")
         elif caller in people:
-            who = people[caller]
+            user_id = people[caller]
             if not row.is_page:
-                yield in_header("token", store_token(who, ROLES[who]))
-            yield in_cookie("cookie", self.cookies[who], store_token(who, ROLES[who]))
+                yield in_header("token", store_token(user_id, ROLES[user_id]))
+            yield in_cookie("cookie", self.cookies[user_id], store_token(user_id, ROLES[user_id]))
         else:
             token = store_token("shop", "store") if caller == "store" else FEED_SECRET
             yield Credential("token", {"Authorization": f"Bearer {token}"}, token=token)
 
     def refused(self, row: Row) -> Iterator[Credential]:
-        """Return what is as good as nothing, of everybody whom the row lets in."""
+        """Return invalid credentials of every caller that the row admits."""
         for header in ("", "Bearer", "Bearer ", "Bearer x.y.z", "Bearer .."):
             yield Credential(f"{header!r} alone", {"Authorization": header})
-        for caller, who, deleted in (("owner", OWNER, DELETED), ("admin", ADMIN, DELETED_ADMIN), ("store", "shop", "")):
+        for caller, user_id, deleted in (
+            ("owner", OWNER, DELETED),
+            ("admin", ADMIN, DELETED_ADMIN),
+            ("store", "shop", ""),
+        ):
             if row.statuses[caller] < 400:
-                yield from self._refused_of(who, ROLES.get(who, "store"), deleted, row)
+                yield from self._refused_of(user_id, ROLES.get(user_id, "store"), deleted, row)
         if row.statuses["feed"] < 400:
             yield Credential("the feed's, cut", {"Authorization": f"Bearer {FEED_SECRET[:-1]}"})
             yield Credential("the feed's, as a password", {"Authorization": f"Basic {FEED_SECRET}"})
             yield Credential("the feed's, alone", {"Authorization": FEED_SECRET})
             yield Credential("the feed's, in a cookie", {"Cookie": f"chats={FEED_SECRET}"})
 
-    def _refused_of(self, who: str, role: str, deleted: str, row: Row) -> Iterator[Credential]:
-        good = store_token(who, role)
+    def _refused_of(self, user_id: str, role: str, deleted: str, row: Row) -> Iterator[Credential]:
+        valid = store_token(user_id, role)
         tokens = {
-            "an expired token": store_token(who, role, seconds=-31),
-            "a forged token": _signed(good, ANOTHER_SECRET, "HS256"),
-            "a token that nobody signed": _signed(good, "", "none"),
-            "a token with another's signature": good.rpartition(".")[0] + "." + store_token("x").rpartition(".")[2],
-            "a token for elsewhere": _signed(good, SECRET, "HS256", aud="elsewhere"),
-            "a token without a role": store_token(who, ""),
-            "a token of a role that is none": store_token(who, "owner"),
+            "an expired token": store_token(user_id, role, seconds=-31),
+            "a forged token": _signed(valid, ANOTHER_SECRET, "HS256"),
+            "a token that nobody signed": _signed(valid, "", "none"),
+            "a token with another's signature": valid.rpartition(".")[0] + "." + store_token("x").rpartition(".")[2],
+            "a token for elsewhere": _signed(valid, SECRET, "HS256", aud="elsewhere"),
+            "a token without a role": store_token(user_id, ""),
+            "a token of a role that is none": store_token(user_id, "owner"),
             "a token of nobody": store_token("two words", role),
         }
         if deleted:
             tokens["a deleted user's token"] = store_token(deleted, role)
-        if who in self.cookies:
-            tokens["a session's token"] = self.cookies[who]
+        if user_id in self.cookies:
+            tokens["a session's token"] = self.cookies[user_id]
         for name, token in tokens.items():
             yield in_header(name, token)
         if row.is_page and row.statuses["nobody"] >= 400:
             yield from (Credential(f"{name}, handed over", token=token) for name, token in tokens.items())
-            yield in_header("a token, of which pages know nothing", good)
-        yield Credential("a token as a password", {"Authorization": f"Basic {good}"})
-        yield Credential("a token as a cookie", {"Cookie": f"chats={good}"})
-        yield Credential("two tokens in one", {"Authorization": f"Bearer {good} {good}"})
+            yield in_header("a token in the header, which pages ignore", valid)
+        yield Credential("a token as a password", {"Authorization": f"Basic {valid}"})
+        yield Credential("a token as a cookie", {"Cookie": f"chats={valid}"})
+        yield Credential("two tokens in one", {"Authorization": f"Bearer {valid} {valid}"})
         if deleted:
-            yield in_cookie("a forged cookie", _signed(self.cookies[who], ANOTHER_SECRET, "HS256"))
-            if not row.is_page:  # which renew it, as long as the session lives
-                yield in_cookie("a cookie that expired", aged(self.cookies[who], minutes=11))
-            if row.service == "conversations":  # the other knows cookies only, which expire
-                yield in_cookie("a cookie of a session that ended", self.ended[who])
+            yield in_cookie("a forged cookie", _signed(self.cookies[user_id], ANOTHER_SECRET, "HS256"))
+            if not row.is_page:  # pages renew it, as long as the session lives
+                yield in_cookie("a cookie that expired", aged(self.cookies[user_id], minutes=11))
+            if row.service == "conversations":  # notifications only checks that the cookie is not expired
+                yield in_cookie("a cookie of a session that ended", self.ended[user_id])
             yield in_cookie("a deleted user's cookie", self.cookies[deleted])
 
 
@@ -99,13 +103,13 @@ def in_header(name: str, token: str) -> Credential:
 
 
 def in_cookie(name: str, cookie: str, token: str = "") -> Credential:
-    """Come by a cookie, as a script or a form of our own pages does."""
+    """Return a credential with a cookie, as a script or form of the product's pages sends it."""
     csrf = jwt.decode(cookie, options={"verify_signature": False})["csrf"]
     return Credential(name, {"Cookie": f"chats={cookie}", "Origin": f"http://{HOST}"}, csrf, token)
 
 
 def foreign(cookie: Credential) -> Iterator[Credential]:
-    """Return how a browser comes with its cookie when no page of ours has sent it, also one that knows the secret."""
+    """Return requests with a browser's cookie from other pages, including some that know the CSRF token."""
     alone = {"Cookie": cookie.headers["Cookie"]}
     for headers in ({}, {"Origin": f"http://{HOST}"}):
         for csrf in ("", "x"):
@@ -120,13 +124,13 @@ def foreign(cookie: Credential) -> Iterator[Credential]:
         yield Credential(str(headers), alone | headers, cookie.csrf)
 
 
-async def sign_in(app: FastAPI, who: str) -> str:
-    """Return the cookie of a new browser of somebody."""
-    answer = await ask(app, "POST", "/session", {}, form={"token": store_token(who, ROLES[who])})
+async def sign_in(app: FastAPI, user_id: str) -> str:
+    """Sign in with a new browser; return its cookie."""
+    answer = await ask(app, "POST", "/session", {}, form={"token": store_token(user_id, ROLES[user_id])})
     cookie = answer.header("set-cookie") or ""
     return cookie.partition(";")[0].removeprefix("chats=")
 
 
 def _signed(token: str, secret: str, algorithm: str, **claims: str) -> str:
-    said = jwt.decode(token, options={"verify_signature": False})
-    return jwt.encode(said | claims, secret, algorithm=algorithm)
+    payload = jwt.decode(token, options={"verify_signature": False})
+    return jwt.encode(payload | claims, secret, algorithm=algorithm)

@@ -1,9 +1,9 @@
-"""Who gets what from each route of both applications.
+"""What each caller gets from each route of both applications.
 
 A row is a route, the status for each kind of caller, and what is sent. The placeholders in a row are the owner's:
-`{conversation_id}` is a conversation of the owner, for whoever asks. Of a page, callers come by the cookie of their
-browser; of everything else by a bearer token, and customers and admins by their cookie as well. A placeholder of a row
-stands in the address or in what is sent; without one, a row is about what is the caller's own.
+`{conversation_id}` is the owner's conversation for every caller. Pages are called with the browser's cookie; everything
+else with a bearer token, and by customers and admins also with the cookie. Placeholders are in the path or in the body;
+a row without placeholders is about the caller's own data.
 """
 
 import json
@@ -187,7 +187,7 @@ class Row:
 
     @property
     def is_page(self) -> bool:
-        """Tell whether only the browser's cookie counts here, and a form is sent."""
+        """Return whether only the browser's cookie is accepted, and forms are sent."""
         return self.path.startswith(("/dashboard", "/admin", "/session"))
 
     @property
@@ -200,9 +200,9 @@ class Row:
 
     @property
     def named(self) -> set[str]:
-        """Return the placeholders that stand for something of the owner's."""
-        words = self.target + json.dumps(SENT[self.sent] if self.sent else None)
-        return {*re.findall(r"{(\w+)}", words)} - {"kind", "token", "file", "docs_file", "position"}
+        """Return the placeholders for the owner's data."""
+        text = self.target + json.dumps(SENT[self.sent] if self.sent else None)
+        return {*re.findall(r"{(\w+)}", text)} - {"kind", "token", "file", "docs_file", "position"}
 
     def __str__(self) -> str:
         return f"{self.method} {self.target}" + (f" {self.sent}" if self.sent else "")
@@ -211,28 +211,28 @@ class Row:
 def _rows(service: str, table: str) -> Iterator[Row]:
     _, *lines = (line for line in table.splitlines() if line)
     for line in lines:
-        found = _ROW.fullmatch(line)
-        assert found is not None, line
-        statuses = dict(zip(CALLERS, map(int, found["statuses"].split()), strict=True))
-        yield Row(service, found["method"], found["target"], statuses, found["sent"])
+        match = _ROW.fullmatch(line)
+        assert match is not None, line
+        statuses = dict(zip(CALLERS, map(int, match["statuses"].split()), strict=True))
+        yield Row(service, match["method"], match["target"], statuses, match["sent"])
 
 
 ROWS = [*_rows("conversations", CONVERSATIONS), *_rows("notifications", NOTIFICATIONS)]
 
 
 def routes_of(app: FastAPI) -> set[str]:
-    """Return everything that an application answers, in its document or not; what has no methods under `ANY`."""
-    found: set[str] = set()
+    """Return all routes of an application, documented or not; those without methods as `ANY`."""
+    routes: set[str] = set()
     for route in iter_route_contexts(app.routes):
         if isinstance(route.original_route, Mount):
-            found |= {f"GET {route.path}{{{'docs_file' if 'docs' in (route.path or '') else 'file'}}}"}
+            routes |= {f"GET {route.path}{{{'docs_file' if 'docs' in (route.path or '') else 'file'}}}"}
         else:
-            path = re.sub(r":\w+}", "}", route.path or "")  # {id:uuid} is {id} that matches less
-            found |= {f"{method} {path}" for method in (route.methods or {"ANY"}) - {"HEAD"}}
-    return found
+            path = re.sub(r":\w+}", "}", route.path or "")  # {id:uuid} matches a subset of {id}
+            routes |= {f"{method} {path}" for method in (route.methods or {"ANY"}) - {"HEAD"}}
+    return routes
 
 
 def documented(app: FastAPI) -> set[str]:
-    """Return the operations of an application's document."""
+    """Return the operations in an application's OpenAPI document."""
     paths = app.openapi()["paths"]
     return {f"{method.upper()} {path}" for path, methods in paths.items() for method in methods}

@@ -1,4 +1,4 @@
-"""What the table does not think of: ways around a route, an id, a filter or a cursor."""
+"""Attempts to bypass the table: other spellings of routes, ids, filters and cursors."""
 
 import re
 from collections.abc import Iterator
@@ -32,20 +32,20 @@ LISTS = {
 
 
 def row_of(path: str, method: str = "GET") -> Row:
-    """Return how callers come to a path."""
+    """Return the row of a route."""
     return next(row for row in ROWS if (row.method, row.path) == (method, path))
 
 
 def other(world: World, row: Row) -> Credential:
-    """Return how a customer who is not the owner comes to a route."""
+    """Return the credential of a customer who is not the owner."""
     return next(world.wallet.of("other", row))
 
 
-def unnamed(answer: Answer) -> tuple[int, str]:
+def without_ids(answer: Answer) -> tuple[int, str]:
     return answer.status, UUIDS.sub("-", re.sub(r"x-request-id: .*", "", answer.text))
 
 
-def test_a_route_that_no_row_tells_of_is_noticed() -> None:
+def test_a_route_without_a_row_is_noticed() -> None:
     app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None)
     app.get("/told")(lambda: None)
     before = routes_of(app)
@@ -57,10 +57,10 @@ def test_a_route_that_no_row_tells_of_is_noticed() -> None:
 
 
 @pytest.mark.parametrize("path", sorted({row.path for row in ROWS}))
-async def test_other_methods_tell_and_change_nothing(world: World, path: str) -> None:
+async def test_other_methods_reveal_and_change_nothing(world: World, path: str) -> None:
     rows = [row for row in ROWS if row.path == path]
     known = {row.method for row in rows}
-    known |= {"HEAD"} if "GET" in known and path != "/api/v1/stream" else set()  # by the routes of GET: test_matrix
+    known |= {"HEAD"} if "GET" in known and path != "/api/v1/stream" else set()  # tested in test_matrix
     credential = other(world, rows[0])
     async with world.undone(rows[0].service):
         for method in METHODS:
@@ -68,76 +68,78 @@ async def test_other_methods_tell_and_change_nothing(world: World, path: str) ->
                 continue
             answer = await world.play(rows[0], credential, method=method)
             assert answer.status in REFUSED, (method, answer.text)
-            assert world.told(answer, rows[0]) <= {OTHER}, (method, answer.text)
+            assert world.revealed(answer, rows[0]) <= {OTHER}, (method, answer.text)
             nothing = await world.play(rows[0], credential, method=method, missing=True)
-            assert unnamed(answer) == unnamed(nothing), method
+            assert without_ids(answer) == without_ids(nothing), method
         assert await world.state(rows[0].service) == world.before[rows[0].service]
 
 
-def written(identity: str) -> Iterator[str]:
-    """Write an id in every way that something on the way might read as the same."""
-    plain = identity.replace("-", "")
-    yield from (identity.upper(), plain, plain.upper(), f"{{{identity}}}", f"%7B{identity}%7D", f"urn:uuid:{identity}")
-    yield from (f"%{ord(identity[0]):x}{identity[1:]}", f"%25{ord(identity[0]):x}{identity[1:]}")
-    yield from (f"{identity}%00", f"{identity}%20", f"%20{identity}", f"{identity};x=1", f"{identity},{UNKNOWN_ID}")
-    yield from (f"{identity}.json", f"{identity}%0d%0aX-Y:z", f"%EF%BC%90{identity[1:]}", f"{identity}*", "%2a", "*")
+def spellings(value: str) -> Iterator[str]:
+    """Return an id in all spellings that something on the way might normalize to the same id."""
+    plain = value.replace("-", "")
+    yield from (value.upper(), plain, plain.upper(), f"{{{value}}}", f"%7B{value}%7D", f"urn:uuid:{value}")
+    yield from (f"%{ord(value[0]):x}{value[1:]}", f"%25{ord(value[0]):x}{value[1:]}")
+    yield from (f"{value}%00", f"{value}%20", f"%20{value}", f"{value};x=1", f"{value},{UNKNOWN_ID}")
+    yield from (f"{value}.json", f"{value}%0d%0aX-Y:z", f"%EF%BC%90{value[1:]}", f"{value}*", "%2a", "*")
 
 
 @pytest.mark.parametrize("row", CUSTOMERS_OF_ONE, ids=str)
-async def test_an_id_is_nobodys_key_however_it_is_written(world: World, row: Row) -> None:
+async def test_no_spelling_of_an_id_gives_access_to_it(world: World, row: Row) -> None:
     [name] = {*re.findall(r"{(\w+)}", row.path)}
     credential = other(world, row)
     async with world.undone(row.service):
-        for hers, nobodys in zip(written(world.owners[name]), written(UNKNOWN_ID), strict=True):
-            answer = await world.play(row, credential, target=row.target.replace(f"{{{name}}}", hers))
-            nothing = await world.play(row, credential, target=row.target.replace(f"{{{name}}}", nobodys))
-            assert answer.status == nothing.status, (hers, answer.text)
-            assert answer.status in REFUSED, (hers, answer.text)
-            assert world.told(answer, row) <= {OTHER}, (hers, answer.text)
+        for owners_id, unknown_id in zip(spellings(world.owners[name]), spellings(UNKNOWN_ID), strict=True):
+            answer = await world.play(row, credential, target=row.target.replace(f"{{{name}}}", owners_id))
+            nothing = await world.play(row, credential, target=row.target.replace(f"{{{name}}}", unknown_id))
+            assert answer.status == nothing.status, (owners_id, answer.text)
+            assert answer.status in REFUSED, (owners_id, answer.text)
+            assert world.revealed(answer, row) <= {OTHER}, (owners_id, answer.text)
         assert await world.state(row.service) == world.before[row.service]
 
 
 @pytest.mark.parametrize("row", CUSTOMERS_OF_ONE, ids=str)
-async def test_no_path_leads_round_a_routes_rules(world: World, row: Row) -> None:
-    hers = filled(row.path, world.owners)
+async def test_no_spelling_of_a_path_bypasses_a_routes_rules(world: World, row: Row) -> None:
+    owned = filled(row.path, world.owners)
     own = row.path.replace("{conversation_id}", world.owners["others_conversation_id"])
-    parts = hers.split("/")
+    parts = owned.split("/")
     paths = [
-        f"/{hers}", f"/.{hers}", f"/x/..{hers}", f"/%2e%2e{hers}", f"{hers}//", f"{hers}/.", f"{hers}/..", f"{hers}%2f",
-        f"{own}/..{hers}", f"{own}/../../../../..{hers}", f"{own}%2f..%2f..{hers}", hers.replace("/", "//"),
-        hers.replace("/", "\\"), hers.replace("/", "%2f"), hers.replace("/", "/./"), f"http://chats.test{hers}",
-        hers.upper(), hers.title(), f"{hers}?", f"{hers}#", f"{hers}%3fpeek=true", f"{hers};/", f"{hers}%00",
+        f"/{owned}", f"/.{owned}", f"/x/..{owned}", f"/%2e%2e{owned}", f"{owned}//", f"{owned}/.", f"{owned}/..",
+        f"{owned}%2f",
+        f"{own}/..{owned}", f"{own}/../../../../..{owned}", f"{own}%2f..%2f..{owned}", owned.replace("/", "//"),
+        owned.replace("/", "\\"), owned.replace("/", "%2f"), owned.replace("/", "/./"), f"http://chats.test{owned}",
+        owned.upper(), owned.title(), f"{owned}?", f"{owned}#", f"{owned}%3fpeek=true", f"{owned};/", f"{owned}%00",
         *("/".join(["", *parts[1:index], "..", *parts[index - 1 :]]) for index in range(2, len(parts))),
     ]  # fmt: skip
     async with world.undone(row.service):
         for path in paths:
             answer = await world.play(row, other(world, row), target=path)
             assert answer.status in REFUSED or (answer.status == 303 and row.is_page), (path, answer.text)
-            assert world.told(answer, row) <= {OTHER}, (path, answer.text)
+            assert world.revealed(answer, row) <= {OTHER}, (path, answer.text)
         assert await world.state(row.service) == world.before[row.service]
 
 
 @pytest.mark.parametrize("list_path", LISTS)
-async def test_no_filter_widens_what_is_ones_own(world: World, list_path: str) -> None:
+async def test_no_filter_shows_more_than_ones_own_data(world: World, list_path: str) -> None:
     path = list_path.replace("{own}", "{conversation_id}")
     row = row_of(path)
     own = path.replace("{conversation_id}", world.owners["others_conversation_id"])
-    hers = {**world.owners, "id": world.owners["conversation_id"], "earlier_than": "1"}
+    known = {**world.owners, "id": world.owners["conversation_id"], "earlier_than": "1"}
     async with world.undone(row.service):
         plain = await world.play(row, other(world, row), target=f"{own}?peek=true")
-        assert world.told(plain, row) <= {OTHER}
+        assert world.revealed(plain, row) <= {OTHER}
         for name in LISTS[list_path].split():
-            mine = OTHER if name == "user_id" else "x"
+            own_value = OTHER if name == "user_id" else "x"
             for query in (
-                f"{name}={hers[name]}", f"{name}={mine}&{name}={hers[name]}", f"{name}={hers[name]}&{name}={mine}",
-                f"{name}[]={hers[name]}", f"{name}=%00{hers[name]}", f"{name}=*", f"{name}=%25", f"{name}=",
-                f"{name}={hers[name]}%27%20or%20%271%27=%271", f"filter[{name}]={hers[name]}", f"{name}=null",
+                f"{name}={known[name]}", f"{name}={own_value}&{name}={known[name]}",
+                f"{name}={known[name]}&{name}={own_value}",
+                f"{name}[]={known[name]}", f"{name}=%00{known[name]}", f"{name}=*", f"{name}=%25", f"{name}=",
+                f"{name}={known[name]}%27%20or%20%271%27=%271", f"filter[{name}]={known[name]}", f"{name}=null",
             ):  # fmt: skip
                 answer = await world.play(row, other(world, row), target=f"{own}?peek=true&{query}")
                 assert answer.status in {200, 422}, (query, answer.text)
-                assert world.told(answer, row) <= {OTHER}, (query, answer.text)
+                assert world.revealed(answer, row) <= {OTHER}, (query, answer.text)
                 if name != "order_id" and answer.status == 200:
-                    assert unnamed(answer) == unnamed(plain), query
+                    assert without_ids(answer) == without_ids(plain), query
 
 
 @pytest.mark.parametrize(
@@ -145,7 +147,7 @@ async def test_no_filter_widens_what_is_ones_own(world: World, list_path: str) -
     ["X-Original-URL", "X-Rewrite-URL", "X-Forwarded-Uri", "X-Forwarded-Prefix", "X-HTTP-Method-Override",
      "X-Forwarded-User", "X-Remote-User", "X-User-Id", "X-User", "X-Role", "X-Original-Method", "Forwarded"],
 )  # fmt: skip
-async def test_no_header_makes_somebody_else_of_a_caller(world: World, header: str) -> None:
+async def test_no_header_changes_who_the_caller_is(world: World, header: str) -> None:
     thread = filled("/api/v1/conversations/{conversation_id}", world.owners)
     for path in ("/api/v1/conversations", "/api/v1/conversations/{conversation_id}", "/dashboard/messages/"):
         row = row_of(path)
@@ -154,7 +156,7 @@ async def test_no_header_makes_somebody_else_of_a_caller(world: World, header: s
             plain = await world.play(row, credential)
             for value in (thread, OWNER, "admin", "DELETE"):
                 more = Credential(header, {**credential.headers, header: value}, credential.csrf)
-                assert unnamed(await world.play(row, more)) == unnamed(plain), (path, value)
+                assert without_ids(await world.play(row, more)) == without_ids(plain), (path, value)
 
 
 @pytest.mark.parametrize(
@@ -165,43 +167,41 @@ async def test_no_header_makes_somebody_else_of_a_caller(world: World, header: s
         ("/dashboard/messages/", "<title>(1) Your", "<title>Your"),
     ],
 )
-async def test_a_number_counts_nothing_of_others(world: World, path: str, owners: str, others: str) -> None:
+async def test_counts_include_only_ones_own_data(world: World, path: str, owners: str, others: str) -> None:
     row = row_of(path)
-    for caller, shown in (("owner", owners), ("other", others)):
+    for caller, count in (("owner", owners), ("other", others)):
         async with world.undone(row.service):
             for credential in world.wallet.of(caller, row):
-                assert shown in (await world.play(row, credential)).body
+                assert count in (await world.play(row, credential)).body
 
 
-async def test_a_cursor_is_of_its_list_and_of_whoever_it_was_made_for(world: World) -> None:
+async def test_a_cursor_is_valid_only_for_its_list_and_its_caller(world: World) -> None:
     async def cursor(path: str, caller: str) -> str:
         credential = next(world.wallet.of(caller, row_of(path)))
         answer = await world.play(row_of(path), credential, target=f"{filled(path, world.owners)}?limit=1")
         return str(answer.json()["next_cursor"])
 
-    talks, admins = "/api/v1/conversations", "/api/v1/admin/conversations"
+    own_list, inbox = "/api/v1/conversations", "/api/v1/admin/conversations"
     thread = "/api/v1/conversations/{conversation_id}/messages"
-    records, mails = "/api/v1/notifications", "/api/v1/notifications/emails"
-    made = [await cursor(path, "owner") for path in (talks, thread, "/api/v1/orders", records)]
-    made += [await cursor(path, "admin") for path in (admins, f"{admins}/{{conversation_id}}/messages", mails)]
-    for value in made:
-        for path in (talks, "/api/v1/orders", "/dashboard/messages/", records):
+    notifications, emails = "/api/v1/notifications", "/api/v1/notifications/emails"
+    cursors = [await cursor(path, "owner") for path in (own_list, thread, "/api/v1/orders", notifications)]
+    cursors += [await cursor(path, "admin") for path in (inbox, f"{inbox}/{{conversation_id}}/messages", emails)]
+    for cursor_value in cursors:
+        for path in (own_list, "/api/v1/orders", "/dashboard/messages/", notifications):
             row = row_of(path)
-            answer = await world.play(row, other(world, row), target=f"{path}?cursor={value}")
+            answer = await world.play(row, other(world, row), target=f"{path}?cursor={cursor_value}")
             assert answer.status == 422, (path, answer.text)
-            assert world.told(answer, row) <= {OTHER}, (path, answer.text)
+            assert world.revealed(answer, row) <= {OTHER}, (path, answer.text)
 
 
-@pytest.mark.parametrize(("whose", "status"), [(OTHER, 200), (OWNER, 422), (None, 422)])
-async def test_a_cursor_that_is_made_by_hand_shows_only_what_is_ones_own(
-    world: World, whose: str | None, status: int
-) -> None:
+@pytest.mark.parametrize(("user_id", "status"), [(OTHER, 200), (OWNER, 422), (None, 422)])
+async def test_a_handmade_cursor_shows_only_ones_own_data(world: World, user_id: str | None, status: int) -> None:
     row = row_of("/api/v1/conversations")
-    bound: list[Any] = ["activity", "customer", [], None, whose, None, None]
-    cursor = encode_cursor(bound, ["9999-01-01T00:00:00+00:00", world.owners["conversation_id"]])
+    filters: list[Any] = ["activity", "customer", [], None, user_id, None, None]
+    cursor = encode_cursor(filters, ["9999-01-01T00:00:00+00:00", world.owners["conversation_id"]])
     answer = await world.play(row, other(world, row), target=f"{row.path}?cursor={cursor}")
     assert answer.status == status, answer.text
-    assert world.told(answer, row) <= {OTHER}
+    assert world.revealed(answer, row) <= {OTHER}
 
 
 @pytest.mark.parametrize("prefix", ["/chats-static", "/docs/static"])
@@ -211,7 +211,7 @@ async def test_a_cursor_that_is_made_by_hand_shows_only_what_is_ones_own(
      "/%2fetc/passwd", "/", "", "/.", "/..", "/%00", "/page.js%00.py", "/page.js/../../pages.py",
      "/../templates/base.html", "/x/../../../../../../../../etc/passwd", "/..;/pages.py", "/%c0%ae%c0%ae/pages.py"],
 )  # fmt: skip
-async def test_files_are_served_from_their_folder_only(world: World, prefix: str, path: str) -> None:
+async def test_static_files_are_served_only_from_their_folder(world: World, prefix: str, path: str) -> None:
     answer = await world.play(row_of("/healthz"), Credential("nothing"), target=prefix + path)
     assert answer.status in {404, 405}, answer.text
     assert "import" not in answer.body

@@ -1,4 +1,4 @@
-"""Who may do what: every route of both services, for every kind of caller, as the table says it."""
+"""Every route of both services gives every kind of caller what the table says."""
 
 import re
 
@@ -11,11 +11,11 @@ from tests.service.access.table import CALLERS, ROWS, Row, documented, routes_of
 from tests.service.access.world import UUIDS, World
 
 OWN = {"owner": {OWNER}, "other": {OTHER}, "admin": {ADMIN}}
-ALL_SEEING = {"admin", "store", "feed"}  # where they are let in at all
+ALL_SEEING = {"admin", "store", "feed"}  # on the routes that admit them
 REFUSED = {401, 403, 404}
 
-LET_IN_BY_CREDENTIAL = [row for row in ROWS if row.statuses["nobody"] == 401 or row.path == "/session/end"]
-UNSAFE = [row for row in ROWS if not row.is_safe and row.path != "/session"]  # of which test_sessions.py tells more
+PROTECTED = [row for row in ROWS if row.statuses["nobody"] == 401 or row.path == "/session/end"]
+UNSAFE = [row for row in ROWS if not row.is_safe and row.path != "/session"]  # see identity/test_sessions.py
 
 
 def test_every_route_has_a_row_and_every_row_a_route(world: World) -> None:
@@ -24,7 +24,7 @@ def test_every_route_has_a_row_and_every_row_a_route(world: World) -> None:
         assert documented(app) <= routes_of(app)
 
 
-def test_whoever_may_get_may_ask_for_the_head_by_the_same_route(world: World) -> None:
+def test_head_is_allowed_wherever_get_is_by_the_same_dependencies(world: World) -> None:
     for app in world.apps.values():
         routes = [route for route in app.router.routes if isinstance(route, APIRoute)]
         gets, heads = (
@@ -36,25 +36,25 @@ def test_whoever_may_get_may_ask_for_the_head_by_the_same_route(world: World) ->
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
-async def test_each_caller_gets_what_the_table_says_and_nothing_of_others(world: World, row: Row) -> None:
+async def test_each_caller_gets_the_tables_status_and_nothing_of_others(world: World, row: Row) -> None:
     before = world.before[row.service]
     for caller in CALLERS:
         for credential in world.wallet.of(caller, row):
             async with world.undone(row.service):
                 answer = await world.play(row, credential)
                 after = await world.state(row.service)
-            seen = (caller, credential.name, answer.text)
-            assert answer.status == row.statuses[caller], seen
+            context = (caller, credential.name, answer.text)
+            assert answer.status == row.statuses[caller], context
             if caller not in ALL_SEEING or answer.status in REFUSED:
-                assert world.told(answer, row) <= OWN.get(caller, set()), seen
+                assert world.revealed(answer, row) <= OWN.get(caller, set()), context
             if answer.status >= 400:
-                assert after == before, seen
+                assert after == before, context
             elif caller not in {"owner", *ALL_SEEING}:
-                assert world.of_owner(after) == world.of_owner(before), seen
+                assert world.of_owner(after) == world.of_owner(before), context
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.named], ids=str)
-async def test_what_is_not_ones_own_is_as_what_is_not_there(world: World, row: Row) -> None:
+async def test_data_of_others_is_indistinguishable_from_missing_data(world: World, row: Row) -> None:
     for caller in CALLERS:
         if caller == "owner" or (caller in ALL_SEEING and row.statuses[caller] not in REFUSED):
             continue
@@ -66,33 +66,33 @@ async def test_what_is_not_ones_own_is_as_what_is_not_there(world: World, row: R
             assert nameless(answer, row) == nameless(nothing, row), (caller, credential.name)
 
 
-@pytest.mark.parametrize("row", LET_IN_BY_CREDENTIAL, ids=str)
-async def test_what_is_no_credential_is_as_none(world: World, row: Row) -> None:
+@pytest.mark.parametrize("row", PROTECTED, ids=str)
+async def test_an_invalid_credential_is_treated_as_none(world: World, row: Row) -> None:
     async with world.undone(row.service):
         for credential in world.wallet.refused(row):
             answer = await world.play(row, credential)
-            seen = (credential.name, answer.text)
-            assert answer.status == row.statuses["nobody"], seen
-            assert world.told(answer, row) == set(), seen
+            context = (credential.name, answer.text)
+            assert answer.status == row.statuses["nobody"], context
+            assert world.revealed(answer, row) == set(), context
             assert answer.status != 401 or answer.header("www-authenticate") == "Bearer"
         assert await world.state(row.service) == world.before[row.service]
 
 
 @pytest.mark.parametrize("row", UNSAFE, ids=str)
-async def test_a_cookie_changes_nothing_unless_a_page_of_ours_sends_it(world: World, row: Row) -> None:
+async def test_a_cookie_changes_nothing_unless_the_products_own_page_sends_it(world: World, row: Row) -> None:
     async with world.undone(row.service):
         for caller in ("owner", "admin"):
-            [cookie] = [one for one in world.wallet.of(caller, row) if one.csrf]
+            [cookie] = [credential for credential in world.wallet.of(caller, row) if credential.csrf]
             for credential in foreign(cookie) if row.statuses[caller] < 400 else ():
                 answer = await world.play(row, credential)
-                seen = (caller, credential.name, answer.text)
-                assert answer.status == 403, seen
-                assert world.told(answer, row) == set(), seen
+                context = (caller, credential.name, answer.text)
+                assert answer.status == 403, context
+                assert world.revealed(answer, row) == set(), context
         assert await world.state(row.service) == world.before[row.service]
 
 
 def nameless(answer: Answer, row: Row) -> tuple[int, str]:
-    """Return an answer without what is another one each time, and without the ids that were asked about."""
+    """Return a response without random values and without the requested ids."""
     text = re.sub(r"x-request-id: .*|retry: \d+", "", UUIDS.sub("-", answer.text))
     return answer.status, re.sub(rf"{OWNER}(-order)?|nobody", "-", text) if row.named & {
         "user_id",

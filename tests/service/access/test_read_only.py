@@ -1,4 +1,4 @@
-"""A database that takes no writes: every route of both services says that it will pass, and nothing else."""
+"""With a read-only database every route that writes responds 503 with Retry-After, and all others work."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -16,13 +16,13 @@ from tests.service.access.table import CALLERS, ROWS, Row
 from tests.service.access.world import World
 from tests.service.conftest import FEED_SECRET, SECRET
 
-# What needs no database: pages that only lead elsewhere, and what is the same for everybody.
+# Without redirects and public resources, which need no database.
 PLAYED = [row for row in ROWS if not row.is_public and row.path != "/api/v1/stream"]
 
 
 @pytest.fixture(scope="module")
 async def frozen(world: World, databases: dict[str, str]) -> AsyncIterator[World]:
-    """The same world, where every connection that was let in takes no writes from its first statement on."""
+    """The same world, with connections that become read-only after the login."""
     conversations = ConversationsSettings(
         conversations_database_url=databases["conversations"],
         auth_secret=[SECRET],
@@ -36,13 +36,13 @@ async def frozen(world: World, databases: dict[str, str]) -> AsyncIterator[World
     }
     engines = [app.state.sessions.kw["bind"] for app in apps.values()]
     for engine in engines:
-        event.listen(engine.sync_engine, "connect", _take_no_writes)
+        event.listen(engine.sync_engine, "connect", _make_read_only)
     yield replace(world, apps=apps)
     for engine in engines:
         await engine.dispose()
 
 
-def _take_no_writes(connection: Any, _: object) -> None:
+def _make_read_only(connection: Any, _: object) -> None:
     cursor = connection.cursor()
     cursor.execute("set default_transaction_read_only = on")
     cursor.close()
@@ -50,13 +50,13 @@ def _take_no_writes(connection: Any, _: object) -> None:
 
 
 @pytest.mark.parametrize("row", PLAYED, ids=str)
-async def test_a_route_that_writes_is_unavailable_for_a_moment(frozen: World, row: Row) -> None:
+async def test_a_route_that_writes_is_temporarily_unavailable(frozen: World, row: Row) -> None:
     for caller in (caller for caller in CALLERS if row.statuses[caller] < 400):
         for credential in frozen.wallet.of(caller, row):
             answer = await frozen.play(row, credential)
-            seen = (caller, credential.name, answer.status, answer.text)
+            context = (caller, credential.name, answer.status, answer.text)
             if answer.status == 503:
-                assert int(answer.header("retry-after") or 0) > 0, seen
+                assert int(answer.header("retry-after") or 0) > 0, context
             else:
-                assert row.is_safe, seen
-                assert answer.status == row.statuses[caller], seen
+                assert row.is_safe, context
+                assert answer.status == row.statuses[caller], context

@@ -1,4 +1,4 @@
-"""What an admin is promised: all conversations, the edit form, unread marks, counts, customers."""
+"""The admins' API: all conversations, editing, unread flags, counts, customers."""
 
 import asyncio
 from typing import Any
@@ -13,7 +13,7 @@ from tests.service.helpers.callers import ORDER, Caller, logged, problem
 
 
 async def test_an_admin_opens_a_conversation_with_any_known_customer(anna: Caller, sam: Caller, shop: Caller) -> None:
-    await shop.call("PUT", "/orders/A-1", ORDER)  # all that is known of anna
+    await shop.call("PUT", "/orders/A-1", ORDER)  # makes Anna known
 
     answer = await sam.call(
         "POST",
@@ -22,12 +22,12 @@ async def test_an_admin_opens_a_conversation_with_any_known_customer(anna: Calle
     )
 
     assert answer.status_code == 201
-    found = answer.json()
-    assert answer.headers["location"] == f"/api/v1/admin/conversations/{found['id']}"
-    assert (found["status"], found["waiting_since"]) == ("AWAITING_USER", None)
-    assert (found["is_read_by_admin"], found["is_read_by_user"]) == (True, False)
-    assert (found["user"]["name"], found["order"]["id"]) == ("anna", "A-1")
-    assert found["last_message"]["sender_role"] == "admin"
+    conversation = answer.json()
+    assert answer.headers["location"] == f"/api/v1/admin/conversations/{conversation['id']}"
+    assert (conversation["status"], conversation["waiting_since"]) == ("AWAITING_USER", None)
+    assert (conversation["is_read_by_admin"], conversation["is_read_by_user"]) == (True, False)
+    assert (conversation["user"]["name"], conversation["order"]["id"]) == ("anna", "A-1")
+    assert conversation["last_message"]["sender_role"] == "admin"
     assert (await anna.get("/unread")) == {"unread": 1}
 
 
@@ -38,13 +38,13 @@ async def test_an_admin_may_give_a_new_conversation_any_status(anna: Caller, sam
     assert (found["status"], found["waiting_since"]) == (status, None)
 
 
-async def test_an_admin_opens_none_without_a_known_customer_and_a_first_message(
+async def test_an_admin_needs_a_known_customer_and_a_first_message_to_open_a_conversation(
     anna: Caller, ben: Caller, sam: Caller, shop: Caller
 ) -> None:
     await shop.call("PUT", "/orders/B-1", ORDER | {"user_id": "ben"})
     await anna.get("/unread")
-    good = {"user_id": "anna", "subject": "Hello", "body": "Hello"}
-    wrong: list[tuple[dict[str, Any], str]] = [
+    valid = {"user_id": "anna", "subject": "Hello", "body": "Hello"}
+    invalid: list[tuple[dict[str, Any], str]] = [
         ({"user_id": "nobody"}, "user_id"),
         ({"user_id": "sam"}, "user_id"),  # an admin
         ({"body": " "}, "body"),
@@ -52,15 +52,15 @@ async def test_an_admin_opens_none_without_a_known_customer_and_a_first_message(
         ({"order_id": "B-1"}, "order_id"),  # ben's
         ({"status": "DONE"}, "status"),
     ]
-    for change, field in wrong:
-        answer = await sam.call("POST", "/conversations", good | change)
+    for change, field in invalid:
+        answer = await sam.call("POST", "/conversations", valid | change)
         assert problem(answer) == (422, "validation-failed")
         assert [error["loc"] for error in answer.json()["errors"]] == [["body", field]]
     assert (await sam.get("/conversations"))["items"] == (await ben.get("/conversations"))["items"] == []
 
 
 @pytest.mark.parametrize("before", Status)
-async def test_the_status_is_set_by_hand_from_any_to_any_and_moves_nothing_else(
+async def test_an_admin_may_change_any_status_to_any_other_and_nothing_else_changes(
     anna: Caller, sam: Caller, before: Status
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
@@ -73,9 +73,7 @@ async def test_the_status_is_set_by_hand_from_any_to_any_and_moves_nothing_else(
         await sam.edit(conversation, status=before)
 
 
-async def test_setting_the_status_that_is_set_writes_nothing(
-    anna: Caller, sam: Caller, conversations: SessionFactory
-) -> None:
+async def test_setting_the_same_status_writes_nothing(anna: Caller, sam: Caller, conversations: SessionFactory) -> None:
     conversation = (await anna.open())["id"]
     await sam.edit(conversation, status="RESOLVED")
     before = await logged(conversations)
@@ -85,9 +83,7 @@ async def test_setting_the_status_that_is_set_writes_nothing(
 
 
 @pytest.mark.parametrize("status", Status)
-async def test_a_reply_and_a_status_in_one_submit_take_effect_together(
-    anna: Caller, sam: Caller, status: Status
-) -> None:
+async def test_a_reply_and_a_status_are_saved_together(anna: Caller, sam: Caller, status: Status) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     found = await sam.edit(conversation, status=status, reply_body=" Done. ", seen_number=1)
     assert (found["status"], found["message_count"], found["waiting_since"]) == (status, 2, None)
@@ -110,16 +106,14 @@ async def test_a_reply_and_a_status_in_one_submit_take_effect_together(
         {"status": "RESOLVED", "is_read_by_admin": False},
     ],
 )
-async def test_an_edit_that_says_nothing_or_edits_anything_else_is_refused(
-    anna: Caller, sam: Caller, fields: dict[str, Any]
-) -> None:
+async def test_an_empty_edit_and_other_fields_are_rejected(anna: Caller, sam: Caller, fields: dict[str, Any]) -> None:
     conversation = await anna.open(body="Hello?")
     answer = await sam.call("PATCH", f"/conversations/{conversation['id']}", fields)
     assert problem(answer) == (422, "validation-failed")
     assert await sam.peek(conversation["id"]) == conversation
 
 
-async def test_waiting_begins_with_the_first_thing_that_no_admin_has_answered(anna: Caller, sam: Caller) -> None:
+async def test_waiting_begins_with_the_first_unanswered_message(anna: Caller, sam: Caller) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     await sam.post(conversation)
     assert (await sam.peek(conversation))["waiting_since"] is None
@@ -132,7 +126,7 @@ async def test_waiting_begins_with_the_first_thing_that_no_admin_has_answered(an
     assert found["waiting_since"] == first["created_at"] < found["last_activity_at"]
 
 
-async def test_a_conversation_can_be_marked_unread_and_what_was_seen_stays_seen(
+async def test_marking_a_conversation_unread_keeps_the_number_of_the_last_read_message(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
@@ -153,7 +147,7 @@ async def test_a_conversation_can_be_marked_unread_and_what_was_seen_stays_seen(
     assert (await sam.get(f"/conversations/{conversation}"))["is_read_by_admin"] is True
 
 
-async def test_showing_a_conversation_reads_it_for_the_admins_only(anna: Caller, sam: Caller) -> None:
+async def test_an_admins_view_marks_the_conversation_as_read_for_admins_only(anna: Caller, sam: Caller) -> None:
     conversation = await anna.open(body="Hello?")
     path = f"/conversations/{conversation['id']}"
     assert await sam.peek(conversation["id"]) == conversation
@@ -170,28 +164,28 @@ async def test_an_admin_reads_a_conversation_that_has_no_message_yet(anna: Calle
 async def test_the_filters_of_the_admins_list_combine(anna: Caller, ben: Caller, sam: Caller, shop: Caller) -> None:
     await shop.call("PUT", "/orders/A-1", ORDER)
     ordered = (await anna.open(order_id="A-1"))["id"]
-    settled = (await anna.open(body="Thanks"))["id"]
-    await sam.edit(settled, status="RESOLVED")
+    resolved = (await anna.open(body="Thanks"))["id"]
+    await sam.edit(resolved, status="RESOLVED")
     bens = (await ben.open())["id"]
     await sam.get(f"/conversations/{bens}")
 
     async def found(**params: Any) -> list[str]:
         return [item["id"] for item in (await sam.get("/conversations", **params))["items"]]
 
-    assert await found() == [bens, settled, ordered]
-    assert await found(user_id="anna") == [settled, ordered]
+    assert await found() == [bens, resolved, ordered]
+    assert await found(user_id="anna") == [resolved, ordered]
     assert await found(user_id="anna", status="OPEN") == [ordered]
-    assert await found(status=["OPEN", "RESOLVED"], unread="true") == [settled, ordered]
+    assert await found(status=["OPEN", "RESOLVED"], unread="true") == [resolved, ordered]
     assert await found(unread="false") == [bens]
     assert await found(order_id="A-1") == await found(order_number=" 1007 ") == [ordered]
     assert await found(order_id="A-2") == await found(order_number="A-1") == await found(user_id="carl") == []
     for empty in ("order_number", "order_id", "user_id"):
         assert problem(await sam.call("GET", "/conversations", params={empty: ""})) == (422, "validation-failed")
-    assert [item["id"] for item in (await anna.get("/conversations", status="RESOLVED"))["items"]] == [settled]
+    assert [item["id"] for item in (await anna.get("/conversations", status="RESOLVED"))["items"]] == [resolved]
     assert (await anna.get("/conversations", unread="true", order_id="A-1"))["items"] == []
 
 
-async def test_those_who_wait_longest_come_first_when_sorted_so(anna: Caller, sam: Caller) -> None:
+async def test_the_longest_waiting_conversations_come_first_when_sorted_by_waiting(anna: Caller, sam: Caller) -> None:
     answered, early, late = [(await anna.open(body="Hello?"))["id"] for _ in range(3)]
     await sam.post(answered)
     await anna.post(early)  # moves the activity, not the waiting
@@ -199,7 +193,9 @@ async def test_those_who_wait_longest_come_first_when_sorted_so(anna: Caller, sa
     assert [item["id"] for item in found] == [early, late, answered]
 
 
-async def test_counts_stop_at_a_thousand_and_say_so(anna: Caller, sam: Caller, conversations: SessionFactory) -> None:
+async def test_counts_stop_at_a_thousand_and_are_marked_as_partial(
+    anna: Caller, sam: Caller, conversations: SessionFactory
+) -> None:
     read = (await anna.open())["id"]
     await sam.get(f"/conversations/{read}")
     await anna.open()
@@ -258,7 +254,7 @@ async def test_customers_are_found_by_a_part_of_name_address_or_id(
         ("\uff21\uff4e\uff4e\uff41", ["anna"]),
     ],
 )
-async def test_customers_are_found_without_regard_to_case_accents_and_quotes(
+async def test_customers_are_found_regardless_of_case_accents_and_quotes(
     sam: Caller, shop: Caller, name: str, typed: list[str]
 ) -> None:
     await shop.call("PUT", "/users/C-1", {"name": name})
@@ -266,27 +262,27 @@ async def test_customers_are_found_without_regard_to_case_accents_and_quotes(
         assert [user["id"] for user in (await sam.get("/users", q=q))["items"]] == ["C-1"], q
 
 
-async def test_an_order_is_found_by_its_number_without_the_hash_and_in_any_case(
+async def test_an_order_is_found_by_its_number_regardless_of_hash_and_case(
     anna: Caller, sam: Caller, shop: Caller
 ) -> None:
-    for identity, number in (("A-1", "#SO-1007"), ("A-2", "so-1008"), ("A-3", "\ufdfa" * 200)):
-        await shop.call("PUT", f"/orders/{identity}", ORDER | {"number": number})
-    talks = {identity: (await anna.open(order_id=identity))["id"] for identity in ("A-1", "A-2", "A-3")}
-    for identity, typed in (
+    for order_id, number in (("A-1", "#SO-1007"), ("A-2", "so-1008"), ("A-3", "\ufdfa" * 200)):
+        await shop.call("PUT", f"/orders/{order_id}", ORDER | {"number": number})
+    conversation_ids = {order_id: (await anna.open(order_id=order_id))["id"] for order_id in ("A-1", "A-2", "A-3")}
+    for order_id, typed in (
         ("A-1", ["#SO-1007", "so-1007", "# so-1007", "SO\u20111007"]),
         ("A-2", ["#SO-1008", "so-1008"]),
         ("A-3", ["\ufdfa" * 200]),  # each is as long as 18 others when it is decomposed
     ):
         for number in typed:
             found = (await sam.get("/conversations", order_number=number))["items"]
-            assert [item["id"] for item in found] == [talks[identity]], number
+            assert [item["id"] for item in found] == [conversation_ids[order_id]], number
 
 
-async def test_admins_who_open_it_at_once_read_it_once(
+async def test_concurrent_views_by_admins_mark_a_conversation_as_read_once(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
-    found = await asyncio.gather(*(sam.get(f"/conversations/{conversation}") for _ in range(8)))
-    assert {one["is_read_by_admin"] for one in found} == {True}
+    responses = await asyncio.gather(*(sam.get(f"/conversations/{conversation}") for _ in range(8)))
+    assert {response["is_read_by_admin"] for response in responses} == {True}
     reads = [payload for kind, payload in await logged(conversations) if kind == "conversation.read"]
     assert reads == [{"conversation_id": conversation, "by": "admin", "up_to": 1}]

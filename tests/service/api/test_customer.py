@@ -1,4 +1,4 @@
-"""What a customer is promised: own conversations, orders to link, reading, a badge."""
+"""The customers' API: their conversations, linked orders, reading, the badge."""
 
 from typing import Any
 
@@ -32,7 +32,7 @@ async def test_a_new_conversation_is_open_unread_by_admins_and_read_by_its_custo
     }
 
 
-async def test_a_conversation_without_a_message_stays_open_with_its_first_one(anna: Caller) -> None:
+async def test_a_conversation_without_messages_stays_open_after_the_first_one(anna: Caller) -> None:
     created = await anna.open()
     assert (created["message_count"], created["last_message"], created["status"]) == (0, None, "OPEN")
 
@@ -46,7 +46,7 @@ async def test_a_conversation_without_a_message_stays_open_with_its_first_one(an
 @pytest.mark.parametrize(
     "text", ["👩🏽‍💻 e\u0301 שלום", "<script>alert(1)</script>", "a\n\n  b\tc\u200b\u202e", "\u0001a\x7f", "x" * 10_000]
 )
-async def test_a_message_keeps_every_character_between_its_ends(anna: Caller, text: str) -> None:
+async def test_a_message_keeps_every_character_between_its_trimmed_ends(anna: Caller, text: str) -> None:
     conversation = (await anna.open(body=f" \n{text} \t"))["id"]
     (message,) = (await anna.get(f"/conversations/{conversation}/messages"))["items"]
     assert message["body"] == text
@@ -54,7 +54,7 @@ async def test_a_message_keeps_every_character_between_its_ends(anna: Caller, te
 
 
 @pytest.mark.parametrize("body", ["", " \n\t\u00a0", "x" * 10_001, "a\0b", None])
-async def test_a_body_that_is_no_message_is_refused(anna: Caller, body: str | None) -> None:
+async def test_an_invalid_body_is_rejected(anna: Caller, body: str | None) -> None:
     conversation = (await anna.open())["id"]
     answer = await anna.call("POST", f"/conversations/{conversation}/messages", {"body": body})
     assert problem(answer) == (422, "validation-failed")
@@ -69,7 +69,7 @@ async def test_a_subject_is_one_line_of_1_to_200_characters(anna: Caller, subjec
     assert (await anna.open(subject=" " + "é" * 200 + "\n"))["subject"] == "é" * 200
 
 
-async def test_a_text_that_is_too_long_or_empty_is_told_by_its_characters(anna: Caller) -> None:
+async def test_length_errors_count_characters(anna: Caller) -> None:
     answer = await anna.call("POST", "/conversations", {"subject": "x" * 201, "body": "\n" + "y" * 10_001})
     assert [error["msg"] for error in answer.json()["errors"]] == [
         "must have at most 200 characters, not 201",
@@ -79,7 +79,7 @@ async def test_a_text_that_is_too_long_or_empty_is_told_by_its_characters(anna: 
     assert answer.json()["errors"] == [{"loc": ["body", "subject"], "msg": "must not be empty"}]
 
 
-async def test_a_customer_links_an_own_order_and_no_other(anna: Caller, ben: Caller, shop: Caller) -> None:
+async def test_a_customer_links_only_their_own_order(anna: Caller, ben: Caller, shop: Caller) -> None:
     await shop.call("PUT", "/orders/A-1", ORDER)
     conversation = await anna.open(order_id="A-1")
     assert conversation["order"].pop("synced_at")
@@ -93,7 +93,7 @@ async def test_a_customer_links_an_own_order_and_no_other(anna: Caller, ben: Cal
     assert (await ben.get("/conversations"))["items"] == []
 
 
-async def test_a_customer_sees_own_orders_newest_first_without_deleted_ones(
+async def test_a_customer_sees_their_own_orders_newest_first_without_deleted_ones(
     anna: Caller, ben: Caller, shop: Caller
 ) -> None:
     for day in (1, 3, 2):
@@ -103,7 +103,7 @@ async def test_a_customer_sees_own_orders_newest_first_without_deleted_ones(
     assert (await ben.get("/orders"))["items"] == []
 
 
-async def test_showing_a_conversation_reads_it_and_looking_ahead_does_not(
+async def test_viewing_a_conversation_marks_it_as_read_and_prefetching_does_not(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open())["id"]
@@ -126,7 +126,7 @@ async def test_showing_a_conversation_reads_it_and_looking_ahead_does_not(
     assert (await logged(conversations))[-1] == ("conversation.read", read)
 
 
-async def test_a_read_is_a_watermark_that_only_rises_and_the_flag_follows_at_the_newest_message(
+async def test_the_read_number_only_rises_and_the_flag_is_set_at_the_newest_message(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open())["id"]
@@ -144,7 +144,7 @@ async def test_a_read_is_a_watermark_that_only_rises_and_the_flag_follows_at_the
     assert reads == [2, 3]
 
 
-async def test_a_read_that_moves_nothing_writes_nothing(
+async def test_a_read_that_changes_nothing_writes_nothing(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
@@ -159,7 +159,7 @@ async def test_a_read_that_moves_nothing_writes_nothing(
     assert await logged(conversations) == before
 
 
-async def test_sending_flips_the_flag_and_is_not_reading(
+async def test_sending_sets_the_flag_but_does_not_mark_messages_as_read(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open())["id"]
@@ -194,9 +194,9 @@ async def test_a_customer_sees_an_admin_by_name_or_as_the_store_and_never_an_id_
     ]
 
 
-async def test_a_customers_post_is_refused_when_an_admin_has_written_since(anna: Caller, sam: Caller) -> None:
+async def test_a_customers_post_is_rejected_after_a_new_message_by_an_admin(anna: Caller, sam: Caller) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
-    await anna.post(conversation, seen_number=0)  # own messages are no news
+    await anna.post(conversation, seen_number=0)  # the customer's own messages do not count
     await sam.post(conversation)
     before = await anna.peek(conversation)
 
@@ -207,7 +207,7 @@ async def test_a_customers_post_is_refused_when_an_admin_has_written_since(anna:
     assert (await anna.post(conversation, seen_number=3))["number"] == 4
 
 
-async def test_a_settled_conversation_is_opened_again_by_its_customer(anna: Caller, sam: Caller) -> None:
+async def test_a_customers_message_reopens_a_resolved_or_closed_conversation(anna: Caller, sam: Caller) -> None:
     for status in ("RESOLVED", "CLOSED"):
         conversation = (await anna.open(body="Hello?"))["id"]
         await sam.edit(conversation, status=status)
@@ -217,7 +217,7 @@ async def test_a_settled_conversation_is_opened_again_by_its_customer(anna: Call
 
 
 @pytest.mark.parametrize("text", ["\u200b", "\u3164\n\u2800", "\ufe0f\u200d ", "\U000e0041"])
-async def test_text_without_a_visible_character_is_refused(anna: Caller, sam: Caller, text: str) -> None:
+async def test_text_without_a_visible_character_is_rejected(anna: Caller, sam: Caller, text: str) -> None:
     conversation = (await anna.open())["id"]
     for caller, method, path, fields in (
         (anna, "POST", "/conversations", {"subject": text}),

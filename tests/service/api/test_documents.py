@@ -1,4 +1,4 @@
-"""The API document: whole, valid by hand, and true; and what a browser of the store's pages may do."""
+"""The OpenAPI documents are complete, valid and correct; and cross-origin requests of the store's pages."""
 
 import re
 from collections.abc import Iterator
@@ -58,12 +58,12 @@ LIMITED = {
 }
 
 
-async def test_every_reference_leads_somewhere_and_every_part_is_referred_to(document: Any) -> None:
+async def test_every_reference_has_a_target_and_every_schema_is_referenced(document: Any) -> None:
     found = set(references(document))
     assert found == {f"#/components/schemas/{name}" for name in document["components"]["schemas"]}
 
 
-async def test_every_operation_says_what_it_does_under_a_name_of_its_own(document: Any) -> None:
+async def test_every_operation_has_a_description_and_a_unique_name(document: Any) -> None:
     names = [operation["operationId"] for _, operation in operations(document)]
     assert len(names) == len(set(names))
     for name, operation in operations(document):
@@ -75,7 +75,7 @@ async def test_every_operation_says_what_it_does_under_a_name_of_its_own(documen
             assert parameter["description"].endswith("."), (name, parameter["name"])
 
 
-async def test_the_hand_over_of_a_browser_is_in_the_document(document: Any) -> None:
+async def test_the_sign_in_from_the_store_is_documented(document: Any) -> None:
     [(method, operation)] = document["paths"]["/session"].items()
     assert (method, operation["operationId"]) == ("post", "begin_session")
     [(media, body)] = operation["requestBody"]["content"].items()
@@ -120,24 +120,24 @@ async def test_conflicts_are_declared_where_they_happen(document: Any) -> None:
     }
 
 
-async def test_every_operation_needs_a_bearer_token(document: Any) -> None:
+async def test_every_operation_requires_a_bearer_token(document: Any) -> None:
     (scheme,) = document["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
     for name, operation in operations(document):
         assert operation["security"] == [{"HTTPBearer": []}], name
 
 
-async def test_every_body_has_an_example_with_all_that_is_needed(document: Any) -> None:
+async def test_every_body_has_an_example_with_all_required_fields(document: Any) -> None:
     for name, operation in operations(document):
         if "requestBody" not in operation:
             continue
         [media] = operation["requestBody"]["content"].values()
         named = media["schema"].get("$ref", "").split("/")[-1]
-        for shown in [document["components"]["schemas"][named]] if named else media["x-itemSchema"]["oneOf"]:
-            assert shown["examples"], name
-            assert shown["description"], name
-            for example in shown["examples"]:
-                assert set(shown.get("required", [])) <= set(example) <= set(shown["properties"])
+        for schema in [document["components"]["schemas"][named]] if named else media["x-itemSchema"]["oneOf"]:
+            assert schema["examples"], name
+            assert schema["description"], name
+            for example in schema["examples"]:
+                assert set(schema.get("required", [])) <= set(example) <= set(schema["properties"])
 
 
 async def test_the_document_can_be_read_in_a_browser(api: httpx2.AsyncClient) -> None:
@@ -148,7 +148,7 @@ async def test_the_document_can_be_read_in_a_browser(api: httpx2.AsyncClient) ->
 
 @pytest.fixture
 async def open_api(conversations: SessionFactory, databases: dict[str, str]) -> Any:
-    """A client of an API that the store's pages may call."""
+    """A client of an API with a store origin in its settings."""
     settings = ApiSettings(
         conversations_database_url=databases["conversations"], auth_secret=[SECRET], store_origins=[ORIGIN]
     )
@@ -164,13 +164,13 @@ def preflight(origin: str) -> dict[str, str]:
     return {"Origin": origin, "Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": headers}
 
 
-async def test_the_stores_pages_may_call_the_api_and_read_its_answers(
+async def test_the_stores_pages_may_call_the_api_and_read_its_responses(
     open_api: httpx2.AsyncClient, anna: Caller
 ) -> None:
-    asked = await open_api.options("/api/v1/conversations", headers=preflight(ORIGIN))
-    assert asked.status_code == 200
-    assert asked.headers["access-control-allow-origin"] == ORIGIN
-    assert "PATCH" in asked.headers["access-control-allow-methods"]
+    response = await open_api.options("/api/v1/conversations", headers=preflight(ORIGIN))
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] == ORIGIN
+    assert "PATCH" in response.headers["access-control-allow-methods"]
     for headers, status in ((anna.headers, 200), ({}, 401)):
         answer = await open_api.get("/api/v1/conversations", headers={**headers, "Origin": ORIGIN})
         assert answer.status_code == status
@@ -179,7 +179,7 @@ async def test_the_stores_pages_may_call_the_api_and_read_its_answers(
         assert "access-control-allow-credentials" not in answer.headers
 
 
-async def test_other_pages_may_not_and_by_default_none_may(
+async def test_other_origins_may_not_and_by_default_none_may(
     open_api: httpx2.AsyncClient, api: httpx2.AsyncClient, anna: Caller
 ) -> None:
     for client, origin, path in (

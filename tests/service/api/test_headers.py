@@ -1,4 +1,4 @@
-"""What browsers are told about every answer; and the API's own page, which needs more and can be closed."""
+"""Security headers of every response; and the API's own documentation page, which needs more and can be disabled."""
 
 import httpx2
 import pytest
@@ -55,7 +55,7 @@ def notifications_app(url: str, **settings: object) -> FastAPI:
         ("GET", "/metrics", 200),
     ],
 )
-async def test_data_and_errors_may_neither_run_nor_be_framed_nor_kept(
+async def test_data_and_errors_may_not_run_scripts_or_be_framed_or_cached(
     api: httpx2.AsyncClient, acting_as: As, method: str, path: str, status: int
 ) -> None:
     answer = await api.request(method, path, headers=acting_as("anna"))
@@ -63,7 +63,7 @@ async def test_data_and_errors_may_neither_run_nor_be_framed_nor_kept(
     assert (STRICT | EVERYWHERE).items() <= dict(answer.headers).items()
 
 
-async def test_an_answer_to_a_body_that_is_too_large_and_a_crash_have_the_headers_too(
+async def test_responses_to_oversized_bodies_and_crashes_have_the_headers_too(
     api: httpx2.AsyncClient, acting_as: As
 ) -> None:
     large = await api.post("/api/v1/conversations", headers=acting_as("anna"), content=b"x" * 70_000)
@@ -81,13 +81,15 @@ async def test_an_answer_to_a_body_that_is_too_large_and_a_crash_have_the_header
         assert (STRICT | EVERYWHERE).items() <= dict(answer.headers).items()
 
 
-async def test_the_other_service_says_the_same(notifications_api: httpx2.AsyncClient, acting_as: As) -> None:
+async def test_the_notifications_service_sends_the_same_headers(
+    notifications_api: httpx2.AsyncClient, acting_as: As
+) -> None:
     for path in ("/api/v1/notifications", "/api/v1/notifications/nothing", "/elsewhere", "/metrics"):
         answer = await notifications_api.get(path, headers=acting_as("anna"))
         assert (STRICT | EVERYWHERE).items() <= dict(answer.headers).items()
 
 
-async def test_pages_and_static_files_keep_what_they_say_themselves(api: httpx2.AsyncClient) -> None:
+async def test_pages_and_static_files_keep_their_own_headers(api: httpx2.AsyncClient) -> None:
     page = await api.get("/dashboard/messages/")
     assert page.status_code == 401
     assert "script-src 'self'" in page.headers["content-security-policy"]
@@ -101,7 +103,7 @@ async def test_pages_and_static_files_keep_what_they_say_themselves(api: httpx2.
         assert len(answer.headers.get_list("content-security-policy")) == 1
 
 
-async def test_https_is_for_ever_where_it_is_the_public_address_and_only_there() -> None:
+async def test_hsts_is_sent_exactly_when_the_public_url_is_https() -> None:
     for app in (conversations_app, notifications_app):
         for public, expected in (("https://store.test", "max-age=31536000"), ("http://127.0.0.1:8000", None)):
             async with browser_of(app("postgresql://nowhere", public_url=public)) as browser:
@@ -111,7 +113,7 @@ async def test_https_is_for_ever_where_it_is_the_public_address_and_only_there()
 
 
 @pytest.mark.parametrize("service", DOCUMENTS)
-async def test_the_page_of_an_api_may_run_its_own_scripts_and_no_other(service: str) -> None:
+async def test_the_documentation_page_may_run_only_its_own_scripts(service: str) -> None:
     page_path, document = DOCUMENTS[service]
     app = {"conversations": conversations_app, "notifications": notifications_app}[service]
     async with browser_of(app("postgresql://nowhere")) as browser:
@@ -126,7 +128,7 @@ async def test_the_page_of_an_api_may_run_its_own_scripts_and_no_other(service: 
 
 
 @pytest.mark.parametrize("service", DOCUMENTS)
-async def test_the_document_and_its_page_can_be_closed(service: str) -> None:
+async def test_the_document_and_its_page_can_be_disabled(service: str) -> None:
     app = {"conversations": conversations_app, "notifications": notifications_app}[service]
     async with browser_of(app("postgresql://nowhere", docs=False)) as browser:
         for path in (*DOCUMENTS[service], "/docs/oauth2-redirect", "/docs/static/swagger-ui.css", "/redoc"):

@@ -1,4 +1,4 @@
-"""The API of the notifications service, call by call, and what careless and hostile callers get."""
+"""The API of the notifications service, with valid, careless and hostile requests."""
 
 from uuid import UUID, uuid4
 
@@ -49,7 +49,7 @@ async def test_every_operation_declares_its_errors(notifications_api: httpx2.Asy
     assert (await notifications_api.get("/api/v1/notifications/docs")).status_code == 200
 
 
-async def test_a_deleted_user_is_refused_until_the_store_sends_them_again(
+async def test_a_deleted_user_is_rejected_until_the_store_syncs_them_again(
     notifications: SessionFactory, customer: Caller
 ) -> None:
     await receive(notifications, SETTINGS, user_changed(ANNA.model_copy(update={"version": 2, "deleted": True})))
@@ -58,16 +58,16 @@ async def test_a_deleted_user_is_refused_until_the_store_sends_them_again(
     assert (await customer.call("GET", "")).status_code == 200
 
 
-async def test_a_record_shows_what_the_contract_says(notifications: SessionFactory, customer: Caller) -> None:
+async def test_a_notification_has_the_fields_of_the_contract(notifications: SessionFactory, customer: Caller) -> None:
     conversation = uuid4()
     message = posted(conversation, 1, body="Here \n\t it\u2028 is. " + "x" * 200)
     await receive(notifications, SETTINGS, message)
 
-    [record] = (await customer.get(""))["items"]
+    [notification] = (await customer.get(""))["items"]
 
-    assert UUID(record.pop("id"))
-    assert record.pop("created_at").endswith("Z")
-    assert record == {
+    assert UUID(notification.pop("id"))
+    assert notification.pop("created_at").endswith("Z")
+    assert notification == {
         "type": "NEW_MESSAGE",
         "conversation_id": str(conversation),
         "message_id": (message.payload or {})["message"]["id"],
@@ -78,15 +78,15 @@ async def test_a_record_shows_what_the_contract_says(notifications: SessionFacto
     }
 
 
-async def test_a_nameless_admin_shows_as_the_store(notifications: SessionFactory, customer: Caller) -> None:
+async def test_a_nameless_admin_appears_as_the_store(notifications: SessionFactory, customer: Caller) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     await receive(notifications, SETTINGS, user_changed(Person(id="sam", version=2, deleted=True)))
-    [record] = (await customer.get(""))["items"]
-    assert record["sender_name"] == "Test Store"
-    assert "sam" not in str(record).lower()
+    [notification] = (await customer.get(""))["items"]
+    assert notification["sender_name"] == "Test Store"
+    assert "sam" not in str(notification).lower()
 
 
-async def test_records_come_newest_first_page_by_page_each_once(
+async def test_notifications_come_newest_first_page_by_page_each_once(
     notifications: SessionFactory, customer: Caller
 ) -> None:
     conversation = uuid4()
@@ -105,7 +105,7 @@ async def test_records_come_newest_first_page_by_page_each_once(
     assert (await customer.get("", limit=8))["next_cursor"] is None
 
 
-async def test_unread_ones_are_filtered_and_counted(notifications: SessionFactory, customer: Caller) -> None:
+async def test_unread_notifications_are_filtered_and_counted(notifications: SessionFactory, customer: Caller) -> None:
     conversation = uuid4()
     await receive(notifications, SETTINGS, *(posted(conversation, n) for n in range(1, 6)), read(conversation, 2))
     assert len(await customer.pages("", unread="true", limit=2)) == 2
@@ -120,7 +120,7 @@ async def test_unread_ones_are_filtered_and_counted(notifications: SessionFactor
     assert await customer.get("/unread") == {"unread": 0}
 
 
-async def test_reading_all_reads_nothing_of_others(
+async def test_reading_all_marks_only_the_callers_own_notifications(
     notifications: SessionFactory, customer: Caller, other: Caller
 ) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1), posted(uuid4(), 1, customer=BEN))
@@ -131,7 +131,7 @@ async def test_reading_all_reads_nothing_of_others(
         assert {row.recipient_id: row.state for row in rows} == {"anna": "cancelled", "ben": "scheduled"}
 
 
-async def test_anothers_record_is_as_one_that_does_not_exist(
+async def test_anothers_notification_is_indistinguishable_from_a_missing_one(
     notifications: SessionFactory, customer: Caller, other: Caller
 ) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
@@ -148,7 +148,7 @@ async def test_anothers_record_is_as_one_that_does_not_exist(
     [{"limit": value} for value in ("0", "101", "-1", "1.5", "x", "")]
     + [{"cursor": value} for value in ("", "x", "é", "====", "bnVsbA", "W10", "\0", "A" * 1001, "WyIiLCIiXQ")],
 )
-async def test_a_limit_or_cursor_that_is_none_is_refused(
+async def test_an_invalid_limit_or_cursor_is_rejected(
     customer: Caller, admin: Caller, path: str, params: dict[str, str]
 ) -> None:
     caller = admin if path else customer
@@ -157,20 +157,20 @@ async def test_a_limit_or_cursor_that_is_none_is_refused(
     assert answer.json()["errors"][0]["loc"] == ["query", *params]
 
 
-async def test_a_cursor_is_of_its_list_its_caller_and_its_filters_only(
+async def test_a_cursor_is_valid_only_for_its_list_its_caller_and_its_filters(
     notifications: SessionFactory, customer: Caller, other: Caller, admin: Caller
 ) -> None:
     conversation = uuid4()
     await receive(notifications, SETTINGS, posted(conversation, 1), posted(conversation, 2), posted(uuid4(), 1))
-    mine = (await customer.get("", limit=1))["next_cursor"]
-    mails = (await admin.get("/emails", limit=1))["next_cursor"]
+    own_cursor = (await customer.get("", limit=1))["next_cursor"]
+    email_cursor = (await admin.get("/emails", limit=1))["next_cursor"]
     for caller, path, cursor, filters in (
-        (other, "", mine, {}),
-        (customer, "", mine, {"unread": "true"}),
-        (customer, "", mails, {}),
-        (admin, "/emails", mine, {}),
-        (admin, "/emails", mails, {"state": "sent"}),
-        (admin, "/emails", mails, {"conversation_id": NOWHERE}),
+        (other, "", own_cursor, {}),
+        (customer, "", own_cursor, {"unread": "true"}),
+        (customer, "", email_cursor, {}),
+        (admin, "/emails", own_cursor, {}),
+        (admin, "/emails", email_cursor, {"state": "sent"}),
+        (admin, "/emails", email_cursor, {"conversation_id": NOWHERE}),
     ):
         assert problem(await caller.call("GET", path, params={"cursor": cursor, **filters})) == INVALID
 
@@ -178,45 +178,45 @@ async def test_a_cursor_is_of_its_list_its_caller_and_its_filters_only(
 @pytest.mark.parametrize(
     "params", [{"unread": "perhaps"}, {"state": "nonsense"}, {"state": ""}, {"conversation_id": "x"}]
 )
-async def test_a_filter_that_is_none_is_refused(customer: Caller, admin: Caller, params: dict[str, str]) -> None:
+async def test_an_invalid_filter_is_rejected(customer: Caller, admin: Caller, params: dict[str, str]) -> None:
     caller, path = (customer, "") if "unread" in params else (admin, "/emails")
     assert problem(await caller.call("GET", path, params=params)) == INVALID
 
 
-async def test_an_unknown_query_parameter_is_refused(customer: Caller, admin: Caller) -> None:
+async def test_an_unknown_query_parameter_is_rejected(customer: Caller, admin: Caller) -> None:
     for caller, path in ((customer, "?read=true"), (customer, "/unread?x"), (admin, "/emails?states=failed")):
         assert problem(await caller.call("GET", path)) == (422, "unknown-parameter")
 
 
-@pytest.mark.parametrize("identity", ["x", "0", "%00", "é", "1" * 300, "..", "%2e%2e", "'", "%F0%9F"])
-async def test_an_id_that_is_none_is_not_found(customer: Caller, admin: Caller, identity: str) -> None:
-    assert problem(await customer.call("POST", f"/{identity}/read")) == NOT_FOUND
-    assert problem(await admin.call("POST", f"/emails/{identity}/retry")) == NOT_FOUND
+@pytest.mark.parametrize("invalid_id", ["x", "0", "%00", "é", "1" * 300, "..", "%2e%2e", "'", "%F0%9F"])
+async def test_an_invalid_id_is_not_found(customer: Caller, admin: Caller, invalid_id: str) -> None:
+    assert problem(await customer.call("POST", f"/{invalid_id}/read")) == NOT_FOUND
+    assert problem(await admin.call("POST", f"/emails/{invalid_id}/retry")) == NOT_FOUND
 
 
-async def test_other_methods_and_paths_are_problems_too(customer: Caller, admin: Caller) -> None:
+async def test_unknown_methods_and_paths_are_problems_too(customer: Caller, admin: Caller) -> None:
     for method, path in (("DELETE", ""), ("POST", ""), ("PUT", "/unread"), ("GET", "/read-all"), ("PATCH", "/emails")):
         assert problem(await customer.call(method, path)) == (405, "method-not-allowed")
     for path in ("/", "/unread/", f"/{NOWHERE}", "/emails/", f"/emails/{NOWHERE}", "/metrics", "/../internal/events"):
         assert problem(await admin.call("GET", path)) == NOT_FOUND
 
 
-async def test_admins_see_what_became_of_each_mail(notifications: SessionFactory, admin: Caller) -> None:
+async def test_admins_see_the_state_of_each_email(notifications: SessionFactory, admin: Caller) -> None:
     conversation, settings = uuid4(), email_settings("postgresql://unused", support_email="desk@store.test")
     message = posted(conversation, 1)
     await receive(notifications, settings, message, posted(uuid4(), 1, by="customer"))
 
-    [shown] = (await admin.get("/emails", conversation_id=str(conversation)))["items"]
+    [email] = (await admin.get("/emails", conversation_id=str(conversation)))["items"]
 
-    assert (shown["audience"], shown["user_id"], shown["state"], shown["reason"]) == (
+    assert (email["audience"], email["user_id"], email["state"], email["reason"]) == (
         "customer",
         "anna",
         "scheduled",
         None,
     )
-    assert shown["message_ids"] == [(message.payload or {})["message"]["id"]]
-    assert shown["due_at"] == shown["next_attempt_at"]
-    assert (shown["tries"], shown["finished_at"]) == ([], None)
+    assert email["message_ids"] == [(message.payload or {})["message"]["id"]]
+    assert email["due_at"] == email["next_attempt_at"]
+    assert (email["tries"], email["finished_at"]) == ([], None)
     assert len(await admin.pages("/emails", limit=1)) == 2
     assert len((await admin.get("/emails", state="scheduled"))["items"]) == 2
     assert (await admin.get("/emails", state="sent"))["items"] == []
@@ -224,7 +224,9 @@ async def test_admins_see_what_became_of_each_mail(notifications: SessionFactory
 
 
 @pytest.mark.parametrize("state", EmailState)
-async def test_only_a_failed_mail_is_due_again(notifications: SessionFactory, admin: Caller, state: EmailState) -> None:
+async def test_only_a_failed_email_can_be_retried(
+    notifications: SessionFactory, admin: Caller, state: EmailState
+) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         await claim_emails(session, SETTINGS)
@@ -242,14 +244,16 @@ async def test_only_a_failed_mail_is_due_again(notifications: SessionFactory, ad
         assert after == before
 
 
-async def test_a_record_is_made_for_a_customer_without_address(notifications: SessionFactory, customer: Caller) -> None:
+async def test_a_customer_without_an_address_gets_a_notification(
+    notifications: SessionFactory, customer: Caller
+) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1, customer=ANNA.model_copy(update={"email": None})))
     assert await customer.get("/unread") == {"unread": 1}
     async with notifications() as session:
         assert (await session.scalars(select(Notification.user_id))).all() == ["anna"]
 
 
-async def test_a_token_is_refused_with_its_reason(notifications_api: httpx2.AsyncClient) -> None:
+async def test_a_rejected_tokens_reason_is_reported(notifications_api: httpx2.AsyncClient) -> None:
     expired = {"Authorization": f"Bearer {store_token(seconds=-60)}"}
     answer = await notifications_api.get("/api/v1/notifications", headers=expired)
     assert problem(answer) == (401, "unauthenticated")

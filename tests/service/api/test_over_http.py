@@ -1,4 +1,4 @@
-"""What only a real server shows: bytes on the wire, as a careless or hostile client would send them."""
+"""What only a real server shows: bytes on the wire, as careless or hostile clients send them."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,13 +21,13 @@ from tests.service.helpers.connected import connect
 
 
 class Wire:
-    """A way to send bytes to a running API."""
+    """A connection for raw bytes to a running API."""
 
     def __init__(self, port: int) -> None:
         self.port = port
 
     async def send(self, *parts: bytes) -> bytes:
-        """Return what comes back until the server has no more to say."""
+        """Return everything until the server closes the connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             for part in parts:
@@ -47,7 +47,7 @@ async def wire(conversations: SessionFactory, databases: dict[str, str]) -> Asyn
     app = create_app(settings)
     connect(app, conversations)
     running = server(app, "127.0.0.1", port)
-    task = asyncio.create_task(running._serve())  # noqa: SLF001 - serve() takes over the test run's own signals
+    task = asyncio.create_task(running._serve())  # noqa: SLF001 - serve() replaces the test run's signal handlers
     await eventually(lambda: running.started)
     yield Wire(port)
     running.should_exit = True
@@ -59,7 +59,7 @@ def head(method: str, path: str, headers: dict[str, str]) -> bytes:
     return "\r\n".join([*lines, *(f"{name}: {value}" for name, value in headers.items()), "", ""]).encode("latin-1")
 
 
-async def test_a_body_over_the_limit_is_refused_on_the_wire(wire: Wire, acting_as: As) -> None:
+async def test_an_oversized_body_is_rejected_over_http(wire: Wire, acting_as: As) -> None:
     headers = acting_as("anna") | {"Content-Type": "application/json"}
     path = "/api/v1/conversations"
     declared = await wire.send(head("POST", path, headers | {"Content-Length": str(6 * MAX_BODY_BYTES + 6)}))
@@ -73,7 +73,7 @@ async def test_a_body_over_the_limit_is_refused_on_the_wire(wire: Wire, acting_a
         assert b"application/problem+json" in answer
 
 
-async def test_an_id_keeps_what_was_encoded_in_it(wire: Wire, acting_as: As) -> None:
+async def test_encoded_characters_in_an_id_are_kept(wire: Wire, acting_as: As) -> None:
     body = b"{}"
     headers = acting_as("shop", "store") | {"Content-Type": "application/json", "Content-Length": "2"}
     answer = await wire.send(head("PUT", "/api/v1/store/users/a%2Fb%252F%3F%23", headers), body)
@@ -86,7 +86,7 @@ async def test_an_id_keeps_what_was_encoded_in_it(wire: Wire, acting_as: As) -> 
     ["GET /api/v1/unread HTTP/9.9", "GET", "\x00\x01\x02", "GET /\x80\xff HTTP/1.1", "BREW /api/v1/unread HTTP/1.1",
      "GET " + "/x" * 40_000 + " HTTP/1.1", "GET http://evil.test/api/v1/unread HTTP/1.1", "OPTIONS * HTTP/1.1"],
 )  # fmt: skip
-async def test_a_request_that_is_none_is_the_clients_fault(wire: Wire, request_line: str) -> None:
+async def test_an_invalid_request_line_is_a_client_error(wire: Wire, request_line: str) -> None:
     answer = await wire.send(request_line.encode("latin-1") + b"\r\nHost: x\r\nConnection: close\r\n\r\n")
     assert answer.split(b" ")[1][:1] == b"4"
     assert b"Traceback" not in answer
@@ -97,7 +97,7 @@ async def test_a_request_that_is_none_is_the_clients_fault(wire: Wire, request_l
     ["Content-Length: -1", "Content-Length: 1e3", "Content-Length: 5\r\nTransfer-Encoding: chunked",
      "Authorization: Bearer \xff", "Authorization\xff: x", "X: " + "y" * 100_000, "Content-Type: \x00", "No colon"],
 )  # fmt: skip
-async def test_a_header_that_is_none_is_the_clients_fault(wire: Wire, header: str) -> None:
+async def test_an_invalid_header_is_a_client_error(wire: Wire, header: str) -> None:
     request = f"POST /api/v1/conversations HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{header}\r\n\r\n{{}}"
     answer = await wire.send(request.encode("latin-1"))
     assert answer.split(b" ")[1][:1] == b"4"
@@ -105,7 +105,7 @@ async def test_a_header_that_is_none_is_the_clients_fault(wire: Wire, header: st
 
 
 @pytest.mark.parametrize(
-    ("path", "content_type", "begun"),
+    ("path", "content_type", "start_of_body"),
     [
         ("/api/v1/conversations", "application/json", b'{"subj'),
         ("/dashboard/messages/new/", "application/x-www-form-urlencoded", b"subject=Hel"),
@@ -113,21 +113,21 @@ async def test_a_header_that_is_none_is_the_clients_fault(wire: Wire, header: st
         ("/session", "application/x-www-form-urlencoded", b"token="),
     ],
 )
-async def test_a_client_that_hangs_up_in_its_body_is_no_crash(
-    wire: Wire, acting_as: As, path: str, content_type: str, begun: bytes
+async def test_a_client_that_disconnects_during_its_body_causes_no_error(
+    wire: Wire, acting_as: As, path: str, content_type: str, start_of_body: bytes
 ) -> None:
     cookie = issue_session_token(TokenSettings(auth_secret=[SECRET]), "anna", Role.CUSTOMER, uuid4(), "csrf")
     headers = {"Content-Type": content_type, "Content-Length": "100"}
     headers |= acting_as("anna") if path.startswith("/api") else {"Cookie": f"chats={cookie}"}
     with capture_logs() as lines:
         _, writer = await asyncio.open_connection("127.0.0.1", wire.port)
-        writer.write(head("POST", path, headers) + begun)
+        writer.write(head("POST", path, headers) + start_of_body)
         await writer.drain()
         writer.close()
         await writer.wait_closed()
         await eventually(lambda: any(line["event"] == "request" for line in lines))
-    said = [(line["event"], line["log_level"], line.get("status")) for line in lines if "request" in line["event"]]
-    assert said == [("request", "info", 499)]
+    requests = [(line["event"], line["log_level"], line.get("status")) for line in lines if "request" in line["event"]]
+    assert requests == [("request", "info", 499)]
     answer = await wire.send(head("GET", "/api/v1/conversations", acting_as("anna")))
     assert answer.startswith(b"HTTP/1.1 200 ")
     assert answer.endswith(b'{"items":[],"next_cursor":null}')

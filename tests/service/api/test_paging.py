@@ -1,4 +1,4 @@
-"""Lists: pages that together hold every row once, and cursors that fit nowhere else."""
+"""Lists: all pages together hold every row once, and a cursor works only for its own list."""
 
 import base64
 import json
@@ -11,13 +11,13 @@ from shared.paging import encode_cursor
 from tests.service.helpers.callers import ORDER, Caller, problem
 
 
-async def talk(anna: Caller, count: int) -> list[str]:
+async def open_conversations(anna: Caller, count: int) -> list[str]:
     return [(await anna.open(subject=f"Question {n}"))["id"] for n in range(count)]
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 6, 7, 100])
 async def test_the_pages_of_a_list_hold_every_row_once_in_order(anna: Caller, sam: Caller, limit: int) -> None:
-    created = await talk(anna, 6)
+    created = await open_conversations(anna, 6)
     for caller, params in ((anna, {}), (sam, {}), (sam, {"sort": "waiting"})):
         pages = await caller.pages("/conversations", limit=limit, **params)
         assert [len(page) for page in pages[:-1]] == [limit] * (len(pages) - 1)
@@ -25,8 +25,8 @@ async def test_the_pages_of_a_list_hold_every_row_once_in_order(anna: Caller, sa
         assert found == (created if params else created[::-1])
 
 
-async def test_a_page_holds_25_rows_unless_told(anna: Caller) -> None:
-    await talk(anna, 26)
+async def test_a_page_holds_25_rows_by_default(anna: Caller) -> None:
+    await open_conversations(anna, 26)
     assert [len(page) for page in await anna.pages("/conversations")] == [25, 1]
 
 
@@ -35,7 +35,7 @@ async def test_a_list_without_rows_is_one_empty_page(anna: Caller, sam: Caller) 
         assert await caller.get(path) == {"items": [], "next_cursor": None}
 
 
-async def test_the_messages_are_paged_in_both_directions_and_behind_a_number(anna: Caller, sam: Caller) -> None:
+async def test_messages_are_paged_in_both_directions_and_after_a_number(anna: Caller, sam: Caller) -> None:
     conversation = (await anna.open(body="number 1"))["id"]
     for n in range(2, 6):
         await sam.post(conversation, f"number {n}")
@@ -65,10 +65,10 @@ async def test_orders_and_customers_are_paged(anna: Caller, sam: Caller, shop: C
 
 @pytest.mark.parametrize("sort", ["activity", "waiting"])
 @pytest.mark.parametrize("disturb", ["reply", "write", "status"])
-async def test_on_the_way_down_no_row_comes_twice_whatever_happens_meanwhile(
+async def test_a_row_never_appears_twice_when_a_list_changes_while_paging(
     anna: Caller, sam: Caller, sort: str, disturb: str
 ) -> None:
-    created = await talk(anna, 6)
+    created = await open_conversations(anna, 6)
     first = await sam.get("/conversations", sort=sort, limit=2)
 
     for conversation in (created[0], created[-1]):  # one of them is on the first page
@@ -91,10 +91,10 @@ async def test_on_the_way_down_no_row_comes_twice_whatever_happens_meanwhile(
         assert {item["id"] for item in newest} == {created[0], created[-1]}
 
 
-async def test_a_cursor_of_other_filters_or_another_list_is_refused(
+async def test_a_cursor_of_other_filters_or_another_list_is_rejected(
     anna: Caller, ben: Caller, sam: Caller, shop: Caller
 ) -> None:
-    created = await talk(anna, 2)
+    created = await open_conversations(anna, 2)
     for n in range(2):
         await shop.call("PUT", f"/orders/A-{n}", ORDER)
         await anna.post(created[0])
@@ -138,8 +138,8 @@ async def test_a_cursor_of_other_filters_or_another_list_is_refused(
                 assert answer.json()["errors"][0]["loc"] == ["query", "cursor"]
 
 
-async def test_a_cursor_keeps_to_its_filters_in_whatever_order_and_number_they_come(anna: Caller, sam: Caller) -> None:
-    await talk(anna, 2)
+async def test_the_order_and_repetition_of_filters_do_not_invalidate_a_cursor(anna: Caller, sam: Caller) -> None:
+    await open_conversations(anna, 2)
     cursor = (await sam.get("/conversations", limit=1, status=["OPEN", "CLOSED"]))["next_cursor"]
     page = await sam.get("/conversations", limit=1, status=["CLOSED", "OPEN", "CLOSED"], cursor=cursor)
     assert len(page["items"]) == 1
@@ -171,19 +171,19 @@ FILTERS = ["activity", Side.ADMIN, (), None, None, None, None]
         *(encode_cursor(FILTERS, key) for key in FORGED),
     ],
 )  # fmt: skip
-async def test_a_cursor_that_cannot_be_read_is_refused(anna: Caller, sam: Caller, cursor: str) -> None:
+async def test_an_unreadable_cursor_is_rejected(anna: Caller, sam: Caller, cursor: str) -> None:
     for caller, path in ((sam, "/conversations"), (sam, "/users"), (anna, "/conversations"), (anna, "/orders")):
         answer = await caller.call("GET", path, params={"cursor": cursor})
         assert problem(answer) == (422, "validation-failed")
 
 
-async def test_the_forged_cursors_are_of_the_right_filters(sam: Caller) -> None:
-    good = encode_cursor(FILTERS, ["2026-01-01T00:00:00+00:00", "0190b6a0-0000-7000-8000-000000000000"])
-    assert await sam.get("/conversations", cursor=good) == {"items": [], "next_cursor": None}
+async def test_the_forged_cursors_have_the_right_filters(sam: Caller) -> None:
+    valid = encode_cursor(FILTERS, ["2026-01-01T00:00:00+00:00", "0190b6a0-0000-7000-8000-000000000000"])
+    assert await sam.get("/conversations", cursor=valid) == {"items": [], "next_cursor": None}
 
 
 @pytest.mark.parametrize("key", [[-1], [2**31], [10**30], [True, 1], ["1"], [1.5], [None]])
-async def test_a_forged_number_in_a_cursor_is_refused(anna: Caller, key: list[Any]) -> None:
+async def test_a_forged_number_in_a_cursor_is_rejected(anna: Caller, key: list[Any]) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     cursor = encode_cursor([conversation, False, None], key)
     answer = await anna.call("GET", f"/conversations/{conversation}/messages", params={"cursor": cursor})

@@ -1,4 +1,4 @@
-"""Careless and hostile requests: each answer is whole problem+json, and none is a fault of ours."""
+"""Careless and hostile requests: every response is complete problem+json, and none is a server error."""
 
 import json
 from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ async def send(caller: Caller, content: bytes, content_type: str | None = "appli
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"{'subject': 1}", b'{"subject": "x"} x', b"\xef\xbb\xbf{}", b"nul"])
-async def test_a_body_that_is_no_json_is_refused(anna: Caller, content: bytes) -> None:
+async def test_a_body_that_is_not_json_is_rejected(anna: Caller, content: bytes) -> None:
     assert problem(await send(anna, content)) == INVALID
 
 
@@ -32,50 +32,54 @@ async def test_a_body_that_is_no_json_is_refused(anna: Caller, content: bytes) -
     "content",
     [b'{"subject": "\xff"}', b"\xff\xfe", b'{"subject":' + b"[" * 60_000, b'{"subject": ' + b"9" * 60_000 + b"}"],
 )
-async def test_a_body_that_cannot_be_read_at_all_is_refused(anna: Caller, content: bytes) -> None:
+async def test_an_unreadable_body_is_rejected(anna: Caller, content: bytes) -> None:
     assert problem(await send(anna, content)) == INVALID
 
 
 @pytest.mark.parametrize("content", [b"null", b"[]", b"7", b'"text"', b"true", b"NaN", b"-Infinity", b"[{}]"])
-async def test_a_body_that_is_no_object_is_refused(anna: Caller, content: bytes) -> None:
+async def test_a_body_that_is_not_an_object_is_rejected(anna: Caller, content: bytes) -> None:
     assert problem(await send(anna, content)) == INVALID
 
 
 @pytest.mark.parametrize(
     "content_type", [None, "text/plain", "application/x-www-form-urlencoded", "json", "\u043a/;;="]
 )
-async def test_a_body_of_another_type_is_refused_with_the_type_to_send(anna: Caller, content_type: str | None) -> None:
+async def test_a_body_of_another_media_type_is_rejected_with_the_right_type(
+    anna: Caller, content_type: str | None
+) -> None:
     answer = await send(anna, b'{"subject": "x"}', content_type)
     assert problem(answer) == INVALID
     assert "Content-Type: application/json" in answer.json()["detail"]
 
 
-async def test_json_of_a_special_kind_or_charset_is_json(anna: Caller) -> None:
+async def test_json_with_a_charset_or_suffix_is_accepted(anna: Caller) -> None:
     for content_type in ("application/json; charset=utf-8", "application/merge-patch+json", "APPLICATION/JSON"):
         assert (await send(anna, b'{"subject": "x"}', content_type)).status_code == 201
 
 
-WRONG: dict[str, list[Any]] = {
+INVALID_FIELDS: dict[str, list[Any]] = {
     "subject": [None, 7, 1.5, True, [], ["x"], {}, {"$ne": ""}, float("inf"), 10**400, "\ud800", "a\udfffb", "\0"],
     "order_id": [7, "", " ", "é", "two words", "\0", "\ud800", "x" * 256, ["A-1"]],
     "body": [7, "", [], {"text": "x"}, "\ud83d", "\0"],
 }
-UNKNOWN = [{"user_id": "ben"}, {"status": "CLOSED"}, {"\0": 1}, {"": 1}, {"__proto__": {}}, {"x" * 9999: 1}]
+UNKNOWN_FIELDS = [{"user_id": "ben"}, {"status": "CLOSED"}, {"\0": 1}, {"": 1}, {"__proto__": {}}, {"x" * 9999: 1}]
 
 
-@pytest.mark.parametrize("fields", [{name: value} for name, values in WRONG.items() for value in values] + UNKNOWN)
-async def test_a_field_of_a_wrong_kind_and_an_unknown_field_are_refused(anna: Caller, fields: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "fields", [{name: value} for name, values in INVALID_FIELDS.items() for value in values] + UNKNOWN_FIELDS
+)
+async def test_an_invalid_or_unknown_field_is_rejected(anna: Caller, fields: dict[str, Any]) -> None:
     answer = await send(anna, json.dumps({"subject": "Hello"} | fields).encode())
     assert problem(answer) == INVALID
     assert [error["loc"][:2] for error in answer.json()["errors"]] == [["body", *fields]]
     assert (await anna.get("/conversations"))["items"] == []
 
 
-async def test_half_a_character_in_a_fields_name_is_refused(anna: Caller) -> None:
+async def test_half_a_surrogate_pair_in_a_field_name_is_rejected(anna: Caller) -> None:
     assert problem(await send(anna, b'{"subject": "Hello", "\\ud800": 1}')) == INVALID
 
 
-async def test_every_fault_of_a_body_is_named_at_once(anna: Caller) -> None:
+async def test_all_errors_of_a_body_are_reported_at_once(anna: Caller) -> None:
     answer = await anna.call("POST", "/conversations", {"body": "", "order_id": "é", "more": 1})
     assert problem(answer) == INVALID
     found = {error["loc"][1] for error in answer.json()["errors"]}
@@ -83,7 +87,7 @@ async def test_every_fault_of_a_body_is_named_at_once(anna: Caller) -> None:
 
 
 @pytest.mark.parametrize("number", [-1, 2**31, 2**63, 10**400, 1.5, 1.0, "1", True, [1], float("nan")])
-async def test_a_message_number_is_a_whole_number_that_can_be(anna: Caller, sam: Caller, number: Any) -> None:
+async def test_a_message_number_must_be_a_valid_integer(anna: Caller, sam: Caller, number: Any) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     path, headers = f"/conversations/{conversation}", {"Content-Type": "application/json"}
     for caller, method, end, fields in (
@@ -111,7 +115,7 @@ async def streamed(size: int) -> AsyncIterator[bytes]:
     yield b" " * (size % 1000 - 29) + b'"}'
 
 
-async def test_a_body_over_64_kib_is_refused_declared_or_streamed(anna: Caller, sam: Caller, shop: Caller) -> None:
+async def test_a_body_over_64_kib_is_rejected_declared_or_streamed(anna: Caller, sam: Caller, shop: Caller) -> None:
     exact = b'{"subject": "x", "body": "x' + b" " * (MAX_BODY_BYTES - 29) + b'"}'
     assert len(exact) == MAX_BODY_BYTES
     assert (await send(anna, exact)).status_code == 201
@@ -123,7 +127,7 @@ async def test_a_body_over_64_kib_is_refused_declared_or_streamed(anna: Caller, 
         assert status == 201 or problem(answer)
     absurd = {"Content-Length": "9" * 5000}
     assert problem(await anna.call("POST", "/conversations", content=b"", headers=absurd)) == (413, "payload-too-large")
-    # also where nobody would have read it
+    # Also where the application would not read the body.
     for caller, path in ((sam, f"/conversations/{NOWHERE}/unread"), (shop, "/nowhere"), (anna, "/unread")):
         answer = await caller.call("POST", path, content=b" " * (MAX_BODY_BYTES + 1))
         assert problem(answer) == (413, "payload-too-large")
@@ -135,7 +139,7 @@ async def test_an_unknown_path_is_not_found(api: httpx2.AsyncClient, path: str) 
     assert problem(await api.get(httpx2.URL("http://chats.test", raw_path=path.encode()))) == (404, "not-found")
 
 
-async def test_a_wrong_method_is_refused_with_the_right_ones(anna: Caller, sam: Caller) -> None:
+async def test_a_wrong_method_is_rejected_with_the_allowed_ones(anna: Caller, sam: Caller) -> None:
     for caller, method, path, allowed in (
         (anna, "PUT", "/unread", "GET, HEAD"),
         (anna, "DELETE", f"/conversations/{NOWHERE}", "GET, HEAD"),
@@ -153,7 +157,7 @@ async def test_a_wrong_method_is_refused_with_the_right_ones(anna: Caller, sam: 
     assert (await anna.api.post("/chats-static/badge.js")).headers["allow"]
 
 
-async def test_head_is_answered_as_get_is_and_reads_nothing(anna: Caller, sam: Caller) -> None:
+async def test_head_responds_like_get_and_marks_nothing_as_read(anna: Caller, sam: Caller) -> None:
     answered, unread = [(await anna.open(body="Hello?"))["id"] for _ in range(2)]
     await sam.post(answered)
     for caller, path in (

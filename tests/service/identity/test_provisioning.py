@@ -21,7 +21,7 @@ async def test_the_key_of_another_caller_is_ones_own(anna: Caller, ben: Caller, 
 
 
 @pytest.mark.parametrize("identity", ["anna", "sam"])
-async def test_a_deleted_user_is_refused_until_the_store_sends_them_again(
+async def test_a_deleted_user_is_rejected_until_the_store_syncs_them_again(
     anna: Caller, sam: Caller, shop: Caller, identity: str
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
