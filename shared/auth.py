@@ -10,21 +10,17 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import jwt
-import structlog
-from fastapi import Request
-from fastapi.security import HTTPBearer
 from pydantic import BaseModel, StringConstraints, TypeAdapter, ValidationError
+from starlette.requests import HTTPConnection
 
 from shared.app_state import app_state
-from shared.cookies import CSRF_HEADER, SAFE_METHODS, check_csrf, read_cookie
 from shared.jwks import MAX_TOKEN
 from shared.people import MAX_ID, StoreId
-from shared.problems import Forbidden, TokenRefused, Unauthenticated
+from shared.problems import Forbidden, TokenRefused
 from shared.settings import Role as Role  # noqa: PLC0414 - callers find it beside Principal
 from shared.settings import TokenSettings
 from shared.token_claims import check_audience, find_claim, find_role, put_claim, read_profile
@@ -42,8 +38,6 @@ class _SessionClaims(BaseModel):
 
 
 _SUBJECT: TypeAdapter[str] = TypeAdapter(StoreId)
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +98,7 @@ def _digest(token: str) -> bytes:
     return hashlib.sha256(token.encode()).digest()
 
 
-async def authenticate_token(request: Request, token: str, *, max_age: timedelta | None = None) -> Principal:
+async def authenticate_token(request: HTTPConnection, token: str, *, max_age: timedelta | None = None) -> Principal:
     """Return the caller of a bearer token, by the settings and the provider's keys in `app.state`.
 
     Like `verify_token`, but raises `Unavailable` until the required keys have been fetched. With `max_age`, the cache
@@ -237,32 +231,6 @@ def _expires_at(claims: Mapping[str, Any]) -> datetime:
         return datetime.max.replace(tzinfo=UTC)
 
 
-class RequireRole(HTTPBearer):
-    """A dependency that admits callers with one of some roles, by bearer token or session cookie.
-
-    It is a single dependency, because FastAPI's overhead for each one is as high as the work done here.
-    """
-
-    def __init__(self, *roles: Role) -> None:
-        super().__init__(auto_error=False, scheme_name="HTTPBearer", description="A JWT signed by the store.")
-        self._roles = roles
-
-    async def __call__(self, request: Request) -> Principal:  # type: ignore[override] # returns the caller, not the credentials
-        """Return the caller. Raise `Unauthenticated`, `Unavailable`, `CsrfFailed` or `Forbidden`."""
-        credentials = await super().__call__(request)
-        try:
-            principal = (
-                await authenticate_token(request, credentials.credentials) if credentials else _by_cookie(request)
-            )
-        except TokenRefused as refused:
-            log.info("token refused", reason=refused.reason, detail=refused.detail)
-            raise
-        if principal.role not in self._roles:
-            allowed = " or ".join(self._roles)
-            raise Forbidden(f"This endpoint requires the {allowed} role.")
-        return principal
-
-
 def check_synced_role(principal: Principal, synced_role: str | None) -> None:
     """Raise `Forbidden` for an admin's token if the store has synced another role. None: no role was synced.
 
@@ -270,19 +238,3 @@ def check_synced_role(principal: Principal, synced_role: str | None) -> None:
     """
     if principal.role is Role.ADMIN and synced_role not in {None, Role.ADMIN}:
         raise Forbidden(f"The token's role is {principal.role}, but the store has since changed it to {synced_role}.")
-
-
-require = cache(RequireRole)
-"""Return the dependency for some roles. Equal roles give the same one, which FastAPI then runs once per request."""
-
-
-def _by_cookie(request: Request) -> Principal:
-    """Return the caller of a session cookie. Unsafe methods also need the CSRF token."""
-    settings = app_state(request).settings
-    cookie = read_cookie(request, settings)
-    if cookie is None or "Authorization" in request.headers:
-        raise Unauthenticated("A bearer token is required.")
-    session = verify_session_token(cookie, settings)
-    if request.method not in SAFE_METHODS:
-        check_csrf(request, request.headers.get(CSRF_HEADER), session.csrf)
-    return session.principal

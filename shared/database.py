@@ -4,10 +4,9 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import structlog
-from fastapi import Depends, Request
 from sqlalchemy import event
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
@@ -15,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 from sqlalchemy.util import greenlet_spawn
 
-from shared.app_state import app_state
 from shared.database_errors import describe, is_read_only, is_temporary, lacks_migration
 from shared.database_url import read_database_url
 from shared.failpoints import failpoint
@@ -220,15 +218,6 @@ def _raising_unavailable() -> Iterator[None]:
         else:
             log.warning("request failed, database unavailable", error=describe(error))
         raise Unavailable("The database is temporarily unavailable. Try again.") from error
-
-
-async def _session(request: Request) -> AsyncIterator[AsyncSession]:
-    async with request_transaction(app_state(request).sessions) as session:
-        yield session
-
-
-# scope="function" commits before the response is sent. The default would send it first and commit later.
-DbSession = Annotated[AsyncSession, Depends(_session, scope="function")]
 
 
 def database_identity_sql(table: str) -> str:

@@ -18,7 +18,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from shared import problems
+from shared import problem_handlers
 from shared.api_docs import add_docs
 from shared.app_state import AppState
 from shared.auth import VerifiedTokens
@@ -141,7 +141,7 @@ class CrossOrigin(CORSMiddleware):
         kept = {
             name: value for name, value in response.headers.items() if name not in {"content-length", "content-type"}
         }
-        return problems.http_problem(HTTPException(response.status_code, bytes(response.body).decode(), kept))
+        return problem_handlers.http_problem(HTTPException(response.status_code, bytes(response.body).decode(), kept))
 
 
 def create_api(
@@ -153,7 +153,7 @@ def create_api(
     openapi_url: str,
     background: Callable[[], Coroutine[Any, Any, None]] | None = None,
     streamed: Collection[str] = (),
-    render_error: problems.RenderError | None = None,
+    render_error: problem_handlers.RenderError | None = None,
     **about: Any,
 ) -> FastAPI:
     """Build the application of the service in a folder, without routes. It starts before its database is reachable.
@@ -197,7 +197,7 @@ def create_api(
     state.acquire = connection_provider(engine)
     app.add_middleware(RequestSizeMiddleware, streamed)  # the middleware added last is the outermost
     app.add_middleware(EncodedPaths)
-    problems.install(app, render_error)
+    problem_handlers.install(app, render_error)
     if settings.store_origins:
         app.add_middleware(CrossOrigin, settings.store_origins)
     app.add_middleware(RequestLoggingMiddleware)

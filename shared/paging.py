@@ -6,19 +6,13 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Annotated, Any, Generic, TypeVar
-
-from fastapi import Query
+from typing import Any, Generic, TypeVar
 
 from shared.problems import Invalid
 
 T = TypeVar("T")
 
 DEFAULT_LIMIT, MAX_LIMIT = 25, 100
-Limit = Annotated[int, Query(ge=1, le=MAX_LIMIT, description="Maximum number of items on a page.")]
-Cursor = Annotated[
-    str | None, Query(max_length=1000, description="The previous page's `next_cursor`, with the same filters.")
-]
 MAX_NUMBER = 2**31 - 1
 
 

@@ -33,9 +33,10 @@ from services.conversations.messaging.posting import Post
 from services.conversations.messaging.queries import list_messages, load_conversation
 from services.conversations.realtime import presence
 from services.conversations.rules import COUNT_LIMIT, Side
-from shared.database import DbSession, driver_connection
+from shared.database import driver_connection
+from shared.dependencies import Cursor, DbSession, Limit
 from shared.http import ApiRouter
-from shared.paging import DEFAULT_LIMIT, Cursor, Limit, Page
+from shared.paging import DEFAULT_LIMIT, Page
 from shared.people import StoreId
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 from shared.text import Text

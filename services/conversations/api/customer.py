@@ -32,9 +32,10 @@ from services.conversations.messaging.posting import Post
 from services.conversations.messaging.queries import load_conversation
 from services.conversations.rules import Side
 from shared.auth import Role
-from shared.database import DbSession, driver_connection
+from shared.database import driver_connection
+from shared.dependencies import Cursor, DbSession, Limit
 from shared.http import ApiRouter
-from shared.paging import DEFAULT_LIMIT, Cursor, Limit, Page
+from shared.paging import DEFAULT_LIMIT, Page
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 
 router = ApiRouter(

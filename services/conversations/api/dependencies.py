@@ -18,9 +18,9 @@ from services.conversations.api.state import api_state
 from services.conversations.event_log.position import encode_position
 from services.conversations.identity.access import AuthorizedReader, authorize_caller
 from services.conversations.rules import Side, Status
-from shared.auth import Principal, RequireRole, Role, require
+from shared.auth import Principal, Role
 from shared.cookies import SAFE_METHODS
-from shared.database import DbSession
+from shared.dependencies import DbSession, RequireRole, require
 from shared.paging import MAX_NUMBER
 from shared.people import StoreId
 

@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Header, Query, Request
 from services.conversations.api.state import api_state
 from services.conversations.event_log import retention, snapshot
 from services.conversations.event_log.reader import read_feed
-from shared.database import DbSession
+from shared.dependencies import DbSession
 from shared.events import Feed, Kind, Snapshot
 from shared.problems import Unauthenticated
 

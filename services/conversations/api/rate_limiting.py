@@ -18,7 +18,8 @@ from services.conversations.api.request_schemas import (
 )
 from services.conversations.api.state import api_state
 from services.conversations.rate_limits.policy import LimitedAction
-from shared.auth import Principal, Role, require
+from shared.auth import Principal, Role
+from shared.dependencies import require
 
 Writing = PostMessage | EditConversation | CreateConversation | AdminCreateConversation
 W = TypeVar("W", bound=Writing)

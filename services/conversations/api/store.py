@@ -21,8 +21,9 @@ from services.conversations.catalog.schemas import Checked, OrderLine, PutOrder,
 from services.conversations.errors import OrderOfAnotherUser
 from services.conversations.identity import erasure, sessions
 from services.conversations.messaging import erasure_batches
-from shared.auth import Role, require
-from shared.database import DbSession, request_transaction
+from shared.auth import Role
+from shared.database import request_transaction
+from shared.dependencies import DbSession, require
 from shared.http import ApiRouter
 from shared.json_schema import schema_of
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses

@@ -19,7 +19,8 @@ from services.conversations.realtime.connection import Connection, SseEvent
 from services.conversations.realtime.rendering import EventRenderer
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
-from shared.auth import Principal, Role, require
+from shared.auth import Principal, Role
+from shared.dependencies import require
 from shared.events import ConversationDeleted, ConversationRead, EventType, MessagePosted
 from shared.http import ApiRouter
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, problem_responses

@@ -21,7 +21,8 @@ from services.conversations.rules import COUNT_LIMIT
 from shared.app_state import app_state
 from shared.auth import Principal, Role, SessionToken, issue_session_token, verify_session_token
 from shared.cookies import SAFE_METHODS, check_csrf, cookie_header, read_cookie
-from shared.database import DbSession, Driver, driver_connection, request_connection
+from shared.database import Driver, driver_connection, request_connection
+from shared.dependencies import DbSession
 from shared.problems import Forbidden, Unauthenticated
 from shared.settings import TokenSettings
 

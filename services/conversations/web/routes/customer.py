@@ -22,8 +22,8 @@ from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.rate_limiting import ConversationRefusal, MessageRefusal
 from services.conversations.web.rendering import CUSTOMER_ROOT, PageRoute, add_slash, pages_of, redirect
 from services.conversations.web.thread_view import ThreadPage
-from shared.database import DbSession, driver_connection
-from shared.paging import Cursor
+from shared.database import driver_connection
+from shared.dependencies import Cursor, DbSession
 from shared.problems import Invalid
 
 PAGE = 25  # conversations on a page

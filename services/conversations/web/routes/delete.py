@@ -14,7 +14,8 @@ from services.conversations.messaging.queries import load_conversations
 from services.conversations.rules import BULK_DELETE_LIMIT, DELETABLE
 from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
-from shared.database import DbSession, driver_connection
+from shared.database import driver_connection
+from shared.dependencies import DbSession
 from shared.problems import NotFound
 
 router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)

@@ -14,8 +14,8 @@ from services.conversations.records import ConversationDetail, UserRow
 from services.conversations.rules import BULK_DELETE_LIMIT, WAITING, Side, Status
 from services.conversations.web.auth import AdminContext
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, add_slash, pages_of, redirect
-from shared.database import DbSession, Driver, driver_connection
-from shared.paging import Cursor
+from shared.database import Driver, driver_connection
+from shared.dependencies import Cursor, DbSession
 from shared.text import Text
 
 PAGE = 25  # conversations on a page

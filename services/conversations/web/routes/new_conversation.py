@@ -20,8 +20,8 @@ from services.conversations.web.auth import AdminContext, AdminSubmission, PageC
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.rate_limiting import AdminConversationRefusal
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
-from shared.database import DbSession, driver_connection
-from shared.paging import Cursor
+from shared.database import driver_connection
+from shared.dependencies import Cursor, DbSession
 from shared.problems import Invalid
 from shared.text import Text
 

@@ -18,7 +18,8 @@ from services.conversations.web.auth import read_session, session_cookie
 from services.conversations.web.rendering import ADMIN_ROOT, CUSTOMER_ROOT, PageRoute, pages_of, redirect
 from shared.auth import Principal, Role, SessionToken, authenticate_token
 from shared.cookies import CSRF_HEADER, check_csrf, cookie_header, is_own_origin
-from shared.database import DbSession, driver_connection
+from shared.database import driver_connection
+from shared.dependencies import DbSession
 from shared.problems import CsrfFailed, Forbidden, Problem, Unauthenticated
 
 HOME: Final = {Role.CUSTOMER: CUSTOMER_ROOT, Role.ADMIN: ADMIN_ROOT}

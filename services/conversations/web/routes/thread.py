@@ -18,8 +18,8 @@ from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.rate_limiting import EditRefusal
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
 from services.conversations.web.thread_view import ThreadPage
-from shared.database import DbSession, driver_connection
-from shared.paging import Cursor
+from shared.database import driver_connection
+from shared.dependencies import Cursor, DbSession
 
 OTHERS = 5  # other conversations of the customer
 
