@@ -45,7 +45,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """All unfinished erasures: their number, the rows erased so far, and the seconds since any of them advanced."""
+    """All unfinished erasures: their number, the rows erased so far, and the seconds since any of them advanced.
+
+    The rows include those of conversations that are erased with a user, as in `Progress`.
+    """
 
     under_way: int
     erased: int
@@ -322,20 +325,29 @@ _ERASE_IN_OWN_EVENTS = text(_scan("and user_id = :user_id"))
 _ERASE_IN_WHOLE_LOG = text(_scan(""))
 _POSITION_OF = text("select position from events where id = :id")
 
-_PROGRESS = text("""
+# The user's conversations, which are erased with their content.
+_IS_PART = """
+    asked.content and part.user_id = asked.user_id and part.conversation_id is not null
+        and part.asked_at >= asked.asked_at
+"""
+_PROGRESS = text(f"""
     select id, user_id, content, erased + (
-        select coalesce(sum(beside.erased), 0)::bigint from erasures as beside
-        where asked.content and beside.user_id = asked.user_id and beside.conversation_id is not null
-            and beside.asked_at >= asked.asked_at
+        select coalesce(sum(part.erased), 0)::bigint from erasures as part where {_IS_PART}
     ), asked_at, finished_at
     from erasures as asked where id = :id and conversation_id is null
-""")
+""")  # noqa: S608 - built from constants
 
-_STATE = text("""
-    select count(*), coalesce(sum(erased), 0)::bigint,
+_STATE = text(f"""
+    with unfinished as (select * from erasures where finished_at is null),
+    counted as (
+        select id, erased from unfinished union
+        select part.id, part.erased from unfinished as asked join erasures as part on {_IS_PART}
+            where asked.conversation_id is null
+    )
+    select count(*), (select coalesce(sum(erased), 0)::bigint from counted),
         coalesce(extract(epoch from clock_timestamp() - max(advanced_at))::float8, 0)
-    from erasures where finished_at is null
-""")
+    from unfinished
+""")  # noqa: S608 - built from constants
 
 _PURGE = text("""
     delete from erasures where id in (
