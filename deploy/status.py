@@ -1,14 +1,14 @@
 """`chats status`: the state of both services, and what an operator should look at."""
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, TypeVar
 
 import typer
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from deploy.operations import on_conversations, on_notifications
-from services.conversations.event_log import retention
+from services.conversations.event_log import retention, sequencer
 from services.conversations.event_log.reader import lag_after
-from services.conversations.event_log.sequencer import read_state
 from services.conversations.messaging import erasure_batches
 from services.conversations.settings import StoreSettings as ConversationsSettings
 from services.notifications import metrics
@@ -17,7 +17,7 @@ from services.notifications.mail.replies import without_addresses
 from services.notifications.rules import EmailState, Outcome
 from shared import broker_reports
 from shared.clock_skew import MAX_SKEW, read_skew
-from shared.settings import read_settings
+from shared.settings import SettingsError, read_settings
 
 LATE_NUMBERING = 10.0  # seconds
 LATE_CATCH_UP = 60.0  # seconds that an event waits for the sweeper
@@ -26,6 +26,8 @@ LATE_EMAIL = 60.0  # seconds overdue
 STANDSTILL = 3  # emails that wait for another attempt while none is accepted
 LATE_PURGE = 0.5  # days beyond the retention period
 DAY = 24 * 3600  # seconds
+
+T = TypeVar("T")
 
 
 class Finding(NamedTuple):
@@ -36,38 +38,106 @@ class Finding(NamedTuple):
     is_fault: bool = True
 
 
+class Conversations(NamedTuple):
+    """What is shown of the conversations database. `kept` is the age of its log in days."""
+
+    log: sequencer.LogState
+    kept: float
+    publishers: Sequence[broker_reports.Report]
+    erasure: erasure_batches.State
+    skew: float
+
+
+class Notifications(NamedTuple):
+    """What is shown of the notifications database."""
+
+    state: metrics.State
+    consumers: Sequence[broker_reports.Report]
+    erasure: notifications_erasure.State
+    skew: float
+
+
 def print_status() -> bool:
     """Print the status. Return True when nothing is late, stopped or parked."""
-    head = on_conversations(read_state)
-    state = on_notifications(metrics.read_state)
-    behind = head.head - state.cursor
-    age = on_conversations(lambda session: lag_after(session, state.cursor))
-    kept = on_conversations(retention.oldest_age) / DAY
-    days = read_settings(ConversationsSettings).retention_days
-    publishers = on_conversations(broker_reports.read_reports)
-    consumers = on_notifications(broker_reports.read_reports)
-    emails = ", ".join(f"{count} {name}" for name, count in sorted(state.emails.items())) or "none"
-    findings = [
+    conversations = _read(on_conversations, _read_conversations)
+    notifications = _read(on_notifications, _read_notifications)
+    findings: list[Finding] = []
+    for name, database in (("conversations", conversations), ("notifications", notifications)):
+        if isinstance(database, SettingsError):
+            findings.append(Finding(f"database      {name}: unavailable", str(database)))
+    if isinstance(conversations, Conversations):
+        findings += _of_conversations(conversations)
+        if isinstance(notifications, Notifications):
+            findings += [_inbox(conversations, notifications), _clocks(conversations.skew, notifications.skew)]
+    if isinstance(notifications, Notifications):
+        findings += _of_notifications(notifications)
+    for finding in findings:
+        typer.echo(finding.line + (f"   <- {finding.remark}" if finding.remark else ""))
+    return not any(finding.remark and finding.is_fault for finding in findings)
+
+
+def _read(
+    run: Callable[[Callable[[AsyncSession], Awaitable[T]]], T], read: Callable[[AsyncSession], Awaitable[T]]
+) -> T | SettingsError:
+    try:
+        return run(read)
+    except SettingsError as error:  # the other database is shown all the same
+        return error
+
+
+async def _read_conversations(session: AsyncSession) -> Conversations:
+    return Conversations(
+        await sequencer.read_state(session),
+        await retention.oldest_age(session) / DAY,
+        await broker_reports.read_reports(session),
+        await erasure_batches.read_state(session),
+        await read_skew(session),
+    )
+
+
+async def _read_notifications(session: AsyncSession) -> Notifications:
+    return Notifications(
+        await metrics.read_state(session),
+        await broker_reports.read_reports(session),
+        await notifications_erasure.read_state(session),
+        await read_skew(session),
+    )
+
+
+def _of_conversations(read: Conversations) -> list[Finding]:
+    log, days = read.log, read_settings(ConversationsSettings).retention_days
+    return [
         Finding(
-            f"log           head {head.head}, {head.unnumbered} unnumbered, oldest waits {head.lag:.1f} s",
-            "the relay is late: is it running?" if head.lag > LATE_NUMBERING else None,
+            f"log           head {log.head}, {log.unnumbered} unnumbered, oldest waits {log.lag:.1f} s",
+            "the relay is late: is it running?" if log.lag > LATE_NUMBERING else None,
         ),
+        *_broker_findings("publisher", "relay", read.publishers),
         Finding(
-            f"inbox         position {state.cursor}, {behind} behind the log, oldest waits {age:.1f} s",
-            "the sweeper is late: is it running?" if age > LATE_CATCH_UP else None,
-        ),
-        *_broker_findings("publisher", "relay", publishers),
-        *_broker_findings("consumer", "worker", consumers),
-        Finding(
-            f"retention     {kept:.1f} days of the log are kept",
+            f"retention     {read.kept:.1f} days of the log are kept",
             f"longer than CHATS_RETENTION_DAYS ({days:g}), because a reader is behind"
-            if kept > days + LATE_PURGE
+            if read.kept > days + LATE_PURGE
             else None,
         ),
+        _erasure("conversations", read.erasure, "relay"),
+    ]
+
+
+def _inbox(conversations: Conversations, notifications: Notifications) -> Finding:
+    cursor = notifications.state.cursor
+    age = on_conversations(lambda session: lag_after(session, cursor))
+    return Finding(
+        f"inbox         position {cursor}, {conversations.log.head - cursor} behind the log, oldest waits {age:.1f} s",
+        "the sweeper is late: is it running?" if age > LATE_CATCH_UP else None,
+    )
+
+
+def _of_notifications(read: Notifications) -> list[Finding]:
+    state = read.state
+    emails = ", ".join(f"{count} {name}" for name, count in sorted(state.emails.items())) or "none"
+    return [
+        *_broker_findings("consumer", "worker", read.consumers),
         _rebuild(state),
-        _clocks(),
-        _erasure("conversations", on_conversations(erasure_batches.read_state), "relay"),
-        _erasure("notifications", on_notifications(notifications_erasure.read_state), "sweeper"),
+        _erasure("notifications", read.erasure, "sweeper"),
         Finding(f"parked        {state.parked}", "see `chats events parked`" if state.parked else None),
         Finding(
             f"emails        {emails}",
@@ -94,9 +164,6 @@ def print_status() -> bool:
         _deferred(state),
         _breaker(state.breaker),
     ]
-    for finding in findings:
-        typer.echo(finding.line + (f"   <- {finding.remark}" if finding.remark else ""))
-    return not any(finding.remark and finding.is_fault for finding in findings)
 
 
 def _deferred(state: metrics.State) -> Finding:
@@ -159,10 +226,10 @@ def _erasure(service: str, state: erasure_batches.State | notifications_erasure.
     return Finding(line, remark if state.stalled_seconds > LATE_ERASURE else None)
 
 
-def _clocks() -> Finding:
-    apart = {"conversations": on_conversations(read_skew), "notifications": on_notifications(read_skew)}
+def _clocks(conversations: float, notifications: float) -> Finding:
+    apart = {"conversations": conversations, "notifications": notifications}
     offsets = ", ".join(f"{name} {round(-seconds, 1) + 0:+.1f} s" for name, seconds in apart.items())
-    is_fault = max(map(abs, (*apart.values(), apart["conversations"] - apart["notifications"]))) > MAX_SKEW
+    is_fault = max(map(abs, (*apart.values(), conversations - notifications))) > MAX_SKEW
     return Finding(
         f"clocks        databases relative to this machine: {offsets}",
         f"more than {MAX_SKEW:g} s apart, which rejects tokens and delays emails: synchronize them"
