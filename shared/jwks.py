@@ -19,15 +19,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from shared.problems import TokenRefused, Unavailable
 
 _RSA: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
-# Algorithms by type of key. RSA and Ed25519 have several, of which a key's optional `alg` may select one. Since
-# RFC 9864 `Ed25519` is also the name for EdDSA with that curve.
+# Algorithms by type of key. RSA has several, of which a key's optional `alg` may select one. Since RFC 9864 `Ed25519`
+# and `Ed448` are also names for EdDSA with that curve.
 _BY_KIND: Final[Mapping[tuple[str, str | None], tuple[str, ...]]] = {
     ("RSA", None): _RSA,
     ("EC", "P-256"): ("ES256",),
     ("EC", "P-384"): ("ES384",),
     ("EC", "P-521"): ("ES512",),
     ("OKP", "Ed25519"): ("EdDSA", "Ed25519"),
-    ("OKP", "Ed448"): ("EdDSA",),
+    ("OKP", "Ed448"): ("EdDSA", "Ed448"),
 }
 ALGORITHMS: Final = tuple(dict.fromkeys(name for names in _BY_KIND.values() for name in names))
 MAX_TOKEN: Final = 16 * 1024  # characters

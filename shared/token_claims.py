@@ -1,5 +1,6 @@
 """Read the claims of verified tokens, in the formats of common identity providers."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from shared.text import MAX_NAME, Name, cut
 
 # Of several roles the first one in this order wins.
 _PRECEDENCE: Final = (Role.ADMIN, Role.STORE, Role.CUSTOMER)
+_NO = {"", "0", "false", "no"}
+_EMAIL = re.compile(r"\S@\S")
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
 _CLAIMS: Mapping[str, TypeAdapter[str]] = {
     "email": TypeAdapter(Address),
@@ -85,14 +88,13 @@ def read_profile(claims: Mapping[str, Any], role: Role) -> dict[str, str | None]
 def _find_name(claims: Mapping[str, Any], role: Role) -> str | None:
     """Return the best name in a token.
 
-    Customers see an admin's name, so a user name that is an email address, as some providers use, is not used.
+    Customers see an admin's name, so one with an email address, as some providers make it, is not used.
     """
-    user_name = claims.get("preferred_username")
-    if role is Role.ADMIN and isinstance(user_name, str) and "@" in user_name:
-        user_name = None
     parts = [part for name in ("given_name", "family_name") if isinstance(part := claims.get(name), str)]
-    for candidate in (claims.get("name"), " ".join(parts), user_name):
-        if isinstance(candidate, str) and (usable := _usable(_NAME, cut(" ".join(candidate.split()), MAX_NAME))):
+    for candidate in (claims.get("name"), " ".join(parts), claims.get("preferred_username")):
+        if not isinstance(candidate, str) or (role is Role.ADMIN and _EMAIL.search(candidate)):
+            continue
+        if usable := _usable(_NAME, cut(" ".join(candidate.split()), MAX_NAME)):
             return usable
     return None
 
@@ -106,7 +108,7 @@ def _usable(kind: TypeAdapter[str], value: Any) -> str | None:
 
 def _is_false(value: Any) -> bool:
     """Return whether a claim is false. Some providers write booleans as strings."""
-    return value.strip().lower() == "false" if isinstance(value, str) else value is not None and not value
+    return value.strip().lower() in _NO if isinstance(value, str) else value is not None and not value
 
 
 def _at_dots(node: Any, parts: Sequence[str]) -> Any:

@@ -43,6 +43,8 @@ def token_error(error: Exception, token: str, settings: TokenSettings) -> TokenR
 
 
 def _algorithm_error(algorithm: Any) -> TokenRefused:
+    if not isinstance(algorithm, str):
+        return TokenRefused("The token is not a valid JWT.", "malformed")
     if algorithm in ALGORITHMS:
         return TokenRefused(
             "The token is signed with an identity provider's key, but CHATS_AUTH_JWKS_URL is not set.", "unknown_key"

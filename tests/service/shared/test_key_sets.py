@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.asymmetric import ed448, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 
 from shared.auth import verify_token
@@ -119,6 +119,20 @@ async def test_ed25519_is_one_algorithm_by_both_its_names(
     assert refused.value.reason == "bad_signature"
 
 
+@pytest.mark.parametrize("named", ["EdDSA", "Ed448", None])
+@pytest.mark.parametrize("algorithm", ["EdDSA", "Ed448"])
+async def test_ed448_is_one_algorithm_by_both_its_names(
+    keys: ProviderKeys, provider: Provider, algorithm: str, named: str | None
+) -> None:
+    key = ed448.Ed448PrivateKey.generate()
+    provider.jwks.append(OKPAlgorithm.to_jwk(key.public_key(), as_dict=True) | {"kid": "any", "alg": named})
+    token = forged({"alg": algorithm, "kid": "any"}, key.sign)
+    assert verify_token(token, SETTINGS, await keys.find(token)).id == "anna"
+    assert await keys.find(forged({"alg": "EdDSA", "kid": "any"}, key.sign)) is not None
+    with pytest.raises(TokenRefused):
+        await keys.find(forged({"alg": "Ed25519", "kid": "any"}, key.sign))
+
+
 async def test_a_key_that_is_listed_twice_is_one(keys: ProviderKeys, provider: Provider) -> None:
     for algorithm in ("RS256", "ES256", "EdDSA"):
         key = private_key(algorithm, "twice")
@@ -184,6 +198,9 @@ async def test_no_token_sends_us_anywhere(keys: ProviderKeys, provider: Provider
 async def test_what_is_no_token_has_no_key_and_asks_nobody(keys: ProviderKeys, provider: Provider, token: str) -> None:
     assert await keys.find(token) is None
     assert provider.request_count == 0
+    with pytest.raises(TokenRefused) as refused:
+        verify_token(token, TokenSettings(auth_jwks_url=provider.url))
+    assert refused.value.reason == "malformed"
 
 
 async def test_a_token_that_is_too_large_asks_nobody(keys: ProviderKeys, provider: Provider) -> None:

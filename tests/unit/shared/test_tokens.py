@@ -257,7 +257,7 @@ def test_a_token_may_be_too_old_for_its_purpose() -> None:
                 verify_token(token, settings(), max_age=timedelta(minutes=5))
 
 
-@pytest.mark.parametrize("verified", [False, "false", "False", 0])
+@pytest.mark.parametrize("verified", [False, "false", "False", 0, "0", "no", ""])
 def test_an_unverified_address_is_not_used(verified: Any) -> None:
     address = {"email": "anna@customer.test"}
     assert verify_token(signed(**address, email_verified=verified), settings()).email is None
@@ -276,6 +276,10 @@ def test_an_unverified_address_is_not_used(verified: Any) -> None:
         ({"name": "Anna\nAdler"}, "Anna Adler"),
         ({"preferred_username": "anna@customer.test"}, "anna@customer.test"),
         ({"preferred_username": "sam@store.test", "role": "admin"}, None),
+        ({"name": "sam@store.test", "given_name": "Sam", "role": "admin"}, "Sam"),
+        ({"name": "Sam <sam@store.test>", "preferred_username": "sam", "role": "admin"}, "sam"),
+        ({"given_name": "sam@store.test", "role": "admin"}, None),
+        ({"name": "Sam @ Store", "role": "admin"}, "Sam @ Store"),
         ({"preferred_username": "sam", "role": "admin"}, "sam"),
         ({"name": "x" * 250}, "x" * 200),
         ({"name": "x" * 199 + "e\u0301"}, "x" * 199),
