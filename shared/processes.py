@@ -158,10 +158,12 @@ class _Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._on_stop is not None:
-            self._on_stop()
         if self._drain.elapsed:
             await self._serve_last_connections()
+        # Only now, because uvicorn then marks each connection to be closed after its response. Otherwise a proxy could
+        # reuse the connection of an endless response for a request that this process refuses.
+        if self._on_stop is not None:
+            self._on_stop()
         self.config.timeout_graceful_shutdown = max(1, round(GRACE - self._drain.elapsed))
         await super().shutdown(sockets)
 

@@ -167,6 +167,28 @@ async def test_an_api_that_is_told_to_stop_serves_until_it_is_out_of_the_rotatio
     await product.start("api")
 
 
+async def test_a_stream_that_ends_with_its_api_takes_its_connection_with_it(product: Product) -> None:
+    await product.stop("api")
+    product.overrides["api"] = {"CHATS_DRAIN_SECONDS": "0.5"}
+    await product.start("api")
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers_of("anna", "customer").items())
+    request = f"GET /api/v1/stream HTTP/1.1\r\nHost: test\r\n{head}\r\n".encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", product.ports["api"])
+    writer.write(request)
+    assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+    stopping = asyncio.create_task(product.stop("api"))
+    await reader.readuntil(b"\r\n0\r\n\r\n")
+    answer = b""
+    with suppress(ConnectionError):  # a proxy that sends the next request on it goes to another copy
+        writer.write(request)
+        answer = await reader.readline()
+    assert answer == b""
+    writer.close()
+    await stopping
+    product.overrides.clear()
+    await product.start("api")
+
+
 SLOW_API = """
 import asyncio, sys, time
 from shared.processes import server
