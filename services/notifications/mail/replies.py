@@ -28,7 +28,9 @@ _SETUP_WORDS = re.compile(
     r" (to )?relay"
     r"|(not|isn't) (in|on) (my|our|the) list of allowed rcpthosts"
     r"|authentication( is)? (required|needed)|(requires?|need) (smtp )?auth|(not|must be|must) authenticated?\b"
-    r"|must (first )?issue an? (auth|starttls)|auth\w* (command )?first"
+    r"|must (first )?issue (an? )?(auth|starttls)|auth\w* (command )?first|please authenticate|nosmtpauth"
+    r"|(tls|encryption)( is)? required|requires? (an? )?(starttls|tls|encryption|encrypted)\b"
+    r"|domain name required for sender"
     r"|sender( address)? (rejected|refused|denied|verify failed|verification failed|not allowed|is not allowed)"
     r"|(not|isn't) (allowed|authori[sz]ed|permitted) to (send|use this sender)|not owned by user|sendasdenied"
     r"|client host (rejected|blocked|\[\S+\] blocked)|helo command rejected|(invalid|bad) helo",
@@ -36,7 +38,8 @@ _SETUP_WORDS = re.compile(
 )
 # Exim and OpenSMTPD reject most emails with these words and no specific code.
 _POLICY_WORDS = re.compile(
-    r"administrative(ly)? prohibit|access denied|invalid recipient|(policy|security) (reasons?|violation|restrictions?)"
+    r"administrative(ly)? prohibit|(access|permission) denied|invalid recipient|delivery( is)? not allowed"
+    r"|(policy|security) (reasons?|violation|restrictions?)"
     r"|black-?\s?list|block-?\s?list|blocked (by|using)|not authori[sz]ed",
     re.IGNORECASE,
 )
@@ -47,7 +50,7 @@ _ACCOUNT_WORDS = re.compile(
     r"|(your account|sending)( \w+){0,4} (paused|suspended|disabled|blocked|deactivated)"
     r"|(sending|sent|relay|outgoing|outbound|daily|hourly|messaging)( \w+){0,3} (limit|quota)"
     r"|exceeded (the|its|your)( \w+)? max(imum)?( \w+)* (emails?|messages|recipients) per |unusual sending activity"
-    r"|\b(spf|dkim|dmarc|rbl|dnsbl)\b|reverse dns|\bptr record",
+    r"|\b(spf|dkim|dmarc|rbl|dnsbl|rdns)\b|reputation|reverse dns|\bptr record",
     re.IGNORECASE,
 )
 # Greylisting asks for a retry: neither the email nor the setup is at fault.

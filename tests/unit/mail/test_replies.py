@@ -28,6 +28,12 @@ SET_UP = [
     "553 5.7.1 <store@shop.test>: Sender address rejected: not owned by user store",
     "550 Sender verify failed",  # Exim
     "554 5.7.1 <unknown[192.0.2.1]>: Client host rejected: Access denied",
+    "530 Must issue STARTTLS first",
+    "550 This message requires STARTTLS",
+    "550 TLS required",
+    "451 4.7.1 Please authenticate before sending",
+    "554 Denied [NOSMTPAUTH]",
+    "553 5.5.4 <store>: Domain name required for sender address",
     "504 5.5.2 <localhost>: Helo command rejected: need fully-qualified hostname",
     "554 5.2.252 SendAsDenied; store@shop.test not allowed to send as",
     "554 Service unavailable; Client host [192.0.2.1] blocked using dnsbl.test",
@@ -38,6 +44,10 @@ POLICY = [
     "554 5.7.1 Spam message rejected",
     "550 5.7.129 RESOLVER.RST.RestrictedToRecipientsPermission",
     "550 Administrative prohibition",  # Exim
+    "550 Delivery is not allowed to this address.",  # hMailServer
+    "550 permission denied",
+    "550 No RDNS entry for 192.0.2.1",
+    "554 Your access has been rejected due to the sending server's poor reputation",
     "550 Invalid recipient: <mila@customer.test>",  # OpenSMTPD
     "554 Message rejected: Email address is not verified. The following identities failed the check: store@shop.test",
     "554 Message rejected: Sending paused for this account.",
