@@ -1,7 +1,7 @@
-"""Schemathesis on both APIs: no request is a fault of ours, and no answer is other than the document says.
+"""Schemathesis on both APIs: no request causes a server error, and every response matches the document.
 
-`SCHEMATHESIS_EXAMPLES=500 .venv/bin/python -m pytest tests/service/api/test_schemathesis.py` looks for long, in another
-place each time (the seed is printed with what it finds); without it a run is short, and always the same one.
+`SCHEMATHESIS_EXAMPLES=500 .venv/bin/python -m pytest tests/service/api/test_schemathesis.py` runs long, with a new seed
+each time, which is printed with the findings. Without it a run is short and deterministic.
 """
 
 import asyncio
@@ -29,18 +29,18 @@ CONFIG = Path(__file__).with_name("schemathesis.toml")
 EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "0"))
 FOR_LONG = ["--max-examples", str(EXAMPLES)]
 ALWAYS_THE_SAME = ["--max-examples", "5", "--generation-deterministic"]
-# It has no end: each call would last as long as its timeout. What it tells whom is tested in test_live*.py, and that
-# nobody gets one without a token here as well.
+# The stream never ends, so each call would last until its timeout. tests/service/realtime tests it; that it needs a
+# token is tested here, too.
 WITHOUT_STREAM = ["--exclude-path", "/api/v1/stream"]
-# Who is let in nowhere is refused before anybody looks at the many borders of each value.
-WITHOUT_BORDERS = [] if EXAMPLES else ["--phases", "examples,fuzzing,stateful"]
+# Callers without access are rejected before boundary values matter.
+WITHOUT_BOUNDARIES = [] if EXAMPLES else ["--phases", "examples,fuzzing,stateful"]
 
 pytestmark = pytest.mark.timeout(240 + 10 * EXAMPLES)
 
 
 @pytest.fixture
 def people(acting_as: As, tmp_path: Path) -> Path:
-    """Everybody's headers, as schemathesis reads them."""
+    """Write all callers' headers in schemathesis's format."""
     headers = {
         "anna": acting_as("anna"),
         "ben": acting_as("ben"),
@@ -48,54 +48,57 @@ def people(acting_as: As, tmp_path: Path) -> Path:
         "shop": acting_as("shop", "store"),
         "nobody": {"Accept": "*/*"},
     }
-    listed = [
-        {"name": who, "fixedHeaders": [{"name": name, "value": value} for name, value in said.items()]}
-        for who, said in headers.items()
+    auth = [
+        {
+            "name": name,
+            "fixedHeaders": [{"name": header, "value": value} for header, value in headers_of_caller.items()],
+        }
+        for name, headers_of_caller in headers.items()
     ]
     written = tmp_path / "people.json"
-    written.write_text(json.dumps({"auth": listed}))
+    written.write_text(json.dumps({"auth": auth}))
     return written
 
 
-async def hold_to(document: str, who: str, people: Path, *options: str) -> None:
-    """Let schemathesis call all that the document lists as one of these people; fail with what it finds."""
+async def run_schemathesis(document: str, caller: str, people: Path, *options: str) -> None:
+    """Run schemathesis on a document as one of the callers; fail with its findings."""
     how = [*options, *(FOR_LONG if EXAMPLES else ALWAYS_THE_SAME)]
     running = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "schemathesis.cli", "--config-file", CONFIG, "run", document),
-        *("--auth-wfc-user", who, "--no-color", *how),
+        *("--auth-wfc-user", caller, "--no-color", *how),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
         env=os.environ | {"SCHEMATHESIS_PEOPLE": str(people)},
     )
     try:
         with capture_logs():  # a line for each of thousands of requests
-            said, _ = await running.communicate()
+            output, _ = await running.communicate()
     finally:
         if running.returncode is None:
             running.kill()
             await running.wait()
     if running.returncode != 0:
-        pytest.fail("\n".join(line[:1000] for line in said.decode().splitlines()))
+        pytest.fail("\n".join(line[:1000] for line in output.decode().splitlines()))
 
 
 @pytest.mark.parametrize(
     ("who", "options"),
     [
-        # Of what is another's, each finds out no more than 403; tests/service/access walks through all of that.
+        # Of other users' data, these callers only get 403 or 404; tests/service/access covers that.
         ("anna", ["--include-tag", "Customer", *WITHOUT_STREAM]),
         ("sam", ["--include-tag", "Admin", *WITHOUT_STREAM]),
         ("shop", ["--include-tag", "Store"]),
-        ("nobody", WITHOUT_BORDERS),
+        ("nobody", WITHOUT_BOUNDARIES),
     ],
     ids=["customer", "admin", "store", "nobody"],
 )
-async def test_the_conversations_api_keeps_to_its_document(
+async def test_the_conversations_api_matches_its_document(
     live: Live, shop: Caller, sam: Caller, anna: Caller, people: Path, who: str, options: list[str]
 ) -> None:
     await shop.call("PUT", "/orders/A-1007", ORDER)
     conversation = await anna.open(body="Where is it?")
     await sam.post(conversation["id"], "On its way.")
-    await hold_to(f"{live.origin}/openapi.json", who, people, *options)
+    await run_schemathesis(f"{live.origin}/openapi.json", who, people, *options)
 
 
 @pytest.mark.parametrize(
@@ -103,12 +106,12 @@ async def test_the_conversations_api_keeps_to_its_document(
     [
         ("anna", ["--include-tag", "Customer"]),
         ("sam", ["--include-tag", "Admin"]),
-        ("shop", WITHOUT_BORDERS),
-        ("nobody", WITHOUT_BORDERS),
+        ("shop", WITHOUT_BOUNDARIES),
+        ("nobody", WITHOUT_BOUNDARIES),
     ],
     ids=["customer", "admin", "store", "nobody"],
 )
-async def test_the_notifications_api_keeps_to_its_document(
+async def test_the_notifications_api_matches_its_document(
     notifications: SessionFactory, databases: dict[str, str], people: Path, who: str, options: list[str]
 ) -> None:
     await receive(notifications, email_settings("postgresql://unused"), posted(uuid4(), 1), posted(uuid4(), 1))
@@ -117,4 +120,4 @@ async def test_the_notifications_api_keeps_to_its_document(
         await session.execute(update(Email).values(over))
     settings = ApiSettings(notifications_database_url=databases["notifications"], auth_secret=[SECRET])
     async with serving(create_app(settings)) as port:
-        await hold_to(f"http://127.0.0.1:{port}/api/v1/notifications/openapi.json", who, people, *options)
+        await run_schemathesis(f"http://127.0.0.1:{port}/api/v1/notifications/openapi.json", who, people, *options)

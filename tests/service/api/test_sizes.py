@@ -1,4 +1,4 @@
-"""How much one request may be, and how long it may keep the database."""
+"""How large a request may be, and how long it may use the database."""
 
 import asyncio
 import json
@@ -27,7 +27,7 @@ __all__ = ["browser"]
 
 @pytest.fixture
 async def bounded(databases: dict[str, str]) -> AsyncIterator[AsyncEngine]:
-    """An engine as the APIs have it, with less patience."""
+    """An engine like the APIs', with shorter timeouts."""
     bounds = {"statement_timeout": "300ms", "lock_timeout": "200ms", "idle_in_transaction_session_timeout": "200ms"}
     assert bounds.keys() == REQUEST_BOUNDS.keys()
     engine = create_engine(databases["conversations"], application="tests", bounds=bounds)
@@ -35,7 +35,7 @@ async def bounded(databases: dict[str, str]) -> AsyncIterator[AsyncEngine]:
     await engine.dispose()
 
 
-async def test_a_search_for_a_text_that_is_too_long_is_a_problem(sam: Caller) -> None:
+async def test_a_search_text_that_is_too_long_is_a_problem(sam: Caller) -> None:
     assert problem(await sam.call("GET", "/users", params={"q": "a" * MAX_URL_BYTES})) == (414, "url-too-long")
     assert (await sam.call("GET", "/users", params={"q": "a" * (MAX_URL_BYTES - 100)})).status_code == 200
 
@@ -50,13 +50,13 @@ async def test_headers_that_are_too_large_are_a_problem(api: httpx2.AsyncClient,
     assert problem(answer) == (431, "headers-too-large")
 
 
-async def test_a_body_has_a_time_to_arrive_and_what_follows_it_has_none() -> None:
+async def test_a_body_must_arrive_in_time_and_waiting_for_a_disconnect_is_unlimited() -> None:
     arriving: asyncio.Queue[Message] = asyncio.Queue()
-    given: list[Message] = []
+    received: list[Message] = []
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - as ASGI names them
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG001 - ASGI's names
         for _ in range(3):
-            given.append(await receive())  # noqa: PERF401 - the fault comes in between
+            received.append(await receive())  # noqa: PERF401 - an error may come in between
 
     async def send(_: Message) -> None: ...
 
@@ -71,16 +71,16 @@ async def test_a_body_has_a_time_to_arrive_and_what_follows_it_has_none() -> Non
     with pytest.raises(HTTPException) as refused:
         await RequestSizeMiddleware(app, body_seconds=0.01)(scope, arriving.get, send)
     assert (refused.value.status_code, refused.value.headers) == (408, {"Connection": "close"})
-    assert given == [first]
+    assert received == [first]
 
     for message in (first, last):
         arriving.put_nowait(message)
     waiting = asyncio.create_task(RequestSizeMiddleware(app, body_seconds=0.01)(scope, arriving.get, send))
     await asyncio.sleep(0.05)
-    assert not waiting.done()  # the end of the connection may take its time
+    assert not waiting.done()  # the disconnect may take its time
     arriving.put_nowait(gone)
     await waiting
-    assert given[1:] == [first, last, gone]
+    assert received[1:] == [first, last, gone]
 
 
 async def test_many_small_headers_are_too_large_together(api: httpx2.AsyncClient) -> None:
@@ -88,42 +88,44 @@ async def test_many_small_headers_are_too_large_together(api: httpx2.AsyncClient
     assert problem(await api.get("/api/v1/unread", headers=headers)) == (431, "headers-too-large")
 
 
-async def test_a_long_cookie_that_is_no_session_is_nobody(api: httpx2.AsyncClient) -> None:
+async def test_a_long_invalid_session_cookie_is_unauthenticated(api: httpx2.AsyncClient) -> None:
     answer = await api.get("/api/v1/unread", headers={"Cookie": "chats=" + "a" * 16_000})
     assert problem(answer) == (401, "unauthenticated")
 
 
-async def submit_half_a_character(browser: Browser, path: str, name: str, **fields: str) -> httpx2.Response:
-    """Send a form in UTF-7 with U+D800 in one of its fields."""
+async def submit_half_a_surrogate_pair(browser: Browser, path: str, name: str, **fields: str) -> httpx2.Response:
+    """Submit a form in UTF-7 with U+D800 in one of its fields."""
     parts = {**fields, name: "+2AA-"}.items()
     form = "".join(f'--x\r\nContent-Disposition: form-data; name="{it}"\r\n\r\n{text}\r\n' for it, text in parts)
     headers = {"Content-Type": "multipart/form-data; boundary=x; charset=utf-7"}
     return await browser.client.post(path, content=f"{form}--x--\r\n".encode(), headers=headers)
 
 
-async def test_half_a_character_in_a_form_is_no_token(browser: Browser) -> None:
-    assert (await submit_half_a_character(browser, await open_conversation(browser), "csrf_token")).status_code == 403
-    assert (await submit_half_a_character(browser, "/session", "token")).status_code == 401
+async def test_half_a_surrogate_pair_in_a_form_is_no_token(browser: Browser) -> None:
+    assert (
+        await submit_half_a_surrogate_pair(browser, await open_conversation(browser), "csrf_token")
+    ).status_code == 403
+    assert (await submit_half_a_surrogate_pair(browser, "/session", "token")).status_code == 401
 
 
 @pytest.mark.parametrize("name", ["subject", "body", "order_id", "whatever"])
-async def test_half_a_character_in_a_form_is_an_error_that_the_page_can_show(browser: Browser, name: str) -> None:
+async def test_half_a_surrogate_pair_in_a_form_is_an_error_that_the_page_can_show(browser: Browser, name: str) -> None:
     token = browser.claims["csrf"].replace("+", "+-")
-    answer = await submit_half_a_character(browser, f"{ROOT}new/", name, csrf_token=token)
+    answer = await submit_half_a_surrogate_pair(browser, f"{ROOT}new/", name, csrf_token=token)
     assert answer.status_code == 422
     assert ("This text contains an invalid character." in answer.text) is (name in {"subject", "body"})
 
 
-async def test_half_a_character_is_no_customer_and_no_id(browser: Browser) -> None:
+async def test_half_a_surrogate_pair_is_no_customer_and_no_id(browser: Browser) -> None:
     await browser.sign_in("sam", "admin")
     token = browser.claims["csrf"].replace("+", "+-")
     for path, name in (("new/", "user_id"), ("new/", "status"), ("bulk-delete/", "ids")):
-        answer = await submit_half_a_character(browser, f"{ADMIN_ROOT}{path}", name, csrf_token=token)
+        answer = await submit_half_a_surrogate_pair(browser, f"{ADMIN_ROOT}{path}", name, csrf_token=token)
         assert answer.status_code == 422
 
 
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "multipart/form-data"])
-async def test_a_form_of_very_many_fields_is_refused_by_a_page(browser: Browser, kind: str) -> None:
+async def test_a_page_rejects_a_form_with_very_many_fields(browser: Browser, kind: str) -> None:
     path = await open_conversation(browser)
     hidden = fields(await browser.get(path))
     many = {f"f{turn}": "x" for turn in range(300)} | {"body": "Hello?", "csrf_token": hidden["csrf_token"]}
@@ -136,7 +138,7 @@ async def test_a_form_of_very_many_fields_is_refused_by_a_page(browser: Browser,
     assert "Traceback" not in answer.text
 
 
-async def test_a_form_that_is_too_large_is_refused_by_a_page(browser: Browser) -> None:
+async def test_a_page_rejects_a_form_that_is_too_large(browser: Browser) -> None:
     path = await open_conversation(browser)
     for where in (path, f"{ROOT}new/", "/session"):
         answer = await browser.submit(where, body="x" * MAX_BODY_BYTES)
@@ -150,7 +152,7 @@ async def test_a_form_that_is_too_large_is_refused_by_a_page(browser: Browser) -
 @pytest.mark.parametrize(
     "text", ["😀" * 10_000, "ä" * 10_000, "田中" * 5_000, "\u2028" + "x" * 9_999, "\n\n" + "\u0001" * 9_999 + "x"]
 )
-async def test_every_text_that_is_allowed_fits_into_a_request(anna: Caller, browser: Browser, text: str) -> None:
+async def test_every_allowed_text_fits_into_a_request(anna: Caller, browser: Browser, text: str) -> None:
     subject = "😀" * 200
     content = json.dumps({"subject": subject, "body": text})
     headers = {"Content-Type": "application/json"}
@@ -172,7 +174,7 @@ async def test_every_text_that_is_allowed_fits_into_a_request(anna: Caller, brow
         ("text/plain", b"\\u00e4" * (MAX_BODY_BYTES // 6 + 1)),
     ],
 )
-async def test_a_body_of_more_text_than_is_allowed_is_refused(anna: Caller, content_type: str, content: bytes) -> None:
+async def test_a_body_with_more_text_than_allowed_is_rejected(anna: Caller, content_type: str, content: bytes) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         for start in range(0, len(content), 1001):
             yield content[start : start + 1001]
@@ -182,7 +184,7 @@ async def test_a_body_of_more_text_than_is_allowed_is_refused(anna: Caller, cont
         assert problem(answer) == (413, "payload-too-large")
 
 
-async def test_an_escape_that_is_cut_by_a_piece_counts_as_one(anna: Caller) -> None:
+async def test_an_escape_sequence_split_between_chunks_counts_once(anna: Caller) -> None:
     content = b'{"subject": "x", "body": "x%s"}' % (b"\\u0020" * (MAX_BODY_BYTES - 29))
 
     async def pieces() -> AsyncIterator[bytes]:
@@ -193,7 +195,7 @@ async def test_an_escape_that_is_cut_by_a_piece_counts_as_one(anna: Caller) -> N
     assert answer.status_code == 201
 
 
-async def test_a_form_with_a_file_is_refused_by_a_page(browser: Browser) -> None:
+async def test_a_page_rejects_a_form_with_a_file(browser: Browser) -> None:
     path = await open_conversation(browser)
     files: dict[str, Any] = {
         "body": ("hello.txt", b"Hello?"),
@@ -202,7 +204,7 @@ async def test_a_form_with_a_file_is_refused_by_a_page(browser: Browser) -> None
     assert (await browser.client.post(path, files=files)).status_code == 400
 
 
-async def test_a_statement_that_takes_too_long_is_ended_by_the_server(bounded: AsyncEngine) -> None:
+async def test_the_server_ends_a_statement_that_takes_too_long(bounded: AsyncEngine) -> None:
     async with bounded.connect() as connection:
         with pytest.raises(DBAPIError, match="statement timeout"):
             await connection.execute(text("select pg_sleep(10)"))
@@ -221,7 +223,7 @@ async def test_a_request_does_not_wait_long_for_a_row(
     assert (await anna.post(opened))["number"] == 1
 
 
-async def test_a_process_that_froze_within_its_transaction_holds_no_lock_for_long(
+async def test_a_frozen_process_does_not_hold_its_locks_for_long(
     bounded: AsyncEngine, conversations: SessionFactory, anna: Caller
 ) -> None:
     await anna.open()
@@ -232,5 +234,5 @@ async def test_a_process_that_froze_within_its_transaction_holds_no_lock_for_lon
         await frozen.invalidate()
 
 
-async def test_the_server_ends_a_statement_before_its_connection_counts_as_dead() -> None:
+async def test_statement_timeouts_are_shorter_than_the_connections_command_timeout() -> None:
     assert all(int(bound.removesuffix("s")) < COMMAND_TIMEOUT for bound in REQUEST_BOUNDS.values())

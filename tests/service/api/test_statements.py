@@ -1,4 +1,4 @@
-"""How many statements a request of the API is, once its caller is known: one round trip each, no transaction around."""
+"""The number of statements in a request once its caller is known: one round trip each, without a transaction."""
 
 import asyncio
 
@@ -41,34 +41,34 @@ async def test_reading_is_one_statement_and_no_transaction(
     conversation = (await anna.open(body="Hello?"))["id"]
     reader = Caller(api, "/api/v1", acting_as("anna" if role == "customer" else "sam", role))
     await reader.get("/unread")
-    async with statements(conversations_engine) as said:
+    async with statements(conversations_engine) as recorded:
         await reader.get(path.format(conversation))
-    assert len(said) == 1, said
+    assert len(recorded) == 1, recorded
 
 
 async def test_posting_is_one_statement(conversations_engine: AsyncEngine, anna: Caller, sam: Caller) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     for caller in (anna, sam):
         await caller.post(conversation)
-        async with statements(conversations_engine) as said:
+        async with statements(conversations_engine) as recorded:
             answer = await caller.call("POST", f"/conversations/{conversation}/messages", {"body": "Again."}, key="k")
         assert answer.status_code == 201
-        assert len(said) == 1, said
+        assert len(recorded) == 1, recorded
 
 
-async def test_a_badge_in_a_browser_is_one_statement_as_well(
+async def test_a_badge_in_a_browser_is_one_statement_too(
     conversations_engine: AsyncEngine, api: httpx2.AsyncClient
 ) -> None:
     async with httpx2.AsyncClient(transport=api._transport, base_url=HOST) as client:  # noqa: SLF001 - the same app
         browser = Browser(client)
         await browser.sign_in("anna")
-        async with statements(conversations_engine) as said:
+        async with statements(conversations_engine) as recorded:
             answer = await browser.call("GET", "/api/v1/unread")
         assert answer.json() == {"unread": 0}
-        assert len(said) == 1, said
+        assert len(recorded) == 1, recorded
 
 
-async def test_reading_lets_a_newcomer_in_and_takes_over_what_the_token_knows(
+async def test_reading_creates_a_new_user_and_updates_a_known_one_from_the_token(
     api: httpx2.AsyncClient, acting_as: As, sam: Caller, shop: Caller
 ) -> None:
     await Caller(api, "/api/v1", acting_as("carl", name="Carl")).get("/conversations")
@@ -79,10 +79,8 @@ async def test_reading_lets_a_newcomer_in_and_takes_over_what_the_token_knows(
     assert (known["name"], known["email"]) == ("Carl the Second", "carl@customer.test")
 
 
-async def test_many_newcomers_at_once_do_not_wait_for_each_others_connections(
-    api: httpx2.AsyncClient, acting_as: As
-) -> None:
-    """There are more of them than connections: who held one while waiting for another would wait for ever."""
+async def test_many_new_users_at_once_do_not_deadlock_on_connections(api: httpx2.AsyncClient, acting_as: As) -> None:
+    """There are more requests than connections: one that held a connection while waiting for another would deadlock."""
     newcomers = [Caller(api, "/api/v1", acting_as(f"new-{number}", name="New")) for number in range(40)]
     async with asyncio.TaskGroup() as group:
         for newcomer in newcomers:

@@ -1,4 +1,4 @@
-"""The bulk import over HTTP: the same as the PUTs, any number at once."""
+"""The bulk import over HTTP has the same effect as PUTs, with any number of lines."""
 
 import asyncio
 import json
@@ -23,24 +23,24 @@ from tests.service.helpers.callers import ORDER, Caller, logged, problem
 from tests.service.helpers.connected import connect
 from tests.service.helpers.recorded_statements import statements
 
-Said = dict[str, Any]
+Line = dict[str, Any]
 ANSWER = TypeAdapter(LineOut)
 
 
-def user(identity: str = "anna", **fields: Any) -> Said:
-    return {"type": "user", "id": identity, **fields}
+def user(record_id: str = "anna", **fields: Any) -> Line:
+    return {"type": "user", "id": record_id, **fields}
 
 
-def order(identity: str = "A-1", **fields: Any) -> Said:
-    return {"type": "order", "id": identity, **ORDER, **fields}
+def order(record_id: str = "A-1", **fields: Any) -> Line:
+    return {"type": "order", "id": record_id, **ORDER, **fields}
 
 
-def lines(said: Iterable[Said]) -> bytes:
-    return b"".join(json.dumps(one).encode() + b"\n" for one in said)
+def lines(records: Iterable[Line]) -> bytes:
+    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
 
 
-async def send(shop: Caller, body: bytes | AsyncIterator[bytes]) -> list[Said]:
-    """Send an import; return its answers, each of which has shown to be as documented."""
+async def send(shop: Caller, body: bytes | AsyncIterator[bytes]) -> list[Line]:
+    """Send an import; return its answers, each validated against the schema."""
     answer = await shop.call("POST", "/import", content=body, headers={"Content-Type": "application/x-ndjson"})
     assert answer.status_code == 200, answer.text
     assert answer.headers["content-type"] == "application/x-ndjson"
@@ -50,12 +50,12 @@ async def send(shop: Caller, body: bytes | AsyncIterator[bytes]) -> list[Said]:
     return answers
 
 
-async def statuses(shop: Caller, *said: Said) -> list[int]:
-    return [answer["status"] for answer in await send(shop, lines(said))]
+async def statuses(shop: Caller, *records: Line) -> list[int]:
+    return [answer["status"] for answer in await send(shop, lines(records))]
 
 
 async def state(sessions: SessionFactory) -> Any:
-    """Return all that is known of people and orders, but for when it was."""
+    """Return all users and orders without times, and the log."""
     async with sessions() as session:
         tables = [
             "select to_jsonb(users) - '{created_at,deleted_at,synced_at}'::text[], deleted_at is null from users",
@@ -66,7 +66,7 @@ async def state(sessions: SessionFactory) -> Any:
         return found, await logged(sessions)
 
 
-async def test_each_line_has_its_answer_and_a_refused_one_hinders_no_other(sam: Caller, shop: Caller) -> None:
+async def test_each_line_has_an_answer_and_a_rejected_one_does_not_affect_others(sam: Caller, shop: Caller) -> None:
     body = b"\r\n".join(
         [
             lines([order()]).strip(),
@@ -96,8 +96,8 @@ async def test_each_line_has_its_answer_and_a_refused_one_hinders_no_other(sam: 
     assert {one["id"] for one in (await sam.get("/users"))["items"]} == {"anna", "dora"}
 
 
-def anything(seed: int) -> list[Said]:
-    """Make lines about few people and orders, so that many are about the same."""
+def anything(seed: int) -> list[Line]:
+    """Return random lines about few users and orders, so that many are about the same ones."""
     chance = random.Random(seed)
     days = [None, *(f"2026-01-0{day}T00:00:00Z" for day in range(1, 4))]
     people = ["anna", "ben", "carl", "dora"]
@@ -121,7 +121,7 @@ def anything(seed: int) -> list[Said]:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_an_import_is_the_puts_one_after_the_other(
+async def test_an_import_has_the_effect_of_the_puts_one_after_the_other(
     shop: Caller, conversations: SessionFactory, conversations_engine: AsyncEngine, seed: int
 ) -> None:
     async def begin() -> None:
@@ -147,7 +147,7 @@ async def test_an_import_is_the_puts_one_after_the_other(
     assert {200, 201, 409} == set(one_by_one)
 
 
-async def test_the_same_again_changes_nothing(shop: Caller, conversations: SessionFactory) -> None:
+async def test_importing_the_same_lines_again_changes_nothing(shop: Caller, conversations: SessionFactory) -> None:
     said = [user(name="Anna", role="admin"), user("ben", email="ben@customer.test"), order()]
     assert await statuses(shop, *said) == [201, 201, 201]
     before = await state(conversations)
@@ -155,7 +155,9 @@ async def test_the_same_again_changes_nothing(shop: Caller, conversations: Sessi
     assert await state(conversations) == before
 
 
-async def test_the_same_at_once_in_any_order_is_taken_once(shop: Caller, conversations: SessionFactory) -> None:
+async def test_concurrent_imports_of_the_same_lines_in_any_order_apply_once(
+    shop: Caller, conversations: SessionFactory
+) -> None:
     said = [each for n in range(40) for each in (user(f"C-{n}", name="One"), order(f"A-{n}", user_id=f"C-{n}"))]
     orders = [said, said[::-1], random.Random(1).sample(said, len(said)), said[1::2] + said[::2]]
     found = await asyncio.gather(*(send(shop, lines(one)) for one in orders))
@@ -167,7 +169,9 @@ async def test_the_same_at_once_in_any_order_is_taken_once(shop: Caller, convers
     assert {payload["person"]["version"] for _, payload in events} == {2}
 
 
-async def test_a_batch_in_the_way_of_another_writer_is_tried_again(shop: Caller, conversations: SessionFactory) -> None:
+async def test_a_batch_that_deadlocks_with_another_writer_is_retried(
+    shop: Caller, conversations: SessionFactory
+) -> None:
     said = [user("anna", name="One"), user("ben", name="One")]
     await statuses(shop, *said)
     async with transaction(conversations) as other, asyncio.TaskGroup() as group:
@@ -186,7 +190,7 @@ async def test_a_batch_in_the_way_of_another_writer_is_tried_again(shop: Caller,
     assert [payload["person"]["name"] for _, payload in await logged(conversations)] == ["One"] * 2 + ["Two"] * 2
 
 
-async def test_an_order_that_is_refused_makes_nobody_known(shop: Caller, conversations: SessionFactory) -> None:
+async def test_a_rejected_order_creates_no_user(shop: Caller, conversations: SessionFactory) -> None:
     await statuses(shop, user(), order())
     before = await state(conversations)
     answers = await send(shop, lines([order(user_id="ben", status="stolen"), order("A-1", user_id="carl")]))
@@ -194,12 +198,12 @@ async def test_an_order_that_is_refused_makes_nobody_known(shop: Caller, convers
     assert await state(conversations) == before
 
 
-async def test_a_body_may_be_of_any_size_and_come_in_any_pieces(shop: Caller, conversations: SessionFactory) -> None:
+async def test_a_body_may_have_any_size_and_any_chunks(shop: Caller, conversations: SessionFactory) -> None:
     said = [user(f"C-{n}", name="x" * 180) for n in range(2 * BATCH + 1)]
     body = lines(said)
     assert len(body) > 3 * MAX_LINE
 
-    async def pieces() -> AsyncIterator[bytes]:  # so that its length is not declared
+    async def pieces() -> AsyncIterator[bytes]:  # so that no length is declared
         for start in range(0, len(body), 50_001):
             yield body[start : start + 50_001]
 
@@ -211,7 +215,7 @@ async def test_a_body_may_be_of_any_size_and_come_in_any_pieces(shop: Caller, co
     assert len(await logged(conversations)) == len(said)
 
 
-async def test_only_that_path_takes_a_large_body(shop: Caller, conversations: SessionFactory) -> None:
+async def test_only_the_import_accepts_a_large_body(shop: Caller, conversations: SessionFactory) -> None:
     body = lines([user(f"C-{n}") for n in range(4000)])
     for path in ("/%69mport", "/import/", "/users/anna"):
         answer = await shop.api.post(
@@ -221,9 +225,9 @@ async def test_only_that_path_takes_a_large_body(shop: Caller, conversations: Se
     assert await state(conversations) == ([[], [], []], [])
 
 
-async def test_of_whoever_may_not_import_nothing_is_read(shop: Caller, anna: Caller) -> None:
+async def test_the_body_of_an_unauthorized_caller_is_not_read(shop: Caller, anna: Caller) -> None:
     async def never() -> AsyncIterator[bytes]:
-        raise AssertionError("the body was asked for")
+        raise AssertionError("the body was read")
         yield b""
 
     forged = Caller(shop.api, shop.prefix, {"Authorization": shop.headers["Authorization"] + "x"})
@@ -231,7 +235,7 @@ async def test_of_whoever_may_not_import_nothing_is_read(shop: Caller, anna: Cal
         assert problem(await caller.call("POST", "/import", content=never()))[0] == refused
 
 
-async def test_a_batch_of_many_is_as_many_statements_as_one_of_two(
+async def test_a_batch_of_a_hundred_lines_takes_as_many_statements_as_one_of_two(
     conversations_engine: AsyncEngine, shop: Caller
 ) -> None:
     counts = []
@@ -245,7 +249,7 @@ async def test_a_batch_of_many_is_as_many_statements_as_one_of_two(
     assert max(counts) < 13
 
 
-async def test_a_database_that_gives_up_in_the_middle_is_said_with_what_was_taken(
+async def test_a_database_failure_in_the_middle_is_reported_with_the_number_of_imported_lines(
     databases: dict[str, str], conversations: SessionFactory, shop: Caller
 ) -> None:
     api: httpx2.ASGITransport = shop.api._transport  # type: ignore[assignment]  # noqa: SLF001 - the application of the fixture
@@ -265,7 +269,7 @@ async def test_a_database_that_gives_up_in_the_middle_is_said_with_what_was_take
     await engine.dispose()
 
 
-async def test_a_file_of_another_kind_is_not_answered_line_by_line_without_end(shop: Caller) -> None:
+async def test_a_file_of_another_format_stops_getting_an_answer_for_each_line(shop: Caller) -> None:
     body = b"x\n" * 20_000 + lines([user()]) + b"{}\n" * 20_000
     *answers, last = await send(shop, body)
     assert [answer["line"] for answer in answers if answer["status"] == 422] == list(range(1, MAX_UNREADABLE + 1))
@@ -273,8 +277,8 @@ async def test_a_file_of_another_kind_is_not_answered_line_by_line_without_end(s
     assert (last["line"], last["status"], last["lines_omitted"]) == (40_001, 422, 39_000)
 
 
-async def test_a_line_with_very_many_faults_has_a_short_answer(shop: Caller) -> None:
-    sent: Said = {"type": "order", "id": "A-1", "items": [{}] * 1000, **{f"field{n}": n for n in range(1000)}}
+async def test_a_line_with_very_many_errors_has_a_short_answer(shop: Caller) -> None:
+    sent: Line = {"type": "order", "id": "A-1", "items": [{}] * 1000, **{f"field{n}": n for n in range(1000)}}
     [refused, taken] = await send(shop, lines([sent, order(**sent)]))
     assert (refused["status"], len(json.dumps(refused)) < 4000) == (422, True)
     assert (taken["status"], taken["items_omitted"], len(json.dumps(taken)) < 4000) == (201, 900, True)
@@ -292,7 +296,7 @@ async def test_answers_become_short_when_they_are_much_longer_than_the_lines(sho
     assert len(json.dumps(answers)) < 7 * len(faulty * 6_000 + odd * 10_000)
 
 
-async def test_a_client_that_goes_away_leaves_what_was_committed(shop: Caller, conversations: SessionFactory) -> None:
+async def test_when_the_client_disconnects_committed_lines_stay(shop: Caller, conversations: SessionFactory) -> None:
     api: httpx2.ASGITransport = shop.api._transport  # type: ignore[assignment]  # noqa: SLF001 - the application of the fixture
     coming = iter(
         [
@@ -315,10 +319,10 @@ async def test_a_client_that_goes_away_leaves_what_was_committed(shop: Caller, c
     async def receive() -> Any:
         return next(coming)
 
-    async def tell(message: Any) -> None:
+    async def send_message(message: Any) -> None:
         said.append(message)
 
-    await api.app(scope, receive, tell)
+    await api.app(scope, receive, send_message)
     assert said[0]["status"] == 400
     async with conversations() as session:
         assert await session.scalar(text("select count(*) from users")) == BATCH

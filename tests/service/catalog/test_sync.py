@@ -1,4 +1,4 @@
-"""What the store's backend is promised, and how its word stands against a token's."""
+"""The store's API, and which of store and token wins."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -12,12 +12,12 @@ from tests.service.conftest import SECRET, As
 from tests.service.helpers.callers import ORDER, Caller, logged, problem
 
 
-async def shown(sam: Caller, identity: str = "anna") -> Any:
-    """Return what admins see of a customer; None when there is none."""
-    return next((user for user in (await sam.get("/users"))["items"] if user["id"] == identity), None)
+async def shown(sam: Caller, user_id: str = "anna") -> Any:
+    """Return a customer as admins see them; None when there is none."""
+    return next((user for user in (await sam.get("/users"))["items"] if user["id"] == user_id), None)
 
 
-async def test_a_user_is_created_once_and_replaced_by_every_newer_word(sam: Caller, shop: Caller) -> None:
+async def test_a_user_is_created_once_and_replaced_by_every_newer_state(sam: Caller, shop: Caller) -> None:
     first = {"name": " Anna ", "email": "Anna@Customer.TEST", "locale": "de-AT", "zoneinfo": "Europe/Vienna"}
     assert (await shop.call("PUT", "/users/anna", first)).status_code == 201
     assert (await shop.call("PUT", "/users/anna", first)).status_code == 200
@@ -28,13 +28,13 @@ async def test_a_user_is_created_once_and_replaced_by_every_newer_word(sam: Call
     assert await shown(sam) == {"id": "anna", "name": "Anna Berg", "email": None}
 
 
-async def test_a_word_that_changes_nothing_writes_no_event(shop: Caller, conversations: SessionFactory) -> None:
+async def test_a_put_that_changes_nothing_logs_no_event(shop: Caller, conversations: SessionFactory) -> None:
     for _ in range(3):
         await shop.call("PUT", "/users/anna", {"name": "Anna"})
     assert [kind for kind, _ in await logged(conversations)] == ["user.updated"]
 
 
-async def test_an_older_word_changes_nothing(sam: Caller, shop: Caller) -> None:
+async def test_an_older_state_changes_nothing(sam: Caller, shop: Caller) -> None:
     days = [f"2026-01-0{day}T00:00:00Z" for day in range(1, 5)]
     await shop.call("PUT", "/users/anna", {"name": "new", "updated_at": days[2]})
     await shop.call("PUT", "/orders/A-1", ORDER | {"status": "new", "updated_at": days[2]})
@@ -46,7 +46,7 @@ async def test_an_older_word_changes_nothing(sam: Caller, shop: Caller) -> None:
     conversation = (await sam.open(user_id="anna", body="Hello", order_id="A-1"))["id"]
     assert (await sam.peek(conversation))["order"]["status"] == "new"
 
-    # as new, newer (in another zone), and without a time: each counts
+    # The same time, a newer one (in another zone), and none: each is applied.
     for status, time in (("same", days[2]), ("newer", "2026-01-04T01:00:00+02:00"), ("timeless", None)):
         await shop.call("PUT", "/orders/A-1", ORDER | {"status": status, "updated_at": time})
         assert (await sam.peek(conversation))["order"]["status"] == status
@@ -73,22 +73,22 @@ async def test_an_order_keeps_its_owner_until_it_is_deleted(anna: Caller, ben: C
     assert (await anna.get("/orders"))["items"] == []
 
 
-async def test_conversations_keep_the_last_state_that_their_own_customer_had_of_an_order(
+async def test_conversations_keep_the_last_state_of_an_order_under_their_own_customer(
     anna: Caller, ben: Caller, sam: Caller, shop: Caller
 ) -> None:
     """An order goes from Anna to Ben, back to Anna and to Ben again."""
-    talks = {}
+    conversations = {}
     for turn, caller in enumerate((anna, ben, anna, ben)):
         user, status = ("anna", "ben")[turn % 2], f"state {turn}"
         assert (await shop.call("PUT", "/orders/A-1", ORDER | {"user_id": user, "status": status})).status_code == 201
-        talks[(await caller.open(order_id="A-1"))["id"]] = user
+        conversations[(await caller.open(order_id="A-1"))["id"]] = user
         last = {"anna": f"state {turn - turn % 2}", "ben": f"state {turn - (turn + 1) % 2}"}
-        for talk, owner in talks.items():
-            order = (await sam.peek(talk))["order"]
+        for conversation, owner in conversations.items():
+            order = (await sam.peek(conversation))["order"]
             expected = ("A-1", last[owner], owner != user)
             assert (order["id"], order["status"], order["deleted"]) == expected
         found = (await caller.get("/conversations", order_id="A-1"))["items"]
-        assert {talk["id"] for talk in found} == {talk for talk, owner in talks.items() if owner == user}
+        assert {talk["id"] for talk in found} == {talk for talk, owner in conversations.items() if owner == user}
         await shop.call("DELETE", "/orders/A-1")
     for caller in (anna, ben):
         assert (await caller.get("/orders"))["items"] == []
@@ -112,7 +112,7 @@ async def test_a_deleted_order_shows_its_last_state_until_the_store_sends_it_aga
     assert (await anna.peek(conversation["id"]))["order"]["deleted"] is False
 
 
-async def test_an_order_shows_its_present_state(anna: Caller, shop: Caller) -> None:
+async def test_an_order_shows_its_current_state(anna: Caller, shop: Caller) -> None:
     await shop.call("PUT", "/orders/A-1", ORDER)
     conversation = await anna.open(order_id="A-1")
     assert (await shop.call("PUT", "/orders/A-1", ORDER | {"status": "delivered"})).status_code == 200
@@ -121,13 +121,13 @@ async def test_an_order_shows_its_present_state(anna: Caller, shop: Caller) -> N
     assert found["synced_at"] > conversation["order"]["synced_at"]
 
 
-async def test_a_deletion_of_what_was_never_here_is_no_error(shop: Caller) -> None:
+async def test_deleting_something_unknown_is_no_error(shop: Caller) -> None:
     for path in ("/users/nobody", "/orders/nothing"):
         assert (await shop.call("DELETE", path)).status_code == 204
 
 
 @pytest.mark.parametrize("identity", ["a/b", "a%2Fb", "50%", "a?b#c", "~!@$&'()*+,;=:[]{}|\\^`\"<>", "x" * 255])
-async def test_any_visible_ascii_is_an_id(acting_as: As, sam: Caller, shop: Caller, identity: str) -> None:
+async def test_any_visible_ascii_is_a_valid_id(acting_as: As, sam: Caller, shop: Caller, identity: str) -> None:
     path = f"/users/{quote(identity, safe='')}"
     assert (await shop.call("PUT", path, {"name": "Anna"})).json() == {"id": identity}
     assert (await shown(sam, identity))["name"] == "Anna"
@@ -140,7 +140,7 @@ async def test_any_visible_ascii_is_an_id(acting_as: As, sam: Caller, shop: Call
 
 
 @pytest.mark.parametrize("identity", ["a%20b", "%00", "%C3%A9", "%FF", "a%0A", "%20", "x" * 256])
-async def test_what_is_not_visible_ascii_is_no_id(shop: Caller, identity: str) -> None:
+async def test_an_id_with_other_characters_is_rejected(shop: Caller, identity: str) -> None:
     for path in (f"/users/{identity}", f"/orders/{identity}"):
         assert problem(await shop.call("DELETE", path)) == (422, "validation-failed")
         assert problem(await shop.call("PUT", path, {})) == (422, "validation-failed")
@@ -166,7 +166,7 @@ async def test_what_is_not_visible_ascii_is_no_id(shop: Caller, identity: str) -
         {"status": []},
     ],
 )
-async def test_an_unusable_id_or_required_field_is_refused_and_changes_nothing(
+async def test_an_invalid_id_or_required_field_is_rejected_and_changes_nothing(
     sam: Caller, shop: Caller, change: dict[str, Any]
 ) -> None:
     answer = await shop.call("PUT", "/orders/A-1", ORDER | change)
@@ -191,7 +191,7 @@ async def test_an_unusable_id_or_required_field_is_refused_and_changes_nothing(
         ("/orders/A-1", {"currency": "eur", "number": "x" * 101, "placed_at": "2026-01-02 03:04:05", "total": 1e-11}),
     ],
 )
-async def test_an_unusable_optional_field_never_loses_the_record(
+async def test_an_invalid_optional_field_does_not_reject_the_record(
     shop: Caller, path: str, changes: dict[str, Any]
 ) -> None:
     answer = await shop.call("PUT", path, (ORDER if "orders" in path else {"name": "Anna"}) | changes)
@@ -201,7 +201,9 @@ async def test_an_unusable_optional_field_never_loses_the_record(
     assert all(warning["msg"] for warning in warnings)
 
 
-async def test_the_rest_of_a_record_with_an_unusable_field_is_taken(anna: Caller, sam: Caller, shop: Caller) -> None:
+async def test_the_other_fields_of_a_record_with_an_invalid_field_are_saved(
+    anna: Caller, sam: Caller, shop: Caller
+) -> None:
     await shop.call("PUT", "/users/anna", {"name": "Anna\u2028Berg", "email": "nonsense", "locale": "es-DE", "x": 1})
     assert await shown(sam) == {"id": "anna", "name": "Anna Berg", "email": None}
     items = [
@@ -226,7 +228,7 @@ async def test_the_rest_of_a_record_with_an_unusable_field_is_taken(anna: Caller
     assert "items_omitted" not in order
 
 
-async def test_items_beyond_a_hundred_are_counted(anna: Caller, shop: Caller) -> None:
+async def test_items_after_the_hundredth_are_counted(anna: Caller, shop: Caller) -> None:
     items = [{"name": f"Item {n}", "quantity": 1, "unit_price": "1"} for n in range(103)]
     for status in (201, 200):
         answer = await shop.call("PUT", "/orders/A-1", ORDER | {"items": items})
@@ -243,7 +245,7 @@ async def test_very_many_warnings_are_counted(shop: Caller) -> None:
     assert "981 more" in warnings[-1]["msg"]
 
 
-async def test_claims_create_a_user_and_change_one_whom_the_store_never_sent(
+async def test_claims_create_a_user_and_update_one_whom_the_store_never_sent(
     api: Any, acting_as: As, sam: Caller
 ) -> None:
     for name in ("Anna", "Anna Berg", None):
@@ -253,7 +255,7 @@ async def test_claims_create_a_user_and_change_one_whom_the_store_never_sent(
     assert (await shown(sam))["email"] == "anna@customer.test"
 
 
-async def test_an_older_token_undoes_nothing_that_a_newer_one_has_said(
+async def test_an_older_token_does_not_undo_a_newer_ones_changes(
     api: Any, conversations: SessionFactory, sam: Caller
 ) -> None:
     def token(email: str, age: int) -> dict[str, str]:
@@ -269,7 +271,7 @@ async def test_an_older_token_undoes_nothing_that_a_newer_one_has_said(
     assert changes == ["user.updated"]
 
 
-async def test_an_older_state_does_not_bring_a_deleted_user_back(sam: Caller, shop: Caller) -> None:
+async def test_an_older_state_does_not_restore_a_deleted_user(sam: Caller, shop: Caller) -> None:
     await shop.call("PUT", "/users/anna", {"name": "Anna", "updated_at": "2026-05-01T00:00:00Z"})
     await shop.call("DELETE", "/users/anna")
     for year, status in (("2020", 200), ("2026", 201)):
@@ -278,21 +280,23 @@ async def test_an_older_state_does_not_bring_a_deleted_user_back(sam: Caller, sh
         assert (await shown(sam) is None) == (year == "2020")
 
 
-async def test_claims_only_fill_what_the_store_left_empty(api: Any, acting_as: As, sam: Caller, shop: Caller) -> None:
+async def test_claims_only_fill_fields_that_the_store_left_empty(
+    api: Any, acting_as: As, sam: Caller, shop: Caller
+) -> None:
     await shop.call("PUT", "/users/anna", {"name": "Anna", "email": None})
     for name, email in (("Mallory", "first@customer.test"), ("Mallory", "second@customer.test")):
         await Caller(api, "/api/v1", acting_as("anna", name=name, email=email)).get("/unread")
     assert await shown(sam) == {"id": "anna", "name": "Anna", "email": "first@customer.test"}
 
 
-async def test_an_empty_name_is_none(sam: Caller, anna: Caller, shop: Caller) -> None:
+async def test_an_empty_name_counts_as_missing(sam: Caller, anna: Caller, shop: Caller) -> None:
     await shop.call("PUT", "/users/anna", {"name": "  "})
     assert (await shown(sam))["name"] == "anna"
     await anna.get("/unread")
     assert (await shown(sam))["name"] == "Anna"
 
 
-async def test_claims_that_are_unusable_are_as_good_as_none(api: Any, acting_as: As, sam: Caller) -> None:
+async def test_invalid_claims_count_as_missing(api: Any, acting_as: As, sam: Caller) -> None:
     claims = {"email": "nonsense", "name": "a\0b", "locale": ["en"], "zoneinfo": {"a": 1}}
     await Caller(api, "/api/v1", acting_as("anna", **claims)).get("/unread")
     await Caller(api, "/api/v1", acting_as("anna", name="\ud800", email=7)).get("/unread")

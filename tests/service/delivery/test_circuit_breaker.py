@@ -1,4 +1,4 @@
-"""What is the set-up's fault or the server's state, and what is a mail's own: on a real SMTP dialogue."""
+"""Which failures are the setup's or the server's, and which an email's own, in real SMTP dialogues."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -39,14 +39,14 @@ async def send(sessions: SessionFactory, settings: EmailSettings) -> int:
     return await drain(sessions, settings, asyncio.Event())
 
 
-async def mails_to(sessions: SessionFactory, settings: EmailSettings, *names: str) -> None:
+async def create_emails(sessions: SessionFactory, settings: EmailSettings, *names: str) -> None:
     await receive_events(
         sessions, [posted(uuid4(), 1, customer=customer(name)) for name in names], settings, repeated=False
     )
 
 
 async def make_due(sessions: SessionFactory) -> None:
-    """Let the breaker's pause and all waits be over."""
+    """End the breaker's pause, and make all scheduled emails due."""
     async with transaction(sessions) as session:
         scheduled = update(Email).where(Email.state == EmailState.SCHEDULED)
         await session.execute(scheduled.values(next_attempt_at=func.clock_timestamp() - timedelta(seconds=1)))
@@ -61,7 +61,7 @@ async def states(sessions: SessionFactory) -> dict[str, tuple[str, str | None, i
         return {row.recipient_id: (row.state, row.reason, row.counted_tries) for row in rows}
 
 
-async def gate(sessions: SessionFactory) -> SendingControl:
+async def sending_control(sessions: SessionFactory) -> SendingControl:
     async with sessions() as session:
         return await session.get_one(SendingControl, True)
 
@@ -73,17 +73,17 @@ async def outcomes(sessions: SessionFactory) -> list[str]:
 
 @pytest.mark.parametrize("phase", ["rcpt", "data", "end"])
 @pytest.mark.parametrize("reply", [RELAY, POLICY, "454 4.7.1 Relay access denied", "530 5.7.0 authenticate first"])
-async def test_a_set_up_that_is_refused_late_fails_no_mail_and_all_go_out_when_it_is_mended(
+async def test_a_late_refusal_of_the_setup_fails_no_email_and_all_are_sent_once_it_is_fixed(
     notifications: SessionFactory, phase: str, reply: str
 ) -> None:
     names = [f"user{number}" for number in range(6)]
     async with smtp_server() as server:
         server.script[phase] = reply
         settings = settings_for(server)
-        await mails_to(notifications, settings, *names)
+        await create_emails(notifications, settings, *names)
         for trips in range(1, 5):
             await send(notifications, settings)
-            opened = await gate(notifications)
+            opened = await sending_control(notifications)
             assert (opened.breaker_trips, opened.breaker_code) == (trips, int(reply[:3]))
             assert (opened.breaker_phase, opened.breaker_host) == (
                 {"end": "end-of-data"}.get(phase, phase),
@@ -99,24 +99,24 @@ async def test_a_set_up_that_is_refused_late_fails_no_mail_and_all_go_out_when_i
             await send(notifications, settings)
             await make_due(notifications)
     assert set((await states(notifications)).values()) == {("sent", None, 1)}
-    closed = await gate(notifications)
+    closed = await sending_control(notifications)
     assert (closed.breaker_trips, closed.breaker_since, closed.breaker_phase) == (0, None, None)
 
 
 @pytest.mark.parametrize("phase", ["rcpt", "end"])
-async def test_one_recipients_policy_fails_that_mail_and_holds_up_no_other(
-    notifications: SessionFactory, phase: str
-) -> None:
+async def test_one_recipients_policy_fails_only_that_email(notifications: SessionFactory, phase: str) -> None:
     async with smtp_server() as server:
         server.script[f"{phase} bob@customer.test"] = POLICY
         settings = settings_for(server)
-        await mails_to(notifications, settings, "bob")
+        await create_emails(notifications, settings, "bob")
         await send(notifications, settings)
         await make_due(notifications)
         await send(notifications, settings)
-        assert (await states(notifications))["bob"] == ("scheduled", None, 0), "nothing shows that others go through"
+        assert (await states(notifications))["bob"] == ("scheduled", None, 0), (
+            "nothing shows yet that others are accepted"
+        )
 
-        await mails_to(notifications, settings, "anna", "carl", "dora")
+        await create_emails(notifications, settings, "anna", "carl", "dora")
         for _ in range(3):
             await make_due(notifications)
             await send(notifications, settings)
@@ -126,31 +126,31 @@ async def test_one_recipients_policy_fails_that_mail_and_holds_up_no_other(
         "carl": ("sent", None, 1),
         "dora": ("sent", None, 1),
     }
-    assert (await gate(notifications)).breaker_trips == 0
+    assert (await sending_control(notifications)).breaker_trips == 0
 
 
-async def test_where_the_relay_is_denied_for_some_they_wait_along_their_schedule(notifications: SessionFactory) -> None:
+async def test_an_email_that_alone_is_denied_relay_follows_its_retry_schedule(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         server.script["rcpt bob@customer.test"] = RELAY
         settings = settings_for(server)
-        await mails_to(notifications, settings, "bob", "anna")
+        await create_emails(notifications, settings, "bob", "anna")
         for _ in range(4):
             await send(notifications, settings)
             await make_due(notifications)
         state, reason, counted = (await states(notifications))["bob"]
         assert (state, reason) == ("scheduled", None)
-        assert counted >= 1, "others go through: it is its own, and ends after three days"
-        assert (await gate(notifications)).breaker_trips == 0
+        assert counted >= 1, "others are accepted, so the failure is its own and counts"
+        assert (await sending_control(notifications)).breaker_trips == 0
 
 
-async def test_an_open_breaker_is_probed_by_one_mail_that_was_not_refused_yet_in_all_processes_together(
+async def test_all_processes_together_probe_an_open_breaker_with_one_email_not_yet_refused(
     notifications: SessionFactory,
 ) -> None:
     async with smtp_server(rcpt=POLICY) as server:
         settings = settings_for(server)
-        await mails_to(notifications, settings, "bob")
+        await create_emails(notifications, settings, "bob")
         await send(notifications, settings)
-        await mails_to(notifications, settings, "anna")
+        await create_emails(notifications, settings, "anna")
         await make_due(notifications)
         async with transaction(notifications) as one, transaction(notifications) as other:
             [probe] = await claim_emails(one, settings) or []
@@ -159,23 +159,23 @@ async def test_an_open_breaker_is_probed_by_one_mail_that_was_not_refused_yet_in
             assert await claim_emails(other, settings) is None
 
 
-async def test_a_probe_that_shows_nothing_lets_another_one_probe_at_once(notifications: SessionFactory) -> None:
+async def test_after_an_inconclusive_probe_another_email_probes_at_once(notifications: SessionFactory) -> None:
     async with smtp_server(rcpt=[POLICY, "450 4.2.0 greylisted", "250 ok"]) as server:
         settings = settings_for(server)
-        await mails_to(notifications, settings, "bob")
+        await create_emails(notifications, settings, "bob")
         await send(notifications, settings)
-        await mails_to(notifications, settings, "anna", "carl")
+        await create_emails(notifications, settings, "anna", "carl")
         async with transaction(notifications) as session:
             await session.execute(update(SendingControl).values(breaker_until=func.clock_timestamp()))
         assert await send(notifications, settings) == 2
     assert sorted(state for state, *_ in (await states(notifications)).values()) == ["scheduled", "scheduled", "sent"]
-    assert (await gate(notifications)).breaker_trips == 0
+    assert (await sending_control(notifications)).breaker_trips == 0
 
 
-async def test_resuming_sends_what_was_refused_at_once(notifications: SessionFactory) -> None:
+async def test_resuming_retries_refused_emails_at_once(notifications: SessionFactory) -> None:
     async with smtp_server(rcpt=[RELAY]) as server:
         settings = settings_for(server)
-        await mails_to(notifications, settings, "bob")
+        await create_emails(notifications, settings, "bob")
         await send(notifications, settings)
         async with transaction(notifications) as session:
             await resume_sending(session)
@@ -184,17 +184,17 @@ async def test_resuming_sends_what_was_refused_at_once(notifications: SessionFac
 
 
 @pytest.mark.parametrize("phase", ["banner", "ehlo", "mail", "rcpt", "data", "end"])
-async def test_a_server_that_is_away_for_hours_costs_no_mail_an_attempt_and_is_asked_every_minute(
+async def test_a_server_that_is_down_for_hours_costs_no_attempts_and_is_probed_every_minute(
     notifications: SessionFactory, phase: str
 ) -> None:
     async with smtp_server() as server:
         server.script[phase] = "421 4.3.2 not now"
         settings = settings_for(server)
-        await mails_to(notifications, settings, "anna", "bob", "carl")
+        await create_emails(notifications, settings, "anna", "bob", "carl")
         for _ in range(6):
             before = datetime.now(UTC)
             await send(notifications, settings)
-            opened = await gate(notifications)
+            opened = await sending_control(notifications)
             assert opened.breaker_until is not None
             assert opened.breaker_until - before < timedelta(seconds=70)
             await make_due(notifications)
@@ -207,25 +207,25 @@ async def test_a_server_that_is_away_for_hours_costs_no_mail_an_attempt_and_is_a
     assert {state for state, *_ in (await states(notifications)).values()} == {"sent"}
 
 
-async def test_a_server_with_room_for_few_connections_gets_all_mail_over_these(notifications: SessionFactory) -> None:
+async def test_a_server_that_allows_few_connections_gets_all_emails_over_them(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         server.max_connections = 3
         server.delays["end"] = 0.01
         settings = settings_for(server)
-        await mails_to(notifications, settings, *(f"user{number}" for number in range(120)))
+        await create_emails(notifications, settings, *(f"user{number}" for number in range(120)))
         await send(notifications, settings)
     assert len(server.emails) == 120
     assert set(await outcomes(notifications)) == {Outcome.ACCEPTED}
-    assert server.refused_connections <= settings.smtp_connections, "those refused are not tried with each batch"
+    assert server.refused_connections <= settings.smtp_connections, "refused connections are not retried for each batch"
 
 
-async def test_a_process_that_finds_no_room_beside_another_leaves_the_mail_to_it(
+async def test_a_process_that_gets_no_connection_leaves_the_emails_to_another(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sender, "CROWDED_PAUSE", 0)
     async with smtp_server(banner="421 4.7.0 too many connections") as server:
         settings = settings_for(server)
-        await mails_to(notifications, settings, "anna", "bob")
+        await create_emails(notifications, settings, "anna", "bob")
         async with transaction(notifications) as session:
             email_id = (await session.scalars(select(Email.id).limit(1))).one()
             accepted = {"outcome": "accepted", "phase": "end-of-data", "code": 250, "reply": "ok", "process": "other:1"}
@@ -233,33 +233,35 @@ async def test_a_process_that_finds_no_room_beside_another_leaves_the_mail_to_it
         assert await send(notifications, settings) == 0
     assert server.connections == 1
     assert set((await states(notifications)).values()) == {("scheduled", None, 0)}
-    assert (await gate(notifications)).breaker_trips == 0
+    assert (await sending_control(notifications)).breaker_trips == 0
 
 
 async def test_a_wrong_password_is_one_failed_login(notifications: SessionFactory) -> None:
     async with smtp_server(extensions=["AUTH PLAIN"], auth="535 5.7.8 wrong password") as server:
         settings = settings_for(server, "user:password@")
-        await mails_to(notifications, settings, *(f"user{number}" for number in range(40)))
+        await create_emails(notifications, settings, *(f"user{number}" for number in range(40)))
         await send(notifications, settings)
     assert len([command for command in server.commands if command.startswith("AUTH")]) == 1
     assert set((await states(notifications)).values()) == {("scheduled", None, 0)}
 
 
-async def test_all_connections_log_in_once_the_first_has(notifications: SessionFactory) -> None:
+async def test_all_connections_log_in_after_the_first_login_succeeds(notifications: SessionFactory) -> None:
     async with smtp_server(extensions=["AUTH PLAIN"]) as server:
         server.delays["end"] = 0.01
         settings = settings_for(server, "user:password@")
-        await mails_to(notifications, settings, *(f"user{number}" for number in range(40)))
+        await create_emails(notifications, settings, *(f"user{number}" for number in range(40)))
         await send(notifications, settings)
     assert len(server.emails) == 40
     assert server.connections == 10
 
 
-async def test_a_mail_over_the_servers_size_fails_at_once_and_is_not_sent(notifications: SessionFactory) -> None:
+async def test_an_email_over_the_servers_size_limit_fails_at_once_and_is_not_sent(
+    notifications: SessionFactory,
+) -> None:
     async with smtp_server(extensions=["SIZE 12000"]) as server:
         settings = settings_for(server)
         await receive(notifications, settings, posted(uuid4(), 1, body="long " * 1900, customer=customer("anna")))
-        await mails_to(notifications, settings, "bob")
+        await create_emails(notifications, settings, "bob")
         await send(notifications, settings)
     assert await states(notifications) == {"anna": ("failed", "too-large", 1), "bob": ("sent", None, 1)}
     assert len([command for command in server.commands if command == "DATA"]) == 1
@@ -271,10 +273,10 @@ async def test_a_mail_over_the_servers_size_fails_at_once_and_is_not_sent(notifi
     assert "the server accepts at most 12000 (SIZE)" in attempt.reply
 
 
-async def test_the_server_is_told_who_we_are_and_how_large_a_mail_is(notifications: SessionFactory) -> None:
+async def test_the_server_gets_the_ehlo_name_and_the_size_of_the_email(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         settings = settings_for(server)
-        await mails_to(notifications, settings, "anna")
+        await create_emails(notifications, settings, "anna")
         await send(notifications, settings)
     assert server.commands[0] == "EHLO store.test"
     assert server.commands[1] == f"MAIL FROM:<support@store.test> SIZE={len(server.emails[0].content)}"

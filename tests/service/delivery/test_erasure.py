@@ -1,4 +1,4 @@
-"""What notifications hold of deleted conversations and users: out of sight and unsent at once, erased in batches."""
+"""Deleted conversations and users in notifications: hidden and unsent at once, then erased in batches."""
 
 from typing import Any
 from uuid import UUID, uuid4
@@ -41,7 +41,7 @@ async def run(sessions: SessionFactory, *statements: str, **values: Any) -> None
 
 
 async def grow(sessions: SessionFactory, conversation: UUID) -> None:
-    """Let a conversation have very many records, and a mail of as many messages."""
+    """Add very many notifications to a conversation, and one email with as many messages."""
     await run(
         sessions,
         """
@@ -59,7 +59,7 @@ async def grow(sessions: SessionFactory, conversation: UUID) -> None:
 
 
 async def mail_much(sessions: SessionFactory, conversation: UUID) -> None:
-    """Let Anna have been sent very many mails."""
+    """Add very many sent emails to Anna."""
     await run(
         sessions,
         """
@@ -79,7 +79,7 @@ async def mail_much(sessions: SessionFactory, conversation: UUID) -> None:
 
 
 async def held(sessions: SessionFactory) -> str:
-    """Return all that the tables hold, as one text."""
+    """Return the content of all tables as one text."""
     async with sessions() as session:
         tables = ("people", "notifications", "emails", "email_messages", "email_tries", "inbox")
         rows = [await session.scalars(text(f"select t::text from {table} as t")) for table in tables]  # noqa: S608 - ours
@@ -103,29 +103,29 @@ async def erase(sessions: SessionFactory, size: int = 500) -> int:
     return rounds
 
 
-async def test_records_and_mail_of_a_big_conversation_are_out_of_sight_when_its_deletion_is_handled(
+async def test_handling_a_deletion_hides_a_large_conversations_notifications_and_emails(
     notifications: SessionFactory, customer: Caller
 ) -> None:
     conversation, other = uuid4(), uuid4()
     await receive(notifications, SETTINGS, posted(conversation, 1), posted(other, 1))
     await grow(notifications, conversation)
-    record = (await customer.get("", limit=1))["items"][0]["id"]  # the newest
+    notification_id = (await customer.get("", limit=1))["items"][0]["id"]  # the newest
 
     await receive(notifications, SETTINGS, deleted(conversation))
 
-    assert await count(notifications, Notification) == MANY + 1  # it was handled before they were touched
+    assert await count(notifications, Notification) == MANY + 1  # handled before any was erased
     assert await customer.get("/unread") == {"unread": 1}
-    assert [one["conversation_id"] for one in (await customer.get(""))["items"]] == [str(other)]
-    assert problem(await customer.call("POST", f"/{record}/read")) == (404, "not-found")
+    assert [item["conversation_id"] for item in (await customer.get(""))["items"]] == [str(other)]
+    assert problem(await customer.call("POST", f"/{notification_id}/read")) == (404, "not-found")
     assert await claimable(notifications) == 1
-    await receive(notifications, SETTINGS, posted(conversation, MANY + 1))  # late news of it
+    await receive(notifications, SETTINGS, posted(conversation, MANY + 1))  # a late event of it
     assert await erase(notifications) == 3
     assert "secret" not in await held(notifications)
     assert (await count(notifications, Notification), await count(notifications, EmailMessage)) == (1, 1)
     assert await count(notifications, Erasure) == 0
 
 
-async def test_an_erasure_goes_on_where_a_sweeper_died_and_several_share_the_work(
+async def test_an_erasure_continues_after_a_sweeper_died_and_several_sweepers_share_it(
     notifications: SessionFactory,
 ) -> None:
     one, other = uuid4(), uuid4()
@@ -136,10 +136,10 @@ async def test_an_erasure_goes_on_where_a_sweeper_died_and_several_share_the_wor
     async with transaction(notifications) as session:
         first, second = await session.scalars(select(Erasure.id).order_by(Erasure.id))
         await erasure.erase_batch(session, first, size=300)
-        await session.rollback()  # it dies before its commit
+        await session.rollback()  # the sweeper dies before its commit
     async with transaction(notifications) as holder:
         assert await erasure.erase_batch(holder, first, size=300) > 0
-        async with transaction(notifications) as beside:  # a second one goes past what the first has in hand
+        async with transaction(notifications) as beside:  # a second sweeper skips what the first has locked
             assert await erasure.erase_batch(beside, first, size=300) == 0
             assert await erasure.erase_batch(beside, second, size=300) > 0
     await erase(notifications)
@@ -148,7 +148,7 @@ async def test_an_erasure_goes_on_where_a_sweeper_died_and_several_share_the_wor
         assert (await erasure.read_state(session)).under_way == 0
 
 
-async def test_many_conversations_that_are_deleted_at_once_are_erased_in_batches(notifications: SessionFactory) -> None:
+async def test_many_conversations_deleted_at_once_are_erased_in_batches(notifications: SessionFactory) -> None:
     conversations = sorted(uuid4() for _ in range(3))
     for conversation in conversations:
         await receive(notifications, SETTINGS, posted(conversation, 1))
@@ -157,7 +157,7 @@ async def test_many_conversations_that_are_deleted_at_once_are_erased_in_batches
         assert list(await session.scalars(select(Erasure.conversation_id))) == conversations[2:]
 
 
-async def test_mail_of_a_deleted_user_is_cancelled_at_once_and_the_addresses_of_much_mail_go_in_batches(
+async def test_a_deleted_users_emails_are_cancelled_at_once_and_many_addresses_are_erased_in_batches(
     notifications: SessionFactory, admin: Caller
 ) -> None:
     conversation = uuid4()
@@ -168,25 +168,25 @@ async def test_mail_of_a_deleted_user_is_cancelled_at_once_and_the_addresses_of_
 
     assert await claimable(notifications) == 0
     shown = (await admin.get("/emails", limit=100))["items"]
-    assert "anna@customer.test" not in str(shown)  # what servers said is out of sight
+    assert "anna@customer.test" not in str(shown)  # server replies are hidden
     assert "anna@customer.test" in await held(notifications)
-    assert await erase(notifications) == 1  # the rest of them
+    assert await erase(notifications) == 1  # the remaining ones
     assert "anna@customer.test" not in await held(notifications)
     assert await count(notifications, DeliveryAttempt) == MANY
 
 
-async def test_who_is_back_before_the_deletion_is_handled_keeps_the_mail_of_later_only(
+async def test_a_user_restored_before_the_deletion_is_handled_keeps_only_later_emails(
     notifications: SessionFactory,
 ) -> None:
-    """The store deletes and sends somebody again; both take effect in one page of the log, or in the other order."""
+    """The store deletes a user and syncs them again; both events arrive together, or in reverse order."""
     before, later = uuid4(), uuid4()
     for together in (True, False):
         await run(notifications, "delete from emails", "delete from notifications", "delete from people")
         await receive(notifications, SETTINGS, posted(before, 1))
         await mail_much(notifications, before)
         events = [user_changed(GONE), user_changed(BACK), posted(later, 1, customer=BACK)]
-        for some in [events] if together else [[one] for one in reversed(events)]:
-            assert await receive_events(notifications, some, SETTINGS, repeated=False)
+        for page in [events] if together else [[event] for event in reversed(events)]:
+            assert await receive_events(notifications, page, SETTINGS, repeated=False)
         await erase(notifications)
 
         left = await held(notifications)
@@ -200,7 +200,7 @@ async def test_who_is_back_before_the_deletion_is_handled_keeps_the_mail_of_late
 _STATES = text("select conversation_id, state from emails where state <> 'sent' and conversation_id = any(:ids)")
 
 
-async def test_an_admin_whom_the_store_has_made_a_customer_is_no_admin_here_either(
+async def test_an_admin_whom_the_store_made_a_customer_loses_admin_access_here_too(
     notifications: SessionFactory, admin: Caller
 ) -> None:
     for version, role, status in ((1, None, 200), (2, "admin", 200), (3, "customer", 403), (4, "admin", 200)):
@@ -208,7 +208,7 @@ async def test_an_admin_whom_the_store_has_made_a_customer_is_no_admin_here_eith
         assert (await admin.call("GET", "/emails")).status_code == status, role
 
 
-async def test_the_store_tells_this_service_of_a_role_that_it_sends(
+async def test_the_stores_roles_reach_notifications(
     sweeping: Sweeper, anna: Caller, sam: Caller, shop: Caller, admin: Caller
 ) -> None:
     await sam.post((await anna.open())["id"])
@@ -219,10 +219,10 @@ async def test_the_store_tells_this_service_of_a_role_that_it_sends(
     assert problem(await admin.call("GET", "/emails")) == (403, "forbidden")
 
 
-async def test_a_restored_log_brings_back_what_is_there_again_and_erases_what_is_not(
+async def test_after_a_log_restore_present_conversations_return_and_missing_ones_stay_deleted(
     sweeping: Sweeper, anna: Caller, sam: Caller, conversations: SessionFactory, notifications: SessionFactory
 ) -> None:
-    """The log is restored to a time at which a conversation that is being erased here was not deleted yet."""
+    """The log is restored to a time before the deletion of a conversation that is being erased."""
     kept = (await anna.open())["id"]
     await sam.post(kept)
     await sweeping.number()

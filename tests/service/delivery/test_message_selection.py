@@ -1,4 +1,4 @@
-"""A mail that gathered more than it can hold goes in portions: each message in one of them, none in two."""
+"""Messages that do not fit into one email are split into several: each message is in exactly one."""
 
 from email import message_from_bytes, policy
 from uuid import UUID, uuid4
@@ -17,7 +17,7 @@ SETTINGS = email_settings("postgresql://unused")
 
 
 async def claim_all(sessions: SessionFactory) -> list[list[int]]:
-    """Claim until nothing is due; return the numbers of each mail's messages, in the order of claims."""
+    """Claim until nothing is due; return the message numbers of each email, sorted."""
     while True:
         async with transaction(sessions) as session:
             if await claim_emails(session, SETTINGS) is None:
@@ -25,17 +25,17 @@ async def claim_all(sessions: SessionFactory) -> list[list[int]]:
     async with sessions() as session:
         numbers = func.array_agg(EmailMessage.number)
         claimed = select(numbers).join(Email).where(EmailMessage.left_out.is_(False), Email.state == EmailState.SENDING)
-        return sorted(sorted(one) for one in await session.scalars(claimed.group_by(Email.id)))
+        return sorted(sorted(email) for email in await session.scalars(claimed.group_by(Email.id)))
 
 
 async def gather(sessions: SessionFactory, *bodies: str) -> UUID:
-    """Let messages join one mail; return their conversation."""
+    """Post messages that join one email; return their conversation."""
     conversation = uuid4()
     await receive(sessions, SETTINGS, *(posted(conversation, n, body=body) for n, body in enumerate(bodies, 1)))
     return conversation
 
 
-async def test_more_messages_than_a_mail_holds_go_in_several(
+async def test_more_messages_than_an_email_holds_are_split(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(message_selection, "MAX_MESSAGES", 3)
@@ -43,7 +43,7 @@ async def test_more_messages_than_a_mail_holds_go_in_several(
     assert await claim_all(notifications) == [[1, 2, 3], [4, 5, 6], [7]]
 
 
-async def test_more_text_than_a_mail_holds_goes_in_several_and_a_message_is_never_divided(
+async def test_more_text_than_an_email_holds_is_split_and_a_message_never_is(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(message_selection, "html_size", len)
@@ -52,7 +52,9 @@ async def test_more_text_than_a_mail_holds_goes_in_several_and_a_message_is_neve
     assert await claim_all(notifications) == [[1, 2], [3], [4, 5]]
 
 
-async def test_long_messages_go_in_mails_that_are_shown_whole_each_with_its_link(notifications: SessionFactory) -> None:
+async def test_long_messages_go_into_emails_that_are_shown_whole_each_with_a_link(
+    notifications: SessionFactory,
+) -> None:
     conversation = await gather(notifications, *("word " * 2000 for _ in range(8)), *("字" * 10_000 for _ in range(3)))
     assert await claim_all(notifications) == [[1, 2, 3, 4, 5, 6], [7, 8, 9], [10, 11]]
     async with notifications() as session:
@@ -64,7 +66,7 @@ async def test_long_messages_go_in_mails_that_are_shown_whole_each_with_its_link
             assert str(conversation) in html.get_content()[:5000]
 
 
-async def test_what_was_read_fills_no_portion_and_begins_no_other(
+async def test_read_messages_do_not_count_towards_an_email(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(message_selection, "MAX_MESSAGES", 2)
@@ -75,7 +77,7 @@ async def test_what_was_read_fills_no_portion_and_begins_no_other(
         assert await session.scalar(select(func.count()).select_from(Email)) == 1
 
 
-async def test_what_comes_after_a_portion_was_taken_joins_the_one_that_is_open(
+async def test_messages_that_come_after_a_split_join_the_open_email(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(message_selection, "MAX_MESSAGES", 2)

@@ -1,4 +1,4 @@
-"""Two at once on one mail, shown by two sessions: nothing is lost, nothing goes out twice."""
+"""Concurrent changes to one email, with two sessions: nothing is lost, and nothing is sent twice."""
 
 import asyncio
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from tests.service.helpers.attempt_factory import begin_data, record_attempt
 from tests.service.helpers.event_factory import ANNA, deleted, email_settings, posted, read, receive, user_changed
 
 SETTINGS = email_settings("postgresql://unused")
-YES = Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken")
+ACCEPTED = Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken")
 LATER = Attempt(Outcome.DEFERRED, Phase.RCPT, 450, "<anna@customer.test>: later")
 
 
@@ -40,25 +40,25 @@ async def states(sessions: SessionFactory) -> list[tuple[str, str | None]]:
 
 
 async def waits(sessions: SessionFactory) -> bool:
-    """Tell whether somebody waits for a lock."""
+    """Return whether a session waits for a lock."""
     async with sessions() as session:
-        asked = text(
+        query = text(
             "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
         )
-        return bool(await session.scalar(asked))
+        return bool(await session.scalar(query))
 
 
-async def record_ids(sessions: SessionFactory) -> Sequence[UUID]:
+async def notification_ids(sessions: SessionFactory) -> Sequence[UUID]:
     async with sessions() as session:
         return (await session.scalars(select(Notification.id).order_by(Notification.number))).all()
 
 
-async def test_a_message_that_joins_a_mail_while_another_is_dismissed_is_still_mailed(
+async def test_a_message_that_joins_an_email_while_another_is_dismissed_is_still_emailed(
     notifications: SessionFactory,
 ) -> None:
     conversation = uuid4()
     await receive(notifications, SETTINGS, posted(conversation, 1))
-    [first] = await record_ids(notifications)
+    [first] = await notification_ids(notifications)
 
     async def dismiss() -> None:
         async with transaction(notifications) as session:
@@ -73,7 +73,7 @@ async def test_a_message_that_joins_a_mail_while_another_is_dismissed_is_still_m
     assert await states(notifications) == [(EmailState.SCHEDULED, None)]
 
 
-async def test_all_read_and_one_conversation_read_at_once_is_no_deadlock(notifications: SessionFactory) -> None:
+async def test_reading_all_and_reading_one_conversation_at_once_do_not_deadlock(notifications: SessionFactory) -> None:
     conversation = uuid4()
     await receive(notifications, SETTINGS, *(posted(conversation, number) for number in range(1, 21)))
 
@@ -85,19 +85,19 @@ async def test_all_read_and_one_conversation_read_at_once_is_no_deadlock(notific
         async with transaction(notifications) as session:
             await handle_events(session, [read(conversation, 20)], SETTINGS)
 
-    [first, *_] = await record_ids(notifications)
+    [first, *_] = await notification_ids(notifications)
     async with transaction(notifications) as holder:
         await holder.execute(select(Notification).where(Notification.id == first).with_for_update())
         both = [asyncio.create_task(work()) for work in (all_read, this_read)]
         await eventually(lambda: waits(notifications))
-        # Whoever waits for the first holds none of the others.
+        # The session that waits for the first row has locked none of the others.
         others = select(Notification.id).where(Notification.id != first).with_for_update(nowait=True)
         assert len((await holder.scalars(others)).all()) == 19
     await asyncio.gather(*both)
     assert await states(notifications) == [(EmailState.CANCELLED, "read")]
 
 
-async def test_a_late_yes_stops_the_second_holder_before_its_data(notifications: SessionFactory) -> None:
+async def test_a_late_acceptance_stops_the_second_holder_before_its_data(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [first] = await claim_emails(session, SETTINGS) or []
@@ -109,21 +109,21 @@ async def test_a_late_yes_stops_the_second_holder_before_its_data(notifications:
         [second] = await claim_emails(session, SETTINGS) or []
 
     async with transaction(notifications) as session:
-        await record_attempt(session, first, YES, SETTINGS)
+        await record_attempt(session, first, ACCEPTED, SETTINGS)
 
     async with transaction(notifications) as session:
         assert not await begin_data(session, second)
     assert await states(notifications) == [(EmailState.SENT, None)]
 
 
-async def test_a_yes_that_meets_an_erasure_waits_for_it_and_keeps_no_address(notifications: SessionFactory) -> None:
+async def test_an_acceptance_during_an_erasure_waits_for_it_and_keeps_no_address(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
 
     async def record() -> None:
         async with transaction(notifications) as session:
-            await record_attempt(session, held, YES, SETTINGS)
+            await record_attempt(session, held, ACCEPTED, SETTINGS)
 
     async with transaction(notifications) as eraser:
         await eraser.execute(update(Email).values(mailbox=None))
@@ -135,7 +135,9 @@ async def test_a_yes_that_meets_an_erasure_waits_for_it_and_keeps_no_address(not
         assert (await session.scalars(select(DeliveryAttempt.mailbox))).all() == [None]
 
 
-async def test_a_pause_stops_what_was_claimed_before_its_data_and_it_goes_back(notifications: SessionFactory) -> None:
+async def test_a_pause_stops_a_claimed_email_before_its_data_and_it_is_scheduled_again(
+    notifications: SessionFactory,
+) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
@@ -148,9 +150,7 @@ async def test_a_pause_stops_what_was_claimed_before_its_data_and_it_goes_back(n
 
 
 @pytest.mark.parametrize("ending", ["deleted", "user-deleted"])
-async def test_a_deletion_during_data_keeps_the_mail_from_another_try(
-    notifications: SessionFactory, ending: str
-) -> None:
+async def test_a_deletion_during_data_prevents_a_retry(notifications: SessionFactory, ending: str) -> None:
     conversation = uuid4()
     gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
     await receive(notifications, SETTINGS, posted(conversation, 1))
@@ -168,7 +168,7 @@ async def test_a_deletion_during_data_keeps_the_mail_from_another_try(
 
 
 @pytest.mark.parametrize("ending", ["deleted", "user-deleted"])
-async def test_a_failed_mail_of_what_was_deleted_is_cancelled_and_forgotten(
+async def test_a_failed_email_of_deleted_data_is_cancelled_and_erased(
     notifications: SessionFactory, ending: str
 ) -> None:
     conversation = uuid4()
@@ -190,7 +190,7 @@ async def test_a_failed_mail_of_what_was_deleted_is_cancelled_and_forgotten(
             await retry_email(session, held.id)
 
 
-async def test_deleting_a_customer_whose_id_is_support_leaves_the_support_mailbox_its_mail(
+async def test_deleting_a_customer_with_the_id_support_does_not_cancel_the_support_emails(
     notifications: SessionFactory,
 ) -> None:
     settings = email_settings("postgresql://unused", support_email="desk@store.test")
@@ -199,7 +199,7 @@ async def test_deleting_a_customer_whose_id_is_support_leaves_the_support_mailbo
     assert await states(notifications) == [(EmailState.SCHEDULED, None)]
 
 
-async def test_a_name_that_was_erased_is_in_no_rendered_mail(notifications: SessionFactory) -> None:
+async def test_an_erased_name_is_in_no_rendered_email(notifications: SessionFactory) -> None:
     settings = email_settings("postgresql://unused", support_email="desk@store.test")
     gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
     await receive(notifications, settings, posted(uuid4(), 1, by="customer"))
@@ -216,7 +216,7 @@ async def test_a_name_that_was_erased_is_in_no_rendered_mail(notifications: Sess
     assert b"Deleted customer" in again.content
 
 
-async def test_another_try_goes_to_where_the_customer_is_now(notifications: SessionFactory) -> None:
+async def test_a_retry_goes_to_the_customers_current_address(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
@@ -230,7 +230,7 @@ async def test_another_try_goes_to_where_the_customer_is_now(notifications: Sess
     assert b"anna@customer.test" not in again.content
 
 
-async def test_a_mail_that_is_composed_anew_says_what_it_said(notifications: SessionFactory) -> None:
+async def test_an_email_that_is_rendered_again_has_the_same_content(notifications: SessionFactory) -> None:
     conversation = uuid4()
     await receive(notifications, SETTINGS, posted(conversation, 1, body="First."), posted(conversation, 2))
     async with transaction(notifications) as session:
@@ -245,22 +245,22 @@ async def test_a_mail_that_is_composed_anew_says_what_it_said(notifications: Ses
     assert b"First." in again.content
 
 
-async def test_a_message_from_a_clock_that_is_ahead_is_mailed_in_time(notifications: SessionFactory) -> None:
+async def test_a_message_from_a_clock_that_is_ahead_is_emailed_in_time(notifications: SessionFactory) -> None:
     ahead = datetime.now(UTC) + timedelta(days=1)
     await receive(notifications, SETTINGS, posted(uuid4(), 1, created_at=ahead))
     async with transaction(notifications) as session:
         assert len(await claim_emails(session, SETTINGS) or []) == 1
 
 
-async def test_rendered_text_is_dropped_once_it_was_sent(notifications: SessionFactory) -> None:
+async def test_rendered_content_is_erased_after_sending(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         [held] = await claim_emails(session, SETTINGS) or []
-        await record_attempt(session, held, YES, SETTINGS)
+        await record_attempt(session, held, ACCEPTED, SETTINGS)
         assert (await session.execute(select(Email.state, Email.content))).one() == ("sent", None)
 
 
-async def test_more_mail_is_looked_for_behind_a_batch_of_which_none_may_go(notifications: SessionFactory) -> None:
+async def test_claiming_continues_after_a_batch_without_sendable_emails(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         assert await claim_emails(session, email_settings("postgresql://unused", smtp_url=None)) == []
@@ -268,11 +268,11 @@ async def test_more_mail_is_looked_for_behind_a_batch_of_which_none_may_go(notif
 
 
 class PanicException(BaseException):
-    """What a library in Rust raises; no `Exception`."""
+    """An error from a Rust library, which is not an `Exception`."""
 
 
 @pytest.mark.parametrize("error", [KeyError, PanicException])
-async def test_a_mail_that_cannot_be_composed_holds_up_no_other_and_comes_to_an_end_that_is_shown(
+async def test_an_email_that_cannot_be_rendered_delays_no_other_and_ends_as_failed(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
     settings = email_settings("postgresql://unused", email_retry_seconds="259200")
@@ -299,7 +299,9 @@ async def test_a_mail_that_cannot_be_composed_holds_up_no_other_and_comes_to_an_
     assert tries == [("deferred", "compose", f"not rendered: {error.__name__}")] * 2
 
 
-async def test_a_mail_that_a_restore_failed_is_retried_beside_one_that_is_open(notifications: SessionFactory) -> None:
+async def test_a_retry_of_an_email_that_a_restore_failed_does_not_join_an_open_one(
+    notifications: SessionFactory,
+) -> None:
     conversation = uuid4()
     await receive(notifications, SETTINGS, posted(conversation, 1, body="Old."))
     async with transaction(notifications) as session:
@@ -312,12 +314,15 @@ async def test_a_mail_that_a_restore_failed_is_retried_beside_one_that_is_open(n
     await receive(notifications, SETTINGS, posted(conversation, 3, body="Newest."))
 
     async with transaction(notifications) as session:
-        mails = [mail.content for mail in await claim_emails(session, SETTINGS) or []]
+        contents = [email.content for email in await claim_emails(session, SETTINGS) or []]
     words = (b"Old.", b"New.", b"Newest.")
-    assert sorted([word in mail for word in words] for mail in mails) == [[False, True, True], [True, False, False]]
+    assert sorted([word in content for word in words] for content in contents) == [
+        [False, True, True],
+        [True, False, False],
+    ]
 
 
-async def test_a_mail_keeps_its_message_id_when_it_is_composed_anew_from_another_sender(
+async def test_an_email_keeps_its_message_id_when_it_is_rendered_again_for_another_sender(
     notifications: SessionFactory,
 ) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
@@ -332,7 +337,7 @@ async def test_a_mail_keeps_its_message_id_when_it_is_composed_anew_from_another
         assert await session.scalar(identity) == before
 
 
-async def test_a_retry_by_hand_that_fails_leaves_the_event_parked(notifications: SessionFactory) -> None:
+async def test_a_manual_retry_that_fails_leaves_the_event_parked(notifications: SessionFactory) -> None:
     unknown = posted(uuid4(), 1).model_copy(update={"type": "message.sung"})
     await receive_events(notifications, [unknown], SETTINGS, repeated=False)
     with pytest.raises(Problem, match="unknown type"):
@@ -347,7 +352,7 @@ async def test_a_retry_by_hand_that_fails_leaves_the_event_parked(notifications:
             await retry_parked(session, uuid4(), SETTINGS)
 
 
-async def test_a_deleted_persons_name_and_address_are_in_no_parked_event(notifications: SessionFactory) -> None:
+async def test_a_deleted_users_name_and_address_are_erased_from_parked_events(notifications: SessionFactory) -> None:
     unknown = posted(uuid4(), 1).model_copy(update={"type": "message.sung"})
     await receive_events(notifications, [unknown], SETTINGS, repeated=False)
     gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})

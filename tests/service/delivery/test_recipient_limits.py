@@ -1,4 +1,4 @@
-"""How many mails an address may get: the rest waits, open, until there is room; nothing is lost, nothing runs hot."""
+"""Limits of emails to an address: emails over a limit stay scheduled until it allows them; none are lost."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,7 +30,7 @@ from tests.service.conftest import As
 from tests.service.helpers.attempt_factory import begin_data, has_due_email, record_attempt
 from tests.service.helpers.event_factory import ANNA, deleted, email_settings, posted, read, receive, user_changed
 
-YES = Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken")
+ACCEPTED = Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken")
 LOST = Attempt(Outcome.UNCERTAIN, Phase.END_OF_DATA, None, "connection lost")
 LATER = Attempt(Outcome.DEFERRED, Phase.RCPT, 450, "later")
 NEVER = Attempt(Outcome.REJECTED, Phase.RCPT, 550, "never")
@@ -39,8 +39,8 @@ LIMITED = (EmailState.SCHEDULED, "rate-limited")
 BEN = ANNA.model_copy(update={"id": "ben", "name": "Ben", "email": "ANNA@Customer.Test"})
 
 
-def limited(most: int = 2, **changes: Any) -> EmailSettings:
-    return email_settings("postgresql://unused", limit_mails_per_10_minutes=most, **changes)
+def limited(max_emails: int = 2, **changes: Any) -> EmailSettings:
+    return email_settings("postgresql://unused", limit_mails_per_10_minutes=max_emails, **changes)
 
 
 async def claim(sessions: SessionFactory, settings: EmailSettings) -> list[ClaimedEmail]:
@@ -58,11 +58,11 @@ async def record(
 
 async def make_due(sessions: SessionFactory) -> None:
     async with transaction(sessions) as session:
-        await session.execute(update(Email).values(next_attempt_at=func.now()))  # one moment for all
+        await session.execute(update(Email).values(next_attempt_at=func.now()))  # the same moment for all
 
 
 async def pass_time(sessions: SessionFactory, seconds: float) -> None:
-    """Let what was sent have been sent that much earlier, and what waits be due."""
+    """Move sent emails into the past, and make waiting ones due."""
     async with transaction(sessions) as session:
         earlier = DeliveryAttempt.finished_at - timedelta(seconds=seconds)
         await session.execute(update(DeliveryAttempt).values(finished_at=earlier))
@@ -75,22 +75,22 @@ async def states(sessions: SessionFactory) -> list[tuple[str, str | None]]:
         return [(row.state, row.reason) for row in rows]
 
 
-async def room_opens(sessions: SessionFactory) -> datetime:
-    """Return when the mails that wait for room are looked at again; they all are at one moment."""
+async def next_check(sessions: SessionFactory) -> datetime:
+    """Return when the limited emails are checked again, which is the same time for all."""
     async with sessions() as session:
         [moment] = set(await session.scalars(select(Email.next_attempt_at).where(Email.reason == "rate-limited")))
         return moment
 
 
 async def first_sent(sessions: SessionFactory) -> datetime:
-    """Return when the first try ended."""
+    """Return when the first attempt ended."""
     async with sessions() as session:
         return (
             await session.scalars(select(DeliveryAttempt.finished_at).order_by(DeliveryAttempt.finished_at).limit(1))
         ).one()
 
 
-async def test_what_is_over_the_cap_waits_for_room_and_says_so(
+async def test_emails_over_the_limit_wait_and_show_the_reason(
     notifications: SessionFactory, notifications_api: httpx2.AsyncClient, acting_as: As
 ) -> None:
     settings, asked = limited(2), acting_as("sam", "admin")
@@ -98,68 +98,68 @@ async def test_what_is_over_the_cap_waits_for_room_and_says_so(
 
     held = await claim(notifications, settings)
     assert len(held) == 2
-    soon = await room_opens(notifications) - datetime.now(UTC)
-    assert soon <= timedelta(seconds=60), "what is on its way may make room again"
-    await record(notifications, settings, held, YES)
+    soon = await next_check(notifications) - datetime.now(UTC)
+    assert soon <= timedelta(seconds=60), "emails in flight may fail and leave the limit unused"
+    await record(notifications, settings, held, ACCEPTED)
     await make_due(notifications)
     assert await claim(notifications, settings) == []
 
     assert await states(notifications) == [(EmailState.SENT, None)] * 2 + [LIMITED] * 3
-    assert await room_opens(notifications) == await first_sent(notifications) + timedelta(minutes=10)
+    assert await next_check(notifications) == await first_sent(notifications) + timedelta(minutes=10)
     [shown, *_] = (await notifications_api.get("/api/v1/notifications/emails", headers=asked)).json()["items"]
     assert (shown["state"], shown["reason"], shown["tries"]) == ("scheduled", "rate-limited", [])
     assert shown["next_attempt_at"] > shown["due_at"]
     async with transaction(notifications) as session:
-        assert not await has_due_email(session), "nothing is looked at before there is room"
+        assert not await has_due_email(session), "nothing is checked before the limit allows it"
         assert (await metrics.read_state(session)).held_back == 3
 
 
-async def test_once_there_is_room_the_oldest_goes_first(notifications: SessionFactory) -> None:
+async def test_when_the_limit_allows_the_oldest_email_goes_first(notifications: SessionFactory) -> None:
     settings, conversations = limited(1), [uuid4() for _ in range(3)]
     await receive(notifications, settings, *(posted(conversation, 1) for conversation in conversations))
-    await record(notifications, settings, await claim(notifications, settings), YES)
-    # It comes when the others have been waiting for long.
+    await record(notifications, settings, await claim(notifications, settings), ACCEPTED)
+    # It arrives after the others have waited for long.
     await receive(notifications, settings, posted(uuid4(), 1))
     for conversation in conversations[1:]:
         await pass_time(notifications, 601)
         [mail] = await claim(notifications, settings)
         async with notifications() as session:
             assert (await session.get_one(Email, mail.id)).conversation_id == conversation
-        await record(notifications, settings, [mail], YES)
+        await record(notifications, settings, [mail], ACCEPTED)
 
 
-async def test_messages_that_come_while_a_mail_waits_for_room_go_with_it(notifications: SessionFactory) -> None:
+async def test_messages_that_arrive_while_an_email_waits_join_it(notifications: SessionFactory) -> None:
     settings, first, second = limited(1), uuid4(), uuid4()
     await receive(notifications, settings, posted(first, 1), posted(second, 1, body="One."))
-    await record(notifications, settings, await claim(notifications, settings), YES)
+    await record(notifications, settings, await claim(notifications, settings), ACCEPTED)
     await make_due(notifications)
     assert await claim(notifications, settings) == []
 
     await receive(notifications, settings, posted(second, 2, body="Two."), posted(second, 3, body="Three."))
-    assert await states(notifications) == [(EmailState.SENT, None), LIMITED], "one mail a conversation"
+    assert await states(notifications) == [(EmailState.SENT, None), LIMITED], "one email for each conversation"
 
     await pass_time(notifications, 601)
     [mail] = await claim(notifications, settings)
     assert all(body in mail.content for body in (b"One.", b"Two.", b"Three."))
 
 
-async def test_what_was_read_while_its_mail_waited_is_not_mailed(notifications: SessionFactory) -> None:
+async def test_messages_read_while_their_email_waited_are_not_sent(notifications: SessionFactory) -> None:
     settings, all_read, part = limited(1), uuid4(), uuid4()
     await receive(notifications, settings, posted(uuid4(), 1), posted(all_read, 1), posted(part, 1), posted(part, 2))
-    await record(notifications, settings, await claim(notifications, settings), YES)
+    await record(notifications, settings, await claim(notifications, settings), ACCEPTED)
     await make_due(notifications)
     assert await claim(notifications, settings) == []
-    held_until = await room_opens(notifications)
+    held_until = await next_check(notifications)
 
     await receive(notifications, settings, read(all_read, 1), read(part, 1))
 
     assert await states(notifications) == [(EmailState.SENT, None), (EmailState.CANCELLED, "read"), LIMITED]
-    assert await room_opens(notifications) == held_until, "it is not looked at in vain"
+    assert await next_check(notifications) == held_until, "the time of the next check is kept"
     await receive(notifications, settings, deleted(part))
     assert (await states(notifications))[2] == (EmailState.CANCELLED, "deleted")
 
 
-async def test_an_address_is_an_address_whoevers_it_is_and_however_it_is_written(notifications: SessionFactory) -> None:
+async def test_the_limit_is_by_address_regardless_of_its_user_and_spelling(notifications: SessionFactory) -> None:
     settings = limited(1)
     await receive(notifications, settings, posted(uuid4(), 1), posted(uuid4(), 1, customer=BEN))
     assert len(await claim(notifications, settings)) == 1
@@ -168,34 +168,36 @@ async def test_an_address_is_an_address_whoevers_it_is_and_however_it_is_written
     assert [mail.to_address for mail in await claim(notifications, settings)] == ["cleo@customer.test"]
 
 
-async def test_the_supports_own_address_has_the_caps_too(notifications: SessionFactory) -> None:
+async def test_the_support_address_has_the_limits_too(notifications: SessionFactory) -> None:
     settings = limited(2, support_email=SUPPORT)
     await receive(notifications, settings, *(posted(uuid4(), 1, by="customer") for _ in range(3)))
     assert len(await claim(notifications, settings)) == 2
     assert (await states(notifications))[2] == LIMITED
 
 
-async def test_a_customer_who_uses_up_their_share_of_the_support_inbox_silences_nobody_else(
+async def test_a_customer_at_their_limit_of_support_emails_does_not_affect_others(
     notifications: SessionFactory,
 ) -> None:
     settings = limited(10, support_email=SUPPORT)
     crowd = [ANNA.model_copy(update={"id": f"c{n}", "email": None}) for n in range(15)]
     await receive(notifications, settings, *(posted(uuid4(), 1, by="customer") for _ in range(14)))
-    await record(notifications, settings, await claim(notifications, settings), YES)
+    await record(notifications, settings, await claim(notifications, settings), ACCEPTED)
     assert (await states(notifications)).count(LIMITED) == 4
 
-    await receive(notifications, settings, *(posted(uuid4(), 1, by="customer", customer=one) for one in crowd * 2))
+    await receive(
+        notifications, settings, *(posted(uuid4(), 1, by="customer", customer=person) for person in crowd * 2)
+    )
     await make_due(notifications)
-    assert len(await claim(notifications, settings)) == 30, "all of the others'"
+    assert len(await claim(notifications, settings)) == 30, "all emails of the others"
     assert (await states(notifications)).count(LIMITED) == 4
 
 
-async def test_both_caps_count_the_support_inbox_by_customer(notifications: SessionFactory) -> None:
+async def test_both_limits_count_support_emails_by_customer(notifications: SessionFactory) -> None:
     settings = limited(2, limit_mails_per_day=3, support_email=SUPPORT)
     await receive(notifications, settings, *(posted(uuid4(), 1, by="customer") for _ in range(5)))
-    await record(notifications, settings, await claim(notifications, settings), YES)
+    await record(notifications, settings, await claim(notifications, settings), ACCEPTED)
     await pass_time(notifications, 601)
-    await record(notifications, settings, await claim(notifications, settings), YES)
+    await record(notifications, settings, await claim(notifications, settings), ACCEPTED)
     await receive(notifications, settings, posted(uuid4(), 1, by="customer", customer=BEN))
     await pass_time(notifications, 601)
     assert len(await claim(notifications, settings)) == 1, "Ben's; Anna has had three today"
@@ -207,12 +209,12 @@ async def test_both_caps_count_the_support_inbox_by_customer(notifications: Sess
     [{"email": "anna@elsewhere.test"}, {"name": None, "email": None, "deleted": True}],
     ids=["moved", "erased"],
 )
-async def test_a_customer_keeps_their_share_of_the_support_inbox_under_another_address_or_erased(
+async def test_a_customers_support_limit_survives_a_new_address_or_erasure(
     notifications: SessionFactory, changes: dict[str, Any]
 ) -> None:
     settings, waiting = limited(1, support_email=SUPPORT), uuid4()
     await receive(notifications, settings, posted(uuid4(), 1, by="customer"), posted(waiting, 1, by="customer"))
-    await record(notifications, settings, await claim(notifications, settings), YES)
+    await record(notifications, settings, await claim(notifications, settings), ACCEPTED)
     await receive(notifications, settings, user_changed(ANNA.model_copy(update={"version": 2} | changes)))
     await make_due(notifications)
     assert await claim(notifications, settings) == []
@@ -221,7 +223,7 @@ async def test_a_customer_keeps_their_share_of_the_support_inbox_under_another_a
     assert mail.to_address == SUPPORT, "nothing is lost"
 
 
-async def test_mail_to_a_customer_takes_nothing_from_their_share_of_the_support_inbox(
+async def test_emails_to_a_customer_do_not_count_towards_their_support_limit(
     notifications: SessionFactory,
 ) -> None:
     settings = limited(1, support_email=SUPPORT)
@@ -229,29 +231,29 @@ async def test_mail_to_a_customer_takes_nothing_from_their_share_of_the_support_
     assert len(await claim(notifications, settings)) == 2
 
 
-async def test_the_caps_of_10_minutes_and_of_a_day_hold_both(notifications: SessionFactory) -> None:
+async def test_both_limits_apply(notifications: SessionFactory) -> None:
     settings = limited(2, limit_mails_per_day=3)
     await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(5)))
-    await record(notifications, settings, await claim(notifications, settings), YES)
+    await record(notifications, settings, await claim(notifications, settings), ACCEPTED)
     await pass_time(notifications, 601)
     held = await claim(notifications, settings)
     assert len(held) == 1, "the third of the day"
-    await record(notifications, settings, held, YES)
+    await record(notifications, settings, held, ACCEPTED)
     await pass_time(notifications, 85_500)
     assert await claim(notifications, settings) == []
-    assert await room_opens(notifications) == await first_sent(notifications) + timedelta(days=1)
+    assert await next_check(notifications) == await first_sent(notifications) + timedelta(days=1)
     await pass_time(notifications, 400)
     assert len(await claim(notifications, settings)) == 2
 
 
-async def test_0_is_no_cap(notifications: SessionFactory) -> None:
+async def test_a_limit_of_0_is_no_limit(notifications: SessionFactory) -> None:
     settings = limited(0, limit_mails_per_day=0)
     await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(20)))
     assert len(await claim(notifications, settings)) == 20
 
 
-@pytest.mark.parametrize(("attempt", "counts"), [(YES, True), (LOST, True), (LATER, False), (NEVER, False)])
-async def test_what_may_have_arrived_counts_and_what_was_refused_does_not(
+@pytest.mark.parametrize(("attempt", "counts"), [(ACCEPTED, True), (LOST, True), (LATER, False), (NEVER, False)])
+async def test_emails_that_may_have_arrived_count_and_refused_ones_do_not(
     notifications: SessionFactory, attempt: Attempt, counts: bool
 ) -> None:
     settings = limited(1)
@@ -261,7 +263,7 @@ async def test_what_may_have_arrived_counts_and_what_was_refused_does_not(
     assert len(await claim(notifications, settings)) == (not counts)
 
 
-async def test_a_repetition_and_a_retry_by_hand_need_room_as_any_mail_does(notifications: SessionFactory) -> None:
+async def test_repeated_and_manually_retried_emails_are_limited_too(notifications: SessionFactory) -> None:
     settings = limited(1)
     await receive(notifications, settings, posted(uuid4(), 1))
     [held] = await claim(notifications, settings)
@@ -279,7 +281,7 @@ async def test_a_repetition_and_a_retry_by_hand_need_room_as_any_mail_does(notif
     assert await states(notifications) == [LIMITED]
 
 
-async def test_a_late_yes_leaves_no_reason_on_a_mail_that_waited_for_room(notifications: SessionFactory) -> None:
+async def test_a_late_acceptance_clears_the_limit_reason(notifications: SessionFactory) -> None:
     settings = limited(1)
     await receive(notifications, settings, posted(uuid4(), 1))
     [held] = await claim(notifications, settings)
@@ -289,11 +291,11 @@ async def test_a_late_yes_leaves_no_reason_on_a_mail_that_waited_for_room(notifi
         await release_expired(session, settings)
     await make_due(notifications)
     assert await claim(notifications, settings) == []
-    await record(notifications, settings, [held], YES)
+    await record(notifications, settings, [held], ACCEPTED)
     assert await states(notifications) == [(EmailState.SENT, None)]
 
 
-async def test_two_senders_at_once_do_not_exceed_a_cap(
+async def test_two_concurrent_senders_do_not_exceed_a_limit(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = limited(3)
@@ -312,19 +314,19 @@ async def test_two_senders_at_once_do_not_exceed_a_cap(
     assert (len(first or []), len(await second)) == (2, 1)
 
 
-async def test_senders_to_many_addresses_wait_for_each_other_in_one_order(
+async def test_senders_lock_addresses_in_the_same_order(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = limited(1000)
     monkeypatch.setattr(claiming, "BATCH", 5)
     people = [ANNA.model_copy(update={"id": f"c{n}", "email": f"c{n}@customer.test"}) for n in range(5)]
     there_and_back = [*people, *reversed(people)] * 4
-    await receive(notifications, settings, *(posted(uuid4(), 1, customer=one) for one in there_and_back))
+    await receive(notifications, settings, *(posted(uuid4(), 1, customer=person) for person in there_and_back))
     batches = await asyncio.gather(*(claim(notifications, settings) for _ in range(8)))
     assert len({email.id for batch in batches for email in batch}) == 40
 
 
-async def test_a_drain_sends_what_there_is_room_for_and_ends(notifications: SessionFactory) -> None:
+async def test_a_sender_sends_as_many_as_the_limit_allows_and_ends(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         settings = limited(10, smtp_url=SecretStr(f"smtp://127.0.0.1:{server.port}"))
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(45)))
@@ -333,30 +335,32 @@ async def test_a_drain_sends_what_there_is_room_for_and_ends(notifications: Sess
     assert (await states(notifications)).count(LIMITED) == 35
 
 
-async def test_nothing_of_an_erased_persons_address_is_kept_to_count_by(notifications: SessionFactory) -> None:
+async def test_no_address_of_an_erased_user_is_kept_for_counting(notifications: SessionFactory) -> None:
     settings = limited(5)
     gone = user_changed(ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True}))
     await receive(notifications, settings, posted(uuid4(), 1), posted(uuid4(), 1))
     before, after = await claim(notifications, settings)
     async with transaction(notifications) as session:
         assert await begin_data(session, after)
-    await record(notifications, settings, [before], YES)
+    await record(notifications, settings, [before], ACCEPTED)
     await receive(notifications, settings, gone)
-    await record(notifications, settings, [after], YES)
+    await record(notifications, settings, [after], ACCEPTED)
     async with notifications() as session:
         assert set(await session.scalars(select(Email.mailbox))) == {None}
         assert (await session.scalars(select(DeliveryAttempt.mailbox))).all() == [None, None]
 
 
-async def test_tries_of_the_last_day_are_kept_however_short_the_retention_is(notifications: SessionFactory) -> None:
+async def test_the_attempts_of_the_last_day_are_kept_even_with_a_shorter_retention(
+    notifications: SessionFactory,
+) -> None:
     settings = limited(5, retention_days=0.001)
     await receive(notifications, settings, posted(uuid4(), 1), posted(uuid4(), 1))
-    await record(notifications, settings, await claim(notifications, settings), YES)
+    await record(notifications, settings, await claim(notifications, settings), ACCEPTED)
     async with transaction(notifications) as session:
         ids = (await session.scalars(select(DeliveryAttempt.id))).all()
-        for identity, age in zip(ids, (timedelta(days=2), timedelta(hours=24, minutes=1)), strict=True):
+        for attempt_id, age in zip(ids, (timedelta(days=2), timedelta(hours=24, minutes=1)), strict=True):
             made = func.uuidv7(-age)
-            await session.execute(update(DeliveryAttempt).where(DeliveryAttempt.id == identity).values(id=made))
+            await session.execute(update(DeliveryAttempt).where(DeliveryAttempt.id == attempt_id).values(id=made))
         assert await purge_attempts(session, settings, size=10) == 1
 
 
@@ -372,7 +376,7 @@ async def test_tries_of_the_last_day_are_kept_however_short_the_retention_is(not
         ("anna@customer.test\r\nBcc: eve@evil.test", "address-not-supported"),
     ],
 )
-async def test_no_customers_mail_goes_to_ourselves_to_machines_or_to_what_is_no_address(
+async def test_no_customers_email_goes_to_the_store_to_machines_or_to_an_invalid_address(
     notifications: SessionFactory, address: str, reason: str
 ) -> None:
     settings = limited(email_reply_to="Help <help@store.test>", support_email="desk@store.test")
@@ -380,7 +384,9 @@ async def test_no_customers_mail_goes_to_ourselves_to_machines_or_to_what_is_no_
     assert await states(notifications) == [(EmailState.SUPPRESSED, reason)]
 
 
-async def test_a_mail_that_waits_is_not_sent_to_what_became_of_its_address(notifications: SessionFactory) -> None:
+async def test_a_waiting_email_is_suppressed_when_its_address_becomes_the_stores_own(
+    notifications: SessionFactory,
+) -> None:
     settings = limited()
     moved = user_changed(ANNA.model_copy(update={"version": 2, "email": "support@store.test"}))
     await receive(notifications, settings, posted(uuid4(), 1), moved)
@@ -388,7 +394,7 @@ async def test_a_mail_that_waits_is_not_sent_to_what_became_of_its_address(notif
     assert await states(notifications) == [(EmailState.SUPPRESSED, "own-address")]
 
 
-async def test_counting_reads_no_more_than_it_counts_however_much_was_sent(
+async def test_counting_reads_only_recent_attempts(
     notifications: SessionFactory, vacuumed: Callable[[str], Awaitable[None]]
 ) -> None:
     async with transaction(notifications) as session:

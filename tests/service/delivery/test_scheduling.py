@@ -1,4 +1,4 @@
-"""Mail before it is sent: grouped, due, read in time, suppressed, cancelled."""
+"""Emails before they are sent: grouped, due, read in time, suppressed, cancelled."""
 
 from datetime import UTC, datetime, timedelta
 from email import message_from_bytes, policy
@@ -40,7 +40,7 @@ def text_of(claimed: ClaimedEmail) -> str:
     return str(body.get_content())
 
 
-async def test_messages_that_come_meanwhile_join_the_mail(notifications: SessionFactory) -> None:
+async def test_messages_that_arrive_before_sending_join_the_email(notifications: SessionFactory) -> None:
     settings, conversation = email_settings(URL), uuid4()
     await receive(
         notifications, settings, posted(conversation, 1, body="First."), posted(conversation, 2, body="Second.")
@@ -51,7 +51,7 @@ async def test_messages_that_come_meanwhile_join_the_mail(notifications: Session
     assert text_of(mail).index("First.") < text_of(mail).index("Second.")
 
 
-async def test_a_mail_is_due_after_its_first_unread_message(notifications: SessionFactory) -> None:
+async def test_an_email_is_due_a_delay_after_its_first_unread_message(notifications: SessionFactory) -> None:
     settings, conversation = email_settings(URL, email_delay_seconds=30), uuid4()
     first = datetime.now(UTC) - timedelta(seconds=20)
     second = first + timedelta(seconds=10)
@@ -65,7 +65,7 @@ async def test_a_mail_is_due_after_its_first_unread_message(notifications: Sessi
     assert [email.due_at for email in await emails(notifications)] == [second + timedelta(seconds=30)]
 
 
-async def test_from_the_first_claim_on_messages_and_bytes_are_fixed(notifications: SessionFactory) -> None:
+async def test_an_emails_messages_and_content_are_fixed_at_the_first_claim(notifications: SessionFactory) -> None:
     settings, conversation = email_settings(URL), uuid4()
     await receive(notifications, settings, posted(conversation, 1, body="First."))
     [first] = await claim(notifications, settings)
@@ -80,7 +80,7 @@ async def test_from_the_first_claim_on_messages_and_bytes_are_fixed(notification
     assert message_from_bytes(first.content)["Message-ID"] in headers["References"]
 
 
-async def test_what_was_read_in_time_is_left_out(notifications: SessionFactory) -> None:
+async def test_messages_read_in_time_are_left_out(notifications: SessionFactory) -> None:
     settings, conversation = email_settings(URL), uuid4()
     await receive(
         notifications,
@@ -94,14 +94,14 @@ async def test_what_was_read_in_time_is_left_out(notifications: SessionFactory) 
     assert "Second." in text_of(mail)
 
 
-async def test_nothing_left_to_say_means_no_mail(notifications: SessionFactory) -> None:
+async def test_an_email_without_unread_messages_is_cancelled(notifications: SessionFactory) -> None:
     settings, conversation = email_settings(URL), uuid4()
     await receive(notifications, settings, posted(conversation, 1), read(conversation, 1))
     assert await claim(notifications, settings) == []
     assert await states(notifications) == [("cancelled", "read")]
 
 
-async def test_a_new_message_after_reading_makes_a_mail_of_its_own(notifications: SessionFactory) -> None:
+async def test_a_new_message_after_reading_makes_a_new_email(notifications: SessionFactory) -> None:
     settings, conversation = email_settings(URL), uuid4()
     await receive(
         notifications, settings, posted(conversation, 1), read(conversation, 1), posted(conversation, 2, body="News.")
@@ -110,7 +110,9 @@ async def test_a_new_message_after_reading_makes_a_mail_of_its_own(notifications
     assert "News." in text_of(mail)
 
 
-async def test_deleting_the_conversation_cancels_its_mail_and_its_text(notifications: SessionFactory) -> None:
+async def test_deleting_the_conversation_cancels_its_email_and_erases_its_content(
+    notifications: SessionFactory,
+) -> None:
     settings, conversation = email_settings(URL), uuid4()
     await receive(notifications, settings, posted(conversation, 1))
     [held] = await claim(notifications, settings)
@@ -130,7 +132,7 @@ async def test_deleting_the_conversation_cancels_its_mail_and_its_text(notificat
         ({"email_only_to": ("*@staff.test",)}, "recipient-not-allowed"),
     ],
 )
-async def test_a_mail_that_may_not_be_sent_is_suppressed_with_its_reason(
+async def test_an_email_that_must_not_be_sent_is_suppressed_with_its_reason(
     notifications: SessionFactory, changes: dict[str, object], reason: str
 ) -> None:
     await receive(notifications, email_settings(URL, **changes), posted(uuid4(), 1))
@@ -138,13 +140,13 @@ async def test_a_mail_that_may_not_be_sent_is_suppressed_with_its_reason(
     assert await claim(notifications, email_settings(URL)) == []
 
 
-async def test_a_customer_without_an_address_gets_the_record_and_no_mail(notifications: SessionFactory) -> None:
+async def test_a_customer_without_an_address_gets_a_notification_but_no_email(notifications: SessionFactory) -> None:
     nobody = ANNA.model_copy(update={"email": None})
     await receive(notifications, email_settings(URL), posted(uuid4(), 1, customer=nobody))
     assert await states(notifications) == [("suppressed", "no-address")]
 
 
-async def test_unsent_mail_follows_the_customers_address(notifications: SessionFactory) -> None:
+async def test_unsent_emails_follow_the_customers_address(notifications: SessionFactory) -> None:
     settings = email_settings(URL)
     moved = ANNA.model_copy(update={"version": 2, "email": "anna@new.test"})
     await receive(notifications, settings, posted(uuid4(), 1), user_changed(moved))
@@ -152,7 +154,7 @@ async def test_unsent_mail_follows_the_customers_address(notifications: SessionF
     assert mail.to_address == "anna@new.test"
 
 
-async def test_the_support_mailbox_gets_what_no_admin_has_read(notifications: SessionFactory) -> None:
+async def test_the_support_mailbox_gets_messages_that_no_admin_has_read(notifications: SessionFactory) -> None:
     settings, conversation = email_settings(URL, support_email="desk@store.test"), uuid4()
     await receive(
         notifications,
@@ -167,7 +169,7 @@ async def test_the_support_mailbox_gets_what_no_admin_has_read(notifications: Se
     assert "Hello?" not in text_of(mail)
 
 
-async def test_two_drains_at_once_never_hold_the_same_mail(notifications: SessionFactory) -> None:
+async def test_two_concurrent_senders_never_claim_the_same_email(notifications: SessionFactory) -> None:
     settings = email_settings(URL)
     await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(5)))
     async with transaction(notifications) as one, transaction(notifications) as other:
@@ -177,7 +179,7 @@ async def test_two_drains_at_once_never_hold_the_same_mail(notifications: Sessio
     assert second is None
 
 
-async def test_a_pause_holds_all_mail_back(notifications: SessionFactory) -> None:
+async def test_a_pause_holds_all_emails_back(notifications: SessionFactory) -> None:
     settings = email_settings(URL)
     await receive(notifications, settings, posted(uuid4(), 1))
     async with transaction(notifications) as session:
@@ -189,7 +191,7 @@ async def test_a_pause_holds_all_mail_back(notifications: SessionFactory) -> Non
 
 
 @pytest.mark.parametrize("path", ["{id}/read", "read-all"])
-async def test_a_notification_that_was_read_stops_its_mail(
+async def test_reading_a_notification_cancels_its_email(
     notifications: SessionFactory, notifications_api: httpx2.AsyncClient, acting_as: As, path: str
 ) -> None:
     await receive(notifications, email_settings(URL), posted(uuid4(), 1))
@@ -203,7 +205,7 @@ async def test_a_notification_that_was_read_stops_its_mail(
     assert (await notifications_api.get("/api/v1/notifications/unread", headers=headers)).json() == {"unread": 0}
 
 
-async def test_nobody_reads_or_sees_another_customers_notifications(
+async def test_a_customer_neither_sees_nor_reads_anothers_notifications(
     notifications: SessionFactory, notifications_api: httpx2.AsyncClient, acting_as: As
 ) -> None:
     await receive(notifications, email_settings(URL), posted(uuid4(), 1))

@@ -1,4 +1,4 @@
-"""Sending: a real SMTP conversation, leases that run out, and what is recorded of each try."""
+"""Sending: real SMTP dialogues, expired leases, and the recorded attempts."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -41,7 +41,7 @@ async def only_email(sessions: SessionFactory) -> Email:
         return (await session.scalars(select(Email))).one()
 
 
-async def tries(sessions: SessionFactory) -> list[DeliveryAttempt]:
+async def attempts_of(sessions: SessionFactory) -> list[DeliveryAttempt]:
     async with sessions() as session:
         return list(await session.scalars(select(DeliveryAttempt).order_by(DeliveryAttempt.id)))
 
@@ -57,18 +57,18 @@ async def run_out(sessions: SessionFactory) -> None:
         await session.execute(update(Email).values(lease_until=func.clock_timestamp() - timedelta(seconds=1)))
 
 
-async def test_due_mail_is_sent_once_and_its_try_recorded(notifications: SessionFactory) -> None:
+async def test_a_due_email_is_sent_once_and_its_attempt_recorded(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         settings = settings_for(server)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(30)))
         assert await send(notifications, settings) == 30
         assert await send(notifications, settings) == 0
     assert len(server.emails) == 30
-    assert {attempt.outcome for attempt in await tries(notifications)} == {Outcome.ACCEPTED}
-    assert server.connections <= settings.smtp_connections, "connections are kept"
+    assert {attempt.outcome for attempt in await attempts_of(notifications)} == {Outcome.ACCEPTED}
+    assert server.connections <= settings.smtp_connections, "connections are reused"
 
 
-async def test_a_server_that_says_later_gets_the_same_mail_again(notifications: SessionFactory) -> None:
+async def test_a_deferred_email_is_retried(notifications: SessionFactory) -> None:
     async with smtp_server(rcpt=["450 4.2.0 greylisted"]) as server:
         settings = settings_for(server, email_retry_seconds=(60,))
         await receive(notifications, settings, posted(uuid4(), 1))
@@ -81,13 +81,13 @@ async def test_a_server_that_says_later_gets_the_same_mail_again(notifications: 
         await send(notifications, settings)
 
     assert (await only_email(notifications)).state == EmailState.SENT
-    assert [(attempt.outcome, attempt.code) for attempt in await tries(notifications)] == [
+    assert [(attempt.outcome, attempt.code) for attempt in await attempts_of(notifications)] == [
         (Outcome.DEFERRED, 450),
         (Outcome.ACCEPTED, 250),
     ]
 
 
-async def test_a_refused_mail_has_failed_and_can_be_sent_again_by_hand(
+async def test_a_rejected_email_has_failed_and_can_be_retried_manually(
     notifications: SessionFactory, notifications_api: httpx2.AsyncClient, acting_as: As
 ) -> None:
     admin = acting_as("sam", "admin")
@@ -98,7 +98,7 @@ async def test_a_refused_mail_has_failed_and_can_be_sent_again_by_hand(
 
         [shown] = (await notifications_api.get("/api/v1/notifications/emails", headers=admin)).json()["items"]
         assert (shown["state"], shown["reason"]) == ("failed", "rejected")
-        assert (shown["tries"][0]["code"], shown["tries"][0]["reply"]) == (550, "5.1.1 nobody here")
+        assert (shown["attempts_of"][0]["code"], shown["attempts_of"][0]["reply"]) == (550, "5.1.1 nobody here")
 
         retry = f"/api/v1/notifications/emails/{shown['id']}/retry"
         assert (await notifications_api.post(retry, headers=admin)).status_code == 204
@@ -108,7 +108,7 @@ async def test_a_refused_mail_has_failed_and_can_be_sent_again_by_hand(
     assert (await only_email(notifications)).state == EmailState.SENT
 
 
-async def test_a_lost_answer_is_uncertain_and_the_mail_goes_once_more_with_the_same_id(
+async def test_after_a_lost_reply_the_email_is_uncertain_and_sent_once_more_with_the_same_id(
     notifications: SessionFactory,
 ) -> None:
     async with smtp_server(end=[KEEP_AND_DROP]) as server:
@@ -127,7 +127,7 @@ async def test_a_lost_answer_is_uncertain_and_the_mail_goes_once_more_with_the_s
     assert first.content == second.content
 
 
-async def test_uncertain_twice_has_failed_and_is_shown(notifications: SessionFactory) -> None:
+async def test_an_email_that_is_uncertain_twice_has_failed(notifications: SessionFactory) -> None:
     async with smtp_server(end=KEEP_AND_DROP) as server:
         settings = settings_for(server)
         await receive(notifications, settings, posted(uuid4(), 1))
@@ -138,22 +138,22 @@ async def test_uncertain_twice_has_failed_and_is_shown(notifications: SessionFac
     assert (email.state, email.reason) == (EmailState.FAILED, "uncertain")
 
 
-async def test_a_set_up_at_fault_opens_the_breaker_and_costs_no_mail_its_tries(notifications: SessionFactory) -> None:
+async def test_a_setup_fault_opens_the_breaker_and_costs_no_attempts(notifications: SessionFactory) -> None:
     async with smtp_server(mail=["550 5.7.1 not from you"] * 16) as server:
         settings = settings_for(server)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(10)))
         await send(notifications, settings)
         async with notifications() as session:
-            gate = await session.get_one(SendingControl, True)
-            assert gate.breaker_trips == 1
-            assert gate.breaker_reason == "5.7.1 not from you"
+            sending_control = await session.get_one(SendingControl, True)
+            assert sending_control.breaker_trips == 1
+            assert sending_control.breaker_reason == "5.7.1 not from you"
             assert not await has_due_email(session)
             counted = (await session.execute(select(func.sum(Email.counted_tries)))).scalar_one()
         assert counted == 0
-        assert len(server.commands) < 40, "the rest of the batch was handed back"
+        assert len(server.commands) < 40, "the rest of the batch was released"
 
         await make_due(notifications)
-        assert await send(notifications, settings) == 1, "one mail probes"
+        assert await send(notifications, settings) == 1, "one email probes"
         server.script.clear()
         await make_due(notifications)
         await send(notifications, settings)
@@ -163,17 +163,17 @@ async def test_a_set_up_at_fault_opens_the_breaker_and_costs_no_mail_its_tries(n
         assert (await session.get_one(SendingControl, True)).breaker_trips == 0
 
 
-async def test_a_host_that_does_not_answer_is_a_fault_of_the_set_up(notifications: SessionFactory) -> None:
+async def test_an_unreachable_host_is_a_setup_fault(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         settings = settings_for(server)
     await receive(notifications, settings, posted(uuid4(), 1))
     await send(notifications, settings)
     email = await only_email(notifications)
     assert (email.state, email.counted_tries) == (EmailState.SCHEDULED, 0)
-    assert [attempt.outcome for attempt in await tries(notifications)] == [Outcome.MISCONFIGURED]
+    assert [attempt.outcome for attempt in await attempts_of(notifications)] == [Outcome.MISCONFIGURED]
 
 
-async def test_a_lease_that_ran_out_before_data_costs_nothing(notifications: SessionFactory) -> None:
+async def test_a_lease_that_expires_before_data_costs_no_attempt(notifications: SessionFactory) -> None:
     settings = email_settings(URL)
     await receive(notifications, settings, posted(uuid4(), 1))
     async with transaction(notifications) as session:
@@ -187,7 +187,7 @@ async def test_a_lease_that_ran_out_before_data_costs_nothing(notifications: Ses
     assert (email.state, email.counted_tries, email.uncertain_tries) == (EmailState.SCHEDULED, 0, 0)
 
 
-async def test_a_lease_that_ran_out_after_data_is_an_uncertain_try(notifications: SessionFactory) -> None:
+async def test_a_lease_that_expires_after_data_is_an_uncertain_attempt(notifications: SessionFactory) -> None:
     settings = email_settings(URL)
     await receive(notifications, settings, posted(uuid4(), 1))
     async with transaction(notifications) as session:
@@ -203,7 +203,7 @@ async def test_a_lease_that_ran_out_after_data_is_an_uncertain_try(notifications
     assert email.next_attempt_at > datetime.now(UTC) + timedelta(minutes=14)
 
 
-async def test_the_late_yes_of_a_frozen_sender_keeps_the_mail_from_going_out_again(
+async def test_a_frozen_senders_late_acceptance_prevents_a_repetition(
     notifications: SessionFactory,
 ) -> None:
     settings = email_settings(URL)
@@ -232,7 +232,7 @@ async def test_the_late_yes_of_a_frozen_sender_keeps_the_mail_from_going_out_aga
 
 
 @pytest.mark.parametrize("ending", ["read", "deleted"])
-async def test_a_mail_that_waits_for_another_try_is_cancelled_when_it_is_no_longer_needed(
+async def test_an_email_that_waits_for_a_retry_is_cancelled_when_it_is_no_longer_needed(
     notifications: SessionFactory, ending: str
 ) -> None:
     conversation = uuid4()
@@ -249,7 +249,7 @@ async def test_a_mail_that_waits_for_another_try_is_cancelled_when_it_is_no_long
     assert (email.state, email.reason) == (EmailState.CANCELLED, ending)
 
 
-async def test_a_deletion_during_the_conversation_with_the_server_stops_before_data(
+async def test_a_deletion_during_the_smtp_dialogue_stops_it_before_data(
     notifications: SessionFactory,
 ) -> None:
     conversation, settings = uuid4(), email_settings(URL)
@@ -261,7 +261,7 @@ async def test_a_deletion_during_the_conversation_with_the_server_stops_before_d
         assert (await session.scalars(select(Email.id).where(held.held))).all() == []
 
 
-async def test_a_mail_that_nobody_ever_takes_is_given_up_after_its_schedule(notifications: SessionFactory) -> None:
+async def test_an_email_that_is_always_deferred_is_given_up_after_its_schedule(notifications: SessionFactory) -> None:
     async with smtp_server(rcpt="450 4.2.0 later") as server:
         settings = settings_for(server, email_retry_seconds=(3 * 24 * 3600,))
         await receive(notifications, settings, posted(uuid4(), 1))
@@ -272,7 +272,7 @@ async def test_a_mail_that_nobody_ever_takes_is_given_up_after_its_schedule(noti
     assert (email.state, email.reason) == (EmailState.FAILED, "gave-up")
 
 
-async def test_an_answer_is_recorded_whatever_the_driver_raises_meanwhile(
+async def test_an_attempt_is_recorded_even_if_the_driver_fails_meanwhile(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     faults = [asyncpg.InternalClientError("met before its end was read"), OSError()]

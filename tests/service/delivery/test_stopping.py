@@ -1,4 +1,4 @@
-"""A drain that has to stop: what is under way is finished or broken off, and nothing is left to a lease."""
+"""A sender that has to stop: dialogues are finished or aborted, and no email is left to its lease."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -21,7 +21,7 @@ from tests.helpers.waiting import eventually
 from tests.service.delivery.test_sender import settings_for
 from tests.service.helpers.event_factory import posted, receive
 
-MAILS = 6  # more than there are connections
+EMAILS = 6  # more than there are connections
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +33,7 @@ def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def draining(sessions: SessionFactory, settings: EmailSettings) -> AsyncIterator[None]:
-    """Drain meanwhile; then ask to stop, and wait for the end."""
+    """Send in the background; then stop, and wait for the end."""
     stop = asyncio.Event()
     task = asyncio.create_task(drain(sessions, settings, stop))
     yield
@@ -46,54 +46,54 @@ async def emails(sessions: SessionFactory) -> list[Email]:
         return list(await session.scalars(select(Email)))
 
 
-async def tries(sessions: SessionFactory) -> list[DeliveryAttempt]:
+async def attempts_of(sessions: SessionFactory) -> list[DeliveryAttempt]:
     async with sessions() as session:
         return list(await session.scalars(select(DeliveryAttempt)))
 
 
-def hangs(server: SmtpServer, command: str) -> bool:
-    """Tell whether all connections wait for the answer to a command; before the first is open there is no other."""
-    heard = [line for line in server.commands if line.lower().startswith(command)]
+def is_stalled(server: SmtpServer, command: str) -> bool:
+    """Return whether all connections wait for the reply to a command; in the opening phases there is only one."""
+    received = [line for line in server.commands if line.lower().startswith(command)]
     count = 1 if command in OPENING else 4
-    return server.connections == count and (len(heard) == count or command == "banner")
+    return server.connections == count and (len(received) == count or command == "banner")
 
 
 @pytest.mark.parametrize("phase", ["banner", "ehlo", "mail", "rcpt", "data"])
-async def test_what_has_not_come_to_its_dot_goes_back_at_no_cost(notifications: SessionFactory, phase: str) -> None:
+async def test_an_email_before_its_dot_is_released_at_no_cost(notifications: SessionFactory, phase: str) -> None:
     async with smtp_server() as server:
         server.script[phase] = STALL
         settings = settings_for(server, smtp_connections=4)
-        await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(MAILS)))
+        await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(EMAILS)))
         async with draining(notifications, settings):
-            await eventually(lambda: hangs(server, phase))
+            await eventually(lambda: is_stalled(server, phase))
 
         for email in await emails(notifications):
             assert (email.state, email.counted_tries, email.uncertain_tries) == (EmailState.SCHEDULED, 0, 0)
             assert (email.lease_id, email.data_at) == (None, None)
             assert email.next_attempt_at < datetime.now(UTC), "due at once"
         begun = 0 if phase in OPENING else 4
-        assert [attempt.outcome for attempt in await tries(notifications)] == [Outcome.ABANDONED] * begun
+        assert [attempt.outcome for attempt in await attempts_of(notifications)] == [Outcome.ABANDONED] * begun
 
         server.script.clear()
-        assert await drain(notifications, settings, asyncio.Event()) == MAILS
-    assert len(server.emails) == MAILS
+        assert await drain(notifications, settings, asyncio.Event()) == EMAILS
+    assert len(server.emails) == EMAILS
 
 
-async def test_what_waits_behind_its_dot_is_uncertain_at_once(notifications: SessionFactory) -> None:
+async def test_an_email_after_its_dot_is_uncertain_at_once(notifications: SessionFactory) -> None:
     async with smtp_server(end=KEEP_AND_STALL) as server:
         settings = settings_for(server, smtp_connections=4)
-        await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(MAILS)))
+        await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(EMAILS)))
         async with draining(notifications, settings):
             await eventually(lambda: len(server.emails) == 4)
 
     assert {email.state for email in await emails(notifications)} == {EmailState.SCHEDULED}
     assert sorted(email.uncertain_tries for email in await emails(notifications)) == [0, 0, 1, 1, 1, 1]
-    assert [(attempt.outcome, attempt.phase) for attempt in await tries(notifications)] == [
+    assert [(attempt.outcome, attempt.phase) for attempt in await attempts_of(notifications)] == [
         (Outcome.UNCERTAIN, Phase.END_OF_DATA)
     ] * 4
 
 
-async def test_what_the_server_answers_in_time_is_finished(notifications: SessionFactory) -> None:
+async def test_a_dialogue_that_the_server_completes_in_time_is_finished(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         settings = settings_for(server, smtp_connections=4)
         await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(60)))
@@ -101,11 +101,11 @@ async def test_what_the_server_answers_in_time_is_finished(notifications: Sessio
             await eventually(lambda: server.emails)
     sent = [email for email in await emails(notifications) if email.state == EmailState.SENT]
     assert len(sent) == len(server.emails) < 60
-    assert {attempt.outcome for attempt in await tries(notifications)} == {Outcome.ACCEPTED}
+    assert {attempt.outcome for attempt in await attempts_of(notifications)} == {Outcome.ACCEPTED}
     assert {email.state for email in await emails(notifications)} == {EmailState.SENT, EmailState.SCHEDULED}
 
 
-async def test_an_answer_counts_although_the_server_hangs_behind_it(notifications: SessionFactory) -> None:
+async def test_a_reply_is_recorded_even_if_the_server_stalls_after_it(notifications: SessionFactory) -> None:
     async with smtp_server(end="554 5.6.0 looks like spam", rset=STALL) as server:
         settings = settings_for(server, smtp_connections=4)
         await receive(notifications, settings, posted(uuid4(), 1))
@@ -115,14 +115,14 @@ async def test_an_answer_counts_although_the_server_hangs_behind_it(notification
     assert (email.state, email.reason) == (EmailState.FAILED, "rejected")
 
 
-async def test_a_database_that_does_not_answer_is_not_waited_for(notifications: SessionFactory) -> None:
+async def test_stopping_does_not_wait_for_an_unresponsive_database(notifications: SessionFactory) -> None:
     async with smtp_server(rcpt=STALL) as server:
         settings = settings_for(server, smtp_connections=4)
-        await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(MAILS)))
+        await receive(notifications, settings, *(posted(uuid4(), 1) for _ in range(EMAILS)))
         async with transaction(notifications) as holder:
             stop = asyncio.Event()
             task = asyncio.create_task(drain(notifications, settings, stop))
-            await eventually(lambda: hangs(server, "rcpt"))
+            await eventually(lambda: is_stalled(server, "rcpt"))
             await holder.execute(select(Email.id).with_for_update())
             stop.set()
             with pytest.raises(TimeoutError):

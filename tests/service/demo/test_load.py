@@ -1,4 +1,4 @@
-"""The demo's conversations have a past, and keep the rules of those that people have."""
+"""The demo's conversations have a past that follows the product's rules."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -11,26 +11,29 @@ from shared.database import SessionFactory, transaction
 from shared.events import EventType
 
 
-async def test_the_demo_has_a_past_in_the_order_of_its_messages(conversations: SessionFactory) -> None:
+async def test_the_demos_times_follow_the_order_of_its_messages(conversations: SessionFactory) -> None:
     async with transaction(conversations) as session:
         assert await add_demo(session)
         assert not await add_demo(session)
     now = datetime.now(UTC)
     demo = DemoData.model_validate_json(DATA.read_bytes())
     async with conversations() as session:
-        found = (await session.scalars(select(Conversation))).all()
+        conversation_rows = (await session.scalars(select(Conversation))).all()
         messages = (await session.scalars(select(Message).order_by(Message.number))).all()
         orders = {order.id: order for order in await session.scalars(select(Order))}
         posted = await session.scalar(select(func.count()).where(LoggedEvent.type == EventType.MESSAGE_POSTED.value))
-    assert len(found) == len(demo.conversations)
+    assert len(conversation_rows) == len(demo.conversations)
     assert posted == len(messages)
-    assert len({one.last_activity_at.replace(second=0, microsecond=0) for one in found}) > len(demo.conversations) / 2
-    assert min(one.created_at for one in found) < now - timedelta(days=30)
-    for conversation in found:
-        theirs = [one for one in messages if one.conversation_id == conversation.id]
-        times = [one.created_at for one in theirs]
+    assert (
+        len({conversation.last_activity_at.replace(second=0, microsecond=0) for conversation in conversation_rows})
+        > len(demo.conversations) / 2
+    )
+    assert min(conversation.created_at for conversation in conversation_rows) < now - timedelta(days=30)
+    for conversation in conversation_rows:
+        own_messages = [message for message in messages if message.conversation_id == conversation.id]
+        times = [message.created_at for message in own_messages]
         assert times == sorted(times)
-        assert [one.number for one in theirs] == list(range(1, conversation.message_count + 1))
+        assert [message.number for message in own_messages] == list(range(1, conversation.message_count + 1))
         assert conversation.created_at <= (times[0] if times else now)
         assert conversation.last_activity_at == (times[-1] if times else conversation.created_at)
         assert max([*times, conversation.changed_at]) <= now
@@ -38,8 +41,8 @@ async def test_the_demo_has_a_past_in_the_order_of_its_messages(conversations: S
             assert orders[conversation.order_id].placed_at < conversation.created_at
         assert (conversation.waiting_since is not None) is (conversation.status in WAITING)
         if conversation.waiting_since is not None:
-            answered = max([one.number for one in theirs if one.sender_role == Side.ADMIN], default=0)
-            waiting = [one.created_at for one in theirs if one.number > answered]
+            answered = max([message.number for message in own_messages if message.sender_role == Side.ADMIN], default=0)
+            waiting = [message.created_at for message in own_messages if message.number > answered]
             assert conversation.waiting_since == (waiting or [conversation.created_at])[0]
 
 

@@ -1,4 +1,4 @@
-"""`chats emails` and `chats status`: what operators see and do of emails, straight on the databases."""
+"""`chats emails` and `chats status`, which operate directly on the databases."""
 
 import asyncio
 import time
@@ -21,7 +21,7 @@ from shared.broker_faults import BrokerStatus
 from shared.broker_reports import write_report
 from shared.database import SessionFactory, transaction
 from tests.helpers.smtp_server import smtp_server
-from tests.service.delivery.test_circuit_breaker import customer, mails_to, make_due, settings_for, states
+from tests.service.delivery.test_circuit_breaker import create_emails, customer, make_due, settings_for, states
 from tests.service.helpers.event_factory import email_settings, posted, receive
 
 Chats = Callable[..., Coroutine[Any, Any, Result]]
@@ -42,8 +42,8 @@ def chats(databases: dict[str, str]) -> Chats:
 async def fail(
     sessions: SessionFactory, name: str, reply: str, *, ago: float = 0, reason: str = Reason.REJECTED
 ) -> None:
-    """Make an email that has failed so."""
-    await mails_to(sessions, SETTINGS, name)
+    """Create an email that has failed with this reply."""
+    await create_emails(sessions, SETTINGS, name)
     async with transaction(sessions) as session:
         this = Email.recipient_id == name
         failed = {"state": EmailState.FAILED, "reason": reason, "counted_tries": 3, "refused_at": func.now()}
@@ -62,7 +62,7 @@ async def retried(sessions: SessionFactory) -> list[str]:
     return sorted(name for name, (state, *_) in (await states(sessions)).items() if state == EmailState.SCHEDULED)
 
 
-async def test_the_list_has_a_header_the_conversation_and_the_recipient_and_hides_addresses(
+async def test_the_list_has_a_header_conversation_and_recipient_and_masks_addresses(
     notifications: SessionFactory, chats: Chats
 ) -> None:
     conversation = uuid4()
@@ -86,7 +86,7 @@ async def test_the_list_has_a_header_the_conversation_and_the_recipient_and_hide
     assert (await chats("emails", "list", "--state", "sent")).stdout.splitlines()[1:] == ["No emails found."]
 
 
-async def test_failed_emails_are_retried_by_time_and_reply_and_what_may_have_arrived_is_left(
+async def test_failed_emails_are_retried_by_time_and_reply_except_those_that_may_have_arrived(
     notifications: SessionFactory, chats: Chats
 ) -> None:
     await fail(notifications, "anna", "554 5.7.1 Relay access denied")
@@ -128,7 +128,7 @@ async def test_failed_emails_are_retried_by_time_and_reply_and_what_may_have_arr
         ((str(uuid4()), "--since", "2h"), "give the id of one email, or --state failed"),
     ],
 )
-async def test_a_retry_that_cannot_be_understood_says_what_to_give(
+async def test_an_invalid_retry_command_says_what_to_give(
     notifications: SessionFactory, chats: Chats, words: tuple[str, ...], message: str
 ) -> None:
     await fail(notifications, "anna", "554 5.7.1 Relay access denied")
@@ -139,12 +139,12 @@ async def test_a_retry_that_cannot_be_understood_says_what_to_give(
 
 
 @pytest.mark.usefixtures("conversations")
-async def test_a_standstill_is_shown_with_its_beginning_phase_host_reply_and_next_probe(
+async def test_an_open_breaker_is_shown_with_its_start_phase_host_reply_and_next_probe(
     notifications: SessionFactory, chats: Chats
 ) -> None:
     async with smtp_server(rcpt="554 5.7.1 <anna@customer.test>: Relay access denied") as server:
         settings = settings_for(server)
-        await mails_to(notifications, settings, "anna", "bob", "carl")
+        await create_emails(notifications, settings, "anna", "bob", "carl")
         for _ in range(4):
             await drain(notifications, settings, asyncio.Event())
             await make_due(notifications)
@@ -186,7 +186,7 @@ async def test_a_standstill_is_shown_with_its_beginning_phase_host_reply_and_nex
         ("rcpt", "454 4.7.1 Relay access denied", "failing"),
     ],
 )
-async def test_a_busy_server_is_not_taken_for_a_fault_of_the_set_up(
+async def test_a_busy_server_is_not_reported_as_a_setup_fault(
     notifications: SessionFactory, chats: Chats, phase: str, reply: str, said: str
 ) -> None:
     code, _, text = reply.partition(" ")
@@ -201,7 +201,7 @@ async def test_a_busy_server_is_not_taken_for_a_fault_of_the_set_up(
     assert status.exit_code == 1
 
 
-async def test_emails_that_are_all_deferred_are_a_fault_and_one_is_not(
+async def test_a_single_deferred_email_is_no_fault_but_all_being_deferred_is(
     conversations: SessionFactory, notifications: SessionFactory, chats: Chats
 ) -> None:
     for sessions in (conversations, notifications):  # a relay and a worker that can use the broker
@@ -209,11 +209,11 @@ async def test_emails_that_are_all_deferred_are_a_fault_and_one_is_not(
             await write_report(session, "process", BrokerStatus(None, time.monotonic()))
     async with smtp_server(rcpt="451 4.3.0 Temporary lookup failure") as server:
         settings = settings_for(server)
-        await mails_to(notifications, settings, "anna")
+        await create_emails(notifications, settings, "anna")
         await drain(notifications, settings, asyncio.Event())
         assert "deferred      1   <- no email was accepted in the last hour" in (await chats("status")).stdout
         assert (await chats("status")).exit_code == 0
-        await mails_to(notifications, settings, "bob", "carl")
+        await create_emails(notifications, settings, "bob", "carl")
         await drain(notifications, settings, asyncio.Event())
     status = await chats("status")
     assert status.exit_code == 1

@@ -1,4 +1,4 @@
-"""`chats import`: the same import, straight on the database."""
+"""`chats import`: the bulk import, directly on the database."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ async def chats_import(databases: dict[str, str], name: str, given: bytes = b"")
     return await asyncio.to_thread(CliRunner().invoke, app, ["import", name], input=given, env=environment)
 
 
-async def test_a_file_is_taken_over_and_what_was_refused_is_named(
+async def test_a_file_is_imported_and_rejected_lines_are_reported(
     databases: dict[str, str], conversations: SessionFactory, sam: Caller, tmp_path: Path
 ) -> None:
     file = tmp_path / "store.ndjson"
@@ -33,13 +33,13 @@ async def test_a_file_is_taken_over_and_what_was_refused_is_named(
     assert len(await logged(conversations)) == 1
 
 
-async def test_the_standard_input_is_a_file_as_well(databases: dict[str, str], conversations: SessionFactory) -> None:
+async def test_standard_input_is_imported_too(databases: dict[str, str], conversations: SessionFactory) -> None:
     done = await chats_import(databases, "-", "\r\n".join(map(json.dumps, KNOWN)).encode())
     assert (done.exit_code, done.output) == (0, "2 created, 0 already existed, 0 rejected.\n")
     assert len(await logged(conversations)) == 1
 
 
-async def test_what_a_file_holds_cannot_control_the_terminal(
+async def test_the_content_of_a_file_cannot_control_the_terminal(
     databases: dict[str, str], conversations: SessionFactory
 ) -> None:
     hostile = [
@@ -55,7 +55,7 @@ async def test_what_a_file_holds_cannot_control_the_terminal(
     assert unknown == r"line 2, ben: warning: \x1b]0;title\x07\u202e: unknown field, ignored"
 
 
-async def test_of_very_many_warnings_only_the_first_are_printed(
+async def test_only_the_first_of_very_many_warnings_are_printed(
     databases: dict[str, str], conversations: SessionFactory
 ) -> None:
     people = [{"type": "user", "id": f"C-{n}", "name": "x", "email": "x", "a": 1, "b": 2} for n in range(50)]

@@ -1,4 +1,4 @@
-"""Events come twice, late, in any order, and broken; each takes effect once, or is parked and seen."""
+"""Events may arrive twice, late, in any order, or broken; each takes effect once, or is parked."""
 
 import asyncio
 from datetime import timedelta
@@ -46,7 +46,7 @@ async def counts(sessions: SessionFactory) -> tuple[int, int]:
         )
 
 
-async def test_an_admins_message_makes_one_record_and_one_mail(
+async def test_an_admins_message_makes_one_notification_and_one_email(
     notifications: SessionFactory, notifications_api: httpx2.AsyncClient, acting_as: As
 ) -> None:
     conversation = uuid4()
@@ -66,12 +66,12 @@ async def test_an_admins_message_makes_one_record_and_one_mail(
     )
 
 
-async def test_a_customers_message_makes_no_record(notifications: SessionFactory) -> None:
+async def test_a_customers_message_makes_no_notification(notifications: SessionFactory) -> None:
     await receive(notifications, email_settings(URL), posted(uuid4(), 1, by="customer"))
     assert await counts(notifications) == (0, 0)
 
 
-async def test_a_customers_message_makes_a_mail_to_the_support_mailbox_when_there_is_one(
+async def test_a_customers_message_makes_an_email_to_the_support_mailbox_if_set(
     notifications: SessionFactory,
 ) -> None:
     settings = email_settings(URL, support_email="desk@store.test")
@@ -80,7 +80,7 @@ async def test_a_customers_message_makes_a_mail_to_the_support_mailbox_when_ther
 
 
 @pytest.mark.parametrize("repeated", [False, True])
-async def test_an_event_takes_effect_once_however_often_and_at_once_it_comes(
+async def test_an_event_takes_effect_once_even_if_it_arrives_often_and_concurrently(
     notifications: SessionFactory, *, repeated: bool
 ) -> None:
     settings, message = email_settings(URL), posted(uuid4(), 1)
@@ -92,7 +92,7 @@ async def test_an_event_takes_effect_once_however_often_and_at_once_it_comes(
 
 
 async def state_of(sessions: SessionFactory, conversation: UUID) -> object:
-    """What is left in the tables, without what must differ: ids and times of the rows themselves."""
+    """Return the content of the tables without the rows' own ids and times."""
     async with sessions() as session:
         records = await session.execute(
             select(Notification.message_id, Notification.read_at.is_not(None)).order_by(Notification.number)
@@ -119,7 +119,7 @@ async def wipe(sessions: SessionFactory) -> None:
 
 
 @pytest.mark.parametrize("last", ["read", "deleted"])
-async def test_the_order_in_which_events_come_does_not_matter(notifications: SessionFactory, last: str) -> None:
+async def test_the_order_of_events_does_not_matter(notifications: SessionFactory, last: str) -> None:
     conversation, settings = uuid4(), email_settings(URL, email_delay_seconds=3600)
     moved = ANNA.model_copy(update={"version": 2, "email": "anna@new.test"})
     ending = read(conversation, 2) if last == "read" else deleted(conversation)
@@ -134,13 +134,13 @@ async def test_the_order_in_which_events_come_does_not_matter(notifications: Ses
     assert all(outcome == outcomes[0] for outcome in outcomes)
 
 
-async def test_a_message_that_comes_after_the_deletion_leaves_nothing(notifications: SessionFactory) -> None:
+async def test_a_message_that_arrives_after_the_deletion_leaves_nothing(notifications: SessionFactory) -> None:
     conversation = uuid4()
     await receive(notifications, email_settings(URL), deleted(conversation), posted(conversation, 1))
     assert await counts(notifications) == (0, 0)
 
 
-async def test_an_older_version_of_a_person_changes_nothing(notifications: SessionFactory) -> None:
+async def test_an_older_version_of_a_user_changes_nothing(notifications: SessionFactory) -> None:
     newest = ANNA.model_copy(update={"version": 3, "email": "anna@new.test"})
     await receive(notifications, email_settings(URL), user_changed(newest), posted(uuid4(), 1, customer=ANNA))
     async with notifications() as session:
@@ -155,7 +155,7 @@ async def test_an_older_version_of_a_person_changes_nothing(notifications: Sessi
         (posted(uuid4(), 1).model_copy(update={"payload": {"subject": 1}}), "invalid payload"),
     ],
 )
-async def test_an_event_that_cannot_be_understood_is_parked_and_the_rest_flows_on(
+async def test_an_invalid_event_is_parked_and_others_are_handled(
     notifications: SessionFactory, broken: Event, reason: str
 ) -> None:
     settings = email_settings(URL)
@@ -170,16 +170,16 @@ async def test_an_event_that_cannot_be_understood_is_parked_and_the_rest_flows_o
     assert await counts(notifications) == (0, 0)
 
 
-async def test_what_an_older_worker_has_no_task_for_can_be_retried_by_a_newer_one(
+async def test_an_event_of_a_task_unknown_to_this_worker_can_be_retried_by_a_newer_one(
     notifications: SessionFactory, databases: dict[str, str]
 ) -> None:
     settings = email_settings(databases["notifications"])
     register_tasks(create_celery("memory://", client="tests"), settings)
     newer = posted(uuid4(), 1)
     for name, payload in (("sung", ([newer.model_dump(mode="json")], {}, {})), ("of-no-shape", None)):
-        identity = newer.id if payload else uuid4()
-        told = {"name": f"notifications.{name}", "id": str(identity), "message": SimpleNamespace(payload=payload)}
-        await asyncio.to_thread(task_unknown.send, sender=None, exc=None, **told)
+        event_id = newer.id if payload else uuid4()
+        failure = {"name": f"notifications.{name}", "id": str(event_id), "message": SimpleNamespace(payload=payload)}
+        await asyncio.to_thread(task_unknown.send, sender=None, exc=None, **failure)
 
     async with transaction(notifications) as session:
         assert [entry.reason for entry in await list_parked(session)] == ["unknown task"] * 2
@@ -190,12 +190,12 @@ async def test_what_an_older_worker_has_no_task_for_can_be_retried_by_a_newer_on
     assert await counts(notifications) == (1, 1)
 
 
-async def test_an_event_that_brings_its_process_down_is_parked_after_five_attempts(
+async def test_an_event_that_crashes_its_process_is_parked_after_five_attempts(
     notifications: SessionFactory,
 ) -> None:
     message = posted(uuid4(), 1)
     async with transaction(notifications) as session:
-        # What is left by attempts that were counted and then killed.
+        # The state after attempts that were counted and then killed.
         session.add(InboxEntry(event_id=message.id, type=message.type, attempts=MAX_EVENT_ATTEMPTS))
 
     assert await receive_events(notifications, [message], email_settings(URL), repeated=True)
@@ -213,7 +213,7 @@ async def test_an_event_that_brings_its_process_down_is_parked_after_five_attemp
         assert (await session.get_one(InboxEntry, message.id)).event is None
 
 
-async def test_deliveries_side_by_side_are_one_attempt(
+async def test_concurrent_deliveries_count_as_one_attempt(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message, settings = posted(uuid4(), 1), email_settings(URL)
@@ -231,7 +231,7 @@ async def test_deliveries_side_by_side_are_one_attempt(
         assert (await session.get_one(InboxEntry, message.id)).attempts == 1
 
 
-async def test_an_outage_of_the_database_counts_against_no_event(
+async def test_a_database_outage_counts_as_no_attempt(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message, settings = posted(uuid4(), 1), email_settings(URL)
@@ -250,7 +250,7 @@ async def test_an_outage_of_the_database_counts_against_no_event(
         assert (await session.get_one(InboxEntry, message.id)).attempts == 0
 
 
-async def test_a_deletion_known_from_a_later_message_erases_as_well(notifications: SessionFactory) -> None:
+async def test_a_deletion_known_from_a_later_message_also_erases(notifications: SessionFactory) -> None:
     settings, conversation = email_settings(URL, email_delay_seconds=3600), uuid4()
     gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
 
@@ -262,7 +262,7 @@ async def test_a_deletion_known_from_a_later_message_erases_as_well(notification
     assert [tuple(mail) for mail in mails] == [(EmailState.CANCELLED, "user-deleted")]
 
 
-async def test_many_events_together_leave_what_they_leave_one_by_one(notifications: SessionFactory) -> None:
+async def test_many_events_together_have_the_same_effect_as_one_by_one(notifications: SessionFactory) -> None:
     conversation, other, settings = uuid4(), uuid4(), email_settings(URL, email_delay_seconds=3600)
     moved = ANNA.model_copy(update={"version": 2, "email": "anna@new.test"})
     events = [
@@ -284,7 +284,7 @@ async def test_many_events_together_leave_what_they_leave_one_by_one(notificatio
         assert await find_missing(session, events) == []
 
 
-async def test_of_many_events_the_one_that_fails_holds_up_no_other(
+async def test_one_failing_event_of_a_batch_does_not_hold_up_the_others(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events, settings = [posted(uuid4(), 1) for _ in range(5)], email_settings(URL)
@@ -309,7 +309,7 @@ async def test_of_many_events_the_one_that_fails_holds_up_no_other(
 
 
 @pytest.mark.parametrize("repeated", [False, True])
-async def test_of_the_events_of_one_task_each_has_its_effect_whatever_becomes_of_the_others(
+async def test_each_event_of_a_task_takes_effect_even_if_others_fail(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch, repeated: bool
 ) -> None:
     settings, (bad, broken, *good) = email_settings(URL), [posted(uuid4(), 1) for _ in range(5)]
@@ -330,26 +330,26 @@ async def test_of_the_events_of_one_task_each_has_its_effect_whatever_becomes_of
         assert await find_missing(session, [bad, broken, *good]) == [bad]
 
 
-async def test_an_event_that_may_have_brought_a_process_down_is_tried_alone_and_behind_the_others(
+async def test_an_event_that_may_have_crashed_a_process_is_handled_alone_and_after_the_others(
     notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events, settings = [posted(uuid4(), 1) for _ in range(4)], email_settings(URL)
     async with transaction(notifications) as session:
-        for one, attempts in ((events[0], 3), (events[1], 2)):
-            session.add(InboxEntry(event_id=one.id, type=one.type, attempts=attempts))
-    turns: list[list[int]] = []
+        for suspect, attempts in ((events[0], 3), (events[1], 2)):
+            session.add(InboxEntry(event_id=suspect.id, type=suspect.type, attempts=attempts))
+    batches: list[list[int]] = []
 
-    async def note(session: AsyncSession, taken: list[Event], settings: EmailSettings) -> None:
-        turns.append([events.index(one) for one in taken])
+    async def record_batch(session: AsyncSession, taken: list[Event], settings: EmailSettings) -> None:
+        batches.append([events.index(handled) for handled in taken])
         await handle_events(session, taken, settings)
 
-    monkeypatch.setattr(consumer, "handle_events", note)
+    monkeypatch.setattr(consumer, "handle_events", record_batch)
     assert await receive_missing(notifications, events, settings)
 
-    assert turns == [[2, 3], [1], [0]]
+    assert batches == [[2, 3], [1], [0]]
 
 
-async def test_a_failed_attempt_leaves_the_event_to_be_received_again(notifications: SessionFactory) -> None:
+async def test_after_a_failed_attempt_the_event_can_be_received_again(notifications: SessionFactory) -> None:
     message = posted(uuid4(), 1)
     async with transaction(notifications) as session:
         session.add(InboxEntry(event_id=message.id, type=message.type, attempts=1))
@@ -359,14 +359,14 @@ async def test_a_failed_attempt_leaves_the_event_to_be_received_again(notificati
     assert await counts(notifications) == (1, 1)
 
 
-async def test_an_event_whose_text_was_erased_has_no_effect(notifications: SessionFactory) -> None:
+async def test_an_erased_event_has_no_effect(notifications: SessionFactory) -> None:
     assert await receive_events(
         notifications, [event(EventType.MESSAGE_POSTED, None)], email_settings(URL), repeated=True
     )
     assert await counts(notifications) == (0, 0)
 
 
-async def test_deleting_a_user_erases_them_and_cancels_their_mail(notifications: SessionFactory) -> None:
+async def test_deleting_a_user_erases_them_and_cancels_their_emails(notifications: SessionFactory) -> None:
     settings = email_settings(URL, email_delay_seconds=3600)
     gone = ANNA.model_copy(update={"version": 2, "name": None, "email": None, "deleted": True})
 

@@ -1,4 +1,4 @@
-"""The log or this service's database is not what it was: restored from a backup, or purged beyond the cursor."""
+"""Rebuilds after the log or this service's database was restored from a backup, or the log purged past the cursor."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -40,7 +40,7 @@ TABLES = ("people", "marks", "notifications", "emails", "email_messages", "inbox
 
 @asynccontextmanager
 async def restored_afterwards(url: str, *tables: str) -> AsyncIterator[None]:
-    """Take a backup of tables as their owner, and put it back at the end: what happened in between is forgotten."""
+    """Back up tables as their owner, and restore them at the end: what happens in between is lost."""
     engine = create_engine(url, application="tests", pool_size=1)
     sessions = create_sessions(engine)
     async with transaction(sessions) as session:
@@ -64,7 +64,7 @@ _WRITTEN = text("""
 
 
 async def mails(sessions: SessionFactory) -> list[tuple[str, str | None, list[int]]]:
-    """Return every mail as its state, its reason and the numbers of its messages."""
+    """Return every email as its state, its reason and the numbers of its messages."""
     async with sessions() as session:
         found = await session.execute(
             select(Email.state, Email.reason, func.array_agg(EmailMessage.number))
@@ -86,14 +86,14 @@ async def purge_log(sweeping: Sweeper) -> None:
         await session.execute(text("delete from events"))
 
 
-async def test_a_cursor_behind_the_purged_log_rebuilds_from_the_present_state(
+async def test_a_cursor_before_the_purged_part_of_the_log_rebuilds_from_the_snapshot(
     sweeping: Sweeper, anna: Caller, sam: Caller, ben: Caller, shop: Caller
 ) -> None:
     known = await answer(anna, sam, times=2)
     gone = await answer(ben, sam)
     await sweeping.number()
     await sweeping.catch_up_fully()
-    # What follows is never seen in the log.
+    # The following changes are never read from the log.
     await anna.call("POST", f"/conversations/{known}/read", {"up_to": 1})
     await sam.post(known)
     fresh = await answer(anna, sam)
@@ -126,7 +126,7 @@ async def test_a_cursor_behind_the_purged_log_rebuilds_from_the_present_state(
     assert await unread(sweeping.notifications) == [1, 2, 3, 4]
 
 
-async def test_a_service_that_comes_to_an_old_store_for_the_first_time_learns_its_present_state(
+async def test_a_new_service_learns_the_present_state_of_an_old_store(
     sweeping: Sweeper, anna: Caller, sam: Caller
 ) -> None:
     await answer(anna, sam, times=2)
@@ -136,7 +136,7 @@ async def test_a_service_that_comes_to_an_old_store_for_the_first_time_learns_it
     assert await sweeping.records() == [1, 2]
 
 
-async def test_a_restored_log_takes_back_what_it_lost_and_loses_nothing_new(
+async def test_after_a_log_restore_lost_changes_are_undone_and_new_ones_kept(
     sweeping: Sweeper, anna: Caller, sam: Caller, shop: Caller, owner_urls: dict[str, str]
 ) -> None:
     conversation = await answer(anna, sam)
@@ -166,10 +166,10 @@ async def test_a_restored_log_takes_back_what_it_lost_and_loses_nothing_new(
     assert (state, numbers) == ("scheduled", [2])
 
 
-async def test_mail_of_the_time_that_a_restored_database_forgot_is_failed_and_not_sent_again(
+async def test_emails_of_the_time_that_a_restored_database_lost_fail_and_are_not_sent_again(
     sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch, owner_urls: dict[str, str]
 ) -> None:
-    monkeypatch.setattr(sweeper, "PAGE", 2)  # so that a look is not all of it
+    monkeypatch.setattr(sweeper, "PAGE", 2)  # so that one call does not read everything
     await answer(anna, sam)
     await sweeping.number()
     await sweeping.catch_up_fully()
@@ -177,7 +177,7 @@ async def test_mail_of_the_time_that_a_restored_database_forgot_is_failed_and_no
         await answer(anna, sam, times=2)
         await sweeping.number()
         await sweeping.catch_up_fully()
-        await sweeping.catch_up()  # says how far it has come
+        await sweeping.catch_up()  # reports the position
     await answer(anna, sam, times=3)
     await sweeping.number()
 
@@ -202,7 +202,7 @@ async def test_mail_of_the_time_that_a_restored_database_forgot_is_failed_and_no
         assert await has_due_email(session)
 
 
-async def test_in_a_database_that_lives_elsewhere_mail_waits_until_the_log_was_compared(
+async def test_after_a_move_of_the_database_emails_wait_until_the_log_is_compared(
     sweeping: Sweeper, anna: Caller, sam: Caller
 ) -> None:
     await answer(anna, sam)
@@ -222,7 +222,7 @@ async def test_in_a_database_that_lives_elsewhere_mail_waits_until_the_log_was_c
     assert await mails(sweeping.notifications) == [("scheduled", None, [1])]
 
 
-async def test_an_operator_who_says_that_it_was_restored_is_believed(
+async def test_emails_are_held_after_an_operator_reports_a_restore(
     sweeping: Sweeper, anna: Caller, sam: Caller
 ) -> None:
     await answer(anna, sam)
@@ -240,9 +240,7 @@ async def test_an_operator_who_says_that_it_was_restored_is_believed(
     assert await mails(sweeping.notifications) == [("failed", "restored", [1]), ("scheduled", None, [1])]
 
 
-async def test_a_log_that_lives_on_elsewhere_begins_a_new_epoch_and_otherwise_none(
-    sweeping: Sweeper, anna: Caller, sam: Caller
-) -> None:
+async def test_a_log_in_another_database_starts_a_new_epoch_once(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
     async def epoch() -> object:
         await answer(anna, sam)
         await sweeping.number()
@@ -258,7 +256,7 @@ async def test_a_log_that_lives_on_elsewhere_begins_a_new_epoch_and_otherwise_no
     assert await epoch() == second
 
 
-async def test_what_cannot_be_handled_in_a_rebuild_is_parked_and_the_rest_is_rebuilt(
+async def test_a_message_that_cannot_be_handled_in_a_rebuild_is_parked_and_the_rest_is_rebuilt(
     sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     conversation = await answer(anna, sam)
@@ -279,7 +277,7 @@ async def test_what_cannot_be_handled_in_a_rebuild_is_parked_and_the_rest_is_reb
     assert await sweeping.records() == [1, 2, 3]
 
 
-async def test_a_rebuild_that_broke_off_goes_on_where_it_was(
+async def test_an_interrupted_rebuild_continues_where_it_stopped(
     sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("services.notifications.event_consumer.feed_client.SNAPSHOT_PAGE", 2)
@@ -288,19 +286,19 @@ async def test_a_rebuild_that_broke_off_goes_on_where_it_was(
     await sweeping.number()
     await purge_log(sweeping)
 
-    places = set()
+    positions = set()
     for _ in range(100):
         more = await sweeping.catch_up()
         cursor = await sweeping.cursor()
-        places.add((cursor.rebuild_kind, cursor.rebuild_after))
+        positions.add((cursor.rebuild_kind, cursor.rebuild_after))
         if not more:
             break
 
-    assert len(places) > 6
+    assert len(positions) > 6
     assert await sweeping.records() == [1, 1, 1, 2, 2, 2]
 
 
-async def test_a_conversation_that_a_restore_brought_back_is_alive_again(
+async def test_a_conversation_that_a_restore_brought_back_is_present_again(
     sweeping: Sweeper, anna: Caller, sam: Caller, owner_urls: dict[str, str]
 ) -> None:
     conversation = await answer(anna, sam)
@@ -320,7 +318,7 @@ async def test_a_conversation_that_a_restore_brought_back_is_alive_again(
     assert await unread(sweeping.notifications) == [1, 2]
 
 
-async def test_what_the_broker_still_holds_of_a_lost_log_has_no_effect(
+async def test_hints_of_a_lost_log_in_the_broker_have_no_effect(
     sweeping: Sweeper, anna: Caller, sam: Caller, owner_urls: dict[str, str]
 ) -> None:
     conversation = await answer(anna, sam)
@@ -345,7 +343,7 @@ async def test_what_the_broker_still_holds_of_a_lost_log_has_no_effect(
     assert await unread(sweeping.notifications) == [1, 2]
 
 
-async def test_an_event_of_a_lost_log_that_was_parked_has_no_effect_when_it_is_retried(
+async def test_a_parked_event_of_a_lost_log_has_no_effect_when_retried(
     sweeping: Sweeper, anna: Caller, sam: Caller
 ) -> None:
     await answer(anna, sam)
@@ -362,7 +360,7 @@ async def test_an_event_of_a_lost_log_that_was_parked_has_no_effect_when_it_is_r
         assert await list_parked(session) == []
 
 
-async def test_a_look_that_began_in_another_database_moves_no_cursor_and_opens_no_gate(
+async def test_a_read_that_began_in_another_database_neither_moves_the_cursor_nor_releases_emails(
     sweeping: Sweeper, anna: Caller, sam: Caller
 ) -> None:
     await answer(anna, sam, times=3)
@@ -371,12 +369,12 @@ async def test_a_look_that_began_in_another_database_moves_no_cursor_and_opens_n
     seen = await sweeping.cursor()
     page = await read_events(sweeping.feed, 0, limit=10, min_age=0)
     assert page is not None
-    async with transaction(sweeping.notifications) as session:  # a replica takes over that lacks the last
+    async with transaction(sweeping.notifications) as session:  # a replica without the last changes takes over
         await session.execute(text("update feed_cursor set position = :position"), {"position": head - 2})
         await session.execute(text("update gate set incarnation = 'the old server'"))
         incarnation = (await read_sending_state(session)).database_identity
 
-    await sweeper._move_cursor(sweeping.notifications, seen, page)  # noqa: SLF001 - in the middle of a look
+    await sweeper._move_cursor(sweeping.notifications, seen, page)  # noqa: SLF001 - in the middle of catching up
     await release_restore_hold(sweeping.notifications, incarnation, seen)
 
     assert (await sweeping.cursor()).position == head - 2
@@ -387,7 +385,7 @@ async def test_a_look_that_began_in_another_database_moves_no_cursor_and_opens_n
         assert (await read_sending_state(session)).is_same_database
 
 
-async def test_mail_does_not_wait_for_a_place_that_the_restored_log_does_not_have(
+async def test_emails_do_not_wait_for_a_position_that_the_restored_log_lacks(
     sweeping: Sweeper, anna: Caller, sam: Caller, owner_urls: dict[str, str]
 ) -> None:
     await answer(anna, sam)
@@ -407,7 +405,7 @@ async def test_mail_does_not_wait_for_a_place_that_the_restored_log_does_not_hav
         assert (await read_sending_state(session)).is_same_database
 
 
-async def test_more_than_a_page_of_what_is_gone_is_removed_in_turns(
+async def test_more_than_a_page_of_missing_data_is_removed_in_several_steps(
     sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch, owner_urls: dict[str, str]
 ) -> None:
     for module in ("feed_client", "rebuild"):
@@ -430,7 +428,9 @@ async def test_more_than_a_page_of_what_is_gone_is_removed_in_turns(
     assert await sweeping.records() == [1]
 
 
-async def test_a_slower_sweeper_is_no_restored_database(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
+async def test_a_slower_sweeper_is_not_mistaken_for_a_restored_database(
+    sweeping: Sweeper, anna: Caller, sam: Caller
+) -> None:
     await answer(anna, sam)
     await sweeping.number()
     await sweeping.catch_up_fully()

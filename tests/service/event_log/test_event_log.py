@@ -1,4 +1,4 @@
-"""The event log: positions in the order of commits, without holes, and the feed that the other service reads."""
+"""The event log: positions in the order of commits, without gaps, and the feed for the other service."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -33,16 +33,16 @@ async def sequence(sessions: SessionFactory, size: int = 1000) -> list[Event]:
 
 
 async def positions(sessions: SessionFactory) -> list[tuple[int, str]]:
-    """Return what the whole log shows."""
+    """Return the positions and names in the whole log."""
     async with sessions() as session:
         feed = await read_feed(session, after=0, limit=1000)
     return [(event.position or 0, (event.payload or {}).get("name", "")) for event in feed.items]
 
 
-async def test_two_sequencers_and_many_writers_leave_no_hole_and_number_nothing_twice(
+async def test_two_sequencers_and_many_writers_leave_no_gap_and_number_nothing_twice(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
-    talks = [(await anna.open(body="number 1"))["id"] for _ in range(5)]
+    conversation_ids = [(await anna.open(body="number 1"))["id"] for _ in range(5)]
     numbered: list[Event] = []
     written = asyncio.Event()
 
@@ -63,10 +63,10 @@ async def test_two_sequencers_and_many_writers_leave_no_hole_and_number_nothing_
                 return
 
     sequencers = [asyncio.create_task(work(size)) for size in (3, 7)]
-    await asyncio.gather(*map(write, talks))
+    await asyncio.gather(*map(write, conversation_ids))
     written.set()
     await asyncio.gather(*sequencers)
-    numbered += await sequence(conversations)  # what one left to the other, which was at its end
+    numbered += await sequence(conversations)  # events that one sequencer left to the other just before its end
 
     async with conversations() as session:
         feed = await read_feed(session, after=0, limit=1000)
@@ -74,13 +74,15 @@ async def test_two_sequencers_and_many_writers_leave_no_hole_and_number_nothing_
     assert [event.position for event in feed.items] == list(range(1, feed.head + 1))
     assert sorted(event.position or 0 for event in numbered) == list(range(1, feed.head + 1))
     assert total == feed.head
-    for conversation in talks:
+    for conversation in conversation_ids:
         posted = [e.payload for e in feed.items if e.type == "message.posted" and e.payload]
         numbers = [p["message"]["number"] for p in posted if p["conversation_id"] == conversation]
         assert numbers == list(range(1, 10))
 
 
-async def test_an_event_whose_transaction_ends_later_comes_later_and_is_not_lost(conversations: SessionFactory) -> None:
+async def test_an_event_whose_transaction_commits_later_comes_later_and_is_not_lost(
+    conversations: SessionFactory,
+) -> None:
     async with conversations() as slow:
         await append_event(slow, EventType.CONVERSATION_UPDATED, {"name": "began first"})
         await append(conversations, "ended first")
@@ -90,7 +92,7 @@ async def test_an_event_whose_transaction_ends_later_comes_later_and_is_not_lost
     assert await positions(conversations) == [(1, "ended first"), (2, "began first")]
 
 
-async def test_a_transaction_that_is_rolled_back_leaves_no_hole(conversations: SessionFactory) -> None:
+async def test_a_rolled_back_transaction_leaves_no_gap(conversations: SessionFactory) -> None:
     async with conversations() as session:
         await append_event(session, EventType.CONVERSATION_UPDATED, {"name": "never"})
         await session.rollback()
@@ -100,18 +102,18 @@ async def test_a_transaction_that_is_rolled_back_leaves_no_hole(conversations: S
     assert await positions(conversations) == [(1, "a"), (2, "b")]
 
 
-async def test_a_sequencer_that_finds_another_at_work_leaves_it_alone(conversations: SessionFactory) -> None:
+async def test_a_sequencer_does_nothing_while_another_one_is_working(conversations: SessionFactory) -> None:
     await append(conversations, "a")
     async with conversations() as first, conversations() as second:
         assert len(await number_events(first)) == 1
         assert await number_events(second) == []
-        await first.rollback()  # it died
+        await first.rollback()  # the first sequencer dies
         assert [event.position for event in await number_events(second)] == [1]
         await second.commit()
     assert await sequence(conversations) == []
 
 
-async def test_the_feed_is_read_in_order_behind_a_position(
+async def test_the_feed_is_read_in_order_after_a_position(
     api: httpx2.AsyncClient, anna: Caller, conversations: SessionFactory
 ) -> None:
     conversation = await anna.open(body="Hello?")
@@ -137,7 +139,7 @@ async def test_the_feed_is_read_in_order_behind_a_position(
     assert await items(after=4) == await items(after=2**63 - 1) == []
 
 
-async def test_the_feed_stops_at_the_first_event_that_is_too_young(
+async def test_the_feed_stops_at_the_first_event_below_the_minimum_age(
     api: httpx2.AsyncClient, conversations: SessionFactory
 ) -> None:
     await append(conversations, "old", "young", "old again")
@@ -163,12 +165,14 @@ async def test_the_epoch_stays_while_the_log_is_the_same(
 
 
 @pytest.mark.parametrize("secret", [None, "", "Bearer", "Bearer ", f"Bearer {FEED_SECRET}x", FEED_SECRET, "Bearer é"])
-async def test_the_feed_needs_its_own_secret(api: httpx2.AsyncClient, secret: str | None) -> None:
+async def test_the_feed_requires_its_own_secret(api: httpx2.AsyncClient, secret: str | None) -> None:
     headers = [] if secret is None else [(b"Authorization", secret.encode("latin-1"))]
     assert problem(await api.get("/internal/events", headers=headers)) == (401, "unauthenticated")
 
 
-async def test_no_users_token_opens_the_feed_and_no_document_names_it(anna: Caller, sam: Caller, shop: Caller) -> None:
+async def test_no_users_token_opens_the_feed_and_no_document_mentions_it(
+    anna: Caller, sam: Caller, shop: Caller
+) -> None:
     for caller in (anna, sam, shop):
         answer = await caller.api.get("/internal/events", headers=caller.headers)
         assert problem(answer) == (401, "unauthenticated")
@@ -178,12 +182,12 @@ async def test_no_users_token_opens_the_feed_and_no_document_names_it(anna: Call
 @pytest.mark.parametrize(
     "params", [{"after": -1}, {"after": 2**63}, {"after": "x"}, {"limit": 0}, {"limit": 1001}, {"min_age": "nan"}]
 )
-async def test_the_feed_refuses_what_it_cannot_mean(api: httpx2.AsyncClient, params: dict[str, Any]) -> None:
+async def test_the_feed_rejects_invalid_parameters(api: httpx2.AsyncClient, params: dict[str, Any]) -> None:
     answer = await api.get("/internal/events", headers=FEED, params=params)
     assert problem(answer) == (422, "validation-failed")
 
 
-async def test_how_the_log_stands_can_be_told(conversations: SessionFactory) -> None:
+async def test_the_logs_state_is_reported(conversations: SessionFactory) -> None:
     await append(conversations, "a", "b")
     await sequence(conversations, size=1)
     async with conversations() as session:
@@ -195,7 +199,7 @@ async def test_how_the_log_stands_can_be_told(conversations: SessionFactory) -> 
         assert [event.payload for event in await read_newest(session, 1)] == [{"name": "b"}]
 
 
-async def test_the_present_position_is_the_head_of_the_log(conversations: SessionFactory) -> None:
+async def test_the_current_position_is_the_head_of_the_log(conversations: SessionFactory) -> None:
     await append(conversations, "one", "two")
     for head in (0, 2):
         async with conversations() as session:

@@ -1,4 +1,4 @@
-"""What is kept for a while only, and what is kept nevertheless, because somebody still needs it."""
+"""Data with limited retention, and the exceptions that are still needed."""
 
 from uuid import UUID, uuid4
 
@@ -14,12 +14,12 @@ from tests.service.helpers.callers import Caller, problem
 from tests.service.helpers.event_factory import email_settings, posted, receive
 from tests.service.helpers.sweeping import Sweeper, answer
 
-KEPT = LogSettings(conversations_database_url="postgresql://unused")
+LOG_SETTINGS = LogSettings(conversations_database_url="postgresql://unused")
 SETTINGS = email_settings("postgresql://unused")
 
 
 async def age(sessions: SessionFactory, days: int, up_to: int) -> None:
-    """Let the log up to a position be as old as that."""
+    """Make the log up to a position appear this old."""
     async with transaction(sessions) as session:
         await session.execute(
             text(
@@ -31,7 +31,7 @@ async def age(sessions: SessionFactory, days: int, up_to: int) -> None:
 
 async def purge(sessions: SessionFactory, size: int = 1000) -> int:
     async with transaction(sessions) as session:
-        return await log_retention.purge_events(session, KEPT, size=size)
+        return await log_retention.purge_events(session, LOG_SETTINGS, size=size)
 
 
 async def positions(sessions: SessionFactory) -> list[int | None]:
@@ -39,7 +39,7 @@ async def positions(sessions: SessionFactory) -> list[int | None]:
         return list(await session.scalars(select(LoggedEvent.position).order_by(LoggedEvent.position)))
 
 
-async def test_what_is_old_and_read_goes_in_batches_and_the_rest_stays(
+async def test_old_and_read_events_are_purged_in_batches_and_others_stay(
     sweeping: Sweeper, anna: Caller, sam: Caller
 ) -> None:
     await answer(anna, sam, times=9)
@@ -52,14 +52,14 @@ async def test_what_is_old_and_read_goes_in_batches_and_the_rest_stays(
 
     assert batches == [3, 3, 2, 0]
     assert await positions(sweeping.conversations) == [head - 1, head]
-    assert (await sweeping.catch_up()) is False  # the reader's place is still there
+    assert (await sweeping.catch_up()) is False  # the reader's position still exists
 
 
-async def test_what_is_old_and_not_yet_read_stays_up_to_the_cap(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
+async def test_old_unread_events_stay_up_to_the_maximum_age(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
     await answer(anna, sam, times=4)
     head = await sweeping.number()
     await age(sweeping.conversations, 89, up_to=head)
-    assert await purge(sweeping.conversations) == 0  # nobody has come to read yet
+    assert await purge(sweeping.conversations) == 0  # no reader has come yet
     await sweeping.feed.get("/internal/events", params={"after": 2, "reader": "notifications"})
     assert await purge(sweeping.conversations) == 2
     async with sweeping.conversations() as session:
@@ -69,13 +69,13 @@ async def test_what_is_old_and_not_yet_read_stays_up_to_the_cap(sweeping: Sweepe
     assert await purge(sweeping.conversations) == head - 3
 
     assert await positions(sweeping.conversations) == [head]
-    behind = await sweeping.feed.get("/internal/events", params={"after": head - 2})
-    assert problem(behind) == (410, "events-purged")
+    purged = await sweeping.feed.get("/internal/events", params={"after": head - 2})
+    assert problem(purged) == (410, "events-purged")
     await sweeping.catch_up_fully()
     assert await sweeping.records() == [1, 2, 3, 4]
 
 
-async def test_the_end_of_a_log_that_was_purged_to_its_end_is_a_place(
+async def test_the_end_of_a_completely_purged_log_is_still_a_valid_position(
     sweeping: Sweeper, anna: Caller, sam: Caller
 ) -> None:
     await answer(anna, sam)
@@ -96,24 +96,26 @@ async def test_the_end_of_a_log_that_was_purged_to_its_end_is_a_place(
     assert (await sweeping.cursor()).rebuild_reason is None
 
 
-async def test_events_that_are_not_numbered_are_never_purged(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
+async def test_unnumbered_events_are_never_purged(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
     await answer(anna, sam)
     await age(sweeping.conversations, 400, up_to=0)
     assert await purge(sweeping.conversations) == 0
     assert await positions(sweeping.conversations) == [None, None]
 
 
-async def test_old_idempotency_keys_of_created_conversations_go(anna: Caller, conversations: SessionFactory) -> None:
+async def test_old_idempotency_keys_of_created_conversations_are_purged(
+    anna: Caller, conversations: SessionFactory
+) -> None:
     await anna.open(key="old")
     async with transaction(conversations) as session:
         await session.execute(text("update create_keys set created_at = clock_timestamp() - interval '31 days'"))
     await anna.open(key="young")
     async with transaction(conversations) as session:
-        assert await log_retention.purge_keys(session, KEPT, size=10) == 1
+        assert await log_retention.purge_keys(session, LOG_SETTINGS, size=10) == 1
         assert [key.rpartition(":")[2] for key in await session.scalars(select(CreateKey.key))] == ["young"]
 
 
-async def test_the_inbox_forgets_what_is_old_handled_and_passed_by_the_cursor(notifications: SessionFactory) -> None:
+async def test_old_handled_inbox_entries_are_purged_once_the_cursor_is_past_them(notifications: SessionFactory) -> None:
     old, young, parked = posted(uuid4(), 1), posted(uuid4(), 1), posted(uuid4(), 1)
     await receive(notifications, SETTINGS, old, young)
 
@@ -128,7 +130,7 @@ async def test_the_inbox_forgets_what_is_old_handled_and_passed_by_the_cursor(no
             text("update inbox set received_at = clock_timestamp() - interval '31 days' where event_id <> :young"),
             {"young": young.id},
         )
-    assert await purge_inbox() == 0  # never caught up: the log may bring any of it again
+    assert await purge_inbox() == 0  # never caught up: the log may repeat any event
     async with transaction(notifications) as session:
         await session.execute(text("update feed_cursor set caught_up_at = clock_timestamp() - interval '40 days'"))
     assert await purge_inbox() == 0
@@ -140,7 +142,7 @@ async def test_the_inbox_forgets_what_is_old_handled_and_passed_by_the_cursor(no
         assert set(await session.scalars(select(InboxEntry.event_id))) == {young.id, parked.id}
 
 
-async def test_an_event_that_comes_again_when_the_inbox_has_forgotten_it_makes_nothing_twice(
+async def test_an_event_repeated_after_its_inbox_entry_was_purged_makes_nothing_twice(
     notifications: SessionFactory,
 ) -> None:
     settings = email_settings("postgresql://unused", support_email="desk@store.test")
@@ -155,7 +157,7 @@ async def test_an_event_that_comes_again_when_the_inbox_has_forgotten_it_makes_n
         assert await session.scalar(select(func.count()).select_from(Email)) == 2
 
 
-async def test_old_tries_of_finished_mails_go(notifications: SessionFactory) -> None:
+async def test_old_attempts_of_finished_emails_are_purged(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1), posted(uuid4(), 1))
     async with transaction(notifications) as session:
         finished, waiting = (await session.scalars(select(Email).order_by(Email.id))).all()
@@ -174,11 +176,11 @@ _ADD_TRY = text("""
 """)
 
 
-async def test_half_a_day_is_half_a_day(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
+async def test_fractions_of_a_day_are_respected(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
     await answer(anna, sam, times=2)
     head = await sweeping.number()
     await sweeping.catch_up_fully()
-    settings = KEPT.model_copy(update={"retention_days": 0.5, "retention_cap_days": 0.5})
+    settings = LOG_SETTINGS.model_copy(update={"retention_days": 0.5, "retention_cap_days": 0.5})
     for hours, purged in ((11, 0), (13, head)):
         aged = text("update events set numbered_at = clock_timestamp() - make_interval(hours => :hours)")
         async with transaction(sweeping.conversations) as session:

@@ -1,4 +1,4 @@
-"""What both APIs do about a browser's cookie. Where it counts, route by route: tests/service/access/test_matrix.py."""
+"""CSRF protection of cookies in both APIs. Each route is covered in tests/service/access/test_matrix.py."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ NOTIFICATIONS = "/api/v1/notifications"
 
 
 async def give_session(conversations: SessionFactory, client: httpx2.AsyncClient, user: str, role: str) -> Browser:
-    """Begin a session in a browser that talks to an API."""
+    """Give a browser a session at an API."""
     side = Side(role)
     async with transaction(conversations) as session:
         await provision_user(session, Principal(user, Role(role)))
@@ -30,16 +30,18 @@ async def give_session(conversations: SessionFactory, client: httpx2.AsyncClient
     return browser
 
 
-async def test_both_documents_declare_it(api: httpx2.AsyncClient, notifications_api: httpx2.AsyncClient) -> None:
+async def test_both_documents_declare_csrf_failures(
+    api: httpx2.AsyncClient, notifications_api: httpx2.AsyncClient
+) -> None:
     for client, document in ((api, "/openapi.json"), (notifications_api, f"{NOTIFICATIONS}/openapi.json")):
         paths = (await client.get(document)).json()["paths"]
-        for methods in (methods for path, methods in paths.items() if path != "/session"):  # whose answers are pages
+        for methods in (methods for path, methods in paths.items() if path != "/session"):  # which responds with pages
             for method, operation in methods.items():
                 codes = operation["responses"]["403"]["content"]["application/problem+json"]["examples"]
                 assert ("csrf-failed" in codes) == (method != "get")
 
 
-async def test_the_notifications_api_takes_the_cookie_until_its_token_expires(
+async def test_the_notifications_api_accepts_the_cookie_until_its_token_expires(
     conversations: SessionFactory, notifications_api: httpx2.AsyncClient
 ) -> None:
     browser = await give_session(conversations, notifications_api, "anna", "customer")
@@ -53,7 +55,7 @@ async def test_the_notifications_api_takes_the_cookie_until_its_token_expires(
     assert problem(await browser.get(f"{NOTIFICATIONS}/unread")) == UNAUTHENTICATED
 
 
-async def test_a_token_in_the_header_wins_and_needs_no_more(
+async def test_a_bearer_token_takes_precedence_and_needs_no_csrf_token(
     api: httpx2.AsyncClient, conversations: SessionFactory, ben: Caller
 ) -> None:
     await give_session(conversations, api, "anna", "customer")

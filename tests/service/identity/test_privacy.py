@@ -1,4 +1,4 @@
-"""What a deletion leaves: a marker is looked for in every table of both databases, which docs/guarantees.md names."""
+"""What a deletion leaves: markers are searched in every table of both databases, as docs/guarantees.md lists them."""
 
 import re
 from pathlib import Path
@@ -25,7 +25,7 @@ TABLES = {
 SETTINGS = email_settings("postgresql://unused", support_email="desk@store.test")
 
 
-def test_every_table_is_in_the_list_of_what_is_erased() -> None:
+def test_the_documentation_of_erased_data_lists_every_table() -> None:
     chapter = Path("docs/guarantees.md").read_text().partition("## What is erased")[2].partition("\n## ")[0]
     named = {f"{service}.{table}" for service, table in re.findall(r"^\| (\w+)\.`(\w+)`", chapter, re.MULTILINE)}
     rest = chapter.partition("ids, numbers and times only:")[2].partition(". With")[0]
@@ -37,18 +37,18 @@ def test_every_table_is_in_the_list_of_what_is_erased() -> None:
 
 @pytest.fixture
 async def world(sweeping: Sweeper, anna: Caller, sam: Caller, shop: Caller) -> tuple[Sweeper, str, Caller, Caller]:
-    """A conversation that has left its text in every table that holds any: read, mailed, tried, and parked."""
+    """A conversation whose text is in every table that can hold any: read, emailed, attempted, and parked."""
     sweeping.settings = SETTINGS
     profile = {"name": f"Anna {ADDRESS}", "email": f"{ADDRESS}@customer.test", "role": "customer"}
     await shop.call("PUT", "/users/anna", profile)
     conversation = (await anna.open(subject=f"Subject {TEXT}", body=f"Question {TEXT}", key="once"))["id"]
     await sam.post(conversation, f"Answer {TEXT}")
-    await see(sweeping)
+    await catch_up(sweeping)
     async with transaction(sweeping.notifications) as session:
-        assert len(await claim_emails(session, SETTINGS) or []) == 2  # composed, to the customer and to the support
+        assert len(await claim_emails(session, SETTINGS) or []) == 2  # rendered, to the customer and to support
         await session.execute(_TRY, {"reply": f"no such user {ADDRESS}@customer.test"})
-    await sam.post(conversation, f"Another answer {TEXT}")  # in a mail that is not composed yet
-    await see(sweeping)
+    await sam.post(conversation, f"Another answer {TEXT}")  # in an email that is not rendered yet
+    await catch_up(sweeping)
     customer = ANNA.model_copy(update={"name": ADDRESS})
     parked = posted(UUID(conversation), 9, body=TEXT, customer=customer).model_dump(mode="json")
     await park_event(sweeping.notifications, posted(UUID(conversation), 9).id, "message.posted", "a test", parked)
@@ -62,13 +62,13 @@ _TRY = text("""
 """)
 
 
-async def see(sweeping: Sweeper) -> None:
+async def catch_up(sweeping: Sweeper) -> None:
     await sweeping.number()
     await sweeping.catch_up_fully()
 
 
-async def holding(sweeping: Sweeper, *markers: str) -> set[str]:
-    """Return the tables in which one of the markers stands, as text or within bytes."""
+async def tables_with(sweeping: Sweeper, *markers: str) -> set[str]:
+    """Return the tables that contain one of the markers, as text or as bytes."""
     found = set()
     for name in TABLES:
         service, _, table = name.partition(".")
@@ -92,25 +92,25 @@ HOLD_ADDRESS = {
 
 async def test_a_deleted_conversation_leaves_its_text_nowhere(world: tuple[Sweeper, str, Caller, Caller]) -> None:
     sweeping, conversation, sam, _ = world
-    assert await holding(sweeping, TEXT) == HOLD_TEXT
+    assert await tables_with(sweeping, TEXT) == HOLD_TEXT
     assert (await sam.call("DELETE", f"/conversations/{conversation}")).status_code == 204
-    await see(sweeping)
-    assert await holding(sweeping, TEXT) == set()
+    await catch_up(sweeping)
+    assert await tables_with(sweeping, TEXT) == set()
 
 
 async def test_a_deleted_user_leaves_their_address_nowhere_and_the_conversation_stays(
     world: tuple[Sweeper, str, Caller, Caller],
 ) -> None:
     sweeping, _, _, shop = world
-    assert await holding(sweeping, ADDRESS) == HOLD_ADDRESS
+    assert await tables_with(sweeping, ADDRESS) == HOLD_ADDRESS
     assert (await shop.call("DELETE", "/users/anna")).status_code == 204
-    await see(sweeping)
-    assert await holding(sweeping, ADDRESS) == set()
-    assert await holding(sweeping, TEXT) == HOLD_TEXT
+    await catch_up(sweeping)
+    assert await tables_with(sweeping, ADDRESS) == set()
+    assert await tables_with(sweeping, TEXT) == HOLD_TEXT
 
 
-async def test_a_user_who_is_deleted_with_content_leaves_nothing(world: tuple[Sweeper, str, Caller, Caller]) -> None:
+async def test_a_user_deleted_with_content_leaves_nothing(world: tuple[Sweeper, str, Caller, Caller]) -> None:
     sweeping, _, _, shop = world
     assert (await shop.call("DELETE", "/users/anna?content=true")).status_code == 204
-    await see(sweeping)
-    assert await holding(sweeping, TEXT, ADDRESS) == set()
+    await catch_up(sweeping)
+    assert await tables_with(sweeping, TEXT, ADDRESS) == set()

@@ -1,4 +1,4 @@
-"""Who is let in at all: people of the first visit, and people whom the store deleted and sends again."""
+"""Which users are admitted: new users on their first visit, and deleted users once the store syncs them again."""
 
 import asyncio
 
@@ -11,36 +11,36 @@ from tests.service.helpers.callers import Caller, problem
 UNAUTHENTICATED, NOT_FOUND = (401, "unauthenticated"), (404, "not-found")
 
 
-async def test_the_key_of_another_caller_is_ones_own(anna: Caller, ben: Caller, sam: Caller) -> None:
-    mine = await anna.open(body="Private", key="same")
+async def test_idempotency_keys_of_different_callers_are_independent(anna: Caller, ben: Caller, sam: Caller) -> None:
+    own = await anna.open(body="Private", key="same")
     others = await ben.open(body="Private", key="same")
-    assert mine["id"] != others["id"]
-    answer = await ben.call("POST", f"/conversations/{mine['id']}/messages", {"body": "Private"}, key="same")
+    assert own["id"] != others["id"]
+    answer = await ben.call("POST", f"/conversations/{own['id']}/messages", {"body": "Private"}, key="same")
     assert problem(answer) == NOT_FOUND
-    assert (await sam.open(user_id="anna", body="Private", key="same"))["id"] not in {mine["id"], others["id"]}
+    assert (await sam.open(user_id="anna", body="Private", key="same"))["id"] not in {own["id"], others["id"]}
 
 
-@pytest.mark.parametrize("identity", ["anna", "sam"])
+@pytest.mark.parametrize("user_id", ["anna", "sam"])
 async def test_a_deleted_user_is_rejected_until_the_store_syncs_them_again(
-    anna: Caller, sam: Caller, shop: Caller, identity: str
+    anna: Caller, sam: Caller, shop: Caller, user_id: str
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
-    await sam.post(conversation)  # both are known to the process that answers
+    await sam.post(conversation)  # now the process has cached both users
     await anna.post(conversation)
-    caller = {"anna": anna, "sam": sam}[identity]
+    caller = {"anna": anna, "sam": sam}[user_id]
     path = f"/conversations/{conversation}/messages"
-    await shop.call("DELETE", f"/users/{identity}")
+    await shop.call("DELETE", f"/users/{user_id}")
 
     for _ in range(2):
         assert problem(await caller.call("POST", path, {"body": "Hello?"})) == UNAUTHENTICATED
         assert problem(await caller.call("GET", path)) == UNAUTHENTICATED
 
-    await shop.call("PUT", f"/users/{identity}", {"role": "admin" if identity == "sam" else "customer"})
+    await shop.call("PUT", f"/users/{user_id}", {"role": "admin" if user_id == "sam" else "customer"})
     assert (await caller.call("POST", path, {"body": "Hello?"})).status_code == 201
     assert (await caller.call("GET", path)).status_code == 200
 
 
-async def test_a_user_who_was_deleted_before_the_first_visit_is_refused(anna: Caller, shop: Caller) -> None:
+async def test_a_user_deleted_before_the_first_visit_is_rejected(anna: Caller, shop: Caller) -> None:
     await shop.call("DELETE", "/users/anna")
     assert problem(await anna.call("GET", "/unread")) == UNAUTHENTICATED
     assert problem(await anna.call("POST", "/conversations", {"subject": "Hello"})) == UNAUTHENTICATED
@@ -48,7 +48,7 @@ async def test_a_user_who_was_deleted_before_the_first_visit_is_refused(anna: Ca
     assert await anna.get("/unread") == {"unread": 0}
 
 
-async def test_first_visits_at_the_same_moment_make_one_user(anna: Caller, conversations: SessionFactory) -> None:
+async def test_concurrent_first_visits_make_one_user(anna: Caller, conversations: SessionFactory) -> None:
     await asyncio.gather(*(anna.open(body="Hello") for _ in range(8)))
     async with conversations() as session:
         assert (await session.execute(text("select id, version from users"))).all() == [("anna", 1)]

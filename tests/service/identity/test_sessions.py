@@ -1,4 +1,4 @@
-"""The life of a browser's session: how it begins, what ends it, and who else might try either."""
+"""Browser sessions: how they begin and end, and protection against misuse of both."""
 
 import asyncio
 import time
@@ -39,16 +39,16 @@ NewBrowser = Callable[..., AbstractAsyncContextManager[Browser]]
 
 @pytest.fixture
 def new_browser(conversations: SessionFactory, databases: dict[str, str]) -> NewBrowser:
-    """Make browsers, at a service of these settings."""
+    """Return a function that opens browsers at a service with these settings."""
 
     @asynccontextmanager
     async def make(**changes: Any) -> AsyncIterator[Browser]:
-        given = {"auth_secret": [SECRET], "store_origins": [STORE], "public_url": HOST} | changes
-        app = create_app(ApiSettings(conversations_database_url=databases["conversations"], **given))
+        values = {"auth_secret": [SECRET], "store_origins": [STORE], "public_url": HOST} | changes
+        app = create_app(ApiSettings(conversations_database_url=databases["conversations"], **values))
         connect(app, conversations)
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
-        secure = given["public_url"].startswith("https")
-        async with httpx2.AsyncClient(transport=transport, base_url=given["public_url"]) as client:
+        secure = values["public_url"].startswith("https")
+        async with httpx2.AsyncClient(transport=transport, base_url=values["public_url"]) as client:
             yield Browser(client, "__Host-chats" if secure else "chats")
 
     return make
@@ -56,17 +56,17 @@ def new_browser(conversations: SessionFactory, databases: dict[str, str]) -> New
 
 @pytest.fixture
 async def browser(new_browser: NewBrowser) -> AsyncIterator[Browser]:
-    async with new_browser() as made:
-        yield made
+    async with new_browser() as new:
+        yield new
 
 
 def page_problem(answer: httpx2.Response) -> tuple[int, str]:
-    """Return the status and code of what a page refuses, once it has been shown to be one that changes no cookie."""
+    """Check that a response is an error page that changes no cookie; return its status and code."""
     assert answer.headers["content-type"] == "text/html; charset=utf-8", answer.text
     assert "set-cookie" not in answer.headers
     assert "<h1" in answer.text
-    said = {"This form has expired": "csrf-failed", "This page cannot sign you in": "origin-not-listed"}
-    codes = [code for title, code in said.items() if title in answer.text]
+    titles = {"This form has expired": "csrf-failed", "This page cannot sign you in": "origin-not-listed"}
+    codes = [code for title, code in titles.items() if title in answer.text]
     return answer.status_code, {401: "unauthenticated", 403: [*codes, "forbidden"][0]}[answer.status_code]
 
 
@@ -102,7 +102,7 @@ async def test_a_session_begins_is_used_and_ends(browser: Browser, conversations
     assert problem(await browser.call("POST", "/api/v1/conversations", {"subject": "Hello"})) == UNAUTHENTICATED
 
 
-async def test_each_side_is_led_to_its_own_pages(browser: Browser) -> None:
+async def test_each_role_is_redirected_to_its_own_pages(browser: Browser) -> None:
     for path in ("/", "/session"):
         assert (await browser.get(path)).headers["location"] == CUSTOMERS
     for role, home in (("customer", CUSTOMERS), ("admin", ADMINS)):
@@ -113,7 +113,7 @@ async def test_each_side_is_led_to_its_own_pages(browser: Browser) -> None:
     assert (await browser.get("/session/renew")).status_code == 405
 
 
-async def test_the_claims_make_the_user(browser: Browser, sam: Caller) -> None:
+async def test_signing_in_creates_the_user_from_the_claims(browser: Browser, sam: Caller) -> None:
     token = store_token("anna", name="Anna", email="anna@customer.test", locale="de", zoneinfo="Europe/Vienna")
     await browser.submit("/session", token=token)
     assert (await sam.get("/users"))["items"] == [{"id": "anna", "name": "Anna", "email": "anna@customer.test"}]
@@ -133,7 +133,7 @@ async def test_the_claims_make_the_user(browser: Browser, sam: Caller) -> None:
         (lambda: store_token("shop", "store"), FORBIDDEN),
     ],
 )
-async def test_a_session_begins_by_a_fresh_token_of_a_customer_or_an_admin(
+async def test_a_session_begins_with_a_fresh_token_of_a_customer_or_an_admin(
     browser: Browser, make_token: Callable[[], str], expected: Any
 ) -> None:
     answer = await browser.submit("/session", token=make_token())
@@ -143,7 +143,7 @@ async def test_a_session_begins_by_a_fresh_token_of_a_customer_or_an_admin(
         assert page_problem(answer) == expected
 
 
-async def test_a_sessions_own_token_begins_no_other(browser: Browser) -> None:
+async def test_a_session_token_cannot_begin_another_session(browser: Browser) -> None:
     await browser.sign_in()
     assert page_problem(await browser.submit("/session", token=browser.token)) == UNAUTHENTICATED
 
@@ -167,7 +167,7 @@ async def test_a_sessions_own_token_begins_no_other(browser: Browser) -> None:
         ({"Sec-Fetch-Site": "same-site"}, False),
     ],
 )
-async def test_nobody_is_signed_in_by_a_foreign_page(browser: Browser, headers: dict[str, str], lets_in: bool) -> None:
+async def test_a_foreign_page_cannot_sign_anyone_in(browser: Browser, headers: dict[str, str], lets_in: bool) -> None:
     answer = await browser.client.post("/session", data={"token": store_token("mallory")}, headers=headers)
     if lets_in:
         assert answer.status_code == 303
@@ -176,7 +176,7 @@ async def test_nobody_is_signed_in_by_a_foreign_page(browser: Browser, headers: 
 
 
 @pytest.mark.parametrize("origin", ["https://evil.test", "null"])
-async def test_a_page_that_is_not_listed_is_named_on_the_page_and_in_the_log(browser: Browser, origin: str) -> None:
+async def test_an_origin_that_is_not_listed_is_named_on_the_page_and_in_the_log(browser: Browser, origin: str) -> None:
     with capture_logs() as logged:
         answer = await browser.submit("/session", headers={"Origin": origin}, token=store_token())
     assert page_problem(answer) == NOT_LISTED
@@ -219,7 +219,7 @@ def resigned(**changes: Any) -> str:
 
 
 @pytest.mark.parametrize(("reason", "make_token", "said"), REASONS)
-async def test_a_token_is_refused_with_its_reason_in_the_api_on_the_page_and_in_the_log(
+async def test_a_rejected_tokens_reason_is_in_the_api_on_the_page_and_in_the_log(
     new_browser: NewBrowser, reason: str, make_token: Callable[[], str], said: str
 ) -> None:
     token, is_only_too_old = make_token(), said == "has expired" and claims_of(make_token())["exp"] > time.time()
@@ -240,26 +240,26 @@ async def test_a_token_is_refused_with_its_reason_in_the_api_on_the_page_and_in_
     assert SECRET not in str(lines)
 
 
-async def test_a_reader_is_told_in_their_language_why_signing_in_failed(new_browser: NewBrowser) -> None:
+async def test_the_reason_of_a_failed_sign_in_is_shown_in_the_readers_language(new_browser: NewBrowser) -> None:
     async with new_browser(locale="de") as browser:
         page = await browser.submit("/session", token=resigned(aud="other"))
     assert "Anmeldung fehlgeschlagen" in page.text
     assert "für einen anderen Empfänger bestimmt" in page.text
 
 
-async def test_how_old_a_token_may_be_that_begins_a_session_is_a_setting(new_browser: NewBrowser) -> None:
+async def test_the_maximum_age_of_a_token_that_begins_a_session_is_a_setting(new_browser: NewBrowser) -> None:
     async with new_browser(session_token_max_age_seconds=600) as browser:
         assert (await browser.submit("/session", token=aged(store_token(), 8))).status_code == 303
         assert page_problem(await browser.submit("/session", token=aged(store_token(), 12))) == UNAUTHENTICATED
 
 
-async def test_the_stores_backend_is_told_that_there_are_no_pages_for_it(browser: Browser) -> None:
+async def test_the_store_role_gets_an_error_that_there_are_no_pages_for_it(browser: Browser) -> None:
     page = await browser.submit("/session", token=store_token("shop", "store"))
     assert page_problem(page) == FORBIDDEN
     assert "There are no pages for this role" in page.text
 
 
-async def test_without_store_origins_only_our_own_pages_begin_sessions(new_browser: NewBrowser) -> None:
+async def test_without_store_origins_only_the_products_own_pages_begin_sessions(new_browser: NewBrowser) -> None:
     async with new_browser(store_origins=[]) as browser:
         assert (
             page_problem(await browser.submit("/session", headers={"Origin": STORE}, token=store_token())) == NOT_LISTED
@@ -267,24 +267,24 @@ async def test_without_store_origins_only_our_own_pages_begin_sessions(new_brows
         assert (await browser.sign_in()).status_code == 303
 
 
-async def test_a_session_has_an_id_of_its_own_whatever_the_browser_was_given(
+async def test_a_session_has_a_new_id_no_matter_which_cookie_the_browser_had(
     browser: Browser, conversations: SessionFactory
 ) -> None:
     await browser.sign_in("mallory")
-    given = browser.claims
+    before = browser.claims
     await browser.sign_in("anna")
-    assert browser.claims["sid"] != given["sid"]
-    assert browser.claims["csrf"] != given["csrf"]
+    assert browser.claims["sid"] != before["sid"]
+    assert browser.claims["csrf"] != before["csrf"]
     assert await count(conversations, "mallory") == 0
 
     first = browser.claims
     await browser.sign_in("anna")
     assert browser.claims["sid"] != first["sid"]
-    assert browser.claims["csrf"] == first["csrf"]  # for the forms in other tabs
+    assert browser.claims["csrf"] == first["csrf"]  # so that forms in other tabs stay valid
     assert await count(conversations) == 1
 
 
-async def test_another_user_in_the_same_browser_sees_and_does_nothing_of_the_first(
+async def test_another_user_in_the_same_browser_has_no_access_to_the_first_users_data(
     browser: Browser, anna: Caller
 ) -> None:
     conversation = (await anna.open(body="Private"))["id"]
@@ -299,7 +299,9 @@ async def test_another_user_in_the_same_browser_sees_and_does_nothing_of_the_fir
     assert not await is_in(browser)
 
 
-async def test_a_double_click_signs_in_twice_and_both_work(browser: Browser, conversations: SessionFactory) -> None:
+async def test_a_double_click_signs_in_twice_and_both_sessions_work(
+    browser: Browser, conversations: SessionFactory
+) -> None:
     token = store_token()
     answers = await asyncio.gather(*(browser.submit("/session", token=token) for _ in range(2)))
     assert [answer.status_code for answer in answers] == [303, 303]
@@ -310,7 +312,7 @@ async def test_a_double_click_signs_in_twice_and_both_work(browser: Browser, con
 
 
 @pytest.mark.parametrize("everywhere", [False, True])
-async def test_signing_out_is_for_this_browser_or_for_all(new_browser: NewBrowser, everywhere: bool) -> None:
+async def test_signing_out_ends_this_session_or_all(new_browser: NewBrowser, everywhere: bool) -> None:
     async with new_browser() as here, new_browser() as there, new_browser() as other:
         await here.sign_in("anna")
         await there.sign_in("anna")
@@ -321,24 +323,24 @@ async def test_signing_out_is_for_this_browser_or_for_all(new_browser: NewBrowse
         assert await is_in(there) is not everywhere
         assert await is_in(other)
 
-        here.token = left  # somebody found it
+        here.token = left  # as if it had been stolen
         await there.sign_in("anna")
         answer = await here.submit("/session/end", csrf_token=here.claims["csrf"], everywhere="true")
         assert answer.status_code == 200
         assert await is_in(there)
 
 
-async def test_a_foreign_page_signs_nobody_out(browser: Browser) -> None:
+async def test_a_foreign_page_cannot_sign_anyone_out(browser: Browser) -> None:
     await browser.sign_in()
     csrf = browser.claims["csrf"]
     for headers, field in (({"Origin": STORE}, csrf), ({"Origin": "null"}, csrf), ({}, "x"), ({}, "")):
         assert page_problem(await browser.submit("/session/end", headers=headers, csrf_token=field)) == CSRF_FAILED
-    browser.client.cookies.clear()  # a form of another site comes without it
+    browser.client.cookies.clear()  # a form of another site is sent without it
     answer = await browser.submit("/session/end", headers={"Origin": "https://evil.test"})
     assert "set-cookie" not in answer.headers
 
 
-async def test_signing_out_leads_back_to_the_store_also_when_the_session_is_over(new_browser: NewBrowser) -> None:
+async def test_signing_out_leads_back_to_the_store_even_after_the_session_has_ended(new_browser: NewBrowser) -> None:
     async with new_browser(store_url="https://store.test/home") as browser:
         await browser.sign_in()
         for _ in range(2):
@@ -349,7 +351,7 @@ async def test_signing_out_leads_back_to_the_store_also_when_the_session_is_over
             browser.token = aged(store_token(sid="01900000-0000-4000-8000-000000000000", csrf="x"), 60)
 
 
-async def test_a_script_renews_the_cookie_until_the_session_is_over(browser: Browser, shop: Caller) -> None:
+async def test_a_script_can_renew_the_cookie_until_the_session_ends(browser: Browser, shop: Caller) -> None:
     await browser.sign_in()
     browser.token = aged(browser.token, 60)
     assert not await is_in(browser)
@@ -366,7 +368,7 @@ async def test_a_script_renews_the_cookie_until_the_session_is_over(browser: Bro
     assert problem(await browser.client.post("/session/renew")) == UNAUTHENTICATED
 
 
-async def test_the_store_ends_a_users_sessions(new_browser: NewBrowser, shop: Caller) -> None:
+async def test_the_store_can_end_a_users_sessions(new_browser: NewBrowser, shop: Caller) -> None:
     async with new_browser() as here, new_browser() as there, new_browser() as other:
         for browser, user in ((here, "anna"), (there, "anna"), (other, "ben")):
             await browser.sign_in(user)
@@ -375,9 +377,7 @@ async def test_the_store_ends_a_users_sessions(new_browser: NewBrowser, shop: Ca
         assert [await is_in(browser) for browser in (here, there, other)] == [False, False, True]
 
 
-async def test_a_deleted_user_has_no_session_and_begins_none_until_the_store_sends_them_again(
-    browser: Browser, shop: Caller
-) -> None:
+async def test_a_deleted_user_has_no_session_until_the_store_syncs_them_again(browser: Browser, shop: Caller) -> None:
     await browser.sign_in()
     await shop.call("DELETE", "/users/anna")
     assert not await is_in(browser)
@@ -390,7 +390,7 @@ async def test_a_deleted_user_has_no_session_and_begins_none_until_the_store_sen
     assert await is_in(browser)
 
 
-async def test_a_role_that_changed_ends_the_sessions_for_the_other_side(new_browser: NewBrowser, shop: Caller) -> None:
+async def test_a_changed_role_ends_the_sessions_of_the_old_role(new_browser: NewBrowser, shop: Caller) -> None:
     await shop.call("PUT", "/users/sam", {"role": "admin"})
     async with new_browser() as admins, new_browser() as customers:
         await admins.sign_in("sam", "admin")
@@ -403,7 +403,7 @@ async def test_a_role_that_changed_ends_the_sessions_for_the_other_side(new_brow
 
 
 @pytest.mark.parametrize("secure", [False, True])
-async def test_the_cookie_is_kept_from_scripts_other_sites_and_plain_connections(
+async def test_the_cookie_is_protected_from_scripts_other_sites_and_plain_connections(
     new_browser: NewBrowser, secure: bool
 ) -> None:
     url = "https://chats.test" if secure else HOST
@@ -420,7 +420,7 @@ async def test_the_cookie_is_kept_from_scripts_other_sites_and_plain_connections
 
 
 @pytest.mark.parametrize("nonsense", ["%FF", "%ED%A0%80", "%00", "", "%C3%A9", "&next=%2F", "%0A"])
-async def test_bytes_that_are_no_text_are_refused_as_anything_else(browser: Browser, nonsense: str) -> None:
+async def test_invalid_bytes_in_a_form_are_rejected_like_any_invalid_value(browser: Browser, nonsense: str) -> None:
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     answer = await browser.client.post("/session", content=f"token={nonsense}", headers=form)
     assert page_problem(answer) == UNAUTHENTICATED
@@ -430,7 +430,7 @@ async def test_bytes_that_are_no_text_are_refused_as_anything_else(browser: Brow
     assert page_problem(answer) == CSRF_FAILED
 
 
-async def test_somebody_without_a_session_is_led_to_sign_in_and_back(new_browser: NewBrowser) -> None:
+async def test_a_user_without_a_session_is_redirected_to_sign_in_and_back(new_browser: NewBrowser) -> None:
     async with new_browser(login_url="https://store.test/login?app=1") as browser:
         answer = await browser.get(f"{CUSTOMERS}new/?order_id=A%2F1")
         assert answer.status_code == 303
@@ -443,7 +443,7 @@ async def test_somebody_without_a_session_is_led_to_sign_in_and_back(new_browser
         assert page_problem(await browser.get(CUSTOMERS)) == UNAUTHENTICATED
 
 
-async def test_the_address_of_every_form_can_be_come_back_to(new_browser: NewBrowser) -> None:
+async def test_the_url_of_every_form_can_be_returned_to_after_sign_in(new_browser: NewBrowser) -> None:
     async with new_browser(login_url="https://store.test/login") as browser:
         rows = [row for row in ROWS if row.method == "POST" and row.path.startswith(("/admin", "/dashboard"))]
         forms = {row.path.format(conversation_id=uuid4()) for row in rows}
@@ -452,7 +452,7 @@ async def test_the_address_of_every_form_can_be_come_back_to(new_browser: NewBro
         assert {(await browser.get(path)).status_code for path in wanted} <= {200, 303, 403, 404}
 
 
-async def test_a_page_of_the_last_user_is_kept_by_no_cache(browser: Browser) -> None:
+async def test_pages_are_not_cached_so_the_next_user_cannot_see_them(browser: Browser) -> None:
     await browser.sign_in()
     assert (await browser.get(CUSTOMERS)).headers["cache-control"] == "no-store"
 
@@ -466,7 +466,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize("wanted", HOSTILE)
-async def test_a_next_that_is_no_path_of_this_origin_is_not_followed(browser: Browser, wanted: str) -> None:
+async def test_a_next_that_is_not_a_path_of_this_origin_is_ignored(browser: Browser, wanted: str) -> None:
     answer = await browser.sign_in(next=wanted)
     assert (answer.status_code, answer.headers["location"]) == (303, CUSTOMERS)
 
@@ -481,7 +481,7 @@ async def test_a_next_that_is_no_path_of_this_origin_is_not_followed(browser: Br
 @settings(
     max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
-async def test_nobody_is_led_away_from_this_origin(browser: Browser, wanted: str) -> None:
+async def test_no_next_leads_away_from_this_origin(browser: Browser, wanted: str) -> None:
     location = (await browser.sign_in(next=wanted)).headers["location"]
     as_browsers_read = location.replace("\\", "/").replace("\t", "").replace("\n", "")
     assert as_browsers_read.startswith("/")

@@ -1,4 +1,4 @@
-"""The role that the store has sent bounds what tokens and cookies can do that still say more."""
+"""The store's role limits what older tokens and cookies with another role may do."""
 
 import asyncio
 from uuid import UUID
@@ -22,11 +22,11 @@ from tests.service.helpers.live_api import Live, until_ended
 FORBIDDEN = (403, "forbidden")
 
 
-async def test_an_admins_token_is_refused_everywhere_once_the_store_has_made_them_a_customer(
+async def test_an_admins_token_is_rejected_everywhere_after_the_store_made_them_a_customer(
     anna: Caller, sam: Caller, shop: Caller
 ) -> None:
     conversation = (await anna.open())["id"]
-    await sam.post(conversation)  # from here on this process knows that Sam may post
+    await sam.post(conversation)  # now this process has cached that Sam may post
     await shop.call("PUT", "/users/sam", {"name": "Sam", "role": "customer"})
 
     one = f"/conversations/{conversation}"
@@ -49,21 +49,21 @@ async def test_an_admins_token_is_refused_everywhere_once_the_store_has_made_the
     for path in ("/api/v1/unread", "/api/v1/stream"):
         answer = await sam.api.get(path, headers=sam.headers)
         assert problem(answer) == FORBIDDEN, path
-    assert [one["sender"]["id"] for one in (await anna.get(f"{one}/messages"))["items"]] == [None]
+    assert [message["sender"]["id"] for message in (await anna.get(f"{one}/messages"))["items"]] == [None]
 
     await shop.call("PUT", "/users/sam", {"name": "Sam", "role": "admin"})
     await sam.post(conversation)
 
 
-async def test_a_user_whom_the_store_sent_without_a_role_is_what_their_token_says(sam: Caller, shop: Caller) -> None:
+async def test_without_a_synced_role_the_tokens_role_is_used(sam: Caller, shop: Caller) -> None:
     await shop.call("PUT", "/users/sam", {"name": "Sam"})
     await sam.get("/conversations")
     await shop.call("PUT", "/users/sam", {"role": "customer"})
-    await shop.call("PUT", "/users/sam", {"name": "Sam"})  # it stays what it was
+    await shop.call("PUT", "/users/sam", {"name": "Sam"})  # the role stays as it was
     assert problem(await sam.call("GET", "/conversations")) == FORBIDDEN
 
 
-async def test_an_imported_role_counts_as_much(sam: Caller, shop: Caller) -> None:
+async def test_an_imported_role_has_the_same_effect(sam: Caller, shop: Caller) -> None:
     await sam.get("/conversations")
     line = '{"type": "user", "id": "sam", "role": "customer"}'
     answer = await shop.call("POST", "/import", content=line, headers={"Content-Type": "application/x-ndjson"})
@@ -71,7 +71,7 @@ async def test_an_imported_role_counts_as_much(sam: Caller, shop: Caller) -> Non
     assert problem(await sam.call("GET", "/conversations")) == FORBIDDEN
 
 
-async def test_a_synced_admin_may_come_as_a_customer(anna: Caller, shop: Caller) -> None:
+async def test_a_synced_admin_may_act_as_a_customer(anna: Caller, shop: Caller) -> None:
     await shop.call("PUT", "/users/anna", {"role": "admin"})
     await anna.open()
 
@@ -89,23 +89,23 @@ async def test_an_admins_session_ends_and_none_begins_once_they_are_a_customer(
     assert (await browser.sign_in("sam", "customer")).status_code == 303
 
 
-async def test_a_session_that_begins_at_the_moment_of_the_change_is_over(
+async def test_a_session_that_begins_during_the_role_change_is_invalid(
     conversations: SessionFactory, shop: Caller
 ) -> None:
     async with transaction(conversations) as session:
         await provision_user(session, Principal("sam", Role.ADMIN))
     async with transaction(conversations) as session:
         begun = await sessions.begin(session, "sam", Side.ADMIN)
-        # It has to see nothing of a session that is not committed.
+        # The change cannot see the session, which is not committed.
         await asyncio.wait_for(shop.call("PUT", "/users/sam", {"role": "customer"}), 10)
-    visitor = Principal("sam", Role.ADMIN, session_id=begun.id)
+    principal = Principal("sam", Role.ADMIN, session_id=begun.id)
     for look in (sessions.check_session, sessions.load_page_context, sessions.require_session):
         async with transaction(conversations) as session:
             with pytest.raises(Unauthenticated):
-                await look(await driver_connection(session), visitor)
+                await look(await driver_connection(session), principal)
 
 
-async def test_a_post_of_an_admin_that_crosses_the_change_is_refused(
+async def test_an_admins_post_during_the_role_change_is_rejected(
     anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open())["id"]

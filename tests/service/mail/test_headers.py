@@ -1,6 +1,6 @@
-"""Whatever people are called, write and give as their address: a mail has its own headers and its own recipient only.
+"""An email has only its own headers and its own recipient, no matter what names, texts and addresses users choose.
 
-Each mail is composed and then handed to a real mail server, which tells what it was asked for and what it got.
+Each email is composed and sent to a real mail server, which records its commands and the emails.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from tests.helpers.smtp_server import SmtpServer as Received
 SENDER = "no-reply@shop.example"
 MOMENT = datetime(2026, 7, 3, 21, 5, tzinfo=UTC)
 BRAND = Brand("Hazel & Birch", f"Mailer <{SENDER}>", "https://shop.example", None, "UTC", "en")
-MAIL = EmailContent(
+CONTENT = EmailContent(
     message_id="<one@shop.example>",
     audience="customer",
     conversation_id=UUID(int=7),
@@ -75,21 +75,21 @@ ADDRESSES = st.emails() | st.builds("{}@{}".format, LOCAL, DOMAIN) | WITH_MORE |
 
 
 @dataclass(frozen=True)
-class Way:
-    """A kept connection to a mail server, and the loop that both run on whenever something is sent."""
+class Link:
+    """A connection to a mail server, and the event loop of both."""
 
     runner: asyncio.Runner
     server: Received
     connection: SmtpConnection
 
     def send(self, recipient: str, content: bytes) -> tuple[Attempt, list[str], list[ReceivedEmail]]:
-        """Send a mail; return how it ended, what the server was told of envelopes, and what it got."""
+        """Send an email; return its outcome, the envelope's commands, and the received emails."""
         self.server.commands.clear()
         self.server.emails.clear()
         outcome = self.runner.run(
             self.connection.send(sender=BRAND.email_from, recipient=recipient, content=content, before_data=_yes)
         )
-        envelope = [line for line in self.server.commands if line.upper().startswith(("MAIL", "RCPT", "DATA"))]
+        envelope = [line for line in self.server.commands if line.upper().startswith(("CONTENT", "RCPT", "DATA"))]
         return outcome, envelope, list(self.server.emails)
 
 
@@ -98,18 +98,18 @@ async def _yes() -> bool:
 
 
 @pytest.fixture(scope="module")
-def way() -> Iterator[Way]:
+def link() -> Iterator[Link]:
     with asyncio.Runner() as runner:
         running = smtp_server()
         server = runner.run(running.__aenter__())
         connection = SmtpConnection(SmtpServer("127.0.0.1", server.port, "none"))
-        yield Way(runner, server, connection)
+        yield Link(runner, server, connection)
         runner.run(connection.close())
         runner.run(running.__aexit__(None, None, None))
 
 
 def check_headers(content: bytes, address: str) -> None:
-    """Check that a mail has each header once and no other, and names its recipient and its sender alone."""
+    """Check that an email has each header exactly once, no others, and only its own recipient and sender."""
     assert max(map(len, content.split(b"\r\n"))) <= 998
     message = message_from_bytes(content, policy=policy.default)
     assert isinstance(message, EmailMessage)
@@ -117,32 +117,36 @@ def check_headers(content: bytes, address: str) -> None:
     for name, expected in (("From", SENDER), ("To", address)):
         header = message[name]
         assert isinstance(header, AddressHeader)
-        # What is not ASCII stands there as UTF-8, which the parser keeps as it came.
-        found = [one.addr_spec.encode(errors="surrogateescape").decode() for one in header.addresses]
+        # Non-ASCII characters are UTF-8 here, which the parser keeps as they are.
+        found = [parsed.addr_spec.encode(errors="surrogateescape").decode() for parsed in header.addresses]
         assert found == [expected]
     assert not set("\r\n\0\u2028\u2029\u202e\u2066") & set(str(message["Subject"]))
 
 
 @given(subject=NAMES, name=NAMES, body=NAMES, store=NAMES)
 @example("x\r\nBcc: eve@evil.example", '"\r\n <eve@evil.example>, ', "\r\n.\r\nRCPT TO:<a@b>\r\n", "\0")
-def test_no_name_no_subject_and_no_text_reaches_anybody_else(
-    way: Way, subject: str, name: str, body: str, store: str
-) -> None:
+def test_no_name_subject_or_text_adds_a_recipient(link: Link, subject: str, name: str, body: str, store: str) -> None:
     for audience in ("customer", "support"):
-        mail = replace(
-            MAIL,
+        email_content = replace(
+            CONTENT,
             audience=audience,
             subject=subject,
             to_name=name,
             from_name=name,
             messages=(ContentMessage(1, name, body, MOMENT),),
         )
-        content = compose(mail, replace(BRAND, store_name=store))
-        outcome, envelope, mails = way.send(mail.to_address, content)
+        content = compose(email_content, replace(BRAND, store_name=store))
+        outcome, envelope, emails = link.send(email_content.to_address, content)
         assert outcome.outcome is Outcome.ACCEPTED
-        assert envelope == [f"MAIL FROM:<{SENDER}> SIZE={len(content)}", f"RCPT TO:<{mail.to_address}>", "DATA"]
-        assert [(one.sender, one.recipients, one.content) for one in mails] == [(SENDER, (mail.to_address,), content)]
-        check_headers(content, mail.to_address)
+        assert envelope == [
+            f"CONTENT FROM:<{SENDER}> SIZE={len(content)}",
+            f"RCPT TO:<{email_content.to_address}>",
+            "DATA",
+        ]
+        assert [(email.sender, email.recipients, email.content) for email in emails] == [
+            (SENDER, (email_content.to_address,), content)
+        ]
+        check_headers(content, email_content.to_address)
 
 
 @given(address=ADDRESSES, name=NAMES)
@@ -152,19 +156,19 @@ def test_no_name_no_subject_and_no_text_reaches_anybody_else(
 @example("=?utf-8?q?eve=40evil.example,?=@customer.example", "")
 @example("@relay.example:mila@customer.example", "Mila")
 @example(f"{'é' * 150}@{'ü' * 40}.example", "é" * 300)
-def test_an_address_reaches_itself_or_nobody(way: Way, address: str, name: str) -> None:
+def test_an_address_reaches_only_itself_or_is_rejected(link: Link, address: str, name: str) -> None:
     try:
         expected = ascii_domain_address(address)
     except AddressError:
         with pytest.raises(AddressError):
-            compose(replace(MAIL, to_address=address, to_name=name), BRAND)
-        outcome, envelope, mails = way.send(address, compose(MAIL, BRAND))
-        assert (outcome.outcome, envelope, mails) == (Outcome.REJECTED, [], [])
+            compose(replace(CONTENT, to_address=address, to_name=name), BRAND)
+        outcome, envelope, emails = link.send(address, compose(CONTENT, BRAND))
+        assert (outcome.outcome, envelope, emails) == (Outcome.REJECTED, [], [])
         return
-    content = compose(replace(MAIL, to_address=address, to_name=name), BRAND)
-    outcome, envelope, mails = way.send(address, content)
+    content = compose(replace(CONTENT, to_address=address, to_name=name), BRAND)
+    outcome, envelope, emails = link.send(address, content)
     assert outcome.outcome is Outcome.ACCEPTED
     local, _, domain = expected.rpartition("@")
     assert envelope[1:] in [[f"RCPT TO:<{expected}>", "DATA"], [f'RCPT TO:<"{local}"@{domain}>', "DATA"]]
-    assert [one.recipients for one in mails] == [(expected,)]
+    assert [email.recipients for email in emails] == [(expected,)]
     check_headers(content, expected)

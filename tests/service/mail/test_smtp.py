@@ -53,7 +53,7 @@ async def send(connection: SmtpConnection, **changes: Any) -> Attempt:
     return await connection.send(**(arguments | changes))
 
 
-async def try_once(server: fake.SmtpServer, **changes: Any) -> Attempt:
+async def send_once(server: fake.SmtpServer, **changes: Any) -> Attempt:
     connection = connection_to(server)
     try:
         return await send(connection, **changes)
@@ -61,20 +61,20 @@ async def try_once(server: fake.SmtpServer, **changes: Any) -> Attempt:
         await connection.close()
 
 
-async def test_a_mail_arrives_byte_for_byte_with_its_envelope() -> None:
+async def test_an_email_arrives_byte_for_byte_with_its_envelope() -> None:
     async with smtp_server() as server:
-        result = await try_once(server)
+        result = await send_once(server)
     assert result == Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "2.0.0 taken")
     assert server.emails == [fake.ReceivedEmail("store@shop.example", ("mila@customer.example",), CONTENT)]
 
 
-async def test_bare_line_ends_cannot_end_the_mail() -> None:
+async def test_bare_line_endings_cannot_end_the_email() -> None:
     async with smtp_server() as server:
-        await try_once(server, content=b"a\n.\nMAIL FROM:<x@y>\r.\rb")
+        await send_once(server, content=b"a\n.\nMAIL FROM:<x@y>\r.\rb")
     assert [mail.content for mail in server.emails] == [b"a\r\n.\r\nMAIL FROM:<x@y>\r\n.\r\nb\r\n"]
 
 
-async def test_one_connection_carries_many_mails_and_says_goodbye() -> None:
+async def test_one_connection_carries_many_emails_and_is_closed_with_quit() -> None:
     async with smtp_server() as server:
         connection = connection_to(server)
         outcomes = [(await send(connection)).outcome for _ in range(5)]
@@ -117,9 +117,9 @@ async def test_one_connection_carries_many_mails_and_says_goodbye() -> None:
         ("end", KEEP_AND_STALL, Outcome.UNCERTAIN),
     ],
 )
-async def test_what_a_failure_means_depends_on_its_phase(phase: str, reply: str, outcome: Outcome) -> None:
+async def test_the_meaning_of_a_failure_depends_on_its_phase(phase: str, reply: str, outcome: Outcome) -> None:
     async with smtp_server(**answering(phase, reply)) as server:
-        result = await try_once(server)
+        result = await send_once(server)
     assert result.outcome is outcome
     if reply[:3].isdigit():
         assert (result.phase, result.code, result.reply) == (
@@ -135,13 +135,13 @@ async def test_what_a_failure_means_depends_on_its_phase(phase: str, reply: str,
 
 
 @pytest.mark.parametrize("ending", [DROP, STALL])
-async def test_a_break_while_the_mail_is_on_its_way_is_before_the_dot(ending: str) -> None:
+async def test_a_break_during_the_content_counts_as_before_the_dot(ending: str) -> None:
     async with smtp_server(extensions=["8BITMIME"], content=ending) as server:
-        result = await try_once(server, content=HUGE)
+        result = await send_once(server, content=HUGE)
     assert (result.outcome, result.phase) == (Outcome.DEFERRED, Phase.CONTENT)
 
 
-async def test_after_each_refusal_the_same_connection_takes_the_next_mail() -> None:
+async def test_after_each_refusal_the_same_connection_takes_the_next_email() -> None:
     async with smtp_server(rcpt=["550 5.1.1 no such user"], data=["451 later"], end=["554 spam"]) as server:
         connection = connection_to(server)
         outcomes = [(await send(connection)).outcome for _ in range(4)]
@@ -151,7 +151,7 @@ async def test_after_each_refusal_the_same_connection_takes_the_next_mail() -> N
 
 
 @pytest.mark.parametrize("reset", [DROP, "500 what?", STALL])
-async def test_a_reset_that_fails_changes_no_outcome_and_the_next_mail_gets_a_new_connection(reset: str) -> None:
+async def test_a_failed_reset_changes_no_outcome_and_the_next_email_uses_a_new_connection(reset: str) -> None:
     async with smtp_server(rcpt=["550 5.1.1 no such user"], rset=reset) as server:
         connection = connection_to(server)
         outcomes = [(await send(connection)).outcome for _ in range(2)]
@@ -160,7 +160,7 @@ async def test_a_reset_that_fails_changes_no_outcome_and_the_next_mail_gets_a_ne
     assert server.connections == 2
 
 
-async def test_an_idle_connection_that_the_server_closed_is_replaced_unnoticed() -> None:
+async def test_an_idle_connection_closed_by_the_server_is_replaced() -> None:
     async with smtp_server() as server:
         connection = connection_to(server)
         await send(connection)
@@ -172,7 +172,7 @@ async def test_an_idle_connection_that_the_server_closed_is_replaced_unnoticed()
 
 @pytest.mark.parametrize("phase", ["mail", "rcpt", "data"])
 @pytest.mark.parametrize("ending", [DROP, STALL, "421 4.4.2 idle too long"])
-async def test_a_kept_connection_that_breaks_before_the_dot_is_replaced_once(phase: str, ending: str) -> None:
+async def test_a_reused_connection_that_breaks_before_the_dot_is_replaced_once(phase: str, ending: str) -> None:
     async with smtp_server(**answering(phase, [DEFAULTS[phase], ending])) as server:
         connection = connection_to(server)
         assert [(await send(connection)).outcome for _ in range(2)] == [Outcome.ACCEPTED] * 2
@@ -182,7 +182,7 @@ async def test_a_kept_connection_that_breaks_before_the_dot_is_replaced_once(pha
     assert (server.connections, len(server.emails)) == (3, 2)
 
 
-async def test_a_kept_connection_that_breaks_behind_the_dot_is_not_tried_again() -> None:
+async def test_after_a_break_after_the_dot_the_email_is_not_sent_again() -> None:
     async with smtp_server(end=["250 taken", KEEP_AND_DROP]) as server:
         connection = connection_to(server)
         outcomes = [(await send(connection)).outcome for _ in range(2)]
@@ -191,7 +191,7 @@ async def test_a_kept_connection_that_breaks_behind_the_dot_is_not_tried_again()
     assert (server.connections, len(server.emails)) == (1, 2)
 
 
-async def test_a_mail_whose_lease_is_lost_is_abandoned_after_rcpt_and_before_data() -> None:
+async def test_an_email_whose_lease_is_lost_is_abandoned_after_rcpt_and_before_data() -> None:
     async with smtp_server() as server:
         connection = connection_to(server)
         assert (await send(connection, before_data=stop)).outcome is Outcome.ABANDONED
@@ -201,15 +201,15 @@ async def test_a_mail_whose_lease_is_lost_is_abandoned_after_rcpt_and_before_dat
     assert (server.connections, len(server.emails)) == (1, 1)
 
 
-async def test_data_is_only_announced_for_a_recipient_that_was_taken() -> None:
+async def test_before_data_is_only_called_after_the_recipient_was_accepted() -> None:
     async def never() -> bool:
         raise AssertionError
 
     async with smtp_server(rcpt="550 no") as server:
-        assert (await try_once(server, before_data=never)).outcome is Outcome.REJECTED
+        assert (await send_once(server, before_data=never)).outcome is Outcome.REJECTED
 
 
-async def test_when_before_data_fails_nothing_is_sent_and_the_connection_is_given_up() -> None:
+async def test_when_before_data_fails_nothing_is_sent_and_the_connection_is_closed() -> None:
     async def fail() -> bool:
         raise LookupError
 
@@ -222,7 +222,7 @@ async def test_when_before_data_fails_nothing_is_sent_and_the_connection_is_give
     assert (server.connections, len(server.emails)) == (2, 1)
 
 
-async def test_a_cancelled_try_leaves_no_half_mail_on_the_connection() -> None:
+async def test_a_cancelled_attempt_leaves_no_partial_email_on_the_connection() -> None:
     reached = asyncio.Event()
 
     async def hang() -> bool:
@@ -242,18 +242,18 @@ async def test_a_cancelled_try_leaves_no_half_mail_on_the_connection() -> None:
     assert (server.connections, len(server.emails)) == (2, 1)
 
 
-async def test_an_international_address_is_sent_as_it_is_with_its_domain_in_ascii() -> None:
+async def test_an_international_address_is_sent_unchanged_with_an_ascii_domain() -> None:
     async with smtp_server() as server:
-        result = await try_once(server, recipient="zoë@straße.example")
+        result = await send_once(server, recipient="zoë@straße.example")
     assert result.outcome is Outcome.ACCEPTED
     assert server.emails[0].recipients == ("zoë@xn--strae-oqa.example",)
     assert f"MAIL FROM:<store@shop.example> SIZE={len(CONTENT)} BODY=8BITMIME SMTPUTF8" in server.commands
 
 
 @pytest.mark.parametrize("local", ["mila..sato", "mila.", ".mila", "mila...sato.."])
-async def test_a_local_part_with_dots_anywhere_is_sent_in_quotes(local: str) -> None:
+async def test_a_local_part_with_unusual_dots_is_quoted(local: str) -> None:
     async with smtp_server() as server:
-        result = await try_once(server, recipient=f"{local}@docomo.example", sender=f"Store <{local}@shop.example>")
+        result = await send_once(server, recipient=f"{local}@docomo.example", sender=f"Store <{local}@shop.example>")
     assert result.outcome is Outcome.ACCEPTED
     assert f'RCPT TO:<"{local}"@docomo.example>' in server.commands
     assert any(command.startswith(f'MAIL FROM:<"{local}"@shop.example>') for command in server.commands)
@@ -261,7 +261,7 @@ async def test_a_local_part_with_dots_anywhere_is_sent_in_quotes(local: str) -> 
 
 async def test_an_international_domain_alone_needs_no_extension() -> None:
     async with smtp_server(extensions=["8BITMIME"]) as server:
-        result = await try_once(server, recipient="zoe@straße.example")
+        result = await send_once(server, recipient="zoe@straße.example")
     assert result.outcome is Outcome.ACCEPTED
 
 
@@ -275,7 +275,7 @@ async def test_an_international_domain_alone_needs_no_extension() -> None:
         (["SMTPUTF8"], {}, "nobody"),
     ],
 )
-async def test_an_address_that_cannot_be_sent_to_is_the_mails_fault(
+async def test_an_unsupported_address_rejects_only_its_email(
     extensions: list[str], script: dict[str, Any], recipient: str
 ) -> None:
     async with smtp_server(extensions=extensions, **script) as server:
@@ -288,20 +288,20 @@ async def test_an_address_that_cannot_be_sent_to_is_the_mails_fault(
 
 
 @pytest.mark.parametrize("sender", ["", "nobody", "zoë@shop.example"])
-async def test_a_sender_that_cannot_be_used_is_a_fault_of_the_set_up(sender: str) -> None:
+async def test_an_invalid_sender_is_a_setup_fault(sender: str) -> None:
     async with smtp_server() as server:
-        assert (await try_once(server, sender=sender)).outcome is Outcome.MISCONFIGURED
+        assert (await send_once(server, sender=sender)).outcome is Outcome.MISCONFIGURED
 
 
 async def test_a_reply_is_kept_as_one_short_line() -> None:
     async with smtp_server(rcpt="550-no\tsuch\x1b user\r\n550 " + "x" * 900) as server:
-        result = await try_once(server)
+        result = await send_once(server)
     assert result.reply.startswith("no such user xxx")
     assert len(result.reply) == 500
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "host.invalid:25", "a..b:25"])
-async def test_a_host_that_is_not_there_is_a_fault_of_the_set_up(host: str) -> None:
+async def test_an_unreachable_host_is_a_fault_of_the_setup(host: str) -> None:
     connection = SmtpConnection(parse_smtp_url(f"smtp://{host}"), timeouts=SHORT)
     result = await send(connection)
     assert (result.outcome, result.phase) == (Outcome.MISCONFIGURED, Phase.CONNECT)
@@ -326,7 +326,7 @@ async def test_a_user_is_logged_in_with_the_decoded_password() -> None:
         (["AUTH PLAIN"], "454 4.7.0 try later", Outcome.BUSY),
     ],
 )
-async def test_without_a_login_nothing_is_sent_and_the_connection_is_not_kept(
+async def test_without_a_login_nothing_is_sent_and_the_connection_is_closed(
     extensions: list[str], reply: str, outcome: Outcome
 ) -> None:
     async with smtp_server(extensions=extensions, auth=reply) as server:
@@ -340,7 +340,7 @@ async def test_without_a_login_nothing_is_sent_and_the_connection_is_not_kept(
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A key and a self-signed certificate of 127.0.0.1, in one file."""
+    """A key and a self-signed certificate for 127.0.0.1, in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
     now = datetime.now(UTC)
@@ -363,14 +363,16 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def tls_server(
     request: pytest.FixtureRequest, certificate: Path
 ) -> AsyncIterator[tuple[fake.SmtpServer, SmtpServer]]:
-    """A server with TLS, and what a client is told about it."""
+    """A server with TLS, and its address."""
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate)
     async with smtp_server(extensions=["STARTTLS"], tls=context, implicit_tls=request.param == "smtps") as server:
         yield server, parse_smtp_url(url(server, request.param))
 
 
-async def test_mail_goes_over_verified_tls(tls_server: tuple[fake.SmtpServer, SmtpServer], certificate: Path) -> None:
+async def test_emails_are_sent_over_verified_tls(
+    tls_server: tuple[fake.SmtpServer, SmtpServer], certificate: Path
+) -> None:
     server, address = tls_server
     trusting = ssl.create_default_context(cafile=str(certificate))
     connection = SmtpConnection(address, tls=trusting)
@@ -380,7 +382,7 @@ async def test_mail_goes_over_verified_tls(tls_server: tuple[fake.SmtpServer, Sm
     assert (server.connections, server.emails[0].content) == (1, CONTENT)
 
 
-async def test_a_certificate_that_cannot_be_verified_is_a_fault_of_the_set_up(
+async def test_an_unverifiable_certificate_is_a_setup_fault(
     tls_server: tuple[fake.SmtpServer, SmtpServer],
 ) -> None:
     server, address = tls_server
@@ -396,7 +398,7 @@ async def test_a_certificate_that_cannot_be_verified_is_a_fault_of_the_set_up(
     ("extensions", "script"),
     [(["8BITMIME"], {}), (["STARTTLS"], {"starttls": "454 no"}), (["STARTTLS"], {"starttls": "502 no"})],
 )
-async def test_without_starttls_nothing_is_said_in_the_clear(extensions: list[str], script: dict[str, Any]) -> None:
+async def test_without_starttls_nothing_is_sent_in_plain_text(extensions: list[str], script: dict[str, Any]) -> None:
     async with smtp_server(extensions=extensions, **script) as server:
         connection = connection_to(server, "smtp+starttls", "user:password@")
         result = await send(connection)

@@ -1,4 +1,4 @@
-"""Posts of the same moment share a statement and a commit, and nothing of each other's faults."""
+"""Concurrent posts share a statement and a commit, but not each other's failures."""
 
 import asyncio
 from collections import Counter
@@ -20,12 +20,12 @@ from shared.database import SessionFactory, connection_provider, create_engine, 
 from shared.events import EventType
 from shared.problems import NotFound, Unauthenticated, Unavailable
 
-TALKS = 30
+CONVERSATION_COUNT = 30
 
 
 @pytest.fixture
-async def talks(conversations: SessionFactory) -> list[UUID]:
-    """Conversations of Anna, with nothing in them yet."""
+async def conversation_ids(conversations: SessionFactory) -> list[UUID]:
+    """Conversations of Anna without messages."""
     async with conversations.begin() as session:
         await session.execute(text("insert into users (id, role) values ('anna', 'customer'), ('ben', 'customer')"))
         await session.execute(text("insert into users (id, role, deleted_at) values ('eve', 'customer', now())"))
@@ -36,14 +36,14 @@ async def talks(conversations: SessionFactory) -> list[UUID]:
                 select 'anna', 'Where is my parcel?', 'OPEN', false, true, now(), now(), now()
                 from generate_series(1, :count) returning id
             """),
-            {"count": TALKS},
+            {"count": CONVERSATION_COUNT},
         )
         return list(found)
 
 
 @pytest.fixture
 def statements() -> Iterator[Counter[str]]:
-    """How often each place in the code was passed."""
+    """Count how often each failpoint is passed."""
     passed: Counter[str] = Counter()
     failpoints.armed = lambda name: passed.update([name])
     yield passed
@@ -51,8 +51,8 @@ def statements() -> Iterator[Counter[str]]:
 
 
 @pytest.fixture
-async def away() -> AsyncIterator[SessionFactory]:
-    """A database that is not there."""
+async def unreachable() -> AsyncIterator[SessionFactory]:
+    """Sessions on a database that is not running."""
     engine = create_engine("postgresql://127.0.0.1:1/none", application="test")
     yield create_sessions(engine)
     await engine.dispose()
@@ -67,14 +67,14 @@ def group_commit(sessions: SessionFactory) -> GroupCommit:
 
 
 async def outcomes(sessions: SessionFactory, *posts: Post) -> list[Posted | BaseException]:
-    """Save these at the same moment."""
+    """Save posts concurrently."""
     group = group_commit(sessions)
     return await asyncio.gather(*(group.save(post) for post in posts), return_exceptions=True)
 
 
 async def saved(sessions: SessionFactory, *posts: Post) -> list[Posted]:
     found = await outcomes(sessions, *posts)
-    assert all(isinstance(one, Posted) for one in found), found
+    assert all(isinstance(outcome, Posted) for outcome in found), found
     return found  # type: ignore[return-value]
 
 
@@ -83,94 +83,112 @@ async def events(sessions: SessionFactory) -> int:
         return int(await session.scalar(select(func.count()).where(LoggedEvent.type == EventType.MESSAGE_POSTED)) or 0)
 
 
-async def test_those_that_come_together_go_in_one_statement(
-    conversations: SessionFactory, talks: list[UUID], statements: Counter[str]
+async def test_concurrent_posts_share_one_statement(
+    conversations: SessionFactory, conversation_ids: list[UUID], statements: Counter[str]
 ) -> None:
-    posted = await saved(conversations, *(by_anna(talk, str(n)) for n, talk in enumerate(talks)))
+    posted = await saved(
+        conversations, *(by_anna(conversation_id, str(n)) for n, conversation_id in enumerate(conversation_ids))
+    )
     assert statements["posts-begun"] == 1
     assert statements["post-begun"] == 0
-    assert [(one.conversation_id, one.body) for one in posted] == [(talk, str(n)) for n, talk in enumerate(talks)]
-    assert {one.number for one in posted} == {1}
-    assert await events(conversations) == TALKS
+    assert [(post.conversation_id, post.body) for post in posted] == [
+        (conversation_id, str(n)) for n, conversation_id in enumerate(conversation_ids)
+    ]
+    assert {post.number for post in posted} == {1}
+    assert await events(conversations) == CONVERSATION_COUNT
 
 
-async def test_those_of_one_conversation_are_numbered_one_after_the_other(
-    conversations: SessionFactory, talks: list[UUID]
+async def test_posts_to_one_conversation_are_numbered_consecutively(
+    conversations: SessionFactory, conversation_ids: list[UUID]
 ) -> None:
-    posted = await saved(conversations, *(by_anna(talks[n % 2]) for n in range(BATCH * 2)))
-    for talk in talks[:2]:
-        numbers = sorted(one.number for one in posted if one.conversation_id == talk)
+    posted = await saved(conversations, *(by_anna(conversation_ids[n % 2]) for n in range(BATCH * 2)))
+    for conversation_id in conversation_ids[:2]:
+        numbers = sorted(post.number for post in posted if post.conversation_id == conversation_id)
         assert numbers == list(range(1, BATCH + 1))
     assert await events(conversations) == BATCH * 2
 
 
-async def test_each_one_learns_what_is_wrong_with_its_own(conversations: SessionFactory, talks: list[UUID]) -> None:
+async def test_each_post_gets_its_own_error(conversations: SessionFactory, conversation_ids: list[UUID]) -> None:
     [first, *_] = await saved(
-        conversations, by_anna(talks[0], idempotency_key=IdempotencyKey("key", "one")), by_anna(talks[1])
+        conversations,
+        by_anna(conversation_ids[0], idempotency_key=IdempotencyKey("key", "one")),
+        by_anna(conversation_ids[1]),
     )
     async with conversations.begin() as session:
-        await session.execute(text("update conversations set last_admin_number = 1 where id = :id"), {"id": talks[1]})
+        await session.execute(
+            text("update conversations set last_admin_number = 1 where id = :id"), {"id": conversation_ids[1]}
+        )
     found = await outcomes(
         conversations,
-        by_anna(talks[0], idempotency_key=IdempotencyKey("key", "one")),
-        by_anna(talks[1], seen_number=0),
+        by_anna(conversation_ids[0], idempotency_key=IdempotencyKey("key", "one")),
+        by_anna(conversation_ids[1], seen_number=0),
         by_anna(uuid4()),
-        Post(talks[2], "ben", Side.CUSTOMER, "Mine?", scope="ben"),
-        Post(talks[3], "eve", Side.CUSTOMER, "Still here"),
-        by_anna(talks[4]),
+        Post(conversation_ids[2], "ben", Side.CUSTOMER, "Mine?", scope="ben"),
+        Post(conversation_ids[3], "eve", Side.CUSTOMER, "Still here"),
+        by_anna(conversation_ids[4]),
     )
     replay, *refused, good = found
     assert isinstance(replay, Posted)
     assert (replay.id, replay.replayed) == (first.id, True)
-    assert [type(one) for one in refused] == [NewerMessages, NotFound, NotFound, Unauthenticated]
+    assert [type(error) for error in refused] == [NewerMessages, NotFound, NotFound, Unauthenticated]
     assert isinstance(good, Posted)
-    [reused] = await outcomes(conversations, by_anna(talks[0], "Else", idempotency_key=IdempotencyKey("key", "other")))
+    [reused] = await outcomes(
+        conversations, by_anna(conversation_ids[0], "Else", idempotency_key=IdempotencyKey("key", "other"))
+    )
     assert isinstance(reused, IdempotencyKeyReused)
     assert await events(conversations) == 3
 
 
-async def test_one_that_spoils_the_statement_fails_alone(conversations: SessionFactory, talks: list[UUID]) -> None:
-    *good, spoiled = await outcomes(conversations, *map(by_anna, talks[:5]), by_anna(talks[5], "no \x00 in a text"))
-    assert all(isinstance(one, Posted) for one in good)
+async def test_a_post_that_breaks_the_statement_fails_alone(
+    conversations: SessionFactory, conversation_ids: list[UUID]
+) -> None:
+    *good, spoiled = await outcomes(
+        conversations, *map(by_anna, conversation_ids[:5]), by_anna(conversation_ids[5], "no \x00 in a text")
+    )
+    assert all(isinstance(outcome, Posted) for outcome in good)
     assert isinstance(spoiled, Exception)
     assert await events(conversations) == 5
 
 
-async def test_one_key_at_the_same_moment_is_one_message(conversations: SessionFactory, talks: list[UUID]) -> None:
+async def test_concurrent_posts_with_one_key_make_one_message(
+    conversations: SessionFactory, conversation_ids: list[UUID]
+) -> None:
     once = IdempotencyKey("key", "one")
-    posted = await saved(conversations, *(by_anna(talks[0], idempotency_key=once) for _ in range(12)))
-    assert len({one.id for one in posted}) == 1
-    assert sum(not one.replayed for one in posted) == 1
+    posted = await saved(conversations, *(by_anna(conversation_ids[0], idempotency_key=once) for _ in range(12)))
+    assert len({post.id for post in posted}) == 1
+    assert sum(not post.replayed for post in posted) == 1
     assert await events(conversations) == 1
 
 
 @pytest.mark.parametrize("table", ["conversations", "users"])
-async def test_one_whose_row_another_holds_keeps_nobody_else_waiting(
-    conversations: SessionFactory, talks: list[UUID], table: str
+async def test_a_post_that_waits_for_a_locked_row_delays_no_others(
+    conversations: SessionFactory, conversation_ids: list[UUID], table: str
 ) -> None:
     async with conversations.begin() as session:
         await session.execute(text("insert into users (id, role) values ('carl', 'customer')"))
-        held = {"conversations": talks[0], "users": "carl"}[table]
-        await session.execute(text("update conversations set user_id = 'carl' where id = :id"), {"id": talks[0]})
+        held = {"conversations": conversation_ids[0], "users": "carl"}[table]
+        await session.execute(
+            text("update conversations set user_id = 'carl' where id = :id"), {"id": conversation_ids[0]}
+        )
     group = group_commit(conversations)
     async with conversations.begin() as holder:
         await holder.execute(text(f"select from {table} where id = :held for update"), {"held": held})
-        waiting = asyncio.create_task(group.save(Post(talks[0], "carl", Side.CUSTOMER, "Hello?")))
-        await asyncio.gather(*(group.save(by_anna(talk)) for talk in talks[1:]))
+        waiting = asyncio.create_task(group.save(Post(conversation_ids[0], "carl", Side.CUSTOMER, "Hello?")))
+        await asyncio.gather(*(group.save(by_anna(conversation_id)) for conversation_id in conversation_ids[1:]))
         assert not waiting.done()
     assert (await waiting).number == 1
 
 
-async def test_without_a_database_each_one_learns_it(away: SessionFactory) -> None:
-    found = await outcomes(away, *(by_anna(uuid4()) for _ in range(5)))
-    assert [type(one) for one in found] == [Unavailable] * 5
+async def test_without_a_database_every_post_is_unavailable(unreachable: SessionFactory) -> None:
+    found = await outcomes(unreachable, *(by_anna(uuid4()) for _ in range(5)))
+    assert [type(outcome) for outcome in found] == [Unavailable] * 5
 
 
-async def test_one_who_no_longer_waits_stops_nobody(conversations: SessionFactory, talks: list[UUID]) -> None:
+async def test_a_cancelled_post_stops_no_others(conversations: SessionFactory, conversation_ids: list[UUID]) -> None:
     group = group_commit(conversations)
-    tasks = [asyncio.create_task(group.save(by_anna(talk))) for talk in talks[:5]]
+    tasks = [asyncio.create_task(group.save(by_anna(conversation_id))) for conversation_id in conversation_ids[:5]]
     await asyncio.sleep(0)
     tasks[0].cancel()
     found = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(found[0], asyncio.CancelledError)
-    assert all(isinstance(one, Posted) for one in found[1:])
+    assert all(isinstance(outcome, Posted) for outcome in found[1:])

@@ -1,4 +1,4 @@
-"""Deleting: only what is closed, all or none, and no text is left; users are forgotten, their conversations kept."""
+"""Deleting closed conversations, all or none, without leaving text; deleting users, whose conversations stay."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -20,14 +20,14 @@ NOWHERE = "01900000-0000-7000-8000-000000000000"
 NOT_CLOSED = (409, "conversation-not-closed")
 
 
-async def settled(anna: Caller, sam: Caller, status: str = "CLOSED", body: str = "Hello?") -> str:
+async def open_and_set(anna: Caller, sam: Caller, status: str = "CLOSED", body: str = "Hello?") -> str:
     conversation: str = (await anna.open(body=body))["id"]
     await sam.edit(conversation, status=status)
     return conversation
 
 
 async def waiting_for_a_lock(sessions: SessionFactory, work: Awaitable[Any]) -> "asyncio.Task[Any]":
-    """Start work, and return once the database makes it wait."""
+    """Start work, and return when the database makes it wait for a lock."""
     task = asyncio.ensure_future(work)
 
     async def waits() -> bool:
@@ -41,7 +41,7 @@ async def waiting_for_a_lock(sessions: SessionFactory, work: Awaitable[Any]) -> 
 
 
 async def everything(sessions: SessionFactory) -> str:
-    """Return all that the tables hold, as one text."""
+    """Return the content of all tables as one text."""
     async with sessions() as session:
         rows = [
             await session.scalars(text(f"select t::text from {table} as t"))  # noqa: S608 - our own tables
@@ -50,9 +50,9 @@ async def everything(sessions: SessionFactory) -> str:
         return "\n".join(line for table in rows for line in table)
 
 
-async def test_only_a_closed_conversation_can_be_deleted_and_the_answer_says_why(anna: Caller, sam: Caller) -> None:
+async def test_only_a_closed_conversation_can_be_deleted_and_the_response_says_why(anna: Caller, sam: Caller) -> None:
     for status in ("OPEN", "AWAITING_ADMIN", "AWAITING_USER", "RESOLVED"):
-        conversation = await settled(anna, sam, status)
+        conversation = await open_and_set(anna, sam, status)
         answer = await sam.call("DELETE", f"/conversations/{conversation}")
         assert problem(answer) == NOT_CLOSED
         assert "CLOSED" in answer.json()["detail"]
@@ -61,7 +61,7 @@ async def test_only_a_closed_conversation_can_be_deleted_and_the_answer_says_why
 
 
 async def test_a_deleted_conversation_is_gone_for_everybody(anna: Caller, sam: Caller) -> None:
-    conversation = await settled(anna, sam)
+    conversation = await open_and_set(anna, sam)
     answer = await sam.call("DELETE", f"/conversations/{conversation}")
     assert (answer.status_code, answer.content) == (204, b"")
 
@@ -74,7 +74,7 @@ async def test_a_deleted_conversation_is_gone_for_everybody(anna: Caller, sam: C
     assert problem(await sam.call("DELETE", f"/conversations/{conversation}")) == (404, "not-found")
 
 
-async def test_the_text_of_a_deleted_conversation_is_nowhere_and_what_happened_stays_known(
+async def test_a_deleted_conversations_text_is_erased_and_its_events_stay(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open(subject="secret subject", body="secret question", key="once"))["id"]
@@ -99,11 +99,11 @@ async def test_the_text_of_a_deleted_conversation_is_nowhere_and_what_happened_s
     ]
 
 
-async def test_a_bulk_delete_with_one_refused_deletes_none_and_names_every_refused_one(
+async def test_a_bulk_delete_with_a_conversation_that_is_not_closed_deletes_none_and_lists_those(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
-    closed = [await settled(anna, sam) for _ in range(2)]
-    refused = [await settled(anna, sam, status) for status in ("OPEN", "RESOLVED")]
+    closed = [await open_and_set(anna, sam) for _ in range(2)]
+    refused = [await open_and_set(anna, sam, status) for status in ("OPEN", "RESOLVED")]
     before = await everything(conversations)
 
     answer = await sam.call("POST", "/conversations/bulk-delete", {"ids": [closed[0], *refused, closed[1], refused[0]]})
@@ -113,8 +113,8 @@ async def test_a_bulk_delete_with_one_refused_deletes_none_and_names_every_refus
     assert await everything(conversations) == before
 
 
-async def test_in_a_bulk_delete_repeated_ids_count_once_and_gone_ones_not(anna: Caller, sam: Caller) -> None:
-    closed = [await settled(anna, sam) for _ in range(3)]
+async def test_a_bulk_delete_ignores_repeated_and_missing_ids(anna: Caller, sam: Caller) -> None:
+    closed = [await open_and_set(anna, sam) for _ in range(3)]
     await sam.call("DELETE", f"/conversations/{closed[2]}")
     ids = [*closed, closed[0], closed[1].upper(), NOWHERE]
     for deleted in (2, 0):
@@ -122,8 +122,8 @@ async def test_in_a_bulk_delete_repeated_ids_count_once_and_gone_ones_not(anna: 
         assert (answer.status_code, answer.json()) == (200, {"deleted": deleted})
 
 
-async def test_bulk_deletes_of_the_same_conversations_at_once_delete_each_once(anna: Caller, sam: Caller) -> None:
-    closed = [await settled(anna, sam) for _ in range(6)]
+async def test_concurrent_bulk_deletes_of_the_same_conversations_delete_each_once(anna: Caller, sam: Caller) -> None:
+    closed = [await open_and_set(anna, sam) for _ in range(6)]
     answers = await asyncio.gather(
         *(sam.call("POST", "/conversations/bulk-delete", {"ids": ids}) for ids in (closed, closed[::-1], closed[2:]))
     )
@@ -131,10 +131,10 @@ async def test_bulk_deletes_of_the_same_conversations_at_once_delete_each_once(a
     assert sum(answer.json()["deleted"] for answer in answers) == 6
 
 
-async def test_a_message_that_comes_before_the_deletion_saves_its_conversation(
+async def test_a_message_posted_before_the_deletion_prevents_it(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
-    conversation = await settled(anna, sam)
+    conversation = await open_and_set(anna, sam)
     async with transaction(conversations) as session:
         await session.execute(text("select"))  # the post is a part of this transaction
         await post_message(session, Post(UUID(conversation), "anna", Side.CUSTOMER, "One more thing"))
@@ -143,10 +143,10 @@ async def test_a_message_that_comes_before_the_deletion_saves_its_conversation(
     assert (await sam.peek(conversation))["message_count"] == 2
 
 
-async def test_a_message_that_comes_behind_the_deletion_finds_nothing_and_leaves_nothing(
+async def test_a_message_posted_after_the_deletion_is_not_found_and_leaves_nothing(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
-    conversation = await settled(anna, sam)
+    conversation = await open_and_set(anna, sam)
     async with transaction(conversations) as session:
         await delete_conversations(session, [UUID(conversation)])
         path = f"/conversations/{conversation}/messages"
@@ -200,7 +200,7 @@ async def test_a_deleted_admin_is_erased_and_shown_as_the_store(
     assert shown == {"id": "sam", "name": "Deleted admin", "role": "admin"}
 
 
-async def test_a_post_that_crosses_the_deletion_of_its_customer_or_sender_tells_the_log_nothing(
+async def test_a_post_during_the_deletion_of_its_customer_or_sender_logs_no_personal_data(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
@@ -222,7 +222,7 @@ async def test_a_post_that_crosses_the_deletion_of_its_customer_or_sender_tells_
     assert "Are you there?" in left
 
 
-async def test_the_erasure_of_a_user_waits_for_a_post_under_way(
+async def test_the_erasure_of_a_user_waits_for_a_post_in_progress(
     anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
@@ -238,7 +238,7 @@ async def test_the_erasure_of_a_user_waits_for_a_post_under_way(
 async def test_deleting_a_conversation_and_then_its_customer_leaves_the_log_readable(
     anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
-    await sam.call("DELETE", f"/conversations/{await settled(anna, sam)}")
+    await sam.call("DELETE", f"/conversations/{await open_and_set(anna, sam)}")
     await shop.call("DELETE", "/users/anna")
 
     async with transaction(conversations) as session:

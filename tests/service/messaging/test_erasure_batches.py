@@ -1,4 +1,4 @@
-"""Deleting what is big: out of sight with the answer, erased behind it in batches that a death cannot lose."""
+"""Deleting large data: hidden at once, then erased in batches that survive crashes."""
 
 import asyncio
 from typing import Any
@@ -16,15 +16,15 @@ from services.conversations.models import Erasure, Message
 from shared.database import SessionFactory, transaction
 from shared.events import Kind
 from tests.service.conftest import As
-from tests.service.event_log.test_retention import KEPT
+from tests.service.event_log.test_retention import LOG_SETTINGS
 from tests.service.helpers.callers import Caller, logged, problem
-from tests.service.messaging.test_deleting import everything, settled, waiting_for_a_lock
+from tests.service.messaging.test_deleting import everything, open_and_set, waiting_for_a_lock
 
 MANY = 1200  # more than one transaction erases
 
 
 async def grow(sessions: SessionFactory, conversation: str, messages: int = MANY) -> None:
-    """Let a conversation have so many more messages, and the log as many events of them."""
+    """Add messages to a conversation, and as many events to the log."""
     async with transaction(sessions) as session:
         values = {"id": UUID(conversation), "messages": messages}
         for statement in _GROW:
@@ -52,14 +52,14 @@ _GROW = (
 
 
 async def big(anna: Caller, sam: Caller, sessions: SessionFactory) -> str:
-    """Return a closed conversation that is too big to be erased at once."""
-    conversation = await settled(anna, sam, body="secret question")
+    """Return a closed conversation that is too large to be erased at once."""
+    conversation = await open_and_set(anna, sam, body="secret question")
     await grow(sessions, conversation)
     return conversation
 
 
 async def number(sessions: SessionFactory) -> None:
-    """Give every event its position."""
+    """Number all events."""
     more = True
     while more:
         async with transaction(sessions) as session:
@@ -74,14 +74,14 @@ async def messages_of(sessions: SessionFactory, conversation: str) -> int:
 
 
 async def erase(sessions: SessionFactory, size: int = 500) -> int:
-    """Erase all that there is to erase, as a relay does; return how many rounds that took."""
+    """Erase everything that is pending, as a relay does; return the number of rounds."""
     rounds = 0
     while await erasure_batches.erase_round(sessions, size=size):
         rounds += 1
     return rounds
 
 
-async def test_a_big_conversation_is_out_of_sight_at_once_and_erased_behind_that(
+async def test_a_large_conversation_is_hidden_at_once_and_erased_afterwards(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = await big(anna, sam, conversations)
@@ -89,8 +89,8 @@ async def test_a_big_conversation_is_out_of_sight_at_once_and_erased_behind_that
     answer = await sam.call("DELETE", f"/conversations/{conversation}")
 
     assert (answer.status_code, answer.content) == (204, b"")
-    assert await messages_of(conversations, conversation) == MANY + 1  # it was answered before they were touched
-    await assert_out_of_sight(anna, sam, conversations, conversation)
+    assert await messages_of(conversations, conversation) == MANY + 1  # answered before any was erased
+    await assert_hidden(anna, sam, conversations, conversation)
     assert await erase(conversations) == 3
     left = await everything(conversations)
     assert "secret" not in left
@@ -98,7 +98,7 @@ async def test_a_big_conversation_is_out_of_sight_at_once_and_erased_behind_that
     assert (await logged(conversations))[-1] == ("conversation.deleted", {"conversation_id": conversation})
 
 
-async def assert_out_of_sight(anna: Caller, sam: Caller, sessions: SessionFactory, conversation: str) -> None:
+async def assert_hidden(anna: Caller, sam: Caller, sessions: SessionFactory, conversation: str) -> None:
     assert (await anna.get("/conversations"))["items"] == (await sam.get("/conversations"))["items"] == []
     assert await anna.get("/unread") == {"unread": 0}
     assert set((await sam.get("/conversations/counts"))["by_status"].values()) == {0}
@@ -111,15 +111,15 @@ async def assert_out_of_sight(anna: Caller, sam: Caller, sessions: SessionFactor
         ):
             answer = await caller.call(method, f"/conversations/{conversation}{path}", body)
             assert problem(answer) == (404, "not-found"), (method, path)
-    async with transaction(sessions) as session:  # what a reader is told that has lost its place in the log
+    async with transaction(sessions) as session:  # the snapshot for a reader that has to rebuild
         for kind in (Kind.READS, Kind.MESSAGES):
             assert (await read_snapshot(session, kind, after=None, limit=10)).items == []
 
 
-async def test_a_retry_of_a_post_finds_nothing_of_a_conversation_that_is_being_erased(
+async def test_a_retried_post_to_a_conversation_being_erased_is_not_found(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
-    conversation = await settled(anna, sam)
+    conversation = await open_and_set(anna, sam)
     path = f"/conversations/{conversation}/messages"
     await anna.call("POST", path, {"body": "secret"}, key="once")
     await sam.edit(conversation, status="CLOSED")
@@ -129,10 +129,10 @@ async def test_a_retry_of_a_post_finds_nothing_of_a_conversation_that_is_being_e
     assert problem(await anna.call("POST", path, {"body": "secret"}, key="once")) == (404, "not-found")
 
 
-async def test_a_bulk_delete_of_big_conversations_answers_as_ever(
+async def test_a_bulk_delete_of_large_conversations_responds_as_usual(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
-    ids = [await big(anna, sam, conversations), await settled(anna, sam), await big(anna, sam, conversations)]
+    ids = [await big(anna, sam, conversations), await open_and_set(anna, sam), await big(anna, sam, conversations)]
     answer = await sam.call("POST", "/conversations/bulk-delete", {"ids": ids})
     assert (answer.status_code, answer.json()) == (200, {"deleted": 3})
     assert (await sam.get("/conversations"))["items"] == []
@@ -140,7 +140,7 @@ async def test_a_bulk_delete_of_big_conversations_answers_as_ever(
     assert "secret" not in await everything(conversations)
 
 
-async def test_an_erasure_goes_on_where_a_process_died_and_several_share_the_work(
+async def test_an_erasure_continues_after_a_process_died_and_several_relays_share_it(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     one, other = [await big(anna, sam, conversations) for _ in range(2)]
@@ -148,10 +148,10 @@ async def test_an_erasure_goes_on_where_a_process_died_and_several_share_the_wor
     async with transaction(conversations) as session:
         first, second = await erasure_batches.list_unfinished(session)
         await erasure_batches.erase_batch(session, first, size=300)
-        await session.rollback()  # it dies before its commit
+        await session.rollback()  # the process dies before its commit
     async with transaction(conversations) as holder:
         assert await erasure_batches.erase_batch(holder, first, size=300) == 600
-        async with transaction(conversations) as beside:  # a second relay goes past what the first has in hand
+        async with transaction(conversations) as beside:  # a second relay skips what the first has locked
             assert await erasure_batches.erase_batch(beside, first, size=300) == 0
             assert await erasure_batches.erase_batch(beside, second, size=300) == 600
     assert await messages_of(conversations, one) == await messages_of(conversations, other) == MANY + 1 - 300
@@ -164,7 +164,7 @@ async def test_an_erasure_goes_on_where_a_process_died_and_several_share_the_wor
     assert (state.under_way, state.erased) == (0, 0)
 
 
-async def test_a_conversation_that_an_api_of_the_release_before_deletes_is_erased_too(
+async def test_a_conversation_deleted_by_the_previous_release_is_erased_too(
     anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     conversation = await big(anna, sam, conversations)
@@ -182,7 +182,7 @@ async def test_the_log_is_numbered_and_read_while_a_conversation_is_erased(
     async with transaction(conversations) as session:
         [erasure_id] = await erasure_batches.list_unfinished(session)
         await erasure_batches.erase_batch(session, erasure_id, size=500)
-        numbering = await waiting_for_a_lock(conversations, number(conversations))  # of rows, which a batch holds
+        numbering = await waiting_for_a_lock(conversations, number(conversations))  # on rows that the batch has locked
     await numbering
     await erase(conversations)
     async with conversations() as session:
@@ -190,18 +190,18 @@ async def test_the_log_is_numbered_and_read_while_a_conversation_is_erased(
     assert positions == list(range(1, len(positions) + 1))
 
 
-async def test_a_user_with_many_events_is_forgotten_at_once_and_erased_behind_that(
+async def test_a_user_with_many_events_is_hidden_at_once_and_erased_afterwards(
     anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
-    conversation = await settled(anna, sam)
+    conversation = await open_and_set(anna, sam)
     await grow(conversations, conversation)
 
     answer = await shop.call("DELETE", "/users/anna")
 
     assert answer.status_code == 202
-    begun = answer.json()
-    assert answer.headers["Location"] == f"/api/v1/store/erasures/{begun['id']}"
-    assert (begun["user_id"], begun["state"], begun["content"], begun["finished_at"]) == (
+    started = answer.json()
+    assert answer.headers["Location"] == f"/api/v1/store/erasures/{started['id']}"
+    assert (started["user_id"], started["state"], started["content"], started["finished_at"]) == (
         "anna",
         "running",
         False,
@@ -209,25 +209,25 @@ async def test_a_user_with_many_events_is_forgotten_at_once_and_erased_behind_th
     )
     assert problem(await anna.call("GET", "/conversations")) == (401, "unauthenticated")
     assert (await sam.peek(conversation))["user"]["name"] == "Deleted customer"
-    assert (await shop.call("DELETE", "/users/anna")).json()["id"] == begun["id"]  # a retry is told the same
+    assert (await shop.call("DELETE", "/users/anna")).json()["id"] == started["id"]  # a retry gets the same response
 
-    assert await erase(conversations) == 0  # the log is not numbered up to there
+    assert await erase(conversations) == 0  # the log is not numbered up to the deletion yet
     await number(conversations)
     assert await erase(conversations) > 1
     left = await everything(conversations)
     assert "Anna" not in left
-    assert "secret" in left  # what they wrote stays
-    done = await shop.get(f"/erasures/{begun['id']}")
+    assert "secret" in left  # the messages stay
+    done = await shop.get(f"/erasures/{started['id']}")
     assert (done["state"], done["erased"] >= MANY) == ("done", True)
     assert (await shop.call("DELETE", "/users/anna")).status_code == 204
     kind, payload = [row for row in await logged(conversations) if row[0] == "user.deleted"][-1]
     assert (kind, payload["person"]["version"]) == ("user.deleted", 2)
 
 
-async def test_an_admin_who_wrote_much_is_erased_from_all_conversations(
+async def test_an_admin_with_many_messages_is_erased_from_all_conversations(
     anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
-    conversation = await settled(anna, sam)
+    conversation = await open_and_set(anna, sam)
     async with transaction(conversations) as session:
         for statement in _GROW:
             by_admin = statement.replace("user_id, 'customer', 'secret", "'sam', 'admin', 'secret")
@@ -247,20 +247,20 @@ async def test_an_admin_who_wrote_much_is_erased_from_all_conversations(
 
 
 @pytest.mark.parametrize("messages", [0, MANY])
-async def test_with_content_what_a_customer_wrote_goes_as_well(
+async def test_deleting_a_customer_with_content_erases_their_messages_too(
     anna: Caller, ben: Caller, sam: Caller, shop: Caller, conversations: SessionFactory, messages: int
 ) -> None:
-    theirs = [(await anna.open(subject="secret subject", body="secret question"))["id"] for _ in range(3)]
-    await grow(conversations, theirs[0], messages)
+    annas = [(await anna.open(subject="secret subject", body="secret question"))["id"] for _ in range(3)]
+    await grow(conversations, annas[0], messages)
     kept = (await ben.open(body="kept question"))["id"]
 
     answer = await shop.call("DELETE", "/users/anna?content=true")
 
     assert answer.status_code == (202 if messages else 204)
-    assert [one["id"] for one in (await sam.get("/conversations"))["items"]] == [kept]
-    assert problem(await sam.call("GET", f"/conversations/{theirs[0]}")) == (404, "not-found")
-    told = [payload for kind, payload in await logged(conversations) if kind == "conversation.deleted"]
-    assert sorted(payload["conversation_id"] for payload in told) == sorted(theirs)
+    assert [item["id"] for item in (await sam.get("/conversations"))["items"]] == [kept]
+    assert problem(await sam.call("GET", f"/conversations/{annas[0]}")) == (404, "not-found")
+    deletions = [payload for kind, payload in await logged(conversations) if kind == "conversation.deleted"]
+    assert sorted(payload["conversation_id"] for payload in deletions) == sorted(annas)
     await erase(conversations)
     if messages:  # the user's own events wait for their numbers, their conversations are erased
         async with transaction(conversations) as session:
@@ -281,7 +281,7 @@ async def test_with_content_what_a_customer_wrote_goes_as_well(
     assert (await shop.call("DELETE", "/users/anna?content=true")).status_code == 204
 
 
-async def test_content_may_be_asked_for_when_the_user_is_deleted_already(
+async def test_content_can_be_erased_after_the_user_was_deleted(
     anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     await anna.open(body="secret")
@@ -292,23 +292,23 @@ async def test_content_may_be_asked_for_when_the_user_is_deleted_already(
     assert (await sam.get("/conversations"))["items"] == []
 
 
-async def test_conversations_that_a_dead_process_left_in_sight_are_hidden_by_the_next(
+async def test_conversations_that_a_dead_process_left_visible_are_hidden_by_the_next(
     anna: Caller, sam: Caller, conversations: SessionFactory, shop: Caller
 ) -> None:
     await anna.open(body="secret")
-    async with transaction(conversations) as session:  # all that an API did before it died
+    async with transaction(conversations) as session:  # everything that an API did before it died
         await delete_user(session, "anna", content=True)
     assert (await shop.call("PUT", "/users/anna", {"name": "Anna again"})).status_code == 201
     kept = (await anna.open(body="hello again"))["id"]
     await erase(conversations)
     assert "secret" not in await everything(conversations)
-    assert [one["id"] for one in (await sam.get("/conversations"))["items"]] == [kept]
+    assert [item["id"] for item in (await sam.get("/conversations"))["items"]] == [kept]
 
 
-async def test_a_user_who_comes_back_while_their_erasure_runs_keeps_what_is_new(
+async def test_a_user_restored_during_their_erasure_keeps_their_new_data(
     anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
-    conversation = await settled(anna, sam)
+    conversation = await open_and_set(anna, sam)
     await grow(conversations, conversation)
     assert (await shop.call("DELETE", "/users/anna")).status_code == 202
     await shop.call("PUT", "/users/anna", {"name": "Anna Anew", "email": "anew@customer.test"})
@@ -322,20 +322,20 @@ async def test_a_user_who_comes_back_while_their_erasure_runs_keeps_what_is_new(
     assert (await sam.peek(conversation))["user"]["email"] == "anew@customer.test"
 
 
-async def test_only_the_store_may_look_at_erasures_and_finished_ones_are_forgotten(
+async def test_only_the_store_can_read_erasures_and_finished_ones_are_purged(
     anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
-    await grow(conversations, await settled(anna, sam))
-    begun = (await shop.call("DELETE", "/users/anna")).json()["id"]
-    for identity in (uuid4(), await _of_a_conversation(conversations)):
-        assert problem(await shop.call("GET", f"/erasures/{identity}")) == (404, "not-found")
-    assert (await sam.api.get(f"/api/v1/store/erasures/{begun}", headers=sam.headers)).status_code == 403
+    await grow(conversations, await open_and_set(anna, sam))
+    erasure_id = (await shop.call("DELETE", "/users/anna")).json()["id"]
+    for missing_id in (uuid4(), await _of_a_conversation(conversations)):
+        assert problem(await shop.call("GET", f"/erasures/{missing_id}")) == (404, "not-found")
+    assert (await sam.api.get(f"/api/v1/store/erasures/{erasure_id}", headers=sam.headers)).status_code == 403
     await number(conversations)
     await erase(conversations)
     async with transaction(conversations) as session:
         await session.execute(text("update erasures set finished_at = finished_at - interval '31 days'"))
-        assert await erasure_batches.purge_erasures(session, KEPT, size=10) == 2
-    assert problem(await shop.call("GET", f"/erasures/{begun}")) == (404, "not-found")
+        assert await erasure_batches.purge_erasures(session, LOG_SETTINGS, size=10) == 2
+    assert problem(await shop.call("GET", f"/erasures/{erasure_id}")) == (404, "not-found")
 
 
 async def _of_a_conversation(sessions: SessionFactory) -> UUID:
@@ -346,7 +346,7 @@ async def _of_a_conversation(sessions: SessionFactory) -> UUID:
         return erasure.id
 
 
-async def test_a_first_conversation_that_crosses_the_deletion_of_its_customer_is_not_begun(
+async def test_a_first_conversation_during_its_customers_deletion_leaves_no_data_of_them(
     api: httpx2.AsyncClient, acting_as: As, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     for round_ in range(10):
@@ -367,7 +367,7 @@ async def test_a_first_conversation_that_crosses_the_deletion_of_its_customer_is
         assert len(begun) == (created.status_code == 201)
 
 
-async def test_a_conversation_waits_for_the_deletion_of_its_customer_and_is_refused(
+async def test_opening_a_conversation_waits_for_its_customers_deletion_and_is_rejected(
     anna: Caller, sam: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     await shop.call("PUT", "/users/anna", {"name": "Anna", "email": "anna@customer.test"})
@@ -385,7 +385,7 @@ async def test_a_conversation_waits_for_the_deletion_of_its_customer_and_is_refu
 
 
 @pytest.mark.parametrize("body", [{}, {"body": "Hello?"}])
-async def test_a_never_seen_user_who_is_being_deleted_is_not_let_in(
+async def test_an_unknown_user_who_is_being_deleted_is_rejected(
     anna: Caller, sam: Caller, conversations: SessionFactory, body: dict[str, str]
 ) -> None:
     async with transaction(conversations) as session:
