@@ -1,4 +1,4 @@
-"""The real service and the model side by side: whatever happens to both, they agree after every step."""
+"""The product and the model side by side: after every random step their states are equal."""
 
 import asyncio
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ Beside = tuple[asyncio.Runner, RealPipeline]
 
 
 class SideBySide(Machine):
-    """Every step is taken by the service and by the model."""
+    """Takes every step with the product and with the model."""
 
     runner: asyncio.Runner
     real: RealPipeline
@@ -36,10 +36,10 @@ class SideBySide(Machine):
         seen = await self.real.view()
         assert done == getattr(self.pipeline, step)(*args, **options)
         expected = self.pipeline.view()
-        # When a mail is due is the last thing that is said of it, and has jitter.
-        dues = [mail[-1] for mail in seen["mails"]], [mail[-1] for mail in expected["mails"]]
+        # The due time is the last field of an email, and has jitter.
+        dues = [email[-1] for email in seen["mails"]], [email[-1] for email in expected["mails"]]
         for view in (seen, expected):
-            view["mails"] = [mail[:-1] for mail in view["mails"]]
+            view["mails"] = [email[:-1] for email in view["mails"]]
         for part, planned in expected.items():
             assert seen[part] == planned, f"{part}, after {step}"
         for email, due, planned in zip(seen["mail_ids"], *dues, strict=True):
@@ -50,15 +50,15 @@ class SideBySide(Machine):
 
 @pytest.fixture
 def beside(databases: dict[str, str], owner_urls: dict[str, str]) -> Iterator[Beside]:
-    """A loop that the machine runs step by step, and the service on it."""
+    """An event loop that the machine runs step by step, and the product on it."""
     with asyncio.Runner() as runner:
         pipeline = real_pipeline({name: owner_urls[name] for name in databases})
         yield runner, runner.run(pipeline.__aenter__())
         runner.run(pipeline.__aexit__(None, None, None))
 
 
-@pytest.mark.timeout(600)  # a game that fails is made as short as it can be first
-def test_the_service_and_the_model_agree_after_every_step(beside: Beside) -> None:
+@pytest.mark.timeout(600)  # a failing example is first shrunk
+def test_the_product_and_the_model_agree_after_every_step(beside: Beside) -> None:
     class Here(SideBySide):
         runner, real = beside
 

@@ -1,4 +1,4 @@
-"""How PostgreSQL answers what the services really ask: no statement reads through, or sorts, a table that grows."""
+"""PostgreSQL's plans for the services' real statements: none scans or sorts a growing table."""
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
@@ -23,7 +23,7 @@ from tests.service.helpers.event_factory import email_settings, posted, receive
 from tests.service.helpers.recorded_statements import Statement, statements, without_transactions
 
 GROWING = {"users", "orders", "conversations", "messages", "events", "notifications", "emails", "email_messages"}
-SORTED_AT_MOST = 1000  # rows: of ten combinations of status and flag the first of each, or as many as are counted
+SORTED_AT_MOST = 1000  # rows: the first ones of ten combinations of status and flag, or as many as are counted
 
 INBOX = "/admin/conversations"
 READS = {
@@ -58,33 +58,33 @@ READS = {
 
 
 @pytest.fixture
-async def talk(databases: dict[str, str], postgres: Server) -> AsyncIterator[str]:
-    """A conversation of the customer C-1, in the database of a store that has many."""
-    assert "conversations" in databases  # they are migrated
+async def conversation(databases: dict[str, str], postgres: Server) -> AsyncIterator[str]:
+    """A conversation of the customer C-1, in a large store's database."""
+    assert "conversations" in databases  # the fixture migrates them
     superuser = await asyncpg.connect(postgres.url("conversations"))
     await fill(postgres.url("conversations"), 60_000)
     yield str(await superuser.fetchval("select id from conversations where user_id = 'C-1' limit 1"))
-    await superuser.execute("truncate users, events cascade")  # row by row it takes long
+    await superuser.execute("truncate users, events cascade")  # deleting row by row takes long
     await superuser.close()
 
 
-async def test_what_the_conversations_api_asks_is_found_by_indexes(
-    api: httpx2.AsyncClient, conversations_engine: AsyncEngine, talk: str, acting_as: As
+async def test_the_conversations_apis_statements_use_indexes(
+    api: httpx2.AsyncClient, conversations_engine: AsyncEngine, conversation: str, acting_as: As
 ) -> None:
     people = {"customer": "C-1", "admin": "A-0"}
     callers = {role: Caller(api, "/api/v1", acting_as(sub, role)) for role, sub in people.items()}
-    async with statements(conversations_engine) as said:
+    async with statements(conversations_engine) as recorded:
         for role, paths in READS.items():
             for path in paths:
-                found = await callers[role].get(path.format(talk))
-                if isinstance(found, dict) and found.get("next_cursor"):
-                    await callers[role].get(path.format(talk), cursor=found["next_cursor"])
+                response = await callers[role].get(path.format(conversation))
+                if isinstance(response, dict) and response.get("next_cursor"):
+                    await callers[role].get(path.format(conversation), cursor=response["next_cursor"])
         feed = {"Authorization": f"Bearer {FEED_SECRET}"}
         assert (await api.get("/internal/events?after=10&min_age=2", headers=feed)).status_code == 200
-    await _check(conversations_engine, said, kept=True)
+    await _check(conversations_engine, recorded, kept=True)
 
 
-async def test_what_the_notifications_service_asks_is_found_by_indexes(
+async def test_the_notifications_services_statements_use_indexes(
     notifications: SessionFactory,
     notifications_engine: AsyncEngine,
     notifications_api: httpx2.AsyncClient,
@@ -97,7 +97,7 @@ async def test_what_the_notifications_service_asks_is_found_by_indexes(
     await superuser.close()
     await receive(notifications, settings, posted(uuid4(), 1))
     customer = Caller(notifications_api, "/api/v1", acting_as("C-1"))
-    async with statements(notifications_engine) as said:
+    async with statements(notifications_engine) as recorded:
         await customer.get("/notifications")
         await customer.get("/notifications?unread=true")
         await customer.get("/notifications/unread")
@@ -109,18 +109,18 @@ async def test_what_the_notifications_service_asks_is_found_by_indexes(
             await record_attempt(session, held, Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken"), settings)
             await release_expired(session, settings)
             await session.rollback()
-    assert len(said) > 5
-    await _check(notifications_engine, said, kept=False)
+    assert len(recorded) > 5
+    await _check(notifications_engine, recorded, kept=False)
 
 
-async def _check(engine: AsyncEngine, said: list[Statement], *, kept: bool) -> None:
-    """Look at the plans that are made for these values, and with `kept` at those that are kept for any."""
+async def _check(engine: AsyncEngine, recorded: list[Statement], *, kept: bool) -> None:
+    """Check the plans for these values, and with `kept` also the generic plans."""
     async with connection_provider(engine)() as connection:
         await connection.execute("set plan_cache_mode = force_generic_plan")
-        for one in {one.query: one for one in without_transactions(said)}.values():
-            await connection.execute(f"prepare asked as {one.query}")
-            nulls = f"({', '.join(['null'] * len(one.values))})" if one.values else ""
-            for explained in [one.alone, f"execute asked {nulls}"][: 1 + kept]:
+        for statement in {statement.query: statement for statement in without_transactions(recorded)}.values():
+            await connection.execute(f"prepare asked as {statement.query}")
+            nulls = f"({', '.join(['null'] * len(statement.values))})" if statement.values else ""
+            for explained in [statement.alone, f"execute asked {nulls}"][: 1 + kept]:
                 [plan] = await connection.fetchval(f"explain (format json) {explained}")
                 faults = [fault for node in _nodes(plan["Plan"]) if (fault := _fault(node))]
                 assert not faults, (faults, explained)

@@ -1,4 +1,4 @@
-"""A retry is safe: one key, one result, and nothing else happens."""
+"""Retries are safe: the same key gives the same result without further effects."""
 
 import asyncio
 from typing import Any
@@ -12,7 +12,7 @@ REUSED = (422, "idempotency-key-reused")
 
 
 async def requests(anna: Caller, sam: Caller) -> dict[str, tuple[Caller, str, str, dict[str, Any], dict[str, Any]]]:
-    """Return all that a key makes safe: caller, method, path, fields, and other fields."""
+    """Return all requests with idempotency keys: caller, method, path, fields, and other fields."""
     thread = f"/conversations/{(await anna.open(body='Hello?'))['id']}"
     with_anna = {"user_id": "anna", "subject": "Hi", "body": "Hello"}
     return {
@@ -28,7 +28,7 @@ each_request = pytest.mark.parametrize("name", ["create", "admin create", "post"
 
 
 @each_request
-async def test_the_same_request_with_the_same_key_happens_once(
+async def test_the_same_request_with_the_same_key_takes_effect_once(
     anna: Caller, sam: Caller, conversations: SessionFactory, name: str
 ) -> None:
     caller, method, path, fields, other = (await requests(anna, sam))[name]
@@ -52,7 +52,7 @@ async def test_the_same_request_with_the_same_key_happens_once(
 
 
 @each_request
-async def test_the_same_request_many_times_at_once_happens_once(
+async def test_concurrent_requests_with_the_same_key_take_effect_once(
     anna: Caller, sam: Caller, conversations: SessionFactory, name: str
 ) -> None:
     caller, method, path, fields, _ = (await requests(anna, sam))[name]
@@ -70,7 +70,7 @@ async def test_the_same_request_many_times_at_once_happens_once(
 
 
 @each_request
-async def test_a_retry_after_the_conversation_was_deleted_finds_nothing_and_makes_nothing(
+async def test_a_retry_after_the_conversation_was_deleted_is_not_found_and_creates_nothing(
     anna: Caller, sam: Caller, name: str
 ) -> None:
     caller, method, path, fields, _ = (await requests(anna, sam))[name]
@@ -82,13 +82,13 @@ async def test_a_retry_after_the_conversation_was_deleted_finds_nothing_and_make
     assert problem(await caller.call(method, path, fields, key="once")) == (404, "not-found")
 
 
-async def test_a_replay_shows_the_resource_as_it_is_now(anna: Caller, sam: Caller) -> None:
+async def test_a_replay_returns_the_resource_in_its_current_state(anna: Caller, sam: Caller) -> None:
     conversation = (await anna.open(body="Hello?", key="once"))["id"]
     await sam.edit(conversation, status="RESOLVED")
     assert await anna.open(body="Hello?", key="once") == await anna.peek(conversation)
 
 
-async def test_a_retry_sees_its_success_and_not_the_newer_messages(anna: Caller, sam: Caller) -> None:
+async def test_a_retry_gets_its_success_instead_of_the_newer_messages_error(anna: Caller, sam: Caller) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     fields = {"reply_body": "Done.", "seen_number": 1}
     await sam.call("PATCH", f"/conversations/{conversation}", fields, key="once")
@@ -104,7 +104,7 @@ async def test_a_retry_sees_its_success_and_not_the_newer_messages(anna: Caller,
     assert problem(fresh) == (409, "newer-messages")
 
 
-async def test_a_refused_request_leaves_its_key_free(anna: Caller, sam: Caller, shop: Caller) -> None:
+async def test_a_rejected_request_does_not_use_up_its_key(anna: Caller, sam: Caller, shop: Caller) -> None:
     fields = {"subject": "Hello", "order_id": "A-1"}
     assert problem(await anna.call("POST", "/conversations", fields, key="once")) == (422, "validation-failed")
     await shop.call("PUT", "/orders/A-1", ORDER)
@@ -117,7 +117,7 @@ async def test_a_refused_request_leaves_its_key_free(anna: Caller, sam: Caller, 
     assert (await anna.call("POST", path, {"body": "Hi", "seen_number": 1}, key="later")).status_code == 201
 
 
-async def test_one_key_on_different_paths_is_different_keys(anna: Caller, sam: Caller) -> None:
+async def test_one_key_on_different_paths_is_independent(anna: Caller, sam: Caller) -> None:
     conversations = [(await anna.open(body="Hello?"))["id"] for _ in range(2)]
     for conversation in conversations:
         for caller, method, end, fields in (

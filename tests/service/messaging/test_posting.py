@@ -1,4 +1,4 @@
-"""Saving a message: the rules in the database are the rules in `rules.py`, and nothing else gets in between."""
+"""Posting a message: the SQL follows `rules.py`, also with concurrent posts."""
 
 import asyncio
 from itertools import product
@@ -19,7 +19,7 @@ async def create(api: httpx2.AsyncClient, acting_as: As, **fields: object) -> st
 
 
 @pytest.mark.parametrize(("status", "side", "first"), list(product(Status, Side, [True, False])))
-async def test_a_message_moves_the_conversation_as_the_rules_say(
+async def test_a_message_changes_the_conversation_as_the_rules_say(
     api: httpx2.AsyncClient, acting_as: As, status: Status, side: Side, first: bool
 ) -> None:
     conversation = await create(api, acting_as, **({} if first else {"body": "Hello?"}))
@@ -38,7 +38,7 @@ async def test_a_message_moves_the_conversation_as_the_rules_say(
     assert found["last_activity_at"] == posted.json()["created_at"]
 
 
-async def test_posts_at_the_same_moment_are_numbered_without_gap_and_in_the_order_of_their_times(
+async def test_concurrent_posts_are_numbered_without_gaps_in_the_order_of_their_times(
     api: httpx2.AsyncClient, acting_as: As
 ) -> None:
     conversation = await create(api, acting_as)
@@ -53,7 +53,7 @@ async def test_posts_at_the_same_moment_are_numbered_without_gap_and_in_the_orde
     assert [message["created_at"] for message in listed] == sorted(message["created_at"] for message in listed)
 
 
-async def test_twelve_posts_at_once_with_one_key_are_one_message(api: httpx2.AsyncClient, acting_as: As) -> None:
+async def test_twelve_concurrent_posts_with_one_key_make_one_message(api: httpx2.AsyncClient, acting_as: As) -> None:
     conversation = await create(api, acting_as, body="Hello?")
     await api.patch(
         f"/api/v1/admin/conversations/{conversation}", headers=acting_as("sam", "admin"), json={"status": "CLOSED"}
@@ -69,7 +69,7 @@ async def test_twelve_posts_at_once_with_one_key_are_one_message(api: httpx2.Asy
     assert found["message_count"] == 2
 
 
-async def test_a_replay_leaves_no_trace(api: httpx2.AsyncClient, acting_as: As) -> None:
+async def test_a_replay_changes_nothing(api: httpx2.AsyncClient, acting_as: As) -> None:
     conversation = await create(api, acting_as)
     path, headers = f"/api/v1/conversations/{conversation}/messages", acting_as("anna") | {"Idempotency-Key": "once"}
     await api.post(path, headers=headers, json={"body": "Hello"})
@@ -83,7 +83,7 @@ async def test_a_replay_leaves_no_trace(api: httpx2.AsyncClient, acting_as: As) 
     assert (await api.get(f"{edit}?peek=true", headers=admin)).json() == before
 
 
-async def test_a_key_with_other_fields_is_refused(api: httpx2.AsyncClient, acting_as: As) -> None:
+async def test_a_key_with_other_fields_is_rejected(api: httpx2.AsyncClient, acting_as: As) -> None:
     conversation = await create(api, acting_as)
     path, headers = f"/api/v1/conversations/{conversation}/messages", acting_as("anna") | {"Idempotency-Key": "once"}
     await api.post(path, headers=headers, json={"body": "Hello"})
@@ -93,7 +93,7 @@ async def test_a_key_with_other_fields_is_refused(api: httpx2.AsyncClient, actin
     assert (answer.status_code, answer.json()["code"]) == (422, "idempotency-key-reused")
 
 
-async def test_an_answer_that_crosses_a_new_message_is_refused_and_sets_nothing(
+async def test_a_reply_that_crosses_a_new_message_is_rejected_and_changes_nothing(
     api: httpx2.AsyncClient, acting_as: As
 ) -> None:
     conversation = await create(api, acting_as, body="Hello?")

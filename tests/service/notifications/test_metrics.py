@@ -1,4 +1,4 @@
-"""What the metrics say: all of it, also what there is none of any more, and no scan that grows."""
+"""Metrics are complete, report zero for empty states, and are read without scans of growing tables."""
 
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -19,7 +19,7 @@ from tests.service.helpers.event_factory import email_settings, posted, receive
 SETTINGS = email_settings("postgresql://unused")
 
 
-async def test_a_state_that_no_mail_is_in_any_more_is_measured_as_none(notifications: SessionFactory) -> None:
+async def test_a_state_without_emails_is_reported_as_zero(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         await claim_emails(session, SETTINGS)
@@ -33,7 +33,7 @@ async def test_a_state_that_no_mail_is_in_any_more_is_measured_as_none(notificat
     assert 'chats_emails{state="sent"} 1.0' in shown
 
 
-async def test_a_lease_that_ran_out_and_that_nobody_takes_back_is_late_mail(notifications: SessionFactory) -> None:
+async def test_an_expired_lease_that_is_not_released_counts_as_overdue_email(notifications: SessionFactory) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
     async with transaction(notifications) as session:
         await claim_emails(session, SETTINGS)
@@ -42,7 +42,7 @@ async def test_a_lease_that_ran_out_and_that_nobody_takes_back_is_late_mail(noti
         assert 89 < (await metrics.read_state(session)).oldest_due < 100
 
 
-async def test_a_huge_backlog_is_counted_to_its_limit_and_found_by_its_indexes(
+async def test_a_huge_backlog_is_counted_up_to_the_limit_and_found_by_indexes(
     notifications: SessionFactory, vacuumed: Callable[[str], Awaitable[None]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(metrics, "MAX_COUNT", 1000)

@@ -1,4 +1,4 @@
-"""The sweeper catches up: from the feed of a real conversations API, over its own cursor, past every kind of event."""
+"""The sweeper catches up from the feed of a real conversations API, with its own cursor, past every kind of event."""
 
 from datetime import timedelta
 from uuid import UUID
@@ -21,7 +21,7 @@ from tests.service.helpers.event_factory import posted
 from tests.service.helpers.sweeping import Sweeper, answer
 
 
-async def test_it_handles_what_the_inbox_lacks_and_moves_its_cursor(
+async def test_it_handles_events_missing_from_the_inbox_and_moves_its_cursor(
     sweeping: Sweeper, anna: Caller, sam: Caller
 ) -> None:
     await answer(anna, sam, times=2)
@@ -37,7 +37,7 @@ async def test_it_handles_what_the_inbox_lacks_and_moves_its_cursor(
     assert (await sweeping.cursor()).position == head
 
 
-async def test_what_a_worker_has_handled_is_not_handled_again(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
+async def test_events_handled_by_a_worker_are_not_handled_again(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
     await answer(anna, sam)
     await sweeping.number()
     await sweeping.catch_up()
@@ -58,18 +58,18 @@ async def test_young_events_are_left_to_the_workers(sweeping: Sweeper, anna: Cal
     assert await sweeping.records() == []
 
 
-async def test_page_by_page_it_comes_to_the_end(
+async def test_it_reads_the_feed_to_the_end_page_by_page(
     sweeping: Sweeper, anna: Caller, sam: Caller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await answer(anna, sam, times=5)
     head = await sweeping.number()
     monkeypatch.setattr(sweeper, "PAGE", 3)
 
-    looks = 1
+    calls = 1
     while await sweeping.catch_up():
-        looks += 1
+        calls += 1
 
-    assert looks == head // 3 + 1
+    assert calls == head // 3 + 1
     assert (await sweeping.cursor()).position == head
     assert await sweeping.records() == [1, 2, 3, 4, 5]
 
@@ -100,7 +100,7 @@ async def test_a_failing_event_stops_the_cursor_until_it_is_parked(
         assert [entry.reason for entry in await list_parked(session)] == [f"failed {MAX_EVENT_ATTEMPTS} times"]
 
 
-async def test_types_of_another_version_are_parked_and_those_of_no_use_passed(
+async def test_unknown_event_types_are_parked_and_irrelevant_ones_skipped(
     sweeping: Sweeper, anna: Caller, sam: Caller
 ) -> None:
     await sweeping.log("message.sung", {"body": "la la la"})
@@ -116,23 +116,23 @@ async def test_types_of_another_version_are_parked_and_those_of_no_use_passed(
         assert [(entry.type, entry.reason) for entry in await list_parked(session)] == [
             ("message.sung", "unknown type")
         ]
-        of_no_use = select(func.count()).select_from(InboxEntry).where(InboxEntry.type == "conversation.updated")
-        assert await session.scalar(of_no_use) == 0
+        irrelevant = select(func.count()).select_from(InboxEntry).where(InboxEntry.type == "conversation.updated")
+        assert await session.scalar(irrelevant) == 0
 
 
-async def test_a_cursor_never_goes_back_within_an_epoch(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
+async def test_the_cursor_never_moves_back_within_an_epoch(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:
     await answer(anna, sam)
     await sweeping.number()
-    page = await read_events(sweeping.feed, 0, limit=1, min_age=0)  # as a second sweeper does, slower than the first
+    page = await read_events(sweeping.feed, 0, limit=1, min_age=0)  # as a second, slower sweeper does
     assert page is not None
     await sweeping.catch_up()
     stood = (await sweeping.cursor()).position
-    await sweeper._move_cursor(sweeping.notifications, FeedCursor(position=0), page)  # noqa: SLF001 - the same
+    await sweeper._move_cursor(sweeping.notifications, FeedCursor(position=0), page)  # noqa: SLF001 - the slower sweeper's step
     assert (await sweeping.cursor()).position == stood
 
 
 @pytest.mark.parametrize("secret", ["", "another secret"])
-async def test_the_feed_is_closed_to_whoever_lacks_its_secret(sweeping: Sweeper, secret: str) -> None:
+async def test_the_feed_cannot_be_read_without_its_secret(sweeping: Sweeper, secret: str) -> None:
     sweeping.feed.headers["Authorization"] = f"Bearer {secret}"
     with pytest.raises(httpx2.HTTPStatusError, match="401"):
         await sweeping.catch_up()

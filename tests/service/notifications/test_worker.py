@@ -1,4 +1,4 @@
-"""How a worker ends when Celery gives up, which it does for faults that pass as for those that last."""
+"""How a worker ends after Celery gives up, which Celery does for temporary and permanent faults alike."""
 
 import asyncio
 import os
@@ -15,7 +15,7 @@ from tests.service.helpers.event_factory import email_settings
 
 
 async def end_with(fault: Fault, databases: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a worker that Celery ends at once with this fault."""
+    """Run a worker whose Celery ends at once with this fault."""
 
     def run(self: CeleryRunner, *_: str) -> int:
         self.refusal = fault
@@ -26,7 +26,7 @@ async def end_with(fault: Fault, databases: dict[str, str], monkeypatch: pytest.
     await asyncio.to_thread(run_worker, settings, "127.0.0.1", 0, 1, None)
 
 
-async def test_a_worker_whose_connection_broke_begins_anew(
+async def test_a_worker_that_lost_its_connection_restarts_itself(
     databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Begun(Exception):  # noqa: N818 - not an error
@@ -41,7 +41,7 @@ async def test_a_worker_whose_connection_broke_begins_anew(
     assert begun.value.args == (sys.executable, [sys.executable, *sys.orig_argv[1:]])
 
 
-async def test_a_worker_that_the_broker_refuses_ends(
+async def test_a_worker_that_the_broker_rejects_ends(
     databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(SettingsError, match="the password"):

@@ -1,4 +1,4 @@
-"""The limits are asked before the database, wherever somebody writes or signs in: nobody keeps a connection waiting."""
+"""Limits are checked before a database connection is taken, in every request that writes or signs in."""
 
 from typing import Any
 
@@ -16,12 +16,12 @@ from tests.service.helpers.html import Page
 MESSAGE, CONVERSATION = LimitedAction.MESSAGE, LimitedAction.CONVERSATION
 
 
-class Watching:
-    """Limits without end, which note what is asked, and how many connections the process has in use then."""
+class RecordingLimits:
+    """Unlimited limits that record each check, and how many connections the process uses at that moment."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._pool: Any = engine.pool
-        self.asked: list[Any] = []
+        self.checks: list[Any] = []
         self.in_use: set[int] = set()
 
     async def allow(self, caller: Principal, acts: list[LimitedAction], *, path: str, key: str | None) -> None:
@@ -38,15 +38,15 @@ class Watching:
     async def allow_renewal(self, user: Principal) -> None:
         self._note(("renewal", user.id))
 
-    def _note(self, asked: Any) -> None:
-        self.asked.append(asked)
+    def _note(self, check: Any) -> None:
+        self.checks.append(check)
         self.in_use.add(self._pool.checkedout())
 
 
 @pytest.fixture
-def watching(api: httpx2.AsyncClient, conversations_engine: AsyncEngine) -> Watching:
+def limits(api: httpx2.AsyncClient, conversations_engine: AsyncEngine) -> RecordingLimits:
     transport: Any = api._transport  # noqa: SLF001 - the application of the fixture
-    transport.app.state.limits = Watching(conversations_engine)
+    transport.app.state.limits = RecordingLimits(conversations_engine)
     return transport.app.state.limits  # type: ignore[no-any-return]
 
 
@@ -56,8 +56,8 @@ async def writers(api: httpx2.AsyncClient, acting_as: As) -> tuple[Caller, Calle
     return Caller(api, "/api/v1", acting_as("anna")), Caller(api, "/api/v1/admin", acting_as("sam", "admin"))
 
 
-async def test_whatever_writes_by_token_is_counted_with_no_connection_in_hand(
-    watching: Watching, writers: tuple[Caller, Caller]
+async def test_writes_with_a_token_are_counted_before_a_connection_is_taken(
+    limits: RecordingLimits, writers: tuple[Caller, Caller]
 ) -> None:
     anna, sam = writers
     opened = (await anna.open())["id"]
@@ -67,7 +67,7 @@ async def test_whatever_writes_by_token_is_counted_with_no_connection_in_hand(
     await sam.edit(opened, reply_body="Hello.")
     await sam.edit(opened, status="CLOSED")
     await sam.open(user_id="anna", body="Hello.")
-    assert watching.asked == [
+    assert limits.checks == [
         ("anna", CONVERSATION),
         ("anna", CONVERSATION, MESSAGE),
         ("anna", MESSAGE),
@@ -76,14 +76,14 @@ async def test_whatever_writes_by_token_is_counted_with_no_connection_in_hand(
         ("sam",),
         ("sam", MESSAGE),
     ]
-    assert watching.in_use == {0}
+    assert limits.in_use == {0}
 
 
-async def test_whatever_writes_by_session_is_counted_with_no_connection_in_hand(
-    watching: Watching, api: httpx2.AsyncClient, writers: tuple[Caller, Caller]
+async def test_writes_with_a_session_are_counted_before_a_connection_is_taken(
+    limits: RecordingLimits, api: httpx2.AsyncClient, writers: tuple[Caller, Caller]
 ) -> None:
     opened = (await writers[0].open())["id"]
-    watching.asked.clear()
+    limits.checks.clear()
     async with httpx2.AsyncClient(transport=api._transport, base_url=HOST) as client:  # noqa: SLF001 - the same app
         browser = Browser(client)
         await browser.sign_in("anna")
@@ -98,7 +98,7 @@ async def test_whatever_writes_by_session_is_counted_with_no_connection_in_hand(
         path = f"/api/v1/admin/conversations/{opened}"
         assert (await browser.call("PATCH", path, {"reply_body": "Hello."})).status_code == 200
         await browser.submit("/session", token="guessed")
-    assert watching.asked == [
+    assert limits.checks == [
         ("sign in", "anna"),
         ("anna", CONVERSATION, MESSAGE),
         ("anna", MESSAGE),
@@ -110,13 +110,13 @@ async def test_whatever_writes_by_session_is_counted_with_no_connection_in_hand(
         ("sam", MESSAGE),
         ("failed", "127.0.0.1"),
     ]
-    assert watching.in_use == {0}
+    assert limits.in_use == {0}
 
 
 async def submit(browser: Browser, path: str, **typed: str) -> None:
-    """Fill in the fields that a page's form has, and send it."""
+    """Fill in the fields of a page's form, and submit it."""
     page = Page(await browser.get(path))
-    [form] = [one for one in page.root.one("main").all("form") if "idempotency_key" in page.fields(one)]
+    [form] = [form for form in page.root.one("main").all("form") if "idempotency_key" in page.fields(form)]
     fields = page.fields(form)
     answer = await browser.submit(path.partition("?")[0], **fields | {k: v for k, v in typed.items() if k in fields})
     assert answer.status_code == 303, answer.text

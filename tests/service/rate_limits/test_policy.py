@@ -1,4 +1,4 @@
-"""The limits of what somebody may write: at their edge, across processes, and without the Redis that counts."""
+"""Rate limits for writing: at their boundary, across processes, and without Redis."""
 
 import asyncio
 from typing import Any
@@ -23,7 +23,7 @@ ADMIN_PAGES = "/admin/dashboard/conversation/"
 
 
 class People:
-    """Callers of one process."""
+    """The callers of one process."""
 
     def __init__(self, client: httpx2.AsyncClient, acting_as: As) -> None:
         self.client = client
@@ -37,14 +37,14 @@ async def write(caller: Caller, conversation: str, *, key: str | None = None, bo
 
 
 def refused(answer: httpx2.Response, within: int = 60) -> int:
-    """Return after how many seconds to try again."""
+    """Check that a response is a rate limit error; return its Retry-After in seconds."""
     assert problem(answer) == (429, "rate-limited")
     seconds = int(answer.headers["Retry-After"])
     assert 1 <= seconds <= within
     return seconds
 
 
-async def test_a_customers_messages_are_counted_for_all_processes_together(
+async def test_a_customers_messages_are_counted_across_processes(
     conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     async with processes(conversations, valkey.url, limit_messages_per_minute=4) as clients:
@@ -57,7 +57,7 @@ async def test_a_customers_messages_are_counted_for_all_processes_together(
         assert (await one.anna.peek(opened))["message_count"] == 4
 
 
-async def test_messages_at_the_same_moment_do_not_slip_through_together(
+async def test_concurrent_messages_do_not_exceed_the_limit(
     conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     async with processes(conversations, valkey.url, limit_messages_per_minute=5) as clients:
@@ -67,7 +67,7 @@ async def test_messages_at_the_same_moment_do_not_slip_through_together(
         assert sorted(answer.status_code for answer in answers) == [201] * 5 + [429] * 19
 
 
-async def test_one_customers_limit_is_not_anothers_nor_the_admins(
+async def test_limits_of_different_customers_and_of_admins_are_independent(
     conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     limits: dict[str, Any] = {"limit_messages_per_minute": 1, "limit_admin_messages_per_minute": 2}
@@ -81,7 +81,7 @@ async def test_one_customers_limit_is_not_anothers_nor_the_admins(
         refused(await write(one.sam, annas))
 
 
-async def test_an_admins_limit_is_for_all_that_an_admin_says_and_not_for_a_status(
+async def test_an_admins_limit_counts_all_messages_but_no_status_change(
     conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     async with processes(conversations, valkey.url, limit_admin_messages_per_minute=3) as [client, _]:
@@ -110,7 +110,7 @@ async def test_a_customers_conversations_are_counted_by_the_day(
         await one.ben.open()
 
 
-async def test_a_first_message_counts_and_is_not_counted_when_its_conversation_is_refused(
+async def test_a_first_message_counts_unless_its_conversation_is_rejected(
     conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     limits: dict[str, Any] = {"limit_conversations_per_day": 1, "limit_messages_per_minute": 2}
@@ -134,7 +134,7 @@ async def test_zero_means_no_limit(conversations: SessionFactory, valkey: Valkey
         assert {(await write(people.anna, opened)).status_code for _ in range(65)} == {201}
 
 
-async def test_what_comes_again_under_its_key_is_neither_refused_nor_counted(
+async def test_a_replay_is_neither_rejected_nor_counted(
     conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     async with processes(conversations, valkey.url, limit_messages_per_minute=2) as clients:
@@ -149,7 +149,9 @@ async def test_what_comes_again_under_its_key_is_neither_refused_nor_counted(
         assert (again.status_code, again.headers["Idempotency-Replayed"]) == (201, "true")
 
 
-async def test_a_key_lets_nothing_new_through(conversations: SessionFactory, valkey: Valkey, acting_as: As) -> None:
+async def test_a_known_key_lets_no_new_message_through(
+    conversations: SessionFactory, valkey: Valkey, acting_as: As
+) -> None:
     async with processes(conversations, valkey.url, limit_messages_per_minute=1) as [client, _]:
         people = People(client, acting_as)
         opened, another = (await people.anna.open())["id"], (await people.anna.open())["id"]
@@ -162,7 +164,7 @@ async def test_a_key_lets_nothing_new_through(conversations: SessionFactory, val
         assert (await people.anna.peek(opened))["message_count"] == 1
 
 
-async def test_what_is_refused_does_not_make_the_wait_longer(
+async def test_rejected_requests_do_not_extend_the_wait(
     conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     async with processes(conversations, valkey.url, limit_messages_per_minute=1) as [client, _]:
@@ -172,7 +174,7 @@ async def test_what_is_refused_does_not_make_the_wait_longer(
         assert waits == sorted(waits, reverse=True)
 
 
-async def test_what_is_wrong_or_not_allowed_is_not_counted(
+async def test_invalid_and_forbidden_requests_are_not_counted(
     conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     async with processes(conversations, valkey.url, limit_messages_per_minute=1) as [client, _]:
@@ -188,7 +190,7 @@ async def test_what_is_wrong_or_not_allowed_is_not_counted(
         assert (await write(people.anna, opened)).status_code == 201
 
 
-async def test_without_redis_everything_passes(conversations: SessionFactory, valkey: Valkey, acting_as: As) -> None:
+async def test_without_redis_all_requests_pass(conversations: SessionFactory, valkey: Valkey, acting_as: As) -> None:
     async with processes(conversations, valkey.url, limit_messages_per_minute=1) as [client, _]:
         people = People(client, acting_as)
         opened = (await people.anna.open(body="Hello?"))["id"]
@@ -197,7 +199,7 @@ async def test_without_redis_everything_passes(conversations: SessionFactory, va
         assert {(await write(people.anna, opened)).status_code for _ in range(5)} == {201}
 
 
-async def test_the_customers_pages_say_it_and_keep_what_was_typed(
+async def test_the_customers_pages_show_the_limit_and_keep_what_was_typed(
     conversations: SessionFactory, valkey: Valkey
 ) -> None:
     limits: dict[str, Any] = {"limit_messages_per_minute": 1, "limit_conversations_per_day": 1}
@@ -207,14 +209,14 @@ async def test_the_customers_pages_say_it_and_keep_what_was_typed(
         opened = await submit(browser, f"{CUSTOMER_PAGES}new/", subject="Where is it?", body="My parcel.")
         assert opened.status_code == 303
         answer = await submit(browser, opened.headers["Location"], body="And another thing.")
-        assert "sending messages too quickly" in said(answer, "And another thing.")
+        assert "sending messages too quickly" in error_of(answer, "And another thing.")
         answer = await submit(browser, f"{CUSTOMER_PAGES}new/", subject="Another", body="Something else.")
-        words = said(answer, "Something else.", within=86_400)
+        words = error_of(answer, "Something else.", within=86_400)
         assert "limit for new conversations" in words
         assert Page(answer).by_id("subject")["value"] == "Another"
 
 
-async def test_the_admins_pages_say_it_and_keep_what_was_typed(
+async def test_the_admins_pages_show_the_limit_and_keep_what_was_typed(
     conversations: SessionFactory, valkey: Valkey, acting_as: As
 ) -> None:
     async with processes(conversations, valkey.url, limit_admin_messages_per_minute=1) as [client, _]:
@@ -224,10 +226,10 @@ async def test_the_admins_pages_say_it_and_keep_what_was_typed(
         thread = f"{ADMIN_PAGES}{opened}/"
         assert (await submit(browser, thread, reply_body="It is on its way.")).status_code == 303
         answer = await submit(browser, thread, reply_body="And another thing.")
-        assert "sending messages too quickly" in said(answer, "And another thing.")
+        assert "sending messages too quickly" in error_of(answer, "And another thing.")
         assert (await submit(browser, thread, status="CLOSED")).status_code == 303
         answer = await submit(browser, f"{ADMIN_PAGES}new/?user_id=anna", subject="Another", body="Something else.")
-        assert "sending messages too quickly" in said(answer, "Something else.")
+        assert "sending messages too quickly" in error_of(answer, "Something else.")
 
 
 async def test_a_form_that_is_sent_twice_counts_once(conversations: SessionFactory, valkey: Valkey) -> None:
@@ -239,7 +241,7 @@ async def test_a_form_that_is_sent_twice_counts_once(conversations: SessionFacto
         assert (second.status_code, second.headers["Location"]) == (303, first.headers["Location"])
 
 
-async def test_a_form_of_a_foreign_page_uses_up_nothing(conversations: SessionFactory, valkey: Valkey) -> None:
+async def test_a_form_of_a_foreign_page_uses_up_no_limit(conversations: SessionFactory, valkey: Valkey) -> None:
     async with processes(conversations, valkey.url, limit_conversations_per_day=1) as [client, _]:
         browser = Browser(client)
         await browser.sign_in("anna")
@@ -249,20 +251,20 @@ async def test_a_form_of_a_foreign_page_uses_up_nothing(conversations: SessionFa
 
 
 async def submit(browser: Browser, path: str, **typed: Any) -> httpx2.Response:
-    """Fill in the form of a page, and send it."""
+    """Fill in the form of a page, and submit it."""
     page = Page(await browser.get(path))
-    [form] = [one for one in page.root.one("main").all("form") if "idempotency_key" in page.fields(one)]
+    [form] = [form for form in page.root.one("main").all("form") if "idempotency_key" in page.fields(form)]
     return await browser.submit(path.partition("?")[0], **page.fields(form) | typed)
 
 
-def said(answer: httpx2.Response, typed: str, within: int = 60) -> str:
-    """Return what a page says that refuses, once it has been shown to keep what was typed."""
+def error_of(answer: httpx2.Response, typed: str, within: int = 60) -> str:
+    """Check that a page rejects a form and keeps what was typed; return its error."""
     assert answer.status_code == 429
     assert 1 <= int(answer.headers["Retry-After"]) <= within
     page = Page(answer)
     [field] = page.root.one("main").all("textarea")
     assert field.value.strip() == typed
-    return page.root.all(role="alert")[0].text  # what scripts show comes last
+    return page.root.all(role="alert")[0].text  # the last ones are for scripts
 
 
 @pytest.mark.parametrize(
@@ -273,12 +275,12 @@ def said(answer: httpx2.Response, typed: str, within: int = 60) -> str:
         ("not an address", ""),
     ],
 )
-def test_addresses_that_one_client_may_choose_from_are_one(one: str, other: str) -> None:
+def test_addresses_that_belong_to_one_client_are_counted_together(one: str, other: str) -> None:
     assert network_of(one) == network_of(other)
 
 
 @given(st.ip_addresses())
-def test_addresses_of_different_clients_differ(address: Any) -> None:
+def test_addresses_of_different_clients_are_counted_separately(address: Any) -> None:
     step = 1 if address.version == 4 else 1 << 64
     neighbour = type(address)(int(address) ^ step)
     assert network_of(str(address)) != network_of(str(neighbour))

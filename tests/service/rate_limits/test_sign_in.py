@@ -1,4 +1,4 @@
-"""How often somebody may try to sign in from one address, and whose word about the address counts."""
+"""Limits of sign-ins by address, and whose information about the address is trusted."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ ANNAS, BENS = "198.51.100.7", "203.0.113.9"
 
 
 async def sign_in(client: httpx2.AsyncClient, address: str, token: str | None = None) -> httpx2.Response:
-    """Try to sign in from an address, as the proxy tells it."""
+    """Sign in from an address that the proxy reports."""
     headers = {"Origin": HOST, "X-Forwarded-For": address}
     return await client.post("/session", data={"token": token or store_token()}, headers=headers)
 
@@ -27,15 +27,13 @@ async def statuses(clients: list[httpx2.AsyncClient], address: str, count: int, 
     return [(await sign_in(clients[turn % len(clients)], address, token)).status_code for turn in range(count)]
 
 
-async def test_sign_ins_are_counted_by_user_for_all_processes_together(
-    conversations: SessionFactory, valkey: Valkey
-) -> None:
+async def test_sign_ins_are_counted_by_user_across_processes(conversations: SessionFactory, valkey: Valkey) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=4) as clients:
         assert await statuses(clients, ANNAS, 6) == [303] * 4 + [429] * 2
         assert await statuses(clients, ANNAS, 1, store_token("ben")) == [303]
 
 
-async def test_a_refused_sign_in_is_a_page_that_says_so(conversations: SessionFactory, valkey: Valkey) -> None:
+async def test_a_rejected_sign_in_is_a_page_with_the_reason(conversations: SessionFactory, valkey: Valkey) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=1) as [client, _]:
         await sign_in(client, ANNAS)
         page = await sign_in(client, ANNAS)
@@ -52,7 +50,7 @@ async def test_a_refused_sign_in_is_a_page_that_says_so(conversations: SessionFa
         (lambda: store_token("shop", "store"), "token belongs to the store"),
     ],
 )
-async def test_bad_tokens_are_refused_sooner_and_refuse_no_good_one(
+async def test_invalid_tokens_have_a_lower_limit_that_does_not_affect_valid_ones(
     conversations: SessionFactory, valkey: Valkey, make: Callable[[], str], why: str
 ) -> None:
     refused = make()
@@ -66,7 +64,7 @@ async def test_bad_tokens_are_refused_sooner_and_refuse_no_good_one(
         assert set(await statuses(clients, BENS, 1, refused)) <= {401, 403}
 
 
-async def test_who_posts_a_good_token_from_a_foreign_page_refuses_nobody(
+async def test_valid_tokens_from_a_foreign_page_do_not_block_the_user(
     conversations: SessionFactory, valkey: Valkey
 ) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=4) as [client, _]:
@@ -78,22 +76,18 @@ async def test_who_posts_a_good_token_from_a_foreign_page_refuses_nobody(
         assert (await sign_in(client, ANNAS)).status_code == 303
 
 
-async def test_people_behind_one_address_sign_in_however_many_they_are(
-    conversations: SessionFactory, valkey: Valkey
-) -> None:
+async def test_any_number_of_users_can_sign_in_from_one_address(conversations: SessionFactory, valkey: Valkey) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=2) as [client, _]:
         for person in range(5):
             assert (await sign_in(client, ANNAS, store_token(f"person-{person}"))).status_code == 303
 
 
-async def test_zero_means_that_anybody_may_try_as_often_as_they_like(
-    conversations: SessionFactory, valkey: Valkey
-) -> None:
+async def test_zero_means_no_limit_of_sign_ins(conversations: SessionFactory, valkey: Valkey) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=0) as clients:
         assert set(await statuses(clients, ANNAS, 40, "guessed")) == {401}
 
 
-async def test_renewals_are_counted_by_user_and_for_themselves(conversations: SessionFactory, valkey: Valkey) -> None:
+async def test_renewals_are_counted_by_user_and_separately(conversations: SessionFactory, valkey: Valkey) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=2) as [one, other]:
         anna, ben = Browser(one), Browser(other)
         for browser, user in ((anna, "anna"), (ben, "ben")):
@@ -109,7 +103,7 @@ async def test_renewals_are_counted_by_user_and_for_themselves(conversations: Se
         assert (await anna.sign_in("anna")).status_code == 303
 
 
-async def test_refusals_are_counted_by_the_address_that_a_trusted_proxy_tells(
+async def test_failures_are_counted_by_the_address_that_a_trusted_proxy_reports(
     conversations: SessionFactory, valkey: Valkey
 ) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=8) as [client, _]:
@@ -117,7 +111,7 @@ async def test_refusals_are_counted_by_the_address_that_a_trusted_proxy_tells(
         assert [(await sign_in(client, addresses, "guessed")).status_code for addresses in forged] == [401, 401, 429]
 
 
-async def test_what_somebody_tells_who_is_no_trusted_proxy_does_not_count(
+async def test_an_address_reported_by_an_untrusted_client_is_ignored(
     conversations: SessionFactory, valkey: Valkey
 ) -> None:
     async with processes(conversations, valkey.url, peer=ANNAS, limit_sign_ins_per_minute=8) as [client, _]:
@@ -125,7 +119,9 @@ async def test_what_somebody_tells_who_is_no_trusted_proxy_does_not_count(
         assert [(await sign_in(client, address, "guessed")).status_code for address in forged] == [401, 401, 429]
 
 
-async def test_the_addresses_of_one_ipv6_network_are_one(conversations: SessionFactory, valkey: Valkey) -> None:
+async def test_addresses_of_one_ipv6_network_are_counted_together(
+    conversations: SessionFactory, valkey: Valkey
+) -> None:
     async with processes(conversations, valkey.url, limit_sign_ins_per_minute=8) as [client, _]:
         own = [f"2001:db8:1:2::{turn:x}" for turn in range(1, 4)]
         assert [(await sign_in(client, address, "guessed")).status_code for address in own] == [401, 401, 429]
@@ -148,21 +144,19 @@ WARNING = "all sign-ins come from one private address: if it is a proxy, add it 
         (["unknown"] * SUSPICIOUS, False),
     ],
 )
-async def test_sign_ins_that_all_come_from_one_private_address_are_told_of_once(
+async def test_a_warning_is_logged_once_when_all_sign_ins_come_from_one_private_address(
     conversations: SessionFactory, addresses: list[str], warns: bool
 ) -> None:
     with capture_logs() as logged:
         async with processes(conversations, None, 1) as [client]:
             for turn, address in enumerate(addresses):
                 await sign_in(client, address, "guessed" if turn % 2 else None)
-    told = [(line["log_level"], line["address"]) for line in logged if line["event"] == WARNING]
-    assert told == ([("warning", addresses[0])] if warns else [])
+    warnings = [(line["log_level"], line["address"]) for line in logged if line["event"] == WARNING]
+    assert warnings == ([("warning", addresses[0])] if warns else [])
 
 
 @pytest.mark.parametrize("hostile", ["", ",", "unknown", "a" * 3000, "1.2.3.4:99999", "[::1", "\u00e4"])
-async def test_an_address_that_is_none_breaks_nothing(
-    conversations: SessionFactory, valkey: Valkey, hostile: str
-) -> None:
+async def test_an_invalid_address_causes_no_error(conversations: SessionFactory, valkey: Valkey, hostile: str) -> None:
     async with processes(conversations, valkey.url) as [client, _]:
         headers: Any = {"Origin": HOST, "X-Forwarded-For": hostile.encode()}
         answer = await client.post("/session", data={"token": store_token()}, headers=headers)

@@ -21,7 +21,7 @@ from tests.service.helpers.callers import Caller, problem
 from tests.service.helpers.live_api import Live, until_ended, until_received
 
 
-async def test_a_sixth_stream_of_a_person_waits_for_a_place(live: Live, anna: Caller, ben: Caller) -> None:
+async def test_a_users_sixth_stream_is_rejected_until_another_one_ends(live: Live, anna: Caller, ben: Caller) -> None:
     async with AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(live.reading(anna)) for _ in range(STREAMS_PER_PERSON - 1)]
         async with live.reading(anna), httpx2.AsyncClient(base_url=live.origin, timeout=30) as client:
@@ -30,17 +30,19 @@ async def test_a_sixth_stream_of_a_person_waits_for_a_place(live: Live, anna: Ca
             assert int(refused.headers["retry-after"]) > 0
             async with live.reading(ben) as another:
                 await eventually(lambda: another.opened)
-        await eventually(lambda: len(live.hub._streams["anna"]) == len(opened))  # noqa: SLF001 - when it has noticed
+        await eventually(lambda: len(live.hub._streams["anna"]) == len(opened))  # noqa: SLF001 - once the end is noticed
         async with live.reading(anna) as reader:
             await eventually(lambda: reader.events)
 
 
-async def test_a_stream_ends_with_its_token_and_tells_nothing_more(live: Live, anna: Caller, sam: Caller) -> None:
-    talk = (await anna.open())["id"]
-    token = issue_token(live.settings, {"sub": "anna", "role": "customer"}, timedelta(seconds=-26))  # 30 are forgiven
+async def test_a_stream_ends_with_its_token_and_delivers_nothing_more(live: Live, anna: Caller, sam: Caller) -> None:
+    conversation = (await anna.open())["id"]
+    token = issue_token(
+        live.settings, {"sub": "anna", "role": "customer"}, timedelta(seconds=-26)
+    )  # within the leeway of 30
     async with reading(live.origin, {"Authorization": f"Bearer {token}"}) as reader, live.reading(anna) as other:
         await until_ended(reader)
-        await sam.post(talk, "A secret.")
+        await sam.post(conversation, "A secret.")
         await live.number()
         await eventually(lambda: "A secret." in repr(other))
         assert "A secret." not in repr(reader)
@@ -65,7 +67,7 @@ async def test_a_browsers_stream_ends_with_its_session(live: Live, anna: Caller,
             assert problem(await client.get(STREAM, headers=cookies[0]))[0] == 401
 
 
-async def test_a_stream_ends_when_its_person_is_deleted(
+async def test_a_stream_ends_when_its_user_is_deleted(
     live: Live, anna: Caller, ben: Caller, sam: Caller, shop: Caller
 ) -> None:
     async with live.reading(anna) as customer, live.reading(sam) as admin, live.reading(ben) as other:
@@ -80,13 +82,13 @@ async def test_a_stream_ends_when_its_person_is_deleted(
     assert (await shop.call("PUT", "/users/anna", {})).status_code == 201
     await live.number()
     async with live.reading(anna, after=customer.last_id) as again:
-        talk = (await anna.open())["id"]
+        conversation = (await anna.open())["id"]
         await live.number()
         await until_received(again)
-        assert again.logged[0].data["conversation_id"] == talk, "an earlier deletion does not end it"
+        assert again.logged[0].data["conversation_id"] == conversation, "an earlier deletion does not end it"
 
 
-async def test_a_person_deleted_while_their_stream_opens_hears_nothing(
+async def test_a_user_deleted_while_their_stream_opens_receives_nothing(
     live: Live, anna: Caller, shop: Caller, conversations: SessionFactory
 ) -> None:
     await anna.open()
@@ -95,15 +97,15 @@ async def test_a_person_deleted_while_their_stream_opens_hears_nothing(
         admitted_at = await read_head(session)
     await shop.call("DELETE", "/users/anna")
     await live.number()
-    async with live.reading(Caller(anna.api, "", {"Authorization": shop_admin(live)})) as admin:
-        await eventually(lambda: admin.events)  # so the hub is behind the deletion
+    async with live.reading(Caller(anna.api, "", {"Authorization": admin_token(live)})) as admin:
+        await eventually(lambda: admin.events)  # so the hub has passed the deletion
         stream = Connection("anna", Side.CUSTOMER, admitted_at)
         with live.hub.open(stream, None):
-            heard = [shown async for some in live.hub.events(stream, None) for shown in some]
-    assert [shown.event for shown in heard] == [None]
+            received = [event async for events in live.hub.events(stream, None) for event in events]
+    assert [event.event for event in received] == [None]
 
 
-def shop_admin(live: Live) -> str:
+def admin_token(live: Live) -> str:
     return f"Bearer {issue_token(live.settings, {'sub': 'tom', 'role': 'admin'}, timedelta(hours=1))}"
 
 
@@ -113,10 +115,12 @@ async def test_streams_are_for_customers_and_admins(live: Live, shop: Caller) ->
         assert problem(await client.get(STREAM)) == (401, "unauthenticated")
 
 
-async def test_an_open_stream_holds_no_connection(live: Live, acting_as: As, conversations: SessionFactory) -> None:
+async def test_an_open_stream_holds_no_database_connection(
+    live: Live, acting_as: As, conversations: SessionFactory
+) -> None:
     async with AsyncExitStack() as stack:
         readers: list[Reader] = []
-        for n in range(15):  # more than the pool has
+        for n in range(15):  # more than the pool has connections
             headers = acting_as(f"reader-{n}", "admin" if n % 2 else "customer")
             readers.append(await stack.enter_async_context(reading(live.origin, headers)))
         await eventually(lambda: all(reader.events for reader in readers))
@@ -125,7 +129,7 @@ async def test_an_open_stream_holds_no_connection(live: Live, acting_as: As, con
             assert (await session.execute(busy)).scalar_one() == 0
 
 
-async def test_a_database_that_ends_its_connections_ends_no_stream(
+async def test_a_stream_survives_the_loss_of_the_database_connections(
     live: Live, anna: Caller, conversations: SessionFactory
 ) -> None:
     async with live.reading(anna) as reader:
@@ -133,7 +137,7 @@ async def test_a_database_that_ends_its_connections_ends_no_stream(
         async with conversations() as session:
             ours = text("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'chats-api'")
             assert (await session.execute(ours)).all()
-        talk = (await anna.open())["id"]
+        conversation = (await anna.open())["id"]
         await live.number()
         await until_received(reader)
-        assert reader.logged[0].data["conversation_id"] == talk
+        assert reader.logged[0].data["conversation_id"] == conversation

@@ -1,4 +1,4 @@
-"""The live stream on a real server and a real log: in order, without gap, and nobody hears what is not theirs."""
+"""Live streams on a real server and a real log: in order, without gaps, and only the client's own events."""
 
 import asyncio
 from uuid import UUID
@@ -18,54 +18,54 @@ from tests.service.helpers.callers import Caller
 from tests.service.helpers.live_api import Live, log_updates, until_ended, until_received
 
 
-async def test_both_sides_hear_of_all_that_happens_as_each_may_see_it(live: Live, anna: Caller, sam: Caller) -> None:
+async def test_both_sides_receive_all_events_in_their_own_view(live: Live, anna: Caller, sam: Caller) -> None:
     async with live.reading(anna) as customer, live.reading(sam) as admin:
-        talk = (await anna.open(body="Hello?"))["id"]
-        reply = await sam.post(talk, "Here it is.")
-        await anna.call("POST", f"/conversations/{talk}/read", {"up_to": 2})
-        await sam.edit(talk, status="CLOSED")
-        await sam.call("POST", f"/conversations/{talk}/unread")
+        conversation = (await anna.open(body="Hello?"))["id"]
+        reply = await sam.post(conversation, "Here it is.")
+        await anna.call("POST", f"/conversations/{conversation}/read", {"up_to": 2})
+        await sam.edit(conversation, status="CLOSED")
+        await sam.call("POST", f"/conversations/{conversation}/unread")
         await live.number()
         expected = ["created", "posted", "posted", "read", "updated", "updated"]
         for reader in (customer, admin):
             await until_received(reader, len(expected))
             assert [event.event.split(".")[1] for event in reader.logged] == expected
-            assert {event.data["conversation_id"] for event in reader.logged} == {talk}
+            assert {event.data["conversation_id"] for event in reader.logged} == {conversation}
             assert all(decode_position(event.id or "", live.epoch) for event in reader.logged)
-            assert reader.data_of("conversation.read") == [{"conversation_id": talk, "by": "user", "up_to": 2}]
+            assert reader.data_of("conversation.read") == [{"conversation_id": conversation, "by": "user", "up_to": 2}]
             assert "message" not in reader.data_of("conversation.updated")[0]
-        assert customer.data_of("conversation.updated")[-1]["conversation"] == await anna.peek(talk)
-        assert admin.data_of("conversation.updated")[-1]["conversation"] == await sam.peek(talk)
+        assert customer.data_of("conversation.updated")[-1]["conversation"] == await anna.peek(conversation)
+        assert admin.data_of("conversation.updated")[-1]["conversation"] == await sam.peek(conversation)
         assert admin.data_of("message.posted")[1]["message"] == reply
         assert customer.data_of("message.posted")[1]["message"] == reply | {
             "sender": {"id": None, "name": "Sam", "role": "admin"}
         }
-        assert (await sam.call("DELETE", f"/conversations/{talk}")).status_code == 204
+        assert (await sam.call("DELETE", f"/conversations/{conversation}")).status_code == 204
         await live.number()
         for reader in (customer, admin):
             await until_received(reader, len(expected) + 1)
-            assert reader.data_of("conversation.deleted") == [{"conversation_id": talk}]
+            assert reader.data_of("conversation.deleted") == [{"conversation_id": conversation}]
 
 
-async def test_a_stream_says_that_it_is_one_and_how_to_come_back(live: Live, anna: Caller) -> None:
+async def test_a_streams_headers_and_retry_time_are_set(live: Live, anna: Caller) -> None:
     async with live.reading(anna) as first, live.reading(anna) as second:
         await eventually(lambda: first.opened and second.opened)
         assert first.headers["content-type"].startswith("text/event-stream")
         assert first.headers["x-accel-buffering"] == "no"
         assert "no-store" in first.headers["cache-control"]
-        assert first.last_id == await live.position(), "also before anything has happened"
+        assert first.last_id == await live.position(), "even before any event"
         assert 1000 <= (first.retry or 0) <= 4000
 
 
-async def test_nobody_hears_of_another_customers_conversation(
+async def test_no_customer_receives_events_of_anothers_conversation(
     live: Live, anna: Caller, ben: Caller, sam: Caller
 ) -> None:
     start = await live.position()
     async with live.reading(ben) as at_once:
-        talk = (await anna.open(body="A secret."))["id"]
+        conversation = (await anna.open(body="A secret."))["id"]
         own = (await ben.open())["id"]
-        await sam.edit(talk, reply_body="Hush.", status="CLOSED")
-        await sam.call("DELETE", f"/conversations/{talk}")
+        await sam.edit(conversation, reply_body="Hush.", status="CLOSED")
+        await sam.call("DELETE", f"/conversations/{conversation}")
         await live.number()
         async with live.reading(ben, after=start) as later:
             for reader in (at_once, later):
@@ -75,13 +75,13 @@ async def test_nobody_hears_of_another_customers_conversation(
                 ]
 
 
-async def test_what_was_missed_comes_in_order_and_by_pages(
+async def test_missed_events_are_delivered_in_order_and_in_pages(
     live: Live, anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
-    talk = (await anna.open())["id"]
+    conversation = (await anna.open())["id"]
     await live.number()
     start = await live.position()
-    await log_updates(conversations, "anna", talk, 1200)
+    await log_updates(conversations, "anna", conversation, 1200)
     await live.number()
     await live.number()
     for caller in (anna, sam):
@@ -94,12 +94,14 @@ async def test_what_was_missed_comes_in_order_and_by_pages(
             assert live.number_of(reader.logged[0].id) == live.number_of(middle) + 1, "the header wins"
 
 
-async def test_what_was_deleted_since_is_told_as_deleted_only(live: Live, anna: Caller, sam: Caller) -> None:
+async def test_missed_events_of_a_deleted_conversation_are_replaced_by_its_deletion(
+    live: Live, anna: Caller, sam: Caller
+) -> None:
     start = await live.position()
-    talk = (await anna.open(body="Forget this."))["id"]
-    await sam.edit(talk, reply_body="Forgotten.", status="CLOSED")
+    conversation = (await anna.open(body="Forget this."))["id"]
+    await sam.edit(conversation, reply_body="Forgotten.", status="CLOSED")
     await live.number()
-    await sam.call("DELETE", f"/conversations/{talk}")
+    await sam.call("DELETE", f"/conversations/{conversation}")
     await live.number()
     for caller in (anna, sam):
         async with live.reading(caller, after=start) as reader:
@@ -108,9 +110,9 @@ async def test_what_was_deleted_since_is_told_as_deleted_only(live: Live, anna: 
             assert "orgot" not in repr(reader.events)
 
 
-@pytest.mark.parametrize("given", ["beyond", "elsewhere", "nonsense", "", "purged"])
-async def test_a_client_whose_place_is_gone_is_told_and_then_hears_what_comes(
-    live: Live, anna: Caller, conversations: SessionFactory, given: str
+@pytest.mark.parametrize("position", ["beyond", "elsewhere", "nonsense", "", "purged"])
+async def test_a_client_with_an_invalid_position_gets_a_reset_and_then_new_events(
+    live: Live, anna: Caller, conversations: SessionFactory, position: str
 ) -> None:
     await anna.open()
     await anna.open()
@@ -118,22 +120,22 @@ async def test_a_client_whose_place_is_gone_is_told_and_then_hears_what_comes(
     async with transaction(conversations) as session:
         epoch, head = await read_head(session)
         await session.execute(delete(LoggedEvent).where(LoggedEvent.position == 1))
-    places = {
+    positions = {
         "beyond": encode_position(epoch, head + 1),
         "elsewhere": encode_position(UUID(int=7), head),
         "purged": encode_position(epoch, 0),
     }
-    async with live.reading(anna, last_id=places.get(given, given)) as reader:
+    async with live.reading(anna, last_id=positions.get(position, position)) as reader:
         await eventually(lambda: reader.names)
         assert reader.names[0] == "reset"
         assert reader.events[0].id == encode_position(epoch, head)
-        talk = (await anna.open())["id"]
+        conversation = (await anna.open())["id"]
         await live.number()
         await until_received(reader)
-        assert [event.data["conversation_id"] for event in reader.logged] == [talk]
+        assert [event.data["conversation_id"] for event in reader.logged] == [conversation]
 
 
-async def test_a_log_that_was_restored_sends_everybody_back_to_load_anew(
+async def test_after_a_restore_of_the_log_all_streams_end_with_a_reset(
     live: Live, anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     async with live.reading(anna) as customer, live.reading(sam) as admin:
@@ -147,7 +149,7 @@ async def test_a_log_that_was_restored_sends_everybody_back_to_load_anew(
             assert reader.last_id == await live.position()
 
 
-async def test_the_head_of_a_restored_log_lies_behind_its_readers(
+async def test_a_log_head_before_the_readers_position_ends_streams_with_a_reset(
     live: Live, anna: Caller, conversations: SessionFactory
 ) -> None:
     async with live.reading(anna) as reader:
@@ -163,10 +165,10 @@ async def test_the_head_of_a_restored_log_lies_behind_its_readers(
         assert reader.names[-1] == "reset"
 
 
-async def test_the_number_unread_comes_first_and_whenever_it_is_another(
+async def test_the_unread_count_comes_first_and_at_every_change(
     live: Live, anna: Caller, ben: Caller, sam: Caller
 ) -> None:
-    talk = (await anna.open())["id"]
+    conversation = (await anna.open())["id"]
     await live.number()
     async with live.reading(anna) as customer, live.reading(ben) as other, live.reading(sam) as admin:
         await eventually(lambda: customer.events and other.events and admin.events)
@@ -175,10 +177,10 @@ async def test_the_number_unread_comes_first_and_whenever_it_is_another(
             [{"unread": 0}],
             [{"unread": 1}],
         ]
-        await sam.post(talk)
+        await sam.post(conversation)
         await live.number()
         await eventually(lambda: len(customer.data_of("unread")) == 2 and len(admin.data_of("unread")) == 2)
-        await anna.call("POST", f"/conversations/{talk}/read", {"up_to": 1})
+        await anna.call("POST", f"/conversations/{conversation}/read", {"up_to": 1})
         await live.number()
         await eventually(lambda: len(customer.data_of("unread")) == 3)
         assert customer.data_of("unread") == [{"unread": 0}, {"unread": 1}, {"unread": 0}]
@@ -189,23 +191,23 @@ async def test_the_number_unread_comes_first_and_whenever_it_is_another(
         assert all(event.id is None for event in customer.events if event.event == "unread")
 
 
-async def test_a_client_that_is_too_slow_has_to_resume_and_misses_nothing(
+async def test_a_slow_client_is_disconnected_and_misses_nothing_after_resuming(
     live: Live, anna: Caller, conversations: SessionFactory
 ) -> None:
-    talk = (await anna.open())["id"]
+    conversation = (await anna.open())["id"]
     await live.number()
     async with conversations() as session:
         admitted_at = await read_head(session)
     slow = Connection("anna", Side.CUSTOMER, admitted_at)
     with live.hub.open(slow, None):
         events = live.hub.events(slow, None)
-        heard = [*await anext(events)]
-        await log_updates(conversations, "anna", talk, BUFFER + 100)
+        received = [*await anext(events)]
+        await log_updates(conversations, "anna", conversation, BUFFER + 100)
         await live.number()
         await live.number()
         await eventually(lambda: slow.over)
-        heard += [shown async for some in events for shown in some]
-    last = [shown.id for shown in heard if shown.id][-1]
+        received += [event async for batch in events for event in batch]
+    last = [event.id for event in received if event.id][-1]
     async with live.reading(anna, last_id=last) as reader:
         await eventually(lambda: reader.logged and live.number_of(reader.logged[-1].id) == BUFFER + 101)
         assert [live.number_of(event.id) for event in reader.logged] == list(
@@ -213,32 +215,32 @@ async def test_a_client_that_is_too_slow_has_to_resume_and_misses_nothing(
         )
 
 
-async def test_a_client_that_is_ahead_of_the_hub_hears_nothing_twice(
+async def test_a_client_ahead_of_the_hub_receives_nothing_twice(
     live: Live, anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
     async with live.reading(sam) as before:
         await eventually(lambda: before.events)
         await anna.open()
         async with transaction(conversations) as session:
-            await number_events(session)  # and the hub is not told
+            await number_events(session)  # without waking the hub
         async with live.reading(anna) as customer, live.reading(sam) as admin:
             await until_received(before)
-            talk = (await anna.open())["id"]
+            conversation = (await anna.open())["id"]
             await live.number()
             for reader in (customer, admin):
                 await until_received(reader)
-                assert [event.data["conversation_id"] for event in reader.logged] == [talk]
+                assert [event.data["conversation_id"] for event in reader.logged] == [conversation]
 
 
-async def test_a_client_that_comes_while_the_hub_looks_up_misses_nothing(
+async def test_a_client_that_connects_while_the_hub_reads_misses_nothing(
     live: Live, anna: Caller, conversations: SessionFactory
 ) -> None:
     async with live.reading(anna) as first:
         await eventually(lambda: first.events)
-    await eventually(lambda: not live.hub._streams)  # noqa: SLF001 - so that the hub only looks where the log ends
+    await eventually(lambda: not live.hub._streams)  # noqa: SLF001 - so that the hub only reads the log's head
     async with conversations() as session:
         stream = Connection("anna", Side.CUSTOMER, await read_head(session))
-    talk = (await anna.open())["id"]
+    conversation = (await anna.open())["id"]
     with live.hub.open(stream, None):
         async with transaction(conversations) as session:
             await session.execute(text("lock table feed"))
@@ -246,34 +248,34 @@ async def test_a_client_that_comes_while_the_hub_looks_up_misses_nothing(
             await eventually(lambda: waits_for_a_lock(conversations))
             events = live.hub.events(stream, None)
             await anext(events)
-            heard: list[SseEvent] = []
+            received: list[SseEvent] = []
 
             async def listen() -> None:
-                while not any(shown.position for shown in heard):
-                    heard.extend(await anext(events))
+                while not any(event.position for event in received):
+                    received.extend(await anext(events))
 
             listening = asyncio.create_task(listen())
             await eventually(lambda: stream.joined)
             await number_events(session)
         await asyncio.wait_for(listening, 30)
-    [event] = [shown for shown in heard if shown.position is not None]
-    assert talk in (event.data or "")
+    [event] = [event for event in received if event.position is not None]
+    assert conversation in (event.data or "")
 
 
-async def test_lists_and_threads_say_where_the_stream_goes_on_from(
+async def test_lists_and_threads_include_the_position_to_start_a_stream_from(
     live: Live, anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
-    talk = (await anna.open(body="Hello?"))["id"]
+    conversation = (await anna.open(body="Hello?"))["id"]
     await live.number()
     before = await live.position()
     async with conversations() as session:
         assert (await session.scalars(select(LoggedEvent.position))).all() == [1, 2]
-    paths = ["/conversations", f"/conversations/{talk}", f"/conversations/{talk}/messages"]
+    paths = ["/conversations", f"/conversations/{conversation}", f"/conversations/{conversation}/messages"]
     for caller in (anna, sam):
         for path in paths:
             answer = await caller.call("GET", path, params={"peek": "true"} if path == paths[1] else {})
             assert answer.headers["x-position"] == before
-    await sam.post(talk, "Here.")
+    await sam.post(conversation, "Here.")
     await live.number()
     async with live.reading(anna, after=before) as reader:
         await until_received(reader)
@@ -281,7 +283,7 @@ async def test_lists_and_threads_say_where_the_stream_goes_on_from(
 
 
 async def waits_for_a_lock(sessions: SessionFactory) -> bool:
-    """Tell whether the API waits for somebody's lock."""
+    """Return whether the API waits for a lock."""
     ours = text(
         "select count(*) from pg_stat_activity where application_name = 'chats-api' and wait_event_type = 'Lock'"
     )

@@ -1,4 +1,4 @@
-"""Two admins in one conversation learn of each other, and of nobody who has left."""
+"""Two admins in one conversation see each other, until they leave."""
 
 from datetime import timedelta
 from typing import Any
@@ -30,9 +30,7 @@ def another(sam: Caller, acting_as: As, sub: str = "kim", **claims: Any) -> Call
     return Caller(sam.api, sam.prefix, acting_as(sub, "admin", **claims))
 
 
-async def test_an_admin_learns_who_else_is_looking_at_the_same_conversation(
-    anna: Caller, sam: Caller, acting_as: As
-) -> None:
+async def test_an_admin_sees_who_else_is_viewing_the_conversation(anna: Caller, sam: Caller, acting_as: As) -> None:
     here, elsewhere = (await anna.open())["id"], (await anna.open())["id"]
     kim, nameless = another(sam, acting_as, name="Kim"), another(sam, acting_as, "a-7")
 
@@ -44,7 +42,7 @@ async def test_an_admin_learns_who_else_is_looking_at_the_same_conversation(
     assert await view(sam, elsewhere) == [{"id": "a-7", "name": "a-7"}]
 
 
-async def test_who_has_left_or_was_not_heard_of_for_30_seconds_is_not_named(
+async def test_an_admin_who_left_or_was_silent_for_30_seconds_is_not_listed(
     anna: Caller, sam: Caller, acting_as: As, conversations: SessionFactory
 ) -> None:
     conversation = (await anna.open())["id"]
@@ -59,7 +57,7 @@ async def test_who_has_left_or_was_not_heard_of_for_30_seconds_is_not_named(
     assert await view(sam, conversation) == []
 
 
-async def test_looking_is_for_admins_and_for_conversations_that_are_there(anna: Caller, sam: Caller) -> None:
+async def test_presence_is_for_admins_and_for_existing_conversations(anna: Caller, sam: Caller) -> None:
     conversation = (await anna.open())["id"]
     as_customer = Caller(anna.api, sam.prefix, anna.headers)
     answer = await as_customer.call("POST", f"/conversations/{conversation}/viewing")
@@ -71,14 +69,14 @@ async def test_looking_is_for_admins_and_for_conversations_that_are_there(anna: 
     assert problem(answer) == (404, "not-found")
 
 
-async def test_a_name_that_was_erased_is_not_shown(anna: Caller, sam: Caller, shop: Caller, acting_as: As) -> None:
+async def test_an_erased_name_is_not_shown(anna: Caller, sam: Caller, shop: Caller, acting_as: As) -> None:
     conversation = (await anna.open())["id"]
     await view(another(sam, acting_as, name="Kim"), conversation)
     await shop.call("DELETE", "/users/kim")
     assert await view(sam, conversation) == []
 
 
-async def test_what_is_no_longer_true_is_purged(anna: Caller, sam: Caller, conversations: SessionFactory) -> None:
+async def test_expired_presence_is_purged(anna: Caller, sam: Caller, conversations: SessionFactory) -> None:
     old, new = (await anna.open())["id"], (await anna.open())["id"]
     await view(sam, old)
     await age(conversations, LONG_AGO)

@@ -1,4 +1,4 @@
-"""What requests of the same moment share, a statement, a connection, is answered to each with what is their own."""
+"""Concurrent requests share statements and connections, but each gets only its own data."""
 
 import asyncio
 import re
@@ -17,15 +17,15 @@ PEOPLE = [f"canary-{number:02}" for number in range(16)]
 
 
 @dataclass(frozen=True)
-class Customer:
-    """Somebody, and what they ask for again and again."""
+class Client:
+    """A customer, and the requests that they repeat."""
 
     id: str
     caller: Caller
     conversation: str
 
-    async def ask(self, turn: int) -> str:
-        """Read or write something; return the answer."""
+    async def request(self, turn: int) -> str:
+        """Read or write something; return the response."""
         thread = f"/conversations/{self.conversation}"
         if turn % 3 == 0:
             answer = await self.caller.call("POST", f"{thread}/messages", {"body": f"{self.id} {turn}"})
@@ -37,28 +37,33 @@ class Customer:
 
 
 @pytest.fixture
-async def customers(live: Live, acting_as: As) -> AsyncIterator[list[Customer]]:
+async def customers(live: Live, acting_as: As) -> AsyncIterator[list[Client]]:
     async with httpx2.AsyncClient(base_url=live.origin, timeout=30) as client:
-        callers = {who: Caller(client, "/api/v1", acting_as(who, name=who)) for who in PEOPLE}
-        opened = await asyncio.gather(*(caller.open(subject=who, body=who) for who, caller in callers.items()))
-        yield [Customer(who, callers[who], one["id"]) for who, one in zip(PEOPLE, opened, strict=True)]
+        callers = {user_id: Caller(client, "/api/v1", acting_as(user_id, name=user_id)) for user_id in PEOPLE}
+        opened = await asyncio.gather(
+            *(caller.open(subject=user_id, body=user_id) for user_id, caller in callers.items())
+        )
+        yield [
+            Client(user_id, callers[user_id], conversation["id"])
+            for user_id, conversation in zip(PEOPLE, opened, strict=True)
+        ]
 
 
-async def test_everybody_gets_their_own_also_while_others_hang_up(customers: list[Customer]) -> None:
-    async def ask(one: Customer, offset: int) -> set[str]:
-        event = ""
+async def test_all_clients_get_their_own_data_even_while_others_disconnect(customers: list[Client]) -> None:
+    async def ask(client: Client, offset: int) -> set[str]:
+        responses = ""
         for turn in range(offset, offset + 12):
-            event += await one.ask(turn)
-        return set(re.findall(r"canary-\d\d", event))
+            responses += await client.request(turn)
+        return set(re.findall(r"canary-\d\d", responses))
 
-    async def hang_up(one: Customer, offset: int) -> None:
+    async def hang_up(client: Client, offset: int) -> None:
         for turn in range(offset, offset + 12):
             with suppress(TimeoutError):
-                async with asyncio.timeout(0.002 * (turn % 5)):  # anywhere on the request's way
-                    await one.ask(turn)
+                async with asyncio.timeout(0.002 * (turn % 5)):  # at any point of the request
+                    await client.request(turn)
 
     answers, *_ = await asyncio.gather(
-        asyncio.gather(*(ask(one, number) for number, one in enumerate(customers))),
-        *(hang_up(one, number) for number, one in enumerate(customers)),
+        asyncio.gather(*(ask(client, number) for number, client in enumerate(customers))),
+        *(hang_up(client, number) for number, client in enumerate(customers)),
     )
-    assert answers == [{one.id} for one in customers]
+    assert answers == [{client.id} for client in customers]

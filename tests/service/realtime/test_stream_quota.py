@@ -1,4 +1,4 @@
-"""Places for live streams: so many for each person, in all processes together, and none for the dead."""
+"""The quota of live streams for each user, across processes; dead processes' streams do not count."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,17 +17,17 @@ from tests.service.conftest import As, running_api
 from tests.service.helpers.callers import problem
 from tests.service.helpers.valkey_process import Valkey
 
-PATIENCE = 5.0  # seconds for a question: the machine of a test may be slow
+TIMEOUT = 5.0  # seconds; the test machine may be slow
 
 
 @asynccontextmanager
-async def process(url: str, *, lease: float = 30.0, patience: float = PATIENCE) -> AsyncIterator[StreamQuota]:
-    """Run what a process does about its places; at the end it stops as an operator would stop it."""
-    redis = FailopenRedis(url, patience)
-    places = StreamQuota(redis, lease)
-    task = asyncio.create_task(places.run())
+async def process(url: str, *, lease: float = 30.0, redis_timeout: float = TIMEOUT) -> AsyncIterator[StreamQuota]:
+    """Run a process's part in the quota; at the end it stops as an operator would stop it."""
+    redis = FailopenRedis(url, redis_timeout)
+    quota = StreamQuota(redis, lease)
+    task = asyncio.create_task(quota.run())
     try:
-        yield places
+        yield quota
     finally:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -35,30 +35,30 @@ async def process(url: str, *, lease: float = 30.0, patience: float = PATIENCE) 
 
 
 async def fill(stack: AsyncExitStack, *processes: StreamQuota, person: str = "anna") -> None:
-    """Take all places of a person, in turn."""
+    """Acquire a user's whole quota, in turn."""
     for turn in range(STREAMS_PER_PERSON):
         await stack.enter_async_context(processes[turn % len(processes)].acquire(person))
 
 
-async def is_free(places: StreamQuota, person: str = "anna") -> bool:
-    """Tell whether a person has another place."""
+async def is_free(quota: StreamQuota, person: str = "anna") -> bool:
+    """Return whether a user can open another stream."""
     try:
-        async with places.acquire(person):
+        async with quota.acquire(person):
             return True
     except TooManyStreams:
         return False
 
 
-async def test_a_persons_streams_are_counted_for_all_processes_together(valkey: Valkey) -> None:
+async def test_a_users_streams_are_counted_across_processes(valkey: Valkey) -> None:
     async with process(valkey.url) as one, process(valkey.url) as other, AsyncExitStack() as stack:
         await fill(stack, one, other)
-        for places in (one, other):
+        for quota in (one, other):
             with pytest.raises(TooManyStreams):
-                await stack.enter_async_context(places.acquire("anna"))
+                await stack.enter_async_context(quota.acquire("anna"))
         assert await is_free(other, "ben")
 
 
-async def test_the_place_of_a_stream_that_ended_is_free_again(valkey: Valkey) -> None:
+async def test_an_ended_stream_no_longer_counts(valkey: Valkey) -> None:
     async with process(valkey.url) as one, process(valkey.url) as other:
         async with AsyncExitStack() as stack:
             await fill(stack, one)
@@ -66,7 +66,7 @@ async def test_the_place_of_a_stream_that_ended_is_free_again(valkey: Valkey) ->
         assert await eventually(lambda: is_free(other))
 
 
-async def test_a_process_that_stops_gives_its_places_back(valkey: Valkey) -> None:
+async def test_the_streams_of_a_stopped_process_no_longer_count(valkey: Valkey) -> None:
     async with process(valkey.url) as other:
         async with process(valkey.url) as one, AsyncExitStack() as stack:
             await fill(stack, one)
@@ -74,22 +74,22 @@ async def test_a_process_that_stops_gives_its_places_back(valkey: Valkey) -> Non
         assert await is_free(other)
 
 
-async def test_a_process_that_stops_gives_back_the_places_of_streams_that_have_not_ended(valkey: Valkey) -> None:
+async def test_a_stopping_process_releases_streams_that_have_not_ended(valkey: Valkey) -> None:
     async with process(valkey.url) as other, AsyncExitStack() as stack:
         async with process(valkey.url) as one:
             await fill(stack, one)
         assert await is_free(other)
 
 
-async def test_the_places_of_a_process_that_was_killed_run_out(valkey: Valkey) -> None:
+async def test_the_streams_of_a_killed_process_expire(valkey: Valkey) -> None:
     async with process(valkey.url) as other, AsyncExitStack() as stack:
-        redis = FailopenRedis(valkey.url, PATIENCE)
-        await fill(stack, StreamQuota(redis, lease=0.5))  # nobody renews them
+        redis = FailopenRedis(valkey.url, TIMEOUT)
+        await fill(stack, StreamQuota(redis, lease=0.5))  # nothing renews the leases
         assert await eventually(lambda: is_free(other))
         await redis.client.aclose()
 
 
-async def test_a_place_is_kept_for_longer_than_its_lease_as_long_as_its_process_lives(valkey: Valkey) -> None:
+async def test_a_stream_is_kept_longer_than_its_lease_while_its_process_lives(valkey: Valkey) -> None:
     async with process(valkey.url, lease=1.5) as one, process(valkey.url) as other, AsyncExitStack() as stack:
         await fill(stack, one)
         loop = asyncio.get_running_loop()
@@ -98,7 +98,7 @@ async def test_a_place_is_kept_for_longer_than_its_lease_as_long_as_its_process_
             assert not await is_free(other)
 
 
-async def test_places_are_known_again_to_a_redis_that_forgot_them(valkey: Valkey) -> None:
+async def test_a_redis_that_lost_its_data_learns_the_streams_again(valkey: Valkey) -> None:
     async with process(valkey.url, lease=1.0) as one, process(valkey.url) as other, AsyncExitStack() as stack:
         await fill(stack, one)
         eraser = FailopenRedis(valkey.url)
@@ -132,7 +132,7 @@ async def test_the_streams_of_two_running_apis_are_counted_together(
                         await answer.aread()
                     return problem(answer) == (429, "too-many-streams") and int(answer.headers["Retry-After"]) >= 1
 
-                # Not at once on a machine that is too slow for 50 ms: what was not told is told by the next renewal.
+                # On a slow machine a stream may be registered only by the next renewal.
                 assert await eventually(is_refused, deadline=30)
 
         async def opens() -> bool:
@@ -142,8 +142,8 @@ async def test_the_streams_of_two_running_apis_are_counted_together(
         assert await eventually(opens)
 
 
-async def test_without_redis_places_are_given_and_its_return_is_no_surprise(valkey: Valkey) -> None:
-    async with process(valkey.url, patience=0.5) as one, AsyncExitStack() as stack:
+async def test_without_redis_streams_are_allowed_and_counted_again_after_its_return(valkey: Valkey) -> None:
+    async with process(valkey.url, redis_timeout=0.5) as one, AsyncExitStack() as stack:
         valkey.freeze()
         await fill(stack, one)
         assert await is_free(one)
@@ -152,8 +152,8 @@ async def test_without_redis_places_are_given_and_its_return_is_no_surprise(valk
         assert await eventually(lambda: is_free(other))
 
 
-async def test_without_a_redis_at_all_places_are_given() -> None:
+async def test_without_a_configured_redis_streams_are_allowed() -> None:
     async with AsyncExitStack() as stack:
-        places = StreamQuota(None)
-        await fill(stack, places)
-        assert await is_free(places)
+        quota = StreamQuota(None)
+        await fill(stack, quota)
+        assert await is_free(quota)

@@ -1,4 +1,4 @@
-"""A database whose clock is wrong: each process says so, and works."""
+"""A database with a wrong clock: processes report it, and still work."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ ON_TIME = "alter database conversations reset search_path; drop schema late casc
 
 @pytest.fixture
 async def late(postgres: Server) -> AsyncIterator[None]:
-    """Let the clock of the conversations database be an hour slow."""
+    """Set the clock of the conversations database back by an hour."""
     superuser = await asyncpg.connect(postgres.url("conversations"))
     await superuser.execute(LATE)
     yield
@@ -34,10 +34,10 @@ async def late(postgres: Server) -> AsyncIterator[None]:
 
 
 @pytest.mark.usefixtures("late")
-async def test_a_process_says_that_the_clock_of_its_database_is_wrong_and_is_ready(
+async def test_a_process_reports_its_databases_wrong_clock_and_is_ready(
     databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(readiness, "_clock_skew", ClockSkewMonitor())  # nothing was told of before
+    monkeypatch.setattr(readiness, "_clock_skew", ClockSkewMonitor())  # nothing was reported before
     engine = create_engine(databases["conversations"], application="tests")
     with capture_logs() as lines:
         for _ in range(3):

@@ -1,4 +1,4 @@
-"""A database that is away, or that gives up: a request is told to come back, a process why it waits."""
+"""A database that is down or gives up: requests are told to retry, processes report why they wait."""
 
 import asyncio
 import random
@@ -41,19 +41,19 @@ HOW_TO_FAIL = {
 
 
 @pytest.mark.parametrize("statement", HOW_TO_FAIL.values(), ids=HOW_TO_FAIL)
-async def test_what_will_pass_is_unavailable(conversations: SessionFactory, statement: str) -> None:
+async def test_a_temporary_error_is_unavailable(conversations: SessionFactory, statement: str) -> None:
     with pytest.raises(Unavailable):
         async with request_transaction(conversations) as session:
             await session.execute(text(statement))
 
 
-async def test_what_will_not_pass_is_a_fault_of_ours(conversations: SessionFactory) -> None:
+async def test_a_permanent_error_is_raised(conversations: SessionFactory) -> None:
     with pytest.raises(Exception, match="division by zero"):
         async with request_transaction(conversations) as session:
             await session.execute(text("select 1 / 0"))
 
 
-async def test_a_connection_that_ends_while_it_is_made_is_unavailable(
+async def test_a_connection_that_ends_during_login_is_unavailable(
     databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def connect(**_: object) -> None:
@@ -80,8 +80,8 @@ async def test_a_pool_without_a_free_connection_is_unavailable(
 
 
 @pytest.fixture
-async def lonely(databases: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of an API whose database is not there."""
+async def unreachable(databases: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of an API whose database is not running."""
     (port,) = free_ports([0])
     url = make_url(databases["conversations"]).set(host="127.0.0.1", port=port, query={})
     app = create_app(
@@ -92,8 +92,8 @@ async def lonely(databases: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]
         yield client
 
 
-async def test_without_a_database_every_call_is_told_to_come_back(
-    lonely: httpx2.AsyncClient, anna: Caller, sam: Caller
+async def test_without_a_database_every_call_is_told_to_retry(
+    unreachable: httpx2.AsyncClient, anna: Caller, sam: Caller
 ) -> None:
     nowhere = "/conversations/01900000-0000-7000-8000-000000000000"
     for caller, method, path, body in (
@@ -102,20 +102,20 @@ async def test_without_a_database_every_call_is_told_to_come_back(
         (anna, "POST", f"{nowhere}/messages", {"body": "Hello"}),
         (sam, "PATCH", nowhere, {"status": "CLOSED"}),
     ):
-        answer = await Caller(lonely, caller.prefix, caller.headers).call(method, path, body)
+        answer = await Caller(unreachable, caller.prefix, caller.headers).call(method, path, body)
         assert problem(answer) == (503, "unavailable")
         assert int(answer.headers["retry-after"]) > 0
 
 
-async def test_alive_is_not_ready(lonely: httpx2.AsyncClient, api: httpx2.AsyncClient) -> None:
-    assert (await lonely.get("/healthz")).status_code == 200
-    answer = await lonely.get("/readyz")
+async def test_healthy_is_not_ready(unreachable: httpx2.AsyncClient, api: httpx2.AsyncClient) -> None:
+    assert (await unreachable.get("/healthz")).status_code == 200
+    answer = await unreachable.get("/readyz")
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
     assert "the database does not answer" in answer.json()["reason"]
     assert (await api.get("/healthz")).status_code == 200
 
 
-async def test_each_reason_why_a_database_cannot_be_worked_with_is_one_line(databases: dict[str, str]) -> None:
+async def test_each_fault_of_a_database_is_one_line(databases: dict[str, str]) -> None:
     url = make_url(databases["conversations"])
     for wrong in (url.set(password="wrong"), url.set(database="nothing"), url.set(username="nobody")):
         engine = create_engine(wrong.render_as_string(hide_password=False), application="tests")
@@ -126,7 +126,7 @@ async def test_each_reason_why_a_database_cannot_be_worked_with_is_one_line(data
         assert "wrong" not in fault
 
 
-async def test_a_database_without_tables_says_how_to_make_them(postgres: Server) -> None:
+async def test_a_database_without_tables_says_how_to_create_them(postgres: Server) -> None:
     engine = create_engine(postgres.url("template1"), application="tests")
     assert await database_fault(engine, None) is None
     fault = await database_fault(engine, "0001")
@@ -136,7 +136,7 @@ async def test_a_database_without_tables_says_how_to_make_them(postgres: Server)
 
 
 @pytest.mark.parametrize("trusted", [0.0, 60.0])
-async def test_a_connection_that_broke_in_the_pool_is_replaced(
+async def test_a_broken_connection_in_the_pool_is_replaced(
     databases: dict[str, str], conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch, trusted: float
 ) -> None:
     monkeypatch.setattr(database, "TRUSTED_IDLE", trusted)
@@ -151,7 +151,7 @@ async def test_a_connection_that_broke_in_the_pool_is_replaced(
     await engine.dispose()
 
 
-async def test_who_freezes_within_a_transaction_loses_its_locks_before_those_who_wait_give_up(
+async def test_a_frozen_transaction_loses_its_locks_before_those_who_wait_give_up(
     databases: dict[str, str], conversations: SessionFactory
 ) -> None:
     engine = create_engine(databases["conversations"], application="tests", pool_size=1)
@@ -173,7 +173,7 @@ async def test_who_freezes_within_a_transaction_loses_its_locks_before_those_who
     await engine.dispose()
 
 
-async def test_a_connection_that_the_network_forgot_is_given_up_and_replaced(databases: dict[str, str]) -> None:
+async def test_a_connection_that_the_network_dropped_is_given_up_and_replaced(databases: dict[str, str]) -> None:
     url = make_url(databases["conversations"])
     link = Link("test", url.port or 0, random.Random(1))
     async with proxied(link):
@@ -181,19 +181,19 @@ async def test_a_connection_that_the_network_forgot_is_given_up_and_replaced(dat
         engine = create_engine(through, application="tests", pool_size=2, command_timeout=0.3)
         async with engine.connect() as connection:
             async with engine.connect() as other:
-                pids = {await each.scalar(text("select pg_backend_pid()")) for each in (connection, other)}
+                pids = {await pooled.scalar(text("select pg_backend_pid()")) for pooled in (connection, other)}
             await connection.commit()
             link.strike(Disturbance(Trouble.BLACK_HOLE))
             link.forget()
             with pytest.raises(TimeoutError):
                 await connection.scalar(text("select 1"))
-        async with engine.connect() as connection, engine.connect() as other:  # which was not tried meanwhile
-            for each in (connection, other):
-                assert await each.scalar(text("select pg_backend_pid()")) not in pids
+        async with engine.connect() as connection, engine.connect() as other:  # the second one was not used meanwhile
+            for pooled in (connection, other):
+                assert await pooled.scalar(text("select pg_backend_pid()")) not in pids
         await engine.dispose()
 
 
-async def test_a_silent_connection_that_has_rested_does_not_keep_a_request_for_as_long_as_a_statement_may(
+async def test_a_dead_idle_connection_is_detected_faster_than_by_the_command_timeout(
     databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database, "TRUSTED_IDLE", 0.0)
@@ -213,7 +213,7 @@ async def test_a_silent_connection_that_has_rested_does_not_keep_a_request_for_a
         await engine.dispose()
 
 
-async def test_a_connection_that_ends_in_the_middle_of_a_word_is_a_matter_of_trying_again(
+async def test_a_connection_that_ends_in_the_middle_of_a_message_is_unavailable(
     conversations: SessionFactory,
 ) -> None:
     with pytest.raises(Unavailable):

@@ -1,4 +1,4 @@
-"""When the identity provider's keys are fetched, from an endpoint that may be slow, wrong, or gone."""
+"""When the identity provider's keys are fetched, from an endpoint that may be slow, wrong, or down."""
 
 import asyncio
 import gzip
@@ -23,13 +23,13 @@ from tests.service.helpers.provider_keys import (
 )
 
 
-async def test_a_fetch_is_made_once_for_all_who_wait_for_it(keys: ProviderKeys, provider: Provider) -> None:
+async def test_concurrent_requests_share_one_fetch(keys: ProviderKeys, provider: Provider) -> None:
     assert all(await asyncio.gather(*(accepts(keys, token_with_kid("RS256")) for _ in range(20))))
     assert provider.request_count == 1
 
 
 @pytest.mark.parametrize("known", [False, True])
-async def test_whoever_gives_up_waiting_takes_the_fetch_from_nobody(
+async def test_a_cancelled_request_does_not_cancel_the_shared_fetch(
     keys: ProviderKeys, provider: Provider, clock: Clock, known: bool
 ) -> None:
     go = asyncio.Event()
@@ -52,7 +52,7 @@ async def test_whoever_gives_up_waiting_takes_the_fetch_from_nobody(
     assert provider.request_count == 1 + known
 
 
-async def test_a_new_key_counts_when_the_first_token_names_it(
+async def test_a_new_key_is_used_when_the_first_token_names_it(
     keys: ProviderKeys, provider: Provider, clock: Clock
 ) -> None:
     assert await accepts(keys, token_with_kid("RS256"))
@@ -62,12 +62,12 @@ async def test_a_new_key_counts_when_the_first_token_names_it(
     assert await accepts(keys, token_with_kid("RS256"))
 
 
-async def test_keys_that_are_not_known_are_looked_for_every_ten_seconds_at_most(
+async def test_unknown_keys_are_searched_every_ten_seconds_at_most(
     keys: ProviderKeys, provider: Provider, clock: Clock
 ) -> None:
     for _ in range(3):
         assert not await accepts(keys, token_with_kid("made up"))
-    assert provider.request_count == 1  # they had just come
+    assert provider.request_count == 1  # the keys had just been fetched
     clock.now += 1
     for number in range(50):
         assert not await accepts(keys, token_with_kid(f"made up {number}"))
@@ -86,7 +86,7 @@ async def test_keys_that_are_not_known_are_looked_for_every_ten_seconds_at_most(
     assert await accepts(keys, token_with_kid("RS256"))
 
 
-async def test_keys_are_fetched_again_beside_the_requests(keys: ProviderKeys, provider: Provider, clock: Clock) -> None:
+async def test_keys_are_refreshed_in_the_background(keys: ProviderKeys, provider: Provider, clock: Clock) -> None:
     assert await accepts(keys, token_with_kid("RS256"))
     provider.answer = unresponsive
     clock.now += 5 * MINUTE - 1
@@ -98,7 +98,7 @@ async def test_keys_are_fetched_again_beside_the_requests(keys: ProviderKeys, pr
     await eventually(lambda: provider.request_count == 2)
 
 
-async def test_a_key_that_was_withdrawn_counts_for_ten_minutes_at_most(
+async def test_a_withdrawn_key_is_accepted_for_ten_minutes_at_most(
     keys: ProviderKeys, provider: Provider, clock: Clock
 ) -> None:
     assert await accepts(keys, token_with_kid("RS256"))
@@ -170,7 +170,7 @@ async def gone(writer: asyncio.StreamWriter) -> None:
     "answer",
     [unavailable, garbage, no_object, no_list, deep, no_text, no_http, cut_off, too_many, endless, packed, gone],
 )
-async def test_an_answer_that_is_no_set_of_keys_leaves_the_last_ones(
+async def test_an_invalid_response_keeps_the_last_keys(
     keys: ProviderKeys, provider: Provider, clock: Clock, answer: Any
 ) -> None:
     assert await accepts(keys, token_with_kid("RS256"))
@@ -201,25 +201,28 @@ async def test_a_fetch_takes_three_seconds_at_most(clock: Clock) -> None:
     async def dripping(writer: asyncio.StreamWriter) -> None:
         await respond(writer, b'{"keys": [')
         while True:
-            await say_more(writer)
+            await drip(writer)
 
-    async def say_more(writer: asyncio.StreamWriter) -> None:
+    async def drip(writer: asyncio.StreamWriter) -> None:
         writer.write(b" ")
         await writer.drain()
         await asyncio.sleep(0.1)
 
     async with running_provider() as first, running_provider() as second:
         first.answer, second.answer = unresponsive, dripping
-        async with keys_of(first.url, clock) as silent_ones, keys_of(second.url, clock) as dripping_ones:
+        async with keys_of(first.url, clock) as unresponsive_keys, keys_of(second.url, clock) as dripping_keys:
             began = time.monotonic()
             found = await asyncio.gather(
-                *(keys.find(token_with_kid("RS256")) for keys in (silent_ones, dripping_ones)), return_exceptions=True
+                *(keys.find(token_with_kid("RS256")) for keys in (unresponsive_keys, dripping_keys)),
+                return_exceptions=True,
             )
             assert all(isinstance(error, Unavailable) for error in found)
-            assert 2.5 < time.monotonic() - began < 20  # the first would never end, and a test may wait
+            assert (
+                2.5 < time.monotonic() - began < 20
+            )  # a fetch without a timeout would never end; machines may be slow
 
 
-async def test_nobody_waits_again_for_a_provider_that_is_known_to_be_away(
+async def test_requests_do_not_wait_for_a_provider_that_is_known_to_be_down(
     keys: ProviderKeys, provider: Provider, clock: Clock
 ) -> None:
     assert await accepts(keys, token_with_kid("RS256"))
@@ -233,7 +236,7 @@ async def test_nobody_waits_again_for_a_provider_that_is_known_to_be_away(
     await eventually(lambda: provider.request_count == 3)
 
 
-async def test_a_provider_that_is_not_there_is_asked_every_ten_seconds_at_most(clock: Clock) -> None:
+async def test_a_provider_that_is_down_is_requested_every_ten_seconds_at_most(clock: Clock) -> None:
     async with running_provider() as provider, keys_of(provider.url, clock) as keys:
         provider.answer = unavailable
         for _ in range(3):

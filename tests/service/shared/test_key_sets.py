@@ -1,4 +1,4 @@
-"""Which keys of the identity provider count, and for which tokens."""
+"""Which of the identity provider's keys are accepted, and for which tokens."""
 
 from typing import Any
 
@@ -31,8 +31,8 @@ def small_key() -> dict[str, Any]:
 
 def private_jwk(algorithm: str) -> dict[str, Any]:
     kinds: dict[str, Any] = {"RS256": RSAAlgorithm, "ES256": ECAlgorithm, "EdDSA": OKPAlgorithm}
-    found: dict[str, Any] = kinds[algorithm].to_jwk(private_key(algorithm), as_dict=True)
-    return found | {"key_ops": ["sign", "verify"]}
+    jwk: dict[str, Any] = kinds[algorithm].to_jwk(private_key(algorithm), as_dict=True)
+    return jwk | {"key_ops": ["sign", "verify"]}
 
 
 RSA, EC, OKP = (public_jwk(private_key(algorithm)) for algorithm in ALGORITHMS)
@@ -73,7 +73,7 @@ RSA, EC, OKP = (public_jwk(private_key(algorithm)) for algorithm in ALGORITHMS)
         ({"kty": "oct", "k": "YSBzZWNyZXQgZm9yIHRlc3RzLCBvZiAzMiBieXRlcyBvciBtb3Jl", "alg": "RS256"}, "RS256"),
     ],
 )
-async def test_a_key_that_does_not_fit_is_left_aside_and_the_others_count(
+async def test_an_unusable_key_is_ignored_and_the_others_are_used(
     keys: ProviderKeys, provider: Provider, jwk: dict[str, Any], algorithm: str
 ) -> None:
     provider.jwks = [None, "x", 7, [], jwk | {"kid": "odd"}, public_jwk(private_key("RS256", "good"), kid="good")]
@@ -89,30 +89,30 @@ async def test_a_key_that_does_not_fit_is_left_aside_and_the_others_count(
         *((algorithm, algorithm) for algorithm in ("ES256", "ES384", "ES512", "EdDSA")),
     ],
 )
-async def test_a_key_verifies_by_each_algorithm_of_its_kind_that_its_own_word_allows(
+async def test_a_key_verifies_each_algorithm_of_its_type_that_it_allows(
     keys: ProviderKeys, provider: Provider, algorithm: str, kind: str, *, named: bool
 ) -> None:
     key = private_key(kind, "any")
     more = {"alg": algorithm, "use": "sig", "key_ops": ["verify"]} if named else {"alg": None, "use": None}
     provider.jwks.append(public_jwk(key, kid="any", **more))
     token = signed(key, algorithm, {"kid": "any"})
-    found = await keys.find(token)
-    assert verify_token(token, SETTINGS, found).id == "anna"
-    for mark in ("A" * len(token.rpartition(".")[2]), "", token.rpartition(".")[2][::-1]):
+    key_found = await keys.find(token)
+    assert verify_token(token, SETTINGS, key_found).id == "anna"
+    for signature in ("A" * len(token.rpartition(".")[2]), "", token.rpartition(".")[2][::-1]):
         with pytest.raises(TokenRefused):
-            verify_token(f"{token.rpartition('.')[0]}.{mark}", SETTINGS, found)
+            verify_token(f"{token.rpartition('.')[0]}.{signature}", SETTINGS, key_found)
 
 
 @pytest.mark.parametrize("named", ["EdDSA", "Ed25519", None])
 @pytest.mark.parametrize("algorithm", ["EdDSA", "Ed25519"])
-async def test_ed25519_is_one_algorithm_by_both_its_names(
+async def test_ed25519_is_accepted_by_both_its_names(
     keys: ProviderKeys, provider: Provider, algorithm: str, named: str | None
 ) -> None:
     key = private_key("EdDSA", "any")
     provider.jwks.append(public_jwk(key, kid="any", alg=named))
     token = forged({"alg": algorithm, "kid": "any"}, key.sign)
-    found = await keys.find(token)
-    assert verify_token(token, SETTINGS, found).id == "anna"
+    key_found = await keys.find(token)
+    assert verify_token(token, SETTINGS, key_found).id == "anna"
     other = forged({"alg": algorithm, "kid": "any"}, private_key("EdDSA", "other").sign)
     with pytest.raises(TokenRefused) as refused:
         verify_token(other, SETTINGS, await keys.find(other))
@@ -121,7 +121,7 @@ async def test_ed25519_is_one_algorithm_by_both_its_names(
 
 @pytest.mark.parametrize("named", ["EdDSA", "Ed448", None])
 @pytest.mark.parametrize("algorithm", ["EdDSA", "Ed448"])
-async def test_ed448_is_one_algorithm_by_both_its_names(
+async def test_ed448_is_one_algorithm_under_both_names(
     keys: ProviderKeys, provider: Provider, algorithm: str, named: str | None
 ) -> None:
     key = ed448.Ed448PrivateKey.generate()
@@ -133,7 +133,7 @@ async def test_ed448_is_one_algorithm_by_both_its_names(
         await keys.find(forged({"alg": "Ed25519", "kid": "any"}, key.sign))
 
 
-async def test_a_key_that_is_listed_twice_is_one(keys: ProviderKeys, provider: Provider) -> None:
+async def test_a_key_that_is_listed_twice_counts_once(keys: ProviderKeys, provider: Provider) -> None:
     for algorithm in ("RS256", "ES256", "EdDSA"):
         key = private_key(algorithm, "twice")
         provider.jwks = [
@@ -148,20 +148,20 @@ async def test_a_key_that_is_listed_twice_is_one(keys: ProviderKeys, provider: P
             assert await accepts(keys, token_with_kid(kid, algorithm, "twice"))
 
 
-async def test_a_token_without_a_known_key_says_so(keys: ProviderKeys) -> None:
+async def test_a_token_without_a_known_key_is_rejected_as_such(keys: ProviderKeys) -> None:
     for token in (token_with_kid("made up"), token_with_kid("RS256", "ES256"), token_with_kid(None, "ES384")):
         with pytest.raises(TokenRefused) as refused:
             await keys.find(token)
         assert refused.value.reason == "unknown_key"
 
 
-async def test_a_secret_that_a_provider_publishes_signs_nothing(keys: ProviderKeys, provider: Provider) -> None:
+async def test_a_symmetric_key_published_by_the_provider_is_not_used(keys: ProviderKeys, provider: Provider) -> None:
     provider.jwks.append({"kty": "oct", "kid": "odd", "k": "YSBzZWNyZXQgZm9yIHRlc3RzLCBvZiAzMiBieXRlcyBvciBtb3Jl"})
     assert await accepts(keys, token_with_kid("RS256"))
     assert await keys.find(signed(SECRET, "HS256", {"kid": "odd"})) is None
 
 
-async def test_a_token_needs_to_name_its_key_where_there_are_several_of_its_kind(
+async def test_a_token_must_name_its_key_if_there_are_several_of_its_type(
     keys: ProviderKeys, provider: Provider, clock: Clock
 ) -> None:
     assert await accepts(keys, token_with_kid(None, "RS256"))
@@ -174,7 +174,7 @@ async def test_a_token_needs_to_name_its_key_where_there_are_several_of_its_kind
     assert await accepts(keys, token_with_kid(None, "ES256"))
 
 
-async def test_two_keys_of_one_name_are_none(keys: ProviderKeys, provider: Provider) -> None:
+async def test_two_keys_with_the_same_id_are_not_used(keys: ProviderKeys, provider: Provider) -> None:
     provider.jwks.append(public_jwk(private_key("RS256", "other"), kid="RS256"))
     assert not await accepts(keys, token_with_kid("RS256"))
     assert not await accepts(keys, token_with_kid("RS256", name="other"))
@@ -182,7 +182,7 @@ async def test_two_keys_of_one_name_are_none(keys: ProviderKeys, provider: Provi
 
 
 @pytest.mark.parametrize("header", ["jku", "x5u"])
-async def test_no_token_sends_us_anywhere(keys: ProviderKeys, provider: Provider, header: str) -> None:
+async def test_urls_in_a_tokens_header_are_not_fetched(keys: ProviderKeys, provider: Provider, header: str) -> None:
     async with running_provider() as evil:
         evil.jwks = [public_jwk(private_key("RS256", "evil"), kid="evil")]
         more: dict[str, Any] = {header: evil.url}
@@ -195,7 +195,9 @@ async def test_no_token_sends_us_anywhere(keys: ProviderKeys, provider: Provider
 @pytest.mark.parametrize(
     "token", ["", ".", "..", "a.b.c", "é.é.é", "\0", "x" * 100_000, "W10..", "bnVsbA..", "eyJhbGciOlsiUlMyNTYiXX0.."]
 )
-async def test_what_is_no_token_has_no_key_and_asks_nobody(keys: ProviderKeys, provider: Provider, token: str) -> None:
+async def test_a_malformed_token_has_no_key_and_causes_no_fetch(
+    keys: ProviderKeys, provider: Provider, token: str
+) -> None:
     assert await keys.find(token) is None
     assert provider.request_count == 0
     with pytest.raises(TokenRefused) as refused:
@@ -203,6 +205,6 @@ async def test_what_is_no_token_has_no_key_and_asks_nobody(keys: ProviderKeys, p
     assert refused.value.reason == "malformed"
 
 
-async def test_a_token_that_is_too_large_asks_nobody(keys: ProviderKeys, provider: Provider) -> None:
+async def test_a_token_that_is_too_large_causes_no_fetch(keys: ProviderKeys, provider: Provider) -> None:
     assert await keys.find(signed(private_key("RS256"), "RS256", {"kid": "RS256"}, groups=["x" * 16_000])) is None
     assert provider.request_count == 0

@@ -1,4 +1,4 @@
-"""Tokens of an OpenID Connect provider of others' making, by the flow that a store's login walks through."""
+"""Tokens of a third-party OpenID Connect provider, obtained by the flow of a store's login."""
 
 import sys
 from collections.abc import AsyncIterator
@@ -35,14 +35,14 @@ SAM = {"name": "Sam", "realm_access": {"roles": ["support"]}}
 
 @dataclass
 class OpenId:
-    """A provider, and what it says of itself."""
+    """A provider, and its discovery document."""
 
     client: httpx2.AsyncClient
-    told: dict[str, Any]
+    discovery: dict[str, Any]
 
     async def sign_in(self, user: str, audience: str = "chats") -> str:
-        """Walk through the authorization code flow and return the ID token."""
-        wanted = {
+        """Go through the authorization code flow; return the ID token."""
+        params = {
             "client_id": audience,
             "redirect_uri": CALLBACK,
             "response_type": "code",
@@ -50,12 +50,14 @@ class OpenId:
             "state": "of this browser",
             "nonce": "once",
         }
-        answer = await self.client.post(self.told["authorization_endpoint"], params=wanted, data={"sub": user})
+        answer = await self.client.post(self.discovery["authorization_endpoint"], params=params, data={"sub": user})
         assert answer.headers["location"].startswith(CALLBACK), answer.text
-        given = parse_qs(urlsplit(answer.headers["location"]).query)
-        assert given["state"] == [wanted["state"]]
-        form = {"grant_type": "authorization_code", "code": given["code"][0], "redirect_uri": CALLBACK}
-        granted = await self.client.post(self.told["token_endpoint"], data=form, auth=(audience, "the client's secret"))
+        callback = parse_qs(urlsplit(answer.headers["location"]).query)
+        assert callback["state"] == [params["state"]]
+        form = {"grant_type": "authorization_code", "code": callback["code"][0], "redirect_uri": CALLBACK}
+        granted = await self.client.post(
+            self.discovery["token_endpoint"], data=form, auth=(audience, "the client's secret")
+        )
         assert granted.status_code == 200, granted.text
         token: str = granted.json()["id_token"]
         return token
@@ -74,10 +76,10 @@ async def openid(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Open
     try:
         await eventually(child.ready, 30)
         async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=30) as client:
-            told = (await client.get("/.well-known/openid-configuration")).json()
+            discovery = (await client.get("/.well-known/openid-configuration")).json()
             for user, about in {"anna": ANNA, "sam": SAM}.items():
                 assert (await client.put(f"/users/{user}", json=about)).status_code == 204
-            yield OpenId(client, told)
+            yield OpenId(client, discovery)
     finally:
         await end(process, child.stop_signal, 5)
 
@@ -85,8 +87,8 @@ async def openid(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Open
 @pytest.fixture
 def settings(openid: OpenId) -> dict[str, Any]:
     return {
-        "auth_jwks_url": openid.told["jwks_uri"],
-        "auth_issuer": openid.told["issuer"],
+        "auth_jwks_url": openid.discovery["jwks_uri"],
+        "auth_issuer": openid.discovery["issuer"],
         "auth_role_claim": "realm_access.roles",
         "auth_role_map": "support=admin,shopper=customer",
     }
@@ -100,12 +102,12 @@ async def chats(
         ConversationsSettings(conversations_database_url=databases["conversations"], auth_secret=[SECRET], **settings)
     )
     connect(app, conversations)
-    async with of(app) as client:
+    async with client_of(app) as client:
         yield client
     await app.state.keys.close()
 
 
-def of(app: Any) -> httpx2.AsyncClient:
+def client_of(app: Any) -> httpx2.AsyncClient:
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     return httpx2.AsyncClient(transport=transport, base_url="http://chats.test")
 
@@ -114,7 +116,7 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
-async def test_who_signs_in_at_the_provider_is_known_to_both_apis(
+async def test_a_user_of_the_provider_is_accepted_by_both_apis(
     openid: OpenId,
     chats: httpx2.AsyncClient,
     settings: dict[str, Any],
@@ -132,13 +134,13 @@ async def test_who_signs_in_at_the_provider_is_known_to_both_apis(
         NotificationsSettings(notifications_database_url=databases["notifications"], **settings)
     )
     connect(app, notifications)
-    async with of(app) as client:
+    async with client_of(app) as client:
         assert (await client.get("/api/v1/notifications/unread", headers=anna)).json() == {"unread": 0}
         assert (await client.get("/api/v1/notifications/emails", headers=sam)).status_code == 200
     await app.state.keys.close()
 
 
-async def test_who_signs_in_at_the_provider_can_begin_a_session(openid: OpenId, chats: httpx2.AsyncClient) -> None:
+async def test_a_user_of_the_provider_can_begin_a_session(openid: OpenId, chats: httpx2.AsyncClient) -> None:
     answer = await chats.post("/session", data={"token": await openid.sign_in("anna")})
     assert answer.status_code == 303
     page = await chats.get("/dashboard/messages/")
@@ -146,9 +148,7 @@ async def test_who_signs_in_at_the_provider_can_begin_a_session(openid: OpenId, 
     assert 'lang="de"' in page.text
 
 
-async def test_a_token_for_others_is_refused_although_the_provider_signed_it(
-    openid: OpenId, chats: httpx2.AsyncClient
-) -> None:
+async def test_the_providers_tokens_for_other_clients_are_rejected(openid: OpenId, chats: httpx2.AsyncClient) -> None:
     for token in (
         await openid.sign_in("anna", audience="another client"),
         await openid.sign_in("a stranger"),
@@ -159,7 +159,7 @@ async def test_a_token_for_others_is_refused_although_the_provider_signed_it(
 
 
 def changed(token: str, other: str) -> str:
-    """Put the claims of another token under a token's signature."""
+    """Combine the claims of another token with a token's signature."""
     assert jwt.get_unverified_header(token) == jwt.get_unverified_header(other)
     (head, _, mark), (_, payload, _) = token.split("."), other.split(".")
     return f"{head}.{payload}.{mark}"

@@ -1,4 +1,4 @@
-"""Which of several hosts a connection leads to."""
+"""Which of several database hosts a connection uses."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,12 +18,12 @@ from shared.readiness import database_fault
 
 
 @pytest.fixture
-async def silent() -> AsyncIterator[int]:
-    """The port of a server that takes connections, and says nothing."""
-    heard: list[asyncio.StreamWriter] = []
-    server = await asyncio.start_server(lambda _, writer: heard.append(writer), "127.0.0.1", 0)
+async def unresponsive() -> AsyncIterator[int]:
+    """The port of a server that accepts connections and never responds."""
+    writers: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: writers.append(writer), "127.0.0.1", 0)
     yield server.sockets[0].getsockname()[1]
-    for writer in heard:
+    for writer in writers:
         writer.close()
     server.close()
 
@@ -31,23 +31,23 @@ async def silent() -> AsyncIterator[int]:
 def hosts(url: str, *ports: int) -> str:
     parts = urlsplit(url)
     login, _, own = parts.netloc.rpartition("@")
-    plain = "sslmode=disable"  # what is silent about TLS leaves a future behind in the driver
+    plain = "sslmode=disable"  # without TLS; an unresponsive TLS handshake leaves a pending future in the driver
     return parts._replace(
         query=plain, netloc=f"{login}@{','.join(f'127.0.0.1:{port}' for port in ports)},{own}"
     ).geturl()
 
 
-async def test_a_host_that_is_down_or_silent_does_not_keep_the_next_one_from_being_tried(
-    databases: dict[str, str], silent: int
+async def test_a_host_that_is_down_or_unresponsive_does_not_prevent_connecting_to_the_next(
+    databases: dict[str, str], unresponsive: int
 ) -> None:
     [down] = free_ports([0])
-    engine = create_engine(hosts(databases["conversations"], down, silent), application="tests")
+    engine = create_engine(hosts(databases["conversations"], down, unresponsive), application="tests")
     async with engine.connect() as connection:
         assert await connection.scalar(text("select 1")) == 1
     await engine.dispose()
 
 
-async def test_the_host_that_took_writes_last_is_tried_first(postgres: Server, silent: int) -> None:
+async def test_the_host_that_last_accepted_writes_is_tried_first(postgres: Server, unresponsive: int) -> None:
     connect = primary_connector()
     options: dict[str, Any] = {
         "user": "postgres",
@@ -56,16 +56,16 @@ async def test_the_host_that_took_writes_last_is_tried_first(postgres: Server, s
         "timeout": 1.0,
         "ssl": False,
         "host": ["127.0.0.1", "127.0.0.1"],
-        "port": [silent, postgres.port],
+        "port": [unresponsive, postgres.port],
     }
     await (await connect(**options)).close()
     loop = asyncio.get_running_loop()
     before = loop.time()
     await (await connect(**options)).close()
-    assert loop.time() - before < 0.5, "the silent host was not asked"  # it would have cost just that
+    assert loop.time() - before < 0.5, "the unresponsive host was tried"  # which would have taken that long
 
 
-async def test_hosts_that_take_no_writes_are_told_of_before_those_that_are_down(databases: dict[str, str]) -> None:
+async def test_hosts_that_accept_no_writes_are_reported_before_those_that_are_down(databases: dict[str, str]) -> None:
     [down] = free_ports([0])
     engine = create_engine(
         hosts(databases["conversations"], down),
@@ -80,7 +80,7 @@ async def test_hosts_that_take_no_writes_are_told_of_before_those_that_are_down(
     await engine.dispose()
 
 
-async def test_a_wrong_password_is_told_as_such(postgres: Server) -> None:
+async def test_a_wrong_password_is_reported_as_such(postgres: Server) -> None:
     with pytest.raises(asyncpg.InvalidPasswordError):
         await primary_connector()(
             host="127.0.0.1", port=postgres.port, user="postgres", password="wrong", database="postgres", timeout=5

@@ -1,4 +1,4 @@
-"""Both APIs, and sessions, by tokens of an identity provider."""
+"""Both APIs, and sessions, with tokens of an identity provider."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -30,11 +30,15 @@ async def both(
     provider: Provider,
     clock: Clock,
 ) -> AsyncIterator[list[Callable[[str], Awaitable[httpx2.Response]]]]:
-    """Call the conversations API, or the notifications API, which have no secret, with a token."""
-    given: dict[str, Any] = {"auth_jwks_url": provider.url, "auth_secret": []}
+    """Functions that call the conversations and the notifications API, which have no secret, with a token."""
+    settings: dict[str, Any] = {"auth_jwks_url": provider.url, "auth_secret": []}
     apps = [
-        create_conversations_app(ConversationsSettings(conversations_database_url=databases["conversations"], **given)),
-        create_notifications_app(NotificationsSettings(notifications_database_url=databases["notifications"], **given)),
+        create_conversations_app(
+            ConversationsSettings(conversations_database_url=databases["conversations"], **settings)
+        ),
+        create_notifications_app(
+            NotificationsSettings(notifications_database_url=databases["notifications"], **settings)
+        ),
     ]
     paths = ["/api/v1/unread", "/api/v1/notifications/unread"]
     async with AsyncExitStack() as stack:
@@ -50,7 +54,7 @@ async def both(
         yield calls
 
 
-async def test_both_apis_take_the_provider_at_its_word(both: Any, provider: Provider) -> None:
+async def test_both_apis_accept_only_the_providers_own_signatures(both: Any, provider: Provider) -> None:
     for call in both:
         for algorithm in ALGORITHMS:
             assert (await call(token_with_kid(algorithm, algorithm))).status_code == 200
@@ -66,9 +70,7 @@ async def test_both_apis_take_the_provider_at_its_word(both: Any, provider: Prov
     assert all(head.startswith("GET /keys HTTP/1.1\r\n") for head in provider.request_heads)
 
 
-async def test_both_apis_say_that_they_cannot_tell_while_there_have_been_no_keys(
-    both: Any, provider: Provider, clock: Clock
-) -> None:
+async def test_both_apis_are_unavailable_until_keys_were_fetched(both: Any, provider: Provider, clock: Clock) -> None:
     provider.answer = unavailable
     for call in both:
         assert problem(await call(token_with_kid("RS256"))) == UNAVAILABLE
@@ -85,7 +87,7 @@ async def test_both_apis_say_that_they_cannot_tell_while_there_have_been_no_keys
     assert provider.request_count == 4
 
 
-async def test_keys_are_fetched_when_a_process_starts_and_before_anybody_asks(
+async def test_keys_are_fetched_at_startup_before_the_first_request(
     databases: dict[str, str], provider: Provider
 ) -> None:
     app = create_notifications_app(
@@ -95,7 +97,7 @@ async def test_keys_are_fetched_when_a_process_starts_and_before_anybody_asks(
         await eventually(lambda: provider.request_count)
 
 
-async def test_with_secret_and_url_each_signs_by_its_own_algorithm(
+async def test_with_secret_and_url_each_is_used_with_its_own_algorithm(
     databases: dict[str, str], conversations: SessionFactory, provider: Provider
 ) -> None:
     app = create_conversations_app(
@@ -133,7 +135,7 @@ async def test_without_a_secret_no_session_begins_and_the_page_says_why(
     await app.state.keys.close()
 
 
-async def test_a_session_begins_by_a_fresh_token_of_the_provider(
+async def test_a_session_begins_with_a_fresh_token_of_the_provider(
     databases: dict[str, str], conversations: SessionFactory, provider: Provider
 ) -> None:
     app = create_conversations_app(

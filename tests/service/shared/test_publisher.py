@@ -1,4 +1,4 @@
-"""Hints are published in one attempt, never more of them than the broker may hold; what is wrong with it is told."""
+"""Publishing hints in one attempt, within the limits of the queues, and with reports of the broker's faults."""
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
@@ -21,7 +21,7 @@ QUEUE = f"chats:{EVENTS_QUEUE}"
 
 @pytest.fixture
 def publisher(valkey: Valkey) -> Iterator[Publisher]:
-    """It tries again at once, where the product waits for some seconds."""
+    """A publisher that tries again at once, where the product waits for some seconds."""
     publisher = Publisher(create_celery(valkey.url, client="tests"), retry=0)
     yield publisher
     publisher.close()
@@ -39,13 +39,11 @@ def reason_of(publisher: Publisher) -> Reason | None:
     return publisher.state.fault and publisher.state.fault.reason
 
 
-def test_beyond_its_bound_the_queue_grows_no_more_until_workers_have_made_room(
-    publisher: Publisher, redis: Redis
-) -> None:
+def test_a_full_queue_accepts_no_hints_until_workers_make_room(publisher: Publisher, redis: Redis) -> None:
     redis.rpush(QUEUE, *["waiting"] * (EVENTS_LIMIT - 2))
     events = [posted(uuid4(), number, body="x" * 10_000) for number in range(1, 31)]
-    taken = publisher.publish_events(events)
-    assert 0 < len(taken) < len(events)
+    published = publisher.publish_events(events)
+    assert 0 < len(published) < len(events)
     assert redis.llen(QUEUE) == EVENTS_LIMIT
     assert publisher.publish_events(events) == []
     assert redis.llen(QUEUE) == EVENTS_LIMIT
@@ -57,7 +55,7 @@ def test_beyond_its_bound_the_queue_grows_no_more_until_workers_have_made_room(
     assert publisher.state.readiness_details() == {"broker": "usable"}
 
 
-def test_a_full_queue_of_the_largest_messages_stays_far_below_the_memory_of_the_broker(
+def test_a_full_queue_of_the_largest_messages_stays_far_below_the_brokers_memory(
     publisher: Publisher, redis: Redis
 ) -> None:
     publisher.publish_events([posted(uuid4(), number, body="\N{PACKAGE}" * 10_000) for number in range(1, 6)])
@@ -65,17 +63,17 @@ def test_a_full_queue_of_the_largest_messages_stays_far_below_the_memory_of_the_
     assert largest * EVENTS_LIMIT < 0.5 * int(redis.config_get("maxmemory")["maxmemory"] or 0)
 
 
-def test_short_events_travel_together(publisher: Publisher, redis: Redis) -> None:
+def test_short_events_share_one_task(publisher: Publisher, redis: Redis) -> None:
     publisher.publish_events([posted(uuid4(), number) for number in range(1, 41)])
     assert redis.llen(QUEUE) == 1
 
 
-def test_hints_that_nobody_takes_are_few(publisher: Publisher, redis: Redis) -> None:
+def test_few_email_hints_are_queued_when_no_worker_takes_them(publisher: Publisher, redis: Redis) -> None:
     assert [publisher.hint_due_emails() for _ in range(EMAILS_LIMIT + 3)].count(True) == EMAILS_LIMIT
     assert redis.llen(f"chats:{EMAILS_QUEUE}") == EMAILS_LIMIT
 
 
-def test_a_broker_out_of_memory_is_told_of_and_used_again_when_it_has_some(publisher: Publisher, redis: Redis) -> None:
+def test_a_broker_out_of_memory_is_reported_and_used_again_later(publisher: Publisher, redis: Redis) -> None:
     assert reason_of(publisher) is None
     redis.config_set("maxmemory", "1")
     assert publisher.publish_events([posted(uuid4(), 1, body="Dear Anna")]) == []
@@ -90,7 +88,7 @@ def test_a_broker_out_of_memory_is_told_of_and_used_again_when_it_has_some(publi
     assert 'chats_broker_usable{role="publisher"} 1.0' in shown
 
 
-def test_a_demoted_broker_is_told_of_and_used_again_when_it_is_promoted(publisher: Publisher, redis: Redis) -> None:
+def test_a_demoted_broker_is_reported_and_used_again_after_promotion(publisher: Publisher, redis: Redis) -> None:
     assert reason_of(publisher) is None
     redis.slaveof("127.0.0.1", 1)
     assert reason_of(publisher) == Reason.READ_ONLY
@@ -98,7 +96,7 @@ def test_a_demoted_broker_is_told_of_and_used_again_when_it_is_promoted(publishe
     assert reason_of(publisher) is None
 
 
-def test_a_user_without_permission_and_a_wrong_password_are_refused(publisher: Publisher, redis: Redis) -> None:
+def test_a_user_without_permission_and_a_wrong_password_are_reported(publisher: Publisher, redis: Redis) -> None:
     redis.acl_setuser("default", enabled=True, commands=["-llen"])
     assert reason_of(publisher) == Reason.REFUSED
     redis.acl_setuser("default", enabled=True, commands=["+llen"], passwords=["+another", "-test"])
@@ -108,14 +106,14 @@ def test_a_user_without_permission_and_a_wrong_password_are_refused(publisher: P
     assert "password" in publisher.state.fault.detail
 
 
-async def test_a_killed_broker_is_found_again(publisher: Publisher, valkey: Valkey) -> None:
+async def test_a_restarted_broker_is_used_again(publisher: Publisher, valkey: Valkey) -> None:
     await valkey.kill()
     assert await asyncio.to_thread(reason_of, publisher) == Reason.UNREACHABLE
     await valkey.start()
     assert await asyncio.to_thread(reason_of, publisher) is None
 
 
-async def test_after_a_failure_the_broker_is_left_alone_for_a_while_and_the_log_says_it_once() -> None:
+async def test_after_a_failure_the_broker_is_not_called_for_a_while_and_the_log_says_so_once() -> None:
     async with amqp_peer("login") as peer:
         publisher = Publisher(create_celery(f"amqp://user:hidden@127.0.0.1:{peer.port}//", client="tests"))
         with capture_logs() as lines:
@@ -131,19 +129,19 @@ async def test_after_a_failure_the_broker_is_left_alone_for_a_while_and_the_log_
     ("refuses", "reason"),
     [("login", Reason.REFUSED), ("vhost", Reason.REFUSED), ("queue", Reason.QUEUE_MISMATCH), (None, None)],
 )
-async def test_what_rabbitmq_refuses_is_told_apart(refuses: str | None, reason: Reason | None) -> None:
+async def test_rabbitmqs_refusals_are_distinguished(refuses: str | None, reason: Reason | None) -> None:
     async with amqp_peer(refuses) as peer:
         publisher = Publisher(create_celery(f"amqp://127.0.0.1:{peer.port}//", client="tests"))
         assert await asyncio.to_thread(reason_of, publisher) == reason
         await asyncio.to_thread(publisher.close)
 
 
-async def test_a_rabbitmq_without_memory_is_told_of_over_one_connection_until_it_has_some() -> None:
+async def test_a_rabbitmq_without_memory_is_probed_over_one_connection_until_it_recovers() -> None:
     async with amqp_peer("messages") as peer:
         publisher = Publisher(create_celery(f"amqp://127.0.0.1:{peer.port}//", client="tests"), retry=0)
         for _ in range(3):
             assert await asyncio.to_thread(reason_of, publisher) == Reason.OUT_OF_SPACE
-        assert peer.connections == 1  # RabbitMQ would keep those that close while it blocks them
+        assert peer.connections == 1  # RabbitMQ would keep closed connections while it blocks them
         peer.recover()
         assert await asyncio.to_thread(reason_of, publisher) is None
         await asyncio.to_thread(publisher.close)

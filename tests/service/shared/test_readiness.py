@@ -1,4 +1,4 @@
-"""Whether a process is ready: its database answers, takes writes, and is migrated as far as the code needs."""
+"""A process is ready when its database answers, accepts writes, and is migrated as far as the code needs."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -36,10 +36,10 @@ from tests.helpers.waiting import eventually
 from tests.service.conftest import SECRET, As
 from tests.service.helpers.callers import Caller, problem
 
-BACK = 5  # seconds after which the product writes again, once its database does
+RECOVERY = 5  # seconds within which the product writes again after its database accepts writes
 SUBJECT = {"subject": "Where is my parcel?"}
 
-# Two ways in which a managed service stops writes to a full disk: for every session, and for new ones only.
+# Two ways in which managed services stop writes to a full disk: for all sessions, and for new ones only.
 HOW = {
     "every session": ("alter system set default_transaction_read_only = {}", "select pg_reload_conf()"),
     "new sessions": ("alter database conversations set default_transaction_read_only = {}",),
@@ -56,7 +56,7 @@ def make_app(service: str, url: str) -> FastAPI:
 
 @asynccontextmanager
 async def running(service: str, url: str) -> AsyncIterator[httpx2.AsyncClient]:
-    """Make an API with connections of its own, and give a client of it."""
+    """Create an API with connections of its own, and yield a client."""
     app = make_app(service, url)
     transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
     async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test") as client:
@@ -66,7 +66,7 @@ async def running(service: str, url: str) -> AsyncIterator[httpx2.AsyncClient]:
 
 @asynccontextmanager
 async def read_only(postgres: Server, how: str) -> AsyncIterator[None]:
-    """Let the conversations database take no writes meanwhile."""
+    """Make the conversations database read-only while the context is open."""
     superuser = await asyncpg.connect(postgres.url())
     try:
         for statement in HOW[how]:
@@ -85,7 +85,7 @@ async def not_ready(client: httpx2.AsyncClient) -> httpx2.Response | None:
 
 @pytest.mark.usefixtures("conversations")
 @pytest.mark.parametrize("how", HOW)
-async def test_a_database_that_takes_no_writes_is_an_outage_and_ends_with_it(
+async def test_a_read_only_database_is_an_outage_that_ends_with_it(
     postgres: Server, databases: dict[str, str], acting_as: As, how: str
 ) -> None:
     async with AsyncExitStack() as stack, AsyncExitStack() as meanwhile:
@@ -94,24 +94,22 @@ async def test_a_database_that_takes_no_writes_is_an_outage_and_ends_with_it(
         client = await stack.enter_async_context(running("conversations", databases["conversations"]))
         anna = Caller(client, "/api/v1", acting_as("anna"))
         if how == "every session":
-            await anna.open()  # over a connection that is still there when writes stop
+            await anna.open()  # over a connection that still exists when writes stop
             await meanwhile.enter_async_context(read_only(postgres, how))
-        assert (await eventually(lambda: not_ready(client), deadline=BACK)).json()["reason"] == READ_ONLY
+        assert (await eventually(lambda: not_ready(client), deadline=RECOVERY)).json()["reason"] == READ_ONLY
         for answer in await asyncio.gather(*(anna.call("POST", "/conversations", SUBJECT) for _ in range(30))):
             assert problem(answer) == (503, "unavailable")
             assert int(answer.headers["retry-after"]) > 0
 
         await meanwhile.aclose()
-        await eventually(anna.open, deadline=BACK)
+        await eventually(anna.open, deadline=RECOVERY)
         for _ in range(30):
             await anna.open()
         assert (await client.get("/readyz")).status_code == 200
 
 
 @pytest.mark.parametrize("way", ["session", "driver", "lent"])
-async def test_all_connections_are_replaced_once_one_was_told_that_it_may_not_write(
-    databases: dict[str, str], way: str
-) -> None:
+async def test_all_connections_are_replaced_after_one_was_read_only(databases: dict[str, str], way: str) -> None:
     engine = create_engine(databases["conversations"], application="tests", pool_size=2)
     before = await both_backends(engine)
     with pytest.raises(Exception, match="read-only transaction"):
@@ -137,11 +135,11 @@ async def write_readonly(way: str, sessions: SessionFactory, acquire: Connection
 
 async def both_backends(engine: AsyncEngine) -> set[int]:
     async with engine.connect() as one, engine.connect() as other:
-        return {await each.scalar(text("select pg_backend_pid()")) for each in (one, other)}
+        return {await connection.scalar(text("select pg_backend_pid()")) for connection in (one, other)}
 
 
 @pytest.mark.parametrize("service", ["conversations", "notifications"])
-async def test_a_process_is_ready_on_its_own_version_of_the_database_or_a_newer_one(
+async def test_a_process_is_ready_with_its_own_or_a_newer_version_of_the_database(
     databases: dict[str, str], owner_urls: dict[str, str], service: str
 ) -> None:
     newest = newest_version(SERVICES / service)
@@ -163,7 +161,7 @@ async def test_a_process_is_ready_on_its_own_version_of_the_database_or_a_newer_
             await eventually(lambda: database_fault(engine, newest))
             assert not waiting.done()
             await owner.execute("insert into alembic_version values ($1)", newest)
-            await asyncio.wait_for(waiting, BACK)
+            await asyncio.wait_for(waiting, RECOVERY)
     finally:
         await owner.execute("delete from alembic_version")
         await owner.execute("insert into alembic_version values ($1)", newest)
@@ -172,14 +170,14 @@ async def test_a_process_is_ready_on_its_own_version_of_the_database_or_a_newer_
 
 
 @pytest.mark.parametrize("service", ["conversations", "notifications"])
-def test_a_version_is_the_number_that_a_migrations_name_begins_with(service: str) -> None:
+def test_a_version_is_the_number_at_the_start_of_a_migrations_name(service: str) -> None:
     scripts = ScriptDirectory.from_config(migration_config(SERVICES / service, ""))
     history = [script.revision for script in reversed(list(scripts.walk_revisions()))]
     assert history == sorted(history)
     assert newest_version(SERVICES / service) == scripts.get_current_head() == history[-1]
 
 
-async def test_an_older_release_leaves_a_newer_database_as_it_is(
+async def test_an_older_release_leaves_a_newer_database_unchanged(
     databases: dict[str, str], owner_urls: dict[str, str]
 ) -> None:
     name = "notifications"
@@ -194,16 +192,14 @@ async def test_an_older_release_leaves_a_newer_database_as_it_is(
 
 
 @pytest.mark.parametrize("statement", ["select * from not_yet", "select not_yet from users", "select not_yet(1)"])
-async def test_a_request_before_the_migration_is_told_to_come_back(
-    conversations: SessionFactory, statement: str
-) -> None:
+async def test_a_request_before_the_migration_is_told_to_retry(conversations: SessionFactory, statement: str) -> None:
     with pytest.raises(Unavailable) as refused:
         async with request_transaction(conversations) as session:
             await session.execute(text(statement))
-    assert is_outage(refused.value.__cause__), "no event is given up on for it"
+    assert is_outage(refused.value.__cause__), "so no event is parked for it"
 
 
-async def test_a_request_during_a_migration_is_told_to_come_back(
+async def test_a_request_during_a_migration_is_told_to_retry(
     databases: dict[str, str], owner_urls: dict[str, str]
 ) -> None:
     engine = create_engine(databases["conversations"], application="tests", pool_size=1)

@@ -1,4 +1,4 @@
-"""What a service may do in its own database: work with rows, and no more; and in the other's: nothing."""
+"""A service's database role may only work with the rows of its own database, and has no access to the other."""
 
 import asyncio
 
@@ -35,7 +35,7 @@ TABLE = {"conversations": "messages", "notifications": "emails"}
         "create role more",
     ],
 )
-async def test_a_service_cannot_touch_more_than_its_rows(
+async def test_a_service_cannot_change_anything_but_rows(
     databases: dict[str, str], service: str, statement: str
 ) -> None:
     connection = await asyncpg.connect(databases[service])
@@ -46,7 +46,7 @@ async def test_a_service_cannot_touch_more_than_its_rows(
 
 
 @pytest.mark.parametrize("service", DATABASES)
-async def test_a_service_works_with_the_rows_of_each_of_its_tables(databases: dict[str, str], service: str) -> None:
+async def test_a_service_can_work_with_the_rows_of_all_its_tables(databases: dict[str, str], service: str) -> None:
     connection = await asyncpg.connect(databases[service])
     tables = await connection.fetch("select tablename from pg_tables where schemaname = 'public'")
     for (table,) in tables:
@@ -58,7 +58,7 @@ async def test_a_service_works_with_the_rows_of_each_of_its_tables(databases: di
     await connection.close()
 
 
-async def test_the_database_of_the_other_service_is_out_of_reach(postgres: Server, databases: dict[str, str]) -> None:
+async def test_the_database_of_the_other_service_is_not_accessible(postgres: Server, databases: dict[str, str]) -> None:
     for service in databases:
         for role in (service, f"{service}{OWNER}"):
             for other in {*DATABASES, "postgres", "template1"} - {service}:
@@ -66,7 +66,7 @@ async def test_the_database_of_the_other_service_is_out_of_reach(postgres: Serve
                     await asyncpg.connect(postgres.url(other, role, "test"))
 
 
-async def test_a_database_of_a_single_role_is_handed_to_an_owner_with_all_that_it_holds(postgres: Server) -> None:
+async def test_a_database_with_a_single_role_is_transferred_to_an_owner_with_all_its_objects(postgres: Server) -> None:
     service, url, owner = (
         SERVICES / "notifications",
         postgres.url("old", "old", "a"),
@@ -77,7 +77,7 @@ async def test_a_database_of_a_single_role_is_handed_to_an_owner_with_all_that_i
     connection = await asyncpg.connect(url)
     await connection.execute("insert into people (id, version) values ('anna', 1)")
 
-    for _ in range(2):  # it is done at every start
+    for _ in range(2):  # this happens at every start
         await create_databases(postgres, {"old": "a", "old_owner": "b"})
         await asyncio.to_thread(upgrade, service, url, owner)
     assert await connection.fetchval("select id from people") == "anna"
@@ -87,7 +87,7 @@ async def test_a_database_of_a_single_role_is_handed_to_an_owner_with_all_that_i
     await connection.close()
 
 
-async def test_what_a_later_migration_makes_is_for_the_service_to_work_with(postgres: Server) -> None:
+async def test_a_table_of_a_later_migration_is_accessible_to_the_service(postgres: Server) -> None:
     service, url, owner = (
         SERVICES / "conversations",
         postgres.url("new", "new", "a"),
@@ -104,6 +104,6 @@ async def test_what_a_later_migration_makes_is_for_the_service_to_work_with(post
     await connection.close()
 
 
-def test_an_owner_without_anybody_to_let_in_is_refused() -> None:
+def test_an_owner_url_without_a_service_user_is_rejected() -> None:
     with pytest.raises(SettingsError, match="must contain a user"):
         upgrade(SERVICES / "conversations", "postgresql://127.0.0.1/x", "postgresql://owner@127.0.0.1/x")

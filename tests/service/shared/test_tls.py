@@ -1,4 +1,4 @@
-"""Connections by TLS: the right server is let in, any other is refused with a line that says why."""
+"""TLS connections: only the right server is accepted, and all others are rejected with the reason in one line."""
 
 import asyncio
 import contextlib
@@ -28,7 +28,7 @@ PASSWORD = "valkey"
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
-    """An authority of this file's own, which no system knows."""
+    """A certificate authority that is not trusted by the system."""
     return Authority(tmp_path_factory.mktemp("authority"))
 
 
@@ -44,15 +44,15 @@ async def broker(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[int]
 
 
 async def fault_of(url: str, **query: str) -> str | None:
-    asked = make_url(url).update_query_dict(query).render_as_string(hide_password=False)
-    engine = create_engine(asked, application="tests")
+    verified_url = make_url(url).update_query_dict(query).render_as_string(hide_password=False)
+    engine = create_engine(verified_url, application="tests")
     try:
         return await database_fault(engine, None)
     finally:
         await engine.dispose()
 
 
-async def test_a_database_is_let_in_by_its_certificate_and_its_name(
+async def test_a_database_is_accepted_by_its_certificate_and_name(
     postgres: Server, databases: dict[str, str], authority: Authority
 ) -> None:
     url = make_url(databases["conversations"])
@@ -83,7 +83,7 @@ async def test_a_database_is_let_in_by_its_certificate_and_its_name(
         ("postgresql://u:hush℀@db/x", "percent-encode"),
     ],
 )
-def test_a_url_that_verifies_nothing_or_cannot_be_read_is_refused_in_one_line(
+def test_a_database_url_without_verification_or_with_an_error_is_rejected_in_one_line(
     monkeypatch: pytest.MonkeyPatch, url: str, said: str
 ) -> None:
     monkeypatch.setenv("CHATS_CONVERSATIONS_DATABASE_URL", url)
@@ -95,7 +95,7 @@ def test_a_url_that_verifies_nothing_or_cannot_be_read_is_refused_in_one_line(
 
 
 @pytest.mark.parametrize("query", ["ssl_cert_reqs=none", "ssl_cert_reqs=CERT_NONE", "ssl_check_hostname=false"])
-def test_the_verification_of_a_broker_cannot_be_turned_off(monkeypatch: pytest.MonkeyPatch, query: str) -> None:
+def test_verification_of_a_broker_cannot_be_disabled(monkeypatch: pytest.MonkeyPatch, query: str) -> None:
     monkeypatch.setenv("CHATS_CONVERSATIONS_DATABASE_URL", "postgresql://db/x")
     for name in ("CHATS_BROKER_URL", "CHATS_REDIS_URL"):
         monkeypatch.setenv(name, f"rediss://:hush@cache:6379/0?{query}")
@@ -105,13 +105,13 @@ def test_the_verification_of_a_broker_cannot_be_turned_off(monkeypatch: pytest.M
         monkeypatch.delenv(name)
 
 
-def knock(celery: Celery) -> None:
-    """Connect once, as a process does that publishes."""
+def connect_once(celery: Celery) -> None:
+    """Connect once, as a publishing process does."""
     with contextlib.closing(celery), celery.connection_for_write() as connection:
         connection.ensure_connection(max_retries=1, interval_start=0, timeout=5)
 
 
-async def test_a_broker_is_let_in_by_its_certificate_and_its_name(broker: int, authority: Authority) -> None:
+async def test_a_broker_is_accepted_by_its_certificate_and_name(broker: int, authority: Authority) -> None:
     for host, root, expected in (
         ("127.0.0.1", f"?ssl_ca_certs={authority.file}", None),
         ("127.0.0.1", "", "certificate verify failed"),
@@ -119,7 +119,7 @@ async def test_a_broker_is_let_in_by_its_certificate_and_its_name(broker: int, a
     ):
         async with tls_front(broker, authority.context(host)) as port:
             url = valkey_url(port, PASSWORD).replace("redis:", "rediss:") + root
-            task = asyncio.to_thread(knock, create_celery(url, client="tests"))
+            task = asyncio.to_thread(connect_once, create_celery(url, client="tests"))
             if expected is None:
                 await task
             else:
@@ -134,8 +134,8 @@ def test_a_rabbitmq_is_verified_too() -> None:
     celery.close()
 
 
-async def test_hints_go_through_verified_tls_and_to_nobody_else(broker: int, authority: Authority) -> None:
-    heard: dict[str, int] = {}
+async def test_notifications_of_the_log_use_verified_tls_only(broker: int, authority: Authority) -> None:
+    received: dict[str, int] = {}
     async with (
         tls_front(broker, authority.context()) as right,
         tls_front(broker, authority.context("elsewhere.test")) as wrong,
@@ -145,19 +145,19 @@ async def test_hints_go_through_verified_tls_and_to_nobody_else(broker: int, aut
             for name, port in (("right", right), ("wrong", wrong))
         }
 
-        def hear(name: str) -> None:
-            heard[name] = heard.get(name, 0) + 1
+        def count(name: str) -> None:
+            received[name] = received.get(name, 0) + 1
 
         notifier = LogNotifier()
-        tasks = [asyncio.create_task(listen(url, lambda name=name: hear(name))) for name, url in urls.items()]  # type: ignore[misc]
+        tasks = [asyncio.create_task(listen(url, lambda name=name: count(name))) for name, url in urls.items()]  # type: ignore[misc]
         tasks.append(asyncio.create_task(notifier.run(urls["right"])))
 
-        def told() -> bool:
+        def is_received() -> bool:
             notifier.notify(1)
-            return "right" in heard
+            return "right" in received
 
-        await eventually(told)
+        await eventually(is_received)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-    assert "wrong" not in heard
+    assert "wrong" not in received
