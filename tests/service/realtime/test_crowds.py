@@ -110,7 +110,7 @@ async def test_each_of_many_concurrent_admissions_gets_its_own_result(
         "new": Principal("zoe", Role.CUSTOMER, name="Zoe"),
         "with news": Principal("anna", Role.CUSTOMER, locale="de", issued_at=int(time.time())),
         "deleted": Principal("ben", Role.CUSTOMER),
-        "session ended": Principal("anna", Role.CUSTOMER, session_id=over.id),
+        "session ended": Principal("anna", Role.CUSTOMER, session_id=ended.id),
         "session of another side": Principal("anna", Role.ADMIN, session_id=living.id),
         "session of another": Principal("zoe", Role.CUSTOMER, session_id=living.id),
         "session made up": Principal("anna", Role.CUSTOMER, session_id=uuid4()),

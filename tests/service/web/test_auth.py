@@ -1,4 +1,4 @@
-"""Who looks at a page, and the cookie that both APIs take."""
+"""The page context of a signed-in user, and the cookie that both APIs accept."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -34,24 +34,24 @@ UNAUTHENTICATED, FORBIDDEN, CSRF_FAILED = (401, "unauthenticated"), (403, "forbi
 router = APIRouter()
 
 
-def shown(visitor: PageContext) -> dict[str, Any]:
-    principal = visitor.principal
-    return {"id": principal.id, "name": principal.name, "unread": visitor.unread, "position": visitor.position}
+def as_json(context: PageContext) -> dict[str, Any]:
+    principal = context.principal
+    return {"id": principal.id, "name": principal.name, "unread": context.unread, "position": context.position}
 
 
 @router.get("/customer")
-async def customer_page(visitor: CustomerContext) -> dict[str, Any]:
-    return shown(visitor)
+async def customer_page(context: CustomerContext) -> dict[str, Any]:
+    return as_json(context)
 
 
 @router.post("/customer")
-async def customer_form(visitor: CustomerContext) -> dict[str, Any]:
-    return shown(visitor)
+async def customer_form(context: CustomerContext) -> dict[str, Any]:
+    return as_json(context)
 
 
 @router.get("/admin")
-async def admin_page(visitor: AdminContext) -> dict[str, Any]:
-    return shown(visitor)
+async def admin_page(context: AdminContext) -> dict[str, Any]:
+    return as_json(context)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ async def browser(app: FastAPI) -> AsyncIterator[Browser]:
 async def give_session(
     conversations: SessionFactory, browser: Browser, user: str = "anna", side: Side = Side.CUSTOMER
 ) -> Any:
-    """Begin a session of a user in this browser."""
+    """Begin a user's session in this browser."""
     async with transaction(conversations) as session:
         await provision_user(session, Principal(user, Role(side), name=user.title()))
     async with transaction(conversations) as session:
@@ -82,7 +82,7 @@ async def give_session(
     return begun
 
 
-async def test_a_page_knows_who_looks_what_is_unread_and_where_the_log_ended(
+async def test_a_page_knows_its_user_the_unread_count_and_the_logs_end(
     conversations: SessionFactory, browser: Browser, anna: Caller, sam: Caller
 ) -> None:
     assert problem(await browser.get("/customer")) == UNAUTHENTICATED
@@ -102,26 +102,26 @@ async def test_a_page_knows_who_looks_what_is_unread_and_where_the_log_ended(
     assert problem(await browser.get("/customer")) == FORBIDDEN
 
 
-async def test_a_visitor_is_found_in_one_statement_that_locks_nothing(
+async def test_the_page_context_is_loaded_with_one_statement_that_locks_nothing(
     conversations: SessionFactory, browser: Browser
 ) -> None:
-    begun = await give_session(conversations, browser)
+    session_record = await give_session(conversations, browser)
     await set_times(conversations, last_seen=timedelta(minutes=5))
-    said: list[str] = []
-    principal = Principal("anna", Role.CUSTOMER, session_id=begun.id)
+    recorded: list[str] = []
+    principal = Principal("anna", Role.CUSTOMER, session_id=session_record.id)
     async with transaction(conversations) as session:
         connection = await driver_connection(session)
-        with connection.query_logger(lambda record: said.append(record.query)):
+        with connection.query_logger(lambda record: recorded.append(record.query)):
             await sessions.load_page_context(connection, principal)
         async with transaction(conversations) as other:
             await other.execute(text("select id from sessions for update nowait"))
-    assert len(said) == 1
+    assert len(recorded) == 1
 
 
 async def set_times(
     conversations: SessionFactory, *, last_seen: timedelta | None = None, began: timedelta | None = None
 ) -> None:
-    """Let all sessions be used, or begun, some time ago."""
+    """Set when all sessions were last used, or began."""
     async with transaction(conversations) as session:
         for column, ago in (("last_seen_at", last_seen), ("created_at", began)):
             if ago is not None:
@@ -163,7 +163,7 @@ async def last_seen(conversations: SessionFactory) -> datetime:
     return found
 
 
-async def test_use_is_noted_at_most_once_a_minute_and_looking_for_news_is_none(
+async def test_use_is_recorded_at_most_once_a_minute_and_polling_is_no_use(
     conversations: SessionFactory, browser: Browser
 ) -> None:
     await give_session(conversations, browser)
@@ -184,7 +184,7 @@ async def test_use_is_noted_at_most_once_a_minute_and_looking_for_news_is_none(
         assert await last_seen(conversations) >= first
 
 
-async def test_an_open_thread_that_tells_who_is_there_keeps_no_session_alive(
+async def test_reporting_presence_does_not_keep_a_session_alive(
     conversations: SessionFactory, browser: Browser, anna: Caller
 ) -> None:
     conversation = (await anna.open())["id"]
@@ -196,7 +196,7 @@ async def test_an_open_thread_that_tells_who_is_there_keeps_no_session_alive(
     assert await last_seen(conversations) == before
 
 
-async def test_a_deleted_user_is_refused_even_if_a_session_was_left(
+async def test_a_deleted_user_is_rejected_even_if_a_session_is_left(
     conversations: SessionFactory, browser: Browser
 ) -> None:
     await give_session(conversations, browser)
@@ -206,7 +206,7 @@ async def test_a_deleted_user_is_refused_even_if_a_session_was_left(
     assert problem(await browser.get("/api/v1/unread")) == UNAUTHENTICATED
 
 
-async def test_a_session_that_begins_while_its_user_is_deleted_does_not(conversations: SessionFactory) -> None:
+async def test_a_session_cannot_begin_while_its_user_is_being_deleted(conversations: SessionFactory) -> None:
     async with transaction(conversations) as session:
         await provision_user(session, Principal("anna", Role.CUSTOMER))
     async with transaction(conversations) as deleting:
@@ -220,7 +220,7 @@ async def test_a_session_that_begins_while_its_user_is_deleted_does_not(conversa
 
 
 async def is_waiting(conversations: SessionFactory) -> bool:
-    """Tell whether a session of the database waits for a lock."""
+    """Return whether a database session waits for a lock."""
     async with transaction(conversations) as session:
         waiting = (
             "select count(*) from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
@@ -228,7 +228,7 @@ async def is_waiting(conversations: SessionFactory) -> bool:
         return bool(await session.scalar(text(waiting)))
 
 
-async def test_a_page_renews_an_old_cookie_whatever_it_answers(conversations: SessionFactory, browser: Browser) -> None:
+async def test_a_page_renews_an_old_cookie_with_any_response(conversations: SessionFactory, browser: Browser) -> None:
     begun = await give_session(conversations, browser)
     young = browser.token
     await browser.get("/customer")
@@ -244,7 +244,9 @@ async def test_a_page_renews_an_old_cookie_whatever_it_answers(conversations: Se
             assert browser.claims["exp"] > datetime.now(UTC).timestamp() + 500
 
 
-async def test_an_expired_cookie_is_no_caller_of_the_api(conversations: SessionFactory, browser: Browser) -> None:
+async def test_an_expired_cookie_is_rejected_by_the_api_until_a_page_renews_it(
+    conversations: SessionFactory, browser: Browser
+) -> None:
     await give_session(conversations, browser)
     browser.token = aged(browser.token, 11)
     assert problem(await browser.get("/api/v1/unread")) == UNAUTHENTICATED
@@ -266,7 +268,7 @@ async def test_an_expired_cookie_is_no_caller_of_the_api(conversations: SessionF
         ({"Origin": HOST, "Sec-Fetch-Site": "cross-site"}, True, 403),
     ],
 )
-async def test_a_page_takes_only_forms_of_this_origin_with_the_sessions_own_field(
+async def test_a_page_accepts_only_forms_of_this_origin_with_the_csrf_token(
     conversations: SessionFactory, browser: Browser, headers: dict[str, str], field: bool, status: int
 ) -> None:
     begun = await give_session(conversations, browser)
@@ -274,21 +276,19 @@ async def test_a_page_takes_only_forms_of_this_origin_with_the_sessions_own_fiel
         answer = await browser.client.post("/customer", headers=headers, data={"csrf_token": csrf})
         assert answer.status_code == status
     if status == 200:
-        browser.token = aged(browser.token, 60)  # somebody thought for an hour
+        browser.token = aged(browser.token, 60)  # the form was open for an hour
         assert (await browser.client.post("/customer", headers=headers, data={"csrf_token": begun.csrf})).is_success
 
 
-async def test_a_cookie_holds_a_sessions_token_and_a_header_does_not(
-    conversations: SessionFactory, browser: Browser
-) -> None:
+async def test_a_session_token_is_accepted_only_as_a_cookie(conversations: SessionFactory, browser: Browser) -> None:
     begun = await give_session(conversations, browser)
-    good = browser.token
-    bearer = await browser.client.get("/api/v1/unread", headers={"Authorization": f"Bearer {good}"})
+    valid = browser.token
+    bearer = await browser.client.get("/api/v1/unread", headers={"Authorization": f"Bearer {valid}"})
     assert problem(bearer) == UNAUTHENTICATED
     mixed = await browser.client.get("/api/v1/unread", headers={"Authorization": "Basic YTpi"})
     assert problem(mixed) == UNAUTHENTICATED
     others = TokenSettings(auth_secret=["another secret, which is long enough too"])
-    for bad in (
+    for invalid in (
         store_token("anna"),
         store_token("anna", sid=str(begun.id)),
         store_token("anna", csrf=begun.csrf),
@@ -299,17 +299,17 @@ async def test_a_cookie_holds_a_sessions_token_and_a_header_does_not(
         store_token("anna", "admin", sid=str(begun.id), csrf=begun.csrf),
         store_token("anna", "store", sid=str(begun.id), csrf=begun.csrf),
         issue_session_token(others, "anna", Role.CUSTOMER, begun.id, begun.csrf),
-        good[:-3] + "AAA",
+        valid[:-3] + "AAA",
         "x",
     ):
-        browser.token = bad
+        browser.token = invalid
         assert (await browser.get("/api/v1/unread")).status_code == 401
         assert (await browser.get("/customer")).status_code == 401
-    browser.token = good
+    browser.token = valid
     assert (await browser.get("/api/v1/unread")).status_code == 200
 
 
-async def test_a_session_that_ended_is_refused_at_once_also_by_posting(
+async def test_an_ended_session_is_rejected_at_once_for_posts_too(
     conversations: SessionFactory, browser: Browser, anna: Caller
 ) -> None:
     begun = await give_session(conversations, browser)

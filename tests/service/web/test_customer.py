@@ -1,4 +1,4 @@
-"""A customer's pages, as a browser without scripts uses them."""
+"""The customers' pages in a browser without scripts."""
 
 import re
 from collections.abc import AsyncIterator
@@ -27,7 +27,7 @@ async def browser(api: httpx2.AsyncClient) -> AsyncIterator[Browser]:
 
 
 def fields(page: httpx2.Response) -> dict[str, str]:
-    """Return the hidden fields of the page's form, as a submit would send them."""
+    """Return the hidden fields of the page's form, as a submit sends them."""
     return dict(
         re.findall(r'<input type="hidden" name="(\w+)"(?: id="\w+" data-live="value")? value="([^"]*)">', page.text)
     )
@@ -39,27 +39,27 @@ def text_of(page: httpx2.Response) -> str:
 
 
 async def write(browser: Browser, path: str, page: httpx2.Response | None = None, **typed: Any) -> httpx2.Response:
-    """Fill in the form of a page and send it."""
+    """Fill in the form of a page and submit it."""
     page = page or await browser.get(path)
     hidden = {name: value for name, value in fields(page).items() if name != "everywhere"}
     return await browser.submit(path, **{**hidden, **typed})
 
 
 async def open_conversation(browser: Browser, **typed: Any) -> str:
-    """Write a new message; return where it leads."""
+    """Open a conversation with the form; return its URL."""
     answer = await write(browser, f"{ROOT}new/", **{"subject": "Where is it?", "body": "My parcel is late.", **typed})
     assert answer.status_code == 303, answer.text
     return str(answer.headers["location"])
 
 
-async def test_a_customer_without_conversations_is_told_what_to_do(browser: Browser) -> None:
+async def test_a_customer_without_conversations_sees_what_to_do(browser: Browser) -> None:
     page = await browser.get(ROOT)
     assert page.status_code == 200
     assert "No conversations yet" in text_of(page)
     assert f'href="{ROOT}new/"' in page.text
 
 
-async def test_what_a_form_says_is_a_conversation_and_its_page_shows_it(browser: Browser, anna: Caller) -> None:
+async def test_a_submitted_form_opens_a_conversation_that_its_page_shows(browser: Browser, anna: Caller) -> None:
     where = await open_conversation(browser)
     [item] = (await anna.get("/conversations"))["items"]
     assert where == f"{ROOT}{item['id']}/"
@@ -83,7 +83,7 @@ async def test_the_second_submit_of_a_form_leads_to_the_first_result(browser: Br
     assert item["message_count"] == 2
 
 
-async def test_a_form_that_is_wrong_comes_back_with_what_was_typed(browser: Browser, anna: Caller) -> None:
+async def test_an_invalid_form_comes_back_with_what_was_typed(browser: Browser, anna: Caller) -> None:
     answer = await write(browser, f"{ROOT}new/", subject=" ", body="What I wrote <&>", order_id="not-mine")
     assert answer.status_code == 422
     assert "Please fill this in." in text_of(answer)
@@ -95,7 +95,7 @@ async def test_a_form_that_is_wrong_comes_back_with_what_was_typed(browser: Brow
     assert (await anna.get("/conversations"))["items"] == []
 
 
-async def test_a_message_that_is_too_long_says_so(browser: Browser) -> None:
+async def test_a_message_that_is_too_long_shows_an_error(browser: Browser) -> None:
     where = await open_conversation(browser)
     answer = await write(browser, where, body="x" * 10_001)
     assert answer.status_code == 422
@@ -103,18 +103,18 @@ async def test_a_message_that_is_too_long_says_so(browser: Browser) -> None:
     assert "x" * 10_001 in answer.text
 
 
-NOT_KNOWN = "This order is not available here yet."
+NOT_AVAILABLE = "This order is not available here yet."
 
 
-async def test_a_link_with_an_order_that_is_not_known_yet_says_so(browser: Browser) -> None:
+async def test_a_link_with_an_order_that_is_not_synced_yet_says_so(browser: Browser) -> None:
     page = await browser.get(f"{ROOT}new/?order_id=7")
     assert page.status_code == 200
-    assert NOT_KNOWN in text_of(page)
-    assert NOT_KNOWN not in text_of(await browser.get(f"{ROOT}new/?order_id="))
-    assert NOT_KNOWN not in text_of(await browser.get(f"{ROOT}new/"))
+    assert NOT_AVAILABLE in text_of(page)
+    assert NOT_AVAILABLE not in text_of(await browser.get(f"{ROOT}new/?order_id="))
+    assert NOT_AVAILABLE not in text_of(await browser.get(f"{ROOT}new/"))
 
 
-async def test_an_order_can_be_chosen_and_stands_beside_the_conversation(browser: Browser, shop: Caller) -> None:
+async def test_an_order_can_be_chosen_and_is_shown_next_to_the_conversation(browser: Browser, shop: Caller) -> None:
     order = {
         "user_id": "anna",
         "number": "R-7",
@@ -128,7 +128,7 @@ async def test_an_order_can_be_chosen_and_stands_beside_the_conversation(browser
     await shop.call("PUT", "/orders/7", order)
     form = await browser.get(f"{ROOT}new/?order_id=7")
     assert re.search(r'<option value="7" selected>', form.text)
-    assert NOT_KNOWN not in text_of(form)
+    assert NOT_AVAILABLE not in text_of(form)
     page = await browser.get(await open_conversation(browser, order_id="7"))
     assert "Order R-7" in text_of(page)
     assert "€59.90" in text_of(page)
@@ -136,12 +136,12 @@ async def test_an_order_can_be_chosen_and_stands_beside_the_conversation(browser
     assert 'href="https://store.test/R-7"' in page.text
 
 
-async def test_opening_a_conversation_reads_it_and_peeking_does_not(
+async def test_opening_a_conversation_marks_it_as_read_and_peeking_does_not(
     browser: Browser, anna: Caller, sam: Caller
 ) -> None:
     where = await open_conversation(browser)
-    identity = where.split("/")[-2]
-    await sam.post(identity, "It is on its way.")
+    conversation_id = where.split("/")[-2]
+    await sam.post(conversation_id, "It is on its way.")
     assert (await browser.client.head(where)).status_code == 200
     for address, headers in ((f"{where}?peek=true", {}), (where, {"Sec-Purpose": "prefetch"})):
         page = await browser.get(address, headers=headers)
@@ -154,35 +154,35 @@ async def test_opening_a_conversation_reads_it_and_peeking_does_not(
     assert 'id="new"' not in page.text
 
 
-async def test_seen_stands_under_the_last_own_message_that_was_read(browser: Browser, sam: Caller) -> None:
+async def test_seen_is_shown_under_the_last_own_message_that_was_read(browser: Browser, sam: Caller) -> None:
     where = await open_conversation(browser)
-    identity = where.split("/")[-2]
+    conversation_id = where.split("/")[-2]
     assert "Seen" not in text_of(await browser.get(where))
-    await sam.get(f"/conversations/{identity}")
+    await sam.get(f"/conversations/{conversation_id}")
     await write(browser, where, body="One thing more.")
     page = await browser.get(where)
     assert page.text.count(">Seen<") == 1
     assert page.text.index(">Seen<") < page.text.index("One thing more.")
 
 
-async def test_a_message_that_crosses_an_answer_comes_back_with_it(browser: Browser, anna: Caller, sam: Caller) -> None:
+async def test_a_message_that_crosses_a_reply_comes_back_with_it(browser: Browser, anna: Caller, sam: Caller) -> None:
     where = await open_conversation(browser)
-    identity = where.split("/")[-2]
+    conversation_id = where.split("/")[-2]
     page = await browser.get(where)
-    await sam.post(identity, "Which parcel?")
+    await sam.post(conversation_id, "Which parcel?")
     answer = await write(browser, where, page, body="Still waiting!")
     assert answer.status_code == 409
     assert "Which parcel?" in text_of(answer)
     assert "Still waiting!</textarea>" in answer.text
-    assert (await anna.get(f"/conversations/{identity}"))["message_count"] == 2
+    assert (await anna.get(f"/conversations/{conversation_id}"))["message_count"] == 2
     assert (await write(browser, where, answer, body="Still waiting!")).status_code == 303
 
 
-async def test_a_long_conversation_comes_in_pages_without_gap(browser: Browser, anna: Caller) -> None:
+async def test_a_long_conversation_is_paged_without_gaps(browser: Browser, anna: Caller) -> None:
     where = await open_conversation(browser, body="Message 1.")
-    identity = where.split("/")[-2]
+    conversation_id = where.split("/")[-2]
     for number in range(2, 121):
-        await anna.post(identity, f"Message {number}.")
+        await anna.post(conversation_id, f"Message {number}.")
     seen: list[int] = []
     address: str | None = where
     while address:
@@ -193,19 +193,19 @@ async def test_a_long_conversation_comes_in_pages_without_gap(browser: Browser, 
     assert seen == list(range(1, 121))
 
 
-@pytest.mark.parametrize("identity", [UNKNOWN_ID, "nonsense"])
-async def test_what_is_not_there_and_what_is_anothers_are_one_page(
-    browser: Browser, ben: Caller, identity: str
+@pytest.mark.parametrize("conversation_id", [UNKNOWN_ID, "nonsense"])
+async def test_missing_and_anothers_conversations_give_the_same_page(
+    browser: Browser, ben: Caller, conversation_id: str
 ) -> None:
     theirs = (await ben.open(body="Private."))["id"]
-    pages = [await browser.get(f"{ROOT}{which}/") for which in (identity, theirs)]
+    pages = [await browser.get(f"{ROOT}{which}/") for which in (conversation_id, theirs)]
     assert [page.status_code for page in pages] == [404, 404]
     assert pages[0].text == pages[1].text
     answer = await write(browser, f"{ROOT}{theirs}/", await browser.get(f"{ROOT}new/"), body="Let me in")
     assert answer.status_code == 404
 
 
-async def test_hostile_text_is_text(browser: Browser) -> None:
+async def test_hostile_text_is_escaped(browser: Browser) -> None:
     attack = "<script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}} \"' javascript:alert(1)"
     where = await open_conversation(browser, subject=attack, body=f'{attack}\nhttps://evil.test/?a="onclick=alert(1)')
     for address in (where, ROOT):
@@ -218,7 +218,7 @@ async def test_hostile_text_is_text(browser: Browser) -> None:
     assert 'rel="nofollow noopener noreferrer"' in (await browser.get(where)).text
 
 
-async def test_pages_say_what_a_browser_may_do_with_them(browser: Browser) -> None:
+async def test_security_headers_of_pages_are_strict(browser: Browser) -> None:
     page = await browser.get(ROOT)
     policy = page.headers["content-security-policy"]
     assert "unsafe" not in policy
@@ -229,7 +229,7 @@ async def test_pages_say_what_a_browser_may_do_with_them(browser: Browser) -> No
     assert re.findall(r'(?:src|href)="(https?:[^"]*)"', page.text) == []
 
 
-async def test_what_no_route_answers_is_a_page_too(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_errors_and_unknown_paths_are_pages_too(browser: Browser, monkeypatch: pytest.MonkeyPatch) -> None:
     async def crash(*_: Any, **__: Any) -> None:
         raise RuntimeError("a secret reason")
 
@@ -245,13 +245,13 @@ async def test_what_no_route_answers_is_a_page_too(browser: Browser, monkeypatch
         assert "default-src 'none'" in page.headers["content-security-policy"]
 
 
-async def test_an_admin_is_not_let_in(browser: Browser) -> None:
+async def test_an_admin_has_no_access(browser: Browser) -> None:
     await browser.sign_in("sam", "admin")
     assert (await browser.get(ROOT)).status_code == 403
     assert (await browser.get(f"{ROOT}new/")).status_code == 403
 
 
-async def test_a_german_reads_german_and_their_own_time(browser: Browser) -> None:
+async def test_a_german_user_reads_german_and_their_own_time(browser: Browser) -> None:
     await browser.submit("/session", token=store_token("dora", locale="de-AT", zoneinfo="Europe/Vienna"))
     where = await open_conversation(browser)
     page = await browser.get(where)
@@ -260,12 +260,12 @@ async def test_a_german_reads_german_and_their_own_time(browser: Browser) -> Non
     assert "Alle Zeiten: Österreich" in text_of(page) or "Alle Zeiten: Mitteleuropäische Zeit" in text_of(page)
 
 
-async def test_a_reader_of_an_alphabet_that_is_known_in_part_reads_their_plain_language(browser: Browser) -> None:
+async def test_a_reader_with_an_unsupported_script_gets_the_plain_language(browser: Browser) -> None:
     await browser.submit("/session", token=store_token("dora", locale="en-Shaw", zoneinfo="Europe/Vienna"))
     assert "All times: Austria" in text_of(await browser.get(await open_conversation(browser)))
 
 
-async def test_a_zone_that_only_another_machine_knows_is_replaced_by_the_default(
+async def test_a_time_zone_unknown_to_this_machine_is_replaced_by_the_default(
     browser: Browser, conversations_engine: AsyncEngine
 ) -> None:
     where = await open_conversation(browser)
@@ -277,12 +277,12 @@ async def test_a_zone_that_only_another_machine_knows_is_replaced_by_the_default
 
 
 @pytest.mark.parametrize("address", ["", "new/", "conversation"])
-async def test_a_page_costs_three_statements_at_most(
+async def test_a_page_takes_at_most_three_statements(
     browser: Browser, conversations_engine: AsyncEngine, address: str
 ) -> None:
     where = await open_conversation(browser)
-    await browser.get(where)  # the session is noted as used; nothing is left to be read
-    async with statements(conversations_engine) as said:
+    await browser.get(where)  # records the session's use and marks everything as read
+    async with statements(conversations_engine) as recorded:
         page = await browser.get(where if address == "conversation" else f"{ROOT}{address}")
     assert page.status_code == 200
-    assert len(without_transactions(said)) <= 3, said
+    assert len(without_transactions(recorded)) <= 3, recorded

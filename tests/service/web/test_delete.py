@@ -1,4 +1,4 @@
-"""Deleting by pages: what goes is named before, what is refused is named after, and can be left out."""
+"""Deletion pages: they list what will be deleted, explain refusals, and let admins skip conversations."""
 
 from collections.abc import AsyncIterator
 from uuid import uuid4
@@ -16,28 +16,28 @@ from tests.service.helpers.inbox_pages import ROOT, fill, show, signed_in
 @pytest.fixture
 async def browser(api: httpx2.AsyncClient) -> AsyncIterator[Browser]:
     """An admin's browser."""
-    async with signed_in(api) as made:
-        yield made
+    async with signed_in(api) as new:
+        yield new
 
 
 async def closed(anna: Caller, sam: Caller, subject: str = "Closed") -> str:
-    identity = str((await anna.open(subject=subject, body="Hello?"))["id"])
-    await sam.edit(identity, reply_body="Bye.", status="CLOSED")
-    return identity
+    conversation_id = str((await anna.open(subject=subject, body="Hello?"))["id"])
+    await sam.edit(conversation_id, reply_body="Bye.", status="CLOSED")
+    return conversation_id
 
 
 async def left(sam: Caller) -> set[str]:
-    return {one["subject"] for one in (await sam.get("/conversations", limit=100))["items"]}
+    return {conversation["subject"] for conversation in (await sam.get("/conversations", limit=100))["items"]}
 
 
-async def test_one_is_deleted_after_its_page_has_said_what_goes(
+async def test_a_conversation_is_deleted_after_a_confirmation_page(
     browser: Browser, anna: Caller, sam: Caller, conversations: SessionFactory
 ) -> None:
-    identity = await closed(anna, sam)
-    page = await show(browser, (await show(browser, f"{identity}/")).link("Delete this conversation …"))
+    conversation_id = await closed(anna, sam)
+    page = await show(browser, (await show(browser, f"{conversation_id}/")).link("Delete this conversation …"))
     assert "Delete this conversation?" in page.text
     assert "Closed Anna Closed 2 messages" in page.text
-    assert await left(sam) == {"Closed"}  # asked, and nothing done
+    assert await left(sam) == {"Closed"}  # nothing is deleted yet
 
     answer = await fill(browser, page)
     assert (answer.status_code, answer.headers["location"]) == (303, f"{ROOT}?deleted=1")
@@ -46,14 +46,16 @@ async def test_one_is_deleted_after_its_page_has_said_what_goes(
 
     again = await fill(browser, page)
     assert (again.status_code, again.headers["location"]) == (303, f"{ROOT}?deleted=0")
-    await show(browser, f"{identity}/delete/", expect=404)
+    await show(browser, f"{conversation_id}/delete/", expect=404)
 
 
-async def test_one_that_is_not_closed_is_refused_with_the_reason(browser: Browser, anna: Caller, sam: Caller) -> None:
-    identity = (await anna.open(subject="Open"))["id"]
-    thread = await show(browser, f"{identity}/")
+async def test_a_conversation_that_is_not_closed_is_rejected_with_the_reason(
+    browser: Browser, anna: Caller, sam: Caller
+) -> None:
+    conversation_id = (await anna.open(subject="Open"))["id"]
+    thread = await show(browser, f"{conversation_id}/")
     assert "Only closed conversations can be deleted." in thread.by_id("context").text
-    page = await show(browser, f"{identity}/delete/")
+    page = await show(browser, f"{conversation_id}/delete/")
     assert "This one is not closed" in page.by_id("refused").text
     answer = await fill(browser, page)
     assert answer.status_code == 409
@@ -61,7 +63,7 @@ async def test_one_that_is_not_closed_is_refused_with_the_reason(browser: Browse
     assert await left(sam) == {"Open"}
 
 
-async def test_several_are_deleted_together(browser: Browser, anna: Caller, sam: Caller) -> None:
+async def test_several_conversations_are_deleted_together(browser: Browser, anna: Caller, sam: Caller) -> None:
     ids = [await closed(anna, sam, f"Number {number}") for number in range(3)]
     page = await show(browser, "bulk-delete/", ids=[*ids, ids[0], str(uuid4()), "nonsense"])
     assert "Delete 3 conversations?" in page.text
@@ -72,7 +74,7 @@ async def test_several_are_deleted_together(browser: Browser, anna: Caller, sam:
     assert (await show(browser, answer.headers["location"])).by_id("notice").text == "3 conversations deleted."
 
 
-async def test_one_that_is_not_closed_refuses_all_and_can_be_left_out(
+async def test_one_open_conversation_rejects_the_deletion_of_all_and_can_be_skipped(
     browser: Browser, anna: Caller, sam: Caller
 ) -> None:
     ids = [await closed(anna, sam, subject) for subject in ("First", "Second")]
@@ -84,7 +86,7 @@ async def test_one_that_is_not_closed_refuses_all_and_can_be_left_out(
     assert refusal.by_id("refused").text.startswith(
         "Nothing was deleted. Only closed conversations can be deleted. This one is not closed"
     )
-    named = [one.text for one in refusal.root.of_class("to-delete")[0].all("h2")]
+    named = [heading.text for heading in refusal.root.of_class("to-delete")[0].all("h2")]
     assert named == ["Open <one>"]
     assert await left(sam) == {"First", "Open <one>", "Second"}
 
@@ -94,7 +96,7 @@ async def test_one_that_is_not_closed_refuses_all_and_can_be_left_out(
     assert await left(sam) == {"Open <one>"}
 
 
-async def test_what_will_be_refused_can_be_left_out_before_it_is(browser: Browser, anna: Caller, sam: Caller) -> None:
+async def test_open_conversations_can_be_skipped_in_advance(browser: Browser, anna: Caller, sam: Caller) -> None:
     ids = [await closed(anna, sam), (await anna.open(subject="Open"))["id"]]
     page = await show(browser, "bulk-delete/", ids=ids)
     rest = await show(browser, page.link("Skip conversations that are not closed"))
@@ -103,7 +105,7 @@ async def test_what_will_be_refused_can_be_left_out_before_it_is(browser: Browse
     assert await left(sam) == {"Open"}
 
 
-async def test_when_all_are_refused_there_is_nothing_to_leave_out(browser: Browser, anna: Caller, sam: Caller) -> None:
+async def test_when_all_are_rejected_there_is_nothing_to_skip(browser: Browser, anna: Caller, sam: Caller) -> None:
     ids = [(await anna.open(subject=subject))["id"] for subject in ("One", "Two")]
     answer = await fill(browser, await show(browser, "bulk-delete/", ids=ids))
     assert answer.status_code == 409
@@ -114,7 +116,7 @@ async def test_when_all_are_refused_there_is_nothing_to_leave_out(browser: Brows
     assert await left(sam) == {"One", "Two"}
 
 
-async def test_nothing_selected_and_too_many_are_said_in_words(browser: Browser, anna: Caller, sam: Caller) -> None:
+async def test_an_empty_selection_and_too_large_ones_are_explained(browser: Browser, anna: Caller, sam: Caller) -> None:
     assert "Nothing selected" in (await show(browser, "bulk-delete/")).text
     page = await show(browser, "bulk-delete/", ids=await closed(anna, sam))
     csrf = page.fields(page.root.one("main").one("form", method="post"))["csrf_token"]
@@ -134,12 +136,12 @@ async def test_nothing_selected_and_too_many_are_said_in_words(browser: Browser,
     assert await left(sam) == {"Closed"}
 
 
-async def test_a_customer_deletes_nothing(browser: Browser, anna: Caller, sam: Caller) -> None:
-    identity = await closed(anna, sam)
-    page = await show(browser, f"{identity}/delete/")
+async def test_a_customer_cannot_delete(browser: Browser, anna: Caller, sam: Caller) -> None:
+    conversation_id = await closed(anna, sam)
+    page = await show(browser, f"{conversation_id}/delete/")
     await browser.sign_in("anna")
     csrf = browser.claims["csrf"]
-    for path in (f"{identity}/delete/", "bulk-delete/"):
-        assert (await browser.submit(ROOT + path, csrf_token=csrf, ids=identity)).status_code == 403
+    for path in (f"{conversation_id}/delete/", "bulk-delete/"):
+        assert (await browser.submit(ROOT + path, csrf_token=csrf, ids=conversation_id)).status_code == 403
     assert (await fill(browser, page)).status_code == 403
     assert await left(sam) == {"Closed"}

@@ -1,4 +1,4 @@
-"""The support inbox, as a browser without scripts uses it: the list, and what it is narrowed to."""
+"""The support inbox in a browser without scripts: the list and its filters."""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -21,8 +21,8 @@ from tests.service.helpers.recorded_statements import statements, without_transa
 @pytest.fixture
 async def browser(api: httpx2.AsyncClient) -> AsyncIterator[Browser]:
     """An admin's browser."""
-    async with signed_in(api) as made:
-        yield made
+    async with signed_in(api) as new:
+        yield new
 
 
 HOSTILE = "<script>alert(1)</script><img src=x onerror=alert(1)>{{7*7}} \"' &amp; \u202eRTL"
@@ -33,7 +33,7 @@ def counts(page: Page) -> dict[str, str]:
 
 
 async def some_of_each(anna: Caller, ben: Caller, sam: Caller, shop: Caller) -> dict[str, str]:
-    """Open conversations of several kinds; return their ids by subject, the oldest first."""
+    """Open conversations of several kinds; return their ids by subject, oldest first."""
     await shop.call("PUT", "/orders/A-1", ORDER)
     new = await anna.open(subject="New", body="Hello?", order_id="A-1")
     answered = await anna.open(subject="Answered", body="Hello?")
@@ -42,10 +42,10 @@ async def some_of_each(anna: Caller, ben: Caller, sam: Caller, shop: Caller) -> 
     await ben.post(waiting["id"], "Is anybody there?")
     closed = await ben.open(subject="Closed", body="Hello?")
     await sam.edit(closed["id"], reply_body="Bye.", status="CLOSED")
-    return {one["subject"]: one["id"] for one in (new, answered, waiting, closed)}
+    return {created["subject"]: created["id"] for created in (new, answered, waiting, closed)}
 
 
-async def test_the_inbox_shows_who_wrote_what_about_which_order_and_how_long_it_waits(
+async def test_the_inbox_shows_customer_last_message_order_and_waiting_time(
     browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller
 ) -> None:
     ids = await some_of_each(anna, ben, sam, shop)
@@ -62,18 +62,18 @@ async def test_the_inbox_shows_who_wrote_what_about_which_order_and_how_long_it_
     assert page.answer.headers["x-position"]
 
 
-async def test_each_status_has_its_count_and_so_do_what_waits_and_what_is_unread(
+async def test_counts_are_shown_for_each_status_for_waiting_and_unread(
     browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller
 ) -> None:
     await some_of_each(anna, ben, sam, shop)
-    page = await show(browser, status="CLOSED")  # counts are of all, whatever is shown
+    page = await show(browser, status="CLOSED")  # counts ignore the filters
     assert counts(page) == {
         "OPEN": "1", "AWAITING_ADMIN": "1", "AWAITING_USER": "1", "RESOLVED": "0", "CLOSED": "1",
     }  # fmt: skip
     assert page.by_id("views").text == "All Waiting for us 2 Unread 2"
 
 
-async def test_a_count_of_a_thousand_stands_for_that_many_or_more(
+async def test_a_count_of_a_thousand_is_shown_as_at_least_that_many(
     browser: Browser, conversations: SessionFactory, anna: Caller
 ) -> None:
     first = await anna.open()
@@ -87,13 +87,13 @@ async def test_a_count_of_a_thousand_stands_for_that_many_or_more(
     assert page.by_id("views").text == "All Waiting for us 999+ Unread 999+"
 
 
-async def test_what_waits_for_us_is_one_click_away_the_longest_first(
+async def test_the_waiting_view_is_one_click_away_longest_first(
     browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller
 ) -> None:
     await some_of_each(anna, ben, sam, shop)
     page = await show(browser, (await show(browser)).link("Waiting for us 2"))
     assert listed(page) == ["New", "Waiting"]
-    assert [one.text for one in page.root.all("a", aria_current="page")] == ["Waiting for us 2"]
+    assert [link.text for link in page.root.all("a", aria_current="page")] == ["Waiting for us 2"]
 
 
 @pytest.mark.parametrize(
@@ -131,13 +131,13 @@ async def test_filters_combine_and_stay_in_the_form(
     assert ("Clear filters" in page.text) is narrows
 
 
-async def test_words_that_are_no_customers_id_offer_the_customers_they_fit(
+async def test_a_search_text_that_is_no_customers_id_offers_matching_customers(
     browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller
 ) -> None:
     await some_of_each(anna, ben, sam, shop)
     await shop.call("PUT", "/users/anna-2", {"name": "Anna Two", "email": "two@customer.test"})
     page = await show(browser, user_id="Ann", unread="true")
-    assert [one.text for one in page.by_id("choices").all("a")] == ["Anna", "Anna Two"]
+    assert [link.text for link in page.by_id("choices").all("a")] == ["Anna", "Anna Two"]
     assert listed(page) == []
 
     chosen = await show(browser, page.link("Anna"))
@@ -148,7 +148,7 @@ async def test_words_that_are_no_customers_id_offer_the_customers_they_fit(
 
 
 @pytest.mark.parametrize("words", ["ANNA@", "anna@customer.test", "Ann", " NNA "])
-async def test_words_that_fit_one_customer_show_their_conversations_without_asking(
+async def test_a_search_text_that_matches_one_customer_shows_their_conversations_directly(
     browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller, words: str
 ) -> None:
     await some_of_each(anna, ben, sam, shop)
@@ -158,13 +158,13 @@ async def test_words_that_fit_one_customer_show_their_conversations_without_aski
     page = await show(browser, answer.headers["location"])
     assert listed(page) == ["New"]
     assert "Conversations with Anna" in page.text
-    assert [one["id"] for one in page.root.of_class("chip") if "aria-current" in one] == [
+    assert [chip["id"] for chip in page.root.of_class("chip") if "aria-current" in chip] == [
         "status-OPEN",
         "status-CLOSED",
     ]
 
 
-async def test_a_chip_adds_its_status_to_the_filters_or_takes_it_away_at_once(
+async def test_a_chip_adds_its_status_to_the_filters_or_removes_it(
     browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller
 ) -> None:
     await some_of_each(anna, ben, sam, shop)
@@ -176,7 +176,7 @@ async def test_a_chip_adds_its_status_to_the_filters_or_takes_it_away_at_once(
         ("AWAITING_USER", [], ["New", "Answered"]),
     ):
         page = await show(browser, page.by_id(f"status-{clicked}")["href"])
-        assert [one["id"] for one in page.root.of_class("chip") if "aria-current" in one] == chosen
+        assert [chip["id"] for chip in page.root.of_class("chip") if "aria-current" in chip] == chosen
         assert listed(page) == found
         assert listed(await show(browser, **page.fields(page.by_id("filters")))) == found
 
@@ -193,7 +193,7 @@ async def test_a_deleted_customers_conversations_are_found_by_id(browser: Browse
     assert "Conversations with Deleted customer" in page.text
 
 
-async def test_an_inbox_without_a_row_says_what_to_do(browser: Browser, anna: Caller) -> None:
+async def test_an_empty_inbox_says_what_to_do(browser: Browser, anna: Caller) -> None:
     page = await show(browser)
     assert "No conversations yet" in page.text
     assert "Clear filters" not in page.text
@@ -237,12 +237,12 @@ async def test_pages_of_the_inbox_hold_every_row_once_and_keep_the_filters(
         "deleted=x",
     ],
 )
-async def test_what_no_list_can_be_is_a_page_that_says_so(browser: Browser, query: str) -> None:
+async def test_an_invalid_query_gives_an_error_page(browser: Browser, query: str) -> None:
     page = await show(browser, f"?{query}", expect=422)
     assert page.root.one("h1").text
 
 
-async def test_a_notice_tells_how_many_were_deleted_and_nothing_else(browser: Browser) -> None:
+async def test_a_notice_shows_the_number_of_deleted_conversations_only(browser: Browser) -> None:
     assert (await show(browser, deleted=3)).by_id("notice").text == "3 conversations deleted."
     assert (await show(browser, deleted=1)).by_id("notice").text == "1 conversation deleted."
     assert (await show(browser, deleted=0)).by_id(
@@ -255,12 +255,12 @@ async def test_only_a_closed_conversation_can_be_deleted_from_its_row(
 ) -> None:
     ids = await some_of_each(anna, ben, sam, shop)
     page = await show(browser)
-    deletable = {subject: page.root.all(id=f"delete-{identity}") for subject, identity in ids.items()}
+    deletable = {subject: page.root.all(id=f"delete-{conversation_id}") for subject, conversation_id in ids.items()}
     assert [subject for subject, links in deletable.items() if links] == ["Closed"]
     assert deletable["Closed"][0]["href"] == f"{ROOT}{ids['Closed']}/delete/"
 
 
-async def test_rows_are_ticked_and_lead_to_what_asks_before_it_deletes(
+async def test_selected_rows_lead_to_a_confirmation_page(
     browser: Browser, anna: Caller, ben: Caller, sam: Caller, shop: Caller
 ) -> None:
     ids = await some_of_each(anna, ben, sam, shop)
@@ -273,17 +273,17 @@ async def test_rows_are_ticked_and_lead_to_what_asks_before_it_deletes(
     assert page.fields(bulk) == {"ids": [ids["Closed"], ids["New"]]}
 
 
-async def test_hostile_text_is_text_in_every_row(browser: Browser, shop: Caller, anna: Caller) -> None:
+async def test_hostile_text_is_escaped_in_every_row(browser: Browser, shop: Caller, anna: Caller) -> None:
     await shop.call("PUT", "/users/anna", {"name": HOSTILE})
     await anna.open(subject=HOSTILE, body=HOSTILE)
     page = await show(browser)
     [row] = page.root.of_class("row")
     assert row.one("h2").one("a").text == " ".join(HOSTILE.split())
     assert HOSTILE in row.text
-    assert [one for one in row.all() if one.tag in {"script", "img"}] == []
+    assert [element for element in row.all() if element.tag in {"script", "img"}] == []
 
 
-async def test_customers_are_not_let_in_and_strangers_are_led_to_sign_in(browser: Browser, anna: Caller) -> None:
+async def test_customers_have_no_access_and_unknown_visitors_must_sign_in(browser: Browser, anna: Caller) -> None:
     conversation = (await anna.open())["id"]
     paths = ["", "new/", f"{conversation}/", f"{conversation}/delete/", "bulk-delete/"]
     await browser.sign_in("anna")
@@ -295,7 +295,7 @@ async def test_customers_are_not_let_in_and_strangers_are_led_to_sign_in(browser
 
 
 @pytest.mark.parametrize("path", ["", "new", "bulk-delete?ids=x", "0199a7d6-5b1e-7c3a-9d51-2f0f6c1a7e42/delete"])
-async def test_an_address_without_its_slash_leads_to_the_one_with_it(browser: Browser, path: str) -> None:
+async def test_a_url_without_its_slash_redirects_to_the_one_with_it(browser: Browser, path: str) -> None:
     bare, _, query = path.partition("?")
     answer = await browser.get((ROOT + path).rstrip("/") if not path else ROOT + path)
     assert answer.status_code == 303
@@ -318,33 +318,37 @@ async def test_an_address_without_its_slash_leads_to_the_one_with_it(browser: Br
         "bulk-delete/?ids={}&ids=0199a7d6-5b1e-7c3a-9d51-2f0f6c1a7e42",
     ],
 )
-async def test_a_page_asks_the_database_three_times_at_most(
+async def test_a_page_takes_at_most_three_statements(
     browser: Browser, conversations_engine: AsyncEngine, anna: Caller, sam: Caller, shop: Caller, path: str
 ) -> None:
     await shop.call("PUT", "/orders/A-1", ORDER)
     conversation = (await anna.open(body="Hello?", order_id="A-1"))["id"]
     await anna.open()
-    await sam.get(f"/conversations/{conversation}")  # nothing is left to be read
-    async with statements(conversations_engine) as said:
+    await sam.get(f"/conversations/{conversation}")  # so that nothing is left to be marked as read
+    async with statements(conversations_engine) as recorded:
         await show(browser, path.format(conversation))
-    assert len(without_transactions(said)) <= 3, said
+    assert len(without_transactions(recorded)) <= 3, recorded
 
 
-async def test_opening_what_is_unread_asks_once_more(
+async def test_opening_an_unread_conversation_takes_one_more_statement(
     browser: Browser, conversations_engine: AsyncEngine, anna: Caller
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
-    async with statements(conversations_engine) as said:
+    async with statements(conversations_engine) as recorded:
         await show(browser, f"{conversation}/")
-    assert len(without_transactions(said)) <= 4, said
+    assert len(without_transactions(recorded)) <= 4, recorded
 
 
-async def test_pages_hold_no_style_and_no_script_of_their_own(browser: Browser, anna: Caller) -> None:
+async def test_pages_contain_no_inline_style_or_script(browser: Browser, anna: Caller) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     for path in ("", "new/", "new/?user_id=anna", f"{conversation}/", f"{conversation}/delete/"):
         page = await show(browser, path)
         elements: list[Element] = page.root.all()
-        assert not [one for one in elements if any(name == "style" or name.startswith("on") for name in one.attributes)]
-        assert all("src" in one for one in page.root.all("script"))
+        assert not [
+            element
+            for element in elements
+            if any(name == "style" or name.startswith("on") for name in element.attributes)
+        ]
+        assert all("src" in script for script in page.root.all("script"))
         assert len(page.answer.content) < 60_000
         assert page.by_id("shortcuts").tag == "dialog"

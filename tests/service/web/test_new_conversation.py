@@ -1,4 +1,4 @@
-"""A new conversation with a customer, as a browser without scripts begins one."""
+"""Opening a conversation with a customer in a browser without scripts."""
 
 from collections.abc import AsyncIterator
 
@@ -17,11 +17,11 @@ from tests.service.helpers.inbox_pages import ROOT, fill, listed, show, signed_i
 @pytest.fixture
 async def browser(api: httpx2.AsyncClient) -> AsyncIterator[Browser]:
     """An admin's browser."""
-    async with signed_in(api) as made:
-        yield made
+    async with signed_in(api) as new:
+        yield new
 
 
-async def test_choosing_a_customer_searches_and_pages(
+async def test_choosing_a_customer_has_search_and_pages(
     browser: Browser, conversations: SessionFactory, anna: Caller
 ) -> None:
     assert "No customers yet" in (await show(browser, "new/")).text
@@ -43,7 +43,7 @@ async def test_choosing_a_customer_searches_and_pages(
     assert "Choose another" in (await show(browser, (await show(browser, "new/", q="anna")).link("Anna"))).text
 
 
-async def test_a_new_conversation_with_a_customer_is_answered_by_its_page(
+async def test_submitting_the_form_leads_to_the_new_conversation(
     browser: Browser, anna: Caller, sam: Caller, shop: Caller
 ) -> None:
     await shop.call("PUT", "/orders/A-1", ORDER)
@@ -77,7 +77,7 @@ async def test_a_new_conversation_with_a_customer_is_answered_by_its_page(
         ({"status": "DONE"}, {"status": None}),
     ],
 )
-async def test_a_new_conversation_that_is_wrong_comes_back_with_what_was_typed(
+async def test_an_invalid_form_comes_back_with_what_was_typed(
     browser: Browser, anna: Caller, sam: Caller, shop: Caller, typed: dict[str, str], errors: dict[str, str | None]
 ) -> None:
     await anna.get("/unread")
@@ -106,7 +106,7 @@ async def test_an_id_may_be_pasted_with_white_space_around_it(browser: Browser, 
     assert answer.status_code == 303
 
 
-async def test_all_fields_at_once_are_a_conversation_too(browser: Browser, anna: Caller, sam: Caller) -> None:
+async def test_a_form_with_all_fields_at_once_is_accepted(browser: Browser, anna: Caller, sam: Caller) -> None:
     await anna.get("/unread")
     page = await show(browser, "new/", user_id="anna")
     csrf = page.fields(page.root.all("form", method="post")[-1])["csrf_token"]

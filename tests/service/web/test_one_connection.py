@@ -1,4 +1,4 @@
-"""Posting never waits for a second connection while it holds one: every way to post works with a pool of one."""
+"""Posting never holds one database connection while waiting for another: it works with a pool of one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -18,7 +18,7 @@ ADMIN_ROOT = "/admin/dashboard/conversation/"
 
 @pytest.fixture
 async def small_pool(api: httpx2.AsyncClient, databases: dict[str, str]) -> AsyncIterator[httpx2.ASGITransport]:
-    """The application on a pool of one connection."""
+    """The application with a pool of one connection."""
     transport = api._transport  # noqa: SLF001 - the same application
     assert isinstance(transport, httpx2.ASGITransport)
     assert isinstance(transport.app, FastAPI)
@@ -55,7 +55,7 @@ async def by_admin_script(browser: Browser, conversation: str) -> int:
         ("sam", "admin", by_admin_script, 200),
     ],
 )
-async def test_posts_of_a_browser_need_one_connection_at_a_time(
+async def test_a_browsers_posts_need_one_connection_at_a_time(
     small_pool: httpx2.ASGITransport,
     anna: Caller,
     user: str,

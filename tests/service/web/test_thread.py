@@ -1,4 +1,4 @@
-"""A conversation as the admins see it, as a browser without scripts uses it: reading, the edit form, giving it back."""
+"""The admins' page of a conversation in a browser without scripts: reading, the edit form, marking as unread."""
 
 from collections.abc import AsyncIterator
 from urllib.parse import quote
@@ -19,49 +19,53 @@ ITEMS = [{"name": "Teapot <b>", "quantity": 2, "unit_price": "29.95"}]
 @pytest.fixture
 async def browser(api: httpx2.AsyncClient) -> AsyncIterator[Browser]:
     """An admin's browser."""
-    async with signed_in(api) as made:
-        yield made
+    async with signed_in(api) as new:
+        yield new
 
 
 def bodies(page: Page) -> list[str]:
-    return [one.of_class("body")[0].text for one in page.by_id("messages").of_class("message")]
+    return [message.of_class("body")[0].text for message in page.by_id("messages").of_class("message")]
 
 
 def numbers(page: Page) -> list[int]:
-    return [int(one["data-number"]) for one in page.by_id("messages").of_class("message")]
+    return [int(message["data-number"]) for message in page.by_id("messages").of_class("message")]
 
 
 async def opened(anna: Caller, browser: Browser, *more: str) -> tuple[str, Page]:
-    """Open a conversation as a customer, and its page as an admin."""
-    identity = (await anna.open(subject="Where is it?", body="My parcel is late."))["id"]
+    """Open a conversation as a customer; return its id and an admin's page of it."""
+    conversation_id = (await anna.open(subject="Where is it?", body="My parcel is late."))["id"]
     for body in more:
-        await anna.post(identity, body)
-    return identity, await show(browser, f"{identity}/")
+        await anna.post(conversation_id, body)
+    return conversation_id, await show(browser, f"{conversation_id}/")
 
 
-async def test_the_page_holds_the_history_and_what_stands_beside_it(
+async def test_the_page_shows_the_history_the_customer_and_the_order(
     browser: Browser, anna: Caller, sam: Caller, shop: Caller
 ) -> None:
     await shop.call("PUT", "/orders/A-1", ORDER | {"url": "https://store.test/1007", "items": ITEMS})
     others = [(await anna.open(subject=f"Number {number}"))["id"] for number in range(7)]
-    identity = (await anna.open(subject="Where is it?", body="See https://store.test/?a=1", order_id="A-1"))["id"]
-    await sam.edit(identity, reply_body="On its way.\nReally.")
+    conversation_id = (await anna.open(subject="Where is it?", body="See https://store.test/?a=1", order_id="A-1"))[
+        "id"
+    ]
+    await sam.edit(conversation_id, reply_body="On its way.\nReally.")
 
-    page = await show(browser, f"{identity}/")
+    page = await show(browser, f"{conversation_id}/")
 
     [panel] = page.root.of_class("MessageHistoryPanel")
     assert panel["data-component"] == "MessageHistoryPanel"
     assert bodies(page) == ["See https://store.test/?a=1", "On its way. Really."]
     assert panel.one("a", href="https://store.test/?a=1")["rel"] == "nofollow noopener noreferrer"
-    beside = page.by_id("context")
+    context = page.by_id("context")
     for words in ("Anna", "anna@customer.test", "Order 1007", "Teapot <b>", "€29.95", "€59.90"):
-        assert words in beside.text
+        assert words in context.text
     assert page.link("Open the order") == "https://store.test/1007"
     assert page.link("All conversations with this customer").endswith(f"{ROOT}?user_id=anna")
-    assert [one["href"] for one in beside.of_class("others")[0].all("a")] == [f"{ROOT}{one}/" for one in others[:1:-1]]
-    thread = page.root.one("div", data_thread=identity)
+    assert [link["href"] for link in context.of_class("others")[0].all("a")] == [
+        f"{ROOT}{other}/" for other in others[:1:-1]
+    ]
+    thread = page.root.one("div", data_thread=conversation_id)
     assert (thread["data-side"], thread["data-read"]) == ("admin", "2")
-    assert page.by_id("reply")["data-send"] == f"/api/v1/admin/conversations/{identity}"
+    assert page.by_id("reply")["data-send"] == f"/api/v1/admin/conversations/{conversation_id}"
     assert page.answer.headers["x-position"]
 
 
@@ -78,54 +82,56 @@ async def test_an_id_of_any_visible_characters_leads_to_its_conversations(browse
     assert "Choose another" in (await show(browser, found.link("Odd"))).text
 
 
-async def test_opening_reads_it_for_the_admins_and_peeking_does_not(
+async def test_opening_marks_it_as_read_for_admins_and_peeking_does_not(
     browser: Browser, anna: Caller, sam: Caller
 ) -> None:
-    identity = (await anna.open(body="Hello?"))["id"]
-    for path, headers in ((f"{identity}/?peek=true", {}), (f"{identity}/", {"Sec-Purpose": "prefetch"})):
+    conversation_id = (await anna.open(body="Hello?"))["id"]
+    for path, headers in ((f"{conversation_id}/?peek=true", {}), (f"{conversation_id}/", {"Sec-Purpose": "prefetch"})):
         assert (await browser.get(ROOT + path, headers=headers)).status_code == 200
-        assert not (await sam.peek(identity))["is_read_by_admin"]
+        assert not (await sam.peek(conversation_id))["is_read_by_admin"]
     await anna.open(subject="Still unread")
     assert (await show(browser)).by_id("unread").one(aria_hidden="true").text == "2"
-    page = await show(browser, f"{identity}/")
+    page = await show(browser, f"{conversation_id}/")
     assert page.by_id("unread").one(aria_hidden="true").text == "1"
     assert page.by_id("new").text == "New messages"
-    assert (await sam.peek(identity))["is_read_by_admin"]
-    assert not (await show(browser, f"{identity}/")).root.all(id="new")
+    assert (await sam.peek(conversation_id))["is_read_by_admin"]
+    assert not (await show(browser, f"{conversation_id}/")).root.all(id="new")
 
 
-async def test_marked_unread_it_is_so_in_the_list_that_follows(browser: Browser, anna: Caller, sam: Caller) -> None:
-    identity, page = await opened(anna, browser)
+async def test_a_conversation_marked_unread_is_unread_in_the_following_list(
+    browser: Browser, anna: Caller, sam: Caller
+) -> None:
+    conversation_id, page = await opened(anna, browser)
     form = page.by_id("mark-unread")
     answer = await browser.submit(form["action"], **page.fields(form))
     assert (answer.status_code, answer.headers["location"]) == (303, ROOT)
-    assert "unread" in (await show(browser)).by_id(f"c-{identity}").classes
-    assert not (await sam.peek(identity))["is_read_by_admin"]
+    assert "unread" in (await show(browser)).by_id(f"c-{conversation_id}").classes
+    assert not (await sam.peek(conversation_id))["is_read_by_admin"]
 
 
-async def test_whoever_had_to_sign_in_to_mark_it_unread_comes_back_to_it_unread(
+async def test_after_a_sign_in_on_the_way_to_marking_unread_the_conversation_is_still_unread(
     browser: Browser, anna: Caller, sam: Caller
 ) -> None:
-    identity = (await anna.open(body="Hello?"))["id"]
-    back = await browser.get(f"{ROOT}{identity}/unread/")
+    conversation_id = (await anna.open(body="Hello?"))["id"]
+    back = await browser.get(f"{ROOT}{conversation_id}/unread/")
     assert back.status_code == 303
     assert (await show(browser, back.headers["location"])).by_id("mark-unread")
-    assert not (await sam.peek(identity))["is_read_by_admin"]
+    assert not (await sam.peek(conversation_id))["is_read_by_admin"]
 
 
-async def test_a_long_history_comes_in_pages_and_earlier_ones_read_nothing(
+async def test_a_long_history_is_paged_and_earlier_pages_mark_nothing_as_read(
     browser: Browser, anna: Caller, sam: Caller
 ) -> None:
-    identity, page = await opened(anna, browser, *(f"Message {number}" for number in range(2, 121)))
+    conversation_id, page = await opened(anna, browser, *(f"Message {number}" for number in range(2, 121)))
     assert page.by_id("reply")
     await browser.submit(page.by_id("mark-unread")["action"], **page.fields(page.by_id("mark-unread")))
     found = numbers(page)
     while "Show earlier messages" in page.text:
         page = await show(browser, page.link("Show earlier messages"))
         found = numbers(page) + found
-        assert not page.root.all(id="reply")  # the newest message is not on the screen
+        assert not page.root.all(id="reply")  # the newest message is not shown
     assert found == list(range(1, 121))
-    assert not (await sam.peek(identity))["is_read_by_admin"]
+    assert not (await sam.peek(conversation_id))["is_read_by_admin"]
     assert numbers(await show(browser, page.link("Back to the newest messages"))) == list(range(71, 121))
 
 
@@ -140,26 +146,28 @@ async def test_a_long_history_comes_in_pages_and_earlier_ones_read_nothing(
         ({"status": "AWAITING_ADMIN"}, "AWAITING_ADMIN", 1),
     ],
 )
-async def test_a_reply_a_status_or_both_are_taken_and_the_last_status_wins(
+async def test_a_reply_and_a_status_are_saved_and_the_last_status_wins(
     browser: Browser, anna: Caller, sam: Caller, typed: dict[str, str], status: str, count: int
 ) -> None:
-    identity, page = await opened(anna, browser)
+    conversation_id, page = await opened(anna, browser)
     answer = await fill(browser, page, **typed)
-    assert (answer.status_code, answer.headers["location"]) == (303, f"{ROOT}{identity}/")
-    found = await sam.peek(identity)
+    assert (answer.status_code, answer.headers["location"]) == (303, f"{ROOT}{conversation_id}/")
+    found = await sam.peek(conversation_id)
     assert (found["status"], found["message_count"]) == (status, count)
 
 
-async def test_the_form_begins_at_automatic_and_has_a_button_for_each_way_to_send(
+async def test_the_form_starts_with_an_automatic_status_and_a_button_for_each_way_to_send(
     browser: Browser, anna: Caller
 ) -> None:
     _, page = await opened(anna, browser)
     form = page.by_id("reply")
     options = form.one("select").all("option")
     assert (options[0]["value"], options[0].text) == ("", "automatic")
-    assert [one["value"] for one in options[1:]] == [status.value for status in Status]
-    assert not [one for one in options if "selected" in one]
-    buttons = [(one.text, one.attributes.get("name"), one.attributes.get("value")) for one in form.all("button")]
+    assert [option["value"] for option in options[1:]] == [status.value for status in Status]
+    assert not [option for option in options if "selected" in option]
+    buttons = [
+        (button.text, button.attributes.get("name"), button.attributes.get("value")) for button in form.all("button")
+    ]
     assert buttons == [
         ("Send", None, None),
         ("Send and resolve", "status", "RESOLVED"),
@@ -179,27 +187,27 @@ async def test_the_form_begins_at_automatic_and_has_a_button_for_each_way_to_sen
         ({"reply_body": "Fine", "subject": "Another"}, "Extra inputs are not permitted"),
     ],
 )
-async def test_an_edit_that_is_wrong_comes_back_with_what_was_typed_and_changes_nothing(
+async def test_an_invalid_edit_comes_back_with_what_was_typed_and_changes_nothing(
     browser: Browser, anna: Caller, sam: Caller, typed: dict[str, str], words: str
 ) -> None:
-    identity, page = await opened(anna, browser)
-    before = await sam.peek(identity)
+    conversation_id, page = await opened(anna, browser)
+    before = await sam.peek(conversation_id)
     answer = await fill(browser, page, **typed)
     assert answer.status_code == 422
     again = Page(answer)
     assert words in again.text
     assert again.by_id("reply_body").value == typed["reply_body"]
-    assert await sam.peek(identity) == before
+    assert await sam.peek(conversation_id) == before
 
 
 async def test_the_second_submit_of_a_form_leads_to_the_first_result(
     browser: Browser, anna: Caller, sam: Caller
 ) -> None:
-    identity, page = await opened(anna, browser)
+    conversation_id, page = await opened(anna, browser)
     for _ in range(2):
         answer = await fill(browser, page, reply_body="Only once.", status=["", "RESOLVED"])
         assert answer.status_code == 303
-    found = await sam.peek(identity)
+    found = await sam.peek(conversation_id)
     assert (found["message_count"], found["status"]) == (2, "RESOLVED")
 
     other_words = await fill(browser, page, reply_body="Not the same.")
@@ -207,14 +215,14 @@ async def test_the_second_submit_of_a_form_leads_to_the_first_result(
     again = Page(other_words)
     assert again.by_id("reply_body").value == "Not the same."
     assert (await fill(browser, again)).status_code == 303
-    assert (await sam.peek(identity))["message_count"] == 3
+    assert (await sam.peek(conversation_id))["message_count"] == 3
 
 
-async def test_what_crosses_a_new_message_comes_back_with_it_and_with_the_draft(
+async def test_an_edit_that_crosses_a_new_message_comes_back_with_the_message_and_the_draft(
     browser: Browser, anna: Caller, sam: Caller
 ) -> None:
-    identity, page = await opened(anna, browser)
-    await anna.post(identity, "It has just come!")
+    conversation_id, page = await opened(anna, browser)
+    await anna.post(conversation_id, "It has just come!")
     answer = await fill(browser, page, reply_body="It will come.", status=["", "CLOSED"])
     assert answer.status_code == 409
     again = Page(answer)
@@ -223,38 +231,40 @@ async def test_what_crosses_a_new_message_comes_back_with_it_and_with_the_draft(
     assert again.by_id("reply_body").value == "It will come."
     assert "The status “Closed” was not set. If it still applies, choose it again." in again.text
     assert again.fields(again.by_id("reply"))["status"] == ""
-    assert (await sam.peek(identity))["status"] == "AWAITING_ADMIN"
+    assert (await sam.peek(conversation_id))["status"] == "AWAITING_ADMIN"
 
     only_status = await fill(browser, page, status="CLOSED")
     assert only_status.status_code == 409
-    assert (await sam.peek(identity))["status"] == "AWAITING_ADMIN"
+    assert (await sam.peek(conversation_id))["status"] == "AWAITING_ADMIN"
 
     assert (await fill(browser, again)).status_code == 303
-    assert (await sam.peek(identity))["status"] == "AWAITING_USER"
+    assert (await sam.peek(conversation_id))["status"] == "AWAITING_USER"
 
 
-async def test_the_head_sets_the_status_and_nothing_else(browser: Browser, anna: Caller, sam: Caller) -> None:
-    identity, page = await opened(anna, browser)
+async def test_the_header_form_sets_only_the_status(browser: Browser, anna: Caller, sam: Caller) -> None:
+    conversation_id, page = await opened(anna, browser)
     form = page.by_id("set-status").one("form")
-    assert [(one["name"], one["value"]) for one in form.all("button")] == [("status", one.value) for one in Status]
+    assert [(button["name"], button["value"]) for button in form.all("button")] == [
+        ("status", status.value) for status in Status
+    ]
     sent = page.fields(form)
     assert set(sent) == {"csrf_token", "seen_number"}
     for status in Status:
         answer = await browser.submit(form["action"], **sent, status=status.value)
-        assert (answer.status_code, answer.headers["location"]) == (303, f"{ROOT}{identity}/")
-        again = await show(browser, f"{identity}/")
+        assert (answer.status_code, answer.headers["location"]) == (303, f"{ROOT}{conversation_id}/")
+        again = await show(browser, f"{conversation_id}/")
         assert again.by_id("status").one("span")["class"] == f"status {status.lower().replace('_', '-')}"
         assert again.fields(again.by_id("reply"))["status"] == ""
-    assert (await sam.peek(identity))["message_count"] == 1
+    assert (await sam.peek(conversation_id))["message_count"] == 1
 
-    await anna.post(identity, "It has just come!")
+    await anna.post(conversation_id, "It has just come!")
     crossed = await browser.submit(form["action"], **sent, status="RESOLVED")
     assert crossed.status_code == 409
     assert "The status “Resolved” was not set." in Page(crossed).text
-    assert (await sam.peek(identity))["status"] == "AWAITING_ADMIN"
+    assert (await sam.peek(conversation_id))["status"] == "AWAITING_ADMIN"
 
 
-async def test_beside_earlier_messages_stands_the_status_and_no_way_to_set_it(browser: Browser, anna: Caller) -> None:
+async def test_pages_of_earlier_messages_show_the_status_but_cannot_set_it(browser: Browser, anna: Caller) -> None:
     _, page = await opened(anna, browser, *(f"Message {number}" for number in range(2, 53)))
     earlier = await show(browser, page.link("Show earlier messages"))
     assert earlier.by_id("status").text == "Customer replied"
@@ -262,30 +272,30 @@ async def test_beside_earlier_messages_stands_the_status_and_no_way_to_set_it(br
 
 
 @pytest.mark.parametrize("status", ["RESOLVED", "DONE"])
-async def test_the_status_of_a_refused_form_is_not_chosen_again(browser: Browser, anna: Caller, status: str) -> None:
+async def test_a_rejected_forms_status_is_not_chosen_again(browser: Browser, anna: Caller, status: str) -> None:
     _, page = await opened(anna, browser)
     again = Page(await fill(browser, page, reply_body="x" * 10_001, status=["", status]))
     assert again.fields(again.by_id("reply"))["status"] == ""
     assert ("The status “Resolved” was not set." in again.text) is (status == "RESOLVED")
 
 
-async def test_two_admins_who_answer_at_once_are_both_heard(
+async def test_two_admins_who_reply_at_once_both_succeed(
     browser: Browser, api: httpx2.AsyncClient, anna: Caller
 ) -> None:
-    identity, page = await opened(anna, browser)
+    conversation_id, page = await opened(anna, browser)
     async with signed_in(api, "kim") as another:
-        theirs = await show(another, f"{identity}/")
+        theirs = await show(another, f"{conversation_id}/")
         assert (await fill(browser, page, reply_body="One.")).status_code == 303
         assert (await fill(another, theirs, reply_body="Two.")).status_code == 303
-    assert bodies(await show(browser, f"{identity}/"))[1:] == ["One.", "Two."]
+    assert bodies(await show(browser, f"{conversation_id}/"))[1:] == ["One.", "Two."]
 
 
-async def test_under_each_own_message_stands_whether_it_was_read(browser: Browser, anna: Caller, sam: Caller) -> None:
-    identity, _ = await opened(anna, browser)
-    first = await sam.post(identity, "One.")
-    await anna.get(f"/conversations/{identity}")
-    second = await sam.post(identity, "Two.")
-    page = await show(browser, f"{identity}/")
+async def test_each_own_message_shows_whether_it_was_read(browser: Browser, anna: Caller, sam: Caller) -> None:
+    conversation_id, _ = await opened(anna, browser)
+    first = await sam.post(conversation_id, "One.")
+    await anna.get(f"/conversations/{conversation_id}")
+    second = await sam.post(conversation_id, "Two.")
+    page = await show(browser, f"{conversation_id}/")
     assert page.root.one(data_message_id=first["id"]).text == "Read"
     assert page.root.one(data_message_id=second["id"]).text == "Not read yet"
     words = page.by_id("delivery-status-texts")
@@ -293,45 +303,45 @@ async def test_under_each_own_message_stands_whether_it_was_read(browser: Browse
     assert "{time}" in words["data-scheduled"]
 
 
-async def test_every_state_and_reason_of_a_mail_has_its_words(browser: Browser, anna: Caller) -> None:
+async def test_every_state_and_reason_of_an_email_has_a_text(browser: Browser, anna: Caller) -> None:
     _, page = await opened(anna, browser)
     words = page.by_id("delivery-status-texts").attributes
     assert {f"data-{state}" for state in EmailState} | {f"data-why-{reason}" for reason in Reason} <= set(words)
 
 
 @pytest.mark.parametrize("path", [f"{UNKNOWN_ID}/", "nonsense/", f"{UNKNOWN_ID}/delete/", f"{UNKNOWN_ID}/?earlier=x"])
-async def test_what_is_not_there_is_a_page_that_says_so(browser: Browser, path: str) -> None:
+async def test_a_missing_conversation_gives_an_error_page(browser: Browser, path: str) -> None:
     assert "Conversation not found" in (await show(browser, path, expect=404)).text
 
 
-async def test_a_cursor_of_another_conversation_is_refused(browser: Browser, anna: Caller) -> None:
-    identity, _ = await opened(anna, browser)
-    await show(browser, f"{identity}/", expect=422, earlier="x")
+async def test_a_cursor_of_another_conversation_is_rejected(browser: Browser, anna: Caller) -> None:
+    conversation_id, _ = await opened(anna, browser)
+    await show(browser, f"{conversation_id}/", expect=422, earlier="x")
 
 
 @pytest.mark.parametrize("suffix", ["", "unread/", "delete/"])
-async def test_a_form_without_the_sessions_own_field_changes_nothing(
+async def test_a_form_without_the_csrf_token_changes_nothing(
     browser: Browser, anna: Caller, sam: Caller, suffix: str
 ) -> None:
-    identity, page = await opened(anna, browser)
-    await sam.edit(identity, status="CLOSED")
-    before = await sam.peek(identity)
+    conversation_id, page = await opened(anna, browser)
+    await sam.edit(conversation_id, status="CLOSED")
+    before = await sam.peek(conversation_id)
     fields = page.fields(page.by_id("reply")) | {"reply_body": "Hello", "csrf_token": "x"}
-    assert (await browser.submit(f"{ROOT}{identity}/{suffix}", **fields)).status_code == 403
-    assert await sam.peek(identity) == before
+    assert (await browser.submit(f"{ROOT}{conversation_id}/{suffix}", **fields)).status_code == 403
+    assert await sam.peek(conversation_id) == before
 
 
-async def test_hostile_text_is_text_beside_and_within(browser: Browser, anna: Caller, shop: Caller) -> None:
+async def test_hostile_text_is_escaped_in_messages_and_context(browser: Browser, anna: Caller, shop: Caller) -> None:
     hostile = "<script>alert(1)</script> \"' javascript:alert(1) {{7*7}}"
     await shop.call("PUT", "/users/anna", {"name": hostile})
     await shop.call("PUT", "/orders/A-1", ORDER | {"number": hostile, "status": hostile})
-    identity = (await anna.open(subject=hostile, body=hostile, order_id="A-1"))["id"]
+    conversation_id = (await anna.open(subject=hostile, body=hostile, order_id="A-1"))["id"]
     await anna.open(subject=hostile)
-    page = await show(browser, f"{identity}/")
+    page = await show(browser, f"{conversation_id}/")
     assert page.root.one("h1").text == hostile
     assert bodies(page) == [hostile]
     assert hostile in page.by_id("context").text
-    assert all("src" in one for one in page.root.all("script"))
-    assert not [one for one in page.root.all("a") if one["href"].startswith("javascript")]
+    assert all("src" in script for script in page.root.all("script"))
+    assert not [link for link in page.root.all("a") if link["href"].startswith("javascript")]
     crossed = await fill(browser, page, reply_body="</textarea><b>", status="x")
     assert Page(crossed).by_id("reply_body").value == "</textarea><b>"
