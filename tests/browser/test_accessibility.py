@@ -1,4 +1,4 @@
-"""Axe finds nothing on any page, in any state, small and large, light and dark."""
+"""Axe finds no violation on any page, in any state, at two widths, in light and dark."""
 
 from playwright.async_api import Route, expect
 
@@ -9,7 +9,7 @@ from tests.browser.helpers.thread_page import expect_thread, message, open_and_a
 from tests.browser.test_sending import abort
 
 
-async def test_axe_finds_nothing_where_a_customer_lists_and_begins_conversations(people: People, site: Site) -> None:
+async def test_axe_finds_nothing_in_a_customers_list_and_new_conversation(people: People, site: Site) -> None:
     dora = await people.sign_in("dora")
     dora.expect_complaints("422", "404", "401")
     await expect_accessible(dora.page, "no conversations")
@@ -33,7 +33,7 @@ async def test_axe_finds_nothing_where_a_customer_lists_and_begins_conversations
     await dora.go()
     await expect_accessible(dora.page, "a list")
     await dora.page.locator(".person summary").click()
-    await expect_accessible(dora.page, "the person's menu")
+    await expect_accessible(dora.page, "the user's menu")
     await dora.page.locator(".person summary").click()
     await dora.page.get_by_label("Notifications").click()
     await expect(dora.page.locator("#bell-items li")).not_to_have_count(0)
@@ -68,7 +68,7 @@ async def test_axe_finds_nothing_in_a_customers_thread(people: People, site: Sit
     await dora.page.get_by_role("button", name="Try again").click()
     await expect(dora.page.get_by_role("alert")).to_be_visible()
     await expect_thread(dora.page, "See https://example.com/ please", "Seen, thank you.", "Something else.")
-    await expect_accessible(dora.page, "an answer that crossed")
+    await expect_accessible(dora.page, "a reply that crossed")
 
     await site.set_status(conversation, "CLOSED")
     await dora.page.reload()
@@ -86,25 +86,27 @@ async def test_axe_finds_nothing_in_the_admins_inbox(people: People, site: Site)
 
     dora = await people.create_user("dora")
     order = await site.order(dora, "R-7")
-    made = [
+    conversations = [
         await site.open_conversation(dora, f"About {status}", order_id=order)
         for status in ("OPEN", "AWAITING_ADMIN", "AWAITING_USER", "RESOLVED", "CLOSED")
     ]
-    for conversation, status in zip(made[1:], ("AWAITING_ADMIN", "AWAITING_USER", "RESOLVED", "CLOSED"), strict=True):
+    for conversation, status in zip(
+        conversations[1:], ("AWAITING_ADMIN", "AWAITING_USER", "RESOLVED", "CLOSED"), strict=True
+    ):
         await site.answer(conversation, "Yes?")
         await site.set_status(conversation, status)
     await sam.go()
-    await page.locator(f"#pick-{made[0]}").check()
-    await page.locator(f"#pick-{made[-1]}").check()
+    await page.locator(f"#pick-{conversations[0]}").check()
+    await page.locator(f"#pick-{conversations[-1]}").check()
     await expect_accessible(page, "an inbox with some selected")
     await page.keyboard.press("?")
     await expect_accessible(page, "the shortcuts")
     await page.keyboard.press("Escape")
     await page.get_by_role("button", name="Delete selected").click()
-    await expect_accessible(page, "to delete what may not be")
+    await expect_accessible(page, "a deletion that is not allowed")
     await page.get_by_role("button", name="Delete 2 conversations").click()
     await expect(page.get_by_role("alert")).to_contain_text("Nothing was deleted.")
-    await expect_accessible(page, "refused")
+    await expect_accessible(page, "rejected")
     await page.get_by_role("button", name="Skip it").click()
     await expect(page.get_by_text("1 conversation deleted.")).to_be_visible()
     await expect_accessible(page, "deleted")
@@ -115,14 +117,14 @@ async def test_axe_finds_nothing_in_the_admins_inbox(people: People, site: Site)
         "which customer": "?user_id=dora",
         "no such customer": "?user_id=nobody-at-all",
         "nothing to delete": "bulk-delete/",
-        "to delete one": f"{made[3]}/delete/",
+        "to delete one": f"{conversations[3]}/delete/",
         "no such conversation": "00000000-0000-7000-8000-000000000000/",
     }.items():
         await sam.go(sam.home + path)
         await expect_accessible(page, state)
 
 
-async def test_axe_finds_nothing_where_an_admin_reads_answers_and_begins(people: People, site: Site) -> None:
+async def test_axe_finds_nothing_in_an_admins_thread_and_new_conversation(people: People, site: Site) -> None:
     dora = await people.create_user("dora")
     sam, kim = await people.sign_in("sam", role="admin"), await people.sign_in("kim", role="admin")
     sam.expect_complaints("422", "409")
@@ -134,24 +136,24 @@ async def test_axe_finds_nothing_where_an_admin_reads_answers_and_begins(people:
     await open_and_announce(kim, conversation)
     await sam.open(conversation)
     await expect(page.locator("#viewing")).to_be_visible()
-    await expect_accessible(page, "a thread with somebody else in it")
+    await expect_accessible(page, "a thread that another admin is viewing")
     await page.set_viewport_size({"width": 390, "height": 900})
     await page.locator(".fold summary").click()
-    await expect_accessible(page, "a thread with what is beside it unfolded")
+    await expect_accessible(page, "a thread with its context unfolded")
 
-    async def let_the_customer_be_first(route: Route) -> None:
+    async def post_first_as_customer(route: Route) -> None:
         await site.write(conversation, dora, "Never mind")
         await route.continue_()
 
-    await page.route(f"**/api/v1/admin/conversations/{conversation}", let_the_customer_be_first, times=1)
+    await page.route(f"**/api/v1/admin/conversations/{conversation}", post_first_as_customer, times=1)
     await send(page, "Not yet")
     await expect(page.get_by_role("alert")).to_be_visible()
-    await expect_accessible(page, "an answer that crossed")
+    await expect_accessible(page, "a reply that crossed")
     await page.goto(f"{site.origin}{sam.home}{conversation}/?earlier=x")
-    await expect_accessible(page, "what a page answers to nonsense")
+    await expect_accessible(page, "a page with an invalid query")
 
     await sam.go(f"{sam.home}new/")
-    await expect_accessible(page, "whom a new conversation is with")
+    await expect_accessible(page, "choosing a customer")
     await sam.go(f"{sam.home}new/?user_id={dora}")
     await expect_accessible(page, "a new conversation")
     await page.get_by_role("button", name="Send").click()

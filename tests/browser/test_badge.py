@@ -1,4 +1,4 @@
-"""<chats-badge> in a real browser, on a page of a store with a strict policy; the chats are played by this file."""
+"""<chats-badge> in a real browser, on a store's page with a strict policy; this file plays the chats."""
 
 import asyncio
 import json
@@ -30,12 +30,12 @@ SETTINGS = TokenSettings(auth_secret=[SecretStr("a secret for tests with 32 byte
 
 @dataclass
 class Chats:
-    """What the badge asks, with a number of unread conversations that a test sets."""
+    """The endpoints that the badge calls, with an unread count that tests set."""
 
     url: str
     unread: int = 0
     refuses_streams: bool = False
-    asked: int = 0
+    request_count: int = 0
     streams: list[asyncio.Queue[str | None]] = field(default_factory=list)
     session: str = "fresh"
 
@@ -51,7 +51,7 @@ class Chats:
             middleware=[Middleware(CrossOrigin, [store])],
         )
 
-    def say(self, unread: int) -> None:
+    def set_unread(self, unread: int) -> None:
         self.unread = unread
         for stream in self.streams:
             stream.put_nowait(f": a comment\r\n\r\nevent: unread\r\ndata: {json.dumps(self.shown)}\r\n\r\n")
@@ -79,7 +79,7 @@ class Chats:
 
     async def _unread(self, request: Request) -> Response:
         self._check(request)
-        self.asked += 1
+        self.request_count += 1
         return JSONResponse(self.shown)
 
     async def _stream(self, request: Request) -> Response:
@@ -91,7 +91,7 @@ class Chats:
         self.streams.append(stream)
         try:
             while (event := await stream.get()) is not None:
-                for character in event:  # torn wherever it can be
+                for character in event:  # split at every possible point
                     yield character
         finally:
             self.streams.remove(stream)
@@ -99,7 +99,7 @@ class Chats:
 
 @dataclass
 class Store:
-    """A page of a store with the badge in its header, and the store's own backend that signs tokens."""
+    """A store's page with the badge in its header, and the store's backend that signs tokens."""
 
     url: str
     chats: str
@@ -150,9 +150,9 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 
 @pytest.fixture
 def complaints() -> Iterator[list[str]]:
-    said: list[str] = []
-    yield said
-    assert said == []
+    recorded: list[str] = []
+    yield recorded
+    assert recorded == []
 
 
 async def visit(context: BrowserContext, store: Store, complaints: list[str] | None = None) -> Page:
@@ -176,27 +176,27 @@ async def shows(page: Page, expected: str | None, deadline: float = 10) -> None:
     await eventually(as_expected, deadline)
 
 
-async def test_the_number_is_shown_and_changes_live(
+async def test_the_count_is_shown_and_changes_live(
     chats: Chats, store: Store, context: BrowserContext, complaints: list[str]
 ) -> None:
     chats.unread = 3
     page = await visit(context, store, complaints)
     await shows(page, "3")
     await page.get_by_role("link", name="Messages 3 unread").wait_for()
-    assert await page.get_by_role("status").text_content() == ""  # the first number is no news
+    assert await page.get_by_role("status").text_content() == ""  # the first count is not announced
     await eventually(lambda: chats.streams)
-    chats.say(4)
+    chats.set_unread(4)
     await shows(page, "4", 2)
     await page.get_by_role("link", name="Messages 4 unread", exact=True).wait_for()
     assert await page.get_by_role("status").text_content() == "4 unread"
-    chats.say(1000)
+    chats.set_unread(1000)
     await shows(page, "999+", 2)
-    chats.say(0)
+    chats.set_unread(0)
     await shows(page, None, 2)
     assert await page.get_by_role("status").text_content() == "0 unread"
 
 
-async def test_with_an_href_the_badge_is_a_link_of_its_own(chats: Chats, store: Store, context: BrowserContext) -> None:
+async def test_with_an_href_the_badge_is_a_link_itself(chats: Chats, store: Store, context: BrowserContext) -> None:
     store.badge = """<chats-badge token-url="/token" href="/inbox" label="Nachrichten, {count} ungelesen">
         Nachrichten</chats-badge>"""
     chats.unread = 1
@@ -209,20 +209,18 @@ async def test_with_an_href_the_badge_is_a_link_of_its_own(chats: Chats, store: 
 async def test_all_tabs_of_a_browser_share_one_stream(chats: Chats, store: Store, context: BrowserContext) -> None:
     first, second, third = [await visit(context, store) for _ in range(3)]
     await eventually(lambda: chats.streams)
-    chats.say(2)
+    chats.set_unread(2)
     for page in (first, second, third):
         await shows(page, "2")
     assert len(chats.streams) == 1
     await first.close()
     await eventually(lambda: len(chats.streams) == 1)
-    chats.say(5)
+    chats.set_unread(5)
     for page in (second, third):
         await shows(page, "5")
 
 
-async def test_what_changed_while_a_stream_was_cut_is_shown(
-    chats: Chats, store: Store, context: BrowserContext
-) -> None:
+async def test_changes_during_a_broken_stream_are_shown(chats: Chats, store: Store, context: BrowserContext) -> None:
     page = await visit(context, store)
     await eventually(lambda: chats.streams)
     chats.unread = 7
@@ -231,15 +229,15 @@ async def test_what_changed_while_a_stream_was_cut_is_shown(
     await eventually(lambda: chats.streams)
 
 
-async def test_without_a_stream_the_number_is_asked_for(chats: Chats, store: Store, context: BrowserContext) -> None:
+async def test_without_a_stream_the_count_is_polled(chats: Chats, store: Store, context: BrowserContext) -> None:
     chats.refuses_streams = True
     page = await visit(context, store)
-    await eventually(lambda: chats.asked >= 2)
+    await eventually(lambda: chats.request_count >= 2)
     chats.unread = 6
     await shows(page, "6", 20)
 
 
-async def test_a_token_that_is_over_is_replaced(chats: Chats, store: Store, context: BrowserContext) -> None:
+async def test_an_expired_token_is_replaced(chats: Chats, store: Store, context: BrowserContext) -> None:
     store.lifetime = timedelta(seconds=10)
     page = await visit(context, store)
     await eventually(lambda: chats.streams)
@@ -247,21 +245,21 @@ async def test_a_token_that_is_over_is_replaced(chats: Chats, store: Store, cont
     await chats.drop_streams()
     await eventually(lambda: chats.streams)
     assert store.tokens > before
-    chats.say(8)
+    chats.set_unread(8)
     await shows(page, "8")
 
 
-async def test_whoever_is_not_signed_in_sees_a_plain_link(chats: Chats, store: Store, context: BrowserContext) -> None:
+async def test_without_a_sign_in_the_badge_is_a_plain_link(chats: Chats, store: Store, context: BrowserContext) -> None:
     store.signed_in = False
     page = await visit(context, store)
     await eventually(lambda: store.tokens)
     await page.get_by_role("link", name="Messages", exact=True).wait_for()
-    assert chats.asked == 0
+    assert chats.request_count == 0
     store.signed_in, chats.unread = True, 2
     await shows(page, "2")
 
 
-async def test_on_the_chats_own_origin_their_session_counts_and_is_kept_fresh(
+async def test_on_the_chats_own_origin_the_session_is_used_and_renewed(
     chats: Chats, store: Store, context: BrowserContext
 ) -> None:
     chats.unread = 3

@@ -1,4 +1,4 @@
-"""The bell: what is new, by conversation, with its time."""
+"""The bell: new messages by conversation, with their times."""
 
 from playwright.async_api import expect
 
@@ -7,7 +7,7 @@ from tests.browser.helpers.site import Site
 from tests.helpers.waiting import eventually
 
 
-async def test_the_bell_groups_what_is_new_by_conversation_and_says_when_it_came(people: People, site: Site) -> None:
+async def test_the_bell_groups_new_messages_by_conversation_and_shows_their_times(people: People, site: Site) -> None:
     dora = await people.sign_in("dora", timezone_id="Asia/Tokyo")
     first, second = [await site.open_conversation(dora.id, subject) for subject in ("The lid", "The invoice")]
     for conversation, body in ((first, "One"), (second, "Two"), (first, "Three")):
@@ -39,7 +39,7 @@ async def test_the_bell_groups_what_is_new_by_conversation_and_says_when_it_came
     await page.evaluate("document.querySelector('[data-zone]').dataset.zone = 'Europe/New_Zone'")
     await page.get_by_label("Notifications").click()
     await page.get_by_label("Notifications").click()
-    await expect(items.nth(0).locator("time")).not_to_be_empty()  # a zone that is newer than the browser
+    await expect(items.nth(0).locator("time")).not_to_be_empty()  # even with a zone that the browser does not know
     await page.get_by_role("button", name="Mark all as read").click()
     await expect(page.locator("#bell-items > li.unread")).to_have_count(0)
     await expect(items).to_have_count(2)

@@ -1,4 +1,4 @@
-"""Only closed conversations are deleted, one or many, and nobody finds them again."""
+"""Only closed conversations can be deleted, one or many, and they disappear everywhere."""
 
 from playwright.async_api import expect
 
@@ -6,9 +6,7 @@ from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site
 
 
-async def test_a_bulk_delete_that_is_refused_names_what_is_open_and_can_leave_it_out(
-    people: People, site: Site
-) -> None:
+async def test_a_rejected_bulk_delete_names_the_open_conversation_and_can_skip_it(people: People, site: Site) -> None:
     dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
     closed = [await site.open_conversation(dora, f"Closed {number}") for number in range(2)]
     still_open = await site.open_conversation(dora, "Open, as it happens")
@@ -28,7 +26,7 @@ async def test_a_bulk_delete_that_is_refused_names_what_is_open_and_can_leave_it
     assert len(await site.conversations_of(dora)) == 3
     await page.get_by_role("button", name="Skip it and delete the other 2 conversations").click()
     await expect(page.get_by_text("2 conversations deleted.")).to_be_visible()
-    assert [one["id"] for one in await site.conversations_of(dora)] == [still_open]
+    assert [conversation["id"] for conversation in await site.conversations_of(dora)] == [still_open]
 
 
 async def test_a_deleted_conversation_leaves_every_screen_that_shows_it(people: People, site: Site) -> None:

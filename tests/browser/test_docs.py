@@ -1,4 +1,4 @@
-"""The page of the API's document, in a real browser: all of it works under its own strict policy."""
+"""The API documentation page in a real browser: all of it works under its own strict policy."""
 
 import asyncio
 import shutil
@@ -19,12 +19,12 @@ CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 @pytest.fixture
 async def origin() -> AsyncIterator[str]:
-    """A running API, of which the document needs no database."""
+    """A running API; its documentation needs no database."""
     [port] = free_ports([0])
     secret = SecretStr("a secret for tests with 32 bytes or more")
     settings = ApiSettings(notifications_database_url="postgresql://127.0.0.1:1/nowhere", auth_secret=[secret])
     running = server(create_app(settings), "127.0.0.1", port)
-    task = asyncio.create_task(running._serve())  # noqa: SLF001 - serve() takes over the test run's own signals
+    task = asyncio.create_task(running._serve())  # noqa: SLF001 - serve() replaces the test run's signal handlers
     await eventually(lambda: running.started)
     yield f"http://127.0.0.1:{port}"
     running.should_exit = True
@@ -32,22 +32,22 @@ async def origin() -> AsyncIterator[str]:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
-async def test_the_document_can_be_read_and_tried_without_a_word_of_protest_from_the_browser(origin: str) -> None:
-    protests: list[str] = []
+async def test_the_documentation_can_be_read_and_tried_without_console_errors(origin: str) -> None:
+    errors: list[str] = []
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM)
         page = await browser.new_page()
-        page.on("console", lambda message: protests.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: protests.append(str(error)))
+        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: errors.append(str(error)))
         requested: list[str] = []
         page.on("request", lambda request: requested.append(request.url))
         await page.goto(f"{origin}/api/v1/notifications/docs")
         operation = page.locator(".opblock").first
         await operation.locator(".opblock-summary-control").click()
         await operation.locator(".try-out__btn").click()
-        assert not protests, protests
+        assert not errors, errors
         await operation.locator(".execute").click()
         await expect(operation.locator(".live-responses-table .response .response-col_status")).to_contain_text("401")
         await browser.close()
     assert all(url.startswith((origin, "data:")) for url in requested)
-    assert all("401" in protest for protest in protests)  # what was tried, without a token
+    assert all("401" in error for error in errors)  # the request that was tried, without a token

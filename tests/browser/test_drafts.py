@@ -1,4 +1,4 @@
-"""What is typed is kept, as long as it is somebody's own and not sent."""
+"""Drafts are kept until they are sent, and only for their author."""
 
 from playwright.async_api import Page, expect
 
@@ -10,7 +10,7 @@ from tests.helpers.waiting import eventually
 KEPT = "() => JSON.stringify({ ...sessionStorage, ...localStorage })"
 
 
-async def kept(page: Page) -> str:
+async def stored_texts(page: Page) -> str:
     return str(await page.evaluate(KEPT))
 
 
@@ -24,10 +24,10 @@ async def test_a_draft_survives_a_reload_and_is_gone_after_sending(people: Peopl
     await expect_thread(page, "Hello?", "Half a thought.")
     await page.reload()
     await expect(composer(page)).to_have_value("")
-    assert "thou" not in await kept(page)
+    assert "thou" not in await stored_texts(page)
 
 
-async def test_the_draft_of_a_new_conversation_survives_a_reload_and_is_gone_when_it_is_there(
+async def test_the_draft_of_a_new_conversation_survives_a_reload_and_is_gone_after_sending(
     people: People, site: Site
 ) -> None:
     dora = await people.sign_in("dora")
@@ -43,20 +43,20 @@ async def test_the_draft_of_a_new_conversation_survives_a_reload_and_is_gone_whe
     await expect_thread(page, "Where is it?")
     await dora.go("/dashboard/messages/new/")
     await expect(page.get_by_label("Subject")).to_have_value("")
-    assert "lid" not in await kept(page)
+    assert "lid" not in await stored_texts(page)
 
 
-async def test_the_next_person_at_a_browser_finds_nothing_of_the_last_one(people: People, site: Site) -> None:
+async def test_after_signing_out_the_next_user_of_a_browser_finds_no_drafts(people: People, site: Site) -> None:
     dora, emil = await people.sign_in("dora"), await people.create_user("emil")
     conversation = await site.open_conversation(dora.id, "Between us", "A secret")
     page = await dora.open(conversation)
     await composer(page).fill("More of the secret")
-    await eventually(lambda: kept_words(page, "More of the secret"))
+    await eventually(lambda: stores(page, "More of the secret"))
     await page.locator(".person summary").click()
     await page.get_by_role("button", name="Sign out", exact=True).click()
     await page.wait_for_url(f"{site.store.url}/")
     await page.goto(site.origin + "/chats-static/icon.svg")
-    assert "secret" not in await kept(page)
+    assert "secret" not in await stored_texts(page)
 
     await page.go_back()
     await page.go_back()
@@ -68,21 +68,19 @@ async def test_the_next_person_at_a_browser_finds_nothing_of_the_last_one(people
     dora.expect_complaints("404")
 
 
-async def kept_words(page: Page, words: str) -> bool:
-    return words in await kept(page)
+async def stores(page: Page, words: str) -> bool:
+    return words in await stored_texts(page)
 
 
-async def lacks_words(page: Page, words: str) -> bool:
-    return words not in await kept(page)
+async def lacks(page: Page, words: str) -> bool:
+    return words not in await stored_texts(page)
 
 
-async def test_whoever_signs_in_without_the_last_one_signing_out_finds_nothing_either(
-    people: People, site: Site
-) -> None:
+async def test_a_user_who_signs_in_without_the_last_one_signing_out_finds_no_drafts(people: People, site: Site) -> None:
     dora, emil = await people.sign_in("dora"), await people.create_user("emil")
     page = await dora.open(await site.open_conversation(dora.id, "Between us"))
     await composer(page).fill("A secret")
     await page.goto(site.store.entry_url(emil, "customer", "/dashboard/messages/"))
     await page.get_by_role("button", name="To my messages").click()
     await expect(page.get_by_text("No conversations yet")).to_be_visible()
-    await eventually(lambda: lacks_words(page, "secret"))
+    await eventually(lambda: lacks(page, "secret"))

@@ -1,4 +1,4 @@
-"""Text is text, whatever is in it: it does not run, and stays where it belongs."""
+"""Hostile text is shown as text: it does not run, and does not break the layout."""
 
 from urllib.parse import quote
 
@@ -17,7 +17,7 @@ async def expect_nothing_ran(page: Page) -> None:
     assert "run" not in (await page.title()).split()
 
 
-async def test_in_a_customers_thread_hostile_text_is_shown_as_it_is_and_fits(people: People, site: Site) -> None:
+async def test_hostile_text_in_a_customers_thread_is_shown_unchanged_and_fits(people: People, site: Site) -> None:
     dora = await people.sign_in("dora", shown=LINE["without a space"])
     conversation = await site.open_conversation(dora.id, LINE["markup"], TEXT["markup"])
     for text in TEXT.values():
@@ -32,7 +32,7 @@ async def test_in_a_customers_thread_hostile_text_is_shown_as_it_is_and_fits(peo
     await expect_nothing_ran(page)
 
 
-async def test_in_a_customers_list_hostile_subjects_fit_and_lead_to_their_conversations(
+async def test_hostile_subjects_in_a_customers_list_fit_and_link_to_their_conversations(
     people: People, site: Site
 ) -> None:
     dora = await people.sign_in("dora", shown=LINE["markup"])
@@ -46,7 +46,7 @@ async def test_in_a_customers_list_hostile_subjects_fit_and_lead_to_their_conver
     await expect_nothing_ran(page)
 
 
-async def test_a_form_comes_back_with_hostile_text_as_it_was_typed(people: People, site: Site) -> None:
+async def test_a_form_comes_back_with_hostile_text_unchanged(people: People, site: Site) -> None:
     dora = await people.sign_in("dora")
     dora.expect_complaints("422")
     number, status = LINE["without a space"][:100], LINE["markup"][:100]
@@ -60,7 +60,7 @@ async def test_a_form_comes_back_with_hostile_text_as_it_was_typed(people: Peopl
     await expect_nothing_ran(page)
 
 
-async def test_hostile_text_arrives_live_and_on_its_way_as_it_is(people: People, site: Site) -> None:
+async def test_hostile_text_in_live_and_pending_messages_is_shown_unchanged(people: People, site: Site) -> None:
     dora = await people.sign_in("dora")
     page = await dora.open(await site.open_conversation(dora.id, "Live"))
     for name in ("markup", "template", "10,000 characters"):
@@ -72,21 +72,23 @@ async def test_hostile_text_arrives_live_and_on_its_way_as_it_is(people: People,
     await expect_nothing_ran(page)
 
 
-async def test_hostile_text_stays_where_it_belongs_on_every_page_of_an_admin(people: People, site: Site) -> None:
+async def test_hostile_text_fits_on_every_page_of_an_admin(people: People, site: Site) -> None:
     dora = await people.create_user("dora", shown=LINE["without a space"])
     sam = await people.sign_in("sam", role="admin", shown=LINE["right to left"])
     order = await site.order(dora, LINE["without a space"][:100], status=LINE["markup"][:100])
-    made = [await site.open_conversation(dora, line, TEXT[name], order_id=order) for name, line in LINE.items()]
+    conversations = [
+        await site.open_conversation(dora, line, TEXT[name], order_id=order) for name, line in LINE.items()
+    ]
     for text in TEXT.values():
-        await site.write(made[0], dora, text)
-    for conversation in made:
+        await site.write(conversations[0], dora, text)
+    for conversation in conversations:
         await site.set_status(conversation, "CLOSED")
-    ids = "&".join(f"ids={conversation}" for conversation in made)
+    ids = "&".join(f"ids={conversation}" for conversation in conversations)
     for path in (
         f"?user_id={dora}",
         f"?user_id={quote(LINE['markup'])}",
-        f"{made[0]}/",
-        f"{made[1]}/delete/",
+        f"{conversations[0]}/",
+        f"{conversations[1]}/delete/",
         f"bulk-delete/?{ids}",
         f"new/?q={dora}",
         f"new/?user_id={dora}",
@@ -97,7 +99,7 @@ async def test_hostile_text_stays_where_it_belongs_on_every_page_of_an_admin(peo
         await expect_nothing_ran(page)
 
 
-async def test_hostile_text_stays_where_it_belongs_in_the_bell(people: People, site: Site) -> None:
+async def test_hostile_text_fits_into_the_bell(people: People, site: Site) -> None:
     dora = await people.sign_in("dora")
     for line in (LINE["markup"], LINE["without a space"]):
         await site.answer(await site.open_conversation(dora.id, line), TEXT["markup"])
@@ -118,7 +120,7 @@ async def test_hostile_text_stays_where_it_belongs_in_the_bell(people: People, s
 
 
 async def rings(page: Page) -> bool:
-    """Open and close the bell; tell whether both answers are in it."""
+    """Open and close the bell; return whether both replies are in it."""
     await page.locator("#bell summary").click()
     count = await page.locator("#bell-items > li.unread").count()
     await page.locator("#bell summary").click()

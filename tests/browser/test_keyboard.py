@@ -1,4 +1,4 @@
-"""The keyboard alone suffices, and shows where it is."""
+"""Everything works with the keyboard alone, and the focus is always visible."""
 
 from playwright.async_api import Page, Route, expect
 
@@ -16,15 +16,15 @@ FOCUSED = """() => {
 
 
 async def tab(page: Page, back: bool = False) -> str:
-    """Go to the next control; return its name. It must be seen to have the focus."""
+    """Move to the next control; return its name. Its focus must be visible."""
     await page.keyboard.press("Shift+Tab" if back else "Tab")
     name, visible = await page.evaluate(FOCUSED)
-    assert visible, f"the focus on {name!r} cannot be seen"
+    assert visible, f"the focus on {name!r} is not visible"
     return str(name)
 
 
 async def tab_to(page: Page, name: str) -> list[str]:
-    """Go on to a control; return what was passed on the way, and it."""
+    """Move on to a control; return the names of the controls on the way, including it."""
     passed: list[str] = []
     while name not in passed:
         passed.append(await tab(page))
@@ -47,7 +47,7 @@ async def test_a_customer_writes_reads_and_signs_out_by_keyboard_alone(people: P
     await keyboard.type("Hello?")
     await keyboard.press("Control+Enter")
     await expect_thread(page, "Hello?")
-    [conversation] = [one["id"] for one in await site.conversations_of(dora.id)]
+    [conversation] = [conversation["id"] for conversation in await site.conversations_of(dora.id)]
     await site.answer(conversation, "Hello!")
     await expect_thread(page, "Hello?", "Hello!")
     await tab_to(page, "Your message")
@@ -66,7 +66,7 @@ async def test_a_customer_writes_reads_and_signs_out_by_keyboard_alone(people: P
     await expect(page.get_by_role("heading", name="The store")).to_be_visible()
 
 
-async def test_an_admin_answers_resolves_and_marks_unread_by_keyboard_alone(people: People, site: Site) -> None:
+async def test_an_admin_replies_resolves_and_marks_unread_by_keyboard_alone(people: People, site: Site) -> None:
     dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
     page, keyboard = sam.page, sam.page.keyboard
     _, second, _ = [await site.open_conversation(dora, subject) for subject in ("First", "Second", "Third")]
@@ -140,9 +140,7 @@ async def test_an_admin_works_through_the_list_by_keyboard_alone(people: People,
     await expect_thread(page, "Nothing else.")
 
 
-async def test_nothing_is_resolved_over_a_message_that_the_list_does_not_show_and_a_refusal_is_said(
-    people: People, site: Site
-) -> None:
+async def test_resolving_from_a_stale_list_is_rejected_and_the_reason_shown(people: People, site: Site) -> None:
     dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
     sam.expect_complaints("409", "net::ERR_FAILED")
     page, keyboard = sam.page, sam.page.keyboard
@@ -167,7 +165,7 @@ async def test_nothing_is_resolved_over_a_message_that_the_list_does_not_show_an
     await expect(page.get_by_role("alert")).to_have_count(0)
 
 
-async def test_keys_that_are_one_letter_can_be_turned_off_and_stay_so(people: People, site: Site) -> None:
+async def test_single_key_shortcuts_can_be_turned_off_permanently(people: People, site: Site) -> None:
     dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
     page, keyboard = sam.page, sam.page.keyboard
     conversation = await site.open_conversation(dora, "Dictated")

@@ -1,4 +1,4 @@
-"""An open conversation grows by itself, in order, and nothing is missing or there twice, whatever happens between."""
+"""An open conversation updates live, in order, with nothing missing or shown twice, even after disconnects."""
 
 from collections.abc import Sequence
 
@@ -9,12 +9,12 @@ from tests.browser.helpers.site import Site
 from tests.browser.helpers.thread_page import composer, expect_thread, send
 from tests.helpers.waiting import eventually
 
-AWAY = (r"net::ERR_", r"the server responded with a status of 503", r"answered: 503")
+OUTAGE = (r"net::ERR_", r"the server responded with a status of 503", r"server error: 503")
 
 
 async def at_thread(people: People, site: Site) -> tuple[Person, str]:
     dora = await people.sign_in("dora")
-    dora.expect_complaints(*AWAY)
+    dora.expect_complaints(*OUTAGE)
     conversation = await site.open_conversation(dora.id, "Live")
     await dora.open(conversation)
     await connected(dora.page)
@@ -22,11 +22,11 @@ async def at_thread(people: People, site: Site) -> tuple[Person, str]:
 
 
 async def connected(page: Page) -> None:
-    """Wait until the page follows the stream: what the other tabs are told, a new one hears as well."""
+    """Wait until the page follows the stream, on which new tabs rely as well."""
     await page.wait_for_function("() => navigator.locks.query().then(({ held }) => held.length > 0)")
 
 
-async def test_messages_come_in_order_also_below_the_mark_of_new_ones(people: People, site: Site) -> None:
+async def test_messages_arrive_in_order_and_below_the_new_messages_line(people: People, site: Site) -> None:
     dora = await people.sign_in("dora")
     conversation = await site.open_conversation(dora.id, "Live")
     await site.answer(conversation, "One")
@@ -42,9 +42,7 @@ async def test_messages_come_in_order_also_below_the_mark_of_new_ones(people: Pe
     assert order == ["day", "m1", "new", "m2", "m3", "m4"]
 
 
-async def test_after_the_network_was_cut_the_thread_shows_what_was_missed_once_and_in_order(
-    people: People, site: Site
-) -> None:
+async def test_after_a_network_failure_missed_messages_appear_once_and_in_order(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site)
     await site.product.kill("proxy")
     await expect(dora.page.locator("#connection")).to_have_text("Connection lost. Reconnecting …")
@@ -57,14 +55,14 @@ async def test_after_the_network_was_cut_the_thread_shows_what_was_missed_once_a
     await expect_thread(dora.page, "Hello?", "One", "Two", "Three")
 
 
-async def test_after_a_restart_of_the_api_the_thread_goes_on(people: People, site: Site) -> None:
+async def test_after_a_restart_of_the_api_the_thread_continues(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site)
     await site.answer(conversation, "One")
     await site.product.kill("api")
     await dora.page.evaluate("window.stayed = true")
     await composer(dora.page).fill("Are you there?")
     async with dora.page.expect_response(lambda answer: answer.status == 503 and "/session/renew" in answer.url):
-        pass  # the page asks whether its session is over, and hears nothing of it
+        pass  # the page checks its session, and gets no definite response
     await site.product.start("api")
     await site.answer(conversation, "Two")
     await expect_thread(dora.page, "Hello?", "One", "Two")
@@ -74,26 +72,24 @@ async def test_after_a_restart_of_the_api_the_thread_goes_on(people: People, sit
     assert await dora.page.evaluate("window.stayed")
 
 
-async def test_a_page_that_could_not_be_brought_up_to_date_is_tried_again_and_stays_meanwhile(
-    people: People, site: Site
-) -> None:
+async def test_a_failed_refresh_is_retried_and_the_page_stays_meanwhile(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site)
-    asked: list[str] = []
+    requested: list[str] = []
 
-    async def be_away(route: Route) -> None:
-        asked.append(route.request.url)
+    async def be_unavailable(route: Route) -> None:
+        requested.append(route.request.url)
         await route.fulfill(status=503, content_type="application/problem+json", body="{}")
 
-    await dora.page.route("**/*peek=true", be_away)
+    await dora.page.route("**/*peek=true", be_unavailable)
     await dora.page.evaluate("window.stayed = true")
     await site.answer(conversation, "One")
-    await eventually(lambda: asked)
+    await eventually(lambda: requested)
     await dora.page.unroute("**/*peek=true")
     await expect_thread(dora.page, "Hello?", "One")
     assert await dora.page.evaluate("window.stayed")
 
 
-async def test_more_than_a_page_holds_may_be_missed(people: People, site: Site) -> None:
+async def test_more_messages_than_a_page_holds_may_be_missed(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site)
     await composer(dora.page).fill("A draft")
     await dora.context.set_offline(True)
@@ -109,7 +105,7 @@ async def test_more_than_a_page_holds_may_be_missed(people: People, site: Site) 
     await expect_thread(dora.page, "Hello?", *(f"Message {number}" for number in range(5)), *newest)
 
 
-async def test_a_hidden_thread_is_not_read_until_it_is_looked_at(people: People, site: Site) -> None:
+async def test_a_hidden_thread_is_not_marked_as_read_until_it_is_visible(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site)
     await set_hidden(dora.page, hidden=True)
     await site.answer(conversation, "For later")
@@ -122,7 +118,7 @@ async def test_a_hidden_thread_is_not_read_until_it_is_looked_at(people: People,
 
 
 async def set_hidden(page: Page, *, hidden: bool) -> None:
-    """Let a page believe that it is hidden, as one in the background is; here all are shown."""
+    """Make a page believe that it is in the background; in these tests all pages are in the foreground."""
     await page.evaluate(
         """(hidden) => {
             Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
@@ -136,7 +132,7 @@ async def is_read(site: Site, conversation: str) -> bool:
     return bool((await site.conversation(conversation))["is_read_by_user"])
 
 
-async def test_a_thread_that_a_browser_fetched_ahead_is_read_once_it_is_looked_at(people: People, site: Site) -> None:
+async def test_a_prerendered_thread_is_marked_as_read_once_it_is_shown(people: People, site: Site) -> None:
     dora = await people.sign_in("dora")
     conversation = await site.open_conversation(dora.id, "Fetched ahead")
     await site.answer(conversation, "One")
@@ -159,7 +155,7 @@ async def test_a_thread_that_a_browser_fetched_ahead_is_read_once_it_is_looked_a
     assert len(reads) == 1
 
 
-async def test_tabs_share_one_stream_and_another_takes_over_when_its_tab_is_closed(people: People, site: Site) -> None:
+async def test_tabs_share_one_stream_and_another_tab_takes_over_when_one_is_closed(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site)
     streams: list[Request] = []
     dora.context.on("request", lambda request: streams.append(request) if "/api/v1/stream" in request.url else None)
@@ -183,7 +179,7 @@ def pages_of(requests: Sequence[Request]) -> set[Page]:
     return {request.frame.page for request in requests}
 
 
-async def test_what_comes_in_below_is_read_when_it_is_seen_and_not_before(people: People, site: Site) -> None:
+async def test_a_message_below_the_visible_part_is_marked_as_read_once_it_is_seen(people: People, site: Site) -> None:
     dora = await people.sign_in("dora")
     conversation = await site.open_conversation(dora.id, "Long", "line\n" * 200)
     page = await dora.open(conversation)
@@ -202,14 +198,12 @@ async def test_what_comes_in_below_is_read_when_it_is_seen_and_not_before(people
     await expect(page.locator("#to-newest")).to_be_hidden()
 
 
-async def test_a_page_of_the_back_forward_cache_leads_no_other_tab_and_is_loaded_anew(
-    people: People, site: Site
-) -> None:
+async def test_a_page_in_the_back_forward_cache_leads_no_other_tab_and_is_reloaded(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site)
     kept, other = dora.page, await dora.context.new_page()
     await other.goto(kept.url)
     await expect_thread(other, "Hello?")
-    # As a browser does that keeps the page and shows it again; Chromium keeps none that must not be stored.
+    # Simulated: Chromium itself does not cache pages with no-store.
     await kept.evaluate("() => dispatchEvent(new PageTransitionEvent('pagehide', { persisted: true }))")
     await site.answer(conversation, "One")
     await expect_thread(other, "Hello?", "One")

@@ -1,4 +1,4 @@
-"""Pages speak the language of who reads them, tell the time of their zone, and hold still for who wants that."""
+"""Pages use their reader's language and time zone, and respect reduced motion."""
 
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -10,7 +10,7 @@ from tests.browser.helpers.site import Site
 from tests.browser.helpers.thread_page import send
 
 
-async def test_a_german_reader_gets_german_pages_with_the_times_of_their_zone(people: People, site: Site) -> None:
+async def test_a_german_user_gets_german_pages_with_times_of_their_zone(people: People, site: Site) -> None:
     dora = await people.create_user("dora", locale="de-AT", zoneinfo="Asia/Kathmandu")
     conversation = await site.open_conversation(dora, "Eine Frage", "Wo ist es?")
     reader = await people.at_browser(dora)
@@ -28,7 +28,7 @@ async def test_a_german_reader_gets_german_pages_with_the_times_of_their_zone(pe
     await expect(page.locator("#m-2 time")).to_have_text(f"{datetime.now(ZoneInfo('Asia/Kathmandu')):%H:%M}")
 
 
-async def test_nothing_moves_for_whoever_wants_it_still(people: People, site: Site) -> None:
+async def test_nothing_moves_with_reduced_motion(people: People, site: Site) -> None:
     dora = await people.sign_in("dora", reduced_motion="reduce")
     await dora.open(await site.open_conversation(dora.id, "Calm"))
     await send(dora.page, "No haste.")

@@ -1,4 +1,4 @@
-"""A message that could not be sent stays, and is sent exactly once when it can be."""
+"""A message that could not be sent is kept, and sent exactly once later."""
 
 from playwright.async_api import Route, expect
 
@@ -17,7 +17,7 @@ async def abort(route: Route) -> None:
 
 
 async def at_thread(people: People, site: Site, *, live: bool = True) -> tuple[Person, str]:
-    """Come to a thread. One that is not live waits for a click: when its stream opens, a page sends what waits."""
+    """Open a thread. Without a live stream, unsent messages wait for a click; an opening stream sends them."""
     dora = await people.sign_in("dora")
     dora.expect_complaints(*CUT)
     if not live:
@@ -31,7 +31,7 @@ async def has(site: Site, conversation: str, *bodies: str) -> bool:
     return await site.bodies(conversation) == list(bodies)
 
 
-async def test_what_is_written_offline_goes_out_once_when_the_network_is_back(people: People, site: Site) -> None:
+async def test_messages_written_offline_are_sent_once_when_the_network_is_back(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site)
     await dora.context.set_offline(True)
     await send(dora.page, "In the tunnel")
@@ -44,9 +44,7 @@ async def test_what_is_written_offline_goes_out_once_when_the_network_is_back(pe
     await expect(dora.page.locator(".pending")).to_have_count(0)
 
 
-async def test_a_message_that_was_not_sent_survives_a_reload_and_goes_out_by_its_button(
-    people: People, site: Site
-) -> None:
+async def test_an_unsent_message_survives_a_reload_and_is_sent_by_its_button(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site, live=False)
     await dora.page.route(POSTS, abort)
     await send(dora.page, "Do you hear me?")
@@ -64,14 +62,14 @@ async def test_a_message_that_was_not_sent_survives_a_reload_and_goes_out_by_its
     await eventually(lambda: has(site, conversation, "Hello?", "Do you hear me?"))
 
 
-async def test_a_message_whose_answer_was_lost_is_not_sent_twice(people: People, site: Site) -> None:
+async def test_a_message_whose_response_was_lost_is_not_sent_twice(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site, live=False)
 
-    async def lose_the_answer(route: Route) -> None:
+    async def lose_the_response(route: Route) -> None:
         await route.fetch()
         await route.abort()
 
-    await dora.page.route(POSTS, lose_the_answer)
+    await dora.page.route(POSTS, lose_the_response)
     await send(dora.page, "Only once")
     await expect(message(dora.page, "Only once").filter(has_text="Not sent.")).to_be_visible()
     await eventually(lambda: has(site, conversation, "Hello?", "Only once"))
@@ -82,7 +80,7 @@ async def test_a_message_whose_answer_was_lost_is_not_sent_twice(people: People,
     await eventually(lambda: has(site, conversation, "Hello?", "Only once"))
 
 
-async def test_a_message_that_was_not_sent_can_be_discarded(people: People, site: Site) -> None:
+async def test_an_unsent_message_can_be_discarded(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site)
     await dora.page.route(POSTS, abort)
     await send(dora.page, "Better not")
@@ -112,7 +110,7 @@ async def test_a_message_that_is_much_too_long_comes_back_with_the_reason(people
     await expect(dora.page.get_by_label("Message", exact=True)).to_have_value("long " * 14_000)
 
 
-async def test_an_answer_that_crosses_comes_before_what_is_sent_again(people: People, site: Site) -> None:
+async def test_a_reply_that_crosses_an_unsent_message_is_shown_before_sending_again(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site)
     dora.expect_complaints("409")
     await dora.context.set_offline(True)

@@ -1,4 +1,4 @@
-"""A session that is over leads to the way in; one that goes on renews itself unseen."""
+"""An ended session leads to the sign-in; a live one renews itself in the background."""
 
 import jwt
 from playwright.async_api import expect
@@ -9,7 +9,7 @@ from tests.browser.helpers.thread_page import expect_thread, send
 from tests.system.helpers.product import SECRET
 
 
-async def test_a_session_that_is_revoked_takes_its_open_pages_to_the_way_in(people: People, site: Site) -> None:
+async def test_a_revoked_session_takes_its_open_pages_to_the_sign_in(people: People, site: Site) -> None:
     dora = await people.sign_in("dora")
     dora.expect_complaints("401")
     await dora.open(await site.open_conversation(dora.id, "Revoked"))
@@ -33,7 +33,7 @@ async def test_an_expired_token_is_renewed_by_the_page_that_needs_one(people: Pe
     await expect_thread(dora.page, "Hello?", "Still here")
 
 
-async def test_when_somebody_else_signs_in_nothing_of_the_last_ones_stays_on_the_screen(
+async def test_when_another_user_signs_in_nothing_of_the_last_one_stays_on_the_screen(
     people: People, site: Site
 ) -> None:
     dora = await people.sign_in("dora")
@@ -49,7 +49,7 @@ async def test_when_somebody_else_signs_in_nothing_of_the_last_ones_stays_on_the
     await expect(dora.page.get_by_text("Emil")).to_be_visible()
 
 
-async def test_without_a_session_every_page_leads_to_the_way_in_and_back(people: People, site: Site) -> None:
+async def test_without_a_session_every_page_leads_to_the_sign_in_and_back(people: People, site: Site) -> None:
     dora = await people.sign_in("dora")
     dora.expect_complaints("401")
     conversation = await site.open_conversation(dora.id, "Come back")
@@ -61,7 +61,7 @@ async def test_without_a_session_every_page_leads_to_the_way_in_and_back(people:
 
 
 async def age_token(person: Person, *, minutes: int) -> None:
-    """Let the token in the cookie be as old as if that time had passed."""
+    """Make the token in the cookie appear this old."""
     [cookie] = await person.context.cookies()
     claims = jwt.decode(cookie["value"], options={"verify_signature": False})
     older = {name: claims[name] - minutes * 60 for name in ("iat", "exp")}

@@ -1,4 +1,4 @@
-"""The example shop in a real browser: what its policies let through, and what they must."""
+"""The example shop in a real browser, under its own security policies."""
 
 from collections.abc import AsyncIterator
 
@@ -18,7 +18,7 @@ async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store
 
 @pytest.fixture
 async def page(browser: Browser, store: Store) -> AsyncIterator[Page]:
-    """A page of somebody new; whatever the browser complains of fails the test."""
+    """A page in a new browser context; console errors fail the test."""
     complaints: list[str] = []
     context = await browser.new_context(base_url=store.url)
     page = await context.new_page()
@@ -26,7 +26,7 @@ async def page(browser: Browser, store: Store) -> AsyncIterator[Page]:
     page.on("pageerror", lambda error: complaints.append(str(error)))
     yield page
     await context.close()
-    # There is no proxy here, behind which the chats' pages would find the other service.
+    # There is no proxy in this test, so the chats' pages cannot reach the notifications service.
     assert [complaint for complaint in complaints if "/api/v1/notifications" not in complaint] == []
 
 
@@ -41,7 +41,7 @@ async def test_one_click_leads_from_an_order_to_a_question_about_it(page: Page, 
     await page.wait_for_url(f"{store.chats_url}/dashboard/messages/new/?order_id=A-1007")
 
 
-async def test_the_header_says_what_came_meanwhile(page: Page, store: Store) -> None:
+async def test_the_header_shows_new_replies_live(page: Page, store: Store) -> None:
     conversation = await store.chats.open_conversation("ben")
     await sign_in(page, "Ben")
     messages = page.get_by_role("link", name="Messages")
@@ -50,20 +50,20 @@ async def test_the_header_says_what_came_meanwhile(page: Page, store: Store) -> 
     await expect(messages).to_have_accessible_name("Messages 1 unread")
 
 
-async def test_no_page_of_the_shop_shuts_anybody_out(page: Page) -> None:
+async def test_the_shops_pages_have_no_accessibility_violations(page: Page) -> None:
     await page.goto("/")
-    await has_no_barrier(page)
+    await expect_no_violations(page)
     await page.goto("/login")
-    await has_no_barrier(page)
+    await expect_no_violations(page)
     await sign_in(page, "Anna")
     for path in ("/orders", "/orders/A-1001", "/"):
         await page.goto(path)
-        await has_no_barrier(page)
+        await expect_no_violations(page)
     await page.get_by_role("button", name="Sign out").click()
     await sign_in(page, "Sam")
-    await has_no_barrier(page)
+    await expect_no_violations(page)
 
 
-async def has_no_barrier(page: Page) -> None:
-    found = await Axe().run(page)
-    assert found.violations_count == 0, found.generate_report()
+async def expect_no_violations(page: Page) -> None:
+    report = await Axe().run(page)
+    assert report.violations_count == 0, report.generate_report()

@@ -1,4 +1,4 @@
-"""A status is set by hand from the head of a conversation; a reply never sets one that an earlier submit has named."""
+"""Setting a status in a conversation's header; replies never repeat the status of an earlier one."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ async def has_status(site: Site, conversation: str, status: str) -> bool:
     return bool((await site.conversation(conversation))["status"] == status)
 
 
-async def test_the_head_sets_a_status_at_once_and_leaves_the_composer_alone(people: People, site: Site) -> None:
+async def test_the_header_sets_a_status_at_once_and_keeps_the_draft(people: People, site: Site) -> None:
     sam, conversation, _ = await at_thread(people, site)
     page = sam.page
     await composer(page).fill("Half a thought")
@@ -38,16 +38,16 @@ async def test_the_head_sets_a_status_at_once_and_leaves_the_composer_alone(peop
     assert await site.bodies(conversation) == ["Hello?"]
 
 
-async def test_the_menu_of_statuses_is_within_the_window(people: People, site: Site) -> None:
+async def test_the_status_menu_fits_the_window(people: People, site: Site) -> None:
     sam, _, _ = await at_thread(people, site)
     await sam.page.locator("#set-status summary").click()
     for width in (320, 390, 768, 1440):
         await expect_to_fit(sam.page, width)
         boxes = [
-            await one.bounding_box() for one in await sam.page.locator("#set-status .sheet, #set-status button").all()
+            await item.bounding_box() for item in await sam.page.locator("#set-status .sheet, #set-status button").all()
         ]
         assert all(box and 0 <= box["x"] <= box["x"] + box["width"] <= width for box in boxes), (width, boxes)
-        assert len({box["x"] for box in boxes[1:] if box}) == 1  # one below the other
+        assert len({box["x"] for box in boxes[1:] if box}) == 1  # left-aligned
 
 
 async def test_by_keyboard_only_enter_applies_a_status_and_escape_closes_the_menu(people: People, site: Site) -> None:
@@ -68,16 +68,16 @@ async def test_by_keyboard_only_enter_applies_a_status_and_escape_closes_the_men
     assert await has_status(site, conversation, "CLOSED")
 
 
-async def test_a_status_is_not_set_over_a_message_that_is_not_on_the_screen(people: People, site: Site) -> None:
+async def test_a_status_is_not_set_when_a_newer_message_is_not_shown(people: People, site: Site) -> None:
     sam, conversation, dora = await at_thread(people, site)
     sam.expect_complaints("409")
     page = sam.page
 
-    async def let_the_customer_be_first(route: Route) -> None:
+    async def post_first_as_customer(route: Route) -> None:
         await site.write(conversation, dora, "Never mind")
         await route.continue_()
 
-    await page.route(f"**/api/v1/admin/conversations/{conversation}", let_the_customer_be_first, times=1)
+    await page.route(f"**/api/v1/admin/conversations/{conversation}", post_first_as_customer, times=1)
     await page.locator("#set-status summary").click()
     await page.get_by_role("button", name="Closed", exact=True).click()
     await expect(page.get_by_role("alert")).to_contain_text("The customer sent a new message")
@@ -88,7 +88,7 @@ async def test_a_status_is_not_set_over_a_message_that_is_not_on_the_screen(peop
     await expect(page.locator("#status")).to_have_text("Closed")
 
 
-async def test_a_reply_does_not_set_the_status_of_the_one_before_it(people: People, site: Site) -> None:
+async def test_a_reply_does_not_set_the_previous_replys_status_again(people: People, site: Site) -> None:
     sam, conversation, dora = await at_thread(people, site)
     sam.expect_complaints("409")
     page = sam.page
@@ -99,11 +99,11 @@ async def test_a_reply_does_not_set_the_status_of_the_one_before_it(people: Peop
     await send(page, "Second")
     await expect(page.locator("#status")).to_have_text("Waiting for customer")
 
-    async def let_the_customer_be_first(route: Route) -> None:
+    async def post_first_as_customer(route: Route) -> None:
         await site.write(conversation, dora, "Never mind")
         await route.continue_()
 
-    await page.route(f"**/api/v1/admin/conversations/{conversation}", let_the_customer_be_first, times=1)
+    await page.route(f"**/api/v1/admin/conversations/{conversation}", post_first_as_customer, times=1)
     await composer(page).fill("Third")
     await page.get_by_role("button", name="Send and close").click()
     await expect(page.get_by_text("The status “Closed” was not set.")).to_be_visible()
@@ -115,7 +115,7 @@ async def test_a_reply_does_not_set_the_status_of_the_one_before_it(people: Peop
     await expect(page.get_by_text("was not set")).to_have_count(0)
 
 
-async def test_what_the_server_refuses_comes_back_with_its_text_and_a_blank_status(people: People, site: Site) -> None:
+async def test_a_rejected_reply_comes_back_with_its_text_and_without_a_status(people: People, site: Site) -> None:
     sam, conversation, _ = await at_thread(people, site)
     sam.expect_complaints("422")
     page = sam.page
@@ -128,7 +128,7 @@ async def test_what_the_server_refuses_comes_back_with_its_text_and_a_blank_stat
 
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without"])
-async def test_a_page_that_is_come_back_to_has_a_blank_status(people: People, site: Site, scripts: bool) -> None:
+async def test_returning_to_a_page_resets_its_status_field(people: People, site: Site, scripts: bool) -> None:
     sam, conversation, _ = await at_thread(people, site, java_script_enabled=scripts)
     page = sam.page
     await composer(page).fill("Half a thought")

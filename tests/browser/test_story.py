@@ -1,4 +1,4 @@
-"""The whole story, with a customer and an admin at two browsers, live on both sides."""
+"""The main story, with a customer and an admin in two browsers, live on both sides."""
 
 from playwright.async_api import Page, expect
 
@@ -9,7 +9,7 @@ from tests.helpers.waiting import eventually
 
 
 async def shown_unread(page: Page, number: int) -> None:
-    """Wait until the badge and the tab's title tell how many are unread."""
+    """Wait until the badge and the tab's title show the unread count."""
     if number:
         await expect(page.locator("#unread > [aria-hidden]")).to_have_text(str(number))
         await eventually(lambda: has_title(page, f"({number}) "))
@@ -23,16 +23,14 @@ async def has_title(page: Page, beginning: str) -> bool:
     return title.startswith(beginning) if beginning else not title.startswith("(")
 
 
-async def test_a_question_about_an_order_is_answered_solved_and_asked_again_live_on_both_sides(
-    people: People, site: Site
-) -> None:
+async def test_a_question_is_answered_resolved_and_reopened_live_on_both_sides(people: People, site: Site) -> None:
     sam = await people.sign_in("sam", role="admin", shown="Sam Okafor")
     dora = await people.sign_in("dora", shown="Dora Lind")
     order = await site.order(dora.id, "R-1001")
     before = await site.unread_by_admins()
     await sam.page.evaluate("window.stayed = true")
 
-    # The customer writes about an order; the inbox has it without a reload.
+    # The customer writes about an order; the inbox shows it without a reload.
     await dora.page.get_by_role("link", name="Write to us").click()
     await dora.page.get_by_label("Subject").fill("The lid is missing")
     await dora.page.get_by_label("Is it about an order?").select_option(order)
@@ -40,14 +38,14 @@ async def test_a_question_about_an_order_is_answered_solved_and_asked_again_live
     await dora.page.get_by_label("Message", exact=True).press("Control+Enter")
     await expect(dora.page.locator("#status")).to_have_text("Sent")
     await expect(dora.page.get_by_role("heading", name="Order R-1001")).to_be_visible()
-    [conversation] = [one["id"] for one in await site.conversations_of(dora.id)]
+    [conversation] = [item["id"] for item in await site.conversations_of(dora.id)]
     row = sam.page.locator(f"#c-{conversation}")
     await expect(row).to_contain_text("Dora Lind")
     await expect(row).to_contain_text("Order R-1001")
     await shown_unread(sam.page, before + 1)
     assert await sam.page.evaluate("window.stayed")
 
-    # The admin opens it, which the customer sees, and answers, which the customer sees as well.
+    # The admin opens it and replies; the customer sees both.
     await row.get_by_role("link", name="The lid is missing").click()
     await expect(message(dora.page, "There was no lid")).to_contain_text("Seen")
     for page in (dora.page, sam.page):
@@ -58,15 +56,17 @@ async def test_a_question_about_an_order_is_answered_solved_and_asked_again_live
     await expect(sam.page.locator("#status")).to_have_text("Waiting for customer")
     await expect(message(sam.page, "A lid is on its way.").locator(".delivery-status")).to_contain_text("Read")
 
-    # An answer to who is elsewhere: badge, title, bell, and a mail.
+    # A reply while the customer is on another page: badge, title, bell, and an email.
     await dora.go()
     await dora.page.evaluate("window.stayed = true")
     await send(sam.page, "It has left the house.")
     await expect(dora.page.locator(f"#c-{conversation}")).to_contain_text("It has left the house.")
     await shown_unread(dora.page, 1)
     await expect(dora.page.locator("#bell-dot")).to_be_visible()
-    [mail] = await eventually(lambda: [it for it in site.emails_to(dora.id) if "left the house" in it.as_string()])
-    assert mail["To"] == f"Dora Lind <{address_of(dora.id)}>"
+    [email] = await eventually(
+        lambda: [received for received in site.emails_to(dora.id) if "left the house" in received.as_string()]
+    )
+    assert email["To"] == f"Dora Lind <{address_of(dora.id)}>"
     await expect(message(sam.page, "It has left the house.").locator(".delivery-status")).to_contain_text("Email sent")
     assert await dora.page.evaluate("window.stayed")
     await dora.page.get_by_label("Notifications").click()
@@ -74,7 +74,7 @@ async def test_a_question_about_an_order_is_answered_solved_and_asked_again_live
     await expect(message(dora.page, "It has left the house.")).to_be_visible()
     await shown_unread(dora.page, 0)
 
-    # It is resolved, and a new message opens it again.
+    # The admin resolves it, and a new message reopens it.
     await sam.page.locator("#reply_body").fill("Enjoy your tea!")
     await sam.page.get_by_role("button", name="Send and resolve").click()
     await expect(dora.page.locator("#status")).to_have_text("Solved")
@@ -88,7 +88,7 @@ async def test_a_question_about_an_order_is_answered_solved_and_asked_again_live
     assert await sam.page.evaluate("window.stayed")
 
 
-async def test_what_an_admin_begins_appears_in_the_customers_list(people: People) -> None:
+async def test_a_conversation_opened_by_an_admin_appears_in_the_customers_list(people: People) -> None:
     dora, sam = await people.sign_in("dora", shown="Dora of the Hill"), await people.sign_in("sam", role="admin")
     await sam.page.get_by_role("link", name="New conversation").click()
     await sam.page.get_by_label("Choose a customer").fill(dora.id)
@@ -103,7 +103,7 @@ async def test_what_an_admin_begins_appears_in_the_customers_list(people: People
     await expect(sam.page.locator(".delivery-status").first).to_contain_text("Read")
 
 
-async def test_what_becomes_of_an_answer_is_shown_however_late_its_mail_is_known(people: People, site: Site) -> None:
+async def test_the_delivery_status_of_a_reply_is_shown_even_if_its_email_is_late(people: People, site: Site) -> None:
     dora = await people.sign_in("dora")
     sam = await people.sign_in("sam", role="admin")
     conversation = await site.open_conversation(dora.id, "Late")
@@ -124,14 +124,14 @@ async def test_what_becomes_of_an_answer_is_shown_however_late_its_mail_is_known
     await expect(status).to_contain_text("Email sent", timeout=30_000)
 
 
-async def test_the_badge_at_the_store_counts_live_what_is_unread(people: People, site: Site) -> None:
+async def test_the_stores_badge_counts_unread_conversations_live(people: People, site: Site) -> None:
     dora = await people.sign_in("dora")
     first = await site.open_conversation(dora.id, "First")
     second = await site.open_conversation(dora.id, "Second")
     await site.answer(first, "Yes")
     page = dora.page
     await page.goto(f"{site.store.url}/?sub={dora.id}")
-    await dora.context.clear_cookies()  # the store's page comes with a token of its own
+    await dora.context.clear_cookies()  # the store's page has a token of its own
     count = page.locator("chats-badge [part=count]")
     await expect(count).to_have_text("1")
     await site.answer(second, "No")

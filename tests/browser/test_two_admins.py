@@ -1,4 +1,4 @@
-"""Two admins at one conversation know of each other, and nobody answers what they have not read."""
+"""Two admins in one conversation see each other, and cannot reply to a state that they have not seen."""
 
 from playwright.async_api import Route, expect
 
@@ -7,7 +7,7 @@ from tests.browser.helpers.site import Site
 from tests.browser.helpers.thread_page import expect_thread, open_and_announce, send
 
 
-async def test_who_else_is_looking_is_shown_until_they_leave(people: People, site: Site) -> None:
+async def test_other_viewers_are_shown_until_they_leave(people: People, site: Site) -> None:
     dora = await people.create_user("dora")
     sam = await people.sign_in("sam", role="admin", shown="Sam Okafor")
     kim = await people.sign_in("kim", role="admin", shown="Kim Novak")
@@ -18,10 +18,10 @@ async def test_who_else_is_looking_is_shown_until_they_leave(people: People, sit
     await expect(kim.page.locator("#viewing")).to_have_text("Sam Okafor is also viewing this")
     await kim.go()
     await sam.page.reload()
-    await expect(sam.page.locator("#viewing")).to_be_hidden(timeout=20_000)  # it is asked for every 15 s
+    await expect(sam.page.locator("#viewing")).to_be_hidden(timeout=20_000)  # the page polls every 15 s
 
 
-async def test_what_another_admin_answers_appears_beside_the_draft(people: People, site: Site) -> None:
+async def test_another_admins_reply_appears_and_the_draft_is_kept(people: People, site: Site) -> None:
     dora = await people.create_user("dora")
     sam, kim = await people.sign_in("sam", role="admin"), await people.sign_in("kim", role="admin")
     conversation = await site.open_conversation(dora, "Both at once")
@@ -33,18 +33,20 @@ async def test_what_another_admin_answers_appears_beside_the_draft(people: Peopl
     await expect(sam.page.locator("#reply_body")).to_have_value("I look into")
 
 
-async def test_an_answer_that_crosses_comes_back_with_the_draft_and_the_new_message(people: People, site: Site) -> None:
+async def test_replies_that_cross_a_message_come_back_with_the_draft_and_the_message(
+    people: People, site: Site
+) -> None:
     dora = await people.create_user("dora")
     sam = await people.sign_in("sam", role="admin")
     sam.expect_complaints("409")
     conversation = await site.open_conversation(dora, "Crossing")
     await sam.open(conversation)
 
-    async def let_the_customer_be_first(route: Route) -> None:
+    async def post_first_as_customer(route: Route) -> None:
         await site.write(conversation, dora, "Never mind")
         await route.continue_()
 
-    await sam.page.route(f"**/api/v1/admin/conversations/{conversation}", let_the_customer_be_first, times=1)
+    await sam.page.route(f"**/api/v1/admin/conversations/{conversation}", post_first_as_customer, times=1)
     await sam.page.locator("#reply_body").fill("We look into it.")
     await sam.page.get_by_role("button", name="Send and resolve").click()
     await expect(sam.page.get_by_role("alert")).to_contain_text("There is a new message")

@@ -1,4 +1,4 @@
-"""A page is light, is painted with its first answer, and then stands still."""
+"""A page is small, is painted from its first response, and does not shift afterwards."""
 
 import asyncio
 from functools import partial
@@ -8,13 +8,14 @@ from playwright.async_api import Page, Response, Route, expect
 from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site
 
-LIMIT = 100_000  # bytes on their way, headers included
+LIMIT = 100_000  # bytes transferred, headers included
 SHIFTS = """
     window.shifts = [];
-    const place = ({ x, y, width, height }) => `${x},${y} ${width}x${height}`;
-    const told = ({ node, previousRect: was, currentRect: is }) =>
-        `${node?.nodeName}.${node?.className} went from ${place(was)} to ${place(is)}`;
-    new PerformanceObserver((list) => window.shifts.push(...list.getEntries().flatMap((it) => it.sources.map(told))))
+    const box = ({ x, y, width, height }) => `${x},${y} ${width}x${height}`;
+    const describe = ({ node, previousRect: was, currentRect: is }) =>
+        `${node?.nodeName}.${node?.className} went from ${box(was)} to ${box(is)}`;
+    const describeAll = (list) => list.getEntries().flatMap((it) => it.sources.map(describe));
+  new PerformanceObserver((list) => window.shifts.push(...describeAll(list)))
         .observe({ type: "layout-shift", buffered: true });
 """
 PAINTED = """async () => {
@@ -27,7 +28,7 @@ PAINTED = """async () => {
 
 
 async def pages_of(site: Site, people: People) -> list[tuple[str, str, str]]:
-    """Return pages with something on them, as who looks, as what, and at which path."""
+    """Return pages with content, each as user id, role and path."""
     dora, sam = await people.create_user("dora"), await people.create_user("sam", role="admin")
     order = await site.order(dora, "R-1001")
     for number in range(30):
@@ -44,19 +45,17 @@ async def pages_of(site: Site, people: People) -> list[tuple[str, str, str]]:
 
 
 async def bytes_of(response: Response) -> int:
-    """Return what an answer took on its way; a live stream has no end."""
+    """Return the bytes transferred for a response; a live stream counts as 0."""
     if "event-stream" in response.headers.get("content-type", ""):
         return 0
     sizes = await response.request.sizes()
     return sizes["responseHeadersSize"] + sizes["responseBodySize"]
 
 
-async def test_the_first_visit_to_a_page_loads_less_than_100_kb_and_no_script_moves_anything(
-    people: People, site: Site
-) -> None:
-    for identity, role, path in await pages_of(site, people):
-        person = await people.at_browser(identity, role=role, path="/chats-static/icon.svg")
-        person.expect_complaints("favicon.ico")  # what is loaded first is no page
+async def test_a_first_visit_loads_less_than_100_kb_and_scripts_shift_nothing(people: People, site: Site) -> None:
+    for user_id, role, path in await pages_of(site, people):
+        person = await people.at_browser(user_id, role=role, path="/chats-static/icon.svg")
+        person.expect_complaints("favicon.ico")  # the first path is a file, not a page
         await person.context.add_init_script(SHIFTS)
         painted = asyncio.Event()
         await person.page.route("**/page.js", partial(after, painted))
@@ -73,13 +72,13 @@ async def test_the_first_visit_to_a_page_loads_less_than_100_kb_and_no_script_mo
 
 
 async def after(happened: asyncio.Event, route: Route) -> None:
-    """Let the scripts come only then."""
+    """Delay the scripts until an event happened."""
     await happened.wait()
     await route.continue_()
 
 
 async def connected(page: Page) -> None:
-    """Wait until the last script runs: it holds what tabs share a stream by."""
+    """Wait until the last script runs: it holds the lock for the tabs' shared stream."""
     await page.wait_for_function("() => navigator.locks.query().then(({ held }) => held.length > 0)")
 
 

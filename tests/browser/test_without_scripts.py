@@ -1,4 +1,4 @@
-"""Everything works without JavaScript, by links, forms and reloads."""
+"""Everything works without JavaScript, with links, forms and reloads."""
 
 from functools import partial
 
@@ -9,13 +9,13 @@ from tests.browser.helpers.site import Site
 from tests.browser.helpers.thread_page import expect_thread
 
 
-async def arrive(people: People) -> tuple[Person, Person]:
+async def sign_in_both(people: People) -> tuple[Person, Person]:
     dora = await people.sign_in("dora", shown="Dora Lind", java_script_enabled=False)
     return dora, await people.sign_in("sam", role="admin", java_script_enabled=False)
 
 
-async def test_a_question_about_an_order_is_answered_solved_and_asked_again(people: People, site: Site) -> None:
-    dora, sam = await arrive(people)
+async def test_a_question_about_an_order_is_answered_resolved_and_reopened(people: People, site: Site) -> None:
+    dora, sam = await sign_in_both(people)
     dora.expect_complaints("422")
     order = await site.order(dora.id, "R-1001")
     await dora.page.get_by_role("link", name="Write to us").click()
@@ -49,8 +49,10 @@ async def test_a_question_about_an_order_is_answered_solved_and_asked_again(peop
     await expect_thread(sam.page, "There was no lid in the box.", "A lid is on its way.", "It is the wrong lid.")
 
 
-async def test_an_admin_begins_sets_a_status_marks_unread_and_deletes(people: People, site: Site) -> None:
-    dora, sam = await arrive(people)
+async def test_an_admin_opens_a_conversation_sets_its_status_marks_it_unread_and_deletes_it(
+    people: People, site: Site
+) -> None:
+    dora, sam = await sign_in_both(people)
     await sam.page.get_by_role("link", name="New conversation").click()
     await sam.page.get_by_label("Choose a customer").fill(dora.id)
     await sam.page.get_by_role("button", name="Search").click()
@@ -77,17 +79,17 @@ async def test_an_admin_begins_sets_a_status_marks_unread_and_deletes(people: Pe
     await sam.page.get_by_role("link", name="Skip conversations that are not closed").click()
     await sam.page.get_by_role("button", name="Delete conversation").click()
     await expect(sam.page.get_by_text("1 conversation deleted.")).to_be_visible()
-    assert [one["id"] for one in await site.conversations_of(dora.id)] == [other]
+    assert [conversation["id"] for conversation in await site.conversations_of(dora.id)] == [other]
 
 
 async def test_a_form_that_is_sent_twice_leads_to_the_first_result(people: People, site: Site) -> None:
-    dora, sam = await arrive(people)
+    dora, sam = await sign_in_both(people)
     await dora.go(f"{dora.home}new/")
     await dora.page.get_by_label("Subject").fill("Twice")
     await dora.page.get_by_label("Message", exact=True).fill("Once")
     await dora.page.get_by_role("button", name="Send").dblclick()
     await expect_thread(dora.page, "Once")
-    [conversation] = [one["id"] for one in await site.conversations_of(dora.id)]
+    [conversation] = [item["id"] for item in await site.conversations_of(dora.id)]
 
     await dora.page.get_by_role("textbox", name="Your message").fill("Once more")
     await dora.page.get_by_role("button", name="Send").dblclick()
@@ -97,13 +99,13 @@ async def test_a_form_that_is_sent_twice_leads_to_the_first_result(people: Peopl
     await sam.page.get_by_role("button", name="Send", exact=True).dblclick()
     await expect_thread(sam.page, "Once", "Once more", "An answer")
     assert await site.bodies(conversation) == ["Once", "Once more", "An answer"]
-    # Leaving a form for its second sending is no fault.
+    # The first submission is aborted by the second one.
     for person in (dora, sam):
         person.expect_complaints("net::ERR_ABORTED")
 
 
-async def test_back_and_forward_show_what_is_true_now_and_send_nothing_again(people: People, site: Site) -> None:
-    dora, _ = await arrive(people)
+async def test_back_and_forward_show_the_current_state_and_send_nothing_again(people: People, site: Site) -> None:
+    dora, _ = await sign_in_both(people)
     conversation = await site.open_conversation(dora.id, "Back and forth")
     await dora.go()
     await dora.page.get_by_role("link", name="Back and forth").click()
@@ -120,8 +122,10 @@ async def test_back_and_forward_show_what_is_true_now_and_send_nothing_again(peo
     assert await site.bodies(conversation) == ["Hello?", "One", "Two"]
 
 
-async def test_an_answer_that_crosses_comes_back_with_the_draft_and_the_new_message(people: People, site: Site) -> None:
-    dora, sam = await arrive(people)
+async def test_replies_that_cross_a_message_come_back_with_the_draft_and_the_message(
+    people: People, site: Site
+) -> None:
+    dora, sam = await sign_in_both(people)
     for person in (dora, sam):
         person.expect_complaints("409")
     conversation = await site.open_conversation(dora.id, "Crossing")
