@@ -15,7 +15,7 @@ SHIFTS = """
     const describe = ({ node, previousRect: was, currentRect: is }) =>
         `${node?.nodeName}.${node?.className} went from ${box(was)} to ${box(is)}`;
     const describeAll = (list) => list.getEntries().flatMap((it) => it.sources.map(describe));
-  new PerformanceObserver((list) => window.shifts.push(...describeAll(list)))
+    new PerformanceObserver((list) => window.shifts.push(...describeAll(list)))
         .observe({ type: "layout-shift", buffered: true });
 """
 PAINTED = """async () => {

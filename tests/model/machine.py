@@ -1,4 +1,4 @@
-"""The machine that plays with a pipeline: any step at any time, what is promised after each, all of it at the end."""
+"""A state machine that takes random steps with a pipeline, and checks the guarantees after each and at the end."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from tests.model.pipeline import ANSWERED, REFUSED, Pipeline
 from tests.model.promise import check_always, check_at_rest
 from tests.model.store import CUSTOMERS, SECOND, Kind
 
-ANY = st.integers(0, 7)  # one of those that are there
+ANY = st.integers(0, 7)  # an index into the existing things, modulo their number
 SIDES = st.sampled_from(Side)
 TIMES = st.sampled_from([1, 3, 16, 31, LEASE + 1, 301, UNCERTAIN_SECONDS + 1, 300_001])
 ANSWERS = st.sampled_from(sorted(ANSWERED))
@@ -20,12 +20,12 @@ ADDRESSES = st.sampled_from(["new@customer.test", "OLD@customer.test", "Support@
 MEANWHILE = st.sampled_from(["nothing", "read", "deleted", "user deleted"])
 LEASES = st.sampled_from(["held", "run out", "used by another"])
 HANDLED = st.sampled_from(["later", "published", "by the sweeper", "backwards"])
-MOST_TALKS = 3
-PATIENCE = 60  # rounds until a pipeline that nobody disturbs is at rest
+MAX_CONVERSATIONS = 3
+MAX_ROUNDS = 60  # until an undisturbed pipeline is at rest
 
 
 class Machine(RuleBasedStateMachine):
-    """Any step at any time."""
+    """Takes any step at any time."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -35,21 +35,21 @@ class Machine(RuleBasedStateMachine):
         return Pipeline()
 
     def do(self, step: str, *args: Any, **options: Any) -> Any:
-        """Let something happen, by the name of the pipeline's method."""
+        """Call a method of the pipeline by its name."""
         self.pipeline.tick()
         return getattr(self.pipeline, step)(*args, **options)
 
     @initialize(first=SIDES, second=SIDES, handled=st.booleans())
     def begin_with_a_message(self, first: Side, second: Side, handled: bool) -> None:
         for user in CUSTOMERS:
-            self.do("put_user", user, "old@customer.test")  # both: an address is not a person
+            self.do("put_user", user, "old@customer.test")  # both customers have the same address
             self.do("open", user)
         self.do("post", 0, first)
         self.do("post", 0, second)
         if handled:
             self.catch_up()
 
-    # People
+    # Users
 
     @rule(user=st.sampled_from(CUSTOMERS), email=ADDRESSES, handled=HANDLED)
     def put_user(self, user: str, email: str | None, handled: str) -> None:
@@ -61,14 +61,14 @@ class Machine(RuleBasedStateMachine):
         self.do("delete_user", user)
         self.handle(handled)
 
-    @precondition(lambda self: len(self.pipeline.store.talks) < MOST_TALKS)
+    @precondition(lambda self: len(self.pipeline.store.talks) < MAX_CONVERSATIONS)
     @rule(customer=st.sampled_from(CUSTOMERS))
     def open(self, customer: str) -> None:
         self.do("open", customer)
 
     @rule(talk=ANY, side=SIDES, times=st.integers(1, 3), seen=st.booleans(), handled=HANDLED)
     def post(self, talk: int, side: Side, times: int, seen: bool, handled: str) -> None:
-        """Post some messages, which the other side may have before its eyes at once."""
+        """Post some messages, which the other side may read at once."""
         for _ in range(times):
             self.do("post", self.talk(talk), side)
         if seen:
@@ -86,7 +86,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: sum(not talk.deleted for talk in self.pipeline.store.talks) > 1)
     @rule(talk=ANY, last_words=st.booleans(), handled=HANDLED)
     def delete(self, talk: int, last_words: bool, handled: str) -> None:
-        """Delete a conversation, perhaps while a message of it is on its way."""
+        """Delete a conversation, perhaps with a message of it in flight."""
         if last_words:
             self.do("post", self.talk(talk), Side.ADMIN)
             self.do("number", 1000, published=True)
@@ -115,7 +115,7 @@ class Machine(RuleBasedStateMachine):
         self.do("deliver", hint % len(self.pipeline.broker), kept=kept, repeated=repeated)
 
     def handle(self, how: str) -> None:
-        """Let what just happened be handled, or leave it for later."""
+        """Handle the last change, or leave it for later."""
         match how:
             case "published":
                 self.do("number", 1000, published=True)
@@ -143,7 +143,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def catch_up(self) -> None:
-        """Let the sweeper be first: the hints are still on their way."""
+        """Let the sweeper handle everything while the hints are still in flight."""
         self.do("number", 1000, published=True)
         self.do("catch_up")
 
@@ -155,7 +155,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.undone and not self.pipeline.notifier.poison)
     @rule(which=ANY)
     def give_up_on(self, which: int) -> None:
-        """Let an event fail until it is parked, then mend what was wrong with it."""
+        """Let an event fail until it is parked, then fix its cause."""
         self.do("poison", self.one(self.undone, which))
         self.do("number", 1000, published=True)
         for _ in range(MAX_EVENT_ATTEMPTS + 1):
@@ -173,7 +173,7 @@ class Machine(RuleBasedStateMachine):
     def retry_parked(self, which: int) -> None:
         self.do("retry_parked", self.one(self.parked, which))
 
-    # Mail
+    # Emails
 
     @precondition(lambda self: self.waiting)
     @rule()
@@ -222,7 +222,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(reply=st.sampled_from(sorted(REFUSED)))
     def send_in_vain(self, reply: str) -> None:
-        """Let a process try all that is due next, and be refused."""
+        """Let a process attempt all emails that are due next, and be refused."""
         self.wait_for_mail()
         for _ in self.do("claim"):
             self.do("refuse", len(self.pipeline.held) - 1, reply)
@@ -230,7 +230,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(reply=ANSWERS, dies=st.booleans())
     def send(self, reply: str, dies: bool) -> None:
-        """Let a process send all that is due next, undisturbed, or die before it writes down what became of it."""
+        """Let a process send all emails that are due next, or die before it records the outcomes."""
         self.wait_for_mail()
         for _ in self.do("claim"):
             self.go_on(len(self.pipeline.held) - 1, reply, dies=dies)
@@ -238,7 +238,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(reply=ANSWERS, begun=st.booleans(), meanwhile=MEANWHILE, lease=LEASES)
     def send_slowly(self, reply: str, begun: bool, meanwhile: str, lease: str) -> None:
-        """Let a process take its time with a mail, so that something happens meanwhile, also to its lease."""
+        """Let a process take its time with an email, while something happens to it or its lease."""
         self.wait_for_mail()
         if not self.do("claim"):
             return
@@ -262,7 +262,7 @@ class Machine(RuleBasedStateMachine):
         self.go_on(self.pipeline.held.index(held), reply, dies=False)
 
     def go_on(self, held: int, reply: str, *, dies: bool) -> None:
-        """Let a holder do what is left to do."""
+        """Let a holder finish its email."""
         if self.pipeline.held[held].begun or self.do("begin", held):
             self.do("answer", held, reply)
             self.do("crash" if dies else "record", held)
@@ -273,14 +273,14 @@ class Machine(RuleBasedStateMachine):
     def pass_time(self, seconds: int) -> None:
         self.do("pass_time", seconds)
 
-    # What is promised
+    # Guarantees
 
     @invariant()
-    def what_holds_at_every_moment(self) -> None:
+    def guarantees_hold_at_every_moment(self) -> None:
         check_always(self.pipeline)
 
     def teardown(self) -> None:
-        """Let everything that disturbs stop, and the pipeline come to rest."""
+        """Stop all disturbances, and let the pipeline come to rest."""
         for _ in list(self.pipeline.held):
             self.do("crash", 0)
         self.do("heal")
@@ -293,10 +293,10 @@ class Machine(RuleBasedStateMachine):
         check_at_rest(self.pipeline)
 
     def until_at_rest(self, look: Any) -> None:
-        for _ in range(PATIENCE):
+        for _ in range(MAX_ROUNDS):
             if look():
                 return
-        raise AssertionError("it does not come to rest")
+        raise AssertionError("the pipeline does not come to rest")
 
     def caught_up(self) -> bool:
         done: bool = self.do("catch_up")
@@ -310,7 +310,7 @@ class Machine(RuleBasedStateMachine):
         self.send("taken", dies=False)
         return False
 
-    # What is there to choose from
+    # Things to choose from
 
     def one(self, things: Any, which: int) -> Any:
         return things[which % len(things)]
@@ -349,7 +349,7 @@ class Machine(RuleBasedStateMachine):
         return [mail for mail in self.pipeline.mails if mail.state in WAITING]
 
     def wait_for_mail(self) -> None:
-        """Let time pass until the next mail is due, or its lease has run out, and the gate is open."""
+        """Let time pass until an email is due or its lease has expired, and the circuit breaker allows sending."""
         opens = self.pipeline.notifier.mailbox.open_at or 0
         held = [mail.lease_until + 1 for mail in self.waiting if mail.state is EmailState.SENDING]
         due = [mail.due for mail in self.waiting if mail.state is EmailState.SCHEDULED]

@@ -1,4 +1,4 @@
-"""Mails in memory: joined, reviewed, claimed, sent. What follows from what is the product's own rules."""
+"""Emails in memory: joined, reviewed, claimed, sent. Decisions are made by the product's own rules."""
 
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
@@ -20,12 +20,12 @@ from services.notifications.rules import (
 )
 from tests.model.store import SECOND, Clock, Payload, Who
 
-RETRY_SECONDS = (60, 300_000)  # given up on after three tries
+RETRY_SECONDS = (60, 300_000)  # an email fails after three attempts
 DELAYS = retry_delays(RETRY_SECONDS)
 UNCERTAIN_SECONDS = 900
-DELAY = {Audience.CUSTOMER: 30, Audience.SUPPORT: 300}  # seconds a mail waits for further messages
+DELAY = {Audience.CUSTOMER: 30, Audience.SUPPORT: 300}  # seconds an email waits for further messages
 LEASE = 60
-MAILS = 2, 4  # that an address may get in 10 minutes, and in a day
+MAILS = 2, 4  # limits of emails to an address in 10 minutes, and in a day
 CAPS = email_limits(*MAILS)
 SUPPORT = "support"
 SUPPORT_EMAIL = "support@store.test"
@@ -40,7 +40,7 @@ Letter = tuple[int, ...]
 
 @dataclass
 class Line:
-    """A message in a mail."""
+    """A message in an email."""
 
     at: int
     sender: str
@@ -49,7 +49,7 @@ class Line:
 
 @dataclass(eq=False)
 class Mail:
-    """A mail, and what became of it."""
+    """An email and its history."""
 
     audience: Audience
     recipient: str
@@ -67,33 +67,33 @@ class Mail:
     uncertain: int = 0
     refused_at: int | None = None
     address: str | None = None
-    mailbox: str | None = None  # the address, however it was written
+    mailbox: str | None = None  # the normalized address
     letter: Letter | None = None
     erased: bool = False
     history: list[EmailState] = field(default_factory=list)
     received: list[Letter] = field(default_factory=list)
-    doubts: int = 0  # tries whose answer was lost, ever
-    by_hand: int = 0  # times it was retried by hand
+    doubts: int = 0  # attempts with a lost reply, ever
+    by_hand: int = 0  # manual retries
 
     @property
     def name(self) -> Name:
-        """Return what tells it from every other: no message is in two mails. Only for a mail with messages."""
+        """Return the email's key: no message is in two emails. Only for an email with messages."""
         return self.audience, self.conversation, min(self.lines)
 
 
 @dataclass(eq=False)
 class Ended:
-    """A try that was recorded."""
+    """A recorded attempt."""
 
     outcome: Outcome
     mail: Mail
     at: int
-    mailbox: str | None  # that may have got the mail
+    mailbox: str | None  # the address that may have received the email
 
 
 @dataclass(eq=False)
 class Held:
-    """A mail as a process holds it that claimed it: what it knew then."""
+    """An email as claimed by a process, with what the process knew then."""
 
     mail: Mail
     name: Name
@@ -109,12 +109,12 @@ class Held:
 
 
 class Mailbox:
-    """The mails of the notifications service, and the gate before the mail server."""
+    """The emails of the notifications service, and the circuit breaker."""
 
     def __init__(self, clock: Clock, people: dict[str, Who], is_read: Callable[[Audience, int, int], bool]) -> None:
         self.clock = clock
         self.people = people
-        self.is_read = is_read  # whether its recipient has read a message
+        self.is_read = is_read  # returns whether the recipient has read a message
         self.mails: list[Mail] = []
         self.leases = 0
         self.trips = 0
@@ -127,7 +127,7 @@ class Mailbox:
     # Before sending
 
     def join(self, payload: Payload, audience: Audience, recipient: str) -> None:
-        """Put a message into the open mail, or into a new one."""
+        """Add a message to the open email, or to a new one."""
         assert payload.conversation is not None
         assert payload.sender is not None
         mail = next((one for one in self.about(payload.conversation, audience) if self.is_open(one)), None)
@@ -143,7 +143,7 @@ class Mailbox:
             mail.lines[payload.number] = Line(payload.at, payload.sender.id)
 
     def review(self, conversations: Collection[int], audience: Audience) -> None:
-        """Let waiting mails fit what their recipient has read."""
+        """Adjust waiting emails to what their recipient has read."""
         for mail in self.mails:
             if mail.conversation in conversations and mail.audience == audience and mail.state is EmailState.SCHEDULED:
                 unread = self.unread(mail)
@@ -155,7 +155,7 @@ class Mailbox:
                     mail.due = max(due, mail.due) if mail.reason is Reason.RATE_LIMITED else due
 
     def forget(self, user: str, before: int) -> None:
-        """Cancel a deleted user's mail up to a time, and drop every letter that names them."""
+        """Cancel a deleted user's emails up to a time, and erase every content that names them."""
         for mail in self.mails:
             theirs = mail.audience is Audience.CUSTOMER and mail.recipient == user and mail.created <= before
             if theirs:
@@ -167,14 +167,14 @@ class Mailbox:
                 mail.letter = None
 
     def erase(self, conversation: int) -> None:
-        """Cancel the mail about a deleted conversation, and erase its text."""
+        """Cancel the emails about a deleted conversation, and erase their content."""
         for mail in self.mails:
             if mail.conversation == conversation:
                 self.cancel(mail, Reason.DELETED, leaving=UNSENT)
                 mail.lines, mail.letter, mail.erased = {}, None, True
 
     def retry(self, mail: Mail) -> None:
-        """Let a failed mail be due again, by hand."""
+        """Make a failed email due again, by a manual retry."""
         self.move(mail, EmailState.SCHEDULED, None, leaving=(EmailState.FAILED,))
         mail.counted = mail.uncertain = 0
         mail.refused_at = None
@@ -184,13 +184,13 @@ class Mailbox:
     # Sending
 
     def claim(self) -> list[Held]:
-        """Take what is due, under one lease; first take back what was left behind."""
+        """Claim due emails under one lease, after releasing expired leases."""
         self._release_expired()
         if self.open_at is not None and self.open_at > self.clock.now:
             return []
         due = sorted((one for one in self.mails if self._is_due(one)), key=lambda one: one.due)
         self.leases += 1
-        if self.trips:  # one finds out whether the set-up works again, first one that was not refused
+        if self.trips:  # one email probes the setup, preferably one not refused yet
             due = sorted(due, key=lambda one: -1 if one.refused_at is None else one.refused_at)[:1]
         claimed = [self._claim(mail) for mail in due if not self._is_held_back(mail)]
         held = sorted((one for one in claimed if one is not None), key=lambda one: one.name)
@@ -199,25 +199,25 @@ class Mailbox:
         return held
 
     def begin(self, held: Held) -> bool:
-        """Note that a text is about to go out; False when the mail is no longer its holder's."""
+        """Record that the content is about to be sent; return False when the lease is lost."""
         held.begun, held.begun_at = self.holds(held), self.clock.now
         held.mail.begun |= held.begun
         return held.begun
 
     def renew(self, held: Held) -> None:
-        """Hold on to all mails of a lease."""
+        """Renew a lease, for all of its emails."""
         for mail in self.mails:
             if mail.lease == held.lease:
                 mail.lease_until = self.clock.now + LEASE * SECOND
 
     def hand_back(self, held: Held) -> None:
-        """Give back a mail that was not begun."""
+        """Release an email whose content was not sent."""
         if self.holds(held):
             self.move(held.mail, EmailState.SCHEDULED, None, leaving=(EmailState.SENDING,))
         self._end_probe(held.lease)
 
     def record(self, held: Held, attempt: Attempt) -> None:
-        """Record a try, and what follows from it."""
+        """Record an attempt and its consequences."""
         mail = held.mail
         attempt = replace(attempt, outcome=self.judge(held, attempt))
         self._note(mail, attempt)
@@ -228,28 +228,28 @@ class Mailbox:
         if not held_still and attempt.outcome is Outcome.ACCEPTED and not mail.begun:
             self.move(mail, EmailState.SENT, None, leaving=WAITING)
 
-    # Below this line: how
+    # Details
 
     def judge(self, held: Held, attempt: Attempt) -> Outcome:
-        """Say whose fault a failure is."""
+        """Return the outcome, considering whose fault a failure is."""
         suspected = held.refused_at is not None
         works = suspected and not self.trips and self.proven_at > (held.refused_at or 0)
         return with_evidence(attempt.outcome, attempt.own, suspected=suspected, setup_works=works)
 
     def about(self, conversation: int, audience: Audience) -> list[Mail]:
-        """Return the mails about a conversation to one side."""
+        """Return the emails about a conversation to one side."""
         return [mail for mail in self.mails if (mail.conversation, mail.audience) == (conversation, audience)]
 
     def is_open(self, mail: Mail) -> bool:
-        """Tell whether further messages may join."""
+        """Return whether further messages may join."""
         return mail.state is EmailState.SCHEDULED and not mail.claimed
 
     def holds(self, held: Held) -> bool:
-        """Tell whether a lease is still the mail's own."""
+        """Return whether the email still has this lease."""
         return held.mail.lease == held.lease
 
     def unread(self, mail: Mail) -> list[int]:
-        """Return the messages that its recipient still has to read."""
+        """Return the messages that the recipient has not read yet."""
         return sorted(
             number
             for number, line in mail.lines.items()
@@ -257,7 +257,7 @@ class Mailbox:
         )
 
     def suppression(self, mail: Mail) -> Reason | None:
-        """Say why a mail may not be sent."""
+        """Return the reason why an email must not be sent."""
         who = self.people.get(mail.recipient)
         if mail.audience is Audience.CUSTOMER and who is not None and who.deleted:
             return Reason.USER_DELETED
@@ -268,25 +268,25 @@ class Mailbox:
         return Reason.OWN_ADDRESS if own else None
 
     def wait(self, mailbox: str) -> float:
-        """Return the seconds until an address may get one more mail."""
+        """Return the seconds until an address may receive one more email."""
         ages = sorted((self.clock.now - one.at) / SECOND for one in self.tries if one.mailbox == mailbox)
         in_hand = sum(mail.state is EmailState.SENDING and mail.mailbox == mailbox for mail in self.mails)
         return seconds_until_allowed(CAPS, ages, in_hand)
 
     def address(self, mail: Mail) -> str | None:
-        """Return where a mail goes at present."""
+        """Return an email's current address."""
         if mail.audience is Audience.SUPPORT:
             return SUPPORT_EMAIL
         who = self.people.get(mail.recipient)
         return who.email if who else None
 
     def cancel(self, mail: Mail, reason: Reason, leaving: Collection[EmailState] = WAITING) -> None:
-        """Cancel a mail, unless its text may be on its way."""
+        """Cancel an email, unless its content may be in flight."""
         if not (mail.state is EmailState.SENDING and mail.begun):
             self.move(mail, EmailState.CANCELLED, reason, leaving=leaving)
 
     def move(self, mail: Mail, to: EmailState, reason: Reason | None, *, leaving: Collection[EmailState]) -> None:
-        """Take a mail from one of these states to the next."""
+        """Move an email from one of these states to the next."""
         for state in leaving:
             check_transition(state, to)
         if mail.state in leaving:
@@ -337,7 +337,7 @@ class Mailbox:
             attempt = LOST if mail.begun else GONE
             self._note(mail, attempt)
             self._follow(mail, attempt, mail.counted, mail.uncertain)
-            mail.due += place if attempt is LOST else 0  # no two are due at one moment: which came first is told
+            mail.due += place if attempt is LOST else 0  # all due times differ, so that their order is defined
 
     def _note(self, mail: Mail, attempt: Attempt) -> None:
         arrived = attempt.outcome in MAY_HAVE_ARRIVED

@@ -1,6 +1,6 @@
-"""The whole way of a message in memory, one method for each thing that can happen to it.
+"""The whole pipeline in memory, with one method for each thing that can happen to a message.
 
-The real service is driven by the same methods (`tests/service/helpers/real_pipeline.py`): both must do the same.
+The product is driven by the same methods (`tests/service/helpers/real_pipeline.py`), and must have the same state.
 """
 
 from typing import Any
@@ -12,7 +12,7 @@ from tests.model.mailbox import Held, Letter, Mail, Mailbox, Name
 from tests.model.notifier import DiedError, NothingKeptError, Notifier
 from tests.model.store import SECOND, Clock, Hint, Kind, Store
 
-TICK = 1000  # microseconds that every step takes: no two mails are due at one moment
+TICK = 1000  # microseconds that every step takes, so that no two emails are due at the same time
 
 REFUSED = {
     "later": Attempt(Outcome.DEFERRED, Phase.RCPT, 450, "later"),
@@ -23,7 +23,7 @@ REFUSED = {
     "busy": Attempt(Outcome.BUSY, Phase.BANNER, 421, "too many connections"),
     "nobody answers": Attempt(Outcome.MISCONFIGURED, Phase.CONNECT, None, "connection refused"),
 }
-"""What the server may say before the text goes out."""
+"""The server's possible replies before the content is sent."""
 
 ANSWERED = {
     "taken": Attempt(Outcome.ACCEPTED, Phase.END_OF_DATA, 250, "taken"),
@@ -33,10 +33,10 @@ ANSWERED = {
     "lost, taken": Attempt(Outcome.UNCERTAIN, Phase.END_OF_DATA, None, "connection lost"),
     "lost": Attempt(Outcome.UNCERTAIN, Phase.END_OF_DATA, None, "connection lost"),
 }
-"""What becomes of a text that went out; whether the server has it is another matter than what it said."""
+"""The possible outcomes after the content was sent; whether the server has it is independent of the reply."""
 KEEPS = {"taken", "lost, taken"}
 
-ABANDONED = Attempt(Outcome.ABANDONED, Phase.DATA, None, "not ours any more")
+ABANDONED = Attempt(Outcome.ABANDONED, Phase.DATA, None, "the lease was lost")
 
 
 class Pipeline:
@@ -50,15 +50,15 @@ class Pipeline:
         self.notifier = notifier(self.clock, mailbox)
         self.broker: list[Hint] = []
         self.held: list[Held] = []
-        self.server: list[tuple[Name, str, Letter]] = []  # what it received: the mail, to whom, which messages
-        self.arrivals: list[Held] = []  # the same, with what is known of the try
-        self.replies: list[tuple[Mail, str]] = []  # what it said, as it was recorded
+        self.server: list[tuple[Name, str, Letter]] = []  # received emails: name, address, messages
+        self.arrivals: list[Held] = []  # the same, with the attempt
+        self.replies: list[tuple[Mail, str]] = []  # the recorded replies
 
     @property
     def mails(self) -> list[Mail]:
         return self.notifier.mailbox.mails
 
-    # What people do
+    # What users do
 
     def put_user(self, user: str, email: str | None) -> None:
         self.store.put_user(user, email)
@@ -96,15 +96,15 @@ class Pipeline:
     # What happens to events
 
     def number(self, size: int, *, published: bool) -> int:
-        """Number the log; a relay that dies before it publishes loses its hints. Return how many hints there are."""
+        """Number the log; return the number of hints. A relay that dies before publishing loses them."""
         hints = self.store.number(size)
         self.broker += hints if published else []
         return len(hints)
 
     def deliver(self, hint: int, *, kept: bool, repeated: bool) -> str:
-        """Let a worker have a hint; `kept` for one that will come again."""
-        one = self.broker[hint] if kept else self.broker.pop(hint)
-        return self._receive(one, repeated=repeated)
+        """Deliver a hint to a worker; with `kept`, the broker will deliver it again."""
+        delivered = self.broker[hint] if kept else self.broker.pop(hint)
+        return self._receive(delivered, repeated=repeated)
 
     def drop(self, hint: int) -> None:
         del self.broker[hint]
@@ -113,14 +113,14 @@ class Pipeline:
         self.broker.clear()
 
     def poison(self, event: int) -> None:
-        """From now on, who handles the event dies of it."""
+        """Make the event crash every process that handles it."""
         self.notifier.poison.add(event)
 
     def heal(self) -> None:
         self.notifier.poison.clear()
 
     def catch_up(self) -> bool:
-        """Read the log behind the cursor; True when all of it is done with."""
+        """Read the log after the cursor; return True when all of it is handled."""
         page = self.store.feed(self.notifier.cursor)
         wanted = {place: self.store.log[place].payload for place, entry in page if entry.kind is not Kind.OTHER}
         done = self.notifier.receive_missing(wanted)
@@ -128,29 +128,29 @@ class Pipeline:
             self.notifier.cursor = self.store.head
         return done
 
-    # What happens to mail
+    # What happens to emails
 
     def claim(self) -> list[Name]:
-        """Let a process take what is due."""
+        """Let a process claim what is due."""
         claimed = self.notifier.mailbox.claim()
         self.held += claimed
         return [held.name for held in claimed]
 
     def refuse(self, held: int, reply: str) -> None:
-        """Let the server refuse a mail before its text goes out."""
+        """Let the server refuse an email before its content is sent."""
         one = self.held.pop(held)
         self.replies.append((one.mail, reply))
         self.notifier.mailbox.record(one, REFUSED[reply])
 
     def begin(self, held: int) -> bool:
-        """Let the text go out, if the mail is still the holder's."""
+        """Begin sending the content, if the lease is still held."""
         if self.notifier.mailbox.begin(self.held[held]):
             return True
         self.notifier.mailbox.record(self.held.pop(held), ABANDONED)
         return False
 
     def answer(self, held: int, reply: str) -> None:
-        """Let the server have the text, or not, and say so, or not."""
+        """Let the server receive the content or not, and reply or not."""
         one = self.held[held]
         one.answer = ANSWERED[reply]
         if reply in KEEPS:
@@ -159,7 +159,7 @@ class Pipeline:
             self.server.append((one.name, one.address, one.letter))
 
     def record(self, held: int) -> None:
-        """Let the holder write down what the server said."""
+        """Let the holder record the server's reply."""
         one = self.held.pop(held)
         assert one.answer is not None
         self.replies.append((one.mail, next(reply for reply, known in ANSWERED.items() if known is one.answer)))
@@ -172,7 +172,7 @@ class Pipeline:
         self.notifier.mailbox.hand_back(self.held.pop(held))
 
     def crash(self, held: int) -> None:
-        """Let the holder of a mail die: what it knew is gone."""
+        """Let the holder of an email die, and forget what it knew."""
         del self.held[held]
 
     # Time
@@ -183,13 +183,13 @@ class Pipeline:
     def pass_time(self, seconds: int) -> None:
         self.clock.now += seconds * SECOND
 
-    # What there is
+    # State
 
     def mail(self, name: Name) -> Mail:
         return next(mail for mail in self.mails if mail.lines and mail.name == name)
 
     def view(self) -> dict[str, Any]:
-        """Return all that the service must agree with."""
+        """Return the state that the product must agree with."""
         notifier, mailbox = self.notifier, self.notifier.mailbox
         return {
             "log": [(entry.position, entry.payload is None) for entry in self.store.log],

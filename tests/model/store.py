@@ -1,4 +1,4 @@
-"""The conversations service in memory: what it acknowledged, and the log that tells of it."""
+"""The conversations service in memory: what it acknowledged, and its event log."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
@@ -13,13 +13,13 @@ SECOND = 1_000_000  # the clock counts microseconds, as the database does
 
 @dataclass
 class Clock:
-    """The time, which passes when it is told to."""
+    """The time, which only passes in steps."""
 
     now: int = 0
 
 
 class Kind(StrEnum):
-    """What an event is to the notifications service; the others it has no use for."""
+    """The kinds of events that the notifications service distinguishes; it ignores OTHER."""
 
     POSTED = "posted"
     READ = "read"
@@ -30,7 +30,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Who:
-    """A person as events carry one."""
+    """A user as in events."""
 
     id: str
     version: int
@@ -40,23 +40,23 @@ class Who:
 
 @dataclass(frozen=True)
 class Payload:
-    """What an event tells; which fields count is its kind's matter."""
+    """An event's payload; its kind decides which fields are used."""
 
     kind: Kind
     conversation: int | None = None
-    number: int = 0  # of the message, or up to which was read
+    number: int = 0  # of the message, or of the last message read
     side: Side | None = None
     sender: Who | None = None
     customer: Who | None = None
-    at: int = 0  # of a message, and of a user's deletion
+    at: int = 0  # the time of a message, or of a user's deletion
 
     @property
     def people(self) -> Iterator[Who]:
-        """Return those whom it tells of."""
+        """Return the users in it."""
         yield from {who.id: who for who in (self.sender, self.customer) if who is not None}.values()
 
     def without(self, user: str) -> "Payload":
-        """Return it with a person erased."""
+        """Return the payload with a user erased."""
         nobody = Who(user, 0, None, deleted=True)
         return replace(
             self,
@@ -77,7 +77,7 @@ class Logged:
 
 @dataclass(frozen=True)
 class Hint:
-    """An event on its way through the broker, as it was when it was published; `event` is its place in the log."""
+    """An event in flight through the broker, as it was published; `event` is its index in the log."""
 
     event: int
     payload: Payload | None
@@ -96,7 +96,7 @@ class Talk:
 
 
 class Store:
-    """Every write of the conversations service that the pipeline hears of."""
+    """The writes of the conversations service that reach the pipeline."""
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
@@ -108,11 +108,11 @@ class Store:
 
     @property
     def head(self) -> int:
-        """Return the last position that was given."""
+        """Return the last assigned position."""
         return sum(entry.position is not None for entry in self.log)
 
     def put_user(self, user: str, email: str | None) -> None:
-        """Take a user over from the store; what is as it was makes no version."""
+        """Sync a user from the store; an unchanged one gets no new version."""
         known = self.users.get(user, Who(user, 1, None))
         who = Who(user, known.version + 1, email)
         if user not in self.users or (known.email, known.deleted) != (email, False):
@@ -120,7 +120,7 @@ class Store:
             self._append(Payload(Kind.PERSON, sender=who))
 
     def delete_user(self, user: str) -> None:
-        """Erase a user, also in the log."""
+        """Erase a user, in the log too."""
         known = self.users[user]
         if known.deleted:
             return
@@ -130,7 +130,7 @@ class Store:
         self._append(Payload(Kind.PERSON, sender=self.users[user], at=self.clock.now))
 
     def open(self, customer: str) -> bool:
-        """Create a conversation without a message; False when it is refused."""
+        """Create a conversation without a message; return False when it is rejected."""
         if customer in self.users and self.users[customer].deleted:
             return False
         self.talks.append(Talk(customer))
@@ -138,7 +138,7 @@ class Store:
         return True
 
     def post(self, conversation: int, side: Side) -> bool:
-        """Post a message; False when it is refused."""
+        """Post a message; return False when it is rejected."""
         talk = self.talks[conversation]
         sender = self.users[ADMIN if side is Side.ADMIN else talk.customer]
         if talk.deleted or sender.deleted:
@@ -153,7 +153,7 @@ class Store:
         return True
 
     def read(self, conversation: int, side: Side, up_to: int) -> bool:
-        """Move a side's watermark; what moves nothing writes nothing. False when there is nothing to read."""
+        """Raise the number of a side's last read message, if it changes. Return False when the conversation is gone."""
         talk = self.talks[conversation]
         if talk.deleted:
             return False
@@ -166,7 +166,7 @@ class Store:
         return True
 
     def delete(self, conversation: int) -> bool:
-        """Close a conversation and delete it, with what the log tells of it."""
+        """Close a conversation and delete it, including its events' payloads."""
         talk = self.talks[conversation]
         if talk.deleted:
             return False
@@ -181,14 +181,14 @@ class Store:
         return True
 
     def number(self, size: int) -> list[Hint]:
-        """Give the next positions; return what would be published."""
+        """Assign the next positions; return the hints to publish."""
         waiting = [place for place, entry in enumerate(self.log) if entry.position is None][:size]
         for position, place in enumerate(waiting, start=self.head + 1):
             self.log[place].position = position
         return [Hint(place, self.log[place].payload) for place in waiting if self.log[place].kind is not Kind.OTHER]
 
     def feed(self, after: int) -> list[tuple[int, Logged]]:
-        """Return the events behind a position, in order, each with its place."""
+        """Return the events after a position, in order, each with its index."""
         found = [(place, entry) for place, entry in enumerate(self.log) if (entry.position or 0) > after]
         return sorted(found, key=lambda one: one[1].position or 0)
 

@@ -1,6 +1,6 @@
-"""The whole way of a message in memory: whatever happens in whatever order, what is promised holds.
+"""The pipeline in memory keeps its guarantees, no matter what happens in which order.
 
-And the machine that shows it can fail: it finds out every pipeline that breaks a promise.
+The state machine can fail: it detects every deliberately broken pipeline.
 """
 
 import os
@@ -23,22 +23,22 @@ pytestmark = pytest.mark.long
 FIND_OUT = settings(
     PLAY,
     max_examples=3000,
-    derandomize=True,  # the same games every time: what is found out once is always
+    derandomize=True,  # so that every broken pipeline is always detected
     phases=[Phase.generate],
     report_multiple_bugs=False,
 )
 
 
-@pytest.mark.timeout(600)  # a game that fails is made as short as it can be first
-def test_whatever_happens_nothing_is_lost_and_nothing_goes_out_twice_without_doubt() -> None:
+@pytest.mark.timeout(600)  # a failing example is first shrunk
+def test_nothing_is_lost_and_nothing_is_sent_twice_without_a_lost_reply() -> None:
     run_state_machine_as_test(Machine, settings=PLAY)
 
 
-LONG = pytest.mark.skipif("EVERY_MODEL" not in os.environ, reason="it takes a minute: EVERY_MODEL=1")
+LONG = pytest.mark.skipif("EVERY_MODEL" not in os.environ, reason="takes a minute; set EVERY_MODEL=1")
 
 
 class ByIds(Store):
-    """Positions are the ids that a sequence gave, and one was rolled back."""
+    """Positions are the values of a sequence, with a gap by a rollback."""
 
     def number(self, size: int) -> list[Hint]:
         hints = super().number(size)
@@ -48,7 +48,7 @@ class ByIds(Store):
 
 
 class Forgetful(Pipeline):
-    """The log is numbered, and there is no sweeper."""
+    """There is no sweeper."""
 
     def catch_up(self) -> bool:
         self.notifier.cursor = self.store.head
@@ -56,7 +56,7 @@ class Forgetful(Pipeline):
 
 
 class Hasty(Pipeline):
-    """The cursor moves past what could not be handled."""
+    """The cursor skips events that could not be handled."""
 
     def catch_up(self) -> bool:
         super().catch_up()
@@ -65,14 +65,14 @@ class Hasty(Pipeline):
 
 
 class WithoutInbox(Notifier):
-    """An event takes effect as often as it comes."""
+    """An event takes effect each time it arrives."""
 
     def may_take(self, event: int) -> bool:
         return event >= 0
 
 
 class LastReadWins(Notifier):
-    """A read mark is what the last event said, not a watermark."""
+    """The last read event wins, even with a lower number."""
 
     def read(self, payload: Payload) -> None:
         super().read(payload)
@@ -81,7 +81,7 @@ class LastReadWins(Notifier):
 
 
 class WithoutTombstone(Notifier):
-    """A deleted conversation leaves nothing that what comes late could find."""
+    """A deleted conversation leaves no tombstone for late events."""
 
     def deleted(self, payload: Payload) -> None:
         super().deleted(payload)
@@ -89,7 +89,7 @@ class WithoutTombstone(Notifier):
 
 
 class LastWins(Notifier):
-    """A person is what the last event said, however old it was."""
+    """The last version of a user to arrive wins, even an older one."""
 
     def know(self, who: Who) -> bool:
         self.people[who.id] = who
@@ -97,14 +97,14 @@ class LastWins(Notifier):
 
 
 class Sealed(Mailbox):
-    """Messages join a mail that was composed already."""
+    """Messages join an email that was rendered already."""
 
     def is_open(self, mail: Mail) -> bool:
         return mail.state is EmailState.SCHEDULED
 
 
 class SentThenMarked(Mailbox):
-    """Nobody notes that a text is about to go out."""
+    """The beginning of sending is not recorded."""
 
     def begin(self, held: Held) -> bool:
         begun = super().begin(held)
@@ -113,7 +113,7 @@ class SentThenMarked(Mailbox):
 
 
 class WithoutLease(Mailbox):
-    """A holder does not look whether the mail is still its own."""
+    """A holder does not check whether it still has the lease."""
 
     def begin(self, held: Held) -> bool:
         held.begun = held.mail.begun = True
@@ -121,7 +121,7 @@ class WithoutLease(Mailbox):
 
 
 class Stubborn(Mailbox):
-    """However often the answer is lost, the mail goes out again."""
+    """An email is sent again after any number of lost replies."""
 
     def claim(self) -> list[Held]:
         for mail in self.mails:
@@ -130,35 +130,35 @@ class Stubborn(Mailbox):
 
 
 class Rash(Mailbox):
-    """A mail is cancelled while its text is on its way."""
+    """An email is cancelled while its content is in flight."""
 
     def cancel(self, mail: Mail, reason: Reason, leaving: Collection[EmailState] = WAITING) -> None:
         self.move(mail, EmailState.CANCELLED, reason, leaving=leaving)
 
 
 class Silent(Mailbox):
-    """A mail that fails once is dropped."""
+    """An email that fails once is dropped."""
 
     def _is_due(self, mail: Mail) -> bool:
         return super()._is_due(mail) and not mail.counted
 
 
 class Hurried(Mailbox):
-    """A refusal is the mail's own fault, whoever else was refused."""
+    """A refusal is always the email's own fault, even if others are refused too."""
 
     def judge(self, held: Held, attempt: Attempt) -> Outcome:
         return attempt.own or super().judge(held, attempt)
 
 
 class WithoutCaps(Mailbox):
-    """An address gets whatever there is."""
+    """Addresses have no limits."""
 
     def wait(self, mailbox: str) -> float:
         return 0 * len(mailbox)
 
 
 class CountsLate(Mailbox):
-    """What another process is sending to an address is not counted yet."""
+    """Emails in flight from other processes do not count towards the limit."""
 
     def wait(self, mailbox: str) -> float:
         in_hand = [mail for mail in self.mails if mail.state is EmailState.SENDING]
@@ -171,7 +171,7 @@ class CountsLate(Mailbox):
 
 
 class CountsYes(Mailbox):
-    """What may have arrived, and nobody said so, is not counted."""
+    """Emails that may have arrived do not count towards the limit."""
 
     def wait(self, mailbox: str) -> float:
         tries = self.tries
@@ -203,8 +203,8 @@ class CountsYes(Mailbox):
         pytest.param(lambda: Pipeline(mailbox=CountsYes), marks=LONG),
     ],
 )
-@pytest.mark.timeout(600)  # some are found out late
-def test_a_pipeline_that_breaks_a_promise_is_found_out(broken: Callable[[], Pipeline]) -> None:
+@pytest.mark.timeout(600)  # some are detected late
+def test_a_broken_pipeline_is_detected(broken: Callable[[], Pipeline]) -> None:
     class Broken(Machine):
         def make_pipeline(self) -> Pipeline:
             return broken()

@@ -1,4 +1,4 @@
-"""Processes start in any order, with what they need absent at first, and find it when it comes."""
+"""Processes can start in any order, wait for missing servers, and work once these are there."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -27,7 +27,7 @@ async def bare(tmp_path: Path) -> AsyncIterator[Product]:
             yield product
 
 
-async def test_everything_waits_for_what_is_not_there_and_then_works(bare: Product) -> None:
+async def test_all_processes_wait_for_missing_servers_and_then_work(bare: Product) -> None:
     await bare.launch(*reversed(PROCESSES))
     for name in PROCESSES:
         await eventually(lambda name=name: waits(bare, name, "does not answer"), deadline=30)  # type: ignore[misc]
@@ -41,14 +41,14 @@ async def test_everything_waits_for_what_is_not_there_and_then_works(bare: Produ
     await bare.migrate()
     await bare.until_ready(*PROCESSES)
     for name in ("worker", "relay"):
-        await eventually(lambda name=name: says(bare, name, "the broker cannot be reached"))  # type: ignore[misc]
+        await eventually(lambda name=name: has_logged(bare, name, "the broker cannot be reached"))  # type: ignore[misc]
     without_broker = await bare.reply(await bare.open_conversation())
     await drained(bare, [without_broker])
 
-    await bare.stop("sweeper")  # which could do the worker's part
+    await bare.stop("sweeper")  # so that only the worker can handle the event
     await bare.start("broker")
-    for name in ("worker", "relay"):  # until they have noticed, events are left to the sweeper
-        await eventually(lambda name=name: says(bare, name, "broker usable again"))  # type: ignore[misc]
+    for name in ("worker", "relay"):  # until they have noticed, only the sweeper handles events
+        await eventually(lambda name=name: has_logged(bare, name, "broker usable again"))  # type: ignore[misc]
     by_worker = await bare.reply(await bare.open_conversation())
     await drained(bare, [by_worker])
 
@@ -62,7 +62,7 @@ async def test_everything_waits_for_what_is_not_there_and_then_works(bare: Produ
 
 
 async def waits(product: Product, name: str, why: str) -> bool:
-    """Tell whether a process is alive, not ready, and says why."""
+    """Return whether a process is healthy but not ready, with this reason."""
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{product.ports[name]}", timeout=30) as client:
         try:
             alive, ready = await client.get("/healthz"), await client.get("/readyz")
@@ -71,6 +71,6 @@ async def waits(product: Product, name: str, why: str) -> bool:
     return (alive.status_code, ready.status_code) == (200, 503) and why in ready.json()["reason"]
 
 
-async def says(product: Product, name: str, words: str) -> bool:
-    """Tell whether a process has logged this lately."""
+async def has_logged(product: Product, name: str, words: str) -> bool:
+    """Return whether a process has logged this recently."""
     return words in product.log_of(name)

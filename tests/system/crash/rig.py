@@ -1,4 +1,4 @@
-"""Runs processes, lets one of them die at a point, starts it again, lets everything drain, and looks at the promise."""
+"""Runs processes, lets one of them die at a point, restarts it, lets everything finish, and checks the guarantees."""
 
 import asyncio
 import multiprocessing
@@ -37,9 +37,9 @@ from tests.system.crash.world import World
 
 @dataclass(frozen=True)
 class Stage:
-    """Something that is about to happen: who acts, and from which saved tables and broker.
+    """A starting point of runs: the actor, and the saved tables and broker.
 
-    `then` are further processes that run before all is left to settle; `script` is what the mail server does.
+    `then` are further processes to run before the settling; `script` is the mail server's.
     """
 
     actor: str
@@ -50,7 +50,7 @@ class Stage:
 
     @property
     def ends(self) -> Ends:
-        """How mail may end."""
+        """The allowed final states of emails."""
         return ENDS | (FAILURES if self.script else {})
 
 
@@ -67,12 +67,12 @@ STAGES = {
 }
 
 
-CHANCES = 10  # runs in which a process may miss a point that it once came to
+CHANCES = 10  # runs in which a process may miss a point that it once reached
 
 
 @dataclass
 class Ended:
-    """How a process ended: its exit code, or None when it was stuck; what it reached, or how it failed."""
+    """How a process ended: its exit code, None when it was stuck; the points it reached, or its failure."""
 
     exitcode: int | None = None
     reached: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class Ended:
 
 @dataclass
 class Coverage:
-    """The points of a stage that a process died at, and for each that broke the promise, how."""
+    """The points of a stage at which a process died, and the violations at each."""
 
     stage: Stage
     points: int
@@ -95,7 +95,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Saved:
-    """What a stage starts from, besides the tables."""
+    """A stage's starting point, besides the tables."""
 
     answers: Answers
     broker: dict[bytes | str, bytes]
@@ -103,7 +103,7 @@ class Saved:
 
 
 class Rig:
-    """Servers of its own, and the processes that a test runs on them one after the other."""
+    """Servers for the tests, and the processes that run on them one after the other."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Rig:
         self._saved: dict[str, Saved] = {}
 
     async def prepare(self, broker_url: str) -> None:
-        """Come to each stage once, and save it."""
+        """Reach the start of each stage once, and save it."""
         await self._save("nothing")
         await asyncio.to_thread(self._runs.recv)
         await self._restore("nothing", {})
@@ -134,19 +134,19 @@ class Rig:
         await self.run("withdrawals")
         await self.run("relay")
         await asyncio.to_thread(_publish_what_nobody_understands, broker_url)
-        # Taken by a worker that is gone: it comes again, and is counted.
+        # Taken by a worker that dies: the task is redelivered and counted.
         await self._die("worker: events", Point("message_posted", "task-begun"))
         await self._save("published")
         for actor in ("more posts", "relay", "worker: events"):
             await self.run(actor)
-        # A mail of which nothing was sent, and one that the server has: the leases of both run out.
+        # An email of which nothing was sent, and one that the server has received: both leases expire.
         await self._die("worker: mail", Point("send_emails", "claim-committed"))
         await self._die("worker: mail", Point("send_emails", "smtp-dot-sent"))
         await self._broker.flushall()
         await self._save("claimed")
 
     async def record(self, stage: Stage) -> tuple[list[Point], State]:
-        """Run a stage in which nobody dies; return the points that it reaches, each time it does, and its end."""
+        """Run a stage without a crash; return the points that it reaches, with every visit, and the final state."""
         await self._restore(stage.before, stage.script)
         ended = await self.run(stage.actor)
         points = [
@@ -155,16 +155,16 @@ class Rig:
         return points, await self._settle(stage)
 
     async def crash(self, stage: Stage, point: Point, undisturbed: State) -> list[str]:
-        """Run a stage, die at the point, start again, settle; return what is not as promised.
+        """Run a stage, crash at the point, restart, settle; return the violations.
 
-        Two runs are not alike to the millisecond: one that does not come to the point is given more chances.
+        Runs differ slightly: one that does not reach the point is repeated.
         """
         for chance in range(CHANCES):
             await self._restore(stage.before, stage.script)
             if await self._dies(stage.actor, point):
                 break
             if chance == CHANCES - 1:
-                raise RuntimeError(f"{stage.actor} did not come to {point}")
+                raise RuntimeError(f"{stage.actor} did not reach {point}")
         uncertain = await self._databases["notifications"].fetch(
             "select recipient_id from emails where state = 'sending' and data_at is not null"
         )
@@ -174,10 +174,9 @@ class Rig:
         return list(broken(state, undisturbed, stage.ends, set(stage.parked), recipients))
 
     async def cover(self, stage: Stage, *, every_time: bool = False, one_in: int = 1) -> Coverage:
-        """Die at every point of a stage: the first time that a process comes there, or each time.
+        """Crash at every point of a stage, at the first visit or at every visit.
 
-        Or at one in so many of them, any; then at each named place nevertheless, at whatever work of those that come
-        there.
+        With `one_in`, crash at a random sample of one in so many, and at every named place in one of its tasks.
         """
         points, undisturbed = await self.record(stage)
         points = [point for point in points if every_time or point.time == 1]
@@ -196,7 +195,7 @@ class Rig:
         return coverage
 
     async def run(self, actor: str, doomed: Point | None = None) -> Ended:
-        """Run a process to its end. Raises RuntimeError for one that fails or that is stuck."""
+        """Run a process to its end. Raise RuntimeError when it fails or is stuck."""
         ended = await asyncio.to_thread(self._run, Run(actor, doomed, self.answers))
         if ended.failure is not None or (doomed is None and ended.exitcode != 0):
             raise RuntimeError(f"{actor} ended with {ended.exitcode}: {ended.failure}")
@@ -204,10 +203,10 @@ class Rig:
 
     async def _die(self, actor: str, point: Point) -> None:
         if not await self._dies(actor, point):
-            raise RuntimeError(f"{actor} did not come to {point}")
+            raise RuntimeError(f"{actor} did not reach {point}")
 
     async def _dies(self, actor: str, point: Point) -> bool:
-        """Tell whether a process came to the point, and died there."""
+        """Return whether a process reached the point and died there."""
         return (await self.run(actor, point)).exitcode == -signal.SIGKILL
 
     async def _settle(self, stage: Stage) -> State:
@@ -219,16 +218,16 @@ class Rig:
         self._runs.send(run)
         ended = Ended()
         while True:
-            kind, told = self._runs.recv()
+            kind, report = self._runs.recv()
             match kind:
                 case "answered":
-                    self.answers |= told
+                    self.answers |= report
                 case "reached":
-                    ended.reached = told
+                    ended.reached = report
                 case "failed":
-                    ended.failure = told
+                    ended.failure = report
                 case "ended":
-                    ended.exitcode = told
+                    ended.exitcode = report
                     return ended
 
     async def _log_unknown_event(self) -> None:
@@ -257,7 +256,7 @@ class Rig:
 
 
 def _columns(base: type[Any]) -> dict[str, str]:
-    """Return the columns of each table that can be written, in the order in which the tables refer to each other."""
+    """Return the writable columns of each table, in the order of the tables' references."""
     return {
         table.name: ", ".join(column.name for column in table.columns if column.computed is None)
         for table in base.metadata.sorted_tables
@@ -265,7 +264,7 @@ def _columns(base: type[Any]) -> dict[str, str]:
 
 
 def _refill(tables: dict[str, str], name: str) -> str:
-    """Return the statements that give tables the rows that were saved under a name, and no others."""
+    """Return statements that replace the tables' rows by those saved under a name."""
     empty = [f"delete from public.{table};" for table in reversed(tables)]  # noqa: S608 - our own tables
     fill = [
         f"insert into public.{table} ({columns}) overriding system value select {columns} from {name}.{table};"  # noqa: S608 - our own tables
@@ -286,7 +285,7 @@ def _publish_what_nobody_understands(broker_url: str) -> None:
 
 @asynccontextmanager
 async def running_rig(directory: Path) -> AsyncIterator[Rig]:
-    """Run databases, broker and mail server of its own, and come to every stage once."""
+    """Run databases, broker and mail server, and reach the start of every stage once."""
     async with AsyncExitStack() as stack:
         server = await stack.enter_async_context(throwaway_postgres(directory / "postgres"))
         passwords = dict.fromkeys(TABLES, "test")
@@ -310,7 +309,7 @@ async def running_rig(directory: Path) -> AsyncIterator[Rig]:
 
 @asynccontextmanager
 async def _running_forks(world: World) -> AsyncIterator[Connection]:
-    """Run the process that forks those of the runs, which has its own first run on empty tables."""
+    """Run the process that forks the runs; it first runs all code on empty tables."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=actors.serve, args=(world, theirs))

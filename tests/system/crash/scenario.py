@@ -1,4 +1,4 @@
-"""What happens in a run that may be interrupted: who asks for what, and how it must end whoever dies meanwhile."""
+"""The requests of a run that may be interrupted, and its allowed final states."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,14 +9,14 @@ from tests.helpers.smtp_server import KEEP_AND_DROP, Script
 SUPPORT = "support@store.test"
 
 UNKNOWN_EVENT = UUID("00000000-0000-7000-8000-000000000001")
-"""In the log and in a task of its own name: of a type that only a newer version of the product knows."""
+"""In the log and in a task: an event of a type that only a newer version of the product knows."""
 INVALID_TASK = UUID("00000000-0000-7000-8000-000000000002")
-"""A task that holds no event."""
+"""A task without an event."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """A request. `{name}` in its path is the id that the step of that name was answered with."""
+    """A request. `{name}` in its path is the id in the response to the step of that name."""
 
     name: str
     caller: str
@@ -24,7 +24,7 @@ class Step:
     path: str
     body: dict[str, Any] | None = None
     statuses: tuple[int, ...] = (201,)
-    key: str | None = None  # that of another step, for a request that comes again
+    key: str | None = None  # another step's key, for a repeated request
 
 
 def _opens(customer: str, **more: str) -> Step:
@@ -45,7 +45,7 @@ POSTS = (
     _opens("anna", body="A message with the conversation"),
     Step("ask-anna", "anna", "POST", "/api/v1/conversations/{open-anna}/messages", {"body": "A message of its own"}),
     _replies("anna", "Answer"),
-    _replies("anna", "Addition"),  # joins the mail
+    _replies("anna", "Addition"),  # joins the email
     Step(
         "reply-anna-again",
         "sam",
@@ -65,12 +65,12 @@ POSTS = (
     ),
 )
 
-# To those with whose mail the server is in a bad mood.
+# Conversations with the customers whose emails the mail server refuses or loses.
 MORE_POSTS = _answered("ben", "cleo", "dora", "eve")
 
 WITHDRAWALS = (
     Step("read-fred", "fred", "GET", "/api/v1/conversations/{open-fred}", None, (200,)),
-    # Not found: the request that died had done it.
+    # 404 when the request that died had already deleted it.
     Step("delete-gina", "sam", "DELETE", "/api/v1/admin/conversations/{open-gina}", None, (204, 404)),
     Step("erase-ivan", "shop", "DELETE", "/api/v1/store/users/ivan", None, (204,)),
 )
@@ -79,14 +79,14 @@ DELETED = "open-gina"
 
 
 def claims(caller: str) -> dict[str, str]:
-    """What a caller's token says."""
+    """Return the claims of a caller's token."""
     role = {"sam": "admin", "shop": "store"}.get(caller, "customer")
     address = {} if caller == "hana" else {"email": f"{caller}@customer.test"}
     return {"sub": caller, "role": role, "name": caller.title(), **address}
 
 
 def mail_script() -> Script:
-    """What a mail server in a bad mood does: a fault of the set-up, a refusal, a deferral, one and two lost answers."""
+    """Return a mail server's script with a setup fault, a refusal, a deferral, one and two lost replies."""
     return {
         "mail": ["530 5.7.0 authentication required"],
         "rcpt ben@customer.test": "550 5.1.1 nobody here",
@@ -109,9 +109,9 @@ ENDS: dict[str, set[End]] = {
     "fred": {("cancelled", "read")},
     "gina": {("cancelled", "deleted")},
     "hana": {("suppressed", "no-address")},
-    # By which of the two depends on whether the mail was there before the user was erased.
+    # Either one, depending on whether the email was created before the user was erased.
     "ivan": {("cancelled", "user-deleted"), ("suppressed", "user-deleted")},
 }
-"""How the mail to each recipient ends, with a server that takes all."""
+"""The final states of each recipient's email, with a server that accepts everything."""
 FAILURES: dict[str, set[End]] = {"ben": {("failed", "rejected")}, "eve": {("failed", "uncertain")}}
-"""How it ends otherwise with `mail_script`."""
+"""The additional final states with `mail_script`."""

@@ -1,4 +1,4 @@
-"""Where the servers are that all processes of a run share, and a look at them that no process notices."""
+"""The servers that all processes of a run share, and access to them that is no crash point."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from tests.system.crash.scenario import SUPPORT
 
 @dataclass(frozen=True)
 class World:
-    """Where the servers are."""
+    """The servers' addresses."""
 
     conversations_url: str
     notifications_url: str
@@ -22,7 +22,7 @@ class World:
 
     @property
     def databases(self) -> dict[str, str]:
-        """The database's name of each service's."""
+        """Return the name of each service's database."""
         urls = {"conversations": self.conversations_url, "notifications": self.notifications_url}
         return {service: make_url(url).database or "" for service, url in urls.items()}
 
@@ -40,18 +40,18 @@ class World:
 
 
 class Outside:
-    """Looks into the databases, and lets time pass, where the fuse does not see it."""
+    """Reads the databases and lets time pass, without crash points."""
 
     def __init__(self, world: World) -> None:
         self._world = world
         self._connections: dict[str, asyncpg.Connection[Any]] = {}
 
     async def value(self, url: str, query: str) -> Any:
-        """Return what a query of one value finds."""
+        """Return the single value of a query."""
         return await (await self._connection(url)).fetchval(query)
 
     async def pass_time(self) -> None:
-        """Let the time come that leases, retries, the breaker and further attempts wait for."""
+        """Let leases, retry delays, the breaker's pause and the spacing of attempts end."""
         await (await self._connection(self._world.notifications_url)).execute("""
             update emails set lease_until = now() - interval '1 s' where state = 'sending';
             update emails set next_attempt_at = now() - interval '1 min' where state = 'scheduled';
@@ -60,7 +60,7 @@ class Outside:
         """)
 
     async def mail_is_over(self) -> bool:
-        """Tell whether all mail is at its end."""
+        """Return whether all emails are finished."""
         waiting = "select exists (select from emails where state in ('scheduled', 'sending'))"
         return not await self.value(self._world.notifications_url, waiting)
 
