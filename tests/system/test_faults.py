@@ -1,4 +1,4 @@
-"""Processes are killed, the broker is emptied or gone; nothing that was acknowledged is lost, nothing doubled."""
+"""Processes are killed, the broker is emptied or stopped; nothing acknowledged is lost or duplicated."""
 
 import asyncio
 import sys
@@ -21,24 +21,24 @@ from tests.system.helpers.poisoned import POISON
 from tests.system.helpers.product import SECRET, Product
 
 CAUGHT_UP = 40  # seconds
-MAILED = LEASE.total_seconds() + CAUGHT_UP  # a process that is killed holds its mail until the lease is over
+MAILED = LEASE.total_seconds() + CAUGHT_UP  # a killed process keeps its email until the lease expires
 
-pytestmark = pytest.mark.timeout(240)  # the lease twice, or a dozen processes that start
+pytestmark = pytest.mark.timeout(240)  # two leases, or a dozen process starts
 
 
 async def all_recorded_once(product: Product, messages: list[str]) -> bool:
-    """Tell whether every message has its record; fail at once when one has two."""
+    """Return whether every message has its notification; fail at once on a duplicate."""
     records = await product.records()
-    assert len(records) == len(set(records)), "a record twice"
+    assert len(records) == len(set(records)), "a notification twice"
     return set(messages) <= set(records)
 
 
 async def all_mailed(product: Product, messages: list[str]) -> bool:
-    """Tell whether every message was in a mail that the server took."""
-    sent = [
+    """Return whether every message was in an email that the server accepted."""
+    sent_ids = [
         identity for email in await product.emails() if email["state"] == "sent" for identity in email["message_ids"]
     ]
-    return set(messages) <= set(sent)
+    return set(messages) <= set(sent_ids)
 
 
 async def drained(product: Product, messages: list[str]) -> None:
@@ -47,12 +47,12 @@ async def drained(product: Product, messages: list[str]) -> None:
 
 
 async def replies(product: Product, count: int) -> list[str]:
-    """Answer in a few conversations, so that posts run side by side."""
+    """Reply in several conversations, so that posts run concurrently."""
     conversations = [await product.open_conversation() for _ in range(4)]
     return [await product.reply(conversations[number % 4], f"Answer {number}") for number in range(count)]
 
 
-async def test_the_broker_emptied_between_post_and_worker_loses_nothing(product: Product) -> None:
+async def test_emptying_the_broker_before_the_worker_starts_loses_nothing(product: Product) -> None:
     await product.stop("worker")
     messages = await replies(product, 8)
     await empty_broker(product)
@@ -60,7 +60,7 @@ async def test_the_broker_emptied_between_post_and_worker_loses_nothing(product:
     await drained(product, messages)
 
 
-async def test_the_broker_away_is_201_and_the_mail_arrives(product: Product) -> None:
+async def test_without_a_broker_posting_works_and_the_email_arrives(product: Product) -> None:
     await product.kill("broker")
     messages = await replies(product, 4)
     await drained(product, messages)
@@ -69,11 +69,11 @@ async def test_the_broker_away_is_201_and_the_mail_arrives(product: Product) -> 
     await drained(product, again)
 
 
-async def test_the_broker_away_for_good_costs_seconds_and_its_old_hints_do_no_harm(
+async def test_a_long_broker_outage_delays_by_seconds_and_its_old_hints_are_harmless(
     product: Product, mail_server: SmtpServer
 ) -> None:
     await product.stop("worker")
-    # What a worker had in hand when an earlier test killed the broker stays there for the visibility timeout.
+    # Tasks that a worker held when an earlier test killed the broker stay there for the visibility timeout.
     await empty_broker(product)
     messages = await replies(product, 6)
     await eventually(lambda: a_hint_waits(product))
@@ -87,25 +87,25 @@ async def test_the_broker_away_for_good_costs_seconds_and_its_old_hints_do_no_ha
 
     taken = len(mail_server.emails)
     await product.start("broker")
-    assert await a_hint_waits(product), "it has kept them"
+    assert await a_hint_waits(product), "the broker kept the hints"
     await eventually(lambda: no_hint_waits(product), deadline=CAUGHT_UP)
     await drained(product, [*messages, *await replies(product, 1)])
     assert len(mail_server.emails) == taken + 1
 
 
-async def test_a_broker_that_is_demoted_is_told_of_and_worked_with_again_when_it_is_promoted(product: Product) -> None:
+async def test_a_demoted_broker_is_reported_and_used_again_after_its_promotion(product: Product) -> None:
     async with redis.asyncio.from_url(product.environment["CHATS_BROKER_URL"]) as broker:
         await broker.slaveof("127.0.0.1", 1)
-        await eventually(lambda: said_in_status(product, "(read_only)   <- the broker", "(read_only)   <- the broker"))
+        await eventually(lambda: status_shows(product, "(read_only)   <- the broker", "(read_only)   <- the broker"))
         messages = await replies(product, 2)
         await drained(product, messages)
         await broker.slaveof()
     assert not product.ended()
     await eventually(lambda: the_worker_handles(product), deadline=CAUGHT_UP)
-    await eventually(lambda: said_in_status(product, "broker usable", "broker usable"))
+    await eventually(lambda: status_shows(product, "broker usable", "broker usable"))
 
 
-async def test_a_worker_that_the_broker_refuses_later_fails_and_leaves_word(product: Product) -> None:
+async def test_a_worker_that_the_broker_rejects_later_exits_and_reports_the_reason(product: Product) -> None:
     await product.stop("worker")
     async with amqp_peer(None) as peer:
         product.overrides["worker"] = {"CHATS_BROKER_URL": f"amqp://user:hunter2@127.0.0.1:{peer.port}/shop"}
@@ -113,21 +113,21 @@ async def test_a_worker_that_the_broker_refuses_later_fails_and_leaves_word(prod
         await eventually(lambda: peer.connections, deadline=60)
         peer.refuses = "login"
         await eventually(product.ended, deadline=60)
-    said = product.log_of("worker")
-    assert "chats: the broker refuses the user or the password" in said.splitlines()[-1]
-    assert "Traceback" not in said
-    assert "hunter2" not in said
+    log = product.log_of("worker")
+    assert "chats: the broker refuses the user or the password" in log.splitlines()[-1]
+    assert "Traceback" not in log
+    assert "hunter2" not in log
     assert "the broker refuses the user or the password" in (await product.chats("status"))[1]
     del product.overrides["worker"]
     await product.kill("worker")
     await product.start("worker")
 
 
-async def said_in_status(product: Product, of_publisher: str, of_consumer: str) -> bool:
-    """Tell whether `chats status` says this of the relay and of the worker."""
+async def status_shows(product: Product, of_publisher: str, of_consumer: str) -> bool:
+    """Return whether `chats status` shows these states of the relay and of the worker."""
     lines = (await product.chats("status"))[1].splitlines()
-    said = {line.split()[0]: line for line in lines if line.startswith(("publisher", "consumer"))}
-    return of_publisher in said["publisher"] and of_consumer in said["consumer"]
+    shown = {line.split()[0]: line for line in lines if line.startswith(("publisher", "consumer"))}
+    return of_publisher in shown["publisher"] and of_consumer in shown["consumer"]
 
 
 async def test_processes_killed_while_posting_lose_nothing(product: Product) -> None:
@@ -138,42 +138,40 @@ async def test_processes_killed_while_posting_lose_nothing(product: Product) -> 
     await drained(product, await posting)
 
 
-async def test_chatting_goes_on_while_notifications_are_stopped_and_is_made_up_for(product: Product) -> None:
+async def test_chatting_works_while_notifications_are_stopped_and_they_catch_up(product: Product) -> None:
     await product.stop("worker", "sweeper", "notifications-api")
     messages = await replies(product, 6)
     await product.start("worker", "sweeper", "notifications-api")
     await drained(product, messages)
 
 
-async def test_two_relays_and_two_sweepers_do_no_more_than_one(product: Product, mail_server: SmtpServer) -> None:
+async def test_two_relays_and_two_sweepers_have_the_effect_of_one(product: Product, mail_server: SmtpServer) -> None:
     await product.start("relay-2", "sweeper-2")
     before = len(mail_server.emails)
     messages = await replies(product, 20)
     await drained(product, messages)
-    ids = [mail.content.split(b"Message-ID: ")[1].split(b"\r\n")[0] for mail in mail_server.emails[before:]]
-    assert len(ids) == len(set(ids)), "a mail twice"
+    ids = [email.content.split(b"Message-ID: ")[1].split(b"\r\n")[0] for email in mail_server.emails[before:]]
+    assert len(ids) == len(set(ids)), "an email twice"
     await product.stop("relay-2", "sweeper-2")
 
 
-async def test_without_worker_and_relay_hints_the_sweeper_does_it_all(product: Product) -> None:
+async def test_without_worker_and_hints_the_sweeper_handles_everything(product: Product) -> None:
     await product.stop("worker")
     messages = await replies(product, 3)
     await drained(product, messages)
     await product.start("worker")
 
 
-async def test_a_frozen_worker_is_made_up_for(product: Product) -> None:
+async def test_the_events_of_a_frozen_worker_are_handled(product: Product) -> None:
     product.freeze("worker")
     messages = await replies(product, 3)
     await drained(product, messages)
     product.thaw("worker")
-    # Told to stop now, it would wait for children that wait for it to read what they did meanwhile (billiard: 30 s).
+    # Stopped now, it would wait for child processes that wait for it to read their results (billiard: 30 s).
     await eventually(lambda: the_worker_handles(product), deadline=CAUGHT_UP)
 
 
-async def test_events_that_come_twice_and_backwards_have_their_effect_once(
-    product: Product, mail_server: SmtpServer
-) -> None:
+async def test_duplicated_and_reversed_events_take_effect_once(product: Product, mail_server: SmtpServer) -> None:
     await product.stop("worker", "sweeper")
     conversation = await product.open_conversation()
     message = await product.reply(conversation, "Backwards.")
@@ -189,10 +187,10 @@ async def test_events_that_come_twice_and_backwards_have_their_effect_once(
 
     [email] = [email for email in await product.emails() if email["conversation_id"] == conversation]
     assert (email["state"], email["reason"]) == ("cancelled", "read")
-    assert not [mail for mail in mail_server.emails if b"Backwards." in mail.content]
+    assert not [email for email in mail_server.emails if b"Backwards." in email.content]
 
 
-async def test_an_event_that_kills_its_process_is_parked_and_the_rest_flows_on(product: Product) -> None:
+async def test_an_event_that_kills_its_process_is_parked_and_the_others_are_handled(product: Product) -> None:
     await product.stop("worker", "sweeper")
     healthy, product.command = product.command, [sys.executable, "-m", "tests.system.helpers.poisoned"]
     await product.start("worker", "sweeper")
@@ -205,7 +203,7 @@ async def test_an_event_that_kills_its_process_is_parked_and_the_rest_flows_on(p
         later = await product.reply(await product.open_conversation())
         await drained(product, [*others, later])
     assert poison not in await product.records()
-    assert not product.ended(), "nobody dies of it any more"
+    assert not product.ended(), "no process dies of it any more"
 
     await product.stop("worker", "sweeper")
     product.command = healthy
@@ -217,7 +215,7 @@ async def test_an_event_that_kills_its_process_is_parked_and_the_rest_flows_on(p
 
 
 async def logged_about(product: Product, conversation: str, last: str) -> list[Event] | None:
-    """Return the numbered events of a conversation that workers handle, once there is one of the type `last`."""
+    """Return the numbered events of a conversation that workers handle, once one has the type `last`."""
     url = f"{product.environment['CHATS_CONVERSATIONS_URL']}/internal/events"
     async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {SECRET}"}, timeout=30) as client:
         answer = await client.get(url, params={"limit": 1000})
@@ -227,14 +225,14 @@ async def logged_about(product: Product, conversation: str, last: str) -> list[E
 
 
 async def the_worker_handles(product: Product) -> bool:
-    """Tell whether it is the worker that makes the record of what is posted now, and no sweeper."""
+    """Return whether the worker, not a sweeper, creates the notification of a new message."""
     message = await product.reply(await product.open_conversation())
     await eventually(lambda: all_recorded_once(product, [message]))
     return message in product.log_of("worker")
 
 
 async def waiting_hints(product: Product) -> tuple[int, int]:
-    """Count the hints that the broker holds: in the queue of events, and in a worker's hand."""
+    """Count the hints at the broker: in the event queue, and taken but unacknowledged."""
     async with redis.asyncio.from_url(product.environment["CHATS_BROKER_URL"]) as broker:
         return int(await broker.llen("chats:" + EVENTS_QUEUE)), int(await broker.hlen("chats:unacked"))
 
@@ -255,12 +253,12 @@ async def empty_broker(product: Product) -> None:
 
 @asynccontextmanager
 async def supervised(product: Product, name: str) -> AsyncIterator[None]:
-    """Start a process again whenever it has ended, as any supervisor does."""
+    """Restart a process whenever it has ended, as a supervisor does."""
 
     async def keep() -> None:
         while True:
             if name in product.ended():
-                await product.kill(name)  # what it started
+                await product.kill(name)  # its child processes
                 await product.launch(name)
             await asyncio.sleep(0.1)
 
@@ -273,7 +271,7 @@ async def supervised(product: Product, name: str) -> AsyncIterator[None]:
 
 
 async def parked(product: Product) -> str | None:
-    """Return the id of an event that was given up on after so many attempts."""
+    """Return the id of an event that was parked after its last attempt."""
     connection = await asyncpg.connect(product.owner_urls["notifications"])
     try:
         return await connection.fetchval("select event_id::text from inbox where reason = 'failed 5 times'")  # type: ignore[no-any-return]

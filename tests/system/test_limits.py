@@ -1,4 +1,4 @@
-"""The limits as a deployment has them: the real API behind the real proxy, and a broker that counts besides."""
+"""The limits in a deployment: the real API behind the real proxy, and a broker that also counts."""
 
 from collections.abc import AsyncIterator
 
@@ -28,16 +28,16 @@ async def open_conversation(product: Product, sub: str) -> str:
     return str(answer.json()["id"])
 
 
-async def test_a_client_cannot_sign_in_from_an_address_that_it_makes_up(product: Product) -> None:
+async def test_a_client_cannot_sign_in_from_a_forged_address(product: Product) -> None:
     async with httpx2.AsyncClient(base_url=product.origin, timeout=30) as client:
         answers = []
-        for turn in range(3):  # a quarter may fail
+        for turn in range(3):  # a quarter of the limit may fail
             forged = {"X-Forwarded-For": f"192.0.2.{turn}", "Origin": product.origin}
             answers.append(await client.post("/session", data={"token": "guessed"}, headers=forged))
     assert [answer.status_code for answer in answers] == [401, 429, 429]
 
 
-async def test_a_head_that_is_too_large_is_refused_on_its_way(product: Product) -> None:
+async def test_a_too_large_request_head_is_rejected_by_the_proxy(product: Product) -> None:
     async with httpx2.AsyncClient(
         base_url=product.origin, headers=headers_of("anna", "customer"), timeout=30
     ) as client:
@@ -47,7 +47,7 @@ async def test_a_head_that_is_too_large_is_refused_on_its_way(product: Product) 
         assert (await client.get("/api/v1/orders")).status_code == 200
 
 
-async def test_a_post_is_counted_and_passes_while_redis_is_frozen_and_is_counted_again(product: Product) -> None:
+async def test_while_redis_is_frozen_posts_pass_and_afterwards_the_limit_applies_again(product: Product) -> None:
     opened = await open_conversation(product, "anna")
     assert [(await post(product, "anna", opened)).status_code for _ in range(4)] == [201] * 3 + [429]
     product.freeze("broker")

@@ -18,7 +18,7 @@ from tests.system.helpers.product import Product, headers_of
 
 @pytest.fixture(scope="module")
 async def origin(product: Product) -> AsyncIterator[str]:
-    """Where the proxy is."""
+    """The origin of the proxy."""
     [port] = free_ports([0])
     ports = {**product.ports, "proxy": port}
     child = proxy(product.directory / "proxy", "127.0.0.1", ports, product.directory / "proxy.log")
@@ -36,80 +36,84 @@ def bodies(reader: Reader) -> list[str]:
     return [data["message"]["body"] for data in reader.data_of("message.posted")]
 
 
-async def reach(product: Product, talk: str, body: str, *readers: Reader) -> float:
-    """Answer, wait until every reader has it, and return how many seconds that took behind the answer."""
-    await product.reply(talk, body)
+async def reach(product: Product, conversation: str, body: str, *readers: Reader) -> float:
+    """Reply, wait until every reader has it, and return the seconds after the response."""
+    await product.reply(conversation, body)
     started = time.perf_counter()
     await eventually(lambda: all(body in bodies(reader) for reader in readers))
     return max(reader.events[-1].at for reader in readers) - started
 
 
-async def test_both_sides_hear_at_once_and_without_the_broker_a_little_later(product: Product, origin: str) -> None:
-    talk = await product.open_conversation()
+async def test_both_sides_get_events_at_once_and_with_a_small_delay_without_the_broker(
+    product: Product, origin: str
+) -> None:
+    conversation = await product.open_conversation()
     async with live(origin, "anna", "customer") as customer, live(origin, "sam", "admin") as admin:
         await eventually(lambda: customer.events and admin.events)
 
         async def hints_arrive() -> bool:
-            """Tell whether it takes less than the hub's own look, once a second, would."""
-            took = [await reach(product, talk, f"at once {time.perf_counter()}", customer, admin) for _ in range(9)]
+            """Return whether events arrive faster than the hub's own polling, once a second, would allow."""
+            took = [
+                await reach(product, conversation, f"at once {time.perf_counter()}", customer, admin) for _ in range(9)
+            ]
             return statistics.median(took) < 0.4
 
-        await reach(product, talk, "the first", customer, admin)
+        await reach(product, conversation, "the first", customer, admin)
         await eventually(hints_arrive, deadline=60)
         product.freeze("broker")
-        assert await reach(product, talk, "frozen", customer, admin) < 10
+        assert await reach(product, conversation, "frozen", customer, admin) < 10
         product.thaw("broker")
         await product.kill("broker")
-        assert await reach(product, talk, "killed", customer, admin) < 10
+        assert await reach(product, conversation, "killed", customer, admin) < 10
         await product.start("broker")
         await eventually(hints_arrive, deadline=60)
-        first = bodies(customer).index("the first")  # what comes before was said before both had come
+        first = bodies(customer).index("the first")  # earlier messages were posted before both had connected
         assert bodies(customer)[first:] == bodies(admin)[bodies(admin).index("the first") :]
         assert customer.ended is admin.ended is False
 
 
-async def test_a_stop_with_open_streams_is_quick_and_a_client_that_comes_back_misses_nothing(
+async def test_stopping_with_open_streams_is_quick_and_a_reconnecting_client_misses_nothing(
     product: Product, origin: str
 ) -> None:
-    talk = await product.open_conversation("ben")
+    conversation = await product.open_conversation("ben")
     async with live(origin, "ben", "customer") as customer, live(origin, "sam", "admin") as admin:
         await eventually(lambda: customer.events and admin.events)
-        await reach(product, talk, "one", customer, admin)
+        await reach(product, conversation, "one", customer, admin)
         started = time.monotonic()
         await product.stop("api")
-        assert time.monotonic() - started < GRACE / 2, "it waited for streams that nobody ends"
+        assert time.monotonic() - started < GRACE / 2, "it waited for the streams"
         await eventually(lambda: customer.ended and admin.ended)
     await product.start("api")
     sent = [f"meanwhile {n}" for n in range(20)]
     for body in sent:
-        await product.reply(talk, body)
+        await product.reply(conversation, body)
     async with (
         live(origin, "ben", "customer", customer.last_id) as customer_again,
         live(origin, "sam", "admin", admin.last_id) as admin_again,
     ):
-        await reach(product, talk, "last", customer_again, admin_again)
+        await reach(product, conversation, "last", customer_again, admin_again)
         for reader in (customer_again, admin_again):
             assert bodies(reader) == [*sent, "last"]
             assert "reset" not in reader.names
 
 
 async def test_a_killed_api_and_a_killed_relay_lose_no_event(product: Product, origin: str) -> None:
-    talk = await product.open_conversation()
+    conversation = await product.open_conversation()
     async with live(origin, "anna", "customer") as reader:
         await eventually(lambda: reader.events)
-        await reach(product, talk, "one", reader)
+        await reach(product, conversation, "one", reader)
         await product.kill("relay")
-        await product.reply(talk, "two")
+        await product.reply(conversation, "two")
         await product.kill("api")
         await eventually(lambda: reader.ended)
     await product.start("api", "relay")
-    await product.reply(talk, "three")
+    await product.reply(conversation, "three")
     async with live(origin, "anna", "customer", reader.last_id) as again:
         await eventually(lambda: len(bodies(again)) == 2)
     assert bodies(again) == ["two", "three"]
 
 
-async def test_a_client_that_leaves_gives_its_place_back_at_once(origin: str) -> None:
+async def test_a_disconnected_client_releases_its_stream_at_once(origin: str) -> None:
     async def five_open() -> bool:
         async with AsyncExitStack() as stack:
             readers = [await stack.enter_async_context(live(origin, "zoe", "customer")) for _ in range(5)]

@@ -1,4 +1,4 @@
-"""From a message to the mail about it, through real processes, broker and SMTP."""
+"""From a message to the email about it, through real processes, broker and SMTP."""
 
 import asyncio
 import json
@@ -14,13 +14,13 @@ from tests.helpers.waiting import eventually
 from tests.system.helpers.product import Product
 
 
-async def mails_about(server: SmtpServer, text: str) -> list[EmailMessage]:
-    parsed = [message_from_bytes(mail.content, policy=policy.default) for mail in server.emails]
-    return [mail for mail in parsed if text in _text(mail)]
+async def emails_about(server: SmtpServer, text: str) -> list[EmailMessage]:
+    parsed = [message_from_bytes(email.content, policy=policy.default) for email in server.emails]
+    return [email for email in parsed if text in _text(email)]
 
 
-def _text(mail: EmailMessage) -> str:
-    body = mail.get_body(("plain",))
+def _text(email: EmailMessage) -> str:
+    body = email.get_body(("plain",))
     return str(body.get_content()) if body else ""
 
 
@@ -33,32 +33,32 @@ async def _has_record(product: Product, message: str) -> bool:
     return message in await product.records()
 
 
-async def test_an_answer_becomes_a_record_and_a_mail(product: Product, mail_server: SmtpServer) -> None:
+async def test_a_reply_becomes_a_notification_and_an_email(product: Product, mail_server: SmtpServer) -> None:
     conversation = await product.open_conversation()
     message = await product.reply(conversation, "It arrives on Tuesday.")
 
     await eventually(lambda: _has_record(product, message))
-    [mail] = await eventually(lambda: mails_about(mail_server, "It arrives on Tuesday."))
+    [email] = await eventually(lambda: emails_about(mail_server, "It arrives on Tuesday."))
 
-    assert mail["To"] == "Anna <anna@customer.test>"
-    assert mail["Subject"] == "Where is my parcel?"
+    assert email["To"] == "Anna <anna@customer.test>"
+    assert email["Subject"] == "Where is my parcel?"
     assert (await eventually(lambda: _ended(product, conversation)))["state"] == "sent"
     code, output = await product.chats("status")
     assert code == 0, output
 
 
-async def test_twelve_posts_at_once_with_one_key_are_one_message_one_record_one_mail(
+async def test_twelve_concurrent_posts_with_one_key_are_one_message_one_notification_one_email(
     product: Product, mail_server: SmtpServer
 ) -> None:
     conversation = await product.open_conversation()
     ids = await asyncio.gather(*(product.reply(conversation, "Only once.", key="twelve") for _ in range(12)))
     assert len(set(ids)) == 1
-    await eventually(lambda: mails_about(mail_server, "Only once."))
+    await eventually(lambda: emails_about(mail_server, "Only once."))
     assert (await product.records()).count(ids[0]) == 1
-    assert len(await mails_about(mail_server, "Only once.")) == 1
+    assert len(await emails_about(mail_server, "Only once.")) == 1
 
 
-async def test_read_before_the_mail_means_no_mail(product: Product, mail_server: SmtpServer) -> None:
+async def test_a_message_that_is_read_before_its_email_is_not_sent(product: Product, mail_server: SmtpServer) -> None:
     await product.chats("emails", "pause")
     conversation = await product.open_conversation()
     await product.reply(conversation, "Read in time.")
@@ -66,10 +66,12 @@ async def test_read_before_the_mail_means_no_mail(product: Product, mail_server:
     email = await eventually(lambda: _ended(product, conversation))
     await product.chats("emails", "resume")
     assert (email["state"], email["reason"]) == ("cancelled", "read")
-    assert await mails_about(mail_server, "Read in time.") == []
+    assert await emails_about(mail_server, "Read in time.") == []
 
 
-async def test_deleted_before_the_mail_means_no_mail_and_no_record(product: Product, mail_server: SmtpServer) -> None:
+async def test_a_conversation_deleted_before_the_email_leaves_no_email_and_no_notification(
+    product: Product, mail_server: SmtpServer
+) -> None:
     await product.chats("emails", "pause")
     conversation = await product.open_conversation()
     message = await product.reply(conversation, "Never mind.")
@@ -81,19 +83,23 @@ async def test_deleted_before_the_mail_means_no_mail_and_no_record(product: Prod
     await product.chats("emails", "resume")
     assert (email["state"], email["reason"]) == ("cancelled", "deleted")
     assert message not in await product.records()
-    assert await mails_about(mail_server, "Never mind.") == []
+    assert await emails_about(mail_server, "Never mind.") == []
 
 
-async def test_a_greylisting_server_gets_the_mail_at_a_later_try(product: Product, mail_server: SmtpServer) -> None:
+async def test_a_greylisting_server_gets_the_email_at_a_later_attempt(
+    product: Product, mail_server: SmtpServer
+) -> None:
     mail_server.script["rcpt"] = ["450 4.2.0 greylisted", "450 4.2.0 greylisted"]
     conversation = await product.open_conversation()
     await product.reply(conversation, "Patience.")
     email = await eventually(lambda: _ended(product, conversation), deadline=30)
     assert [attempt["outcome"] for attempt in email["tries"]] == ["deferred", "deferred", "accepted"]
-    assert len(await mails_about(mail_server, "Patience.")) == 1
+    assert len(await emails_about(mail_server, "Patience.")) == 1
 
 
-async def test_a_refusing_server_fails_the_mail_visibly(product: Product, mail_server: SmtpServer) -> None:
+async def test_a_rejected_email_is_shown_as_failed_and_can_be_retried(
+    product: Product, mail_server: SmtpServer
+) -> None:
     mail_server.script["rcpt"] = ["550 5.1.1 nobody here"]
     conversation = await product.open_conversation()
     await product.reply(conversation, "Refused.")
@@ -104,10 +110,10 @@ async def test_a_refusing_server_fails_the_mail_visibly(product: Product, mail_s
 
     code, _ = await product.chats("emails", "retry", email["id"])
     assert code == 0
-    await eventually(lambda: mails_about(mail_server, "Refused."))
+    await eventually(lambda: emails_about(mail_server, "Refused."))
 
 
-async def test_a_server_that_drops_after_the_dot_gets_the_mail_once_more(
+async def test_a_server_that_disconnects_after_the_final_dot_gets_the_email_once_more(
     product: Product, mail_server: SmtpServer
 ) -> None:
     mail_server.script["end"] = [KEEP_AND_DROP]
@@ -115,11 +121,11 @@ async def test_a_server_that_drops_after_the_dot_gets_the_mail_once_more(
     await product.reply(conversation, "Uncertain.")
     email = await eventually(lambda: _ended(product, conversation), deadline=30)
     assert [attempt["outcome"] for attempt in email["tries"]] == ["uncertain", "accepted"]
-    first, second = await mails_about(mail_server, "Uncertain.")
+    first, second = await emails_about(mail_server, "Uncertain.")
     assert first["Message-ID"] == second["Message-ID"]
 
 
-async def test_what_no_worker_can_understand_is_parked_and_the_rest_flows_on(product: Product) -> None:
+async def test_tasks_that_no_worker_understands_are_parked_and_the_others_are_handled(product: Product) -> None:
     celery: Celery = create_celery(product.environment["CHATS_BROKER_URL"], client="tests")
     unknown = celery.send_task("notifications.message_sung", args=[{}], queue=EVENTS_QUEUE)
     invalid = celery.send_task("notifications.message_posted", args=[{"id": "?"}], queue=EVENTS_QUEUE)
@@ -134,7 +140,7 @@ async def test_what_no_worker_can_understand_is_parked_and_the_rest_flows_on(pro
     await eventually(lambda: _has_record(product, message))
 
 
-async def test_logs_follow_a_message_through_every_process_by_ids_without_text_or_address(product: Product) -> None:
+async def test_logs_trace_a_message_through_every_process_by_ids_without_text_or_address(product: Product) -> None:
     conversation = await product.open_conversation()
     message = await product.reply(conversation, "A very private matter.")
     email = await eventually(lambda: _ended(product, conversation))

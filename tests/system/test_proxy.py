@@ -1,4 +1,4 @@
-"""The proxy of the nemesis: what it does to connections is what it says."""
+"""The fault-injecting proxy: its disturbances do what they are named after."""
 
 import asyncio
 import random
@@ -13,7 +13,7 @@ from tests.helpers.waiting import eventually
 
 @pytest.fixture
 async def link() -> AsyncIterator[Link]:
-    """A way to a server that sends everything back, and ends when its client does."""
+    """A link to a server that echoes everything, and ends when its client does."""
 
     async def echo(reader: StreamReader, writer: StreamWriter) -> None:
         try:
@@ -42,7 +42,7 @@ async def connect(link: Link) -> tuple[StreamReader, StreamWriter]:
     return await asyncio.open_connection("127.0.0.1", link.port)
 
 
-async def test_everything_passes_in_order_and_so_does_the_end(link: Link) -> None:
+async def test_everything_passes_in_order_including_the_end_of_the_stream(link: Link) -> None:
     reader, writer = await connect(link)
     text = random.Random(2).randbytes(3_000_000)
     assert await talk(writer, reader, text) == text
@@ -52,7 +52,7 @@ async def test_everything_passes_in_order_and_so_does_the_end(link: Link) -> Non
     await eventually(lambda: not link.pairs)
 
 
-async def test_latency_delays_and_keeps_the_order_also_when_it_ends(link: Link) -> None:
+async def test_latency_delays_and_keeps_the_order_even_when_it_ends(link: Link) -> None:
     reader, writer = await connect(link)
     await talk(writer, reader, b"hello")
     link.strike(Disturbance(Trouble.LATENCY, delay=1.0))
@@ -67,7 +67,7 @@ async def test_latency_delays_and_keeps_the_order_also_when_it_ends(link: Link) 
     writer.close()
 
 
-async def test_a_reset_ends_what_is_open_and_what_is_new_until_it_heals(link: Link) -> None:
+async def test_a_reset_ends_open_and_new_connections_until_it_heals(link: Link) -> None:
     reader, writer = await connect(link)
     await talk(writer, reader, b"hello")
     link.strike(Disturbance(Trouble.RESET))
@@ -85,7 +85,7 @@ async def test_a_reset_ends_what_is_open_and_what_is_new_until_it_heals(link: Li
 
 
 @pytest.mark.parametrize("cut", [False, True])
-async def test_a_black_hole_takes_everything_and_lets_it_go_or_cuts(link: Link, *, cut: bool) -> None:
+async def test_a_black_hole_holds_everything_and_delivers_it_or_cuts(link: Link, *, cut: bool) -> None:
     before, writer_before = await connect(link)
     await talk(writer_before, before, b"hello")
     link.strike(Disturbance(Trouble.BLACK_HOLE))
@@ -115,7 +115,7 @@ async def test_a_half_close_ends_one_direction(link: Link) -> None:
     await eventually(lambda: not link.pairs)
 
 
-async def test_only_a_share_of_the_connections_suffers(link: Link) -> None:
+async def test_a_share_limits_the_affected_connections(link: Link) -> None:
     ends = [await connect(link) for _ in range(40)]
     for reader, writer in ends:
         await talk(writer, reader, b"hello")
@@ -126,7 +126,7 @@ async def test_only_a_share_of_the_connections_suffers(link: Link) -> None:
     await eventually(lambda: not link.pairs)
 
 
-async def test_a_target_that_is_not_there_is_a_reset() -> None:
+async def test_a_missing_target_resets_the_connection() -> None:
     server = await asyncio.start_server(lambda _, __: None, "127.0.0.1", 0)
     link = Link("nowhere", server.sockets[0].getsockname()[1], random.Random(1))
     server.close()

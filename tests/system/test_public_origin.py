@@ -1,4 +1,4 @@
-"""What the proxy lets through, however an address is spelled, and what it says itself."""
+"""Which paths the proxy lets through, however they are spelled, and its own responses."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -68,7 +68,7 @@ SPELLINGS = [
 
 @pytest.fixture(scope="module")
 async def ports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[int, int, list[str]]]:
-    """The proxy's port, that of an API without a database behind it, and the paths that this API has something at."""
+    """The ports of the proxy and of an API without a database, and the paths that this API serves."""
     data = tmp_path_factory.mktemp("proxy")
     ports = dict(zip(("proxy", "api", "notifications-api"), free_ports([0, 0, 0]), strict=True))
     settings = ApiSettings(
@@ -84,7 +84,7 @@ async def ports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
     served: list[str] = []
 
     async def watched(scope: Any, receive: Any, send: Any) -> None:
-        assert scope["type"] == "http"  # what runs beside an API would only wait for its database
+        assert scope["type"] == "http"  # the API's background tasks would only wait for the database
 
         async def send_and_note(message: Any) -> None:
             if message["type"] == "http.response.start" and message["status"] != HTTPStatus.NOT_FOUND:
@@ -106,7 +106,7 @@ async def ports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
 
 
 async def ask(port: int, target: str, version: str = "1.1", *headers: str, body: str = "") -> tuple[int, str]:
-    """Send a request as it is written; return the status, and all that was answered."""
+    """Send the request target unchanged; return the status and the whole response."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     lines = (f"GET {target} HTTP/{version}", *(headers or ("Host: chats.test",)), "Connection: close")
     writer.write("\r\n".join((*lines, f"Authorization: Bearer {SECRET}", "", body)).encode())
@@ -119,16 +119,16 @@ def reached(served: list[str]) -> list[str]:
     return [path for path in served if any(name in path for name in HIDDEN)]
 
 
-async def test_what_is_hidden_is_there_behind_the_proxy(ports: tuple[int, int, list[str]]) -> None:
+async def test_the_api_serves_the_hidden_paths_without_the_proxy(ports: tuple[int, int, list[str]]) -> None:
     _, api, served = ports
     served.clear()
     assert (await ask(api, "/metrics"))[0] == 200
-    assert (await ask(api, "/internal/events"))[0] == 503  # let in, without a database
+    assert (await ask(api, "/internal/events"))[0] == 503  # authorized, without a database
     assert reached(served) == ["/metrics", "/internal/events"]
 
 
 @pytest.mark.parametrize("version", ["1.1", "1.0"])
-async def test_no_spelling_of_an_address_leads_to_the_feed_or_the_measures(
+async def test_no_spelling_of_a_path_reaches_the_feed_or_the_metrics(
     ports: tuple[int, int, list[str]], version: str
 ) -> None:
     port, _, served = ports
@@ -139,7 +139,7 @@ async def test_no_spelling_of_an_address_leads_to_the_feed_or_the_measures(
     assert reached(served) == []
 
 
-async def test_no_header_leads_there_either(ports: tuple[int, int, list[str]]) -> None:
+async def test_no_header_reaches_the_feed_either(ports: tuple[int, int, list[str]]) -> None:
     port, api, served = ports
     served.clear()
     hidden = f"GET /internal/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {SECRET}\r\n\r\n"
@@ -158,7 +158,7 @@ async def test_no_header_leads_there_either(ports: tuple[int, int, list[str]]) -
     assert reached(served) == []
 
 
-async def test_the_origin_itself_leads_to_the_pages(ports: tuple[int, int, list[str]]) -> None:
+async def test_the_origin_redirects_to_the_pages(ports: tuple[int, int, list[str]]) -> None:
     port, _, _ = ports
     for target in ("/", "/?from=shop"):
         status, answer = await ask(port, target)
@@ -175,9 +175,7 @@ async def test_an_id_keeps_its_encoded_slashes_and_dots(ports: tuple[int, int, l
 
 
 @pytest.mark.parametrize("path", ["/session", "/api/v1/conversations"])
-async def test_a_body_that_trickles_in_is_answered_before_it_has_ended(
-    ports: tuple[int, int, list[str]], path: str
-) -> None:
+async def test_a_slowly_sent_body_is_answered_before_it_ends(ports: tuple[int, int, list[str]], path: str) -> None:
     for port in ports[:2]:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         kind = "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 1000"
@@ -196,7 +194,7 @@ async def test_a_body_that_trickles_in_is_answered_before_it_has_ended(
         assert answer == "HTTP/1.1 408 Request Timeout\r\n"
 
 
-async def test_what_the_proxy_says_itself_has_the_headers_too(ports: tuple[int, int, list[str]]) -> None:
+async def test_the_proxys_own_responses_have_the_security_headers(ports: tuple[int, int, list[str]]) -> None:
     port, _, _ = ports
     for target, expected in (("/elsewhere", 404), ("/api/v1/notifications", 503)):
         status, answer = await ask(port, target)

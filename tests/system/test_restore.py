@@ -1,4 +1,4 @@
-"""A database is put back from an older backup, with PostgreSQL's own tools, under a product that has gone on since."""
+"""A database is restored from an older backup with PostgreSQL's tools, under a product that has moved on."""
 
 import asyncio
 from pathlib import Path
@@ -32,15 +32,15 @@ async def recorded(product: Product, expected: list[str]) -> bool:
 
 
 async def mailed(product: Product, message: str) -> bool:
-    return any(message in mail["message_ids"] and mail["state"] == "sent" for mail in await product.emails())
+    return any(message in email["message_ids"] and email["state"] == "sent" for email in await product.emails())
 
 
 async def caught_up(product: Product) -> bool:
-    """Tell whether the sweeper has read the log to its end; what it has never read, it cannot know again."""
+    """Return whether the sweeper has read the log to its end; events that it has not read are lost to it."""
     return ", 0 behind the log" in (await product.chats("status"))[1]
 
 
-async def test_a_log_from_an_older_backup_is_noticed_and_the_records_agree_with_the_store_again(
+async def test_an_older_log_is_noticed_and_notifications_match_the_store_again(
     product: Product, tmp_path: Path
 ) -> None:
     conversation = await product.open_conversation()
@@ -62,7 +62,7 @@ async def test_a_log_from_an_older_backup_is_noticed_and_the_records_agree_with_
     assert "the log was restored from a backup" in status
 
 
-async def test_mail_is_not_sent_again_when_the_service_forgot_that_it_was(
+async def test_an_email_is_not_repeated_when_the_service_has_lost_its_record(
     product: Product, mail_server: SmtpServer, tmp_path: Path
 ) -> None:
     before = await product.records()
@@ -83,7 +83,7 @@ async def test_mail_is_not_sent_again_when_the_service_forgot_that_it_was(
     await eventually(lambda: mailed(product, new), deadline=40)
     assert sorted(await product.records("ben")) == sorted([first, *forgotten, new])
     assert sorted(await product.records()) == sorted(before)
-    copies = [mail for mail in mail_server.emails if b"Forgotten by the backup." in mail.content]
+    copies = [email for email in mail_server.emails if b"Forgotten by the backup." in email.content]
     assert len(copies) == 1
     _, failed = await product.chats("emails", "list", "--state", "failed")
     assert "restored" in failed

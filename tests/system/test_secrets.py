@@ -1,4 +1,4 @@
-"""No secret is printed: whatever fails, and whatever is asked, in no log, answer, page or list of processes."""
+"""No secret appears in any log, response, page or process list, whatever fails."""
 
 import asyncio
 import re
@@ -30,14 +30,14 @@ WRONG = {name: f"{MARK}-wrong-{name}-with-thirty-two-bytes-or-more" for name in 
 
 @dataclass(frozen=True)
 class Servers:
-    """Ports of a PostgreSQL and a Valkey that ask for passwords, and a directory for logs."""
+    """The ports of a PostgreSQL and a Valkey with passwords, and a directory for logs."""
 
     directory: Path
     postgres: int
     valkey: int
 
     def environment(self, secrets: dict[str, str], host: str = "127.0.0.1") -> dict[str, str]:
-        """Return the settings of every process, with these secrets in all that can hold one."""
+        """Return the settings of every process, with these secrets wherever one is possible."""
         urls = {
             f"CHATS_{name.upper()}_{kind}_URL": f"postgresql://{name}:{secrets[name]}@{host}:{self.postgres}/{name}"
             for name in ("conversations", "notifications")
@@ -57,7 +57,7 @@ class Servers:
 
 @pytest.fixture(scope="module")
 async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servers]:
-    """A PostgreSQL and a Valkey with passwords of their own."""
+    """A PostgreSQL and a Valkey with their own passwords."""
     directory, [port] = tmp_path_factory.mktemp("secrets"), free_ports([0])
     async with postgres.throwaway_postgres(directory / "postgres") as server:
         await postgres.create_databases(server, {name: SECRETS[name] for name in ("conversations", "notifications")})
@@ -68,11 +68,11 @@ async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
         await end(process, child.stop_signal, child.grace)
 
 
-AT_ONCE = asyncio.Semaphore(3)  # commands; most of them wait most of the time
+AT_ONCE = asyncio.Semaphore(3)  # concurrent commands; they mostly wait
 
 
 async def chats(environment: dict[str, str], *arguments: str, within: float = 60) -> tuple[int, str]:
-    """Run a command to its end, or for a while; return its exit code and what it printed."""
+    """Run a command to its end or for `within` seconds; return its exit code and output."""
     async with AT_ONCE:
         process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -93,7 +93,7 @@ async def chats(environment: dict[str, str], *arguments: str, within: float = 60
 async def running(
     names: Iterable[str], environment: dict[str, str], directory: Path
 ) -> AsyncIterator[list[tuple[int, Path]]]:
-    """Run processes side by side meanwhile; give the port and the log of each, once they listen."""
+    """Run processes concurrently meanwhile; yield the port and the log of each once they listen."""
     started: list[tuple[Child, asyncio.subprocess.Process]] = []
 
     async def start(name: str) -> tuple[int, Path]:
@@ -105,7 +105,7 @@ async def running(
         started.append((child, process))
         await eventually(child.ready, 60)
         tree = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
-        assert MARK not in str([one.cmdline() for one in tree])
+        assert MARK not in str([member.cmdline() for member in tree])
         return port, log
 
     try:
@@ -120,9 +120,9 @@ def assert_silent(text: str) -> None:
 
 
 @pytest.mark.timeout(300)
-async def test_what_cannot_log_in_says_so_without_its_password(servers: Servers) -> None:
+async def test_processes_that_cannot_log_in_report_it_without_the_password(servers: Servers) -> None:
     environment = servers.environment(WRONG)
-    names = [name for name in PROCESSES if name != "worker"]  # which ends
+    names = [name for name in PROCESSES if name != "worker"]  # the worker exits
     async with running(names, environment, servers.directory) as found, httpx2.AsyncClient(timeout=30) as client:
         for name, (port, _) in zip(names, found, strict=True):
             for path in ("/readyz", "/metrics", "/openapi.json", "/"):
@@ -144,15 +144,15 @@ async def test_no_command_prints_a_secret_when_it_fails(servers: Servers) -> Non
         assert "Traceback" not in output
         assert output.count("\n") == 1
 
-    async def ends(environment: dict[str, str], command: str, why: str) -> None:
+    async def ends(environment: dict[str, str], command: str, reason: str) -> None:
         code, output = await chats(environment, command)
         assert code == 1
         assert_silent(output)
         assert "Traceback" not in output
-        assert why in output.splitlines()[-1]
+        assert reason in output.splitlines()[-1]
 
     async def waits(environment: dict[str, str]) -> None:
-        _, output = await chats(environment, "migrate", within=5)  # for its server
+        _, output = await chats(environment, "migrate", within=5)  # it waits for its server
         assert_silent(output)
 
     commands = (("status",), ("demo",), ("emails", "list"), ("restored", "conversations"))
@@ -177,7 +177,7 @@ BROKEN = {
 
 
 @pytest.mark.timeout(300)
-async def test_urls_that_cannot_be_read_are_named_and_not_shown(servers: Servers) -> None:
+async def test_invalid_urls_are_named_but_not_shown(servers: Servers) -> None:
     async def names_all(command: str, settings: Sequence[str]) -> None:
         url = f"http://user:{SECRETS['smtp']}/@host:port"
         code, output = await chats(servers.environment(SECRETS) | {f"CHATS_{name}": url for name in settings}, command)
@@ -199,14 +199,14 @@ async def test_urls_that_cannot_be_read_are_named_and_not_shown(servers: Servers
 
 
 async def reports(environment: dict[str, str]) -> bool:
-    """Tell whether relay and worker have said how they stand with the broker."""
+    """Return whether relay and worker have reported their state with the broker."""
     code, status = await chats(environment, "status")
     assert_silent(status)
     return code == 0
 
 
 @pytest.mark.timeout(300)
-async def test_flower_asks_for_a_password_and_shows_none_of_the_others(servers: Servers) -> None:
+async def test_flower_requires_a_password_and_shows_no_other(servers: Servers) -> None:
     environment = servers.environment(SECRETS)
     assert (await chats(environment, "migrate"))[0] == 0
     async with (

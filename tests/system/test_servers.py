@@ -1,4 +1,4 @@
-"""The embedded PostgreSQL, Valkey and mail catcher, for real."""
+"""The embedded PostgreSQL, Valkey and mail catcher as real processes."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ def server(tmp_path: Path) -> Iterator[pg.Server]:
     pg.remove(tmp_path / "postgres")
 
 
-async def test_postgres_starts_again_after_kill_9_with_what_was_committed(server: pg.Server, tmp_path: Path) -> None:
+async def test_postgres_keeps_committed_data_over_a_kill_9(server: pg.Server, tmp_path: Path) -> None:
     child = pg.postgres(server, tmp_path / "log")
     async with alive(child) as process:
         await pg.create_databases(server, {"conversations": PASSWORD})
@@ -64,16 +64,16 @@ async def test_postgres_starts_again_after_kill_9_with_what_was_committed(server
         await connection.close()
 
 
-async def test_a_stale_pid_file_that_names_another_program_is_no_obstacle(server: pg.Server, tmp_path: Path) -> None:
+async def test_a_stale_pid_file_of_another_program_is_ignored(server: pg.Server, tmp_path: Path) -> None:
     (server.data / "postmaster.pid").write_text(f"1\n{server.data}\n0\n{server.port}\n\n127.0.0.1\n")
     pg.prepare(tmp_path / "postgres", server.port, PASSWORD, lambda _: None)
     async with alive(pg.postgres(server, tmp_path / "log")):
         pass
 
 
-async def test_each_role_reaches_its_own_database_only(tmp_path: Path) -> None:
+async def test_each_role_can_only_connect_to_its_own_database(tmp_path: Path) -> None:
     async with pg.throwaway_postgres(tmp_path / "postgres") as server:
-        for _ in range(2):  # it is done at every start
+        for _ in range(2):  # as at every start
             await pg.create_databases(server, {"conversations": "a", "notifications": "b"})
         connection = await asyncpg.connect(server.url("conversations", "conversations", "a"))
         await connection.execute("create table own ()")
@@ -89,7 +89,7 @@ async def test_a_throwaway_postgres_leaves_nothing(tmp_path: Path) -> None:
     before = [mode(path) for path in (tmp_path, *tmp_path.parents)]
     async with pg.throwaway_postgres(tmp_path / "postgres") as server:
         assert mode(server.home) == 0o700
-    assert not os.listdir(tmp_path)  # noqa: PTH208 - and no link to where it was
+    assert not os.listdir(tmp_path)  # noqa: PTH208 - and no link to its directory
     assert not server.home.exists()
     assert [mode(path) for path in (tmp_path, *tmp_path.parents)] == before
 
@@ -98,7 +98,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-async def test_valkey_keeps_what_it_had_over_kill_9_and_wants_its_password(tmp_path: Path) -> None:
+async def test_valkey_keeps_its_data_over_a_kill_9_and_requires_its_password(tmp_path: Path) -> None:
     [port] = free_ports([0])
     child = valkey(tmp_path / "valkey", port, PASSWORD, tmp_path / "log")
     async with alive(child) as process, redis.asyncio.from_url(valkey_url(port, PASSWORD)) as client:
@@ -116,7 +116,7 @@ async def test_valkey_keeps_what_it_had_over_kill_9_and_wants_its_password(tmp_p
                 await stranger.get("kept")
 
 
-async def test_what_counts_for_the_limits_goes_on_counting_when_its_memory_is_full(tmp_path: Path) -> None:
+async def test_the_valkey_for_limits_keeps_counting_when_its_memory_is_full(tmp_path: Path) -> None:
     [port] = free_ports([0])
     small = {**LIMITS, "memory": "4mb"}
     async with alive(valkey(tmp_path / "limits", port, PASSWORD, tmp_path / "log", name="limits", use=small)):
@@ -130,7 +130,7 @@ async def test_what_counts_for_the_limits_goes_on_counting_when_its_memory_is_fu
         assert [full is None for full in taken] == [True, False]
 
 
-def test_limits_are_not_counted_by_the_broker_unless_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_limits_are_not_counted_by_the_broker_by_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("CHATS_BROKER_URL", "CHATS_REDIS_URL"):
         monkeypatch.delenv(name, raising=False)
     ports, kept = dict(zip(LISTENERS, range(9000, 9100), strict=False)), dict.fromkeys(SECRETS, "secret")
@@ -142,7 +142,7 @@ def test_limits_are_not_counted_by_the_broker_unless_told_so(monkeypatch: pytest
     assert "valkey" not in embedded_parts()
 
 
-def test_a_taken_port_is_told_and_another_is_chosen() -> None:
+def test_a_used_port_is_reported_and_another_is_chosen() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         assert listen_error("127.0.0.1", port) == "the port is in use"
@@ -152,17 +152,19 @@ def test_a_taken_port_is_told_and_another_is_chosen() -> None:
     assert len(set(free_ports([0] * 20))) == 20
 
 
-def test_the_mailbox_shows_a_mail_and_runs_nothing_in_it(tmp_path: Path) -> None:
-    mail = EmailMessage()
-    mail["Subject"], mail["From"], mail["To"] = "Größe <b>?", "store@demo.example", "anna@demo.example"
-    mail.set_content("Passt.")
-    mail.add_alternative("<p>Passt.<script>alert(1)</script><img src='http://elsewhere.example/pixel'>", subtype="html")
-    Mailbox(tmp_path).keep(bytes(mail))
+def test_the_mailbox_shows_an_email_and_runs_no_script_in_it(tmp_path: Path) -> None:
+    email = EmailMessage()
+    email["Subject"], email["From"], email["To"] = "Größe <b>?", "store@demo.example", "anna@demo.example"
+    email.set_content("Passt.")
+    email.add_alternative(
+        "<p>Passt.<script>alert(1)</script><img src='http://elsewhere.example/pixel'>", subtype="html"
+    )
+    Mailbox(tmp_path).keep(bytes(email))
     with TestClient(make_app(Mailbox(tmp_path))) as client:
         assert "Größe &lt;b&gt;?" in client.get("/").text
         assert client.get("/mails").json()[0]["to"] == "anna@demo.example"
         assert client.get("/mails/latest/text").text.strip() == "Passt."
-        assert client.get("/mails/1/source").content == bytes(mail)
+        assert client.get("/mails/1/source").content == bytes(email)
         assert "default-src 'none'" in client.get("/mails/1/html").headers["content-security-policy"]
         assert client.get("/mails/2").status_code == 404
         assert client.get("/mails/../secrets/text").status_code == 404

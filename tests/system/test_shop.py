@@ -1,4 +1,4 @@
-"""The example shop as a process of its own, beside the real chats: what a store relies on, seen from the store."""
+"""The example shop as its own process with the real product: the store's side of the integration."""
 
 import html
 import re
@@ -24,16 +24,16 @@ async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store
     async with running_store(tmp_path_factory.mktemp("store")) as store:
         await store.chats.start("api")
 
-        async def told() -> bool:
-            return "A-1012" in await store.orders("chloe")  # the last of all
+        async def pushed() -> bool:
+            return "A-1012" in await store.orders("chloe")  # the last order
 
-        await eventually(told, 30)
+        await eventually(pushed, 30)
         yield store
 
 
 @dataclass
 class Person:
-    """A browser without scripts: it follows links and redirects, and sends the forms of the page that it is on."""
+    """A browser without scripts: it follows links and redirects, and submits the forms of its page."""
 
     store: Store
     http: httpx2.AsyncClient
@@ -44,7 +44,7 @@ class Person:
         return self.page
 
     async def submits(self, action: str, **choice: str) -> httpx2.Response:
-        """Send the form of the page whose action begins so."""
+        """Submit the form of the page whose action begins with this."""
         found = re.search(rf'<form[^>]* action="({re.escape(action)}[^"]*)">(.*?)</form>', self.page.text, re.DOTALL)
         assert found, f"no form for {action} on {self.page.url}:\n{self.page.text}"
         hidden = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)">', found[2]))
@@ -79,7 +79,7 @@ async def browser(store: Store) -> AsyncIterator[Callable[[], Person]]:
 Open = Callable[[], Person]
 
 
-async def test_the_chats_know_the_shops_people_and_orders_though_it_was_there_first(store: Store) -> None:
+async def test_the_product_learns_the_shops_users_and_orders_from_before_its_start(store: Store) -> None:
     order = (await store.orders("chloe"))["A-1006"]
     assert (order["total"], order["currency"], order["status"]) == ("69.40", "EUR", "shipped")
     assert order["url"] == f"{store.url}/orders/A-1006"
@@ -87,7 +87,7 @@ async def test_the_chats_know_the_shops_people_and_orders_though_it_was_there_fi
     assert {"id": "chloe", "name": "Chloé", "email": "chloe@example.net"} in people
 
 
-async def test_a_customer_comes_from_an_order_to_a_question_about_it(store: Store, browser: Open) -> None:
+async def test_a_customer_gets_from_an_order_to_a_new_conversation_about_it(store: Store, browser: Open) -> None:
     anna = browser()
     orders = await anna.signs_in("anna")
     assert orders.url.path == "/orders"
@@ -98,7 +98,7 @@ async def test_a_customer_comes_from_an_order_to_a_question_about_it(store: Stor
     assert "A-1007" in page.text
 
 
-async def test_an_admin_comes_to_the_support_inbox(store: Store, browser: Open) -> None:
+async def test_an_admin_gets_to_the_support_inbox(store: Store, browser: Open) -> None:
     sam = browser()
     assert (await sam.signs_in("sam")).url.path == "/admin"
     page = await sam.opens_chats()
@@ -106,9 +106,7 @@ async def test_an_admin_comes_to_the_support_inbox(store: Store, browser: Open) 
     assert page.status_code == 200
 
 
-async def test_who_comes_to_the_chats_first_signs_in_and_is_where_they_wanted_to_be(
-    store: Store, browser: Open
-) -> None:
+async def test_a_user_who_starts_at_the_product_signs_in_and_returns_to_the_page(store: Store, browser: Open) -> None:
     ben = browser()
     page = await ben.goes_to(f"{store.chats_url}/dashboard/messages/new/?order_id=A-1008")
     assert str(page.url.copy_with(query=None)) == f"{store.url}/login"
@@ -118,7 +116,7 @@ async def test_who_comes_to_the_chats_first_signs_in_and_is_where_they_wanted_to
     assert page.status_code == 200
 
 
-async def test_whoever_is_signed_in_at_the_shop_is_who_the_chats_show(browser: Open) -> None:
+async def test_after_another_user_signs_in_at_the_shop_the_product_shows_that_user(browser: Open) -> None:
     person = browser()
     await person.signs_in("anna")
     await person.opens_chats()
@@ -130,7 +128,7 @@ async def test_whoever_is_signed_in_at_the_shop_is_who_the_chats_show(browser: O
     assert "A-1007" not in page.text
 
 
-async def test_an_order_that_is_shipped_is_shipped_in_the_chats(store: Store, browser: Open) -> None:
+async def test_shipping_an_order_updates_it_in_the_product(store: Store, browser: Open) -> None:
     sam = browser()
     await sam.signs_in("sam")
     await sam.submits("/orders/A-1008/ship")
@@ -142,9 +140,7 @@ async def test_an_order_that_is_shipped_is_shipped_in_the_chats(store: Store, br
     assert "A-1008/ship" not in sam.page.text
 
 
-async def test_what_was_bought_is_known_to_the_chats_and_to_the_shop_after_a_restart(
-    store: Store, browser: Open
-) -> None:
+async def test_a_new_order_reaches_the_product_and_survives_a_shop_restart(store: Store, browser: Open) -> None:
     chloe = browser()
     await chloe.signs_in("chloe")
     await chloe.goes_to("/")
@@ -159,7 +155,7 @@ async def test_what_was_bought_is_known_to_the_chats_and_to_the_shop_after_a_res
     assert "A-1013" in (await chloe.goes_to("/orders")).text
 
 
-async def test_signing_out_of_the_shop_ends_the_sessions_at_the_chats(store: Store, browser: Open) -> None:
+async def test_signing_out_of_the_shop_ends_the_sessions_in_the_product(store: Store, browser: Open) -> None:
     here, there = browser(), browser()
     for person in (here, there):
         await person.signs_in("chloe")
@@ -168,7 +164,7 @@ async def test_signing_out_of_the_shop_ends_the_sessions_at_the_chats(store: Sto
     await here.submits("/logout")
     inbox = f"{store.chats_url}/dashboard/messages/"
     assert (await here.goes_to(inbox)).url.path == "/login"
-    # In the other browser she is still signed in at the shop, which hands her over again.
+    # In the other browser the shop's session is still valid, so the shop passes the user on again.
     assert (await there.goes_to(inbox)).url.path == "/chats"
     assert str((await there.submits(f"{store.chats_url}/session")).url) == inbox
 
@@ -186,9 +182,7 @@ async def test_signing_out_of_the_shop_ends_the_sessions_at_the_chats(store: Sto
         "@evil.example/dashboard/messages/",
     ],
 )
-async def test_the_sign_in_leads_nowhere_but_to_the_shop_and_its_chats(
-    store: Store, browser: Open, wanted: str
-) -> None:
+async def test_the_sign_in_redirects_only_to_the_shop_and_the_product(store: Store, browser: Open, wanted: str) -> None:
     anna = browser()
     await anna.goes_to(str(httpx2.URL("/login", params={"next": wanted})))
     page = await anna.submits("/login", user="anna")
@@ -200,7 +194,7 @@ async def test_the_sign_in_leads_nowhere_but_to_the_shop_and_its_chats(
 
 @pytest.mark.parametrize("origin", [None, "null", "https://evil.example", "http://127.0.0.1:1"])
 @pytest.mark.parametrize("path", ["/login", "/logout", "/orders", "/orders/A-1012/ship"])
-async def test_no_other_site_posts_in_a_users_name(browser: Open, origin: str | None, path: str) -> None:
+async def test_no_other_site_can_post_as_a_user(browser: Open, origin: str | None, path: str) -> None:
     sam = browser()
     await sam.signs_in("sam")
     headers = {"Origin": origin} if origin else {}
@@ -211,7 +205,7 @@ async def test_no_other_site_posts_in_a_users_name(browser: Open, origin: str | 
     assert "A-1012/ship" in admin.text
 
 
-async def test_the_badge_gets_a_token_of_whoever_is_signed_in_and_no_other_site_does(browser: Open) -> None:
+async def test_only_the_shop_itself_gets_a_badge_token_for_its_user(browser: Open) -> None:
     anna = browser()
     assert (await anna.goes_to("/chats-token")).status_code == 401
     await anna.signs_in("anna")
@@ -236,14 +230,14 @@ async def test_any_store_may_load_the_badge(store: Store) -> None:
 
 
 @pytest.mark.parametrize("cookie", ["", "x", "eyJhbGciOiJub25lIn0.eyJzdWIiOiJzYW0ifQ."])
-async def test_without_a_session_of_the_shop_there_is_nothing_but_the_sign_in(browser: Open, cookie: str) -> None:
+async def test_without_a_shop_session_everything_redirects_to_the_sign_in(browser: Open, cookie: str) -> None:
     stranger = browser()
     stranger.http.cookies.set("shop", cookie)
     for path in ("/orders", "/orders/A-1001", "/orders/A-9999", "/admin", "/chats"):
         assert (await stranger.goes_to(path)).url.path == "/login"
 
 
-async def test_a_token_for_the_chats_is_no_session_of_the_shop(browser: Open) -> None:
+async def test_a_product_token_is_not_a_shop_session(browser: Open) -> None:
     anna = browser()
     await anna.signs_in("anna")
     token = (await anna.goes_to("/chats-token")).json()["token"]
@@ -252,7 +246,7 @@ async def test_a_token_for_the_chats_is_no_session_of_the_shop(browser: Open) ->
     assert (await thief.goes_to("/orders")).url.path == "/login"
 
 
-async def test_customers_see_their_own_orders_only(browser: Open) -> None:
+async def test_customers_see_only_their_own_orders(browser: Open) -> None:
     anna = browser()
     await anna.signs_in("anna")
     assert "A-1002" not in (await anna.goes_to("/orders")).text
@@ -262,8 +256,6 @@ async def test_customers_see_their_own_orders_only(browser: Open) -> None:
     assert (await anna.http.post("/orders/A-1010/ship", headers={"Origin": anna.store.url})).status_code == 403
 
 
-async def test_another_name_of_the_machine_leads_to_the_one_origin_that_the_chats_know(
-    store: Store, browser: Open
-) -> None:
+async def test_another_host_name_redirects_to_the_configured_origin(store: Store, browser: Open) -> None:
     there = await browser().goes_to(f"{store.url.replace('127.0.0.1', 'localhost')}/login?next=/orders")
     assert str(there.url) == f"{store.url}/login?next=/orders"

@@ -22,7 +22,7 @@ from deploy.local.processes import is_alive
 from tests.helpers.waiting import eventually
 
 STANDIN = Path(__file__).parent / "helpers" / "standin.py"
-# A hang-up counts, also where the tests themselves run under nohup.
+# SIGHUP must end it, also when the tests themselves run under nohup.
 RUN = f"""
 import signal
 import sys
@@ -87,12 +87,12 @@ def descendants(run: subprocess.Popen[str]) -> list[psutil.Process]:
     return psutil.Process(run.pid).children(recursive=True)
 
 
-async def test_it_comes_up_as_one_origin_and_a_signal_stops_all_of_it(
+async def test_everything_is_served_at_one_origin_and_one_signal_stops_it(
     start: Start, output: Callable[[], str], data: Path, port: int
 ) -> None:
     run = start()
-    async with up(run, output) as places, httpx2.AsyncClient(base_url=places["Origin"], timeout=30) as client:
-        assert places["Origin"] == f"http://127.0.0.1:{port}"
+    async with up(run, output) as urls, httpx2.AsyncClient(base_url=urls["Origin"], timeout=30) as client:
+        assert urls["Origin"] == f"http://127.0.0.1:{port}"
         for path in ("/api/v1/conversations", "/healthz", "/docs", "/session", "/dashboard/messages/new/", "/"):
             assert (await client.get(path)).text.startswith("api answers")
         for path in ("/api/v1/notifications", "/api/v1/notifications/docs"):
@@ -114,9 +114,11 @@ def stat_of(path: Path) -> str:
     return stat.filemode(path.stat().st_mode)
 
 
-async def test_an_upstream_that_dies_is_waited_for_and_comes_back(start: Start, output: Callable[[], str]) -> None:
+async def test_the_proxy_waits_for_a_crashed_upstream_until_it_is_restarted(
+    start: Start, output: Callable[[], str]
+) -> None:
     run = start()
-    async with up(run, output) as places, httpx2.AsyncClient(base_url=places["Origin"], timeout=30) as client:
+    async with up(run, output) as urls, httpx2.AsyncClient(base_url=urls["Origin"], timeout=30) as client:
         api = next(p for p in descendants(run) if "api" in p.cmdline())
         api.kill()
         await eventually(lambda: "api was ended by SIGKILL; restarting" in output())
@@ -124,21 +126,21 @@ async def test_an_upstream_that_dies_is_waited_for_and_comes_back(start: Start, 
 
 
 async def answers(client: httpx2.AsyncClient) -> bool:
-    """Tell whether the API is there again; until then the proxy tries for a second, and says that it is away."""
+    """Return whether the API answers again; until then the proxy retries for a second, then responds with an error."""
     return (await client.get("/api/v1/conversations")).status_code == 200
 
 
-async def test_live_events_pass_as_they_come(start: Start, output: Callable[[], str]) -> None:
+async def test_live_events_pass_without_buffering(start: Start, output: Callable[[], str]) -> None:
     async with (
-        up(start(), output) as places,
-        httpx2.AsyncClient(base_url=places["Origin"], timeout=30) as client,
+        up(start(), output) as urls,
+        httpx2.AsyncClient(base_url=urls["Origin"], timeout=30) as client,
         client.stream("GET", "/api/v1/stream", timeout=30) as answer,
     ):
         assert await anext(answer.aiter_lines()) == "api answers /api/v1/stream"
 
 
-async def test_mail_is_caught_and_shown(start: Start, output: Callable[[], str], data: Path) -> None:
-    async with up(start(), output) as places, httpx2.AsyncClient(base_url=places["Mailbox"], timeout=30) as client:
+async def test_emails_are_caught_and_shown(start: Start, output: Callable[[], str], data: Path) -> None:
+    async with up(start(), output) as urls, httpx2.AsyncClient(base_url=urls["Mailbox"], timeout=30) as client:
         smtp = re.search(r"CHATS_SMTP_URL=smtp://127.0.0.1:(\d+)", (data / "chats.env").read_text())
         assert smtp
         with smtplib.SMTP("127.0.0.1", int(smtp[1])) as connection:
@@ -146,7 +148,7 @@ async def test_mail_is_caught_and_shown(start: Start, output: Callable[[], str],
         assert (await client.get("/mails/latest/text")).text.strip() == "There"
 
 
-async def test_after_kill_9_it_starts_again_with_the_same_secrets(
+async def test_after_a_kill_9_it_starts_again_with_the_same_secrets(
     start: Start, output: Callable[[], str], data: Path
 ) -> None:
     first = start()
@@ -161,7 +163,7 @@ async def test_after_kill_9_it_starts_again_with_the_same_secrets(
         assert not [process for process in left if is_alive(process)]
 
 
-async def test_a_second_run_on_the_same_data_is_refused(
+async def test_a_second_run_with_the_same_data_is_rejected(
     start: Start, output: Callable[[], str], data: Path, port: int
 ) -> None:
     first = start()
@@ -171,7 +173,7 @@ async def test_a_second_run_on_the_same_data_is_refused(
         assert first.poll() is None
 
 
-async def test_a_taken_port_is_told_before_anything_starts(
+async def test_a_used_port_is_reported_before_anything_starts(
     start: Start, output: Callable[[], str], data: Path, port: int
 ) -> None:
     with socket.create_server(("127.0.0.1", port)):
@@ -182,7 +184,9 @@ async def test_a_taken_port_is_told_before_anything_starts(
     assert not (data / "postgres").exists()
 
 
-async def test_a_given_part_replaces_the_embedded_one(start: Start, output: Callable[[], str], data: Path) -> None:
+async def test_a_configured_server_replaces_the_embedded_one(
+    start: Start, output: Callable[[], str], data: Path
+) -> None:
     given = {
         "CHATS_CONVERSATIONS_DATABASE_URL": "postgresql://c@elsewhere.example/c",
         "CHATS_NOTIFICATIONS_DATABASE_URL": "postgresql://n@elsewhere.example/n",
@@ -191,32 +195,34 @@ async def test_a_given_part_replaces_the_embedded_one(start: Start, output: Call
         "CHATS_SMTP_URL": "smtp://elsewhere.example",
     }
     run = start(**given)
-    async with up(run, output) as places:
-        assert "Mailbox" not in places
+    async with up(run, output) as urls:
+        assert "Mailbox" not in urls
         assert not {"postgres", "valkey-server"} & {child.name() for child in descendants(run)}
     written = (data / "chats.env").read_text()
     for name, value in given.items():
         assert f"{name}={value}\n" in written
 
 
-async def test_a_proxy_in_front_is_trusted_by_ours_and_ours_by_the_services(
+async def test_caddy_trusts_a_configured_proxy_and_the_services_trust_caddy(
     start: Start, output: Callable[[], str], data: Path
 ) -> None:
     roles = {"CHATS_AUTH_ROLE_CLAIM": "realm_access.roles"}
     run = start(CHATS_SMTP_URL="smtp://elsewhere.example", CHATS_TRUSTED_PROXIES="203.0.113.10,::1", **roles)
-    async with up(run, output) as places:
-        assert "Shop" not in places  # whose tokens would not count
+    async with up(run, output) as urls:
+        assert "Shop" not in urls  # the services would not accept its tokens
         caddy = next(child for child in descendants(run) if child.name() == "caddy")
         assert caddy.environ()["CHATS_TRUSTED_PROXIES"] == "203.0.113.10 ::1"
     assert "CHATS_TRUSTED_PROXIES=127.0.0.1,::1,203.0.113.10,::1\n" in (data / "chats.env").read_text()
 
 
-async def test_the_way_in_is_a_shop_that_the_chats_know(start: Start, output: Callable[[], str], data: Path) -> None:
+async def test_the_shop_is_the_entry_and_its_origin_is_configured(
+    start: Start, output: Callable[[], str], data: Path
+) -> None:
     given = {"CHATS_STORE_ORIGINS": "https://store.example", "CHATS_STORE_URL": "https://store.example/"}
-    async with up(start(**given), output) as places, httpx2.AsyncClient(base_url=places["Shop"], timeout=30) as client:
-        assert next(iter(places)) == "Shop"
+    async with up(start(**given), output) as urls, httpx2.AsyncClient(base_url=urls["Shop"], timeout=30) as client:
+        assert next(iter(urls)) == "Shop"
         assert "Sign in" in (await client.get("/")).text
-        shop = places["Shop"].rstrip("/")
+        shop = urls["Shop"].rstrip("/")
     written = (data / "chats.env").read_text().splitlines()
     assert f"CHATS_LOGIN_URL={shop}/login" in written
     assert f"CHATS_STORE_ORIGINS={shop},https://store.example" in written
@@ -224,18 +230,18 @@ async def test_the_way_in_is_a_shop_that_the_chats_know(start: Start, output: Ca
 
 
 async def test_without_the_demo_there_is_no_shop(start: Start, output: Callable[[], str], data: Path) -> None:
-    async with up(start(CHATS_DEMO="0"), output) as places:
-        assert "Shop" not in places
+    async with up(start(CHATS_DEMO="0"), output) as urls:
+        assert "Shop" not in urls
     assert "CHATS_LOGIN_URL" not in (data / "chats.env").read_text()
     assert not (data / "shop").exists()
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the SIGHUP of a shell tells of it")
-async def test_a_closed_terminal_stops_all_of_it(start: Start, data: Path) -> None:
-    person, terminal = os.openpty()
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere only the SIGHUP of a shell reports it")
+async def test_closing_the_terminal_stops_everything(start: Start, data: Path) -> None:
+    master, terminal = os.openpty()
     run = start(terminal)
     os.close(terminal)
-    with open(person, "rb", buffering=0) as screen:  # noqa: ASYNC230, PTH123 - a number, not a path
+    with open(master, "rb", buffering=0) as screen:  # noqa: ASYNC230, PTH123 - a number, not a path
         shown = b""
         while b"Customer Chats is running." not in shown:
             shown += screen.read(4096)

@@ -1,4 +1,4 @@
-"""How processes start: clear words for what is missing, patience for what is not there yet."""
+"""How processes start: clear errors for missing settings, and patience with servers that are not running yet."""
 
 import asyncio
 import os
@@ -45,10 +45,10 @@ async def run_chats(directory: Path, *arguments: str, **settings: str) -> asynci
         ),
     ],
 )
-async def test_a_process_that_cannot_start_says_why_in_one_line(
+async def test_a_process_that_cannot_start_reports_the_reason_in_one_line(
     tmp_path: Path, process: str, settings: Mapping[str, str], words: str
 ) -> None:
-    (tmp_path / "chats.env").write_text(f"CHATS_AUTH_SECRET={SECRET}\n")  # of `make run`, for its own processes only
+    (tmp_path / "chats.env").write_text(f"CHATS_AUTH_SECRET={SECRET}\n")  # only for processes of `make run`
     started = await run_chats(tmp_path, process, **{**API, **settings})
     output, _ = await started.communicate()
     [line] = output.decode().splitlines()
@@ -57,7 +57,7 @@ async def test_a_process_that_cannot_start_says_why_in_one_line(
     assert "hunter2" not in line
 
 
-async def test_without_a_secret_no_token_can_be_made(tmp_path: Path) -> None:
+async def test_without_a_secret_no_token_can_be_signed(tmp_path: Path) -> None:
     url = {"CHATS_AUTH_JWKS_URL": "http://127.0.0.1:1/keys"}
     started = await run_chats(tmp_path, "token", "--sub", "anna", "--role", "customer", **url)
     output, _ = await started.communicate()
@@ -65,7 +65,7 @@ async def test_without_a_secret_no_token_can_be_made(tmp_path: Path) -> None:
     assert output.decode().startswith("chats: cannot sign a token: set CHATS_AUTH_SECRET")
 
 
-async def test_a_file_that_is_not_there_is_named_in_one_line(tmp_path: Path) -> None:
+async def test_a_missing_file_is_named_in_one_line(tmp_path: Path) -> None:
     started = await run_chats(tmp_path, "import", "none.ndjson", **API)
     output, _ = await started.communicate()
     assert started.returncode == 1
@@ -81,7 +81,7 @@ async def test_a_file_that_is_not_there_is_named_in_one_line(tmp_path: Path) -> 
         ("relay", {"CHATS_CONVERSATIONS_DATABASE_URL": ""}),
     ],
 )
-async def test_an_address_that_cannot_be_used_is_one_line(
+async def test_an_unusable_url_is_reported_in_one_line(
     tmp_path: Path, process: str, settings: Mapping[str, str]
 ) -> None:
     started = await run_chats(tmp_path, process, **{**API, **settings})
@@ -91,24 +91,24 @@ async def test_an_address_that_cannot_be_used_is_one_line(
 
 
 @pytest.mark.parametrize("process", ["api", "notifications-api", "relay", "sweeper", "worker"])
-async def test_a_database_that_is_not_there_yet_is_waited_for_until_a_stop(tmp_path: Path, process: str) -> None:
+async def test_processes_wait_for_an_unreachable_database_until_they_are_stopped(tmp_path: Path, process: str) -> None:
     [port] = free_ports([0])
     started = await run_chats(
         tmp_path, process, "--port", str(port), **API, CHATS_AUTH_SECRET=SECRET, CHATS_FEED_SECRET=SECRET
     )
     assert started.stdout is not None
-    said: list[str] = []
+    lines: list[str] = []
     async with asyncio.timeout(60):
-        while not said or "waiting for the database" not in said[-1]:
-            said.append((await started.stdout.readline()).decode())
-            assert said[-1], f"ended, having said: {said}"
+        while not lines or "waiting for the database" not in lines[-1]:
+            lines.append((await started.stdout.readline()).decode())
+            assert lines[-1], f"it exited after printing {lines}"
     assert started.returncode is None
     started.terminate()
     await asyncio.wait_for(started.communicate(), 60)
     assert started.returncode in {0, -signal.SIGTERM}
 
 
-async def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
+async def test_a_used_port_is_reported_in_one_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -129,7 +129,7 @@ async def test_a_taken_port_is_one_line(tmp_path: Path) -> None:
         ("queue", "a queue exists with other arguments"),
     ],
 )
-async def test_a_worker_that_the_broker_refuses_says_so_in_one_line_and_fails(
+async def test_a_worker_that_the_broker_rejects_reports_it_in_one_line_and_exits(
     tmp_path: Path, refuses: str, words: str
 ) -> None:
     async with amqp_peer(refuses) as peer:

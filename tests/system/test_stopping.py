@@ -1,4 +1,4 @@
-"""SIGTERM under load: every process comes to its own end in time, and what it had in hand is found again."""
+"""SIGTERM under load: every process ends by itself in time, and its unfinished work is done after a restart."""
 
 import asyncio
 import signal
@@ -28,7 +28,7 @@ WRITERS = 3
 
 @asynccontextmanager
 async def under_load(product: Product) -> AsyncIterator[list[str]]:
-    """Let people write meanwhile, in a conversation and so a mail of its own each; give what was acknowledged."""
+    """Post messages meanwhile, each in its own conversation and thus its own email; yield the acknowledged ones."""
     messages: list[str] = []
     stop = asyncio.Event()
 
@@ -54,9 +54,11 @@ async def under_load(product: Product) -> AsyncIterator[list[str]]:
 
 
 async def mailed_once(product: Product, server: SmtpServer) -> None:
-    """Fail when a mail came twice for another reason than a lost answer."""
-    copies = Counter(str(message_from_bytes(mail.content)["Message-ID"]) for mail in server.emails)
-    uncertain = [one for email in await product.emails() for one in email["tries"] if one["outcome"] == "uncertain"]
+    """Fail when an email arrived twice without a lost reply as the cause."""
+    copies = Counter(str(message_from_bytes(email.content)["Message-ID"]) for email in server.emails)
+    uncertain = [
+        tried for email in await product.emails() for tried in email["tries"] if tried["outcome"] == "uncertain"
+    ]
     assert sum(copies.values()) - len(copies) <= len(uncertain)
     assert max(copies.values()) <= 2
 
@@ -77,13 +79,13 @@ async def test_each_process_stops_under_load_and_starts_again(product: Product, 
     await mailed_once(product, mail_server)
 
 
-async def test_a_mail_server_that_hangs_keeps_nothing_from_stopping_and_no_mail_is_left_in_hand(
+async def test_a_hanging_smtp_server_does_not_prevent_stopping_and_no_email_stays_in_progress(
     product: Product, mail_server: SmtpServer
 ) -> None:
     await product.stop("worker")
     mail_server.script |= {"rcpt": [STALL], "end": KEEP_AND_STALL}
     async with under_load(product) as messages:
-        await eventually(lambda: not mail_server.script["rcpt"], deadline=30)  # the sweeper's mail
+        await eventually(lambda: not mail_server.script["rcpt"], deadline=30)  # the sweeper's email
         before = mail_server.connections
         await product.start("worker")
         await eventually(lambda: mail_server.connections > before + 3, deadline=30)  # more than the sweeper opens
@@ -97,7 +99,7 @@ async def test_a_mail_server_that_hangs_keeps_nothing_from_stopping_and_no_mail_
     await mailed_once(product, mail_server)
 
 
-async def test_all_stop_while_the_broker_is_away(product: Product, mail_server: SmtpServer) -> None:
+async def test_all_processes_stop_without_the_broker(product: Product, mail_server: SmtpServer) -> None:
     async with under_load(product) as messages:
         await product.kill("broker")
         await eventually(lambda: len(messages) > 5)
@@ -107,7 +109,7 @@ async def test_all_stop_while_the_broker_is_away(product: Product, mail_server: 
     await mailed_once(product, mail_server)
 
 
-async def test_a_worker_and_its_clock_end_together_and_are_started_again_as_one(product: Product) -> None:
+async def test_a_worker_and_its_clock_end_together_and_are_restarted_as_one(product: Product) -> None:
     clock_of(product).kill()
     await eventually(lambda: product.ended() == ["worker"], deadline=30)
     await product.start("worker")
@@ -119,7 +121,7 @@ async def test_a_worker_and_its_clock_end_together_and_are_started_again_as_one(
 
 
 def clock_of(product: Product) -> psutil.Process:
-    """Return the process beside a worker's pool, which alone was spawned and not forked."""
+    """Return the worker's clock process; unlike the pool's processes it was spawned, not forked."""
     [clock] = [child for child in product.family("worker") if "--multiprocessing-fork" in child.cmdline()]
     return clock
 
@@ -138,7 +140,7 @@ processes.run_until_signal(hang)
 """
 
 
-async def test_a_process_that_hangs_while_stopping_ends_itself_at_the_last_moment() -> None:
+async def test_a_process_that_hangs_while_stopping_is_ended_by_its_deadline() -> None:
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", HANGS, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     assert await process.stdout.readline() == b"up\n"
@@ -146,7 +148,7 @@ async def test_a_process_that_hangs_while_stopping_ends_itself_at_the_last_momen
     assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGALRM
 
 
-async def test_an_api_that_is_told_to_stop_serves_until_it_is_out_of_the_rotation(product: Product) -> None:
+async def test_a_stopping_api_keeps_serving_until_it_is_out_of_rotation(product: Product) -> None:
     await product.stop("api")
     product.overrides["api"] = {"CHATS_DRAIN_SECONDS": "2"}
     await product.start("api")
@@ -205,7 +207,7 @@ server(app, "127.0.0.1", int(sys.argv[1]), drain_seconds=0.3).run()
 """
 
 
-async def test_a_request_on_a_connection_that_was_established_is_answered_though_the_socket_closes() -> None:
+async def test_a_request_on_an_established_connection_is_answered_although_the_socket_closes() -> None:
     (port,) = free_ports([0])
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", SLOW_API, str(port))
     await eventually(accepts("127.0.0.1", port), deadline=60)

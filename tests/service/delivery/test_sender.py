@@ -98,7 +98,7 @@ async def test_a_rejected_email_has_failed_and_can_be_retried_manually(
 
         [shown] = (await notifications_api.get("/api/v1/notifications/emails", headers=admin)).json()["items"]
         assert (shown["state"], shown["reason"]) == ("failed", "rejected")
-        assert (shown["attempts_of"][0]["code"], shown["attempts_of"][0]["reply"]) == (550, "5.1.1 nobody here")
+        assert (shown["tries"][0]["code"], shown["tries"][0]["reply"]) == (550, "5.1.1 nobody here")
 
         retry = f"/api/v1/notifications/emails/{shown['id']}/retry"
         assert (await notifications_api.post(retry, headers=admin)).status_code == 204

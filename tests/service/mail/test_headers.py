@@ -89,7 +89,7 @@ class Link:
         outcome = self.runner.run(
             self.connection.send(sender=BRAND.email_from, recipient=recipient, content=content, before_data=_yes)
         )
-        envelope = [line for line in self.server.commands if line.upper().startswith(("CONTENT", "RCPT", "DATA"))]
+        envelope = [line for line in self.server.commands if line.upper().startswith(("MAIL", "RCPT", "DATA"))]
         return outcome, envelope, list(self.server.emails)
 
 
@@ -139,7 +139,7 @@ def test_no_name_subject_or_text_adds_a_recipient(link: Link, subject: str, name
         outcome, envelope, emails = link.send(email_content.to_address, content)
         assert outcome.outcome is Outcome.ACCEPTED
         assert envelope == [
-            f"CONTENT FROM:<{SENDER}> SIZE={len(content)}",
+            f"MAIL FROM:<{SENDER}> SIZE={len(content)}",
             f"RCPT TO:<{email_content.to_address}>",
             "DATA",
         ]
