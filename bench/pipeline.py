@@ -168,7 +168,7 @@ def _print_rates(what: str, ours: list[float], than: str, yardstick: list[float]
 
 
 async def _ours(stage: Stage, workers: Sequence[str]) -> tuple[float, float]:
-    """Let workers handle a backlog of events, and then send the emails for them."""
+    """Run workers until a backlog of events is handled, and then send the emails for it."""
     publisher = Publisher(create_celery(stage.product.environment["CHATS_BROKER_URL"], client="bench"))
     await stage.product.chats("emails", "pause")
     for worker in workers:

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 PLACES = (
     "*.md",
     "Makefile",
-    *(f"{folder}/**/*" for folder in ("deploy", "docs", "examples", "services", "shared", ".github")),
+    *(f"{folder}/**/*" for folder in ("bench", "deploy", "docs", "examples", "services", "shared", "tests", ".github")),
 )
 SUFFIXES = {".css", ".example", ".html", ".jinja", ".js", ".md", ".py", ".yml", ""}
 PATTERNS = {

@@ -62,7 +62,7 @@ class Link:
             pair.recover(cut=cut)
 
     def forget(self) -> None:
-        """Let new connections pass, and leave those in a black hole there for good, without telling either end."""
+        """Accept new connections again, and abandon those in a black hole without closing either end."""
         self.disturbance = None
         for pair in self.pairs:
             pair.forgotten = pair.held

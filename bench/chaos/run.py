@@ -87,7 +87,7 @@ async def run(plan: Plan, system: System, *, title: str = "") -> list[str]:
 
 
 async def _write_under_faults(plan: Plan, system: System, history: History, nemesis: Nemesis) -> float:
-    """Let the writers work, first without faults; return the seconds that they worked."""
+    """Run the writers, first without faults; return the seconds that they worked."""
     desk = Desk(system.url, history, system.headers, CUSTOMERS, system.whole)
     writers = [
         Writer(desk, "admin" if number % 2 else "customer", f"{plan.seed} {number}", plan.pause)

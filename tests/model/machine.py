@@ -143,7 +143,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule()
     def catch_up(self) -> None:
-        """Let the sweeper handle everything while the hints are still in flight."""
+        """Run the sweeper over all events while the hints are still in flight."""
         self.do("number", 1000, published=True)
         self.do("catch_up")
 
@@ -155,7 +155,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.undone and not self.pipeline.notifier.poison)
     @rule(which=ANY)
     def give_up_on(self, which: int) -> None:
-        """Let an event fail until it is parked, then fix its cause."""
+        """Make an event fail until it is parked, then fix its cause."""
         self.do("poison", self.one(self.undone, which))
         self.do("number", 1000, published=True)
         for _ in range(MAX_EVENT_ATTEMPTS + 1):
@@ -222,7 +222,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(reply=st.sampled_from(sorted(REFUSED)))
     def send_in_vain(self, reply: str) -> None:
-        """Let a process attempt all emails that are due next, and be refused."""
+        """Attempt all emails that are due next; the server refuses them."""
         self.wait_for_mail()
         for _ in self.do("claim"):
             self.do("refuse", len(self.pipeline.held) - 1, reply)
@@ -230,7 +230,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(reply=ANSWERS, dies=st.booleans())
     def send(self, reply: str, dies: bool) -> None:
-        """Let a process send all emails that are due next, or die before it records the outcomes."""
+        """Send all emails that are due next, or crash before the outcomes are recorded."""
         self.wait_for_mail()
         for _ in self.do("claim"):
             self.go_on(len(self.pipeline.held) - 1, reply, dies=dies)
@@ -238,7 +238,7 @@ class Machine(RuleBasedStateMachine):
     @precondition(lambda self: self.waiting)
     @rule(reply=ANSWERS, begun=st.booleans(), meanwhile=MEANWHILE, lease=LEASES)
     def send_slowly(self, reply: str, begun: bool, meanwhile: str, lease: str) -> None:
-        """Let a process take its time with an email, while something happens to it or its lease."""
+        """Send an email slowly, while something happens to it or its lease."""
         self.wait_for_mail()
         if not self.do("claim"):
             return
@@ -262,7 +262,7 @@ class Machine(RuleBasedStateMachine):
         self.go_on(self.pipeline.held.index(held), reply, dies=False)
 
     def go_on(self, held: int, reply: str, *, dies: bool) -> None:
-        """Let a holder finish its email."""
+        """Finish the email of a holder."""
         if self.pipeline.held[held].begun or self.do("begin", held):
             self.do("answer", held, reply)
             self.do("crash" if dies else "record", held)
@@ -349,7 +349,7 @@ class Machine(RuleBasedStateMachine):
         return [mail for mail in self.pipeline.mails if mail.state in WAITING]
 
     def wait_for_mail(self) -> None:
-        """Let time pass until an email is due or its lease has expired, and the circuit breaker allows sending."""
+        """Advance the time until an email is due or its lease has expired, and the circuit breaker allows sending."""
         opens = self.pipeline.notifier.mailbox.open_at or 0
         held = [mail.lease_until + 1 for mail in self.waiting if mail.state is EmailState.SENDING]
         due = [mail.due for mail in self.waiting if mail.state is EmailState.SCHEDULED]

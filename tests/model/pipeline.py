@@ -131,13 +131,13 @@ class Pipeline:
     # What happens to emails
 
     def claim(self) -> list[Name]:
-        """Let a process claim what is due."""
+        """Claim the due emails for a process."""
         claimed = self.notifier.mailbox.claim()
         self.held += claimed
         return [held.name for held in claimed]
 
     def refuse(self, held: int, reply: str) -> None:
-        """Let the server refuse an email before its content is sent."""
+        """Refuse an email before its content is sent."""
         one = self.held.pop(held)
         self.replies.append((one.mail, reply))
         self.notifier.mailbox.record(one, REFUSED[reply])
@@ -150,7 +150,7 @@ class Pipeline:
         return False
 
     def answer(self, held: int, reply: str) -> None:
-        """Let the server receive the content or not, and reply or not."""
+        """Receive the content or not, and reply or not."""
         one = self.held[held]
         one.answer = ANSWERED[reply]
         if reply in KEEPS:
@@ -159,7 +159,7 @@ class Pipeline:
             self.server.append((one.name, one.address, one.letter))
 
     def record(self, held: int) -> None:
-        """Let the holder record the server's reply."""
+        """Record the server's reply for the holder."""
         one = self.held.pop(held)
         assert one.answer is not None
         self.replies.append((one.mail, next(reply for reply, known in ANSWERED.items() if known is one.answer)))
@@ -172,7 +172,7 @@ class Pipeline:
         self.notifier.mailbox.hand_back(self.held.pop(held))
 
     def crash(self, held: int) -> None:
-        """Let the holder of an email die, and forget what it knew."""
+        """Kill the holder of an email; its state is lost."""
         del self.held[held]
 
     # Time

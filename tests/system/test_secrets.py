@@ -1,4 +1,4 @@
-"""No secret appears in any log, response, page or process list, whatever fails."""
+"""No secret appears in any log, response, page or process list, not even after a failure."""
 
 import asyncio
 import re

@@ -51,7 +51,7 @@ class Outside:
         return await (await self._connection(url)).fetchval(query)
 
     async def pass_time(self) -> None:
-        """Let leases, retry delays, the breaker's pause and the spacing of attempts end."""
+        """Advance the time past leases, retry delays, the breaker's pause and the spacing of attempts."""
         await (await self._connection(self._world.notifications_url)).execute("""
             update emails set lease_until = now() - interval '1 s' where state = 'sending';
             update emails set next_attempt_at = now() - interval '1 min' where state = 'scheduled';
