@@ -321,8 +321,8 @@ class Machine(RuleBasedStateMachine):
     @property
     def undone(self) -> list[int]:
         inbox = self.pipeline.notifier.inbox
-        useful = (place for place, entry in enumerate(self.pipeline.store.log) if entry.kind is not Kind.OTHER)
-        return [place for place in useful if place not in inbox or not inbox[place].done]
+        useful = (index for index, entry in enumerate(self.pipeline.store.log) if entry.kind is not Kind.OTHER)
+        return [index for index in useful if index not in inbox or not inbox[index].done]
 
     @property
     def parked(self) -> list[int]:
@@ -334,15 +334,15 @@ class Machine(RuleBasedStateMachine):
 
     @property
     def ready(self) -> list[int]:
-        return [place for place, held in enumerate(self.pipeline.held) if not held.begun]
+        return [index for index, held in enumerate(self.pipeline.held) if not held.begun]
 
     @property
     def begun(self) -> list[int]:
-        return [place for place, held in enumerate(self.pipeline.held) if held.begun and held.answer is None]
+        return [index for index, held in enumerate(self.pipeline.held) if held.begun and held.answer is None]
 
     @property
     def answered(self) -> list[int]:
-        return [place for place, held in enumerate(self.pipeline.held) if held.answer is not None]
+        return [index for index, held in enumerate(self.pipeline.held) if held.answer is not None]
 
     @property
     def waiting(self) -> list[Mail]:

@@ -18,7 +18,7 @@ from services.notifications.rules import (
     seconds_until_allowed,
     with_evidence,
 )
-from tests.model.store import SECOND, Clock, Payload, Who
+from tests.model.store import SECOND, Clock, Payload, UserVersion
 
 RETRY_SECONDS = (60, 300_000)  # an email fails after three attempts
 DELAYS = retry_delays(RETRY_SECONDS)
@@ -35,7 +35,7 @@ GONE = Attempt(Outcome.ABANDONED, Phase.LEASE, None, "")
 LOST = Attempt(Outcome.UNCERTAIN, Phase.LEASE, None, "")
 
 Name = tuple[Audience, int, int]
-Letter = tuple[int, ...]
+Content = tuple[int, ...]
 
 
 @dataclass
@@ -68,10 +68,10 @@ class Mail:
     refused_at: int | None = None
     address: str | None = None
     mailbox: str | None = None  # the normalized address
-    letter: Letter | None = None
+    content: Content | None = None
     erased: bool = False
     history: list[EmailState] = field(default_factory=list)
-    received: list[Letter] = field(default_factory=list)
+    received: list[Content] = field(default_factory=list)
     doubts: int = 0  # attempts with a lost reply, ever
     by_hand: int = 0  # manual retries
 
@@ -101,7 +101,7 @@ class Held:
     counted: int
     uncertain: int
     refused_at: int | None
-    letter: Letter
+    content: Content
     address: str
     begun: bool = False
     begun_at: int = 0
@@ -111,7 +111,9 @@ class Held:
 class Mailbox:
     """The emails of the notifications service, and the circuit breaker."""
 
-    def __init__(self, clock: Clock, people: dict[str, Who], is_read: Callable[[Audience, int, int], bool]) -> None:
+    def __init__(
+        self, clock: Clock, people: dict[str, UserVersion], is_read: Callable[[Audience, int, int], bool]
+    ) -> None:
         self.clock = clock
         self.people = people
         self.is_read = is_read  # returns whether the recipient has read a message
@@ -164,14 +166,14 @@ class Mailbox:
                 for one in self.tries:
                     one.mailbox = one.mailbox if one.mail is not mail else None
             if theirs or any(line.sender == user for line in mail.lines.values()):
-                mail.letter = None
+                mail.content = None
 
     def erase(self, conversation: int) -> None:
         """Cancel the emails about a deleted conversation, and erase their content."""
         for mail in self.mails:
             if mail.conversation == conversation:
                 self.cancel(mail, Reason.DELETED, leaving=UNSENT)
-                mail.lines, mail.letter, mail.erased = {}, None, True
+                mail.lines, mail.content, mail.erased = {}, None, True
 
     def retry(self, mail: Mail) -> None:
         """Make a failed email due again, by a manual retry."""
@@ -258,8 +260,8 @@ class Mailbox:
 
     def suppression(self, mail: Mail) -> Reason | None:
         """Return the reason why an email must not be sent."""
-        who = self.people.get(mail.recipient)
-        if mail.audience is Audience.CUSTOMER and who is not None and who.deleted:
+        user = self.people.get(mail.recipient)
+        if mail.audience is Audience.CUSTOMER and user is not None and user.deleted:
             return Reason.USER_DELETED
         address = self.address(mail)
         if address is None:
@@ -277,8 +279,8 @@ class Mailbox:
         """Return an email's current address."""
         if mail.audience is Audience.SUPPORT:
             return SUPPORT_EMAIL
-        who = self.people.get(mail.recipient)
-        return who.email if who else None
+        user = self.people.get(mail.recipient)
+        return user.email if user else None
 
     def cancel(self, mail: Mail, reason: Reason, leaving: Collection[EmailState] = WAITING) -> None:
         """Cancel an email, unless its content may be in flight."""
@@ -291,7 +293,7 @@ class Mailbox:
             check_transition(state, to)
         if mail.state in leaving:
             mail.state, mail.reason, mail.lease, mail.begun = to, reason, None, False
-            mail.letter = mail.letter if to in UNSENT else None
+            mail.content = mail.content if to in UNSENT else None
             mail.history.append(to)
 
     def _is_due(self, mail: Mail) -> bool:
@@ -312,32 +314,32 @@ class Mailbox:
         if reason := self.suppression(mail):
             self.move(mail, EmailState.SUPPRESSED, reason, leaving=(EmailState.SCHEDULED,))
             return None
-        if mail.letter is None or mail.address != self.address(mail):
+        if mail.content is None or mail.address != self.address(mail):
             self._compose(mail, unread)
-        assert mail.letter is not None
+        assert mail.content is not None
         assert mail.address is not None
         mail.mailbox = mail.address.lower()
         self.move(mail, EmailState.SENDING, None, leaving=(EmailState.SCHEDULED,))
         mail.lease, mail.lease_until = self.leases, self.clock.now + LEASE * SECOND
         return Held(
-            mail, mail.name, self.leases, mail.counted, mail.uncertain, mail.refused_at, mail.letter, mail.address
+            mail, mail.name, self.leases, mail.counted, mail.uncertain, mail.refused_at, mail.content, mail.address
         )
 
     def _compose(self, mail: Mail, unread: list[int]) -> None:
         if not mail.claimed:
             for number, line in mail.lines.items():
                 line.left_out = number not in unread
-        mail.letter = tuple(sorted(number for number, line in mail.lines.items() if not line.left_out))
+        mail.content = tuple(sorted(number for number, line in mail.lines.items() if not line.left_out))
         mail.claimed, mail.address = True, self.address(mail)
 
     def _release_expired(self) -> None:
         expired = [one for one in self.mails if one.state is EmailState.SENDING and one.lease_until < self.clock.now]
-        for place, mail in enumerate(expired):
+        for index, mail in enumerate(expired):
             self._end_probe(mail.lease)
             attempt = LOST if mail.begun else GONE
             self._note(mail, attempt)
             self._follow(mail, attempt, mail.counted, mail.uncertain)
-            mail.due += place if attempt is LOST else 0  # all due times differ, so that their order is defined
+            mail.due += index if attempt is LOST else 0  # all due times differ, so that their order is defined
 
     def _note(self, mail: Mail, attempt: Attempt) -> None:
         arrived = attempt.outcome in MAY_HAVE_ARRIVED

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from services.conversations.rules import Side
 from services.notifications.rules import MAX_EVENT_ATTEMPTS, Audience
 from tests.model.mailbox import SUPPORT, Mailbox
-from tests.model.store import SECOND, Clock, Kind, Payload, Who
+from tests.model.store import SECOND, Clock, Kind, Payload, UserVersion
 
 ATTEMPT_SPACING = 2 * SECOND
 
@@ -66,7 +66,7 @@ class Notifier:
     def __init__(self, clock: Clock, mailbox: type[Mailbox] = Mailbox) -> None:
         self.clock = clock
         self.inbox: dict[int, Entry] = {}
-        self.people: dict[str, Who] = {}
+        self.people: dict[str, UserVersion] = {}
         self.marks: defaultdict[int, Mark] = defaultdict(Mark)
         self.records: dict[tuple[int, int], Record] = {}
         self.mailbox = mailbox(clock, self.people, self.is_read)
@@ -169,11 +169,11 @@ class Notifier:
     def handle(self, *payloads: Payload | None) -> None:
         """Apply payloads together, by kind; erased ones have no effect."""
         effects = [payload for payload in payloads if payload is not None]
-        newest: dict[str, Who] = {}
-        for who in (who for payload in effects for who in payload.people):
-            if who.id not in newest or newest[who.id].version < who.version:
-                newest[who.id] = who
-        known = [who for who in newest.values() if self.know(who)]
+        newest: dict[str, UserVersion] = {}
+        for update in (update for payload in effects for update in payload.people):
+            if update.id not in newest or newest[update.id].version < update.version:
+                newest[update.id] = update
+        known = [update for update in newest.values() if self.know(update)]
         deletions = [payload for payload in effects if payload.kind is Kind.DELETED]
         gone = {payload.conversation for payload in deletions}
         reads = [payload for payload in effects if payload.kind is Kind.READ]
@@ -189,7 +189,7 @@ class Notifier:
             self.mailbox.review({one for one in touched if one is not None}, audience)
         for payload in deletions:
             self.deleted(payload)
-        news = {who.id: self.clock.now for who in known if who.deleted}
+        news = {update.id: self.clock.now for update in known if update.deleted}
         ends = {one.sender.id: one.at for one in effects if one.kind is Kind.PERSON and one.at and one.sender}
         for user, before in (ends | news).items():
             self.forget(user, before)
@@ -224,16 +224,16 @@ class Notifier:
             del self.records[message]
         self.mailbox.erase(payload.conversation)
         for entry in self.inbox.values():
-            told = entry.kept and entry.kept.payload
-            if told and told.conversation == payload.conversation:
+            stored = entry.kept and entry.kept.payload
+            if stored and stored.conversation == payload.conversation:
                 entry.kept = None
 
-    def know(self, who: Who) -> bool:
+    def know(self, update: UserVersion) -> bool:
         """Save a user unless a newer version is known."""
-        known = self.people.get(who.id)
-        if known is not None and known.version >= who.version:
+        known = self.people.get(update.id)
+        if known is not None and known.version >= update.version:
             return False
-        self.people[who.id] = who
+        self.people[update.id] = update
         return True
 
     def forget(self, user: str, before: int) -> None:

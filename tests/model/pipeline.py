@@ -8,7 +8,7 @@ from typing import Any
 from services.conversations.rules import Side
 from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.rules import EmailState, Outcome
-from tests.model.mailbox import Held, Letter, Mail, Mailbox, Name
+from tests.model.mailbox import Content, Held, Mail, Mailbox, Name
 from tests.model.notifier import DiedError, NothingKeptError, Notifier
 from tests.model.store import SECOND, Clock, Hint, Kind, Store
 
@@ -50,7 +50,7 @@ class Pipeline:
         self.notifier = notifier(self.clock, mailbox)
         self.broker: list[Hint] = []
         self.held: list[Held] = []
-        self.server: list[tuple[Name, str, Letter]] = []  # received emails: name, address, messages
+        self.server: list[tuple[Name, str, Content]] = []  # received emails: name, address, messages
         self.arrivals: list[Held] = []  # the same, with the attempt
         self.replies: list[tuple[Mail, str]] = []  # the recorded replies
 
@@ -122,7 +122,7 @@ class Pipeline:
     def catch_up(self) -> bool:
         """Read the log after the cursor; return True when all of it is handled."""
         page = self.store.feed(self.notifier.cursor)
-        wanted = {place: self.store.log[place].payload for place, entry in page if entry.kind is not Kind.OTHER}
+        wanted = {index: self.store.log[index].payload for index, entry in page if entry.kind is not Kind.OTHER}
         done = self.notifier.receive_missing(wanted)
         if done:
             self.notifier.cursor = self.store.head
@@ -154,9 +154,9 @@ class Pipeline:
         one = self.held[held]
         one.answer = ANSWERED[reply]
         if reply in KEEPS:
-            one.mail.received.append(one.letter)
+            one.mail.received.append(one.content)
             self.arrivals.append(one)
-            self.server.append((one.name, one.address, one.letter))
+            self.server.append((one.name, one.address, one.content))
 
     def record(self, held: int) -> None:
         """Record the server's reply for the holder."""
@@ -202,7 +202,7 @@ class Pipeline:
                 event: (entry.attempts, entry.handled, entry.parked, entry.kept is not None)
                 for event, entry in notifier.inbox.items()
             },
-            "people": {who.id: (who.version, who.email, who.deleted) for who in notifier.people.values()},
+            "people": {known.id: (known.version, known.email, known.deleted) for known in notifier.people.values()},
             "marks": {
                 number: (*mark.read.values(), mark.deleted)
                 for number, mark in notifier.marks.items()
@@ -232,6 +232,6 @@ def _view(mail: Mail) -> tuple[Any, ...]:
         mail.state,
         mail.reason or "",
         (mail.counted, mail.uncertain),
-        (mail.claimed, mail.lease is not None, mail.begun, mail.letter is not None, mail.address or ""),
+        (mail.claimed, mail.lease is not None, mail.begun, mail.content is not None, mail.address or ""),
         mail.due if waits else 0,
     )

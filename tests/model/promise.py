@@ -34,9 +34,9 @@ def check_at_rest(pipeline: Pipeline) -> None:
     """Check that nothing is lost after everything was delivered and every due email attempted."""
     store, notifier = pipeline.store, pipeline.notifier
     living = {number: talk for number, talk in enumerate(store.talks) if not talk.deleted}
-    for place, entry in enumerate(store.log):
-        if entry.kind is not Kind.OTHER and not notifier.inbox[place].handled:
-            assert notifier.inbox[place].kept is None, "a parked event could not be retried"
+    for index, entry in enumerate(store.log):
+        if entry.kind is not Kind.OTHER and not notifier.inbox[index].handled:
+            assert notifier.inbox[index].kept is None, "a parked event could not be retried"
             assert entry.conversation not in living, "an event of an existing conversation stayed parked"
     assert notifier.cursor == store.head == len(store.log)
     assert notifier.people == store.users
@@ -63,7 +63,7 @@ def _the_cursor_skips_nothing(pipeline: Pipeline) -> None:
     notifier = pipeline.notifier
     done = {event for event, entry in notifier.inbox.items() if entry.done}
     passed = enumerate(pipeline.store.log[: notifier.cursor])
-    assert {place for place, entry in passed if entry.kind is not Kind.OTHER} <= done
+    assert {index for index, entry in passed if entry.kind is not Kind.OTHER} <= done
 
 
 def _effects(pipeline: Pipeline, *kinds: Kind) -> list[Payload]:
@@ -138,7 +138,7 @@ def _an_email_fails_for_a_policy_only_if_others_are_accepted(pipeline: Pipeline)
         if mail.state is not EmailState.FAILED or mail.reason is not Reason.REJECTED:
             continue
         said = [(reply, one is mail) for one, reply in pipeline.replies]
-        mine = [place for place, (reply, own) in enumerate(said) if own and reply in {"policy", "never"}]
+        mine = [index for index, (reply, own) in enumerate(said) if own and reply in {"policy", "never"}]
         assert mine, "it was not refused"
         if said[mine[-1]][0] == "policy":
             assert ("taken", False) in said[mine[0] : mine[-1]], "failed, but no other email was accepted"

@@ -29,7 +29,7 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Who:
+class UserVersion:
     """A user as in events."""
 
     id: str
@@ -46,18 +46,18 @@ class Payload:
     conversation: int | None = None
     number: int = 0  # of the message, or of the last message read
     side: Side | None = None
-    sender: Who | None = None
-    customer: Who | None = None
+    sender: UserVersion | None = None
+    customer: UserVersion | None = None
     at: int = 0  # the time of a message, or of a user's deletion
 
     @property
-    def people(self) -> Iterator[Who]:
+    def people(self) -> Iterator[UserVersion]:
         """Return the users in it."""
-        yield from {who.id: who for who in (self.sender, self.customer) if who is not None}.values()
+        yield from {update.id: update for update in (self.sender, self.customer) if update is not None}.values()
 
     def without(self, user: str) -> "Payload":
         """Return the payload with a user erased."""
-        nobody = Who(user, 0, None, deleted=True)
+        nobody = UserVersion(user, 0, None, deleted=True)
         return replace(
             self,
             sender=nobody if self.sender and self.sender.id == user else self.sender,
@@ -100,7 +100,7 @@ class Store:
 
     def __init__(self, clock: Clock) -> None:
         self.clock = clock
-        self.users = {ADMIN: Who(ADMIN, 2, "sam@store.test")}
+        self.users = {ADMIN: UserVersion(ADMIN, 2, "sam@store.test")}
         self.talks: list[Talk] = []
         self.log: list[Logged] = []
         self.acknowledged: dict[tuple[int, int], Side] = {}
@@ -113,11 +113,11 @@ class Store:
 
     def put_user(self, user: str, email: str | None) -> None:
         """Sync a user from the store; an unchanged one gets no new version."""
-        known = self.users.get(user, Who(user, 1, None))
-        who = Who(user, known.version + 1, email)
+        known = self.users.get(user, UserVersion(user, 1, None))
+        update = UserVersion(user, known.version + 1, email)
         if user not in self.users or (known.email, known.deleted) != (email, False):
-            self.users[user] = who
-            self._append(Payload(Kind.PERSON, sender=who))
+            self.users[user] = update
+            self._append(Payload(Kind.PERSON, sender=update))
 
     def delete_user(self, user: str) -> None:
         """Erase a user, in the log too."""
@@ -126,7 +126,7 @@ class Store:
             return
         for entry in self.log:
             entry.payload = entry.payload and entry.payload.without(user)
-        self.users[user] = Who(user, known.version + 1, None, deleted=True)
+        self.users[user] = UserVersion(user, known.version + 1, None, deleted=True)
         self._append(Payload(Kind.PERSON, sender=self.users[user], at=self.clock.now))
 
     def open(self, customer: str) -> bool:
@@ -182,14 +182,14 @@ class Store:
 
     def number(self, size: int) -> list[Hint]:
         """Assign the next positions; return the hints to publish."""
-        waiting = [place for place, entry in enumerate(self.log) if entry.position is None][:size]
-        for position, place in enumerate(waiting, start=self.head + 1):
-            self.log[place].position = position
-        return [Hint(place, self.log[place].payload) for place in waiting if self.log[place].kind is not Kind.OTHER]
+        waiting = [index for index, entry in enumerate(self.log) if entry.position is None][:size]
+        for position, index in enumerate(waiting, start=self.head + 1):
+            self.log[index].position = position
+        return [Hint(index, self.log[index].payload) for index in waiting if self.log[index].kind is not Kind.OTHER]
 
     def feed(self, after: int) -> list[tuple[int, Logged]]:
         """Return the events after a position, in order, each with its index."""
-        found = [(place, entry) for place, entry in enumerate(self.log) if (entry.position or 0) > after]
+        found = [(index, entry) for index, entry in enumerate(self.log) if (entry.position or 0) > after]
         return sorted(found, key=lambda one: one[1].position or 0)
 
     def _append(self, payload: Payload) -> None:

@@ -16,7 +16,7 @@ from tests.model.machine import Machine
 from tests.model.mailbox import WAITING, Held, Mail, Mailbox
 from tests.model.notifier import Notifier
 from tests.model.pipeline import Pipeline
-from tests.model.store import Hint, Payload, Store, Who
+from tests.model.store import Hint, Payload, Store, UserVersion
 
 PLAY = settings(stateful_step_count=40, database=None)
 pytestmark = pytest.mark.long
@@ -42,8 +42,8 @@ class ByIds(Store):
 
     def number(self, size: int) -> list[Hint]:
         hints = super().number(size)
-        for place, entry in enumerate(self.log):
-            entry.position = entry.position and place + 1 + (place > 5)
+        for index, entry in enumerate(self.log):
+            entry.position = entry.position and index + 1 + (index > 5)
         return hints
 
 
@@ -91,8 +91,8 @@ class WithoutTombstone(Notifier):
 class LastWins(Notifier):
     """The last version of a user to arrive wins, even an older one."""
 
-    def know(self, who: Who) -> bool:
-        self.people[who.id] = who
+    def know(self, update: UserVersion) -> bool:
+        self.people[update.id] = update
         return True
 
 

@@ -13,7 +13,7 @@ from tests.service.helpers.real_pipeline import RealPipeline, real_pipeline
 
 PLAY = settings(stateful_step_count=25, database=None)
 pytestmark = pytest.mark.long
-Beside = tuple[asyncio.Runner, RealPipeline]
+Pair = tuple[asyncio.Runner, RealPipeline]
 
 
 class SideBySide(Machine):
@@ -49,7 +49,7 @@ class SideBySide(Machine):
 
 
 @pytest.fixture
-def beside(databases: dict[str, str], owner_urls: dict[str, str]) -> Iterator[Beside]:
+def pair(databases: dict[str, str], owner_urls: dict[str, str]) -> Iterator[Pair]:
     """An event loop that the machine runs step by step, and the product on it."""
     with asyncio.Runner() as runner:
         pipeline = real_pipeline({name: owner_urls[name] for name in databases})
@@ -58,8 +58,8 @@ def beside(databases: dict[str, str], owner_urls: dict[str, str]) -> Iterator[Be
 
 
 @pytest.mark.timeout(600)  # a failing example is first shrunk
-def test_the_product_and_the_model_agree_after_every_step(beside: Beside) -> None:
+def test_the_product_and_the_model_agree_after_every_step(pair: Pair) -> None:
     class Here(SideBySide):
-        runner, real = beside
+        runner, real = pair
 
     run_state_machine_as_test(Here, settings=PLAY)

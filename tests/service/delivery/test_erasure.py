@@ -139,9 +139,9 @@ async def test_an_erasure_continues_after_a_sweeper_died_and_several_sweepers_sh
         await session.rollback()  # the sweeper dies before its commit
     async with transaction(notifications) as holder:
         assert await erasure.erase_batch(holder, first, size=300) > 0
-        async with transaction(notifications) as beside:  # a second sweeper skips what the first has locked
-            assert await erasure.erase_batch(beside, first, size=300) == 0
-            assert await erasure.erase_batch(beside, second, size=300) > 0
+        async with transaction(notifications) as concurrent:  # a second sweeper skips what the first has locked
+            assert await erasure.erase_batch(concurrent, first, size=300) == 0
+            assert await erasure.erase_batch(concurrent, second, size=300) > 0
     await erase(notifications)
     assert "secret" not in await held(notifications)
     async with transaction(notifications) as session:

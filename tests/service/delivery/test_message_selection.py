@@ -59,8 +59,8 @@ async def test_long_messages_go_into_emails_that_are_shown_whole_each_with_a_lin
     assert await claim_all(notifications) == [[1, 2, 3, 4, 5, 6], [7, 8, 9], [10, 11]]
     async with notifications() as session:
         contents = await session.scalars(select(Email.content).where(Email.state == EmailState.SENDING))
-        for mail in (message_from_bytes(content or b"", policy=policy.default) for content in contents):
-            text, html = mail.iter_parts()
+        for email in (message_from_bytes(content or b"", policy=policy.default) for content in contents):
+            text, html = email.iter_parts()
             assert len(html.as_bytes()) < 102 * 1024
             assert str(conversation) in text.get_content()[:200]
             assert str(conversation) in html.get_content()[:5000]

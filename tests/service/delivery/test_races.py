@@ -285,8 +285,8 @@ async def test_an_email_that_cannot_be_rendered_delays_no_other_and_ends_as_fail
 
     monkeypatch.setattr(claiming, "render_email", stumble)
     async with transaction(notifications) as session:
-        [mail] = await claim_emails(session, settings) or []
-    assert b"Good." in mail.content
+        [email] = await claim_emails(session, settings) or []
+    assert b"Good." in email.content
     assert [state for state, _ in await states(notifications)] == [EmailState.SCHEDULED, EmailState.SENDING]
     async with transaction(notifications) as session:
         assert await claim_emails(session, settings) is None

@@ -122,10 +122,10 @@ async def test_when_the_limit_allows_the_oldest_email_goes_first(notifications: 
     await receive(notifications, settings, posted(uuid4(), 1))
     for conversation in conversations[1:]:
         await pass_time(notifications, 601)
-        [mail] = await claim(notifications, settings)
+        [email] = await claim(notifications, settings)
         async with notifications() as session:
-            assert (await session.get_one(Email, mail.id)).conversation_id == conversation
-        await record(notifications, settings, [mail], ACCEPTED)
+            assert (await session.get_one(Email, email.id)).conversation_id == conversation
+        await record(notifications, settings, [email], ACCEPTED)
 
 
 async def test_messages_that_arrive_while_an_email_waits_join_it(notifications: SessionFactory) -> None:
@@ -139,8 +139,8 @@ async def test_messages_that_arrive_while_an_email_waits_join_it(notifications: 
     assert await states(notifications) == [(EmailState.SENT, None), LIMITED], "one email for each conversation"
 
     await pass_time(notifications, 601)
-    [mail] = await claim(notifications, settings)
-    assert all(body in mail.content for body in (b"One.", b"Two.", b"Three."))
+    [email] = await claim(notifications, settings)
+    assert all(body in email.content for body in (b"One.", b"Two.", b"Three."))
 
 
 async def test_messages_read_while_their_email_waited_are_not_sent(notifications: SessionFactory) -> None:
@@ -165,7 +165,7 @@ async def test_the_limit_is_by_address_regardless_of_its_user_and_spelling(notif
     assert len(await claim(notifications, settings)) == 1
     other = BEN.model_copy(update={"id": "cleo", "email": "cleo@customer.test"})
     await receive(notifications, settings, posted(uuid4(), 1, customer=other))
-    assert [mail.to_address for mail in await claim(notifications, settings)] == ["cleo@customer.test"]
+    assert [email.to_address for email in await claim(notifications, settings)] == ["cleo@customer.test"]
 
 
 async def test_the_support_address_has_the_limits_too(notifications: SessionFactory) -> None:
@@ -219,8 +219,8 @@ async def test_a_customers_support_limit_survives_a_new_address_or_erasure(
     await make_due(notifications)
     assert await claim(notifications, settings) == []
     await pass_time(notifications, 601)
-    [mail] = await claim(notifications, settings)
-    assert mail.to_address == SUPPORT, "nothing is lost"
+    [email] = await claim(notifications, settings)
+    assert email.to_address == SUPPORT, "nothing is lost"
 
 
 async def test_emails_to_a_customer_do_not_count_towards_their_support_limit(

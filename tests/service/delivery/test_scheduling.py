@@ -46,9 +46,9 @@ async def test_messages_that_arrive_before_sending_join_the_email(notifications:
         notifications, settings, posted(conversation, 1, body="First."), posted(conversation, 2, body="Second.")
     )
 
-    [mail] = await claim(notifications, settings)
+    [email] = await claim(notifications, settings)
 
-    assert text_of(mail).index("First.") < text_of(mail).index("Second.")
+    assert text_of(email).index("First.") < text_of(email).index("Second.")
 
 
 async def test_an_email_is_due_a_delay_after_its_first_unread_message(notifications: SessionFactory) -> None:
@@ -89,9 +89,9 @@ async def test_messages_read_in_time_are_left_out(notifications: SessionFactory)
         posted(conversation, 2, body="Second."),
         read(conversation, 1),
     )
-    [mail] = await claim(notifications, settings)
-    assert "First." not in text_of(mail)
-    assert "Second." in text_of(mail)
+    [email] = await claim(notifications, settings)
+    assert "First." not in text_of(email)
+    assert "Second." in text_of(email)
 
 
 async def test_an_email_without_unread_messages_is_cancelled(notifications: SessionFactory) -> None:
@@ -106,8 +106,8 @@ async def test_a_new_message_after_reading_makes_a_new_email(notifications: Sess
     await receive(
         notifications, settings, posted(conversation, 1), read(conversation, 1), posted(conversation, 2, body="News.")
     )
-    [mail] = await claim(notifications, settings)
-    assert "News." in text_of(mail)
+    [email] = await claim(notifications, settings)
+    assert "News." in text_of(email)
 
 
 async def test_deleting_the_conversation_cancels_its_email_and_erases_its_content(
@@ -150,8 +150,8 @@ async def test_unsent_emails_follow_the_customers_address(notifications: Session
     settings = email_settings(URL)
     moved = ANNA.model_copy(update={"version": 2, "email": "anna@new.test"})
     await receive(notifications, settings, posted(uuid4(), 1), user_changed(moved))
-    [mail] = await claim(notifications, settings)
-    assert mail.to_address == "anna@new.test"
+    [email] = await claim(notifications, settings)
+    assert email.to_address == "anna@new.test"
 
 
 async def test_the_support_mailbox_gets_messages_that_no_admin_has_read(notifications: SessionFactory) -> None:
@@ -163,10 +163,10 @@ async def test_the_support_mailbox_gets_messages_that_no_admin_has_read(notifica
         posted(conversation, 2, by="customer", body="Anybody?"),
         read(conversation, 1, by="admin"),
     )
-    [mail] = await claim(notifications, settings)
-    assert mail.to_address == "desk@store.test"
-    assert "Anybody?" in text_of(mail)
-    assert "Hello?" not in text_of(mail)
+    [email] = await claim(notifications, settings)
+    assert email.to_address == "desk@store.test"
+    assert "Anybody?" in text_of(email)
+    assert "Hello?" not in text_of(email)
 
 
 async def test_two_concurrent_senders_never_claim_the_same_email(notifications: SessionFactory) -> None:

@@ -97,7 +97,7 @@ async def state_of(sessions: SessionFactory, conversation: UUID) -> object:
         records = await session.execute(
             select(Notification.message_id, Notification.read_at.is_not(None)).order_by(Notification.number)
         )
-        mails = await session.execute(
+        emails = await session.execute(
             select(EmailMessage.message_id, Email.state, Email.reason)
             .join(Email, Email.id == EmailMessage.email_id)
             .order_by(EmailMessage.number)
@@ -106,7 +106,7 @@ async def state_of(sessions: SessionFactory, conversation: UUID) -> object:
         mark = await session.get(ConversationState, conversation)
         return (
             [tuple(row) for row in records],
-            [tuple(row) for row in mails],
+            [tuple(row) for row in emails],
             [tuple(row) for row in people],
             (mark.read_by_user_number, mark.deleted_at is not None) if mark else None,
         )
@@ -258,8 +258,8 @@ async def test_a_deletion_known_from_a_later_message_also_erases(notifications: 
     await receive(notifications, settings, user_changed(gone))
 
     async with notifications() as session:
-        mails = (await session.execute(select(Email.state, Email.reason).order_by(Email.id))).all()
-    assert [tuple(mail) for mail in mails] == [(EmailState.CANCELLED, "user-deleted")]
+        emails = (await session.execute(select(Email.state, Email.reason).order_by(Email.id))).all()
+    assert [tuple(email) for email in emails] == [(EmailState.CANCELLED, "user-deleted")]
 
 
 async def test_many_events_together_have_the_same_effect_as_one_by_one(notifications: SessionFactory) -> None:

@@ -63,7 +63,7 @@ _WRITTEN = text("""
 """)
 
 
-async def mails(sessions: SessionFactory) -> list[tuple[str, str | None, list[int]]]:
+async def emails_in(sessions: SessionFactory) -> list[tuple[str, str | None, list[int]]]:
     """Return every email as its state, its reason and the numbers of its messages."""
     async with sessions() as session:
         found = await session.execute(
@@ -114,7 +114,7 @@ async def test_a_cursor_before_the_purged_part_of_the_log_rebuilds_from_the_snap
         assert (await session.get_one(ConversationState, UUID(gone))).deleted_at is not None
         state = await read_state(session)
     assert await unread(sweeping.notifications) == [1, 2, 3]
-    assert await mails(sweeping.notifications) == [("scheduled", None, [1, 2, 3]), ("scheduled", None, [1])]
+    assert await emails_in(sweeping.notifications) == [("scheduled", None, [1, 2, 3]), ("scheduled", None, [1])]
     assert (state.rebuild_kind, state.rebuild_reason) == (
         None,
         "events after this service's position were purged",
@@ -162,7 +162,7 @@ async def test_after_a_log_restore_lost_changes_are_undone_and_new_ones_kept(
         assert (await session.get_one(Person, "anna")).email == "anna@new.test"
     assert previews == ["Hello?", "number two once more"]
     assert 2 in await unread(sweeping.notifications)
-    [*_, (state, _, numbers)] = await mails(sweeping.notifications)
+    [*_, (state, _, numbers)] = await emails_in(sweeping.notifications)
     assert (state, numbers) == ("scheduled", [2])
 
 
@@ -187,7 +187,7 @@ async def test_emails_of_the_time_that_a_restored_database_lost_fail_and_are_not
     await sweeping.catch_up_fully()
 
     assert await sweeping.records() == [1, 1, 1, 2, 2, 3]
-    assert await mails(sweeping.notifications) == [
+    assert await emails_in(sweeping.notifications) == [
         ("failed", "restored", [1]),
         ("failed", "restored", [1, 2]),
         ("scheduled", None, [1, 2, 3]),
@@ -219,7 +219,7 @@ async def test_after_a_move_of_the_database_emails_wait_until_the_log_is_compare
     async with transaction(sweeping.notifications) as session:
         assert await has_due_email(session)
         assert (await read_sending_state(session)).is_same_database
-    assert await mails(sweeping.notifications) == [("scheduled", None, [1])]
+    assert await emails_in(sweeping.notifications) == [("scheduled", None, [1])]
 
 
 async def test_emails_are_held_after_an_operator_reports_a_restore(
@@ -237,7 +237,7 @@ async def test_emails_are_held_after_an_operator_reports_a_restore(
     await sweeping.number()
     await sweeping.catch_up_fully()
 
-    assert await mails(sweeping.notifications) == [("failed", "restored", [1]), ("scheduled", None, [1])]
+    assert await emails_in(sweeping.notifications) == [("failed", "restored", [1]), ("scheduled", None, [1])]
 
 
 async def test_a_log_in_another_database_starts_a_new_epoch_once(sweeping: Sweeper, anna: Caller, sam: Caller) -> None:

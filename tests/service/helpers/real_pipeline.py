@@ -35,7 +35,7 @@ from shared.broker import TASKS
 from shared.database import create_sessions, transaction
 from shared.events import Event
 from shared.problems import NotFound, Unauthenticated
-from tests.model.mailbox import DELAY, MAILS, RETRY_SECONDS, SUPPORT_EMAIL, UNCERTAIN_SECONDS, Letter, Name
+from tests.model.mailbox import DELAY, MAILS, RETRY_SECONDS, SUPPORT_EMAIL, UNCERTAIN_SECONDS, Content, Name
 from tests.model.pipeline import ABANDONED, ANSWERED, KEEPS, REFUSED
 from tests.model.store import ADMIN
 from tests.service.conftest import FEED_SECRET, SECRET, empty_conversations, empty_notifications
@@ -104,7 +104,7 @@ class RealPipeline:
         self.counts: list[int] = []
         self.broker: list[Event] = []
         self.held: list[Holding] = []
-        self.server: list[tuple[Name, str, Letter]] = []
+        self.server: list[tuple[Name, str, Content]] = []
         self.message_ids: dict[Name, str] = {}
         await self.set_clock(0)
         await self.heal()
@@ -256,9 +256,9 @@ class RealPipeline:
         holding = self.held[held]
         holding.answer = ANSWERED[reply]
         if reply in KEEPS:
-            message_id, letter = _letter(holding)
+            message_id, content = _content(holding)
             assert self.message_ids.setdefault(holding.name, message_id) == message_id
-            self.server.append((holding.name, holding.email.to_address, letter))
+            self.server.append((holding.name, holding.email.to_address, content))
 
     async def record(self, held: int) -> None:
         holding = self.held.pop(held)
@@ -312,14 +312,14 @@ class RealPipeline:
         return Audience(row["audience"]), self.talks.index(row["conversation_id"]), row["number"]
 
 
-def _letter(holding: Holding) -> tuple[str, Letter]:
+def _content(holding: Holding) -> tuple[str, Content]:
     """Return an email's Message-ID, and the messages that it contains."""
-    letter = message_from_bytes(holding.email.content, policy=policy.default)
-    body = letter.get_body(("plain",))
+    content = message_from_bytes(holding.email.content, policy=policy.default)
+    body = content.get_body(("plain",))
     assert body is not None
     references: Sequence[tuple[str, str]] = re.findall(r"\[(\d+)\.(\d+)\]", body.get_content())
     assert {int(talk) for talk, _ in references} == {holding.name[1]}, "the email contains only its own conversation"
-    return letter["Message-ID"], tuple(int(number) for _, number in references)
+    return content["Message-ID"], tuple(int(number) for _, number in references)
 
 
 _RECORD = "select user_id, id from notifications where conversation_id = $1 and number = $2"

@@ -26,14 +26,14 @@ async def read_view(
     """Return the databases' content; conversations have their index in `talks` as id, events that in the log."""
     store = json.loads(await conversations.fetchval(_STORE))
     found = json.loads(await notifications.fetchval(_NOTIFIER))
-    places = {event: place for place, (event, *_) in enumerate(store["log"])}
-    number = {talk: place for place, talk in enumerate(talks)}
+    indexes = {event: index for index, (event, *_) in enumerate(store["log"])}
+    number = {talk: index for index, talk in enumerate(talks)}
     mails = sorted((_mail(number[talk], mail) for talk, *mail in found["mails"]), key=lambda mail: mail[:-1])
     trips, until = found["gate"]
     return {
         "log": [tuple(entry) for _, *entry in store["log"]],
         "talks": {number[talk]: tuple(rest) for talk, *rest in store["talks"]},
-        "inbox": {places[event]: tuple(rest) for event, *rest in found["inbox"]},
+        "inbox": {indexes[event]: tuple(rest) for event, *rest in found["inbox"]},
         "people": {user: tuple(rest) for user, *rest in found["people"]},
         "marks": {number[talk]: tuple(rest) for talk, *rest in found["marks"]},
         "records": {(number[talk], message): tuple(rest) for talk, message, *rest in found["records"]},

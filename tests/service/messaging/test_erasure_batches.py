@@ -151,9 +151,9 @@ async def test_an_erasure_continues_after_a_process_died_and_several_relays_shar
         await session.rollback()  # the process dies before its commit
     async with transaction(conversations) as holder:
         assert await erasure_batches.erase_batch(holder, first, size=300) == 600
-        async with transaction(conversations) as beside:  # a second relay skips what the first has locked
-            assert await erasure_batches.erase_batch(beside, first, size=300) == 0
-            assert await erasure_batches.erase_batch(beside, second, size=300) == 600
+        async with transaction(conversations) as concurrent:  # a second relay skips what the first has locked
+            assert await erasure_batches.erase_batch(concurrent, first, size=300) == 0
+            assert await erasure_batches.erase_batch(concurrent, second, size=300) == 600
     assert await messages_of(conversations, one) == await messages_of(conversations, other) == MANY + 1 - 300
 
     await asyncio.gather(erase(conversations), erase(conversations))

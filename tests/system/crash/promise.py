@@ -82,7 +82,7 @@ async def read_state(databases: Connections, answers: dict[str, Any], taken: lis
         emails=emails,
         tries=tries,
         joined=Counter(row["message_id"] for row in await notifications.fetch("select message_id from email_messages")),
-        copies=Counter(_message_id(mail) for mail in taken),
+        copies=Counter(_message_id(email) for email in taken),
     )
 
 
@@ -191,8 +191,8 @@ def _text(step: Step) -> str | None:
     return body.get("body") or body.get("reply_body")
 
 
-def _message_id(mail: ReceivedEmail) -> str:
-    found = re.search(rb"(?im)^message-id:\s*(\S+)", mail.content)
+def _message_id(email: ReceivedEmail) -> str:
+    found = re.search(rb"(?im)^message-id:\s*(\S+)", email.content)
     return found[1].decode() if found else ""
 
 
