@@ -193,7 +193,7 @@ async def _unless_ok(site: Site) -> httpx2.Response | None:
 
 
 @pytest.mark.parametrize(
-    ("trusted", "told", "client"),
+    ("trusted", "header", "client"),
     [
         ("", "198.51.100.7", "127.0.0.1"),
         ("127.0.0.1", "198.51.100.7", "198.51.100.7"),
