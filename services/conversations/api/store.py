@@ -48,12 +48,12 @@ _CREATED: dict[int | str, dict[str, Any]] = {
 }
 
 
-SentUser = Annotated[Checked[PutUser], sent(PutUser)]
-SentOrder = Annotated[Checked[PutOrder], sent(PutOrder)]
+UserBody = Annotated[Checked[PutUser], sent(PutUser)]
+OrderBody = Annotated[Checked[PutOrder], sent(PutOrder)]
 
 
 @router.put("/users/{user_id}", responses=_CREATED, response_model_exclude_none=True, openapi_extra=body_of(PutUser))
-async def put_user(user_id: PathId, body: SentUser, session: DbSession, response: Response) -> RecordOut:
+async def put_user(user_id: PathId, body: UserBody, session: DbSession, response: Response) -> RecordOut:
     """Create or update a user. An `updated_at` older than the stored one changes nothing.
 
     An optional field with an invalid value is left out or replaced by its nearest valid form, and listed in `warnings`.
@@ -124,7 +124,7 @@ async def end_sessions(user_id: PathId, session: DbSession) -> None:
     response_model_exclude_none=True,
     openapi_extra=body_of(PutOrder),
 )
-async def put_order(order_id: PathId, body: SentOrder, session: DbSession, response: Response) -> RecordOut:
+async def put_order(order_id: PathId, body: OrderBody, session: DbSession, response: Response) -> RecordOut:
     """Create or update an order. An `updated_at` older than the stored one changes nothing.
 
     An optional field or item with an invalid value is left out or replaced by its nearest valid form, and listed in
