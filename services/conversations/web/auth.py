@@ -58,9 +58,9 @@ async def read_submission(request: Request, token: Annotated[SessionToken, Depen
     return token
 
 
-def with_unread_decremented(visitor: PageContext) -> PageContext:
+def with_unread_decremented(page_context: PageContext) -> PageContext:
     """Subtract the conversation that was just read from the unread count, unless the count is at the limit."""
-    return replace(visitor, unread=visitor.unread - (0 < visitor.unread < COUNT_LIMIT))
+    return replace(page_context, unread=page_context.unread - (0 < page_context.unread < COUNT_LIMIT))
 
 
 def _context(role: Role) -> Callable[..., Coroutine[Any, Any, PageContext]]:
@@ -86,13 +86,15 @@ def _submission(role: Role) -> Callable[..., Coroutine[Any, Any, PageContext]]:
 
 
 async def _load(request: Request, token: SessionToken, connection: Driver, role: Role, *, used: bool) -> PageContext:
-    visitor = await sessions.load_page_context(connection, token.principal, used=used)
-    request.state.visitor = visitor  # for the error page
+    page_context = await sessions.load_page_context(connection, token.principal, used=used)
+    request.state.page_context = page_context  # for the error page
     if token.issued_at < datetime.now(UTC) - RENEW_AFTER:
-        request.state.renewed_cookie = session_cookie(app_state(request).settings, visitor.principal, visitor.csrf)
-    if visitor.principal.role is not role:
+        request.state.renewed_cookie = session_cookie(
+            app_state(request).settings, page_context.principal, page_context.csrf
+        )
+    if page_context.principal.role is not role:
         raise Forbidden(f"This page requires the {role} role.")
-    return visitor
+    return page_context
 
 
 CustomerContext = Annotated[PageContext, Depends(_context(Role.CUSTOMER), scope="function")]

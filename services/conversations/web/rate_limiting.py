@@ -31,7 +31,7 @@ def _refusal(kind: type[Writing], role: Role) -> Callable[..., Coroutine[Any, An
     return enforce
 
 
-# None, or the exceeded limit. In a route they come before the visitor, who is loaded from the database.
+# None, or the exceeded limit. In a route they come before the page context, which is loaded from the database.
 MessageRefusal = Annotated[RateLimited | None, Depends(_refusal(PostMessage, Role.CUSTOMER))]
 ConversationRefusal = Annotated[RateLimited | None, Depends(_refusal(CreateConversation, Role.CUSTOMER))]
 EditRefusal = Annotated[RateLimited | None, Depends(_refusal(EditConversation, Role.ADMIN))]

@@ -63,9 +63,9 @@ class Pages:
             "Referrer-Policy": "same-origin",
         }
 
-    def reader(self, visitor: PageContext | None) -> Reader:
-        """Return the visitor's language and time zone, or the defaults."""
-        principal = visitor.principal if visitor else None
+    def reader(self, page_context: PageContext | None) -> Reader:
+        """Return the user's language and time zone, or the defaults."""
+        principal = page_context.principal if page_context else None
         locale, zone = (principal.locale, principal.zoneinfo) if principal else (None, None)
         language = find_language(LOCALE, [locale, self._settings.locale])
         return Reader(language, known_zone([zone, self._settings.time_zone]), datetime.now(UTC))
@@ -73,17 +73,17 @@ class Pages:
     def render(
         self,
         template: str,
-        visitor: PageContext | None,
+        page_context: PageContext | None,
         *,
         status: int = HTTPStatus.OK,
         refusal: Problem | None = None,
         **context: Any,
     ) -> Page:
-        """Return a page. `visitor` is None without a session; a refusal sets the status and headers."""
-        reader = self.reader(visitor)
+        """Return a page. `page_context` is None without a session; a refusal sets the status and headers."""
+        reader = self.reader(page_context)
         page = self._environment(reader.language.translations).get_template(template)
-        context |= {"visitor": visitor, "reader": reader, "refusal": refusal}
-        position = {"X-Position": visitor.position} if visitor else {}
+        context |= {"page_context": page_context, "reader": reader, "refusal": refusal}
+        position = {"X-Position": page_context.position} if page_context else {}
         headers = (refusal.headers or {}) if refusal else {}
         return Page(page, context, refusal.status if refusal else int(status), {**self._headers, **position, **headers})
 
@@ -119,7 +119,7 @@ class Pages:
 
     def error_page(self, request: Request, problem: Problem) -> Response:
         """Return an error page, or a redirect to the login page if there is no session."""
-        visitor: PageContext | None = getattr(request.state, "visitor", None)
+        page_context: PageContext | None = getattr(request.state, "page_context", None)
         login = self._settings.login_url
         if isinstance(problem, Unauthenticated) and login and request.url.path.startswith((CUSTOMER_ROOT, ADMIN_ROOT)):
             return redirect(
@@ -127,7 +127,9 @@ class Pages:
             )
         cause = problem.__cause__ if isinstance(problem.__cause__, Problem) else problem
         is_sign_in = request.url.path == "/session" and isinstance(cause, Unauthenticated)
-        return self.render("error.html", visitor, refusal=problem, cause=cause, sign_in=cause if is_sign_in else None)
+        return self.render(
+            "error.html", page_context, refusal=problem, cause=cause, sign_in=cause if is_sign_in else None
+        )
 
     def render_html_error(self, request: Request, error: Problem | HTTPException) -> Response | None:
         """Return an error page for errors outside of routes, or None if the path is not a page's."""

@@ -55,18 +55,18 @@ class ThreadPage:
 
     pages: Pages
     template: str
-    visitor: PageContext
+    page_context: PageContext
     viewer: Viewer
     reads: bool = False
     earlier: str | None = None  # cursor of a page of earlier messages
 
     async def render(self, session: AsyncSession, detail: ConversationDetail, **context: Any) -> Page:
         """Load the messages, mark the conversation as read, and render the page with more `context`."""
-        side, visitor = self.viewer.side, self.visitor
+        side, page_context = self.viewer.side, self.page_context
         rows, next_cursor = await list_messages(
             await driver_connection(session),
             detail.conversation.id,
-            scope=visitor.principal.id if side is Side.CUSTOMER else None,
+            scope=page_context.principal.id if side is Side.CUSTOMER else None,
             newest_first=True,
             after=None,
             cursor=self.earlier,
@@ -78,13 +78,15 @@ class ThreadPage:
             read = detail.conversation.message_count
             detail = await read_conversation(session, detail, side)
             if not was_read and _read_state(detail.conversation, side)[0]:
-                visitor = with_unread_decremented(visitor)
+                page_context = with_unread_decremented(page_context)
         return self.pages.render(
             self.template,
-            visitor,
+            page_context,
             conversation=detail.conversation,
             order=detail.order and OrderOut.of(detail.order),
-            items=history(rows, detail.conversation, self.viewer, self.pages.reader(visitor), read_up_to=read_up_to),
+            items=history(
+                rows, detail.conversation, self.viewer, self.pages.reader(page_context), read_up_to=read_up_to
+            ),
             next_cursor=next_cursor,
             earlier=self.earlier,
             read=read,  # the number up to which it is read; scripts continue from there

@@ -38,42 +38,46 @@ for path in ("", "/new", "/{conversation_id}"):
 
 @router.get("/")
 async def list_conversations(
-    request: Request, visitor: CustomerContext, session: DbSession, cursor: Cursor = None
+    request: Request, page_context: CustomerContext, session: DbSession, cursor: Cursor = None
 ) -> Response:
     """Show the customer's conversations, last activity first."""
-    filters = Filters(user_id=visitor.principal.id)
+    filters = Filters(user_id=page_context.principal.id)
     conversations, next_cursor = await listing.list_by_activity(
         await driver_connection(session), filters, Side.CUSTOMER, cursor, PAGE
     )
     return pages_of(request).render(
-        "list_conversations.html", visitor, conversations=conversations, next_cursor=next_cursor, first=cursor is None
+        "list_conversations.html",
+        page_context,
+        conversations=conversations,
+        next_cursor=next_cursor,
+        first=cursor is None,
     )
 
 
 @router.get("/new/")
 async def new_conversation(
-    request: Request, visitor: CustomerContext, session: DbSession, order_id: Annotated[str, Query()] = ""
+    request: Request, page_context: CustomerContext, session: DbSession, order_id: Annotated[str, Query()] = ""
 ) -> Response:
     """Show the form for a new conversation, with an order preselected by `order_id`."""
-    return await _new_page(request, visitor, session, new_form(order_id=order_id))
+    return await _new_page(request, page_context, session, new_form(order_id=order_id))
 
 
 @router.post("/new/")
 async def create_conversation(
-    request: Request, refusal: ConversationRefusal, visitor: CustomerSubmission, session: DbSession
+    request: Request, refusal: ConversationRefusal, page_context: CustomerSubmission, session: DbSession
 ) -> Response:
     """Start a conversation. A second submit of the same form returns the same conversation."""
-    caller = visitor.principal
-    form = await read_form(request, CreateConversation, pages_of(request).reader(visitor).gettext)
+    caller = page_context.principal
+    form = await read_form(request, CreateConversation, pages_of(request).reader(page_context).gettext)
     if form.body is None or refusal:
-        return await _new_page(request, visitor, session, form, refusal)
+        return await _new_page(request, page_context, session, form, refusal)
     once = IdempotencyKey.of(form.key, "create", form.body.model_dump(mode="json", exclude_defaults=True))
     new = NewConversation(caller.id, form.body.subject, caller.id, Side.CUSTOMER, form.body.order_id, form.body.body)
     try:
         async with session.begin_nested():  # undone on an error, after which the page is still loaded
             conversation_id, _ = await commands.create_conversation(session, new, once)
     except Invalid as problem:
-        return await _new_page(request, visitor, session, form.with_errors(problem))
+        return await _new_page(request, page_context, session, form.with_errors(problem))
     return redirect(f"{CUSTOMER_ROOT}{conversation_id}/")
 
 
@@ -81,7 +85,7 @@ async def create_conversation(
 async def read_conversation(
     conversation_id: UUID,
     request: Request,
-    visitor: CustomerContext,
+    page_context: CustomerContext,
     session: DbSession,
     prefetch: Prefetch,
     peek: bool = False,
@@ -89,7 +93,7 @@ async def read_conversation(
 ) -> Response:
     """Show a conversation and mark it as read, unless the page shows earlier messages."""
     reads = not (peek or prefetch or earlier)
-    return await _thread_page(request, visitor, session, conversation_id, new_form(), reads=reads, earlier=earlier)
+    return await _thread_page(request, page_context, session, conversation_id, new_form(), reads=reads, earlier=earlier)
 
 
 @router.post("/{conversation_id}/")
@@ -97,12 +101,12 @@ async def post_customer_message(
     conversation_id: UUID,
     request: Request,
     limited: MessageRefusal,
-    visitor: CustomerSubmission,
+    page_context: CustomerSubmission,
     session: DbSession,
 ) -> Response:
     """Send a message to the store. If the store has replied meanwhile, show the reply and the form again."""
-    caller = visitor.principal
-    form = await read_form(request, PostMessage, pages_of(request).reader(visitor).gettext)
+    caller = page_context.principal
+    form = await read_form(request, PostMessage, pages_of(request).reader(page_context).gettext)
     refusal: Refusal = limited
     if form.body is not None and not refusal:
         fields = form.body.model_dump(mode="json", exclude_defaults=True)
@@ -121,26 +125,26 @@ async def post_customer_message(
         except (NewerMessages, IdempotencyKeyReused) as error:
             refusal = error
             form = form.with_new_key() if isinstance(error, IdempotencyKeyReused) else form
-    return await _thread_page(request, visitor, session, conversation_id, form, refusal=refusal)
+    return await _thread_page(request, page_context, session, conversation_id, form, refusal=refusal)
 
 
 async def _new_page(
     request: Request,
-    visitor: PageContext,
+    page_context: PageContext,
     session: DbSession,
     form: Form[CreateConversation],
     refusal: RateLimited | None = None,
 ) -> Response:
-    orders, _ = await list_orders(await driver_connection(session), visitor.principal.id, None, ORDERS)
+    orders, _ = await list_orders(await driver_connection(session), page_context.principal.id, None, ORDERS)
     status = 422 if form.errors else 200
     return pages_of(request).render(
-        "new_conversation.html", visitor, status=status, refusal=refusal, form=form, orders=orders
+        "new_conversation.html", page_context, status=status, refusal=refusal, form=form, orders=orders
     )
 
 
 async def _thread_page(
     request: Request,
-    visitor: PageContext,
+    page_context: PageContext,
     session: DbSession,
     conversation_id: UUID,
     form: Form[PostMessage],
@@ -149,8 +153,13 @@ async def _thread_page(
     earlier: str | None = None,
     refusal: Refusal = None,
 ) -> Response:
-    detail = await load_conversation(await driver_connection(session), conversation_id, scope=visitor.principal.id)
+    detail = await load_conversation(await driver_connection(session), conversation_id, scope=page_context.principal.id)
     page = ThreadPage(
-        pages_of(request), "conversation.html", visitor, viewer_of(request, Side.CUSTOMER), reads=reads, earlier=earlier
+        pages_of(request),
+        "conversation.html",
+        page_context,
+        viewer_of(request, Side.CUSTOMER),
+        reads=reads,
+        earlier=earlier,
     )
     return await page.render(session, detail, status=422 if form.errors else 200, refusal=refusal, form=form)

@@ -23,51 +23,51 @@ router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include
 
 @router.get("/bulk-delete/")
 async def confirm_bulk_delete(
-    request: Request, visitor: AdminContext, session: DbSession, ids: Annotated[list[str] | None, Query()] = None
+    request: Request, page_context: AdminContext, session: DbSession, ids: Annotated[list[str] | None, Query()] = None
 ) -> Response:
     """Ask to confirm. Unknown ids are skipped."""
-    return await _page(request, visitor, session, _parse_ids(ids or []))
+    return await _page(request, page_context, session, _parse_ids(ids or []))
 
 
 @router.post("/bulk-delete/")
-async def bulk_delete(request: Request, visitor: AdminSubmission, session: DbSession) -> Response:
+async def bulk_delete(request: Request, page_context: AdminSubmission, session: DbSession) -> Response:
     """Delete all, or none if one of them is not closed."""
     values = (await request.form()).getlist("ids")
     ids = _parse_ids(value for value in values if isinstance(value, str))
     if not 1 <= len(ids) <= BULK_DELETE_LIMIT:
-        return await _page(request, visitor, session, ids)
-    return await _delete(request, visitor, session, ids)
+        return await _page(request, page_context, session, ids)
+    return await _delete(request, page_context, session, ids)
 
 
 @router.get("/{conversation_id}/delete/")
 async def confirm_delete(
-    conversation_id: UUID, request: Request, visitor: AdminContext, session: DbSession
+    conversation_id: UUID, request: Request, page_context: AdminContext, session: DbSession
 ) -> Response:
     """Ask to confirm."""
-    return await _page(request, visitor, session, [conversation_id], single=True)
+    return await _page(request, page_context, session, [conversation_id], single=True)
 
 
 @router.post("/{conversation_id}/delete/")
 async def delete_conversation(
-    conversation_id: UUID, request: Request, visitor: AdminSubmission, session: DbSession
+    conversation_id: UUID, request: Request, page_context: AdminSubmission, session: DbSession
 ) -> Response:
     """Delete a conversation. A second submit redirects like the first."""
-    return await _delete(request, visitor, session, [conversation_id], single=True)
+    return await _delete(request, page_context, session, [conversation_id], single=True)
 
 
 async def _delete(
-    request: Request, visitor: PageContext, session: DbSession, ids: Sequence[UUID], *, single: bool = False
+    request: Request, page_context: PageContext, session: DbSession, ids: Sequence[UUID], *, single: bool = False
 ) -> Response:
     try:
         deleted = await commands.delete_conversations(session, ids)
     except ConversationNotClosed as problem:
-        return await _page(request, visitor, session, ids, single=single, status=problem.status)
+        return await _page(request, page_context, session, ids, single=single, status=problem.status)
     return redirect(f"{ADMIN_ROOT}?deleted={deleted}")
 
 
 async def _page(
     request: Request,
-    visitor: PageContext,
+    page_context: PageContext,
     session: DbSession,
     ids: Sequence[UUID],
     *,
@@ -81,7 +81,7 @@ async def _page(
     conversations = [(detail.conversation, UserOut.of(detail.user)) for detail in details]
     return pages_of(request).render(
         "delete_conversations.html",
-        visitor,
+        page_context,
         status=422 if too_many or (not ids and request.method == "POST") else status,
         single=single,
         chosen=len(ids),

@@ -82,7 +82,7 @@ class InboxQuery(BaseModel):
 
 @router.get("/")
 async def list_all_conversations(
-    request: Request, visitor: AdminContext, session: DbSession, inbox: Annotated[InboxQuery, Query()]
+    request: Request, page_context: AdminContext, session: DbSession, inbox: Annotated[InboxQuery, Query()]
 ) -> Response:
     """Show the conversations that match the filters."""
     connection = await driver_connection(session)
@@ -100,7 +100,7 @@ async def list_all_conversations(
         details, next_cursor = await _list(connection, inbox)
     return pages_of(request).render(
         "admin_conversations.html",
-        visitor,
+        page_context,
         inbox=inbox,
         tally=tally,
         chosen=chosen and UserOut.of(chosen),

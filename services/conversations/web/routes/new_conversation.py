@@ -34,7 +34,7 @@ router = APIRouter(prefix=f"{ADMIN_ROOT}new", route_class=PageRoute, include_in_
 @router.get("/")
 async def new_conversation(
     request: Request,
-    visitor: AdminContext,
+    page_context: AdminContext,
     session: DbSession,
     q: Annotated[Text, Query()] = "",
     cursor: Cursor = None,
@@ -43,14 +43,14 @@ async def new_conversation(
 ) -> Response:
     """Show customers to choose from, or the form for the chosen customer."""
     if user_id:
-        gettext = pages_of(request).reader(visitor).gettext
+        gettext = pages_of(request).reader(page_context).gettext
         return await _form_page(
-            request, visitor, session, replace(new_form(user_id=user_id, order_id=order_id), gettext=gettext)
+            request, page_context, session, replace(new_form(user_id=user_id, order_id=order_id), gettext=gettext)
         )
     customers, next_cursor = await list_customers(await driver_connection(session), q, cursor, PAGE)
     return pages_of(request).render(
         "admin_new_conversation.html",
-        visitor,
+        page_context,
         customers=[UserOut.of(customer) for customer in customers],
         next_cursor=next_cursor,
         q=q,
@@ -61,26 +61,26 @@ async def new_conversation(
 
 @router.post("/")
 async def create_conversation(
-    request: Request, refusal: AdminConversationRefusal, visitor: AdminSubmission, session: DbSession
+    request: Request, refusal: AdminConversationRefusal, page_context: AdminSubmission, session: DbSession
 ) -> Response:
     """Start a conversation with a customer. A second submit of the same form returns the same conversation."""
-    caller = visitor.principal
-    form = await read_form(request, AdminCreateConversation, pages_of(request).reader(visitor).gettext)
+    caller = page_context.principal
+    form = await read_form(request, AdminCreateConversation, pages_of(request).reader(page_context).gettext)
     if (body := form.body) is None or refusal:
-        return await _form_page(request, visitor, session, form, refusal)
+        return await _form_page(request, page_context, session, form, refusal)
     once = IdempotencyKey.of(form.key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
     new = NewConversation(body.user_id, body.subject, caller.id, Side.ADMIN, body.order_id, body.body, body.status)
     try:
         async with session.begin_nested():  # undone on an error, after which the page is still loaded
             conversation_id, _ = await commands.create_conversation(session, new, once)
     except Invalid as problem:
-        return await _form_page(request, visitor, session, form.with_errors(problem))
+        return await _form_page(request, page_context, session, form.with_errors(problem))
     return redirect(f"{ADMIN_ROOT}{conversation_id}/")
 
 
 async def _form_page(
     request: Request,
-    visitor: PageContext,
+    page_context: PageContext,
     session: DbSession,
     form: Form[AdminCreateConversation],
     refusal: RateLimited | None = None,
@@ -96,7 +96,7 @@ async def _form_page(
         form = form.with_errors(Invalid("There is no such customer.", ("body", "user_id"), "unknown_customer"))
     return pages_of(request).render(
         "admin_new_conversation.html",
-        visitor,
+        page_context,
         status=422 if form.errors else 200,
         refusal=refusal,
         form=form,

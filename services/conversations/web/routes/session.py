@@ -81,9 +81,9 @@ async def begin_session(
     started = await sessions.begin(session, principal.id, Side(principal.role), csrf=csrf)
     if previous is not None:
         await sessions.end(session, previous.session_id)
-    visitor = Principal(principal.id, principal.role, session_id=started.id)
+    user = Principal(principal.id, principal.role, session_id=started.id)
     target = next_path if _OWN_PATH.fullmatch(next_path) else HOME[principal.role]
-    return _with_cookie(redirect(target), session_cookie(settings, visitor, started.csrf))
+    return _with_cookie(redirect(target), session_cookie(settings, user, started.csrf))
 
 
 @home.get("/")

@@ -32,7 +32,7 @@ router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include
 async def read_conversation(
     conversation_id: UUID,
     request: Request,
-    visitor: AdminContext,
+    page_context: AdminContext,
     session: DbSession,
     prefetch: Prefetch,
     peek: bool = False,
@@ -40,24 +40,24 @@ async def read_conversation(
 ) -> Response:
     """Show a conversation and mark it as read by the admins, unless the page shows earlier messages."""
     reads = not (peek or prefetch or earlier)
-    return await _thread_page(request, visitor, session, conversation_id, new_form(), reads=reads, earlier=earlier)
+    return await _thread_page(request, page_context, session, conversation_id, new_form(), reads=reads, earlier=earlier)
 
 
 @router.post("/{conversation_id}/")
 async def edit_conversation(
-    conversation_id: UUID, request: Request, limited: EditRefusal, visitor: AdminSubmission, session: DbSession
+    conversation_id: UUID, request: Request, limited: EditRefusal, page_context: AdminSubmission, session: DbSession
 ) -> Response:
     """Reply, set the status, or both. If the customer has written meanwhile, show the message and the form again."""
-    form = await read_form(request, EditConversation, pages_of(request).reader(visitor).gettext)
+    form = await read_form(request, EditConversation, pages_of(request).reader(page_context).gettext)
     refusal: Refusal = limited
     if form.body is not None and not refusal:
         try:
-            await save_edit(request, session, conversation_id, visitor.principal.id, form.body, form.key)
+            await save_edit(request, session, conversation_id, page_context.principal.id, form.body, form.key)
             return redirect(f"{ADMIN_ROOT}{conversation_id}/")
         except (NewerMessages, IdempotencyKeyReused) as error:
             refusal = error
             form = form.with_new_key() if isinstance(error, IdempotencyKeyReused) else form
-    return await _thread_page(request, visitor, session, conversation_id, form, refusal=refusal)
+    return await _thread_page(request, page_context, session, conversation_id, form, refusal=refusal)
 
 
 @router.get("/{conversation_id}/unread/")
@@ -81,7 +81,7 @@ def _typed_status(form: Form[EditConversation]) -> Status | None:
 
 async def _thread_page(
     request: Request,
-    visitor: PageContext,
+    page_context: PageContext,
     session: DbSession,
     conversation_id: UUID,
     form: Form[EditConversation],
@@ -92,7 +92,7 @@ async def _thread_page(
 ) -> Response:
     detail, others = await load_conversation_and_others(await driver_connection(session), conversation_id, OTHERS)
     viewer = viewer_of(request, Side.ADMIN)
-    page = ThreadPage(pages_of(request), "admin_conversation.html", visitor, viewer, reads=reads, earlier=earlier)
+    page = ThreadPage(pages_of(request), "admin_conversation.html", page_context, viewer, reads=reads, earlier=earlier)
     return await page.render(
         session,
         detail,
