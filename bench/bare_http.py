@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from shared.processes import server
+from shared.processes import create_server
 
 WORD = "hello"
 
@@ -30,4 +30,4 @@ async def fastapi() -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    server(app, "127.0.0.1", int(sys.argv[1])).run()
+    create_server(app, "127.0.0.1", int(sys.argv[1])).run()

@@ -67,7 +67,7 @@ def api(host: Host = "127.0.0.1", port: int = _port(8001)) -> None:
     """Run the conversations service: its API and web pages."""
     from services.conversations.app import create_app
     from services.conversations.settings import ApiSettings
-    from shared.processes import server, tune_gc
+    from shared.processes import create_server, tune_gc
     from shared.settings import read_settings
 
     settings = read_settings(ApiSettings)
@@ -75,7 +75,7 @@ def api(host: Host = "127.0.0.1", port: int = _port(8001)) -> None:
     _check_port(host, port)
     application = create_app(settings)
     tune_gc()
-    server(
+    create_server(
         application,
         host,
         port,
@@ -104,13 +104,13 @@ def notifications_api(host: Host = "127.0.0.1", port: int = _port(8002)) -> None
     """Run the notifications API."""
     from services.notifications.app import create_app
     from services.notifications.settings import ApiSettings
-    from shared.processes import server
+    from shared.processes import create_server
     from shared.settings import read_settings
 
     settings = read_settings(ApiSettings)
     _log("notifications-api", settings.log_level)
     _check_port(host, port)
-    server(
+    create_server(
         create_app(settings),
         host,
         port,

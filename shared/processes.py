@@ -71,7 +71,7 @@ def _not_ready(reason: str) -> Response:
     return JSONResponse({"status": "not ready", "reason": reason}, status_code=503, headers={"Retry-After": "5"})
 
 
-def server(
+def create_server(
     app: ASGIApp,
     host: str,
     port: int,
@@ -210,7 +210,7 @@ def _accept_all(listener: socket.socket) -> Iterator[socket.socket]:
 @contextlib.asynccontextmanager
 async def operations_server(routes: list[Route], host: str, port: int) -> AsyncIterator[None]:
     """Serve health checks and metrics in the event loop of a process's own work."""
-    running = server(Starlette(routes=routes, middleware=[Middleware(SecureHeaders)]), host, port)
+    running = create_server(Starlette(routes=routes, middleware=[Middleware(SecureHeaders)]), host, port)
     # The process handles signals itself.
     running.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     task = asyncio.create_task(running.serve())

@@ -20,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from shared.processes import server
+from shared.processes import create_server
 
 HOST = "127.0.0.1"
 PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; form-action 'none'"
@@ -105,7 +105,7 @@ async def serve(directory: Path, web_port: int, smtp_port: int) -> None:
         smtp_port,
     )
     async with smtp:
-        await server(make_app(mailbox), HOST, web_port).serve()
+        await create_server(make_app(mailbox), HOST, web_port).serve()
 
 
 def _page(name: str, **values: Any) -> Response:

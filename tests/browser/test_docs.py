@@ -11,7 +11,7 @@ from pydantic import SecretStr
 from deploy.local.ports import free_ports
 from services.notifications.app import create_app
 from services.notifications.settings import ApiSettings
-from shared.processes import server
+from shared.processes import create_server
 from tests.helpers.waiting import eventually
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
@@ -23,7 +23,7 @@ async def origin() -> AsyncIterator[str]:
     [port] = free_ports([0])
     secret = SecretStr("a secret for tests with 32 bytes or more")
     settings = ApiSettings(notifications_database_url="postgresql://127.0.0.1:1/nowhere", auth_secret=[secret])
-    running = server(create_app(settings), "127.0.0.1", port)
+    running = create_server(create_app(settings), "127.0.0.1", port)
     task = asyncio.create_task(running._serve())  # noqa: SLF001 - serve() replaces the test run's signal handlers
     await eventually(lambda: running.started)
     yield f"http://127.0.0.1:{port}"

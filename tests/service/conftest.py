@@ -28,7 +28,7 @@ from shared.auth import issue_token
 from shared.database import SessionFactory, create_engine, create_sessions
 from shared.jwks import ProviderKeys
 from shared.migrations import upgrade
-from shared.processes import server
+from shared.processes import create_server
 from tests.helpers.identity_provider import ALGORITHMS, Provider, private_key, public_jwk, running_provider
 from tests.helpers.waiting import eventually
 from tests.service.helpers.callers import Caller
@@ -152,7 +152,7 @@ async def running_api(sessions: SessionFactory, database_url: str, redis_url: st
 async def serving(app: FastAPI, on_stop: Callable[[], None] | None = None) -> AsyncIterator[int]:
     """Serve an application while the context is open; yield its port."""
     [port] = free_ports([0])
-    running = server(app, "127.0.0.1", port, on_stop=on_stop)
+    running = create_server(app, "127.0.0.1", port, on_stop=on_stop)
     task = asyncio.create_task(running._serve())  # noqa: SLF001 - serve() replaces the test run's signal handlers
     await eventually(lambda: running.started)
     try:

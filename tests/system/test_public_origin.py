@@ -15,7 +15,7 @@ from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared.headers import DEFAULTS
 from shared.http import RequestSizeMiddleware
-from shared.processes import server
+from shared.processes import create_server
 from tests.helpers.waiting import eventually
 
 SECRET = "a secret for tests with 32 bytes or more"
@@ -93,7 +93,7 @@ async def ports(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple
 
         await app(scope, receive, send_and_note)
 
-    running = server(watched, "127.0.0.1", ports["api"], on_stop=app.state.hub.close)
+    running = create_server(watched, "127.0.0.1", ports["api"], on_stop=app.state.hub.close)
     task = asyncio.create_task(running._serve())  # noqa: SLF001 - serve() takes over the test run's own signals
     await eventually(lambda: running.started)
     child = proxy(data, "127.0.0.1", ports, data / "log", "https://chats.test")

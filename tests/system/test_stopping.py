@@ -193,7 +193,7 @@ async def test_a_stream_that_ends_with_its_api_takes_its_connection_with_it(prod
 
 SLOW_API = """
 import asyncio, sys, time
-from shared.processes import server
+from shared.processes import create_server
 
 async def app(scope, receive, send):
     if scope["type"] == "http":
@@ -203,7 +203,7 @@ async def app(scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
 
-server(app, "127.0.0.1", int(sys.argv[1]), drain_seconds=0.3).run()
+create_server(app, "127.0.0.1", int(sys.argv[1]), drain_seconds=0.3).run()
 """
 
 

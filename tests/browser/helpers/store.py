@@ -15,7 +15,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from shared.auth import issue_token
-from shared.processes import server
+from shared.processes import create_server
 from shared.settings import TokenSettings
 from tests.helpers.waiting import eventually
 
@@ -72,7 +72,7 @@ class Store:
 @contextlib.asynccontextmanager
 async def served(app: ASGIApp, port: int) -> AsyncIterator[None]:
     """Serve an application on loopback, within this process."""
-    running = server(app, "127.0.0.1", port)
+    running = create_server(app, "127.0.0.1", port)
     running.config.timeout_graceful_shutdown = 1
     running.capture_signals = contextlib.nullcontext  # type: ignore[method-assign,assignment]
     task = asyncio.create_task(running.serve())

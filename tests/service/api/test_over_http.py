@@ -13,7 +13,7 @@ from services.conversations.settings import ApiSettings
 from shared.auth import Role, issue_session_token
 from shared.body_size import MAX_BODY_BYTES
 from shared.database import SessionFactory
-from shared.processes import server
+from shared.processes import create_server
 from shared.settings import TokenSettings
 from tests.helpers.waiting import eventually
 from tests.service.conftest import SECRET, As
@@ -46,7 +46,7 @@ async def wire(conversations: SessionFactory, databases: dict[str, str]) -> Asyn
     settings = ApiSettings(conversations_database_url=databases["conversations"], auth_secret=[SECRET])
     app = create_app(settings)
     connect(app, conversations)
-    running = server(app, "127.0.0.1", port)
+    running = create_server(app, "127.0.0.1", port)
     task = asyncio.create_task(running._serve())  # noqa: SLF001 - serve() replaces the test run's signal handlers
     await eventually(lambda: running.started)
     yield Wire(port)

@@ -11,7 +11,7 @@ from services.conversations.rate_limits.failopen_redis import FailopenRedis
 from services.conversations.rate_limits.policy import Limits
 from services.conversations.settings import ApiSettings
 from shared.database import SessionFactory
-from shared.processes import server
+from shared.processes import create_server
 from tests.service.helpers.browser import HOST
 from tests.service.helpers.connected import connect
 
@@ -43,7 +43,7 @@ async def processes(
             if redis is not None:
                 stack.push_async_callback(redis.client.aclose)
             app.state.limits = Limits(settings, redis)
-            config = server(app, "127.0.0.1", 0, trusted_proxies=settings.trusted_proxies).config
+            config = create_server(app, "127.0.0.1", 0, trusted_proxies=settings.trusted_proxies).config
             config.load()
             transport = httpx2.ASGITransport(app=config.loaded_app, raise_app_exceptions=False, client=(peer, 1))
             clients.append(await stack.enter_async_context(httpx2.AsyncClient(transport=transport, base_url=HOST)))
