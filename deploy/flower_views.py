@@ -1,20 +1,24 @@
-"""Changes to Flower's views: a health check that includes the broker, and queue lengths from any RabbitMQ."""
+"""Changes to Flower: a health check that includes the broker, queue lengths from any RabbitMQ, quick recovery."""
 
+import logging
+import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from http import HTTPStatus
+from types import SimpleNamespace
 from typing import Any, Final
 
 from celery import Celery
-from flower import urls
+from flower import events, urls
 from flower.views import BaseHandler
 from flower.views.monitor import Healthcheck
 from tornado.ioloop import IOLoop
 
-from shared.broker_faults import Reason
+from shared.broker_faults import Reason, is_broker_error
 from shared.publisher import Publisher
 
 HEALTH: Final = "/healthcheck"
+MAX_WAIT: Final = 30.0  # seconds until Flower tries again to receive events
 
 
 def install(celery: Celery) -> None:
@@ -41,6 +45,33 @@ def install(celery: Celery) -> None:
         return original(handler)
 
     BaseHandler.get_broker = get_broker
+    _tolerate_outages(publisher, single_thread)
+
+
+def _tolerate_outages(publisher: Publisher, single_thread: ThreadPoolExecutor) -> None:
+    """Log a broker fault at a limited rate, and reconnect soon after it ends.
+
+    Flower would log a traceback every 5 s, and double its wait with each attempt: after a day, to more than a day.
+    """
+    enable = events.Events.on_enable_events
+
+    async def on_enable_events(this: events.Events) -> None:
+        try:
+            await enable(this)
+        except Exception as error:
+            if not is_broker_error(error):
+                raise
+            await IOLoop.current().run_in_executor(single_thread, publisher.probe)  # this logs the fault
+
+    events.Events.on_enable_events = on_enable_events
+    events.time = SimpleNamespace(monotonic=time.monotonic, sleep=lambda seconds: time.sleep(min(seconds, MAX_WAIT)))
+    logging.getLogger(events.__name__).addFilter(_is_no_broker_fault)
+
+
+def _is_no_broker_fault(record: logging.LogRecord) -> bool:
+    """Return whether a log record is about something else than the broker."""
+    arguments = record.args if isinstance(record.args, tuple) else ()
+    return not any(isinstance(value, Exception) and is_broker_error(value) for value in arguments)
 
 
 class _Queues:
