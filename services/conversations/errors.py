@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import Any, ClassVar
 from uuid import UUID
 
-from shared.problems import Forbidden, Invalid, Problem
+from shared.problems import Forbidden, Invalid, Problem, TokenRefused
 from shared.text import printable
 
 
@@ -64,6 +64,15 @@ class OriginNotListed(Forbidden):
         name = printable(origin[:200]) or "a page that hides its origin"
         super().__init__(f"Sessions can only be started from CHATS_STORE_ORIGINS, not from {name}.{hint}")
         self.origin = name
+
+
+class NoToken(TokenRefused):
+    """The form that should start a session has no token."""
+
+    is_missing = True
+
+    def __init__(self) -> None:
+        super().__init__("The form has no token: post it as a form, in the field token.", "malformed")
 
 
 class RoleHasNoPages(Forbidden):

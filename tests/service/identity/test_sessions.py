@@ -240,6 +240,21 @@ async def test_a_rejected_tokens_reason_is_in_the_api_on_the_page_and_in_the_log
     assert SECRET not in str(lines)
 
 
+@pytest.mark.parametrize("fields", [{}, {"token": ""}, {"jwt": "x.y.z"}])
+async def test_a_form_without_a_token_is_named_on_the_page_and_in_the_log(
+    browser: Browser, fields: dict[str, Any]
+) -> None:
+    with capture_logs() as logged:
+        page = await browser.submit("/session", **fields)
+    assert page_problem(page) == UNAUTHENTICATED
+    assert "form has no token" in page.text
+    [line] = [line for line in logged if line["event"] == "session refused"]
+    assert (line["reason"], line["detail"]) == (
+        "malformed",
+        "The form has no token: post it as a form, in the field token.",
+    )
+
+
 async def test_the_reason_of_a_failed_sign_in_is_shown_in_the_readers_language(new_browser: NewBrowser) -> None:
     async with new_browser(locale="de") as browser:
         page = await browser.submit("/session", token=resigned(aud="other"))

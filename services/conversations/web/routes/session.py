@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response
 
 from services.conversations.api.state import api_state
-from services.conversations.errors import OriginNotListed, RateLimited, RoleHasNoPages, SessionsClosed
+from services.conversations.errors import NoToken, OriginNotListed, RateLimited, RoleHasNoPages, SessionsClosed
 from services.conversations.identity import sessions
 from services.conversations.identity.provisioning import provision_user
 from services.conversations.rules import Side
@@ -158,6 +158,8 @@ async def _verify_token(request: Request, token: str, settings: ApiSettings) -> 
         if not settings.auth_secret:
             raise SessionsClosed
         _check_store(request, settings)
+        if not token:
+            raise NoToken
         principal = await authenticate_token(
             request, token, max_age=timedelta(seconds=settings.session_token_max_age_seconds)
         )
