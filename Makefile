@@ -20,7 +20,7 @@ AUDITOR := uv tool run pip-audit==2.10.1 --requirement requirements.lock --requi
 	--progress-spinner off --vulnerability-service osv
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check install
 
-.PHONY: help run test verify bench bench-scale chaos chaos-broken chaos-baseline check audit messages format lock setup hooks
+.PHONY: help run test verify bench bench-quick bench-scale chaos chaos-broken chaos-baseline check audit messages format lock setup hooks
 
 help:
 	@echo "make run             Run the whole system on this machine; Ctrl-C stops it"
@@ -32,6 +32,7 @@ help:
 	@echo "make messages        Update the translation catalogues from the sources"
 	@echo "make lock            Update requirements.lock from pyproject.toml; UPGRADE=1 for the newest versions"
 	@echo "make audit           Check requirements.lock for known vulnerabilities; needs the network"
+	@echo "make bench-quick     Compare the CPU of posts and reads with the merge base; BASE=main, ROUNDS=11"
 	@echo "make bench           Measure speed against baselines in the same run; takes long"
 	@echo "make bench-scale     Measure growth up to 10 million messages, and wear; SIZES=\"10000 1000000\", ROUNDS=5"
 	@echo "make chaos           Inject random faults while people write; CHAOS_SECONDS=60, CHAOS_SEED="
@@ -69,6 +70,9 @@ bench: $(READY)
 	@$(BIN)/python -m bench.size
 	@$(BIN)/python -m bench.reading
 	@$(BIN)/python -m bench.streams
+
+bench-quick: $(READY)
+	@$(BIN)/python -m bench.quick
 
 bench-scale: $(READY)
 	@$(BIN)/python -m bench.growth

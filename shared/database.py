@@ -12,7 +12,6 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
-from sqlalchemy.util import greenlet_spawn
 
 from shared.database_errors import describe, is_read_only, is_temporary, lacks_migration
 from shared.database_url import read_database_url
@@ -157,7 +156,7 @@ def connection_provider(engine: AsyncEngine) -> ConnectionProvider:
             with _noting_errors(engine):
                 yield driver
         finally:
-            await greenlet_spawn(connection.close)
+            connection.close()  # without a greenlet, which only a transaction of SQLAlchemy's own would need
 
     return acquire
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from copy import copy
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.dependencies.models import Dependant
@@ -29,8 +29,11 @@ from shared.jwks import ProviderKeys
 from shared.observability import ENDLESS_ROUTES, RequestLoggingMiddleware
 from shared.problems import HeadersTooLarge, UnknownParameter, UrlTooLong
 from shared.processes import operations_routes
+from shared.read_route import ReadRoute
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.settings import TokenSettings
+
+Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
@@ -187,6 +190,7 @@ def create_api(
         redoc_url=None,
         lifespan=lifespan,
         redirect_slashes=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # looking for a provider costs every request
         **about,
     )
     state = cast("AppState", app.state)
@@ -227,6 +231,10 @@ class ApiRoute(APIRoute):
         return check_and_handle
 
 
+class _ApiReadRoute(ReadRoute, ApiRoute):
+    """A `ReadRoute` of the API."""
+
+
 def _query_parameters(dependant: Dependant) -> set[str]:
     own = {field.alias for field in dependant.query_params}
     return own.union(*map(_query_parameters, dependant.dependencies))
@@ -237,6 +245,15 @@ class ApiRouter(APIRouter):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(route_class=ApiRoute, generate_unique_id_function=lambda route: route.name, **options)
+
+    def read(self, path: str, **options: Any) -> Callable[[Endpoint], Endpoint]:
+        """Add a GET route that only reads, and so costs less (`ReadRoute`)."""
+
+        def add(endpoint: Endpoint) -> Endpoint:
+            self.add_api_route(path, endpoint, methods=["GET"], route_class_override=_ApiReadRoute, **options)
+            return endpoint
+
+        return add
 
 
 def add_routes(app: FastAPI, *routers: APIRouter) -> None:

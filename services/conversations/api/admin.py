@@ -52,7 +52,7 @@ _STILL_VIEWING = Viewing()
 _CONVERSATION = "/conversations/{conversation_id:uuid}"
 
 
-@router.get("/conversations")
+@router.read("/conversations")
 async def admin_list_conversations(
     reading: AdminReader,
     status: Statuses = None,
@@ -80,7 +80,7 @@ async def admin_list_conversations(
     return Page(items=[ConversationOut.of(conversation) for conversation in conversations], next_cursor=next_cursor)
 
 
-@router.get("/conversations/counts", response_model_exclude_none=True)
+@router.read("/conversations/counts", response_model_exclude_none=True)
 async def count_conversations(reading: AdminReader) -> Counts:
     """Count conversations by status, and those that no admin has read. Each count stops at 1,000."""
     tally = await counts.tally(reading)
@@ -118,7 +118,7 @@ async def admin_get_conversation(
     return ConversationOut.of(conversation)
 
 
-@router.get("/conversations/{conversation_id}/messages", responses=problem_responses(NotFound))
+@router.read("/conversations/{conversation_id}/messages", responses=problem_responses(NotFound))
 async def admin_list_messages(
     request: Request,
     conversation_id: ConversationId,
@@ -227,7 +227,7 @@ async def bulk_delete(body: BulkDelete, _: Admin, session: DbSession) -> Deleted
     return Deleted(deleted=await commands.delete_conversations(session, body.ids))
 
 
-@router.get("/users")
+@router.read("/users")
 async def list_customers(
     reading: AdminReader,
     q: Annotated[Text | None, Query(description="Part of the name, email address or id.")] = None,

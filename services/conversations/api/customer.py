@@ -61,7 +61,7 @@ async def create_conversation(
     return ConversationOut.of(detail)
 
 
-@router.get("/conversations")
+@router.read("/conversations")
 async def list_conversations(
     reading: CustomerReader,
     status: Statuses = None,
@@ -89,7 +89,7 @@ async def get_conversation(
     return ConversationOut.of(conversation)
 
 
-@router.get("/conversations/{conversation_id}/messages", responses=problem_responses(NotFound))
+@router.read("/conversations/{conversation_id}/messages", responses=problem_responses(NotFound))
 async def list_messages(
     request: Request,
     conversation_id: ConversationId,
@@ -150,14 +150,14 @@ async def mark_read(conversation_id: ConversationId, body: MarkRead, caller: Cus
     await commands.mark_read(session, conversation_id, Side.CUSTOMER, body.up_to, scope=caller.id)
 
 
-@router.get("/unread", response_model_exclude_none=True, tags=["Admin"])
+@router.read("/unread", response_model_exclude_none=True, tags=["Admin"])
 async def count_unread(reading: AnyReader) -> Unread:
     """Count the unread conversations of the caller's side, for a badge."""
     customer_id = reading.principal.id if reading.principal.role is Role.CUSTOMER else None
     return Unread.of(await counts.count_unread(reading, customer_id))
 
 
-@router.get("/orders")
+@router.read("/orders")
 async def list_orders(reading: CustomerReader, cursor: Cursor = None, limit: Limit = DEFAULT_LIMIT) -> Page[OrderOut]:
     """List the caller's orders, newest first, to start a conversation about one."""
     orders, next_cursor = await queries.list_orders(reading, reading.principal.id, cursor, limit)

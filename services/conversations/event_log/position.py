@@ -15,6 +15,7 @@ _BLOCK: Final = struct.Struct(">8xq")  # zeros, which verify the key, and the po
 _ZEROS: Final = bytes(8)
 
 
+@lru_cache(maxsize=256)
 def encode_position(epoch: UUID, position: int) -> str:
     """Return an opaque, URL-safe token for a position.
 
