@@ -14,8 +14,9 @@ from deploy.local import postgres
 from shared.database_errors import NOT_MIGRATED, READ_ONLY
 from tests.helpers.smtp_server import SmtpServer
 from tests.helpers.waiting import eventually
+from tests.system.helpers.cluster import DATABASES
 from tests.system.helpers.processes import IMMEDIATE
-from tests.system.helpers.product import DATABASES, PROCESSES, Product, running_product
+from tests.system.helpers.product import PROCESSES, Product, running_product
 
 RECOVERY = 5  # seconds within which everything writes again after a database accepts writes
 DETECTION = 15  # seconds within which a process reports a fault of its database

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,6 +20,7 @@ from deploy.local.proxy import proxy
 from deploy.local.readiness import answers_ok
 from shared.auth import issue_token
 from shared.settings import TokenSettings
+from tests.system.helpers.cluster import DATABASES, PASSWORDS, migrated_files
 from tests.system.helpers.processes import Processes, without_settings
 
 SECRET = "a secret for tests with 32 bytes or more"
@@ -35,8 +36,6 @@ LIMITS = (
     "CHATS_LIMIT_MAILS_PER_DAY",
 )
 SECRET_OF_VALKEY = "valkey"
-DATABASES = ("conversations", "notifications")
-PASSWORDS = {f"{name}{suffix}": "test" for name in DATABASES for suffix in ("", postgres.OWNER)}
 
 
 def headers_of(sub: str, role: str) -> dict[str, str]:
@@ -162,11 +161,12 @@ class Servers:
 
 
 @asynccontextmanager
-async def own_servers(directory: Path) -> AsyncIterator[Servers]:
-    """Create the files of a PostgreSQL and a broker that lose nothing when killed at any time."""
+async def own_servers(directory: Path, *, migrated: bool = False) -> AsyncIterator[Servers]:
+    """Create the files of a PostgreSQL, empty or migrated, and a broker that lose nothing when killed at any time."""
+    files = migrated_files if migrated else postgres.throwaway_files
     [port] = free_ports([0])
     broker = valkey_server.valkey(directory / "valkey", port, SECRET_OF_VALKEY, directory / "valkey.log")
-    async with postgres.throwaway_files(directory / "postgres") as server:
+    async with files(directory / "postgres") as server:
         options = dict(postgres.KILLABLE)
 
         def database() -> Child:
@@ -179,20 +179,23 @@ async def own_servers(directory: Path) -> AsyncIterator[Servers]:
 
 @asynccontextmanager
 async def running_product(directory: Path, **settings: str) -> AsyncIterator[Product]:
-    """Start and migrate databases and a broker, and yield the product; the test starts its processes."""
-    async with bare_product(directory, **settings) as product:
-        await product.start("postgres")
-        await product.create_databases()
-        await product.migrate()
-        await product.start("broker")
+    """Start migrated databases and a broker, and yield the product; the test starts its processes."""
+    async with _product(directory, settings, migrated=True) as product:
+        await product.start("postgres", "broker")
         yield product
 
 
 @asynccontextmanager
 async def bare_product(directory: Path, **settings: str) -> AsyncIterator[Product]:
     """Yield a product of which nothing runs yet, not even `postgres` and `broker`, and without databases."""
+    async with _product(directory, settings, migrated=False) as product:
+        yield product
+
+
+@asynccontextmanager
+async def _product(directory: Path, settings: Mapping[str, str], *, migrated: bool) -> AsyncIterator[Product]:
     async with AsyncExitStack() as stack:
-        servers = await stack.enter_async_context(own_servers(directory))
+        servers = await stack.enter_async_context(own_servers(directory, migrated=migrated))
         urls = {name: servers.database.url(name, name, "test") for name in DATABASES}
         environment = without_settings() | {
             **{f"CHATS_{name.upper()}_DATABASE_URL": url for name, url in urls.items()},
