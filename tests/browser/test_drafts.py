@@ -76,7 +76,7 @@ async def lacks(page: Page, words: str) -> bool:
     return words not in await stored_texts(page)
 
 
-async def test_a_user_who_signs_in_without_the_last_one_signing_out_finds_no_drafts(people: People, site: Site) -> None:
+async def test_without_a_sign_out_the_next_user_finds_no_drafts(people: People, site: Site) -> None:
     dora, emil = await people.sign_in("dora"), await people.create_user("emil")
     page = await dora.open(await site.open_conversation(dora.id, "Between us"))
     await composer(page).fill("A secret")

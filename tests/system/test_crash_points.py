@@ -31,7 +31,7 @@ async def test_a_crash_at_any_point_breaks_no_guarantee(rig: Rig, actor: str) ->
     assert not coverage.broken, coverage
 
 
-async def test_every_named_place_has_a_unique_name_and_is_reached(rig: Rig) -> None:
+async def test_every_named_point_has_a_unique_name_and_is_reached(rig: Rig) -> None:
     named = named_places()
     assert [name for name, count in Counter(named).items() if count > 1] == []
     reached = {point.place for stage in STAGES.values() for point in (await rig.record(stage))[0]}

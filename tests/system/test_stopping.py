@@ -169,7 +169,7 @@ async def test_a_stopping_api_keeps_serving_until_it_is_out_of_rotation(product:
     await product.start("api")
 
 
-async def test_a_stream_that_ends_with_its_api_takes_its_connection_with_it(product: Product) -> None:
+async def test_a_stream_that_ends_with_its_api_also_closes_its_connection(product: Product) -> None:
     await product.stop("api")
     product.overrides["api"] = {"CHATS_DRAIN_SECONDS": "0.5"}
     await product.start("api")

@@ -178,7 +178,7 @@ async def test_head_responds_like_get_and_marks_nothing_as_read(anna: Caller, sa
     assert (endless.status_code, endless.headers["allow"]) == (405, "GET")
 
 
-async def test_what_machines_ask_all_the_time_is_counted_and_not_logged(anna: Caller) -> None:
+async def test_frequent_machine_requests_are_counted_but_not_logged(anna: Caller) -> None:
     with capture_logs() as lines:
         assert (await anna.api.get("/healthz")).status_code == 200
         await anna.get("/unread")

@@ -52,7 +52,7 @@ async def test_an_older_state_changes_nothing(sam: Caller, shop: Caller) -> None
         assert (await sam.peek(conversation))["order"]["status"] == status
 
 
-async def test_an_order_may_come_before_its_user_who_is_then_known_by_id(sam: Caller, shop: Caller) -> None:
+async def test_an_order_before_its_user_creates_the_user_with_only_an_id(sam: Caller, shop: Caller) -> None:
     assert (await shop.call("PUT", "/orders/A-1", ORDER)).status_code == 201
     assert await shown(sam) == {"id": "anna", "name": "anna", "email": None}
     await shop.call("PUT", "/users/anna", {"name": "Anna"})

@@ -151,7 +151,7 @@ async def test_a_broken_connection_in_the_pool_is_replaced(
     await engine.dispose()
 
 
-async def test_a_frozen_transaction_loses_its_locks_before_those_who_wait_give_up(
+async def test_a_frozen_transaction_loses_its_locks_before_waiting_transactions_time_out(
     databases: dict[str, str], conversations: SessionFactory
 ) -> None:
     engine = create_engine(databases["conversations"], application="tests", pool_size=1)
