@@ -4,6 +4,7 @@ import logging
 import sys
 import time
 from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -72,6 +73,11 @@ def request_id(headers: Headers) -> str:
     return str(uuid4())
 
 
+# Looking up the labels costs more than counting.
+_counter = lru_cache(maxsize=1000)(REQUESTS.labels)
+_histogram = lru_cache(maxsize=1000)(SECONDS.labels)
+
+
 class RequestLoggingMiddleware:
     """ASGI middleware: adds request ids to responses and log lines, logs each request, and updates metrics."""
 
@@ -99,9 +105,9 @@ class RequestLoggingMiddleware:
                 seconds = time.perf_counter() - started
                 # The route's pattern, because each path with an id would be a time series.
                 route = getattr(scope.get("route"), "path", "unmatched")
-                REQUESTS.labels(scope["method"], route, status).inc()
+                _counter(scope["method"], route, status).inc()
                 if route not in ENDLESS_ROUTES:
-                    SECONDS.labels(scope["method"], route).observe(seconds)
+                    _histogram(scope["method"], route).observe(seconds)
                 if route not in QUIET_ROUTES:
                     log.info(
                         "request",
