@@ -26,7 +26,7 @@ help:
 	@echo "make run             Run the whole system on this machine; Ctrl-C stops it"
 	@echo "make test            Run all tests"
 	@echo "make check           Check format, lint, types, layers, migrations, translations, prose, spelling and lock files"
-	@echo "make verify          Run what CI has no time for: all crash points, long fuzzing and chaos, coverage; takes hours"
+	@echo "make verify          Run the checks too slow for CI: all crash points, long fuzzing and chaos, coverage; takes hours"
 	@echo "make hooks           Install the pre-commit hooks, which run the fast checks"
 	@echo "make format          Format the code and fix lint errors"
 	@echo "make messages        Update the translation catalogues from the sources"
@@ -35,7 +35,7 @@ help:
 	@echo "make bench-quick     Compare the CPU of posts and reads with the merge base; BASE=main, ROUNDS=11"
 	@echo "make bench           Measure speed against baselines in the same run; takes long"
 	@echo "make bench-scale     Measure growth up to 10 million messages, and wear; SIZES=\"10000 1000000\", ROUNDS=5"
-	@echo "make chaos           Inject random faults while people write; CHAOS_SECONDS=60, CHAOS_SEED="
+	@echo "make chaos           Inject random faults while simulated users write; CHAOS_SECONDS=60, CHAOS_SEED="
 	@echo "make chaos-broken    Check that the chaos test catches each of several deliberately broken builds"
 	@echo "make chaos-baseline  Run the chaos test against plain Celery, for comparison"
 
@@ -50,7 +50,7 @@ test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
 	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist worksteal -rs
 
-# What CI has no time for. Coverage is that of one service at a time: what runs in processes of its own is not counted.
+# The checks that are too slow for CI. Coverage counts one service at a time, without code that runs in separate processes.
 COVERAGE := 93
 verify: export HYPOTHESIS_PROFILE := verify
 verify: export EVERY_MODEL := 1

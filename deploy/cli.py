@@ -159,7 +159,7 @@ def sweeper(host: Host = "127.0.0.1", port: int = _port(8005)) -> None:
 
 @app.command()
 def flower(host: Host = "127.0.0.1", port: int = _port(8006)) -> None:
-    """Run Flower, a read-only web page about the workers. Requires CHATS_FLOWER_BASIC_AUTH."""
+    """Run Flower, a read-only dashboard of the workers. Requires CHATS_FLOWER_BASIC_AUTH."""
     from deploy.flower_views import install
     from shared.broker import create_celery
     from shared.settings import Settings, read_settings

@@ -6,8 +6,8 @@ import typer
 
 from shared.settings import SettingsError
 
-emails = typer.Typer(no_args_is_help=True, help="List and retry emails, pause and resume sending.")
-events = typer.Typer(no_args_is_help=True, help="Inspect the event log, retry or discard parked events.")
+emails = typer.Typer(no_args_is_help=True, help="List and retry emails; pause and resume sending.")
+events = typer.Typer(no_args_is_help=True, help="Inspect the event log; retry or discard parked events.")
 
 
 @emails.command("list")
@@ -42,7 +42,7 @@ def retry_email(
     from services.notifications.delivery.operations import retry_email as retry
 
     if (email_id is None) == (state is None) or (email_id is not None and (since or reply)):
-        raise SettingsError("give the id of one email, or --state failed with --since and --reply")
+        raise SettingsError("give the id of one email, or --state failed, optionally with --since and --reply")
     if state is not None:
         retry_many(state, since, reply)
     elif email_id is not None:
@@ -68,7 +68,7 @@ def resume_emails() -> None:
     from services.notifications.delivery.operations import resume_sending
 
     on_notifications(resume_sending)
-    typer.echo("Sending is resumed.")
+    typer.echo("Sending has resumed.")
 
 
 @events.command("tail")
@@ -89,7 +89,7 @@ def parked_events() -> None:
 
 @events.command("retry")
 def retry_event(event_id: Annotated[str, typer.Argument(help="Id of the parked event.")]) -> None:
-    """Handle a parked event again, now."""
+    """Retry a parked event now."""
     from deploy.operations import parse_id, retry_parked
 
     retry_parked(parse_id(event_id))

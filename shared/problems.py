@@ -135,7 +135,7 @@ def invalid_fields(faults: Sequence[Mapping[str, Any]]) -> Invalid:
     # The invalid input is left out: it may be private text.
     errors = [{"loc": list(fault["loc"]), "msg": message_of(fault)} for fault in faults[:MAX_FAULTS]]
     if more := len(faults) - len(errors):
-        errors.append({"loc": ["body"], "msg": f"There are {more} more errors."})
+        errors.append({"loc": ["body"], "msg": f"Errors not listed: {more}."})
     detail = "; ".join(f"{'.'.join(map(str, error['loc'][1:])) or error['loc'][0]}: {error['msg']}" for error in errors)
     problem = Invalid(detail, ())
     problem.extra["errors"] = errors

@@ -1,1 +1,1 @@
-"""Owns notifications and email, made from the events of the conversations service."""
+"""Owns notifications and emails, created from the events of the conversations service."""

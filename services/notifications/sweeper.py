@@ -157,8 +157,8 @@ async def _erase_for_ever(sessions: SessionFactory, stop: asyncio.Event) -> None
         try:
             rows = await erase_round(sessions)
         except Exception as error:  # as above
-            log.warning("erasing failed, retrying", error=type(error).__name__)
-            log.debug("erasing failed", exc_info=True)
+            log.warning("erasure failed, retrying", error=type(error).__name__)
+            log.debug("erasure failed", exc_info=True)
         if not rows:
             await pause(stop, ERASE_EVERY)
 
@@ -173,6 +173,6 @@ async def _purge_for_ever(sessions: SessionFactory, settings: EmailSettings, sto
                     async with transaction(sessions) as session:
                         deleted = await purge(session, settings, size=PURGE_BATCH)
         except Exception as error:  # as above
-            log.warning("purging failed, retrying", error=type(error).__name__)
-            log.debug("purging failed", exc_info=True)
+            log.warning("purge failed, retrying", error=type(error).__name__)
+            log.debug("purge failed", exc_info=True)
         await pause(stop, PURGE_EVERY)

@@ -189,7 +189,7 @@ async def release_restore_hold(sessions: SessionFactory, database_identity: str,
             maybe_sent = (Email.due_at <= cursor.restored_until) & Email.data_at.is_(None)
             values = {"reason": Reason.RESTORED}
             failed = await move_emails(session, maybe_sent, EmailState.FAILED, values, leaving=WAITING_STATES)
-            log.error("emails failed that may have been sent before the restore", emails=len(failed))
+            log.error("emails that may have been sent before the restore marked as failed", emails=len(failed))
         cursor.restored_to = cursor.restored_until = None
         await session.execute(update(SendingControl).values(incarnation=state.database_identity))
 

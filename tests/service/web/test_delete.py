@@ -125,7 +125,7 @@ async def test_an_empty_selection_and_too_large_ones_are_explained(browser: Brow
 
     many = [str(uuid4()) for _ in range(101)]
     assert (
-        "You selected 101 conversations. Select 100 at most."
+        "You selected 101 conversations. Select at most 100."
         in (await show(browser, "bulk-delete/", expect=422, ids=many)).text
     )
     answer = await browser.submit(f"{ROOT}bulk-delete/", csrf_token=csrf, ids=many)

@@ -1,4 +1,4 @@
-"""retention"""
+"""Track readers of the log, for retention."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""sessions"""
+"""Add browser sessions."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""who is looking at a conversation"""
+"""Add the viewers of conversations."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""flat lists"""
+"""Index lists by status and read state."""
 
 from collections.abc import Sequence
 

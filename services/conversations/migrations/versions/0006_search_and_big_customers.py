@@ -1,4 +1,4 @@
-"""search, and plans for big customers"""
+"""Index the customer search, and fix plans for customers with many conversations."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    # A part of PostgreSQL's contrib, and trusted: the owner of the database may install it.
+    # Part of PostgreSQL's contrib, and a trusted extension: the owner of the database may install it.
     op.execute("create extension if not exists pg_trgm")
     op.create_index(
         "users_search_idx",
@@ -21,8 +21,8 @@ def upgrade() -> None:
         postgresql_ops=dict.fromkeys(("name", "email", "id"), "gin_trgm_ops"),
     )
 
-    # A plan that is kept for any customer is to hold for one with very many conversations: found and sorted, they take
-    # the longer the more there are; taken from the index in their order, a page takes the same for all.
+    # Generic plans must suit customers with very many conversations. Sorting takes longer the more there are; reading
+    # a page from the index in order takes the same time for every customer.
     op.execute("alter table conversations alter column user_id set (n_distinct = -0.001)")
 
 

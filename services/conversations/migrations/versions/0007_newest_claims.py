@@ -1,4 +1,4 @@
-"""whose claims changed a user last"""
+"""Store when the claims that last changed a user were issued."""
 
 from collections.abc import Sequence
 

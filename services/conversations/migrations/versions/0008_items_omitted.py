@@ -1,4 +1,4 @@
-"""how many items of an order were too many"""
+"""Count the items of an order over the limit."""
 
 from collections.abc import Sequence
 

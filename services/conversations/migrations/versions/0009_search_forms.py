@@ -1,4 +1,4 @@
-"""search without regard to case, accents and the shape of quotes"""
+"""Ignore case, accents and quote styles in searches."""
 
 from collections.abc import Sequence
 
@@ -9,8 +9,8 @@ down_revision: str | None = "0008"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# The collation is PostgreSQL's own: the same in every database of any locale. Decomposed, an accent is a
-# character that can be left out; so are soft hyphens and what has no width.
+# The collation is PostgreSQL's own: the same in every database, regardless of its locale. In decomposed text an
+# accent is a character of its own and can be removed, like soft hyphens and zero-width characters.
 _SEARCH_FORM = r'''
 create function search_form(text) returns text language sql immutable strict parallel safe return
     replace(replace(translate(

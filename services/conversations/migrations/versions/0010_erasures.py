@@ -1,4 +1,4 @@
-"""erasing in batches, and the role that the store has sent"""
+"""Erase in batches, and store the synced role."""
 
 from collections.abc import Sequence
 
@@ -38,8 +38,8 @@ def upgrade() -> None:
     op.drop_index("events_conversation_idx", table_name="events")
     op.create_index("events_conversation_idx", "events", ["conversation_id", "seq"])
 
-    # In the place of the cascade. A trigger, because an API of the release before still deletes conversations by
-    # itself while the new one starts beside it, and their messages must not stay.
+    # Replaces the cascade. It is a trigger because during an upgrade an API of the previous release still deletes
+    # conversations without adding an erasure, and their messages must be erased too.
     op.drop_constraint("messages_conversation_id_fkey", "messages")
     op.execute("""
         create function note_erasures() returns trigger language plpgsql as $$

@@ -1,4 +1,4 @@
-"""rebuild"""
+"""Store the progress of a rebuild."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ def upgrade() -> None:
     op.add_column("feed_cursor", sa.Column("restored_until", sa.DateTime(timezone=True), nullable=True))
     op.add_column("gate", sa.Column("incarnation", sa.Text(), nullable=True))
     op.add_column("feed_cursor", sa.Column("caught_up_at", sa.DateTime(timezone=True), nullable=True))
-    # Two steps: a default that differs from row to row would write the whole table anew.
+    # Two steps: a default that differs from row to row would rewrite the whole table.
     now = sa.text("now()")
     op.add_column("marks", sa.Column("created_at", sa.DateTime(timezone=True), server_default=now, nullable=False))
     op.alter_column("marks", "created_at", server_default=sa.text("clock_timestamp()"))

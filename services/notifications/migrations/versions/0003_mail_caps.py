@@ -1,4 +1,4 @@
-"""mail caps"""
+"""Count emails by recipient, for limits."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    # Mail that was sent before is not counted: the caps begin to hold as of now.
+    # Emails that were sent before are not counted: the limits apply from now on.
     op.add_column("emails", sa.Column("mailbox", sa.Text(), nullable=True))
     op.add_column("email_tries", sa.Column("mailbox", sa.Text(), nullable=True))
     op.create_index("emails_in_hand_idx", "emails", ["mailbox"], postgresql_where=sa.text("state = 'sending'"))

@@ -1,4 +1,4 @@
-"""breaker details"""
+"""Store the state of the circuit breaker."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""erasing in batches, and the role that the store has sent"""
+"""Erase in batches, and store the synced role."""
 
 from collections.abc import Sequence
 
@@ -30,7 +30,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("conversation_id", name="erasures_conversation_id_key"),
     )
     op.create_index("erasures_user_id_idx", "erasures", ["user_id"])
-    # A user's mails are erased in the order of their ids.
+    # A user's emails are erased in the order of their ids.
     op.drop_index("emails_recipient_idx", table_name="emails")
     op.create_index("emails_recipient_idx", "emails", ["recipient_id", "id"])
 

@@ -1,4 +1,4 @@
-"""how processes stand with the broker"""
+"""Add the broker reports of processes."""
 
 from collections.abc import Sequence
 
