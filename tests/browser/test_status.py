@@ -88,7 +88,7 @@ async def test_a_status_is_not_set_when_a_newer_message_is_not_shown(people: Peo
     await expect(page.locator("#status")).to_have_text("Closed")
 
 
-async def test_a_reply_does_not_set_the_previous_replys_status_again(people: People, site: Site) -> None:
+async def test_a_reply_does_not_set_the_status_of_the_previous_reply_again(people: People, site: Site) -> None:
     sam, conversation, dora = await at_thread(people, site)
     sam.expect_complaints("409")
     page = sam.page

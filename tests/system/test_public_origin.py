@@ -194,7 +194,7 @@ async def test_a_slowly_sent_body_is_answered_before_it_ends(ports: tuple[int, i
         assert answer == "HTTP/1.1 408 Request Timeout\r\n"
 
 
-async def test_the_proxys_own_responses_have_the_security_headers(ports: tuple[int, int, list[str]]) -> None:
+async def test_responses_of_the_proxy_itself_have_the_security_headers(ports: tuple[int, int, list[str]]) -> None:
     port, _, _ = ports
     for target, expected in (("/elsewhere", 404), ("/api/v1/notifications", 503)):
         status, answer = await ask(port, target)
