@@ -36,8 +36,9 @@ class MigrationSettings(StoreSettings):
 
 
 class ApiSettings(StoreSettings, TokenSettings):
-    """Settings of the HTTP API and the pages. `locale` and `time_zone` are defaults for users who have none.
+    """Settings of the HTTP API and the pages.
 
+    `locale` and `time_zone` are for pages of users who have none, and whose browsers name none.
     A limit of 0 means no limit. Limits apply per customer or admin, to sign-ins per user, and to failed sign-ins per
     address.
     """

@@ -31,7 +31,7 @@ async def test_the_bell_groups_new_messages_by_conversation_and_shows_their_time
         await items.nth(0)
         .locator("time")
         .evaluate(
-            "(it) => [it.textContent, new Intl.DateTimeFormat('en', { timeStyle: 'short', timeZone: 'UTC' })"
+            "(it) => [it.textContent, new Intl.DateTimeFormat('en', { timeStyle: 'short', timeZone: 'Asia/Tokyo' })"
             ".format(new Date(it.dateTime))]"
         )
     )

@@ -21,11 +21,12 @@ from services.conversations.rules import BODY_LENGTH, COUNT_LIMIT
 from services.conversations.settings import ApiSettings
 from services.conversations.web import assets
 from services.conversations.web.auth import PageContext
+from services.conversations.web.browser import browser_zone, preferred_locales
 from services.conversations.web.links import linked
 from services.conversations.web.localization import Reader
 from shared.problems import Forbidden, Invalid, NotFound, Problem, Unauthenticated
 from shared.time_zones import known_zone
-from shared.translations import find_language, install_translations
+from shared.translations import ENGLISH, find_language, install_translations, read_catalogues
 
 LOCALE = Path(__file__).parent / "locale"
 CUSTOMER_ROOT = "/dashboard/messages/"
@@ -55,23 +56,28 @@ class Pages:
         self._theme = assets.Theme.read(settings.theme_dir)
         self._static = f"{assets.PREFIX}/{assets.version()}"
         self._stylesheet = assets.stylesheet(self._theme)
-        find_language(LOCALE, [])  # fails at startup if a catalogue is broken
+        catalogues = read_catalogues(LOCALE)  # fails at startup if one is broken
+        self._locales = (settings.locale, ENGLISH.language, *sorted(catalogues))
         self._environments: dict[NullTranslations, Environment] = {}
         self._headers = {
             "Cache-Control": "no-store",  # the browser's next user must not see it with the back button
             "Content-Security-Policy": _policy(settings, self._stylesheet),
             "Referrer-Policy": "same-origin",
+            "Vary": "Accept-Language",
         }
 
-    def reader(self, page_context: PageContext | None) -> Reader:
-        """Return the user's language and time zone, or the defaults."""
+    def reader(self, request: Request, page_context: PageContext | None) -> Reader:
+        """Return the language and time zone of the user, else of the browser, else the defaults."""
         principal = page_context.principal if page_context else None
         locale, zone = (principal.locale, principal.zoneinfo) if principal else (None, None)
-        language = find_language(LOCALE, [locale, self._settings.locale])
-        return Reader(language, known_zone([zone, self._settings.time_zone]), datetime.now(UTC))
+        preferred = preferred_locales(request, self._locales)
+        language = find_language(LOCALE, [locale, *preferred, self._settings.locale])
+        zones = [zone, browser_zone(request), self._settings.time_zone]
+        return Reader(language, known_zone(zones), datetime.now(UTC))
 
     def render(
         self,
+        request: Request,
         template: str,
         page_context: PageContext | None,
         *,
@@ -80,7 +86,7 @@ class Pages:
         **context: Any,
     ) -> Page:
         """Return a page. `page_context` is None without a session; a refusal sets the status and headers."""
-        reader = self.reader(page_context)
+        reader = self.reader(request, page_context)
         page = self._environment(reader.language.translations).get_template(template)
         context |= {"page_context": page_context, "reader": reader, "refusal": refusal}
         position = {"X-Position": page_context.position} if page_context else {}
@@ -127,9 +133,8 @@ class Pages:
             )
         cause = problem.__cause__ if isinstance(problem.__cause__, Problem) else problem
         is_sign_in = request.url.path == "/session" and isinstance(cause, Unauthenticated)
-        return self.render(
-            "error.html", page_context, refusal=problem, cause=cause, sign_in=cause if is_sign_in else None
-        )
+        sign_in = cause if is_sign_in else None
+        return self.render(request, "error.html", page_context, refusal=problem, cause=cause, sign_in=sign_in)
 
     def render_html_error(self, request: Request, error: Problem | HTTPException) -> Response | None:
         """Return an error page for errors outside of routes, or None if the path is not a page's."""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.api.response_schemas import MessageOut, OrderOut, Viewer
@@ -14,7 +15,7 @@ from services.conversations.records import ConversationDetail, ConversationRow, 
 from services.conversations.rules import Side
 from services.conversations.web.auth import PageContext, with_unread_decremented
 from services.conversations.web.localization import Reader
-from services.conversations.web.rendering import Page, Pages
+from services.conversations.web.rendering import Page, pages_of
 from shared.database import driver_connection
 
 HISTORY: Final = 50  # messages on a page
@@ -53,7 +54,7 @@ Item = Day | NewMark | Bubble
 class ThreadPage:
     """The page of a conversation, for one side. `reads` marks the conversation as read."""
 
-    pages: Pages
+    request: Request
     template: str
     page_context: PageContext
     viewer: Viewer
@@ -79,14 +80,15 @@ class ThreadPage:
             detail = await read_conversation(session, detail, side)
             if not was_read and _read_state(detail.conversation, side)[0]:
                 page_context = with_unread_decremented(page_context)
-        return self.pages.render(
+        pages = pages_of(self.request)
+        reader = pages.reader(self.request, page_context)
+        return pages.render(
+            self.request,
             self.template,
             page_context,
             conversation=detail.conversation,
             order=detail.order and OrderOut.of(detail.order),
-            items=history(
-                rows, detail.conversation, self.viewer, self.pages.reader(page_context), read_up_to=read_up_to
-            ),
+            items=history(rows, detail.conversation, self.viewer, reader, read_up_to=read_up_to),
             next_cursor=next_cursor,
             earlier=self.earlier,
             read=read,  # the number up to which it is read; scripts continue from there

@@ -299,7 +299,8 @@ async def test_each_own_message_shows_whether_it_was_read(browser: Browser, anna
     assert page.root.one(data_message_id=first["id"]).text == "Read"
     assert page.root.one(data_message_id=second["id"]).text == "Not read yet"
     words = page.by_id("delivery-status-texts")
-    assert (words["data-zone"], words["data-locale"]) == ("UTC", "en")
+    [root] = page.root.all("html")
+    assert (root["data-zone"], root["data-locale"]) == ("UTC", "en")
     assert "{time}" in words["data-scheduled"]
 
 

@@ -46,6 +46,7 @@ async def list_conversations(
         await driver_connection(session), filters, Side.CUSTOMER, cursor, PAGE
     )
     return pages_of(request).render(
+        request,
         "list_conversations.html",
         page_context,
         conversations=conversations,
@@ -68,7 +69,7 @@ async def create_conversation(
 ) -> Response:
     """Start a conversation. A second submit of the same form returns the same conversation."""
     caller = page_context.principal
-    form = await read_form(request, CreateConversation, pages_of(request).reader(page_context).gettext)
+    form = await read_form(request, CreateConversation, pages_of(request).reader(request, page_context).gettext)
     if form.body is None or refusal:
         return await _new_page(request, page_context, session, form, refusal)
     once = IdempotencyKey.of(form.key, "create", form.body.model_dump(mode="json", exclude_defaults=True))
@@ -106,7 +107,7 @@ async def post_customer_message(
 ) -> Response:
     """Send a message to the store. If the store has replied meanwhile, show the reply and the form again."""
     caller = page_context.principal
-    form = await read_form(request, PostMessage, pages_of(request).reader(page_context).gettext)
+    form = await read_form(request, PostMessage, pages_of(request).reader(request, page_context).gettext)
     refusal: Refusal = limited
     if form.body is not None and not refusal:
         fields = form.body.model_dump(mode="json", exclude_defaults=True)
@@ -138,7 +139,7 @@ async def _new_page(
     orders, _ = await list_orders(await driver_connection(session), page_context.principal.id, None, ORDERS)
     status = 422 if form.errors else 200
     return pages_of(request).render(
-        "new_conversation.html", page_context, status=status, refusal=refusal, form=form, orders=orders
+        request, "new_conversation.html", page_context, status=status, refusal=refusal, form=form, orders=orders
     )
 
 
@@ -155,7 +156,7 @@ async def _thread_page(
 ) -> Response:
     detail = await load_conversation(await driver_connection(session), conversation_id, scope=page_context.principal.id)
     page = ThreadPage(
-        pages_of(request),
+        request,
         "conversation.html",
         page_context,
         viewer_of(request, Side.CUSTOMER),

@@ -80,6 +80,7 @@ async def _page(
         raise NotFound("There is no such conversation.")
     conversations = [(detail.conversation, UserOut.of(detail.user)) for detail in details]
     return pages_of(request).render(
+        request,
         "delete_conversations.html",
         page_context,
         status=422 if too_many or (not ids and request.method == "POST") else status,

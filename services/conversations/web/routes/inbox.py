@@ -99,6 +99,7 @@ async def list_all_conversations(
     if inbox.user_id is None or chosen:
         details, next_cursor = await _list(connection, inbox)
     return pages_of(request).render(
+        request,
         "admin_conversations.html",
         page_context,
         inbox=inbox,

@@ -43,12 +43,13 @@ async def new_conversation(
 ) -> Response:
     """Show customers to choose from, or the form for the chosen customer."""
     if user_id:
-        gettext = pages_of(request).reader(page_context).gettext
+        gettext = pages_of(request).reader(request, page_context).gettext
         return await _form_page(
             request, page_context, session, replace(new_form(user_id=user_id, order_id=order_id), gettext=gettext)
         )
     customers, next_cursor = await list_customers(await driver_connection(session), q, cursor, PAGE)
     return pages_of(request).render(
+        request,
         "admin_new_conversation.html",
         page_context,
         customers=[UserOut.of(customer) for customer in customers],
@@ -65,7 +66,7 @@ async def create_conversation(
 ) -> Response:
     """Start a conversation with a customer. A second submit of the same form returns the same conversation."""
     caller = page_context.principal
-    form = await read_form(request, AdminCreateConversation, pages_of(request).reader(page_context).gettext)
+    form = await read_form(request, AdminCreateConversation, pages_of(request).reader(request, page_context).gettext)
     if (body := form.body) is None or refusal:
         return await _form_page(request, page_context, session, form, refusal)
     once = IdempotencyKey.of(form.key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
@@ -95,6 +96,7 @@ async def _form_page(
     elif user_id:
         form = form.with_errors(Invalid("There is no such customer.", ("body", "user_id"), "unknown_customer"))
     return pages_of(request).render(
+        request,
         "admin_new_conversation.html",
         page_context,
         status=422 if form.errors else 200,

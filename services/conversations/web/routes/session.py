@@ -126,7 +126,7 @@ async def end_session(
     if settings.store_url:
         response: Response = redirect(settings.store_url)
     else:
-        response = pages_of(request).render("signed_out.html", None)
+        response = pages_of(request).render(request, "signed_out.html", None)
     return _with_cookie(response, cookie_header(settings, "", timedelta(0)))
 
 

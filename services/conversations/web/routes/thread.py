@@ -48,7 +48,7 @@ async def edit_conversation(
     conversation_id: UUID, request: Request, limited: EditRefusal, page_context: AdminSubmission, session: DbSession
 ) -> Response:
     """Reply, set the status, or both. If the customer has written meanwhile, show the message and the form again."""
-    form = await read_form(request, EditConversation, pages_of(request).reader(page_context).gettext)
+    form = await read_form(request, EditConversation, pages_of(request).reader(request, page_context).gettext)
     refusal: Refusal = limited
     if form.body is not None and not refusal:
         try:
@@ -92,7 +92,7 @@ async def _thread_page(
 ) -> Response:
     detail, others = await load_conversation_and_others(await driver_connection(session), conversation_id, OTHERS)
     viewer = viewer_of(request, Side.ADMIN)
-    page = ThreadPage(pages_of(request), "admin_conversation.html", page_context, viewer, reads=reads, earlier=earlier)
+    page = ThreadPage(request, "admin_conversation.html", page_context, viewer, reads=reads, earlier=earlier)
     return await page.render(
         session,
         detail,

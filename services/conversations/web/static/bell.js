@@ -44,7 +44,7 @@ async function list() {
   const sheet = items.closest(".sheet");
   try {
     const page = await get(`/api/v1/notifications?limit=${MAX_NOTIFICATIONS}`);
-    const entries = group(page.items).slice(0, MAX_CONVERSATIONS).map((notifications) => entry(notifications, sheet.dataset));
+    const entries = group(page.items).slice(0, MAX_CONVERSATIONS).map((notifications) => entry(notifications, sheet.dataset.several));
     items.replaceChildren(...(entries.length ? entries : [hint(sheet.dataset.empty)]));
   } catch {
     items.replaceChildren(hint(sheet.dataset.away));
@@ -63,7 +63,7 @@ function group(notifications) {
 }
 
 /** Show a conversation with its newest notification, and the number of unread ones if there are several. */
-function entry(notifications, { locale, zone, several }) {
+function entry(notifications, several) {
   const [newest] = notifications;
   const unread = notifications.filter((notification) => !notification.is_read).length;
   const item = document.createElement("li");
@@ -75,7 +75,7 @@ function entry(notifications, { locale, zone, several }) {
   title.append(`${newest.sender_name}: ${newest.subject}`);
   const time = link.appendChild(document.createElement("time"));
   time.dateTime = newest.created_at;
-  time.append(writeMoment(newest.created_at, locale, zone));
+  time.append(writeMoment(newest.created_at));
   const preview = link.appendChild(document.createElement("p"));
   preview.dir = "auto";
   preview.append(newest.preview);

@@ -75,7 +75,7 @@ function show() {
 
 function describe(email, isRead) {
   const moment = email.state === "scheduled" ? email.next_attempt_at : email.finished_at;
-  const time = moment ? writeMoment(moment, texts.dataset.locale, texts.dataset.zone) : "";
+  const time = moment ? writeMoment(moment) : "";
   const reason = email.reason && `why-${email.reason}`.replace(/-(\w)/g, (_, letter) => letter.toUpperCase());
   return { text: fill(texts.dataset[isRead ? "readAndSent" : email.state] ?? "", { time }), reason: texts.dataset[reason] };
 }

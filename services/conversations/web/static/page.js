@@ -10,6 +10,7 @@ import { refresh } from "./refresh.js";
 import { flush, startSending } from "./sending.js";
 import { follow } from "./stream.js";
 import { concerns, refreshThread, startThread } from "./thread.js";
+import { startZone } from "./zone.js";
 
 const LIST_INTERVAL = 1_500; // ms between refreshes of a busy list
 const thread = document.querySelector("[data-thread]");
@@ -22,6 +23,7 @@ startSending();
 startBell();
 startDeliveryStatus();
 startInbox();
+startZone();
 follow({ event: handle, missed: refreshPage, connection });
 
 /** Reload when another user signs in in this browser, so that no other user's data stays on the screen. */

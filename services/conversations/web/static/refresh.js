@@ -65,6 +65,7 @@ async function run(interval) {
 export function swap(page) {
   // Another user has signed in in this browser: do not mix their data with this page.
   if (page.querySelector('meta[name="chats-person"]')?.content !== person) return location.reload();
+  if (!moveTo(page.documentElement.dataset.zone, page)) return location.reload();
   for (const region of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(region.id);
     if (!fresh) continue;
@@ -73,6 +74,17 @@ export function swap(page) {
     else if (!region.isEqualNode(fresh)) replace(region, fresh);
   }
   for (const callback of callbacks) callback(page);
+}
+
+/** Take over the time zone of `page`; false if parts that are not replaced would keep their times. */
+function moveTo(zone, page) {
+  const { dataset } = document.documentElement;
+  if (dataset.zone === zone) return true;
+  const [first] = document.querySelectorAll(".messages > [data-number]");
+  if ((first && !page.getElementById(first.id)) || document.getElementById("order_id")) return false;
+  dataset.zone = zone;
+  for (const day of document.querySelectorAll(".messages > .day")) day.remove(); // `page` has those of its zone
+  return true;
 }
 
 /** Replace a region, and keep its selection and focus. */
@@ -92,12 +104,13 @@ function merge(list, fresh) {
   // More new messages than a page has: those between are on neither page.
   if (hasGap(list, fresh)) return location.reload();
   for (const empty of list.querySelectorAll(":scope > .empty")) empty.remove();
+  const start = startOf(list, fresh);
   let before = null;
   for (const item of [...fresh.children]) {
     const old = document.getElementById(item.id);
     if (!old) {
       if (before) before.after(item);
-      else list.insertBefore(item, list.querySelector(":scope > .pending"));
+      else list.insertBefore(item, start);
       item.classList.add("arrived");
       before = item;
     } else if (!("keep" in old.dataset)) {
@@ -106,6 +119,15 @@ function merge(list, fresh) {
       before = document.getElementById(item.id);
     }
   }
+}
+
+/** Return the item before which new first items belong. */
+function startOf(list, fresh) {
+  const known = [...fresh.children].find((item) => document.getElementById(item.id));
+  if (!known) return list.querySelector(":scope > .pending");
+  let start = document.getElementById(known.id);
+  while (start.previousElementSibling?.matches("[data-keep]")) start = start.previousElementSibling;
+  return start;
 }
 
 function hasGap(list, fresh) {

@@ -1,7 +1,8 @@
 // Times in the language and time zone of the page.
 
 /** Format a time, with the date unless it is today. */
-export function writeMoment(iso, locale, zone) {
+export function writeMoment(iso) {
+  const { locale, zone } = document.documentElement.dataset;
   const write = (style, date) => formatter(locale, zone, style).format(date);
   const [date, now, day] = [new Date(iso), new Date(), { dateStyle: "short" }];
   const today = write(day, date) === write(day, now);

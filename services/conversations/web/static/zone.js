@@ -1,0 +1,21 @@
+// The browser's time zone, for users whose store sends none. A cookie tells the server; without scripts it uses its own.
+
+import { refresh } from "./refresh.js";
+
+const COOKIE = "chats-zone";
+const MAX_AGE = 31_536_000; // a year, in seconds
+
+/** Store the browser's zone if the page has another one, and then refresh the page. */
+export function startZone() {
+  const { dataset } = document.documentElement;
+  const zone = new Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if ("zoneSet" in dataset || !zone || zone === dataset.zone || zone === stored()) return;
+  const secure = location.protocol === "https:" ? "; Secure" : "";
+  document.cookie = `${COOKIE}=${zone}; Path=/; Max-Age=${MAX_AGE}; SameSite=Lax${secure}`;
+  if (zone === stored()) refresh(); // a browser may refuse cookies
+}
+
+function stored() {
+  const cookie = document.cookie.split("; ").find((pair) => pair.startsWith(`${COOKIE}=`));
+  return cookie?.slice(COOKIE.length + 1);
+}
