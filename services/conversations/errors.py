@@ -72,7 +72,7 @@ class NoToken(TokenRefused):
     is_missing = True
 
     def __init__(self) -> None:
-        super().__init__("The form has no token: post it as a form, in the field token.", "malformed")
+        super().__init__("The form has no token. Send it as the form field token.", "malformed")
 
 
 class RoleHasNoPages(Forbidden):

@@ -82,7 +82,7 @@ async def delete_user(
     """Erase a user's name, address and unsent emails, and reject their tokens and sessions. Conversations are kept.
 
     With `content=true` a customer's conversations are deleted too. What a user wrote as an admin is kept, shown under
-    the store's name. 204 when all is erased; 202 when the rest is erased in the background.
+    the store's name. Returns 204 if everything is erased, 202 if the rest is erased in the background.
     """
     session_factory = api_state(request).sessions
     # Each step commits: the user is rejected before their conversations are locked, and if this process dies in

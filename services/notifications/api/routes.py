@@ -58,7 +58,7 @@ async def list_notifications(
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[NotificationOut]:
-    """List your notifications, newest first."""
+    """List the caller's notifications, newest first."""
     rows, next_cursor = await queries.list_notifications(session, caller.id, unread=unread, cursor=cursor, limit=limit)
     items = [NotificationOut.of(notification, sender, settings.store_name) for notification, sender in rows]
     return Page(items=items, next_cursor=next_cursor)
@@ -66,13 +66,13 @@ async def list_notifications(
 
 @router.get("/unread", tags=["Customer"])
 async def count_unread_notifications(caller: Customer, session: DbSession) -> Unread:
-    """Count your unread notifications."""
+    """Count the caller's unread notifications."""
     return Unread(unread=await count_unread(session, caller.id))
 
 
 @router.post("/read-all", status_code=204, tags=["Customer"])
 async def mark_all_notifications_read(caller: Customer, session: DbSession, settings: CurrentSettings) -> None:
-    """Mark all your notifications as read. Their emails are not sent. The conversations stay unread."""
+    """Mark all of the caller's notifications as read. Their emails are not sent. The conversations stay unread."""
     await read_all_notifications(session, caller.id, settings)
 
 

@@ -251,7 +251,7 @@ async def test_a_form_without_a_token_is_named_on_the_page_and_in_the_log(
     [line] = [line for line in logged if line["event"] == "session refused"]
     assert (line["reason"], line["detail"]) == (
         "malformed",
-        "The form has no token: post it as a form, in the field token.",
+        "The form has no token. Send it as the form field token.",
     )
 
 

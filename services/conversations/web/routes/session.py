@@ -63,13 +63,15 @@ _RESPONSES: dict[int | str, dict[str, Any]] = {
 async def begin_session(
     request: Request,
     session: DbSession,
-    token: Annotated[str, Form(description="A token as for the API, issued less than 5 minutes ago.")] = "",
+    token: Annotated[
+        str, Form(description="The same kind of token as for the API, issued less than 5 minutes ago.")
+    ] = "",
     next_path: Annotated[str, Form(alias="next", description="The path of this origin to redirect to.")] = "",
 ) -> Response:
     """Start a browser session with a fresh token of the store, and redirect to a path of this origin.
 
-    A form on the store's page posts this; errors are pages. The session is always new, which prevents session fixation.
-    The browser's earlier session ends.
+    A form on the store's page posts this; errors are shown as pages. The session is always new, which prevents session
+    fixation. The browser's earlier session ends.
     """
     settings = api_state(request).settings
     principal = await _verify_token(request, token, settings)
