@@ -44,7 +44,7 @@ def find_in_files() -> Iterator[str]:
 
 
 def find_in_subjects() -> Iterator[str]:
-    """Yield the commits whose subject is too long; none outside of a Git repository."""
+    """Yield the commits whose subject is too long; none outside a Git repository."""
     command = ["git", "-C", str(ROOT), "log", "--no-merges", f"--since={SUBJECTS_SINCE}", "--format=%h %s"]
     log = subprocess.run(command, check=False, capture_output=True, text=True).stdout  # noqa: S603 - constants
     for line in log.splitlines():

@@ -69,7 +69,7 @@ def _tolerate_outages(publisher: Publisher, single_thread: ThreadPoolExecutor) -
 
 
 def _is_no_broker_fault(record: logging.LogRecord) -> bool:
-    """Return whether a log record is about something else than the broker."""
+    """Return whether a log record is about something other than the broker."""
     arguments = record.args if isinstance(record.args, tuple) else ()
     return not any(isinstance(value, Exception) and is_broker_error(value) for value in arguments)
 

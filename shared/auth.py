@@ -21,7 +21,7 @@ from shared.app_state import app_state
 from shared.jwks import MAX_TOKEN
 from shared.people import MAX_ID, StoreId
 from shared.problems import Forbidden, TokenRefused
-from shared.settings import Role as Role  # noqa: PLC0414 - callers find it beside Principal
+from shared.settings import Role as Role  # noqa: PLC0414 - callers import it together with Principal
 from shared.settings import TokenSettings
 from shared.token_claims import check_audience, find_claim, find_role, put_claim, read_profile
 from shared.token_errors import SECRETS_ALGORITHM, token_error

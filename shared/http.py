@@ -162,7 +162,7 @@ def create_api(
     """Build the application of the service in a folder, without routes. It starts before its database is reachable.
 
     The settings can turn off the API document and its page. `background` runs as long as the application. `streamed`
-    paths accept a body of any size. `render_error` can answer errors that are raised outside of routes.
+    paths accept a body of any size. `render_error` can answer errors that are raised outside routes.
     """
     version = newest_version(service)
     keys = ProviderKeys(settings.auth_jwks_url) if settings.auth_jwks_url else None

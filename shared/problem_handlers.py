@@ -39,7 +39,7 @@ _METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 log = structlog.get_logger()
 
 RenderError = Callable[[Request, Problem | HTTPException], Response | None]
-"""Renders an error that was raised outside of the routes, or returns None for problem+json."""
+"""Renders an error that was raised outside the routes, or returns None for problem+json."""
 
 
 def install(app: FastAPI, render_error: RenderError | None = None) -> None:

@@ -1,1 +1,1 @@
-"""Faults at random while people write; then what was acknowledged is compared with what is there."""
+"""Inject random faults while simulated users write, then compare the acknowledged messages with the stored ones."""

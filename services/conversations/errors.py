@@ -54,7 +54,7 @@ class OrderOfAnotherUser(Problem):
 
 
 class OriginNotListed(Forbidden):
-    """A page outside of the store's origins tried to start a session."""
+    """A page outside the store's origins tried to start a session."""
 
     code = "origin-not-listed"
     title = "The origin is not listed"

@@ -49,7 +49,7 @@ class Breaker:
 
     @property
     def is_busy(self) -> bool:
-        """Whether the server is busy; otherwise the setup has to be checked."""
+        """Whether the server is busy; otherwise the setup must be checked."""
         return is_busy_reply(self.phase, self.code)
 
     @property

@@ -62,7 +62,7 @@ Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
 CustomerReader = Annotated[AuthorizedReader, Depends(_Readers(Role.CUSTOMER))]
 AdminReader = Annotated[AuthorizedReader, Depends(_Readers(Role.ADMIN))]
 AnyReader = Annotated[AuthorizedReader, Depends(_Readers(Role.CUSTOMER, Role.ADMIN))]
-# For requests that an open page repeats by itself.
+# For requests that an open page repeats on its own.
 WatchingAdmin = Annotated[Principal, Depends(_caller(Role.ADMIN, extends_session=False), scope="function")]
 
 # Authenticated by the token or cookie alone; `api.posting` checks the database.

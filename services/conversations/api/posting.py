@@ -27,7 +27,7 @@ async def authorize_sender(request: Request, caller: Principal) -> None:
 
 
 async def save(request: Request, post: Post) -> Posted:
-    """Save an authorized sender's message as `post_message` does, batched with others of the same moment.
+    """Save an authorized sender's message as `post_message` does, batched with concurrent ones.
 
     Call it without a database connection: posts that wait must not hold those that others need.
     """

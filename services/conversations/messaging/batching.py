@@ -32,7 +32,7 @@ class GroupCommit:
         )
 
     async def save(self, post: Post) -> Posted:
-        """Save a message as `post_message` does, in a transaction of its own or with others of the same moment."""
+        """Save a message as `post_message` does, in a transaction of its own or with concurrent ones."""
         if (posted := await self._batcher.submit(post)) is not None:
             log_posted(posted)
             return posted

@@ -32,7 +32,7 @@ from shared.database_errors import describe
 from shared.problems import Unavailable
 
 POLL = 1.0  # seconds between reads of the log without notifications, and before a retry
-MIN_INTERVAL = 0.02  # seconds between reads at least, so that events of this time are read together
+MIN_INTERVAL = 0.02  # minimum seconds between reads, so that events of that time are read together
 PAGE = 500  # events read at once
 MAX_CATCH_UP = 200  # clients caught up at once
 MIN_CATCH_UP_EVENTS = 10  # the minimum of events to read for each of them

@@ -78,7 +78,7 @@ def _context(role: Role) -> Callable[..., Coroutine[Any, Any, PageContext]]:
 
 def _submission(role: Role) -> Callable[..., Coroutine[Any, Any, PageContext]]:
     async def load(request: Request, token: Annotated[SessionToken, Depends(read_submission)]) -> PageContext:
-        # Returns its connection, so that the request can wait for other posts of the same moment without one.
+        # Returns its connection, so that the request holds none while it waits for concurrent posts.
         async with request_connection(app_state(request).acquire) as connection:
             return await _load(request, token, connection, role, used=True)
 

@@ -137,7 +137,7 @@ class Pages:
         return self.render(request, "error.html", page_context, refusal=problem, cause=cause, sign_in=sign_in)
 
     def render_html_error(self, request: Request, error: Problem | HTTPException) -> Response | None:
-        """Return an error page for errors outside of routes, or None if the path is not a page's."""
+        """Return an error page for errors outside routes, or None if the path is not a page's."""
         return self.error_page(request, _problem(error)) if request.scope["path"].startswith(_ROOTS) else None
 
 

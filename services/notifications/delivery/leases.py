@@ -1,6 +1,6 @@
 """Leases: which process may send an email, and for how long.
 
-A process may die at any line. Before `data_at` is committed nothing can have reached the mail server, and the email is
+A process may die at any point. Before `data_at` is committed nothing can have reached the mail server, and the email is
 released at no cost. After it the server may have the email, and the attempt is uncertain.
 """
 

@@ -5,13 +5,13 @@
  *   <a href="/messages">Messages <chats-badge token-url="/chats-token" label="{count} unread"></chats-badge></a>
  *
  * token-url  a URL of the store's backend that returns a fresh token of the signed-in user, as {"token": "…"}; without
- *            it the badge uses the chats' session, for a store that serves the chats on its own origin
+ *            it the badge uses the session cookie, for a store that serves Customer Chats on its own origin
  * href       makes the badge a link to this URL, around its content
  * label      the text for screen readers, with {count} in it
- * base       the origin of the chats; by default the origin of this script
+ * base       the origin of Customer Chats; by default the origin of this script
  *
  * Style it with --chats-badge-background, --chats-badge-color and --chats-badge-font, and with ::part(link) and
- * ::part(count). While the chats are unavailable, or nobody is signed in, it shows nothing.
+ * ::part(count). While Customer Chats is unavailable, or nobody is signed in, it shows nothing.
  */
 
 const MIN_RETRY = 1_000; // milliseconds before the second attempt, doubled after each failure …
@@ -224,7 +224,7 @@ async function* readEvents(body, alive) {
 
 class SignedOut extends Error {}
 
-/** The chats' API for the signed-in user. */
+/** The API of Customer Chats for the signed-in user. */
 class Chats {
   #base;
   #tokenUrl;

@@ -34,7 +34,7 @@ function reloadForNextUser() {
   tabs.postMessage(user);
 }
 
-/** Close an open menu on Escape, or on a click or focus outside of it. */
+/** Close an open menu on Escape, or on a click or focus outside it. */
 function startMenus() {
   const closeOthers = (event) => {
     for (const menu of document.querySelectorAll("details.menu[open]")) {
