@@ -145,12 +145,14 @@ def next_step(  # noqa: PLR0911 - a return per outcome is the table it is
     delays: Sequence[int],
     uncertain_delay: int,
     rejection: Reason = Reason.REJECTED,
+    serves_others: bool = False,
 ) -> RetryDecision:
     """Return what follows an attempt.
 
     `counted` and `uncertain` are the numbers of this email's earlier attempts that counted and that ended uncertain.
     `delays` comes from `retry_delays`. Only counted attempts move through it, so emails don't expire while sending
-    is paused or the breaker is open. `rejection` is the reason of a rejected email.
+    is paused or the breaker is open. `rejection` is the reason of a rejected email. A busy server that
+    `serves_others` pauses only this email.
     """
     match outcome:
         case Outcome.ACCEPTED:
@@ -167,7 +169,8 @@ def next_step(  # noqa: PLR0911 - a return per outcome is the table it is
             return RetryDecision(EmailState.FAILED, reason=Reason.UNCERTAIN)
         case Outcome.MISCONFIGURED | Outcome.BUSY:
             # Due at once: the breaker decides when the next attempt is, not the retry schedule.
-            return RetryDecision(EmailState.SCHEDULED, delay=0, counts=False, opens_breaker=True)
+            delay = REFUSED_DELAY if serves_others else 0
+            return RetryDecision(EmailState.SCHEDULED, delay=delay, counts=False, opens_breaker=not serves_others)
         case Outcome.REFUSED:
             return RetryDecision(EmailState.SCHEDULED, delay=REFUSED_DELAY, counts=False, opens_breaker=True)
         case Outcome.ABANDONED:

@@ -10,6 +10,7 @@ from services.notifications.delivery.attempts import (
     EndedAttempt,
     begin_data,
     others_deliver,
+    process_name,
     record_accepted,
     record_failed,
 )
@@ -53,7 +54,7 @@ class AttemptRecorder:
         """Return whether the server accepts emails from other processes; False if the database cannot be read."""
         try:
             async with self._acquire() as connection:
-                return await others_deliver(connection)
+                return await others_deliver(connection, process_name())
         except Exception as error:  # noqa: BLE001 - the driver raises other errors than its own
             log.warning("cannot check whether other processes deliver", error=type(error).__name__)
             return False

@@ -29,7 +29,7 @@ from services.notifications.rules import (
     with_jitter,
 )
 from services.notifications.settings import EmailSettings
-from shared.database import Driver
+from shared.database import Driver, driver_connection
 from shared.failpoints import failpoint
 
 RECENT = 10  # seconds: a server that accepted another process's email within this time is available
@@ -127,9 +127,9 @@ async def begin_data(connection: Driver, emails: Sequence[ClaimedEmail]) -> set[
     return {row["id"] for row in rows}
 
 
-async def others_deliver(connection: Driver) -> bool:
-    """Return whether the server has accepted an email from another process within the last `RECENT` seconds."""
-    return bool(await connection.fetchval(_OTHERS_DELIVER, process_name()))
+async def others_deliver(connection: Driver, process: str | None) -> bool:
+    """Return whether the server has accepted an email in the last `RECENT` seconds, from any process but `process`."""
+    return bool(await connection.fetchval(_OTHERS_DELIVER, process))
 
 
 async def _add_attempt(session: AsyncSession, email_id: UUID, attempt: Attempt, started_at: datetime | None) -> None:
@@ -155,6 +155,8 @@ async def _apply_next_step(
 ) -> None:
     """Move an email to the state that follows from an attempt, unless its lease was lost."""
     counted, uncertain = email.counted_tries, email.uncertain_tries
+    # A server that ends a connection after an email, while it accepts others, is no reason to pause all sending.
+    ended = attempt.outcome is Outcome.BUSY and attempt.phase is Phase.END_OF_DATA
     decision = next_step(
         attempt.outcome,
         counted=counted,
@@ -162,6 +164,7 @@ async def _apply_next_step(
         delays=retry_delays(settings.email_retry_seconds),
         uncertain_delay=settings.email_uncertain_seconds,
         rejection=attempt.rejection,
+        serves_others=ended and await others_deliver(await driver_connection(session), process=None),
     )
     values: dict[str, Any] = {
         "reason": decision.reason,
@@ -183,7 +186,7 @@ async def _apply_next_step(
 _OTHERS_DELIVER = f"""
 select exists (
     select from email_tries
-    where id > uuidv7(interval '-{RECENT} seconds') and outcome = 'accepted' and process <> $1
+    where id > uuidv7(interval '-{RECENT} seconds') and outcome = 'accepted' and process is distinct from $1
 )
 """  # noqa: S608 - built from constants
 

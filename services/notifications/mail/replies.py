@@ -63,11 +63,20 @@ def classify_failure(phase: Phase, code: int | None, text: str, error: Exception
     outcome = _before_recipient(phase, code, error) if phase in BEFORE_RECIPIENT else _of_recipient(phase, code, text)
     if outcome is Outcome.REJECTED and _is_too_large(code, text):
         return Attempt(outcome, phase, code, text, Reason.TOO_LARGE)
-    own = None
-    if phase not in BEFORE_RECIPIENT and outcome in {Outcome.REFUSED, Outcome.BUSY}:
-        permanent = code is not None and code // 100 == PERMANENT
-        own = Outcome.REJECTED if permanent and not blames_setup(code, text) else Outcome.DEFERRED
-    return Attempt(outcome, phase, code, text, own=own)
+    return Attempt(outcome, phase, code, text, own=_own_outcome(outcome, phase, code, text))
+
+
+def _own_outcome(outcome: Outcome, phase: Phase, code: int | None, text: str) -> Outcome | None:
+    """Return the outcome if the email itself turns out to be the cause; None if it can't be.
+
+    A server may answer one recipient with 421, but 421 to an email that it has received is about the server.
+    """
+    if outcome not in {Outcome.REFUSED, Outcome.BUSY} or phase in BEFORE_RECIPIENT:
+        return None
+    if outcome is Outcome.BUSY and phase is Phase.END_OF_DATA:
+        return None
+    permanent = code is not None and code // 100 == PERMANENT
+    return Outcome.REJECTED if permanent and not blames_setup(code, text) else Outcome.DEFERRED
 
 
 def _before_recipient(phase: Phase, code: int | None, error: Exception) -> Outcome:

@@ -207,6 +207,29 @@ async def test_a_server_that_is_down_for_hours_costs_no_attempts_and_is_probed_e
     assert {state for state, *_ in (await states(notifications)).values()} == {"sent"}
 
 
+async def test_an_email_after_which_the_server_closes_costs_neither_it_nor_the_others_anything(
+    notifications: SessionFactory,
+) -> None:
+    async with smtp_server() as server:
+        server.script["end bob@customer.test"] = "421 4.3.2 closing"
+        settings = settings_for(server)
+        await create_emails(notifications, settings, "anna")
+        await send(notifications, settings)
+        for attempts in range(1, 5):
+            await create_emails(notifications, settings, *(["bob"] if attempts == 1 else []), f"user{attempts}")
+            await send(notifications, settings)
+            found = await states(notifications)
+            assert found["bob"] == ("scheduled", None, 0), "the server is the cause, however often"
+            assert found[f"user{attempts}"] == ("sent", None, 1)
+            assert (await sending_control(notifications)).breaker_trips == 0
+            assert (await outcomes(notifications)).count(Outcome.BUSY) == attempts
+            assert await send(notifications, settings) == 0, "it is not due at once"
+            await make_due(notifications)
+        server.script.clear()
+        await send(notifications, settings)
+    assert (await states(notifications))["bob"] == ("sent", None, 1)
+
+
 async def test_a_server_that_allows_few_connections_gets_all_emails_over_them(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         server.max_connections = 3

@@ -108,6 +108,13 @@ def test_a_setup_fault_never_counts_as_an_attempt_of_the_email() -> None:
             assert (decision.state, decision.delay, decision.counts) == (EmailState.SCHEDULED, delay, False)
 
 
+def test_a_busy_server_that_serves_other_emails_pauses_only_this_one() -> None:
+    decision = next_step(
+        Outcome.BUSY, counted=len(DELAYS), uncertain=0, delays=DELAYS, uncertain_delay=900, serves_others=True
+    )
+    assert decision == RetryDecision(EmailState.SCHEDULED, delay=REFUSED_DELAY, counts=False)
+
+
 @pytest.mark.parametrize("own", [Outcome.REJECTED, Outcome.DEFERRED, None])
 @pytest.mark.parametrize(("suspected", "setup_works"), list(product([True, False], repeat=2)))
 def test_a_refusal_is_specific_to_an_email_only_when_it_repeats_while_other_emails_are_accepted(

@@ -94,7 +94,6 @@ def split(reply: str) -> tuple[int, str]:
         (POLICY, Outcome.REFUSED, Outcome.REJECTED),
         (OWN, Outcome.REJECTED, None),
         (LATER, Outcome.DEFERRED, None),
-        (["421 4.3.2 Service shutting down"], Outcome.BUSY, Outcome.DEFERRED),
     ],
 )
 def test_a_servers_reply_distinguishes_faults_of_setup_recipient_and_present_state(
@@ -103,6 +102,17 @@ def test_a_servers_reply_distinguishes_faults_of_setup_recipient_and_present_sta
     for reply in replies:
         attempt = classify_failure(phase, *split(reply), LOST)
         assert (attempt.outcome, attempt.own) == (outcome, own), reply
+
+
+@pytest.mark.parametrize(
+    ("phase", "own"), [(Phase.RCPT, Outcome.DEFERRED), (Phase.DATA, Outcome.DEFERRED), (Phase.END_OF_DATA, None)]
+)
+@pytest.mark.parametrize("text", ["4.3.2 Service shutting down", "4.7.0 Message rejected by policy", "closing"])
+def test_a_server_that_closes_after_an_email_is_not_closed_by_the_email(
+    phase: Phase, own: Outcome | None, text: str
+) -> None:
+    attempt = classify_failure(phase, 421, text, LOST)
+    assert (attempt.outcome, attempt.own) == (Outcome.BUSY, own)
 
 
 @pytest.mark.parametrize("phase", [Phase.BANNER, Phase.EHLO, Phase.STARTTLS, Phase.AUTH, Phase.MAIL])
