@@ -4,7 +4,7 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import MAXYEAR, MINYEAR, UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime, timedelta
 from decimal import Decimal, DecimalException
 from email.utils import parsedate_to_datetime
 from typing import Annotated, Any
@@ -32,6 +32,9 @@ _DECIMAL = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _STEP = Decimal(1).scaleb(-DECIMALS)
 _UTC_NAME = re.compile(r"(?<=[0-9]) ?(UTC|GMT|z)$")
 _ZONE_NAME = re.compile(r"\[[A-Za-z0-9_/+-]+\]$")  # RFC 9557, as Java writes it
+_BASIC_DATE = re.compile(r"[0-9]{8}([Tt ]|$)")
+_LEAP_SECOND = re.compile(r"(?<=[T ])([0-9]{2}:?[0-9]{2}:?)60(?![0-9])")
+_DAYS_END = re.compile(r"(?<=[T ])24(?=(:00(:00([.,]0+)?)?|00(00([.,]0+)?)?)(?![0-9.,:]))")
 _MAIL_DATE = re.compile(r"([A-Za-z]{3}, ?)?[0-9]{1,2} [A-Za-z]{3} [0-9]{4} [0-9]{2}:[0-9]{2}(:[0-9]{2})?( .{1,5})?")
 _NOT_IN_URL = re.compile(r"[\s\x00-\x1f<>\"\\^`{|}]")  # characters that a URL contains only percent-encoded
 _NOT_STORABLE = re.compile("[\x00\ud800-\udfff]")
@@ -208,10 +211,19 @@ def _read_timestamp(value: Any, info: ValidationInfo) -> datetime:
 
 
 def _parse_timestamp(text: str) -> datetime | None:
-    """Parse ISO 8601 as in RFC 3339, SQL, Ruby or Java, or the date format of emails."""
-    if text[4:5] == "-":
-        return datetime.fromisoformat(_ZONE_NAME.sub("", _UTC_NAME.sub("Z", text.replace("t", "T"))))
-    return parsedate_to_datetime(text) if _MAIL_DATE.fullmatch(text) else None
+    """Parse ISO 8601 as in RFC 3339, SQL, Ruby or Java, or the date format of emails.
+
+    A leap second and 24:00 are the next moment.
+    """
+    if text[4:5] == "-" or _BASIC_DATE.match(text):
+        parse, text = datetime.fromisoformat, _ZONE_NAME.sub("", _UTC_NAME.sub("Z", text.replace("t", "T")))
+    elif _MAIL_DATE.fullmatch(text):
+        parse = parsedate_to_datetime
+    else:
+        return None
+    text, leap_seconds = _LEAP_SECOND.subn(r"\g<1>59", text)
+    text, days = _DAYS_END.subn("00", text)
+    return parse(text) + timedelta(days=days, seconds=leap_seconds)
 
 
 def _read_link(value: str) -> str:

@@ -103,6 +103,8 @@ def test_a_huge_exponent_costs_no_memory() -> None:
         ("2026-01-02T04:04:05+01:00[Europe/Vienna]", False),
         ("Fri, 02 Jan 2026 03:04:05 +0000", False),
         ("2 Jan 2026 04:04:05 +0100", False),
+        ("20260102T030405Z", False),
+        ("20260102 04:04:05+01:00", False),
         ("2026-01-02T03:04:05", True),
         (" 2026-01-02 03:04:05 ", True),
     ],
@@ -114,8 +116,29 @@ def test_times_are_read_in_the_formats_of_real_stores(sent: str, warns: bool) ->
     assert warnings == ([["placed_at"]] if warns else [])
 
 
-def test_a_date_without_a_time_is_midnight_in_utc() -> None:
-    accepted, warnings = order(placed_at='"2026-01-02"')
+@pytest.mark.parametrize(
+    ("sent", "moment"),
+    [
+        ("2016-12-31T23:59:60Z", "2017-01-01T00:00:00Z"),
+        ("2016-12-31T23:59:60.25Z", "2017-01-01T00:00:00.250000Z"),
+        ("2016-12-31T18:59:60-05:00", "2017-01-01T00:00:00Z"),
+        ("20161231T235960Z", "2017-01-01T00:00:00Z"),
+        ("Sat, 31 Dec 2016 23:59:60 GMT", "2017-01-01T00:00:00Z"),
+        ("2026-02-28T24:00:00Z", "2026-03-01T00:00:00Z"),
+        ("2026-02-28 24:00:00.000 UTC", "2026-03-01T00:00:00Z"),
+        ("2026-02-28T24:00Z", "2026-03-01T00:00:00Z"),
+        ("20260228T240000+0100", "2026-02-28T23:00:00Z"),
+        ("2026-02-28t24:00:00z", "2026-03-01T00:00:00Z"),
+    ],
+)
+def test_a_leap_second_and_the_end_of_a_day_are_the_next_moment(sent: str, moment: str) -> None:
+    accepted, warnings = order(placed_at=json.dumps(sent))
+    assert (accepted["placed_at"], warnings) == (moment, [])
+
+
+@pytest.mark.parametrize("sent", ["2026-01-02", "20260102"])
+def test_a_date_without_a_time_is_midnight_in_utc(sent: str) -> None:
+    accepted, warnings = order(placed_at=json.dumps(sent))
     assert (accepted["placed_at"], warnings) == ("2026-01-02T00:00:00Z", [["placed_at"]])
 
 
@@ -124,7 +147,14 @@ def test_a_date_without_a_time_is_midnight_in_utc() -> None:
     [
         "0000-00-00 00:00:00",
         "2026-13-01T00:00:00Z",
-        "20260102",
+        "20261302",
+        "2026-01-02T23:59:61Z",
+        "2026-01-02T23:60:00Z",
+        "2026-01-02T24:00:01Z",
+        "2026-01-02T24:00:00.5Z",
+        "2026-01-02T24:01:00Z",
+        "2026-01-02T25:00:00Z",
+        "9999-12-31T24:00:00Z",
         "17010101000",
         "1767225600",
         "Fri, 99 Xyz 2026 03:04:05 +0000",
