@@ -39,13 +39,12 @@ def _address(value: str) -> str:
             globally_deliverable=False,
             allow_smtputf8=True,
         )
-        if plain == local:
-            return validated.normalized
-        if len(local.encode()) > MAX_LOCAL_PART:
-            raise ValueError(f"not an email address: more than {MAX_LOCAL_PART} bytes before the @-sign")
     except email_validator.EmailNotValidError as error:
         raise ValueError(f"not an email address: {error}") from None
-    return f"{normalize('NFC', local)}@{validated.domain}"
+    local = normalize("NFC", local)
+    if len(local.encode()) > MAX_LOCAL_PART:
+        raise ValueError(f"not an email address: more than {MAX_LOCAL_PART} bytes before the @-sign")
+    return f"{local}@{validated.domain}"
 
 
 @lru_cache(maxsize=1000)  # babel reads the file system for each

@@ -17,9 +17,9 @@ _FLAG_HALVES = re.compile("[\U0001f1e6-\U0001f1ff]+$")
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UNSEEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Zs", "Zl", "Zp"})
 # Invisible characters in the categories of letters, marks and symbols, or unassigned: Hangul fillers, inherent Khmer
-# vowels, the Braille blank, variation selectors, a musical note without a head, tags.
+# vowels, the Braille blank, variation selectors, the place of an object, a musical note without a head, tags.
 _UNSEEN = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0f\uffa0\ufff0-\ufff8"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2065\u2800\u3164\ufdd0-\ufdef\ufe00-\ufe0f\uffa0\ufff0-\ufff8\ufffc"
     "\ufffe\uffff\U00016fe4\U0001d159\U000e0000-\U000e0fff]"
 )
 

@@ -172,6 +172,8 @@ def test_an_invalid_time_is_rejected(sent: str) -> None:
         {"role": "store"},
         {"email": "anna@"},
         {"email": "anna@customer.test\r\nBcc: x@y.test"},
+        {"email": f"{'a' * 65}@customer.test"},
+        {"email": f"{'ü' * 33}@customer.test"},
         {"name": "x" * 201},
         {"name": "a\0b"},
         {"name": "\u200b\u3164"},

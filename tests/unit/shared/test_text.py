@@ -58,7 +58,7 @@ def test_a_single_line_has_no_line_break_but_in_a_name_it_becomes_a_space(end: s
 
 UNSEEN = [
     *"\u200b\u200d\u2060\ufeff\u00ad\u061c\u180e\u202e\u2066\u034f\u115f\u1160\u3164\uffa0\u2800\ufe0f\u180b\u17b4",
-    *"\U000e0041\U000e0100\U0001d159\ufff0\U000e0fff\uffff\x01\x7f",
+    *"\U000e0041\U000e0100\U0001d159\ufff0\ufffc\U000e0fff\uffff\x01\x7f",
 ]
 
 
@@ -177,7 +177,9 @@ def test_a_zone_is_recognized_in_any_case(value: str) -> None:
     assert TypeAdapter(ZoneName).validate_python("America/New York") == "America/New_York"
 
 
-@pytest.mark.parametrize("value", ["anna@localhost", "anna@shop.test", "ünï@bücher.example", "a+b@customer.test"])
+@pytest.mark.parametrize(
+    "value", ["anna@localhost", "anna@shop.test", "ünï@bücher.example", "a+b@customer.test", f"{64 * 'a'}@shop.test"]
+)
 def test_an_address_of_a_test_domain_or_in_any_script_is_valid(value: str) -> None:
     assert TypeAdapter(Address).validate_python(value) == value
 
