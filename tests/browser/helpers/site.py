@@ -104,6 +104,10 @@ class Site:
         """Return the number in the admins' badge."""
         return int((await self._call("GET", "/api/v1/unread", OPERATOR, "admin"))["unread"])
 
+    async def has_notifications(self, sub: str, count: int) -> bool:
+        """Return whether a customer has this many unread notifications."""
+        return bool((await self._call("GET", "/api/v1/notifications/unread", sub, "customer"))["unread"] == count)
+
     async def end_sessions_of(self, sub: str) -> None:
         """Revoke a user's browser sessions from the store."""
         await self._call("DELETE", f"/api/v1/store/users/{sub}/sessions", "store", "store")

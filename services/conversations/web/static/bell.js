@@ -6,9 +6,11 @@ import { writeMoment } from "./times.js";
 
 const MAX_NOTIFICATIONS = 100;
 const MAX_CONVERSATIONS = 10;
-const DELAY = 1_000; // ms until a message has its notification
+const DELAYS = [1_000, 4_000, 15_000]; // ms until a message has its notification, also if that service is behind
 const bell = document.getElementById("bell");
 let timer = null;
+let listing = 0; // the number of the newest request
+let counting = 0;
 
 export function startBell() {
   if (!bell) return;
@@ -19,13 +21,21 @@ export function startBell() {
     list();
   });
   count();
+  if (!document.getElementById("unread").hidden) refreshBell(); // a notification may still be on its way
 }
 
-/** Reload the bell in a moment, after an event. */
+/** Reload the bell in a moment, after an event, and again later. */
 export function refreshBell() {
   if (!bell) return;
   clearTimeout(timer);
-  timer = setTimeout(() => (bell.open ? list() : count()), DELAY);
+  reloadAfter(DELAYS);
+}
+
+function reloadAfter([delay, ...others]) {
+  timer = setTimeout(() => {
+    if (others.length) reloadAfter(others);
+    bell.open ? list() : count();
+  }, delay);
 }
 
 async function get(path) {
@@ -35,20 +45,21 @@ async function get(path) {
 }
 
 async function count() {
+  const request = ++counting;
   const { unread } = await get("/api/v1/notifications/unread").catch(() => ({ unread: 0 }));
-  document.getElementById("bell-dot").hidden = !unread;
+  if (request === counting) document.getElementById("bell-dot").hidden = !unread;
 }
 
 async function list() {
+  const request = ++listing;
   const items = document.getElementById("bell-items");
-  const sheet = items.closest(".sheet");
-  try {
-    const page = await get(`/api/v1/notifications?limit=${MAX_NOTIFICATIONS}`);
-    const entries = group(page.items).slice(0, MAX_CONVERSATIONS).map((notifications) => entry(notifications, sheet.dataset.several));
-    items.replaceChildren(...(entries.length ? entries : [hint(sheet.dataset.empty)]));
-  } catch {
-    items.replaceChildren(hint(sheet.dataset.away));
-  }
+  const { empty, away, several } = items.closest(".sheet").dataset;
+  const page = await get(`/api/v1/notifications?limit=${MAX_NOTIFICATIONS}`).catch(() => null);
+  if (request !== listing) return; // a newer list is shown or on its way
+  const entries = group(page?.items ?? []).slice(0, MAX_CONVERSATIONS).map((notifications) => entry(notifications, several));
+  const fresh = items.cloneNode(false);
+  fresh.append(...(entries.length ? entries : [hint(page ? empty : away)]));
+  if (!items.isEqualNode(fresh)) items.replaceChildren(...fresh.children); // else a link in it would lose the focus
   count();
 }
 

@@ -63,6 +63,7 @@ function handle(type, data) {
 }
 
 function refreshPage() {
+  refreshBell();
   thread ? refreshThread() : refresh(LIST_INTERVAL);
 }
 
