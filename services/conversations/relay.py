@@ -11,6 +11,7 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import structlog
@@ -20,7 +21,7 @@ from services.conversations.event_log.retention import purge_events, purge_keys
 from services.conversations.event_log.sequencer import has_unnumbered, number_events, read_state, rotate_epoch_if_moved
 from services.conversations.identity.sessions import purge_sessions
 from services.conversations.messaging.erasure_batches import erase_round, purge_erasures
-from services.conversations.realtime.log_notify import LogNotifier
+from services.conversations.realtime.log_notify import LOG_GROWN, POSTED, Notifier, listen
 from services.conversations.realtime.presence import purge_presence
 from services.conversations.settings import StoreSettings
 from shared.broker import TASKS, create_celery
@@ -121,7 +122,7 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
     async with operations_server(routes, host, port):
         await run_until_stopped(stop, wait_for_database(engine, version))
         task_publisher = TaskPublisher(publisher)
-        notifier = LogNotifier()
+        notifier, posted = Notifier(LOG_GROWN), asyncio.Event()
 
         def publish(events: list[Event]) -> None:
             if events:
@@ -129,9 +130,10 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
                 task_publisher.publish(events)
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(_number(sessions, publish, stop))
+            group.create_task(_number(sessions, publish, posted, stop))
             if settings.redis_url is not None:
                 group.create_task(run_until_stopped(stop, notifier.run(settings.redis_url)))
+                group.create_task(run_until_stopped(stop, listen(settings.redis_url, POSTED, posted.set)))
             group.create_task(_erase(sessions, stop))
             group.create_task(_purge(sessions, settings, stop))
             group.create_task(report_until_stopped(sessions, process_name("relay", port), publisher.state.status, stop))
@@ -139,7 +141,10 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
     await engine.dispose()
 
 
-async def _number(sessions: SessionFactory, publish: Callable[[list[Event]], None], stop: asyncio.Event) -> None:
+async def _number(
+    sessions: SessionFactory, publish: Callable[[list[Event]], None], posted: asyncio.Event, stop: asyncio.Event
+) -> None:
+    """Number events until `stop`. `posted` says that there is one; the poll finds what no notification tells."""
     polling_sessions = autocommit_sessions(sessions)
     epoch_checked = False  # readers of a restored log must learn its new epoch at once, not with its first new event
     while not stop.is_set():
@@ -147,7 +152,10 @@ async def _number(sessions: SessionFactory, publish: Callable[[list[Event]], Non
             async with polling_sessions() as session:
                 quiet = epoch_checked and not await has_unnumbered(session)
             if quiet:
-                await pause(stop, POLL)
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(POLL):
+                        await posted.wait()
+                posted.clear()
                 continue
             async with transaction(sessions) as session:
                 if not epoch_checked:

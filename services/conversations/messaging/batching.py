@@ -4,7 +4,7 @@ A post runs at once while fewer than `MAX_IN_FLIGHT` statements run; posts that 
 posts of an idle process never wait, and a busy process shares round trips and commits among many posts.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import asyncpg
@@ -23,8 +23,12 @@ _CAUSED_BY_ONE_POST = (asyncpg.IntegrityConstraintViolationError, asyncpg.DataEr
 class GroupCommit:
     """Batches the posts of a process that are not part of a larger transaction."""
 
-    def __init__(self, sessions: SessionFactory, acquire: ConnectionProvider) -> None:
+    def __init__(
+        self, sessions: SessionFactory, acquire: ConnectionProvider, on_saved: Callable[[], None] = lambda: None
+    ) -> None:
+        """`on_saved` is called after each commit."""
         self._sessions = sessions
+        self._on_saved = on_saved
         self._acquire = acquire
         # A statement changes a row once, so it has one post for each conversation.
         self._batcher = Batcher(
@@ -37,7 +41,9 @@ class GroupCommit:
             log_posted(posted)
             return posted
         async with request_transaction(self._sessions) as session:  # waits for the row, or raises the reason
-            return await post_message(session, post)
+            posted = await post_message(session, post)
+        self._on_saved()
+        return posted
 
     async def _save_batch(self, posts: Sequence[Post]) -> Sequence[Posted | None]:
         """Save posts in one statement; return None for each that was not saved."""
@@ -46,4 +52,6 @@ class GroupCommit:
                 saved = await post_messages(connection, posts)
         except _CAUSED_BY_ONE_POST:
             saved = {}
+        if saved:
+            self._on_saved()
         return [saved.get(post.conversation_id) for post in posts]

@@ -1,6 +1,6 @@
-"""Notifications that the log has grown, from the relay to live streams by Redis pub/sub.
+"""Notifications by Redis pub/sub: of a post to the relay, and of a grown log from the relay to live streams.
 
-A lost notification only costs time, because live streams also poll the log every second.
+A lost notification only costs time, because the relay and the live streams also poll.
 """
 
 import asyncio
@@ -11,51 +11,53 @@ from redis.asyncio import Redis
 
 from services.conversations.rate_limits.failopen_redis import connect
 
-CHANNEL = "chats:log"
+LOG_GROWN = "chats:log"  # to live streams, with the newest position
+POSTED = "chats:posted"  # to the relay
 TIMEOUT = 1.0  # seconds to wait for an answer, and between attempts
 SILENCE = 10.0  # seconds without a notification, after which the connection is checked with a ping
 
 log = structlog.get_logger()
 
 
-class LogNotifier:
-    """Publishes the log's newest position; while Redis is slow, skips all but the newest."""
+class Notifier:
+    """Publishes the newest value to a channel; while Redis is slow, skips all but the newest."""
 
-    def __init__(self) -> None:
+    def __init__(self, channel: str) -> None:
+        self._channel = channel
         self._newest: asyncio.Queue[int] = asyncio.Queue(1)
 
-    def notify(self, position: int) -> None:
-        """Queue a position for publishing; never waits."""
+    def notify(self, value: int = 0) -> None:
+        """Queue a value for publishing; never waits."""
         if self._newest.full():
             self._newest.get_nowait()
-        self._newest.put_nowait(position)
+        self._newest.put_nowait(value)
 
     async def run(self, url: str) -> None:
         """Publish until cancelled. While Redis is unavailable, notifications are lost."""
         working = True
         async with _connect(url) as redis:
             while True:
-                position = await self._newest.get()
+                value = await self._newest.get()
                 try:
                     async with asyncio.timeout(TIMEOUT):
-                        await redis.publish(CHANNEL, position)
+                        await redis.publish(self._channel, value)
                 except Exception as error:  # noqa: BLE001 - redis-py raises more than its own errors; none may end this
                     if working:
-                        log.warning("cannot notify live streams, they poll every second", error=_describe(error))
+                        log.warning("cannot notify, readers poll", channel=self._channel, error=_describe(error))
                     working = False
                     await asyncio.sleep(TIMEOUT)
                 else:
                     working = True
 
 
-async def listen(url: str, notified: Callable[[], None]) -> None:
+async def listen(url: str, channel: str, notified: Callable[[], None]) -> None:
     """Call `notified` for every notification, until cancelled. Resubscribes after a lost connection."""
     working = True
     while True:
         try:
             async with _connect(url) as redis, redis.pubsub() as subscription:
                 async with asyncio.timeout(TIMEOUT):
-                    await subscription.subscribe(CHANNEL)
+                    await subscription.subscribe(channel)
                 pinged = False
                 while (message := await subscription.get_message(timeout=SILENCE)) or not pinged:
                     if pinged := message is None:
@@ -66,7 +68,7 @@ async def listen(url: str, notified: Callable[[], None]) -> None:
                         notified()
         except Exception as error:  # noqa: BLE001 - as above
             if working:
-                log.warning("no notifications from the relay, polling the log every second", error=_describe(error))
+                log.warning("no notifications, polling the log", channel=channel, error=_describe(error))
             working = False
         await asyncio.sleep(TIMEOUT)
 

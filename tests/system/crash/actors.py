@@ -147,8 +147,10 @@ async def _relay(world: World, fuse: Fuse, *_: Any) -> None:
     fuse.work = "relay"
     engine = create_engine(world.conversations_url, application="crash-relay")
     hints = relay_process.TaskPublisher(Publisher(create_celery(world.broker_url, client="crash-relay")))
-    stop = asyncio.Event()
-    numbering = asyncio.create_task(relay_process._number(create_sessions(engine), hints.publish, stop))  # noqa: SLF001 - part of it
+    posted, stop = asyncio.Event(), asyncio.Event()
+    numbering = asyncio.create_task(
+        relay_process._number(create_sessions(engine), hints.publish, posted, stop)  # noqa: SLF001 - part of it
+    )
     outside = Outside(world)
     unnumbered = "select exists (select from events where position is null)"
     while await outside.value(world.conversations_url, unnumbered):  # noqa: ASYNC110 - the database gives no signal

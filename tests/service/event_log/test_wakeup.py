@@ -1,0 +1,63 @@
+"""A post wakes the relay, which otherwise polls."""
+
+import asyncio
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import select
+
+from services.conversations import relay
+from services.conversations.messaging.batching import GroupCommit
+from services.conversations.messaging.posting import Post
+from services.conversations.models import LoggedEvent
+from services.conversations.realtime.log_notify import POSTED, Notifier, listen
+from services.conversations.rules import Side
+from shared.database import SessionFactory, connection_provider, transaction
+from tests.helpers.waiting import eventually
+from tests.service.helpers.callers import Caller
+from tests.service.helpers.valkey_process import Valkey
+
+
+async def unnumbered(sessions: SessionFactory) -> int:
+    async with transaction(sessions) as session:
+        return len((await session.scalars(select(LoggedEvent.id).where(LoggedEvent.position.is_(None)))).all())
+
+
+async def test_a_post_is_numbered_without_waiting_for_the_poll(
+    conversations: SessionFactory, anna: Caller, valkey: Valkey, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(relay, "POLL", 120.0)
+    opened = [UUID((await anna.open())["id"]) for _ in range(2)]
+    notifier, posted, stop = Notifier(POSTED), asyncio.Event(), asyncio.Event()
+    commit = GroupCommit(conversations, connection_provider(conversations.kw["bind"]), notifier.notify)
+    tasks = [
+        asyncio.create_task(notifier.run(valkey.url)),
+        asyncio.create_task(listen(valkey.url, POSTED, posted.set)),
+        asyncio.create_task(relay._number(conversations, lambda _: None, posted, stop)),  # noqa: SLF001 - part of it
+    ]
+
+    async def is_numbered() -> bool:
+        return await unnumbered(conversations) == 0
+
+    async def is_woken() -> bool:
+        await commit.save(Post(opened[0], "anna", Side.CUSTOMER, "Hello?"))
+        return await is_numbered()
+
+    await eventually(is_woken)  # the subscription takes a moment
+    await commit.save(Post(opened[1], "anna", Side.CUSTOMER, "Hello again?"))
+    await eventually(is_numbered)
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_only_saved_posts_wake_the_relay(conversations: SessionFactory, anna: Caller) -> None:
+    woken: list[str] = []
+    acquire = connection_provider(conversations.kw["bind"])
+    commit = GroupCommit(conversations, acquire, lambda: woken.append("woken"))
+    conversation = UUID((await anna.open(body="First"))["id"])
+    refused = [Post(conversation, "nobody", Side.CUSTOMER, "Hello?"), Post(uuid4(), "anna", Side.CUSTOMER, "Hello?")]
+    await asyncio.gather(*map(commit.save, refused), return_exceptions=True)
+    assert woken == []
+    await commit.save(Post(conversation, "anna", Side.CUSTOMER, "Hello?"))
+    assert woken == ["woken"]
