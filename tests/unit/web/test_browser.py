@@ -71,10 +71,11 @@ def test_several_headers_are_one() -> None:
 def test_a_huge_header_costs_as_little_as_a_short_one() -> None:
     signs, choice = "de-AT,;q=0.1*_ \xff", random.Random(1)
     headers = ["de," + unit * (10_000 // len(unit)) for unit in ("x", ",", ";", "a-", "fr;q=0.1,", " ", "*,", "q=")]
+    headers.append("de," + ",".join(f"{a}{b}{'-xy' * 10}" for a in "abcde" for b in "fghij"))  # each is looked up often
     headers += ["de," + "".join(choice.choices(signs, k=10_000)) for _ in range(50)]
     started = time.process_time()
     found = [locales(header) for header in headers]
-    assert (time.process_time() - started) / len(headers) < 0.02
+    assert (time.process_time() - started) / len(headers) < 0.01
     assert all("de" in names for names in found)
     assert locales(f"de,{'x' * 994},fr-{'a' * 10_000}")[0] == "de"  # what is cut off is not read
 
