@@ -15,10 +15,13 @@ from shared.events import Event
 from shared.failpoints import failpoint
 
 # Every lock of several events, here and in erasure, takes them in the order of `seq`, which prevents deadlocks.
-# A frozen process that holds the lock on the head would stop the log, so PostgreSQL ends its transaction.
-_LIMIT_HOLDER = text("set local transaction_timeout = '5s'")
 _ANY_UNNUMBERED = select(exists().where(LoggedEvent.position.is_(None)))
-_LOCK_HEAD = text("select head from feed for update skip locked")
+# A frozen process that holds this lock would stop the log, so PostgreSQL ends its transaction.
+_LOCK_HEAD = text(f"""
+    select head, incarnation is distinct from {database_identity_sql("events")} as moved,
+        set_config('transaction_timeout', '5s', true)
+    from feed for update skip locked
+""")  # noqa: S608 - built from constants
 # In another database (restored, or a promoted replica) the log may lack events that its readers have read. A null
 # `incarnation` means that the log was never numbered: the epoch stays.
 _ROTATE_IF_MOVED = text(f"""
@@ -30,11 +33,17 @@ _NUMBER = text("""
     with batch as (
         select id, :head + row_number() over (order by seq) as position
         from (select id, seq from events where position is null order by seq limit :size for update) as unnumbered
+    ),
+    numbered as (
+        update events set position = batch.position, numbered_at = clock_timestamp()
+        from batch where events.id = batch.id
+        returning events.id, events.type, events.version, events.position, events.occurred_at, events.payload
+    ),
+    moved as (
+        update feed set head = last.position
+        from (select max(position) as position from numbered) as last where last.position is not null
     )
-    update events set position = batch.position, numbered_at = clock_timestamp()
-    from batch where events.id = batch.id
-    returning events.id, events.type, events.version, events.position, events.occurred_at, events.payload,
-        (select epoch from feed) as epoch
+    select numbered.*, feed.epoch from numbered, feed order by position
 """)
 
 
@@ -51,15 +60,14 @@ async def number_events(session: AsyncSession, *, size: int = 1000) -> list[Even
     """
     if not await has_unnumbered(session):
         return []  # takes no lock: a quiet log uses up no transaction ids
-    await session.execute(_LIMIT_HOLDER)
-    head = (await session.execute(_LOCK_HEAD)).scalar_one_or_none()
-    if head is None:
+    locked = (await session.execute(_LOCK_HEAD)).one_or_none()
+    if locked is None:
         return []
-    await rotate_epoch_if_moved(session)
-    rows = (await session.execute(_NUMBER, {"head": head, "size": size})).mappings()
-    events = sorted((Event.model_validate(dict(row)) for row in rows), key=lambda event: event.position or 0)
+    if locked.moved:
+        await rotate_epoch_if_moved(session)
+    rows = (await session.execute(_NUMBER, {"head": locked.head, "size": size})).mappings()
+    events = [Event.model_validate(dict(row)) for row in rows]
     if events:
-        await session.execute(update(FeedHead).values(head=events[-1].position))
         failpoint("log-numbered")
     return events
 
