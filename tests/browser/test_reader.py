@@ -60,6 +60,7 @@ async def test_a_user_without_claims_gets_the_browsers_language_and_zone(people:
 
 async def test_a_page_moves_from_the_stored_zone_to_the_browsers(people: People, site: Site) -> None:
     dora = await people.sign_in("dora", timezone_id="Asia/Tokyo")
+    await expect(dora.page.locator("#zone")).to_contain_text("All times: Japan")  # its script has written the cookie
     await site.order(dora.id, "7")
     await dora.context.add_cookies([{"name": "chats-zone", "value": "America/Lima", "url": site.origin}])
     page = await dora.go(f"{dora.home}new/")
