@@ -36,13 +36,23 @@ class World:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault. `strike` returns when it is over. Lanes run in parallel, and each strikes one fault at a time."""
+    """A fault. `strike` returns when it is over. Lanes run in parallel, and each strikes one fault at a time.
+
+    Nobody else starts the process that a fault `holds`, by default its target. A child that is killed during a start
+    would make that start fail.
+    """
 
     lane: str
     kind: str
     target: str
     strike: Callable[[random.Random], Awaitable[None]]
     weight: float = 1.0
+    part_of: str | None = None
+
+    @property
+    def holds(self) -> str:
+        """The process that the fault holds."""
+        return self.part_of or self.target
 
 
 def all_faults(world: World, *, long: bool) -> list[Fault]:
@@ -65,8 +75,11 @@ def _of_processes(world: World, *, long: bool) -> list[Fault]:
         ]
         if name == "worker":
             faults += [
-                Fault(lane, "kill -9", "a child of the worker", partial(_kill_child, world, name)),
-                Fault(lane, "SIGSTOP and SIGCONT", "a child of the worker", partial(_freeze_child, world, name, 6.0)),
+                Fault(lane, kind, "a child of the worker", strike, part_of=name)
+                for kind, strike in (
+                    ("kill -9", partial(_kill_child, world, name)),
+                    ("SIGSTOP and SIGCONT", partial(_freeze_child, world, name, 6.0)),
+                )
             ]
         if long and name in {"worker", "sweeper"}:
             frozen = partial(_freeze, world, name, LEASE, at_least=LEASE)

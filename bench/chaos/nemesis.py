@@ -43,7 +43,7 @@ class Nemesis:
         weights = [fault.weight for fault in faults]
         while not stop.is_set():
             [fault] = rng.choices(faults, weights)
-            async with self.held[fault.target]:
+            async with self.held[fault.holds]:
                 struck = Struck(fault.kind, fault.target, time.monotonic())
                 self.struck.append(struck)
                 try:
