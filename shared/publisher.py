@@ -45,10 +45,11 @@ log = structlog.get_logger()
 
 
 class BrokerState:
-    """The broker's state as a process sees it. `role` is `publisher` or `consumer`."""
+    """The broker's state as a process sees it, logged unless `quiet`. `role` is `publisher` or `consumer`."""
 
-    def __init__(self, role: str) -> None:
+    def __init__(self, role: str, *, quiet: bool = False) -> None:
         self.role = role
+        self._quiet = quiet
         self.fault: Fault | None = None
         self.changed_at = time.monotonic()
         self._logged_at: dict[Reason | None, float] = {}
@@ -69,7 +70,7 @@ class BrokerState:
         USABLE.labels(self.role).set(fault is None)
         for reason in {entry.reason for entry in (previous, fault) if entry}:
             FAULT.labels(self.role, reason).set(fault is not None and fault.reason == reason)
-        if fault is not None or (previous is not None and self._logged_at):
+        if not self._quiet and (fault is not None or (previous is not None and self._logged_at)):
             self._log(fault)
 
     def _log(self, fault: Fault | None) -> None:
@@ -88,9 +89,9 @@ class BrokerState:
 class Publisher:
     """Publishes over its own connection, which is opened at first use. Use it from one thread at a time."""
 
-    def __init__(self, celery: Celery, *, retry: float = RETRY) -> None:
+    def __init__(self, celery: Celery, *, retry: float = RETRY, quiet: bool = False) -> None:
         self._retry = retry
-        self.state = BrokerState("publisher")
+        self.state = BrokerState("publisher", quiet=quiet)
         self.waiting: int | None = None  # tasks in the events queue at the last attempt
         self._celery = celery
         self._connection: Connection | None = None

@@ -93,7 +93,7 @@ async def _until_ready(settings: EmailSettings) -> None:
 
 def _require_broker(celery: Celery, settings: EmailSettings, name: str) -> None:
     """Check the broker before anything is started: fail if it refuses us, continue if it is unavailable."""
-    publisher = Publisher(celery)
+    publisher = Publisher(celery, quiet=True)  # a refusal is the last line of this process; the clock logs the rest
     publisher.probe()
     publisher.close()
     fault = publisher.state.fault

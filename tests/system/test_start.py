@@ -137,6 +137,6 @@ async def test_a_worker_that_the_broker_rejects_reports_it_in_one_line_and_exits
         started = await run_chats(tmp_path, "worker", CHATS_BROKER_URL=url, **API)
         output, _ = await started.communicate()
     assert started.returncode == 1
-    assert f"chats: {words}" in output.decode().splitlines()[-1]
-    assert "Traceback" not in output.decode()
-    assert "hunter2" not in output.decode()
+    [line] = output.decode().splitlines()
+    assert f"chats: {words}" in line
+    assert "hunter2" not in line
