@@ -173,7 +173,11 @@ PARSERS = {
     "address": Parser(network_of, (), "2001:db8::7", "2001:db8::/64", is_subject),
     "declared size": Parser(declared_size, (HTTPException, Problem), "64", True),
     "request id": Parser(
-        lambda text: request_id(connection(**{"x-request-id": text}).headers), (), str(SESSION), str(SESSION), is_uuid
+        lambda text: request_id(connection(**{"x-request-id": text}).scope["headers"]),
+        (),
+        str(SESSION),
+        str(SESSION),
+        is_uuid,
     ),
     "purpose": Parser(is_prefetch, (), "prefetch;prerender", True, lambda found: found is False),
     "idempotency key": Parser(
