@@ -64,11 +64,14 @@ async def statements(engine: AsyncEngine) -> AsyncIterator[list[Statement]]:
 
     event.listen(engine.sync_engine, "before_cursor_execute", through_sqlalchemy)
     event.listen(engine.sync_engine, "checkout", borrowed)
+    pool: Any = engine.pool
+    pool.lend = lambda: None  # check out every connection
     try:
         yield recorded
     finally:
         await asyncio.sleep(0)  # the driver logs a statement one loop iteration later
         event.remove(engine.sync_engine, "before_cursor_execute", through_sqlalchemy)
         event.remove(engine.sync_engine, "checkout", borrowed)
+        del pool.lend
         for connection in connections:
             connection.remove_query_logger(straight)

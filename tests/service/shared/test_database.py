@@ -20,6 +20,7 @@ from shared import database
 from shared.database import (
     COMMAND_TIMEOUT,
     SessionFactory,
+    connection_provider,
     create_engine,
     create_sessions,
     request_transaction,
@@ -219,3 +220,25 @@ async def test_a_connection_that_ends_in_the_middle_of_a_message_is_unavailable(
     with pytest.raises(Unavailable):
         async with request_transaction(conversations):
             raise asyncpg.InternalClientError("cannot switch to state 12; another operation (2) is in progress")
+
+
+@pytest.mark.parametrize("reason", ["dropped", "cancelled"])
+async def test_a_loan_that_fails_costs_no_other_request_an_error(databases: dict[str, str], reason: str) -> None:
+    engine = create_engine(databases["conversations"], application="tests", pool_size=1)
+    acquire = connection_provider(engine)
+    async with acquire() as first:
+        server_process = await first.fetchval("select pg_backend_pid()")
+    async with acquire() as again:
+        assert again is first  # on loan without a checkout
+    if reason == "dropped":
+        with pytest.raises(asyncpg.PostgresError):
+            async with acquire() as connection:
+                await connection.fetch("select pg_terminate_backend(pg_backend_pid())")
+    else:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05), acquire() as connection:
+                await connection.fetch("select pg_sleep(20)")
+    async with acquire() as connection:
+        now = await connection.fetchval("select pg_backend_pid()")
+    assert (now == server_process) is (reason == "cancelled")
+    await engine.dispose()
