@@ -207,15 +207,6 @@ class _Loan(AbstractAsyncContextManager["Driver"]):
             _note_error(self._engine, error)
 
 
-def autocommit_sessions(sessions: SessionFactory) -> SessionFactory:
-    """Create a session factory on the same pool whose statements are each a transaction of their own.
-
-    A frequent single statement then takes one round trip to the server instead of three.
-    """
-    engine: AsyncEngine = sessions.kw["bind"]
-    return create_sessions(engine.execution_options(isolation_level="AUTOCOMMIT"))
-
-
 @asynccontextmanager
 async def transaction(sessions: SessionFactory) -> AsyncIterator[AsyncSession]:
     """Open a session. Commit it at the end, or roll it back after an exception."""

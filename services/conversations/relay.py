@@ -10,6 +10,7 @@ and are dropped if the queue is full, if the broker is unavailable, or if too ma
 import asyncio
 import queue
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -27,7 +28,7 @@ from services.conversations.settings import StoreSettings
 from shared.broker import TASKS, create_celery
 from shared.broker_faults import Reason
 from shared.broker_reports import report_until_stopped
-from shared.database import SessionFactory, autocommit_sessions, create_engine, create_sessions, transaction
+from shared.database import SessionFactory, connection_provider, create_engine, create_sessions, transaction
 from shared.database_errors import describe
 from shared.events import Event
 from shared.failpoints import failpoint
@@ -37,7 +38,9 @@ from shared.readiness import database_fault, newest_version, wait_for_database
 
 POLL = 0.02  # seconds between checks of a quiet log
 GATHER = 0.05  # seconds between batches, because larger batches are cheaper per event
-BATCH = 1000  # events numbered in one transaction
+BATCH = 1000  # events numbered in one transaction, or published at once
+TASK_PAUSE = 0.05  # seconds until the next tasks, for each event just published: under load, a task carries many events
+MAX_TASK_PAUSE = 0.25  # seconds
 ERASE_EVERY = 1.0  # seconds until the next erasure round, if the last one erased nothing
 PURGE_EVERY = 60  # seconds between purges of rows past their retention
 PURGE_BATCH = 1000  # rows deleted in one transaction
@@ -85,23 +88,35 @@ class TaskPublisher:
 
     def _run(self) -> None:
         self._publisher.probe()
-        while True:
-            try:
-                batch = self._waiting.get(timeout=CHECK_BROKER_EVERY)
-            except queue.Empty:
-                self._publisher.probe()
+        while (events := self._next_events()) is not None:
+            if events:
+                self._publish(events)
             else:
-                if batch is None:
-                    self._publisher.close()
-                    return
-                self._publish(batch)
+                self._publisher.probe()
             WAITING.set(self._publisher.waiting or 0)
+            time.sleep(min(len(events) * TASK_PAUSE, MAX_TASK_PAUSE))
+        self._publisher.close()
 
-    def _publish(self, batch: list[Event]) -> None:
+    def _next_events(self) -> list[Event] | None:
+        """Return the queued events, none if there were none for a while, or None after `close`."""
+        events: list[Event] = []
+        with suppress(queue.Empty):
+            batch = self._waiting.get(timeout=CHECK_BROKER_EVERY)
+            while batch is not None:
+                events += batch
+                if len(events) >= BATCH:
+                    return events
+                batch = self._waiting.get_nowait()
+            if not events:
+                return None
+            self._waiting.put(None)  # for the next call
+        return events
+
+    def _publish(self, events: list[Event]) -> None:
         failpoint("hints-taken")
-        published = self._publisher.publish_events(batch)
+        published = self._publisher.publish_events(events)
         HINTS.labels("published").inc(len(published))
-        if missing := len(batch) - len(published):
+        if missing := len(events) - len(published):
             fault = self._publisher.state.fault
             held_back = fault is not None and fault.reason == Reason.QUEUE_FULL
             HINTS.labels("held_back" if held_back else "failed").inc(missing)
@@ -145,12 +160,12 @@ async def _number(
     sessions: SessionFactory, publish: Callable[[list[Event]], None], posted: asyncio.Event, stop: asyncio.Event
 ) -> None:
     """Number events until `stop`. `posted` says that there is one; the poll finds what no notification tells."""
-    polling_sessions = autocommit_sessions(sessions)
+    acquire = connection_provider(sessions.kw["bind"])
     epoch_checked = False  # readers of a restored log must learn its new epoch at once, not with its first new event
     while not stop.is_set():
         try:
-            async with polling_sessions() as session:
-                quiet = epoch_checked and not await has_unnumbered(session)
+            async with acquire() as connection:
+                quiet = epoch_checked and not await has_unnumbered(connection)
             if quiet:
                 with suppress(TimeoutError):
                     async with asyncio.timeout(POLL):

@@ -13,7 +13,7 @@ from services.conversations.event_log.sequencer import has_unnumbered, number_ev
 from services.conversations.models import LoggedEvent
 from services.conversations.realtime.hub import Hub
 from services.conversations.settings import ApiSettings
-from shared.database import SessionFactory, transaction
+from shared.database import SessionFactory, connection_provider, transaction
 from shared.events import EventType
 from tests.helpers.sse_client import Reader, reading
 from tests.helpers.waiting import eventually
@@ -29,14 +29,15 @@ class Live:
         self.hub = hub
         self.epoch = epoch
         self._sessions = sessions
+        self._acquire = connection_provider(sessions.kw["bind"])
 
     async def number(self) -> None:
         """Number all committed events and wake the hub. Repeat, since another process may number at the same time."""
         while True:
             async with transaction(self._sessions) as session:
                 await number_events(session)
-            async with self._sessions() as session:
-                if not await has_unnumbered(session):
+            async with self._acquire() as connection:
+                if not await has_unnumbered(connection):
                     break
         self.hub.wake()
 
