@@ -26,7 +26,7 @@ from shared.failpoints import failpoint
 from shared.processes import pause
 
 RENEWAL = 20.0  # seconds between renewals of a lease
-BATCH_LINGER = 0.1  # seconds between batches that are not full: larger batches cost less per email
+BATCH_LINGER = 0.5  # seconds between batches that are not full: larger batches cost less per email
 EMAILS_PER_CONNECTION = 4  # at least: opening a connection takes as long as sending a few emails
 GRACE = 8.0  # seconds that emails being sent have to finish after a stop, before their dialogues are aborted
 CROWDED_PAUSE = 10.0  # seconds until the next attempt when the server serves other processes but not this one
