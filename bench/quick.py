@@ -1,8 +1,9 @@
 """Compare this checkout with its merge base in under five minutes: `python -m bench.quick`, BASE=main, ROUNDS=11.
 
 Both run side by side, each in a process of its own, and take turns. The figures are microseconds of CPU of the service
-for a request, within one process and over a real PostgreSQL, without the HTTP server. A ratio below 1 is cheaper than
-the merge base. The interval holds the median ratio with more than 95 % confidence (by order statistics).
+for a request, within one process and over a real PostgreSQL, without the HTTP server; event loop and garbage collector
+are set up as in a deployment. A ratio below 1 is cheaper than the merge base. The interval holds the median ratio with
+more than 95 % confidence (by order statistics). Requests come with a bearer token, except for "by session".
 """
 
 import asyncio
@@ -17,6 +18,8 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
+
+import uvloop
 
 ROUNDS = int(os.environ.get("ROUNDS", "11"))
 CUSTOMERS = 32
@@ -125,11 +128,8 @@ async def measure() -> None:
     # Imported here, from the checkout that is measured.
     from deploy.cli import SERVICES
     from deploy.local.postgres import OWNER, create_databases, throwaway_postgres
-    from services.conversations.app import create_app
-    from services.conversations.settings import ApiSettings
     from shared.migrations import upgrade
     from shared.observability import configure_logging
-    from tests.system.helpers.product import SECRET
 
     configure_logging("bench")
     with tempfile.TemporaryDirectory() as name:
@@ -138,8 +138,19 @@ async def measure() -> None:
             url = server.url("conversations", "conversations", "test")
             owner = server.url("conversations", f"conversations{OWNER}", "test")
             await asyncio.to_thread(upgrade, SERVICES / "conversations", url, owner)
-            app = create_app(ApiSettings(conversations_database_url=url, auth_secret=[SECRET], redis_url=None))
-            await _serve(await _workloads(app))
+            await asyncio.to_thread(uvloop.run, _measure_over(url))
+
+
+async def _measure_over(url: str) -> None:
+    from services.conversations.app import create_app
+    from services.conversations.settings import ApiSettings
+    from shared.processes import tune_gc
+    from tests.system.helpers.product import SECRET
+
+    settings = ApiSettings(conversations_database_url=url, auth_secret=[SECRET], redis_url=None)
+    workloads = await _workloads(create_app(settings), settings)
+    tune_gc()
+    await _serve(workloads)
 
 
 async def _serve(workloads: dict[str, tuple[int, Workload]]) -> None:
@@ -159,11 +170,11 @@ async def _serve(workloads: dict[str, tuple[int, Workload]]) -> None:
         print((time.process_time() - begun) / count * 1e6, flush=True)
 
 
-async def _workloads(app: Any) -> dict[str, tuple[int, Workload]]:
+async def _workloads(app: Any, settings: Any) -> dict[str, tuple[int, Workload]]:
     """Create conversations, and return each workload with its number of requests."""
     customers = [f"C-{number}" for number in range(CUSTOMERS)]
-    clients = {customer: _Client(app, customer, "customer") for customer in customers}
-    admin = _Client(app, "sam", "admin")
+    clients = {customer: _Client.by_token(app, customer, "customer") for customer in customers}
+    admin = _Client.by_token(app, "sam", "admin")
     conversations = {}
     for customer, client in clients.items():
         for number in range(30):
@@ -173,37 +184,64 @@ async def _workloads(app: Any) -> dict[str, tuple[int, Workload]]:
         path = f"/api/v1/conversations/{conversations[customer]}/messages"
         for _ in range(MESSAGES - 1):
             await client.request("POST", path, {"body": "My parcel has not arrived. Where is it? " * 5})
+    await admin.request("GET", "/api/v1/admin/conversations")  # creates the admin's user
+    browsers = {customer: await _Client.by_session(app, settings, customer, "customer") for customer in customers}
+    desk = await _Client.by_session(app, settings, "sam", "admin")
 
-    def reading(path: str, *, by: str = "customer") -> Workload:
+    def reading(path: str, by: dict[str, _Client] | _Client = clients) -> Workload:
         async def read(number: int) -> int:
             customer = customers[number % CUSTOMERS]
-            client = clients[customer] if by == "customer" else admin
+            client = by if isinstance(by, _Client) else by[customer]
             return await client.status("GET", path.format(conversations[customer]))
 
         return read
 
-    async def post(number: int) -> int:
-        customer = customers[number % CUSTOMERS]
-        path = f"/api/v1/conversations/{conversations[customer]}/messages"
-        return await clients[customer].status("POST", path, {"body": "Where is my parcel?"})
+    def posting(by: dict[str, _Client]) -> Workload:
+        async def post(number: int) -> int:
+            customer = customers[number % CUSTOMERS]
+            path = f"/api/v1/conversations/{conversations[customer]}/messages"
+            return await by[customer].status("POST", path, {"body": "Where is my parcel?"})
+
+        return post
 
     return {
         "badge": (1200, reading("/api/v1/unread")),
+        "badge by session": (1200, reading("/api/v1/unread", browsers)),
         "customer's list": (500, reading("/api/v1/conversations")),
-        "inbox": (500, reading("/api/v1/admin/conversations", by="admin")),
+        "inbox": (500, reading("/api/v1/admin/conversations", admin)),
         "thread": (500, reading("/api/v1/conversations/{}/messages?limit=50&order=desc")),
-        "post": (800, post),
+        "post": (800, posting(clients)),
+        "post by session": (800, posting(browsers)),
+        "inbox page": (100, reading("/admin/dashboard/conversation/", desk)),
+        "thread page": (100, reading("/dashboard/messages/{}/", browsers)),
     }
 
 
 class _Client:
     """A caller of the application, without a server."""
 
-    def __init__(self, app: Any, sub: str, role: str) -> None:
+    def __init__(self, app: Any, headers: dict[str, str]) -> None:
+        self._app = app
+        self._headers = [(name.encode(), value.encode()) for name, value in headers.items()]
+
+    @classmethod
+    def by_token(cls, app: Any, sub: str, role: str) -> Self:
+        """Return a caller with a bearer token."""
         from tests.system.helpers.product import headers_of
 
-        self._app = app
-        self._authorization = headers_of(sub, role)["Authorization"].encode()
+        return cls(app, {"authorization": headers_of(sub, role)["Authorization"]})
+
+    @classmethod
+    async def by_session(cls, app: Any, settings: Any, sub: str, role: str) -> Self:
+        """Return a browser of a known user, with a new session."""
+        from services.conversations.identity import sessions
+        from services.conversations.rules import Side
+        from shared.auth import Role, issue_session_token
+
+        async with app.state.sessions() as session, session.begin():
+            begun = await sessions.begin(session, sub, Side(role))
+        token = issue_session_token(settings, sub, Role(role), begun.id, begun.csrf)
+        return cls(app, {"cookie": f"chats={token}", "x-csrf-token": begun.csrf, "sec-fetch-site": "same-origin"})
 
     async def status(self, method: str, path: str, body: Any = None) -> int:
         """Send a request; return its status."""
@@ -231,7 +269,7 @@ class _Client:
             "root_path": "",
             "headers": [
                 (b"host", b"bench.test"),
-                (b"authorization", self._authorization),
+                *self._headers,
                 (b"content-type", b"application/json"),
                 (b"content-length", str(len(content)).encode()),
             ],
