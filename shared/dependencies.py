@@ -31,11 +31,11 @@ class RequireRole(HTTPBearer):
 
     async def __call__(self, request: Request) -> Principal:  # type: ignore[override] # returns the caller, not the credentials
         """Return the caller. Raise `Unauthenticated`, `Unavailable`, `CsrfFailed` or `Forbidden`."""
-        credentials = await super().__call__(request)
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        token = token.strip()
+        is_bearer = scheme.lower() == "bearer" and token
         try:
-            principal = (
-                await authenticate_token(request, credentials.credentials) if credentials else _by_cookie(request)
-            )
+            principal = await authenticate_token(request, token) if is_bearer else _by_cookie(request)
         except TokenRefused as refused:
             log.info("token refused", reason=refused.reason, detail=refused.detail)
             raise

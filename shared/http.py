@@ -29,7 +29,7 @@ from shared.jwks import ProviderKeys
 from shared.observability import ENDLESS_ROUTES, RequestLoggingMiddleware
 from shared.problems import HeadersTooLarge, UnknownParameter, UrlTooLong
 from shared.processes import operations_routes
-from shared.read_route import ReadRoute
+from shared.read_route import ReadFirst, ReadRoute
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.settings import TokenSettings
 
@@ -40,8 +40,30 @@ MAX_HEADER_BYTES = 32 * 1024
 BODY_SECONDS = 20  # for a body to arrive
 
 
+class RequestHead:
+    """ASGI middleware that limits a request's head: 414 for its URL, 431 for its headers.
+
+    Gives routes the undecoded path, so that an id can contain an encoded slash; types decode path parameters. The
+    server accepts headers of any size, so the proxy has to limit them as well.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on with its undecoded path."""
+        if scope["type"] == "http":
+            path: bytes = scope["raw_path"]
+            if len(path) + len(scope["query_string"]) > MAX_URL_BYTES:
+                raise UrlTooLong(f"The URL is longer than {MAX_URL_BYTES} bytes.")
+            if sum([len(name) + len(value) for name, value in scope["headers"]]) > MAX_HEADER_BYTES:
+                raise HeadersTooLarge(f"The headers are larger than {MAX_HEADER_BYTES} bytes.")
+            scope["path"] = path.decode("ascii", "replace")
+        await self.app(scope, receive, send)
+
+
 class RequestSizeMiddleware:
-    """ASGI middleware that limits a request: 414 for its URL, 431 for its headers, 413 for its body.
+    """ASGI middleware that limits a request's body, with 413.
 
     A body that has not arrived after `body_seconds` is answered with 408. Otherwise clients that send one byte at a
     time could hold connections before they are authenticated.
@@ -49,9 +71,8 @@ class RequestSizeMiddleware:
     The size of a body is that of its text: an escape of JSON or of a form counts as one byte, so that every valid text
     fits, however it is encoded.
 
-    The server accepts headers of any size, so the proxy has to limit them as well. FastAPI's `max_body_size` is not
-    used because it always answers in plain text. The bodies of `streamed` paths have no limit: their routes have to
-    authenticate the caller before they read, and to limit what they keep in memory.
+    FastAPI's `max_body_size` is not used because it always answers in plain text. The bodies of `streamed` paths have
+    no limit: their routes have to authenticate the caller before they read, and to limit what they keep in memory.
     """
 
     def __init__(self, app: ASGIApp, streamed: Collection[str] = (), body_seconds: float = BODY_SECONDS) -> None:
@@ -64,7 +85,6 @@ class RequestSizeMiddleware:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        _check_head(scope)
         if scope["raw_path"] in self._streamed:  # undecoded, as routes see it
             await self.app(scope, receive, send)
             return
@@ -95,26 +115,6 @@ class RequestSizeMiddleware:
             return message
 
         await self.app(scope, receive_limited, send)
-
-
-def _check_head(scope: Scope) -> None:
-    if len(scope["raw_path"]) + len(scope["query_string"]) > MAX_URL_BYTES:
-        raise UrlTooLong(f"The URL is longer than {MAX_URL_BYTES} bytes.")
-    if sum(len(name) + len(value) for name, value in scope["headers"]) > MAX_HEADER_BYTES:
-        raise HeadersTooLarge(f"The headers are larger than {MAX_HEADER_BYTES} bytes.")
-
-
-class EncodedPaths:
-    """ASGI middleware that gives routes the undecoded path, so that an id can contain an encoded slash."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on with its undecoded path. Path parameters are decoded by their types."""
-        if scope["type"] == "http":
-            scope["path"] = scope["raw_path"].decode("ascii", "replace")
-        await self.app(scope, receive, send)
 
 
 class CrossOrigin(CORSMiddleware):
@@ -200,7 +200,8 @@ def create_api(
     state.sessions = create_sessions(engine)
     state.acquire = connection_provider(engine)
     app.add_middleware(RequestSizeMiddleware, streamed)  # the middleware added last is the outermost
-    app.add_middleware(EncodedPaths)
+    app.add_middleware(ReadFirst, app.router.routes)
+    app.add_middleware(RequestHead)
     problem_handlers.install(app, render_error)
     if settings.store_origins:
         app.add_middleware(CrossOrigin, settings.store_origins)

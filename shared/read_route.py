@@ -1,68 +1,108 @@
 """Routes that only read, answered without FastAPI's machinery (ADR 0012)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Any
 
 from fastapi._compat import ModelField
 from fastapi._compat.shared import field_annotation_is_sequence
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from starlette.datastructures import QueryParams
+from starlette.datastructures import MutableHeaders, QueryParams
 from starlette.requests import Request
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 Values = dict[str, Any]
+
+
+class ReadFirst:
+    """ASGI middleware that answers the valid requests of read routes, before FastAPI's own middleware and its router.
+
+    All other requests pass on, also those of a read route with a parameter that is unknown or invalid, and HEAD.
+    """
+
+    def __init__(self, app: ASGIApp, routes: Sequence[BaseRoute]) -> None:
+        self.app = app
+        self._routes = routes  # not complete until the application has started
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "http" and scope["method"] == "GET":
+            route, path_values = self._find(scope["path"])
+            if route is not None and (values := route.parse(path_values, scope["query_string"])) is not None:
+                scope["route"] = route
+                await route.answer(values, scope, receive, send)
+                return
+        await self.app(scope, receive, send)
+
+    def _find(self, path: str) -> tuple["ReadRoute | None", Values]:
+        if (route := self._without_parameters.get(path)) is not None:
+            return route, {}
+        for route in self._with_parameters:
+            if found := route.path_regex.match(path):
+                return route, found.groupdict()
+        return None, {}
+
+    @cached_property
+    def _without_parameters(self) -> dict[str, "ReadRoute"]:
+        return {route.path: route for route in self._routes if isinstance(route, ReadRoute) and "{" not in route.path}
+
+    @cached_property
+    def _with_parameters(self) -> list["ReadRoute"]:
+        return [route for route in self._routes if isinstance(route, ReadRoute) and "{" in route.path]
 
 
 class ReadRoute(APIRoute):
     """A route whose function takes one dependency, parameters and the request, and returns its response's data.
 
     FastAPI makes the API document, and answers requests with a parameter that is unknown or invalid. All others need
-    none of its steps: the dependency and the function are called, and the result is written as JSON. The dependency
-    takes the request and the response, whose headers it can set.
+    none of its steps, see `ReadFirst`: the dependency and the function are called, and the result is written as JSON.
+    The dependency takes the request and the response, whose headers it can set.
     """
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         super().__init__(path, endpoint, **options)
         [dependency] = self.dependant.dependencies
-        authorize, name, request_name = dependency.call, dependency.name, self.dependant.request_param_name
-        assert authorize is not None  # noqa: S101 - for types
-        assert name is not None  # noqa: S101 - for types
+        assert dependency.call is not None  # noqa: S101 - for types
+        assert dependency.name is not None  # noqa: S101 - for types
         assert self.response_field is not None  # noqa: S101 - for types
-        serialize, exclude_none = self.response_field.serialize_json, self.response_model_exclude_none
-        parse = _parser(self.dependant)
-        self.answer_by_fastapi = self.app
+        self._authorize, self._reader_name = dependency.call, dependency.name
+        self._serialize = self.response_field.serialize_json
+        self.parse = _parser(self.dependant)
 
-        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            values = parse(scope)
-            if values is None:
-                await self.answer_by_fastapi(scope, receive, send)
-                return
-            request, response = Request(scope, receive), Response(media_type="application/json")
-            if request_name is not None:
-                values[request_name] = request
-            values[name] = await authorize(request, response)
-            response.body = serialize(await endpoint(**values), exclude_none=exclude_none)
-            response.headers["Content-Length"] = str(len(response.body))
-            await response(scope, receive, send)
-
-        self.app = answer
+    async def answer(self, values: Values, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request with these values of its parameters."""
+        request, response = Request(scope, receive), _Response()
+        if self.dependant.request_param_name is not None:
+            values[self.dependant.request_param_name] = request
+        values[self._reader_name] = await self._authorize(request, response)
+        body = self._serialize(await self.endpoint(**values), exclude_none=self.response_model_exclude_none)
+        headers = [*response.headers.raw, (b"content-length", str(len(body)).encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
 
 
-def _parser(dependant: Dependant) -> Callable[[Scope], Values | None]:
-    """Return a function that converts the parameters of a request; it returns None if any is invalid or unknown."""
+class _Response:
+    """What a dependency needs of a response."""
+
+    def __init__(self) -> None:
+        self.headers = MutableHeaders(raw=[(b"content-type", b"application/json")])
+
+
+def _parser(dependant: Dependant) -> Callable[[Values, bytes], Values | None]:
+    """Return a function that converts the values in a request's path and query, or returns None if any is invalid."""
     query = {field.alias: _Parameter(field) for field in dependant.query_params}
     path = {field.alias: _Parameter(field) for field in dependant.path_params}
     defaults = {parameter.name: parameter.default for parameter in query.values()}
 
-    def parse(scope: Scope) -> Values | None:
+    def parse(path_values: Values, query_string: bytes) -> Values | None:
         values = defaults.copy()
         try:
             for alias, parameter in path.items():
-                values[parameter.name] = parameter.convert(scope["path_params"][alias])
-            if scope["query_string"]:
-                sent = QueryParams(scope["query_string"])
+                values[parameter.name] = parameter.convert(path_values[alias])
+            if query_string:
+                sent = QueryParams(query_string)
                 for alias in sent:
                     parameter = query[alias]
                     values[parameter.name] = parameter.convert(
