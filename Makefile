@@ -32,7 +32,7 @@ help:
 	@echo "make messages        Update the translation catalogues from the sources"
 	@echo "make lock            Update requirements.lock from pyproject.toml; UPGRADE=1 for the newest versions"
 	@echo "make audit           Check requirements.lock for known vulnerabilities; needs the network"
-	@echo "make bench-quick     Compare the CPU of posts and reads with the merge base; BASE=main, ROUNDS=11"
+	@echo "make bench-quick     Compare the cost of requests and messages with the merge base; BASE=main, ROUNDS=11"
 	@echo "make bench           Measure speed against baselines in the same run; takes long"
 	@echo "make bench-scale     Measure growth up to 10 million messages, and wear; SIZES=\"10000 1000000\", ROUNDS=5"
 	@echo "make chaos           Inject random faults while simulated users write; CHAOS_SECONDS=60, CHAOS_SEED="
