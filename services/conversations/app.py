@@ -10,12 +10,13 @@ from fastapi import FastAPI
 from services.conversations.api import admin, customer, internal, store, stream
 from services.conversations.api.state import ApiState
 from services.conversations.api.store_bodies import describe
+from services.conversations.event_log.append import announce_appends
 from services.conversations.identity.access import KnownUserCache
 from services.conversations.messaging.batching import GroupCommit
 from services.conversations.rate_limits.failopen_redis import FailopenRedis
 from services.conversations.rate_limits.policy import Limits, SignInOrigins
 from services.conversations.realtime.hub import Hub
-from services.conversations.realtime.log_notify import POSTED, Notifier
+from services.conversations.realtime.log_notify import APPENDED, Notifier
 from services.conversations.realtime.stream_admission import StreamAdmission
 from services.conversations.realtime.stream_quota import StreamQuota
 from services.conversations.settings import ApiSettings
@@ -50,7 +51,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     engine = create_engine(settings.conversations_database_url, application="chats-api", bounds=REQUEST_BOUNDS)
     redis = None if settings.redis_url is None else FailopenRedis(settings.redis_url)
     stream_quota = StreamQuota(redis)
-    posted = Notifier(POSTED)
+    appended = Notifier(APPENDED)
     hub = Hub(create_sessions(engine), stream.event_renderer(settings.store_name), stream.render_unread)
 
     async def run_background() -> None:
@@ -58,7 +59,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
             group.create_task(hub.run(settings.redis_url))
             if redis is not None and settings.redis_url is not None:
                 group.create_task(redis.run())
-                group.create_task(posted.run(settings.redis_url))
+                group.create_task(appended.run(settings.redis_url))
                 group.create_task(stream_quota.run())
 
     pages = Pages(settings)
@@ -75,9 +76,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description=_DESCRIPTION,
     )
     state = cast("ApiState", app.state)
+    announce_appends(state.sessions, appended.notify)
     state.known_users = KnownUserCache()
     state.admission = StreamAdmission(state.sessions, state.acquire)
-    state.group_commit = GroupCommit(state.sessions, state.acquire, posted.notify)
+    state.group_commit = GroupCommit(state.sessions, state.acquire, appended.notify)
     state.hub = hub
     state.limits = Limits(settings, redis)
     state.stream_quota = stream_quota

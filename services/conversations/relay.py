@@ -22,7 +22,7 @@ from services.conversations.event_log.retention import purge_events, purge_keys
 from services.conversations.event_log.sequencer import has_unnumbered, number_events, read_state, rotate_epoch_if_moved
 from services.conversations.identity.sessions import purge_sessions
 from services.conversations.messaging.erasure_batches import erase_round, purge_erasures
-from services.conversations.realtime.log_notify import LOG_GROWN, POSTED, Notifier, listen
+from services.conversations.realtime.log_notify import APPENDED, LOG_GROWN, Listener, Notifier
 from services.conversations.realtime.presence import purge_presence
 from services.conversations.settings import StoreSettings
 from shared.broker import TASKS, create_celery
@@ -37,6 +37,7 @@ from shared.publisher import Publisher
 from shared.readiness import database_fault, newest_version, wait_for_database
 
 POLL = 0.02  # seconds between checks of a quiet log
+NOTIFIED_POLL = 0.2  # the same while notifications of new events arrive
 GATHER = 0.05  # seconds between batches, because larger batches are cheaper per event
 BATCH = 1000  # events numbered in one transaction, or published at once
 TASK_PAUSE = 0.05  # seconds until the next tasks, for each event just published: under load, a task carries many events
@@ -137,7 +138,7 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
     async with operations_server(routes, host, port):
         await run_until_stopped(stop, wait_for_database(engine, version))
         task_publisher = TaskPublisher(publisher)
-        notifier, posted = Notifier(LOG_GROWN), asyncio.Event()
+        notifier, wakeup = Notifier(LOG_GROWN), _Wakeup()
 
         def publish(events: list[Event]) -> None:
             if events:
@@ -145,10 +146,10 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
                 task_publisher.publish(events)
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(_number(sessions, publish, posted, stop))
+            group.create_task(_number(sessions, publish, wakeup, stop))
             if settings.redis_url is not None:
                 group.create_task(run_until_stopped(stop, notifier.run(settings.redis_url)))
-                group.create_task(run_until_stopped(stop, listen(settings.redis_url, POSTED, posted.set)))
+                group.create_task(run_until_stopped(stop, wakeup.listener.run(settings.redis_url)))
             group.create_task(_erase(sessions, stop))
             group.create_task(_purge(sessions, settings, stop))
             group.create_task(report_until_stopped(sessions, process_name("relay", port), publisher.state.status, stop))
@@ -156,10 +157,24 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
     await engine.dispose()
 
 
+class _Wakeup:
+    """Waits for a notification of new events, but not longer than a poll, which finds those that nothing announced."""
+
+    def __init__(self) -> None:
+        self._appended = asyncio.Event()
+        self.listener = Listener(APPENDED, self._appended.set)
+
+    async def wait(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(NOTIFIED_POLL if self.listener.listening else POLL):
+                await self._appended.wait()
+        self._appended.clear()
+
+
 async def _number(
-    sessions: SessionFactory, publish: Callable[[list[Event]], None], posted: asyncio.Event, stop: asyncio.Event
+    sessions: SessionFactory, publish: Callable[[list[Event]], None], wakeup: _Wakeup, stop: asyncio.Event
 ) -> None:
-    """Number events until `stop`. `posted` says that there is one; the poll finds what no notification tells."""
+    """Number events until `stop`."""
     acquire = connection_provider(sessions.kw["bind"])
     epoch_checked = False  # readers of a restored log must learn its new epoch at once, not with its first new event
     while not stop.is_set():
@@ -167,10 +182,7 @@ async def _number(
             async with acquire() as connection:
                 quiet = epoch_checked and not await has_unnumbered(connection)
             if quiet:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(POLL):
-                        await posted.wait()
-                posted.clear()
+                await wakeup.wait()
                 continue
             async with transaction(sessions) as session:
                 if not epoch_checked:

@@ -1,16 +1,24 @@
 """Append to the event log, in the transaction of the change that an event describes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
 
 from pydantic import BaseModel
-from sqlalchemy import insert, select, update
+from sqlalchemy import event, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.models import LoggedEvent
+from shared.database import SessionFactory
 from shared.events import EventType
 from shared.orm import any_of, bulk_insert
+
+_ANNOUNCE = "announce_appends"
+
+
+def announce_appends(sessions: SessionFactory, announce: Callable[[], None]) -> None:
+    """Call `announce` after each commit of these sessions that appended events."""
+    sessions.configure(info={_ANNOUNCE: announce})
 
 
 async def append_event(
@@ -23,8 +31,9 @@ async def append_event(
 ) -> UUID:
     """Append an event in the transaction of the change that it describes; return its id."""
     body = payload.model_dump(mode="json") if isinstance(payload, BaseModel) else payload
-    event = insert(LoggedEvent).values(type=event_type, payload=body, user_id=user_id, conversation_id=conversation_id)
-    return (await session.execute(event.returning(LoggedEvent.id))).scalar_one()
+    row = insert(LoggedEvent).values(type=event_type, payload=body, user_id=user_id, conversation_id=conversation_id)
+    announce_at_commit(session)
+    return (await session.execute(row.returning(LoggedEvent.id))).scalar_one()
 
 
 async def append_events(
@@ -35,7 +44,15 @@ async def append_events(
         {"type": event_type, "payload": payload.model_dump(mode="json"), "user_id": user_id}
         for user_id, payload in payloads
     ]
+    announce_at_commit(session)
     await session.execute(bulk_insert(LoggedEvent, rows))
+
+
+def announce_at_commit(session: AsyncSession) -> None:
+    """Announce that the session's transaction has appended events, once it is committed."""
+    announce: Callable[[], None] | None = session.info.get(_ANNOUNCE)
+    if announce is not None:
+        event.listen(session.sync_session, "after_commit", lambda _: announce(), once=True)
 
 
 async def erase_conversations(session: AsyncSession, conversation_ids: Sequence[UUID]) -> None:

@@ -26,7 +26,7 @@ class GroupCommit:
     def __init__(
         self, sessions: SessionFactory, acquire: ConnectionProvider, on_saved: Callable[[], None] = lambda: None
     ) -> None:
-        """`on_saved` is called after each commit."""
+        """`on_saved` is called after each commit of a batch."""
         self._sessions = sessions
         self._on_saved = on_saved
         self._acquire = acquire
@@ -41,9 +41,7 @@ class GroupCommit:
             log_posted(posted)
             return posted
         async with request_transaction(self._sessions) as session:  # waits for the row, or raises the reason
-            posted = await post_message(session, post)
-        self._on_saved()
-        return posted
+            return await post_message(session, post)
 
     async def _save_batch(self, posts: Sequence[Post]) -> Sequence[Posted | None]:
         """Save posts in one statement; return None for each that was not saved."""

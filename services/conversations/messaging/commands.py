@@ -10,7 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages
-from services.conversations.event_log.append import append_event
+from services.conversations.event_log.append import announce_at_commit, append_event
 from services.conversations.messaging.erasure_batches import erase_if_small
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post, post_message
@@ -126,7 +126,10 @@ async def mark_read(
     if row is None:
         raise NotFound("There is no such conversation.")
     moved_id, *flags = row
-    return None if moved_id is None else {flag.name: value for flag, value in zip(_FLAGS, flags, strict=True)}
+    if moved_id is None:
+        return None
+    announce_at_commit(session)
+    return {flag.name: value for flag, value in zip(_FLAGS, flags, strict=True)}
 
 
 async def _read_flags(session: AsyncSession, conversation_id: UUID) -> Mapping[str, bool]:
@@ -247,6 +250,7 @@ async def _open(session: AsyncSession, new: NewConversation, claimed_id: UUID | 
         if by_admin:
             await _check_customer(session, new.user_id)
         raise Unauthenticated("This user was deleted.")
+    announce_at_commit(session)
     return conversation_id
 
 

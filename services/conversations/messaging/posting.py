@@ -15,6 +15,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages
+from services.conversations.event_log.append import announce_at_commit
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting_sql import POST, POST_BATCH, POST_SKIP_LOCKED, REJECTION_REASON, REPLAYED
 from services.conversations.rules import Side, Status
@@ -72,6 +73,7 @@ async def post_message(session: AsyncSession, post: Post) -> Posted:
         return await _replay(connection, post)
     if row is None:
         return await _raise_rejection(connection, post)
+    announce_at_commit(session)
     failpoint("post-saved")
     posted = Posted(**row)
     log_posted(posted)

@@ -23,7 +23,7 @@ from services.conversations.event_log.reader import Entry, LogPage, read_head, r
 from services.conversations.identity.sessions import find_ended_sessions
 from services.conversations.messaging.counts import count_unread, count_unread_by_customer
 from services.conversations.realtime.connection import UNREAD, Connection, SseEvent
-from services.conversations.realtime.log_notify import LOG_GROWN, listen
+from services.conversations.realtime.log_notify import LOG_GROWN, Listener
 from services.conversations.realtime.rendering import RESET, EventRenderer, render_events
 from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, too_many_streams
 from services.conversations.rules import Side
@@ -70,7 +70,7 @@ class Hub:
             group.create_task(self._tend())
             group.create_task(self._end_with_sessions())
             if redis_url is not None:
-                group.create_task(listen(redis_url, LOG_GROWN, self.wake))
+                group.create_task(Listener(LOG_GROWN, self.wake).run(redis_url))
 
     def wake(self) -> None:
         """Make the hub read the log at once."""

@@ -1,4 +1,4 @@
-"""Notifications by Redis pub/sub: of a post to the relay, and of a grown log from the relay to live streams.
+"""Notifications by Redis pub/sub: of appended events to the relay, and of a grown log from the relay to live streams.
 
 A lost notification only costs time, because the relay and the live streams also poll.
 """
@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from services.conversations.rate_limits.failopen_redis import connect
 
 LOG_GROWN = "chats:log"  # to live streams, with the newest position
-POSTED = "chats:posted"  # to the relay
+APPENDED = "chats:appended"  # to the relay
 TIMEOUT = 1.0  # seconds to wait for an answer, and between attempts
 SILENCE = 10.0  # seconds without a notification, after which the connection is checked with a ping
 
@@ -50,27 +50,36 @@ class Notifier:
                     working = True
 
 
-async def listen(url: str, channel: str, notified: Callable[[], None]) -> None:
-    """Call `notified` for every notification, until cancelled. Resubscribes after a lost connection."""
-    working = True
-    while True:
-        try:
-            async with _connect(url) as redis, redis.pubsub() as subscription:
-                async with asyncio.timeout(TIMEOUT):
-                    await subscription.subscribe(channel)
-                pinged = False
-                while (message := await subscription.get_message(timeout=SILENCE)) or not pinged:
-                    if pinged := message is None:
-                        async with asyncio.timeout(TIMEOUT):
-                            await subscription.ping()
-                    else:
-                        working = True
-                        notified()
-        except Exception as error:  # noqa: BLE001 - as above
-            if working:
-                log.warning("no notifications, polling the log", channel=channel, error=_describe(error))
-            working = False
-        await asyncio.sleep(TIMEOUT)
+class Listener:
+    """Calls `notified` for every notification on a channel. `listening` says whether they arrive at present."""
+
+    def __init__(self, channel: str, notified: Callable[[], None]) -> None:
+        self._channel = channel
+        self._notified = notified
+        self.listening = False
+
+    async def run(self, url: str) -> None:
+        """Listen until cancelled. Resubscribes after a lost connection."""
+        warned = False
+        while True:
+            try:
+                async with _connect(url) as redis, redis.pubsub() as subscription:
+                    async with asyncio.timeout(TIMEOUT):
+                        await subscription.subscribe(self._channel)
+                    pinged = False
+                    while (message := await subscription.get_message(timeout=SILENCE)) or not pinged:
+                        if pinged := message is None:
+                            async with asyncio.timeout(TIMEOUT):
+                                await subscription.ping()
+                        else:
+                            self.listening, warned = True, False
+                            self._notified()
+            except Exception as error:  # noqa: BLE001 - as above
+                if not warned:
+                    log.warning("no notifications, polling the log", channel=self._channel, error=_describe(error))
+                warned = True
+            self.listening = False
+            await asyncio.sleep(TIMEOUT)
 
 
 def _describe(error: Exception) -> str:

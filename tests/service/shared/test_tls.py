@@ -15,7 +15,7 @@ from deploy.local.postgres import Server
 from deploy.local.processes import end, spawn
 from deploy.local.valkey import url as valkey_url
 from deploy.local.valkey import valkey
-from services.conversations.realtime.log_notify import LOG_GROWN, Notifier, listen
+from services.conversations.realtime.log_notify import LOG_GROWN, Listener, Notifier
 from services.conversations.settings import StoreSettings
 from shared.broker import create_celery
 from shared.database import create_engine
@@ -150,7 +150,7 @@ async def test_notifications_of_the_log_use_verified_tls_only(broker: int, autho
             received[name] = received.get(name, 0) + 1
 
         notifier = Notifier(LOG_GROWN)
-        tasks = [asyncio.create_task(listen(url, LOG_GROWN, partial(count, name))) for name, url in urls.items()]
+        tasks = [asyncio.create_task(Listener(LOG_GROWN, partial(count, name)).run(url)) for name, url in urls.items()]
         tasks.append(asyncio.create_task(notifier.run(urls["right"])))
 
         def is_received() -> bool:

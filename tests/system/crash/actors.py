@@ -147,9 +147,9 @@ async def _relay(world: World, fuse: Fuse, *_: Any) -> None:
     fuse.work = "relay"
     engine = create_engine(world.conversations_url, application="crash-relay")
     hints = relay_process.TaskPublisher(Publisher(create_celery(world.broker_url, client="crash-relay")))
-    posted, stop = asyncio.Event(), asyncio.Event()
+    wakeup, stop = relay_process._Wakeup(), asyncio.Event()  # noqa: SLF001 - part of it
     numbering = asyncio.create_task(
-        relay_process._number(create_sessions(engine), hints.publish, posted, stop)  # noqa: SLF001 - part of it
+        relay_process._number(create_sessions(engine), hints.publish, wakeup, stop)  # noqa: SLF001 - part of it
     )
     outside = Outside(world)
     unnumbered = "select exists (select from events where position is null)"
