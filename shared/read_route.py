@@ -13,6 +13,8 @@ from starlette.requests import Request
 from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from shared.response_body import write_json
+
 Values = dict[str, Any]
 
 
@@ -54,7 +56,7 @@ class ReadFirst:
 
 
 class ReadRoute(APIRoute):
-    """A route whose function takes one dependency, parameters and the request, and returns its response's data.
+    """A route whose function takes one dependency, parameters and the request, and returns a `ResponseBody` or a page.
 
     FastAPI makes the API document, and answers requests with a parameter that is unknown or invalid. All others need
     none of its steps, see `ReadFirst`: the dependency and the function are called, and the result is written as JSON.
@@ -66,9 +68,7 @@ class ReadRoute(APIRoute):
         [dependency] = self.dependant.dependencies
         assert dependency.call is not None  # noqa: S101 - for types
         assert dependency.name is not None  # noqa: S101 - for types
-        assert self.response_field is not None  # noqa: S101 - for types
         self._authorize, self._reader_name = dependency.call, dependency.name
-        self._serialize = self.response_field.serialize_json
         self.parse = _parser(self.dependant)
 
     async def answer(self, values: Values, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +77,7 @@ class ReadRoute(APIRoute):
         if self.dependant.request_param_name is not None:
             values[self.dependant.request_param_name] = request
         values[self._reader_name] = await self._authorize(request, response)
-        body = self._serialize(await self.endpoint(**values), exclude_none=self.response_model_exclude_none)
+        body = write_json(await self.endpoint(**values))
         headers = [*response.headers.raw, (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body})

@@ -14,13 +14,17 @@ from services.conversations.models import User
 from services.conversations.records import ConversationDetail, ConversationRow, MessageRow, OrderRow, UserRow
 from services.conversations.rules import COUNT_LIMIT, Side, Status
 from shared.problems import FieldError
+from shared.response_body import ResponseBody
+
+# Looked up, because an enumeration's constructor is slow, and a list converts many rows.
+_STATUS = {status.value: status for status in Status}
+_SIDE = {side.value: side for side in Side}
 
 DELETED_CUSTOMER = "Deleted customer"
 DELETED_ADMIN = "Deleted admin"
 
 
-@dataclass(slots=True)
-class UserOut:
+class UserOut(ResponseBody):
     """A customer."""
 
     id: str
@@ -37,8 +41,7 @@ class UserOut:
         )
 
 
-@dataclass(slots=True)
-class OrderItemOut:
+class OrderItemOut(ResponseBody):
     """An item of an order."""
 
     name: str
@@ -46,8 +49,7 @@ class OrderItemOut:
     unit_price: str
 
 
-@dataclass(slots=True)
-class OrderOut:
+class OrderOut(ResponseBody):
     """An order as last synced by the store, at `synced_at`. `deleted` is true once the store has deleted it.
 
     `items_omitted` is present when the store sent more items than are kept.
@@ -83,8 +85,7 @@ class OrderOut:
         )
 
 
-@dataclass(slots=True)
-class LastMessage:
+class LastMessage(ResponseBody):
     """The newest message of a conversation, for lists."""
 
     id: UUID
@@ -102,14 +103,13 @@ class LastMessage:
         return cls(
             id=row.last_message_id,
             number=row.message_count,
-            sender_role=Side(row.last_message_role),
+            sender_role=_SIDE[row.last_message_role],
             preview=row.last_message_preview,
             created_at=row.last_activity_at,
         )
 
 
-@dataclass(slots=True)
-class ConversationOut:
+class ConversationOut(ResponseBody):
     """A conversation."""
 
     id: UUID
@@ -132,7 +132,7 @@ class ConversationOut:
         return cls(
             id=row.id,
             subject=row.subject,
-            status=Status(row.status),
+            status=_STATUS[row.status],
             user=UserOut.of(user),
             order=OrderOut.of(order) if order else None,
             is_read_by_admin=row.is_read_by_admin,
@@ -145,8 +145,7 @@ class ConversationOut:
         )
 
 
-@dataclass(slots=True)
-class Sender:
+class Sender(ResponseBody):
     """The sender of a message, and the side it was sent from. For customers, `id` is null if the sender is an admin."""
 
     id: str | None
@@ -154,8 +153,7 @@ class Sender:
     role: Side
 
 
-@dataclass(slots=True)
-class MessageOut:
+class MessageOut(ResponseBody):
     """A message."""
 
     id: UUID
@@ -187,7 +185,7 @@ class Viewer:
 
     def sender(self, message: MessageRow | Posted) -> Sender:
         """Convert the sender of a message."""
-        role, sender_id = Side(message.sender_role), message.sender_id
+        role, sender_id = _SIDE[message.sender_role], message.sender_id
         name, deleted = message.sender_name, message.sender_deleted
         if role is Side.CUSTOMER:
             return Sender(id=sender_id, name=customer_name(sender_id, name, deleted=deleted), role=role)
@@ -196,8 +194,7 @@ class Viewer:
         return Sender(id=sender_id, name=name or (DELETED_ADMIN if deleted else sender_id), role=role)
 
 
-@dataclass(slots=True)
-class Unread:
+class Unread(ResponseBody):
     """The number of unread conversations. `more` is true if counting stopped at 1,000."""
 
     unread: int
@@ -209,8 +206,7 @@ class Unread:
         return cls(unread=count, more=True if count >= COUNT_LIMIT else None)
 
 
-@dataclass(slots=True)
-class Counts:
+class Counts(ResponseBody):
     """The number of conversations by status, and of unread ones. A count of 1,000 means 1,000 or more."""
 
     by_status: dict[Status, int]

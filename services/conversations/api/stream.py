@@ -7,7 +7,6 @@ from typing import Annotated
 from uuid import UUID
 
 from fastapi import Depends, Header, Query, Request, Response
-from pydantic import BaseModel, TypeAdapter
 from starlette.types import Receive, Scope, Send
 
 from services.conversations.api.response_schemas import ConversationOut, MessageOut, Unread, Viewer
@@ -24,11 +23,11 @@ from shared.dependencies import require
 from shared.events import ConversationDeleted, ConversationRead, EventType, MessagePosted
 from shared.http import ApiRouter
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, problem_responses
+from shared.response_body import ResponseBody, write_json
 
 MEDIA_TYPE = "text/event-stream"
 RETRY = (1000, 4000)  # milliseconds; spreads the reconnects after a process ends
 
-_UNREAD = TypeAdapter(Unread)
 _FIELDS = {"event": "string", "data": "string", "id": "string", "retry": "integer"}
 _EVENT = {"type": "object", "properties": {name: {"type": kind} for name, kind in _FIELDS.items()}}
 _CONTENT = {MEDIA_TYPE: {"schema": {"type": "string"}, "x-itemSchema": _EVENT}}  # `itemSchema` from OpenAPI 3.2
@@ -40,7 +39,7 @@ router = ApiRouter(
 )
 
 
-class ConversationChanged(BaseModel):
+class ConversationChanged(ResponseBody):
     """An event's data: the conversation as it is now, and the posted message."""
 
     conversation_id: UUID
@@ -62,15 +61,14 @@ def event_renderer(store_name: str) -> EventRenderer:
         changed = ConversationChanged(conversation_id=detail.conversation.id, conversation=ConversationOut.of(detail))
         if entry.type == EventType.MESSAGE_POSTED:
             changed.message = MessageOut.of(_posted(entry), viewers[side])
-            return changed.model_dump_json()
-        return changed.model_dump_json(exclude={"message"})
+        return write_json(changed).decode()
 
     return render
 
 
 def render_unread(count: int) -> str:
     """Render the number of unread conversations."""
-    return _UNREAD.dump_json(Unread.of(count), exclude_none=True).decode()
+    return write_json(Unread.of(count)).decode()
 
 
 def _posted(entry: Entry) -> Posted:
