@@ -123,7 +123,7 @@ def notifications_api(host: Host = "127.0.0.1", port: int = _port(8002)) -> None
 def worker(
     host: Host = "127.0.0.1",
     port: int = _port(8004),
-    concurrency: Annotated[int, typer.Option(help="Number of worker processes.")] = 4,
+    concurrency: Annotated[int, typer.Option(help="Number of worker processes.")] = 2,
     queue: Annotated[
         list[str] | None, typer.Option(help="Consume only this queue. Repeat for several. Default: all queues.")
     ] = None,

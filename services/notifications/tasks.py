@@ -25,46 +25,56 @@ from shared.database import SessionFactory, create_engine, create_sessions
 from shared.events import Event, EventType
 from shared.failpoints import failpoint
 from shared.publisher import Publisher
+from shared.readiness import wait_for_database
 
 T = TypeVar("T")
 
 DRAIN_LIMIT = 10.0  # seconds until a task starts no further email; the next task comes within a second
-MAX_SENDERS = 2  # of a worker at the same time; its other children handle events
+MAX_SENDERS = 2  # of a worker at the same time, and at most half of its children: the others handle events
 SECOND_SENDER_DELAY = 0.5  # seconds that an email is left to the first sender, whose batches get larger and cheaper
 
 log = structlog.get_logger()
 
 
 class AsyncWork:
-    """Runs coroutines in a pool child, with one event loop and one engine that are created after the fork."""
+    """Runs coroutines in a pool child, with one event loop that is created after the fork.
+
+    The engine is created before it, without connections, so that the children share what the engine has loaded.
+    """
 
     def __init__(self, database_url: str) -> None:
-        self._database_url = database_url
+        self._engine = create_engine(database_url, application="chats-worker", pool_size=6)
+        self._sessions = create_sessions(self._engine)
         self._runner: asyncio.Runner | None = None
-        self._sessions: SessionFactory | None = None
+
+    async def wait_for_database(self, version: str) -> None:
+        """Wait in the main process until the database is ready, and leave no connection for the fork."""
+        await wait_for_database(self._engine, version)
+        await self._engine.dispose()
 
     def run(self, work: Callable[[SessionFactory], Awaitable[T]]) -> T:
         """Run `work(sessions)` until it completes."""
-        if self._runner is None or self._sessions is None:
+        if self._runner is None:
             self._runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
-            self._sessions = create_sessions(create_engine(self._database_url, application="chats-worker", pool_size=6))
-        sessions = self._sessions
 
         async def main() -> T:
-            return await work(sessions)
+            return await work(self._sessions)
 
         return self._runner.run(main())
 
     def close(self) -> None:
         """Close the connections and the loop."""
-        if self._runner is not None and self._sessions is not None:
-            self._runner.run(self._sessions.kw["bind"].dispose())
+        if self._runner is not None:
+            self._runner.run(self._engine.dispose())
             self._runner.close()
-        self._runner = self._sessions = None
+        self._runner = None
 
 
-def register_tasks(celery: Celery, settings: EmailSettings) -> None:
-    """Register the worker's tasks: one for each event type, and the one that sends emails."""
+def register_tasks(celery: Celery, settings: EmailSettings, *, senders: int = MAX_SENDERS) -> AsyncWork:
+    """Register the worker's tasks: one for each event type, and the one that sends emails. Return what runs them.
+
+    At most `senders` pool children send emails at the same time.
+    """
     work, capacity = AsyncWork(settings.notifications_database_url), ServerCapacity()
     publisher = Publisher(celery)  # each pool child connects when it first publishes
     # Created before the pool forks: all pool children see what the main process writes, and none consumes it.
@@ -78,7 +88,7 @@ def register_tasks(celery: Celery, settings: EmailSettings) -> None:
 
     @celery.task(name=SEND_EMAILS, queue=EMAILS_QUEUE, shared=False)
     def send_emails() -> None:
-        with sender_slot(slots) as slot:
+        with sender_slot(slots, senders) as slot:
             if slot is not None:
                 overdue = slot * SECOND_SENDER_DELAY
                 work.run(lambda sessions: _drain_for_a_while(sessions, settings, stopping, overdue, capacity))
@@ -96,6 +106,8 @@ def register_tasks(celery: Celery, settings: EmailSettings) -> None:
             unknown.run(lambda sessions: _park(sessions, id, name, "unknown task", _first_argument(message)))
         finally:
             unknown.close()
+
+    return work
 
 
 def _register_event_task(
@@ -132,13 +144,13 @@ def _read_events(payloads: Sequence[Any]) -> tuple[list[Event], list[tuple[Any, 
 
 
 @contextmanager
-def sender_slot(file: int) -> Iterator[int | None]:
-    """Acquire a slot to send emails from this worker; None if all are taken.
+def sender_slot(file: int, slots: int) -> Iterator[int | None]:
+    """Acquire one of the slots to send emails from this worker; None if all are taken.
 
     The senders that have the slots find new due emails, unless they are just ending; then the clock publishes another
     task within a second. The kernel releases the locks of a child that dies.
     """
-    slot = next((slot for slot in range(MAX_SENDERS) if _lock(file, slot)), None)
+    slot = next((slot for slot in range(slots) if _lock(file, slot)), None)
     try:
         yield slot
     finally:

@@ -1,6 +1,7 @@
 """The worker: a Celery worker with the service's tasks, and a clock process that publishes tasks for due emails."""
 
 import asyncio
+import gc
 import multiprocessing
 import os
 import signal
@@ -14,13 +15,14 @@ from typing import Any, Final, NoReturn
 
 import structlog
 from celery import Celery
-from celery.signals import worker_shutting_down
+from celery.signals import worker_before_create_process, worker_shutting_down
+from sqlalchemy.orm import configure_mappers
 
 from services.notifications.celery_runner import CeleryRunner
 from services.notifications.delivery.leases import pending_work
-from services.notifications.mail.message import LOCALE
+from services.notifications.mail.message import LOCALE, load_templates
 from services.notifications.settings import EmailSettings
-from services.notifications.tasks import register_tasks
+from services.notifications.tasks import MAX_SENDERS, register_tasks
 from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery
 from shared.broker_faults import REFUSALS, BrokerStatus, Fault, Reason
 from shared.broker_reports import report_until_stopped, write_report
@@ -63,11 +65,13 @@ def run_worker(settings: EmailSettings, host: str, port: int, concurrency: int, 
         raise SettingsError(f"unknown queue {', '.join(sorted(unknown))}: use {EVENTS_QUEUE} or {EMAILS_QUEUE}")
     read_catalogues(LOCALE)  # fail at the start, not at the first email in the language of a broken catalogue
     celery = create_celery(settings.broker_url, client="chats-worker")
-    register_tasks(celery, settings)
+    work = register_tasks(celery, settings, senders=max(1, min(MAX_SENDERS, concurrency // 2)))
     name = process_name("worker", port)
     _require_broker(celery, settings, name)
+    _load_shared(settings)
     clock = _ClockProcess(settings, host, port)
-    asyncio.run(_until_ready(settings))  # events that arrive meanwhile stay in the broker
+    asyncio.run(work.wait_for_database(newest_version(SERVICE)))  # events that arrive meanwhile stay in the broker
+    worker_before_create_process.connect(_freeze, weak=False)
     runner = CeleryRunner(celery, clock.report)
     code = runner.run(f"--concurrency={concurrency}", f"--queues={','.join(chosen)}", f"--hostname=chats-{port}@%h")
     was_stopped = clock.is_stopping
@@ -85,10 +89,15 @@ def run_worker(settings: EmailSettings, host: str, port: int, concurrency: int, 
     return code
 
 
-async def _until_ready(settings: EmailSettings) -> None:
-    engine = create_engine(settings.notifications_database_url, application="chats-worker", pool_size=1)
-    await wait_for_database(engine, newest_version(SERVICE))
-    await engine.dispose()
+def _load_shared(settings: EmailSettings) -> None:
+    """Load what every process of the worker needs. Forked later, they share its memory."""
+    configure_mappers()
+    load_templates(settings.locale)
+
+
+def _freeze(**_: Any) -> None:
+    """Exclude all objects so far from garbage collection, which would write to them and so copy shared memory."""
+    gc.freeze()
 
 
 def _require_broker(celery: Celery, settings: EmailSettings, name: str) -> None:
@@ -118,13 +127,15 @@ def _report_refusal(settings: EmailSettings, name: str, fault: Fault) -> NoRetur
 class _ClockProcess:
     """A process for the clock, health and metrics: Celery forks, and must not fork a process with our threads.
 
-    If one of the two processes ends, the other one ends too.
+    It is forked before the pool, while there are no threads, and shares the worker's memory. If one of the two
+    processes ends, the other one ends too.
     """
 
     def __init__(self, settings: EmailSettings, host: str, port: int) -> None:
-        context = multiprocessing.get_context("spawn")
+        context = multiprocessing.get_context("fork")
         reports, self._reports = context.Pipe(duplex=False)
         self._process = context.Process(target=_run_clock, args=(settings, host, port, reports), daemon=True)
+        _freeze()
         self._process.start()
         reports.close()
         os.set_blocking(self._reports.fileno(), False)
@@ -170,7 +181,7 @@ class _ClockProcess:
 def _run_clock(settings: EmailSettings, host: str, port: int, reports: Connection) -> None:
     configure_logging("worker", settings.log_level)
     parent = multiprocessing.parent_process()
-    assert parent is not None  # noqa: S101 - it was spawned
+    assert parent is not None  # noqa: S101 - it was forked
 
     def watch() -> None:
         parent.join()

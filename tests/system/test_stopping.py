@@ -121,8 +121,15 @@ async def test_a_worker_and_its_clock_end_together_and_are_restarted_as_one(prod
 
 
 def clock_of(product: Product) -> psutil.Process:
-    """Return the worker's clock process; unlike the pool's processes it was spawned, not forked."""
-    [clock] = [child for child in product.family("worker") if "--multiprocessing-fork" in child.cmdline()]
+    """Return the worker's clock process, which serves its port."""
+    [clock] = [
+        process
+        for process in product.family("worker")
+        if any(
+            connection.status == psutil.CONN_LISTEN and connection.laddr.port == product.ports["worker"]
+            for connection in process.net_connections("tcp")
+        )
+    ]
     return clock
 
 

@@ -198,6 +198,14 @@ def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
     return text, html
 
 
+def load_templates(locale: str) -> None:
+    """Load all that emails in a language need, so that processes forked later share it."""
+    language = find_language(LOCALE, [locale])
+    for kind in ("txt", "html"):
+        _templates(language.translations).get_template(f"message.{kind}.jinja")
+    format_local_time(datetime.now(UTC), language.locale, known_zone(["UTC"]))
+
+
 def _framing(email: EmailContent, brand: Brand, gettext: Callable[[str], str]) -> dict[str, str]:
     """Return the texts around the messages: the headline, where to reply, why the recipient gets this email."""
     store = _one_line(brand.store_name)

@@ -4,23 +4,24 @@ import multiprocessing
 from multiprocessing.connection import Connection
 from tempfile import TemporaryFile
 
-from services.notifications.tasks import MAX_SENDERS, sender_slot
+from services.notifications.tasks import sender_slot
 
+SLOTS = 2
 FORK = multiprocessing.get_context("fork")
 
 
 def child(file: int, end: Connection) -> None:
-    with sender_slot(file) as slot:
+    with sender_slot(file, SLOTS) as slot:
         end.send(slot)
         end.recv()
 
 
 def test_each_sender_has_its_own_slot_others_get_none_and_a_killed_one_frees_its_slot() -> None:
     with TemporaryFile() as file:
-        pipes = [FORK.Pipe() for _ in range(MAX_SENDERS + 2)]
+        pipes = [FORK.Pipe() for _ in range(SLOTS + 2)]
         children = [FORK.Process(target=child, args=(file.fileno(), theirs), daemon=True) for _, theirs in pipes]
         *ours, late = [end for end, _ in pipes]
-        for process, end, slot in zip(children, ours, [*range(MAX_SENDERS), None], strict=False):
+        for process, end, slot in zip(children, ours, [*range(SLOTS), None], strict=False):
             process.start()
             assert end.recv() == slot
         children[0].kill()
