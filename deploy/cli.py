@@ -251,7 +251,7 @@ def import_file(
     The format is that of POST /api/v1/store/import. Running it again is safe: nothing is imported twice. Exits with
     code 1 if a line was rejected.
     """
-    from deploy.operations import import_users_and_orders
+    from deploy.importing import import_users_and_orders
 
     raise typer.Exit(0 if import_users_and_orders(file) else 1)
 

@@ -14,7 +14,8 @@ from flower.views import BaseHandler
 from flower.views.monitor import Healthcheck
 from tornado.ioloop import IOLoop
 
-from shared.broker_faults import Reason, is_broker_error
+from shared.broker_faults import is_broker_error
+from shared.broker_status import Reason
 from shared.publisher import Publisher
 
 HEALTH: Final = "/healthcheck"

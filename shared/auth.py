@@ -8,7 +8,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Literal
 from uuid import UUID
@@ -20,9 +20,9 @@ from starlette.requests import HTTPConnection
 from shared.app_state import app_state
 from shared.jwks import MAX_TOKEN
 from shared.people import MAX_ID, StoreId
+from shared.principal import Principal
 from shared.problems import Forbidden, TokenRefused
-from shared.settings import Role as Role  # noqa: PLC0414 - callers import it together with Principal
-from shared.settings import TokenSettings
+from shared.settings import Role, TokenSettings
 from shared.token_claims import check_audience, find_claim, find_role, put_claim, read_profile
 from shared.token_errors import SECRETS_ALGORITHM, token_error
 
@@ -38,25 +38,6 @@ class _SessionClaims(BaseModel):
 
 
 _SUBJECT: TypeAdapter[str] = TypeAdapter(StoreId)
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """An authenticated caller: the content of a verified token. Missing or unusable claims are None.
-
-    With a `session_id`, the caller is a browser with a session cookie; only the session's row says whether the session
-    is still valid. Without it, `expires_at` and `issued_at` (seconds) are the token's; equality ignores them.
-    """
-
-    id: str
-    role: Role
-    email: str | None = None
-    name: str | None = None
-    locale: str | None = None
-    zoneinfo: str | None = None
-    session_id: UUID | None = None
-    expires_at: datetime | None = field(default=None, compare=False)
-    issued_at: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,46 +2,13 @@
 
 import ssl
 from collections.abc import Iterator
-from enum import StrEnum
-from typing import NamedTuple
 
 from amqp import exceptions as amqp
 from redis import exceptions as redis
 
+from shared.broker_status import Fault, Reason
+
 MAX_REPLY = 200  # characters of the broker's own message
-
-
-class Reason(StrEnum):
-    """The kind of a fault, also a label in the metrics."""
-
-    UNREACHABLE = "unreachable"
-    TIMEOUT = "timeout"
-    CERTIFICATE = "certificate"
-    REFUSED = "refused"
-    QUEUE_MISMATCH = "queue_mismatch"
-    READ_ONLY = "read_only"
-    OUT_OF_SPACE = "out_of_space"
-    STARTING = "starting"
-    QUEUE_FULL = "queue_full"
-    OTHER = "other"
-
-
-REFUSALS = frozenset({Reason.REFUSED, Reason.QUEUE_MISMATCH})
-"""Faults of the configuration. Retrying does not help."""
-
-
-class Fault(NamedTuple):
-    """A reason, and a line of detail without secrets."""
-
-    reason: Reason
-    detail: str
-
-
-class BrokerStatus(NamedTuple):
-    """A process's current fault with the broker, if any, and since when (monotonic clock)."""
-
-    fault: Fault | None
-    changed_at: float
 
 
 # By the first words of replies of Redis and Valkey.

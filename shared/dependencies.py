@@ -10,11 +10,13 @@ from fastapi.security import HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.app_state import app_state
-from shared.auth import Principal, Role, authenticate_token, verify_session_token
+from shared.auth import authenticate_token, verify_session_token
 from shared.cookies import CSRF_HEADER, SAFE_METHODS, check_csrf, read_cookie
 from shared.database import request_transaction
 from shared.paging import MAX_LIMIT
+from shared.principal import Principal
 from shared.problems import Forbidden, TokenRefused, Unauthenticated
+from shared.settings import Role
 
 log = structlog.get_logger()
 

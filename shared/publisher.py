@@ -17,7 +17,8 @@ from prometheus_client import Gauge
 from redis.exceptions import ExecAbortError
 
 from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, SEND_EMAILS, TASKS
-from shared.broker_faults import BrokerBlockedError, BrokerStatus, Fault, Reason, describe_error
+from shared.broker_faults import BrokerBlockedError, describe_error
+from shared.broker_status import BrokerStatus, Fault, Reason
 from shared.events import Event
 from shared.failpoints import failpoint
 

@@ -26,15 +26,16 @@ from services.conversations.realtime.log_notify import APPENDED, LOG_GROWN, List
 from services.conversations.realtime.presence import purge_presence
 from services.conversations.settings import StoreSettings
 from shared.broker import TASKS, create_celery
-from shared.broker_faults import Reason
 from shared.broker_reports import report_until_stopped
+from shared.broker_status import Reason
 from shared.database import SessionFactory, connection_provider, create_engine, create_sessions, transaction
 from shared.database_errors import describe
 from shared.events import Event
 from shared.failpoints import failpoint
-from shared.processes import operations_routes, operations_server, pause, process_name, run_until_stopped
+from shared.processes import operations_routes, operations_server, process_name
 from shared.publisher import Publisher
 from shared.readiness import database_fault, newest_version, wait_for_database
+from shared.stopping import pause, run_until_stopped
 
 POLL = 0.02  # seconds between checks of a quiet log
 NOTIFIED_POLL = 0.2  # the same while notifications of new events arrive

@@ -9,7 +9,8 @@ from celery.exceptions import CPendingDeprecationWarning
 from celery.signals import worker_init
 from celery.worker.consumer import consumer
 
-from shared.broker_faults import Fault, describe_error, is_broker_error
+from shared.broker_faults import describe_error, is_broker_error
+from shared.broker_status import Fault
 
 STABLE_AFTER: Final = 1.0  # seconds until a connection counts: one that may not run a command breaks at once
 

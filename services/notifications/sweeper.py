@@ -34,8 +34,9 @@ from services.notifications.settings import EmailSettings, SweeperSettings
 from shared.database import SessionFactory, create_engine, create_sessions, transaction
 from shared.events import PAYLOADS, EventType, Feed
 from shared.failpoints import failpoint
-from shared.processes import operations_routes, operations_server, pause, run_until_stopped
+from shared.processes import operations_routes, operations_server
 from shared.readiness import database_fault, newest_version, wait_for_database
+from shared.stopping import pause, run_until_stopped
 from shared.translations import read_catalogues
 
 EVENT_AGE = 2.0  # seconds that an event is left to the workers

@@ -24,22 +24,15 @@ from services.notifications.mail.message import LOCALE, load_templates
 from services.notifications.settings import EmailSettings
 from services.notifications.tasks import MAX_SENDERS, register_tasks
 from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery
-from shared.broker_faults import REFUSALS, BrokerStatus, Fault, Reason
 from shared.broker_reports import report_until_stopped, write_report
+from shared.broker_status import REFUSALS, BrokerStatus, Fault, Reason
 from shared.database import ConnectionProvider, connection_provider, create_engine, create_sessions, transaction
 from shared.observability import configure_logging
-from shared.processes import (
-    arm_shutdown_deadline,
-    operations_routes,
-    operations_server,
-    pause,
-    process_name,
-    run_until_signal,
-    run_until_stopped,
-)
+from shared.processes import arm_shutdown_deadline, operations_routes, operations_server, process_name, run_until_signal
 from shared.publisher import BrokerState, Publisher
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.settings import SettingsError
+from shared.stopping import pause, run_until_stopped
 from shared.translations import read_catalogues
 
 TICK: Final = 1.0  # seconds between checks for due emails

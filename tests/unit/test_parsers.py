@@ -27,14 +27,15 @@ from services.conversations.api.dependencies import IdempotencyKeyHeader, PathId
 from services.conversations.event_log.position import decode_position, encode_position
 from services.conversations.rate_limits.policy import network_of
 from services.conversations.web.forms import _known_key, _number
-from shared.auth import Principal, Role, issue_token, verify_session_token, verify_token
+from shared.auth import issue_token, verify_session_token, verify_token
 from shared.cookies import check_csrf, cookie_name, is_own_origin, read_cookie
 from shared.http import MAX_HEADER_BYTES, RequestSizeMiddleware
 from shared.jwks import ProviderKeys
 from shared.observability import request_id
 from shared.paging import MAX_NUMBER, decode_cursor, encode_cursor, moment, number, store_id
+from shared.principal import Principal
 from shared.problems import CsrfFailed, Invalid, Problem, Unauthenticated, Unavailable
-from shared.settings import TokenSettings
+from shared.settings import Role, TokenSettings
 from tests.helpers.identity_provider import ALGORITHMS, private_key, public_jwk, signed
 
 SETTINGS = TokenSettings(auth_secret=["a secret for tests, of 32 bytes or more"])

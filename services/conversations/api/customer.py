@@ -31,12 +31,12 @@ from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.posting import Post
 from services.conversations.messaging.queries import load_conversation
 from services.conversations.rules import Side
-from shared.auth import Role
 from shared.database import driver_connection
 from shared.dependencies import Cursor, DbSession, Limit
 from shared.http import ApiRouter
 from shared.paging import DEFAULT_LIMIT, Page
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
+from shared.settings import Role
 
 router = ApiRouter(
     prefix="/api/v1", tags=["Customer"], responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable)

@@ -18,11 +18,12 @@ from services.conversations.api.state import api_state
 from services.conversations.event_log.position import encode_position
 from services.conversations.identity.access import AuthorizedReader, authorize_caller
 from services.conversations.rules import Side, Status
-from shared.auth import Principal, Role
 from shared.cookies import SAFE_METHODS
 from shared.dependencies import DbSession, RequireRole, require
 from shared.paging import MAX_NUMBER
 from shared.people import StoreId
+from shared.principal import Principal
+from shared.settings import Role
 
 
 class _Readers(RequireRole):

@@ -12,8 +12,8 @@ from services.conversations.messaging.commands import set_status
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post, Posted
 from services.conversations.rules import Side
-from shared.auth import Principal
 from shared.database import request_connection
+from shared.principal import Principal
 
 
 async def authorize_sender(request: Request, caller: Principal) -> None:

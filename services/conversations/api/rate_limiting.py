@@ -18,8 +18,9 @@ from services.conversations.api.request_schemas import (
 )
 from services.conversations.api.state import api_state
 from services.conversations.rate_limits.policy import LimitedAction
-from shared.auth import Principal, Role
 from shared.dependencies import require
+from shared.principal import Principal
+from shared.settings import Role
 
 Writing = PostMessage | EditConversation | CreateConversation | AdminCreateConversation
 W = TypeVar("W", bound=Writing)

@@ -21,12 +21,12 @@ from services.conversations.catalog.schemas import Checked, OrderLine, PutOrder,
 from services.conversations.errors import OrderOfAnotherUser
 from services.conversations.identity import erasure, sessions
 from services.conversations.messaging import erasure_batches
-from shared.auth import Role
 from shared.database import request_transaction
 from shared.dependencies import DbSession, require
 from shared.http import ApiRouter
 from shared.json_schema import schema_of
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
+from shared.settings import Role
 
 _PREFIX = "/api/v1/store"
 IMPORT = f"{_PREFIX}/import"

@@ -18,12 +18,13 @@ from services.conversations.realtime.connection import Connection, SseEvent
 from services.conversations.realtime.rendering import EventRenderer
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
-from shared.auth import Principal, Role
 from shared.dependencies import require
 from shared.events import ConversationDeleted, ConversationRead, EventType, MessagePosted
 from shared.http import ApiRouter
+from shared.principal import Principal
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, problem_responses
 from shared.response_body import ResponseBody, write_json
+from shared.settings import Role
 
 MEDIA_TYPE = "text/event-stream"
 RETRY = (1000, 4000)  # milliseconds; spreads the reconnects after a process ends

@@ -22,7 +22,6 @@ from services.conversations.identity.provisioning import (
 )
 from services.conversations.identity.sessions import require_session, session_lookup_sql
 from services.conversations.records import CallerRecord
-from shared.auth import Principal
 from shared.database import (
     ConnectionProvider,
     SessionFactory,
@@ -30,6 +29,7 @@ from shared.database import (
     request_connection,
     request_transaction,
 )
+from shared.principal import Principal
 from shared.problems import Unauthenticated
 from shared.readers import PreparedStatement, fetch_with_custom_plan
 

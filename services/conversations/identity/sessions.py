@@ -20,9 +20,10 @@ from services.conversations.models import BrowserSession
 from services.conversations.records import CALLER_JSON
 from services.conversations.rules import Side
 from services.conversations.settings import StoreSettings
-from shared.auth import Principal, Role
 from shared.database import Driver
+from shared.principal import Principal
 from shared.problems import Unauthenticated
+from shared.settings import Role
 
 IDLE: Final = timedelta(hours=12)  # since the browser was last used
 LONGEST: Final = timedelta(days=7)  # since the session started

@@ -23,7 +23,8 @@ from services.conversations.errors import RateLimited
 from services.conversations.rate_limits.failopen_redis import FailopenRedis
 from services.conversations.rate_limits.sliding_window import SlidingWindows, Window
 from services.conversations.settings import ApiSettings
-from shared.auth import Principal, Role
+from shared.principal import Principal
+from shared.settings import Role
 
 PREFIX: Final = "chats:limit"  # of all keys
 FAILED_SHARE: Final = 4  # the limit of failed sign-ins is that of all sign-ins divided by this

@@ -19,12 +19,13 @@ from services.conversations.identity import sessions
 from services.conversations.identity.sessions import IDLE, PageContext
 from services.conversations.rules import COUNT_LIMIT
 from shared.app_state import app_state
-from shared.auth import Principal, Role, SessionToken, issue_session_token, verify_session_token
+from shared.auth import SessionToken, issue_session_token, verify_session_token
 from shared.cookies import SAFE_METHODS, check_csrf, cookie_header, read_cookie
 from shared.database import Driver, driver_connection, request_connection
 from shared.dependencies import DbSession
+from shared.principal import Principal
 from shared.problems import Forbidden, Unauthenticated
-from shared.settings import TokenSettings
+from shared.settings import Role, TokenSettings
 
 __all__ = ["AdminContext", "AdminSubmission", "CustomerContext", "CustomerSubmission", "PageContext", "RenewedCookies"]
 

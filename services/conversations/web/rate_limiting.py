@@ -15,7 +15,8 @@ from services.conversations.api.request_schemas import (
 from services.conversations.errors import RateLimited
 from services.conversations.web.auth import read_submission
 from services.conversations.web.forms import read_form
-from shared.auth import Role, SessionToken
+from shared.auth import SessionToken
+from shared.settings import Role
 
 
 def _refusal(kind: type[Writing], role: Role) -> Callable[..., Coroutine[Any, Any, RateLimited | None]]:

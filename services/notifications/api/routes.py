@@ -16,11 +16,13 @@ from services.notifications.models import Person
 from services.notifications.rules import EmailState
 from services.notifications.settings import ApiSettings
 from shared.app_state import app_state
-from shared.auth import Principal, Role, check_synced_role
+from shared.auth import check_synced_role
 from shared.dependencies import Cursor, DbSession, Limit, require
 from shared.http import ApiRouter
 from shared.paging import DEFAULT_LIMIT, Page
+from shared.principal import Principal
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
+from shared.settings import Role
 
 
 def _caller(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:

@@ -23,7 +23,7 @@ from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, connection_provider, transaction
 from shared.database_errors import DATABASE_ERRORS
 from shared.failpoints import failpoint
-from shared.processes import pause
+from shared.stopping import pause
 
 RENEWAL = 20.0  # seconds between renewals of a lease
 BATCH_LINGER = 0.5  # seconds between batches that are not full: larger batches cost less per email

@@ -10,11 +10,11 @@ from structlog.testing import capture_logs
 from deploy.local.ports import free_ports
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
-from shared.auth import Role, issue_session_token
+from shared.auth import issue_session_token
 from shared.body_size import MAX_BODY_BYTES
 from shared.database import SessionFactory
 from shared.processes import create_server
-from shared.settings import TokenSettings
+from shared.settings import Role, TokenSettings
 from tests.helpers.waiting import eventually
 from tests.service.conftest import SECRET, As
 from tests.service.helpers.connected import connect

@@ -7,9 +7,10 @@ import httpx2
 from services.conversations.identity import sessions
 from services.conversations.identity.provisioning import provision_user
 from services.conversations.rules import Side
-from shared.auth import Principal, Role, issue_session_token
+from shared.auth import issue_session_token
 from shared.database import SessionFactory, transaction
-from shared.settings import TokenSettings
+from shared.principal import Principal
+from shared.settings import Role, TokenSettings
 from tests.service.conftest import SECRET
 from tests.service.helpers.browser import Browser, aged
 from tests.service.helpers.callers import Caller, problem

@@ -11,9 +11,10 @@ from services.conversations.identity.sessions import begin, end
 from services.conversations.realtime.connection import Connection
 from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON
 from services.conversations.rules import Side
-from shared.auth import Role, issue_session_token, issue_token
+from shared.auth import issue_session_token, issue_token
 from shared.cookies import cookie_name
 from shared.database import SessionFactory, transaction
+from shared.settings import Role
 from tests.helpers.sse_client import STREAM, Reader, reading
 from tests.helpers.waiting import eventually
 from tests.service.conftest import As

@@ -10,7 +10,7 @@ from redis import Redis
 from structlog.testing import capture_logs
 
 from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery
-from shared.broker_faults import Reason
+from shared.broker_status import Reason
 from shared.publisher import EMAILS_LIMIT, EVENTS_LIMIT, Publisher
 from tests.helpers.amqp_peer import amqp_peer
 from tests.service.helpers.event_factory import posted

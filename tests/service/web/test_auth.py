@@ -18,10 +18,11 @@ from services.conversations.identity.provisioning import provision_user
 from services.conversations.rules import Side
 from services.conversations.settings import ApiSettings
 from services.conversations.web.auth import AdminContext, CustomerContext, PageContext
-from shared.auth import Principal, Role, issue_session_token
+from shared.auth import issue_session_token
 from shared.database import SessionFactory, driver_connection, transaction
+from shared.principal import Principal
 from shared.problems import Unauthenticated
-from shared.settings import TokenSettings
+from shared.settings import Role, TokenSettings
 from tests.helpers.waiting import eventually
 from tests.service.conftest import SECRET
 from tests.service.helpers.browser import HOST, Browser, aged, store_token

@@ -11,9 +11,10 @@ import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from shared.auth import Principal, Role, verify_session_token, verify_token
+from shared.auth import verify_session_token, verify_token
+from shared.principal import Principal
 from shared.problems import TokenRefused, Unauthenticated
-from shared.settings import TokenSettings
+from shared.settings import Role, TokenSettings
 from tests.helpers.identity_provider import ALGORITHMS, forged, private_key, public_jwk, signed
 
 SECRET = "a secret for tests, of 32 bytes or more"

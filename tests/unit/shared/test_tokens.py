@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import settings as playing
 from hypothesis import strategies as st
 
-from shared.auth import Principal, Role, issue_session_token, issue_token, verify_session_token, verify_token
+from shared.auth import issue_session_token, issue_token, verify_session_token, verify_token
+from shared.principal import Principal
 from shared.problems import TokenRefused, Unauthenticated
-from shared.settings import TokenSettings
+from shared.settings import Role, TokenSettings
 
 OLD, NEW = "the old secret, of 32 bytes or more", "the new secret, of 32 bytes or more"
 HOUR = timedelta(hours=1)

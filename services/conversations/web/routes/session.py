@@ -16,11 +16,13 @@ from services.conversations.rules import Side
 from services.conversations.settings import ApiSettings
 from services.conversations.web.auth import read_session, session_cookie
 from services.conversations.web.rendering import ADMIN_ROOT, CUSTOMER_ROOT, PageRoute, pages_of, redirect
-from shared.auth import Principal, Role, SessionToken, authenticate_token
+from shared.auth import SessionToken, authenticate_token
 from shared.cookies import CSRF_HEADER, check_csrf, cookie_header, is_own_origin
 from shared.database import driver_connection
 from shared.dependencies import DbSession
+from shared.principal import Principal
 from shared.problems import CsrfFailed, Forbidden, Problem, Unauthenticated
+from shared.settings import Role
 
 HOME: Final = {Role.CUSTOMER: CUSTOMER_ROOT, Role.ADMIN: ADMIN_ROOT}
 
