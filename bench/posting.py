@@ -1,8 +1,8 @@
 """Measure posting over HTTP against the database's own limit: `python -m bench.posting`, SECONDS=5, ROUNDS=5.
 
 Customers' `POST …/messages` with token, validation, idempotency key, log row and rate limit (high, but counted), with
-as many API processes as the machine has cores, and wrk as the load. The yardstick, alternating in the same run, is
-pgbench with the same statement, prepared, on the same rows, over as many connections.
+as many API processes as the machine has cores, and wrk as the load; then the same by browsers' sessions. The yardstick,
+alternating in the same run, is pgbench with the same statement, prepared, on the same rows, over as many connections.
 """
 
 import asyncio
@@ -11,14 +11,19 @@ import os
 import re
 import statistics
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
+from uuid import UUID
 
 import asyncpg
+from pydantic import SecretStr
 
 from bench.load import Load, run_pgbench, run_wrk, wrk_is_there
 from services.conversations.messaging.posting_sql import POST
+from shared.auth import issue_session_token
+from shared.settings import Role, TokenSettings
 from shared.text import preview
-from tests.system.helpers.product import Product, headers_of, running_product
+from tests.system.helpers.product import SECRET, Product, headers_of, running_product
 
 SECONDS = float(os.environ.get("SECONDS", "5"))
 ROUNDS = int(os.environ.get("ROUNDS", "5"))
@@ -36,6 +41,9 @@ insert into conversations
 select ('00000000-0000-7000-8000-' || lpad(n::text, 12, '0'))::uuid, 'C-' || n % {CUSTOMERS}, 'Where is my parcel?',
     'OPEN', false, true, now(), now(), now()
 from generate_series(0, {TALKS - 1}) as n;
+insert into sessions (id, user_id, role, csrf)
+select ('00000000-0000-7000-9000-' || lpad(n::text, 12, '0'))::uuid, 'C-' || n, 'customer', 'csrf'
+from generate_series(0, {CUSTOMERS - 1}) as n;
 """  # noqa: S608 - numbers of ours
 
 
@@ -57,33 +65,41 @@ async def _prepare(product: Product) -> None:
     await connection.execute(_PREPARE)
     await connection.execute("vacuum analyze")
     await connection.close()
-    (product.directory / "post.lua").write_text(_lua())
     (product.directory / "post.sql").write_text(_sql())
 
 
 async def _compare(product: Product, names: list[str], connections: int) -> None:
     url = product.environment["CHATS_CONVERSATIONS_DATABASE_URL"]
     ports = [product.ports[name] for name in names]
-    script = product.directory / "post.lua"
-    await run_wrk(ports, connections, SECONDS, script)  # warm up connections and caches
-    ours: list[Load] = []
-    limit: list[Load] = []
+    sql, by_token, by_session = (product.directory / name for name in ("post.sql", "token.lua", "session.lua"))
+    by_token.write_text(
+        _lua("Authorization", [headers_of(f"C-{n}", "customer")["Authorization"] for n in range(CUSTOMERS)])
+    )
+    by_session.write_text(_lua("Cookie", [_cookie(n) for n in range(CUSTOMERS)]))
+    for script in (by_token, by_session):  # warm up connections and caches
+        await run_wrk(ports, connections, SECONDS, script)
+    loads: dict[str, list[Load]] = {"pgbench": [], "by token": [], "by session": []}
     for _ in range(ROUNDS):
-        limit.append(await run_pgbench(url, connections, SECONDS, product.directory / "post.sql"))
-        ours.append(await run_wrk(ports, connections, SECONDS, script))
-        print(f"  {ours[-1].rate:.0f} of {limit[-1].rate:.0f} a second", flush=True)
-    ratio = statistics.median(own.rate / bare.rate for own, bare in zip(ours, limit, strict=True))
-    for what, loads in (("over HTTP", ours), ("pgbench", limit)):
-        rate, p99 = (statistics.median(getattr(load, name) for load in loads) for name in ("rate", "p99"))
-        print(f"{connections} connections, {what:9}  {rate:6.0f} posts/s, p99 {p99:.1f} ms")
-    print(f"{connections} connections, ratio      {ratio:.2f}")
+        loads["pgbench"].append(await run_pgbench(url, connections, SECONDS, sql))
+        loads["by token"].append(await run_wrk(ports, connections, SECONDS, by_token))
+        loads["by session"].append(await run_wrk(ports, connections, SECONDS, by_session))
+        print("  " + ", ".join(f"{what} {ours[-1].rate:.0f}/s" for what, ours in loads.items()), flush=True)
+    for what, ours in loads.items():
+        rate, p99 = (statistics.median(getattr(load, name) for load in ours) for name in ("rate", "p99"))
+        ratio = statistics.median(own.rate / bare.rate for own, bare in zip(ours, loads["pgbench"], strict=True))
+        print(f"{connections} connections, {what:10}  {rate:6.0f} posts/s, p99 {p99:5.1f} ms, ratio {ratio:.2f}")
 
 
-def _lua() -> str:
-    """Return wrk's script: a random customer's conversation and a new key for each post."""
-    tokens = ",\n".join(f'"{headers_of(f"C-{n}", "customer")["Authorization"]}"' for n in range(CUSTOMERS))
+def _cookie(customer: int) -> str:
+    settings, session = TokenSettings(auth_secret=[SecretStr(SECRET)]), UUID(f"00000000-0000-7000-9000-{customer:012}")
+    return f"chats={issue_session_token(settings, f'C-{customer}', Role.CUSTOMER, session, 'csrf')}"
+
+
+def _lua(header: str, values: Sequence[str]) -> str:
+    """Return wrk's script: a random conversation, its customer's value of a header, and a new key for each post."""
+    quoted = ",\n".join(f'"{value}"' for value in values)
     return f"""
-local tokens = {{{tokens}}}
+local values = {{{quoted}}}
 local body = {json.dumps(json.dumps({"body": BODY}))}
 local sent, run
 function init(arguments)
@@ -94,7 +110,8 @@ function request()
     local talk = math.random(0, {TALKS - 1})
     sent = sent + 1
     return wrk.format("POST", string.format("{PATH}", talk), {{
-        ["Authorization"] = tokens[talk % {CUSTOMERS} + 1],
+        ["{header}"] = values[talk % {CUSTOMERS} + 1],
+        ["X-CSRF-Token"] = "csrf",
         ["Content-Type"] = "application/json",
         ["Idempotency-Key"] = run .. "-" .. sent,
     }}, body)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:  # these modules use this one
     from starlette.requests import HTTPConnection
 
-    from shared.auth import VerifiedTokens
+    from shared.auth import SessionToken, VerifiedTokens
     from shared.database import ConnectionProvider, SessionFactory
     from shared.jwks import ProviderKeys
+    from shared.principal import Principal
     from shared.settings import TokenSettings
 
 
@@ -18,7 +19,8 @@ class AppState:
 
     settings: TokenSettings
     keys: ProviderKeys | None
-    verified_tokens: VerifiedTokens
+    verified_tokens: VerifiedTokens[Principal]
+    verified_session_tokens: VerifiedTokens[SessionToken]
     sessions: SessionFactory
     acquire: ConnectionProvider
 

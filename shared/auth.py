@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Generic, Literal, TypeVar
 from uuid import UUID
 
 import jwt
@@ -48,9 +48,13 @@ class SessionToken:
     session_id: UUID
     csrf: str
     issued_at: datetime
+    expires_at: datetime
 
 
-class VerifiedTokens:
+T = TypeVar("T")
+
+
+class VerifiedTokens(Generic[T]):
     """Short-lived cache of verified tokens, so repeated calls skip signature verification.
 
     Keys are hashes of tokens. Entries last until the token expires, and for at most a minute: for that long a key that
@@ -58,19 +62,19 @@ class VerifiedTokens:
     """
 
     def __init__(self, size: int = 10_000) -> None:
-        self._entries: OrderedDict[bytes, tuple[float, Principal]] = OrderedDict()
+        self._entries: OrderedDict[bytes, tuple[float, T | None]] = OrderedDict()
         self._size = size
 
-    def find(self, token: str) -> Principal | None:
-        """Return the caller of a token in the cache."""
-        until, principal = self._entries.get(_digest(token), (0.0, None))
-        return principal if time.time() < until else None
+    def find(self, token: str) -> T | None:
+        """Return the content of a token in the cache."""
+        until, content = self._entries.get(_digest(token), (0.0, None))
+        return content if time.time() < until else None
 
-    def add(self, token: str, principal: Principal) -> None:
+    def add(self, token: str, content: T, expires_at: datetime | None) -> None:
         """Add a token that was just verified."""
-        digest, expires_at = _digest(token), principal.expires_at or datetime.max.replace(tzinfo=UTC)
+        digest, expires_at = _digest(token), expires_at or datetime.max.replace(tzinfo=UTC)
         self._entries.pop(digest, None)  # the newest are last
-        self._entries[digest] = (min(time.time() + CACHE_SECONDS, expires_at.timestamp()), principal)
+        self._entries[digest] = (min(time.time() + CACHE_SECONDS, expires_at.timestamp()), content)
         if len(self._entries) > self._size:
             self._entries.popitem(last=False)
 
@@ -90,8 +94,18 @@ async def authenticate_token(request: HTTPConnection, token: str, *, max_age: ti
         return cached
     key = await state.keys.find(token) if state.keys is not None else None
     principal = verify_token(token, state.settings, key, max_age=max_age)
-    state.verified_tokens.add(token, principal)
+    state.verified_tokens.add(token, principal, principal.expires_at)
     return principal
+
+
+def authenticate_session_token(request: HTTPConnection, token: str, *, may_be_expired: bool = False) -> SessionToken:
+    """Return the content of a session cookie, like `verify_session_token`, but verify the same one once a minute."""
+    state = app_state(request)
+    if (cached := state.verified_session_tokens.find(token)) is not None:
+        return cached
+    session = verify_session_token(token, state.settings, may_be_expired=may_be_expired)
+    state.verified_session_tokens.add(token, session, session.expires_at)
+    return session
 
 
 def verify_token(
@@ -132,7 +146,7 @@ def verify_session_token(token: str, settings: TokenSettings, *, may_be_expired:
     except ValidationError:
         raise TokenRefused("This is not a session token.", "malformed") from None
     principal = Principal(id=_subject(claims), role=Role(session.role), session_id=session.sid)
-    return SessionToken(principal, session.sid, session.csrf, _issued_at(claims))
+    return SessionToken(principal, session.sid, session.csrf, _issued_at(claims), _expires_at(claims))
 
 
 def issue_session_token(settings: TokenSettings, user_id: str, role: Role, session_id: UUID, csrf: str) -> str:

@@ -10,7 +10,7 @@ from fastapi.security import HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.app_state import app_state
-from shared.auth import authenticate_token, verify_session_token
+from shared.auth import authenticate_session_token, authenticate_token
 from shared.cookies import CSRF_HEADER, SAFE_METHODS, check_csrf, read_cookie
 from shared.database import request_transaction
 from shared.paging import MAX_LIMIT
@@ -57,7 +57,7 @@ def _by_cookie(request: Request) -> Principal:
     cookie = read_cookie(request, settings)
     if cookie is None or "Authorization" in request.headers:
         raise Unauthenticated("A bearer token is required.")
-    session = verify_session_token(cookie, settings)
+    session = authenticate_session_token(request, cookie)
     if request.method not in SAFE_METHODS:
         check_csrf(request, request.headers.get(CSRF_HEADER), session.csrf)
     return session.principal

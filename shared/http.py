@@ -197,6 +197,7 @@ def create_api(
     state.settings = settings
     state.keys = keys
     state.verified_tokens = VerifiedTokens()
+    state.verified_session_tokens = VerifiedTokens()
     state.sessions = create_sessions(engine)
     state.acquire = connection_provider(engine)
     app.add_middleware(RequestSizeMiddleware, streamed)  # the middleware added last is the outermost

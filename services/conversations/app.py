@@ -11,7 +11,7 @@ from services.conversations.api import admin, customer, internal, store, stream
 from services.conversations.api.state import ApiState
 from services.conversations.api.store_bodies import describe
 from services.conversations.event_log.append import announce_appends
-from services.conversations.identity.access import KnownUserCache
+from services.conversations.identity.access import KnownUserCache, SessionChecks
 from services.conversations.messaging.batching import GroupCommit
 from services.conversations.rate_limits.failopen_redis import FailopenRedis
 from services.conversations.rate_limits.policy import Limits, SignInOrigins
@@ -78,6 +78,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     state = cast("ApiState", app.state)
     announce_appends(state.sessions, appended.notify)
     state.known_users = KnownUserCache()
+    state.session_checks = SessionChecks(state.acquire)
     state.admission = StreamAdmission(state.sessions, state.acquire)
     state.group_commit = GroupCommit(state.sessions, state.acquire, appended.notify)
     state.hub = hub

@@ -7,12 +7,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.api.request_schemas import EditConversation
 from services.conversations.api.state import api_state
-from services.conversations.identity.sessions import check_session
 from services.conversations.messaging.commands import set_status
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post, Posted
 from services.conversations.rules import Side
-from shared.database import request_connection
 from shared.principal import Principal
 
 
@@ -22,8 +20,7 @@ async def authorize_sender(request: Request, caller: Principal) -> None:
     if caller.session_id is None:
         await state.known_users.ensure(caller, state.sessions)
     else:
-        async with request_connection(state.acquire) as connection:
-            await check_session(connection, caller)
+        await state.session_checks.require(caller)
 
 
 async def save(request: Request, post: Post) -> Posted:

@@ -4,7 +4,7 @@ from typing import cast
 
 from starlette.requests import HTTPConnection
 
-from services.conversations.identity.access import KnownUserCache
+from services.conversations.identity.access import KnownUserCache, SessionChecks
 from services.conversations.messaging.batching import GroupCommit
 from services.conversations.rate_limits.policy import Limits, SignInOrigins
 from services.conversations.realtime.hub import Hub
@@ -19,6 +19,7 @@ class ApiState(AppState):
 
     settings: ApiSettings
     known_users: KnownUserCache
+    session_checks: SessionChecks
     admission: StreamAdmission
     group_commit: GroupCommit
     hub: Hub

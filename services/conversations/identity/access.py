@@ -20,8 +20,9 @@ from services.conversations.identity.provisioning import (
     provision_user,
     token_lookup_sql,
 )
-from services.conversations.identity.sessions import require_session, session_lookup_sql
+from services.conversations.identity.sessions import require_session, require_sessions, session_lookup_sql
 from services.conversations.records import CallerRecord
+from shared.batcher import Batcher
 from shared.database import (
     ConnectionProvider,
     SessionFactory,
@@ -114,6 +115,24 @@ class KnownUserCache:
         self._seen[principal] = None
         if len(self._seen) > self._size:
             self._seen.popitem(last=False)
+
+
+class SessionChecks:
+    """Checks the sessions of concurrent callers in one statement, and marks them as used."""
+
+    def __init__(self, acquire: ConnectionProvider) -> None:
+        self._acquire = acquire
+        self._batcher = Batcher(self._check_batch, max_batch_size=64)
+
+    async def require(self, principal: Principal) -> None:
+        """Check a caller's session. Raises `Unauthenticated` if it has ended."""
+        if not await self._batcher.submit(principal):
+            raise Unauthenticated("The session has ended. Sign in again.")
+
+    async def _check_batch(self, principals: Sequence[Principal]) -> Sequence[bool]:
+        async with request_connection(self._acquire) as connection:
+            live = await require_sessions(connection, set(principals), used=True)
+        return [principal in live for principal in principals]
 
 
 async def authorize_caller(session: AsyncSession, principal: Principal, *, used: bool) -> tuple[UUID, int]:

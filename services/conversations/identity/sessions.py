@@ -117,12 +117,15 @@ async def find_ended_sessions(session: AsyncSession, ids: Collection[UUID]) -> s
     return set(ids) - set(live_ids)
 
 
-async def require_sessions(connection: Driver, principals: Collection[Principal]) -> dict[Principal, tuple[UUID, int]]:
+async def require_sessions(
+    connection: Driver, principals: Collection[Principal], *, used: bool = False
+) -> dict[Principal, tuple[UUID, int]]:
     """Check many sessions in one statement; return the log's epoch and head for each caller with a live session.
 
-    Does not mark the sessions as used.
+    With `used`, updates `last_seen_at` at most once a minute, except where another transaction has locked the session.
     """
-    rows: Any = await connection.fetch(_REQUIRE_MANY, [principal.session_id for principal in principals])
+    query = _REQUIRE_AND_USE_MANY if used else _REQUIRE_MANY
+    rows: Any = await connection.fetch(query, [principal.session_id for principal in principals])
     live = {(row["id"], row["user_id"], row["role"]) for row in rows}
     admitted = [caller for caller in principals if (caller.session_id, caller.id, caller.role.value) in live]
     return dict.fromkeys(admitted, (rows[0]["epoch"], rows[0]["head"]))
@@ -203,11 +206,25 @@ _END_OTHER_SIDES = text("""
 
 _LIVE_IDS = text(f"select id from sessions where id = any(:ids) and {_is_live('sessions')}")  # noqa: S608 - built from constants
 
-_REQUIRE_MANY = f"""
-select feed.epoch, feed.head, living.* from feed left join (
+_LIVING = f"""
+living as (
     select s.id, s.user_id, s.role from sessions as s join users as u on u.id = s.user_id
     where s.id = any($1::uuid[]) and {_IS_ALLOWED} and {_is_live("s")}
-) as living on true
+)
+"""  # noqa: S608 - built from constants
+_REQUIRED = "select feed.epoch, feed.head, living.* from feed left join living on true"
+_REQUIRE_MANY = f"with {_LIVING} {_REQUIRED}"
+# Waits for no lock, so that two of these cannot wait for each other.
+_REQUIRE_AND_USE_MANY = f"""
+with {_LIVING},
+used as (
+    update sessions set last_seen_at = clock_timestamp() where id in (
+        select s.id from sessions as s join living using (id)
+        where s.last_seen_at < clock_timestamp() - interval '{SEEN_EVERY.total_seconds()} seconds'
+        for no key update of s skip locked
+    )
+)
+{_REQUIRED}
 """  # noqa: S608 - built from constants
 
 _PURGE = text(f"""

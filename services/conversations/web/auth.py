@@ -19,7 +19,7 @@ from services.conversations.identity import sessions
 from services.conversations.identity.sessions import IDLE, PageContext
 from services.conversations.rules import COUNT_LIMIT
 from shared.app_state import app_state
-from shared.auth import SessionToken, issue_session_token, verify_session_token
+from shared.auth import SessionToken, authenticate_session_token, issue_session_token
 from shared.cookies import SAFE_METHODS, check_csrf, cookie_header, read_cookie
 from shared.database import Driver, driver_connection, request_connection
 from shared.dependencies import DbSession
@@ -45,11 +45,10 @@ async def read_session(request: Request) -> SessionToken:
 
     Whether the session has ended is stored in its row.
     """
-    settings = app_state(request).settings
-    cookie = read_cookie(request, settings)
+    cookie = read_cookie(request, app_state(request).settings)
     if cookie is None:
         raise Unauthenticated("The request has no session cookie.")
-    return verify_session_token(cookie, settings, may_be_expired=True)
+    return authenticate_session_token(request, cookie, may_be_expired=True)
 
 
 async def read_submission(request: Request, token: Annotated[SessionToken, Depends(read_session)]) -> SessionToken:
