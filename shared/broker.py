@@ -67,8 +67,6 @@ def create_celery(broker_url: str, *, client: str) -> Celery:
         task_acks_late=True,
         task_reject_on_worker_lost=True,
         task_time_limit=TASK_TIME_LIMIT,
-        task_send_sent_event=True,
-        worker_send_task_events=True,
         worker_prefetch_multiplier=1,
         worker_hijack_root_logger=False,
         worker_redirect_stdouts=False,

@@ -53,9 +53,7 @@ class CeleryRunner:
         logging.getLogger(consumer.__name__).addFilter(self._filter_consumer_log)
         logging.getLogger(_TIMERS).addFilter(lambda record: not any(map(is_broker_error, _errors(record))))
         logging.getLogger(_WORKER).addFilter(self._filter_worker_log)
-        self._celery.worker_main(
-            ["worker", *options, "--without-mingle", "--without-gossip", "--loglevel=WARNING", "--events"]
-        )
+        self._celery.worker_main(["worker", *options, "--without-mingle", "--without-gossip", "--loglevel=WARNING"])
         return self._exit_code()  # `worker_main` also returns normally after an error
 
     def _filter_consumer_log(self, record: logging.LogRecord) -> bool:
