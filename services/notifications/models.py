@@ -123,8 +123,8 @@ class Notification(Base):
 class Email(Base):
     """An email about one conversation to one recipient.
 
-    It is open for further messages until it is first claimed. From then on its messages are fixed. Its content is only
-    rendered again if the recipient's address changes or a sender's name is erased.
+    It is open for further messages until it is first claimed. From then on its messages are fixed, and each attempt
+    renders them again.
     """
 
     __tablename__ = "emails"
@@ -148,7 +148,7 @@ class Email(Base):
     message_id: Mapped[str | None]
     to_address: Mapped[str | None]
     mailbox: Mapped[str | None]  # the key of the recipient limits: `mailbox_of` or `support_quota_key`
-    content: Mapped[bytes | None] = mapped_column(deferred=True)
+    content: Mapped[bytes | None] = mapped_column(deferred=True)  # rendered by release 0.2.0, no longer used: to drop
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     finished_at: Mapped[datetime | None]
 

@@ -68,7 +68,6 @@ class Mail:
     refused_at: int | None = None
     address: str | None = None
     mailbox: str | None = None  # the normalized address
-    content: Content | None = None
     erased: bool = False
     history: list[EmailState] = field(default_factory=list)
     received: list[Content] = field(default_factory=list)
@@ -157,7 +156,7 @@ class Mailbox:
                     mail.due = max(due, mail.due) if mail.reason is Reason.RATE_LIMITED else due
 
     def forget(self, user: str, before: int) -> None:
-        """Cancel a deleted user's emails up to a time, and erase every content that names them."""
+        """Cancel a deleted user's emails up to a time, and erase their address."""
         for mail in self.mails:
             theirs = mail.audience is Audience.CUSTOMER and mail.recipient == user and mail.created <= before
             if theirs:
@@ -165,15 +164,13 @@ class Mailbox:
                 mail.address = mail.mailbox = None
                 for one in self.tries:
                     one.mailbox = one.mailbox if one.mail is not mail else None
-            if theirs or any(line.sender == user for line in mail.lines.values()):
-                mail.content = None
 
     def erase(self, conversation: int) -> None:
         """Cancel the emails about a deleted conversation, and erase their content."""
         for mail in self.mails:
             if mail.conversation == conversation:
                 self.cancel(mail, Reason.DELETED, leaving=UNSENT)
-                mail.lines, mail.content, mail.erased = {}, None, True
+                mail.lines, mail.erased = {}, True
 
     def retry(self, mail: Mail) -> None:
         """Make a failed email due again, by a manual retry."""
@@ -293,7 +290,6 @@ class Mailbox:
             check_transition(state, to)
         if mail.state in leaving:
             mail.state, mail.reason, mail.lease, mail.begun = to, reason, None, False
-            mail.content = mail.content if to in UNSENT else None
             mail.history.append(to)
 
     def _is_due(self, mail: Mail) -> bool:
@@ -314,23 +310,19 @@ class Mailbox:
         if reason := self.suppression(mail):
             self.move(mail, EmailState.SUPPRESSED, reason, leaving=(EmailState.SCHEDULED,))
             return None
-        if mail.content is None or mail.address != self.address(mail):
-            self._compose(mail, unread)
-        assert mail.content is not None
+        content = self._compose(mail, unread)
         assert mail.address is not None
         mail.mailbox = mail.address.lower()
         self.move(mail, EmailState.SENDING, None, leaving=(EmailState.SCHEDULED,))
         mail.lease, mail.lease_until = self.leases, self.clock.now + LEASE * SECOND
-        return Held(
-            mail, mail.name, self.leases, mail.counted, mail.uncertain, mail.refused_at, mail.content, mail.address
-        )
+        return Held(mail, mail.name, self.leases, mail.counted, mail.uncertain, mail.refused_at, content, mail.address)
 
-    def _compose(self, mail: Mail, unread: list[int]) -> None:
+    def _compose(self, mail: Mail, unread: list[int]) -> Content:
         if not mail.claimed:
             for number, line in mail.lines.items():
                 line.left_out = number not in unread
-        mail.content = tuple(sorted(number for number, line in mail.lines.items() if not line.left_out))
         mail.claimed, mail.address = True, self.address(mail)
+        return tuple(sorted(number for number, line in mail.lines.items() if not line.left_out))
 
     def _release_expired(self) -> None:
         expired = [one for one in self.mails if one.state is EmailState.SENDING and one.lease_until < self.clock.now]

@@ -232,6 +232,6 @@ def _view(mail: Mail) -> tuple[Any, ...]:
         mail.state,
         mail.reason or "",
         (mail.counted, mail.uncertain),
-        (mail.claimed, mail.lease is not None, mail.begun, mail.content is not None, mail.address or ""),
+        (mail.claimed, mail.lease is not None, mail.begun, mail.address or ""),
         mail.due if waits else 0,
     )

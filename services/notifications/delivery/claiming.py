@@ -1,19 +1,19 @@
-"""Claim due emails under one lease, within the recipients' limits, and render those that need it.
+"""Claim due emails under one lease, within the recipients' limits, and render them.
 
 The number of statements does not depend on the number of emails.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
-from sqlalchemy import ARRAY, LargeBinary, Text, Uuid, column, func, literal, select, update
+from sqlalchemy import ARRAY, Text, Uuid, case, column, func, literal, select, update
 from sqlalchemy.dialects.postgresql import distinct_on
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased, undefer
+from sqlalchemy.orm import aliased
 
 from services.notifications.delivery.attempts import defer_unrenderable
 from services.notifications.delivery.circuit_breaker import begin_probe, read_sending_state
@@ -48,7 +48,7 @@ class DueEmail:
 
 @dataclass(slots=True)
 class ClaimPlan:
-    """What to do with each due email. `rendered` holds emails claimed for the first time or for a changed address."""
+    """What to do with each due email. Those to claim are in `rendered`, too."""
 
     claimed: list[DueEmail] = field(default_factory=list)
     rendered: dict[UUID, RenderedEmail] = field(default_factory=dict)
@@ -63,7 +63,7 @@ class ClaimPlan:
 async def claim_emails(
     session: AsyncSession, settings: EmailSettings, *, overdue: float = 0
 ) -> list[ClaimedEmail] | None:
-    """Claim due emails under one lease, and render those that are claimed for the first time. None if none is due.
+    """Claim due emails under one lease, and render them. None if none is due.
 
     Cancels emails that are no longer needed, suppresses those that may not be sent, and defers those whose address has
     reached its limit. So after an empty list there may be more.
@@ -77,7 +77,6 @@ async def claim_emails(
         return None
     rows = await session.scalars(
         select(Email)
-        .options(undefer(Email.content))
         .where(Email.state == EmailState.SCHEDULED, Email.next_attempt_at <= state.now - timedelta(seconds=overdue))
         # An open breaker is probed by one email. Emails that were not refused go first: a refused one may itself be
         # the cause.
@@ -127,7 +126,10 @@ def _find_recipient(
 
 
 async def _read_previous_ids(session: AsyncSession, ids: Collection[UUID]) -> dict[UUID, str]:
-    """Return, by email, the Message-ID of the last email about the same conversation to the same recipient, if any."""
+    """Return, by email, the Message-ID of the last email about the same conversation to the same recipient, if any.
+
+    For an email that was claimed before, it is the last one before that: its headers stay the same.
+    """
     this, other = aliased(Email), aliased(Email)
     rows = await session.execute(
         select(this.id, other.message_id)
@@ -138,7 +140,11 @@ async def _read_previous_ids(session: AsyncSession, ids: Collection[UUID]) -> di
             & (other.audience == this.audience)
             & (other.id != this.id),
         )
-        .where(any_of(this.id, ids), other.message_id.is_not(None))
+        .where(
+            any_of(this.id, ids),
+            other.message_id.is_not(None),
+            this.message_id.is_(None) | (other.claimed_at < this.claimed_at),
+        )
         .order_by(this.id, other.claimed_at.desc())
         .ext(distinct_on(this.id))
     )
@@ -168,8 +174,7 @@ def _plan_email(plan: ClaimPlan, due: DueEmail, now: datetime, settings: EmailSe
         # A deletion also clears the subject. It may have come while the email was being sent.
         (plan.read if email.subject is not None else plan.deleted).append(email.id)
         return False
-    # Not rendered yet, or rendered for an address that is out of date.
-    if reason is None and (email.content is None or due.recipient.address != email.to_address):
+    if reason is None:
         try:
             rendered = render_email(email, due.batch.messages, due.people, due.previous_id, now, settings)
         except AddressError:
@@ -205,48 +210,43 @@ async def _apply(
         await defer_unrenderable(session, email, error, settings)
     if not plan.claimed:
         return []
-    if plan.rendered:
-        await _fix_messages(session, plan, now)
+    await _fix_messages(session, plan, now)
     await _lease(session, plan, lease_id, now)
     failpoint("claim-written")
-    return [_claimed(due.row, plan.rendered.get(due.row.id), lease_id) for due in plan.claimed]
+    return [_claimed(due.row, plan.rendered[due.row.id], lease_id) for due in plan.claimed]
 
 
 async def _fix_messages(session: AsyncSession, plan: ClaimPlan, now: datetime) -> None:
     """Move messages over the size limit to a new email and mark the ones left out."""
     for due in plan.oversized:
         await split_email(session, due.row, due.batch.messages[-1].number, now)
-    included = [
-        message.message_id for due in plan.claimed if due.row.id in plan.rendered for message in due.batch.messages
-    ]
+    included = [message.message_id for due in plan.claimed for message in due.batch.messages]
     await session.execute(
         update(EmailMessage)
-        .where(any_of(EmailMessage.email_id, plan.rendered), ~any_of(EmailMessage.message_id, included))
+        .where(
+            any_of(EmailMessage.email_id, plan.rendered),
+            EmailMessage.left_out.is_(False),
+            ~any_of(EmailMessage.message_id, included),
+        )
         .values(left_out=True)
         .execution_options(synchronize_session=False)
     )
 
 
 async def _lease(session: AsyncSession, plan: ClaimPlan, lease_id: UUID, now: datetime) -> None:
-    """Give the claimed emails the lease, and save the rendered content."""
+    """Give the claimed emails the lease, and save what all their attempts have in common."""
+    rendered = _table(
+        {"id": Uuid, "mailbox": Text, "message_id": Text, "to_address": Text},
+        [
+            (due.row.id, due.recipient.mailbox, email.message_id, email.to_address)
+            for due in plan.claimed
+            for email in [plan.rendered[due.row.id]]
+        ],
+    )
     values = {"lease_id": lease_id, "lease_until": now + LEASE}
-    for due in plan.claimed:
-        if due.row.id not in plan.rendered:
-            which, with_mailbox = Email.id == due.row.id, values | {"mailbox": due.recipient.mailbox}
-            await move_emails(session, which, EmailState.SENDING, with_mailbox, leaving=(EmailState.SCHEDULED,))
-    if plan.rendered:
-        rendered = _table(
-            {"id": Uuid, "mailbox": Text, "message_id": Text, "to_address": Text, "content": LargeBinary},
-            [
-                (due.row.id, due.recipient.mailbox, *astuple(plan.rendered[due.row.id]))
-                for due in plan.claimed
-                if due.row.id in plan.rendered
-            ],
-        )
-        which = Email.id == rendered.c.id
-        values |= {"claimed_at": now}
-        values |= {name: rendered.c[name] for name in ("mailbox", "message_id", "to_address", "content")}
-        await move_emails(session, which, EmailState.SENDING, values, leaving=(EmailState.SCHEDULED,))
+    values |= {"claimed_at": case((Email.message_id.is_(None), now), else_=Email.claimed_at)}
+    values |= {name: rendered.c[name] for name in ("mailbox", "message_id", "to_address")}
+    await move_emails(session, Email.id == rendered.c.id, EmailState.SENDING, values, leaving=(EmailState.SCHEDULED,))
 
 
 def _table(columns: Mapping[str, Any], rows: Iterable[Sequence[Any]]) -> Any:
@@ -259,9 +259,13 @@ def _table(columns: Mapping[str, Any], rows: Iterable[Sequence[Any]]) -> Any:
     return func.unnest(*arrays).table_valued(*typed, name="rendered").render_derived()
 
 
-def _claimed(email: Email, rendered: RenderedEmail | None, lease_id: UUID) -> ClaimedEmail:
-    to_address, content = (rendered.to_address, rendered.content) if rendered else (email.to_address, email.content)
-    assert to_address is not None and content is not None  # noqa: S101, PT018 - a claimed email has both
+def _claimed(email: Email, rendered: RenderedEmail, lease_id: UUID) -> ClaimedEmail:
     return ClaimedEmail(
-        email.id, lease_id, to_address, content, email.counted_tries, email.uncertain_tries, email.refused_at
+        email.id,
+        lease_id,
+        rendered.to_address,
+        rendered.content,
+        email.counted_tries,
+        email.uncertain_tries,
+        email.refused_at,
     )

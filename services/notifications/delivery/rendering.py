@@ -33,6 +33,9 @@ def render_email(
 ) -> RenderedEmail:
     """Render an email with these messages; `previous_id` is the Message-ID of the email before it.
 
+    It is rendered again for each attempt. Its date is when it was first claimed, so that the same names and settings
+    give the same bytes.
+
     Raises AddressError for an address that cannot be written in a header.
     """
     audience = Audience(email.audience)
@@ -51,7 +54,7 @@ def render_email(
         to_name=recipient.name if recipient else None,
         locale=recipient.locale if recipient else None,
         time_zone=recipient.zoneinfo if recipient else None,
-        created_at=now,
+        created_at=now if email.message_id is None or email.claimed_at is None else email.claimed_at,
         thread=[previous_id] if previous_id else [],
         messages=[
             ContentMessage(row.number, name, row.body, row.created_at)

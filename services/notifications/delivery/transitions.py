@@ -46,14 +46,11 @@ async def move_emails(
     for state in leaving:
         check_transition(state, to)
     finished = to not in WAITING_STATES
-    # Keep the rendered content while it may still be sent: a failed email can be retried.
-    cleared: dict[str, Any] = {} if to in UNSENT_STATES else {"content": None}
     moved = await session.scalars(
         update(Email)
         .where(which, Email.state.in_(leaving))
         .values(
-            {"lease_id": None, "lease_until": None, "data_at": None, "reason": None}
-            | cleared
+            {"lease_id": None, "lease_until": None, "data_at": None, "reason": None, "content": None}
             | {"state": to, "finished_at": func.clock_timestamp() if finished else None}
             | values
         )

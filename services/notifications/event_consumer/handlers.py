@@ -205,10 +205,10 @@ async def _erase_user(session: AsyncSession, user_id: str, before: datetime | No
     to_user = (Email.recipient_id == user_id) & (Email.audience == Audience.CUSTOMER) & (Email.created_at <= until)
     unsent = Email.state.in_(UNSENT_STATES)
     written_by = exists().where(EmailMessage.email_id == Email.id, EmailMessage.sender_id == user_id)
-    with_name = unsent & Email.content.is_not(None) & written_by  # only unsent emails have content
+    with_name = unsent & Email.content.is_not(None) & written_by  # of release 0.2.0
     await lock_emails(session, unsent & (to_user | with_name))
     await cancel_emails(session, to_user, Reason.USER_DELETED, leaving=UNSENT_STATES)
-    await session.execute(update(Email).where(with_name).values(content=None))  # rendered again when claimed
+    await session.execute(update(Email).where(with_name).values(content=None))
     await erasure.erase_recipient(session, user_id, until)
     placeholder = {"id": user_id, "version": 0, "deleted": True}
     for role in ("customer", "sender", "person"):

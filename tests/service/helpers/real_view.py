@@ -105,7 +105,7 @@ select jsonb_build_object(
         "coalesce(reason, '')",
         "jsonb_build_array(counted_tries, uncertain_tries)",
         "jsonb_build_array(claimed_at is not null, lease_id is not null, data_at is not null,"
-        " content is not null, coalesce(to_address, ''))",
+        " coalesce(to_address, ''))",
         "next_attempt_at",
         "id",
     )
