@@ -239,7 +239,7 @@ class LoggedEvent(Base):
     conversation_id: Mapped[UUID | None]
     payload: Mapped[dict[str, Any] | None]
     occurred_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
-    numbered_at: Mapped[datetime | None]
+    numbered_at: Mapped[datetime | None] = mapped_column(server_default=func.clock_timestamp())  # see the sequencer
 
     __table_args__ = (
         Index("events_unnumbered_idx", "seq", postgresql_where=text("position is null")),

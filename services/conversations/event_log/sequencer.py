@@ -29,13 +29,17 @@ _ROTATE_IF_MOVED = text(f"""
         epoch = case when incarnation is null then epoch else gen_random_uuid() end
     where incarnation is distinct from {database_identity_sql("events")}
 """)  # noqa: S608 - built from constants
+# `numbered_at` is the time of insertion unless that is more than a second ago: a row whose end does not change is
+# written to PostgreSQL's log without its payload.
 _NUMBER = text("""
     with batch as (
         select id, :head + row_number() over (order by seq) as position
         from (select id, seq from events where position is null order by seq limit :size for update) as unnumbered
     ),
     numbered as (
-        update events set position = batch.position, numbered_at = clock_timestamp()
+        update events set position = batch.position, numbered_at = case
+            when numbered_at > clock_timestamp() - interval '1 second' then numbered_at else clock_timestamp()
+        end
         from batch where events.id = batch.id
         returning events.id, events.type, events.version, events.position, events.occurred_at, events.payload
     ),

@@ -153,6 +153,17 @@ async def test_the_feed_stops_at_the_first_event_below_the_minimum_age(
         assert [event["position"] for event in answer.json()["items"]] == expected
 
 
+async def test_an_event_that_waited_for_its_number_is_as_old_as_its_number(conversations: SessionFactory) -> None:
+    await append(conversations, "waited")
+    async with transaction(conversations) as session:
+        await session.execute(update(LoggedEvent).values(numbered_at=datetime.now(UTC) - timedelta(days=100)))
+    await sequence(conversations)
+    async with conversations() as session:
+        numbered_at = (await session.scalars(select(LoggedEvent.numbered_at))).one()
+    assert numbered_at is not None
+    assert datetime.now(UTC) - numbered_at < timedelta(days=1)
+
+
 async def test_the_epoch_stays_while_the_log_is_the_same(
     api: httpx2.AsyncClient, conversations: SessionFactory
 ) -> None:
