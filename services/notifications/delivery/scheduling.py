@@ -24,20 +24,21 @@ log = structlog.get_logger()
 
 async def join_emails(
     session: AsyncSession, posted: Sequence[MessagePosted], audience: Audience, settings: EmailSettings
-) -> None:
-    """Add messages to the open emails about their conversations, or to new ones.
+) -> set[UUID]:
+    """Add messages to the open emails about their conversations, or to new ones; return the conversations of new ones.
 
     The caller has locked the states of the conversations, so that each has at most one open email. A message that is
     already in an email stays there.
     """
     if not posted:
-        return
+        return set()
     ids = [event.message.id for event in posted]
     present = set(await session.scalars(select(EmailMessage.message_id).where(any_of(EmailMessage.message_id, ids))))
     joining = sorted(
         (event for event in posted if event.message.id not in present), key=lambda event: event.message.number
     )
     open_emails = await _lock_open_emails(session, [event.conversation_id for event in joining], audience)
+    earlier = set(open_emails)
     joined = await _create_emails(session, joining, open_emails, audience, settings)
     joined |= {
         event.message.id: open_emails[event.conversation_id] for event in joining if event.message.id not in joined
@@ -57,6 +58,7 @@ async def join_emails(
         await session.execute(bulk_insert(EmailMessage, rows))
     for message_id, email_id in joined.items():
         log.info("message joined email", message_id=str(message_id), email_id=str(email_id))
+    return set(open_emails) - earlier
 
 
 async def _lock_open_emails(

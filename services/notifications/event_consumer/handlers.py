@@ -82,14 +82,18 @@ async def handle_payloads(
     from_customers = (
         [event for event in posted if event.message.sender_role == "customer"] if settings.support_email else []
     )
-    await lock_emails(session, any_of(Email.conversation_id, conversation_ids))
+    # Only a deletion changes sent emails, and each lock writes to PostgreSQL's log.
+    changeable = Email.state.in_(UNSENT_STATES) | any_of(Email.conversation_id, deleted)
+    await lock_emails(session, any_of(Email.conversation_id, conversation_ids) & changeable)
     for audience, by, messages in (
         (Audience.CUSTOMER, "user", from_admins),
         (Audience.SUPPORT, "admin", from_customers),
     ):
-        await join_emails(session, messages, audience, settings)
-        changed = {event.conversation_id for event in messages} | {
-            read.conversation_id for read in reads if read.by == by
+        created = await join_emails(session, messages, audience, settings)
+        changed = {read.conversation_id for read in reads if read.by == by} | {
+            event.conversation_id
+            for event in messages
+            if event.conversation_id not in created or _is_read(event, states, by)
         }
         await review_emails(session, changed, audience, settings)
     await _conversations_deleted(session, deleted, small)
@@ -135,13 +139,14 @@ async def _create_notifications(
             bulk_insert(Notification, rows).on_conflict_do_nothing().returning(Notification.message_id)
         )
     )
-    read = {
-        event.conversation_id
-        for event in posted
-        if event.message.number <= states[event.conversation_id].read_by_user_number
-    }
+    read = {event.conversation_id for event in posted if _is_read(event, states, "user")}
     await _mark_notifications_read(session, read)
     return [event for event in posted if event.message.id in created]
+
+
+def _is_read(event: MessagePosted, states: States, by: str) -> bool:
+    state = states[event.conversation_id]
+    return event.message.number <= (state.read_by_user_number if by == "user" else state.read_by_admin_number)
 
 
 async def _conversations_read(session: AsyncSession, reads: Sequence[ConversationRead], states: States) -> None:
@@ -169,7 +174,7 @@ async def _mark_notifications_read(session: AsyncSession, conversation_ids: Coll
 
 
 async def _conversations_deleted(session: AsyncSession, conversation_ids: Collection[UUID], small: set[UUID]) -> None:
-    """Create tombstones and cancel emails; erase the emails' content of `small` conversations.
+    """Create tombstones and cancel emails; erase the emails of `small` conversations.
 
     Their notifications are already deleted, or hidden by the tombstone.
     """
@@ -245,16 +250,22 @@ async def _update_people(session: AsyncSession, people: Iterable[PersonOfEvent])
 
 
 async def _lock_states(session: AsyncSession, conversation_ids: Collection[UUID]) -> States:
-    """Lock and return the states of conversations: changes to one conversation happen one after the other."""
+    """Lock and return the states of conversations: changes to one conversation happen one after the other.
+
+    No other transaction sees the rows that this one inserts, so they need no lock.
+    """
     if not conversation_ids:
         return {}
     rows = [{"conversation_id": key} for key in sorted(conversation_ids)]
-    await session.execute(bulk_insert(ConversationState, rows).on_conflict_do_nothing())
-    states = await session.scalars(
-        select(ConversationState)
-        .where(any_of(ConversationState.conversation_id, conversation_ids))
-        .order_by(ConversationState.conversation_id)
-        .with_for_update()
-        .execution_options(populate_existing=True)
-    )
-    return {state.conversation_id: state for state in states}
+    insertion = bulk_insert(ConversationState, rows).on_conflict_do_nothing().returning(ConversationState)
+    states = {state.conversation_id: state for state in await session.scalars(insertion)}
+    if earlier := set(conversation_ids) - states.keys():
+        locked = await session.scalars(
+            select(ConversationState)
+            .where(any_of(ConversationState.conversation_id, earlier))
+            .order_by(ConversationState.conversation_id)
+            .with_for_update()
+            .execution_options(populate_existing=True)
+        )
+        states |= {state.conversation_id: state for state in locked}
+    return states
