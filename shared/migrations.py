@@ -1,6 +1,7 @@
 """Migrations with Alembic for both services, with a short lock timeout and never two at once."""
 
 import asyncio
+import time
 from pathlib import Path
 
 import structlog
@@ -18,7 +19,7 @@ log = structlog.get_logger()
 
 # A migration that waits for a lock blocks all later queries. It should rather fail and be run again.
 _LOCK_TIMEOUT = "set lock_timeout = '5s'"
-_ONE_AT_A_TIME = "select pg_advisory_lock(hashtext('chats-migrations'))"
+_ONE_AT_A_TIME = "select pg_try_advisory_lock(hashtext('chats-migrations'))"
 
 
 def migration_config(service: Path, url: str) -> Config:
@@ -48,7 +49,10 @@ def run_environment(context: EnvironmentContext, config: Config, metadata: MetaD
     newest = newest_version(Path(config.get_main_option("script_location") or "").parent)
 
     def migrate(connection: Connection) -> None:
-        connection.execute(text(_ONE_AT_A_TIME))  # waits for another process to finish
+        # Wait for another process without a transaction: building an index concurrently waits for all of them.
+        while not connection.scalar(text(_ONE_AT_A_TIME)):
+            connection.rollback()
+            time.sleep(0.2)
         connection.execute(text(_LOCK_TIMEOUT))
         connection.commit()
         context.configure(connection=connection, target_metadata=metadata)

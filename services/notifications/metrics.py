@@ -32,6 +32,7 @@ BREAKER_INFO = Gauge(
 )
 
 
+FINISHED = frozenset(set(EmailState) - {EmailState.SCHEDULED, EmailState.SENDING})
 MAX_COUNT = 10_000  # emails of one state that are counted, so that the query does not grow with the table
 
 
@@ -98,7 +99,7 @@ async def read_state(session: AsyncSession) -> State:
     row = (await session.execute(_STATE, {"most": MAX_COUNT})).one()
     breaker = Breaker(*(await session.execute(_BREAKER)).one())
     deferred = Deferred(*(await session.execute(_DEFERRED, {"most": MAX_COUNT})).one())
-    emails = (await session.execute(_EMAILS, {"states": list(EmailState), "most": MAX_COUNT})).all()
+    emails = (await session.execute(_EMAILS, {"finished": list(FINISHED), "most": MAX_COUNT})).all()
     attempts = (await session.execute(_ATTEMPTS)).all()
     return State(
         **row._mapping,  # noqa: SLF001 - its public name
@@ -175,8 +176,16 @@ _DEFERRED = text(f"""
 """)  # noqa: S608 - built from constants
 
 _EMAILS = text("""
-    select state, (select count(*) from (select from emails where emails.state = each.state limit :most) as counted)
-    from unnest(cast(:states as text[])) as each(state)
+    select state, (
+        select count(*) from (
+            select from emails where emails.state = each.state and finished_at is not null limit :most
+        ) as counted
+    )
+    from unnest(cast(:finished as text[])) as each(state)
+    union all
+    select 'scheduled', count(*) from (select from emails where state = 'scheduled' limit :most) as counted
+    union all
+    select 'sending', count(*) from (select from emails where state = 'sending' limit :most) as counted
 """)
 
 # UUIDv7 ids are in the order of time.

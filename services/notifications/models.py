@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, ForeignKey, Index, MetaData, func, text
+from sqlalchemy import BigInteger, CheckConstraint, Index, MetaData, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.notifications.rules import Audience, EmailState
@@ -148,7 +148,7 @@ class Email(Base):
     message_id: Mapped[str | None]
     to_address: Mapped[str | None]
     mailbox: Mapped[str | None]  # the key of the recipient limits: `mailbox_of` or `support_quota_key`
-    content: Mapped[bytes | None] = mapped_column(deferred=True)  # rendered by release 0.2.0, no longer used: to drop
+    content: Mapped[bytes | None] = mapped_column(deferred=True)  # always null: for release 0.2.0
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     finished_at: Mapped[datetime | None]
 
@@ -170,17 +170,21 @@ class Email(Base):
         Index("emails_deferred_idx", "id", postgresql_where=text(f"state = 'scheduled' and {DEFERRED}")),
         Index("emails_conversation_idx", "conversation_id"),
         Index("emails_recipient_idx", "recipient_id", "id"),
-        Index("emails_state_idx", "state", text("id desc")),
+        Index("emails_finished_idx", "state", "id", postgresql_where=text("finished_at is not null")),
     )
 
 
 class EmailMessage(Base):
-    """A message in an email. `left_out`: it was read before the email was first claimed."""
+    """A message in an email. `left_out`: it was read before the email was first claimed.
+
+    `email_id` is no foreign key, here and in `DeliveryAttempt`: a check for each row locks the email, and both only get
+    rows of emails that exist. Emails are never deleted.
+    """
 
     __tablename__ = "email_messages"
 
     message_id: Mapped[UUID] = mapped_column(primary_key=True)
-    email_id: Mapped[UUID] = mapped_column(ForeignKey("emails.id", ondelete="CASCADE"), index=True)
+    email_id: Mapped[UUID] = mapped_column(index=True)
     number: Mapped[int]
     sender_id: Mapped[str]
     body: Mapped[str]
@@ -194,7 +198,7 @@ class DeliveryAttempt(Base):
     __tablename__ = "email_tries"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
-    email_id: Mapped[UUID] = mapped_column(ForeignKey("emails.id", ondelete="CASCADE"), index=True)
+    email_id: Mapped[UUID] = mapped_column(index=True)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     outcome: Mapped[str]

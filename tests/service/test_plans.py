@@ -147,10 +147,11 @@ insert into notifications (user_id, conversation_id, message_id, number, subject
 select 'C-' || n % 2000, gen_random_uuid(), gen_random_uuid(), 1, 'Where is it?', 'A-0', 'Here',
     case when n % 5 > 0 then now() end
 from generate_series(1, 20000) as n;
-insert into emails (audience, recipient_id, conversation_id, state, due_at, next_attempt_at, lease_until)
+insert into emails (audience, recipient_id, conversation_id, state, due_at, next_attempt_at, lease_until, finished_at)
 select 'customer', 'C-' || n % 2000, gen_random_uuid(),
     case when n % 10 = 0 then 'scheduled' when n % 1000 = 1 then 'sending' else 'sent' end, now(),
-    now() + interval '1 second' * (n - 30), now() + interval '1 minute'
+    now() + interval '1 second' * (n - 30), now() + interval '1 minute',
+    case when n % 10 > 0 and n % 1000 <> 1 then now() end
 from generate_series(1, 20000) as n;
 insert into email_messages (message_id, email_id, number, sender_id, body, created_at)
 select gen_random_uuid(), id, 1, 'A-0', 'Here it is.', now() from emails;

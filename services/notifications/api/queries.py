@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, func, select
+from sqlalchemy import ColumnElement, exists, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.erasure import under_erasure
+from services.notifications.delivery.transitions import WAITING_STATES
 from services.notifications.models import ConversationState, DeliveryAttempt, Email, EmailMessage, Notification, Person
 from services.notifications.rules import EmailState
 from shared.paging import decode_cursor, encode_cursor
@@ -56,7 +57,10 @@ async def list_emails(
     if conversation_id is not None:
         query = query.where(Email.conversation_id == conversation_id)
     if state is not None:
-        query = query.where(Email.state == state)
+        # Written into the statement, so that PostgreSQL finds the index of this state.
+        query = query.where(Email.state == literal(state, literal_execute=True))
+        if state not in WAITING_STATES:
+            query = query.where(Email.finished_at.is_not(None))
     if cursor is not None:
         query = query.where(Email.id < decode_cursor(cursor, bound, UUID)[0])
     emails = (await session.scalars(query.limit(limit + 1))).all()

@@ -216,6 +216,6 @@ with ended as (
 )
 update emails set
     state = 'sent', reason = null, finished_at = clock_timestamp(), counted_tries = counted_tries + held::int,
-    content = null, lease_id = null, lease_until = null, data_at = null
+    lease_id = null, lease_until = null, data_at = null
 from locked where emails.id = locked.id and (held or not_begun)
 """  # noqa: S608 - built from constants

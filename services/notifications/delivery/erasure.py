@@ -113,7 +113,7 @@ async def read_state(session: AsyncSession) -> State:
 
 
 async def _erase_conversation(session: AsyncSession, conversation_id: UUID, size: int) -> tuple[int, bool]:
-    """Erase a conversation's next notifications and email content; return the rows, and whether they were the last."""
+    """Erase a conversation's next notifications and emails; return the rows, and whether they were the last."""
     values = {"id": conversation_id, "size": size}
     counts = [len((await session.scalars(statement, values)).all()) for statement in _ERASE]
     return sum(counts), max(counts) < size
@@ -128,7 +128,7 @@ async def _erase_addresses(session: AsyncSession, erasure: Erasure, size: int) -
         Email.id > erasure.after,
     )
     batch = (await session.scalars(emails.order_by(Email.id).limit(size).with_for_update())).all()
-    erased = {"to_address": None, "mailbox": None, "content": None}
+    erased = {"to_address": None, "mailbox": None}
     no_sync = {"synchronize_session": False}
     await session.execute(update(Email).where(any_of(Email.id, batch)).values(erased), execution_options=no_sync)
     replies = update(DeliveryAttempt).where(any_of(DeliveryAttempt.email_id, batch)).values(reply="", mailbox=None)
@@ -166,8 +166,8 @@ _ERASE = [
         returning message_id
     """),
     text("""
-        update emails set subject = null, content = null where id in (
-            select id from emails where conversation_id = :id and (subject is not null or content is not null)
+        update emails set subject = null where id in (
+            select id from emails where conversation_id = :id and subject is not null
             order by id limit :size for update
         )
         returning id

@@ -50,7 +50,7 @@ async def move_emails(
         update(Email)
         .where(which, Email.state.in_(leaving))
         .values(
-            {"lease_id": None, "lease_until": None, "data_at": None, "reason": None, "content": None}
+            {"lease_id": None, "lease_until": None, "data_at": None, "reason": None}
             | {"state": to, "finished_at": func.clock_timestamp() if finished else None}
             | values
         )

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Text, cast, delete, exists, func, select, update
+from sqlalchemy import Text, cast, delete, func, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -190,7 +190,7 @@ async def _conversations_deleted(session: AsyncSession, conversation_ids: Collec
     await cancel_emails(session, which, Reason.DELETED, leaving=UNSENT_STATES)
     in_small = any_of(Email.conversation_id, small)
     await session.execute(delete(EmailMessage).where(EmailMessage.email_id.in_(select(Email.id).where(in_small))))
-    await session.execute(update(Email).where(in_small).values(subject=None, content=None))
+    await session.execute(update(Email).where(in_small).values(subject=None))
     # A parked event may have any shape: if the id occurs anywhere, it may contain the conversation's text.
     for conversation_id in conversation_ids:
         await session.execute(
@@ -209,11 +209,8 @@ async def _erase_user(session: AsyncSession, user_id: str, before: datetime | No
     until = before or (await session.execute(select(func.clock_timestamp()))).scalar_one()
     to_user = (Email.recipient_id == user_id) & (Email.audience == Audience.CUSTOMER) & (Email.created_at <= until)
     unsent = Email.state.in_(UNSENT_STATES)
-    written_by = exists().where(EmailMessage.email_id == Email.id, EmailMessage.sender_id == user_id)
-    with_name = unsent & Email.content.is_not(None) & written_by  # of release 0.2.0
-    await lock_emails(session, unsent & (to_user | with_name))
+    await lock_emails(session, unsent & to_user)
     await cancel_emails(session, to_user, Reason.USER_DELETED, leaving=UNSENT_STATES)
-    await session.execute(update(Email).where(with_name).values(content=None))
     await erasure.erase_recipient(session, user_id, until)
     placeholder = {"id": user_id, "version": 0, "deleted": True}
     for role in ("customer", "sender", "person"):

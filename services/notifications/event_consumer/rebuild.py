@@ -188,8 +188,10 @@ async def release_restore_hold(sessions: SessionFactory, database_identity: str,
             # Emails due later were not sent. An email that has reached DATA now will have its result recorded.
             maybe_sent = (Email.due_at <= cursor.restored_until) & Email.data_at.is_(None)
             values = {"reason": Reason.RESTORED}
-            failed = await move_emails(session, maybe_sent, EmailState.FAILED, values, leaving=WAITING_STATES)
-            log.error("emails that may have been sent before the restore marked as failed", emails=len(failed))
+            failed = 0
+            for waiting in WAITING_STATES:  # each has an index
+                failed += len(await move_emails(session, maybe_sent, EmailState.FAILED, values, leaving=(waiting,)))
+            log.error("emails that may have been sent before the restore marked as failed", emails=failed)
         cursor.restored_to = cursor.restored_until = None
         await session.execute(update(SendingControl).values(incarnation=state.database_identity))
 

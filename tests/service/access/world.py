@@ -273,7 +273,11 @@ async def _notify(sessions: SessionFactory, ids: dict[str, dict[str, str]]) -> N
     async with transaction(sessions) as session:
         await session.execute(text("update notifications set subject = user_id || ' subject'"))
         await session.execute(text(f"update notifications set read_at = created_at where user_id = '{OTHER}'"))  # noqa: S608 - a constant
-        await session.execute(text("update emails set state = 'failed', reason = 'rejected' where state = 'scheduled'"))
+        await session.execute(
+            text(
+                "update emails set state = 'failed', reason = 'rejected', finished_at = now() where state = 'scheduled'"
+            )
+        )
         records = await session.execute(text("select user_id, id, message_id from notifications"))
         for user_id, row_id, message_id in records.all():
             ids[user_id] |= {"notification_id": str(row_id), "notified_id": str(message_id)}

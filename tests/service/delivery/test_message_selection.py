@@ -38,7 +38,11 @@ async def read_claimed(sessions: SessionFactory) -> list[list[int]]:
     """Return the message numbers of each claimed email, sorted."""
     async with sessions() as session:
         numbers = func.array_agg(EmailMessage.number)
-        claimed = select(numbers).join(Email).where(EmailMessage.left_out.is_(False), Email.state == EmailState.SENDING)
+        claimed = (
+            select(numbers)
+            .join(Email, Email.id == EmailMessage.email_id)
+            .where(EmailMessage.left_out.is_(False), Email.state == EmailState.SENDING)
+        )
         return sorted(sorted(email) for email in await session.scalars(claimed.group_by(Email.id)))
 
 

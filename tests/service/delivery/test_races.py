@@ -178,7 +178,6 @@ async def test_a_failed_email_of_deleted_data_is_cancelled_and_erased(
         [held] = await claim_emails(session, SETTINGS) or []
         refused = Attempt(Outcome.REJECTED, Phase.RCPT, 550, "<anna@customer.test>: unknown")
         await record_attempt(session, held, refused, SETTINGS)
-        await session.execute(update(Email).values(content=b"kept by the previous release"))
 
     await receive(notifications, SETTINGS, deleted(conversation) if ending == "deleted" else user_changed(gone))
 
@@ -250,6 +249,14 @@ async def test_a_message_from_a_clock_that_is_ahead_is_emailed_in_time(notificat
     await receive(notifications, SETTINGS, posted(uuid4(), 1, created_at=ahead))
     async with transaction(notifications) as session:
         assert len(await claim_emails(session, SETTINGS) or []) == 1
+
+
+async def test_content_that_release_0_2_0_stores_is_discarded(notifications: SessionFactory) -> None:
+    await receive(notifications, SETTINGS, posted(uuid4(), 1))
+    async with transaction(notifications) as session:
+        await session.execute(update(Email).values(content=b"rendered", state=EmailState.SENDING))
+    async with notifications() as session:
+        assert (await session.execute(select(Email.state, Email.content))).one() == ("sending", None)
 
 
 async def test_a_retry_after_another_email_about_the_conversation_sends_the_same_bytes(

@@ -26,7 +26,7 @@ async def test_a_state_without_emails_is_reported_as_zero(notifications: Session
     await metrics.collect(notifications)
     assert 'chats_emails{state="sending"} 1.0' in generate_latest().decode()
     async with transaction(notifications) as session:
-        await session.execute(update(Email).values(state=EmailState.SENT))
+        await session.execute(update(Email).values(state=EmailState.SENT, finished_at=func.now()))
     await metrics.collect(notifications)
     shown = generate_latest().decode()
     assert 'chats_emails{state="sending"} 0.0' in shown
@@ -59,8 +59,9 @@ async def test_a_huge_backlog_is_counted_up_to_the_limit_and_found_by_indexes(
 
 
 _FILL = text("""
-    insert into emails (audience, recipient_id, conversation_id, state, due_at, next_attempt_at)
-    select 'customer', 'anna', gen_random_uuid(), :state, now(), now() from generate_series(1, :rows)
+    insert into emails (audience, recipient_id, conversation_id, state, due_at, next_attempt_at, finished_at)
+    select 'customer', 'anna', gen_random_uuid(), :state, now(), now(), case when :state = 'sent' then now() end
+    from generate_series(1, :rows)
 """)
 _PLAN = text("""
     explain select id from emails where state = 'scheduled' and next_attempt_at <= clock_timestamp()
