@@ -36,10 +36,7 @@ class InboxEntry(Base):
     reason: Mapped[str | None]
     event: Mapped[dict[str, Any] | None]  # only of a parked event, for the retry
 
-    __table_args__ = (
-        Index("inbox_parked_idx", "parked_at", postgresql_where=text("parked_at is not null")),
-        Index("inbox_received_idx", "received_at"),
-    )
+    __table_args__ = (Index("inbox_parked_idx", "parked_at", postgresql_where=text("parked_at is not null")),)
 
 
 class FeedCursor(Base):

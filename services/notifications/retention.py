@@ -26,19 +26,20 @@ async def purge_attempts(session: AsyncSession, settings: StoreSettings, *, size
     return len((await session.execute(_PURGE_ATTEMPTS, values)).all())
 
 
+# UUIDv7 ids are in the order of time.
 _PURGE_INBOX = text("""
     delete from inbox where event_id in (
         select event_id from inbox
-        where handled_at is not null and received_at < least(
+        where event_id < uuidv7(make_interval(secs => cast(:retention as float8) * -86400))
+            and handled_at is not null and received_at < least(
             clock_timestamp() - make_interval(secs => cast(:retention as float8) * 86400),
             (select coalesce(caught_up_at, '-infinity') - interval '1 minute' from feed_cursor)
         )
-        order by received_at limit :size
+        order by event_id limit :size
     )
     returning event_id
 """)
 
-# UUIDv7 ids are in the order of time.
 _PURGE_ATTEMPTS = text("""
     delete from email_tries where id in (
         select attempts.id from email_tries as attempts join emails on emails.id = attempts.email_id

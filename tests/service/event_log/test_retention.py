@@ -127,7 +127,11 @@ async def test_old_handled_inbox_entries_are_purged_once_the_cursor_is_past_them
         session.add(InboxEntry(event_id=parked.id, type=parked.type, parked_at=func.now(), reason="unknown"))
         await session.flush()
         await session.execute(
-            text("update inbox set received_at = clock_timestamp() - interval '31 days' where event_id <> :young"),
+            text("""
+                update inbox set received_at = clock_timestamp() - interval '31 days',
+                    event_id = case when handled_at is null then event_id else uuidv7(interval '-31 days') end
+                where event_id <> :young
+            """),
             {"young": young.id},
         )
     assert await purge_inbox() == 0  # never caught up: the log may repeat any event

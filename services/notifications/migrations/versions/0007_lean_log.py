@@ -1,4 +1,4 @@
-"""Write less to PostgreSQL's log for an email: no content, fewer index entries, room in pages for its updates."""
+"""Write less to PostgreSQL's log: no content of emails, fewer index entries, room in pages for updates."""
 
 from collections.abc import Sequence
 
@@ -10,17 +10,17 @@ down_revision: str | None = "0006"
 branch_labels: str | Sequence[str] | None = None
 depends_on: str | Sequence[str] | None = None
 
-# Release 0.2.0 stores rendered emails, and renders those without content again. Later releases don't set the column,
-# so the trigger costs them nothing.
+# Release 0.2.0 stores rendered emails, and renders those without content again. Later releases don't set the column.
+# The trigger is an AFTER trigger, because PostgreSQL locks each updated row for any BEFORE trigger.
 _FUNCTION = """
 create or replace function discard_content() returns trigger language plpgsql as $$
 begin
-    new.content := null;
-    return new;
+    update emails set content = null where id = new.id;
+    return null;
 end $$
 """
 _TRIGGER = """
-create or replace trigger emails_discard_content before update of content on emails
+create or replace trigger emails_discard_content after update of content on emails
 for each row when (new.content is not null) execute function discard_content()
 """
 # Only unsent emails have content.
@@ -49,10 +49,12 @@ def upgrade() -> None:
             postgresql_concurrently=True,
         )
         op.execute("drop index concurrently if exists emails_state_idx")
+        op.execute("drop index concurrently if exists inbox_received_idx")
         op.execute("set lock_timeout = '5s'")
 
 
 def downgrade() -> None:
+    op.create_index("inbox_received_idx", "inbox", ["received_at"])
     op.create_index("emails_state_idx", "emails", ["state", sa.literal_column("id desc")])
     op.drop_index("emails_finished_idx", table_name="emails")
     for table in ("email_messages", "email_tries"):
