@@ -2,11 +2,11 @@
 
 
 def person_payload(alias: str) -> str:
-    """Return the SQL of a user's object in event payloads."""
+    """Return the SQL of a user's object in event payloads, without the fields that have their default (`Person`)."""
     return (
-        f"jsonb_build_object('id', {alias}.id, 'version', {alias}.version, 'name', {alias}.name,"
+        f"jsonb_strip_nulls(jsonb_build_object('id', {alias}.id, 'version', {alias}.version, 'name', {alias}.name,"
         f" 'email', {alias}.email, 'locale', {alias}.locale, 'zoneinfo', {alias}.zoneinfo,"
-        f" 'deleted', {alias}.deleted_at is not null, 'role', {alias}.synced_role)"
+        f" 'deleted', nullif({alias}.deleted_at is not null, false), 'role', {alias}.synced_role))"
     )
 
 
