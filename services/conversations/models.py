@@ -232,7 +232,7 @@ class LoggedEvent(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
     seq: Mapped[int] = mapped_column(BigInteger, Identity(always=True))
-    position: Mapped[int | None] = mapped_column(BigInteger, unique=True)
+    position: Mapped[int | None] = mapped_column(BigInteger)
     type: Mapped[str]
     version: Mapped[int] = mapped_column(server_default="1")
     user_id: Mapped[str | None]  # the customer or user that it is about
@@ -242,6 +242,7 @@ class LoggedEvent(Base):
     numbered_at: Mapped[datetime | None] = mapped_column(server_default=func.clock_timestamp())  # see the sequencer
 
     __table_args__ = (
+        Index("events_position_idx", "position", unique=True, postgresql_where=text("position is not null")),
         Index("events_unnumbered_idx", "seq", postgresql_where=text("position is null")),
         Index("events_conversation_idx", "conversation_id", "seq"),  # in the order of erasure
         Index("events_user_idx", "user_id", "position"),
