@@ -14,6 +14,7 @@ T = TypeVar("T")
 
 DEFAULT_LIMIT, MAX_LIMIT = 25, 100
 MAX_NUMBER = 2**31 - 1
+_FILTERS = json.JSONEncoder(default=str, sort_keys=True)
 
 
 @dataclass(slots=True)
@@ -61,4 +62,4 @@ def store_id(part: str) -> str:
 
 
 def _fingerprint(filters: Any) -> str:
-    return hashlib.sha256(json.dumps(filters, default=str, sort_keys=True).encode()).hexdigest()[:12]
+    return hashlib.sha256(_FILTERS.encode(filters).encode()).hexdigest()[:12]

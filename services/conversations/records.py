@@ -87,8 +87,10 @@ class ConversationDetail(NamedTuple):
     @classmethod
     def of(cls, row: Any) -> "ConversationDetail":
         """Build it from a row of `CONVERSATION_COLUMNS`; further columns are ignored."""
-        order = OrderRow._make(row[_ORDER]) if row[_ORDER.start] is not None else None
-        return cls(ConversationRow._make(row[_CONVERSATION]), UserRow._make(row[_USER]), order)
+        # `tuple.__new__` is what `_make` calls: a list converts many rows.
+        order = tuple.__new__(OrderRow, row[_ORDER]) if row[_ORDER_FROM] is not None else None
+        conversation, user = tuple.__new__(ConversationRow, row[_CONVERSATION]), tuple.__new__(UserRow, row[_USER])
+        return tuple.__new__(cls, (conversation, user, order))
 
 
 def columns(kind: Any, alias: str) -> str:

@@ -16,9 +16,10 @@ from services.conversations.rules import COUNT_LIMIT, Side, Status
 from shared.problems import FieldError
 from shared.response_body import ResponseBody
 
-# Looked up, because an enumeration's constructor is slow, and a list converts many rows.
+# A list converts many rows, and an enumeration's constructor and attributes are slow.
 _STATUS = {status.value: status for status in Status}
 _SIDE = {side.value: side for side in Side}
+_CUSTOMER = Side.CUSTOMER
 
 DELETED_CUSTOMER = "Deleted customer"
 DELETED_ADMIN = "Deleted admin"
@@ -187,9 +188,9 @@ class Viewer:
         """Convert the sender of a message."""
         role, sender_id = _SIDE[message.sender_role], message.sender_id
         name, deleted = message.sender_name, message.sender_deleted
-        if role is Side.CUSTOMER:
+        if role is _CUSTOMER:
             return Sender(id=sender_id, name=customer_name(sender_id, name, deleted=deleted), role=role)
-        if self.side is Side.CUSTOMER:
+        if self.side is _CUSTOMER:
             return Sender(id=None, name=name or self.store_name, role=role)
         return Sender(id=sender_id, name=name or (DELETED_ADMIN if deleted else sender_id), role=role)
 

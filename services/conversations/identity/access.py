@@ -7,7 +7,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 from uuid import UUID
 
@@ -86,6 +86,7 @@ class _Prepared:
     fetch: Callable[..., Coroutine[Any, Any, Sequence[Any]]]
 
 
+@lru_cache(maxsize=1000)  # also saves the driver from comparing the text of each statement with those it has prepared
 def _with_caller(caller: str, query: str) -> str:
     """Return the SQL of a query's rows, each followed by `true` and the caller; of the caller alone if there are none.
 
