@@ -44,20 +44,21 @@ help:
 run: $(if $(wildcard $(READY)),$(READY),$(RUN_READY))
 	@$(BIN)/chats run
 
-# -rs lists skipped tests with the reason. One worker more than there are processors: tests of whole systems mostly wait.
+# -rs lists skipped tests with the reason. Two workers more than there are processors: tests of whole systems mostly wait.
 # The tests start hundreds of processes, which would all compile the sources if Python did not store bytecode.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
-	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 1)) --dist worksteal -rs
+	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --dist loadgroup --no-loadscope-reorder -rs
 
 # The checks that are too slow for CI. Coverage counts one service at a time, without code that runs in separate processes.
 COVERAGE := 93
 verify: export HYPOTHESIS_PROFILE := verify
-verify: export EVERY_MODEL := 1
+verify: export EVERY_CASE := 1
 verify: export SCHEMATHESIS_EXAMPLES := 200
 verify: $(READY)
 	$(BIN)/python -m pytest -n $$(getconf _NPROCESSORS_ONLN) -rs --timeout 3600 tests/unit tests/model tests/service \
 		--cov --cov-fail-under=$(COVERAGE)
+	$(BIN)/python -m pytest -rs tests/browser/test_accessibility.py
 	$(BIN)/python -m tests.system.crash
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-600} $(BIN)/python -m bench.chaos
 	$(BIN)/python -m bench.chaos --broken

@@ -1,4 +1,4 @@
-"""Axe finds no violation on any page, in any state, at two widths, in light and dark."""
+"""Axe finds no violation on any page, in any state."""
 
 from playwright.async_api import Route, expect
 

@@ -34,7 +34,7 @@ def test_nothing_is_lost_and_nothing_is_sent_twice_without_a_lost_reply() -> Non
     run_state_machine_as_test(Machine, settings=PLAY)
 
 
-LONG = pytest.mark.skipif("EVERY_MODEL" not in os.environ, reason="takes a minute; set EVERY_MODEL=1")
+LONG = pytest.mark.skipif("EVERY_CASE" not in os.environ, reason="takes a minute; set EVERY_CASE=1")
 
 
 class ByIds(Store):

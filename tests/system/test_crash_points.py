@@ -1,6 +1,7 @@
 """A process dies at a point and restarts: nothing is lost or duplicated.
 
 To save time, it dies at every named place in one of its tasks, and at a random one in thirty-two of all other points.
+Worker and sweeper share the places that both reach.
 `CRASH_POINTS=all` or `python -m tests.system.crash` covers them all.
 """
 

@@ -10,7 +10,7 @@ from copy import deepcopy
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID, uuid4
 
 import asyncpg
@@ -39,12 +39,14 @@ from tests.system.crash.world import World
 class Stage:
     """A starting point of runs: the actor, and the saved tables and broker.
 
-    `then` are further processes to run before the settling; `script` is the mail server's.
+    `then` are further processes to run before the settling; `script` is the mail server's. Two stages that reach the
+    same named places share them in a sample, by `half`.
     """
 
     actor: str
     before: str
     then: tuple[str, ...] = ()
+    half: Literal["even", "odd"] | None = None
     parked: frozenset[UUID] = frozenset({UNKNOWN_EVENT, INVALID_TASK})
     script: Script = field(default_factory=dict)
 
@@ -57,10 +59,10 @@ class Stage:
 STAGES = {
     stage.actor: stage
     for stage in (
-        Stage("worker: events", "published"),
-        Stage("sweeper: events", "published", parked=frozenset({UNKNOWN_EVENT})),
-        Stage("worker: mail", "claimed", script=mail_script()),
-        Stage("sweeper: mail", "claimed", script=mail_script()),
+        Stage("worker: events", "published", half="even"),
+        Stage("sweeper: events", "published", half="odd", parked=frozenset({UNKNOWN_EVENT})),
+        Stage("worker: mail", "claimed", half="even", script=mail_script()),
+        Stage("sweeper: mail", "claimed", half="odd", script=mail_script()),
         Stage("api", "nothing", parked=frozenset()),
         Stage("relay", "written", then=("worker: events",), parked=frozenset({UNKNOWN_EVENT})),
     )
@@ -176,11 +178,14 @@ class Rig:
     async def cover(self, stage: Stage, *, every_time: bool = False, one_in: int = 1) -> Coverage:
         """Crash at every point of a stage, at the first visit or at every visit.
 
-        With `one_in`, crash at a random sample of one in so many, and at every named place in one of its tasks.
+        With `one_in`, crash at a random sample of one in so many, and at every named place in one of its tasks. If
+        another stage reaches the same places, crash at every second one here.
         """
         points, undisturbed = await self.record(stage)
         points = [point for point in points if every_time or point.time == 1]
-        names, shuffled = set(named_places()), random.sample(points, len(points))
+        names, shuffled = sorted(named_places()), random.sample(points, len(points))
+        if one_in > 1 and stage.half:
+            names = names[stage.half == "odd" :: 2]
         named = {point.place: point for point in shuffled if point.place in names}
         chosen = {*named.values(), *shuffled[::one_in]}
         points = [point for point in points if point in chosen]
