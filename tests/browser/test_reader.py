@@ -70,6 +70,15 @@ async def test_a_page_moves_from_the_stored_zone_to_the_browsers(people: People,
     await expect(page.locator("#zone")).to_contain_text("All times: Japan")
 
 
+async def test_a_page_moves_to_the_zone_that_another_page_stored_meanwhile(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora", timezone_id="Asia/Tokyo")
+    await expect(dora.page.locator("#zone")).to_contain_text("All times: Japan")
+    await dora.context.add_cookies([{"name": "chats-zone", "value": "America/Lima", "url": site.origin}])
+    await dora.page.add_init_script("document.cookie = 'chats-zone=Asia/Tokyo; Path=/'")
+    page = await dora.go()
+    await expect(page.locator("#zone")).to_contain_text("All times: Japan")
+
+
 async def test_a_users_own_zone_needs_no_cookie(people: People) -> None:
     user = await people.create_user("dora", zoneinfo="Europe/Vienna")
     dora = await people.at_browser(user, timezone_id="Asia/Tokyo", locale="de-AT")

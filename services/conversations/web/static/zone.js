@@ -9,9 +9,15 @@ const MAX_AGE = 31_536_000; // a year, in seconds
 export function startZone() {
   const { dataset } = document.documentElement;
   const zone = new Intl.DateTimeFormat().resolvedOptions().timeZone;
-  if ("zoneSet" in dataset || !zone || zone === dataset.zone || zone === stored()) return;
-  const secure = location.protocol === "https:" ? "; Secure" : "";
-  document.cookie = `${COOKIE}=${zone}; Path=/; Max-Age=${MAX_AGE}; SameSite=Lax${secure}`;
+  if ("zoneSet" in dataset || !zone || zone === dataset.zone) return;
+  if (zone === stored()) {
+    // Another page may have stored it after this one was requested. Once in a tab: the server may not know the zone.
+    if (sessionStorage.getItem(COOKIE) === zone) return;
+    sessionStorage.setItem(COOKIE, zone);
+  } else {
+    const secure = location.protocol === "https:" ? "; Secure" : "";
+    document.cookie = `${COOKIE}=${zone}; Path=/; Max-Age=${MAX_AGE}; SameSite=Lax${secure}`;
+  }
   if (zone === stored()) refresh(); // a browser may refuse cookies
 }
 
