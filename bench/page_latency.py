@@ -6,7 +6,6 @@ conversation open, and records when the message appears. The yardstick in the sa
 
 import asyncio
 import os
-import shutil
 import statistics
 import time
 from datetime import timedelta
@@ -18,6 +17,7 @@ from playwright.async_api import Page, async_playwright
 
 from shared.auth import issue_token
 from shared.settings import TokenSettings, read_settings
+from tests.browser.helpers.chromium import CHROMIUM
 
 ROUNDS = 100
 APART = 0.3  # seconds between messages, so that the page is idle when one arrives
@@ -36,9 +36,8 @@ async def main() -> None:
     local = dotenv_values(Path(os.environ.get("CHATS_DATA_DIR", ".data")) / "chats.env")
     os.environ.update({name: value for name, value in local.items() if value and name not in os.environ})
     origin = os.environ["CHATS_PUBLIC_URL"]
-    executable = shutil.which("chromium") or shutil.which("google-chrome")
     async with async_playwright() as playwright, httpx2.AsyncClient(base_url=origin) as client:
-        browser = await playwright.chromium.launch(executable_path=executable, args=["--no-sandbox"])
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         context = await browser.new_context()
         await context.request.post(f"{origin}/session", form={"token": _token("bench-customer", "customer")})
         opened = await client.post(

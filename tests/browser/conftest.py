@@ -1,19 +1,16 @@
 """Run a real browser against the whole product. Without Chromium these tests are skipped; in CI they fail."""
 
 import os
-import shutil
 from collections.abc import AsyncIterator, Generator
 from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, async_playwright, expect
 
+from tests.browser.helpers.chromium import CHROMIUM, HEADED, MISSING
 from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site, running_site
 
-NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)  # the system's browser gets security updates
-MISSING = "no Chromium on the PATH; on Debian and Ubuntu: apt install chromium"
 _REPORT = pytest.StashKey[pytest.TestReport]()
 
 expect.set_options(timeout=20_000)
@@ -30,11 +27,10 @@ def pytest_pycollect_makemodule() -> None:
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
     """Share one browser between all tests; HEADED=1 shows it in slow motion."""
-    headed = bool(os.environ.get("HEADED"))
     sandbox = [] if os.geteuid() else ["--no-sandbox"]  # Chromium's sandbox does not work for root
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(
-            executable_path=CHROMIUM, args=sandbox, headless=not headed, slow_mo=300 if headed else 0
+            executable_path=CHROMIUM, args=sandbox, headless=not HEADED, slow_mo=300 if HEADED else 0
         )
         yield browser
         await browser.close()

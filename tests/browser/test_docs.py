@@ -1,11 +1,10 @@
 """The API documentation page in a real browser: all of it works under its own strict policy."""
 
 import asyncio
-import shutil
 from collections.abc import AsyncIterator
 
 import pytest
-from playwright.async_api import async_playwright, expect
+from playwright.async_api import Browser, expect
 from pydantic import SecretStr
 
 from deploy.local.ports import free_ports
@@ -13,8 +12,6 @@ from services.notifications.app import create_app
 from services.notifications.settings import ApiSettings
 from shared.processes import create_server
 from tests.helpers.waiting import eventually
-
-CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
 
 @pytest.fixture
@@ -31,23 +28,20 @@ async def origin() -> AsyncIterator[str]:
     await task
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium here")
-async def test_the_documentation_can_be_read_and_tried_without_console_errors(origin: str) -> None:
+async def test_the_documentation_can_be_read_and_tried_without_console_errors(origin: str, browser: Browser) -> None:
     errors: list[str] = []
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM)
-        page = await browser.new_page()
-        page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-        requested: list[str] = []
-        page.on("request", lambda request: requested.append(request.url))
-        await page.goto(f"{origin}/api/v1/notifications/docs")
-        operation = page.locator(".opblock").first
-        await operation.locator(".opblock-summary-control").click()
-        await operation.locator(".try-out__btn").click()
-        assert not errors, errors
-        await operation.locator(".execute").click()
-        await expect(operation.locator(".live-responses-table .response .response-col_status")).to_contain_text("401")
-        await browser.close()
+    page = await browser.new_page()
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
+    await page.goto(f"{origin}/api/v1/notifications/docs")
+    operation = page.locator(".opblock").first
+    await operation.locator(".opblock-summary-control").click()
+    await operation.locator(".try-out__btn").click()
+    assert not errors, errors
+    await operation.locator(".execute").click()
+    await expect(operation.locator(".live-responses-table .response .response-col_status")).to_contain_text("401")
+    await page.close()
     assert all(url.startswith((origin, "data:")) for url in requested)
     assert all("401" in error for error in errors)  # the request that was tried, without a token
