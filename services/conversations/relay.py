@@ -39,7 +39,8 @@ from shared.stopping import pause, run_until_stopped
 
 POLL = 0.02  # seconds between checks of a quiet log
 NOTIFIED_POLL = 0.2  # the same while notifications of new events arrive
-GATHER = 0.05  # seconds between batches, because larger batches are cheaper per event
+GATHER = 0.01  # seconds until the next batch, for each event just numbered: under load, a batch has many events
+MAX_GATHER = 0.05  # seconds
 BATCH = 1000  # events numbered in one transaction, or published at once
 TASK_PAUSE = 0.05  # seconds until the next tasks, for each event just published: under load, a task carries many events
 MAX_TASK_PAUSE = 0.25  # seconds
@@ -199,7 +200,7 @@ async def _number(
         publish(events)
         NUMBERED.inc(len(events))
         if len(events) < BATCH:
-            await pause(stop, GATHER)
+            await pause(stop, min(max(len(events), 1) * GATHER, MAX_GATHER))
 
 
 async def _erase(sessions: SessionFactory, stop: asyncio.Event) -> None:
