@@ -10,6 +10,7 @@ import typer
 from dotenv import dotenv_values
 
 from deploy.groups import emails, events
+from deploy.setting_files import read_setting_files
 from shared.settings import SettingsError
 
 # Each command imports its own service, so that no process loads the other one.
@@ -38,9 +39,10 @@ def _port(default: int) -> Any:
 
 def main() -> None:
     """Run the command line. Invalid settings are reported in one line, with exit code 1."""
-    if sys.argv[1:2] and sys.argv[1] not in _ENVIRONMENT_ONLY:
-        _load_local_environment()
     try:
+        read_setting_files()
+        if sys.argv[1:2] and sys.argv[1] not in _ENVIRONMENT_ONLY:
+            _load_local_environment()
         app()
     except SettingsError as error:
         sys.exit(f"chats: {error}")
