@@ -4,6 +4,7 @@ import datetime as dt
 from copy import copy
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Literal
 
 from babel import Locale
@@ -49,16 +50,18 @@ class Reader:
 
     def day(self, date: dt.date) -> str:
         """Format a date in full."""
-        return format_date(date, "full", locale=self.locale)
+        return _date(date, "full", self.locale)
 
     def time(self, moment: dt.datetime) -> str:
         """Format the time of day."""
-        return format_time(moment.astimezone(self.zone), "short", locale=self.locale)
+        local = moment.astimezone(self.zone)
+        return _time(local.hour, local.minute, self.locale)
 
     def moment(self, moment: dt.datetime) -> str:
         """Format a date and time with the zone, to explain a short time."""
         local = moment.astimezone(self.zone)
-        return f"{format_date(local, 'long', self.locale)}, {self.time(moment)} {zone_label(local, self.locale)}"
+        clock = _time(local.hour, local.minute, self.locale)
+        return f"{_date(local.date(), 'long', self.locale)}, {clock} {zone_label(local, self.locale)}"
 
     def brief(self, moment: dt.datetime) -> str:
         """Format a time for a list: the time if it is today, the day if it is this year, else the date."""
@@ -66,8 +69,8 @@ class Reader:
         if date == today:
             return self.time(moment)
         if date.year == today.year:
-            return format_skeleton("MMMd", date, locale=self.locale)
-        return format_date(date, "medium", locale=self.locale)
+            return _day_of_year(date, self.locale)
+        return _date(date, "medium", self.locale)
 
     def age(self, moment: dt.datetime) -> str:
         """Format how long ago something was: 5 min, 3 hr, 2 days."""
@@ -86,6 +89,22 @@ class Reader:
         decimals = max(_decimals(number), get_currency_precision(currency))
         pattern.frac_prec = (decimals, decimals)
         return str(pattern.apply(number, self.locale, currency=currency, currency_digits=False))
+
+
+# Babel takes a third of a page with 50 messages, whose dates and times of day are few and repeat.
+@lru_cache(maxsize=5000)
+def _date(date: dt.date, form: Literal["full", "long", "medium"], locale: Locale) -> str:
+    return format_date(date, form, locale)
+
+
+@lru_cache(maxsize=5000)
+def _day_of_year(date: dt.date, locale: Locale) -> str:
+    return format_skeleton("MMMd", date, locale=locale)
+
+
+@lru_cache(maxsize=10_000)
+def _time(hour: int, minute: int, locale: Locale) -> str:
+    return format_time(dt.time(hour, minute), "short", locale=locale)
 
 
 def _decimals(number: Decimal) -> int:
