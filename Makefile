@@ -48,7 +48,7 @@ run: $(if $(wildcard $(READY)),$(READY),$(RUN_READY))
 # The tests start hundreds of processes, which would all compile the sources if Python did not store bytecode.
 test: export PYTHONDONTWRITEBYTECODE :=
 test: $(READY)
-	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --dist loadgroup --no-loadscope-reorder -rs
+	$(BIN)/python -m pytest -n $$(($$(getconf _NPROCESSORS_ONLN) + 2)) --no-loadscope-reorder -rs
 
 # The checks that are too slow for CI. Coverage counts one service at a time, without code that runs in separate processes.
 COVERAGE := 93

@@ -1,9 +1,14 @@
 """Test settings: few, deterministic Hypothesis examples, but many random ones in `make verify`; the order of tests."""
 
 import os
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.scheduler import LoadScopeScheduling
+
+BROWSER = "tests/browser/"
+SYSTEM = "tests/system/"
 
 # A deadline for each example would be a timed assertion, which fails on a busy machine.
 settings.register_profile(
@@ -13,25 +18,27 @@ settings.register_profile("verify", settings.get_profile("quick"), max_examples=
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
-SERVERS = {"ports", "product", "rig", "servers", "standby", "store"}
-"""Fixtures of a module that start processes."""
+class SharedServers(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
+    """Hands tests to the processes of `make test`; those that share servers all to one, which starts them once."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        """Return what runs in one process: all tests in a browser, a file of `tests/system`, or else a test."""
+        if nodeid.startswith(BROWSER):
+            return BROWSER
+        return nodeid.partition("::")[0] if nodeid.startswith(SYSTEM) else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedServers:
+    """Return the scheduler. xdist's own groups have no effect with this pytest: `findings/xdist-groups-nothing.sh`."""
+    return SharedServers(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run tests that share servers in one process of `make test`, which would otherwise start them in each.
-
-    Start these and the longest first, so that no process runs them alone at the end.
-    """
-    for item in items:
-        if item.nodeid.startswith("tests/browser/"):
-            item.add_marker(pytest.mark.xdist_group("browser"))
-        elif SERVERS & set(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    """Start what takes longest first, so that no process runs it alone at the end."""
     items.sort(key=_turn)
 
 
 def _turn(item: pytest.Item) -> int:
-    group = item.get_closest_marker("xdist_group")
-    if group is not None and group.args == ("browser",):
-        return 0
-    return 1 if item.get_closest_marker("long") else 2 if group else 3
+    if item.nodeid.startswith((BROWSER, SYSTEM)):
+        return 0 if item.nodeid.startswith(BROWSER) or item.get_closest_marker("long") else 1
+    return 2 if item.get_closest_marker("long") else 3
