@@ -75,9 +75,12 @@ async def test_an_email_is_not_repeated_when_the_service_has_lost_its_record(
 
     await eventually(lambda: caught_up(product), deadline=30)
 
+    sweeper_log = product.directory / "sweeper.log"
     await product.stop("worker", "sweeper", "notifications-api")
     await restore(product, "notifications", tmp_path / "backup")
     await product.start("notifications-api", "worker", "sweeper")
+    # An email that is due before the sweeper has noticed the restore may have been sent: it stays unsent.
+    await eventually(lambda: "database was restored, emails on hold" in sweeper_log.read_text())
     new = await product.reply(conversation, "After the restore.")
 
     await eventually(lambda: mailed(product, new), deadline=40)
