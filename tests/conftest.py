@@ -28,6 +28,8 @@ class SharedServers(LoadScopeScheduling):  # type: ignore[misc] # xdist has no t
         return nodeid.partition("::")[0] if nodeid.startswith(SYSTEM) else nodeid
 
 
+@pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook
+@pytest.hookimpl(optionalhook=True)  # pytest refuses an unknown hook when xdist is switched off
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedServers:
     """Return the scheduler. xdist's own groups have no effect with this pytest: `findings/xdist-groups-nothing.sh`."""
     return SharedServers(config, log)
