@@ -7,7 +7,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, context
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import structlog
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -277,4 +277,12 @@ async def driver_connection(session: AsyncSession) -> Driver:
     """
     connection = await session.connection()
     driver: Driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
+    return driver
+
+
+async def transaction_driver(session: AsyncSession) -> Driver:
+    """Return the asyncpg connection of a session for statements that are all part of its transaction."""
+    driver = await driver_connection(session)
+    if not driver.is_in_transaction():  # SQLAlchemy begins one with its own first statement
+        await session.execute(text("select"))
     return driver

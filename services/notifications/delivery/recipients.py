@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 from services.notifications.mail.addresses import AddressError, is_unattended, mailbox_of, sender_address
-from services.notifications.models import Person
 from services.notifications.rules import Audience, Reason
 from services.notifications.settings import EmailSettings
 
@@ -18,7 +18,16 @@ class Recipient:
     reason: Reason | None = None
 
 
-def find_recipient(audience: Audience, customer: Person | None, settings: EmailSettings) -> Recipient:
+class Customer(Protocol):
+    """What the recipient depends on: a `Person`, or a row of theirs."""
+
+    @property
+    def email(self) -> str | None: ...  # noqa: D102
+    @property
+    def deleted(self) -> bool: ...  # noqa: D102
+
+
+def find_recipient(audience: Audience, customer: Customer | None, settings: EmailSettings) -> Recipient:
     """Return the recipient of emails to the customer, or to support."""
     if audience is Audience.CUSTOMER and customer is not None and customer.deleted:
         return Recipient(reason=Reason.USER_DELETED)

@@ -1,21 +1,23 @@
 """Scheduling of emails: which messages join an email, when it is due, when it is no longer needed."""
 
+import itertools
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
-from sqlalchemy import ColumnElement, case, exists, func, select, text, update
+from sqlalchemy import ColumnElement, case, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.recipients import find_recipient
 from services.notifications.delivery.transitions import cancel_emails, lock_emails
-from services.notifications.models import ConversationState, Email, EmailMessage, Notification, Person
+from services.notifications.models import ConversationState, Email, EmailMessage, Notification
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings, StoreSettings
+from shared.database import Driver, transaction_driver
 from shared.events import MessagePosted
-from shared.orm import any_of, bulk_insert
+from shared.orm import any_of
 
 SUPPORT_RECIPIENT = "support"
 
@@ -32,55 +34,29 @@ async def join_emails(
     """
     if not posted:
         return set()
-    ids = [event.message.id for event in posted]
-    present = set(await session.scalars(select(EmailMessage.message_id).where(any_of(EmailMessage.message_id, ids))))
+    driver = await transaction_driver(session)
+    messages, conversations = zip(*((event.message.id, event.conversation_id) for event in posted), strict=True)
+    [facts] = await driver.fetch(_LOCK_OPEN_EMAILS, conversations, audience, messages)
+    present = set(facts["present"])
     joining = sorted(
         (event for event in posted if event.message.id not in present), key=lambda event: event.message.number
     )
-    open_emails = await _lock_open_emails(session, [event.conversation_id for event in joining], audience)
+    open_emails: dict[UUID, UUID] = dict(zip(facts["conversations"], facts["emails"], strict=True))
     earlier = set(open_emails)
-    joined = await _create_emails(session, joining, open_emails, audience, settings)
-    joined |= {
-        event.message.id: open_emails[event.conversation_id] for event in joining if event.message.id not in joined
-    }
-    rows = [
-        {
-            "message_id": event.message.id,
-            "email_id": joined[event.message.id],
-            "number": event.message.number,
-            "sender_id": event.sender.id,
-            "body": event.message.body,
-            "created_at": event.message.created_at,
-        }
-        for event in joining
-    ]
+    joined = await _create_emails(driver, joining, open_emails, audience, settings)
+    rows = []
+    for event in joining:
+        message = event.message
+        email_id = joined.get(message.id) or open_emails[event.conversation_id]
+        rows.append((message.id, email_id, message.number, event.sender.id, message.body, message.created_at))
+        log.info("message joined email", message_id=str(message.id), email_id=str(email_id))
     if rows:
-        await session.execute(bulk_insert(EmailMessage, rows))
-    for message_id, email_id in joined.items():
-        log.info("message joined email", message_id=str(message_id), email_id=str(email_id))
+        await driver.execute(_JOIN_EMAILS, *zip(*rows, strict=True))
     return set(open_emails) - earlier
 
 
-async def _lock_open_emails(
-    session: AsyncSession, conversation_ids: Collection[UUID], audience: Audience
-) -> dict[UUID, UUID]:
-    """Lock the open emails, which further messages join; return their ids by conversation."""
-    rows = await session.execute(
-        select(Email.conversation_id, Email.id)
-        .where(
-            any_of(Email.conversation_id, conversation_ids),
-            Email.audience == audience,
-            Email.state == EmailState.SCHEDULED,
-            Email.claimed_at.is_(None),
-        )
-        .order_by(Email.id)
-        .with_for_update()
-    )
-    return {row.conversation_id: row.id for row in rows}
-
-
 async def _create_emails(
-    session: AsyncSession,
+    driver: Driver,
     joining: Sequence[MessagePosted],
     open_emails: dict[UUID, UUID],
     audience: Audience,
@@ -90,37 +66,65 @@ async def _create_emails(
     missing = [event for event in joining if event.conversation_id not in open_emails]
     if not missing:
         return {}
-    created: dict[UUID, dict[str, Any]] = {}  # by first message
-    # Generate the ids first: the table's own ids would only be returned for single-row inserts.
-    now, ids = (await session.execute(_NOW_AND_IDS, {"count": len(missing)})).one()
-    query = select(Person).where(any_of(Person.id, {event.customer.id for event in missing}))
-    people = await session.scalars(query.execution_options(populate_existing=True))
-    customers = {person.id: person for person in people}
-    for event in missing:
+    rows = await driver.fetch(_NEW_EMAILS, [event.customer.id for event in missing])
+    created: dict[UUID, tuple[Any, ...]] = {}  # by first message
+    for event, row in zip(missing, itertools.starmap(_NewEmail, rows), strict=True):
         if event.conversation_id in open_emails:
             continue
-        email_id = ids[len(created)]
-        reason = find_recipient(audience, customers.get(event.customer.id), settings).reason
+        reason = find_recipient(audience, row, settings).reason
         if reason is None:
-            open_emails[event.conversation_id] = email_id
-        due_at = _due_after(event.message.created_at, now, audience, settings)
-        created[event.message.id] = {
-            "id": email_id,
-            "audience": audience,
-            "recipient_id": SUPPORT_RECIPIENT if audience is Audience.SUPPORT else event.customer.id,
-            "conversation_id": event.conversation_id,
-            "subject": event.subject,
-            "state": EmailState.SUPPRESSED if reason else EmailState.SCHEDULED,
-            "reason": reason,
-            "due_at": due_at,
-            "next_attempt_at": due_at,
-            "finished_at": now if reason else None,
-        }
-    await session.execute(bulk_insert(Email, list(created.values())))
-    return {message_id: email["id"] for message_id, email in created.items()}
+            open_emails[event.conversation_id] = row.id
+        due_at = _due_after(event.message.created_at, row.now, audience, settings)
+        created[event.message.id] = (
+            row.id,
+            audience,
+            SUPPORT_RECIPIENT if audience is Audience.SUPPORT else event.customer.id,
+            event.conversation_id,
+            event.subject,
+            EmailState.SUPPRESSED if reason else EmailState.SCHEDULED,
+            reason,
+            due_at,
+            row.now if reason else None,
+        )
+    await driver.execute(_CREATE_EMAILS, *zip(*created.values(), strict=True))
+    return {message_id: email[0] for message_id, email in created.items()}
 
 
-_NOW_AND_IDS = text("select clock_timestamp(), array(select uuidv7() from generate_series(1, :count))")
+class _NewEmail(NamedTuple):
+    """The id of a new email, the time, and the current customer."""
+
+    id: UUID
+    now: datetime
+    email: str | None
+    deleted: bool
+
+
+# The open emails, which further messages join, and the messages that are in an email.
+_LOCK_OPEN_EMAILS = """
+    with opened as (
+        select conversation_id, id from emails
+        where conversation_id = any($1::uuid[]) and audience = $2 and state = 'scheduled' and claimed_at is null
+        order by id for update
+    )
+    select array(select conversation_id from opened) as conversations, array(select id from opened) as emails,
+        array(select message_id from email_messages where message_id = any($3::uuid[])) as present
+"""
+_NEW_EMAILS = """
+    select uuidv7(), clock_timestamp(), people.email, coalesce(people.deleted, false)
+    from unnest($1::text[]) with ordinality as customer (id, number) left join people using (id) order by number
+"""
+_CREATE_EMAILS = """
+    insert into emails (id, audience, recipient_id, conversation_id, subject, state, reason, due_at, next_attempt_at,
+        finished_at)
+    select id, audience, recipient_id, conversation_id, subject, state, reason, due_at, due_at, finished_at
+    from unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
+        $9::timestamptz[])
+        as new (id, audience, recipient_id, conversation_id, subject, state, reason, due_at, finished_at)
+"""
+_JOIN_EMAILS = """
+    insert into email_messages (message_id, email_id, number, sender_id, body, created_at)
+    select * from unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::timestamptz[])
+"""
 
 
 def delay(audience: Audience, settings: StoreSettings) -> timedelta:

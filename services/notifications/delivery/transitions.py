@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.models import Email
 from services.notifications.rules import EmailState, Reason, check_transition
+from shared.database import transaction_driver
 
 WAITING_STATES = (EmailState.SCHEDULED, EmailState.SENDING)
 UNSENT_STATES = (*WAITING_STATES, EmailState.FAILED)
@@ -17,6 +18,21 @@ UNSENT_STATES = (*WAITING_STATES, EmailState.FAILED)
 async def lock_emails(session: AsyncSession, which: ColumnElement[bool]) -> Sequence[UUID]:
     """Lock the emails that match `which`, in the order of their ids; return the ids."""
     return (await session.scalars(select(Email.id).where(which).order_by(Email.id).with_for_update())).all()
+
+
+async def lock_unsent_emails(
+    session: AsyncSession, conversation_ids: Collection[UUID], with_sent: Collection[UUID]
+) -> None:
+    """Lock the unsent emails about conversations, and of those in `with_sent` all, in the order of their ids."""
+    driver = await transaction_driver(session)
+    await driver.execute(_LOCK_UNSENT, list(conversation_ids), UNSENT_STATES, list(with_sent))
+
+
+_LOCK_UNSENT = """
+    select from emails
+    where conversation_id = any($1::uuid[]) and (state = any($2::text[]) or conversation_id = any($3::uuid[]))
+    order by id for update
+"""
 
 
 async def cancel_emails(

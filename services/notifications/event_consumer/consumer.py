@@ -14,7 +14,7 @@ from uuid import UUID
 
 import structlog
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, func, literal, select, update
+from sqlalchemy import ColumnElement, func, literal, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -216,7 +216,7 @@ async def _handle(
         return []
     try:
         async with transaction(sessions) as session:
-            claimed = await _mark_handled(session, await in_current_epoch(session, events))
+            claimed = await _mark_handled(session, events)
             failpoint("events-claimed")
             await handle_events(session, claimed, settings)
             failpoint("events-written")
@@ -231,25 +231,36 @@ async def _handle(
     return claimed
 
 
-async def in_current_epoch(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
-    """Return the events of the current epoch: after a restore of the log, a rebuild replaces events of other epochs."""
+async def in_current_epoch(session: AsyncSession, event: Event) -> bool:
+    """Return whether an event is of the current epoch: after a restore of the log, a rebuild replaces other events."""
     epoch = await session.scalar(select(FeedCursor.epoch))
-    return [event for event in events if event.epoch is None or epoch is None or event.epoch == epoch]
+    return event.epoch is None or epoch is None or event.epoch == epoch
 
 
 async def _mark_handled(session: AsyncSession, events: Sequence[Event]) -> list[Event]:
-    """Mark events as handled; return those that were neither handled nor parked before."""
-    if not events:
-        return []
-    now = func.clock_timestamp()
-    marked = set(
-        await session.scalars(
-            bulk_insert(InboxEntry, _rows(events), handled_at=now)
-            .on_conflict_do_update(index_elements=[InboxEntry.event_id], set_={"handled_at": now}, where=~_is_done())
-            .returning(InboxEntry.event_id)
-        )
-    )
+    """Mark events of the current epoch as handled; return those that were neither handled nor parked before."""
+    ordered = sorted(events, key=lambda event: event.id)  # the order in which entries are locked everywhere
+    columns = {
+        "ids": [event.id for event in ordered],
+        "types": [event.type for event in ordered],
+        "epochs": [event.epoch for event in ordered],
+    }
+    marked = {row.event_id for row in await session.execute(_MARK_HANDLED, columns)}
     return [event for event in events if event.id in marked]
+
+
+# As in `in_current_epoch`.
+_MARK_HANDLED = text("""
+    insert into inbox (event_id, type, handled_at)
+    select event.id, event.type, clock_timestamp()
+    from unnest(cast(:ids as uuid[]), cast(:types as text[]), cast(:epochs as uuid[])) as event (id, type, epoch),
+        feed_cursor
+    where event.epoch is null or feed_cursor.epoch is null or event.epoch = feed_cursor.epoch
+    order by event.id
+    on conflict (event_id) do update set handled_at = excluded.handled_at
+    where inbox.handled_at is null and inbox.parked_at is null
+    returning event_id
+""")
 
 
 def _rows(events: Collection[Event]) -> list[dict[str, Any]]:

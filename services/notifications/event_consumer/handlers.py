@@ -5,7 +5,9 @@ harm. Many events can therefore be handled together, type by type, with a fixed 
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -16,10 +18,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery import erasure
 from services.notifications.delivery.scheduling import join_emails, mark_notifications_read, review_emails
-from services.notifications.delivery.transitions import UNSENT_STATES, cancel_emails, lock_emails
-from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Notification, Person
+from services.notifications.delivery.transitions import UNSENT_STATES, cancel_emails, lock_emails, lock_unsent_emails
+from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Notification
 from services.notifications.rules import Audience, Reason
 from services.notifications.settings import EmailSettings
+from shared.database import transaction_driver
 from shared.events import (
     PAYLOADS,
     ConversationDeleted,
@@ -30,11 +33,21 @@ from shared.events import (
     Payload,
     UserChanged,
 )
-from shared.orm import any_of, bulk_insert
-from shared.people import Person as PersonOfEvent
+from shared.orm import any_of
+from shared.people import Person
 from shared.text import preview
 
-States = dict[UUID, ConversationState]
+
+@dataclass(slots=True)
+class ReadState:
+    """The row of a conversation in `marks`."""
+
+    read_by_user_number: int
+    read_by_admin_number: int
+    deleted_at: datetime | None
+
+
+States = dict[UUID, ReadState]
 
 
 async def handle_events(session: AsyncSession, events: Iterable[Event], settings: EmailSettings) -> None:
@@ -71,7 +84,7 @@ async def handle_payloads(
     )
     conversation_ids = {event.conversation_id for event in posted} | {read.conversation_id for read in reads} | deleted
     states = await _lock_states(session, conversation_ids)
-    gone = deleted | {state.conversation_id for state in states.values() if state.deleted_at is not None}
+    gone = deleted | {key for key, state in states.items() if state.deleted_at is not None}
     small = await erasure.choose_small(session, deleted)
     if small:
         await session.execute(delete(Notification).where(any_of(Notification.conversation_id, small)))
@@ -83,8 +96,7 @@ async def handle_payloads(
         [event for event in posted if event.message.sender_role == "customer"] if settings.support_email else []
     )
     # Only a deletion changes sent emails, and each lock writes to PostgreSQL's log.
-    changeable = Email.state.in_(UNSENT_STATES) | any_of(Email.conversation_id, deleted)
-    await lock_emails(session, any_of(Email.conversation_id, conversation_ids) & changeable)
+    await lock_unsent_emails(session, conversation_ids, with_sent=deleted)
     for audience, by, messages in (
         (Audience.CUSTOMER, "user", from_admins),
         (Audience.SUPPORT, "admin", from_customers),
@@ -122,26 +134,25 @@ async def _create_notifications(
     """Create a `NEW_MESSAGE` notification for each message; return the messages that had none."""
     if not posted:
         return []
-    rows = [
-        {
-            "user_id": event.customer.id,
-            "conversation_id": event.conversation_id,
-            "message_id": event.message.id,
-            "number": event.message.number,
-            "subject": event.subject,
-            "sender_id": event.sender.id,
-            "preview": preview(event.message.body),
-        }
-        for event in sorted(posted, key=lambda event: event.message.id)
-    ]
-    created = set(
-        await session.scalars(
-            bulk_insert(Notification, rows).on_conflict_do_nothing().returning(Notification.message_id)
-        )
-    )
+    columns = zip(*map(_notification, sorted(posted, key=lambda event: event.message.id)), strict=True)
+    driver = await transaction_driver(session)
+    created = {row["message_id"] for row in await driver.fetch(_CREATE_NOTIFICATIONS, *columns)}
     read = {event.conversation_id for event in posted if _is_read(event, states, "user")}
     await _mark_notifications_read(session, read)
     return [event for event in posted if event.message.id in created]
+
+
+def _notification(event: MessagePosted) -> tuple[Any, ...]:
+    message = event.message
+    return (
+        event.customer.id,
+        event.conversation_id,
+        message.id,
+        message.number,
+        event.subject,
+        event.sender.id,
+        preview(message.body),
+    )
 
 
 def _is_read(event: MessagePosted, states: States, by: str) -> bool:
@@ -150,13 +161,18 @@ def _is_read(event: MessagePosted, states: States, by: str) -> bool:
 
 
 async def _conversations_read(session: AsyncSession, reads: Sequence[ConversationRead], states: States) -> None:
+    moved: dict[UUID, ReadState] = {}
     for read in reads:
         state = states[read.conversation_id]
-        if read.by == "user":
-            state.read_by_user_number = max(state.read_by_user_number, read.up_to)
-        else:
-            state.read_by_admin_number = max(state.read_by_admin_number, read.up_to)
-    await session.flush()
+        if read.by == "user" and read.up_to > state.read_by_user_number:
+            state.read_by_user_number = read.up_to
+            moved[read.conversation_id] = state
+        elif read.by == "admin" and read.up_to > state.read_by_admin_number:
+            state.read_by_admin_number = read.up_to
+            moved[read.conversation_id] = state
+    if moved:
+        rows = [(key, state.read_by_user_number, state.read_by_admin_number) for key, state in moved.items()]
+        await (await transaction_driver(session)).execute(_MOVE_WATERMARKS, *zip(*rows, strict=True))
     await _mark_notifications_read(session, {read.conversation_id for read in reads if read.by == "user"})
 
 
@@ -222,47 +238,62 @@ async def _erase_user(session: AsyncSession, user_id: str, before: datetime | No
         )
 
 
-async def _update_people(session: AsyncSession, people: Iterable[PersonOfEvent]) -> list[PersonOfEvent]:
+async def _update_people(session: AsyncSession, people: Iterable[Person]) -> list[Person]:
     """Save people that are newer than the saved version; return those that were saved."""
-    newest: dict[str, PersonOfEvent] = {}
+    newest: dict[str, Person] = {}
     for person in people:
         if person.id not in newest or newest[person.id].version < person.version:
             newest[person.id] = person
-    # Read first: an upsert locks rows that it does not change, and the same admin occurs in many events.
-    rows = await session.execute(select(Person.id, Person.version).where(any_of(Person.id, newest)))
-    saved = {row.id: row.version for row in rows}
-    newer = [key for key in sorted(newest) if key not in saved or saved[key] < newest[key].version]
-    if not newer:
+    if not newest:
         return []
-    values = ("version", "name", "email", "locale", "zoneinfo", "role", "deleted")
-    upsert = bulk_insert(Person, [newest[key].model_dump(include={"id", *values}) for key in newer])
-    updated = await session.scalars(
-        upsert.on_conflict_do_update(
-            index_elements=[Person.id],
-            set_={name: upsert.excluded[name] for name in values},
-            where=Person.version < upsert.excluded.version,
-        ).returning(Person.id)
-    )
-    return [newest[key] for key in updated]
+    columns = zip(*(_PERSON(newest[key]) for key in sorted(newest)), strict=True)
+    rows = await (await transaction_driver(session)).fetch(_UPDATE_PEOPLE, *columns)
+    return [newest[row["id"]] for row in rows]
 
 
 async def _lock_states(session: AsyncSession, conversation_ids: Collection[UUID]) -> States:
-    """Lock and return the states of conversations: changes to one conversation happen one after the other.
-
-    No other transaction sees the rows that this one inserts, so they need no lock.
-    """
-    if not conversation_ids:
-        return {}
-    rows = [{"conversation_id": key} for key in sorted(conversation_ids)]
-    insertion = bulk_insert(ConversationState, rows).on_conflict_do_nothing().returning(ConversationState)
-    states = {state.conversation_id: state for state in await session.scalars(insertion)}
-    if earlier := set(conversation_ids) - states.keys():
-        locked = await session.scalars(
-            select(ConversationState)
-            .where(any_of(ConversationState.conversation_id, earlier))
-            .order_by(ConversationState.conversation_id)
-            .with_for_update()
-            .execution_options(populate_existing=True)
-        )
-        states |= {state.conversation_id: state for state in locked}
+    """Lock and return the states of conversations: changes to one conversation happen one after the other."""
+    states: States = {}
+    driver = await transaction_driver(session)
+    # A second time for a row that another transaction has inserted during the statement, which does not see it.
+    while missing := sorted(set(conversation_ids) - states.keys()):
+        for key, *state in await driver.fetch(_LOCK_STATES, missing):
+            states[key] = ReadState(*state)
     return states
+
+
+_PERSON = attrgetter("id", "version", "name", "email", "locale", "zoneinfo", "role", "deleted")
+# Only those that are newer: an upsert locks rows that it does not change, and the same admin occurs in many events.
+_UPDATE_PEOPLE = """
+    insert into people (id, version, name, email, locale, zoneinfo, role, deleted)
+    select * from unnest($1::text[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bool[])
+        as new (id, version, name, email, locale, zoneinfo, role, deleted)
+    where not exists (select from people where people.id = new.id and people.version >= new.version)
+    order by new.id
+    on conflict (id) do update set version = excluded.version, name = excluded.name, email = excluded.email,
+        locale = excluded.locale, zoneinfo = excluded.zoneinfo, role = excluded.role, deleted = excluded.deleted
+    where people.version < excluded.version
+    returning id
+"""
+# No other transaction sees the rows that this one inserts, so they need no lock.
+_LOCK_STATES = """
+    with created as (
+        insert into marks (conversation_id) select unnest($1::uuid[]) on conflict do nothing
+        returning conversation_id, read_by_user_number, read_by_admin_number, deleted_at
+    ),
+    locked as (
+        select conversation_id, read_by_user_number, read_by_admin_number, deleted_at
+        from marks where conversation_id = any($1) order by conversation_id for update
+    )
+    select * from created union all select * from locked
+"""
+_MOVE_WATERMARKS = """
+    update marks set read_by_user_number = moved.by_user, read_by_admin_number = moved.by_admin
+    from unnest($1::uuid[], $2::int[], $3::int[]) as moved (id, by_user, by_admin)
+    where marks.conversation_id = moved.id
+"""
+_CREATE_NOTIFICATIONS = """
+    insert into notifications (user_id, conversation_id, message_id, number, subject, sender_id, preview)
+    select * from unnest($1::text[], $2::uuid[], $3::uuid[], $4::int[], $5::text[], $6::text[], $7::text[])
+    on conflict do nothing returning message_id
+"""

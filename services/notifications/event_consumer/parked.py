@@ -35,7 +35,8 @@ async def retry_parked(session: AsyncSession, event_id: UUID, settings: EmailSet
         raise NotRetriable("This event's content is no longer available.") from None
     if fault := permanent_fault(event, 0):
         raise NotRetriable(f"This event still cannot be handled: {fault}.")
-    await handle_events(session, await in_current_epoch(session, [event]), settings)
+    if await in_current_epoch(session, event):
+        await handle_events(session, [event], settings)
     _mark_handled(entry)
 
 
