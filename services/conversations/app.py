@@ -1,6 +1,7 @@
 """The HTTP application of the conversations service."""
 
 import asyncio
+import secrets
 from pathlib import Path
 from typing import cast
 
@@ -76,6 +77,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description=_DESCRIPTION,
     )
     state = cast("ApiState", app.state)
+    state.instance = secrets.token_hex(4)
     announce_appends(state.sessions, appended.notify)
     state.known_users = KnownUserCache()
     state.session_checks = SessionChecks(state.acquire)

@@ -1,19 +1,17 @@
 """The response bodies of the API. The viewer's side decides what they contain about admins."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field
+from pydantic import Field
 
-from services.conversations.messaging.erasure_batches import Progress
 from services.conversations.messaging.posting import Posted
 from services.conversations.models import User
 from services.conversations.records import ConversationDetail, ConversationRow, MessageRow, OrderRow, UserRow
 from services.conversations.rules import COUNT_LIMIT, Side, Status
-from shared.problems import FieldError
 from shared.response_body import ResponseBody
 
 # A list converts many rows, and an enumeration's constructor and attributes are slow.
@@ -242,51 +240,6 @@ class Deleted:
     deleted: int
 
 
-@dataclass(slots=True)
-class ErasureOut:
-    """The progress of a user's erasure. `erased` counts rows."""
-
-    id: UUID
-    user_id: str
-    content: bool
-    state: Literal["running", "done"]
-    erased: int
-    asked_at: datetime
-    finished_at: datetime | None
-
-    @classmethod
-    def of(cls, progress: Progress) -> Self:
-        """Convert an erasure's progress."""
-        return cls(state="done" if progress.finished_at else "running", **asdict(progress))
-
-
 def customer_name(user_id: str, name: str | None, *, deleted: bool) -> str:
     """Return a customer's name, or the id if there is none."""
     return name or (DELETED_CUSTOMER if deleted else user_id)
-
-
-class RecordOut(BaseModel):
-    """A synced user or order, and warnings about values that were not used as sent."""
-
-    id: str
-    warnings: list[FieldError] | None = None
-    items_omitted: int | None = None
-
-
-@dataclass(slots=True)
-class LineOut:
-    """The result of one line of an import. For a rejected line, it has the error that the PUT would return.
-
-    `lines_omitted` is in the last result if very many lines were neither a user nor an order.
-    """
-
-    line: int
-    status: Literal[200, 201, 409, 413, 422]
-    type: Literal["user", "order"] | None = None
-    id: str | None = None
-    code: str | None = None
-    detail: str | None = None
-    errors: list[FieldError] | None = None
-    warnings: list[FieldError] | None = None
-    items_omitted: int | None = None
-    lines_omitted: int | None = None

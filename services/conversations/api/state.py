@@ -18,6 +18,8 @@ class ApiState(AppState):
     """The state of the conversations service, which `create_app` sets."""
 
     settings: ApiSettings
+    instance: str
+    """A random name of this process."""
     known_users: KnownUserCache
     session_checks: SessionChecks
     admission: StreamAdmission

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 from starlette.requests import ClientDisconnect
 
 from services.conversations.api.dependencies import PathId
-from services.conversations.api.response_schemas import ErasureOut, LineOut, RecordOut
 from services.conversations.api.state import api_state
 from services.conversations.api.store_bodies import body_of, sent
+from services.conversations.api.store_responses import ConnectionOut, ErasureOut, LineOut, RecordOut
 from services.conversations.catalog import orders, sync
 from services.conversations.catalog.ndjson_import import import_lines
 from services.conversations.catalog.schemas import Checked, OrderLine, PutOrder, PutUser, UserLine
@@ -139,6 +139,13 @@ async def put_order(order_id: PathId, body: OrderBody, session: DbSession, respo
 async def delete_order(order_id: PathId, session: DbSession) -> None:
     """Delete an order. Conversations about it keep its last state."""
     await orders.delete_order(session, order_id)
+
+
+@router.get("/connection")
+async def get_connection(request: Request) -> ConnectionOut:
+    """Return how this request arrived through the proxies. `chats doctor` compares it with what was sent."""
+    address = request.client.host if request.client else None
+    return ConnectionOut(address, request.url.scheme, request.headers.get("Host", ""), api_state(request).instance)
 
 
 _LINES_IN: dict[str, Any] = {

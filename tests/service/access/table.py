@@ -63,6 +63,7 @@ GET    /api/v1/store/erasures/{erasure_id}                      401   403   403 
 DELETE /api/v1/store/users/{user_id}/sessions                   401   403   403   403   204  401
 PUT    /api/v1/store/orders/{order_id}                          401   403   403   403   200  401 #order
 DELETE /api/v1/store/orders/{order_id}                          401   403   403   403   204  401
+GET    /api/v1/store/connection                                 401   403   403   403   200  401
 POST   /api/v1/store/import                                     401   403   403   403   200  401 #line
 
 GET    /internal/events                                         401   401   401   401   401  200

@@ -1,0 +1,69 @@
+"""The response bodies of the store's routes."""
+
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Literal, Self
+from uuid import UUID
+
+from pydantic import BaseModel
+
+from services.conversations.messaging.erasure_batches import Progress
+from shared.problems import FieldError
+
+
+class RecordOut(BaseModel):
+    """A synced user or order, and warnings about values that were not used as sent."""
+
+    id: str
+    warnings: list[FieldError] | None = None
+    items_omitted: int | None = None
+
+
+@dataclass(slots=True)
+class LineOut:
+    """The result of one line of an import. For a rejected line, it has the error that the PUT would return.
+
+    `lines_omitted` is in the last result if very many lines were neither a user nor an order.
+    """
+
+    line: int
+    status: Literal[200, 201, 409, 413, 422]
+    type: Literal["user", "order"] | None = None
+    id: str | None = None
+    code: str | None = None
+    detail: str | None = None
+    errors: list[FieldError] | None = None
+    warnings: list[FieldError] | None = None
+    items_omitted: int | None = None
+    lines_omitted: int | None = None
+
+
+@dataclass(slots=True)
+class ErasureOut:
+    """The progress of a user's erasure. `erased` counts rows."""
+
+    id: UUID
+    user_id: str
+    content: bool
+    state: Literal["running", "done"]
+    erased: int
+    asked_at: datetime
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, progress: Progress) -> Self:
+        """Convert an erasure's progress."""
+        return cls(state="done" if progress.finished_at else "running", **asdict(progress))
+
+
+@dataclass(slots=True)
+class ConnectionOut:
+    """How a request arrived: the client's address, the scheme and the host as the API sees them.
+
+    `instance` is the process that answered, under a name that it has until it ends.
+    """
+
+    client_address: str | None
+    scheme: str
+    host: str
+    instance: str
