@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 from dotenv import dotenv_values
 
+from deploy.doctor.findings import Area
 from deploy.groups import emails, events
 from deploy.setting_files import read_setting_files
 from shared.settings import SettingsError
@@ -264,6 +265,23 @@ def status() -> None:
     from deploy.status import print_status
 
     raise typer.Exit(0 if print_status() else 1)
+
+
+@app.command()
+def doctor(
+    areas: Annotated[list[Area] | None, typer.Argument(help="What to check. Default: everything.")] = None,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check settings, servers, rights, email and the proxy, and say what to do.
+
+    Checks what the settings in its environment name, and says what it could not check. Exits with code 1 if there are
+    warnings, and 2 if there are faults.
+    """
+    from deploy.doctor.report import examine
+
+    _log("doctor", "error")
+    raise typer.Exit(examine(areas or list(Area), as_json=as_json).exit_code)
 
 
 @app.command()

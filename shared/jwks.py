@@ -55,10 +55,7 @@ class ProviderKeys:
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._url = url
         self._clock = clock
-        # Uncompressed, so that the size limit applies to the bytes that are read. The provider may be on the internet,
-        # so the environment's proxy is used.
-        headers = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
-        self._client = httpx2.AsyncClient(headers=headers, timeout=TIMEOUT, follow_redirects=False)
+        self._client = _create_client()
         self._keys: list[jwt.PyJWK] | None = None
         self._fetched_at = self._failed_at = self._searched_at = -inf
         self._fetching: asyncio.Task[None] | None = None
@@ -128,33 +125,55 @@ class ProviderKeys:
 
     async def _fetch(self) -> None:
         try:
-            async with asyncio.timeout(TIMEOUT):
-                keys = _read_keys(await self._download())
-        except Exception as error:  # noqa: BLE001 - after any error, the last keys stay in use
+            keys = await _fetch(self._client, self._url)
+        except JwksError as error:  # the last keys stay in use
             if self._failed_at <= self._fetched_at:  # the first one in a row
-                reason = str(error) if isinstance(error, _InvalidJwksError) else type(error).__name__
                 kept = len(self._keys or ())
-                log.warning("fetching the identity provider's keys failed", reason=reason, kept=kept)
+                log.warning("fetching the identity provider's keys failed", reason=str(error), kept=kept)
             self._failed_at = self._clock()
             return
         if self._failed_at >= self._fetched_at or _names(keys) != _names(self._keys or ()):
             log.info("fetched the identity provider's keys", usable=len({_fingerprint(key) for key in keys}))
         self._keys, self._fetched_at = keys, self._clock()
 
-    async def _download(self) -> bytes:
-        async with self._client.stream("GET", self._url) as response:
-            if response.status_code != HTTPStatus.OK:  # also redirects: following one would trust another URL
-                raise _InvalidJwksError(f"status {response.status_code}")
-            body = bytearray()
-            async for chunk in response.aiter_raw():
-                body += chunk
-                if len(body) > MAX_RESPONSE:
-                    raise _InvalidJwksError(f"more than {MAX_RESPONSE} bytes")
-            return bytes(body)
+
+class JwksError(Exception):
+    """The keys could not be fetched. `str()` is the reason."""
 
 
-class _InvalidJwksError(Exception):
-    """A response that is not a valid JWK set."""
+async def fetch_keys(url: str) -> list[jwt.PyJWK]:
+    """Fetch the keys at a URL that can verify tokens, once. Raises `JwksError`."""
+    async with _create_client() as client:
+        return await _fetch(client, url)
+
+
+def _create_client() -> httpx2.AsyncClient:
+    # Uncompressed, so that the size limit applies to the bytes that are read. The provider may be on the internet, so
+    # the environment's proxy is used.
+    headers = {"Accept": "application/jwk-set+json, application/json", "Accept-Encoding": "identity"}
+    return httpx2.AsyncClient(headers=headers, timeout=TIMEOUT, follow_redirects=False)
+
+
+async def _fetch(client: httpx2.AsyncClient, url: str) -> list[jwt.PyJWK]:
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            return _read_keys(await _download(client, url))
+    except JwksError:
+        raise
+    except Exception as error:
+        raise JwksError(type(error).__name__) from error
+
+
+async def _download(client: httpx2.AsyncClient, url: str) -> bytes:
+    async with client.stream("GET", url) as response:
+        if response.status_code != HTTPStatus.OK:  # also redirects: following one would trust another URL
+            raise JwksError(f"status {response.status_code}")
+        body = bytearray()
+        async for chunk in response.aiter_raw():
+            body += chunk
+            if len(body) > MAX_RESPONSE:
+                raise JwksError(f"more than {MAX_RESPONSE} bytes")
+        return bytes(body)
 
 
 def _names(keys: Iterable[jwt.PyJWK]) -> set[str | None]:
@@ -178,9 +197,9 @@ def _read_keys(body: bytes) -> list[jwt.PyJWK]:
     jwks = json.loads(body)
     entries = jwks.get("keys") if isinstance(jwks, dict) else None
     if not isinstance(entries, list):
-        raise _InvalidJwksError("not a JWK set")
+        raise JwksError("not a JWK set")
     if len(entries) > MAX_KEYS:
-        raise _InvalidJwksError(f"more than {MAX_KEYS} keys")
+        raise JwksError(f"more than {MAX_KEYS} keys")
     return [key for jwk in entries for key in _usable_keys(jwk)]
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from shared.database_url import INVALID_URL, read_database_url
@@ -159,7 +160,8 @@ class TokenSettings(Settings):
     @model_validator(mode="after")
     def _can_verify(self) -> Self:
         if not self.auth_secret and not self.auth_jwks_url:
-            raise ValueError("tokens cannot be verified: set CHATS_AUTH_SECRET, CHATS_AUTH_JWKS_URL, or both")
+            text = "tokens cannot be verified: set CHATS_AUTH_SECRET, CHATS_AUTH_JWKS_URL, or both"
+            raise PydanticCustomError("missing", text)
         return self
 
 
@@ -168,9 +170,22 @@ def read_settings(kind: type[S]) -> S:
     try:
         return kind()
     except ValidationError as error:
-        # Ignore defaults that could not be derived from other, invalid settings.
-        errors = [entry for entry in error.errors() if entry["type"] != "default_factory_not_called"]
-        raise SettingsError("; ".join(_describe(kind, entry["loc"], entry["msg"]) for entry in errors)) from None
+        raise SettingsError("; ".join(text for text, _ in _errors(kind, error))) from None
+
+
+def settings_errors(kind: type[Settings]) -> list[tuple[str, bool]]:
+    """Return what is wrong with the settings in the environment, and whether each is only missing."""
+    try:
+        kind()
+    except ValidationError as error:
+        return _errors(kind, error)
+    return []
+
+
+def _errors(kind: type[Settings], error: ValidationError) -> list[tuple[str, bool]]:
+    # Ignore defaults that could not be derived from other, invalid settings.
+    errors = [entry for entry in error.errors() if entry["type"] != "default_factory_not_called"]
+    return [(_describe(kind, entry["loc"], entry["msg"]), entry["type"] == "missing") for entry in errors]
 
 
 def _describe(kind: type[Settings], loc: tuple[int | str, ...], message: str) -> str:

@@ -5,7 +5,7 @@ The phases run one by one because the meaning of a failure depends on its phase:
 
 import asyncio
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -23,6 +23,7 @@ from services.notifications.mail.replies import (
     was_idle_disconnect,
 )
 from services.notifications.mail.smtp_url import LOOPBACK, SmtpServer, parse_smtp_url
+from services.notifications.mail.wire_format import dot_stuffed, size_limit, with_crlf
 from services.notifications.rules import Outcome, Reason
 from shared.failpoints import failpoint
 
@@ -70,6 +71,11 @@ class SmtpConnection:
         """Whether it is connected, secured and logged in, as far as is known."""
         return self._ready and self._smtp is not None and self._smtp.is_connected
 
+    @property
+    def extensions(self) -> Mapping[str, str]:
+        """The extensions that the server announced, in lower case, with their parameters; none before it is open."""
+        return self._smtp.esmtp_extensions if self._smtp is not None else {}
+
     async def open(self) -> Attempt | None:
         """Connect, start TLS and log in, unless already done; return the failure, or None."""
         return await self._unless_aborted(self._open)
@@ -94,7 +100,7 @@ class SmtpConnection:
             sender.encode("ascii")
         except ValueError:
             return Attempt(Outcome.MISCONFIGURED, self._phase, None, "the sender's address must be ASCII")
-        content = _with_crlf(content)
+        content = with_crlf(content)
 
         result: Attempt | None = None
 
@@ -159,7 +165,7 @@ class SmtpConnection:
             self._phase = Phase.ADDRESS
             if not recipient.isascii() and not smtp.supports_extension("smtputf8"):
                 return self._rejected("the server does not accept non-ASCII addresses (no SMTPUTF8)")
-            if (limit := _size_limit(smtp)) and len(content) > limit:
+            if (limit := size_limit(smtp.esmtp_extensions)) and len(content) > limit:
                 self._phase = Phase.SIZE
                 text = f"the email has {len(content)} bytes, the server accepts at most {limit} (SIZE)"
                 return self._rejected(text, reason=Reason.TOO_LARGE)
@@ -230,7 +236,7 @@ class SmtpConnection:
         self._phase = Phase.CONTENT
         # With an empty buffer, `drain` returns only after everything was passed to the operating system.
         cast("asyncio.WriteTransport", smtp.transport).set_write_buffer_limits(high=1)
-        protocol.write(_dot_stuffed(content))
+        protocol.write(dot_stuffed(content))
         async with asyncio.timeout(self._timeouts.reply):
             # StreamWriter.drain calls it too, but a StreamWriter closes the transport when garbage collected.
             await protocol._drain_helper()  # noqa: SLF001 - there is no public method
@@ -284,19 +290,3 @@ class SmtpConnection:
         smtp, self._smtp = self._smtp, None
         if smtp is not None:
             smtp.close()
-
-
-def _size_limit(smtp: SMTP) -> int | None:
-    """Return how many bytes the server accepts (RFC 1870); None if it announced no number, or 0."""
-    size = smtp.esmtp_extensions.get("size", "").strip()
-    return int(size) or None if size.isascii() and size.isdigit() else None
-
-
-def _with_crlf(content: bytes) -> bytes:
-    """Return the content with CRLF at the end of every line."""
-    return b"\r\n".join([*content.splitlines(), b""])
-
-
-def _dot_stuffed(content: bytes) -> bytes:
-    """Return the content as sent after DATA: leading dots doubled, without the final dot."""
-    return (b"\r\n" + content).replace(b"\r\n.", b"\r\n..").removeprefix(b"\r\n")
