@@ -7,7 +7,7 @@ bearer token is not. The claim `csrf` tells them apart: identity providers use `
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -20,10 +20,18 @@ from starlette.requests import HTTPConnection
 from shared.app_state import app_state
 from shared.jwks import MAX_TOKEN
 from shared.people import MAX_ID, StoreId
-from shared.principal import Principal
+from shared.principal import Permission, Principal
 from shared.problems import Forbidden, TokenRefused
 from shared.settings import Role, TokenSettings
-from shared.token_claims import check_audience, find_claim, find_role, put_claim, read_profile
+from shared.token_claims import (
+    check_audience,
+    find_claim,
+    find_permissions,
+    find_role,
+    put_claim,
+    read_permissions,
+    read_profile,
+)
 from shared.token_errors import SECRETS_ALGORITHM, token_error
 
 LEEWAY = timedelta(seconds=30)
@@ -35,6 +43,7 @@ class _SessionClaims(BaseModel):
     sid: UUID
     csrf: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")]
     role: Literal["customer", "admin"]
+    chats_permissions: list[str] = []
 
 
 _SUBJECT: TypeAdapter[str] = TypeAdapter(StoreId)
@@ -131,6 +140,7 @@ def verify_token(
         **profile,
         expires_at=_expires_at(claims),
         issued_at=int(_issued_at(claims).timestamp()),
+        permissions=find_permissions(claims, role, settings),
     )
 
 
@@ -145,13 +155,27 @@ def verify_session_token(token: str, settings: TokenSettings, *, may_be_expired:
         session = _SessionClaims.model_validate({**claims, "role": role})
     except ValidationError:
         raise TokenRefused("This is not a session token.", "malformed") from None
-    principal = Principal(id=_subject(claims), role=Role(session.role), session_id=session.sid)
+    permissions = (
+        find_permissions(claims, Role(session.role), settings)
+        if settings.auth_permissions_claim is None
+        else read_permissions(session.chats_permissions)
+    )
+    principal = Principal(_subject(claims), Role(session.role), session_id=session.sid, permissions=permissions)
     return SessionToken(principal, session.sid, session.csrf, _issued_at(claims), _expires_at(claims))
 
 
-def issue_session_token(settings: TokenSettings, user_id: str, role: Role, session_id: UUID, csrf: str) -> str:
+def issue_session_token(
+    settings: TokenSettings,
+    user_id: str,
+    role: Role,
+    session_id: UUID,
+    csrf: str,
+    permissions: Collection[Permission] = (),
+) -> str:
     """Sign a session token, valid for ten minutes."""
     claims = store_claims(settings, user_id, role) | {"sid": str(session_id), "csrf": csrf}
+    if settings.auth_permissions_claim is not None and permissions:
+        claims["chats_permissions"] = sorted(permissions)
     return issue_token(settings, claims, SESSION_TOKEN_LIFETIME)
 
 
@@ -224,6 +248,12 @@ def _expires_at(claims: Mapping[str, Any]) -> datetime:
         return datetime.fromtimestamp(int(claims["exp"]), UTC) + LEEWAY
     except (ValueError, OverflowError, OSError):  # beyond the calendar
         return datetime.max.replace(tzinfo=UTC)
+
+
+def check_permission(principal: Principal, permission: Permission) -> None:
+    """Raise `Forbidden` if an admin lacks a permission."""
+    if permission not in principal.permissions:
+        raise Forbidden(f"This needs the permission {permission} (CHATS_AUTH_PERMISSIONS_CLAIM).")
 
 
 def check_synced_role(principal: Principal, synced_role: str | None) -> None:

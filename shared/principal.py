@@ -2,9 +2,24 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
+from typing import Final
 from uuid import UUID
 
 from shared.settings import Role
+
+
+class Permission(StrEnum):
+    """What an admin may do beyond the work of every admin."""
+
+    DELETE = "delete"
+    """Delete conversations."""
+    OPERATIONS = "operations"
+    """See the state of both services, and retry failed emails."""
+
+
+UNNAMED_PERMISSIONS: Final = frozenset({Permission.DELETE})
+"""The permissions of every admin while CHATS_AUTH_PERMISSIONS_CLAIM names no claim."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -12,7 +27,8 @@ class Principal:
     """An authenticated caller: the content of a verified token. Missing or unusable claims are None.
 
     With a `session_id`, the caller is a browser with a session cookie; only the session's row says whether the session
-    is still valid. Without it, `expires_at` and `issued_at` (seconds) are the token's; equality ignores them.
+    is still valid. Without it, `expires_at` and `issued_at` (seconds) are the token's. Equality ignores them and the
+    permissions.
     """
 
     id: str
@@ -24,3 +40,4 @@ class Principal:
     session_id: UUID | None = None
     expires_at: datetime | None = field(default=None, compare=False)
     issued_at: int = field(default=0, compare=False)
+    permissions: frozenset[Permission] = field(default=frozenset(), compare=False)

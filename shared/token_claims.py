@@ -7,6 +7,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 
 from shared.people import Address, LocaleTag, ZoneName
+from shared.principal import UNNAMED_PERMISSIONS, Permission
 from shared.problems import TokenRefused
 from shared.settings import Role, TokenSettings
 from shared.text import MAX_NAME, Name, cut
@@ -75,6 +76,21 @@ def find_role(claims: Mapping[str, Any], settings: TokenSettings) -> Role:
         f"The token's {settings.auth_role_claim} contains no known role (CHATS_AUTH_ROLE_MAP).",
         "unknown_role",
     )
+
+
+def find_permissions(claims: Mapping[str, Any], role: Role, settings: TokenSettings) -> frozenset[Permission]:
+    """Return an admin's permissions: those in the configured claim, a list or a text with spaces. Ignores others."""
+    if role is not Role.ADMIN:
+        return frozenset()
+    if settings.auth_permissions_claim is None:
+        return UNNAMED_PERMISSIONS
+    claim = find_claim(claims, settings.auth_permissions_claim)
+    return read_permissions(claim.split() if isinstance(claim, str) else claim)
+
+
+def read_permissions(names: Any) -> frozenset[Permission]:
+    """Return the permissions in a list of any values."""
+    return frozenset(permission for permission in Permission if isinstance(names, list) and permission in names)
 
 
 def read_profile(claims: Mapping[str, Any], role: Role) -> dict[str, str | None]:

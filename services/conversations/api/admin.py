@@ -33,11 +33,13 @@ from services.conversations.messaging.posting import Post
 from services.conversations.messaging.queries import list_messages, load_conversation
 from services.conversations.realtime import presence
 from services.conversations.rules import COUNT_LIMIT, Side
+from shared.auth import check_permission
 from shared.database import driver_connection
 from shared.dependencies import Cursor, DbSession, Limit
 from shared.http import ApiRouter
 from shared.paging import DEFAULT_LIMIT, Page
 from shared.people import StoreId
+from shared.principal import Permission
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 from shared.text import Text
 
@@ -215,15 +217,17 @@ async def note_viewing(
 
 
 @router.delete(_CONVERSATION, status_code=204, responses=problem_responses(NotFound, ConversationNotClosed))
-async def delete_conversation(conversation_id: ConversationId, _: Admin, session: DbSession) -> None:
+async def delete_conversation(conversation_id: ConversationId, caller: Admin, session: DbSession) -> None:
     """Delete a closed conversation with its messages, including their text in notifications and unsent emails."""
+    check_permission(caller, Permission.DELETE)
     if not await commands.delete_conversations(session, [conversation_id]):
         raise NotFound("There is no such conversation.")
 
 
 @router.post("/conversations/bulk-delete", responses=problem_responses(ConversationNotClosed))
-async def bulk_delete(body: BulkDelete, _: Admin, session: DbSession) -> Deleted:
+async def bulk_delete(body: BulkDelete, caller: Admin, session: DbSession) -> Deleted:
     """Delete closed conversations, all or none. Ids that no longer exist are skipped and not counted."""
+    check_permission(caller, Permission.DELETE)
     return Deleted(deleted=await commands.delete_conversations(session, body.ids))
 
 

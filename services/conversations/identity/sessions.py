@@ -6,7 +6,7 @@ lock: on a connection without a transaction each is one of its own.
 
 import secrets
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Any, Final
 from uuid import UUID
@@ -88,7 +88,7 @@ async def load_page_context(connection: Driver, principal: Principal, *, used: b
     row = await _fetch(connection, _PAGE_CONTEXTS[principal.role], principal, used=used)
     profile = {field: row[field] for field in ("name", "email", "locale", "zoneinfo")}
     return PageContext(
-        principal=Principal(id=principal.id, role=principal.role, session_id=principal.session_id, **profile),
+        principal=replace(principal, **profile),
         csrf=row["csrf"],
         unread=row["unread"],
         position=encode_position(row["epoch"], row["head"]),

@@ -36,7 +36,9 @@ RENEW_AFTER: Final = timedelta(minutes=5)  # half of a token's lifetime, so an a
 def session_cookie(settings: TokenSettings, principal: Principal, csrf: str) -> str:
     """Return the `Set-Cookie` header with a fresh token of the session."""
     assert principal.session_id is not None  # noqa: S101 - callers have a session
-    token = issue_session_token(settings, principal.id, principal.role, principal.session_id, csrf)
+    token = issue_session_token(
+        settings, principal.id, principal.role, principal.session_id, csrf, principal.permissions
+    )
     return cookie_header(settings, token, IDLE)
 
 

@@ -24,6 +24,7 @@ from services.conversations.web.auth import PageContext
 from services.conversations.web.browser import browser_zone, preferred_locales
 from services.conversations.web.links import linked
 from services.conversations.web.localization import Reader
+from shared.principal import Permission
 from shared.problems import Forbidden, Invalid, NotFound, Problem, Unauthenticated
 from shared.time_zones import known_zone
 from shared.translations import ENGLISH, find_language, install_translations, read_catalogues
@@ -88,7 +89,9 @@ class Pages:
         """Return a page. `page_context` is None without a session; a refusal sets the status and headers."""
         reader = self.reader(request, page_context)
         page = self._environment(reader.language.translations).get_template(template)
+        permissions = page_context.principal.permissions if page_context else frozenset()
         context |= {"page_context": page_context, "reader": reader, "refusal": refusal}
+        context |= {f"may_{permission}": permission in permissions for permission in Permission}
         position = {"X-Position": page_context.position} if page_context else {}
         headers = (refusal.headers or {}) if refusal else {}
         return Page(page, context, refusal.status if refusal else int(status), {**self._headers, **position, **headers})

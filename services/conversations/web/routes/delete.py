@@ -14,8 +14,10 @@ from services.conversations.messaging.queries import load_conversations
 from services.conversations.rules import BULK_DELETE_LIMIT, DELETABLE
 from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
+from shared.auth import check_permission
 from shared.database import driver_connection
 from shared.dependencies import DbSession
+from shared.principal import Permission
 from shared.problems import NotFound
 
 router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)
@@ -58,6 +60,7 @@ async def delete_conversation(
 async def _delete(
     request: Request, page_context: PageContext, session: DbSession, ids: Sequence[UUID], *, single: bool = False
 ) -> Response:
+    check_permission(page_context.principal, Permission.DELETE)
     try:
         deleted = await commands.delete_conversations(session, ids)
     except ConversationNotClosed as problem:
@@ -74,6 +77,7 @@ async def _page(
     single: bool = False,
     status: int = 200,
 ) -> Response:
+    check_permission(page_context.principal, Permission.DELETE)
     too_many = len(ids) > BULK_DELETE_LIMIT
     details = await load_conversations(await driver_connection(session), [] if too_many else ids)
     if single and not details:

@@ -1,6 +1,7 @@
 """Start, renew and end a browser's session."""
 
 import re
+from dataclasses import replace
 from datetime import timedelta
 from typing import Annotated, Any, Final
 
@@ -85,7 +86,7 @@ async def begin_session(
     started = await sessions.begin(session, principal.id, Side(principal.role), csrf=csrf)
     if previous is not None:
         await sessions.end(session, previous.session_id)
-    user = Principal(principal.id, principal.role, session_id=started.id)
+    user = replace(principal, session_id=started.id)
     target = next_path if _OWN_PATH.fullmatch(next_path) else HOME[principal.role]
     return _with_cookie(redirect(target), session_cookie(settings, user, started.csrf))
 
