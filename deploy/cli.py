@@ -162,7 +162,10 @@ def sweeper(host: Host = "127.0.0.1", port: int = _port(8005)) -> None:
 
 @app.command()
 def flower(host: Host = "127.0.0.1", port: int = _port(8006)) -> None:
-    """Run Flower, a read-only dashboard of the workers. Requires CHATS_FLOWER_BASIC_AUTH."""
+    """Run Flower, a read-only dashboard of the workers. Requires CHATS_FLOWER_BASIC_AUTH.
+
+    On RabbitMQ it counts queues by AMQP, or by the management plugin's API if CHATS_FLOWER_BROKER_API is set.
+    """
     from deploy.flower_views import install
     from shared.broker import create_celery
     from shared.settings import Settings, read_settings
@@ -175,6 +178,8 @@ def flower(host: Host = "127.0.0.1", port: int = _port(8006)) -> None:
         raise SettingsError("CHATS_FLOWER_BASIC_AUTH must be set to user:password")
     arguments = ["flower", f"--address={host}", f"--port={port}", "--read_only=True", "--natural_time=False"]
     os.environ["FLOWER_BASIC_AUTH"] = password  # not an argument: process lists show those
+    if broker_api := os.environ.get("CHATS_FLOWER_BROKER_API"):
+        os.environ["FLOWER_BROKER_API"] = broker_api
     celery = create_celery(settings.broker_url, client="chats-flower")
     install(celery)
     celery.start(arguments)

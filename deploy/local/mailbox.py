@@ -96,16 +96,16 @@ def make_app(mailbox: Mailbox) -> Starlette:
     return Starlette(routes=[Route(path, endpoint) for path, endpoint in paths.items()])
 
 
-async def serve(directory: Path, web_port: int, smtp_port: int) -> None:
+async def serve(directory: Path, web_port: int, smtp_port: int, host: str = HOST) -> None:
     """Catch emails until a signal."""
     mailbox, loop = Mailbox(directory), asyncio.get_running_loop()
     smtp = await loop.create_server(
         lambda: SMTP(mailbox, hostname="localhost", ident="Mail catcher", enable_SMTPUTF8=True),
-        HOST,
+        host,
         smtp_port,
     )
     async with smtp:
-        await create_server(make_app(mailbox), HOST, web_port).serve()
+        await create_server(make_app(mailbox), host, web_port).serve()
 
 
 def _page(name: str, **values: Any) -> Response:
@@ -133,8 +133,9 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--web-port", type=int, required=True)
     parser.add_argument("--smtp-port", type=int, required=True)
+    parser.add_argument("--host", default=HOST)
     options = parser.parse_args()
-    asyncio.run(serve(options.directory, options.web_port, options.smtp_port))
+    asyncio.run(serve(options.directory, options.web_port, options.smtp_port, options.host))
 
 
 if __name__ == "__main__":

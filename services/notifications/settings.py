@@ -13,6 +13,7 @@ from shared.people import LocaleTag, ZoneName
 from shared.settings import DatabaseUrl, Days, Settings, TokenSettings, WebUrl, split_commas
 
 MONTH = 30 * 24 * 3600
+CATCHER_PORT = 1025  # of Mailpit, MailHog and MailDev; no mail server listens there
 
 
 def _sender(value: str) -> str:
@@ -91,6 +92,15 @@ class EmailSettings(StoreSettings):
     def ehlo(self) -> str:
         """The EHLO name: as set, or the host of the public URL."""
         return self.email_ehlo or ehlo_name(urlsplit(self.public_url).hostname or "")
+
+    @property
+    def warning(self) -> str | None:
+        """What the operator should know at the start: the pages are public, but no email reaches anybody."""
+        if self.smtp_url is None or not self.public_url.startswith("https:"):
+            return None
+        if parse_smtp_url(self.smtp_url.get_secret_value()).port != CATCHER_PORT:
+            return None
+        return "emails go to a mail catcher and reach nobody: set CHATS_SMTP_URL to your mail server"
 
     @field_validator("smtp_url")
     @classmethod

@@ -56,6 +56,8 @@ log = structlog.get_logger()
 
 async def run_sweeper(settings: SweeperSettings, host: str, port: int, stop: asyncio.Event) -> None:
     """Run the sweeper until `stop` is set."""
+    if settings.warning:
+        log.warning(settings.warning)
     read_catalogues(LOCALE)  # fail at the start, not at the first email in the language of a broken catalogue
     engine = create_engine(settings.notifications_database_url, application="chats-sweeper")
     sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)

@@ -56,6 +56,8 @@ def run_worker(settings: EmailSettings, host: str, port: int, concurrency: int, 
     chosen = [_FORMER_NAMES.get(queue, queue) for queue in queues or (EVENTS_QUEUE, EMAILS_QUEUE)]
     if unknown := set(chosen) - {EVENTS_QUEUE, EMAILS_QUEUE}:
         raise SettingsError(f"unknown queue {', '.join(sorted(unknown))}: use {EVENTS_QUEUE} or {EMAILS_QUEUE}")
+    if settings.warning:
+        log.warning(settings.warning)
     read_catalogues(LOCALE)  # fail at the start, not at the first email in the language of a broken catalogue
     celery = create_celery(settings.broker_url, client="chats-worker")
     work = register_tasks(celery, settings, senders=max(1, min(MAX_SENDERS, concurrency // 2)))

@@ -102,3 +102,23 @@ def test_the_ehlo_name_is_the_setting_or_else_the_public_urls_host(
     if ehlo:
         monkeypatch.setenv("CHATS_EMAIL_EHLO", ehlo)
     assert read_settings(EmailSettings).ehlo == expected
+
+
+@pytest.mark.parametrize(
+    ("public_url", "smtp_url", "warns"),
+    [
+        ("https://store.test", "smtp://mailpit:1025", True),
+        ("https://store.test", "smtp://user:hidden@catcher.test:1025", True),
+        ("https://store.test", "smtp://mail.test", False),
+        ("https://store.test", None, False),
+        ("http://127.0.0.1:8000", "smtp://mailpit:1025", False),
+    ],
+)
+def test_public_pages_with_a_mail_catcher_are_worth_a_warning(
+    public_url: str, smtp_url: str | None, warns: bool
+) -> None:
+    settings = EmailSettings(
+        notifications_database_url="postgresql://chats@127.0.0.1/chats", public_url=public_url, smtp_url=smtp_url
+    )
+    assert bool(settings.warning) == warns
+    assert "hidden" not in (settings.warning or "")
