@@ -1,11 +1,15 @@
 """Test settings: few, deterministic Hypothesis examples, but many random ones in `make verify`; the order of tests."""
 
 import os
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
+
+from deploy.local.processes import Spawn
+from tests.system.helpers.forks import forking
 
 BROWSER = "tests/browser/"
 SYSTEM = "tests/system/"
@@ -44,3 +48,10 @@ def _turn(item: pytest.Item) -> int:
     if item.nodeid.startswith((BROWSER, SYSTEM)):
         return 0 if item.nodeid.startswith(BROWSER) or item.get_closest_marker("long") else 1
     return 2 if item.get_closest_marker("long") else 3
+
+
+@pytest.fixture(scope="session")
+async def fork(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Spawn]:
+    """Starts processes of the product at little cost."""
+    async with forking(tmp_path_factory.mktemp("forks")) as fork:
+        yield fork

@@ -25,7 +25,7 @@ from deploy.local.postgres import create_databases
 from deploy.local.processes import Child
 from deploy.local.readiness import answers_ok
 from tests.helpers.smtp_server import serving
-from tests.system.helpers.processes import Processes, without_settings
+from tests.system.helpers.processes import Processes, at_once, without_settings
 from tests.system.helpers.product import own_servers
 
 ROLE = "plain"
@@ -69,7 +69,7 @@ async def plain_celery(seed: int) -> AsyncIterator[System]:
                 name=name,
                 command=[sys.executable, "-m", "bench.plain_celery", name, "--port", str(port)],
                 log=directory / f"{name}.log",
-                ready=answers_ok(port, "/readyz") if name == "api" else _at_once,
+                ready=answers_ok(port, "/readyz") if name == "api" else at_once,
                 environment=without_settings() | settings | overrides,
             )
 
@@ -99,10 +99,6 @@ async def plain_celery(seed: int) -> AsyncIterator[System]:
             state=lambda: _state(url),
             compare=lambda history: _compare(url, history, mail_server),
         )
-
-
-async def _at_once() -> bool:
-    return True
 
 
 async def _state(url: str) -> tuple[bool, object]:

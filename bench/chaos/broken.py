@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from bench.chaos.faults import Fault, World
 from bench.chaos.ours import our_system
 from bench.chaos.run import Plan, run
+from deploy.local.processes import Spawn, spawn
 from tests.helpers.smtp_server import DROP
 from tests.system.helpers.product import PROCESSES
 
@@ -134,10 +135,11 @@ BROKEN = {
 }
 
 
-async def strike(name: str, seed: int) -> list[str]:
+async def strike(name: str, seed: int, fork: Spawn = spawn) -> list[str]:
     """Run one of the broken builds; return the names of what is wrong."""
     build = BROKEN[name]
     command = [sys.executable, "-m", "bench.chaos.broken", build.flaw] if build.flaw else []
+    start = spawn if build.flaw else fork  # a fork has imported what the flaw must replace before
     names = [process for process in PROCESSES if process != build.without]
     # Few posts, so that a missing notification is lost and not only late.
     plan = Plan(
@@ -149,7 +151,7 @@ async def strike(name: str, seed: int) -> list[str]:
         writers=6,
         pause=0.6,
     )
-    async with our_system(seed, names=names, command=command, sql=build.sql) as system:
+    async with our_system(seed, names=names, command=command, sql=build.sql, spawn=start) as system:
         return await run(plan, system, title=f"Customer Chats, broken: {name}")
 
 

@@ -17,6 +17,7 @@ from bench.chaos.mailroom import Mailroom
 from bench.chaos.proxy import HOST, Link, proxied
 from bench.chaos.run import System
 from bench.chaos.verdict import compare, state_of
+from deploy.local.processes import Spawn, spawn
 from tests.helpers.smtp_server import serving
 from tests.system.helpers.product import PROCESSES, headers_of, running_product
 
@@ -66,6 +67,7 @@ async def our_system(
     command: Sequence[str] = (),
     sql: Mapping[str, str] = MappingProxyType({}),
     logs: Path | None = None,
+    spawn: Spawn = spawn,
 ) -> AsyncIterator[System]:
     """Run the product; copy its processes' logs to `logs`.
 
@@ -75,7 +77,9 @@ async def our_system(
     with tempfile.TemporaryDirectory() as directory:
         async with (
             serving(mail_server),
-            running_product(Path(directory), **SETTINGS, CHATS_SMTP_URL=f"smtp://{HOST}:{mail_server.port}") as product,
+            running_product(
+                Path(directory), spawn, **SETTINGS, CHATS_SMTP_URL=f"smtp://{HOST}:{mail_server.port}"
+            ) as product,
         ):
             product.command = list(command) or product.command
             product.environment["CHATS_REDIS_URL"] = product.environment["CHATS_BROKER_URL"]

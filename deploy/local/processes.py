@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 
@@ -39,6 +40,27 @@ class Child:
     grace: float = 25.0
 
 
+class Running(Protocol):
+    """A child that was started, as asyncio describes it."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, or the negative signal that ended it; None while it runs."""
+
+    def send_signal(self, signal: int, /) -> None:
+        """Send it a signal."""
+
+    async def wait(self) -> int:
+        """Wait until it has ended; return its exit code."""
+
+
+Spawn = Callable[[Child], Awaitable[Running]]
+
+
 async def spawn(child: Child) -> asyncio.subprocess.Process:
     """Start a child in its own session, so that Ctrl-C reaches only the supervisor."""
     account = child.account
@@ -58,7 +80,7 @@ async def spawn(child: Child) -> asyncio.subprocess.Process:
         )
 
 
-async def end(process: asyncio.subprocess.Process, stop_signal: signal.Signals, grace: float) -> None:
+async def end(process: Running, stop_signal: signal.Signals, grace: float) -> None:
     """Ask a child to stop. When it has ended, or after `grace` seconds, kill the rest of its process group."""
     with contextlib.suppress(ProcessLookupError):
         process.send_signal(stop_signal)
@@ -96,10 +118,10 @@ def package_directory(name: str) -> Path:
     return Path(spec.origin).parent
 
 
-def die_with_parent() -> None:
-    """Ask the kernel to send SIGTERM to this process when its parent dies (Linux only)."""
+def die_with_parent(how: signal.Signals = signal.SIGTERM) -> None:
+    """Ask the kernel to send this process a signal when its parent dies (Linux only)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, how)
 
 
 def _die_with(parent: int) -> Callable[[], None] | None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Browser, async_playwright, expect
 
+from deploy.local.processes import Spawn
 from tests.browser.helpers.chromium import CHROMIUM, HEADED, MISSING
 from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site, running_site
@@ -37,9 +38,9 @@ async def browser() -> AsyncIterator[Browser]:
 
 
 @pytest.fixture(scope="session")
-async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+async def site(tmp_path_factory: pytest.TempPathFactory, fork: Spawn) -> AsyncIterator[Site]:
     """Run the whole product once for all tests. Tests leave it running."""
-    async with running_site(tmp_path_factory.mktemp("site")) as site:
+    async with running_site(tmp_path_factory.mktemp("site"), fork) as site:
         yield site
 
 

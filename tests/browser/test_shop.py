@@ -6,12 +6,13 @@ import pytest
 from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
+from deploy.local.processes import Spawn
 from tests.system.helpers.shop import Store, running_store
 
 
 @pytest.fixture(scope="module")
-async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
-    async with running_store(tmp_path_factory.mktemp("store")) as store:
+async def store(tmp_path_factory: pytest.TempPathFactory, fork: Spawn) -> AsyncIterator[Store]:
+    async with running_store(tmp_path_factory.mktemp("store"), fork) as store:
         await store.chats.start("api", "relay")
         yield store
 

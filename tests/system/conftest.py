@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from deploy.local.processes import Spawn
 from tests.helpers.smtp_server import SmtpServer, smtp_server
 from tests.system.helpers.product import PROCESSES, Product, running_product
 
@@ -16,7 +17,9 @@ async def mail_server() -> AsyncIterator[SmtpServer]:
 
 
 @pytest.fixture(scope="module")
-async def product(tmp_path_factory: pytest.TempPathFactory, mail_server: SmtpServer) -> AsyncIterator[Product]:
+async def product(
+    tmp_path_factory: pytest.TempPathFactory, fork: Spawn, mail_server: SmtpServer
+) -> AsyncIterator[Product]:
     """The whole product; emails are due after a second and retried after one."""
     settings = {
         "CHATS_SMTP_URL": f"smtp://127.0.0.1:{mail_server.port}",
@@ -24,6 +27,6 @@ async def product(tmp_path_factory: pytest.TempPathFactory, mail_server: SmtpSer
         "CHATS_EMAIL_RETRY_SECONDS": "1,1,1",
         "CHATS_EMAIL_UNCERTAIN_SECONDS": "2",
     }
-    async with running_product(tmp_path_factory.mktemp("product"), **settings) as product:
+    async with running_product(tmp_path_factory.mktemp("product"), fork, **settings) as product:
         await product.start(*PROCESSES)
         yield product

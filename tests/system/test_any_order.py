@@ -6,6 +6,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from deploy.local.processes import Spawn
 from tests.helpers.smtp_server import smtp_server
 from tests.helpers.waiting import eventually
 from tests.system.helpers.product import PROCESSES, Product, bare_product
@@ -27,8 +28,9 @@ async def bare(tmp_path: Path) -> AsyncIterator[Product]:
             yield product
 
 
-async def test_all_processes_wait_for_missing_servers_and_then_work(bare: Product) -> None:
+async def test_all_processes_wait_for_missing_servers_and_then_work(bare: Product, fork: Spawn) -> None:
     await bare.launch(*reversed(PROCESSES))
+    bare.spawn = fork  # to start them again
     for name in PROCESSES:
         await eventually(lambda name=name: waits(bare, name, "does not answer"), deadline=30)  # type: ignore[misc]
         assert "waiting for the database" in bare.log_of(name)

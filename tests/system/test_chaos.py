@@ -9,6 +9,7 @@ from bench.chaos.baseline import plain_celery
 from bench.chaos.broken import BROKEN, strike
 from bench.chaos.ours import our_system
 from bench.chaos.run import Plan, run
+from deploy.local.processes import Spawn
 
 SECONDS = float(os.environ.get("CHAOS_SECONDS", "20"))
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6)
@@ -16,17 +17,17 @@ pytestmark = pytest.mark.long
 
 
 @pytest.mark.timeout(SECONDS + 900)  # finishing may take long on a busy machine
-async def test_no_fault_loses_duplicates_or_blocks_anything() -> None:
-    async with our_system(SEED) as system:
+async def test_no_fault_loses_duplicates_or_blocks_anything(fork: Spawn) -> None:
+    async with our_system(SEED, spawn=fork) as system:
         wrong = await run(Plan(seed=SEED, seconds=SECONDS, writers=6, pause=0.5), system)
     assert not wrong, f"with CHAOS_SEED={SEED}"
 
 
 @pytest.mark.timeout(600)
-async def test_a_deliberately_broken_build_is_caught() -> None:
+async def test_a_deliberately_broken_build_is_caught(fork: Spawn) -> None:
     # A random one in each run, since each takes most of a minute. `make chaos-broken` runs all.
     name = sorted(BROKEN)[SEED % len(BROKEN)]
-    assert BROKEN[name].caught_as in await strike(name, SEED), f"{name}, with CHAOS_SEED={SEED}"
+    assert BROKEN[name].caught_as in await strike(name, SEED, fork), f"{name}, with CHAOS_SEED={SEED}"
 
 
 @pytest.mark.timeout(300)

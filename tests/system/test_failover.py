@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy.engine import make_url
 
 from deploy.local import postgres
+from deploy.local.processes import Spawn
 from shared.database_errors import NOT_MIGRATED, READ_ONLY
 from tests.helpers.smtp_server import SmtpServer
 from tests.helpers.waiting import eventually
@@ -34,12 +35,12 @@ async def standby(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[pos
 
 @pytest.fixture(scope="module")
 async def product(
-    tmp_path_factory: pytest.TempPathFactory, mail_server: SmtpServer, standby: postgres.Server
+    tmp_path_factory: pytest.TempPathFactory, fork: Spawn, mail_server: SmtpServer, standby: postgres.Server
 ) -> AsyncIterator[Product]:
     """The whole product on a primary and its synchronous standby, with both hosts in its settings."""
     directory = tmp_path_factory.mktemp("product")
     settings = {"CHATS_SMTP_URL": f"smtp://127.0.0.1:{mail_server.port}", "CHATS_EMAIL_DELAY_SECONDS": "1"}
-    async with running_product(directory, **settings) as product:
+    async with running_product(directory, fork, **settings) as product:
         await copy_of(product.superuser_url, standby)
         copy = replace(standby, password=str(make_url(product.superuser_url).password))
         product.add("standby", lambda: postgres.postgres(copy, directory / "standby.log", postgres.KILLABLE))

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import httpx2
 import pytest
 
+from deploy.local.processes import Spawn
 from tests.helpers.waiting import eventually
 from tests.system.helpers.product import PROXY, Product, headers_of, running_product
 
@@ -12,9 +13,9 @@ TALKS = "/api/v1/conversations"
 
 
 @pytest.fixture(scope="module")
-async def product(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Product]:
+async def product(tmp_path_factory: pytest.TempPathFactory, fork: Spawn) -> AsyncIterator[Product]:
     limits = {"CHATS_LIMIT_MESSAGES_PER_MINUTE": "3", "CHATS_LIMIT_SIGN_INS_PER_MINUTE": "4"}
-    async with running_product(tmp_path_factory.mktemp("product"), **limits) as product:
+    async with running_product(tmp_path_factory.mktemp("product"), fork, **limits) as product:
         await product.start("api", PROXY)
         yield product
 

@@ -2,11 +2,12 @@
 
 import asyncio
 import re
-import sys
+import signal
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import httpx2
 import psutil
@@ -14,12 +15,13 @@ import pytest
 
 from deploy.local import postgres
 from deploy.local.ports import free_ports
-from deploy.local.processes import Child, end, spawn
+from deploy.local.processes import Child, Running, Spawn, end, spawn
 from deploy.local.readiness import accepts
 from deploy.local.valkey import url as valkey_url
 from deploy.local.valkey import valkey
 from tests.helpers.waiting import eventually
-from tests.system.helpers.processes import without_settings
+from tests.system.helpers.processes import at_once, without_settings
+from tests.system.helpers.product import CHATS
 
 PROCESSES = ("api", "notifications-api", "relay", "worker", "sweeper", "flower")
 MARK = "hush"
@@ -71,22 +73,18 @@ async def servers(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Ser
 AT_ONCE = asyncio.Semaphore(3)  # concurrent commands; they mostly wait
 
 
-async def chats(environment: dict[str, str], *arguments: str, within: float = 60) -> tuple[int, str]:
+async def chats(
+    environment: dict[str, str], *arguments: str, within: float = 60, start: Spawn = spawn
+) -> tuple[int, str]:
     """Run a command to its end or for `within` seconds; return its exit code and output."""
+    output = Path(environment["CHATS_DATA_DIR"]) / f"{uuid4()}.output"
+    command = [*CHATS, *arguments]
     async with AT_ONCE:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "deploy.cli", *arguments),
-            env=environment,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-        reading = asyncio.create_task(process.communicate())
-        await asyncio.wait({reading}, timeout=within)
-        if process.returncode is None:
-            process.terminate()
-        output, _ = await reading
-    return process.returncode or 0, output.decode()
+        process = await start(Child(name="chats", command=command, log=output, ready=at_once, environment=environment))
+        with suppress(TimeoutError):
+            await asyncio.wait_for(process.wait(), within)
+        await end(process, signal.SIGTERM, 60)
+    return process.returncode or 0, output.read_text()
 
 
 @asynccontextmanager
@@ -94,12 +92,12 @@ async def running(
     names: Iterable[str], environment: dict[str, str], directory: Path
 ) -> AsyncIterator[list[tuple[int, Path]]]:
     """Run processes concurrently meanwhile; yield the port and the log of each once they listen."""
-    started: list[tuple[Child, asyncio.subprocess.Process]] = []
+    started: list[tuple[Child, Running]] = []
 
     async def start(name: str) -> tuple[int, Path]:
         [port] = free_ports([0])
         log = directory / f"{name}-{port}.log"
-        command = [sys.executable, "-m", "deploy.cli", name, "--port", str(port)]
+        command = [*CHATS, name, "--port", str(port)]
         child = Child(name=name, command=command, log=log, ready=accepts("127.0.0.1", port), environment=environment)
         process = await spawn(child)
         started.append((child, process))
@@ -134,33 +132,34 @@ async def test_processes_that_cannot_log_in_report_it_without_the_password(serve
 
 
 @pytest.mark.timeout(300)
-async def test_no_command_prints_a_secret_when_it_fails(servers: Servers) -> None:
-    environments = (servers.environment(WRONG), servers.environment(SECRETS, host="nowhere.invalid"))
+async def test_no_command_prints_a_secret_when_it_fails(servers: Servers, fork: Spawn) -> None:
+    wrong, unreachable = servers.environment(WRONG), servers.environment(SECRETS, host="nowhere.invalid")
 
-    async def fails(environment: dict[str, str], *command: str) -> None:
-        code, output = await chats(environment, *command)
+    async def fails(environment: dict[str, str], *command: str, start: Spawn = fork) -> None:
+        code, output = await chats(environment, *command, start=start)
         assert code == 1
         assert_silent(output)
         assert "Traceback" not in output
         assert output.count("\n") == (2 if command == ("status",) else 1)  # `status` has a line for each database
 
     async def ends(environment: dict[str, str], command: str, reason: str) -> None:
-        code, output = await chats(environment, command)
+        code, output = await chats(environment, command, start=fork)
         assert code == 1
         assert_silent(output)
         assert "Traceback" not in output
         assert reason in output.splitlines()[-1]
 
     async def waits(environment: dict[str, str]) -> None:
-        _, output = await chats(environment, "migrate", within=5)  # it waits for its server
+        _, output = await chats(environment, "migrate", within=5, start=fork)  # it waits for its server
         assert_silent(output)
 
     commands = (("status",), ("demo",), ("emails", "list"), ("restored", "conversations"))
     await asyncio.gather(
-        *(waits(environment) for environment in environments),
-        *(fails(environment, *command) for environment in environments for command in commands),
-        fails(servers.environment(SECRETS), "token", "--sub", "x", "--role", "king"),
-        ends(servers.environment(WRONG), "worker", "password"),
+        *(waits(environment) for environment in (wrong, unreachable)),
+        *(fails(wrong, *command, start=spawn) for command in commands),
+        *(fails(unreachable, *command) for command in commands),
+        fails(servers.environment(SECRETS), "token", "--sub", "x", "--role", "king", start=spawn),
+        ends(wrong, "worker", "password"),
     )
 
 
@@ -177,10 +176,11 @@ BROKEN = {
 
 
 @pytest.mark.timeout(300)
-async def test_invalid_urls_are_named_but_not_shown(servers: Servers) -> None:
+async def test_invalid_urls_are_named_but_not_shown(servers: Servers, fork: Spawn) -> None:
     async def names_all(command: str, settings: Sequence[str]) -> None:
         url = f"http://user:{SECRETS['smtp']}/@host:port"
-        code, output = await chats(servers.environment(SECRETS) | {f"CHATS_{name}": url for name in settings}, command)
+        environment = servers.environment(SECRETS) | {f"CHATS_{name}": url for name in settings}
+        code, output = await chats(environment, command, start=fork)
         assert code == 1
         assert_silent(output)
         start = "database " if command == "status" else "chats: "  # `status` has a line for each database
@@ -190,7 +190,7 @@ async def test_invalid_urls_are_named_but_not_shown(servers: Servers) -> None:
 
     async def is_short(command: str) -> None:
         short = {"CHATS_AUTH_SECRET": f"{MARK}-short", "CHATS_FLOWER_BASIC_AUTH": MARK}
-        code, output = await chats(servers.environment(SECRETS) | short, command)
+        code, output = await chats(servers.environment(SECRETS) | short, command, start=fork)
         assert (code, output.count("\n")) == (1, 1)
         assert_silent(output)
 
@@ -199,15 +199,15 @@ async def test_invalid_urls_are_named_but_not_shown(servers: Servers) -> None:
     )
 
 
-async def reports(environment: dict[str, str]) -> bool:
+async def reports(environment: dict[str, str], fork: Spawn) -> bool:
     """Return whether relay and worker have reported their state with the broker."""
-    code, status = await chats(environment, "status")
+    code, status = await chats(environment, "status", start=fork)
     assert_silent(status)
     return code == 0
 
 
 @pytest.mark.timeout(300)
-async def test_flower_requires_a_password_and_shows_no_other(servers: Servers) -> None:
+async def test_flower_requires_a_password_and_shows_no_other(servers: Servers, fork: Spawn) -> None:
     environment = servers.environment(SECRETS)
     assert (await chats(environment, "migrate"))[0] == 0
     async with (
@@ -230,6 +230,6 @@ async def test_flower_requires_a_password_and_shows_no_other(servers: Servers) -
             assert page.status_code == 200, path
             assert_silent(page.text)
         assert_silent((await client.get(f"http://127.0.0.1:{worker}/metrics")).text)
-        await eventually(lambda: reports(environment), 60)
+        await eventually(lambda: reports(environment, fork), 60)
     for log in (worker_log, flower_log):
         assert_silent(log.read_text())

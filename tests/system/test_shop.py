@@ -9,6 +9,7 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
+from deploy.local.processes import Spawn
 from shared.auth import verify_token
 from shared.settings import TokenSettings
 from tests.helpers.waiting import eventually
@@ -20,8 +21,8 @@ TOKENS = TokenSettings(auth_secret=[SecretStr(SECRET)])
 
 
 @pytest.fixture(scope="module")
-async def store(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Store]:
-    async with running_store(tmp_path_factory.mktemp("store")) as store:
+async def store(tmp_path_factory: pytest.TempPathFactory, fork: Spawn) -> AsyncIterator[Store]:
+    async with running_store(tmp_path_factory.mktemp("store"), fork) as store:
         await store.chats.start("api")
 
         async def pushed() -> bool:

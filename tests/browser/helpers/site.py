@@ -12,6 +12,7 @@ from urllib.parse import quote
 from pydantic import SecretStr
 
 from deploy.local.ports import free_ports
+from deploy.local.processes import Spawn
 from shared.settings import TokenSettings
 from tests.browser.helpers.store import Store, served
 from tests.helpers.smtp_server import SmtpServer, smtp_server
@@ -129,7 +130,7 @@ def address_of(sub: str) -> str:
 
 
 @asynccontextmanager
-async def running_site(directory: Path) -> AsyncIterator[Site]:
+async def running_site(directory: Path, spawn: Spawn) -> AsyncIterator[Site]:
     """Run the whole product, with emails due after a second, and a store that it trusts."""
     [port] = free_ports([0])
     url = f"http://localhost:{port}"  # for a browser, a different site than 127.0.0.1
@@ -142,7 +143,7 @@ async def running_site(directory: Path) -> AsyncIterator[Site]:
             "CHATS_STORE_URL": f"{url}/",
             "CHATS_LOGIN_URL": f"{url}/login",
         }
-        async with running_product(directory, **settings) as product:
+        async with running_product(directory, spawn, **settings) as product:
             store = Store(url, product.origin, TokenSettings(auth_secret=[SecretStr(SECRET)]))
             async with served(store.app(), port):
                 await product.launch(*PROCESSES, PROXY)

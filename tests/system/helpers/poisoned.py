@@ -1,7 +1,4 @@
-"""Run `chats` in a build that dies of a poison message: handling its event ends the process, as if by kill -9.
-
-Spawned processes import this module again, so they are poisoned too.
-"""
+"""Run `chats` in a build that dies of a poison message: handling its event ends the process, as if by kill -9."""
 
 import os
 import signal
@@ -19,12 +16,11 @@ def deadly(body: str) -> str:
     return preview(body)
 
 
-def poison() -> None:
-    """Make this process die of the event. Every handler of a posted message calls `preview`."""
+def main() -> None:
+    """Make this process and those that it forks die of the event. Each handler of a posted message calls `preview`."""
     handlers.preview = deadly  # type: ignore[attr-defined, assignment]
-
-
-if __name__ in {"__main__", "__mp_main__"}:
-    poison()
-if __name__ == "__main__":
     cli.main()
+
+
+if __name__ == "__main__":
+    main()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 
 import psutil
 
-from deploy.local.processes import Child, end, how_it_ended, last_lines, spawn
+from deploy.local.processes import Child, Running, Spawn, end, how_it_ended, last_lines, spawn
 from tests.helpers.waiting import eventually
 
 LAST = ("broker", "postgres")
@@ -17,12 +17,18 @@ IMMEDIATE = signal.SIGQUIT
 
 
 class Processes:
-    """Processes by name. `servers` are third-party programs; `describe` returns how to start one of the product."""
+    """Processes by name.
 
-    def __init__(self, servers: Mapping[str, Callable[[], Child]], describe: Callable[[str], Child]) -> None:
+    `servers` are third-party programs; `describe` returns how to start a process of the product, `spawn` starts it.
+    """
+
+    def __init__(
+        self, servers: Mapping[str, Callable[[], Child]], describe: Callable[[str], Child], spawn: Spawn = spawn
+    ) -> None:
         self._servers = dict(servers)
         self._describe = describe
-        self._running: dict[str, tuple[Child, asyncio.subprocess.Process]] = {}
+        self.spawn = spawn
+        self._running: dict[str, tuple[Child, Running]] = {}
 
     def add(self, name: str, server: Callable[[], Child]) -> None:
         """Register a server that a test needs."""
@@ -38,14 +44,14 @@ class Processes:
         for name in names:
             server = self._servers.get(name)
             child = await asyncio.to_thread(server) if server else self._describe(name)
-            self._running[name] = (child, await spawn(child))
+            self._running[name] = (child, await self.spawn(child))
 
     async def until_ready(self, *names: str) -> None:
         """Wait until all of these are ready."""
         for name in names:
             child, process = self._running[name]
 
-            async def ready(child: Child = child, process: asyncio.subprocess.Process = process) -> bool:
+            async def ready(child: Child = child, process: Running = process) -> bool:
                 if process.returncode is not None:
                     raise RuntimeError(f"{child.name} ended:{last_lines(child.log)}")
                 return await child.ready()
@@ -98,6 +104,11 @@ class Processes:
         for name in [*(name for name in self._running if name not in LAST), *LAST]:
             if name in self._running:
                 await self.kill(name, how=IMMEDIATE if name == "postgres" else signal.SIGKILL)
+
+
+async def at_once() -> bool:
+    """Do not wait for a process that has no readiness check."""
+    return True
 
 
 def without_settings() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """The product as real processes on this machine, for tests that stop, kill and freeze them."""
 
-import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -8,6 +7,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx2
 from pydantic import SecretStr
@@ -15,15 +15,16 @@ from pydantic import SecretStr
 from deploy.local import postgres
 from deploy.local import valkey as valkey_server
 from deploy.local.ports import free_ports
-from deploy.local.processes import Child
+from deploy.local.processes import Child, Spawn, spawn
 from deploy.local.proxy import proxy
 from deploy.local.readiness import answers_ok
 from shared.auth import issue_token
 from shared.settings import TokenSettings
 from tests.system.helpers.cluster import DATABASES, PASSWORDS, migrated_files
-from tests.system.helpers.processes import Processes, without_settings
+from tests.system.helpers.processes import Processes, at_once, without_settings
 
 SECRET = "a secret for tests with 32 bytes or more"
+CHATS = [sys.executable, "-m", "deploy.cli"]
 PROCESSES = ("api", "notifications-api", "relay", "worker", "sweeper")
 PROXY = "proxy"
 """The proxy gives both APIs one origin; only browsers need it."""
@@ -48,8 +49,8 @@ def headers_of(sub: str, role: str) -> dict[str, str]:
 class Product(Processes):
     """All processes of the product. A test may stop, kill and restart each, or start a second one: `relay-2`."""
 
-    def __init__(self, directory: Path, environment: dict[str, str], servers: "Servers") -> None:
-        super().__init__(servers.children, self._child)
+    def __init__(self, directory: Path, environment: dict[str, str], servers: "Servers", spawn: Spawn) -> None:
+        super().__init__(servers.children, self._child, spawn)
         self._database = servers.database
         self.database_options = servers.database_options
         self.superuser_url = servers.database.url()
@@ -62,21 +63,24 @@ class Product(Processes):
         self.origin = f"http://127.0.0.1:{self.ports[PROXY]}"
         self.environment["CHATS_CONVERSATIONS_URL"] = f"http://127.0.0.1:{self.ports['api']}"
         self.environment.setdefault("CHATS_PUBLIC_URL", self.origin)
-        self.command = [sys.executable, "-m", "deploy.cli"]  # tests replace it to start a modified build
+        self.command = CHATS  # tests replace it to start a modified build
         self._http = httpx2.AsyncClient(timeout=30)
         self._headers: dict[tuple[str, str], dict[str, str]] = {}
 
     async def chats(self, *arguments: str, **more: str) -> tuple[int, str]:
         """Run a `chats` command; return its exit code and output."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "deploy.cli", *arguments),
-            env=self.environment | more,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
+        log = self.directory / f"{uuid4()}.output"
+        process = await self.spawn(
+            Child(
+                name="chats",
+                command=[*CHATS, *arguments],
+                log=log,
+                ready=at_once,
+                environment=self.environment | more,
+            )
         )
-        output, _ = await process.communicate()
-        return process.returncode or 0, output.decode()
+        code = await process.wait()
+        return code, log.read_text()
 
     async def call(
         self, method: str, path: str, sub: str = "anna", role: str = "customer", key: str | None = None, **options: Any
@@ -178,22 +182,24 @@ async def own_servers(directory: Path, *, migrated: bool = False) -> AsyncIterat
 
 
 @asynccontextmanager
-async def running_product(directory: Path, **settings: str) -> AsyncIterator[Product]:
+async def running_product(directory: Path, spawn: Spawn = spawn, /, **settings: str) -> AsyncIterator[Product]:
     """Start migrated databases and a broker, and yield the product; the test starts its processes."""
-    async with _product(directory, settings, migrated=True) as product:
+    async with _product(directory, spawn, settings, migrated=True) as product:
         await product.start("postgres", "broker")
         yield product
 
 
 @asynccontextmanager
-async def bare_product(directory: Path, **settings: str) -> AsyncIterator[Product]:
+async def bare_product(directory: Path, spawn: Spawn = spawn, /, **settings: str) -> AsyncIterator[Product]:
     """Yield a product of which nothing runs yet, not even `postgres` and `broker`, and without databases."""
-    async with _product(directory, settings, migrated=False) as product:
+    async with _product(directory, spawn, settings, migrated=False) as product:
         yield product
 
 
 @asynccontextmanager
-async def _product(directory: Path, settings: Mapping[str, str], *, migrated: bool) -> AsyncIterator[Product]:
+async def _product(
+    directory: Path, spawn: Spawn, settings: Mapping[str, str], *, migrated: bool
+) -> AsyncIterator[Product]:
     async with AsyncExitStack() as stack:
         servers = await stack.enter_async_context(own_servers(directory, migrated=migrated))
         urls = {name: servers.database.url(name, name, "test") for name in DATABASES}
@@ -208,6 +214,6 @@ async def _product(directory: Path, settings: Mapping[str, str], *, migrated: bo
             "CHATS_EMAIL_FROM": "Test Store <support@store.test>",
             **settings,
         }
-        product = Product(directory, environment, servers)
+        product = Product(directory, environment, servers, spawn)
         stack.push_async_callback(product.close)
         yield product

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deploy.local.ports import free_ports
-from deploy.local.processes import Child
+from deploy.local.processes import Child, Spawn
 from deploy.local.readiness import answers_ok
 from tests.system.helpers.processes import Processes
 from tests.system.helpers.product import SECRET, Product, running_product
@@ -32,12 +32,12 @@ class Store:
 
 
 @asynccontextmanager
-async def running_store(directory: Path) -> AsyncIterator[Store]:
+async def running_store(directory: Path, spawn: Spawn) -> AsyncIterator[Store]:
     """Run the shop; the test starts the processes of the chats, which trust the shop."""
     [port] = free_ports([0])
     url = f"http://127.0.0.1:{port}"
     chats_settings = {"CHATS_STORE_ORIGINS": url, "CHATS_LOGIN_URL": f"{url}/login", "CHATS_STORE_URL": f"{url}/"}
-    async with running_product(directory, **chats_settings) as chats:
+    async with running_product(directory, spawn, **chats_settings) as chats:
         chats_url = f"http://127.0.0.1:{chats.ports['api']}"
         settings = {"CHATS_AUTH_SECRET": SECRET, "CHATS_URL": chats_url, "SHOP_PORT": str(port)}
         own_settings = {"SHOP_SECRET": SECRET[::-1], "SHOP_DATA": str(directory / "orders.json")}
