@@ -12,6 +12,7 @@ from dotenv import dotenv_values
 from deploy.doctor.findings import Area
 from deploy.groups import emails, events
 from deploy.setting_files import read_setting_files
+from shared.principal import Permission
 from shared.settings import SettingsError
 
 # Each command imports its own service, so that no process loads the other one.
@@ -218,18 +219,25 @@ def token(
     name: Annotated[str | None, typer.Option(help="Display name.")] = None,
     locale: Annotated[str | None, typer.Option(help="Language of pages and emails, for example de-AT.")] = None,
     zoneinfo: Annotated[str | None, typer.Option(help="Time zone, for example Europe/Vienna.")] = None,
+    permission: Annotated[list[Permission] | None, typer.Option(help="An admin's permission. Repeatable.")] = None,
     hours: Annotated[float, typer.Option(min=0.01, max=MAX_TOKEN_HOURS, help="Validity in hours.")] = 12,
 ) -> None:
     """Print a bearer token, signed with the first secret of CHATS_AUTH_SECRET."""
     from shared.auth import issue_token, store_claims, verify_token
     from shared.problems import Unauthenticated
     from shared.settings import Role, TokenSettings, read_settings
+    from shared.token_claims import put_claim
 
     settings = read_settings(TokenSettings)
     if not settings.auth_secret:
         raise SettingsError("cannot sign a token: set CHATS_AUTH_SECRET (a JWKS URL only provides public keys)")
+    if permission and settings.auth_permissions_claim is None:
+        raise SettingsError("CHATS_AUTH_PERMISSIONS_CLAIM must name the claim for permissions")
     profile = {"email": email, "name": name, "locale": locale, "zoneinfo": zoneinfo}
-    signed = issue_token(settings, store_claims(settings, sub, role, **profile), timedelta(hours=hours))
+    claims = store_claims(settings, sub, role, **profile)
+    if permission and settings.auth_permissions_claim is not None:
+        put_claim(claims, settings.auth_permissions_claim, list(permission))
+    signed = issue_token(settings, claims, timedelta(hours=hours))
     try:
         verify_token(signed, settings)
     except Unauthenticated as error:

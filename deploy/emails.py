@@ -2,28 +2,27 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import timedelta
 from uuid import UUID
 
 import typer
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from deploy.operations import on_notifications, run_on
 from services.notifications.api.queries import list_emails
-from services.notifications.delivery.operations import count_doubtful_emails, retry_failed_emails
+from services.notifications.delivery.operations import retry_failed_emails_in_batches
 from services.notifications.mail.addresses import masked
 from services.notifications.mail.replies import one_line, without_addresses
 from services.notifications.models import DeliveryAttempt, Email, Person
 from services.notifications.rules import Audience, EmailState
 from services.notifications.settings import StoreSettings
-from shared.database import SessionFactory, transaction
+from shared.database import SessionFactory
 from shared.orm import any_of
 from shared.settings import SettingsError, read_settings
 
 COLUMNS = ("ID", "CREATED (UTC)", "STATE", "REASON", "CONVERSATION", "RECIPIENT", "ADDRESS", "ATTEMPTS", "LAST REPLY")
-RETRY_BATCH = 1000  # emails per transaction
 UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 INVALID_REGULAR_EXPRESSION = "2201B"  # SQLSTATE
 
@@ -74,21 +73,9 @@ def retry_many(state: str, since: str | None, reply: str | None) -> None:
         raise SettingsError(f"only failed emails can be retried: use --state {EmailState.FAILED}")
     period = parse_duration(since) if since is not None else None
 
-    async def work(sessions: SessionFactory) -> tuple[int, int]:
-        async with transaction(sessions) as session:
-            began: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-            doubtful = await count_doubtful_emails(session, began, since=period, reply=reply)
-        retried = 0
-        while True:
-            async with transaction(sessions) as session:
-                count = await retry_failed_emails(session, began, since=period, reply=reply, size=RETRY_BATCH)
-            retried += count
-            if not count:
-                return retried, doubtful
-
     async def checked(sessions: SessionFactory) -> tuple[int, int]:
         try:
-            return await work(sessions)
+            return await retry_failed_emails_in_batches(sessions, since=period, reply=reply)
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) != INVALID_REGULAR_EXPRESSION:
                 raise

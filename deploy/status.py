@@ -7,24 +7,18 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from deploy.operations import on_conversations, on_notifications
-from services.conversations.event_log import retention, sequencer
-from services.conversations.event_log.reader import lag_after
+from services.conversations.event_log import reader, retention, sequencer
 from services.conversations.messaging import erasure_batches
 from services.conversations.settings import StoreSettings as ConversationsSettings
 from services.notifications import metrics
 from services.notifications.delivery import erasure as notifications_erasure
-from services.notifications.mail.replies import without_addresses
 from services.notifications.rules import EmailState, Outcome
 from shared import broker_reports
 from shared.clock_skew import MAX_SKEW, read_skew
 from shared.settings import SettingsError, read_settings
 
-LATE_NUMBERING = 10.0  # seconds
-LATE_CATCH_UP = 60.0  # seconds that an event waits for the sweeper
 LATE_ERASURE = 60.0  # seconds without progress
-LATE_EMAIL = 60.0  # seconds overdue
 STANDSTILL = 3  # emails that wait for another attempt while none is accepted
-LATE_PURGE = 0.5  # days beyond the retention period
 DAY = 24 * 3600  # seconds
 
 T = TypeVar("T")
@@ -109,13 +103,13 @@ def _of_conversations(read: Conversations) -> list[Finding]:
     return [
         Finding(
             f"log           head {log.head}, {log.unnumbered} unnumbered, oldest waits {log.lag:.1f} s",
-            "the relay is late: is it running?" if log.lag > LATE_NUMBERING else None,
+            "the relay is late: is it running?" if log.lag > sequencer.LATE else None,
         ),
         *_broker_findings("publisher", "relay", read.publishers),
         Finding(
             f"retention     {read.kept:.1f} days of the log are kept",
             f"longer than CHATS_RETENTION_DAYS ({days:g}), because a reader is behind"
-            if read.kept > days + LATE_PURGE
+            if read.kept > days + retention.LATE_PURGE
             else None,
         ),
         _erasure("conversations", read.erasure, "relay"),
@@ -124,10 +118,10 @@ def _of_conversations(read: Conversations) -> list[Finding]:
 
 def _inbox(conversations: Conversations, notifications: Notifications) -> Finding:
     cursor = notifications.state.cursor
-    age = on_conversations(lambda session: lag_after(session, cursor))
+    age = on_conversations(lambda session: reader.lag_after(session, cursor))
     return Finding(
         f"inbox         position {cursor}, {conversations.log.head - cursor} behind the log, oldest waits {age:.1f} s",
-        "the sweeper is late: is it running?" if age > LATE_CATCH_UP else None,
+        "the sweeper is late: is it running?" if age > reader.LATE else None,
     )
 
 
@@ -151,7 +145,7 @@ def _of_notifications(read: Notifications) -> list[Finding]:
         ),
         Finding(
             f"oldest due    {state.oldest_due:.1f} s",
-            "emails are late" if state.oldest_due > LATE_EMAIL else None,
+            "emails are late" if state.oldest_due > metrics.LATE else None,
         ),
         Finding(
             f"sending       {'paused' if state.paused else 'on' if state.delivery_known else 'on hold'}",
@@ -172,7 +166,7 @@ def _deferred(state: metrics.State) -> Finding:
     line = f"deferred      {deferred.count}"
     if not deferred.count:
         return Finding(line, None)
-    reply = without_addresses(deferred.last_reply or "no reply")
+    reply = state.deferred_reply
     if state.attempts.get(Outcome.ACCEPTED):
         return Finding(line, f"waiting for another attempt; oldest: {reply}", is_fault=False)
     standstill = deferred.max_attempts > 1 or deferred.count >= STANDSTILL

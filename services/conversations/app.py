@@ -25,7 +25,7 @@ from services.conversations.web import assets
 from services.conversations.web.auth import RenewedCookies
 from services.conversations.web.rendering import Pages
 from services.conversations.web.routes import customer as customer_pages
-from services.conversations.web.routes import delete, inbox, new_conversation, thread
+from services.conversations.web.routes import delete, inbox, new_conversation, operations, thread
 from services.conversations.web.routes import session as session_pages
 from shared.database import REQUEST_BOUNDS, create_engine, create_sessions
 from shared.http import add_head_routes, add_routes, create_api
@@ -91,7 +91,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
     app.add_middleware(RenewedCookies)
     for module in (stream, customer, admin, store, internal):  # the most frequent first
         add_routes(app, module.router)
-    for page in (customer_pages, inbox, new_conversation, delete, thread):  # fixed paths before those with ids
+    for page in (
+        customer_pages,
+        inbox,
+        new_conversation,
+        delete,
+        thread,
+        operations,
+    ):  # fixed paths before those with ids
         add_routes(app, page.router)
     add_routes(app, session_pages.router, session_pages.scripts, session_pages.home)
     describe(app)

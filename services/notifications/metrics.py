@@ -32,6 +32,7 @@ BREAKER_INFO = Gauge(
 )
 
 
+LATE = 60.0  # seconds that an email is overdue, after which emails are late
 FINISHED = frozenset(set(EmailState) - {EmailState.SCHEDULED, EmailState.SENDING})
 MAX_COUNT = 10_000  # emails of one state that are counted, so that the query does not grow with the table
 
@@ -92,6 +93,13 @@ class State:
     held_back: int
     emails: dict[str, int]
     attempts: dict[str, int]
+
+    @property
+    def deferred_reply(self) -> str | None:
+        """The last reply to the oldest deferred email, without the addresses that it quotes."""
+        if not self.deferred.count:
+            return None
+        return without_addresses(self.deferred.last_reply or "no reply")
 
 
 async def read_state(session: AsyncSession) -> State:

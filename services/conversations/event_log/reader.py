@@ -11,8 +11,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.errors import EventsPurged
 from services.conversations.event_log.position import encode_position
-from services.conversations.models import FeedHead, LoggedEvent
+from services.conversations.models import FeedHead, FeedReader, LoggedEvent
 from shared.events import Event, Feed
+
+LATE = 60.0  # seconds that an event waits for a reader, after which the reader is late
 
 
 async def read_feed(session: AsyncSession, *, after: int, limit: int, min_age: float = 0) -> Feed:
@@ -113,6 +115,12 @@ def _page_after(page: LogPage, after: int) -> LogPage:
     """Return the part of a page after a position, which may be past its end."""
     entries = [entry for entry in page.entries if entry.position > after]
     return LogPage(page.epoch, max(page.end, after), page.lost, entries)
+
+
+async def read_lags(session: AsyncSession) -> Sequence[tuple[str, int, float]]:
+    """Return each reader of the log, the position that it acknowledged last, and its lag as `lag_after`."""
+    readers = await session.execute(select(FeedReader.name, FeedReader.position).order_by(FeedReader.name))
+    return [(name, position, await lag_after(session, position)) for name, position in readers.all()]
 
 
 async def lag_after(session: AsyncSession, position: int) -> float:

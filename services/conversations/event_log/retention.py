@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.models import FeedReader, LoggedEvent
 from services.conversations.settings import StoreSettings
 
+LATE_PURGE = 0.5  # days beyond the retention period, after which a reader must be behind
 SEEN_EVERY = timedelta(seconds=5)  # between updates of `seen_at` for a reader whose position has not changed
 
 

@@ -15,6 +15,8 @@ from shared.events import Event
 from shared.failpoints import failpoint
 
 # Every lock of several events, here and in erasure, takes them in the order of `seq`, which prevents deadlocks.
+LATE = 10.0  # seconds that an event waits for its number, after which the relay is late
+
 _ANY_UNNUMBERED = "select exists (select from events where position is null)"
 # A frozen process that holds this lock would stop the log, so PostgreSQL ends its transaction.
 _LOCK_HEAD = text(f"""

@@ -32,7 +32,9 @@ from shared.translations import ENGLISH, find_language, install_translations, re
 LOCALE = Path(__file__).parent / "locale"
 CUSTOMER_ROOT = "/dashboard/messages/"
 ADMIN_ROOT = "/admin/dashboard/conversation/"
-_ROOTS = (CUSTOMER_ROOT, ADMIN_ROOT, "/session")
+OPERATIONS_ROOT = "/admin/operations/"
+_PAGES = (CUSTOMER_ROOT, ADMIN_ROOT, OPERATIONS_ROOT)
+_ROOTS = (*_PAGES, "/session")
 
 
 class Page(HTMLResponse):
@@ -117,6 +119,7 @@ class Pages:
             "COUNT_LIMIT": COUNT_LIMIT,
             "admin_root": ADMIN_ROOT,
             "customer_root": CUSTOMER_ROOT,
+            "operations_root": OPERATIONS_ROOT,
             "logo": self._theme.logo and f"{assets.PREFIX}/{self._theme.logo}",
             "static": self._static,
             "store_name": self._settings.store_name,
@@ -130,7 +133,7 @@ class Pages:
         """Return an error page, or a redirect to the login page if there is no session."""
         page_context: PageContext | None = getattr(request.state, "page_context", None)
         login = self._settings.login_url
-        if isinstance(problem, Unauthenticated) and login and request.url.path.startswith((CUSTOMER_ROOT, ADMIN_ROOT)):
+        if isinstance(problem, Unauthenticated) and login and request.url.path.startswith(_PAGES):
             return redirect(
                 f"{login}{'&' if urlsplit(login).query else '?'}next={quote(_return_path(request), safe='')}"
             )

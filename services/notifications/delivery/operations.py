@@ -12,8 +12,11 @@ from services.notifications.delivery.transitions import move_emails
 from services.notifications.errors import EmailNotFailed
 from services.notifications.models import DeliveryAttempt, Email, SendingControl
 from services.notifications.rules import MAY_HAVE_ARRIVED_REASONS, EmailState
+from shared.database import SessionFactory, request_transaction
 from shared.orm import any_of
 from shared.problems import NotFound
+
+RETRY_BATCH = 1000  # emails of one transaction
 
 
 async def retry_email(session: AsyncSession, email_id: UUID) -> None:
@@ -27,6 +30,27 @@ async def retry_email(session: AsyncSession, email_id: UUID) -> None:
     if email is None:
         raise NotFound("There is no email with this id.")
     raise EmailNotFailed(f"This email is {email.state}. Only failed emails can be retried.")
+
+
+async def retry_failed_emails_in_batches(
+    sessions: SessionFactory, *, since: timedelta | None, reply: str | None, most: int | None = None
+) -> tuple[int, int]:
+    """Queue failed emails for another attempt, `most` at most, as `retry_failed_emails` does.
+
+    Returns how many, and how many were skipped because they may have arrived. Each batch is a transaction.
+    """
+    async with request_transaction(sessions) as session:
+        began: datetime = (await session.execute(select(func.clock_timestamp()))).scalar_one()
+        doubtful = await count_doubtful_emails(session, began, since=since, reply=reply)
+    retried, size = 0, RETRY_BATCH
+    while size:
+        async with request_transaction(sessions) as session:
+            count = await retry_failed_emails(session, began, since=since, reply=reply, size=size)
+        retried += count
+        size = min(RETRY_BATCH, most - retried) if most is not None else RETRY_BATCH
+        if not count:
+            break
+    return retried, doubtful
 
 
 async def retry_failed_emails(

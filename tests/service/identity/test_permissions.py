@@ -21,7 +21,10 @@ async def calling(
     conversations: SessionFactory, databases: dict[str, str], claim: str | None
 ) -> AsyncIterator[httpx2.AsyncClient]:
     settings = ApiSettings(
-        conversations_database_url=databases["conversations"], auth_secret=[SECRET], auth_permissions_claim=claim
+        conversations_database_url=databases["conversations"],
+        auth_secret=[SECRET],
+        auth_permissions_claim=claim,
+        redis_url=None,
     )
     app = create_app(settings)
     connect(app, conversations)

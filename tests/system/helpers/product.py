@@ -41,7 +41,7 @@ SECRET_OF_VALKEY = "valkey"
 
 def headers_of(sub: str, role: str) -> dict[str, str]:
     """Return headers with a user's token that is valid for a day."""
-    claims = {"sub": sub, "role": role, "name": sub.title(), "email": f"{sub}@customer.test"}
+    claims = {"sub": sub, "role": role, "name": sub.title(), "email": f"{sub}@customer.test", "permissions": ["delete"]}
     token = issue_token(TokenSettings(auth_secret=[SecretStr(SECRET)]), claims, timedelta(days=1))
     return {"Authorization": f"Bearer {token}"}
 
