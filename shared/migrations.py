@@ -63,6 +63,7 @@ def run_environment(context: EnvironmentContext, config: Config, metadata: MetaD
             else:
                 context.run_migrations()
             _grant(connection, config.attributes.get("granted_to"))
+        _repair_indexes(connection)
 
     async def connect() -> None:
         url = config.attributes["url"]
@@ -80,6 +81,25 @@ def _version(connection: Connection) -> str:
     if not connection.scalar(text("select to_regclass('alembic_version') is not null")):
         return ""
     return connection.scalar(text("select max(version_num) from alembic_version")) or ""
+
+
+def _repair_indexes(connection: Connection) -> None:
+    """Rebuild indexes whose build was interrupted, without blocking writes. May itself be interrupted."""
+    connection.commit()
+    connection.execution_options(isolation_level="AUTOCOMMIT")
+    connection.execute(text("set lock_timeout = 0"))  # a rebuild waits for older transactions, and blocks nobody
+    quote = connection.dialect.identifier_preparer.quote
+    for name, is_copy in connection.execute(_INVALID_INDEXES).all():
+        log.warning("removing an unfinished copy of an index" if is_copy else "rebuilding an invalid index", index=name)
+        action = "drop index" if is_copy else "reindex index"
+        connection.execute(text(f"{action} concurrently {quote(name)}"))
+
+
+# An interrupted rebuild leaves its unfinished copy, under a name that PostgreSQL made.
+_INVALID_INDEXES = text(r"""
+    select relname, relname ~ '_cc(new|old)\d*$' from pg_index join pg_class on pg_class.oid = indexrelid
+    where not indisvalid and relnamespace = 'public'::regnamespace order by relname
+""")
 
 
 def _grant(connection: Connection, role: str | None) -> None:

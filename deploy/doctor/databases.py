@@ -151,5 +151,5 @@ def _of_schema(service: Path, facts: Any) -> Iterator[Finding]:
     for name in facts.invalid_indexes:
         yield warning(
             f"The index {name} is invalid, so it slows writes and serves no reads.",
-            f"Run: reindex index concurrently {name}",
+            "Run `chats migrate`: it rebuilds the index without blocking writes.",
         )
