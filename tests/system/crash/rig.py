@@ -120,6 +120,7 @@ class Rig:
         self._broker = broker
         self._mail_server = mail_server
         self._saved: dict[str, Saved] = {}
+        self._recorded: dict[str, tuple[list[Point], State]] = {}
 
     async def prepare(self, broker_url: str) -> None:
         """Reach the start of each stage once, and save it."""
@@ -148,13 +149,15 @@ class Rig:
         await self._save("claimed")
 
     async def record(self, stage: Stage) -> tuple[list[Point], State]:
-        """Run a stage without a crash; return the points that it reaches, with every visit, and the final state."""
-        await self._restore(stage.before, stage.script)
-        ended = await self.run(stage.actor)
-        points = [
-            Point(work, place, time + 1) for (work, place), times in ended.reached.items() for time in range(times)
-        ]
-        return points, await self._settle(stage)
+        """Run a stage once without a crash; return the points that it reaches, with each visit, and the final state."""
+        if stage.actor not in self._recorded:
+            await self._restore(stage.before, stage.script)
+            ended = await self.run(stage.actor)
+            points = [
+                Point(work, place, time + 1) for (work, place), times in ended.reached.items() for time in range(times)
+            ]
+            self._recorded[stage.actor] = points, await self._settle(stage)
+        return self._recorded[stage.actor]
 
     async def crash(self, stage: Stage, point: Point, undisturbed: State) -> list[str]:
         """Run a stage, crash at the point, restart, settle; return the violations.
