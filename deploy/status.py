@@ -18,7 +18,6 @@ from shared.clock_skew import MAX_SKEW, read_skew
 from shared.settings import SettingsError, read_settings
 
 LATE_ERASURE = 60.0  # seconds without progress
-STANDSTILL = 3  # emails that wait for another attempt while none is accepted
 DAY = 24 * 3600  # seconds
 
 T = TypeVar("T")
@@ -169,8 +168,7 @@ def _deferred(state: metrics.State) -> Finding:
     reply = state.deferred_reply
     if state.attempts.get(Outcome.ACCEPTED):
         return Finding(line, f"waiting for another attempt; oldest: {reply}", is_fault=False)
-    standstill = deferred.max_attempts > 1 or deferred.count >= STANDSTILL
-    return Finding(line, f"no email was accepted in the last hour; oldest: {reply}", is_fault=standstill)
+    return Finding(line, f"no email was accepted in the last hour; oldest: {reply}", is_fault=state.is_standstill)
 
 
 def _breaker(breaker: metrics.Breaker | None) -> Finding:

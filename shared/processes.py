@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 import uvicorn
 import uvloop
-from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, Gauge, generate_latest
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
@@ -27,6 +27,10 @@ from shared.headers import SecureHeaders
 GRACE = 20  # seconds for running requests and work after SIGTERM
 LINGER = 0.5  # seconds for the request of a connection that was opened before the socket closed
 SHUTDOWN_DEADLINE = 23  # seconds after SIGTERM after which the kernel ends the process
+
+DATABASE_USABLE = Gauge(
+    "chats_database_usable", "1 if this process could use its database at this scrape, else 0 and its gauges are old"
+)
 
 Ready = Callable[[], Awaitable[str | None]]
 Refresh = Callable[[], Awaitable[None]]
@@ -43,7 +47,7 @@ def process_name(kind: str, port: int) -> str:
 def operations_routes(ready: Ready, refresh: Refresh | None = None, details: Details = dict) -> list[Route]:
     """Create the routes `/healthz`, `/readyz` and `/metrics`.
 
-    `ready` returns None, or why the process is not ready. `refresh` updates gauges from the database before they are
+    `ready` returns None, or why the process cannot use its database. `refresh` updates gauges from it before they are
     shown. `details` are added to the response of a ready process, for example that it works without its broker.
     """
 
@@ -57,11 +61,14 @@ def operations_routes(ready: Ready, refresh: Refresh | None = None, details: Det
         return _not_ready(reason)
 
     async def metrics(_: Request) -> Response:
-        if refresh is not None and await ready() is None:
+        usable = await ready() is None
+        if usable and refresh is not None:
             try:
                 await refresh()
             except Exception as error:  # noqa: BLE001 - the other metrics must be shown even then
+                usable = False
                 log.warning("database metrics not refreshed", error=type(error).__name__)
+        DATABASE_USABLE.set(usable)
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
 
     return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)]

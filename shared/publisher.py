@@ -46,12 +46,17 @@ log = structlog.get_logger()
 
 
 class BrokerState:
-    """The broker's state as a process sees it, logged unless `quiet`. `role` is `publisher` or `consumer`."""
+    """The broker's state as a process sees it, logged unless `quiet`. `role` is `publisher` or `consumer`.
 
-    def __init__(self, role: str, *, quiet: bool = False) -> None:
+    `fault` is the state until the first attempt; without it, metrics show nothing until then.
+    """
+
+    def __init__(self, role: str, *, quiet: bool = False, fault: Fault | None = None) -> None:
         self.role = role
         self._quiet = quiet
-        self.fault: Fault | None = None
+        self.fault = fault
+        if fault is not None:
+            self._show(None)
         self.changed_at = time.monotonic()
         self._logged_at: dict[Reason | None, float] = {}
 
@@ -68,11 +73,14 @@ class BrokerState:
         if (fault and fault.reason) != (self.fault and self.fault.reason):
             self.changed_at = time.monotonic()
         previous, self.fault = self.fault, fault
-        USABLE.labels(self.role).set(fault is None)
-        for reason in {entry.reason for entry in (previous, fault) if entry}:
-            FAULT.labels(self.role, reason).set(fault is not None and fault.reason == reason)
+        self._show(previous)
         if not self._quiet and (fault is not None or (previous is not None and self._logged_at)):
             self._log(fault)
+
+    def _show(self, previous: Fault | None) -> None:
+        USABLE.labels(self.role).set(self.fault is None)
+        for reason in {entry.reason for entry in (previous, self.fault) if entry}:
+            FAULT.labels(self.role, reason).set(self.fault is not None and self.fault.reason == reason)
 
     def _log(self, fault: Fault | None) -> None:
         reason, now = fault and fault.reason, time.monotonic()

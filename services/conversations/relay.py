@@ -19,9 +19,10 @@ import structlog
 from prometheus_client import Counter, Gauge
 
 from services.conversations.event_log.retention import purge_events, purge_keys
-from services.conversations.event_log.sequencer import has_unnumbered, number_events, read_state, rotate_epoch_if_moved
+from services.conversations.event_log.sequencer import has_unnumbered, number_events, rotate_epoch_if_moved
 from services.conversations.identity.sessions import purge_sessions
 from services.conversations.messaging.erasure_batches import erase_round, purge_erasures
+from services.conversations.metrics import collect
 from services.conversations.realtime.log_notify import APPENDED, LOG_GROWN, Listener, Notifier
 from services.conversations.realtime.presence import purge_presence
 from services.conversations.settings import StoreSettings
@@ -54,10 +55,7 @@ NUMBERED = Counter("chats_log_numbered_total", "Events that this relay has numbe
 HINTS = Counter("chats_relay_hints_total", "Events to publish to the broker, by outcome", ["outcome"])
 PURGED = Counter("chats_log_purged_total", "Rows purged: events, idempotency keys, sessions, viewers, erasures")
 ERASED = Counter("chats_erased_total", "Rows of deleted conversations and users that this relay has erased")
-HEAD = Gauge("chats_log_head", "The last position in the log")
-UNNUMBERED = Gauge("chats_log_unnumbered", "Committed events without a position")
 WAITING = Gauge("chats_relay_hints_waiting", "Tasks waiting in the broker for workers, when last checked")
-LAG = Gauge("chats_relay_lag_seconds", "Age of the oldest event without a position")
 
 log = structlog.get_logger()
 
@@ -135,7 +133,9 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
     sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
     publisher = Publisher(create_celery(settings.broker_url, client="chats-relay"))
     routes = operations_routes(
-        lambda: database_fault(engine, version), lambda: measure(sessions), publisher.state.readiness_details
+        lambda: database_fault(engine, version),
+        lambda: collect(sessions, settings),
+        publisher.state.readiness_details,
     )
     async with operations_server(routes, host, port):
         await run_until_stopped(stop, wait_for_database(engine, version))
@@ -231,12 +231,3 @@ async def _purge(sessions: SessionFactory, settings: StoreSettings, stop: asynci
             log.warning("purge failed, retrying", error=type(error).__name__)
             log.debug("purge failed", exc_info=True)
         await pause(stop, PURGE_EVERY)
-
-
-async def measure(sessions: SessionFactory) -> None:
-    """Set the gauges from the state of the log."""
-    async with transaction(sessions) as session:
-        state = await read_state(session)
-    HEAD.set(state.head)
-    UNNUMBERED.set(state.unnumbered)
-    LAG.set(state.lag)

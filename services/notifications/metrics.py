@@ -9,10 +9,12 @@ from prometheus_client import Gauge
 from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.delivery import erasure
 from services.notifications.mail.replies import enhanced_status, is_busy_reply, without_addresses
 from services.notifications.models import DEFERRED
 from services.notifications.rules import EmailState, Outcome
 from shared.database import SessionFactory, database_identity_sql, transaction
+from shared.database_metrics import measure_database
 
 CURSOR = Gauge("chats_inbox_cursor", "Position in the event log up to which events are handled")
 LAG = Gauge("chats_inbox_lag_events", "Events after that position, when the log was last read")
@@ -23,6 +25,12 @@ HELD_BACK = Gauge("chats_emails_held_back", "Emails held back by recipient limit
 OLDEST_DUE = Gauge("chats_emails_oldest_due_seconds", "Age of the oldest due email that has not been sent")
 ATTEMPTS = Gauge("chats_email_tries", "Delivery attempts in the last hour by outcome", ["outcome"])
 DEFERRED_EMAILS = Gauge("chats_emails_deferred", "Emails waiting for another attempt, up to 10,000")
+STANDSTILL = Gauge(
+    "chats_emails_standstill", "1 while emails wait for another attempt and none was accepted in the last hour"
+)
+PAUSED = Gauge(
+    "chats_emails_paused", "1 while sending is paused by an operator, or on hold after a restore", ["reason"]
+)
 BREAKER = Gauge("chats_email_breaker_trips", "Consecutive failures of the mail setup or the mail server")
 BREAKER_SINCE = Gauge("chats_email_breaker_since_timestamp_seconds", "When the breaker opened; 0 if it is closed")
 NEXT_PROBE = Gauge("chats_email_breaker_next_probe_timestamp_seconds", "Next probe of an open breaker; 0 if closed")
@@ -34,6 +42,7 @@ BREAKER_INFO = Gauge(
 
 LATE = 60.0  # seconds that an email is overdue, after which emails are late
 FINISHED = frozenset(set(EmailState) - {EmailState.SCHEDULED, EmailState.SENDING})
+STANDSTILL_COUNT = 3  # emails that wait for another attempt while none is accepted
 MAX_COUNT = 10_000  # emails of one state that are counted, so that the query does not grow with the table
 
 
@@ -101,6 +110,12 @@ class State:
             return None
         return without_addresses(self.deferred.last_reply or "no reply")
 
+    @property
+    def is_standstill(self) -> bool:
+        """Whether the mail server accepts none of the emails that it deferred, and no other."""
+        is_waiting = self.deferred.max_attempts > 1 or self.deferred.count >= STANDSTILL_COUNT
+        return is_waiting and not self.attempts.get(Outcome.ACCEPTED)
+
 
 async def read_state(session: AsyncSession) -> State:
     """Read the state of the service."""
@@ -126,6 +141,8 @@ async def collect(sessions: SessionFactory) -> None:
     """Set the gauges."""
     async with transaction(sessions) as session:
         state = await read_state(session)
+        stalled = (await erasure.read_state(session)).stalled_seconds
+        await measure_database(session, "notifications", stalled)
     CURSOR.set(state.cursor)
     LAG.set(state.head - state.cursor)
     REBUILDING.set(state.rebuild_kind is not None)
@@ -133,6 +150,9 @@ async def collect(sessions: SessionFactory) -> None:
     HELD_BACK.set(state.held_back)
     OLDEST_DUE.set(state.oldest_due)
     DEFERRED_EMAILS.set(state.deferred.count)
+    STANDSTILL.set(state.is_standstill)
+    PAUSED.labels("operator").set(state.paused)
+    PAUSED.labels("restore").set(not state.delivery_known)
     _set_breaker(state.breaker)
     # All labels, to reset those that have no rows any more.
     for name in EmailState:

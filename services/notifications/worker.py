@@ -210,8 +210,8 @@ async def _clock(settings: EmailSettings, host: str, port: int, reports: Connect
 
 def _consumer_state(reports: Connection) -> BrokerState:
     """Return the state of the consumer, updated by the reports of the worker's main process."""
-    state = BrokerState("consumer")
-    state.fault = Fault(Reason.STARTING, "the worker has not connected to the broker yet")
+    starting = Fault(Reason.STARTING, "the worker has not connected to the broker yet")
+    state = BrokerState("consumer", fault=starting)
 
     def receive() -> None:
         try:

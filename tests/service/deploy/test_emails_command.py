@@ -213,8 +213,12 @@ async def test_a_single_deferred_email_is_no_fault_but_all_being_deferred_is(
         await drain(notifications, settings, asyncio.Event())
         assert "deferred      1   <- no email was accepted in the last hour" in (await chats("status")).stdout
         assert (await chats("status")).exit_code == 0
+        await metrics.collect(notifications)
+        assert "chats_emails_standstill 0.0" in generate_latest().decode()
         await create_emails(notifications, settings, "bob", "carl")
         await drain(notifications, settings, asyncio.Event())
     status = await chats("status")
     assert status.exit_code == 1
     assert "oldest: rcpt: 451 4.3.0 Temporary lookup failure" in status.stdout
+    await metrics.collect(notifications)
+    assert "chats_emails_standstill 1.0" in generate_latest().decode()

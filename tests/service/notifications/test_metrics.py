@@ -6,11 +6,11 @@ from uuid import uuid4
 
 import pytest
 from prometheus_client import generate_latest
-from sqlalchemy import func, text, update
+from sqlalchemy import delete, func, text, update
 
 from services.notifications import metrics
 from services.notifications.delivery.claiming import claim_emails
-from services.notifications.models import Email
+from services.notifications.models import Email, Erasure, SendingControl
 from services.notifications.rules import EmailState
 from shared.database import SessionFactory, transaction
 from tests.service.helpers.attempt_factory import has_due_email
@@ -56,6 +56,26 @@ async def test_a_huge_backlog_is_counted_up_to_the_limit_and_found_by_indexes(
         assert await has_due_email(session)
         plan = (await session.scalars(_PLAN)).all()
     assert any("emails_due_idx" in line for line in plan), plan
+
+
+async def test_pauses_holds_after_a_restore_and_stalled_erasures_are_exported(notifications: SessionFactory) -> None:
+    async with transaction(notifications) as session:
+        await session.execute(update(SendingControl).values(paused_at=func.now(), incarnation="another"))
+        session.add(Erasure(user_id="anna", advanced_at=func.clock_timestamp() - timedelta(seconds=90)))
+    await metrics.collect(notifications)
+    shown = generate_latest().decode()
+    assert 'chats_emails_paused{reason="operator"} 1.0' in shown
+    assert 'chats_emails_paused{reason="restore"} 1.0' in shown
+    assert 'chats_erasure_stalled_seconds{database="notifications"} 9' in shown
+
+    async with transaction(notifications) as session:
+        await session.execute(update(SendingControl).values(paused_at=None, incarnation=None))
+        await session.execute(delete(Erasure))
+    await metrics.collect(notifications)
+    shown = generate_latest().decode()
+    assert 'chats_emails_paused{reason="operator"} 0.0' in shown
+    assert 'chats_emails_paused{reason="restore"} 0.0' in shown
+    assert 'chats_erasure_stalled_seconds{database="notifications"} 0.0' in shown
 
 
 _FILL = text("""

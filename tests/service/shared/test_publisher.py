@@ -10,8 +10,8 @@ from redis import Redis
 from structlog.testing import capture_logs
 
 from shared.broker import EMAILS_QUEUE, EVENTS_QUEUE, create_celery
-from shared.broker_status import Reason
-from shared.publisher import EMAILS_LIMIT, EVENTS_LIMIT, Publisher
+from shared.broker_status import Fault, Reason
+from shared.publisher import EMAILS_LIMIT, EVENTS_LIMIT, BrokerState, Publisher
 from tests.helpers.amqp_peer import amqp_peer
 from tests.service.helpers.event_factory import posted
 from tests.service.helpers.valkey_process import Valkey
@@ -145,3 +145,12 @@ async def test_a_rabbitmq_without_memory_is_probed_over_one_connection_until_it_
         peer.recover()
         assert await asyncio.to_thread(reason_of, publisher) is None
         await asyncio.to_thread(publisher.close)
+
+
+def test_a_consumer_that_has_not_connected_yet_is_exported_as_unusable() -> None:
+    state = BrokerState("consumer", fault=Fault(Reason.STARTING, "not connected yet"))
+    assert 'chats_broker_usable{role="consumer"} 0.0' in generate_latest().decode()
+    state.record(None)
+    shown = generate_latest().decode()
+    assert 'chats_broker_usable{role="consumer"} 1.0' in shown
+    assert 'chats_broker_fault{reason="starting",role="consumer"} 0.0' in shown

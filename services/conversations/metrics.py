@@ -1,0 +1,53 @@
+"""The state of the event log, read from its tables for Prometheus."""
+
+from prometheus_client import Gauge
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.event_log.reader import lag_after
+from services.conversations.event_log.retention import oldest_age
+from services.conversations.event_log.sequencer import read_state
+from services.conversations.messaging import erasure_batches
+from services.conversations.models import FeedReader
+from services.conversations.settings import StoreSettings
+from shared.database import SessionFactory, transaction
+from shared.database_metrics import measure_database
+
+HEAD = Gauge("chats_log_head", "The last position in the log")
+UNNUMBERED = Gauge("chats_log_unnumbered", "Committed events without a position")
+LAG = Gauge("chats_relay_lag_seconds", "Age of the oldest event without a position")
+READER_LAG = Gauge("chats_log_reader_lag_seconds", "Age of the oldest event that a reader of the log has not handled")
+OLDEST = Gauge("chats_log_oldest_seconds", "Age of the oldest event that is kept")
+RETENTION = Gauge(
+    "chats_log_retention_seconds", "Age after which events are purged, once every reader has handled them"
+)
+SIZE = Gauge("chats_log_bytes", "Size of the log on disk with its indexes")
+
+DAY = 24 * 3600  # seconds
+
+
+async def collect(sessions: SessionFactory, settings: StoreSettings) -> None:
+    """Set the gauges."""
+    async with transaction(sessions) as session:
+        state = await read_state(session)
+        HEAD.set(state.head)
+        UNNUMBERED.set(state.unnumbered)
+        LAG.set(state.lag)
+        READER_LAG.set(await _reader_lag(session))
+        OLDEST.set(await oldest_age(session))
+        RETENTION.set(settings.retention_days * DAY)
+        SIZE.set((await session.execute(_SIZE)).scalar_one())
+        erasure = await erasure_batches.read_state(session)
+        await measure_database(session, "conversations", erasure.stalled_seconds)
+
+
+async def _reader_lag(session: AsyncSession) -> float:
+    """Return the age of the first event after the last one that every reader has acknowledged.
+
+    The log knows this even while its reader is stopped or cannot reach it.
+    """
+    acknowledged = await session.scalar(select(func.min(FeedReader.position)))
+    return await lag_after(session, acknowledged or 0)
+
+
+_SIZE = text("select pg_total_relation_size('events')")
