@@ -2,16 +2,20 @@
 
 import asyncio
 import json
+import re
 from email import message_from_bytes, policy
 from email.message import EmailMessage
 from typing import Any
 
+import httpx2
 from celery import Celery
+from prometheus_client.parser import text_string_to_metric_families
 
 from shared.broker import EVENTS_QUEUE, create_celery
+from tests.helpers.monitoring import expressions, matches, selectors
 from tests.helpers.smtp_server import KEEP_AND_DROP, SmtpServer
 from tests.helpers.waiting import eventually
-from tests.system.helpers.product import Product
+from tests.system.helpers.product import PROCESSES, Product
 
 
 async def emails_about(server: SmtpServer, text: str) -> list[EmailMessage]:
@@ -154,3 +158,28 @@ async def test_logs_trace_a_message_through_every_process_by_ids_without_text_or
     assert of_message["message joined email"]["email_id"] == email["id"]
     assert any(entry["event"] == "email attempted" and entry["email_id"] == email["id"] for entry in entries)
     assert not [line for line in lines if "private matter" in line or "customer.test" in line]
+
+
+async def test_each_process_exports_what_alerts_and_dashboards_select(product: Product) -> None:
+    await product.open_conversation()
+    async with httpx2.AsyncClient() as client:
+        answers = [
+            (process, (await client.get(f"http://127.0.0.1:{product.ports[process]}/metrics")).text)
+            for process in PROCESSES
+        ]
+    families: set[str] = set()
+    series: dict[str, list[dict[str, str]]] = {"up": [{"job": f"chats-{process}"} for process in PROCESSES]}
+    for process, text in answers:
+        for family in text_string_to_metric_families(text):
+            families.add(family.name)
+            for sample in family.samples:
+                series.setdefault(sample.name, []).append({**sample.labels, "job": f"chats-{process}"})
+    for name, expression in expressions().items():
+        for selector in selectors(expression):
+            if selector.name == "ALERTS":  # Prometheus itself exports it
+                continue
+            samples = series.get(str(selector.name), [])
+            assert samples or re.sub("_(total|bucket)$", "", str(selector.name)) in families, name
+            conditions = [matcher for matcher in selector.matchers.matchers if matcher.name != "status"]
+            passing = [labels for labels in samples if all(matches(matcher, labels) for matcher in conditions)]
+            assert passing or not samples, name
