@@ -56,6 +56,9 @@ test: $(READY)
 
 # The checks that are too slow for CI. Coverage counts one service at a time, without code that runs in separate processes.
 COVERAGE := 93
+REDIS_SERVER ?= $(shell command -v redis-server)
+ON_REDIS := tests/system/test_broker_rights.py tests/system/test_pipeline.py tests/system/test_failover.py \
+	tests/system/test_faults.py tests/service/shared/test_publisher.py tests/service/deploy/test_doctor_broker.py
 verify: export HYPOTHESIS_PROFILE := verify
 verify: export EVERY_CASE := 1
 verify: export SCHEMATHESIS_EXAMPLES := 200
@@ -63,6 +66,8 @@ verify: $(READY)
 	$(BIN)/python -m pytest -n $$(getconf _NPROCESSORS_ONLN) -rs --timeout 3600 tests/unit tests/model tests/service \
 		--cov --cov-fail-under=$(COVERAGE)
 	$(BIN)/python -m pytest -rs tests/browser/test_accessibility.py tests/system
+	if [ -n "$(REDIS_SERVER)" ]; then REDIS_SERVER="$(REDIS_SERVER)" $(BIN)/python -m pytest -rs $(ON_REDIS); \
+		else echo "Not run: tests on Redis, because there is no redis-server." >&2; fi
 	$(BIN)/python -m tests.system.crash
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-600} $(BIN)/python -m bench.chaos
 	$(BIN)/python -m bench.chaos --broken

@@ -43,6 +43,8 @@ def one_of_schemes(*schemes: str) -> AfterValidator:
             scheme, _ = urlsplit(url).scheme, urlsplit(url).port
         except ValueError:  # the error's text may contain a part of the password
             raise ValueError(INVALID_URL) from None
+        if scheme == "sentinel":
+            raise ValueError("a Sentinel URL is not supported: use an address that always leads to the primary")
         if scheme not in schemes:
             raise ValueError(f"the URL scheme must be one of {', '.join(schemes)}")
         return url

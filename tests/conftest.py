@@ -2,12 +2,14 @@
 
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
+from deploy.local import valkey
 from deploy.local.processes import Spawn
 from tests.system.helpers.forks import forking
 
@@ -21,6 +23,9 @@ settings.register_profile(
 settings.register_profile("verify", settings.get_profile("quick"), max_examples=500, derandomize=False, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
+if redis_server := os.environ.get("REDIS_SERVER", ""):  # a program that `make verify` tests in Valkey's place
+    valkey._program = lambda: Path(redis_server)  # noqa: SLF001 - the place to replace it
+
 
 class SharedServers(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types
     """Hands tests to the processes of `make test`; those that share servers all to one, which starts them once."""
@@ -32,7 +37,6 @@ class SharedServers(LoadScopeScheduling):  # type: ignore[misc] # xdist has no t
         return nodeid.partition("::")[0] if nodeid.startswith(SYSTEM) else nodeid
 
 
-@pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook
 @pytest.hookimpl(optionalhook=True)  # pytest refuses an unknown hook when xdist is switched off
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> SharedServers:
     """Return the scheduler. xdist's own groups have no effect with this pytest: `findings/xdist-groups-nothing.sh`."""

@@ -57,9 +57,10 @@ def _check_broker(celery: Celery) -> list[Finding]:
     try:
         with celery.connection_for_write() as connection:
             findings = [_carry_message(connection), *_of_memory(connection)]
+            _subscribe(connection)
     except Exception as error:  # noqa: BLE001 - kombu raises many types
-        advice = "Give the user every permission on queues and keys whose names start with `chats`."
-        return [fault(f"Broker: a message could not be sent and received: {describe_error(error).detail}.", advice)]
+        advice = "Give the user the permissions in docs/brokers.md."
+        return [fault(f"Broker: the relay or a worker could not use it: {describe_error(error).detail}.", advice)]
     return [*findings, _of_workers(celery, publisher.waiting or 0)]
 
 
@@ -78,6 +79,16 @@ def _carry_message(connection: Connection) -> Finding:
     finally:
         channel.queue_delete(queue=name)
     return ok(f"Broker: {_server(connection)} carries messages.")
+
+
+def _subscribe(connection: Connection) -> None:
+    """Subscribe as workers do to commands of Flower. A Redis permits it to a user with this very channel only."""
+    if connection.transport.driver_type != "redis":
+        return
+    channel: Any = connection.channel()
+    with channel.conn_or_acquire() as client, client.pubsub() as subscriber:
+        subscriber.psubscribe(f"{channel.keyprefix_fanout}celery.pidbox")
+        subscriber.parse_response()
 
 
 def _server(connection: Connection) -> str:

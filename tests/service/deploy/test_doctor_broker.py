@@ -35,17 +35,24 @@ async def test_a_wrong_password_is_named_and_not_repeated(
     assert all("refuses the user or the password" in text and "hidden" not in text for _, text in findings)
 
 
+@pytest.mark.parametrize(
+    ("channels", "commands"), [(["*"], ["+@all", "-rpop"]), (["chats:*"], ["+@all"])], ids=["commands", "channels"]
+)
 async def test_a_user_without_the_right_to_receive_is_a_fault(
-    monkeypatch: pytest.MonkeyPatch, databases: dict[str, str], valkey: Valkey
+    monkeypatch: pytest.MonkeyPatch,
+    databases: dict[str, str],
+    valkey: Valkey,
+    channels: list[str],
+    commands: list[str],
 ) -> None:
     async with Redis.from_url(valkey.url) as redis:
         await redis.acl_setuser(
-            "sender", enabled=True, passwords=["+pass"], keys=["*"], channels=["*"], commands=["+@all", "-rpop"]
+            "sender", enabled=True, passwords=["+pass"], keys=["*"], channels=channels, commands=commands
         )
     url = valkey.url.replace(":test@", "sender:pass@")
     [finding, *_] = await found(monkeypatch, databases, url)
     assert finding[0] == "FAULT"
-    assert "a message could not be sent and received: the broker's user lacks a permission" in finding[1]
+    assert "could not use it: the broker's user lacks a permission" in finding[1]
 
 
 async def test_memory_settings_that_lose_tasks_are_warnings(

@@ -37,6 +37,7 @@ def read(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> ApiSettings:
             "CHATS_CONVERSATIONS_DATABASE_URL: ",
         ),
         ("CHATS_BROKER_URL", "http://chats:hidden@host", "CHATS_BROKER_URL: the URL scheme must be one of redis"),
+        ("CHATS_BROKER_URL", "sentinel://:hidden@host:26379", "CHATS_BROKER_URL: a Sentinel URL is not supported"),
         ("CHATS_REDIS_URL", "amqp://chats:hidden@host", "CHATS_REDIS_URL: the URL scheme must be one of redis"),
         ("CHATS_AUTH_ROLE_MAP", "hidden", "CHATS_AUTH_ROLE_MAP must look like name=role"),
         (
