@@ -24,13 +24,14 @@ BY_PIP := $(PIP) --require-hashes --requirement
 BY_UV := awk '/^uv==/,!/\\$$/' requirements.lock | $(BY_PIP) /dev/stdin && \
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode --require-hashes --requirement requirements.lock
 
-.PHONY: help run test verify bench bench-quick bench-scale chaos chaos-broken chaos-baseline check audit messages format lock setup hooks
+.PHONY: help run test verify verify-containers bench bench-quick bench-scale chaos chaos-broken chaos-baseline check audit messages format lock setup hooks
 
 help:
 	@echo "make run             Run the whole system on this machine; Ctrl-C stops it"
 	@echo "make test            Run all tests"
 	@echo "make check           Check format, lint, types, layers, migrations, translations, prose, spelling and lock files"
 	@echo "make verify          Run the checks too slow for CI: all crash points, long fuzzing and chaos, coverage; takes hours"
+	@echo "make verify-containers  Run docker-compose.yml and the image with podman, without a registry; needs root on Debian"
 	@echo "make hooks           Install the pre-commit hooks, which run the fast checks"
 	@echo "make format          Format the code and fix lint errors"
 	@echo "make messages        Update the translation catalogues from the sources"
@@ -68,10 +69,18 @@ verify: $(READY)
 	$(BIN)/python -m pytest -rs tests/browser/test_accessibility.py tests/system
 	if [ -n "$(REDIS_SERVER)" ]; then REDIS_SERVER="$(REDIS_SERVER)" $(BIN)/python -m pytest -rs $(ON_REDIS); \
 		else echo "Not run: tests on Redis, because there is no redis-server." >&2; fi
+	$(MAKE) verify-containers
 	$(BIN)/python -m tests.system.crash
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-600} $(BIN)/python -m bench.chaos
 	$(BIN)/python -m bench.chaos --broken
 	$(MAKE) bench-scale
+
+# All in Debian: podman, its parts, and what makes a base image.
+CONTAINER_PACKAGES := podman runc debootstrap catatonit slirp4netns netavark aardvark-dns iptables
+verify-containers: $(READY)
+	@command -v podman >/dev/null && command -v debootstrap >/dev/null || \
+		{ apt-get update -qq; DEBIAN_FRONTEND=noninteractive apt-get install -qq --yes --no-install-recommends $(CONTAINER_PACKAGES); }
+	@$(BIN)/python -m deploy.verify
 
 bench: $(READY)
 	@$(BIN)/python -m bench.posting
