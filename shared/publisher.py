@@ -7,7 +7,7 @@ seconds. It is reported in the log at a limited rate, in the metrics, and in the
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Final, TypeVar
 
 import structlog
@@ -122,8 +122,8 @@ class Publisher:
 
         def publish(producer: Producer) -> list[Event]:
             tasks = list(_tasks(events))[: self._capacity(producer, EVENTS_QUEUE, EVENTS_LIMIT)]
-            # Sends all tasks as one pipeline. The stubs of kombu 5.7 lack `batch`.
-            with producer.batch():  # type: ignore[attr-defined]
+            # Sends several tasks as one pipeline. The stubs of kombu 5.7 lack `batch`.
+            with producer.batch() if len(tasks) > 1 else nullcontext():  # type: ignore[attr-defined]
                 for name, batch, contents in tasks:
                     self._celery.send_task(
                         name,

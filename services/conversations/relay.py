@@ -8,6 +8,7 @@ and are dropped if the queue is full, if the broker is unavailable, or if too ma
 """
 
 import asyncio
+import math
 import queue
 import threading
 import time
@@ -43,8 +44,9 @@ NOTIFIED_POLL = 0.2  # the same while notifications of new events arrive
 GATHER = 0.01  # seconds until the next batch, for each event just numbered: under load, a batch has many events
 MAX_GATHER = 0.05  # seconds
 BATCH = 1000  # events numbered in one transaction, or published at once
-TASK_PAUSE = 0.05  # seconds until the next tasks, for each event just published: under load, a task carries many events
-MAX_TASK_PAUSE = 0.25  # seconds
+TASK_PAUSE = 0.05  # seconds between tasks, for each event just published: under load, a task carries many events
+MAX_TASK_PAUSE = 0.1  # seconds
+TASK_CREDIT = 0.1  # seconds of these pauses that a quiet time makes up for, so that a few events in a row do not wait
 ERASE_EVERY = 1.0  # seconds until the next erasure round, if the last one erased nothing
 PURGE_EVERY = 60  # seconds between purges of rows past their retention
 PURGE_BATCH = 1000  # rows deleted in one transaction
@@ -58,6 +60,18 @@ ERASED = Counter("chats_erased_total", "Rows of deleted conversations and users 
 WAITING = Gauge("chats_relay_hints_waiting", "Tasks waiting in the broker for workers, when last checked")
 
 log = structlog.get_logger()
+
+
+class Pace:
+    """The pauses between tasks: none after a quiet time, and longer ones the more events there are."""
+
+    def __init__(self) -> None:
+        self._next_at = -math.inf
+
+    def pause_after(self, events: int, now: float) -> float:
+        """Return how many seconds to wait after events that were published at the time `now`."""
+        self._next_at = min(max(self._next_at, now - TASK_CREDIT) + events * TASK_PAUSE, now + MAX_TASK_PAUSE)
+        return max(self._next_at - now, 0)
 
 
 class TaskPublisher:
@@ -89,13 +103,14 @@ class TaskPublisher:
 
     def _run(self) -> None:
         self._publisher.probe()
+        pace = Pace()
         while (events := self._next_events()) is not None:
             if events:
                 self._publish(events)
             else:
                 self._publisher.probe()
             WAITING.set(self._publisher.waiting or 0)
-            time.sleep(min(len(events) * TASK_PAUSE, MAX_TASK_PAUSE))
+            time.sleep(pace.pause_after(len(events), time.monotonic()))
         self._publisher.close()
 
     def _next_events(self) -> list[Event] | None:
@@ -144,8 +159,8 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
 
         def publish(events: list[Event]) -> None:
             if events:
-                notifier.notify(events[-1].position or 0)
                 task_publisher.publish(events)
+                notifier.notify(events[-1].position or 0)
 
         async with asyncio.TaskGroup() as group:
             group.create_task(_number(sessions, publish, wakeup, stop))
@@ -170,7 +185,12 @@ class _Wakeup:
         with suppress(TimeoutError):
             async with asyncio.timeout(NOTIFIED_POLL if self.listener.listening else POLL):
                 await self._appended.wait()
+
+    def take(self) -> bool:
+        """Return whether new events have been announced since the last call."""
+        announced = self._appended.is_set()
         self._appended.clear()
+        return announced
 
 
 async def _number(
@@ -181,11 +201,12 @@ async def _number(
     epoch_checked = False  # readers of a restored log must learn its new epoch at once, not with its first new event
     while not stop.is_set():
         try:
-            async with acquire() as connection:
-                quiet = epoch_checked and not await has_unnumbered(connection)
-            if quiet:
-                await wakeup.wait()
-                continue
+            if not wakeup.take() and epoch_checked:
+                async with acquire() as connection:
+                    quiet = not await has_unnumbered(connection)
+                if quiet:
+                    await wakeup.wait()
+                    continue
             async with transaction(sessions) as session:
                 if not epoch_checked:
                     await rotate_epoch_if_moved(session)

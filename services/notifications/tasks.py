@@ -16,12 +16,13 @@ from celery import Celery, Task
 from celery.signals import task_unknown, worker_shutting_down
 from pydantic import ValidationError
 
+from services.notifications.delivery.leases import PendingWork, pending_work
 from services.notifications.delivery.sender import drain
 from services.notifications.event_consumer.consumer import park_event, receive_events
 from services.notifications.mail.pool import ServerCapacity
 from services.notifications.settings import EmailSettings
 from shared.broker import EMAILS_QUEUE, SEND_EMAILS, TASKS
-from shared.database import SessionFactory, create_engine, create_sessions
+from shared.database import SessionFactory, connection_provider, create_engine, create_sessions
 from shared.events import Event, EventType
 from shared.failpoints import failpoint
 from shared.publisher import Publisher
@@ -80,18 +81,28 @@ def register_tasks(celery: Celery, settings: EmailSettings, *, senders: int = MA
     # Created before the pool forks: all pool children see what the main process writes, and none consumes it.
     stopping, stop = os.pipe()
 
-    for name in TASKS.values():
-        _register_event_task(celery, name, work, publisher, settings)
-
     slots, name = mkstemp()
     os.unlink(name)  # noqa: PTH108 - the children inherit the descriptor
+
+    def wake_sender() -> None:
+        """Publish a task to send emails, unless all senders are at work: they look for new emails when they end."""
+        if has_free_slot(slots, senders):
+            publisher.hint_due_emails()  # the clock does so too, up to a second later
+            failpoint("send-published")
+
+    for name in TASKS.values():
+        _register_event_task(celery, name, work, wake_sender, settings)
 
     @celery.task(name=SEND_EMAILS, queue=EMAILS_QUEUE, shared=False)
     def send_emails() -> None:
         with sender_slot(slots, senders) as slot:
-            if slot is not None:
-                overdue = slot * SECOND_SENDER_DELAY
-                work.run(lambda sessions: _drain_for_a_while(sessions, settings, stopping, overdue, capacity))
+            if slot is None:
+                return
+            overdue = slot * SECOND_SENDER_DELAY
+            attempts = work.run(lambda sessions: _drain_for_a_while(sessions, settings, stopping, overdue, capacity))
+        # An email that was created meanwhile, when this slot was still taken, has woken nobody.
+        if attempts and any(work.run(lambda sessions: _read_pending(sessions, overdue))):
+            publisher.hint_due_emails()
 
     @worker_shutting_down.connect(weak=False)
     def stop_pool(**_: Any) -> None:
@@ -111,7 +122,7 @@ def register_tasks(celery: Celery, settings: EmailSettings, *, senders: int = MA
 
 
 def _register_event_task(
-    celery: Celery, name: str, work: AsyncWork, publisher: Publisher, settings: EmailSettings
+    celery: Celery, name: str, work: AsyncWork, wake_sender: Callable[[], None], settings: EmailSettings
 ) -> None:
     @celery.task(name=name, bind=True, shared=False)
     def handle(task: "Task[Any, Any]", *payloads: Any, **_: Any) -> None:
@@ -128,8 +139,7 @@ def _register_event_task(
         work.run(lambda sessions: receive_events(sessions, events, settings, repeated=repeated))
         failpoint("task-handled")
         if name == TASKS[EventType.MESSAGE_POSTED] and settings.email_delay_seconds == 0:
-            publisher.hint_due_emails()  # the clock does so too, up to a second later
-            failpoint("send-published")
+            wake_sender()
 
 
 def _read_events(payloads: Sequence[Any]) -> tuple[list[Event], list[tuple[Any, str]]]:
@@ -147,8 +157,7 @@ def _read_events(payloads: Sequence[Any]) -> tuple[list[Event], list[tuple[Any, 
 def sender_slot(file: int, slots: int) -> Iterator[int | None]:
     """Acquire one of the slots to send emails from this worker; None if all are taken.
 
-    The senders that have the slots find new due emails, unless they are just ending; then the clock publishes another
-    task within a second. The kernel releases the locks of a child that dies.
+    The senders that have the slots find new due emails. The kernel releases the locks of a child that dies.
     """
     slot = next((slot for slot in range(slots) if _lock(file, slot)), None)
     try:
@@ -156,6 +165,12 @@ def sender_slot(file: int, slots: int) -> Iterator[int | None]:
     finally:
         if slot is not None:
             fcntl.lockf(file, fcntl.LOCK_UN, 1, slot)
+
+
+def has_free_slot(file: int, slots: int) -> bool:
+    """Return whether a sender could begin. One that tries to at this moment is refused."""
+    with sender_slot(file, slots) as slot:
+        return slot is not None
 
 
 def _lock(file: int, slot: int) -> bool:
@@ -168,8 +183,8 @@ def _lock(file: int, slot: int) -> bool:
 
 async def _drain_for_a_while(
     sessions: SessionFactory, settings: EmailSettings, stopping: int, overdue: float, capacity: ServerCapacity
-) -> None:
-    """Send emails for `DRAIN_LIMIT` seconds, or until the pipe `stopping` becomes readable."""
+) -> int:
+    """Send emails for `DRAIN_LIMIT` seconds, or until the pipe `stopping` becomes readable; return the attempts."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
 
     def set_stop() -> None:
@@ -178,9 +193,14 @@ async def _drain_for_a_while(
 
     loop.add_reader(stopping, set_stop)
     try:
-        await drain(sessions, settings, stop, overdue=overdue, limit=DRAIN_LIMIT, capacity=capacity)
+        return await drain(sessions, settings, stop, overdue=overdue, limit=DRAIN_LIMIT, capacity=capacity)
     finally:
         loop.remove_reader(stopping)
+
+
+async def _read_pending(sessions: SessionFactory, overdue: float) -> PendingWork:
+    async with connection_provider(sessions.kw["bind"])() as connection:
+        return await pending_work(connection, overdue=overdue)
 
 
 def _first_argument(message: Any) -> Any:

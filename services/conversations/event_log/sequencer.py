@@ -10,7 +10,7 @@ from sqlalchemy import Text, func, literal_column, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.models import FeedHead
-from shared.database import Driver, database_identity_sql, driver_connection
+from shared.database import Driver, database_identity_sql, transaction_driver
 from shared.events import Event
 from shared.failpoints import failpoint
 
@@ -19,10 +19,11 @@ LATE = 10.0  # seconds that an event waits for its number, after which the relay
 
 _ANY_UNNUMBERED = "select exists (select from events where position is null)"
 # A frozen process that holds this lock would stop the log, so PostgreSQL ends its transaction.
+# Without unnumbered events it locks nothing: a quiet log uses up no transaction ids.
 _LOCK_HEAD = text(f"""
     select head, incarnation is distinct from {database_identity_sql("events")} as moved,
         set_config('transaction_timeout', '5s', true)
-    from feed for update skip locked
+    from feed where exists (select from events where position is null) for update skip locked
 """)  # noqa: S608 - built from constants
 # In another database (restored, or a promoted replica) the log may lack events that its readers have read. A null
 # `incarnation` means that the log was never numbered: the epoch stays.
@@ -33,10 +34,10 @@ _ROTATE_IF_MOVED = text(f"""
 """)  # noqa: S608 - built from constants
 # `numbered_at` is the time of insertion unless that is more than a second ago: a row whose end does not change is
 # written to PostgreSQL's log without its payload.
-_NUMBER = text("""
+_NUMBER = """
     with batch as (
-        select id, :head + row_number() over (order by seq) as position
-        from (select id, seq from events where position is null order by seq limit :size for update) as unnumbered
+        select id, $1::bigint + row_number() over (order by seq) as position
+        from (select id, seq from events where position is null order by seq limit $2 for update) as unnumbered
     ),
     numbered as (
         update events set position = batch.position, numbered_at = case
@@ -50,11 +51,11 @@ _NUMBER = text("""
         from (select max(position) as position from numbered) as last where last.position is not null
     )
     select numbered.*, feed.epoch from numbered, feed order by position
-""")
+"""
 
 
 async def has_unnumbered(connection: Driver) -> bool:
-    """Return whether any event has no position. On the driver, because the relay asks 50 times a second."""
+    """Return whether any event has no position. On the driver, because the relay asks up to 50 times a second."""
     return bool(await connection.fetchval(_ANY_UNNUMBERED))
 
 
@@ -62,16 +63,15 @@ async def number_events(session: AsyncSession, *, size: int = 1000) -> list[Even
     """Assign the next positions to committed events, oldest first; return these events in order.
 
     Locks and numbers in two statements: the snapshot of a single one would be older than its lock, and would number
-    events again that the previous holder has just numbered. Returns an empty list if another process holds the lock.
+    events again that the previous holder has just numbered. Returns an empty list if there are none, or if
+    another process holds the lock.
     """
-    if not await has_unnumbered(await driver_connection(session)):
-        return []  # takes no lock: a quiet log uses up no transaction ids
     locked = (await session.execute(_LOCK_HEAD)).one_or_none()
     if locked is None:
         return []
     if locked.moved:
         await rotate_epoch_if_moved(session)
-    rows = (await session.execute(_NUMBER, {"head": locked.head, "size": size})).mappings()
+    rows = await (await transaction_driver(session)).fetch(_NUMBER, locked.head, size)
     events = [Event.model_validate(dict(row)) for row in rows]
     if events:
         failpoint("log-numbered")

@@ -4,7 +4,7 @@ import multiprocessing
 from multiprocessing.connection import Connection
 from tempfile import TemporaryFile
 
-from services.notifications.tasks import sender_slot
+from services.notifications.tasks import has_free_slot, sender_slot
 
 SLOTS = 2
 FORK = multiprocessing.get_context("fork")
@@ -24,8 +24,10 @@ def test_each_sender_has_its_own_slot_others_get_none_and_a_killed_one_frees_its
         for process, end, slot in zip(children, ours, [*range(SLOTS), None], strict=False):
             process.start()
             assert end.recv() == slot
+        assert not has_free_slot(file.fileno(), SLOTS)
         children[0].kill()
         children[0].join()
+        assert has_free_slot(file.fileno(), SLOTS)
         children[-1].start()
         assert late.recv() == 0
         for process in children:
