@@ -9,12 +9,14 @@ from functools import cache
 from io import BytesIO
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from babel import Locale, UnknownLocaleError
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import PoFileError, read_po
 from babel.support import NullTranslations, Translations
-from jinja2 import Environment
+from jinja2 import Environment, nodes
+from jinja2.visitor import NodeTransformer
 
 ENGLISH = Locale("en")
 _UNTRANSLATED = NullTranslations()
@@ -57,15 +59,39 @@ def read_catalogues(folder: Path) -> Mapping[str, Translations]:
     return MappingProxyType({path.stem: _read(path) for path in folder.iterdir() if path.suffix == ".po"})
 
 
-def install_translations(environment: Environment, translations: NullTranslations) -> None:
-    """Add `_()`, `ngettext()` and `{% trans %}`, with collapsed white space, to the templates of `environment`.
+class TranslatedEnvironment(Environment):
+    """A Jinja environment for one language: its templates have `_()`, `ngettext()` and `{% trans %}`.
 
-    Templates are compiled with their texts, so keep an environment for each `translations`. Texts are markup and format
-    strings (`%(name)s`; write `%%` for a percent sign). Inserted values are escaped.
+    Texts are markup and format strings (`%(name)s`; write `%%` for a percent sign), with collapsed white space.
+    Inserted values are escaped. A text without a plural is translated once, when its template is compiled.
     """
-    environment.add_extension("jinja2.ext.i18n")
-    environment.policies["ext.i18n.trimmed"] = True
-    environment.install_gettext_translations(translations, newstyle=True)  # type: ignore[attr-defined]
+
+    def __init__(self, translations: NullTranslations, **options: Any) -> None:
+        super().__init__(extensions=["jinja2.ext.i18n", *options.pop("extensions", ())], **options)
+        self.policies["ext.i18n.trimmed"] = True
+        self.install_gettext_translations(translations, newstyle=True)  # type: ignore[attr-defined]
+        self._translations = translations
+
+    def _generate(self, source: nodes.Template, *arguments: Any, **options: Any) -> str:
+        return super()._generate(_Translator(self._translations).visit(source), *arguments, **options)
+
+
+class _Translator(NodeTransformer):
+    """Replaces calls of `gettext` by their results, which Jinja would look up for each call."""
+
+    def __init__(self, translations: NullTranslations) -> None:
+        self._translations = translations
+
+    def visit_Call(self, call: nodes.Call) -> nodes.Node:  # noqa: N802 - Jinja's name
+        self.generic_visit(call)
+        if not isinstance(call.node, nodes.Name) or call.node.name not in {"_", "gettext"}:
+            return call
+        [text] = call.args
+        if not isinstance(text, nodes.Const):
+            return call
+        translated = nodes.MarkSafeIfAutoescape(nodes.Const(self._translations.gettext(text.value)))
+        values = nodes.Dict([nodes.Pair(nodes.Const(keyword.key), keyword.value) for keyword in call.kwargs])
+        return nodes.Mod(translated, values, lineno=call.lineno)
 
 
 def _known_locales(names: Iterable[str | None]) -> Iterator[Locale]:

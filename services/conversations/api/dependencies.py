@@ -100,16 +100,14 @@ AfterNumber = Annotated[
 Peek = Annotated[bool, Query(description="Return the conversation without marking it as read.")]
 
 
-def is_prefetch(
-    purpose: Annotated[str | None, Header(alias="Sec-Purpose", include_in_schema=False)] = None,
-) -> bool:
-    """Return whether a browser prefetches the response, so that nobody has read it."""
+def is_prefetch(purpose: str | None) -> bool:
+    """Return whether a browser's `Sec-Purpose` says that it prefetches the response, so that nobody has read it."""
     return purpose is not None and "prefetch" in purpose
 
 
-def leaves_unread(request: Request, prefetch: Annotated[bool, Depends(is_prefetch)]) -> bool:
+async def leaves_unread(request: Request) -> bool:
     """Return whether nobody reads the response: it is prefetched, or a HEAD request."""
-    return prefetch or request.method == "HEAD"
+    return is_prefetch(request.headers.get("Sec-Purpose")) or request.method == "HEAD"
 
 
 Prefetch = Annotated[bool, Depends(leaves_unread)]

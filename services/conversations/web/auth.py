@@ -68,11 +68,12 @@ def with_unread_decremented(page_context: PageContext) -> PageContext:
 def _context(role: Role) -> Callable[..., Coroutine[Any, Any, PageContext]]:
     async def load(
         request: Request,
-        token: Annotated[SessionToken, Depends(read_submission)],
         session: DbSession,
         prefetch: Prefetch,
         peek: Annotated[bool, Query(include_in_schema=False)] = False,
     ) -> PageContext:
+        # A call, because a dependency costs more than what it does.
+        token = await read_submission(request, await read_session(request))
         return await _load(request, token, await driver_connection(session), role, used=not (peek or prefetch))
 
     return load

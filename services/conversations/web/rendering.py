@@ -27,7 +27,7 @@ from services.conversations.web.localization import Reader
 from shared.principal import Permission
 from shared.problems import Forbidden, Invalid, NotFound, Problem, Unauthenticated
 from shared.time_zones import known_zone
-from shared.translations import ENGLISH, find_language, install_translations, read_catalogues
+from shared.translations import ENGLISH, TranslatedEnvironment, find_language, read_catalogues
 
 LOCALE = Path(__file__).parent / "locale"
 CUSTOMER_ROOT = "/dashboard/messages/"
@@ -105,14 +105,15 @@ class Pages:
         return self._environments[translations]
 
     def _new_environment(self, translations: NullTranslations) -> Environment:
-        environment = Environment(
+        environment = TranslatedEnvironment(
+            translations,
             loader=PackageLoader(__package__),
             autoescape=True,
             undefined=StrictUndefined,
             trim_blocks=True,
             lstrip_blocks=True,
+            auto_reload=False,
         )
-        install_translations(environment, translations)
         environment.filters["linked"] = linked
         environment.globals |= {
             "BODY_LENGTH": BODY_LENGTH,

@@ -24,7 +24,7 @@ from services.notifications.mail.bodies import render_body
 from services.notifications.mail.datetimes import format_local_time
 from shared.text import preview
 from shared.time_zones import known_zone
-from shared.translations import find_language, install_translations
+from shared.translations import TranslatedEnvironment, find_language
 
 __all__ = ["Brand", "ContentMessage", "EmailContent", "compose", "message_id"]
 
@@ -249,7 +249,8 @@ class _InlinedStyles(Extension):
 
 @cache
 def _templates(translations: NullTranslations) -> Environment:
-    templates = Environment(
+    return TranslatedEnvironment(
+        translations,
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
         extensions=[_InlinedStyles],
         autoescape=select_autoescape(("html.jinja",)),
@@ -259,5 +260,3 @@ def _templates(translations: NullTranslations) -> Environment:
         keep_trailing_newline=True,
         auto_reload=False,
     )
-    install_translations(templates, translations)
-    return templates

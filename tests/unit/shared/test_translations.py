@@ -1,9 +1,9 @@
 from pathlib import Path
 
 import pytest
-from jinja2 import DictLoader, Environment, StrictUndefined
+from jinja2 import DictLoader, StrictUndefined
 
-from shared.translations import CatalogueError, Language, find_language, install_translations
+from shared.translations import CatalogueError, Language, TranslatedEnvironment, find_language
 
 GERMAN = """\
 msgid ""
@@ -60,10 +60,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def rendered(language: Language, template: str, **values: object) -> str:
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, loader=DictLoader({"page": template, "macros": MACROS})
+    loader = DictLoader({"page": template, "macros": MACROS})
+    environment = TranslatedEnvironment(
+        language.translations, autoescape=True, undefined=StrictUndefined, loader=loader
     )
-    install_translations(environment, language.translations)
     return environment.get_template("page").render(values)
 
 
