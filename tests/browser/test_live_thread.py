@@ -44,11 +44,10 @@ async def test_messages_arrive_in_order_and_below_the_new_messages_line(people: 
 
 async def test_after_a_network_failure_missed_messages_appear_once_and_in_order(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site)
-    await site.product.kill("proxy")
-    await expect(dora.page.locator("#connection")).to_have_text("Connection lost. Reconnecting …")
-    await site.answer(conversation, "One")
-    await site.answer(conversation, "Two")
-    await site.product.start("proxy")
+    async with site.without("proxy"):
+        await expect(dora.page.locator("#connection")).to_have_text("Connection lost. Reconnecting …")
+        await site.answer(conversation, "One")
+        await site.answer(conversation, "Two")
     await expect_thread(dora.page, "Hello?", "One", "Two")
     await expect(dora.page.locator("#connection")).to_be_hidden()
     await site.answer(conversation, "Three")
@@ -58,12 +57,11 @@ async def test_after_a_network_failure_missed_messages_appear_once_and_in_order(
 async def test_after_a_restart_of_the_api_the_thread_continues(people: People, site: Site) -> None:
     dora, conversation = await at_thread(people, site)
     await site.answer(conversation, "One")
-    await site.product.kill("api")
-    await dora.page.evaluate("window.stayed = true")
-    await composer(dora.page).fill("Are you there?")
-    async with dora.page.expect_response(lambda answer: answer.status == 503 and "/session/renew" in answer.url):
-        pass  # the page checks its session, and gets no definite response
-    await site.product.start("api")
+    async with site.without("api"):
+        await dora.page.evaluate("window.stayed = true")
+        await composer(dora.page).fill("Are you there?")
+        async with dora.page.expect_response(lambda answer: answer.status == 503 and "/session/renew" in answer.url):
+            pass  # the page checks its session, and gets no definite response
     await site.answer(conversation, "Two")
     await expect_thread(dora.page, "Hello?", "One", "Two")
     await expect(composer(dora.page)).to_have_value("Are you there?")
@@ -93,10 +91,9 @@ async def test_more_messages_than_a_page_holds_may_be_missed(people: People, sit
     dora, conversation = await at_thread(people, site)
     await composer(dora.page).fill("A draft")
     await dora.context.set_offline(True)
-    await site.product.kill("proxy")
-    for number in range(55):
-        await site.answer(conversation, f"Message {number}")
-    await site.product.start("proxy")
+    async with site.without("proxy"):
+        for number in range(55):
+            await site.answer(conversation, f"Message {number}")
     await dora.context.set_offline(False)
     newest = [f"Message {number}" for number in range(5, 55)]
     await expect_thread(dora.page, *newest)

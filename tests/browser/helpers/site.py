@@ -35,6 +35,15 @@ class Site:
         """Return the product's origin."""
         return self.product.origin
 
+    @asynccontextmanager
+    async def without(self, process: str) -> AsyncIterator[None]:
+        """Kill a process, and start it again afterwards, also for the other tests when this one fails."""
+        await self.product.kill(process)
+        try:
+            yield
+        finally:
+            await self.product.start(process)
+
     async def sync(self, path: str, **fields: Any) -> None:
         """Sync a user or an order from the store; `path` is `users/anna` or `orders/7`."""
         await self._call("PUT", f"/api/v1/store/{path}", "store", "store", json=fields)
