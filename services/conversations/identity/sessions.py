@@ -8,6 +8,7 @@ import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -78,9 +79,7 @@ def session_lookup_sql(principal: Principal, first_parameter: int) -> tuple[str,
 
     It finds no row if the session has ended, and does not mark it as used.
     """
-    live = _live(*(f"${number}" for number in range(first_parameter, first_parameter + 3)))
-    values = [principal.session_id, principal.id, principal.role.value]
-    return f"select {CALLER_JSON} from feed, {live}", values  # noqa: S608 - built from constants
+    return _lookup_sql(first_parameter), [principal.session_id, principal.id, principal.role.value]
 
 
 async def load_page_context(connection: Driver, principal: Principal, *, used: bool = True) -> PageContext:
@@ -153,6 +152,12 @@ def _is_live(alias: str) -> str:
         {alias}.last_seen_at > clock_timestamp() - interval '{IDLE.total_seconds()} seconds'
         and {alias}.created_at > clock_timestamp() - interval '{LONGEST.total_seconds()} seconds'
     )"""
+
+
+@cache  # by the number of a query's parameters; also saves the caller from comparing two long texts
+def _lookup_sql(first_parameter: int) -> str:
+    live = _live(*(f"${number}" for number in range(first_parameter, first_parameter + 3)))
+    return f"select {CALLER_JSON} from feed, {live}"  # noqa: S608 - built from constants
 
 
 # A session may start while its user is deleted or while the store makes an admin a customer: both make it invalid.
