@@ -28,9 +28,11 @@ async def check() -> Sequence[Finding]:
                 )
             ]
         except (httpx2.HTTPError, ValueError) as error:
+            # The text of a ValueError is about each field of another server's answer.
+            reason = "it answers with something else" if isinstance(error, ValueError) else str(error).rstrip(".")
             return [
                 fault(
-                    f"{url} cannot be read: {str(error) or type(error).__name__}.",
+                    f"{url} cannot be read: {reason or type(error).__name__}.",
                     "Set CHATS_CONVERSATIONS_URL to the address of `chats api`, as this machine reaches it.",
                 )
             ]

@@ -18,7 +18,7 @@ TIMEOUTS: Final = Timeouts(reply=15)
 LARGEST_EMAIL: Final = 1024 * 1024  # bytes: fifty of the longest messages, as text and HTML
 
 _ADVICE: Final[Mapping[Phase, str]] = {
-    Phase.CONNECT: "Check the host and port in CHATS_SMTP_URL, and whether a firewall blocks the port.",
+    Phase.CONNECT: "Check the scheme, host and port in CHATS_SMTP_URL, and whether a firewall blocks the port.",
     Phase.BANNER: "Check that this is a mail server's port, and that the server admits this machine.",
     Phase.EHLO: "Set CHATS_EMAIL_EHLO to this machine's public host name.",
     Phase.STARTTLS: "Check the server's certificate; for TLS from the start use smtps://.",

@@ -6,12 +6,14 @@ from collections.abc import Iterator, Sequence
 from datetime import timedelta
 from email.utils import parsedate_to_datetime
 from ipaddress import ip_address, ip_network
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 import httpx2
+from pydantic import TypeAdapter
 
 from deploy.doctor.findings import Finding, fault, note, ok, warning
+from services.conversations.api.store_responses import ConnectionOut
 from shared.auth import issue_token, store_claims
 from shared.clock_skew import MAX_SKEW
 from shared.settings import Role, TokenSettings, read_settings, settings_errors
@@ -22,6 +24,7 @@ CLAIMED: Final = "203.0.113.7"  # an address for documentation (RFC 5737), which
 _PRIVATE: Final = ("/metrics", "/internal/events")
 _CONNECTION: Final = "/api/v1/store/connection"
 _TOKEN: Final = "CHATS_DOCTOR_TOKEN"  # noqa: S105 - the name of a variable
+_CONNECTION_OUT: Final = TypeAdapter(ConnectionOut)
 
 
 async def check() -> Sequence[Finding]:
@@ -34,17 +37,23 @@ async def check() -> Sequence[Finding]:
             findings = [await _of_api(client), await _of_notifications(client)]
             findings += [finding for path in _PRIVATE if (finding := await _of_private(client, path))]
         except httpx2.HTTPError as error:
-            text = f"{settings.public_url} cannot be reached: {str(error) or type(error).__name__}."
+            text = f"{settings.public_url} cannot be reached: {_describe(error)}."
             return [fault(text, "Check CHATS_PUBLIC_URL, the proxy, its certificate, and DNS.")]
     token = _token(settings)
     if token is None:
         text = f"Client addresses and copies were not checked: there is no CHATS_AUTH_SECRET, and no {_TOKEN}."
         return [*findings, note(text, f"Put a token of your identity provider with the role store into {_TOKEN}.")]
+    if not (token.isascii() and token.isprintable()):
+        text = f"{_TOKEN} contains line breaks or other characters that no token has."
+        return [*findings, fault(text, "Put only the token into it.")]
     try:
         return [*findings, *await _of_connections(settings, token)]
     except httpx2.HTTPError as error:
-        text = f"{_CONNECTION} cannot be read: {str(error) or type(error).__name__}."
-        return [*findings, fault(text, "Check the proxy.")]
+        return [*findings, fault(f"{_CONNECTION} cannot be read: {_describe(error)}.", "Check the proxy.")]
+
+
+def _describe(error: httpx2.HTTPError) -> str:
+    return str(error).rstrip(".") or type(error).__name__
 
 
 def _token(settings: TokenSettings) -> str | None:
@@ -57,8 +66,8 @@ def _token(settings: TokenSettings) -> str | None:
 
 async def _of_api(client: httpx2.AsyncClient) -> Finding:
     response = await client.get("/readyz")
-    if response.status_code != httpx2.codes.OK:
-        text = f"{client.base_url}readyz answers with status {response.status_code}: {response.text[:200]}"
+    if response.status_code != httpx2.codes.OK or '"ready"' not in response.text:
+        text = f"/readyz answers with status {response.status_code}: {response.text[:200]}"
         return fault(text, "Start `chats api`, and let the proxy forward to it all paths in deploy/Caddyfile.")
     skew = abs(parsedate_to_datetime(response.headers["Date"]).timestamp() - time.time()) if _has_date(response) else 0
     if skew > MAX_SKEW:
@@ -77,7 +86,7 @@ def _has_date(response: httpx2.Response) -> bool:
 
 async def _of_notifications(client: httpx2.AsyncClient) -> Finding:
     response = await client.get("/api/v1/notifications/unread")
-    if response.status_code == httpx2.codes.UNAUTHORIZED:  # it asks for a token, so it is there
+    if response.status_code == httpx2.codes.UNAUTHORIZED and "customer-chats" in response.text:  # it asks for a token
         return ok("/api/v1/notifications leads to the notifications API.")
     text = f"/api/v1/notifications answers with status {response.status_code}."
     return fault(text, "Start `chats notifications-api`, and let the proxy forward this path to it.")
@@ -96,19 +105,24 @@ async def _of_connections(settings: TokenSettings, token: str) -> Sequence[Findi
     instances = set()
     for _ in range(CONNECTIONS):
         async with httpx2.AsyncClient(base_url=settings.public_url, timeout=TIMEOUT, headers=headers) as client:
-            response = await client.get(_CONNECTION)
+            async with client.stream("GET", _CONNECTION) as response:  # open: a proxy may close it after the response
+                own, _ = response.extensions["network_stream"].get_extra_info("client_addr")[:2]
+                await response.aread()
             if response.status_code != httpx2.codes.OK:
                 text = f"{_CONNECTION} answers with status {response.status_code}: {response.text[:200]}"
                 return [fault(text, "Use a token with the role store. The proxy must pass on Authorization headers.")]
-            seen = response.json()
-            instances.add(seen["instance"])
-            own, _ = response.extensions["network_stream"].get_extra_info("client_addr")[:2]
+            try:
+                seen = _CONNECTION_OUT.validate_json(response.content)
+            except ValueError:
+                text = f"{_CONNECTION} answers with something else: {response.text[:200]}"
+                return [fault(text, "Let the proxy forward this path to `chats api`.")]
+            instances.add(seen.instance)
     return [*_of_client(settings, own, seen), _of_copies(len(instances))]
 
 
-def _of_client(settings: TokenSettings, own: str, seen: dict[str, Any]) -> Iterator[Finding]:
+def _of_client(settings: TokenSettings, own: str, seen: ConnectionOut) -> Iterator[Finding]:
     """Yield whether rate limits of sign-ins count the right address."""
-    address, public = seen["client_address"], urlsplit(settings.public_url)
+    address, public = seen.client_address, urlsplit(settings.public_url)
     if address == CLAIMED:
         yield warning(
             "The proxy believes the X-Forwarded-For header of this machine.",
@@ -125,11 +139,11 @@ def _of_client(settings: TokenSettings, own: str, seen: dict[str, Any]) -> Itera
         )
     else:
         yield note(f"The API sees {address} as this machine's address.", "Check that this is its public address.")
-    if seen["scheme"] != public.scheme:
-        text = f"The API sees {seen['scheme']} requests, and the public URL is {settings.public_url}."
+    if seen.scheme != public.scheme:
+        text = f"The API sees {seen.scheme} requests, and the public URL is {settings.public_url}."
         yield warning(text, "Let the proxy set X-Forwarded-Proto, and list it in CHATS_TRUSTED_PROXIES of the API.")
-    if seen["host"].lower() != public.netloc.rpartition("@")[2].lower():
-        text = f"The API sees the host {seen['host']}, and the public URL is {settings.public_url}."
+    if seen.host.lower() != public.netloc.lower():
+        text = f"The API sees the host {seen.host}, and the public URL is {settings.public_url}."
         yield fault(text, "Let the proxy pass on the Host header: otherwise forms and sessions are refused.")
 
 

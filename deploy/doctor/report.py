@@ -13,7 +13,7 @@ from deploy.doctor.findings import Area, Finding, Severity, fault
 from shared.settings import SettingsError
 from shared.text import printable
 
-_CHECKS: Final[Mapping[Area, Callable[[], Awaitable[Sequence[Finding]]]]] = MappingProxyType(
+CHECKS: Final[Mapping[Area, Callable[[], Awaitable[Sequence[Finding]]]]] = MappingProxyType(
     {
         Area.SETTINGS: settings.check,
         Area.DATABASES: databases.check,
@@ -46,11 +46,13 @@ async def _check(area: Area) -> Sequence[Finding]:
     """Run an area's checks. An error in one area does not stop the others."""
     try:
         async with asyncio.timeout(TIME_LIMIT):
-            return await _CHECKS[area]()
+            return await CHECKS[area]()
     except TimeoutError:
         return [fault(f"No end within {TIME_LIMIT} s.", "Check whether a firewall drops the packets to a server.")]
     except SettingsError as error:
         return [fault(f"{error}.", "Correct the setting.")]
+    except Exception as error:  # noqa: BLE001 - its text may contain a secret
+        return [fault(f"The check failed: {type(error).__name__}.", "Report this as a bug of chats doctor.")]
 
 
 def _lines(area: Area, finding: Finding) -> Iterator[str]:

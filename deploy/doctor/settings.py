@@ -33,6 +33,9 @@ _OTHERS: Final = (
     *("CHATS_DATA_DIR", "CHATS_DEMO", "CHATS_FLOWER_BASIC_AUTH", "CHATS_DOCTOR_TOKEN", "CHATS_SUPERVISED_FOR"),
     "CHATS_URL",
 )
+_NONE_STARTS: Final = warning(
+    "No process can start in this environment.", "Run this where a process runs, with the same settings."
+)
 KNOWN: Final = frozenset([*_OTHERS, *(f"CHATS_{name.upper()}" for kind in _CLASSES for name in kind.model_fields)])
 
 
@@ -41,7 +44,7 @@ async def check() -> Sequence[Finding]:
     errors = {process: settings_errors(kind) for process, kind in PROCESSES.items()}
     complete = [process for process, found in errors.items() if not found]
     invalid = {text for found in errors.values() for text, is_missing in found if not is_missing}
-    findings = [ok(f"Complete for: {', '.join(complete)}.")] if complete else []
+    findings = [ok(f"Complete for: {', '.join(complete)}.")] if complete else [_NONE_STARTS]
     findings += [fault(f"{text}.", "Correct it: processes that read it refuse to start.") for text in sorted(invalid)]
     for process, found in errors.items():
         if missing := [text for text, is_missing in found if is_missing]:

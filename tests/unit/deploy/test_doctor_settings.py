@@ -38,6 +38,12 @@ async def test_complete_settings_are_fine(monkeypatch: pytest.MonkeyPatch) -> No
     assert (severity, text) == ("OK", "Complete for: api, relay, notifications-api, worker, sweeper.")
 
 
+async def test_an_environment_without_settings_is_not_fine(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert ("WARNING", "No process can start in this environment.") in [
+        finding[:2] for finding in await found(monkeypatch)
+    ]
+
+
 async def test_missing_settings_only_say_which_process_cannot_start_here(monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [text for severity, text, _ in await found(monkeypatch, **DATABASES) if severity == "NOTE"]
     assert "sweeper cannot start in this environment: CHATS_FEED_SECRET: field required." in texts
