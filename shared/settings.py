@@ -85,6 +85,8 @@ def _origin(value: str) -> str:
 def _http_url(value: str) -> str:
     parts = urlsplit(value)
     is_clean = value.isprintable() and " " not in value
+    if parts.username is not None:  # it would replace our own Authorization header, and appear where the URL does
+        raise ValueError("the URL must contain no user or password")
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.fragment or not is_clean or parts.port == 0:
         raise ValueError("the URL must look like https://id.example/keys")
     return value
@@ -99,6 +101,13 @@ def _web_url(value: str) -> str:
     raise ValueError("the URL must look like https://store.example, optionally with a path")
 
 
+def _header_secret(secret: SecretStr) -> SecretStr:
+    text = secret.get_secret_value()
+    if not (text.isascii() and text.isprintable()) or text != text.strip():
+        raise ValueError("the secret must be printable ASCII, without spaces around it")
+    return secret
+
+
 def _network(value: str) -> str:
     try:
         return str(ip_network(value))
@@ -111,6 +120,7 @@ DatabaseUrl = Annotated[str, AfterValidator(_database_url)]
 BrokerUrl = Annotated[str, one_of_schemes(*BROKER_SCHEMES), AfterValidator(_verified_url)]
 RedisUrl = Annotated[str, one_of_schemes(*REDIS_SCHEMES), AfterValidator(_verified_url)]
 Secret = Annotated[SecretStr, AfterValidator(_long_enough)]
+HeaderSecret = Annotated[SecretStr, AfterValidator(_header_secret)]
 Origin = Annotated[str, AfterValidator(_origin)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 WebUrl = Annotated[str, AfterValidator(_web_url)]

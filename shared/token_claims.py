@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from shared.people import Address, LocaleTag, ZoneName
 from shared.principal import UNNAMED_PERMISSIONS, Permission
 from shared.problems import TokenRefused
-from shared.settings import Role, TokenSettings
+from shared.settings import Role, SettingsError, TokenSettings
 from shared.text import MAX_NAME, Name, cut
 
 # Of several roles the first one in this order wins.
@@ -40,6 +40,8 @@ def put_claim(claims: dict[str, Any], path: str, value: Any) -> None:
     *parents, name = _pointer_parts(path) if path.startswith("/") else path.split(".")
     for parent in parents:
         claims = claims.setdefault(parent, {})
+        if not isinstance(claims, dict):
+            raise SettingsError(f"the claim {path} cannot be set, because {parent} is another claim")
     claims[name] = value
 
 

@@ -3,10 +3,20 @@
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
-from pydantic import DirectoryPath, Field, SecretStr
+from pydantic import DirectoryPath, Field
 
 from shared.people import LocaleTag, ZoneName
-from shared.settings import REDIS_SCHEMES, DatabaseUrl, Days, HttpUrl, RedisUrl, Settings, TokenSettings, WebUrl
+from shared.settings import (
+    REDIS_SCHEMES,
+    DatabaseUrl,
+    Days,
+    HeaderSecret,
+    HttpUrl,
+    RedisUrl,
+    Settings,
+    TokenSettings,
+    WebUrl,
+)
 
 Amount = Annotated[int, Field(ge=0, le=1_000_000)]
 
@@ -43,7 +53,7 @@ class ApiSettings(StoreSettings, TokenSettings):
     address.
     """
 
-    feed_secret: SecretStr | None = None
+    feed_secret: HeaderSecret | None = None
     login_url: HttpUrl | None = None
     store_url: WebUrl | None = None
     theme_dir: DirectoryPath | None = None

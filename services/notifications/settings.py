@@ -10,7 +10,7 @@ from pydantic_settings import NoDecode
 from services.notifications.mail.addresses import ascii_domain_address, sender_address
 from services.notifications.mail.smtp_url import ehlo_name, parse_smtp_url
 from shared.people import LocaleTag, ZoneName
-from shared.settings import DatabaseUrl, Days, Settings, TokenSettings, WebUrl, split_commas
+from shared.settings import DatabaseUrl, Days, HeaderSecret, Settings, TokenSettings, WebUrl, split_commas
 
 MONTH = 30 * 24 * 3600
 CATCHER_PORT = 1025  # of Mailpit, MailHog and MailDev; no mail server listens there
@@ -114,4 +114,4 @@ class SweeperSettings(EmailSettings):
     """Settings of the sweeper, which also reads the event log."""
 
     conversations_url: WebUrl = "http://127.0.0.1:8001"
-    feed_secret: SecretStr
+    feed_secret: HeaderSecret

@@ -14,7 +14,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from shared.auth import verify_session_token, verify_token
 from shared.principal import Principal
 from shared.problems import TokenRefused, Unauthenticated
-from shared.settings import Role, TokenSettings
+from shared.settings import Role, SettingsError, TokenSettings
+from shared.token_claims import put_claim
 from tests.helpers.identity_provider import ALGORITHMS, forged, private_key, public_jwk, signed
 
 SECRET = "a secret for tests, of 32 bytes or more"
@@ -196,3 +197,10 @@ def sign(algorithm: str, content: bytes) -> bytes:
     jwt_algorithm: Any = jwt.get_algorithm_by_name(algorithm)
     signature: bytes = jwt_algorithm.sign(content, private_key(algorithm))
     return signature
+
+
+def test_a_claim_cannot_be_put_into_one_that_is_no_object() -> None:
+    with pytest.raises(
+        SettingsError, match=r"the claim role\.permissions cannot be set, because role is another claim"
+    ):
+        put_claim({"role": "admin"}, "role.permissions", ["delete"])

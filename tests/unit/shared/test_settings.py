@@ -67,6 +67,16 @@ def read(monkeypatch: pytest.MonkeyPatch, **changes: str | None) -> ApiSettings:
             "CHATS_AUTH_JWKS_URL: the URL must look like https://id.example/keys",
         ),
         ("CHATS_AUTH_JWKS_URL", "https://[hidden", "CHATS_AUTH_JWKS_URL: "),
+        (
+            "CHATS_AUTH_JWKS_URL",
+            "https://chats:hidden@id.test/keys",
+            "CHATS_AUTH_JWKS_URL: the URL must contain no user or password",
+        ),
+        ("CHATS_PUBLIC_URL", "https://chats:hidden@store.test", "CHATS_PUBLIC_URL: the URL must look like"),
+        *(
+            ("CHATS_FEED_SECRET", secret, "CHATS_FEED_SECRET: the secret must be printable ASCII")
+            for secret in ("hidden\nhidden", "hídden", "hidden ")
+        ),
         ("CHATS_STORE_ORIGINS", "hidden", "CHATS_STORE_ORIGINS: an origin must look like"),
         *(
             ("CHATS_STORE_ORIGINS", origin, "CHATS_STORE_ORIGINS: an origin must look like")
