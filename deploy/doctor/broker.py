@@ -38,7 +38,10 @@ async def check() -> Sequence[Finding]:
         findings = await asyncio.to_thread(_check_broker, celery)
     elif not os.environ.get("CHATS_REDIS_URL"):
         return findings
-    if not settings_errors(StoreSettings):
+    if settings_errors(StoreSettings):
+        if os.environ.get("CHATS_REDIS_URL"):
+            findings.append(note("Redis: not checked, because the settings of the relay are not complete here."))
+    else:
         settings = read_settings(StoreSettings)
         if settings.redis_url is not None:
             is_broker = is_same_server(settings.redis_url, settings.broker_url)

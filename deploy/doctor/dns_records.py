@@ -25,7 +25,7 @@ async def check_records(domain: str, mail_server: str) -> Sequence[Finding]:
     """Check the records of the sender's domain, for email that leaves by this mail server."""
     labels = domain.lower().rstrip(".").split(".")
     if len(labels) == 1 or labels[-1] in RESERVED:
-        text = f"CHATS_EMAIL_FROM is at {domain}, which is no domain on the internet."
+        text = f"CHATS_EMAIL_FROM is at {domain}, which is not a domain on the internet."
         return [
             note(text, "This is right for a trial: its emails stay on this machine.")
             if is_local(mail_server)
@@ -43,7 +43,9 @@ async def check_records(domain: str, mail_server: str) -> Sequence[Finding]:
 
 def _spf(domain: str, mail_server: str, texts: Records) -> Finding:
     to_copy = f'{domain}. TXT "v=spf1 {_mechanism(mail_server)} ~all"'
-    advice = f"Publish, if {mail_server} delivers to recipients itself, else as your provider says:\n{to_copy}"
+    advice = (
+        f"If {mail_server} delivers to recipients itself, publish this, otherwise what your provider says:\n{to_copy}"
+    )
     if texts is None:
         return _unknown(f"SPF of {domain}", advice)
     found = [text for text in texts if text.lower().split()[:1] == ["v=spf1"]]

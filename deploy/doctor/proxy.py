@@ -24,6 +24,7 @@ CLAIMED: Final = "203.0.113.7"  # an address for documentation (RFC 5737), which
 _PRIVATE: Final = ("/metrics", "/internal/events")
 _CONNECTION: Final = "/api/v1/store/connection"
 _TOKEN: Final = "CHATS_DOCTOR_TOKEN"  # noqa: S105 - the name of a variable
+_OURS: Final = "customer-chats"  # in each error of our APIs
 _CONNECTION_OUT: Final = TypeAdapter(ConnectionOut)
 
 
@@ -86,7 +87,7 @@ def _has_date(response: httpx2.Response) -> bool:
 
 async def _of_notifications(client: httpx2.AsyncClient) -> Finding:
     response = await client.get("/api/v1/notifications/unread")
-    if response.status_code == httpx2.codes.UNAUTHORIZED and "customer-chats" in response.text:  # it asks for a token
+    if response.status_code == httpx2.codes.UNAUTHORIZED and _OURS in response.text:  # it asks for a token
         return ok("/api/v1/notifications leads to the notifications API.")
     text = f"/api/v1/notifications answers with status {response.status_code}."
     return fault(text, "Start `chats notifications-api`, and let the proxy forward this path to it.")
@@ -94,7 +95,8 @@ async def _of_notifications(client: httpx2.AsyncClient) -> Finding:
 
 async def _of_private(client: httpx2.AsyncClient, path: str) -> Finding | None:
     response = await client.get(path)
-    if response.status_code == httpx2.codes.NOT_FOUND:
+    is_of_proxy = not response.is_success and _OURS not in response.text  # such as a 403, or a redirect to a sign-in
+    if is_of_proxy or response.status_code == httpx2.codes.NOT_FOUND:
         return None
     text = f"{path} can be reached from outside (status {response.status_code})."
     return fault(text, "Let the proxy forward only the public paths, as deploy/Caddyfile does.")
@@ -158,5 +160,5 @@ def _is_proxy(address: str | None, settings: TokenSettings) -> bool:
 def _of_copies(count: int) -> Finding:
     if count == 1:
         text = f"One copy of the API answered {CONNECTIONS} requests."
-        return note(text, "If you run several, let the proxy resolve the service's name again and again.")
+        return note(text, "If you run several, let the proxy resolve the service's name regularly.")
     return ok(f"{count} copies of the API answered {CONNECTIONS} requests.")

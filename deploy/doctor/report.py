@@ -48,7 +48,9 @@ async def _check(area: Area) -> Sequence[Finding]:
         async with asyncio.timeout(TIME_LIMIT):
             return await CHECKS[area]()
     except TimeoutError:
-        return [fault(f"No end within {TIME_LIMIT} s.", "Check whether a firewall drops the packets to a server.")]
+        return [
+            fault(f"Not finished within {TIME_LIMIT} s.", "Check whether a firewall drops the packets to a server.")
+        ]
     except SettingsError as error:
         return [fault(f"{error}.", "Correct the setting.")]
     except Exception as error:  # noqa: BLE001 - its text may contain a secret

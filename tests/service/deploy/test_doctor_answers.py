@@ -13,12 +13,12 @@ CONNECTION = '{"client_address": "127.0.0.1", "scheme": "http", "host": "other.t
 
 
 @asynccontextmanager
-async def answering(body: str) -> AsyncIterator[str]:
+async def answering(body: str, status: str = "200 OK") -> AsyncIterator[str]:
     """Answer every request with this body, and close the connection at once."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
+        writer.write(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n{body}".encode())
         writer.close()
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
@@ -43,6 +43,14 @@ async def test_a_page_of_another_server_is_not_the_api(monkeypatch: pytest.Monke
     assert f"/readyz answers with status 200: {body}" in texts
     assert f"/api/v1/store/connection answers with something else: {body}" in texts
     assert f"{origin} cannot be read: it answers with something else." in texts
+
+
+@pytest.mark.parametrize("status", ["302 Found", "403 Forbidden"])
+async def test_a_private_path_that_the_proxy_refuses_is_private(monkeypatch: pytest.MonkeyPatch, status: str) -> None:
+    async with answering("<html>", status) as origin:
+        monkeypatch.setenv("CHATS_PUBLIC_URL", origin)
+        texts = [finding.text for finding in await proxy.check()]
+    assert not [text for text in texts if "from outside" in text]
 
 
 async def test_a_proxy_may_close_each_connection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,3 +82,11 @@ async def test_without_a_url_there_is_nothing_to_check(
 ) -> None:
     [(severity, text)] = await found(monkeypatch, databases, "")
     assert (severity, "not checked" in text) == ("NOTE", True)
+
+
+async def test_a_redis_is_not_left_out_silently(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CHATS_CONVERSATIONS_DATABASE_URL", raising=False)
+    monkeypatch.delenv("CHATS_BROKER_URL", raising=False)
+    monkeypatch.setenv("CHATS_REDIS_URL", "redis://limits.test/0")
+    text = "Redis: not checked, because the settings of the relay are not complete here."
+    assert ("NOTE", text) in [(finding.severity.name, finding.text) for finding in await check()]
