@@ -9,6 +9,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from sqlalchemy import Connection, MetaData, text
+from sqlalchemy.exc import IntegrityError
 
 from shared.database import create_engine
 from shared.database_url import read_database_url
@@ -92,7 +93,10 @@ def _repair_indexes(connection: Connection) -> None:
     for name, is_copy in connection.execute(_INVALID_INDEXES).all():
         log.warning("removing an unfinished copy of an index" if is_copy else "rebuilding an invalid index", index=name)
         action = "drop index" if is_copy else "reindex index"
-        connection.execute(text(f"{action} concurrently {quote(name)}"))
+        try:
+            connection.execute(text(f"{action} concurrently {quote(name)}"))
+        except IntegrityError:  # its text contains the rows' content
+            log.warning("cannot rebuild a unique index: delete the duplicate rows or the index", index=name)
 
 
 # An interrupted rebuild leaves its unfinished copy, under a name that PostgreSQL made.

@@ -51,3 +51,28 @@ async def test_an_index_whose_build_was_interrupted_is_rebuilt_and_its_unfinishe
         await superuser.execute("drop index if exists spoiled")
         await superuser.close()
         await writer.close()
+
+
+async def test_an_index_that_cannot_be_rebuilt_stops_nothing(
+    postgres: Server, databases: dict[str, str], owner_urls: dict[str, str]
+) -> None:
+    superuser = await asyncpg.connect(postgres.url("conversations"))
+    try:
+        await superuser.execute(
+            "create table doubled as select 1 as value from generate_series(1, 2);"
+            "alter table doubled owner to conversations_owner"
+        )
+        with pytest.raises(asyncpg.UniqueViolationError):
+            await superuser.execute("create unique index concurrently spoiled on doubled (value)")
+        await superuser.execute(
+            "create index spoiled_later on doubled (value);"
+            "update pg_index set indisvalid = false where indexrelid = 'spoiled_later'::regclass"
+        )
+        await asyncio.to_thread(
+            upgrade, SERVICES / "conversations", databases["conversations"], owner_urls["conversations"]
+        )
+        indexes = {tuple(row) for row in await superuser.fetch(INDEXES)}
+        assert indexes >= {("spoiled", False), ("spoiled_later", True)}
+    finally:
+        await superuser.execute("drop table if exists doubled")
+        await superuser.close()
