@@ -22,9 +22,12 @@ class Customer(Protocol):
     """What the recipient depends on: a `Person`, or a row of theirs."""
 
     @property
-    def email(self) -> str | None: ...  # noqa: D102
+    def email(self) -> str | None:
+        """The address."""
+
     @property
-    def deleted(self) -> bool: ...  # noqa: D102
+    def deleted(self) -> bool:
+        """Whether the store has deleted the user."""
 
 
 def find_recipient(audience: Audience, customer: Customer | None, settings: EmailSettings) -> Recipient:

@@ -117,7 +117,7 @@ def test_the_example_explains_all_variables_of_the_file() -> None:
 
 def make_secrets(directory: Path, **environment: str) -> dict[str, str]:
     script = ROOT / "deploy/make-secrets.sh"
-    subprocess.run([script, directory], check=True, env={"PATH": "/usr/bin:/bin", **environment})  # noqa: S603
+    subprocess.run([script, directory], check=True, env={"PATH": "/usr/bin:/bin", **environment})  # noqa: S603 - our own script
     return {path.name: path.read_text().removesuffix("\n") for path in directory.iterdir()}
 
 
