@@ -32,12 +32,13 @@ def _of_secret(count: int) -> Finding:
 
 
 async def _of_provider(url: str) -> Finding:
+    shown = url.partition("?")[0]  # a query may hold a key
     try:
         keys = await fetch_keys(url)
     except JwksError as error:
         advice = "Set CHATS_AUTH_JWKS_URL to the `jwks_uri` in your identity provider's configuration document."
-        return fault(f"The keys at {url} cannot be read: {error}.", advice)
+        return fault(f"The keys at {shown} cannot be read: {error}.", advice)
     if not keys:
-        return fault(f"{url} has no key that can verify a token.", "Add a public RSA, EC or Ed25519 key there.")
+        return fault(f"{shown} has no key that can verify a token.", "Add a public RSA, EC or Ed25519 key there.")
     algorithms = ", ".join(sorted({key.algorithm_name for key in keys}))
-    return ok(f"{url} has {len({key.key_id for key in keys})} keys, for {algorithms}.")
+    return ok(f"{shown} has {len({key.key_id for key in keys})} keys, for {algorithms}.")
