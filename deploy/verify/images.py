@@ -18,7 +18,6 @@ OLD = "localhost/customer-chats-old"
 MAX_SIZE = 250_000_000
 RELEASE = "bookworm"  # its Python is the version of the tests
 PACKAGES = "ca-certificates,libcap2-bin,python3,python3-distutils,wget"
-MIRROR = "http://deb.debian.org/debian"
 # Not needed in an image, and not in the real ones either. They contain no bytecode.
 REMOVED = ("var/cache/apt/*.bin", "var/cache/apt/archives/*.deb", "var/lib/apt/lists/*", "usr/share/doc/*",
            "usr/share/man/*", "usr/share/info/*", "usr/share/locale/*", "var/log/*")  # fmt: skip
@@ -119,7 +118,7 @@ def check_image(engine: Engine) -> str:
 
 def _make_debian(root: Path, archive: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
-    run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE, root, MIRROR)
+    run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE, root)
     for pattern in REMOVED:
         for path in root.glob(pattern):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
