@@ -39,10 +39,10 @@ async def test_a_user_without_claims_gets_the_browsers_language_and_zone(people:
         dora, path=f"{HOME['customer']}{conversation}/", locale="de-AT", timezone_id="Asia/Kathmandu"
     )
     page, times = reader.page, reader.page.locator(".message time")
+    await expect(page.get_by_text("Alle Zeiten: Nepal")).to_be_visible()  # fetched again once the zone was known
     moments = await times.evaluate_all("(times) => times.map((time) => time.dateTime)")
     local = [datetime.fromisoformat(moment).astimezone(ZoneInfo("Asia/Kathmandu")) for moment in moments]
 
-    await expect(page.get_by_text("Alle Zeiten: Nepal")).to_be_visible()  # fetched again once the zone was known
     await expect(times).to_have_text([f"{time:%H:%M}" for time in local])
     await expect(page.locator("#messages > li")).to_have_class([re.compile(kind) for kind in KINDS])
     await expect(page.locator(".day")).to_have_id(f"day-{local[0]:%Y-%m-%d}")
