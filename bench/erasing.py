@@ -2,7 +2,7 @@
 
 One API process, over HTTP: delete a conversation with that many messages, and a user with as many events. The yardstick
 is the same request for a conversation of ten messages, and its user, in the same rounds. At the end everything is
-erased as by a relay, and the rows per second are counted.
+erased as by the jobs, and the rows per second are counted.
 """
 
 import asyncio
@@ -97,7 +97,7 @@ async def delete(store: Store, client: httpx2.AsyncClient, path: str, user: str,
 
 
 async def erase(store: Store) -> None:
-    """Erase everything deleted, as one relay does, and print the speed."""
+    """Erase everything deleted, as one process does, and print the speed."""
     engine = create_engine(store.url, application="bench")
     sessions = create_sessions(engine)
     numbered = True

@@ -27,6 +27,7 @@ MODULES = {
     "api": "services.conversations.app",
     "notifications-api": "services.notifications.app",
     "relay": "services.conversations.relay",
+    "jobs": "services.conversations.jobs",
     "worker": "services.notifications.worker",
     "sweeper": "services.notifications.sweeper",
 }

@@ -20,7 +20,7 @@ SERVICES = Path(__file__).parent.parent / "services"
 MAX_TOKEN_HOURS = 24 * 365
 
 # These commands never read the settings of a local run: a missing setting must be an error.
-_ENVIRONMENT_ONLY = {"run", "api", "notifications-api", "relay", "worker", "sweeper", "migrate"}
+_ENVIRONMENT_ONLY = {"run", "api", "notifications-api", "relay", "jobs", "worker", "sweeper", "migrate"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -101,6 +101,20 @@ def relay(host: Host = "127.0.0.1", port: int = _port(8003)) -> None:
     _log("relay", settings.log_level)
     _check_port(host, port)
     run_until_signal(lambda stop: run_relay(settings, host, port, stop))
+
+
+@app.command()
+def jobs(host: Host = "127.0.0.1", port: int = _port(8007)) -> None:
+    """Run the jobs of the conversations service, which erase deleted data and purge old rows."""
+    from services.conversations.jobs import run_jobs
+    from services.conversations.settings import StoreSettings
+    from shared.processes import run_until_signal
+    from shared.settings import read_settings
+
+    settings = read_settings(StoreSettings)
+    _log("jobs", settings.log_level)
+    _check_port(host, port)
+    run_until_signal(lambda stop: run_jobs(settings, host, port, stop))
 
 
 @app.command("notifications-api")

@@ -111,7 +111,7 @@ def _of_conversations(read: Conversations) -> list[Finding]:
             if read.kept > days + retention.LATE_PURGE
             else None,
         ),
-        _erasure("conversations", read.erasure, "relay"),
+        _erasure("conversations", read.erasure, "jobs process"),
     ]
 
 

@@ -17,6 +17,7 @@ PROCESSES: Final[Mapping[str, type[Settings]]] = MappingProxyType(
     {
         "api": conversations.ApiSettings,
         "relay": conversations.StoreSettings,
+        "jobs": conversations.StoreSettings,
         "notifications-api": notifications.ApiSettings,
         "worker": notifications.EmailSettings,
         "sweeper": notifications.SweeperSettings,

@@ -28,6 +28,7 @@ LISTENERS = (
     "valkey",
     "shop",
     "limits",
+    "jobs",
 )
 
 SECRETS = (

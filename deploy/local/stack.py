@@ -32,6 +32,7 @@ SERVICES = {
     "api": "/readyz",
     "notifications-api": "/readyz",
     "relay": "/readyz",
+    "jobs": "/readyz",
     "worker": "/readyz",
     "sweeper": "/readyz",
     "flower": "/healthcheck",

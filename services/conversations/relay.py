@@ -1,4 +1,4 @@
-"""The relay: numbers events, publishes them to Celery, erases deleted conversations and users, and purges old rows.
+"""The relay: numbers events and publishes them to Celery.
 
 The relay that numbered an event publishes it, so several relays share the work. Published tasks are only hints: if one
 is lost, in a crash or because the broker is unavailable, the notifications service's sweeper finds the event in the
@@ -19,13 +19,9 @@ from pathlib import Path
 import structlog
 from prometheus_client import Counter, Gauge
 
-from services.conversations.event_log.retention import purge_events, purge_keys
 from services.conversations.event_log.sequencer import has_unnumbered, number_events, rotate_epoch_if_moved
-from services.conversations.identity.sessions import purge_sessions
-from services.conversations.messaging.erasure_batches import erase_round, purge_erasures
 from services.conversations.metrics import collect
 from services.conversations.realtime.log_notify import APPENDED, LOG_GROWN, Listener, Notifier
-from services.conversations.realtime.presence import purge_presence
 from services.conversations.settings import StoreSettings
 from shared.broker import TASKS, create_celery
 from shared.broker_reports import report_until_stopped
@@ -47,16 +43,11 @@ BATCH = 1000  # events numbered in one transaction, or published at once
 TASK_PAUSE = 0.05  # seconds between tasks, for each event just published: under load, a task carries many events
 MAX_TASK_PAUSE = 0.1  # seconds
 TASK_CREDIT = 0.1  # seconds of these pauses that a quiet time makes up for, so that a few events in a row do not wait
-ERASE_EVERY = 1.0  # seconds until the next erasure round, if the last one erased nothing
-PURGE_EVERY = 60  # seconds between purges of rows past their retention
-PURGE_BATCH = 1000  # rows deleted in one transaction
 WAITING_BATCHES = 100  # batches queued for a slow broker before further ones are dropped
 CHECK_BROKER_EVERY = 5.0  # seconds between checks of the broker while nothing is published
 
 NUMBERED = Counter("chats_log_numbered_total", "Events that this relay has numbered")
 HINTS = Counter("chats_relay_hints_total", "Events to publish to the broker, by outcome", ["outcome"])
-PURGED = Counter("chats_log_purged_total", "Rows purged: events, idempotency keys, sessions, viewers, erasures")
-ERASED = Counter("chats_erased_total", "Rows of deleted conversations and users that this relay has erased")
 WAITING = Gauge("chats_relay_hints_waiting", "Tasks waiting in the broker for workers, when last checked")
 
 log = structlog.get_logger()
@@ -167,8 +158,6 @@ async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio
             if settings.redis_url is not None:
                 group.create_task(run_until_stopped(stop, notifier.run(settings.redis_url)))
                 group.create_task(run_until_stopped(stop, wakeup.listener.run(settings.redis_url)))
-            group.create_task(_erase(sessions, stop))
-            group.create_task(_purge(sessions, settings, stop))
             group.create_task(report_until_stopped(sessions, process_name("relay", port), publisher.state.status, stop))
         await asyncio.to_thread(task_publisher.close, 5)
     await engine.dispose()
@@ -222,33 +211,3 @@ async def _number(
         NUMBERED.inc(len(events))
         if len(events) < BATCH:
             await pause(stop, min(max(len(events), 1) * GATHER, MAX_GATHER))
-
-
-async def _erase(sessions: SessionFactory, stop: asyncio.Event) -> None:
-    """Erase deleted conversations and users in batches. Relays share the work: they skip locked erasures."""
-    while not stop.is_set():
-        rows = 0
-        try:
-            rows = await erase_round(sessions)
-        except Exception as error:  # it must not end the numbering
-            log.warning("erasure failed, retrying", error=type(error).__name__)
-            log.debug("erasure failed", exc_info=True)
-        ERASED.inc(rows)
-        if not rows:
-            await pause(stop, ERASE_EVERY)
-
-
-async def _purge(sessions: SessionFactory, settings: StoreSettings, stop: asyncio.Event) -> None:
-    """Purge rows past their retention, in small transactions so that other work does not wait for them."""
-    while not stop.is_set():
-        try:
-            for purge in (purge_events, purge_keys, purge_sessions, purge_presence, purge_erasures):
-                deleted = PURGE_BATCH
-                while deleted == PURGE_BATCH and not stop.is_set():
-                    async with transaction(sessions) as session:
-                        deleted = await purge(session, settings, size=PURGE_BATCH)
-                    PURGED.inc(deleted)
-        except Exception as error:  # it must not end the numbering
-            log.warning("purge failed, retrying", error=type(error).__name__)
-            log.debug("purge failed", exc_info=True)
-        await pause(stop, PURGE_EVERY)

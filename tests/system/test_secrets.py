@@ -23,7 +23,7 @@ from tests.helpers.waiting import eventually
 from tests.system.helpers.processes import at_once, without_settings
 from tests.system.helpers.product import CHATS
 
-PROCESSES = ("api", "notifications-api", "relay", "worker", "sweeper", "flower")
+PROCESSES = ("api", "notifications-api", "relay", "jobs", "worker", "sweeper", "flower")
 MARK = "hush"
 NAMES = ("conversations", "notifications", "valkey", "auth", "feed", "flower", "smtp")
 SECRETS = {name: f"{MARK}-{name}-with-thirty-two-bytes-or-more" for name in NAMES}
@@ -166,6 +166,7 @@ async def test_no_command_prints_a_secret_when_it_fails(servers: Servers, fork: 
 BROKEN = {
     "api": ("CONVERSATIONS_DATABASE_URL", "REDIS_URL"),
     "relay": ("CONVERSATIONS_DATABASE_URL", "BROKER_URL", "REDIS_URL"),
+    "jobs": ("CONVERSATIONS_DATABASE_URL",),
     "worker": ("NOTIFICATIONS_DATABASE_URL", "BROKER_URL", "SMTP_URL"),
     "sweeper": ("NOTIFICATIONS_DATABASE_URL", "SMTP_URL"),
     "notifications-api": ("NOTIFICATIONS_DATABASE_URL",),

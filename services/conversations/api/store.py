@@ -86,7 +86,7 @@ async def delete_user(
     """
     session_factory = api_state(request).sessions
     # Each step commits: the user is rejected before their conversations are locked, and if this process dies in
-    # between, the relay completes the erasure.
+    # between, the jobs complete the erasure.
     async with request_transaction(session_factory) as session:
         erasure_id = await erasure.delete_user(session, user_id, content=content)
     if erasure_id is None:

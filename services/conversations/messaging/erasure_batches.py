@@ -1,7 +1,7 @@
 """Erase deleted conversations and users: hide them at once, then erase their rows in batches.
 
 Deleting a conversation deletes its row, without which no query finds its messages. A trigger adds an `Erasure` for the
-messages and events that remain. A small deletion erases them in its own transaction. All relays erase the rest, one
+messages and events that remain. A small deletion erases them in its own transaction. The jobs erase the rest, one
 batch per transaction. Each batch commits its progress, so if a process dies another one continues.
 """
 

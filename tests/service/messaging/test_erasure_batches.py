@@ -74,7 +74,7 @@ async def messages_of(sessions: SessionFactory, conversation: str) -> int:
 
 
 async def erase(sessions: SessionFactory, size: int = 500) -> int:
-    """Erase everything that is pending, as a relay does; return the number of rounds."""
+    """Erase everything that is pending, as the jobs do; return the number of rounds."""
     rounds = 0
     while await erasure_batches.erase_round(sessions, size=size):
         rounds += 1
@@ -151,7 +151,7 @@ async def test_an_erasure_continues_after_a_process_died_and_several_relays_shar
         await session.rollback()  # the process dies before its commit
     async with transaction(conversations) as holder:
         assert await erasure_batches.erase_batch(holder, first, size=300) == 600
-        async with transaction(conversations) as concurrent:  # a second relay skips what the first has locked
+        async with transaction(conversations) as concurrent:  # a second process skips what the first has locked
             assert await erasure_batches.erase_batch(concurrent, first, size=300) == 0
             assert await erasure_batches.erase_batch(concurrent, second, size=300) == 600
     assert await messages_of(conversations, one) == await messages_of(conversations, other) == MANY + 1 - 300

@@ -20,6 +20,7 @@ MODULES = (
     "deploy.status",
     "services.conversations.app",
     "services.conversations.demo.load",
+    "services.conversations.jobs",
     "services.conversations.relay",
     "services.notifications.app",
     "services.notifications.sweeper",

@@ -23,6 +23,7 @@ SERVERS = {"postgres": "postgres", "valkey": "valkey", "limits": "valkey", "mail
 PROCESSES: dict[str, set[str]] = {
     "api": set(conversations.ApiSettings.model_fields) - {"broker_url"},
     "relay": set(conversations.StoreSettings.model_fields),
+    "jobs": set(conversations.StoreSettings.model_fields) - {"broker_url", "redis_url"},
     "notifications-api": set(notifications.ApiSettings.model_fields) - {"broker_url"},
     "worker": set(notifications.EmailSettings.model_fields),
     "sweeper": set(notifications.SweeperSettings.model_fields) - {"broker_url"},

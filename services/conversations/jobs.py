@@ -1,0 +1,72 @@
+"""The jobs of the conversations service: work that no request waits for.
+
+They erase deleted conversations and users, and purge old rows. Copies share the work: each batch is a transaction that
+locks what it works on, and skips what another copy has locked.
+"""
+
+import asyncio
+from pathlib import Path
+
+import structlog
+from prometheus_client import Counter
+
+from services.conversations.event_log.retention import purge_events, purge_keys
+from services.conversations.identity.sessions import purge_sessions
+from services.conversations.messaging.erasure_batches import erase_round, purge_erasures
+from services.conversations.realtime.presence import purge_presence
+from services.conversations.settings import StoreSettings
+from shared.database import SessionFactory, create_engine, create_sessions, transaction
+from shared.processes import operations_routes, operations_server
+from shared.readiness import database_fault, newest_version, wait_for_database
+from shared.stopping import pause, run_until_stopped
+
+ERASE_EVERY = 1.0  # seconds until the next erasure round, if the last one erased nothing
+PURGE_EVERY = 60  # seconds between purges of rows past their retention
+PURGE_BATCH = 1000  # rows deleted in one transaction
+
+PURGED = Counter("chats_log_purged_total", "Rows purged: events, idempotency keys, sessions, viewers, erasures")
+ERASED = Counter("chats_erased_total", "Rows of deleted conversations and users that this process has erased")
+
+log = structlog.get_logger()
+
+
+async def run_jobs(settings: StoreSettings, host: str, port: int, stop: asyncio.Event) -> None:
+    """Run all jobs until `stop`. Each is a loop of its own, and an error in one ends none."""
+    engine = create_engine(settings.conversations_database_url, application="chats-jobs", pool_size=4)
+    sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
+    async with operations_server(operations_routes(lambda: database_fault(engine, version)), host, port):
+        await run_until_stopped(stop, wait_for_database(engine, version))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_erase(sessions, stop))
+            group.create_task(_purge(sessions, settings, stop))
+    await engine.dispose()
+
+
+async def _erase(sessions: SessionFactory, stop: asyncio.Event) -> None:
+    """Erase deleted conversations and users in batches."""
+    while not stop.is_set():
+        rows = 0
+        try:
+            rows = await erase_round(sessions)
+        except Exception as error:  # it must not end the other jobs
+            log.warning("erasure failed, retrying", error=type(error).__name__)
+            log.debug("erasure failed", exc_info=True)
+        ERASED.inc(rows)
+        if not rows:
+            await pause(stop, ERASE_EVERY)
+
+
+async def _purge(sessions: SessionFactory, settings: StoreSettings, stop: asyncio.Event) -> None:
+    """Purge rows past their retention, in small transactions so that other work does not wait for them."""
+    while not stop.is_set():
+        try:
+            for purge in (purge_events, purge_keys, purge_sessions, purge_presence, purge_erasures):
+                deleted = PURGE_BATCH
+                while deleted == PURGE_BATCH and not stop.is_set():
+                    async with transaction(sessions) as session:
+                        deleted = await purge(session, settings, size=PURGE_BATCH)
+                    PURGED.inc(deleted)
+        except Exception as error:  # it must not end the other jobs
+            log.warning("purge failed, retrying", error=type(error).__name__)
+            log.debug("purge failed", exc_info=True)
+        await pause(stop, PURGE_EVERY)

@@ -1,0 +1,79 @@
+"""The jobs: copies of the process share their work, and an error in one job does not end the others."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import httpx2
+import pytest
+from sqlalchemy import text
+
+from deploy.local.ports import free_ports
+from services.conversations import jobs
+from services.conversations.settings import StoreSettings
+from shared.database import SessionFactory, transaction
+from tests.helpers.waiting import eventually
+from tests.service.helpers.callers import Caller
+from tests.service.messaging.test_erasure_batches import big, messages_of
+
+
+@asynccontextmanager
+async def running_jobs(url: str, copies: int = 1) -> AsyncIterator[list[int]]:
+    """Run copies of the process while the context is open; provide their ports."""
+    stop, ports = asyncio.Event(), free_ports([0] * copies)
+    settings = StoreSettings(conversations_database_url=url)
+    tasks = [asyncio.create_task(jobs.run_jobs(settings, "127.0.0.1", port, stop)) for port in ports]
+    try:
+        yield ports
+    finally:
+        stop.set()
+        await asyncio.gather(*tasks)
+
+
+async def test_two_copies_erase_what_was_deleted_and_purge(
+    anna: Caller, sam: Caller, conversations: SessionFactory, databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "ERASE_EVERY", 0.05)
+    monkeypatch.setattr(jobs, "PURGE_EVERY", 0.05)
+    conversation = await big(anna, sam, conversations)
+    async with transaction(conversations) as session:
+        await session.execute(
+            text("insert into viewers values (:id, 'sam', clock_timestamp() - interval '1 day')"), {"id": conversation}
+        )
+    assert (await sam.call("DELETE", f"/conversations/{conversation}")).status_code == 204
+
+    async def is_done() -> bool:
+        async with conversations() as session:
+            viewers = await session.scalar(text("select count(*) from viewers"))
+        return viewers == 0 and await messages_of(conversations, conversation) == 0
+
+    async with running_jobs(databases["conversations"], copies=2) as ports, httpx2.AsyncClient() as client:
+        await eventually(is_done, 20)
+        for port in ports:
+            ready = await client.get(f"http://127.0.0.1:{port}/readyz")
+            assert ready.json() == {"status": "ready"}
+            metrics = (await client.get(f"http://127.0.0.1:{port}/metrics")).text
+            assert "chats_database_usable 1.0" in metrics
+
+
+async def test_an_error_in_one_job_does_not_end_the_others(
+    anna: Caller, sam: Caller, conversations: SessionFactory, databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "ERASE_EVERY", 0.05)
+    monkeypatch.setattr(jobs, "PURGE_EVERY", 0.05)
+    failed = asyncio.Event()
+
+    async def fail(*_: object, **__: object) -> int:
+        failed.set()
+        raise RuntimeError
+
+    monkeypatch.setattr(jobs, "purge_events", fail)
+    conversation = await big(anna, sam, conversations)
+    assert (await sam.call("DELETE", f"/conversations/{conversation}")).status_code == 204
+
+    async def is_erased() -> bool:
+        return await messages_of(conversations, conversation) == 0
+
+    async with running_jobs(databases["conversations"]):
+        await asyncio.wait_for(failed.wait(), 20)
+        await eventually(is_erased, 20)
