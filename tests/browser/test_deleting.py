@@ -40,8 +40,8 @@ async def test_a_deleted_conversation_leaves_every_screen_that_shows_it(people: 
     await listed.goto(site.origin + dora.home)
     await expect(listed.locator(f"#c-{conversation}")).to_be_visible()
 
-    await sam.go(f"{sam.home}?user_id={dora.id}")
-    await sam.page.get_by_role("link", name="Delete “To be forgotten”").click()
+    await sam.open(conversation)
+    await sam.page.get_by_role("link", name="Delete this conversation").click()
     await expect(sam.page.get_by_text("This cannot be undone.")).to_be_visible()
     await sam.page.get_by_role("button", name="Delete conversation").click()
     await expect(sam.page.get_by_text("1 conversation deleted.")).to_be_visible()

@@ -129,7 +129,8 @@ async def test_a_rejected_reply_comes_back_with_its_text_and_without_a_status(pe
 
 @pytest.mark.parametrize("scripts", [True, False], ids=["with scripts", "without"])
 async def test_returning_to_a_page_resets_its_status_field(people: People, site: Site, scripts: bool) -> None:
-    sam, conversation, _ = await at_thread(people, site, java_script_enabled=scripts)
+    narrow = {"width": 1024, "height": 768}
+    sam, conversation, _ = await at_thread(people, site, java_script_enabled=scripts, viewport=narrow)
     page = sam.page
     await composer(page).fill("Half a thought")
     await page.locator("#choose-status").select_option("CLOSED")

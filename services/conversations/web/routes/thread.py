@@ -15,6 +15,7 @@ from services.conversations.messaging.queries import load_conversation_and_other
 from services.conversations.rules import DELETABLE, Side, Status
 from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
 from services.conversations.web.forms import Form, new_form, read_form
+from services.conversations.web.inbox_query import InboxQuery, ListQuery
 from services.conversations.web.rate_limiting import EditRefusal
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
 from services.conversations.web.thread_view import ThreadPage
@@ -35,17 +36,26 @@ async def read_conversation(
     page_context: AdminContext,
     session: DbSession,
     prefetch: Prefetch,
+    inbox: ListQuery,
+    *,
     peek: bool = False,
     earlier: Cursor = None,
 ) -> Response:
     """Show a conversation and mark it as read by the admins, unless the page shows earlier messages."""
     reads = not (peek or prefetch or earlier)
-    return await _thread_page(request, page_context, session, conversation_id, new_form(), reads=reads, earlier=earlier)
+    return await _thread_page(
+        request, page_context, session, conversation_id, new_form(), inbox, peek=peek, reads=reads, earlier=earlier
+    )
 
 
 @router.post("/{conversation_id}/")
 async def edit_conversation(
-    conversation_id: UUID, request: Request, limited: EditRefusal, page_context: AdminSubmission, session: DbSession
+    conversation_id: UUID,
+    request: Request,
+    limited: EditRefusal,
+    page_context: AdminSubmission,
+    session: DbSession,
+    inbox: ListQuery,
 ) -> Response:
     """Reply, set the status, or both. If the customer has written meanwhile, show the message and the form again."""
     form = await read_form(request, EditConversation, pages_of(request).reader(request, page_context).gettext)
@@ -53,11 +63,11 @@ async def edit_conversation(
     if form.body is not None and not refusal:
         try:
             await save_edit(request, session, conversation_id, page_context.principal.id, form.body, form.key)
-            return redirect(f"{ADMIN_ROOT}{conversation_id}/")
+            return redirect(f"{ADMIN_ROOT}{conversation_id}/{inbox.query}")
         except (NewerMessages, IdempotencyKeyReused) as error:
             refusal = error
             form = form.with_new_key() if isinstance(error, IdempotencyKeyReused) else form
-    return await _thread_page(request, page_context, session, conversation_id, form, refusal=refusal)
+    return await _thread_page(request, page_context, session, conversation_id, form, inbox, refusal=refusal)
 
 
 @router.get("/{conversation_id}/unread/")
@@ -67,10 +77,10 @@ async def show_unread(conversation_id: UUID) -> Response:
 
 
 @router.post("/{conversation_id}/unread/")
-async def mark_unread(conversation_id: UUID, _: AdminSubmission, session: DbSession) -> Response:
+async def mark_unread(conversation_id: UUID, _: AdminSubmission, session: DbSession, inbox: ListQuery) -> Response:
     """Mark a conversation as unread, and redirect to the inbox: showing it would mark it as read."""
     await commands.mark_unread(session, conversation_id)
-    return redirect(ADMIN_ROOT)
+    return redirect(inbox.url)
 
 
 def _typed_status(form: Form[EditConversation]) -> Status | None:
@@ -85,7 +95,9 @@ async def _thread_page(
     session: DbSession,
     conversation_id: UUID,
     form: Form[EditConversation],
+    inbox: InboxQuery,
     *,
+    peek: bool = False,
     reads: bool = False,
     earlier: str | None = None,
     refusal: Refusal = None,
@@ -98,6 +110,8 @@ async def _thread_page(
         detail,
         status=422 if form.errors else 200,
         refusal=refusal,
+        inbox=inbox,
+        peek=peek,
         deletable=detail.conversation.status in DELETABLE,
         customer=UserOut.of(detail.user),
         others=[other.conversation for other in others],

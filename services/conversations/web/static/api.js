@@ -23,8 +23,8 @@ export async function call(method, path, { body, key } = {}) {
 }
 
 /** Fetch one of our pages; null when the session has ended or the page is gone. Rejects like `call`. */
-export async function fetchPage(url) {
-  const response = await fetch(url, { headers: { Accept: "text/html" }, redirect: "manual" });
+export async function fetchPage(url, signal) {
+  const response = await fetch(url, { headers: { Accept: "text/html" }, redirect: "manual", signal });
   if (response.status === 429 || response.status >= 500) throw new Error(`answered ${response.status}`);
   if (!response.ok) return null; // redirects are not followed, and not ok
   return new DOMParser().parseFromString(await response.text(), "text/html");

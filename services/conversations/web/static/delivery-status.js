@@ -3,6 +3,7 @@
 
 import { call } from "./api.js";
 import { fill } from "./announce.js";
+import { thread } from "./current-thread.js";
 import { onRefresh } from "./refresh.js";
 import { writeMoment } from "./times.js";
 
@@ -10,19 +11,21 @@ const MIN_INTERVAL = 2_000; // ms between requests while an email is pending, do
 const MAX_INTERVAL = 30_000; // … up to this
 const EMAIL_EXPECTED = 3_600_000; // ms for which a message may have no email yet, because the other service lags
 const PENDING = new Set(["scheduled", "sending"]);
-const thread = document.querySelector("[data-thread]");
-const texts = document.getElementById("delivery-status-texts");
 
+let texts = null; // of the conversation on the screen; null on customers' pages
 let emails = new Map(); // by message id
 let timer = null;
 let interval = MIN_INTERVAL;
 
-export function startDeliveryStatus() {
-  if (!thread || !texts) return;
+export function startDeliveryStatus(thread, closed) {
+  texts = thread.querySelector("#delivery-status-texts");
+  if (!texts) return;
+  emails = new Map();
+  closed.addEventListener("abort", () => clearTimeout(timer));
   onRefresh(() => {
     show();
     if (!timer && isEmailMissing()) refreshDeliveryStatus();
-  });
+  }, closed);
   refreshDeliveryStatus();
 }
 
@@ -36,8 +39,10 @@ async function load() {
   if (!texts) return;
   clearTimeout(timer);
   timer = null;
+  const asked = thread;
   const path = `/api/v1/notifications/emails?conversation_id=${thread.dataset.thread}&limit=100`;
   const response = await call("GET", path).catch(() => null);
+  if (thread !== asked) return;
   if (response?.ok) {
     const { items } = await response.json();
     const newestLast = items.filter((email) => email.audience === "customer").reverse(); // the newest email wins

@@ -4,7 +4,7 @@ import { clear, load, remove, save } from "./tab-storage.js";
 
 export function startForms() {
   clear("others");
-  for (const form of document.querySelectorAll("form[data-draft]")) keepDraft(form);
+  startDrafts(document);
   // The new conversation exists, so its draft is obsolete.
   if (document.querySelector("[data-thread]") && load("sent")) {
     remove(load("sent"));
@@ -23,7 +23,13 @@ export function startForms() {
   addEventListener("pageshow", startBlank); // after the browser has restored the form
 }
 
+/** Keep the drafts of the forms in an element. */
+export function startDrafts(element) {
+  for (const form of element.querySelectorAll("form[data-draft]:not([data-kept])")) keepDraft(form);
+}
+
 function keepDraft(form) {
+  form.dataset.kept = "";
   const name = `draft:${form.dataset.draft}`;
   // A status belongs to one submit and is never saved.
   const fields = [...form.elements].filter(

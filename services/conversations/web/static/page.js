@@ -3,26 +3,28 @@
 import { announce, fill } from "./announce.js";
 import { person, role } from "./api.js";
 import { refreshBell, startBell } from "./bell.js";
+import { onThread, startThread, thread } from "./current-thread.js";
 import { refreshDeliveryStatus, startDeliveryStatus } from "./delivery-status.js";
-import { startForms } from "./forms.js";
+import { close, hasInbox, noteEvent, opensBeside, refreshInbox, startDesk } from "./desk.js";
+import { startDrafts, startForms } from "./forms.js";
 import { startInbox } from "./inbox.js";
+import { startPresence } from "./presence.js";
 import { refresh } from "./refresh.js";
 import { flush, startSending } from "./sending.js";
 import { follow } from "./stream.js";
-import { concerns, refreshThread, startThread } from "./thread.js";
+import { concerns, refreshThread, startReading } from "./thread.js";
 import { startZone } from "./zone.js";
 
 const LIST_INTERVAL = 1_500; // ms between refreshes of a busy list
-const thread = document.querySelector("[data-thread]");
 
 reloadForNextUser();
 startMenus();
 startForms();
-startThread();
-startSending();
-startBell();
-startDeliveryStatus();
 startInbox();
+for (const start of [startDrafts, startReading, startSending, startDeliveryStatus, startPresence]) onThread(start);
+startThread();
+startBell();
+startDesk();
 startZone();
 follow({ event: handle, missed: refreshPage, connection });
 
@@ -54,17 +56,23 @@ function startMenus() {
 function handle(type, data) {
   if (type === "unread") return showUnread(data);
   if (type === "message.posted" || type === "conversation.read") refreshBell();
-  if (!thread) refresh(LIST_INTERVAL);
-  else if (concerns(data)) {
-    if (type === "conversation.deleted") return location.reload();
-    refreshThread();
-    refreshDeliveryStatus();
-  }
+  noteEvent(data);
+  refreshList();
+  if (!concerns(data)) return;
+  if (type === "conversation.deleted") return opensBeside() ? close() : location.reload();
+  refreshThread();
+  refreshDeliveryStatus();
 }
 
 function refreshPage() {
   refreshBell();
-  thread ? refreshThread() : refresh(LIST_INTERVAL);
+  refreshList();
+  refreshThread();
+}
+
+function refreshList() {
+  if (hasInbox()) refreshInbox(LIST_INTERVAL);
+  else if (!thread) refresh(LIST_INTERVAL);
 }
 
 /** Show the unread count in the page and in the tab's title. */

@@ -4,61 +4,70 @@ import { fetchPage, person } from "./api.js";
 
 const RETRY_DELAY = 3_000; // ms after a failed fetch
 const callbacks = new Set();
-let running = null;
-let again = false;
-let quietUntil = 0;
-
-/** Register a callback for the new document after each refresh. */
-export function onRefresh(callback) {
-  callbacks.add(callback);
-}
 
 /** Refresh the page, at most once every `interval` ms; a hidden page is refreshed when it becomes visible. */
-export function refresh(interval = 0) {
-  if (document.hidden) {
-    again = true;
-    return Promise.resolve();
-  }
-  if (running) {
-    again = true;
-    return running;
-  }
-  running = run(interval).finally(() => {
-    running = null;
-    if (again && !document.hidden) {
-      again = false;
-      refresh(interval);
-    }
-  });
-  return running;
+export const refresh = refresher(() => location.href, swap);
+
+/** Call `callback` with the new document after each refresh, until the signal `closed` is aborted. */
+export function onRefresh(callback, closed) {
+  callbacks.add(callback);
+  closed?.addEventListener("abort", () => callbacks.delete(callback));
 }
 
-document.addEventListener("visibilitychange", () => {
-  if (!document.hidden && again) {
-    again = false;
-    refresh();
-  }
-});
+/** Return a function that refreshes what `locate()` has the URL of: it fetches it again, and calls `apply`. */
+export function refresher(locate, apply) {
+  let running = null;
+  let again = false;
+  let quietUntil = 0;
 
-async function run(interval) {
-  const wait = quietUntil - performance.now();
-  if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
-  again = false; // the fetch includes all changes up to now
-  const url = new URL(location.href);
-  url.searchParams.set("peek", "true");
-  url.hash = "";
-  let page = null;
-  try {
-    page = await fetchPage(url);
-  } catch {
-    // The event that caused this refresh does not come again.
-    again = true;
-    quietUntil = performance.now() + RETRY_DELAY * (0.75 + Math.random() / 2);
-    return;
+  function refresh(interval = 0) {
+    if (document.hidden) {
+      again = true;
+      return Promise.resolve();
+    }
+    if (running) {
+      again = true;
+      return running;
+    }
+    running = run(interval).finally(() => {
+      running = null;
+      if (again && !document.hidden) {
+        again = false;
+        refresh(interval);
+      }
+    });
+    return running;
   }
-  // Random, because many pages get the same event.
-  quietUntil = performance.now() + interval * (0.75 + Math.random() / 2);
-  if (page) swap(page);
+
+  async function run(interval) {
+    const wait = quietUntil - performance.now();
+    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+    again = false; // the fetch includes all changes up to now
+    const located = locate();
+    const url = new URL(located, location);
+    url.searchParams.set("peek", "true");
+    url.hash = "";
+    let page = null;
+    try {
+      page = await fetchPage(url);
+    } catch {
+      // The event that caused this refresh does not come again.
+      again = true;
+      quietUntil = performance.now() + RETRY_DELAY * (0.75 + Math.random() / 2);
+      return;
+    }
+    // Random, because many pages get the same event.
+    quietUntil = performance.now() + interval * (0.75 + Math.random() / 2);
+    if (page && locate() === located) apply(page);
+  }
+
+  document.addEventListener("visibilitychange", () => {
+    if (!document.hidden && again) {
+      again = false;
+      refresh();
+    }
+  });
+  return refresh;
 }
 
 /** Replace the live regions that differ in `page`. */

@@ -1,5 +1,5 @@
 // Sends messages without leaving the conversation. An unsent message survives a reload and is retried with the same
-// idempotency key, so the server never saves it twice.
+// idempotency key, so the server never saves it twice. It is also sent when another conversation is on the screen.
 
 import { fill } from "./announce.js";
 import { call, newKey } from "./api.js";
@@ -7,162 +7,202 @@ import { load, remove, save } from "./tab-storage.js";
 import { onRefresh } from "./refresh.js";
 import { refreshThread, showEnd } from "./thread.js";
 
-const form = document.getElementById("reply");
-const messages = document.getElementById("messages");
-const field = form?.querySelector("textarea");
-const outboxName = form && `outbox:${form.dataset.draft}`;
 const RETRY_DELAY = 10_000; // ms
+const outboxes = new Map(); // by conversation
 
-let outbox = []; // [{ key, fields }], oldest first
-let flushing = false;
-let timer = null;
+addEventListener("online", flush);
 
-export function startSending() {
+/** Send what is written in a conversation, and show what is not sent yet. */
+export function startSending(thread, closed) {
+  const form = thread.querySelector("#reply");
   if (!form?.dataset.send) return;
-  outbox = load(outboxName) ?? [];
-  outbox.forEach(show);
-  form.addEventListener("submit", submit);
-  addEventListener("online", flush);
-  onRefresh(() => {
-    for (const bubble of messages.querySelectorAll(".pending[data-sent]")) {
-      if (document.querySelector(`[data-id="${bubble.dataset.sent}"]`)) bubble.remove();
-    }
-  });
-  flush();
+  const { draft } = form.dataset;
+  if (!outboxes.has(draft)) outboxes.set(draft, new Outbox(form));
+  outboxes.get(draft).attach(form, closed);
 }
 
-function submit(event) {
-  const typed = new FormData(form, event.submitter);
-  const text = field.value.trimEnd().replace(/^\s*\n/, ""); // as the server trims it
-  if (!text) return; // a status alone is submitted as a form
-  event.preventDefault();
-  const statuses = typed.getAll("status").filter(Boolean);
-  const fields = {
-    [field.name]: text,
-    ...(statuses.length && { status: statuses.at(-1) }),
-    seen_number: Number(typed.get("seen_number")),
-  };
-  const item = { key: newKey(), fields };
-  outbox.push(item);
-  save(outboxName, outbox);
-  form.parentElement.querySelectorAll(".error, .refused-status").forEach((old) => old.remove());
-  form.reset();
-  field.value = "";
-  field.dispatchEvent(new Event("input", { bubbles: true }));
-  field.focus();
-  show(item);
-  flush();
+/** Send all unsent messages. */
+export function flush() {
+  for (const outbox of outboxes.values()) outbox.flush();
 }
 
-/** Send the outbox in order, one message at a time. */
-export async function flush() {
-  clearTimeout(timer);
-  if (flushing || !outbox.length) return;
-  flushing = true;
-  try {
-    while (outbox.length) {
-      const [item] = outbox;
-      if (!(await send(item))) break;
-      drop(item);
-    }
-  } finally {
-    flushing = false;
+/** The unsent messages of a conversation, in order. `form` is its form while it is on the screen, or null. */
+class Outbox {
+  constructor({ dataset, elements }) {
+    this.name = `outbox:${dataset.draft}`;
+    this.draft = `draft:${dataset.draft}`;
+    this.method = dataset.method ?? "POST";
+    this.url = dataset.send;
+    this.fieldName = [...elements].find((element) => element.tagName === "TEXTAREA").name;
+    this.items = load(this.name) ?? []; // [{ key, fields }], oldest first
+    this.form = null;
+    this.isFlushing = false;
+    this.timer = null;
   }
-  if (outbox.length) timer = setTimeout(flush, RETRY_DELAY);
-}
 
-/** Send a message; true when it was sent or rejected, false to retry. */
-async function send(item) {
-  const bubble = document.getElementById(`pending-${item.key}`);
-  setState(bubble, "sending");
-  let response;
-  try {
-    response = await call(form.dataset.method ?? "POST", form.dataset.send, { body: item.fields, key: item.key });
-  } catch {
-    setState(bubble, "failed");
-    return false;
+  attach(form, closed) {
+    this.form = form;
+    closed.addEventListener("abort", () => {
+      if (this.form === form) this.form = null;
+    });
+    form.addEventListener("submit", (event) => this.submit(event));
+    onRefresh(() => {
+      for (const bubble of document.querySelectorAll(".pending[data-sent]")) {
+        if (document.querySelector(`[data-id="${bubble.dataset.sent}"]`)) bubble.remove();
+      }
+    }, closed);
+    for (const item of this.items) this.show(item);
+    this.flush();
   }
-  if (response.ok) {
-    const result = await response.json();
-    bubble.dataset.sent = result.last_message?.id ?? result.id;
-    refreshThread();
+
+  get field() {
+    return this.form.elements[this.fieldName];
+  }
+
+  submit(event) {
+    const typed = new FormData(this.form, event.submitter);
+    const text = this.field.value.trimEnd().replace(/^\s*\n/, ""); // as the server trims it
+    if (!text) return; // a status alone is submitted as a form
+    event.preventDefault();
+    const statuses = typed.getAll("status").filter(Boolean);
+    const fields = {
+      [this.fieldName]: text,
+      ...(statuses.length && { status: statuses.at(-1) }),
+      seen_number: Number(typed.get("seen_number")),
+    };
+    const item = { key: newKey(), fields };
+    this.items.push(item);
+    save(this.name, this.items);
+    this.form.parentElement.querySelectorAll(".error, .refused-status").forEach((old) => old.remove());
+    this.form.reset();
+    this.write("");
+    this.show(item);
+    this.flush();
+  }
+
+  /** Send in order, one message at a time. */
+  async flush() {
+    clearTimeout(this.timer);
+    if (this.isFlushing || !this.items.length) return;
+    this.isFlushing = true;
+    try {
+      while (this.items.length && (await this.send(this.items[0])));
+    } finally {
+      this.isFlushing = false;
+    }
+    if (this.items.length) this.timer = setTimeout(() => this.flush(), RETRY_DELAY);
+  }
+
+  /** Send a message; true when it was sent or rejected, false to retry. */
+  async send(item) {
+    setState(item, "sending");
+    let response;
+    try {
+      response = await call(this.method, this.url, { body: item.fields, key: item.key });
+    } catch {
+      setState(item, "failed");
+      return false;
+    }
+    if (response.ok) {
+      const result = await response.json();
+      const bubble = bubbleOf(item);
+      if (bubble) bubble.dataset.sent = result.last_message?.id ?? result.id;
+      this.drop(item);
+      refreshThread();
+      return true;
+    }
+    if (response.status === 429 || response.status === 401 || response.status >= 500) {
+      setState(item, response.status === 429 ? "wait" : "failed");
+      return false;
+    }
+    const { code } = await response.json().catch(() => ({}));
+    if (code === "newer-messages") {
+      this.notice("crossed-message");
+      this.returnToForm(...this.items); // later messages were also written before the newer ones were seen
+      refreshThread();
+    } else if (response.status === 413) {
+      this.notice("too-long-message");
+      this.returnToForm(item); // the server would also reject the form
+    } else {
+      this.returnToForm(item);
+      this.submitForm(item.fields);
+    }
     return true;
   }
-  if (response.status === 429 || response.status === 401 || response.status >= 500) {
-    setState(bubble, response.status === 429 ? "wait" : "failed");
-    return false;
+
+  /** Show above the form why nothing was sent. */
+  notice(templateId) {
+    this.form?.before(document.getElementById(templateId).content.cloneNode(true));
   }
-  const { code } = await response.json().catch(() => ({}));
-  if (code === "newer-messages") {
-    showNotice("crossed-message");
-    returnToForm(...outbox); // later messages were also written before the newer ones were seen
-    refreshThread();
-  } else if (response.status === 413) {
-    showNotice("too-long-message");
-    returnToForm(item); // the server would also reject the form
-  } else {
-    returnToForm(item);
-    // Submit the form, with the button's status, so that the server renders the error in the reader's language.
-    const { status, seen_number } = item.fields;
+
+  /** Submit the form, with the button's status, so that the server renders the error in the reader's language. */
+  submitForm({ seen_number, status }) {
+    if (!this.form) return;
     const add = ({ formData }) => {
       formData.set("seen_number", seen_number);
       if (status) formData.set("status", status);
     };
-    form.addEventListener("formdata", add, { once: true });
-    form.submit();
+    this.form.addEventListener("formdata", add, { once: true });
+    this.form.submit();
   }
-  return true;
-}
 
-/** Show above the form why nothing was sent. */
-function showNotice(templateId) {
-  form.before(document.getElementById(templateId).content.cloneNode(true));
-}
-
-/** Move rejected messages back into the form. */
-function returnToForm(...items) {
-  const texts = items.map((item) => item.fields[field.name]);
-  field.value = [...texts, field.value].filter(Boolean).join("\n\n");
-  const { status } = items.at(-1).fields;
-  if (status) showStatusNotSet(status);
-  for (const item of items) {
-    document.getElementById(`pending-${item.key}`).remove();
-    drop(item);
+  /** Move rejected messages back into the form, or into its draft when another conversation is on the screen. */
+  returnToForm(...items) {
+    const texts = items.map((item) => item.fields[this.fieldName]);
+    for (const item of items) {
+      bubbleOf(item)?.remove();
+      this.drop(item);
+    }
+    if (!this.form) {
+      const draft = load(this.draft) ?? {};
+      return save(this.draft, { ...draft, [this.fieldName]: [...texts, draft[this.fieldName]].filter(Boolean).join("\n\n") });
+    }
+    this.write([...texts, this.field.value].filter(Boolean).join("\n\n"));
+    showStatusNotSet(this.form, items.at(-1).fields.status);
   }
-  field.dispatchEvent(new Event("input", { bubbles: true }));
-  field.focus();
+
+  write(text) {
+    this.field.value = text;
+    this.field.dispatchEvent(new Event("input", { bubbles: true }));
+    this.field.focus();
+  }
+
+  drop(item) {
+    this.items = this.items.filter((other) => other !== item);
+    this.items.length ? save(this.name, this.items) : remove(this.name);
+  }
+
+  show(item) {
+    const bubble = document.getElementById("pending-message").content.cloneNode(true).firstElementChild;
+    bubble.id = `pending-${item.key}`;
+    bubble.querySelector(".body").textContent = item.fields[this.fieldName];
+    bubble.querySelector("[data-retry]").addEventListener("click", () => this.flush());
+    bubble.querySelector("[data-discard]").addEventListener("click", () => {
+      this.drop(item);
+      bubble.remove();
+    });
+    document.getElementById("no-messages")?.remove();
+    document.getElementById("messages").append(bubble);
+    setState(item, "sending");
+    showEnd();
+  }
 }
 
 /** Show which status was not set. It is not selected again: the next reply would set it unnoticed. */
-function showStatusNotSet(status) {
-  const name = form.querySelector(`option[value="${status}"]`).textContent;
+function showStatusNotSet(form, status) {
+  const option = status && form.querySelector(`option[value="${status}"]`);
+  if (!option) return;
   const line = document.getElementById("refused-status-words").content.cloneNode(true).firstElementChild;
-  line.textContent = fill(line.textContent, { status: name });
+  line.textContent = fill(line.textContent, { status: option.textContent.trim() });
   form.parentElement.querySelector(".refused-status")?.remove();
   form.before(line);
 }
 
-function drop(item) {
-  outbox = outbox.filter((other) => other !== item);
-  outbox.length ? save(outboxName, outbox) : remove(outboxName);
-}
+const bubbleOf = (item) => document.getElementById(`pending-${item.key}`);
 
-function show(item) {
-  const bubble = document.getElementById("pending-message").content.cloneNode(true).firstElementChild;
-  bubble.id = `pending-${item.key}`;
-  bubble.querySelector(".body").textContent = item.fields[field.name];
-  bubble.querySelector("[data-retry]").addEventListener("click", flush);
-  bubble.querySelector("[data-discard]").addEventListener("click", () => {
-    drop(item);
-    bubble.remove();
-  });
-  document.getElementById("no-messages")?.remove();
-  messages.append(bubble);
-  setState(bubble, "sending");
-  showEnd();
-}
-
-function setState(bubble, state) {
+function setState(item, state) {
+  const bubble = bubbleOf(item);
+  if (!bubble) return; // another conversation is on the screen
   const line = bubble.querySelector(".delivery-status");
   line.textContent = line.dataset[state];
   bubble.classList.toggle("failed", state !== "sending");

@@ -2,46 +2,45 @@
 
 import { call, fetchPage } from "./api.js";
 import { announce } from "./announce.js";
+import { thread } from "./current-thread.js";
 import { onRefresh, refresh } from "./refresh.js";
 
 const NEAR = 48; // pixels from the end that count as the end
-const thread = document.querySelector("[data-thread]");
-const messages = document.getElementById("messages");
-const panel = messages?.closest(".MessageHistoryPanel");
-const peeks = new URLSearchParams(location.search).has("peek"); // shows without marking as read
-const path = thread && `${thread.dataset.side === "admin" ? "/api/v1/admin" : "/api/v1"}/conversations/${thread.dataset.thread}`;
+const byId = (id) => document.getElementById(id);
 
-export function startThread() {
-  if (!thread) return;
+export function startReading(thread, closed) {
   let read = Number(thread.dataset.read); // by loading the page; a prefetch marks nothing
   let announced = newest();
-  const toNewest = document.getElementById("to-newest");
+  const path = `${apiPath(thread)}/read`;
+  const panel = panelOf(thread);
+  const toNewest = byId("to-newest");
 
   const markRead = () => {
     const seen = newest();
     if (isAtEnd()) toNewest.hidden = true;
     // New messages below are unread while the reader has scrolled up.
-    if (document.hidden || document.prerendering || seen <= read || peeks || "earlier" in thread.dataset || !isAtEnd()) return;
+    if (document.hidden || document.prerendering || seen <= read || "peek" in thread.dataset || "earlier" in thread.dataset || !isAtEnd()) return;
     const before = read;
     read = seen;
-    call("POST", `${path}/read`, { body: { up_to: seen } }).then(
+    call("POST", path, { body: { up_to: seen } }).then(
       (response) => response.ok || (read = before),
       () => (read = before),
     );
   };
   onRefresh(() => {
-    for (const item of messages.querySelectorAll(".message.other.arrived")) {
+    for (const item of thread.querySelectorAll(".message.other.arrived")) {
       if (Number(item.dataset.number) <= announced) continue;
       announce("message", { name: item.querySelector(".author").textContent });
       toNewest.hidden = isAtEnd();
     }
     announced = newest();
     markRead();
-  });
-  for (const type of ["visibilitychange", "prerenderingchange"]) document.addEventListener(type, markRead);
+  }, closed);
+  for (const type of ["visibilitychange", "prerenderingchange"]) document.addEventListener(type, markRead, { signal: closed });
   panel.addEventListener("scroll", markRead, { passive: true });
+  thread.addEventListener("chats:opened", markRead);
   toNewest.addEventListener("click", showEnd);
-  document.getElementById("earlier")?.addEventListener("click", loadEarlier);
+  byId("earlier")?.addEventListener("click", loadEarlier);
   markRead();
 }
 
@@ -50,22 +49,29 @@ export function concerns(data) {
   return thread && data.conversation_id === thread.dataset.thread;
 }
 
+/** Return the path of a conversation in the API of its reader's side. */
+export function apiPath(thread) {
+  return `${thread.dataset.side === "admin" ? "/api/v1/admin" : "/api/v1"}/conversations/${thread.dataset.thread}`;
+}
+
 /** Refresh the conversation, unless the page shows earlier messages. */
 export function refreshThread() {
-  return "earlier" in thread.dataset ? Promise.resolve() : refresh(200);
+  return !thread || "earlier" in thread.dataset ? Promise.resolve() : refresh(200);
 }
 
 /** Scroll to the newest message. */
 export function showEnd() {
-  panel.scrollTop = 0; // the panel is reversed: 0 is the end, and above it is negative
+  panelOf(thread).scrollTop = 0; // the panel is reversed: 0 is the end, and above it is negative
 }
 
+const panelOf = (thread) => thread.querySelector(".MessageHistoryPanel");
+
 function isAtEnd() {
-  return panel.scrollTop > -NEAR;
+  return panelOf(thread).scrollTop > -NEAR;
 }
 
 function newest() {
-  return Math.max(0, ...[...messages.querySelectorAll("[data-number]")].map((item) => Number(item.dataset.number)));
+  return Math.max(0, ...[...byId("messages").querySelectorAll("[data-number]")].map((item) => Number(item.dataset.number)));
 }
 
 async function loadEarlier(event) {
@@ -73,12 +79,14 @@ async function loadEarlier(event) {
   if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
   event.preventDefault();
   const page = await fetchPage(link.href).catch(() => null);
+  if (!link.isConnected) return; // another conversation is on the screen
   const older = page?.getElementById("messages");
   if (!older) return location.assign(link.href);
-  for (const item of older.querySelectorAll(":scope > .separator")) document.getElementById(item.id)?.remove();
+  for (const item of older.querySelectorAll(":scope > .separator")) byId(item.id)?.remove();
   // The panel keeps its distance from the end, so keep the distance from the start here: nothing moves on the screen.
+  const panel = panelOf(thread);
   const fromEnd = panel.scrollTop;
-  messages.prepend(...older.children);
+  byId("messages").prepend(...older.children);
   panel.scrollTop = fromEnd;
-  document.getElementById("earlier").replaceChildren(...page.getElementById("earlier").children);
+  byId("earlier").replaceChildren(...page.getElementById("earlier").children);
 }

@@ -1,0 +1,133 @@
+"""The query of the inbox: its filters, and the links that change them."""
+
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
+from urllib.parse import urlencode
+
+from fastapi import Depends, Query
+from pydantic import BaseModel, Field, model_validator
+
+from services.conversations.messaging.listing import Filters
+from services.conversations.rules import BULK_DELETE_LIMIT, WAITING, Status
+from services.conversations.web.rendering import ADMIN_ROOT
+from shared.dependencies import Cursor
+from shared.text import Text
+
+_VIEWS = {
+    Filters(): "all",
+    Filters(status=tuple(sorted(WAITING))): "waiting",
+    Filters(unread=True): "unread",
+}
+_SORTED = {"waiting": "waiting"}  # by view; the others are sorted by activity
+
+
+class InboxQuery(BaseModel):
+    """The query parameters of the inbox, and of a conversation that is open beside it. Blank ones count as missing.
+
+    `user_id` may be any text to find a customer by. `deleted` is the number for the notice after a deletion.
+    """
+
+    status: list[Status] = []
+    unread: bool | None = None
+    user_id: Text | None = None
+    order_number: Text | None = None
+    sort: Literal["activity", "waiting"] = "activity"
+    cursor: Cursor = None
+    deleted: Annotated[int, Field(ge=0, le=BULK_DELETE_LIMIT)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_blanks(cls, parameters: dict[str, Any]) -> dict[str, Any]:
+        values = {name: _without_blanks(value) for name, value in parameters.items()}
+        return {name: value for name, value in values.items() if value}
+
+    @property
+    def filters(self) -> Filters:
+        """The filters of the list."""
+        return Filters(tuple(sorted(set(self.status))), self.unread, self.user_id, order_number=self.order_number)
+
+    @property
+    def view(self) -> str | None:
+        """The name of the view in the navigation that has these filters, or None."""
+        return _VIEWS.get(self.filters)
+
+    @property
+    def has_filters(self) -> bool:
+        """Whether there are filters to clear."""
+        return self.filters != Filters()
+
+    @property
+    def has_own_filters(self) -> bool:
+        """Whether there are filters that neither a view nor the name of a customer shows."""
+        is_view = self.view is not None and self.sort == _SORTED.get(self.view, "activity")
+        return not is_view and (self.filters != Filters(user_id=self.user_id) or self.sort == "waiting")
+
+    @property
+    def counts_apply(self) -> bool:
+        """Whether the list of a status is as long as the count of all its conversations."""
+        return self.filters == Filters(status=self.filters.status)
+
+    @property
+    def query(self) -> str:
+        """The query string of this page of the list, or nothing; a conversation keeps it in its own URL."""
+        return self.with_list()
+
+    @property
+    def url(self) -> str:
+        """The URL of this page of the list."""
+        return f"{ADMIN_ROOT}{self.query}"
+
+    @property
+    def kept_by_search(self) -> Iterator[tuple[str, str]]:
+        """The fields that a search for customers keeps."""
+        return self._fields(user_id=None)
+
+    @property
+    def kept_by_order(self) -> Iterator[tuple[str, str]]:
+        """The fields that a search for an order number keeps."""
+        return self._fields(order_number=None)
+
+    def toggled(self, status: Status) -> str:
+        """Return the URL of the list with a status added to the filter, or removed from it."""
+        return self.address(status=sorted({selected.value for selected in self.status} ^ {status.value}))
+
+    def address(self, **changes: Any) -> str:
+        """Return the URL of the list with changed parameters: its first page, unless a cursor is given."""
+        return ADMIN_ROOT + _query(self._parameters() | changes)
+
+    def with_list(self, **parameters: Any) -> str:
+        """Return the query string of a page's own parameters and this page of the list."""
+        return _query(self._parameters() | {"cursor": self.cursor} | parameters)
+
+    def _parameters(self) -> dict[str, Any]:
+        values = self.model_dump(mode="json", exclude={"cursor", "deleted"}, exclude_defaults=True)
+        if self.unread is not None:
+            values["unread"] = "true" if self.unread else "false"
+        return values
+
+    def _fields(self, **changes: None) -> Iterator[tuple[str, str]]:
+        for name, value in (self._parameters() | changes).items():
+            for item in value if isinstance(value, list) else [value]:
+                if item is not None:
+                    yield name, item
+
+
+def _query(parameters: dict[str, Any]) -> str:
+    """Return a query string with the list's parameters in one order, so that scripts can compare URLs."""
+    names = [*(name for name in InboxQuery.model_fields if name in parameters), *parameters]
+    query = urlencode({name: parameters[name] for name in names if parameters[name] is not None}, doseq=True)
+    return f"?{query}" if query else ""
+
+
+def _without_blanks(value: Any) -> Any:
+    if isinstance(value, list):
+        return [item for item in value if _without_blanks(item)]
+    return value.strip() if isinstance(value, str) else value
+
+
+async def _read(inbox: Annotated[InboxQuery, Query()]) -> InboxQuery:
+    # FastAPI reads a model's fields from the query only where it is the only parameter.
+    return inbox
+
+
+ListQuery = Annotated[InboxQuery, Depends(_read)]
