@@ -134,7 +134,7 @@ def script_of(conversation: str, customer: str) -> str:
         "'customer'",
         f"'{BODY.strip()}'",
         f"'{preview(BODY)}'",
-        *("null", "null"),
+        *("null", "null", "null"),
         "(:client_id::text || '-' || :key::text || '-' || clock_timestamp())",
         f"'{'0' * 64}'",
     ]

@@ -17,6 +17,14 @@ class NewerMessages(Problem):
     title = "There are newer messages"
 
 
+class StatusChanged(Problem):
+    """The conversation no longer has the status that the caller expects."""
+
+    status = HTTPStatus.CONFLICT
+    code = "status-changed"
+    title = "The status has changed"
+
+
 class ConversationNotClosed(Problem):
     """Only closed conversations can be deleted."""
 

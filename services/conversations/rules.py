@@ -27,6 +27,17 @@ class Side(StrEnum):
     ADMIN = "admin"
 
 
+class ChosenStatus(StrEnum):
+    """What an admin chooses for the status: one of them, or with a reply to keep the present one."""
+
+    OPEN = "OPEN"
+    AWAITING_ADMIN = "AWAITING_ADMIN"
+    AWAITING_USER = "AWAITING_USER"
+    RESOLVED = "RESOLVED"
+    CLOSED = "CLOSED"
+    KEEP = "KEEP"
+
+
 WAITING = frozenset({Status.OPEN, Status.AWAITING_ADMIN})
 """The statuses in which the customer waits for an admin."""
 
@@ -73,10 +84,12 @@ EFFECTS: Mapping[Side, Effect] = {
 }
 
 
-def status_after_message(status: Status, side: Side, *, first: bool, chosen: Status | None = None) -> Status:
+def status_after_message(
+    status: Status, side: Side, *, first: bool, chosen: Status | ChosenStatus | None = None
+) -> Status:
     """Return the status after a message from `side`; `chosen` is the status that an admin set with the message."""
     if chosen is not None:
-        return chosen
+        return status if chosen == ChosenStatus.KEEP else Status(chosen)
     effect = EFFECTS[side]
     return (effect.after_first if first else effect.after_later)[status]
 

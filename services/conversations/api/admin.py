@@ -24,7 +24,13 @@ from services.conversations.api.posting import authorize_sender, save, save_edit
 from services.conversations.api.rate_limiting import CountedAdminConversation, CountedEdit, enforce_limits
 from services.conversations.api.request_schemas import BulkDelete, MarkRead, PostMessage, Viewing
 from services.conversations.api.response_schemas import ConversationOut, Counts, Deleted, MessageOut, UserOut, Viewers
-from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages, RateLimited
+from services.conversations.errors import (
+    ConversationNotClosed,
+    IdempotencyKeyReused,
+    NewerMessages,
+    RateLimited,
+    StatusChanged,
+)
 from services.conversations.identity.access import authorize_caller
 from services.conversations.messaging import commands, counts, listing, queries
 from services.conversations.messaging.idempotency import IdempotencyKey
@@ -169,7 +175,7 @@ async def admin_post_message(
 
 @router.patch(
     _CONVERSATION,
-    responses=problem_responses(NotFound, NewerMessages, Invalid, IdempotencyKeyReused, RateLimited),
+    responses=problem_responses(NotFound, NewerMessages, StatusChanged, Invalid, IdempotencyKeyReused, RateLimited),
 )
 async def edit_conversation(
     request: Request,

@@ -10,7 +10,7 @@ from services.conversations.api.state import api_state
 from services.conversations.messaging.commands import set_status
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post, Posted
-from services.conversations.rules import Side
+from services.conversations.rules import ChosenStatus, Side, Status
 from shared.principal import Principal
 
 
@@ -44,8 +44,10 @@ async def save_edit(
     The session's transaction contains only a status without a reply.
     """
     if body.reply_body is None:
-        if body.status is not None:
-            await set_status(session, conversation_id, body.status, seen_number=body.seen_number)
+        if body.status is not None and body.status is not ChosenStatus.KEEP:
+            seen, expected = body.seen_number, body.expected_status
+            status = Status(body.status)
+            await set_status(session, conversation_id, status, seen_number=seen, expected_status=expected)
         return None
     reply = Post(
         conversation_id,
@@ -54,6 +56,7 @@ async def save_edit(
         body.reply_body,
         seen_number=body.seen_number,
         chosen_status=body.status,
+        expected_status=body.expected_status,
         idempotency_key=IdempotencyKey.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True)),
     )
     return await save(request, reply)

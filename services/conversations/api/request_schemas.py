@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from services.conversations.rules import BODY_LENGTH, BULK_DELETE_LIMIT, SUBJECT_LENGTH, Status
+from services.conversations.rules import BODY_LENGTH, BULK_DELETE_LIMIT, SUBJECT_LENGTH, ChosenStatus, Status
 from shared.json_schema import example
 from shared.paging import MAX_NUMBER
 from shared.people import StoreId
@@ -70,14 +70,29 @@ class EditConversation(Request):
 
     model_config = example(reply_body="It is on its way.", status="RESOLVED", seen_number=4)
 
-    status: Status | None = None
+    status: Annotated[
+        ChosenStatus | None,
+        Field(description="`KEEP`, with a reply only, leaves the status as it is instead of `AWAITING_USER`."),
+    ] = None
     reply_body: Body | None = None
-    seen_number: MessageNumber | None = None
+    seen_number: Annotated[
+        MessageNumber | None,
+        Field(description="The newest message on the screen: 409 `newer-messages` if the customer has written since."),
+    ] = None
+    expected_status: Annotated[
+        Status | None,
+        Field(
+            description="409 `status-changed` if the conversation has another status. With it, and without a reply,"
+            " newer messages of admins count for `seen_number` too, so that undoing a status never undoes more."
+        ),
+    ] = None
 
     @model_validator(mode="after")
     def _require_a_change(self) -> Self:
         if self.status is None and self.reply_body is None:
             raise PydanticCustomError("empty_edit", "send a status, a reply_body, or both")
+        if self.status is ChosenStatus.KEEP and self.reply_body is None:
+            raise PydanticCustomError("keep_without_reply", "the status KEEP needs a reply_body")
         return self
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import Boolean, Uuid, bindparam, delete, func, literal, or_, sel
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages
+from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages, StatusChanged
 from services.conversations.event_log.append import announce_at_commit, append_event
 from services.conversations.messaging.erasure_batches import erase_if_small
 from services.conversations.messaging.idempotency import IdempotencyKey
@@ -59,17 +59,29 @@ async def create_conversation(
 
 
 async def set_status(
-    session: AsyncSession, conversation_id: UUID, status: Status, *, seen_number: int | None = None
+    session: AsyncSession,
+    conversation_id: UUID,
+    status: Status,
+    *,
+    seen_number: int | None = None,
+    expected_status: Status | None = None,
 ) -> None:
     """Set the status, from any to any. Setting the current status writes nothing.
 
-    Raises `NotFound`, or `NewerMessages` if the customer has sent a message after `seen_number`.
+    Raises `NotFound`, `NewerMessages` if the customer has sent a message after `seen_number`, or `StatusChanged` if the
+    status is not `expected_status`. With both, which undoes a change, a newer message of an admin counts as well.
     """
     conversation = await session.get(Conversation, conversation_id, with_for_update=True, populate_existing=True)
     if conversation is None:
         raise NotFound("There is no such conversation.")
-    if seen_number is not None and seen_number < conversation.last_customer_number:
-        raise NewerMessages("The customer has sent newer messages. The status was not changed.")
+    undoes = expected_status is not None
+    newest = conversation.message_count if undoes else conversation.last_customer_number
+    if seen_number is not None and seen_number < newest:
+        raise NewerMessages(
+            f"There are {'' if undoes else 'customer '}messages after {seen_number}. The status was not changed."
+        )
+    if expected_status not in (None, conversation.status):
+        raise StatusChanged(f"The status is no longer {expected_status}. It was not changed.")
     if conversation.status == status:
         return
     conversation.status = status

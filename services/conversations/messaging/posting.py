@@ -14,11 +14,11 @@ import asyncpg
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.errors import IdempotencyKeyReused, NewerMessages
+from services.conversations.errors import IdempotencyKeyReused, NewerMessages, StatusChanged
 from services.conversations.event_log.append import announce_at_commit
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting_sql import POST, POST_BATCH, POST_SKIP_LOCKED, REJECTION_REASON, REPLAYED
-from services.conversations.rules import Side, Status
+from services.conversations.rules import ChosenStatus, Side, Status
 from shared.database import Driver, driver_connection
 from shared.failpoints import failpoint
 from shared.problems import Forbidden, NotFound, Unauthenticated
@@ -29,7 +29,10 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Post:
-    """A message to post. With `scope`, the conversation must belong to that customer."""
+    """A message to post. With `scope`, the conversation must belong to that customer.
+
+    It is rejected if the other side has sent messages after `seen_number`, or if the status is not `expected_status`.
+    """
 
     conversation_id: UUID
     sender_id: str
@@ -37,7 +40,8 @@ class Post:
     body: str
     scope: str | None = None
     seen_number: int | None = None
-    chosen_status: Status | None = None
+    chosen_status: Status | ChosenStatus | None = None
+    expected_status: Status | None = None
     idempotency_key: IdempotencyKey | None = None
 
 
@@ -60,8 +64,8 @@ class Posted:
 async def post_message(session: AsyncSession, post: Post) -> Posted:
     """Save a message, update its conversation's status, flags and counters, and append the event to the log.
 
-    Raises `NotFound`, `NewerMessages`, `IdempotencyKeyReused`, `Unauthenticated` if the sender was deleted, or
-    `Forbidden` if the store has made a sending admin a customer. Rejected posts and replays write nothing.
+    Raises `NotFound`, `NewerMessages`, `StatusChanged`, `IdempotencyKeyReused`, `Unauthenticated` if the sender was
+    deleted, or `Forbidden` if the store has made a sending admin a customer. Rejected posts and replays write nothing.
     """
     connection = await driver_connection(session)
     failpoint("post-begun")
@@ -103,7 +107,8 @@ def log_posted(posted: Posted) -> None:
 def _values(post: Post) -> tuple[Any, ...]:
     key = post.idempotency_key
     message = (post.conversation_id, post.scope, post.sender_id, post.side.value, post.body, preview(post.body))
-    return (*message, post.chosen_status, post.seen_number, *((key.key, key.request_hash) if key else (None, None)))
+    conditions = (post.seen_number, post.expected_status)
+    return (*message, post.chosen_status, *conditions, *((key.key, key.request_hash) if key else (None, None)))
 
 
 async def _replay(connection: Driver, post: Post) -> Posted:
@@ -126,7 +131,9 @@ async def _find_replayed(connection: Driver, post: Post) -> Any:
 
 async def _raise_rejection(connection: Driver, post: Post) -> Posted:
     """Raise the reason why the statement updated nothing, or return the message of a replay."""
-    row = await connection.fetchrow(REJECTION_REASON, post.conversation_id, post.scope, post.sender_id)
+    row = await connection.fetchrow(
+        REJECTION_REASON, post.conversation_id, post.scope, post.sender_id, post.seen_number, post.side
+    )
     assert row is not None  # noqa: S101 - a select without `from` always returns a row
     if not row["sender_known"]:
         raise Unauthenticated("This user was deleted.")
@@ -137,6 +144,8 @@ async def _raise_rejection(connection: Driver, post: Post) -> Posted:
     # A retry returns its own earlier success, even if the other side has replied since.
     if post.idempotency_key is not None and await _find_replayed(connection, post) is not None:
         return await _replay(connection, post)
-    if post.seen_number is None:
-        raise Unauthenticated("This user was deleted and has just been restored. Try again.")
-    raise NewerMessages("The other side has sent newer messages. Read them, then send again.")
+    if row["has_newer"]:
+        raise NewerMessages("The other side has sent newer messages. Read them, then send again.")
+    if post.expected_status is not None:
+        raise StatusChanged(f"The status is no longer {post.expected_status}. Nothing was sent or changed.")
+    raise Unauthenticated("This user was deleted and has just been restored. Try again.")

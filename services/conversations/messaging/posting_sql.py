@@ -8,7 +8,7 @@ would abort that transaction.
 import json
 
 from services.conversations.event_log.payloads import MESSAGE_PAYLOAD
-from services.conversations.rules import EFFECTS
+from services.conversations.rules import EFFECTS, ChosenStatus
 from shared.events import EventType
 
 _MESSAGE_COLUMNS = """
@@ -25,6 +25,7 @@ _COLUMNS = {
     "preview": "text",
     "chosen_status": "text",
     "seen_number": "int",
+    "expected_status": "text",
     "idempotency_key": "text",
     "request_hash": "text",
 }
@@ -71,9 +72,9 @@ sender as (
 --    the lock, so that times never run against the numbers.
 conversation as (
     update conversations as c set
-        status = coalesce(
+        status = case post.chosen_status when '{ChosenStatus.KEEP}' then c.status else coalesce(
             post.chosen_status, (case when c.message_count = 0 then after_first else after_later end) ->> c.status
-        ),
+        ) end,
         is_read_by_admin = effect.is_read_by_admin,
         is_read_by_user = effect.is_read_by_user,
         message_count = c.message_count + 1,
@@ -95,6 +96,7 @@ conversation as (
         )
         and (post.seen_number is null
             or post.seen_number >= case side when 'admin' then c.last_customer_number else c.last_admin_number end)
+        and (post.expected_status is null or post.expected_status = c.status)
         {only}
     returning c.*, sender_id, side, body, idempotency_key, request_hash
 ),
@@ -138,5 +140,9 @@ where message.conversation_id = $1 and message.sender_id = $2 and message.idempo
 REJECTION_REASON = """
 select exists (select from users where id = $3 and deleted_at is null) as sender_known,
     (select synced_role from users where id = $3) as synced_role,
-    exists (select from conversations where id = $1 and ($2::text is null or user_id = $2)) as found
+    exists (select from conversations where id = $1 and ($2::text is null or user_id = $2)) as found,
+    exists (
+        select from conversations
+        where id = $1 and $4 < case $5 when 'admin' then last_customer_number else last_admin_number end
+    ) as has_newer
 """

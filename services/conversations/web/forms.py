@@ -102,6 +102,7 @@ def _translate(code: str | None, message: str, gettext: Translate) -> str:
         "lone_surrogate": gettext("This text contains an invalid character."),
         "nul_character": gettext("This text contains a character that cannot be stored (NUL)."),
         "empty_edit": gettext("Write a reply, choose a status, or both."),
+        "keep_without_reply": gettext("Write a reply, or choose another status."),
         "unknown_order": gettext("There is no such order."),
         "unknown_customer": gettext("There is no such customer."),
         "idempotency_key_reused": gettext(

@@ -91,6 +91,51 @@ async def test_a_reply_and_a_status_are_saved_together(anna: Caller, sam: Caller
     assert found["last_message"]["preview"] == "Done."
 
 
+@pytest.mark.parametrize("status", Status)
+async def test_a_reply_can_keep_the_status(anna: Caller, sam: Caller, status: Status) -> None:
+    conversation = (await anna.open(body="Hello?"))["id"]
+    await sam.edit(conversation, status=status)
+    found = await sam.edit(conversation, status="KEEP", reply_body="Done.")
+    assert (found["status"], found["message_count"], found["waiting_since"]) == (status, 2, None)
+    assert (found["is_read_by_admin"], found["is_read_by_user"]) == (True, False)
+
+
+@pytest.mark.parametrize("reply", [{}, {"reply_body": "Done."}])
+async def test_an_edit_that_expects_another_status_changes_nothing(
+    anna: Caller, sam: Caller, reply: dict[str, str]
+) -> None:
+    conversation = (await anna.open(body="Hello?"))["id"]
+    before = await sam.edit(conversation, status="RESOLVED")
+    fields = {"status": "CLOSED", "seen_number": 1, **reply}
+    refused = await sam.call("PATCH", f"/conversations/{conversation}", {**fields, "expected_status": "OPEN"})
+    assert problem(refused) == (409, "status-changed")
+    assert await sam.peek(conversation) == before
+    assert (await sam.edit(conversation, **fields, expected_status="RESOLVED"))["status"] == "CLOSED"
+
+
+async def test_undoing_a_status_never_undoes_over_a_newer_message(anna: Caller, sam: Caller) -> None:
+    conversation = (await anna.open(body="Hello?"))["id"]
+    await sam.edit(conversation, status="RESOLVED")
+    undo = {"status": "OPEN", "expected_status": "RESOLVED", "seen_number": 1}
+    await sam.edit(conversation, status="KEEP", reply_body="By the way")  # still resolved
+    refused = await sam.call("PATCH", f"/conversations/{conversation}", undo)
+    assert problem(refused) == (409, "newer-messages")
+    assert (await sam.edit(conversation, **undo | {"seen_number": 2}))["status"] == "OPEN"
+
+    await anna.post(conversation, "Really?")
+    expects_both = {"reply_body": "Yes", "expected_status": "OPEN", "seen_number": 1}
+    refused = await sam.call("PATCH", f"/conversations/{conversation}", expects_both)
+    assert problem(refused) == (409, "newer-messages")  # the more important reason
+
+
+async def test_concurrent_replies_that_expect_one_status_succeed_once(anna: Caller, sam: Caller) -> None:
+    conversation = (await anna.open(body="Hello?"))["id"]
+    replies = [{"reply_body": f"Number {number}", "expected_status": "OPEN"} for number in range(5)]
+    answers = await asyncio.gather(*(sam.call("PATCH", f"/conversations/{conversation}", reply) for reply in replies))
+    assert sorted(answer.status_code for answer in answers) == [200, 409, 409, 409, 409]
+    assert (await sam.peek(conversation))["message_count"] == 2
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -100,6 +145,10 @@ async def test_a_reply_and_a_status_are_saved_together(anna: Caller, sam: Caller
         {"reply_body": "  "},
         {"status": "RESOLVED", "reply_body": ""},
         {"status": "resolved"},
+        {"status": "KEEP"},
+        {"status": "KEEP", "reply_body": " "},
+        {"status": "RESOLVED", "expected_status": "KEEP"},
+        {"expected_status": "OPEN"},
         {"status": "RESOLVED", "subject": "Another"},
         {"reply_body": "Hi", "order_id": None},
         {"status": "RESOLVED", "user_id": "ben"},

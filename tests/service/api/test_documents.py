@@ -113,7 +113,7 @@ async def test_conflicts_are_declared_where_they_happen(document: Any) -> None:
     assert found == {
         "POST /conversations/{conversation_id}/messages": {"newer-messages"},
         "POST /admin/conversations/{conversation_id}/messages": {"newer-messages"},
-        "PATCH /admin/conversations/{conversation_id}": {"newer-messages"},
+        "PATCH /admin/conversations/{conversation_id}": {"newer-messages", "status-changed"},
         "DELETE /admin/conversations/{conversation_id}": {"conversation-not-closed"},
         "POST /admin/conversations/bulk-delete": {"conversation-not-closed"},
         "PUT /store/orders/{order_id}": {"order-of-another-user"},

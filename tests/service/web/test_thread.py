@@ -144,6 +144,7 @@ async def test_a_long_history_is_paged_and_earlier_pages_mark_nothing_as_read(
         ({"reply_body": "Hello!", "status": "OPEN"}, "OPEN", 2),
         ({"reply_body": " ", "status": ["CLOSED", ""]}, "CLOSED", 1),
         ({"status": "AWAITING_ADMIN"}, "AWAITING_ADMIN", 1),
+        ({"reply_body": "Hello!", "status": ["", "KEEP"]}, "OPEN", 2),
     ],
 )
 async def test_a_reply_and_a_status_are_saved_and_the_last_status_wins(
@@ -184,6 +185,7 @@ async def test_the_form_starts_with_an_automatic_status_and_a_button_for_each_wa
         ({"reply_body": " "}, "Write a reply, choose a status, or both."),
         ({"reply_body": "x" * 10_001}, "This is too long. Use at most 10000 characters."),
         ({"reply_body": "Fine", "status": "DONE"}, "Input should be"),
+        ({"reply_body": " ", "status": "KEEP"}, "Write a reply, or choose another status."),
         ({"reply_body": "Fine", "subject": "Another"}, "Extra inputs are not permitted"),
     ],
 )
@@ -239,6 +241,17 @@ async def test_an_edit_that_crosses_a_new_message_comes_back_with_the_message_an
 
     assert (await fill(browser, again)).status_code == 303
     assert (await sam.peek(conversation_id))["status"] == "AWAITING_USER"
+
+
+async def test_a_form_that_expects_another_status_comes_back(browser: Browser, anna: Caller, sam: Caller) -> None:
+    conversation_id, page = await opened(anna, browser)
+    await sam.edit(conversation_id, status="CLOSED")
+    answer = await fill(browser, page, reply_body="Well.", status="RESOLVED", expected_status="OPEN")
+    assert answer.status_code == 409
+    again = Page(answer)
+    assert "Somebody else has changed the status" in again.text
+    assert again.by_id("reply_body").value == "Well."
+    assert (await sam.peek(conversation_id))["status"] == "CLOSED"
 
 
 async def test_the_header_form_sets_only_the_status(browser: Browser, anna: Caller, sam: Caller) -> None:

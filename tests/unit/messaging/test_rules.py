@@ -2,7 +2,7 @@ from itertools import product
 
 import pytest
 
-from services.conversations.rules import DELETABLE, EFFECTS, WAITING, Side, Status, status_after_message
+from services.conversations.rules import DELETABLE, EFFECTS, WAITING, ChosenStatus, Side, Status, status_after_message
 
 every_status = pytest.mark.parametrize("status", Status)
 
@@ -30,6 +30,16 @@ def test_after_an_admins_message_it_is_the_customers_turn(status: Status, first:
 @pytest.mark.parametrize(("status", "chosen", "first"), list(product(Status, Status, [True, False])))
 def test_a_status_chosen_by_the_admin_wins(status: Status, chosen: Status, first: bool) -> None:
     assert status_after_message(status, Side.ADMIN, first=first, chosen=chosen) is chosen
+    assert status_after_message(status, Side.ADMIN, first=first, chosen=ChosenStatus(chosen)) is chosen
+
+
+@pytest.mark.parametrize("status", Status)
+def test_a_status_can_be_kept(status: Status) -> None:
+    assert status_after_message(status, Side.ADMIN, first=False, chosen=ChosenStatus.KEEP) is status
+
+
+def test_what_an_admin_can_choose_are_the_statuses_and_to_keep_the_present_one() -> None:
+    assert {*ChosenStatus} == {*Status, "KEEP"}
 
 
 def test_a_message_is_read_by_its_own_side_and_unread_by_the_other() -> None:

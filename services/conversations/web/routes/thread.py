@@ -9,7 +9,7 @@ from services.conversations.api.dependencies import Prefetch, viewer_of
 from services.conversations.api.posting import save_edit
 from services.conversations.api.request_schemas import EditConversation
 from services.conversations.api.response_schemas import UserOut
-from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
+from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited, StatusChanged
 from services.conversations.messaging import commands
 from services.conversations.messaging.queries import load_conversation_and_others
 from services.conversations.rules import DELETABLE, Side, Status
@@ -24,7 +24,7 @@ from shared.dependencies import Cursor, DbSession
 
 OTHERS = 5  # other conversations of the customer
 
-Refusal = NewerMessages | IdempotencyKeyReused | RateLimited | None
+Refusal = NewerMessages | StatusChanged | IdempotencyKeyReused | RateLimited | None
 
 router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)
 
@@ -64,7 +64,7 @@ async def edit_conversation(
         try:
             await save_edit(request, session, conversation_id, page_context.principal.id, form.body, form.key)
             return redirect(f"{ADMIN_ROOT}{conversation_id}/{inbox.query}")
-        except (NewerMessages, IdempotencyKeyReused) as error:
+        except (NewerMessages, StatusChanged, IdempotencyKeyReused) as error:
             refusal = error
             form = form.with_new_key() if isinstance(error, IdempotencyKeyReused) else form
     return await _thread_page(request, page_context, session, conversation_id, form, inbox, refusal=refusal)
