@@ -105,7 +105,7 @@ def relay(host: Host = "127.0.0.1", port: int = _port(8003)) -> None:
 
 @app.command()
 def jobs(host: Host = "127.0.0.1", port: int = _port(8007)) -> None:
-    """Run the jobs of the conversations service, which erase deleted data and purge old rows."""
+    """Run the jobs of the conversations service, which index messages, erase deleted data and purge old rows."""
     from services.conversations.jobs import run_jobs
     from services.conversations.settings import StoreSettings
     from shared.processes import run_until_signal

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from deploy.operations import on_conversations, on_notifications
 from services.conversations.event_log import reader, retention, sequencer
 from services.conversations.messaging import erasure_batches
+from services.conversations.search import indexer
 from services.conversations.settings import StoreSettings as ConversationsSettings
 from services.notifications import metrics
 from services.notifications.delivery import erasure as notifications_erasure
@@ -38,6 +39,7 @@ class Conversations(NamedTuple):
     kept: float
     publishers: Sequence[broker_reports.Report]
     erasure: erasure_batches.State
+    search: indexer.State
     skew: float
 
 
@@ -84,6 +86,7 @@ async def _read_conversations(session: AsyncSession) -> Conversations:
         await retention.oldest_age(session) / DAY,
         await broker_reports.read_reports(session),
         await erasure_batches.read_state(session),
+        await indexer.read_state(session),
         await read_skew(session),
     )
 
@@ -112,6 +115,7 @@ def _of_conversations(read: Conversations) -> list[Finding]:
             else None,
         ),
         _erasure("conversations", read.erasure, "jobs process"),
+        _search(read.search),
     ]
 
 
@@ -216,6 +220,18 @@ def _erasure(service: str, state: erasure_batches.State | notifications_erasure.
     line = f"erasure       {service}: {state.under_way} running, {state.erased} rows erased so far"
     remark = f"no progress for {state.stalled_seconds:.0f} s: is the {process} running?"
     return Finding(line, remark if state.stalled_seconds > LATE_ERASURE else None)
+
+
+def _search(state: indexer.State) -> Finding:
+    line = f"search        oldest message waits {state.lag:.1f} s, {state.parked} conversations parked"
+    if state.is_filling:
+        left = f"{state.left}{'+' if state.left == indexer.COUNT_LIMIT else ''}"
+        line += f"; first indexing: {state.filled} conversations done, {left} to go"
+    if state.lag > indexer.LATE:
+        return Finding(line, "new messages may not be found: is the jobs process running?")
+    if state.parked:
+        return Finding(line, f"these are not found: {state.reason}; see the log of the jobs process")
+    return Finding(line, None)
 
 
 def _clocks(conversations: float, notifications: float) -> Finding:

@@ -106,6 +106,18 @@ class SessionsClosed(Problem):
         super().__init__("Sign-in is unavailable until an administrator sets CHATS_AUTH_SECRET.")
 
 
+class SearchTooSlow(Problem):
+    """The search took longer than its deadline."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    code = "search-too-slow"
+    title = "The search took too long"
+    headers: ClassVar[Mapping[str, str] | None] = {"Retry-After": "5"}
+
+    def __init__(self) -> None:
+        super().__init__("This search took too long. Add a longer word or a filter, then try again.")
+
+
 class EventsPurged(Problem):
     """The log no longer has the events after the reader's position. Read the snapshot instead."""
 

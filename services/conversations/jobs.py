@@ -1,7 +1,7 @@
 """The jobs of the conversations service: work that no request waits for.
 
-They erase deleted conversations and users, and purge old rows. Copies share the work: each batch is a transaction that
-locks what it works on, and skips what another copy has locked.
+They index conversations for search, erase deleted conversations and users, and purge old rows. Copies share the work:
+each batch is a transaction that locks what it works on, and skips what another copy has locked.
 """
 
 import asyncio
@@ -14,17 +14,20 @@ from services.conversations.event_log.retention import purge_events, purge_keys
 from services.conversations.identity.sessions import purge_sessions
 from services.conversations.messaging.erasure_batches import erase_round, purge_erasures
 from services.conversations.realtime.presence import purge_presence
+from services.conversations.search.indexer import index_round
 from services.conversations.settings import StoreSettings
 from shared.database import SessionFactory, create_engine, create_sessions, transaction
 from shared.processes import operations_routes, operations_server
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.stopping import pause, run_until_stopped
 
+INDEX_EVERY = 0.5  # seconds until the next look at the log, if there was nothing to index
 ERASE_EVERY = 1.0  # seconds until the next erasure round, if the last one erased nothing
 PURGE_EVERY = 60  # seconds between purges of rows past their retention
 PURGE_BATCH = 1000  # rows deleted in one transaction
 
 PURGED = Counter("chats_log_purged_total", "Rows purged: events, idempotency keys, sessions, viewers, erasures")
+INDEXED = Counter("chats_search_indexed_total", "Conversations whose search documents this process has written")
 ERASED = Counter("chats_erased_total", "Rows of deleted conversations and users that this process has erased")
 
 log = structlog.get_logger()
@@ -37,9 +40,24 @@ async def run_jobs(settings: StoreSettings, host: str, port: int, stop: asyncio.
     async with operations_server(operations_routes(lambda: database_fault(engine, version)), host, port):
         await run_until_stopped(stop, wait_for_database(engine, version))
         async with asyncio.TaskGroup() as group:
+            group.create_task(_index(sessions, stop))
             group.create_task(_erase(sessions, stop))
             group.create_task(_purge(sessions, settings, stop))
     await engine.dispose()
+
+
+async def _index(sessions: SessionFactory, stop: asyncio.Event) -> None:
+    """Index conversations for search."""
+    while not stop.is_set():
+        indexed = 0
+        try:
+            indexed = await index_round(sessions)
+        except Exception as error:  # it must not end the other jobs
+            log.warning("indexing failed, retrying", error=type(error).__name__)
+            log.debug("indexing failed", exc_info=True)
+        INDEXED.inc(indexed)
+        if not indexed:
+            await pause(stop, INDEX_EVERY)
 
 
 async def _erase(sessions: SessionFactory, stop: asyncio.Event) -> None:

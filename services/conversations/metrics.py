@@ -9,6 +9,7 @@ from services.conversations.event_log.retention import oldest_age
 from services.conversations.event_log.sequencer import read_state
 from services.conversations.messaging import erasure_batches
 from services.conversations.models import FeedReader
+from services.conversations.search import indexer
 from services.conversations.settings import StoreSettings
 from shared.database import SessionFactory, transaction
 from shared.database_metrics import measure_database
@@ -21,6 +22,8 @@ OLDEST = Gauge("chats_log_oldest_seconds", "Age of the oldest event that is kept
 RETENTION = Gauge(
     "chats_log_retention_seconds", "Age after which events are purged, once every reader has handled them"
 )
+SEARCH_LAG = Gauge("chats_search_lag_seconds", "Age of the oldest message that is not indexed for search")
+SEARCH_PARKED = Gauge("chats_search_parked", "Conversations that could not be indexed for search")
 SIZE = Gauge("chats_log_bytes", "Size of the log on disk with its indexes")
 
 DAY = 24 * 3600  # seconds
@@ -37,6 +40,9 @@ async def collect(sessions: SessionFactory, settings: StoreSettings) -> None:
         OLDEST.set(await oldest_age(session))
         RETENTION.set(settings.retention_days * DAY)
         SIZE.set((await session.execute(_SIZE)).scalar_one())
+        search = await indexer.read_state(session)
+        SEARCH_LAG.set(search.lag)
+        SEARCH_PARKED.set(search.parked)
         erasure = await erasure_batches.read_state(session)
         await measure_database(session, "conversations", erasure.stalled_seconds)
 

@@ -246,7 +246,13 @@ async def sweeping(
 
 async def empty_conversations(engine: AsyncEngine) -> None:
     """Reset the conversations database to its state after the migrations."""
-    await _empty(engine, ConversationsBase, "update feed set head = 0, incarnation = null", "delete from erasures")
+    await _empty(
+        engine,
+        ConversationsBase,
+        "update feed set head = 0, incarnation = null",
+        "update search_progress set position = 0, fill_before = null, filled = 0",
+        "delete from erasures",
+    )
 
 
 async def empty_notifications(engine: AsyncEngine) -> None:
@@ -275,7 +281,7 @@ async def vacuumed(postgres: Server) -> Callable[[str], Awaitable[None]]:
 
 
 async def _empty(engine: AsyncEngine, base: type[Any], *more: str) -> None:
-    kept = {"feed", "feed_cursor", "gate"}
+    kept = {"feed", "search_progress", "feed_cursor", "gate"}
     tables = [table.name for table in reversed(base.metadata.sorted_tables) if table.name not in kept]
     async with engine.begin() as connection:
         for statement in (*(f"delete from {table}" for table in tables), *more):  # noqa: S608 - our own tables

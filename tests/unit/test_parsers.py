@@ -26,6 +26,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from services.conversations.api.dependencies import IdempotencyKeyHeader, PathId, is_prefetch
 from services.conversations.event_log.position import decode_position, encode_position
 from services.conversations.rate_limits.policy import network_of
+from services.conversations.search.query import parse
+from services.conversations.search.words import terms
 from services.conversations.web.forms import _known_key, _number
 from shared.auth import issue_token, verify_session_token, verify_token
 from shared.cookies import check_csrf, cookie_name, is_own_origin, read_cookie
@@ -120,7 +122,13 @@ def is_uuid(text: str) -> bool:
     return str(UUID(text)) == text
 
 
+def is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
 PARSERS = {
+    "search": Parser(lambda text: parse(text).tsquery(), (Invalid,), "Parcel", "(('parcel':*))", is_open=is_text),
+    "text to index": Parser(lambda text: sorted(terms(text)), (), "Wi", ["wi"], is_open=all),
     "bearer token": Parser(lambda text: verify_token(text, SETTINGS), (Unauthenticated,), TOKEN, ANNA),
     **{
         f"bearer token, {algorithm}": Parser(

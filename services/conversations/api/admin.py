@@ -14,6 +14,7 @@ from services.conversations.api.dependencies import (
     OrderId,
     Peek,
     Prefetch,
+    Search,
     Statuses,
     TokenAdmin,
     WatchingAdmin,
@@ -29,6 +30,7 @@ from services.conversations.errors import (
     IdempotencyKeyReused,
     NewerMessages,
     RateLimited,
+    SearchTooSlow,
     StatusChanged,
 )
 from services.conversations.identity.access import authorize_caller
@@ -39,6 +41,8 @@ from services.conversations.messaging.posting import Post
 from services.conversations.messaging.queries import list_messages, load_conversation
 from services.conversations.realtime import presence
 from services.conversations.rules import COUNT_LIMIT, Side
+from services.conversations.search.finding import find_conversations
+from services.conversations.search.query import parse
 from shared.auth import check_permission
 from shared.database import driver_connection
 from shared.dependencies import Cursor, DbSession, Limit
@@ -60,9 +64,10 @@ _STILL_VIEWING = Viewing()
 _CONVERSATION = "/conversations/{conversation_id:uuid}"
 
 
-@router.read("/conversations")
+@router.read("/conversations", responses=problem_responses(SearchTooSlow))
 async def admin_list_conversations(
     reading: AdminReader,
+    q: Search = None,
     status: Statuses = None,
     unread: Annotated[
         bool | None, Query(description="`true` for conversations that no admin has read, `false` for the others.")
@@ -79,8 +84,16 @@ async def admin_list_conversations(
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[ConversationOut]:
-    """List all conversations, last activity or longest waiting first. Filters combine; `status` can be repeated."""
+    """List all conversations, last activity or longest waiting first. Filters combine; `status` can be repeated.
+
+    `q` finds words in messages, subjects, order numbers, and customers' names, addresses and ids.
+    """
     filters = Filters(tuple(sorted(set(status or ()))), unread, user_id, order_id, order_number)
+    if q and q.strip():
+        if sort == "waiting":
+            raise Invalid("A search has the order of activity: leave out sort, or q.", ("query", "sort"))
+        found, next_cursor = await find_conversations(reading, parse(q), filters, Side.ADMIN, cursor, limit)
+        return Page(items=[ConversationOut.of(*each) for each in found], next_cursor=next_cursor)
     if sort == "waiting":
         conversations, next_cursor = await listing.list_by_waiting(reading, filters, cursor, limit)
     else:

@@ -15,6 +15,7 @@ from services.conversations.api.dependencies import (
     OrderId,
     Peek,
     Prefetch,
+    Search,
     Statuses,
     TokenCustomer,
     mark_replay,
@@ -24,13 +25,15 @@ from services.conversations.api.posting import authorize_sender, save
 from services.conversations.api.rate_limiting import CountedConversation, enforce_limits
 from services.conversations.api.request_schemas import MarkRead, PostMessage
 from services.conversations.api.response_schemas import ConversationOut, MessageOut, OrderOut, Unread
-from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited
+from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited, SearchTooSlow
 from services.conversations.messaging import commands, counts, listing, queries
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.posting import Post
 from services.conversations.messaging.queries import load_conversation
 from services.conversations.rules import Side
+from services.conversations.search.finding import find_conversations
+from services.conversations.search.query import parse
 from shared.database import driver_connection
 from shared.dependencies import Cursor, DbSession, Limit
 from shared.http import ApiRouter
@@ -61,9 +64,10 @@ async def create_conversation(
     return ConversationOut.of(detail)
 
 
-@router.read("/conversations")
+@router.read("/conversations", responses=problem_responses(SearchTooSlow))
 async def list_conversations(
     reading: CustomerReader,
+    q: Search = None,
     status: Statuses = None,
     unread: Annotated[
         bool | None, Query(description="`true` for conversations that the caller has not read, `false` for the others.")
@@ -72,8 +76,11 @@ async def list_conversations(
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[ConversationOut]:
-    """List the caller's conversations, last activity first."""
+    """List the caller's conversations, last activity first. `q` finds words in messages, subjects and order numbers."""
     filters = Filters(tuple(sorted(set(status or ()))), unread, reading.principal.id, order_id)
+    if q and q.strip():
+        found, next_cursor = await find_conversations(reading, parse(q), filters, Side.CUSTOMER, cursor, limit)
+        return Page(items=[ConversationOut.of(*each) for each in found], next_cursor=next_cursor)
     conversations, next_cursor = await listing.list_by_activity(reading, filters, Side.CUSTOMER, cursor, limit)
     return Page(items=[ConversationOut.of(conversation) for conversation in conversations], next_cursor=next_cursor)
 

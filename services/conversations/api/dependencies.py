@@ -97,6 +97,14 @@ AfterNumber = Annotated[
     int | None, Query(ge=0, le=MAX_NUMBER, description="Only messages with a number above this one.")
 ]
 
+Search = Annotated[
+    str | None,
+    Query(
+        description="Words to find, up to 8 and 200 characters, without regard to case and accents. The last one may be"
+        ' the beginning of a word. `"exact phrase"` and `-without` work. Each result has a `match`.'
+    ),
+]
+
 Peek = Annotated[bool, Query(description="Return the conversation without marking it as read.")]
 
 

@@ -6,12 +6,14 @@ from datetime import datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
+import msgspec
 from pydantic import Field
 
 from services.conversations.messaging.posting import Posted
 from services.conversations.models import User
 from services.conversations.records import ConversationDetail, ConversationRow, MessageRow, OrderRow, UserRow
 from services.conversations.rules import COUNT_LIMIT, Side, Status
+from services.conversations.search.excerpts import Match, Place
 from shared.response_body import ResponseBody
 
 # A list converts many rows, and an enumeration's constructor and attributes are slow.
@@ -108,6 +110,24 @@ class LastMessage(ResponseBody):
         )
 
 
+class MatchOut(ResponseBody):
+    """Where a conversation has what was searched for: `number` is that of a message.
+
+    `hits` are places in the excerpt: pairs of start and length, in code points.
+    """
+
+    place: Annotated[Place, Field(alias="in")] = msgspec.field(name="in")
+    excerpt: str
+    hits: list[tuple[int, int]]
+    number: Annotated[int | None, Field(exclude_if=lambda number: number is None)] = None
+
+    @classmethod
+    def of(cls, match: Match) -> Self:
+        """Convert a match."""
+        hits = [(hit.start, hit.length) for hit in match.hits]
+        return cls(place=match.place, excerpt=match.excerpt, hits=hits, number=match.number)
+
+
 class ConversationOut(ResponseBody):
     """A conversation."""
 
@@ -123,10 +143,11 @@ class ConversationOut(ResponseBody):
     created_at: datetime
     last_activity_at: datetime
     waiting_since: datetime | None
+    match: Annotated[MatchOut | None, Field(exclude_if=lambda match: match is None)] = None
 
     @classmethod
-    def of(cls, detail: ConversationDetail) -> Self:
-        """Convert a conversation with its customer and order."""
+    def of(cls, detail: ConversationDetail, match: Match | None = None) -> Self:
+        """Convert a conversation with its customer and order, and why a search found it."""
         row, user, order = detail
         return cls(
             id=row.id,
@@ -141,6 +162,7 @@ class ConversationOut(ResponseBody):
             created_at=row.created_at,
             last_activity_at=row.last_activity_at,
             waiting_since=row.waiting_since,
+            match=MatchOut.of(match) if match else None,
         )
 
 

@@ -34,12 +34,12 @@ class Filters:
 
 
 _SIZES = (DEFAULT_LIMIT + 1, 51, MAX_LIMIT + 1, 501)
-_BY_ACTIVITY = "c.last_activity_at desc, c.id desc"
+BY_ACTIVITY = "c.last_activity_at desc, c.id desc"
 _SINCE = "coalesce(c.waiting_since, 'infinity'::timestamptz)"  # as in the index on the waiting time
 _BY_WAITING = f"{_SINCE}, c.id"
 
 
-def conversations_sql(page: str, order: str = _BY_ACTIVITY, *extra_columns: str) -> str:
+def conversations_sql(page: str, order: str = BY_ACTIVITY, *extra_columns: str) -> str:
     """Return the SQL of conversations with their customers and orders; `page` is the SQL of the conversation rows."""
     return f"""
 select {", ".join((CONVERSATION_COLUMNS, *extra_columns))}
@@ -61,17 +61,15 @@ async def list_by_activity(
     reader: Reader, filters: Filters, side: Side, cursor: str | None, limit: int
 ) -> tuple[list[ConversationDetail], str | None]:
     """Return a page of conversations, newest activity first, and the cursor of the next page."""
-    binding = _cursor_binding("activity", side, filters)
-    page = _Page(filters, side)
+    binding = cursor_binding("activity", side, filters)
+    page = PageSql(filters, side)
     if cursor is not None:
-        key = page.bind(*decode_cursor(cursor, binding, moment, UUID))
-        page.conditions.append(f"(c.last_activity_at, c.id) < ({key})")
-    rows = await reader.fetch(conversations_sql(page.sql(_BY_ACTIVITY, rows_to_fetch(limit))), *page.values)
+        page.start_after(cursor, binding)
+    rows = await reader.fetch(conversations_sql(page.sql(BY_ACTIVITY, rows_to_fetch(limit))), *page.values)
     conversations = [ConversationDetail.of(row) for row in rows[:limit]]
     if len(rows) <= limit:
         return conversations, None
-    last = conversations[-1].conversation
-    return conversations, encode_cursor(binding, [last.last_activity_at.isoformat(), str(last.id)])
+    return conversations, activity_cursor(binding, conversations[-1])
 
 
 async def list_by_waiting(
@@ -82,8 +80,8 @@ async def list_by_waiting(
     Leaves out conversations that changed since the first page: a reply moves a conversation towards the end of the
     list, so it would appear twice.
     """
-    binding = _cursor_binding("waiting", Side.ADMIN, filters)
-    page = _Page(filters, Side.ADMIN, always_in_parts=True)
+    binding = cursor_binding("waiting", Side.ADMIN, filters)
+    page = PageSql(filters, Side.ADMIN, always_in_parts=True)
     started_at = None
     if cursor is not None:
         started_at, waiting_since, last_id = decode_cursor(cursor, binding, moment, _moment_or_never, UUID)
@@ -103,7 +101,19 @@ async def list_by_waiting(
     return conversations, encode_cursor(binding, [(started_at or rows[0][-1]).isoformat(), waiting, str(last.id)])
 
 
-class _Page:
+def activity_cursor(binding: Any, last: ConversationDetail) -> str:
+    """Return the cursor after the last conversation on a page of a list by activity."""
+    row = last.conversation
+    return encode_cursor(binding, [row.last_activity_at.isoformat(), str(row.id)])
+
+
+def cursor_binding(order: str, side: Side, filters: Filters) -> list[Any]:
+    """Return what the cursors of a list belong to."""
+    f = filters  # spelled out: `dataclasses.astuple` would cost more than the rest of the cursor
+    return [order, side, f.status, f.unread, f.user_id, f.order_id, f.order_number]
+
+
+class PageSql:
     """Builds the SQL of a page's rows and collects its parameters."""
 
     def __init__(self, filters: Filters, side: Side, *, always_in_parts: bool = False) -> None:
@@ -134,6 +144,17 @@ class _Page:
             return selects[0]
         return f"select * from ({' union all '.join(f'({select})' for select in selects)}) as c {first}"  # noqa: S608 - built from constants
 
+    def where(self) -> str:
+        """Return the SQL condition for conversations that match the filters."""
+        parts = [f"({part})" for part in self._parts if part]
+        either = [f"({' or '.join(parts)})"] if parts else []
+        return " and ".join((*either, *self.conditions)) or "true"
+
+    def start_after(self, cursor: str, binding: Any) -> None:
+        """Leave out the conversations up to a cursor of a list by activity."""
+        key = self.bind(*decode_cursor(cursor, binding, moment, UUID))
+        self.conditions.append(f"(c.last_activity_at, c.id) < ({key})")
+
     def _conditions_of(self, filters: Filters) -> Iterator[str]:
         if filters.user_id is not None:
             yield f"c.user_id = {self.bind(filters.user_id)}"
@@ -147,11 +168,6 @@ class _Page:
             yield f"c.order_id in (select id from orders where {ORDER_SEARCH_FORM} = {wanted})"  # noqa: S608 - built from constants
         if filters.status:
             yield f"c.status = any({self.bind(list(filters.status))}::text[])"
-
-
-def _cursor_binding(order: str, side: Side, filters: Filters) -> list[Any]:
-    f = filters  # spelled out: `dataclasses.astuple` would cost more than the rest of the cursor
-    return [order, side, f.status, f.unread, f.user_id, f.order_id, f.order_number]
 
 
 def _moment_or_never(part: str) -> datetime | None:

@@ -109,7 +109,12 @@ IS_CUSTOMER = f"u.role = '{Side.CUSTOMER}' and u.deleted_at is null"
 
 def user_search_sql(text: str) -> str:
     """Return the SQL condition for users with a text in their name, email or id; a trigram index serves it."""
-    return rf"{USER_SEARCH_FORM} like '%' || regexp_replace(search_form({text}), '([\\%_])', '\\\1', 'g') || '%'"
+    return f"{USER_SEARCH_FORM} like {search_pattern_sql(text)}"
+
+
+def search_pattern_sql(text: str) -> str:
+    """Return the SQL of a pattern for `like` that finds a text anywhere in a search form."""
+    return rf"'%' || regexp_replace(search_form({text}), '([\\%_])', '\\\1', 'g') || '%'"
 
 
 _CONVERSATION = conversations_sql(

@@ -10,7 +10,10 @@ from typer.testing import CliRunner
 from deploy.cli import app
 from deploy.local.postgres import Server
 
-LINES = {"conversations": {"log", "publisher", "retention"}, "notifications": {"consumer", "rebuild", "emails"}}
+LINES = {
+    "conversations": {"log", "publisher", "retention", "search"},
+    "notifications": {"consumer", "rebuild", "emails"},
+}
 
 
 @pytest.fixture(params=LINES)

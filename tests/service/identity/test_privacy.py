@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import text
 
 from services.conversations.models import Base as ConversationsBase
+from services.conversations.search.indexer import index_round
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.event_consumer.consumer import park_event
 from services.notifications.models import Base as NotificationsBase
@@ -16,7 +17,7 @@ from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import ANNA, email_settings, posted
 from tests.service.helpers.sweeping import Sweeper
 
-TEXT, ADDRESS = "m4rker-text", "m4rker-address"
+TEXT, ADDRESS = "m4rkertext", "m4rkeraddress"
 TABLES = {
     f"{service}.{table}"
     for service, base in (("conversations", ConversationsBase), ("notifications", NotificationsBase))
@@ -64,6 +65,8 @@ _TRY = text("""
 
 async def catch_up(sweeping: Sweeper) -> None:
     await sweeping.number()
+    while await index_round(sweeping.conversations, settle=-1):
+        pass
     await sweeping.catch_up_fully()
 
 
@@ -82,6 +85,7 @@ async def tables_with(sweeping: Sweeper, *markers: str) -> set[str]:
 
 HOLD_TEXT = {
     *("conversations.conversations", "conversations.messages", "conversations.events"),
+    "conversations.conversation_search",
     *("notifications.notifications", "notifications.emails", "notifications.email_messages", "notifications.inbox"),
 }
 HOLD_ADDRESS = {

@@ -10,6 +10,7 @@ import pytest
 
 from deploy import status
 from services.conversations.event_log import reader, retention, sequencer
+from services.conversations.search import indexer
 from services.notifications import metrics
 from shared.clock_skew import MAX_SKEW
 from tests.helpers.monitoring import MONITORING, alert_rules, dashboards, expressions, read_yaml, scrape_jobs, selectors
@@ -22,6 +23,7 @@ THRESHOLDS = {
     "ChatsInboxLate": reader.LATE,
     "ChatsEmailsLate": metrics.LATE,
     "ChatsErasureStalled": status.LATE_ERASURE,
+    "ChatsSearchLate": indexer.LATE,
     "ChatsLogKeptTooLong": retention.LATE_PURGE * status.DAY,
     "ChatsClockSkew": MAX_SKEW,
 }

@@ -1,0 +1,109 @@
+"""Show why a conversation was found: where its terms are, with the text around the first of them."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, Literal, NamedTuple
+from unicodedata import normalize
+
+from services.conversations.records import ConversationDetail
+from services.conversations.rules import Side
+from services.conversations.search.query import SearchQuery, Span, Term
+from shared.text import cut
+
+LENGTH: Final = 160  # characters of an excerpt
+BEFORE: Final = 40  # of these before the first hit
+_BREAKS: Final = str.maketrans(dict.fromkeys("\n\r\t\v\f\x85\u2028\u2029", " "))
+
+Place = Literal["message", "note", "subject", "customer", "order"]
+
+
+class Match(NamedTuple):
+    """Where a conversation has what was searched for. `hits` are places in the excerpt, in code points."""
+
+    place: Place
+    number: int | None
+    excerpt: str
+    hits: Sequence[Span]
+
+
+class _Candidate(NamedTuple):
+    place: Place
+    text: str
+    number: int | None = None
+
+    def find(self, term: Term) -> Iterator[Span]:
+        return term.find(self.text)
+
+
+class _PartOfName(_Candidate):
+    """A name or address of a customer, of which a term may be any part."""
+
+    def find(self, term: Term) -> Iterator[Span]:
+        folded, part = _folded(self.text), _folded(term.text)
+        start = folded.find(part)
+        while start >= 0:
+            yield Span(start, len(part))
+            start = folded.find(part, start + len(part))
+
+
+def _folded(text: str) -> str:
+    """Return a text of the same length without case and most accents."""
+    return "".join(normalize("NFKD", character)[0].casefold()[0] for character in text)
+
+
+def find_match(
+    query: SearchQuery, detail: ConversationDetail, messages: Iterable[tuple[int, str]], side: Side
+) -> Match | None:
+    """Return the place that has most of the terms: of several, a message, and the newest one. None if no place has any.
+
+    `messages` are those that may have some, newest first. Only admins find customers by who they are.
+    """
+    best, most, places = None, 0, list[Span]()
+    for candidate in _candidates(detail, messages, side):
+        found = [list(candidate.find(term)) for term in query.wanted]
+        if (count := sum(map(bool, found))) > most:
+            best, most, places = candidate, count, [span for spans in found for span in spans]
+    if best is None:
+        return None if query.wanted else Match("subject", None, detail.conversation.subject, [])
+    return Match(best.place, best.number, *_excerpt(best.text, places))
+
+
+def _candidates(detail: ConversationDetail, messages: Iterable[tuple[int, str]], side: Side) -> Iterator[_Candidate]:
+    for number, body in messages:
+        yield _Candidate("message", body, number)
+    yield _Candidate("subject", detail.conversation.subject)
+    if detail.order is not None:
+        yield _Candidate("order", detail.order.number)
+    if side is Side.ADMIN and detail.user.deleted_at is None:
+        customer = [text for text in (detail.user.name, detail.user.email, detail.user.id) if text is not None]
+        yield from (_Candidate("customer", text) for text in customer)
+        yield from (_PartOfName("customer", text) for text in customer)
+
+
+def _excerpt(text: str, places: Sequence[Span]) -> tuple[str, Sequence[Span]]:
+    """Return the text around the first place, on one line, and the places in it."""
+    hits = _merged(places)
+    first = hits[0].start if hits else 0
+    begin = 0 if len(text) <= LENGTH or first <= BEFORE else text.rfind(" ", 0, first - BEFORE) + 1
+    begin = begin if begin > first - 2 * BEFORE else first
+    shown = cut(text[begin:], LENGTH).translate(_BREAKS).rstrip()
+    prefix = "…" if begin else ""
+    suffix = "…" if begin + len(shown) < len(text.rstrip()) else ""
+    shift = len(prefix) - begin
+    inside = [
+        Span(hit.start + shift, hit.length)
+        for hit in hits
+        if begin <= hit.start and hit.start + hit.length <= begin + len(shown)
+    ]
+    return f"{prefix}{shown}{suffix}", inside
+
+
+def _merged(places: Iterable[Span]) -> list[Span]:
+    """Sort the places, and join those that overlap."""
+    merged: list[Span] = []
+    for start, length in sorted(places):
+        if merged and start < merged[-1].start + merged[-1].length:
+            last = merged.pop()
+            merged.append(Span(last.start, max(last.length, start + length - last.start)))
+        else:
+            merged.append(Span(start, length))
+    return merged

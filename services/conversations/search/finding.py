@@ -1,0 +1,265 @@
+"""Find conversations, latest activity first, in time that does not grow with their number.
+
+A common word is found by looking at the newest conversations (`walked`). If these do not fill the page, the word is
+rare enough to read all of its conversations from the index, and to sort them (`older`). Conversations that the indexer
+has not caught up with are looked at directly (`direct`), with the terms of their newer messages; so are those of
+customers whom an admin finds by name, address or id. One statement reads the newer messages, a second does the rest.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+from services.conversations.errors import SearchTooSlow
+from services.conversations.messaging.listing import (
+    BY_ACTIVITY,
+    Filters,
+    PageSql,
+    activity_cursor,
+    conversations_sql,
+    cursor_binding,
+    rows_to_fetch,
+)
+from services.conversations.messaging.queries import search_pattern_sql
+from services.conversations.models import USER_SEARCH_FORM
+from services.conversations.records import ConversationDetail
+from services.conversations.rules import Side
+from services.conversations.search.documents import text_of
+from services.conversations.search.excerpts import Match, find_match
+from services.conversations.search.indexer import INDEXED_TYPES, heading_of
+from services.conversations.search.query import SearchQuery, Term
+from services.conversations.search.words import terms
+from shared.readers import Reader, fetch_with_custom_plan
+
+DEADLINE: Final = 3.0  # seconds
+WALK: Final = 3_000  # newest conversations that are looked at one by one
+WALK_OF_FEW: Final = 10_000  # the same if filters select those of a customer, or about an order
+WALK_WITHOUT: Final = 20_000  # the same if all terms are negated, which the index does not serve
+PENDING: Final = 1_000  # messages that are looked at directly
+PEOPLE: Final = 1_000  # customers whom an admin finds; with more, only the newest conversations are compared
+MIN_PERSON: Final = 3  # characters that the index of customers can find
+ROUNDS: Final = 4  # until a page is full, if conversations turn out not to have a phrase
+
+
+class Found(NamedTuple):
+    """A conversation that was found, and why."""
+
+    detail: ConversationDetail
+    match: Match
+
+
+class _Pending(NamedTuple):
+    """A conversation with messages that are not indexed yet, newest first, and their terms."""
+
+    messages: list[tuple[int, str]]
+    terms: set[str]
+
+
+async def find_conversations(
+    reader: Reader, query: SearchQuery, filters: Filters, side: Side, cursor: str | None, limit: int
+) -> tuple[list[Found], str | None]:
+    """Return a page of the conversations that have all terms, and the cursor of the next. Raises `SearchTooSlow`."""
+    binding = [*cursor_binding("search", side, filters), [tuple(term) for term in query.terms]]
+    try:
+        async with asyncio.timeout(DEADLINE):
+            return await _find(reader, query, filters, side, cursor, limit, binding)
+    except TimeoutError:
+        raise SearchTooSlow from None
+
+
+async def _find(
+    reader: Reader,
+    query: SearchQuery,
+    filters: Filters,
+    side: Side,
+    cursor: str | None,
+    limit: int,
+    binding: list[Any],
+) -> tuple[list[Found], str | None]:
+    pending = await _read_pending(reader, filters.user_id if side is Side.CUSTOMER else None)
+    found: list[Found] = []
+    for _ in range(ROUNDS):
+        page = PageSql(filters, side)
+        if cursor is not None:
+            page.start_after(cursor, binding)
+        statement = _statement(page, query, side, pending, filters, rows_to_fetch(limit))
+        rows = await fetch_with_custom_plan(reader, statement, *page.values) if query.terms else []
+        for index, row in enumerate(rows):
+            if len(found) == limit:
+                return found, activity_cursor(binding, ConversationDetail.of(rows[index - 1])) if index else cursor
+            detail = ConversationDetail.of(row)
+            number, body = row[-2:]
+            newer = pending[detail.conversation.id].messages if detail.conversation.id in pending else []
+            messages = newer if body is None else [*newer, (number, body)]
+            if match := find_match(query, detail, messages, side):
+                found.append(Found(detail, match))
+        if len(rows) < rows_to_fetch(limit):
+            return found, None
+        cursor = activity_cursor(binding, ConversationDetail.of(rows[-1]))
+    return found, cursor
+
+
+async def _read_pending(reader: Reader, customer: str | None) -> dict[UUID, _Pending]:
+    """Return the conversations that the indexer has not caught up with: all, or a customer's."""
+    scope, values = ("true", [PENDING]) if customer is None else ("user_id = $2", [PENDING, customer])
+    pending: dict[UUID, _Pending] = defaultdict(lambda: _Pending([], set()))
+    rows = await reader.fetch(_PENDING.format(scope=scope), *values)
+    for conversation_id, subject, order_number, is_new, number, body in rows:
+        conversation = pending[conversation_id]
+        if is_new:
+            conversation.terms.update(terms(heading_of(subject, order_number)))
+        if number is not None:
+            conversation.messages.append((number, body))
+            conversation.terms.update(terms(body))
+    return dict(pending)
+
+
+def _statement(
+    page: PageSql, query: SearchQuery, side: Side, pending: dict[UUID, _Pending], filters: Filters, rows: int
+) -> str:
+    """Return the SQL of a page, with its parameters in `page`."""
+    ids = page.bind(list(pending))
+    documents = page.bind([text_of(conversation.terms) for conversation in pending.values()])
+    people = _People(page, query.terms if side is Side.ADMIN else ())
+    markers = people.markers
+    q = f"{page.bind(query.tsquery(markers))}::text::tsquery"
+    lexemes = [term.lexemes() for term in query.wanted]
+    whole = page.bind(sorted(set[str]().union(*(whole for whole, _ in lexemes))))
+    beginnings = page.bind(sorted(set[str]().union(*(beginnings for _, beginnings in lexemes))))
+    is_other = "c.id not in (select id from pending)"
+    if any(term.is_negated for term in query.terms):
+        is_other += " and c.user_id not in (select id from people)"
+    walk = WALK_OF_FEW if filters.is_selective else WALK if query.wanted else WALK_WITHOUT
+    first = f"order by {BY_ACTIVITY} limit {rows}"
+    return conversations_sql(
+        f"""
+with pending as materialized (
+    select id, tsv::tsvector from unnest({ids}::uuid[], {documents}::text[]) as pending (id, tsv)
+),
+people as materialized ({people.sql()}),
+direct as materialized (
+    select distinct c.id, c.last_activity_at
+    from (select id from pending union select c.id from people join conversations as c on c.user_id = people.id) as near
+        join conversations as c on c.id = near.id
+        left join pending on pending.id = c.id
+        left join conversation_search as document on document.conversation_id = c.id
+    where {page.where()}
+        and (coalesce(document.tsv, '') || coalesce(pending.tsv, '') || {people.of_customer()}) @@ {q}
+    {first}
+),
+walked as materialized (
+    select c.id, c.last_activity_at
+    from ({page.sql(BY_ACTIVITY, walk)}) as c cross join lateral (
+        select from conversation_search as document
+        where document.conversation_id = c.id and {people.with_customer("document.tsv")} @@ {q} limit 1
+    ) as matching
+    where {is_other}
+    {first}
+),
+indexed as materialized (
+    select conversation_id from conversation_search
+    where tsv @@ {q} and {"(select count(*) from walked) < " + str(rows) if query.wanted else "false"}
+),
+older as materialized (
+    select distinct c.id, c.last_activity_at
+    from indexed cross join lateral (select * from conversations where id = indexed.conversation_id limit 1) as c
+    where {page.where()} and {is_other}
+    {first}
+)
+select c.*, best.number as match_number, message.body as match_body
+from conversations as c
+    left join lateral (
+        select document.first_number + position - 2 as number
+        from conversation_search as document, unnest(document.tsv) as term, unnest(term.positions) as position
+        where document.conversation_id = c.id and position > 1
+            and (term.lexeme = any({whole}::text[]) or term.lexeme ^@ any({beginnings}::text[]))
+        group by 1 order by count(*) desc, 1 desc limit 1
+    ) as best on true
+    left join messages as message on message.conversation_id = c.id and message.number = best.number
+where c.id in (
+    select c.id from (select * from direct union select * from walked union select * from older) as c {first}
+)
+""",  # noqa: S608 - built from constants
+        BY_ACTIVITY,
+        "c.match_number",
+        "c.match_body",
+    )
+
+
+class _People:
+    """The SQL by which an admin's terms find customers. A customer has a lexeme for each term that finds them.
+
+    In documents, these lexemes never occur. An index serves terms of three characters and more.
+    """
+
+    def __init__(self, page: PageSql, searched: Sequence[Term]) -> None:
+        self.markers = [f"={index}" for index in range(len(searched))]
+        patterns = [search_pattern_sql(page.bind(term.text)) for term in searched]
+        terms_with_patterns = list(zip(searched, self.markers, patterns, strict=True))
+        self._all = [(marker, pattern) for term, marker, pattern in terms_with_patterns if len(term.text) > 1]
+        self._indexed = [
+            (marker, pattern) for term, marker, pattern in terms_with_patterns if len(term.text) >= MIN_PERSON
+        ]
+
+    def sql(self) -> str:
+        """Return the SQL of the ids of the customers who are found."""
+        found = " or ".join(f"{USER_SEARCH_FORM} like {pattern}" for _, pattern in self._indexed) or "false"
+        return f"select id from users where deleted_at is null and ({found}) limit {PEOPLE + 1}"  # noqa: S608 - built from constants
+
+    def of_customer(self) -> str:
+        """Return the SQL of the lexemes of the customer of the conversation `c`."""
+        if not self._all:
+            return "''::tsvector"
+        return f"""coalesce((
+            select {_lexemes("form", self._all)} from (
+                select {USER_SEARCH_FORM} as form from users where id = c.user_id and deleted_at is null offset 0
+            ) as customer
+        ), '')"""  # noqa: S608 - built from constants
+
+    def with_customer(self, document: str) -> str:
+        """Return the SQL of a document with these lexemes, if `sql` does not find all customers."""
+        if not self._all:
+            return document
+        is_needed = "true" if len(self._all) > len(self._indexed) else _TOO_MANY_PEOPLE
+        return f"case when {is_needed} then {document} || {self.of_customer()} else {document} end"
+
+
+def _lexemes(form: str, patterns: Sequence[tuple[str, str]]) -> str:
+    cases = ", ".join(f"case when {form} like {pattern} then '{marker}' end" for marker, pattern in patterns)
+    return f"array_to_tsvector(array_remove(array[{cases}], null))"
+
+
+_TOO_MANY_PEOPLE = f"(select count(*) from people) > {PEOPLE}"  # noqa: S608 - a constant
+_TYPES = ", ".join(f"'{kind}'" for kind in INDEXED_TYPES)
+# The newest events that the indexer has not read, and the messages that no document has. An event of a conversation
+# without a document makes a row without a message, for the subject.
+_PENDING = f"""
+with progress as (select position from search_progress),
+newest as materialized (
+    (
+        select conversation_id from events
+        where position > (select position from progress) and type in ({_TYPES}) and {{scope}}
+        order by position desc limit $1
+    )
+    union all
+    (
+        select conversation_id from events
+        where position is null and type in ({_TYPES}) and {{scope}} order by seq desc limit $1
+    )
+)
+select c.id, c.subject, o.number as order_number, indexed.last_number is null as is_new, m.number, m.body
+from (select distinct conversation_id from newest) as newest
+    join conversations as c on c.id = newest.conversation_id
+    left join orders as o on o.id = c.order_id
+    left join lateral (
+        select max(last_number) as last_number from conversation_search where conversation_id = c.id
+    ) as indexed on true
+    left join lateral (
+        select number, body from messages
+        where conversation_id = c.id and number > coalesce(indexed.last_number, 0) order by number desc limit 200
+    ) as m on true
+where indexed.last_number is null or m.number is not null
+order by c.id, m.number desc limit $1
+"""  # noqa: S608 - built from constants

@@ -1,0 +1,212 @@
+"""The indexer: keeps the documents of search up to date, as a reader of the event log with a cursor of its own.
+
+Posting writes nothing for search. A document is written again once for a burst of messages, because each write
+repeats all of its terms in the index. Until then, search looks at the newer messages directly (`finding.py`). One
+process indexes at a time: the one that holds the lock of the progress. Conversations that were there before are
+indexed backwards from the newest one, in batches; progress and documents are one transaction.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import Any, Final, NamedTuple
+from uuid import UUID
+
+import structlog
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.search.documents import Document, build
+from shared.database import Driver, SessionFactory, transaction, transaction_driver
+from shared.database_errors import is_outage
+from shared.events import EventType
+
+SETTLE: Final = 5.0  # seconds that a conversation's messages are collected before it is indexed
+MAX_WAITING: Final = 100  # events that wait for that, because search looks at each of their conversations
+MAX_EVENTS: Final = 2_000  # read in one transaction
+BATCH: Final = 100  # conversations of the first fill indexed in one transaction
+MAX_MESSAGES: Final = 2_000  # of a conversation, read at once
+COUNT_LIMIT: Final = 10_000  # of the conversations that are left to fill
+LATE: Final = 60.0  # seconds that an event waits for the indexer, after which it is late
+INDEXED_TYPES: Final = (EventType.CONVERSATION_CREATED, EventType.MESSAGE_POSTED)
+
+log = structlog.get_logger()
+
+
+class State(NamedTuple):
+    """The indexer's state: the age of the oldest message that is not indexed, in seconds, and parked conversations.
+
+    `reason` is the error of the one that was parked last. `filled` and `left` count
+    the conversations that the first fill has indexed, and has not, up to 10,000 of these.
+    """
+
+    lag: float
+    parked: int
+    reason: str | None
+    is_filling: bool
+    filled: int
+    left: int
+
+
+async def index_round(sessions: SessionFactory, *, settle: float = SETTLE) -> int:
+    """Index what the log has new, else the next batch of the first fill; return the number of conversations."""
+    async with transaction(sessions) as session:
+        driver = await transaction_driver(session)
+        progress = await driver.fetchrow(_LOCK, settle, MAX_WAITING)
+        if progress is None:  # nothing to do, or another process holds the lock
+            return 0
+        return await (_index_new if progress["has_news"] else _fill)(driver, progress)
+
+
+async def read_state(session: AsyncSession) -> State:
+    """Return the indexer's state."""
+    return State._make(await (await transaction_driver(session)).fetchrow(_STATE))  # type: ignore[arg-type] # one row
+
+
+async def forget_message(session: AsyncSession, conversation_id: UUID, number: int) -> None:
+    """Remove the terms of a message whose text is removed, and those of later messages.
+
+    Append an event of `INDEXED_TYPES` in the same transaction: until it is indexed, search looks at these messages
+    directly.
+    """
+    await (await transaction_driver(session)).execute(_FORGET, conversation_id, number)
+
+
+async def index_conversations(driver: Driver, ids: Sequence[UUID]) -> None:
+    """Write the documents of conversations, within a transaction. Park those that cannot be indexed."""
+    try:
+        async with driver.transaction():
+            await _write(driver, ids)
+    except Exception as error:
+        if is_outage(error):
+            raise
+        if len(ids) > 1:
+            for conversation_id in ids:
+                await index_conversations(driver, [conversation_id])
+            return
+        log.warning("conversation not indexed", conversation_id=str(ids[0]), error=type(error).__name__)
+        await driver.execute(_PARK, ids[0], type(error).__name__)
+
+
+async def _index_new(driver: Driver, progress: Any) -> int:
+    """Index the conversations of the next events; return how many."""
+    events = await driver.fetch(_EVENTS, progress["position"], MAX_EVENTS)
+    if events[0]["position"] != progress["position"] + 1:  # purged while no indexer ran
+        log.warning("events were purged before they were indexed, indexing all conversations again")
+        await driver.execute(_FILL_AGAIN, events[0]["position"] - 1)
+        return 0
+    ids = list(dict.fromkeys(event["conversation_id"] for event in events if event["type"] in INDEXED_TYPES))
+    if ids:
+        await index_conversations(driver, ids)
+    await driver.execute(_ADVANCE, events[-1]["position"])
+    return len(ids)
+
+
+async def _fill(driver: Driver, progress: Any) -> int:
+    """Index the next conversations of the first fill; return how many."""
+    ids = [row["id"] for row in await driver.fetch(_NEXT, progress["fill_before"], BATCH)]
+    if ids:
+        await index_conversations(driver, ids)
+    await driver.execute(_FILLED, ids[-1] if len(ids) == BATCH else None, len(ids))
+    return len(ids)
+
+
+async def _write(driver: Driver, ids: Sequence[UUID]) -> None:
+    remaining = list(ids)
+    while remaining:
+        rows = await driver.fetch(_READ, remaining, MAX_MESSAGES)
+        documents: list[tuple[UUID, Document]] = []
+        remaining = []
+        for conversation_id, its_rows in groupby(rows, key=lambda row: row["id"]):
+            messages = list(its_rows)
+            documents += [(conversation_id, document) for document in _build(messages)]
+            if len(messages) == MAX_MESSAGES:
+                remaining.append(conversation_id)
+        await driver.execute(
+            _WRITE,
+            [conversation_id for conversation_id, _ in documents],
+            [document.first for _, document in documents],
+            [document.last for _, document in documents],
+            [document.tsvector for _, document in documents],
+        )
+    await driver.execute(_UNPARK, list(ids))
+
+
+def _build(rows: Sequence[Any]) -> Iterator[Document]:
+    first = rows[0]
+    messages = [(row["number"], row["body"]) for row in rows if row["number"] is not None]
+    return build(heading_of(first["subject"], first["order_number"]), messages, first["first_number"])
+
+
+def heading_of(subject: str, order_number: str | None) -> str:
+    """Return the text of a conversation that is not in a message."""
+    return f"{subject}\n{order_number or ''}"
+
+
+# Locks nothing while there is nothing to do.
+_LOCK = """
+    select progress.position, progress.fill_before, news.are_due as has_news
+    from search_progress as progress cross join lateral (
+        select exists (
+            select from events where position > progress.position
+                and numbered_at <= clock_timestamp() - make_interval(secs => $1::float8)
+        ) or (select count(*) from (select from events where position > progress.position limit $2) as next) >= $2
+            as are_due
+    ) as news
+    where news.are_due or progress.fill_before is not null
+    for update of progress skip locked
+"""
+_EVENTS = "select position, conversation_id, type from events where position > $1 order by position limit $2"
+_ADVANCE = "update search_progress set position = $1"
+_FILL_AGAIN = """
+    update search_progress set position = $1, filled = 0, fill_before = 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+"""
+_NEXT = "select id from conversations where id < $1 order by id desc limit $2"
+_FILLED = "update search_progress set fill_before = $1, filled = filled + $2"
+_PARK = """
+    insert into search_parked (conversation_id, reason) select id, $2 from conversations where id = $1 for key share
+    on conflict (conversation_id) do update set reason = excluded.reason, parked_at = clock_timestamp()
+"""
+_FORGET = "delete from conversation_search where conversation_id = $1 and last_number >= $2"
+_UNPARK = "delete from search_parked where conversation_id = any($1::uuid[])"
+
+# The messages of a conversation's last document and all later ones.
+_READ = """
+    select c.id, c.subject, o.number as order_number, coalesce(last.first_number, 1) as first_number, m.number, m.body
+    from conversations as c
+        left join orders as o on o.id = c.order_id
+        left join lateral (
+            select max(first_number) as first_number from conversation_search where conversation_id = c.id
+        ) as last on true
+        left join lateral (
+            select number, body from messages
+            where conversation_id = c.id and number >= coalesce(last.first_number, 1) order by number limit $2
+        ) as m on true
+    where c.id = any($1::uuid[])
+    order by c.id, m.number
+"""
+# The lock excludes a concurrent deletion of the conversation, with which its documents are deleted.
+_WRITE = """
+    insert into conversation_search (conversation_id, first_number, last_number, tsv)
+    select c.id, document.first_number, document.last_number, document.tsv::tsvector
+    from unnest($1::uuid[], $2::int[], $3::int[], $4::text[])
+            as document (conversation_id, first_number, last_number, tsv)
+        join conversations as c on c.id = document.conversation_id
+    for key share of c
+    on conflict (conversation_id, first_number) do update set last_number = excluded.last_number, tsv = excluded.tsv
+"""
+_TYPES = ", ".join(f"'{kind}'" for kind in INDEXED_TYPES)
+_STATE = f"""
+    select
+        coalesce((
+            select extract(epoch from clock_timestamp() - occurred_at)::float8
+            from events where position > progress.position and type in ({_TYPES}) order by position limit 1
+        ), 0) as lag,
+        (select count(*) from search_parked) as parked,
+        (select reason from search_parked order by parked_at desc limit 1) as reason,
+        progress.fill_before is not null as is_filling,
+        progress.filled,
+        (
+            select count(*)
+            from (select from conversations where id < progress.fill_before limit {COUNT_LIMIT}) as unfilled
+        ) as unfilled
+    from search_progress as progress
+"""  # noqa: S608 - built from constants

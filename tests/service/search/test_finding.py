@@ -1,0 +1,165 @@
+"""What searches find, before and after the indexer has caught up."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from services.conversations.event_log.sequencer import number_events
+from services.conversations.search.indexer import index_round
+from shared.database import SessionFactory, transaction
+from tests.service.helpers.callers import ORDER, Caller, problem
+
+Index = Callable[[], Awaitable[None]]
+
+
+@pytest.fixture(params=["indexed", "not indexed"])
+async def index(request: pytest.FixtureRequest, conversations: SessionFactory) -> Index:
+    """Number and index everything, or nothing: both must give the same results."""
+
+    async def catch_up() -> None:
+        if request.param == "indexed":
+            await catch_up_with_log(conversations)
+
+    return catch_up
+
+
+async def catch_up_with_log(sessions: SessionFactory) -> None:
+    """Number all events, and index everything."""
+    async with transaction(sessions) as session:
+        await number_events(session)
+    while await index_round(sessions, settle=-1):
+        pass
+
+
+async def found(caller: Caller, q: str, **filters: Any) -> list[str]:
+    """Return the subjects of the conversations that a search finds."""
+    return [item["subject"] for item in (await caller.get("/conversations", q=q, **filters))["items"]]
+
+
+async def test_words_of_subject_messages_and_order_are_found_together_with_where(
+    anna: Caller, sam: Caller, shop: Caller, index: Index
+) -> None:
+    await shop.call("PUT", "/users/anna", {"name": "Anna Berg", "email": "anna@customer.test"})
+    await shop.call("PUT", "/orders/o-1", ORDER | {"number": "SO-2024-00417"})
+    parcel = await anna.open(subject="Blue hoodie", body="It has a hole in the sleeve.", order_id="o-1")
+    await anna.open(subject="Another one", body="All is fine.")
+    await sam.post(parcel["id"], "We will refund the café voucher, too.")
+    await index()
+    for caller in (anna, sam):
+        for q, place, excerpt in (
+            ("sleeve", "message", "It has a hole in the sleeve."),
+            ("CAFE", "message", "We will refund the café voucher, too."),
+            ("hoodie", "subject", "Blue hoodie"),
+            ("#so-2024-00417", "order", "SO-2024-00417"),
+            ("00417", "order", "SO-2024-00417"),
+            ("hoodie sleeve refund", "message", "We will refund the café voucher, too."),
+            ('"hole in the sleeve"', "message", "It has a hole in the sleeve."),
+            ("vouch", "message", "We will refund the café voucher, too."),
+        ):
+            [item] = (await caller.get("/conversations", q=q))["items"]
+            assert item["id"] == parcel["id"], q
+            match = item["match"]
+            assert (match["in"], match["excerpt"]) == (place, excerpt), q
+            assert match["hits"], q
+            assert ("number" in match) == (place == "message")
+        for q in ("sleeves", '"sleeve hole"', "hoodie fine", "nowhere", "vouch hole", "hoodie -refund", "!!!"):
+            assert await found(caller, q) == [], q
+        assert await found(caller, "-hoodie") == ["Another one"]
+        assert await found(caller, '-"all was" one') == ["Another one"]
+    [item] = (await sam.get("/conversations", q="refund cafe"))["items"]
+    match = item["match"]
+    assert match["number"] == 2
+    assert [match["excerpt"][start : start + length] for start, length in match["hits"]] == ["refund", "café"]
+
+
+async def test_admins_find_customers_by_name_address_and_id_and_customers_do_not(
+    anna: Caller, ben: Caller, sam: Caller, shop: Caller, index: Index
+) -> None:
+    await shop.call("PUT", "/users/anna", {"name": "Johanna Bergström", "email": "jo.berg@customer.test"})
+    await shop.call("PUT", "/users/ben", {"name": "田中"})
+    await anna.open(subject="Hoodie", body="It is torn.")
+    await ben.open(subject="Jacket", body="It is torn.")
+    await index()
+    for q, excerpt, hits in (
+        ("bergstrom", "Johanna Bergström", ["Bergström"]),
+        ("hanna", "Johanna Bergström", ["hanna"]),
+        ('"johanna berg"', "Johanna Bergström", []),
+        ("jo.berg@customer.test", "jo.berg@customer.test", ["jo.berg@customer.test"]),
+        ("anna", "anna", ["anna"]),
+    ):
+        [item] = (await sam.get("/conversations", q=q))["items"]
+        match = item["match"]
+        assert (item["subject"], match["in"], match["excerpt"]) == ("Hoodie", "customer", excerpt), q
+        shown = [match["excerpt"][start : start + length] for start, length in match["hits"]]
+        assert not hits or shown == hits, q
+    assert await found(sam, "bergstrom torn") == ["Hoodie"]
+    assert await found(sam, "田中") == ["Jacket"]
+    assert await found(sam, "torn -bergstrom") == ["Jacket"]
+    assert await found(anna, "bergstrom") == []
+    assert await found(anna, "torn -bergstrom") == ["Hoodie"]
+    assert await found(anna, "torn") == ["Hoodie"]
+    await shop.call("DELETE", "/users/anna")
+    assert await found(sam, "bergstrom") == []
+
+
+async def test_filters_combine_with_a_search(anna: Caller, sam: Caller, index: Index) -> None:
+    first = await anna.open(subject="First hoodie", body="Hello")
+    await anna.open(subject="Second hoodie", body="Hello")
+    await anna.open(subject="Jacket", body="Hello")
+    await sam.edit(first["id"], status="RESOLVED")
+    await index()
+    assert await found(sam, "hoodie", status="RESOLVED") == ["First hoodie"]
+    assert await found(sam, "hoodie", status=["OPEN", "RESOLVED"], unread="true") == ["Second hoodie", "First hoodie"]
+    assert await found(sam, "hoodie", unread="false") == []
+    assert await found(sam, "hoodie", user_id="anna", status="OPEN") == ["Second hoodie"]
+    assert await found(sam, "hoodie", user_id="ben") == []
+    assert await found(anna, "hoodie", status="OPEN") == ["Second hoodie"]
+
+
+async def test_pages_of_a_search_have_every_result_once(anna: Caller, sam: Caller, index: Index) -> None:
+    for number in range(7):
+        await anna.open(subject=f"Hoodie {number}", body="Hello there")
+        await anna.open(subject=f"Jacket {number}")
+    await index()
+    expected = [f"Hoodie {number}" for number in reversed(range(7))]
+    for caller in (anna, sam):
+        for q in ("hoodie", "hello hood", '"hello there"'):
+            pages = await caller.pages("/conversations", q=q, limit=3)
+            assert [item["subject"] for page in pages for item in page] == expected
+            assert [len(page) for page in pages] == [3, 3, 1]
+    page = await sam.get("/conversations", q="hoodie", limit=3)
+    answer = await sam.call("GET", "/conversations", params={"q": "jacket", "cursor": page["next_cursor"]})
+    assert problem(answer) == (422, "validation-failed")
+
+
+async def test_a_customer_finds_nothing_of_others(anna: Caller, ben: Caller, sam: Caller, index: Index) -> None:
+    await anna.open(subject="Hoodie", body="secret")
+    await index()
+    assert await found(ben, "secret") == []
+    assert await found(ben, "-secret") == []
+    assert await found(sam, "secret") == ["Hoodie"]
+
+
+async def test_an_admins_name_and_address_are_in_no_document(anna: Caller, sam: Caller, index: Index) -> None:
+    conversation = await anna.open(subject="Hoodie", body="Hello")
+    await sam.post(conversation["id"], "It is on its way.")
+    await index()
+    assert await found(anna, "way") == ["Hoodie"]
+    for q in ("sam", "sam@store.test", "store"):
+        assert await found(anna, q) == []
+        assert await found(anna, f"-{q}") == ["Hoodie"]
+
+
+async def test_a_search_that_is_too_long_or_sorted_says_why(anna: Caller, sam: Caller) -> None:
+    for caller, params, text in (
+        (anna, {"q": "x" * 201}, "at most 200 characters"),
+        (sam, {"q": "a b c d e f g h i"}, "at most 8 words"),
+        (sam, {"q": '"a b c d" e f g h i'}, "at most 8 words"),
+        (sam, {"q": "hoodie", "sort": "waiting"}, "leave out sort, or q"),
+    ):
+        answer = await caller.call("GET", "/conversations", params=params)
+        assert problem(answer) == (422, "validation-failed")
+        assert text in answer.json()["detail"]
+    assert (await anna.get("/conversations", q=" "))["items"] == []
+    assert await found(sam, '" - -- "" „“ a b c d e f g h') == []
