@@ -20,7 +20,7 @@ async def fill(superuser_url: str, messages: int) -> None:
     try:
         await connection.execute("set session_replication_role = replica")  # the data needs no foreign key checks
         await connection.execute("set work_mem = '512MB'; set jit = off; select setseed(0.5)")
-        for statement in (_PLAN, _PEOPLE, _ORDERS, _CONVERSATIONS, _MESSAGES, _LAST, _EVENTS):
+        for statement in (_PLAN, _PEOPLE, _ORDERS, _LABELS, _CONVERSATIONS, _MESSAGES, _LAST, _ENTRIES, _EVENTS):
             await connection.execute(statement.format(**numbers))
         await connection.execute("vacuum (analyze)")
         await connection.execute("checkpoint")
@@ -70,16 +70,23 @@ select 'O-' || n, 'C-' || customer, (1000 + n)::text, 'shipped', '59.90', 'EUR',
 from plan where n % 2 = 0 order by started
 """
 
+# Of the first, a twentieth of the conversations; of the second, a thousandth.
+_LABELS = "insert into labels (name, folded) values ('late', 'late'), ('broken', 'broken')"
+
 _CONVERSATIONS = """
 insert into conversations (
     id, user_id, order_id, subject, status, is_read_by_admin, is_read_by_user, read_by_admin_number,
     read_by_user_number, message_count, last_admin_number, last_customer_number, last_message_role,
-    last_message_preview, created_at, last_activity_at, changed_at, unanswered_since
+    last_message_preview, created_at, last_activity_at, changed_at, unanswered_since, assignee_id, label_ids,
+    first_reply_at
 )
 select id, 'C-' || customer, case when n % 2 = 0 then 'O-' || n end, 'Where is parcel ' || n || '?', status,
     read_by_admin, read_by_user, messages - (not read_by_admin)::int, messages - (not read_by_user)::int, messages,
     messages - waits::int, messages - (not waits)::int, case when waits then 'customer' else 'admin' end,
-    'Your parcel left our warehouse this morning.', started, ended, ended, case when waits then ended end
+    'Your parcel left our warehouse this morning.', started, ended, ended, case when waits then ended end,
+    case when status <> 'OPEN' then 'A-' || n % {admins} end,
+    case when n % 20 = 0 then array[1] when n % 1001 = 0 then array[1, 2] else '{{}}' end,
+    case when status <> 'OPEN' then started + apart end
 from (
     select *, status in ('OPEN', 'AWAITING_ADMIN') as waits,
         not (status in ('OPEN', 'AWAITING_ADMIN') and reader < 0.5) as read_by_admin,
@@ -108,6 +115,18 @@ _LAST = """
 update conversations as c set last_message_id = m.id
 from messages as m where m.conversation_id = c.id and m.number = c.message_count and c.status <> 'CLOSED';
 update conversations set last_message_id = uuidv7() where last_message_id is null
+"""
+
+# An assignment in most conversations, and a note in every tenth.
+_ENTRIES = """
+insert into conversation_entries (conversation_id, at, after_number, kind, actor_id, data)
+select id, last_activity_at, message_count, 'assignment', assignee_id,
+    jsonb_build_object('from', null, 'to', assignee_id)
+from conversations where assignee_id is not null;
+insert into conversation_entries (conversation_id, at, after_number, kind, actor_id, data)
+select id, ended, messages, 'note', 'A-' || n % {admins},
+    jsonb_build_object('body', 'Called them.', 'mentions', '[]'::jsonb)
+from plan where n % 10 = 0
 """
 
 # The log covers a month, and is numbered.

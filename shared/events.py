@@ -21,9 +21,12 @@ class EventType(StrEnum):
 
     CONVERSATION_CREATED = "conversation.created"
     MESSAGE_POSTED = "message.posted"
+    MESSAGE_REMOVED = "message.removed"
     CONVERSATION_UPDATED = "conversation.updated"
     CONVERSATION_READ = "conversation.read"
     CONVERSATION_DELETED = "conversation.deleted"
+    NOTE_POSTED = "note.posted"
+    NOTE_DELETED = "note.deleted"
     USER_UPDATED = "user.updated"
     USER_DELETED = "user.deleted"
 
@@ -48,6 +51,14 @@ class MessagePosted(BaseModel):
     customer: Person
 
 
+class MessageRemoved(BaseModel):
+    """An admin removed the text of a message."""
+
+    conversation_id: UUID
+    message_id: UUID
+    number: int
+
+
 class ConversationRead(BaseModel):
     """One side has read a conversation up to message number `up_to`."""
 
@@ -68,11 +79,12 @@ class UserChanged(BaseModel):
     person: Person
 
 
-Payload = MessagePosted | ConversationRead | ConversationDeleted | UserChanged
+Payload = MessagePosted | MessageRemoved | ConversationRead | ConversationDeleted | UserChanged
 
 # The events that the notifications service handles, and that are published as tasks. The others exist only in the log.
 PAYLOADS: dict[EventType, type[Payload]] = {
     EventType.MESSAGE_POSTED: MessagePosted,
+    EventType.MESSAGE_REMOVED: MessageRemoved,
     EventType.CONVERSATION_READ: ConversationRead,
     EventType.CONVERSATION_DELETED: ConversationDeleted,
     EventType.USER_UPDATED: UserChanged,
@@ -123,12 +135,14 @@ class Kind(StrEnum):
     PEOPLE = "people"
     READS = "reads"
     MESSAGES = "messages"
+    REMOVED = "removed"
 
 
 SNAPSHOTS: dict[Kind, type[Payload]] = {
     Kind.PEOPLE: UserChanged,
     Kind.READS: ConversationRead,
     Kind.MESSAGES: MessagePosted,
+    Kind.REMOVED: MessageRemoved,
 }
 
 

@@ -28,7 +28,7 @@ class ResponseBody(msgspec.Struct, omit_defaults=True, gc=False):  # part of no 
             else (each.name, hints[each.name], field(default=each.default))
             for each in msgspec.structs.fields(cls)
         ]
-        as_dataclass: Any = make_dataclass(cls.__name__, fields, namespace=names)
+        as_dataclass: Any = make_dataclass(cls.__name__, fields, namespace=names, kw_only=True)
 
         def validate(body: Any, as_usual: Any) -> Any:
             return body if isinstance(body, cls) else as_usual(body)

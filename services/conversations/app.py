@@ -8,7 +8,7 @@ from typing import cast
 import structlog
 from fastapi import FastAPI
 
-from services.conversations.api import admin, customer, internal, store, stream
+from services.conversations.api import admin, customer, desk, internal, store, stream
 from services.conversations.api.state import ApiState
 from services.conversations.api.store_bodies import describe
 from services.conversations.event_log.append import announce_appends
@@ -89,7 +89,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     state.sign_in_origins = SignInOrigins()
     app.state.pages = pages
     app.add_middleware(RenewedCookies)
-    for module in (stream, customer, admin, store, internal):  # the most frequent first
+    for module in (stream, customer, admin, desk, store, internal):  # the most frequent first
         add_routes(app, module.router)
     for page in (
         customer_pages,

@@ -42,6 +42,41 @@ class ConversationNotClosed(Problem):
         )
 
 
+class AssigneeChanged(Problem):
+    """Another admin has assigned the conversation meanwhile."""
+
+    status = HTTPStatus.CONFLICT
+    code = "assignee-changed"
+    title = "The assignee has changed"
+    example: ClassVar[Mapping[str, Any]] = {"assignee_id": "A-2"}
+
+    def __init__(self, assignee_id: str | None) -> None:
+        now = "is no longer assigned" if assignee_id is None else "is now assigned to another admin"
+        super().__init__(f"The conversation {now}. Nothing was changed.", assignee_id=assignee_id)
+
+
+class LabelTaken(Problem):
+    """Another label already has this name."""
+
+    status = HTTPStatus.CONFLICT
+    code = "label-taken"
+    title = "The label exists"
+
+    def __init__(self, name: str) -> None:
+        super().__init__(f"There is already a label named {printable(name)}. Names are compared without case.")
+
+
+class ShortcutTaken(Problem):
+    """Another canned reply in the same language already has this shortcut."""
+
+    status = HTTPStatus.CONFLICT
+    code = "shortcut-taken"
+    title = "The shortcut exists"
+
+    def __init__(self, shortcut: str) -> None:
+        super().__init__(f"Another canned reply already has the shortcut {printable(shortcut)} in this language.")
+
+
 class IdempotencyKeyReused(Invalid):
     """The idempotency key was already used with different fields."""
 

@@ -5,12 +5,14 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     CheckConstraint,
     Computed,
     ForeignKey,
     Identity,
     Index,
+    Integer,
     MetaData,
     UniqueConstraint,
     func,
@@ -20,7 +22,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from services.conversations.rules import WAITING, Side, Status
+from services.conversations.rules import WAITING, EntryKind, Side, Status
 from shared.broker_reports import BrokerReportColumns
 from shared.orm import NAMES, ColumnTypes
 
@@ -75,6 +77,7 @@ class User(Base):
             postgresql_using="gin",
             postgresql_ops={"form": "gin_trgm_ops"},
         ),
+        Index("users_admins_idx", "id", postgresql_where=text("role = 'admin'")),
     )
 
 
@@ -124,6 +127,8 @@ class Conversation(Base):
     `unanswered_since` is the time of the first customer message (or the creation) that no admin has answered;
     `waiting_since` is the same while the status is a waiting one. The read numbers are watermarks: the number up to
     which that side has read. Sending does not move them.
+
+    `assignee_id` and `label_ids` are no foreign keys: users' rows stay, and ids of deleted labels have no effect.
     """
 
     __tablename__ = "conversations"
@@ -147,6 +152,9 @@ class Conversation(Base):
     last_activity_at: Mapped[datetime]  # the last message's time, or the creation
     changed_at: Mapped[datetime]  # the last message or status change: keeps paging by waiting time stable
     unanswered_since: Mapped[datetime | None]
+    assignee_id: Mapped[str | None]
+    first_reply_at: Mapped[datetime | None]  # by an admin; null if an admin opened the conversation
+    label_ids: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'"))
     waiting_since: Mapped[datetime | None] = mapped_column(
         Computed(f"case when status in ({_quoted(WAITING)}) then unanswered_since end", persisted=True)
     )
@@ -172,13 +180,36 @@ class Conversation(Base):
         ),
         Index("conversations_order_idx", "order_id", postgresql_where=text("order_id is not null")),
         Index("conversations_unread_by_user_idx", "user_id", postgresql_where=text("not is_read_by_user")),
+        Index(
+            "conversations_assigned_idx",
+            "assignee_id",
+            "status",
+            text("last_activity_at desc"),
+            text("id desc"),
+            postgresql_where=text("assignee_id is not null"),
+        ),
+        Index(
+            "conversations_unassigned_idx",
+            "status",
+            text("last_activity_at desc"),
+            text("id desc"),
+            postgresql_where=text("assignee_id is null"),
+        ),
+        Index(
+            "conversations_labels_idx",
+            "label_ids",
+            postgresql_using="gin",
+            postgresql_with={"fastupdate": "off"},
+            postgresql_where=text("label_ids <> '{}'"),
+        ),
     )
 
 
 class Message(Base):
     """A message. Its idempotency key is a unique column, so that a repeated post fails as a whole and leaves no trace.
 
-    `conversation_id` is no foreign key: messages are erased after their conversation, in batches (`Erasure`).
+    `conversation_id` is no foreign key: messages are erased after their conversation, in batches (`Erasure`). A removed
+    message keeps its row and number, without text.
     """
 
     __tablename__ = "messages"
@@ -192,6 +223,7 @@ class Message(Base):
     created_at: Mapped[datetime]
     idempotency_key: Mapped[str | None]
     request_hash: Mapped[str | None]
+    removed_at: Mapped[datetime | None]
 
     __table_args__ = (
         CheckConstraint(f"sender_role in ({_quoted(list(Side))})", name="sender_role"),
@@ -206,11 +238,65 @@ class Message(Base):
         ),
         # For admins only: a customer's messages are found by their conversations.
         Index("messages_admin_idx", "sender_id", postgresql_where=text("sender_role = 'admin'")),
+        Index("messages_removed_idx", "id", postgresql_where=text("removed_at is not null")),
+    )
+
+
+class ConversationEntry(Base):
+    """What admins did in a conversation, other than posting messages: `EntryKind` has the kinds and their `data`.
+
+    It follows the message `after_number` in the timeline. Written under the lock of the conversation's row, so `at` has
+    the same order. `conversation_id` is no foreign key, as in `Message`.
+    """
+
+    __tablename__ = "conversation_entries"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    conversation_id: Mapped[UUID]
+    at: Mapped[datetime]
+    after_number: Mapped[int]
+    kind: Mapped[str]
+    actor_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    data: Mapped[dict[str, Any]]
+
+    __table_args__ = (
+        CheckConstraint(f"kind in ({_quoted(list(EntryKind))})", name="kind"),
+        Index("conversation_entries_order_idx", "conversation_id", "after_number", "at", "id"),
+        Index("conversation_entries_notes_idx", "actor_id", postgresql_where=text("kind = 'note'")),
+    )
+
+
+class Label(Base):
+    """A label for conversations. `folded` is its name without case, by which names are compared."""
+
+    __tablename__ = "labels"
+
+    id: Mapped[int] = mapped_column(Identity(always=True), primary_key=True)
+    name: Mapped[str]
+    folded: Mapped[str] = mapped_column(unique=True)
+
+
+class CannedReply(Base):
+    """A reply that admins insert by its shortcut, with variables that are filled in."""
+
+    __tablename__ = "canned_replies"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    shortcut: Mapped[str]
+    title: Mapped[str]
+    body: Mapped[str]
+    locale: Mapped[str | None]
+
+    __table_args__ = (
+        Index("canned_replies_shortcut_key", text("lower(shortcut)"), text("coalesce(locale, '')"), unique=True),
     )
 
 
 class CreateKey(Base):
-    """An idempotency key that created a conversation. It outlives the conversation, so that a late retry finds it."""
+    """An idempotency key that created a conversation, a note or a canned reply; `conversation_id` is its id.
+
+    It outlives what it created, so that a late retry finds it.
+    """
 
     __tablename__ = "create_keys"
 
@@ -238,6 +324,7 @@ class LoggedEvent(Base):
     user_id: Mapped[str | None]  # the customer or user that it is about
     conversation_id: Mapped[UUID | None]
     payload: Mapped[dict[str, Any] | None]
+    audience: Mapped[str | None]  # `admin`: an event that customers do not see
     occurred_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     numbered_at: Mapped[datetime | None] = mapped_column(server_default=func.clock_timestamp())  # see the sequencer
 

@@ -63,6 +63,15 @@ class ConversationRow(NamedTuple):
     waiting_since: datetime | None
 
 
+class DeskRow(NamedTuple):
+    """What only admins see of a conversation."""
+
+    assignee_id: str | None
+    assignee_name: str | None
+    labels: list[str]
+    first_reply_at: datetime | None
+
+
 class MessageRow(NamedTuple):
     """A message with its sender."""
 
@@ -75,22 +84,25 @@ class MessageRow(NamedTuple):
     created_at: datetime
     sender_name: str | None
     sender_deleted: bool
+    removed_at: datetime | None
 
 
 class ConversationDetail(NamedTuple):
-    """A conversation with its customer and its order."""
+    """A conversation with its customer and its order. `desk` is null if it was read for a customer."""
 
     conversation: ConversationRow
     user: UserRow
     order: OrderRow | None
+    desk: DeskRow | None
 
     @classmethod
     def of(cls, row: Any) -> "ConversationDetail":
-        """Build it from a row of `CONVERSATION_COLUMNS`; further columns are ignored."""
+        """Build it from a row of `CONVERSATION_COLUMNS` and `DESK_COLUMNS`; further columns are ignored."""
         # `tuple.__new__` is what `_make` calls: a list converts many rows.
         order = tuple.__new__(OrderRow, row[_ORDER]) if row[_ORDER_FROM] is not None else None
         conversation, user = tuple.__new__(ConversationRow, row[_CONVERSATION]), tuple.__new__(UserRow, row[_USER])
-        return tuple.__new__(cls, (conversation, user, order))
+        desk = DeskRow._make(row[_DESK]) if row[_LABELS] is not None else None
+        return tuple.__new__(cls, (conversation, user, order, desk))
 
 
 def columns(kind: Any, alias: str) -> str:
@@ -108,8 +120,20 @@ CALLER_COLUMNS = ", ".join(
 # The log's epoch and head and a `CallerRecord`, in one value.
 CALLER_JSON = f"json_build_array(feed.epoch, feed.head, {CALLER_COLUMNS})::text"
 CONVERSATION_COLUMNS = ", ".join((columns(ConversationRow, "c"), columns(UserRow, "u"), columns(OrderRow, "o")))
+# Many conversations have neither assignee nor labels. A join might read through all users.
+DESK_COLUMNS = """
+    c.assignee_id,
+    case when c.assignee_id is not null then (select name from users where id = c.assignee_id) end,
+    case when c.label_ids = '{}' then '{}'::text[] else array(
+        select name from labels where id = any(c.label_ids) order by folded
+    ) end,
+    c.first_reply_at
+"""
+NO_DESK_COLUMNS = "null::text, null::text, null::text[], null::timestamptz"
 _USER_FROM = len(ConversationRow._fields)
 _ORDER_FROM = _USER_FROM + len(UserRow._fields)
 _CONVERSATION = slice(0, _USER_FROM)
 _USER = slice(_USER_FROM, _ORDER_FROM)
 _ORDER = slice(_ORDER_FROM, _ORDER_FROM + len(OrderRow._fields))
+_DESK = slice(_ORDER.stop, _ORDER.stop + len(DeskRow._fields))
+_LABELS = _ORDER.stop + DeskRow._fields.index("labels")

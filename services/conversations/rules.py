@@ -6,7 +6,10 @@ from enum import StrEnum
 
 SUBJECT_LENGTH = 200  # characters
 BODY_LENGTH = 10_000  # characters
-BULK_DELETE_LIMIT = 100  # conversations
+BULK_LIMIT = 100  # conversations deleted or changed at once
+LABEL_LIMIT = 20  # labels of a conversation
+LABEL_LENGTH = 50  # characters
+MENTION_LIMIT = 20  # admins mentioned in a note
 COUNT_LIMIT = 1_000  # counts of conversations stop here
 
 
@@ -38,8 +41,21 @@ class ChosenStatus(StrEnum):
     KEEP = "KEEP"
 
 
+class EntryKind(StrEnum):
+    """The kinds of entries in a conversation's timeline beside messages, and their data."""
+
+    ASSIGNMENT = "assignment"  # from, to: ids of admins or null
+    LABELS = "labels"  # added, removed: names
+    NOTE = "note"  # body, mentions: ids of admins; `deleted` instead of both once the author deleted it
+    REMOVAL = "removal"  # message_id, number: of a message whose text an admin removed
+    STATUS = "status"  # from, to: statuses; only changes by hand
+
+
 WAITING = frozenset({Status.OPEN, Status.AWAITING_ADMIN})
 """The statuses in which the customer waits for an admin."""
+
+ACTIVE = frozenset(Status) - {Status.RESOLVED, Status.CLOSED}
+"""The statuses in which somebody still has something to do."""
 
 DELETABLE = frozenset({Status.CLOSED})
 

@@ -48,7 +48,8 @@ class MigrationSettings(StoreSettings):
 class ApiSettings(StoreSettings, TokenSettings):
     """Settings of the HTTP API and the pages.
 
-    `locale` and `time_zone` are for pages of users who have none, and whose browsers name none.
+    `locale` and `time_zone` are for pages of users who have none, and whose browsers name none. With `assign_on_reply`
+    an admin who replies to an unassigned conversation becomes its assignee.
     A limit of 0 means no limit. Limits apply per customer or admin, to sign-ins per user, and to failed sign-ins per
     address.
     """
@@ -59,6 +60,7 @@ class ApiSettings(StoreSettings, TokenSettings):
     theme_dir: DirectoryPath | None = None
     locale: LocaleTag = "en"
     time_zone: ZoneName = "UTC"
+    assign_on_reply: bool = True
     limit_messages_per_minute: Amount = 60
     limit_conversations_per_day: Amount = 50
     limit_admin_messages_per_minute: Amount = 600

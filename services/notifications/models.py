@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, CheckConstraint, Index, MetaData, func, text
+from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Index, MetaData, Uuid, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.notifications.rules import Audience, EmailState
@@ -80,7 +80,7 @@ class Person(Base):
 
 
 class ConversationState(Base):
-    """The read watermarks of a conversation, and whether it was deleted.
+    """The read watermarks of a conversation, its removed messages, and whether it was deleted.
 
     The row may exist before any message of the conversation is known, because events arrive in any order.
     """
@@ -91,6 +91,7 @@ class ConversationState(Base):
     read_by_user_number: Mapped[int] = mapped_column(server_default="0")
     read_by_admin_number: Mapped[int] = mapped_column(server_default="0")
     deleted_at: Mapped[datetime | None]
+    removed_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 

@@ -18,6 +18,7 @@ from services.notifications.delivery.erasure import erase_round
 from services.notifications.delivery.sender import drain
 from services.notifications.event_consumer.consumer import receive_missing
 from services.notifications.event_consumer.feed_client import create_feed, read_end, read_events
+from services.notifications.event_consumer.parked import retry_unknown
 from services.notifications.event_consumer.rebuild import (
     begin_rebuild,
     note_restored,
@@ -125,9 +126,13 @@ async def _move_cursor(sessions: SessionFactory, seen: FeedCursor, page: Feed) -
 async def _catch_up_for_ever(
     sessions: SessionFactory, feed: httpx2.AsyncClient, settings: EmailSettings, stop: asyncio.Event
 ) -> None:
+    upgraded = True  # perhaps: this process has just started
     while not stop.is_set():
         more = False
         try:
+            if upgraded:
+                await retry_unknown(sessions, settings)
+                upgraded = False
             more = await catch_up(sessions, feed, settings)
         except (httpx2.HTTPError, ValidationError) as error:
             status = error.response.status_code if isinstance(error, httpx2.HTTPStatusError) else None

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from services.notifications.delivery.leases import PendingWork, pending_work
 from services.notifications.delivery.sender import drain
-from services.notifications.event_consumer.consumer import park_event, receive_events
+from services.notifications.event_consumer.consumer import UNKNOWN_TASK, park_event, receive_events
 from services.notifications.mail.pool import ServerCapacity
 from services.notifications.settings import EmailSettings
 from shared.broker import EMAILS_QUEUE, SEND_EMAILS, TASKS
@@ -114,7 +114,7 @@ def register_tasks(celery: Celery, settings: EmailSettings, *, senders: int = MA
         # newer relay, and the newer sweeper skips parked events too.
         unknown = AsyncWork(settings.notifications_database_url)
         try:
-            unknown.run(lambda sessions: _park(sessions, id, name, "unknown task", _first_argument(message)))
+            unknown.run(lambda sessions: _park(sessions, id, name, UNKNOWN_TASK, _first_argument(message)))
         finally:
             unknown.close()
 

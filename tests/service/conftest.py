@@ -209,6 +209,12 @@ def sam(api: httpx2.AsyncClient, acting_as: As) -> Caller:
 
 
 @pytest.fixture
+def kim(api: httpx2.AsyncClient, acting_as: As) -> Caller:
+    """Another admin."""
+    return Caller(api, "/api/v1/admin", acting_as("kim", "admin", name="Kim"))
+
+
+@pytest.fixture
 def shop(api: httpx2.AsyncClient, acting_as: As) -> Caller:
     """The store's backend."""
     return Caller(api, "/api/v1/store", acting_as("shop", "store"))

@@ -22,7 +22,17 @@ from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import email_settings, posted, receive
 from tests.service.helpers.recorded_statements import Statement, statements, without_transactions
 
-GROWING = {"users", "orders", "conversations", "messages", "events", "notifications", "emails", "email_messages"}
+GROWING = {
+    "users",
+    "orders",
+    "conversations",
+    "conversation_entries",
+    "messages",
+    "events",
+    "notifications",
+    "emails",
+    "email_messages",
+}
 SORTED_AT_MOST = 1000  # rows: the first ones of ten combinations of status and flag, or as many as are counted
 
 INBOX = "/admin/conversations"
@@ -47,6 +57,16 @@ READS = {
         f"{INBOX}?user_id=C-1&status=CLOSED&unread=false",
         f"{INBOX}?order_id=O-2",
         f"{INBOX}?order_number=1002",
+        f"{INBOX}?assigned=none",
+        f"{INBOX}?assigned=me&status=OPEN",
+        f"{INBOX}?assignee_id=A-1&unread=true",
+        f"{INBOX}?label=late",
+        f"{INBOX}?label=broken&assigned=none",
+        f"{INBOX}/{{}}/timeline",
+        f"{INBOX}/{{}}/timeline?order=desc",
+        "/admin/admins",
+        "/admin/labels",
+        "/admin/canned-replies",
         "/admin/users?q=zo%C3%AB%2042",
         f"{INBOX}/counts",
         f"{INBOX}/{{}}",
@@ -64,7 +84,7 @@ async def conversation(databases: dict[str, str], postgres: Server) -> AsyncIter
     superuser = await asyncpg.connect(postgres.url("conversations"))
     await fill(postgres.url("conversations"), 60_000)
     yield str(await superuser.fetchval("select id from conversations where user_id = 'C-1' limit 1"))
-    await superuser.execute("truncate users, events cascade")  # deleting row by row takes long
+    await superuser.execute("truncate users, events, labels cascade")  # deleting row by row takes long
     await superuser.close()
 
 

@@ -21,10 +21,20 @@ from services.conversations.api.dependencies import (
     mark_replay,
     viewer_of,
 )
+from services.conversations.api.desk_schemas import LabelName
 from services.conversations.api.posting import authorize_sender, save, save_edit
 from services.conversations.api.rate_limiting import CountedAdminConversation, CountedEdit, enforce_limits
 from services.conversations.api.request_schemas import BulkDelete, MarkRead, PostMessage, Viewing
-from services.conversations.api.response_schemas import ConversationOut, Counts, Deleted, MessageOut, UserOut, Viewers
+from services.conversations.api.response_schemas import (
+    AdminConversationOut,
+    Counts,
+    Deleted,
+    MessageOut,
+    UserOut,
+    Viewers,
+)
+from services.conversations.api.state import api_state
+from services.conversations.desk.labels import find_label
 from services.conversations.errors import (
     ConversationNotClosed,
     IdempotencyKeyReused,
@@ -77,36 +87,64 @@ async def admin_list_conversations(
     order_number: Annotated[
         Text | None, Query(min_length=1, description="Only conversations about orders with this number.")
     ] = None,
+    assigned: Annotated[
+        Literal["me", "none"] | None,
+        Query(description="`me` for conversations assigned to the caller, `none` for those assigned to nobody."),
+    ] = None,
+    assignee_id: Annotated[StoreId | None, Query(description="Only conversations assigned to this admin.")] = None,
+    label: Annotated[LabelName | None, Query(description="Only conversations with this label.")] = None,
     sort: Annotated[
         Literal["activity", "waiting"],
         Query(description="`activity`: last activity first. `waiting`: longest waiting for a reply first."),
     ] = "activity",
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
-) -> Page[ConversationOut]:
+) -> Page[AdminConversationOut]:
     """List all conversations, last activity or longest waiting first. Filters combine; `status` can be repeated.
 
     `q` finds words in messages, subjects, order numbers, and customers' names, addresses and ids.
     """
-    filters = Filters(tuple(sorted(set(status or ()))), unread, user_id, order_id, order_number)
+    if assigned is not None and assignee_id is not None:
+        raise Invalid("Send assigned or assignee_id, not both.", ("query", "assignee_id"))
+    label_id = None
+    if label is not None and (label_id := await find_label(reading, label)) is None:
+        return Page(items=[], next_cursor=None)
+    filters = Filters(
+        tuple(sorted(set(status or ()))),
+        unread,
+        user_id,
+        order_id,
+        order_number,
+        assignee_id=reading.principal.id if assigned == "me" else assignee_id,
+        unassigned=assigned == "none",
+        label_id=label_id,
+    )
     if q and q.strip():
         if sort == "waiting":
             raise Invalid("A search has the order of activity: leave out sort, or q.", ("query", "sort"))
         found, next_cursor = await find_conversations(reading, parse(q), filters, Side.ADMIN, cursor, limit)
-        return Page(items=[ConversationOut.of(*each) for each in found], next_cursor=next_cursor)
+        return Page(items=[AdminConversationOut.of(*each) for each in found], next_cursor=next_cursor)
     if sort == "waiting":
         conversations, next_cursor = await listing.list_by_waiting(reading, filters, cursor, limit)
     else:
         conversations, next_cursor = await listing.list_by_activity(reading, filters, Side.ADMIN, cursor, limit)
-    return Page(items=[ConversationOut.of(conversation) for conversation in conversations], next_cursor=next_cursor)
+    return Page(
+        items=[AdminConversationOut.of(conversation) for conversation in conversations], next_cursor=next_cursor
+    )
 
 
 @router.read("/conversations/counts", response_model_exclude_none=True)
 async def count_conversations(reading: AdminReader) -> Counts:
-    """Count conversations by status, and those that no admin has read. Each count stops at 1,000."""
-    tally = await counts.tally(reading)
-    more = any(count >= COUNT_LIMIT for count in (tally.unread, *tally.by_status.values()))
-    return Counts(by_status=tally.by_status, unread=tally.unread, more=True if more else None)
+    """Count conversations by status, and the unread, the caller's and unassigned ones. Each count stops at 1,000."""
+    tally = await counts.tally(reading, reading.principal.id)
+    totals = (tally.unread, tally.mine, tally.unassigned, *tally.by_status.values())
+    return Counts(
+        by_status=tally.by_status,
+        unread=tally.unread,
+        mine=tally.mine,
+        unassigned=tally.unassigned,
+        more=True if any(count >= COUNT_LIMIT for count in totals) else None,
+    )
 
 
 @router.post("/conversations", status_code=201, responses=problem_responses(Invalid, IdempotencyKeyReused, RateLimited))
@@ -116,7 +154,7 @@ async def admin_create_conversation(
     session: DbSession,
     response: Response,
     key: IdempotencyKeyHeader = None,
-) -> ConversationOut:
+) -> AdminConversationOut:
     """Start a conversation with any known customer."""
     once = IdempotencyKey.of(key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
     new = commands.NewConversation(
@@ -125,18 +163,18 @@ async def admin_create_conversation(
     conversation_id, replayed = await commands.create_conversation(session, new, once)
     response.headers["Location"] = f"/api/v1/admin/conversations/{conversation_id}"
     mark_replay(response, replayed=replayed)
-    return ConversationOut.of(await load_conversation(await driver_connection(session), conversation_id))
+    return AdminConversationOut.of(await load_conversation(await driver_connection(session), conversation_id))
 
 
 @router.get(_CONVERSATION, responses=problem_responses(NotFound))
 async def admin_get_conversation(
     conversation_id: ConversationId, _: Admin, session: DbSession, prefetch: Prefetch, *, peek: Peek = False
-) -> ConversationOut:
+) -> AdminConversationOut:
     """Return a conversation, and mark it as read by the admins up to the returned `message_count`."""
     conversation = await load_conversation(await driver_connection(session), conversation_id)
     if not (peek or prefetch):
         conversation = await commands.read_conversation(session, conversation, Side.ADMIN)
-    return ConversationOut.of(conversation)
+    return AdminConversationOut.of(conversation)
 
 
 @router.read("/conversations/{conversation_id}/messages", responses=problem_responses(NotFound))
@@ -179,7 +217,15 @@ async def admin_post_message(
     """Reply to a customer, who gets a `NEW_MESSAGE` notification and an email."""
     await enforce_limits(request, caller, body, key)
     once = IdempotencyKey.of(key, "admin-post", body.model_dump(mode="json", exclude_defaults=True))
-    post = Post(conversation_id, caller.id, Side.ADMIN, body.body, seen_number=body.seen_number, idempotency_key=once)
+    post = Post(
+        conversation_id,
+        caller.id,
+        Side.ADMIN,
+        body.body,
+        seen_number=body.seen_number,
+        idempotency_key=once,
+        assigns=api_state(request).settings.assign_on_reply,
+    )
     await authorize_sender(request, caller)
     posted = await save(request, post)
     mark_replay(response, replayed=posted.replayed)
@@ -198,7 +244,7 @@ async def edit_conversation(
     session: DbSession,
     response: Response,
     key: IdempotencyKeyHeader = None,
-) -> ConversationOut:
+) -> AdminConversationOut:
     """Set the status, reply, or both at once. Only the status of a conversation can be edited."""
     if body.reply_body is not None:
         await authorize_sender(request, caller)
@@ -206,7 +252,7 @@ async def edit_conversation(
         await authorize_caller(session, caller, used=True)
     if posted := await save_edit(request, session, conversation_id, caller.id, body, key):
         mark_replay(response, replayed=posted.replayed)
-    return ConversationOut.of(await load_conversation(await driver_connection(session), conversation_id))
+    return AdminConversationOut.of(await load_conversation(await driver_connection(session), conversation_id))
 
 
 @router.post("/conversations/{conversation_id}/read", status_code=204, responses=problem_responses(NotFound))

@@ -11,12 +11,13 @@ from urllib.parse import unquote
 from uuid import UUID
 
 from fastapi import Depends, Header, Path, Query, Request, Response
-from pydantic import BeforeValidator
+from pydantic import BaseModel, BeforeValidator
 
 from services.conversations.api.response_schemas import Viewer
 from services.conversations.api.state import api_state
 from services.conversations.event_log.position import encode_position
 from services.conversations.identity.access import AuthorizedReader, authorize_caller
+from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.rules import Side, Status
 from shared.cookies import SAFE_METHODS
 from shared.dependencies import DbSession, RequireRole, require
@@ -88,6 +89,12 @@ IdempotencyKeyHeader = Annotated[
 ]
 
 PathId = Annotated[StoreId, BeforeValidator(unquote), Path(description="The store's id, percent-encoded.")]
+
+
+def create_key(header: str | None, operation: str, body: BaseModel) -> IdempotencyKey | None:
+    """Return the idempotency key of a request that creates something."""
+    return IdempotencyKey.of(header, operation, body.model_dump(mode="json", exclude_defaults=True))
+
 
 ConversationId = Annotated[UUID, Path(description="The conversation's id.")]
 Statuses = Annotated[list[Status] | None, Query(description="Only conversations with this status. Can be repeated.")]

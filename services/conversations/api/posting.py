@@ -45,9 +45,14 @@ async def save_edit(
     """
     if body.reply_body is None:
         if body.status is not None and body.status is not ChosenStatus.KEEP:
-            seen, expected = body.seen_number, body.expected_status
-            status = Status(body.status)
-            await set_status(session, conversation_id, status, seen_number=seen, expected_status=expected)
+            await set_status(
+                session,
+                conversation_id,
+                Status(body.status),
+                actor_id=admin_id,
+                seen_number=body.seen_number,
+                expected_status=body.expected_status,
+            )
         return None
     reply = Post(
         conversation_id,
@@ -58,5 +63,6 @@ async def save_edit(
         chosen_status=body.status,
         expected_status=body.expected_status,
         idempotency_key=IdempotencyKey.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True)),
+        assigns=api_state(request).settings.assign_on_reply,
     )
     return await save(request, reply)

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from services.conversations.rules import BODY_LENGTH, BULK_DELETE_LIMIT, SUBJECT_LENGTH, ChosenStatus, Status
+from services.conversations.rules import BODY_LENGTH, BULK_LIMIT, SUBJECT_LENGTH, ChosenStatus, Status
 from shared.json_schema import example
 from shared.paging import MAX_NUMBER
 from shared.people import StoreId
@@ -117,4 +117,4 @@ class BulkDelete(Request):
 
     model_config = example(ids=["0199a7d6-5b1e-7c3a-9d51-2f0f6c1a7e42"])
 
-    ids: Annotated[list[UUID], Field(min_length=1, max_length=BULK_DELETE_LIMIT)]
+    ids: Annotated[list[UUID], Field(min_length=1, max_length=BULK_LIMIT)]

@@ -148,7 +148,7 @@ class ConversationOut(ResponseBody):
     @classmethod
     def of(cls, detail: ConversationDetail, match: Match | None = None) -> Self:
         """Convert a conversation with its customer and order, and why a search found it."""
-        row, user, order = detail
+        row, user, order, _ = detail
         return cls(
             id=row.id,
             subject=row.subject,
@@ -166,6 +166,50 @@ class ConversationOut(ResponseBody):
         )
 
 
+class AdminOut(ResponseBody):
+    """An admin. Without a name, `name` is the id."""
+
+    id: str
+    name: str
+
+    @classmethod
+    def of(cls, admin_id: str, name: str | None, *, deleted: bool = False) -> Self:
+        """Convert an admin."""
+        return cls(id=admin_id, name=name or (DELETED_ADMIN if deleted else admin_id))
+
+
+class AdminConversationOut(ConversationOut, kw_only=True):
+    """A conversation as admins see it. `first_reply_at` stays null if an admin opened it."""
+
+    assignee: AdminOut | None
+    labels: list[str]
+    first_reply_at: datetime | None
+
+    @classmethod
+    def of(cls, detail: ConversationDetail, match: Match | None = None) -> Self:
+        """Convert a conversation with its customer, order and desk, and why a search found it."""
+        row, user, order, desk = detail
+        assert desk is not None  # noqa: S101 - admins' queries load it
+        return cls(
+            id=row.id,
+            subject=row.subject,
+            status=_STATUS[row.status],
+            user=UserOut.of(user),
+            order=OrderOut.of(order) if order else None,
+            is_read_by_admin=row.is_read_by_admin,
+            is_read_by_user=row.is_read_by_user,
+            message_count=row.message_count,
+            last_message=LastMessage.of(row),
+            created_at=row.created_at,
+            last_activity_at=row.last_activity_at,
+            waiting_since=row.waiting_since,
+            match=MatchOut.of(match) if match else None,
+            assignee=AdminOut.of(desk.assignee_id, desk.assignee_name) if desk.assignee_id is not None else None,
+            labels=desk.labels,
+            first_reply_at=desk.first_reply_at,
+        )
+
+
 class Sender(ResponseBody):
     """The sender of a message, and the side it was sent from. For customers, `id` is null if the sender is an admin."""
 
@@ -175,7 +219,7 @@ class Sender(ResponseBody):
 
 
 class MessageOut(ResponseBody):
-    """A message."""
+    """A message. `removed` is present, and `body` empty, once an admin has removed its text."""
 
     id: UUID
     conversation_id: UUID
@@ -183,6 +227,7 @@ class MessageOut(ResponseBody):
     sender: Sender
     body: str
     created_at: datetime
+    removed: Annotated[bool, Field(exclude_if=lambda removed: not removed)] = False
 
     @classmethod
     def of(cls, message: MessageRow | Posted, viewer: "Viewer") -> Self:
@@ -194,6 +239,7 @@ class MessageOut(ResponseBody):
             sender=viewer.sender(message),
             body=message.body,
             created_at=message.created_at,
+            removed=message.removed_at is not None,
         )
 
 
@@ -228,10 +274,15 @@ class Unread(ResponseBody):
 
 
 class Counts(ResponseBody):
-    """The number of conversations by status, and of unread ones. A count of 1,000 means 1,000 or more."""
+    """The number of conversations by status, of unread, of the caller's and of unassigned ones.
+
+    The last two leave out resolved and closed conversations. A count of 1,000 means 1,000 or more.
+    """
 
     by_status: dict[Status, int]
     unread: int
+    mine: int
+    unassigned: int
     more: Literal[True] | None = None
 
 

@@ -1,6 +1,7 @@
 """The live stream of Server-Sent Events for customers and admins."""
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator
 from typing import Annotated
@@ -9,7 +10,13 @@ from uuid import UUID
 from fastapi import Depends, Header, Query, Request, Response
 from starlette.types import Receive, Scope, Send
 
-from services.conversations.api.response_schemas import ConversationOut, MessageOut, Unread, Viewer
+from services.conversations.api.response_schemas import (
+    AdminConversationOut,
+    ConversationOut,
+    MessageOut,
+    Unread,
+    Viewer,
+)
 from services.conversations.api.state import api_state
 from services.conversations.errors import TooManyStreams
 from services.conversations.event_log.reader import Entry
@@ -19,7 +26,7 @@ from services.conversations.realtime.rendering import EventRenderer
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
 from shared.dependencies import require
-from shared.events import ConversationDeleted, ConversationRead, EventType, MessagePosted
+from shared.events import ConversationDeleted, ConversationRead, EventType, MessagePosted, MessageRemoved
 from shared.http import ApiRouter
 from shared.principal import Principal
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, problem_responses
@@ -41,11 +48,15 @@ router = ApiRouter(
 
 
 class ConversationChanged(ResponseBody):
-    """An event's data: the conversation as it is now, and the posted message."""
+    """An event's data: the conversation as it is now, and the posted message or the number of the removed one."""
 
     conversation_id: UUID
     conversation: ConversationOut
     message: MessageOut | None = None
+    removed_number: int | None = None
+
+
+_NOTES = frozenset({EventType.NOTE_POSTED, EventType.NOTE_DELETED})
 
 
 def event_renderer(store_name: str) -> EventRenderer:
@@ -59,7 +70,12 @@ def event_renderer(store_name: str) -> EventRenderer:
             return None
         if entry.type == EventType.CONVERSATION_READ:
             return ConversationRead.model_validate(entry.payload).model_dump_json()
-        changed = ConversationChanged(conversation_id=detail.conversation.id, conversation=ConversationOut.of(detail))
+        if entry.type in _NOTES:
+            return json.dumps(entry.payload)
+        conversation = (AdminConversationOut if side is Side.ADMIN else ConversationOut).of(detail)
+        changed = ConversationChanged(conversation_id=detail.conversation.id, conversation=conversation)
+        if entry.type == EventType.MESSAGE_REMOVED:
+            changed.removed_number = MessageRemoved.model_validate(entry.payload).number
         if entry.type == EventType.MESSAGE_POSTED:
             changed.message = MessageOut.of(_posted(entry), viewers[side])
         return write_json(changed).decode()
@@ -150,9 +166,12 @@ async def stream_events(
     """Stream live events: a customer's own conversations, or all of them for an admin.
 
     Events are `conversation.created`, `message.posted`, `conversation.updated` (`{conversation_id, conversation,
-    message?}`), `conversation.read` (`{conversation_id, by, up_to}`), `conversation.deleted` (`{conversation_id}`) and
-    `unread` (`{unread, more?}`). A client that reconnects with the last `id` gets the events it missed, in
-    order. If its position is unknown or purged, it gets `reset`, and should reload its data and continue.
+    message?}`), `message.removed` (`{conversation_id, conversation, removed_number}`), `conversation.read`
+    (`{conversation_id, by, up_to}`), `conversation.deleted` (`{conversation_id}`) and `unread` (`{unread, more?}`), for
+    admins also `note.posted` and `note.deleted` (`{conversation_id, note_id}`).
+
+    A client that reconnects with the last `id` gets the events it missed, in order. If its position is unknown or
+    purged, it gets `reset`, and should reload its data and continue.
     """
     position = last_event_id if last_event_id is not None else after
     return EventStream(stream, api_state(request).hub.events(stream, position))

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.catalog.sync import OrderUpsert, UserUpsert, upsert_batch
 from services.conversations.messaging.commands import NewConversation, create_conversation, mark_read, set_status
 from services.conversations.messaging.posting import Post, post_message
-from services.conversations.models import Conversation, Message
+from services.conversations.models import Conversation, ConversationEntry, Message
 from services.conversations.rules import Side, Status
 
 DATA = Path(__file__).with_name("data.json")
@@ -133,13 +133,16 @@ async def _add_conversation(session: AsyncSession, demo: DemoConversation, sides
     new = NewConversation(demo.user_id, demo.subject, opened_by, side, order_id=demo.order_id, body=demo.body)
     conversation_id, _ = await create_conversation(session, new)
     number = 0 if demo.body is None else 1
+    admin_id = next(user_id for user_id, side in sides.items() if side is Side.ADMIN)
     for step in demo.steps:
         if isinstance(step, DemoMessage):
             side = sides[step.sender_id]
             await mark_read(session, conversation_id, side, number)
-            number = (await post_message(session, Post(conversation_id, step.sender_id, side, step.body))).number
+            admin_id = step.sender_id if side is Side.ADMIN else admin_id
+            post = Post(conversation_id, step.sender_id, side, step.body, assigns=side is Side.ADMIN)
+            number = (await post_message(session, post)).number
         else:
-            await set_status(session, conversation_id, step.status)
+            await set_status(session, conversation_id, step.status, actor_id=admin_id)
     if not demo.unread:
         await mark_read(session, conversation_id, Side.ADMIN if side is Side.CUSTOMER else Side.CUSTOMER, number)
     return conversation_id
@@ -169,7 +172,10 @@ async def _backdate(session: AsyncSession, conversation_id: UUID, demo: DemoConv
     if moved:
         await session.execute(update(Message), moved)
         times[conversation.created_at] = moved[0]["created_at"]
-    for column in ("last_activity_at", "unanswered_since", "created_at"):
+    entries = select(ConversationEntry).where(ConversationEntry.conversation_id == conversation_id)
+    for entry in await session.scalars(entries):
+        entry.at = moved[entry.after_number - 1]["created_at"] if entry.after_number else now - timedelta(days=first)
+    for column in ("last_activity_at", "unanswered_since", "created_at", "first_reply_at"):
         if (moment := getattr(conversation, column)) is not None:
             setattr(conversation, column, times[moment])
     await session.flush()

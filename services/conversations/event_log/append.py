@@ -9,6 +9,7 @@ from sqlalchemy import event, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.models import LoggedEvent
+from services.conversations.rules import Side
 from shared.database import SessionFactory
 from shared.events import EventType
 from shared.orm import any_of, bulk_insert
@@ -28,10 +29,16 @@ async def append_event(
     *,
     user_id: str | None = None,
     conversation_id: UUID | None = None,
+    audience: Side | None = None,
 ) -> UUID:
-    """Append an event in the transaction of the change that it describes; return its id."""
+    """Append an event in the transaction of the change that it describes; return its id.
+
+    Customers do not see an event whose `audience` is the admins.
+    """
     body = payload.model_dump(mode="json") if isinstance(payload, BaseModel) else payload
-    row = insert(LoggedEvent).values(type=event_type, payload=body, user_id=user_id, conversation_id=conversation_id)
+    row = insert(LoggedEvent).values(
+        type=event_type, payload=body, user_id=user_id, conversation_id=conversation_id, audience=audience
+    )
     announce_at_commit(session)
     return (await session.execute(row.returning(LoggedEvent.id))).scalar_one()
 

@@ -46,13 +46,17 @@ async def read_head(session: AsyncSession) -> tuple[UUID, int]:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """An event as live streams need it; `user_id` is the customer or user that it is about."""
+    """An event as live streams need it; `user_id` is the customer or user that it is about.
+
+    `audience` is set if only that side may see it.
+    """
 
     position: int
     type: str
     user_id: str | None
     conversation_id: UUID | None
     payload: dict[str, Any] | None
+    audience: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +72,13 @@ class LogPage:
 async def read_page(
     session: AsyncSession, epoch: UUID, after: int, *, limit: int, user_id: str | None = None
 ) -> LogPage:
-    """Read the events after a position, in order; with `user_id`, only those about that user. One statement."""
+    """Read the events after a position, in order. One statement.
+
+    With `user_id`, only those about that user which customers may see.
+    """
     entries = select(*(getattr(LoggedEvent, name) for name in Entry.__dataclass_fields__))
     if user_id is not None:
-        entries = entries.where(LoggedEvent.user_id == user_id)
+        entries = entries.where(LoggedEvent.user_id == user_id, LoggedEvent.audience.is_(None))
     page = entries.where(LoggedEvent.position > after).order_by(LoggedEvent.position).limit(limit).lateral("page")
     has_next = exists().where(LoggedEvent.position == after + 1)  # positions have no gaps
     query = select(FeedHead.epoch, FeedHead.head, has_next, page).outerjoin(page, true()).order_by(page.c.position)
@@ -142,8 +149,8 @@ _READ_EACH = text("""
     cross join unnest(cast(:afters as bigint[]), cast(:people as text[]))
         with ordinality as reader (after, person, turn)
     left join lateral (
-        select position, type, user_id, conversation_id, payload from events
-        where user_id = reader.person and position > reader.after order by position limit :limit
+        select position, type, user_id, conversation_id, payload, audience from events
+        where user_id = reader.person and audience is null and position > reader.after order by position limit :limit
     ) as page on true
     order by reader.turn, page.position
 """)

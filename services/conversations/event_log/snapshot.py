@@ -47,7 +47,15 @@ _STATEMENTS = {
         join conversations as conversation on conversation.id = message.conversation_id
         join users as sender on sender.id = message.sender_id
         join users as customer on customer.id = conversation.user_id
-        where (cast(:after as uuid) is null or message.id > :after)
+        where message.removed_at is null and (cast(:after as uuid) is null or message.id > :after)
         order by message.id limit :limit
     """),  # noqa: S608 - built from constants
+    Kind.REMOVED: text("""
+        select id, jsonb_build_array(
+            jsonb_build_object('conversation_id', conversation_id, 'message_id', id, 'number', number)
+        ) as payloads
+        from messages
+        where removed_at is not null and (cast(:after as uuid) is null or id > :after)
+        order by id limit :limit
+    """),
 }

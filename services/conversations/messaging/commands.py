@@ -9,14 +9,16 @@ from sqlalchemy import Boolean, Uuid, bindparam, delete, func, literal, or_, sel
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.errors import ConversationNotClosed, IdempotencyKeyReused, NewerMessages, StatusChanged
+from services.conversations.errors import ConversationNotClosed, NewerMessages, StatusChanged
 from services.conversations.event_log.append import announce_at_commit, append_event
+from services.conversations.messaging.create_keys import claim_key
+from services.conversations.messaging.entries import add_entry, lock_conversation
 from services.conversations.messaging.erasure_batches import erase_if_small
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post, post_message
-from services.conversations.models import Conversation, CreateKey, LoggedEvent, Order, User
+from services.conversations.models import Conversation, LoggedEvent, Order, User
 from services.conversations.records import ConversationDetail
-from services.conversations.rules import DELETABLE, Side, Status
+from services.conversations.rules import DELETABLE, EntryKind, Side, Status
 from shared.events import ConversationDeleted, EventType
 from shared.problems import Invalid, NotFound, Unauthenticated
 
@@ -44,9 +46,12 @@ async def create_conversation(
     Raises `Invalid` if the customer or the order does not exist or cannot be used, `IdempotencyKeyReused`, or
     `NotFound` for a replay whose conversation was deleted.
     """
-    claimed_id = await _claim_key(session, new.opened_by, idempotency_key) if idempotency_key else None
-    if idempotency_key and claimed_id is None:
-        return await _replayed(session, new.opened_by, idempotency_key), True
+    claimed_id = None
+    if idempotency_key is not None:
+        claimed_id, replayed = await claim_key(session, new.opened_by, idempotency_key)
+        if replayed:
+            await _must_exist(session, claimed_id)
+            return claimed_id, True
     if new.side is Side.ADMIN:
         await _check_customer(session, new.user_id)
     if new.order_id is not None:
@@ -63,17 +68,16 @@ async def set_status(
     conversation_id: UUID,
     status: Status,
     *,
+    actor_id: str,
     seen_number: int | None = None,
     expected_status: Status | None = None,
-) -> None:
-    """Set the status, from any to any. Setting the current status writes nothing.
+) -> bool:
+    """Set the status, from any to any; return whether that changed it. Setting the current status writes nothing.
 
     Raises `NotFound`, `NewerMessages` if the customer has sent a message after `seen_number`, or `StatusChanged` if the
     status is not `expected_status`. With both, which undoes a change, a newer message of an admin counts as well.
     """
-    conversation = await session.get(Conversation, conversation_id, with_for_update=True, populate_existing=True)
-    if conversation is None:
-        raise NotFound("There is no such conversation.")
+    conversation = await lock_conversation(session, conversation_id)
     undoes = expected_status is not None
     newest = conversation.message_count if undoes else conversation.last_customer_number
     if seen_number is not None and seen_number < newest:
@@ -83,11 +87,15 @@ async def set_status(
     if expected_status not in (None, conversation.status):
         raise StatusChanged(f"The status is no longer {expected_status}. It was not changed.")
     if conversation.status == status:
-        return
+        return False
+    await add_entry(
+        session, conversation, EntryKind.STATUS, actor_id, {"from": conversation.status, "to": status.value}
+    )
     conversation.status = status
     conversation.changed_at = func.clock_timestamp()
     await session.flush()
-    await _log_update(session, conversation_id, conversation.user_id, {"status": status})
+    await log_update(session, conversation_id, conversation.user_id, {"status": status})
+    return True
 
 
 async def read_conversation(session: AsyncSession, detail: ConversationDetail, side: Side) -> ConversationDetail:
@@ -151,8 +159,8 @@ async def _read_flags(session: AsyncSession, conversation_id: UUID) -> Mapping[s
     return {flag.name: value for flag, value in zip(_FLAGS, row, strict=True)}
 
 
-async def mark_unread(session: AsyncSession, conversation_id: UUID) -> None:
-    """Mark a conversation as unread by the admins. The watermark, shown as "seen", stays."""
+async def mark_unread(session: AsyncSession, conversation_id: UUID) -> bool:
+    """Mark a conversation as unread by the admins; return whether it was read. The watermark of "seen" stays."""
     user_id = await session.scalar(
         update(Conversation)
         .where(Conversation.id == conversation_id, Conversation.is_read_by_admin)
@@ -161,8 +169,9 @@ async def mark_unread(session: AsyncSession, conversation_id: UUID) -> None:
     )
     if user_id is None:
         await _must_exist(session, conversation_id)
-        return
-    await _log_update(session, conversation_id, user_id, {"is_read_by_admin": False})
+        return False
+    await log_update(session, conversation_id, user_id, {"is_read_by_admin": False})
+    return True
 
 
 async def delete_conversations(session: AsyncSession, conversation_ids: Iterable[UUID]) -> int:
@@ -195,15 +204,22 @@ async def delete_conversations(session: AsyncSession, conversation_ids: Iterable
     return len(ids)
 
 
-async def _log_update(
-    session: AsyncSession, conversation_id: UUID, user_id: str, changes: dict[str, str | bool]
+async def log_update(
+    session: AsyncSession,
+    conversation_id: UUID,
+    user_id: str,
+    changes: dict[str, Any],
+    *,
+    audience: Side | None = None,
 ) -> None:
+    """Append the event of a change to a conversation, other than messages and reads."""
     await append_event(
         session,
         EventType.CONVERSATION_UPDATED,
         {"conversation_id": str(conversation_id), **changes},
         user_id=user_id,
         conversation_id=conversation_id,
+        audience=audience,
     )
 
 
@@ -225,28 +241,6 @@ async def _check_order(session: AsyncSession, order_id: str, user_id: str) -> No
     query = select(Order.id).where(Order.id == order_id, Order.user_id == user_id, Order.deleted_at.is_(None))
     if await session.scalar(query) is None:
         raise Invalid("The customer has no such order.", ("body", "order_id"), "unknown_order")
-
-
-async def _claim_key(session: AsyncSession, caller_id: str, key: IdempotencyKey) -> UUID | None:
-    """Claim a key and return the id for its conversation; None if an earlier request has claimed it.
-
-    Waits for concurrent requests with the same key.
-    """
-    claim = (
-        insert(CreateKey)
-        .values(caller_id=caller_id, key=key.key, request_hash=key.request_hash, conversation_id=func.uuidv7())
-        .on_conflict_do_nothing()
-        .returning(CreateKey.conversation_id)
-    )
-    return await session.scalar(claim)
-
-
-async def _replayed(session: AsyncSession, caller_id: str, key: IdempotencyKey) -> UUID:
-    earlier = await session.get_one(CreateKey, (caller_id, key.key))
-    if earlier.request_hash != key.request_hash:
-        raise IdempotencyKeyReused
-    await _must_exist(session, earlier.conversation_id)
-    return earlier.conversation_id
 
 
 async def _open(session: AsyncSession, new: NewConversation, claimed_id: UUID | None) -> UUID:

@@ -8,17 +8,22 @@ from typing import Any
 from services.conversations.messaging.queries import IS_CUSTOMER, user_search_sql
 from services.conversations.models import UNREAD_BY_ADMIN
 from services.conversations.records import UserRow, columns
-from services.conversations.rules import COUNT_LIMIT, WAITING, Side, Status
+from services.conversations.rules import ACTIVE, COUNT_LIMIT, WAITING, Side, Status
 from shared.database import Driver
 from shared.readers import Reader, fetch_with_custom_plan
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """The number of conversations by status, and of those unread by admins; each up to `COUNT_LIMIT`."""
+    """The number of conversations by status, of those unread by admins, of an admin's, and of those of nobody.
+
+    The last two leave out resolved and closed ones. Each is up to `COUNT_LIMIT`.
+    """
 
     by_status: dict[Status, int]
     unread: int
+    mine: int
+    unassigned: int
 
     @property
     def waiting(self) -> int:
@@ -41,18 +46,20 @@ async def count_unread_by_customer(connection: Driver, customers: Collection[str
     return dict.fromkeys(customers, 0) | counts
 
 
-async def tally(reader: Reader) -> Tally:
-    """Count all conversations by status, and those unread by admins."""
-    [row] = await reader.fetch(_TALLY)
+async def tally(reader: Reader, admin_id: str) -> Tally:
+    """Count all conversations as an admin's inbox shows them."""
+    [row] = await reader.fetch(_TALLY, admin_id)
     return _tally(row)
 
 
-async def tally_and_find_customers(connection: Driver, text: str, limit: int) -> tuple[Tally, list[UserRow]]:
+async def tally_and_find_customers(
+    connection: Driver, admin_id: str, text: str, limit: int
+) -> tuple[Tally, list[UserRow]]:
     """Count as `tally` does, and return the user with the id `text`, or else customers whom `list_customers` finds.
 
     Finds deleted customers only by id.
     """
-    rows = await fetch_with_custom_plan(connection, _tally_and_customers(limit), text)
+    rows = await fetch_with_custom_plan(connection, _tally_and_customers(limit), admin_id, text)
     return _tally(rows[0][:_COUNTED]), [UserRow._make(row[_COUNTED:]) for row in rows if row[_COUNTED] is not None]
 
 
@@ -73,19 +80,25 @@ join conversations as c on c.user_id = of.id and not c.is_read_by_user group by 
 """  # noqa: S608 - built from constants
 # The order of the index that starts with the status: otherwise PostgreSQL scans the table for a common status.
 _IN_STATE = "c.is_read_by_admin, c.last_activity_at desc, c.id desc"
+_ACTIVE = f"c.status in ({', '.join(repr(str(status)) for status in Status if status in ACTIVE)})"
 _COUNTS = ", ".join(
-    (*(_count(f"c.status = '{status}' order by {_IN_STATE}") for status in Status), _count(UNREAD_BY_ADMIN))
+    (
+        *(_count(f"c.status = '{status}' order by {_IN_STATE}") for status in Status),
+        _count(UNREAD_BY_ADMIN),
+        _count(f"c.assignee_id = $1 and {_ACTIVE}"),
+        _count(f"c.assignee_id is null and {_ACTIVE}"),
+    )
 )
-_COUNTED = len(Status) + 1
+_COUNTED = len(Status) + 3
 _TALLY = f"select {_COUNTS}"
 
 
 @cache
 def _tally_and_customers(customers: int) -> str:
     return f"""
-with exactly as (select id from users where id = $1),
+with exactly as (select id from users where id = $2),
 alike as (
-    select u.id from users as u where not exists (select from exactly) and {IS_CUSTOMER} and {user_search_sql("$1")}
+    select u.id from users as u where not exists (select from exactly) and {IS_CUSTOMER} and {user_search_sql("$2")}
     order by u.id limit {customers}
 ),
 found as (select id from exactly union all select id from alike)
@@ -96,5 +109,5 @@ order by u.id
 
 
 def _tally(row: Any) -> Tally:
-    *by_status, unread = row
-    return Tally(dict(zip(Status, by_status, strict=True)), unread)
+    *by_status, unread, mine, unassigned = row
+    return Tally(dict(zip(Status, by_status, strict=True)), unread, mine, unassigned)

@@ -16,7 +16,7 @@ from sqlalchemy import delete, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.append import erase_conversations
-from services.conversations.models import Erasure, Message
+from services.conversations.models import ConversationEntry, Erasure, Message
 from services.conversations.settings import StoreSettings
 from shared.database import SessionFactory, transaction
 from shared.database_errors import is_outage
@@ -64,6 +64,7 @@ async def erase_if_small(session: AsyncSession, conversation_ids: Sequence[UUID]
     if await session.scalar(_COUNT, {"ids": list(conversation_ids), "most": size + 1}) > size:
         return False
     await session.execute(delete(Message).where(any_of(Message.conversation_id, conversation_ids)))
+    await session.execute(delete(ConversationEntry).where(any_of(ConversationEntry.conversation_id, conversation_ids)))
     await erase_conversations(session, conversation_ids)
     await session.execute(delete(Erasure).where(any_of(Erasure.conversation_id, conversation_ids)))
     return True
@@ -188,13 +189,15 @@ async def purge_erasures(session: AsyncSession, settings: StoreSettings, *, size
 
 
 async def _erase_conversation(session: AsyncSession, erasure: Erasure, size: int) -> tuple[int, bool]:
-    """Erase a conversation's next messages and events; return the number of rows and whether it is done."""
+    """Erase a conversation's next messages, entries and events; return the number of rows and whether it is done."""
     values = {"id": erasure.conversation_id, "size": size}
     numbers = (await session.scalars(_DELETE_MESSAGES, values | {"after": erasure.number})).all()
+    entries = (await session.scalars(_DELETE_ENTRIES, values)).all()
     seqs = (await session.scalars(_ERASE_EVENTS, values | {"after": erasure.seq})).all()
     erasure.number = max(numbers, default=erasure.number)
     erasure.seq = max(seqs, default=erasure.seq)
-    return len(numbers) + len(seqs), len(numbers) < size and len(seqs) < size
+    kinds = (numbers, entries, seqs)
+    return sum(map(len, kinds)), all(len(rows) < size for rows in kinds)
 
 
 async def _erase_user(session: AsyncSession, erasure: Erasure, size: int) -> tuple[int, bool]:
@@ -230,6 +233,7 @@ async def _erase_from_log(session: AsyncSession, erasure: Erasure, size: int) ->
 _COUNT = text("""
     select count(*) from unnest(cast(:ids as uuid[])) as deleted (id) cross join lateral (
         (select from messages where conversation_id = deleted.id order by number limit :most)
+        union all (select from conversation_entries where conversation_id = deleted.id limit :most)
         union all (select from events where conversation_id = deleted.id order by seq limit :most)
     ) as left_over
 """)
@@ -253,6 +257,13 @@ _DELETE_MESSAGES = text("""
         select id from messages where conversation_id = :id and number > :after order by number limit :size
     ))
     returning number
+""")
+
+_DELETE_ENTRIES = text("""
+    delete from conversation_entries where id = any(array(
+        select id from conversation_entries where conversation_id = :id limit :size
+    ))
+    returning id
 """)
 
 # The event of the deletion keeps its payload.

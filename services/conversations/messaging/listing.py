@@ -2,19 +2,21 @@
 
 A customer's list and the unfiltered list follow an index in their order. No index has the order of a filtered list of
 all conversations, but one is sorted within each status and read flag: the page is merged from the first rows of each.
+So are the indexes of an assignee's and of unassigned conversations within each status. Only a list by label reads all
+conversations with that label, or the newest of all until it has a page, as PostgreSQL estimates.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from services.conversations.models import ORDER_SEARCH_FORM
-from services.conversations.records import CONVERSATION_COLUMNS, ConversationDetail
+from services.conversations.records import CONVERSATION_COLUMNS, DESK_COLUMNS, NO_DESK_COLUMNS, ConversationDetail
 from services.conversations.rules import Side, Status, former_order_id
 from shared.paging import DEFAULT_LIMIT, MAX_LIMIT, decode_cursor, encode_cursor, moment
-from shared.readers import Reader
+from shared.readers import Reader, fetch_with_custom_plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +28,14 @@ class Filters:
     user_id: str | None = None
     order_id: str | None = None
     order_number: str | None = None
+    assignee_id: str | None = None
+    unassigned: bool = False
+    label_id: int | None = None
 
     @property
     def is_selective(self) -> bool:
-        """Return whether the filters select the conversations of one customer, or about one order."""
-        return any(value is not None for value in (self.user_id, self.order_id, self.order_number))
+        """Return whether the filters select the conversations of one customer, about one order, or with one label."""
+        return any(value is not None for value in (self.user_id, self.order_id, self.order_number, self.label_id))
 
 
 _SIZES = (DEFAULT_LIMIT + 1, 51, MAX_LIMIT + 1, 501)
@@ -39,10 +44,14 @@ _SINCE = "coalesce(c.waiting_since, 'infinity'::timestamptz)"  # as in the index
 _BY_WAITING = f"{_SINCE}, c.id"
 
 
-def conversations_sql(page: str, order: str = BY_ACTIVITY, *extra_columns: str) -> str:
-    """Return the SQL of conversations with their customers and orders; `page` is the SQL of the conversation rows."""
+def conversations_sql(page: str, order: str = BY_ACTIVITY, *extra_columns: str, side: Side = Side.ADMIN) -> str:
+    """Return the SQL of conversations with their customers and orders, for admins also with what only they see.
+
+    `page` is the SQL of the conversation rows.
+    """
+    columns = (CONVERSATION_COLUMNS, DESK_COLUMNS if side is Side.ADMIN else NO_DESK_COLUMNS, *extra_columns)
     return f"""
-select {", ".join((CONVERSATION_COLUMNS, *extra_columns))}
+select {", ".join(columns)}
 from ({page}) as c join users as u on u.id = c.user_id left join orders as o on o.id = c.order_id
 order by {order}
 """  # noqa: S608 - built from constants
@@ -65,7 +74,7 @@ async def list_by_activity(
     page = PageSql(filters, side)
     if cursor is not None:
         page.start_after(cursor, binding)
-    rows = await reader.fetch(conversations_sql(page.sql(BY_ACTIVITY, rows_to_fetch(limit))), *page.values)
+    rows = await page.fetch(reader, conversations_sql(page.sql(BY_ACTIVITY, rows_to_fetch(limit)), side=side))
     conversations = [ConversationDetail.of(row) for row in rows[:limit]]
     if len(rows) <= limit:
         return conversations, None
@@ -92,7 +101,7 @@ async def list_by_waiting(
         )
     # `now()` is older than the snapshot of the statement, so any change that the page does not show is newer.
     query = conversations_sql(page.sql(_BY_WAITING, rows_to_fetch(limit)), _BY_WAITING, "now()")
-    rows = await reader.fetch(query, *page.values)
+    rows = await page.fetch(reader, query)
     conversations = [ConversationDetail.of(row) for row in rows[:limit]]
     if len(rows) <= limit:
         return conversations, None
@@ -110,7 +119,8 @@ def activity_cursor(binding: Any, last: ConversationDetail) -> str:
 def cursor_binding(order: str, side: Side, filters: Filters) -> list[Any]:
     """Return what the cursors of a list belong to."""
     f = filters  # spelled out: `dataclasses.astuple` would cost more than the rest of the cursor
-    return [order, side, f.status, f.unread, f.user_id, f.order_id, f.order_number]
+    desk = (f.assignee_id, f.unassigned, f.label_id)
+    return [order, side, f.status, f.unread, f.user_id, f.order_id, f.order_number, *(desk if any(desk) else ())]
 
 
 class PageSql:
@@ -122,9 +132,13 @@ class PageSql:
         flag = "c.is_read_by_admin" if side is Side.ADMIN else "c.is_read_by_user"
         flags = {None: [flag, f"not {flag}"], True: [f"not {flag}"], False: [flag]}[filters.unread]
         self._parts = [""]
+        self._has_label = filters.label_id is not None
         if filters.is_selective:
-            self.conditions += list(self._conditions_of(filters))
+            self.conditions += [*self._conditions_of(filters), *self._assignment(filters)]
             self.conditions += flags if len(flags) == 1 else []
+        elif assignment := list(self._assignment(filters)):
+            self.conditions += [*assignment, *(flags if len(flags) == 1 else [])]
+            self._parts = [f"c.status = '{status}'" for status in filters.status or tuple(Status)]
         elif filters.status or filters.unread is not None or always_in_parts:
             statuses = filters.status or tuple(Status)
             self._parts = [f"c.status = '{status}' and {flag}" for status in statuses for flag in flags]
@@ -134,6 +148,13 @@ class PageSql:
         first = len(self.values) + 1
         self.values += values
         return ", ".join(f"${number}" for number in range(first, len(self.values) + 1))
+
+    async def fetch(self, reader: Reader, query: str) -> Sequence[Any]:
+        """Fetch the rows of a query with the page's parameters."""
+        if self._has_label:  # whether its index is worth reading depends on how many conversations have it
+            return await fetch_with_custom_plan(reader, query, *self.values)
+        rows: Sequence[Any] = await reader.fetch(query, *self.values)
+        return rows
 
     def sql(self, order: str, limit: int) -> str:
         """Return the SQL of the first `limit` rows in an order."""
@@ -166,8 +187,16 @@ class PageSql:
         if filters.order_number is not None:
             wanted = ORDER_SEARCH_FORM.replace("number", self.bind(filters.order_number))
             yield f"c.order_id in (select id from orders where {ORDER_SEARCH_FORM} = {wanted})"  # noqa: S608 - built from constants
+        if filters.label_id is not None:
+            yield f"c.label_ids <> '{{}}' and c.label_ids @> array[{self.bind(filters.label_id)}::int]"
         if filters.status:
             yield f"c.status = any({self.bind(list(filters.status))}::text[])"
+
+    def _assignment(self, filters: Filters) -> Iterator[str]:
+        if filters.assignee_id is not None:
+            yield f"c.assignee_id = {self.bind(filters.assignee_id)}"
+        if filters.unassigned:
+            yield "c.assignee_id is null"
 
 
 def _moment_or_never(part: str) -> datetime | None:

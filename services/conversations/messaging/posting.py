@@ -32,6 +32,7 @@ class Post:
     """A message to post. With `scope`, the conversation must belong to that customer.
 
     It is rejected if the other side has sent messages after `seen_number`, or if the status is not `expected_status`.
+    `assigns`: a conversation without an assignee gets the sender as its assignee.
     """
 
     conversation_id: UUID
@@ -43,6 +44,7 @@ class Post:
     chosen_status: Status | ChosenStatus | None = None
     expected_status: Status | None = None
     idempotency_key: IdempotencyKey | None = None
+    assigns: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +60,7 @@ class Posted:
     sender_deleted: bool
     body: str
     created_at: datetime
+    removed_at: datetime | None = None
     replayed: bool = False
 
 
@@ -107,8 +110,8 @@ def log_posted(posted: Posted) -> None:
 def _values(post: Post) -> tuple[Any, ...]:
     key = post.idempotency_key
     message = (post.conversation_id, post.scope, post.sender_id, post.side.value, post.body, preview(post.body))
-    conditions = (post.seen_number, post.expected_status)
-    return (*message, post.chosen_status, *conditions, *((key.key, key.request_hash) if key else (None, None)))
+    conditions, once = (post.seen_number, post.expected_status), (key.key, key.request_hash) if key else (None, None)
+    return (*message, post.chosen_status, *conditions, *once, post.assigns)
 
 
 async def _replay(connection: Driver, post: Post) -> Posted:

@@ -8,12 +8,13 @@ would abort that transaction.
 import json
 
 from services.conversations.event_log.payloads import MESSAGE_PAYLOAD
-from services.conversations.rules import EFFECTS, ChosenStatus
+from services.conversations.rules import EFFECTS, ChosenStatus, EntryKind
 from shared.events import EventType
 
 _MESSAGE_COLUMNS = """
     message.id, message.conversation_id, message.number, message.sender_id, message.sender_role,
-    sender.name as sender_name, sender.deleted_at is not null as sender_deleted, message.body, message.created_at
+    sender.name as sender_name, sender.deleted_at is not null as sender_deleted, message.body, message.created_at,
+    message.removed_at
 """
 
 _COLUMNS = {
@@ -28,6 +29,7 @@ _COLUMNS = {
     "expected_status": "text",
     "idempotency_key": "text",
     "request_hash": "text",
+    "assigns": "bool",
 }
 _ONE = "select " + ", ".join(f"${n}::{kind} as {name}" for n, (name, kind) in enumerate(_COLUMNS.items(), 1))
 _ARRAYS = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_COLUMNS.values(), 1))
@@ -83,8 +85,14 @@ conversation as (
         last_message_id = uuidv7(),
         last_message_role = side,
         last_message_preview = post.preview,
-        (last_activity_at, changed_at, unanswered_since) = (
-            select moment, moment, case when answers then null else coalesce(c.unanswered_since, moment) end
+        assignee_id = coalesce(c.assignee_id, case when post.assigns then post.sender_id end),
+        -- An admin's first message, unless it opens the conversation: then no customer has written or can have read.
+        (last_activity_at, changed_at, unanswered_since, first_reply_at) = (
+            select moment, moment, case when answers then null else coalesce(c.unanswered_since, moment) end,
+                case
+                    when answers and c.last_admin_number = 0 and (c.message_count > 0 or c.is_read_by_user) then moment
+                    else c.first_reply_at
+                end
             from (select greatest(clock_timestamp(), c.last_activity_at) as moment) as reading
         )
     from post join effect using (side)
@@ -98,7 +106,8 @@ conversation as (
             or post.seen_number >= case side when 'admin' then c.last_customer_number else c.last_admin_number end)
         and (post.expected_status is null or post.expected_status = c.status)
         {only}
-    returning c.*, sender_id, side, body, idempotency_key, request_hash
+    returning c.*, old.status as old_status, old.assignee_id as old_assignee_id,
+        sender_id, side, body, idempotency_key, request_hash, chosen_status
 ),
 -- 3. The message. A repeated idempotency key fails the whole statement here.
 message as (
@@ -109,7 +118,17 @@ message as (
     from conversation
     returning *
 ),
--- 4. The event, with everything that its consumers need.
+-- 4. What else the sender changed, for the timeline.
+entries as (
+    insert into conversation_entries (conversation_id, at, after_number, kind, actor_id, data)
+    select id, last_activity_at, message_count, kind, sender_id, jsonb_build_object('from', before, 'to', after)
+    from conversation cross join lateral (values
+        ('{EntryKind.STATUS}', old_status, status, chosen_status is not null),
+        ('{EntryKind.ASSIGNMENT}', old_assignee_id, assignee_id, true)
+    ) as change (kind, before, after, by_hand)
+    where by_hand and before is distinct from after
+),
+-- 5. The event, with everything that its consumers need.
 customer as (
     select * from users where id in (select user_id from conversation) for key share
 ),

@@ -22,7 +22,7 @@ async def load_conversation(
     connection: Driver, conversation_id: UUID, *, scope: str | None = None
 ) -> ConversationDetail:
     """Return a conversation; with `scope`, only that customer's. Raises `NotFound`."""
-    row = await connection.fetchrow(_CONVERSATION, conversation_id, scope)
+    row = await connection.fetchrow(_CONVERSATION if scope is None else _OWN_CONVERSATION, conversation_id, scope)
     if row is None:
         raise NotFound("There is no such conversation.")
     return ConversationDetail.of(row)
@@ -85,6 +85,14 @@ async def list_orders(
     return orders, encode_cursor(user_id, [orders[-1].placed_at.isoformat(), orders[-1].id])
 
 
+async def list_admins(reader: Reader, cursor: str | None, limit: int) -> tuple[Sequence[UserRow], str | None]:
+    """Return a page of admins by id, without deleted ones, and the cursor of the next."""
+    after = decode_cursor(cursor, "admins", store_id)[0] if cursor is not None else ""
+    rows = await reader.fetch(_admins(rows_to_fetch(limit)), after)
+    users = [UserRow._make(row) for row in rows[:limit]]
+    return users, encode_cursor("admins", [users[-1].id]) if len(rows) > limit else None
+
+
 async def find_customer(connection: Driver, user_id: str) -> UserRow | None:
     """Return a customer by id; None if there is none or they were deleted."""
     row = await connection.fetchrow(_CUSTOMER, user_id)
@@ -104,6 +112,7 @@ async def list_customers(
     return users, encode_cursor(q, [users[-1].id]) if len(rows) > limit else None
 
 
+IS_ADMIN = f"u.role = '{Side.ADMIN}' and u.deleted_at is null and u.synced_role is distinct from '{Side.CUSTOMER}'"
 IS_CUSTOMER = f"u.role = '{Side.CUSTOMER}' and u.deleted_at is null"
 
 
@@ -117,9 +126,9 @@ def search_pattern_sql(text: str) -> str:
     return rf"'%' || regexp_replace(search_form({text}), '([\\%_])', '\\\1', 'g') || '%'"
 
 
-_CONVERSATION = conversations_sql(
-    "select * from conversations as c where c.id = $1 and ($2::text is null or c.user_id = $2)"
-)
+_IS_WANTED = "select * from conversations as c where c.id = $1 and ($2::text is null or c.user_id = $2)"
+_CONVERSATION = conversations_sql(_IS_WANTED)
+_OWN_CONVERSATION = conversations_sql(_IS_WANTED, side=Side.CUSTOMER)
 _CONVERSATIONS = conversations_sql("select * from conversations as c where c.id = any($1::uuid[])")
 _CUSTOMER = f"select {columns(UserRow, 'u')} from users as u where u.id = $1 and {IS_CUSTOMER}"  # noqa: S608 - built from constants
 
@@ -160,6 +169,12 @@ where o.user_id = $1 and o.deleted_at is null
     and (o.placed_at, o.id) < (coalesce($2::timestamptz, 'infinity'::timestamptz), $3)
 order by o.placed_at desc, o.id desc limit {rows}
 """  # noqa: S608 - built from constants
+
+
+@cache
+def _admins(rows: int) -> str:
+    where = f"{IS_ADMIN} and u.id > $1"
+    return f"select {columns(UserRow, 'u')} from users as u where {where} order by u.id limit {rows}"  # noqa: S608 - built from constants
 
 
 @cache

@@ -253,7 +253,11 @@ class Hub:
 
     async def _render_page(self, session: AsyncSession, page: LogPage) -> dict[str | None, list[SseEvent]]:
         """Return the events for each audience, followed by its unread count if that may have changed."""
-        of_customers = [entry for entry in page.entries if entry.user_id is not None and entry.user_id in self._joined]
+        of_customers = [
+            entry
+            for entry in page.entries
+            if entry.user_id is not None and entry.user_id in self._joined and entry.audience is None
+        ]
         entries_by_side = {Side.ADMIN: page.entries if None in self._joined else (), Side.CUSTOMER: of_customers}
         rendered = await render_events(session, self._render_event, page.epoch, entries_by_side)
         by_audience: defaultdict[str | None, list[SseEvent]] = defaultdict(list)

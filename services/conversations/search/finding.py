@@ -185,6 +185,7 @@ where c.id in (
         BY_ACTIVITY,
         "c.match_number",
         "c.match_body",
+        side=side,
     )
 
 

@@ -26,7 +26,7 @@ BATCH: Final = 100  # conversations of the first fill indexed in one transaction
 MAX_MESSAGES: Final = 2_000  # of a conversation, read at once
 COUNT_LIMIT: Final = 10_000  # of the conversations that are left to fill
 LATE: Final = 60.0  # seconds that an event waits for the indexer, after which it is late
-INDEXED_TYPES: Final = (EventType.CONVERSATION_CREATED, EventType.MESSAGE_POSTED)
+INDEXED_TYPES: Final = (EventType.CONVERSATION_CREATED, EventType.MESSAGE_POSTED, EventType.MESSAGE_REMOVED)
 
 log = structlog.get_logger()
 

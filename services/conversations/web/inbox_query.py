@@ -8,7 +8,7 @@ from fastapi import Depends, Query
 from pydantic import BaseModel, Field, model_validator
 
 from services.conversations.messaging.listing import Filters
-from services.conversations.rules import BULK_DELETE_LIMIT, WAITING, Status
+from services.conversations.rules import BULK_LIMIT, WAITING, Status
 from services.conversations.web.rendering import ADMIN_ROOT
 from shared.dependencies import Cursor
 from shared.text import Text
@@ -33,7 +33,7 @@ class InboxQuery(BaseModel):
     order_number: Text | None = None
     sort: Literal["activity", "waiting"] = "activity"
     cursor: Cursor = None
-    deleted: Annotated[int, Field(ge=0, le=BULK_DELETE_LIMIT)] | None = None
+    deleted: Annotated[int, Field(ge=0, le=BULK_LIMIT)] | None = None
 
     @model_validator(mode="before")
     @classmethod

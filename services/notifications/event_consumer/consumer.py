@@ -28,6 +28,8 @@ from shared.events import PAYLOADS, VERSION, Event, EventType
 from shared.failpoints import failpoint
 from shared.orm import any_of, bulk_insert
 
+UNKNOWN_TYPE, UNKNOWN_TASK = "unknown type", "unknown task"
+"""Why events of a newer release are parked."""
 ATTEMPT_SPACING = timedelta(seconds=2)
 BATCH_SIZES = ((500, 0), (20, 1))  # events handled together, and the number of their earlier attempts
 
@@ -159,7 +161,7 @@ def permanent_fault(event: Event, attempts: int) -> str | None:
     if attempts > MAX_EVENT_ATTEMPTS:
         return f"failed {MAX_EVENT_ATTEMPTS} times"
     if event.type not in set(PAYLOADS):
-        return "unknown type"
+        return UNKNOWN_TYPE
     if event.version != VERSION:
         return f"unknown version {event.version}"
     if event.payload is None:

@@ -7,7 +7,6 @@ harm. Many events can therefore be handled together, type by type, with a fixed 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
 from types import MappingProxyType
 from typing import Any
 from uuid import UUID
@@ -19,6 +18,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.delivery import erasure
 from services.notifications.delivery.scheduling import join_emails, mark_notifications_read, review_emails
 from services.notifications.delivery.transitions import UNSENT_STATES, cancel_emails, lock_emails, lock_unsent_emails
+from services.notifications.event_consumer.people import update_people
+from services.notifications.event_consumer.removal import erase_removed, remember_removed
 from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Notification
 from services.notifications.rules import Audience, Reason
 from services.notifications.settings import EmailSettings
@@ -30,11 +31,11 @@ from shared.events import (
     Event,
     EventType,
     MessagePosted,
+    MessageRemoved,
     Payload,
     UserChanged,
 )
 from shared.orm import any_of
-from shared.people import Person
 from shared.text import preview
 
 
@@ -45,6 +46,7 @@ class ReadState:
     read_by_user_number: int
     read_by_admin_number: int
     deleted_at: datetime | None
+    removed_ids: set[UUID]
 
 
 States = dict[UUID, ReadState]
@@ -75,21 +77,26 @@ async def handle_payloads(
     """
     posted = [payload for payload in payloads if isinstance(payload, MessagePosted)]
     reads = [payload for payload in payloads if isinstance(payload, ConversationRead)]
+    removed = [payload for payload in payloads if isinstance(payload, MessageRemoved)]
     deleted = {payload.conversation_id for payload in payloads if isinstance(payload, ConversationDeleted)}
     people = [payload.person for payload in payloads if isinstance(payload, UserChanged)]
 
     # Lock order: people, conversation states, notifications, emails; within a table by key.
-    updated = await _update_people(
+    updated = await update_people(
         session, [*people, *(person for message in posted for person in (message.sender, message.customer))]
     )
     conversation_ids = {event.conversation_id for event in posted} | {read.conversation_id for read in reads} | deleted
+    conversation_ids |= {message.conversation_id for message in removed}
     states = await _lock_states(session, conversation_ids)
     gone = deleted | {key for key, state in states.items() if state.deleted_at is not None}
     small = await erasure.choose_small(session, deleted)
     if small:
         await session.execute(delete(Notification).where(any_of(Notification.conversation_id, small)))
+    if removed:
+        await remember_removed(session, removed)
+    removed_ids = {message.message_id for message in removed}.union(*(state.removed_ids for state in states.values()))
     await _conversations_read(session, reads, states)
-    posted = [event for event in posted if event.conversation_id not in gone]
+    posted = [event for event in posted if event.conversation_id not in gone and event.message.id not in removed_ids]
     admin_messages = [event for event in posted if event.message.sender_role == "admin"]
     from_admins = await _create_notifications(session, admin_messages, states)
     from_customers = (
@@ -97,6 +104,8 @@ async def handle_payloads(
     )
     # Only a deletion changes sent emails, and each lock writes to PostgreSQL's log.
     await lock_unsent_emails(session, conversation_ids, with_sent=deleted)
+    if removed:
+        await erase_removed(session, removed)
     for audience, by, messages in (
         (Audience.CUSTOMER, "user", from_admins),
         (Audience.SUPPORT, "admin", from_customers),
@@ -107,6 +116,7 @@ async def handle_payloads(
             for event in messages
             if event.conversation_id not in created or _is_read(event, states, by)
         }
+        changed |= {message.conversation_id for message in removed}
         await review_emails(session, changed, audience, settings)
     await _conversations_deleted(session, deleted, small)
     for person in updated:
@@ -238,51 +248,25 @@ async def _erase_user(session: AsyncSession, user_id: str, before: datetime | No
         )
 
 
-async def _update_people(session: AsyncSession, people: Iterable[Person]) -> list[Person]:
-    """Save people that are newer than the saved version; return those that were saved."""
-    newest: dict[str, Person] = {}
-    for person in people:
-        if person.id not in newest or newest[person.id].version < person.version:
-            newest[person.id] = person
-    if not newest:
-        return []
-    columns = zip(*(_PERSON(newest[key]) for key in sorted(newest)), strict=True)
-    rows = await (await transaction_driver(session)).fetch(_UPDATE_PEOPLE, *columns)
-    return [newest[row["id"]] for row in rows]
-
-
 async def _lock_states(session: AsyncSession, conversation_ids: Collection[UUID]) -> States:
     """Lock and return the states of conversations: changes to one conversation happen one after the other."""
     states: States = {}
     driver = await transaction_driver(session)
     # A second time for a row that another transaction has inserted during the statement, which does not see it.
     while missing := sorted(set(conversation_ids) - states.keys()):
-        for key, *state in await driver.fetch(_LOCK_STATES, missing):
-            states[key] = ReadState(*state)
+        for key, by_user, by_admin, deleted_at, removed_ids in await driver.fetch(_LOCK_STATES, missing):
+            states[key] = ReadState(by_user, by_admin, deleted_at, set(removed_ids))
     return states
 
 
-_PERSON = attrgetter("id", "version", "name", "email", "locale", "zoneinfo", "role", "deleted")
-# Only those that are newer: an upsert locks rows that it does not change, and the same admin occurs in many events.
-_UPDATE_PEOPLE = """
-    insert into people (id, version, name, email, locale, zoneinfo, role, deleted)
-    select * from unnest($1::text[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bool[])
-        as new (id, version, name, email, locale, zoneinfo, role, deleted)
-    where not exists (select from people where people.id = new.id and people.version >= new.version)
-    order by new.id
-    on conflict (id) do update set version = excluded.version, name = excluded.name, email = excluded.email,
-        locale = excluded.locale, zoneinfo = excluded.zoneinfo, role = excluded.role, deleted = excluded.deleted
-    where people.version < excluded.version
-    returning id
-"""
 # No other transaction sees the rows that this one inserts, so they need no lock.
 _LOCK_STATES = """
     with created as (
         insert into marks (conversation_id) select unnest($1::uuid[]) on conflict do nothing
-        returning conversation_id, read_by_user_number, read_by_admin_number, deleted_at
+        returning conversation_id, read_by_user_number, read_by_admin_number, deleted_at, removed_ids
     ),
     locked as (
-        select conversation_id, read_by_user_number, read_by_admin_number, deleted_at
+        select conversation_id, read_by_user_number, read_by_admin_number, deleted_at, removed_ids
         from marks where conversation_id = any($1) order by conversation_id for update
     )
     select * from created union all select * from locked

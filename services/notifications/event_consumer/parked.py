@@ -3,17 +3,27 @@
 from collections.abc import Sequence
 from uuid import UUID
 
+import structlog
 from pydantic import ValidationError
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.errors import NotRetriable
-from services.notifications.event_consumer.consumer import in_current_epoch, permanent_fault
+from services.notifications.event_consumer.consumer import (
+    UNKNOWN_TASK,
+    UNKNOWN_TYPE,
+    in_current_epoch,
+    permanent_fault,
+)
 from services.notifications.event_consumer.handlers import handle_events
 from services.notifications.models import InboxEntry
 from services.notifications.settings import EmailSettings
-from shared.events import Event
+from shared.database import SessionFactory, transaction
+from shared.database_errors import is_outage
+from shared.events import PAYLOADS, Event, EventType
 from shared.problems import NotFound
+
+log = structlog.get_logger()
 
 
 async def list_parked(session: AsyncSession, limit: int = 100) -> Sequence[InboxEntry]:
@@ -38,6 +48,32 @@ async def retry_parked(session: AsyncSession, event_id: UUID, settings: EmailSet
     if await in_current_epoch(session, event):
         await handle_events(session, [event], settings)
     _mark_handled(entry)
+
+
+async def retry_unknown(sessions: SessionFactory, settings: EmailSettings) -> None:
+    """Handle the events that an earlier release parked because it did not know their type, as far as this one does.
+
+    Those that concern only the other service are done. An event that fails stays parked.
+    """
+    event_type = InboxEntry.event["type"].astext
+    known = select(InboxEntry.event_id, event_type.in_(PAYLOADS)).where(
+        InboxEntry.parked_at.is_not(None),
+        InboxEntry.reason.in_([UNKNOWN_TYPE, UNKNOWN_TASK]),
+        event_type.in_(EventType),
+    )
+    async with transaction(sessions) as session:
+        parked = (await session.execute(known)).all()
+    for event_id, is_handled_here in parked:
+        try:
+            async with transaction(sessions) as session:
+                if is_handled_here:
+                    await retry_parked(session, event_id, settings)
+                else:
+                    await discard_parked(session, event_id)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            log.warning("parked event not handled", event_id=str(event_id), error=type(error).__name__)
 
 
 async def discard_parked(session: AsyncSession, event_id: UUID) -> None:

@@ -54,6 +54,23 @@ POST   /api/v1/admin/conversations/{conversation_id}/viewing    401   403   403 
 POST   /api/v1/admin/conversations/{conversation_id}/viewing    401   403   403   200   403  401
 DELETE /api/v1/admin/conversations/{conversation_id}            401   403   403   204   403  401
 POST   /api/v1/admin/conversations/bulk-delete                  401   403   403   200   403  401 #both
+POST   /api/v1/admin/conversations/bulk                         401   403   403   200   403  401 #many
+PUT    /api/v1/admin/conversations/{conversation_id}/assignee   401   403   403   200   403  401 #nobody
+PATCH  /api/v1/admin/conversations/{conversation_id}/labels     401   403   403   200   403  401 #labels
+POST   /api/v1/admin/conversations/{conversation_id}/notes      401   403   403   201   403  401 #message
+DELETE /api/v1/admin/conversations/{conversation_id}/notes/{note_id} 401 403 403 204 403 401
+DELETE /api/v1/admin/conversations/{conversation_id}/messages/{message_id} 401 403 403 204 403 401
+GET    /api/v1/admin/conversations/{conversation_id}/timeline   401   403   403   200   403  401
+GET    /api/v1/admin/conversations/{conversation_id}/canned-replies/{canned_reply_id} 401 403 403 200 403 401
+GET    /api/v1/admin/conversations?assigned=me&label=x          401   403   403   200   403  401
+GET    /api/v1/admin/admins                                     401   403   403   200   403  401
+GET    /api/v1/admin/labels                                     401   403   403   200   403  401
+PATCH  /api/v1/admin/labels/{label}                             401   403   403   200   403  401 #label
+DELETE /api/v1/admin/labels/{label}                             401   403   403   204   403  401
+GET    /api/v1/admin/canned-replies                             401   403   403   200   403  401
+POST   /api/v1/admin/canned-replies                             401   403   403   201   403  401 #canned_reply
+PUT    /api/v1/admin/canned-replies/{canned_reply_id}                  401   403   403   200   403  401 #canned_reply
+DELETE /api/v1/admin/canned-replies/{canned_reply_id}                  401   403   403   204   403  401
 GET    /api/v1/admin/users                                      401   403   403   200   403  401
 GET    /api/v1/admin/users?q={user_id}                          401   403   403   200   403  401
 
@@ -156,6 +173,11 @@ SENT: Mapping[str, Mapping[str, Any]] = {
     "status": {"status": "OPEN"},
     "reply": {"reply_body": "Hello", "status": "RESOLVED"},
     "gone": {"gone": True},
+    "many": {"items": [{"id": "{conversation_id}", "seen_number": 9}], "read": True},
+    "nobody": {"admin_id": None},
+    "labels": {"add": ["hello"]},
+    "label": {"name": "Hello"},
+    "canned_reply": {"shortcut": "hello", "title": "Hello", "body": "Hello {{customer.name}}"},
     "both": {"ids": ["{conversation_id}", "{others_conversation_id}"]},
     "user": {"name": "Hello", "email": "hello@customer.test"},
     "order": {

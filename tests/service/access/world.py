@@ -249,6 +249,10 @@ async def _create_data(client: httpx2.AsyncClient, shop: Caller, sam: Caller, us
     last = (await customer.post(conversation, f"{user_id} thanks"))["id"]
     await sam.edit(conversation, reply_body=f"{user_id} bye", status="CLOSED")
     await sam.call("POST", f"/conversations/{conversation}/viewing", {})
+    await sam.call("PATCH", f"/conversations/{conversation}/labels", {"add": [f"{user_id}-label"]})
+    note = (await sam.call("POST", f"/conversations/{conversation}/notes", {"body": f"{user_id} note"})).json()
+    reply_fields = {"shortcut": f"{user_id}-shortcut", "title": f"{user_id} title", "body": f"{user_id} canned"}
+    canned_reply = (await sam.call("POST", "/canned-replies", reply_fields)).json()
     if user_id == OTHER:  # so that the counts differ
         await customer.call("POST", f"/conversations/{conversation}/read", {"up_to": 4})
     return {
@@ -257,6 +261,10 @@ async def _create_data(client: httpx2.AsyncClient, shop: Caller, sam: Caller, us
         "conversation_id": conversation,
         "reply_id": reply,
         "last_id": last,
+        "message_id": last,
+        "note_id": note["id"],
+        "canned_reply_id": canned_reply["id"],
+        "label": f"{user_id}-label",
     }
 
 

@@ -11,6 +11,9 @@ from services.conversations.rules import Status
 from shared.database import SessionFactory, transaction
 from tests.service.helpers.callers import ORDER, Caller, logged, problem
 
+NEW_AT_THE_DESK: dict[str, Any] = {"assignee": None, "labels": [], "first_reply_at": None}
+"""What admins see besides of a customer's new conversation."""
+
 
 async def test_an_admin_opens_a_conversation_with_any_known_customer(anna: Caller, sam: Caller, shop: Caller) -> None:
     await shop.call("PUT", "/orders/A-1", ORDER)  # makes Anna known
@@ -159,7 +162,7 @@ async def test_an_empty_edit_and_other_fields_are_rejected(anna: Caller, sam: Ca
     conversation = await anna.open(body="Hello?")
     answer = await sam.call("PATCH", f"/conversations/{conversation['id']}", fields)
     assert problem(answer) == (422, "validation-failed")
-    assert await sam.peek(conversation["id"]) == conversation
+    assert await sam.peek(conversation["id"]) == conversation | NEW_AT_THE_DESK
 
 
 async def test_waiting_begins_with_the_first_unanswered_message(anna: Caller, sam: Caller) -> None:
@@ -199,15 +202,16 @@ async def test_marking_a_conversation_unread_keeps_the_number_of_the_last_read_m
 async def test_an_admins_view_marks_the_conversation_as_read_for_admins_only(anna: Caller, sam: Caller) -> None:
     conversation = await anna.open(body="Hello?")
     path = f"/conversations/{conversation['id']}"
-    assert await sam.peek(conversation["id"]) == conversation
-    assert (await sam.call("GET", path, headers={"Sec-Purpose": "prefetch"})).json() == conversation
-    assert await sam.get(path) == conversation | {"is_read_by_admin": True}
+    assert await sam.peek(conversation["id"]) == conversation | NEW_AT_THE_DESK
+    seen = conversation | NEW_AT_THE_DESK
+    assert (await sam.call("GET", path, headers={"Sec-Purpose": "prefetch"})).json() == seen
+    assert await sam.get(path) == seen | {"is_read_by_admin": True}
 
 
 async def test_an_admin_reads_a_conversation_that_has_no_message_yet(anna: Caller, sam: Caller) -> None:
     conversation = await anna.open()
     await sam.call("POST", f"/conversations/{conversation['id']}/read", {"up_to": 0})
-    assert await sam.peek(conversation["id"]) == conversation | {"is_read_by_admin": True}
+    assert await sam.peek(conversation["id"]) == conversation | NEW_AT_THE_DESK | {"is_read_by_admin": True}
 
 
 async def test_the_filters_of_the_admins_list_combine(anna: Caller, ben: Caller, sam: Caller, shop: Caller) -> None:
@@ -251,6 +255,8 @@ async def test_counts_stop_at_a_thousand_and_are_marked_as_partial(
     assert await sam.get("/conversations/counts") == {
         "by_status": {"OPEN": 2, "AWAITING_ADMIN": 0, "AWAITING_USER": 0, "RESOLVED": 0, "CLOSED": 0},
         "unread": 1,
+        "mine": 0,
+        "unassigned": 2,
     }
     async with transaction(conversations) as session:
         stored = await session.get_one(Conversation, read)

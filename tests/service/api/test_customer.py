@@ -121,7 +121,7 @@ async def test_viewing_a_conversation_marks_it_as_read_and_prefetching_does_not(
 
     assert (found["is_read_by_user"], found["status"]) == (True, "AWAITING_USER")
     assert (await anna.get("/unread")) == {"unread": 0}
-    assert (await sam.peek(conversation)) == found
+    assert (await sam.peek(conversation)).items() >= found.items()
     read = {"conversation_id": conversation, "by": "user", "up_to": 1}
     assert (await logged(conversations))[-1] == ("conversation.read", read)
 

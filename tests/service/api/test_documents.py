@@ -91,7 +91,8 @@ async def test_every_operation_declares_its_errors_as_problems_with_examples(doc
     for name, operation in operations(document):
         expected = {"401", "403", "414", "422", "431", "503"}
         expected |= {"408", "413"} if "requestBody" in operation else set()
-        expected |= {"404"} if "{conversation_id}" in name or "{erasure_id}" in name else set()
+        named = ("{conversation_id}", "{erasure_id}", "{label}", "{canned_reply_id}")
+        expected |= {"404"} if any(placeholder in name for placeholder in named) else set()
         expected |= {"429"} if name.endswith("/stream") or name in LIMITED else set()
         declared = {status for status in operation["responses"] if status >= "400"}
         assert expected <= declared <= expected | {"409"}, name
@@ -116,6 +117,10 @@ async def test_conflicts_are_declared_where_they_happen(document: Any) -> None:
         "PATCH /admin/conversations/{conversation_id}": {"newer-messages", "status-changed"},
         "DELETE /admin/conversations/{conversation_id}": {"conversation-not-closed"},
         "POST /admin/conversations/bulk-delete": {"conversation-not-closed"},
+        "PUT /admin/conversations/{conversation_id}/assignee": {"assignee-changed"},
+        "PATCH /admin/labels/{label}": {"label-taken"},
+        "POST /admin/canned-replies": {"shortcut-taken"},
+        "PUT /admin/canned-replies/{canned_reply_id}": {"shortcut-taken"},
         "PUT /store/orders/{order_id}": {"order-of-another-user"},
     }
 

@@ -51,9 +51,17 @@ CASES = {
         "user_id=%FF",
         "order_number=%20%20",
         "limit=100",
+        "assigned=me",
+        "assigned=none&label=x",
+        "assigned=you",
+        "label=",
     ],
     f"{ADMIN}/conversations/counts": ["", "limit=1"],
     f"{ADMIN}/conversations/{{id}}/messages": ["", "cursor=%00"],
+    f"{ADMIN}/conversations/{{id}}/timeline": ["", "order=desc", "cursor=x"],
+    f"{ADMIN}/admins": ["", "limit=1"],
+    f"{ADMIN}/labels": ["", "limit=0"],
+    f"{ADMIN}/canned-replies": ["", "x=1"],
     f"{ADMIN}/users": ["", "q=ann", "q=", "q=%00", "q=a&q=b"],
 }
 

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.event_consumer import consumer
 from services.notifications.event_consumer.consumer import find_missing, receive_events, receive_missing
 from services.notifications.event_consumer.handlers import handle_events
-from services.notifications.event_consumer.parked import discard_parked, list_parked, retry_parked
+from services.notifications.event_consumer.parked import discard_parked, list_parked, retry_parked, retry_unknown
 from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Notification, Person
 from services.notifications.rules import MAX_EVENT_ATTEMPTS, EmailState
 from services.notifications.settings import EmailSettings
@@ -32,6 +32,7 @@ from tests.service.helpers.event_factory import (
     posted,
     read,
     receive,
+    removed,
     user_changed,
 )
 
@@ -134,6 +135,35 @@ async def test_the_order_of_events_does_not_matter(notifications: SessionFactory
     assert all(outcome == outcomes[0] for outcome in outcomes)
 
 
+async def test_a_removed_message_has_no_effect_in_whatever_order_the_events_arrive(
+    notifications: SessionFactory,
+) -> None:
+    conversation, settings = uuid4(), email_settings(URL, email_delay_seconds=3600)
+    kept, mistake = posted(conversation, 1, body="Kept"), posted(conversation, 2, body="By mistake")
+    for order in permutations([kept, mistake, removed(mistake)]):
+        await receive(notifications, settings, *order)
+        async with notifications() as session:
+            assert (await session.scalars(select(Notification.preview))).all() == ["Kept"]
+            bodies = await session.scalars(select(EmailMessage.body).where(EmailMessage.left_out.is_(False)))
+            assert bodies.all() == ["Kept"]
+            assert "By mistake" not in (await session.scalars(select(EmailMessage.body))).all()
+            states = (await session.scalars(select(Email.state))).all()
+            assert states.count(EmailState.SCHEDULED) == 1  # one may have been cancelled
+        await wipe(notifications)
+
+
+async def test_the_email_of_a_removed_message_is_cancelled(notifications: SessionFactory) -> None:
+    conversation, settings = uuid4(), email_settings(URL, email_delay_seconds=3600)
+    message = posted(conversation, 1)
+    await receive(notifications, settings, message, removed(message), removed(message))
+    async with notifications() as session:
+        assert (await session.execute(select(Email.state, Email.reason))).all() == [("cancelled", "deleted")]
+    await receive(notifications, settings, posted(conversation, 2))
+    async with notifications() as session:
+        states = await session.scalars(select(Email.state).order_by(Email.id))
+        assert states.all() == ["cancelled", "scheduled"]
+
+
 async def test_a_message_that_arrives_after_the_deletion_leaves_nothing(notifications: SessionFactory) -> None:
     conversation = uuid4()
     await receive(notifications, email_settings(URL), deleted(conversation), posted(conversation, 1))
@@ -187,6 +217,26 @@ async def test_an_event_of_a_task_unknown_to_this_worker_can_be_retried_by_a_new
         [nonsense] = await list_parked(session)
         await discard_parked(session, nonsense.event_id)
         assert await list_parked(session) == []
+    assert await counts(notifications) == (1, 1)
+
+
+async def test_a_new_release_handles_what_the_one_before_did_not_know(
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, message = email_settings(URL), posted(uuid4(), 1)
+    note = event(EventType.NOTE_POSTED, None)
+    future = message.model_copy(update={"id": uuid4(), "type": "message.sung"})
+    with monkeypatch.context() as before:
+        before.setattr(consumer, "PAYLOADS", {})
+        await receive(notifications, settings, message, note, future)
+    async with notifications() as session:
+        assert len(await list_parked(session)) == 3
+
+    for _ in range(2):
+        await retry_unknown(notifications, settings)
+
+    async with notifications() as session:
+        assert [entry.event_id for entry in await list_parked(session)] == [future.id]
     assert await counts(notifications) == (1, 1)
 
 

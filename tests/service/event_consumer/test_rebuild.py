@@ -34,7 +34,7 @@ from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import posted
 from tests.service.helpers.sweeping import Sweeper, answer
 
-STORE = ("users", "conversations", "messages", "events", "feed", "feed_readers")
+STORE = ("users", "conversations", "conversation_entries", "messages", "events", "feed", "feed_readers")
 TABLES = ("people", "marks", "notifications", "emails", "email_messages", "inbox", "feed_cursor", "gate")
 
 

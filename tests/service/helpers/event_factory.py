@@ -15,6 +15,7 @@ from shared.events import (
     Event,
     EventType,
     MessagePosted,
+    MessageRemoved,
     PostedMessage,
     UserChanged,
 )
@@ -77,6 +78,17 @@ def read(conversation: UUID, up_to: int, *, by: str = "user") -> Event:
     """Return the event of one side's reading up to a message."""
     payload = ConversationRead(conversation_id=conversation, by="user" if by == "user" else "admin", up_to=up_to)
     return event(EventType.CONVERSATION_READ, payload)
+
+
+def removed(message: Event) -> Event:
+    """Return the event of the removal of a posted message's text."""
+    posted_payload = MessagePosted.model_validate(message.payload)
+    payload = MessageRemoved(
+        conversation_id=posted_payload.conversation_id,
+        message_id=posted_payload.message.id,
+        number=posted_payload.message.number,
+    )
+    return event(EventType.MESSAGE_REMOVED, payload)
 
 
 def deleted(conversation: UUID) -> Event:

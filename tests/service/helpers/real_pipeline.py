@@ -166,7 +166,7 @@ class RealPipeline:
     async def delete(self, conversation: int) -> bool:
         try:
             async with transaction(self.conversations) as session:
-                await commands.set_status(session, self.talks[conversation], Status.CLOSED)
+                await commands.set_status(session, self.talks[conversation], Status.CLOSED, actor_id=ADMIN)
         except NotFound:
             return False
         async with transaction(self.conversations) as session:

@@ -12,7 +12,12 @@ NOT_IN_SCHEMA = re.compile(
       This\ cursor\ is\ invalid                          # it is opaque, and bound to its filters
     | This\ Idempotency-Key\ was\ already\ used          # with another request
     | The\ customer\ has\ no\ such\ order                 # the database knows
-    | There\ is\ no\ such\ customer
+    | There\ is\ no\ such\ (customer|admin)
+    | can\ have\ up\ to\ 20\ labels                     # together with those that it has
+    | Send\ assigned\ or\ assignee_id                    # one of them
+    | send\ at\ least\ one\ of\ status,                  # and it is not null
+    | unknown\ variables                               # in double braces
+    | must\ be\ a\ known\ locale
     | send\ a\ status,\ a\ reply_body,\ or\ both          # at least one of them, and neither is null
     | must\ not\ be\ empty                               # once it is trimmed
     | should\ have\ at\ least\ 1\b

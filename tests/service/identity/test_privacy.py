@@ -53,6 +53,7 @@ async def world(sweeping: Sweeper, anna: Caller, sam: Caller, shop: Caller) -> t
     customer = ANNA.model_copy(update={"name": ADDRESS})
     parked = posted(UUID(conversation), 9, body=TEXT, customer=customer).model_dump(mode="json")
     await park_event(sweeping.notifications, posted(UUID(conversation), 9).id, "message.posted", "a test", parked)
+    await sam.call("POST", f"/conversations/{conversation}/notes", {"body": f"Note {TEXT}"})
     await sam.edit(conversation, status="CLOSED")
     return sweeping, conversation, sam, shop
 
@@ -86,6 +87,7 @@ async def tables_with(sweeping: Sweeper, *markers: str) -> set[str]:
 HOLD_TEXT = {
     *("conversations.conversations", "conversations.messages", "conversations.events"),
     "conversations.conversation_search",
+    "conversations.conversation_entries",
     *("notifications.notifications", "notifications.emails", "notifications.email_messages", "notifications.inbox"),
 }
 HOLD_ADDRESS = {
@@ -118,3 +120,23 @@ async def test_a_user_deleted_with_content_leaves_nothing(world: tuple[Sweeper, 
     assert (await shop.call("DELETE", "/users/anna?content=true")).status_code == 204
     await catch_up(sweeping)
     assert await tables_with(sweeping, TEXT, ADDRESS) == set()
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_removed_message_leaves_its_text_nowhere(
+    world: tuple[Sweeper, str, Caller, Caller], *, late: bool
+) -> None:
+    sweeping, conversation, sam, _ = world
+    removed = "m4rker-removed"
+    message = await sam.post(conversation, removed)
+    if not late:
+        await catch_up(sweeping)
+        assert len(await tables_with(sweeping, removed)) == 5
+        event = posted(UUID(conversation), 9, body=removed)
+        assert event.payload is not None
+        event.payload["message"]["id"] = message["id"]
+        await park_event(sweeping.notifications, event.id, event.type, "a test", event.model_dump(mode="json"))
+        assert "notifications.inbox" in await tables_with(sweeping, removed)
+    assert (await sam.call("DELETE", f"/conversations/{conversation}/messages/{message['id']}")).status_code == 204
+    await catch_up(sweeping)
+    assert await tables_with(sweeping, removed) == set()

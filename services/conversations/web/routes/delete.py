@@ -11,7 +11,7 @@ from services.conversations.api.response_schemas import UserOut
 from services.conversations.errors import ConversationNotClosed
 from services.conversations.messaging import commands
 from services.conversations.messaging.queries import load_conversations
-from services.conversations.rules import BULK_DELETE_LIMIT, DELETABLE
+from services.conversations.rules import BULK_LIMIT, DELETABLE
 from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
 from shared.auth import check_permission
@@ -36,7 +36,7 @@ async def bulk_delete(request: Request, page_context: AdminSubmission, session: 
     """Delete all, or none if one of them is not closed."""
     values = (await request.form()).getlist("ids")
     ids = _parse_ids(value for value in values if isinstance(value, str))
-    if not 1 <= len(ids) <= BULK_DELETE_LIMIT:
+    if not 1 <= len(ids) <= BULK_LIMIT:
         return await _page(request, page_context, session, ids)
     return await _delete(request, page_context, session, ids)
 
@@ -78,7 +78,7 @@ async def _page(
     status: int = 200,
 ) -> Response:
     check_permission(page_context.principal, Permission.DELETE)
-    too_many = len(ids) > BULK_DELETE_LIMIT
+    too_many = len(ids) > BULK_LIMIT
     details = await load_conversations(await driver_connection(session), [] if too_many else ids)
     if single and not details:
         raise NotFound("There is no such conversation.")
@@ -90,7 +90,7 @@ async def _page(
         status=422 if too_many or (not ids and request.method == "POST") else status,
         single=single,
         chosen=len(ids),
-        limit=BULK_DELETE_LIMIT,
+        limit=BULK_LIMIT,
         deletable=[(conversation, user) for conversation, user in conversations if conversation.status in DELETABLE],
         not_closed=[
             (conversation, user) for conversation, user in conversations if conversation.status not in DELETABLE

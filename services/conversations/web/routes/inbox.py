@@ -29,9 +29,11 @@ async def list_all_conversations(
     connection = await driver_connection(session)
     customers: list[UserRow] = []
     if inbox.user_id is None:
-        tally = await counts.tally(connection)
+        tally = await counts.tally(connection, page_context.principal.id)
     else:
-        tally, customers = await counts.tally_and_find_customers(connection, inbox.user_id, CHOICES)
+        tally, customers = await counts.tally_and_find_customers(
+            connection, page_context.principal.id, inbox.user_id, CHOICES
+        )
     chosen = customers[0] if customers and customers[0].id == inbox.user_id else None
     if len(customers) == 1 and not chosen:  # the only match
         return redirect(inbox.address(user_id=customers[0].id))

@@ -9,6 +9,9 @@ const TYPES = [
   "conversation.updated",
   "conversation.read",
   "conversation.deleted",
+  "message.removed",
+  "note.posted",
+  "note.deleted",
   "unread",
 ];
 const MAX_RETRY = 30_000; // ms between attempts

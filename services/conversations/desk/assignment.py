@@ -1,0 +1,47 @@
+"""Assignment: which admin takes care of a conversation."""
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.desk.people import check_admins
+from services.conversations.errors import AssigneeChanged
+from services.conversations.messaging.commands import log_update
+from services.conversations.messaging.entries import add_entry, lock_conversation
+from services.conversations.models import Conversation
+from services.conversations.rules import EntryKind, Side
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """The assignee that the caller knows; None for nobody."""
+
+    admin_id: str | None
+
+
+async def assign(
+    session: AsyncSession, conversation_id: UUID, admin_id: str | None, actor_id: str, expected: Expected | None = None
+) -> None:
+    """Assign a conversation to an admin, or to nobody.
+
+    Raises `NotFound`, `Invalid` for an unknown admin, or `AssigneeChanged` if the assignee is not the expected one.
+    """
+    if admin_id is not None:
+        await check_admins(session, [admin_id], ("body", "admin_id"))
+    conversation = await lock_conversation(session, conversation_id)
+    if expected is not None and conversation.assignee_id != expected.admin_id:
+        raise AssigneeChanged(conversation.assignee_id)
+    await assign_locked(session, conversation, admin_id, actor_id)
+
+
+async def assign_locked(session: AsyncSession, conversation: Conversation, admin_id: str | None, actor_id: str) -> bool:
+    """Assign a locked conversation to a present admin, or to nobody; return whether that changed anything."""
+    if conversation.assignee_id == admin_id:
+        return False
+    data = {"from": conversation.assignee_id, "to": admin_id}
+    await add_entry(session, conversation, EntryKind.ASSIGNMENT, actor_id, data)
+    conversation.assignee_id = admin_id
+    await session.flush()
+    await log_update(session, conversation.id, conversation.user_id, {"assignee_id": admin_id}, audience=Side.ADMIN)
+    return True

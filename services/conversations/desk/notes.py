@@ -1,0 +1,71 @@
+"""Notes that admins write for each other. No customer ever sees one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.desk.people import check_admins
+from services.conversations.event_log.append import append_event
+from services.conversations.messaging.entries import add_entry, lock_conversation
+from services.conversations.models import ConversationEntry
+from services.conversations.rules import EntryKind, Side
+from shared.events import EventType
+from shared.problems import Forbidden, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class NewNote:
+    """A note to add; `mentions` are ids of admins."""
+
+    conversation_id: UUID
+    body: str
+    mentions: Sequence[str]
+    actor_id: str
+
+
+async def add_note(session: AsyncSession, new: NewNote, note_id: UUID | None = None) -> UUID:
+    """Add a note to a conversation; return its id. Raises `NotFound`, or `Invalid` for an unknown admin."""
+    mentions = list(dict.fromkeys(new.mentions))
+    await check_admins(session, mentions, ("body", "mentions"))
+    conversation = await lock_conversation(session, new.conversation_id)
+    data = {"body": new.body, "mentions": mentions}
+    note = await add_entry(session, conversation, EntryKind.NOTE, new.actor_id, data, entry_id=note_id)
+    await _log(session, EventType.NOTE_POSTED, conversation.id, conversation.user_id, note.id)
+    return note.id
+
+
+async def delete_note(session: AsyncSession, conversation_id: UUID, note_id: UUID, actor_id: str) -> None:
+    """Delete the text of one's own note; its place in the timeline stays. Deleting it again changes nothing.
+
+    Raises `NotFound`, or `Forbidden` for another admin's note.
+    """
+    conversation = await lock_conversation(session, conversation_id)
+    note = await session.scalar(
+        select(ConversationEntry).where(
+            ConversationEntry.id == note_id,
+            ConversationEntry.conversation_id == conversation_id,
+            ConversationEntry.kind == EntryKind.NOTE,
+        )
+    )
+    if note is None:
+        raise NotFound("There is no such note.")
+    if note.actor_id != actor_id:
+        raise Forbidden("Only the author of a note can delete it.")
+    if "deleted" in note.data:
+        return
+    note.data = {"deleted": True}
+    await session.flush()
+    await _log(session, EventType.NOTE_DELETED, conversation_id, conversation.user_id, note_id)
+
+
+async def _log(
+    session: AsyncSession, event_type: EventType, conversation_id: UUID, user_id: str, note_id: UUID
+) -> None:
+    # Without the text: the log keeps events for weeks.
+    payload = {"conversation_id": str(conversation_id), "note_id": str(note_id)}
+    await append_event(
+        session, event_type, payload, user_id=user_id, conversation_id=conversation_id, audience=Side.ADMIN
+    )

@@ -1,0 +1,51 @@
+"""Remove the text of a message that was sent by mistake. Its number stays."""
+
+from uuid import UUID
+
+from sqlalchemy import func, select, text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.event_log.append import append_event
+from services.conversations.messaging.entries import add_entry, lock_conversation
+from services.conversations.models import Message
+from services.conversations.rules import EntryKind
+from services.conversations.search.indexer import forget_message
+from shared.events import EventType, MessageRemoved
+from shared.problems import NotFound
+
+
+async def remove_message(session: AsyncSession, conversation_id: UUID, message_id: UUID, actor_id: str) -> None:
+    """Remove a message's text here and from the log. Moves neither status nor flags; a repeat changes nothing.
+
+    Raises `NotFound`.
+    """
+    conversation = await lock_conversation(session, conversation_id)
+    message = await session.scalar(
+        select(Message).where(Message.id == message_id, Message.conversation_id == conversation_id)
+    )
+    if message is None:
+        raise NotFound("There is no such message.")
+    if message.removed_at is not None:
+        return
+    message.body, message.removed_at = "", func.clock_timestamp()
+    if conversation.last_message_id == message_id:
+        conversation.last_message_preview = ""
+    data = {"message_id": str(message_id), "number": message.number}
+    await add_entry(session, conversation, EntryKind.REMOVAL, actor_id, data)
+    await session.flush()
+    await forget_message(session, conversation_id, message.number)
+    await session.execute(_ERASE_EVENT, {"conversation_id": conversation_id, "message_id": str(message_id)})
+    await append_event(
+        session,
+        EventType.MESSAGE_REMOVED,
+        MessageRemoved(conversation_id=conversation_id, message_id=message_id, number=message.number),
+        user_id=conversation.user_id,
+        conversation_id=conversation_id,
+    )
+
+
+_ERASE_EVENT = text(f"""
+    update events set payload = null
+    where conversation_id = :conversation_id and type = '{EventType.MESSAGE_POSTED}'
+        and payload -> 'message' ->> 'id' = :message_id
+""")  # noqa: S608 - built from constants

@@ -1,0 +1,140 @@
+"""The timeline: messages and entries of a conversation in one order.
+
+Messages are not copied into entries: a page is merged from both tables. An entry follows the message that was the
+newest when it was written.
+"""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import cache
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from services.conversations.messaging.listing import rows_to_fetch
+from services.conversations.records import MessageRow, columns
+from shared.database import Driver
+from shared.paging import decode_cursor, encode_cursor, moment, number
+from shared.problems import NotFound
+from shared.readers import Reader
+
+
+class EntryRow(NamedTuple):
+    """An entry with its actor, and the names of the people in its data."""
+
+    id: UUID
+    at: datetime
+    after_number: int
+    kind: str
+    actor_id: str
+    actor_name: str | None
+    actor_deleted: bool
+    data: dict[str, Any]
+    names: dict[str, str | None]
+
+
+_MESSAGE = len(MessageRow._fields)
+_START = datetime(1, 1, 1, tzinfo=UTC)
+_FIRST_ID = UUID(int=0)
+
+
+async def list_timeline(
+    reader: Reader, conversation_id: UUID, *, newest_first: bool, cursor: str | None, limit: int
+) -> tuple[list[MessageRow | EntryRow], str | None]:
+    """Return a page of a conversation's timeline, and the cursor of the next. Raises `NotFound`."""
+    binding = ["timeline", str(conversation_id), newest_first]
+    key: Sequence[Any] = ()
+    if cursor is not None:
+        last, rank, at, item_id = decode_cursor(cursor, binding, number, _rank, moment, UUID)
+        # A message comes before all entries that follow it.
+        key = (last + rank if newest_first else last, last, *((at, item_id) if rank else (_START, _FIRST_ID)))
+    query = _timeline(newest_first, bool(key), rows_to_fetch(limit))
+    rows = await reader.fetch(query, conversation_id, *key)
+    if not rows:
+        raise NotFound("There is no such conversation.")
+    items = [_item(row) for row in rows[:limit] if row[1] is not None]  # a row of nulls: there is nothing yet
+    if len(rows) <= limit:
+        return items, None
+    return items, encode_cursor(binding, _key(items[-1]))
+
+
+async def find_entry(connection: Driver, conversation_id: UUID, entry_id: UUID) -> EntryRow:
+    """Return an entry of a conversation. Raises `NotFound`."""
+    row = await connection.fetchrow(_ENTRY, conversation_id, entry_id)
+    if row is None:
+        raise NotFound("There is no such entry.")
+    return EntryRow._make(row)
+
+
+def _rank(part: int) -> int:
+    if part not in {0, 1}:
+        raise ValueError(part)
+    return part
+
+
+def _key(item: MessageRow | EntryRow) -> Sequence[str | int]:
+    if isinstance(item, MessageRow):
+        return (item.number, 0, item.created_at.isoformat(), str(item.id))
+    return (item.after_number, 1, item.at.isoformat(), str(item.id))
+
+
+def _item(row: Sequence[Any]) -> MessageRow | EntryRow:
+    is_message, parts = row[1] == 0, tuple(row[4:])
+    return MessageRow._make(parts[:_MESSAGE]) if is_message else EntryRow._make(parts[_MESSAGE:])
+
+
+# Mentioned and assigned admins by id; there are few. Subqueries, because a join might read through all users.
+_NAMES = """
+    (
+        select coalesce(jsonb_object_agg(named.id, (select name from users where id = named.id)), '{}')
+        from (
+            select jsonb_array_elements_text(e.data -> 'mentions') as id
+            union select unnest(array[e.data ->> 'from', e.data ->> 'to']) where e.kind = 'assignment'
+        ) as named where named.id is not null
+    )
+"""
+
+
+_ENTRY_COLUMNS = f"""
+    e.id, e.at, e.after_number, e.kind, e.actor_id, (select name from users where id = e.actor_id),
+    (select deleted_at is not null from users where id = e.actor_id), e.data, {_NAMES}
+"""  # noqa: S608 - built from constants
+_ENTRY = f"""
+    select {_ENTRY_COLUMNS} from conversation_entries as e
+    where e.conversation_id = $1 and e.id = $2
+"""  # noqa: S608 - built from constants
+
+
+@cache
+def _timeline(newest_first: bool, continued: bool, rows: int) -> str:
+    desc, after = (" desc", "<") if newest_first else ("", ">")
+    place = entry_place = ""
+    if continued:
+        place = f"and m.number {after} $2::int"
+        entry_place = f"and (e.after_number, e.at, e.id) {after} ($3::int, $4::timestamptz, $5::uuid)"
+    return f"""
+select page.* from conversations as c
+left join lateral (
+    (
+        select m.number as place, 0 as rank, m.created_at as moment, m.id as item, {columns(MessageRow, "m")},
+            null::uuid, null::timestamptz, null::int, null::text, null::text, null::text, null::bool, null::jsonb,
+            null::jsonb
+        from (
+            select m.*, (select name from users where id = m.sender_id) as sender_name,
+                (select deleted_at is not null from users where id = m.sender_id) as sender_deleted
+            from messages as m
+            where m.conversation_id = c.id {place}
+            order by m.number{desc} limit {rows}
+        ) as m
+    ) union all (
+        select e.after_number, 1, e.at, e.id, {", ".join(["null"] * _MESSAGE)},
+            {_ENTRY_COLUMNS}
+        from (
+            select * from conversation_entries as e where e.conversation_id = c.id {entry_place}
+            order by e.after_number{desc}, e.at{desc}, e.id{desc} limit {rows}
+        ) as e
+    )
+    order by place{desc}, rank{desc}, moment{desc}, item{desc} limit {rows}
+) as page on true
+where c.id = $1
+order by page.place{desc}, page.rank{desc}, page.moment{desc}, page.item{desc}
+"""  # noqa: S608 - built from constants

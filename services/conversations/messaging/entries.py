@@ -1,0 +1,46 @@
+"""Entries of a conversation's timeline beside its messages."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import func, insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.models import Conversation, ConversationEntry
+from services.conversations.rules import EntryKind
+from shared.problems import NotFound
+
+
+async def lock_conversation(session: AsyncSession, conversation_id: UUID) -> Conversation:
+    """Lock and return a conversation. Raises `NotFound`."""
+    conversation = await session.get(Conversation, conversation_id, with_for_update=True, populate_existing=True)
+    if conversation is None:
+        raise NotFound("There is no such conversation.")
+    return conversation
+
+
+async def add_entry(
+    session: AsyncSession,
+    conversation: Conversation,
+    kind: EntryKind,
+    actor_id: str,
+    data: dict[str, Any],
+    *,
+    entry_id: UUID | None = None,
+) -> ConversationEntry:
+    """Add an entry after the newest message of a locked conversation."""
+    entry = (
+        insert(ConversationEntry)
+        .values(
+            id=func.coalesce(entry_id, func.uuidv7()),
+            conversation_id=conversation.id,
+            # The clock is read under the lock, as for messages.
+            at=func.greatest(func.clock_timestamp(), conversation.last_activity_at),
+            after_number=conversation.message_count,
+            kind=kind,
+            actor_id=actor_id,
+            data=data,
+        )
+        .returning(ConversationEntry)
+    )
+    return (await session.scalars(entry)).one()

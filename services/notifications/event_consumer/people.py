@@ -1,0 +1,37 @@
+"""Save the people in events. Each has a version, so the order in which they arrive does not matter."""
+
+from collections.abc import Iterable
+from operator import attrgetter
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.database import transaction_driver
+from shared.people import Person
+
+
+async def update_people(session: AsyncSession, people: Iterable[Person]) -> list[Person]:
+    """Save people that are newer than the saved version; return those that were saved."""
+    newest: dict[str, Person] = {}
+    for person in people:
+        if person.id not in newest or newest[person.id].version < person.version:
+            newest[person.id] = person
+    if not newest:
+        return []
+    columns = zip(*(_PERSON(newest[key]) for key in sorted(newest)), strict=True)
+    rows = await (await transaction_driver(session)).fetch(_UPDATE_PEOPLE, *columns)
+    return [newest[row["id"]] for row in rows]
+
+
+_PERSON = attrgetter("id", "version", "name", "email", "locale", "zoneinfo", "role", "deleted")
+# Only those that are newer: an upsert locks rows that it does not change, and the same admin occurs in many events.
+_UPDATE_PEOPLE = """
+    insert into people (id, version, name, email, locale, zoneinfo, role, deleted)
+    select * from unnest($1::text[], $2::int8[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::bool[])
+        as new (id, version, name, email, locale, zoneinfo, role, deleted)
+    where not exists (select from people where people.id = new.id and people.version >= new.version)
+    order by new.id
+    on conflict (id) do update set version = excluded.version, name = excluded.name, email = excluded.email,
+        locale = excluded.locale, zoneinfo = excluded.zoneinfo, role = excluded.role, deleted = excluded.deleted
+    where people.version < excluded.version
+    returning id
+"""
