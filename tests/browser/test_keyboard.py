@@ -1,5 +1,7 @@
 """Everything works with the keyboard alone, and the focus is always visible."""
 
+import re
+
 from playwright.async_api import Page, Route, expect
 
 from tests.browser.helpers.people import People
@@ -69,7 +71,7 @@ async def test_a_customer_writes_reads_and_signs_out_by_keyboard_alone(people: P
 async def test_an_admin_replies_resolves_and_marks_unread_by_keyboard_alone(people: People, site: Site) -> None:
     dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
     page, keyboard = sam.page, sam.page.keyboard
-    _, second, _ = [await site.open_conversation(dora, subject) for subject in ("First", "Second", "Third")]
+    first, second, _ = [await site.open_conversation(dora, subject) for subject in ("First", "Second", "Third")]
     await sam.go(f"{sam.home}?user_id={dora}")
     await keyboard.press("?")
     await expect(page.get_by_role("dialog", name="Keyboard shortcuts")).to_be_visible()
@@ -90,12 +92,22 @@ async def test_an_admin_replies_resolves_and_marks_unread_by_keyboard_alone(peop
     await keyboard.type("It is done.")
     await keyboard.press("Escape")
     await keyboard.press("e")
+    await expect(page.get_by_role("dialog", name="Resolve without sending your draft?")).to_be_visible()
+    await keyboard.press("Escape")
+    await expect(page.locator("#status")).to_have_text("Waiting for customer")
+    await keyboard.press("e")
+    await page.get_by_role("button", name="Resolve", exact=True).press("Enter")
+    await expect(page.locator(f"#c-{second}")).to_contain_text("Resolved")
+    await expect(page.locator(f"#open-{first}")).to_be_focused()  # the next one
+    await keyboard.press("k")
     await expect(page.locator("#status")).to_have_text("Resolved")
     await expect(page.locator("#reply_body")).to_have_value("It is done.")
     await expect_thread(page, "Hello?", "Just a moment, jkeru/?")
     await keyboard.press("u")
-    await expect(page.get_by_role("heading", name="Inbox")).to_be_visible()
+    await expect(page.locator(f"#c-{second}.unread")).to_be_visible()
+    await expect(page.locator("#toast")).to_contain_text("marked as unread")
     assert not (await site.conversation(second))["is_read_by_admin"]
+    assert not (await site.conversation(first))["is_read_by_admin"]
 
 
 async def test_an_admin_works_through_the_list_by_keyboard_alone(people: People, site: Site) -> None:
@@ -108,7 +120,9 @@ async def test_an_admin_works_through_the_list_by_keyboard_alone(people: People,
     await expect(page.locator(f"#open-{first}")).to_be_focused()
     await keyboard.press("e")
     await expect(page.locator(f"#c-{first}")).to_contain_text("Resolved")
-    await expect(page.locator(f"#open-{first}")).to_be_focused()
+    await expect(page.locator(f"#open-{first}")).to_be_focused()  # there is no next one
+    await keyboard.press("z")
+    await expect(page.locator(f"#c-{first}")).to_contain_text("New")
     await keyboard.press("k")
     await keyboard.press("u")
     await expect(page.locator(f"#c-{second}.unread")).to_be_visible()
@@ -150,14 +164,15 @@ async def test_resolving_from_a_stale_list_is_rejected_and_the_reason_shown(peop
     async def abort(route: Route) -> None:
         await route.abort()
 
-    await page.route("**/*peek=true*", abort)
+    refreshes = re.compile(r"/conversation/\?.*peek=true")
+    await page.route(refreshes, abort)
     await site.write(conversation, dora, "One more thing")
     await keyboard.press("j")
     await keyboard.press("e")
     await expect(page.get_by_role("alert")).to_contain_text("The customer sent a new message")
     assert (await site.conversation(conversation))["status"] == "AWAITING_ADMIN"
 
-    await page.unroute("**/*peek=true*")
+    await page.unroute(refreshes)
     await page.reload()
     await keyboard.press("j")
     await keyboard.press("e")

@@ -13,7 +13,13 @@ from typing import Any
 from uuid import UUID
 
 from services.conversations.models import ORDER_SEARCH_FORM
-from services.conversations.records import CONVERSATION_COLUMNS, DESK_COLUMNS, NO_DESK_COLUMNS, ConversationDetail
+from services.conversations.records import (
+    CONVERSATION_COLUMNS,
+    DESK_COLUMNS,
+    NO_DESK_COLUMNS,
+    ConversationDetail,
+    ConversationRow,
+)
 from services.conversations.rules import Side, Status, former_order_id
 from shared.paging import DEFAULT_LIMIT, MAX_LIMIT, decode_cursor, encode_cursor, moment
 from shared.readers import Reader, fetch_with_custom_plan
@@ -36,6 +42,11 @@ class Filters:
     def is_selective(self) -> bool:
         """Return whether the filters select the conversations of one customer, about one order, or with one label."""
         return any(value is not None for value in (self.user_id, self.order_id, self.order_number, self.label_id))
+
+    def still_match(self, conversation: ConversationRow) -> bool:
+        """Return whether a conversation that matched them earlier does so now. Its customer and order never change."""
+        is_in = not self.status or conversation.status in self.status
+        return is_in and self.unread in (None, not conversation.is_read_by_admin)
 
 
 _SIZES = (DEFAULT_LIMIT + 1, 51, MAX_LIMIT + 1, 501)

@@ -122,6 +122,7 @@ class Pages:
             "customer_root": CUSTOMER_ROOT,
             "operations_root": OPERATIONS_ROOT,
             "logo": self._theme.logo and f"{assets.PREFIX}/{self._theme.logo}",
+            "scripts": assets.scripts(),
             "static": self._static,
             "store_name": self._settings.store_name,
             "store_url": self._settings.store_url,

@@ -21,7 +21,8 @@ def composer(page: Page) -> Locator:
 
 
 async def send(page: Page, text: str) -> None:
-    """Type a message and send it with the keyboard."""
+    """Type a message and send it with the keyboard, once the scripts are ready for it."""
+    await expect(page.locator("#reply[data-kept]")).to_be_visible()
     await composer(page).fill(text)
     await composer(page).press("Control+Enter")
 

@@ -1,10 +1,14 @@
 """The support inbox: the list of all conversations with its filters and counts."""
 
-from fastapi import APIRouter, Request
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from services.conversations.api.response_schemas import UserOut
 from services.conversations.messaging import counts, listing
+from services.conversations.messaging.queries import load_conversations
 from services.conversations.records import ConversationDetail, UserRow
 from services.conversations.rules import Side
 from services.conversations.web.auth import AdminContext
@@ -15,6 +19,7 @@ from shared.dependencies import DbSession
 
 PAGE = 25  # conversations on a page
 CHOICES = 20  # customers to choose from
+SHOWN = 100  # rows on a screen, at most
 
 router = APIRouter(prefix=ADMIN_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)
 for path in ("", "/new", "/bulk-delete", "/{conversation_id}", "/{conversation_id}/delete"):
@@ -23,9 +28,13 @@ for path in ("", "/new", "/bulk-delete", "/{conversation_id}", "/{conversation_i
 
 @router.get("/")
 async def list_all_conversations(
-    request: Request, page_context: AdminContext, session: DbSession, inbox: ListQuery
+    request: Request,
+    page_context: AdminContext,
+    session: DbSession,
+    inbox: ListQuery,
+    shown: Annotated[list[UUID], Query(max_length=SHOWN)] = [],  # noqa: B006 - never changed
 ) -> Response:
-    """Show the conversations that match the filters."""
+    """Show the conversations that match the filters. For scripts, also return those of `shown` that are elsewhere."""
     connection = await driver_connection(session)
     customers: list[UserRow] = []
     if inbox.user_id is None:
@@ -41,6 +50,8 @@ async def list_all_conversations(
     next_cursor = None
     if inbox.user_id is None or chosen:
         details, next_cursor = await _list(connection, inbox)
+    elsewhere = set(shown) - {detail.conversation.id for detail in details}
+    kept = await load_conversations(connection, elsewhere) if elsewhere else []
     return pages_of(request).render(
         request,
         "admin_conversations.html",
@@ -50,6 +61,7 @@ async def list_all_conversations(
         chosen=chosen and UserOut.of(chosen),
         customers=[UserOut.of(customer) for customer in customers],
         rows=[(detail, UserOut.of(detail.user)) for detail in details],
+        kept=[(detail, UserOut.of(detail.user)) for detail in kept],
         next_cursor=next_cursor,
     )
 

@@ -3,9 +3,12 @@
 
 import { fetchPage, role } from "./api.js";
 import { startThread, thread } from "./current-thread.js";
+import { askForShownRows } from "./inbox-rows.js";
 import { onRefresh, refresher, swap } from "./refresh.js";
 import { refreshThread } from "./thread.js";
+import { showToast } from "./toast.js";
 
+const DWELL = 2_000; // ms on the screen after which a conversation counts as opened
 const WIDE = matchMedia("(width >= 75rem)"); // as in the style
 const desk = document.querySelector(".desk");
 const inbox = () => document.getElementById("inbox");
@@ -13,7 +16,7 @@ let opening = new AbortController();
 let arriving = null; // { id, stale } of the conversation that is being fetched
 
 /** Refresh the inbox; a page without it has nothing to refresh. */
-export const refreshInbox = refresher(() => inbox().dataset.url, swap);
+export const refreshInbox = refresher(() => inbox().dataset.url, swap, askForShownRows);
 
 /** Return whether the inbox is in the document: the page of a conversation has none until a wide window fetches it. */
 export const hasInbox = () => Boolean(inbox()?.firstElementChild);
@@ -23,7 +26,10 @@ export const opensBeside = () => hasInbox() && WIDE.matches;
 
 export function startDesk() {
   if (role !== "admin" || !desk) return;
+  // A reload must not show the notice about deleted conversations again.
+  if (new URLSearchParams(location.search).has("deleted")) history.replaceState(null, "", location.pathname);
   desk.addEventListener("click", follow);
+  desk.addEventListener("click", ({ target }) => target.id === "new-rows" && showInbox(inbox().dataset.url, null));
   desk.addEventListener("submit", search);
   addEventListener("popstate", followHistory);
   WIDE.addEventListener("change", fetchInbox);
@@ -36,21 +42,27 @@ export function noteEvent({ conversation_id: id }) {
   if (arriving?.id === id) arriving.stale = true;
 }
 
-/** Open a conversation beside the inbox. `enter` is the method of `history` that changes the address, or null. */
-export async function open(href, { peek = false, enter = "pushState" } = {}) {
+/**
+ * Open a conversation beside the inbox. With `peek` it is only shown: it counts as opened by a click in it, by typing,
+ * and with `dwells` after a while. `enter` is the method of `history` that changes the address, or null.
+ */
+export async function open(href, { peek = false, dwells = true, enter = "pushState" } = {}) {
   opening.abort();
   opening = new AbortController();
   const { signal } = opening;
   const url = new URL(href, location);
+  if (!peek && threadIdOf(url) === thread?.dataset.thread && "peek" in thread.dataset) return countAsOpened();
   const fetched = new URL(url);
   if (peek) fetched.searchParams.set("peek", "true");
   const arrival = { id: threadIdOf(url), stale: false };
   arriving = arrival;
-  const page = await fetchPage(fetched, signal).catch(() => null);
+  const page = await fetchPage(fetched, signal).catch(() => undefined);
   if (signal.aborted) return;
+  if (page === undefined) return showToast("failed"); // the server is unreachable
   const fresh = page?.querySelector("[data-thread]");
   if (!fresh) return location.assign(url); // the server says why
   arriving = null;
+  if (peek && dwells) fresh.dataset.dwells = "";
   if (enter) history[enter](null, "", url);
   thread?.remove();
   desk.append(fresh);
@@ -59,6 +71,28 @@ export async function open(href, { peek = false, enter = "pushState" } = {}) {
   startThread();
   swap(page);
   if (arrival.stale) refreshThread();
+}
+
+/** Count a conversation that was only shown as opened, when its reader turns to it. */
+export function startPeeking(thread, closed) {
+  if (!("peek" in thread.dataset)) return;
+  let timer = null;
+  const dwell = () => {
+    clearTimeout(timer);
+    const isSeen = "dwells" in thread.dataset && !document.hidden && document.hasFocus();
+    if (isSeen) timer = setTimeout(() => "dwells" in thread.dataset && countAsOpened(), DWELL);
+  };
+  for (const type of ["pointerdown", "input"]) thread.addEventListener(type, countAsOpened, { once: true });
+  for (const type of ["focus", "blur"]) addEventListener(type, dwell, { signal: closed });
+  document.addEventListener("visibilitychange", dwell, { signal: closed });
+  closed.addEventListener("abort", () => clearTimeout(timer));
+  dwell();
+}
+
+function countAsOpened() {
+  if (!("peek" in thread.dataset)) return;
+  delete thread.dataset.peek;
+  thread.dispatchEvent(new Event("chats:opened"));
 }
 
 /** Close the conversation that is open beside the inbox. */
@@ -74,10 +108,16 @@ function follow(event) {
   const link = event.target.closest("a[href]");
   if (!link || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
   if (link.origin !== location.origin || !opensBeside()) return;
-  if (threadIdOf(link)) open(link.href);
+  if (threadIdOf(link)) openByHand(link.href, { byKey: event.detail === 0 });
   else if (link.pathname === desk.dataset.root) showInbox(link.href);
   else return;
   event.preventDefault();
+}
+
+/** Open a conversation; a key leads into it, a click leaves the focus where it is. */
+async function openByHand(href, { byKey }) {
+  await open(href);
+  if (byKey) thread?.querySelector(".MessageHistoryPanel").focus();
 }
 
 function search(event) {
@@ -93,7 +133,8 @@ function search(event) {
 
 /** Fetch the inbox that a link leads to, and keep the conversation that is open beside it. */
 async function showInbox(href, enter = "pushState") {
-  const page = await fetchPage(href).catch(() => null);
+  const page = await fetchPage(href).catch(() => undefined);
+  if (page === undefined) return showToast("failed");
   if (!place(page)) return location.assign(href);
   if (!enter) return;
   const url = new URL(inbox().dataset.url, location);

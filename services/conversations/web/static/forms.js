@@ -11,16 +11,26 @@ export function startForms() {
     remove("sent");
   }
   document.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.form?.dataset.draft) {
-      event.preventDefault();
-      event.target.form.requestSubmit();
-    }
+    const form = event.target.form;
+    const way = event.key === "Enter" && form?.dataset.draft && wayToSend(event);
+    const button = way && way !== "send" && form.querySelector(`[data-way="${way}"]`);
+    if (!way || button === null) return;
+    event.preventDefault();
+    form.requestSubmit(button || undefined);
   });
   for (const form of document.querySelectorAll('form[action="/session/end"]')) {
     form.addEventListener("submit", () => clear());
   }
   for (const search of document.querySelectorAll("[data-filters]")) filterOptions(search);
   addEventListener("pageshow", startBlank); // after the browser has restored the form
+}
+
+/** Return what Enter does with these modifiers: `send`, one of the other ways, or null. */
+function wayToSend({ altKey, ctrlKey, metaKey, shiftKey }) {
+  const isCommand = ctrlKey || metaKey;
+  if (isCommand === altKey) return null; // both are AltGr
+  if (isCommand) return shiftKey ? "resolve" : "send";
+  return shiftKey ? "close" : "keep";
 }
 
 /** Keep the drafts of the forms in an element. */

@@ -5,14 +5,18 @@ import { person, role } from "./api.js";
 import { refreshBell, startBell } from "./bell.js";
 import { onThread, startThread, thread } from "./current-thread.js";
 import { refreshDeliveryStatus, startDeliveryStatus } from "./delivery-status.js";
-import { close, hasInbox, noteEvent, opensBeside, refreshInbox, startDesk } from "./desk.js";
+import { startHeader } from "./conversation-actions.js";
+import { close, hasInbox, noteEvent, opensBeside, refreshInbox, startDesk, startPeeking } from "./desk.js";
 import { startDrafts, startForms } from "./forms.js";
-import { startInbox } from "./inbox.js";
+import { startKeys } from "./keys.js";
+import { startPeopleSearch } from "./people-search.js";
 import { startPresence } from "./presence.js";
 import { refresh } from "./refresh.js";
+import { startSelection } from "./selection.js";
 import { flush, startSending } from "./sending.js";
 import { follow } from "./stream.js";
 import { concerns, refreshThread, startReading } from "./thread.js";
+import { showToast } from "./toast.js";
 import { startZone } from "./zone.js";
 
 const LIST_INTERVAL = 1_500; // ms between refreshes of a busy list
@@ -20,11 +24,15 @@ const LIST_INTERVAL = 1_500; // ms between refreshes of a busy list
 reloadForNextUser();
 startMenus();
 startForms();
-startInbox();
-for (const start of [startDrafts, startReading, startSending, startDeliveryStatus, startPresence]) onThread(start);
+for (const start of [startDrafts, startReading, startSending, startDeliveryStatus, startPresence, startPeeking, startHeader]) {
+  onThread(start);
+}
 startThread();
 startBell();
 startDesk();
+startKeys();
+startSelection();
+startPeopleSearch();
 startZone();
 follow({ event: handle, missed: refreshPage, connection });
 
@@ -59,9 +67,14 @@ function handle(type, data) {
   noteEvent(data);
   refreshList();
   if (!concerns(data)) return;
-  if (type === "conversation.deleted") return opensBeside() ? close() : location.reload();
+  if (type === "conversation.deleted") return opensBeside() ? closeDeleted() : location.reload();
   refreshThread();
   refreshDeliveryStatus();
+}
+
+function closeDeleted() {
+  showToast("deleted", { subject: thread.querySelector("h1").textContent });
+  close();
 }
 
 function refreshPage() {

@@ -30,12 +30,16 @@ export function startPresence(thread, closed) {
       },
     }).catch(() => null);
   };
-  report();
-  const timer = setInterval(report, INTERVAL);
-  document.addEventListener("visibilitychange", () => (document.hidden ? leave() : report()), { signal: closed });
-  addEventListener("pagehide", leave, { signal: closed });
-  closed.addEventListener("abort", () => {
-    clearInterval(timer);
-    leave();
-  });
+  const start = () => {
+    report();
+    const timer = setInterval(report, INTERVAL);
+    document.addEventListener("visibilitychange", () => (document.hidden ? leave() : report()), { signal: closed });
+    addEventListener("pagehide", leave, { signal: closed });
+    closed.addEventListener("abort", () => {
+      clearInterval(timer);
+      leave();
+    });
+  };
+  if ("peek" in thread.dataset) thread.addEventListener("chats:opened", start, { once: true });
+  else start();
 }

@@ -1,6 +1,8 @@
 // Refreshes the page: fetches it again and replaces the live regions that differ. Only the server renders markup.
 
 import { fetchPage, person } from "./api.js";
+import { updateRows } from "./inbox-rows.js";
+import { replace } from "./replace.js";
 
 const RETRY_DELAY = 3_000; // ms after a failed fetch
 const callbacks = new Set();
@@ -14,8 +16,11 @@ export function onRefresh(callback, closed) {
   closed?.addEventListener("abort", () => callbacks.delete(callback));
 }
 
-/** Return a function that refreshes what `locate()` has the URL of: it fetches it again, and calls `apply`. */
-export function refresher(locate, apply) {
+/**
+ * Return a function that refreshes what `locate()` has the URL of: it fetches it again, and calls `apply` with it.
+ * `prepare` may add parameters to the URL.
+ */
+export function refresher(locate, apply, prepare = () => {}) {
   let running = null;
   let again = false;
   let quietUntil = 0;
@@ -46,6 +51,7 @@ export function refresher(locate, apply) {
     const located = locate();
     const url = new URL(located, location);
     url.searchParams.set("peek", "true");
+    prepare(url);
     url.hash = "";
     let page = null;
     try {
@@ -58,7 +64,8 @@ export function refresher(locate, apply) {
     }
     // Random, because many pages get the same event.
     quietUntil = performance.now() + interval * (0.75 + Math.random() / 2);
-    if (page && locate() === located) apply(page);
+    if (locate() !== located) again = true;
+    else if (page) apply(page);
   }
 
   document.addEventListener("visibilitychange", () => {
@@ -78,7 +85,8 @@ export function swap(page) {
   for (const region of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(region.id);
     if (!fresh) continue;
-    if (region.dataset.live === "list") merge(region, fresh);
+    if (region.dataset.live === "list") mergeInPlace(region, fresh);
+    else if (region.dataset.live === "rows") updateRows(region, fresh);
     else if (region.dataset.live === "value") region.value = fresh.value;
     else if (!region.isEqualNode(fresh)) replace(region, fresh);
   }
@@ -96,16 +104,16 @@ function moveTo(zone, page) {
   return true;
 }
 
-/** Replace a region, and keep its selection and focus. */
-function replace(region, fresh) {
-  const checked = [...region.querySelectorAll(":checked[id]")].map((box) => box.id);
-  const focused = region.contains(document.activeElement) && document.activeElement.id;
-  region.replaceWith(fresh);
-  for (const id of checked) {
-    const box = document.getElementById(id);
-    if (box) box.checked = true;
-  }
-  if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
+/** Update the messages; those on the screen stay where they are, unless the end is visible. */
+function mergeInPlace(list, fresh) {
+  const panel = list.closest(".MessageHistoryPanel");
+  const top = panel.getBoundingClientRect().top;
+  const isAtEnd = panel.scrollTop > -1;
+  const anchor = [...list.querySelectorAll(":scope > [data-number]")].find((item) => item.getBoundingClientRect().bottom > top);
+  const before = anchor?.getBoundingClientRect().top;
+  merge(list, fresh);
+  const kept = anchor && document.getElementById(anchor.id);
+  if (kept && !isAtEnd) panel.scrollTop += kept.getBoundingClientRect().top - before;
 }
 
 /** Update a list item by item. Items with `data-keep`, and those before the fetched ones, stay. */

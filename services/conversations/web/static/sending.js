@@ -6,6 +6,7 @@ import { call, newKey } from "./api.js";
 import { load, remove, save } from "./tab-storage.js";
 import { onRefresh } from "./refresh.js";
 import { refreshThread, showEnd } from "./thread.js";
+import { showToast, statusName } from "./toast.js";
 
 const RETRY_DELAY = 10_000; // ms
 const outboxes = new Map(); // by conversation
@@ -62,9 +63,9 @@ class Outbox {
   submit(event) {
     const typed = new FormData(this.form, event.submitter);
     const text = this.field.value.trimEnd().replace(/^\s*\n/, ""); // as the server trims it
+    const statuses = typed.getAll("status").filter(Boolean);
     if (!text) return; // a status alone is submitted as a form
     event.preventDefault();
-    const statuses = typed.getAll("status").filter(Boolean);
     const fields = {
       [this.fieldName]: text,
       ...(statuses.length && { status: statuses.at(-1) }),
@@ -109,6 +110,7 @@ class Outbox {
       if (bubble) bubble.dataset.sent = result.last_message?.id ?? result.id;
       this.drop(item);
       refreshThread();
+      sayWhatWasDone(item, result);
       return true;
     }
     if (response.status === 429 || response.status === 401 || response.status >= 500) {
@@ -155,6 +157,7 @@ class Outbox {
     }
     if (!this.form) {
       const draft = load(this.draft) ?? {};
+      showToast("returned");
       return save(this.draft, { ...draft, [this.fieldName]: [...texts, draft[this.fieldName]].filter(Boolean).join("\n\n") });
     }
     this.write([...texts, this.field.value].filter(Boolean).join("\n\n"));
@@ -186,6 +189,10 @@ class Outbox {
     setState(item, "sending");
     showEnd();
   }
+}
+
+function sayWhatWasDone({ fields }, { status }) {
+  if (status) showToast(fields.status === "KEEP" ? "kept" : "sent", { status: statusName(status) });
 }
 
 /** Show which status was not set. It is not selected again: the next reply would set it unnoticed. */
