@@ -28,6 +28,7 @@ MODULES = {
     "notifications-api": "services.notifications.app",
     "relay": "services.conversations.relay",
     "jobs": "services.conversations.jobs",
+    "thumbnails": "services.conversations.thumbnails",
     "worker": "services.notifications.worker",
     "sweeper": "services.notifications.sweeper",
 }

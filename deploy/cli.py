@@ -10,7 +10,7 @@ import typer
 from dotenv import dotenv_values
 
 from deploy.doctor.findings import Area
-from deploy.groups import emails, events
+from deploy.groups import emails, events, files
 from deploy.setting_files import read_setting_files
 from shared.principal import Permission
 from shared.settings import SettingsError
@@ -20,7 +20,7 @@ SERVICES = Path(__file__).parent.parent / "services"
 MAX_TOKEN_HOURS = 24 * 365
 
 # These commands never read the settings of a local run: a missing setting must be an error.
-_ENVIRONMENT_ONLY = {"run", "api", "notifications-api", "relay", "jobs", "worker", "sweeper", "migrate"}
+_ENVIRONMENT_ONLY = {"run", "api", "notifications-api", "relay", "jobs", "thumbnails", "worker", "sweeper", "migrate"}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 app.add_typer(emails, name="emails")
 app.add_typer(events, name="events")
+app.add_typer(files, name="files")
 
 Host = Annotated[str, typer.Option(envvar="CHATS_LISTEN_HOST", help="Address to listen on.")]
 
@@ -105,16 +106,30 @@ def relay(host: Host = "127.0.0.1", port: int = _port(8003)) -> None:
 
 @app.command()
 def jobs(host: Host = "127.0.0.1", port: int = _port(8007)) -> None:
-    """Run the jobs of the conversations service, which index messages, erase deleted data and purge old rows."""
+    """Run the jobs of the conversations service: indexing, erasing, files, purging."""
     from services.conversations.jobs import run_jobs
-    from services.conversations.settings import StoreSettings
+    from services.conversations.settings import FileSettings
     from shared.processes import run_until_signal
     from shared.settings import read_settings
 
-    settings = read_settings(StoreSettings)
+    settings = read_settings(FileSettings)
     _log("jobs", settings.log_level)
     _check_port(host, port)
     run_until_signal(lambda stop: run_jobs(settings, host, port, stop))
+
+
+@app.command()
+def thumbnails(host: Host = "127.0.0.1", port: int = _port(8008)) -> None:
+    """Run the process that makes the thumbnails of pictures."""
+    from services.conversations.settings import FileSettings
+    from services.conversations.thumbnails import run_thumbnails
+    from shared.processes import run_until_signal
+    from shared.settings import read_settings
+
+    settings = read_settings(FileSettings)
+    _log("thumbnails", settings.log_level)
+    _check_port(host, port)
+    run_until_signal(lambda stop: run_thumbnails(settings, host, port, stop))
 
 
 @app.command("notifications-api")

@@ -1,4 +1,4 @@
-"""The command groups `chats emails` and `chats events`."""
+"""The command groups `chats emails`, `chats events` and `chats files`."""
 
 from typing import Annotated
 
@@ -8,6 +8,26 @@ from shared.settings import SettingsError
 
 emails = typer.Typer(no_args_is_help=True, help="List and retry emails; pause and resume sending.")
 events = typer.Typer(no_args_is_help=True, help="Inspect the event log; retry or discard parked events.")
+files = typer.Typer(no_args_is_help=True, help="Check the file store.")
+
+
+@files.command("check")
+def check_files(
+    *,
+    delete: Annotated[bool, typer.Option("--delete", help="Delete files without a row, and unfinished parts.")] = False,
+) -> None:
+    """Find files without a row in the database, rows without a file, and what unfinished uploads left.
+
+    Leaves out what is younger than a day. Exits with code 1 if something does not match.
+    """
+    from deploy.files import print_comparison
+
+    raise typer.Exit(0 if print_comparison(delete=delete) else 1)
+
+
+@files.callback()
+def _files() -> None:
+    """Keep `check` a command of its own: typer would make a single one the group itself."""
 
 
 @emails.command("list")

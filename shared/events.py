@@ -31,6 +31,20 @@ class EventType(StrEnum):
     USER_DELETED = "user.deleted"
 
 
+class PostedFile(BaseModel):
+    """A file in a message, as it was when the message was posted."""
+
+    id: UUID
+    name: str
+    size: int
+    content_type: str
+    sha256: str
+    state: str
+    width: int | None = None
+    height: int | None = None
+    thumbnail: bool = False
+
+
 class PostedMessage(BaseModel):
     """A message in an event."""
 
@@ -39,6 +53,8 @@ class PostedMessage(BaseModel):
     sender_role: Literal["customer", "admin"]
     body: str
     created_at: datetime
+    via: Literal["web", "api", "email"] = "web"
+    attachments: list[PostedFile] = []
 
 
 class MessagePosted(BaseModel):

@@ -10,6 +10,7 @@ class Area(StrEnum):
     SETTINGS = "settings"
     DATABASES = "databases"
     BROKER = "broker"
+    FILES = "files"
     FEED = "feed"
     SIGN_IN = "sign-in"
     MAIL = "mail"

@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-from deploy.doctor import broker, databases, event_feed, mail, proxy, settings, sign_in
+from deploy.doctor import broker, databases, event_feed, file_store, mail, proxy, settings, sign_in
 from deploy.doctor.findings import Area, Finding, Severity, fault
 from shared.settings import SettingsError
 from shared.text import printable
@@ -18,6 +18,7 @@ CHECKS: Final[Mapping[Area, Callable[[], Awaitable[Sequence[Finding]]]]] = Mappi
         Area.SETTINGS: settings.check,
         Area.DATABASES: databases.check,
         Area.BROKER: broker.check,
+        Area.FILES: file_store.check,
         Area.FEED: event_feed.check,
         Area.SIGN_IN: sign_in.check,
         Area.MAIL: mail.check,

@@ -17,7 +17,8 @@ PROCESSES: Final[Mapping[str, type[Settings]]] = MappingProxyType(
     {
         "api": conversations.ApiSettings,
         "relay": conversations.StoreSettings,
-        "jobs": conversations.StoreSettings,
+        "jobs": conversations.FileSettings,
+        "thumbnails": conversations.FileSettings,
         "notifications-api": notifications.ApiSettings,
         "worker": notifications.EmailSettings,
         "sweeper": notifications.SweeperSettings,

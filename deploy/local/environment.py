@@ -29,6 +29,7 @@ LISTENERS = (
     "shop",
     "limits",
     "jobs",
+    "thumbnails",
 )
 
 SECRETS = (

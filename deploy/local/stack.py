@@ -33,6 +33,7 @@ SERVICES = {
     "notifications-api": "/readyz",
     "relay": "/readyz",
     "jobs": "/readyz",
+    "thumbnails": "/readyz",
     "worker": "/readyz",
     "sweeper": "/readyz",
     "flower": "/healthcheck",

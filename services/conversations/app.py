@@ -8,9 +8,10 @@ from typing import cast
 import structlog
 from fastapi import FastAPI
 
-from services.conversations.api import admin, customer, desk, internal, store, stream
+from services.conversations.api import admin, attachments, customer, desk, internal, store, stream
 from services.conversations.api.state import ApiState
 from services.conversations.api.store_bodies import describe
+from services.conversations.attachments.file_store import open_files
 from services.conversations.event_log.append import announce_appends
 from services.conversations.identity.access import KnownUserCache, SessionChecks
 from services.conversations.messaging.batching import GroupCommit
@@ -24,6 +25,7 @@ from services.conversations.settings import ApiSettings
 from services.conversations.web import assets
 from services.conversations.web.auth import RenewedCookies
 from services.conversations.web.rendering import Pages
+from services.conversations.web.routes import attachments as file_pages
 from services.conversations.web.routes import customer as customer_pages
 from services.conversations.web.routes import delete, inbox, new_conversation, operations, thread
 from services.conversations.web.routes import session as session_pages
@@ -69,7 +71,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         engine,
         Path(__file__).parent,
         background=run_background,
-        streamed=[store.IMPORT],
+        streamed=[store.IMPORT, attachments.UPLOAD],
         docs_url="/docs",
         openapi_url="/openapi.json",
         render_error=pages.render_html_error,
@@ -84,12 +86,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
     state.admission = StreamAdmission(state.sessions, state.acquire)
     state.group_commit = GroupCommit(state.sessions, state.acquire, appended.notify)
     state.hub = hub
+    state.files = open_files(settings)
     state.limits = Limits(settings, redis)
     state.stream_quota = stream_quota
     state.sign_in_origins = SignInOrigins()
     app.state.pages = pages
     app.add_middleware(RenewedCookies)
-    for module in (stream, customer, admin, desk, store, internal):  # the most frequent first
+    for module in (stream, customer, admin, desk, attachments, store, internal):  # the most frequent first
         add_routes(app, module.router)
     for page in (
         customer_pages,
@@ -98,6 +101,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         delete,
         thread,
         operations,
+        file_pages,
     ):  # fixed paths before those with ids
         add_routes(app, page.router)
     add_routes(app, session_pages.router, session_pages.scripts, session_pages.home)

@@ -170,6 +170,23 @@ class TooManyStreams(Problem):
     headers: ClassVar[Mapping[str, str] | None] = {"Retry-After": "30"}
 
 
+class UploadsFull(Problem):
+    """The user already has the maximum number of uploads under way."""
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    code = "too-many-uploads"
+    title = "Too many uploads at once"
+    headers: ClassVar[Mapping[str, str] | None] = {"Retry-After": "10"}
+
+
+class FileNotReady(Problem):
+    """A file is held back until it was scanned, or for good because the scan found something."""
+
+    status = HTTPStatus.CONFLICT
+    code = "file-not-ready"
+    title = "The file cannot be downloaded"
+
+
 class RateLimited(Problem):
     """The caller exceeded a rate limit and can retry after `seconds`."""
 

@@ -1,7 +1,7 @@
 """The jobs of the conversations service: work that no request waits for.
 
-They index conversations for search, erase deleted conversations and users, and purge old rows. Copies share the work:
-each batch is a transaction that locks what it works on, and skips what another copy has locked.
+They index conversations for search, erase deleted conversations and users, scan and delete files, and purge old rows.
+Copies share the work: each batch is a transaction that locks what it works on, and skips what another copy has locked.
 """
 
 import asyncio
@@ -10,12 +10,16 @@ from pathlib import Path
 import structlog
 from prometheus_client import Counter
 
+from services.conversations.attachments.deletion import delete_files
+from services.conversations.attachments.file_store import FileStore, open_files
+from services.conversations.attachments.scanning import scan_next_file
+from services.conversations.attachments.uploads import purge_unsent
 from services.conversations.event_log.retention import purge_events, purge_keys
 from services.conversations.identity.sessions import purge_sessions
 from services.conversations.messaging.erasure_batches import erase_round, purge_erasures
 from services.conversations.realtime.presence import purge_presence
 from services.conversations.search.indexer import index_round
-from services.conversations.settings import StoreSettings
+from services.conversations.settings import FileSettings, StoreSettings
 from shared.database import SessionFactory, create_engine, create_sessions, transaction
 from shared.processes import operations_routes, operations_server
 from shared.readiness import database_fault, newest_version, wait_for_database
@@ -25,15 +29,21 @@ INDEX_EVERY = 0.5  # seconds until the next look at the log, if there was nothin
 ERASE_EVERY = 1.0  # seconds until the next erasure round, if the last one erased nothing
 PURGE_EVERY = 60  # seconds between purges of rows past their retention
 PURGE_BATCH = 1000  # rows deleted in one transaction
+DELETE_FILES_EVERY = 1.0  # seconds until files are looked for again, if there were none to delete
+SCAN_EVERY = 0.5  # seconds until files are looked for again, if none waited for a scan
+FILE_BATCH = 50  # files deleted at once
 
 PURGED = Counter("chats_log_purged_total", "Rows purged: events, idempotency keys, sessions, viewers, erasures")
 INDEXED = Counter("chats_search_indexed_total", "Conversations whose search documents this process has written")
 ERASED = Counter("chats_erased_total", "Rows of deleted conversations and users that this process has erased")
 
+SCANS = Counter("chats_file_scans_total", "Files that this process has scanned, by outcome", ["outcome"])
+FILES_DELETED = Counter("chats_files_deleted_total", "Files that this process has deleted from the file store")
+
 log = structlog.get_logger()
 
 
-async def run_jobs(settings: StoreSettings, host: str, port: int, stop: asyncio.Event) -> None:
+async def run_jobs(settings: FileSettings, host: str, port: int, stop: asyncio.Event) -> None:
     """Run all jobs until `stop`. Each is a loop of its own, and an error in one ends none."""
     engine = create_engine(settings.conversations_database_url, application="chats-jobs", pool_size=4)
     sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
@@ -43,6 +53,9 @@ async def run_jobs(settings: StoreSettings, host: str, port: int, stop: asyncio.
             group.create_task(_index(sessions, stop))
             group.create_task(_erase(sessions, stop))
             group.create_task(_purge(sessions, settings, stop))
+            files = open_files(settings)
+            group.create_task(_delete_files(sessions, files, stop))
+            group.create_task(_scan_files(sessions, files, settings.scan_url, stop))
     await engine.dispose()
 
 
@@ -74,11 +87,40 @@ async def _erase(sessions: SessionFactory, stop: asyncio.Event) -> None:
             await pause(stop, ERASE_EVERY)
 
 
+async def _delete_files(sessions: SessionFactory, files: FileStore, stop: asyncio.Event) -> None:
+    """Delete the objects of deleted files, and uploads that were never sent."""
+    while not stop.is_set():
+        deleted = 0
+        try:
+            deleted = await delete_files(sessions, files, size=FILE_BATCH)
+        except Exception as error:  # it must not end the other jobs
+            log.warning("deleting files failed, retrying", error=type(error).__name__)
+            log.debug("deleting files failed", exc_info=True)
+        FILES_DELETED.inc(deleted)
+        if not deleted:
+            await pause(stop, DELETE_FILES_EVERY)
+
+
+async def _scan_files(sessions: SessionFactory, files: FileStore, url: str | None, stop: asyncio.Event) -> None:
+    """Scan new files, one at a time."""
+    while not stop.is_set():
+        outcome = None
+        try:
+            outcome = await scan_next_file(sessions, files, url)
+        except Exception as error:  # it must not end the other jobs
+            log.warning("scan failed, retrying", error=type(error).__name__)
+            log.debug("scan failed", exc_info=True)
+        if outcome is not None:
+            SCANS.labels(outcome).inc()
+        else:
+            await pause(stop, SCAN_EVERY)
+
+
 async def _purge(sessions: SessionFactory, settings: StoreSettings, stop: asyncio.Event) -> None:
     """Purge rows past their retention, in small transactions so that other work does not wait for them."""
     while not stop.is_set():
         try:
-            for purge in (purge_events, purge_keys, purge_sessions, purge_presence, purge_erasures):
+            for purge in (purge_events, purge_keys, purge_sessions, purge_presence, purge_erasures, purge_unsent):
                 deleted = PURGE_BATCH
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:

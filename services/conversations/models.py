@@ -14,6 +14,7 @@ from sqlalchemy import (
     Index,
     Integer,
     MetaData,
+    SmallInteger,
     UniqueConstraint,
     func,
     literal_column,
@@ -22,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from services.conversations.rules import WAITING, EntryKind, Side, Status
+from services.conversations.rules import WAITING, EntryKind, FileState, Side, Status, ThumbnailState, Via
 from shared.broker_reports import BrokerReportColumns
 from shared.orm import NAMES, ColumnTypes
 
@@ -224,9 +225,12 @@ class Message(Base):
     idempotency_key: Mapped[str | None]
     request_hash: Mapped[str | None]
     removed_at: Mapped[datetime | None]
+    via: Mapped[str] = mapped_column(server_default="web")
+    attachment_count: Mapped[int] = mapped_column(SmallInteger, server_default="0")  # spares most reads the other table
 
     __table_args__ = (
         CheckConstraint(f"sender_role in ({_quoted(list(Side))})", name="sender_role"),
+        CheckConstraint(f"via in ({_quoted(list(Via))})", name="via"),
         UniqueConstraint("conversation_id", "number"),
         Index(
             "messages_idempotency_key",
@@ -290,6 +294,67 @@ class CannedReply(Base):
     __table_args__ = (
         Index("canned_replies_shortcut_key", text("lower(shortcut)"), text("coalesce(locale, '')"), unique=True),
     )
+
+
+class Attachment(Base):
+    """A file. Its row is there before its bytes, and a trigger adds a `FileDeletion` when the row is deleted.
+
+    Until it is sent, it is its uploader's alone, and `message_id` is null. `next_attempt_at` is when the scan or the
+    thumbnail is due; null if there is nothing to do. `conversation_id` is no foreign key, as in `Message`.
+    """
+
+    __tablename__ = "attachments"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    uploader_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    side: Mapped[str]
+    name: Mapped[str]
+    size: Mapped[int] = mapped_column(BigInteger)  # in bytes; while it is uploaded, as declared
+    content_type: Mapped[str]
+    sha256: Mapped[str | None]
+    state: Mapped[str]
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    thumbnail: Mapped[str] = mapped_column(server_default=ThumbnailState.NONE)
+    conversation_id: Mapped[UUID | None]
+    message_id: Mapped[UUID | None]
+    position: Mapped[int | None] = mapped_column(SmallInteger)  # in its message
+    idempotency_key: Mapped[str | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    next_attempt_at: Mapped[datetime | None]
+    attempts: Mapped[int] = mapped_column(server_default="0")
+
+    __table_args__ = (
+        CheckConstraint(f"side in ({_quoted(list(Side))})", name="side"),
+        CheckConstraint(f"state in ({_quoted(list(FileState))})", name="state"),
+        CheckConstraint(f"thumbnail in ({_quoted(list(ThumbnailState))})", name="thumbnail"),
+        Index(
+            "attachments_message_idx",
+            "conversation_id",
+            "message_id",
+            postgresql_where=text("conversation_id is not null"),
+        ),
+        Index("attachments_uploader_idx", "uploader_id", "created_at"),
+        Index("attachments_unsent_idx", "created_at", postgresql_where=text("message_id is null")),
+        Index("attachments_due_idx", "next_attempt_at", postgresql_where=text("next_attempt_at is not null")),
+        Index(
+            "attachments_idempotency_key",
+            "uploader_id",
+            "idempotency_key",
+            unique=True,
+            postgresql_where=text("idempotency_key is not null"),
+        ),
+    )
+
+
+class FileDeletion(Base):
+    """The objects of a deleted attachment, which are to be deleted from the file store. The id is the attachment's."""
+
+    __tablename__ = "file_deletions"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    due_at: Mapped[datetime] = mapped_column(index=True)
+    attempts: Mapped[int] = mapped_column(server_default="0")
 
 
 class CreateKey(Base):

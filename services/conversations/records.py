@@ -4,6 +4,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from services.conversations.rules import ThumbnailState
+
 
 class CallerRecord(NamedTuple):
     """A caller's stored profile, to compare with a token's claims; `id` is None for an unknown caller."""
@@ -82,9 +84,11 @@ class MessageRow(NamedTuple):
     sender_role: str
     body: str
     created_at: datetime
+    via: str
     sender_name: str | None
     sender_deleted: bool
     removed_at: datetime | None
+    attachments: list[dict[str, Any]] | None  # objects of `ATTACHMENT_JSON`
 
 
 class ConversationDetail(NamedTuple):
@@ -109,6 +113,21 @@ def columns(kind: Any, alias: str) -> str:
     """Return the SQL of a record's columns, from the table with this alias."""
     return ", ".join(f"{alias}.{name}" for name in kind._fields)
 
+
+def attachments_sql(message: str) -> str:
+    """Return the SQL of a message's files, null if there are none; these cost nothing."""
+    return f"""case when {message}.attachment_count > 0 then (
+        select jsonb_agg({ATTACHMENT_JSON} order by file.position) from attachments as file
+        where file.conversation_id = {message}.conversation_id and file.message_id = {message}.id
+    ) end"""  # noqa: S608 - built from constants
+
+
+# A file as messages and events show it. `file` is its row.
+ATTACHMENT_JSON = f"""jsonb_strip_nulls(jsonb_build_object(
+        'id', file.id, 'name', file.name, 'size', file.size, 'content_type', file.content_type,
+        'sha256', file.sha256, 'state', file.state, 'width', file.width, 'height', file.height,
+        'thumbnail', nullif(file.thumbnail = '{ThumbnailState.READY}', false)
+    ))"""
 
 CALLER_COLUMNS = ", ".join(
     {

@@ -11,6 +11,7 @@ LABEL_LIMIT = 20  # labels of a conversation
 LABEL_LENGTH = 50  # characters
 MENTION_LIMIT = 20  # admins mentioned in a note
 COUNT_LIMIT = 1_000  # counts of conversations stop here
+ATTACHMENT_LIMIT = 10  # files in a message
 
 
 class Status(StrEnum):
@@ -49,6 +50,31 @@ class EntryKind(StrEnum):
     NOTE = "note"  # body, mentions: ids of admins; `deleted` instead of both once the author deleted it
     REMOVAL = "removal"  # message_id, number: of a message whose text an admin removed
     STATUS = "status"  # from, to: statuses; only changes by hand
+
+
+class Via(StrEnum):
+    """How a message arrived."""
+
+    WEB = "web"
+    API = "api"
+    EMAIL = "email"
+
+
+class FileState(StrEnum):
+    """The state of a file. Only a ready one can be read."""
+
+    UPLOADING = "uploading"
+    SCANNING = "scanning"
+    READY = "ready"
+    BLOCKED = "blocked"
+
+
+class ThumbnailState(StrEnum):
+    """Whether a file has a thumbnail, may get one, or gets none."""
+
+    NONE = "none"
+    WAITING = "waiting"
+    READY = "ready"
 
 
 WAITING = frozenset({Status.OPEN, Status.AWAITING_ADMIN})

@@ -1,9 +1,11 @@
 """Settings of the conversations service."""
 
+import os
+from pathlib import Path
 from typing import Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
-from pydantic import DirectoryPath, Field
+from pydantic import AfterValidator, DirectoryPath, Field, SecretStr
 
 from shared.people import LocaleTag, ZoneName
 from shared.settings import (
@@ -19,6 +21,28 @@ from shared.settings import (
 )
 
 Amount = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+def check_files_url(url: str) -> str:
+    """Return a valid URL of a file store. Raises `ValueError` for others."""
+    parts = urlsplit(url)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("the URL must contain no user or password: set CHATS_FILES_ACCESS_KEY and _SECRET_KEY")
+    if parts.scheme == "file" and parts.netloc in {"", "localhost"} and parts.path.startswith("/") and not parts.query:
+        return url
+    parameters = parse_qs(parts.query, keep_blank_values=True)
+    if parts.scheme == "s3" and parts.netloc and not parts.fragment and parameters.keys() <= {"endpoint", "region"}:
+        return url
+    raise ValueError("the URL must look like file:///path or s3://bucket/prefix?endpoint=https://…&region=…")
+
+
+def _scan_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme == "tcp" and parts.hostname and parts.port and not parts.path.strip("/"):
+        return url
+    if parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/"):
+        return url
+    raise ValueError("the URL must look like tcp://host:3310 or unix:///run/clamd.sock")
 
 
 def _broker_if_redis(values: dict[str, Any]) -> str | None:
@@ -45,7 +69,20 @@ class MigrationSettings(StoreSettings):
     conversations_owner_url: DatabaseUrl | None = Field(default=None, repr=False)
 
 
-class ApiSettings(StoreSettings, TokenSettings):
+def _default_files_url() -> str:
+    return (Path(os.environ.get("CHATS_DATA_DIR") or ".data").absolute() / "files").as_uri()
+
+
+class FileSettings(StoreSettings):
+    """Settings of every process that uses files. Without a `scan_url` files are not scanned."""
+
+    files_url: Annotated[str, AfterValidator(check_files_url)] = Field(default_factory=_default_files_url)
+    files_access_key: str | None = Field(default=None, repr=False)
+    files_secret_key: SecretStr | None = None
+    scan_url: Annotated[str, AfterValidator(_scan_url)] | None = None
+
+
+class ApiSettings(FileSettings, TokenSettings):
     """Settings of the HTTP API and the pages.
 
     `locale` and `time_zone` are for pages of users who have none, and whose browsers name none. With `assign_on_reply`
@@ -65,4 +102,6 @@ class ApiSettings(StoreSettings, TokenSettings):
     limit_conversations_per_day: Amount = 50
     limit_admin_messages_per_minute: Amount = 600
     limit_sign_ins_per_minute: Amount = 120
+    limit_attachment_bytes_per_day: Annotated[int, Field(ge=0)] = 100 * 2**20
+    attachment_max_bytes: Annotated[int, Field(ge=1, le=2**30)] = 20 * 2**20
     session_token_max_age_seconds: Annotated[int, Field(ge=1, le=86_400)] = 300  # of the token that starts a session

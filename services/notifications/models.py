@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Index, MetaData, Uuid, func, text
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.notifications.rules import Audience, EmailState
@@ -186,6 +187,9 @@ class EmailMessage(Base):
     number: Mapped[int]
     sender_id: Mapped[str]
     body: Mapped[str]
+    files: Mapped[list[dict[str, Any]] | None] = mapped_column(
+        JSONB(none_as_null=True)
+    )  # of each its id, name and size
     created_at: Mapped[datetime]
     left_out: Mapped[bool] = mapped_column(server_default=text("false"))
 

@@ -109,7 +109,15 @@ async def valkey(tmp_path: Path) -> AsyncIterator[Valkey]:
 
 
 @pytest.fixture
-async def api(conversations: SessionFactory, databases: dict[str, str]) -> AsyncIterator[httpx2.AsyncClient]:
+def files_url(tmp_path: Path) -> str:
+    """The URL of an empty file store."""
+    return (tmp_path / "files").as_uri()
+
+
+@pytest.fixture
+async def api(
+    conversations: SessionFactory, databases: dict[str, str], files_url: str
+) -> AsyncIterator[httpx2.AsyncClient]:
     """An HTTP client of the conversations API."""
     settings = ConversationsSettings(
         conversations_database_url=databases["conversations"],
@@ -117,6 +125,7 @@ async def api(conversations: SessionFactory, databases: dict[str, str]) -> Async
         feed_secret=FEED_SECRET,
         store_name="Test Store",
         redis_url=None,
+        files_url=files_url,
     )
     app = create_conversations_app(settings)
     connect(app, conversations)

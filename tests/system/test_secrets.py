@@ -23,7 +23,7 @@ from tests.helpers.waiting import eventually
 from tests.system.helpers.processes import at_once, without_settings
 from tests.system.helpers.product import CHATS
 
-PROCESSES = ("api", "notifications-api", "relay", "jobs", "worker", "sweeper", "flower")
+PROCESSES = ("api", "notifications-api", "relay", "jobs", "thumbnails", "worker", "sweeper", "flower")
 MARK = "hush"
 NAMES = ("conversations", "notifications", "valkey", "auth", "feed", "flower", "smtp")
 SECRETS = {name: f"{MARK}-{name}-with-thirty-two-bytes-or-more" for name in NAMES}
@@ -167,6 +167,7 @@ BROKEN = {
     "api": ("CONVERSATIONS_DATABASE_URL", "REDIS_URL"),
     "relay": ("CONVERSATIONS_DATABASE_URL", "BROKER_URL", "REDIS_URL"),
     "jobs": ("CONVERSATIONS_DATABASE_URL",),
+    "thumbnails": ("CONVERSATIONS_DATABASE_URL",),
     "worker": ("NOTIFICATIONS_DATABASE_URL", "BROKER_URL", "SMTP_URL"),
     "sweeper": ("NOTIFICATIONS_DATABASE_URL", "SMTP_URL"),
     "notifications-api": ("NOTIFICATIONS_DATABASE_URL",),

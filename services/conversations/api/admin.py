@@ -19,6 +19,7 @@ from services.conversations.api.dependencies import (
     TokenAdmin,
     WatchingAdmin,
     mark_replay,
+    via_of,
     viewer_of,
 )
 from services.conversations.api.desk_schemas import LabelName
@@ -158,7 +159,15 @@ async def admin_create_conversation(
     """Start a conversation with any known customer."""
     once = IdempotencyKey.of(key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
     new = commands.NewConversation(
-        body.user_id, body.subject, caller.id, Side.ADMIN, body.order_id, body.body, body.status
+        body.user_id,
+        body.subject,
+        caller.id,
+        Side.ADMIN,
+        body.order_id,
+        body.body,
+        body.status,
+        tuple(body.attachments),
+        via_of(caller),
     )
     conversation_id, replayed = await commands.create_conversation(session, new, once)
     response.headers["Location"] = f"/api/v1/admin/conversations/{conversation_id}"
@@ -225,6 +234,8 @@ async def admin_post_message(
         seen_number=body.seen_number,
         idempotency_key=once,
         assigns=api_state(request).settings.assign_on_reply,
+        attachments=tuple(body.attachments),
+        via=via_of(caller),
     )
     await authorize_sender(request, caller)
     posted = await save(request, post)
@@ -246,11 +257,11 @@ async def edit_conversation(
     key: IdempotencyKeyHeader = None,
 ) -> AdminConversationOut:
     """Set the status, reply, or both at once. Only the status of a conversation can be edited."""
-    if body.reply_body is not None:
+    if body.is_reply:
         await authorize_sender(request, caller)
     else:
         await authorize_caller(session, caller, used=True)
-    if posted := await save_edit(request, session, conversation_id, caller.id, body, key):
+    if posted := await save_edit(request, session, conversation_id, caller, body, key):
         mark_replay(response, replayed=posted.replayed)
     return AdminConversationOut.of(await load_conversation(await driver_connection(session), conversation_id))
 

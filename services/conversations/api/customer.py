@@ -19,6 +19,7 @@ from services.conversations.api.dependencies import (
     Statuses,
     TokenCustomer,
     mark_replay,
+    via_of,
     viewer_of,
 )
 from services.conversations.api.posting import authorize_sender, save
@@ -56,7 +57,16 @@ async def create_conversation(
 ) -> ConversationOut:
     """Start a conversation, optionally about one of the caller's orders and with a first message."""
     once = IdempotencyKey.of(key, "create", body.model_dump(mode="json", exclude_defaults=True))
-    new = commands.NewConversation(caller.id, body.subject, caller.id, Side.CUSTOMER, body.order_id, body.body)
+    new = commands.NewConversation(
+        caller.id,
+        body.subject,
+        caller.id,
+        Side.CUSTOMER,
+        body.order_id,
+        body.body,
+        attachments=tuple(body.attachments),
+        via=via_of(caller),
+    )
     conversation_id, replayed = await commands.create_conversation(session, new, once)
     response.headers["Location"] = f"/api/v1/conversations/{conversation_id}"
     mark_replay(response, replayed=replayed)
@@ -144,6 +154,8 @@ async def post_message(
         scope=caller.id,
         seen_number=body.seen_number,
         idempotency_key=once,
+        attachments=tuple(body.attachments),
+        via=via_of(caller),
     )
     await authorize_sender(request, caller)
     posted = await save(request, post)

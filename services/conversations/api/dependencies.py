@@ -18,7 +18,7 @@ from services.conversations.api.state import api_state
 from services.conversations.event_log.position import encode_position
 from services.conversations.identity.access import AuthorizedReader, authorize_caller
 from services.conversations.messaging.idempotency import IdempotencyKey
-from services.conversations.rules import Side, Status
+from services.conversations.rules import Side, Status, Via
 from shared.cookies import SAFE_METHODS
 from shared.dependencies import DbSession, RequireRole, require
 from shared.paging import MAX_NUMBER
@@ -75,6 +75,11 @@ TokenAdmin = Annotated[Principal, Depends(require(Role.ADMIN))]
 def viewer_of(request: Request, side: Side) -> Viewer:
     """Return the viewer for a side."""
     return Viewer(side=side, store_name=api_state(request).settings.store_name)
+
+
+def via_of(caller: Principal) -> Via:
+    """Return how a caller's message arrives: the pages' scripts call with the session's cookie, all others by token."""
+    return Via.API if caller.session_id is None else Via.WEB
 
 
 IdempotencyKeyHeader = Annotated[

@@ -5,6 +5,7 @@ from uuid import UUID
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.api.dependencies import via_of
 from services.conversations.api.request_schemas import EditConversation
 from services.conversations.api.state import api_state
 from services.conversations.messaging.commands import set_status
@@ -35,7 +36,7 @@ async def save_edit(
     request: Request,
     session: AsyncSession,
     conversation_id: UUID,
-    admin_id: str,
+    admin: Principal,
     body: EditConversation,
     key: str | None,
 ) -> Posted | None:
@@ -43,26 +44,28 @@ async def save_edit(
 
     The session's transaction contains only a status without a reply.
     """
-    if body.reply_body is None:
+    if not body.is_reply:
         if body.status is not None and body.status is not ChosenStatus.KEEP:
             await set_status(
                 session,
                 conversation_id,
                 Status(body.status),
-                actor_id=admin_id,
+                actor_id=admin.id,
                 seen_number=body.seen_number,
                 expected_status=body.expected_status,
             )
         return None
     reply = Post(
         conversation_id,
-        admin_id,
+        admin.id,
         Side.ADMIN,
-        body.reply_body,
+        body.reply_body or "",
         seen_number=body.seen_number,
         chosen_status=body.status,
         expected_status=body.expected_status,
         idempotency_key=IdempotencyKey.of(key, "edit", body.model_dump(mode="json", exclude_defaults=True)),
         assigns=api_state(request).settings.assign_on_reply,
+        attachments=tuple(body.attachments),
+        via=via_of(admin),
     )
     return await save(request, reply)

@@ -30,7 +30,7 @@ async def enforce_limits(request: Request, caller: Principal, body: Writing, key
     """Count a write against the caller's limits, or raise `RateLimited`. Setting only a status is not limited."""
     actions = [LimitedAction.CONVERSATION] if isinstance(body, CreateConversation) else []
     text = body.reply_body if isinstance(body, EditConversation) else body.body
-    if text is not None:
+    if text or body.attachments:
         actions.append(LimitedAction.MESSAGE)
     await api_state(request).limits.allow(caller, actions, path=request.url.path, key=key)
 

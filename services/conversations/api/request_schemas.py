@@ -1,16 +1,56 @@
 """The request bodies of customers and admins. The store's are in `catalog.schemas`."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
-from services.conversations.rules import BODY_LENGTH, BULK_LIMIT, SUBJECT_LENGTH, ChosenStatus, Status
+from services.conversations.rules import (
+    ATTACHMENT_LIMIT,
+    BODY_LENGTH,
+    BULK_LIMIT,
+    SUBJECT_LENGTH,
+    ChosenStatus,
+    Status,
+)
 from shared.json_schema import example
 from shared.paging import MAX_NUMBER
 from shared.people import StoreId
 from shared.text import MultiLine, OneLine, Visible
+
+
+def _once_each(ids: list[UUID]) -> list[UUID]:
+    if len(set(ids)) < len(ids):
+        raise PydanticCustomError("repeated_attachment", "must not repeat an id")
+    return ids
+
+
+def _text_or_files(text: str | None, info: ValidationInfo) -> str | None:
+    """Require a text if there are no files."""
+    if not text and not info.data.get("attachments"):
+        raise PydanticKnownError("string_too_short", {"min_length": 1})
+    return text
+
+
+def _text_unless_files(**fields: Any) -> ConfigDict:
+    """Return the configuration of a message's schema, with an example. The document says when a text is required."""
+    required: list[JsonValue] = [
+        {"required": ["body"]},
+        {"properties": {"attachments": {"minItems": 1}}, "required": ["attachments"]},
+    ]
+    return ConfigDict(json_schema_extra={"examples": [fields], "anyOf": required})
+
 
 Subject = Annotated[
     OneLine,
@@ -24,6 +64,18 @@ Body = Annotated[
     MultiLine,
     StringConstraints(min_length=1, max_length=BODY_LENGTH),
     Field(description="Plain text without NUL. Empty lines at the start and white space at the end are removed."),
+]
+OptionalBody = Annotated[
+    MultiLine,
+    StringConstraints(max_length=BODY_LENGTH),
+    Field(
+        description="As for other messages. May be empty or left out if there are attachments.", validate_default=True
+    ),
+]
+Attachments = Annotated[
+    list[UUID],
+    AfterValidator(_once_each),
+    Field(max_length=ATTACHMENT_LIMIT, description="The ids of uploaded files that were not sent yet, in their order."),
 ]
 MessageNumber = Annotated[int, Field(ge=0, le=MAX_NUMBER, strict=True)]
 
@@ -41,28 +93,35 @@ class CreateConversation(Request):
 
     subject: Subject
     order_id: StoreId | None = None
+    attachments: Attachments = []
     body: Body | None = None
 
 
 class AdminCreateConversation(Request):
     """An admin's new conversation with a customer."""
 
-    model_config = example(user_id="C-42", subject="Your order A-1007", body="It will be a day late.")
+    model_config = _text_unless_files(user_id="C-42", subject="Your order A-1007", body="It will be a day late.")
 
     user_id: StoreId
     subject: Subject
-    body: Body
+    attachments: Attachments = []
+    body: OptionalBody = ""
     order_id: StoreId | None = None
     status: Status | None = None
+
+    _require_text_or_files = field_validator("body", mode="after")(_text_or_files)
 
 
 class PostMessage(Request):
     """A message. It is rejected if the other side has written messages newer than `seen_number`."""
 
-    model_config = example(body="Thank you!", seen_number=3)
+    model_config = _text_unless_files(body="Thank you!", seen_number=3)
 
-    body: Body
+    attachments: Attachments = []
+    body: OptionalBody = ""
     seen_number: MessageNumber | None = None
+
+    _require_text_or_files = field_validator("body", mode="after")(_text_or_files)
 
 
 class EditConversation(Request):
@@ -75,6 +134,7 @@ class EditConversation(Request):
         Field(description="`KEEP`, with a reply only, leaves the status as it is instead of `AWAITING_USER`."),
     ] = None
     reply_body: Body | None = None
+    attachments: Attachments = []
     seen_number: Annotated[
         MessageNumber | None,
         Field(description="The newest message on the screen: 409 `newer-messages` if the customer has written since."),
@@ -87,11 +147,16 @@ class EditConversation(Request):
         ),
     ] = None
 
+    @property
+    def is_reply(self) -> bool:
+        """Return whether the edit sends a message: a text, files, or both."""
+        return self.reply_body is not None or bool(self.attachments)
+
     @model_validator(mode="after")
     def _require_a_change(self) -> Self:
-        if self.status is None and self.reply_body is None:
+        if self.status is None and not self.is_reply:
             raise PydanticCustomError("empty_edit", "send a status, a reply_body, or both")
-        if self.status is ChosenStatus.KEEP and self.reply_body is None:
+        if self.status is ChosenStatus.KEEP and not self.is_reply:
             raise PydanticCustomError("keep_without_reply", "the status KEEP needs a reply_body")
         return self
 

@@ -1,9 +1,9 @@
 """The response bodies of the API. The viewer's side decides what they contain about admins."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
 import msgspec
@@ -12,13 +12,14 @@ from pydantic import Field
 from services.conversations.messaging.posting import Posted
 from services.conversations.models import User
 from services.conversations.records import ConversationDetail, ConversationRow, MessageRow, OrderRow, UserRow
-from services.conversations.rules import COUNT_LIMIT, Side, Status
+from services.conversations.rules import COUNT_LIMIT, Side, Status, ThumbnailState, Via
 from services.conversations.search.excerpts import Match, Place
 from shared.response_body import ResponseBody
 
 # A list converts many rows, and an enumeration's constructor and attributes are slow.
 _STATUS = {status.value: status for status in Status}
 _SIDE = {side.value: side for side in Side}
+_VIA = {via.value: via for via in Via}
 _CUSTOMER = Side.CUSTOMER
 
 DELETED_CUSTOMER = "Deleted customer"
@@ -218,8 +219,46 @@ class Sender(ResponseBody):
     role: Side
 
 
+_IfKnown = Annotated[int | None, Field(exclude_if=lambda length: length is None)]
+
+
+class AttachmentOut(ResponseBody):
+    """A file. A `scanning` file can be read once it is `ready`, a `blocked` one never.
+
+    `width` and `height` are a picture's, if known. `thumbnail` is true once there is one.
+    """
+
+    id: UUID
+    name: str
+    size: int
+    content_type: str
+    sha256: str
+    state: Literal["ready", "scanning", "blocked"]
+    thumbnail: bool
+    width: _IfKnown = None
+    height: _IfKnown = None
+
+    @classmethod
+    def of(cls, file: Mapping[str, Any]) -> Self:
+        """Convert a row, or an object of `ATTACHMENT_JSON`."""
+        return cls(
+            id=file["id"] if isinstance(file["id"], UUID) else UUID(file["id"]),
+            name=file["name"],
+            size=file["size"],
+            content_type=file["content_type"],
+            sha256=file["sha256"],
+            state=file["state"],
+            width=file.get("width"),
+            height=file.get("height"),
+            thumbnail=file.get("thumbnail") in {True, ThumbnailState.READY},
+        )
+
+
 class MessageOut(ResponseBody):
-    """A message. `removed` is present, and `body` empty, once an admin has removed its text."""
+    """A message. `via` is how it arrived; a message with `attachments` may have an empty `body`.
+
+    `removed` is present, and `body` and `attachments` are empty, once an admin has removed it.
+    """
 
     id: UUID
     conversation_id: UUID
@@ -227,6 +266,8 @@ class MessageOut(ResponseBody):
     sender: Sender
     body: str
     created_at: datetime
+    via: Via
+    attachments: list[AttachmentOut]
     removed: Annotated[bool, Field(exclude_if=lambda removed: not removed)] = False
 
     @classmethod
@@ -240,6 +281,8 @@ class MessageOut(ResponseBody):
             body=message.body,
             created_at=message.created_at,
             removed=message.removed_at is not None,
+            via=_VIA[message.via],
+            attachments=[AttachmentOut.of(file) for file in message.attachments] if message.attachments else [],
         )
 
 

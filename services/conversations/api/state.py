@@ -4,6 +4,7 @@ from typing import cast
 
 from starlette.requests import HTTPConnection
 
+from services.conversations.attachments.file_store import FileStore
 from services.conversations.identity.access import KnownUserCache, SessionChecks
 from services.conversations.messaging.batching import GroupCommit
 from services.conversations.rate_limits.policy import Limits, SignInOrigins
@@ -25,6 +26,7 @@ class ApiState(AppState):
     admission: StreamAdmission
     group_commit: GroupCommit
     hub: Hub
+    files: FileStore
     limits: Limits
     stream_quota: StreamQuota
     sign_in_origins: SignInOrigins

@@ -91,7 +91,8 @@ def render_unread(count: int) -> str:
 def _posted(entry: Entry) -> Posted:
     event = MessagePosted.model_validate(entry.payload)
     return Posted(
-        **event.message.model_dump(),
+        **event.message.model_dump(exclude={"attachments"}),
+        attachments=[file.model_dump(mode="json") for file in event.message.attachments],
         conversation_id=event.conversation_id,
         sender_id=event.sender.id,
         sender_name=event.sender.name,

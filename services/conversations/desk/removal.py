@@ -1,13 +1,13 @@
-"""Remove the text of a message that was sent by mistake. Its number stays."""
+"""Remove the text and the files of a message that was sent by mistake. Its number stays."""
 
 from uuid import UUID
 
-from sqlalchemy import func, select, text
+from sqlalchemy import delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.append import append_event
 from services.conversations.messaging.entries import add_entry, lock_conversation
-from services.conversations.models import Message
+from services.conversations.models import Attachment, Message
 from services.conversations.rules import EntryKind
 from services.conversations.search.indexer import forget_message
 from shared.events import EventType, MessageRemoved
@@ -15,7 +15,7 @@ from shared.problems import NotFound
 
 
 async def remove_message(session: AsyncSession, conversation_id: UUID, message_id: UUID, actor_id: str) -> None:
-    """Remove a message's text here and from the log. Moves neither status nor flags; a repeat changes nothing.
+    """Remove a message's text and files, here and in the log. Moves no status or flags; a repeat changes nothing.
 
     Raises `NotFound`.
     """
@@ -27,7 +27,10 @@ async def remove_message(session: AsyncSession, conversation_id: UUID, message_i
         raise NotFound("There is no such message.")
     if message.removed_at is not None:
         return
-    message.body, message.removed_at = "", func.clock_timestamp()
+    message.body, message.removed_at, message.attachment_count = "", func.clock_timestamp(), 0
+    await session.execute(
+        delete(Attachment).where(Attachment.conversation_id == conversation_id, Attachment.message_id == message_id)
+    )
     if conversation.last_message_id == message_id:
         conversation.last_message_preview = ""
     data = {"message_id": str(message_id), "number": message.number}

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from services.conversations.messaging.listing import rows_to_fetch
-from services.conversations.records import MessageRow, columns
+from services.conversations.records import MessageRow, attachments_sql, columns
 from shared.database import Driver
 from shared.paging import decode_cursor, encode_cursor, moment, number
 from shared.problems import NotFound
@@ -120,7 +120,8 @@ left join lateral (
             null::jsonb
         from (
             select m.*, (select name from users where id = m.sender_id) as sender_name,
-                (select deleted_at is not null from users where id = m.sender_id) as sender_deleted
+                (select deleted_at is not null from users where id = m.sender_id) as sender_deleted,
+                {attachments_sql("m")} as attachments
             from messages as m
             where m.conversation_id = c.id {place}
             order by m.number{desc} limit {rows}

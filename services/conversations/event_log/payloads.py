@@ -1,5 +1,7 @@
 """SQL that builds event payloads from rows."""
 
+from services.conversations.records import attachments_sql
+
 
 def person_payload(alias: str) -> str:
     """Return the SQL of a user's object in event payloads, without the fields that have their default (`Person`)."""
@@ -10,13 +12,19 @@ def person_payload(alias: str) -> str:
     )
 
 
-MESSAGE_PAYLOAD = f"""jsonb_build_object(
+def message_payload(attachments: str | None = None) -> str:
+    """Return the SQL of the payload of a posted message; `attachments` is the SQL of its files, if it may have any."""
+    files = f", 'attachments', coalesce({attachments}, '[]'::jsonb)" if attachments else ""
+    return f"""jsonb_build_object(
         'conversation_id', conversation.id,
         'subject', conversation.subject,
         'message', jsonb_build_object(
             'id', message.id, 'number', message.number, 'sender_role', message.sender_role,
-            'body', message.body, 'created_at', message.created_at
+            'body', message.body, 'created_at', message.created_at, 'via', message.via{files}
         ),
         'sender', {person_payload("sender")},
         'customer', {person_payload("customer")}
     )"""
+
+
+STORED_MESSAGE_PAYLOAD = message_payload(attachments_sql("message"))

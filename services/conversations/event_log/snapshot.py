@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.event_log.payloads import MESSAGE_PAYLOAD, person_payload
+from services.conversations.event_log.payloads import STORED_MESSAGE_PAYLOAD, person_payload
 from shared.events import Kind, Snapshot
 from shared.problems import Invalid
 
@@ -42,7 +42,7 @@ _STATEMENTS = {
         order by id limit :limit
     """),
     Kind.MESSAGES: text(f"""
-        select message.id, jsonb_build_array({MESSAGE_PAYLOAD}) as payloads
+        select message.id, jsonb_build_array({STORED_MESSAGE_PAYLOAD}) as payloads
         from messages as message
         join conversations as conversation on conversation.id = message.conversation_id
         join users as sender on sender.id = message.sender_id

@@ -3,19 +3,19 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import delete, exists, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.identity.provisioning import PROFILE, change_user, ensure_user
 from services.conversations.identity.sessions import end_all_sessions
 from services.conversations.messaging.erasure_batches import begin_erasure, erase_user_in_log, find_erasure
-from services.conversations.models import Conversation, User
+from services.conversations.models import Attachment, Conversation, User
 from services.conversations.rules import Side
 from shared.events import EventType
 
 
 async def delete_user(session: AsyncSession, user_id: str, *, content: bool = False) -> UUID | None:
-    """Erase a user's profile and sessions, and reject their tokens from now on.
+    """Erase a user's profile, sessions and unsent files, and reject their tokens from now on.
 
     Keeps their conversations unless `content` is true. Returns the id of the erasure that remains to be done after this
     transaction (`messaging/erasure_batches.py`), or None if all is done. A user who was never known is recorded as
@@ -33,6 +33,7 @@ async def delete_user(session: AsyncSession, user_id: str, *, content: bool = Fa
             erasure.content, erasure.asked_at = True, func.clock_timestamp()
         return erasure.id
     await end_all_sessions(session, user_id)
+    await session.execute(delete(Attachment).where(Attachment.uploader_id == user_id, Attachment.message_id.is_(None)))
     log_is_done = await erase_user_in_log(session, user_id)
     deleted_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     changes: dict[str, Any] = dict.fromkeys(PROFILE) | {"deleted_at": deleted_at}

@@ -36,8 +36,8 @@ class GroupCommit:
         )
 
     async def save(self, post: Post) -> Posted:
-        """Save a message as `post_message` does, in a transaction of its own or with concurrent ones."""
-        if (posted := await self._batcher.submit(post)) is not None:
+        """Save a message as `post_message` does: together with concurrent ones, or alone, as always with files."""
+        if not post.attachments and (posted := await self._batcher.submit(post)) is not None:
             log_posted(posted)
             return posted
         async with request_transaction(self._sessions) as session:  # waits for the row, or raises the reason

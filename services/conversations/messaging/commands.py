@@ -18,7 +18,7 @@ from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.models import Conversation, LoggedEvent, Order, User
 from services.conversations.records import ConversationDetail
-from services.conversations.rules import DELETABLE, EntryKind, Side, Status
+from services.conversations.rules import DELETABLE, EntryKind, Side, Status, Via
 from shared.events import ConversationDeleted, EventType
 from shared.problems import Invalid, NotFound, Unauthenticated
 
@@ -36,6 +36,8 @@ class NewConversation:
     order_id: str | None = None
     body: str | None = None
     status: Status | None = None
+    attachments: tuple[UUID, ...] = ()
+    via: Via = Via.WEB
 
 
 async def create_conversation(
@@ -57,8 +59,16 @@ async def create_conversation(
     if new.order_id is not None:
         await _check_order(session, new.order_id, new.user_id)
     conversation_id = await _open(session, new, claimed_id)
-    if new.body is not None:
-        first = Post(conversation_id, new.opened_by, new.side, new.body, chosen_status=new.status)
+    if new.body or new.attachments:
+        first = Post(
+            conversation_id,
+            new.opened_by,
+            new.side,
+            new.body or "",
+            chosen_status=new.status,
+            attachments=new.attachments,
+            via=new.via,
+        )
         await post_message(session, first)
     return conversation_id, False
 

@@ -16,7 +16,7 @@ from sqlalchemy import delete, exists, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.append import erase_conversations
-from services.conversations.models import ConversationEntry, Erasure, Message
+from services.conversations.models import Attachment, ConversationEntry, Erasure, Message
 from services.conversations.settings import StoreSettings
 from shared.database import SessionFactory, transaction
 from shared.database_errors import is_outage
@@ -65,6 +65,7 @@ async def erase_if_small(session: AsyncSession, conversation_ids: Sequence[UUID]
         return False
     await session.execute(delete(Message).where(any_of(Message.conversation_id, conversation_ids)))
     await session.execute(delete(ConversationEntry).where(any_of(ConversationEntry.conversation_id, conversation_ids)))
+    await session.execute(delete(Attachment).where(any_of(Attachment.conversation_id, conversation_ids)))
     await erase_conversations(session, conversation_ids)
     await session.execute(delete(Erasure).where(any_of(Erasure.conversation_id, conversation_ids)))
     return True
@@ -189,14 +190,15 @@ async def purge_erasures(session: AsyncSession, settings: StoreSettings, *, size
 
 
 async def _erase_conversation(session: AsyncSession, erasure: Erasure, size: int) -> tuple[int, bool]:
-    """Erase a conversation's next messages, entries and events; return the number of rows and whether it is done."""
+    """Erase a conversation's next messages, files, entries and events; return how many rows, and whether it is done."""
     values = {"id": erasure.conversation_id, "size": size}
     numbers = (await session.scalars(_DELETE_MESSAGES, values | {"after": erasure.number})).all()
     entries = (await session.scalars(_DELETE_ENTRIES, values)).all()
     seqs = (await session.scalars(_ERASE_EVENTS, values | {"after": erasure.seq})).all()
+    files = (await session.scalars(_DELETE_ATTACHMENTS, values)).all()
     erasure.number = max(numbers, default=erasure.number)
     erasure.seq = max(seqs, default=erasure.seq)
-    kinds = (numbers, entries, seqs)
+    kinds = (numbers, entries, seqs, files)
     return sum(map(len, kinds)), all(len(rows) < size for rows in kinds)
 
 
@@ -235,6 +237,7 @@ _COUNT = text("""
         (select from messages where conversation_id = deleted.id order by number limit :most)
         union all (select from conversation_entries where conversation_id = deleted.id limit :most)
         union all (select from events where conversation_id = deleted.id order by seq limit :most)
+        union all (select from attachments where conversation_id = deleted.id limit :most)
     ) as left_over
 """)
 
@@ -263,6 +266,12 @@ _DELETE_ENTRIES = text("""
     delete from conversation_entries where id = any(array(
         select id from conversation_entries where conversation_id = :id limit :size
     ))
+    returning id
+""")
+
+# A trigger adds the deletion of each file's objects.
+_DELETE_ATTACHMENTS = text("""
+    delete from attachments where id = any(array(select id from attachments where conversation_id = :id limit :size))
     returning id
 """)
 

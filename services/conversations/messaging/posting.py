@@ -4,7 +4,7 @@ There are two forms. `post_message` waits for row locks and raises the reason of
 several, does not wait for locks, and leaves out every post that needs the first form.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -17,11 +17,19 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, StatusChanged
 from services.conversations.event_log.append import announce_at_commit
 from services.conversations.messaging.idempotency import IdempotencyKey
-from services.conversations.messaging.posting_sql import POST, POST_BATCH, POST_SKIP_LOCKED, REJECTION_REASON, REPLAYED
-from services.conversations.rules import ChosenStatus, Side, Status
+from services.conversations.messaging.posting_sql import (
+    POST,
+    POST_BATCH,
+    POST_SKIP_LOCKED,
+    POST_WITH_FILES,
+    REJECTION_REASON,
+    REPLAYED,
+    UNUSABLE_FILE,
+)
+from services.conversations.rules import ChosenStatus, Side, Status, Via
 from shared.database import Driver, driver_connection
 from shared.failpoints import failpoint
-from shared.problems import Forbidden, NotFound, Unauthenticated
+from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated
 from shared.text import preview
 
 log = structlog.get_logger()
@@ -45,6 +53,8 @@ class Post:
     expected_status: Status | None = None
     idempotency_key: IdempotencyKey | None = None
     assigns: bool = False
+    attachments: tuple[UUID, ...] = ()
+    via: Via = Via.WEB
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,8 @@ class Posted:
     sender_deleted: bool
     body: str
     created_at: datetime
+    via: str
+    attachments: Sequence[Mapping[str, Any]] | None = None  # objects of `ATTACHMENT_JSON`
     removed_at: datetime | None = None
     replayed: bool = False
 
@@ -67,13 +79,17 @@ class Posted:
 async def post_message(session: AsyncSession, post: Post) -> Posted:
     """Save a message, update its conversation's status, flags and counters, and append the event to the log.
 
-    Raises `NotFound`, `NewerMessages`, `StatusChanged`, `IdempotencyKeyReused`, `Unauthenticated` if the sender was
-    deleted, or `Forbidden` if the store has made a sending admin a customer. Rejected posts and replays write nothing.
+    Raises `NotFound`, `NewerMessages`, `StatusChanged`, `IdempotencyKeyReused`, `Invalid` for a file that cannot be
+    sent, `Unauthenticated` if the sender was deleted, or `Forbidden` if the store has made a sending admin a customer.
+    Rejected posts and replays write nothing.
     """
     connection = await driver_connection(session)
     failpoint("post-begun")
     try:
-        row = await connection.fetchrow(POST, *_values(post))
+        if post.attachments:
+            row = await connection.fetchrow(POST_WITH_FILES, *_values(post), post.attachments)
+        else:
+            row = await connection.fetchrow(POST, *_values(post))
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "messages_idempotency_key":
             raise
@@ -88,7 +104,7 @@ async def post_message(session: AsyncSession, post: Post) -> Posted:
 
 
 async def post_messages(connection: Driver, posts: Sequence[Post]) -> dict[UUID, Posted]:
-    """Save messages to different conversations in one statement; return the saved messages by conversation.
+    """Save messages without files to different conversations in one statement; return the saved ones by conversation.
 
     Leaves out posts that would wait for a lock, be rejected, or replay an earlier post: these need `post_message`. If a
     post repeats a concurrent one, raises `asyncpg.IntegrityConstraintViolationError` and saves none.
@@ -111,7 +127,7 @@ def _values(post: Post) -> tuple[Any, ...]:
     key = post.idempotency_key
     message = (post.conversation_id, post.scope, post.sender_id, post.side.value, post.body, preview(post.body))
     conditions, once = (post.seen_number, post.expected_status), (key.key, key.request_hash) if key else (None, None)
-    return (*message, post.chosen_status, *conditions, *once, post.assigns)
+    return (*message, post.chosen_status, *conditions, *once, post.assigns, post.via.value)
 
 
 async def _replay(connection: Driver, post: Post) -> Posted:
@@ -151,4 +167,14 @@ async def _raise_rejection(connection: Driver, post: Post) -> Posted:
         raise NewerMessages("The other side has sent newer messages. Read them, then send again.")
     if post.expected_status is not None:
         raise StatusChanged(f"The status is no longer {post.expected_status}. Nothing was sent or changed.")
+    if post.attachments:
+        await _check_files(connection, post)
     raise Unauthenticated("This user was deleted and has just been restored. Try again.")
+
+
+async def _check_files(connection: Driver, post: Post) -> None:
+    """Raise `Invalid` for the first file of a post that cannot be sent."""
+    position = await connection.fetchval(UNUSABLE_FILE, post.attachments, post.sender_id, post.side.value)
+    if position is not None:
+        msg = "There is no such file that you can send. Upload it again."
+        raise Invalid(msg, ("body", "attachments", position - 1), "unknown_attachment")

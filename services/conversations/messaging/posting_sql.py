@@ -1,4 +1,4 @@
-"""The statement that posts a message, in three forms, and the queries that explain why one did nothing.
+"""The statement that posts a message, in four forms, and the queries that explain why one did nothing.
 
 It locks the conversation's row, which orders concurrent posts and numbers them 1, 2, 3 … without gaps. Run alone on the
 driver, it is its own transaction. Posts within a larger transaction carry no idempotency key, because a repeated key
@@ -7,14 +7,15 @@ would abort that transaction.
 
 import json
 
-from services.conversations.event_log.payloads import MESSAGE_PAYLOAD
-from services.conversations.rules import EFFECTS, ChosenStatus, EntryKind
+from services.conversations.event_log.payloads import message_payload
+from services.conversations.records import ATTACHMENT_JSON, attachments_sql
+from services.conversations.rules import EFFECTS, ChosenStatus, EntryKind, FileState
 from shared.events import EventType
 
 _MESSAGE_COLUMNS = """
     message.id, message.conversation_id, message.number, message.sender_id, message.sender_role,
     sender.name as sender_name, sender.deleted_at is not null as sender_deleted, message.body, message.created_at,
-    message.removed_at
+    message.removed_at, message.via
 """
 
 _COLUMNS = {
@@ -30,7 +31,9 @@ _COLUMNS = {
     "idempotency_key": "text",
     "request_hash": "text",
     "assigns": "bool",
+    "via": "text",
 }
+_ATTACHMENTS = f"${len(_COLUMNS) + 1}::uuid[]"  # a further parameter of posts with files
 _ONE = "select " + ", ".join(f"${n}::{kind} as {name}" for n, (name, kind) in enumerate(_COLUMNS.items(), 1))
 _ARRAYS = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_COLUMNS.values(), 1))
 _MANY = f"select * from unnest({_ARRAYS}) as post ({', '.join(_COLUMNS)})"  # noqa: S608 - built from constants
@@ -57,8 +60,40 @@ free as materialized (
 ),"""
 
 
-def _statement(posts: str, *, waits: bool) -> str:
+# The files of the only post: its sender's own, and not yet sent. The lock makes a second post wait, which then finds
+# them sent. Without all of them, nothing is posted.
+_FILES = f"""
+files as materialized (
+    select file.id, file.name, wanted.position
+    from unnest({_ATTACHMENTS}) with ordinality as wanted (id, position)
+        join attachments as file on file.id = wanted.id
+        join post on post.sender_id = file.uploader_id and post.side = file.side
+    where file.message_id is null and file.state in ('{FileState.READY}', '{FileState.SCANNING}')
+    order by file.id
+    for update of file
+),"""  # noqa: S608 - built from constants
+_ALL_FILES = f"and (select count(*) from files) = cardinality({_ATTACHMENTS})"  # noqa: S608 - built from constants
+_SENT = f"""
+sent as (
+    update attachments as file set
+        conversation_id = message.conversation_id, message_id = message.id, position = files.position
+    from message cross join files
+    where file.id = files.id
+    returning file.*
+),
+listed as (select jsonb_agg({ATTACHMENT_JSON} order by file.position) as files from sent as file),"""  # noqa: S608 - built from constants
+
+
+def _statement(posts: str, *, waits: bool, with_files: bool = False) -> str:
     waiting, free, only = ("", "", "") if waits else ("skip locked", _FREE, "and c.id in (select id from free)")
+    preview, count, sent, attachments = "post.preview", "0", "", None
+    listed_column = listed = ""
+    if with_files:
+        free, only, sent = _FILES, _ALL_FILES, _SENT
+        listed_column, listed = ", listed.files as attachments", "cross join listed"
+        # Without text, the name of the first file.
+        preview = "coalesce(nullif(post.preview, ''), (select left(name, 140) from files where position = 1))"
+        count, attachments = f"cardinality({_ATTACHMENTS})", "(select files from listed)"
     return f"""
 with
 post as ({posts}),
@@ -84,7 +119,7 @@ conversation as (
         last_customer_number = case side when 'customer' then c.message_count + 1 else c.last_customer_number end,
         last_message_id = uuidv7(),
         last_message_role = side,
-        last_message_preview = post.preview,
+        last_message_preview = {preview},
         assignee_id = coalesce(c.assignee_id, case when post.assigns then post.sender_id end),
         -- An admin's first message, unless it opens the conversation: then no customer has written or can have read.
         (last_activity_at, changed_at, unanswered_since, first_reply_at) = (
@@ -107,14 +142,16 @@ conversation as (
         and (post.expected_status is null or post.expected_status = c.status)
         {only}
     returning c.*, old.status as old_status, old.assignee_id as old_assignee_id,
-        sender_id, side, body, idempotency_key, request_hash, chosen_status
+        sender_id, side, body, idempotency_key, request_hash, chosen_status, via
 ),
 -- 3. The message. A repeated idempotency key fails the whole statement here.
 message as (
     insert into messages
-        (id, conversation_id, number, sender_id, sender_role, body, created_at, idempotency_key, request_hash)
+        (id, conversation_id, number, sender_id, sender_role, body, created_at, idempotency_key, request_hash, via,
+            attachment_count)
     select
-        last_message_id, id, message_count, sender_id, side, body, last_activity_at, idempotency_key, request_hash
+        last_message_id, id, message_count, sender_id, side, body, last_activity_at, idempotency_key, request_hash, via,
+        {count}
     from conversation
     returning *
 ),
@@ -128,28 +165,30 @@ entries as (
     ) as change (kind, before, after, by_hand)
     where by_hand and before is distinct from after
 ),
+{sent}
 -- 5. The event, with everything that its consumers need.
 customer as (
     select * from users where id in (select user_id from conversation) for key share
 ),
 logged as (
     insert into events (type, user_id, conversation_id, payload)
-    select '{EventType.MESSAGE_POSTED}', conversation.user_id, conversation.id, {MESSAGE_PAYLOAD}
+    select '{EventType.MESSAGE_POSTED}', conversation.user_id, conversation.id, {message_payload(attachments)}
     from conversation
         join message on message.conversation_id = conversation.id
         join sender on sender.id = message.sender_id
         join customer on customer.id = conversation.user_id
 )
-select {_MESSAGE_COLUMNS} from message join sender on sender.id = message.sender_id
+select {_MESSAGE_COLUMNS}{listed_column} from message join sender on sender.id = message.sender_id {listed}
 """  # noqa: S608 - built from constants
 
 
 POST = _statement(_ONE, waits=True)
 POST_SKIP_LOCKED = _statement(_ONE, waits=False)
 POST_BATCH = _statement(_MANY, waits=False)
+POST_WITH_FILES = _statement(_ONE, waits=True, with_files=True)
 
 REPLAYED = f"""
-select {_MESSAGE_COLUMNS}, message.request_hash = $4 as same_request
+select {_MESSAGE_COLUMNS}, {attachments_sql("message")} as attachments, message.request_hash = $4 as same_request
 from messages as message
     join conversations on conversations.id = message.conversation_id
     join users as sender on sender.id = message.sender_id
@@ -165,3 +204,14 @@ select exists (select from users where id = $3 and deleted_at is null) as sender
         where id = $1 and $4 < case $5 when 'admin' then last_customer_number else last_admin_number end
     ) as has_newer
 """
+
+# The position of the first file, from 1, that cannot be sent: not the sender's own, sent before, blocked, or deleted.
+UNUSABLE_FILE = f"""
+select min(wanted.position)
+from unnest($1::uuid[]) with ordinality as wanted (id, position)
+where not exists (
+    select from attachments as file
+    where file.id = wanted.id and file.uploader_id = $2 and file.side = $3
+        and file.message_id is null and file.state in ('{FileState.READY}', '{FileState.SCANNING}')
+)
+"""  # noqa: S608 - built from constants

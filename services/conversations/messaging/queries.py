@@ -10,7 +10,7 @@ from uuid import UUID
 
 from services.conversations.messaging.listing import conversations_sql, rows_to_fetch
 from services.conversations.models import USER_SEARCH_FORM
-from services.conversations.records import ConversationDetail, MessageRow, OrderRow, UserRow, columns
+from services.conversations.records import ConversationDetail, MessageRow, OrderRow, UserRow, attachments_sql, columns
 from services.conversations.rules import Side
 from shared.database import Driver
 from shared.paging import MAX_NUMBER, decode_cursor, encode_cursor, moment, number, store_id
@@ -151,7 +151,7 @@ def _messages(order: str, rows: int) -> str:
 select {columns(MessageRow, "m")}
 from conversations as c
 left join lateral (
-    select m.*, u.name as sender_name, u.deleted_at is not null as sender_deleted
+    select m.*, u.name as sender_name, u.deleted_at is not null as sender_deleted, {attachments_sql("m")} as attachments
     from messages as m join users as u on u.id = m.sender_id
     where m.conversation_id = c.id and m.number > $3 and m.number < $4
     order by {order} limit {rows}

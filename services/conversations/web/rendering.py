@@ -33,7 +33,8 @@ LOCALE = Path(__file__).parent / "locale"
 CUSTOMER_ROOT = "/dashboard/messages/"
 ADMIN_ROOT = "/admin/dashboard/conversation/"
 OPERATIONS_ROOT = "/admin/operations/"
-_PAGES = (CUSTOMER_ROOT, ADMIN_ROOT, OPERATIONS_ROOT)
+FILES_ROOT = "/attachments/"
+_PAGES = (CUSTOMER_ROOT, ADMIN_ROOT, OPERATIONS_ROOT, FILES_ROOT)
 _ROOTS = (*_PAGES, "/session")
 
 

@@ -14,7 +14,7 @@ from sqlalchemy import ARRAY, Row, Uuid, bindparam, column, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.scheduling import is_unread
-from services.notifications.mail.bodies import html_size
+from services.notifications.mail.bodies import FILE_BYTES, html_size
 from services.notifications.models import Email, EmailMessage
 from services.notifications.rules import EmailState
 from shared.orm import any_of
@@ -54,7 +54,7 @@ def _select(rows: Sequence[Row[*tuple[Any, ...]]], *, rendered: bool) -> EmailBa
         return EmailBatch()
     if rendered:
         return EmailBatch(rows)
-    sizes = accumulate(html_size(row.body) for row in rows[:MAX_MESSAGES])
+    sizes = accumulate(html_size(row.body) + FILE_BYTES * len(row.files or ()) for row in rows[:MAX_MESSAGES])
     count = max(1, sum(1 for _ in takewhile(lambda size: size <= MAX_HTML_BYTES, sizes)))
     return EmailBatch(rows[:count], count < len(rows))
 
@@ -80,6 +80,7 @@ _MESSAGES = (
         EmailMessage.number,
         EmailMessage.sender_id,
         EmailMessage.body,
+        EmailMessage.files,
         EmailMessage.created_at,
         is_unread().label("unread"),
     )

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from services.notifications.mail.addresses import AddressError
-from services.notifications.mail.message import Brand, ContentMessage, EmailContent, compose, message_id
+from services.notifications.mail.message import Brand, ContentFile, ContentMessage, EmailContent, compose, message_id
 from services.notifications.models import Email, Person
 from services.notifications.rules import Audience
 from services.notifications.settings import EmailSettings
@@ -57,7 +58,7 @@ def render_email(
         created_at=now if email.message_id is None or email.claimed_at is None else email.claimed_at,
         thread=[previous_id] if previous_id else [],
         messages=[
-            ContentMessage(row.number, name, row.body, row.created_at)
+            ContentMessage(row.number, name, row.body, row.created_at, _files(row.files))
             for row, name in zip(messages, names, strict=True)
         ],
         from_name=names[0] if to_support else None,
@@ -72,6 +73,10 @@ def sender_name(person: Person | None, sender_id: str, audience: Audience, setti
     if audience is Audience.CUSTOMER:
         return settings.store_name
     return DELETED_CUSTOMER if person is not None and person.deleted else sender_id
+
+
+def _files(files: Sequence[Mapping[str, Any]] | None) -> Sequence[ContentFile]:
+    return [ContentFile(UUID(file["id"]), file["name"], file["size"]) for file in files or ()]
 
 
 def _brand(settings: EmailSettings) -> Brand:

@@ -1,6 +1,7 @@
 """Scheduling of emails: which messages join an email, when it is due, when it is no longer needed."""
 
 import itertools
+import json
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
@@ -48,7 +49,9 @@ async def join_emails(
     for event in joining:
         message = event.message
         email_id = joined.get(message.id) or open_emails[event.conversation_id]
-        rows.append((message.id, email_id, message.number, event.sender.id, message.body, message.created_at))
+        files = json.dumps([file.model_dump(mode="json", include=_FILE) for file in message.attachments])
+        values = (message.id, email_id, message.number, event.sender.id, message.body, message.created_at)
+        rows.append((*values, files if message.attachments else None))
         log.info("message joined email", message_id=str(message.id), email_id=str(email_id))
     if rows:
         await driver.execute(_JOIN_EMAILS, *zip(*rows, strict=True))
@@ -122,9 +125,12 @@ _CREATE_EMAILS = """
         as new (id, audience, recipient_id, conversation_id, subject, state, reason, due_at, finished_at)
 """
 _JOIN_EMAILS = """
-    insert into email_messages (message_id, email_id, number, sender_id, body, created_at)
-    select * from unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::timestamptz[])
+    insert into email_messages (message_id, email_id, number, sender_id, body, created_at, files)
+    select message_id, email_id, number, sender_id, body, created_at, files::jsonb
+    from unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
+        as new (message_id, email_id, number, sender_id, body, created_at, files)
 """
+_FILE = {"id", "name", "size"}  # what an email says of a file
 
 
 def delay(audience: Audience, settings: StoreSettings) -> timedelta:

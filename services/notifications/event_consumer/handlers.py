@@ -161,7 +161,7 @@ def _notification(event: MessagePosted) -> tuple[Any, ...]:
         message.number,
         event.subject,
         event.sender.id,
-        preview(message.body),
+        preview(message.body) or next((file.name for file in message.attachments), ""),
     )
 
 

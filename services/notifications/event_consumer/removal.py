@@ -36,7 +36,7 @@ async def erase_removed(session: AsyncSession, removed: Sequence[MessageRemoved]
     """
     ids = _ids(removed)
     await session.execute(
-        update(EmailMessage).where(any_of(EmailMessage.message_id, ids)).values(body="", left_out=True)
+        update(EmailMessage).where(any_of(EmailMessage.message_id, ids)).values(body="", files=None, left_out=True)
     )
     has_messages = exists().where(EmailMessage.email_id == Email.id, EmailMessage.left_out.is_(False))
     had_one = select(EmailMessage.email_id).where(any_of(EmailMessage.message_id, ids))

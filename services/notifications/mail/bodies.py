@@ -9,6 +9,7 @@ from markupsafe import Markup, escape
 
 MAX_BLOCKS = 200  # blocks of lines with one direction; the remaining lines are one more block
 MESSAGE_BYTES = 800  # bytes of the template around a body, including the sender's name
+FILE_BYTES = 2000  # bytes of the template for a file, including its name and link
 
 _NO_BREAK_SPACE = "\N{NO-BREAK SPACE}"
 # Control characters except tab and line feed, lone surrogates, line and paragraph separators.
@@ -41,7 +42,7 @@ def render_body(body: str) -> Body:
 
 
 def html_size(body: str) -> int:
-    """Return the maximum number of bytes that a message with this body adds to the HTML of an email."""
+    """Return the maximum number of bytes that a message with this body adds to the HTML of an email, without files."""
     return MESSAGE_BYTES + len(render_body(body).html.encode())
 
 

@@ -22,6 +22,7 @@ from markupsafe import Markup, escape
 from services.notifications.mail.addresses import addr_spec, domain_of, message_id, sender_address, sender_name
 from services.notifications.mail.bodies import render_body
 from services.notifications.mail.datetimes import format_local_time
+from shared.file_sizes import format_size
 from shared.text import preview
 from shared.time_zones import known_zone
 from shared.translations import TranslatedEnvironment, find_language
@@ -52,6 +53,15 @@ class Brand:
 
 
 @dataclass(frozen=True, slots=True)
+class ContentFile:
+    """A file of a message. Emails link to it and do not contain it."""
+
+    id: UUID
+    name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class ContentMessage:
     """One message of the conversation, as its recipient sees it."""
 
@@ -59,6 +69,7 @@ class ContentMessage:
     sender_name: str
     body: str
     created_at: datetime
+    files: Sequence[ContentFile] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,13 +193,21 @@ def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
         "store_name": _one_line(brand.store_name),
         "subject": _one_line(email.subject),
         "link": f"{brand.public_url.rstrip('/')}/{path}/{email.conversation_id}/",
-        "preview": preview(_one_line(email.messages[0].body[:MAX_LINE])),
+        "preview": preview(_one_line(_start(email.messages[0])[:MAX_LINE])),
         "long": sum(len(body.html.encode()) for body in bodies) > LONG,
         "messages": [
             {
                 "sender_name": _one_line(message.sender_name),
                 "time": format_local_time(message.created_at, language.locale, zone),
                 "body": body,
+                "files": [
+                    {
+                        "name": _one_line(file.name),
+                        "size": format_size(file.size, language.locale),
+                        "link": f"{brand.public_url.rstrip('/')}/attachments/{file.id}",
+                    }
+                    for file in message.files
+                ],
             }
             for message, body in zip(email.messages, bodies, strict=True)
         ],
@@ -196,6 +215,11 @@ def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
     templates = _templates(language.translations)
     text, html = (templates.get_template(f"message.{kind}.jinja").render(values) for kind in ("txt", "html"))
     return text, html
+
+
+def _start(message: ContentMessage) -> str:
+    """Return a message's text, or the name of its first file if it has none."""
+    return message.body or next((file.name for file in message.files), "")
 
 
 def load_templates(locale: str) -> None:

@@ -11,12 +11,15 @@ from tests.service.conftest import empty_conversations, empty_notifications
 
 @pytest.fixture(scope="package")
 async def world(
-    databases: dict[str, str], conversations_engine: AsyncEngine, notifications_engine: AsyncEngine
+    databases: dict[str, str],
+    conversations_engine: AsyncEngine,
+    notifications_engine: AsyncEngine,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> AsyncIterator[World]:
     """Users with data, and both services."""
     engines = {"conversations": conversations_engine, "notifications": notifications_engine}
     try:
-        async with built(databases, engines) as world:
+        async with built(databases, engines, tmp_path_factory.mktemp("files").as_uri()) as world:
             yield world
     finally:
         await empty_conversations(conversations_engine)

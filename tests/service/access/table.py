@@ -32,10 +32,17 @@ GET    /api/v1/conversations/{conversation_id}/messages         401   200   404 
 GET    /api/v1/conversations/{conversation_id}/messages?after=1 401   200   404   403   403  401
 POST   /api/v1/conversations/{conversation_id}/messages         401   201   404   403   403  401 #message
 POST   /api/v1/conversations/{conversation_id}/messages         401   409   404   403   403  401 #unseen
+POST   /api/v1/conversations/{conversation_id}/messages         401   201   404   403   403  401 #file
+POST   /api/v1/conversations                                    401   201   422   403   403  401 #new_with_file
+POST   /api/v1/admin/conversations/{conversation_id}/messages   401   403   403   422   403  401 #file
 POST   /api/v1/conversations/{conversation_id}/read             401   204   404   403   403  401 #read
 GET    /api/v1/orders                                           401   200   200   403   403  401
 GET    /api/v1/orders?limit=9                                   401   200   200   403   403  401
 GET    /api/v1/unread                                           401   200   200   200   403  401
+POST   /api/v1/attachments                                      401   201   201   201   403  401 #message
+GET    /api/v1/attachments/{attachment_id}                      401   200   404   200   403  401
+GET    /api/v1/attachments/{attachment_id}/thumbnail            401   200   404   200   403  401
+GET    /api/v1/attachments/{attachment_id}/picture              401   200   404   200   403  401
 GET    /api/v1/stream                                           401   200   200   200   403  401
 GET    /api/v1/stream?after={position}                          401   200   200   200   403  401
 
@@ -124,6 +131,9 @@ POST   /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403 
 GET    /admin/operations                                        303   303   303   303   303  303
 GET    /admin/operations/                                       401   403   403   403   401  401
 
+GET    /attachments/{attachment_id}                             401   200   404   200   401  401
+GET    /attachments/{attachment_id}/picture                     401   200   404   200   401  401
+
 GET    /                                                        303   303   303   303   303  303
 GET    /session                                                 303   303   303   303   303  303
 POST   /session                                                 401   303   303   303   403  401 #hand_over
@@ -166,6 +176,8 @@ SENT: Mapping[str, Mapping[str, Any]] = {
     "about_order": {"subject": "Hello", "order_id": "{order_id}"},
     "for_user": {"subject": "Hello", "user_id": "{user_id}"},
     "message": {"body": "Hello"},
+    "file": {"attachments": ["{unsent_id}"]},
+    "new_with_file": {"subject": "Hello", "attachments": ["{unsent_id}"]},
     "unseen": {"body": "Hello", "seen_number": 0},
     "blank": {"body": "", "reply_body": "", "status": ""},
     "read": {"up_to": 1},
@@ -218,7 +230,7 @@ class Row:
     @property
     def is_page(self) -> bool:
         """Return whether only the browser's cookie is accepted, and forms are sent."""
-        return self.path.startswith(("/dashboard", "/admin", "/session"))
+        return self.path.startswith(("/dashboard", "/admin", "/attachments", "/session"))
 
     @property
     def is_public(self) -> bool:

@@ -28,6 +28,7 @@ async def frozen(world: World, databases: dict[str, str]) -> AsyncIterator[World
         auth_secret=[SECRET],
         feed_secret=SecretStr(FEED_SECRET),
         redis_url=None,
+        files_url=world.apps["conversations"].state.settings.files_url,
     )
     notifications = NotificationsSettings(notifications_database_url=databases["notifications"], auth_secret=[SECRET])
     apps = {

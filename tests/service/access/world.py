@@ -16,6 +16,7 @@ from sqlalchemy import func, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, async_sessionmaker
 
 from services.conversations.app import create_app as create_conversations_app
+from services.conversations.attachments.file_store import PICTURE, THUMBNAIL, chunked
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.models import Base as ConversationsBase
 from services.conversations.models import Erasure
@@ -123,7 +124,9 @@ def filled(pattern: Any, values: Mapping[str, str]) -> Any:
 
 
 @asynccontextmanager
-async def built(databases: Mapping[str, str], engines: Mapping[str, AsyncEngine]) -> AsyncIterator[World]:
+async def built(
+    databases: Mapping[str, str], engines: Mapping[str, AsyncEngine], files_url: str
+) -> AsyncIterator[World]:
     """Build a world; its data stays in the databases."""
     conversations = create_conversations_app(
         ConversationsSettings(
@@ -132,6 +135,7 @@ async def built(databases: Mapping[str, str], engines: Mapping[str, AsyncEngine]
             feed_secret=FEED_SECRET,
             store_name="Test Store",
             redis_url=None,
+            files_url=files_url,
         )
     )
     notifications = create_notifications_app(
@@ -208,6 +212,7 @@ async def _populate(
         sam = Caller(client, "/api/v1/admin", bearer(ADMIN, "admin"))
         for user_id in (OWNER, OTHER, DELETED):
             ids[user_id] = await _create_data(client, shop, sam, user_id)
+        await _make_thumbnails(app, sessions["conversations"], ids)
         async with transaction(sessions["conversations"]) as session:
             await number_events(session)
             for user_id in (OWNER, OTHER, DELETED):  # as if each had been erased and restored
@@ -245,6 +250,8 @@ async def _create_data(client: httpx2.AsyncClient, shop: Caller, sam: Caller, us
     conversation = (
         await customer.open(subject=subject, order_id=f"{user_id}-order", body=f"{user_id} body", key=f"{user_id}-key")
     )["id"]
+    sent, unsent = [(await customer.upload(f"{user_id} file".encode(), f"{user_id}.txt"))["id"] for _ in range(2)]
+    await customer.post(conversation, attachments=[sent])
     reply = (await sam.post(conversation, f"{user_id} reply"))["id"]
     last = (await customer.post(conversation, f"{user_id} thanks"))["id"]
     await sam.edit(conversation, reply_body=f"{user_id} bye", status="CLOSED")
@@ -254,11 +261,13 @@ async def _create_data(client: httpx2.AsyncClient, shop: Caller, sam: Caller, us
     reply_fields = {"shortcut": f"{user_id}-shortcut", "title": f"{user_id} title", "body": f"{user_id} canned"}
     canned_reply = (await sam.call("POST", "/canned-replies", reply_fields)).json()
     if user_id == OTHER:  # so that the counts differ
-        await customer.call("POST", f"/conversations/{conversation}/read", {"up_to": 4})
+        await customer.call("POST", f"/conversations/{conversation}/read", {"up_to": 5})
     return {
         "user_id": user_id,
         "order_id": f"{user_id}-order",
         "conversation_id": conversation,
+        "attachment_id": sent,
+        "unsent_id": unsent,
         "reply_id": reply,
         "last_id": last,
         "message_id": last,
@@ -266,6 +275,15 @@ async def _create_data(client: httpx2.AsyncClient, shop: Caller, sam: Caller, us
         "canned_reply_id": canned_reply["id"],
         "label": f"{user_id}-label",
     }
+
+
+async def _make_thumbnails(app: FastAPI, sessions: SessionFactory, ids: Mapping[str, dict[str, str]]) -> None:
+    """Give each sent file a thumbnail, as the process does that makes them."""
+    for user_id, names in ids.items():
+        for suffix in (THUMBNAIL, PICTURE):
+            await app.state.files.write(UUID(names["attachment_id"]), chunked(f"{user_id} {suffix}".encode()), suffix)
+    async with transaction(sessions) as session:
+        await session.execute(text("update attachments set thumbnail = 'ready' where message_id is not null"))
 
 
 async def _notify(sessions: SessionFactory, ids: dict[str, dict[str, str]]) -> None:

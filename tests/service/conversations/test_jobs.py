@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from deploy.local.ports import free_ports
 from services.conversations import jobs
-from services.conversations.settings import StoreSettings
+from services.conversations.settings import FileSettings
 from shared.database import SessionFactory, transaction
 from tests.helpers.waiting import eventually
 from tests.service.helpers.callers import Caller
@@ -21,7 +21,7 @@ from tests.service.messaging.test_erasure_batches import big, messages_of
 async def running_jobs(url: str, copies: int = 1) -> AsyncIterator[list[int]]:
     """Run copies of the process while the context is open; provide their ports."""
     stop, ports = asyncio.Event(), free_ports([0] * copies)
-    settings = StoreSettings(conversations_database_url=url)
+    settings = FileSettings(conversations_database_url=url)
     tasks = [asyncio.create_task(jobs.run_jobs(settings, "127.0.0.1", port, stop)) for port in ports]
     try:
         yield ports

@@ -55,6 +55,13 @@ class Caller:
         assert answer.status_code == 201, answer.text
         return answer.json()
 
+    async def upload(self, content: bytes = b"A file", name: str = "file.txt") -> Any:
+        """Upload a file and return it."""
+        path = "/api/v1/attachments"
+        answer = await self.api.post(path, files={"file": (name, content)}, headers=self.headers)
+        assert answer.status_code == 201, answer.text
+        return answer.json()
+
     async def peek(self, conversation: str) -> Any:
         """Return a conversation without reading it."""
         return await self.get(f"/conversations/{conversation}", peek="true")

@@ -18,6 +18,8 @@ NOT_IN_SCHEMA = re.compile(
     | send\ at\ least\ one\ of\ status,                  # and it is not null
     | unknown\ variables                               # in double braces
     | must\ be\ a\ known\ locale
+    | There\ is\ no\ such\ file\ that\ you\ can\ send
+    | must\ not\ repeat\ an\ id
     | send\ a\ status,\ a\ reply_body,\ or\ both          # at least one of them, and neither is null
     | must\ not\ be\ empty                               # once it is trimmed
     | should\ have\ at\ least\ 1\b

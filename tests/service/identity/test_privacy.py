@@ -7,12 +7,15 @@ from uuid import UUID
 import pytest
 from sqlalchemy import text
 
+from services.conversations.attachments.deletion import delete_files
+from services.conversations.attachments.file_store import FileStore
 from services.conversations.models import Base as ConversationsBase
 from services.conversations.search.indexer import index_round
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.event_consumer.consumer import park_event
 from services.notifications.models import Base as NotificationsBase
 from shared.database import SessionFactory, transaction
+from tests.service.attachments.test_uploading import objects
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import ANNA, email_settings, posted
 from tests.service.helpers.sweeping import Sweeper
@@ -44,6 +47,9 @@ async def world(sweeping: Sweeper, anna: Caller, sam: Caller, shop: Caller) -> t
     await shop.call("PUT", "/users/anna", profile)
     conversation = (await anna.open(subject=f"Subject {TEXT}", body=f"Question {TEXT}", key="once"))["id"]
     await sam.post(conversation, f"Answer {TEXT}")
+    for caller in (anna, sam):
+        file = await caller.upload(f"File {TEXT}".encode(), f"{TEXT}.txt")
+        await caller.post(conversation, "", attachments=[file["id"]])
     await catch_up(sweeping)
     async with transaction(sweeping.notifications) as session:
         assert len(await claim_emails(session, SETTINGS) or []) == 2  # rendered, to the customer and to support
@@ -84,8 +90,14 @@ async def tables_with(sweeping: Sweeper, *markers: str) -> set[str]:
     return found
 
 
+async def files_with(sweeping: Sweeper, files_url: str) -> int:
+    """Delete the files that are due, and return how many objects with the marker are left."""
+    await delete_files(sweeping.conversations, FileStore(files_url), size=100)
+    return sum(TEXT.encode() in path.read_bytes() for path in objects(files_url))
+
+
 HOLD_TEXT = {
-    *("conversations.conversations", "conversations.messages", "conversations.events"),
+    *("conversations.conversations", "conversations.messages", "conversations.events", "conversations.attachments"),
     "conversations.conversation_search",
     "conversations.conversation_entries",
     *("notifications.notifications", "notifications.emails", "notifications.email_messages", "notifications.inbox"),
@@ -96,42 +108,54 @@ HOLD_ADDRESS = {
 }
 
 
-async def test_a_deleted_conversation_leaves_its_text_nowhere(world: tuple[Sweeper, str, Caller, Caller]) -> None:
+async def test_a_deleted_conversation_leaves_its_text_nowhere(
+    world: tuple[Sweeper, str, Caller, Caller], files_url: str
+) -> None:
     sweeping, conversation, sam, _ = world
     assert await tables_with(sweeping, TEXT) == HOLD_TEXT
+    assert await files_with(sweeping, files_url) == 2
     assert (await sam.call("DELETE", f"/conversations/{conversation}")).status_code == 204
     await catch_up(sweeping)
     assert await tables_with(sweeping, TEXT) == set()
+    assert await files_with(sweeping, files_url) == 0
 
 
 async def test_a_deleted_user_leaves_their_address_nowhere_and_the_conversation_stays(
-    world: tuple[Sweeper, str, Caller, Caller],
+    world: tuple[Sweeper, str, Caller, Caller], anna: Caller, files_url: str
 ) -> None:
     sweeping, _, _, shop = world
+    await anna.upload(f"Not sent {TEXT}".encode())
+    assert await files_with(sweeping, files_url) == 3
     assert await tables_with(sweeping, ADDRESS) == HOLD_ADDRESS
     assert (await shop.call("DELETE", "/users/anna")).status_code == 204
     await catch_up(sweeping)
     assert await tables_with(sweeping, ADDRESS) == set()
     assert await tables_with(sweeping, TEXT) == HOLD_TEXT
+    assert await files_with(sweeping, files_url) == 2
 
 
-async def test_a_user_deleted_with_content_leaves_nothing(world: tuple[Sweeper, str, Caller, Caller]) -> None:
+async def test_a_user_deleted_with_content_leaves_nothing(
+    world: tuple[Sweeper, str, Caller, Caller], files_url: str
+) -> None:
     sweeping, _, _, shop = world
     assert (await shop.call("DELETE", "/users/anna?content=true")).status_code == 204
     await catch_up(sweeping)
     assert await tables_with(sweeping, TEXT, ADDRESS) == set()
+    assert await files_with(sweeping, files_url) == 0
 
 
 @pytest.mark.parametrize("late", [False, True])
 async def test_a_removed_message_leaves_its_text_nowhere(
-    world: tuple[Sweeper, str, Caller, Caller], *, late: bool
+    world: tuple[Sweeper, str, Caller, Caller], files_url: str, *, late: bool
 ) -> None:
     sweeping, conversation, sam, _ = world
     removed = "m4rker-removed"
-    message = await sam.post(conversation, removed)
+    file = await sam.upload(f"{TEXT} {removed}".encode(), f"{removed}.txt")
+    files = await files_with(sweeping, files_url)
+    message = await sam.post(conversation, removed, attachments=[file["id"]])
     if not late:
         await catch_up(sweeping)
-        assert len(await tables_with(sweeping, removed)) == 5
+        assert len(await tables_with(sweeping, removed)) == 6
         event = posted(UUID(conversation), 9, body=removed)
         assert event.payload is not None
         event.payload["message"]["id"] = message["id"]
@@ -140,3 +164,4 @@ async def test_a_removed_message_leaves_its_text_nowhere(
     assert (await sam.call("DELETE", f"/conversations/{conversation}/messages/{message['id']}")).status_code == 204
     await catch_up(sweeping)
     assert await tables_with(sweeping, removed) == set()
+    assert await files_with(sweeping, files_url) == files - 1

@@ -21,6 +21,7 @@ MODULES = (
     "services.conversations.app",
     "services.conversations.demo.load",
     "services.conversations.jobs",
+    "services.conversations.thumbnails",
     "services.conversations.relay",
     "services.notifications.app",
     "services.notifications.sweeper",

@@ -62,7 +62,7 @@ async def edit_conversation(
     refusal: Refusal = limited
     if form.body is not None and not refusal:
         try:
-            await save_edit(request, session, conversation_id, page_context.principal.id, form.body, form.key)
+            await save_edit(request, session, conversation_id, page_context.principal, form.body, form.key)
             return redirect(f"{ADMIN_ROOT}{conversation_id}/{inbox.query}")
         except (NewerMessages, StatusChanged, IdempotencyKeyReused) as error:
             refusal = error

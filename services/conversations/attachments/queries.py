@@ -1,0 +1,37 @@
+"""Reads of attachments, scoped in their SQL to those who may read them."""
+
+from typing import Any
+from uuid import UUID
+
+from services.conversations.errors import FileNotReady
+from services.conversations.rules import FileState, Side
+from shared.problems import NotFound
+from shared.readers import Reader
+
+
+async def load_attachment(reader: Reader, attachment_id: UUID, caller_id: str, side: Side) -> Any:
+    """Return the row of a file that the caller may read. Raises `NotFound`, or `FileNotReady` if it is held back.
+
+    Until a file is sent, it is its uploader's alone. Then it belongs to the two sides of its conversation.
+    """
+    scope = caller_id if side is Side.CUSTOMER else None
+    rows = await reader.fetch(_ATTACHMENT, attachment_id, caller_id, side.value, scope)
+    if not rows:
+        raise NotFound("There is no such file.")
+    [row] = rows
+    if row[_STATE] == FileState.SCANNING:
+        raise FileNotReady("The file is being checked. Try again in a moment.")
+    if row[_STATE] == FileState.BLOCKED:
+        raise FileNotReady("The file was blocked, because the scan found something harmful in it.")
+    return row
+
+
+NAME, CONTENT_TYPE, SIZE, SHA256, THUMBNAIL_STATE, _STATE = range(6)
+_ATTACHMENT = f"""
+select a.name, a.content_type, a.size, a.sha256, a.thumbnail, a.state
+from attachments as a left join conversations as c on c.id = a.conversation_id
+where a.id = $1 and a.state <> '{FileState.UPLOADING}' and (
+    (a.message_id is null and a.uploader_id = $2 and a.side = $3)
+    or (c.id is not null and ($4::text is null or c.user_id = $4))
+)
+"""  # noqa: S608 - built from constants

@@ -1,0 +1,56 @@
+"""The process that makes thumbnails. It decodes what people sent, so it does nothing else.
+
+Copies share the work: a claim expires, so a file whose process ended is taken by another one.
+"""
+
+import asyncio
+from pathlib import Path
+
+import structlog
+from prometheus_client import Counter
+
+from services.conversations.attachments.file_store import FileStore, open_files
+from services.conversations.attachments.picture_process import PictureProcess
+from services.conversations.attachments.thumbnails import make_next_thumbnail
+from services.conversations.settings import FileSettings
+from shared.database import SessionFactory, create_engine, create_sessions
+from shared.processes import operations_routes, operations_server
+from shared.readiness import database_fault, newest_version, wait_for_database
+from shared.stopping import run_until_stopped
+
+LOOK_EVERY = 0.5  # seconds, while no file waits
+
+THUMBNAILS = Counter("chats_thumbnails_total", "Files that this process has handled, by outcome", ["outcome"])
+
+log = structlog.get_logger()
+
+
+async def run_thumbnails(settings: FileSettings, host: str, port: int, stop: asyncio.Event) -> None:
+    """Make thumbnails until `stop`."""
+    engine = create_engine(settings.conversations_database_url, application="chats-thumbnails", pool_size=2)
+    sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
+    async with operations_server(operations_routes(lambda: database_fault(engine, version)), host, port):
+        await run_until_stopped(stop, wait_for_database(engine, version))
+        making = asyncio.create_task(_make_all(sessions, open_files(settings)))
+        await stop.wait()
+        making.cancel()  # what it has claimed is free again when the claim ends
+        await asyncio.gather(making, return_exceptions=True)
+    await engine.dispose()
+
+
+async def _make_all(sessions: SessionFactory, files: FileStore) -> None:
+    worker = PictureProcess()
+    try:
+        while True:
+            outcome = None
+            try:
+                outcome = await make_next_thumbnail(sessions, files, worker)
+            except Exception as error:  # it must not end the process
+                log.warning("thumbnail failed, retrying", error=type(error).__name__)
+                log.debug("thumbnail failed", exc_info=True)
+            if outcome is not None:
+                THUMBNAILS.labels(outcome).inc()
+            else:
+                await asyncio.sleep(LOOK_EVERY)
+    finally:
+        await worker.close()
