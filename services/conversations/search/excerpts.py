@@ -1,5 +1,6 @@
 """Show why a conversation was found: where its terms are, with the text around the first of them."""
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 from unicodedata import normalize
@@ -7,6 +8,7 @@ from unicodedata import normalize
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
 from services.conversations.search.query import SearchQuery, Span, Term
+from services.conversations.search.words import split
 from shared.text import cut
 
 LENGTH: Final = 160  # characters of an excerpt
@@ -30,19 +32,22 @@ class _Candidate(NamedTuple):
     text: str
     number: int | None = None
 
-    def find(self, term: Term) -> Iterator[Span]:
-        return term.find(self.text)
+    def find(self, wanted: Sequence[Term]) -> list[list[Span]]:
+        """Return the places of each term."""
+        runs = list(split(self.text))
+        return [list(term.find(runs)) for term in wanted]
 
 
 class _PartOfName(_Candidate):
     """A name or address of a customer, of which a term may be any part."""
 
-    def find(self, term: Term) -> Iterator[Span]:
-        folded, part = _folded(self.text), _folded(term.text)
-        start = folded.find(part)
-        while start >= 0:
-            yield Span(start, len(part))
-            start = folded.find(part, start + len(part))
+    def find(self, wanted: Sequence[Term]) -> list[list[Span]]:
+        """Return the places of each term."""
+        folded = _folded(self.text)
+        return [
+            [Span(found.start(), len(found[0])) for found in re.finditer(re.escape(_folded(term.text)), folded)]
+            for term in wanted
+        ]
 
 
 def _folded(text: str) -> str:
@@ -57,13 +62,16 @@ def find_match(
 
     `messages` are those that may have some, newest first. Only admins find customers by who they are.
     """
+    wanted = query.wanted
     best, most, places = None, 0, list[Span]()
     for candidate in _candidates(detail, messages, side):
-        found = [list(candidate.find(term)) for term in query.wanted]
+        found = candidate.find(wanted)
         if (count := sum(map(bool, found))) > most:
             best, most, places = candidate, count, [span for spans in found for span in spans]
+        if most == len(wanted):
+            break
     if best is None:
-        return None if query.wanted else Match("subject", None, detail.conversation.subject, [])
+        return None if wanted else Match("subject", None, detail.conversation.subject, [])
     return Match(best.place, best.number, *_excerpt(best.text, places))
 
 

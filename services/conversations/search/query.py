@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, NamedTuple
 
-from services.conversations.search.words import is_spaceless, pair, split
+from services.conversations.search.words import Run, is_spaceless, pair, split
 from shared.problems import Invalid
 
 MAX_LENGTH: Final = 200  # characters
@@ -56,9 +56,8 @@ class Term(NamedTuple):
             whole.update(_pairs(self.words[last - 1], self.words[last]))
         return {*whole, *self.words[last], *self.joined}, set()
 
-    def find(self, text: str) -> Iterator[Span]:
-        """Yield the places where a text has the term. They may overlap."""
-        runs = list(split(text))
+    def find(self, runs: Sequence[Run]) -> Iterator[Span]:
+        """Yield the places where a text, split into these, has the term. They may overlap."""
         words = [word for run in runs for word in run.words]
         last = len(self.words) - 1
         for index in range(len(words) - last):

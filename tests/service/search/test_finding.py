@@ -3,11 +3,14 @@
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import httpx2
 import pytest
 
 from services.conversations.event_log.sequencer import number_events
+from services.conversations.search import finding
 from services.conversations.search.indexer import index_round
 from shared.database import SessionFactory, transaction
+from tests.service.conftest import As
 from tests.service.helpers.callers import ORDER, Caller, problem
 
 Index = Callable[[], Awaitable[None]]
@@ -163,3 +166,26 @@ async def test_a_search_that_is_too_long_or_sorted_says_why(anna: Caller, sam: C
         assert text in answer.json()["detail"]
     assert (await anna.get("/conversations", q=" "))["items"] == []
     assert await found(sam, '" - -- "" „“ a b c d e f g h') == []
+
+
+async def test_a_name_of_too_many_customers_is_found_in_the_newest_conversations(
+    api: httpx2.AsyncClient, acting_as: As, sam: Caller, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "PEOPLE", 2)
+    for count in range(5):
+        person = Caller(api, "/api/v1", acting_as(f"c-{count}", name=f"Anna {count}"))
+        await person.open(subject=f"Hoodie {count}", body="It is torn")
+    await Caller(api, "/api/v1", acting_as("d", name="Ben")).open(subject="Jacket", body="It is torn")
+    await index()
+    assert await found(sam, "anna") == [f"Hoodie {count}" for count in (4, 3, 2, 1, 0)]
+    assert await found(sam, "anna torn") == [f"Hoodie {count}" for count in (4, 3, 2, 1, 0)]
+    assert await found(sam, "torn -anna") == ["Jacket"]
+
+
+async def test_a_search_that_takes_too_long_says_so(anna: Caller, monkeypatch: pytest.MonkeyPatch) -> None:
+    await anna.open(body="hello")
+    monkeypatch.setattr(finding, "DEADLINE", 0.0001)
+    answer = await anna.call("GET", "/conversations", params={"q": "hello"})
+    assert problem(answer) == (503, "search-too-slow")
+    monkeypatch.undo()
+    assert len(await found(anna, "hello")) == 1

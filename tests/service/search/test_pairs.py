@@ -3,7 +3,7 @@
 
 from services.conversations.search.documents import text_of
 from services.conversations.search.query import parse
-from services.conversations.search.words import terms
+from services.conversations.search.words import split, terms
 from shared.database import SessionFactory, transaction, transaction_driver
 
 # What it is about, the text, what somebody types.
@@ -107,13 +107,13 @@ async def test_at_least_54_of_60_pairs_are_found(conversations: SessionFactory) 
     for pair, is_found in zip(PAIRS, found, strict=True):
         _, text, typed = pair
         if is_found:
-            assert all(any(term.find(text)) for term in parse(typed).terms), pair
+            assert all(any(term.find(list(split(text)))) for term in parse(typed).terms), pair
 
 
 async def test_a_document_alone_may_have_too_much_but_the_text_decides(conversations: SessionFactory) -> None:
     found = await finds(conversations, list(OTHERS))
     for (text, typed), is_found in zip(OTHERS, found, strict=True):
-        assert not (is_found and all(any(term.find(text)) for term in parse(typed).terms)), (text, typed)
+        assert not (is_found and all(any(term.find(list(split(text)))) for term in parse(typed).terms)), (text, typed)
 
 
 # After folding, these have spaces, quotes, nothing at all, or many characters for one.
@@ -137,4 +137,4 @@ async def test_awkward_text_is_indexed_and_searched(conversations: SessionFactor
     for text, is_found in zip(AWKWARD, found, strict=True):
         if (query := parse(text[:200])).terms and len(text) <= 200:
             assert is_found, text
-            assert all(any(term.find(text)) for term in query.terms), text
+            assert all(any(term.find(list(split(text)))) for term in query.terms), text

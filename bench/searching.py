@@ -1,0 +1,197 @@
+"""Measure search: `python -m bench.searching`, TALKS=100000, SEARCHES=40, POSTS=3000.
+
+A PostgreSQL of its own with TALKS conversations of ten messages, indexed by the real indexer. Each kind of search takes
+turns with the yardstick, the first page of all conversations; both without HTTP, with all of their statements and their
+Python. Then messages are posted to random conversations, one every few milliseconds, with and without the indexer: the
+CPU time and the write-ahead log of each.
+"""
+
+import asyncio
+import os
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import psutil
+
+from bench.search_data import fill, sequences, words
+from deploy.cli import SERVICES
+from deploy.local.postgres import Server, create_databases, throwaway_postgres
+from services.conversations.event_log.sequencer import number_events
+from services.conversations.messaging.listing import Filters, list_by_activity
+from services.conversations.messaging.posting import Post, post_message
+from services.conversations.rules import Side, Status
+from services.conversations.search.finding import find_conversations
+from services.conversations.search.indexer import index_round
+from services.conversations.search.query import parse
+from shared.database import Driver, SessionFactory, create_engine, create_sessions, transaction
+from shared.migrations import upgrade
+from shared.observability import configure_logging
+
+TALKS = int(os.environ.get("TALKS", "100000"))
+SEARCHES = int(os.environ.get("SEARCHES", "40"))
+POSTS = int(os.environ.get("POSTS", "3000"))
+PAGE = 25
+COMMON, MIDDLE, RARE = range(15, 30), range(1_500, 2_500), range(100_000, 150_000)
+# A word of about a hundredth of the conversations, for which neither the newest ones nor the index are at their best.
+WORST = range(2_500, 3_500)
+
+
+async def main() -> None:
+    """Fill, index, measure and print."""
+    configure_logging("bench", "warning")
+    with tempfile.TemporaryDirectory() as directory:
+        async with throwaway_postgres(Path(directory) / "postgres") as server:
+            await create_databases(server, {"conversations": "bench"})
+            url = server.url("conversations", "conversations", "bench")
+            await asyncio.to_thread(upgrade, SERVICES / "conversations", url)
+            samples = await fill(server.url("conversations"), TALKS)
+            engine = create_engine(url, application="bench", pool_size=4)
+            sessions = create_sessions(engine)
+            await _index(sessions, server)
+            await _search(url, samples)
+            await _post(server, sessions)
+            await engine.dispose()
+
+
+async def _index(sessions: SessionFactory, server: Server) -> None:
+    started = time.perf_counter()
+    while await index_round(sessions):
+        pass
+    seconds = time.perf_counter() - started
+    superuser = await asyncpg.connect(server.url("conversations"))
+    await superuser.execute("vacuum analyze conversation_search")
+    sizes = await superuser.fetchrow("""
+        select pg_relation_size('conversation_search') / 1e6, pg_relation_size('conversation_search_idx') / 1e6,
+            pg_total_relation_size('conversation_search') / 1e6, (select count(*) from messages)
+    """)
+    await superuser.close()
+    rows, index, total, messages = map(float, sizes or ())
+    print(f"indexed {TALKS:,} conversations, {messages:,.0f} messages in {seconds:.0f} s")
+    print(f"megabytes: rows {rows:.0f}, index {index:.0f}, all {total:.0f}", flush=True)
+
+
+def _kinds(samples: Sequence[str]) -> Mapping[str, tuple[Filters, list[str]]]:
+    vocabulary, generator = words(), random.Random(3)
+
+    def some(places: range, beginning: int | None = None) -> list[str]:
+        return [generator.choice(vocabulary[places.start : places.stop])[:beginning] for _ in range(SEARCHES)]
+
+    def both(first: list[str], second: list[str], sign: str = "") -> list[str]:
+        return [f"{one} {sign}{two}" for one, two in zip(first, second, strict=True)]
+
+    phrases = list(sequences(samples, range(60), vocabulary))
+    everything = Filters()
+    return {
+        "a common word": (everything, [f'"{word}"' for word in some(COMMON)]),
+        "a word in 0.1 % of the messages": (everything, [f'"{word}"' for word in some(MIDDLE)]),
+        "a word in 1 % of the conversations": (everything, [f'"{word}"' for word in some(WORST)]),
+        "a rare word": (everything, some(RARE)),
+        "a word that is nowhere": (everything, [f"qx{number}" for number in range(SEARCHES)]),
+        "a phrase of two common words": (everything, [f'"{generator.choice(phrases)}"' for _ in range(SEARCHES)]),
+        "a common and a less common word": (everything, both(some(COMMON), some(MIDDLE))),
+        "a rare and a common word": (everything, both(some(RARE), some(COMMON))),
+        "a word without a common one": (everything, both(some(MIDDLE), some(COMMON), "-")),
+        "three letters": (everything, some(range(2_000), 3)),
+        "three letters after a rare word": (everything, both(some(RARE), some(range(2_000), 3))),
+        "a customer's name": (everything, [f"customer-{generator.randrange(TALKS // 3)}@" for _ in range(SEARCHES)]),
+        "a name that all customers have": (everything, ["customer"] * SEARCHES),
+        "a less common word, open": (Filters((Status.OPEN,)), [f'"{word}"' for word in some(MIDDLE)]),
+        "a rare word, unread": (Filters(unread=True), some(RARE)),
+    }
+
+
+async def _search(url: str, samples: Sequence[str]) -> None:
+    connection = await asyncpg.connect(url)
+
+    async def yardstick() -> int:
+        return len((await list_by_activity(connection, Filters(), Side.ADMIN, None, PAGE))[0])
+
+    print(f"{'milliseconds':36} {'p50':>7} {'p95':>7} {'max':>7}   x yardstick   results")
+    for name, (filters, queries) in _kinds(samples).items():
+        times, yard, results = [], [], []
+        for text in queries:
+            yard.append((await _timed(yardstick))[0])
+            seconds, count = await _timed(_searching(connection, text, filters))
+            times.append(seconds)
+            results.append(count)
+        p95 = sorted(times)[int(len(times) * 0.95)]
+        measured = f"{statistics.median(times) * 1e3:7.1f} {p95 * 1e3:7.1f} {max(times) * 1e3:7.1f}"
+        ratios = f"{statistics.median(times) / statistics.median(yard):5.1f} {p95 / statistics.median(yard):6.1f}"
+        print(f"{name:36} {measured}   {ratios}   {statistics.mean(results):7.1f}", flush=True)
+    await connection.close()
+
+
+def _searching(connection: Driver, text: str, filters: Filters) -> Callable[[], Awaitable[int]]:
+    async def search() -> int:
+        return len((await find_conversations(connection, parse(text), filters, Side.ADMIN, None, PAGE))[0])
+
+    return search
+
+
+async def _timed(work: Callable[[], Awaitable[int]]) -> tuple[float, int]:
+    started = time.perf_counter()
+    result = await work()
+    return time.perf_counter() - started, result
+
+
+async def _post(server: Server, sessions: SessionFactory) -> None:
+    """Post messages to random conversations, alternately without and with the indexer."""
+    superuser = await asyncpg.connect(server.url("conversations"))
+    ids = [row["id"] for row in await superuser.fetch("select id from conversations order by random() limit 20000")]
+    vocabulary = words()
+    measured: dict[bool, list[tuple[float, float, float]]] = {False: [], True: []}
+    for turn in range(6):
+        await superuser.execute("checkpoint")
+        indexes = turn % 2 == 1
+        before = await _spent(superuser)
+        await _post_some(sessions, ids, vocabulary)
+        if indexes:
+            while await index_round(sessions, settle=-1):
+                pass
+        after = await _spent(superuser)
+        measured[indexes].append(tuple((one - other) / POSTS for one, other in zip(after, before, strict=True)))  # type: ignore[arg-type] # three
+        if not indexes:  # outside of the measurement
+            while await index_round(sessions, settle=-1):
+                pass
+    await superuser.close()
+    for indexes, rounds in measured.items():
+        python, postgres, wal = (statistics.median(column) for column in zip(*rounds, strict=True))
+        name = "with the indexer" if indexes else "without"
+        print(
+            f"a message, {name:18} Python {python * 1e3:.2f} ms, PostgreSQL {postgres * 1e3:.2f} ms, {wal / 1e3:.1f} KB"
+        )
+
+
+async def _post_some(sessions: SessionFactory, ids: Sequence[UUID], vocabulary: Sequence[str]) -> None:
+    generator = random.Random()
+    weights = [1 / place for place in range(1, len(vocabulary) + 1)]
+    bodies = [" ".join(generator.choices(vocabulary, weights, k=25)) for _ in range(200)]
+    for number in range(POSTS):
+        async with sessions() as session:
+            await post_message(session, Post(generator.choice(ids), "A-0", Side.ADMIN, generator.choice(bodies)))
+        if number % 50 == 49:
+            async with transaction(sessions) as session:
+                await number_events(session)
+
+
+async def _spent(superuser: Driver) -> tuple[float, float, float]:
+    """Return the CPU seconds of this process and of PostgreSQL, and the bytes of write-ahead log."""
+    wal = await superuser.fetchval("select pg_current_wal_lsn() - '0/0'::pg_lsn")
+    backend = psutil.Process(await superuser.fetchval("select pg_backend_pid()"))
+    postmaster = backend.parent()
+    assert postmaster is not None
+    spent = 0.0
+    for process in (postmaster, *postmaster.children()):
+        with_children = process.cpu_times()
+        spent += with_children.user + with_children.system
+    return time.process_time(), spent, float(wal)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
