@@ -24,9 +24,11 @@ _SORTED = {"waiting": "waiting"}  # by view; the others are sorted by activity
 class InboxQuery(BaseModel):
     """The query parameters of the inbox, and of a conversation that is open beside it. Blank ones count as missing.
 
-    `user_id` may be any text to find a customer by. `deleted` is the number for the notice after a deletion.
+    `q` is a search, whose results have the order of activity. `user_id` may be any text to find a customer by.
+    `deleted` is the number for the notice after a deletion.
     """
 
+    q: Text | None = None
     status: list[Status] = []
     unread: bool | None = None
     user_id: Text | None = None
@@ -39,6 +41,8 @@ class InboxQuery(BaseModel):
     @classmethod
     def _drop_blanks(cls, parameters: dict[str, Any]) -> dict[str, Any]:
         values = {name: _without_blanks(value) for name, value in parameters.items()}
+        if values.get("q"):
+            values.pop("sort", None)
         return {name: value for name, value in values.items() if value}
 
     @property
@@ -49,12 +53,12 @@ class InboxQuery(BaseModel):
     @property
     def view(self) -> str | None:
         """The name of the view in the navigation that has these filters, or None."""
-        return _VIEWS.get(self.filters)
+        return None if self.q else _VIEWS.get(self.filters)
 
     @property
     def has_filters(self) -> bool:
         """Whether there are filters to clear."""
-        return self.filters != Filters()
+        return self.filters != Filters() or self.q is not None
 
     @property
     def has_own_filters(self) -> bool:
@@ -65,7 +69,7 @@ class InboxQuery(BaseModel):
     @property
     def counts_apply(self) -> bool:
         """Whether the list of a status is as long as the count of all its conversations."""
-        return self.filters == Filters(status=self.filters.status)
+        return self.filters == Filters(status=self.filters.status) and self.q is None
 
     @property
     def query(self) -> str:
@@ -79,7 +83,12 @@ class InboxQuery(BaseModel):
 
     @property
     def kept_by_search(self) -> Iterator[tuple[str, str]]:
-        """The fields that a search for customers keeps."""
+        """The fields that a search keeps."""
+        return self._fields(q=None)
+
+    @property
+    def kept_by_customer(self) -> Iterator[tuple[str, str]]:
+        """The fields that a choice of customers keeps."""
         return self._fields(user_id=None)
 
     @property

@@ -24,6 +24,7 @@ from services.conversations.web.auth import PageContext
 from services.conversations.web.browser import browser_zone, preferred_locales
 from services.conversations.web.links import linked
 from services.conversations.web.localization import Reader
+from services.conversations.web.searching import marked
 from shared.principal import Permission
 from shared.problems import Forbidden, Invalid, NotFound, Problem, Unauthenticated
 from shared.time_zones import known_zone
@@ -116,6 +117,7 @@ class Pages:
             auto_reload=False,
         )
         environment.filters["linked"] = linked
+        environment.filters["marked"] = marked
         environment.globals |= {
             "BODY_LENGTH": BODY_LENGTH,
             "COUNT_LIMIT": COUNT_LIMIT,

@@ -21,10 +21,12 @@ from services.conversations.web.auth import CustomerContext, CustomerSubmission,
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.rate_limiting import ConversationRefusal, MessageRefusal
 from services.conversations.web.rendering import CUSTOMER_ROOT, PageRoute, add_slash, pages_of, redirect
+from services.conversations.web.searching import Result, search
 from services.conversations.web.thread_view import ThreadPage
 from shared.database import driver_connection
 from shared.dependencies import Cursor, DbSession
 from shared.problems import Invalid
+from shared.text import Text
 
 PAGE = 25  # conversations on a page
 ORDERS = 500  # newest orders to choose from
@@ -38,19 +40,26 @@ for path in ("", "/new", "/{conversation_id}"):
 
 @router.get("/")
 async def list_conversations(
-    request: Request, page_context: CustomerContext, session: DbSession, cursor: Cursor = None
+    request: Request,
+    page_context: CustomerContext,
+    session: DbSession,
+    q: Annotated[Text, Query()] = "",
+    cursor: Cursor = None,
 ) -> Response:
-    """Show the customer's conversations, last activity first."""
-    filters = Filters(user_id=page_context.principal.id)
-    conversations, next_cursor = await listing.list_by_activity(
-        await driver_connection(session), filters, Side.CUSTOMER, cursor, PAGE
-    )
+    """Show the customer's conversations, last activity first, or those that a search finds."""
+    filters, connection = Filters(user_id=page_context.principal.id), await driver_connection(session)
+    if q:
+        result = await search(connection, q, filters, Side.CUSTOMER, cursor, PAGE)
+    else:
+        result = Result.of(*await listing.list_by_activity(connection, filters, Side.CUSTOMER, cursor, PAGE))
     return pages_of(request).render(
         request,
         "list_conversations.html",
         page_context,
-        conversations=conversations,
-        next_cursor=next_cursor,
+        rows=result.rows,
+        next_cursor=result.next_cursor,
+        search_problem=result.problem,
+        q=q,
         first=cursor is None,
     )
 

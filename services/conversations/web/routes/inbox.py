@@ -9,11 +9,12 @@ from fastapi.responses import Response
 from services.conversations.api.response_schemas import UserOut
 from services.conversations.messaging import counts, listing
 from services.conversations.messaging.queries import load_conversations
-from services.conversations.records import ConversationDetail, UserRow
+from services.conversations.records import UserRow
 from services.conversations.rules import Side
 from services.conversations.web.auth import AdminContext
 from services.conversations.web.inbox_query import InboxQuery, ListQuery
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, add_slash, pages_of, redirect
+from services.conversations.web.searching import Result, search
 from shared.database import Driver, driver_connection
 from shared.dependencies import DbSession
 
@@ -46,11 +47,10 @@ async def list_all_conversations(
     chosen = customers[0] if customers and customers[0].id == inbox.user_id else None
     if len(customers) == 1 and not chosen:  # the only match
         return redirect(inbox.address(user_id=customers[0].id))
-    details: list[ConversationDetail] = []
-    next_cursor = None
+    result = Result()
     if inbox.user_id is None or chosen:
-        details, next_cursor = await _list(connection, inbox)
-    elsewhere = set(shown) - {detail.conversation.id for detail in details}
+        result = await _list(connection, inbox)
+    elsewhere = set(shown) - {detail.conversation.id for detail, _ in result.rows}
     kept = await load_conversations(connection, elsewhere) if elsewhere else []
     return pages_of(request).render(
         request,
@@ -60,13 +60,16 @@ async def list_all_conversations(
         tally=tally,
         chosen=chosen and UserOut.of(chosen),
         customers=[UserOut.of(customer) for customer in customers],
-        rows=[(detail, UserOut.of(detail.user)) for detail in details],
-        kept=[(detail, UserOut.of(detail.user)) for detail in kept],
-        next_cursor=next_cursor,
+        rows=[(detail, UserOut.of(detail.user), match) for detail, match in result.rows],
+        kept=[(detail, UserOut.of(detail.user), None) for detail in kept],
+        next_cursor=result.next_cursor,
+        search_problem=result.problem,
     )
 
 
-async def _list(connection: Driver, inbox: InboxQuery) -> tuple[list[ConversationDetail], str | None]:
+async def _list(connection: Driver, inbox: InboxQuery) -> Result:
+    if inbox.q:
+        return await search(connection, inbox.q, inbox.filters, Side.ADMIN, inbox.cursor, PAGE)
     if inbox.sort == "waiting":
-        return await listing.list_by_waiting(connection, inbox.filters, inbox.cursor, PAGE)
-    return await listing.list_by_activity(connection, inbox.filters, Side.ADMIN, inbox.cursor, PAGE)
+        return Result.of(*await listing.list_by_waiting(connection, inbox.filters, inbox.cursor, PAGE))
+    return Result.of(*await listing.list_by_activity(connection, inbox.filters, Side.ADMIN, inbox.cursor, PAGE))
