@@ -47,7 +47,7 @@ async def test_rows_change_in_place_and_new_ones_wait(people: People, site: Site
     await expect(page.locator("#new-rows")).to_be_hidden()
     await site.set_status(third, "CLOSED")
     await site.set_status(first, "CLOSED")
-    await site._call("DELETE", f"/api/v1/admin/conversations/{first}", "operator", "admin")  # noqa: SLF001
+    await site.product.call("DELETE", f"/api/v1/admin/conversations/{first}", "operator", "admin")
     await expect(page.locator(f"#c-{third}.gone")).to_be_visible()
     await expect(page.locator(f"#c-{first}.deleted")).to_have_text("")
 

@@ -96,7 +96,7 @@ async def test_an_admin_replies_resolves_and_marks_unread_by_keyboard_alone(peop
     await keyboard.press("Escape")
     await expect(page.locator("#status")).to_have_text("Waiting for customer")
     await keyboard.press("e")
-    await page.get_by_role("button", name="Resolve", exact=True).press("Enter")
+    await page.get_by_role("dialog").get_by_role("button", name="Resolve").press("Enter")
     await expect(page.locator(f"#c-{second}")).to_contain_text("Resolved")
     await expect(page.locator(f"#open-{first}")).to_be_focused()  # the next one
     await keyboard.press("k")

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from services.conversations.messaging.listing import rows_to_fetch
 from services.conversations.records import MessageRow, attachments_sql, columns
+from services.conversations.rules import EntryKind
 from shared.database import Driver
 from shared.paging import decode_cursor, encode_cursor, moment, number
 from shared.problems import NotFound
@@ -55,6 +56,11 @@ async def list_timeline(
     if len(rows) <= limit:
         return items, None
     return items, encode_cursor(binding, _key(items[-1]))
+
+
+async def list_status_changes(reader: Reader, conversation_id: UUID, limit: int) -> list[EntryRow]:
+    """Return the last changes of a conversation's status by hand, newest first."""
+    return [EntryRow._make(row) for row in await reader.fetch(_status_changes(limit), conversation_id)]
 
 
 async def find_entry(connection: Driver, conversation_id: UUID, entry_id: UUID) -> EntryRow:
@@ -101,6 +107,15 @@ _ENTRY_COLUMNS = f"""
 _ENTRY = f"""
     select {_ENTRY_COLUMNS} from conversation_entries as e
     where e.conversation_id = $1 and e.id = $2
+"""  # noqa: S608 - built from constants
+
+
+@cache
+def _status_changes(rows: int) -> str:
+    return f"""
+select {_ENTRY_COLUMNS} from conversation_entries as e
+where e.conversation_id = $1 and e.kind = '{EntryKind.STATUS}'
+order by e.after_number desc, e.at desc, e.id desc limit {rows}
 """  # noqa: S608 - built from constants
 
 

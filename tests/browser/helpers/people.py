@@ -123,6 +123,8 @@ class People:
         context.set_default_timeout(20_000)
         person = Person(user_id, role, self._site, context, await context.new_page())
         self._people.append(person)
+        if not options.get("java_script_enabled", True):
+            person.expect_complaints(r"/chats-static/.*\.js csp$")  # preloaded modules, which such a browser refuses
         person.watch()
         await person.enter(path)
         return person

@@ -12,7 +12,7 @@ from services.conversations.models import Conversation
 from services.conversations.rules import Status
 from shared.database import SessionFactory, transaction
 from tests.service.helpers.browser import Browser
-from tests.service.helpers.callers import ORDER, Caller
+from tests.service.helpers.callers import ORDER, UNKNOWN_ID, Caller
 from tests.service.helpers.html import Element, Page
 from tests.service.helpers.inbox_pages import ROOT, listed, show, signed_in
 from tests.service.helpers.recorded_statements import statements, without_transactions
@@ -321,8 +321,6 @@ async def test_a_url_without_its_slash_redirects_to_the_one_with_it(browser: Bro
         "new/",
         "new/?q=ann",
         "new/?user_id=anna",
-        "{}/",
-        "{}/?peek=true",
         "{}/delete/",
         "bulk-delete/?ids={}&ids=0199a7d6-5b1e-7c3a-9d51-2f0f6c1a7e42",
     ],
@@ -339,13 +337,28 @@ async def test_a_page_takes_at_most_three_statements(
     assert len(without_transactions(recorded)) <= 3, recorded
 
 
-async def test_opening_an_unread_conversation_takes_one_more_statement(
+async def test_a_conversation_takes_one_more_for_its_entries_and_one_if_it_is_unread(
     browser: Browser, conversations_engine: AsyncEngine, anna: Caller
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
+    for query, limit in (("?peek=true", 4), ("", 5), ("", 4)):
+        async with statements(conversations_engine) as recorded:
+            await show(browser, f"{conversation}/{query}")
+        assert len(without_transactions(recorded)) <= limit, recorded
+
+
+async def test_a_refresh_also_returns_the_rows_on_the_screen_that_are_no_longer_listed(
+    browser: Browser, conversations_engine: AsyncEngine, anna: Caller, ben: Caller, sam: Caller, shop: Caller
+) -> None:
+    ids = await some_of_each(anna, ben, sam, shop)
+    shown = "&".join(f"shown={conversation_id}" for conversation_id in [*ids.values(), UNKNOWN_ID])
     async with statements(conversations_engine) as recorded:
-        await show(browser, f"{conversation}/")
+        page = await show(browser, f"?status=OPEN&peek=true&{shown}")
     assert len(without_transactions(recorded)) <= 4, recorded
+    gone = {subject: "gone" in page.by_id(f"c-{conversation_id}").classes for subject, conversation_id in ids.items()}
+    assert gone == {"New": False, "Answered": True, "Waiting": True, "Closed": True}
+    assert "no longer matches the filter" in page.by_id(f"c-{ids['Closed']}").text
+    await show(browser, f"?{'&'.join(['shown=' + UNKNOWN_ID] * 101)}", expect=422)
 
 
 async def test_pages_contain_no_inline_style_or_script(browser: Browser, anna: Caller) -> None:

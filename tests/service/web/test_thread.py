@@ -69,6 +69,18 @@ async def test_the_page_shows_the_history_the_customer_and_the_order(
     assert page.answer.headers["x-position"]
 
 
+async def test_the_context_shows_who_set_the_status_by_hand(browser: Browser, anna: Caller, sam: Caller) -> None:
+    conversation_id, page = await opened(anna, browser)
+    assert "Status set by hand" not in page.text
+    await sam.edit(conversation_id, status="RESOLVED")
+    await anna.post(conversation_id, "Not yet!")
+    await sam.edit(conversation_id, reply_body="Sorry.", status="CLOSED")
+    page = await show(browser, f"{conversation_id}/")
+    card = page.root.one("section", aria_labelledby="changes-title")
+    assert [item.of_class("status")[0].text for item in card.all("li")] == ["Closed", "Resolved"]
+    assert [item.one("bdi").text for item in card.all("li")] == ["Sam", "Sam"]
+
+
 async def test_an_id_of_any_visible_characters_leads_to_its_conversations(browser: Browser, shop: Caller) -> None:
     user = "a&b=c#d/?%é"[:-1] + "+<"
     await shop.call("PUT", f"/users/{quote(user, safe='')}", {"name": "Odd"})
@@ -163,7 +175,7 @@ async def test_the_form_starts_with_an_automatic_status_and_a_button_for_each_wa
     _, page = await opened(anna, browser)
     form = page.by_id("reply")
     options = form.one("select").all("option")
-    assert (options[0]["value"], options[0].text) == ("", "automatic")
+    assert (options[0]["value"], options[0].text) == ("", "Status: automatic")
     assert [option["value"] for option in options[1:]] == [status.value for status in Status]
     assert not [option for option in options if "selected" in option]
     buttons = [
