@@ -8,6 +8,7 @@ indexed backwards from the newest one, in batches; progress and documents are on
 
 from collections.abc import Iterator, Sequence
 from itertools import groupby
+from operator import itemgetter
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -22,8 +23,10 @@ from shared.events import EventType
 SETTLE: Final = 5.0  # seconds that a conversation's messages are collected before it is indexed
 MAX_WAITING: Final = 100  # events that wait for that, because search looks at each of their conversations
 MAX_EVENTS: Final = 2_000  # read in one transaction
-BATCH: Final = 100  # conversations of the first fill indexed in one transaction
-MAX_MESSAGES: Final = 2_000  # of a conversation, read at once
+BATCH: Final = 100  # conversations indexed in one transaction
+CHUNK: Final = 20  # conversations read at once
+MAX_MESSAGES: Final = 300  # of a conversation, read at once; more than a document has
+MAX_CHARACTERS: Final = 200_000  # between two statements: PostgreSQL ends a transaction that does nothing for 10 s
 COUNT_LIMIT: Final = 10_000  # of the conversations that are left to fill
 LATE: Final = 60.0  # seconds that an event waits for the indexer, after which it is late
 INDEXED_TYPES: Final = (EventType.CONVERSATION_CREATED, EventType.MESSAGE_POSTED, EventType.MESSAGE_REMOVED)
@@ -88,15 +91,22 @@ async def index_conversations(driver: Driver, ids: Sequence[UUID]) -> None:
 
 async def _index_new(driver: Driver, progress: Any) -> int:
     """Index the conversations of the next events; return how many."""
-    events = await driver.fetch(_EVENTS, progress["position"], MAX_EVENTS)
-    if events[0]["position"] != progress["position"] + 1:  # purged while no indexer ran
+    position = progress["position"]
+    events = await driver.fetch(_EVENTS, position, MAX_EVENTS)
+    if events[0]["position"] != position + 1:  # purged while no indexer ran
         log.warning("events were purged before they were indexed, indexing all conversations again")
         await driver.execute(_FILL_AGAIN, events[0]["position"] - 1)
         return 0
-    ids = list(dict.fromkeys(event["conversation_id"] for event in events if event["type"] in INDEXED_TYPES))
+    ids: dict[UUID, None] = {}
+    for event in events:
+        if event["type"] in INDEXED_TYPES:
+            if len(ids) == BATCH and event["conversation_id"] not in ids:
+                break
+            ids[event["conversation_id"]] = None
+        position = event["position"]
     if ids:
-        await index_conversations(driver, ids)
-    await driver.execute(_ADVANCE, events[-1]["position"])
+        await index_conversations(driver, list(ids))
+    await driver.execute(_ADVANCE, position)
     return len(ids)
 
 
@@ -112,22 +122,29 @@ async def _fill(driver: Driver, progress: Any) -> int:
 async def _write(driver: Driver, ids: Sequence[UUID]) -> None:
     remaining = list(ids)
     while remaining:
-        rows = await driver.fetch(_READ, remaining, MAX_MESSAGES)
-        documents: list[tuple[UUID, Document]] = []
-        remaining = []
-        for conversation_id, its_rows in groupby(rows, key=lambda row: row["id"]):
-            messages = list(its_rows)
+        chunk, remaining = remaining[:CHUNK], remaining[CHUNK:]
+        documents, characters = list[tuple[UUID, Document]](), 0
+        for conversation_id, rows in groupby(await driver.fetch(_READ, chunk, MAX_MESSAGES), key=itemgetter("id")):
+            messages = list(rows)
             documents += [(conversation_id, document) for document in _build(messages)]
+            characters += sum(len(message["body"] or "") for message in messages)
+            if characters > MAX_CHARACTERS:
+                await _save(driver, documents)
+                documents, characters = [], 0
             if len(messages) == MAX_MESSAGES:
                 remaining.append(conversation_id)
-        await driver.execute(
-            _WRITE,
-            [conversation_id for conversation_id, _ in documents],
-            [document.first for _, document in documents],
-            [document.last for _, document in documents],
-            [document.tsvector for _, document in documents],
-        )
+        await _save(driver, documents)
     await driver.execute(_UNPARK, list(ids))
+
+
+async def _save(driver: Driver, documents: Sequence[tuple[UUID, Document]]) -> None:
+    await driver.execute(
+        _WRITE,
+        [conversation_id for conversation_id, _ in documents],
+        [document.first for _, document in documents],
+        [document.last for _, document in documents],
+        [document.tsvector for _, document in documents],
+    )
 
 
 def _build(rows: Sequence[Any]) -> Iterator[Document]:

@@ -234,3 +234,17 @@ async def test_terms_of_a_message_and_all_later_ones_can_be_removed_at_once(
     assert await documents(conversations) == [(1, 200), (201, 301)]
     assert await found(sam, '"secret 250"') == []
     assert len(await found(sam, '"secret 260"')) == 1
+
+
+async def test_a_large_backlog_is_indexed_in_several_transactions(
+    anna: Caller, sam: Caller, conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(indexer, "BATCH", 2)
+    monkeypatch.setattr(indexer, "CHUNK", 1)
+    monkeypatch.setattr(indexer, "MAX_CHARACTERS", 0)
+    opened = [await anna.open(subject=f"Hoodie {count}", body="Hello") for count in range(5)]
+    await anna.post(opened[0]["id"], "again")
+    await number(conversations)
+    assert [await index_round(conversations, settle=-1) for _ in range(4)] == [2, 2, 2, 0]
+    assert len(await found(sam, "hello")) == 5
+    assert await found(sam, "again") == ["Hoodie 0"]
