@@ -26,9 +26,10 @@ export function startHeader(shown) {
   });
 }
 
-/** Return the conversation of a row, or the one on the screen: what an action needs to know. */
+/** Return what an action needs to know of the conversation of a row, or of the one on the screen; null if it cannot act. */
 export function targetOf(element) {
   if (element.matches(".row")) {
+    if (!element.dataset.newest) return null; // another list has this class
     const { status, newest } = element.dataset;
     return { id: element.id.slice(2), subject: element.querySelector("h2 a")?.textContent, status, seen: Number(newest) };
   }

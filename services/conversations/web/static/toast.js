@@ -18,7 +18,13 @@ export function showToast(name, values = {}, undo = null) {
   if (undo) button.addEventListener("click", undoLast);
   else button.remove();
   region.replaceChildren(toast);
-  timer = setTimeout(hide, SHOWN);
+  const hideLater = () => {
+    clearTimeout(timer);
+    timer = setTimeout(hide, SHOWN);
+  };
+  for (const type of ["pointerenter", "focusin"]) toast.addEventListener(type, () => clearTimeout(timer));
+  for (const type of ["pointerleave", "focusout"]) toast.addEventListener(type, hideLater);
+  hideLater();
 }
 
 /** Undo what the toast on the screen says. */
@@ -36,5 +42,5 @@ export function statusName(status) {
 function hide() {
   clearTimeout(timer);
   undoing = null;
-  document.getElementById("toast").replaceChildren();
+  document.getElementById("toast")?.replaceChildren();
 }
