@@ -33,7 +33,8 @@ NO_ESCAPES = Escapes(re.compile(rb"(?!)"), 1)
 class BodySize:
     """The size of one body, counted chunk by chunk. Escapes are searched only in large bodies."""
 
-    def __init__(self, content_type: str) -> None:
+    def __init__(self, content_type: str, limit: int = MAX_BODY_BYTES) -> None:
+        self._limit = limit
         urlencoded = content_type.startswith("application/x-www-form-urlencoded")
         self._escapes = FORM_ESCAPES if urlencoded else JSON_ESCAPES if "json" in content_type else NO_ESCAPES
         self._size = self._overhead = 0
@@ -41,23 +42,25 @@ class BodySize:
 
     def check_declared(self, size: int) -> None:
         """Raise if a body with this declared number of bytes is too large even if it consists of escapes."""
-        _check_size(size if self._escapes is NO_ESCAPES else size // self._escapes.longest)
+        self._check_size(size if self._escapes is NO_ESCAPES else size // self._escapes.longest)
 
     def add(self, chunk: bytes) -> None:
         """Count another chunk. Raise if the body is too large."""
         self._size += len(chunk)
         if self._escapes is NO_ESCAPES:
-            _check_size(self._size)
+            self._check_size(self._size)
             return
         self._uncounted += chunk
         if self._size > MAX_BODY_BYTES:
             self._overhead += self._escapes.overhead(self._uncounted)
             del self._uncounted[: 1 - self._escapes.longest]  # an escape may continue in the next chunk
-            _check_size(self._size - self._overhead)
+            self._check_size(self._size - self._overhead)
+
+    def _check_size(self, size: int) -> None:
+        if size > self._limit:
+            raise too_large(self._limit)
 
 
-def _check_size(size: int) -> None:
-    if size > MAX_BODY_BYTES:
-        raise HTTPException(
-            HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The request body is larger than {MAX_BODY_BYTES} bytes."
-        )
+def too_large(limit: int = MAX_BODY_BYTES) -> HTTPException:
+    """Return the error of a body that is larger than a limit."""
+    return HTTPException(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, f"The request body is larger than {limit} bytes.")

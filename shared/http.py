@@ -1,9 +1,11 @@
 """The FastAPI application that both services build on: errors, limits, logging and health checks, without routes."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from copy import copy
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -38,6 +40,7 @@ Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 MAX_URL_BYTES = 8 * 1024
 MAX_HEADER_BYTES = 32 * 1024
 BODY_SECONDS = 20  # for a body to arrive
+UPLOAD_SECONDS = 1800.0  # for a body with files
 
 
 class RequestHead:
@@ -62,6 +65,18 @@ class RequestHead:
         await self.app(scope, receive, send)
 
 
+@dataclass(frozen=True, slots=True)
+class FileForms:
+    """The paths of forms that may contain files, and how large such a form may be."""
+
+    paths: re.Pattern[bytes]
+    max_bytes: int
+
+    def has(self, path: bytes, content_type: str) -> bool:
+        """Return whether a request may be such a form."""
+        return content_type.startswith("multipart/form-data") and self.paths.fullmatch(path) is not None
+
+
 class RequestSizeMiddleware:
     """ASGI middleware that limits a request's body, with 413.
 
@@ -71,12 +86,22 @@ class RequestSizeMiddleware:
     The size of a body is that of its text: an escape of JSON or of a form counts as one byte, so that every valid text
     fits, however it is encoded.
 
+    Forms at the paths of `file_forms` may be larger, because they contain files. Their routes have to authenticate the
+    caller before they read, and to limit the text.
+
     FastAPI's `max_body_size` is not used because it always answers in plain text. The bodies of `streamed` paths have
     no limit: their routes have to authenticate the caller before they read, and to limit what they keep in memory.
     """
 
-    def __init__(self, app: ASGIApp, streamed: Collection[str] = (), body_seconds: float = BODY_SECONDS) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        streamed: Collection[str] = (),
+        body_seconds: float = BODY_SECONDS,
+        file_forms: "FileForms | None" = None,
+    ) -> None:
         self.app = app
+        self._file_forms = file_forms
         self._body_seconds = body_seconds
         self._streamed = {path.encode() for path in streamed}
 
@@ -90,7 +115,10 @@ class RequestSizeMiddleware:
             return
         headers = Headers(scope=scope)
         declared = headers.get("content-length", "")
-        measure = BodySize(headers.get("content-type", "").lower())
+        content_type, seconds = headers.get("content-type", "").lower(), self._body_seconds
+        measure = BodySize(content_type)
+        if self._file_forms is not None and self._file_forms.has(scope["raw_path"], content_type):
+            measure, seconds = BodySize(content_type, self._file_forms.max_bytes), UPLOAD_SECONDS
         # Python limits the digits that int() accepts.
         measure.check_declared(int(declared[:20]) if declared.isdecimal() else 0)
         complete = False
@@ -99,14 +127,14 @@ class RequestSizeMiddleware:
         async def receive_limited() -> Message:
             nonlocal complete, deadline
             if deadline is None:
-                deadline = asyncio.get_running_loop().time() + self._body_seconds
+                deadline = asyncio.get_running_loop().time() + seconds
             try:  # no deadline after the body: the next message is the disconnect
                 async with asyncio.timeout_at(None if complete else deadline):
                     message = await receive()
             except TimeoutError:
                 raise HTTPException(
                     HTTPStatus.REQUEST_TIMEOUT,
-                    f"The body did not arrive within {self._body_seconds:g} seconds.",
+                    f"The body did not arrive within {seconds:g} seconds.",
                     {"Connection": "close"},  # the rest of the body is not read
                 ) from None
             complete = not message.get("more_body", False)
@@ -156,13 +184,15 @@ def create_api(
     openapi_url: str,
     background: Callable[[], Coroutine[Any, Any, None]] | None = None,
     streamed: Collection[str] = (),
+    file_forms: FileForms | None = None,
     render_error: problem_handlers.RenderError | None = None,
     **about: Any,
 ) -> FastAPI:
     """Build the application of the service in a folder, without routes. It starts before its database is reachable.
 
     The settings can turn off the API document and its page. `background` runs as long as the application. `streamed`
-    paths accept a body of any size. `render_error` can answer errors that are raised outside routes.
+    paths accept a body of any size, `file_forms` forms with files. `render_error` can answer errors that are raised
+    outside routes.
     """
     version = newest_version(service)
     keys = ProviderKeys(settings.auth_jwks_url) if settings.auth_jwks_url else None
@@ -200,7 +230,9 @@ def create_api(
     state.verified_session_tokens = VerifiedTokens()
     state.sessions = create_sessions(engine)
     state.acquire = connection_provider(engine)
-    app.add_middleware(RequestSizeMiddleware, streamed)  # the middleware added last is the outermost
+    app.add_middleware(
+        RequestSizeMiddleware, streamed, file_forms=file_forms
+    )  # the middleware added last is the outermost
     app.add_middleware(ReadFirst, app.router.routes)
     app.add_middleware(RequestHead)
     problem_handlers.install(app, render_error)

@@ -23,14 +23,15 @@ from services.conversations.realtime.stream_admission import StreamAdmission
 from services.conversations.realtime.stream_quota import StreamQuota
 from services.conversations.settings import ApiSettings
 from services.conversations.web import assets
-from services.conversations.web.auth import RenewedCookies
+from services.conversations.web.auth import FILE_FORMS, RenewedCookies
 from services.conversations.web.rendering import Pages
 from services.conversations.web.routes import attachments as file_pages
 from services.conversations.web.routes import customer as customer_pages
 from services.conversations.web.routes import delete, inbox, new_conversation, operations, thread
 from services.conversations.web.routes import session as session_pages
+from shared.body_size import MAX_BODY_BYTES
 from shared.database import REQUEST_BOUNDS, create_engine, create_sessions
-from shared.http import add_head_routes, add_routes, create_api
+from shared.http import FileForms, add_head_routes, add_routes, create_api
 
 _DESCRIPTION = """
 Two-way messaging between a store's customers and its admins.
@@ -72,6 +73,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         Path(__file__).parent,
         background=run_background,
         streamed=[store.IMPORT, attachments.UPLOAD],
+        file_forms=FileForms(FILE_FORMS, settings.attachment_max_bytes + MAX_BODY_BYTES),
         docs_url="/docs",
         openapi_url="/openapi.json",
         render_error=pages.render_html_error,

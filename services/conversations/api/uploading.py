@@ -58,7 +58,12 @@ async def receive_file(request: Request, caller: Principal, key: str | None) -> 
 async def save_file(
     state: ApiState, upload: Upload, chunks: "AsyncIterator[bytes] | _FormFile", key: str | None
 ) -> tuple[Mapping[str, Any], bool]:
-    """Store a file; return its row, and whether it is a replay of an earlier request with this key."""
+    """Store a file; return its row, and whether it is a replay of an earlier request with this key.
+
+    Raises `PayloadTooLarge` if its declared size is.
+    """
+    if upload.size > state.settings.attachment_max_bytes:
+        raise _too_large(state.settings.attachment_max_bytes)
     async with request_transaction(state.sessions) as session:
         attachment_id = await uploads.begin_upload(session, upload, state.settings.limit_attachment_bytes_per_day)
     try:

@@ -1,10 +1,12 @@
 """Reads of attachments, scoped in their SQL to those who may read them."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
 from services.conversations.errors import FileNotReady
 from services.conversations.rules import FileState, Side
+from shared.database import Driver
 from shared.problems import NotFound
 from shared.readers import Reader
 
@@ -26,6 +28,20 @@ async def load_attachment(reader: Reader, attachment_id: UUID, caller_id: str, s
     return row
 
 
+async def list_unsent(connection: Driver, ids: Sequence[str], uploader_id: str, side: Side) -> Sequence[Any]:
+    """Return the rows of those of these files that the uploader can send, in the order of the ids, which may be any."""
+    known = [attachment_id for text in ids if (attachment_id := _uuid(text)) is not None]
+    rows: Sequence[Any] = await connection.fetch(_UNSENT, known, uploader_id, side.value)
+    return rows
+
+
+def _uuid(text: str) -> UUID | None:
+    try:
+        return UUID(text)
+    except ValueError:
+        return None
+
+
 NAME, CONTENT_TYPE, SIZE, SHA256, THUMBNAIL_STATE, _STATE = range(6)
 _ATTACHMENT = f"""
 select a.name, a.content_type, a.size, a.sha256, a.thumbnail, a.state
@@ -34,4 +50,12 @@ where a.id = $1 and a.state <> '{FileState.UPLOADING}' and (
     (a.message_id is null and a.uploader_id = $2 and a.side = $3)
     or (c.id is not null and ($4::text is null or c.user_id = $4))
 )
+"""  # noqa: S608 - built from constants
+_UNSENT = f"""
+select file.id, file.name, file.size, file.content_type, file.sha256, file.state, file.width, file.height,
+    file.thumbnail
+from unnest($1::uuid[]) with ordinality as wanted (id, position) join attachments as file on file.id = wanted.id
+where file.uploader_id = $2 and file.side = $3 and file.message_id is null
+    and file.state in ('{FileState.READY}', '{FileState.SCANNING}')
+order by wanted.position
 """  # noqa: S608 - built from constants

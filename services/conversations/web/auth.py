@@ -5,21 +5,25 @@ A page depends on `CustomerContext` or `AdminContext`, the handler of a form on 
 can forget it.
 """
 
+import re
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from fastapi import Depends, Query, Request
-from starlette.datastructures import MutableHeaders
+from starlette.datastructures import FormData, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.conversations.api.dependencies import Prefetch
 from services.conversations.identity import sessions
 from services.conversations.identity.sessions import IDLE, PageContext
-from services.conversations.rules import COUNT_LIMIT
+from services.conversations.rules import ATTACHMENT_LIMIT, COUNT_LIMIT
 from shared.app_state import app_state
 from shared.auth import SessionToken, authenticate_session_token, issue_session_token
+from shared.body_size import MAX_BODY_BYTES, too_large
 from shared.cookies import SAFE_METHODS, check_csrf, cookie_header, read_cookie
 from shared.database import Driver, driver_connection, request_connection
 from shared.dependencies import DbSession
@@ -29,6 +33,9 @@ from shared.settings import Role, TokenSettings
 
 __all__ = ["AdminContext", "AdminSubmission", "CustomerContext", "CustomerSubmission", "PageContext", "RenewedCookies"]
 
+# The forms that may contain files: those of a conversation, and of a new one.
+FILE_FORMS: Final = re.compile(rb"/(dashboard/messages|admin/dashboard/conversation)/(new|[0-9a-f-]{36})/")
+FILES: Final = "file"  # the field of files
 MAX_FORM_FIELDS: Final = 200  # enough for a bulk delete of 100 conversations
 RENEW_AFTER: Final = timedelta(minutes=5)  # half of a token's lifetime, so an active user's token never expires
 
@@ -56,8 +63,24 @@ async def read_session(request: Request) -> SessionToken:
 async def read_submission(request: Request, token: Annotated[SessionToken, Depends(read_session)]) -> SessionToken:
     """Return the token as `read_session` does, and check the form's CSRF token if the method changes something."""
     if request.method not in SAFE_METHODS:
-        check_csrf(request, (await request.form(max_files=0, max_fields=MAX_FORM_FIELDS)).get("csrf_token"), token.csrf)
+        check_csrf(request, (await _read_form(request)).get("csrf_token"), token.csrf)
     return token
+
+
+async def _read_form(request: Request) -> FormData:
+    """Read a form, with files only where they belong. Raises `HTTPException` if it has more text than other bodies."""
+    has_files = FILE_FORMS.fullmatch(request.scope["raw_path"]) is not None
+    max_files = ATTACHMENT_LIMIT + 1 if has_files else 0  # one more, so that too many are an error of the field
+    form = await request.form(max_files=max_files, max_fields=MAX_FORM_FIELDS)
+    text = 0
+    for name, value in form.multi_items():
+        if isinstance(value, str):
+            text += len(value.encode("utf-8", "replace"))
+        elif name != FILES:
+            raise HTTPException(HTTPStatus.BAD_REQUEST, f"Only the field {FILES} may be a file.")
+    if text > MAX_BODY_BYTES:
+        raise too_large()
+    return form
 
 
 def with_unread_decremented(page_context: PageContext) -> PageContext:

@@ -1,6 +1,6 @@
 """Forms of the pages, validated by the API's request schemas, with translated errors by field."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
@@ -8,9 +8,11 @@ from uuid import UUID, uuid4
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
 
+from services.conversations.rules import ATTACHMENT_LIMIT
 from shared.problems import Invalid
 
 B = TypeVar("B", bound=BaseModel)
+ATTACHMENTS = "attachments"
 _IDS = frozenset({"order_id", "user_id"})
 Translate = Callable[[str], str]
 
@@ -26,14 +28,19 @@ class Form(Generic[B]):
     errors: Mapping[str, str] = field(default_factory=dict)
     key: str = ""
     gettext: Translate = str
+    attachments: Sequence[str] = ()  # the ids of uploaded files, as typed
 
     def with_errors(self, problem: Invalid) -> "Form[B]":
         """Return the form with the errors of a command, and a new key: the corrected form is another request."""
         errors = {
-            str(error["loc"][-1]): _translate(problem.field_code, error["msg"], self.gettext)
+            str(error["loc"][1]): _translate(problem.field_code, error["msg"], self.gettext)
             for error in problem.extra["errors"]
         }
         return replace(self, body=None, errors={**self.errors, **errors}, key=str(uuid4()))
+
+    def with_error(self, name: str, text: str) -> "Form[B]":
+        """Return the form with the error of a field."""
+        return replace(self, body=None, errors={**self.errors, name: text})
 
     def with_new_key(self) -> "Form[B]":
         """Return the form with a new idempotency key, so that the next submit is another request."""
@@ -45,23 +52,39 @@ def new_form(**typed: str) -> Form[Any]:
     return Form(typed, key=str(uuid4()))
 
 
-async def read_form(request: Request, kind: type[B], gettext: Translate) -> Form[B]:
-    """Read a form into a request body. Blank fields count as missing; the last value of a repeated field wins."""
+async def read_form(
+    request: Request, kind: type[B], gettext: Translate, files: Sequence[UUID] | None = None
+) -> Form[B]:
+    """Read a form into a request body. Blank fields count as missing; the last value of a repeated field wins.
+
+    `files` are the ids of its files, which are sent after those that were uploaded before. While they are not stored
+    yet, others stand for them.
+    """
     typed: dict[str, str] = {}
+    attachments, names = [], 0
     for name, value in (await request.form()).multi_items():
-        if isinstance(value, str) and (value.strip() or name not in typed):
+        if not isinstance(value, str):
+            names += bool(value.filename)  # a browser sends a field without a file, too
+        elif name == ATTACHMENTS:
+            attachments += [value] if value.strip() else []
+        elif value.strip() or name not in typed:
             typed[name] = value.replace("\r\n", "\n")
+    stored = list(map(str, files)) if files is not None else [str(UUID(int=number)) for number in range(names)]
     given = {name: value for name, value in typed.items() if value.strip() and name not in _CONTROL_FIELDS}
     for name in _IDS & given.keys():  # may be pasted with white space
         given[name] = given[name].strip()
     key = _known_key(typed.get("idempotency_key"))
     try:
         # Only `seen_number` is converted, so validation stays as strict as for JSON.
-        body = kind.model_validate({name: _number(name, value) for name, value in given.items()})
+        values: dict[str, Any] = {name: _number(name, value) for name, value in given.items()}
+        if attachments or stored:
+            values[ATTACHMENTS] = attachments + stored
+        body = kind.model_validate(values)
     except ValidationError as error:
         errors = {str(fault["loc"][0]) if fault["loc"] else "": _message(fault, gettext) for fault in error.errors()}
-        return Form({name: _encodable(value) for name, value in typed.items()}, None, errors, key, gettext)
-    return Form(typed, body, {}, key, gettext)
+        typed = {name: _encodable(value) for name, value in typed.items()}
+        return Form(typed, None, errors, key, gettext, attachments + stored)
+    return Form(typed, body, {}, key, gettext, attachments + stored)
 
 
 def _encodable(value: str) -> str:
@@ -89,6 +112,8 @@ def _message(fault: Mapping[str, Any], gettext: Translate) -> str:
             if fault["loc"] == ("user_id",)
             else gettext("There is no such order.")
         )
+    if fault["loc"] == (ATTACHMENTS,) and fault["type"] == "too_long":
+        return gettext("Attach at most %(limit)s files to a message.") % {"limit": ATTACHMENT_LIMIT}
     if fault["type"] in {"too_long", "string_too_long"}:
         return gettext("This is too long. Use at most %(limit)s characters.") % {"limit": fault["ctx"]["max_length"]}
     return _translate(fault["type"], str(fault["msg"]).removeprefix("Value error, "), gettext)
@@ -105,6 +130,9 @@ def _translate(code: str | None, message: str, gettext: Translate) -> str:
         "keep_without_reply": gettext("Write a reply, or choose another status."),
         "unknown_order": gettext("There is no such order."),
         "unknown_customer": gettext("There is no such customer."),
+        "unknown_attachment": gettext("A file is no longer there. Choose it again."),
+        "repeated_attachment": gettext("A file is attached twice."),
+        "empty_file": gettext("The file is empty."),
         "idempotency_key_reused": gettext(
             "This form was already sent with different text. Check what was sent, then send again."
         ),

@@ -12,6 +12,7 @@ from babel.core import get_global
 from babel.dates import format_date, format_skeleton, format_time, format_timedelta, get_timezone_location
 from babel.numbers import format_decimal, get_currency_precision
 
+from shared.file_sizes import format_size
 from shared.time_zones import zone_label
 from shared.translations import Language
 
@@ -81,6 +82,10 @@ class Reader:
     def number(self, value: float) -> str:
         """Format a number with all of its decimals."""
         return format_decimal(Decimal(str(value)), locale=self.locale, decimal_quantization=False)
+
+    def size(self, size: int) -> str:
+        """Format the size of a file."""
+        return format_size(size, self.locale)
 
     def money(self, amount: str, currency: str) -> str:
         """Format an amount with all significant decimals, and at least those of its currency."""

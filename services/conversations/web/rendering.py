@@ -120,6 +120,8 @@ class Pages:
         environment.filters["marked"] = marked
         environment.globals |= {
             "BODY_LENGTH": BODY_LENGTH,
+            "files_root": FILES_ROOT,
+            "max_file_bytes": self._settings.attachment_max_bytes,
             "COUNT_LIMIT": COUNT_LIMIT,
             "admin_root": ADMIN_ROOT,
             "customer_root": CUSTOMER_ROOT,
@@ -166,6 +168,8 @@ class PageRoute(APIRoute):
                 if isinstance(error.__cause__, ClientDisconnect):
                     raise  # the client is gone
                 return pages_of(request).error_page(request, _problem(error))
+            finally:
+                await request.close()  # the temporary files of a form
 
         return handle_or_render_error
 

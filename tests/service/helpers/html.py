@@ -123,7 +123,7 @@ class Page(HTMLParser):
         elsewhere = self.root.all(form=form.attributes.get("id", "-"))
         values: dict[str, Any] = {}
         for control in [*inside, *elsewhere]:
-            if "name" not in control or control.tag == "button":
+            if "name" not in control or control.tag == "button" or control.attributes.get("type") == "file":
                 continue
             if control.tag == "select":
                 chosen = [option for option in control.all("option") if "selected" in option] or control.all("option")[

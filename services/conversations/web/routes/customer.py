@@ -18,6 +18,7 @@ from services.conversations.messaging.posting import Post
 from services.conversations.messaging.queries import list_orders, load_conversation
 from services.conversations.rules import Side
 from services.conversations.web.auth import CustomerContext, CustomerSubmission, PageContext
+from services.conversations.web.form_files import kept_files, with_files
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.rate_limiting import ConversationRefusal, MessageRefusal
 from services.conversations.web.rendering import CUSTOMER_ROOT, PageRoute, add_slash, pages_of, redirect
@@ -79,10 +80,20 @@ async def create_conversation(
     """Start a conversation. A second submit of the same form returns the same conversation."""
     caller = page_context.principal
     form = await read_form(request, CreateConversation, pages_of(request).reader(request, page_context).gettext)
+    if form.body is not None and not refusal:
+        form = await with_files(request, CreateConversation, page_context, form)
     if form.body is None or refusal:
         return await _new_page(request, page_context, session, form, refusal)
     once = IdempotencyKey.of(form.key, "create", form.body.model_dump(mode="json", exclude_defaults=True))
-    new = NewConversation(caller.id, form.body.subject, caller.id, Side.CUSTOMER, form.body.order_id, form.body.body)
+    new = NewConversation(
+        caller.id,
+        form.body.subject,
+        caller.id,
+        Side.CUSTOMER,
+        form.body.order_id,
+        form.body.body,
+        attachments=tuple(form.body.attachments),
+    )
     try:
         async with session.begin_nested():  # undone on an error, after which the page is still loaded
             conversation_id, _ = await commands.create_conversation(session, new, once)
@@ -119,6 +130,8 @@ async def post_customer_message(
     form = await read_form(request, PostMessage, pages_of(request).reader(request, page_context).gettext)
     refusal: Refusal = limited
     if form.body is not None and not refusal:
+        form = await with_files(request, PostMessage, page_context, form)
+    if form.body is not None and not refusal:
         fields = form.body.model_dump(mode="json", exclude_defaults=True)
         post = Post(
             conversation_id,
@@ -128,6 +141,7 @@ async def post_customer_message(
             scope=caller.id,
             seen_number=form.body.seen_number,
             idempotency_key=IdempotencyKey.of(form.key, "post", fields),
+            attachments=tuple(form.body.attachments),
         )
         try:
             await save(request, post)
@@ -135,6 +149,8 @@ async def post_customer_message(
         except (NewerMessages, IdempotencyKeyReused) as error:
             refusal = error
             form = form.with_new_key() if isinstance(error, IdempotencyKeyReused) else form
+        except Invalid as problem:
+            form = form.with_errors(problem)
     return await _thread_page(request, page_context, session, conversation_id, form, refusal=refusal)
 
 
@@ -145,10 +161,17 @@ async def _new_page(
     form: Form[CreateConversation],
     refusal: RateLimited | None = None,
 ) -> Response:
-    orders, _ = await list_orders(await driver_connection(session), page_context.principal.id, None, ORDERS)
-    status = 422 if form.errors else 200
+    connection = await driver_connection(session)
+    orders, _ = await list_orders(connection, page_context.principal.id, None, ORDERS)
     return pages_of(request).render(
-        request, "new_conversation.html", page_context, status=status, refusal=refusal, form=form, orders=orders
+        request,
+        "new_conversation.html",
+        page_context,
+        status=422 if form.errors else 200,
+        refusal=refusal,
+        form=form,
+        files=await kept_files(connection, page_context, form),
+        orders=orders,
     )
 
 
@@ -163,7 +186,8 @@ async def _thread_page(
     earlier: str | None = None,
     refusal: Refusal = None,
 ) -> Response:
-    detail = await load_conversation(await driver_connection(session), conversation_id, scope=page_context.principal.id)
+    connection = await driver_connection(session)
+    detail = await load_conversation(connection, conversation_id, scope=page_context.principal.id)
     page = ThreadPage(
         request,
         "conversation.html",
@@ -172,4 +196,6 @@ async def _thread_page(
         reads=reads,
         earlier=earlier,
     )
-    return await page.render(session, detail, status=422 if form.errors else 200, refusal=refusal, form=form)
+    files = await kept_files(connection, page_context, form)
+    status = 422 if form.errors else 200
+    return await page.render(session, detail, status=status, refusal=refusal, form=form, files=files)

@@ -17,6 +17,7 @@ from services.conversations.messaging.queries import find_customer, list_custome
 from services.conversations.records import OrderRow
 from services.conversations.rules import Side, Status
 from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
+from services.conversations.web.form_files import kept_files, with_files
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.rate_limiting import AdminConversationRefusal
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
@@ -67,10 +68,21 @@ async def create_conversation(
     """Start a conversation with a customer. A second submit of the same form returns the same conversation."""
     caller = page_context.principal
     form = await read_form(request, AdminCreateConversation, pages_of(request).reader(request, page_context).gettext)
+    if form.body is not None and not refusal:
+        form = await with_files(request, AdminCreateConversation, page_context, form)
     if (body := form.body) is None or refusal:
         return await _form_page(request, page_context, session, form, refusal)
     once = IdempotencyKey.of(form.key, "admin-create", body.model_dump(mode="json", exclude_defaults=True))
-    new = NewConversation(body.user_id, body.subject, caller.id, Side.ADMIN, body.order_id, body.body, body.status)
+    new = NewConversation(
+        body.user_id,
+        body.subject,
+        caller.id,
+        Side.ADMIN,
+        body.order_id,
+        body.body,
+        body.status,
+        tuple(body.attachments),
+    )
     try:
         async with session.begin_nested():  # undone on an error, after which the page is still loaded
             conversation_id, _ = await commands.create_conversation(session, new, once)
@@ -102,6 +114,7 @@ async def _form_page(
         status=422 if form.errors else 200,
         refusal=refusal,
         form=form,
+        files=await kept_files(connection, page_context, form),
         customer=customer and UserOut.of(customer),
         orders=orders,
         statuses=list(Status),

@@ -15,6 +15,7 @@ from services.conversations.messaging import commands
 from services.conversations.messaging.queries import load_conversation_and_others
 from services.conversations.rules import DELETABLE, Side, Status
 from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
+from services.conversations.web.form_files import kept_files, with_files
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.inbox_query import InboxQuery, ListQuery
 from services.conversations.web.rate_limiting import EditRefusal
@@ -22,6 +23,7 @@ from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of
 from services.conversations.web.thread_view import ThreadPage
 from shared.database import driver_connection
 from shared.dependencies import Cursor, DbSession
+from shared.problems import Invalid
 
 OTHERS = 5  # other conversations of the customer
 CHANGES = 5  # of the status
@@ -63,12 +65,16 @@ async def edit_conversation(
     form = await read_form(request, EditConversation, pages_of(request).reader(request, page_context).gettext)
     refusal: Refusal = limited
     if form.body is not None and not refusal:
+        form = await with_files(request, EditConversation, page_context, form)
+    if form.body is not None and not refusal:
         try:
             await save_edit(request, session, conversation_id, page_context.principal, form.body, form.key)
             return redirect(f"{ADMIN_ROOT}{conversation_id}/{inbox.query}")
         except (NewerMessages, StatusChanged, IdempotencyKeyReused) as error:
             refusal = error
             form = form.with_new_key() if isinstance(error, IdempotencyKeyReused) else form
+        except Invalid as problem:
+            form = form.with_errors(problem)
     return await _thread_page(request, page_context, session, conversation_id, form, inbox, refusal=refusal)
 
 
@@ -122,5 +128,6 @@ async def _thread_page(
         others=[other.conversation for other in others],
         statuses=list(Status),
         form=form,
+        files=await kept_files(connection, page_context, form),
         refused_status=_typed_status(form),
     )

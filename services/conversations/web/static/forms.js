@@ -43,7 +43,7 @@ function keepDraft(form) {
   const name = `draft:${form.dataset.draft}`;
   // A status belongs to one submit and is never saved.
   const fields = [...form.elements].filter(
-    (field) => field.name && field.name !== "status" && !["hidden", "submit"].includes(field.type),
+    (field) => field.name && field.name !== "status" && !["checkbox", "file", "hidden", "submit"].includes(field.type),
   );
   const draft = load(name) ?? {};
   for (const text of form.querySelectorAll("textarea")) text.removeAttribute("maxlength"); // the server reports text that is too long

@@ -2,6 +2,7 @@
 
 import { announce, fill } from "./announce.js";
 import { person, role } from "./api.js";
+import { startAttaching } from "./attachments.js";
 import { refreshBell, startBell } from "./bell.js";
 import { onThread, startThread, thread } from "./current-thread.js";
 import { refreshDeliveryStatus, startDeliveryStatus } from "./delivery-status.js";
@@ -24,10 +25,11 @@ const LIST_INTERVAL = 1_500; // ms between refreshes of a busy list
 reloadForNextUser();
 startMenus();
 startForms();
-for (const start of [startDrafts, startReading, startSending, startDeliveryStatus, startPresence, startPeeking, startHeader]) {
+for (const start of [startDrafts, startAttaching, startReading, startSending, startDeliveryStatus, startPresence, startPeeking, startHeader]) {
   onThread(start);
 }
 startThread();
+if (!document.querySelector("[data-thread]")) startAttaching(document.body);
 startBell();
 startDesk();
 startKeys();

@@ -3,6 +3,7 @@
 
 import { fill } from "./announce.js";
 import { call, newKey } from "./api.js";
+import { uploadsOf } from "./attachments.js";
 import { load, remove, save } from "./tab-storage.js";
 import { onRefresh } from "./refresh.js";
 import { refreshThread, showEnd } from "./thread.js";
@@ -64,18 +65,21 @@ class Outbox {
     const typed = new FormData(this.form, event.submitter);
     const text = this.field.value.trimEnd().replace(/^\s*\n/, ""); // as the server trims it
     const statuses = typed.getAll("status").filter(Boolean);
-    if (!text) return; // a status alone is submitted as a form
+    const files = uploadsOf(this.form)?.files ?? [];
+    if (!text && !files.length) return; // a status alone is submitted as a form
     event.preventDefault();
     const fields = {
-      [this.fieldName]: text,
+      ...(text && { [this.fieldName]: text }),
+      ...(files.length && { attachments: files.map(({ id }) => id) }),
       ...(statuses.length && { status: statuses.at(-1) }),
       seen_number: Number(typed.get("seen_number")),
     };
-    const item = { key: newKey(), fields };
+    const item = { key: newKey(), fields, files };
     this.items.push(item);
     save(this.name, this.items);
     this.form.parentElement.querySelectorAll(".error, .refused-status").forEach((old) => old.remove());
     this.form.reset();
+    uploadsOf(this.form)?.clear();
     this.write("");
     this.show(item);
     this.flush();
@@ -151,6 +155,7 @@ class Outbox {
   /** Move rejected messages back into the form, or into its draft when another conversation is on the screen. */
   returnToForm(...items) {
     const texts = items.map((item) => item.fields[this.fieldName]);
+    const files = items.flatMap((item) => item.files ?? []);
     for (const item of items) {
       bubbleOf(item)?.remove();
       this.drop(item);
@@ -158,8 +163,10 @@ class Outbox {
     if (!this.form) {
       const draft = load(this.draft) ?? {};
       showToast("returned");
+      if (files.length) save(this.draft.replace("draft:", "files:"), files);
       return save(this.draft, { ...draft, [this.fieldName]: [...texts, draft[this.fieldName]].filter(Boolean).join("\n\n") });
     }
+    uploadsOf(this.form)?.restore(files);
     this.write([...texts, this.field.value].filter(Boolean).join("\n\n"));
     showStatusNotSet(this.form, items.at(-1).fields.status);
   }
@@ -178,7 +185,9 @@ class Outbox {
   show(item) {
     const bubble = document.getElementById("pending-message").content.cloneNode(true).firstElementChild;
     bubble.id = `pending-${item.key}`;
-    bubble.querySelector(".body").textContent = item.fields[this.fieldName];
+    bubble.querySelector(".body").textContent = [item.fields[this.fieldName], ...(item.files ?? []).map(({ name }) => name)]
+      .filter(Boolean)
+      .join("\n");
     bubble.querySelector("[data-retry]").addEventListener("click", () => this.flush());
     bubble.querySelector("[data-discard]").addEventListener("click", () => {
       this.drop(item);
