@@ -60,12 +60,18 @@ export async function markUnread({ id, subject }) {
   if (await change("POST", `${id}/unread`)) showToast("unread", { subject });
 }
 
-/** Resolve a conversation; false if that was not done. With a draft, ask first: it would not be sent. */
-export async function resolve(target) {
-  if (["RESOLVED", "CLOSED"].includes(target.status)) return false;
-  if (hasDraft(target.id) && !(await confirmed(byId("resolve-draft")))) return false;
-  setStatus(target, "RESOLVED");
-  return true;
+/** Resolve a conversation, and then call `go`. With a draft, ask first: it would not be sent. */
+export function resolve(target, go) {
+  if (["RESOLVED", "CLOSED"].includes(target.status)) return;
+  const act = () => {
+    setStatus(target, "RESOLVED");
+    go();
+  };
+  if (!hasDraft(target.id)) return act();
+  const dialog = byId("resolve-draft");
+  // Once it is closed: until then nothing else can have the focus.
+  dialog.querySelector("[value=yes]").onclick = () => dialog.addEventListener("close", act, { once: true });
+  dialog.showModal();
 }
 
 /** Hide the error at the next action. */
@@ -76,14 +82,6 @@ export function hideError() {
 function hasDraft(id) {
   const written = id === thread?.dataset.thread ? byId("reply_body")?.value : load(`draft:${id}`)?.reply_body;
   return Boolean(written?.trim());
-}
-
-function confirmed(dialog) {
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true });
-  });
 }
 
 /** Change a conversation; return the answer, or show an error and return null. */

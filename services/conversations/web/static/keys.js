@@ -22,7 +22,7 @@ export function startKeys() {
     j: () => step(1),
     k: () => step(-1),
     r: () => byId("reply_body")?.focus(),
-    e: resolveAndGoOn,
+    e: () => on((target) => resolve(target, goOn)),
     u: () => on(markUnread),
     z: undoLast,
     "/": () => byId("filter-search")?.focus(),
@@ -80,7 +80,7 @@ function on(action) {
   return target ? action(target) : null;
 }
 
-/** Move to a row and return it. Beside the inbox its conversation is shown, which does not count as opened. */
+/** Move to a row. Beside the inbox its conversation is shown, which does not count as opened. */
 function step(offset, options = {}) {
   const rows = [...document.querySelectorAll(".rows .row:not(.deleted)")];
   const current = rows.indexOf(currentRow());
@@ -91,7 +91,7 @@ function step(offset, options = {}) {
   if (opensBeside()) open(link.href, { peek: true, enter: thread ? "replaceState" : "pushState", ...options });
 }
 
-/** Resolve the conversation, and select the next one, which does not count as opened by being on the screen. */
-async function resolveAndGoOn() {
-  if ((await on(resolve)) && currentRow()) step(1, { dwells: false });
+/** Select the next conversation, which does not count as opened by being on the screen. */
+function goOn() {
+  if (currentRow()) step(1, { dwells: false });
 }
