@@ -7,7 +7,6 @@ from sqlalchemy import text
 
 from services.conversations.attachments.file_store import FileStore, FileStoreError
 from shared.database import SessionFactory, transaction
-from shared.failpoints import failpoint
 
 LEASE = 60  # seconds within which a claimed deletion ends
 MAX_PAUSE = 3600  # seconds between the attempts at a deletion that keeps failing
@@ -30,7 +29,6 @@ async def delete_files(sessions: SessionFactory, files: FileStore, *, size: int)
                 await session.execute(_POSTPONE, {"id": attachment_id, "pause": pause})
         else:
             done.append(attachment_id)
-    failpoint("objects-deleted")
     if done:
         async with transaction(sessions) as session:
             await session.execute(_DONE, {"ids": done})

@@ -8,7 +8,6 @@ from services.conversations.attachments.clamd import ScanError, scan
 from services.conversations.attachments.file_store import FileStore, FileStoreError
 from services.conversations.rules import FileState, ThumbnailState
 from shared.database import SessionFactory, transaction
-from shared.failpoints import failpoint
 
 LEASE = 120  # seconds within which a claimed file is scanned
 MAX_PAUSE = 300  # seconds between attempts, while clamd is away
@@ -35,7 +34,6 @@ async def scan_next_file(sessions: SessionFactory, files: FileStore, url: str | 
         async with transaction(sessions) as session:
             await session.execute(_POSTPONE, {"id": attachment_id, "pause": min(2**attempts, MAX_PAUSE)})
         return "postponed"
-    failpoint("file-scanned")
     state = FileState.READY if found is None else FileState.BLOCKED
     async with transaction(sessions) as session:
         row = (await session.execute(_RECORD, {"id": attachment_id, "state": state})).one_or_none()

@@ -12,7 +12,6 @@ from services.conversations.attachments.picture_process import PictureProcess
 from services.conversations.attachments.pictures import Pictures
 from services.conversations.rules import FileState, ThumbnailState
 from shared.database import SessionFactory, transaction
-from shared.failpoints import failpoint
 
 LEASE = 90  # seconds; longer than a file may take
 MAX_ATTEMPTS = 5  # until a file stays without a thumbnail: each attempt ended with its process, or the store was away
@@ -39,7 +38,6 @@ async def make_next_thumbnail(sessions: SessionFactory, files: FileStore, worker
         except FileStoreError as error:
             log.warning("file store unavailable", error=str(error))
             return "postponed"  # until the claim ends
-    failpoint("thumbnail-stored")
     async with transaction(sessions) as session:
         await _record(session, attachment_id, pictures)
     outcome = "made" if pictures else "none"

@@ -14,7 +14,6 @@ from services.conversations.errors import IdempotencyKeyReused, RateLimited, Upl
 from services.conversations.rules import FileState, Side, ThumbnailState
 from services.conversations.settings import StoreSettings
 from shared.database import Driver
-from shared.failpoints import failpoint
 from shared.problems import Unauthenticated
 
 MAX_OPEN = 10  # uploads of a user at the same time
@@ -74,7 +73,6 @@ async def finish_upload(
     The second value is whether it is a replay, whose own row is deleted. Raises `IdempotencyKeyReused` if the earlier
     file is another one, `Unauthenticated` if the user was deleted meanwhile.
     """
-    failpoint("file-stored")
     is_picture = stored.type.content_type in PICTURES
     state = FileState.SCANNING if stored.scanned else FileState.READY
     thumbnail = ThumbnailState.WAITING if is_picture else ThumbnailState.NONE
