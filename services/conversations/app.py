@@ -28,6 +28,7 @@ from services.conversations.web.rendering import Pages
 from services.conversations.web.routes import attachments as file_pages
 from services.conversations.web.routes import customer as customer_pages
 from services.conversations.web.routes import delete, inbox, new_conversation, operations, thread
+from services.conversations.web.routes import desk as desk_pages
 from services.conversations.web.routes import session as session_pages
 from shared.body_size import MAX_BODY_BYTES
 from shared.database import REQUEST_BOUNDS, create_engine, create_sessions
@@ -102,6 +103,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         new_conversation,
         delete,
         thread,
+        desk_pages,
         operations,
         file_pages,
     ):  # fixed paths before those with ids

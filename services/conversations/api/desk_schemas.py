@@ -197,15 +197,21 @@ class PostedOut(ResponseBody):
     message: MessageOut
 
 
+TimelineEntry = NoteOut | StatusOut | AssignmentOut | LabelsChangedOut | RemovalOut
 TimelineItem = PostedOut | NoteOut | StatusOut | AssignmentOut | LabelsChangedOut | RemovalOut
 
 
 def timeline_item(row: MessageRow | EntryRow, viewer: Viewer) -> TimelineItem:
     """Convert a message or an entry of the timeline."""
-    if isinstance(row, MessageRow):
-        message = MessageOut.of(row, viewer)
-        actor = AdminOut(id=row.sender_id, name=message.sender.name)
-        return PostedOut("message", message.id, message.created_at, actor, message)
+    if isinstance(row, EntryRow):
+        return entry_of(row)
+    message = MessageOut.of(row, viewer)
+    actor = AdminOut(id=row.sender_id, name=message.sender.name)
+    return PostedOut("message", message.id, message.created_at, actor, message)
+
+
+def entry_of(row: EntryRow) -> TimelineEntry:
+    """Convert an entry of the timeline."""
     actor = AdminOut.of(row.actor_id, row.actor_name, deleted=row.actor_deleted)
     data, base = row.data, (row.id, row.at, actor)
     match EntryKind(row.kind):

@@ -12,7 +12,6 @@ from uuid import UUID
 
 from services.conversations.messaging.listing import rows_to_fetch
 from services.conversations.records import MessageRow, attachments_sql, columns
-from services.conversations.rules import EntryKind
 from shared.database import Driver
 from shared.paging import decode_cursor, encode_cursor, moment, number
 from shared.problems import NotFound
@@ -33,6 +32,7 @@ class EntryRow(NamedTuple):
     names: dict[str, str | None]
 
 
+SHOWN = 200  # entries on a page that shows them between messages
 _MESSAGE = len(MessageRow._fields)
 _START = datetime(1, 1, 1, tzinfo=UTC)
 _FIRST_ID = UUID(int=0)
@@ -58,9 +58,10 @@ async def list_timeline(
     return items, encode_cursor(binding, _key(items[-1]))
 
 
-async def list_status_changes(reader: Reader, conversation_id: UUID, limit: int) -> list[EntryRow]:
-    """Return the last changes of a conversation's status by hand, newest first."""
-    return [EntryRow._make(row) for row in await reader.fetch(_status_changes(limit), conversation_id)]
+async def list_entries(connection: Driver, conversation_id: UUID, *, first: int, last: int) -> list[EntryRow]:
+    """Return the newest entries after messages `first` to `last` of a conversation, oldest first."""
+    rows = await connection.fetch(_ENTRIES, conversation_id, first, last)
+    return [EntryRow._make(row) for row in reversed(rows)]
 
 
 async def find_entry(connection: Driver, conversation_id: UUID, entry_id: UUID) -> EntryRow:
@@ -104,18 +105,14 @@ _ENTRY_COLUMNS = f"""
     e.id, e.at, e.after_number, e.kind, e.actor_id, (select name from users where id = e.actor_id),
     (select deleted_at is not null from users where id = e.actor_id), e.data, {_NAMES}
 """  # noqa: S608 - built from constants
+_ENTRIES = f"""
+    select {_ENTRY_COLUMNS} from conversation_entries as e
+    where e.conversation_id = $1 and e.after_number between $2 and $3
+    order by e.after_number desc, e.at desc, e.id desc limit {SHOWN}
+"""  # noqa: S608 - built from constants
 _ENTRY = f"""
     select {_ENTRY_COLUMNS} from conversation_entries as e
     where e.conversation_id = $1 and e.id = $2
-"""  # noqa: S608 - built from constants
-
-
-@cache
-def _status_changes(rows: int) -> str:
-    return f"""
-select {_ENTRY_COLUMNS} from conversation_entries as e
-where e.conversation_id = $1 and e.kind = '{EntryKind.STATUS}'
-order by e.after_number desc, e.at desc, e.id desc limit {rows}
 """  # noqa: S608 - built from constants
 
 

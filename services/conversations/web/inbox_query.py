@@ -7,8 +7,10 @@ from urllib.parse import urlencode
 from fastapi import Depends, Query
 from pydantic import BaseModel, Field, model_validator
 
+from services.conversations.desk.labels import fold
 from services.conversations.messaging.listing import Filters
-from services.conversations.rules import BULK_LIMIT, WAITING, Status
+from services.conversations.records import ConversationDetail
+from services.conversations.rules import ACTIVE, BULK_LIMIT, WAITING, Status
 from services.conversations.web.rendering import ADMIN_ROOT
 from shared.dependencies import Cursor
 from shared.text import Text
@@ -17,6 +19,8 @@ _VIEWS = {
     Filters(): "all",
     Filters(status=tuple(sorted(WAITING))): "waiting",
     Filters(unread=True): "unread",
+    Filters(status=tuple(sorted(ACTIVE)), assignee_id="me"): "mine",
+    Filters(status=tuple(sorted(ACTIVE)), unassigned=True): "unassigned",
 }
 _SORTED = {"waiting": "waiting"}  # by view; the others are sorted by activity
 
@@ -33,6 +37,8 @@ class InboxQuery(BaseModel):
     unread: bool | None = None
     user_id: Text | None = None
     order_number: Text | None = None
+    assigned: Literal["me", "none"] | None = None
+    label: Text | None = None
     sort: Literal["activity", "waiting"] = "activity"
     cursor: Cursor = None
     deleted: Annotated[int, Field(ge=0, le=BULK_LIMIT)] | None = None
@@ -45,10 +51,30 @@ class InboxQuery(BaseModel):
             values.pop("sort", None)
         return {name: value for name, value in values.items() if value}
 
+    def filters_for(self, admin_id: str, label_id: int | None) -> Filters:
+        """Return the filters of an admin's list; `label_id` is the id of the label."""
+        return Filters(
+            tuple(sorted(set(self.status))),
+            self.unread,
+            self.user_id,
+            order_number=self.order_number,
+            assignee_id=admin_id if self.assigned == "me" else None,
+            unassigned=self.assigned == "none",
+            label_id=label_id,
+        )
+
     @property
     def filters(self) -> Filters:
-        """The filters of the list."""
-        return Filters(tuple(sorted(set(self.status))), self.unread, self.user_id, order_number=self.order_number)
+        """The filters, to compare them: without the ids of the admin and the label."""
+        return self.filters_for("me", -1 if self.label else None)
+
+    def still_match(self, detail: ConversationDetail, admin_id: str) -> bool:
+        """Return whether a conversation that was listed matches the filters that its changes can affect."""
+        desk = detail.desk
+        assert desk is not None  # noqa: S101 - admins' queries load it
+        is_assigned = {None: True, "me": desk.assignee_id == admin_id, "none": desk.assignee_id is None}[self.assigned]
+        is_labelled = self.label is None or fold(self.label) in map(fold, desk.labels)
+        return is_assigned and is_labelled and self.filters.still_match(detail.conversation)
 
     @property
     def view(self) -> str | None:

@@ -1,14 +1,18 @@
 """The part that the customer's and the admin's page of a conversation share: its messages."""
 
 import datetime as dt
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
+from uuid import UUID
 
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.api.desk_schemas import TimelineEntry, entry_of
 from services.conversations.api.response_schemas import MessageOut, OrderOut, Viewer
+from services.conversations.desk.timeline import list_entries
 from services.conversations.messaging.commands import read_conversation
 from services.conversations.messaging.queries import list_messages
 from services.conversations.records import ConversationDetail, ConversationRow, MessageRow
@@ -17,6 +21,7 @@ from services.conversations.web.auth import PageContext, with_unread_decremented
 from services.conversations.web.localization import Reader
 from services.conversations.web.rendering import Page, pages_of
 from shared.database import driver_connection
+from shared.paging import MAX_NUMBER
 
 HISTORY: Final = 50  # messages on a page
 
@@ -47,7 +52,16 @@ class Bubble:
     kind: str = "message"
 
 
-Item = Day | NewMark | Bubble
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What an admin did between two messages, for admins only."""
+
+    entry: TimelineEntry
+    after_number: int
+    kind: str = "entry"
+
+
+Item = Day | NewMark | Bubble | Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +94,7 @@ class ThreadPage:
             detail = await read_conversation(session, detail, side)
             if not was_read and _read_state(detail.conversation, side)[0]:
                 page_context = with_unread_decremented(page_context)
+        entries = await self._load_entries(session, detail.conversation.id, rows) if side is Side.ADMIN else []
         pages = pages_of(self.request)
         reader = pages.reader(self.request, page_context)
         return pages.render(
@@ -88,7 +103,7 @@ class ThreadPage:
             page_context,
             conversation=detail.conversation,
             order=detail.order and OrderOut.of(detail.order),
-            items=history(rows, detail.conversation, self.viewer, reader, read_up_to=read_up_to),
+            items=history(rows, detail.conversation, self.viewer, reader, read_up_to=read_up_to, entries=entries),
             next_cursor=next_cursor,
             earlier=self.earlier,
             read=read,  # the number up to which it is read; scripts continue from there
@@ -96,6 +111,15 @@ class ThreadPage:
             seen_number=rows[0].number if rows else 0,
             **context,
         )
+
+    async def _load_entries(
+        self, session: AsyncSession, conversation_id: UUID, rows: Sequence[MessageRow]
+    ) -> list[Entry]:
+        """Load the entries after the messages on this page; `rows` are newest first."""
+        first = rows[-1].number if rows and rows[-1].number > 1 else 0
+        last = rows[0].number if self.earlier and rows else MAX_NUMBER
+        found = await list_entries(await driver_connection(session), conversation_id, first=first, last=last)
+        return [Entry(entry_of(row), row.after_number) for row in found]
 
 
 def _read_state(conversation: ConversationRow, side: Side) -> tuple[bool, int]:
@@ -106,13 +130,29 @@ def _read_state(conversation: ConversationRow, side: Side) -> tuple[bool, int]:
 
 
 def history(
-    rows: Sequence[MessageRow], conversation: ConversationRow, viewer: Viewer, reader: Reader, *, read_up_to: int
+    rows: Sequence[MessageRow],
+    conversation: ConversationRow,
+    viewer: Viewer,
+    reader: Reader,
+    *,
+    read_up_to: int,
+    entries: Sequence[Entry] = (),
 ) -> list[Item]:
-    """Return the items of the panel, oldest first. `rows` are newest first."""
+    """Return the items of the panel, oldest first. `rows` are newest first, `entries` oldest first."""
     seen = conversation.read_by_admin_number if viewer.side is Side.CUSTOMER else conversation.read_by_user_number
     messages = [MessageOut.of(row, viewer) for row in reversed(rows)]
     bubbles = list(_bubbles(messages, viewer.side, seen))
-    return list(_separated(bubbles, reader, read_up_to))
+    return list(_separated(_merged(bubbles, entries), reader, read_up_to))
+
+
+def _merged(bubbles: Iterable[Bubble], entries: Sequence[Entry]) -> Iterator[Bubble | Entry]:
+    """Put each entry after its message."""
+    waiting = deque(entries)
+    for bubble in bubbles:
+        while waiting and waiting[0].after_number < bubble.message.number:
+            yield waiting.popleft()
+        yield bubble
+    yield from waiting
 
 
 def _bubbles(messages: Sequence[MessageOut], side: Side, seen: int) -> Iterator[Bubble]:
@@ -127,13 +167,14 @@ def _bubbles(messages: Sequence[MessageOut], side: Side, seen: int) -> Iterator[
         )
 
 
-def _separated(bubbles: Iterable[Bubble], reader: Reader, read_up_to: int) -> Iterator[Item]:
+def _separated(items: Iterable[Bubble | Entry], reader: Reader, read_up_to: int) -> Iterator[Item]:
     date, has_mark = None, False
-    for bubble in bubbles:
-        if (day := reader.date_of(bubble.message.created_at)) != date:
+    for item in items:
+        moment = item.entry.at if isinstance(item, Entry) else item.message.created_at
+        if (day := reader.date_of(moment)) != date:
             date = day
             yield Day(date)
-        if not has_mark and not bubble.own and bubble.message.number > read_up_to:
+        if isinstance(item, Bubble) and not has_mark and not item.own and item.message.number > read_up_to:
             has_mark = True
             yield NewMark()
-        yield bubble
+        yield item

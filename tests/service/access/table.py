@@ -128,6 +128,12 @@ GET    /admin/dashboard/conversation/{conversation_id}/delete   303   303   303 
 GET    /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   200   401  401
 POST   /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   303   401  401
 
+POST   /admin/dashboard/conversation/{conversation_id}/assignee/ 401 403 403 303  401  401 #unassigned
+POST   /admin/dashboard/conversation/{conversation_id}/labels/ 401   403   403   303   401  401 #new_label
+POST   /admin/dashboard/conversation/{conversation_id}/notes/  401   403   403   303   401  401 #message
+POST   /admin/dashboard/conversation/{conversation_id}/notes/{note_id}/delete/ 401 403 403 303 401 401
+POST   /admin/dashboard/conversation/{conversation_id}/messages/{message_id}/remove/ 401 403 403 303 401 401
+
 GET    /admin/operations                                        303   303   303   303   303  303
 GET    /admin/operations/                                       401   403   403   403   401  401
 
@@ -189,6 +195,8 @@ SENT: Mapping[str, Mapping[str, Any]] = {
     "nobody": {"admin_id": None},
     "labels": {"add": ["hello"]},
     "label": {"name": "Hello"},
+    "new_label": {"add": "hello"},
+    "unassigned": {"admin_id": ""},
     "canned_reply": {"shortcut": "hello", "title": "Hello", "body": "Hello {{customer.name}}"},
     "both": {"ids": ["{conversation_id}", "{others_conversation_id}"]},
     "user": {"name": "Hello", "email": "hello@customer.test"},

@@ -139,5 +139,5 @@ class Page(HTMLParser):
                 before = values[control["name"]]
                 values[control["name"]] = [*(before if isinstance(before, list) else [before]), control["value"]]
             else:
-                values[control["name"]] = control["value"]
+                values[control["name"]] = control.attributes.get("value", "")
         return values

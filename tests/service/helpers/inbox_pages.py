@@ -30,10 +30,9 @@ async def show(browser: Browser, path: str = "", *, expect: int = 200, **params:
 
 
 async def fill(browser: Browser, page: Page, **typed: Any) -> httpx2.Response:
-    """Submit the last form of a page with `typed` filled in; a button is given the same way."""
-    form = [
-        form for form in page.root.one("main").all("form", method="post") if form.attributes.get("id") != "mark-unread"
-    ][-1]
+    """Submit the reply, or else a page's last form, with `typed` filled in; a button is given the same way."""
+    forms = page.root.one("main").all("form", method="post")
+    form = next((form for form in forms if form.attributes.get("id") == "reply"), forms[-1])
     path = form.attributes.get("action") or str(page.answer.url)
     return await browser.submit(path, **{**page.fields(form), **typed})
 

@@ -75,7 +75,7 @@ async def test_counts_are_shown_for_each_status_for_waiting_and_unread(
     assert counts(page) == {
         "OPEN": "1", "AWAITING_ADMIN": "1", "AWAITING_USER": "1", "RESOLVED": "0", "CLOSED": "1",
     }  # fmt: skip
-    assert page.by_id("views").text == "All Waiting for us 2 Unread 2"
+    assert page.by_id("views").text == "All Waiting for us 2 Unread 2 Mine 1 Unassigned 2"
 
 
 @pytest.mark.parametrize("filters", [{"user_id": "anna"}, {"order_number": "1007"}, {"unread": "true"}])
@@ -98,7 +98,7 @@ async def test_a_count_of_a_thousand_is_shown_as_at_least_that_many(
         await session.execute(insert(Conversation), [more] * 999)
     page = await show(browser)
     assert counts(page)["OPEN"] == "999+"
-    assert page.by_id("views").text == "All Waiting for us 999+ Unread 999+"
+    assert page.by_id("views").text == "All Waiting for us 999+ Unread 999+ Mine Unassigned 999+"
 
 
 async def test_the_waiting_view_is_one_click_away_longest_first(
@@ -325,7 +325,7 @@ async def test_a_url_without_its_slash_redirects_to_the_one_with_it(browser: Bro
         "bulk-delete/?ids={}&ids=0199a7d6-5b1e-7c3a-9d51-2f0f6c1a7e42",
     ],
 )
-async def test_a_page_takes_at_most_three_statements(
+async def test_a_page_takes_few_statements(
     browser: Browser, conversations_engine: AsyncEngine, anna: Caller, sam: Caller, shop: Caller, path: str
 ) -> None:
     await shop.call("PUT", "/orders/A-1", ORDER)
@@ -334,14 +334,16 @@ async def test_a_page_takes_at_most_three_statements(
     await sam.get(f"/conversations/{conversation}")  # so that nothing is left to be marked as read
     async with statements(conversations_engine) as recorded:
         await show(browser, path.format(conversation))
-    assert len(without_transactions(recorded)) <= 3, recorded
+    # Lists have one more for the choices of labels and admins, a conversation's page another one for its timeline.
+    most = 5 if path.startswith("{}/") and "delete" not in path else 3 if path[:1].isalpha() or "delete" in path else 4
+    assert len(without_transactions(recorded)) <= most, recorded
 
 
-async def test_a_conversation_takes_one_more_for_its_entries_and_one_if_it_is_unread(
+async def test_a_conversation_takes_two_more_and_one_if_it_is_unread(
     browser: Browser, conversations_engine: AsyncEngine, anna: Caller
 ) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
-    for query, limit in (("?peek=true", 4), ("", 5), ("", 4)):
+    for query, limit in (("?peek=true", 5), ("", 6), ("", 5)):
         async with statements(conversations_engine) as recorded:
             await show(browser, f"{conversation}/{query}")
         assert len(without_transactions(recorded)) <= limit, recorded
@@ -354,7 +356,7 @@ async def test_a_refresh_also_returns_the_rows_on_the_screen_that_are_no_longer_
     shown = "&".join(f"shown={conversation_id}" for conversation_id in [*ids.values(), UNKNOWN_ID])
     async with statements(conversations_engine) as recorded:
         page = await show(browser, f"?status=OPEN&peek=true&{shown}")
-    assert len(without_transactions(recorded)) <= 4, recorded
+    assert len(without_transactions(recorded)) <= 5, recorded
     gone = {subject: "gone" in page.by_id(f"c-{conversation_id}").classes for subject, conversation_id in ids.items()}
     assert gone == {"New": False, "Answered": True, "Waiting": True, "Closed": True}
     assert "no longer matches the filter" in page.by_id(f"c-{ids['Closed']}").text

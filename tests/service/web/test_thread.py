@@ -69,18 +69,6 @@ async def test_the_page_shows_the_history_the_customer_and_the_order(
     assert page.answer.headers["x-position"]
 
 
-async def test_the_context_shows_who_set_the_status_by_hand(browser: Browser, anna: Caller, sam: Caller) -> None:
-    conversation_id, page = await opened(anna, browser)
-    assert "Status set by hand" not in page.text
-    await sam.edit(conversation_id, status="RESOLVED")
-    await anna.post(conversation_id, "Not yet!")
-    await sam.edit(conversation_id, reply_body="Sorry.", status="CLOSED")
-    page = await show(browser, f"{conversation_id}/")
-    card = page.root.one("section", aria_labelledby="changes-title")
-    assert [item.of_class("status")[0].text for item in card.all("li")] == ["Closed", "Resolved"]
-    assert [item.one("bdi").text for item in card.all("li")] == ["Sam", "Sam"]
-
-
 async def test_an_id_of_any_visible_characters_leads_to_its_conversations(browser: Browser, shop: Caller) -> None:
     user = "a&b=c#d/?%é"[:-1] + "+<"
     await shop.call("PUT", f"/users/{quote(user, safe='')}", {"name": "Odd"})

@@ -7,7 +7,9 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from services.conversations.api.response_schemas import UserOut
+from services.conversations.desk.choices import load_choices
 from services.conversations.messaging import counts, listing
+from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.queries import load_conversations
 from services.conversations.records import UserRow
 from services.conversations.rules import Side
@@ -47,9 +49,11 @@ async def list_all_conversations(
     chosen = customers[0] if customers and customers[0].id == inbox.user_id else None
     if len(customers) == 1 and not chosen:  # the only match
         return redirect(inbox.address(user_id=customers[0].id))
+    choices = await load_choices(connection)
     result = Result()
-    if inbox.user_id is None or chosen:
-        result = await _list(connection, inbox)
+    if (inbox.user_id is None or chosen) and choices.has(inbox.label):
+        filters = inbox.filters_for(page_context.principal.id, choices.label_id(inbox.label))
+        result = await _list(connection, inbox, filters)
     elsewhere = set(shown) - {detail.conversation.id for detail, _ in result.rows}
     kept = await load_conversations(connection, elsewhere) if elsewhere else []
     return pages_of(request).render(
@@ -64,12 +68,13 @@ async def list_all_conversations(
         kept=[(detail, UserOut.of(detail.user), None) for detail in kept],
         next_cursor=result.next_cursor,
         search_problem=result.problem,
+        choices=choices,
     )
 
 
-async def _list(connection: Driver, inbox: InboxQuery) -> Result:
+async def _list(connection: Driver, inbox: InboxQuery, filters: Filters) -> Result:
     if inbox.q:
-        return await search(connection, inbox.q, inbox.filters, Side.ADMIN, inbox.cursor, PAGE)
+        return await search(connection, inbox.q, filters, Side.ADMIN, inbox.cursor, PAGE)
     if inbox.sort == "waiting":
-        return Result.of(*await listing.list_by_waiting(connection, inbox.filters, inbox.cursor, PAGE))
-    return Result.of(*await listing.list_by_activity(connection, inbox.filters, Side.ADMIN, inbox.cursor, PAGE))
+        return Result.of(*await listing.list_by_waiting(connection, filters, inbox.cursor, PAGE))
+    return Result.of(*await listing.list_by_activity(connection, filters, Side.ADMIN, inbox.cursor, PAGE))

@@ -9,7 +9,7 @@ from services.conversations.api.dependencies import Prefetch, viewer_of
 from services.conversations.api.posting import save_edit
 from services.conversations.api.request_schemas import EditConversation
 from services.conversations.api.response_schemas import UserOut
-from services.conversations.desk.timeline import list_status_changes
+from services.conversations.desk.choices import load_choices
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited, StatusChanged
 from services.conversations.messaging import commands
 from services.conversations.messaging.queries import load_conversation_and_others
@@ -26,7 +26,6 @@ from shared.dependencies import Cursor, DbSession
 from shared.problems import Invalid
 
 OTHERS = 5  # other conversations of the customer
-CHANGES = 5  # of the status
 
 Refusal = NewerMessages | StatusChanged | IdempotencyKeyReused | RateLimited | None
 
@@ -112,7 +111,7 @@ async def _thread_page(
 ) -> Response:
     connection = await driver_connection(session)
     detail, others = await load_conversation_and_others(connection, conversation_id, OTHERS)
-    changes = await list_status_changes(connection, conversation_id, CHANGES)
+    choices = await load_choices(connection)
     viewer = viewer_of(request, Side.ADMIN)
     page = ThreadPage(request, "admin_conversation.html", page_context, viewer, reads=reads, earlier=earlier)
     return await page.render(
@@ -124,7 +123,9 @@ async def _thread_page(
         peek=peek,
         deletable=detail.conversation.status in DELETABLE,
         customer=UserOut.of(detail.user),
-        changes=changes,
+        desk=detail.desk,
+        choices=choices,
+        note_form=new_form(),
         others=[other.conversation for other in others],
         statuses=list(Status),
         form=form,

@@ -8,6 +8,7 @@ import { onThread, startThread, thread } from "./current-thread.js";
 import { refreshDeliveryStatus, startDeliveryStatus } from "./delivery-status.js";
 import { startHeader } from "./conversation-actions.js";
 import { close, hasInbox, noteEvent, opensBeside, refreshInbox, startDesk, startPeeking } from "./desk.js";
+import { startDeskForms } from "./desk-forms.js";
 import { startDrafts, startForms } from "./forms.js";
 import { startKeys } from "./keys.js";
 import { startPeopleSearch } from "./people-search.js";
@@ -35,6 +36,7 @@ startDesk();
 startKeys();
 startSelection();
 startPeopleSearch();
+startDeskForms();
 startZone();
 follow({ event: handle, missed: refreshPage, connection });
 

@@ -1,0 +1,54 @@
+// Forms of the desk, sent to the API without leaving the page: a reply may be half written.
+
+import { call, role } from "./api.js";
+import { thread } from "./current-thread.js";
+import { hasInbox, refreshInbox } from "./desk.js";
+import { apiPath, refreshThread } from "./thread.js";
+
+// The method and body of each kind of form.
+const REQUESTS = {
+  assign: (fields) => ["PUT", { admin_id: fields.get("admin_id") || null }],
+  "add-label": (fields) => ["PATCH", { add: [fields.get("add")] }],
+  "remove-label": (fields) => ["PATCH", { remove: [fields.get("remove")] }],
+  note: (fields) => ["POST", { body: fields.get("body") }],
+  "delete-note": () => ["DELETE"],
+  "remove-message": () => ["DELETE"],
+};
+
+export function startDeskForms() {
+  if (role === "admin") document.addEventListener("submit", send);
+}
+
+async function send(event) {
+  const form = event.target.closest("form[data-act]");
+  if (!form || !thread) return;
+  event.preventDefault();
+  if (form.dataset.sending) return; // a second click
+  form.dataset.sending = "true";
+  const fields = new FormData(form);
+  const [method, body] = REQUESTS[form.dataset.act](fields);
+  const key = fields.get("idempotency_key") ?? undefined;
+  const response = await call(method, `${apiPath(thread)}/${form.dataset.path}`, { body, key }).catch(() => null);
+  delete form.dataset.sending;
+  if (!response?.ok) return show(form, await reason(response));
+  form.querySelector(".rejected")?.remove();
+  form.closest("details.menu, details.note-form")?.removeAttribute("open");
+  form.reset();
+  await refreshThread(); // which also brings a new idempotency key
+  if (hasInbox()) refreshInbox();
+}
+
+/** Return what the API says is wrong, or nothing if it did not answer. */
+async function reason(response) {
+  const problem = await response?.json().catch(() => null);
+  return problem?.errors?.[0]?.msg ?? problem?.detail;
+}
+
+/** Show why a form was rejected, below it. */
+function show(form, text) {
+  const notice = form.querySelector(".rejected") ?? document.createElement("p");
+  notice.className = "error rejected";
+  notice.setAttribute("role", "alert");
+  notice.textContent = text ?? document.getElementById("key-refused").dataset.failed;
+  form.append(notice);
+}
