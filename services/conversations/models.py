@@ -447,6 +447,17 @@ class SearchDocument(Base):
     __table_args__ = (Index("conversation_search_idx", "tsv", postgresql_using="gin"),)
 
 
+class NoteSearchDocument(Base):
+    """All terms of a conversation's notes, apart from those of its messages: customers' searches never read it."""
+
+    __tablename__ = "note_search"
+
+    conversation_id: Mapped[UUID] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"), primary_key=True)
+    tsv: Mapped[str] = mapped_column(TSVECTOR)
+
+    __table_args__ = (Index("note_search_idx", "tsv", postgresql_using="gin"),)
+
+
 class SearchProgress(Base):
     """The indexer's cursor in the log, and how far it has indexed the conversations that were there before.
 

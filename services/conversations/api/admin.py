@@ -103,7 +103,7 @@ async def admin_list_conversations(
 ) -> Page[AdminConversationOut]:
     """List all conversations, last activity or longest waiting first. Filters combine; `status` can be repeated.
 
-    `q` finds words in messages, subjects, order numbers, and customers' names, addresses and ids.
+    `q` finds words in messages, notes, subjects, order numbers, and customers' names, addresses and ids.
     """
     if assigned is not None and assignee_id is not None:
         raise Invalid("Send assigned or assignee_id, not both.", ("query", "assignee_id"))

@@ -112,7 +112,7 @@ class LastMessage(ResponseBody):
 
 
 class MatchOut(ResponseBody):
-    """Where a conversation has what was searched for: `number` is that of a message.
+    """Where a conversation has what was searched for: `number` is that of a message, `note_id` that of a note.
 
     `hits` are places in the excerpt: pairs of start and length, in code points.
     """
@@ -121,12 +121,13 @@ class MatchOut(ResponseBody):
     excerpt: str
     hits: list[tuple[int, int]]
     number: Annotated[int | None, Field(exclude_if=lambda number: number is None)] = None
+    note_id: Annotated[UUID | None, Field(exclude_if=lambda note_id: note_id is None)] = None
 
     @classmethod
     def of(cls, match: Match) -> Self:
         """Convert a match."""
         hits = [(hit.start, hit.length) for hit in match.hits]
-        return cls(place=match.place, excerpt=match.excerpt, hits=hits, number=match.number)
+        return cls(place=match.place, excerpt=match.excerpt, hits=hits, number=match.number, note_id=match.note_id)
 
 
 class ConversationOut(ResponseBody):

@@ -12,6 +12,7 @@ from services.conversations.event_log.append import append_event
 from services.conversations.messaging.entries import add_entry, lock_conversation
 from services.conversations.models import ConversationEntry
 from services.conversations.rules import EntryKind, Side
+from services.conversations.search.indexer import forget_notes
 from shared.events import EventType
 from shared.problems import Forbidden, NotFound
 
@@ -58,6 +59,7 @@ async def delete_note(session: AsyncSession, conversation_id: UUID, note_id: UUI
         return
     note.data = {"deleted": True}
     await session.flush()
+    await forget_notes(session, conversation_id)
     await _log(session, EventType.NOTE_DELETED, conversation_id, conversation.user_id, note_id)
 
 

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Literal, NamedTuple
 from unicodedata import normalize
+from uuid import UUID
 
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
@@ -15,6 +16,7 @@ LENGTH: Final = 160  # characters of an excerpt
 BEFORE: Final = 40  # of these before the first hit
 _BREAKS: Final = str.maketrans(dict.fromkeys("\n\r\t\v\f\x85\u2028\u2029", " "))
 
+Notes = Sequence[tuple[UUID, str]]
 Place = Literal["message", "note", "subject", "customer", "order"]
 
 
@@ -23,6 +25,7 @@ class Match(NamedTuple):
 
     place: Place
     number: int | None
+    note_id: UUID | None
     excerpt: str
     hits: Sequence[Span]
 
@@ -31,6 +34,7 @@ class _Candidate(NamedTuple):
     place: Place
     text: str
     number: int | None = None
+    note_id: UUID | None = None
 
     def find(self, wanted: Sequence[Term]) -> list[list[Span]]:
         """Return the places of each term."""
@@ -56,7 +60,7 @@ def _folded(text: str) -> str:
 
 
 def find_match(
-    query: SearchQuery, detail: ConversationDetail, messages: Iterable[tuple[int, str]], side: Side
+    query: SearchQuery, detail: ConversationDetail, messages: Iterable[tuple[int, str]], notes: Notes, side: Side
 ) -> Match | None:
     """Return the place that has most of the terms: of several, a message, and the newest one. None if no place has any.
 
@@ -64,20 +68,24 @@ def find_match(
     """
     wanted = query.wanted
     best, most, places = None, 0, list[Span]()
-    for candidate in _candidates(detail, messages, side):
+    for candidate in _candidates(detail, messages, notes, side):
         found = candidate.find(wanted)
         if (count := sum(map(bool, found))) > most:
             best, most, places = candidate, count, [span for spans in found for span in spans]
         if most == len(wanted):
             break
     if best is None:
-        return None if wanted else Match("subject", None, detail.conversation.subject, [])
-    return Match(best.place, best.number, *_excerpt(best.text, places))
+        return None if wanted else Match("subject", None, None, detail.conversation.subject, [])
+    return Match(best.place, best.number, best.note_id, *_excerpt(best.text, places))
 
 
-def _candidates(detail: ConversationDetail, messages: Iterable[tuple[int, str]], side: Side) -> Iterator[_Candidate]:
+def _candidates(
+    detail: ConversationDetail, messages: Iterable[tuple[int, str]], notes: Notes, side: Side
+) -> Iterator[_Candidate]:
     for number, body in messages:
         yield _Candidate("message", body, number)
+    for note_id, body in notes:
+        yield _Candidate("note", body, note_id=note_id)
     yield _Candidate("subject", detail.conversation.subject)
     if detail.order is not None:
         yield _Candidate("order", detail.order.number)

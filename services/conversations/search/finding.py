@@ -7,8 +7,9 @@ customers whom an admin finds by name, address or id. One statement reads the ne
 """
 
 import asyncio
+import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
@@ -28,7 +29,7 @@ from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
 from services.conversations.search.documents import text_of
 from services.conversations.search.excerpts import Match, find_match
-from services.conversations.search.indexer import INDEXED_TYPES, heading_of
+from services.conversations.search.indexer import INDEXED_TYPES, MESSAGE_TYPES, heading_of
 from services.conversations.search.query import SearchQuery, Term, quoted
 from services.conversations.search.words import terms
 from shared.readers import Reader, fetch_with_custom_plan
@@ -39,6 +40,7 @@ WALK_OF_FEW: Final = 10_000  # the same if filters select those of a customer, o
 WALK_WITHOUT: Final = 20_000  # the same if all terms are negated, which the index does not serve
 PENDING: Final = 1_000  # messages that are looked at directly
 PEOPLE: Final = 300  # customers whom the index may find
+NOTED: Final = 1_000  # conversations whose notes the index may find
 MIN_PERSON: Final = 3  # characters that the index of customers can find
 ROUNDS: Final = 4  # until a page is full, if conversations turn out not to have a phrase
 
@@ -90,10 +92,10 @@ async def _find(
             if len(found) == limit:
                 return found, activity_cursor(binding, ConversationDetail.of(rows[index - 1])) if index else cursor
             detail = ConversationDetail.of(row)
-            number, body = row[-2:]
+            number, body, notes = row[-3:]
             newer = pending[detail.conversation.id].messages if detail.conversation.id in pending else []
             messages = newer if body is None else [*newer, (number, body)]
-            if match := find_match(query, detail, messages, side):
+            if match := find_match(query, detail, messages, _notes(notes), side):
                 found.append(Found(detail, match))
         if len(rows) < rows_to_fetch(limit):
             return found, None
@@ -103,15 +105,16 @@ async def _find(
 
 async def _read_pending(reader: Reader, customer: str | None) -> dict[UUID, _Pending]:
     """Return the conversations that the indexer has not caught up with: all, or a customer's."""
-    scope, values = ("true", [PENDING]) if customer is None else ("user_id = $2", [PENDING, customer])
+    sql, values = (_PENDING, [PENDING]) if customer is None else (_PENDING_OF_CUSTOMER, [PENDING, customer])
     pending: dict[UUID, _Pending] = defaultdict(lambda: _Pending([], set()))
-    rows = await reader.fetch(_PENDING.format(scope=scope), *values)
+    rows = await reader.fetch(sql, *values)
     for conversation_id, subject, order_number, is_new, number, body in rows:
         conversation = pending[conversation_id]
         if is_new:
             conversation.terms.update(terms(heading_of(subject, order_number)))
         if number is not None:
             conversation.messages.append((number, body))
+        if body is not None:  # of a message, or of all notes
             conversation.terms.update(terms(body))
     return dict(pending)
 
@@ -128,10 +131,11 @@ def _statement(
     lexemes = [term.lexemes() for term in query.wanted]
     whole = page.bind(sorted(set[str]().union(*(whole for whole, _ in lexemes))))
     beginnings = page.bind(sorted(set[str]().union(*(beginnings for _, beginnings in lexemes))))
+    notes = _Notes(page, query) if side is Side.ADMIN else None
     is_other = "c.id not in (select id from pending)"
     if any(term.is_negated for term in query.terms):
         without = " & ".join(f"!{marker}" for marker in people.negated) or "!none"
-        is_other += " and c.user_id not in (select id from people)"
+        is_other += " and c.id not in (select id from noted) and c.user_id not in (select id from people)"
         is_other += f" and {people.added_to(_NOTHING)} @@ {page.bind(without)}::text::tsquery"
     walk = WALK_OF_FEW if filters.is_selective else WALK if query.wanted else WALK_WITHOUT
     first = f"order by {BY_ACTIVITY} limit {rows}"
@@ -141,8 +145,10 @@ with pending as materialized (
     select id, tsv::tsvector from unnest({ids}::uuid[], {documents}::text[]) as pending (id, tsv)
 ),
 people as materialized ({people.sql()}),
+noted as materialized ({notes.sql if notes else _NO_NOTES}),
 near as materialized (
-    select id from pending union select c.id from people join conversations as c on c.user_id = people.id
+    select id from pending union select id from noted
+    union select c.id from people join conversations as c on c.user_id = people.id
 ),
 direct as materialized (
     select c.id, c.last_activity_at
@@ -154,17 +160,19 @@ direct as materialized (
     ) as c
         left join pending on pending.id = c.id
         left join people on people.id = c.user_id
+        left join {"note_search" if notes else "noted"} as note on note.{"conversation_id" if notes else "id"} = c.id
         cross join lateral (
             select from (select) as one left join conversation_search as document on document.conversation_id = c.id
-            where {people.added_to(_ALL_TERMS)} @@ {q} limit 1
+            where ({people.added_to(_ALL_TERMS)}) @@ {q} limit 1
         ) as matching
     {first}
 ),
 walked as materialized (
     select c.id, c.last_activity_at
     from ({page.sql(BY_ACTIVITY, walk)}) as c cross join lateral (
-        select from conversation_search as document
-        where document.conversation_id = c.id and {people.added_to("document.tsv")} @@ {q} limit 1
+        select from conversation_search as document {notes.joined if notes else ""}
+        where document.conversation_id = c.id
+            and {people.added_to(notes.added if notes else "document.tsv")} @@ {q} limit 1
     ) as matching
     where {is_other}
     {first}
@@ -179,7 +187,7 @@ older as materialized (
     where {page.where()} and {is_other}
     {first}
 )
-select c.*, best.number as match_number, message.body as match_body
+select c.*, best.number as match_number, message.body as match_body, {_NOTES if notes else "null"} as match_notes
 from conversations as c
     left join lateral (
         select document.first_number + position - 2 as number
@@ -196,6 +204,7 @@ where c.id in (
         BY_ACTIVITY,
         "c.match_number",
         "c.match_body",
+        "c.match_notes",
         side=side,
     )
 
@@ -245,41 +254,86 @@ class _People:
         ), '') else {document} end"""  # noqa: S608 - built from constants
 
 
+class _Notes:
+    """The SQL by which an admin's terms find notes. With too many of these, only the newest conversations count."""
+
+    def __init__(self, page: PageSql, query: SearchQuery) -> None:
+        any_term = page.bind(" | ".join(term.tsquery() for term in query.terms))
+        found = f"select conversation_id, tsv from note_search where tsv @@ {any_term}::text::tsquery"  # noqa: S608 - built from constants
+        self.sql = f"select conversation_id as id from ({found} limit {NOTED + 1}) as found"  # noqa: S608 - as above
+        are_too_many = f"(select count(*) from noted) > {NOTED}"  # noqa: S608 - a constant
+        self.joined = f"left join note_search as note on {are_too_many} and note.conversation_id = c.id"
+        self.added = "case when note.tsv is null then document.tsv else document.tsv || note.tsv end"
+
+
+def _notes(aggregated: str | None) -> list[tuple[UUID, str]]:
+    return [(UUID(note_id), body) for note_id, body in json.loads(aggregated)] if aggregated else []
+
+
 def _lexemes(form: str, patterns: Sequence[tuple[str, str]]) -> str:
     cases = ", ".join(f"case when {form} like {pattern} then '{marker}' end" for marker, pattern in patterns)
     return f"array_to_tsvector(array_remove(array[{cases}], null))"
 
 
 _NOTHING = "''::tsvector"
-_ALL_TERMS = "(coalesce(document.tsv, '') || coalesce(pending.tsv, '') || coalesce(people.tsv, ''))"
-_TYPES = ", ".join(f"'{kind}'" for kind in INDEXED_TYPES)
-# The newest events that the indexer has not read, and the messages that no document has. An event of a conversation
-# without a document makes a row without a message, for the subject.
-_PENDING = f"""
+_ALL_TERMS = " || ".join(f"coalesce({name}.tsv, '')" for name in ("document", "pending", "people", "note"))
+_NO_NOTES = "select null::uuid as id, ''::tsvector as tsv where false"
+# Those of a conversation that was found, newest first.
+_NOTES = """(
+    select json_agg(json_build_array(id, body))::text
+    from (
+        select id, data ->> 'body' as body from conversation_entries
+        where conversation_id = c.id and kind = 'note' and data ? 'body' order by at desc, id desc limit 100
+    ) as notes
+)"""
+
+
+def _pending_sql(types: Iterable[str], scope: str, notes: str = "") -> str:
+    """Return the SQL of the messages and notes that are newer than their documents.
+
+    These are of the newest events that the indexer has not read. An event of a conversation without a document makes a
+    row without a message, for the subject; all notes of a conversation are one row.
+    """
+    quoted_types = ", ".join(f"'{kind}'" for kind in types)
+    newest = f"type in ({quoted_types}) and {scope}"
+    return f"""
 with progress as (select position from search_progress),
 newest as materialized (
     (
         select conversation_id from events
-        where position > (select position from progress) and type in ({_TYPES}) and {{scope}}
-        order by position desc limit $1
+        where position > (select position from progress) and {newest} order by position desc limit $1
     )
     union all
-    (
-        select conversation_id from events
-        where position is null and type in ({_TYPES}) and {{scope}} order by seq desc limit $1
-    )
+    (select conversation_id from events where position is null and {newest} order by seq desc limit $1)
+),
+waiting as materialized (select distinct conversation_id from newest)
+(
+    select c.id, c.subject, o.number as order_number, indexed.last_number is null as is_new, m.number, m.body
+    from waiting
+        join conversations as c on c.id = waiting.conversation_id
+        left join orders as o on o.id = c.order_id
+        left join lateral (
+            select max(last_number) as last_number from conversation_search where conversation_id = c.id
+        ) as indexed on true
+        left join lateral (
+            select number, body from messages
+            where conversation_id = c.id and number > coalesce(indexed.last_number, 0) order by number desc limit 200
+        ) as m on true
+    where indexed.last_number is null or m.number is not null
+    order by c.id, m.number desc limit $1
 )
-select c.id, c.subject, o.number as order_number, indexed.last_number is null as is_new, m.number, m.body
-from (select distinct conversation_id from newest) as newest
-    join conversations as c on c.id = newest.conversation_id
-    left join orders as o on o.id = c.order_id
-    left join lateral (
-        select max(last_number) as last_number from conversation_search where conversation_id = c.id
-    ) as indexed on true
-    left join lateral (
-        select number, body from messages
-        where conversation_id = c.id and number > coalesce(indexed.last_number, 0) order by number desc limit 200
-    ) as m on true
-where indexed.last_number is null or m.number is not null
-order by c.id, m.number desc limit $1
+{notes}
 """  # noqa: S608 - built from constants
+
+
+_PENDING = _pending_sql(
+    INDEXED_TYPES,
+    "true",
+    """
+    union all
+    select e.conversation_id, null, null, false, null, string_agg(e.data ->> 'body', chr(10))
+    from waiting join conversation_entries as e on e.conversation_id = waiting.conversation_id
+    where e.kind = 'note' and e.data ? 'body' group by e.conversation_id
+    """,
+)
+_PENDING_OF_CUSTOMER = _pending_sql(MESSAGE_TYPES, "user_id = $2")

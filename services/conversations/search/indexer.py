@@ -15,7 +15,8 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.search.documents import Document, build
+from services.conversations.search.documents import Document, build, text_of
+from services.conversations.search.words import terms
 from shared.database import Driver, SessionFactory, transaction, transaction_driver
 from shared.database_errors import is_outage
 from shared.events import EventType
@@ -29,7 +30,10 @@ MAX_MESSAGES: Final = 300  # of a conversation, read at once; more than a docume
 MAX_CHARACTERS: Final = 200_000  # between two statements: PostgreSQL ends a transaction that does nothing for 10 s
 COUNT_LIMIT: Final = 10_000  # of the conversations that are left to fill
 LATE: Final = 60.0  # seconds that an event waits for the indexer, after which it is late
-INDEXED_TYPES: Final = (EventType.CONVERSATION_CREATED, EventType.MESSAGE_POSTED, EventType.MESSAGE_REMOVED)
+MAX_NOTE_TERMS: Final = 30_000  # of a conversation
+MESSAGE_TYPES: Final = (EventType.CONVERSATION_CREATED, EventType.MESSAGE_POSTED, EventType.MESSAGE_REMOVED)
+NOTE_TYPES: Final = (EventType.NOTE_POSTED, EventType.NOTE_DELETED)
+INDEXED_TYPES: Final = (*MESSAGE_TYPES, *NOTE_TYPES)
 
 log = structlog.get_logger()
 
@@ -67,10 +71,15 @@ async def read_state(session: AsyncSession) -> State:
 async def forget_message(session: AsyncSession, conversation_id: UUID, number: int) -> None:
     """Remove the terms of a message whose text is removed, and those of later messages.
 
-    Append an event of `INDEXED_TYPES` in the same transaction: until it is indexed, search looks at these messages
+    Append an event of `MESSAGE_TYPES` in the same transaction: until it is indexed, search looks at these messages
     directly.
     """
     await (await transaction_driver(session)).execute(_FORGET, conversation_id, number)
+
+
+async def forget_notes(session: AsyncSession, conversation_id: UUID) -> None:
+    """Remove the terms of a conversation's notes. Append an event of `NOTE_TYPES` in the same transaction."""
+    await (await transaction_driver(session)).execute(_FORGET_NOTES, [conversation_id])
 
 
 async def index_conversations(driver: Driver, ids: Sequence[UUID]) -> None:
@@ -134,7 +143,17 @@ async def _write(driver: Driver, ids: Sequence[UUID]) -> None:
             if len(messages) == MAX_MESSAGES:
                 remaining.append(conversation_id)
         await _save(driver, documents)
+    await _write_notes(driver, ids)
     await driver.execute(_UNPARK, list(ids))
+
+
+async def _write_notes(driver: Driver, ids: Sequence[UUID]) -> None:
+    notes = {row["conversation_id"]: row["text"] for row in await driver.fetch(_READ_NOTES, ids)}
+    documents = [text_of(sorted(terms(text))[:MAX_NOTE_TERMS]) for text in notes.values()]
+    if notes:
+        await driver.execute(_WRITE_NOTES, list(notes), documents)
+    if missing := [conversation_id for conversation_id in ids if conversation_id not in notes]:
+        await driver.execute(_FORGET_NOTES, missing)
 
 
 async def _save(driver: Driver, documents: Sequence[tuple[UUID, Document]]) -> None:
@@ -183,6 +202,7 @@ _PARK = """
     on conflict (conversation_id) do update set reason = excluded.reason, parked_at = clock_timestamp()
 """
 _FORGET = "delete from conversation_search where conversation_id = $1 and last_number >= $2"
+_FORGET_NOTES = "delete from note_search where conversation_id = any($1::uuid[])"
 _UNPARK = "delete from search_parked where conversation_id = any($1::uuid[])"
 
 # The messages of a conversation's last document and all later ones.
@@ -209,6 +229,20 @@ _WRITE = """
         join conversations as c on c.id = document.conversation_id
     for key share of c
     on conflict (conversation_id, first_number) do update set last_number = excluded.last_number, tsv = excluded.tsv
+"""
+# Without those whose text was deleted, and without those of other kinds.
+_READ_NOTES = """
+    select conversation_id, string_agg(data ->> 'body', chr(10) order by id) as text
+    from conversation_entries
+    where conversation_id = any($1::uuid[]) and kind = 'note' and data ? 'body' group by conversation_id
+"""
+_WRITE_NOTES = """
+    insert into note_search (conversation_id, tsv)
+    select c.id, document.tsv::tsvector
+    from unnest($1::uuid[], $2::text[]) as document (conversation_id, tsv)
+        join conversations as c on c.id = document.conversation_id
+    for key share of c
+    on conflict (conversation_id) do update set tsv = excluded.tsv
 """
 _TYPES = ", ".join(f"'{kind}'" for kind in INDEXED_TYPES)
 _STATE = f"""

@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx2
 import pytest
+from sqlalchemy import text
 
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.search import finding
@@ -155,7 +156,7 @@ async def test_an_admins_name_and_address_are_in_no_document(anna: Caller, sam: 
 
 
 async def test_a_search_that_is_too_long_or_sorted_says_why(anna: Caller, sam: Caller) -> None:
-    for caller, params, text in (
+    for caller, params, words in (
         (anna, {"q": "x" * 201}, "at most 200 characters"),
         (sam, {"q": "a b c d e f g h i"}, "at most 8 words"),
         (sam, {"q": '"a b c d" e f g h i'}, "at most 8 words"),
@@ -163,7 +164,7 @@ async def test_a_search_that_is_too_long_or_sorted_says_why(anna: Caller, sam: C
     ):
         answer = await caller.call("GET", "/conversations", params=params)
         assert problem(answer) == (422, "validation-failed")
-        assert text in answer.json()["detail"]
+        assert words in answer.json()["detail"]
     assert (await anna.get("/conversations", q=" "))["items"] == []
     assert await found(sam, '" - -- "" „“ a b c d e f g h') == []
 
@@ -189,3 +190,45 @@ async def test_a_search_that_takes_too_long_says_so(anna: Caller, monkeypatch: p
     assert problem(answer) == (503, "search-too-slow")
     monkeypatch.undo()
     assert len(await found(anna, "hello")) == 1
+
+
+async def test_admins_find_notes_and_customers_never_do(
+    anna: Caller, sam: Caller, index: Index, conversations: SessionFactory
+) -> None:
+    hoodie = await anna.open(subject="Hoodie", body="It is torn")
+    await anna.open(subject="Jacket", body="It is torn")
+    await index()
+    note = (await sam.call("POST", f"/conversations/{hoodie['id']}/notes", {"body": "A goodwill voucher?"})).json()
+    for _ in range(2):
+        [item] = (await sam.get("/conversations", q="voucher torn goodwill"))["items"]
+        match = item["match"]
+        assert (match["in"], match["note_id"], match["excerpt"]) == ("note", note["id"], "A goodwill voucher?")
+        assert match["hits"] == [[2, 8], [11, 7]]
+        assert await found(sam, "torn -voucher") == ["Jacket"]
+        assert await found(sam, '"goodwill voucher"') == ["Hoodie"]
+        assert await found(sam, '"voucher goodwill"') == []
+        for q in ("voucher", "vouch", '"goodwill voucher"', "torn voucher"):
+            assert await found(anna, q) == []
+        for q in ("-voucher", "torn -voucher", '-"goodwill voucher"'):
+            assert await found(anna, q) == ["Jacket", "Hoodie"]
+        await index()
+    deleted = await sam.call("DELETE", f"/conversations/{hoodie['id']}/notes/{note['id']}")
+    assert deleted.status_code == 204
+    for _ in range(2):
+        assert await found(sam, "voucher") == []
+        assert await found(sam, "torn -voucher") == ["Jacket", "Hoodie"]
+        async with conversations() as session:
+            assert "voucher" not in "".join(await session.scalars(text("select tsv::text from note_search")))
+        await index()
+
+
+async def test_notes_of_too_many_conversations_are_found_in_the_newest_ones(
+    anna: Caller, sam: Caller, index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finding, "NOTED", 1)
+    for count in range(4):
+        conversation = await anna.open(subject=f"Hoodie {count}", body="It is torn")
+        await sam.call("POST", f"/conversations/{conversation['id']}/notes", {"body": "A goodwill voucher?"})
+    await index()
+    assert await found(sam, "voucher") == [f"Hoodie {count}" for count in (3, 2, 1, 0)]
+    assert await found(sam, "torn voucher") == [f"Hoodie {count}" for count in (3, 2, 1, 0)]

@@ -128,6 +128,6 @@ async def test_a_search_takes_one_more_statement(
 
 
 def test_an_excerpt_is_escaped_around_and_inside_its_marks() -> None:
-    match = Match("message", 1, "a<b>&c <i>", [Span(1, 3), Span(7, 3)])
+    match = Match("message", 1, None, "a<b>&c <i>", [Span(1, 3), Span(7, 3)])
     assert marked(match) == "a<mark>&lt;b&gt;</mark>&amp;c <mark>&lt;i&gt;</mark>"
-    assert marked(Match("subject", None, "<b>", [])) == "&lt;b&gt;"
+    assert marked(Match("subject", None, None, "<b>", [])) == "&lt;b&gt;"
