@@ -14,16 +14,15 @@ from services.conversations.attachments.thumbnails import make_next_thumbnail
 from shared.database import SessionFactory
 from tests.helpers.awkward_files import picture
 from tests.helpers.clamd_peer import Clamd, running_clamd
-from tests.service.attachments.test_uploading import application
+from tests.service.attachments.test_uploading import set_settings
 from tests.service.helpers.callers import Caller, logged, problem
 
 
 @pytest.fixture
 async def clamd(anna: Caller) -> AsyncIterator[Clamd]:
     """Run clamd, and have the API hold files back for it."""
-    state = application(anna).state
     async with running_clamd() as running:
-        state.settings = state.settings.model_copy(update={"scan_url": running.url})
+        set_settings(anna, scan_url=running.url)
         yield running
 
 

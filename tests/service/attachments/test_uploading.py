@@ -38,9 +38,9 @@ def application(caller: Caller) -> FastAPI:
     return app
 
 
-def set_limit(caller: Caller, **limits: int) -> None:
+def set_settings(caller: Caller, **changes: Any) -> None:
     state = application(caller).state
-    state.settings = state.settings.model_copy(update=limits)
+    state.settings = state.settings.model_copy(update=changes)
 
 
 def objects(url: str) -> list[Path]:
@@ -129,7 +129,7 @@ async def test_nobody_without_a_token_makes_the_server_read_a_body(
 async def test_a_file_over_the_limit_is_refused_whether_declared_or_not(
     anna: Caller, conversations: SessionFactory, files_url: str
 ) -> None:
-    set_limit(anna, attachment_max_bytes=1000)
+    set_settings(anna, attachment_max_bytes=1000)
     assert (await raw(anna, b"x" * 1000)).status_code == 201
     assert problem(await raw(anna, b"x" * 1001)) == (413, "payload-too-large")
     assert problem(await raw(anna, chunked(b"x" * 600, b"x" * 600))) == (413, "payload-too-large")
@@ -162,7 +162,7 @@ async def test_what_is_no_file_is_refused(
 async def test_a_customers_files_of_a_day_are_limited_and_an_admins_are_not(
     anna: Caller, ben: Caller, sam: Caller
 ) -> None:
-    set_limit(anna, limit_attachment_bytes_per_day=200_000)
+    set_settings(anna, limit_attachment_bytes_per_day=200_000)
     await anna.upload(b"x" * 100_000)
     await anna.upload(b"x")  # counts for 64 KiB
     answer = await raw(anna, b"x")
@@ -174,7 +174,7 @@ async def test_a_customers_files_of_a_day_are_limited_and_an_admins_are_not(
 
 async def test_concurrent_uploads_stay_within_the_limit_together(anna: Caller) -> None:
     await anna.upload(b"x")
-    set_limit(anna, limit_attachment_bytes_per_day=4 * 65_536)
+    set_settings(anna, limit_attachment_bytes_per_day=4 * 65_536)
     answers = await asyncio.gather(*(raw(anna, b"x") for _ in range(6)))
     assert sorted(answer.status_code for answer in answers) == [201] * 3 + [429] * 3
 

@@ -12,16 +12,18 @@ from deploy.local.ports import free_ports
 from services.conversations import jobs
 from services.conversations.settings import FileSettings
 from shared.database import SessionFactory, transaction
+from tests.helpers.clamd_peer import running_clamd
 from tests.helpers.waiting import eventually
+from tests.service.attachments.test_uploading import objects, set_settings
 from tests.service.helpers.callers import Caller
 from tests.service.messaging.test_erasure_batches import big, messages_of
 
 
 @asynccontextmanager
-async def running_jobs(url: str, copies: int = 1) -> AsyncIterator[list[int]]:
+async def running_jobs(url: str, copies: int = 1, **more: str) -> AsyncIterator[list[int]]:
     """Run copies of the process while the context is open; provide their ports."""
     stop, ports = asyncio.Event(), free_ports([0] * copies)
-    settings = FileSettings(conversations_database_url=url)
+    settings = FileSettings.model_validate({"conversations_database_url": url, "files_url": "file:///none", **more})
     tasks = [asyncio.create_task(jobs.run_jobs(settings, "127.0.0.1", port, stop)) for port in ports]
     try:
         yield ports
@@ -77,3 +79,24 @@ async def test_an_error_in_one_job_does_not_end_the_others(
     async with running_jobs(databases["conversations"]):
         await asyncio.wait_for(failed.wait(), 20)
         await eventually(is_erased, 20)
+
+
+async def test_files_are_scanned_and_deleted(
+    anna: Caller, sam: Caller, databases: dict[str, str], files_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "SCAN_EVERY", 0.05)
+    monkeypatch.setattr(jobs, "DELETE_FILES_EVERY", 0.05)
+    async with running_clamd() as clamd:
+        set_settings(anna, scan_url=clamd.url)
+        conversation = (await anna.open(attachments=[(await anna.upload(b"Clean"))["id"]]))["id"]
+
+        async def is_ready() -> bool:
+            [message] = (await anna.get(f"/conversations/{conversation}/messages"))["items"]
+            return bool(message["attachments"][0]["state"] == "ready")
+
+        async with running_jobs(databases["conversations"], 2, files_url=files_url, scan_url=clamd.url):
+            await eventually(is_ready, 20)
+            assert clamd.scanned == [b"Clean"]
+            await sam.edit(conversation, status="CLOSED")
+            assert (await sam.call("DELETE", f"/conversations/{conversation}")).status_code == 204
+            await eventually(lambda: not objects(files_url), 20)

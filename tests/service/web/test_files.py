@@ -10,7 +10,7 @@ from services.conversations.attachments.picture_process import PictureProcess
 from services.conversations.attachments.thumbnails import make_next_thumbnail
 from shared.database import SessionFactory
 from tests.helpers.awkward_files import picture
-from tests.service.attachments.test_uploading import application, rows, set_limit
+from tests.service.attachments.test_uploading import application, rows, set_settings
 from tests.service.helpers.browser import HOST, Browser
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.html import Element, Page
@@ -117,7 +117,7 @@ async def test_a_file_that_cannot_be_sent_is_an_error_of_the_form(
     path = f"{ROOT}{(await anna.open())['id']}/"
     await browser.sign_in()
     page = Page(await browser.get(path))
-    set_limit(anna, **limits)
+    set_settings(anna, **limits)
     answer = await send(browser, page, path, *files, body="What I typed")
     assert answer.status_code == 422
     assert text in answer.text

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.notifications.mail.message import Brand, ContentMessage, EmailContent, compose, message_id
+from services.notifications.mail.message import Brand, ContentFile, ContentMessage, EmailContent, compose, message_id
 
 CONVERSATION = UUID("0b54c1c4-7d0e-4c39-9a7a-3f0f6a1c2d3e")
 MOMENT = datetime(2026, 7, 3, 21, 5, tzinfo=UTC)
@@ -139,6 +139,21 @@ def test_both_parts_show_the_message_its_sender_and_the_link() -> None:
     for kind in ("plain", "html"):
         for shown in ("It is on its way.", "Robin", LINK):
             assert shown in part(message, kind)
+
+
+def test_files_are_named_with_links_and_not_contained() -> None:
+    files = [ContentFile(UUID(int=1), "photo <i>.jpg", 1_234_567), ContentFile(UUID(int=2), "a\u2028b.txt", 12)]
+    message = parsed(replace(CONTENT, messages=(ContentMessage(2, "Robin", "", MOMENT, files),)))
+    link = "https://shop.example/attachments/00000000-0000-0000-0000-00000000000"
+    plain, html = part(message, "plain"), part(message, "html")
+    assert f"photo <i>.jpg (1.2 MB):\n{link}1\n" in plain
+    assert f"a b.txt (12 byte):\n{link}2\n" in plain
+    assert f'<a href="{link}1"' in html
+    assert "photo &lt;i&gt;.jpg" in html
+    assert "<i>" not in html
+    assert 'class="body"' not in html
+    assert "photo &lt;i&gt;.jpg" in html[: html.index("</div>")], "the preview"
+    assert {piece.get_content_type() for piece in message.iter_parts()} == {"text/plain", "text/html"}
 
 
 def test_a_support_email_shows_the_customer_and_links_to_the_admin_page() -> None:
