@@ -15,13 +15,13 @@ from uuid import UUID
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.search.documents import Document, build, text_of
+from services.conversations.search.documents import Document, Stored, build, text_of
 from services.conversations.search.words import terms
 from shared.database import Driver, SessionFactory, transaction, transaction_driver
 from shared.database_errors import is_outage
 from shared.events import EventType
 
-SETTLE: Final = 5.0  # seconds that a conversation's messages are collected before it is indexed
+SETTLE: Final = 15.0  # seconds that a conversation's messages are collected before it is indexed
 MAX_WAITING: Final = 100  # events that wait for that, because search looks at each of their conversations
 MAX_EVENTS: Final = 2_000  # read in one transaction
 BATCH: Final = 100  # conversations indexed in one transaction
@@ -107,12 +107,17 @@ async def _index_new(driver: Driver, progress: Any) -> int:
         await driver.execute(_FILL_AGAIN, events[0]["position"] - 1)
         return 0
     ids: dict[UUID, None] = {}
+    outdated: set[UUID] = set()
     for event in events:
         if event["type"] in INDEXED_TYPES:
             if len(ids) == BATCH and event["conversation_id"] not in ids:
                 break
             ids[event["conversation_id"]] = None
+            if event["type"] == EventType.MESSAGE_REMOVED:
+                outdated.add(event["conversation_id"])
         position = event["position"]
+    if outdated:  # also if the text was indexed while it was removed
+        await driver.execute(_FORGET_ALL, list(outdated))
     if ids:
         await index_conversations(driver, list(ids))
     await driver.execute(_ADVANCE, position)
@@ -157,19 +162,18 @@ async def _write_notes(driver: Driver, ids: Sequence[UUID]) -> None:
 
 
 async def _save(driver: Driver, documents: Sequence[tuple[UUID, Document]]) -> None:
-    await driver.execute(
-        _WRITE,
-        [conversation_id for conversation_id, _ in documents],
-        [document.first for _, document in documents],
-        [document.last for _, document in documents],
-        [document.tsvector for _, document in documents],
-    )
+    for statement, are_appended in ((_APPEND, True), (_WRITE, False)):
+        chosen = [each for each in documents if (each[1].after is not None) is are_appended]
+        if chosen:
+            columns = zip(*((conversation_id, *document) for conversation_id, document in chosen), strict=True)
+            await driver.execute(statement, *map(list, columns))
 
 
 def _build(rows: Sequence[Any]) -> Iterator[Document]:
     first = rows[0]
     messages = [(row["number"], row["body"]) for row in rows if row["number"] is not None]
-    return build(heading_of(first["subject"], first["order_number"]), messages, first["first_number"])
+    stored = Stored(first["first_number"], first["last_number"], first["size"]) if first["size"] is not None else None
+    return build(heading_of(first["subject"], first["order_number"]), messages, stored)
 
 
 def heading_of(subject: str, order_number: str | None) -> str:
@@ -202,34 +206,46 @@ _PARK = """
     on conflict (conversation_id) do update set reason = excluded.reason, parked_at = clock_timestamp()
 """
 _FORGET = "delete from conversation_search where conversation_id = $1 and last_number >= $2"
+_FORGET_ALL = "delete from conversation_search where conversation_id = any($1::uuid[])"
 _FORGET_NOTES = "delete from note_search where conversation_id = any($1::uuid[])"
 _UNPARK = "delete from search_parked where conversation_id = any($1::uuid[])"
 
-# The messages of a conversation's last document and all later ones.
+# The messages after those of a conversation's latest document.
 _READ = """
-    select c.id, c.subject, o.number as order_number, coalesce(last.first_number, 1) as first_number, m.number, m.body
+    select c.id, c.subject, o.number as order_number, latest.first_number, latest.last_number, latest.size,
+        m.number, m.body
     from conversations as c
         left join orders as o on o.id = c.order_id
         left join lateral (
-            select max(first_number) as first_number from conversation_search where conversation_id = c.id
-        ) as last on true
+            select first_number, last_number, length(tsv) as size from conversation_search
+            where conversation_id = c.id order by first_number desc limit 1
+        ) as latest on true
         left join lateral (
             select number, body from messages
-            where conversation_id = c.id and number >= coalesce(last.first_number, 1) order by number limit $2
+            where conversation_id = c.id and number > coalesce(latest.last_number, 0) order by number limit $2
         ) as m on true
     where c.id = any($1::uuid[])
     order by c.id, m.number
 """
+_DOCUMENTS = """
+    unnest($1::uuid[], $2::int[], $3::int[], $4::text[], $5::int[])
+        as new (conversation_id, first_number, last_number, tsv, after)
+"""
+_APPEND = f"""
+    update conversation_search as document
+    set last_number = new.last_number, tsv = document.tsv || new.tsv::tsvector
+    from {_DOCUMENTS}
+    where document.conversation_id = new.conversation_id and document.first_number = new.first_number
+        and document.last_number = new.after
+"""  # noqa: S608 - built from constants
 # The lock excludes a concurrent deletion of the conversation, with which its documents are deleted.
-_WRITE = """
+_WRITE = f"""
     insert into conversation_search (conversation_id, first_number, last_number, tsv)
-    select c.id, document.first_number, document.last_number, document.tsv::tsvector
-    from unnest($1::uuid[], $2::int[], $3::int[], $4::text[])
-            as document (conversation_id, first_number, last_number, tsv)
-        join conversations as c on c.id = document.conversation_id
+    select c.id, new.first_number, new.last_number, new.tsv::tsvector
+    from {_DOCUMENTS} join conversations as c on c.id = new.conversation_id
     for key share of c
     on conflict (conversation_id, first_number) do update set last_number = excluded.last_number, tsv = excluded.tsv
-"""
+"""  # noqa: S608 - built from constants
 # Without those whose text was deleted, and without those of other kinds.
 _READ_NOTES = """
     select conversation_id, string_agg(data ->> 'body', chr(10) order by id) as text
