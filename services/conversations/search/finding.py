@@ -38,7 +38,7 @@ DEADLINE: Final = 3.0  # seconds
 WALK: Final = 2_000  # newest conversations that are looked at one by one
 WALK_OF_FEW: Final = 10_000  # the same if filters select those of a customer, or about an order
 WALK_WITHOUT: Final = 20_000  # the same if all terms are negated, which the index does not serve
-PENDING: Final = 1_000  # messages that are looked at directly
+PENDING: Final = 500  # messages that are looked at directly
 PEOPLE: Final = 300  # customers whom the index may find
 NOTED: Final = 1_000  # conversations whose notes the index may find
 MIN_PERSON: Final = 3  # characters that the index of customers can find
@@ -139,6 +139,8 @@ def _statement(
         is_other += f" and {people.added_to(_NOTHING)} @@ {page.bind(without)}::text::tsquery"
     walk = WALK_OF_FEW if filters.is_selective else WALK if query.wanted else WALK_WITHOUT
     first = f"order by {BY_ACTIVITY} limit {rows}"
+    # Few conversations may match the filters, and very many the word.
+    is_beyond = f"exists ({page.sql(BY_ACTIVITY, walk)} offset {walk - 1})"
     return conversations_sql(
         f"""
 with pending as materialized (
@@ -179,7 +181,7 @@ walked as materialized (
 ),
 indexed as materialized (
     select conversation_id from conversation_search
-    where tsv @@ {q} and {"(select count(*) from walked) < " + str(rows) if query.wanted else "false"}
+    where tsv @@ {q} and {f"(select count(*) from walked) < {rows} and {is_beyond}" if query.wanted else "false"}
 ),
 older as materialized (
     select distinct c.id, c.last_activity_at

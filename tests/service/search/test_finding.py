@@ -232,3 +232,25 @@ async def test_notes_of_too_many_conversations_are_found_in_the_newest_ones(
     await index()
     assert await found(sam, "voucher") == [f"Hoodie {count}" for count in (3, 2, 1, 0)]
     assert await found(sam, "torn voucher") == [f"Hoodie {count}" for count in (3, 2, 1, 0)]
+
+
+@pytest.mark.parametrize("walk", [1, 2, 5])
+async def test_a_word_that_the_newest_conversations_lack_is_found_by_the_index(
+    anna: Caller, sam: Caller, conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch, walk: int
+) -> None:
+    monkeypatch.setattr(finding, "WALK", walk)
+    monkeypatch.setattr(finding, "WALK_OF_FEW", walk)
+    for number in range(5):
+        hoodie = await anna.open(subject=f"Hoodie {number}", body="It is torn")
+        await sam.edit(hoodie["id"], status="RESOLVED" if number % 2 else "CLOSED")
+        await anna.open(subject=f"Jacket {number}", body="It is fine")
+    await catch_up_with_log(conversations)
+    expected = [f"Hoodie {number}" for number in reversed(range(5))]
+    for caller in (anna, sam):
+        for q in ("hoodie", "torn hood", '"is torn"', "torn -fine"):
+            pages = await caller.pages("/conversations", q=q, limit=2)
+            assert [item["subject"] for page in pages for item in page] == expected, q
+        assert await found(caller, "nowhere") == []
+    assert await found(sam, "torn", status="CLOSED") == ["Hoodie 4", "Hoodie 2", "Hoodie 0"]
+    assert await found(sam, "torn", status=["CLOSED", "RESOLVED"], unread="true") == expected
+    assert await found(sam, "torn", unread="false") == []
