@@ -26,8 +26,8 @@ from services.conversations.web import assets
 from services.conversations.web.auth import FILE_FORMS, RenewedCookies
 from services.conversations.web.rendering import Pages
 from services.conversations.web.routes import attachments as file_pages
+from services.conversations.web.routes import bulk, delete, inbox, new_conversation, operations, thread
 from services.conversations.web.routes import customer as customer_pages
-from services.conversations.web.routes import delete, inbox, new_conversation, operations, thread
 from services.conversations.web.routes import desk as desk_pages
 from services.conversations.web.routes import session as session_pages
 from shared.body_size import MAX_BODY_BYTES
@@ -102,6 +102,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         inbox,
         new_conversation,
         delete,
+        bulk,
         thread,
         desk_pages,
         operations,

@@ -15,6 +15,7 @@ async def test_a_rejected_bulk_delete_names_the_open_conversation_and_can_skip_i
     page = await sam.go(f"{sam.home}?user_id={dora}")
     await page.get_by_role("checkbox", name="Select all").check()
     await expect(page.locator("#selected")).to_have_text("3 selected")
+    await page.locator(".bulk-menu summary").click()
     await page.get_by_role("button", name="Delete selected").click()
     await expect(page.get_by_role("heading", name="Delete 3 conversations?")).to_be_visible()
     await site.write(still_open, dora, "One more thing")

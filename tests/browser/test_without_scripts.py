@@ -74,6 +74,7 @@ async def test_an_admin_opens_a_conversation_sets_its_status_marks_it_unread_and
     await expect(sam.page.locator(".row.unread")).to_have_count(2)
     for box in await sam.page.get_by_role("checkbox", name="Select").all():
         await box.check()
+    await sam.page.locator(".bulk-menu summary").click()
     await sam.page.get_by_role("button", name="Delete selected").click()
     await expect(sam.page.get_by_role("alert")).to_contain_text("not closed")
     await sam.page.get_by_role("link", name="Skip conversations that are not closed").click()

@@ -1,6 +1,6 @@
 """Forms of the pages, validated by the API's request schemas, with translated errors by field."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 from uuid import UUID, uuid4
@@ -138,3 +138,14 @@ def _translate(code: str | None, message: str, gettext: Translate) -> str:
         ),
     }
     return texts.get(code or "", message)
+
+
+def parse_ids(values: Iterable[str]) -> list[UUID]:
+    """Return each valid id once."""
+    ids: dict[UUID, None] = {}
+    for value in values:
+        try:
+            ids[UUID(value.strip())] = None
+        except ValueError:
+            continue
+    return list(ids)

@@ -22,14 +22,19 @@ _VIEWS = {
     Filters(status=tuple(sorted(ACTIVE)), assignee_id="me"): "mine",
     Filters(status=tuple(sorted(ACTIVE)), unassigned=True): "unassigned",
 }
+_NOTICES = ("deleted", "changed", "left_alone")
 _SORTED = {"waiting": "waiting"}  # by view; the others are sorted by activity
+
+
+_Count = Annotated[int, Field(ge=0, le=BULK_LIMIT)] | None
 
 
 class InboxQuery(BaseModel):
     """The query parameters of the inbox, and of a conversation that is open beside it. Blank ones count as missing.
 
     `q` is a search, whose results have the order of activity. `user_id` may be any text to find a customer by.
-    `deleted` is the number for the notice after a deletion.
+    The last three are the numbers for the notice after a deletion
+    or a change of many.
     """
 
     q: Text | None = None
@@ -41,7 +46,9 @@ class InboxQuery(BaseModel):
     label: Text | None = None
     sort: Literal["activity", "waiting"] = "activity"
     cursor: Cursor = None
-    deleted: Annotated[int, Field(ge=0, le=BULK_LIMIT)] | None = None
+    deleted: _Count = None
+    changed: _Count = None
+    left_alone: _Count = None
 
     @model_validator(mode="before")
     @classmethod
@@ -135,7 +142,7 @@ class InboxQuery(BaseModel):
         return _query(self._parameters() | {"cursor": self.cursor} | parameters)
 
     def _parameters(self) -> dict[str, Any]:
-        values = self.model_dump(mode="json", exclude={"cursor", "deleted"}, exclude_defaults=True)
+        values = self.model_dump(mode="json", exclude={"cursor", *_NOTICES}, exclude_defaults=True)
         if self.unread is not None:
             values["unread"] = "true" if self.unread else "false"
         return values

@@ -128,6 +128,7 @@ GET    /admin/dashboard/conversation/{conversation_id}/delete   303   303   303 
 GET    /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   200   401  401
 POST   /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   303   401  401
 
+POST   /admin/dashboard/conversation/bulk/                      401   403   403   303   401  401 #selected
 POST   /admin/dashboard/conversation/{conversation_id}/assignee/ 401 403 403 303  401  401 #unassigned
 POST   /admin/dashboard/conversation/{conversation_id}/labels/ 401   403   403   303   401  401 #new_label
 POST   /admin/dashboard/conversation/{conversation_id}/notes/  401   403   403   303   401  401 #message
@@ -197,6 +198,7 @@ SENT: Mapping[str, Mapping[str, Any]] = {
     "label": {"name": "Hello"},
     "new_label": {"add": "hello"},
     "unassigned": {"admin_id": ""},
+    "selected": {"ids": ["{conversation_id}"], "do": "read", "as_of": "2100-01-01T00:00:00Z"},
     "canned_reply": {"shortcut": "hello", "title": "Hello", "body": "Hello {{customer.name}}"},
     "both": {"ids": ["{conversation_id}", "{others_conversation_id}"]},
     "user": {"name": "Hello", "email": "hello@customer.test"},

@@ -80,7 +80,7 @@ async def test_a_session_has_the_permissions_of_the_token_that_it_began_with_als
         await browser.submit("/session", token=store_token("sam", "admin", permissions=permissions))
         browser.token = aged(browser.token, 30)  # the next page renews it
         inbox = (await browser.get(INBOX)).text
-        assert ("/delete/" in inbox, "bulk-delete" in inbox and "Delete selected" in inbox) == (allowed, allowed)
+        assert ("Delete selected" in inbox) == allowed
         assert ("/delete/" in (await browser.get(f"{INBOX}{conversation}/")).text) == allowed
         for path in (f"{INBOX}{conversation}/delete/", f"{INBOX}bulk-delete/?ids={conversation}"):
             assert (await browser.get(path)).status_code == (200 if allowed else 403)

@@ -1,6 +1,6 @@
 """Pages that delete one or many conversations: they ask for confirmation, and list those that are not closed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -13,6 +13,7 @@ from services.conversations.messaging import commands
 from services.conversations.messaging.queries import load_conversations
 from services.conversations.rules import BULK_LIMIT, DELETABLE
 from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
+from services.conversations.web.forms import parse_ids
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
 from shared.auth import check_permission
 from shared.database import driver_connection
@@ -28,14 +29,14 @@ async def confirm_bulk_delete(
     request: Request, page_context: AdminContext, session: DbSession, ids: Annotated[list[str] | None, Query()] = None
 ) -> Response:
     """Ask to confirm. Unknown ids are skipped."""
-    return await _page(request, page_context, session, _parse_ids(ids or []))
+    return await _page(request, page_context, session, parse_ids(ids or []))
 
 
 @router.post("/bulk-delete/")
 async def bulk_delete(request: Request, page_context: AdminSubmission, session: DbSession) -> Response:
     """Delete all, or none if one of them is not closed."""
     values = (await request.form()).getlist("ids")
-    ids = _parse_ids(value for value in values if isinstance(value, str))
+    ids = parse_ids(value for value in values if isinstance(value, str))
     if not 1 <= len(ids) <= BULK_LIMIT:
         return await _page(request, page_context, session, ids)
     return await _delete(request, page_context, session, ids)
@@ -98,14 +99,3 @@ async def _page(
         was_rejected=status != 200,  # noqa: PLR2004 - OK
         messages=sum(conversation.message_count for conversation, _ in conversations),
     )
-
-
-def _parse_ids(values: Iterable[str]) -> list[UUID]:
-    """Return each valid id once."""
-    ids: dict[UUID, None] = {}
-    for value in values:
-        try:
-            ids[UUID(value.strip())] = None
-        except ValueError:
-            continue
-    return list(ids)

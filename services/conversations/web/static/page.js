@@ -8,6 +8,7 @@ import { onThread, startThread, thread } from "./current-thread.js";
 import { refreshDeliveryStatus, startDeliveryStatus } from "./delivery-status.js";
 import { startHeader } from "./conversation-actions.js";
 import { close, hasInbox, noteEvent, opensBeside, refreshInbox, startDesk, startPeeking } from "./desk.js";
+import { startBulk } from "./bulk.js";
 import { startDeskForms } from "./desk-forms.js";
 import { startDrafts, startForms } from "./forms.js";
 import { startKeys } from "./keys.js";
@@ -37,6 +38,7 @@ startKeys();
 startSelection();
 startPeopleSearch();
 startDeskForms();
+startBulk();
 startZone();
 follow({ event: handle, missed: refreshPage, connection });
 
