@@ -3,7 +3,7 @@
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Any
@@ -156,5 +156,4 @@ def location_of(content: bytes) -> dict[int, Any]:
         return dict(image.getexif().get_ifd(GPS))
 
 
-Make = Callable[[], Iterator[AwkwardFile]]
 ALL = [*plain(), *pictures()]

@@ -21,6 +21,11 @@ _ORIENTATION = 0x0112
 AvifImagePlugin.DEFAULT_MAX_THREADS = 1
 
 
+def load_decoders() -> None:
+    """Import all that making pictures needs: Pillow loads its decoders when the first picture is opened."""
+    Image.init()
+
+
 class PictureError(Exception):
     """No picture can be made: the file is damaged, or too large."""
 
