@@ -117,6 +117,8 @@ async def test_axe_finds_nothing_in_the_admins_inbox(people: People, site: Site)
         "one customer's": f"?user_id={dora}&sort=waiting",
         "which customer": "?user_id=dora",
         "no such customer": "?user_id=nobody-at-all",
+        "what a search found": "?q=yes",
+        "nothing found": "?q=qzx",
         "nothing to delete": "bulk-delete/",
         "to delete one": f"{conversations[3]}/delete/",
         "no such conversation": "00000000-0000-7000-8000-000000000000/",
