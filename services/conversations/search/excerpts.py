@@ -13,7 +13,7 @@ from services.conversations.search.words import split
 from shared.text import cut
 
 LENGTH: Final = 160  # characters of an excerpt
-BEFORE: Final = 40  # of these before the first hit
+BEFORE: Final = 30  # of these before the first hit, at most
 _BREAKS: Final = str.maketrans(dict.fromkeys("\n\r\t\v\f\x85\u2028\u2029", " "))
 
 Notes = Sequence[tuple[UUID, str]]
@@ -76,7 +76,7 @@ def find_match(
             break
     if best is None:
         return None if wanted else Match("subject", None, None, detail.conversation.subject, [])
-    return Match(best.place, best.number, best.note_id, *_excerpt(best.text, places))
+    return Match(best.place, best.number, best.note_id, *excerpt_of(best.text, places))
 
 
 def _candidates(
@@ -95,22 +95,28 @@ def _candidates(
         yield from (_PartOfName("customer", text) for text in customer)
 
 
-def _excerpt(text: str, places: Sequence[Span]) -> tuple[str, Sequence[Span]]:
-    """Return the text around the first place, on one line, and the places in it."""
+def excerpt_of(text: str, places: Iterable[Span]) -> tuple[str, Sequence[Span]]:
+    """Return the text around the first place, on one line, and the places in it.
+
+    The first place is near the start, because lists show one or two lines.
+    """
     hits = _merged(places)
     first = hits[0].start if hits else 0
-    begin = 0 if len(text) <= LENGTH or first <= BEFORE else text.rfind(" ", 0, first - BEFORE) + 1
-    begin = begin if begin > first - 2 * BEFORE else first
+    begin = _begin(text, first)
     shown = cut(text[begin:], LENGTH).translate(_BREAKS).rstrip()
-    prefix = "…" if begin else ""
-    suffix = "…" if begin + len(shown) < len(text.rstrip()) else ""
+    end, prefix = begin + len(shown), "…" if begin else ""
+    suffix = "…" if end < len(text.rstrip()) else ""
     shift = len(prefix) - begin
-    inside = [
-        Span(hit.start + shift, hit.length)
-        for hit in hits
-        if begin <= hit.start and hit.start + hit.length <= begin + len(shown)
-    ]
+    inside = [Span(hit.start + shift, min(hit.length, end - hit.start)) for hit in hits if hit.start < end]
     return f"{prefix}{shown}{suffix}", inside
+
+
+def _begin(text: str, first: int) -> int:
+    """Return where an excerpt begins: with the text, or with a word shortly before the first place."""
+    if first <= BEFORE:
+        return 0
+    space = re.search(r"\s\S", text[first - BEFORE : first + 1])
+    return first - BEFORE + space.start() + 1 if space else first
 
 
 def _merged(places: Iterable[Span]) -> list[Span]:

@@ -100,3 +100,20 @@ async def test_files_are_scanned_and_deleted(
             await sam.edit(conversation, status="CLOSED")
             assert (await sam.call("DELETE", f"/conversations/{conversation}")).status_code == 204
             await eventually(lambda: not objects(files_url), 20)
+
+
+async def test_conversations_are_indexed_for_search(
+    anna: Caller, conversations: SessionFactory, databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "INDEX_EVERY", 0.05)
+    await anna.open(body="Hello?")
+    async with transaction(conversations) as session:
+        await session.execute(text("update search_progress set fill_before = 'ffffffff-ffff-ffff-ffff-ffffffffffff'"))
+
+    async def is_indexed() -> bool:
+        async with conversations() as session:
+            progress = await session.scalar(text("select fill_before is null and filled = 1 from search_progress"))
+            return progress is True and await session.scalar(text("select count(*) from conversation_search")) == 1
+
+    async with running_jobs(databases["conversations"], copies=2):
+        await eventually(is_indexed, 20)
