@@ -106,6 +106,7 @@ async def test_a_status_is_undone_unless_there_is_a_newer_message(people: People
     assert (await site.conversation(second))["status"] == "OPEN"
     assert not (await site.conversation(first))["is_read_by_admin"]
 
+    await expect(page.locator(f"#c-{second}")).to_contain_text("New")
     await page.keyboard.press("k")
     await page.keyboard.press("e")
     await expect(page.locator("#toast")).to_contain_text("“Number 1” is now: Resolved")

@@ -96,6 +96,8 @@ class Pages:
         permissions = page_context.principal.permissions if page_context else frozenset()
         context |= {"page_context": page_context, "reader": reader, "refusal": refusal}
         context |= {f"may_{permission}": permission in permissions for permission in Permission}
+        if request.headers.get("sec-fetch-dest") == "empty":  # for a script, whose page has the style already
+            context["stylesheet"] = ""
         position = {"X-Position": page_context.position} if page_context else {}
         headers = (refusal.headers or {}) if refusal else {}
         return Page(page, context, refusal.status if refusal else int(status), {**self._headers, **position, **headers})

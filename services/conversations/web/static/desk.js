@@ -8,6 +8,7 @@ import { onRefresh, refresher, swap } from "./refresh.js";
 import { refreshThread } from "./thread.js";
 import { showToast } from "./toast.js";
 
+export const LIST_INTERVAL = 1_500; // ms between refreshes of a busy list
 const DWELL = 2_000; // ms on the screen after which a conversation counts as opened
 const WIDE = matchMedia("(width >= 75rem)"); // as in the style
 const desk = document.querySelector(".desk");
@@ -15,8 +16,8 @@ const inbox = () => document.getElementById("inbox");
 let opening = new AbortController();
 let arriving = null; // { id, stale } of the conversation that is being fetched
 
-/** Refresh the inbox; a page without it has nothing to refresh. */
-export const refreshInbox = refresher(() => inbox().dataset.url, swap, askForShownRows);
+/** Refresh the inbox, or fetch it for a page that has none yet. */
+export const refreshInbox = refresher(() => inbox().dataset.url, (page) => (hasInbox() ? swap(page) : place(page)), askForShownRows);
 
 /** Return whether the inbox is in the document: the page of a conversation has none until a wide window fetches it. */
 export const hasInbox = () => Boolean(inbox()?.firstElementChild);
@@ -143,9 +144,8 @@ async function showInbox(href, enter = "pushState") {
 }
 
 /** In a wide window, fetch the inbox for the page of a conversation. */
-async function fetchInbox() {
-  if (!WIDE.matches || hasInbox()) return;
-  place(await fetchPage(inbox().dataset.url).catch(() => null));
+function fetchInbox() {
+  if (WIDE.matches && !hasInbox()) refreshInbox(LIST_INTERVAL);
 }
 
 /** Put the inbox of another page into this one; false if that page has none. */

@@ -7,8 +7,8 @@ import { refreshBell, startBell } from "./bell.js";
 import { onThread, startThread, thread } from "./current-thread.js";
 import { refreshDeliveryStatus, startDeliveryStatus } from "./delivery-status.js";
 import { startHeader } from "./conversation-actions.js";
-import { close, hasInbox, noteEvent, opensBeside, refreshInbox, startDesk, startPeeking } from "./desk.js";
 import { startBulk } from "./bulk.js";
+import { LIST_INTERVAL, close, hasInbox, noteEvent, opensBeside, refreshInbox, startDesk, startPeeking } from "./desk.js";
 import { startDeskForms } from "./desk-forms.js";
 import { startDrafts, startForms } from "./forms.js";
 import { startKeys } from "./keys.js";
@@ -22,7 +22,7 @@ import { concerns, refreshThread, startReading } from "./thread.js";
 import { showToast } from "./toast.js";
 import { startZone } from "./zone.js";
 
-const LIST_INTERVAL = 1_500; // ms between refreshes of a busy list
+const OWN_SIDE = role === "admin" ? "admin" : "user";
 
 reloadForNextUser();
 startMenus();
@@ -72,7 +72,8 @@ function handle(type, data) {
   if (type === "message.posted" || type === "conversation.read") refreshBell();
   noteEvent(data);
   refreshList();
-  if (!concerns(data)) return;
+  const isOwnRead = type === "conversation.read" && data.by === OWN_SIDE; // which a thread does not show
+  if (!concerns(data) || isOwnRead) return;
   if (type === "conversation.deleted") return opensBeside() ? closeDeleted() : location.reload();
   refreshThread();
   refreshDeliveryStatus();

@@ -17,13 +17,16 @@ export function onRefresh(callback, closed) {
 }
 
 /**
- * Return a function that refreshes what `locate()` has the URL of: it fetches it again, and calls `apply` with it.
+ * Return a function that refreshes what `locate()` has the URL of: it fetches it again, and calls `apply` with it. For
+ * events, it does so once every `interval` ms; without an interval, for what the reader did, at once.
  * `prepare` may add parameters to the URL.
  */
 export function refresher(locate, apply, prepare = () => {}) {
   let running = null;
   let again = false;
   let quietUntil = 0;
+  let retryAt = 0;
+  let wake = () => {};
 
   function refresh(interval = 0) {
     if (document.hidden) {
@@ -32,6 +35,7 @@ export function refresher(locate, apply, prepare = () => {}) {
     }
     if (running) {
       again = true;
+      if (!interval) wake();
       return running;
     }
     running = run(interval).finally(() => {
@@ -45,8 +49,13 @@ export function refresher(locate, apply, prepare = () => {}) {
   }
 
   async function run(interval) {
-    const wait = quietUntil - performance.now();
-    if (wait > 0) await new Promise((resolve) => setTimeout(resolve, wait));
+    const wait = Math.max(interval ? quietUntil : 0, retryAt) - performance.now();
+    if (wait > 0) {
+      await new Promise((resolve) => {
+        wake = resolve;
+        setTimeout(resolve, wait);
+      });
+    }
     again = false; // the fetch includes all changes up to now
     const located = locate();
     const url = new URL(located, location);
@@ -59,7 +68,7 @@ export function refresher(locate, apply, prepare = () => {}) {
     } catch {
       // The event that caused this refresh does not come again.
       again = true;
-      quietUntil = performance.now() + RETRY_DELAY * (0.75 + Math.random() / 2);
+      retryAt = performance.now() + RETRY_DELAY * (0.75 + Math.random() / 2);
       return;
     }
     // Random, because many pages get the same event.
