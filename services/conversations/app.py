@@ -26,7 +26,7 @@ from services.conversations.web import assets
 from services.conversations.web.auth import FILE_FORMS, RenewedCookies
 from services.conversations.web.rendering import Pages
 from services.conversations.web.routes import attachments as file_pages
-from services.conversations.web.routes import bulk, delete, inbox, new_conversation, operations, thread
+from services.conversations.web.routes import bulk, canned_replies, delete, inbox, new_conversation, operations, thread
 from services.conversations.web.routes import customer as customer_pages
 from services.conversations.web.routes import desk as desk_pages
 from services.conversations.web.routes import session as session_pages
@@ -103,6 +103,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         new_conversation,
         delete,
         bulk,
+        canned_replies,
         thread,
         desk_pages,
         operations,

@@ -44,3 +44,35 @@ async def test_a_removed_message_disappears_on_both_sides(people: People, site: 
     await sam.page.get_by_role("button", name="Remove this message").click()
     for person in (sam, dora):
         await expect(person.page.locator("#m-1 .body")).to_have_text("Removed")
+
+
+async def test_a_slash_in_an_empty_reply_inserts_a_canned_reply(people: People, site: Site) -> None:
+    dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
+    conversation = await site.open_conversation(dora, "Where is it?")
+    shortcut = f"late-{dora}"
+    await sam.go(f"{sam.home}canned-replies/")
+    page = sam.page
+    await page.locator("#shortcut-new").fill(shortcut)
+    await page.locator("#title-new").fill("Parcel is late")
+    await page.locator("#body-new").fill("Hello {{customer.first_name}}, order {{order.number}} is late.")
+    await page.locator("#new-canned-reply button").click()
+    await expect(page.get_by_text(f"/{shortcut}")).to_be_visible()
+    await sam.open(conversation)
+    await page.locator("#reply_body").press("/")
+    await page.locator("#canned-search").fill(shortcut)
+    await page.locator("#canned-search").press("Enter")
+    await expect(page.locator("#reply_body")).to_have_value("Hello Dora, order  is late.")
+    await expect(page.locator("#toast")).to_contain_text("order.number")
+
+
+async def test_a_sent_reply_is_taken_back(people: People, site: Site) -> None:
+    dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
+    conversation = await site.open_conversation(dora, "Where is it?")
+    page = await sam.open(conversation)
+    await page.locator("#reply_body").fill("In the wrong window")
+    await page.locator("#send").click()
+    await page.locator("#toast").get_by_role("button", name="Undo").click()
+    await expect(page.locator("#m-2 .body")).to_have_text("Removed")
+    await expect(page.locator("#reply_body")).to_have_value("In the wrong window")
+    await expect(page.locator("#toast")).to_contain_text("taken back")
+    assert (await site.conversation(conversation))["status"] == "OPEN"

@@ -18,12 +18,21 @@ class Choice(TypedDict):
     name: str
 
 
+class CannedChoice(TypedDict):
+    """A canned reply to insert."""
+
+    id: str
+    shortcut: str
+    title: str
+
+
 @dataclass(frozen=True, slots=True)
 class Choices:
-    """The present admins by name, and the labels with their ids; up to 500 of each."""
+    """The present admins by name, the labels with their ids, and the canned replies; up to 500 of each."""
 
     admins: list[Choice]
     labels: dict[str, int]
+    canned_replies: list[CannedChoice]
 
     def has(self, label: str | None) -> bool:
         """Return whether there is such a label, or none is asked for."""
@@ -38,7 +47,7 @@ async def load_choices(connection: Driver) -> Choices:
     """Load the choices in one statement."""
     row = await connection.fetchrow(_CHOICES)
     assert row is not None  # noqa: S101 - a select without `from` always returns a row
-    return Choices(json.loads(row[0]), dict(zip(row[1], row[2], strict=True)))
+    return Choices(json.loads(row[0]), dict(zip(row[1], row[2], strict=True)), json.loads(row[3]))
 
 
 _CHOICES = f"""
@@ -48,5 +57,11 @@ _CHOICES = f"""
             from (select id, name from users as u where {IS_ADMIN} order by id limit {MOST}) as admins
         )::text,
         array(select name from labels order by folded limit {MOST}),
-        array(select id from labels order by folded limit {MOST})
+        array(select id from labels order by folded limit {MOST}),
+        (
+            select coalesce(json_agg(json_build_object('id', id, 'shortcut', shortcut, 'title', title)), '[]')
+            from (
+                select id, shortcut, title from canned_replies order by lower(shortcut), locale limit {MOST}
+            ) as canned
+        )::text
 """  # noqa: S608 - built from constants

@@ -106,12 +106,14 @@ def _number(name: str, value: str) -> str | int:
 def _message(fault: Mapping[str, Any], gettext: Translate) -> str:
     if fault["type"] in {"missing", "too_short", "string_too_short"}:
         return gettext("Please fill this in.")
-    if fault["type"] == "string_pattern_mismatch":  # only ids have a pattern
-        return (
-            gettext("There is no such customer.")
-            if fault["loc"] == ("user_id",)
-            else gettext("There is no such order.")
-        )
+    if fault["type"] == "string_pattern_mismatch" or fault["loc"] == ("locale",):  # ids and shortcuts have a pattern
+        return {
+            ("user_id",): gettext("There is no such customer."),
+            ("shortcut",): gettext("Use one word, with no spaces."),
+            ("locale",): gettext("Use the code of a language, such as en or de."),
+        }.get(fault["loc"], gettext("There is no such order."))
+    if fault["type"] == "unknown_variable":
+        return gettext("These words in double braces are unknown: %(words)s.") % {"words": fault["ctx"]["unknown"]}
     if fault["loc"] == (ATTACHMENTS,) and fault["type"] == "too_long":
         return gettext("Attach at most %(limit)s files to a message.") % {"limit": ATTACHMENT_LIMIT}
     if fault["type"] in {"too_long", "string_too_long"}:

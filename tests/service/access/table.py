@@ -128,6 +128,11 @@ GET    /admin/dashboard/conversation/{conversation_id}/delete   303   303   303 
 GET    /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   200   401  401
 POST   /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   303   401  401
 
+GET    /admin/dashboard/conversation/canned-replies/           401   403   403   200   401  401
+POST   /admin/dashboard/conversation/canned-replies/           401   403   403   303   401  401 #canned_reply
+POST   /admin/dashboard/conversation/canned-replies/{canned_reply_id}/ 401 403 403 303 401 401 #canned_reply
+POST   /admin/dashboard/conversation/canned-replies/{canned_reply_id}/delete/ 401 403 403 303 401 401
+GET    /admin/dashboard/conversation/{conversation_id}/?canned={canned_reply_id} 401 403 403 200 401 401
 POST   /admin/dashboard/conversation/bulk/                      401   403   403   303   401  401 #selected
 POST   /admin/dashboard/conversation/{conversation_id}/assignee/ 401 403 403 303  401  401 #unassigned
 POST   /admin/dashboard/conversation/{conversation_id}/labels/ 401   403   403   303   401  401 #new_label

@@ -9,6 +9,7 @@ from services.conversations.api.dependencies import Prefetch, viewer_of
 from services.conversations.api.posting import save_edit
 from services.conversations.api.request_schemas import EditConversation
 from services.conversations.api.response_schemas import UserOut
+from services.conversations.desk.canned_replies import fill_for
 from services.conversations.desk.choices import load_choices
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited, StatusChanged
 from services.conversations.messaging import commands
@@ -43,11 +44,19 @@ async def read_conversation(
     *,
     peek: bool = False,
     earlier: Cursor = None,
+    canned: UUID | None = None,
 ) -> Response:
-    """Show a conversation and mark it as read by the admins, unless the page shows earlier messages."""
+    """Show a conversation and mark it as read by the admins, unless the page shows earlier messages.
+
+    `canned` is a canned reply to begin with.
+    """
     reads = not (peek or prefetch or earlier)
+    form = new_form()
+    if canned is not None:
+        text, _ = await fill_for(session, canned, conversation_id, page_context.principal.id)
+        form = new_form(reply_body=text)
     return await _thread_page(
-        request, page_context, session, conversation_id, new_form(), inbox, peek=peek, reads=reads, earlier=earlier
+        request, page_context, session, conversation_id, form, inbox, peek=peek, reads=reads, earlier=earlier
     )
 
 

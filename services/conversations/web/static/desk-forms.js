@@ -33,7 +33,7 @@ async function send(event) {
   if (!response?.ok) return show(form, await reason(response));
   form.querySelector(".rejected")?.remove();
   form.closest("details.menu, details.note-form")?.removeAttribute("open");
-  form.reset();
+  if (form.dataset.act !== "assign") form.reset(); // the choice stays on the screen
   await refreshThread(); // which also brings a new idempotency key
   if (hasInbox()) refreshInbox();
 }

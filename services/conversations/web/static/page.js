@@ -8,6 +8,7 @@ import { onThread, startThread, thread } from "./current-thread.js";
 import { refreshDeliveryStatus, startDeliveryStatus } from "./delivery-status.js";
 import { startHeader } from "./conversation-actions.js";
 import { startBulk } from "./bulk.js";
+import { startCanned } from "./canned.js";
 import { LIST_INTERVAL, close, hasInbox, noteEvent, opensBeside, refreshInbox, startDesk, startPeeking } from "./desk.js";
 import { startDeskForms } from "./desk-forms.js";
 import { startDrafts, startForms } from "./forms.js";
@@ -27,7 +28,7 @@ const OWN_SIDE = role === "admin" ? "admin" : "user";
 reloadForNextUser();
 startMenus();
 startForms();
-for (const start of [startDrafts, startAttaching, startReading, startSending, startDeliveryStatus, startPresence, startPeeking, startHeader]) {
+for (const start of [startDrafts, startAttaching, startReading, startSending, startDeliveryStatus, startPresence, startCanned, startPeeking, startHeader]) {
   onThread(start);
 }
 startThread();

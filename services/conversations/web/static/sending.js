@@ -74,7 +74,7 @@ class Outbox {
       ...(statuses.length && { status: statuses.at(-1) }),
       seen_number: Number(typed.get("seen_number")),
     };
-    const item = { key: newKey(), fields, files };
+    const item = { key: newKey(), fields, files, before: document.getElementById("status")?.dataset.status };
     this.items.push(item);
     save(this.name, this.items);
     this.form.parentElement.querySelectorAll(".error, .refused-status").forEach((old) => old.remove());
@@ -114,7 +114,7 @@ class Outbox {
       if (bubble) bubble.dataset.sent = result.last_message?.id ?? result.id;
       this.drop(item);
       refreshThread();
-      sayWhatWasDone(item, result);
+      this.sayWhatWasDone(item, result);
       return true;
     }
     if (response.status === 429 || response.status === 401 || response.status >= 500) {
@@ -171,6 +171,27 @@ class Outbox {
     showStatusNotSet(this.form, items.at(-1).fields.status);
   }
 
+  /** Say what an admin's reply did, with an undo: unless somebody else has written, the last message is this one. */
+  sayWhatWasDone(item, { status, message_count, last_message }) {
+    if (!status) return;
+    const isLast = message_count === item.fields.seen_number + 1;
+    const undo = isLast ? () => this.takeBack(item, last_message.id, { status, message_count }) : null;
+    showToast(item.fields.status === "KEEP" ? "kept" : "sent", { status: statusName(status) }, undo);
+  }
+
+  /** Remove a message that was just sent, set the status from before, and put the text back. */
+  async takeBack(item, id, { status, message_count }) {
+    const response = await call("DELETE", `${this.url}/messages/${id}`).catch(() => null);
+    if (!response?.ok) return showToast("notUnsent");
+    if (item.before && item.before !== status) {
+      const body = { status: item.before, expected_status: status, seen_number: message_count };
+      await call("PATCH", this.url, { body }).catch(() => null);
+    }
+    this.returnToForm({ ...item, files: [] }); // its files are gone
+    refreshThread();
+    showToast("unsent");
+  }
+
   write(text) {
     this.field.value = text;
     this.field.dispatchEvent(new Event("input", { bubbles: true }));
@@ -198,10 +219,6 @@ class Outbox {
     setState(item, "sending");
     showEnd();
   }
-}
-
-function sayWhatWasDone({ fields }, { status }) {
-  if (status) showToast(fields.status === "KEEP" ? "kept" : "sent", { status: statusName(status) });
 }
 
 /** Show which status was not set. It is not selected again: the next reply would set it unnoticed. */

@@ -1,0 +1,95 @@
+"""The page on which admins write their canned replies."""
+
+from dataclasses import replace
+from uuid import UUID
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response
+
+from services.conversations.api.desk_schemas import WriteCannedReply
+from services.conversations.desk import canned_replies
+from services.conversations.errors import ShortcutTaken
+from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
+from services.conversations.web.forms import Form, new_form, read_form
+from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, pages_of, redirect
+from shared.database import driver_connection
+from shared.dependencies import Cursor, DbSession
+
+PAGE = 50  # replies on a page
+HOME = f"{ADMIN_ROOT}canned-replies/"
+
+router = APIRouter(prefix=HOME.rstrip("/"), route_class=PageRoute, include_in_schema=False)
+
+
+@router.get("/")
+async def list_canned_replies(
+    request: Request, page_context: AdminContext, session: DbSession, cursor: Cursor = None
+) -> Response:
+    """Show all canned replies, each in a form, and a form for a new one."""
+    return await _page(request, page_context, session, new_form(), cursor=cursor)
+
+
+@router.post("/")
+async def create(request: Request, page_context: AdminSubmission, session: DbSession) -> Response:
+    """Add a canned reply."""
+    form = await read_form(request, WriteCannedReply, pages_of(request).reader(request, page_context).gettext)
+    if form.body is not None:
+        try:
+            async with session.begin_nested():  # the page is read in the same transaction
+                await canned_replies.create_canned_reply(session, form.body.fields)
+            return redirect(HOME)
+        except ShortcutTaken:
+            form = _with_taken_shortcut(form)
+    return await _page(request, page_context, session, form)
+
+
+@router.post("/{canned_reply_id}/")
+async def change(
+    canned_reply_id: UUID, request: Request, page_context: AdminSubmission, session: DbSession
+) -> Response:
+    """Replace a canned reply."""
+    form = await read_form(request, WriteCannedReply, pages_of(request).reader(request, page_context).gettext)
+    if form.body is not None:
+        try:
+            async with session.begin_nested():
+                await canned_replies.replace_canned_reply(session, canned_reply_id, form.body.fields)
+            return redirect(HOME)
+        except ShortcutTaken:
+            form = _with_taken_shortcut(form)
+    return await _page(request, page_context, session, form, edited=canned_reply_id)
+
+
+@router.post("/{canned_reply_id}/delete/")
+async def delete(canned_reply_id: UUID, _: AdminSubmission, session: DbSession) -> Response:
+    """Delete a canned reply."""
+    await canned_replies.delete_canned_reply(session, canned_reply_id)
+    return redirect(HOME)
+
+
+def _with_taken_shortcut(form: Form[WriteCannedReply]) -> Form[WriteCannedReply]:
+    error = form.gettext("Another canned reply in this language has this shortcut.")
+    return replace(form, body=None, errors={"shortcut": error})
+
+
+async def _page(
+    request: Request,
+    page_context: PageContext,
+    session: DbSession,
+    form: Form[WriteCannedReply],
+    *,
+    edited: UUID | None = None,
+    cursor: str | None = None,
+) -> Response:
+    replies, next_cursor = await canned_replies.list_canned_replies(await driver_connection(session), cursor, PAGE)
+    return pages_of(request).render(
+        request,
+        "canned_replies.html",
+        page_context,
+        status=422 if form.errors else 200,
+        replies=replies,
+        next_cursor=next_cursor,
+        cursor=cursor,
+        form=form,
+        edited=edited,
+        variables=canned_replies.VARIABLES,
+    )
