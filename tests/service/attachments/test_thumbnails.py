@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from services.conversations.attachments import picture_process
 from services.conversations.attachments.deletion import delete_files
-from services.conversations.attachments.file_store import FileStore, object_name
+from services.conversations.attachments.file_store import FileStore, FileStoreError
 from services.conversations.attachments.picture_process import PictureProcess
 from services.conversations.attachments.thumbnails import MAX_ATTEMPTS, make_next_thumbnail
 from shared.database import SessionFactory, transaction
@@ -121,15 +121,24 @@ async def test_a_file_that_ends_its_process_each_time_is_given_up(
 
 
 async def test_while_the_store_is_away_the_thumbnail_waits(
-    anna: Caller, conversations: SessionFactory, files_url: str, worker: PictureProcess
+    anna: Caller,
+    conversations: SessionFactory,
+    files: FileStore,
+    worker: PictureProcess,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    file = await anna.upload(picture("PNG"))
-    path = next(path for path in objects(files_url) if path.name == object_name(UUID(file["id"])).partition("/")[2])
-    away = path.rename(path.with_suffix(".away"))
-    path.mkdir()
-    assert await make_next_thumbnail(conversations, FileStore(files_url), worker) in {"postponed", "none"}
-    path.rmdir()
-    away.rename(path)
+    await anna.upload(picture("PNG"))
+
+    async def refuse(_: UUID) -> bytes:
+        raise FileStoreError("away")
+
+    monkeypatch.setattr(files, "read_all", refuse)
+    assert await make_next_thumbnail(conversations, files, worker) == "postponed"
+    assert await make_next_thumbnail(conversations, files, worker) is None, "not at once"
+    monkeypatch.undo()
+    async with transaction(conversations) as session:
+        await session.execute(text("update attachments set next_attempt_at = clock_timestamp()"))
+    assert await make_next_thumbnail(conversations, files, worker) == "made"
 
 
 @pytest.mark.parametrize(
