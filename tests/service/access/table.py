@@ -128,6 +128,14 @@ GET    /admin/dashboard/conversation/{conversation_id}/delete   303   303   303 
 GET    /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   200   401  401
 POST   /admin/dashboard/conversation/{conversation_id}/delete/  401   403   403   303   401  401
 
+GET    /admin/dashboard/conversation/canned-replies/{canned_reply_id}/ 303 303 303 303 303 303
+GET    /admin/dashboard/conversation/canned-replies/{canned_reply_id}/delete/ 303 303 303 303 303 303
+GET    /admin/dashboard/conversation/bulk/                     303   303   303   303   303  303
+GET    /admin/dashboard/conversation/{conversation_id}/assignee/ 303 303 303 303 303 303
+GET    /admin/dashboard/conversation/{conversation_id}/labels/ 303 303 303 303 303 303
+GET    /admin/dashboard/conversation/{conversation_id}/notes/  303 303 303 303 303 303
+GET    /admin/dashboard/conversation/{conversation_id}/notes/{note_id}/delete/ 303 303 303 303 303 303
+GET    /admin/dashboard/conversation/{conversation_id}/messages/{message_id}/remove/ 303 303 303 303 303 303
 GET    /admin/dashboard/conversation/canned-replies/           401   403   403   200   401  401
 POST   /admin/dashboard/conversation/canned-replies/           401   403   403   303   401  401 #canned_reply
 POST   /admin/dashboard/conversation/canned-replies/{canned_reply_id}/ 401 403 403 303 401 401 #canned_reply

@@ -36,6 +36,12 @@ _CHANGES: Final[Mapping[str, BulkChange]] = MappingProxyType(
 )
 
 
+@router.get("/bulk/")
+async def show_inbox() -> Response:
+    """Redirect to the inbox, for admins who had to sign in before the POST."""
+    return redirect(ADMIN_ROOT)
+
+
 @router.post("/bulk/")
 async def change_selected(
     request: Request, page_context: AdminSubmission, session: DbSession, inbox: ListQuery

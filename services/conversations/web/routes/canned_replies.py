@@ -1,9 +1,10 @@
 """The page on which admins write their canned replies."""
 
 from dataclasses import replace
+from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import Response
 
 from services.conversations.api.desk_schemas import WriteCannedReply
@@ -41,6 +42,13 @@ async def create(request: Request, page_context: AdminSubmission, session: DbSes
         except ShortcutTaken:
             form = _with_taken_shortcut(form)
     return await _page(request, page_context, session, form)
+
+
+@router.get("/{canned_reply_id}/")
+@router.get("/{canned_reply_id}/delete/")
+async def show_all(_: Annotated[UUID, Path(alias="canned_reply_id")]) -> Response:
+    """Redirect to all canned replies, for admins who had to sign in before a POST."""
+    return redirect(HOME)
 
 
 @router.post("/{canned_reply_id}/")

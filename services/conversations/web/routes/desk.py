@@ -28,6 +28,16 @@ B = TypeVar("B", bound=BaseModel)
 router = APIRouter(prefix=f"{ADMIN_ROOT}{{conversation_id}}", route_class=PageRoute, include_in_schema=False)
 
 
+@router.get("/assignee/")
+@router.get("/labels/")
+@router.get("/notes/")
+@router.get("/notes/{note_id}/delete/")
+@router.get("/messages/{message_id}/remove/")
+async def show_conversation(conversation_id: UUID) -> Response:
+    """Redirect to the conversation without marking it as read, for admins who had to sign in before a POST."""
+    return redirect(f"{ADMIN_ROOT}{conversation_id}/?peek=true")
+
+
 @router.post("/assignee/")
 async def assign_conversation(
     conversation_id: UUID, request: Request, page_context: AdminSubmission, session: DbSession, inbox: ListQuery
