@@ -128,7 +128,7 @@ async def test_each_way_to_send_has_a_key_and_says_what_was_done(people: People,
     ):
         await composer(page).fill(keys)
         await composer(page).press(keys)
-        await expect(page.locator("#toast")).to_have_text(says)
+        await expect(page.locator("#toast [data-text]")).to_have_text(says)
         assert (await site.conversation(conversation))["status"] == status
 
 
