@@ -1,6 +1,7 @@
 """The query of the inbox: its filters, and the links that change them."""
 
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Annotated, Any, Literal
 from urllib.parse import urlencode
 
@@ -70,7 +71,7 @@ class InboxQuery(BaseModel):
             label_id=label_id,
         )
 
-    @property
+    @cached_property  # each row asks
     def filters(self) -> Filters:
         """The filters, to compare them: without the ids of the admin and the label."""
         return self.filters_for("me", -1 if self.label else None)
@@ -104,7 +105,7 @@ class InboxQuery(BaseModel):
         """Whether the list of a status is as long as the count of all its conversations."""
         return self.filters == Filters(status=self.filters.status) and self.q is None
 
-    @property
+    @cached_property  # each row asks
     def query(self) -> str:
         """The query string of this page of the list, or nothing; a conversation keeps it in its own URL."""
         return self.with_list()
