@@ -121,7 +121,7 @@ def _make_debian(root: Path, archive: Path) -> None:
     run("debootstrap", "--variant=minbase", f"--include={PACKAGES}", RELEASE, root)
     for pattern in REMOVED:
         for path in root.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
     for path in list(root.rglob("*.pyc")):
         path.unlink()
     new = archive.with_suffix(".new")
