@@ -61,5 +61,13 @@ def store_id(part: str) -> str:
     return part
 
 
+def plain_text(part: str) -> str:
+    """Convert a part of a cursor to a text that can be compared with stored ones."""
+    if not isinstance(part, str) or "\x00" in part:
+        raise ValueError(part)
+    part.encode()  # no lone surrogates
+    return part
+
+
 def _fingerprint(filters: Any) -> str:
     return hashlib.sha256(_FILTERS.encode(filters).encode()).hexdigest()[:12]

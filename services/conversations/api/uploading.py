@@ -138,6 +138,8 @@ class _FormFile:
         except MultiPartException as error:
             unreadable = Invalid(f"the form cannot be read: {error.message}", ("body",))
             raise self._error or unreadable from None
+        except UnicodeError:
+            raise self._error or Invalid("the form cannot be read in its charset", ("body",)) from None
         file = form.get("file")
         if not isinstance(file, UploadFile):
             await form.close()

@@ -48,7 +48,9 @@ def name_in_header(header: str | None) -> str | None:
         header = header.encode("latin-1").decode()
     message = Message()
     message["Content-Disposition"] = header.replace("\r", " ").replace("\n", " ")
-    return message.get_filename()
+    with suppress(UnicodeError):  # an encoding that is not one of texts
+        return message.get_filename()
+    return None
 
 
 def _shortened(name: str) -> str:

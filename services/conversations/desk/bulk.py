@@ -8,7 +8,7 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.desk.assignment import assign_locked
-from services.conversations.desk.labels import LabelRow, change_locked, ensure_labels, find_labels
+from services.conversations.desk.labels import LabelRow, change_locked, check_distinct, ensure_labels, find_labels
 from services.conversations.desk.people import check_admins
 from services.conversations.messaging.commands import mark_read, mark_unread, set_status
 from services.conversations.models import Conversation
@@ -53,7 +53,7 @@ async def change_conversations(
     """
     if change.assignee is not None and change.assignee.admin_id is not None:
         await check_admins(session, [change.assignee.admin_id], ("body", "assignee_id"))
-    added, removed = await ensure_labels(session, change.add_labels), await find_labels(session, change.remove_labels)
+    check_distinct(change.add_labels, change.remove_labels)
     locked = (
         await session.scalars(
             select(Conversation)
@@ -64,6 +64,10 @@ async def change_conversations(
         )
     ).all()
     fresh = [conversation for conversation in locked if conversation.message_count <= seen[conversation.id]]
+    added, removed = [], []  # type: list[LabelRow], list[LabelRow]
+    if fresh:
+        added = await ensure_labels(session, change.add_labels)
+        removed = await find_labels(session, change.remove_labels)
     changed = 0
     for conversation in fresh:
         changed += await _change(session, conversation, change, added, removed, actor_id)

@@ -14,7 +14,7 @@ from services.conversations.errors import ShortcutTaken
 from services.conversations.messaging.queries import load_conversation
 from services.conversations.models import CannedReply, User
 from shared.database import driver_connection
-from shared.paging import decode_cursor, encode_cursor
+from shared.paging import decode_cursor, encode_cursor, plain_text
 from shared.problems import NotFound
 from shared.readers import Reader
 
@@ -60,7 +60,7 @@ async def list_canned_replies(
     reader: Reader, cursor: str | None, limit: int
 ) -> tuple[list[CannedReplyRow], str | None]:
     """Return a page of canned replies by shortcut, and the cursor of the next."""
-    after = decode_cursor(cursor, "canned", str, str) if cursor is not None else ("", "")
+    after = decode_cursor(cursor, "canned", plain_text, plain_text) if cursor is not None else ("", "")
     rows = await reader.fetch(_PAGE, *after, limit + 1)
     replies = [CannedReplyRow._make(row[:-1]) for row in rows[:limit]]
     if len(rows) <= limit:
@@ -116,7 +116,7 @@ async def fill_for(
 
 
 async def _find(session: AsyncSession, reply_id: UUID) -> CannedReply:
-    reply = await session.get(CannedReply, reply_id, populate_existing=True)
+    reply = await session.get(CannedReply, reply_id, populate_existing=True, with_for_update=True)
     if reply is None:
         raise NotFound("There is no such canned reply.")
     return reply

@@ -15,7 +15,7 @@ from services.conversations.messaging.entries import add_entry, lock_conversatio
 from services.conversations.models import Conversation, Label
 from services.conversations.rules import LABEL_LIMIT, EntryKind, Side
 from shared.orm import any_of
-from shared.paging import decode_cursor, encode_cursor
+from shared.paging import decode_cursor, encode_cursor, plain_text
 from shared.problems import Invalid, NotFound
 from shared.readers import Reader
 
@@ -34,7 +34,7 @@ def fold(name: str) -> str:
 
 async def list_labels(reader: Reader, cursor: str | None, limit: int) -> tuple[list[LabelRow], str | None]:
     """Return a page of labels by name, and the cursor of the next."""
-    after = decode_cursor(cursor, "labels", str)[0] if cursor is not None else ""
+    after = decode_cursor(cursor, "labels", plain_text)[0] if cursor is not None else ""
     rows = await reader.fetch(_LABELS, after, limit + 1)
     labels = [LabelRow._make(row) for row in rows[:limit]]
     return labels, encode_cursor("labels", [fold(labels[-1].name)]) if len(rows) > limit else None
@@ -50,8 +50,16 @@ async def change_labels(
     session: AsyncSession, conversation_id: UUID, add: Iterable[str], remove: Iterable[str], actor_id: str
 ) -> None:
     """Add labels to a conversation, creating new ones, and remove others. Raises `NotFound` or `Invalid`."""
+    check_distinct(add, remove)
+    conversation = await lock_conversation(session, conversation_id)
     added, removed = await ensure_labels(session, add), await find_labels(session, remove)
-    await change_locked(session, await lock_conversation(session, conversation_id), added, removed, actor_id)
+    await change_locked(session, conversation, added, removed, actor_id)
+
+
+def check_distinct(add: Iterable[str], remove: Iterable[str]) -> None:
+    """Raise `Invalid` if a label is to be both added and removed."""
+    if both := sorted(set(map(fold, add)) & set(map(fold, remove))):
+        raise Invalid(f"Add a label or remove it, not both: {', '.join(both)}.", ("body", "remove"))
 
 
 async def change_locked(

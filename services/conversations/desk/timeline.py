@@ -13,7 +13,7 @@ from uuid import UUID
 from services.conversations.messaging.listing import rows_to_fetch
 from services.conversations.records import MessageRow, attachments_sql, columns
 from shared.database import Driver
-from shared.paging import decode_cursor, encode_cursor, moment, number
+from shared.paging import MAX_NUMBER, decode_cursor, encode_cursor, moment, number
 from shared.problems import NotFound
 from shared.readers import Reader
 
@@ -47,7 +47,11 @@ async def list_timeline(
     if cursor is not None:
         last, rank, at, item_id = decode_cursor(cursor, binding, number, _rank, moment, UUID)
         # A message comes before all entries that follow it.
-        key = (last + rank if newest_first else last, last, *((at, item_id) if rank else (_START, _FIRST_ID)))
+        key = (
+            min(last + rank, MAX_NUMBER) if newest_first else last,
+            last,
+            *((at, item_id) if rank else (_START, _FIRST_ID)),
+        )
     query = _timeline(newest_first, bool(key), rows_to_fetch(limit))
     rows = await reader.fetch(query, conversation_id, *key)
     if not rows:

@@ -3,14 +3,14 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, select
+from sqlalchemy import delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.identity.provisioning import PROFILE, change_user, ensure_user
 from services.conversations.identity.sessions import end_all_sessions
 from services.conversations.messaging.erasure_batches import begin_erasure, erase_user_in_log, find_erasure
 from services.conversations.models import Attachment, Conversation, User
-from services.conversations.rules import Side
+from services.conversations.rules import ACTIVE, Side
 from shared.events import EventType
 
 
@@ -33,6 +33,11 @@ async def delete_user(session: AsyncSession, user_id: str, *, content: bool = Fa
             erasure.content, erasure.asked_at = True, func.clock_timestamp()
         return erasure.id
     await end_all_sessions(session, user_id)
+    # What is done keeps its assignee, who shows as deleted.
+    open_ones = Conversation.status.in_(sorted(ACTIVE))
+    await session.execute(
+        update(Conversation).where(Conversation.assignee_id == user_id, open_ones).values(assignee_id=None)
+    )
     await session.execute(delete(Attachment).where(Attachment.uploader_id == user_id, Attachment.message_id.is_(None)))
     log_is_done = await erase_user_in_log(session, user_id)
     deleted_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()

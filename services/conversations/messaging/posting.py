@@ -165,10 +165,10 @@ async def _raise_rejection(connection: Driver, post: Post) -> Posted:
         return await _replay(connection, post)
     if row["has_newer"]:
         raise NewerMessages("The other side has sent newer messages. Read them, then send again.")
-    if post.expected_status is not None:
-        raise StatusChanged(f"The status is no longer {post.expected_status}. Nothing was sent or changed.")
     if post.attachments:
         await _check_files(connection, post)
+    if post.expected_status is not None:
+        raise StatusChanged(f"The status is no longer {post.expected_status}. Nothing was sent or changed.")
     raise Unauthenticated("This user was deleted and has just been restored. Try again.")
 
 

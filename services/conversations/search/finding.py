@@ -222,12 +222,14 @@ class _People:
     def __init__(self, page: PageSql, searched: Sequence[Term]) -> None:
         self.markers = [f"={index}" for index in range(len(searched))]
         self.negated = [quoted(marker) for term, marker in zip(searched, self.markers, strict=True) if term.is_negated]
-        patterns = [search_pattern_sql(page.bind(term.text)) for term in searched]
-        terms_with_patterns = list(zip(searched, self.markers, patterns, strict=True))
-        self._all = [(marker, pattern) for term, marker, pattern in terms_with_patterns if len(term.text) > 1]
-        self._indexed = [
-            (marker, pattern) for term, marker, pattern in terms_with_patterns if len(term.text) >= MIN_PERSON
-        ]
+        self._all, self._indexed = [], []  # type: list[tuple[str, str]], list[tuple[str, str]]
+        for term, marker in zip(searched, self.markers, strict=True):
+            if len(term.text) == 1:  # every name has it
+                continue
+            compared = (marker, search_pattern_sql(page.bind(term.text)))
+            self._all.append(compared)
+            if len(term.text) >= MIN_PERSON:
+                self._indexed.append(compared)
 
     def sql(self) -> str:
         """Return the SQL of the customers that the index finds, with their lexemes."""

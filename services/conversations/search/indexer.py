@@ -86,6 +86,8 @@ async def index_conversations(driver: Driver, ids: Sequence[UUID]) -> None:
     """Write the documents of conversations, within a transaction. Park those that cannot be indexed."""
     try:
         async with driver.transaction():
+            # Before their documents, as a deletion or a removal does.
+            await driver.execute(_LOCK_CONVERSATIONS, ids)
             await _write(driver, ids)
     except Exception as error:
         if is_outage(error):
@@ -117,6 +119,7 @@ async def _index_new(driver: Driver, progress: Any) -> int:
                 outdated.add(event["conversation_id"])
         position = event["position"]
     if outdated:  # also if the text was indexed while it was removed
+        await driver.execute(_LOCK_CONVERSATIONS, list(outdated))
         await driver.execute(_FORGET_ALL, list(outdated))
     if ids:
         await index_conversations(driver, list(ids))
@@ -194,6 +197,7 @@ _LOCK = """
     where news.are_due or progress.fill_before is not null
     for update of progress skip locked
 """
+_LOCK_CONVERSATIONS = "select from conversations where id = any($1::uuid[]) order by id for key share"
 _EVENTS = "select position, conversation_id, type from events where position > $1 order by position limit $2"
 _ADVANCE = "update search_progress set position = $1"
 _FILL_AGAIN = """

@@ -73,7 +73,7 @@ async def read_form(
     given = {name: value for name, value in typed.items() if value.strip() and name not in _CONTROL_FIELDS}
     for name in _IDS & given.keys():  # may be pasted with white space
         given[name] = given[name].strip()
-    key = _known_key(typed.get("idempotency_key"))
+    key = known_key(typed.get("idempotency_key"))
     try:
         # Only `seen_number` is converted, so validation stays as strict as for JSON.
         values: dict[str, Any] = {name: _number(name, value) for name, value in given.items()}
@@ -92,7 +92,8 @@ def _encodable(value: str) -> str:
     return value.encode(errors="replace").decode()
 
 
-def _known_key(text: str | None) -> str:
+def known_key(text: str | None) -> str:
+    """Return a form's idempotency key, or a new one if it is not ours."""
     try:
         return str(UUID(text or ""))
     except ValueError:

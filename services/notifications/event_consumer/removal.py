@@ -4,12 +4,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import Text, delete, exists, select, update
+from sqlalchemy import Text, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.delivery.transitions import UNSENT_STATES, cancel_emails
+from services.notifications.delivery.transitions import UNSENT_STATES, cancel_emails, move_emails
 from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Notification
-from services.notifications.rules import Reason
+from services.notifications.rules import EmailState, Reason
 from shared.events import MessageRemoved
 from shared.orm import any_of
 
@@ -41,6 +41,10 @@ async def erase_removed(session: AsyncSession, removed: Sequence[MessageRemoved]
     has_messages = exists().where(EmailMessage.email_id == Email.id, EmailMessage.left_out.is_(False))
     had_one = select(EmailMessage.email_id).where(any_of(EmailMessage.message_id, ids))
     await cancel_emails(session, Email.id.in_(had_one) & ~has_messages, Reason.DELETED, leaving=UNSENT_STATES)
+    # One that is rendered with the text and not yet sent is rendered again: its sender finds the lease gone.
+    rendered = Email.id.in_(had_one) & Email.data_at.is_(None)
+    again = {"next_attempt_at": func.clock_timestamp()}
+    await move_emails(session, rendered, EmailState.SCHEDULED, again, leaving=(EmailState.SENDING,))
     for message_id in ids:  # a parked event may have any shape
         await session.execute(
             update(InboxEntry)

@@ -1,7 +1,7 @@
 """The form that changes the conversations selected in the inbox. Scripts call the API instead."""
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlencode
@@ -80,8 +80,8 @@ async def _seen(session: DbSession, ids: list[UUID], as_of: str) -> dict[UUID, i
     `as_of` is the newest activity on the list: what has a later one has messages that are not on it.
     """
     try:
-        newest = datetime.fromisoformat(as_of)
-    except ValueError:
+        newest = datetime.fromisoformat(as_of).astimezone(UTC)
+    except (ValueError, OverflowError):
         raise Invalid("The form is incomplete. Go back and reload the inbox.", ("body", "as_of")) from None
     details = await load_conversations(await driver_connection(session), ids)
     return {

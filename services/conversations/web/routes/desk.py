@@ -19,6 +19,7 @@ from services.conversations.desk.removal import remove_message
 from services.conversations.messaging.create_keys import claim_key
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.web.auth import AdminSubmission
+from services.conversations.web.forms import known_key
 from services.conversations.web.inbox_query import InboxQuery, ListQuery
 from services.conversations.web.rendering import ADMIN_ROOT, PageRoute, redirect
 from shared.dependencies import DbSession
@@ -65,9 +66,9 @@ async def write_note(
 ) -> Response:
     """Add a note. A second submit of the same form adds nothing."""
     body = _valid(WriteNote, body=(await _field(request, "body")).replace("\r\n", "\n"))
-    admin_id, key = page_context.principal.id, await _field(request, "idempotency_key")
+    admin_id, key = page_context.principal.id, known_key(await _field(request, "idempotency_key"))
     claimed_id, replayed = None, False
-    if once := IdempotencyKey.of(key or None, f"note:{conversation_id}", body.model_dump(exclude_defaults=True)):
+    if once := IdempotencyKey.of(key, f"note:{conversation_id}", body.model_dump(exclude_defaults=True)):
         claimed_id, replayed = await claim_key(session, admin_id, once)
     if not replayed:
         await add_note(session, NewNote(conversation_id, body.body, body.mentions, admin_id), claimed_id)
