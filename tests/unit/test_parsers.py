@@ -28,7 +28,7 @@ from services.conversations.event_log.position import decode_position, encode_po
 from services.conversations.rate_limits.policy import network_of
 from services.conversations.search.query import parse
 from services.conversations.search.words import terms
-from services.conversations.web.forms import known_key, _number
+from services.conversations.web.forms import _number, known_key
 from shared.auth import issue_token, verify_session_token, verify_token
 from shared.cookies import check_csrf, cookie_name, is_own_origin, read_cookie
 from shared.http import MAX_HEADER_BYTES, RequestSizeMiddleware

@@ -8,7 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.event_log.append import append_event
 from services.conversations.messaging.entries import add_entry, lock_conversation
 from services.conversations.models import Attachment, Message
-from services.conversations.rules import EntryKind
+from services.conversations.rules import EntryKind, Side
 from services.conversations.search.indexer import forget_message
 from shared.events import EventType, MessageRemoved
 from shared.problems import NotFound
@@ -33,6 +33,10 @@ async def remove_message(session: AsyncSession, conversation_id: UUID, message_i
     )
     if conversation.last_message_id == message_id:
         conversation.last_message_preview = ""
+    if message.sender_role == Side.ADMIN and conversation.unanswered_since is None:
+        # What it answered is unanswered again. That counts once the conversation waits for an admin.
+        values = {"conversation_id": conversation_id, "message_id": message_id}
+        conversation.unanswered_since = await session.scalar(_UNANSWERED_SINCE, values)
     data = {"message_id": str(message_id), "number": message.number}
     await add_entry(session, conversation, EntryKind.REMOVAL, actor_id, data)
     await session.flush()
@@ -47,6 +51,14 @@ async def remove_message(session: AsyncSession, conversation_id: UUID, message_i
     )
 
 
+_UNANSWERED_SINCE = text(f"""
+    select min(created_at) from messages
+    where conversation_id = :conversation_id and sender_role = '{Side.CUSTOMER}' and number > coalesce((
+        select max(number) from messages
+        where conversation_id = :conversation_id and sender_role = '{Side.ADMIN}' and removed_at is null
+            and id <> :message_id
+    ), 0)
+""")  # noqa: S608 - built from constants
 _ERASE_EVENT = text(f"""
     update events set payload = null
     where conversation_id = :conversation_id and type = '{EventType.MESSAGE_POSTED}'

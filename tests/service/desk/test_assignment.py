@@ -112,3 +112,16 @@ async def test_customers_see_nothing_of_it(anna: Caller, sam: Caller) -> None:
     await sam.call("PATCH", f"/conversations/{conversation}/labels", {"add": ["late"]})
     for found in (await anna.peek(conversation), *(await anna.get("/conversations"))["items"]):
         assert not found.keys() & {"assignee", "labels", "first_reply_at"}
+
+
+async def test_open_conversations_of_an_erased_admin_are_unassigned(
+    anna: Caller, sam: Caller, kim: Caller, shop: Caller
+) -> None:
+    await kim.get("/admins")
+    open_one, done = [(await anna.open(body="Hello?"))["id"] for _ in range(2)]
+    for conversation in (open_one, done):
+        await sam.call("PUT", f"/conversations/{conversation}/assignee", {"admin_id": "kim"})
+    await sam.edit(done, status="CLOSED")
+    assert (await shop.call("DELETE", "/users/kim")).status_code == 204
+    assert [item["id"] for item in (await sam.get("/conversations", assigned="none"))["items"]] == [open_one]
+    assert (await sam.peek(done))["assignee"]["id"] == "kim"

@@ -2,8 +2,11 @@
 
 import asyncio
 
+import pytest
+
 from shared.database import SessionFactory
-from tests.service.helpers.callers import Caller, logged, problem
+from shared.paging import encode_cursor
+from tests.service.helpers.callers import UNKNOWN_ID, Caller, logged, problem
 
 
 async def labelled(admin: Caller, conversation: str, **changes: list[str]) -> list[str]:
@@ -85,3 +88,29 @@ async def test_labels_are_listed_in_pages(anna: Caller, sam: Caller) -> None:
     await labelled(sam, conversation, add=["c", "B", "a"])
     pages = await sam.pages("/labels", limit=2)
     assert [[item["name"] for item in page] for page in pages] == [["a", "B"], ["c"]]
+
+
+async def test_a_label_cannot_be_added_and_removed_at_once(anna: Caller, sam: Caller) -> None:
+    conversation = (await anna.open(body="Hello?"))["id"]
+    both = {"add": ["zz"], "remove": ["ZZ"]}
+    assert problem(await sam.call("PATCH", f"/conversations/{conversation}/labels", both))[0] == 422
+    bulk = {"items": [{"id": conversation, "seen_number": 1}], "add_labels": ["zz"], "remove_labels": ["ZZ"]}
+    assert problem(await sam.call("POST", "/conversations/bulk", bulk))[0] == 422
+    missing = {"items": [{"id": UNKNOWN_ID, "seen_number": 1}], "add_labels": ["zz"]}
+    assert (await sam.call("POST", "/conversations/bulk", missing)).json()["missing"] == [UNKNOWN_ID]
+    assert (await sam.get("/labels"))["items"] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "binding", "key"),
+    [
+        ("/labels", "labels", ["\x00"]),
+        ("/labels", "labels", ["\ud800"]),
+        ("/canned-replies", "canned", ["\x00", ""]),
+    ],
+)
+async def test_a_cursor_with_text_that_cannot_be_stored_is_rejected(
+    sam: Caller, path: str, binding: str, key: list[str]
+) -> None:
+    answer = await sam.call("GET", path, params={"cursor": encode_cursor(binding, key)})
+    assert problem(answer) == (422, "validation-failed")

@@ -33,6 +33,17 @@ async def test_a_removed_message_keeps_its_place_for_both_sides(
     assert (entry["kind"], entry["number"], entry["message_id"]) == ("removal", 2, message["id"])
 
 
+async def test_a_removed_answer_leaves_the_customer_waiting_since_their_question(anna: Caller, sam: Caller) -> None:
+    conversation = await anna.open(body="Hello?")
+    answer = await sam.post(conversation["id"], "To the wrong person")
+    path = f"/conversations/{conversation['id']}/messages/{answer['id']}"
+    assert (await sam.call("DELETE", path)).status_code == 204
+    assert (await sam.peek(conversation["id"]))["waiting_since"] is None  # the status has not moved
+    edited = await sam.edit(conversation["id"], status="OPEN")
+    question = (await anna.get(f"/conversations/{conversation['id']}/messages"))["items"][0]
+    assert edited["waiting_since"] == question["created_at"]
+
+
 async def test_an_earlier_message_leaves_the_preview(anna: Caller, sam: Caller) -> None:
     conversation = await anna.open(body="Number 4242")
     first = (await anna.get(f"/conversations/{conversation['id']}/messages"))["items"][0]

@@ -12,6 +12,7 @@ from celery.signals import task_unknown
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.delivery.claiming import claim_emails
 from services.notifications.event_consumer import consumer
 from services.notifications.event_consumer.consumer import find_missing, receive_events, receive_missing
 from services.notifications.event_consumer.handlers import handle_events
@@ -24,6 +25,7 @@ from shared.broker import create_celery
 from shared.database import SessionFactory, transaction
 from shared.events import Event, EventType
 from tests.service.conftest import As
+from tests.service.helpers.attempt_factory import begin_data
 from tests.service.helpers.event_factory import (
     ANNA,
     deleted,
@@ -430,3 +432,21 @@ async def test_deleting_a_user_erases_them_and_cancels_their_emails(notification
         (EmailState.SUPPRESSED, "user-deleted"),
     ]
     assert (person.name, person.email) == (None, None)
+
+
+async def test_an_email_rendered_with_a_removed_message_is_rendered_again(
+    notifications: SessionFactory,
+) -> None:
+    conversation, settings = uuid4(), email_settings(URL)
+    kept, mistake = posted(conversation, 1, body="Kept"), posted(conversation, 2, body="By mistake")
+    await receive(notifications, settings, kept, mistake)
+    async with transaction(notifications) as session:
+        [claimed] = await claim_emails(session, settings) or []
+    assert b"By mistake" in claimed.content
+    await receive(notifications, settings, removed(mistake))
+    async with transaction(notifications) as session:
+        assert not await begin_data(session, claimed)  # its sender finds the lease gone
+    async with transaction(notifications) as session:
+        [again] = await claim_emails(session, settings) or []
+    assert b"Kept" in again.content
+    assert b"By mistake" not in again.content

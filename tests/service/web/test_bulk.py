@@ -70,3 +70,5 @@ async def test_invalid_choices_are_rejected(browser: Browser, anna: Caller) -> N
     for wrong in ({"do": "sing"}, {"do": "label", "label": " "}, {"do": "read", "as_of": "now"}):
         answer = await browser.submit(f"{ROOT}bulk/", **{**fields, **wrong})
         assert answer.status_code == 422
+    without_zone = await browser.submit(f"{ROOT}bulk/", **{**fields, "do": "read", "as_of": "2026-01-01"})
+    assert without_zone.status_code == 303

@@ -19,6 +19,12 @@ export function startDeskForms() {
   if (role === "admin") document.addEventListener("submit", send);
 }
 
+/** Open the form of a note that was begun. */
+export function startNotes(thread) {
+  const note = thread.querySelector("#note-body");
+  if (note?.value) note.closest("details").open = true;
+}
+
 async function send(event) {
   const form = event.target.closest("form[data-act]");
   if (!form || !thread) return;
@@ -34,6 +40,7 @@ async function send(event) {
   form.querySelector(".rejected")?.remove();
   form.closest("details.menu, details.note-form")?.removeAttribute("open");
   if (form.dataset.act !== "assign") form.reset(); // the choice stays on the screen
+  form.dispatchEvent(new Event("input")); // which drops the draft
   await refreshThread(); // which also brings a new idempotency key
   if (hasInbox()) refreshInbox();
 }

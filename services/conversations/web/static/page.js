@@ -10,7 +10,7 @@ import { startHeader } from "./conversation-actions.js";
 import { startBulk } from "./bulk.js";
 import { startCanned } from "./canned.js";
 import { LIST_INTERVAL, close, hasInbox, noteEvent, opensBeside, refreshInbox, startDesk, startPeeking } from "./desk.js";
-import { startDeskForms } from "./desk-forms.js";
+import { startDeskForms, startNotes } from "./desk-forms.js";
 import { startDrafts, startForms } from "./forms.js";
 import { startKeys } from "./keys.js";
 import { startPeopleSearch } from "./people-search.js";
@@ -28,7 +28,7 @@ const OWN_SIDE = role === "admin" ? "admin" : "user";
 reloadForNextUser();
 startMenus();
 startForms();
-for (const start of [startDrafts, startAttaching, startReading, startSending, startDeliveryStatus, startPresence, startCanned, startPeeking, startHeader]) {
+for (const start of [startDrafts, startAttaching, startReading, startSending, startDeliveryStatus, startPresence, startCanned, startNotes, startPeeking, startHeader]) {
   onThread(start);
 }
 startThread();

@@ -189,7 +189,7 @@ class Outbox {
     }
     this.returnToForm({ ...item, files: [] }); // its files are gone
     refreshThread();
-    showToast("unsent");
+    showToast(item.files?.length ? "unsentFiles" : "unsent");
   }
 
   write(text) {
