@@ -16,9 +16,15 @@ class Permission(StrEnum):
     """Delete conversations."""
     OPERATIONS = "operations"
     """See the state of both services, and retry failed emails."""
+    REPORTS = "reports"
+    """See the reports."""
+    AUDIT = "audit"
+    """See who did what."""
+    WEBHOOKS = "webhooks"
+    """Manage webhooks."""
 
 
-UNNAMED_PERMISSIONS: Final = frozenset({Permission.DELETE})
+UNNAMED_PERMISSIONS: Final = frozenset(Permission) - {Permission.OPERATIONS, Permission.WEBHOOKS}
 """The permissions of every admin while CHATS_AUTH_PERMISSIONS_CLAIM names no claim."""
 
 

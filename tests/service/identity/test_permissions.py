@@ -9,6 +9,7 @@ import pytest
 from services.conversations.app import create_app
 from services.conversations.settings import ApiSettings
 from shared.database import SessionFactory
+from shared.principal import UNNAMED_PERMISSIONS, Permission
 from tests.service.conftest import SECRET
 from tests.service.helpers.browser import HOST, Browser, aged, store_token
 from tests.service.helpers.callers import Caller
@@ -113,3 +114,7 @@ async def test_without_a_claim_every_admin_may_delete_whatever_an_earlier_cookie
         browser.token = before.token
         answer = await browser.submit(f"{INBOX}{conversation}/delete/", csrf_token=browser.claims["csrf"])
         assert answer.status_code == 303
+
+
+def test_without_a_claim_every_admin_has_all_permissions_but_those_of_operators() -> None:
+    assert set(Permission) - UNNAMED_PERMISSIONS == {Permission.OPERATIONS, Permission.WEBHOOKS}
