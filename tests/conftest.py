@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
-from deploy.local import valkey
+from deploy.local import ports, valkey
 from deploy.local.processes import Spawn
 from tests.system.helpers.forks import forking
 
@@ -25,6 +25,13 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 if redis_server := os.environ.get("REDIS_SERVER", ""):  # a program that `make verify` tests in Valkey's place
     valkey._program = lambda: Path(redis_server)  # noqa: SLF001 - the place to replace it
+
+
+def pytest_configure() -> None:
+    """Give each process of `make test` ports of its own, or it takes those of a server that a test has stopped."""
+    if worker := os.environ.get("PYTEST_XDIST_WORKER"):
+        number, count = int(worker.removeprefix("gw")), int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+        ports._CHOICE = ports._CHOICE[number::count]  # noqa: SLF001 - the place to narrow it
 
 
 class SharedServers(LoadScopeScheduling):  # type: ignore[misc] # xdist has no types

@@ -68,8 +68,10 @@ class Processes:
     async def kill(self, *names: str, how: signal.Signals = signal.SIGKILL) -> None:
         """Kill processes with SIGKILL by default, including their children."""
         for name in names:
+            family = self.family(name)
             child, process = self._running.pop(name)
             await end(process, how, child.grace)
+            await _until_ended(family)
 
     def freeze(self, name: str) -> None:
         """Stop a process until it is thawed."""
@@ -104,6 +106,19 @@ class Processes:
         for name in [*(name for name in self._running if name not in LAST), *LAST]:
             if name in self._running:
                 await self.kill(name, how=IMMEDIATE if name == "postgres" else signal.SIGKILL)
+
+
+async def _until_ended(family: list[psutil.Process]) -> None:
+    """Wait for processes that were killed: until then they may hold a port."""
+    await eventually(lambda: all(map(_has_ended, family)))
+
+
+def _has_ended(process: psutil.Process) -> bool:
+    """Return whether a process has ended, also one that waits for its parent to ask how."""
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 async def at_once() -> bool:
