@@ -6,6 +6,7 @@ from uuid import UUID
 
 from sqlalchemy import (
     ARRAY,
+    JSON,
     BigInteger,
     CheckConstraint,
     Computed,
@@ -69,6 +70,8 @@ class User(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     claims_issued_at: Mapped[int | None] = mapped_column(BigInteger)
     synced_role: Mapped[str | None]
+    # The store's own fields, for admins only. The type `json` keeps them in the store's order.
+    custom: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
 
     __table_args__ = (
         CheckConstraint(f"role in ({_quoted(list(Side))})", name="role"),

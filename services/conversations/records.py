@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from services.conversations.rules import ThumbnailState
+from services.conversations.rules import CustomValue, ThumbnailState
 
 
 class CallerRecord(NamedTuple):
@@ -28,6 +28,16 @@ class UserRow(NamedTuple):
     name: str | None
     email: str | None
     deleted_at: datetime | None
+
+
+class CustomerRow(NamedTuple):
+    """A customer, with the store's own fields."""
+
+    id: str
+    name: str | None
+    email: str | None
+    deleted_at: datetime | None
+    custom: dict[str, CustomValue] | None
 
 
 class OrderRow(NamedTuple):

@@ -13,6 +13,9 @@ MENTION_LIMIT = 20  # admins mentioned in a note
 COUNT_LIMIT = 1_000  # counts of conversations stop here
 ATTACHMENT_LIMIT = 10  # files in a message
 
+CustomValue = str | int | float | bool | None
+"""A value of the store's own fields of a user."""
+
 
 class Status(StrEnum):
     """The status of a conversation: whose turn it is."""

@@ -29,9 +29,9 @@ from services.conversations.api.request_schemas import BulkDelete, MarkRead, Pos
 from services.conversations.api.response_schemas import (
     AdminConversationOut,
     Counts,
+    CustomerOut,
     Deleted,
     MessageOut,
-    UserOut,
     Viewers,
 )
 from services.conversations.api.state import api_state
@@ -313,7 +313,7 @@ async def list_customers(
     q: Annotated[Text | None, Query(description="Part of the name, email address or id.")] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
-) -> Page[UserOut]:
-    """Find customers by part of their name, email address or id."""
+) -> Page[CustomerOut]:
+    """Find customers by part of their name, email address or id. `custom` has the store's own fields of each."""
     users, next_cursor = await queries.list_customers(reading, q, cursor, limit)
-    return Page(items=[UserOut.of(user) for user in users], next_cursor=next_cursor)
+    return Page(items=[CustomerOut.of(user) for user in users], next_cursor=next_cursor)

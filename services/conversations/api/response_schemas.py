@@ -11,8 +11,15 @@ from pydantic import Field
 
 from services.conversations.messaging.posting import Posted
 from services.conversations.models import User
-from services.conversations.records import ConversationDetail, ConversationRow, MessageRow, OrderRow, UserRow
-from services.conversations.rules import COUNT_LIMIT, Side, Status, ThumbnailState, Via
+from services.conversations.records import (
+    ConversationDetail,
+    ConversationRow,
+    CustomerRow,
+    MessageRow,
+    OrderRow,
+    UserRow,
+)
+from services.conversations.rules import COUNT_LIMIT, CustomValue, Side, Status, ThumbnailState, Via
 from services.conversations.search.excerpts import Match, Place
 from shared.response_body import ResponseBody
 
@@ -34,13 +41,26 @@ class UserOut(ResponseBody):
     email: str | None
 
     @classmethod
-    def of(cls, user: UserRow) -> Self:
+    def of(cls, user: UserRow | CustomerRow) -> Self:
         """Convert a user. A customer without a name shows as the id."""
         return cls(
             id=user.id,
             name=customer_name(user.id, user.name, deleted=user.deleted_at is not None),
             email=user.email,
         )
+
+
+class CustomerOut(UserOut):
+    """A customer as admins find them. `custom` is present if the store sent fields of its own."""
+
+    custom: Annotated[dict[str, CustomValue] | None, Field(exclude_if=lambda custom: custom is None)] = None
+
+    @classmethod
+    def of(cls, user: UserRow | CustomerRow) -> Self:
+        """Convert a customer."""
+        plain = UserOut.of(user)
+        custom = user.custom if isinstance(user, CustomerRow) else None
+        return cls(id=plain.id, name=plain.name, email=plain.email, custom=custom)
 
 
 class OrderItemOut(ResponseBody):

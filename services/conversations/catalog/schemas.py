@@ -11,6 +11,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, ValidationInfo, WithJsonSchema
 
+from services.conversations.catalog.custom_fields import CustomFields
 from services.conversations.catalog.sync import OrderUpsert, Upsert, UserUpsert
 from services.conversations.catalog.values import (
     AnyCase,
@@ -64,10 +65,12 @@ class PutUser(Record):
     locale: Annotated[LocaleTag | None, OrNearest] = None
     zoneinfo: Annotated[ZoneName | None, OrNearest] = None
     updated_at: Annotated[Timestamp | None, OrNone] = None
+    custom: CustomFields = {}
 
     def to_upsert(self, user_id: str) -> UserUpsert:
         """Return the user with this id."""
-        return UserUpsert(user_id, {name: getattr(self, name) for name in PROFILE}, self.role, self.updated_at)
+        profile = {name: getattr(self, name) for name in PROFILE}
+        return UserUpsert(user_id, profile, self.role, self.updated_at, self.custom)
 
 
 class OrderItem(BaseModel):

@@ -17,7 +17,7 @@ from services.conversations.event_log.append import append_events
 from services.conversations.identity.provisioning import PROFILE
 from services.conversations.identity.sessions import end_sessions_of_other_side
 from services.conversations.models import Conversation, Order, User
-from services.conversations.rules import Side, former_order_id
+from services.conversations.rules import CustomValue, Side, former_order_id
 from shared.events import EventType, UserChanged
 from shared.orm import any_of, bulk_insert
 from shared.people import Person
@@ -25,6 +25,7 @@ from shared.people import Person
 _USER = (
     *(User.id, User.role, User.synced_role, User.version, User.updated_at, User.deleted_at),
     *(getattr(User, name) for name in PROFILE),
+    User.custom,
 )
 _ORDER = (Order.id, Order.user_id, Order.updated_at, Order.deleted_at)
 
@@ -37,6 +38,7 @@ class UserUpsert:
     profile: Mapping[str, Any]
     role: Side | None = None
     updated_at: datetime | None = None
+    custom: Mapping[str, CustomValue] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,7 @@ class _Users:
             self._new_sides.append((upsert.id, upsert.role))
         differs = any(user[name] != value for name, value in values.items())
         user |= values | {"updated_at": upsert.updated_at or user["updated_at"], "version": user["version"] + differs}
+        user["custom"] = upsert.custom or None  # not in the event: nobody else may know it
         if differs:
             profile = {name: user[name] for name in PROFILE}
             person = Person(id=upsert.id, version=user["version"], role=user["synced_role"], **profile)

@@ -41,7 +41,7 @@ async def delete_user(session: AsyncSession, user_id: str, *, content: bool = Fa
     await session.execute(delete(Attachment).where(Attachment.uploader_id == user_id, Attachment.message_id.is_(None)))
     log_is_done = await erase_user_in_log(session, user_id)
     deleted_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    changes: dict[str, Any] = dict.fromkeys(PROFILE) | {"deleted_at": deleted_at}
+    changes: dict[str, Any] = dict.fromkeys((*PROFILE, "custom")) | {"deleted_at": deleted_at}
     event_id = await change_user(session, user, changes, EventType.USER_DELETED)
     if log_is_done and not content:
         return None

@@ -8,10 +8,18 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from uuid import UUID
 
-from services.conversations.messaging.listing import conversations_sql, rows_to_fetch
+from services.conversations.messaging.listing import BY_ACTIVITY, conversations_sql, rows_to_fetch
 from services.conversations.models import USER_SEARCH_FORM
-from services.conversations.records import ConversationDetail, MessageRow, OrderRow, UserRow, attachments_sql, columns
-from services.conversations.rules import Side
+from services.conversations.records import (
+    ConversationDetail,
+    CustomerRow,
+    MessageRow,
+    OrderRow,
+    UserRow,
+    attachments_sql,
+    columns,
+)
+from services.conversations.rules import CustomValue, Side
 from shared.database import Driver
 from shared.paging import MAX_NUMBER, decode_cursor, encode_cursor, moment, number, store_id
 from shared.problems import NotFound
@@ -30,14 +38,17 @@ async def load_conversation(
 
 async def load_conversation_and_others(
     connection: Driver, conversation_id: UUID, others: int
-) -> tuple[ConversationDetail, list[ConversationDetail]]:
-    """Return a conversation and up to `others` more of its customer, newest activity first. Raises `NotFound`."""
+) -> tuple[ConversationDetail, list[ConversationDetail], dict[str, CustomValue]]:
+    """Return a conversation, up to `others` more of its customer, newest activity first, and the store's own fields.
+
+    For admins. Raises `NotFound`.
+    """
     rows = await connection.fetch(_conversation_and_others(others), conversation_id)
     details = [ConversationDetail.of(row) for row in rows]
     wanted = next((detail for detail in details if detail.conversation.id == conversation_id), None)
     if wanted is None:
         raise NotFound("There is no such conversation.")
-    return wanted, [detail for detail in details if detail is not wanted]
+    return wanted, [detail for detail in details if detail is not wanted], rows[0][-1] or {}
 
 
 async def load_conversations(connection: Driver, ids: Iterable[UUID]) -> list[ConversationDetail]:
@@ -101,14 +112,14 @@ async def find_customer(connection: Driver, user_id: str) -> UserRow | None:
 
 async def list_customers(
     reader: Reader, q: str | None, cursor: str | None, limit: int
-) -> tuple[Sequence[UserRow], str | None]:
+) -> tuple[Sequence[CustomerRow], str | None]:
     """Return a page of customers by id, and the cursor of the next; `q` is a part of a name, email or id."""
     after = decode_cursor(cursor, q, store_id)[0] if cursor is not None else ""
     if q:
         rows = await fetch_with_custom_plan(reader, _customers(rows_to_fetch(limit), user_search_sql("$2")), after, q)
     else:
         rows = await reader.fetch(_customers(rows_to_fetch(limit)), after)
-    users = [UserRow._make(row) for row in rows[:limit]]
+    users = [CustomerRow._make(row) for row in rows[:limit]]
     return users, encode_cursor(q, [users[-1].id]) if len(rows) > limit else None
 
 
@@ -135,14 +146,15 @@ _CUSTOMER = f"select {columns(UserRow, 'u')} from users as u where u.id = $1 and
 
 @cache
 def _conversation_and_others(others: int) -> str:
-    return conversations_sql(f"""
+    page = f"""
         select * from conversations as c where c.id = $1
         union all (
             select * from conversations as c
             where c.user_id = (select user_id from conversations where id = $1) and c.id <> $1
             order by c.last_activity_at desc, c.id desc limit {others}
         )
-    """)  # noqa: S608 - built from constants
+    """  # noqa: S608 - built from constants
+    return conversations_sql(page, BY_ACTIVITY, "u.custom")
 
 
 @cache
@@ -180,4 +192,4 @@ def _admins(rows: int) -> str:
 @cache
 def _customers(rows: int, *conditions: str) -> str:
     where = " and ".join((IS_CUSTOMER, "u.id > $1", *conditions))
-    return f"select {columns(UserRow, 'u')} from users as u where {where} order by u.id limit {rows}"  # noqa: S608 - built from constants
+    return f"select {columns(CustomerRow, 'u')} from users as u where {where} order by u.id limit {rows}"  # noqa: S608 - built from constants

@@ -6,6 +6,7 @@ from urllib.parse import quote
 
 import jwt
 import pytest
+from sqlalchemy import text
 
 from shared.database import SessionFactory
 from tests.service.conftest import SECRET, As
@@ -301,3 +302,51 @@ async def test_invalid_claims_count_as_missing(api: Any, acting_as: As, sam: Cal
     await Caller(api, "/api/v1", acting_as("anna", **claims)).get("/unread")
     await Caller(api, "/api/v1", acting_as("anna", name="\ud800", email=7)).get("/unread")
     assert await shown(sam) == {"id": "anna", "name": "anna", "email": None}
+
+
+async def test_the_stores_own_fields_are_for_admins_only(anna: Caller, sam: Caller, shop: Caller) -> None:
+    custom = {"VIP": True, "Phone": "+43 1 234567", "A very long name": "m4rker", "Orders": 12}
+    answer = await shop.call("PUT", "/users/anna", {"name": "Anna", "custom": custom | {"Nested": [1]}})
+    assert (answer.status_code, [note["loc"] for note in answer.json()["warnings"]]) == (
+        201,
+        [["body", "custom", "Nested"]],
+    )
+    found = await shown(sam)
+    assert found["custom"] == custom
+    assert list(found["custom"]) == list(custom)
+
+    conversation = (await anna.open(body="Hello", order_id=None))["id"]
+    for path in ("/conversations", f"/conversations/{conversation}", f"/conversations/{conversation}/messages"):
+        assert "m4rker" not in (await anna.call("GET", path)).text
+    for q in ("m4rker", "VIP"):
+        assert (await anna.get("/conversations", q=q))["items"] == []
+
+
+async def test_the_stores_own_fields_are_replaced_by_every_newer_state(
+    sam: Caller, shop: Caller, conversations: SessionFactory
+) -> None:
+    days = [f"2026-01-0{day}T00:00:00Z" for day in range(1, 4)]
+    await shop.call("PUT", "/users/anna", {"custom": {"VIP": True}, "updated_at": days[1]})
+    await shop.call("PUT", "/users/anna", {"custom": {"VIP": False}, "updated_at": days[0]})
+    assert (await shown(sam))["custom"] == {"VIP": True}
+    await shop.call("PUT", "/users/anna", {"custom": {"VIP": False}, "updated_at": days[2]})
+    assert (await shown(sam))["custom"] == {"VIP": False}
+    assert await logged(conversations) == []  # they are in no event
+
+    line = '{"type": "user", "id": "anna", "custom": {"Phone": "1", "Bad": {}}}\n'
+    answer = await shop.call("POST", "/import", content=line, headers={"Content-Type": "application/x-ndjson"})
+    assert [warning["loc"] for warning in answer.json()["warnings"]] == [["body", "custom", "Bad"]]
+    assert (await shown(sam))["custom"] == {"Phone": "1"}
+    await shop.call("PUT", "/users/anna", {"name": "Anna"})
+    assert "custom" not in await shown(sam)
+
+
+async def test_a_deletion_erases_the_stores_own_fields(shop: Caller, conversations: SessionFactory) -> None:
+    """Also by the previous release's statement, which does not know them."""
+    async with conversations() as session:
+        for user_id in ("anna", "ben"):
+            await shop.call("PUT", f"/users/{user_id}", {"custom": {"Phone": "1"}})
+        await shop.call("DELETE", "/users/anna")
+        await session.execute(text("update users set deleted_at = now() where id = 'ben'"))
+        rows = await session.execute(text("select custom from users where id in ('anna', 'ben')"))
+        assert [row.custom for row in rows] == [None, None]

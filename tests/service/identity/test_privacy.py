@@ -20,7 +20,7 @@ from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import ANNA, email_settings, posted
 from tests.service.helpers.sweeping import Sweeper
 
-TEXT, ADDRESS = "m4rkertext", "m4rkeraddress"
+TEXT, ADDRESS, OWN = "m4rkertext", "m4rkeraddress", "m4rkerown"
 TABLES = {
     f"{service}.{table}"
     for service, base in (("conversations", ConversationsBase), ("notifications", NotificationsBase))
@@ -43,7 +43,8 @@ def test_the_documentation_of_erased_data_lists_every_table() -> None:
 async def world(sweeping: Sweeper, anna: Caller, sam: Caller, shop: Caller) -> tuple[Sweeper, str, Caller, Caller]:
     """A conversation whose text is in every table that can hold any: read, emailed, attempted, and parked."""
     sweeping.settings = SETTINGS
-    profile = {"name": f"Anna {ADDRESS}", "email": f"{ADDRESS}@customer.test", "role": "customer"}
+    custom = {f"Field {OWN}": f"Value {OWN}"}
+    profile = {"name": f"Anna {ADDRESS}", "email": f"{ADDRESS}@customer.test", "role": "customer", "custom": custom}
     await shop.call("PUT", "/users/anna", profile)
     conversation = (await anna.open(subject=f"Subject {TEXT}", body=f"Question {TEXT}", key="once"))["id"]
     await sam.post(conversation, f"Answer {TEXT}")
@@ -133,9 +134,10 @@ async def test_a_deleted_user_leaves_their_address_nowhere_and_the_conversation_
     await anna.upload(f"Not sent {TEXT}".encode())
     assert await files_with(sweeping, files_url) == 3
     assert await tables_with(sweeping, ADDRESS) == HOLD_ADDRESS
+    assert await tables_with(sweeping, OWN) == {"conversations.users"}
     assert (await shop.call("DELETE", "/users/anna")).status_code == 204
     await catch_up(sweeping)
-    assert await tables_with(sweeping, ADDRESS) == set()
+    assert await tables_with(sweeping, ADDRESS, OWN) == set()
     assert await tables_with(sweeping, TEXT) == HOLD_TEXT
     assert await files_with(sweeping, files_url) == 2
 
@@ -146,7 +148,7 @@ async def test_a_user_deleted_with_content_leaves_nothing(
     sweeping, _, _, shop = world
     assert (await shop.call("DELETE", "/users/anna?content=true")).status_code == 204
     await catch_up(sweeping)
-    assert await tables_with(sweeping, TEXT, ADDRESS) == set()
+    assert await tables_with(sweeping, TEXT, ADDRESS, OWN) == set()
     assert await files_with(sweeping, files_url) == 0
 
 

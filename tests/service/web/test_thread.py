@@ -69,6 +69,29 @@ async def test_the_page_shows_the_history_the_customer_and_the_order(
     assert page.answer.headers["x-position"]
 
 
+async def test_the_stores_own_fields_stand_beside_the_thread_as_text_and_safe_links(
+    browser: Browser, anna: Caller, shop: Caller
+) -> None:
+    custom = {
+        "VIP <b>": True,
+        "Phone": "+43 1 234567",
+        "Profile": "https://store.test/c?a=1&b",
+        "Bad": "javascript:alert(1)",
+        "Note": "<script>x</script>",
+        "Empty": None,
+    }
+    await shop.call("PUT", "/users/anna", {"name": "Anna", "custom": custom})
+    _, page = await opened(anna, browser)
+    context = page.by_id("context")
+    for words in ("VIP <b>", "Yes", "<script>x</script>", "javascript:alert(1)"):
+        assert words in context.text
+    assert "Empty" not in context.text
+    links = {link["href"]: link for link in context.all("a")}
+    assert links["tel:+431234567"].text == "+43 1 234567"
+    assert links["https://store.test/c?a=1&b"]["rel"] == "nofollow noopener noreferrer"
+    assert not [href for href in links if href.startswith("javascript")]
+
+
 async def test_an_id_of_any_visible_characters_leads_to_its_conversations(browser: Browser, shop: Caller) -> None:
     user = "a&b=c#d/?%é"[:-1] + "+<"
     await shop.call("PUT", f"/users/{quote(user, safe='')}", {"name": "Odd"})

@@ -16,6 +16,7 @@ from services.conversations.messaging import commands
 from services.conversations.messaging.queries import load_conversation_and_others
 from services.conversations.rules import DELETABLE, Side, Status
 from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
+from services.conversations.web.custom_fields import shown_fields
 from services.conversations.web.form_files import kept_files, with_files
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.inbox_query import InboxQuery, ListQuery
@@ -119,7 +120,7 @@ async def _thread_page(
     refusal: Refusal = None,
 ) -> Response:
     connection = await driver_connection(session)
-    detail, others = await load_conversation_and_others(connection, conversation_id, OTHERS)
+    detail, others, custom = await load_conversation_and_others(connection, conversation_id, OTHERS)
     choices = await load_choices(connection)
     viewer = viewer_of(request, Side.ADMIN)
     page = ThreadPage(request, "admin_conversation.html", page_context, viewer, reads=reads, earlier=earlier)
@@ -132,6 +133,7 @@ async def _thread_page(
         peek=peek,
         deletable=detail.conversation.status in DELETABLE,
         customer=UserOut.of(detail.user),
+        custom=list(shown_fields(custom)),
         desk=detail.desk,
         choices=choices,
         note_form=new_form(),
