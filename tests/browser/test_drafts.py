@@ -46,6 +46,19 @@ async def test_the_draft_of_a_new_conversation_survives_a_reload_and_is_gone_aft
     assert "lid" not in await stored_texts(page)
 
 
+async def test_what_was_typed_replaces_the_subject_proposed_for_an_order(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    first, second = await site.order(dora.id, "R-7"), await site.order(dora.id, "R-8")
+    page = await dora.go(f"/dashboard/messages/new/?order_id={first}")
+    subject = page.get_by_label("Subject")
+    await expect(subject).to_have_value("Order R-7")
+    await subject.fill("A lid is missing")
+    await page.reload()
+    await expect(subject).to_have_value("A lid is missing")
+    await dora.go(f"/dashboard/messages/new/?order_id={second}")
+    await expect(subject).to_have_value("Order R-8")
+
+
 async def test_after_signing_out_the_next_user_of_a_browser_finds_no_drafts(people: People, site: Site) -> None:
     dora, emil = await people.sign_in("dora"), await people.create_user("emil")
     conversation = await site.open_conversation(dora.id, "Between us", "A secret")

@@ -40,6 +40,7 @@ async def test_one_click_leads_from_an_order_to_a_question_about_it(page: Page, 
     await sign_in(page, "Anna")
     await page.get_by_role("link", name="Ask about this order A-1007").click()
     await page.wait_for_url(f"{store.chats_url}/dashboard/messages/new/?order_id=A-1007")
+    await expect(page.get_by_label("Subject")).to_have_value("Order A-1007")
 
 
 async def test_the_header_shows_new_replies_live(page: Page, store: Store) -> None:

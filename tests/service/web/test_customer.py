@@ -128,6 +128,11 @@ async def test_an_order_can_be_chosen_and_is_shown_next_to_the_conversation(brow
     await shop.call("PUT", "/orders/7", order)
     form = await browser.get(f"{ROOT}new/?order_id=7")
     assert re.search(r'<option value="7" selected>', form.text)
+    assert 'value="Order R-7"' in form.text
+    german = await browser.get(f"{ROOT}new/?order_id=7", headers={"Accept-Language": "de"})
+    assert 'value="Bestellung R-7"' in german.text
+    emptied = await write(browser, f"{ROOT}new/", subject="", order_id="7")
+    assert 'Order R-7"' not in emptied.text
     assert NOT_AVAILABLE not in text_of(form)
     page = await browser.get(await open_conversation(browser, order_id="7"))
     assert "Order R-7" in text_of(page)

@@ -48,9 +48,11 @@ function keepDraft(form) {
   const draft = load(name) ?? {};
   for (const text of form.querySelectorAll("textarea")) text.removeAttribute("maxlength"); // the server reports text that is too long
   for (const field of fields) {
-    // A value from the server is newer than the draft.
+    // A value from the server is newer than the draft, unless it is a proposal for the same order.
     const fits = field.tagName !== "SELECT" || [...field.options].some((option) => option.value === draft[field.name]);
-    if (!field.value && draft[field.name] && fits) field.value = draft[field.name];
+    const { proposedBy } = field.dataset;
+    const isProposed = proposedBy && form.elements[proposedBy].value === draft[proposedBy];
+    if ((!field.value || isProposed) && draft[field.name] && fits) field.value = draft[field.name];
   }
   form.addEventListener("input", () => {
     const typed = Object.fromEntries(fields.map((field) => [field.name, field.value]));
