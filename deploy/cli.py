@@ -106,13 +106,13 @@ def relay(host: Host = "127.0.0.1", port: int = _port(8003)) -> None:
 
 @app.command()
 def jobs(host: Host = "127.0.0.1", port: int = _port(8007)) -> None:
-    """Run the jobs of the conversations service: indexing, erasing, files, purging."""
+    """Run the jobs of the conversations service: indexing, erasing, files, purging, resolving."""
     from services.conversations.jobs import run_jobs
-    from services.conversations.settings import FileSettings
+    from services.conversations.settings import JobsSettings
     from shared.processes import run_until_signal
     from shared.settings import read_settings
 
-    settings = read_settings(FileSettings)
+    settings = read_settings(JobsSettings)
     _log("jobs", settings.log_level)
     _check_port(host, port)
     run_until_signal(lambda stop: run_jobs(settings, host, port, stop))

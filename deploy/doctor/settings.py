@@ -17,7 +17,7 @@ PROCESSES: Final[Mapping[str, type[Settings]]] = MappingProxyType(
     {
         "api": conversations.ApiSettings,
         "relay": conversations.StoreSettings,
-        "jobs": conversations.FileSettings,
+        "jobs": conversations.JobsSettings,
         "thumbnails": conversations.FileSettings,
         "notifications-api": notifications.ApiSettings,
         "worker": notifications.EmailSettings,

@@ -1,6 +1,7 @@
 """The jobs of the conversations service: work that no request waits for.
 
-They index conversations for search, erase deleted conversations and users, scan and delete files, and purge old rows.
+They index conversations for search, erase deleted conversations and users, scan and delete files, purge old rows, and
+resolve conversations whose customer stays quiet.
 Copies share the work: each batch is a transaction that locks what it works on, and skips what another copy has locked.
 """
 
@@ -17,9 +18,10 @@ from services.conversations.attachments.uploads import purge_unsent
 from services.conversations.event_log.retention import purge_events, purge_keys
 from services.conversations.identity.sessions import purge_sessions
 from services.conversations.messaging.erasure_batches import erase_round, purge_erasures
+from services.conversations.messaging.quiet import resolve_quiet
 from services.conversations.realtime.presence import purge_presence
 from services.conversations.search.indexer import index_round
-from services.conversations.settings import FileSettings, StoreSettings
+from services.conversations.settings import JobsSettings, StoreSettings
 from shared.database import SessionFactory, create_engine, create_sessions, transaction
 from shared.processes import operations_routes, operations_server
 from shared.readiness import database_fault, newest_version, wait_for_database
@@ -32,18 +34,20 @@ PURGE_BATCH = 1000  # rows deleted in one transaction
 DELETE_FILES_EVERY = 1.0  # seconds until files are looked for again, if there were none to delete
 SCAN_EVERY = 0.5  # seconds until files are looked for again, if none waited for a scan
 FILE_BATCH = 50  # files deleted at once
+RESOLVE_EVERY = 60  # seconds until the next look for quiet conversations
+RESOLVE_BATCH = 100  # conversations resolved in one transaction
 
 PURGED = Counter("chats_log_purged_total", "Rows purged: events, idempotency keys, sessions, viewers, erasures")
 INDEXED = Counter("chats_search_indexed_total", "Conversations whose search documents this process has written")
 ERASED = Counter("chats_erased_total", "Rows of deleted conversations and users that this process has erased")
-
+RESOLVED = Counter("chats_auto_resolved_total", "Quiet conversations that this process has resolved")
 SCANS = Counter("chats_file_scans_total", "Files that this process has scanned, by outcome", ["outcome"])
 FILES_DELETED = Counter("chats_files_deleted_total", "Files that this process has deleted from the file store")
 
 log = structlog.get_logger()
 
 
-async def run_jobs(settings: FileSettings, host: str, port: int, stop: asyncio.Event) -> None:
+async def run_jobs(settings: JobsSettings, host: str, port: int, stop: asyncio.Event) -> None:
     """Run all jobs until `stop`. Each is a loop of its own, and an error in one ends none."""
     engine = create_engine(settings.conversations_database_url, application="chats-jobs", pool_size=4)
     sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
@@ -53,6 +57,8 @@ async def run_jobs(settings: FileSettings, host: str, port: int, stop: asyncio.E
             group.create_task(_index(sessions, stop))
             group.create_task(_erase(sessions, stop))
             group.create_task(_purge(sessions, settings, stop))
+            if settings.auto_resolve_days:
+                group.create_task(_resolve_quiet(sessions, settings.auto_resolve_days, stop))
             files = open_files(settings)
             group.create_task(_delete_files(sessions, files, stop))
             group.create_task(_scan_files(sessions, files, settings.scan_url, stop))
@@ -114,6 +120,21 @@ async def _scan_files(sessions: SessionFactory, files: FileStore, url: str | Non
             SCANS.labels(outcome).inc()
         else:
             await pause(stop, SCAN_EVERY)
+
+
+async def _resolve_quiet(sessions: SessionFactory, days: float, stop: asyncio.Event) -> None:
+    """Resolve conversations that have waited for their customer for `days`, in small transactions."""
+    while not stop.is_set():
+        resolved = 0
+        try:
+            async with transaction(sessions) as session:
+                resolved = await resolve_quiet(session, days, size=RESOLVE_BATCH)
+        except Exception as error:  # it must not end the other jobs
+            log.warning("resolving quiet conversations failed, retrying", error=type(error).__name__)
+            log.debug("resolving quiet conversations failed", exc_info=True)
+        RESOLVED.inc(resolved)
+        if resolved < RESOLVE_BATCH:
+            await pause(stop, RESOLVE_EVERY)
 
 
 async def _purge(sessions: SessionFactory, settings: StoreSettings, stop: asyncio.Event) -> None:

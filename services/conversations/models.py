@@ -263,7 +263,7 @@ class ConversationEntry(Base):
     at: Mapped[datetime]
     after_number: Mapped[int]
     kind: Mapped[str]
-    actor_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    actor_id: Mapped[str | None] = mapped_column(ForeignKey("users.id"))  # null: it happened by itself
     data: Mapped[dict[str, Any]]
 
     __table_args__ = (

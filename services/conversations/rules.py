@@ -52,7 +52,7 @@ class EntryKind(StrEnum):
     LABELS = "labels"  # added, removed: names
     NOTE = "note"  # body, mentions: ids of admins; `deleted` instead of both once the author deleted it
     REMOVAL = "removal"  # message_id, number: of a message whose text an admin removed
-    STATUS = "status"  # from, to: statuses; only changes by hand
+    STATUS = "status"  # from, to: statuses; changes by hand, and without an actor those after quiet days
 
 
 class Via(StrEnum):

@@ -82,6 +82,15 @@ class FileSettings(StoreSettings):
     scan_url: Annotated[str, AfterValidator(_scan_url)] | None = None
 
 
+class JobsSettings(FileSettings):
+    """Settings of the jobs. Conversations that wait for their customer longer than `auto_resolve_days` are resolved.
+
+    0 means never.
+    """
+
+    auto_resolve_days: Annotated[float, Field(ge=0, le=3650)] = 0
+
+
 class ApiSettings(FileSettings, TokenSettings):
     """Settings of the HTTP API and the pages.
 

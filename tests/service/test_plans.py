@@ -7,10 +7,11 @@ from uuid import uuid4
 import asyncpg
 import httpx2
 import pytest
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from bench.growth_data import fill
 from deploy.local.postgres import Server
+from services.conversations.messaging.quiet import resolve_quiet
 from services.notifications.delivery.attempts import release_expired
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.mail.attempts import Attempt, Phase
@@ -99,6 +100,8 @@ async def test_the_conversations_apis_statements_use_indexes(
                 response = await callers[role].get(path.format(conversation))
                 if isinstance(response, dict) and response.get("next_cursor"):
                     await callers[role].get(path.format(conversation), cursor=response["next_cursor"])
+        async with AsyncSession(conversations_engine) as session:
+            await resolve_quiet(session, 3650, size=100)
         feed = {"Authorization": f"Bearer {FEED_SECRET}"}
         assert (await api.get("/internal/events?after=10&min_age=2", headers=feed)).status_code == 200
     await _check(conversations_engine, recorded, kept=True)

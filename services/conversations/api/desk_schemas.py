@@ -144,12 +144,12 @@ class NoteOut(ResponseBody):
 
 
 class StatusOut(ResponseBody):
-    """A status that an admin set."""
+    """A status that an admin set; without an actor, one that followed from the customer's silence."""
 
     kind: Literal["status"]
     id: UUID
     at: datetime
-    actor: AdminOut
+    actor: AdminOut | None
     previous_status: Status
     status: Status
 
@@ -212,9 +212,12 @@ def timeline_item(row: MessageRow | EntryRow, viewer: Viewer) -> TimelineItem:
 
 def entry_of(row: EntryRow) -> TimelineEntry:
     """Convert an entry of the timeline."""
-    actor = AdminOut.of(row.actor_id, row.actor_name, deleted=row.actor_deleted)
-    data, base = row.data, (row.id, row.at, actor)
-    match EntryKind(row.kind):
+    data, kind = row.data, EntryKind(row.kind)
+    if row.actor_id is None:
+        return StatusOut("status", row.id, row.at, None, Status(data["from"]), Status(data["to"]))
+    actor = AdminOut.of(row.actor_id, row.actor_name, deleted=bool(row.actor_deleted))
+    base = (row.id, row.at, actor)
+    match kind:
         case EntryKind.NOTE:
             mentions = [AdminOut.of(admin_id, row.names.get(admin_id)) for admin_id in data.get("mentions", ())]
             return NoteOut("note", *base, data.get("body", ""), mentions, "deleted" in data)

@@ -25,9 +25,9 @@ class EntryRow(NamedTuple):
     at: datetime
     after_number: int
     kind: str
-    actor_id: str
+    actor_id: str | None
     actor_name: str | None
-    actor_deleted: bool
+    actor_deleted: bool | None
     data: dict[str, Any]
     names: dict[str, str | None]
 

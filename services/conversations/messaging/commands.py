@@ -98,14 +98,20 @@ async def set_status(
         raise StatusChanged(f"The status is no longer {expected_status}. It was not changed.")
     if conversation.status == status:
         return False
-    await add_entry(
-        session, conversation, EntryKind.STATUS, actor_id, {"from": conversation.status, "to": status.value}
-    )
+    await change_status(session, conversation, status, actor_id)
+    return True
+
+
+async def change_status(
+    session: AsyncSession, conversation: Conversation, status: Status, actor_id: str | None
+) -> None:
+    """Change the status of a locked conversation; without an actor it changes by itself."""
+    data = {"from": conversation.status, "to": status.value}
+    await add_entry(session, conversation, EntryKind.STATUS, actor_id, data)
     conversation.status = status
     conversation.changed_at = func.clock_timestamp()
     await session.flush()
-    await log_update(session, conversation_id, conversation.user_id, {"status": status})
-    return True
+    await log_update(session, conversation.id, conversation.user_id, {"status": status})
 
 
 async def read_conversation(session: AsyncSession, detail: ConversationDetail, side: Side) -> ConversationDetail:

@@ -23,12 +23,12 @@ async def add_entry(
     session: AsyncSession,
     conversation: Conversation,
     kind: EntryKind,
-    actor_id: str,
+    actor_id: str | None,
     data: dict[str, Any],
     *,
     entry_id: UUID | None = None,
 ) -> ConversationEntry:
-    """Add an entry after the newest message of a locked conversation."""
+    """Add an entry after the newest message of a locked conversation; no actor means that it happened by itself."""
     entry = (
         insert(ConversationEntry)
         .values(

@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from deploy.local.ports import free_ports
 from services.conversations import jobs
-from services.conversations.settings import FileSettings
+from services.conversations.settings import JobsSettings
 from shared.database import SessionFactory, transaction
 from tests.helpers.clamd_peer import running_clamd
 from tests.helpers.waiting import eventually
@@ -23,7 +23,7 @@ from tests.service.messaging.test_erasure_batches import big, messages_of
 async def running_jobs(url: str, copies: int = 1, **more: str) -> AsyncIterator[list[int]]:
     """Run copies of the process while the context is open; provide their ports."""
     stop, ports = asyncio.Event(), free_ports([0] * copies)
-    settings = FileSettings.model_validate({"conversations_database_url": url, "files_url": "file:///none", **more})
+    settings = JobsSettings.model_validate({"conversations_database_url": url, "files_url": "file:///none", **more})
     tasks = [asyncio.create_task(jobs.run_jobs(settings, "127.0.0.1", port, stop)) for port in ports]
     try:
         yield ports
@@ -117,3 +117,16 @@ async def test_conversations_are_indexed_for_search(
 
     async with running_jobs(databases["conversations"], copies=2):
         await eventually(is_indexed, 20)
+
+
+async def test_quiet_conversations_are_resolved_where_it_is_switched_on(
+    anna: Caller, sam: Caller, databases: dict[str, str]
+) -> None:
+    conversation = (await anna.open(body="Hello?"))["id"]
+    await sam.post(conversation, "Does this help?")
+
+    async def is_resolved() -> bool:
+        return bool((await sam.peek(conversation))["status"] == "RESOLVED")
+
+    async with running_jobs(databases["conversations"], auto_resolve_days="1e-9"):
+        await eventually(is_resolved)

@@ -23,7 +23,7 @@ SERVERS = {"postgres": "postgres", "valkey": "valkey", "limits": "valkey", "mail
 PROCESSES: dict[str, set[str]] = {
     "api": set(conversations.ApiSettings.model_fields) - {"broker_url"},
     "relay": set(conversations.StoreSettings.model_fields),
-    "jobs": set(conversations.FileSettings.model_fields) - {"broker_url", "redis_url"},
+    "jobs": set(conversations.JobsSettings.model_fields) - {"broker_url", "redis_url"},
     "thumbnails": set(conversations.FileSettings.model_fields) - {"broker_url", "redis_url"},
     "notifications-api": set(notifications.ApiSettings.model_fields) - {"broker_url"},
     "worker": set(notifications.EmailSettings.model_fields),
