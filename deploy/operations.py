@@ -9,7 +9,6 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.reader import read_newest
-from services.conversations.event_log.sequencer import rotate_epoch
 from services.conversations.settings import StoreSettings as ConversationsSettings
 from services.notifications.event_consumer import parked, rebuild
 from services.notifications.event_consumer.parked import list_parked
@@ -17,6 +16,7 @@ from services.notifications.settings import EmailSettings
 from services.notifications.settings import StoreSettings as NotificationsSettings
 from shared.database import SessionFactory, create_engine, create_sessions, transaction
 from shared.database_errors import DATABASE_ERRORS, describe
+from shared.event_log.sequencer import rotate_epoch
 from shared.problems import Problem
 from shared.settings import SettingsError, read_settings
 from shared.text import printable
@@ -95,13 +95,18 @@ def retry_parked(event_id: UUID) -> None:
     run_once(settings.notifications_database_url, lambda session: parked.retry_parked(session, event_id, settings))
 
 
+async def _note_restored_notifications(session: AsyncSession) -> None:
+    await rebuild.hold_emails(session)
+    await rotate_epoch(session)
+
+
 def declare_restored(service: str) -> str:
     """Mark a service's database as restored from a backup. Return what happens next, for the operator."""
     if service == "conversations":
         on_conversations(rotate_epoch)
         return "The event log starts a new epoch. Its readers synchronize with the current state."
     if service == "notifications":
-        on_notifications(rebuild.hold_emails)
+        on_notifications(_note_restored_notifications)
         return (
             "Emails wait until the log has been read again. Those that may have been sent become failed (`restored`)."
         )

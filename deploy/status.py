@@ -16,6 +16,8 @@ from services.notifications.delivery import erasure as notifications_erasure
 from services.notifications.rules import EmailState, Outcome
 from shared import broker_reports
 from shared.clock_skew import MAX_SKEW, read_skew
+from shared.event_log.reading import lag_after
+from shared.event_log.retention import oldest_age
 from shared.settings import SettingsError, read_settings
 
 LATE_ERASURE = 60.0  # seconds without progress
@@ -83,7 +85,7 @@ def _read(
 async def _read_conversations(session: AsyncSession) -> Conversations:
     return Conversations(
         await sequencer.read_state(session),
-        await retention.oldest_age(session) / DAY,
+        await oldest_age(session) / DAY,
         await broker_reports.read_reports(session),
         await erasure_batches.read_state(session),
         await indexer.read_state(session),
@@ -121,7 +123,7 @@ def _of_conversations(read: Conversations) -> list[Finding]:
 
 def _inbox(conversations: Conversations, notifications: Notifications) -> Finding:
     cursor = notifications.state.cursor
-    age = on_conversations(lambda session: reader.lag_after(session, cursor))
+    age = on_conversations(lambda session: lag_after(session, cursor))
     return Finding(
         f"inbox         position {cursor}, {conversations.log.head - cursor} behind the log, oldest waits {age:.1f} s",
         "the sweeper is late: is it running?" if age > reader.LATE else None,

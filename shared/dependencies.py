@@ -1,11 +1,12 @@
 """Dependencies of routes, for FastAPI: the caller by role, the database session, and the page of a list."""
 
+import hmac
 from collections.abc import AsyncIterator
 from functools import cache
 from typing import Annotated
 
 import structlog
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Header, Query, Request
 from fastapi.security import HTTPBearer
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -61,6 +62,14 @@ def _by_cookie(request: Request) -> Principal:
     if request.method not in SAFE_METHODS:
         check_csrf(request, request.headers.get(CSRF_HEADER), session.csrf)
     return session.principal
+
+
+async def check_feed_secret(request: Request, authorization: Annotated[str, Header()] = "") -> None:
+    """Admit only the other service. Raises `Unauthenticated`."""
+    secret = app_state(request).settings.feed_secret
+    expected = f"Bearer {secret.get_secret_value()}" if secret else ""
+    if not expected or not hmac.compare_digest(authorization.encode(), expected.encode()):
+        raise Unauthenticated("Missing or wrong CHATS_FEED_SECRET.")
 
 
 async def _session(request: Request) -> AsyncIterator[AsyncSession]:

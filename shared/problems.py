@@ -117,6 +117,14 @@ class Invalid(Problem):
         self.field_code = field_code
 
 
+class EventsPurged(Problem):
+    """The log no longer has the events after the reader's position. Read the snapshot instead."""
+
+    status = HTTPStatus.GONE
+    code = "events-purged"
+    title = "These events have been purged"
+
+
 class UnknownParameter(Invalid):
     """The operation has no such query parameter. Ignoring a misspelled filter would return too much."""
 

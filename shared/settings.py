@@ -150,6 +150,7 @@ class TokenSettings(Settings):
     auth_role_map: Annotated[dict[str, Role], NoDecode] = Field(default_factory=dict)
     auth_default_role: Role | None = None
     auth_permissions_claim: str | None = None
+    feed_secret: HeaderSecret | None = None  # with which the other service reads the event log
     store_origins: Annotated[list[Origin], NoDecode] = Field(default_factory=list)
     public_url: WebUrl = "http://127.0.0.1:8000"
     docs: bool = True

@@ -153,14 +153,6 @@ class SearchTooSlow(Problem):
         super().__init__("This search took too long. Add a longer word or a filter, then try again.")
 
 
-class EventsPurged(Problem):
-    """The log no longer has the events after the reader's position. Read the snapshot instead."""
-
-    status = HTTPStatus.GONE
-    code = "events-purged"
-    title = "These events have been purged"
-
-
 class TooManyStreams(Problem):
     """The user already has the maximum number of live streams open."""
 

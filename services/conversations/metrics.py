@@ -4,8 +4,6 @@ from prometheus_client import Gauge
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.event_log.reader import lag_after
-from services.conversations.event_log.retention import oldest_age
 from services.conversations.event_log.sequencer import read_state
 from services.conversations.messaging import erasure_batches
 from services.conversations.models import FeedReader
@@ -13,6 +11,8 @@ from services.conversations.search import indexer
 from services.conversations.settings import StoreSettings
 from shared.database import SessionFactory, transaction
 from shared.database_metrics import measure_database
+from shared.event_log.reading import lag_after
+from shared.event_log.retention import oldest_age
 
 HEAD = Gauge("chats_log_head", "The last position in the log")
 UNNUMBERED = Gauge("chats_log_unnumbered", "Committed events without a position")

@@ -26,6 +26,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.conversations.rules import WAITING, EntryKind, FileState, Side, Status, ThumbnailState, Via
 from shared.broker_reports import BrokerReportColumns
+from shared.event_log.tables import FeedHeadColumns, FeedReaderColumns
 from shared.orm import NAMES, ColumnTypes
 
 
@@ -487,30 +488,12 @@ class ParkedDocument(Base):
     parked_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
-class FeedHead(Base):
-    """The end of the log: its last position, and the epoch, which changes when the log is restored from a backup.
-
-    `incarnation` identifies the database in which the log was last numbered; another database starts a new epoch.
-    """
-
-    __tablename__ = "feed"
-
-    singleton: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
-    head: Mapped[int] = mapped_column(BigInteger, server_default="0")
-    epoch: Mapped[UUID] = mapped_column(server_default=func.gen_random_uuid())
-    incarnation: Mapped[str | None]
-
-    __table_args__ = (CheckConstraint("singleton", name="one_row"),)
+class FeedHead(FeedHeadColumns, Base):
+    """The end of the log."""
 
 
-class FeedReader(Base):
-    """The last position that a reader of the log acknowledged; retention keeps later events for it."""
-
-    __tablename__ = "feed_readers"
-
-    name: Mapped[str] = mapped_column(primary_key=True)
-    position: Mapped[int] = mapped_column(BigInteger)
-    seen_at: Mapped[datetime]
+class FeedReader(FeedReaderColumns, Base):
+    """The readers of the log."""
 
 
 class Presence(Base):

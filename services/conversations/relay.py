@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 from prometheus_client import Counter, Gauge
 
-from services.conversations.event_log.sequencer import has_unnumbered, number_events, rotate_epoch_if_moved
+from services.conversations.event_log.sequencer import has_unnumbered, number_events
 from services.conversations.metrics import collect
 from services.conversations.realtime.log_notify import APPENDED, LOG_GROWN, Listener, Notifier
 from services.conversations.settings import StoreSettings
@@ -28,6 +28,7 @@ from shared.broker_reports import report_until_stopped
 from shared.broker_status import Reason
 from shared.database import SessionFactory, connection_provider, create_engine, create_sessions, transaction
 from shared.database_errors import describe
+from shared.event_log.sequencer import rotate_epoch_if_moved
 from shared.events import Event
 from shared.failpoints import failpoint
 from shared.processes import operations_routes, operations_server, process_name

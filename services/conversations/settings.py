@@ -12,7 +12,6 @@ from shared.settings import (
     REDIS_SCHEMES,
     DatabaseUrl,
     Days,
-    HeaderSecret,
     HttpUrl,
     RedisUrl,
     Settings,
@@ -100,7 +99,6 @@ class ApiSettings(FileSettings, TokenSettings):
     address.
     """
 
-    feed_secret: HeaderSecret | None = None
     login_url: HttpUrl | None = None
     store_url: WebUrl | None = None
     theme_dir: DirectoryPath | None = None

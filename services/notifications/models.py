@@ -4,12 +4,27 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, BigInteger, CheckConstraint, Index, MetaData, Uuid, func, text
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Identity,
+    Index,
+    MetaData,
+    Table,
+    Text,
+    Uuid,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from services.notifications.rules import Audience, EmailState
 from shared.broker_reports import BrokerReportColumns
+from shared.event_log.tables import FeedHeadColumns, FeedReaderColumns
 from shared.orm import NAMES, ColumnTypes
 
 DEFERRED = "(counted_tries > 0 or refused_at is not null)"
@@ -258,6 +273,31 @@ class SendingControl(Base):
     incarnation: Mapped[str | None]
 
     __table_args__ = (CheckConstraint("singleton", name="one_row"),)
+
+
+class FeedHead(FeedHeadColumns, Base):
+    """The end of this service's own log."""
+
+
+class FeedReader(FeedReaderColumns, Base):
+    """The readers of this service's own log."""
+
+
+LOGGED_EVENTS = Table(
+    "events",
+    Base.metadata,
+    Column("seq", BigInteger, Identity(always=True), nullable=False),
+    Column("position", BigInteger),
+    Column("numbered_at", DateTime(timezone=True), server_default=func.clock_timestamp(), nullable=False),
+    Column("subject_id", Uuid, nullable=False),
+    Column("type", Text, nullable=False),
+    Index("events_position_idx", "position", unique=True, postgresql_where=text("position is not null")),
+    Index("events_unnumbered_idx", "seq", unique=True, postgresql_where=text("position is null")),
+)
+"""This service's own log: that the row `subject_id` has changed. What the row says is read with the event.
+
+An email costs one event, so it has no key and no index beside those of its place, and no payload.
+"""
 
 
 class BrokerReport(BrokerReportColumns, Base):

@@ -1,9 +1,11 @@
-"""Retention of inbox entries and of the attempts of finished emails."""
+"""Retention of inbox entries, of the attempts of finished emails, and of this service's own log."""
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.event_log.feed import number_events
 from services.notifications.settings import StoreSettings
+from shared.event_log.retention import purge_oldest
 
 DAYS_COUNTED = 1.1  # days of attempts that the recipient limits count, with a margin for clocks
 
@@ -24,6 +26,16 @@ async def purge_attempts(session: AsyncSession, settings: StoreSettings, *, size
     """
     values = {"size": size, "retention": max(settings.retention_days, DAYS_COUNTED)}
     return len((await session.execute(_PURGE_ATTEMPTS, values)).all())
+
+
+async def purge_events(session: AsyncSession, settings: StoreSettings, *, size: int) -> int:
+    """Delete the oldest events that are older than the retention; return how many. They are numbered, read or not.
+
+    A reader that comes later lists the current state.
+    """
+    await number_events(session, size=size)
+    days = settings.retention_days
+    return await purge_oldest(session, days=days, cap_days=days, size=size)
 
 
 # UUIDv7 ids are in the order of time.

@@ -1,6 +1,6 @@
 """The states of an email and what follows each attempt to send it. Pure functions; times are in seconds."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -105,6 +105,16 @@ def check_transition(old: EmailState, new: EmailState) -> None:
     """Raise ValueError unless an email may go from `old` to `new`."""
     if new not in TRANSITIONS[old]:
         raise ValueError(f"an email cannot go from {old} to {new}")
+
+
+def is_reported(to: EmailState, reason: object, leaving: Collection[EmailState]) -> bool:
+    """Return whether a move of emails to a state is in the log, for admins who look at the conversation.
+
+    An email that is not needed, because its messages were read, is no news; one that had failed and waits again is.
+    """
+    if to in {EmailState.SCHEDULED, EmailState.SENDING}:
+        return EmailState.FAILED in leaving
+    return reason != Reason.READ
 
 
 @dataclass(frozen=True, slots=True)

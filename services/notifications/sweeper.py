@@ -30,7 +30,7 @@ from services.notifications.mail.message import LOCALE
 from services.notifications.mail.pool import ServerCapacity
 from services.notifications.metrics import collect
 from services.notifications.models import FeedCursor
-from services.notifications.retention import purge_attempts, purge_inbox
+from services.notifications.retention import purge_attempts, purge_events, purge_inbox
 from services.notifications.settings import EmailSettings, SweeperSettings
 from shared.database import SessionFactory, create_engine, create_sessions, transaction
 from shared.events import PAYLOADS, EventType, Feed
@@ -175,7 +175,7 @@ async def _purge_for_ever(sessions: SessionFactory, settings: EmailSettings, sto
     """Delete data older than the retention, one batch per transaction, so that locks are short."""
     while not stop.is_set():
         try:
-            for purge in (purge_inbox, purge_attempts):
+            for purge in (purge_inbox, purge_attempts, purge_events):
                 deleted = PURGE_BATCH
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:

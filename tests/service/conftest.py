@@ -18,7 +18,6 @@ from deploy.cli import SERVICES
 from deploy.local.ports import free_ports
 from deploy.local.postgres import OWNER, Server, create_databases, throwaway_postgres
 from services.conversations.app import create_app as create_conversations_app
-from services.conversations.event_log.reader import read_head
 from services.conversations.models import Base as ConversationsBase
 from services.conversations.settings import ApiSettings as ConversationsSettings
 from services.notifications.app import create_app as create_notifications_app
@@ -26,6 +25,7 @@ from services.notifications.models import Base as NotificationsBase
 from services.notifications.settings import ApiSettings as NotificationsSettings
 from shared.auth import issue_token
 from shared.database import SessionFactory, create_engine, create_sessions
+from shared.event_log.reading import read_head
 from shared.jwks import ProviderKeys
 from shared.migrations import upgrade
 from shared.processes import create_server
@@ -178,7 +178,10 @@ async def notifications_api(
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """An HTTP client of the notifications API."""
     settings = NotificationsSettings(
-        notifications_database_url=databases["notifications"], auth_secret=[SECRET], store_name="Test Store"
+        notifications_database_url=databases["notifications"],
+        auth_secret=[SECRET],
+        feed_secret=FEED_SECRET,
+        store_name="Test Store",
     )
     app = create_notifications_app(settings)
     connect(app, notifications)
@@ -280,6 +283,7 @@ async def empty_notifications(engine: AsyncEngine) -> None:
         "update gate set paused_at = null, breaker_trips = 0, breaker_since = null, breaker_until = null,"
         " breaker_phase = null, breaker_host = null, breaker_code = null, breaker_reason = null,"
         " breaker_probe = null, proven_at = null, incarnation = null",
+        "update feed set head = 0, incarnation = null",
     )
 
 

@@ -1,28 +1,18 @@
 """The event feed for the notifications service. The proxy must not expose it."""
 
-import hmac
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Query, Request
+from fastapi import APIRouter, Depends, Query
 
-from services.conversations.api.state import api_state
-from services.conversations.event_log import retention, snapshot
+from services.conversations.event_log import snapshot
 from services.conversations.event_log.reader import read_feed
-from shared.dependencies import DbSession
+from shared.dependencies import DbSession, check_feed_secret
+from shared.event_log.retention import acknowledge
 from shared.events import Feed, Kind, Snapshot
-from shared.problems import Unauthenticated
 
 MAX_POSITION = 2**63 - 1
 
-
-async def _check_secret(request: Request, authorization: Annotated[str, Header()] = "") -> None:
-    secret = api_state(request).settings.feed_secret
-    expected = f"Bearer {secret.get_secret_value()}" if secret else ""
-    if not expected or not hmac.compare_digest(authorization.encode(), expected.encode()):
-        raise Unauthenticated("Missing or wrong CHATS_FEED_SECRET.")
-
-
-router = APIRouter(prefix="/internal", include_in_schema=False, dependencies=[Depends(_check_secret)])
+router = APIRouter(prefix="/internal", include_in_schema=False, dependencies=[Depends(check_feed_secret)])
 
 
 @router.get("/events")
@@ -39,7 +29,7 @@ async def read_events(
     """
     feed = await read_feed(session, after=after, limit=limit, min_age=min_age)
     if reader is not None:
-        before = await retention.acknowledge(session, reader, after if after <= feed.head else None)
+        before = await acknowledge(session, reader, after if after <= feed.head else None)
         feed.acknowledged, feed.acknowledged_at = before
     return feed
 

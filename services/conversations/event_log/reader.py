@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Float, exists, func, select, text, true
+from sqlalchemy import exists, select, text, true
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.errors import EventsPurged
 from services.conversations.event_log.position import encode_position
-from services.conversations.models import FeedHead, FeedReader, LoggedEvent
+from services.conversations.models import FeedHead, LoggedEvent
+from shared.event_log.reading import read_after, read_head
 from shared.events import Event, Feed
 
 LATE = 60.0  # seconds that an event waits for a reader, after which the reader is late
@@ -23,25 +23,13 @@ async def read_feed(session: AsyncSession, *, after: int, limit: int, min_age: f
     Stops at the first event that was numbered less than `min_age` seconds ago (by the database's clock): a reader that
     remembers only a position would never see an event that was skipped.
     """
-    rows = (await session.execute(_READ, {"after": after, "limit": limit, "min_age": min_age})).mappings().all()
-    head = (await session.execute(select(FeedHead.epoch, FeedHead.head))).one()  # read last: never older than the rows
-    first = rows[0]["position"] if rows else None
-    if first is None and after < head.head:  # all purged, or the first event was numbered between the two statements
-        first = await session.scalar(select(func.min(LoggedEvent.position)).where(LoggedEvent.position > after))
-    if after < head.head and first != after + 1:  # positions have no gaps
-        raise EventsPurged(f"Events before position {after + 2} have been purged.")
-    return Feed(epoch=head.epoch, head=head.head, items=_ripe(rows, head.epoch))
+    page = await read_after(session, _READ, after, limit=limit, min_age=min_age)
+    return Feed(epoch=page.epoch, head=page.head, items=_ripe(page.rows, page.epoch))
 
 
 async def read_position(session: AsyncSession) -> str:
     """Return the token of the log's current end."""
     return encode_position(*await read_head(session))
-
-
-async def read_head(session: AsyncSession) -> tuple[UUID, int]:
-    """Return the log's epoch and last position."""
-    epoch, head = (await session.execute(select(FeedHead.epoch, FeedHead.head))).one()
-    return epoch, head
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +110,6 @@ def _page_after(page: LogPage, after: int) -> LogPage:
     """Return the part of a page after a position, which may be past its end."""
     entries = [entry for entry in page.entries if entry.position > after]
     return LogPage(page.epoch, max(page.end, after), page.lost, entries)
-
-
-async def read_lags(session: AsyncSession) -> Sequence[tuple[str, int, float]]:
-    """Return each reader of the log, the position that it acknowledged last, and its lag as `lag_after`."""
-    readers = await session.execute(select(FeedReader.name, FeedReader.position).order_by(FeedReader.name))
-    return [(name, position, await lag_after(session, position)) for name, position in readers.all()]
-
-
-async def lag_after(session: AsyncSession, position: int) -> float:
-    """Return how many seconds ago the first event after a position was numbered; 0 if there is none."""
-    age = func.extract("epoch", func.clock_timestamp() - LoggedEvent.numbered_at).cast(Float)
-    first = select(age).where(LoggedEvent.position > position).order_by(LoggedEvent.position).limit(1)
-    return await session.scalar(first) or 0.0
 
 
 async def read_newest(session: AsyncSession, limit: int) -> Sequence[LoggedEvent]:

@@ -19,7 +19,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.errors import TooManyStreams
 from services.conversations.event_log.position import decode_position, encode_position
-from services.conversations.event_log.reader import Entry, LogPage, read_head, read_page, read_pages
+from services.conversations.event_log.reader import Entry, LogPage, read_page, read_pages
 from services.conversations.identity.sessions import find_ended_sessions
 from services.conversations.messaging.counts import count_unread, count_unread_by_customer
 from services.conversations.realtime.connection import UNREAD, Connection, SseEvent
@@ -29,6 +29,7 @@ from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, too
 from services.conversations.rules import Side
 from shared.database import SessionFactory, driver_connection
 from shared.database_errors import describe
+from shared.event_log.reading import read_head
 from shared.problems import Unavailable
 
 POLL = 1.0  # seconds between reads of the log without notifications, and before a retry

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.delivery.circuit_breaker import CLOSED_BREAKER, MAY_BEGIN, note_failure, setup_works
 from services.notifications.delivery.leases import ClaimedEmail
 from services.notifications.delivery.transitions import move_emails
+from services.notifications.event_log.append import EMAIL_UPDATED_SQL
 from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.mail.smtp_url import host_of
 from services.notifications.models import DeliveryAttempt, Email
@@ -213,9 +214,12 @@ with ended as (
 ), closed as (
     update gate set proven_at = clock_timestamp(), {_CLOSED}
     where breaker_trips > 0
+), sent as (
+    update emails set
+        state = 'sent', reason = null, finished_at = clock_timestamp(), counted_tries = counted_tries + held::int,
+        lease_id = null, lease_until = null, data_at = null
+    from locked where emails.id = locked.id and (held or not_begun)
+    returning emails.id
 )
-update emails set
-    state = 'sent', reason = null, finished_at = clock_timestamp(), counted_tries = counted_tries + held::int,
-    lease_id = null, lease_until = null, data_at = null
-from locked where emails.id = locked.id and (held or not_begun)
+{EMAIL_UPDATED_SQL} sent
 """  # noqa: S608 - built from constants

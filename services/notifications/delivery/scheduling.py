@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.recipients import find_recipient
 from services.notifications.delivery.transitions import cancel_emails, lock_emails
+from services.notifications.event_log.append import EMAIL_UPDATED_SQL
 from services.notifications.models import ConversationState, Email, EmailMessage, Notification
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings, StoreSettings
@@ -116,14 +117,18 @@ _NEW_EMAILS = """
     select uuidv7(), clock_timestamp(), people.email, coalesce(people.deleted, false)
     from unnest($1::text[]) with ordinality as customer (id, number) left join people using (id) order by number
 """
-_CREATE_EMAILS = """
-    insert into emails (id, audience, recipient_id, conversation_id, subject, state, reason, due_at, next_attempt_at,
-        finished_at)
-    select id, audience, recipient_id, conversation_id, subject, state, reason, due_at, due_at, finished_at
-    from unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[], $8::timestamptz[],
-        $9::timestamptz[])
-        as new (id, audience, recipient_id, conversation_id, subject, state, reason, due_at, finished_at)
-"""
+_CREATE_EMAILS = f"""
+    with created as (
+        insert into emails (id, audience, recipient_id, conversation_id, subject, state, reason, due_at,
+            next_attempt_at, finished_at)
+        select id, audience, recipient_id, conversation_id, subject, state, reason, due_at, due_at, finished_at
+        from unnest($1::uuid[], $2::text[], $3::text[], $4::uuid[], $5::text[], $6::text[], $7::text[],
+            $8::timestamptz[], $9::timestamptz[])
+            as new (id, audience, recipient_id, conversation_id, subject, state, reason, due_at, finished_at)
+        returning id, finished_at
+    )
+    {EMAIL_UPDATED_SQL} created where finished_at is not null
+"""  # noqa: S608 - built from constants
 _JOIN_EMAILS = """
     insert into email_messages (message_id, email_id, number, sender_id, body, created_at, files)
     select message_id, email_id, number, sender_id, body, created_at, files::jsonb

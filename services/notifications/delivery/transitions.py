@@ -7,9 +7,11 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.event_log.append import append_events
 from services.notifications.models import Email
-from services.notifications.rules import EmailState, Reason, check_transition
+from services.notifications.rules import EmailState, Reason, check_transition, is_reported
 from shared.database import transaction_driver
+from shared.notifications_feed import LoggedType
 
 WAITING_STATES = (EmailState.SCHEDULED, EmailState.SENDING)
 UNSENT_STATES = (*WAITING_STATES, EmailState.FAILED)
@@ -73,4 +75,7 @@ async def move_emails(
         .returning(Email.id)
         .execution_options(synchronize_session=False)
     )
-    return moved.all()
+    ids = moved.all()
+    if is_reported(to, values.get("reason"), leaving):
+        await append_events(session, LoggedType.EMAIL_UPDATED, ids)
+    return ids

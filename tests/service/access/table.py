@@ -183,6 +183,10 @@ POST   /api/v1/notifications/emails/retry                       401   403   403 
 GET    /api/v1/notifications/operations                         401   403   403   403   403  401
 GET    /api/v1/notifications/parked                             401   403   403   403   403  401
 
+GET    /internal/events?type=email.updated                      401   401   401   401   401  200
+GET    /internal/events?type=email.updated&reader=x             401   401   401   401   401  200
+GET    /internal/emails                                         401   401   401   401   401  200
+
 GET    /api/v1/notifications/docs                               200   200   200   200   200  200
 GET    /api/v1/notifications/docs/static{docs_file}             200   200   200   200   200  200
 GET    /api/v1/notifications/openapi.json                       200   200   200   200   200  200

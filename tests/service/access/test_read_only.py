@@ -30,7 +30,11 @@ async def frozen(world: World, databases: dict[str, str]) -> AsyncIterator[World
         redis_url=None,
         files_url=world.apps["conversations"].state.settings.files_url,
     )
-    notifications = NotificationsSettings(notifications_database_url=databases["notifications"], auth_secret=[SECRET])
+    notifications = NotificationsSettings(
+        notifications_database_url=databases["notifications"],
+        auth_secret=[SECRET],
+        feed_secret=SecretStr(FEED_SECRET),
+    )
     apps = {
         "conversations": create_conversations_app(conversations),
         "notifications": create_notifications_app(notifications),

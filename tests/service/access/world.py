@@ -140,7 +140,10 @@ async def built(
     )
     notifications = create_notifications_app(
         NotificationsSettings(
-            notifications_database_url=databases["notifications"], auth_secret=[SECRET], store_name="Test Store"
+            notifications_database_url=databases["notifications"],
+            auth_secret=[SECRET],
+            feed_secret=FEED_SECRET,
+            store_name="Test Store",
         )
     )
     async with (

@@ -7,7 +7,7 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import func, select, text
 
-from services.conversations.event_log.sequencer import number_events, rotate_epoch
+from services.conversations.event_log.sequencer import number_events
 from services.notifications import sweeper
 from services.notifications.delivery.circuit_breaker import read_sending_state
 from services.notifications.delivery.claiming import claim_emails
@@ -28,6 +28,7 @@ from services.notifications.models import (
     SendingControl,
 )
 from shared.database import SessionFactory, create_engine, create_sessions, transaction
+from shared.event_log.sequencer import rotate_epoch
 from shared.text import preview
 from tests.service.helpers.attempt_factory import has_due_email
 from tests.service.helpers.callers import Caller

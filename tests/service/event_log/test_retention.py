@@ -10,6 +10,7 @@ from services.conversations.settings import StoreSettings as LogSettings
 from services.notifications import retention
 from services.notifications.models import DeliveryAttempt, Email, InboxEntry
 from shared.database import SessionFactory, transaction
+from shared.event_log.retention import oldest_age
 from tests.service.helpers.callers import Caller, problem
 from tests.service.helpers.event_factory import email_settings, posted, receive
 from tests.service.helpers.sweeping import Sweeper, answer
@@ -63,7 +64,7 @@ async def test_old_unread_events_stay_up_to_the_maximum_age(sweeping: Sweeper, a
     await sweeping.feed.get("/internal/events", params={"after": 2, "reader": "notifications"})
     assert await purge(sweeping.conversations) == 2
     async with sweeping.conversations() as session:
-        assert 88 < await log_retention.oldest_age(session) / 86400 < 90
+        assert 88 < await oldest_age(session) / 86400 < 90
 
     await age(sweeping.conversations, 91, up_to=head - 1)
     assert await purge(sweeping.conversations) == head - 3

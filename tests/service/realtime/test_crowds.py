@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from services.conversations.errors import TooManyStreams
 from services.conversations.event_log.position import encode_position
-from services.conversations.event_log.reader import read_head, read_page, read_pages
+from services.conversations.event_log.reader import read_page, read_pages
 from services.conversations.identity.sessions import begin, end
 from services.conversations.realtime.connection import Connection
 from services.conversations.realtime.hub import Hub
@@ -17,6 +17,7 @@ from services.conversations.realtime.stream_admission import StreamAdmission
 from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON, StreamQuota
 from services.conversations.rules import Side
 from shared.database import SessionFactory, connection_provider, create_engine, create_sessions, transaction
+from shared.event_log.reading import read_head
 from shared.principal import Principal
 from shared.problems import Unauthenticated
 from shared.settings import Role

@@ -6,7 +6,6 @@ from datetime import timedelta
 import httpx2
 from sqlalchemy import text
 
-from services.conversations.event_log.reader import read_head
 from services.conversations.identity.sessions import begin, end
 from services.conversations.realtime.connection import Connection
 from services.conversations.realtime.stream_quota import STREAMS_PER_PERSON
@@ -14,6 +13,7 @@ from services.conversations.rules import Side
 from shared.auth import issue_session_token, issue_token
 from shared.cookies import cookie_name
 from shared.database import SessionFactory, transaction
+from shared.event_log.reading import read_head
 from shared.settings import Role
 from tests.helpers.sse_client import STREAM, Reader, reading
 from tests.helpers.waiting import eventually

@@ -7,12 +7,13 @@ import pytest
 from sqlalchemy import delete, select, text, update
 
 from services.conversations.event_log.position import decode_position, encode_position
-from services.conversations.event_log.reader import read_head
-from services.conversations.event_log.sequencer import number_events, rotate_epoch
+from services.conversations.event_log.sequencer import number_events
 from services.conversations.models import FeedHead, LoggedEvent
 from services.conversations.realtime.connection import BUFFER, Connection, SseEvent
 from services.conversations.rules import Side
 from shared.database import SessionFactory, transaction
+from shared.event_log.reading import read_head
+from shared.event_log.sequencer import rotate_epoch
 from tests.helpers.waiting import eventually
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.live_api import Live, log_updates, until_ended, until_received

@@ -11,6 +11,8 @@ from services.conversations.web.rendering import OPERATIONS_ROOT, PageRoute, add
 from shared.auth import check_permission
 from shared.broker_reports import FRESH, read_reports
 from shared.dependencies import DbSession
+from shared.event_log.reading import read_lags
+from shared.event_log.retention import oldest_age
 from shared.principal import Permission
 
 DAY = 24 * 3600  # seconds
@@ -24,10 +26,8 @@ async def show_operations(request: Request, page_context: AdminContext, session:
     """Show the state of both services."""
     check_permission(page_context.principal, Permission.OPERATIONS)
     log = await sequencer.read_state(session)
-    readers = [
-        (name, log.head - position, lag, lag > reader.LATE) for name, position, lag in await reader.read_lags(session)
-    ]
-    kept_days, wanted_days = await retention.oldest_age(session) / DAY, api_state(request).settings.retention_days
+    readers = [(name, log.head - position, lag, lag > reader.LATE) for name, position, lag in await read_lags(session)]
+    kept_days, wanted_days = await oldest_age(session) / DAY, api_state(request).settings.retention_days
     return pages_of(request).render(
         request,
         "operations.html",

@@ -1,0 +1,1 @@
+"""This service's own log, which the conversations service reads: append, number, read, purge."""

@@ -1,0 +1,65 @@
+"""Read this service's own log, with the current state of what has changed."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+from uuid import UUID
+
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from shared.event_log.reading import read_after
+from shared.event_log.sequencer import numbering_sql, run_sequencer
+from shared.notifications_feed import EmailFate, EmailPage, LoggedEvent, LoggedType, LogPage
+
+_NUMBER: Final = numbering_sql("seq", "position")
+_READ: Final = text("select position, type, subject_id from events where position > :after order by position limit :n")
+
+_EMAIL_FATES: Final = """
+    select id as email_id, conversation_id, audience as "to", state, reason, finished_at as at, array(
+        select number from email_messages
+        where email_messages.email_id = emails.id and not left_out order by number
+    ) as numbers
+    from emails
+"""
+_LIST_EMAILS: Final = text(f"{_EMAIL_FATES} where finished_at is not null and id > :after order by id limit :n")
+
+# For each type, the query of the rows with these ids, whose first column is the id.
+_SUBJECTS: Final = {LoggedType.EMAIL_UPDATED: (EmailFate, text(f"{_EMAIL_FATES} where id = any(:ids)"))}
+
+
+async def number_events(session: AsyncSession, *, size: int = 1000) -> int:
+    """Give committed events their positions; return how many.
+
+    Commit before a reader sees the positions. No process does it for itself: a reader numbers the log before it reads.
+    """
+    return len(await run_sequencer(session, _NUMBER, size))
+
+
+async def read_log(session: AsyncSession, *, after: int, types: Collection[str], limit: int) -> LogPage:
+    """Return the events of some types after a position. Raises `EventsPurged` if the next event has been purged."""
+    page = await read_after(session, _READ, after, n=limit)
+    wanted = [row for row in page.rows if row["type"] in types]
+    subjects = {
+        event_type: await _read_subjects(session, event_type, [row["subject_id"] for row in wanted])
+        for event_type in {LoggedType(row["type"]) for row in wanted}
+    }
+    items = [
+        LoggedEvent(position=row["position"], type=row["type"], payload=subjects[row["type"]].get(row["subject_id"]))
+        for row in wanted
+    ]
+    return LogPage(epoch=page.epoch, head=page.head, end=page.rows[-1]["position"] if page.rows else after, items=items)
+
+
+async def _read_subjects(
+    session: AsyncSession, event_type: LoggedType, ids: Sequence[UUID]
+) -> dict[UUID, dict[str, Any]]:
+    model, query = _SUBJECTS[event_type]
+    rows = await session.execute(query, {"ids": list(ids)})
+    return {row[0]: model.model_validate(row, from_attributes=True).model_dump(mode="json") for row in rows}
+
+
+async def list_emails(session: AsyncSession, *, after: UUID | None, limit: int) -> EmailPage:
+    """Return the emails in a final state after an id, in the order of ids."""
+    rows = (await session.execute(_LIST_EMAILS, {"after": after or UUID(int=0), "n": limit})).mappings().all()
+    items = [EmailFate.model_validate(row) for row in rows]
+    return EmailPage(items=items, last=items[-1].email_id if len(items) == limit else None)

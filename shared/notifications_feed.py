@@ -1,0 +1,61 @@
+"""What the conversations service learns from the notifications service's log, and from a list of the current state.
+
+An event only says that something has changed: its payload is how that is when the event is read. So two events in a row
+may have the same payload, and the last one of a subject is always right. A payload is None if the subject is gone.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from pydantic import BaseModel
+
+
+class LoggedType(StrEnum):
+    """The types of events."""
+
+    EMAIL_UPDATED = "email.updated"  # an `EmailFate`
+
+
+class EmailFate(BaseModel):
+    """What became of an email about a conversation.
+
+    `to` is the side that it is for. `state` and `reason` are as in the API of emails; readers take unknown ones as they
+    are. `numbers` are those of the messages in it. `at` is when it came to a final state, None while it waits again.
+    """
+
+    email_id: UUID
+    conversation_id: UUID
+    to: str
+    state: str
+    reason: str | None
+    numbers: list[int]
+    at: datetime | None
+
+
+class LoggedEvent(BaseModel):
+    """An event of the log."""
+
+    position: int
+    type: str
+    payload: dict[str, Any] | None
+
+
+class LogPage(BaseModel):
+    """A page of the log: the events of the types that were asked for, up to the position `end`.
+
+    `epoch` changes when the log was restored from a backup. `head` is the log's last position.
+    """
+
+    epoch: UUID
+    head: int
+    end: int
+    items: list[LoggedEvent]
+
+
+class EmailPage(BaseModel):
+    """Emails in a final state, in the order of ids. The next page starts after `last`, None on the last one."""
+
+    items: list[EmailFate]
+    last: UUID | None
