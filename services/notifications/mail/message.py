@@ -22,6 +22,7 @@ from markupsafe import Markup, escape
 from services.notifications.mail.addresses import addr_spec, domain_of, message_id, sender_address, sender_name
 from services.notifications.mail.bodies import render_body
 from services.notifications.mail.datetimes import format_local_time
+from services.notifications.mail.fingerprints import fingerprint
 from shared.file_sizes import format_size
 from shared.text import preview
 from shared.time_zones import known_zone
@@ -78,7 +79,8 @@ class EmailContent:
 
     `thread` contains the Message-IDs of earlier emails about this conversation to this recipient, oldest first.
     `from_name` is the customer's name, for emails to support. `locale` and `time_zone` are the recipient's and may be
-    any string; unknown ones fall back to the brand's.
+    any string; unknown ones fall back to the brand's. `reply_to` is this email's own address for answers; without one,
+    it is the brand's.
     """
 
     message_id: str
@@ -93,6 +95,7 @@ class EmailContent:
     thread: Sequence[str]
     messages: Sequence[ContentMessage]
     from_name: str | None = None
+    reply_to: str | None = None
 
 
 def compose(email: EmailContent, brand: Brand) -> bytes:
@@ -100,7 +103,17 @@ def compose(email: EmailContent, brand: Brand) -> bytes:
 
     Raises ValueError if the recipient's or the brand's address cannot be written in a header.
     """
+    return _write(email, brand, *_render(email, brand))
+
+
+def compose_with_fingerprints(email: EmailContent, brand: Brand) -> tuple[bytes, bytes]:
+    """Return the email as `compose` does, and the fingerprints by which a reply's quote of it is recognised."""
     text, html = _render(email, brand)
+    around = (_preview(email), _one_line(brand.store_name), _one_line(email.subject))
+    return _write(email, brand, text, html), fingerprint([*around, text])
+
+
+def _write(email: EmailContent, brand: Brand, text: str, html: str) -> bytes:
     head = "".join(f"{name}: {value}\r\n" for name, value in _headers(email, brand))
     # "=_" occurs neither in quoted-printable text nor in base64, so no message can contain the boundary.
     boundary = f"=_{uuid5(email.conversation_id, email.message_id).hex}"
@@ -137,9 +150,10 @@ def _headers(email: EmailContent, brand: Brand) -> Iterator[tuple[str, str]]:
     yield "Date", format_datetime(email.created_at.astimezone(UTC))
     yield "From", _mailbox("From", _sender_name(email, brand), addr_spec(sender_address(brand.email_from)))
     yield "To", _mailbox("To", email.to_name or "", addr_spec(email.to_address))
-    if brand.reply_to and email.audience == "customer":
-        name = sender_name(brand.reply_to) or brand.store_name
-        yield "Reply-To", _mailbox("Reply-To", name, addr_spec(sender_address(brand.reply_to)))
+    reply_to = email.reply_to or brand.reply_to
+    if reply_to and email.audience == "customer":
+        name = sender_name(reply_to) or brand.store_name
+        yield "Reply-To", _mailbox("Reply-To", name, addr_spec(sender_address(reply_to)))
     # Never "Re:": the same subject on every email threads in all clients, and is what the customer typed.
     yield "Subject", _encoded("Subject", _one_line(email.subject))
     yield "Message-ID", _one_line(email.message_id)
@@ -193,7 +207,7 @@ def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
         "store_name": _one_line(brand.store_name),
         "subject": _one_line(email.subject),
         "link": f"{brand.public_url.rstrip('/')}/{path}/{email.conversation_id}/",
-        "preview": preview(_one_line(_start(email.messages[0])[:MAX_LINE])),
+        "preview": _preview(email),
         "long": sum(len(body.html.encode()) for body in bodies) > LONG,
         "messages": [
             {
@@ -215,6 +229,10 @@ def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
     templates = _templates(language.translations)
     text, html = (templates.get_template(f"message.{kind}.jinja").render(values) for kind in ("txt", "html"))
     return text, html
+
+
+def _preview(email: EmailContent) -> str:
+    return preview(_one_line(_start(email.messages[0])[:MAX_LINE]))
 
 
 def _start(message: ContentMessage) -> str:
@@ -243,7 +261,7 @@ def _framing(email: EmailContent, brand: Brand, gettext: Callable[[str], str]) -
     notice = gettext("Please don't reply to this email: email replies are not read. To reply, open your conversation:")
     return {
         **_headline(gettext("%(store)s sent you a message"), store=store),
-        "notice": "" if brand.reply_to else notice,
+        "notice": "" if email.reply_to or brand.reply_to else notice,
         "why": gettext("You received this email because you have a conversation with %(store)s.") % {"store": store},
     }
 

@@ -1,0 +1,1 @@
+"""Email that comes in: read, cut, kept as a row, and posted."""

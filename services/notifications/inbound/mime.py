@@ -1,0 +1,190 @@
+"""Take an email apart: the parts that its sender sees as text, and its files. Nothing here fails on any input.
+
+The walk is our own: what the email package calls the body loses a photo between two texts, and other libraries mix the
+text and files of an attached email into those of the sender. It stops at an attached email, which is one file.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from email.message import Message
+from typing import Any, Final
+
+from services.notifications.inbound.charsets import decode
+
+MAX_DEPTH: Final = 60
+MAX_PARTS: Final = 1000
+MAX_TEXT: Final = 2_000_000  # characters of all texts that are read
+_SIGNATURES: Final = {"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"}
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """A part that is read as text. `flowed` and `joined`: `format` and `delsp` of RFC 3676."""
+
+    text: str
+    is_html: bool
+    flowed: bool = False
+    joined: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FilePart:
+    """A part that is a file. `content_id`: by which HTML refers to it, without brackets."""
+
+    name: str
+    content_type: str
+    content: bytes
+    content_id: str = ""
+    inline: bool = False
+
+
+@dataclass(slots=True)
+class ParsedEmail:
+    """An email taken apart. `incomplete`: it is deeper or has more parts than are read."""
+
+    message: Message
+    texts: list[TextPart] = field(default_factory=list)
+    files: list[FilePart] = field(default_factory=list)
+    incomplete: bool = False
+
+    def header(self, name: str) -> str:
+        """Return the first header of a name as one line, decoded; empty if there is none."""
+        return header_of(self.message, name)
+
+    def headers(self, name: str) -> list[str]:
+        """Return all headers of a name."""
+        return [" ".join(str(value).split()) for value in _safely(lambda: self.message.get_all(name), None) or ()]
+
+
+def header_of(message: Message, name: str) -> str:
+    """Return the first header of a name as one line, decoded; empty if there is none."""
+    return " ".join(str(_safely(lambda: message.get(name), None) or "").split())
+
+
+def parse_headers(source: bytes) -> Message:
+    """Read the headers of an email only."""
+    head = source[:200_000]
+    for end in (b"\r\n\r\n", b"\n\n"):
+        if (at := head.find(end)) >= 0:
+            head = head[: at + len(end)]
+            break
+    message: Message = _safely(lambda: message_from_bytes(head, policy=policy.default), Message())
+    return message
+
+
+def parse_email(source: bytes) -> ParsedEmail:
+    """Take an email apart."""
+    try:
+        message: Message = message_from_bytes(source, policy=policy.default)
+    except (RecursionError, ValueError, LookupError):  # nested hundreds deep, or what no parser foresaw
+        email = ParsedEmail(parse_headers(source), incomplete=True)
+        email.files.append(FilePart("email.eml", "message/rfc822", source))
+        return email
+    email, budget = ParsedEmail(message), [MAX_PARTS, MAX_TEXT]
+    _walk(email, message, 0, budget, texts=email.texts)
+    return email
+
+
+def _walk(email: ParsedEmail, part: Message, depth: int, budget: list[int], texts: list[TextPart] | None) -> None:
+    """Collect texts and files of a part. Without `texts` its texts are another form of what is read elsewhere."""
+    budget[0] -= 1
+    if depth > MAX_DEPTH or budget[0] < 0:
+        email.incomplete = True
+        return
+    kind = _content_type(part)
+    if kind.startswith("message/"):
+        _add_attached_email(email, part, kind)
+    elif part.is_multipart():
+        children = [child for child in part.get_payload() if isinstance(child, Message)]
+        chosen = _alternative(children) if kind == "multipart/alternative" else None
+        for child in children:
+            _walk(email, child, depth + 1, budget, texts if chosen is None or child is chosen else None)
+    elif kind in {"text/plain", "text/html"} and not _is_file(part):
+        text = _text(part, kind, budget)
+        if texts is not None and text is not None:
+            texts.append(text)
+    elif kind not in _SIGNATURES:
+        content = _content(part)
+        if content or _file_name(part):
+            email.files.append(_file(part, kind, content))
+
+
+def _alternative(children: list[Message]) -> Message | None:
+    """Return the richest alternative that says something: one with HTML, else the last with text."""
+    spoken = [child for child in children if any(_says(leaf) for leaf in _leaves(child))]
+    html = [child for child in spoken if any(_content_type(leaf) == "text/html" for leaf in _leaves(child))]
+    return next(iter(html[-1:] or spoken[-1:]), None)
+
+
+def _says(leaf: Message) -> bool:
+    return _content_type(leaf) in {"text/plain", "text/html"} and not _is_file(leaf) and bool(_content(leaf).strip())
+
+
+def _leaves(part: Message) -> Iterator[Message]:
+    waiting, seen = [part], 0
+    while waiting and seen < MAX_PARTS:
+        seen += 1
+        this = waiting.pop()
+        if _content_type(this).startswith("message/"):
+            continue
+        if this.is_multipart():
+            waiting += [child for child in this.get_payload() if isinstance(child, Message)]
+        else:
+            yield this
+
+
+def _text(part: Message, kind: str, budget: list[int]) -> TextPart | None:
+    text = decode(_content(part), _safely(part.get_content_charset, None))
+    text = text.removeprefix("\ufeff").replace("\x00", "")
+    if len(text) > budget[1]:
+        text = text[: max(0, budget[1])]
+    budget[1] -= len(text)
+    if not text.strip():
+        return None
+    flowed = str(_safely(lambda: part.get_param("format"), "")).lower() == "flowed"
+    joined = str(_safely(lambda: part.get_param("delsp"), "")).lower() == "yes"
+    return TextPart(text, kind == "text/html", flowed, joined)
+
+
+def _add_attached_email(email: ParsedEmail, part: Message, kind: str) -> None:
+    """Add an attached email as one file; of the reports of mail servers only such as hold an email."""
+    payload = part.get_payload()
+    inner = payload[0] if isinstance(payload, list) and payload else None
+    if kind == "message/rfc822" and isinstance(inner, Message):
+        name = _file_name(part) or f"{header_of(inner, 'subject')[:80] or 'email'}.eml"
+        content = _safely(inner.as_bytes, b"") or _safely(lambda: inner.as_string().encode(errors="replace"), b"")
+        email.files.append(FilePart(name, kind, content))
+    elif name := _file_name(part):
+        email.files.append(FilePart(name, kind, _safely(part.as_bytes, b"")))
+
+
+def _file(part: Message, kind: str, content: bytes) -> FilePart:
+    content_id = header_of(part, "content-id").strip("<> ")
+    inline = _safely(part.get_content_disposition, None) == "inline" or bool(content_id)
+    return FilePart(_file_name(part), kind, content, content_id, inline)
+
+
+def _is_file(part: Message) -> bool:
+    return _safely(part.get_content_disposition, None) == "attachment" or bool(_file_name(part))
+
+
+def _file_name(part: Message) -> str:
+    return str(_safely(part.get_filename, None) or "").strip()
+
+
+def _content_type(part: Message) -> str:
+    return str(_safely(part.get_content_type, "application/octet-stream"))
+
+
+def _content(part: Message) -> bytes:
+    content = _safely(lambda: part.get_payload(decode=True), b"")
+    return content if isinstance(content, bytes) else b""
+
+
+def _safely(read: Callable[[], Any], default: Any) -> Any:
+    """Return what the email package reads. On some malformed headers it raises errors of its code."""
+    try:
+        return read()
+    except Exception:  # noqa: BLE001 - as above
+        return default

@@ -1,0 +1,123 @@
+from email.message import EmailMessage
+
+import pytest
+
+from services.notifications.inbound.charsets import decode
+from services.notifications.inbound.mime import parse_email
+
+JPEG = b"\xff\xd8\xff\xe0 photo"
+
+
+def photo(name: str = "photo.jpg") -> bytes:
+    return f'Content-Type: image/jpeg; name="{name}"\r\nContent-Disposition: inline\r\n\r\nphoto'.encode()
+
+
+def text(content: str, kind: str = "plain") -> bytes:
+    return f"Content-Type: text/{kind}; charset=utf-8\r\n\r\n{content}".encode()
+
+
+def multi(kind: str, *parts: bytes) -> bytes:
+    boundary = f"b{abs(hash(parts)) % 10**8}".encode()
+    body = b"".join(b"\r\n--" + boundary + b"\r\n" + part for part in parts)
+    return (
+        b"Content-Type: multipart/"
+        + kind.encode()
+        + b"; boundary="
+        + boundary
+        + b"\r\n\r\n"
+        + body
+        + b"\r\n--"
+        + boundary
+        + b"--\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        multi("mixed", text("one"), photo(), text("two")),
+        multi("alternative", text("plain"), multi("mixed", text("one", "html"), photo(), text("two", "html"))),
+        multi("mixed", multi("alternative", text("plain"), multi("related", text("one two", "html"), photo()))),
+        multi("related", multi("alternative", text("plain"), text("one two", "html")), photo()),
+        multi("alternative", multi("mixed", text("plain"), photo()), text("one two", "html")),
+    ],
+)
+def test_no_usual_tree_loses_the_photo_or_a_text(source: bytes) -> None:
+    email = parse_email(source)
+    assert [file.content for file in email.files] == [b"photo"]
+    assert " ".join(part.text.strip() for part in email.texts) == "one two"
+
+
+def test_an_attached_email_is_one_file() -> None:
+    inner = EmailMessage()
+    inner["Subject"] = "Inner"
+    inner.set_content("not the customer's")
+    inner.add_attachment(b"secret", maintype="application", subtype="pdf", filename="inner.pdf")
+    outer = EmailMessage()
+    outer.set_content("see attached")
+    outer.add_attachment(inner)
+    email = parse_email(outer.as_bytes())
+    assert [part.text.strip() for part in email.texts] == ["see attached"]
+    assert [(file.name, file.content_type) for file in email.files] == [("Inner.eml", "message/rfc822")]
+
+
+def test_an_empty_html_part_does_not_hide_the_text() -> None:
+    email = parse_email(multi("alternative", text("said"), text("  ", "html")))
+    assert [part.text for part in email.texts] == ["said"]
+
+
+def test_nested_twenty_deep_is_read() -> None:
+    source = text("deep")
+    for _ in range(20):
+        source = multi("mixed", source)
+    assert [part.text.strip() for part in parse_email(source).texts] == ["deep"]
+
+
+@pytest.mark.parametrize("depth", [200, 5000])
+def test_an_email_that_is_too_deep_is_kept_and_said(depth: int) -> None:
+    head = "".join(f"Content-Type: multipart/mixed; boundary=b{n}\r\n\r\n--b{n}\r\n" for n in range(depth))
+    email = parse_email(b"Subject: deep\r\n" + head.encode() + text("deep"))
+    assert email.incomplete
+    assert email.header("subject") == "deep"
+
+
+def test_500_attachments_are_found() -> None:
+    email = parse_email(multi("mixed", text("many"), *(photo(f"{n}.jpg") for n in range(500))))
+    assert len(email.files) == 500
+
+
+@pytest.mark.parametrize(
+    ("charset", "data", "expected"),
+    [
+        ("iso-8859-8-i", "שלום".encode("iso8859-8"), "שלום"),
+        ("cp-850", "Größe".encode("cp850"), "Größe"),
+        ("windows-1252", "€5".encode("cp1252"), "€5"),
+        ("iso-8859-1", b"\x805", "€5"),
+        ("us-ascii", "Größe".encode(), "Größe"),
+        ("gb2312", "镕".encode("gbk"), "镕"),
+        ("zip", b"abc", "abc"),
+        ("punycode", b"abc-", "abc-"),
+        ("unicode_escape", b"\\u0041", "\\u0041"),
+        ("no such", "Größe".encode("cp1252"), "Größe"),
+        ("utf-8", b"Gr\xf6\xdfe", "Größe"),
+        (None, b"", ""),
+        ("\udc80", b"x", "x"),
+    ],
+)
+def test_no_charset_fails(charset: str | None, data: bytes, expected: str) -> None:
+    assert decode(data, charset) == expected
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"Content-Type: text/plain; charset*=\xff''x; name*0*=\xff",
+        b"Content-Type: ;;;\r\nContent-Disposition: =?x?=",
+        b"Content-Transfer-Encoding: uuencode\r\nContent-Type: image/png",
+        b"Content-Type: multipart/mixed",
+        b"Subject: =?utf-8?q?\x00?=\r\nFrom: <<>>@",
+    ],
+)
+def test_malformed_headers_do_not_fail(head: bytes) -> None:
+    email = parse_email(head + b"\r\n\r\nbody")
+    assert email.header("subject") is not None
