@@ -89,6 +89,7 @@ bench: $(READY)
 	@$(BIN)/python -m bench.size
 	@$(BIN)/python -m bench.reading
 	@$(BIN)/python -m bench.streams
+	@$(BIN)/python -m bench.agent_hour
 
 bench-quick: $(READY)
 	@$(BIN)/python -m bench.quick

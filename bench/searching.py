@@ -1,9 +1,10 @@
-"""Measure search: `python -m bench.searching`, TALKS=100000, SEARCHES=40, POSTS=3000.
+"""Measure search: `python -m bench.searching`, TALKS=100000, SEARCHES=40, POSTS=3000, BULK=0.
 
 A PostgreSQL of its own with TALKS conversations of ten messages, indexed by the real indexer. Each kind of search takes
 turns with the yardstick, the first page of all conversations; both without HTTP, with all of their statements and their
 Python. Then messages are posted to random conversations, one every few milliseconds, with and without the indexer: the
-CPU time and the write-ahead log of each.
+CPU time and the write-ahead log of each. With BULK=1 all cores write the documents, and their index is built at the
+end: for millions of messages.
 """
 
 import asyncio
@@ -13,6 +14,8 @@ import statistics
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 from uuid import UUID
 
@@ -27,7 +30,7 @@ from services.conversations.messaging.listing import Filters, list_by_activity
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.rules import Side, Status
 from services.conversations.search.finding import find_conversations
-from services.conversations.search.indexer import index_round
+from services.conversations.search.indexer import index_conversations, index_round
 from services.conversations.search.query import parse
 from shared.database import Driver, SessionFactory, create_engine, create_sessions, transaction
 from shared.migrations import upgrade
@@ -36,6 +39,8 @@ from shared.observability import configure_logging
 TALKS = int(os.environ.get("TALKS", "100000"))
 SEARCHES = int(os.environ.get("SEARCHES", "40"))
 POSTS = int(os.environ.get("POSTS", "3000"))
+BULK = os.environ.get("BULK") == "1"
+BATCH = 1_000  # conversations that a process indexes at once
 PAGE = 25
 COMMON, MIDDLE, RARE = range(15, 30), range(1_500, 2_500), range(100_000, 150_000)
 # A word of about a hundredth of the conversations, for which neither the newest ones nor the index are at their best.
@@ -60,11 +65,21 @@ async def main() -> None:
 
 
 async def _index(sessions: SessionFactory, server: Server) -> None:
+    superuser = await asyncpg.connect(server.url("conversations"))
+    index = await superuser.fetchval("select pg_get_indexdef('conversation_search_idx'::regclass)")
     started = time.perf_counter()
+    if BULK:
+        await superuser.execute("drop index conversation_search_idx")
+        ids = [row["id"] for row in await superuser.fetch("select id from conversations order by id")]
+        with ProcessPoolExecutor(os.cpu_count()) as processes:
+            write = partial(_write_documents, server.url("conversations"))
+            batches = (ids[first : first + BATCH] for first in range(0, len(ids), BATCH))
+            await asyncio.to_thread(list, processes.map(write, batches))
+        await superuser.execute(f"set maintenance_work_mem = '1GB'; {index}")
+        await superuser.execute("update search_progress set fill_before = null")
     while await index_round(sessions):
         pass
     seconds = time.perf_counter() - started
-    superuser = await asyncpg.connect(server.url("conversations"))
     await superuser.execute("vacuum analyze conversation_search")
     sizes = await superuser.fetchrow("""
         select pg_relation_size('conversation_search') / 1e6, pg_relation_size('conversation_search_idx') / 1e6,
@@ -74,6 +89,15 @@ async def _index(sessions: SessionFactory, server: Server) -> None:
     rows, index, total, messages = map(float, sizes or ())
     print(f"indexed {TALKS:,} conversations, {messages:,.0f} messages in {seconds:.0f} s")
     print(f"megabytes: rows {rows:.0f}, index {index:.0f}, all {total:.0f}", flush=True)
+
+
+def _write_documents(url: str, ids: Sequence[UUID]) -> None:
+    async def write() -> None:
+        connection = await asyncpg.connect(url)
+        await index_conversations(connection, ids)
+        await connection.close()
+
+    asyncio.run(write())
 
 
 def _kinds(samples: Sequence[str]) -> Mapping[str, tuple[Filters, list[str]]]:
