@@ -8,7 +8,7 @@ from typing import cast
 import structlog
 from fastapi import FastAPI
 
-from services.conversations.api import admin, attachments, customer, desk, internal, store, stream
+from services.conversations.api import admin, attachments, customer, desk, internal, presence, store, stream
 from services.conversations.api.state import ApiState
 from services.conversations.api.store_bodies import describe
 from services.conversations.attachments.file_store import open_files
@@ -19,6 +19,7 @@ from services.conversations.rate_limits.failopen_redis import FailopenRedis
 from services.conversations.rate_limits.policy import Limits, SignInOrigins
 from services.conversations.realtime.hub import Hub
 from services.conversations.realtime.log_notify import APPENDED, Notifier
+from services.conversations.realtime.presence_feed import PresenceFeed
 from services.conversations.realtime.stream_admission import StreamAdmission
 from services.conversations.realtime.stream_quota import StreamQuota
 from services.conversations.settings import ApiSettings
@@ -59,6 +60,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
     appended = Notifier(APPENDED)
     hub = Hub(create_sessions(engine), stream.event_renderer(settings.store_name), stream.render_unread)
 
+    instance = secrets.token_hex(4)
+    presence_feed = PresenceFeed(hub.push_to_admins, instance)
+
     async def run_background() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(hub.run(settings.redis_url))
@@ -66,6 +70,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
                 group.create_task(redis.run())
                 group.create_task(appended.run(settings.redis_url))
                 group.create_task(stream_quota.run())
+                group.create_task(presence_feed.run(redis, settings.redis_url))
 
     pages = Pages(settings)
     app = create_api(
@@ -82,20 +87,21 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description=_DESCRIPTION,
     )
     state = cast("ApiState", app.state)
-    state.instance = secrets.token_hex(4)
+    state.instance = instance
     announce_appends(state.sessions, appended.notify)
     state.known_users = KnownUserCache()
     state.session_checks = SessionChecks(state.acquire)
     state.admission = StreamAdmission(state.sessions, state.acquire)
     state.group_commit = GroupCommit(state.sessions, state.acquire, appended.notify)
     state.hub = hub
+    state.presence_feed = presence_feed
     state.files = open_files(settings)
     state.limits = Limits(settings, redis)
     state.stream_quota = stream_quota
     state.sign_in_origins = SignInOrigins()
     app.state.pages = pages
     app.add_middleware(RenewedCookies)
-    for module in (stream, customer, admin, desk, attachments, store, internal):  # the most frequent first
+    for module in (stream, customer, admin, desk, presence, attachments, store, internal):  # the most frequent first
         add_routes(app, module.router)
     for page in (
         customer_pages,

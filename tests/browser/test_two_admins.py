@@ -15,10 +15,14 @@ async def test_other_viewers_are_shown_until_they_leave(people: People, site: Si
     await open_and_announce(sam, conversation)
     await expect(sam.page.locator("#viewing")).to_be_hidden()
     await kim.open(conversation)
-    await expect(kim.page.locator("#viewing")).to_have_text("Sam Okafor is also viewing this")
+    await expect(kim.page.locator("#viewing")).to_have_text("Sam Okafor is looking")
+    await expect(sam.page.locator("#viewing")).to_have_text("Kim Novak is looking")
+    await kim.page.locator("#reply_body").press_sequentially("I look")
+    await expect(sam.page.locator("#viewing")).to_have_text("Kim Novak is writing …")
+    await kim.page.locator("#reply_body").fill("")
+    await expect(sam.page.locator("#viewing")).to_have_text("Kim Novak is looking")
     await kim.go()
-    await sam.page.reload()
-    await expect(sam.page.locator("#viewing")).to_be_hidden(timeout=20_000)  # the page polls every 15 s
+    await expect(sam.page.locator("#viewing")).to_be_hidden()
 
 
 async def test_another_admins_reply_appears_and_the_draft_is_kept(people: People, site: Site) -> None:

@@ -17,7 +17,6 @@ from services.conversations.api.dependencies import (
     Search,
     Statuses,
     TokenAdmin,
-    WatchingAdmin,
     mark_replay,
     via_of,
     viewer_of,
@@ -25,14 +24,13 @@ from services.conversations.api.dependencies import (
 from services.conversations.api.desk_schemas import LabelName
 from services.conversations.api.posting import authorize_sender, save, save_edit
 from services.conversations.api.rate_limiting import CountedAdminConversation, CountedEdit, enforce_limits
-from services.conversations.api.request_schemas import BulkDelete, MarkRead, PostMessage, Viewing
+from services.conversations.api.request_schemas import BulkDelete, MarkRead, PostMessage
 from services.conversations.api.response_schemas import (
     AdminConversationOut,
     Counts,
     CustomerOut,
     Deleted,
     MessageOut,
-    Viewers,
 )
 from services.conversations.api.state import api_state
 from services.conversations.desk.labels import find_label
@@ -50,7 +48,6 @@ from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.posting import Post
 from services.conversations.messaging.queries import list_messages, load_conversation
-from services.conversations.realtime import presence
 from services.conversations.rules import COUNT_LIMIT, Side
 from services.conversations.search.finding import find_conversations
 from services.conversations.search.query import parse
@@ -70,7 +67,6 @@ router = ApiRouter(
     responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
-_STILL_VIEWING = Viewing()
 # `uuid` keeps this path from matching `counts` and `bulk-delete`, which have methods of their own.
 _CONVERSATION = "/conversations/{conversation_id:uuid}"
 
@@ -276,20 +272,6 @@ async def admin_mark_read(conversation_id: ConversationId, body: MarkRead, _: Ad
 async def mark_unread(conversation_id: ConversationId, _: Admin, session: DbSession) -> None:
     """Mark a conversation as unread, as a reminder to reply."""
     await commands.mark_unread(session, conversation_id)
-
-
-@router.post("/conversations/{conversation_id}/viewing", responses=problem_responses(NotFound))
-async def note_viewing(
-    conversation_id: ConversationId, caller: WatchingAdmin, session: DbSession, body: Viewing = _STILL_VIEWING
-) -> Viewers:
-    """Report that the admin is viewing a conversation, and return others who viewed it in the last 30 s.
-
-    Call it every 15 s while the conversation is open, and with `gone` when it is closed.
-    """
-    if body.gone:
-        await presence.remove_viewer(session, conversation_id, caller.id)
-        return Viewers(others=[])
-    return Viewers.of(await presence.record_viewer(session, conversation_id, caller.id))
 
 
 @router.delete(_CONVERSATION, status_code=204, responses=problem_responses(NotFound, ConversationNotClosed))

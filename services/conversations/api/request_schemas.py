@@ -170,11 +170,12 @@ class MarkRead(Request):
 
 
 class Viewing(Request):
-    """Reports that an admin is viewing a conversation, or with `gone` has left it."""
+    """Reports that an admin is viewing a conversation, or with `gone` has left it; `writing` a reply or no longer."""
 
-    model_config = example(gone=False)
+    model_config = example(writing=True)
 
     gone: bool = False
+    writing: bool | None = None
 
 
 class BulkDelete(Request):

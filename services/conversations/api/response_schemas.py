@@ -365,9 +365,10 @@ class Viewers:
     others: list[OtherViewer]
 
     @classmethod
-    def of(cls, users: Sequence[User]) -> Self:
-        """Convert admins."""
-        return cls(others=[OtherViewer(id=user.id, name=user.name or user.id) for user in users])
+    def of(cls, users: Sequence[User], viewer_id: str) -> Self:
+        """Convert the viewers for one of them."""
+        others = [user for user in users if user.id != viewer_id]
+        return cls(others=[OtherViewer(id=user.id, name=user.name or user.id) for user in others])
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from services.conversations.identity.access import KnownUserCache, SessionChecks
 from services.conversations.messaging.batching import GroupCommit
 from services.conversations.rate_limits.policy import Limits, SignInOrigins
 from services.conversations.realtime.hub import Hub
+from services.conversations.realtime.presence_feed import PresenceFeed
 from services.conversations.realtime.stream_admission import StreamAdmission
 from services.conversations.realtime.stream_quota import StreamQuota
 from services.conversations.settings import ApiSettings
@@ -26,6 +27,7 @@ class ApiState(AppState):
     admission: StreamAdmission
     group_commit: GroupCommit
     hub: Hub
+    presence_feed: PresenceFeed
     files: FileStore
     limits: Limits
     stream_quota: StreamQuota

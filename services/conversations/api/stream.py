@@ -169,7 +169,8 @@ async def stream_events(
     Events are `conversation.created`, `message.posted`, `conversation.updated` (`{conversation_id, conversation,
     message?}`), `message.removed` (`{conversation_id, conversation, removed_number}`), `conversation.read`
     (`{conversation_id, by, up_to}`), `conversation.deleted` (`{conversation_id}`) and `unread` (`{unread, more?}`), for
-    admins also `note.posted` and `note.deleted` (`{conversation_id, note_id}`).
+    admins also `note.posted` and `note.deleted` (`{conversation_id, note_id}`), and `presence` (`{conversation_id,
+    admin, viewing, writing}`, no id), which counts for 30 s, `writing` for 8 s.
 
     A client that reconnects with the last `id` gets the events it missed, in order. If its position is unknown or
     purged, it gets `reset`, and should reload its data and continue.

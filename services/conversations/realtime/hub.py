@@ -77,6 +77,11 @@ class Hub:
         """Make the hub read the log at once."""
         self._wakeup.set()
 
+    def push_to_admins(self, event: SseEvent) -> None:
+        """Send an event that is not from the log to the admins' streams."""
+        for stream in self._joined.get(None, ()):
+            stream.push([event])
+
     def close(self) -> None:
         """End all streams and accept no more, because the process is stopping."""
         self._closed = True

@@ -51,11 +51,17 @@ class Notifier:
 
 
 class Listener:
-    """Calls `notified` for every notification on a channel. `listening` says whether they arrive at present."""
+    """Calls `notified` for every notification on a channel, and `received` with its content.
 
-    def __init__(self, channel: str, notified: Callable[[], None]) -> None:
+    `listening` says whether they arrive at present.
+    """
+
+    def __init__(
+        self, channel: str, notified: Callable[[], None], received: Callable[[bytes], None] = lambda _: None
+    ) -> None:
         self._channel = channel
         self._notified = notified
+        self._received = received
         self.listening = False
 
     async def run(self, url: str) -> None:
@@ -74,6 +80,8 @@ class Listener:
                         else:
                             self.listening, warned = True, False
                             self._notified()
+                            if message["type"] == "message":  # else it is the subscription's confirmation
+                                self._received(message["data"])
             except Exception as error:  # noqa: BLE001 - as above
                 if not warned:
                     log.warning("no notifications, polling the log", channel=self._channel, error=_describe(error))

@@ -1,16 +1,22 @@
 """Two admins in one conversation see each other, until they leave."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import httpx2
 from sqlalchemy import select, update
 
 from services.conversations.models import Presence
 from services.conversations.realtime.presence import purge_presence
 from services.conversations.settings import StoreSettings
 from shared.database import SessionFactory, transaction
-from tests.service.conftest import As
+from tests.helpers.waiting import eventually
+from tests.service.conftest import As, running_api
 from tests.service.helpers.callers import Caller, problem
+from tests.service.helpers.live_api import Live
+from tests.service.helpers.valkey_process import Valkey
 
 LONG_AGO = timedelta(seconds=61)
 
@@ -86,3 +92,65 @@ async def test_expired_presence_is_purged(anna: Caller, sam: Caller, conversatio
     async with transaction(conversations) as session:
         assert await purge_presence(session, settings, size=10) == 1
         assert [str(row) for row in await session.scalars(select(Presence.conversation_id))] == [new]
+
+
+@asynccontextmanager
+async def at(live: Live, admin: Caller) -> AsyncIterator[Caller]:
+    """Call a running API over HTTP."""
+    async with httpx2.AsyncClient(base_url=live.origin) as client:
+        yield Caller(client, admin.prefix, admin.headers)
+
+
+async def test_admins_streams_get_who_is_viewing_and_writing_and_customers_do_not(
+    live: Live, anna: Caller, sam: Caller, acting_as: As
+) -> None:
+    conversation = (await anna.open())["id"]
+    await live.number()
+    async with live.reading(anna) as customer, live.reading(sam) as admin:
+        await eventually(lambda: "unread" in admin.names and "unread" in customer.names)
+        async with at(live, another(sam, acting_as, name="Kim")) as kim:
+            for fields in ({}, {}, {"writing": True}, {"writing": True}, {"writing": False}, {"gone": True}):
+                await view(kim, conversation, **fields)
+            await view(kim, conversation, gone=True)  # not there any more: no change
+        await anna.post(conversation)
+        await live.number()
+        await eventually(lambda: "message.posted" in customer.names and "message.posted" in admin.names)
+        base = {"conversation_id": conversation, "admin": {"id": "kim", "name": "Kim"}}
+        states = [(True, False), (True, True), (True, True), (True, False), (False, False)]
+        assert admin.data_of("presence") == [
+            base | {"viewing": viewing, "writing": writing} for viewing, writing in states
+        ]
+        assert all(event.id is None for event in admin.events if event.event == "presence")
+        assert "presence" not in customer.names
+        assert "Kim" not in str([event.data for event in customer.events])
+
+
+async def test_presence_reaches_the_streams_of_other_processes_and_survives_without_redis(
+    anna: Caller,
+    sam: Caller,
+    acting_as: As,
+    conversations: SessionFactory,
+    databases: dict[str, str],
+    valkey: Valkey,
+) -> None:
+    conversation = (await anna.open())["id"]
+    async with (
+        running_api(conversations, databases["conversations"], valkey.url) as here,
+        running_api(conversations, databases["conversations"], valkey.url) as there,
+        here.reading(sam) as near,
+        there.reading(sam) as far,
+        at(here, another(sam, acting_as, name="Kim")) as kim,
+    ):
+        await eventually(lambda: "unread" in near.names and "unread" in far.names)
+
+        async def has_arrived() -> bool:  # the subscription takes a moment
+            await view(kim, conversation, writing=True)
+            return "presence" in far.names
+
+        await eventually(has_arrived)
+        assert far.data_of("presence")[-1] == near.data_of("presence")[-1]
+
+        await valkey.kill()
+        before = len(near.data_of("presence"))
+        await view(kim, conversation, writing=False)
+        await eventually(lambda: len(near.data_of("presence")) == before + 1)

@@ -14,7 +14,7 @@ import { startDeskForms, startNotes } from "./desk-forms.js";
 import { startDrafts, startForms } from "./forms.js";
 import { startKeys } from "./keys.js";
 import { startPeopleSearch } from "./people-search.js";
-import { startPresence } from "./presence.js";
+import { notePresence, startPresence } from "./presence.js";
 import { refresh } from "./refresh.js";
 import { startSelection } from "./selection.js";
 import { flush, startSending } from "./sending.js";
@@ -70,6 +70,7 @@ function startMenus() {
 
 function handle(type, data) {
   if (type === "unread") return showUnread(data);
+  if (type === "presence") return notePresence(data);
   if (type === "message.posted" || type === "conversation.read") refreshBell();
   noteEvent(data);
   refreshList();

@@ -1,23 +1,28 @@
-// Shows the other admins that are viewing the conversation.
+// Shows the other admins that are viewing the conversation, and those that are writing a reply.
 
-import { call } from "./api.js";
+import { call, person } from "./api.js";
 import { fill } from "./announce.js";
+import { thread } from "./current-thread.js";
 
-const INTERVAL = 15_000; // ms; the server forgets viewers after 30 s
+const INTERVAL = 15_000; // ms between reports; the server forgets viewers after 30 s
+const WRITING_EVERY = 4_000; // ms between reports while this admin is writing
+const WRITING_FOR = 8_000; // ms that a report of another admin's writing counts
 
-/** Report that this admin is viewing the conversation, and show the others, until it is left. */
+let others = new Map(); // by id: the name, and until when that admin is writing
+
+/** Report that this admin is viewing the conversation, and writing, and show the others, until it is left. */
 export function startPresence(thread, closed) {
-  const line = thread.querySelector("#viewing");
-  if (!line) return;
+  others = new Map();
+  if (!thread.querySelector("#viewing")) return;
   const path = `/api/v1/admin/conversations/${thread.dataset.thread}/viewing`;
-  const report = async () => {
+  let writingAt = 0;
+  const report = async (fields = {}) => {
     if (document.hidden) return;
-    const response = await call("POST", path, { body: {} }).catch(() => null);
+    const response = await call("POST", path, { body: fields }).catch(() => null);
     if (!response?.ok || closed.aborted) return;
-    const names = (await response.json()).others.map((other) => other.name);
-    const words = names.length > 1 ? line.dataset.several : line.dataset.one;
-    line.hidden = !names.length;
-    line.textContent = names.length ? fill(words, { names: names.join(", ") }) : "";
+    const present = (await response.json()).others;
+    others = new Map(present.map(({ id, name }) => [id, { name, until: others.get(id)?.until ?? 0 }]));
+    show();
   };
   const leave = () => {
     fetch(path, {
@@ -30,11 +35,23 @@ export function startPresence(thread, closed) {
       },
     }).catch(() => null);
   };
+  const reply = thread.querySelector("#reply_body");
+  const write = () => {
+    const isOver = !reply.value.trim();
+    if (isOver ? !writingAt : performance.now() - writingAt < WRITING_EVERY) return;
+    writingAt = isOver ? 0 : performance.now();
+    report({ writing: !isOver });
+  };
   const start = () => {
     report();
     const timer = setInterval(report, INTERVAL);
     document.addEventListener("visibilitychange", () => (document.hidden ? leave() : report()), { signal: closed });
     addEventListener("pagehide", leave, { signal: closed });
+    reply?.addEventListener("input", write);
+    reply?.form.addEventListener("submit", () => {
+      if (writingAt) report({ writing: false });
+      writingAt = 0;
+    });
     closed.addEventListener("abort", () => {
       clearInterval(timer);
       leave();
@@ -42,4 +59,27 @@ export function startPresence(thread, closed) {
   };
   if ("peek" in thread.dataset) thread.addEventListener("chats:opened", start, { once: true });
   else start();
+}
+
+/** Show what another admin does, as an event says. */
+export function notePresence({ conversation_id: conversation, admin, viewing, writing }) {
+  if (conversation !== thread?.dataset.thread || admin.id === person) return;
+  if (!viewing) others.delete(admin.id);
+  else others.set(admin.id, { name: admin.name, until: writing ? performance.now() + WRITING_FOR : 0 });
+  show();
+  if (writing) setTimeout(show, WRITING_FOR + 100);
+}
+
+function show() {
+  const line = thread?.querySelector("#viewing");
+  if (!line) return;
+  const all = [...others.values()];
+  const writing = all.filter(({ until }) => until > performance.now());
+  const named = (people, words) =>
+    people.length && fill(line.dataset[people.length > 1 ? `${words}Several` : `${words}One`], { names: people.map(({ name }) => name).join(", ") });
+  const looking = all.filter((other) => !writing.includes(other));
+  const text = [named(writing, "writing"), named(looking, "looking")].filter(Boolean).join(" · ");
+  line.hidden = !text;
+  line.classList.toggle("writing", writing.length > 0);
+  if (line.textContent !== text) line.textContent = text;
 }

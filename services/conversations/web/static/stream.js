@@ -12,6 +12,7 @@ const TYPES = [
   "message.removed",
   "note.posted",
   "note.deleted",
+  "presence",
   "unread",
 ];
 const MAX_RETRY = 30_000; // ms between attempts
