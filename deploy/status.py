@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from deploy.operations import on_conversations, on_notifications
 from services.conversations.event_log import reader, retention, sequencer
 from services.conversations.messaging import erasure_batches
+from services.conversations.reports import facts
 from services.conversations.search import indexer
 from services.conversations.settings import StoreSettings as ConversationsSettings
 from services.notifications import metrics
@@ -42,6 +43,7 @@ class Conversations(NamedTuple):
     publishers: Sequence[broker_reports.Report]
     erasure: erasure_batches.State
     search: indexer.State
+    reports: facts.State
     skew: float
 
 
@@ -89,6 +91,7 @@ async def _read_conversations(session: AsyncSession) -> Conversations:
         await broker_reports.read_reports(session),
         await erasure_batches.read_state(session),
         await indexer.read_state(session),
+        await facts.read_state(session),
         await read_skew(session),
     )
 
@@ -118,6 +121,7 @@ def _of_conversations(read: Conversations) -> list[Finding]:
         ),
         _erasure("conversations", read.erasure, "jobs process"),
         _search(read.search),
+        _reports(read.reports),
     ]
 
 
@@ -227,13 +231,24 @@ def _erasure(service: str, state: erasure_batches.State | notifications_erasure.
 def _search(state: indexer.State) -> Finding:
     line = f"search        oldest message waits {state.lag:.1f} s, {state.parked} conversations parked"
     if state.is_filling:
-        left = f"{state.left}{'+' if state.left == indexer.COUNT_LIMIT else ''}"
-        line += f"; first indexing: {state.filled} conversations done, {left} to go"
+        line += f"; first indexing: {state.filled} conversations done, {_left(state.left)} to go"
     if state.lag > indexer.LATE:
         return Finding(line, "new messages may not be found: is the jobs process running?")
     if state.parked:
         return Finding(line, f"these are not found: {state.reason}; see the log of the jobs process")
     return Finding(line, None)
+
+
+def _reports(state: facts.State) -> Finding:
+    line = f"reports       oldest event waits {state.lag:.1f} s to be counted"
+    if state.is_filling:
+        line += f"; first count: {state.filled} conversations done, {_left(state.left)} to go"
+    late = "reports lack the newest numbers: is the jobs process running?"
+    return Finding(line, late if state.lag > facts.LATE else None)
+
+
+def _left(count: int) -> str:
+    return f"{count}{'+' if count == indexer.COUNT_LIMIT else ''}"
 
 
 def _clocks(conversations: float, notifications: float) -> Finding:

@@ -8,7 +8,7 @@ from typing import cast
 import structlog
 from fastapi import FastAPI
 
-from services.conversations.api import admin, attachments, customer, desk, internal, presence, store, stream
+from services.conversations.api import admin, attachments, customer, desk, internal, presence, reports, store, stream
 from services.conversations.api.state import ApiState
 from services.conversations.api.store_bodies import describe
 from services.conversations.attachments.file_store import open_files
@@ -101,7 +101,17 @@ def create_app(settings: ApiSettings) -> FastAPI:
     state.sign_in_origins = SignInOrigins()
     app.state.pages = pages
     app.add_middleware(RenewedCookies)
-    for module in (stream, customer, admin, desk, presence, attachments, store, internal):  # the most frequent first
+    for module in (
+        stream,
+        customer,
+        admin,
+        desk,
+        presence,
+        reports,
+        attachments,
+        store,
+        internal,
+    ):  # the most frequent first
         add_routes(app, module.router)
     for page in (
         customer_pages,

@@ -1,7 +1,7 @@
 """The jobs of the conversations service: work that no request waits for.
 
-They index conversations for search, erase deleted conversations and users, scan and delete files, purge old rows, and
-resolve conversations whose customer stays quiet.
+They index conversations for search, count them for reports, erase deleted conversations and users, scan and delete
+files, purge old rows, and resolve conversations whose customer stays quiet.
 Copies share the work: each batch is a transaction that locks what it works on, and skips what another copy has locked.
 """
 
@@ -20,6 +20,7 @@ from services.conversations.identity.sessions import purge_sessions
 from services.conversations.messaging.erasure_batches import erase_round, purge_erasures
 from services.conversations.messaging.quiet import resolve_quiet
 from services.conversations.realtime.presence import purge_presence
+from services.conversations.reports.facts import count_round
 from services.conversations.search.indexer import index_round
 from services.conversations.settings import JobsSettings, StoreSettings
 from shared.database import SessionFactory, create_engine, create_sessions, transaction
@@ -28,6 +29,7 @@ from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.stopping import pause, run_until_stopped
 
 INDEX_EVERY = 0.5  # seconds until the next look at the log, if there was nothing to index
+COUNT_EVERY = 2.0  # seconds until the next look at the log, if there was nothing to count
 ERASE_EVERY = 1.0  # seconds until the next erasure round, if the last one erased nothing
 PURGE_EVERY = 60  # seconds between purges of rows past their retention
 PURGE_BATCH = 1000  # rows deleted in one transaction
@@ -39,6 +41,7 @@ RESOLVE_BATCH = 100  # conversations resolved in one transaction
 
 PURGED = Counter("chats_log_purged_total", "Rows purged: events, idempotency keys, sessions, viewers, erasures")
 INDEXED = Counter("chats_search_indexed_total", "Conversations whose search documents this process has written")
+COUNTED = Counter("chats_reports_counted_total", "Conversations that this process has counted for reports")
 ERASED = Counter("chats_erased_total", "Rows of deleted conversations and users that this process has erased")
 RESOLVED = Counter("chats_auto_resolved_total", "Quiet conversations that this process has resolved")
 SCANS = Counter("chats_file_scans_total", "Files that this process has scanned, by outcome", ["outcome"])
@@ -55,6 +58,7 @@ async def run_jobs(settings: JobsSettings, host: str, port: int, stop: asyncio.E
         await run_until_stopped(stop, wait_for_database(engine, version))
         async with asyncio.TaskGroup() as group:
             group.create_task(_index(sessions, stop))
+            group.create_task(_count(sessions, stop))
             group.create_task(_erase(sessions, stop))
             group.create_task(_purge(sessions, settings, stop))
             if settings.auto_resolve_days:
@@ -77,6 +81,20 @@ async def _index(sessions: SessionFactory, stop: asyncio.Event) -> None:
         INDEXED.inc(indexed)
         if not indexed:
             await pause(stop, INDEX_EVERY)
+
+
+async def _count(sessions: SessionFactory, stop: asyncio.Event) -> None:
+    """Count conversations for reports."""
+    while not stop.is_set():
+        counted = 0
+        try:
+            counted = await count_round(sessions)
+        except Exception as error:  # it must not end the other jobs
+            log.warning("counting for reports failed, retrying", error=type(error).__name__)
+            log.debug("counting for reports failed", exc_info=True)
+        COUNTED.inc(counted)
+        if not counted:
+            await pause(stop, COUNT_EVERY)
 
 
 async def _erase(sessions: SessionFactory, stop: asyncio.Event) -> None:

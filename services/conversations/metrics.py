@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.event_log.sequencer import read_state
 from services.conversations.messaging import erasure_batches
 from services.conversations.models import FeedReader
+from services.conversations.reports import facts
 from services.conversations.search import indexer
 from services.conversations.settings import StoreSettings
 from shared.database import SessionFactory, transaction
@@ -24,6 +25,7 @@ RETENTION = Gauge(
 )
 SEARCH_LAG = Gauge("chats_search_lag_seconds", "Age of the oldest message that is not indexed for search")
 SEARCH_PARKED = Gauge("chats_search_parked", "Conversations that could not be indexed for search")
+REPORTS_LAG = Gauge("chats_reports_lag_seconds", "Age of the oldest event that is not counted for reports")
 SIZE = Gauge("chats_log_bytes", "Size of the log on disk with its indexes")
 
 DAY = 24 * 3600  # seconds
@@ -43,6 +45,7 @@ async def collect(sessions: SessionFactory, settings: StoreSettings) -> None:
         search = await indexer.read_state(session)
         SEARCH_LAG.set(search.lag)
         SEARCH_PARKED.set(search.parked)
+        REPORTS_LAG.set((await facts.read_state(session)).lag)
         erasure = await erasure_batches.read_state(session)
         await measure_database(session, "conversations", erasure.stalled_seconds)
 

@@ -269,6 +269,7 @@ async def empty_conversations(engine: AsyncEngine) -> None:
         ConversationsBase,
         "update feed set head = 0, incarnation = null",
         "update search_progress set position = 0, fill_before = null, filled = 0",
+        "update report_progress set position = 0, fill_before = null, filled = 0, exact_since = null",
         "delete from erasures",
     )
 
@@ -300,7 +301,7 @@ async def vacuumed(postgres: Server) -> Callable[[str], Awaitable[None]]:
 
 
 async def _empty(engine: AsyncEngine, base: type[Any], *more: str) -> None:
-    kept = {"feed", "search_progress", "feed_cursor", "gate"}
+    kept = {"feed", "search_progress", "report_progress", "feed_cursor", "gate"}
     tables = [table.name for table in reversed(base.metadata.sorted_tables) if table.name not in kept]
     async with engine.begin() as connection:
         for statement in (*(f"delete from {table}" for table in tables), *more):  # noqa: S608 - our own tables

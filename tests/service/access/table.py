@@ -78,6 +78,8 @@ GET    /api/v1/admin/canned-replies                             401   403   403 
 POST   /api/v1/admin/canned-replies                             401   403   403   201   403  401 #canned_reply
 PUT    /api/v1/admin/canned-replies/{canned_reply_id}                  401   403   403   200   403  401 #canned_reply
 DELETE /api/v1/admin/canned-replies/{canned_reply_id}                  401   403   403   204   403  401
+GET    /api/v1/admin/reports                                    401   403   403   200   403  401
+GET    /api/v1/admin/reports?from=2026-01-01&to=2026-12-31&by=label 401 403 403 200 403 401
 GET    /api/v1/admin/users                                      401   403   403   200   403  401
 GET    /api/v1/admin/users?q={user_id}                          401   403   403   200   403  401
 

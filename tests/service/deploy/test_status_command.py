@@ -11,7 +11,7 @@ from deploy.cli import app
 from deploy.local.postgres import Server
 
 LINES = {
-    "conversations": {"log", "publisher", "retention", "search"},
+    "conversations": {"log", "publisher", "retention", "search", "reports"},
     "notifications": {"consumer", "rebuild", "emails"},
 }
 

@@ -18,6 +18,7 @@ NOT_IN_SCHEMA = re.compile(
     | send\ at\ least\ one\ of\ status,                  # and it is not null
     | unknown\ variables                               # in double braces
     | must\ be\ a\ known\ locale
+    | must\ not\ be\ after\ to | covers\ at\ most\ 3660\ days | must\ be\ a\ date\ from\ 2000
     | There\ is\ no\ such\ file\ that\ you\ can\ send
     | must\ not\ repeat\ an\ id
     | send\ a\ status,\ a\ reply_body,\ or\ both          # at least one of them, and neither is null

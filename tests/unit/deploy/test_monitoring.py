@@ -10,6 +10,7 @@ import pytest
 
 from deploy import status
 from services.conversations.event_log import reader, retention, sequencer
+from services.conversations.reports import facts
 from services.conversations.search import indexer
 from services.notifications import metrics
 from shared.clock_skew import MAX_SKEW
@@ -24,6 +25,7 @@ THRESHOLDS = {
     "ChatsEmailsLate": metrics.LATE,
     "ChatsErasureStalled": status.LATE_ERASURE,
     "ChatsSearchLate": indexer.LATE,
+    "ChatsReportsLate": facts.LATE,
     "ChatsLogKeptTooLong": retention.LATE_PURGE * status.DAY,
     "ChatsClockSkew": MAX_SKEW,
 }
