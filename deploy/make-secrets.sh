@@ -30,6 +30,7 @@ keep auth_secret "${CHATS_AUTH_SECRET:-$(random)}"
 keep feed_secret "${CHATS_FEED_SECRET:-$(random)}"
 keep flower_basic_auth "${CHATS_FLOWER_BASIC_AUTH:-flower:$(random)}"
 keep flower_broker_api "${CHATS_FLOWER_BROKER_API:-}"
+keep dkim_key "${CHATS_DKIM_KEY:-}"
 keep files_secret_key "${CHATS_FILES_SECRET_KEY:-}"
 keep smtp_url "${CHATS_SMTP_URL:-smtp://mailpit:1025}"
 

@@ -3,6 +3,7 @@
 RFC 7208 (SPF), RFC 6376 (DKIM), RFC 7489 (DMARC).
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from typing import Final
@@ -13,6 +14,7 @@ import dns.resolver
 
 from deploy.doctor.findings import Finding, Severity, fault, note, ok, warning
 from deploy.doctor.settings import is_local
+from services.notifications.mail.signing import Signer
 
 TIMEOUT: Final = 5.0  # seconds for one lookup
 RESERVED: Final = ("test", "example", "invalid", "localhost", "local", "internal")  # RFC 2606, RFC 6762
@@ -21,7 +23,7 @@ Records = Sequence[str] | None
 """The texts of a name's records; None if no server answered."""
 
 
-async def check_records(domain: str, mail_server: str) -> Sequence[Finding]:
+async def check_records(domain: str, mail_server: str, signer: Signer | None) -> Sequence[Finding]:
     """Check the records of the sender's domain, for email that leaves by this mail server."""
     labels = domain.lower().rstrip(".").split(".")
     if len(labels) == 1 or labels[-1] in RESERVED:
@@ -35,7 +37,7 @@ async def check_records(domain: str, mail_server: str) -> Sequence[Finding]:
     texts, mail, policies = await _lookup(domain, "TXT"), await _lookup(domain, "MX"), await _policies(labels)
     return [
         _spf(domain, mail_server, texts),
-        _dkim(domain),
+        *([_unsigned(domain)] if signer is None else await _dkim(domain, signer)),
         _dmarc(domain, policies),
         *_bounces(domain, mail, await _lookup(domain, "A") if mail == [] else mail),
     ]
@@ -67,11 +69,35 @@ def _mechanism(host: str) -> str:
     return "mx" if address.is_loopback else f"ip{address.version}:{address}"
 
 
-def _dkim(domain: str) -> Finding:
+def _unsigned(domain: str) -> Finding:
     return note(
-        f"DKIM: let your mail server sign for {domain}; Customer Chats does not sign.",
+        f"DKIM: Customer Chats does not sign: let your mail server sign for {domain}, or set CHATS_DKIM_KEY_FILE.",
         f'Publish the key that it names:\nSELECTOR._domainkey.{domain}. TXT "v=DKIM1; k=rsa; p=PUBLIC_KEY"',
     )
+
+
+async def _dkim(domain: str, signer: Signer) -> Sequence[Finding]:
+    name = f"{signer.selector}._domainkey.{signer.domain}"
+    record = f"v=DKIM1; k=rsa; p={signer.public_key}"
+    # A record's text consists of strings of at most 255 characters.
+    to_copy = f"{name}. TXT " + " ".join(f'"{record[start : start + 255]}"' for start in range(0, len(record), 255))
+    texts = await _lookup(name, "TXT")
+    if texts is None:
+        return [_unknown(f"DKIM of {name}", f"Publish:\n{to_copy}")]
+    keys = [re.sub(r"\s", "", found[1]) for text in texts if (found := re.search(r"(?:^|;)\s*p\s*=([^;]*)", text))]
+    if not keys:
+        return [fault(f"DKIM: {name} has no key, so receivers cannot check our signature.", f"Publish:\n{to_copy}")]
+    if keys != [signer.public_key]:
+        text = f"DKIM: {name} has another key than the one that signs, so our signature fails."
+        return [fault(text, f"Publish this alone, or set CHATS_DKIM_SELECTOR to the key's name:\n{to_copy}")]
+    if (
+        domain != signer.domain
+        and not domain.endswith(f".{signer.domain}")
+        and not signer.domain.endswith(f".{domain}")
+    ):
+        text = f"DKIM: emails from {domain} are signed for {signer.domain}, which DMARC does not count."
+        return [warning(text, f"Set CHATS_DKIM_DOMAIN to {domain}.")]
+    return [ok(f"DKIM: {name} has the key that signs.")]
 
 
 def _dmarc(domain: str, policies: tuple[str, Records]) -> Finding:

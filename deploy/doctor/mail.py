@@ -44,7 +44,7 @@ async def check() -> Sequence[Finding]:
     findings = [_failure(where, failure)] if failure else list(_of_server(where, server, extensions))
     findings += _of_ehlo(settings.ehlo, server)
     sender = ascii_domain_address(sender_address(settings.email_from))
-    return [*findings, *await check_records(sender.rpartition("@")[2], server.host)]
+    return [*findings, *await check_records(sender.rpartition("@")[2], server.host, settings.signer)]
 
 
 def _failure(where: str, failure: Attempt) -> Finding:

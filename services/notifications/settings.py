@@ -1,13 +1,15 @@
 """Settings of the notifications service."""
 
 import re
-from typing import Annotated
+from functools import cached_property
+from typing import Annotated, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
 from pydantic_settings import NoDecode
 
 from services.notifications.mail.addresses import ascii_domain_address, sender_address
+from services.notifications.mail.signing import Signer
 from services.notifications.mail.smtp_url import ehlo_name, parse_smtp_url
 from shared.people import LocaleTag, ZoneName
 from shared.settings import DatabaseUrl, Days, HeaderSecret, Settings, TokenSettings, WebUrl, split_commas
@@ -35,12 +37,20 @@ def _ehlo_name(value: str) -> str:
     return value
 
 
+def _dns_name(value: str) -> str:
+    """Check a name in DNS, without the final dot: `store.example`, or a selector such as `chats`."""
+    if not re.fullmatch(r"(?=.{1,200}$)[A-Za-z0-9_-]{1,63}(\.[A-Za-z0-9_-]{1,63})*", value):
+        raise ValueError("must be a name in DNS, international ones as xn--")
+    return value.lower()
+
+
 Seconds = Annotated[int, Field(ge=0, le=MONTH)]
 EmailCount = Annotated[int, Field(ge=0, le=100_000)]
 Schedule = Annotated[tuple[Seconds, ...], Field(min_length=1)]
 EhloName = Annotated[str, Field(max_length=255), AfterValidator(_ehlo_name)]
 Sender = Annotated[str, AfterValidator(_sender)]
 Recipient = Annotated[str, AfterValidator(_recipient)]
+DnsName = Annotated[str, AfterValidator(_dns_name)]
 Patterns = Annotated[tuple[str, ...], Field(min_length=1)]
 
 
@@ -72,6 +82,9 @@ class EmailSettings(StoreSettings):
     email_from: Sender = "support@localhost"
     email_ehlo: EhloName | None = None
     email_reply_to: Sender | None = None
+    dkim_domain: DnsName | None = None
+    dkim_selector: DnsName | None = None
+    dkim_key: SecretStr | None = None
     time_zone: ZoneName = "UTC"
     locale: LocaleTag = "en"
     email_only_to: Annotated[Patterns | None, NoDecode, BeforeValidator(split_commas)] = None
@@ -92,6 +105,24 @@ class EmailSettings(StoreSettings):
     def ehlo(self) -> str:
         """The EHLO name: as set, or the host of the public URL."""
         return self.email_ehlo or ehlo_name(urlsplit(self.public_url).hostname or "")
+
+    @cached_property
+    def signer(self) -> Signer | None:
+        """What signs emails; None if they are not signed."""
+        if self.dkim_domain is None or self.dkim_selector is None or self.dkim_key is None:
+            return None
+        return Signer.read(self.dkim_domain, self.dkim_selector, self.dkim_key.get_secret_value())
+
+    @model_validator(mode="after")
+    def _can_sign(self) -> Self:
+        given = [value is not None for value in (self.dkim_domain, self.dkim_selector, self.dkim_key)]
+        if any(given) and not all(given):
+            raise ValueError("to sign emails set all of CHATS_DKIM_DOMAIN, CHATS_DKIM_SELECTOR and CHATS_DKIM_KEY_FILE")
+        try:
+            _ = self.signer
+        except ValueError as error:
+            raise ValueError(f"CHATS_DKIM_KEY: {error}") from None
+        return self
 
     @property
     def warning(self) -> str | None:

@@ -175,10 +175,11 @@ async def _send_next(
     A connection that the server refuses while it serves others costs no attempt: the pool continues with fewer.
     """
     started_at, email = datetime.now(UTC), batch.waiting.pop()
+    signer = recorder.settings.signer
     attempt = failure or await connection.send(
         sender=recorder.settings.email_from,
         recipient=email.to_address,
-        content=email.content,
+        content=signer.sign(email.content) if signer else email.content,
         before_data=lambda: recorder.begun.submit(email),
     )
     failpoint("attempt-ended")

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -55,6 +56,20 @@ async def make_due(sessions: SessionFactory) -> None:
 async def run_out(sessions: SessionFactory) -> None:
     async with transaction(sessions) as session:
         await session.execute(update(Email).values(lease_until=func.clock_timestamp() - timedelta(seconds=1)))
+
+
+async def test_with_a_key_the_email_arrives_signed(notifications: SessionFactory) -> None:
+    key = (Path(__file__).parents[2] / "unit/mail/dkim_test_key.pem").read_text()
+    async with smtp_server() as server:
+        signing: dict[str, Any] = {"dkim_domain": "store.test", "dkim_selector": "chats", "dkim_key": SecretStr(key)}
+        settings = settings_for(server, **signing)
+        await receive(notifications, settings, posted(uuid4(), 1))
+        assert await send(notifications, settings) == 1
+        [email] = server.emails
+    head, _, rest = email.content.partition(b"\r\nDate:")
+    assert head.startswith(b"DKIM-Signature: v=1; a=rsa-sha256; c=relaxed/relaxed;\r\n d=store.test; s=chats;")
+    assert settings.signer
+    assert settings.signer.sign(b"Date:" + rest) == email.content
 
 
 async def test_a_due_email_is_sent_once_and_its_attempt_recorded(notifications: SessionFactory) -> None:

@@ -1,13 +1,16 @@
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import dns.asyncresolver
 import pytest
 
 from deploy.doctor.mail import check
+from services.notifications.mail.signing import Signer
 from tests.helpers.dns_server import Records, name_server
 from tests.helpers.smtp_server import SmtpServer, smtp_server
 
 SENDER = "store.brand.test"
+DKIM_KEY = (Path(__file__).parents[2] / "unit/mail/dkim_test_key.pem").read_text()
 ALL_RECORDS: Records = {
     (SENDER, "TXT"): ['"some-verification=1"', '"v=spf1 include:mail.test -all"'],
     (f"_dmarc.{SENDER}", "TXT"): ['"v=DMARC1; p=" "quarantine"'],
@@ -109,6 +112,35 @@ async def test_records_are_read_as_receivers_do(
     async with smtp_server() as server:
         findings = await found(monkeypatch, databases, server, {**ALL_RECORDS, **changes})
     assert [level for level, text, _ in findings if part in text] == [severity]
+
+
+@pytest.mark.parametrize(
+    ("record", "domain", "severity", "part"),
+    [
+        ("v=DKIM1; k=rsa; p={key}", SENDER, "OK", "has the key that signs"),
+        ("v=DKIM1; p = {key}", "brand.test", "OK", "has the key that signs"),
+        ("v=DKIM1; k=rsa; p={key}", "other.test", "WARNING", "DMARC does not count"),
+        ("v=DKIM1; k=rsa; p=MIGf", SENDER, "FAULT", "has another key"),
+        (None, SENDER, "FAULT", "has no key"),
+    ],
+)
+async def test_the_key_that_signs_is_compared_with_the_one_in_dns(
+    monkeypatch: pytest.MonkeyPatch,
+    databases: dict[str, str],
+    record: str | None,
+    domain: str,
+    severity: str,
+    part: str,
+) -> None:
+    text = record and record.replace("{key}", Signer.read(domain, "chats", DKIM_KEY).public_key)
+    records = {**ALL_RECORDS, (f"chats._domainkey.{domain}", "TXT"): [f'"{text[:99]}" "{text[99:]}"'] if text else []}
+    async with smtp_server() as server:
+        settings = {"CHATS_DKIM_DOMAIN": domain, "CHATS_DKIM_SELECTOR": "chats", "CHATS_DKIM_KEY": DKIM_KEY}
+        findings = await found(monkeypatch, databases, server, records, **settings)
+    [(level, text, advice)] = [finding for finding in findings if finding[1].startswith("DKIM")]
+    assert (level, part in text) == (severity, True)
+    if severity == "FAULT":
+        assert f'chats._domainkey.{domain}. TXT "v=DKIM1; k=rsa; p=' in advice
 
 
 async def test_without_a_name_server_the_records_are_printed_all_the_same(

@@ -37,6 +37,7 @@ SECRETS = {
     "broker_url",
     "conversations_database_url",
     "conversations_owner_url",
+    "dkim_key",
     "feed_secret",
     "files_secret_key",
     "flower_basic_auth",
@@ -127,7 +128,7 @@ def make_secrets(directory: Path, **environment: str) -> dict[str, str]:
 def test_the_script_makes_all_secrets_once(tmp_path: Path) -> None:
     first = make_secrets(tmp_path / "secrets")
     assert first.keys() == COMPOSE["secrets"].keys()
-    assert [name for name, value in first.items() if not value] == ["files_secret_key", "flower_broker_api"]
+    assert [name for name, value in first.items() if not value] == ["dkim_key", "files_secret_key", "flower_broker_api"]
     given = list(filter(None, first.values()))
     assert len(set(given)) == len(given)
     assert (tmp_path / "secrets").stat().st_mode & 0o777 == 0o700

@@ -122,3 +122,27 @@ def test_public_pages_with_a_mail_catcher_are_worth_a_warning(
     )
     assert bool(settings.warning) == warns
     assert "hidden" not in (settings.warning or "")
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"dkim_domain": "store.test"}, "CHATS_DKIM_SELECTOR"),
+        (
+            {"dkim_domain": "store.test", "dkim_selector": "a", "dkim_key": "no key"},
+            "CHATS_DKIM_KEY: this is no private",
+        ),
+        (
+            {"dkim_domain": "store test", "dkim_selector": "a", "dkim_key": "no key"},
+            "CHATS_DKIM_DOMAIN: must be a name",
+        ),
+    ],
+)
+def test_what_cannot_sign_is_refused_at_the_start(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], reason: str
+) -> None:
+    monkeypatch.setenv("CHATS_NOTIFICATIONS_DATABASE_URL", "postgresql://chats@127.0.0.1/chats")
+    for name, value in given.items():
+        monkeypatch.setenv(f"CHATS_{name.upper()}", value)
+    with pytest.raises(SettingsError, match=reason):
+        read_settings(EmailSettings)
