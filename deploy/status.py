@@ -7,6 +7,7 @@ import typer
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from deploy.operations import on_conversations, on_notifications
+from services.conversations.emails import progress
 from services.conversations.event_log import reader, retention, sequencer
 from services.conversations.messaging import erasure_batches
 from services.conversations.reports import facts
@@ -44,6 +45,7 @@ class Conversations(NamedTuple):
     erasure: erasure_batches.State
     search: indexer.State
     reports: facts.State
+    fates: progress.State
     skew: float
 
 
@@ -92,6 +94,7 @@ async def _read_conversations(session: AsyncSession) -> Conversations:
         await erasure_batches.read_state(session),
         await indexer.read_state(session),
         await facts.read_state(session),
+        await progress.read_state(session),
         await read_skew(session),
     )
 
@@ -122,6 +125,7 @@ def _of_conversations(read: Conversations) -> list[Finding]:
         _erasure("conversations", read.erasure, "jobs process"),
         _search(read.search),
         _reports(read.reports),
+        _fates(read.fates),
     ]
 
 
@@ -249,6 +253,16 @@ def _reports(state: facts.State) -> Finding:
 
 def _left(count: int) -> str:
     return f"{count}{'+' if count == indexer.COUNT_LIMIT else ''}"
+
+
+def _fates(state: progress.State) -> Finding:
+    line = f"email fates   read up to position {state.position}"
+    if state.listing is not None:
+        line += f", listing all emails: {state.listing}"
+    if state.lag > progress.LATE:
+        remark = f"not read for {state.lag:.0f} s: can the jobs process read the notifications API? `chats doctor feed`"
+        return Finding(line, remark)
+    return Finding(line, None)
 
 
 def _clocks(conversations: float, notifications: float) -> Finding:

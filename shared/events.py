@@ -27,6 +27,7 @@ class EventType(StrEnum):
     CONVERSATION_DELETED = "conversation.deleted"
     NOTE_POSTED = "note.posted"
     NOTE_DELETED = "note.deleted"
+    EMAIL_UPDATED = "email.updated"
     USER_UPDATED = "user.updated"
     USER_DELETED = "user.deleted"
 

@@ -106,6 +106,7 @@ def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str,
         "CHATS_REDIS_URL": valkey_url(ports["limits"], kept["VALKEY_PASSWORD"], 0),
         "CHATS_SMTP_URL": f"smtp://127.0.0.1:{ports['smtp']}",
         "CHATS_CONVERSATIONS_URL": f"http://127.0.0.1:{ports['api']}",
+        "CHATS_NOTIFICATIONS_URL": f"http://127.0.0.1:{ports['notifications-api']}",
         "CHATS_DRAIN_SECONDS": "0",  # no load balancer here
         "CHATS_PUBLIC_URL": origin(host, ports["proxy"]),
         "CHATS_STORE_NAME": "Demo Store",

@@ -1,20 +1,23 @@
 """The jobs of the conversations service: work that no request waits for.
 
 They index conversations for search, count them for reports, erase deleted conversations and users, scan and delete
-files, purge old rows, and resolve conversations whose customer stays quiet.
+files, purge old rows, resolve conversations whose customer stays quiet, and read what becomes of emails.
 Copies share the work: each batch is a transaction that locks what it works on, and skips what another copy has locked.
 """
 
 import asyncio
 from pathlib import Path
 
+import httpx2
 import structlog
 from prometheus_client import Counter
+from pydantic import ValidationError
 
 from services.conversations.attachments.deletion import delete_files
 from services.conversations.attachments.file_store import FileStore, open_files
 from services.conversations.attachments.scanning import scan_next_file
 from services.conversations.attachments.uploads import purge_unsent
+from services.conversations.emails.follower import Round, follow_round
 from services.conversations.event_log.retention import purge_events, purge_keys
 from services.conversations.identity.sessions import purge_sessions
 from services.conversations.messaging.erasure_batches import erase_round, purge_erasures
@@ -24,6 +27,7 @@ from services.conversations.reports.facts import count_round
 from services.conversations.search.indexer import index_round
 from services.conversations.settings import JobsSettings, StoreSettings
 from shared.database import SessionFactory, create_engine, create_sessions, transaction
+from shared.event_log.feed_client import create_feed
 from shared.processes import operations_routes, operations_server
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.stopping import pause, run_until_stopped
@@ -36,6 +40,8 @@ PURGE_BATCH = 1000  # rows deleted in one transaction
 DELETE_FILES_EVERY = 1.0  # seconds until files are looked for again, if there were none to delete
 SCAN_EVERY = 0.5  # seconds until files are looked for again, if none waited for a scan
 FILE_BATCH = 50  # files deleted at once
+FOLLOW_EVERY = 1.0  # seconds until the log of emails is read again, doubled after each failure …
+MAX_FOLLOW_PAUSE = 30.0  # … up to this
 RESOLVE_EVERY = 60  # seconds until the next look for quiet conversations
 RESOLVE_BATCH = 100  # conversations resolved in one transaction
 
@@ -46,6 +52,8 @@ ERASED = Counter("chats_erased_total", "Rows of deleted conversations and users 
 RESOLVED = Counter("chats_auto_resolved_total", "Quiet conversations that this process has resolved")
 SCANS = Counter("chats_file_scans_total", "Files that this process has scanned, by outcome", ["outcome"])
 FILES_DELETED = Counter("chats_files_deleted_total", "Files that this process has deleted from the file store")
+
+FATES = Counter("chats_email_fates_total", "Emails whose fate this process has written into timelines")
 
 log = structlog.get_logger()
 
@@ -66,6 +74,11 @@ async def run_jobs(settings: JobsSettings, host: str, port: int, stop: asyncio.E
             files = open_files(settings)
             group.create_task(_delete_files(sessions, files, stop))
             group.create_task(_scan_files(sessions, files, settings.scan_url, stop))
+            if settings.feed_secret:
+                feed = create_feed(settings.notifications_url, settings.feed_secret.get_secret_value())
+                group.create_task(_follow_emails(sessions, feed, stop))
+            else:
+                log.warning("what becomes of emails is not read: set CHATS_FEED_SECRET")
     await engine.dispose()
 
 
@@ -153,6 +166,29 @@ async def _resolve_quiet(sessions: SessionFactory, days: float, stop: asyncio.Ev
         RESOLVED.inc(resolved)
         if resolved < RESOLVE_BATCH:
             await pause(stop, RESOLVE_EVERY)
+
+
+async def _follow_emails(sessions: SessionFactory, feed: httpx2.AsyncClient, stop: asyncio.Event) -> None:
+    """Read what becomes of emails from the notifications service, which may be away for as long as it likes."""
+    failures = 0
+    async with feed:
+        while not stop.is_set():
+            done = Round(0, more=False)
+            try:
+                done = await follow_round(sessions, feed)
+                failures = 0
+            except (httpx2.HTTPError, ValidationError) as error:
+                failures += 1
+                status = error.response.status_code if isinstance(error, httpx2.HTTPStatusError) else None
+                # Without the error's text, which quotes the content.
+                log.warning("log of emails unavailable, retrying", error=type(error).__name__, status=status)
+            except Exception as error:  # it must not end the other jobs
+                failures += 1
+                log.warning("reading fates of emails failed, retrying", error=type(error).__name__)
+                log.debug("reading fates of emails failed", exc_info=True)
+            FATES.inc(done.changed)
+            if not done.more:
+                await pause(stop, min(FOLLOW_EVERY * 2 ** min(failures, 10), MAX_FOLLOW_PAUSE))
 
 
 async def _purge(sessions: SessionFactory, settings: StoreSettings, stop: asyncio.Event) -> None:

@@ -4,6 +4,7 @@ from prometheus_client import Gauge
 from sqlalchemy import func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.emails import progress
 from services.conversations.event_log.sequencer import read_state
 from services.conversations.messaging import erasure_batches
 from services.conversations.models import FeedReader
@@ -26,6 +27,9 @@ RETENTION = Gauge(
 SEARCH_LAG = Gauge("chats_search_lag_seconds", "Age of the oldest message that is not indexed for search")
 SEARCH_PARKED = Gauge("chats_search_parked", "Conversations that could not be indexed for search")
 REPORTS_LAG = Gauge("chats_reports_lag_seconds", "Age of the oldest event that is not counted for reports")
+FATES_LAG = Gauge(
+    "chats_email_fates_lag_seconds", "Time since the notifications service's log was last read to its end"
+)
 SIZE = Gauge("chats_log_bytes", "Size of the log on disk with its indexes")
 
 DAY = 24 * 3600  # seconds
@@ -46,6 +50,7 @@ async def collect(sessions: SessionFactory, settings: StoreSettings) -> None:
         SEARCH_LAG.set(search.lag)
         SEARCH_PARKED.set(search.parked)
         REPORTS_LAG.set((await facts.read_state(session)).lag)
+        FATES_LAG.set((await progress.read_state(session)).lag)
         erasure = await erasure_batches.read_state(session)
         await measure_database(session, "conversations", erasure.stalled_seconds)
 

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Integer,
     MetaData,
     SmallInteger,
+    Text,
     UniqueConstraint,
     func,
     literal_column,
@@ -535,6 +536,25 @@ class FeedHead(FeedHeadColumns, Base):
 
 class FeedReader(FeedReaderColumns, Base):
     """The readers of the log."""
+
+
+class NotificationsCursor(Base):
+    """The position up to which the notifications service's log is read, its epoch, and the types that were read.
+
+    `list_after` is not null while all emails are listed instead, for `list_reason`: the id of the last one.
+    """
+
+    __tablename__ = "notifications_cursor"
+
+    singleton: Mapped[bool] = mapped_column(primary_key=True, server_default=text("true"))
+    position: Mapped[int] = mapped_column(BigInteger, server_default="0")
+    epoch: Mapped[UUID | None]
+    types: Mapped[list[str]] = mapped_column(ARRAY(Text), server_default=text("'{}'"))
+    list_after: Mapped[UUID | None]
+    list_reason: Mapped[str | None]
+    caught_up_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())  # read to its end
+
+    __table_args__ = (CheckConstraint("singleton", name="one_row"),)
 
 
 class Presence(Base):

@@ -49,6 +49,7 @@ class EntryKind(StrEnum):
     """The kinds of entries in a conversation's timeline beside messages, and their data."""
 
     ASSIGNMENT = "assignment"  # from, to: ids of admins or null
+    EMAIL = "email"  # to, state, reason, numbers, at: of the email with this id; no actor
     LABELS = "labels"  # added, removed: names
     NOTE = "note"  # body, mentions: ids of admins; `deleted` instead of both once the author deleted it
     REMOVAL = "removal"  # message_id, number: of a message whose text an admin removed

@@ -12,6 +12,7 @@ from shared.settings import (
     REDIS_SCHEMES,
     DatabaseUrl,
     Days,
+    HeaderSecret,
     HttpUrl,
     RedisUrl,
     Settings,
@@ -84,10 +85,12 @@ class FileSettings(StoreSettings):
 class JobsSettings(FileSettings):
     """Settings of the jobs. Conversations that wait for their customer longer than `auto_resolve_days` are resolved.
 
-    0 means never.
+    0 means never. What became of emails is read from the notifications API's own port, if the secret is set.
     """
 
     auto_resolve_days: Annotated[float, Field(ge=0, le=3650)] = 0
+    notifications_url: WebUrl = "http://127.0.0.1:8002"
+    feed_secret: HeaderSecret | None = None
 
 
 class ApiSettings(FileSettings, TokenSettings):

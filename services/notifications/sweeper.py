@@ -17,7 +17,7 @@ from services.notifications.delivery.circuit_breaker import read_sending_state
 from services.notifications.delivery.erasure import erase_round
 from services.notifications.delivery.sender import drain
 from services.notifications.event_consumer.consumer import receive_missing
-from services.notifications.event_consumer.feed_client import create_feed, read_end, read_events
+from services.notifications.event_consumer.feed_client import read_end, read_events
 from services.notifications.event_consumer.parked import retry_unknown
 from services.notifications.event_consumer.rebuild import (
     begin_rebuild,
@@ -33,6 +33,7 @@ from services.notifications.models import FeedCursor
 from services.notifications.retention import purge_attempts, purge_events, purge_inbox
 from services.notifications.settings import EmailSettings, SweeperSettings
 from shared.database import SessionFactory, create_engine, create_sessions, transaction
+from shared.event_log.feed_client import create_feed
 from shared.events import PAYLOADS, EventType, Feed
 from shared.failpoints import failpoint
 from shared.processes import operations_routes, operations_server

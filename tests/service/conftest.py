@@ -270,6 +270,8 @@ async def empty_conversations(engine: AsyncEngine) -> None:
         "update feed set head = 0, incarnation = null",
         "update search_progress set position = 0, fill_before = null, filled = 0",
         "update report_progress set position = 0, fill_before = null, filled = 0, exact_since = null",
+        "update notifications_cursor set position = 0, epoch = null, types = '{}', list_after = null,"
+        " list_reason = null, caught_up_at = clock_timestamp()",
         "delete from erasures",
     )
 
@@ -301,7 +303,7 @@ async def vacuumed(postgres: Server) -> Callable[[str], Awaitable[None]]:
 
 
 async def _empty(engine: AsyncEngine, base: type[Any], *more: str) -> None:
-    kept = {"feed", "search_progress", "report_progress", "feed_cursor", "gate"}
+    kept = {"feed", "search_progress", "report_progress", "feed_cursor", "notifications_cursor", "gate"}
     tables = [table.name for table in reversed(base.metadata.sorted_tables) if table.name not in kept]
     async with engine.begin() as connection:
         for statement in (*(f"delete from {table}" for table in tables), *more):  # noqa: S608 - our own tables

@@ -28,7 +28,7 @@ from services.conversations.api.desk_schemas import (
     LabelOut,
     NoteOut,
     RenameLabel,
-    TimelineItem,
+    Timeline,
     WriteCannedReply,
     WriteNote,
     timeline_item,
@@ -155,13 +155,18 @@ async def get_timeline(
     order: Order = "asc",
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
-) -> Page[TimelineItem]:
-    """List messages, notes, status changes by hand, assignments, labels and removals in one order, oldest first."""
-    rows, next_cursor = await list_timeline(
+) -> Timeline:
+    """List messages, notes, status changes, assignments, labels, removals and what became of emails in one order.
+
+    Oldest first. What became of an email comes after the newest message that it contained, seconds later than it
+    happened, and keeps its place when its state changes.
+    """
+    rows, next_cursor, known_until = await list_timeline(
         reading, conversation_id, newest_first=order == "desc", cursor=cursor, limit=limit
     )
     viewer = viewer_of(request, Side.ADMIN)
-    return Page(items=[timeline_item(row, viewer) for row in rows], next_cursor=next_cursor)
+    items = [timeline_item(row, viewer) for row in rows]
+    return Timeline(items=items, next_cursor=next_cursor, emails_known_until=known_until)
 
 
 @router.post("/conversations/bulk")

@@ -1,5 +1,6 @@
 """The bodies of requests and responses of the desk: notes, assignment, labels, canned replies, bulk, the timeline."""
 
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Literal, Self
 from uuid import UUID
@@ -16,6 +17,7 @@ from services.conversations.desk.timeline import EntryRow
 from services.conversations.records import MessageRow
 from services.conversations.rules import BULK_LIMIT, LABEL_LENGTH, LABEL_LIMIT, MENTION_LIMIT, EntryKind, Status
 from shared.json_schema import example
+from shared.paging import Page
 from shared.people import LocaleTag, StoreId
 from shared.response_body import ResponseBody
 from shared.text import OneLine, Visible
@@ -187,6 +189,34 @@ class RemovalOut(ResponseBody):
     number: int
 
 
+class EmailOut(ResponseBody):
+    """What became of an email about the conversation, which contained messages with these numbers.
+
+    `to` is the side that it is for, such as `customer` or `support`. `state` and `reason` are those of the
+    notifications service, now since `state_at`; `at` is when something first became of it. Clients take unknown values
+    as they are. A `scheduled` one is tried again.
+    """
+
+    kind: Literal["email"]
+    id: UUID
+    at: datetime
+    actor: None
+    to: str
+    state: str
+    reason: str | None
+    numbers: list[int]
+    state_at: datetime
+
+    @classmethod
+    def of(cls, row: EntryRow) -> Self:
+        """Convert an entry."""
+        data = row.data
+        state_at = datetime.fromisoformat(data["at"]) if "at" in data else row.at
+        return cls(
+            "email", row.id, row.at, None, data["to"], data["state"], data.get("reason"), data["numbers"], state_at
+        )
+
+
 class PostedOut(ResponseBody):
     """A message of the timeline; `actor` is its sender."""
 
@@ -197,8 +227,18 @@ class PostedOut(ResponseBody):
     message: MessageOut
 
 
-TimelineEntry = NoteOut | StatusOut | AssignmentOut | LabelsChangedOut | RemovalOut
-TimelineItem = PostedOut | NoteOut | StatusOut | AssignmentOut | LabelsChangedOut | RemovalOut
+TimelineEntry = NoteOut | StatusOut | AssignmentOut | LabelsChangedOut | RemovalOut | EmailOut
+TimelineItem = PostedOut | TimelineEntry
+
+
+@dataclass(slots=True)
+class Timeline(Page[TimelineItem]):
+    """A page of a timeline. `emails_known_until` is null while the fate of emails is up to date.
+
+    Else it is the time up to which it is known, because the notifications service is away or was not read.
+    """
+
+    emails_known_until: datetime | None
 
 
 def timeline_item(row: MessageRow | EntryRow, viewer: Viewer) -> TimelineItem:
@@ -214,7 +254,7 @@ def entry_of(row: EntryRow) -> TimelineEntry:
     """Convert an entry of the timeline."""
     data, kind = row.data, EntryKind(row.kind)
     if row.actor_id is None:
-        return StatusOut("status", row.id, row.at, None, Status(data["from"]), Status(data["to"]))
+        return _by_itself(row)
     actor = AdminOut.of(row.actor_id, row.actor_name, deleted=bool(row.actor_deleted))
     base = (row.id, row.at, actor)
     match kind:
@@ -230,6 +270,13 @@ def entry_of(row: EntryRow) -> TimelineEntry:
             return LabelsChangedOut("labels", *base, data["added"], data["removed"])
         case EntryKind.REMOVAL:
             return RemovalOut("removal", *base, UUID(data["message_id"]), data["number"])
+    raise AssertionError(kind)  # an entry that nobody wrote
+
+
+def _by_itself(row: EntryRow) -> StatusOut | EmailOut:
+    if row.kind == EntryKind.EMAIL:
+        return EmailOut.of(row)
+    return StatusOut("status", row.id, row.at, None, Status(row.data["from"]), Status(row.data["to"]))
 
 
 def _admin(row: EntryRow, admin_id: str | None) -> AdminOut | None:

@@ -56,7 +56,7 @@ class ConversationChanged(ResponseBody):
     removed_number: int | None = None
 
 
-_NOTES = frozenset({EventType.NOTE_POSTED, EventType.NOTE_DELETED})
+_AS_LOGGED = frozenset({EventType.NOTE_POSTED, EventType.NOTE_DELETED, EventType.EMAIL_UPDATED})
 
 
 def event_renderer(store_name: str) -> EventRenderer:
@@ -70,7 +70,7 @@ def event_renderer(store_name: str) -> EventRenderer:
             return None
         if entry.type == EventType.CONVERSATION_READ:
             return ConversationRead.model_validate(entry.payload).model_dump_json()
-        if entry.type in _NOTES:
+        if entry.type in _AS_LOGGED:
             return json.dumps(entry.payload)
         conversation = (AdminConversationOut if side is Side.ADMIN else ConversationOut).of(detail)
         changed = ConversationChanged(conversation_id=detail.conversation.id, conversation=conversation)
@@ -169,8 +169,9 @@ async def stream_events(
     Events are `conversation.created`, `message.posted`, `conversation.updated` (`{conversation_id, conversation,
     message?}`), `message.removed` (`{conversation_id, conversation, removed_number}`), `conversation.read`
     (`{conversation_id, by, up_to}`), `conversation.deleted` (`{conversation_id}`) and `unread` (`{unread, more?}`), for
-    admins also `note.posted` and `note.deleted` (`{conversation_id, note_id}`), and `presence` (`{conversation_id,
-    admin, viewing, writing}`, no id), which counts for 30 s, `writing` for 8 s.
+    admins also `note.posted` and `note.deleted` (`{conversation_id, note_id}`), `email.updated` (`{conversation_id,
+    email_id, to, state, reason?, numbers, at?}`), and `presence` (`{conversation_id, admin, viewing, writing}`, no id),
+    which counts for 30 s, `writing` for 8 s.
 
     A client that reconnects with the last `id` gets the events it missed, in order. If its position is unknown or
     purged, it gets `reset`, and should reload its data and continue.

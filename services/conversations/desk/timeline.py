@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any, NamedTuple
 from uuid import UUID
 
+from services.conversations.emails.progress import KNOWN_UNTIL
 from services.conversations.messaging.listing import rows_to_fetch
 from services.conversations.records import MessageRow, attachments_sql, columns
 from shared.database import Driver
@@ -33,6 +34,7 @@ class EntryRow(NamedTuple):
 
 
 SHOWN = 200  # entries on a page that shows them between messages
+MAX_MESSAGES = 100  # of one email
 _MESSAGE = len(MessageRow._fields)
 _START = datetime(1, 1, 1, tzinfo=UTC)
 _FIRST_ID = UUID(int=0)
@@ -40,8 +42,8 @@ _FIRST_ID = UUID(int=0)
 
 async def list_timeline(
     reader: Reader, conversation_id: UUID, *, newest_first: bool, cursor: str | None, limit: int
-) -> tuple[list[MessageRow | EntryRow], str | None]:
-    """Return a page of a conversation's timeline, and the cursor of the next. Raises `NotFound`."""
+) -> tuple[list[MessageRow | EntryRow], str | None, datetime | None]:
+    """Return a page of a conversation's timeline, the cursor of the next, and `KNOWN_UNTIL`. Raises `NotFound`."""
     binding = ["timeline", str(conversation_id), newest_first]
     key: Sequence[Any] = ()
     if cursor is not None:
@@ -58,14 +60,19 @@ async def list_timeline(
         raise NotFound("There is no such conversation.")
     items = [_item(row) for row in rows[:limit] if row[1] is not None]  # a row of nulls: there is nothing yet
     if len(rows) <= limit:
-        return items, None
-    return items, encode_cursor(binding, _key(items[-1]))
+        return items, None, rows[0][-1]
+    return items, encode_cursor(binding, _key(items[-1])), rows[0][-1]
 
 
-async def list_entries(connection: Driver, conversation_id: UUID, *, first: int, last: int) -> list[EntryRow]:
-    """Return the newest entries after messages `first` to `last` of a conversation, oldest first."""
-    rows = await connection.fetch(_ENTRIES, conversation_id, first, last)
-    return [EntryRow._make(row) for row in reversed(rows)]
+async def list_entries(
+    connection: Driver, conversation_id: UUID, *, first: int, last: int
+) -> tuple[list[EntryRow], datetime | None]:
+    """Return the newest entries after messages `first` to `last` of a conversation, oldest first, and `KNOWN_UNTIL`.
+
+    Of emails only those to customers; they may come after a later message, because an email may contain several.
+    """
+    rows = await connection.fetch(_ENTRIES, conversation_id, first, last, min(last + MAX_MESSAGES, MAX_NUMBER))
+    return [EntryRow._make(row[:-1]) for row in reversed(rows) if row[0] is not None], rows[0][-1]
 
 
 async def find_entry(connection: Driver, conversation_id: UUID, entry_id: UUID) -> EntryRow:
@@ -89,7 +96,7 @@ def _key(item: MessageRow | EntryRow) -> Sequence[str | int]:
 
 
 def _item(row: Sequence[Any]) -> MessageRow | EntryRow:
-    is_message, parts = row[1] == 0, tuple(row[4:])
+    is_message, parts = row[1] == 0, tuple(row[4:-1])
     return MessageRow._make(parts[:_MESSAGE]) if is_message else EntryRow._make(parts[_MESSAGE:])
 
 
@@ -110,9 +117,19 @@ _ENTRY_COLUMNS = f"""
     (select deleted_at is not null from users where id = e.actor_id), e.data, {_NAMES}
 """  # noqa: S608 - built from constants
 _ENTRIES = f"""
-    select {_ENTRY_COLUMNS} from conversation_entries as e
-    where e.conversation_id = $1 and e.after_number between $2 and $3
-    order by e.after_number desc, e.at desc, e.id desc limit {SHOWN}
+    select e.*, known_until from (select {KNOWN_UNTIL} as known_until) as emails left join lateral (
+        (
+            select {_ENTRY_COLUMNS} from conversation_entries as e
+            where e.conversation_id = $1 and e.after_number between $2 and $3 and e.kind <> 'email'
+            order by e.after_number desc, e.at desc, e.id desc limit {SHOWN}
+        ) union all (
+            select {_ENTRY_COLUMNS} from conversation_entries as e
+            where e.conversation_id = $1 and e.after_number between $2 and $4 and e.kind = 'email'
+                and e.data ->> 'to' = 'customer'
+            order by e.after_number desc, e.at desc, e.id desc limit {SHOWN}
+        )
+    ) as e on true
+    order by e.after_number desc, e.at desc, e.id desc
 """  # noqa: S608 - built from constants
 _ENTRY = f"""
     select {_ENTRY_COLUMNS} from conversation_entries as e
@@ -128,7 +145,7 @@ def _timeline(newest_first: bool, continued: bool, rows: int) -> str:
         place = f"and m.number {after} $2::int"
         entry_place = f"and (e.after_number, e.at, e.id) {after} ($3::int, $4::timestamptz, $5::uuid)"
     return f"""
-select page.* from conversations as c
+select page.*, {KNOWN_UNTIL} from conversations as c
 left join lateral (
     (
         select m.number as place, 0 as rank, m.created_at as moment, m.id as item, {columns(MessageRow, "m")},

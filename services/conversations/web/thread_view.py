@@ -16,7 +16,7 @@ from services.conversations.desk.timeline import list_entries
 from services.conversations.messaging.commands import read_conversation
 from services.conversations.messaging.queries import list_messages
 from services.conversations.records import ConversationDetail, ConversationRow, MessageRow
-from services.conversations.rules import Side
+from services.conversations.rules import EntryKind, Side
 from services.conversations.web.auth import PageContext, with_unread_decremented
 from services.conversations.web.localization import Reader
 from services.conversations.web.rendering import Page, pages_of
@@ -118,8 +118,8 @@ class ThreadPage:
         """Load the entries after the messages on this page; `rows` are newest first."""
         first = rows[-1].number if rows and rows[-1].number > 1 else 0
         last = rows[0].number if self.earlier and rows else MAX_NUMBER
-        found = await list_entries(await driver_connection(session), conversation_id, first=first, last=last)
-        return [Entry(entry_of(row), row.after_number) for row in found]
+        found, _ = await list_entries(await driver_connection(session), conversation_id, first=first, last=last)
+        return [Entry(entry_of(row), row.after_number) for row in found if row.kind != EntryKind.EMAIL]
 
 
 def _read_state(conversation: ConversationRow, side: Side) -> tuple[bool, int]:

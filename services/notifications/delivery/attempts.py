@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.delivery.circuit_breaker import CLOSED_BREAKER, MAY_BEGIN, note_failure, setup_works
 from services.notifications.delivery.leases import ClaimedEmail
 from services.notifications.delivery.transitions import move_emails
-from services.notifications.event_log.append import EMAIL_UPDATED_SQL
+from services.notifications.event_log.append import EMAIL_UPDATED_SQL, append_events
 from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.mail.smtp_url import host_of
 from services.notifications.models import DeliveryAttempt, Email
@@ -32,6 +32,7 @@ from services.notifications.rules import (
 from services.notifications.settings import EmailSettings
 from shared.database import Driver, driver_connection
 from shared.failpoints import failpoint
+from shared.notifications_feed import LoggedType
 
 RECENT = 10  # seconds: a server that accepted another process's email within this time is available
 
@@ -178,7 +179,9 @@ async def _apply_next_step(
     if decision.opens_breaker and attempt.own is not None:
         values["refused_at"] = func.clock_timestamp()
     state = decision.state or EmailState.SCHEDULED
-    await move_emails(session, email.held, state, values, leaving=(EmailState.SENDING,))
+    moved = await move_emails(session, email.held, state, values, leaving=(EmailState.SENDING,))
+    if state is EmailState.SCHEDULED and decision.counts and counted == 0:  # the first failure, not each one
+        await append_events(session, LoggedType.EMAIL_UPDATED, moved)
     host = host_of(settings.smtp_url.get_secret_value() if settings.smtp_url else None)
     await note_failure(session, attempt, email.lease_id, host, opens=decision.opens_breaker)
 

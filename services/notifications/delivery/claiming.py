@@ -23,11 +23,13 @@ from services.notifications.delivery.recipient_limits import load_allowances, su
 from services.notifications.delivery.recipients import Recipient, find_recipient
 from services.notifications.delivery.rendering import RenderedEmail, render_email
 from services.notifications.delivery.transitions import cancel_emails, move_emails
+from services.notifications.event_log.append import append_events
 from services.notifications.mail.addresses import AddressError
 from services.notifications.models import Email, EmailMessage, Person
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings
 from shared.failpoints import failpoint
+from shared.notifications_feed import LoggedType
 from shared.orm import any_of
 
 BATCH = 100  # emails claimed at once
@@ -58,6 +60,7 @@ class ClaimPlan:
     oversized: list[DueEmail] = field(default_factory=list)
     unrenderable: list[tuple[Email, BaseException]] = field(default_factory=list)
     rate_limited: list[dict[str, Any]] = field(default_factory=list)
+    newly_limited: list[UUID] = field(default_factory=list)
 
 
 async def claim_emails(
@@ -161,6 +164,8 @@ async def _plan(session: AsyncSession, due: Sequence[DueEmail], now: datetime, s
         if available_at is not None:
             values = {"id": email_id, "next_attempt_at": available_at, "reason": Reason.RATE_LIMITED}
             plan.rate_limited.append(values)
+            if email.row.reason is None:
+                plan.newly_limited.append(email_id)
             log.info("email held back, recipient limit reached", email_id=str(email_id))
         elif _plan_email(plan, email, now, settings):
             allowances.use(mailbox)
@@ -206,6 +211,7 @@ async def _apply(
         await move_emails(session, which, EmailState.SUPPRESSED, {"reason": reason}, leaving=(EmailState.SCHEDULED,))
     if plan.rate_limited:
         await session.execute(update(Email), plan.rate_limited)
+        await append_events(session, LoggedType.EMAIL_UPDATED, plan.newly_limited)
     for email, error in plan.unrenderable:
         await defer_unrenderable(session, email, error, settings)
     if not plan.claimed:

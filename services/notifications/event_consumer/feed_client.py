@@ -4,22 +4,11 @@ from http import HTTPStatus
 
 import httpx2
 
+from shared.event_log.feed_client import AFTER_EVERYTHING
 from shared.events import Feed, Kind, Snapshot
 
 READER = "notifications"
 SNAPSHOT_PAGE = 500  # ids read at once
-TIMEOUT = 10.0  # seconds
-AFTER_EVERYTHING = 2**63 - 1
-
-
-def create_feed(url: str, secret: str) -> httpx2.AsyncClient:
-    """Create the HTTP client."""
-    return httpx2.AsyncClient(
-        base_url=url,
-        headers={"Authorization": f"Bearer {secret}"},
-        timeout=TIMEOUT,
-        trust_env=False,  # an internal service, not behind a proxy
-    )
 
 
 async def read_events(feed: httpx2.AsyncClient, after: int, *, limit: int, min_age: float) -> Feed | None:

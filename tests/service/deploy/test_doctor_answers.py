@@ -29,6 +29,7 @@ async def answering(body: str, status: str = "200 OK") -> AsyncIterator[str]:
 def complete(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHATS_AUTH_SECRET", "a-secret-for-tests-of-32-bytes-or-more")
     monkeypatch.setenv("CHATS_NOTIFICATIONS_DATABASE_URL", "postgresql://chats@db.test/chats")
+    monkeypatch.setenv("CHATS_CONVERSATIONS_DATABASE_URL", "postgresql://chats@db.test/chats")
     monkeypatch.setenv("CHATS_FEED_SECRET", "hidden")
 
 
@@ -37,12 +38,13 @@ async def test_a_page_of_another_server_is_not_the_api(monkeypatch: pytest.Monke
     async with answering(body) as origin:
         monkeypatch.setenv("CHATS_PUBLIC_URL", origin)
         monkeypatch.setenv("CHATS_CONVERSATIONS_URL", origin)
+        monkeypatch.setenv("CHATS_NOTIFICATIONS_URL", origin)
         findings = [*await proxy.check(), *await event_feed.check()]
         assert {finding.severity for finding in findings} == {Severity.FAULT}
     texts = [finding.text for finding in findings]
     assert f"/readyz answers with status 200: {body}" in texts
     assert f"/api/v1/store/connection answers with something else: {body}" in texts
-    assert f"{origin} cannot be read: it answers with something else." in texts
+    assert texts.count(f"{origin} cannot be read: it answers with something else.") == 2
 
 
 @pytest.mark.parametrize("status", ["302 Found", "403 Forbidden"])

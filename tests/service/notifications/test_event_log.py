@@ -49,19 +49,21 @@ async def fates(api: httpx2.AsyncClient, after: int = 0) -> list[tuple[int, str,
     ]
 
 
-async def test_the_fate_of_an_email_is_logged_once_and_no_attempt_in_between(
+async def test_the_first_failed_attempt_and_the_fate_of_an_email_are_logged_and_no_attempt_in_between(
     notifications: SessionFactory, notifications_api: httpx2.AsyncClient
 ) -> None:
     conversation = uuid4()
-    async with smtp_server(rcpt=["450 4.2.0 greylisted"]) as server:
+    async with smtp_server(rcpt=["450 4.2.0 greylisted"] * 3) as server:
         settings = settings_for(server)
         await receive(notifications, settings, posted(conversation, 1), posted(conversation, 2))
         await send(notifications, settings)
-        assert await fates(notifications_api) == []
-        async with transaction(notifications) as session:
-            await session.execute(update(Email).values(next_attempt_at=func.clock_timestamp() - timedelta(seconds=1)))
-        await send(notifications, settings)
-    [item] = (await page(notifications_api))["items"]
+        assert await fates(notifications_api) == [(1, "scheduled", None, [1, 2])]
+        for _ in range(3):
+            async with transaction(notifications) as session:
+                due = func.clock_timestamp() - timedelta(seconds=1)
+                await session.execute(update(Email).values(next_attempt_at=due))
+            await send(notifications, settings)
+    [item] = (await page(notifications_api, after=1))["items"]
     fate = item["payload"]
     assert UUID(fate.pop("email_id"))
     assert fate.pop("at") is not None
@@ -72,7 +74,23 @@ async def test_the_fate_of_an_email_is_logged_once_and_no_attempt_in_between(
         "reason": None,
         "numbers": [1, 2],
     }
-    assert (item["position"], item["type"]) == (1, "email.updated")
+    assert (item["position"], item["type"]) == (2, "email.updated")
+
+
+async def test_an_email_that_waits_for_its_recipients_limit_is_logged_once(
+    notifications: SessionFactory, notifications_api: httpx2.AsyncClient
+) -> None:
+    async with smtp_server() as server:
+        settings = settings_for(server).model_copy(update={"limit_mails_per_10_minutes": 1})
+        await receive(notifications, settings, posted(uuid4(), 1))
+        await send(notifications, settings)
+        await receive(notifications, settings, posted(uuid4(), 2))
+        for _ in range(2):
+            async with transaction(notifications) as session:
+                due = func.clock_timestamp() - timedelta(seconds=1)
+                await session.execute(update(Email).values(next_attempt_at=due))
+            await send(notifications, settings)
+    assert await fates(notifications_api) == [(1, "sent", None, [1]), (2, "scheduled", "rate-limited", [2])]
 
 
 async def test_a_failed_email_that_is_retried_is_logged_again_with_its_state_of_now(

@@ -62,6 +62,7 @@ class Product(Processes):
         self.ports = dict(zip(names, free_ports([0] * len(names)), strict=True))
         self.origin = f"http://127.0.0.1:{self.ports[PROXY]}"
         self.environment["CHATS_CONVERSATIONS_URL"] = f"http://127.0.0.1:{self.ports['api']}"
+        self.environment["CHATS_NOTIFICATIONS_URL"] = f"http://127.0.0.1:{self.ports['notifications-api']}"
         self.environment.setdefault("CHATS_PUBLIC_URL", self.origin)
         self.command = CHATS  # tests replace it to start a modified build
         self._http = httpx2.AsyncClient(timeout=30)

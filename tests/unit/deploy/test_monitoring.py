@@ -9,6 +9,7 @@ import promql_parser
 import pytest
 
 from deploy import status
+from services.conversations.emails import progress
 from services.conversations.event_log import reader, retention, sequencer
 from services.conversations.reports import facts
 from services.conversations.search import indexer
@@ -26,6 +27,7 @@ THRESHOLDS = {
     "ChatsErasureStalled": status.LATE_ERASURE,
     "ChatsSearchLate": indexer.LATE,
     "ChatsReportsLate": facts.LATE,
+    "ChatsEmailFatesLate": progress.LATE,
     "ChatsLogKeptTooLong": retention.LATE_PURGE * status.DAY,
     "ChatsClockSkew": MAX_SKEW,
 }

@@ -1,0 +1,37 @@
+"""Read the notifications service's log, and its list of emails, over HTTP."""
+
+from collections.abc import Sequence
+from http import HTTPStatus
+from uuid import UUID
+
+import httpx2
+
+from shared.event_log.feed_client import AFTER_EVERYTHING
+from shared.notifications_feed import EmailPage, LogPage
+
+READER = "conversations"
+PAGE = 500  # events or emails read at once
+
+
+async def read_log(feed: httpx2.AsyncClient, after: int, types: Sequence[str]) -> LogPage | None:
+    """Return a page of the log, and acknowledge events up to `after`; None if the log was purged beyond it."""
+    params: dict[str, str | int | Sequence[str]] = {"after": after, "limit": PAGE, "reader": READER, "type": types}
+    response = await feed.get("/internal/events", params=params)
+    if response.status_code == HTTPStatus.GONE:
+        return None
+    response.raise_for_status()
+    return LogPage.model_validate_json(response.content)
+
+
+async def read_end(feed: httpx2.AsyncClient, types: Sequence[str]) -> LogPage:
+    """Return the end of the log, without events; acknowledges nothing."""
+    response = await feed.get("/internal/events", params={"after": AFTER_EVERYTHING, "type": types})
+    response.raise_for_status()
+    return LogPage.model_validate_json(response.content)
+
+
+async def list_emails(feed: httpx2.AsyncClient, after: UUID) -> EmailPage:
+    """Return a page of the emails whose fate is known."""
+    response = await feed.get("/internal/emails", params={"after": str(after), "limit": PAGE})
+    response.raise_for_status()
+    return EmailPage.model_validate_json(response.content)

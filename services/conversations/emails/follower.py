@@ -1,0 +1,121 @@
+"""Follow the notifications service's log with a cursor in this service's database.
+
+Rows and cursor are written in one transaction, so each event takes effect once. If the place in the log is lost,
+because events were purged or the other database was restored, all emails are listed instead, page by page. The same is
+done at the start, and after an upgrade that knows more types of events.
+"""
+
+from datetime import timedelta
+from typing import Final, NamedTuple
+from uuid import UUID
+
+import httpx2
+import structlog
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.emails.fates import write_fates
+from services.conversations.emails.feed_client import list_emails, read_end, read_log
+from services.conversations.models import NotificationsCursor
+from shared.database import SessionFactory, transaction
+from shared.failpoints import failpoint
+from shared.notifications_feed import EmailFate, LoggedType, LogPage
+
+TYPES: Final = (LoggedType.EMAIL_UPDATED,)
+CAUGHT_UP_EVERY = timedelta(seconds=30)  # between updates of the cursor while there are no new events
+
+log = structlog.get_logger()
+
+
+class Round(NamedTuple):
+    """How many entries have changed, and whether there may be more to read."""
+
+    changed: int
+    more: bool
+
+
+async def follow_round(sessions: SessionFactory, feed: httpx2.AsyncClient) -> Round:
+    """Read the next page of the log, or of the list of emails, and write its fates."""
+    async with transaction(sessions) as session:
+        seen = await session.get_one(NotificationsCursor, True)
+    if seen.list_after is not None:
+        return await _list_page(sessions, feed, seen, seen.list_after)
+    page = await read_log(feed, seen.position, TYPES)
+    failpoint("fates-read")
+    reason = _loss_reason(seen, page)
+    if page is None or reason is not None:
+        await _begin_listing(sessions, seen, await read_end(feed, TYPES), reason or "")
+        return Round(0, more=True)
+    return Round(await _apply(sessions, seen, page), more=page.end < page.head)
+
+
+def _loss_reason(cursor: NotificationsCursor, page: LogPage | None) -> str | None:
+    """Return why the log cannot be read on from the cursor, or None."""
+    if cursor.epoch is None:
+        return "the log was never read"
+    if page is None:
+        return "events after the cursor were purged"
+    if page.epoch != cursor.epoch or page.head < cursor.position:
+        return "the log was restored from a backup or moved to another database"
+    if set(cursor.types) != set(TYPES):
+        return "this release reads other types of events"
+    return None
+
+
+async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogPage) -> int:
+    fates = [EmailFate.model_validate(event.payload) for event in page.items if event.payload is not None]
+    async with transaction(sessions) as session:
+        if page.end == seen.position and not await _is_caught_up_old(session):
+            return 0  # nothing new: nothing is written
+        cursor = await _lock(session)
+        if not _is_same(cursor, seen):
+            return 0  # another process has read this page
+        changed = await write_fates(session, fates, live=True)
+        cursor.position = page.end
+        if page.end == page.head:
+            cursor.caught_up_at = func.clock_timestamp()
+        await session.flush()
+        failpoint("fates-written")
+    failpoint("fates-committed")
+    return changed
+
+
+async def _begin_listing(sessions: SessionFactory, lost: NotificationsCursor, end: LogPage, reason: str) -> None:
+    """Move the cursor to the end of the log, and begin to list all emails: later changes follow in the log."""
+    async with transaction(sessions) as session:
+        cursor = await _lock(session)
+        if not _is_same(cursor, lost):
+            return
+        log.warning("listing all emails", reason=reason, position=lost.position)
+        cursor.position, cursor.epoch, cursor.types = end.head, end.epoch, list(TYPES)
+        cursor.list_after, cursor.list_reason = UUID(int=0), reason
+
+
+async def _list_page(
+    sessions: SessionFactory, feed: httpx2.AsyncClient, seen: NotificationsCursor, after: UUID
+) -> Round:
+    page = await list_emails(feed, after)
+    async with transaction(sessions) as session:
+        cursor = await _lock(session)
+        if not _is_same(cursor, seen):
+            return Round(0, more=True)
+        # Pages that are open do not learn of these one by one: there may be very many, and most are old.
+        changed = await write_fates(session, page.items, live=False)
+        cursor.list_after = page.last
+        await session.flush()
+        failpoint("fates-listed")
+    return Round(changed, more=True)
+
+
+def _is_same(cursor: NotificationsCursor, other: NotificationsCursor) -> bool:
+    mine, theirs = ((each.position, each.epoch, each.list_after) for each in (cursor, other))
+    return mine == theirs
+
+
+async def _lock(session: AsyncSession) -> NotificationsCursor:
+    return await session.get_one(NotificationsCursor, True, with_for_update=True, populate_existing=True)
+
+
+async def _is_caught_up_old(session: AsyncSession) -> bool:
+    is_old = NotificationsCursor.caught_up_at < func.clock_timestamp() - CAUGHT_UP_EVERY
+    return bool(await session.scalar(select(is_old)))
