@@ -30,6 +30,7 @@ from services.conversations.web.routes import attachments as file_pages
 from services.conversations.web.routes import bulk, canned_replies, delete, inbox, new_conversation, operations, thread
 from services.conversations.web.routes import customer as customer_pages
 from services.conversations.web.routes import desk as desk_pages
+from services.conversations.web.routes import reports as report_pages
 from services.conversations.web.routes import session as session_pages
 from shared.body_size import MAX_BODY_BYTES
 from shared.database import REQUEST_BOUNDS, create_engine, create_sessions
@@ -123,6 +124,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         thread,
         desk_pages,
         operations,
+        report_pages,
         file_pages,
     ):  # fixed paths before those with ids
         add_routes(app, page.router)

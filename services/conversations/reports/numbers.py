@@ -4,7 +4,7 @@ Up to `EXACT_DAYS` and `EXACT_ROWS` percentiles are exact. Beyond, durations are
 `BUCKET_RATIO` times as wide as the one before, and a percentile is the middle of its bucket.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, time, timedelta, tzinfo
 from enum import StrEnum
@@ -99,12 +99,32 @@ async def read_report(driver: Driver, span: Span, by: By) -> Report:
     assert facts is not None  # noqa: S101 - one row
     is_exact = len(span.days) <= EXACT_DAYS and facts["rows"] <= EXACT_ROWS
     report = Report(is_exact, not facts["is_filling"], facts["exact_since"])
-    found: dict[Any, Measures] = {}
+    found: dict[Key, Measures] = {}
+    days = span.days
     for row in await driver.fetch(_numbers(by, is_exact), *ends, bounds if by is By.DAY else []):
-        measures = report.total if row["is_total"] else found.setdefault(row["key"], Measures())
-        _add(measures, row)
-    report.rows = await _named(driver, found, span, by)
+        key = None if row["key"] is None else _key(row, by, days)
+        _add(report.total if row["is_total"] else found.setdefault(key, Measures()), row)
+    if by is By.DAY:
+        report.rows = [(day, found.get(day, Measures())) for day in days]
+    else:
+        report.rows = sorted(found.items(), key=lambda item: _order(item[0]))
     return report
+
+
+def _key(row: Any, by: By, days: Sequence[date]) -> Key:
+    match by:
+        case By.DAY:
+            return days[int(row["key"]) - 1]
+        case By.ADMIN:
+            return Person(row["key"], row["name"], row["is_deleted"])
+        case By.LABEL:
+            return str(row["name"])
+
+
+def _order(key: Key) -> tuple[bool, str, str]:
+    """Return the place of an admin or a label: by name, None last."""
+    name, more = (key.name or key.id, key.id) if isinstance(key, Person) else (str(key), "")
+    return key is None, name.casefold(), more
 
 
 def _add(measures: Measures, row: Any) -> None:
@@ -117,28 +137,6 @@ def _add(measures: Measures, row: Any) -> None:
         case _:
             measures.resolved, measures.resolution = row["count"], spread
 
-
-async def _named(driver: Driver, found: Mapping[Any, Measures], span: Span, by: By) -> list[tuple[Key, Measures]]:
-    """Return the rows in order, by what their keys stand for; every day has one."""
-    if by is By.DAY:
-        return [(day, found.get(str(number), Measures())) for number, day in enumerate(span.days, 1)]
-    ids = [key for key in found if key is not None]
-    rows: list[tuple[Key, Measures]]
-    if by is By.ADMIN:
-        people = {row["id"]: Person(*row) for row in await driver.fetch(_PEOPLE, ids)}
-        persons = sorted((people.get(key, Person(key, None, True)) for key in ids), key=_by_name)
-        rows = [(person, found[person.id]) for person in persons]
-    else:
-        rows = [(row["name"], found[row["key"]]) for row in await driver.fetch(_LABELS, ids)]
-    return [*rows, (None, found[None])] if None in found else rows
-
-
-def _by_name(person: Person) -> tuple[str, str]:
-    return (person.name or person.id).casefold(), person.id
-
-
-_PEOPLE = "select id, name, deleted_at is not null from users where id = any($1::text[])"
-_LABELS = "select id::text as key, name from labels where id = any($1::text[]::int[]) order by folded"
 
 _STEPS = {
     "opened": ("opened_at", "null::float8", "opened_by"),
@@ -157,9 +155,20 @@ _SIZE = f"""
     from report_progress
 """  # noqa: S608 - built from constants
 _KEYS = {
-    By.DAY: ("width_bucket(at, $3::timestamptz[])::text", ""),
-    By.ADMIN: ("admin_id", ""),
-    By.LABEL: ("labelled.label_id::text", "left join labelled using (conversation_id)"),
+    By.DAY: ("width_bucket(at, $3::timestamptz[])::text", "", "null", "false"),
+    By.ADMIN: (
+        "admin_id",
+        "",
+        "(select name from users where id = numbers.key)",
+        # Somebody who is not known was a user once, as far as anybody can tell.
+        "not exists (select from users where id = numbers.key and deleted_at is null)",
+    ),
+    By.LABEL: (
+        "labelled.label_id::text",
+        "left join labelled using (conversation_id)",
+        "(select name from labels where id = numbers.key::int)",
+        "false",
+    ),
 }
 _EXACT = """
     select is_total, key, kind, count(*) as count,
@@ -202,7 +211,7 @@ def _numbers(by: By, is_exact: bool) -> str:
         f" from conversation_facts where {at} >= $1 and {at} < $2"
         for kind, (at, seconds, admin) in _STEPS.items()
     )
-    key, join = _KEYS[by]
+    key, join, name, is_deleted = _KEYS[by]
     return f"""
     with steps as materialized ({steps}),
     labelled as (
@@ -218,5 +227,5 @@ def _numbers(by: By, is_exact: bool) -> str:
     ),
     -- A parameter that only days need.
     days as (select cardinality($3::timestamptz[]))
-    {_EXACT if is_exact else _BUCKETED}
+    select numbers.*, {name} as name, {is_deleted} as is_deleted from ({_EXACT if is_exact else _BUCKETED}) as numbers
     """  # noqa: S608 - built from constants

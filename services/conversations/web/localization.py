@@ -18,6 +18,8 @@ from shared.translations import Language
 
 _NO_TERRITORY = {"ZZ", "001"}  # unknown, and the world
 _DAY = dt.timedelta(days=1)
+_HOUR = 60  # minutes
+_HOURS_OF_DAY = 24
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,26 @@ class Reader:
         if date.year == today.year:
             return _day_of_year(date, self.locale)
         return _date(date, "medium", self.locale)
+
+    def short_day(self, date: dt.date) -> str:
+        """Format a date: the day if it is this year, else with the year."""
+        is_this_year = date.year == self.date_of(self.now).year
+        return _day_of_year(date, self.locale) if is_this_year else _date(date, "medium", self.locale)
+
+    def duration(self, seconds: float) -> str:
+        """Format a duration with its two largest units: 45 s, 12 min, 2 h 14 min, 3 d 4 h."""
+        minutes = round(seconds / 60)
+        if seconds < 59.5:  # noqa: PLR2004 - rounds to a minute
+            return self.gettext("%(seconds)s s") % {"seconds": self.number(round(seconds))}
+        if minutes < _HOUR:
+            return self.gettext("%(minutes)s min") % {"minutes": minutes}
+        hours, minutes = divmod(minutes, _HOUR)
+        if hours < _HOURS_OF_DAY:
+            text = self.gettext("%(hours)s h %(minutes)s min") if minutes else self.gettext("%(hours)s h")
+            return text % {"hours": hours, "minutes": minutes}
+        days, hours = divmod(round(seconds / 3600), _HOURS_OF_DAY)
+        text = self.gettext("%(days)s d %(hours)s h") if hours else self.gettext("%(days)s d")
+        return text % {"days": self.number(days), "hours": hours}
 
     def age(self, moment: dt.datetime) -> str:
         """Format how long ago something was: 5 min, 3 hr, 2 days."""

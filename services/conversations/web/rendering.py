@@ -34,8 +34,9 @@ LOCALE = Path(__file__).parent / "locale"
 CUSTOMER_ROOT = "/dashboard/messages/"
 ADMIN_ROOT = "/admin/dashboard/conversation/"
 OPERATIONS_ROOT = "/admin/operations/"
+REPORTS_ROOT = "/admin/reports/"
 FILES_ROOT = "/attachments/"
-_PAGES = (CUSTOMER_ROOT, ADMIN_ROOT, OPERATIONS_ROOT, FILES_ROOT)
+_PAGES = (CUSTOMER_ROOT, ADMIN_ROOT, OPERATIONS_ROOT, REPORTS_ROOT, FILES_ROOT)
 _ROOTS = (*_PAGES, "/session")
 
 
@@ -128,6 +129,7 @@ class Pages:
             "admin_root": ADMIN_ROOT,
             "customer_root": CUSTOMER_ROOT,
             "operations_root": OPERATIONS_ROOT,
+            "reports_root": REPORTS_ROOT,
             "logo": self._theme.logo and f"{assets.PREFIX}/{self._theme.logo}",
             "scripts": assets.scripts(),
             "static": self._static,

@@ -44,7 +44,7 @@ class Store:
         return f"{self.url}/enter?{urlencode({'sub': sub, 'role': role, 'next': next_path})}"
 
     def token(self, sub: str, role: str) -> str:
-        permissions = ["delete", *(["operations"] if sub.startswith("olga") else [])]
+        permissions = ["delete", "reports", "audit", *(["operations"] if sub.startswith("olga") else [])]
         return issue_token(self.settings, {"sub": sub, "role": role, "permissions": permissions}, timedelta(minutes=5))
 
     async def _home(self, request: Request) -> Response:

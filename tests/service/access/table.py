@@ -150,6 +150,10 @@ POST   /admin/dashboard/conversation/{conversation_id}/notes/  401   403   403  
 POST   /admin/dashboard/conversation/{conversation_id}/notes/{note_id}/delete/ 401 403 403 303 401 401
 POST   /admin/dashboard/conversation/{conversation_id}/messages/{message_id}/remove/ 401 403 403 303 401 401
 
+GET    /admin/reports                                           303   303   303   303   303  303
+GET    /admin/reports/                                          401   403   403   200   401  401
+GET    /admin/reports/?from=2026-01-01&to=2026-12-31&by=admin   401   403   403   200   401  401
+GET    /admin/reports/report.csv?by=label                       401   403   403   200   401  401
 GET    /admin/operations                                        303   303   303   303   303  303
 GET    /admin/operations/                                       401   403   403   403   401  401
 

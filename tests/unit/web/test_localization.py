@@ -10,7 +10,8 @@ from babel.numbers import get_decimal_symbol, list_currencies
 from babel.support import NullTranslations
 
 from services.conversations.web.localization import Reader
-from shared.translations import Language
+from services.conversations.web.rendering import LOCALE
+from shared.translations import Language, find_language
 
 
 def reader(locale: str) -> Reader:
@@ -63,3 +64,25 @@ def test_an_amount_is_exact_in_every_language_and_currency(amount: str) -> None:
 @pytest.mark.parametrize(("number", "shown"), [(2, "2"), (2.5, "2,5"), (-1, "-1"), (1000, "1.000"), (0.125, "0,125")])
 def test_a_quantity_is_shown_with_all_of_its_decimals(number: float, shown: str) -> None:
     assert reader("de").number(number) == shown
+
+
+@pytest.mark.parametrize(
+    ("seconds", "english", "german"),
+    [
+        (0, "0 s", "0 s"),
+        (59.4, "59 s", "59 s"),
+        (59.5, "1 min", "1 Min."),
+        (3_569, "59 min", "59 Min."),
+        (3_570, "1 h", "1 Std."),
+        (8_040, "2 h 14 min", "2 Std. 14 Min."),
+        (86_369, "23 h 59 min", "23 Std. 59 Min."),
+        (86_400, "1 d", "1 T"),
+        (273_600, "3 d 4 h", "3 T 4 Std."),
+        (172_799, "2 d", "2 T"),
+        (100_000_000, "1,157 d 10 h", "1.157 T 10 Std."),
+    ],
+)
+def test_a_duration_has_its_two_largest_units(seconds: float, english: str, german: str) -> None:
+    for locale, shown in ("en", english), ("de", german):
+        language = find_language(LOCALE, [locale])
+        assert Reader(language, dt.UTC, dt.datetime.now(dt.UTC)).duration(seconds) == shown
