@@ -29,6 +29,7 @@ MODULES = {
     "relay": "services.conversations.relay",
     "jobs": "services.conversations.jobs",
     "thumbnails": "services.conversations.thumbnails",
+    "inbound": "services.notifications.inbound_process",
     "worker": "services.notifications.worker",
     "sweeper": "services.notifications.sweeper",
 }

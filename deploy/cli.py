@@ -10,7 +10,7 @@ import typer
 from dotenv import dotenv_values
 
 from deploy.doctor.findings import Area
-from deploy.groups import emails, events, files
+from deploy.groups import emails, events, files, inbound
 from deploy.setting_files import read_setting_files
 from shared.principal import Permission
 from shared.settings import SettingsError
@@ -20,7 +20,10 @@ SERVICES = Path(__file__).parent.parent / "services"
 MAX_TOKEN_HOURS = 24 * 365
 
 # These commands never read the settings of a local run: a missing setting must be an error.
-_ENVIRONMENT_ONLY = {"run", "api", "notifications-api", "relay", "jobs", "thumbnails", "worker", "sweeper", "migrate"}
+_ENVIRONMENT_ONLY = {
+    *("run", "api", "notifications-api", "relay", "jobs", "thumbnails", "worker", "sweeper", "migrate"),
+    "inbound",  # the process; not its commands
+}
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -32,6 +35,7 @@ app = typer.Typer(
 app.add_typer(emails, name="emails")
 app.add_typer(events, name="events")
 app.add_typer(files, name="files")
+app.add_typer(inbound, name="inbound")
 
 Host = Annotated[str, typer.Option(envvar="CHATS_LISTEN_HOST", help="Address to listen on.")]
 
@@ -44,11 +48,17 @@ def main() -> None:
     """Run the command line. Invalid settings are reported in one line, with exit code 1."""
     try:
         read_setting_files()
-        if sys.argv[1:2] and sys.argv[1] not in _ENVIRONMENT_ONLY:
+        is_process = sys.argv[1:2] and sys.argv[1] in _ENVIRONMENT_ONLY
+        if sys.argv[1:2] and not (is_process and not _is_inbound_command(sys.argv[1:])):
             _load_local_environment()
         app()
     except SettingsError as error:
         sys.exit(f"chats: {error}")
+
+
+def _is_inbound_command(arguments: list[str]) -> bool:
+    """Return whether the arguments are a command such as `inbound list`, not the process `inbound --port 8009`."""
+    return arguments[0] == "inbound" and len(arguments) > 1 and not arguments[1].startswith("-")
 
 
 def _load_local_environment() -> None:
@@ -188,6 +198,22 @@ def sweeper(host: Host = "127.0.0.1", port: int = _port(8005)) -> None:
     _log("sweeper", settings.log_level)
     _check_port(host, port)
     run_until_signal(lambda stop: run_sweeper(settings, host, port, stop))
+
+
+@inbound.callback(invoke_without_command=True)
+def run_inbound_process(context: typer.Context, host: Host = "127.0.0.1", port: int = _port(8009)) -> None:
+    """Run the process that takes in emails by LMTP or SMTP and posts them. With a command: list, post, discard them."""
+    if context.invoked_subcommand is not None:
+        return
+    from services.notifications.inbound_process import run_inbound
+    from services.notifications.settings import InboundSettings
+    from shared.processes import run_until_signal
+    from shared.settings import read_settings
+
+    settings = read_settings(InboundSettings)
+    _log("inbound", settings.log_level)
+    _check_port(host, port)
+    run_until_signal(lambda stop: run_inbound(settings, host, port, stop))
 
 
 @app.command()

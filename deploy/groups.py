@@ -9,6 +9,7 @@ from shared.settings import SettingsError
 emails = typer.Typer(no_args_is_help=True, help="List and retry emails; pause and resume sending.")
 events = typer.Typer(no_args_is_help=True, help="Inspect the event log; retry or discard parked events.")
 files = typer.Typer(no_args_is_help=True, help="Check the file store.")
+inbound = typer.Typer()
 
 
 @files.command("check")

@@ -15,6 +15,7 @@ from services.conversations.search import indexer
 from services.conversations.settings import StoreSettings as ConversationsSettings
 from services.notifications import metrics
 from services.notifications.delivery import erasure as notifications_erasure
+from services.notifications.inbound.state import LATE, InboundCounts, read_counts
 from services.notifications.rules import EmailState, Outcome
 from shared import broker_reports
 from shared.clock_skew import MAX_SKEW, read_skew
@@ -53,6 +54,7 @@ class Notifications(NamedTuple):
     """What is shown of the notifications database."""
 
     state: metrics.State
+    inbound: InboundCounts
     consumers: Sequence[broker_reports.Report]
     erasure: notifications_erasure.State
     skew: float
@@ -102,6 +104,7 @@ async def _read_conversations(session: AsyncSession) -> Conversations:
 async def _read_notifications(session: AsyncSession) -> Notifications:
     return Notifications(
         await metrics.read_state(session),
+        await read_counts(session),
         await broker_reports.read_reports(session),
         await notifications_erasure.read_state(session),
         await read_skew(session),
@@ -167,6 +170,10 @@ def _of_notifications(read: Notifications) -> list[Finding]:
             else None
             if state.delivery_known
             else "the database was restored or replaced: the sweeper must read the log first",
+        ),
+        Finding(
+            f"inbound       {read.inbound.waiting} waiting for {read.inbound.oldest:.1f} s, {read.inbound.held} held",
+            "replies by email are not posted: is `chats inbound` running?" if read.inbound.oldest > LATE else None,
         ),
         _deferred(state),
         _breaker(state.breaker),

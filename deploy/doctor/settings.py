@@ -22,6 +22,7 @@ PROCESSES: Final[Mapping[str, type[Settings]]] = MappingProxyType(
         "notifications-api": notifications.ApiSettings,
         "worker": notifications.EmailSettings,
         "sweeper": notifications.SweeperSettings,
+        "inbound": notifications.InboundSettings,
     }
 )
 _CLASSES: Final[Sequence[type[Settings]]] = (

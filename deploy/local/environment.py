@@ -30,11 +30,14 @@ LISTENERS = (
     "limits",
     "jobs",
     "thumbnails",
+    "inbound",
+    "lmtp",
 )
 
 SECRETS = (
     "CHATS_AUTH_SECRET",
     "CHATS_FEED_SECRET",
+    "CHATS_INBOUND_SECRET",
     "POSTGRES_PASSWORD",
     "CONVERSATIONS_PASSWORD",
     "NOTIFICATIONS_PASSWORD",
@@ -113,8 +116,12 @@ def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str,
         "CHATS_EMAIL_FROM": "Demo Store <support@demo-store.example>",
         "CHATS_AUTH_SECRET": kept["CHATS_AUTH_SECRET"],  # signs sessions, even if a provider signs the tokens
         "CHATS_FEED_SECRET": kept["CHATS_FEED_SECRET"],
+        "CHATS_INBOUND_SECRET": kept["CHATS_INBOUND_SECRET"],
+        "CHATS_INBOUND_LISTEN": f"lmtp://127.0.0.1:{ports['lmtp']}",
         "CHATS_FLOWER_BASIC_AUTH": f"flower:{kept['FLOWER_PASSWORD']}",
     }
+    if "mailbox" in embedded_parts():  # it delivers replies; a real mail server does so for a real domain only
+        defaults["CHATS_INBOUND_DOMAIN"] = "replies.demo-store.example"
     given = {
         name: value for name, value in without_owner_urls(os.environ).items() if name.startswith("CHATS_") and value
     }

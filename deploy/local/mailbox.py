@@ -11,19 +11,22 @@ from email import message_from_bytes, policy
 from email.message import EmailMessage
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlencode
 
 import jinja2
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from deploy.local.mailbox_reply import compose_reply, deliver
 from shared.processes import create_server
 
 HOST = "127.0.0.1"
-PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; form-action 'none'"
+PAGE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-src 'self'; form-action 'self'"
+LONGEST_REPLY = 200_000  # bytes of a form
 EMAIL_POLICY = "sandbox allow-popups; default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
 PAGES = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).with_name("mailbox_pages")), autoescape=True)
@@ -61,8 +64,11 @@ class Mailbox:
         return f"250 OK kept as {self.keep(envelope.content)}"
 
 
-def make_app(mailbox: Mailbox) -> Starlette:
-    """Build the web pages, and for programs `/mails` as JSON and `/mails/{number or latest}/text`."""
+def make_app(mailbox: Mailbox, inbound: str | None = None) -> Starlette:
+    """Build the web pages, and for programs `/mails` as JSON and `/mails/{number or latest}/text`.
+
+    With the address of the intake, an email that may be answered has a form for that.
+    """
 
     def page(request: Request) -> Response:
         emails = [_summary(number, _parse(mailbox.source(str(number))[1])) for number in mailbox.numbers()]
@@ -73,7 +79,10 @@ def make_app(mailbox: Mailbox) -> Starlette:
     def email(request: Request) -> Response:
         number, source = mailbox.source(request.path_params["name"])
         parsed = _parse(source)
-        return _page("email", email=_summary(number, parsed), headers=parsed.items(), text=_body(parsed, "plain"))
+        answers = inbound is not None and "reply-to" in parsed
+        summary, said = _summary(number, parsed), request.query_params.get("said", "")
+        values = {"headers": parsed.items(), "text": _body(parsed, "plain"), "answers": answers, "said": said}
+        return _page("email", email=summary, **values)
 
     def text(request: Request) -> Response:
         return PlainTextResponse(_body(_parse(mailbox.source(request.path_params["name"])[1]), "plain"))
@@ -93,10 +102,32 @@ def make_app(mailbox: Mailbox) -> Starlette:
         "/mails/{name}/html": html,
         "/mails/{name}/source": source,
     }
-    return Starlette(routes=[Route(path, endpoint) for path, endpoint in paths.items()])
+    routes = [Route(path, endpoint) for path, endpoint in paths.items()]
+    if inbound is not None:
+        routes.append(_reply_route(mailbox, inbound))
+    return Starlette(routes=routes)
 
 
-async def serve(directory: Path, web_port: int, smtp_port: int, host: str = HOST) -> None:
+def _reply_route(mailbox: Mailbox, inbound: str) -> Route:
+    async def reply(request: Request) -> Response:
+        origin = request.headers.get("origin")
+        if origin is not None and origin != f"{request.url.scheme}://{request.headers.get('host')}":
+            raise HTTPException(403, "Another site's page must not send replies.")
+        number, source = mailbox.source(request.path_params["name"])
+        body = b""
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > LONGEST_REPLY:
+                raise HTTPException(413, "The reply is too long.")
+        text = "\n".join(parse_qs(body.decode(errors="replace")).get("body", [""])[0].splitlines())
+        message = compose_reply(_parse(source), text)
+        said = await asyncio.to_thread(deliver, message, inbound)
+        return RedirectResponse(f"/mails/{number}?{urlencode({'said': said})}", 303)
+
+    return Route("/mails/{name}/reply", reply, methods=["POST"])
+
+
+async def serve(directory: Path, web_port: int, smtp_port: int, host: str = HOST, inbound: str | None = None) -> None:
     """Catch emails until a signal."""
     mailbox, loop = Mailbox(directory), asyncio.get_running_loop()
     smtp = await loop.create_server(
@@ -105,7 +136,7 @@ async def serve(directory: Path, web_port: int, smtp_port: int, host: str = HOST
         smtp_port,
     )
     async with smtp:
-        await create_server(make_app(mailbox), host, web_port).serve()
+        await create_server(make_app(mailbox, inbound), host, web_port).serve()
 
 
 def _page(name: str, **values: Any) -> Response:
@@ -134,8 +165,9 @@ def main() -> None:
     parser.add_argument("--web-port", type=int, required=True)
     parser.add_argument("--smtp-port", type=int, required=True)
     parser.add_argument("--host", default=HOST)
+    parser.add_argument("--inbound", help="where replies are delivered, as CHATS_INBOUND_LISTEN")
     options = parser.parse_args()
-    asyncio.run(serve(options.directory, options.web_port, options.smtp_port, options.host))
+    asyncio.run(serve(options.directory, options.web_port, options.smtp_port, options.host, options.inbound))
 
 
 if __name__ == "__main__":

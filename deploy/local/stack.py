@@ -36,6 +36,7 @@ SERVICES = {
     "thumbnails": "/readyz",
     "worker": "/readyz",
     "sweeper": "/readyz",
+    "inbound": "/readyz",
     "flower": "/healthcheck",
 }
 
@@ -103,7 +104,11 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
     embedded = env.embedded_parts()
     servers = _valkeys(embedded, data, ports, kept["VALKEY_PASSWORD"])
     if "mailbox" in embedded:
-        servers.append(_mailbox(data / "mailbox", ports["mailbox"], ports["smtp"], log("mailbox")))
+        servers.append(
+            _mailbox(
+                data / "mailbox", ports["mailbox"], ports["smtp"], settings["CHATS_INBOUND_LISTEN"], log("mailbox")
+            )
+        )
     if "postgres" in embedded:
         server = await asyncio.to_thread(prepare, data / "postgres", ports["postgres"], kept["POSTGRES_PASSWORD"], _say)
         servers.append(postgres(server, log("postgres")))
@@ -153,9 +158,9 @@ def _valkeys(embedded: set[str], data: Path, ports: Mapping[str, int], password:
     ]
 
 
-def _mailbox(directory: Path, web: int, smtp: int, log: Path) -> Child:
+def _mailbox(directory: Path, web: int, smtp: int, inbound: str, log: Path) -> Child:
     directory.mkdir(mode=0o700, exist_ok=True)
-    options = ("--directory", directory, "--web-port", web, "--smtp-port", smtp)
+    options = ("--directory", directory, "--web-port", web, "--smtp-port", smtp, "--inbound", inbound)
 
     async def ready() -> bool:
         return await accepts("127.0.0.1", web)() and await accepts("127.0.0.1", smtp)()

@@ -9,7 +9,7 @@ from deploy.verify import images
 from deploy.verify.engine import Engine, VerificationError, wait_until
 from deploy.verify.traffic import Load, Store
 
-OURS = ("api", "notifications-api", "relay", "jobs", "thumbnails", "worker", "sweeper")
+OURS = ("api", "notifications-api", "relay", "jobs", "thumbnails", "worker", "sweeper", "inbound")
 SERVERS = ("postgres", "valkey", "limits", "mailpit", "proxy")
 # What the log of a process contains when it has worked.
 WORK = {"api": '"event": "request"', "notifications-api": '"event": "request"', "worker": '"event": "event handled"'}

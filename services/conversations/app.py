@@ -8,7 +8,18 @@ from typing import cast
 import structlog
 from fastapi import FastAPI
 
-from services.conversations.api import admin, attachments, customer, desk, internal, presence, reports, store, stream
+from services.conversations.api import (
+    admin,
+    attachments,
+    customer,
+    desk,
+    inbound,
+    internal,
+    presence,
+    reports,
+    store,
+    stream,
+)
 from services.conversations.api.state import ApiState
 from services.conversations.api.store_bodies import describe
 from services.conversations.attachments.file_store import open_files
@@ -79,7 +90,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         engine,
         Path(__file__).parent,
         background=run_background,
-        streamed=[store.IMPORT, attachments.UPLOAD],
+        streamed=[store.IMPORT, attachments.UPLOAD, inbound.FILES],
         file_forms=FileForms(FILE_FORMS, settings.attachment_max_bytes + MAX_BODY_BYTES),
         docs_url="/docs",
         openapi_url="/openapi.json",
@@ -112,6 +123,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         attachments,
         store,
         internal,
+        inbound,
     ):  # the most frequent first
         add_routes(app, module.router)
     for page in (

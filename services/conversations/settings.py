@@ -102,6 +102,7 @@ class ApiSettings(FileSettings, TokenSettings):
     address.
     """
 
+    inbound_secret: HeaderSecret | None = None  # with which the other service posts what came by email
     login_url: HttpUrl | None = None
     store_url: WebUrl | None = None
     theme_dir: DirectoryPath | None = None

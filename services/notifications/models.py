@@ -15,6 +15,7 @@ from sqlalchemy import (
     MetaData,
     Table,
     Text,
+    UniqueConstraint,
     Uuid,
     func,
     text,
@@ -22,7 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from services.notifications.rules import Audience, EmailState
+from services.notifications.rules import Audience, EmailState, InboundState
 from shared.broker_reports import BrokerReportColumns
 from shared.event_log.tables import FeedHeadColumns, FeedReaderColumns
 from shared.orm import NAMES, ColumnTypes
@@ -229,6 +230,61 @@ class DeliveryAttempt(Base):
         Index(
             "email_tries_mailbox_idx", "mailbox", text("finished_at desc"), postgresql_where=text("mailbox is not null")
         ),
+    )
+
+
+class ReplyAddress(Base):
+    """The address for replies to an email, from its first attempt on, and the words by which a quote is recognised.
+
+    Conversation and recipient are those of the email.
+    """
+
+    __tablename__ = "reply_addresses"
+
+    email_id: Mapped[UUID] = mapped_column(primary_key=True)
+    token_hash: Mapped[bytes]
+    newest_number: Mapped[int]  # of the messages in the email
+    fingerprints: Mapped[bytes]
+    expires_at: Mapped[datetime]
+
+
+class InboundEmail(Base):
+    """An email that came in. It is committed before its sender's server gets an answer.
+
+    `same_as` is its Message-ID, or a hash of its bytes: an email that arrives again is the same row. `failing_since`:
+    the first of the attempts at posting that failed for what is in the email, not for an outage.
+    """
+
+    __tablename__ = "inbound_emails"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    conversation_id: Mapped[UUID]
+    email_id: Mapped[UUID]  # the email of ours that it answers
+    user_id: Mapped[str]  # the recipient of that email
+    read_up_to: Mapped[int]
+    same_as: Mapped[str]
+    from_address: Mapped[str | None]
+    size: Mapped[int]
+    original: Mapped[bytes | None] = mapped_column(deferred=True)
+    state: Mapped[str]
+    reason: Mapped[str | None]
+    tries: Mapped[int] = mapped_column(server_default="0")
+    failing_since: Mapped[datetime | None]
+    next_attempt_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    lease_id: Mapped[UUID | None]
+    lease_until: Mapped[datetime | None]
+    message_id: Mapped[UUID | None]  # of the message that it became
+    message_number: Mapped[int | None]
+    received_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    finished_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint(f"state in ({', '.join(repr(str(state)) for state in InboundState)})", name="state"),
+        UniqueConstraint("conversation_id", "same_as"),
+        Index("inbound_emails_waiting_idx", "conversation_id", "id", postgresql_where=text("state = 'received'")),
+        Index("inbound_emails_state_idx", "state", "id"),
+        Index("inbound_emails_user_id_idx", "user_id"),
+        Index("inbound_emails_message_id_idx", "message_id", postgresql_where=text("message_id is not null")),
     )
 
 

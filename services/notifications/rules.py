@@ -35,6 +35,45 @@ class EmailState(StrEnum):
     SUPPRESSED = "suppressed"
 
 
+class InboundState(StrEnum):
+    """The state of an email that came in. Only `received` waits for something of its own accord."""
+
+    RECEIVED = "received"
+    POSTED = "posted"
+    HELD = "held"
+    IGNORED = "ignored"
+    REFUSED = "refused"
+
+
+class InboundReason(StrEnum):
+    """Why an email that came in is held, ignored or refused, or what was left out of a posted one."""
+
+    AUTOMATIC = "automatic"
+    """A program answered: out of office, a ticket system, a mailing list."""
+    DELIVERY_REPORT = "delivery-report"
+    SYSTEM_SENDER = "system-sender"
+    OTHER_SENDER = "other-sender"
+    """It is not from the person that our email went to."""
+    EXPIRED = "expired"
+    TOO_MANY = "too-many"
+    UNREADABLE = "unreadable"
+    EMPTY = "empty"
+    NOT_ACCEPTED = "not-accepted"
+    """The conversations service refused it, or failed at it, for too long."""
+    NO_LONGER_ALLOWED = "no-longer-allowed"
+    """Its sender was deleted, or is no customer any more."""
+    CONVERSATION_DELETED = "conversation-deleted"
+    FILES_LEFT_OUT = "files-left-out"
+    """Posted without files that are too many or too large; they are in the original."""
+    ERASED = "erased"
+    """Its conversation or its sender was erased before it was posted."""
+    DISCARDED = "discarded"
+
+
+INBOUND_PER_HOUR = 20  # emails that become messages of a conversation by themselves
+HEAD_WAITS = 15 * 60  # seconds that the others of a conversation wait for an email that cannot be posted
+
+
 class Outcome(StrEnum):
     """How an attempt to send an email ended."""
 

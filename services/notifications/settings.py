@@ -6,9 +6,11 @@ from typing import Annotated, Self
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
 from services.notifications.mail.addresses import ascii_domain_address, sender_address
+from services.notifications.mail.listen_url import parse_listen_url
 from services.notifications.mail.signing import Signer
 from services.notifications.mail.smtp_url import ehlo_name, parse_smtp_url
 from shared.people import LocaleTag, ZoneName
@@ -44,6 +46,17 @@ def _dns_name(value: str) -> str:
     return value.lower()
 
 
+def _mail_domain(value: str) -> str:
+    """Return a domain that may stand behind an `@`, in its form for mail servers."""
+    return ascii_domain_address(f"reply@{value}").partition("@")[2].lower().rstrip(".")
+
+
+def _listen_url(url: str) -> str:
+    parse_listen_url(url)
+    return url
+
+
+MailDomain = Annotated[str, AfterValidator(_mail_domain)]
 Seconds = Annotated[int, Field(ge=0, le=MONTH)]
 EmailCount = Annotated[int, Field(ge=0, le=100_000)]
 Schedule = Annotated[tuple[Seconds, ...], Field(min_length=1)]
@@ -73,7 +86,34 @@ class ApiSettings(StoreSettings, TokenSettings):
     """Settings of the HTTP API."""
 
 
-class EmailSettings(StoreSettings):
+class ReplySettings(StoreSettings):
+    """Settings of every process that makes or takes addresses for replies by email. Without a domain there are none."""
+
+    inbound_domain: MailDomain | None = None
+    inbound_secret: HeaderSecret | None = None
+
+    @model_validator(mode="after")
+    def _has_secret(self) -> Self:
+        if self.inbound_domain is not None and self.inbound_secret is None:
+            raise PydanticCustomError("missing", "CHATS_INBOUND_SECRET: required with CHATS_INBOUND_DOMAIN")
+        return self
+
+
+class InboundSettings(ReplySettings):
+    """Settings of the process that takes emails in and posts them. Originals are kept for `inbound_retention_days`.
+
+    Without a domain it takes nothing in.
+    """
+
+    inbound_listen: Annotated[str, AfterValidator(_listen_url)] = "lmtp://127.0.0.1:8024"
+    inbound_retention_days: Days = 30
+    conversations_url: WebUrl = "http://127.0.0.1:8001"
+    public_url: WebUrl = "http://127.0.0.1:8000"
+    email_from: Sender = "support@localhost"
+    email_reply_to: Sender | None = None
+
+
+class EmailSettings(ReplySettings):
     """Settings of the worker and the sweeper, which handle events and send emails."""
 
     public_url: WebUrl = "http://127.0.0.1:8000"

@@ -40,6 +40,7 @@ from tests.service.helpers.valkey_process import Valkey
 
 SECRET = "a secret for tests, of 32 bytes or more"
 DATABASES = ("conversations", "notifications")
+INBOUND_SECRET = "the secret of emails that come in"
 FEED_SECRET = "the feed's own secret, also long enough"
 
 Headers = dict[str, str]
@@ -123,6 +124,7 @@ async def api(
         conversations_database_url=databases["conversations"],
         auth_secret=[SECRET],
         feed_secret=FEED_SECRET,
+        inbound_secret=INBOUND_SECRET,
         store_name="Test Store",
         redis_url=None,
         files_url=files_url,

@@ -23,7 +23,7 @@ from tests.helpers.waiting import eventually
 from tests.system.helpers.processes import at_once, without_settings
 from tests.system.helpers.product import CHATS
 
-PROCESSES = ("api", "notifications-api", "relay", "jobs", "thumbnails", "worker", "sweeper", "flower")
+PROCESSES = ("api", "notifications-api", "relay", "jobs", "thumbnails", "worker", "sweeper", "inbound", "flower")
 MARK = "hush"
 NAMES = ("conversations", "notifications", "valkey", "auth", "feed", "flower", "smtp")
 SECRETS = {name: f"{MARK}-{name}-with-thirty-two-bytes-or-more" for name in NAMES}
@@ -170,6 +170,7 @@ BROKEN = {
     "thumbnails": ("CONVERSATIONS_DATABASE_URL",),
     "worker": ("NOTIFICATIONS_DATABASE_URL", "BROKER_URL", "SMTP_URL"),
     "sweeper": ("NOTIFICATIONS_DATABASE_URL", "SMTP_URL"),
+    "inbound": ("NOTIFICATIONS_DATABASE_URL", "INBOUND_LISTEN"),
     "notifications-api": ("NOTIFICATIONS_DATABASE_URL",),
     "flower": ("BROKER_URL",),
     "migrate": ("CONVERSATIONS_OWNER_URL",),

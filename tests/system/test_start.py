@@ -89,7 +89,9 @@ async def test_an_unusable_url_is_reported_in_one_line(
     assert len(printed) == 1, printed
 
 
-@pytest.mark.parametrize("process", ["api", "notifications-api", "relay", "jobs", "thumbnails", "sweeper", "worker"])
+@pytest.mark.parametrize(
+    "process", ["api", "notifications-api", "relay", "jobs", "thumbnails", "sweeper", "worker", "inbound"]
+)
 async def test_processes_wait_for_an_unreachable_database_until_they_are_stopped(tmp_path: Path, process: str) -> None:
     [port] = free_ports([0])
     secrets = {"CHATS_AUTH_SECRET": SECRET, "CHATS_FEED_SECRET": SECRET}

@@ -46,7 +46,7 @@ async def receive_file(request: Request, caller: Principal, key: str | None) -> 
     size = int(declared[:20]) if declared.isdecimal() else limit
     if size > body_limit:
         raise _too_large(limit)
-    body = _received(request, body_limit, limit)
+    body = received(request, body_limit, limit)
     if not form:
         name = safe_name(name_in_header(request.headers.get("content-disposition")))
         return await save_file(state, Upload(caller.id, Side(caller.role), name, min(size, limit)), body, key)
@@ -170,7 +170,7 @@ class _FormFile:
         raise StopAsyncIteration
 
 
-async def _received(request: Request, body_limit: int, limit: int) -> AsyncIterator[bytes]:
+async def received(request: Request, body_limit: int, limit: int) -> AsyncIterator[bytes]:
     """Yield a body's chunks. Raises for a body that is too large, too slow, or stops arriving."""
     stream, size, deadline = request.stream().__aiter__(), 0, time.monotonic() + UPLOAD_SECONDS
     while True:

@@ -22,6 +22,7 @@ from services.notifications.delivery.message_selection import EmailBatch, select
 from services.notifications.delivery.recipient_limits import load_allowances, support_quota_key
 from services.notifications.delivery.recipients import Recipient, find_recipient
 from services.notifications.delivery.rendering import RenderedEmail, render_email
+from services.notifications.delivery.reply_addresses import keep_reply_addresses
 from services.notifications.delivery.transitions import cancel_emails, move_emails
 from services.notifications.event_log.append import append_events
 from services.notifications.mail.addresses import AddressError
@@ -218,6 +219,7 @@ async def _apply(
         return []
     await _fix_messages(session, plan, now)
     await _lease(session, plan, lease_id, now)
+    await keep_reply_addresses(session, plan.rendered)
     failpoint("claim-written")
     return [_claimed(due.row, plan.rendered[due.row.id], lease_id) for due in plan.claimed]
 

@@ -14,7 +14,7 @@ from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.models import DeliveryAttempt, Email, Erasure
-from services.notifications.rules import Audience
+from services.notifications.rules import Audience, InboundReason, InboundState
 from shared.database import SessionFactory, transaction
 from shared.database_errors import is_outage
 from shared.orm import any_of, bulk_insert
@@ -94,6 +94,19 @@ async def erase_round(sessions: SessionFactory, *, size: int = BATCH) -> int:
     return rows
 
 
+async def erase_inbound(session: AsyncSession, conversation_ids: Collection[UUID]) -> None:
+    """Erase the emails that came in for small conversations, and the fingerprints of those that went out."""
+    if conversation_ids:
+        values = {"ids": sorted(conversation_ids)}
+        await session.execute(_ERASE_INBOUND, values)
+        await session.execute(_ERASE_FINGERPRINTS, values)
+
+
+async def erase_originals(session: AsyncSession, message_ids: Collection[UUID]) -> None:
+    """Erase the original emails of removed messages."""
+    await session.execute(_ERASE_ORIGINALS, {"ids": sorted(message_ids)})
+
+
 async def cancel_conversation_erasures(session: AsyncSession) -> None:
     """Cancel the erasure of conversations: the event log was restored, and they may exist again.
 
@@ -120,7 +133,7 @@ async def _erase_conversation(session: AsyncSession, conversation_id: UUID, size
 
 
 async def _erase_addresses(session: AsyncSession, erasure: Erasure, size: int) -> tuple[int, bool]:
-    """Erase a user's address from the next emails sent to them, and the replies, which may quote the address."""
+    """Erase a user's address from the next emails to and from them, and servers' replies, which may quote it."""
     emails = select(Email.id).where(
         Email.recipient_id == erasure.user_id,
         Email.audience == Audience.CUSTOMER,
@@ -134,8 +147,20 @@ async def _erase_addresses(session: AsyncSession, erasure: Erasure, size: int) -
     replies = update(DeliveryAttempt).where(any_of(DeliveryAttempt.email_id, batch)).values(reply="", mailbox=None)
     await session.execute(replies, execution_options=no_sync)
     erasure.after = max(batch, default=erasure.after)
-    return len(batch), len(batch) < size
+    values = {"user": erasure.user_id, "until": erasure.until, "size": size}
+    inbound = (await session.scalars(_ERASE_INBOUND_OF_USER, values)).all()
+    return len(batch) + len(inbound), max(len(batch), len(inbound)) < size
 
+
+# An email that was not yet posted never is.
+ERASED = f"""
+    original = null, from_address = null, same_as = id::text, lease_id = null, lease_until = null,
+    finished_at = coalesce(finished_at, clock_timestamp()),
+    reason = case when state in ('{InboundState.RECEIVED}', '{InboundState.HELD}') then '{InboundReason.ERASED}'
+        else reason end,
+    state = case when state in ('{InboundState.RECEIVED}', '{InboundState.HELD}') then '{InboundState.REFUSED}'
+        else state end
+"""
 
 _COUNT = text("""
     select deleted.id, (
@@ -145,6 +170,7 @@ _COUNT = text("""
                 select from emails left join email_messages on email_messages.email_id = emails.id
                 where emails.conversation_id = deleted.id limit :most
             )
+            union all (select from inbound_emails where conversation_id = deleted.id limit :most)
         ) as held
     ) as rows
     from unnest(cast(:ids as uuid[])) with ordinality as deleted (id, turn) order by turn
@@ -172,7 +198,39 @@ _ERASE = [
         )
         returning id
     """),
+    text("""
+        update reply_addresses set fingerprints = '' where email_id in (
+            select email_id from reply_addresses join emails on emails.id = email_id
+            where conversation_id = :id and fingerprints <> '' limit :size
+        )
+        returning email_id
+    """),
+    text(f"""
+        update inbound_emails set {ERASED} where id in (
+            select id from inbound_emails where conversation_id = :id and same_as <> id::text
+            order by id limit :size for update
+        )
+        returning id
+    """),  # noqa: S608 - built from constants
 ]
+
+_ERASE_INBOUND = text(
+    f"update inbound_emails set {ERASED} where conversation_id = any(cast(:ids as uuid[])) and same_as <> id::text"  # noqa: S608 - built from constants
+)
+_ERASE_FINGERPRINTS = text("""
+    update reply_addresses set fingerprints = ''
+    from emails where emails.id = email_id and conversation_id = any(cast(:ids as uuid[])) and fingerprints <> ''
+""")
+_ERASE_ORIGINALS = text("""
+    update inbound_emails set original = null, from_address = null where message_id = any(cast(:ids as uuid[]))
+""")
+_ERASE_INBOUND_OF_USER = text(f"""
+    update inbound_emails set {ERASED} where id in (
+        select id from inbound_emails where user_id = :user and received_at <= :until and same_as <> id::text
+        order by id limit :size for update
+    )
+    returning id
+""")  # noqa: S608 - built from constants
 
 _STATE = text("""
     select count(*), coalesce(sum(erased), 0)::bigint,

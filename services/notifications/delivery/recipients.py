@@ -54,6 +54,7 @@ def _suppression_reason(audience: Audience, address: str, settings: EmailSetting
     # The support inbox may have the sender's address, a customer may not.
     own = (settings.email_from, settings.email_reply_to, settings.support_email)
     own_mailboxes = {mailbox_of(sender_address(address)) for address in own if address}
-    if audience is Audience.CUSTOMER and mailbox in own_mailboxes:
+    is_inbound = mailbox.rpartition("@")[2] == settings.inbound_domain
+    if audience is Audience.CUSTOMER and (mailbox in own_mailboxes or is_inbound):
         return Reason.OWN_ADDRESS
     return Reason.UNATTENDED_ADDRESS if audience is Audience.CUSTOMER and is_unattended(mailbox) else None

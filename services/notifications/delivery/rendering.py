@@ -1,18 +1,36 @@
 """Render an email's rows to bytes."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from services.notifications.mail.addresses import AddressError
-from services.notifications.mail.message import Brand, ContentFile, ContentMessage, EmailContent, compose, message_id
+from services.notifications.mail.message import (
+    Brand,
+    ContentFile,
+    ContentMessage,
+    EmailContent,
+    compose,
+    compose_with_fingerprints,
+    message_id,
+)
+from services.notifications.mail.reply_addresses import make_reply_address
 from services.notifications.models import Email, Person
 from services.notifications.rules import Audience
 from services.notifications.settings import EmailSettings
 
 DELETED_CUSTOMER = "Deleted customer"
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyTo:
+    """What is stored of an email's address for replies."""
+
+    token_hash: bytes
+    newest_number: int
+    fingerprints: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +40,7 @@ class RenderedEmail:
     message_id: str
     to_address: str
     content: bytes
+    reply: ReplyTo | None = None
 
 
 def render_email(
@@ -63,7 +82,13 @@ def render_email(
         ],
         from_name=names[0] if to_support else None,
     )
-    return RenderedEmail(content.message_id, address, compose(content, _brand(settings)))
+    if to_support or settings.inbound_domain is None or settings.inbound_secret is None:
+        return RenderedEmail(content.message_id, address, compose(content, _brand(settings)))
+    secret = settings.inbound_secret.get_secret_value()
+    reply_to, token_hash = make_reply_address(secret, email.id, settings.inbound_domain)
+    composed, fingerprints = compose_with_fingerprints(replace(content, reply_to=reply_to), _brand(settings))
+    reply = ReplyTo(token_hash, messages[-1].number, fingerprints)
+    return RenderedEmail(content.message_id, address, composed, reply)
 
 
 def sender_name(person: Person | None, sender_id: str, audience: Audience, settings: EmailSettings) -> str:

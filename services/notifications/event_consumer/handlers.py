@@ -217,6 +217,7 @@ async def _conversations_deleted(session: AsyncSession, conversation_ids: Collec
     in_small = any_of(Email.conversation_id, small)
     await session.execute(delete(EmailMessage).where(EmailMessage.email_id.in_(select(Email.id).where(in_small))))
     await session.execute(update(Email).where(in_small).values(subject=None))
+    await erasure.erase_inbound(session, small)
     # A parked event may have any shape: if the id occurs anywhere, it may contain the conversation's text.
     for conversation_id in conversation_ids:
         await session.execute(

@@ -7,6 +7,7 @@ from uuid import UUID
 from sqlalchemy import Text, delete, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.delivery.erasure import erase_originals
 from services.notifications.delivery.transitions import UNSENT_STATES, cancel_emails, move_emails
 from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Notification
 from services.notifications.rules import EmailState, Reason
@@ -38,6 +39,7 @@ async def erase_removed(session: AsyncSession, removed: Sequence[MessageRemoved]
     await session.execute(
         update(EmailMessage).where(any_of(EmailMessage.message_id, ids)).values(body="", files=None, left_out=True)
     )
+    await erase_originals(session, ids)
     has_messages = exists().where(EmailMessage.email_id == Email.id, EmailMessage.left_out.is_(False))
     had_one = select(EmailMessage.email_id).where(any_of(EmailMessage.message_id, ids))
     await cancel_emails(session, Email.id.in_(had_one) & ~has_messages, Reason.DELETED, leaving=UNSENT_STATES)

@@ -5,6 +5,7 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import text
 
 from services.conversations.attachments.deletion import delete_files
@@ -26,7 +27,12 @@ TABLES = {
     for service, base in (("conversations", ConversationsBase), ("notifications", NotificationsBase))
     for table in base.metadata.tables
 }
-SETTINGS = email_settings("postgresql://unused", support_email="desk@store.test")
+SETTINGS = email_settings(
+    "postgresql://unused",
+    support_email="desk@store.test",
+    inbound_domain="in.store.test",
+    inbound_secret=SecretStr("a secret"),
+)
 
 
 def test_the_documentation_of_erased_data_lists_every_table() -> None:
@@ -55,6 +61,8 @@ async def world(sweeping: Sweeper, anna: Caller, sam: Caller, shop: Caller) -> t
     async with transaction(sweeping.notifications) as session:
         assert len(await claim_emails(session, SETTINGS) or []) == 2  # rendered, to the customer and to support
         await session.execute(_TRY, {"reply": f"no such user {ADDRESS}@customer.test"})
+        content = f"From: {ADDRESS}@customer.test\r\n\r\n{TEXT}".encode()
+        await session.execute(_INBOUND, {"content": content, "address": f"{ADDRESS}@customer.test"})
     await sam.post(conversation, f"Another answer {TEXT}")  # in an email that is not rendered yet
     await catch_up(sweeping)
     customer = ANNA.model_copy(update={"name": ADDRESS})
@@ -69,6 +77,14 @@ async def world(sweeping: Sweeper, anna: Caller, sam: Caller, shop: Caller) -> t
 _TRY = text("""
     insert into email_tries (email_id, outcome, phase, reply, process)
     select id, 'deferred', 'rcpt', :reply, 'a test' from emails where recipient_id = 'anna'
+""")
+
+
+_INBOUND = text("""
+    insert into inbound_emails
+        (conversation_id, email_id, user_id, read_up_to, same_as, from_address, size, original, state)
+    select conversation_id, id, recipient_id, 1, '<1@x>', :address, 1, :content, 'posted'
+    from emails where recipient_id = 'anna'
 """)
 
 
@@ -108,10 +124,12 @@ HOLD_TEXT = {
     "conversations.note_search",
     "conversations.conversation_entries",
     *("notifications.notifications", "notifications.emails", "notifications.email_messages", "notifications.inbox"),
+    "notifications.inbound_emails",
 }
 HOLD_ADDRESS = {
     *("conversations.users", "conversations.events"),
     *("notifications.people", "notifications.emails", "notifications.email_tries", "notifications.inbox"),
+    "notifications.inbound_emails",
 }
 
 
@@ -138,7 +156,7 @@ async def test_a_deleted_user_leaves_their_address_nowhere_and_the_conversation_
     assert (await shop.call("DELETE", "/users/anna")).status_code == 204
     await catch_up(sweeping)
     assert await tables_with(sweeping, ADDRESS, OWN) == set()
-    assert await tables_with(sweeping, TEXT) == HOLD_TEXT
+    assert await tables_with(sweeping, TEXT) == HOLD_TEXT - {"notifications.inbound_emails"}
     assert await files_with(sweeping, files_url) == 2
 
 

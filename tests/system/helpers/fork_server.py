@@ -24,6 +24,7 @@ MODULES = (
     "services.conversations.thumbnails",
     "services.conversations.relay",
     "services.notifications.app",
+    "services.notifications.inbound_process",
     "services.notifications.sweeper",
     "services.notifications.worker",
     "shared.migrations",

@@ -25,7 +25,7 @@ from tests.system.helpers.processes import Processes, at_once, without_settings
 
 SECRET = "a secret for tests with 32 bytes or more"
 CHATS = [sys.executable, "-m", "deploy.cli"]
-PROCESSES = ("api", "notifications-api", "relay", "jobs", "thumbnails", "worker", "sweeper")
+PROCESSES = ("api", "notifications-api", "relay", "jobs", "thumbnails", "worker", "sweeper", "inbound")
 PROXY = "proxy"
 """The proxy gives both APIs one origin; only browsers need it."""
 LIMITS = (

@@ -28,6 +28,7 @@ PROCESSES: dict[str, set[str]] = {
     "notifications-api": set(notifications.ApiSettings.model_fields) - {"broker_url"},
     "worker": set(notifications.EmailSettings.model_fields),
     "sweeper": set(notifications.SweeperSettings.model_fields) - {"broker_url"},
+    "inbound": set(notifications.InboundSettings.model_fields) - {"broker_url"},
     "migrate": {*conversations.MigrationSettings.model_fields, *notifications.MigrationSettings.model_fields}
     - {"broker_url", "redis_url"},
     "flower": {*Settings.model_fields, "flower_basic_auth", "flower_broker_api", "retention_days"},  # like all others
@@ -42,6 +43,7 @@ SECRETS = {
     "files_secret_key",
     "flower_basic_auth",
     "flower_broker_api",
+    "inbound_secret",
     "notifications_database_url",
     "notifications_owner_url",
     "redis_url",

@@ -35,7 +35,10 @@ async def found(monkeypatch: pytest.MonkeyPatch, **settings: str) -> list[tuple[
 
 async def test_complete_settings_are_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     [(severity, text, _)] = await found(monkeypatch, **COMPLETE)
-    assert (severity, text) == ("OK", "Complete for: api, relay, jobs, thumbnails, notifications-api, worker, sweeper.")
+    assert (severity, text) == (
+        "OK",
+        "Complete for: api, relay, jobs, thumbnails, notifications-api, worker, sweeper, inbound.",
+    )
 
 
 async def test_an_environment_without_settings_is_not_fine(monkeypatch: pytest.MonkeyPatch) -> None:

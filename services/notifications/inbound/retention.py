@@ -1,0 +1,37 @@
+"""Retention of original emails, and of addresses for replies."""
+
+from typing import Final
+
+from sqlalchemy import text
+
+from shared.database import SessionFactory, transaction
+
+
+async def purge_originals(sessions: SessionFactory, days: float, *, size: int) -> int:
+    """Erase the oldest originals older than the retention, and addresses long expired; return how many of the former.
+
+    What waits to be posted keeps its original.
+    """
+    async with transaction(sessions) as session:
+        rows = len((await session.execute(_ORIGINALS, {"days": days, "size": size})).all())
+        await session.execute(_ADDRESSES, {"size": size})
+    return rows
+
+
+_ORIGINALS: Final = text("""
+    update inbound_emails set original = null, from_address = null where id in (
+        select id from inbound_emails
+        where id < uuidv7(make_interval(secs => cast(:days as float8) * -86400)) and state <> 'received'
+            and (original is not null or from_address is not null)
+        order by id limit :size for update skip locked
+    )
+    returning id
+""")
+# An address that has expired is told from one that never was for as long again.
+_ADDRESSES: Final = text("""
+    delete from reply_addresses where email_id in (
+        select email_id from reply_addresses
+        where email_id < uuidv7(interval '-180 days') and expires_at < clock_timestamp() - interval '90 days'
+        order by email_id limit :size
+    )
+""")

@@ -1,0 +1,250 @@
+"""The LMTP or SMTP server that a mail server delivers to. It answers 250 for an email when its row is committed."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final, cast
+
+import structlog
+from aiosmtpd.lmtp import LMTP
+from aiosmtpd.smtp import SMTP, Envelope, Session
+from prometheus_client import Counter
+
+from services.notifications.inbound.intake import Bound, find_bound, take_in
+from services.notifications.inbound.loops import envelope_mailbox
+from services.notifications.mail.listen_url import Listen
+from services.notifications.mail.reply_addresses import read_reply_token
+from shared.database import ConnectionProvider
+from shared.failpoints import failpoint
+
+MAX_BYTES: Final = 40 * 2**20
+MAX_RECIPIENTS: Final = 20
+MAX_CONNECTIONS: Final = 100
+MAX_LINE: Final = 64 * 1024  # longer than allowed, because mail servers pass on what they get
+IDLE_SECONDS: Final = 120.0
+CONNECTION_SECONDS: Final = 1800.0
+DATABASE_SECONDS: Final = 20.0  # for an answer to RCPT or to the final dot
+GRACE: Final = 8.0  # seconds that emails in transfer have after a stop
+
+EMAILS = Counter("chats_inbound_emails_total", "Emails that this process has taken in, by state", ["state"])
+REFUSED = Counter("chats_inbound_refused_total", "Addresses that this process has refused, by reason", ["reason"])
+
+log = structlog.get_logger()
+logging.getLogger("mail.log").setLevel(logging.CRITICAL)  # it logs addresses and every line
+
+Reply = str
+
+
+class _Envelope(Envelope):
+    """An envelope that knows what its recipients stand for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bound: list[Bound] = []
+
+
+class Receiver:
+    """The answers of the server: what aiosmtpd calls at each step of a dialogue."""
+
+    def __init__(
+        self, acquire: ConnectionProvider, domain: str, public_url: str, arrived: Callable[[], None] = lambda: None
+    ) -> None:
+        self._acquire, self._domain, self._arrived = acquire, domain, arrived
+        self._new_conversation = f"{public_url.rstrip('/')}/dashboard/messages/new/"
+
+    async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
+        self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: Sequence[str]
+    ) -> Reply:
+        """Accept a recipient that stands for a conversation, and say why another one is refused."""
+        if len(envelope.rcpt_tos) >= MAX_RECIPIENTS:
+            return "452 4.5.3 Too many recipients"
+        local, _, domain = address.rpartition("@")
+        token = read_reply_token(local) if domain.lower().rstrip(".") == self._domain else None
+        if token is None:
+            return _refuse("unknown-address", "550 5.1.1 There is no such address here")
+        try:
+            async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
+                bound = await find_bound(connection, token)
+        except Exception as error:  # noqa: BLE001 - the sender's server tries again
+            return _postpone(error)
+        reply = self._refusal(bound, _bare(envelope.mail_from))
+        if reply is not None or bound is None:
+            return reply or _refuse("unknown-address", "550 5.1.1 There is no such address here")
+        assert isinstance(envelope, _Envelope)  # noqa: S101 - the connection makes no other
+        envelope.bound.append(bound)
+        envelope.rcpt_tos.append(address)
+        return "250 2.1.5 OK"
+
+    def _refusal(self, bound: Bound | None, sender: str) -> Reply | None:
+        if bound is None:
+            return _refuse("unknown-address", "550 5.1.1 There is no such address here")
+        if bound.conversation_deleted:
+            link = self._new_conversation
+            return _refuse("conversation-deleted", f"550 5.1.6 This conversation was deleted. Start a new one: {link}")
+        if bound.user_deleted:
+            return _refuse("user-deleted", "550 5.1.6 This address is no longer in use")
+        if bound.expired and envelope_mailbox(sender) not in bound.addresses:
+            link = self._new_conversation
+            return _refuse("expired", f"550 5.1.6 This address has expired. Write in the store: {link}")
+        return None
+
+    async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> Reply:  # noqa: N802 - as above
+        """Keep an email for each of its recipients. LMTP has an answer for each, in their order."""
+        # Not cancelled with the connection: the row is then there when the sender's server tries again.
+        assert isinstance(envelope, _Envelope)  # noqa: S101 - as above
+        assert isinstance(envelope.content, bytes)  # noqa: S101 - str only with `decode_data`
+        replies = await asyncio.shield(self._keep(envelope.bound, _bare(envelope.mail_from), envelope.content))
+        if isinstance(server, LMTP):
+            return "\r\n".join(replies)
+        return next((reply for reply in replies if not reply.startswith("250")), replies[0])
+
+    async def _keep(self, recipients: Sequence[Bound], sender: str, content: bytes) -> list[Reply]:
+        failpoint("inbound-read")
+        replies = []
+        for bound in recipients:
+            try:
+                async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
+                    taken = await take_in(connection, bound, sender, content)
+            except Exception as error:  # noqa: BLE001 - the sender's server tries again
+                replies.append(_postpone(error))
+                continue
+            failpoint("inbound-committed")
+            EMAILS.labels(taken.state).inc()
+            log.info("email taken in", inbound_id=str(taken.id), state=taken.state, again=not taken.is_new)
+            replies.append(f"250 2.0.0 OK, kept as {taken.id}")
+        self._arrived()
+        return replies
+
+    async def handle_exception(self, error: Exception) -> Reply:
+        """Answer after a bug: nothing is lost, because the sender's server tries again."""
+        log.error("email not taken in", error=type(error).__name__)
+        log.debug("email not taken in", exc_info=error)
+        return "451 4.3.0 Internal error, try again later"
+
+
+def _bare(sender: str | None) -> str:
+    """Return the address of an envelope; empty for the sender of a delivery report, which aiosmtpd gives as `<>`."""
+    return (sender or "").strip("<>")
+
+
+def _refuse(reason: str, reply: Reply) -> Reply:
+    REFUSED.labels(reason).inc()
+    return reply
+
+
+def _postpone(error: Exception) -> Reply:
+    log.warning("email not taken in, database unavailable", error=type(error).__name__)
+    return "451 4.3.0 The database is unavailable, try again later"
+
+
+class InboundServer:
+    """The listening server with its connections."""
+
+    def __init__(self, receiver: Receiver, listen: Listen, hostname: str) -> None:
+        self._receiver, self._listen, self._hostname = receiver, listen, hostname
+        self._connections: set[_Dialogue] = set()
+        self._all_closed = asyncio.Event()
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> None:
+        """Listen. Raises OSError if the address cannot be used."""
+        loop = asyncio.get_running_loop()
+        if self._listen.path is not None:
+            self._server = await loop.create_unix_server(self._connect, self._listen.path)
+        else:
+            self._server = await loop.create_server(self._connect, self._listen.host, self._listen.port)
+
+    def _connect(self) -> asyncio.Protocol:
+        kind = _LmtpDialogue if self._listen.is_lmtp else _SmtpDialogue
+        dialogue: _Dialogue = kind(
+            self._receiver,
+            connections=self._connections,
+            all_closed=self._all_closed,
+            data_size_limit=MAX_BYTES,
+            enable_SMTPUTF8=True,
+            hostname=self._hostname,
+            ident="Customer Chats",
+            timeout=IDLE_SECONDS,
+            loop=asyncio.get_running_loop(),
+        )
+        return dialogue
+
+    async def stop(self) -> None:
+        """Stop listening. Emails in transfer have some seconds, then their senders' servers try again later."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.stop()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._all_closed.wait(), GRACE if self._connections else 0)
+        for connection in list(self._connections):
+            connection.abort()
+
+
+class _Dialogue(SMTP):
+    """A connection: one of a limited number, for a limited time, and with an end for idle ones at a stop."""
+
+    line_length_limit = MAX_LINE
+
+    def __init__(self, *args: Any, connections: "set[_Dialogue]", all_closed: asyncio.Event, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._connections, self._all_closed = connections, all_closed
+        self._in_transfer, self._stopping = False, False
+        self._deadline: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        too_many = len(self._connections) >= MAX_CONNECTIONS
+        if too_many:
+            cast("asyncio.Transport", transport).write(b"421 4.7.0 Too many connections, try again later\r\n")
+        self._connections.add(self)
+        self._all_closed.clear()
+        self._deadline = asyncio.get_running_loop().call_later(CONNECTION_SECONDS, self.abort)
+        super().connection_made(transport)
+        if too_many:
+            transport.close()
+
+    def _create_envelope(self) -> Envelope:
+        return _Envelope()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._connections.discard(self)
+        if not self._connections:
+            self._all_closed.set()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        super().connection_lost(error)
+
+    async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
+        self._in_transfer = True
+        try:
+            await super().smtp_DATA(arg)
+        finally:
+            self._in_transfer = False
+            if self._stopping:
+                self.abort()
+
+    async def push(self, status: Any) -> None:
+        """Send an answer. LMTP wants one for each recipient, also of an email that is too large."""
+        if self._in_transfer and isinstance(self, LMTP) and str(status).startswith(("552 Error", "500 Line")):
+            status = "\r\n".join([str(status)] * len(self.envelope.rcpt_tos if self.envelope else [""]))
+        await super().push(status)
+
+    def stop(self) -> None:
+        """Close the connection, after the email that it is transferring."""
+        self._stopping = True
+        if not self._in_transfer:
+            self.abort()
+
+    def abort(self) -> None:
+        """Close the connection."""
+        if self.transport is not None:
+            self.transport.close()
+
+
+class _SmtpDialogue(_Dialogue):
+    """A connection that speaks SMTP."""
+
+
+class _LmtpDialogue(_Dialogue, LMTP):
+    """A connection that speaks LMTP."""

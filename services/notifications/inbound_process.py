@@ -1,0 +1,95 @@
+"""The process that takes emails in, and posts them as messages. Copies share the work."""
+
+import asyncio
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx2
+import structlog
+
+from services.notifications.inbound.posting import CALL_SECONDS, Store, post_due
+from services.notifications.inbound.retention import purge_originals
+from services.notifications.inbound.server import InboundServer, Receiver
+from services.notifications.inbound.state import collect
+from services.notifications.mail.addresses import sender_address, sender_name
+from services.notifications.mail.listen_url import parse_listen_url
+from services.notifications.settings import InboundSettings
+from shared.database import ConnectionProvider, SessionFactory, connection_provider, create_engine, create_sessions
+from shared.processes import operations_routes, operations_server
+from shared.readiness import database_fault, newest_version, wait_for_database
+from shared.stopping import pause, run_until_stopped
+
+POLL = 0.5  # seconds between looks for emails that another process took in, or that are due again
+PURGE_EVERY = 60.0
+PURGE_BATCH = 100  # originals erased in one transaction
+
+log = structlog.get_logger()
+
+
+async def run_inbound(settings: InboundSettings, host: str, port: int, stop: asyncio.Event) -> None:
+    """Take emails in and post them until `stop` is set."""
+    engine = create_engine(settings.notifications_database_url, application="chats-inbound", pool_size=10)
+    sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
+    acquire, arrived = connection_provider(engine), asyncio.Event()
+    routes = operations_routes(lambda: database_fault(engine, version), lambda: collect(sessions))
+    receiver = Receiver(acquire, settings.inbound_domain or "", settings.public_url, arrived.set)
+    hostname = urlsplit(settings.public_url).hostname or "localhost"
+    server = InboundServer(receiver, parse_listen_url(settings.inbound_listen), hostname)
+    async with operations_server(routes, host, port), conversations_client(settings) as client:
+        await run_until_stopped(stop, wait_for_database(engine, version))
+        if settings.inbound_domain is None:
+            log.warning("no email is taken in: CHATS_INBOUND_DOMAIN is not set")
+        elif not stop.is_set():
+            await server.start()
+        posting = asyncio.create_task(_post_for_ever(acquire, client, store_of(settings), arrived))
+        purging = asyncio.create_task(_purge_for_ever(sessions, settings, stop))
+        await stop.wait()
+        await server.stop()
+        posting.cancel()  # an email that is being posted is posted again by its lease's end: the call is idempotent
+        await asyncio.gather(posting, purging, return_exceptions=True)
+    await engine.dispose()
+
+
+def conversations_client(settings: InboundSettings) -> httpx2.AsyncClient:
+    """Create the HTTP client of the conversations service."""
+    secret = settings.inbound_secret.get_secret_value() if settings.inbound_secret else ""
+    return httpx2.AsyncClient(
+        base_url=settings.conversations_url,
+        headers={"Authorization": f"Bearer {secret}"},
+        timeout=CALL_SECONDS,
+        trust_env=False,  # an internal service, not behind a proxy
+    )
+
+
+def store_of(settings: InboundSettings) -> Store:
+    """Return the store as its emails show it."""
+    senders = [sender for sender in (settings.email_from, settings.email_reply_to) if sender]
+    names = {settings.store_name, *(name for sender in senders if (name := sender_name(sender)))}
+    addresses = [sender_address(sender) for sender in senders]
+    return Store(sorted(names), [*addresses, f"@{settings.inbound_domain}"], settings.public_url)
+
+
+async def _post_for_ever(
+    acquire: ConnectionProvider, client: httpx2.AsyncClient, store: Store, arrived: asyncio.Event
+) -> None:
+    while True:
+        posted = 0
+        arrived.clear()
+        try:
+            posted = await post_due(acquire, client, store)
+        except Exception as error:
+            log.warning("posting failed, retrying", error=type(error).__name__)
+            log.debug("posting failed", exc_info=True)
+            await asyncio.sleep(1)
+        if not posted:
+            await pause(arrived, POLL)
+
+
+async def _purge_for_ever(sessions: SessionFactory, settings: InboundSettings, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        try:
+            while await purge_originals(sessions, settings.inbound_retention_days, size=PURGE_BATCH) == PURGE_BATCH:
+                pass
+        except Exception as error:  # noqa: BLE001 - as above
+            log.warning("purge failed, retrying", error=type(error).__name__)
+        await pause(stop, PURGE_EVERY)
