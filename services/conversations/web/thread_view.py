@@ -2,7 +2,7 @@
 
 import datetime as dt
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
@@ -10,13 +10,13 @@ from uuid import UUID
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.api.desk_schemas import TimelineEntry, entry_of
+from services.conversations.api.desk_schemas import EmailOut, TimelineEntry, entry_of
 from services.conversations.api.response_schemas import MessageOut, OrderOut, Viewer
 from services.conversations.desk.timeline import list_entries
 from services.conversations.messaging.commands import read_conversation
 from services.conversations.messaging.queries import list_messages
 from services.conversations.records import ConversationDetail, ConversationRow, MessageRow
-from services.conversations.rules import EntryKind, Side
+from services.conversations.rules import Side
 from services.conversations.web.auth import PageContext, with_unread_decremented
 from services.conversations.web.localization import Reader
 from services.conversations.web.rendering import Page, pages_of
@@ -49,12 +49,13 @@ class Bubble:
     own: bool
     seen: bool  # read by the other side
     last_seen: bool  # the newest of own messages that are read
+    email: EmailOut | None = None  # that contains it, for admins
     kind: str = "message"
 
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What an admin did between two messages, for admins only."""
+    """What happened between two messages, or to the email that contains them; for admins only."""
 
     entry: TimelineEntry
     after_number: int
@@ -94,7 +95,9 @@ class ThreadPage:
             detail = await read_conversation(session, detail, side)
             if not was_read and _read_state(detail.conversation, side)[0]:
                 page_context = with_unread_decremented(page_context)
-        entries = await self._load_entries(session, detail.conversation.id, rows) if side is Side.ADMIN else []
+        entries, known_until = (
+            await self._load_entries(session, detail.conversation.id, rows) if side is Side.ADMIN else ([], None)
+        )
         pages = pages_of(self.request)
         reader = pages.reader(self.request, page_context)
         return pages.render(
@@ -104,6 +107,7 @@ class ThreadPage:
             conversation=detail.conversation,
             order=detail.order and OrderOut.of(detail.order),
             items=history(rows, detail.conversation, self.viewer, reader, read_up_to=read_up_to, entries=entries),
+            emails_known_until=known_until,
             next_cursor=next_cursor,
             earlier=self.earlier,
             read=read,  # the number up to which it is read; scripts continue from there
@@ -114,12 +118,13 @@ class ThreadPage:
 
     async def _load_entries(
         self, session: AsyncSession, conversation_id: UUID, rows: Sequence[MessageRow]
-    ) -> list[Entry]:
-        """Load the entries after the messages on this page; `rows` are newest first."""
+    ) -> tuple[list[Entry], dt.datetime | None]:
+        """Load the entries after the messages on this page, newest first, and until when emails are known."""
         first = rows[-1].number if rows and rows[-1].number > 1 else 0
         last = rows[0].number if self.earlier and rows else MAX_NUMBER
-        found, _ = await list_entries(await driver_connection(session), conversation_id, first=first, last=last)
-        return [Entry(entry_of(row), row.after_number) for row in found if row.kind != EntryKind.EMAIL]
+        connection = await driver_connection(session)
+        found, known_until = await list_entries(connection, conversation_id, first=first, last=last)
+        return [Entry(entry_of(row), row.after_number) for row in found], known_until
 
 
 def _read_state(conversation: ConversationRow, side: Side) -> tuple[bool, int]:
@@ -141,8 +146,11 @@ def history(
     """Return the items of the panel, oldest first. `rows` are newest first, `entries` oldest first."""
     seen = conversation.read_by_admin_number if viewer.side is Side.CUSTOMER else conversation.read_by_user_number
     messages = [MessageOut.of(row, viewer) for row in reversed(rows)]
-    bubbles = list(_bubbles(messages, viewer.side, seen))
-    return list(_separated(_merged(bubbles, entries), reader, read_up_to))
+    fates = [entry.entry for entry in entries if isinstance(entry.entry, EmailOut)]
+    emails = {number: fate for fate in fates for number in fate.numbers}
+    bubbles = list(_bubbles(messages, viewer.side, seen, emails))
+    others = [entry for entry in entries if not isinstance(entry.entry, EmailOut)]
+    return list(_separated(_merged(bubbles, others), reader, read_up_to))
 
 
 def _merged(bubbles: Iterable[Bubble], entries: Sequence[Entry]) -> Iterator[Bubble | Entry]:
@@ -155,7 +163,7 @@ def _merged(bubbles: Iterable[Bubble], entries: Sequence[Entry]) -> Iterator[Bub
     yield from waiting
 
 
-def _bubbles(messages: Sequence[MessageOut], side: Side, seen: int) -> Iterator[Bubble]:
+def _bubbles(messages: Sequence[MessageOut], side: Side, seen: int, emails: Mapping[int, EmailOut]) -> Iterator[Bubble]:
     own = [message.number for message in messages if message.sender.role is side and message.number <= seen]
     last_seen = max(own, default=0)
     for message in messages:
@@ -164,6 +172,7 @@ def _bubbles(messages: Sequence[MessageOut], side: Side, seen: int) -> Iterator[
             own=message.sender.role is side,
             seen=message.number <= seen,
             last_seen=message.number == last_seen,
+            email=emails.get(message.number),
         )
 
 

@@ -1,19 +1,26 @@
 """The admins' page of a conversation in a browser without scripts: reading, the edit form, marking as unread."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 from urllib.parse import quote
 
 import httpx2
 import pytest
+from sqlalchemy import text
 
+from services.conversations.emails.fates import write_fates
 from services.conversations.rules import Status
 from services.notifications.rules import EmailState, Reason
+from shared.database import SessionFactory, transaction
+from shared.notifications_feed import EmailFate
 from tests.service.helpers.browser import Browser
 from tests.service.helpers.callers import ORDER, UNKNOWN_ID, Caller
 from tests.service.helpers.html import Page
 from tests.service.helpers.inbox_pages import ROOT, fill, show, signed_in
 
 ITEMS = [{"name": "Teapot <b>", "quantity": 2, "unit_price": "29.95"}]
+
+EMAIL = "01920000-0000-7000-8000-000000000001"
 
 
 @pytest.fixture
@@ -338,18 +345,77 @@ async def test_each_own_message_shows_whether_it_was_read(browser: Browser, anna
     await anna.get(f"/conversations/{conversation_id}")
     second = await sam.post(conversation_id, "Two.")
     page = await show(browser, f"{conversation_id}/")
-    assert page.root.one(data_message_id=first["id"]).text == "Read"
-    assert page.root.one(data_message_id=second["id"]).text == "Not read yet"
-    words = page.by_id("delivery-status-texts")
+    assert status_of(page, first) == "Read"
+    assert status_of(page, second) == "Not read yet"
     [root] = page.root.all("html")
     assert (root["data-zone"], root["data-locale"]) == ("UTC", "en")
-    assert "{time}" in words["data-scheduled"]
 
 
-async def test_every_state_and_reason_of_an_email_has_a_text(browser: Browser, anna: Caller) -> None:
-    _, page = await opened(anna, browser)
-    words = page.by_id("delivery-status-texts").attributes
-    assert {f"data-{state}" for state in EmailState} | {f"data-why-{reason}" for reason in Reason} <= set(words)
+def status_of(page: Page, message: dict[str, str]) -> str:
+    """Return what a message's line says of reading and email."""
+    [line] = page.root.one(data_id=message["id"]).of_class("delivery-status")
+    return line.text
+
+
+async def tell(sessions: SessionFactory, conversation_id: str, **fate: Any) -> None:
+    """Write what became of an email with the message number 2."""
+    values = {"email_id": EMAIL, "to": "customer", "numbers": [2], "reason": None, "at": "2026-11-29T10:04:00Z"}
+    async with transaction(sessions) as session:
+        told = EmailFate.model_validate({**values, "conversation_id": conversation_id, **fate})
+        await write_fates(session, [told], live=True)
+
+
+async def test_a_message_shows_what_became_of_its_email(
+    browser: Browser, anna: Caller, sam: Caller, conversations: SessionFactory
+) -> None:
+    conversation_id, _ = await opened(anna, browser)
+    second = await sam.post(conversation_id, "Two.")
+
+    async def shown(state: str, reason: str | None = None) -> str:
+        await tell(conversations, conversation_id, state=state, reason=reason)
+        return status_of(await show(browser, f"{conversation_id}/"), second)
+
+    assert (await shown("sent")).startswith("Not read yet. Email sent Nov")
+    assert await shown("suppressed", "no-address") == (
+        "Not read yet. No email will be sent. The customer has no email address."
+    )
+    reasons = [await shown("failed", reason) for reason in Reason]
+    assert len({*reasons}) == len(Reason), "each has a text of its own"
+    assert all(text.startswith("The email failed. ") and text.endswith(" Send again") for text in reasons)
+    assert len({await shown(state) for state in EmailState}) == len(EmailState)
+    assert await shown("scheduled", "rate-limited") == (
+        "Not read yet. This address has reached its email limit. The email will be sent later."
+    )
+    assert await shown("unknown-yet") == "Not read yet"
+    await anna.get(f"/conversations/{conversation_id}")
+    assert await shown("failed", "rejected") == "Read"
+    assert (await shown("sent")).startswith("Read. Email sent Nov")
+
+
+async def test_an_email_is_told_under_its_messages_only(
+    browser: Browser, anna: Caller, sam: Caller, conversations: SessionFactory
+) -> None:
+    conversation_id, _ = await opened(anna, browser)
+    second, third = await sam.post(conversation_id, "Two."), await sam.post(conversation_id, "Three.")
+    await tell(conversations, conversation_id, state="sent", to="support")
+    page = await show(browser, f"{conversation_id}/")
+    assert status_of(page, second) == "Not read yet", "the email to the support inbox is another one"
+    await tell(conversations, conversation_id, email_id=UNKNOWN_ID, state="failed", reason="rejected")
+    page = await show(browser, f"{conversation_id}/")
+    assert status_of(page, second).startswith("The email failed.")
+    assert status_of(page, third) == "Not read yet"
+    assert not page.root.of_class("email")
+    assert page.by_id("emails-known").text == ""
+
+
+async def test_a_page_says_until_when_emails_are_known(
+    browser: Browser, anna: Caller, conversations: SessionFactory
+) -> None:
+    conversation_id, _ = await opened(anna, browser)
+    async with transaction(conversations) as session:
+        await session.execute(text("update notifications_cursor set caught_up_at = '2026-01-02 10:04Z'"))
+    page = await show(browser, f"{conversation_id}/")
+    assert page.by_id("emails-known").text.startswith("What became of emails is known until Jan")
 
 
 @pytest.mark.parametrize("path", [f"{UNKNOWN_ID}/", "nonsense/", f"{UNKNOWN_ID}/delete/", f"{UNKNOWN_ID}/?earlier=x"])

@@ -5,12 +5,12 @@ import { person, role } from "./api.js";
 import { startAttaching } from "./attachments.js";
 import { refreshBell, startBell } from "./bell.js";
 import { onThread, startThread, thread } from "./current-thread.js";
-import { refreshDeliveryStatus, startDeliveryStatus } from "./delivery-status.js";
 import { startHeader } from "./conversation-actions.js";
 import { startBulk } from "./bulk.js";
 import { startCanned } from "./canned.js";
 import { LIST_INTERVAL, close, hasInbox, noteEvent, opensBeside, refreshInbox, startDesk, startPeeking } from "./desk.js";
 import { startDeskForms, startNotes } from "./desk-forms.js";
+import { startEmailRetry } from "./email-retry.js";
 import { startDrafts, startForms } from "./forms.js";
 import { startKeys } from "./keys.js";
 import { startPeopleSearch } from "./people-search.js";
@@ -28,7 +28,7 @@ const OWN_SIDE = role === "admin" ? "admin" : "user";
 reloadForNextUser();
 startMenus();
 startForms();
-for (const start of [startDrafts, startAttaching, startReading, startSending, startDeliveryStatus, startPresence, startCanned, startNotes, startPeeking, startHeader]) {
+for (const start of [startDrafts, startAttaching, startReading, startSending, startEmailRetry, startPresence, startCanned, startNotes, startPeeking, startHeader]) {
   onThread(start);
 }
 startThread();
@@ -73,12 +73,11 @@ function handle(type, data) {
   if (type === "presence") return notePresence(data);
   if (type === "message.posted" || type === "conversation.read") refreshBell();
   noteEvent(data);
-  refreshList();
+  if (type !== "email.updated") refreshList(); // which shows nothing of emails
   const isOwnRead = type === "conversation.read" && data.by === OWN_SIDE; // which a thread does not show
   if (!concerns(data) || isOwnRead) return;
   if (type === "conversation.deleted") return opensBeside() ? closeDeleted() : location.reload();
   refreshThread();
-  refreshDeliveryStatus();
 }
 
 function closeDeleted() {

@@ -12,6 +12,7 @@ const TYPES = [
   "message.removed",
   "note.posted",
   "note.deleted",
+  "email.updated",
   "presence",
   "unread",
 ];
