@@ -17,7 +17,6 @@ from services.conversations.desk.timeline import EntryRow
 from services.conversations.records import MessageRow
 from services.conversations.rules import BULK_LIMIT, LABEL_LENGTH, LABEL_LIMIT, MENTION_LIMIT, EntryKind, Status
 from shared.json_schema import example
-from shared.paging import Page
 from shared.people import LocaleTag, StoreId
 from shared.response_body import ResponseBody
 from shared.text import OneLine, Visible
@@ -232,12 +231,14 @@ TimelineItem = PostedOut | TimelineEntry
 
 
 @dataclass(slots=True)
-class Timeline(Page[TimelineItem]):
+class Timeline:
     """A page of a timeline. `emails_known_until` is null while the fate of emails is up to date.
 
     Else it is the time up to which it is known, because the notifications service is away or was not read.
     """
 
+    items: list[TimelineItem]
+    next_cursor: str | None
     emails_known_until: datetime | None
 
 

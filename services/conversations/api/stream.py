@@ -170,7 +170,7 @@ async def stream_events(
     message?}`), `message.removed` (`{conversation_id, conversation, removed_number}`), `conversation.read`
     (`{conversation_id, by, up_to}`), `conversation.deleted` (`{conversation_id}`) and `unread` (`{unread, more?}`), for
     admins also `note.posted` and `note.deleted` (`{conversation_id, note_id}`), `email.updated` (`{conversation_id,
-    email_id, to, state, reason?, numbers, at?}`), and `presence` (`{conversation_id, admin, viewing, writing}`, no id),
+    email_id, state}`), and `presence` (`{conversation_id, admin, viewing, writing}`, no id),
     which counts for 30 s, `writing` for 8 s.
 
     A client that reconnects with the last `id` gets the events it missed, in order. If its position is unknown or

@@ -65,7 +65,9 @@ with fates as (
 ), told as (
     insert into events (type, user_id, conversation_id, audience, payload)
     select '{EventType.EMAIL_UPDATED}', known.user_id, written.conversation_id, '{Side.ADMIN}',
-        jsonb_build_object('conversation_id', written.conversation_id, 'email_id', written.id) || written.data
+        jsonb_build_object(
+            'conversation_id', written.conversation_id, 'email_id', written.id, 'state', written.data -> 'state'
+        )
     from written join known using (id) where $6
 )
 select count(*) from written

@@ -108,10 +108,7 @@ async def test_a_sent_email_is_in_the_timeline_after_its_newest_message_and_told
         "numbers": [1, 2],
     }
     [told] = await following.events()
-    assert told is not None
-    assert told["conversation_id"] == conversation
-    assert (told["email_id"], told["state"], told["numbers"]) == (fate["id"], "sent", [1, 2])
-    assert "@" not in str(told)
+    assert told == {"conversation_id": conversation, "email_id": fate["id"], "state": "sent"}
 
 
 async def test_an_email_that_fails_and_is_retried_keeps_its_place(
