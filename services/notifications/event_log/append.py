@@ -2,7 +2,7 @@
 
 A new type of events needs a member of `LoggedType`, a call of `append_events` where rows change, and a query in
 `feed.py` that reads what the conversations service shall know of a row. Log only what somebody looks at: each event
-costs PostgreSQL's log some 350 bytes here, and more in the other service.
+costs PostgreSQL's log some 380 bytes here, and more in the other service.
 """
 
 from collections.abc import Sequence
