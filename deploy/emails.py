@@ -60,7 +60,7 @@ def _row(
         email.state,
         email.reason or "-",
         str(email.conversation_id),
-        "support" if email.audience == Audience.SUPPORT else f"customer {email.recipient_id}",
+        "support" if email.audience == Audience.SUPPORT else f"{email.audience} {email.recipient_id}",
         address if addresses else masked(address),
         str(len(attempts)),
         reply if addresses else without_addresses(reply),

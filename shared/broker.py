@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from celery import Celery
 from kombu import Queue
 
-from shared.events import PAYLOADS
+from shared.events import PAYLOADS, UNPUBLISHED
 from shared.tls import broker_tls
 
 # Never change a queue's arguments: RabbitMQ refuses to declare it with others. Use a new name instead.
@@ -39,7 +39,7 @@ def task_name(event_type: str) -> str:
     return f"notifications.{event_type.replace('.', '_')}"
 
 
-TASKS = {event_type: task_name(event_type) for event_type in PAYLOADS}
+TASKS = {event_type: task_name(event_type) for event_type in PAYLOADS if event_type not in UNPUBLISHED}
 
 
 def create_celery(broker_url: str, *, client: str) -> Celery:

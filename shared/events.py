@@ -66,6 +66,7 @@ class MessagePosted(BaseModel):
     message: PostedMessage
     sender: Person
     customer: Person
+    assignee_id: str | None = None  # of the conversation, when a customer wrote
 
 
 class MessageRemoved(BaseModel):
@@ -82,6 +83,8 @@ class ConversationRead(BaseModel):
     conversation_id: UUID
     by: Literal["user", "admin"]
     up_to: int
+    reader_id: str | None = None  # the admin who opened it, if something in it was for them
+    at: datetime | None = None  # when; of the event, not of its payload
 
 
 class ConversationDeleted(BaseModel):
@@ -90,16 +93,71 @@ class ConversationDeleted(BaseModel):
     conversation_id: UUID
 
 
+class ConversationCreated(BaseModel):
+    """A conversation was created. `subject` and `customer` are set if its customer opened it without a message."""
+
+    conversation_id: UUID
+    subject: str | None = None
+    customer: Person | None = None
+    at: datetime | None = None  # as above
+
+
+class ConversationUpdated(BaseModel):
+    """A conversation changed. `actor_id` is set if somebody assigned it to another admin, in this entry."""
+
+    conversation_id: UUID
+    assignee_id: str | None = None
+    actor_id: str | None = None
+    entry_id: UUID | None = None
+    subject: str = ""
+    number: int = 0  # messages before the entry
+    at: datetime | None = None  # as above
+
+
+class NotePosted(BaseModel):
+    """An admin wrote a note. `mentions` are other admins; without any, the text is left out."""
+
+    conversation_id: UUID
+    note_id: UUID
+    mentions: list[str] = []
+    actor_id: str = ""
+    subject: str = ""
+    number: int = 0  # messages before the note
+    body: str = ""
+    at: datetime | None = None  # as above
+
+
+class NoteDeleted(BaseModel):
+    """An admin deleted the text of a note."""
+
+    conversation_id: UUID
+    note_id: UUID
+
+
 class UserChanged(BaseModel):
     """A user's name, address, language or zone changed, or was erased."""
 
     person: Person
 
 
-Payload = MessagePosted | MessageRemoved | ConversationRead | ConversationDeleted | UserChanged
+Payload = (
+    MessagePosted
+    | MessageRemoved
+    | ConversationCreated
+    | ConversationUpdated
+    | ConversationRead
+    | ConversationDeleted
+    | NotePosted
+    | NoteDeleted
+    | UserChanged
+)
 
-# The events that the notifications service handles, and that are published as tasks. The others exist only in the log.
+# The events that the notifications service handles. The others exist only in the log.
 PAYLOADS: dict[EventType, type[Payload]] = {
+    EventType.CONVERSATION_CREATED: ConversationCreated,
+    EventType.CONVERSATION_UPDATED: ConversationUpdated,
+    EventType.NOTE_POSTED: NotePosted,
+    EventType.NOTE_DELETED: NoteDeleted,
     EventType.MESSAGE_POSTED: MessagePosted,
     EventType.MESSAGE_REMOVED: MessageRemoved,
     EventType.CONVERSATION_READ: ConversationRead,
@@ -107,6 +165,30 @@ PAYLOADS: dict[EventType, type[Payload]] = {
     EventType.USER_UPDATED: UserChanged,
     EventType.USER_DELETED: UserChanged,
 }
+
+
+# What concerns admins only waits for the sweeper: so a note's text is in no task, and its deletion comes after it.
+UNPUBLISHED = frozenset(
+    {
+        EventType.CONVERSATION_CREATED,
+        EventType.CONVERSATION_UPDATED,
+        EventType.NOTE_POSTED,
+        EventType.NOTE_DELETED,
+    }
+)
+_CONTENT = {
+    EventType.CONVERSATION_CREATED: "subject",
+    EventType.CONVERSATION_UPDATED: "actor_id",
+    EventType.NOTE_POSTED: "mentions",
+}
+
+
+def is_relevant(event_type: str, payload: dict[str, Any] | None) -> bool:
+    """Return whether the notifications service has something to do with an event; with one of an unknown type, too."""
+    if event_type not in set(EventType):
+        return True
+    known = EventType(event_type)
+    return known in PAYLOADS and (known not in _CONTENT or _CONTENT[known] in (payload or {}))
 
 
 class Event(BaseModel):

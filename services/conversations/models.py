@@ -135,6 +135,9 @@ class Conversation(Base):
     which that side has read. Sending does not move them.
 
     `assignee_id` and `label_ids` are no foreign keys: users' rows stay, and ids of deleted labels have no effect.
+
+    `awaited` are the admins who have not opened it since something happened that was for them: a note mentioned them,
+    it was assigned to them, or its customer wrote while it was. Null for none, so that others cost nothing.
     """
 
     __tablename__ = "conversations"
@@ -161,6 +164,7 @@ class Conversation(Base):
     assignee_id: Mapped[str | None]
     first_reply_at: Mapped[datetime | None]  # by an admin; null if an admin opened the conversation
     label_ids: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'"))
+    awaited: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
     waiting_since: Mapped[datetime | None] = mapped_column(
         Computed(f"case when status in ({_quoted(WAITING)}) then unanswered_since end", persisted=True)
     )

@@ -82,6 +82,7 @@ class DeskRow(NamedTuple):
     assignee_name: str | None
     labels: list[str]
     first_reply_at: datetime | None
+    awaited: list[str] | None  # admins who have not opened it since they were mentioned or assigned
 
 
 class MessageRow(NamedTuple):
@@ -156,9 +157,10 @@ DESK_COLUMNS = """
     case when c.label_ids = '{}' then '{}'::text[] else array(
         select name from labels where id = any(c.label_ids) order by folded
     ) end,
-    c.first_reply_at
+    c.first_reply_at,
+    c.awaited
 """
-NO_DESK_COLUMNS = "null::text, null::text, null::text[], null::timestamptz"
+NO_DESK_COLUMNS = "null::text, null::text, null::text[], null::timestamptz, null::text[]"
 _USER_FROM = len(ConversationRow._fields)
 _ORDER_FROM = _USER_FROM + len(UserRow._fields)
 _CONVERSATION = slice(0, _USER_FROM)

@@ -10,6 +10,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    ForeignKey,
     Identity,
     Index,
     MetaData,
@@ -107,6 +108,7 @@ class ConversationState(Base):
     conversation_id: Mapped[UUID] = mapped_column(primary_key=True)
     read_by_user_number: Mapped[int] = mapped_column(server_default="0")
     read_by_admin_number: Mapped[int] = mapped_column(server_default="0")
+    opened_by_admin: Mapped[bool] = mapped_column(server_default=text("false"))  # also while it had no message
     deleted_at: Mapped[datetime | None]
     removed_ids: Mapped[list[UUID]] = mapped_column(ARRAY(Uuid), server_default=text("'{}'"))
     created_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
@@ -135,6 +137,66 @@ class Notification(Base):
     )
 
 
+class AdminNotification(Base):
+    """A notification for an admin, or for all admins if `recipient_id` is null.
+
+    A conversation has one about its creation and one about its customer's replies: a newer message changes it and gives
+    it a new `turn`, which orders them. So a burst is one entry. The id follows from what it is about (`record_id`).
+    """
+
+    __tablename__ = "admin_notifications"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    type: Mapped[str]
+    recipient_id: Mapped[str | None]
+    conversation_id: Mapped[UUID]
+    source_id: Mapped[UUID]  # the message, note or entry; the conversation if it was opened without a message
+    number: Mapped[int]  # of the message; of the last one before a note or an assignment
+    subject: Mapped[str]
+    actor_id: Mapped[str]
+    preview: Mapped[str]
+    occurred_at: Mapped[datetime]
+    turn: Mapped[UUID] = mapped_column(server_default=func.uuidv7())
+
+    __table_args__ = (
+        Index("admin_notifications_turn_idx", "turn"),
+        Index("admin_notifications_conversation_idx", "conversation_id"),
+    )
+
+
+class AdminRead(Base):
+    """An admin has marked a notification as read. It is unread again with another `turn`."""
+
+    __tablename__ = "admin_reads"
+
+    notification_id: Mapped[UUID] = mapped_column(
+        ForeignKey("admin_notifications.id", ondelete="CASCADE"), primary_key=True
+    )
+    admin_id: Mapped[str] = mapped_column(primary_key=True)
+    turn: Mapped[UUID]
+
+
+class AdminMark(Base):
+    """How far an admin has read a conversation in which something was for them, and when."""
+
+    __tablename__ = "admin_marks"
+
+    conversation_id: Mapped[UUID] = mapped_column(primary_key=True)
+    admin_id: Mapped[str] = mapped_column(primary_key=True)
+    number: Mapped[int]
+    read_at: Mapped[datetime]
+
+
+class Bell(Base):
+    """An admin's preferences by type, and up to which `turn` all of their notifications are read."""
+
+    __tablename__ = "bells"
+
+    admin_id: Mapped[str] = mapped_column(primary_key=True)
+    read_through: Mapped[UUID | None]
+    preferences: Mapped[dict[str, Any] | None]
+
+
 class Email(Base):
     """An email about one conversation to one recipient.
 
@@ -146,7 +208,7 @@ class Email(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
     audience: Mapped[str]
-    recipient_id: Mapped[str]  # the customer's id, or `support`
+    recipient_id: Mapped[str]  # the customer's or admin's id, or `support`
     conversation_id: Mapped[UUID]
     subject: Mapped[str | None]
     state: Mapped[str]
@@ -192,6 +254,9 @@ class Email(Base):
 class EmailMessage(Base):
     """A message in an email. `left_out`: it was read before the email was first claimed.
 
+    In an email to an admin it may also be a note or an assignment: what `notification_id` is about. Several admins may
+    get the same message, so the key is then `item_id`.
+
     `email_id` is no foreign key, here and in `DeliveryAttempt`: a check for each row locks the email, and both only get
     rows of emails that exist. Emails are never deleted.
     """
@@ -208,6 +273,7 @@ class EmailMessage(Base):
     )  # of each its id, name and size
     created_at: Mapped[datetime]
     left_out: Mapped[bool] = mapped_column(server_default=text("false"))
+    notification_id: Mapped[UUID | None]
 
 
 class DeliveryAttempt(Base):

@@ -1,4 +1,4 @@
-"""Retention of inbox entries, of the attempts of finished emails, and of this service's own log."""
+"""Retention of the inbox, of attempts of finished emails, of admins' notifications, and of the service's own log."""
 
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -38,6 +38,12 @@ async def purge_events(session: AsyncSession, settings: StoreSettings, *, size: 
     return await purge_oldest(session, days=days, cap_days=days, size=size)
 
 
+async def purge_admin_notifications(session: AsyncSession, settings: StoreSettings, *, size: int) -> int:
+    """Delete the oldest notifications of admins that are older than the retention; return how many."""
+    values = {"size": size, "retention": settings.retention_days}
+    return len((await session.execute(_PURGE_ADMIN_NOTIFICATIONS, values)).all())
+
+
 # UUIDv7 ids are in the order of time.
 _PURGE_INBOX = text("""
     delete from inbox where event_id in (
@@ -58,6 +64,15 @@ _PURGE_ATTEMPTS = text("""
         where attempts.id < uuidv7(make_interval(secs => cast(:retention as float8) * -86400))
             and emails.finished_at is not null
         order by attempts.id limit :size
+    )
+    returning id
+""")
+
+_PURGE_ADMIN_NOTIFICATIONS = text("""
+    delete from admin_notifications where id in (
+        select id from admin_notifications
+        where turn < uuidv7(make_interval(secs => cast(:retention as float8) * -86400))
+        order by turn limit :size
     )
     returning id
 """)

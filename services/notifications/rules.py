@@ -22,6 +22,26 @@ class Audience(StrEnum):
 
     CUSTOMER = "customer"
     SUPPORT = "support"
+    ADMIN = "admin"
+
+
+class NotificationType(StrEnum):
+    """What a notification is about. All but the first are for admins."""
+
+    NEW_MESSAGE = "NEW_MESSAGE"
+    """An admin answered: for the customer."""
+    MENTION = "MENTION"
+    """Another admin's note mentions the recipient."""
+    ASSIGNED = "ASSIGNED"
+    """Another admin assigned the conversation to the recipient."""
+    CONVERSATION_CREATED = "CONVERSATION_CREATED"
+    """A customer opened a conversation: for all admins."""
+    CUSTOMER_REPLIED = "CUSTOMER_REPLIED"
+    """The customer wrote again: for the assignee, else for all admins."""
+
+
+ACTS = frozenset({NotificationType.MENTION, NotificationType.ASSIGNED})
+"""What one admin does for another: emails by default, and read only by the recipient."""
 
 
 class EmailState(StrEnum):
@@ -106,6 +126,7 @@ class Reason(StrEnum):
     DELETED = "deleted"
     USER_DELETED = "user-deleted"
     NO_ADDRESS = "no-address"
+    NOT_AN_ADMIN = "not-an-admin"
     NO_SMTP = "no-smtp"
     RECIPIENT_NOT_ALLOWED = "recipient-not-allowed"
     OWN_ADDRESS = "own-address"

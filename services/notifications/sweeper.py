@@ -30,11 +30,16 @@ from services.notifications.mail.message import LOCALE
 from services.notifications.mail.pool import ServerCapacity
 from services.notifications.metrics import collect
 from services.notifications.models import FeedCursor
-from services.notifications.retention import purge_attempts, purge_events, purge_inbox
+from services.notifications.retention import (
+    purge_admin_notifications,
+    purge_attempts,
+    purge_events,
+    purge_inbox,
+)
 from services.notifications.settings import EmailSettings, SweeperSettings
 from shared.database import SessionFactory, create_engine, create_sessions, transaction
 from shared.event_log.feed_client import create_feed
-from shared.events import PAYLOADS, EventType, Feed
+from shared.events import Feed, is_relevant
 from shared.failpoints import failpoint
 from shared.processes import operations_routes, operations_server
 from shared.readiness import database_fault, newest_version, wait_for_database
@@ -49,9 +54,6 @@ CAUGHT_UP_EVERY = timedelta(seconds=30)  # between updates of the cursor while t
 ERASE_EVERY = 1.0  # seconds between checks for erasures, if there were none
 PURGE_EVERY = 60  # seconds between purges
 PURGE_BATCH = 1000  # rows deleted in one transaction
-
-IGNORED = frozenset(set(EventType) - set(PAYLOADS))
-"""Known event types that this service does not use."""
 
 log = structlog.get_logger()
 
@@ -94,7 +96,8 @@ async def catch_up(
         return True
     if page.acknowledged > cursor.position:
         await note_restored(sessions, page)
-    done = await receive_missing(sessions, [event for event in page.items if event.type not in IGNORED], settings)
+    events = [event for event in page.items if is_relevant(event.type, event.payload)]
+    done = await receive_missing(sessions, events, settings)
     failpoint("page-handled")
     if done and _moves_cursor(cursor, page):
         await _move_cursor(sessions, cursor, page)
@@ -176,7 +179,7 @@ async def _purge_for_ever(sessions: SessionFactory, settings: EmailSettings, sto
     """Delete data older than the retention, one batch per transaction, so that locks are short."""
     while not stop.is_set():
         try:
-            for purge in (purge_inbox, purge_attempts, purge_events):
+            for purge in (purge_inbox, purge_attempts, purge_admin_notifications, purge_events):
                 deleted = PURGE_BATCH
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:

@@ -10,7 +10,7 @@ from services.notifications.rules import MAX_EVENT_ATTEMPTS, EmailState
 from tests.model.mailbox import LEASE, UNCERTAIN_SECONDS, WAITING, Mail
 from tests.model.pipeline import ANSWERED, REFUSED, Pipeline
 from tests.model.promise import check_always, check_at_rest
-from tests.model.store import CUSTOMERS, SECOND, Kind
+from tests.model.store import CUSTOMERS, SECOND
 
 ANY = st.integers(0, 7)  # an index into the existing things, modulo their number
 SIDES = st.sampled_from(Side)
@@ -321,7 +321,7 @@ class Machine(RuleBasedStateMachine):
     @property
     def undone(self) -> list[int]:
         inbox = self.pipeline.notifier.inbox
-        useful = (index for index, entry in enumerate(self.pipeline.store.log) if entry.kind is not Kind.OTHER)
+        useful = (index for index, entry in enumerate(self.pipeline.store.log) if entry.is_relevant)
         return [index for index in useful if index not in inbox or not inbox[index].done]
 
     @property

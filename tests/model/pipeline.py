@@ -10,7 +10,7 @@ from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.rules import EmailState, Outcome
 from tests.model.mailbox import Content, Held, Mail, Mailbox, Name
 from tests.model.notifier import DiedError, NothingKeptError, Notifier
-from tests.model.store import SECOND, Clock, Hint, Kind, Store
+from tests.model.store import SECOND, Clock, Hint, Store
 
 TICK = 1000  # microseconds that every step takes, so that no two emails are due at the same time
 
@@ -122,7 +122,7 @@ class Pipeline:
     def catch_up(self) -> bool:
         """Read the log after the cursor; return True when all of it is handled."""
         page = self.store.feed(self.notifier.cursor)
-        wanted = {index: self.store.log[index].payload for index, entry in page if entry.kind is not Kind.OTHER}
+        wanted = {index: self.store.log[index].payload for index, entry in page if entry.is_relevant}
         done = self.notifier.receive_missing(wanted)
         if done:
             self.notifier.cursor = self.store.head

@@ -35,7 +35,7 @@ def check_at_rest(pipeline: Pipeline) -> None:
     store, notifier = pipeline.store, pipeline.notifier
     living = {number: talk for number, talk in enumerate(store.talks) if not talk.deleted}
     for index, entry in enumerate(store.log):
-        if entry.kind is not Kind.OTHER and not notifier.inbox[index].handled:
+        if entry.is_relevant and not notifier.inbox[index].handled:
             assert notifier.inbox[index].kept is None, "a parked event could not be retried"
             assert entry.conversation not in living, "an event of an existing conversation stayed parked"
     assert notifier.cursor == store.head == len(store.log)
@@ -63,7 +63,7 @@ def _the_cursor_skips_nothing(pipeline: Pipeline) -> None:
     notifier = pipeline.notifier
     done = {event for event, entry in notifier.inbox.items() if entry.done}
     passed = enumerate(pipeline.store.log[: notifier.cursor])
-    assert {index for index, entry in passed if entry.kind is not Kind.OTHER} <= done
+    assert {index for index, entry in passed if entry.is_relevant} <= done
 
 
 def _effects(pipeline: Pipeline, *kinds: Kind) -> list[Payload]:

@@ -19,12 +19,13 @@ class Clock:
 
 
 class Kind(StrEnum):
-    """The kinds of events that the notifications service distinguishes; it ignores OTHER."""
+    """The kinds of events that the notifications service distinguishes; it ignores OTHER, and OPENED has no task."""
 
     POSTED = "posted"
     READ = "read"
     DELETED = "deleted"
     PERSON = "person"
+    OPENED = "opened"
     OTHER = "other"
 
 
@@ -73,6 +74,11 @@ class Logged:
     conversation: int | None
     payload: Payload | None
     position: int | None = None
+
+    @property
+    def is_relevant(self) -> bool:
+        """Return whether the notifications service handles it; an erased opening no longer says anything."""
+        return self.kind is not Kind.OTHER and not (self.kind is Kind.OPENED and self.payload is None)
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,7 @@ class Store:
         if customer in self.users and self.users[customer].deleted:
             return False
         self.talks.append(Talk(customer))
-        self._append(Payload(Kind.OTHER, len(self.talks) - 1))
+        self._append(Payload(Kind.OPENED, len(self.talks) - 1, customer=self.users[customer]))
         return True
 
     def post(self, conversation: int, side: Side) -> bool:
@@ -185,7 +191,8 @@ class Store:
         waiting = [index for index, entry in enumerate(self.log) if entry.position is None][:size]
         for position, index in enumerate(waiting, start=self.head + 1):
             self.log[index].position = position
-        return [Hint(index, self.log[index].payload) for index in waiting if self.log[index].kind is not Kind.OTHER]
+        unpublished = {Kind.OTHER, Kind.OPENED}
+        return [Hint(index, self.log[index].payload) for index in waiting if self.log[index].kind not in unpublished]
 
     def feed(self, after: int) -> list[tuple[int, Logged]]:
         """Return the events after a position, in order, each with its index."""

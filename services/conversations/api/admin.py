@@ -173,12 +173,12 @@ async def admin_create_conversation(
 
 @router.get(_CONVERSATION, responses=problem_responses(NotFound))
 async def admin_get_conversation(
-    conversation_id: ConversationId, _: Admin, session: DbSession, prefetch: Prefetch, *, peek: Peek = False
+    conversation_id: ConversationId, caller: Admin, session: DbSession, prefetch: Prefetch, *, peek: Peek = False
 ) -> AdminConversationOut:
     """Return a conversation, and mark it as read by the admins up to the returned `message_count`."""
     conversation = await load_conversation(await driver_connection(session), conversation_id)
     if not (peek or prefetch):
-        conversation = await commands.read_conversation(session, conversation, Side.ADMIN)
+        conversation = await commands.read_conversation(session, conversation, Side.ADMIN, caller.id)
     return AdminConversationOut.of(conversation)
 
 
@@ -263,9 +263,9 @@ async def edit_conversation(
 
 
 @router.post("/conversations/{conversation_id}/read", status_code=204, responses=problem_responses(NotFound))
-async def admin_mark_read(conversation_id: ConversationId, body: MarkRead, _: Admin, session: DbSession) -> None:
+async def admin_mark_read(conversation_id: ConversationId, body: MarkRead, caller: Admin, session: DbSession) -> None:
     """Mark a conversation as read by the admins, up to a message number."""
-    await commands.mark_read(session, conversation_id, Side.ADMIN, body.up_to)
+    await commands.mark_read(session, conversation_id, Side.ADMIN, body.up_to, reader_id=caller.id)
 
 
 @router.post("/conversations/{conversation_id}/unread", status_code=204, responses=problem_responses(NotFound))

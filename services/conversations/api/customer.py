@@ -102,7 +102,7 @@ async def get_conversation(
     """Return one of the caller's conversations, and mark it as read up to the returned `message_count`."""
     conversation = await load_conversation(await driver_connection(session), conversation_id, scope=caller.id)
     if not (peek or prefetch):
-        conversation = await commands.read_conversation(session, conversation, Side.CUSTOMER)
+        conversation = await commands.read_conversation(session, conversation, Side.CUSTOMER, caller.id)
     return ConversationOut.of(conversation)
 
 

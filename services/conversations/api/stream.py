@@ -56,7 +56,9 @@ class ConversationChanged(ResponseBody):
     removed_number: int | None = None
 
 
-_AS_LOGGED = frozenset({EventType.NOTE_POSTED, EventType.NOTE_DELETED, EventType.EMAIL_UPDATED})
+_NOTES = frozenset({EventType.NOTE_POSTED, EventType.NOTE_DELETED})
+_READ_FIELDS = {"conversation_id", "by", "up_to"}
+_NOT_SENT = {"subject", "number", "actor_id", "body"}  # of a note that mentions admins
 
 
 def event_renderer(store_name: str) -> EventRenderer:
@@ -69,8 +71,10 @@ def event_renderer(store_name: str) -> EventRenderer:
         if detail is None or entry.payload is None:
             return None
         if entry.type == EventType.CONVERSATION_READ:
-            return ConversationRead.model_validate(entry.payload).model_dump_json()
-        if entry.type in _AS_LOGGED:
+            return ConversationRead.model_validate(entry.payload).model_dump_json(include=_READ_FIELDS)
+        if entry.type in _NOTES:
+            return json.dumps({name: value for name, value in entry.payload.items() if name not in _NOT_SENT})
+        if entry.type == EventType.EMAIL_UPDATED:
             return json.dumps(entry.payload)
         conversation = (AdminConversationOut if side is Side.ADMIN else ConversationOut).of(detail)
         changed = ConversationChanged(conversation_id=detail.conversation.id, conversation=conversation)
@@ -169,9 +173,9 @@ async def stream_events(
     Events are `conversation.created`, `message.posted`, `conversation.updated` (`{conversation_id, conversation,
     message?}`), `message.removed` (`{conversation_id, conversation, removed_number}`), `conversation.read`
     (`{conversation_id, by, up_to}`), `conversation.deleted` (`{conversation_id}`) and `unread` (`{unread, more?}`), for
-    admins also `note.posted` and `note.deleted` (`{conversation_id, note_id}`), `email.updated` (`{conversation_id,
-    email_id, state}`), and `presence` (`{conversation_id, admin, viewing, writing}`, no id),
-    which counts for 30 s, `writing` for 8 s.
+    admins also `note.posted` (`{conversation_id, note_id, mentions?}`), `note.deleted` (`{conversation_id, note_id}`),
+    `email.updated` (`{conversation_id, email_id, state}`), and `presence` (`{conversation_id, admin, viewing,
+    writing}`, no id), which counts for 30 s, `writing` for 8 s.
 
     A client that reconnects with the last `id` gets the events it missed, in order. If its position is unknown or
     purged, it gets `reset`, and should reload its data and continue.

@@ -1,11 +1,12 @@
 """Assignment: which admin takes care of a conversation."""
 
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.desk.people import check_admins
+from services.conversations.desk.people import await_admins, check_admins
 from services.conversations.errors import AssigneeChanged
 from services.conversations.messaging.commands import log_update
 from services.conversations.messaging.entries import add_entry, lock_conversation
@@ -40,8 +41,13 @@ async def assign_locked(session: AsyncSession, conversation: Conversation, admin
     if conversation.assignee_id == admin_id:
         return False
     data = {"from": conversation.assignee_id, "to": admin_id}
-    await add_entry(session, conversation, EntryKind.ASSIGNMENT, actor_id, data)
+    entry = await add_entry(session, conversation, EntryKind.ASSIGNMENT, actor_id, data)
     conversation.assignee_id = admin_id
     await session.flush()
-    await log_update(session, conversation.id, conversation.user_id, {"assignee_id": admin_id}, audience=Side.ADMIN)
+    changes: dict[str, Any] = {"assignee_id": admin_id}
+    if admin_id is not None and admin_id != actor_id:
+        await await_admins(session, conversation, [admin_id], actor_id)
+        changes |= {"entry_id": str(entry.id), "actor_id": actor_id}
+        changes |= {"subject": conversation.subject, "number": entry.after_number}
+    await log_update(session, conversation.id, conversation.user_id, changes, audience=Side.ADMIN)
     return True

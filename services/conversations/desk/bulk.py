@@ -95,7 +95,8 @@ async def _change(
     if added or removed:
         changes.append(await change_locked(session, conversation, added, removed, actor_id))
     if change.read is True:
-        changes.append(await mark_read(session, conversation.id, Side.ADMIN, conversation.message_count) is not None)
+        count = conversation.message_count
+        changes.append(await mark_read(session, conversation.id, Side.ADMIN, count, reader_id=actor_id) is not None)
     if change.read is False:
         changes.append(await mark_unread(session, conversation.id))
     if change.status is not None:

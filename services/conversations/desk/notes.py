@@ -2,15 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.desk.people import check_admins
+from services.conversations.desk.people import await_admins, check_admins
 from services.conversations.event_log.append import append_event
 from services.conversations.messaging.entries import add_entry, lock_conversation
-from services.conversations.models import ConversationEntry
+from services.conversations.models import Conversation, ConversationEntry
 from services.conversations.rules import EntryKind, Side
 from services.conversations.search.indexer import forget_notes
 from shared.events import EventType
@@ -34,7 +35,12 @@ async def add_note(session: AsyncSession, new: NewNote, note_id: UUID | None = N
     conversation = await lock_conversation(session, new.conversation_id)
     data = {"body": new.body, "mentions": mentions}
     note = await add_entry(session, conversation, EntryKind.NOTE, new.actor_id, data, entry_id=note_id)
-    await _log(session, EventType.NOTE_POSTED, conversation.id, conversation.user_id, note.id)
+    payload: dict[str, Any] = {"conversation_id": str(conversation.id), "note_id": str(note.id)}
+    if mentioned := [admin_id for admin_id in mentions if admin_id != new.actor_id]:
+        await await_admins(session, conversation, mentioned, new.actor_id)
+        payload |= {"subject": conversation.subject, "number": note.after_number, "actor_id": new.actor_id}
+        payload |= {"mentions": mentioned, "body": new.body}
+    await _log(session, EventType.NOTE_POSTED, conversation, payload)
     return note.id
 
 
@@ -60,14 +66,28 @@ async def delete_note(session: AsyncSession, conversation_id: UUID, note_id: UUI
     note.data = {"deleted": True}
     await session.flush()
     await forget_notes(session, conversation_id)
-    await _log(session, EventType.NOTE_DELETED, conversation_id, conversation.user_id, note_id)
+    payload = {"conversation_id": str(conversation_id), "note_id": str(note_id)}
+    await session.execute(_ERASE_EVENT, payload)
+    await _log(session, EventType.NOTE_DELETED, conversation, payload)
 
 
 async def _log(
-    session: AsyncSession, event_type: EventType, conversation_id: UUID, user_id: str, note_id: UUID
+    session: AsyncSession, event_type: EventType, conversation: Conversation, payload: dict[str, Any]
 ) -> None:
-    # Without the text: the log keeps events for weeks.
-    payload = {"conversation_id": str(conversation_id), "note_id": str(note_id)}
+    # The log keeps events for weeks. So only a note that mentions others has its text there, for their notifications.
     await append_event(
-        session, event_type, payload, user_id=user_id, conversation_id=conversation_id, audience=Side.ADMIN
+        session,
+        event_type,
+        payload,
+        user_id=conversation.user_id,
+        conversation_id=conversation.id,
+        audience=Side.ADMIN,
     )
+
+
+_ERASE_EVENT = text(f"""
+    update events set payload = jsonb_build_object(
+        'conversation_id', payload -> 'conversation_id', 'note_id', payload -> 'note_id'
+    )
+    where conversation_id = :conversation_id and type = '{EventType.NOTE_POSTED}' and payload ->> 'note_id' = :note_id
+""")  # noqa: S608 - built from constants

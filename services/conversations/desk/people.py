@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy import select
+from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.conversations.models import User
+from services.conversations.event_log.payloads import person_payload
+from services.conversations.models import Conversation, User
 from services.conversations.rules import Side
+from shared.events import EventType
 from shared.orm import any_of
 from shared.problems import Invalid
 
@@ -23,3 +25,25 @@ async def check_admins(session: AsyncSession, ids: Collection[str], loc: Sequenc
     )
     if missing := sorted(set(ids) - set(await session.scalars(present))):
         raise Invalid(f"There is no such admin: {', '.join(missing)}.", loc, "unknown_admin")
+
+
+async def await_admins(session: AsyncSession, conversation: Conversation, ids: Collection[str], actor_id: str) -> None:
+    """Remember that these admins have not yet seen what `actor_id` did for them in a locked conversation.
+
+    Also logs the profiles of those who are known from tokens only: the notifications service needs names and addresses.
+    """
+    conversation.awaited = sorted({*(conversation.awaited or ()), *ids})
+    await session.flush()
+    await session.execute(_LOG_PROFILES, {"ids": [*ids, actor_id]})
+
+
+# The lock waits for a concurrent deletion of the user, and then finds no row.
+_LOG_PROFILES = text(f"""
+    insert into events (type, user_id, payload)
+    select '{EventType.USER_UPDATED}', admin.id, jsonb_build_object('person', {person_payload("admin")})
+    from (
+        select * from users
+        where id = any(cast(:ids as text[])) and synced_at is null and deleted_at is null
+        order by id for key share
+    ) as admin
+""")  # noqa: S608 - built from constants

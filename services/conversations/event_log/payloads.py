@@ -24,7 +24,11 @@ def message_payload(attachments: str | None = None) -> str:
         ),
         'sender', {person_payload("sender")},
         'customer', {person_payload("customer")}
-    )"""
+    ) || case
+        when message.sender_role = 'customer' and conversation.assignee_id is not null
+            then jsonb_build_object('assignee_id', conversation.assignee_id)
+        else '{{}}'
+    end"""
 
 
 STORED_MESSAGE_PAYLOAD = message_payload(attachments_sql("message"))

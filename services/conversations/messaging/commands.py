@@ -5,12 +5,32 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Boolean, Uuid, bindparam, delete, func, literal, or_, select, text, true, update
+from sqlalchemy import (
+    ARRAY,
+    Boolean,
+    ColumnElement,
+    Text,
+    Uuid,
+    any_,
+    bindparam,
+    case,
+    delete,
+    false,
+    func,
+    literal,
+    literal_column,
+    or_,
+    select,
+    text,
+    true,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.errors import ConversationNotClosed, NewerMessages, StatusChanged
 from services.conversations.event_log.append import announce_at_commit, append_event
+from services.conversations.event_log.payloads import person_payload
 from services.conversations.messaging.create_keys import claim_key
 from services.conversations.messaging.entries import add_entry, lock_conversation
 from services.conversations.messaging.erasure_batches import erase_if_small
@@ -23,6 +43,8 @@ from shared.events import ConversationDeleted, EventType
 from shared.problems import Invalid, NotFound, Unauthenticated
 
 _FLAGS = (Conversation.is_read_by_user, Conversation.is_read_by_admin)
+_NOBODY = literal([], ARRAY(Text))
+_AWAITED_BEFORE = literal_column("old.awaited", ARRAY(Text))
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +136,9 @@ async def change_status(
     await log_update(session, conversation.id, conversation.user_id, {"status": status})
 
 
-async def read_conversation(session: AsyncSession, detail: ConversationDetail, side: Side) -> ConversationDetail:
+async def read_conversation(
+    session: AsyncSession, detail: ConversationDetail, side: Side, reader_id: str
+) -> ConversationDetail:
     """Mark a conversation as read up to its loaded messages; return it with its new flags."""
     conversation = detail.conversation
     flag, watermark = (
@@ -122,9 +146,10 @@ async def read_conversation(session: AsyncSession, detail: ConversationDetail, s
         if side is Side.CUSTOMER
         else (conversation.is_read_by_admin, conversation.read_by_admin_number)
     )
-    if flag and watermark >= conversation.message_count:
+    is_awaited = detail.desk is not None and reader_id in (detail.desk.awaited or ())
+    if flag and watermark >= conversation.message_count and not is_awaited:
         return detail
-    flags = await mark_read(session, conversation.id, side, conversation.message_count)
+    flags = await mark_read(session, conversation.id, side, conversation.message_count, reader_id=reader_id)
     if flags is None:  # a concurrent request has marked it as read
         flags = await _read_flags(session, conversation.id)
     by_admin, by_user = (flags[flag.name] for flag in (Conversation.is_read_by_admin, Conversation.is_read_by_user))
@@ -132,28 +157,52 @@ async def read_conversation(session: AsyncSession, detail: ConversationDetail, s
 
 
 async def mark_read(
-    session: AsyncSession, conversation_id: UUID, side: Side, up_to: int, *, scope: str | None = None
+    session: AsyncSession,
+    conversation_id: UUID,
+    side: Side,
+    up_to: int,
+    *,
+    scope: str | None = None,
+    reader_id: str | None = None,
 ) -> Mapping[str, bool] | None:
     """Move a side's read watermark up to a message number, and set its flag if that is the newest message.
 
     Returns both sides' new flags, or None if nothing changed; then nothing is written. A number beyond the newest
-    message means the newest. Takes one statement, including the event. Raises `NotFound`.
+    message means the newest. The event names the admin who reads if they were awaited: then it is logged also when the
+    side had read everything. Takes one statement, including the event. Raises `NotFound`.
     """
     customer = side is Side.CUSTOMER
     watermark = Conversation.read_by_user_number if customer else Conversation.read_by_admin_number
     flag = Conversation.is_read_by_user if customer else Conversation.is_read_by_admin
     reached = func.least(up_to, Conversation.message_count)
+    is_all = reached >= Conversation.message_count
+    is_awaited = false() if customer else literal(reader_id, Text) == any_(Conversation.awaited)
     in_scope = [Conversation.id == conversation_id, Conversation.user_id == scope if scope is not None else true()]
     read = (
         update(Conversation)
-        .where(*in_scope, or_(watermark < reached, flag.is_(False) & (reached >= Conversation.message_count)))
-        .values({watermark: func.greatest(watermark, reached), flag: flag | (reached >= Conversation.message_count)})
-        .returning(Conversation.id, Conversation.user_id, watermark.label("up_to"), *_FLAGS)
+        .where(*in_scope, or_(watermark < reached, (flag.is_(False) | is_awaited) & is_all))
+        .values(
+            {
+                watermark: func.greatest(watermark, reached),
+                flag: flag | is_all,
+                Conversation.awaited: case(
+                    (is_awaited & is_all, func.nullif(func.array_remove(Conversation.awaited, reader_id), _NOBODY)),
+                    else_=Conversation.awaited,
+                ),
+            }
+        )
+        .returning(
+            Conversation.id, Conversation.user_id, watermark.label("up_to"), _AWAITED_BEFORE.label("awaited"), *_FLAGS
+        )
         .cte("read")
     )
-    payload = func.jsonb_build_object(
+    payload: ColumnElement[Any] = func.jsonb_build_object(
         "conversation_id", read.c.id, "by", "user" if customer else "admin", "up_to", read.c.up_to
     )
+    if not customer:
+        reader = func.jsonb_build_object("reader_id", literal(reader_id, Text))
+        was_awaited = literal(reader_id, Text) == any_(read.c.awaited)
+        payload = payload.op("||")(case((was_awaited, reader), else_=func.jsonb_build_object()))
     event = select(literal(EventType.CONVERSATION_READ.value), payload, read.c.user_id, read.c.id)
     logged = insert(LoggedEvent).from_select(["type", "payload", "user_id", "conversation_id"], event).cte("logged")
     moved = select(read.c.id, *(read.c[flag.name] for flag in _FLAGS))
@@ -267,6 +316,8 @@ async def _open(session: AsyncSession, new: NewConversation, claimed_id: UUID | 
     by_admin = new.side is Side.ADMIN
     values: dict[str, Any] = {"id": claimed_id, "user_id": new.user_id, "order_id": new.order_id}
     values |= {"subject": new.subject, "by_admin": by_admin, "opened_by": new.opened_by}
+    # A first message has an event of its own, which tells admins about the conversation.
+    values["announced"] = not by_admin and not (new.body or new.attachments)
     conversation_id: UUID | None = (await session.execute(_OPEN, values)).scalar_one_or_none()
     if conversation_id is None:
         if by_admin:
@@ -297,11 +348,17 @@ _OPEN = text(f"""
         select coalesce(:id, uuidv7()), :user_id, :order_id, :subject, '{Status.OPEN}', :by_admin, not :by_admin,
             now, now, now, now
         from clock
-        returning id, user_id
+        returning id, user_id, subject
     ),
     logged as (
         insert into events (type, user_id, conversation_id, payload)
-        select '{EventType.CONVERSATION_CREATED}', user_id, id, jsonb_build_object('conversation_id', id) from opened
+        select '{EventType.CONVERSATION_CREATED}', opened.user_id, opened.id,
+            jsonb_build_object('conversation_id', opened.id) || case
+                when :announced
+                    then jsonb_build_object('subject', opened.subject, 'customer', {person_payload("customer")})
+                else '{{}}'
+            end
+        from opened join users as customer on customer.id = opened.user_id
     )
     select id from opened
-""").bindparams(bindparam("id", type_=Uuid), bindparam("by_admin", type_=Boolean))  # noqa: S608 - built from constants
+""").bindparams(bindparam("id", type_=Uuid), *(bindparam(name, type_=Boolean) for name in ("by_admin", "announced")))  # noqa: S608 - built from constants

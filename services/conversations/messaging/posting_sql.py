@@ -121,6 +121,11 @@ conversation as (
         last_message_role = side,
         last_message_preview = {preview},
         assignee_id = coalesce(c.assignee_id, case when post.assigns then post.sender_id end),
+        awaited = case
+            when side = 'customer' and c.assignee_id is not null and c.assignee_id <> all (coalesce(c.awaited, '{{}}'))
+                then coalesce(c.awaited, '{{}}') || c.assignee_id
+            else c.awaited
+        end,
         -- An admin's first message, unless it opens the conversation: then no customer has written or can have read.
         (last_activity_at, changed_at, unanswered_since, first_reply_at) = (
             select moment, moment, case when answers then null else coalesce(c.unanswered_since, moment) end,

@@ -92,7 +92,7 @@ class ThreadPage:
         read = read_up_to if was_read else 0
         if self.reads:
             read = detail.conversation.message_count
-            detail = await read_conversation(session, detail, side)
+            detail = await read_conversation(session, detail, side, page_context.principal.id)
             if not was_read and _read_state(detail.conversation, side)[0]:
                 page_context = with_unread_decremented(page_context)
         entries, known_until = (

@@ -4,13 +4,21 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, exists, func, literal, select
+from sqlalchemy import ColumnElement, case, exists, func, literal, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.erasure import under_erasure
 from services.notifications.delivery.transitions import WAITING_STATES
-from services.notifications.models import ConversationState, DeliveryAttempt, Email, EmailMessage, Notification, Person
-from services.notifications.rules import EmailState
+from services.notifications.models import (
+    AdminNotification,
+    ConversationState,
+    DeliveryAttempt,
+    Email,
+    EmailMessage,
+    Notification,
+    Person,
+)
+from services.notifications.rules import ACTS, EmailState
 from shared.paging import decode_cursor, encode_cursor
 
 
@@ -81,9 +89,18 @@ async def _read_details(
     session: AsyncSession, email_ids: Sequence[UUID]
 ) -> tuple[dict[UUID, list[UUID]], dict[UUID, list[DeliveryAttempt]]]:
     messages: dict[UUID, list[UUID]] = {}
-    included = select(EmailMessage).where(EmailMessage.email_id.in_(email_ids), EmailMessage.left_out.is_(False))
-    for message in await session.scalars(included.order_by(EmailMessage.number)):
-        messages.setdefault(message.email_id, []).append(message.message_id)
+    source = select(AdminNotification.source_id).where(
+        AdminNotification.id == EmailMessage.notification_id,
+        AdminNotification.type.not_in(ACTS),
+        AdminNotification.number == EmailMessage.number,
+    )
+    message_id = case((EmailMessage.notification_id.is_(None), EmailMessage.message_id), else_=source.scalar_subquery())
+    included = select(EmailMessage.email_id, message_id.label("message_id")).where(
+        EmailMessage.email_id.in_(email_ids), EmailMessage.left_out.is_(False)
+    )
+    for row in await session.execute(included.order_by(EmailMessage.number)):
+        if row.message_id is not None:
+            messages.setdefault(row.email_id, []).append(row.message_id)
     attempts: dict[UUID, list[DeliveryAttempt]] = {}
     for attempt in await session.scalars(
         select(DeliveryAttempt).where(DeliveryAttempt.email_id.in_(email_ids)).order_by(DeliveryAttempt.id)

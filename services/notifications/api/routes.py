@@ -7,10 +7,18 @@ from uuid import UUID
 from fastapi import Depends, Path, Query, Request
 
 from services.notifications.api import queries
+from services.notifications.api.admin_queries import (
+    count_admin_unread,
+    list_admin_notifications,
+    read_admin_notification,
+    read_all_admin_notifications,
+    save_preferences,
+)
 from services.notifications.api.commands import read_all_notifications, read_notification
 from services.notifications.api.queries import count_unread
-from services.notifications.api.schemas import EmailOut, NotificationOut, Unread
+from services.notifications.api.schemas import EmailOut, NotificationOut, PreferencesIn, PreferencesOut, Unread
 from services.notifications.delivery import operations
+from services.notifications.delivery.admin_records import load_preferences
 from services.notifications.errors import EmailNotFailed
 from services.notifications.models import Person
 from services.notifications.rules import EmailState
@@ -25,8 +33,8 @@ from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unava
 from shared.settings import Role
 
 
-def _caller(role: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
-    async def check(principal: Annotated[Principal, Depends(require(role))], session: DbSession) -> Principal:
+def _caller(*roles: Role) -> Callable[..., Coroutine[Any, Any, Principal]]:
+    async def check(principal: Annotated[Principal, Depends(require(*roles))], session: DbSession) -> Principal:
         person = await session.get(Person, principal.id)
         if person is not None and person.deleted:
             raise Unauthenticated("This user was deleted.")
@@ -40,8 +48,8 @@ async def _settings(request: Request) -> ApiSettings:
     return cast("ApiSettings", app_state(request).settings)
 
 
-Customer = Annotated[Principal, Depends(_caller(Role.CUSTOMER), scope="function")]
 Admin = Annotated[Principal, Depends(_caller(Role.ADMIN), scope="function")]
+Either = Annotated[Principal, Depends(_caller(Role.CUSTOMER, Role.ADMIN), scope="function")]
 CurrentSettings = Annotated[ApiSettings, Depends(_settings)]
 
 router = ApiRouter(
@@ -49,9 +57,9 @@ router = ApiRouter(
 )
 
 
-@router.get("", tags=["Customer"])
+@router.get("", tags=["Customer", "Admin"])
 async def list_notifications(
-    caller: Customer,
+    caller: Either,
     session: DbSession,
     settings: CurrentSettings,
     unread: Annotated[
@@ -60,33 +68,68 @@ async def list_notifications(
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[NotificationOut]:
-    """List the caller's notifications, newest first."""
+    """List the caller's notifications, newest first: a customer's, or those that an admin wants in the bell.
+
+    For an admin, what was opened since is read. A notification for all admins is read once one of them has opened the
+    conversation.
+    """
+    if caller.role is Role.ADMIN:
+        found, next_cursor = await list_admin_notifications(
+            session, caller.id, unread=unread, cursor=cursor, limit=limit
+        )
+        items = [
+            NotificationOut.of_admin(record, actor, settings.store_name, is_read=read) for record, actor, read in found
+        ]
+        return Page(items=items, next_cursor=next_cursor)
     rows, next_cursor = await queries.list_notifications(session, caller.id, unread=unread, cursor=cursor, limit=limit)
     items = [NotificationOut.of(notification, sender, settings.store_name) for notification, sender in rows]
     return Page(items=items, next_cursor=next_cursor)
 
 
-@router.get("/unread", tags=["Customer"])
-async def count_unread_notifications(caller: Customer, session: DbSession) -> Unread:
-    """Count the caller's unread notifications."""
+@router.get("/unread", tags=["Customer", "Admin"])
+async def count_unread_notifications(caller: Either, session: DbSession) -> Unread:
+    """Count the caller's unread notifications; of an admin's, the newest thousand are looked at."""
+    if caller.role is Role.ADMIN:
+        return Unread(unread=await count_admin_unread(session, caller.id))
     return Unread(unread=await count_unread(session, caller.id))
 
 
-@router.post("/read-all", status_code=204, tags=["Customer"])
-async def mark_all_notifications_read(caller: Customer, session: DbSession, settings: CurrentSettings) -> None:
+@router.post("/read-all", status_code=204, tags=["Customer", "Admin"])
+async def mark_all_notifications_read(caller: Either, session: DbSession, settings: CurrentSettings) -> None:
     """Mark all of the caller's notifications as read. Their emails are not sent. The conversations stay unread."""
-    await read_all_notifications(session, caller.id, settings)
+    mark = read_all_admin_notifications if caller.role is Role.ADMIN else read_all_notifications
+    await mark(session, caller.id, settings)
 
 
-@router.post("/{notification_id}/read", status_code=204, tags=["Customer"], responses=problem_responses(NotFound))
+@router.post(
+    "/{notification_id}/read", status_code=204, tags=["Customer", "Admin"], responses=problem_responses(NotFound)
+)
 async def mark_notification_read(
     notification_id: Annotated[UUID, Path(description="The notification's id.")],
-    caller: Customer,
+    caller: Either,
     session: DbSession,
     settings: CurrentSettings,
 ) -> None:
     """Mark a notification as read. Its email is not sent. The conversation stays unread."""
-    await read_notification(session, caller.id, notification_id, settings)
+    mark = read_admin_notification if caller.role is Role.ADMIN else read_notification
+    await mark(session, caller.id, notification_id, settings)
+
+
+@router.get("/preferences", tags=["Admin"])
+async def get_notification_preferences(caller: Admin, session: DbSession) -> PreferencesOut:
+    """Return which notifications the caller gets in the bell and by email.
+
+    By default all are in the bell, and mentions and assignments are emailed.
+    """
+    return PreferencesOut.of(await load_preferences(session, caller.id))
+
+
+@router.put("/preferences", tags=["Admin"])
+async def change_notification_preferences(body: PreferencesIn, caller: Admin, session: DbSession) -> PreferencesOut:
+    """Change which notifications the caller gets in the bell and by email. Emails that wait already are still sent."""
+    preferences = body.applied_to(await load_preferences(session, caller.id))
+    await save_preferences(session, caller.id, preferences)
+    return PreferencesOut.of(preferences)
 
 
 @router.get("/emails", tags=["Admin"])

@@ -1,22 +1,31 @@
 """Response bodies of the API."""
 
+from dataclasses import asdict
 from datetime import datetime
-from typing import Literal, Self
+from typing import Self
 from uuid import UUID
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
-from services.notifications.models import DeliveryAttempt, Email, Notification, Person
-from services.notifications.rules import Audience, EmailState, Outcome, Reason
+from services.notifications.delivery import admin_records
+from services.notifications.delivery.admin_records import Preferences
+from services.notifications.delivery.rendering import actor_name
+from services.notifications.models import AdminNotification, DeliveryAttempt, Email, Notification, Person
+from services.notifications.rules import ACTS, Audience, EmailState, NotificationType, Outcome, Reason
 
 
 class NotificationOut(BaseModel):
-    """A `NEW_MESSAGE` notification about an admin's message."""
+    """A notification: `NEW_MESSAGE` for a customer, about an admin's message; all others for admins.
+
+    `MENTION`: another admin's note mentions the caller. `ASSIGNED`: another admin assigned the conversation to the
+    caller. `CONVERSATION_CREATED`: a customer opened a conversation. `CUSTOMER_REPLIED`: its customer wrote again; a
+    newer message changes it. `message_id` is null for a note, an assignment, and a conversation without a message.
+    """
 
     id: UUID
-    type: Literal["NEW_MESSAGE"] = "NEW_MESSAGE"
+    type: NotificationType
     conversation_id: UUID
-    message_id: UUID
+    message_id: UUID | None
     subject: str
     sender_name: str
     preview: str
@@ -28,6 +37,7 @@ class NotificationOut(BaseModel):
         """Convert a notification; a sender without a name is shown as the store."""
         return cls(
             id=notification.id,
+            type=NotificationType.NEW_MESSAGE,
             conversation_id=notification.conversation_id,
             message_id=notification.message_id,
             subject=notification.subject,
@@ -36,6 +46,66 @@ class NotificationOut(BaseModel):
             is_read=notification.read_at is not None,
             created_at=notification.created_at,
         )
+
+    @classmethod
+    def of_admin(cls, record: AdminNotification, actor: Person | None, store_name: str, *, is_read: bool) -> Self:
+        """Convert an admin's notification; who caused it and has no name is shown as their id."""
+        by_admin = record.type in ACTS
+        deleted = actor is not None and actor.deleted
+        return cls(
+            id=record.id,
+            type=NotificationType(record.type),
+            conversation_id=record.conversation_id,
+            message_id=record.source_id if not by_admin and record.number > 0 else None,
+            subject=record.subject,
+            sender_name=store_name if by_admin and deleted else actor_name(actor, record.actor_id),
+            preview=record.preview,
+            is_read=is_read,
+            created_at=record.occurred_at,
+        )
+
+
+class Choice(BaseModel):
+    """Where to show notifications of a type: in the `bell`, and by `email`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    bell: bool
+    email: bool
+
+
+class PreferencesOut(BaseModel):
+    """An admin's preferences for each type of notification."""
+
+    MENTION: Choice
+    ASSIGNED: Choice
+    CONVERSATION_CREATED: Choice
+    CUSTOMER_REPLIED: Choice
+
+    @classmethod
+    def of(cls, preferences: Preferences) -> Self:
+        """Convert preferences."""
+        return cls.model_validate({str(type_): asdict(choice) for type_, choice in preferences.items()})
+
+
+class PreferencesIn(BaseModel):
+    """Preferences to change. A type that is left out stays as it is."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    MENTION: Choice | None = None
+    ASSIGNED: Choice | None = None
+    CONVERSATION_CREATED: Choice | None = None
+    CUSTOMER_REPLIED: Choice | None = None
+
+    def applied_to(self, preferences: Preferences) -> Preferences:
+        """Return preferences with these changes."""
+        changes = {
+            NotificationType(name): admin_records.Choice(choice.bell, choice.email)
+            for name, choice in self
+            if choice is not None
+        }
+        return {**preferences, **changes}
 
 
 class Unread(BaseModel):
@@ -65,7 +135,8 @@ class EmailOut(BaseModel):
     """An email with its state, the messages it contains, and all attempts to send it.
 
     `reason` says why an email was cancelled, suppressed or failed. A scheduled email has no reason, or `rate-limited`:
-    its address has reached its email limit, and the email will be sent later. `due_at` is when it is first due.
+    its address has reached its email limit, and the email will be sent later. `message_ids` names no notes and no
+    assignments. `due_at` is when it is first due.
     `next_attempt_at` is when the next attempt is due; it is null unless the email is scheduled.
     """
 
@@ -89,7 +160,7 @@ class EmailOut(BaseModel):
         return cls.model_validate(
             {name: getattr(email, name) for name in columns}
             | {
-                "user_id": email.recipient_id if email.audience == Audience.CUSTOMER else None,
+                "user_id": email.recipient_id if email.audience != Audience.SUPPORT else None,
                 "message_ids": message_ids,
                 "next_attempt_at": email.next_attempt_at if email.state == EmailState.SCHEDULED else None,
                 "tries": [AttemptOut.of(attempt) for attempt in attempts],

@@ -123,7 +123,7 @@ def _find_recipient(
 ) -> Recipient:
     audience = Audience(email.audience)
     recipient = find_recipient(audience, people.get(email.recipient_id), settings)
-    if audience is Audience.CUSTOMER or recipient.mailbox is None or not batch.messages:
+    if audience is not Audience.SUPPORT or recipient.mailbox is None or not batch.messages:
         return recipient
     # Not the customer's address, which they can change. An email to support holds one customer's messages only.
     return replace(recipient, mailbox=support_quota_key(recipient.mailbox, batch.messages[0].sender_id))
@@ -227,7 +227,7 @@ async def _apply(
 async def _fix_messages(session: AsyncSession, plan: ClaimPlan, now: datetime) -> None:
     """Move messages over the size limit to a new email and mark the ones left out."""
     for due in plan.oversized:
-        await split_email(session, due.row, due.batch.messages[-1].number, now)
+        await split_email(session, due.row, due.batch.messages[-1], now)
     included = [message.message_id for due in plan.claimed for message in due.batch.messages]
     await session.execute(
         update(EmailMessage)

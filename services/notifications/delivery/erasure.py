@@ -136,7 +136,7 @@ async def _erase_addresses(session: AsyncSession, erasure: Erasure, size: int) -
     """Erase a user's address from the next emails to and from them, and servers' replies, which may quote it."""
     emails = select(Email.id).where(
         Email.recipient_id == erasure.user_id,
-        Email.audience == Audience.CUSTOMER,
+        Email.audience != Audience.SUPPORT,
         Email.created_at <= erasure.until,
         Email.id > erasure.after,
     )

@@ -10,12 +10,12 @@ from itertools import accumulate, takewhile
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ARRAY, Row, Uuid, bindparam, column, func, insert, select, true, update
+from sqlalchemy import ARRAY, Row, Uuid, bindparam, column, func, insert, select, true, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.scheduling import is_unread
 from services.notifications.mail.bodies import FILE_BYTES, html_size
-from services.notifications.models import Email, EmailMessage
+from services.notifications.models import AdminNotification, Email, EmailMessage
 from services.notifications.rules import EmailState
 from shared.orm import any_of
 
@@ -59,20 +59,24 @@ def _select(rows: Sequence[Row[*tuple[Any, ...]]], *, rendered: bool) -> EmailBa
     return EmailBatch(rows[:count], count < len(rows))
 
 
-async def split_email(session: AsyncSession, email: Email, last: int, now: datetime) -> None:
-    """Close an email after the message number `last`, and move later messages to a new one, due now."""
+async def split_email(session: AsyncSession, email: Email, last: Any, now: datetime) -> None:
+    """Close an email after the message `last`, and move later messages to a new one, due now."""
     await session.execute(update(Email).where(Email.id == email.id).values(claimed_at=now))
     copied = ("audience", "recipient_id", "conversation_id", "subject", "due_at")
     values = {name: getattr(email, name) for name in copied}
     new_email = insert(Email).values(**values, state=EmailState.SCHEDULED, next_attempt_at=now).returning(Email.id)
     await session.execute(
         update(EmailMessage)
-        .where(EmailMessage.email_id == email.id, EmailMessage.number > last)
+        .where(
+            EmailMessage.email_id == email.id, tuple_(*_ORDER) > tuple_(last.number, last.created_at, last.message_id)
+        )
         .values(email_id=await session.scalar(new_email))
         .execution_options(synchronize_session=False)
     )
 
 
+# Only notes and assignments, in emails to admins, share a number.
+_ORDER = (EmailMessage.number, EmailMessage.created_at, EmailMessage.message_id)
 _MESSAGES = (
     select(
         EmailMessage.email_id,
@@ -82,11 +86,19 @@ _MESSAGES = (
         EmailMessage.body,
         EmailMessage.files,
         EmailMessage.created_at,
+        select(AdminNotification.type)
+        .where(AdminNotification.id == EmailMessage.notification_id)
+        .scalar_subquery()
+        .label("type"),
         is_unread().label("unread"),
     )
     .join(Email, Email.id == EmailMessage.email_id)
-    .order_by(EmailMessage.number)
+    .order_by(*_ORDER)
 )
 _IDS = func.unnest(bindparam("ids", type_=ARRAY(Uuid))).table_valued(column("id", Uuid), name="ids").render_derived()
 _UNREAD = _MESSAGES.where(EmailMessage.email_id == _IDS.c.id, is_unread()).limit(MAX_MESSAGES + 1).lateral("unread")
-_OPEN = select(_UNREAD).select_from(_IDS.join(_UNREAD, true())).order_by(_UNREAD.c.number)
+_OPEN = (
+    select(_UNREAD)
+    .select_from(_IDS.join(_UNREAD, true()))
+    .order_by(_UNREAD.c.number, _UNREAD.c.created_at, _UNREAD.c.message_id)
+)

@@ -7,6 +7,7 @@ from typing import Protocol
 from services.notifications.mail.addresses import AddressError, is_unattended, mailbox_of, sender_address
 from services.notifications.rules import Audience, Reason
 from services.notifications.settings import EmailSettings
+from shared.settings import Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +19,7 @@ class Recipient:
     reason: Reason | None = None
 
 
-class Customer(Protocol):
+class User(Protocol):
     """What the recipient depends on: a `Person`, or a row of theirs."""
 
     @property
@@ -29,12 +30,18 @@ class Customer(Protocol):
     def deleted(self) -> bool:
         """Whether the store has deleted the user."""
 
+    @property
+    def role(self) -> str | None:
+        """The role that the store has given the user, if any."""
 
-def find_recipient(audience: Audience, customer: Customer | None, settings: EmailSettings) -> Recipient:
-    """Return the recipient of emails to the customer, or to support."""
-    if audience is Audience.CUSTOMER and customer is not None and customer.deleted:
+
+def find_recipient(audience: Audience, user: User | None, settings: EmailSettings) -> Recipient:
+    """Return the recipient of emails to the customer or admin, or to support."""
+    if audience is not Audience.SUPPORT and user is not None and user.deleted:
         return Recipient(reason=Reason.USER_DELETED)
-    address = settings.support_email if audience is Audience.SUPPORT else customer and customer.email
+    if audience is Audience.ADMIN and user is not None and user.role not in {None, Role.ADMIN}:
+        return Recipient(reason=Reason.NOT_AN_ADMIN)
+    address = settings.support_email if audience is Audience.SUPPORT else user and user.email
     if not address:
         return Recipient(reason=Reason.NO_ADDRESS)
     reason = _suppression_reason(audience, address, settings)
@@ -51,7 +58,7 @@ def _suppression_reason(audience: Audience, address: str, settings: EmailSetting
         mailbox = mailbox_of(address)
     except AddressError:
         return Reason.ADDRESS_NOT_SUPPORTED
-    # The support inbox may have the sender's address, a customer may not.
+    # The support inbox, or the admin of a small store, may have the sender's address; a customer may not.
     own = (settings.email_from, settings.email_reply_to, settings.support_email)
     own_mailboxes = {mailbox_of(sender_address(address)) for address in own if address}
     is_inbound = mailbox.rpartition("@")[2] == settings.inbound_domain

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 from services.notifications.mail.addresses import AddressError
@@ -18,10 +18,14 @@ from services.notifications.mail.message import (
 )
 from services.notifications.mail.reply_addresses import make_reply_address
 from services.notifications.models import Email, Person
-from services.notifications.rules import Audience
+from services.notifications.rules import Audience, NotificationType
 from services.notifications.settings import EmailSettings
 
 DELETED_CUSTOMER = "Deleted customer"
+_KINDS: Mapping[str | None, Literal["note", "assignment"]] = {
+    NotificationType.MENTION: "note",
+    NotificationType.ASSIGNED: "assignment",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +81,12 @@ def render_email(
         created_at=now if email.message_id is None or email.claimed_at is None else email.claimed_at,
         thread=[previous_id] if previous_id else [],
         messages=[
-            ContentMessage(row.number, name, row.body, row.created_at, _files(row.files))
+            ContentMessage(
+                row.number, name, row.body, row.created_at, _files(row.files), _KINDS.get(row.type, "message")
+            )
             for row, name in zip(messages, names, strict=True)
         ],
-        from_name=names[0] if to_support else None,
+        from_name=names[0] if audience is not Audience.CUSTOMER else None,
     )
     if to_support or settings.inbound_domain is None or settings.inbound_secret is None:
         return RenderedEmail(content.message_id, address, compose(content, _brand(settings)))
@@ -92,12 +98,17 @@ def render_email(
 
 
 def sender_name(person: Person | None, sender_id: str, audience: Audience, settings: EmailSettings) -> str:
-    """Return a sender's name: without one, customers see the store's name and support sees the customer's id."""
+    """Return a sender's name: without one, customers see the store's name, and support and admins see the id."""
     if person is not None and person.name:
         return person.name
-    if audience is Audience.CUSTOMER:
-        return settings.store_name
-    return DELETED_CUSTOMER if person is not None and person.deleted else sender_id
+    return settings.store_name if audience is Audience.CUSTOMER else actor_name(person, sender_id)
+
+
+def actor_name(person: Person | None, user_id: str) -> str:
+    """Return a user's name as admins see it."""
+    if person is not None and person.deleted:
+        return DELETED_CUSTOMER
+    return (person and person.name) or user_id
 
 
 def _files(files: Sequence[Mapping[str, Any]] | None) -> Sequence[ContentFile]:

@@ -3,22 +3,24 @@
 import itertools
 import json
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 from uuid import UUID
 
 import structlog
 from sqlalchemy import ColumnElement, case, exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.delivery.admin_records import is_read_by
 from services.notifications.delivery.recipients import find_recipient
 from services.notifications.delivery.transitions import cancel_emails, lock_emails
 from services.notifications.event_log.append import EMAIL_UPDATED_SQL
-from services.notifications.models import ConversationState, Email, EmailMessage, Notification
+from services.notifications.models import AdminNotification, ConversationState, Email, EmailMessage, Notification
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings, StoreSettings
 from shared.database import Driver, transaction_driver
-from shared.events import MessagePosted
+from shared.events import MessagePosted, PostedMessage
 from shared.orm import any_of
 
 SUPPORT_RECIPIENT = "support"
@@ -26,65 +28,106 @@ SUPPORT_RECIPIENT = "support"
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class EmailItem:
+    """A message to email to a recipient. An admin may also get a note or an assignment."""
+
+    id: UUID
+    conversation_id: UUID
+    recipient_id: str
+    subject: str
+    number: int
+    sender_id: str
+    body: str
+    created_at: datetime
+    files: str | None = None  # as JSON
+    notification_id: UUID | None = None  # for admins
+
+    @classmethod
+    def of(cls, event: MessagePosted, recipient_id: str) -> Self:
+        """Return a posted message as an item."""
+        message = event.message
+        return cls(
+            message.id,
+            event.conversation_id,
+            recipient_id,
+            event.subject,
+            message.number,
+            event.sender.id,
+            message.body,
+            message.created_at,
+            files_json(message),
+        )
+
+    @property
+    def key(self) -> tuple[UUID, str]:
+        """Return what an open email is about: a conversation, for a recipient."""
+        return self.conversation_id, self.recipient_id
+
+
+def files_json(message: PostedMessage) -> str | None:
+    """Return what emails say of the files of a message."""
+    files = [file.model_dump(mode="json", include=_FILE) for file in message.attachments]
+    return json.dumps(files) if files else None
+
+
 async def join_emails(
-    session: AsyncSession, posted: Sequence[MessagePosted], audience: Audience, settings: EmailSettings
+    session: AsyncSession, items: Sequence[EmailItem], audience: Audience, settings: EmailSettings
 ) -> set[UUID]:
     """Add messages to the open emails about their conversations, or to new ones; return the conversations of new ones.
 
-    The caller has locked the states of the conversations, so that each has at most one open email. A message that is
-    already in an email stays there.
+    The caller has locked the states of the conversations, so that each has at most one open email to a recipient. A
+    message that is already in an email stays there.
     """
-    if not posted:
+    if not items:
         return set()
     driver = await transaction_driver(session)
-    messages, conversations = zip(*((event.message.id, event.conversation_id) for event in posted), strict=True)
-    [facts] = await driver.fetch(_LOCK_OPEN_EMAILS, conversations, audience, messages)
-    present = set(facts["present"])
-    joining = sorted(
-        (event for event in posted if event.message.id not in present), key=lambda event: event.message.number
+    [facts] = await driver.fetch(
+        _LOCK_OPEN_EMAILS, [item.conversation_id for item in items], audience, [item.id for item in items]
     )
-    open_emails: dict[UUID, UUID] = dict(zip(facts["conversations"], facts["emails"], strict=True))
+    present = set(facts["present"])
+    joining = sorted((item for item in items if item.id not in present), key=lambda item: item.number)
+    keys = zip(facts["conversations"], facts["recipients"], strict=True)
+    open_emails: dict[tuple[UUID, str], UUID] = dict(zip(keys, facts["emails"], strict=True))
     earlier = set(open_emails)
     joined = await _create_emails(driver, joining, open_emails, audience, settings)
     rows = []
-    for event in joining:
-        message = event.message
-        email_id = joined.get(message.id) or open_emails[event.conversation_id]
-        files = json.dumps([file.model_dump(mode="json", include=_FILE) for file in message.attachments])
-        values = (message.id, email_id, message.number, event.sender.id, message.body, message.created_at)
-        rows.append((*values, files if message.attachments else None))
-        log.info("message joined email", message_id=str(message.id), email_id=str(email_id))
+    for item in joining:
+        email_id = joined.get(item.id) or open_emails[item.key]
+        values = (item.id, email_id, item.number, item.sender_id, item.body, item.created_at)
+        rows.append((*values, item.files, item.notification_id))
+        log.info("message joined email", message_id=str(item.id), email_id=str(email_id))
     if rows:
         await driver.execute(_JOIN_EMAILS, *zip(*rows, strict=True))
-    return set(open_emails) - earlier
+    return {conversation_id for conversation_id, _ in set(open_emails) - earlier}
 
 
 async def _create_emails(
     driver: Driver,
-    joining: Sequence[MessagePosted],
-    open_emails: dict[UUID, UUID],
+    joining: Sequence[EmailItem],
+    open_emails: dict[tuple[UUID, str], UUID],
     audience: Audience,
     settings: EmailSettings,
 ) -> dict[UUID, UUID]:
     """Create emails for conversations without an open one; return their ids by first message. Extends `open_emails`."""
-    missing = [event for event in joining if event.conversation_id not in open_emails]
+    missing = [item for item in joining if item.key not in open_emails]
     if not missing:
         return {}
-    rows = await driver.fetch(_NEW_EMAILS, [event.customer.id for event in missing])
+    rows = await driver.fetch(_NEW_EMAILS, [item.recipient_id for item in missing])
     created: dict[UUID, tuple[Any, ...]] = {}  # by first message
-    for event, row in zip(missing, itertools.starmap(_NewEmail, rows), strict=True):
-        if event.conversation_id in open_emails:
+    for item, row in zip(missing, itertools.starmap(_NewEmail, rows), strict=True):
+        if item.key in open_emails:
             continue
         reason = find_recipient(audience, row, settings).reason
         if reason is None:
-            open_emails[event.conversation_id] = row.id
-        due_at = _due_after(event.message.created_at, row.now, audience, settings)
-        created[event.message.id] = (
+            open_emails[item.key] = row.id
+        due_at = _due_after(item.created_at, row.now, audience, settings)
+        created[item.id] = (
             row.id,
             audience,
-            SUPPORT_RECIPIENT if audience is Audience.SUPPORT else event.customer.id,
-            event.conversation_id,
-            event.subject,
+            item.recipient_id,
+            item.conversation_id,
+            item.subject,
             EmailState.SUPPRESSED if reason else EmailState.SCHEDULED,
             reason,
             due_at,
@@ -95,27 +138,29 @@ async def _create_emails(
 
 
 class _NewEmail(NamedTuple):
-    """The id of a new email, the time, and the current customer."""
+    """The id of a new email, the time, and the current recipient."""
 
     id: UUID
     now: datetime
     email: str | None
     deleted: bool
+    role: str | None
 
 
 # The open emails, which further messages join, and the messages that are in an email.
 _LOCK_OPEN_EMAILS = """
     with opened as (
-        select conversation_id, id from emails
+        select conversation_id, recipient_id, id from emails
         where conversation_id = any($1::uuid[]) and audience = $2 and state = 'scheduled' and claimed_at is null
         order by id for update
     )
-    select array(select conversation_id from opened) as conversations, array(select id from opened) as emails,
+    select array(select conversation_id from opened) as conversations,
+        array(select recipient_id from opened) as recipients, array(select id from opened) as emails,
         array(select message_id from email_messages where message_id = any($3::uuid[])) as present
 """
 _NEW_EMAILS = """
-    select uuidv7(), clock_timestamp(), people.email, coalesce(people.deleted, false)
-    from unnest($1::text[]) with ordinality as customer (id, number) left join people using (id) order by number
+    select uuidv7(), clock_timestamp(), people.email, coalesce(people.deleted, false), people.role
+    from unnest($1::text[]) with ordinality as recipient (id, number) left join people using (id) order by number
 """
 _CREATE_EMAILS = f"""
     with created as (
@@ -130,10 +175,10 @@ _CREATE_EMAILS = f"""
     {EMAIL_UPDATED_SQL} created where finished_at is not null
 """  # noqa: S608 - built from constants
 _JOIN_EMAILS = """
-    insert into email_messages (message_id, email_id, number, sender_id, body, created_at, files)
-    select message_id, email_id, number, sender_id, body, created_at, files::jsonb
-    from unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::text[])
-        as new (message_id, email_id, number, sender_id, body, created_at, files)
+    insert into email_messages (message_id, email_id, number, sender_id, body, created_at, files, notification_id)
+    select message_id, email_id, number, sender_id, body, created_at, files::jsonb, notification_id
+    from unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::uuid[])
+        as new (message_id, email_id, number, sender_id, body, created_at, files, notification_id)
 """
 _FILE = {"id", "name", "size"}  # what an email says of a file
 
@@ -218,7 +263,7 @@ async def mark_notifications_read(session: AsyncSession, which: ColumnElement[bo
 def is_unread() -> ColumnElement[bool]:
     """Return the condition that an `EmailMessage` of an `Email` is unread: above the watermark of its conversation.
 
-    A message whose notification was marked as read is not unread either.
+    A message whose notification was marked as read is not unread either. For an admin their own reading counts.
     """
     watermark = case(
         (Email.audience == Audience.CUSTOMER, ConversationState.read_by_user_number),
@@ -226,4 +271,8 @@ def is_unread() -> ColumnElement[bool]:
     )
     beyond = exists().where(ConversationState.conversation_id == Email.conversation_id, EmailMessage.number > watermark)
     dismissed = exists().where(Notification.message_id == EmailMessage.message_id, Notification.read_at.is_not(None))
-    return EmailMessage.left_out.is_(False) & beyond & ~dismissed
+    by_admin = exists().where(
+        AdminNotification.id == EmailMessage.notification_id, ~is_read_by(Email.recipient_id, EmailMessage.number)
+    )
+    unread = case((Email.audience == Audience.ADMIN, by_admin), else_=beyond & ~dismissed)
+    return EmailMessage.left_out.is_(False) & unread

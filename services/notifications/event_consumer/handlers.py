@@ -16,8 +16,23 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery import erasure
-from services.notifications.delivery.scheduling import join_emails, mark_notifications_read, review_emails
+from services.notifications.delivery.admin_records import forget_admins
+from services.notifications.delivery.scheduling import (
+    SUPPORT_RECIPIENT,
+    EmailItem,
+    join_emails,
+    mark_notifications_read,
+    review_emails,
+)
 from services.notifications.delivery.transitions import UNSENT_STATES, cancel_emails, lock_emails, lock_unsent_emails
+from services.notifications.event_consumer.admins import (
+    find_acts,
+    forget_conversations,
+    forget_messages,
+    forget_notes,
+    mark_own_reading,
+    notify_admins,
+)
 from services.notifications.event_consumer.people import update_people
 from services.notifications.event_consumer.removal import erase_removed, remember_removed
 from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Notification
@@ -26,12 +41,16 @@ from services.notifications.settings import EmailSettings
 from shared.database import transaction_driver
 from shared.events import (
     PAYLOADS,
+    ConversationCreated,
     ConversationDeleted,
     ConversationRead,
+    ConversationUpdated,
     Event,
     EventType,
     MessagePosted,
     MessageRemoved,
+    NoteDeleted,
+    NotePosted,
     Payload,
     UserChanged,
 )
@@ -58,6 +77,8 @@ async def handle_events(session: AsyncSession, events: Iterable[Event], settings
     for event in events:
         if event.payload:
             payload = PAYLOADS[EventType(event.type)].model_validate(event.payload)
+            if isinstance(payload, ConversationRead | ConversationCreated | ConversationUpdated | NotePosted):
+                payload.at = event.occurred_at
             payloads.append(payload)
             if isinstance(payload, UserChanged) and event.type == EventType.USER_DELETED:
                 previous = deletions.get(payload.person.id, event.occurred_at)
@@ -78,8 +99,13 @@ async def handle_payloads(
     posted = [payload for payload in payloads if isinstance(payload, MessagePosted)]
     reads = [payload for payload in payloads if isinstance(payload, ConversationRead)]
     removed = [payload for payload in payloads if isinstance(payload, MessageRemoved)]
+    deleted_notes = [payload for payload in payloads if isinstance(payload, NoteDeleted)]
+    acts = find_acts(payloads)
     deleted = {payload.conversation_id for payload in payloads if isinstance(payload, ConversationDeleted)}
     people = [payload.person for payload in payloads if isinstance(payload, UserChanged)]
+    people += [
+        payload.customer for payload in payloads if isinstance(payload, ConversationCreated) and payload.customer
+    ]
 
     # Lock order: people, conversation states, notifications, emails; within a table by key.
     updated = await update_people(
@@ -87,6 +113,8 @@ async def handle_payloads(
     )
     conversation_ids = {event.conversation_id for event in posted} | {read.conversation_id for read in reads} | deleted
     conversation_ids |= {message.conversation_id for message in removed}
+    conversation_ids |= {note.conversation_id for note in deleted_notes}
+    conversation_ids |= {act.conversation_id for act in acts}
     states = await _lock_states(session, conversation_ids)
     gone = deleted | {key for key, state in states.items() if state.deleted_at is not None}
     small = await erasure.choose_small(session, deleted)
@@ -99,18 +127,25 @@ async def handle_payloads(
     posted = [event for event in posted if event.conversation_id not in gone and event.message.id not in removed_ids]
     admin_messages = [event for event in posted if event.message.sender_role == "admin"]
     from_admins = await _create_notifications(session, admin_messages, states)
+    await mark_own_reading(session, reads)
+    await forget_notes(session, deleted_notes)
+    await forget_messages(session, removed)
+    await forget_conversations(session, deleted)
+    acts = [act for act in acts if act.conversation_id not in gone and act.source_id not in removed_ids]
+    for_admins = await notify_admins(session, acts)
     from_customers = (
         [event for event in posted if event.message.sender_role == "customer"] if settings.support_email else []
     )
     # Only a deletion changes sent emails, and each lock writes to PostgreSQL's log.
     await lock_unsent_emails(session, conversation_ids, with_sent=deleted)
-    if removed:
-        await erase_removed(session, removed)
+    await erase_removed(session, [*removed, *deleted_notes])
     for audience, by, messages in (
         (Audience.CUSTOMER, "user", from_admins),
         (Audience.SUPPORT, "admin", from_customers),
     ):
-        created = await join_emails(session, messages, audience, settings)
+        recipients = (SUPPORT_RECIPIENT if by == "admin" else event.customer.id for event in messages)
+        items = [EmailItem.of(event, recipient_id) for event, recipient_id in zip(messages, recipients, strict=True)]
+        created = await join_emails(session, items, audience, settings)
         changed = {read.conversation_id for read in reads if read.by == by} | {
             event.conversation_id
             for event in messages
@@ -118,7 +153,12 @@ async def handle_payloads(
         }
         changed |= {message.conversation_id for message in removed}
         await review_emails(session, changed, audience, settings)
+    await join_emails(session, for_admins, Audience.ADMIN, settings)
+    changed = {read.conversation_id for read in reads if read.by == "admin"}
+    changed |= {item.conversation_id for item in for_admins} | {message.conversation_id for message in removed}
+    await review_emails(session, changed, Audience.ADMIN, settings)
     await _conversations_deleted(session, deleted, small)
+    await forget_admins(session, {person.id for person in updated if person.deleted})
     for person in updated:
         if person.deleted:
             await _erase_user(session, person.id, None)
@@ -234,7 +274,7 @@ async def _erase_user(session: AsyncSession, user_id: str, before: datetime | No
     `before` is set for a user who was restored since: later emails are kept.
     """
     until = before or (await session.execute(select(func.clock_timestamp()))).scalar_one()
-    to_user = (Email.recipient_id == user_id) & (Email.audience == Audience.CUSTOMER) & (Email.created_at <= until)
+    to_user = (Email.recipient_id == user_id) & (Email.audience != Audience.SUPPORT) & (Email.created_at <= until)
     unsent = Email.state.in_(UNSENT_STATES)
     await lock_emails(session, unsent & to_user)
     await cancel_emails(session, to_user, Reason.USER_DELETED, leaving=UNSENT_STATES)

@@ -23,6 +23,8 @@ from services.notifications.delivery.transitions import WAITING_STATES, move_ema
 from services.notifications.event_consumer.feed_client import SNAPSHOT_PAGE, read_snapshot
 from services.notifications.event_consumer.handlers import handle_payloads
 from services.notifications.models import (
+    AdminMark,
+    AdminNotification,
     ConversationState,
     Email,
     EmailMessage,
@@ -31,7 +33,7 @@ from services.notifications.models import (
     Notification,
     SendingControl,
 )
-from services.notifications.rules import Audience, EmailState, Reason
+from services.notifications.rules import ACTS, Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from shared.database_errors import is_outage
@@ -67,6 +69,7 @@ async def begin_rebuild(sessions: SessionFactory, lost: FeedCursor, end: Feed, r
     if end.epoch != lost.epoch or end.head < lost.position:
         async with transaction(sessions) as session:
             await cancel_conversation_erasures(session)
+            await session.execute(delete(AdminMark))  # the numbers may be those of other messages
         await _reset_versions(sessions, lost)
     async with transaction(sessions) as session:
         cursor = await _lock_cursor(session)
@@ -251,6 +254,10 @@ async def _remove_missing(
                 & (Notification.created_at < requested_at),
                 settings,
             )
+            of_lost = _within(AdminNotification.source_id, id_range) & AdminNotification.source_id.not_in(present)
+            by_customers = AdminNotification.type.not_in(ACTS) & (AdminNotification.number > 0)
+            earlier = func.uuid_extract_timestamp(AdminNotification.turn) < requested_at
+            await session.execute(delete(AdminNotification).where(of_lost, by_customers, earlier))
     return removed < SNAPSHOT_PAGE
 
 

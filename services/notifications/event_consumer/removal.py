@@ -9,9 +9,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.erasure import erase_originals
 from services.notifications.delivery.transitions import UNSENT_STATES, cancel_emails, move_emails
+from services.notifications.event_consumer.admins import find_items
 from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Notification
 from services.notifications.rules import EmailState, Reason
-from shared.events import MessageRemoved
+from shared.events import MessageRemoved, NoteDeleted
 from shared.orm import any_of
 
 
@@ -30,12 +31,15 @@ async def remember_removed(session: AsyncSession, removed: Sequence[MessageRemov
     await session.execute(delete(Notification).where(any_of(Notification.message_id, _ids(removed))))
 
 
-async def erase_removed(session: AsyncSession, removed: Sequence[MessageRemoved]) -> None:
-    """Erase removed messages from emails and parked events, and cancel emails that have no other message.
+async def erase_removed(session: AsyncSession, removed: Sequence[MessageRemoved | NoteDeleted]) -> None:
+    """Erase removed messages and notes from emails and parked events, and cancel emails that have no other message.
 
     The caller has locked the unsent emails of the conversations.
     """
-    ids = _ids(removed)
+    if not removed:
+        return
+    sources = _ids(removed)
+    ids = [*sources, *await find_items(session, {payload.conversation_id for payload in removed}, sources)]
     await session.execute(
         update(EmailMessage).where(any_of(EmailMessage.message_id, ids)).values(body="", files=None, left_out=True)
     )
@@ -47,14 +51,16 @@ async def erase_removed(session: AsyncSession, removed: Sequence[MessageRemoved]
     rendered = Email.id.in_(had_one) & Email.data_at.is_(None)
     again = {"next_attempt_at": func.clock_timestamp()}
     await move_emails(session, rendered, EmailState.SCHEDULED, again, leaving=(EmailState.SENDING,))
-    for message_id in ids:  # a parked event may have any shape
+    for source_id in sources:  # a parked event may have any shape
         await session.execute(
             update(InboxEntry)
-            .where(InboxEntry.parked_at.is_not(None), InboxEntry.event.cast(Text).contains(str(message_id)))
+            .where(InboxEntry.parked_at.is_not(None), InboxEntry.event.cast(Text).contains(str(source_id)))
             .values(event=None)
             .execution_options(synchronize_session=False)
         )
 
 
-def _ids(removed: Sequence[MessageRemoved]) -> list[UUID]:
-    return sorted({payload.message_id for payload in removed})
+def _ids(removed: Sequence[MessageRemoved | NoteDeleted]) -> list[UUID]:
+    return sorted(
+        {payload.message_id if isinstance(payload, MessageRemoved) else payload.note_id for payload in removed}
+    )

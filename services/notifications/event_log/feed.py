@@ -14,10 +14,11 @@ from shared.notifications_feed import EmailFate, EmailPage, LoggedEvent, LoggedT
 _NUMBER: Final = numbering_sql("seq", "position")
 _READ: Final = text("select position, type, subject_id from events where position > :after order by position limit :n")
 
+# Those to admins about notes and assignments have no place in a conversation: they name no number.
 _EMAIL_FATES: Final = """
     select id as email_id, conversation_id, audience as "to", state, reason, finished_at as at, array(
         select number from email_messages
-        where email_messages.email_id = emails.id and not left_out order by number
+        where email_messages.email_id = emails.id and not left_out and notification_id is null order by number
     ) as numbers
     from emails
 """

@@ -31,6 +31,7 @@ from shared.translations import TranslatedEnvironment, find_language
 __all__ = ["Brand", "ContentMessage", "EmailContent", "compose", "message_id"]
 
 LOCALE = Path(__file__).parent / "locale"
+PREFERENCES = "/notifications/preferences"
 MAX_NAME = 100
 LONG = 30_000  # bytes of HTML: some clients clip emails at about 100,000, including the link at the end
 MAX_LINE = 900  # characters of a header without folding; a line may have 998
@@ -64,13 +65,14 @@ class ContentFile:
 
 @dataclass(frozen=True, slots=True)
 class ContentMessage:
-    """One message of the conversation, as its recipient sees it."""
+    """One message of the conversation, as its recipient sees it. For admins also a note, or an assignment."""
 
     number: int
     sender_name: str
     body: str
     created_at: datetime
     files: Sequence[ContentFile] = ()
+    kind: Literal["message", "note", "assignment"] = "message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +80,13 @@ class EmailContent:
     """The content of one email.
 
     `thread` contains the Message-IDs of earlier emails about this conversation to this recipient, oldest first.
-    `from_name` is the customer's name, for emails to support. `locale` and `time_zone` are the recipient's and may be
-    any string; unknown ones fall back to the brand's. `reply_to` is this email's own address for answers; without one,
-    it is the brand's.
+    `from_name` is the first sender's name, for emails to support and admins. `locale` and `time_zone` are the
+    recipient's and may be any string; unknown ones fall back to the brand's. `reply_to` is this email's own address for
+    answers; without one, it is the brand's.
     """
 
     message_id: str
-    audience: Literal["customer", "support"]
+    audience: Literal["customer", "support", "admin"]
     conversation_id: UUID
     subject: str
     to_address: str
@@ -166,7 +168,7 @@ def _headers(email: EmailContent, brand: Brand) -> Iterator[tuple[str, str]]:
 
 def _sender_name(email: EmailContent, brand: Brand) -> str:
     name = sender_name(brand.email_from) or brand.store_name
-    if email.audience == "support" and email.from_name:
+    if email.audience != "customer" and email.from_name:
         return f"{preview(_one_line(email.from_name), MAX_NAME // 2)} ({name})"
     return name
 
@@ -211,7 +213,7 @@ def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
         "long": sum(len(body.html.encode()) for body in bodies) > LONG,
         "messages": [
             {
-                "sender_name": _one_line(message.sender_name),
+                "sender_name": _heading(message, language.translations.gettext),
                 "time": format_local_time(message.created_at, language.locale, zone),
                 "body": body,
                 "files": [
@@ -251,19 +253,37 @@ def load_templates(locale: str) -> None:
 def _framing(email: EmailContent, brand: Brand, gettext: Callable[[str], str]) -> dict[str, str]:
     """Return the texts around the messages: the headline, where to reply, why the recipient gets this email."""
     store = _one_line(brand.store_name)
-    if email.audience == "support":
-        customer = _one_line(email.from_name or "") or _one_line(email.messages[0].sender_name)
+    if email.audience != "customer":
+        sender, kind = _one_line(email.from_name or email.messages[0].sender_name), email.messages[0].kind
+        headlines = {
+            "message": _headline(gettext("%(customer)s sent a message to %(store)s"), customer=sender, store=store),
+            "note": _headline(gettext("%(admin)s mentioned you in a note"), admin=sender),
+            "assignment": _headline(gettext("%(admin)s assigned a conversation to you"), admin=sender),
+        }
+        settings = f"{brand.public_url.rstrip('/')}{PREFERENCES}" if email.audience == "admin" else ""
         return {
-            **_headline(gettext("%(customer)s sent a message to %(store)s"), customer=customer, store=store),
+            **headlines[kind],
             "notice": gettext("Replies to this email don't reach the customer. To reply, open the conversation:"),
-            "why": "",
+            "why": settings and gettext("You choose which of these emails you get:"),
+            "why_link": settings,
         }
     notice = gettext("Please don't reply to this email: email replies are not read. To reply, open your conversation:")
     return {
         **_headline(gettext("%(store)s sent you a message"), store=store),
         "notice": "" if email.reply_to or brand.reply_to else notice,
         "why": gettext("You received this email because you have a conversation with %(store)s.") % {"store": store},
+        "why_link": "",
     }
+
+
+def _heading(message: ContentMessage, gettext: Callable[[str], str]) -> str:
+    """Return who wrote a message or a note, or assigned the conversation."""
+    headings = {
+        "message": "%(name)s",
+        "note": gettext("%(name)s, in a note"),
+        "assignment": gettext("%(name)s assigned this conversation to you"),
+    }
+    return headings[message.kind] % {"name": _one_line(message.sender_name)}
 
 
 def _headline(sentence: str, **names: str) -> dict[str, str]:

@@ -177,11 +177,13 @@ GET    /metrics                                                 200   200   200 
 
 NOTIFICATIONS = """
                                                              nobody owner other admin store feed
-GET    /api/v1/notifications                                    401   200   200   403   403  401
-GET    /api/v1/notifications?unread=true                        401   200   200   403   403  401
-GET    /api/v1/notifications/unread                             401   200   200   403   403  401
-POST   /api/v1/notifications/read-all                           401   204   204   403   403  401
-POST   /api/v1/notifications/{notification_id}/read             401   204   404   403   403  401
+GET    /api/v1/notifications                                    401   200   200   200   403  401
+GET    /api/v1/notifications?unread=true                        401   200   200   200   403  401
+GET    /api/v1/notifications/unread                             401   200   200   200   403  401
+POST   /api/v1/notifications/read-all                           401   204   204   204   403  401
+POST   /api/v1/notifications/{notification_id}/read             401   204   404   404   403  401
+GET    /api/v1/notifications/preferences                        401   403   403   200   403  401
+PUT    /api/v1/notifications/preferences                        401   403   403   200   403  401 #preferences
 GET    /api/v1/notifications/emails                             401   403   403   200   403  401
 GET    /api/v1/notifications/emails?conversation_id={conversation_id} 401 403 403 200 403 401
 POST   /api/v1/notifications/emails/{email_id}/retry            401   403   403   204   403  401
@@ -237,6 +239,7 @@ SENT: Mapping[str, Mapping[str, Any]] = {
     "hand_over": {"token": "{token}"},
     "everywhere": {"everywhere": "true"},
     "nothing": {},
+    "preferences": {"MENTION": {"bell": True, "email": False}},
 }
 
 _ROW = re.compile(r"(?P<method>[A-Z]+) +(?P<target>\S+)(?P<statuses>(?: +\d{3}){6})(?: +#(?P<sent>\w+))?")

@@ -297,6 +297,7 @@ async def _notify(sessions: SessionFactory, ids: dict[str, dict[str, str]]) -> N
         conversation = UUID(ids[user_id]["conversation_id"])
         for number in (1, 2):
             await receive(sessions, settings, posted(conversation, number, body=f"{user_id} reply", customer=person))
+    await receive(sessions, settings, posted(UUID(ids[OWNER]["conversation_id"]), 3, by="customer"))  # for the admins
     for user_id in (DELETED, DELETED_ADMIN):
         await receive(sessions, settings, user_changed(Person(id=user_id, version=2, deleted=True)))
     async with transaction(sessions) as session:

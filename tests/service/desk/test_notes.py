@@ -36,7 +36,11 @@ async def test_a_note_moves_nothing_and_customers_never_see_it(
     assert await sam.peek(conversation) == before
     assert (await anna.get(f"/conversations/{conversation}/messages"))["items"][-1]["body"] == "Hello?"
     kind, payload = (await logged(conversations))[-1]
-    assert (kind, payload) == ("note.posted", {"conversation_id": conversation, "note_id": added["id"]})
+    ids = {"conversation_id": conversation, "note_id": added["id"]}
+    assert (kind, ids.items() <= payload.items()) == ("note.posted", True)
+    assert (payload["body"], payload["mentions"]) == ("  Called her.", ["kim"])  # for her notification
+    await note(sam, conversation, "Nobody else", mentions=["sam"])
+    assert (await logged(conversations))[-1][1].keys() == ids.keys()
 
 
 async def test_a_note_is_added_once_for_each_key(anna: Caller, sam: Caller) -> None:

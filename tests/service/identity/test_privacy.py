@@ -46,7 +46,9 @@ def test_the_documentation_of_erased_data_lists_every_table() -> None:
 
 
 @pytest.fixture
-async def world(sweeping: Sweeper, anna: Caller, sam: Caller, shop: Caller) -> tuple[Sweeper, str, Caller, Caller]:
+async def world(
+    sweeping: Sweeper, anna: Caller, sam: Caller, kim: Caller, shop: Caller
+) -> tuple[Sweeper, str, Caller, Caller]:
     """A conversation whose text is in every table that can hold any: read, emailed, attempted, and parked."""
     sweeping.settings = SETTINGS
     custom = {f"Field {OWN}": f"Value {OWN}"}
@@ -68,9 +70,11 @@ async def world(sweeping: Sweeper, anna: Caller, sam: Caller, shop: Caller) -> t
     customer = ANNA.model_copy(update={"name": ADDRESS})
     parked = posted(UUID(conversation), 9, body=TEXT, customer=customer).model_dump(mode="json")
     await park_event(sweeping.notifications, posted(UUID(conversation), 9).id, "message.posted", "a test", parked)
-    await sam.call("POST", f"/conversations/{conversation}/notes", {"body": f"Note {TEXT}"})
+    await kim.get("/conversations")
+    note = {"body": f"Note {TEXT}", "mentions": ["kim"]}
+    assert (await sam.call("POST", f"/conversations/{conversation}/notes", note)).status_code == 201
     await sam.edit(conversation, status="CLOSED")
-    await index(sweeping)
+    await catch_up(sweeping)
     return sweeping, conversation, sam, shop
 
 
@@ -123,6 +127,7 @@ HOLD_TEXT = {
     "conversations.conversation_search",
     "conversations.note_search",
     "conversations.conversation_entries",
+    "notifications.admin_notifications",
     *("notifications.notifications", "notifications.emails", "notifications.email_messages", "notifications.inbox"),
     "notifications.inbound_emails",
 }
@@ -191,3 +196,19 @@ async def test_a_removed_message_leaves_its_text_nowhere(
     await catch_up(sweeping)
     assert await tables_with(sweeping, removed) == set()
     assert await files_with(sweeping, files_url) == files - 1
+
+
+async def test_a_deleted_note_leaves_its_text_nowhere(world: tuple[Sweeper, str, Caller, Caller]) -> None:
+    sweeping, conversation, sam, _ = world
+    deleted = "m4rkernote"
+    note = {"body": f"{TEXT} {deleted}", "mentions": ["kim"]}
+    note_id = (await sam.call("POST", f"/conversations/{conversation}/notes", note)).json()["id"]
+    await catch_up(sweeping)
+    in_notifications = {"notifications.admin_notifications", "notifications.email_messages"}
+    in_conversations = {"conversations.conversation_entries", "conversations.events", "conversations.note_search"}
+    assert await tables_with(sweeping, deleted) == in_notifications | in_conversations
+    event = posted(UUID(conversation), 9, body=deleted)
+    await park_event(sweeping.notifications, event.id, "note.posted", "a test", {"note_id": note_id, "body": deleted})
+    assert (await sam.call("DELETE", f"/conversations/{conversation}/notes/{note_id}")).status_code == 204
+    await catch_up(sweeping)
+    assert await tables_with(sweeping, deleted) == set()

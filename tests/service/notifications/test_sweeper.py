@@ -97,7 +97,8 @@ async def test_a_failing_event_stops_the_cursor_until_it_is_parked(
 
     assert (await sweeping.cursor()).position == head
     async with sweeping.notifications() as session:
-        assert [entry.reason for entry in await list_parked(session)] == [f"failed {MAX_EVENT_ATTEMPTS} times"]
+        reasons = [entry.reason for entry in await list_parked(session)]
+    assert reasons == [f"failed {MAX_EVENT_ATTEMPTS} times"] * 2  # the conversation and the answer
 
 
 async def test_unknown_event_types_are_parked_and_irrelevant_ones_skipped(

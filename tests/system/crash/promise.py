@@ -1,5 +1,6 @@
 """The guarantees after a crash and a restart; each function yields violations."""
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,7 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
-from services.notifications.sweeper import IGNORED
+from shared.events import is_relevant
 from tests.helpers.smtp_server import ReceivedEmail
 from tests.system.crash.scenario import DELETED, MORE_POSTS, POSTS, End, Step
 
@@ -73,7 +74,8 @@ async def read_state(databases: Connections, answers: dict[str, Any], taken: lis
         messages=await conversations.fetch("select * from messages order by conversation_id, number"),
         counts={row["id"]: row["message_count"] for row in counts},
         events=await conversations.fetch(
-            "select id, type, position, payload -> 'message' ->> 'id' as message_id from events order by position"
+            "select id, type, position, payload, payload -> 'message' ->> 'id' as message_id"
+            " from events order by position"
         ),
         head=await conversations.fetchval("select head from feed"),
         inbox=await notifications.fetch("select event_id, handled_at, parked_at from inbox"),
@@ -136,7 +138,9 @@ def _log(state: State) -> Iterator[str]:
 
 def _inbox(state: State, parked: set[UUID]) -> Iterator[str]:
     """Every event was handled, or parked if it cannot be handled, and the cursor is at the end."""
-    known = {row["id"] for row in state.events if row["type"] not in IGNORED} - parked
+    known = {
+        row["id"] for row in state.events if is_relevant(row["type"], json.loads(row["payload"] or "null"))
+    } - parked
     handled = {row["event_id"] for row in state.inbox if row["handled_at"]}
     actually_parked = {row["event_id"] for row in state.inbox if row["parked_at"]}
     if handled != known:

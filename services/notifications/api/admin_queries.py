@@ -1,0 +1,114 @@
+"""Queries and changes of admins' notifications, scoped to the caller in their SQL. None of these functions commits."""
+
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, and_, delete, exists, func, literal, or_, select, true
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.notifications.delivery.admin_records import Preferences, is_read_by, load_preferences
+from services.notifications.delivery.scheduling import review_emails
+from services.notifications.models import AdminNotification, AdminRead, Bell, ConversationState, Email, Person
+from services.notifications.rules import Audience, EmailState
+from services.notifications.settings import StoreSettings
+from shared.orm import any_of
+from shared.paging import decode_cursor, encode_cursor
+from shared.problems import NotFound
+
+MOST_COUNTED = 1000  # of the newest notifications, that a count of unread ones looks at
+
+
+async def list_admin_notifications(
+    session: AsyncSession, admin_id: str, *, unread: bool | None, cursor: str | None, limit: int
+) -> tuple[list[tuple[AdminNotification, Person | None, bool]], str | None]:
+    """Return a page of an admin's notifications with who caused them and whether they are read; and the next cursor.
+
+    The newest are first: one that changes moves to the start.
+    """
+    bound = ["admin", admin_id, unread]
+    is_read = _is_read(admin_id)
+    query = (
+        select(AdminNotification, Person, is_read)
+        .outerjoin(Person, Person.id == AdminNotification.actor_id)
+        .where(_is_visible(admin_id, await load_preferences(session, admin_id)))
+        .order_by(AdminNotification.turn.desc())
+    )
+    if unread is not None:
+        query = query.where(~is_read if unread else is_read)
+    if cursor is not None:
+        query = query.where(AdminNotification.turn < decode_cursor(cursor, bound, UUID)[0])
+    rows: list[Any] = list((await session.execute(query.limit(limit + 1))).all())
+    if len(rows) <= limit:
+        return rows, None
+    return rows[:limit], encode_cursor(bound, [str(rows[limit - 1][0].turn)])
+
+
+async def count_admin_unread(session: AsyncSession, admin_id: str) -> int:
+    """Count an admin's unread notifications, among the newest thousand."""
+    shown = _is_visible(admin_id, await load_preferences(session, admin_id))
+    newest = select(AdminNotification.id).where(shown).order_by(AdminNotification.turn.desc()).limit(MOST_COUNTED)
+    query = select(func.count()).where(AdminNotification.id.in_(newest), ~_is_read(admin_id))
+    return (await session.execute(query)).scalar_one()
+
+
+async def read_admin_notification(
+    session: AsyncSession, admin_id: str, notification_id: UUID, settings: StoreSettings
+) -> None:
+    """Mark a notification as read by an admin, which stops their email. Raises `NotFound`."""
+    record = await session.scalar(
+        select(AdminNotification).where(AdminNotification.id == notification_id, _is_visible(admin_id))
+    )
+    if record is None:
+        raise NotFound("There is no notification with this id.")
+    read = insert(AdminRead).values(notification_id=record.id, admin_id=admin_id, turn=record.turn)
+    await session.execute(
+        read.on_conflict_do_update(
+            index_elements=[AdminRead.notification_id, AdminRead.admin_id], set_={"turn": read.excluded.turn}
+        )
+    )
+    await review_emails(session, [record.conversation_id], Audience.ADMIN, settings)
+
+
+async def read_all_admin_notifications(session: AsyncSession, admin_id: str, settings: StoreSettings) -> None:
+    """Mark all of an admin's notifications as read, which stops their emails: one row, however many there are."""
+    newest = await session.scalar(
+        select(AdminNotification.turn).where(_is_visible(admin_id)).order_by(AdminNotification.turn.desc()).limit(1)
+    )
+    if newest is None:
+        return
+    bell = insert(Bell).values(admin_id=admin_id, read_through=newest)
+    later = func.greatest(Bell.read_through, bell.excluded.read_through)
+    await session.execute(bell.on_conflict_do_update(index_elements=[Bell.admin_id], set_={"read_through": later}))
+    await session.execute(delete(AdminRead).where(AdminRead.admin_id == admin_id, AdminRead.turn <= newest))
+    waiting = select(Email.conversation_id).where(
+        Email.recipient_id == admin_id, Email.audience == Audience.ADMIN, Email.state == EmailState.SCHEDULED
+    )
+    await review_emails(session, (await session.scalars(waiting.distinct())).all(), Audience.ADMIN, settings)
+
+
+async def save_preferences(session: AsyncSession, admin_id: str, preferences: Preferences) -> None:
+    """Save an admin's preferences."""
+    stored = {str(type_): {"bell": choice.bell, "email": choice.email} for type_, choice in preferences.items()}
+    bell = insert(Bell).values(admin_id=admin_id, preferences=stored)
+    await session.execute(
+        bell.on_conflict_do_update(index_elements=[Bell.admin_id], set_={"preferences": bell.excluded.preferences})
+    )
+
+
+def _is_read(admin_id: str) -> ColumnElement[bool]:
+    return is_read_by(literal(admin_id), AdminNotification.number)
+
+
+def _is_visible(admin_id: str, preferences: Preferences | None = None) -> ColumnElement[bool]:
+    """Return the condition that an `AdminNotification` is an admin's, of a conversation that was not deleted.
+
+    With `preferences`, only those that the admin wants in the bell.
+    """
+    deleted = exists().where(
+        ConversationState.conversation_id == AdminNotification.conversation_id,
+        ConversationState.deleted_at.is_not(None),
+    )
+    theirs = or_(AdminNotification.recipient_id.is_(None), AdminNotification.recipient_id == admin_id)
+    shown = [type_ for type_ in preferences if preferences[type_].bell] if preferences is not None else None
+    return and_(theirs, ~deleted, true() if shown is None else any_of(AdminNotification.type, shown))
