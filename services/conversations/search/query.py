@@ -9,6 +9,9 @@ from shared.problems import Invalid
 
 MAX_LENGTH: Final = 200  # characters
 MAX_WORDS: Final = 8
+# Before an order's number they say what it is, as pages do: "Order A-1004". The order itself does not have these words.
+ORDER_WORDS: Final = frozenset({"order", "orders", "bestellung", "bestellnummer", "auftrag", "auftragsnummer"})
+NUMBER_WORDS: Final = frozenset({"number", "no", "nr", "nummer"})
 MIN_PREFIX: Final = 2  # characters of the last word from which it may be the beginning of a longer one
 
 _QUOTES: Final = str.maketrans(dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\uff02", '"'))
@@ -34,6 +37,7 @@ class Term(NamedTuple):
     joined: Sequence[str]
     is_negated: bool
     is_prefix: bool
+    is_phrase: bool = False
 
     def tsquery(self) -> str:
         """Return PostgreSQL's query for documents that may have the term: it does not tell the order of pairs."""
@@ -112,12 +116,33 @@ def parse(text: str) -> SearchQuery:
         count += len([word for word in typed.split() if next(split(word), None)])
         joined = runs[0].joined if len(runs) == 1 else ()
         words = [word.forms for run in runs for word in run.words]
-        terms.append(Term(typed, words, joined, bool(match["without"]), is_prefix=False))
+        terms.append(
+            Term(typed, words, joined, bool(match["without"]), is_prefix=False, is_phrase=match["word"] is None)
+        )
     if count > MAX_WORDS:
         raise Invalid(f"A search can have at most {MAX_WORDS} words.", ("query", "q"), "search_too_many_words")
     if terms and last is not None and last["word"] is not None and last["without"] is None:
         terms[-1] = terms[-1]._replace(is_prefix=_may_be_longer(terms[-1]))
-    return SearchQuery(terms)
+    return SearchQuery(list(_without_order_words(terms)))
+
+
+def _without_order_words(terms: Sequence[Term]) -> Iterator[Term]:
+    """Leave out words that only say that an order's number follows."""
+    waiting: list[Term] = []
+    for term in terms:
+        word = term.words[-1][0]
+        if _is_word(term) and word in (NUMBER_WORDS if waiting else ORDER_WORDS):
+            waiting.append(term)
+            continue
+        if term.is_negated or not re.search(r"\d", term.text):
+            yield from waiting
+        waiting = []
+        yield term
+    yield from waiting
+
+
+def _is_word(term: Term) -> bool:
+    return len(term.words) == 1 and not term.is_negated and not term.is_phrase
 
 
 def _may_be_longer(term: Term) -> bool:
