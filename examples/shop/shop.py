@@ -72,7 +72,7 @@ class Settings:
 
 
 class User(NamedTuple):
-    """A user who can sign in. `role` is customer or admin."""
+    """A user who can sign in. `role` is customer or admin; `custom` is what only admins see in Customer Chats."""
 
     id: str
     role: str
@@ -80,6 +80,7 @@ class User(NamedTuple):
     email: str
     locale: str
     zoneinfo: str
+    custom: Mapping[str, Any] = {}
 
 
 @dataclass
@@ -154,8 +155,9 @@ async def call(shop: Shop, method: str, path: str, body: Mapping[str, Any] | Non
 
 
 async def put_user(shop: Shop, user: User) -> bool:
-    """Sync a user: name, email address, language and time zone."""
-    return await call(shop, "PUT", f"users/{quote(user.id, safe='')}", {"role": user.role, **_profile(user)})
+    """Sync a user: name, email address, language, time zone, and fields of our own."""
+    fields = {"role": user.role, "custom": user.custom, **_profile(user)}
+    return await call(shop, "PUT", f"users/{quote(user.id, safe='')}", fields)
 
 
 async def put_order(shop: Shop, order: Order) -> bool:
@@ -245,7 +247,7 @@ async def login(request: Request) -> Response:
             chosen = shop.users.get(str(form.get("user")))
         if chosen is None:
             raise HTTPException(400, "There is no such user.")
-        if user not in {None, chosen}:
+        if user is not None and user != chosen:
             await sign_out(shop, user)
         return start_session(shop.settings, chosen, destination(chosen, wanted))
     if user is not None:

@@ -25,4 +25,5 @@ async def test_selected_conversations_are_resolved_and_the_undo_spares_those_wit
     sam.expect_complaints("409")
     await page.locator("#toast").get_by_role("button", name="Undo").click()
     await expect(page.locator(f"#c-{talks[1]} .status")).to_have_text("New")
+    await expect(page.locator("#toast")).to_contain_text("Undone: 1. 1 have changed since")
     assert (await site.conversation(talks[0]))["status"] == "AWAITING_ADMIN"

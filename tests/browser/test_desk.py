@@ -56,13 +56,52 @@ async def test_a_slash_in_an_empty_reply_inserts_a_canned_reply(people: People, 
     await page.locator("#title-new").fill("Parcel is late")
     await page.locator("#body-new").fill("Hello {{customer.first_name}}, order {{order.number}} is late.")
     await page.locator("#new-canned-reply button").click()
-    await expect(page.get_by_text(f"/{shortcut}")).to_be_visible()
+    await expect(page.get_by_text(f"/{shortcut}", exact=True)).to_be_visible()
     await sam.open(conversation)
+    await page.locator("#reply_body").press("/")
+    await page.locator("#canned-search").fill("there is no such reply")
+    await expect(page.locator("#canned-none")).to_have_text("No canned reply has these words.")
+    await page.locator("#canned-search").press("Escape")
+    await expect(page.locator("#reply_body")).to_be_focused()
     await page.locator("#reply_body").press("/")
     await page.locator("#canned-search").fill(shortcut)
     await page.locator("#canned-search").press("Enter")
     await expect(page.locator("#reply_body")).to_have_value("Hello Dora, order  is late.")
-    await expect(page.locator("#toast")).to_contain_text("order.number")
+    await expect(page.locator("#canned-empty")).to_contain_text("the order\u2019s number")
+    await page.locator("#reply_body").fill("")
+    await expect(page.locator("#canned-empty")).to_be_hidden()
+
+
+async def test_deleting_a_note_asks_first_and_keeps_the_place(people: People, site: Site) -> None:
+    dora, sam = await people.create_user("dora"), await people.sign_in("sam", role="admin")
+    page = await sam.open(await site.open_conversation(dora, "Where is it?"))
+    await page.locator("#note-form summary").click()
+    await page.locator("#note-body").fill("Called her.")
+    await page.locator("#save-note").click()
+    note = page.locator(".entry.note")
+    await expect(note).to_contain_text("Called her.")
+    await note.get_by_text("Delete note …").click()
+    await note.get_by_role("button", name="Delete note").click()
+    await expect(note).to_contain_text("deleted a note")
+    await expect(note).to_be_focused()
+    await expect(page.locator("#set-OPEN")).to_have_attribute("aria-current", "true")
+
+
+async def test_on_a_phone_the_composer_leaves_the_screen_to_the_messages_until_it_is_used(
+    people: People, site: Site
+) -> None:
+    dora = await people.create_user("dora")
+    sam = await people.sign_in("sam", role="admin", viewport={"width": 390, "height": 844})
+    page = await sam.open(await site.open_conversation(dora, "Where is it?"))
+    await expect(page.locator("#send")).to_be_hidden()
+    box = await page.locator(".MessageHistoryPanel").bounding_box()
+    assert box is not None
+    assert box["height"] >= 480
+    await page.locator("#reply_body").focus()
+    await expect(page.locator("#send")).to_be_visible()
+    await page.locator("#reply_body").fill("A draft")
+    await page.locator("#reply_body").blur()
+    await expect(page.locator("#send")).to_be_visible()
 
 
 async def test_a_sent_reply_is_taken_back(people: People, site: Site) -> None:

@@ -80,7 +80,7 @@ async def test_an_admin_replies_resolves_and_marks_unread_by_keyboard_alone(peop
 
     for key in "jjjk":
         await keyboard.press(key)
-    await expect(page.get_by_role("link", name="Second")).to_be_focused()
+    await expect(page.locator(f"#open-{second}")).to_be_focused()
     await keyboard.press("Enter")
     await expect_thread(page, "Hello?")
     await keyboard.press("r")

@@ -11,10 +11,13 @@ from sqlalchemy import exists, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.catalog.sync import OrderUpsert, UserUpsert, upsert_batch
+from services.conversations.desk.canned_replies import CannedReplyFields, create_canned_reply
+from services.conversations.desk.labels import change_labels
+from services.conversations.desk.notes import NewNote, add_note
 from services.conversations.messaging.commands import NewConversation, create_conversation, mark_read, set_status
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.models import Conversation, ConversationEntry, Message
-from services.conversations.rules import Side, Status
+from services.conversations.rules import CustomValue, Side, Status
 
 DATA = Path(__file__).with_name("data.json")
 _ONE_AT_A_TIME = select(func.pg_advisory_xact_lock(func.hashtext("chats-demo")))
@@ -33,6 +36,7 @@ class DemoUser(_Model):
     email: str
     locale: str
     zoneinfo: str
+    custom: dict[str, CustomValue] = {}
 
 
 class DemoItem(_Model):
@@ -67,8 +71,31 @@ class DemoStatus(_Model):
     status: Status
 
 
+class DemoNote(_Model):
+    """A note of an admin."""
+
+    admin_id: str
+    note: str
+
+
+class DemoLabels(_Model):
+    """Labels that an admin adds."""
+
+    admin_id: str
+    labels: list[str]
+
+
+class DemoCannedReply(_Model):
+    """A canned reply."""
+
+    shortcut: str
+    title: str
+    body: str
+    locale: str | None
+
+
 class DemoConversation(_Model):
-    """A conversation with its messages and status changes.
+    """A conversation with its messages, and what admins do between them.
 
     `opened_by` is an admin, or None if the customer opened the conversation. The side that did not write the last
     message has read everything unless `unread`. `days_ago` holds the days of the first and last message.
@@ -79,7 +106,7 @@ class DemoConversation(_Model):
     body: str | None = None
     order_id: str | None = None
     opened_by: str | None = None
-    steps: list[DemoMessage | DemoStatus] = []
+    steps: list[DemoMessage | DemoStatus | DemoNote | DemoLabels] = []
     unread: bool = False
     days_ago: tuple[float, float]
 
@@ -90,6 +117,7 @@ class DemoData(_Model):
     users: list[DemoUser]
     orders: list[DemoOrder]
     conversations: list[DemoConversation]
+    canned_replies: list[DemoCannedReply]
 
 
 async def add_demo(session: AsyncSession) -> bool:
@@ -102,13 +130,16 @@ async def add_demo(session: AsyncSession) -> bool:
         return False
     now = datetime.now(UTC)
     data = DemoData.model_validate_json(DATA.read_bytes())
-    users = [UserUpsert(user.id, user.model_dump(), user.role) for user in data.users]
+    users = [UserUpsert(user.id, user.model_dump(), user.role, custom=user.custom) for user in data.users]
     orders = [OrderUpsert(order.number, _order_fields(order, now)) for order in data.orders]
     await upsert_batch(session, [*users, *orders])
     sides = {user.id: user.role for user in data.users}
     for conversation in data.conversations:
         conversation_id = await _add_conversation(session, conversation, sides)
         await _backdate(session, conversation_id, conversation, now)
+    for reply in data.canned_replies:
+        fields = CannedReplyFields(reply.shortcut, reply.title, reply.body, reply.locale)
+        await create_canned_reply(session, fields)
     return True
 
 
@@ -141,6 +172,10 @@ async def _add_conversation(session: AsyncSession, demo: DemoConversation, sides
             admin_id = step.sender_id if side is Side.ADMIN else admin_id
             post = Post(conversation_id, step.sender_id, side, step.body, assigns=side is Side.ADMIN)
             number = (await post_message(session, post)).number
+        elif isinstance(step, DemoNote):
+            await add_note(session, NewNote(conversation_id, step.note, (), step.admin_id))
+        elif isinstance(step, DemoLabels):
+            await change_labels(session, conversation_id, step.labels, (), step.admin_id)
         else:
             await set_status(session, conversation_id, step.status, actor_id=admin_id)
     if not demo.unread:

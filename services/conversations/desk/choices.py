@@ -38,6 +38,10 @@ class Choices:
         """Return whether there is such a label, or none is asked for."""
         return label is None or self.label_id(label) is not None
 
+    def admin_name(self, admin_id: str) -> str:
+        """Return the name of an admin, or the id."""
+        return next((admin["name"] for admin in self.admins if admin["id"] == admin_id), admin_id)
+
     def label_id(self, label: str | None) -> int | None:
         """Return the id of a label, or None."""
         return next((number for name, number in self.labels.items() if label and fold(name) == fold(label)), None)

@@ -44,6 +44,7 @@ class InboxQuery(BaseModel):
     user_id: Text | None = None
     order_number: Text | None = None
     assigned: Literal["me", "none"] | None = None
+    assignee_id: Text | None = None
     label: Text | None = None
     sort: Literal["activity", "waiting"] = "activity"
     cursor: Cursor = None
@@ -57,6 +58,8 @@ class InboxQuery(BaseModel):
         values = {name: _without_blanks(value) for name, value in parameters.items()}
         if values.get("q"):
             values.pop("sort", None)
+        if values.get("assigned"):
+            values.pop("assignee_id", None)
         return {name: value for name, value in values.items() if value}
 
     def filters_for(self, admin_id: str, label_id: int | None) -> Filters:
@@ -66,7 +69,7 @@ class InboxQuery(BaseModel):
             self.unread,
             self.user_id,
             order_number=self.order_number,
-            assignee_id=admin_id if self.assigned == "me" else None,
+            assignee_id=admin_id if self.assigned == "me" else self.assignee_id,
             unassigned=self.assigned == "none",
             label_id=label_id,
         )
@@ -80,9 +83,10 @@ class InboxQuery(BaseModel):
         """Return whether a conversation that was listed matches the filters that its changes can affect."""
         desk = detail.desk
         assert desk is not None  # noqa: S101 - admins' queries load it
-        is_assigned = {None: True, "me": desk.assignee_id == admin_id, "none": desk.assignee_id is None}[self.assigned]
+        by_assignee = self.assignee_id in (None, desk.assignee_id)
+        is_assigned = {None: by_assignee, "me": desk.assignee_id == admin_id, "none": desk.assignee_id is None}
         is_labelled = self.label is None or fold(self.label) in map(fold, desk.labels)
-        return is_assigned and is_labelled and self.filters.still_match(detail.conversation)
+        return is_assigned[self.assigned] and is_labelled and self.filters.still_match(detail.conversation)
 
     @property
     def view(self) -> str | None:

@@ -15,7 +15,7 @@ from services.conversations.api.response_schemas import MessageOut, OrderOut, Vi
 from services.conversations.desk.timeline import list_entries
 from services.conversations.messaging.commands import read_conversation
 from services.conversations.messaging.queries import list_messages
-from services.conversations.records import ConversationDetail, ConversationRow, MessageRow
+from services.conversations.records import ConversationDetail, ConversationRow, MessageRow, UserRow
 from services.conversations.rules import Side
 from services.conversations.web.auth import PageContext, with_unread_decremented
 from services.conversations.web.localization import Reader
@@ -24,6 +24,8 @@ from shared.database import driver_connection
 from shared.paging import MAX_NUMBER
 
 HISTORY: Final = 50  # messages on a page
+# Why the notifications service suppresses an email, and would the next one.
+STAYS_OFF: Final = frozenset({"no-smtp", "recipient-not-allowed", "own-address", "unattended-address"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,7 @@ class ThreadPage:
             order=detail.order and OrderOut.of(detail.order),
             items=history(rows, detail.conversation, self.viewer, reader, read_up_to=read_up_to, entries=entries),
             emails_known_until=known_until,
+            no_email=_no_email(detail.user, [entry.entry for entry in entries]),
             next_cursor=next_cursor,
             earlier=self.earlier,
             read=read,  # the number up to which it is read; scripts continue from there
@@ -125,6 +128,17 @@ class ThreadPage:
         connection = await driver_connection(session)
         found, known_until = await list_entries(connection, conversation_id, first=first, last=last)
         return [Entry(entry_of(row), row.after_number) for row in found], known_until
+
+
+def _no_email(customer: UserRow, entries: Iterable[TimelineEntry]) -> str | None:
+    """Return why no email will go out, as far as it is known: of the last email's reasons, those that stay."""
+    if customer.deleted_at is not None:
+        return "user-deleted"
+    if customer.email is None:
+        return "no-address"
+    emails = [entry for entry in entries if isinstance(entry, EmailOut) and entry.to == Side.CUSTOMER]
+    newest = max(emails, key=lambda email: email.state_at, default=None)
+    return newest.reason if newest and newest.state == "suppressed" and newest.reason in STAYS_OFF else None
 
 
 def _read_state(conversation: ConversationRow, side: Side) -> tuple[bool, int]:
@@ -176,6 +190,10 @@ def _bubbles(messages: Sequence[MessageOut], side: Side, seen: int, emails: Mapp
         )
 
 
+def _is_new(bubble: Bubble, read_up_to: int) -> bool:
+    return not bubble.own and not bubble.message.removed and bubble.message.number > read_up_to
+
+
 def _separated(items: Iterable[Bubble | Entry], reader: Reader, read_up_to: int) -> Iterator[Item]:
     date, has_mark = None, False
     for item in items:
@@ -183,7 +201,7 @@ def _separated(items: Iterable[Bubble | Entry], reader: Reader, read_up_to: int)
         if (day := reader.date_of(moment)) != date:
             date = day
             yield Day(date)
-        if isinstance(item, Bubble) and not has_mark and not item.own and item.message.number > read_up_to:
+        if isinstance(item, Bubble) and not has_mark and _is_new(item, read_up_to):
             has_mark = True
             yield NewMark()
         yield item

@@ -24,11 +24,12 @@ async def browser(api: httpx2.AsyncClient) -> AsyncIterator[Browser]:
 async def test_a_canned_reply_is_written_inserted_changed_and_deleted(browser: Browser, anna: Caller) -> None:
     page = await show(browser, HOME)
     new = page.fields(page.by_id("new-canned-reply"))
+    conversation = (await anna.open(body="Where is it?"))["id"]
+    assert "There are no canned replies yet." in (await show(browser, f"{conversation}/")).by_id("canned").text
     texts = {"shortcut": "late", "title": "Parcel is late", "body": "Hello {{customer.first_name}}!\r\nSorry."}
     answer = await browser.submit(f"{ROOT}{HOME}", **{**new, **texts})
-    assert answer.headers["location"] == f"{ROOT}{HOME}"
+    assert "was saved" in Page(await browser.get(answer.headers["location"])).by_id("notice").text
 
-    conversation = (await anna.open(body="Where is it?"))["id"]
     page = await show(browser, f"{conversation}/?status=OPEN")
     link = page.by_id("canned-list").one("a")
     page = Page(await browser.get(link["href"]))
@@ -40,8 +41,23 @@ async def test_a_canned_reply_is_written_inserted_changed_and_deleted(browser: B
     answer = await browser.submit(change["action"], **{**page.fields(change), "shortcut": "later"})
     assert answer.status_code == 303
     assert "/later" in (await show(browser, HOME)).text
-    assert (await browser.submit(delete["action"], **page.fields(delete))).status_code == 303
-    assert not (await show(browser, HOME)).root.of_class("canned-reply")
+    assert page.root.of_class("delete-reply")[0].one("form")["action"] == delete["action"]  # it asks before
+    answer = await browser.submit(delete["action"], **page.fields(delete))
+    page = Page(await browser.get(answer.headers["location"]))
+    assert "was deleted" in page.by_id("notice").text
+    assert not page.root.of_class("canned-reply")
+
+
+async def test_a_reply_with_an_empty_variable_names_it_before_it_is_sent(
+    browser: Browser, anna: Caller, sam: Caller
+) -> None:
+    body = "Hello {{customer.first_name}}, order {{order.number}} is {{order.status}}."
+    reply = (await sam.call("POST", "/canned-replies", {"shortcut": "late", "title": "Late", "body": body})).json()
+    conversation = (await anna.open(body="Where is it?"))["id"]
+    assert "hidden" in (await show(browser, f"{conversation}/")).by_id("canned-empty")
+    warning = (await show(browser, f"{conversation}/", canned=reply["id"])).by_id("canned-empty")
+    assert warning.text == "Empty here, check before sending: the order\u2019s number, the order\u2019s status"
+    assert "hidden" not in warning
 
 
 async def test_an_invalid_canned_reply_comes_back_with_what_was_typed(browser: Browser, sam: Caller) -> None:

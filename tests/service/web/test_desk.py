@@ -55,6 +55,17 @@ async def test_a_conversation_is_assigned_labelled_and_noted_without_scripts(
     assert "Called her." not in page.answer.text
 
 
+async def test_the_composer_says_why_no_email_will_go_out(browser: Browser, anna: Caller, shop: Caller) -> None:
+    conversation = (await anna.open(body="Hello?"))["id"]
+    assert "hidden" in (await show(browser, f"{conversation}/")).by_id("no-email")
+    await shop.call("PUT", "/users/anna", {"name": "Anna", "email": None})
+    hint = (await show(browser, f"{conversation}/")).by_id("no-email")
+    assert hint.text == "No email will be sent. The customer has no email address."
+    await shop.call("DELETE", "/users/anna")
+    hint = (await show(browser, f"{conversation}/")).by_id("no-email")
+    assert hint.text == "No email will be sent. The customer was deleted."
+
+
 async def test_a_second_submit_of_a_note_adds_nothing(browser: Browser, anna: Caller) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     page = await show(browser, f"{conversation}/")
@@ -119,5 +130,10 @@ async def test_the_inbox_filters_by_assignee_and_label_and_shows_both(
     assert "Assigned to" not in rows["Nobody's"]
     for link, expected in (("view-mine", ["Mine"]), ("view-unassigned", ["Nobody's"]), ("assigned-me", ["Mine"])):
         assert listed(Page(await browser.get(page.by_id(link)["href"]))) == expected
+    filtered = Page(await browser.get(page.by_id("assigned-to-kim")["href"]))
+    assert listed(filtered) == ["Kim's"]
+    assert "Assigned to Kim" in filtered.by_id("without-assignee").text
+    assert listed(Page(await browser.get(filtered.by_id("without-assignee")["href"]))) == ["Kim's", "Nobody's", "Mine"]
+    assert listed(Page(await browser.get(filtered.by_id("assigned-me")["href"]))) == ["Mine"]
     assert listed(await show(browser, "", label="LATE")) == ["Mine"]
     assert listed(await show(browser, "", label="unknown")) == []

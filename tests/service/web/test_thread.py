@@ -408,6 +408,36 @@ async def test_an_email_is_told_under_its_messages_only(
     assert page.by_id("emails-known").text == ""
 
 
+async def test_removing_a_message_says_that_it_was_emailed(
+    browser: Browser, anna: Caller, sam: Caller, conversations: SessionFactory
+) -> None:
+    conversation_id, _ = await opened(anna, browser)
+    second = await sam.post(conversation_id, "Two.")
+    for state, is_said in (("scheduled", False), ("sent", True)):
+        await tell(conversations, conversation_id, state=state)
+        message = (await show(browser, f"{conversation_id}/")).root.one(data_id=second["id"])
+        assert ("already been emailed" in message.of_class("message-menu")[0].text) is is_said
+    await sam.call("DELETE", f"/conversations/{conversation_id}/messages/{second['id']}")
+    message = (await show(browser, f"{conversation_id}/")).root.one(data_id=second["id"])
+    assert message.of_class("removed")[0].text == "Removed"
+    assert message.of_class("removed-late")[0].text == "It had already been emailed."
+
+
+async def test_the_composer_says_that_the_next_email_will_not_go_out_either(
+    browser: Browser, anna: Caller, sam: Caller, conversations: SessionFactory
+) -> None:
+    conversation_id, _ = await opened(anna, browser)
+    await sam.post(conversation_id, "Two.")
+    for state, reason, said in (
+        ("suppressed", "no-smtp", "No email will be sent. Sending email is turned off."),
+        ("suppressed", "read", ""),
+        ("failed", "rejected", ""),
+        ("suppressed", "own-address", "No email will be sent. This address belongs to the store."),
+    ):
+        await tell(conversations, conversation_id, state=state, reason=reason)
+        assert (await show(browser, f"{conversation_id}/")).by_id("no-email").text == said
+
+
 async def test_a_page_says_until_when_emails_are_known(
     browser: Browser, anna: Caller, conversations: SessionFactory
 ) -> None:

@@ -1,7 +1,7 @@
 """The page on which admins write their canned replies."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, Path, Request
@@ -24,10 +24,14 @@ router = APIRouter(prefix=HOME.rstrip("/"), route_class=PageRoute, include_in_sc
 
 @router.get("/")
 async def list_canned_replies(
-    request: Request, page_context: AdminContext, session: DbSession, cursor: Cursor = None
+    request: Request,
+    page_context: AdminContext,
+    session: DbSession,
+    cursor: Cursor = None,
+    done: Literal["saved", "deleted"] | None = None,
 ) -> Response:
-    """Show all canned replies, each in a form, and a form for a new one."""
-    return await _page(request, page_context, session, new_form(), cursor=cursor)
+    """Show all canned replies, each in a form, and a form for a new one; and what was done to one of them."""
+    return await _page(request, page_context, session, new_form(), cursor=cursor, done=done)
 
 
 @router.post("/")
@@ -38,7 +42,7 @@ async def create(request: Request, page_context: AdminSubmission, session: DbSes
         try:
             async with session.begin_nested():  # the page is read in the same transaction
                 await canned_replies.create_canned_reply(session, form.body.fields)
-            return redirect(HOME)
+            return redirect(f"{HOME}?done=saved#notice")
         except ShortcutTaken:
             form = _with_taken_shortcut(form)
     return await _page(request, page_context, session, form)
@@ -61,7 +65,7 @@ async def change(
         try:
             async with session.begin_nested():
                 await canned_replies.replace_canned_reply(session, canned_reply_id, form.body.fields)
-            return redirect(HOME)
+            return redirect(f"{HOME}?done=saved#notice")
         except ShortcutTaken:
             form = _with_taken_shortcut(form)
     return await _page(request, page_context, session, form, edited=canned_reply_id)
@@ -71,7 +75,7 @@ async def change(
 async def delete(canned_reply_id: UUID, _: AdminSubmission, session: DbSession) -> Response:
     """Delete a canned reply."""
     await canned_replies.delete_canned_reply(session, canned_reply_id)
-    return redirect(HOME)
+    return redirect(f"{HOME}?done=deleted#notice")
 
 
 def _with_taken_shortcut(form: Form[WriteCannedReply]) -> Form[WriteCannedReply]:
@@ -87,6 +91,7 @@ async def _page(
     *,
     edited: UUID | None = None,
     cursor: str | None = None,
+    done: str | None = None,
 ) -> Response:
     replies, next_cursor = await canned_replies.list_canned_replies(await driver_connection(session), cursor, PAGE)
     return pages_of(request).render(
@@ -97,6 +102,7 @@ async def _page(
         replies=replies,
         next_cursor=next_cursor,
         cursor=cursor,
+        done=done,
         form=form,
         edited=edited,
         variables=canned_replies.VARIABLES,

@@ -81,7 +81,7 @@ async def remove_note(
 ) -> Response:
     """Delete one's own note."""
     await delete_note(session, conversation_id, note_id, page_context.principal.id)
-    return redirect(_page_of(conversation_id, inbox))
+    return redirect(f"{_page_of(conversation_id, inbox)}#e-{note_id}")
 
 
 @router.post("/messages/{message_id}/remove/")

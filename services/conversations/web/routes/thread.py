@@ -1,5 +1,6 @@
 """The admins' page of a conversation: the history, the edit form, the customer and the order."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from fastapi import APIRouter, Request
@@ -52,12 +53,21 @@ async def read_conversation(
     `canned` is a canned reply to begin with.
     """
     reads = not (peek or prefetch or earlier)
-    form = new_form()
+    form, empty = new_form(), ()  # type: Form[EditConversation], Sequence[str]
     if canned is not None:
-        text, _ = await fill_for(session, canned, conversation_id, page_context.principal.id)
+        text, empty = await fill_for(session, canned, conversation_id, page_context.principal.id)
         form = new_form(reply_body=text)
     return await _thread_page(
-        request, page_context, session, conversation_id, form, inbox, peek=peek, reads=reads, earlier=earlier
+        request,
+        page_context,
+        session,
+        conversation_id,
+        form,
+        inbox,
+        peek=peek,
+        reads=reads,
+        earlier=earlier,
+        empty_variables=empty,
     )
 
 
@@ -118,6 +128,7 @@ async def _thread_page(
     reads: bool = False,
     earlier: str | None = None,
     refusal: Refusal = None,
+    empty_variables: Sequence[str] = (),
 ) -> Response:
     connection = await driver_connection(session)
     detail, others, custom = await load_conversation_and_others(connection, conversation_id, OTHERS)
@@ -133,6 +144,7 @@ async def _thread_page(
         peek=peek,
         deletable=detail.conversation.status in DELETABLE,
         customer=UserOut.of(detail.user),
+        empty_variables=empty_variables,
         custom=list(shown_fields(custom)),
         desk=detail.desk,
         choices=choices,

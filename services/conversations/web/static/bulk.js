@@ -56,10 +56,15 @@ async function changeSelected(form, change) {
 
 /** Set the statuses that they had, except where somebody has written or set another status since. */
 async function undo(rows, status) {
+  let count = 0;
   for (const { id, seen_number, status: before } of rows) {
-    await call("PATCH", `${PATH}/${id}`, { body: { status: before, expected_status: status, seen_number } }).catch(() => null);
+    const body = { status: before, expected_status: status, seen_number };
+    const response = await call("PATCH", `${PATH}/${id}`, { body }).catch(() => null);
+    count += response?.ok ? 1 : 0;
   }
   refresh();
+  const left = rows.length - count;
+  showToast(left ? "bulkUndoneLeft" : "bulkUndone", { count, left });
 }
 
 function refresh() {

@@ -41,8 +41,21 @@ async function send(event) {
   form.closest("details.menu, details.note-form")?.removeAttribute("open");
   if (form.dataset.act !== "assign") form.reset(); // the choice stays on the screen
   form.dispatchEvent(new Event("input")); // which drops the draft
+  const item = form.closest("li[id]")?.id;
+  if ("earlier" in thread.dataset) return location.reload(); // such a page is not refreshed
   await refreshThread(); // which also brings a new idempotency key
+  keepFocus(form.dataset.act, item);
   if (hasInbox()) refreshInbox();
+}
+
+/** Put the focus to where something was deleted: its button is gone. */
+function keepFocus(act, item) {
+  if (act === "remove-label") document.getElementById("new-label")?.focus();
+  if (act !== "delete-note" && act !== "remove-message") return;
+  const place = document.getElementById(item);
+  if (!place) return;
+  place.tabIndex = -1;
+  place.focus({ preventScroll: true });
 }
 
 /** Return what the API says is wrong, or nothing if it did not answer. */

@@ -2,7 +2,7 @@
 
 import { fetchPage, person } from "./api.js";
 import { updateRows } from "./inbox-rows.js";
-import { replace } from "./replace.js";
+import { replace, replaceItem } from "./replace.js";
 
 const RETRY_DELAY = 3_000; // ms after a failed fetch
 const callbacks = new Set();
@@ -141,7 +141,7 @@ function merge(list, fresh) {
       before = item;
     } else if (!("keep" in old.dataset)) {
       // Kept items stay in place, and new items are not inserted after them.
-      if (!old.isEqualNode(item)) old.replaceWith(item);
+      if (!old.isEqualNode(item)) replaceItem(old, item);
       before = document.getElementById(item.id);
     }
   }

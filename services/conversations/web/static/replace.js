@@ -18,6 +18,22 @@ export function replace(element, fresh) {
   if (focused) document.getElementById(focused)?.focus({ preventScroll: true });
 }
 
+/** Replace an item of a list by a newer one, and keep its open menus and its focus. */
+export function replaceItem(element, fresh) {
+  const controls = (item) => [...item.querySelectorAll("a, button, summary")];
+  const menus = (item) => [...item.querySelectorAll("details")];
+  const focused = controls(element).indexOf(document.activeElement);
+  const opened = menus(element).map((menu) => menu.open);
+  const hasFocus = document.activeElement === element;
+  element.replaceWith(fresh);
+  menus(fresh).forEach((menu, index) => {
+    menu.open = opened[index] ?? false;
+  });
+  if (hasFocus) fresh.tabIndex = -1;
+  const target = hasFocus ? fresh : controls(fresh)[focused];
+  target?.focus({ preventScroll: true });
+}
+
 /** Return the value of a field that nobody has changed. */
 function valueOf(field) {
   if (field.tagName !== "SELECT") return field.defaultValue;
