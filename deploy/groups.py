@@ -31,6 +31,56 @@ def _files() -> None:
     """Keep `check` a command of its own: typer would make a single one the group itself."""
 
 
+@inbound.command("list")
+def list_inbound_emails(
+    state: Annotated[str | None, typer.Option(help="Only emails in this state, for example held.")] = None,
+    conversation: Annotated[str | None, typer.Option(help="Only emails for this conversation.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Maximum number of emails.")] = 25,
+    *,
+    addresses: Annotated[bool, typer.Option("--addresses", help="Show addresses in full.")] = False,
+) -> None:
+    """List emails that came in, newest first."""
+    from deploy.inbound import print_inbound
+    from deploy.operations import parse_id
+
+    print_inbound(state, parse_id(conversation) if conversation else None, limit, addresses=addresses)
+
+
+@inbound.command("show")
+def show_inbound_email(
+    inbound_id: Annotated[str, typer.Argument(help="Id of the email.")],
+    *,
+    source: Annotated[bool, typer.Option("--source", help="Show the original as it came.")] = False,
+) -> None:
+    """Show an email that came in: who it says it is from, its files and its whole text."""
+    from deploy.inbound import print_one
+    from deploy.operations import parse_id
+
+    print_one(parse_id(inbound_id), source=source)
+
+
+@inbound.command("post")
+def post_inbound_email(inbound_id: Annotated[str, typer.Argument(help="Id of the held or ignored email.")]) -> None:
+    """Post a held or ignored email as a message of the customer that our email went to."""
+    from deploy.operations import on_notifications, parse_id
+    from services.notifications.inbound.operations import post_inbound
+
+    parsed_id = parse_id(inbound_id)
+    on_notifications(lambda session: post_inbound(session, parsed_id))
+    typer.echo("It will be posted.")
+
+
+@inbound.command("discard")
+def discard_inbound_email(inbound_id: Annotated[str, typer.Argument(help="Id of the held or ignored email.")]) -> None:
+    """Discard a held or ignored email for good. It never becomes a message."""
+    from deploy.operations import on_notifications, parse_id
+    from services.notifications.inbound.operations import discard_inbound
+
+    parsed_id = parse_id(inbound_id)
+    on_notifications(lambda session: discard_inbound(session, parsed_id))
+    typer.echo("Discarded.")
+
+
 @emails.command("list")
 def list_emails(
     state: Annotated[str | None, typer.Option(help="Only emails in this state, for example failed.")] = None,

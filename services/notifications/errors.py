@@ -13,6 +13,14 @@ class EmailNotFailed(Problem):
     title = "The email has not failed"
 
 
+class InboundNotWaiting(Problem):
+    """Only held and ignored emails, whose original is kept, can be posted or discarded."""
+
+    status = HTTPStatus.CONFLICT
+    code = "inbound-not-waiting"
+    title = "The email does not wait for a decision"
+
+
 class NotRetriable(Problem):
     """A parked event that another attempt could not handle either."""
 

@@ -95,6 +95,8 @@ POST   /api/v1/store/import                                     401   403   403 
 GET    /internal/events                                         401   401   401   401   401  200
 GET    /internal/events?reader=x                                401   401   401   401   401  200
 GET    /internal/snapshot/{kind}                                401   401   401   401   401  200
+POST   /internal/inbound/files                                  401   401   401   401   401  401
+POST   /internal/inbound/{inbound_id}                           401   401   401   401   401  401 #nothing
 
 GET    /dashboard/messages                                      303   303   303   303   303  303
 GET    /dashboard/messages/                                     401   200   200   403   401  401
@@ -188,6 +190,11 @@ GET    /api/v1/notifications/emails                             401   403   403 
 GET    /api/v1/notifications/emails?conversation_id={conversation_id} 401 403 403 200 403 401
 POST   /api/v1/notifications/emails/{email_id}/retry            401   403   403   204   403  401
 POST   /api/v1/notifications/emails/retry                       401   403   403   403   403  401 #nothing
+GET    /api/v1/notifications/inbound                            401   403   403   200   403  401
+GET    /api/v1/notifications/inbound?conversation_id={conversation_id} 401 403 403 200 403 401
+GET    /api/v1/notifications/inbound/{inbound_id}/original      401   403   403   200   403  401
+POST   /api/v1/notifications/inbound/{inbound_id}/post          401   403   403   204   403  401
+POST   /api/v1/notifications/inbound/{inbound_id}/discard       401   403   403   204   403  401
 GET    /api/v1/notifications/operations                         401   403   403   403   403  401
 GET    /api/v1/notifications/parked                             401   403   403   403   403  401
 

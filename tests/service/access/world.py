@@ -311,9 +311,21 @@ async def _notify(sessions: SessionFactory, ids: dict[str, dict[str, str]]) -> N
         records = await session.execute(text("select user_id, id, message_id from notifications"))
         for user_id, row_id, message_id in records.all():
             ids[user_id] |= {"notification_id": str(row_id), "notified_id": str(message_id)}
+        await session.execute(_INBOUND)
+        inbound = await session.execute(text("select user_id, id from inbound_emails"))
+        for user_id, row_id in inbound.all():
+            ids[user_id]["inbound_id"] = str(row_id)
         emails = await session.execute(text("select recipient_id, id from emails"))
         for recipient, row_id in emails.all():
             ids[recipient]["email_id"] = str(row_id)
+
+
+_INBOUND = text("""
+    insert into inbound_emails
+        (conversation_id, email_id, user_id, read_up_to, same_as, from_address, size, original, state)
+    select conversation_id, id, recipient_id, 1, id::text, recipient_id || '@customer.test', 4, 'text', 'held'
+    from emails
+""")
 
 
 def bearer(sub: str, role: str = "customer", **claims: Any) -> dict[str, str]:

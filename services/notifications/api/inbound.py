@@ -1,0 +1,95 @@
+"""Routes for emails that came in."""
+
+from datetime import datetime
+from typing import Annotated, Self
+from uuid import UUID
+
+from fastapi import Path, Query, Response
+from pydantic import BaseModel
+
+from services.notifications.api.routes import Admin
+from services.notifications.errors import InboundNotWaiting
+from services.notifications.inbound import operations
+from services.notifications.models import InboundEmail
+from services.notifications.rules import InboundReason, InboundState
+from shared.dependencies import Cursor, DbSession, Limit
+from shared.http import ApiRouter
+from shared.paging import DEFAULT_LIMIT, Page
+from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
+
+router = ApiRouter(
+    prefix="/api/v1/notifications/inbound",
+    tags=["Admin"],
+    responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
+)
+
+InboundId = Annotated[UUID, Path(description="The id of the email that came in.")]
+
+
+class InboundOut(BaseModel):
+    """An email that came in, in reply to one of ours to `user_id`.
+
+    `from_address` is who it says it is from. `reason` says why it is held, ignored or refused, or what a posted one
+    left out. `message_id` and `message_number` are those of the message that it became. `original`: whether its
+    original is kept.
+    """
+
+    id: UUID
+    conversation_id: UUID
+    user_id: str
+    from_address: str | None
+    state: InboundState
+    reason: InboundReason | None
+    size: int
+    tries: int
+    original: bool
+    message_id: UUID | None
+    message_number: int | None
+    received_at: datetime
+    finished_at: datetime | None
+
+    @classmethod
+    def of(cls, email: InboundEmail, original: bool) -> Self:
+        """Convert an email."""
+        values = {name: getattr(email, name) for name in cls.model_fields if name != "original"}
+        return cls.model_validate(values | {"original": original})
+
+
+@router.get("")
+async def list_inbound_emails(
+    _: Admin,
+    session: DbSession,
+    conversation_id: Annotated[UUID | None, Query(description="Only emails for this conversation.")] = None,
+    state: Annotated[InboundState | None, Query(description="Only emails in this state.")] = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[InboundOut]:
+    """List emails that came in, newest first."""
+    rows, next_cursor = await operations.list_inbound(
+        session, conversation_id=conversation_id, state=state, cursor=cursor, limit=limit
+    )
+    return Page(items=[InboundOut.of(*row) for row in rows], next_cursor=next_cursor)
+
+
+@router.get(
+    "/{inbound_id}/original",
+    response_class=Response,
+    responses={200: {"content": {"message/rfc822": {}}}, **problem_responses(NotFound)},
+)
+async def download_inbound_original(inbound_id: InboundId, _: Admin, session: DbSession) -> Response:
+    """Download the original of an email, as long as it is kept."""
+    content = await operations.read_original(session, inbound_id)
+    disposition = f'attachment; filename="{inbound_id}.eml"'
+    return Response(content, media_type="message/rfc822", headers={"Content-Disposition": disposition})
+
+
+@router.post("/{inbound_id}/post", status_code=204, responses=problem_responses(NotFound, InboundNotWaiting))
+async def post_inbound_email(inbound_id: InboundId, _: Admin, session: DbSession) -> None:
+    """Post a held or ignored email as a message of the customer that our email went to."""
+    await operations.post_inbound(session, inbound_id)
+
+
+@router.post("/{inbound_id}/discard", status_code=204, responses=problem_responses(NotFound, InboundNotWaiting))
+async def discard_inbound_email(inbound_id: InboundId, _: Admin, session: DbSession) -> None:
+    """Discard a held or ignored email: it never becomes a message."""
+    await operations.discard_inbound(session, inbound_id)

@@ -1,0 +1,75 @@
+"""What admins and operators do with emails that came in: list them, post a held one, discard one."""
+
+from typing import Final
+from uuid import UUID
+
+from sqlalchemy import func, select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.notifications.errors import InboundNotWaiting
+from services.notifications.models import InboundEmail
+from services.notifications.rules import InboundReason, InboundState
+from shared.paging import decode_cursor, encode_cursor
+from shared.problems import NotFound
+
+POSTABLE: Final = (InboundState.HELD, InboundState.IGNORED)
+
+
+async def list_inbound(
+    session: AsyncSession,
+    *,
+    conversation_id: UUID | None,
+    state: InboundState | None,
+    cursor: str | None,
+    limit: int,
+) -> tuple[list[tuple[InboundEmail, bool]], str | None]:
+    """Return a page of emails, each with whether its original is kept, newest first, and the next cursor."""
+    bound = [conversation_id, state]
+    query = select(InboundEmail, InboundEmail.original.is_not(None)).order_by(InboundEmail.id.desc())
+    if conversation_id is not None:
+        query = query.where(InboundEmail.conversation_id == conversation_id)
+    if state is not None:
+        query = query.where(InboundEmail.state == state)
+    if cursor is not None:
+        query = query.where(InboundEmail.id < decode_cursor(cursor, bound, UUID)[0])
+    rows = [(row[0], row[1]) for row in (await session.execute(query.limit(limit + 1))).all()]
+    page = rows[:limit]
+    return page, encode_cursor(bound, [str(page[-1][0].id)]) if len(rows) > limit else None
+
+
+async def read_original(session: AsyncSession, inbound_id: UUID) -> bytes:
+    """Return the bytes of an email. Raises `NotFound` if there is none, or its original is not kept any more."""
+    original = await session.scalar(select(InboundEmail.original).where(InboundEmail.id == inbound_id))
+    if original is None:
+        raise NotFound("There is no such email, or its original is not kept any more.")
+    return original
+
+
+async def post_inbound(session: AsyncSession, inbound_id: UUID) -> None:
+    """Make a held or ignored email due as its recipient's message. Raises `NotFound` or `InboundNotWaiting`."""
+    values = {"state": InboundState.RECEIVED, "reason": None, "failing_since": None, "finished_at": None, "tries": 0}
+    await _move(session, inbound_id, values | {"next_attempt_at": func.clock_timestamp()})
+
+
+async def discard_inbound(session: AsyncSession, inbound_id: UUID) -> None:
+    """End a held or ignored email: it never becomes a message. Raises as `post_inbound` does."""
+    values = {"state": InboundState.IGNORED, "reason": InboundReason.DISCARDED}
+    await _move(session, inbound_id, values | {"finished_at": func.clock_timestamp()})
+
+
+async def _move(session: AsyncSession, inbound_id: UUID, values: dict[str, object]) -> None:
+    moved = await session.scalar(
+        update(InboundEmail)
+        .where(InboundEmail.id == inbound_id, InboundEmail.state.in_(POSTABLE), InboundEmail.original.is_not(None))
+        .values(values)
+        .returning(InboundEmail.id)
+        .execution_options(synchronize_session=False)
+    )
+    if moved is not None:
+        return
+    state = await session.scalar(select(InboundEmail.state).where(InboundEmail.id == inbound_id))
+    if state is None:
+        raise NotFound("There is no such email.")
+    if state in POSTABLE:
+        raise InboundNotWaiting("The original of this email is not kept any more.")
+    raise InboundNotWaiting(f"This email is {state}. Only held and ignored emails can be posted or discarded.")
