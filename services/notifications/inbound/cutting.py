@@ -197,8 +197,9 @@ class _Reply:
                 continue
             url = any(part and part in text for part in self.known.url_parts)
             bare = not without_urls(text).strip(" <>()[]")
+            signature = text == "--" and not line.quoted  # what follows is the sender's
             beside = previous or self._folded_below(number)
-            if (bare and (url or (line.quoted and beside))) or (is_ornament(text) and beside):
+            if (bare and (url or (line.quoted and beside))) or (is_ornament(text) and beside and not signature):
                 self.folded[number] = True
             previous = self.folded[number]
 

@@ -62,6 +62,7 @@ def plain(text: str) -> Cut:
         (f"I ordered on 23.11.2026 at 10:12:\n{INTRO}\n{QUOTE}", "I ordered on 23.11.2026 at 10:12:"),
         (f"No.\n\n-----Original Message-----\n{INTRO}\n{OURS}", "No."),
         (f"No.\n\n{OURS}", "No."),
+        (f"No.\n\n{INTRO}\n{QUOTE}\n-- \nMaria", "No.\n\n--\nMaria"),
     ],
     ids=lambda text: text[:30],
 )
