@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fastapi import FastAPI
 
-from services.notifications.api import inbound, internal, operations, routes
+from services.notifications.api import inbound, internal, leaving, operations, routes
 from services.notifications.settings import ApiSettings
 from shared.database import REQUEST_BOUNDS, create_engine
 from shared.http import add_head_routes, add_routes, create_api
@@ -28,6 +28,6 @@ def create_app(settings: ApiSettings) -> FastAPI:
         docs_url="/api/v1/notifications/docs",
         openapi_url="/api/v1/notifications/openapi.json",
     )
-    add_routes(app, routes.router, inbound.router, operations.router, internal.router)
+    add_routes(app, routes.router, inbound.router, operations.router, leaving.router, internal.router)
     add_head_routes(app)
     return app

@@ -32,6 +32,9 @@ from shared.orm import NAMES, ColumnTypes
 DEFERRED = "(counted_tries > 0 or refused_at is not null)"
 """SQL condition: a scheduled email was attempted before and waits for another attempt."""
 
+RANDOM_KEY = "decode(replace(gen_random_uuid()::text || gen_random_uuid()::text, '-', ''), 'hex')"
+"""SQL of 32 bytes, of which 244 bits are random."""
+
 
 class Base(ColumnTypes, DeclarativeBase):
     """All tables of the service."""
@@ -354,6 +357,19 @@ class InboundEmail(Base):
     )
 
 
+class Mute(Base):
+    """A customer who wants no emails about a conversation, or none at all: then `conversation_id` is null."""
+
+    __tablename__ = "mutes"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    user_id: Mapped[str]
+    conversation_id: Mapped[UUID | None] = mapped_column(index=True)
+    muted_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+    __table_args__ = (UniqueConstraint("user_id", "conversation_id", postgresql_nulls_not_distinct=True),)
+
+
 class Erasure(Base):
     """A pending erasure of a deleted conversation, or of a user's address from emails up to a time, after `after`."""
 
@@ -393,6 +409,7 @@ class SendingControl(Base):
     breaker_probe: Mapped[UUID | None]
     proven_at: Mapped[datetime | None]
     incarnation: Mapped[str | None]
+    leave_key: Mapped[bytes] = mapped_column(server_default=text(RANDOM_KEY))  # signs the links that stop emails
 
     __table_args__ = (CheckConstraint("singleton", name="one_row"),)
 

@@ -133,6 +133,8 @@ class Reason(StrEnum):
     """A customer's address is one of the system's own: an email to it would come back to us."""
     UNATTENDED_ADDRESS = "unattended-address"
     """Nobody reads emails to such an address, and machines reply to them."""
+    MUTED = "muted"
+    """The customer wants no emails, about this conversation or at all."""
     RATE_LIMITED = "rate-limited"
     """The only reason of a scheduled email: its address has reached its email limit."""
     REJECTED = "rejected"

@@ -110,7 +110,7 @@ class ThreadPage:
             order=detail.order and OrderOut.of(detail.order),
             items=history(rows, detail.conversation, self.viewer, reader, read_up_to=read_up_to, entries=entries),
             emails_known_until=known_until,
-            no_email=_no_email(detail.user, [entry.entry for entry in entries]),
+            no_email=_no_email(detail.user, [entry.entry for entry in entries], rows),
             next_cursor=next_cursor,
             earlier=self.earlier,
             read=read,  # the number up to which it is read; scripts continue from there
@@ -130,7 +130,7 @@ class ThreadPage:
         return [Entry(entry_of(row), row.after_number) for row in found], known_until
 
 
-def _no_email(customer: UserRow, entries: Iterable[TimelineEntry]) -> str | None:
+def _no_email(customer: UserRow, entries: Iterable[TimelineEntry], rows: Sequence[MessageRow]) -> str | None:
     """Return why no email will go out, as far as it is known: of the last email's reasons, those that stay."""
     if customer.deleted_at is not None:
         return "user-deleted"
@@ -138,7 +138,11 @@ def _no_email(customer: UserRow, entries: Iterable[TimelineEntry]) -> str | None
         return "no-address"
     emails = [entry for entry in entries if isinstance(entry, EmailOut) and entry.to == Side.CUSTOMER]
     newest = max(emails, key=lambda email: email.state_at, default=None)
-    return newest.reason if newest and newest.state == "suppressed" and newest.reason in STAYS_OFF else None
+    if newest is None or newest.state != "suppressed":
+        return None
+    # Customers who write get emails about that conversation again.
+    is_muted = newest.reason == "muted" and bool(rows) and rows[0].sender_role == Side.ADMIN
+    return newest.reason if is_muted or newest.reason in STAYS_OFF else None
 
 
 def _read_state(conversation: ConversationRow, side: Side) -> tuple[bool, int]:

@@ -16,9 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import aliased
 
 from services.notifications.delivery.attempts import defer_unrenderable
-from services.notifications.delivery.circuit_breaker import begin_probe, read_sending_state
+from services.notifications.delivery.circuit_breaker import SendingState, begin_probe, read_sending_state
 from services.notifications.delivery.leases import LEASE, ClaimedEmail
 from services.notifications.delivery.message_selection import EmailBatch, select_messages, split_email
+from services.notifications.delivery.muting import find_muted
 from services.notifications.delivery.recipient_limits import load_allowances, support_quota_key
 from services.notifications.delivery.recipients import Recipient, find_recipient
 from services.notifications.delivery.rendering import RenderedEmail, render_email
@@ -26,6 +27,7 @@ from services.notifications.delivery.reply_addresses import keep_reply_addresses
 from services.notifications.delivery.transitions import cancel_emails, move_emails
 from services.notifications.event_log.append import append_events
 from services.notifications.mail.addresses import AddressError
+from services.notifications.mail.leave_links import leave_link
 from services.notifications.models import Email, EmailMessage, Person
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings
@@ -91,7 +93,7 @@ async def claim_emails(
     due = await _read_due(session, rows.all(), settings)
     if not due:
         return None
-    plan, lease_id = await _plan(session, due, state.now, settings), uuid4()
+    plan, lease_id = await _plan(session, due, state, settings), uuid4()
     claimed = await _apply(session, plan, lease_id, state.now, settings)
     if probes and claimed:
         await begin_probe(session, lease_id, state.now + LEASE)
@@ -106,10 +108,13 @@ async def _read_due(session: AsyncSession, rows: Sequence[Email], settings: Emai
     user_ids |= {message.sender_id for batch in batches.values() for message in batch.messages}
     people = {person.id: person for person in await session.scalars(select(Person).where(any_of(Person.id, user_ids)))}
     previous_ids = await _read_previous_ids(session, [email.id for email in rows])
+    muted = await find_muted(session, rows)
     return [
         DueEmail(
             email,
-            _find_recipient(email, batches[email.id], people, settings),
+            Recipient(reason=Reason.MUTED)
+            if email.id in muted
+            else _find_recipient(email, batches[email.id], people, settings),
             batches[email.id],
             people,
             previous_ids.get(email.id),
@@ -155,9 +160,11 @@ async def _read_previous_ids(session: AsyncSession, ids: Collection[UUID]) -> di
     return {row.id: row.message_id for row in rows}
 
 
-async def _plan(session: AsyncSession, due: Sequence[DueEmail], now: datetime, settings: EmailSettings) -> ClaimPlan:
+async def _plan(
+    session: AsyncSession, due: Sequence[DueEmail], state: SendingState, settings: EmailSettings
+) -> ClaimPlan:
     mailboxes = {email.recipient.mailbox for email in due if email.recipient.mailbox}
-    allowances = await load_allowances(session, mailboxes, now, settings)
+    allowances = await load_allowances(session, mailboxes, state.now, settings)
     plan = ClaimPlan()
     for email in due:
         mailbox, email_id = email.recipient.mailbox, email.row.id
@@ -168,12 +175,12 @@ async def _plan(session: AsyncSession, due: Sequence[DueEmail], now: datetime, s
             if email.row.reason is None:
                 plan.newly_limited.append(email_id)
             log.info("email held back, recipient limit reached", email_id=str(email_id))
-        elif _plan_email(plan, email, now, settings):
+        elif _plan_email(plan, email, state, settings):
             allowances.use(mailbox)
     return plan
 
 
-def _plan_email(plan: ClaimPlan, due: DueEmail, now: datetime, settings: EmailSettings) -> bool:
+def _plan_email(plan: ClaimPlan, due: DueEmail, state: SendingState, settings: EmailSettings) -> bool:
     """Plan what to do with an email whose recipient is within the limits; return True when it is claimed."""
     email, reason = due.row, due.recipient.reason
     if not due.batch.messages:
@@ -182,7 +189,8 @@ def _plan_email(plan: ClaimPlan, due: DueEmail, now: datetime, settings: EmailSe
         return False
     if reason is None:
         try:
-            rendered = render_email(email, due.batch.messages, due.people, due.previous_id, now, settings)
+            leave = leave_link(settings.public_url, state.control.leave_key, email.id)
+            rendered = render_email(email, due.batch.messages, due.people, due.previous_id, state.now, settings, leave)
         except AddressError:
             reason = Reason.ADDRESS_NOT_SUPPORTED
         except BaseException as error:  # an email that cannot be rendered must not block the others

@@ -54,11 +54,14 @@ def render_email(
     previous_id: str | None,
     now: datetime,
     settings: EmailSettings,
+    leave_link: str,
 ) -> RenderedEmail:
     """Render an email with these messages; `previous_id` is the Message-ID of the email before it.
 
     It is rendered again for each attempt. Its date is when it was first claimed, so that the same names and settings
     give the same bytes.
+
+    A customer stops the emails with the `leave_link`.
 
     Raises AddressError for an address that cannot be written in a header.
     """
@@ -87,8 +90,9 @@ def render_email(
             for row, name in zip(messages, names, strict=True)
         ],
         from_name=names[0] if audience is not Audience.CUSTOMER else None,
+        leave_link=leave_link if audience is Audience.CUSTOMER else None,
     )
-    if to_support or settings.inbound_domain is None or settings.inbound_secret is None:
+    if audience is not Audience.CUSTOMER or settings.inbound_domain is None or settings.inbound_secret is None:
         return RenderedEmail(content.message_id, address, compose(content, _brand(settings)))
     secret = settings.inbound_secret.get_secret_value()
     reply_to, token_hash = make_reply_address(secret, email.id, settings.inbound_domain)

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery import erasure
 from services.notifications.delivery.admin_records import forget_admins
+from services.notifications.delivery.muting import unmute_written
 from services.notifications.delivery.scheduling import (
     SUPPORT_RECIPIENT,
     EmailItem,
@@ -35,7 +36,7 @@ from services.notifications.event_consumer.admins import (
 )
 from services.notifications.event_consumer.people import update_people
 from services.notifications.event_consumer.removal import erase_removed, remember_removed
-from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Notification
+from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Mute, Notification
 from services.notifications.rules import Audience, Reason
 from services.notifications.settings import EmailSettings
 from shared.database import transaction_driver
@@ -133,9 +134,9 @@ async def handle_payloads(
     await forget_conversations(session, deleted)
     acts = [act for act in acts if act.conversation_id not in gone and act.source_id not in removed_ids]
     for_admins = await notify_admins(session, acts)
-    from_customers = (
-        [event for event in posted if event.message.sender_role == "customer"] if settings.support_email else []
-    )
+    written = [event for event in posted if event.message.sender_role == "customer"]
+    await unmute_written(session, written)
+    from_customers = written if settings.support_email else []
     # Only a deletion changes sent emails, and each lock writes to PostgreSQL's log.
     await lock_unsent_emails(session, conversation_ids, with_sent=deleted)
     await erase_removed(session, [*removed, *deleted_notes])
@@ -158,12 +159,7 @@ async def handle_payloads(
     changed |= {item.conversation_id for item in for_admins} | {message.conversation_id for message in removed}
     await review_emails(session, changed, Audience.ADMIN, settings)
     await _conversations_deleted(session, deleted, small)
-    await forget_admins(session, {person.id for person in updated if person.deleted})
-    for person in updated:
-        if person.deleted:
-            await _erase_user(session, person.id, None)
-    for user_id in sorted(deletions.keys() - {person.id for person in updated if person.deleted}):
-        await _erase_user(session, user_id, deletions[user_id])
+    await _users_deleted(session, [person.id for person in updated if person.deleted], deletions)
 
 
 async def names_deleted(session: AsyncSession, event: dict[str, Any] | None) -> bool:
@@ -258,6 +254,7 @@ async def _conversations_deleted(session: AsyncSession, conversation_ids: Collec
     await session.execute(delete(EmailMessage).where(EmailMessage.email_id.in_(select(Email.id).where(in_small))))
     await session.execute(update(Email).where(in_small).values(subject=None))
     await erasure.erase_inbound(session, small)
+    await session.execute(delete(Mute).where(any_of(Mute.conversation_id, conversation_ids)))
     # A parked event may have any shape: if the id occurs anywhere, it may contain the conversation's text.
     for conversation_id in conversation_ids:
         await session.execute(
@@ -266,6 +263,15 @@ async def _conversations_deleted(session: AsyncSession, conversation_ids: Collec
             .values(event=None)
             .execution_options(synchronize_session=False)
         )
+
+
+async def _users_deleted(session: AsyncSession, user_ids: Sequence[str], deletions: Mapping[str, datetime]) -> None:
+    """Erase deleted users, and from `deletions` those who were restored since."""
+    await forget_admins(session, set(user_ids))
+    for user_id in user_ids:
+        await _erase_user(session, user_id, None)
+    for user_id in sorted(deletions.keys() - set(user_ids)):
+        await _erase_user(session, user_id, deletions[user_id])
 
 
 async def _erase_user(session: AsyncSession, user_id: str, before: datetime | None) -> None:

@@ -82,7 +82,7 @@ class EmailContent:
     `thread` contains the Message-IDs of earlier emails about this conversation to this recipient, oldest first.
     `from_name` is the first sender's name, for emails to support and admins. `locale` and `time_zone` are the
     recipient's and may be any string; unknown ones fall back to the brand's. `reply_to` is this email's own address for
-    answers; without one, it is the brand's.
+    answers; without one, it is the brand's. `leave_link` stops emails to a customer.
     """
 
     message_id: str
@@ -98,6 +98,7 @@ class EmailContent:
     messages: Sequence[ContentMessage]
     from_name: str | None = None
     reply_to: str | None = None
+    leave_link: str | None = None
 
 
 def compose(email: EmailContent, brand: Brand) -> bytes:
@@ -162,6 +163,10 @@ def _headers(email: EmailContent, brand: Brand) -> Iterator[tuple[str, str]]:
     yield "In-Reply-To", earlier[-1]
     yield "References", " ".join(earlier)
     yield "List-Id", f"<{email.audience}-messages.{domain_of(brand.email_from)}>"
+    if email.leave_link:
+        yield "List-Unsubscribe", f"<{email.leave_link}>"
+        if email.leave_link.startswith("https:"):  # RFC 8058
+            yield "List-Unsubscribe-Post", "List-Unsubscribe=One-Click"
     yield "Auto-Submitted", "auto-generated"
     yield "X-Auto-Response-Suppress", "All"
 
@@ -208,6 +213,7 @@ def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
         **_framing(email, brand, language.translations.gettext),
         "store_name": _one_line(brand.store_name),
         "subject": _one_line(email.subject),
+        "leave_link": email.leave_link,
         "link": f"{brand.public_url.rstrip('/')}/{path}/{email.conversation_id}/",
         "preview": _preview(email),
         "long": sum(len(body.html.encode()) for body in bodies) > LONG,

@@ -188,6 +188,8 @@ GET    /api/v1/notifications/preferences                        401   403   403 
 PUT    /api/v1/notifications/preferences                        401   403   403   200   403  401 #preferences
 GET    /api/v1/notifications/emails                             401   403   403   200   403  401
 GET    /api/v1/notifications/emails?conversation_id={conversation_id} 401 403 403 200 403 401
+GET    /api/v1/notifications/links/{leave_token}                200   200   200   200   200  200
+POST   /api/v1/notifications/links/{leave_token}                422   422   422   422   422  422
 POST   /api/v1/notifications/emails/{email_id}/retry            401   403   403   204   403  401
 POST   /api/v1/notifications/emails/retry                       401   403   403   403   403  401 #nothing
 GET    /api/v1/notifications/inbound                            401   403   403   200   403  401
@@ -287,7 +289,7 @@ class Row:
     def named(self) -> set[str]:
         """Return the placeholders for the owner's data."""
         text = self.target + json.dumps(SENT[self.sent] if self.sent else None)
-        return {*re.findall(r"{(\w+)}", text)} - {"kind", "token", "file", "docs_file", "position"}
+        return {*re.findall(r"{(\w+)}", text)} - {"kind", "token", "file", "docs_file", "position", "leave_token"}
 
     def __str__(self) -> str:
         return f"{self.method} {self.target}" + (f" {self.sent}" if self.sent else "")

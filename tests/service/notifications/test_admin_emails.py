@@ -5,6 +5,7 @@ from email.message import EmailMessage
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import select, text
 
 from services.notifications.delivery.claiming import claim_emails
@@ -78,6 +79,15 @@ async def test_a_note_that_mentions_twice_and_an_assignment_are_one_email(
     html = body(email, "html")
     assert "@Kim &lt;b&gt;now&lt;/b&gt;" in html
     assert link in html
+
+
+async def test_an_email_to_an_admin_has_no_address_for_customers_replies_and_no_link_to_leave(
+    sweeping: Sweeper, conversation: str, sam: Caller
+) -> None:
+    await note(sam, conversation, "Please look", "kim")
+    await catch_up(sweeping)
+    [email] = await sent(sweeping, inbound_domain="in.store.test", inbound_secret=SecretStr("i" * 32))
+    assert (email["Reply-To"], email["List-Unsubscribe"]) == (None, None)
 
 
 async def test_several_mentioned_admins_get_the_same_note(

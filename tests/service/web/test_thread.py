@@ -433,9 +433,14 @@ async def test_the_composer_says_that_the_next_email_will_not_go_out_either(
         ("suppressed", "read", ""),
         ("failed", "rejected", ""),
         ("suppressed", "own-address", "No email will be sent. This address belongs to the store."),
+        ("suppressed", "muted", "No email will be sent. The customer has turned off emails"),
     ):
         await tell(conversations, conversation_id, state=state, reason=reason)
-        assert (await show(browser, f"{conversation_id}/")).by_id("no-email").text == said
+        text = (await show(browser, f"{conversation_id}/")).by_id("no-email").text
+        assert text.startswith(said)
+        assert bool(text) is bool(said)
+    await anna.post(conversation_id, "Three.")  # turns them on again
+    assert (await show(browser, f"{conversation_id}/")).by_id("no-email").text == ""
 
 
 async def test_a_page_says_until_when_emails_are_known(

@@ -1,0 +1,30 @@
+from uuid import UUID, uuid4
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.notifications.mail.leave_links import leave_link, leave_token, read_leave_token
+
+KEY = bytes(range(32))
+EMAIL = UUID("01900000-0000-7000-8000-00000000abcd")
+
+
+def test_a_link_leads_to_its_email_and_fits_into_a_header() -> None:
+    link = leave_link("https://store.test/help/", KEY, EMAIL)
+    start, _, token = link.rpartition("/")
+    assert start == "https://store.test/help/api/v1/notifications/links"
+    assert len(token) == 43
+    assert read_leave_token(KEY, token) == EMAIL
+
+
+def test_a_link_that_nobody_signed_leads_nowhere() -> None:
+    token = leave_token(KEY, EMAIL)
+    other = leave_token(KEY, uuid4())
+    for forged in (token[:-1], f"{token}A", token[:22] + other[22:], token.swapcase(), "", "ü", "=" * 43, token[:21]):
+        assert read_leave_token(KEY, forged) is None, forged
+    assert read_leave_token(bytes(32), token) is None
+
+
+@given(st.text(max_size=100))
+def test_any_text_is_read_without_an_error(text: str) -> None:
+    assert read_leave_token(KEY, text) is None
