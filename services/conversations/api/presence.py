@@ -49,7 +49,7 @@ async def note_viewing(
             conversation_id=conversation_id,
             admin=PresentAdmin(id=caller.id, name=name or caller.id),
             viewing=not body.gone,
-            writing=bool(body.writing) and not body.gone,
+            writing=False if body.gone else body.writing,
         )
         api_state(request).presence_feed.send(change)
     return Viewers.of(viewers, caller.id)

@@ -175,7 +175,7 @@ async def stream_events(
     (`{conversation_id, by, up_to}`), `conversation.deleted` (`{conversation_id}`) and `unread` (`{unread, more?}`), for
     admins also `note.posted` (`{conversation_id, note_id, mentions?}`), `note.deleted` (`{conversation_id, note_id}`),
     `email.updated` (`{conversation_id, email_id, state}`), and `presence` (`{conversation_id, admin, viewing,
-    writing}`, no id), which counts for 30 s, `writing` for 8 s.
+    writing}`, no id), which counts for 30 s, `writing` for 8 s (null if it is not known).
 
     A client that reconnects with the last `id` gets the events it missed, in order. If its position is unknown or
     purged, it gets `reset`, and should reload its data and continue.

@@ -30,14 +30,17 @@ class PresentAdmin(BaseModel):
 
 
 class PresenceChange(BaseModel):
-    """What an admin does with a conversation: `viewing`, `writing` a reply, or neither after leaving it."""
+    """What an admin does with a conversation: `viewing`, `writing` a reply, or neither after leaving it.
+
+    `writing` is null if the admin's report did not say: two reports may arrive in the wrong order.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
     conversation_id: UUID
     admin: PresentAdmin
     viewing: bool
-    writing: bool
+    writing: bool | None
 
 
 class PresenceFeed:

@@ -116,7 +116,7 @@ async def test_admins_streams_get_who_is_viewing_and_writing_and_customers_do_no
         await live.number()
         await eventually(lambda: "message.posted" in customer.names and "message.posted" in admin.names)
         base = {"conversation_id": conversation, "admin": {"id": "kim", "name": "Kim"}}
-        states = [(True, False), (True, True), (True, True), (True, False), (False, False)]
+        states = [(True, None), (True, True), (True, True), (True, False), (False, False)]
         assert admin.data_of("presence") == [
             base | {"viewing": viewing, "writing": writing} for viewing, writing in states
         ]

@@ -15,7 +15,7 @@ export function startPresence(thread, closed) {
   others = new Map();
   if (!thread.querySelector("#viewing")) return;
   const path = `/api/v1/admin/conversations/${thread.dataset.thread}/viewing`;
-  let writingAt = 0;
+  let writingAt = null; // when it was last reported
   const report = async (fields = {}) => {
     if (document.hidden) return;
     const response = await call("POST", path, { body: fields }).catch(() => null);
@@ -38,8 +38,8 @@ export function startPresence(thread, closed) {
   const reply = thread.querySelector("#reply_body");
   const write = () => {
     const isOver = !reply.value.trim();
-    if (isOver ? !writingAt : performance.now() - writingAt < WRITING_EVERY) return;
-    writingAt = isOver ? 0 : performance.now();
+    if (isOver ? writingAt === null : writingAt !== null && performance.now() - writingAt < WRITING_EVERY) return;
+    writingAt = isOver ? null : performance.now();
     report({ writing: !isOver });
   };
   const start = () => {
@@ -49,8 +49,8 @@ export function startPresence(thread, closed) {
     addEventListener("pagehide", leave, { signal: closed });
     reply?.addEventListener("input", write);
     reply?.form.addEventListener("submit", () => {
-      if (writingAt) report({ writing: false });
-      writingAt = 0;
+      if (writingAt !== null) report({ writing: false });
+      writingAt = null;
     });
     closed.addEventListener("abort", () => {
       clearInterval(timer);
@@ -65,7 +65,8 @@ export function startPresence(thread, closed) {
 export function notePresence({ conversation_id: conversation, admin, viewing, writing }) {
   if (conversation !== thread?.dataset.thread || admin.id === person) return;
   if (!viewing) others.delete(admin.id);
-  else others.set(admin.id, { name: admin.name, until: writing ? performance.now() + WRITING_FOR : 0 });
+  else if (writing) others.set(admin.id, { name: admin.name, until: performance.now() + WRITING_FOR });
+  else others.set(admin.id, { name: admin.name, until: (writing === null && others.get(admin.id)?.until) || 0 });
   show();
   if (writing) setTimeout(show, WRITING_FOR + 100);
 }
