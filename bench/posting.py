@@ -137,8 +137,9 @@ def script_of(conversation: str, customer: str) -> str:
         *("null", "null", "null"),
         "(:client_id::text || '-' || :key::text || '-' || clock_timestamp())",
         f"'{'0' * 64}'",
+        *("false", "'web'"),
     ]
-    statement = re.sub(r"\$(\d+)", lambda found: arguments[int(found[1]) - 1], POST)
+    statement = re.sub(r"\$(\d+)", lambda found: arguments[int(found[1]) - 1], POST[False])
     statement = re.sub(r"--.*", "", statement)
     return f"\\set key random(0, 1000000000)\n{statement.strip()};\n"
 

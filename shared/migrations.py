@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
@@ -56,14 +57,20 @@ def run_environment(context: EnvironmentContext, config: Config, metadata: MetaD
             time.sleep(0.2)
         connection.execute(text(_LOCK_TIMEOUT))
         connection.commit()
-        context.configure(connection=connection, target_metadata=metadata)
+        context.configure(
+            connection=connection,
+            target_metadata=metadata,
+            # Partitions are no tables of the models.
+            include_name=lambda name, kind, _: kind != "table" or name not in connection.scalars(_PARTITIONS).all(),
+        )
         with context.begin_transaction():
             # After a rollback, an older release works with the newer database, but cannot downgrade it.
             if (version := _version(connection)) > newest:
                 log.warning("database is newer than this release, nothing to migrate", found=version, newest=newest)
             else:
                 context.run_migrations()
-            _grant(connection, config.attributes.get("granted_to"))
+            append_only = [table.name for table in metadata.tables.values() if table.info.get("append_only")]
+            _grant(connection, config.attributes.get("granted_to"), append_only)
         _repair_indexes(connection)
 
     async def connect() -> None:
@@ -99,6 +106,7 @@ def _repair_indexes(connection: Connection) -> None:
             log.warning("cannot rebuild a unique index: delete the duplicate rows or the index", index=name)
 
 
+_PARTITIONS = text("select relname from pg_class where relispartition and relkind = 'r'")
 # An interrupted rebuild leaves its unfinished copy, under a name that PostgreSQL made.
 _INVALID_INDEXES = text(r"""
     select relname, relname ~ '_cc(new|old)\d*$' from pg_index join pg_class on pg_class.oid = indexrelid
@@ -106,11 +114,19 @@ _INVALID_INDEXES = text(r"""
 """)
 
 
-def _grant(connection: Connection, role: str | None) -> None:
-    """Grant a role access to the rows of all current tables. It owns none, so it cannot drop or alter them."""
+def _grant(connection: Connection, role: str | None, append_only: Sequence[str]) -> None:
+    """Grant a role access to the rows of all current tables. It owns none, so it cannot drop or alter them.
+
+    It can only read and add rows of those in `append_only`, and only through the table that has the partitions.
+    """
     if role is None or role == connection.scalar(text("select current_user")):
         return
     name = connection.dialect.identifier_preparer.quote_identifier(role)
     connection.execute(text(f"grant usage on schema public to {name}"))
     connection.execute(text(f"grant select, insert, update, delete on all tables in schema public to {name}"))
     connection.execute(text(f"revoke insert, update, delete on alembic_version from {name}"))
+    quote = connection.dialect.identifier_preparer.quote
+    for table in append_only:
+        connection.execute(text(f"revoke update, delete on {quote(table)} from {name}"))
+    for partition in connection.scalars(_PARTITIONS).all():
+        connection.execute(text(f"revoke all on {quote(partition)} from {name}"))

@@ -10,7 +10,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -35,7 +35,7 @@ def configure_logging(process: str, level: str = "info") -> None:
 
     def describe(_: Any, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
         event["process"] = process
-        if (current_id := _request_id.get()) is not None:
+        if (current_id := _origin.get().request_id) is not None:
             event["request_id"] = current_id
         event["timestamp"] = datetime.now(UTC).isoformat().replace("+00:00", "Z")
         return event
@@ -74,7 +74,19 @@ def _write_json(_: Any, __: str, event: structlog.typing.EventDict) -> str:
     return _JSON.encode(event)
 
 
-_request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+class Origin(NamedTuple):
+    """Where a request came from: its id, and the client's address, which a trusted proxy may have forwarded."""
+
+    request_id: str | None = None
+    address: str | None = None
+
+
+_origin: ContextVar[Origin] = ContextVar("origin", default=Origin())  # noqa: B039 - immutable
+
+
+def current_origin() -> Origin:
+    """Return the origin of the request that this code handles; without any, an empty one."""
+    return _origin.get()
 
 
 def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
@@ -112,7 +124,7 @@ class RequestLoggingMiddleware:
                 message["headers"] = [*message["headers"], (REQUEST_ID, current_id.encode())]
             await send(message)
 
-        outside = _request_id.set(current_id)
+        outside = _origin.set(Origin(current_id, scope["client"][0] if scope.get("client") else None))
         try:
             await self.app(scope, receive, send_with_id)
         finally:
@@ -124,4 +136,4 @@ class RequestLoggingMiddleware:
                 _histogram(scope["method"], route).observe(seconds)
             if route not in QUIET_ROUTES:
                 log.info("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 1))
-            _request_id.reset(outside)
+            _origin.reset(outside)

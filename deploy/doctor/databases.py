@@ -41,13 +41,19 @@ select current_setting('server_version_num')::int as version_number,
 """)
 _VERSION = text("select max(version_num) from alembic_version")
 _FORBIDDEN = text("""
-select tablename from pg_tables
-where schemaname = 'public' and tablename <> 'alembic_version' and not (
-    has_table_privilege(format('%I.%I', schemaname, tablename), 'select')
-    and has_table_privilege(format('%I.%I', schemaname, tablename), 'insert')
-    and has_table_privilege(format('%I.%I', schemaname, tablename), 'update')
-    and has_table_privilege(format('%I.%I', schemaname, tablename), 'delete'))
-order by tablename
+select relname from pg_class
+where relnamespace = 'public'::regnamespace and relkind in ('r', 'p') and not relispartition
+    and relname <> 'alembic_version' and not (
+        has_table_privilege(oid, 'select') and has_table_privilege(oid, 'insert')
+        and (relname = 'audit_entries' or has_table_privilege(oid, 'update') and has_table_privilege(oid, 'delete'))
+    )
+order by relname
+""")
+_MAY_DROP_AUDIT = text("""
+select exists (
+    select from pg_class where relname = 'audit_entries' and relnamespace = 'public'::regnamespace
+        and pg_has_role(relowner, 'usage')
+)
 """)
 _INVALID_INDEXES = text("""
 select relname from pg_index join pg_class on pg_class.oid = indexrelid
@@ -92,6 +98,7 @@ async def _check(name: str, engine: AsyncEngine) -> list[Finding]:
             facts.skew = await read_skew(session)
             facts.invalid_indexes = list(await session.scalars(_INVALID_INDEXES))
             facts.forbidden = list(await session.scalars(_FORBIDDEN))
+            facts.may_drop_audit = await session.scalar(_MAY_DROP_AUDIT)
             facts.migrated_to = await session.scalar(_VERSION) if facts.has_version else None
     except DATABASE_ERRORS as error:
         return [fault(f"{name}: {describe(error)}.", "See the server's log.")]
@@ -147,6 +154,11 @@ def _of_schema(service: Path, facts: Any) -> Iterator[Finding]:
         yield fault(
             f"{facts.role} may not read and write {', '.join(facts.forbidden)}.",
             "Run `chats migrate` with the owner's URL: it grants the rights.",
+        )
+    if facts.may_drop_audit:
+        yield note(
+            f"{facts.role} owns the tables, so it can drop the audit.",
+            "Let another role own them: CHATS_CONVERSATIONS_OWNER_URL.",
         )
     for name in facts.invalid_indexes:
         yield warning(

@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+import time
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +12,7 @@ from fastapi import FastAPI
 from services.conversations.api import (
     admin,
     attachments,
+    audit,
     customer,
     desk,
     inbound,
@@ -23,6 +25,7 @@ from services.conversations.api import (
 from services.conversations.api.state import ApiState
 from services.conversations.api.store_bodies import describe
 from services.conversations.attachments.file_store import open_files
+from services.conversations.audit.reads import ReadLog
 from services.conversations.event_log.append import announce_appends
 from services.conversations.identity.access import KnownUserCache, SessionChecks
 from services.conversations.messaging.batching import GroupCommit
@@ -38,6 +41,7 @@ from services.conversations.web import assets
 from services.conversations.web.auth import FILE_FORMS, RenewedCookies
 from services.conversations.web.rendering import Pages
 from services.conversations.web.routes import attachments as file_pages
+from services.conversations.web.routes import audit as audit_page
 from services.conversations.web.routes import bulk, canned_replies, delete, inbox, new_conversation, operations, thread
 from services.conversations.web.routes import customer as customer_pages
 from services.conversations.web.routes import desk as desk_pages
@@ -75,9 +79,12 @@ def create_app(settings: ApiSettings) -> FastAPI:
     instance = secrets.token_hex(4)
     presence_feed = PresenceFeed(hub.push_to_admins, instance)
 
+    reads = ReadLog(create_sessions(engine), time.time)
+
     async def run_background() -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(hub.run(settings.redis_url))
+            group.create_task(reads.run())
             if redis is not None and settings.redis_url is not None:
                 group.create_task(redis.run())
                 group.create_task(appended.run(settings.redis_url))
@@ -99,6 +106,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description=_DESCRIPTION,
     )
     state = cast("ApiState", app.state)
+    state.reads = reads
     state.instance = instance
     announce_appends(state.sessions, appended.notify)
     state.known_users = KnownUserCache()
@@ -120,6 +128,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         desk,
         presence,
         reports,
+        audit,
         attachments,
         store,
         internal,
@@ -137,6 +146,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         desk_pages,
         operations,
         report_pages,
+        audit_page,
         file_pages,
     ):  # fixed paths before those with ids
         add_routes(app, page.router)

@@ -17,6 +17,7 @@ from services.conversations.attachments.deletion import delete_files
 from services.conversations.attachments.file_store import FileStore, open_files
 from services.conversations.attachments.scanning import scan_next_file
 from services.conversations.attachments.uploads import purge_unsent
+from services.conversations.audit.retention import keep_partitions
 from services.conversations.emails.follower import Round, follow_round
 from services.conversations.event_log.retention import purge_events, purge_keys
 from services.conversations.identity.sessions import purge_sessions
@@ -25,7 +26,7 @@ from services.conversations.messaging.quiet import resolve_quiet
 from services.conversations.realtime.presence import purge_presence
 from services.conversations.reports.facts import count_round
 from services.conversations.search.indexer import index_round
-from services.conversations.settings import JobsSettings, StoreSettings
+from services.conversations.settings import JobsSettings
 from shared.database import SessionFactory, create_engine, create_sessions, transaction
 from shared.event_log.feed_client import create_feed
 from shared.processes import operations_routes, operations_server
@@ -191,7 +192,7 @@ async def _follow_emails(sessions: SessionFactory, feed: httpx2.AsyncClient, sto
                 await pause(stop, min(FOLLOW_EVERY * 2 ** min(failures, 10), MAX_FOLLOW_PAUSE))
 
 
-async def _purge(sessions: SessionFactory, settings: StoreSettings, stop: asyncio.Event) -> None:
+async def _purge(sessions: SessionFactory, settings: JobsSettings, stop: asyncio.Event) -> None:
     """Purge rows past their retention, in small transactions so that other work does not wait for them."""
     while not stop.is_set():
         try:
@@ -201,6 +202,9 @@ async def _purge(sessions: SessionFactory, settings: StoreSettings, stop: asynci
                     async with transaction(sessions) as session:
                         deleted = await purge(session, settings, size=PURGE_BATCH)
                     PURGED.inc(deleted)
+            async with transaction(sessions) as session:
+                if months := await keep_partitions(session, settings.audit_days):
+                    log.info("months of the audit dropped", count=months)
         except Exception as error:  # it must not end the other jobs
             log.warning("purge failed, retrying", error=type(error).__name__)
             log.debug("purge failed", exc_info=True)

@@ -25,7 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from services.conversations.rules import WAITING, EntryKind, FileState, Side, Status, ThumbnailState, Via
+from services.conversations.rules import WAITING, AuditAction, EntryKind, FileState, Side, Status, ThumbnailState, Via
 from shared.broker_reports import BrokerReportColumns
 from shared.event_log.tables import FeedHeadColumns, FeedReaderColumns
 from shared.orm import NAMES, ColumnTypes
@@ -532,6 +532,44 @@ class ReportProgress(Base):
     exact_since: Mapped[datetime | None]
 
     __table_args__ = (CheckConstraint("singleton", name="one_row"),)
+
+
+class AuditEntry(Base):
+    """An act of an admin or of the store, in partitions of a month. A trigger refuses to change or delete any."""
+
+    __tablename__ = "audit_entries"
+
+    at: Mapped[datetime] = mapped_column(primary_key=True, server_default=func.clock_timestamp())
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    actor_id: Mapped[str]
+    actor_role: Mapped[str]
+    action: Mapped[str]
+    conversation_id: Mapped[UUID | None]
+    target_id: Mapped[str | None]  # what else it was done to
+    data: Mapped[dict[str, Any] | None]
+    address: Mapped[str | None]
+    request_id: Mapped[UUID | None]
+
+    __table_args__ = (
+        Index("audit_entries_actor_idx", "actor_id", "at", "id"),
+        Index("audit_entries_action_idx", "action", "at", "id"),
+        Index(
+            "audit_entries_conversation_idx",
+            "conversation_id",
+            "at",
+            "id",
+            postgresql_where=text("conversation_id is not null"),
+        ),
+        Index(
+            "audit_entries_read_key",
+            "at",
+            "actor_id",
+            "conversation_id",
+            unique=True,
+            postgresql_where=text(f"action = '{AuditAction.CONVERSATION_READ}'"),
+        ),
+        {"postgresql_partition_by": "RANGE (at)", "info": {"append_only": True}},
+    )
 
 
 class FeedHead(FeedHeadColumns, Base):

@@ -56,6 +56,28 @@ class EntryKind(StrEnum):
     STATUS = "status"  # from, to: statuses; changes by hand, and without an actor those after quiet days
 
 
+class AuditAction(StrEnum):
+    """What the audit records."""
+
+    CONVERSATION_READ = "conversation.read"
+    CONVERSATION_STATUS = "conversation.status"  # from, to
+    CONVERSATION_ASSIGNMENT = "conversation.assignment"  # from, to: ids of admins or null
+    CONVERSATION_LABELS = "conversation.labels"  # added, removed: ids of labels
+    CONVERSATION_DELETED = "conversation.deleted"
+    MESSAGE_REMOVED = "message.removed"
+    NOTE_DELETED = "note.deleted"
+    LABEL_RENAMED = "label.renamed"
+    LABEL_DELETED = "label.deleted"
+    CANNED_REPLY_CREATED = "canned-reply.created"
+    CANNED_REPLY_CHANGED = "canned-reply.changed"
+    CANNED_REPLY_DELETED = "canned-reply.deleted"
+    SESSION_BEGUN = "session.begun"
+    SESSION_ENDED = "session.ended"  # everywhere
+    USER_DELETED = "user.deleted"  # content
+    USER_SESSIONS_ENDED = "user.sessions-ended"
+    ORDER_DELETED = "order.deleted"
+
+
 class Via(StrEnum):
     """How a message arrived."""
 

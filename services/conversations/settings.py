@@ -85,10 +85,12 @@ class FileSettings(StoreSettings):
 class JobsSettings(FileSettings):
     """Settings of the jobs. Conversations that wait for their customer longer than `auto_resolve_days` are resolved.
 
-    0 means never. What became of emails is read from the notifications API's own port, if the secret is set.
+    0 means never. A month of the audit is dropped when all of it is older than `audit_days`. What became of emails is
+    read from the notifications API's own port, if the secret is set.
     """
 
     auto_resolve_days: Annotated[float, Field(ge=0, le=3650)] = 0
+    audit_days: Annotated[float, Field(ge=30, le=36_500)] = 365  # the database drops nothing younger than 30 days
     notifications_url: WebUrl = "http://127.0.0.1:8002"
     feed_secret: HeaderSecret | None = None
 

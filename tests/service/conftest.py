@@ -305,7 +305,15 @@ async def vacuumed(postgres: Server) -> Callable[[str], Awaitable[None]]:
 
 
 async def _empty(engine: AsyncEngine, base: type[Any], *more: str) -> None:
-    kept = {"feed", "search_progress", "report_progress", "feed_cursor", "notifications_cursor", "gate"}
+    kept = {
+        "audit_entries",
+        "feed",
+        "search_progress",
+        "report_progress",
+        "feed_cursor",
+        "notifications_cursor",
+        "gate",
+    }
     tables = [table.name for table in reversed(base.metadata.sorted_tables) if table.name not in kept]
     async with engine.begin() as connection:
         for statement in (*(f"delete from {table}" for table in tables), *more):  # noqa: S608 - our own tables

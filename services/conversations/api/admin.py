@@ -173,10 +173,17 @@ async def admin_create_conversation(
 
 @router.get(_CONVERSATION, responses=problem_responses(NotFound))
 async def admin_get_conversation(
-    conversation_id: ConversationId, caller: Admin, session: DbSession, prefetch: Prefetch, *, peek: Peek = False
+    request: Request,
+    conversation_id: ConversationId,
+    caller: Admin,
+    session: DbSession,
+    prefetch: Prefetch,
+    *,
+    peek: Peek = False,
 ) -> AdminConversationOut:
     """Return a conversation, and mark it as read by the admins up to the returned `message_count`."""
     conversation = await load_conversation(await driver_connection(session), conversation_id)
+    api_state(request).reads.note(caller.id, conversation_id)
     if not (peek or prefetch):
         conversation = await commands.read_conversation(session, conversation, Side.ADMIN, caller.id)
     return AdminConversationOut.of(conversation)
@@ -203,6 +210,7 @@ async def admin_list_messages(
         cursor=cursor,
         limit=limit,
     )
+    api_state(request).reads.note(reading.principal.id, conversation_id)
     return Page(items=[MessageOut.of(row, viewer) for row in rows], next_cursor=next_cursor)
 
 
@@ -278,7 +286,7 @@ async def mark_unread(conversation_id: ConversationId, _: Admin, session: DbSess
 async def delete_conversation(conversation_id: ConversationId, caller: Admin, session: DbSession) -> None:
     """Delete a closed conversation with its messages, including their text in notifications and unsent emails."""
     check_permission(caller, Permission.DELETE)
-    if not await commands.delete_conversations(session, [conversation_id]):
+    if not await commands.delete_conversations(session, [conversation_id], actor_id=caller.id):
         raise NotFound("There is no such conversation.")
 
 
@@ -286,7 +294,7 @@ async def delete_conversation(conversation_id: ConversationId, caller: Admin, se
 async def bulk_delete(body: BulkDelete, caller: Admin, session: DbSession) -> Deleted:
     """Delete closed conversations, all or none. Ids that no longer exist are skipped and not counted."""
     check_permission(caller, Permission.DELETE)
-    return Deleted(deleted=await commands.delete_conversations(session, body.ids))
+    return Deleted(deleted=await commands.delete_conversations(session, body.ids, actor_id=caller.id))
 
 
 @router.read("/users")

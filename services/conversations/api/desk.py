@@ -34,6 +34,7 @@ from services.conversations.api.desk_schemas import (
     timeline_item,
 )
 from services.conversations.api.response_schemas import AdminConversationOut, AdminOut
+from services.conversations.api.state import api_state
 from services.conversations.desk import canned_replies, labels, notes
 from services.conversations.desk.assignment import Expected, assign
 from services.conversations.desk.bulk import Assignee, BulkChange, change_conversations
@@ -98,15 +99,15 @@ async def list_labels(reading: AdminReader, cursor: Cursor = None, limit: Limit 
 
 
 @router.patch("/labels/{label}", responses=problem_responses(NotFound, LabelTaken))
-async def rename_label(label: Label, body: RenameLabel, _: Admin, session: DbSession) -> LabelOut:
+async def rename_label(label: Label, body: RenameLabel, caller: Admin, session: DbSession) -> LabelOut:
     """Rename a label on all conversations."""
-    return LabelOut.of(await labels.rename_label(session, label, body.name))
+    return LabelOut.of(await labels.rename_label(session, label, body.name, caller.id))
 
 
 @router.delete("/labels/{label}", status_code=204, responses=problem_responses(NotFound))
-async def delete_label(label: Label, _: Admin, session: DbSession) -> None:
+async def delete_label(label: Label, caller: Admin, session: DbSession) -> None:
     """Delete a label from all conversations."""
-    await labels.delete_label(session, label)
+    await labels.delete_label(session, label, caller.id)
 
 
 @router.post(f"{_CONVERSATION}/notes", status_code=201, responses=problem_responses(NotFound, IdempotencyKeyReused))
@@ -164,6 +165,7 @@ async def get_timeline(
     rows, next_cursor, known_until = await list_timeline(
         reading, conversation_id, newest_first=order == "desc", cursor=cursor, limit=limit
     )
+    api_state(request).reads.note(reading.principal.id, conversation_id)
     viewer = viewer_of(request, Side.ADMIN)
     items = [timeline_item(row, viewer) for row in rows]
     return Timeline(items=items, next_cursor=next_cursor, emails_known_until=known_until)
@@ -209,21 +211,23 @@ async def create_canned_reply(
     mark_replay(response, replayed=replayed)
     if reply_id is not None and replayed:
         return CannedReplyOut.of(await canned_replies.read_canned_reply(session, reply_id))
-    return CannedReplyOut.of(await canned_replies.create_canned_reply(session, body.fields, reply_id))
+    return CannedReplyOut.of(await canned_replies.create_canned_reply(session, body.fields, caller.id, reply_id))
 
 
 @router.put("/canned-replies/{canned_reply_id}", responses=problem_responses(NotFound, ShortcutTaken))
 async def replace_canned_reply(
-    canned_reply_id: CannedReplyId, body: WriteCannedReply, _: Admin, session: DbSession
+    canned_reply_id: CannedReplyId, body: WriteCannedReply, caller: Admin, session: DbSession
 ) -> CannedReplyOut:
     """Replace a canned reply."""
-    return CannedReplyOut.of(await canned_replies.replace_canned_reply(session, canned_reply_id, body.fields))
+    return CannedReplyOut.of(
+        await canned_replies.replace_canned_reply(session, canned_reply_id, body.fields, caller.id)
+    )
 
 
 @router.delete("/canned-replies/{canned_reply_id}", status_code=204, responses=problem_responses(NotFound))
-async def delete_canned_reply(canned_reply_id: CannedReplyId, _: Admin, session: DbSession) -> None:
+async def delete_canned_reply(canned_reply_id: CannedReplyId, caller: Admin, session: DbSession) -> None:
     """Delete a canned reply."""
-    await canned_replies.delete_canned_reply(session, canned_reply_id)
+    await canned_replies.delete_canned_reply(session, canned_reply_id, caller.id)
 
 
 @router.get(f"{_CONVERSATION}/canned-replies/{{canned_reply_id}}", responses=problem_responses(NotFound))

@@ -12,6 +12,7 @@ from services.conversations.messaging.commands import set_status
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post, Posted
 from services.conversations.rules import ChosenStatus, Side, Status
+from shared.observability import current_origin
 from shared.principal import Principal
 
 
@@ -67,5 +68,6 @@ async def save_edit(
         assigns=api_state(request).settings.assign_on_reply,
         attachments=tuple(body.attachments),
         via=via_of(admin),
+        origin=current_origin() if body.status is not None else None,
     )
     return await save(request, reply)

@@ -5,6 +5,7 @@ from typing import cast
 from starlette.requests import HTTPConnection
 
 from services.conversations.attachments.file_store import FileStore
+from services.conversations.audit.reads import ReadLog
 from services.conversations.identity.access import KnownUserCache, SessionChecks
 from services.conversations.messaging.batching import GroupCommit
 from services.conversations.rate_limits.policy import Limits, SignInOrigins
@@ -29,6 +30,7 @@ class ApiState(AppState):
     hub: Hub
     presence_feed: PresenceFeed
     files: FileStore
+    reads: ReadLog
     limits: Limits
     stream_quota: StreamQuota
     sign_in_origins: SignInOrigins

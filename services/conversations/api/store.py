@@ -15,16 +15,19 @@ from services.conversations.api.dependencies import PathId
 from services.conversations.api.state import api_state
 from services.conversations.api.store_bodies import body_of, sent
 from services.conversations.api.store_responses import ConnectionOut, ErasureOut, LineOut, RecordOut
+from services.conversations.audit.recording import Act, record
 from services.conversations.catalog import orders, sync
 from services.conversations.catalog.ndjson_import import import_lines
 from services.conversations.catalog.schemas import Checked, OrderLine, PutOrder, PutUser, UserLine
 from services.conversations.errors import OrderOfAnotherUser
 from services.conversations.identity import erasure, sessions
 from services.conversations.messaging import erasure_batches
+from services.conversations.rules import AuditAction
 from shared.database import request_transaction
 from shared.dependencies import DbSession, require
 from shared.http import ApiRouter
 from shared.json_schema import schema_of
+from shared.principal import Principal
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 from shared.settings import Role
 
@@ -48,6 +51,7 @@ _CREATED: dict[int | str, dict[str, Any]] = {
 }
 
 
+Store = Annotated[Principal, Depends(require(Role.STORE))]
 UserBody = Annotated[Checked[PutUser], sent(PutUser)]
 OrderBody = Annotated[Checked[PutOrder], sent(PutOrder)]
 
@@ -77,6 +81,7 @@ _ERASING: dict[int | str, dict[str, Any]] = {
 async def delete_user(
     user_id: PathId,
     request: Request,
+    caller: Store,
     content: Annotated[bool, Query(description="Also delete a customer's conversations.")] = False,
 ) -> Response:
     """Erase a user's name, address and unsent emails, and reject their tokens and sessions. Conversations are kept.
@@ -89,6 +94,7 @@ async def delete_user(
     # between, the jobs complete the erasure.
     async with request_transaction(session_factory) as session:
         erasure_id = await erasure.delete_user(session, user_id, content=content)
+        await _record(session, AuditAction.USER_DELETED, caller, user_id, {"content": content})
     if erasure_id is None:
         return Response(status_code=204)
     more = True
@@ -113,9 +119,10 @@ async def get_erasure(
 
 
 @router.delete("/users/{user_id}/sessions", status_code=204)
-async def end_sessions(user_id: PathId, session: DbSession) -> None:
+async def end_sessions(user_id: PathId, caller: Store, session: DbSession) -> None:
     """End all browser sessions of a user, for example when they sign out of the store."""
     await sessions.end_all_sessions(session, user_id)
+    await _record(session, AuditAction.USER_SESSIONS_ENDED, caller, user_id)
 
 
 @router.put(
@@ -136,9 +143,10 @@ async def put_order(order_id: PathId, body: OrderBody, session: DbSession, respo
 
 
 @router.delete("/orders/{order_id}", status_code=204)
-async def delete_order(order_id: PathId, session: DbSession) -> None:
+async def delete_order(order_id: PathId, caller: Store, session: DbSession) -> None:
     """Delete an order. Conversations about it keep its last state."""
     await orders.delete_order(session, order_id)
+    await _record(session, AuditAction.ORDER_DELETED, caller, order_id)
 
 
 @router.get("/connection")
@@ -197,3 +205,9 @@ async def import_records(request: Request, spool: Annotated[BinaryIO, Depends(_s
 async def _chunks(spool: BinaryIO) -> AsyncIterator[bytes]:
     while chunk := spool.read(_CHUNK):
         yield chunk
+
+
+async def _record(
+    session: DbSession, action: AuditAction, caller: Principal, target_id: str, data: dict[str, Any] | None = None
+) -> None:
+    await record(session, Act(action, caller.id, target_id=target_id, data=data, role=Role.STORE))

@@ -137,9 +137,10 @@ async def add_demo(session: AsyncSession) -> bool:
     for conversation in data.conversations:
         conversation_id = await _add_conversation(session, conversation, sides)
         await _backdate(session, conversation_id, conversation, now)
+    admin_id = next(user_id for user_id, side in sides.items() if side is Side.ADMIN)
     for reply in data.canned_replies:
         fields = CannedReplyFields(reply.shortcut, reply.title, reply.body, reply.locale)
-        await create_canned_reply(session, fields)
+        await create_canned_reply(session, fields, admin_id)
     return True
 
 

@@ -6,12 +6,13 @@ from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.audit.recording import Act
 from services.conversations.desk.people import await_admins, check_admins
 from services.conversations.errors import AssigneeChanged
 from services.conversations.messaging.commands import log_update
 from services.conversations.messaging.entries import add_entry, lock_conversation
 from services.conversations.models import Conversation
-from services.conversations.rules import EntryKind, Side
+from services.conversations.rules import AuditAction, EntryKind, Side
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,8 @@ async def assign_locked(session: AsyncSession, conversation: Conversation, admin
     if conversation.assignee_id == admin_id:
         return False
     data = {"from": conversation.assignee_id, "to": admin_id}
-    entry = await add_entry(session, conversation, EntryKind.ASSIGNMENT, actor_id, data)
+    act = Act(AuditAction.CONVERSATION_ASSIGNMENT, actor_id, conversation.id, data=data)
+    entry = await add_entry(session, conversation, EntryKind.ASSIGNMENT, actor_id, data, act=act)
     conversation.assignee_id = admin_id
     await session.flush()
     changes: dict[str, Any] = {"assignee_id": admin_id}

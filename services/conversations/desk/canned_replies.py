@@ -10,9 +10,11 @@ from sqlalchemy import delete
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.audit.recording import Act, record
 from services.conversations.errors import ShortcutTaken
 from services.conversations.messaging.queries import load_conversation
 from services.conversations.models import CannedReply, User
+from services.conversations.rules import AuditAction
 from shared.database import driver_connection
 from shared.paging import decode_cursor, encode_cursor, plain_text
 from shared.problems import NotFound
@@ -69,20 +71,26 @@ async def list_canned_replies(
 
 
 async def create_canned_reply(
-    session: AsyncSession, fields: CannedReplyFields, reply_id: UUID | None = None
+    session: AsyncSession, fields: CannedReplyFields, actor_id: str, reply_id: UUID | None = None
 ) -> CannedReplyRow:
     """Create a canned reply. Raises `ShortcutTaken`."""
     reply = CannedReply(id=reply_id, **_values(fields)) if reply_id else CannedReply(**_values(fields))
     session.add(reply)
-    return await _flush(session, reply)
+    row = await _flush(session, reply)
+    await record(session, Act(AuditAction.CANNED_REPLY_CREATED, actor_id, target_id=str(row.id)))
+    return row
 
 
-async def replace_canned_reply(session: AsyncSession, reply_id: UUID, fields: CannedReplyFields) -> CannedReplyRow:
+async def replace_canned_reply(
+    session: AsyncSession, reply_id: UUID, fields: CannedReplyFields, actor_id: str
+) -> CannedReplyRow:
     """Replace all fields of a canned reply. Raises `NotFound` or `ShortcutTaken`."""
     reply = await _find(session, reply_id)
     for name, value in _values(fields).items():
         setattr(reply, name, value)
-    return await _flush(session, reply)
+    row = await _flush(session, reply)
+    await record(session, Act(AuditAction.CANNED_REPLY_CHANGED, actor_id, target_id=str(reply_id)))
+    return row
 
 
 async def read_canned_reply(session: AsyncSession, reply_id: UUID) -> CannedReplyRow:
@@ -90,11 +98,12 @@ async def read_canned_reply(session: AsyncSession, reply_id: UUID) -> CannedRepl
     return _row(await _find(session, reply_id))
 
 
-async def delete_canned_reply(session: AsyncSession, reply_id: UUID) -> None:
+async def delete_canned_reply(session: AsyncSession, reply_id: UUID, actor_id: str) -> None:
     """Delete a canned reply. Raises `NotFound`."""
     deleted = delete(CannedReply).where(CannedReply.id == reply_id).returning(CannedReply.id)
     if await session.scalar(deleted) is None:
         raise NotFound("There is no such canned reply.")
+    await record(session, Act(AuditAction.CANNED_REPLY_DELETED, actor_id, target_id=str(reply_id)))
 
 
 async def fill_for(

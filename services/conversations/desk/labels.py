@@ -9,11 +9,12 @@ from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.audit.recording import Act, record
 from services.conversations.errors import LabelTaken
 from services.conversations.messaging.commands import log_update
 from services.conversations.messaging.entries import add_entry, lock_conversation
 from services.conversations.models import Conversation, Label
-from services.conversations.rules import LABEL_LIMIT, EntryKind, Side
+from services.conversations.rules import LABEL_LIMIT, AuditAction, EntryKind, Side
 from shared.orm import any_of
 from shared.paging import decode_cursor, encode_cursor, plain_text
 from shared.problems import Invalid, NotFound
@@ -82,7 +83,9 @@ async def change_locked(
         msg = f"A conversation can have up to {LABEL_LIMIT} labels; this one would have {len(kept)}."
         raise Invalid(msg, ("body", "add"), "too_many_labels")
     data = {"added": [label.name for label in added], "removed": [label.name for label in removed]}
-    await add_entry(session, conversation, EntryKind.LABELS, actor_id, data)
+    audited = {"added": [label.id for label in added], "removed": [label.id for label in removed]}
+    act = Act(AuditAction.CONVERSATION_LABELS, actor_id, conversation.id, data=audited)
+    await add_entry(session, conversation, EntryKind.LABELS, actor_id, data, act=act)
     conversation.label_ids = sorted(kept)
     await session.flush()
     await log_update(session, conversation.id, conversation.user_id, {"labels": True}, audience=Side.ADMIN)
@@ -102,7 +105,7 @@ async def ensure_labels(session: AsyncSession, names: Iterable[str]) -> list[Lab
     return await find_labels(session, by_form)
 
 
-async def rename_label(session: AsyncSession, name: str, new_name: str) -> LabelRow:
+async def rename_label(session: AsyncSession, name: str, new_name: str, actor_id: str) -> LabelRow:
     """Rename a label on all conversations. Raises `NotFound`, or `LabelTaken` if another label has that name."""
     rename = update(Label).where(Label.folded == fold(name)).values(name=new_name, folded=fold(new_name))
     try:
@@ -111,14 +114,17 @@ async def rename_label(session: AsyncSession, name: str, new_name: str) -> Label
         raise LabelTaken(new_name) from None
     if row is None:
         raise NotFound("There is no such label.")
-    return LabelRow._make(row)
+    label = LabelRow._make(row)
+    await record(session, Act(AuditAction.LABEL_RENAMED, actor_id, target_id=str(label.id)))
+    return label
 
 
-async def delete_label(session: AsyncSession, name: str) -> None:
+async def delete_label(session: AsyncSession, name: str, actor_id: str) -> None:
     """Delete a label; conversations no longer show it. Raises `NotFound`."""
     deleted = await session.scalar(delete(Label).where(Label.folded == fold(name)).returning(Label.id))
     if deleted is None:
         raise NotFound("There is no such label.")
+    await record(session, Act(AuditAction.LABEL_DELETED, actor_id, target_id=str(deleted)))
 
 
 async def find_labels(session: AsyncSession, names: Iterable[str]) -> list[LabelRow]:

@@ -8,11 +8,12 @@ from uuid import UUID
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.audit.recording import Act, record
 from services.conversations.desk.people import await_admins, check_admins
 from services.conversations.event_log.append import append_event
 from services.conversations.messaging.entries import add_entry, lock_conversation
 from services.conversations.models import Conversation, ConversationEntry
-from services.conversations.rules import EntryKind, Side
+from services.conversations.rules import AuditAction, EntryKind, Side
 from services.conversations.search.indexer import forget_notes
 from shared.events import EventType
 from shared.problems import Forbidden, NotFound
@@ -66,6 +67,7 @@ async def delete_note(session: AsyncSession, conversation_id: UUID, note_id: UUI
     note.data = {"deleted": True}
     await session.flush()
     await forget_notes(session, conversation_id)
+    await record(session, Act(AuditAction.NOTE_DELETED, actor_id, conversation_id, target_id=str(note_id)))
     payload = {"conversation_id": str(conversation_id), "note_id": str(note_id)}
     await session.execute(_ERASE_EVENT, payload)
     await _log(session, EventType.NOTE_DELETED, conversation, payload)

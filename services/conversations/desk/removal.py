@@ -5,10 +5,11 @@ from uuid import UUID
 from sqlalchemy import delete, func, select, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.audit.recording import Act
 from services.conversations.event_log.append import append_event
 from services.conversations.messaging.entries import add_entry, lock_conversation
 from services.conversations.models import Attachment, Message
-from services.conversations.rules import EntryKind, Side
+from services.conversations.rules import AuditAction, EntryKind, Side
 from services.conversations.search.indexer import forget_message
 from shared.events import EventType, MessageRemoved
 from shared.problems import NotFound
@@ -38,7 +39,8 @@ async def remove_message(session: AsyncSession, conversation_id: UUID, message_i
         values = {"conversation_id": conversation_id, "message_id": message_id}
         conversation.unanswered_since = await session.scalar(_UNANSWERED_SINCE, values)
     data = {"message_id": str(message_id), "number": message.number}
-    await add_entry(session, conversation, EntryKind.REMOVAL, actor_id, data)
+    act = Act(AuditAction.MESSAGE_REMOVED, actor_id, conversation_id, target_id=str(message_id))
+    await add_entry(session, conversation, EntryKind.REMOVAL, actor_id, data, act=act)
     await session.flush()
     await forget_message(session, conversation_id, message.number)
     await session.execute(_ERASE_EVENT, {"conversation_id": conversation_id, "message_id": str(message_id)})

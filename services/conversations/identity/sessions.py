@@ -94,9 +94,10 @@ async def load_page_context(connection: Driver, principal: Principal, *, used: b
     )
 
 
-async def end(session: AsyncSession, session_id: UUID) -> None:
-    """End a session; does nothing if it has already ended."""
-    await session.execute(delete(BrowserSession).where(BrowserSession.id == session_id))
+async def end(session: AsyncSession, session_id: UUID) -> bool:
+    """End a session; return whether it had not ended yet."""
+    ended = delete(BrowserSession).where(BrowserSession.id == session_id).returning(BrowserSession.id)
+    return await session.scalar(ended) is not None
 
 
 async def end_all_sessions(session: AsyncSession, user_id: str) -> None:

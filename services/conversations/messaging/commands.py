@@ -28,6 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.audit.recording import Act, acts_on, record
 from services.conversations.errors import ConversationNotClosed, NewerMessages, StatusChanged
 from services.conversations.event_log.append import announce_at_commit, append_event
 from services.conversations.event_log.payloads import person_payload
@@ -38,8 +39,9 @@ from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.models import Conversation, LoggedEvent, Order, User
 from services.conversations.records import ConversationDetail
-from services.conversations.rules import DELETABLE, EntryKind, Side, Status, Via
+from services.conversations.rules import DELETABLE, AuditAction, EntryKind, Side, Status, Via
 from shared.events import ConversationDeleted, EventType
+from shared.observability import current_origin
 from shared.problems import Invalid, NotFound, Unauthenticated
 
 _FLAGS = (Conversation.is_read_by_user, Conversation.is_read_by_admin)
@@ -90,6 +92,7 @@ async def create_conversation(
             chosen_status=new.status,
             attachments=new.attachments,
             via=new.via,
+            origin=current_origin() if new.status is not None else None,
         )
         await post_message(session, first)
     return conversation_id, False
@@ -129,7 +132,8 @@ async def change_status(
 ) -> None:
     """Change the status of a locked conversation; without an actor it changes by itself."""
     data = {"from": conversation.status, "to": status.value}
-    await add_entry(session, conversation, EntryKind.STATUS, actor_id, data)
+    act = Act(AuditAction.CONVERSATION_STATUS, actor_id, conversation.id, data=data) if actor_id else None
+    await add_entry(session, conversation, EntryKind.STATUS, actor_id, data, act=act)
     conversation.status = status
     conversation.changed_at = func.clock_timestamp()
     await session.flush()
@@ -239,7 +243,7 @@ async def mark_unread(session: AsyncSession, conversation_id: UUID) -> bool:
     return True
 
 
-async def delete_conversations(session: AsyncSession, conversation_ids: Iterable[UUID]) -> int:
+async def delete_conversations(session: AsyncSession, conversation_ids: Iterable[UUID], *, actor_id: str) -> int:
     """Delete closed conversations; return how many. The content of large ones is erased later, in batches.
 
     Skips ids that do not exist. If any conversation is not closed, deletes none and raises `ConversationNotClosed` with
@@ -266,6 +270,7 @@ async def delete_conversations(session: AsyncSession, conversation_ids: Iterable
             conversation_id=row.id,
         )
     await erase_if_small(session, ids)
+    await record(session, *acts_on(AuditAction.CONVERSATION_DELETED, actor_id, ids))
     return len(ids)
 
 

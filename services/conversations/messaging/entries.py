@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import func, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.audit.recording import Act, recording
 from services.conversations.models import Conversation, ConversationEntry
 from services.conversations.rules import EntryKind
 from shared.problems import NotFound
@@ -27,8 +28,12 @@ async def add_entry(
     data: dict[str, Any],
     *,
     entry_id: UUID | None = None,
+    act: Act | None = None,
 ) -> ConversationEntry:
-    """Add an entry after the newest message of a locked conversation; no actor means that it happened by itself."""
+    """Add an entry after the newest message of a locked conversation; no actor means that it happened by itself.
+
+    With `act`, the same statement records it in the audit.
+    """
     entry = (
         insert(ConversationEntry)
         .values(
@@ -43,4 +48,6 @@ async def add_entry(
         )
         .returning(ConversationEntry)
     )
+    if act is not None:
+        entry = entry.add_cte(recording(act).cte("audited"))
     return (await session.scalars(entry)).one()

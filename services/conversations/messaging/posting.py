@@ -29,6 +29,7 @@ from services.conversations.messaging.posting_sql import (
 from services.conversations.rules import ChosenStatus, Side, Status, Via
 from shared.database import Driver, driver_connection
 from shared.failpoints import failpoint
+from shared.observability import Origin
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated
 from shared.text import preview
 
@@ -41,6 +42,7 @@ class Post:
 
     It is rejected if the other side has sent messages after `seen_number`, or if the status is not `expected_status`.
     `assigns`: a conversation without an assignee gets the sender as its assignee.
+    With an `origin`, the audit records the status that an admin sets.
     """
 
     conversation_id: UUID
@@ -55,6 +57,7 @@ class Post:
     assigns: bool = False
     attachments: tuple[UUID, ...] = ()
     via: Via = Via.WEB
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,11 +88,12 @@ async def post_message(session: AsyncSession, post: Post) -> Posted:
     """
     connection = await driver_connection(session)
     failpoint("post-begun")
+    audited, origin = post.origin is not None, _origin(post) if post.origin is not None else ()
     try:
         if post.attachments:
-            row = await connection.fetchrow(POST_WITH_FILES, *_values(post), post.attachments)
+            row = await connection.fetchrow(POST_WITH_FILES[audited], *_values(post), post.attachments, *origin)
         else:
-            row = await connection.fetchrow(POST, *_values(post))
+            row = await connection.fetchrow(POST[audited], *_values(post), *origin)
     except asyncpg.UniqueViolationError as error:
         if error.constraint_name != "messages_idempotency_key":
             raise
@@ -110,10 +114,12 @@ async def post_messages(connection: Driver, posts: Sequence[Post]) -> dict[UUID,
     post repeats a concurrent one, raises `asyncpg.IntegrityConstraintViolationError` and saves none.
     """
     failpoint("posts-begun")
+    audited = any(post.origin is not None for post in posts)
+    values = [(*_values(post), *_origin(post)) if audited else _values(post) for post in posts]
     if len(posts) == 1:  # at half the cost of the other form
-        rows = await connection.fetch(POST_SKIP_LOCKED, *_values(posts[0]))
+        rows = await connection.fetch(POST_SKIP_LOCKED[audited], *values[0])
     else:
-        rows = await connection.fetch(POST_BATCH, *zip(*map(_values, posts), strict=True))
+        rows = await connection.fetch(POST_BATCH[audited], *zip(*values, strict=True))
     failpoint("posts-saved")
     return {row["conversation_id"]: Posted(**row) for row in rows}
 
@@ -128,6 +134,11 @@ def _values(post: Post) -> tuple[Any, ...]:
     message = (post.conversation_id, post.scope, post.sender_id, post.side.value, post.body, preview(post.body))
     conditions, once = (post.seen_number, post.expected_status), (key.key, key.request_hash) if key else (None, None)
     return (*message, post.chosen_status, *conditions, *once, post.assigns, post.via.value)
+
+
+def _origin(post: Post) -> tuple[str | None, str | None]:
+    origin = post.origin or Origin()
+    return origin.address, origin.request_id
 
 
 async def _replay(connection: Driver, post: Post) -> Posted:

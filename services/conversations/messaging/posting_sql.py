@@ -9,8 +9,9 @@ import json
 
 from services.conversations.event_log.payloads import message_payload
 from services.conversations.records import ATTACHMENT_JSON, attachments_sql
-from services.conversations.rules import EFFECTS, ChosenStatus, EntryKind, FileState
+from services.conversations.rules import EFFECTS, AuditAction, ChosenStatus, EntryKind, FileState, Side
 from shared.events import EventType
+from shared.settings import Role
 
 _MESSAGE_COLUMNS = """
     message.id, message.conversation_id, message.number, message.sender_id, message.sender_role,
@@ -34,9 +35,22 @@ _COLUMNS = {
     "via": "text",
 }
 _ATTACHMENTS = f"${len(_COLUMNS) + 1}::uuid[]"  # a further parameter of posts with files
-_ONE = "select " + ", ".join(f"${n}::{kind} as {name}" for n, (name, kind) in enumerate(_COLUMNS.items(), 1))
-_ARRAYS = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(_COLUMNS.values(), 1))
-_MANY = f"select * from unnest({_ARRAYS}) as post ({', '.join(_COLUMNS)})"  # noqa: S608 - built from constants
+_ORIGIN = {"address": "text", "request_id": "uuid"}  # the last parameters of posts that the audit records
+
+
+def _one(*, audited: bool = False, with_files: bool = False) -> str:
+    numbered = [*enumerate(_COLUMNS.items(), 1)]
+    if audited:
+        numbered += enumerate(_ORIGIN.items(), len(_COLUMNS) + 1 + with_files)
+    return "select " + ", ".join(f"${n}::{kind} as {name}" for n, (name, kind) in numbered)
+
+
+def _many(*, audited: bool = False) -> str:
+    columns = _COLUMNS | _ORIGIN if audited else _COLUMNS
+    arrays = ", ".join(f"${n}::{kind}[]" for n, kind in enumerate(columns.values(), 1))
+    return f"select * from unnest({arrays}) as post ({', '.join(columns)})"  # noqa: S608 - built from constants
+
+
 _EFFECTS = ", ".join(
     f"('{side}', {effect.is_read_by_admin}, {effect.is_read_by_user}, {effect.answers},"
     f" '{json.dumps(effect.after_first)}'::jsonb, '{json.dumps(effect.after_later)}'::jsonb)"
@@ -84,10 +98,22 @@ sent as (
 listed as (select jsonb_agg({ATTACHMENT_JSON} order by file.position) as files from sent as file),"""  # noqa: S608 - built from constants
 
 
-def _statement(posts: str, *, waits: bool, with_files: bool = False) -> str:
+# The status that an admin sets with a reply. The assignment that follows from a reply is not an act of its own.
+_AUDITED = f"""
+audited as (
+    insert into audit_entries (actor_id, actor_role, action, conversation_id, data, address, request_id)
+    select sender_id, '{Role.ADMIN}', '{AuditAction.CONVERSATION_STATUS}', id,
+        jsonb_build_object('from', old_status, 'to', status), address, request_id
+    from conversation
+    where side = '{Side.ADMIN}' and chosen_status is not null and old_status is distinct from status
+),"""  # noqa: S608 - built from constants
+
+
+def _statement(posts: str, *, waits: bool, with_files: bool = False, audited: bool = False) -> str:
     waiting, free, only = ("", "", "") if waits else ("skip locked", _FREE, "and c.id in (select id from free)")
     preview, count, sent, attachments = "post.preview", "0", "", None
     listed_column = listed = ""
+    origin, audit = (", address, request_id", _AUDITED) if audited else ("", "")
     if with_files:
         free, only, sent = _FILES, _ALL_FILES, _SENT
         listed_column, listed = ", listed.files as attachments", "cross join listed"
@@ -147,7 +173,7 @@ conversation as (
         and (post.expected_status is null or post.expected_status = c.status)
         {only}
     returning c.*, old.status as old_status, old.assignee_id as old_assignee_id,
-        sender_id, side, body, idempotency_key, request_hash, chosen_status, via
+        sender_id, side, body, idempotency_key, request_hash, chosen_status, via{origin}
 ),
 -- 3. The message. A repeated idempotency key fails the whole statement here.
 message as (
@@ -171,6 +197,7 @@ entries as (
     where by_hand and before is distinct from after
 ),
 {sent}
+{audit}
 -- 5. The event, with everything that its consumers need.
 customer as (
     select * from users where id in (select user_id from conversation) for key share
@@ -187,10 +214,24 @@ select {_MESSAGE_COLUMNS}{listed_column} from message join sender on sender.id =
 """  # noqa: S608 - built from constants
 
 
-POST = _statement(_ONE, waits=True)
-POST_SKIP_LOCKED = _statement(_ONE, waits=False)
-POST_BATCH = _statement(_MANY, waits=False)
-POST_WITH_FILES = _statement(_ONE, waits=True, with_files=True)
+# Each by whether a post of it is recorded in the audit.
+POST, POST_SKIP_LOCKED, POST_BATCH, POST_WITH_FILES = (
+    {
+        audited: _statement(
+            _many(audited=audited) if is_batch else _one(audited=audited, with_files=with_files),
+            waits=waits,
+            with_files=with_files,
+            audited=audited,
+        )
+        for audited in (False, True)
+    }
+    for is_batch, waits, with_files in (
+        (False, True, False),
+        (False, False, False),
+        (True, False, False),
+        (False, True, True),
+    )
+)
 
 REPLAYED = f"""
 select {_MESSAGE_COLUMNS}, {attachments_sql("message")} as attachments, message.request_hash = $4 as same_request

@@ -35,8 +35,9 @@ CUSTOMER_ROOT = "/dashboard/messages/"
 ADMIN_ROOT = "/admin/dashboard/conversation/"
 OPERATIONS_ROOT = "/admin/operations/"
 REPORTS_ROOT = "/admin/reports/"
+AUDIT_ROOT = "/admin/audit/"
 FILES_ROOT = "/attachments/"
-_PAGES = (CUSTOMER_ROOT, ADMIN_ROOT, OPERATIONS_ROOT, REPORTS_ROOT, FILES_ROOT)
+_PAGES = (CUSTOMER_ROOT, ADMIN_ROOT, OPERATIONS_ROOT, REPORTS_ROOT, AUDIT_ROOT, FILES_ROOT)
 _ROOTS = (*_PAGES, "/session")
 
 
@@ -130,6 +131,7 @@ class Pages:
             "customer_root": CUSTOMER_ROOT,
             "operations_root": OPERATIONS_ROOT,
             "reports_root": REPORTS_ROOT,
+            "audit_root": AUDIT_ROOT,
             "logo": self._theme.logo and f"{assets.PREFIX}/{self._theme.logo}",
             "scripts": assets.scripts(),
             "static": self._static,

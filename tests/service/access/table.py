@@ -80,6 +80,8 @@ PUT    /api/v1/admin/canned-replies/{canned_reply_id}                  401   403
 DELETE /api/v1/admin/canned-replies/{canned_reply_id}                  401   403   403   204   403  401
 GET    /api/v1/admin/reports                                    401   403   403   200   403  401
 GET    /api/v1/admin/reports?from=2026-01-01&to=2026-12-31&by=label 401 403 403 200 403 401
+GET    /api/v1/admin/audit                                      401   403   403   200   403  401
+GET    /api/v1/admin/audit?conversation_id={conversation_id}    401   403   403   200   403  401
 GET    /api/v1/admin/users                                      401   403   403   200   403  401
 GET    /api/v1/admin/users?q={user_id}                          401   403   403   200   403  401
 
@@ -152,6 +154,9 @@ POST   /admin/dashboard/conversation/{conversation_id}/notes/  401   403   403  
 POST   /admin/dashboard/conversation/{conversation_id}/notes/{note_id}/delete/ 401 403 403 303 401 401
 POST   /admin/dashboard/conversation/{conversation_id}/messages/{message_id}/remove/ 401 403 403 303 401 401
 
+GET    /admin/audit                                             303   303   303   303   303  303
+GET    /admin/audit/                                            401   403   403   200   401  401
+GET    /admin/audit/?actor=sam&conversation_id={conversation_id} 401  403   403   200   401  401
 GET    /admin/reports                                           303   303   303   303   303  303
 GET    /admin/reports/                                          401   403   403   200   401  401
 GET    /admin/reports/?from=2026-01-01&to=2026-12-31&by=admin   401   403   403   200   401  401

@@ -62,6 +62,15 @@ CASES = {
     f"{ADMIN}/admins": ["", "limit=1"],
     f"{ADMIN}/labels": ["", "limit=0"],
     f"{ADMIN}/canned-replies": ["", "x=1"],
+    f"{ADMIN}/audit": [
+        "",
+        "actor=sam",
+        "actor=%20",
+        "action=conversation.read",
+        "action=x",
+        "conversation_id=x",
+        "cursor=x",
+    ],
     f"{ADMIN}/users": ["", "q=ann", "q=", "q=%00", "q=a&q=b"],
 }
 

@@ -1,7 +1,10 @@
 """An application that uses a test's database connections."""
 
+import time
+
 from fastapi import FastAPI
 
+from services.conversations.audit.reads import ReadLog
 from services.conversations.identity.access import SessionChecks
 from services.conversations.messaging.batching import GroupCommit
 from shared.database import ConnectionProvider, SessionFactory, connection_provider
@@ -12,4 +15,5 @@ def connect(app: FastAPI, sessions: SessionFactory, acquire: ConnectionProvider 
     app.state.sessions = sessions
     app.state.acquire = acquire or connection_provider(sessions.kw["bind"])
     app.state.session_checks = SessionChecks(app.state.acquire)
+    app.state.reads = ReadLog(app.state.sessions, time.time)
     app.state.group_commit = GroupCommit(app.state.sessions, app.state.acquire)

@@ -170,7 +170,7 @@ class RealPipeline:
         except NotFound:
             return False
         async with transaction(self.conversations) as session:
-            return await commands.delete_conversations(session, [self.talks[conversation]]) == 1
+            return await commands.delete_conversations(session, [self.talks[conversation]], actor_id="sam") == 1
 
     async def dismiss(self, conversation: int, number: int) -> None:
         record = await self.databases[1].connection.fetchrow(_RECORD, self.talks[conversation], number)

@@ -148,7 +148,7 @@ async def test_a_message_posted_after_the_deletion_is_not_found_and_leaves_nothi
 ) -> None:
     conversation = await open_and_set(anna, sam)
     async with transaction(conversations) as session:
-        await delete_conversations(session, [UUID(conversation)])
+        await delete_conversations(session, [UUID(conversation)], actor_id="sam")
         path = f"/conversations/{conversation}/messages"
         post = await waiting_for_a_lock(conversations, anna.call("POST", path, {"body": "One more thing"}))
     assert problem(await post) == (404, "not-found")

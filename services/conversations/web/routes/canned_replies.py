@@ -41,7 +41,7 @@ async def create(request: Request, page_context: AdminSubmission, session: DbSes
     if form.body is not None:
         try:
             async with session.begin_nested():  # the page is read in the same transaction
-                await canned_replies.create_canned_reply(session, form.body.fields)
+                await canned_replies.create_canned_reply(session, form.body.fields, page_context.principal.id)
             return redirect(f"{HOME}?done=saved#notice")
         except ShortcutTaken:
             form = _with_taken_shortcut(form)
@@ -64,7 +64,9 @@ async def change(
     if form.body is not None:
         try:
             async with session.begin_nested():
-                await canned_replies.replace_canned_reply(session, canned_reply_id, form.body.fields)
+                await canned_replies.replace_canned_reply(
+                    session, canned_reply_id, form.body.fields, page_context.principal.id
+                )
             return redirect(f"{HOME}?done=saved#notice")
         except ShortcutTaken:
             form = _with_taken_shortcut(form)
@@ -72,9 +74,9 @@ async def change(
 
 
 @router.post("/{canned_reply_id}/delete/")
-async def delete(canned_reply_id: UUID, _: AdminSubmission, session: DbSession) -> Response:
+async def delete(canned_reply_id: UUID, page_context: AdminSubmission, session: DbSession) -> Response:
     """Delete a canned reply."""
-    await canned_replies.delete_canned_reply(session, canned_reply_id)
+    await canned_replies.delete_canned_reply(session, canned_reply_id, page_context.principal.id)
     return redirect(f"{HOME}?done=deleted#notice")
 
 

@@ -63,7 +63,7 @@ async def _delete(
 ) -> Response:
     check_permission(page_context.principal, Permission.DELETE)
     try:
-        deleted = await commands.delete_conversations(session, ids)
+        deleted = await commands.delete_conversations(session, ids, actor_id=page_context.principal.id)
     except ConversationNotClosed as problem:
         return await _page(request, page_context, session, ids, single=single, status=problem.status)
     return redirect(f"{ADMIN_ROOT}?deleted={deleted}")

@@ -10,10 +10,11 @@ from fastapi import APIRouter, Depends, Form, Request
 from fastapi.responses import Response
 
 from services.conversations.api.state import api_state
+from services.conversations.audit.recording import Act, record
 from services.conversations.errors import NoToken, OriginNotListed, RateLimited, RoleHasNoPages, SessionsClosed
 from services.conversations.identity import sessions
 from services.conversations.identity.provisioning import provision_user
-from services.conversations.rules import Side
+from services.conversations.rules import AuditAction, Side
 from services.conversations.settings import ApiSettings
 from services.conversations.web.auth import read_session, session_cookie
 from services.conversations.web.rendering import ADMIN_ROOT, CUSTOMER_ROOT, PageRoute, pages_of, redirect
@@ -86,6 +87,7 @@ async def begin_session(
     started = await sessions.begin(session, principal.id, Side(principal.role), csrf=csrf)
     if previous is not None:
         await sessions.end(session, previous.session_id)
+    await _record(session, principal, AuditAction.SESSION_BEGUN)
     user = replace(principal, session_id=started.id)
     target = next_path if _OWN_PATH.fullmatch(next_path) else HOME[principal.role]
     return _with_cookie(redirect(target), session_cookie(settings, user, started.csrf))
@@ -142,8 +144,14 @@ async def _end(session: DbSession, token: SessionToken, *, everywhere: bool) -> 
         except Unauthenticated:
             return
         await sessions.end_all_sessions(session, token.principal.id)
-    else:
-        await sessions.end(session, token.session_id)
+    elif not await sessions.end(session, token.session_id):
+        return
+    await _record(session, token.principal, AuditAction.SESSION_ENDED, {"everywhere": everywhere})
+
+
+async def _record(session: DbSession, user: Principal, action: AuditAction, data: dict[str, Any] | None = None) -> None:
+    if user.role is Role.ADMIN:  # nothing is recorded about customers
+        await record(session, Act(action, user.id, data=data))
 
 
 async def _find_session(request: Request) -> SessionToken | None:

@@ -10,6 +10,7 @@ from services.conversations.api.dependencies import Prefetch, viewer_of
 from services.conversations.api.posting import save_edit
 from services.conversations.api.request_schemas import EditConversation
 from services.conversations.api.response_schemas import UserOut
+from services.conversations.api.state import api_state
 from services.conversations.desk.canned_replies import fill_for
 from services.conversations.desk.choices import load_choices
 from services.conversations.errors import IdempotencyKeyReused, NewerMessages, RateLimited, StatusChanged
@@ -132,6 +133,7 @@ async def _thread_page(
 ) -> Response:
     connection = await driver_connection(session)
     detail, others, custom = await load_conversation_and_others(connection, conversation_id, OTHERS)
+    api_state(request).reads.note(page_context.principal.id, conversation_id)
     choices = await load_choices(connection)
     viewer = viewer_of(request, Side.ADMIN)
     page = ThreadPage(request, "admin_conversation.html", page_context, viewer, reads=reads, earlier=earlier)

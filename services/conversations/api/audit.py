@@ -1,0 +1,70 @@
+"""The route of the audit: who did what to which conversation, when and from where."""
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+from uuid import UUID
+
+from fastapi import Query
+
+from services.conversations.api.dependencies import AdminReader
+from services.conversations.audit.reading import AuditRow, list_entries
+from services.conversations.rules import AuditAction
+from shared.auth import check_permission
+from shared.dependencies import Cursor, Limit
+from shared.http import ApiRouter
+from shared.paging import DEFAULT_LIMIT, Page
+from shared.people import StoreId
+from shared.principal import Permission
+from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, problem_responses
+from shared.response_body import ResponseBody
+from shared.settings import Role
+
+router = ApiRouter(
+    prefix="/api/v1/admin",
+    tags=["Admin"],
+    responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
+)
+
+Actor = Annotated[StoreId | None, Query(description="Only what this admin, or this backend of the store, did.")]
+AuditedConversation = Annotated[UUID | None, Query(description="Only what was done to this conversation.")]
+Action = Annotated[AuditAction | None, Query(description="Only this action.")]
+
+
+class AuditEntryOut(ResponseBody):
+    """An act. It names people, conversations and all else by id; `target_id` is what else it was done to.
+
+    `at` of `conversation.read` is the beginning of the hour: reads count once an hour.
+    """
+
+    id: UUID
+    at: datetime
+    actor_id: str
+    actor_role: Role
+    action: str
+    conversation_id: UUID | None
+    target_id: str | None
+    data: dict[str, Any] | None
+    address: str | None
+    request_id: UUID | None
+
+    @classmethod
+    def of(cls, row: AuditRow) -> Self:
+        """Convert an entry."""
+        return cls(**row._asdict() | {"actor_role": Role(row.actor_role)})
+
+
+@router.read("/audit")
+async def list_audit(
+    reading: AdminReader,
+    actor: Actor = None,
+    conversation_id: AuditedConversation = None,
+    action: Action = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[AuditEntryOut]:
+    """List who did what, newest first. Filters combine. Needs the permission `audit`."""
+    check_permission(reading.principal, Permission.AUDIT)
+    rows, next_cursor = await list_entries(
+        reading, actor_id=actor, conversation_id=conversation_id, action=action, cursor=cursor, limit=limit
+    )
+    return Page(items=[AuditEntryOut.of(row) for row in rows], next_cursor=next_cursor)
