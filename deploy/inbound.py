@@ -63,7 +63,7 @@ def print_one(inbound_id: UUID, *, source: bool) -> None:
         return
     email = parse_email(content)
     for name in ("From", "To", "Subject", "Date", "Message-ID", "Auto-Submitted"):
-        if value := email.header(name):
+        if value := email.header(name.lower()):
             typer.echo(f"{name}: {value}")
     for file in email.files:
         typer.echo(f"File: {file.name} ({len(file.content)} bytes)")

@@ -40,12 +40,13 @@ _COMMENT = re.compile(r"\([^()]*\)")
 def automatic_reason(message: Message, envelope_from: str) -> InboundReason | None:
     """Return why an email is not one that a person wrote; None if it may be."""
     kind = header_of(message, "content-type").lower()
-    if not envelope_from or kind.startswith("multipart/report") or message.get("x-failed-recipients") is not None:
+    names = {name.lower() for name in message.keys()}  # noqa: SIM118 - no mapping
+    if not envelope_from or kind.startswith("multipart/report") or "x-failed-recipients" in names:
         return InboundReason.DELIVERY_REPORT
     submitted = _COMMENT.sub(" ", header_of(message, "auto-submitted")).partition(";")[0].strip().lower()
     precedence = _COMMENT.sub(" ", header_of(message, "precedence")).strip().lower()
-    automatic = any(message.get(name) is not None for name in _AUTOMATIC)
-    listed = any(name.lower().startswith("list-") for name in message.keys())  # noqa: SIM118 - no mapping
+    automatic = not names.isdisjoint(_AUTOMATIC)
+    listed = any(name.startswith("list-") for name in names)
     machine = header_of(message, "x-fc-machinegenerated").lower() == "true"
     loops = header_of(message, "delivered-to").lower() == "autoresponder"
     if submitted not in {"", "no"} or precedence in _PRECEDENCES or automatic or listed or machine or loops:

@@ -28,9 +28,12 @@ from shared.text import is_visible
 LEASE_SECONDS: Final = 120  # for reading an email, and sending its files and its text
 CALL_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = (1, 2, 5, 10, 20, 30)  # after an outage or a failure; the last one repeats
-BATCH: Final = 10  # emails of different conversations at once
+BATCH: Final = 20  # emails of different conversations at once
 MAX_FILES: Final = 10
 MAX_BODY: Final = 10_000
+# Bytes of an email that is read in the event loop, in some milliseconds: a thread at work would keep the loop waiting
+# longer, because it gives way every 5 ms only. Larger ones are read in a thread.
+SMALL: Final = 64 * 1024
 QUOTED_EMAILS: Final = 20  # the newest emails of a conversation that a reply may quote
 
 log = structlog.get_logger()
@@ -126,7 +129,8 @@ async def _read(acquire: ConnectionProvider, store: Store, row: Mapping[str, Any
         subject=found["subject"] or "",
         url_parts=[store.public_url, str(row["conversation_id"])],
     )
-    # Not in the event loop: a large email takes long.
+    if len(found["original"]) <= SMALL:
+        return read_reply(found["original"], found["fingerprints"], known)
     return await asyncio.to_thread(read_reply, found["original"], found["fingerprints"], known)
 
 

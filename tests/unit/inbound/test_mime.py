@@ -81,6 +81,29 @@ def test_an_email_that_is_too_deep_is_kept_and_said(depth: int) -> None:
     assert email.header("subject") == "deep"
 
 
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [
+        ('Content-Disposition: attachment; filename="a b.pdf"', "a b.pdf"),
+        ('Content-Disposition: attachment; filename="=?utf-8?q?Gr=C3=B6=C3=9Fe.pdf?="', "Größe.pdf"),
+        ('Content-Type: application/pdf; name="=?iso-8859-1?q?Gr=F6=DFe?=\r\n =?utf-8?q?.pdf?="', "Größe.pdf"),
+        ("Content-Disposition: attachment; filename*=utf-8''Gr%C3%B6%C3%9Fe.pdf", "Größe.pdf"),
+        ("Content-Disposition: attachment; filename*0*=utf-8''Gr%C3%B6; filename*1*=%C3%9Fe.pdf", "Größe.pdf"),
+        ('Content-Disposition: attachment; filename="Größe.pdf"', "Größe.pdf"),
+    ],
+)
+def test_names_of_files_are_decoded_in_every_form(head: str, name: str) -> None:
+    [file] = parse_email(f"{head}\r\n\r\ncontent".encode()).files
+    assert file.name == name
+
+
+@pytest.mark.parametrize(
+    "subject", ["Größe", "=?utf-8?q?Gr=C3=B6=C3=9Fe?=", "=?iso-8859-1?Q?Gr=F6=DF?=\r\n =?utf-8?q?e?="]
+)
+def test_headers_are_decoded(subject: str) -> None:
+    assert parse_email(f"Subject: {subject}\r\n\r\n".encode()).header("subject") == "Größe"
+
+
 def test_500_attachments_are_found() -> None:
     email = parse_email(multi("mixed", text("many"), *(photo(f"{n}.jpg") for n in range(500))))
     assert len(email.files) == 500
