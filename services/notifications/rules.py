@@ -169,14 +169,15 @@ def check_transition(old: EmailState, new: EmailState) -> None:
         raise ValueError(f"an email cannot go from {old} to {new}")
 
 
-def is_reported(to: EmailState, reason: object, leaving: Collection[EmailState]) -> bool:
-    """Return whether a move of emails to a state is in the log, for admins who look at the conversation.
+def is_reported(to: EmailState, reason: object, leaving: Collection[EmailState], *, has_waited: bool) -> bool:
+    """Return whether a move of an email to a state is in the log, for admins who look at the conversation.
 
-    An email that is not needed, because its messages were read, is no news; one that had failed and waits again is.
+    An email that is not needed, because its messages were read, is no news, unless it has waited longer than for its
+    first time: then the log says so. One that had failed and waits again is news. `event_log/feed.py` lists the same.
     """
     if to in {EmailState.SCHEDULED, EmailState.SENDING}:
         return EmailState.FAILED in leaving
-    return reason != Reason.READ
+    return reason != Reason.READ or has_waited
 
 
 @dataclass(frozen=True, slots=True)

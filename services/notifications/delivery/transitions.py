@@ -64,7 +64,7 @@ async def move_emails(
     for state in leaving:
         check_transition(state, to)
     finished = to not in WAITING_STATES
-    moved = await session.scalars(
+    moved = await session.execute(
         update(Email)
         .where(which, Email.state.in_(leaving))
         .values(
@@ -72,10 +72,10 @@ async def move_emails(
             | {"state": to, "finished_at": func.clock_timestamp() if finished else None}
             | values
         )
-        .returning(Email.id)
+        .returning(Email.id, (Email.next_attempt_at > Email.due_at).label("has_waited"))
         .execution_options(synchronize_session=False)
     )
-    ids = moved.all()
-    if is_reported(to, values.get("reason"), leaving):
-        await append_events(session, LoggedType.EMAIL_UPDATED, ids)
-    return ids
+    rows = moved.all()
+    told = [row.id for row in rows if is_reported(to, values.get("reason"), leaving, has_waited=row.has_waited)]
+    await append_events(session, LoggedType.EMAIL_UPDATED, told)
+    return [row.id for row in rows]

@@ -22,7 +22,12 @@ _EMAIL_FATES: Final = """
     ) as numbers
     from emails
 """
-_LIST_EMAILS: Final = text(f"{_EMAIL_FATES} where finished_at is not null and id > :after order by id limit :n")
+# As in `rules.is_reported`.
+_LIST_EMAILS: Final = text(f"""
+    {_EMAIL_FATES}
+    where finished_at is not null and (reason is distinct from 'read' or next_attempt_at > due_at) and id > :after
+    order by id limit :n
+""")
 
 # For each type, the query of the rows with these ids, whose first column is the id.
 _SUBJECTS: Final = {LoggedType.EMAIL_UPDATED: (EmailFate, text(f"{_EMAIL_FATES} where id = any(:ids)"))}

@@ -49,6 +49,17 @@ async def fates(api: httpx2.AsyncClient, after: int = 0) -> list[tuple[int, str,
     ]
 
 
+async def listed(api: httpx2.AsyncClient, **params: Any) -> list[list[int]]:
+    """Return the numbers in each email of the list, which is read page by page."""
+    found, after = [], None
+    while True:
+        sent = params | ({"after": after} if after else {})
+        body = (await api.get("/internal/emails", params=sent, headers=FEED)).json()
+        found += [fate["numbers"] for fate in body["items"]]
+        if (after := body["last"]) is None:
+            return found
+
+
 async def test_the_first_failed_attempt_and_the_fate_of_an_email_are_logged_and_no_attempt_in_between(
     notifications: SessionFactory, notifications_api: httpx2.AsyncClient
 ) -> None:
@@ -116,6 +127,7 @@ async def test_an_email_that_will_not_be_sent_is_logged_but_not_one_that_was_rea
     first, second, third, message = uuid4(), uuid4(), uuid4(), posted(uuid4(), 4)
     await receive(notifications, SETTINGS, posted(first, 2), read(first, 2))
     assert await fates(notifications_api) == []
+    assert await listed(notifications_api) == []
     await receive(notifications, SETTINGS, posted(second, 3), deleted(second), message, removed(message))
     await receive(notifications, SETTINGS, posted(third, 5, customer=nobody))
     assert await fates(notifications_api) == [
@@ -123,6 +135,19 @@ async def test_an_email_that_will_not_be_sent_is_logged_but_not_one_that_was_rea
         (2, "cancelled", "deleted", []),
         (3, "suppressed", "no-address", [5]),
     ]
+
+
+async def test_an_email_that_has_waited_for_another_attempt_is_logged_when_it_is_read(
+    notifications: SessionFactory, notifications_api: httpx2.AsyncClient
+) -> None:
+    conversation = uuid4()
+    async with smtp_server(rcpt=["450 4.2.0 greylisted"]) as server:
+        settings = settings_for(server)
+        await receive(notifications, settings, posted(conversation, 1))
+        await send(notifications, settings)
+    await receive(notifications, settings, read(conversation, 1))
+    assert await fates(notifications_api, after=1) == [(2, "cancelled", "read", [1])]
+    assert await listed(notifications_api) == [[1]]
 
 
 async def test_a_page_ends_where_it_was_read_even_without_events_of_the_type(
@@ -169,14 +194,7 @@ async def test_all_final_states_can_be_listed(
     nobody = ANNA.model_copy(update={"email": None, "version": 2})
     await receive(notifications, SETTINGS, *(posted(uuid4(), number, customer=nobody) for number in range(1, 6)))
     await receive(notifications, SETTINGS, posted(uuid4(), 9, customer=ANNA.model_copy(update={"version": 3})))
-    found, after = [], None
-    while True:
-        params = {"limit": 2} | ({"after": after} if after else {})
-        body = (await notifications_api.get("/internal/emails", params=params, headers=FEED)).json()
-        found += [fate["numbers"] for fate in body["items"]]
-        after = body["last"]
-        if after is None:
-            break
+    found = await listed(notifications_api, limit=2)
     assert found == [[1], [2], [3], [4], [5]]
 
 

@@ -25,11 +25,15 @@ from fastapi import FastAPI
 
 from services.conversations import relay as relay_process
 from services.conversations.app import create_app
+from services.conversations.emails import feed_client as email_feed
+from services.conversations.emails import follower
 from services.conversations.identity.access import KnownUserCache
 from services.conversations.settings import ApiSettings
 from services.notifications import sweeper
+from services.notifications.app import create_app as create_notifications_app
 from services.notifications.delivery import claiming as mail_claims
 from services.notifications.delivery import sender
+from services.notifications.settings import ApiSettings as NotificationsSettings
 from services.notifications.tasks import register_tasks
 from shared.auth import issue_token
 from shared.broker import EVENTS_QUEUE, SEND_EMAILS, create_celery
@@ -68,7 +72,7 @@ def serve(world: World, runs: Connection) -> None:
     asyncio.set_event_loop_policy(uvloop.EventLoopPolicy())
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     # Small batches, so that there is always a second one; one connection, so that runs are alike.
-    mail_claims.BATCH, sweeper.PAGE = 2, 16
+    mail_claims.BATCH, sweeper.PAGE, email_feed.PAGE = 2, 16, 2
     answers: Answers = {}
     for actor, _ in ACTORS.values():
         actor(world, Fuse(), answers, lambda _: None)
@@ -242,11 +246,43 @@ async def _sweep_mail(world: World, fuse: Fuse, *_: Any) -> None:
     await engine.dispose()
 
 
+async def _follow_emails(world: World, fuse: Fuse, *_: Any) -> None:
+    """The jobs' reading of what became of emails, with the API that it reads, until its cursor is at the log's end."""
+    fuse.work = "follow_emails"
+    engine = create_engine(world.conversations_url, application="crash-jobs")
+    async with _notifications_api(world) as feed:
+        while (await follower.follow_round(create_sessions(engine), feed)).more:
+            pass
+    await engine.dispose()
+
+
+@cache
+def _notifications_app() -> FastAPI:
+    return create_notifications_app(
+        NotificationsSettings(notifications_database_url="postgresql://", auth_secret=[SECRET], feed_secret=SECRET)
+    )
+
+
+@asynccontextmanager
+async def _notifications_api(world: World) -> AsyncIterator[httpx2.AsyncClient]:
+    engine = create_engine(world.notifications_url, application="crash-notifications-api")
+    app = _notifications_app()
+    connect(app, create_sessions(engine))
+    transport = httpx2.ASGITransport(app=app)
+    headers = {"Authorization": f"Bearer {SECRET}"}
+    async with httpx2.AsyncClient(transport=transport, base_url="http://chats.test", headers=headers) as client:
+        yield client
+    await engine.dispose()
+
+
 async def _settle(*run: Any) -> None:
     """The processes that finish everything without outside help and without the broker."""
     await _relay(*run)
     await _catch_up(*run)
     await _sweep_mail(*run)
+    await _follow_emails(*run)
+    await _relay(*run)
+    await _catch_up(*run)
 
 
 def _async(work: Callable[..., Awaitable[None]]) -> Callable[..., None]:
@@ -270,5 +306,6 @@ ACTORS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
     "worker: mail": (_send, ("notifications",)),
     "sweeper: events": (_async(_catch_up), ("notifications",)),
     "sweeper: mail": (_async(_sweep_mail), ("notifications",)),
+    "jobs: emails": (_async(_follow_emails), ("conversations", "notifications")),
     "settle": (_async(_settle), ()),
 }

@@ -37,6 +37,8 @@ class State:
     tries: dict[UUID, Counter[str]]
     joined: Counter[UUID]
     copies: Counter[str]
+    fates: dict[UUID, End]
+    told: Counter[tuple[UUID, str]]
 
     @property
     def posts(self) -> Iterator[Step]:
@@ -85,6 +87,20 @@ async def read_state(databases: Connections, answers: dict[str, Any], taken: lis
         tries=tries,
         joined=Counter(row["message_id"] for row in await notifications.fetch("select message_id from email_messages")),
         copies=Counter(_message_id(email) for email in taken),
+        fates={
+            row["id"]: (row["state"], row["reason"])
+            for row in await conversations.fetch(
+                "select id, data ->> 'state' as state, data ->> 'reason' as reason from conversation_entries"
+                " where kind = 'email'"
+            )
+        },
+        told=Counter(
+            (row["id"], row["state"])
+            for row in await conversations.fetch(
+                "select (payload ->> 'email_id')::uuid as id, payload ->> 'state' as state from events"
+                " where type = 'email.updated' and payload is not null"
+            )
+        ),
     )
 
 
@@ -99,6 +115,7 @@ def broken(state: State, undisturbed: State, ends: Ends, parked: set[UUID], unce
     yield from _inbox(state, parked)
     yield from _records(state)
     yield from _mails(state, ends)
+    yield from _fates(state)
     for recipient in state.emails:
         yield from _tries(state, recipient)
         more = state.uncertain(recipient) - undisturbed.uncertain(recipient)
@@ -173,6 +190,26 @@ def _mails(state: State, ends: Ends) -> Iterator[str]:
             lost_twice = end == ("failed", "uncertain") and lost == MOST_COPIES
             if end not in ends[recipient] and not lost_twice:
                 yield f"the email to {recipient} ended as {end} after {dict(state.tries[email['id']])}"
+
+
+def _fates(state: State) -> Iterator[str]:
+    """What became of an email is in the timeline, unless it was not needed; and no state was told twice."""
+    ended = {
+        email["id"]: (email["state"], email["reason"])
+        for emails in state.emails.values()
+        for email in emails
+        if email["conversation_id"] in state.counts
+        and (email["reason"] != "read" or email["next_attempt_at"] > email["due_at"])
+    }
+    differ = {
+        key: (ended.get(key), state.fates.get(key))
+        for key in ended.keys() | state.fates.keys()
+        if ended.get(key) != state.fates.get(key)
+    }
+    if differ:
+        yield f"emails ended, and are in the timeline, as {differ}"
+    if repeated := [key for key, count in state.told.items() if count > 1]:
+        yield f"told more than once: {_list(repeated)}"
 
 
 def _tries(state: State, recipient: str) -> Iterator[str]:

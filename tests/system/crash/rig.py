@@ -65,6 +65,7 @@ STAGES = {
         Stage("sweeper: mail", "claimed", half="odd", script=mail_script()),
         Stage("api", "nothing", parked=frozenset()),
         Stage("relay", "written", then=("worker: events",), parked=frozenset({UNKNOWN_EVENT})),
+        Stage("jobs: emails", "mailed"),
     )
 }
 
@@ -147,6 +148,9 @@ class Rig:
         await self._die("worker: mail", Point("send_emails", "smtp-dot-sent"))
         await self._broker.flushall()
         await self._save("claimed")
+        await self.run("sweeper: mail")
+        await self._lose_the_place_in_the_log_of_emails()
+        await self._save("mailed")
 
     async def record(self, stage: Stage) -> tuple[list[Point], State]:
         """Run a stage once without a crash; return the points that it reaches, with each visit, and the final state."""
@@ -241,6 +245,16 @@ class Rig:
     async def _log_unknown_event(self) -> None:
         await self._databases["conversations"].execute(
             "insert into events (id, type, payload) values ($1, 'message.sung', '{}')", UNKNOWN_EVENT
+        )
+
+    async def _lose_the_place_in_the_log_of_emails(self) -> None:
+        """Put the reader into the middle of a list, with the whole log before it."""
+        epoch = await self._databases["notifications"].fetchval("select epoch from feed")
+        emails = await self._databases["notifications"].fetch("select id from emails order by id")
+        await self._databases["conversations"].execute(
+            "update notifications_cursor set epoch = $1, types = '{email.updated}', list_after = $2, list_reason = ''",
+            epoch,
+            emails[len(emails) // 2]["id"],
         )
 
     async def _save(self, name: str) -> None:
