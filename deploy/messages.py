@@ -15,7 +15,11 @@ from babel.messages.pofile import generate_po, read_po
 from shared.translations import CatalogueError, read_catalogues
 
 SERVICES = Path(__file__).parent.parent / "services"
-FOLDERS = (SERVICES / "conversations" / "web", SERVICES / "notifications" / "mail")
+FOLDERS = (
+    SERVICES / "conversations" / "web",
+    SERVICES / "notifications" / "mail",
+    SERVICES / "notifications" / "web",
+)
 COMPLETE = "de"
 """Every folder has a complete catalogue of this language."""
 

@@ -45,6 +45,7 @@ from services.conversations.web.routes import audit as audit_page
 from services.conversations.web.routes import bulk, canned_replies, delete, inbox, new_conversation, operations, thread
 from services.conversations.web.routes import customer as customer_pages
 from services.conversations.web.routes import desk as desk_pages
+from services.conversations.web.routes import notifications as notification_pages
 from services.conversations.web.routes import reports as report_pages
 from services.conversations.web.routes import session as session_pages
 from shared.body_size import MAX_BODY_BYTES
@@ -142,6 +143,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         delete,
         bulk,
         canned_replies,
+        notification_pages,
         thread,
         desk_pages,
         operations,

@@ -6,6 +6,7 @@ from fastapi import FastAPI
 
 from services.notifications.api import inbound, internal, leaving, operations, routes
 from services.notifications.settings import ApiSettings
+from services.notifications.web import preferences
 from shared.database import REQUEST_BOUNDS, create_engine
 from shared.http import add_head_routes, add_routes, create_api
 
@@ -28,6 +29,14 @@ def create_app(settings: ApiSettings) -> FastAPI:
         docs_url="/api/v1/notifications/docs",
         openapi_url="/api/v1/notifications/openapi.json",
     )
-    add_routes(app, routes.router, inbound.router, operations.router, leaving.router, internal.router)
+    add_routes(
+        app,
+        preferences.router,
+        routes.router,
+        inbound.router,
+        operations.router,
+        leaving.router,
+        internal.router,
+    )
     add_head_routes(app)
     return app

@@ -31,7 +31,7 @@ from shared.translations import TranslatedEnvironment, find_language
 __all__ = ["Brand", "ContentMessage", "EmailContent", "compose", "message_id"]
 
 LOCALE = Path(__file__).parent / "locale"
-PREFERENCES = "/notifications/preferences"
+PREFERENCES = "/admin/dashboard/conversation/notifications/"
 MAX_NAME = 100
 LONG = 30_000  # bytes of HTML: some clients clip emails at about 100,000, including the link at the end
 MAX_LINE = 900  # characters of a header without folding; a line may have 998

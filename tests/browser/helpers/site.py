@@ -81,6 +81,11 @@ class Site:
         path = f"/api/v1/admin/conversations/{conversation}/messages"
         await self._call("POST", path, OPERATOR, "admin", json={"body": body})
 
+    async def mention(self, conversation: str, admin_id: str, body: str) -> None:
+        """Add a note that mentions an admin, as another one."""
+        path = f"/api/v1/admin/conversations/{conversation}/notes"
+        await self._call("POST", path, OPERATOR, "admin", json={"body": body, "mentions": [admin_id]})
+
     async def set_status(self, conversation: str, status: str) -> None:
         """Set the status as an admin."""
         await self._call(

@@ -161,6 +161,7 @@ GET    /admin/reports                                           303   303   303 
 GET    /admin/reports/                                          401   403   403   200   401  401
 GET    /admin/reports/?from=2026-01-01&to=2026-12-31&by=admin   401   403   403   200   401  401
 GET    /admin/reports/report.csv?by=label                       401   403   403   200   401  401
+GET    /admin/dashboard/conversation/notifications/            401   403   403   303   401  401
 GET    /admin/operations                                        303   303   303   303   303  303
 GET    /admin/operations/                                       401   403   403   403   401  401
 
@@ -204,6 +205,9 @@ POST   /api/v1/notifications/inbound/{inbound_id}/post          401   403   403 
 POST   /api/v1/notifications/inbound/{inbound_id}/discard       401   403   403   204   403  401
 GET    /api/v1/notifications/operations                         401   403   403   403   403  401
 GET    /api/v1/notifications/parked                             401   403   403   403   403  401
+
+GET    /notifications/preferences                               303   403   403   200   303  303
+POST   /notifications/preferences                               303   403   403   303   303  303 #chosen
 
 GET    /internal/events?type=email.updated                      401   401   401   401   401  200
 GET    /internal/events?type=email.updated&reader=x             401   401   401   401   401  200
@@ -253,6 +257,7 @@ SENT: Mapping[str, Mapping[str, Any]] = {
     "hand_over": {"token": "{token}"},
     "everywhere": {"everywhere": "true"},
     "nothing": {},
+    "chosen": {"MENTION": "bell"},
     "preferences": {"MENTION": {"bell": True, "email": False}},
 }
 
@@ -280,7 +285,7 @@ class Row:
     @property
     def is_page(self) -> bool:
         """Return whether only the browser's cookie is accepted, and forms are sent."""
-        return self.path.startswith(("/dashboard", "/admin", "/attachments", "/session"))
+        return self.path.startswith(("/dashboard", "/admin", "/attachments", "/session", "/notifications"))
 
     @property
     def is_public(self) -> bool:

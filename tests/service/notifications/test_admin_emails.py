@@ -75,7 +75,7 @@ async def test_a_note_that_mentions_twice_and_an_assignment_are_one_email(
     assert "Sam, in einer Notiz," in plain
     assert "Sam hat Ihnen diese Unterhaltung zugewiesen," in plain
     assert link in plain
-    assert "https://store.test/notifications/preferences" in plain
+    assert "https://store.test/admin/dashboard/conversation/notifications/" in plain
     html = body(email, "html")
     assert "@Kim &lt;b&gt;now&lt;/b&gt;" in html
     assert link in html

@@ -1,11 +1,13 @@
-// The bell: a customer's newest notifications, from the notifications service. The page works without that service.
+// The bell: the reader's newest notifications, from the notifications service. The page works without that service.
 
+import { alertAbout, alertsAreOn, noteSeen, startAlerts } from "./alerts.js";
 import { fill } from "./announce.js";
-import { call } from "./api.js";
+import { call, person, role } from "./api.js";
 import { writeMoment } from "./times.js";
 
 const MAX_NOTIFICATIONS = 100;
 const MAX_CONVERSATIONS = 10;
+const FOR_READER = ["MENTION", "ASSIGNED"];
 const DELAYS = [1_000, 4_000, 15_000]; // ms until a message has its notification, also if that service is behind
 const bell = document.getElementById("bell");
 let timer = null;
@@ -20,6 +22,7 @@ export function startBell() {
     await call("POST", "/api/v1/notifications/read-all").catch(() => null);
     list();
   });
+  startAlerts(newestUnread);
   count();
   if (!document.getElementById("unread").hidden) refreshBell(); // a notification may still be on its way
 }
@@ -35,7 +38,31 @@ function reloadAfter([delay, ...others]) {
   timer = setTimeout(() => {
     if (others.length) reloadAfter(others);
     bell.open ? list() : count();
+    lookForNews();
   }, delay);
+}
+
+/** Return whether an event may have changed the reader's notifications. */
+export function concernsBell(type, data) {
+  if (role !== "admin") return type === "message.posted" || type === "conversation.read";
+  if (type === "message.posted") return data.message?.sender.role === "customer";
+  return isForReader(type, data) || ["conversation.created", "conversation.read", "conversation.deleted", "note.deleted"].includes(type);
+}
+
+/** Return whether an event says that something was done for the admin who reads. */
+export function isForReader(type, data) {
+  if (type === "note.posted") return data.mentions?.includes(person) ?? false;
+  return type === "conversation.updated" && data.conversation.assignee?.id === person;
+}
+
+async function lookForNews() {
+  const newest = alertsAreOn() && (await newestUnread());
+  if (newest) alertAbout(newest, titleOf(newest));
+}
+
+async function newestUnread() {
+  const page = await get("/api/v1/notifications?unread=true&limit=1").catch(() => null);
+  return page?.items[0];
 }
 
 async function get(path) {
@@ -56,6 +83,7 @@ async function list() {
   const { empty, away, several } = items.closest(".sheet").dataset;
   const page = await get(`/api/v1/notifications?limit=${MAX_NOTIFICATIONS}`).catch(() => null);
   if (request !== listing) return; // a newer list is shown or on its way
+  noteSeen(page?.items[0]);
   const entries = group(page?.items ?? []).slice(0, MAX_CONVERSATIONS).map((notifications) => entry(notifications, several));
   const fresh = items.cloneNode(false);
   fresh.append(...(entries.length ? entries : [hint(page ? empty : away)]));
@@ -75,15 +103,16 @@ function group(notifications) {
 
 /** Show a conversation with its newest notification, and the number of unread ones if there are several. */
 function entry(notifications, several) {
-  const [newest] = notifications;
+  // What a colleague did for the reader goes first.
+  const newest = notifications.find(({ type, is_read: isRead }) => FOR_READER.includes(type) && !isRead) ?? notifications[0];
   const unread = notifications.filter((notification) => !notification.is_read).length;
   const item = document.createElement("li");
   item.classList.toggle("unread", unread > 0);
   const link = item.appendChild(document.createElement("a"));
-  link.href = `/dashboard/messages/${newest.conversation_id}/`;
+  link.href = `${bell.dataset.root}${newest.conversation_id}/`;
   const title = link.appendChild(document.createElement("span"));
   title.dir = "auto";
-  title.append(`${newest.sender_name}: ${newest.subject}`);
+  title.append(titleOf(newest));
   const time = link.appendChild(document.createElement("time"));
   time.dateTime = newest.created_at;
   time.append(writeMoment(newest.created_at));
@@ -96,6 +125,13 @@ function entry(notifications, several) {
     count.append(fill(several, { count: unread }));
   }
   return item;
+}
+
+/** Return what a notification says, by its type. */
+function titleOf({ type, sender_name: name, subject }) {
+  const { mention, assigned } = bell.dataset;
+  const text = { MENTION: mention, ASSIGNED: assigned }[type];
+  return text ? fill(text, { name, subject }) : `${name}: ${subject}`;
 }
 
 function hint(text) {

@@ -3,7 +3,7 @@
 import { announce, fill } from "./announce.js";
 import { person, role } from "./api.js";
 import { startAttaching } from "./attachments.js";
-import { refreshBell, startBell } from "./bell.js";
+import { concernsBell, isForReader, refreshBell, startBell } from "./bell.js";
 import { onThread, startThread, thread } from "./current-thread.js";
 import { startHeader } from "./conversation-actions.js";
 import { startBulk } from "./bulk.js";
@@ -71,13 +71,14 @@ function startMenus() {
 function handle(type, data) {
   if (type === "unread") return showUnread(data);
   if (type === "presence") return notePresence(data);
-  if (type === "message.posted" || type === "conversation.read") refreshBell();
+  if (concernsBell(type, data)) refreshBell();
   noteEvent(data);
   if (type !== "email.updated") refreshList(); // which shows nothing of emails
   const isOwnRead = type === "conversation.read" && data.by === OWN_SIDE; // which a thread does not show
   if (!concerns(data) || isOwnRead) return;
   if (type === "conversation.deleted") return opensBeside() ? closeDeleted() : location.reload();
   refreshThread();
+  if (isForReader(type, data)) thread.dispatchEvent(new Event("chats:awaited"));
 }
 
 function closeDeleted() {

@@ -39,6 +39,11 @@ export function startReading(thread, closed) {
   for (const type of ["visibilitychange", "prerenderingchange"]) document.addEventListener(type, markRead, { signal: closed });
   panel.addEventListener("scroll", markRead, { passive: true });
   thread.addEventListener("chats:opened", markRead);
+  // A note for the reader has no number: what was read before is reported again.
+  thread.addEventListener("chats:awaited", () => {
+    read = Math.min(read, newest() - 1);
+    markRead();
+  });
   toNewest.addEventListener("click", showEnd);
   byId("earlier")?.addEventListener("click", loadEarlier);
   markRead();

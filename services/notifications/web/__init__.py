@@ -1,0 +1,1 @@
+"""The one page of this service: an admin's preferences."""

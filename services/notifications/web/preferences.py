@@ -1,0 +1,131 @@
+"""The page on which an admin chooses which notifications are in the bell and which are emailed. It needs no script.
+
+Its caller has the cookie of a session. Only the conversations service can renew that: a page there, which also asks for
+sign-in, leads here and says in which language. The style is that of its pages, too.
+"""
+
+from functools import cache
+from http import HTTPStatus
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlencode
+
+from babel.support import NullTranslations
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from services.notifications.api.admin_queries import save_preferences
+from services.notifications.api.routes import CurrentSettings
+from services.notifications.delivery.admin_records import Choice, Preferences, load_preferences
+from services.notifications.models import Person
+from services.notifications.rules import NotificationType
+from shared.app_state import app_state
+from shared.auth import SessionToken, authenticate_session_token, check_synced_role
+from shared.cookies import SAFE_METHODS, check_csrf, read_cookie
+from shared.dependencies import DbSession
+from shared.problems import Forbidden, Unauthenticated
+from shared.settings import Role
+from shared.translations import TranslatedEnvironment, find_language
+
+LOCALE = Path(__file__).parent / "locale"
+PATH = "/notifications/preferences"
+ENTRY = "/admin/dashboard/conversation/notifications/"  # of the conversations service
+STYLE = "/chats-static/chats.css"
+POLICY = "default-src 'none'; style-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+
+router = APIRouter(include_in_schema=False)
+
+Locale = Annotated[str | None, Query(max_length=35)]
+Flag = Annotated[bool, Query()]
+
+
+@router.get(PATH)
+async def show_preferences(
+    request: Request,
+    session: DbSession,
+    settings: CurrentSettings,
+    locale: Locale = None,
+    *,
+    fresh: Flag = False,
+    saved: Flag = False,
+    lost: Flag = False,
+) -> Response:
+    """Show the form. Without a valid session token, go where it is renewed, unless the caller comes from there."""
+    try:
+        token = await _authenticate(request, session)
+    except Unauthenticated:
+        if fresh:
+            raise
+        return _redirect(ENTRY)
+    preferences = await load_preferences(session, token.principal.id)
+    person = await session.get(Person, token.principal.id)
+    language = find_language(LOCALE, [locale, person.locale if person is not None else None])
+    page = _environment(language.translations).get_template("preferences.html")
+    html = page.render(
+        language=language.locale.language,
+        store_name=settings.store_name,
+        csrf=token.csrf,
+        style=STYLE,
+        action=_address(locale),
+        choices=[(str(type_), choice) for type_, choice in preferences.items()],
+        saved=saved,
+        lost=lost,
+    )
+    return HTMLResponse(html, headers={"Content-Security-Policy": POLICY, "Referrer-Policy": "same-origin"})
+
+
+@router.post(PATH)
+async def submit_preferences(request: Request, session: DbSession, locale: Locale = None) -> Response:
+    """Save the form, and show it again."""
+    try:
+        token = await _authenticate(request, session)
+    except Unauthenticated:
+        return _redirect(f"{ENTRY}?lost=true")
+    form = await request.form()
+    chosen: Preferences = {
+        type_: Choice(bell="bell" in form.getlist(type_), email="email" in form.getlist(type_))
+        for type_ in NotificationType
+        if type_ != NotificationType.NEW_MESSAGE
+    }
+    await save_preferences(session, token.principal.id, chosen)
+    return _redirect(_address(locale, saved="true"))
+
+
+async def _authenticate(request: Request, session: DbSession) -> SessionToken:
+    """Return the token of an admin's session, as the API does. Forms need its CSRF token."""
+    cookie = read_cookie(request, app_state(request).settings)
+    if cookie is None:
+        raise Unauthenticated("The request has no session cookie.")
+    token = authenticate_session_token(request, cookie)
+    if request.method not in SAFE_METHODS:
+        check_csrf(request, (await request.form()).get("csrf_token"), token.csrf)
+    person = await session.get(Person, token.principal.id)
+    if person is not None and person.deleted:
+        raise Unauthenticated("This user was deleted.")
+    check_synced_role(token.principal, person.role if person is not None else None)
+    if token.principal.role is not Role.ADMIN:
+        raise Forbidden("This page requires the admin role.")
+    return token
+
+
+def _address(locale: str | None, **more: str) -> str:
+    query = urlencode({**({"locale": locale} if locale else {}), **more})
+    return f"{PATH}?{query}" if query else PATH
+
+
+def _redirect(url: str) -> Response:
+    return RedirectResponse(url, HTTPStatus.SEE_OTHER)
+
+
+@cache
+def _environment(translations: NullTranslations) -> Environment:
+    return TranslatedEnvironment(
+        translations,
+        loader=PackageLoader(__package__),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )

@@ -1,0 +1,73 @@
+"""The page of an admin's preferences: who sees it, where others are sent, and what a form changes."""
+
+from collections.abc import Callable
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from services.notifications.web.preferences import ENTRY, PATH
+from shared.auth import issue_session_token
+from shared.database import SessionFactory
+from shared.people import Person
+from shared.settings import Role, TokenSettings
+from tests.service.conftest import SECRET, As
+from tests.service.helpers.callers import Caller
+from tests.service.helpers.event_factory import email_settings, receive, user_changed
+
+CSRF = "token-of-the-forms"
+
+
+@pytest.fixture
+def signed_in(notifications_api: httpx2.AsyncClient) -> Callable[..., httpx2.AsyncClient]:
+    """Return a function that gives the client the cookie of a session."""
+
+    def sign_in(user_id: str = "sam", role: Role = Role.ADMIN) -> httpx2.AsyncClient:
+        token = issue_session_token(TokenSettings(auth_secret=[SECRET]), user_id, role, uuid4(), CSRF)
+        notifications_api.cookies.set("chats", token, domain="chats.test", path="/")
+        return notifications_api
+
+    return sign_in
+
+
+async def test_a_form_replaces_the_callers_preferences(
+    signed_in: Callable[..., httpx2.AsyncClient], acting_as: As
+) -> None:
+    browser = signed_in()
+    page = await browser.get(PATH, params={"locale": "de"})
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert "Ihre Benachrichtigungen" in page.text
+    assert page.text.count(" checked") == 6
+    form = {"csrf_token": CSRF, "ASSIGNED": ["bell", "email"], "CUSTOMER_REPLIED": "email", "other": "bell"}
+    saved = await browser.post(f"{PATH}?locale=de", data=form)
+    assert (saved.status_code, saved.headers["location"]) == (303, f"{PATH}?locale=de&saved=true")
+    page = await browser.get(saved.headers["location"])
+    assert "Gespeichert." in page.text
+    assert page.text.count(" checked") == 3
+    preferences = await Caller(browser, "/api/v1/notifications", acting_as("sam", "admin")).get("/preferences")
+    off = {"bell": False, "email": False}
+    assert preferences == {
+        "MENTION": off,
+        "ASSIGNED": {"bell": True, "email": True},
+        "CONVERSATION_CREATED": off,
+        "CUSTOMER_REPLIED": {"bell": False, "email": True},
+    }
+
+
+async def test_who_has_no_valid_token_is_sent_once_to_where_it_is_renewed(
+    notifications_api: httpx2.AsyncClient, signed_in: Callable[..., httpx2.AsyncClient], notifications: SessionFactory
+) -> None:
+    assert (await notifications_api.get(PATH)).headers["location"] == ENTRY
+    assert (await notifications_api.get(PATH, params={"fresh": "true"})).status_code == 401
+    assert (await notifications_api.post(PATH)).headers["location"] == f"{ENTRY}?lost=true"
+    await receive(
+        notifications, email_settings("postgresql://unused"), user_changed(Person(id="sam", version=1, deleted=True))
+    )
+    assert (await signed_in().get(PATH, params={"fresh": "true"})).status_code == 401
+
+
+async def test_customers_and_forms_of_others_are_refused(signed_in: Callable[..., httpx2.AsyncClient]) -> None:
+    assert (await signed_in("anna", Role.CUSTOMER).get(PATH)).status_code == 403
+    for headers in ({}, {"Origin": "https://elsewhere.test"}):
+        sent = await signed_in().post(PATH, data={"csrf_token": CSRF if headers else "guessed"}, headers=headers)
+        assert sent.status_code == 403
