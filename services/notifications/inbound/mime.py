@@ -7,14 +7,15 @@ The parser runs with its old policy, which leaves headers as they are: `policy.d
 took most of the time. Headers that need it are decoded by `policy.default`.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from email import message_from_bytes, policy
 from email.message import Message
 from email.utils import collapse_rfc2231_value
 from typing import Any, Final
 
 from services.notifications.inbound.charsets import decode
+from services.notifications.inbound.lifting import Lifted, lift_large, put_back
 
 MAX_DEPTH: Final = 60
 MAX_PARTS: Final = 1000
@@ -38,9 +39,14 @@ class FilePart:
 
     name: str
     content_type: str
-    content: bytes
+    stored: "bytes | Lifted"
     content_id: str = ""
     inline: bool = False
+
+    @property
+    def content(self) -> bytes:
+        """The bytes of the file, decoded at each look."""
+        return self.stored.content if isinstance(self.stored, Lifted) else self.stored
 
 
 @dataclass(slots=True)
@@ -51,6 +57,7 @@ class ParsedEmail:
     texts: list[TextPart] = field(default_factory=list)
     files: list[FilePart] = field(default_factory=list)
     incomplete: bool = False
+    lifted: dict[str, Lifted] = field(default_factory=dict)
 
     def header(self, name: str) -> str:
         """Return the first header of a name as one line, decoded; empty if there is none."""
@@ -79,12 +86,13 @@ def parse_headers(source: bytes) -> Message:
 def parse_email(source: bytes) -> ParsedEmail:
     """Take an email apart."""
     try:
-        message: Message = message_from_bytes(source)
+        skeleton, lifted = lift_large(source)
+        message: Message = message_from_bytes(skeleton)
     except (RecursionError, ValueError, LookupError):  # nested hundreds deep, or what no parser foresaw
         email = ParsedEmail(parse_headers(source), incomplete=True)
         email.files.append(FilePart("email.eml", "message/rfc822", source))
         return email
-    email, budget = ParsedEmail(message), [MAX_PARTS, MAX_TEXT]
+    email, budget = ParsedEmail(message, lifted=lifted), [MAX_PARTS, MAX_TEXT]
     _walk(email, message, 0, budget, texts=email.texts)
     return email
 
@@ -100,28 +108,29 @@ def _walk(email: ParsedEmail, part: Message, depth: int, budget: list[int], text
         _add_attached_email(email, part, kind)
     elif part.is_multipart():
         children = [child for child in part.get_payload() if isinstance(child, Message)]
-        chosen = _alternative(children) if kind == "multipart/alternative" else None
+        chosen = _alternative(children, email.lifted) if kind == "multipart/alternative" else None
         for child in children:
             _walk(email, child, depth + 1, budget, texts if chosen is None or child is chosen else None)
     elif kind in {"text/plain", "text/html"} and not _is_file(part):
-        text = _text(part, kind, budget)
+        text = _text(part, kind, budget, email.lifted)
         if texts is not None and text is not None:
             texts.append(text)
     elif kind not in _SIGNATURES:
-        content = _content(part)
-        if content or _file_name(part):
-            email.files.append(_file(part, kind, content))
+        stored = _stored(part, email.lifted)
+        if stored or _file_name(part):
+            email.files.append(_file(part, kind, stored))
 
 
-def _alternative(children: list[Message]) -> Message | None:
+def _alternative(children: list[Message], lifted: Mapping[str, Lifted]) -> Message | None:
     """Return the richest alternative that says something: one with HTML, else the last with text."""
-    spoken = [child for child in children if any(_says(leaf) for leaf in _leaves(child))]
+    spoken = [child for child in children if any(_says(leaf, lifted) for leaf in _leaves(child))]
     html = [child for child in spoken if any(_content_type(leaf) == "text/html" for leaf in _leaves(child))]
     return next(iter(html[-1:] or spoken[-1:]), None)
 
 
-def _says(leaf: Message) -> bool:
-    return _content_type(leaf) in {"text/plain", "text/html"} and not _is_file(leaf) and bool(_content(leaf).strip())
+def _says(leaf: Message, lifted: Mapping[str, Lifted]) -> bool:
+    is_text = _content_type(leaf) in {"text/plain", "text/html"} and not _is_file(leaf)
+    return is_text and bool(_content(leaf, lifted).strip())
 
 
 def _leaves(part: Message) -> Iterator[Message]:
@@ -137,8 +146,8 @@ def _leaves(part: Message) -> Iterator[Message]:
             yield this
 
 
-def _text(part: Message, kind: str, budget: list[int]) -> TextPart | None:
-    text = decode(_content(part), _safely(part.get_content_charset, None))
+def _text(part: Message, kind: str, budget: list[int], lifted: Mapping[str, Lifted]) -> TextPart | None:
+    text = decode(_content(part, lifted), _safely(part.get_content_charset, None))
     text = text.removeprefix("\ufeff").replace("\x00", "")
     if len(text) > budget[1]:
         text = text[: max(0, budget[1])]
@@ -157,15 +166,15 @@ def _add_attached_email(email: ParsedEmail, part: Message, kind: str) -> None:
     if kind == "message/rfc822" and isinstance(inner, Message):
         name = _file_name(part) or f"{header_of(inner, 'subject')[:80] or 'email'}.eml"
         content = _safely(inner.as_bytes, b"") or _safely(lambda: inner.as_string().encode(errors="replace"), b"")
-        email.files.append(FilePart(name, kind, content))
+        email.files.append(FilePart(name, kind, put_back(content, email.lifted)))
     elif name := _file_name(part):
-        email.files.append(FilePart(name, kind, _safely(part.as_bytes, b"")))
+        email.files.append(FilePart(name, kind, put_back(_safely(part.as_bytes, b""), email.lifted)))
 
 
-def _file(part: Message, kind: str, content: bytes) -> FilePart:
+def _file(part: Message, kind: str, stored: bytes | Lifted) -> FilePart:
     content_id = header_of(part, "content-id").strip("<> ")
     inline = _described(part).disposition == "inline" or bool(content_id)
-    return FilePart(_file_name(part), kind, content, content_id, inline)
+    return FilePart(_file_name(part), kind, stored, content_id, inline)
 
 
 def _is_file(part: Message) -> bool:
@@ -219,7 +228,18 @@ def _described(part: Message) -> _Description:
     return described
 
 
-def _content(part: Message) -> bytes:
+def _stored(part: Message, lifted: Mapping[str, Lifted]) -> bytes | Lifted:
+    """Return the content of a part, or where it is if it was lifted out."""
+    if lifted:
+        payload = part.get_payload()
+        if isinstance(payload, str) and (found := lifted.get(payload.strip())):
+            return replace(found, is_base64=header_of(part, "content-transfer-encoding").lower() == "base64")
+    return _content(part, {})
+
+
+def _content(part: Message, lifted: Mapping[str, Lifted]) -> bytes:
+    if lifted and isinstance(stored := _stored(part, lifted), Lifted):
+        return stored.content
     content = _safely(lambda: part.get_payload(decode=True), b"")
     return content if isinstance(content, bytes) else b""
 

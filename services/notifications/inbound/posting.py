@@ -142,7 +142,7 @@ def read_reply(original: bytes, fingerprints: Sequence[bytes], known: Known) -> 
     if len(text) > MAX_BODY:
         files.insert(0, FilePart("message.txt", "text/plain", text.encode("utf-8", "replace")))
         text = f"{text[: MAX_BODY - 1].rstrip()}\u2026"
-    files = [file for file in files if file.content]
+    files = [file for file in files if file.stored]
     if not is_visible(text):
         text = ""
     if not text and not files:
@@ -156,17 +156,18 @@ async def _send(client: httpx2.AsyncClient, row: Mapping[str, Any], reply: Reply
     ids: list[str] = []
     left_out = False
     for position, file in enumerate(reply.files):
+        content = file.content
         params: dict[str, str | int] = {
             "inbound_id": str(row["id"]),
             "conversation_id": str(row["conversation_id"]),
             "user_id": row["user_id"],
             "position": position,
             "name": file.name[:255],
-            "size": len(file.content),
+            "size": len(content),
             "inline": str(file.inline).lower(),
         }
         try:
-            answer = await _call(client, "/internal/inbound/files", params=params, content=file.content)
+            answer = await _call(client, "/internal/inbound/files", params=params, content=content)
         except TooLarge:
             left_out = True
             continue

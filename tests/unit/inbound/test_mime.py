@@ -1,3 +1,4 @@
+from email import policy
 from email.message import EmailMessage
 
 import pytest
@@ -144,3 +145,45 @@ def test_no_charset_fails(charset: str | None, data: bytes, expected: str) -> No
 def test_malformed_headers_do_not_fail(head: bytes) -> None:
     email = parse_email(head + b"\r\n\r\nbody")
     assert email.header("subject") is not None
+
+
+def large(content: bytes, name: str = "large.bin") -> EmailMessage:
+    message = EmailMessage(policy=policy.SMTP)
+    message["Subject"] = "Large"
+    message.set_content("see below")
+    message.add_attachment(content, maintype="application", subtype="octet-stream", filename=name)
+    return message
+
+
+def test_large_files_are_the_same_as_small_ones() -> None:
+    content = bytes(range(256)) * 4000
+    message = large(content)
+    message.add_attachment(content[::-1], maintype="image", subtype="png", filename="second.png")
+    email = parse_email(message.as_bytes())
+    assert [(file.name, file.content) for file in email.files] == [
+        ("large.bin", content),
+        ("second.png", content[::-1]),
+    ]
+    assert len(email.lifted) == 2
+
+
+def test_an_attached_email_with_a_large_file_is_whole() -> None:
+    outer = EmailMessage(policy=policy.SMTP)
+    outer.set_content("see attached")
+    outer.add_attachment(large(bytes(500_000)))
+    [file] = parse_email(outer.as_bytes()).files
+    [inner] = parse_email(file.content.replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")).files
+    assert inner.content == bytes(500_000)
+
+
+def test_a_large_text_is_read() -> None:
+    message = EmailMessage(policy=policy.SMTP)
+    message.set_content("word " * 100_000, cte="base64")
+    [part] = parse_email(message.as_bytes()).texts
+    assert part.text.split() == ["word"] * 100_000
+
+
+def test_text_of_one_long_word_is_no_file() -> None:
+    source = b"Content-Type: text/plain\r\n\r\n" + b"a" * 400_000
+    [part] = parse_email(source).texts
+    assert part.text == "a" * 400_000
