@@ -49,6 +49,27 @@ async def test_an_admin_sees_what_happened_as_charts_and_as_a_table(people: Peop
     await expect_accessible(page, "a report without numbers")
 
 
+async def test_the_audit_says_who_did_what(people: People, site: Site) -> None:
+    await site.sync("users/tom", name="Tom")
+    conversation = await site.open_conversation("tom", "A lamp")
+    await site.set_status(conversation, "CLOSED")
+    sam = await people.sign_in("sam", role="admin", viewport={"width": 390, "height": 844})
+    await sam.page.locator(".person summary").click()
+    await sam.page.get_by_role("link", name="Audit").click()
+    await expect(sam.page.get_by_role("row").filter(has_text="set the status New → Closed").first).to_be_visible()
+    assert await sam.page.evaluate("document.documentElement.scrollWidth") <= 390
+    await expect_accessible(sam.page, "the audit")
+    await sam.page.get_by_label("What").select_option("signed in")
+    await sam.page.get_by_role("button", name="Show").click()
+    await expect(sam.page.get_by_role("row").filter(has_text="Sam signed in").first).to_be_visible()
+    await expect(sam.page.get_by_role("row").filter(has_text="set the status")).to_have_count(0)
+    await sam.page.get_by_label("Conversation, by id").fill("nonsense")
+    await sam.page.get_by_role("button", name="Show").click()
+    sam.expect_complaints("422")
+    await expect(sam.page.get_by_role("alert")).to_be_visible()
+    await expect_accessible(sam.page, "the audit, with an error")
+
+
 async def test_the_page_fits_a_phone(people: People, site: Site) -> None:
     await site.sync("users/tom", name="Tom")
     await site.open_conversation("tom", "A lamp")

@@ -89,8 +89,10 @@ async def _count_new(driver: Driver, progress: Any) -> int:
 
 
 async def _fill(driver: Driver, progress: Any) -> int:
+    """Make the facts of the next conversations of the first fill, and set what they lack; return how many."""
     ids = [row["id"] for row in await driver.fetch(_NEXT, progress["fill_before"], BATCH)]
     await _count(driver, ids)
+    await driver.execute(_SET_FIRST_REPLY, ids)
     await driver.execute(_FILLED, ids[-1] if len(ids) == BATCH else None, len(ids))
     return len(ids)
 
@@ -159,6 +161,16 @@ _FILL_AGAIN = """
     update report_progress set position = $1, filled = 0, fill_before = 'ffffffff-ffff-ffff-ffff-ffffffffffff'
 """
 _NEXT = "select id from conversations where id < $1 order by id desc limit $2"
+# Conversations from before have no time of their first reply. Locked in the order that all locks of several use.
+_SET_FIRST_REPLY = """
+    with lacking as (
+        select c.id, fact.replied_at
+        from conversations as c join conversation_facts as fact on fact.conversation_id = c.id and fact.cycle = 1
+        where c.id = any($1::uuid[]) and c.first_reply_at is null and fact.replied_at is not null
+        order by c.id for no key update of c
+    )
+    update conversations set first_reply_at = replied_at from lacking where conversations.id = lacking.id
+"""
 _FILLED = "update report_progress set fill_before = $1, filled = filled + $2"
 # Only those of conversations that are still there: what was counted of the others stays.
 _FORGET = """

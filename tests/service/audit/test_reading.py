@@ -1,5 +1,6 @@
 """The audit is read newest first, by those who may, and reads of conversations are in it once an hour."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -15,6 +16,7 @@ from services.conversations.audit.reads import HOUR, ReadLog
 from services.conversations.audit.retention import keep_partitions
 from services.conversations.settings import ApiSettings
 from shared.database import SessionFactory, transaction
+from tests.helpers.waiting import eventually
 from tests.service.audit.test_recording import empty_audit, told
 from tests.service.conftest import SECRET, As
 from tests.service.helpers.callers import UNKNOWN_ID, Caller, problem
@@ -141,6 +143,25 @@ async def test_reads_wait_for_a_database_that_is_away_up_to_a_limit(
         ("sam", "conversation.read", str(CONVERSATION)),
         ("sam", "conversation.read", str(OTHER)),
     }
+
+
+async def test_reads_are_written_every_few_seconds_and_when_the_process_stops(
+    conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reads, "FLUSH_EVERY", 0.01)
+    log = ReadLog(conversations, Clock())
+    running = asyncio.create_task(log.run())
+    log.note("sam", CONVERSATION)
+
+    async def is_written() -> bool:
+        return len(await told(conversations)) == 1
+
+    assert await eventually(is_written)
+    log.note("sam", OTHER)
+    running.cancel()  # before it runs again
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert len(await told(conversations)) == 2
 
 
 async def test_old_months_are_dropped_as_a_whole_and_the_next_ones_are_there(

@@ -4,12 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import asyncpg
 import httpx2
 import pytest
 from sqlalchemy import text
 
 from deploy.local.ports import free_ports
 from services.conversations import jobs
+from services.conversations.event_log.sequencer import number_events
 from services.conversations.settings import JobsSettings
 from shared.database import SessionFactory, transaction
 from tests.helpers.clamd_peer import running_clamd
@@ -130,3 +132,31 @@ async def test_quiet_conversations_are_resolved_where_it_is_switched_on(
 
     async with running_jobs(databases["conversations"], auto_resolve_days="1e-9"):
         await eventually(is_resolved)
+
+
+async def test_conversations_are_counted_and_old_months_of_the_audit_dropped(
+    anna: Caller,
+    conversations: SessionFactory,
+    databases: dict[str, str],
+    owner_urls: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name in ("COUNT_EVERY", "PURGE_EVERY"):
+        monkeypatch.setattr(jobs, name, 0.05)
+    await anna.open(body="Hello?")
+    owner = await asyncpg.connect(owner_urls["conversations"])
+    await owner.execute("""
+        create table audit_entries_2020_01 partition of audit_entries
+        for values from ('2020-01-01 00:00+00') to ('2020-02-01 00:00+00')
+    """)
+
+    async def is_done() -> bool:
+        async with transaction(conversations) as session:
+            await number_events(session)
+        counted = await owner.fetchval("select count(*) from conversation_facts")
+        is_dropped = await owner.fetchval("select to_regclass('audit_entries_2020_01') is null")
+        return counted == 1 and is_dropped is True
+
+    async with running_jobs(databases["conversations"]):
+        assert await eventually(is_done, 20)
+    await owner.close()

@@ -151,6 +151,7 @@ async def test_what_was_there_before_is_counted_as_far_as_it_can_be_told(
     assert await catch_up(conversations) == 2
     asked = (1, 1, None, None, None, False)
     assert await told(conversations) == [asked, asked, asked, (1, 2, None, "sam", None, True)]
+    assert (await sam.peek(old))["first_reply_at"] is not None
     query = "select resolved_at = changed_at from conversation_facts join conversations on id = conversation_id"
     async with conversations() as session:
         assert await session.scalar(text(f"{query} where resolved_at is not null")) is True
