@@ -28,6 +28,7 @@ class EventType(StrEnum):
     NOTE_POSTED = "note.posted"
     NOTE_DELETED = "note.deleted"
     EMAIL_UPDATED = "email.updated"
+    NOTIFICATION_CREATED = "notification.created"
     USER_UPDATED = "user.updated"
     USER_DELETED = "user.deleted"
 

@@ -16,6 +16,7 @@ class LoggedType(StrEnum):
     """The types of events."""
 
     EMAIL_UPDATED = "email.updated"  # an `EmailFate`
+    NOTIFICATION_CREATED = "notification.created"
 
 
 class EmailFate(BaseModel):
@@ -32,6 +33,15 @@ class EmailFate(BaseModel):
     reason: str | None
     numbers: list[int]
     at: datetime | None
+
+
+class NotificationCreated(BaseModel):
+    """A notification for one admin: of a mention, or of an assignment."""
+
+    notification_id: UUID
+    type: str
+    conversation_id: UUID
+    recipient_id: str
 
 
 class LoggedEvent(BaseModel):

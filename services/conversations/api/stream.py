@@ -57,6 +57,7 @@ class ConversationChanged(ResponseBody):
 
 
 _NOTES = frozenset({EventType.NOTE_POSTED, EventType.NOTE_DELETED})
+_AS_LOGGED = frozenset({EventType.EMAIL_UPDATED, EventType.NOTIFICATION_CREATED})
 _READ_FIELDS = {"conversation_id", "by", "up_to"}
 _NOT_SENT = {"subject", "number", "actor_id", "body"}  # of a note that mentions admins
 
@@ -74,7 +75,7 @@ def event_renderer(store_name: str) -> EventRenderer:
             return ConversationRead.model_validate(entry.payload).model_dump_json(include=_READ_FIELDS)
         if entry.type in _NOTES:
             return json.dumps({name: value for name, value in entry.payload.items() if name not in _NOT_SENT})
-        if entry.type == EventType.EMAIL_UPDATED:
+        if entry.type in _AS_LOGGED:
             return json.dumps(entry.payload)
         conversation = (AdminConversationOut if side is Side.ADMIN else ConversationOut).of(detail)
         changed = ConversationChanged(conversation_id=detail.conversation.id, conversation=conversation)
@@ -174,7 +175,8 @@ async def stream_events(
     message?}`), `message.removed` (`{conversation_id, conversation, removed_number}`), `conversation.read`
     (`{conversation_id, by, up_to}`), `conversation.deleted` (`{conversation_id}`) and `unread` (`{unread, more?}`), for
     admins also `note.posted` (`{conversation_id, note_id, mentions?}`), `note.deleted` (`{conversation_id, note_id}`),
-    `email.updated` (`{conversation_id, email_id, state}`), and `presence` (`{conversation_id, admin, viewing,
+    `email.updated` (`{conversation_id, email_id, state}`), `notification.created` for mentions and assignments
+    (`{notification_id, type, conversation_id, recipient_id}`), and `presence` (`{conversation_id, admin, viewing,
     writing}`, no id), which counts for 30 s, `writing` for 8 s (null if it is not known).
 
     A client that reconnects with the last `id` gets the events it missed, in order. If its position is unknown or

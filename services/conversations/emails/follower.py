@@ -16,12 +16,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.emails.fates import write_fates
 from services.conversations.emails.feed_client import list_emails, read_end, read_log
+from services.conversations.emails.notified import tell_notified
 from services.conversations.models import NotificationsCursor
 from shared.database import SessionFactory, transaction
 from shared.failpoints import failpoint
-from shared.notifications_feed import EmailFate, LoggedType, LogPage
+from shared.notifications_feed import EmailFate, LoggedType, LogPage, NotificationCreated
 
-TYPES: Final = (LoggedType.EMAIL_UPDATED,)
+TYPES: Final = (LoggedType.EMAIL_UPDATED, LoggedType.NOTIFICATION_CREATED)
 CAUGHT_UP_EVERY = timedelta(seconds=30)  # between updates of the cursor while there are no new events
 
 log = structlog.get_logger()
@@ -63,7 +64,9 @@ def _loss_reason(cursor: NotificationsCursor, page: LogPage | None) -> str | Non
 
 
 async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogPage) -> int:
-    fates = [EmailFate.model_validate(event.payload) for event in page.items if event.payload is not None]
+    payloads = [(event.type, event.payload) for event in page.items if event.payload is not None]
+    fates = [EmailFate.model_validate(payload) for type_, payload in payloads if type_ == LoggedType.EMAIL_UPDATED]
+    created = [payload for type_, payload in payloads if type_ == LoggedType.NOTIFICATION_CREATED]
     async with transaction(sessions) as session:
         if page.end == seen.position and not await _is_caught_up_old(session):
             return 0  # nothing new: nothing is written
@@ -71,6 +74,7 @@ async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogP
         if not _is_same(cursor, seen):
             return 0  # another process has read this page
         changed = await write_fates(session, fates, live=True)
+        await tell_notified(session, [NotificationCreated.model_validate(payload) for payload in created])
         cursor.position = page.end
         if page.end == page.head:
             cursor.caught_up_at = func.clock_timestamp()

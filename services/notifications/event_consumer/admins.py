@@ -15,6 +15,7 @@ from services.notifications.delivery.admin_records import (
     record_id,
 )
 from services.notifications.delivery.scheduling import EmailItem, files_json
+from services.notifications.event_log.append import append_events
 from services.notifications.models import (
     AdminMark,
     AdminNotification,
@@ -33,6 +34,7 @@ from shared.events import (
     NotePosted,
     Payload,
 )
+from shared.notifications_feed import LoggedType
 from shared.orm import any_of
 from shared.settings import Role
 from shared.text import preview
@@ -147,7 +149,10 @@ async def notify_admins(session: AsyncSession, acts: Sequence[Act]) -> list[Emai
     # In the order of the acts, so that their turns are. The rows are of conversations that the caller has locked.
     rows = [_row(key, *record) for key, record in sorted(records.items(), key=lambda item: item[1][0].at)]
     if rows:
-        await (await transaction_driver(session)).execute(_SAVE, *zip(*rows, strict=True))
+        saved = await (await transaction_driver(session)).fetch(_SAVE, *zip(*rows, strict=True))
+        # Customers' messages are events of the other log already.
+        told = [row["id"] for row in saved if records[row["id"]][0].type in ACTS]
+        await append_events(session, LoggedType.NOTIFICATION_CREATED, told)
     return items
 
 
@@ -225,6 +230,7 @@ _SAVE = """
         number = excluded.number, actor_id = excluded.actor_id, preview = excluded.preview,
         occurred_at = excluded.occurred_at, turn = uuidv7()
     where admin_notifications.number < excluded.number
+    returning id
 """
 _MOVE_MARKS = """
     insert into admin_marks (conversation_id, admin_id, number, read_at)

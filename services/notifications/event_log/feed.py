@@ -4,12 +4,12 @@ from collections.abc import Collection, Sequence
 from typing import Any, Final
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.event_log.reading import read_after
 from shared.event_log.sequencer import numbering_sql, run_sequencer
-from shared.notifications_feed import EmailFate, EmailPage, LoggedEvent, LoggedType, LogPage
+from shared.notifications_feed import EmailFate, EmailPage, LoggedEvent, LoggedType, LogPage, NotificationCreated
 
 _NUMBER: Final = numbering_sql("seq", "position")
 _READ: Final = text("select position, type, subject_id from events where position > :after order by position limit :n")
@@ -30,7 +30,16 @@ _LIST_EMAILS: Final = text(f"""
 """)
 
 # For each type, the query of the rows with these ids, whose first column is the id.
-_SUBJECTS: Final = {LoggedType.EMAIL_UPDATED: (EmailFate, text(f"{_EMAIL_FATES} where id = any(:ids)"))}
+_SUBJECTS: Final[dict[LoggedType, tuple[type[EmailFate | NotificationCreated], TextClause]]] = {
+    LoggedType.EMAIL_UPDATED: (EmailFate, text(f"{_EMAIL_FATES} where id = any(:ids)")),
+    LoggedType.NOTIFICATION_CREATED: (
+        NotificationCreated,
+        text("""
+            select id as notification_id, type, conversation_id, recipient_id from admin_notifications
+            where id = any(:ids) and recipient_id is not null
+        """),
+    ),
+}
 
 
 async def number_events(session: AsyncSession, *, size: int = 1000) -> int:

@@ -51,6 +51,7 @@ export function concernsBell(type, data) {
 
 /** Return whether an event says that something was done for the admin who reads. */
 export function isForReader(type, data) {
+  if (type === "notification.created") return data.recipient_id === person;
   if (type === "note.posted") return data.mentions?.includes(person) ?? false;
   return type === "conversation.updated" && data.conversation.assignee?.id === person;
 }

@@ -72,6 +72,7 @@ function handle(type, data) {
   if (type === "unread") return showUnread(data);
   if (type === "presence") return notePresence(data);
   if (concernsBell(type, data)) refreshBell();
+  if (type === "notification.created") return;
   noteEvent(data);
   if (type !== "email.updated") refreshList(); // which shows nothing of emails
   const isOwnRead = type === "conversation.read" && data.by === OWN_SIDE; // which a thread does not show

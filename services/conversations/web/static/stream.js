@@ -12,6 +12,7 @@ const TYPES = [
   "message.removed",
   "note.posted",
   "note.deleted",
+  "notification.created",
   "email.updated",
   "presence",
   "unread",

@@ -1,0 +1,30 @@
+"""Tell admins' live streams of new notifications, as the notifications service's log says."""
+
+from collections.abc import Sequence
+from typing import Final
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.event_log.append import announce_at_commit
+from services.conversations.rules import Side
+from shared.database import transaction_driver
+from shared.events import EventType
+from shared.notifications_feed import NotificationCreated
+
+
+async def tell_notified(session: AsyncSession, created: Sequence[NotificationCreated]) -> None:
+    """Append an event for each notification whose conversation exists."""
+    if not created:
+        return
+    columns = zip(*((each.conversation_id, each.model_dump_json()) for each in created), strict=True)
+    await (await transaction_driver(session)).execute(_TELL, *columns)
+    announce_at_commit(session)
+
+
+_TELL: Final = f"""
+    insert into events (type, user_id, conversation_id, audience, payload)
+    select '{EventType.NOTIFICATION_CREATED}', user_id, id, '{Side.ADMIN}', told.payload::jsonb
+    from unnest($1::uuid[], $2::text[]) with ordinality as told (conversation_id, payload, turn)
+        join conversations on conversations.id = told.conversation_id
+    order by turn
+"""  # noqa: S608 - built from constants
