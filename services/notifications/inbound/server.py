@@ -21,7 +21,8 @@ from shared.failpoints import failpoint
 MAX_BYTES: Final = 40 * 2**20
 MAX_RECIPIENTS: Final = 20
 MAX_CONNECTIONS: Final = 100
-MAX_LINE: Final = 64 * 1024  # longer than allowed, because mail servers pass on what they get
+PIECE: Final = 64 * 1024  # bytes that are received at once, with lines of any length
+END: Final = b"\r\n.\r\n"
 IDLE_SECONDS: Final = 120.0
 CONNECTION_SECONDS: Final = 1800.0
 DATABASE_SECONDS: Final = 20.0  # for an answer to RCPT or to the final dot
@@ -185,7 +186,7 @@ class InboundServer:
 class _Dialogue(SMTP):
     """A connection: one of a limited number, for a limited time, and with an end for idle ones at a stop."""
 
-    line_length_limit = MAX_LINE
+    line_length_limit = PIECE  # a limit of aiosmtpd for commands, which have a smaller one as well
 
     def __init__(self, *args: Any, connections: "set[_Dialogue]", all_closed: asyncio.Event, **options: Any) -> None:
         super().__init__(*args, **options)
@@ -216,19 +217,56 @@ class _Dialogue(SMTP):
         super().connection_lost(error)
 
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
+        """Receive an email in large pieces; aiosmtpd keeps it as a list of its lines, at twice its size."""
+        if await self.check_helo_needed() or self.envelope is None:
+            return
+        if not self.envelope.rcpt_tos:
+            await self.push("503 5.5.1 Error: need RCPT command")
+            return
+        if arg or self._reader._buffer:  # type: ignore[attr-defined]  # noqa: SLF001 - asyncio's, as below
+            await self.push("501 5.5.2 Syntax: DATA, then wait for 354")
+            return
         self._in_transfer = True
         try:
-            await super().smtp_DATA(arg)
+            content = await self._receive()
+            if content is None:
+                answer = f"552 5.3.4 The email is larger than {MAX_BYTES} bytes"
+                answers = len(self.envelope.rcpt_tos) if isinstance(self, LMTP) else 1
+                await self.push("\r\n".join([answer] * answers))
+            else:
+                self.envelope.content = self.envelope.original_content = content
+                await self.push(str(await self._call_handler_hook("DATA")))
+            self._set_post_data_state()  # type: ignore[no-untyped-call]
         finally:
             self._in_transfer = False
             if self._stopping:
                 self.abort()
 
-    async def push(self, status: Any) -> None:
-        """Send an answer. LMTP wants one for each recipient, also of an email that is too large."""
-        if self._in_transfer and isinstance(self, LMTP) and str(status).startswith(("552 Error", "500 Line")):
-            status = "\r\n".join([str(status)] * len(self.envelope.rcpt_tos if self.envelope else [""]))
-        await super().push(status)
+    async def _receive(self) -> bytes | None:
+        """Return an email up to its final dot, without the dots that were added; None if it is too large."""
+        # The end is a dot between two line breaks, also of an email without a line.
+        self._reader.feed_data(b"\r\n")
+        await self.push("354 End data with <CR><LF>.<CR><LF>")
+        received, is_complete = bytearray(), False
+        size = 0
+        while not is_complete:
+            try:
+                piece = await self._reader.readuntil(END)
+                is_complete = True
+            except asyncio.LimitOverrunError as error:
+                piece = await self._reader.read(error.consumed)
+            self._reset_timeout()
+            size += len(piece)
+            if size <= MAX_BYTES + len(END):
+                received += piece
+            else:
+                received.clear()
+        if size > MAX_BYTES + len(END):
+            return None
+        del received[-len(END) + 2 :]  # the line break before the dot is the email's
+        if b"\r\n.." in received:
+            received = received.replace(b"\r\n..", b"\r\n.")
+        return bytes(memoryview(received)[2:])
 
     def stop(self) -> None:
         """Close the connection, after the email that it is transferring."""

@@ -5,7 +5,9 @@ import re
 import smtplib
 
 import pytest
+from sqlalchemy import select
 
+from services.notifications.models import InboundEmail
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.sweeping import Sweeper
 from tests.service.inbound.rig import DOMAIN, Rig, running_rig
@@ -119,6 +121,35 @@ async def test_an_email_that_is_too_large_is_refused_for_each_recipient(
     replies = await replies_for_two(rig, b"x" * 900 + b"\r\n" * 6000)
     assert [reply[:3] for reply in replies] == [b"552", b"552"]
     assert await rig.rows() == []
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        (b".\r\n", b""),
+        (b"\r\n.\r\n", b"\r\n"),
+        (b"..\r\n.\r\n", b".\r\n"),
+        (b"a\r\n..b\r\n...\r\nc\n.\nd\r\n.\r\n", b"a\r\n.b\r\n..\r\nc\n.\nd\r\n"),
+        (b"x" * 200_000 + b"\r\n" + b"y\r\n" * 60_000 + b".\r\n", None),
+    ],
+)
+async def test_the_bytes_of_an_email_are_kept_as_they_came(rig: Rig, sent: bytes, kept: bytes | None) -> None:
+    await rig.send_email()
+
+    def dialogue() -> tuple[int, int]:
+        with smtplib.LMTP("127.0.0.1", rig.port, timeout=20) as server:
+            server.ehlo_or_helo_if_needed()
+            server.mail("anna@customer.test")
+            server.rcpt(rig.address)
+            server.putcmd("data")
+            assert server.getreply()[0] == 354
+            server.send(sent)
+            return server.getreply()[0], server.noop()[0]
+
+    assert await asyncio.to_thread(dialogue) == (250, 250)
+    async with rig.sweeping.notifications() as session:
+        original = await session.scalar(select(InboundEmail.original))
+    assert original == (sent[:-3] if kept is None else kept)
 
 
 async def test_without_the_database_the_senders_server_is_asked_to_try_again(
