@@ -236,6 +236,8 @@ class Kind(StrEnum):
     READS = "reads"
     MESSAGES = "messages"
     REMOVED = "removed"
+    NOTES = "notes"
+    ASSIGNMENTS = "assignments"
 
 
 SNAPSHOTS: dict[Kind, type[Payload]] = {
@@ -243,13 +245,17 @@ SNAPSHOTS: dict[Kind, type[Payload]] = {
     Kind.READS: ConversationRead,
     Kind.MESSAGES: MessagePosted,
     Kind.REMOVED: MessageRemoved,
+    Kind.NOTES: NotePosted,
+    Kind.ASSIGNMENTS: ConversationUpdated,
 }
 
 
 class Snapshot(BaseModel):
     """A page of the current state as payloads of events, in the order of ids.
 
-    Every conversation has two reads, one for each side. The next page starts after the id `last`, None on the last one.
+    Every conversation has two reads, one for each side. Of notes and assignments there are those in conversations that
+    the mentioned or assigned admin has not opened since the last one. The next page starts after the id `last`, None on
+    the last one.
     """
 
     items: list[dict[str, Any]]

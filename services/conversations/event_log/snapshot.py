@@ -7,6 +7,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.payloads import STORED_MESSAGE_PAYLOAD, person_payload
+from services.conversations.rules import EntryKind
 from shared.events import Kind, Snapshot
 from shared.problems import Invalid
 
@@ -58,4 +59,32 @@ _STATEMENTS = {
         where removed_at is not null and (cast(:after as uuid) is null or id > :after)
         order by id limit :limit
     """),
+    Kind.NOTES: text(f"""
+        select note.id, jsonb_build_array(jsonb_build_object(
+            'conversation_id', conversation.id, 'note_id', note.id, 'mentions', awaited.ids, 'at', note.at,
+            'actor_id', note.actor_id, 'subject', conversation.subject, 'number', note.after_number,
+            'body', note.data ->> 'body'
+        )) as payloads
+        from conversation_entries as note
+        join conversations as conversation on conversation.id = note.conversation_id
+        cross join lateral (
+            select jsonb_agg(id) as ids from jsonb_array_elements_text(note.data -> 'mentions') as mentioned (id)
+            where id = any(conversation.awaited) and id <> note.actor_id
+        ) as awaited
+        where note.kind = '{EntryKind.NOTE}' and awaited.ids is not null
+            and (cast(:after as uuid) is null or note.id > :after)
+        order by note.id limit :limit
+    """),  # noqa: S608 - built from constants
+    Kind.ASSIGNMENTS: text(f"""
+        select entry.id, jsonb_build_array(jsonb_build_object(
+            'conversation_id', conversation.id, 'assignee_id', conversation.assignee_id, 'actor_id', entry.actor_id,
+            'entry_id', entry.id, 'subject', conversation.subject, 'number', entry.after_number, 'at', entry.at
+        )) as payloads
+        from conversation_entries as entry
+        join conversations as conversation on conversation.id = entry.conversation_id
+        where entry.kind = '{EntryKind.ASSIGNMENT}' and conversation.assignee_id = any(conversation.awaited)
+            and entry.data ->> 'to' = conversation.assignee_id and entry.actor_id <> conversation.assignee_id
+            and (cast(:after as uuid) is null or entry.id > :after)
+        order by entry.id limit :limit
+    """),  # noqa: S608 - built from constants
 }

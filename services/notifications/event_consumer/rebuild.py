@@ -20,6 +20,7 @@ from services.notifications.delivery.circuit_breaker import read_sending_state
 from services.notifications.delivery.erasure import cancel_conversation_erasures
 from services.notifications.delivery.scheduling import review_emails
 from services.notifications.delivery.transitions import WAITING_STATES, move_emails
+from services.notifications.event_consumer.admins import find_acts
 from services.notifications.event_consumer.feed_client import SNAPSHOT_PAGE, read_snapshot
 from services.notifications.event_consumer.handlers import handle_payloads
 from services.notifications.models import (
@@ -33,7 +34,7 @@ from services.notifications.models import (
     Notification,
     SendingControl,
 )
-from services.notifications.rules import ACTS, Audience, EmailState, Reason
+from services.notifications.rules import ACTS, Audience, EmailState, NotificationType, Reason
 from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction
 from shared.database_errors import is_outage
@@ -258,7 +259,25 @@ async def _remove_missing(
             by_customers = AdminNotification.type.not_in(ACTS) & (AdminNotification.number > 0)
             earlier = func.uuid_extract_timestamp(AdminNotification.turn) < requested_at
             await session.execute(delete(AdminNotification).where(of_lost, by_customers, earlier))
+        case Kind.NOTES:
+            await _remove_acts(session, NotificationType.MENTION, payloads, id_range, requested_at)
+        case Kind.ASSIGNMENTS:
+            await _remove_acts(session, NotificationType.ASSIGNED, payloads, id_range, requested_at)
     return removed < SNAPSHOT_PAGE
+
+
+async def _remove_acts(
+    session: AsyncSession,
+    type_: NotificationType,
+    payloads: Sequence[Payload],
+    id_range: tuple[str | None, str | None],
+    requested_at: datetime,
+) -> None:
+    """Remove notifications of what was lost with the log, or has been seen: the snapshot has only the others."""
+    present = {act.source_id for act in find_acts(payloads)}
+    earlier = func.uuid_extract_timestamp(AdminNotification.turn) < requested_at
+    of_others = _within(AdminNotification.source_id, id_range) & AdminNotification.source_id.not_in(present)
+    await session.execute(delete(AdminNotification).where(AdminNotification.type == type_, of_others, earlier))
 
 
 def _within(column: InstrumentedAttribute[UUID], id_range: tuple[str | None, str | None]) -> ColumnElement[bool]:

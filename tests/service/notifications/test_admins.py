@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.notifications.retention import purge_admin_notifications
 from shared.database import SessionFactory, transaction
+from shared.event_log.sequencer import rotate_epoch
 from shared.events import Event
 from tests.service.conftest import As
 from tests.service.helpers.callers import Caller, logged, problem
@@ -273,3 +274,24 @@ async def test_admins_notifications_are_purged_after_the_retention(sweeping: Swe
         assert await purge_admin_notifications(session, sweeping.settings, size=10) == 1
         assert await purge_admin_notifications(session, sweeping.settings, size=10) == 0
     assert len(await entries(sweeping, bell("sam"))) == 1
+
+
+async def test_a_rebuild_brings_back_what_an_admin_has_not_seen(
+    sweeping: Sweeper, conversation: str, anna: Caller, sam: Caller, kim: Caller, bell: Bell
+) -> None:
+    seen = (await anna.open(body="Another"))["id"]
+    await note(sam, seen, "Seen", "kim")
+    await entries(sweeping, bell("kim"))
+    await kim.get(f"/conversations/{seen}")
+    await note(sam, conversation, "Not seen", "kim", "sam")
+    await note(kim, conversation, "By herself", "kim")
+    await assign(sam, conversation, "kim")
+    async with transaction(sweeping.conversations) as session:
+        await rotate_epoch(session)  # the events are never read
+    shown = [entry for entry in await entries(sweeping, bell("kim")) if entry[0] in {"MENTION", "ASSIGNED"}]
+    assert sorted(shown) == [("ASSIGNED", "", False), ("MENTION", "Not seen", False)]
+    assert {type_ for type_, *_ in await entries(sweeping, bell("sam"))} == {"CONVERSATION_CREATED"}
+    async with transaction(sweeping.conversations) as session:
+        await rotate_epoch(session)
+    await kim.get(f"/conversations/{conversation}")
+    assert {type_ for type_, *_ in await entries(sweeping, bell("kim"))} == {"CONVERSATION_CREATED"}
