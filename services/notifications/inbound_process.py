@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import httpx2
 import structlog
 
+from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.posting import CALL_SECONDS, Store, post_due
 from services.notifications.inbound.retention import purge_originals
 from services.notifications.inbound.server import InboundServer, Receiver
@@ -32,7 +33,8 @@ async def run_inbound(settings: InboundSettings, host: str, port: int, stop: asy
     sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
     acquire, arrived = connection_provider(engine), asyncio.Event()
     routes = operations_routes(lambda: database_fault(engine, version), lambda: collect(sessions))
-    receiver = Receiver(acquire, settings.inbound_domain or "", settings.public_url, arrived.set)
+    trusted = TrustedResults(settings.inbound_authserv_id, settings.inbound_require_auth)
+    receiver = Receiver(acquire, settings.inbound_domain or "", settings.public_url, trusted, arrived.set)
     hostname = urlsplit(settings.public_url).hostname or "localhost"
     server = InboundServer(receiver, parse_listen_url(settings.inbound_listen), hostname)
     async with operations_server(routes, host, port), conversations_client(settings) as client:

@@ -74,6 +74,8 @@ class InboundReason(StrEnum):
     SYSTEM_SENDER = "system-sender"
     OTHER_SENDER = "other-sender"
     """It is not from the person that our email went to."""
+    NOT_AUTHENTICATED = "not-authenticated"
+    """Our mail server found that its sender's address is forged, or could not tell and must."""
     EXPIRED = "expired"
     TOO_MANY = "too-many"
     UNREADABLE = "unreadable"

@@ -102,11 +102,14 @@ class ReplySettings(StoreSettings):
 class InboundSettings(ReplySettings):
     """Settings of the process that takes emails in and posts them. Originals are kept for `inbound_retention_days`.
 
-    Without a domain it takes nothing in.
+    Without a domain it takes nothing in. `inbound_authserv_id` is the name by which the mail server in front signs its
+    `Authentication-Results`; with `inbound_require_auth`, emails whose sender it did not authenticate are held.
     """
 
     inbound_listen: Annotated[str, AfterValidator(_listen_url)] = "lmtp://127.0.0.1:8024"
     inbound_retention_days: Days = 30
+    inbound_authserv_id: str | None = None
+    inbound_require_auth: bool = False
     conversations_url: WebUrl = "http://127.0.0.1:8001"
     public_url: WebUrl = "http://127.0.0.1:8000"
     email_from: Sender = "support@localhost"

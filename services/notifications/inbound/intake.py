@@ -3,9 +3,11 @@
 import hashlib
 from dataclasses import dataclass
 from datetime import datetime
+from email.message import Message
 from typing import Final
 from uuid import UUID
 
+from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.loops import automatic_reason, sender_mailbox
 from services.notifications.inbound.mime import header_of, parse_headers
 from services.notifications.mail.addresses import AddressError, mailbox_of
@@ -50,13 +52,15 @@ async def find_bound(connection: Driver, token: ReplyToken) -> Bound | None:
     return Bound(email_id=token.email_id, addresses=frozenset(addresses), **values)
 
 
-async def take_in(connection: Driver, bound: Bound, envelope_from: str, content: bytes) -> TakenIn:
+async def take_in(
+    connection: Driver, bound: Bound, envelope_from: str, content: bytes, trusted: TrustedResults
+) -> TakenIn:
     """Keep an email as a row, with what becomes of it. One that is already there stays as it is."""
     message = parse_headers(content)
     sender = sender_mailbox(message)
     reason = automatic_reason(message, envelope_from)
     state = InboundState.RECEIVED if reason is None else InboundState.IGNORED
-    if reason is None and (held := _why_held(bound, sender)):
+    if reason is None and (held := _why_held(bound, sender, message, trusted)):
         state, reason = InboundState.HELD, held
     same_as = header_of(message, "message-id")
     if not same_as or len(same_as) > MAX_MESSAGE_ID:
@@ -70,10 +74,13 @@ async def take_in(connection: Driver, bound: Bound, envelope_from: str, content:
     return TakenIn(row["id"], InboundState(row["state"]), _reason(row["reason"]), is_new=True)
 
 
-def _why_held(bound: Bound, sender: str | None) -> InboundReason | None:
+def _why_held(bound: Bound, sender: str | None, message: Message, trusted: TrustedResults) -> InboundReason | None:
     if sender is None or sender not in bound.addresses:
         return InboundReason.OTHER_SENDER
-    return InboundReason.EXPIRED if bound.expired else None
+    authentic = trusted.of(message, sender)
+    if authentic is False or (trusted.required and not authentic):
+        return InboundReason.NOT_AUTHENTICATED
+    return InboundReason.EXPIRED if bound.expired and not authentic else None
 
 
 def _reason(value: str | None) -> InboundReason | None:

@@ -11,6 +11,7 @@ from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 from prometheus_client import Counter
 
+from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.intake import Bound, find_bound, take_in
 from services.notifications.inbound.loops import envelope_mailbox
 from services.notifications.mail.listen_url import Listen
@@ -49,9 +50,14 @@ class Receiver:
     """The answers of the server: what aiosmtpd calls at each step of a dialogue."""
 
     def __init__(
-        self, acquire: ConnectionProvider, domain: str, public_url: str, arrived: Callable[[], None] = lambda: None
+        self,
+        acquire: ConnectionProvider,
+        domain: str,
+        public_url: str,
+        trusted: TrustedResults,
+        arrived: Callable[[], None] = lambda: None,
     ) -> None:
-        self._acquire, self._domain, self._arrived = acquire, domain, arrived
+        self._acquire, self._domain, self._trusted, self._arrived = acquire, domain, trusted, arrived
         self._new_conversation = f"{public_url.rstrip('/')}/dashboard/messages/new/"
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
@@ -106,7 +112,7 @@ class Receiver:
         for bound in recipients:
             try:
                 async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
-                    taken = await take_in(connection, bound, sender, content)
+                    taken = await take_in(connection, bound, sender, content, self._trusted)
             except Exception as error:  # noqa: BLE001 - the sender's server tries again
                 replies.append(_postpone(error))
                 continue

@@ -15,6 +15,7 @@ from sqlalchemy import select, text
 
 from deploy.local.ports import free_ports
 from services.notifications.delivery.claiming import claim_emails
+from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.posting import Store, post_due
 from services.notifications.inbound.server import InboundServer, Receiver
 from services.notifications.mail.listen_url import Listen
@@ -28,6 +29,7 @@ from tests.service.helpers.sweeping import Sweeper
 DOMAIN = "in.store.test"
 SETTINGS = email_settings("postgresql://unused", inbound_domain=DOMAIN, inbound_secret=SecretStr(INBOUND_SECRET))
 STORE = Store(["Test Store"], ["support@localhost", f"@{DOMAIN}"], "http://127.0.0.1:8000")
+TRUSTED = TrustedResults("mx.store.test")
 SENDER = "anna@customer.test"
 
 
@@ -124,7 +126,7 @@ async def running_rig(sweeping: Sweeper, anna: Caller, sam: Caller, *, is_lmtp: 
     sweeping.settings = SETTINGS
     [port] = free_ports([0])
     sessions: SessionFactory = sweeping.notifications
-    receiver = Receiver(connection_provider(sessions.kw["bind"]), DOMAIN, "https://store.test")
+    receiver = Receiver(connection_provider(sessions.kw["bind"]), DOMAIN, "https://store.test", TRUSTED)
     server = InboundServer(receiver, Listen(is_lmtp, "127.0.0.1", port), "store.test")
     await server.start()
     transport = anna.api._transport  # noqa: SLF001 - the same application with other headers

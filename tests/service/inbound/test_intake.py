@@ -82,6 +82,9 @@ async def test_an_expired_address_holds_its_own_recipient_and_refuses_others(rig
     assert isinstance(await rig.deliver(rig.reply(), sender="eve@other.test"), dict)
     assert await rig.deliver(rig.reply()) is None
     assert await rig.states() == [("held", "expired")]
+    passed = {"Authentication-Results": "mx.store.test; dmarc=pass", "Message-ID": "<2@x>"}
+    assert await rig.deliver(rig.reply(**passed)) is None
+    assert (await rig.states())[1] == ("received", None)
 
 
 async def replies_for_two(rig: Rig, content: bytes) -> list[bytes]:
@@ -184,6 +187,13 @@ async def test_without_the_database_the_senders_server_is_asked_to_try_again(
         ({"From": "anna@customer.test, eve@other.test"}, "anna@customer.test", "held", "other-sender"),
         ({"From": "ANNA@Customer.Test"}, "anna+x@customer.test", "received", None),
         ({"From": "not an address"}, "anna@customer.test", "held", "other-sender"),
+        (
+            {"Authentication-Results": "mx.store.test; dmarc=fail header.from=customer.test"},
+            "anna@customer.test",
+            "held",
+            "not-authenticated",
+        ),
+        ({"Authentication-Results": "mx.other.test; dmarc=fail"}, "anna@customer.test", "received", None),
     ],
 )
 async def test_what_no_person_wrote_is_ignored_and_what_another_wrote_is_held(
