@@ -132,7 +132,7 @@ async def get_picture(request: Request, attachment_id: AttachmentId, reading: An
 
 async def serve_file(request: Request, reading: AuthorizedReader, attachment_id: UUID) -> Response:
     """Return the response with a file, which browsers save and never show."""
-    row = await queries.load_attachment(reading, attachment_id, reading.principal.id, Side(reading.principal.role))
+    row = await _load(request, reading, attachment_id)
     headers = {
         **_FILE_HEADERS,
         "Content-Disposition": content_disposition("attachment", row[queries.NAME]),
@@ -144,11 +144,20 @@ async def serve_file(request: Request, reading: AuthorizedReader, attachment_id:
 
 async def serve_picture(request: Request, reading: AuthorizedReader, attachment_id: UUID, suffix: str) -> Response:
     """Return the response with a picture that was made from a file, which browsers show."""
-    row = await queries.load_attachment(reading, attachment_id, reading.principal.id, Side(reading.principal.role))
+    row = await _load(request, reading, attachment_id)
     if row[queries.THUMBNAIL_STATE] != ThumbnailState.READY:
         raise NotFound("The file has no thumbnail.")
     headers = {**_FILE_HEADERS, "Content-Disposition": "inline", "ETag": f'"{row[queries.SHA256]}{suffix}"'}
     return await _stream(request, attachment_id, suffix, PICTURE_TYPE, headers)
+
+
+async def _load(request: Request, reading: AuthorizedReader, attachment_id: UUID) -> Any:
+    """Return the row of a file that the caller may read. For an admin it is a read of its conversation."""
+    caller = reading.principal
+    row = await queries.load_attachment(reading, attachment_id, caller.id, Side(caller.role))
+    if caller.role is Role.ADMIN and row[queries.CONVERSATION_ID] is not None:
+        api_state(request).reads.note(caller.id, row[queries.CONVERSATION_ID])
+    return row
 
 
 async def _stream(

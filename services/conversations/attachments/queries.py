@@ -42,9 +42,9 @@ def _uuid(text: str) -> UUID | None:
         return None
 
 
-NAME, CONTENT_TYPE, SIZE, SHA256, THUMBNAIL_STATE, _STATE = range(6)
+NAME, CONTENT_TYPE, SIZE, SHA256, THUMBNAIL_STATE, _STATE, CONVERSATION_ID = range(7)
 _ATTACHMENT = f"""
-select a.name, a.content_type, a.size, a.sha256, a.thumbnail, a.state
+select a.name, a.content_type, a.size, a.sha256, a.thumbnail, a.state, c.id
 from attachments as a left join conversations as c on c.id = a.conversation_id
 where a.id = $1 and a.state <> '{FileState.UPLOADING}' and (
     (a.message_id is null and a.uploader_id = $2 and a.side = $3)

@@ -89,6 +89,11 @@ async def test_reads_are_recorded_once_an_hour_for_each_admin_and_conversation(
         await browser.get(f"/admin/dashboard/conversation/{conversation}/")
         await browser.get(f"/admin/dashboard/conversation/{other}/?peek=true")
     await kim.get(f"/conversations/{conversation}/messages")
+    file = await anna.upload()
+    await anna.post(other, attachments=[file["id"]])
+    for caller in (kim, anna):
+        downloaded = await api.get(f"/api/v1/attachments/{file['id']}", headers=caller.headers)
+        assert downloaded.status_code == 200
     await anna.get(f"/conversations/{other}/messages")
     await sam.call("GET", f"/conversations/{UNKNOWN_ID}")
     await sam.call("GET", f"/conversations/{UNKNOWN_ID}/messages")
@@ -97,6 +102,7 @@ async def test_reads_are_recorded_once_an_hour_for_each_admin_and_conversation(
     assert sorted(row[:3] for row in rows) == sorted(
         [
             ("kim", "conversation.read", conversation),
+            ("kim", "conversation.read", other),
             ("sam", "conversation.read", conversation),
             ("sam", "conversation.read", other),
         ]
