@@ -1,5 +1,6 @@
 """The store's API, and which of store and token wins."""
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
@@ -333,10 +334,16 @@ async def test_the_stores_own_fields_are_replaced_by_every_newer_state(
     assert (await shown(sam))["custom"] == {"VIP": False}
     assert await logged(conversations) == []  # they are in no event
 
-    line = '{"type": "user", "id": "anna", "custom": {"Phone": "1", "Bad": {}}}\n'
-    answer = await shop.call("POST", "/import", content=line, headers={"Content-Type": "application/x-ndjson"})
-    assert [warning["loc"] for warning in answer.json()["warnings"]] == [["body", "custom", "Bad"]]
+    lines = (
+        '{"type": "user", "id": "anna", "custom": {"Phone": "1", "Bad": {}}}\n{"type": "user", "id": "ben"}\n'
+        '{"type": "user", "id": "cleo", "custom": {"😀 \\"quoted\\", {braces}": "\\\\ back, slash", "n": null}}\n'
+    )
+    answer = await shop.call("POST", "/import", content=lines, headers={"Content-Type": "application/x-ndjson"})
+    first = json.loads(answer.text.splitlines()[0])
+    assert [warning["loc"] for warning in first["warnings"]] == [["body", "custom", "Bad"]]
     assert (await shown(sam))["custom"] == {"Phone": "1"}
+    assert "custom" not in await shown(sam, "ben")
+    assert (await shown(sam, "cleo"))["custom"] == {'😀 "quoted", {braces}': "\\ back, slash", "n": None}
     await shop.call("PUT", "/users/anna", {"name": "Anna"})
     assert "custom" not in await shown(sam)
 
