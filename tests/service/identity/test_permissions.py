@@ -118,3 +118,19 @@ async def test_without_a_claim_every_admin_may_delete_whatever_an_earlier_cookie
 
 def test_without_a_claim_every_admin_has_all_permissions_but_those_of_operators() -> None:
     assert set(Permission) - UNNAMED_PERMISSIONS == {Permission.OPERATIONS, Permission.WEBHOOKS}
+
+
+@pytest.mark.parametrize(
+    ("permission", "paths"),
+    [("reports", ("/admin/reports/", "/admin/reports/report.csv")), ("audit", ("/admin/audit/",))],
+)
+async def test_pages_and_their_links_are_for_admins_with_the_permission(
+    restricted: httpx2.AsyncClient, permission: str, paths: tuple[str, ...]
+) -> None:
+    others = {"delete", "reports", "audit", "operations", "webhooks"} - {permission}
+    for permissions, status in (others, 403), ({permission}, 200):
+        browser = Browser(restricted)
+        await browser.submit("/session", token=store_token("sam", "admin", permissions=sorted(permissions)))
+        assert (f'href="{paths[0]}"' in (await browser.get(INBOX)).text) == (status == 200)
+        for path in paths:
+            assert (await browser.get(path)).status_code == status
