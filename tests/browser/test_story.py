@@ -124,6 +124,19 @@ async def test_the_delivery_status_of_a_reply_is_shown_even_if_its_email_is_late
     await expect(status).to_contain_text("Email sent", timeout=30_000)
 
 
+async def test_a_failed_email_says_why_and_is_sent_again_from_the_thread(people: People, site: Site) -> None:
+    dora = await people.sign_in("dora")
+    sam = await people.sign_in("sam", role="admin")
+    site.mail_server.script[f"rcpt {address_of(dora.id)}"] = ["550 5.1.1 nobody here"]
+    conversation = await site.open_conversation(dora.id, "Refused")
+    await sam.open(conversation)
+    await send(sam.page, "It has left the house.")
+    status = message(sam.page, "It has left the house.").locator(".delivery-status")
+    await expect(status).to_contain_text("The email failed. The mail server rejected it.", timeout=30_000)
+    await status.get_by_role("button", name="Send again").click()
+    await expect(status).to_contain_text("Email sent", timeout=30_000)
+
+
 async def test_the_stores_badge_counts_unread_conversations_live(people: People, site: Site) -> None:
     dora = await people.sign_in("dora")
     first = await site.open_conversation(dora.id, "First")

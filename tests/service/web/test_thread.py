@@ -375,7 +375,7 @@ async def test_a_message_shows_what_became_of_its_email(
         await tell(conversations, conversation_id, state=state, reason=reason)
         return status_of(await show(browser, f"{conversation_id}/"), second)
 
-    assert (await shown("sent")).startswith("Not read yet. Email sent Nov")
+    assert (await shown("sent")).startswith("Not read yet. Email sent")
     assert await shown("suppressed", "no-address") == (
         "Not read yet. No email will be sent. The customer has no email address."
     )
@@ -389,7 +389,7 @@ async def test_a_message_shows_what_became_of_its_email(
     assert await shown("unknown-yet") == "Not read yet"
     await anna.get(f"/conversations/{conversation_id}")
     assert await shown("failed", "rejected") == "Read"
-    assert (await shown("sent")).startswith("Read. Email sent Nov")
+    assert (await shown("sent")).startswith("Read. Email sent")
 
 
 async def test_an_email_is_told_under_its_messages_only(
@@ -450,7 +450,7 @@ async def test_a_page_says_until_when_emails_are_known(
     async with transaction(conversations) as session:
         await session.execute(text("update notifications_cursor set caught_up_at = '2026-01-02 10:04Z'"))
     page = await show(browser, f"{conversation_id}/")
-    assert page.by_id("emails-known").text.startswith("What became of emails is known until Jan")
+    assert page.by_id("emails-known").text.startswith("What became of emails is known until")
 
 
 @pytest.mark.parametrize("path", [f"{UNKNOWN_ID}/", "nonsense/", f"{UNKNOWN_ID}/delete/", f"{UNKNOWN_ID}/?earlier=x"])
