@@ -1,6 +1,9 @@
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from services.notifications.inbound.cutting import Cut, cut
 from services.notifications.inbound.html_text import html_lines
@@ -164,3 +167,34 @@ def test_format_flowed_joins_soft_breaks() -> None:
 def test_fingerprints_are_ten_bytes_a_sentence_and_bounded() -> None:
     assert len(fingerprint(["One. Two! Three"])) == 30
     assert len(fingerprint([f"Line {number}\n" for number in range(9000)])) <= 4000
+
+
+TYPED = [
+    "Yes",
+    "No.",
+    "Thanks!",
+    "The large one.",
+    "From: Berlin",
+    "To: Leipzig",
+    "23.11.2026 10:12:",
+    "👍",
+    "-",
+    "Anna",
+    "Which?",
+]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 30), st.sampled_from(TYPED)), min_size=1, max_size=6),
+    st.booleans(),
+    st.booleans(),
+)
+def test_whatever_is_typed_between_lines_of_a_quote_is_not_lost(
+    answers: list[tuple[int, str]], marked: bool, introduced: bool
+) -> None:
+    lines = [f"> {line}" if marked else line for line in OURS.split("\n")]
+    lines = [INTRO, "", *lines] if introduced else lines
+    for position, answer in answers:
+        lines.insert(position, f"{answer} {position}x")
+    shown = Counter(plain("\n".join(lines)).text.split("\n"))
+    assert Counter(f"{answer} {position}x" for position, answer in answers) <= shown
