@@ -164,6 +164,7 @@ class AdminNotification(Base):
     __table_args__ = (
         Index("admin_notifications_turn_idx", "turn"),
         Index("admin_notifications_conversation_idx", "conversation_id"),
+        Index("admin_notifications_recipient_idx", "recipient_id", postgresql_where=text("recipient_id is not null")),
     )
 
 
@@ -178,6 +179,8 @@ class AdminRead(Base):
     admin_id: Mapped[str] = mapped_column(primary_key=True)
     turn: Mapped[UUID]
 
+    __table_args__ = (Index("admin_reads_admin_idx", "admin_id"),)
+
 
 class AdminMark(Base):
     """How far an admin has read a conversation in which something was for them, and when."""
@@ -188,6 +191,8 @@ class AdminMark(Base):
     admin_id: Mapped[str] = mapped_column(primary_key=True)
     number: Mapped[int]
     read_at: Mapped[datetime]
+
+    __table_args__ = (Index("admin_marks_admin_idx", "admin_id"),)
 
 
 class Bell(Base):
