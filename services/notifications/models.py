@@ -358,6 +358,7 @@ class InboundEmail(Base):
         Index("inbound_emails_waiting_idx", "conversation_id", "id", postgresql_where=text("state = 'received'")),
         Index("inbound_emails_state_idx", "state", "id"),
         Index("inbound_emails_user_id_idx", "user_id"),
+        Index("inbound_emails_original_idx", "id", postgresql_where=text("original is not null")),
         Index("inbound_emails_message_id_idx", "message_id", postgresql_where=text("message_id is not null")),
     )
 

@@ -22,7 +22,7 @@ _ORIGINALS: Final = text("""
     update inbound_emails set original = null, from_address = null where id in (
         select id from inbound_emails
         where id < uuidv7(make_interval(secs => cast(:days as float8) * -86400)) and state <> 'received'
-            and (original is not null or from_address is not null)
+            and original is not null
         order by id limit :size for update skip locked
     )
     returning id

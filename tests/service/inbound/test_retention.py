@@ -1,0 +1,27 @@
+from sqlalchemy import text
+
+from services.notifications.inbound.retention import purge_originals
+from tests.service.inbound.rig import Rig
+
+
+async def test_originals_and_addresses_go_after_the_retention_and_what_waits_keeps_its_own(rig: Rig) -> None:
+    await rig.send_email()
+    for number, sender in enumerate(("anna@customer.test", "eve@other.test", "eve@other.test"), 1):
+        await rig.deliver(rig.reply(From=sender, **{"Message-ID": f"<{number}@x>"}))
+    assert await purge_originals(rig.sweeping.notifications, 30, size=10) == 0
+    await rig.run("update inbound_emails set id = uuidv7(interval '-31 days') where same_as <> '<3@x>'")
+    assert await purge_originals(rig.sweeping.notifications, 30, size=10) == 1
+    assert await purge_originals(rig.sweeping.notifications, 30, size=10) == 0
+    by_id = {row.same_as: row.from_address for row in await rig.rows()}
+    assert by_id == {"<1@x>": "anna@customer.test", "<2@x>": None, "<3@x>": "eve@other.test"}
+
+
+async def test_addresses_for_replies_go_long_after_they_have_expired(rig: Rig) -> None:
+    await rig.send_email()
+    await rig.run("update reply_addresses set email_id = uuidv7(interval '-181 days')")
+    await purge_originals(rig.sweeping.notifications, 30, size=10)
+    assert await rig.deliver(rig.reply()) is not None
+    await rig.run("update reply_addresses set expires_at = now() - interval '91 days'")
+    await purge_originals(rig.sweeping.notifications, 30, size=10)
+    async with rig.sweeping.notifications() as session:
+        assert await session.scalar(text("select count(*) from reply_addresses")) == 0
