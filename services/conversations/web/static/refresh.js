@@ -94,6 +94,11 @@ export function swap(page) {
   for (const region of document.querySelectorAll("[data-live]")) {
     const fresh = page.getElementById(region.id);
     if (!fresh) continue;
+    if (region.matches(":active") && region.dataset.live === "") {
+      // A click needs its button until it ends.
+      for (const type of ["pointerup", "keyup"]) addEventListener(type, () => setTimeout(refresh), { once: true });
+      continue;
+    }
     if (region.dataset.live === "list") mergeInPlace(region, fresh);
     else if (region.dataset.live === "rows") updateRows(region, fresh);
     else if (region.dataset.live === "value") region.value = fresh.value;
