@@ -52,7 +52,7 @@ async def test_alerts_are_off_until_turned_on_and_only_while_nobody_looks(people
     await expect_accessible(page, "an admin's bell")
     await page.evaluate("sessionStorage.setItem('answer', 'denied')")
     await popup.click()
-    await expect(page.locator("#alert-hint")).to_contain_text("blocks notifications")
+    await expect(page.locator("#alert-hint")).to_contain_text("does not allow this")
     await expect(popup).not_to_be_checked()
     await page.evaluate("sessionStorage.setItem('answer', 'granted')")
     await popup.click()

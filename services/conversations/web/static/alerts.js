@@ -23,7 +23,7 @@ export function startAlerts(findNewest) {
   boxes.sound.addEventListener("change", async () => {
     save();
     begin();
-    say(boxes.sound.checked && !(await play()) ? "silent" : null);
+    say(boxes.sound.checked && !(await play()) ? "blocked" : null);
   });
   boxes.popup.addEventListener("change", async () => {
     say(boxes.popup.checked ? await ask() : null);
@@ -69,7 +69,7 @@ const canNotify = () => "Notification" in window && window.isSecureContext && No
 async function ask() {
   let reason = null;
   if (!("Notification" in window) || !window.isSecureContext) reason = "unsupported";
-  else if ((await Notification.requestPermission()) !== "granted") reason = Notification.permission === "denied" ? "denied" : "dismissed";
+  else if ((await Notification.requestPermission()) !== "granted") reason = "blocked";
   if (reason) boxes.popup.checked = false;
   return reason;
 }
