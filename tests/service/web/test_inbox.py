@@ -379,5 +379,5 @@ async def test_pages_contain_no_inline_style_or_script(browser: Browser, anna: C
             if any(name == "style" or name.startswith("on") for name in element.attributes)
         ]
         assert all("src" in script for script in page.root.all("script"))
-        assert len(page.answer.content) < 64_000
+        assert len(page.answer.content) < 70_000
         assert page.by_id("shortcuts").tag == "dialog"
