@@ -29,6 +29,7 @@ class EventType(StrEnum):
     NOTE_DELETED = "note.deleted"
     EMAIL_UPDATED = "email.updated"
     NOTIFICATION_CREATED = "notification.created"
+    INBOUND_UPDATED = "inbound.updated"
     USER_UPDATED = "user.updated"
     USER_DELETED = "user.deleted"
 

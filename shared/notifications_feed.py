@@ -17,6 +17,7 @@ class LoggedType(StrEnum):
 
     EMAIL_UPDATED = "email.updated"  # an `EmailFate`
     NOTIFICATION_CREATED = "notification.created"
+    INBOUND_UPDATED = "inbound.updated"  # an `InboundFate`
 
 
 class EmailFate(BaseModel):
@@ -44,6 +45,14 @@ class NotificationCreated(BaseModel):
     recipient_id: str
 
 
+class InboundFate(BaseModel):
+    """An email that came in for a conversation, and whether it is held: an admin is to post or discard it."""
+
+    inbound_id: UUID
+    conversation_id: UUID
+    held: bool
+
+
 class LoggedEvent(BaseModel):
     """An event of the log."""
 
@@ -68,4 +77,11 @@ class EmailPage(BaseModel):
     """Emails in a final state, in the order of ids. The next page starts after `last`, None on the last one."""
 
     items: list[EmailFate]
+    last: UUID | None
+
+
+class HeldPage(BaseModel):
+    """Held emails, in the order of ids. The next page starts after `last`, None on the last one."""
+
+    items: list[InboundFate]
     last: UUID | None

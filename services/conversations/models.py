@@ -18,6 +18,7 @@ from sqlalchemy import (
     SmallInteger,
     Text,
     UniqueConstraint,
+    Uuid,
     func,
     literal_column,
     text,
@@ -165,6 +166,7 @@ class Conversation(Base):
     first_reply_at: Mapped[datetime | None]  # by an admin; null if an admin opened the conversation
     label_ids: Mapped[list[int]] = mapped_column(ARRAY(Integer), server_default=text("'{}'"))
     awaited: Mapped[list[str] | None] = mapped_column(ARRAY(Text))
+    held_ids: Mapped[list[UUID] | None] = mapped_column(ARRAY(Uuid))  # of emails that an admin is to post or discard
     waiting_since: Mapped[datetime | None] = mapped_column(
         Computed(f"case when status in ({_quoted(WAITING)}) then unanswered_since end", persisted=True)
     )
@@ -211,6 +213,12 @@ class Conversation(Base):
             postgresql_using="gin",
             postgresql_with={"fastupdate": "off"},
             postgresql_where=text("label_ids <> '{}'"),
+        ),
+        Index(
+            "conversations_held_idx",
+            text("last_activity_at desc"),
+            text("id desc"),
+            postgresql_where=text("held_ids is not null"),
         ),
     )
 
@@ -551,6 +559,7 @@ class AuditEntry(Base):
     request_id: Mapped[UUID | None]
 
     __table_args__ = (
+        Index("audit_entries_key", "at", "id", unique=True),  # of the mapper alone a primary key, see migration 0024
         Index("audit_entries_actor_idx", "actor_id", "at", "id"),
         Index("audit_entries_action_idx", "action", "at", "id"),
         Index(

@@ -83,6 +83,7 @@ class DeskRow(NamedTuple):
     labels: list[str]
     first_reply_at: datetime | None
     awaited: list[str] | None  # admins who have not opened it since they were mentioned or assigned
+    held_ids: list[UUID] | None  # of emails that an admin is to post or discard
 
 
 class MessageRow(NamedTuple):
@@ -158,9 +159,10 @@ DESK_COLUMNS = """
         select name from labels where id = any(c.label_ids) order by folded
     ) end,
     c.first_reply_at,
-    c.awaited
+    c.awaited,
+    c.held_ids
 """
-NO_DESK_COLUMNS = "null::text, null::text, null::text[], null::timestamptz, null::text[]"
+NO_DESK_COLUMNS = "null::text, null::text, null::text[], null::timestamptz, null::text[], null::uuid[]"
 _USER_FROM = len(ConversationRow._fields)
 _ORDER_FROM = _USER_FROM + len(UserRow._fields)
 _CONVERSATION = slice(0, _USER_FROM)

@@ -63,6 +63,7 @@ READS = {
         f"{INBOX}?assignee_id=A-1&unread=true",
         f"{INBOX}?label=late",
         f"{INBOX}?label=broken&assigned=none",
+        f"{INBOX}?held=true",
         f"{INBOX}/{{}}/timeline",
         f"{INBOX}/{{}}/timeline?order=desc",
         "/admin/admins",

@@ -90,6 +90,9 @@ async def admin_list_conversations(
     ] = None,
     assignee_id: Annotated[StoreId | None, Query(description="Only conversations assigned to this admin.")] = None,
     label: Annotated[LabelName | None, Query(description="Only conversations with this label.")] = None,
+    held: Annotated[
+        bool | None, Query(description="`true` for conversations with emails that are held, `false` for the others.")
+    ] = None,
     sort: Annotated[
         Literal["activity", "waiting"],
         Query(description="`activity`: last activity first. `waiting`: longest waiting for a reply first."),
@@ -115,6 +118,7 @@ async def admin_list_conversations(
         assignee_id=reading.principal.id if assigned == "me" else assignee_id,
         unassigned=assigned == "none",
         label_id=label_id,
+        held=held,
     )
     if q and q.strip():
         if sort == "waiting":
@@ -132,14 +136,15 @@ async def admin_list_conversations(
 
 @router.read("/conversations/counts", response_model_exclude_none=True)
 async def count_conversations(reading: AdminReader) -> Counts:
-    """Count conversations by status, and the unread, the caller's and unassigned ones. Each count stops at 1,000."""
+    """Count conversations by status, and the unread, the caller's, unassigned and held ones. Each stops at 1,000."""
     tally = await counts.tally(reading, reading.principal.id)
-    totals = (tally.unread, tally.mine, tally.unassigned, *tally.by_status.values())
+    totals = (tally.unread, tally.mine, tally.unassigned, tally.held, *tally.by_status.values())
     return Counts(
         by_status=tally.by_status,
         unread=tally.unread,
         mine=tally.mine,
         unassigned=tally.unassigned,
+        held=tally.held,
         more=True if any(count >= COUNT_LIMIT for count in totals) else None,
     )
 

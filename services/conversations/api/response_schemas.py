@@ -340,13 +340,15 @@ class Unread(ResponseBody):
 class Counts(ResponseBody):
     """The number of conversations by status, of unread, of the caller's and of unassigned ones.
 
-    The last two leave out resolved and closed conversations. A count of 1,000 means 1,000 or more.
+    The last two leave out resolved and closed conversations. `held` have emails that an admin is to post
+    or discard. A count of 1,000 means 1,000 or more.
     """
 
     by_status: dict[Status, int]
     unread: int
     mine: int
     unassigned: int
+    held: int
     more: Literal[True] | None = None
 
 

@@ -57,7 +57,7 @@ class ConversationChanged(ResponseBody):
 
 
 _NOTES = frozenset({EventType.NOTE_POSTED, EventType.NOTE_DELETED})
-_AS_LOGGED = frozenset({EventType.EMAIL_UPDATED, EventType.NOTIFICATION_CREATED})
+_AS_LOGGED = frozenset({EventType.EMAIL_UPDATED, EventType.NOTIFICATION_CREATED, EventType.INBOUND_UPDATED})
 _READ_FIELDS = {"conversation_id", "by", "up_to"}
 _NOT_SENT = {"subject", "number", "actor_id", "body"}  # of a note that mentions admins
 
@@ -175,7 +175,8 @@ async def stream_events(
     message?}`), `message.removed` (`{conversation_id, conversation, removed_number}`), `conversation.read`
     (`{conversation_id, by, up_to}`), `conversation.deleted` (`{conversation_id}`) and `unread` (`{unread, more?}`), for
     admins also `note.posted` (`{conversation_id, note_id, mentions?}`), `note.deleted` (`{conversation_id, note_id}`),
-    `email.updated` (`{conversation_id, email_id, state}`), `notification.created` for mentions and assignments
+    `email.updated` (`{conversation_id, email_id, state}`), `inbound.updated` (`{conversation_id}`) when its held emails
+    have changed, `notification.created` for mentions and assignments
     (`{notification_id, type, conversation_id, recipient_id}`), and `presence` (`{conversation_id, admin, viewing,
     writing}`, no id), which counts for 30 s, `writing` for 8 s (null if it is not known).
 

@@ -7,7 +7,7 @@ from uuid import UUID
 import httpx2
 
 from shared.event_log.feed_client import AFTER_EVERYTHING
-from shared.notifications_feed import EmailPage, LogPage
+from shared.notifications_feed import EmailPage, HeldPage, InboundFate, LogPage
 
 READER = "conversations"
 PAGE = 500  # events or emails read at once
@@ -35,3 +35,16 @@ async def list_emails(feed: httpx2.AsyncClient, after: UUID) -> EmailPage:
     response = await feed.get("/internal/emails", params={"after": str(after), "limit": PAGE})
     response.raise_for_status()
     return EmailPage.model_validate_json(response.content)
+
+
+async def list_held(feed: httpx2.AsyncClient) -> list[InboundFate]:
+    """Return all emails that came in and are held."""
+    held: list[InboundFate] = []
+    after: UUID | None = UUID(int=0)
+    while after is not None:
+        response = await feed.get("/internal/held", params={"after": str(after), "limit": PAGE})
+        response.raise_for_status()
+        page = HeldPage.model_validate_json(response.content)
+        held += page.items
+        after = page.last
+    return held

@@ -15,15 +15,17 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.emails.fates import write_fates
-from services.conversations.emails.feed_client import list_emails, read_end, read_log
+from services.conversations.emails.feed_client import list_emails, list_held, read_end, read_log
+from services.conversations.emails.held import forget_held, write_held
 from services.conversations.emails.notified import tell_notified
 from services.conversations.models import NotificationsCursor
 from shared.database import SessionFactory, transaction
 from shared.failpoints import failpoint
-from shared.notifications_feed import EmailFate, LoggedType, LogPage, NotificationCreated
+from shared.notifications_feed import EmailFate, InboundFate, LoggedType, LogPage, NotificationCreated
 
-TYPES: Final = (LoggedType.EMAIL_UPDATED, LoggedType.NOTIFICATION_CREATED)
+TYPES: Final = (LoggedType.EMAIL_UPDATED, LoggedType.NOTIFICATION_CREATED, LoggedType.INBOUND_UPDATED)
 CAUGHT_UP_EVERY = timedelta(seconds=30)  # between updates of the cursor while there are no new events
+_START: Final = UUID(int=0)
 
 log = structlog.get_logger()
 
@@ -66,6 +68,9 @@ def _loss_reason(cursor: NotificationsCursor, page: LogPage | None) -> str | Non
 async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogPage) -> int:
     payloads = [(event.type, event.payload) for event in page.items if event.payload is not None]
     fates = [EmailFate.model_validate(payload) for type_, payload in payloads if type_ == LoggedType.EMAIL_UPDATED]
+    inbound = [
+        InboundFate.model_validate(payload) for type_, payload in payloads if type_ == LoggedType.INBOUND_UPDATED
+    ]
     created = [payload for type_, payload in payloads if type_ == LoggedType.NOTIFICATION_CREATED]
     async with transaction(sessions) as session:
         if page.end == seen.position and not await _is_caught_up_old(session):
@@ -74,6 +79,7 @@ async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogP
         if not _is_same(cursor, seen):
             return 0  # another process has read this page
         changed = await write_fates(session, fates, live=True)
+        await write_held(session, inbound, live=True)
         await tell_notified(session, [NotificationCreated.model_validate(payload) for payload in created])
         cursor.position = page.end
         if page.end == page.head:
@@ -92,19 +98,23 @@ async def _begin_listing(sessions: SessionFactory, lost: NotificationsCursor, en
             return
         log.warning("listing all emails", reason=reason, position=lost.position)
         cursor.position, cursor.epoch, cursor.types = end.head, end.epoch, list(TYPES)
-        cursor.list_after, cursor.list_reason = UUID(int=0), reason
+        cursor.list_after, cursor.list_reason = _START, reason
 
 
 async def _list_page(
     sessions: SessionFactory, feed: httpx2.AsyncClient, seen: NotificationsCursor, after: UUID
 ) -> Round:
     page = await list_emails(feed, after)
+    held = await list_held(feed) if after == _START else None
     async with transaction(sessions) as session:
         cursor = await _lock(session)
         if not _is_same(cursor, seen):
             return Round(0, more=True)
         # Pages that are open do not learn of these one by one: there may be very many, and most are old.
         changed = await write_fates(session, page.items, live=False)
+        if held is not None:
+            await forget_held(session)
+            await write_held(session, held, live=False)
         cursor.list_after = page.last
         await session.flush()
         failpoint("fates-listed")

@@ -17,13 +17,14 @@ from shared.readers import Reader, fetch_with_custom_plan
 class Tally:
     """The number of conversations by status, of those unread by admins, of an admin's, and of those of nobody.
 
-    The last two leave out resolved and closed ones. Each is up to `COUNT_LIMIT`.
+    These two leave out resolved and closed ones. `held` are those with held emails. Each is up to `COUNT_LIMIT`.
     """
 
     by_status: dict[Status, int]
     unread: int
     mine: int
     unassigned: int
+    held: int
 
     @property
     def waiting(self) -> int:
@@ -87,9 +88,10 @@ _COUNTS = ", ".join(
         _count(UNREAD_BY_ADMIN),
         _count(f"c.assignee_id = $1 and {_ACTIVE}"),
         _count(f"c.assignee_id is null and {_ACTIVE}"),
+        _count("c.held_ids is not null"),
     )
 )
-_COUNTED = len(Status) + 3
+_COUNTED = len(Status) + 4
 _TALLY = f"select {_COUNTS}"
 
 
@@ -109,5 +111,5 @@ order by u.id
 
 
 def _tally(row: Any) -> Tally:
-    *by_status, unread, mine, unassigned = row
-    return Tally(dict(zip(Status, by_status, strict=True)), unread, mine, unassigned)
+    *by_status, unread, mine, unassigned, held = row
+    return Tally(dict(zip(Status, by_status, strict=True)), unread, mine, unassigned, held)

@@ -37,11 +37,14 @@ class Filters:
     assignee_id: str | None = None
     unassigned: bool = False
     label_id: int | None = None
+    held: bool | None = None
 
     @property
     def is_selective(self) -> bool:
-        """Return whether the filters select the conversations of one customer, about one order, or with one label."""
-        return any(value is not None for value in (self.user_id, self.order_id, self.order_number, self.label_id))
+        """Return whether the filters select those of one customer, about one order, with one label or held emails."""
+        return bool(self.held) or any(
+            value is not None for value in (self.user_id, self.order_id, self.order_number, self.label_id)
+        )
 
     def still_match(self, conversation: ConversationRow) -> bool:
         """Return whether a conversation that matched them earlier does so now. Its customer and order never change."""
@@ -130,7 +133,7 @@ def activity_cursor(binding: Any, last: ConversationDetail) -> str:
 def cursor_binding(order: str, side: Side, filters: Filters) -> list[Any]:
     """Return what the cursors of a list belong to."""
     f = filters  # spelled out: `dataclasses.astuple` would cost more than the rest of the cursor
-    desk = (f.assignee_id, f.unassigned, f.label_id)
+    desk = (f.assignee_id, f.unassigned, f.label_id, *(() if f.held is None else (f.held,)))
     return [order, side, f.status, f.unread, f.user_id, f.order_id, f.order_number, *(desk if any(desk) else ())]
 
 
@@ -145,9 +148,9 @@ class PageSql:
         self._parts = [""]
         self._has_label = filters.label_id is not None
         if filters.is_selective:
-            self.conditions += [*self._conditions_of(filters), *self._assignment(filters)]
+            self.conditions += [*self._conditions_of(filters), *self._desk(filters)]
             self.conditions += flags if len(flags) == 1 else []
-        elif assignment := list(self._assignment(filters)):
+        elif assignment := list(self._desk(filters)):
             self.conditions += [*assignment, *(flags if len(flags) == 1 else [])]
             self._parts = [f"c.status = '{status}'" for status in filters.status or tuple(Status)]
         elif filters.status or filters.unread is not None or always_in_parts:
@@ -203,11 +206,13 @@ class PageSql:
         if filters.status:
             yield f"c.status = any({self.bind(list(filters.status))}::text[])"
 
-    def _assignment(self, filters: Filters) -> Iterator[str]:
+    def _desk(self, filters: Filters) -> Iterator[str]:
         if filters.assignee_id is not None:
             yield f"c.assignee_id = {self.bind(filters.assignee_id)}"
         if filters.unassigned:
             yield "c.assignee_id is null"
+        if filters.held is not None:
+            yield "c.held_ids is not null" if filters.held else "c.held_ids is null"
 
 
 def _moment_or_never(part: str) -> datetime | None:

@@ -22,6 +22,7 @@ _VIEWS = {
     Filters(unread=True): "unread",
     Filters(status=tuple(sorted(ACTIVE)), assignee_id="me"): "mine",
     Filters(status=tuple(sorted(ACTIVE)), unassigned=True): "unassigned",
+    Filters(held=True): "held",
 }
 _NOTICES = ("deleted", "changed", "left_alone")
 _SORTED = {"waiting": "waiting"}  # by view; the others are sorted by activity
@@ -46,6 +47,7 @@ class InboxQuery(BaseModel):
     assigned: Literal["me", "none"] | None = None
     assignee_id: Text | None = None
     label: Text | None = None
+    held: bool | None = None
     sort: Literal["activity", "waiting"] = "activity"
     cursor: Cursor = None
     deleted: _Count = None
@@ -72,6 +74,7 @@ class InboxQuery(BaseModel):
             assignee_id=admin_id if self.assigned == "me" else self.assignee_id,
             unassigned=self.assigned == "none",
             label_id=label_id,
+            held=self.held,
         )
 
     @cached_property  # each row asks
@@ -86,7 +89,8 @@ class InboxQuery(BaseModel):
         by_assignee = self.assignee_id in (None, desk.assignee_id)
         is_assigned = {None: by_assignee, "me": desk.assignee_id == admin_id, "none": desk.assignee_id is None}
         is_labelled = self.label is None or fold(self.label) in map(fold, desk.labels)
-        return is_assigned[self.assigned] and is_labelled and self.filters.still_match(detail.conversation)
+        is_held = self.held in (None, desk.held_ids is not None)
+        return is_assigned[self.assigned] and is_labelled and is_held and self.filters.still_match(detail.conversation)
 
     @property
     def view(self) -> str | None:
@@ -150,6 +154,8 @@ class InboxQuery(BaseModel):
         values = self.model_dump(mode="json", exclude={"cursor", *_NOTICES}, exclude_defaults=True)
         if self.unread is not None:
             values["unread"] = "true" if self.unread else "false"
+        if self.held is not None:
+            values["held"] = "true" if self.held else "false"
         return values
 
     def _fields(self, **changes: None) -> Iterator[tuple[str, str]]:

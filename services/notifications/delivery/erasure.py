@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.event_log.append import INBOUND_UPDATED_SQL
 from services.notifications.models import DeliveryAttempt, Email, Erasure
 from services.notifications.rules import Audience, InboundReason, InboundState
 from shared.database import SessionFactory, transaction
@@ -225,11 +226,16 @@ _ERASE_ORIGINALS = text("""
     update inbound_emails set original = null, from_address = null where message_id = any(cast(:ids as uuid[]))
 """)
 _ERASE_INBOUND_OF_USER = text(f"""
+    with erased as (
     update inbound_emails set {ERASED} where id in (
         select id from inbound_emails where user_id = :user and received_at <= :until and same_as <> id::text
         order by id limit :size for update
     )
-    returning id
+    returning id, reason
+    ), told as (
+        {INBOUND_UPDATED_SQL} erased where reason = '{InboundReason.ERASED}'
+    )
+    select id from erased
 """)  # noqa: S608 - built from constants
 
 _STATE = text("""

@@ -17,6 +17,9 @@ from shared.notifications_feed import LoggedType
 EMAIL_UPDATED_SQL: Final = f"insert into events (type, subject_id) select '{LoggedType.EMAIL_UPDATED}', id from"
 """The start of a statement that logs emails, for statements that change them, too."""
 
+INBOUND_UPDATED_SQL: Final = f"insert into events (type, subject_id) select '{LoggedType.INBOUND_UPDATED}', id from"
+"""The same for emails that came in: those that are held now, and those that were."""
+
 
 async def append_events(session: AsyncSession, event_type: LoggedType, subject_ids: Sequence[UUID]) -> None:
     """Log that rows have changed, in the transaction that changes them. The ids are those of the rows."""

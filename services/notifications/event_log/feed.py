@@ -9,7 +9,16 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from shared.event_log.reading import read_after
 from shared.event_log.sequencer import numbering_sql, run_sequencer
-from shared.notifications_feed import EmailFate, EmailPage, LoggedEvent, LoggedType, LogPage, NotificationCreated
+from shared.notifications_feed import (
+    EmailFate,
+    EmailPage,
+    HeldPage,
+    InboundFate,
+    LoggedEvent,
+    LoggedType,
+    LogPage,
+    NotificationCreated,
+)
 
 _NUMBER: Final = numbering_sql("seq", "position")
 _READ: Final = text("select position, type, subject_id from events where position > :after order by position limit :n")
@@ -30,7 +39,10 @@ _LIST_EMAILS: Final = text(f"""
 """)
 
 # For each type, the query of the rows with these ids, whose first column is the id.
-_SUBJECTS: Final[dict[LoggedType, tuple[type[EmailFate | NotificationCreated], TextClause]]] = {
+_INBOUND_FATES: Final = "select id as inbound_id, conversation_id, state = 'held' as held from inbound_emails"
+_LIST_HELD: Final = text(f"{_INBOUND_FATES} where state = 'held' and id > :after order by id limit :n")
+_SUBJECTS: Final[dict[LoggedType, tuple[type[EmailFate | InboundFate | NotificationCreated], TextClause]]] = {
+    LoggedType.INBOUND_UPDATED: (InboundFate, text(f"{_INBOUND_FATES} where id = any(:ids)")),
     LoggedType.EMAIL_UPDATED: (EmailFate, text(f"{_EMAIL_FATES} where id = any(:ids)")),
     LoggedType.NOTIFICATION_CREATED: (
         NotificationCreated,
@@ -78,3 +90,10 @@ async def list_emails(session: AsyncSession, *, after: UUID | None, limit: int) 
     rows = (await session.execute(_LIST_EMAILS, {"after": after or UUID(int=0), "n": limit})).mappings().all()
     items = [EmailFate.model_validate(row) for row in rows]
     return EmailPage(items=items, last=items[-1].email_id if len(items) == limit else None)
+
+
+async def list_held(session: AsyncSession, *, after: UUID | None, limit: int) -> HeldPage:
+    """Return the emails that came in and are held, after an id, in the order of ids."""
+    rows = (await session.execute(_LIST_HELD, {"after": after or UUID(int=0), "n": limit})).mappings().all()
+    items = [InboundFate.model_validate(row) for row in rows]
+    return HeldPage(items=items, last=items[-1].inbound_id if len(items) == limit else None)

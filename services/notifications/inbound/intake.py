@@ -7,6 +7,7 @@ from email.message import Message
 from typing import Final
 from uuid import UUID
 
+from services.notifications.event_log.append import INBOUND_UPDATED_SQL
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.loops import automatic_reason, sender_mailbox
 from services.notifications.inbound.mime import header_of, parse_headers
@@ -113,6 +114,7 @@ where address.email_id = $1 and address.token_hash = $2 and emails.audience = 'c
 """
 # UUIDv7 ids are in the order of time.
 _INSERT: Final = f"""
+with taken as (
 insert into inbound_emails
     (conversation_id, email_id, user_id, read_up_to, same_as, from_address, size, original, state, reason, finished_at)
 select $1::uuid, $2::uuid, $3::text, $4::int, $5::text, $6::text, length($7::bytea), $7::bytea,
@@ -127,6 +129,10 @@ from (
 ) as counted
 on conflict (conversation_id, same_as) do nothing
 returning id, state, reason
+), told as (
+    {INBOUND_UPDATED_SQL} taken where state = '{InboundState.HELD}'
+)
+select id, state, reason from taken
 """  # noqa: S608 - built from constants
 _FIND: Final = "select id, state, reason from inbound_emails where conversation_id = $1 and same_as = $2"
 _OLDEST: Final = f"select min(received_at) from inbound_emails where state = '{InboundState.RECEIVED}'"  # noqa: S608 - built from constants

@@ -7,8 +7,10 @@ from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.errors import InboundNotWaiting
+from services.notifications.event_log.append import append_events
 from services.notifications.models import InboundEmail
 from services.notifications.rules import InboundReason, InboundState
+from shared.notifications_feed import LoggedType
 from shared.paging import decode_cursor, encode_cursor
 from shared.problems import NotFound
 
@@ -66,6 +68,7 @@ async def _move(session: AsyncSession, inbound_id: UUID, values: dict[str, objec
         .execution_options(synchronize_session=False)
     )
     if moved is not None:
+        await append_events(session, LoggedType.INBOUND_UPDATED, [moved])
         return
     state = await session.scalar(select(InboundEmail.state).where(InboundEmail.id == inbound_id))
     if state is None:

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 import httpx2
 import structlog
 
+from services.notifications.event_log.append import INBOUND_UPDATED_SQL
 from services.notifications.inbound.introductions import Known
 from services.notifications.inbound.mime import FilePart, parse_email
 from services.notifications.inbound.reading import read_text
@@ -248,6 +249,7 @@ update inbound_emails set state = $3, reason = $4, lease_id = null, lease_until 
 where id = $1 and lease_id = $2 and state = '{InboundState.RECEIVED}'
 """  # noqa: S608 - built from constants
 _RETRY: Final = f"""
+with tried as (
 update inbound_emails set
     next_attempt_at = clock_timestamp() + make_interval(secs => $3), lease_id = null, lease_until = null,
     failing_since = case when $4 then coalesce(failing_since, clock_timestamp()) end,
@@ -258,4 +260,7 @@ from (
     from inbound_emails where id = $1
 ) as so_far
 where id = $1 and lease_id = $2 and inbound_emails.state = '{InboundState.RECEIVED}'
+returning id, inbound_emails.state
+)
+{INBOUND_UPDATED_SQL} tried where state = '{InboundState.HELD}'
 """  # noqa: S608 - built from constants

@@ -48,6 +48,7 @@ GET    /api/v1/stream?after={position}                          401   200   200 
 
 GET    /api/v1/admin/conversations                              401   403   403   200   403  401
 GET    /api/v1/admin/conversations?user_id={user_id}&limit=1    401   403   403   200   403  401
+GET    /api/v1/admin/conversations?held=false                   401   403   403   200   403  401
 GET    /api/v1/admin/conversations/counts                       401   403   403   200   403  401
 POST   /api/v1/admin/conversations                              401   403   403   201   403  401 #admins_conversation
 GET    /api/v1/admin/conversations/{conversation_id}            401   403   403   200   403  401
@@ -212,6 +213,7 @@ POST   /notifications/preferences                               303   403   403 
 GET    /internal/events?type=email.updated                      401   401   401   401   401  200
 GET    /internal/events?type=email.updated&reader=x             401   401   401   401   401  200
 GET    /internal/emails                                         401   401   401   401   401  200
+GET    /internal/held                                           401   401   401   401   401  200
 
 GET    /api/v1/notifications/docs                               200   200   200   200   200  200
 GET    /api/v1/notifications/docs/static{docs_file}             200   200   200   200   200  200

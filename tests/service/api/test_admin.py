@@ -257,6 +257,7 @@ async def test_counts_stop_at_a_thousand_and_are_marked_as_partial(
         "unread": 1,
         "mine": 0,
         "unassigned": 2,
+        "held": 0,
     }
     async with transaction(conversations) as session:
         stored = await session.get_one(Conversation, read)

@@ -77,5 +77,8 @@ def test_a_message(message: MessageOut) -> None:
 
 @given(NUMBERS, st.sampled_from([None, True]))
 def test_counts(count: int, more: bool | None) -> None:
-    for body in (Unread(count, more or None), Counts(dict.fromkeys(Status, count), count, count, count, more or None)):
+    for body in (
+        Unread(count, more or None),
+        Counts(dict.fromkeys(Status, count), count, count, count, count, more or None),
+    ):
         assert write_json(body) == TypeAdapter(type(body)).dump_json(body, exclude_none=True)

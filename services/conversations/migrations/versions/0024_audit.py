@@ -25,9 +25,10 @@ def upgrade() -> None:
         sa.Column("data", postgresql.JSONB),
         sa.Column("address", sa.Text),
         sa.Column("request_id", sa.Uuid),
-        sa.PrimaryKeyConstraint("at", "id", name="audit_entries_pkey"),
         postgresql_partition_by="RANGE (at)",
     )
+    # No primary key: `pg_restore --clean` tries to drop that of each partition, which PostgreSQL refuses.
+    op.create_index("audit_entries_key", "audit_entries", ["at", "id"], unique=True)
     op.create_index("audit_entries_actor_idx", "audit_entries", ["actor_id", "at", "id"])
     op.create_index("audit_entries_action_idx", "audit_entries", ["action", "at", "id"])
     op.create_index(

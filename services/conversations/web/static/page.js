@@ -11,6 +11,7 @@ import { startCanned } from "./canned.js";
 import { LIST_INTERVAL, close, hasInbox, noteEvent, opensBeside, refreshInbox, startDesk, startPeeking } from "./desk.js";
 import { startDeskForms, startNotes } from "./desk-forms.js";
 import { startEmailRetry } from "./email-retry.js";
+import { startHeldEmails } from "./held-emails.js";
 import { startDrafts, startForms } from "./forms.js";
 import { startKeys } from "./keys.js";
 import { startPeopleSearch } from "./people-search.js";
@@ -28,7 +29,7 @@ const OWN_SIDE = role === "admin" ? "admin" : "user";
 reloadForNextUser();
 startMenus();
 startForms();
-for (const start of [startDrafts, startAttaching, startReading, startSending, startEmailRetry, startPresence, startCanned, startNotes, startPeeking, startHeader]) {
+for (const start of [startDrafts, startAttaching, startReading, startSending, startEmailRetry, startHeldEmails, startPresence, startCanned, startNotes, startPeeking, startHeader]) {
   onThread(start);
 }
 startThread();

@@ -14,6 +14,7 @@ const TYPES = [
   "note.deleted",
   "notification.created",
   "email.updated",
+  "inbound.updated",
   "presence",
   "unread",
 ];
