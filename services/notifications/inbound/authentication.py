@@ -4,9 +4,10 @@ import re
 from dataclasses import dataclass
 from email.message import Message
 
-_COMMENT = re.compile(r"\([^()]*\)")
+_PIECES = re.compile(r"\\.|[\"();]|[^\\\"();]+|\\", re.DOTALL)
 _RESULT = re.compile(r"\s*(dmarc|dkim)\s*=\s*(\w+)(.*)", re.IGNORECASE | re.DOTALL)
-_DOMAIN = re.compile(r"\bheader\.(?:d|i)\s*=\s*\"?(?:[^\s;@\"]*@)?([A-Za-z0-9.-]+)", re.IGNORECASE)
+_SIGNER = re.compile(r"\bheader\.(?:d|i)\s*=\s*(?:[^\s@=]*@)?([A-Za-z0-9.-]+)(?=\s|$)", re.IGNORECASE)
+_FROM = re.compile(r"\bheader\.from\s*=\s*(?:[^\s@=]*@)?([A-Za-z0-9.-]+)(?=\s|$)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,10 +26,27 @@ class TrustedResults:
         if self.authserv_id is None:
             return None
         for raw in message.get_all("authentication-results") or ():
-            server, *results = _COMMENT.sub(" ", " ".join(str(raw).split())).split(";")
+            server, *results = _split(" ".join(str(raw).split()))
             if server.split()[:1] and server.split()[0].lower() == self.authserv_id.lower():
                 return _decision(results, mailbox.rpartition("@")[2])
         return None
+
+
+def _split(value: str) -> list[str]:
+    """Split a header at its semicolons, without comments and quoted texts: the sender chooses what stands in those."""
+    parts, depth, is_quoted = [""], 0, False
+    for piece in _PIECES.findall(value):
+        if piece == '"' and not depth:
+            is_quoted = not is_quoted
+        elif is_quoted:
+            continue
+        elif piece in {"(", ")"}:
+            depth = max(0, depth + (1 if piece == "(" else -1))
+        elif not depth and piece == ";":
+            parts.append("")
+        elif not depth:
+            parts[-1] += piece
+    return parts
 
 
 def _decision(results: list[str], domain: str) -> bool | None:
@@ -38,9 +56,12 @@ def _decision(results: list[str], domain: str) -> bool | None:
         if match is None:
             continue
         method, value = match[1].lower(), match[2].lower()
-        if method == "dmarc" and value in {"pass", "fail"}:
-            return value == "pass"
-        found = _DOMAIN.search(match[3])
+        if method == "dmarc" and value == "fail":
+            return False
+        if method == "dmarc" and value == "pass":
+            author = _FROM.search(match[3])
+            return True if author is None or _aligned(author[1], domain) else None
+        found = _SIGNER.search(match[3])
         signed = signed or (method == "dkim" and value == "pass" and found is not None and _aligned(found[1], domain))
     return True if signed else None
 

@@ -55,8 +55,11 @@ async def find_bound(connection: Driver, token: ReplyToken) -> Bound | None:
 
 async def take_in(
     connection: Driver, bound: Bound, envelope_from: str, content: bytes, trusted: TrustedResults
-) -> TakenIn:
-    """Keep an email as a row, with what becomes of it. One that is already there stays as it is."""
+) -> TakenIn | None:
+    """Keep an email as a row, with what becomes of it. One that is already there stays as it is.
+
+    Return None if its conversation or customer was deleted while the email was transferred.
+    """
     message = parse_headers(content)
     sender = sender_mailbox(message)
     reason = automatic_reason(message, envelope_from)
@@ -64,13 +67,14 @@ async def take_in(
     if reason is None and (held := _why_held(bound, sender, message, trusted)):
         state, reason = InboundState.HELD, held
     same_as = header_of(message, "message-id")
-    if not same_as or len(same_as) > MAX_MESSAGE_ID:
+    if not same_as or len(same_as) > MAX_MESSAGE_ID or "\x00" in same_as:
         same_as = f"sha256:{hashlib.sha256(content).hexdigest()}"
     values = (bound.conversation_id, bound.email_id, bound.user_id, bound.newest_number, same_as, sender)
     row = await connection.fetchrow(_INSERT, *values, content, state, reason, INBOUND_PER_HOUR)
     if row is None:
         row = await connection.fetchrow(_FIND, bound.conversation_id, same_as)
-        assert row is not None  # noqa: S101 - rows are not deleted within moments
+        if row is None:
+            return None
         return TakenIn(row["id"], InboundState(row["state"]), _reason(row["reason"]), is_new=False)
     return TakenIn(row["id"], InboundState(row["state"]), _reason(row["reason"]), is_new=True)
 
@@ -113,8 +117,10 @@ from reply_addresses as address
 where address.email_id = $1 and address.token_hash = $2 and emails.audience = 'customer'
 """
 # UUIDv7 ids are in the order of time.
+# The deletion of the conversation locks its mark: it erases this row, or is seen here.
 _INSERT: Final = f"""
-with taken as (
+with mark as (select deleted_at from marks where conversation_id = $1 for share),
+taken as (
 insert into inbound_emails
     (conversation_id, email_id, user_id, read_up_to, same_as, from_address, size, original, state, reason, finished_at)
 select $1::uuid, $2::uuid, $3::text, $4::int, $5::text, $6::text, length($7::bytea), $7::bytea,
@@ -127,6 +133,8 @@ from (
     where conversation_id = $1 and id > uuidv7(interval '-1 hour')
         and state in ('{InboundState.RECEIVED}', '{InboundState.POSTED}')
 ) as counted
+where not exists (select from mark where deleted_at is not null)
+    and not exists (select from people where id = $3 and deleted)
 on conflict (conversation_id, same_as) do nothing
 returning id, state, reason
 ), told as (

@@ -33,6 +33,7 @@ _AUTOMATIC: Final = (
     "x-zendesk-auto-response",
     "mailing-list",
 )
+MAX_FROM: Final = 2_000  # characters of a `From` that is read
 _SYSTEM_SENDERS: Final = {"postmaster", "mail-daemon", "mailerdaemon", "listserv", "majordomo", "root", "bounce"}
 _COMMENT = re.compile(r"\([^()]*\)")
 
@@ -58,8 +59,18 @@ def automatic_reason(message: Message, envelope_from: str) -> InboundReason | No
 
 
 def sender_mailbox(message: Message) -> str | None:
-    """Return the address in `From` in its canonical form; None if there is none, or more than one."""
-    found = {mailbox for _, address in getaddresses([header_of(message, "from")]) if (mailbox := _mailbox(address))}
+    """Return the address in `From` in its canonical form; None if there is none, or more than one.
+
+    Of two such headers, or of two addresses, our mail server may have authenticated the other one.
+    """
+    senders = message.get_all("from", ())
+    if len(senders) != 1 or len(str(senders[0])) > MAX_FROM:
+        return None
+    try:
+        # What has no "@" is a name whose comma lacks quotes.
+        found = {_mailbox(address) for _, address in getaddresses([header_of(message, "from")]) if "@" in address}
+    except RecursionError:
+        return None
     return found.pop() if len(found) == 1 else None
 
 

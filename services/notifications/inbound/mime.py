@@ -20,6 +20,9 @@ from services.notifications.inbound.lifting import Lifted, lift_large, put_back
 MAX_DEPTH: Final = 60
 MAX_PARTS: Final = 1000
 MAX_TEXT: Final = 2_000_000  # characters of all texts that are read
+MAX_HEADER: Final = 4_000  # characters of a header that are read: the email package takes the square of its length
+MAX_BOUNDARIES: Final = 10_000  # lines that may begin a part, and
+MAX_LINES: Final = 1_000_000  # lines of any kind, of an email that is parsed: the parser makes an object of each
 _SIGNATURES: Final = {"application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature"}
 
 
@@ -64,6 +67,17 @@ class ParsedEmail:
         return header_of(self.message, name)
 
 
+class _BoundedHeaders(policy.Compat32):
+    """The old policy, with headers cut. Those of our mail server are left whole: a verdict may stand at the end."""
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name, value = super().header_source_parse(sourcelines)
+        return name, value if name.lower() == "authentication-results" else value[:MAX_HEADER]
+
+
+_POLICY: Final = _BoundedHeaders()
+
+
 def header_of(message: Message, name: str) -> str:
     """Return the first header of a name as one line, decoded; empty if there is none."""
     raw = next((value for key, value in message.raw_items() if key.lower() == name), "")
@@ -79,7 +93,7 @@ def parse_headers(source: bytes) -> Message:
         if (at := head.find(end)) >= 0:
             head = head[: at + len(end)]
             break
-    message: Message = _safely(lambda: message_from_bytes(head), Message())
+    message: Message = _safely(lambda: message_from_bytes(head, policy=_POLICY), Message())
     return message
 
 
@@ -87,14 +101,22 @@ def parse_email(source: bytes) -> ParsedEmail:
     """Take an email apart."""
     try:
         skeleton, lifted = lift_large(source)
-        message: Message = message_from_bytes(skeleton)
-    except (RecursionError, ValueError, LookupError):  # nested hundreds deep, or what no parser foresaw
+        _check_size(skeleton)
+        message: Message = message_from_bytes(skeleton, policy=_POLICY)
+    except (RecursionError, ValueError, LookupError):  # nested hundreds deep, too long, or what no parser foresaw
         email = ParsedEmail(parse_headers(source), incomplete=True)
         email.files.append(FilePart("email.eml", "message/rfc822", source))
         return email
     email, budget = ParsedEmail(message, lifted=lifted), [MAX_PARTS, MAX_TEXT]
     _walk(email, message, 0, budget, texts=email.texts)
     return email
+
+
+def _check_size(source: bytes) -> None:
+    """Raise ValueError for an email that would take the parser minutes, or all memory."""
+    lines = max(source.count(b"\n"), source.count(b"\r"))
+    if lines > MAX_LINES or source.count(b"\n--") + source.count(b"\r--") > MAX_BOUNDARIES:
+        raise ValueError("too many lines or parts")
 
 
 def _walk(email: ParsedEmail, part: Message, depth: int, budget: list[int], texts: list[TextPart] | None) -> None:

@@ -244,8 +244,15 @@ update inbound_emails set state = '{InboundState.POSTED}', message_id = $3, mess
     lease_id = null, lease_until = null, failing_since = null, finished_at = clock_timestamp()
 where id = $1 and lease_id = $2 and state = '{InboundState.RECEIVED}'
 """  # noqa: S608 - built from constants
+# The deletion that the conversations service knows of may have been handled here before the email came.
 _END: Final = f"""
-update inbound_emails set state = $3, reason = $4, lease_id = null, lease_until = null, finished_at = clock_timestamp()
+update inbound_emails set state = $3, reason = $4, lease_id = null, lease_until = null, finished_at = clock_timestamp(),
+    original = case when not deleted then original end, from_address = case when not deleted then from_address end
+from (
+    select $4 = '{InboundReason.CONVERSATION_DELETED}' or exists (
+        select from people join inbound_emails as ended on ended.user_id = people.id where ended.id = $1 and deleted
+    ) as deleted
+) as its
 where id = $1 and lease_id = $2 and state = '{InboundState.RECEIVED}'
 """  # noqa: S608 - built from constants
 _RETRY: Final = f"""

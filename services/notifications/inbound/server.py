@@ -116,6 +116,9 @@ class Receiver:
             except Exception as error:  # noqa: BLE001 - the sender's server tries again
                 replies.append(_postpone(error))
                 continue
+            if taken is None:
+                replies.append(_refuse("deleted", "550 5.1.6 This conversation or its customer was deleted"))
+                continue
             failpoint("inbound-committed")
             EMAILS.labels(taken.state).inc()
             log.info("email taken in", inbound_id=str(taken.id), state=taken.state, again=not taken.is_new)

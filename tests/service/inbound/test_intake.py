@@ -233,3 +233,53 @@ async def test_connections_and_recipients_are_limited(rig: Rig, monkeypatch: pyt
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     assert (await reader.readline()).startswith(b"421 ")
     writer.close()
+
+
+@pytest.mark.parametrize(
+    "senders",
+    [
+        ["anna@customer.test", "eve@other.test"],
+        ["eve@other.test", "anna@customer.test"],
+        ["anna@customer.test, Eve <eve@[other.test>"],
+        [f"anna@customer.test{' ' * 5000}, eve@other.test"],
+    ],
+)
+async def test_an_email_that_names_two_senders_is_held(rig: Rig, senders: list[str]) -> None:
+    await rig.send_email()
+    lines = ["Message-ID: <1@x>", "Authentication-Results: mx.store.test; dmarc=pass header.from=other.test"]
+    head = "".join(f"{line}\r\n" for line in [*lines, *(f"From: {sender}" for sender in senders)])
+    assert await rig.deliver(f"{head}\r\nText\r\n".encode()) is None
+    assert await rig.states() == [("held", "other-sender")]
+
+
+async def test_a_name_with_a_comma_and_without_quotes_is_one_sender(rig: Rig) -> None:
+    await rig.send_email()
+    assert await rig.deliver(b"From: Doe, Anna <anna@customer.test>\r\n\r\nText\r\n") is None
+    assert await rig.states() == [("received", None)]
+
+
+@pytest.mark.parametrize("message_id", [b"<1\x00@x>", b"=?us-ascii?q?=00?="])
+async def test_an_email_with_an_unusable_id_is_taken_in_once(rig: Rig, message_id: bytes) -> None:
+    await rig.send_email()
+    content = b"From: anna@customer.test\r\nMessage-ID: " + message_id + b"\r\n\r\nText\r\n"
+    assert [await rig.deliver(content) for _ in range(2)] == [None, None]
+    assert await rig.states() == [("received", None)]
+
+
+@pytest.mark.parametrize("deletion", ["marks set deleted_at = now()", "people set deleted = true where id = 'anna'"])
+async def test_an_email_whose_conversation_or_customer_is_deleted_during_its_transfer_is_refused(
+    rig: Rig, deletion: str
+) -> None:
+    await rig.send_email()
+
+    def begin() -> smtplib.LMTP:
+        server = smtplib.LMTP("127.0.0.1", rig.port, timeout=20)
+        server.ehlo_or_helo_if_needed()
+        server.mail("anna@customer.test")
+        assert server.rcpt(rig.address)[0] == 250
+        return server
+
+    with await asyncio.to_thread(begin) as server:
+        await rig.run(f"update {deletion}")
+        code, _ = await asyncio.to_thread(server.data, rig.reply().as_bytes())
+    assert (code, await rig.rows()) == (550, [])

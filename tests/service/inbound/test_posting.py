@@ -218,6 +218,26 @@ async def test_only_the_secret_opens_the_internal_calls(rig: Rig) -> None:
     assert (await rig.client.post("/internal/inbound/files", params={})).status_code == 401
 
 
+async def test_nothing_is_kept_of_an_email_that_came_during_the_deletion_of_its_sender(rig: Rig) -> None:
+    await rig.send_email()
+    await rig.deliver(rig.reply())
+    await rig.anna.api.delete("/api/v1/store/users/anna", headers=rig.shop_headers)
+    await rig.run("update people set deleted = true where id = 'anna'")  # without the row that was not yet there
+    await rig.post()
+    assert await rig.states() == [("refused", "no-longer-allowed")]
+    assert await _column(rig, "select coalesce(original::text, from_address) from inbound_emails") == [None]
+
+
+async def test_nothing_is_kept_of_an_email_that_came_during_the_deletion_of_its_conversation(rig: Rig) -> None:
+    await rig.send_email()
+    await rig.deliver(rig.reply())
+    await rig.sam.call("PATCH", f"/conversations/{rig.conversation}", json={"status": "CLOSED"})
+    await rig.sam.call("DELETE", f"/conversations/{rig.conversation}")
+    await rig.post()
+    assert await rig.states() == [("refused", "conversation-deleted")]
+    assert await _column(rig, "select coalesce(original::text, from_address) from inbound_emails") == [None]
+
+
 async def test_processes_share_the_work_and_post_each_email_once(rig: Rig) -> None:
     await rig.send_email()
     for number in range(6):

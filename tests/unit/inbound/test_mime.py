@@ -4,7 +4,7 @@ from email.message import EmailMessage
 import pytest
 
 from services.notifications.inbound.charsets import decode
-from services.notifications.inbound.mime import parse_email
+from services.notifications.inbound.mime import parse_email, parse_headers
 
 JPEG = b"\xff\xd8\xff\xe0 photo"
 
@@ -72,6 +72,20 @@ def test_nested_twenty_deep_is_read() -> None:
     for _ in range(20):
         source = multi("mixed", source)
     assert [part.text.strip() for part in parse_email(source).texts] == ["deep"]
+
+
+@pytest.mark.parametrize("line", ["\n", "--b\n\nx\n"])
+def test_an_email_of_too_many_lines_or_parts_is_kept_as_a_file(line: str) -> None:
+    head = "Subject: many\nContent-Type: multipart/mixed; boundary=b\n\n"
+    source = f"{head}{line * (1_000_001 if line.isspace() else 10_001)}".encode()
+    email = parse_email(source)
+    assert ([file.content for file in email.files], email.texts, email.incomplete) == ([source], [], True)
+    assert email.header("subject") == "many"
+
+
+def test_headers_are_cut_but_for_the_verdict_of_our_mail_server() -> None:
+    headers = parse_headers(f"Subject: {'a' * 9000}\r\nAuthentication-Results: {'b' * 9000}\r\n\r\n".encode())
+    assert (len(headers["subject"]), len(headers["authentication-results"])) == (4000, 9000)
 
 
 @pytest.mark.parametrize("depth", [200, 5000])
