@@ -16,10 +16,11 @@ _DURATIONS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A chart: its highest value, and the path of each line. `is_empty`: no line has a value."""
+    """A chart: its highest value, and the paths of each line and of its dots. `is_empty`: no line has a value."""
 
     top: float
     paths: Sequence[str]
+    dots: Sequence[str]
     is_empty: bool
 
 
@@ -50,15 +51,17 @@ def _round_count(highest: float) -> float:
 
 def _chart(lines: Sequence[Sequence[float | None]], top: float) -> Chart:
     is_empty = all(value is None for line in lines for value in line)
-    return Chart(top, [_path(line, top) for line in lines], is_empty)
+    parts = [_parts(line, top) for line in lines]
+    paths = [" ".join(f"M{' L'.join(part)}" for part in line if len(part) > 1) for line in parts]
+    dots = [" ".join(f"M{part[0]}h0" for part in line if len(part) == 1) for line in parts]
+    return Chart(top, paths, dots, is_empty)
 
 
-def _path(line: Sequence[float | None], top: float) -> str:
-    """Return the path of a line, with a gap where it has no value. A value between two gaps is a dot."""
+def _parts(line: Sequence[float | None], top: float) -> list[list[str]]:
+    """Return the points of a line, apart where it has no value. A part of one point is a dot."""
     step = WIDTH / max(len(line) - 1, 1)
-    points = [
-        None if value is None else f"{number * step:.4g} {HEIGHT - value / top * HEIGHT:.4g}"
+    points = (
+        "" if value is None else f"{number * step:.4g} {HEIGHT - value / top * HEIGHT:.4g}"
         for number, value in enumerate(line)
-    ]
-    parts = (list(part) for is_there, part in groupby(points, key=bool) if is_there)
-    return " ".join(f"M{' L'.join(map(str, part))}{'h0' if len(part) == 1 else ''}" for part in parts)
+    )
+    return [list(part) for is_there, part in groupby(points, key=bool) if is_there]

@@ -11,14 +11,14 @@ def test_a_line_goes_from_left_to_right_and_up_to_the_top() -> None:
 
 
 def test_a_day_without_a_value_is_a_gap_and_a_day_between_two_gaps_a_dot() -> None:
-    [path] = duration_chart([[None, 30, None, 60, 0, None]]).paths
-    assert path == "M60 50h0 M180 0 L240 100"
+    chart = duration_chart([[None, 30, None, 60, 0, None]])
+    assert (list(chart.paths), list(chart.dots)) == (["M180 0 L240 100"], ["M60 50h0"])
 
 
 def test_a_single_day_is_a_dot_and_no_value_at_all_is_empty() -> None:
-    assert list(count_chart([[1]]).paths) == ["M0 0h0"]
+    assert list(count_chart([[1]]).dots) == ["M0 0h0"]
     chart = duration_chart([[None, None], []])
-    assert (chart.is_empty, list(chart.paths)) == (True, ["", ""])
+    assert (chart.is_empty, list(chart.paths), list(chart.dots)) == (True, ["", ""], ["", ""])
 
 
 @pytest.mark.parametrize(("highest", "top"), [(0, 1), (1, 1), (2, 2), (3, 5), (6, 10), (11, 20), (21, 50), (99, 100)])
