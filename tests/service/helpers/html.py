@@ -8,7 +8,7 @@ from urllib.parse import urljoin
 
 import httpx2
 
-_VOID = frozenset({"meta", "link", "input", "img", "br", "use"})
+_VOID = frozenset({"meta", "link", "input", "img", "br", "use", "wbr"})
 _UNSEEN = frozenset({"style", "template", "script"})
 
 

@@ -87,14 +87,16 @@ async def test_the_stores_own_fields_stand_beside_the_thread_as_text_and_safe_li
         "Note": "<script>x</script>",
         "Empty": None,
     }
-    await shop.call("PUT", "/users/anna", {"name": "Anna", "custom": custom})
+    await shop.call("PUT", "/users/anna", {"name": "Anna", "email": "anna@store.test", "custom": custom})
     _, page = await opened(anna, browser)
     context = page.by_id("context")
+    assert "anna@<wbr>store.test" in page.answer.text  # a narrow card breaks the line there
     for words in ("VIP <b>", "Yes", "<script>x</script>", "javascript:alert(1)"):
         assert words in context.text
     assert "Empty" not in context.text
     links = {link["href"]: link for link in context.all("a")}
     assert links["tel:+431234567"].text == "+43 1 234567"
+    assert links["mailto:anna%40store.test"].text == "anna@store.test"
     assert links["https://store.test/c?a=1&b"]["rel"] == "nofollow noopener noreferrer"
     assert not [href for href in links if href.startswith("javascript")]
 
