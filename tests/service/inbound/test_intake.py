@@ -240,7 +240,7 @@ async def test_connections_and_recipients_are_limited(rig: Rig, monkeypatch: pyt
     [
         ["anna@customer.test", "eve@other.test"],
         ["eve@other.test", "anna@customer.test"],
-        ["anna@customer.test, Eve <eve@[other.test>"],
+        ["anna@customer.test, Eve <eve@other.test>"],
         [f"anna@customer.test{' ' * 5000}, eve@other.test"],
     ],
 )
