@@ -72,7 +72,7 @@ class Element:
                 yield child
             else:
                 yield from child.texts()
-                yield "" if child.tag in {"span", "bdi", "a", "kbd", "strong"} else " "
+                yield "" if child.tag in {"span", "bdi", "a", "kbd", "strong", "wbr"} else " "
 
 
 class Page(HTMLParser):
