@@ -21,6 +21,8 @@ from deploy.local import valkey as valkey_server
 from deploy.local.ports import free_ports
 from deploy.local.postgres import create_databases, throwaway_postgres
 from deploy.local.processes import end, spawn
+from services.conversations.emails import follower
+from services.conversations.models import AuditEntry
 from services.conversations.models import Base as ConversationsBase
 from services.notifications.models import Base as NotificationsBase
 from shared.broker import EVENTS_QUEUE, create_celery
@@ -252,8 +254,9 @@ class Rig:
         epoch = await self._databases["notifications"].fetchval("select epoch from feed")
         emails = await self._databases["notifications"].fetch("select id from emails order by id")
         await self._databases["conversations"].execute(
-            "update notifications_cursor set epoch = $1, types = '{email.updated}', list_after = $2, list_reason = ''",
+            "update notifications_cursor set epoch = $1, types = $2, list_after = $3, list_reason = ''",
             epoch,
+            list(follower.TYPES),
             emails[len(emails) // 2]["id"],
         )
 
@@ -287,7 +290,10 @@ def _columns(base: type[Any]) -> dict[str, str]:
 
 def _refill(tables: dict[str, str], name: str) -> str:
     """Return statements that replace the tables' rows by those saved under a name."""
-    empty = [f"delete from public.{table};" for table in reversed(tables)]  # noqa: S608 - our own tables
+    empty = [
+        f"{'truncate' if table == AuditEntry.__tablename__ else 'delete from'} public.{table};"
+        for table in reversed(tables)
+    ]
     fill = [
         f"insert into public.{table} ({columns}) overriding system value select {columns} from {name}.{table};"  # noqa: S608 - our own tables
         for table, columns in tables.items()
