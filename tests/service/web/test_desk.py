@@ -40,7 +40,7 @@ async def test_a_conversation_is_assigned_labelled_and_noted_without_scripts(
     page = await submit(browser, page, "assign", admin_id="kim")
     assert str(page.answer.url).endswith("?status=OPEN&unread=false")  # the list that the conversation was opened from
     page = await submit(browser, page, "add-label", add="<b>late")
-    page = await submit(browser, page, "note", body="Called her. See https://store.test/?a=1")
+    page = await submit(browser, page, "note", body="Called her. See https://store.test/?a=1", mentions="kim")
     chosen = [option["value"] for option in page.by_id("assignee").all("option") if "selected" in option]
     assert chosen == ["kim"]
     assert [item.text for item in page.root.of_class("label-list")[0].all("bdi")] == ["<b>late"]
@@ -48,6 +48,7 @@ async def test_a_conversation_is_assigned_labelled_and_noted_without_scripts(
     assert "assigned this to Kim" in assigned
     assert "added the label <b>late" in labelled
     assert "Called her." in note
+    assert "Notified: Kim" in note
     page = await submit(browser, page, "remove-label")
     assert not page.root.of_class("label-list")
     page = await submit(browser, page, "delete-note")

@@ -65,7 +65,8 @@ async def write_note(
     conversation_id: UUID, request: Request, page_context: AdminSubmission, session: DbSession, inbox: ListQuery
 ) -> Response:
     """Add a note. A second submit of the same form adds nothing."""
-    body = _valid(WriteNote, body=(await _field(request, "body")).replace("\r\n", "\n"))
+    mentions = [str(value) for value in (await request.form()).getlist("mentions")]
+    body = _valid(WriteNote, body=(await _field(request, "body")).replace("\r\n", "\n"), mentions=mentions)
     admin_id, key = page_context.principal.id, known_key(await _field(request, "idempotency_key"))
     claimed_id, replayed = None, False
     if once := IdempotencyKey.of(key, f"note:{conversation_id}", body.model_dump(exclude_defaults=True)):

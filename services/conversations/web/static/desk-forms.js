@@ -10,7 +10,7 @@ const REQUESTS = {
   assign: (fields) => ["PUT", { admin_id: fields.get("admin_id") || null }],
   "add-label": (fields) => ["PATCH", { add: [fields.get("add")] }],
   "remove-label": (fields) => ["PATCH", { remove: [fields.get("remove")] }],
-  note: (fields) => ["POST", { body: fields.get("body") }],
+  note: (fields) => ["POST", { body: fields.get("body"), mentions: fields.getAll("mentions") }],
   "delete-note": () => ["DELETE"],
   "remove-message": () => ["DELETE"],
 };
@@ -19,10 +19,20 @@ export function startDeskForms() {
   if (role === "admin") document.addEventListener("submit", send);
 }
 
-/** Open the form of a note that was begun. */
+/** Open the form of a note that was begun. Writing `@Name` chooses an admin. */
 export function startNotes(thread) {
   const note = thread.querySelector("#note-body");
-  if (note?.value) note.closest("details").open = true;
+  if (!note) return;
+  if (note.value) note.closest("details").open = true;
+  note.addEventListener("input", () => {
+    const text = note.value.toLocaleLowerCase();
+    for (const box of note.form.querySelectorAll("[name=mentions]")) {
+      const isNamed = text.includes(`@${box.dataset.name.toLocaleLowerCase()}`);
+      if (isNamed && !("named" in box.dataset)) box.checked = true; // once: it can be unchecked
+      if (isNamed) box.dataset.named = "";
+      else delete box.dataset.named;
+    }
+  });
 }
 
 async function send(event) {
