@@ -29,6 +29,7 @@ from shared.text import is_visible
 LEASE_SECONDS: Final = 120  # for reading an email, and sending its files and its text
 CALL_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = (1, 2, 5, 10, 20, 30)  # after an outage or a failure; the last one repeats
+MAX_TRIES: Final = 20  # after which an email whose last attempt ended without a result is held
 BATCH: Final = 20  # emails of different conversations at once
 MAX_FILES: Final = 10
 MAX_BODY: Final = 10_000
@@ -82,6 +83,7 @@ async def post_due(acquire: ConnectionProvider, client: httpx2.AsyncClient, stor
     """Post the first email of each line that is due; return how many were tried."""
     lease = uuid4()
     async with acquire() as connection:
+        await connection.execute(_HOLD_DEADLY, MAX_TRIES)
         rows = await connection.fetch(_CLAIM, lease, LEASE_SECONDS, BATCH)
     failpoint("inbound-claimed")
     await asyncio.gather(*(_post(acquire, client, store, row, lease) for row in rows))
@@ -213,6 +215,16 @@ async def _end(connection: Driver, email_id: UUID, lease: UUID, state: InboundSt
     log.info("email not posted", inbound_id=str(email_id), state=state, reason=reason)
 
 
+# Attempts that end in any other way give the lease back: this one has ended its process, or taken too long.
+_HOLD_DEADLY: Final = f"""
+with deadly as (
+    update inbound_emails set state = '{InboundState.HELD}', reason = '{InboundReason.NOT_ACCEPTED}', lease_id = null,
+        lease_until = null
+    where state = '{InboundState.RECEIVED}' and lease_until < clock_timestamp() and tries >= $1
+    returning id
+)
+{INBOUND_UPDATED_SQL} deadly
+"""  # noqa: S608 - built from constants
 # The first of each conversation's line. The conditions are checked again when the row is locked.
 _CLAIM: Final = f"""
 update inbound_emails set lease_id = $1, lease_until = clock_timestamp() + make_interval(secs => $2), tries = tries + 1

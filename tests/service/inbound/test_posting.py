@@ -250,3 +250,14 @@ async def test_processes_share_the_work_and_post_each_email_once(rig: Rig) -> No
 async def _column(rig: Rig, query: str) -> list[Any]:
     async with rig.sweeping.notifications() as session:
         return list(await session.scalars(text(query)))
+
+
+async def test_an_email_that_ends_its_process_each_time_is_held_at_last(rig: Rig) -> None:
+    await rig.send_email()
+    await rig.deliver(rig.reply("First."))
+    await rig.deliver(rig.reply("Second.", **{"Message-ID": "<2@customer.test>"}))
+    with killed_at("inbound-claimed"), pytest.raises(Killed):
+        await rig.post()
+    await rig.run("update inbound_emails set tries = 20, lease_until = now() - interval '1 second' where tries > 0")
+    await rig.post()
+    assert await rig.states() == [("held", "not-accepted"), ("posted", None)]
