@@ -155,12 +155,19 @@ class Rig:
         await self._save("mailed")
 
     async def record(self, stage: Stage) -> tuple[list[Point], State]:
-        """Run a stage once without a crash; return the points that it reaches, with each visit, and the final state."""
+        """Run a stage without a crash; return the points that it reaches, with each visit, and the final state.
+
+        Runs differ slightly, so the points are those of two runs.
+        """
         if stage.actor not in self._recorded:
-            await self._restore(stage.before, stage.script)
-            ended = await self.run(stage.actor)
+            runs = []
+            for _ in range(2):
+                await self._restore(stage.before, stage.script)
+                runs.append((await self.run(stage.actor)).reached)
             points = [
-                Point(work, place, time + 1) for (work, place), times in ended.reached.items() for time in range(times)
+                Point(work, place, time + 1)
+                for (work, place), times in runs[0].items()
+                for time in range(min(times, runs[1].get((work, place), 0)))
             ]
             self._recorded[stage.actor] = points, await self._settle(stage)
         return self._recorded[stage.actor]

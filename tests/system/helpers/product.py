@@ -65,7 +65,8 @@ class Product(Processes):
         self.environment["CHATS_NOTIFICATIONS_URL"] = f"http://127.0.0.1:{self.ports['notifications-api']}"
         self.environment.setdefault("CHATS_PUBLIC_URL", self.origin)
         self.command = CHATS  # tests replace it to start a modified build
-        self._http = httpx2.AsyncClient(timeout=30)
+        # Idle connections end before the server closes them, after 5 s: a request must not meet that.
+        self._http = httpx2.AsyncClient(timeout=30, limits=httpx2.Limits(keepalive_expiry=2))
         self._headers: dict[tuple[str, str], dict[str, str]] = {}
 
     async def chats(self, *arguments: str, **more: str) -> tuple[int, str]:
