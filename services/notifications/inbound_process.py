@@ -9,6 +9,7 @@ import structlog
 
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.posting import CALL_SECONDS, Store, post_due
+from services.notifications.inbound.reception import Reception
 from services.notifications.inbound.retention import purge_originals
 from services.notifications.inbound.server import InboundServer, Receiver
 from services.notifications.inbound.state import collect
@@ -34,9 +35,9 @@ async def run_inbound(settings: InboundSettings, host: str, port: int, stop: asy
     acquire, arrived = connection_provider(engine), asyncio.Event()
     routes = operations_routes(lambda: database_fault(engine, version), lambda: collect(sessions))
     trusted = TrustedResults(settings.inbound_authserv_id, settings.inbound_require_auth)
-    receiver = Receiver(acquire, settings.inbound_domain or "", settings.public_url, trusted, arrived.set)
+    reception = Reception(acquire, settings.inbound_domain or "", settings.public_url, trusted, arrived.set)
     hostname = urlsplit(settings.public_url).hostname or "localhost"
-    server = InboundServer(receiver, parse_listen_url(settings.inbound_listen), hostname)
+    server = InboundServer(Receiver(reception), parse_listen_url(settings.inbound_listen), hostname)
     async with operations_server(routes, host, port), conversations_client(settings) as client:
         await run_until_stopped(stop, wait_for_database(engine, version))
         if settings.inbound_domain is None:

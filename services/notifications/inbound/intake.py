@@ -54,7 +54,7 @@ async def find_bound(connection: Driver, token: ReplyToken) -> Bound | None:
 
 
 async def take_in(
-    connection: Driver, bound: Bound, envelope_from: str, content: bytes, trusted: TrustedResults
+    connection: Driver, bound: Bound, envelope_from: str | None, content: bytes, trusted: TrustedResults
 ) -> TakenIn | None:
     """Keep an email as a row, with what becomes of it. One that is already there stays as it is.
 

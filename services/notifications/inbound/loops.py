@@ -38,11 +38,14 @@ _SYSTEM_SENDERS: Final = {"postmaster", "mail-daemon", "mailerdaemon", "listserv
 _COMMENT = re.compile(r"\([^()]*\)")
 
 
-def automatic_reason(message: Message, envelope_from: str) -> InboundReason | None:
-    """Return why an email is not one that a person wrote; None if it may be."""
+def automatic_reason(message: Message, envelope_from: str | None) -> InboundReason | None:
+    """Return why an email is not one that a person wrote; None if it may be.
+
+    An envelope without a sender is that of a delivery report. `None` is an envelope that nobody told us.
+    """
     kind = header_of(message, "content-type").lower()
     names = {name.lower() for name in message.keys()}  # noqa: SIM118 - no mapping
-    if not envelope_from or kind.startswith("multipart/report") or "x-failed-recipients" in names:
+    if envelope_from == "" or kind.startswith("multipart/report") or "x-failed-recipients" in names:
         return InboundReason.DELIVERY_REPORT
     submitted = _COMMENT.sub(" ", header_of(message, "auto-submitted")).partition(";")[0].strip().lower()
     precedence = _COMMENT.sub(" ", header_of(message, "precedence")).strip().lower()
@@ -52,7 +55,7 @@ def automatic_reason(message: Message, envelope_from: str) -> InboundReason | No
     loops = header_of(message, "delivered-to").lower() == "autoresponder"
     if submitted not in {"", "no"} or precedence in _PRECEDENCES or automatic or listed or machine or loops:
         return InboundReason.AUTOMATIC
-    senders = {mailbox for mailbox in (envelope_mailbox(envelope_from), sender_mailbox(message)) if mailbox}
+    senders = {mailbox for mailbox in (envelope_mailbox(envelope_from or ""), sender_mailbox(message)) if mailbox}
     if any(is_unattended(mailbox) or _local_part(mailbox) in _SYSTEM_SENDERS for mailbox in senders):
         return InboundReason.SYSTEM_SENDER
     return None

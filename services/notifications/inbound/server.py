@@ -3,34 +3,25 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, cast
 
 import structlog
 from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
-from prometheus_client import Counter
 
-from services.notifications.inbound.authentication import TrustedResults
-from services.notifications.inbound.intake import Bound, find_bound, take_in
-from services.notifications.inbound.loops import envelope_mailbox
+from services.notifications.inbound.intake import Bound
+from services.notifications.inbound.reception import MAX_BYTES, Reception, Refused
 from services.notifications.mail.listen_url import Listen
-from services.notifications.mail.reply_addresses import read_reply_token
-from shared.database import ConnectionProvider
 from shared.failpoints import failpoint
 
-MAX_BYTES: Final = 40 * 2**20
 MAX_RECIPIENTS: Final = 20
 MAX_CONNECTIONS: Final = 100
 PIECE: Final = 64 * 1024  # bytes that are received at once, with lines of any length
 END: Final = b"\r\n.\r\n"
 IDLE_SECONDS: Final = 120.0
 CONNECTION_SECONDS: Final = 1800.0
-DATABASE_SECONDS: Final = 20.0  # for an answer to RCPT or to the final dot
 GRACE: Final = 8.0  # seconds that emails in transfer have after a stop
-
-EMAILS = Counter("chats_inbound_emails_total", "Emails that this process has taken in, by state", ["state"])
-REFUSED = Counter("chats_inbound_refused_total", "Addresses that this process has refused, by reason", ["reason"])
 
 log = structlog.get_logger()
 logging.getLogger("mail.log").setLevel(logging.CRITICAL)  # it logs addresses and every line
@@ -49,16 +40,8 @@ class _Envelope(Envelope):
 class Receiver:
     """The answers of the server: what aiosmtpd calls at each step of a dialogue."""
 
-    def __init__(
-        self,
-        acquire: ConnectionProvider,
-        domain: str,
-        public_url: str,
-        trusted: TrustedResults,
-        arrived: Callable[[], None] = lambda: None,
-    ) -> None:
-        self._acquire, self._domain, self._trusted, self._arrived = acquire, domain, trusted, arrived
-        self._new_conversation = f"{public_url.rstrip('/')}/dashboard/messages/new/"
+    def __init__(self, reception: Reception) -> None:
+        self._reception = reception
 
     async def handle_RCPT(  # noqa: N802 - aiosmtpd's name
         self, _server: SMTP, _session: Session, envelope: Envelope, address: str, _options: Sequence[str]
@@ -66,35 +49,16 @@ class Receiver:
         """Accept a recipient that stands for a conversation, and say why another one is refused."""
         if len(envelope.rcpt_tos) >= MAX_RECIPIENTS:
             return "452 4.5.3 Too many recipients"
-        local, _, domain = address.rpartition("@")
-        token = read_reply_token(local) if domain.lower().rstrip(".") == self._domain else None
-        if token is None:
-            return _refuse("unknown-address", "550 5.1.1 There is no such address here")
         try:
-            async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
-                bound = await find_bound(connection, token)
+            bound = await self._reception.find(address, _bare(envelope.mail_from))
         except Exception as error:  # noqa: BLE001 - the sender's server tries again
             return _postpone(error)
-        reply = self._refusal(bound, _bare(envelope.mail_from))
-        if reply is not None or bound is None:
-            return reply or _refuse("unknown-address", "550 5.1.1 There is no such address here")
+        if isinstance(bound, Refused):
+            return _refusal(bound)
         assert isinstance(envelope, _Envelope)  # noqa: S101 - the connection makes no other
         envelope.bound.append(bound)
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 OK"
-
-    def _refusal(self, bound: Bound | None, sender: str) -> Reply | None:
-        if bound is None:
-            return _refuse("unknown-address", "550 5.1.1 There is no such address here")
-        if bound.conversation_deleted:
-            link = self._new_conversation
-            return _refuse("conversation-deleted", f"550 5.1.6 This conversation was deleted. Start a new one: {link}")
-        if bound.user_deleted:
-            return _refuse("user-deleted", "550 5.1.6 This address is no longer in use")
-        if bound.expired and envelope_mailbox(sender) not in bound.addresses:
-            link = self._new_conversation
-            return _refuse("expired", f"550 5.1.6 This address has expired. Write in the store: {link}")
-        return None
 
     async def handle_DATA(self, server: SMTP, _session: Session, envelope: Envelope) -> Reply:  # noqa: N802 - as above
         """Keep an email for each of its recipients. LMTP has an answer for each, in their order."""
@@ -111,19 +75,14 @@ class Receiver:
         replies = []
         for bound in recipients:
             try:
-                async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
-                    taken = await take_in(connection, bound, sender, content, self._trusted)
+                taken = await self._reception.keep(bound, sender, content)
             except Exception as error:  # noqa: BLE001 - the sender's server tries again
                 replies.append(_postpone(error))
                 continue
-            if taken is None:
-                replies.append(_refuse("deleted", "550 5.1.6 This conversation or its customer was deleted"))
-                continue
-            failpoint("inbound-committed")
-            EMAILS.labels(taken.state).inc()
-            log.info("email taken in", inbound_id=str(taken.id), state=taken.state, again=not taken.is_new)
-            replies.append(f"250 2.0.0 OK, kept as {taken.id}")
-        self._arrived()
+            if isinstance(taken, Refused):
+                replies.append(_refusal(taken))
+            else:
+                replies.append(f"250 2.0.0 OK, kept as {taken.id}")
         return replies
 
     async def handle_exception(self, error: Exception) -> Reply:
@@ -138,9 +97,8 @@ def _bare(sender: str | None) -> str:
     return (sender or "").strip("<>")
 
 
-def _refuse(reason: str, reply: Reply) -> Reply:
-    REFUSED.labels(reason).inc()
-    return reply
+def _refusal(refused: Refused) -> Reply:
+    return f"550 {refused.status} {refused.text}"
 
 
 def _postpone(error: Exception) -> Reply:

@@ -17,6 +17,7 @@ from deploy.local.ports import free_ports
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.posting import Store, post_due
+from services.notifications.inbound.reception import Reception
 from services.notifications.inbound.server import InboundServer, Receiver
 from services.notifications.mail.listen_url import Listen
 from services.notifications.models import InboundEmail
@@ -126,8 +127,8 @@ async def running_rig(sweeping: Sweeper, anna: Caller, sam: Caller, *, is_lmtp: 
     sweeping.settings = SETTINGS
     [port] = free_ports([0])
     sessions: SessionFactory = sweeping.notifications
-    receiver = Receiver(connection_provider(sessions.kw["bind"]), DOMAIN, "https://store.test", TRUSTED)
-    server = InboundServer(receiver, Listen(is_lmtp, "127.0.0.1", port), "store.test")
+    reception = Reception(connection_provider(sessions.kw["bind"]), DOMAIN, "https://store.test", TRUSTED)
+    server = InboundServer(Receiver(reception), Listen(is_lmtp, "127.0.0.1", port), "store.test")
     await server.start()
     transport = anna.api._transport  # noqa: SLF001 - the same application with other headers
     headers = {"Authorization": f"Bearer {INBOUND_SECRET}"}

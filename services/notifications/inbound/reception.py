@@ -1,0 +1,99 @@
+"""What all ways in have in common: find out whom an address stands for, and keep an email as a row or say why not."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from prometheus_client import Counter
+
+from services.notifications.inbound.authentication import TrustedResults
+from services.notifications.inbound.intake import Bound, TakenIn, find_bound, take_in
+from services.notifications.inbound.loops import envelope_mailbox
+from services.notifications.mail.reply_addresses import read_reply_token
+from shared.database import ConnectionProvider
+from shared.failpoints import failpoint
+
+MAX_BYTES: Final = 40 * 2**20
+DATABASE_SECONDS: Final = 20.0  # for one answer
+
+EMAILS = Counter("chats_inbound_emails_total", "Emails that this process has taken in, by state", ["state"])
+REFUSED = Counter("chats_inbound_refused_total", "Addresses that this process has refused, by reason", ["reason"])
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """An address that takes no email: why, the enhanced status code of RFC 3463, and the text for its sender."""
+
+    reason: str
+    status: str
+    text: str
+
+
+UNKNOWN: Final = Refused("unknown-address", "5.1.1", "There is no such address here")
+
+
+class Reception:
+    """Finds out whom addresses stand for, and keeps emails. Errors of the database are the caller's."""
+
+    def __init__(
+        self,
+        acquire: ConnectionProvider,
+        domain: str,
+        public_url: str,
+        trusted: TrustedResults,
+        arrived: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._acquire, self._domain, self._trusted, self._arrived = acquire, domain, trusted, arrived
+        self._new_conversation = f"{public_url.rstrip('/')}/dashboard/messages/new/"
+
+    def is_ours(self, address: str) -> bool:
+        """Return whether an address has the form of one that we make. It may still be forged."""
+        local, _, domain = address.rpartition("@")
+        return domain.lower().rstrip(".") == self._domain and read_reply_token(local) is not None
+
+    async def find(self, address: str, envelope_from: str | None) -> Bound | Refused:
+        """Return what an address stands for, or why it is refused for this sender.
+
+        `None` is a sender that nobody told us: its expired addresses are not refused, and the header decides.
+        """
+        token = read_reply_token(address.rpartition("@")[0]) if self.is_ours(address) else None
+        if token is None:
+            return _refuse(UNKNOWN)
+        async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
+            bound = await find_bound(connection, token)
+        if bound is None:
+            return _refuse(UNKNOWN)
+        refused = self._refusal(bound, envelope_from)
+        return bound if refused is None else _refuse(refused)
+
+    def _refusal(self, bound: Bound, envelope_from: str | None) -> Refused | None:
+        link = self._new_conversation
+        if bound.conversation_deleted:
+            return Refused("conversation-deleted", "5.1.6", f"This conversation was deleted. Start a new one: {link}")
+        if bound.user_deleted:
+            return Refused("user-deleted", "5.1.6", "This address is no longer in use")
+        known = None if envelope_from is None else envelope_mailbox(envelope_from)
+        if bound.expired and envelope_from is not None and known not in bound.addresses:
+            return Refused("expired", "5.1.6", f"This address has expired. Write in the store: {link}")
+        return None
+
+    async def keep(self, bound: Bound, envelope_from: str | None, content: bytes) -> TakenIn | Refused:
+        """Keep an email as a row, which is committed on return."""
+        async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
+            taken = await take_in(connection, bound, envelope_from, content, self._trusted)
+        if taken is None:
+            return _refuse(Refused("deleted", "5.1.6", "This conversation or its customer was deleted"))
+        failpoint("inbound-committed")
+        EMAILS.labels(taken.state).inc()
+        log.info("email taken in", inbound_id=str(taken.id), state=taken.state, again=not taken.is_new)
+        self._arrived()
+        return taken
+
+
+def _refuse(refused: Refused) -> Refused:
+    REFUSED.labels(refused.reason).inc()
+    return refused
