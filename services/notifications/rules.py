@@ -90,6 +90,8 @@ class InboundReason(StrEnum):
     ERASED = "erased"
     """Its conversation or its sender was erased before it was posted."""
     DISCARDED = "discarded"
+    LEFT = "left"
+    """It asked for no more emails about the conversation; it never becomes a message."""
 
 
 INBOUND_PER_HOUR = 20  # emails that become messages of a conversation by themselves

@@ -24,6 +24,7 @@ from services.notifications.mail.leave_links import PATH, read_leave_token
 from services.notifications.models import Email, Person, SendingControl
 from services.notifications.rules import Audience
 from services.notifications.settings import ApiSettings
+from shared.body_size import too_large
 from shared.dependencies import DbSession
 from shared.problems import Invalid
 from shared.translations import TranslatedEnvironment, find_language
@@ -52,6 +53,8 @@ HEADERS = {
     )
 }
 
+MAX_FORM_BYTES = 4096  # one field
+
 Token = Annotated[str, PathParameter(max_length=100)]
 
 router = APIRouter(prefix=PATH.rstrip("/"), include_in_schema=False)
@@ -76,6 +79,8 @@ async def choose_emails(
     email = await _find_email(session, leave_token)
     if email is None:
         return await _page(request, session, settings, None, None)
+    if len(await request.body()) > MAX_FORM_BYTES:
+        raise too_large(MAX_FORM_BYTES)
     form = await request.form()
     wish = Wish.CONVERSATION if form.get("List-Unsubscribe") == "One-Click" else form.get("emails")
     if wish not in set(Wish):

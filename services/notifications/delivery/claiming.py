@@ -27,7 +27,6 @@ from services.notifications.delivery.reply_addresses import keep_reply_addresses
 from services.notifications.delivery.transitions import cancel_emails, move_emails
 from services.notifications.event_log.append import append_events
 from services.notifications.mail.addresses import AddressError
-from services.notifications.mail.leave_links import leave_link
 from services.notifications.models import Email, EmailMessage, Person
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings
@@ -189,8 +188,10 @@ def _plan_email(plan: ClaimPlan, due: DueEmail, state: SendingState, settings: E
         return False
     if reason is None:
         try:
-            leave = leave_link(settings.public_url, state.control.leave_key, email.id)
-            rendered = render_email(email, due.batch.messages, due.people, due.previous_id, state.now, settings, leave)
+            leave_key = state.control.leave_key
+            rendered = render_email(
+                email, due.batch.messages, due.people, due.previous_id, state.now, settings, leave_key
+            )
         except AddressError:
             reason = Reason.ADDRESS_NOT_SUPPORTED
         except BaseException as error:  # an email that cannot be rendered must not block the others

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from uuid import UUID
 
 from services.notifications.mail.addresses import AddressError
+from services.notifications.mail.leave_links import leave_link
 from services.notifications.mail.message import (
     Brand,
     ContentFile,
@@ -16,7 +17,7 @@ from services.notifications.mail.message import (
     compose_with_fingerprints,
     message_id,
 )
-from services.notifications.mail.reply_addresses import make_reply_address
+from services.notifications.mail.reply_addresses import make_leave_address, make_reply_address
 from services.notifications.models import Email, Person
 from services.notifications.rules import Audience, NotificationType
 from services.notifications.settings import EmailSettings
@@ -54,14 +55,14 @@ def render_email(
     previous_id: str | None,
     now: datetime,
     settings: EmailSettings,
-    leave_link: str,
+    leave_key: bytes,
 ) -> RenderedEmail:
     """Render an email with these messages; `previous_id` is the Message-ID of the email before it.
 
     It is rendered again for each attempt. Its date is when it was first claimed, so that the same names and settings
     give the same bytes.
 
-    A customer stops the emails with the `leave_link`.
+    A customer stops the emails with the link and the address that the `leave_key` signs.
 
     Raises AddressError for an address that cannot be written in a header.
     """
@@ -90,13 +91,15 @@ def render_email(
             for row, name in zip(messages, names, strict=True)
         ],
         from_name=names[0] if audience is not Audience.CUSTOMER else None,
-        leave_link=leave_link if audience is Audience.CUSTOMER else None,
+        leave_link=leave_link(settings.public_url, leave_key, email.id) if audience is Audience.CUSTOMER else None,
     )
     if audience is not Audience.CUSTOMER or settings.inbound_domain is None or settings.inbound_secret is None:
         return RenderedEmail(content.message_id, address, compose(content, _brand(settings)))
     secret = settings.inbound_secret.get_secret_value()
     reply_to, token_hash = make_reply_address(secret, email.id, settings.inbound_domain)
-    composed, fingerprints = compose_with_fingerprints(replace(content, reply_to=reply_to), _brand(settings))
+    leave_address = make_leave_address(leave_key, email.id, settings.inbound_domain)
+    content = replace(content, reply_to=reply_to, leave_address=leave_address)
+    composed, fingerprints = compose_with_fingerprints(content, _brand(settings))
     reply = ReplyTo(token_hash, messages[-1].number, fingerprints)
     return RenderedEmail(content.message_id, address, composed, reply)
 

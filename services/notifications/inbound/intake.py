@@ -66,9 +66,7 @@ async def take_in(
     state = InboundState.RECEIVED if reason is None else InboundState.IGNORED
     if reason is None and (held := _why_held(bound, sender, message, trusted)):
         state, reason = InboundState.HELD, held
-    same_as = header_of(message, "message-id")
-    if not same_as or len(same_as) > MAX_MESSAGE_ID or "\x00" in same_as:
-        same_as = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    same_as = same_email(message, content)
     values = (bound.conversation_id, bound.email_id, bound.user_id, bound.newest_number, same_as, sender)
     row = await connection.fetchrow(_INSERT, *values, content, state, reason, INBOUND_PER_HOUR)
     if row is None:
@@ -77,6 +75,14 @@ async def take_in(
             return None
         return TakenIn(row["id"], InboundState(row["state"]), _reason(row["reason"]), is_new=False)
     return TakenIn(row["id"], InboundState(row["state"]), _reason(row["reason"]), is_new=True)
+
+
+def same_email(message: Message, content: bytes) -> str:
+    """Return what an email has in common with the same email when it arrives again: Message-ID, or its hash."""
+    message_id = header_of(message, "message-id")
+    if not message_id or len(message_id) > MAX_MESSAGE_ID or "\x00" in message_id:
+        return f"sha256:{hashlib.sha256(content).hexdigest()}"
+    return message_id
 
 
 def _why_held(bound: Bound, sender: str | None, message: Message, trusted: TrustedResults) -> InboundReason | None:

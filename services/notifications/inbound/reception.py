@@ -10,8 +10,9 @@ from prometheus_client import Counter
 
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.intake import Bound, TakenIn, find_bound, take_in
+from services.notifications.inbound.leaving import Leaver, find_leaver, take_leave
 from services.notifications.inbound.loops import envelope_mailbox
-from services.notifications.mail.reply_addresses import read_reply_token
+from services.notifications.mail.reply_addresses import read_leave_address, read_reply_token
 from shared.database import ConnectionProvider
 from shared.failpoints import failpoint
 
@@ -53,21 +54,27 @@ class Reception:
     def is_ours(self, address: str) -> bool:
         """Return whether an address has the form of one that we make. It may still be forged."""
         local, _, domain = address.rpartition("@")
-        return domain.lower().rstrip(".") == self._domain and read_reply_token(local) is not None
+        is_address = read_reply_token(local) is not None or read_leave_address(local) is not None
+        return domain.lower().rstrip(".") == self._domain and is_address
 
-    async def find(self, address: str, envelope_from: str | None) -> Bound | Refused:
+    async def find(self, address: str, envelope_from: str | None) -> Bound | Leaver | Refused:
         """Return what an address stands for, or why it is refused for this sender.
 
         `None` is a sender that nobody told us: its expired addresses are not refused, and the header decides.
         """
-        token = read_reply_token(address.rpartition("@")[0]) if self.is_ours(address) else None
-        if token is None:
+        if not self.is_ours(address):
             return _refuse(UNKNOWN)
+        local = address.rpartition("@")[0]
+        token, leave = read_reply_token(local), read_leave_address(local)
+        bound: Bound | Leaver | None = None
         async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
-            bound = await find_bound(connection, token)
+            if token is not None:
+                bound = await find_bound(connection, token)
+            elif leave is not None:
+                bound = await find_leaver(connection, *leave)
         if bound is None:
             return _refuse(UNKNOWN)
-        refused = self._refusal(bound, envelope_from)
+        refused = self._refusal(bound, envelope_from) if isinstance(bound, Bound) else None
         return bound if refused is None else _refuse(refused)
 
     def _refusal(self, bound: Bound, envelope_from: str | None) -> Refused | None:
@@ -81,9 +88,12 @@ class Reception:
             return Refused("expired", "5.1.6", f"This address has expired. Write in the store: {link}")
         return None
 
-    async def keep(self, bound: Bound, envelope_from: str | None, content: bytes) -> TakenIn | Refused:
-        """Keep an email as a row, which is committed on return."""
+    async def keep(self, bound: Bound | Leaver, envelope_from: str | None, content: bytes) -> TakenIn | Refused | None:
+        """Keep an email as a row, which is committed on return. None if it is done with: it only stops emails."""
         async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
+            if isinstance(bound, Leaver):
+                await take_leave(connection, bound, envelope_from, content)
+                return None
             taken = await take_in(connection, bound, envelope_from, content, self._trusted)
         if taken is None:
             return _refuse(Refused("deleted", "5.1.6", "This conversation or its customer was deleted"))

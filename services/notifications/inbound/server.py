@@ -11,6 +11,7 @@ from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
 from services.notifications.inbound.intake import Bound
+from services.notifications.inbound.leaving import Leaver
 from services.notifications.inbound.reception import MAX_BYTES, Reception, Refused
 from services.notifications.mail.listen_url import Listen
 from shared.failpoints import failpoint
@@ -34,7 +35,7 @@ class _Envelope(Envelope):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bound: list[Bound] = []
+        self.bound: list[Bound | Leaver] = []
 
 
 class Receiver:
@@ -70,7 +71,7 @@ class Receiver:
             return "\r\n".join(replies)
         return next((reply for reply in replies if not reply.startswith("250")), replies[0])
 
-    async def _keep(self, recipients: Sequence[Bound], sender: str, content: bytes) -> list[Reply]:
+    async def _keep(self, recipients: Sequence[Bound | Leaver], sender: str, content: bytes) -> list[Reply]:
         failpoint("inbound-read")
         replies = []
         for bound in recipients:
@@ -82,7 +83,7 @@ class Receiver:
             if isinstance(taken, Refused):
                 replies.append(_refusal(taken))
             else:
-                replies.append(f"250 2.0.0 OK, kept as {taken.id}")
+                replies.append(f"250 2.0.0 OK, kept as {taken.id}" if taken else "250 2.0.0 OK")
         return replies
 
     async def handle_exception(self, error: Exception) -> Reply:

@@ -82,7 +82,8 @@ class EmailContent:
     `thread` contains the Message-IDs of earlier emails about this conversation to this recipient, oldest first.
     `from_name` is the first sender's name, for emails to support and admins. `locale` and `time_zone` are the
     recipient's and may be any string; unknown ones fall back to the brand's. `reply_to` is this email's own address for
-    answers; without one, it is the brand's. `leave_link` stops emails to a customer.
+    answers; without one, it is the brand's. `leave_link` stops emails to a customer, as does an email to
+    `leave_address`.
     """
 
     message_id: str
@@ -99,6 +100,7 @@ class EmailContent:
     from_name: str | None = None
     reply_to: str | None = None
     leave_link: str | None = None
+    leave_address: str | None = None
 
 
 def compose(email: EmailContent, brand: Brand) -> bytes:
@@ -164,7 +166,8 @@ def _headers(email: EmailContent, brand: Brand) -> Iterator[tuple[str, str]]:
     yield "References", " ".join(earlier)
     yield "List-Id", f"<{email.audience}-messages.{domain_of(brand.email_from)}>"
     if email.leave_link:
-        yield "List-Unsubscribe", f"<{email.leave_link}>"
+        by_email = f",\r\n <mailto:{email.leave_address}?subject=unsubscribe>" if email.leave_address else ""
+        yield "List-Unsubscribe", f"<{email.leave_link}>{by_email}"
         if email.leave_link.startswith("https:"):  # RFC 8058
             yield "List-Unsubscribe-Post", "List-Unsubscribe=One-Click"
     yield "Auto-Submitted", "auto-generated"

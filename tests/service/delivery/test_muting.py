@@ -133,3 +133,4 @@ async def test_a_link_that_is_not_ours_is_a_page_that_says_so(notifications_api:
         assert (page.status_code, "Follow the link in the email again" in page.text) == (404, True)
     refused = await notifications_api.post(link, data={"emails": "some"})
     assert (refused.status_code, refused.json()["code"]) == (422, "validation-failed")
+    assert (await notifications_api.post(link, data={"emails": "x" * 5000})).status_code == 413

@@ -4,6 +4,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.notifications.mail.leave_links import leave_link, leave_token, read_leave_token
+from services.notifications.mail.reply_addresses import (
+    is_signed,
+    make_leave_address,
+    make_reply_address,
+    read_leave_address,
+    read_reply_token,
+)
 
 KEY = bytes(range(32))
 EMAIL = UUID("01900000-0000-7000-8000-00000000abcd")
@@ -25,6 +32,19 @@ def test_a_link_that_nobody_signed_leads_nowhere() -> None:
     assert read_leave_token(bytes(32), token) is None
 
 
+def test_an_address_leads_to_its_email_in_any_case_and_is_not_one_for_replies() -> None:
+    local = make_leave_address(KEY, EMAIL, "in.store.test").removesuffix("@in.store.test")
+    assert (len(local), local, local.isascii()) == (58, local.lower(), True)
+    found = read_leave_address(local.upper())
+    assert found is not None
+    assert is_signed(KEY, *found)
+    assert (found[0], is_signed(bytes(32), *found), is_signed(KEY, uuid4(), found[1])) == (EMAIL, False, False)
+    assert read_reply_token(local) is None
+    assert read_leave_address(make_reply_address("secret", EMAIL, "x")[0].removesuffix("@x")) is None
+    assert read_leave_address(f"{local[:-1]}=") is None
+
+
 @given(st.text(max_size=100))
 def test_any_text_is_read_without_an_error(text: str) -> None:
     assert read_leave_token(KEY, text) is None
+    assert read_leave_address(f"leave+{text[:52]}") is None or len(text) >= 52

@@ -404,3 +404,11 @@ def test_an_international_address_is_written_with_an_ascii_domain() -> None:
 def test_anything_but_one_address_is_rejected(address: str) -> None:
     with pytest.raises(ValueError, match="not a valid email address"):
         compose(replace(CONTENT, to_address=address), BRAND)
+
+
+def test_both_ways_to_leave_are_in_one_header_of_short_lines() -> None:
+    link, address = f"https://{'shop.' * 20}example/links/{'x' * 43}", f"leave+{'a' * 52}@{'in.' * 20}shop.example"
+    sent = compose(replace(CONTENT, leave_link=link, leave_address=address), BRAND)
+    [header] = re.findall(rb"\r\n(List-Unsubscribe: .*(?:\r\n .*)*)\r\n", sent)
+    assert header == f"List-Unsubscribe: <{link}>,\r\n <mailto:{address}?subject=unsubscribe>".encode()
+    assert message_from_bytes(sent, policy=policy.default)["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
