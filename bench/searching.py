@@ -1,19 +1,21 @@
-"""Measure search: `python -m bench.searching`, TALKS=100000, SEARCHES=40, POSTS=3000, BULK=0.
+"""Measure search: `python -m bench.searching`, TALKS=100000, SEARCHES=40, POSTS=3000, BULK=0, KEEP=.
 
 A PostgreSQL of its own with TALKS conversations of ten messages, indexed by the real indexer. Each kind of search takes
 turns with the yardstick, the first page of all conversations; both without HTTP, with all of their statements and their
 Python. Then messages are posted to random conversations, one every few milliseconds, with and without the indexer: the
 CPU time and the write-ahead log of each. With BULK=1 all cores write the documents, and their index is built at the
-end: for millions of messages.
+end: for millions of messages. KEEP names a directory for that data, which a later run with the same TALKS goes on with.
 """
 
 import asyncio
+import contextlib
+import json
 import os
 import random
 import statistics
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -24,7 +26,8 @@ import psutil
 
 from bench.search_data import fill, sequences, words
 from deploy.cli import SERVICES
-from deploy.local.postgres import Server, create_databases, throwaway_postgres
+from deploy.local.ports import free_ports
+from deploy.local.postgres import KILLABLE, Server, create_databases, prepare, running, throwaway_postgres
 from services.conversations.event_log.sequencer import number_events
 from services.conversations.messaging.listing import Filters, list_by_activity
 from services.conversations.messaging.posting import Post, post_message
@@ -40,6 +43,7 @@ TALKS = int(os.environ.get("TALKS", "100000"))
 SEARCHES = int(os.environ.get("SEARCHES", "40"))
 POSTS = int(os.environ.get("POSTS", "3000"))
 BULK = os.environ.get("BULK") == "1"
+KEEP = os.environ.get("KEEP")
 BATCH = 1_000  # conversations that a process indexes at once
 PAGE = 25
 COMMON, MIDDLE, RARE = range(15, 30), range(1_500, 2_500), range(100_000, 150_000)
@@ -51,31 +55,55 @@ async def main() -> None:
     """Fill, index, measure and print."""
     configure_logging("bench", "warning")
     with tempfile.TemporaryDirectory() as directory:
-        async with throwaway_postgres(Path(directory) / "postgres") as server:
+        files = Path(KEEP or directory)
+        run = _kept_postgres if KEEP else throwaway_postgres
+        async with run(files / "postgres") as server:
             await create_databases(server, {"conversations": "bench"})
             url = server.url("conversations", "conversations", "bench")
             await asyncio.to_thread(upgrade, SERVICES / "conversations", url)
-            samples = await fill(server.url("conversations"), TALKS)
+            samples = await _fill_once(server, files)
             engine = create_engine(url, application="bench", pool_size=4)
             sessions = create_sessions(engine)
-            await _index(sessions, server)
+            await _index(sessions, server, files)
             await _search(url, samples)
-            await _post(server, sessions)
+            if POSTS:
+                await _post(server, sessions)
             await engine.dispose()
 
 
-async def _index(sessions: SessionFactory, server: Server) -> None:
+@contextlib.asynccontextmanager
+async def _kept_postgres(directory: Path) -> AsyncIterator[Server]:
+    server = prepare(directory, free_ports([0])[0], "bench", print)
+    async with running(server, KILLABLE):
+        yield server
+
+
+async def _fill_once(server: Server, files: Path) -> Sequence[str]:
+    """Return some of the messages that the database was filled with, now or by an earlier run."""
+    if (kept := files / "samples.json").exists():
+        return list(json.loads(kept.read_text()))
+    samples = await fill(server.url("conversations"), TALKS)
+    kept.write_text(json.dumps(samples))
+    return samples
+
+
+async def _index(sessions: SessionFactory, server: Server, files: Path) -> None:
     superuser = await asyncpg.connect(server.url("conversations"))
-    index = await superuser.fetchval("select pg_get_indexdef('conversation_search_idx'::regclass)")
     started = time.perf_counter()
     if BULK:
-        await superuser.execute("drop index conversation_search_idx")
-        ids = [row["id"] for row in await superuser.fetch("select id from conversations order by id")]
-        with ProcessPoolExecutor(os.cpu_count()) as processes:
-            write = partial(_write_documents, server.url("conversations"))
-            batches = (ids[first : first + BATCH] for first in range(0, len(ids), BATCH))
-            await asyncio.to_thread(list, processes.map(write, batches))
-        await superuser.execute(f"set maintenance_work_mem = '1GB'; {index}")
+        if not (definition := files / "index.sql").exists():
+            index = await superuser.fetchval("select pg_get_indexdef('conversation_search_idx'::regclass)")
+            definition.write_text(index)
+        missing = await superuser.fetch(_WITHOUT_DOCUMENT)
+        if missing:
+            await superuser.execute("drop index if exists conversation_search_idx")
+            with ProcessPoolExecutor(os.cpu_count()) as processes:
+                write = partial(_write_documents, server.url("conversations"))
+                ids = [row["id"] for row in missing]
+                batches = (ids[first : first + BATCH] for first in range(0, len(ids), BATCH))
+                await asyncio.to_thread(list, processes.map(write, batches))
+        if not await superuser.fetchval("select to_regclass('conversation_search_idx')"):
+            await superuser.execute(f"set maintenance_work_mem = '1GB'; {definition.read_text()}")
         await superuser.execute("update search_progress set fill_before = null")
     while await index_round(sessions):
         pass
@@ -98,6 +126,12 @@ def _write_documents(url: str, ids: Sequence[UUID]) -> None:
         await connection.close()
 
     asyncio.run(write())
+
+
+_WITHOUT_DOCUMENT = """
+    select id from conversations as c
+    where not exists (select from conversation_search where conversation_id = c.id) order by id
+"""
 
 
 def _kinds(samples: Sequence[str]) -> Mapping[str, tuple[Filters, list[str]]]:

@@ -160,17 +160,23 @@ async def throwaway_postgres(directory: Path) -> AsyncIterator[Server]:
 
     The superuser's URL is `server.url()`.
     """
-    async with throwaway_files(directory) as server:
-        child = postgres(server, server.home / "server.log", THROWAWAY)
-        process = await spawn(child)
-        try:
-            while not await child.ready():
-                if process.returncode is not None:
-                    raise StartError(f"PostgreSQL did not start:{last_lines(child.log)}")
-                await asyncio.sleep(POLL)
-            yield server
-        finally:
-            await end(process, signal.SIGQUIT, child.grace)  # immediate shutdown, without a checkpoint
+    async with throwaway_files(directory) as server, running(server, THROWAWAY):
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def running(server: Server, settings: Mapping[str, str]) -> AsyncIterator[None]:
+    """Run the server of a prepared directory."""
+    child = postgres(server, server.home / "server.log", settings)
+    process = await spawn(child)
+    try:
+        while not await child.ready():
+            if process.returncode is not None:
+                raise StartError(f"PostgreSQL did not start:{last_lines(child.log)}")
+            await asyncio.sleep(POLL)
+        yield
+    finally:
+        await end(process, signal.SIGQUIT, child.grace)  # immediate shutdown, without a checkpoint
 
 
 def remove(directory: Path) -> None:
