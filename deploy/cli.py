@@ -13,7 +13,7 @@ from deploy.doctor.findings import Area
 from deploy.groups import emails, events, files, inbound
 from deploy.setting_files import read_setting_files
 from shared.principal import Permission
-from shared.settings import SettingsError
+from shared.settings import Settings, SettingsError
 
 # Each command imports its own service, so that no process loads the other one.
 SERVICES = Path(__file__).parent.parent / "services"
@@ -86,7 +86,7 @@ def api(host: Host = "127.0.0.1", port: int = _port(8001)) -> None:
     from shared.settings import read_settings
 
     settings = read_settings(ApiSettings)
-    _log("api", settings.log_level)
+    _observe("api", settings)
     _check_port(host, port)
     application = create_app(settings)
     tune_gc()
@@ -109,7 +109,7 @@ def relay(host: Host = "127.0.0.1", port: int = _port(8003)) -> None:
     from shared.settings import read_settings
 
     settings = read_settings(StoreSettings)
-    _log("relay", settings.log_level)
+    _observe("relay", settings)
     _check_port(host, port)
     run_until_signal(lambda stop: run_relay(settings, host, port, stop))
 
@@ -123,7 +123,7 @@ def jobs(host: Host = "127.0.0.1", port: int = _port(8007)) -> None:
     from shared.settings import read_settings
 
     settings = read_settings(JobsSettings)
-    _log("jobs", settings.log_level)
+    _observe("jobs", settings)
     _check_port(host, port)
     run_until_signal(lambda stop: run_jobs(settings, host, port, stop))
 
@@ -137,7 +137,7 @@ def thumbnails(host: Host = "127.0.0.1", port: int = _port(8008)) -> None:
     from shared.settings import read_settings
 
     settings = read_settings(FileSettings)
-    _log("thumbnails", settings.log_level)
+    _observe("thumbnails", settings)
     _check_port(host, port)
     run_until_signal(lambda stop: run_thumbnails(settings, host, port, stop))
 
@@ -151,7 +151,7 @@ def notifications_api(host: Host = "127.0.0.1", port: int = _port(8002)) -> None
     from shared.settings import read_settings
 
     settings = read_settings(ApiSettings)
-    _log("notifications-api", settings.log_level)
+    _observe("notifications-api", settings)
     _check_port(host, port)
     create_server(
         create_app(settings),
@@ -181,7 +181,7 @@ def worker(
     from shared.settings import read_settings
 
     settings = read_settings(EmailSettings)
-    _log("worker", settings.log_level)
+    _log("worker", settings.log_level)  # its children configure their own traces
     _check_port(host, port)
     raise typer.Exit(run_worker(settings, host, port, concurrency, queue))
 
@@ -195,7 +195,7 @@ def sweeper(host: Host = "127.0.0.1", port: int = _port(8005)) -> None:
     from shared.settings import read_settings
 
     settings = read_settings(SweeperSettings)
-    _log("sweeper", settings.log_level)
+    _observe("sweeper", settings)
     _check_port(host, port)
     run_until_signal(lambda stop: run_sweeper(settings, host, port, stop))
 
@@ -211,7 +211,7 @@ def run_inbound_process(context: typer.Context, host: Host = "127.0.0.1", port: 
     from shared.settings import read_settings
 
     settings = read_settings(InboundSettings)
-    _log("inbound", settings.log_level)
+    _observe("inbound", settings)
     _check_port(host, port)
     run_until_signal(lambda stop: run_inbound(settings, host, port, stop))
 
@@ -227,7 +227,7 @@ def flower(host: Host = "127.0.0.1", port: int = _port(8006)) -> None:
     from shared.settings import Settings, read_settings
 
     settings = read_settings(Settings)
-    _log("flower", settings.log_level)
+    _observe("flower", settings)
     _check_port(host, port)
     password = os.environ.get("CHATS_FLOWER_BASIC_AUTH", "")
     if not all(password.partition(":")):
@@ -368,6 +368,13 @@ def _check_port(host: str, port: int) -> None:
 
     if reason := listen_error(host, port):
         raise SettingsError(f"cannot listen on {host}, port {port}: {reason}")
+
+
+def _observe(process: str, settings: Settings) -> None:
+    from shared.tracing import configure_tracing
+
+    _log(process, settings.log_level)
+    configure_tracing(process, settings)
 
 
 def _log(process: str, level: str) -> None:

@@ -205,6 +205,11 @@ class Event(BaseModel):
     payload: dict[str, Any] | None
 
     @property
+    def message_ids(self) -> list[str]:
+        """Return the id of the event's message, if it has one."""
+        return [message_id] if (message_id := self.ids.get("message_id")) else []
+
+    @property
     def ids(self) -> dict[str, Any]:
         """Return the ids of an event for log lines, without any text or address."""
         payload = self.payload or {}

@@ -17,6 +17,8 @@ import structlog
 from prometheus_client import Counter, Histogram
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from shared.tracing import begin_request
+
 REQUEST_ID = b"x-request-id"
 QUIET_ROUTES = {"/healthz", "/readyz", "/metrics", "/internal/events"}  # polled by machines
 ENDLESS_ROUTES = {"/api/v1/stream"}  # their duration says nothing about speed
@@ -124,6 +126,7 @@ class RequestLoggingMiddleware:
                 message["headers"] = [*message["headers"], (REQUEST_ID, current_id.encode())]
             await send(message)
 
+        trace = begin_request()
         outside = _origin.set(Origin(current_id, scope["client"][0] if scope.get("client") else None))
         try:
             await self.app(scope, receive, send_with_id)
@@ -134,6 +137,8 @@ class RequestLoggingMiddleware:
             _counter(scope["method"], route, status).inc()
             if route not in ENDLESS_ROUTES:
                 _histogram(scope["method"], route).observe(seconds)
+            if trace is not None and route not in QUIET_ROUTES | ENDLESS_ROUTES:
+                trace.end(scope, route, status)
             if route not in QUIET_ROUTES:
                 log.info("request", method=scope["method"], route=route, status=status, ms=round(seconds * 1000, 1))
             _origin.reset(outside)

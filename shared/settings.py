@@ -136,6 +136,8 @@ class Settings(BaseSettings):
     store_name: str = "Customer support"
     broker_url: BrokerUrl = Field(default="redis://127.0.0.1:6379/0", repr=False)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+    traces_url: HttpUrl | None = None  # a collector of OpenTelemetry, OTLP over HTTP
+    traces_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
 
 
 class TokenSettings(Settings):

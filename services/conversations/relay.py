@@ -23,7 +23,7 @@ from services.conversations.event_log.sequencer import has_unnumbered, number_ev
 from services.conversations.metrics import collect
 from services.conversations.realtime.log_notify import APPENDED, LOG_GROWN, Listener, Notifier
 from services.conversations.settings import StoreSettings
-from shared.broker import TASKS, create_celery
+from shared.broker import EVENTS_QUEUE, TASKS, create_celery
 from shared.broker_reports import report_until_stopped
 from shared.broker_status import Reason
 from shared.database import SessionFactory, connection_provider, create_engine, create_sessions, transaction
@@ -35,6 +35,7 @@ from shared.processes import operations_routes, operations_server, process_name
 from shared.publisher import Publisher
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.stopping import pause, run_until_stopped
+from shared.tracing import SpanName, record_span, span_start
 
 POLL = 0.02  # seconds between checks of a quiet log
 NOTIFIED_POLL = 0.2  # the same while notifications of new events arrive
@@ -132,6 +133,7 @@ class TaskPublisher:
             failpoint("hints-published")
         for event in published:
             log.info("event published", **event.ids)
+            record_span(SpanName.PUBLISH, event.message_ids, span_start(event.occurred_at), queue=EVENTS_QUEUE)
 
 
 async def run_relay(settings: StoreSettings, host: str, port: int, stop: asyncio.Event) -> None:

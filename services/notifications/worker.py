@@ -15,7 +15,12 @@ from typing import Any, Final, NoReturn
 
 import structlog
 from celery import Celery
-from celery.signals import worker_before_create_process, worker_shutting_down
+from celery.signals import (
+    worker_before_create_process,
+    worker_process_init,
+    worker_process_shutdown,
+    worker_shutting_down,
+)
 from sqlalchemy.orm import configure_mappers
 
 from services.notifications.celery_runner import CeleryRunner
@@ -33,6 +38,7 @@ from shared.publisher import BrokerState, Publisher
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.settings import SettingsError
 from shared.stopping import pause, run_until_stopped
+from shared.tracing import configure_tracing, flush_traces
 from shared.translations import read_catalogues
 
 TICK: Final = 1.0  # seconds between checks for due emails
@@ -67,6 +73,7 @@ def run_worker(settings: EmailSettings, host: str, port: int, concurrency: int, 
     clock = _ClockProcess(settings, host, port)
     asyncio.run(work.wait_for_database(newest_version(SERVICE)))  # events that arrive meanwhile stay in the broker
     worker_before_create_process.connect(_freeze, weak=False)
+    _trace_children(settings)
     runner = CeleryRunner(celery, clock.report)
     code = runner.run(f"--concurrency={concurrency}", f"--queues={','.join(chosen)}", f"--hostname=chats-{port}@%h")
     was_stopped = clock.is_stopping
@@ -93,6 +100,18 @@ def _load_shared(settings: EmailSettings) -> None:
 def _freeze(**_: Any) -> None:
     """Exclude all objects so far from garbage collection, which would write to them and so copy shared memory."""
     gc.freeze()
+
+
+def _trace_children(settings: EmailSettings) -> None:
+    """Send spans from the pool's children. A thread that sends them must not exist before the fork."""
+
+    @worker_process_init.connect(weak=False)
+    def begin(**_: Any) -> None:
+        configure_tracing("worker", settings)
+
+    @worker_process_shutdown.connect(weak=False)
+    def end(**_: Any) -> None:
+        flush_traces()  # a child ends without its `atexit` functions
 
 
 def _require_broker(celery: Celery, settings: EmailSettings, name: str) -> None:

@@ -32,6 +32,7 @@ from shared.failpoints import failpoint
 from shared.observability import Origin
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated
 from shared.text import preview
+from shared.tracing import note_message
 
 log = structlog.get_logger()
 
@@ -125,7 +126,8 @@ async def post_messages(connection: Driver, posts: Sequence[Post]) -> dict[UUID,
 
 
 def log_posted(posted: Posted) -> None:
-    """Log the ids of a saved message."""
+    """Log the ids of a saved message, and begin its trace."""
+    note_message(posted.id)
     log.info("message posted", conversation_id=str(posted.conversation_id), message_id=str(posted.id))
 
 

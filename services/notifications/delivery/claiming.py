@@ -230,7 +230,7 @@ async def _apply(
     await _lease(session, plan, lease_id, now)
     await keep_reply_addresses(session, plan.rendered)
     failpoint("claim-written")
-    return [_claimed(due.row, plan.rendered[due.row.id], lease_id) for due in plan.claimed]
+    return [_claimed(due, plan.rendered[due.row.id], lease_id) for due in plan.claimed]
 
 
 async def _fix_messages(session: AsyncSession, plan: ClaimPlan, now: datetime) -> None:
@@ -276,7 +276,8 @@ def _table(columns: Mapping[str, Any], rows: Iterable[Sequence[Any]]) -> Any:
     return func.unnest(*arrays).table_valued(*typed, name="rendered").render_derived()
 
 
-def _claimed(email: Email, rendered: RenderedEmail, lease_id: UUID) -> ClaimedEmail:
+def _claimed(due: DueEmail, rendered: RenderedEmail, lease_id: UUID) -> ClaimedEmail:
+    email = due.row
     return ClaimedEmail(
         email.id,
         lease_id,
@@ -285,4 +286,5 @@ def _claimed(email: Email, rendered: RenderedEmail, lease_id: UUID) -> ClaimedEm
         email.counted_tries,
         email.uncertain_tries,
         email.refused_at,
+        tuple(message.message_id for message in due.batch.messages),
     )

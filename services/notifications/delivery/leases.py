@@ -34,6 +34,7 @@ class ClaimedEmail:
     counted_tries: int
     uncertain_tries: int
     refused_at: datetime | None = None
+    message_ids: tuple[UUID, ...] = ()
 
     @property
     def held(self) -> ColumnElement[bool]:

@@ -24,6 +24,7 @@ from shared.database import SessionFactory, connection_provider, transaction
 from shared.database_errors import DATABASE_ERRORS
 from shared.failpoints import failpoint
 from shared.stopping import pause
+from shared.tracing import SpanName, record_span, span_start
 
 RENEWAL = 20.0  # seconds between renewals of a lease
 BATCH_LINGER = 0.5  # seconds between batches that are not full: larger batches cost less per email
@@ -174,7 +175,7 @@ async def _send_next(
 
     A connection that the server refuses while it serves others costs no attempt: the pool continues with fewer.
     """
-    started_at, email = datetime.now(UTC), batch.waiting.pop()
+    started_at, start, email = datetime.now(UTC), span_start(), batch.waiting.pop()
     signer = recorder.settings.signer
     attempt = failure or await connection.send(
         sender=recorder.settings.email_from,
@@ -183,6 +184,7 @@ async def _send_next(
         before_data=lambda: recorder.begun.submit(email),
     )
     failpoint("attempt-ended")
+    _trace(email, attempt, start)
     crowded = attempt.outcome is Outcome.BUSY and attempt.phase in OPENING
     if pool.continue_without(connection, attempt) or (crowded and await recorder.others_deliver()):
         batch.waiting.append(email)
@@ -193,6 +195,12 @@ async def _send_next(
     batch.attempts += 1
     batch.halted = batch.halted or attempt.outcome in HALTING_OUTCOMES
     return True
+
+
+def _trace(email: ClaimedEmail, attempt: Attempt, start: int) -> None:
+    result = {"outcome": attempt.outcome.value, "phase": attempt.phase.value, "code": attempt.code or 0}
+    failed = attempt.outcome is not Outcome.ACCEPTED
+    record_span(SpanName.SEND, email.message_ids, start, failed=failed, email_id=str(email.id), **result)
 
 
 async def _enforce_stop(stop: asyncio.Event, pool: ConnectionPool, senders: Sequence[asyncio.Task[None]]) -> None:

@@ -27,6 +27,7 @@ from shared.database_errors import DATABASE_ERRORS, is_outage
 from shared.events import PAYLOADS, VERSION, Event, EventType
 from shared.failpoints import failpoint
 from shared.orm import any_of, bulk_insert
+from shared.tracing import SpanName, record_span, span_start
 
 UNKNOWN_TYPE, UNKNOWN_TASK = "unknown type", "unknown task"
 """Why events of a newer release are parked."""
@@ -216,6 +217,7 @@ async def _handle(
     """
     if not events:
         return []
+    start = span_start()
     try:
         async with transaction(sessions) as session:
             claimed = await _mark_handled(session, events)
@@ -230,6 +232,7 @@ async def _handle(
     failpoint("events-committed")
     for event in claimed:
         log.info("event handled", **event.ids)
+        record_span(SpanName.HANDLE, event.message_ids, start)
     return claimed
 
 
