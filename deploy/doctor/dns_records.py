@@ -43,6 +43,18 @@ async def check_records(domain: str, mail_server: str, signer: Signer | None) ->
     ]
 
 
+async def check_envelope(domain: str, mail_server: str) -> Sequence[Finding]:
+    """Check the records of the inbound domain: of the envelope senders of all emails, and where bounces go."""
+    if len(labels := domain.split(".")) == 1 or labels[-1] in RESERVED:
+        return []
+    mail, texts = await _lookup(domain, "MX"), await _lookup(domain, "TXT")
+    findings = [_spf(domain, mail_server, texts)]
+    if mail == []:
+        text = f"MX: {domain} (CHATS_INBOUND_DOMAIN) receives no email, so replies and bounces are lost."
+        findings.append(warning(text, "Publish an MX record that names your mail server."))
+    return findings
+
+
 def _spf(domain: str, mail_server: str, texts: Records) -> Finding:
     to_copy = f'{domain}. TXT "v=spf1 {_mechanism(mail_server)} ~all"'
     advice = (

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from deploy.doctor.dns_records import check_records
+from deploy.doctor.dns_records import check_envelope, check_records
 from deploy.doctor.findings import Finding, fault, note, ok, warning
 from deploy.doctor.settings import is_local
 from services.notifications.mail.addresses import ascii_domain_address, sender_address
@@ -44,7 +44,9 @@ async def check() -> Sequence[Finding]:
     findings = [_failure(where, failure)] if failure else list(_of_server(where, server, extensions))
     findings += _of_ehlo(settings.ehlo, server)
     sender = ascii_domain_address(sender_address(settings.email_from))
-    return [*findings, *await check_records(sender.rpartition("@")[2], server.host, settings.signer)]
+    records = await check_records(sender.rpartition("@")[2], server.host, settings.signer)
+    bounces = await check_envelope(settings.inbound_domain, server.host) if settings.inbound_domain else []
+    return [*findings, *records, *bounces]
 
 
 def _failure(where: str, failure: Attempt) -> Finding:

@@ -35,7 +35,9 @@ async def run_inbound(settings: InboundSettings, host: str, port: int, stop: asy
     acquire, arrived = connection_provider(engine), asyncio.Event()
     routes = operations_routes(lambda: database_fault(engine, version), lambda: collect(sessions))
     trusted = TrustedResults(settings.inbound_authserv_id, settings.inbound_require_auth)
-    reception = Reception(acquire, settings.inbound_domain or "", settings.public_url, trusted, arrived.set)
+    secret = settings.inbound_secret.get_secret_value() if settings.inbound_secret else ""
+    domain = settings.inbound_domain or ""
+    reception = Reception(acquire, domain, secret, settings.public_url, trusted, arrived.set)
     hostname = urlsplit(settings.public_url).hostname or "localhost"
     server = InboundServer(Receiver(reception), parse_listen_url(settings.inbound_listen), hostname)
     async with operations_server(routes, host, port), conversations_client(settings) as client:

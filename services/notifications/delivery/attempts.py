@@ -67,9 +67,8 @@ async def release_expired(session: AsyncSession, settings: EmailSettings) -> Non
         outcome = Outcome.UNCERTAIN if email.data_at is not None else Outcome.ABANDONED
         attempt = Attempt(outcome, Phase.LEASE, None, "the sending process stopped before it recorded the result")
         await _add_attempt(session, email.id, attempt, started_at=email.data_at)
-        claimed = ClaimedEmail(
-            email.id, email.lease_id or uuid4(), "", b"", email.counted_tries, email.uncertain_tries, email.refused_at
-        )
+        counts = (email.counted_tries, email.uncertain_tries, email.refused_at)
+        claimed = ClaimedEmail(email.id, email.lease_id or uuid4(), "", "", b"", *counts)
         await _apply_next_step(session, claimed, attempt, settings)
         failpoint("lease-expired")
 

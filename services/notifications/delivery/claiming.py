@@ -281,6 +281,7 @@ def _claimed(due: DueEmail, rendered: RenderedEmail, lease_id: UUID) -> ClaimedE
     return ClaimedEmail(
         email.id,
         lease_id,
+        rendered.envelope_from,
         rendered.to_address,
         rendered.content,
         email.counted_tries,

@@ -29,6 +29,7 @@ class ClaimedEmail:
 
     id: UUID
     lease_id: UUID
+    envelope_from: str
     to_address: str
     content: bytes
     counted_tries: int

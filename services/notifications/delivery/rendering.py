@@ -17,7 +17,7 @@ from services.notifications.mail.message import (
     compose_with_fingerprints,
     message_id,
 )
-from services.notifications.mail.reply_addresses import make_leave_address, make_reply_address
+from services.notifications.mail.reply_addresses import make_bounce_address, make_leave_address, make_reply_address
 from services.notifications.models import Email, Person
 from services.notifications.rules import Audience, NotificationType
 from services.notifications.settings import EmailSettings
@@ -40,9 +40,10 @@ class ReplyTo:
 
 @dataclass(frozen=True, slots=True)
 class RenderedEmail:
-    """An email that is ready to send."""
+    """An email that is ready to send. `envelope_from` is where mail servers report that it did not arrive."""
 
     message_id: str
+    envelope_from: str
     to_address: str
     content: bytes
     reply: ReplyTo | None = None
@@ -93,15 +94,18 @@ def render_email(
         from_name=names[0] if audience is not Audience.CUSTOMER else None,
         leave_link=leave_link(settings.public_url, leave_key, email.id) if audience is Audience.CUSTOMER else None,
     )
-    if audience is not Audience.CUSTOMER or settings.inbound_domain is None or settings.inbound_secret is None:
-        return RenderedEmail(content.message_id, address, compose(content, _brand(settings)))
+    if settings.inbound_domain is None or settings.inbound_secret is None:
+        return RenderedEmail(content.message_id, settings.email_from, address, compose(content, _brand(settings)))
     secret = settings.inbound_secret.get_secret_value()
+    envelope_from = make_bounce_address(secret, email.id, settings.inbound_domain)
+    if audience is not Audience.CUSTOMER:
+        return RenderedEmail(content.message_id, envelope_from, address, compose(content, _brand(settings)))
     reply_to, token_hash = make_reply_address(secret, email.id, settings.inbound_domain)
     leave_address = make_leave_address(leave_key, email.id, settings.inbound_domain)
     content = replace(content, reply_to=reply_to, leave_address=leave_address)
     composed, fingerprints = compose_with_fingerprints(content, _brand(settings))
     reply = ReplyTo(token_hash, messages[-1].number, fingerprints)
-    return RenderedEmail(content.message_id, address, composed, reply)
+    return RenderedEmail(content.message_id, envelope_from, address, composed, reply)
 
 
 def sender_name(person: Person | None, sender_id: str, audience: Audience, settings: EmailSettings) -> str:

@@ -178,7 +178,7 @@ async def _send_next(
     started_at, start, email = datetime.now(UTC), span_start(), batch.waiting.pop()
     signer = recorder.settings.signer
     attempt = failure or await connection.send(
-        sender=recorder.settings.email_from,
+        sender=email.envelope_from,
         recipient=email.to_address,
         content=signer.sign(email.content) if signer else email.content,
         before_data=lambda: recorder.begun.submit(email),

@@ -9,10 +9,12 @@ import structlog
 from prometheus_client import Counter
 
 from services.notifications.inbound.authentication import TrustedResults
+from services.notifications.inbound.bounces import Reported, find_reported, take_report
 from services.notifications.inbound.intake import Bound, TakenIn, find_bound, take_in
 from services.notifications.inbound.leaving import Leaver, find_leaver, take_leave
 from services.notifications.inbound.loops import envelope_mailbox
-from services.notifications.mail.reply_addresses import read_leave_address, read_reply_token
+from services.notifications.mail.reply_addresses import read_bounce_address, read_leave_address, read_reply_token
+from services.notifications.rules import InboundState
 from shared.database import ConnectionProvider
 from shared.failpoints import failpoint
 
@@ -35,6 +37,8 @@ class Refused:
 
 
 UNKNOWN: Final = Refused("unknown-address", "5.1.1", "There is no such address here")
+EXPIRED_BOUNCE: Final = Refused("expired", "5.1.6", "This address has expired")
+NO_REPORT: Final = Refused("no-report", "5.1.6", "Nobody reads this address. Answer to the address in Reply-To")
 
 
 class Reception:
@@ -44,20 +48,24 @@ class Reception:
         self,
         acquire: ConnectionProvider,
         domain: str,
+        secret: str,
         public_url: str,
         trusted: TrustedResults,
         arrived: Callable[[], None] = lambda: None,
     ) -> None:
-        self._acquire, self._domain, self._trusted, self._arrived = acquire, domain, trusted, arrived
+        self._acquire, self._domain, self._secret = acquire, domain, secret
+        self._trusted, self._arrived = trusted, arrived
         self._new_conversation = f"{public_url.rstrip('/')}/dashboard/messages/new/"
 
     def is_ours(self, address: str) -> bool:
         """Return whether an address has the form of one that we make. It may still be forged."""
         local, _, domain = address.rpartition("@")
-        is_address = read_reply_token(local) is not None or read_leave_address(local) is not None
-        return domain.lower().rstrip(".") == self._domain and is_address
+        if domain.lower().rstrip(".") != self._domain:
+            return False
+        found = (read_reply_token(local), read_leave_address(local), read_bounce_address(self._secret, local))
+        return any(each is not None for each in found)
 
-    async def find(self, address: str, envelope_from: str | None) -> Bound | Leaver | Refused:
+    async def find(self, address: str, envelope_from: str | None) -> Bound | Leaver | Reported | Refused:
         """Return what an address stands for, or why it is refused for this sender.
 
         `None` is a sender that nobody told us: its expired addresses are not refused, and the header decides.
@@ -66,14 +74,18 @@ class Reception:
             return _refuse(UNKNOWN)
         local = address.rpartition("@")[0]
         token, leave = read_reply_token(local), read_leave_address(local)
-        bound: Bound | Leaver | None = None
+        bound: Bound | Leaver | Reported | None = None
         async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
             if token is not None:
                 bound = await find_bound(connection, token)
             elif leave is not None:
                 bound = await find_leaver(connection, *leave)
+            elif (email_id := read_bounce_address(self._secret, local)) is not None:
+                bound = await find_reported(connection, email_id)
         if bound is None:
             return _refuse(UNKNOWN)
+        if isinstance(bound, Reported):
+            return _refuse(EXPIRED_BOUNCE) if bound.expired else bound
         refused = self._refusal(bound, envelope_from) if isinstance(bound, Bound) else None
         return bound if refused is None else _refuse(refused)
 
@@ -88,8 +100,15 @@ class Reception:
             return Refused("expired", "5.1.6", f"This address has expired. Write in the store: {link}")
         return None
 
-    async def keep(self, bound: Bound | Leaver, envelope_from: str | None, content: bytes) -> TakenIn | Refused | None:
-        """Keep an email as a row, which is committed on return. None if it is done with: it only stops emails."""
+    async def keep(
+        self, bound: Bound | Leaver | Reported, envelope_from: str | None, content: bytes
+    ) -> TakenIn | Refused | None:
+        """Keep an email as a row, which is committed on return. None if it is done with: it stops emails, or reports.
+
+        Errors of the database are the caller's: the email must then be delivered again.
+        """
+        if isinstance(bound, Reported):
+            return await self._keep_report(bound, envelope_from, content)
         async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
             if isinstance(bound, Leaver):
                 await take_leave(connection, bound, envelope_from, content)
@@ -102,6 +121,13 @@ class Reception:
         log.info("email taken in", inbound_id=str(taken.id), state=taken.state, again=not taken.is_new)
         self._arrived()
         return taken
+
+    async def _keep_report(self, reported: Reported, envelope_from: str | None, content: bytes) -> Refused | None:
+        async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
+            if not await take_report(connection, reported, envelope_from, content):
+                return _refuse(NO_REPORT)
+        EMAILS.labels(InboundState.IGNORED).inc()
+        return None
 
 
 def _refuse(refused: Refused) -> Refused:

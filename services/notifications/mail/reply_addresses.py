@@ -6,6 +6,9 @@ their case does not count.
 
 `leave+TOKEN@domain` stops the emails. Like the link that does, it holds for ever and nothing is stored of it: the key
 of these links makes its token.
+
+`bounce+TOKEN@domain` is the envelope sender of an email, to which mail servers report that they could not deliver it.
+Its token is made like that of the address for replies, and checked by making it again: nothing is stored of it either.
 """
 
 import hmac
@@ -17,9 +20,11 @@ from uuid import UUID
 
 PREFIX: Final = "reply+"
 LEAVE_PREFIX: Final = "leave+"
+BOUNCE_PREFIX: Final = "bounce+"
 _PART: Final = 26  # characters of 128 bits in base32, without padding
 _PURPOSE: Final = b"reply address of email "
 _LEAVE_PURPOSE: Final = b"leave address of email "
+_BOUNCE_PURPOSE: Final = b"envelope sender of email "
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class ReplyToken:
 
 def make_reply_address(secret: str, email_id: UUID, domain: str) -> tuple[str, bytes]:
     """Return the address for replies to an email, and the hash that is stored of it."""
-    unguessable = hmac.digest(secret.encode(), _PURPOSE + email_id.bytes, sha256)[:16]
+    unguessable = _unguessable(secret, _PURPOSE, email_id)
     return f"{PREFIX}{_encode(email_id.bytes)}{_encode(unguessable)}@{domain}", _hash(unguessable)
 
 
@@ -56,6 +61,25 @@ def read_leave_address(local_part: str) -> tuple[UUID, bytes] | None:
 def is_signed(key: bytes, email_id: UUID, signature: bytes) -> bool:
     """Return whether we made the address of an email with this signature."""
     return hmac.compare_digest(signature, _leave_signature(key, email_id))
+
+
+def make_bounce_address(secret: str, email_id: UUID, domain: str) -> str:
+    """Return the envelope sender of an email."""
+    unguessable = _unguessable(secret, _BOUNCE_PURPOSE, email_id)
+    return f"{BOUNCE_PREFIX}{_encode(email_id.bytes)}{_encode(unguessable)}@{domain}"
+
+
+def read_bounce_address(secret: str, local_part: str) -> UUID | None:
+    """Return the id of the email whose envelope sender has this local part; None if we did not make it."""
+    parts = _read(local_part, BOUNCE_PREFIX)
+    email_id = UUID(bytes=parts[0]) if parts is not None else None
+    if parts is None or email_id is None:
+        return None
+    return email_id if hmac.compare_digest(parts[1], _unguessable(secret, _BOUNCE_PURPOSE, email_id)) else None
+
+
+def _unguessable(secret: str, purpose: bytes, email_id: UUID) -> bytes:
+    return hmac.digest(secret.encode(), purpose + email_id.bytes, sha256)[:16]
 
 
 def _leave_signature(key: bytes, email_id: UUID) -> bytes:

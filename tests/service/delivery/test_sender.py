@@ -72,6 +72,18 @@ async def test_with_a_key_the_email_arrives_signed(notifications: SessionFactory
     assert settings.signer.sign(b"Date:" + rest) == email.content
 
 
+async def test_the_mail_server_gets_an_envelope_sender_of_each_emails_own_with_an_inbound_domain(
+    notifications: SessionFactory,
+) -> None:
+    async with smtp_server() as server:
+        settings = settings_for(server, inbound_domain="in.store.test", inbound_secret=SecretStr("inbound secret"))
+        await receive(notifications, settings, posted(uuid4(), 1), posted(uuid4(), 1))
+        assert await send(notifications, settings) == 2
+        senders = {command.partition(":")[2].split(">")[0] for command in server.commands if command.startswith("MAIL")}
+    assert len(senders) == 2
+    assert all(sender.startswith("<bounce+") and sender.endswith("@in.store.test") for sender in senders)
+
+
 async def test_a_due_email_is_sent_once_and_its_attempt_recorded(notifications: SessionFactory) -> None:
     async with smtp_server() as server:
         settings = settings_for(server)

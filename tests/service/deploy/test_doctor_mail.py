@@ -166,3 +166,19 @@ async def test_a_sender_that_is_no_domain_on_the_internet_is_fine_for_a_local_se
             monkeypatch, databases, server, {}, CHATS_EMAIL_FROM="a@b.localhost", CHATS_SMTP_URL="smtp://mail.invalid"
         )
         assert [severity for severity, text, _ in away if "CHATS_EMAIL_FROM" in text] == ["WARNING"]
+
+
+async def test_the_domain_of_envelope_senders_needs_records_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, databases: dict[str, str]
+) -> None:
+    inbound = {"CHATS_INBOUND_DOMAIN": f"reply.{SENDER}", "CHATS_INBOUND_SECRET": "a secret for tests"}
+    records: Records = {
+        (f"reply.{SENDER}", "TXT"): ['"v=spf1 mx -all"'],
+        (f"reply.{SENDER}", "MX"): ["10 mx.brand.test."],
+    }
+    async with smtp_server() as server:
+        good = await found(monkeypatch, databases, server, {**ALL_RECORDS, **records}, **inbound)
+        bad = await found(monkeypatch, databases, server, ALL_RECORDS, **inbound)
+    assert ("NOTE", f"SPF: reply.{SENDER} says: v=spf1 mx -all") in [finding[:2] for finding in good]
+    said = [text for severity, text, _ in bad if severity == "WARNING" and f"reply.{SENDER}" in text]
+    assert [text.partition(":")[0] for text in said] == ["SPF", "MX"]

@@ -47,6 +47,7 @@ class Rig:
     shop_headers: dict[str, str] = field(default_factory=dict)
     conversation: str = ""
     sent: list[EmailMessage] = field(default_factory=list)
+    bounces_to: str = ""  # the envelope sender of the last email
 
     async def send_email(self, body: str = "Which size do you need?") -> EmailMessage:
         """Answer the customer, and return the email that goes out."""
@@ -61,6 +62,7 @@ class Rig:
         await self.sweeping.catch_up_fully()
         async with transaction(self.sweeping.notifications) as session:
             [email] = await claim_emails(session, SETTINGS) or []
+        self.bounces_to = email.envelope_from
         self.sent.append(message_from_bytes(email.content, policy=policy.default))
         return self.sent[-1]
 
@@ -127,7 +129,8 @@ async def running_rig(sweeping: Sweeper, anna: Caller, sam: Caller, *, is_lmtp: 
     sweeping.settings = SETTINGS
     [port] = free_ports([0])
     sessions: SessionFactory = sweeping.notifications
-    reception = Reception(connection_provider(sessions.kw["bind"]), DOMAIN, "https://store.test", TRUSTED)
+    acquire = connection_provider(sessions.kw["bind"])
+    reception = Reception(acquire, DOMAIN, INBOUND_SECRET, "https://store.test", TRUSTED)
     server = InboundServer(Receiver(reception), Listen(is_lmtp, "127.0.0.1", port), "store.test")
     await server.start()
     transport = anna.api._transport  # noqa: SLF001 - the same application with other headers
