@@ -1,5 +1,6 @@
 """The product with RabbitMQ as the broker, if the system has one."""
 
+import os
 from collections.abc import AsyncIterator
 
 import pytest
@@ -17,6 +18,7 @@ pytestmark = [
     pytest.mark.timeout(300),  # a node takes 20 s to start on a busy machine
     pytest.mark.skipif(not (PROGRAMS and EPMD), reason="there is no RabbitMQ: apt install rabbitmq-server"),
 ]
+FAULTS = pytest.mark.skipif("EVERY_CASE" not in os.environ, reason="takes half a minute; set EVERY_CASE=1")
 
 
 @pytest.fixture(scope="module")
@@ -49,6 +51,7 @@ async def test_messages_become_emails_by_a_user_with_the_documented_permissions(
     assert "RabbitMQ" in await eventually(lambda: a_worker_answers(product))
 
 
+@FAULTS
 async def test_a_restart_delays_messages_and_the_worker_consumes_again(product: Product) -> None:
     await product.kill("rabbitmq")
     messages = await replies(product, 4)
@@ -57,6 +60,7 @@ async def test_a_restart_delays_messages_and_the_worker_consumes_again(product: 
     await eventually(lambda: the_worker_handles(product), 60)
 
 
+@FAULTS
 async def test_a_purged_queue_loses_nothing(product: Product, rabbitmq: RabbitMQ) -> None:
     await product.stop("worker")
     messages = await replies(product, 4)
@@ -68,6 +72,7 @@ async def test_a_purged_queue_loses_nothing(product: Product, rabbitmq: RabbitMQ
     await drained(product, messages)
 
 
+@FAULTS
 async def test_while_it_lacks_memory_the_sweeper_does_the_work_and_status_says_so(
     product: Product, rabbitmq: RabbitMQ
 ) -> None:
