@@ -66,7 +66,8 @@ verify: export SCHEMATHESIS_EXAMPLES := 200
 verify: $(READY)
 	$(BIN)/python -m pytest -n $$(getconf _NPROCESSORS_ONLN) -rs --timeout 3600 tests/unit tests/model tests/service \
 		--cov --cov-fail-under=$(COVERAGE)
-	$(BIN)/python -m pytest -rs tests/browser/test_accessibility.py tests/system
+	[ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null || tests/real_mail/unpack
+	$(BIN)/python -m pytest -rs tests/browser/test_accessibility.py tests/real_mail tests/system
 	if [ -n "$(REDIS_SERVER)" ]; then REDIS_SERVER="$(REDIS_SERVER)" $(BIN)/python -m pytest -rs $(ON_REDIS); \
 		else echo "Not run: tests on Redis, because there is no redis-server." >&2; fi
 	$(MAKE) verify-containers

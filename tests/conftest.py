@@ -14,6 +14,7 @@ from deploy.local.processes import Spawn
 from tests.system.helpers.forks import forking
 
 BROWSER = "tests/browser/"
+REAL_MAIL = "tests/real_mail/"
 SYSTEM = "tests/system/"
 
 # A deadline for each example would be a timed assertion, which fails on a busy machine.
@@ -38,9 +39,10 @@ class SharedServers(LoadScopeScheduling):  # type: ignore[misc] # xdist has no t
     """Hands tests to the processes of `make test`; those that share servers all to one, which starts them once."""
 
     def _split_scope(self, nodeid: str) -> str:
-        """Return what runs in one process: all tests in a browser, a file of `tests/system`, or else a test."""
-        if nodeid.startswith(BROWSER):
-            return BROWSER
+        """Return what runs in one process: tests in a browser, tests with mail servers, a file in `tests/system`."""
+        for folder in (BROWSER, REAL_MAIL):
+            if nodeid.startswith(folder):
+                return folder
         return nodeid.partition("::")[0] if nodeid.startswith(SYSTEM) else nodeid
 
 
@@ -56,7 +58,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _turn(item: pytest.Item) -> int:
-    if item.nodeid.startswith((BROWSER, SYSTEM)):
+    if item.nodeid.startswith((BROWSER, REAL_MAIL, SYSTEM)):
         return 0 if item.nodeid.startswith(BROWSER) or item.get_closest_marker("long") else 1
     return 2 if item.get_closest_marker("long") else 3
 

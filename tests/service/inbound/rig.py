@@ -124,10 +124,12 @@ class Rig:
 
 
 @asynccontextmanager
-async def running_rig(sweeping: Sweeper, anna: Caller, sam: Caller, *, is_lmtp: bool = True) -> AsyncIterator[Rig]:
-    """Run the LMTP or SMTP server on a free port."""
+async def running_rig(
+    sweeping: Sweeper, anna: Caller, sam: Caller, *, is_lmtp: bool = True, port: int = 0
+) -> AsyncIterator[Rig]:
+    """Run the LMTP or SMTP server, on a free port if none is given."""
     sweeping.settings = SETTINGS
-    [port] = free_ports([0])
+    [port] = [port] if port else free_ports([0])
     sessions: SessionFactory = sweeping.notifications
     acquire = connection_provider(sessions.kw["bind"])
     reception = Reception(acquire, DOMAIN, INBOUND_SECRET, "https://store.test", TRUSTED)

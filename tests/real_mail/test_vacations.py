@@ -1,0 +1,45 @@
+"""A vacation program of the customer's mail server: it does not answer our emails, or its answer is no message."""
+
+import asyncio
+import smtplib
+
+from tests.real_mail.helpers.town import Town
+
+ASKS_FOR_SILENCE = (
+    "Auto-Submitted",
+    "List-Id",
+    "List-Unsubscribe",
+    "List-Unsubscribe-Post",
+    "X-Auto-Response-Suppress",
+)
+
+
+async def test_a_vacation_program_does_not_answer_our_emails(town: Town) -> None:
+    await town.move_to("away")
+    await town.ask(mailbox="away")
+    log = (town.servers.dovecot.directory / "log").read_text()
+    assert "discarding vacation response" in log
+    assert await town.rig.rows() == []
+
+
+async def test_an_answer_of_a_vacation_program_is_no_message_and_is_not_answered(town: Town) -> None:
+    await town.move_to("away")
+    before = len(await town.mailbox("away"))
+    email = await town.ask(mailbox="away")
+    address = town.rig.address
+    for name in ASKS_FOR_SILENCE:  # programs that do not look at them do the same
+        del email[name]
+
+    def answer_to_reply_to() -> None:
+        with smtplib.SMTP("127.0.0.1", town.servers.postfix.submission, timeout=60) as server:
+            server.sendmail(address, "away@customer.test", email.as_bytes())
+
+    await asyncio.to_thread(answer_to_reply_to)
+    await town.arrived(("ignored", "delivery-report"))  # it has no sender, and would be automatic with one
+    [original] = await town.originals()
+    assert original is not None
+    assert b"I am in the mountains." in original
+    assert b"Auto-Submitted: auto-replied" in original
+    assert await town.thread() == []
+    await town.send()
+    assert len(await town.mailbox("away")) == before + 2
