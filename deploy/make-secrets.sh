@@ -29,6 +29,7 @@ keep_database() { # NAME URL OWNER_URL PASSWORD OWNER_PASSWORD
 keep auth_secret "${CHATS_AUTH_SECRET:-$(random)}"
 keep feed_secret "${CHATS_FEED_SECRET:-$(random)}"
 keep inbound_secret "${CHATS_INBOUND_SECRET:-$(random)}"
+keep inbound_http_secret "${CHATS_INBOUND_HTTP_SECRET:-}"
 keep flower_basic_auth "${CHATS_FLOWER_BASIC_AUTH:-flower:$(random)}"
 keep flower_broker_api "${CHATS_FLOWER_BROKER_API:-}"
 keep dkim_key "${CHATS_DKIM_KEY:-}"

@@ -1,13 +1,19 @@
 """The HTTP application of the notifications service."""
 
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 from fastapi import FastAPI
 
-from services.notifications.api import inbound, internal, leaving, operations, routes
+from services.notifications.api import inbound, inbound_mime, internal, leaving, operations, routes
+from services.notifications.api.room import Room
+from services.notifications.api.state import ApiState
+from services.notifications.inbound.authentication import TrustedResults
+from services.notifications.inbound.reception import Reception
 from services.notifications.settings import ApiSettings
 from services.notifications.web import preferences
-from shared.database import REQUEST_BOUNDS, create_engine
+from shared.database import REQUEST_BOUNDS, create_engine, request_connection
 from shared.http import add_head_routes, add_routes, create_api
 
 _DESCRIPTION = """
@@ -28,11 +34,19 @@ def create_app(settings: ApiSettings) -> FastAPI:
         description=_DESCRIPTION,
         docs_url="/api/v1/notifications/docs",
         openapi_url="/api/v1/notifications/openapi.json",
+        streamed=[inbound_mime.MIME],
     )
+    state = cast("ApiState", app.state)
+    trusted = TrustedResults(settings.inbound_authserv_id, settings.inbound_require_auth)
+    acquire = partial(request_connection, state.acquire)
+    secret = settings.inbound_secret.get_secret_value() if settings.inbound_secret else ""
+    state.reception = Reception(acquire, settings.inbound_domain or "", secret, settings.public_url, trusted)
+    state.room = Room(inbound_mime.ROOM)
     add_routes(
         app,
         preferences.router,
         routes.router,
+        inbound_mime.router,
         inbound.router,
         operations.router,
         leaving.router,

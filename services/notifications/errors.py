@@ -1,6 +1,8 @@
 """Errors of the notifications service's API."""
 
+from collections.abc import Mapping
 from http import HTTPStatus
+from typing import Any, ClassVar
 
 from shared.problems import Problem
 
@@ -27,3 +29,12 @@ class NotRetriable(Problem):
     status = HTTPStatus.CONFLICT
     code = "event-not-retriable"
     title = "The event cannot be retried"
+
+
+class InboundRefused(Problem):
+    """None of an email's recipients takes it. Providers do not send it again after this status."""
+
+    status = HTTPStatus.NOT_ACCEPTABLE
+    code = "inbound-refused"
+    title = "No recipient takes this email"
+    example: ClassVar[Mapping[str, Any]] = {"reason": "unknown-address"}

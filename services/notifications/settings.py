@@ -82,10 +82,6 @@ class MigrationSettings(StoreSettings):
     notifications_owner_url: DatabaseUrl | None = Field(default=None, repr=False)
 
 
-class ApiSettings(StoreSettings, TokenSettings):
-    """Settings of the HTTP API."""
-
-
 class ReplySettings(StoreSettings):
     """Settings of every process that makes or takes addresses for replies by email. Without a domain there are none."""
 
@@ -99,17 +95,37 @@ class ReplySettings(StoreSettings):
         return self
 
 
-class InboundSettings(ReplySettings):
+class TakingSettings(ReplySettings):
+    """Settings of every process that takes emails in.
+
+    `inbound_authserv_id` is the name by which the mail server in front signs its `Authentication-Results`; with
+    `inbound_require_auth`, emails whose sender it did not authenticate are held.
+    """
+
+    inbound_authserv_id: str | None = None
+    inbound_require_auth: bool = False
+
+
+class ApiSettings(TakingSettings, TokenSettings):
+    """Settings of the HTTP API. With `inbound_http_secret`, providers deliver emails to it."""
+
+    inbound_http_secret: HeaderSecret | None = None
+
+    @model_validator(mode="after")
+    def _has_domain(self) -> Self:
+        if self.inbound_http_secret is not None and self.inbound_domain is None:
+            raise PydanticCustomError("missing", "CHATS_INBOUND_DOMAIN: required with CHATS_INBOUND_HTTP_SECRET")
+        return self
+
+
+class InboundSettings(TakingSettings):
     """Settings of the process that takes emails in and posts them. Originals are kept for `inbound_retention_days`.
 
-    Without a domain it takes nothing in. `inbound_authserv_id` is the name by which the mail server in front signs its
-    `Authentication-Results`; with `inbound_require_auth`, emails whose sender it did not authenticate are held.
+    Without a domain it takes nothing in.
     """
 
     inbound_listen: Annotated[str, AfterValidator(_listen_url)] = "lmtp://127.0.0.1:8024"
     inbound_retention_days: Days = 30
-    inbound_authserv_id: str | None = None
-    inbound_require_auth: bool = False
     conversations_url: WebUrl = "http://127.0.0.1:8001"
     public_url: WebUrl = "http://127.0.0.1:8000"
     email_from: Sender = "support@localhost"

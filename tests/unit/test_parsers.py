@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from email.message import Message
 from functools import partial
 from ipaddress import ip_network
 from typing import Any
@@ -29,6 +30,8 @@ from services.conversations.rate_limits.policy import network_of
 from services.conversations.search.query import parse
 from services.conversations.search.words import terms
 from services.conversations.web.forms import _number, known_key
+from services.notifications.api.inbound_mime import given_secret
+from services.notifications.inbound.recipients import addresses_in
 from shared.auth import issue_token, verify_session_token, verify_token
 from shared.cookies import check_csrf, cookie_name, is_own_origin, read_cookie
 from shared.http import MAX_HEADER_BYTES, RequestSizeMiddleware
@@ -105,6 +108,12 @@ def declared_size(text: str) -> bool:
     return True
 
 
+def recipients(text: str) -> list[str]:
+    message = Message()
+    message["To"] = text.replace("\r", "").replace("\n", "\n ")
+    return [address.lower() for address in addresses_in(message, "in.test")]
+
+
 def run(steps: Any) -> Any:
     """Run a coroutine that never waits."""
     try:
@@ -154,6 +163,10 @@ PARSERS = {
         f'theme="a;b"; {cookie_name(SETTINGS)}={COOKIE}; other=1',
         COOKIE,
         lambda cookie: cookie is None or isinstance(cookie, str),
+    ),
+    "password of basic authentication": Parser(given_secret, (), "Basic YW55OnNlY3JldA==", "secret", is_text),
+    "addresses of ours in headers": Parser(
+        recipients, (), f"Shop <reply+{'a' * 52}@in.test>", [f"reply+{'a' * 52}@in.test"], lambda found: len(found) <= 1
     ),
     "csrf token": Parser(csrf, (CsrfFailed,), "csrf", True),
     "csrf token in a header": Parser(csrf_header, (CsrfFailed,), "csrf", True),

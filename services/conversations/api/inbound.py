@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 from services.conversations.api.posting import save
 from services.conversations.api.request_schemas import OptionalBody
 from services.conversations.api.state import api_state
-from services.conversations.api.uploading import received, save_file
+from services.conversations.api.uploading import save_file, too_large
 from services.conversations.attachments.names import safe_name
 from services.conversations.attachments.uploads import Upload
 from services.conversations.messaging.commands import mark_read
@@ -22,6 +22,7 @@ from services.conversations.messaging.posting import Post
 from services.conversations.rules import Side, Via
 from shared.database import request_connection, request_transaction
 from shared.problems import Forbidden, Invalid, Unauthenticated
+from shared.streamed_body import received
 
 FILES = "/internal/inbound/files"
 
@@ -65,7 +66,7 @@ async def receive_inbound_file(
     state = api_state(request)
     await _check_customer(request, user_id)
     limit = state.settings.attachment_max_bytes
-    body = received(request, limit, limit)
+    body = received(request, limit, too_large(limit))
     if inline:
         content = b"".join([chunk async for chunk in body])
         if await _is_known(request, conversation_id, content):

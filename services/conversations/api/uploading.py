@@ -2,16 +2,13 @@
 
 import asyncio
 import hashlib
-import time
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from http import HTTPStatus
 from typing import Any, Final
 from uuid import UUID
 
 import structlog
 from fastapi import Request
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from services.conversations.api.state import ApiState, api_state
@@ -24,9 +21,8 @@ from services.conversations.rules import Side
 from shared.database import request_connection, request_transaction
 from shared.principal import Principal
 from shared.problems import Invalid, PayloadTooLarge, Unavailable
+from shared.streamed_body import declared_size, received
 
-IDLE_SECONDS: Final = 30.0  # until more of a body must arrive
-UPLOAD_SECONDS: Final = 1800.0  # for a whole body
 FORM_BYTES: Final = 64 * 1024  # of a form around its file
 CHUNK: Final = 256 * 1024
 
@@ -42,11 +38,11 @@ async def receive_file(request: Request, caller: Principal, key: str | None) -> 
     limit = state.settings.attachment_max_bytes
     form = request.headers.get("content-type", "").lower().startswith("multipart/form-data")
     body_limit = limit + FORM_BYTES if form else limit
-    declared = request.headers.get("content-length", "")
-    size = int(declared[:20]) if declared.isdecimal() else limit
+    size = declared_size(request)
+    size = limit if size is None else size
     if size > body_limit:
-        raise _too_large(limit)
-    body = received(request, body_limit, limit)
+        raise too_large(limit)
+    body = received(request, body_limit, too_large(limit))
     if not form:
         name = safe_name(name_in_header(request.headers.get("content-disposition")))
         return await save_file(state, Upload(caller.id, Side(caller.role), name, min(size, limit)), body, key)
@@ -63,7 +59,7 @@ async def save_file(
     Raises `PayloadTooLarge` if its declared size is.
     """
     if upload.size > state.settings.attachment_max_bytes:
-        raise _too_large(state.settings.attachment_max_bytes)
+        raise too_large(state.settings.attachment_max_bytes)
     async with request_transaction(state.sessions) as session:
         attachment_id = await uploads.begin_upload(session, upload, state.settings.limit_attachment_bytes_per_day)
     try:
@@ -146,7 +142,7 @@ class _FormFile:
             raise Invalid("send one file, in the field file", ("body", "file"), "missing")
         if (file.size or 0) > self._limit:
             await form.close()
-            raise _too_large(self._limit)
+            raise too_large(self._limit)
         self._file = file
         return safe_name(file.filename)
 
@@ -170,22 +166,6 @@ class _FormFile:
         raise StopAsyncIteration
 
 
-async def received(request: Request, body_limit: int, limit: int) -> AsyncIterator[bytes]:
-    """Yield a body's chunks. Raises for a body that is too large, too slow, or stops arriving."""
-    stream, size, deadline = request.stream().__aiter__(), 0, time.monotonic() + UPLOAD_SECONDS
-    while True:
-        try:
-            chunk = await asyncio.wait_for(anext(stream), min(IDLE_SECONDS, deadline - time.monotonic()))
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            raise HTTPException(HTTPStatus.REQUEST_TIMEOUT, "The body did not arrive in time. Send it again.") from None
-        size += len(chunk)
-        if size > body_limit:
-            raise _too_large(limit)
-        if chunk:
-            yield chunk
-
-
-def _too_large(limit: int) -> PayloadTooLarge:
+def too_large(limit: int) -> PayloadTooLarge:
+    """Return the error of a file that is larger than a limit."""
     return PayloadTooLarge(f"The file is larger than {limit / 2**20:g} MiB, the most that is accepted.")

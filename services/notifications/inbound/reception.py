@@ -53,14 +53,14 @@ class Reception:
         trusted: TrustedResults,
         arrived: Callable[[], None] = lambda: None,
     ) -> None:
-        self._acquire, self._domain, self._secret = acquire, domain, secret
+        self._acquire, self.domain, self._secret = acquire, domain, secret
         self._trusted, self._arrived = trusted, arrived
         self._new_conversation = f"{public_url.rstrip('/')}/dashboard/messages/new/"
 
     def is_ours(self, address: str) -> bool:
         """Return whether an address has the form of one that we make. It may still be forged."""
         local, _, domain = address.rpartition("@")
-        if domain.lower().rstrip(".") != self._domain:
+        if domain.lower().rstrip(".") != self.domain:
             return False
         found = (read_reply_token(local), read_leave_address(local), read_bounce_address(self._secret, local))
         return any(each is not None for each in found)

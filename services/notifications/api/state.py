@@ -1,0 +1,24 @@
+"""The types of what the application of this service keeps in `app.state`."""
+
+from typing import cast
+
+from starlette.requests import HTTPConnection
+
+from services.notifications.api.room import Room
+from services.notifications.inbound.reception import Reception
+from services.notifications.settings import ApiSettings
+from shared.app_state import AppState
+
+
+class ApiState(AppState):
+    """The state of the notifications service, which `create_app` sets."""
+
+    settings: ApiSettings
+    reception: Reception
+    room: Room
+    """Memory for emails in transfer."""
+
+
+def api_state(request: HTTPConnection) -> ApiState:
+    """Return the state of the application that handles a request."""
+    return cast("ApiState", request.app.state)
