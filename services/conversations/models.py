@@ -511,7 +511,7 @@ class ConversationFact(Base):
 
     conversation_id: Mapped[UUID] = mapped_column(primary_key=True)
     cycle: Mapped[int] = mapped_column(primary_key=True)
-    number: Mapped[int]  # the last message that was counted
+    number: Mapped[int]  # a message up to which all are counted; fewer than `MAX_BEHIND` later ones may be, too
     opened_at: Mapped[datetime] = mapped_column(index=True)
     opened_by: Mapped[str | None]
     replied_at: Mapped[datetime | None]

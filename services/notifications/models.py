@@ -436,12 +436,14 @@ LOGGED_EVENTS = Table(
     Column("numbered_at", DateTime(timezone=True), server_default=func.clock_timestamp(), nullable=False),
     Column("subject_id", Uuid, nullable=False),
     Column("type", Text, nullable=False),
+    Column("more_ids", ARRAY(Uuid)),
     Index("events_position_idx", "position", unique=True, postgresql_where=text("position is not null")),
     Index("events_unnumbered_idx", "seq", unique=True, postgresql_where=text("position is null")),
 )
-"""This service's own log: that the row `subject_id` has changed. What the row says is read with the event.
+"""This service's own log: that the row `subject_id` has changed, and the rows `more_ids` in the same statement.
 
-An email costs one event, so it has no key and no index beside those of its place, and no payload.
+What the rows say is read with the event. An email costs an event or a part of one, so it has no key and no index beside
+those of its place, and no payload.
 """
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 from uuid import UUID
 
@@ -57,35 +57,42 @@ class ConversationChanged(ResponseBody):
 
 
 _NOTES = frozenset({EventType.NOTE_POSTED, EventType.NOTE_DELETED})
-_AS_LOGGED = frozenset({EventType.EMAIL_UPDATED, EventType.NOTIFICATION_CREATED, EventType.INBOUND_UPDATED})
+_AS_LOGGED = frozenset({EventType.NOTIFICATION_CREATED, EventType.INBOUND_UPDATED})
 _READ_FIELDS = {"conversation_id", "by", "up_to"}
 _NOT_SENT = {"subject", "number", "actor_id", "body"}  # of a note that mentions admins
 
 
 def event_renderer(store_name: str) -> EventRenderer:
-    """Return a renderer of events for a side. It returns None for events that are hidden from it or erased."""
+    """Return a renderer of events for a side. It returns nothing for events that are hidden from it or erased."""
     viewers = {side: Viewer(side=side, store_name=store_name) for side in Side}
 
-    def render(entry: Entry, detail: ConversationDetail | None, side: Side) -> str | None:
-        if entry.type == EventType.CONVERSATION_DELETED:
-            return ConversationDeleted.model_validate(entry.payload).model_dump_json()
-        if detail is None or entry.payload is None:
-            return None
-        if entry.type == EventType.CONVERSATION_READ:
-            return ConversationRead.model_validate(entry.payload).model_dump_json(include=_READ_FIELDS)
-        if entry.type in _NOTES:
-            return json.dumps({name: value for name, value in entry.payload.items() if name not in _NOT_SENT})
-        if entry.type in _AS_LOGGED:
-            return json.dumps(entry.payload)
-        conversation = (AdminConversationOut if side is Side.ADMIN else ConversationOut).of(detail)
-        changed = ConversationChanged(conversation_id=detail.conversation.id, conversation=conversation)
-        if entry.type == EventType.MESSAGE_REMOVED:
-            changed.removed_number = MessageRemoved.model_validate(entry.payload).number
-        if entry.type == EventType.MESSAGE_POSTED:
-            changed.message = MessageOut.of(_posted(entry), viewers[side])
-        return write_json(changed).decode()
+    def render(entry: Entry, detail: ConversationDetail | None, side: Side) -> Sequence[str]:
+        if entry.type == EventType.EMAIL_UPDATED:
+            return [json.dumps(email) for email in (entry.payload or {}).get("emails", ())]
+        data = _render(entry, detail, side, viewers[side])
+        return [] if data is None else [data]
 
     return render
+
+
+def _render(entry: Entry, detail: ConversationDetail | None, side: Side, viewer: Viewer) -> str | None:
+    if entry.type == EventType.CONVERSATION_DELETED:
+        return ConversationDeleted.model_validate(entry.payload).model_dump_json()
+    if detail is None or entry.payload is None:
+        return None
+    if entry.type == EventType.CONVERSATION_READ:
+        return ConversationRead.model_validate(entry.payload).model_dump_json(include=_READ_FIELDS)
+    if entry.type in _NOTES:
+        return json.dumps({name: value for name, value in entry.payload.items() if name not in _NOT_SENT})
+    if entry.type in _AS_LOGGED:
+        return json.dumps(entry.payload)
+    conversation = (AdminConversationOut if side is Side.ADMIN else ConversationOut).of(detail)
+    changed = ConversationChanged(conversation_id=detail.conversation.id, conversation=conversation)
+    if entry.type == EventType.MESSAGE_REMOVED:
+        changed.removed_number = MessageRemoved.model_validate(entry.payload).number
+    if entry.type == EventType.MESSAGE_POSTED:
+        changed.message = MessageOut.of(_posted(entry), viewer)
+    return write_json(changed).decode()
 
 
 def render_unread(count: int) -> str:

@@ -20,20 +20,24 @@ UNREAD = "unread"
 class SseEvent:
     """A server-sent event as one side sees it, encoded once for all clients.
 
-    Events that are not from the log have no position and no id.
+    Events that are not from the log have no position and no id. `before` are the data of events of the same kind that
+    are sent before it, for an entry of the log that stands for several. They have no id, so a client that resumes
+    between them gets all of them again.
     """
 
     event: str | None
     data: str | None
     position: int | None = None
     id: str | None = None
+    before: tuple[str, ...] = ()
     encoded: bytes = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         """Encode the event. No field spans several lines, because the data is JSON."""
         fields = (("event", self.event), ("data", self.data), ("id", self.id))
         lines = [f"{name}: {value}\n" for name, value in fields if value is not None] or [": ping\n"]
-        object.__setattr__(self, "encoded", "".join([*lines, "\n"]).encode())
+        before = "".join(f"event: {self.event}\ndata: {data}\n\n" for data in self.before)
+        object.__setattr__(self, "encoded", "".join([before, *lines, "\n"]).encode())
 
 
 PING = SseEvent(None, None)

@@ -18,8 +18,9 @@ RESET = "reset"
 
 log = structlog.get_logger()
 
-# Returns an event's data for a side, given its conversation if that still exists; None if there is nothing to send.
-EventRenderer = Callable[[Entry, ConversationDetail | None, Side], str | None]
+# Returns the data of an entry's events for a side, one for most, none if there is nothing to send; given the
+# conversation if that still exists.
+EventRenderer = Callable[[Entry, ConversationDetail | None, Side], Sequence[str]]
 
 
 async def render_events(
@@ -46,4 +47,4 @@ def _render(
         # Without the error's text, which may quote a message.
         log.error("event not rendered, clients reload", position=entry.position, error=type(error).__name__)  # noqa: TRY400 - a traceback may quote a message
         return SseEvent(RESET, "{}", entry.position, event_id)
-    return SseEvent(entry.type, data, entry.position, event_id) if data else None
+    return SseEvent(entry.type, data[-1], entry.position, event_id, before=tuple(data[:-1])) if data else None

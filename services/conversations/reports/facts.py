@@ -24,6 +24,7 @@ from shared.events import EventType
 MAX_EVENTS: Final = 2_000  # read in one transaction
 BATCH: Final = 200  # conversations in one transaction
 MAX_MESSAGES: Final = 1_000  # of a conversation, read at once
+MAX_BEHIND: Final = 20  # messages that are read again rather than written as counted
 LATE: Final = 300.0  # seconds that an event waits for its fact, after which reports are late
 COUNT_LIMIT: Final = 10_000  # of the conversations that are left to fill
 _TYPES: Final = (
@@ -128,6 +129,10 @@ def _of_conversation(rows: Sequence[Any], *, is_part: bool) -> list[Cycle]:
     # Before the timeline nothing recorded changes of the status; `changed_at` is that of the last one, or a message's.
     if not is_part and last.resolved_at is None and first["status"] not in ACTIVE:
         cycles[-1] = replace(last, resolved_at=max(first["changed_at"], last.opened_at))
+    is_known = first["cycle"] is not None and len(cycles) == 1
+    if not is_part and is_known and cycles[0].number < latest.number + MAX_BEHIND:
+        # Most messages change nothing but the number: they are neither a first reply nor the start of a cycle.
+        return [cycle for cycle in cycles if replace(cycle, number=latest.number) != latest]
     return cycles
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.delivery.circuit_breaker import CLOSED_BREAKER, MAY_BEGIN, note_failure, setup_works
 from services.notifications.delivery.leases import ClaimedEmail
 from services.notifications.delivery.transitions import move_emails
-from services.notifications.event_log.append import EMAIL_UPDATED_SQL, append_events
+from services.notifications.event_log.append import append_events, emails_updated_sql
 from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.mail.smtp_url import host_of
 from services.notifications.models import DeliveryAttempt, Email
@@ -223,5 +223,5 @@ with ended as (
     from locked where emails.id = locked.id and (held or not_begun)
     returning emails.id
 )
-{EMAIL_UPDATED_SQL} sent
+{emails_updated_sql("sent")}
 """  # noqa: S608 - built from constants

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.delivery.admin_records import is_read_by
 from services.notifications.delivery.recipients import find_recipient
 from services.notifications.delivery.transitions import cancel_emails, lock_emails
-from services.notifications.event_log.append import EMAIL_UPDATED_SQL
+from services.notifications.event_log.append import emails_updated_sql
 from services.notifications.models import AdminNotification, ConversationState, Email, EmailMessage, Notification
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings, StoreSettings
@@ -172,7 +172,7 @@ _CREATE_EMAILS = f"""
             as new (id, audience, recipient_id, conversation_id, subject, state, reason, due_at, finished_at)
         returning id, finished_at
     )
-    {EMAIL_UPDATED_SQL} created where finished_at is not null
+    {emails_updated_sql("created where finished_at is not null")}
 """  # noqa: S608 - built from constants
 _JOIN_EMAILS = """
     insert into email_messages (message_id, email_id, number, sender_id, body, created_at, files, notification_id)

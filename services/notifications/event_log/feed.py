@@ -21,7 +21,10 @@ from shared.notifications_feed import (
 )
 
 _NUMBER: Final = numbering_sql("seq", "position")
-_READ: Final = text("select position, type, subject_id from events where position > :after order by position limit :n")
+_READ: Final = text("""
+    select position, type, array_prepend(subject_id, more_ids) as subject_ids
+    from events where position > :after order by position limit :n
+""")
 
 # Those to admins about notes and assignments have no place in a conversation: they name no number.
 _EMAIL_FATES: Final = """
@@ -67,12 +70,13 @@ async def read_log(session: AsyncSession, *, after: int, types: Collection[str],
     page = await read_after(session, _READ, after, n=limit)
     wanted = [row for row in page.rows if row["type"] in types]
     subjects = {
-        event_type: await _read_subjects(session, event_type, [row["subject_id"] for row in wanted])
+        event_type: await _read_subjects(session, event_type, [each for row in wanted for each in row["subject_ids"]])
         for event_type in {LoggedType(row["type"]) for row in wanted}
     }
     items = [
-        LoggedEvent(position=row["position"], type=row["type"], payload=subjects[row["type"]].get(row["subject_id"]))
+        LoggedEvent(position=row["position"], type=row["type"], payload=subjects[row["type"]].get(subject_id))
         for row in wanted
+        for subject_id in row["subject_ids"]
     ]
     return LogPage(epoch=page.epoch, head=page.head, end=page.rows[-1]["position"] if page.rows else after, items=items)
 

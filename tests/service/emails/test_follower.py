@@ -1,6 +1,7 @@
 """What became of emails, from the notifications service's log to the timeline."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,9 +11,12 @@ import httpx2
 import pytest
 from sqlalchemy import func, select, text, update
 
+from services.conversations.api.stream import event_renderer
 from services.conversations.emails import feed_client, follower, progress
 from services.conversations.emails.follower import follow_round
+from services.conversations.event_log.reader import Entry
 from services.conversations.models import ConversationEntry, LoggedEvent, NotificationsCursor
+from services.conversations.rules import Side
 from services.notifications.delivery.operations import retry_email
 from services.notifications.delivery.sender import drain
 from services.notifications.models import Email
@@ -63,12 +67,13 @@ class Following:
     async def states(self) -> list[str]:
         return [entry.data["state"] for entry in await self.entries()]
 
-    async def events(self) -> list[dict[str, Any] | None]:
+    async def events(self) -> list[dict[str, Any]]:
         async with self.sessions() as session:
             query = select(LoggedEvent.payload).where(
                 LoggedEvent.type == "email.updated", LoggedEvent.audience == "admin"
             )
-            return list(await session.scalars(query.order_by(LoggedEvent.seq)))
+            payloads = await session.scalars(query.order_by(LoggedEvent.seq))
+            return [email for payload in payloads if payload for email in payload["emails"]]
 
 
 @pytest.fixture
@@ -111,6 +116,25 @@ async def test_a_sent_email_is_in_the_timeline_after_its_newest_message_and_told
     assert told == {"conversation_id": conversation, "email_id": fate["id"], "state": "sent"}
 
 
+async def test_emails_that_end_together_are_one_event_of_each_log_and_several_of_a_stream(
+    following: Following, anna: Caller, sam: Caller
+) -> None:
+    await following.follow()
+    conversations = [await answer(anna, sam) for _ in range(3)]
+    await following.deliver(NO_SMTP)
+    assert await following.follow() == 3
+    async with following.sweeping.notifications() as session:
+        assert await session.scalar(text("select count(*) from events")) == 1
+    told = await following.events()
+    assert sorted(email["conversation_id"] for email in told) == sorted(conversations)
+    async with following.sessions() as session:
+        [event] = (await session.scalars(select(LoggedEvent).where(LoggedEvent.type == "email.updated"))).all()
+        assert event.position is None
+    entry = Entry(1, event.type, event.user_id, event.conversation_id, event.payload, event.audience)
+    rendered = event_renderer("Shop")(entry, None, Side.ADMIN)
+    assert [json.loads(data) for data in rendered] == told
+
+
 async def test_an_email_that_fails_and_is_retried_keeps_its_place(
     following: Following, anna: Caller, sam: Caller
 ) -> None:
@@ -131,7 +155,7 @@ async def test_an_email_that_fails_and_is_retried_keeps_its_place(
     [item] = [item for item in (await timeline(sam, conversation))["items"] if item["kind"] == "email"]
     assert (item["state"], item["reason"]) == ("sent", None)
     assert item["at"] < item["state_at"], "its place is that of the first state"
-    assert [told and told["state"] for told in await following.events()] == ["failed", "scheduled", "sent"]
+    assert [told["state"] for told in await following.events()] == ["failed", "scheduled", "sent"]
 
 
 async def test_reading_the_same_events_again_changes_nothing(following: Following, anna: Caller, sam: Caller) -> None:

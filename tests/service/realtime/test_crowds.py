@@ -150,7 +150,7 @@ async def test_concurrent_requests_do_not_exceed_the_stream_quota(valkey: Valkey
 
 async def test_a_hub_ends_when_it_is_cancelled_while_being_woken(conversations: SessionFactory) -> None:
     for iterations in range(8):
-        hub = Hub(conversations, lambda *_: None, str)
+        hub = Hub(conversations, lambda *_: [], str)
         following = asyncio.create_task(hub._follow())  # noqa: SLF001 - the public method would wait for its end
         waiting = hub._wakeup._waiters  # noqa: SLF001 - the only way to see who waits
         await eventually(waiting.__len__)

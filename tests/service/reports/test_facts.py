@@ -169,10 +169,32 @@ async def test_a_log_that_was_cut_makes_everything_count_again(anna: Caller, con
     assert len(await told(conversations)) == 2
 
 
+async def test_messages_that_change_nothing_are_written_once_for_many(
+    anna: Caller, sam: Caller, conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(facts, "MAX_BEHIND", 3)
+    conversation = (await anna.open(body="Hello?"))["id"]
+    await sam.edit(conversation, reply_body="Done", status="RESOLVED")
+    await sam.edit(conversation, status="OPEN")
+    await catch_up(conversations)
+    assert await told(conversations) == [(1, 2, None, "sam", None, False)]
+    for number, counted in ((3, 2), (4, 2), (5, 5)):
+        await anna.post(conversation, f"Message {number}")
+        await catch_up(conversations)
+        assert await told(conversations) == [(1, counted, None, "sam", None, False)]
+    await sam.post(conversation, "Message 6")
+    await catch_up(conversations)
+    await sam.edit(conversation, status="RESOLVED")
+    await anna.post(conversation, "Message 7")
+    await catch_up(conversations)
+    assert await told(conversations) == [(1, 6, None, "sam", "sam", True), (2, 7, None, None, None, False)]
+
+
 async def test_a_long_conversation_is_counted_in_parts(
     anna: Caller, sam: Caller, conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(facts, "MAX_MESSAGES", 3)
+    monkeypatch.setattr(facts, "MAX_BEHIND", 1)
     conversation = (await anna.open(body="Hello?"))["id"]
     await grow(conversations, conversation, 3)
     await sam.edit(conversation, reply_body="Done", status="RESOLVED")

@@ -97,8 +97,8 @@ async def read_state(databases: Connections, answers: dict[str, Any], taken: lis
         told=Counter(
             (row["id"], row["state"])
             for row in await conversations.fetch(
-                "select (payload ->> 'email_id')::uuid as id, payload ->> 'state' as state from events"
-                " where type = 'email.updated' and payload is not null"
+                "select (email ->> 'email_id')::uuid as id, email ->> 'state' as state"
+                " from events, jsonb_array_elements(payload -> 'emails') as email where type = 'email.updated'"
             )
         ),
     )

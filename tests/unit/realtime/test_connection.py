@@ -25,6 +25,11 @@ async def test_an_event_is_encoded_as_browsers_read_it() -> None:
     assert SseEvent(None, None).encoded == b": ping\n\n"
 
 
+def test_several_events_of_one_entry_of_the_log_have_one_id_at_their_end() -> None:
+    together = SseEvent("email.updated", "2", 8, "at-8", before=("1",))
+    assert together.encoded == b"event: email.updated\ndata: 1\n\nevent: email.updated\ndata: 2\nid: at-8\n\n"
+
+
 async def test_a_client_gets_no_event_and_no_unread_count_twice(stream: Connection) -> None:
     first_count, second_count = SseEvent(UNREAD, '{"unread":1}'), SseEvent(UNREAD, '{"unread":2}')
     stream.push([event(7), event(8), first_count])
