@@ -114,7 +114,7 @@ class Rig:
 
     async def messages(self) -> list[Any]:
         """Return the customer's messages after the first one."""
-        found = await self.anna.get(f"/conversations/{self.conversation}/messages")
+        found = await self.anna.get(f"/conversations/{self.conversation}/messages", limit=100)
         return [message for message in found["items"] if message["sender"]["role"] == "customer"][1:]
 
     async def run(self, statement: str) -> None:
