@@ -18,6 +18,7 @@ class LoggedType(StrEnum):
     EMAIL_UPDATED = "email.updated"  # an `EmailFate`
     NOTIFICATION_CREATED = "notification.created"
     INBOUND_UPDATED = "inbound.updated"  # an `InboundFate`
+    STOP_UPDATED = "stop.updated"  # an `EmailStop`
 
 
 class EmailFate(BaseModel):
@@ -53,11 +54,25 @@ class InboundFate(BaseModel):
     held: bool
 
 
+class EmailStop(BaseModel):
+    """A reason why a customer gets no emails: about a conversation, or at all if `conversation_id` is None.
+
+    Without `user_id` it concerns all customers. Its event has no payload when it is over. `reason` is as in the API of
+    emails.
+    """
+
+    stop_id: UUID
+    user_id: str | None
+    conversation_id: UUID | None
+    reason: str
+
+
 class LoggedEvent(BaseModel):
-    """An event of the log."""
+    """An event of the log. `subject_id` is the id in its payload, also when the subject is gone."""
 
     position: int
     type: str
+    subject_id: UUID | None = None
     payload: dict[str, Any] | None
 
 
@@ -84,4 +99,11 @@ class HeldPage(BaseModel):
     """Held emails, in the order of ids. The next page starts after `last`, None on the last one."""
 
     items: list[InboundFate]
+    last: UUID | None
+
+
+class StopsPage(BaseModel):
+    """Reasons why customers get no emails, in the order of ids. The next page starts after `last`, None on the last."""
+
+    items: list[EmailStop]
     last: UUID | None

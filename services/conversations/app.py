@@ -137,13 +137,13 @@ def create_app(settings: ApiSettings) -> FastAPI:
     ):  # the most frequent first
         add_routes(app, module.router)
     for page in (
+        notification_pages,
         customer_pages,
         inbox,
         new_conversation,
         delete,
         bulk,
         canned_replies,
-        notification_pages,
         thread,
         desk_pages,
         operations,

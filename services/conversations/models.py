@@ -608,6 +608,20 @@ class NotificationsCursor(Base):
     __table_args__ = (CheckConstraint("singleton", name="one_row"),)
 
 
+class EmailStop(Base):
+    """Why a customer gets no emails, about a conversation or at all. Without `user_id` it concerns all customers.
+
+    The notifications service decides it; its log says so here. No foreign key to users: it may know them first.
+    """
+
+    __tablename__ = "email_stops"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    user_id: Mapped[str | None] = mapped_column(index=True)
+    conversation_id: Mapped[UUID | None] = mapped_column(ForeignKey("conversations.id", ondelete="CASCADE"), index=True)
+    reason: Mapped[str]
+
+
 class Presence(Base):
     """An admin who is viewing a conversation. No foreign keys: the row is a short-lived hint."""
 

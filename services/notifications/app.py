@@ -12,7 +12,7 @@ from services.notifications.api.state import ApiState
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.reception import Reception
 from services.notifications.settings import ApiSettings
-from services.notifications.web import preferences
+from services.notifications.web import emails, preferences
 from shared.database import REQUEST_BOUNDS, create_engine, request_connection
 from shared.http import add_head_routes, add_routes, create_api
 
@@ -45,6 +45,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     add_routes(
         app,
         preferences.router,
+        emails.router,
         routes.router,
         inbound_mime.router,
         inbound.router,

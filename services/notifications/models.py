@@ -415,6 +415,7 @@ class SendingControl(Base):
     breaker_probe: Mapped[UUID | None]
     proven_at: Mapped[datetime | None]
     incarnation: Mapped[str | None]
+    has_no_smtp: Mapped[bool] = mapped_column(server_default=text("false"))  # as the sweeper's settings say
     leave_key: Mapped[bytes] = mapped_column(server_default=text(RANDOM_KEY))  # signs the links that stop emails
 
     __table_args__ = (CheckConstraint("singleton", name="one_row"),)

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from uuid import UUID
 
 GIVE_UP_AFTER = 3 * 24 * 3600
 RETRY_EVERY = 4 * 3600
@@ -148,6 +149,9 @@ class Reason(StrEnum):
     UNCERTAIN = "uncertain"
     RESTORED = "restored"
 
+
+NO_SMTP_STOP = UUID(int=1)
+"""The id of the reason for no emails that concerns all customers: there is no mail server."""
 
 MAY_HAVE_ARRIVED_REASONS = frozenset({Reason.UNCERTAIN, Reason.RESTORED})
 """Emails that failed for these reasons may have arrived; they are only retried by their id."""

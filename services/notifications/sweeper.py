@@ -13,7 +13,7 @@ import structlog
 from pydantic import ValidationError
 from sqlalchemy import func
 
-from services.notifications.delivery.circuit_breaker import read_sending_state
+from services.notifications.delivery.circuit_breaker import note_smtp, read_sending_state
 from services.notifications.delivery.erasure import erase_round
 from services.notifications.delivery.sender import drain
 from services.notifications.event_consumer.consumer import receive_missing
@@ -69,12 +69,22 @@ async def run_sweeper(settings: SweeperSettings, host: str, port: int, stop: asy
     feed = create_feed(settings.conversations_url, settings.feed_secret.get_secret_value())
     async with operations_server(routes, host, port), feed:
         await run_until_stopped(stop, wait_for_database(engine, version))
+        await _note_smtp(sessions, settings)
         async with asyncio.TaskGroup() as group:
             group.create_task(_catch_up_for_ever(sessions, feed, settings, stop))
             group.create_task(_send_for_ever(sessions, settings, stop))
             group.create_task(_erase_for_ever(sessions, stop))
             group.create_task(_purge_for_ever(sessions, settings, stop))
     await engine.dispose()
+
+
+async def _note_smtp(sessions: SessionFactory, settings: EmailSettings) -> None:
+    """Record whether there is a mail server, so that admins know before they write."""
+    try:
+        async with transaction(sessions) as session:
+            await note_smtp(session, settings)
+    except Exception as error:  # noqa: BLE001 - a hint: it must not keep emails from being sent
+        log.warning("whether there is a mail server was not recorded", error=type(error).__name__)
 
 
 async def catch_up(

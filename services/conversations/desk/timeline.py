@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 from services.conversations.emails.progress import KNOWN_UNTIL
+from services.conversations.messaging.email_stops import STOPS_SQL
 from services.conversations.messaging.listing import rows_to_fetch
 from services.conversations.records import MessageRow, attachments_sql, columns
 from shared.database import Driver
@@ -66,13 +67,16 @@ async def list_timeline(
 
 async def list_entries(
     connection: Driver, conversation_id: UUID, *, first: int, last: int
-) -> tuple[list[EntryRow], datetime | None]:
+) -> tuple[list[EntryRow], datetime | None, list[str]]:
     """Return the newest entries after messages `first` to `last` of a conversation, oldest first, and `KNOWN_UNTIL`.
+
+    The last value are the reasons why its customer gets no emails about it.
 
     Of emails only those to customers; they may come after a later message, because an email may contain several.
     """
     rows = await connection.fetch(_ENTRIES, conversation_id, first, last, min(last + MAX_MESSAGES, MAX_NUMBER))
-    return [EntryRow._make(row[:-1]) for row in reversed(rows) if row[0] is not None], rows[0][-1]
+    known_until, stops = rows[0][-2:]
+    return [EntryRow._make(row[:-2]) for row in reversed(rows) if row[0] is not None], known_until, stops
 
 
 async def find_entry(connection: Driver, conversation_id: UUID, entry_id: UUID) -> EntryRow:
@@ -117,7 +121,8 @@ _ENTRY_COLUMNS = f"""
     (select deleted_at is not null from users where id = e.actor_id), e.data, {_NAMES}
 """  # noqa: S608 - built from constants
 _ENTRIES = f"""
-    select e.*, known_until from (select {KNOWN_UNTIL} as known_until) as emails left join lateral (
+    select e.*, known_until, stops
+    from (select {KNOWN_UNTIL} as known_until, {STOPS_SQL} as stops) as emails left join lateral (
         (
             select {_ENTRY_COLUMNS} from conversation_entries as e
             where e.conversation_id = $1 and e.after_number between $2 and $3 and e.kind <> 'email'

@@ -7,7 +7,7 @@ from uuid import UUID
 import httpx2
 
 from shared.event_log.feed_client import AFTER_EVERYTHING
-from shared.notifications_feed import EmailPage, HeldPage, InboundFate, LogPage
+from shared.notifications_feed import EmailPage, EmailStop, HeldPage, InboundFate, LogPage, StopsPage
 
 READER = "conversations"
 PAGE = 500  # events or emails read at once
@@ -48,3 +48,16 @@ async def list_held(feed: httpx2.AsyncClient) -> list[InboundFate]:
         held += page.items
         after = page.last
     return held
+
+
+async def list_stops(feed: httpx2.AsyncClient) -> list[EmailStop]:
+    """Return all reasons why customers get no emails."""
+    stops: list[EmailStop] = []
+    after: UUID | None = UUID(int=0)
+    while after is not None:
+        response = await feed.get("/internal/stops", params={"after": str(after), "limit": PAGE})
+        response.raise_for_status()
+        page = StopsPage.model_validate_json(response.content)
+        stops += page.items
+        after = page.last
+    return stops

@@ -15,15 +15,16 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.emails.fates import write_fates
-from services.conversations.emails.feed_client import list_emails, list_held, read_end, read_log
+from services.conversations.emails.feed_client import list_emails, list_held, list_stops, read_end, read_log
 from services.conversations.emails.held import forget_held, write_held
 from services.conversations.emails.notified import tell_notified
+from services.conversations.emails.stops import forget_stops, write_stops
 from services.conversations.models import NotificationsCursor
 from shared.database import SessionFactory, transaction
 from shared.failpoints import failpoint
-from shared.notifications_feed import EmailFate, InboundFate, LoggedType, LogPage, NotificationCreated
+from shared.notifications_feed import EmailFate, EmailStop, InboundFate, LoggedType, LogPage, NotificationCreated
 
-TYPES: Final = (LoggedType.EMAIL_UPDATED, LoggedType.NOTIFICATION_CREATED, LoggedType.INBOUND_UPDATED)
+TYPES: Final = tuple(LoggedType)
 CAUGHT_UP_EVERY = timedelta(seconds=30)  # between updates of the cursor while there are no new events
 _START: Final = UUID(int=0)
 
@@ -80,6 +81,7 @@ async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogP
             return 0  # another process has read this page
         changed = await write_fates(session, fates, live=True)
         await write_held(session, inbound, live=True)
+        await write_stops(session, _stops(page))
         await tell_notified(session, [NotificationCreated.model_validate(payload) for payload in created])
         cursor.position = page.end
         if page.end == page.head:
@@ -88,6 +90,15 @@ async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogP
         failpoint("fates-written")
     failpoint("fates-committed")
     return changed
+
+
+def _stops(page: LogPage) -> list[tuple[UUID, EmailStop | None]]:
+    """Return which reasons for no emails have changed, None for those that are over."""
+    return [
+        (event.subject_id, EmailStop.model_validate(event.payload) if event.payload else None)
+        for event in page.items
+        if event.type == LoggedType.STOP_UPDATED and event.subject_id is not None
+    ]
 
 
 async def _begin_listing(sessions: SessionFactory, lost: NotificationsCursor, end: LogPage, reason: str) -> None:
@@ -105,16 +116,19 @@ async def _list_page(
     sessions: SessionFactory, feed: httpx2.AsyncClient, seen: NotificationsCursor, after: UUID
 ) -> Round:
     page = await list_emails(feed, after)
-    held = await list_held(feed) if after == _START else None
+    is_first = after == _START
+    held, stops = (await list_held(feed), await list_stops(feed)) if is_first else ([], [])
     async with transaction(sessions) as session:
         cursor = await _lock(session)
         if not _is_same(cursor, seen):
             return Round(0, more=True)
         # Pages that are open do not learn of these one by one: there may be very many, and most are old.
         changed = await write_fates(session, page.items, live=False)
-        if held is not None:
+        if is_first:
             await forget_held(session)
             await write_held(session, held, live=False)
+            await forget_stops(session)
+            await write_stops(session, [(stop.stop_id, stop) for stop in stops])
         cursor.list_after = page.last
         await session.flush()
         failpoint("fates-listed")

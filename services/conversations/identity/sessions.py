@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.position import encode_position
 from services.conversations.messaging.counts import unread_count_sql
+from services.conversations.messaging.email_stops import stop_of_all_sql
 from services.conversations.models import BrowserSession
 from services.conversations.records import CALLER_JSON
 from services.conversations.rules import Side
@@ -36,13 +37,15 @@ class PageContext:
     """The user who views a page, and the data that every page shows.
 
     `unread` is the number of conversations that are unread by the user's side, up to `COUNT_LIMIT`. `position` is the
-    end of the log in the same snapshot: later reads are at least as new.
+    end of the log in the same snapshot: later reads are at least as new. `emails_off` is why a customer gets no emails
+    at all, None if they do.
     """
 
     principal: Principal
     csrf: str
     unread: int
     position: str
+    emails_off: str | None = None
 
 
 async def begin(session: AsyncSession, user_id: str, side: Side, *, csrf: str | None = None) -> BrowserSession:
@@ -91,6 +94,7 @@ async def load_page_context(connection: Driver, principal: Principal, *, used: b
         csrf=row["csrf"],
         unread=row["unread"],
         position=encode_position(row["epoch"], row["head"]),
+        emails_off=row["emails_off"],
     )
 
 
@@ -191,9 +195,11 @@ select {result}
 _CHECK = _statement("csrf, feed.epoch, feed.head from live, feed")
 
 
+_EMAILS_OFF = {Side.CUSTOMER: stop_of_all_sql("live.user_id"), Side.ADMIN: "null::text"}
 _PAGE_CONTEXTS = {
     Role(side): _statement(
-        f"live.*, feed.epoch, feed.head, {unread_count_sql(side, 'live.user_id')} as unread from live, feed"
+        f"live.*, feed.epoch, feed.head, {unread_count_sql(side, 'live.user_id')} as unread,"
+        f" {_EMAILS_OFF[side]} as emails_off from live, feed"
     )
     for side in Side
 }

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from uuid import UUID
 
+from services.conversations.messaging.email_stops import is_stopped_sql
 from services.conversations.messaging.listing import BY_ACTIVITY, conversations_sql, rows_to_fetch
 from services.conversations.models import USER_SEARCH_FORM
 from services.conversations.records import (
@@ -34,6 +35,16 @@ async def load_conversation(
     if row is None:
         raise NotFound("There is no such conversation.")
     return ConversationDetail.of(row)
+
+
+async def load_own_conversation(
+    connection: Driver, conversation_id: UUID, customer_id: str
+) -> tuple[ConversationDetail, bool]:
+    """Return a customer's conversation, and whether emails about it are off. Raises `NotFound`."""
+    row = await connection.fetchrow(_OWN_CONVERSATION, conversation_id, customer_id)
+    if row is None:
+        raise NotFound("There is no such conversation.")
+    return ConversationDetail.of(row), row[-1]
 
 
 async def load_conversation_and_others(
@@ -139,7 +150,7 @@ def search_pattern_sql(text: str) -> str:
 
 _IS_WANTED = "select * from conversations as c where c.id = $1 and ($2::text is null or c.user_id = $2)"
 _CONVERSATION = conversations_sql(_IS_WANTED)
-_OWN_CONVERSATION = conversations_sql(_IS_WANTED, side=Side.CUSTOMER)
+_OWN_CONVERSATION = conversations_sql(_IS_WANTED, BY_ACTIVITY, is_stopped_sql("c.id"), side=Side.CUSTOMER)
 _CONVERSATIONS = conversations_sql("select * from conversations as c where c.id = any($1::uuid[])")
 _CUSTOMER = f"select {columns(UserRow, 'u')} from users as u where u.id = $1 and {IS_CUSTOMER}"  # noqa: S608 - built from constants
 

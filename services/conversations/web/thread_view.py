@@ -24,8 +24,8 @@ from shared.database import driver_connection
 from shared.paging import MAX_NUMBER
 
 HISTORY: Final = 50  # messages on a page
-# Why the notifications service suppresses an email, and would the next one.
-STAYS_OFF: Final = frozenset({"no-smtp", "recipient-not-allowed", "own-address", "unattended-address"})
+# Why the notifications service suppresses an email, and would the next one. Of others it says when they are over.
+STAYS_OFF: Final = frozenset({"recipient-not-allowed", "own-address", "unattended-address"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +97,8 @@ class ThreadPage:
             detail = await read_conversation(session, detail, side, page_context.principal.id)
             if not was_read and _read_state(detail.conversation, side)[0]:
                 page_context = with_unread_decremented(page_context)
-        entries, known_until = (
-            await self._load_entries(session, detail.conversation.id, rows) if side is Side.ADMIN else ([], None)
+        entries, known_until, stops = (
+            await self._load_entries(session, detail.conversation.id, rows) if side is Side.ADMIN else ([], None, [])
         )
         pages = pages_of(self.request)
         reader = pages.reader(self.request, page_context)
@@ -110,7 +110,7 @@ class ThreadPage:
             order=detail.order and OrderOut.of(detail.order),
             items=history(rows, detail.conversation, self.viewer, reader, read_up_to=read_up_to, entries=entries),
             emails_known_until=known_until,
-            no_email=_no_email(detail.user, [entry.entry for entry in entries], rows),
+            no_email=_no_email(detail.user, stops, [entry.entry for entry in entries]),
             next_cursor=next_cursor,
             earlier=self.earlier,
             read=read,  # the number up to which it is read; scripts continue from there
@@ -121,28 +121,30 @@ class ThreadPage:
 
     async def _load_entries(
         self, session: AsyncSession, conversation_id: UUID, rows: Sequence[MessageRow]
-    ) -> tuple[list[Entry], dt.datetime | None]:
-        """Load the entries after the messages on this page, newest first, and until when emails are known."""
+    ) -> tuple[list[Entry], dt.datetime | None, list[str]]:
+        """Load the entries after the messages on this page, until when emails are known, and why there are none."""
         first = rows[-1].number if rows and rows[-1].number > 1 else 0
         last = rows[0].number if self.earlier and rows else MAX_NUMBER
         connection = await driver_connection(session)
-        found, known_until = await list_entries(connection, conversation_id, first=first, last=last)
-        return [Entry(entry_of(row), row.after_number) for row in found], known_until
+        found, known_until, stops = await list_entries(connection, conversation_id, first=first, last=last)
+        return [Entry(entry_of(row), row.after_number) for row in found], known_until, stops
 
 
-def _no_email(customer: UserRow, entries: Iterable[TimelineEntry], rows: Sequence[MessageRow]) -> str | None:
-    """Return why no email will go out, as far as it is known: of the last email's reasons, those that stay."""
+def _no_email(customer: UserRow, stops: Sequence[str], entries: Iterable[TimelineEntry]) -> str | None:
+    """Return why no email will go out: what is known of the customer, or of the last email's reasons those that stay.
+
+    `stops` are in the order in which they count.
+    """
     if customer.deleted_at is not None:
         return "user-deleted"
     if customer.email is None:
         return "no-address"
+    if stops:
+        return stops[0]
     emails = [entry for entry in entries if isinstance(entry, EmailOut) and entry.to == Side.CUSTOMER]
     newest = max(emails, key=lambda email: email.state_at, default=None)
-    if newest is None or newest.state != "suppressed":
-        return None
-    # Customers who write get emails about that conversation again.
-    is_muted = newest.reason == "muted" and bool(rows) and rows[0].sender_role == Side.ADMIN
-    return newest.reason if is_muted or newest.reason in STAYS_OFF else None
+    is_off = newest is not None and newest.state == "suppressed" and newest.reason in STAYS_OFF
+    return newest.reason if newest is not None and is_off else None
 
 
 def _read_state(conversation: ConversationRow, side: Side) -> tuple[bool, int]:

@@ -10,7 +10,7 @@ from shared.app_state import app_state
 from shared.database import request_transaction
 from shared.dependencies import DbSession, check_feed_secret
 from shared.event_log.retention import acknowledge
-from shared.notifications_feed import EmailPage, HeldPage, LoggedType, LogPage
+from shared.notifications_feed import EmailPage, HeldPage, LoggedType, LogPage, StopsPage
 
 MAX_POSITION = 2**63 - 1
 
@@ -51,3 +51,11 @@ async def list_held(
 ) -> HeldPage:
     """Return the emails that came in and are held, for a reader whose place in the log is lost."""
     return await feed.list_held(session, after=after, limit=limit)
+
+
+@router.get("/stops")
+async def list_stops(
+    session: DbSession, after: UUID | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 500
+) -> StopsPage:
+    """Return the reasons why customers get no emails, for a reader whose place in the log is lost."""
+    return await feed.list_stops(session, after=after, limit=limit)

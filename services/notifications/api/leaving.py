@@ -5,8 +5,10 @@ Programs that scan emails follow links: only a POST changes anything. Mail progr
 """
 
 from base64 import b64encode
+from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated
 from uuid import UUID
 
@@ -108,9 +110,28 @@ async def _page(
     muting: Muting | None,
 ) -> HTMLResponse:
     person = await session.get(Person, email[0]) if email else None
+    messages = f"{settings.public_url.rstrip('/')}/dashboard/messages/"
+    return leaving_page(request, settings, person.locale if person else None, muting, messages)
+
+
+def leaving_page(
+    request: Request,
+    settings: ApiSettings,
+    locale: str | None,
+    muting: Muting | None,
+    messages: str,
+    *,
+    fields: Mapping[str, str] = MappingProxyType({}),
+    is_about_one: bool = True,
+    lost: bool = False,
+) -> HTMLResponse:
+    """Return the page, a 404 without `muting`. `fields` are hidden in its form.
+
+    `messages` is where the answers are. `is_about_one`: it can stop the emails about one conversation. `lost`: the last
+    choice was not saved.
+    """
     accepted = request.headers.get("Accept-Language", "").split(",")[:20]
-    names = [person.locale if person else None, *(name.partition(";")[0].strip() for name in accepted)]
-    language = find_language(message.LOCALE, names)
+    language = find_language(message.LOCALE, [locale, *(name.partition(";")[0].strip() for name in accepted)])
     environment = TranslatedEnvironment(
         language.translations,
         loader=FileSystemLoader(Path(message.__file__).parent / "templates"),
@@ -123,6 +144,9 @@ async def _page(
         store=settings.store_name,
         style=STYLE,
         muting=muting,
-        messages=f"{settings.public_url.rstrip('/')}/dashboard/messages/",
+        messages=messages,
+        fields=fields,
+        is_about_one=is_about_one,
+        lost=lost,
     )
-    return HTMLResponse(text, 200 if email else 404, HEADERS)
+    return HTMLResponse(text, 404 if muting is None else 200, HEADERS)

@@ -9,12 +9,15 @@ import structlog
 from sqlalchemy import Text, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.event_log.append import append_events
 from services.notifications.mail.attempts import BEFORE_RECIPIENT, Attempt, Phase
 from services.notifications.mail.replies import enhanced_status
 from services.notifications.models import SendingControl
-from services.notifications.rules import Outcome, breaker_pause
+from services.notifications.rules import NO_SMTP_STOP, Outcome, breaker_pause
+from services.notifications.settings import EmailSettings
 from shared.database import database_identity_sql
 from shared.failpoints import failpoint
+from shared.notifications_feed import LoggedType
 
 _DATABASE_IDENTITY = database_identity_sql("gate")
 
@@ -74,6 +77,20 @@ async def read_sending_state(session: AsyncSession, *, lock: bool = False) -> Se
         populate_existing=True
     )
     return SendingState(*(await session.execute(query.with_for_update() if lock else query)).one())
+
+
+async def note_smtp(session: AsyncSession, settings: EmailSettings) -> None:
+    """Record whether there is a mail server; if that has changed, the log says so."""
+    has_none = settings.smtp_url is None
+    changed = (
+        update(SendingControl)
+        .where(SendingControl.has_no_smtp != has_none)
+        .values(has_no_smtp=has_none)
+        .returning(SendingControl.singleton)
+        .execution_options(**_NO_SYNC)
+    )
+    if await session.scalar(changed) is not None:
+        await append_events(session, LoggedType.STOP_UPDATED, [NO_SMTP_STOP])
 
 
 async def begin_probe(session: AsyncSession, lease_id: UUID, until: datetime) -> None:

@@ -5,14 +5,16 @@ from enum import StrEnum
 from typing import NamedTuple
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.event_log.append import STOP_UPDATED_SQL, append_events
 from services.notifications.models import Email, Mute
 from services.notifications.rules import Audience
 from shared.database import transaction_driver
 from shared.events import MessagePosted
+from shared.notifications_feed import LoggedType
 from shared.orm import any_of
 
 
@@ -46,26 +48,32 @@ async def find_muted(session: AsyncSession, emails: Collection[Email]) -> set[UU
     }
 
 
-async def read_muting(session: AsyncSession, user_id: str, conversation_id: UUID) -> Muting:
-    """Return what a customer wants of the emails about a conversation."""
-    query = select(Mute.conversation_id).where(
-        Mute.user_id == user_id, (Mute.conversation_id == conversation_id) | Mute.conversation_id.is_(None)
-    )
+async def read_muting(session: AsyncSession, user_id: str, conversation_id: UUID | None) -> Muting:
+    """Return what a customer wants of the emails, about a conversation or in general."""
+    query = select(Mute.conversation_id).where(Mute.user_id == user_id, _concerns(conversation_id))
     muted = (await session.scalars(query)).all()
-    return Muting(conversation_id in muted, None in muted)
+    return Muting(conversation_id is not None and conversation_id in muted, None in muted)
 
 
-async def set_muting(session: AsyncSession, user_id: str, conversation_id: UUID, wish: Wish) -> None:
-    """Do what a customer wants, for emails that are not yet being sent."""
+async def set_muting(session: AsyncSession, user_id: str, conversation_id: UUID | None, wish: Wish) -> None:
+    """Do what a customer wants, for emails that are not yet being sent.
+
+    Without a conversation, turning emails on again ends what concerns all of them.
+    """
     if wish is Wish.NOTHING:
-        await session.execute(
-            delete(Mute).where(
-                Mute.user_id == user_id, (Mute.conversation_id == conversation_id) | Mute.conversation_id.is_(None)
-            )
-        )
-        return
-    muted = conversation_id if wish is Wish.CONVERSATION else None
-    await session.execute(insert(Mute).values(user_id=user_id, conversation_id=muted).on_conflict_do_nothing())
+        gone = delete(Mute).where(Mute.user_id == user_id, _concerns(conversation_id)).returning(Mute.id)
+        changed = (await session.scalars(gone)).all()
+    else:
+        muted = conversation_id if wish is Wish.CONVERSATION else None
+        begun = insert(Mute).values(user_id=user_id, conversation_id=muted).on_conflict_do_nothing().returning(Mute.id)
+        changed = (await session.scalars(begun)).all()
+    await append_events(session, LoggedType.STOP_UPDATED, changed)
+
+
+def _concerns(conversation_id: UUID | None) -> ColumnElement[bool]:
+    """Return the condition that a mute concerns a conversation: that one, or all of them."""
+    everything = Mute.conversation_id.is_(None)
+    return everything if conversation_id is None else everything | (Mute.conversation_id == conversation_id)
 
 
 async def unmute_written(session: AsyncSession, posted: Sequence[MessagePosted]) -> None:
@@ -77,8 +85,13 @@ async def unmute_written(session: AsyncSession, posted: Sequence[MessagePosted])
     await (await transaction_driver(session)).execute(_UNMUTE, *columns)
 
 
-_UNMUTE = """
-    delete from mutes using unnest($1::text[], $2::uuid[], $3::timestamptz[]) as written (user_id, conversation_id, at)
-    where mutes.user_id = written.user_id and mutes.conversation_id = written.conversation_id
-        and mutes.muted_at < written.at
-"""
+_UNMUTE = f"""
+    with unmuted as (
+        delete from mutes
+        using unnest($1::text[], $2::uuid[], $3::timestamptz[]) as written (user_id, conversation_id, at)
+        where mutes.user_id = written.user_id and mutes.conversation_id = written.conversation_id
+            and mutes.muted_at < written.at
+        returning mutes.id
+    )
+    {STOP_UPDATED_SQL} unmuted
+"""  # noqa: S608 - built from constants

@@ -31,6 +31,10 @@ def emails_updated_sql(rows: str) -> str:
     """  # noqa: S608 - built from constants
 
 
+STOP_UPDATED_SQL: Final = f"insert into events (type, subject_id) select '{LoggedType.STOP_UPDATED}', id from"
+"""The same for reasons why a customer gets no emails: those that begin, and those that are over."""
+
+
 async def append_events(session: AsyncSession, event_type: LoggedType, subject_ids: Sequence[UUID]) -> None:
     """Log that rows have changed, in the transaction that changes them. The ids are those of the rows."""
     if subject_ids:

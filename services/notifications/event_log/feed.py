@@ -7,17 +7,20 @@ from uuid import UUID
 from sqlalchemy import TextClause, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.rules import NO_SMTP_STOP, Reason
 from shared.event_log.reading import read_after
 from shared.event_log.sequencer import numbering_sql, run_sequencer
 from shared.notifications_feed import (
     EmailFate,
     EmailPage,
+    EmailStop,
     HeldPage,
     InboundFate,
     LoggedEvent,
     LoggedType,
     LogPage,
     NotificationCreated,
+    StopsPage,
 )
 
 _NUMBER: Final = numbering_sql("seq", "position")
@@ -44,7 +47,16 @@ _LIST_EMAILS: Final = text(f"""
 # For each type, the query of the rows with these ids, whose first column is the id.
 _INBOUND_FATES: Final = "select id as inbound_id, conversation_id, state = 'held' as held from inbound_emails"
 _LIST_HELD: Final = text(f"{_INBOUND_FATES} where state = 'held' and id > :after order by id limit :n")
-_SUBJECTS: Final[dict[LoggedType, tuple[type[EmailFate | InboundFate | NotificationCreated], TextClause]]] = {
+_STOPS: Final = f"""
+    select * from (
+        select id as stop_id, user_id, conversation_id, '{Reason.MUTED}' as reason from mutes
+        union all select '{NO_SMTP_STOP}', null, null, '{Reason.NO_SMTP}' from gate where has_no_smtp
+    ) as stop
+"""  # noqa: S608 - built from constants
+_LIST_STOPS: Final = text(f"{_STOPS} where stop_id > :after order by stop_id limit :n")
+_Subject = EmailFate | InboundFate | NotificationCreated | EmailStop
+_SUBJECTS: Final[dict[LoggedType, tuple[type[_Subject], TextClause]]] = {
+    LoggedType.STOP_UPDATED: (EmailStop, text(f"{_STOPS} where stop_id = any(:ids)")),
     LoggedType.INBOUND_UPDATED: (InboundFate, text(f"{_INBOUND_FATES} where id = any(:ids)")),
     LoggedType.EMAIL_UPDATED: (EmailFate, text(f"{_EMAIL_FATES} where id = any(:ids)")),
     LoggedType.NOTIFICATION_CREATED: (
@@ -74,7 +86,12 @@ async def read_log(session: AsyncSession, *, after: int, types: Collection[str],
         for event_type in {LoggedType(row["type"]) for row in wanted}
     }
     items = [
-        LoggedEvent(position=row["position"], type=row["type"], payload=subjects[row["type"]].get(subject_id))
+        LoggedEvent(
+            position=row["position"],
+            type=row["type"],
+            subject_id=subject_id,
+            payload=subjects[row["type"]].get(subject_id),
+        )
         for row in wanted
         for subject_id in row["subject_ids"]
     ]
@@ -101,3 +118,10 @@ async def list_held(session: AsyncSession, *, after: UUID | None, limit: int) ->
     rows = (await session.execute(_LIST_HELD, {"after": after or UUID(int=0), "n": limit})).mappings().all()
     items = [InboundFate.model_validate(row) for row in rows]
     return HeldPage(items=items, last=items[-1].inbound_id if len(items) == limit else None)
+
+
+async def list_stops(session: AsyncSession, *, after: UUID | None, limit: int) -> StopsPage:
+    """Return the reasons why customers get no emails after an id, in the order of ids."""
+    rows = (await session.execute(_LIST_STOPS, {"after": after or UUID(int=0), "n": limit})).mappings().all()
+    items = [EmailStop.model_validate(row) for row in rows]
+    return StopsPage(items=items, last=items[-1].stop_id if len(items) == limit else None)

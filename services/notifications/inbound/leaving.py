@@ -12,6 +12,7 @@ from uuid import UUID
 
 import structlog
 
+from services.notifications.event_log.append import STOP_UPDATED_SQL
 from services.notifications.inbound.intake import same_email
 from services.notifications.inbound.loops import sender_mailbox
 from services.notifications.inbound.mime import header_of, parse_headers
@@ -83,6 +84,8 @@ taken as (
 ), muted as (
     insert into mutes (user_id, conversation_id) select user_id, conversation_id from taken
     on conflict do nothing returning id
+), told as (
+    {STOP_UPDATED_SQL} muted
 )
 select count(*) from muted
 """  # noqa: S608 - built from constants

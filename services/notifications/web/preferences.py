@@ -1,7 +1,6 @@
 """The page on which an admin chooses which notifications are in the bell and which are emailed. It needs no script.
 
-Its caller has the cookie of a session. Only the conversations service can renew that: a page there, which also asks for
-sign-in, leads here and says in which language. The style is that of its pages, too.
+The style is that of the conversations service's pages.
 """
 
 from functools import cache
@@ -20,11 +19,9 @@ from services.notifications.api.routes import CurrentSettings
 from services.notifications.delivery.admin_records import Choice, Preferences, load_preferences
 from services.notifications.models import Person
 from services.notifications.rules import NotificationType
-from shared.app_state import app_state
-from shared.auth import SessionToken, authenticate_session_token, check_synced_role
-from shared.cookies import SAFE_METHODS, check_csrf, read_cookie
+from services.notifications.web.session import authenticate
 from shared.dependencies import DbSession
-from shared.problems import Forbidden, Unauthenticated
+from shared.problems import Unauthenticated
 from shared.settings import Role
 from shared.translations import TranslatedEnvironment, find_language
 
@@ -53,7 +50,7 @@ async def show_preferences(
 ) -> Response:
     """Show the form. Without a valid session token, go where it is renewed, unless the caller comes from there."""
     try:
-        token = await _authenticate(request, session)
+        token = await authenticate(request, session, Role.ADMIN)
     except Unauthenticated:
         if fresh:
             raise
@@ -79,7 +76,7 @@ async def show_preferences(
 async def submit_preferences(request: Request, session: DbSession, locale: Locale = None) -> Response:
     """Save the form, and show it again."""
     try:
-        token = await _authenticate(request, session)
+        token = await authenticate(request, session, Role.ADMIN)
     except Unauthenticated:
         return _redirect(f"{ENTRY}?lost=true")
     form = await request.form()
@@ -90,23 +87,6 @@ async def submit_preferences(request: Request, session: DbSession, locale: Local
     }
     await save_preferences(session, token.principal.id, chosen)
     return _redirect(_address(locale, saved="true"))
-
-
-async def _authenticate(request: Request, session: DbSession) -> SessionToken:
-    """Return the token of an admin's session, as the API does. Forms need its CSRF token."""
-    cookie = read_cookie(request, app_state(request).settings)
-    if cookie is None:
-        raise Unauthenticated("The request has no session cookie.")
-    token = authenticate_session_token(request, cookie)
-    if request.method not in SAFE_METHODS:
-        check_csrf(request, (await request.form()).get("csrf_token"), token.csrf)
-    person = await session.get(Person, token.principal.id)
-    if person is not None and person.deleted:
-        raise Unauthenticated("This user was deleted.")
-    check_synced_role(token.principal, person.role if person is not None else None)
-    if token.principal.role is not Role.ADMIN:
-        raise Forbidden("This page requires the admin role.")
-    return token
 
 
 def _address(locale: str | None, **more: str) -> str:

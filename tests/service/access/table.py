@@ -109,6 +109,8 @@ GET    /dashboard/messages/new/                                 401   200   200 
 GET    /dashboard/messages/new/?order_id={order_id}             401   200   200   403   401  401
 POST   /dashboard/messages/new/                                 401   303   303   403   401  401 #conversation
 POST   /dashboard/messages/new/                                 401   303   422   403   401  401 #about_order
+GET    /dashboard/messages/emails/                              401   303   303   403   401  401
+GET    /dashboard/messages/emails/?conversation_id={conversation_id} 401 303 303 403 401 401
 GET    /dashboard/messages/{conversation_id}                    303   303   303   303   303  303
 GET    /dashboard/messages/{conversation_id}/                   401   200   404   403   401  401
 GET    /dashboard/messages/{conversation_id}/?peek=true         401   200   404   403   401  401
@@ -211,10 +213,16 @@ GET    /api/v1/notifications/parked                             401   403   403 
 GET    /notifications/preferences                               303   403   403   200   303  303
 POST   /notifications/preferences                               303   403   403   303   303  303 #chosen
 
+GET    /notifications/emails                                    303   200   200   403   303  303
+GET    /notifications/emails?conversation_id={conversation_id}  303   200   404   403   303  303
+POST   /notifications/emails                                    303   303   303   403   303  303 #wish
+POST   /notifications/emails?conversation_id={conversation_id}  303   303   404   403   303  303 #wish
+
 GET    /internal/events?type=email.updated                      401   401   401   401   401  200
 GET    /internal/events?type=email.updated&reader=x             401   401   401   401   401  200
 GET    /internal/emails                                         401   401   401   401   401  200
 GET    /internal/held                                           401   401   401   401   401  200
+GET    /internal/stops                                          401   401   401   401   401  200
 
 GET    /api/v1/notifications/docs                               200   200   200   200   200  200
 GET    /api/v1/notifications/docs/static{docs_file}             200   200   200   200   200  200
@@ -261,6 +269,7 @@ SENT: Mapping[str, Mapping[str, Any]] = {
     "everywhere": {"everywhere": "true"},
     "nothing": {},
     "chosen": {"MENTION": "bell"},
+    "wish": {"emails": "none"},
     "preferences": {"MENTION": {"bell": True, "email": False}},
 }
 

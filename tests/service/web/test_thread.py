@@ -431,18 +431,16 @@ async def test_the_composer_says_that_the_next_email_will_not_go_out_either(
     conversation_id, _ = await opened(anna, browser)
     await sam.post(conversation_id, "Two.")
     for state, reason, said in (
-        ("suppressed", "no-smtp", "No email will be sent. Sending email is turned off."),
+        ("suppressed", "no-smtp", ""),  # until the sweeper says that it is over: `emails/test_stops.py`
         ("suppressed", "read", ""),
         ("failed", "rejected", ""),
         ("suppressed", "own-address", "No email will be sent. This address belongs to the store."),
-        ("suppressed", "muted", "No email will be sent. The customer has turned off emails"),
+        ("suppressed", "muted", ""),
     ):
         await tell(conversations, conversation_id, state=state, reason=reason)
         text = (await show(browser, f"{conversation_id}/")).by_id("no-email").text
         assert text.startswith(said)
         assert bool(text) is bool(said)
-    await anna.post(conversation_id, "Three.")  # turns them on again
-    assert (await show(browser, f"{conversation_id}/")).by_id("no-email").text == ""
 
 
 async def test_a_page_says_until_when_emails_are_known(

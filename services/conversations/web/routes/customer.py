@@ -15,7 +15,7 @@ from services.conversations.messaging.commands import NewConversation
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.listing import Filters
 from services.conversations.messaging.posting import Post
-from services.conversations.messaging.queries import list_orders, load_conversation
+from services.conversations.messaging.queries import list_orders, load_own_conversation
 from services.conversations.rules import Side
 from services.conversations.web.auth import CustomerContext, CustomerSubmission, PageContext
 from services.conversations.web.form_files import kept_files, with_files
@@ -187,7 +187,7 @@ async def _thread_page(
     refusal: Refusal = None,
 ) -> Response:
     connection = await driver_connection(session)
-    detail = await load_conversation(connection, conversation_id, scope=page_context.principal.id)
+    detail, is_muted = await load_own_conversation(connection, conversation_id, page_context.principal.id)
     page = ThreadPage(
         request,
         "conversation.html",
@@ -198,4 +198,4 @@ async def _thread_page(
     )
     files = await kept_files(connection, page_context, form)
     status = 422 if form.errors else 200
-    return await page.render(session, detail, status=status, refusal=refusal, form=form, files=files)
+    return await page.render(session, detail, status=status, refusal=refusal, form=form, files=files, is_muted=is_muted)

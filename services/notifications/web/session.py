@@ -1,0 +1,32 @@
+"""The session of the caller of a page of this service, which its cookie names.
+
+Only the conversations service can renew that: a page there, which also asks for sign-in, leads here and says in which
+language.
+"""
+
+from fastapi import Request
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.notifications.models import Person
+from shared.app_state import app_state
+from shared.auth import SessionToken, authenticate_session_token, check_synced_role
+from shared.cookies import SAFE_METHODS, check_csrf, read_cookie
+from shared.problems import Forbidden, Unauthenticated
+from shared.settings import Role
+
+
+async def authenticate(request: Request, session: AsyncSession, role: Role) -> SessionToken:
+    """Return the token of a session of a role, as the API does. Forms need its CSRF token."""
+    cookie = read_cookie(request, app_state(request).settings)
+    if cookie is None:
+        raise Unauthenticated("The request has no session cookie.")
+    token = authenticate_session_token(request, cookie)
+    if request.method not in SAFE_METHODS:
+        check_csrf(request, (await request.form()).get("csrf_token"), token.csrf)
+    person = await session.get(Person, token.principal.id)
+    if person is not None and person.deleted:
+        raise Unauthenticated("This user was deleted.")
+    check_synced_role(token.principal, person.role if person is not None else None)
+    if token.principal.role is not role:
+        raise Forbidden(f"This page requires the {role} role.")
+    return token
