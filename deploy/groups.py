@@ -60,13 +60,18 @@ def show_inbound_email(
 
 
 @inbound.command("post")
-def post_inbound_email(inbound_id: Annotated[str, typer.Argument(help="Id of the held or ignored email.")]) -> None:
-    """Post a held or ignored email as a message of the customer that our email went to."""
+def post_inbound_email(
+    inbound_id: Annotated[str, typer.Argument(help="Id of the held or ignored email.")],
+    user: Annotated[
+        str | None, typer.Option("--user", help="The customer whose conversation it opens, or the admin who answers.")
+    ] = None,
+) -> None:
+    """Post a held or ignored email as a message of the customer that our email went to, or of another user."""
     from deploy.operations import on_notifications, parse_id
     from services.notifications.inbound.operations import post_inbound
 
     parsed_id = parse_id(inbound_id)
-    on_notifications(lambda session: post_inbound(session, parsed_id))
+    on_notifications(lambda session: post_inbound(session, parsed_id, user_id=user, posted_by=""))
     typer.echo("It will be posted.")
 
 

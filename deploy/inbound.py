@@ -16,7 +16,7 @@ from services.notifications.models import InboundEmail
 from services.notifications.rules import InboundState
 from shared.settings import SettingsError
 
-COLUMNS = ("ID", "RECEIVED (UTC)", "STATE", "REASON", "CONVERSATION", "USER", "FROM", "BYTES")
+COLUMNS = ("ID", "RECEIVED (UTC)", "KIND", "STATE", "REASON", "CONVERSATION", "USER", "FROM", "BYTES")
 
 
 def print_inbound(state: str | None, conversation: UUID | None, limit: int, *, addresses: bool) -> None:
@@ -42,10 +42,11 @@ def _row(email: InboundEmail, *, addresses: bool) -> tuple[str, ...]:
     return (
         str(email.id),
         f"{email.received_at:%Y-%m-%d %H:%M:%S}",
+        email.kind,
         email.state,
         email.reason or "-",
         str(email.conversation_id),
-        email.user_id,
+        email.user_id or "-",
         sender if addresses else masked(sender),
         str(email.size),
     )

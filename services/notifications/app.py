@@ -40,7 +40,8 @@ def create_app(settings: ApiSettings) -> FastAPI:
     trusted = TrustedResults(settings.inbound_authserv_id, settings.inbound_require_auth)
     acquire = partial(request_connection, state.acquire)
     secret = settings.inbound_secret.get_secret_value() if settings.inbound_secret else ""
-    state.reception = Reception(acquire, settings.inbound_domain or "", secret, settings.public_url, trusted)
+    domain, letters = settings.inbound_domain or "", settings.inbound_address
+    state.reception = Reception(acquire, domain, secret, settings.public_url, trusted, letters=letters)
     state.room = Room(inbound_mime.ROOM)
     add_routes(
         app,

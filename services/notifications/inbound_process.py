@@ -8,7 +8,9 @@ import httpx2
 import structlog
 
 from services.notifications.inbound.authentication import TrustedResults
-from services.notifications.inbound.posting import CALL_SECONDS, Store, post_due
+from services.notifications.inbound.becoming import Store
+from services.notifications.inbound.calls import CALL_SECONDS
+from services.notifications.inbound.posting import post_due
 from services.notifications.inbound.reception import Reception
 from services.notifications.inbound.retention import purge_originals
 from services.notifications.inbound.server import InboundServer, Receiver
@@ -36,8 +38,8 @@ async def run_inbound(settings: InboundSettings, host: str, port: int, stop: asy
     routes = operations_routes(lambda: database_fault(engine, version), lambda: collect(sessions))
     trusted = TrustedResults(settings.inbound_authserv_id, settings.inbound_require_auth)
     secret = settings.inbound_secret.get_secret_value() if settings.inbound_secret else ""
-    domain = settings.inbound_domain or ""
-    reception = Reception(acquire, domain, secret, settings.public_url, trusted, arrived.set)
+    domain, letters = settings.inbound_domain or "", settings.inbound_address
+    reception = Reception(acquire, domain, secret, settings.public_url, trusted, arrived.set, letters=letters)
     hostname = urlsplit(settings.public_url).hostname or "localhost"
     server = InboundServer(Receiver(reception), parse_listen_url(settings.inbound_listen), hostname)
     async with operations_server(routes, host, port), conversations_client(settings) as client:
@@ -70,7 +72,8 @@ def store_of(settings: InboundSettings) -> Store:
     """Return the store as its emails show it."""
     senders = [sender for sender in (settings.email_from, settings.email_reply_to) if sender]
     names = {settings.store_name, *(name for sender in senders if (name := sender_name(sender)))}
-    addresses = [sender_address(sender) for sender in senders]
+    letters = [settings.inbound_address] if settings.inbound_address else []
+    addresses = [*(sender_address(sender) for sender in senders), *letters]
     return Store(sorted(names), [*addresses, f"@{settings.inbound_domain}"], settings.public_url)
 
 

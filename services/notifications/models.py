@@ -24,7 +24,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from services.notifications.rules import Audience, EmailState, InboundState
+from services.notifications.rules import Audience, EmailState, InboundKind, InboundState
 from shared.broker_reports import BrokerReportColumns
 from shared.event_log.tables import FeedHeadColumns, FeedReaderColumns
 from shared.orm import NAMES, ColumnTypes
@@ -98,6 +98,8 @@ class Person(Base):
     zoneinfo: Mapped[str | None]
     role: Mapped[str | None]  # synced from the store; limits what the user's tokens may do
     deleted: Mapped[bool] = mapped_column(server_default=text("false"))
+
+    __table_args__ = (Index("people_address_idx", text("lower(email)"), postgresql_where=text("email is not null")),)
 
 
 class ConversationState(Base):
@@ -310,7 +312,7 @@ class DeliveryAttempt(Base):
 class ReplyAddress(Base):
     """The address for replies to an email, from its first attempt on, and the words by which a quote is recognised.
 
-    Conversation and recipient are those of the email.
+    Conversation and recipient are those of the email. `as_note`: an admin's reply becomes a note.
     """
 
     __tablename__ = "reply_addresses"
@@ -320,6 +322,7 @@ class ReplyAddress(Base):
     newest_number: Mapped[int]  # of the messages in the email
     fingerprints: Mapped[bytes]
     expires_at: Mapped[datetime]
+    as_note: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class InboundEmail(Base):
@@ -327,14 +330,18 @@ class InboundEmail(Base):
 
     `same_as` is its Message-ID, or a hash of its bytes: an email that arrives again is the same row. `failing_since`:
     the first of the attempts at posting that failed for what is in the email, not for an outage.
+
+    `kind` is what it becomes (`InboundKind`), and never changes. `user_id` is who then wrote it, null if that is not
+    known. The conversation of one that opens it does not exist before the email is posted. `posted_by`: the admin who
+    posted it by hand, empty for an operator.
     """
 
     __tablename__ = "inbound_emails"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
     conversation_id: Mapped[UUID]
-    email_id: Mapped[UUID]  # the email of ours that it answers
-    user_id: Mapped[str]  # the recipient of that email
+    email_id: Mapped[UUID | None]  # the email of ours that it answers
+    user_id: Mapped[str | None]
     read_up_to: Mapped[int]
     same_as: Mapped[str]
     from_address: Mapped[str | None]
@@ -351,10 +358,13 @@ class InboundEmail(Base):
     message_number: Mapped[int | None]
     received_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
     finished_at: Mapped[datetime | None]
+    kind: Mapped[str] = mapped_column(server_default=text(f"'{InboundKind.MESSAGE}'"))
+    posted_by: Mapped[str | None]
 
     __table_args__ = (
         CheckConstraint(f"state in ({', '.join(repr(str(state)) for state in InboundState)})", name="state"),
         UniqueConstraint("conversation_id", "same_as"),
+        Index("inbound_emails_held_idx", "from_address", "id", postgresql_where=text("state = 'held'")),
         Index("inbound_emails_waiting_idx", "conversation_id", "id", postgresql_where=text("state = 'received'")),
         Index("inbound_emails_state_idx", "state", "id"),
         Index("inbound_emails_user_id_idx", "user_id"),

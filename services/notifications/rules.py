@@ -66,6 +66,19 @@ class InboundState(StrEnum):
     REFUSED = "refused"
 
 
+class InboundKind(StrEnum):
+    """What an email that came in becomes. Nothing ever changes it: a note never becomes what a customer sees."""
+
+    MESSAGE = "message"
+    """The customer's message in a conversation."""
+    CONVERSATION = "conversation"
+    """A conversation that the customer opens."""
+    ADMIN_MESSAGE = "admin-message"
+    """An admin's answer to the customer."""
+    NOTE = "note"
+    """An admin's note for colleagues."""
+
+
 class InboundReason(StrEnum):
     """Why an email that came in is held, ignored or refused, or what was left out of a posted one."""
 
@@ -77,8 +90,16 @@ class InboundReason(StrEnum):
     """It is not from the person that our email went to."""
     NOT_AUTHENTICATED = "not-authenticated"
     """Our mail server found that its sender's address is forged, or could not tell and must."""
+    UNKNOWN_SENDER = "unknown-sender"
+    """No customer has the address that a new conversation would come from."""
+    AMBIGUOUS_SENDER = "ambiguous-sender"
+    """Several people have the address that it is from."""
+    UNCERTAIN_QUOTE = "uncertain-quote"
+    """An admin's answer that may still contain what it quotes."""
     EXPIRED = "expired"
     TOO_MANY = "too-many"
+    TOO_MANY_HELD = "too-many-held"
+    """It would be held, but too many are held already. Its original is not kept."""
     UNREADABLE = "unreadable"
     EMPTY = "empty"
     NOT_ACCEPTED = "not-accepted"
@@ -96,6 +117,10 @@ class InboundReason(StrEnum):
 
 
 INBOUND_PER_HOUR = 20  # emails that become messages of a conversation by themselves
+HELD_OF_SENDER = 20  # emails of an address that are held, of those that came in a day
+HELD_OF_CONVERSATION = 100
+HELD_OF_STRANGERS = 1_000  # emails that are held and belong to no conversation
+HELD_BYTES = 2**30  # of the originals of those
 HEAD_WAITS = 15 * 60  # seconds that the others of a conversation wait for an email that cannot be posted
 
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_va
 from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
-from services.notifications.mail.addresses import ascii_domain_address, sender_address
+from services.notifications.mail.addresses import ascii_domain_address, mailbox_of, sender_address
 from services.notifications.mail.listen_url import parse_listen_url
 from services.notifications.mail.signing import Signer
 from services.notifications.mail.smtp_url import ehlo_name, parse_smtp_url
@@ -83,26 +83,32 @@ class MigrationSettings(StoreSettings):
 
 
 class ReplySettings(StoreSettings):
-    """Settings of every process that makes or takes addresses for replies by email. Without a domain there are none."""
+    """Settings of every process that makes or takes addresses for replies by email. Without a domain there are none.
+
+    `inbound_address` takes new conversations. `inbound_authserv_id` is the name by which the mail server in front signs
+    its `Authentication-Results`.
+    """
 
     inbound_domain: MailDomain | None = None
     inbound_secret: HeaderSecret | None = None
+    inbound_address: Recipient | None = None
+    inbound_authserv_id: str | None = None
 
     @model_validator(mode="after")
     def _has_secret(self) -> Self:
         if self.inbound_domain is not None and self.inbound_secret is None:
             raise PydanticCustomError("missing", "CHATS_INBOUND_SECRET: required with CHATS_INBOUND_DOMAIN")
+        if self.inbound_address is not None and self.inbound_domain is None:
+            raise PydanticCustomError("missing", "CHATS_INBOUND_DOMAIN: required with CHATS_INBOUND_ADDRESS")
         return self
 
 
 class TakingSettings(ReplySettings):
     """Settings of every process that takes emails in.
 
-    `inbound_authserv_id` is the name by which the mail server in front signs its `Authentication-Results`; with
-    `inbound_require_auth`, emails whose sender it did not authenticate are held.
+    With `inbound_require_auth`, emails are held whose sender the mail server in front did not authenticate.
     """
 
-    inbound_authserv_id: str | None = None
     inbound_require_auth: bool = False
 
 
@@ -191,6 +197,18 @@ class EmailSettings(ReplySettings):
         if parse_smtp_url(self.smtp_url.get_secret_value()).port != CATCHER_PORT:
             return None
         return "emails go to a mail catcher and reach nobody: set CHATS_SMTP_URL to your mail server"
+
+    @model_validator(mode="after")
+    def _no_circle(self) -> Self:
+        if (
+            self.support_email
+            and self.inbound_address
+            and mailbox_of(self.support_email) == mailbox_of(self.inbound_address)
+        ):
+            raise ValueError(
+                "CHATS_SUPPORT_EMAIL: emails to CHATS_INBOUND_ADDRESS would come back; people read neither"
+            )
+        return self
 
     @field_validator("smtp_url")
     @classmethod

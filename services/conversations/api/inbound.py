@@ -3,25 +3,34 @@
 import hashlib
 import hmac
 from collections.abc import AsyncIterator
+from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import BaseModel, Field
+from sqlalchemy import text
 
 from services.conversations.api.posting import save
-from services.conversations.api.request_schemas import OptionalBody
+from services.conversations.api.request_schemas import OptionalBody, Subject
 from services.conversations.api.state import api_state
 from services.conversations.api.uploading import save_file, too_large
 from services.conversations.attachments.names import safe_name
 from services.conversations.attachments.uploads import Upload
-from services.conversations.messaging.commands import mark_read
+from services.conversations.desk.notes import NewNote, add_note
+from services.conversations.desk.people import present_admins
+from services.conversations.messaging.commands import NewConversation, create_conversation, mark_read
+from services.conversations.messaging.entries import lock_conversation
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post
+from services.conversations.models import ConversationEntry
+from services.conversations.rate_limits.policy import LimitedAction
 from services.conversations.rules import Side, Via
 from shared.database import request_connection, request_transaction
+from shared.principal import Principal
 from shared.problems import Forbidden, Invalid, Unauthenticated
+from shared.settings import Role
 from shared.streamed_body import received
 
 FILES = "/internal/inbound/files"
@@ -37,14 +46,36 @@ async def _check_secret(request: Request, authorization: Annotated[str, Header()
 router = APIRouter(prefix="/internal/inbound", include_in_schema=False, dependencies=[Depends(_check_secret)])
 
 
+class Kind(StrEnum):
+    """What an email becomes. `admin-message` and `note` are an admin's, the others a customer's."""
+
+    MESSAGE = "message"
+    CONVERSATION = "conversation"
+    ADMIN_MESSAGE = "admin-message"
+    NOTE = "note"
+
+    @property
+    def side(self) -> Side:
+        """The side that writes."""
+        return Side.CUSTOMER if self in {Kind.MESSAGE, Kind.CONVERSATION} else Side.ADMIN
+
+
 class InboundMessage(BaseModel):
-    """A customer's message that came by email; `read_up_to` is the newest message in the email that it answers."""
+    """What came by email, and whose words it becomes; `read_up_to` is the newest message in the email that it answers.
+
+    `posted_by` is given if somebody decided about it by hand: the admin, empty for an operator.
+    """
 
     conversation_id: UUID
     user_id: str
     body: OptionalBody
     attachments: Annotated[list[UUID], Field(max_length=10)]
     read_up_to: Annotated[int, Field(ge=0)]
+    kind: Kind = Kind.MESSAGE
+    subject: Subject | None = None
+    posted_by: str | None = None
+    from_address: str | None = None
+    mentions: Annotated[list[str], Field(max_length=100)] = []
 
 
 @router.post("/files", status_code=HTTPStatus.CREATED)
@@ -58,13 +89,14 @@ async def receive_inbound_file(
     name: Annotated[str, Query()] = "",
     *,
     inline: Annotated[bool, Query()] = False,
+    kind: Annotated[Kind, Query()] = Kind.MESSAGE,
 ) -> dict[str, Any]:
     """Store a file of an email, once for each position; return its id.
 
     The id is null for a picture within the text that the conversation has already, such as a logo.
     """
     state = api_state(request)
-    await _check_customer(request, user_id)
+    await _check_author(request, user_id, kind)
     limit = state.settings.attachment_max_bytes
     body = received(request, limit, too_large(limit))
     if inline:
@@ -72,40 +104,98 @@ async def receive_inbound_file(
         if await _is_known(request, conversation_id, content):
             return {"id": None}
         body = _chunks(content)
-    upload = Upload(user_id, Side.CUSTOMER, safe_name(name), size)
+    upload = Upload(user_id, kind.side, safe_name(name), size)
     row, _ = await save_file(state, upload, body, f"inbound:{inbound_id}:{position}")
     return {"id": str(row["id"])}
 
 
 @router.post("/{inbound_id}", status_code=HTTPStatus.CREATED)
 async def post_inbound_message(request: Request, inbound_id: UUID, body: InboundMessage) -> dict[str, Any]:
-    """Post the message of an email, once; then mark the conversation as read up to what the email answers."""
-    await _check_customer(request, body.user_id)
+    """Save what came by email, once; then mark the conversation as read up to what the email answers."""
+    await _check_author(request, body.user_id, body.kind)
     if not body.body and not body.attachments:
         raise Invalid("write something, or send a file", ("body", "body"), "missing")
+    if body.posted_by is None:
+        await _enforce_limits(request, inbound_id, body)
+    match body.kind:
+        case Kind.CONVERSATION:
+            saved = await _open(request, inbound_id, body)
+        case Kind.NOTE:
+            saved = await _add_note(request, inbound_id, body)
+        case Kind.MESSAGE | Kind.ADMIN_MESSAGE:
+            saved = await _post(request, inbound_id, body)
+    # Somebody else's words do not show that their customer has read anything.
+    if body.read_up_to and body.kind is not Kind.NOTE and (body.posted_by is None or body.kind.side is Side.ADMIN):
+        customer = body.kind.side is Side.CUSTOMER
+        who = {"scope": body.user_id} if customer else {"reader_id": body.user_id}
+        async with request_transaction(api_state(request).sessions) as session:
+            await mark_read(session, body.conversation_id, body.kind.side, body.read_up_to, **who)
+    return saved
+
+
+async def _enforce_limits(request: Request, inbound_id: UUID, body: InboundMessage) -> None:
+    """Raise `RateLimited` as for other ways to write: the email then waits. A repeated call counts once."""
+    caller = Principal(body.user_id, Role.CUSTOMER if body.kind.side is Side.CUSTOMER else Role.ADMIN)
+    actions = [LimitedAction.CONVERSATION] if body.kind is Kind.CONVERSATION else []
+    actions.append(LimitedAction.MESSAGE)
+    await api_state(request).limits.allow(caller, actions, path=request.url.path, key=str(inbound_id))
+
+
+async def _post(request: Request, inbound_id: UUID, body: InboundMessage) -> dict[str, Any]:
+    side = body.kind.side
     # The key says all: the same email may be read differently by another release.
     post = Post(
         body.conversation_id,
         body.user_id,
-        Side.CUSTOMER,
+        side,
         body.body,
-        scope=body.user_id,
+        scope=body.user_id if side is Side.CUSTOMER else None,
         idempotency_key=IdempotencyKey.of(str(inbound_id), "inbound", {}),
+        assigns=side is Side.ADMIN and api_state(request).settings.assign_on_reply,
         attachments=tuple(body.attachments),
         via=Via.EMAIL,
     )
     posted = await save(request, post)
-    async with request_transaction(api_state(request).sessions) as session:
-        await mark_read(session, body.conversation_id, Side.CUSTOMER, body.read_up_to, scope=body.user_id)
     return {"id": str(posted.id), "number": posted.number}
 
 
-async def _check_customer(request: Request, user_id: str) -> None:
-    """Raise `Forbidden` for a user who was deleted, or whom the store has made an admin."""
+async def _open(request: Request, inbound_id: UUID, body: InboundMessage) -> dict[str, Any]:
+    """Open the conversation with its first message, under the id that the email gave it."""
+    new = NewConversation(
+        body.user_id,
+        body.subject or "Email",
+        body.user_id,
+        Side.CUSTOMER,
+        body=body.body,
+        attachments=tuple(body.attachments),
+        via=Via.EMAIL,
+        id=body.conversation_id,
+    )
+    async with request_transaction(api_state(request).sessions) as session:
+        await create_conversation(session, new, IdempotencyKey.of(str(inbound_id), "inbound", {}))
+        message_id = await session.scalar(_FIRST, {"conversation_id": body.conversation_id})
+    return {"id": str(message_id), "number": 1}
+
+
+async def _add_note(request: Request, inbound_id: UUID, body: InboundMessage) -> dict[str, Any]:
+    """Add a note with the email's id. Colleagues who are gone are not mentioned."""
+    async with request_transaction(api_state(request).sessions) as session:
+        conversation = await lock_conversation(session, body.conversation_id)
+        if await session.get(ConversationEntry, inbound_id) is None:
+            mentions = await present_admins(session, body.mentions)
+            await add_note(session, NewNote(conversation.id, body.body, mentions, body.user_id), inbound_id)
+    return {"id": str(inbound_id), "number": conversation.message_count}
+
+
+async def _check_author(request: Request, user_id: str, kind: Kind) -> None:
+    """Raise `Forbidden` for a user who was deleted, or who has not the role that writes."""
     async with request_connection(api_state(request).acquire) as connection:
-        role = await connection.fetchrow("select deleted_at, synced_role from users where id = $1", user_id)
-    if role is None or role["deleted_at"] is not None or role["synced_role"] not in {None, Side.CUSTOMER.value}:
-        raise Forbidden("This user was deleted, or is no customer any more.")
+        user = await connection.fetchrow("select deleted_at, role, synced_role from users where id = $1", user_id)
+    if user is None or user["deleted_at"] is not None or user["synced_role"] not in {None, kind.side.value}:
+        raise Forbidden("This user was deleted, or has another role.")
+    # A customer's reply to an email of ours is theirs, not a matter of their last token.
+    if kind is not Kind.MESSAGE and user["synced_role"] is None and user["role"] != kind.side.value:
+        raise Forbidden("This user has another role.")
 
 
 async def _is_known(request: Request, conversation_id: UUID, content: bytes) -> bool:
@@ -117,4 +207,5 @@ async def _chunks(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
+_FIRST = text("select id from messages where conversation_id = :conversation_id and number = 1")
 _KNOWN = "select exists (select from attachments where conversation_id = $1 and sha256 = $2)"

@@ -15,16 +15,21 @@ from shared.problems import Invalid
 
 async def check_admins(session: AsyncSession, ids: Collection[str], loc: Sequence[str | int]) -> None:
     """Raise `Invalid` for the field `loc` unless all of these are present admins."""
+    if missing := sorted(set(ids) - set(await present_admins(session, ids))):
+        raise Invalid(f"There is no such admin: {', '.join(missing)}.", loc, "unknown_admin")
+
+
+async def present_admins(session: AsyncSession, ids: Collection[str]) -> list[str]:
+    """Return which of these are present admins."""
     if not ids:
-        return
+        return []
     present = select(User.id).where(
         any_of(User.id, ids),
         User.role == Side.ADMIN,
         User.deleted_at.is_(None),
         User.synced_role.is_distinct_from(Side.CUSTOMER),
     )
-    if missing := sorted(set(ids) - set(await session.scalars(present))):
-        raise Invalid(f"There is no such admin: {', '.join(missing)}.", loc, "unknown_admin")
+    return sorted(await session.scalars(present))
 
 
 async def await_admins(session: AsyncSession, conversation: Conversation, ids: Collection[str], actor_id: str) -> None:

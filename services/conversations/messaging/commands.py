@@ -51,7 +51,10 @@ _AWAITED_BEFORE = literal_column("old.awaited", ARRAY(Text))
 
 @dataclass(frozen=True, slots=True)
 class NewConversation:
-    """A conversation to create, opened by its customer (`opened_by` is `user_id`) or by an admin."""
+    """A conversation to create, opened by its customer (`opened_by` is `user_id`) or by an admin.
+
+    With `id`, its id is known before, and a key must be given.
+    """
 
     user_id: str
     subject: str
@@ -62,6 +65,7 @@ class NewConversation:
     status: Status | None = None
     attachments: tuple[UUID, ...] = ()
     via: Via = Via.WEB
+    id: UUID | None = None
 
 
 async def create_conversation(
@@ -74,7 +78,7 @@ async def create_conversation(
     """
     claimed_id = None
     if idempotency_key is not None:
-        claimed_id, replayed = await claim_key(session, new.opened_by, idempotency_key)
+        claimed_id, replayed = await claim_key(session, new.opened_by, idempotency_key, new.id)
         if replayed:
             await _must_exist(session, claimed_id)
             return claimed_id, True

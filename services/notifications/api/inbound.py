@@ -5,16 +5,17 @@ from typing import Annotated, Self
 from uuid import UUID
 
 from fastapi import Path, Query, Response
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
 from services.notifications.api.routes import Admin
 from services.notifications.errors import InboundNotWaiting
 from services.notifications.inbound import operations
 from services.notifications.models import InboundEmail
-from services.notifications.rules import InboundReason, InboundState
+from services.notifications.rules import InboundKind, InboundReason, InboundState
 from shared.dependencies import Cursor, DbSession, Limit
 from shared.http import ApiRouter
 from shared.paging import DEFAULT_LIMIT, Page
+from shared.people import StoreId
 from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 
 router = ApiRouter(
@@ -26,17 +27,29 @@ router = ApiRouter(
 InboundId = Annotated[UUID, Path(description="The id of the email that came in.")]
 
 
-class InboundOut(BaseModel):
-    """An email that came in, in reply to one of ours to `user_id`.
+class PostInbound(BaseModel):
+    """Whose words an email becomes that opens a conversation. Left out, the customer who has its sender's address."""
 
-    `from_address` is who it says it is from. `reason` says why it is held, ignored or refused, or what a posted one
-    left out. `message_id` and `message_number` are those of the message that it became. `original`: whether its
-    original is kept.
+    model_config = ConfigDict(extra="forbid")
+
+    user_id: StoreId | None = None
+
+
+class InboundOut(BaseModel):
+    """An email that came in.
+
+    `kind` is what it becomes: a customer's `message`, a `conversation` that the customer opens, an `admin-message` to
+    the customer, or a `note`. `user_id` is who then wrote it, null if that is not known. `conversation_id` of a
+    `conversation` exists once it is posted. `posted_by` is the admin who posted it by hand. `from_address` is who it
+    says it is from. `reason` says why it is held, ignored or refused, or what a posted one left out. `message_id` and
+    `message_number` are those of the message that it became. `original`: whether its original is kept.
     """
 
     id: UUID
+    kind: InboundKind
     conversation_id: UUID
-    user_id: str
+    user_id: str | None
+    posted_by: str | None
     from_address: str | None
     state: InboundState
     reason: InboundReason | None
@@ -52,7 +65,7 @@ class InboundOut(BaseModel):
     def of(cls, email: InboundEmail, original: bool) -> Self:
         """Convert an email."""
         values = {name: getattr(email, name) for name in cls.model_fields if name != "original"}
-        return cls.model_validate(values | {"original": original})
+        return cls.model_validate(values | {"original": original, "posted_by": email.posted_by or None})
 
 
 @router.get("")
@@ -84,9 +97,16 @@ async def download_inbound_original(inbound_id: InboundId, _: Admin, session: Db
 
 
 @router.post("/{inbound_id}/post", status_code=204, responses=problem_responses(NotFound, InboundNotWaiting))
-async def post_inbound_email(inbound_id: InboundId, _: Admin, session: DbSession) -> None:
-    """Post a held or ignored email as a message of the customer that our email went to."""
-    await operations.post_inbound(session, inbound_id)
+async def post_inbound_email(
+    inbound_id: InboundId, caller: Admin, session: DbSession, body: PostInbound | None = None
+) -> None:
+    """Post a held or ignored email as a message of the customer that our email went to.
+
+    One that opens a conversation needs a customer, if not exactly one has its sender's address. A reply to an email for
+    admins becomes the caller's own answer or note.
+    """
+    user_id = body.user_id if body is not None else None
+    await operations.post_inbound(session, inbound_id, user_id=user_id, posted_by=caller.id)
 
 
 @router.post("/{inbound_id}/discard", status_code=204, responses=problem_responses(NotFound, InboundNotWaiting))

@@ -59,7 +59,7 @@ def _suppression_reason(audience: Audience, address: str, settings: EmailSetting
     except AddressError:
         return Reason.ADDRESS_NOT_SUPPORTED
     # The support inbox, or the admin of a small store, may have the sender's address; a customer may not.
-    own = (settings.email_from, settings.email_reply_to, settings.support_email)
+    own = (settings.email_from, settings.email_reply_to, settings.support_email, settings.inbound_address)
     own_mailboxes = {mailbox_of(sender_address(address)) for address in own if address}
     is_inbound = mailbox.rpartition("@")[2] == settings.inbound_domain
     if audience is Audience.CUSTOMER and (mailbox in own_mailboxes or is_inbound):

@@ -1,4 +1,4 @@
-"""Take an email in: find out whom an address stands for, decide what becomes of the email, and keep it as a row."""
+"""Take an email in: decide what becomes of it, and keep it as a row."""
 
 import hashlib
 from dataclasses import dataclass
@@ -9,28 +9,23 @@ from uuid import UUID
 
 from services.notifications.event_log.append import INBOUND_UPDATED_SQL
 from services.notifications.inbound.authentication import TrustedResults
+from services.notifications.inbound.binding import Anyone, Target
 from services.notifications.inbound.loops import automatic_reason, sender_mailbox
 from services.notifications.inbound.mime import header_of, parse_headers
-from services.notifications.mail.addresses import AddressError, mailbox_of
-from services.notifications.mail.reply_addresses import ReplyToken
-from services.notifications.rules import INBOUND_PER_HOUR, InboundReason, InboundState
+from services.notifications.inbound.senders import resolve_letter, resolve_reply, why_held
+from services.notifications.rules import (
+    HELD_BYTES,
+    HELD_OF_CONVERSATION,
+    HELD_OF_SENDER,
+    HELD_OF_STRANGERS,
+    INBOUND_PER_HOUR,
+    InboundKind,
+    InboundReason,
+    InboundState,
+)
 from shared.database import Driver
 
 MAX_MESSAGE_ID: Final = 500  # characters; a longer one does not identify an email
-
-
-@dataclass(frozen=True, slots=True)
-class Bound:
-    """What an address for replies stands for. `addresses`: those of its recipient, now and when our email was sent."""
-
-    email_id: UUID
-    conversation_id: UUID
-    user_id: str
-    newest_number: int
-    expired: bool
-    conversation_deleted: bool
-    user_deleted: bool
-    addresses: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +38,8 @@ class TakenIn:
     is_new: bool
 
 
-async def find_bound(connection: Driver, token: ReplyToken) -> Bound | None:
-    """Return what a token stands for; None if there is no such token."""
-    row = await connection.fetchrow(_BOUND, token.email_id, token.hash)
-    if row is None:
-        return None
-    values = dict(row)
-    addresses = {mailbox for name in ("sent_to", "now_at") if (mailbox := _mailbox(values.pop(name)))}
-    return Bound(email_id=token.email_id, addresses=frozenset(addresses), **values)
-
-
 async def take_in(
-    connection: Driver, bound: Bound, envelope_from: str | None, content: bytes, trusted: TrustedResults
+    connection: Driver, target: Target, envelope_from: str | None, content: bytes, trusted: TrustedResults
 ) -> TakenIn | None:
     """Keep an email as a row, with what becomes of it. One that is already there stays as it is.
 
@@ -62,13 +47,19 @@ async def take_in(
     """
     message = parse_headers(content)
     sender = sender_mailbox(message)
+    authentic = None if sender is None else trusted.of(message, sender)
+    same_as = same_email(message, content)
+    if isinstance(target, Anyone):
+        bound = await resolve_letter(connection, message, sender, same_as, authentic=authentic is True)
+    else:
+        bound = await resolve_reply(connection, target, sender)
     reason = automatic_reason(message, envelope_from)
     state = InboundState.RECEIVED if reason is None else InboundState.IGNORED
-    if reason is None and (held := _why_held(bound, sender, message, trusted)):
+    if reason is None and (held := why_held(bound, sender, authentic=authentic, required=trusted.required)):
         state, reason = InboundState.HELD, held
-    same_as = same_email(message, content)
+    kept = None if reason is not None and state is InboundState.IGNORED and isinstance(target, Anyone) else content
     values = (bound.conversation_id, bound.email_id, bound.user_id, bound.newest_number, same_as, sender)
-    row = await connection.fetchrow(_INSERT, *values, content, state, reason, INBOUND_PER_HOUR)
+    row = await connection.fetchrow(_INSERT, *values, len(content), kept, state, reason, bound.kind, *_CAPS)
     if row is None:
         row = await connection.fetchrow(_FIND, bound.conversation_id, same_as)
         if row is None:
@@ -85,24 +76,8 @@ def same_email(message: Message, content: bytes) -> str:
     return message_id
 
 
-def _why_held(bound: Bound, sender: str | None, message: Message, trusted: TrustedResults) -> InboundReason | None:
-    if sender is None or sender not in bound.addresses:
-        return InboundReason.OTHER_SENDER
-    authentic = trusted.of(message, sender)
-    if authentic is False or (trusted.required and not authentic):
-        return InboundReason.NOT_AUTHENTICATED
-    return InboundReason.EXPIRED if bound.expired and not authentic else None
-
-
 def _reason(value: str | None) -> InboundReason | None:
     return InboundReason(value) if value else None
-
-
-def _mailbox(address: str | None) -> str | None:
-    try:
-        return mailbox_of(address) if address else None
-    except AddressError:
-        return None
 
 
 async def oldest_waiting(connection: Driver) -> datetime | None:
@@ -111,34 +86,56 @@ async def oldest_waiting(connection: Driver) -> datetime | None:
     return found
 
 
-_BOUND: Final = """
-select emails.conversation_id, emails.recipient_id as user_id, address.newest_number,
-    address.expires_at < clock_timestamp() as expired,
-    marks.deleted_at is not null as conversation_deleted, coalesce(people.deleted, false) as user_deleted,
-    emails.to_address as sent_to, people.email as now_at
-from reply_addresses as address
-    join emails on emails.id = address.email_id
-    left join marks on marks.conversation_id = emails.conversation_id
-    left join people on people.id = emails.recipient_id
-where address.email_id = $1 and address.token_hash = $2 and emails.audience = 'customer'
-"""
+_CAPS: Final = (INBOUND_PER_HOUR, HELD_OF_CONVERSATION, HELD_OF_SENDER, HELD_OF_STRANGERS, HELD_BYTES)
+_WAITS_OR_POSTED: Final = f"state in ('{InboundState.RECEIVED}', '{InboundState.POSTED}')"
 # UUIDv7 ids are in the order of time.
 # The deletion of the conversation locks its mark: it erases this row, or is seen here.
+# What is held is counted only for an email that would be held.
 _INSERT: Final = f"""
 with mark as (select deleted_at from marks where conversation_id = $1 for share),
-taken as (
+email (conversation_id, email_id, user_id, read_up_to, same_as, sender, size, original, state, reason, kind) as (
+    values ($1::uuid, $2::uuid, $3::text, $4::int, $5::text, $6::text, $7::int, $8::bytea, $9::text, $10::text,
+        $11::text)
+), counted as (
+    select email.*, state = '{InboundState.RECEIVED}' and (
+        (
+            select count(*) from inbound_emails
+            where conversation_id = $1 and id > uuidv7(interval '-1 hour') and {_WAITS_OR_POSTED}
+        ) >= $12::int
+        or $11 = '{InboundKind.CONVERSATION}' and (
+            select count(*) from inbound_emails
+            where user_id = $3 and id > uuidv7(interval '-1 hour') and kind = $11 and {_WAITS_OR_POSTED}
+        ) >= $12
+    ) as too_many
+    from email
+), judged as (
+    select counted.*, state = '{InboundState.HELD}' or too_many as held from counted
+), bounded as (
+    select judged.*, held and (
+        (select count(*) from inbound_emails where conversation_id = $1 and state = '{InboundState.HELD}') >= $13::int
+        or (
+            select count(*) from inbound_emails
+            where state = '{InboundState.HELD}' and from_address is not distinct from $6
+                and id > uuidv7(interval '-1 day')
+        ) >= $14::int
+        or $11 = '{InboundKind.CONVERSATION}' and (
+            select count(*) >= $15::int or coalesce(sum(inbound_emails.size), 0) > $16::bigint from inbound_emails
+            where state = '{InboundState.HELD}' and kind = '{InboundKind.CONVERSATION}'
+        )
+    ) as too_many_held
+    from judged
+), taken as (
 insert into inbound_emails
-    (conversation_id, email_id, user_id, read_up_to, same_as, from_address, size, original, state, reason, finished_at)
-select $1::uuid, $2::uuid, $3::text, $4::int, $5::text, $6::text, length($7::bytea), $7::bytea,
-    case when too_many then '{InboundState.HELD}' else $8::text end,
-    case when too_many then '{InboundReason.TOO_MANY}' else $9::text end,
-    case when $8::text = '{InboundState.IGNORED}' then clock_timestamp() end
-from (
-    select $8::text = '{InboundState.RECEIVED}' and count(*) >= $10::int as too_many
-    from inbound_emails
-    where conversation_id = $1 and id > uuidv7(interval '-1 hour')
-        and state in ('{InboundState.RECEIVED}', '{InboundState.POSTED}')
-) as counted
+    (conversation_id, email_id, user_id, read_up_to, same_as, from_address, size, original, state, reason, finished_at,
+        kind)
+select conversation_id, email_id, user_id, read_up_to, same_as, sender, size,
+    case when not too_many_held then original end,
+    case when too_many_held then '{InboundState.IGNORED}' when held then '{InboundState.HELD}' else state end,
+    case when too_many_held then '{InboundReason.TOO_MANY_HELD}' when too_many then '{InboundReason.TOO_MANY}'
+        else reason end,
+    case when too_many_held or state = '{InboundState.IGNORED}' then clock_timestamp() end,
+    kind
+from bounded
 where not exists (select from mark where deleted_at is not null)
     and not exists (select from people where id = $3 and deleted)
 on conflict (conversation_id, same_as) do nothing

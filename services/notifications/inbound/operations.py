@@ -1,6 +1,7 @@
 """What admins and operators do with emails that came in: list them, post a held one, discard one."""
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 from uuid import UUID
 
 from sqlalchemy import func, select, update
@@ -8,11 +9,12 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.errors import InboundNotWaiting
 from services.notifications.event_log.append import append_events
-from services.notifications.models import InboundEmail
-from services.notifications.rules import InboundReason, InboundState
+from services.notifications.models import InboundEmail, Person
+from services.notifications.rules import InboundKind, InboundReason, InboundState
 from shared.notifications_feed import LoggedType
 from shared.paging import decode_cursor, encode_cursor
-from shared.problems import NotFound
+from shared.problems import Invalid, NotFound
+from shared.settings import Role
 
 POSTABLE: Final = (InboundState.HELD, InboundState.IGNORED)
 
@@ -47,10 +49,41 @@ async def read_original(session: AsyncSession, inbound_id: UUID) -> bytes:
     return original
 
 
-async def post_inbound(session: AsyncSession, inbound_id: UUID) -> None:
-    """Make a held or ignored email due as its recipient's message. Raises `NotFound` or `InboundNotWaiting`."""
+async def post_inbound(
+    session: AsyncSession, inbound_id: UUID, *, user_id: str | None = None, posted_by: str | None = None
+) -> None:
+    """Make a held or ignored email due. `user_id`: the customer whose conversation it opens, if it opens one.
+
+    A reply to an email for admins becomes the words of the admin who posts it, and never those of somebody else.
+    Raises `NotFound`, `InboundNotWaiting`, or `Invalid` for a customer that is missing or not known.
+    """
+    email = await session.get(InboundEmail, inbound_id)
+    if email is None:
+        raise NotFound("There is no such email.")
+    values: dict[str, Any]
     values = {"state": InboundState.RECEIVED, "reason": None, "failing_since": None, "finished_at": None, "tries": 0}
-    await _move(session, inbound_id, values | {"next_attempt_at": func.clock_timestamp()})
+    values |= {"next_attempt_at": func.clock_timestamp(), "posted_by": posted_by}
+    if email.kind == InboundKind.CONVERSATION:
+        values["user_id"] = await _customer(session, user_id or email.user_id)
+    elif email.kind != InboundKind.MESSAGE:
+        if email.kind == InboundKind.ADMIN_MESSAGE and email.reason == InboundReason.OTHER_SENDER:
+            raise InboundNotWaiting("Somebody else wrote this, so it is no admin's answer. Answer in the conversation.")
+        values["user_id"] = posted_by or user_id or email.user_id
+        if values["user_id"] is None:
+            raise Invalid("Say which admin writes this.", ("body", "user_id"), "missing")
+    elif user_id not in (None, email.user_id):
+        raise Invalid("The conversation is another customer's.", ("body", "user_id"), "other_customer")
+    await _move(session, inbound_id, values)
+
+
+async def _customer(session: AsyncSession, user_id: str | None) -> str:
+    """Return the id of a present customer. Raises `Invalid`."""
+    if user_id is None:
+        raise Invalid("Choose the customer who wrote this email.", ("body", "user_id"), "missing")
+    person = await session.get(Person, user_id)
+    if person is None or person.deleted or person.role not in {None, Role.CUSTOMER}:
+        raise Invalid("There is no such customer.", ("body", "user_id"), "unknown_customer")
+    return user_id
 
 
 async def discard_inbound(session: AsyncSession, inbound_id: UUID) -> None:
@@ -59,7 +92,7 @@ async def discard_inbound(session: AsyncSession, inbound_id: UUID) -> None:
     await _move(session, inbound_id, values | {"finished_at": func.clock_timestamp()})
 
 
-async def _move(session: AsyncSession, inbound_id: UUID, values: dict[str, object]) -> None:
+async def _move(session: AsyncSession, inbound_id: UUID, values: Mapping[str, object]) -> None:
     moved = await session.scalar(
         update(InboundEmail)
         .where(InboundEmail.id == inbound_id, InboundEmail.state.in_(POSTABLE), InboundEmail.original.is_not(None))

@@ -9,8 +9,9 @@ import structlog
 from prometheus_client import Counter
 
 from services.notifications.inbound.authentication import TrustedResults
+from services.notifications.inbound.binding import Anyone, Bound, Target, find_bound, mailbox_or_none
 from services.notifications.inbound.bounces import Reported, find_reported, take_report
-from services.notifications.inbound.intake import Bound, TakenIn, find_bound, take_in
+from services.notifications.inbound.intake import TakenIn, take_in
 from services.notifications.inbound.leaving import Leaver, find_leaver, take_leave
 from services.notifications.inbound.loops import envelope_mailbox
 from services.notifications.mail.reply_addresses import read_bounce_address, read_leave_address, read_reply_token
@@ -23,6 +24,8 @@ DATABASE_SECONDS: Final = 20.0  # for one answer
 
 EMAILS = Counter("chats_inbound_emails_total", "Emails that this process has taken in, by state", ["state"])
 REFUSED = Counter("chats_inbound_refused_total", "Addresses that this process has refused, by reason", ["reason"])
+
+Recipient = Target | Leaver | Reported
 
 log = structlog.get_logger()
 
@@ -52,9 +55,12 @@ class Reception:
         public_url: str,
         trusted: TrustedResults,
         arrived: Callable[[], None] = lambda: None,
+        *,
+        letters: str | None = None,
     ) -> None:
         self._acquire, self.domain, self._secret = acquire, domain, secret
         self._trusted, self._arrived = trusted, arrived
+        self._letters = mailbox_or_none(letters)  # the address for new conversations
         self._new_conversation = f"{public_url.rstrip('/')}/dashboard/messages/new/"
 
     def is_ours(self, address: str) -> bool:
@@ -65,11 +71,13 @@ class Reception:
         found = (read_reply_token(local), read_leave_address(local), read_bounce_address(self._secret, local))
         return any(each is not None for each in found)
 
-    async def find(self, address: str, envelope_from: str | None) -> Bound | Leaver | Reported | Refused:
+    async def find(self, address: str, envelope_from: str | None) -> Recipient | Refused:
         """Return what an address stands for, or why it is refused for this sender.
 
         `None` is a sender that nobody told us: its expired addresses are not refused, and the header decides.
         """
+        if self._letters is not None and mailbox_or_none(address) == self._letters:
+            return Anyone()
         if not self.is_ours(address):
             return _refuse(UNKNOWN)
         local = address.rpartition("@")[0]
@@ -96,24 +104,23 @@ class Reception:
         if bound.user_deleted:
             return Refused("user-deleted", "5.1.6", "This address is no longer in use")
         known = None if envelope_from is None else envelope_mailbox(envelope_from)
-        if bound.expired and envelope_from is not None and known not in bound.addresses:
+        is_others = known not in bound.addresses and not bound.to_support
+        if bound.expired and envelope_from is not None and is_others:
             return Refused("expired", "5.1.6", f"This address has expired. Write in the store: {link}")
         return None
 
-    async def keep(
-        self, bound: Bound | Leaver | Reported, envelope_from: str | None, content: bytes
-    ) -> TakenIn | Refused | None:
+    async def keep(self, recipient: Recipient, envelope_from: str | None, content: bytes) -> TakenIn | Refused | None:
         """Keep an email as a row, which is committed on return. None if it is done with: it stops emails, or reports.
 
         Errors of the database are the caller's: the email must then be delivered again.
         """
-        if isinstance(bound, Reported):
-            return await self._keep_report(bound, envelope_from, content)
+        if isinstance(recipient, Reported):
+            return await self._keep_report(recipient, envelope_from, content)
         async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
-            if isinstance(bound, Leaver):
-                await take_leave(connection, bound, envelope_from, content)
+            if isinstance(recipient, Leaver):
+                await take_leave(connection, recipient, envelope_from, content)
                 return None
-            taken = await take_in(connection, bound, envelope_from, content, self._trusted)
+            taken = await take_in(connection, recipient, envelope_from, content, self._trusted)
         if taken is None:
             return _refuse(Refused("deleted", "5.1.6", "This conversation or its customer was deleted"))
         failpoint("inbound-committed")

@@ -10,10 +10,7 @@ import structlog
 from aiosmtpd.lmtp import LMTP
 from aiosmtpd.smtp import SMTP, Envelope, Session
 
-from services.notifications.inbound.bounces import Reported
-from services.notifications.inbound.intake import Bound
-from services.notifications.inbound.leaving import Leaver
-from services.notifications.inbound.reception import MAX_BYTES, Reception, Refused
+from services.notifications.inbound.reception import MAX_BYTES, Reception, Recipient, Refused
 from services.notifications.mail.listen_url import Listen
 from shared.failpoints import failpoint
 
@@ -36,7 +33,7 @@ class _Envelope(Envelope):
 
     def __init__(self) -> None:
         super().__init__()
-        self.bound: list[Bound | Leaver | Reported] = []
+        self.bound: list[Recipient] = []
 
 
 class Receiver:
@@ -72,7 +69,7 @@ class Receiver:
             return "\r\n".join(replies)
         return next((reply for reply in replies if not reply.startswith("250")), replies[0])
 
-    async def _keep(self, recipients: Sequence[Bound | Leaver | Reported], sender: str, content: bytes) -> list[Reply]:
+    async def _keep(self, recipients: Sequence[Recipient], sender: str, content: bytes) -> list[Reply]:
         failpoint("inbound-read")
         replies = []
         for bound in recipients:

@@ -16,7 +16,8 @@ from sqlalchemy import select, text
 from deploy.local.ports import free_ports
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.inbound.authentication import TrustedResults
-from services.notifications.inbound.posting import Store, post_due
+from services.notifications.inbound.becoming import Store
+from services.notifications.inbound.posting import post_due
 from services.notifications.inbound.reception import Reception
 from services.notifications.inbound.server import InboundServer, Receiver
 from services.notifications.mail.listen_url import Listen
@@ -28,9 +29,17 @@ from tests.service.helpers.event_factory import email_settings
 from tests.service.helpers.sweeping import Sweeper
 
 DOMAIN = "in.store.test"
-SETTINGS = email_settings("postgresql://unused", inbound_domain=DOMAIN, inbound_secret=SecretStr(INBOUND_SECRET))
+LETTERS = "support@store.test"
+AUTHSERV = "mx.store.test"
+SETTINGS = email_settings(
+    "postgresql://unused",
+    inbound_domain=DOMAIN,
+    inbound_secret=SecretStr(INBOUND_SECRET),
+    inbound_address=LETTERS,
+    inbound_authserv_id=AUTHSERV,
+)
 STORE = Store(["Test Store"], ["support@localhost", f"@{DOMAIN}"], "http://127.0.0.1:8000")
-TRUSTED = TrustedResults("mx.store.test")
+TRUSTED = TrustedResults(AUTHSERV)
 SENDER = "anna@customer.test"
 
 
@@ -76,6 +85,12 @@ class Rig:
         message.set_content(body)
         return message
 
+    def letter(self, body: str = "The blue one, please.", *, signer: str | None = "", **headers: str) -> EmailMessage:
+        """Return an email to the address for new conversations, authenticated by its sender's domain or `signer`."""
+        given = {"From": f"Anna <{SENDER}>", "Subject": "Which colour?", "Message-ID": "<letter@customer.test>"}
+        message = self.reply(body, to=LETTERS, **(given | headers))
+        return message if signer is None else passed(message, signer)
+
     @property
     def address(self) -> str:
         """The address that the last email asks to answer to."""
@@ -117,10 +132,22 @@ class Rig:
         found = await self.anna.get(f"/conversations/{self.conversation}/messages", limit=100)
         return [message for message in found["items"] if message["sender"]["role"] == "customer"][1:]
 
+    async def column(self, query: str) -> list[Any]:
+        """Return the first column of a query of the notifications database."""
+        async with self.sweeping.notifications() as session:
+            return list(await session.scalars(text(query)))
+
     async def run(self, statement: str) -> None:
         """Run a statement on the notifications database."""
         async with transaction(self.sweeping.notifications) as session:
             await session.execute(text(statement))
+
+
+def passed(message: EmailMessage, signer: str = "") -> EmailMessage:
+    """Add that our mail server authenticated the sender's domain, or another one."""
+    domain = signer or str(message["From"]).rpartition("@")[2].rstrip(">")
+    message["Authentication-Results"] = f"{AUTHSERV}; dkim=pass header.d={domain}; dmarc=pass header.from={domain}"
+    return message
 
 
 @asynccontextmanager
@@ -132,7 +159,7 @@ async def running_rig(
     [port] = [port] if port else free_ports([0])
     sessions: SessionFactory = sweeping.notifications
     acquire = connection_provider(sessions.kw["bind"])
-    reception = Reception(acquire, DOMAIN, INBOUND_SECRET, "https://store.test", TRUSTED)
+    reception = Reception(acquire, DOMAIN, INBOUND_SECRET, "https://store.test", TRUSTED, letters=LETTERS)
     server = InboundServer(Receiver(reception), Listen(is_lmtp, "127.0.0.1", port), "store.test")
     await server.start()
     transport = anna.api._transport  # noqa: SLF001 - the same application with other headers

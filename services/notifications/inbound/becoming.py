@@ -1,0 +1,103 @@
+"""What an email becomes: its text, its files, and the subject of a conversation that it opens."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+
+from services.notifications.inbound.calls import Ended, Reply
+from services.notifications.inbound.introductions import Known
+from services.notifications.inbound.mime import FilePart, parse_email
+from services.notifications.inbound.reading import read_text
+from services.notifications.mail.fingerprints import Fingerprints
+from services.notifications.rules import InboundKind, InboundReason, InboundState
+from shared.database import ConnectionProvider
+from shared.text import is_visible, one_line, preview
+
+MAX_FILES: Final = 10
+MAX_BODY: Final = 10_000
+MAX_SUBJECT: Final = 200
+SUBJECT_OF_TEXT: Final = 80  # characters of a subject that is the start of the text
+# Bytes of an email that is read in the event loop, in some milliseconds: a thread at work would keep the loop waiting
+# longer, because it gives way every 5 ms only. Larger ones are read in a thread.
+SMALL: Final = 64 * 1024
+QUOTED_EMAILS: Final = 20  # the newest emails of a conversation that a reply may quote
+
+
+@dataclass(frozen=True, slots=True)
+class Store:
+    """What an email of ours says of the store: names and addresses that stand above a quote of it, and its URL."""
+
+    names: Sequence[str]
+    addresses: Sequence[str]
+    public_url: str
+
+
+async def read_due(acquire: ConnectionProvider, store: Store, row: Mapping[str, Any]) -> Reply:
+    """Read an email that is due. Raises `Ended` for one with nothing in it, or erased meanwhile."""
+    async with acquire() as connection:
+        found = await connection.fetchrow(_CONTEXT, row["id"], QUOTED_EMAILS)
+    if found is None or found["original"] is None:  # erased meanwhile
+        raise Ended(InboundState.REFUSED, InboundReason.CONVERSATION_DELETED)
+    known = Known(
+        addresses=store.addresses,
+        names=store.names,
+        recipient=[value for value in (found["email"], found["to_address"], found["name"]) if value],
+        subject=found["subject"] or "",
+        url_parts=[store.public_url, str(row["conversation_id"])],
+    )
+    read = partial(read_reply, found["original"], found["fingerprints"], known, InboundKind(row["kind"]))
+    reply = read() if len(found["original"]) <= SMALL else await asyncio.to_thread(read)
+    return replace(reply, mentions=found["mentions"])
+
+
+def read_reply(
+    original: bytes, fingerprints: Sequence[bytes], known: Known, kind: InboundKind = InboundKind.MESSAGE
+) -> Reply:
+    """Return what an email becomes. Raises `Ended` for one with nothing in it."""
+    email = parse_email(original)
+    text = read_text(email, Fingerprints(fingerprints), known).text.replace("\x00", "")
+    files = list(email.files)
+    if len(text) > MAX_BODY:
+        files.insert(0, FilePart("message.txt", "text/plain", text.encode("utf-8", "replace")))
+        text = f"{text[: MAX_BODY - 1].rstrip()}\u2026"
+    files = [file for file in files if file.stored]
+    if not is_visible(text):
+        text = ""
+    if not text and not files:
+        raise Ended(InboundState.IGNORED, InboundReason.EMPTY)
+    reason = InboundReason.FILES_LEFT_OUT if len(files) > MAX_FILES or email.incomplete else None
+    text = text.encode("utf-8", "replace").decode()
+    subject = subject_of(email.header("subject"), text, files) if kind is InboundKind.CONVERSATION else None
+    return Reply(text, files[:MAX_FILES], reason, subject)
+
+
+def subject_of(header: str, text: str, files: Sequence[FilePart]) -> str:
+    """Return the subject of a conversation: that of the email, else the start of its text, or the name of a file."""
+    for candidate in (header, text, *(file.name for file in files)):
+        line = " ".join(one_line(candidate.replace("\x00", "").encode("utf-8", "replace").decode()).split())
+        if is_visible(line):
+            return preview(line, MAX_SUBJECT if candidate is header else SUBJECT_OF_TEXT)
+    return "Email"
+
+
+# The notes and assignments in the email that a note answers: their authors learn of it.
+_CONTEXT: Final = f"""
+select inbound.original, people.email, people.name, emails.to_address, emails.subject, array(
+    select address.fingerprints
+    from emails as other join reply_addresses as address on address.email_id = other.id
+    where other.conversation_id = inbound.conversation_id
+        and other.recipient_id = coalesce(emails.recipient_id, inbound.user_id)
+    order by other.id desc limit $2
+) as fingerprints,
+case when inbound.kind = '{InboundKind.NOTE}' then array(
+    select distinct sender_id from email_messages
+    where email_id = inbound.email_id and notification_id is not null and sender_id <> inbound.user_id
+    limit $2
+) else '{{}}' end as mentions
+from inbound_emails as inbound
+    left join emails on emails.id = inbound.email_id
+    left join people on people.id = inbound.user_id
+where inbound.id = $1
+"""  # noqa: S608 - built from constants
