@@ -71,6 +71,7 @@ verify: $(READY)
 	if [ -n "$(REDIS_SERVER)" ]; then REDIS_SERVER="$(REDIS_SERVER)" $(BIN)/python -m pytest -rs $(ON_REDIS); \
 		else echo "Not run: tests on Redis, because there is no redis-server." >&2; fi
 	$(MAKE) verify-containers
+	$(BIN)/python -m tests.system.upgrade
 	$(BIN)/python -m tests.system.crash
 	CHAOS_SECONDS=$${CHAOS_SECONDS:-600} $(BIN)/python -m bench.chaos
 	$(BIN)/python -m bench.chaos --broken

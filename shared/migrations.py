@@ -2,25 +2,35 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Final
 
 import structlog
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from sqlalchemy import Connection, MetaData, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from shared.database import create_engine
+from shared.database_errors import sqlstate
 from shared.database_url import read_database_url
 from shared.readiness import newest_version, wait_for_server
 from shared.settings import SettingsError
 
 log = structlog.get_logger()
 
-# A migration that waits for a lock blocks all later queries. It should rather fail and be run again.
-_LOCK_TIMEOUT = "set lock_timeout = '5s'"
+# A migration that waits for a lock blocks all later queries, so it gives up soon and begins again. It does so before
+# PostgreSQL looks for a deadlock, after a second, and might end the transaction of a request.
+LOCK_TIMEOUT: Final = "set lock_timeout = '400ms'"
+PATIENCE: Final = 300.0  # seconds until a migration fails because its tables are in use
+STAYED_IN_USE: Final = (
+    f"a table was in use for {PATIENCE:.0f} s: end old transactions (pg_stat_activity shows them), then run "
+    "chats migrate again, which goes on from here"
+)
+_PAUSE: Final = 1.0  # seconds between attempts
+_IN_USE: Final = ("55P03", "40P01")  # a lock not available, a deadlock
 _ONE_AT_A_TIME = "select pg_try_advisory_lock(hashtext('chats-migrations'))"
 
 
@@ -55,33 +65,55 @@ def run_environment(context: EnvironmentContext, config: Config, metadata: MetaD
         while not connection.scalar(text(_ONE_AT_A_TIME)):
             connection.rollback()
             time.sleep(0.2)
-        connection.execute(text(_LOCK_TIMEOUT))
         connection.commit()
         context.configure(
             connection=connection,
             target_metadata=metadata,
+            transaction_per_migration=True,
             # Partitions are no tables of the models.
             include_name=lambda name, kind, _: kind != "table" or name not in connection.scalars(_PARTITIONS).all(),
         )
-        with context.begin_transaction():
-            # After a rollback, an older release works with the newer database, but cannot downgrade it.
-            if (version := _version(connection)) > newest:
-                log.warning("database is newer than this release, nothing to migrate", found=version, newest=newest)
-            else:
-                context.run_migrations()
-            append_only = [table.name for table in metadata.tables.values() if table.info.get("append_only")]
-            _grant(connection, config.attributes.get("granted_to"), append_only)
+        # After a rollback, an older release works with the newer database, but cannot downgrade it.
+        if (version := _version(connection)) > newest:
+            log.warning("database is newer than this release, nothing to migrate", found=version, newest=newest)
+        else:
+            _when_unlocked(connection, context.run_migrations)
+        append_only = [table.name for table in metadata.tables.values() if table.info.get("append_only")]
+        _when_unlocked(connection, lambda: _grant(connection, config.attributes.get("granted_to"), append_only))
         _repair_indexes(connection)
 
     async def connect() -> None:
         url = config.attributes["url"]
         engine = create_engine(url, application="chats-migrate", pool_size=1, command_timeout=None, bounds={})
-        await wait_for_server(engine)
-        async with engine.connect() as connection:
-            await connection.run_sync(migrate)
-        await engine.dispose()
+        try:
+            await wait_for_server(engine)
+            async with engine.connect() as connection:
+                await connection.run_sync(migrate)
+        finally:
+            await engine.dispose()
 
     asyncio.run(connect())
+
+
+def _when_unlocked(connection: Connection, work: Callable[[], None]) -> None:
+    """Do some work and commit it. While its tables are in use, try again; what it has committed stays."""
+    end = time.monotonic() + PATIENCE
+    while True:
+        try:
+            connection.execute(text(LOCK_TIMEOUT))
+            connection.commit()
+            work()
+            connection.commit()
+        except DBAPIError as error:
+            connection.rollback()
+            if sqlstate(error) not in _IN_USE:
+                raise
+            if time.monotonic() > end:
+                raise SettingsError(STAYED_IN_USE) from None
+        else:
+            return
+        log.info("tables are in use, trying again")
+        time.sleep(_PAUSE)
 
 
 def _version(connection: Connection) -> str:

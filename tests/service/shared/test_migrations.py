@@ -1,13 +1,22 @@
 """What every run of the migrations does, also when there is nothing to migrate."""
 
 import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine, event
 
 from deploy.cli import SERVICES
 from deploy.local.postgres import Server
-from shared.migrations import upgrade
+from shared import migrations
+from shared.migrations import migration_config, upgrade
+from tests.helpers.waiting import eventually
 
 BROKEN = """
 create index spoiled on messages (id);
@@ -76,3 +85,65 @@ async def test_an_index_that_cannot_be_rebuilt_stops_nothing(
     finally:
         await superuser.execute("drop table if exists doubled")
         await superuser.close()
+
+
+@pytest.fixture
+async def empty(postgres: Server) -> AsyncIterator[str]:
+    """A database without tables."""
+    superuser = await asyncpg.connect(postgres.url())
+    await superuser.execute("create database empty")
+    yield postgres.url("empty")
+    await superuser.execute("drop database empty with (force)")
+    await superuser.close()
+
+
+@pytest.mark.parametrize("service", ["conversations", "notifications"])
+def test_a_migration_that_ends_before_it_is_recorded_can_be_run_again(empty: str, service: str) -> None:
+    config = migration_config(SERVICES / service, empty)
+    revisions = [
+        script for script in ScriptDirectory.from_config(config).walk_revisions() if _commits_early(script.path)
+    ]
+    assert revisions
+
+    for revision in reversed(revisions):
+        command.upgrade(config, str(revision.down_revision))
+        with _dying_before("UPDATE alembic_version"), pytest.raises(RuntimeError, match="killed"):
+            command.upgrade(config, revision.revision)
+        command.upgrade(config, revision.revision)
+
+
+def _commits_early(migration: str) -> bool:
+    return "autocommit_block" in Path(migration).read_text()
+
+
+@contextmanager
+def _dying_before(statement: str) -> Iterator[None]:
+    def die(_: Any, __: Any, text: str, *___: Any) -> None:
+        if text.startswith(statement):
+            raise RuntimeError("killed")
+
+    event.listen(Engine, "before_cursor_execute", die)
+    try:
+        yield
+    finally:
+        event.remove(Engine, "before_cursor_execute", die)
+
+
+async def test_a_migration_waits_for_tables_in_use_and_ends_no_other_transaction(
+    empty: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transaction locks what the migration changes first and last, one after the other: a deadlock without care."""
+    monkeypatch.setattr(migrations, "_PAUSE", 0.1)
+    config = migration_config(SERVICES / "conversations", empty)
+    await asyncio.to_thread(command.upgrade, config, "0014")
+    writer = await asyncpg.connect(empty)
+    async with writer.transaction():
+        await writer.execute("lock table events in row exclusive mode")
+        migrating = asyncio.create_task(asyncio.to_thread(command.upgrade, config, "0015"))
+        await eventually(lambda: writer.fetchval("select exists (select from pg_locks where not granted)"))
+        await asyncio.sleep(1.2)  # PostgreSQL looks for a deadlock of the migration after a second, then of the writer
+        await writer.execute("lock table conversations in row exclusive mode")
+        assert not migrating.done()
+    await migrating
+    assert await writer.fetchval("select version_num from alembic_version") == "0015"
+    await writer.close()

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import op
 
+from shared.migrations import LOCK_TIMEOUT
+
 revision: str = "0013"
 down_revision: str | None = "0012"
 branch_labels: str | Sequence[str] | None = None
@@ -24,7 +26,7 @@ def upgrade() -> None:
             postgresql_where=sa.text("position is not null"),
             postgresql_concurrently=True,
         )
-        op.execute("set lock_timeout = '5s'")
+        op.execute(LOCK_TIMEOUT)
         op.execute("alter table events drop constraint if exists events_position_key")
 
 

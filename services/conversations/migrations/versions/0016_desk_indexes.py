@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from alembic import op
 
+from shared.migrations import LOCK_TIMEOUT
+
 revision: str = "0016"
 down_revision: str | None = "0015"
 branch_labels: str | Sequence[str] | None = None
@@ -30,7 +32,7 @@ def upgrade() -> None:
         op.execute(
             "create index concurrently if not exists messages_removed_idx on messages (id) where removed_at is not null"
         )
-        op.execute("set lock_timeout = '5s'")
+        op.execute(LOCK_TIMEOUT)
 
 
 def downgrade() -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects.postgresql import ARRAY
+
+from shared.migrations import LOCK_TIMEOUT
 
 revision: str = "0025"
 down_revision: str | None = "0024"
@@ -13,15 +13,15 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    op.add_column("conversations", sa.Column("held_ids", ARRAY(sa.Uuid())))
+    # Each statement is a transaction of its own, and may run again after an interruption.
     with op.get_context().autocommit_block():
-        op.create_index(
-            "conversations_held_idx",
-            "conversations",
-            [sa.text("last_activity_at desc"), sa.text("id desc")],
-            postgresql_where=sa.text("held_ids is not null"),
-            postgresql_concurrently=True,
+        op.execute("alter table conversations add column if not exists held_ids uuid[]")
+        op.execute("set lock_timeout = 0")  # building an index waits for older transactions, and blocks nobody
+        op.execute(
+            "create index concurrently if not exists conversations_held_idx on conversations"
+            " (last_activity_at desc, id desc) where held_ids is not null"
         )
+        op.execute(LOCK_TIMEOUT)
 
 
 def downgrade() -> None:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import op
 
+from shared.migrations import LOCK_TIMEOUT
+
 revision: str = "0007"
 down_revision: str | None = "0006"
 branch_labels: str | Sequence[str] | None = None
@@ -50,7 +52,7 @@ def upgrade() -> None:
         )
         op.execute("drop index concurrently if exists emails_state_idx")
         op.execute("drop index concurrently if exists inbox_received_idx")
-        op.execute("set lock_timeout = '5s'")
+        op.execute(LOCK_TIMEOUT)
 
 
 def downgrade() -> None:

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from alembic import op
 
+from shared.migrations import LOCK_TIMEOUT
+
 revision: str = "0014"
 down_revision: str | None = "0013"
 branch_labels: str | Sequence[str] | None = None
@@ -22,7 +24,7 @@ def upgrade() -> None:
         op.execute("set lock_timeout = 0")  # building an index waits for older transactions, and blocks nobody
         for name, columns in INDEXES.items():
             op.execute(f"create index concurrently if not exists {name} on {columns}")
-        op.execute("set lock_timeout = '5s'")
+        op.execute(LOCK_TIMEOUT)
 
 
 def downgrade() -> None:
