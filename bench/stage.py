@@ -18,7 +18,7 @@ from tests.system.helpers.product import Product, bare_product, headers_of
 
 CUSTOMERS = 5_000
 BODY = "Your parcel left our warehouse this morning and should be with you on Thursday. " * 3
-OURS = ("api", "relay", "jobs", "worker", "sweeper")
+OURS = ("api", "notifications-api", "relay", "jobs", "worker", "sweeper")
 
 _PREPARE = """
 insert into users (id, role, name, email, synced_at)

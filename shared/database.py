@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -205,6 +205,15 @@ class _Loan(AbstractAsyncContextManager["Driver"]):
             self._checkout.close()  # without a greenlet, which only a transaction of SQLAlchemy's own would need
         if isinstance(error, Exception):
             _note_error(self._engine, error)
+
+
+async def fetch_alone(sessions: SessionFactory, statement: str, *values: Any) -> "Sequence[asyncpg.Record]":
+    """Run a statement on the driver as a transaction of its own; return its rows.
+
+    For loops that find nothing to do most of the time: a session would add BEGIN and COMMIT to each look.
+    """
+    async with connection_provider(sessions.kw["bind"])() as connection:
+        return await connection.fetch(statement, *values)
 
 
 @asynccontextmanager

@@ -33,13 +33,14 @@ from shared.processes import operations_routes, operations_server
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.stopping import pause, run_until_stopped
 
-INDEX_EVERY = 0.5  # seconds until the next look at the log, if there was nothing to index
+INDEX_EVERY = 1.0  # seconds until the next look at the log, if there was nothing to index
 COUNT_EVERY = 2.0  # seconds until the next look at the log, if there was nothing to count
 ERASE_EVERY = 1.0  # seconds until the next erasure round, if the last one erased nothing
 PURGE_EVERY = 60  # seconds between purges of rows past their retention
 PURGE_BATCH = 1000  # rows deleted in one transaction
 DELETE_FILES_EVERY = 1.0  # seconds until files are looked for again, if there were none to delete
 SCAN_EVERY = 0.5  # seconds until files are looked for again, if none waited for a scan
+UNSCANNED_EVERY = 30.0  # the same without a scanner: files that waited for the one that there was
 FILE_BATCH = 50  # files deleted at once
 FOLLOW_EVERY = 1.0  # seconds until the log of emails is read again, doubled after each failure …
 MAX_FOLLOW_PAUSE = 30.0  # … up to this
@@ -151,7 +152,7 @@ async def _scan_files(sessions: SessionFactory, files: FileStore, url: str | Non
         if outcome is not None:
             SCANS.labels(outcome).inc()
         else:
-            await pause(stop, SCAN_EVERY)
+            await pause(stop, SCAN_EVERY if url else UNSCANNED_EVERY)
 
 
 async def _resolve_quiet(sessions: SessionFactory, days: float, stop: asyncio.Event) -> None:

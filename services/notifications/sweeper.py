@@ -48,7 +48,7 @@ from shared.translations import read_catalogues
 
 EVENT_AGE = 2.0  # seconds that an event is left to the workers
 EMAIL_AGE = 5.0  # seconds that a due email is left to the workers
-POLL = 0.5  # seconds between polls
+POLL = 1.0  # seconds between polls
 PAGE = 500  # events read at once
 CAUGHT_UP_EVERY = timedelta(seconds=30)  # between updates of the cursor while the log has no new events
 ERASE_EVERY = 1.0  # seconds between checks for erasures, if there were none
@@ -107,14 +107,16 @@ async def catch_up(
     if page.acknowledged > cursor.position:
         await note_restored(sessions, page)
     events = [event for event in page.items if is_relevant(event.type, event.payload)]
-    done = await receive_missing(sessions, events, settings)
+    done = not events or await receive_missing(sessions, events, settings)
     failpoint("page-handled")
     if done and _moves_cursor(cursor, page):
         await _move_cursor(sessions, cursor, page)
         failpoint("cursor-committed")
     if done and not state.is_confirmed:
         await release_restore_hold(sessions, state.database_identity, cursor)
-    return await rebuild_page(sessions, feed, settings) or (done and len(page.items) == PAGE)
+    if cursor.rebuild_kind is not None and await rebuild_page(sessions, feed, settings):
+        return True
+    return done and len(page.items) == PAGE
 
 
 def _moves_cursor(cursor: FeedCursor, page: Feed) -> bool:

@@ -6,7 +6,7 @@ import structlog
 from sqlalchemy import text
 
 from services.conversations.attachments.file_store import FileStore, FileStoreError
-from shared.database import SessionFactory, transaction
+from shared.database import SessionFactory, fetch_alone, transaction
 
 LEASE = 60  # seconds within which a claimed deletion ends
 MAX_PAUSE = 3600  # seconds between the attempts at a deletion that keeps failing
@@ -16,8 +16,7 @@ log = structlog.get_logger()
 
 async def delete_files(sessions: SessionFactory, files: FileStore, *, size: int) -> int:
     """Delete the objects of up to `size` attachments; return how many were deleted. Copies share the work."""
-    async with transaction(sessions) as session:
-        claimed = (await session.execute(_CLAIM, {"size": size, "lease": LEASE})).all()
+    claimed = await fetch_alone(sessions, _CLAIM, size, LEASE)
     done: list[UUID] = []
     for attachment_id, attempts in claimed:
         try:
@@ -35,15 +34,15 @@ async def delete_files(sessions: SessionFactory, files: FileStore, *, size: int)
     return len(done)
 
 
-_CLAIM = text("""
+_CLAIM = """
     update file_deletions
-    set attempts = least(attempts + 1, 20), due_at = clock_timestamp() + make_interval(secs => :lease)
+    set attempts = least(attempts + 1, 20), due_at = clock_timestamp() + make_interval(secs => $2)
     where id = any(array(
-        select id from file_deletions where due_at <= clock_timestamp() order by due_at limit :size
+        select id from file_deletions where due_at <= clock_timestamp() order by due_at limit $1
         for update skip locked
     ))
     returning id, attempts
-""")
+"""
 _POSTPONE = text("""
     update file_deletions set due_at = clock_timestamp() + make_interval(secs => :pause) where id = :id
 """)

@@ -7,7 +7,7 @@ from services.conversations.attachments.changes import announce_change
 from services.conversations.attachments.clamd import ScanError, scan
 from services.conversations.attachments.file_store import FileStore, FileStoreError
 from services.conversations.rules import FileState, ThumbnailState
-from shared.database import SessionFactory, transaction
+from shared.database import SessionFactory, fetch_alone, transaction
 
 LEASE = 120  # seconds within which a claimed file is scanned
 MAX_PAUSE = 300  # seconds between attempts, while clamd is away
@@ -20,11 +20,10 @@ async def scan_next_file(sessions: SessionFactory, files: FileStore, url: str | 
 
     Without a URL, files that waited for a scan when there was one are ready.
     """
-    async with transaction(sessions) as session:
-        claimed = (await session.execute(_CLAIM, {"lease": LEASE})).one_or_none()
-    if claimed is None:
+    claimed = await fetch_alone(sessions, _CLAIM, LEASE)
+    if not claimed:
         return None
-    attachment_id, attempts = claimed
+    [(attachment_id, attempts)] = claimed
     try:
         found = None if url is None else await scan(url, await files.read(attachment_id))
     except FileNotFoundError:
@@ -43,15 +42,15 @@ async def scan_next_file(sessions: SessionFactory, files: FileStore, url: str | 
     return state
 
 
-_CLAIM = text(f"""
+_CLAIM = f"""
     update attachments
-    set attempts = least(attempts + 1, 20), next_attempt_at = clock_timestamp() + make_interval(secs => :lease)
+    set attempts = least(attempts + 1, 20), next_attempt_at = clock_timestamp() + make_interval(secs => $1)
     where id = (
         select id from attachments where next_attempt_at <= clock_timestamp() and state = '{FileState.SCANNING}'
         order by next_attempt_at limit 1 for update skip locked
     )
     returning id, attempts
-""")  # noqa: S608 - built from constants
+"""  # noqa: S608 - built from constants
 _POSTPONE = text("""
     update attachments set next_attempt_at = clock_timestamp() + make_interval(secs => :pause) where id = :id
 """)

@@ -41,7 +41,7 @@ class Round(NamedTuple):
 async def follow_round(sessions: SessionFactory, feed: httpx2.AsyncClient) -> Round:
     """Read the next page of the log, or of the list of emails, and write its fates."""
     async with transaction(sessions) as session:
-        seen = await session.get_one(NotificationsCursor, True)
+        seen, is_old = (await session.execute(_CURSOR)).one()
     if seen.list_after is not None:
         return await _list_page(sessions, feed, seen, seen.list_after)
     page = await read_log(feed, seen.position, TYPES)
@@ -50,6 +50,8 @@ async def follow_round(sessions: SessionFactory, feed: httpx2.AsyncClient) -> Ro
     if page is None or reason is not None:
         await _begin_listing(sessions, seen, await read_end(feed, TYPES), reason or "")
         return Round(0, more=True)
+    if page.end == seen.position and not is_old:
+        return Round(0, more=False)  # nothing new: nothing is written
     return Round(await _apply(sessions, seen, page), more=page.end < page.head)
 
 
@@ -74,8 +76,6 @@ async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogP
     ]
     created = [payload for type_, payload in payloads if type_ == LoggedType.NOTIFICATION_CREATED]
     async with transaction(sessions) as session:
-        if page.end == seen.position and not await _is_caught_up_old(session):
-            return 0  # nothing new: nothing is written
         cursor = await _lock(session)
         if not _is_same(cursor, seen):
             return 0  # another process has read this page
@@ -144,6 +144,6 @@ async def _lock(session: AsyncSession) -> NotificationsCursor:
     return await session.get_one(NotificationsCursor, True, with_for_update=True, populate_existing=True)
 
 
-async def _is_caught_up_old(session: AsyncSession) -> bool:
-    is_old = NotificationsCursor.caught_up_at < func.clock_timestamp() - CAUGHT_UP_EVERY
-    return bool(await session.scalar(select(is_old)))
+# With the cursor, whether its time of having caught up is due for an update.
+_IS_OLD: Final = NotificationsCursor.caught_up_at < func.clock_timestamp() - CAUGHT_UP_EVERY
+_CURSOR: Final = select(NotificationsCursor, _IS_OLD)

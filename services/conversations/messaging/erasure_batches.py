@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.event_log.append import erase_conversations
 from services.conversations.models import Attachment, ConversationEntry, Erasure, Message
 from services.conversations.settings import StoreSettings
-from shared.database import SessionFactory, transaction
+from shared.database import SessionFactory, fetch_alone, transaction
 from shared.database_errors import is_outage
 from shared.events import EventType
 from shared.orm import any_of
@@ -125,10 +125,9 @@ async def hide_conversations(session: AsyncSession, erasure_id: UUID, *, size: i
     return len(ids) == size
 
 
-async def list_unfinished(session: AsyncSession, limit: int = 100) -> Sequence[UUID]:
-    """Return the ids of unfinished erasures, oldest first."""
-    unfinished = select(Erasure.id).where(Erasure.finished_at.is_(None)).order_by(Erasure.id).limit(limit)
-    return (await session.scalars(unfinished)).all()
+async def list_unfinished(sessions: SessionFactory) -> Sequence[UUID]:
+    """Return the ids of unfinished erasures, the oldest 100."""
+    return [row["id"] for row in await fetch_alone(sessions, _LIST_UNFINISHED)]
 
 
 async def erase_batch(session: AsyncSession, erasure_id: UUID, *, size: int = BATCH) -> int:
@@ -157,10 +156,8 @@ async def erase_round(sessions: SessionFactory, *, size: int = BATCH) -> int:
 
     A failed batch does not hold up the others and is retried in the next round.
     """
-    async with transaction(sessions) as session:
-        unfinished = await list_unfinished(session)
     rows = 0
-    for erasure_id in unfinished:
+    for erasure_id in await list_unfinished(sessions):
         try:
             async with transaction(sessions) as session:
                 rows += await erase_batch(session, erasure_id, size=size)
@@ -230,6 +227,8 @@ async def _erase_from_log(session: AsyncSession, erasure: Erasure, size: int) ->
     erasure.position = row.last or end.position
     return row.erased, row.looked_at < scan_size
 
+
+_LIST_UNFINISHED = "select id from erasures where finished_at is null order by id limit 100"
 
 # Rows are selected by arrays of ids: for these PostgreSQL uses the index. For a join it may scan the whole log.
 _COUNT = text("""

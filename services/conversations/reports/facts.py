@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.reports.cycles import Cycle, Step, advance
 from services.conversations.rules import ACTIVE, EntryKind, Side, Status
-from shared.database import Driver, SessionFactory, transaction, transaction_driver
+from shared.database import Driver, SessionFactory, fetch_alone, transaction, transaction_driver
 from shared.events import EventType
 
 MAX_EVENTS: Final = 2_000  # read in one transaction
@@ -51,10 +51,12 @@ async def count_round(sessions: SessionFactory) -> int:
 
     One process at a time: the one that holds the lock of the progress.
     """
+    if not await fetch_alone(sessions, _HAS_WORK):
+        return 0
     async with transaction(sessions) as session:
         driver = await transaction_driver(session)
         progress = await driver.fetchrow(_LOCK)
-        if progress is None:  # nothing to do, or another process holds the lock
+        if progress is None:  # another process holds the lock, or has done it
             return 0
         return await (_count_new if progress["has_news"] else _fill)(driver, progress)
 
@@ -151,15 +153,14 @@ def _steps(rows: Sequence[Any], *, is_part: bool) -> Iterator[Step]:
         )
 
 
-# Locks nothing while there is nothing to do.
-_LOCK = """
+_HAS_WORK = """
     select progress.position, progress.fill_before, news.are_there as has_news
     from report_progress as progress cross join lateral (
         select exists (select from events where position > progress.position) as are_there
     ) as news
     where news.are_there or progress.fill_before is not null
-    for update of progress skip locked
 """
+_LOCK = f"{_HAS_WORK} for update of progress skip locked"
 _EVENTS = "select position, conversation_id, type from events where position > $1 order by position limit $2"
 _ADVANCE = "update report_progress set position = $1"
 _FILL_AGAIN = """

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.search.documents import Document, Stored, build, text_of
 from services.conversations.search.words import terms
-from shared.database import Driver, SessionFactory, transaction, transaction_driver
+from shared.database import Driver, SessionFactory, fetch_alone, transaction, transaction_driver
 from shared.database_errors import is_outage
 from shared.events import EventType
 
@@ -55,10 +55,12 @@ class State(NamedTuple):
 
 async def index_round(sessions: SessionFactory, *, settle: float = SETTLE) -> int:
     """Index what the log has new, else the next batch of the first fill; return the number of conversations."""
+    if not await fetch_alone(sessions, _HAS_WORK, settle, MAX_WAITING):
+        return 0
     async with transaction(sessions) as session:
         driver = await transaction_driver(session)
         progress = await driver.fetchrow(_LOCK, settle, MAX_WAITING)
-        if progress is None:  # nothing to do, or another process holds the lock
+        if progress is None:  # another process holds the lock, or has done it
             return 0
         return await (_index_new if progress["has_news"] else _fill)(driver, progress)
 
@@ -184,8 +186,7 @@ def heading_of(subject: str, order_number: str | None) -> str:
     return f"{subject}\n{order_number or ''}"
 
 
-# Locks nothing while there is nothing to do.
-_LOCK = """
+_HAS_WORK = """
     select progress.position, progress.fill_before, news.are_due as has_news
     from search_progress as progress cross join lateral (
         select exists (
@@ -195,8 +196,8 @@ _LOCK = """
             as are_due
     ) as news
     where news.are_due or progress.fill_before is not null
-    for update of progress skip locked
 """
+_LOCK = f"{_HAS_WORK} for update of progress skip locked"
 _LOCK_CONVERSATIONS = "select from conversations where id = any($1::uuid[]) order by id for key share"
 _EVENTS = "select position, conversation_id, type from events where position > $1 order by position limit $2"
 _ADVANCE = "update search_progress set position = $1"

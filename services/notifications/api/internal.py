@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Query, Request
 
 from services.notifications.event_log import feed
 from shared.app_state import app_state
-from shared.database import request_transaction
+from shared.database import request_connection, request_transaction
 from shared.dependencies import DbSession, check_feed_secret
 from shared.event_log.retention import acknowledge
 from shared.notifications_feed import EmailPage, HeldPage, LoggedType, LogPage, StopsPage
@@ -27,8 +27,11 @@ async def read_events(
 ) -> LogPage:
     """Return the events of some types after a position. A named `reader` acknowledges the events up to it."""
     sessions = app_state(request).sessions
-    async with request_transaction(sessions) as session:
-        await feed.number_events(session)
+    async with request_connection(app_state(request).acquire) as connection:
+        is_numbered = not await connection.fetch(feed.ANY_UNNUMBERED)
+    if not is_numbered:
+        async with request_transaction(sessions) as session:
+            await feed.number_events(session)
     # Only when they are committed: a position that was read must never belong to another event.
     async with request_transaction(sessions) as session:
         page = await feed.read_log(session, after=after, types=types, limit=limit)

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.notifications.event_log.append import INBOUND_UPDATED_SQL
 from services.notifications.models import DeliveryAttempt, Email, Erasure
 from services.notifications.rules import Audience, InboundReason, InboundState
-from shared.database import SessionFactory, transaction
+from shared.database import SessionFactory, fetch_alone, transaction
 from shared.database_errors import is_outage
 from shared.orm import any_of, bulk_insert
 
@@ -81,10 +81,8 @@ async def erase_round(sessions: SessionFactory, *, size: int = BATCH) -> int:
 
     A failing erasure does not block the others, and is retried in the next round.
     """
-    async with transaction(sessions) as session:
-        pending = (await session.scalars(select(Erasure.id).order_by(Erasure.id).limit(100))).all()
     rows = 0
-    for erasure_id in pending:
+    for [erasure_id] in await fetch_alone(sessions, "select id from erasures order by id limit 100"):
         try:
             async with transaction(sessions) as session:
                 rows += await erase_batch(session, erasure_id, size=size)

@@ -23,6 +23,9 @@ from shared.notifications_feed import (
     StopsPage,
 )
 
+ANY_UNNUMBERED: Final = "select from events where position is null limit 1"
+"""SQL that finds a row if `number_events` has anything to do."""
+
 _NUMBER: Final = numbering_sql("seq", "position")
 _READ: Final = text("""
     select position, type, array_prepend(subject_id, more_ids) as subject_ids

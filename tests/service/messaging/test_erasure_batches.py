@@ -147,7 +147,7 @@ async def test_an_erasure_continues_after_a_process_died_and_several_relays_shar
     one, other = [await big(anna, sam, conversations) for _ in range(2)]
     await sam.call("POST", "/conversations/bulk-delete", {"ids": [one, other]})
     async with transaction(conversations) as session:
-        first, second = await erasure_batches.list_unfinished(session)
+        first, second = await erasure_batches.list_unfinished(conversations)
         await erasure_batches.erase_batch(session, first, size=300)
         await session.rollback()  # the process dies before its commit
     async with transaction(conversations) as holder:
@@ -181,7 +181,7 @@ async def test_the_log_is_numbered_and_read_while_a_conversation_is_erased(
     conversation = await big(anna, sam, conversations)
     await sam.call("DELETE", f"/conversations/{conversation}")
     async with transaction(conversations) as session:
-        [erasure_id] = await erasure_batches.list_unfinished(session)
+        [erasure_id] = await erasure_batches.list_unfinished(conversations)
         await erasure_batches.erase_batch(session, erasure_id, size=500)
         numbering = await waiting_for_a_lock(conversations, number(conversations))  # on rows that the batch has locked
     await numbering
