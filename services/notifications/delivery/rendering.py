@@ -36,6 +36,7 @@ class ReplyTo:
     token_hash: bytes
     newest_number: int
     fingerprints: bytes
+    as_note: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +99,14 @@ def render_email(
         return RenderedEmail(content.message_id, settings.email_from, address, compose(content, _brand(settings)))
     secret = settings.inbound_secret.get_secret_value()
     envelope_from = make_bounce_address(secret, email.id, settings.inbound_domain)
-    if audience is not Audience.CUSTOMER:
+    to_customer = audience is Audience.CUSTOMER
+    if not to_customer and settings.inbound_authserv_id is None:  # nothing would show that an admin answers
         return RenderedEmail(content.message_id, envelope_from, address, compose(content, _brand(settings)))
     reply_to, token_hash = make_reply_address(secret, email.id, settings.inbound_domain)
-    leave_address = make_leave_address(leave_key, email.id, settings.inbound_domain)
+    leave_address = make_leave_address(leave_key, email.id, settings.inbound_domain) if to_customer else None
     content = replace(content, reply_to=reply_to, leave_address=leave_address)
     composed, fingerprints = compose_with_fingerprints(content, _brand(settings))
-    reply = ReplyTo(token_hash, messages[-1].number, fingerprints)
+    reply = ReplyTo(token_hash, messages[-1].number, fingerprints, content.is_for_admins_only)
     return RenderedEmail(content.message_id, envelope_from, address, composed, reply)
 
 

@@ -23,6 +23,7 @@ async def keep_reply_addresses(session: AsyncSession, rendered: Mapping[UUID, Re
             "token_hash": email.reply.token_hash,
             "newest_number": email.reply.newest_number,
             "fingerprints": email.reply.fingerprints,
+            "as_note": email.reply.as_note,
         }
         for email_id, email in sorted(rendered.items())
         if email.reply is not None

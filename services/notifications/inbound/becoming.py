@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from services.notifications.inbound.calls import Ended, Reply
 from services.notifications.inbound.introductions import Known
-from services.notifications.inbound.mime import FilePart, parse_email
-from services.notifications.inbound.reading import read_text
+from services.notifications.inbound.mime import FilePart, ParsedEmail, parse_email
+from services.notifications.inbound.reading import read_own_words, read_text
 from services.notifications.mail.fingerprints import Fingerprints
 from services.notifications.rules import InboundKind, InboundReason, InboundState
 from shared.database import ConnectionProvider
@@ -45,32 +45,50 @@ async def read_due(acquire: ConnectionProvider, store: Store, row: Mapping[str, 
         names=store.names,
         recipient=[value for value in (found["email"], found["to_address"], found["name"]) if value],
         subject=found["subject"] or "",
-        url_parts=[store.public_url, str(row["conversation_id"])],
+        url_parts=[store.public_url, str(row["conversation_id"]), f"{store.public_url.rstrip('/')}/admin/"],
     )
-    read = partial(read_reply, found["original"], found["fingerprints"], known, InboundKind(row["kind"]))
+    by_hand = row["posted_by"] is not None
+    kind = InboundKind(row["kind"])
+    read = partial(read_reply, found["original"], found["fingerprints"], known, kind, by_hand=by_hand)
     reply = read() if len(found["original"]) <= SMALL else await asyncio.to_thread(read)
     return replace(reply, mentions=found["mentions"])
 
 
 def read_reply(
-    original: bytes, fingerprints: Sequence[bytes], known: Known, kind: InboundKind = InboundKind.MESSAGE
+    original: bytes, fingerprints: Sequence[bytes], known: Known, kind: InboundKind, *, by_hand: bool = False
 ) -> Reply:
-    """Return what an email becomes. Raises `Ended` for one with nothing in it."""
+    """Return what an email becomes. Raises `Ended` for one with nothing in it, or that an admin must look at.
+
+    `by_hand`: one has looked at it.
+    """
     email = parse_email(original)
-    text = read_text(email, Fingerprints(fingerprints), known).text.replace("\x00", "")
-    files = list(email.files)
+    text = _text(email, Fingerprints(fingerprints), known, kind, by_hand=by_hand).replace("\x00", "")
+    files = [] if kind is InboundKind.NOTE else list(email.files)
     if len(text) > MAX_BODY:
         files.insert(0, FilePart("message.txt", "text/plain", text.encode("utf-8", "replace")))
         text = f"{text[: MAX_BODY - 1].rstrip()}\u2026"
     files = [file for file in files if file.stored]
     if not is_visible(text):
         text = ""
+    if not text and not files and kind is InboundKind.ADMIN_MESSAGE and not by_hand:
+        raise Ended(InboundState.HELD, InboundReason.UNCERTAIN_QUOTE)
     if not text and not files:
         raise Ended(InboundState.IGNORED, InboundReason.EMPTY)
-    reason = InboundReason.FILES_LEFT_OUT if len(files) > MAX_FILES or email.incomplete else None
+    has_more = kind is InboundKind.NOTE and any(not file.inline for file in email.files)  # a note has no files
+    left_out = len(files) > MAX_FILES or email.incomplete or has_more
+    reason = InboundReason.FILES_LEFT_OUT if left_out else None
     text = text.encode("utf-8", "replace").decode()
     subject = subject_of(email.header("subject"), text, files) if kind is InboundKind.CONVERSATION else None
     return Reply(text, files[:MAX_FILES], reason, subject)
+
+
+def _text(email: ParsedEmail, ours: Fingerprints, known: Known, kind: InboundKind, *, by_hand: bool) -> str:
+    if kind in {InboundKind.MESSAGE, InboundKind.CONVERSATION}:
+        return read_text(email, ours, known).text
+    own = read_own_words(email, ours, known)
+    if own is None and kind is InboundKind.ADMIN_MESSAGE and not by_hand:
+        raise Ended(InboundState.HELD, InboundReason.UNCERTAIN_QUOTE)
+    return read_text(email, ours, known).text if own is None else own
 
 
 def subject_of(header: str, text: str, files: Sequence[FilePart]) -> str:

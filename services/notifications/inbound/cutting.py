@@ -33,17 +33,16 @@ class Cut:
 
 def cut(lines: Sequence[Line], ours: Fingerprints, known: Known) -> Cut:
     """Return what the sender wrote in an email, given as its lines."""
-    whole = _joined(_shown(line) for line in lines)
+    whole = joined(_shown(line) for line in lines)
     if not ours or len(whole) > MAX_CHARACTERS:
         return Cut(whole)
-    reply = _Reply(lines, ours, known)
-    reply.fold_marked()
-    reply.fold_unmarked()
+    reply = Folding(lines, ours, known)
+    reply.fold_quotes()
     if not any(reply.folded):
         return Cut(whole)
     reply.fold_introductions()
     reply.fold_ornaments()
-    text = _joined(reply.kept(), folds=True)
+    text = joined(reply.kept(), folds=True)
     if not any(character.isalnum() or ord(character) > 0x2000 for character in text):  # noqa: PLR2004 - symbols
         return Cut(whole, only_quote=True)
     return Cut(text, folded=True)
@@ -54,13 +53,14 @@ def _shown(line: Line) -> str:
     return f"{mark} {line.text}".rstrip() if mark else line.text.rstrip()
 
 
-def _joined(texts: Iterable[str], *, folds: bool = False) -> str:
+def joined(texts: Iterable[str], *, folds: bool = False) -> str:
+    """Return lines as one text, with at most three empty lines in a row, or one where folds left some."""
     text = "\n".join(texts)
     text = re.sub(r"\n{3,}" if folds else r"\n{4,}", "\n\n" if folds else "\n\n\n", text)
     return re.sub(r"\A(?:[^\S\n]*\n)+", "", text).rstrip()
 
 
-class _Reply:
+class Folding:
     """An email while it is being cut: its lines, and the letters of them all in one string."""
 
     def __init__(self, lines: Sequence[Line], ours: Fingerprints, known: Known) -> None:
@@ -80,6 +80,11 @@ class _Reply:
     def is_neutral(self, number: int) -> bool:
         """Return whether a line has no letters and digits."""
         return self.starts[number] == self.starts[number + 1]
+
+    def fold_quotes(self) -> None:
+        """Fold our sentences, wherever they are quoted."""
+        self.fold_marked()
+        self.fold_unmarked()
 
     def fold_marked(self) -> None:
         """Fold our sentences where the email's form marks a quote, if they are in our order or long."""

@@ -119,6 +119,11 @@ def _is_known(value: str, known: Known) -> bool:
     return bool(_DATED.search(value))
 
 
+def begins_headers(lines: Sequence[Line], folded: Sequence[bool], known: Known, number: int) -> bool:
+    """Return whether a block of headers ends with a line, as above a quote of ours."""
+    return _headers(lines, folded, known, number) is not None
+
+
 def introduces(text: str, known: Known) -> bool:
     """Return whether a line alone introduces a quote. It may begin with our name, which is also in our emails."""
     if len(text) > LONGEST_INTRO:

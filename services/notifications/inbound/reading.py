@@ -7,15 +7,23 @@ from services.notifications.inbound.html_text import html_lines
 from services.notifications.inbound.introductions import Known
 from services.notifications.inbound.lines import Line, plain_lines
 from services.notifications.inbound.mime import ParsedEmail, TextPart
+from services.notifications.inbound.own_words import own_words
 from services.notifications.mail.fingerprints import Fingerprints
 
 
 def read_text(email: ParsedEmail, ours: Fingerprints, known: Known) -> Cut:
     """Return what the sender wrote."""
-    return cut(_lines(email.texts), ours, known)
+    return cut(lines_of(email.texts), ours, known)
 
 
-def _lines(texts: Sequence[TextPart]) -> list[Line]:
+def read_own_words(email: ParsedEmail, ours: Fingerprints, known: Known) -> str | None:
+    """Return what an admin wrote, for a customer; None if it is not certain that nothing else is left."""
+    attached = any(file.content_type.startswith("message/") for file in email.files)
+    return None if attached or email.incomplete else own_words(lines_of(email.texts), ours, known)
+
+
+def lines_of(texts: Sequence[TextPart]) -> list[Line]:
+    """Return the lines of the texts of an email."""
     lines: list[Line] = []
     for part in texts:
         if lines:

@@ -102,6 +102,11 @@ class EmailContent:
     leave_link: str | None = None
     leave_address: str | None = None
 
+    @property
+    def is_for_admins_only(self) -> bool:
+        """Whether it tells of a note or an assignment: an answer to that is a note, and never for the customer."""
+        return any(message.kind != "message" for message in self.messages)
+
 
 def compose(email: EmailContent, brand: Brand) -> bytes:
     """Return the email as sent to the server: with CRLF, in ASCII except for a non-ASCII address.
@@ -156,7 +161,7 @@ def _headers(email: EmailContent, brand: Brand) -> Iterator[tuple[str, str]]:
     yield "From", _mailbox("From", _sender_name(email, brand), addr_spec(sender_address(brand.email_from)))
     yield "To", _mailbox("To", email.to_name or "", addr_spec(email.to_address))
     reply_to = email.reply_to or brand.reply_to
-    if reply_to and email.audience == "customer":
+    if reply_to and (email.reply_to or email.audience == "customer"):
         name = sender_name(reply_to) or brand.store_name
         yield "Reply-To", _mailbox("Reply-To", name, addr_spec(sender_address(reply_to)))
     # Never "Re:": the same subject on every email threads in all clients, and is what the customer typed.
@@ -272,17 +277,29 @@ def _framing(email: EmailContent, brand: Brand, gettext: Callable[[str], str]) -
         settings = f"{brand.public_url.rstrip('/')}{PREFERENCES}" if email.audience == "admin" else ""
         return {
             **headlines[kind],
-            "notice": gettext("Replies to this email don't reach the customer. To reply, open the conversation:"),
+            "notice": _admins_notice(email, gettext),
             "why": settings and gettext("You choose which of these emails you get:"),
             "why_link": settings,
         }
     notice = gettext("Please don't reply to this email: email replies are not read. To reply, open your conversation:")
+    answer = gettext("Reply to this email, or open your conversation:")
     return {
         **_headline(gettext("%(store)s sent you a message"), store=store),
-        "notice": "" if email.reply_to or brand.reply_to else notice,
+        "notice": answer if email.reply_to else "" if brand.reply_to else notice,
         "why": gettext("You received this email because you have a conversation with %(store)s.") % {"store": store},
         "why_link": "",
     }
+
+
+def _admins_notice(email: EmailContent, gettext: Callable[[str], str]) -> str:
+    """Return what becomes of an admin's reply to an email."""
+    if not email.reply_to:
+        return gettext("Replies to this email don't reach the customer. To reply, open the conversation:")
+    if email.is_for_admins_only:
+        return gettext(
+            "Your reply to this email becomes a note, which the customer does not see. Or open the conversation:"
+        )
+    return gettext("Your reply to this email is sent to the customer. Or open the conversation:")
 
 
 def _heading(message: ContentMessage, gettext: Callable[[str], str]) -> str:

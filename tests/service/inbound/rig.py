@@ -23,7 +23,7 @@ from services.notifications.inbound.server import InboundServer, Receiver
 from services.notifications.mail.listen_url import Listen
 from services.notifications.models import InboundEmail
 from shared.database import SessionFactory, connection_provider, transaction
-from tests.service.conftest import INBOUND_SECRET
+from tests.service.conftest import INBOUND_SECRET, As
 from tests.service.helpers.callers import Caller
 from tests.service.helpers.event_factory import email_settings
 from tests.service.helpers.sweeping import Sweeper
@@ -53,6 +53,7 @@ class Rig:
     port: int
     client: httpx2.AsyncClient
     is_lmtp: bool = True
+    acting_as: As = field(repr=False, default=None)  # type: ignore[assignment] # the fixture sets it
     shop_headers: dict[str, str] = field(default_factory=dict)
     conversation: str = ""
     sent: list[EmailMessage] = field(default_factory=list)
@@ -72,7 +73,7 @@ class Rig:
         async with transaction(self.sweeping.notifications) as session:
             [email] = await claim_emails(session, SETTINGS) or []
         self.bounces_to = email.envelope_from
-        self.sent.append(message_from_bytes(email.content, policy=policy.default))
+        self.sent.append(parsed(email.content))
         return self.sent[-1]
 
     def reply(self, body: str = "The large one.", *, to: str | None = None, **headers: str) -> EmailMessage:
@@ -141,6 +142,11 @@ class Rig:
         """Run a statement on the notifications database."""
         async with transaction(self.sweeping.notifications) as session:
             await session.execute(text(statement))
+
+
+def parsed(content: bytes) -> EmailMessage:
+    """Read an email."""
+    return message_from_bytes(content, policy=policy.default)
 
 
 def passed(message: EmailMessage, signer: str = "") -> EmailMessage:
