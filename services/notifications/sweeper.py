@@ -18,7 +18,7 @@ from services.notifications.delivery.erasure import erase_round
 from services.notifications.delivery.sender import drain
 from services.notifications.event_consumer.consumer import receive_missing
 from services.notifications.event_consumer.feed_client import read_end, read_events
-from services.notifications.event_consumer.parked import retry_unknown
+from services.notifications.event_consumer.parked import retry_requested, retry_unknown
 from services.notifications.event_consumer.rebuild import (
     begin_rebuild,
     note_restored,
@@ -52,6 +52,7 @@ POLL = 1.0  # seconds between polls
 PAGE = 500  # events read at once
 CAUGHT_UP_EVERY = timedelta(seconds=30)  # between updates of the cursor while the log has no new events
 ERASE_EVERY = 1.0  # seconds between checks for erasures, if there were none
+RETRY_EVERY = 5.0  # seconds between checks for parked events to retry
 PURGE_EVERY = 60  # seconds between purges
 PURGE_BATCH = 1000  # rows deleted in one transaction
 
@@ -73,6 +74,7 @@ async def run_sweeper(settings: SweeperSettings, host: str, port: int, stop: asy
         async with asyncio.TaskGroup() as group:
             group.create_task(_catch_up_for_ever(sessions, feed, settings, stop))
             group.create_task(_send_for_ever(sessions, settings, stop))
+            group.create_task(_retry_for_ever(sessions, settings, stop))
             group.create_task(_erase_for_ever(sessions, stop))
             group.create_task(_purge_for_ever(sessions, settings, stop))
     await engine.dispose()
@@ -172,6 +174,17 @@ async def _send_for_ever(sessions: SessionFactory, settings: EmailSettings, stop
             log.warning("sending failed, retrying", error=type(error).__name__)
             log.debug("sending failed", exc_info=True)
         await pause(stop, POLL)
+
+
+async def _retry_for_ever(sessions: SessionFactory, settings: EmailSettings, stop: asyncio.Event) -> None:
+    """Handle parked events that an operator has asked for."""
+    while not stop.is_set():
+        try:
+            await retry_requested(sessions, settings)
+        except Exception as error:  # as above
+            log.warning("retrying parked events failed, retrying", error=type(error).__name__)
+            log.debug("retrying parked events failed", exc_info=True)
+        await pause(stop, RETRY_EVERY)
 
 
 async def _erase_for_ever(sessions: SessionFactory, stop: asyncio.Event) -> None:

@@ -1,5 +1,8 @@
 """The page of the operators."""
 
+from uuid import uuid4
+
+import asyncpg
 from playwright.async_api import expect
 
 from tests.browser.helpers.axe import expect_accessible
@@ -47,6 +50,24 @@ async def test_what_does_not_work_is_said_where_it_is(people: People, site: Site
     await expect(olga.page.get_by_text("The notifications service does not answer.")).to_be_visible()
     await site.product.start("notifications-api")
     await expect(olga.page.get_by_text("The notifications service does not answer.")).to_be_hidden()
+
+
+async def test_an_operator_retries_a_parked_event_and_discards_it(people: People, site: Site) -> None:
+    database = await asyncpg.connect(site.product.owner_urls["notifications"])
+    await database.execute(
+        "insert into inbox (event_id, type, parked_at, reason) values ($1, 'x', now(), 'y')", uuid4()
+    )
+    await database.close()
+    olga = await people.sign_in("olga", role="admin", path=PATH)
+    row = olga.page.locator("#parked-events tr")
+    await expect_accessible(olga.page, "parked events")
+
+    await row.get_by_role("button", name="Retry").click()
+    await expect(olga.page.get_by_text("It is handled again within seconds.")).to_be_visible()
+    await expect(row).to_contain_text("This event's content is no longer available.", timeout=15_000)
+    olga.page.on("dialog", lambda dialog: dialog.accept())
+    await row.get_by_role("button", name="Discard").click()
+    await expect(olga.page.locator("#parked")).to_be_hidden()
 
 
 async def test_other_admins_have_neither_the_link_nor_the_page(people: People) -> None:

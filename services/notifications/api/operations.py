@@ -8,13 +8,13 @@ from datetime import datetime, timedelta
 from typing import Annotated, Literal, Self
 from uuid import UUID
 
-from fastapi import Depends, Query, Request
+from fastapi import Depends, Path, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from services.notifications import metrics
 from services.notifications.api.routes import Admin
 from services.notifications.delivery.operations import retry_failed_emails_in_batches
-from services.notifications.event_consumer.parked import list_parked
+from services.notifications.event_consumer.parked import discard_parked, list_parked, request_retry
 from services.notifications.models import InboxEntry
 from services.notifications.rules import EmailState, Outcome
 from services.notifications.settings import MONTH
@@ -24,7 +24,7 @@ from shared.broker_reports import FRESH, Report, read_reports
 from shared.dependencies import DbSession
 from shared.http import ApiRouter
 from shared.principal import Permission, Principal
-from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, problem_responses
+from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
 from shared.text import Text
 
 MOST_RETRIED = 10_000  # emails of one request
@@ -36,6 +36,7 @@ async def _operator(caller: Admin) -> Principal:
 
 
 Operator = Annotated[Principal, Depends(_operator)]
+ParkedId = Annotated[UUID, Path(description="The id of a parked event.")]
 
 router = ApiRouter(
     prefix="/api/v1/notifications",
@@ -128,7 +129,7 @@ class OperationsOut(BaseModel):
 
 
 class ParkedOut(BaseModel):
-    """An event that could not be handled. `chats events retry` or `discard` takes its id."""
+    """An event that could not be handled, and why."""
 
     id: UUID
     type: str
@@ -179,6 +180,18 @@ async def list_parked_events(
 ) -> Parked:
     """List the parked events (dead letters), newest first."""
     return Parked(items=[ParkedOut.of(entry) for entry in await list_parked(session, limit)])
+
+
+@router.post("/parked/{event_id}/retry", status_code=204, responses=problem_responses(NotFound))
+async def retry_parked_event(event_id: ParkedId, _: Operator, session: DbSession) -> None:
+    """Have a parked event handled again, within seconds. If it fails, it stays parked, with its error as the reason."""
+    await request_retry(session, event_id)
+
+
+@router.post("/parked/{event_id}/discard", status_code=204, responses=problem_responses(NotFound))
+async def discard_parked_event(event_id: ParkedId, _: Operator, session: DbSession) -> None:
+    """Give a parked event up: its notification and its email are never made."""
+    await discard_parked(session, event_id)
 
 
 @router.post("/emails/retry")

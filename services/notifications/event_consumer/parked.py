@@ -1,6 +1,8 @@
 """Parked events (dead letters): those that failed too often and wait for an operator."""
 
 from collections.abc import Sequence
+from contextlib import suppress
+from typing import Final
 from uuid import UUID
 
 import structlog
@@ -22,6 +24,8 @@ from shared.database import SessionFactory, transaction
 from shared.database_errors import is_outage
 from shared.events import PAYLOADS, Event, EventType
 from shared.problems import NotFound
+
+RETRY_REQUESTED: Final = "an operator has asked to try again"
 
 log = structlog.get_logger()
 
@@ -48,6 +52,35 @@ async def retry_parked(session: AsyncSession, event_id: UUID, settings: EmailSet
     if await in_current_epoch(session, event):
         await handle_events(session, [event], settings)
     _mark_handled(entry)
+
+
+async def request_retry(session: AsyncSession, event_id: UUID) -> None:
+    """Leave it to the sweeper to handle a parked event, for a process that cannot. Raises `NotFound`."""
+    (await _get_parked(session, event_id)).reason = RETRY_REQUESTED
+
+
+async def retry_requested(sessions: SessionFactory, settings: EmailSettings) -> None:
+    """Handle the events of `request_retry`. One that fails stays parked, with its error."""
+    requested = select(InboxEntry.event_id).where(
+        InboxEntry.parked_at.is_not(None), InboxEntry.reason == RETRY_REQUESTED
+    )
+    async with transaction(sessions) as session:
+        parked = (await session.scalars(requested)).all()
+    for event_id in parked:
+        try:
+            async with transaction(sessions) as session:
+                await retry_parked(session, event_id, settings)
+        except Exception as error:
+            if is_outage(error):
+                raise
+            reason = error.detail if isinstance(error, NotRetriable) else f"failed again: {type(error).__name__}"
+            await _set_reason(sessions, event_id, reason)
+
+
+async def _set_reason(sessions: SessionFactory, event_id: UUID, reason: str) -> None:
+    async with transaction(sessions) as session:
+        with suppress(NotFound):  # discarded meanwhile
+            (await _get_parked(session, event_id)).reason = reason
 
 
 async def retry_unknown(sessions: SessionFactory, settings: EmailSettings) -> None:

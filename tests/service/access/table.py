@@ -209,6 +209,8 @@ POST   /api/v1/notifications/inbound/{inbound_id}/post          401   403   403 
 POST   /api/v1/notifications/inbound/{inbound_id}/discard       401   403   403   204   403  401
 GET    /api/v1/notifications/operations                         401   403   403   403   403  401
 GET    /api/v1/notifications/parked                             401   403   403   403   403  401
+POST   /api/v1/notifications/parked/{event_id}/retry            401   403   403   403   403  401
+POST   /api/v1/notifications/parked/{event_id}/discard          401   403   403   403   403  401
 
 GET    /notifications/preferences                               303   403   403   200   303  303
 POST   /notifications/preferences                               303   403   403   303   303  303 #chosen

@@ -16,7 +16,14 @@ from services.notifications.delivery.claiming import claim_emails
 from services.notifications.event_consumer import consumer
 from services.notifications.event_consumer.consumer import find_missing, receive_events, receive_missing
 from services.notifications.event_consumer.handlers import handle_events
-from services.notifications.event_consumer.parked import discard_parked, list_parked, retry_parked, retry_unknown
+from services.notifications.event_consumer.parked import (
+    discard_parked,
+    list_parked,
+    request_retry,
+    retry_parked,
+    retry_requested,
+    retry_unknown,
+)
 from services.notifications.models import ConversationState, Email, EmailMessage, InboxEntry, Notification, Person
 from services.notifications.rules import MAX_EVENT_ATTEMPTS, EmailState
 from services.notifications.settings import EmailSettings
@@ -219,6 +226,27 @@ async def test_an_event_of_a_task_unknown_to_this_worker_can_be_retried_by_a_new
         [nonsense] = await list_parked(session)
         await discard_parked(session, nonsense.event_id)
         assert await list_parked(session) == []
+    assert await counts(notifications) == (1, 1)
+
+
+async def test_the_sweeper_handles_what_an_operator_asks_for_and_says_what_fails_again(
+    notifications: SessionFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings, message = email_settings(URL), posted(uuid4(), 1)
+    future = message.model_copy(update={"id": uuid4(), "type": "message.sung"})
+    with monkeypatch.context() as before:
+        before.setattr(consumer, "PAYLOADS", {})
+        await receive(notifications, settings, message, future)
+    async with transaction(notifications) as session:
+        await request_retry(session, message.id)
+        await request_retry(session, future.id)
+
+    for _ in range(2):
+        await retry_requested(notifications, settings)
+
+    async with notifications() as session:
+        [left] = await list_parked(session)
+    assert (left.event_id, left.reason) == (future.id, "This event still cannot be handled: unknown type.")
     assert await counts(notifications) == (1, 1)
 
 

@@ -131,3 +131,23 @@ async def test_many_emails_are_retried_in_several_calls(
 @pytest.mark.parametrize("body", [{"since_seconds": 0}, {"reply": ""}, {"reply": "x" * 201}, {"state": "failed"}])
 async def test_an_invalid_choice_is_refused(operator: httpx2.AsyncClient, body: dict[str, Any]) -> None:
     assert (await operator.post(f"{PREFIX}/emails/retry", json=body)).status_code == 422
+
+
+async def test_parked_events_are_retried_by_the_sweeper_or_discarded(
+    operator: httpx2.AsyncClient, notifications: SessionFactory
+) -> None:
+    parked = [uuid4(), uuid4()]
+    async with transaction(notifications) as session:
+        for event_id in parked:
+            await session.execute(
+                text(
+                    "insert into inbox (event_id, type, parked_at, reason) values (:id, 'x', now(), 'failed 5 times')"
+                ),
+                {"id": event_id},
+            )
+
+    for event_id, action in zip(parked, ("retry", "discard"), strict=True):
+        assert (await operator.post(f"{PREFIX}/parked/{event_id}/{action}")).status_code == 204
+    [left] = (await operator.get(f"{PREFIX}/parked")).json()["items"]
+    assert (left["id"], left["reason"]) == (str(parked[0]), "an operator has asked to try again")
+    assert (await operator.post(f"{PREFIX}/parked/{parked[1]}/retry")).status_code == 404

@@ -67,11 +67,26 @@ function describeBreaker({ busy, since, next_probe_at: probe, phase, reply }) {
 
 function showParked(items) {
   const row = ({ id, type, reason, parked_at: at }) => {
-    const line = document.createElement("tr");
-    for (const text of [writeMoment(at), type, reason ?? "", id]) line.insertCell().textContent = text;
+    const line = byId("parked-event").content.cloneNode(true);
+    [writeMoment(at), type, reason ?? "", id].forEach((text, index) => (line.querySelectorAll("td")[index].textContent = text));
+    for (const button of line.querySelectorAll("button")) {
+      button.addEventListener("click", () => act(id, button));
+      button.ariaDescription = type;
+    }
     return line;
   };
-  byId("parked-events").replaceChildren(...items.map(row));
+  // A row under the hand stays.
+  if (!byId("parked-events").contains(document.activeElement)) byId("parked-events").replaceChildren(...items.map(row));
+}
+
+/** Retry a parked event, or give it up after a question. */
+async function act(id, button) {
+  if (button.dataset.question && !confirm(button.dataset.question)) return;
+  button.disabled = true;
+  const response = await call("POST", `${API}/parked/${id}/${button.value}`).catch(() => null);
+  byId("acted").textContent = response?.ok || response?.status === 404 ? button.dataset.done : words.notRetried;
+  button.blur();
+  load();
 }
 
 /** Retry the chosen emails, in as many calls as they need. */
