@@ -14,6 +14,7 @@ class Area(StrEnum):
     FEED = "feed"
     SIGN_IN = "sign-in"
     MAIL = "mail"
+    MAILBOX = "mailbox"
     PROXY = "proxy"
 
 

@@ -8,7 +8,7 @@ from typing import Final
 
 import typer
 
-from deploy.doctor import broker, databases, event_feed, file_store, mail, proxy, settings, sign_in
+from deploy.doctor import broker, databases, event_feed, file_store, mail, mailbox, proxy, settings, sign_in
 from deploy.doctor.findings import Area, Finding, Severity, fault
 from shared.settings import SettingsError
 from shared.text import printable
@@ -22,6 +22,7 @@ CHECKS: Final[Mapping[Area, Callable[[], Awaitable[Sequence[Finding]]]]] = Mappi
         Area.FEED: event_feed.check,
         Area.SIGN_IN: sign_in.check,
         Area.MAIL: mail.check,
+        Area.MAILBOX: mailbox.check,
         Area.PROXY: proxy.check,
     }
 )

@@ -10,14 +10,16 @@ import structlog
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.becoming import Store
 from services.notifications.inbound.calls import CALL_SECONDS
+from services.notifications.inbound.imap_mailbox import ImapMailbox
 from services.notifications.inbound.posting import post_due
 from services.notifications.inbound.reception import Reception
 from services.notifications.inbound.retention import purge_originals
-from services.notifications.inbound.server import InboundServer, Receiver
+from services.notifications.inbound.server import GRACE, InboundServer, Receiver
 from services.notifications.inbound.state import collect
 from services.notifications.mail.addresses import sender_address, sender_name
+from services.notifications.mail.imap_url import ImapServer
 from services.notifications.mail.listen_url import parse_listen_url
-from services.notifications.settings import InboundSettings
+from services.notifications.settings import NO_LISTENER, InboundSettings
 from shared.database import ConnectionProvider, SessionFactory, connection_provider, create_engine, create_sessions
 from shared.processes import operations_routes, operations_server
 from shared.readiness import database_fault, newest_version, wait_for_database
@@ -41,19 +43,27 @@ async def run_inbound(settings: InboundSettings, host: str, port: int, stop: asy
     domain, letters = settings.inbound_domain or "", settings.inbound_address
     reception = Reception(acquire, domain, secret, settings.public_url, trusted, arrived.set, letters=letters)
     hostname = urlsplit(settings.public_url).hostname or "localhost"
-    server = InboundServer(Receiver(reception), parse_listen_url(settings.inbound_listen), hostname)
+    listens = settings.inbound_domain is not None and settings.inbound_listen != NO_LISTENER
+    server = (
+        InboundServer(Receiver(reception), parse_listen_url(settings.inbound_listen), hostname) if listens else None
+    )
+    mailbox = settings.imap_server
     async with operations_server(routes, host, port), conversations_client(settings) as client:
         await run_until_stopped(stop, wait_for_database(engine, version))
         if settings.inbound_domain is None:
             log.warning("no email is taken in: CHATS_INBOUND_DOMAIN is not set")
-        elif not stop.is_set():
+        elif server is not None and not stop.is_set():
             await server.start()
         posting = asyncio.create_task(_post_for_ever(acquire, client, store_of(settings), arrived))
         purging = asyncio.create_task(_purge_for_ever(sessions, settings, stop))
+        reading = asyncio.create_task(_read_mailbox(reception, mailbox, settings.inbound_imap_done, stop))
         await stop.wait()
-        await server.stop()
+        if server is not None:
+            await server.stop()
+        await asyncio.wait({reading}, timeout=GRACE)
+        reading.cancel()  # an email that is being taken is found again
         posting.cancel()  # an email that is being posted is posted again by its lease's end: the call is idempotent
-        await asyncio.gather(posting, purging, return_exceptions=True)
+        await asyncio.gather(posting, purging, reading, return_exceptions=True)
     await engine.dispose()
 
 
@@ -91,6 +101,11 @@ async def _post_for_ever(
             await asyncio.sleep(1)
         if not posted:
             await pause(arrived, POLL)
+
+
+async def _read_mailbox(reception: Reception, server: ImapServer | None, done: str, stop: asyncio.Event) -> None:
+    if server is not None:
+        await ImapMailbox(reception, server, done).run(stop)
 
 
 async def _purge_for_ever(sessions: SessionFactory, settings: InboundSettings, stop: asyncio.Event) -> None:

@@ -10,12 +10,14 @@ from pydantic_core import PydanticCustomError
 from pydantic_settings import NoDecode
 
 from services.notifications.mail.addresses import ascii_domain_address, mailbox_of, sender_address
+from services.notifications.mail.imap_url import ImapServer, parse_imap_url
 from services.notifications.mail.listen_url import parse_listen_url
 from services.notifications.mail.signing import Signer
 from services.notifications.mail.smtp_url import ehlo_name, parse_smtp_url
 from shared.people import LocaleTag, ZoneName
 from shared.settings import DatabaseUrl, Days, HeaderSecret, Settings, TokenSettings, WebUrl, split_commas
 
+NO_LISTENER = "off"
 MONTH = 30 * 24 * 3600
 CATCHER_PORT = 1025  # of Mailpit, MailHog and MailDev; no mail server listens there
 
@@ -52,8 +54,20 @@ def _mail_domain(value: str) -> str:
 
 
 def _listen_url(url: str) -> str:
-    parse_listen_url(url)
+    if url != NO_LISTENER:
+        parse_listen_url(url)
     return url
+
+
+def _imap_url(url: SecretStr) -> SecretStr:
+    parse_imap_url(url.get_secret_value())
+    return url
+
+
+def _folder(name: str) -> str:
+    if not name.strip() or not name.isprintable():
+        raise ValueError("must be the name of a folder")
+    return name
 
 
 MailDomain = Annotated[str, AfterValidator(_mail_domain)]
@@ -127,15 +141,32 @@ class ApiSettings(TakingSettings, TokenSettings):
 class InboundSettings(TakingSettings):
     """Settings of the process that takes emails in and posts them. Originals are kept for `inbound_retention_days`.
 
-    Without a domain it takes nothing in.
+    Without a domain it takes nothing in. With `inbound_imap_url`, it also reads a mailbox, and moves what it takes to
+    the folder `inbound_imap_done`.
     """
 
     inbound_listen: Annotated[str, AfterValidator(_listen_url)] = "lmtp://127.0.0.1:8024"
+    inbound_imap_url: Annotated[SecretStr, AfterValidator(_imap_url)] | None = None
+    inbound_imap_done: Annotated[str, AfterValidator(_folder)] = "Customer Chats"
     inbound_retention_days: Days = 30
     conversations_url: WebUrl = "http://127.0.0.1:8001"
     public_url: WebUrl = "http://127.0.0.1:8000"
     email_from: Sender = "support@localhost"
     email_reply_to: Sender | None = None
+
+    @property
+    def imap_server(self) -> ImapServer | None:
+        """The mailbox that is read; None without one."""
+        return parse_imap_url(self.inbound_imap_url.get_secret_value()) if self.inbound_imap_url is not None else None
+
+    @model_validator(mode="after")
+    def _can_move(self) -> Self:
+        server = self.imap_server
+        if server is not None and self.inbound_domain is None:
+            raise PydanticCustomError("missing", "CHATS_INBOUND_DOMAIN: required with CHATS_INBOUND_IMAP_URL")
+        if server is not None and server.folder == self.inbound_imap_done:
+            raise ValueError("CHATS_INBOUND_IMAP_DONE: must not be the folder in CHATS_INBOUND_IMAP_URL")
+        return self
 
 
 class EmailSettings(ReplySettings):

@@ -37,7 +37,7 @@ from tests.service.helpers.callers import Caller
 from tests.service.helpers.sweeping import Sweeper
 from tests.service.inbound.rig import DOMAIN, running_rig
 
-CUSTOMERS = {"anna": "", "full": "1B", "away": ""}  # their quotas
+CUSTOMERS = {"anna": "", "full": "1B", "away": "", "store": ""}  # their quotas; the last one is the store's mailbox
 SCRIPTS = {"away": 'require "vacation"; vacation :days 1 "I am in the mountains.";'}
 
 

@@ -22,7 +22,7 @@ async def test_a_healthy_product_has_no_fault_but_a_database_that_trades_durabil
     assert all(" is off: a crash of the machine " in text for text in faults)
     assert code == (2 if faults else 1)
     assert {finding["area"] for finding in findings} == {
-        *("settings", "databases", "broker", "feed", "files", "sign-in", "mail", "proxy")
+        *("settings", "databases", "broker", "feed", "files", "sign-in", "mail", "mailbox", "proxy")
     }
     texts = [finding["text"] for finding in findings if finding["severity"] == "ok"]
     assert "Broker: 1 worker answers, 0 tasks wait." in texts

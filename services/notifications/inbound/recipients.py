@@ -10,7 +10,7 @@ from services.notifications.inbound.mime import header_of
 MAX_RECIPIENTS: Final = 20
 MAX_HEADER: Final = 10_000  # characters of a header that is searched
 # What mail servers add at delivery, then what the sender wrote.
-_HEADERS: Final = ("delivered-to", "x-original-to", "envelope-to", "x-envelope-to", "x-forwarded-to", "to", "cc")
+HEADERS: Final = ("delivered-to", "x-original-to", "envelope-to", "x-envelope-to", "x-forwarded-to", "to", "cc")
 
 
 def addresses_in(message: Message, domain: str) -> list[str]:
@@ -21,7 +21,7 @@ def addresses_in(message: Message, domain: str) -> list[str]:
     ours = re.compile(
         rf"(?<![\w.+-])(?:reply|bounce|leave)\+[a-z2-7]{{52}}@{re.escape(domain)}(?![\w.-])", re.IGNORECASE
     )
-    for name in _HEADERS:
+    for name in HEADERS:
         values = [str(value)[:MAX_HEADER] for value in message.get_all(name, ())]
         if found := distinct([address for value in values for address in ours.findall(value)]):
             return found
