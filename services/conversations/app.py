@@ -21,6 +21,7 @@ from services.conversations.api import (
     reports,
     store,
     stream,
+    webhooks,
 )
 from services.conversations.api.state import ApiState
 from services.conversations.api.store_bodies import describe
@@ -132,6 +133,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         audit,
         attachments,
         store,
+        webhooks,
         internal,
         inbound,
     ):  # the most frequent first

@@ -55,6 +55,14 @@ class AssigneeChanged(Problem):
         super().__init__(f"The conversation {now}. Nothing was changed.", assignee_id=assignee_id)
 
 
+class TooManyWebhooks(Problem):
+    """There are as many webhooks as are possible."""
+
+    status = HTTPStatus.CONFLICT
+    code = "too-many-webhooks"
+    title = "Too many webhooks"
+
+
 class LabelTaken(Problem):
     """Another label already has this name."""
 

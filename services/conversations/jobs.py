@@ -1,7 +1,7 @@
 """The jobs of the conversations service: work that no request waits for.
 
 They index conversations for search, count them for reports, erase deleted conversations and users, scan and delete
-files, purge old rows, resolve conversations whose customer stays quiet, and read what becomes of emails.
+files, purge old rows, resolve conversations whose customer stays quiet, read what becomes of emails, and send webhooks.
 Copies share the work: each batch is a transaction that locks what it works on, and skips what another copy has locked.
 """
 
@@ -27,7 +27,10 @@ from services.conversations.realtime.presence import purge_presence
 from services.conversations.reports.facts import count_round
 from services.conversations.search.indexer import index_round
 from services.conversations.settings import JobsSettings
-from shared.database import SessionFactory, create_engine, create_sessions, transaction
+from services.conversations.webhooks.dispatcher import Dispatcher
+from services.conversations.webhooks.housekeeping import purge_deliveries
+from services.conversations.webhooks.sending import Sender
+from shared.database import SessionFactory, connection_provider, create_engine, create_sessions, transaction
 from shared.event_log.feed_client import create_feed
 from shared.processes import operations_routes, operations_server
 from shared.readiness import database_fault, newest_version, wait_for_database
@@ -47,7 +50,16 @@ MAX_FOLLOW_PAUSE = 30.0  # … up to this
 RESOLVE_EVERY = 60  # seconds until the next look for quiet conversations
 RESOLVE_BATCH = 100  # conversations resolved in one transaction
 
-PURGED = Counter("chats_log_purged_total", "Rows purged: events, idempotency keys, sessions, viewers, erasures")
+PURGES = (
+    purge_events,
+    purge_keys,
+    purge_sessions,
+    purge_presence,
+    purge_erasures,
+    purge_unsent,
+    purge_deliveries,
+)
+PURGED = Counter("chats_log_purged_total", "Rows purged: events, keys, sessions, viewers, erasures, deliveries")
 INDEXED = Counter("chats_search_indexed_total", "Conversations whose search documents this process has written")
 COUNTED = Counter("chats_reports_counted_total", "Conversations that this process has counted for reports")
 ERASED = Counter("chats_erased_total", "Rows of deleted conversations and users that this process has erased")
@@ -62,7 +74,7 @@ log = structlog.get_logger()
 
 async def run_jobs(settings: JobsSettings, host: str, port: int, stop: asyncio.Event) -> None:
     """Run all jobs until `stop`. Each is a loop of its own, and an error in one ends none."""
-    engine = create_engine(settings.conversations_database_url, application="chats-jobs", pool_size=4)
+    engine = create_engine(settings.conversations_database_url, application="chats-jobs", pool_size=6)
     sessions, version = create_sessions(engine), newest_version(Path(__file__).parent)
     async with operations_server(operations_routes(lambda: database_fault(engine, version)), host, port):
         await run_until_stopped(stop, wait_for_database(engine, version))
@@ -73,6 +85,9 @@ async def run_jobs(settings: JobsSettings, host: str, port: int, stop: asyncio.E
             group.create_task(_purge(sessions, settings, stop))
             if settings.auto_resolve_days:
                 group.create_task(_resolve_quiet(sessions, settings.auto_resolve_days, stop))
+            sender = Sender(settings.webhook_private_hosts)
+            webhooks = Dispatcher(sessions, connection_provider(engine), sender, settings.webhook_retry_seconds)
+            group.create_task(webhooks.run(stop))
             files = open_files(settings)
             group.create_task(_delete_files(sessions, files, stop))
             group.create_task(_scan_files(sessions, files, settings.scan_url, stop))
@@ -81,6 +96,7 @@ async def run_jobs(settings: JobsSettings, host: str, port: int, stop: asyncio.E
                 group.create_task(_follow_emails(sessions, feed, stop))
             else:
                 log.warning("what becomes of emails is not read: set CHATS_FEED_SECRET")
+    await sender.close()
     await engine.dispose()
 
 
@@ -197,7 +213,7 @@ async def _purge(sessions: SessionFactory, settings: JobsSettings, stop: asyncio
     """Purge rows past their retention, in small transactions so that other work does not wait for them."""
     while not stop.is_set():
         try:
-            for purge in (purge_events, purge_keys, purge_sessions, purge_presence, purge_erasures, purge_unsent):
+            for purge in PURGES:
                 deleted = PURGE_BATCH
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:

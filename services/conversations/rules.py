@@ -76,6 +76,10 @@ class AuditAction(StrEnum):
     USER_DELETED = "user.deleted"  # content
     USER_SESSIONS_ENDED = "user.sessions-ended"
     ORDER_DELETED = "order.deleted"
+    WEBHOOK_CREATED = "webhook.created"
+    WEBHOOK_CHANGED = "webhook.changed"  # the names of the changed fields
+    WEBHOOK_ROTATED = "webhook.rotated"  # it has a new secret
+    WEBHOOK_DELETED = "webhook.deleted"
 
 
 class Via(StrEnum):
@@ -101,6 +105,52 @@ class ThumbnailState(StrEnum):
     NONE = "none"
     WAITING = "waiting"
     READY = "ready"
+
+
+class WebhookType(StrEnum):
+    """The types of events that a webhook can have."""
+
+    CONVERSATION_CREATED = "conversation.created"
+    MESSAGE_POSTED = "message.posted"
+    CONVERSATION_STATUS_CHANGED = "conversation.status_changed"
+    CONVERSATION_DELETED = "conversation.deleted"
+    NOTIFICATION_CREATED = "notification.created"
+    EMAIL_FAILED = "email.failed"
+    EMAIL_BOUNCED = "email.bounced"
+
+
+WEBHOOK_TEST = "webhook.test"
+"""The type of a test, which is sent on request, whatever types the webhook has."""
+
+
+class DeliveryState(StrEnum):
+    """The state of a delivery of a webhook. `dropped`: its conversation was deleted before it was delivered."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    DROPPED = "dropped"
+
+
+class WebhookError(StrEnum):
+    """Why an attempt at a delivery failed."""
+
+    STATUS = "status"  # an answer other than 2xx
+    GONE = "gone"  # the answer 410
+    TIMEOUT = "timeout"
+    UNREACHABLE = "unreachable"  # no such name, or nothing accepts connections there
+    TLS = "tls"  # the certificate is not valid for the name, or TLS failed otherwise
+    CONNECTION = "connection"  # it broke, or what came was no HTTP
+    BODY = "body"  # it could not be made; the log of the jobs says why
+    ADDRESS = "address"  # the name leads to an address that webhooks may not reach
+
+
+class WebhookOff(StrEnum):
+    """Why a webhook is disabled."""
+
+    REQUEST = "request"  # the store or an admin disabled it
+    GONE = "gone"  # its endpoint answered 410
+    FAILING = "failing"  # every attempt has failed for days
 
 
 WAITING = frozenset({Status.OPEN, Status.AWAITING_ADMIN})

@@ -1,11 +1,13 @@
 """Settings of the conversations service."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import parse_qs, urlsplit
 
-from pydantic import AfterValidator, DirectoryPath, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, DirectoryPath, Field, SecretStr
+from pydantic_settings import NoDecode
 
 from shared.people import LocaleTag, ZoneName
 from shared.settings import (
@@ -18,6 +20,7 @@ from shared.settings import (
     Settings,
     TokenSettings,
     WebUrl,
+    split_commas,
 )
 
 Amount = Annotated[int, Field(ge=0, le=1_000_000)]
@@ -82,7 +85,24 @@ class FileSettings(StoreSettings):
     scan_url: Annotated[str, AfterValidator(_scan_url)] | None = None
 
 
-class JobsSettings(FileSettings):
+def _private_host(value: str) -> str:
+    """Return a host name or an address, as it stands in URLs."""
+    if not re.fullmatch(r"[a-z0-9._-]+|[0-9a-f:]+", value):
+        raise ValueError("a host must be a name or an address, such as hooks.internal or 10.0.0.7, without a port")
+    return value.rstrip(".")
+
+
+_Host = Annotated[str, BeforeValidator(str.lower), AfterValidator(_private_host)]
+_Retries = Annotated[tuple[Annotated[float, Field(ge=0, le=2_592_000)], ...], Field(min_length=1, max_length=30)]
+
+
+class WebhookSettings(StoreSettings):
+    """Settings of processes that know webhooks: the hosts of private networks that they may reach."""
+
+    webhook_private_hosts: Annotated[frozenset[_Host], NoDecode, BeforeValidator(split_commas)] = frozenset()
+
+
+class JobsSettings(FileSettings, WebhookSettings):
     """Settings of the jobs. Conversations that wait for their customer longer than `auto_resolve_days` are resolved.
 
     0 means never. A month of the audit is dropped when all of it is older than `audit_days`. What became of emails is
@@ -90,12 +110,23 @@ class JobsSettings(FileSettings):
     """
 
     auto_resolve_days: Annotated[float, Field(ge=0, le=3650)] = 0
+    # Before each attempt at a delivery of a webhook, after the one before.
+    webhook_retry_seconds: Annotated[_Retries, NoDecode, BeforeValidator(split_commas)] = (
+        0,
+        5,
+        300,
+        1800,
+        7200,
+        18_000,
+        36_000,
+        36_000,
+    )
     audit_days: Annotated[float, Field(ge=30, le=36_500)] = 365  # the database drops nothing younger than 30 days
     notifications_url: WebUrl = "http://127.0.0.1:8002"
     feed_secret: HeaderSecret | None = None
 
 
-class ApiSettings(FileSettings, TokenSettings):
+class ApiSettings(FileSettings, WebhookSettings, TokenSettings):
     """Settings of the HTTP API and the pages.
 
     `locale` and `time_zone` are for pages of users who have none, and whose browsers name none. With `assign_on_reply`

@@ -128,6 +128,7 @@ async def api(
         store_name="Test Store",
         redis_url=None,
         files_url=files_url,
+        webhook_private_hosts="127.0.0.1,localhost",
     )
     app = create_conversations_app(settings)
     connect(app, conversations)
@@ -272,6 +273,7 @@ async def empty_conversations(engine: AsyncEngine) -> None:
         "update feed set head = 0, incarnation = null",
         "update search_progress set position = 0, fill_before = null, filled = 0",
         "update report_progress set position = 0, fill_before = null, filled = 0, exact_since = null",
+        "update webhook_progress set position = 0, holder = null, held_until = null",
         "update notifications_cursor set position = 0, epoch = null, types = '{}', list_after = null,"
         " list_reason = null, caught_up_at = clock_timestamp()",
         "delete from erasures",
@@ -312,6 +314,7 @@ async def _empty(engine: AsyncEngine, base: type[Any], *more: str) -> None:
         "report_progress",
         "feed_cursor",
         "notifications_cursor",
+        "webhook_progress",
         "gate",
     }
     tables = [table.name for table in reversed(base.metadata.sorted_tables) if table.name not in kept]

@@ -44,6 +44,7 @@ async def remove_message(session: AsyncSession, conversation_id: UUID, message_i
     await session.flush()
     await forget_message(session, conversation_id, message.number)
     await session.execute(_ERASE_EVENT, {"conversation_id": conversation_id, "message_id": str(message_id)})
+    await session.execute(_ERASE_RESPONSES, {"conversation_id": conversation_id, "message_id": message_id})
     await append_event(
         session,
         EventType.MESSAGE_REMOVED,
@@ -66,3 +67,8 @@ _ERASE_EVENT = text(f"""
     where conversation_id = :conversation_id and type = '{EventType.MESSAGE_POSTED}'
         and payload -> 'message' ->> 'id' = :message_id
 """)  # noqa: S608 - built from constants
+# What webhooks' endpoints answered may quote the message.
+_ERASE_RESPONSES = text("""
+    update webhook_deliveries set response = null
+    where conversation_id = :conversation_id and message_id = :message_id and response is not null
+""")

@@ -20,6 +20,7 @@ from services.conversations.emails.held import forget_held, write_held
 from services.conversations.emails.notified import tell_notified
 from services.conversations.emails.stops import forget_stops, write_stops
 from services.conversations.models import NotificationsCursor
+from services.conversations.webhooks.fates import add_fates, add_notifications
 from shared.database import SessionFactory, transaction
 from shared.failpoints import failpoint
 from shared.notifications_feed import EmailFate, EmailStop, InboundFate, LoggedType, LogPage, NotificationCreated
@@ -79,10 +80,14 @@ async def _apply(sessions: SessionFactory, seen: NotificationsCursor, page: LogP
         cursor = await _lock(session)
         if not _is_same(cursor, seen):
             return 0  # another process has read this page
+        # Webhooks first: their lock comes before those of conversations.
+        notified = [NotificationCreated.model_validate(payload) for payload in created]
+        await add_fates(session, fates)
+        await add_notifications(session, notified)
         changed = await write_fates(session, fates, live=True)
         await write_held(session, inbound, live=True)
         await write_stops(session, _stops(page))
-        await tell_notified(session, [NotificationCreated.model_validate(payload) for payload in created])
+        await tell_notified(session, notified)
         cursor.position = page.end
         if page.end == page.head:
             cursor.caught_up_at = func.clock_timestamp()
@@ -123,6 +128,7 @@ async def _list_page(
         if not _is_same(cursor, seen):
             return Round(0, more=True)
         # Pages that are open do not learn of these one by one: there may be very many, and most are old.
+        await add_fates(session, page.items)
         changed = await write_fates(session, page.items, live=False)
         if is_first:
             await forget_held(session)

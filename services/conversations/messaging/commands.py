@@ -141,7 +141,7 @@ async def change_status(
     conversation.status = status
     conversation.changed_at = func.clock_timestamp()
     await session.flush()
-    await log_update(session, conversation.id, conversation.user_id, {"status": status})
+    await log_update(session, conversation.id, conversation.user_id, {"status": status, "status_before": data["from"]})
 
 
 async def read_conversation(

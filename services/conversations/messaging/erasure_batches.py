@@ -67,6 +67,7 @@ async def erase_if_small(session: AsyncSession, conversation_ids: Sequence[UUID]
     await session.execute(delete(ConversationEntry).where(any_of(ConversationEntry.conversation_id, conversation_ids)))
     await session.execute(delete(Attachment).where(any_of(Attachment.conversation_id, conversation_ids)))
     await erase_conversations(session, conversation_ids)
+    await session.execute(_ERASE_RESPONSES, {"ids": list(conversation_ids), "size": size})
     await session.execute(delete(Erasure).where(any_of(Erasure.conversation_id, conversation_ids)))
     return True
 
@@ -193,9 +194,10 @@ async def _erase_conversation(session: AsyncSession, erasure: Erasure, size: int
     entries = (await session.scalars(_DELETE_ENTRIES, values)).all()
     seqs = (await session.scalars(_ERASE_EVENTS, values | {"after": erasure.seq})).all()
     files = (await session.scalars(_DELETE_ATTACHMENTS, values)).all()
+    responses = (await session.scalars(_ERASE_RESPONSES, {"ids": [erasure.conversation_id], "size": size})).all()
     erasure.number = max(numbers, default=erasure.number)
     erasure.seq = max(seqs, default=erasure.seq)
-    kinds = (numbers, entries, seqs, files)
+    kinds = (numbers, entries, seqs, files, responses)
     return sum(map(len, kinds)), all(len(rows) < size for rows in kinds)
 
 
@@ -237,6 +239,9 @@ _COUNT = text("""
         union all (select from conversation_entries where conversation_id = deleted.id limit :most)
         union all (select from events where conversation_id = deleted.id order by seq limit :most)
         union all (select from attachments where conversation_id = deleted.id limit :most)
+        union all (
+            select from webhook_deliveries where conversation_id = deleted.id and response is not null limit :most
+        )
     ) as left_over
 """)
 
@@ -271,6 +276,15 @@ _DELETE_ENTRIES = text("""
 # A trigger adds the deletion of each file's objects.
 _DELETE_ATTACHMENTS = text("""
     delete from attachments where id = any(array(select id from attachments where conversation_id = :id limit :size))
+    returning id
+""")
+
+# What webhooks' endpoints answered may quote the conversation.
+_ERASE_RESPONSES = text("""
+    update webhook_deliveries set response = null where id = any(array(
+        select id from webhook_deliveries
+        where conversation_id = any(cast(:ids as uuid[])) and response is not null order by id limit :size
+    ))
     returning id
 """)
 

@@ -109,6 +109,16 @@ audited as (
 ),"""  # noqa: S608 - built from constants
 
 
+# For webhooks only, so that a store without any pays nothing. An admin's first message that opens the conversation
+# changes nothing that anybody has seen.
+_STATUS_CHANGE = """case
+        when conversation.old_status <> conversation.status and was_opened
+                and exists (select from webhooks where disabled_at is null and deleted_at is null)
+            then jsonb_build_object('status', conversation.status, 'status_before', conversation.old_status)
+        else '{}'
+    end"""
+
+
 def _statement(posts: str, *, waits: bool, with_files: bool = False, audited: bool = False) -> str:
     waiting, free, only = ("", "", "") if waits else ("skip locked", _FREE, "and c.id in (select id from free)")
     preview, count, sent, attachments = "post.preview", "0", "", None
@@ -173,6 +183,7 @@ conversation as (
         and (post.expected_status is null or post.expected_status = c.status)
         {only}
     returning c.*, old.status as old_status, old.assignee_id as old_assignee_id,
+        old.message_count > 0 or old.is_read_by_user as was_opened,
         sender_id, side, body, idempotency_key, request_hash, chosen_status, via{origin}
 ),
 -- 3. The message. A repeated idempotency key fails the whole statement here.
@@ -204,7 +215,8 @@ customer as (
 ),
 logged as (
     insert into events (type, user_id, conversation_id, payload)
-    select '{EventType.MESSAGE_POSTED}', conversation.user_id, conversation.id, {message_payload(attachments)}
+    select '{EventType.MESSAGE_POSTED}', conversation.user_id, conversation.id,
+        {message_payload(attachments)} || {_STATUS_CHANGE}
     from conversation
         join message on message.conversation_id = conversation.id
         join sender on sender.id = message.sender_id

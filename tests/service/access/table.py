@@ -94,6 +94,18 @@ PUT    /api/v1/store/orders/{order_id}                          401   403   403 
 DELETE /api/v1/store/orders/{order_id}                          401   403   403   403   204  401
 GET    /api/v1/store/connection                                 401   403   403   403   200  401
 POST   /api/v1/store/import                                     401   403   403   403   200  401 #line
+GET    /api/v1/store/webhooks                                   401   403   403   403   200  401
+POST   /api/v1/store/webhooks                                   401   403   403   403   201  401 #webhook
+GET    /api/v1/store/webhooks/{webhook_id}                      401   403   403   403   200  401
+PATCH  /api/v1/store/webhooks/{webhook_id}                      401   403   403   403   200  401 #disabled
+DELETE /api/v1/store/webhooks/{webhook_id}                      401   403   403   403   204  401
+POST   /api/v1/store/webhooks/{webhook_id}/secret               401   403   403   403   200  401
+POST   /api/v1/store/webhooks/{webhook_id}/test                 401   403   403   403   201  401
+POST   /api/v1/store/webhooks/{webhook_id}/replay               401   403   403   403   200  401 #range
+GET    /api/v1/store/webhooks/{webhook_id}/deliveries           401   403   403   403   200  401
+GET    /api/v1/store/webhooks/{webhook_id}/deliveries?state=failed 401 403 403 403 200 401
+GET    /api/v1/store/webhooks/{webhook_id}/deliveries/{delivery_id} 401 403 403 403 200 401
+POST   /api/v1/store/webhooks/{webhook_id}/deliveries/{delivery_id}/replay 401 403 403 403 201 401
 
 GET    /internal/events                                         401   401   401   401   401  200
 GET    /internal/events?reader=x                                401   401   401   401   401  200
@@ -266,6 +278,9 @@ SENT: Mapping[str, Mapping[str, Any]] = {
         "currency": "EUR",
         "placed_at": "2026-01-02T03:04:05Z",
     },
+    "webhook": {"url": "https://store.test/hooks", "types": ["message.posted"]},
+    "disabled": {"enabled": False},
+    "range": {"from": "2026-01-01T00:00:00Z"},
     "line": {"type": "user", "id": "{user_id}", "name": "Hello"},
     "hand_over": {"token": "{token}"},
     "everywhere": {"everywhere": "true"},

@@ -196,8 +196,9 @@ def _name(world: World, ids: dict[str, dict[str, str]]) -> None:
         }
     )
     unknown = {name: UNKNOWN_ID if UUIDS.fullmatch(value) else "nobody" for name, value in ids[OWNER].items()}
+    unknown["delivery_id"] = "999999999"
     world.missing = unknown | always | {"ids": UNKNOWN_ID, "others_conversation_id": ids[OTHER]["conversation_id"]}
-    world.owners_ids = {*ids[OWNER].values()} - {OWNER}
+    world.owners_ids = {*ids[OWNER].values()} - {OWNER, ids[OWNER]["delivery_id"]}
 
 
 async def _populate(
@@ -264,6 +265,8 @@ async def _create_data(client: httpx2.AsyncClient, shop: Caller, sam: Caller, us
     note = (await sam.call("POST", f"/conversations/{conversation}/notes", {"body": f"{user_id} note"})).json()
     reply_fields = {"shortcut": f"{user_id}-shortcut", "title": f"{user_id} title", "body": f"{user_id} canned"}
     canned_reply = (await sam.call("POST", "/canned-replies", reply_fields)).json()
+    hook = (await shop.call("POST", "/webhooks", {"url": "https://store.test/", "types": ["message.posted"]})).json()
+    delivery = (await shop.call("POST", f"/webhooks/{hook['id']}/test")).json()
     if user_id == OTHER:  # so that the counts differ
         await customer.call("POST", f"/conversations/{conversation}/read", {"up_to": 5})
     return {
@@ -278,6 +281,8 @@ async def _create_data(client: httpx2.AsyncClient, shop: Caller, sam: Caller, us
         "note_id": note["id"],
         "canned_reply_id": canned_reply["id"],
         "label": f"{user_id}-label",
+        "webhook_id": hook["id"],
+        "delivery_id": str(delivery["id"]),
     }
 
 

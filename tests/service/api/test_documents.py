@@ -92,7 +92,7 @@ async def test_every_operation_declares_its_errors_as_problems_with_examples(doc
     for name, operation in operations(document):
         expected = {"401", "403", "414", "422", "431", "503"}
         expected |= {"408", "413"} if "requestBody" in operation else set()
-        named = ("{conversation_id}", "{erasure_id}", "{label}", "{canned_reply_id}", "{attachment_id}")
+        named = ("{conversation_id}", "{erasure_id}", "{label}", "{canned_reply_id}", "{attachment_id}", "{webhook_id}")
         expected |= {"404"} if any(placeholder in name for placeholder in named) else set()
         expected |= {"429"} if name.endswith("/stream") or name in LIMITED else set()
         declared = {status for status in operation["responses"] if status >= "400"}
@@ -123,6 +123,7 @@ async def test_conflicts_are_declared_where_they_happen(document: Any) -> None:
         "POST /admin/canned-replies": {"shortcut-taken"},
         "PUT /admin/canned-replies/{canned_reply_id}": {"shortcut-taken"},
         "PUT /store/orders/{order_id}": {"order-of-another-user"},
+        "POST /store/webhooks": {"too-many-webhooks"},
         **{f"GET /attachments/{{attachment_id}}{path}": {"file-not-ready"} for path in ("", "/thumbnail", "/picture")},
     }
 

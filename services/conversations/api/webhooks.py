@@ -1,0 +1,173 @@
+"""Routes of webhooks, for the store's backend."""
+
+from datetime import UTC, datetime
+from typing import Annotated
+from uuid import UUID
+
+import structlog
+from fastapi import Depends, Path, Query, Request, Response
+
+from services.conversations.api.dependencies import IdempotencyKeyHeader, create_key, mark_replay
+from services.conversations.api.state import api_state
+from services.conversations.api.webhook_schemas import (
+    ChangeWebhook,
+    CreateWebhook,
+    DeliveryOut,
+    ReplaceSecret,
+    Replayed,
+    ReplayRange,
+    WebhookOut,
+    WebhookWithSecret,
+)
+from services.conversations.errors import IdempotencyKeyReused, TooManyWebhooks
+from services.conversations.messaging.create_keys import claim_key
+from services.conversations.rules import DeliveryState
+from services.conversations.webhooks import deliveries, registry
+from services.conversations.webhooks.addresses import check_url
+from shared.dependencies import Cursor, DbSession, Limit, require
+from shared.http import ApiRouter
+from shared.paging import DEFAULT_LIMIT, Page
+from shared.principal import Principal
+from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
+from shared.settings import Role
+
+log = structlog.get_logger()
+
+router = ApiRouter(
+    prefix="/api/v1/store/webhooks",
+    tags=["Webhooks"],
+    responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
+)
+
+_ONE_DAY = ReplaceSecret()
+
+Store = Annotated[Principal, Depends(require(Role.STORE))]
+WebhookId = Annotated[UUID, Path(description="The webhook's id.")]
+DeliveryId = Annotated[int, Path(ge=1, le=deliveries.MAX_ID, description="The delivery's id.")]
+State = Annotated[DeliveryState | None, Query(description="Only deliveries in this state.")]
+OfConversation = Annotated[UUID | None, Query(description="Only deliveries about this conversation.")]
+
+
+@router.post("", status_code=201, responses=problem_responses(TooManyWebhooks, IdempotencyKeyReused))
+async def create_webhook(
+    body: CreateWebhook,
+    request: Request,
+    caller: Store,
+    session: DbSession,
+    response: Response,
+    key: IdempotencyKeyHeader = None,
+) -> WebhookWithSecret:
+    """Create a webhook for what happens from now on. Its secret is in this response only. Up to 20 are possible."""
+    check_target(request, body.url)
+    webhook_id, replayed = None, False
+    if once := create_key(key, "webhook", body):
+        webhook_id, replayed = await claim_key(session, caller.id, once)
+    mark_replay(response, replayed=replayed)
+    if webhook_id is not None and replayed:
+        return WebhookWithSecret.of(await registry.get_webhook(session, webhook_id), shown=False)
+    webhook = await registry.create_webhook(
+        session, caller, url=body.url, types=body.types, description=body.description, webhook_id=webhook_id
+    )
+    response.headers["Location"] = f"{router.prefix}/{webhook.id}"
+    return WebhookWithSecret.of(webhook)
+
+
+@router.get("")
+async def list_webhooks(_: Store, session: DbSession) -> Page[WebhookOut]:
+    """List all webhooks, oldest first. They are on one page."""
+    return Page(items=[WebhookOut.of(webhook) for webhook in await registry.list_webhooks(session)], next_cursor=None)
+
+
+@router.get("/{webhook_id}", responses=problem_responses(NotFound))
+async def get_webhook(webhook_id: WebhookId, _: Store, session: DbSession) -> WebhookOut:
+    """Return a webhook."""
+    return WebhookOut.of(await registry.get_webhook(session, webhook_id))
+
+
+@router.patch("/{webhook_id}", responses=problem_responses(NotFound))
+async def change_webhook(
+    webhook_id: WebhookId, body: ChangeWebhook, request: Request, caller: Store, session: DbSession
+) -> WebhookOut:
+    """Change a webhook. Enabled again, it gets what was pending, and then what happens from now on."""
+    if body.url is not None:
+        check_target(request, body.url)
+    changes = registry.Changes(**body.model_dump(exclude_none=True))
+    if "description" in body.model_fields_set and body.description is None:
+        changes = registry.Changes(**body.model_dump(exclude_none=True) | {"description": ""})
+    return WebhookOut.of(await registry.change_webhook(session, caller, webhook_id, changes))
+
+
+@router.delete("/{webhook_id}", status_code=204, responses=problem_responses(NotFound))
+async def delete_webhook(webhook_id: WebhookId, caller: Store, session: DbSession) -> None:
+    """Delete a webhook with its deliveries. Requests under way may still arrive."""
+    await registry.delete_webhook(session, caller, webhook_id)
+
+
+@router.post("/{webhook_id}/secret", responses=problem_responses(NotFound))
+async def replace_webhook_secret(
+    webhook_id: WebhookId, caller: Store, session: DbSession, body: ReplaceSecret = _ONE_DAY
+) -> WebhookWithSecret:
+    """Give a webhook a new secret, which is in this response only. For a time, the previous one signs as well."""
+    webhook = await registry.replace_secret(session, caller, webhook_id, body.keep_previous_hours)
+    return WebhookWithSecret.of(webhook)
+
+
+@router.post("/{webhook_id}/test", status_code=201, responses=problem_responses(NotFound))
+async def test_webhook(webhook_id: WebhookId, caller: Store, session: DbSession) -> DeliveryOut:
+    """Send an event of type `webhook.test`, whatever types the webhook has. Read the delivery to see what became of it.
+
+    It is sent at once, unless the webhook is disabled or paused.
+    """
+    log.info("test of a webhook", webhook_id=str(webhook_id), caller=caller.id)
+    return DeliveryOut.of(await deliveries.send_test(session, webhook_id))
+
+
+@router.post("/{webhook_id}/replay", responses=problem_responses(NotFound))
+async def replay_deliveries(webhook_id: WebhookId, body: ReplayRange, _: Store, session: DbSession) -> Replayed:
+    """Send what was created within a time again, in its order, after what is pending. Up to 10,000 at a time.
+
+    Each gets a new delivery with the same `webhook-id`. Leaves out tests, and what is still pending.
+    """
+    end = body.end or datetime.now(UTC)
+    count, next_from = await deliveries.replay_range(session, webhook_id, body.start, end, failed_only=body.failed_only)
+    return Replayed(replayed=count, next_from=next_from)
+
+
+@router.get("/{webhook_id}/deliveries", responses=problem_responses(NotFound))
+async def list_deliveries(
+    webhook_id: WebhookId,
+    _: Store,
+    session: DbSession,
+    state: State = None,
+    conversation_id: OfConversation = None,
+    cursor: Cursor = None,
+    limit: Limit = DEFAULT_LIMIT,
+) -> Page[DeliveryOut]:
+    """List a webhook's deliveries of the last 30 days, newest first."""
+    rows, next_cursor = await deliveries.list_deliveries(
+        session, webhook_id, state=state, conversation_id=conversation_id, cursor=cursor, limit=limit
+    )
+    return Page(items=[DeliveryOut.of(row) for row in rows], next_cursor=next_cursor)
+
+
+@router.get("/{webhook_id}/deliveries/{delivery_id}", responses=problem_responses(NotFound))
+async def get_delivery(webhook_id: WebhookId, delivery_id: DeliveryId, _: Store, session: DbSession) -> DeliveryOut:
+    """Return a delivery."""
+    return DeliveryOut.of(await deliveries.get_delivery(session, webhook_id, delivery_id))
+
+
+@router.post("/{webhook_id}/deliveries/{delivery_id}/replay", status_code=201, responses=problem_responses(NotFound))
+async def replay_delivery(webhook_id: WebhookId, delivery_id: DeliveryId, _: Store, session: DbSession) -> DeliveryOut:
+    """Send an event again, as a new delivery, after what is pending about its conversation.
+
+    For one that is pending, makes the next attempt now, unless another one has to be first; it is returned.
+    """
+    return DeliveryOut.of(await deliveries.replay_delivery(session, webhook_id, delivery_id))
+
+
+def check_target(request: Request, url: str) -> None:
+    """Raise `Invalid` for a URL that webhooks must not be sent to."""
+    try:
+        check_url(url, api_state(request).settings.webhook_private_hosts)
+    except ValueError as error:
+        raise Invalid(f"The URL {error}.", ("body", "url"), "webhook_url") from None

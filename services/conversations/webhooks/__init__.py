@@ -1,0 +1,1 @@
+"""Webhooks: endpoints of the store, rows for what happens, and the sender."""

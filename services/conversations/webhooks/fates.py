@@ -1,0 +1,73 @@
+"""What the notifications service's log says, as deliveries: emails that failed, new notifications."""
+
+from collections.abc import Iterable
+from typing import Final
+from uuid import UUID, uuid5
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from services.conversations.rules import WebhookType
+from services.conversations.webhooks.outbox import Happened, Lane, add_deliveries, have_webhooks, lock_lines
+from shared.database import transaction_driver
+from shared.notifications_feed import EmailFate, NotificationCreated
+
+_STATES: Final = {"failed": WebhookType.EMAIL_FAILED, "bounced": WebhookType.EMAIL_BOUNCED}
+
+
+async def add_fates(session: AsyncSession, fates: Iterable[EmailFate]) -> None:
+    """Add deliveries for emails that failed or bounced. Repeating it, for the same time of failure, adds nothing."""
+    ended = {fate.email_id: fate for fate in fates if fate.at is not None and fate.state in _STATES}
+    await _add(
+        session,
+        [
+            Happened(
+                uuid5(fate.email_id, f"{fate.state} {fate.at.isoformat()}"),
+                _STATES[fate.state],
+                fate.at,
+                Lane.OTHER,
+                fate.conversation_id,
+                data={
+                    "email_id": str(fate.email_id),
+                    "to": fate.to,
+                    "reason": fate.reason,
+                    "message_numbers": fate.numbers,
+                },
+            )
+            for fate in ended.values()
+            if fate.at is not None
+        ],
+    )
+
+
+async def add_notifications(session: AsyncSession, created: Iterable[NotificationCreated]) -> None:
+    """Add deliveries for new notifications. Repeating it adds nothing."""
+    events = {each.notification_id: each for each in created}
+    if not events or not await have_webhooks(session):
+        return
+    now = await (await transaction_driver(session)).fetchval("select clock_timestamp()")
+    await _add(
+        session,
+        [
+            Happened(
+                each.notification_id,
+                WebhookType.NOTIFICATION_CREATED,
+                now,
+                Lane.OTHER,
+                each.conversation_id,
+                data=each.model_dump(mode="json", exclude={"conversation_id"}, exclude_none=True),
+            )
+            for each in events.values()
+        ],
+    )
+
+
+async def _add(session: AsyncSession, events: list[Happened]) -> None:
+    if not events or not await have_webhooks(session):
+        return
+    await lock_lines(session)
+    ids: list[UUID] = [event.conversation_id for event in events]
+    alive = {row["id"] for row in await (await transaction_driver(session)).fetch(_ALIVE, ids)}
+    await add_deliveries(session, [event for event in events if event.conversation_id in alive])
+
+
+_ALIVE: Final = "select id from conversations where id = any($1::uuid[])"

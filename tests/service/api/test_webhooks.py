@@ -1,0 +1,145 @@
+"""The routes of webhooks."""
+
+import base64
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from services.conversations.webhooks.housekeeping import purge_deliveries
+from shared.database import SessionFactory, transaction
+from tests.service.helpers.callers import UNKNOWN_ID, Caller, problem
+
+URL = "https://store.example/hooks"
+
+
+async def create(shop: Caller, **fields: Any) -> Any:
+    answer = await shop.call("POST", "/webhooks", {"url": URL, "types": ["message.posted"]} | fields)
+    assert answer.status_code == 201, answer.text
+    return answer.json()
+
+
+async def test_a_secret_is_shown_once_and_again_only_as_a_new_one(shop: Caller) -> None:
+    created = await create(shop, description=" The shop's backend ")
+    secret = created.pop("secret")
+    assert len(base64.b64decode(secret.removeprefix("whsec_"), validate=True)) == 32
+    assert created["description"] == "The shop's backend"
+    assert (created["enabled"], created["failures"], created["previous_secret_until"]) == (True, 0, None)
+    path = f"/webhooks/{created['id']}"
+    assert await shop.get(path) == created
+    assert await shop.get("/webhooks") == {"items": [created], "next_cursor": None}
+
+    replaced = (await shop.call("POST", f"{path}/secret")).json()
+    assert replaced["secret"] != secret
+    assert replaced["previous_secret_until"] is not None
+    ended = (await shop.call("POST", f"{path}/secret", {"keep_previous_hours": 0})).json()
+    assert ended["previous_secret_until"] is None
+    assert "secret" not in (await shop.call("PATCH", path, {"types": ["email.failed"]})).json()
+
+
+async def test_a_repeated_request_creates_one_webhook_and_shows_no_secret(shop: Caller) -> None:
+    body = {"url": URL, "types": ["message.posted"]}
+    first = await shop.call("POST", "/webhooks", body, key="once")
+    again = await shop.call("POST", "/webhooks", body, key="once")
+    assert (first.status_code, again.status_code) == (201, 201)
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert again.json() == first.json() | {"secret": None}
+    other = await shop.call("POST", "/webhooks", body | {"url": f"{URL}/2"}, key="once")
+    assert problem(other) == (422, "idempotency-key-reused")
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"url": "http://store.example/", "types": ["message.posted"]}, "https"),
+        ({"url": "https://10.0.0.1/", "types": ["message.posted"]}, "CHATS_WEBHOOK_PRIVATE_HOSTS"),
+        ({"url": "https://ann:pw@store.example/", "types": ["message.posted"]}, "no user"),
+        ({"url": URL, "types": ["message.sent"]}, "message.posted"),
+        ({"url": URL, "types": []}, "at least 1"),
+        ({"url": URL}, "required"),
+        ({"url": URL, "types": ["message.posted"], "secret": "mine"}, "Extra"),
+        ({"url": URL, "types": ["message.posted"], "description": "a" * 201}, "200"),
+    ],
+)
+async def test_what_is_wrong_is_said_with_its_field(shop: Caller, body: dict[str, Any], says: str) -> None:
+    answer = await shop.call("POST", "/webhooks", body)
+    assert problem(answer) == (422, "validation-failed")
+    assert says in answer.text
+
+
+async def test_a_webhook_is_changed_disabled_and_deleted(shop: Caller, conversations: SessionFactory) -> None:
+    created = await create(shop)
+    path = f"/webhooks/{created['id']}"
+    assert problem(await shop.call("PATCH", path, {})) == (422, "validation-failed")
+    assert problem(await shop.call("PATCH", path, {"url": "https://127.0.0.2/"})) == (422, "validation-failed")
+    changed = (await shop.call("PATCH", path, {"url": f"{URL}/new", "description": "New", "enabled": False})).json()
+    assert (changed["url"], changed["enabled"], changed["disabled_reason"]) == (f"{URL}/new", False, "request")
+    enabled = (await shop.call("PATCH", path, {"enabled": True, "description": None})).json()
+    assert (enabled["enabled"], enabled["disabled_reason"], enabled["description"]) == (True, None, None)
+    await shop.call("POST", f"{path}/test")
+
+    assert (await shop.call("DELETE", path)).status_code == 204
+    for method, end in (("GET", ""), ("DELETE", ""), ("GET", "/deliveries"), ("POST", "/test"), ("POST", "/secret")):
+        assert problem(await shop.call(method, path + end)) == (404, "not-found")
+    assert (await shop.get("/webhooks"))["items"] == []
+    async with transaction(conversations) as session:
+        assert await purge_deliveries(session, None, size=10) == 1  # type: ignore[arg-type] # needs no setting
+    async with conversations() as session:
+        assert (await session.execute(text("select * from webhooks, webhook_deliveries"))).all() == []
+
+
+async def test_there_is_a_bound_on_how_many(shop: Caller) -> None:
+    for number in range(20):
+        await create(shop, url=f"{URL}/{number}")
+    body = {"url": URL, "types": ["message.posted"]}
+    assert problem(await shop.call("POST", "/webhooks", body)) == (409, "too-many-webhooks")
+
+
+async def test_a_test_is_a_delivery_and_deliveries_are_paged(shop: Caller) -> None:
+    created = await create(shop)
+    path = f"/webhooks/{created['id']}"
+    tests = [(await shop.call("POST", f"{path}/test")).json() for _ in range(3)]
+    assert {test["type"] for test in tests} == {"webhook.test"}
+    assert {test["state"] for test in tests} == {"pending"}
+    pages = await shop.pages(f"{path}/deliveries", limit="2")
+    assert [[each["id"] for each in page] for page in pages] == [[tests[2]["id"], tests[1]["id"]], [tests[0]["id"]]]
+    assert await shop.get(f"{path}/deliveries/{tests[0]['id']}") == tests[0]
+    assert (await shop.get(f"{path}/deliveries", state="failed"))["items"] == []
+    assert (await shop.get(f"{path}/deliveries", conversation_id=UNKNOWN_ID))["items"] == []
+    other = await create(shop)
+    answer = await shop.call("GET", f"/webhooks/{other['id']}/deliveries/{tests[0]['id']}")
+    assert problem(answer) == (404, "not-found")
+    again = (await shop.call("POST", f"{path}/deliveries/{tests[0]['id']}/replay")).json()
+    assert again["id"] == tests[0]["id"], "one that is pending is only hurried"
+
+
+async def test_a_range_is_replayed_in_its_order(shop: Caller, conversations: SessionFactory, anna: Caller) -> None:
+    created = await create(shop)
+    path = f"/webhooks/{created['id']}"
+    conversation = (await anna.open())["id"]
+    async with transaction(conversations) as session:
+        await session.execute(
+            text("""
+                insert into webhook_deliveries (webhook_id, event_id, type, at, lane, conversation_id, state)
+                select :webhook, gen_random_uuid(), 'message.posted', now(), 0, :conversation,
+                    case when n <= 3 then 'delivered' else 'failed' end
+                from generate_series(1, 5) as n
+            """),
+            {"webhook": created["id"], "conversation": conversation},
+        )
+    everything = {"from": "2026-01-01T00:00:00Z"}
+    failed = (await shop.call("POST", f"{path}/replay", everything | {"failed_only": True})).json()
+    assert failed == {"replayed": 2}
+    again = (await shop.call("POST", f"{path}/replay", everything | {"failed_only": True})).json()
+    assert again == {"replayed": 0}, "they are pending"
+    assert (await shop.call("POST", f"{path}/replay", everything)).json() == {"replayed": 5}
+    items = (await shop.get(f"{path}/deliveries"))["items"]
+    pending = [each for each in items if each["state"] == "pending"]
+    assert len(pending) == 7
+    assert [each["due_at"] is not None for each in pending] == [False] * 6 + [True], "the first of the line is due"
+    old = [each["id"] for each in items if each["state"] != "pending"]
+    assert [each["replay_of"] for each in pending] == [*old, *old[:2]]
+    before = {"from": "2020-01-01T00:00:00Z", "to": "2020-01-02T00:00:00Z"}
+    assert (await shop.call("POST", f"{path}/replay", before)).json() == {"replayed": 0}
+    for wrong in ({}, {"from": "2026-01-01T00:00:00"}, {"from": "2026-01-02T00:00:00Z", "to": "2026-01-01T00:00:00Z"}):
+        assert problem(await shop.call("POST", f"{path}/replay", wrong)) == (422, "validation-failed")
