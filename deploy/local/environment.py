@@ -104,6 +104,7 @@ def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str,
         "CHATS_HOST": host,
         "CHATS_PORT": str(ports["proxy"]),
         **{f"CHATS_{name.upper()}_DATABASE_URL": _database_url(name, name, ports, kept) for name in DATABASES},
+        "CHATS_WEBHOOK_PRIVATE_HOSTS": "127.0.0.1,localhost",  # to try webhooks on this machine
         "CHATS_BROKER_URL": valkey_url(ports["valkey"], kept["VALKEY_PASSWORD"], 0),
         # Separate from the broker, so that rate limits work while the broker is full.
         "CHATS_REDIS_URL": valkey_url(ports["limits"], kept["VALKEY_PASSWORD"], 0),

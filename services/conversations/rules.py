@@ -120,7 +120,7 @@ class WebhookType(StrEnum):
 
 
 WEBHOOK_TEST = "webhook.test"
-"""The type of a test, which is sent on request, whatever types the webhook has."""
+"""The type of a test, which is sent on request, also to a webhook of other types."""
 
 
 class DeliveryState(StrEnum):

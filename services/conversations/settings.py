@@ -93,7 +93,19 @@ def _private_host(value: str) -> str:
 
 
 _Host = Annotated[str, BeforeValidator(str.lower), AfterValidator(_private_host)]
-_Retries = Annotated[tuple[Annotated[float, Field(ge=0, le=2_592_000)], ...], Field(min_length=1, max_length=30)]
+
+
+def _retries(seconds: tuple[float, ...]) -> tuple[float, ...]:
+    if seconds[0] != 0:
+        raise ValueError("the first value must be 0: the first attempt is made at once")
+    return seconds
+
+
+_Retries = Annotated[
+    tuple[Annotated[float, Field(ge=0, le=2_592_000)], ...],
+    Field(min_length=1, max_length=30),
+    AfterValidator(_retries),
+]
 
 
 class WebhookSettings(StoreSettings):

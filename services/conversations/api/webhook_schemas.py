@@ -1,7 +1,7 @@
 """The bodies of the routes of webhooks."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import MAXYEAR, MINYEAR, datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
@@ -92,6 +92,8 @@ class ReplayRange(BaseModel):
         for moment in (self.start, self.end):
             if moment is not None and moment.tzinfo is None:
                 raise ValueError("times need a zone, for example 2026-11-29T00:00:00Z")
+            if moment is not None and not MINYEAR < moment.year < MAXYEAR:  # the database stores no others
+                raise ValueError(f"times must be between the years {MINYEAR + 1} and {MAXYEAR - 1}")
         if self.end is not None and self.end <= self.start:
             raise ValueError("`to` must be after `from`")
         return self

@@ -35,7 +35,7 @@ log = structlog.get_logger()
 
 router = ApiRouter(
     prefix="/api/v1/store/webhooks",
-    tags=["Webhooks"],
+    tags=["Store"],
     responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable),
 )
 
@@ -114,7 +114,7 @@ async def replace_webhook_secret(
 
 @router.post("/{webhook_id}/test", status_code=201, responses=problem_responses(NotFound))
 async def test_webhook(webhook_id: WebhookId, caller: Store, session: DbSession) -> DeliveryOut:
-    """Send an event of type `webhook.test`, whatever types the webhook has. Read the delivery to see what became of it.
+    """Send an event of type `webhook.test`, also if the webhook has other types. The delivery says what became of it.
 
     It is sent at once, unless the webhook is disabled or paused.
     """

@@ -78,7 +78,7 @@ async def get_delivery(session: AsyncSession, webhook_id: UUID, delivery_id: int
 
 
 async def send_test(session: AsyncSession, webhook_id: UUID) -> DeliveryRow:
-    """Send a test event to a webhook, whatever its types; return the delivery."""
+    """Send a test event to a webhook of any types; return the delivery."""
     webhook = await get_webhook(session, webhook_id)
     values = {"webhook_id": webhook.id, "event_id": uuid4(), "type": WEBHOOK_TEST, "lane": Lane.TEST}
     return DeliveryRow(*(await session.execute(_TEST, values)).one())

@@ -1,4 +1,4 @@
-"""Rows for what webhooks are to be told, written in the transaction that moves the cursor of whoever reads it.
+"""Rows for what webhooks are to be told, written in the transaction that moves the cursor of their reader.
 
 Deliveries of a conversation form a line for each webhook and lane, in the order of their ids. Only the first pending
 one of a line has a `due_at`. All transactions that add or end deliveries lock the same row first (`lock_lines`), so

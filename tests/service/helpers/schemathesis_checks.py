@@ -26,6 +26,9 @@ NOT_IN_SCHEMA = re.compile(
     | should\ have\ at\ least\ 1\b
     | needs\ at\ least\ one\ visible | cannot\ contain    # lists of the allowed characters would have to name them
     | must\ be\ between\ the\ years                      # that the database can store
+    | The\ URL\ (must|[a-z0-9.:-]+\ is\ )                # of a webhook; addresses.check_url has the rules
+    | send\ at\ least\ one\ of\ url,                     # and it is not null
+    | must\ be\ after\ `from` | times\ need\ a\ zone
     | should\ be\ a\ valid\ integer                       # 1.0, which JSON Schema accepts as one
     """,
     re.VERBOSE,

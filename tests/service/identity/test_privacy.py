@@ -70,6 +70,8 @@ async def world(
     customer = ANNA.model_copy(update={"name": ADDRESS})
     parked = posted(UUID(conversation), 9, body=TEXT, customer=customer).model_dump(mode="json")
     await park_event(sweeping.notifications, posted(UUID(conversation), 9).id, "message.posted", "a test", parked)
+    async with transaction(sweeping.conversations) as session:
+        await session.execute(_ANSWERED, {"id": conversation, "answer": f"You sent me: {TEXT}"})
     await kim.get("/conversations")
     note = {"body": f"Note {TEXT}", "mentions": ["kim"]}
     assert (await sam.call("POST", f"/conversations/{conversation}/notes", note)).status_code == 201
@@ -89,6 +91,13 @@ _INBOUND = text("""
         (conversation_id, email_id, user_id, read_up_to, same_as, from_address, size, original, state)
     select conversation_id, id, recipient_id, 1, '<1@x>', :address, 1, :content, 'posted'
     from emails where recipient_id = 'anna'
+""")
+
+
+# A webhook's endpoint that failed, and sent back what it got.
+_ANSWERED = text("""
+    insert into webhook_deliveries (webhook_id, event_id, type, at, lane, conversation_id, state, response)
+    values (gen_random_uuid(), gen_random_uuid(), 'message.posted', now(), 0, :id, 'failed', :answer)
 """)
 
 
@@ -127,6 +136,7 @@ HOLD_TEXT = {
     "conversations.conversation_search",
     "conversations.note_search",
     "conversations.conversation_entries",
+    "conversations.webhook_deliveries",
     "notifications.admin_notifications",
     *("notifications.notifications", "notifications.emails", "notifications.email_messages", "notifications.inbox"),
     "notifications.inbound_emails",

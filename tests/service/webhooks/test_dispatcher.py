@@ -180,7 +180,7 @@ async def test_410_disables_and_enabling_goes_on_in_order(hooks: Hooks, anna: Ca
     hooks.receiver.answer = lambda _: Answer(410)
 
     async def is_gone() -> bool:
-        return (await hooks.shop.get(f"/webhooks/{webhook['id']}"))["disabled_reason"] == "gone"
+        return bool((await hooks.shop.get(f"/webhooks/{webhook['id']}"))["disabled_reason"] == "gone")
 
     await hooks.run_until(is_gone)
     assert len(hooks.receiver.received) == 1
@@ -205,7 +205,7 @@ async def test_a_breaker_opens_probes_and_closes_and_after_five_days_a_webhook_i
     many = (0, *[0.01] * 20)
 
     async def is_open() -> bool:
-        return (await hooks.shop.get(f"/webhooks/{webhook['id']}"))["paused_until"] is not None
+        return bool((await hooks.shop.get(f"/webhooks/{webhook['id']}"))["paused_until"])
 
     await hooks.run_until(is_open, many)
     before = len(hooks.receiver.received)
@@ -218,7 +218,7 @@ async def test_a_breaker_opens_probes_and_closes_and_after_five_days_a_webhook_i
     )
 
     async def is_off() -> bool:
-        return (await hooks.shop.get(f"/webhooks/{webhook['id']}"))["disabled_reason"] == "failing"
+        return bool((await hooks.shop.get(f"/webhooks/{webhook['id']}"))["disabled_reason"] == "failing")
 
     await hooks.run_until(is_off, many)
     hooks.receiver.answer = lambda _: Answer()
@@ -238,7 +238,7 @@ async def test_a_slow_endpoint_holds_up_no_other_and_a_timeout_is_said(hooks: Ho
 
         async def has_timed_out() -> bool:
             items = (await hooks.shop.get(f"/webhooks/{slow['id']}/deliveries", limit="100"))["items"]
-            return sum(each["error"] == "timeout" for each in items) >= 10
+            return bool(sum(each["error"] == "timeout" for each in items) >= 10)
 
         await eventually(has_timed_out)
 
