@@ -181,7 +181,7 @@ _STATE = text(f"""
         ), 0) as oldest_due,
         (
             select count(*) from (
-                select from emails where state = 'scheduled' and reason is not null limit :most
+                select from emails where state = 'scheduled' and reason = 'rate-limited' limit :most
             ) as held
         ) as held_back,
         coalesce(gate.incarnation = {database_identity_sql("gate")}, true) as delivery_known,

@@ -1,6 +1,6 @@
 """The tables of the notifications service."""
 
-from datetime import datetime
+from datetime import datetime, time
 from typing import Any
 from uuid import UUID
 
@@ -198,13 +198,19 @@ class AdminMark(Base):
 
 
 class Bell(Base):
-    """An admin's preferences by type, and up to which `turn` all of their notifications are read."""
+    """An admin's preferences by type, and up to which `turn` all of their notifications are read.
+
+    No emails are sent from `quiet_start` to `quiet_end`. With `digest_at` they are one a day, at that local time.
+    """
 
     __tablename__ = "bells"
 
     admin_id: Mapped[str] = mapped_column(primary_key=True)
     read_through: Mapped[UUID | None]
     preferences: Mapped[dict[str, Any] | None]
+    quiet_start: Mapped[time | None]
+    quiet_end: Mapped[time | None]
+    digest_at: Mapped[time | None]
 
 
 class Email(Base):
@@ -265,7 +271,7 @@ class EmailMessage(Base):
     """A message in an email. `left_out`: it was read before the email was first claimed.
 
     In an email to an admin it may also be a note or an assignment: what `notification_id` is about. Several admins may
-    get the same message, so the key is then `item_id`.
+    get the same message, so the key is then `item_id`. A digest has those of several conversations.
 
     `email_id` is no foreign key, here and in `DeliveryAttempt`: a check for each row locks the email, and both only get
     rows of emails that exist. Emails are never deleted.
@@ -284,6 +290,15 @@ class EmailMessage(Base):
     created_at: Mapped[datetime]
     left_out: Mapped[bool] = mapped_column(server_default=text("false"))
     notification_id: Mapped[UUID | None]
+    conversation_id: Mapped[UUID | None]  # only in a digest; else that of the email
+
+    __table_args__ = (
+        Index(
+            "email_messages_conversation_idx",
+            "conversation_id",
+            postgresql_where=text("conversation_id is not null"),
+        ),
+    )
 
 
 class DeliveryAttempt(Base):

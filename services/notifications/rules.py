@@ -166,7 +166,11 @@ class Reason(StrEnum):
     MUTED = "muted"
     """The customer wants no emails, about this conversation or at all."""
     RATE_LIMITED = "rate-limited"
-    """The only reason of a scheduled email: its address has reached its email limit."""
+    """Of a scheduled email: its address has reached its email limit."""
+    QUIET_HOURS = "quiet-hours"
+    """Of a scheduled email: it waits for the end of an admin's quiet hours."""
+    DIGEST = "digest"
+    """Of a scheduled digest: it waits for the hour that its admin has chosen."""
     REJECTED = "rejected"
     ADDRESS_NOT_SUPPORTED = "address-not-supported"
     TOO_LARGE = "too-large"
@@ -174,6 +178,9 @@ class Reason(StrEnum):
     UNCERTAIN = "uncertain"
     RESTORED = "restored"
 
+
+WAITS_FOR_ADMIN = frozenset({Reason.QUIET_HOURS, Reason.DIGEST})
+"""Why a scheduled email waits for a time that its admin has chosen."""
 
 NO_SMTP_STOP = UUID(int=1)
 """The id of the reason for no emails that concerns all customers: there is no mail server."""

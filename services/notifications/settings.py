@@ -127,9 +127,13 @@ class TakingSettings(ReplySettings):
 
 
 class ApiSettings(TakingSettings, TokenSettings):
-    """Settings of the HTTP API. With `inbound_http_secret`, providers deliver emails to it."""
+    """Settings of the HTTP API. With `inbound_http_secret`, providers deliver emails to it.
+
+    `time_zone` is that of admins' times whose own zone is not known, as for the emails.
+    """
 
     inbound_http_secret: HeaderSecret | None = None
+    time_zone: ZoneName = "UTC"
 
     @model_validator(mode="after")
     def _has_domain(self) -> Self:

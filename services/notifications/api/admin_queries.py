@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.admin_records import Preferences, is_read_by, load_preferences
 from services.notifications.delivery.scheduling import review_emails
+from services.notifications.delivery.timing import Timing, decide_again
 from services.notifications.models import AdminNotification, AdminRead, Bell, ConversationState, Email, Person
 from services.notifications.rules import Audience, EmailState
 from services.notifications.settings import StoreSettings
@@ -87,13 +88,18 @@ async def read_all_admin_notifications(session: AsyncSession, admin_id: str, set
     await review_emails(session, (await session.scalars(waiting.distinct())).all(), Audience.ADMIN, settings)
 
 
-async def save_preferences(session: AsyncSession, admin_id: str, preferences: Preferences) -> None:
-    """Save an admin's preferences."""
+async def save_preferences(session: AsyncSession, admin_id: str, preferences: Preferences, timing: Timing) -> None:
+    """Save an admin's preferences. Emails that wait for a time are due again, if it is another one now."""
     stored = {str(type_): {"bell": choice.bell, "email": choice.email} for type_, choice in preferences.items()}
-    bell = insert(Bell).values(admin_id=admin_id, preferences=stored)
-    await session.execute(
-        bell.on_conflict_do_update(index_elements=[Bell.admin_id], set_={"preferences": bell.excluded.preferences})
-    )
+    values = {
+        "preferences": stored,
+        "quiet_start": timing.quiet and timing.quiet.start,
+        "quiet_end": timing.quiet and timing.quiet.end,
+        "digest_at": timing.digest_at,
+    }
+    bell = insert(Bell).values(admin_id=admin_id, **values)
+    await session.execute(bell.on_conflict_do_update(index_elements=[Bell.admin_id], set_=values))
+    await decide_again(session, [admin_id])
 
 
 def _is_read(admin_id: str) -> ColumnElement[bool]:

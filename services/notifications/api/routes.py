@@ -19,6 +19,7 @@ from services.notifications.api.queries import count_unread
 from services.notifications.api.schemas import EmailOut, NotificationOut, PreferencesIn, PreferencesOut, Unread
 from services.notifications.delivery import operations
 from services.notifications.delivery.admin_records import load_preferences
+from services.notifications.delivery.timing import load_timing
 from services.notifications.errors import EmailNotFailed
 from services.notifications.models import Person
 from services.notifications.rules import EmailState
@@ -119,17 +120,22 @@ async def mark_notification_read(
 async def get_notification_preferences(caller: Admin, session: DbSession) -> PreferencesOut:
     """Return which notifications the caller gets in the bell and by email.
 
-    By default all are in the bell, and mentions and assignments are emailed.
+    By default all are in the bell, and mentions and assignments are emailed, at any time.
     """
-    return PreferencesOut.of(await load_preferences(session, caller.id))
+    return PreferencesOut.of(await load_preferences(session, caller.id), await load_timing(session, caller.id))
 
 
 @router.put("/preferences", tags=["Admin"])
 async def change_notification_preferences(body: PreferencesIn, caller: Admin, session: DbSession) -> PreferencesOut:
-    """Change which notifications the caller gets in the bell and by email. Emails that wait already are still sent."""
+    """Change which notifications the caller gets in the bell and by email, and when emails come.
+
+    Emails that wait already are still sent. Times are in the caller's time zone, as the store has synced it, or else in
+    that of the service.
+    """
     preferences = body.applied_to(await load_preferences(session, caller.id))
-    await save_preferences(session, caller.id, preferences)
-    return PreferencesOut.of(preferences)
+    timing = body.applied_to_timing(await load_timing(session, caller.id))
+    await save_preferences(session, caller.id, preferences, timing)
+    return PreferencesOut.of(preferences, timing)
 
 
 @router.get("/emails", tags=["Admin"])

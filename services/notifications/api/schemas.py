@@ -1,15 +1,17 @@
 """Response bodies of the API."""
 
 from dataclasses import asdict
-from datetime import datetime
-from typing import Self
+from datetime import datetime, time
+from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
-from services.notifications.delivery import admin_records
+from services.notifications.delivery import admin_records, timing
 from services.notifications.delivery.admin_records import Preferences
 from services.notifications.delivery.rendering import actor_name
+from services.notifications.delivery.timing import Timing, is_digest
 from services.notifications.models import AdminNotification, DeliveryAttempt, Email, Notification, Person
 from services.notifications.rules import ACTS, Audience, EmailState, NotificationType, Outcome, Reason
 
@@ -74,22 +76,57 @@ class Choice(BaseModel):
     email: bool
 
 
+LocalTime = Annotated[
+    str,
+    StringConstraints(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$"),
+    Field(description="A local time in the admin's time zone, such as `07:30`."),
+]
+
+
+class QuietHours(BaseModel):
+    """Hours without emails, from `start` up to `end`, on the next day if `end` is earlier."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start: LocalTime
+    end: LocalTime
+
+    @model_validator(mode="after")
+    def _is_some_time(self) -> Self:
+        if self.start == self.end:
+            raise PydanticCustomError("quiet_hours", "start and end must be different times")
+        return self
+
+    def as_times(self) -> timing.QuietHours:
+        """Return them as times."""
+        return timing.QuietHours(time.fromisoformat(self.start), time.fromisoformat(self.end))
+
+
 class PreferencesOut(BaseModel):
-    """An admin's preferences for each type of notification."""
+    """An admin's preferences for each type of notification, and when emails come.
+
+    During `quiet_hours` no email is sent; those that wait are sent at their end, without what was read by then. With
+    `digest_at` they come once a day, in one email about all conversations.
+    """
 
     MENTION: Choice
     ASSIGNED: Choice
     CONVERSATION_CREATED: Choice
     CUSTOMER_REPLIED: Choice
+    quiet_hours: QuietHours | None
+    digest_at: LocalTime | None
 
     @classmethod
-    def of(cls, preferences: Preferences) -> Self:
+    def of(cls, preferences: Preferences, times: Timing) -> Self:
         """Convert preferences."""
-        return cls.model_validate({str(type_): asdict(choice) for type_, choice in preferences.items()})
+        quiet = times.quiet and {"start": _written(times.quiet.start), "end": _written(times.quiet.end)}
+        digest_at = _written(times.digest_at) if times.digest_at is not None else None
+        choices = {str(type_): asdict(choice) for type_, choice in preferences.items()}
+        return cls.model_validate({**choices, "quiet_hours": quiet, "digest_at": digest_at})
 
 
 class PreferencesIn(BaseModel):
-    """Preferences to change. A type that is left out stays as it is."""
+    """Preferences to change. What is left out stays as it is; null ends quiet hours or the digest."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -97,15 +134,30 @@ class PreferencesIn(BaseModel):
     ASSIGNED: Choice | None = None
     CONVERSATION_CREATED: Choice | None = None
     CUSTOMER_REPLIED: Choice | None = None
+    quiet_hours: QuietHours | None = None
+    digest_at: LocalTime | None = None
 
     def applied_to(self, preferences: Preferences) -> Preferences:
         """Return preferences with these changes."""
         changes = {
             NotificationType(name): admin_records.Choice(choice.bell, choice.email)
             for name, choice in self
-            if choice is not None
+            if isinstance(choice, Choice)
         }
         return {**preferences, **changes}
+
+    def applied_to_timing(self, times: Timing) -> Timing:
+        """Return when emails come, with these changes."""
+        quiet, digest_at = times.quiet, times.digest_at
+        if "quiet_hours" in self.model_fields_set:
+            quiet = self.quiet_hours.as_times() if self.quiet_hours is not None else None
+        if "digest_at" in self.model_fields_set:
+            digest_at = time.fromisoformat(self.digest_at) if self.digest_at else None
+        return Timing(quiet, digest_at)
+
+
+def _written(local: time) -> str:
+    return local.isoformat("minutes")
 
 
 class Unread(BaseModel):
@@ -135,15 +187,16 @@ class EmailOut(BaseModel):
     """An email with its state, the messages it contains, and all attempts to send it.
 
     `reason` says why an email was cancelled, suppressed or failed. A scheduled email has no reason, or `rate-limited`:
-    its address has reached its email limit, and the email will be sent later. `message_ids` names no notes and no
-    assignments. `due_at` is when it is first due.
+    its address has reached its email limit, and the email will be sent later; to admins also `quiet-hours` or `digest`:
+    it waits for a time that they have chosen. `conversation_id` is null for a digest, which is about several.
+    `message_ids` names no notes and no assignments. `due_at` is when it is first due.
     `next_attempt_at` is when the next attempt is due; it is null unless the email is scheduled.
     """
 
     id: UUID
     audience: Audience
     user_id: str | None
-    conversation_id: UUID
+    conversation_id: UUID | None
     message_ids: list[UUID]
     state: EmailState
     reason: Reason | None
@@ -156,10 +209,11 @@ class EmailOut(BaseModel):
     @classmethod
     def of(cls, email: Email, message_ids: list[UUID], attempts: list[DeliveryAttempt]) -> Self:
         """Convert an email with its messages and attempts."""
-        columns = {"id", "audience", "conversation_id", "state", "reason", "due_at", "created_at", "finished_at"}
+        columns = {"id", "audience", "state", "reason", "due_at", "created_at", "finished_at"}
         return cls.model_validate(
             {name: getattr(email, name) for name in columns}
             | {
+                "conversation_id": None if is_digest(email) else email.conversation_id,
                 "user_id": email.recipient_id if email.audience != Audience.SUPPORT else None,
                 "message_ids": message_ids,
                 "next_attempt_at": email.next_attempt_at if email.state == EmailState.SCHEDULED else None,

@@ -86,10 +86,12 @@ async def load_preferences(session: AsyncSession, admin_id: str) -> Preferences:
     return preferences_of(await session.scalar(select(Bell.preferences).where(Bell.admin_id == admin_id)))
 
 
-async def load_email_choices(session: AsyncSession) -> dict[str, Preferences]:
-    """Return the preferences of the admins who have any: a row for each of a few."""
-    rows = await session.execute(select(Bell.admin_id, Bell.preferences).where(Bell.preferences.is_not(None)))
-    return {row.admin_id: preferences_of(row.preferences) for row in rows}
+async def load_email_choices(session: AsyncSession) -> tuple[dict[str, Preferences], set[str]]:
+    """Return the preferences of the admins who have any, a row for each of a few, and who of them wants a digest."""
+    columns = (Bell.admin_id, Bell.preferences, Bell.digest_at.is_not(None).label("digest"))
+    rows = (await session.execute(select(*columns).where(Bell.preferences.is_not(None)))).all()
+    choices = {row.admin_id: preferences_of(row.preferences) for row in rows}
+    return choices, {row.admin_id for row in rows if row.digest}
 
 
 def email_recipients(

@@ -18,21 +18,29 @@ from sqlalchemy.orm import aliased
 from services.notifications.delivery.attempts import defer_unrenderable
 from services.notifications.delivery.circuit_breaker import SendingState, begin_probe, read_sending_state
 from services.notifications.delivery.leases import LEASE, ClaimedEmail
-from services.notifications.delivery.message_selection import EmailBatch, select_messages, split_email
+from services.notifications.delivery.message_selection import (
+    EmailBatch,
+    load_sections,
+    select_messages,
+    split_email,
+)
 from services.notifications.delivery.muting import find_muted
 from services.notifications.delivery.recipient_limits import load_allowances, support_quota_key
 from services.notifications.delivery.recipients import Recipient, find_recipient
 from services.notifications.delivery.rendering import RenderedEmail, render_email
 from services.notifications.delivery.reply_addresses import keep_reply_addresses
+from services.notifications.delivery.timing import Timing, find_wait, is_digest, load_timings
 from services.notifications.delivery.transitions import cancel_emails, move_emails
 from services.notifications.event_log.append import append_events
 from services.notifications.mail.addresses import AddressError
+from services.notifications.mail.message import Section
 from services.notifications.models import Email, EmailMessage, Person
 from services.notifications.rules import Audience, EmailState, Reason
 from services.notifications.settings import EmailSettings
 from shared.failpoints import failpoint
 from shared.notifications_feed import LoggedType
 from shared.orm import any_of
+from shared.time_zones import known_zone
 
 BATCH = 100  # emails claimed at once
 
@@ -48,6 +56,8 @@ class DueEmail:
     batch: EmailBatch
     people: Mapping[str, Person]
     previous_id: str | None
+    sections: Mapping[UUID, Section]  # of a digest
+    wait: tuple[datetime, Reason] | None  # for a time that its admin has chosen
 
 
 @dataclass(slots=True)
@@ -61,7 +71,7 @@ class ClaimPlan:
     suppressed: dict[Reason, list[UUID]] = field(default_factory=dict)
     oversized: list[DueEmail] = field(default_factory=list)
     unrenderable: list[tuple[Email, BaseException]] = field(default_factory=list)
-    rate_limited: list[dict[str, Any]] = field(default_factory=list)
+    postponed: list[dict[str, Any]] = field(default_factory=list)
     newly_limited: list[UUID] = field(default_factory=list)
 
 
@@ -89,7 +99,7 @@ async def claim_emails(
         .limit(1 if probes else BATCH)
         .with_for_update(skip_locked=True)
     )
-    due = await _read_due(session, rows.all(), settings)
+    due = await _read_due(session, rows.all(), state.now, settings)
     if not due:
         return None
     plan, lease_id = await _plan(session, due, state, settings), uuid4()
@@ -99,7 +109,9 @@ async def claim_emails(
     return claimed
 
 
-async def _read_due(session: AsyncSession, rows: Sequence[Email], settings: EmailSettings) -> list[DueEmail]:
+async def _read_due(
+    session: AsyncSession, rows: Sequence[Email], now: datetime, settings: EmailSettings
+) -> list[DueEmail]:
     if not rows:
         return []
     batches = await select_messages(session, rows)
@@ -108,6 +120,8 @@ async def _read_due(session: AsyncSession, rows: Sequence[Email], settings: Emai
     people = {person.id: person for person in await session.scalars(select(Person).where(any_of(Person.id, user_ids)))}
     previous_ids = await _read_previous_ids(session, [email.id for email in rows])
     muted = await find_muted(session, rows)
+    timings = await load_timings(session, {email.recipient_id for email in rows if email.audience == Audience.ADMIN})
+    sections = await load_sections(session, rows)
     return [
         DueEmail(
             email,
@@ -117,9 +131,20 @@ async def _read_due(session: AsyncSession, rows: Sequence[Email], settings: Emai
             batches[email.id],
             people,
             previous_ids.get(email.id),
+            sections,
+            _find_wait(email, timings.get(email.recipient_id), people.get(email.recipient_id), now, settings),
         )
         for email in rows
     ]
+
+
+def _find_wait(
+    email: Email, timing: Timing | None, admin: Person | None, now: datetime, settings: EmailSettings
+) -> tuple[datetime, Reason] | None:
+    if timing is None or email.audience != Audience.ADMIN:
+        return None
+    zone = known_zone([admin.zoneinfo if admin is not None else None, settings.time_zone])
+    return find_wait(timing, zone, now, email.created_at, digest=is_digest(email))
 
 
 def _find_recipient(
@@ -167,10 +192,14 @@ async def _plan(
     plan = ClaimPlan()
     for email in due:
         mailbox, email_id = email.recipient.mailbox, email.row.id
+        if email.wait is not None and email.batch.messages:
+            until, reason = email.wait
+            plan.postponed.append({"id": email_id, "next_attempt_at": until, "reason": reason})
+            continue
         available_at = allowances.available_at(mailbox)
         if available_at is not None:
             values = {"id": email_id, "next_attempt_at": available_at, "reason": Reason.RATE_LIMITED}
-            plan.rate_limited.append(values)
+            plan.postponed.append(values)
             if email.row.reason is None:
                 plan.newly_limited.append(email_id)
             log.info("email held back, recipient limit reached", email_id=str(email_id))
@@ -190,7 +219,7 @@ def _plan_email(plan: ClaimPlan, due: DueEmail, state: SendingState, settings: E
         try:
             leave_key = state.control.leave_key
             rendered = render_email(
-                email, due.batch.messages, due.people, due.previous_id, state.now, settings, leave_key
+                email, due.batch, due.people, due.previous_id, state.now, settings, leave_key, due.sections
             )
         except AddressError:
             reason = Reason.ADDRESS_NOT_SUPPORTED
@@ -201,7 +230,7 @@ def _plan_email(plan: ClaimPlan, due: DueEmail, state: SendingState, settings: E
             return False
         else:
             plan.rendered[email.id] = rendered
-            if due.batch.more:
+            if due.batch.more and not is_digest(email):
                 plan.oversized.append(due)
     if reason is not None:
         plan.suppressed.setdefault(reason, []).append(email.id)
@@ -219,8 +248,8 @@ async def _apply(
     for reason, ids in plan.suppressed.items():
         which = any_of(Email.id, ids)
         await move_emails(session, which, EmailState.SUPPRESSED, {"reason": reason}, leaving=(EmailState.SCHEDULED,))
-    if plan.rate_limited:
-        await session.execute(update(Email), plan.rate_limited)
+    if plan.postponed:
+        await session.execute(update(Email), plan.postponed)
         await append_events(session, LoggedType.EMAIL_UPDATED, plan.newly_limited)
     for email, error in plan.unrenderable:
         await defer_unrenderable(session, email, error, settings)

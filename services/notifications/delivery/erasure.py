@@ -13,9 +13,10 @@ import structlog
 from sqlalchemy import delete, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.delivery.transitions import move_emails
 from services.notifications.event_log.append import INBOUND_UPDATED_SQL
 from services.notifications.models import DeliveryAttempt, Email, Erasure
-from services.notifications.rules import Audience, InboundReason, InboundState
+from services.notifications.rules import Audience, EmailState, InboundReason, InboundState
 from shared.database import SessionFactory, fetch_alone, transaction
 from shared.database_errors import is_outage
 from shared.orm import any_of, bulk_insert
@@ -99,6 +100,15 @@ async def erase_inbound(session: AsyncSession, conversation_ids: Collection[UUID
         values = {"ids": sorted(conversation_ids)}
         await session.execute(_ERASE_INBOUND, values)
         await session.execute(_ERASE_FINGERPRINTS, values)
+
+
+async def erase_from_digests(session: AsyncSession, conversation_ids: Collection[UUID]) -> None:
+    """Erase what digests contain of deleted conversations. One that is not yet sent is rendered again."""
+    erased = (await session.scalars(_ERASE_FROM_DIGESTS, {"ids": sorted(conversation_ids)})).all()
+    if erased:
+        unsent = any_of(Email.id, erased) & Email.data_at.is_(None)
+        again = {"next_attempt_at": func.clock_timestamp()}
+        await move_emails(session, unsent, EmailState.SCHEDULED, again, leaving=(EmailState.SENDING,))
 
 
 async def erase_originals(session: AsyncSession, message_ids: Collection[UUID]) -> None:
@@ -219,6 +229,12 @@ _ERASE_INBOUND = text(
 _ERASE_FINGERPRINTS = text("""
     update reply_addresses set fingerprints = ''
     from emails where emails.id = email_id and conversation_id = any(cast(:ids as uuid[])) and fingerprints <> ''
+""")
+_ERASE_FROM_DIGESTS = text("""
+    with erased as (
+        delete from email_messages where conversation_id = any(cast(:ids as uuid[])) returning email_id
+    )
+    select distinct email_id from erased
 """)
 _ERASE_ORIGINALS = text("""
     update inbound_emails set original = null, from_address = null where message_id = any(cast(:ids as uuid[]))

@@ -14,7 +14,9 @@ from sqlalchemy import ARRAY, Row, Uuid, bindparam, column, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.scheduling import is_unread
+from services.notifications.delivery.timing import is_digest
 from services.notifications.mail.bodies import FILE_BYTES, html_size
+from services.notifications.mail.message import Section
 from services.notifications.models import AdminNotification, Email, EmailMessage
 from services.notifications.rules import EmailState
 from shared.orm import any_of
@@ -46,17 +48,29 @@ async def select_messages(session: AsyncSession, emails: Sequence[Email]) -> dic
     if open_ids:
         for row in await session.execute(_OPEN, {"ids": open_ids}):
             messages[row.email_id].append(row)
-    return {key: _select(rows, rendered=key in rendered_ids) for key, rows in messages.items()}
+    digests = {email.id for email in emails if is_digest(email)}
+    return {key: _select(rows, rendered=key in rendered_ids, digest=key in digests) for key, rows in messages.items()}
 
 
-def _select(rows: Sequence[Row[*tuple[Any, ...]]], *, rendered: bool) -> EmailBatch:
+def _select(rows: Sequence[Row[*tuple[Any, ...]]], *, rendered: bool, digest: bool) -> EmailBatch:
     if not any(row.unread for row in rows):
         return EmailBatch()
     if rendered:
         return EmailBatch(rows)
+    if digest:  # it has the start of each, and no next email
+        return EmailBatch(rows[:MAX_MESSAGES], len(rows) > MAX_MESSAGES)
     sizes = accumulate(html_size(row.body) + FILE_BYTES * len(row.files or ()) for row in rows[:MAX_MESSAGES])
     count = max(1, sum(1 for _ in takewhile(lambda size: size <= MAX_HTML_BYTES, sizes)))
     return EmailBatch(rows[:count], count < len(rows))
+
+
+async def load_sections(session: AsyncSession, emails: Sequence[Email]) -> dict[UUID, Section]:
+    """Return the conversation of each item in the digests among emails."""
+    digests = [email.id for email in emails if is_digest(email)]
+    if not digests:
+        return {}
+    rows = await session.execute(_SECTIONS.where(any_of(EmailMessage.email_id, digests)))
+    return {row.message_id: Section(row.conversation_id, row.subject or "") for row in rows}
 
 
 async def split_email(session: AsyncSession, email: Email, last: Any, now: datetime) -> None:
@@ -94,6 +108,9 @@ _MESSAGES = (
     )
     .join(Email, Email.id == EmailMessage.email_id)
     .order_by(*_ORDER)
+)
+_SECTIONS = select(EmailMessage.message_id, EmailMessage.conversation_id, AdminNotification.subject).outerjoin(
+    AdminNotification, AdminNotification.id == EmailMessage.notification_id
 )
 _IDS = func.unnest(bindparam("ids", type_=ARRAY(Uuid))).table_valued(column("id", Uuid), name="ids").render_derived()
 _UNREAD = _MESSAGES.where(EmailMessage.email_id == _IDS.c.id, is_unread()).limit(MAX_MESSAGES + 1).lateral("unread")

@@ -3,16 +3,21 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Any, Literal
 from uuid import UUID
 
+from services.notifications.delivery.message_selection import EmailBatch
+from services.notifications.delivery.timing import is_digest
 from services.notifications.mail.addresses import AddressError
 from services.notifications.mail.leave_links import leave_link
 from services.notifications.mail.message import (
     Brand,
     ContentFile,
     ContentMessage,
+    Digest,
     EmailContent,
+    Section,
     compose,
     compose_with_fingerprints,
     message_id,
@@ -21,6 +26,7 @@ from services.notifications.mail.reply_addresses import make_bounce_address, mak
 from services.notifications.models import Email, Person
 from services.notifications.rules import Audience, NotificationType
 from services.notifications.settings import EmailSettings
+from shared.text import preview
 
 DELETED_CUSTOMER = "Deleted customer"
 _KINDS: Mapping[str | None, Literal["note", "assignment"]] = {
@@ -52,19 +58,21 @@ class RenderedEmail:
 
 def render_email(
     email: Email,
-    messages: Sequence[Any],
+    batch: EmailBatch,
     people: Mapping[str, Person],
     previous_id: str | None,
     now: datetime,
     settings: EmailSettings,
     leave_key: bytes,
+    sections: Mapping[UUID, Section] = MappingProxyType({}),
 ) -> RenderedEmail:
-    """Render an email with these messages; `previous_id` is the Message-ID of the email before it.
+    """Render an email with the messages of a batch; `previous_id` is the Message-ID of the email before it.
 
     It is rendered again for each attempt. Its date is when it was first claimed, so that the same names and settings
     give the same bytes.
 
-    A customer stops the emails with the link and the address that the `leave_key` signs.
+    A customer stops the emails with the link and the address that the `leave_key` signs. A digest has the start of each
+    message, and `sections` are their conversations.
 
     Raises AddressError for an address that cannot be written in a header.
     """
@@ -74,6 +82,11 @@ def render_email(
     address = settings.support_email if to_support else recipient and recipient.email
     if not address:
         raise AddressError("the email has no address")
+    messages = batch.messages
+    if is_digest(email):
+        digest = _digest(email, batch, people, previous_id, now, settings, sections)
+        composed = compose(digest, _brand(settings))
+        return RenderedEmail(digest.message_id, _envelope_from(email, settings), address, composed)
     names = [sender_name(people.get(row.sender_id), row.sender_id, audience, settings) for row in messages]
     content = EmailContent(
         message_id=email.message_id or message_id(email.id, settings.email_from),
@@ -95,10 +108,10 @@ def render_email(
         from_name=names[0] if audience is not Audience.CUSTOMER else None,
         leave_link=leave_link(settings.public_url, leave_key, email.id) if audience is Audience.CUSTOMER else None,
     )
+    envelope_from = _envelope_from(email, settings)
     if settings.inbound_domain is None or settings.inbound_secret is None:
-        return RenderedEmail(content.message_id, settings.email_from, address, compose(content, _brand(settings)))
+        return RenderedEmail(content.message_id, envelope_from, address, compose(content, _brand(settings)))
     secret = settings.inbound_secret.get_secret_value()
-    envelope_from = make_bounce_address(secret, email.id, settings.inbound_domain)
     to_customer = audience is Audience.CUSTOMER
     if not to_customer and settings.inbound_authserv_id is None:  # nothing would show that an admin answers
         return RenderedEmail(content.message_id, envelope_from, address, compose(content, _brand(settings)))
@@ -108,6 +121,55 @@ def render_email(
     composed, fingerprints = compose_with_fingerprints(content, _brand(settings))
     reply = ReplyTo(token_hash, messages[-1].number, fingerprints, content.is_for_admins_only)
     return RenderedEmail(content.message_id, envelope_from, address, composed, reply)
+
+
+def _envelope_from(email: Email, settings: EmailSettings) -> str:
+    if settings.inbound_domain is None or settings.inbound_secret is None:
+        return settings.email_from
+    return make_bounce_address(settings.inbound_secret.get_secret_value(), email.id, settings.inbound_domain)
+
+
+def _digest(
+    email: Email,
+    batch: EmailBatch,
+    people: Mapping[str, Person],
+    previous_id: str | None,
+    now: datetime,
+    settings: EmailSettings,
+    sections: Mapping[UUID, Section],
+) -> EmailContent:
+    """Return a digest: the start of each message, grouped by conversation, those with the oldest message first."""
+    admin = people.get(email.recipient_id)
+    grouped: dict[UUID, list[ContentMessage]] = {}
+    for row in sorted(batch.messages, key=lambda row: (row.created_at, row.message_id)):
+        name = sender_name(people.get(row.sender_id), row.sender_id, Audience.ADMIN, settings)
+        text = preview(row.body) or next((file["name"] for file in row.files or ()), "")
+        section = sections[row.message_id]
+        others = grouped.setdefault(section.conversation_id, [])
+        others.append(
+            ContentMessage(
+                row.number,
+                name,
+                text,
+                row.created_at,
+                kind=_KINDS.get(row.type, "message"),
+                section=None if others else section,
+            )
+        )
+    return EmailContent(
+        message_id=email.message_id or message_id(email.id, settings.email_from),
+        audience=Audience.ADMIN.value,
+        conversation_id=email.conversation_id,
+        subject="",
+        to_address=(admin and admin.email) or "",
+        to_name=admin.name if admin else None,
+        locale=admin.locale if admin else None,
+        time_zone=admin.zoneinfo if admin else None,
+        created_at=now if email.message_id is None or email.claimed_at is None else email.claimed_at,
+        thread=[previous_id] if previous_id else [],
+        messages=[message for messages in grouped.values() for message in messages],
+        digest=Digest(len(grouped), batch.more),
+    )
 
 
 def sender_name(person: Person | None, sender_id: str, audience: Audience, settings: EmailSettings) -> str:

@@ -42,6 +42,7 @@ class EmailItem:
     created_at: datetime
     files: str | None = None  # as JSON
     notification_id: UUID | None = None  # for admins
+    about: UUID | None = None  # the conversation of an item in a digest, which has another id in its place
 
     @classmethod
     def of(cls, event: MessagePosted, recipient_id: str) -> Self:
@@ -95,7 +96,7 @@ async def join_emails(
     for item in joining:
         email_id = joined.get(item.id) or open_emails[item.key]
         values = (item.id, email_id, item.number, item.sender_id, item.body, item.created_at)
-        rows.append((*values, item.files, item.notification_id))
+        rows.append((*values, item.files, item.notification_id, item.about))
         log.info("message joined email", message_id=str(item.id), email_id=str(email_id))
     if rows:
         await driver.execute(_JOIN_EMAILS, *zip(*rows, strict=True))
@@ -175,10 +176,12 @@ _CREATE_EMAILS = f"""
     {emails_updated_sql("created where finished_at is not null")}
 """  # noqa: S608 - built from constants
 _JOIN_EMAILS = """
-    insert into email_messages (message_id, email_id, number, sender_id, body, created_at, files, notification_id)
-    select message_id, email_id, number, sender_id, body, created_at, files::jsonb, notification_id
-    from unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::uuid[])
-        as new (message_id, email_id, number, sender_id, body, created_at, files, notification_id)
+    insert into email_messages (message_id, email_id, number, sender_id, body, created_at, files, notification_id,
+        conversation_id)
+    select message_id, email_id, number, sender_id, body, created_at, files::jsonb, notification_id, conversation_id
+    from unnest($1::uuid[], $2::uuid[], $3::int[], $4::text[], $5::text[], $6::timestamptz[], $7::text[], $8::uuid[],
+            $9::uuid[])
+        as new (message_id, email_id, number, sender_id, body, created_at, files, notification_id, conversation_id)
 """
 _FILE = {"id", "name", "size"}  # what an email says of a file
 
@@ -213,7 +216,7 @@ async def review_emails(
             Email.id,
             Email.claimed_at,
             Email.due_at,
-            case((Email.reason == Reason.RATE_LIMITED, Email.next_attempt_at)).label("held_until"),
+            case((Email.reason.is_not(None), Email.next_attempt_at)).label("held_until"),
             first_unread,
             func.clock_timestamp().label("now"),
         )

@@ -15,11 +15,13 @@ from services.notifications.delivery.admin_records import (
     record_id,
 )
 from services.notifications.delivery.scheduling import EmailItem, files_json
+from services.notifications.delivery.timing import digest_of, lock_bells
 from services.notifications.event_log.append import append_events
 from services.notifications.models import (
     AdminMark,
     AdminNotification,
     Email,
+    EmailMessage,
     Person,
 )
 from services.notifications.rules import ACTS, Audience, NotificationType
@@ -62,11 +64,11 @@ class Act:
             return record_id(self.type, self.source_id, recipient_id)
         return record_id(self.type, self.conversation_id)
 
-    def item(self, recipient_id: str) -> EmailItem:
-        """Return it as a part of an email to a recipient."""
+    def item(self, recipient_id: str, *, in_digest: bool) -> EmailItem:
+        """Return it as a part of an email to a recipient, or of their digest."""
         return EmailItem(
             item_id(self.source_id, recipient_id),
-            self.conversation_id,
+            digest_of(recipient_id) if in_digest else self.conversation_id,
             recipient_id,
             self.subject,
             self.number,
@@ -75,6 +77,7 @@ class Act:
             self.at,
             self.files,
             self.record_id(recipient_id),
+            self.conversation_id if in_digest else None,
         )
 
 
@@ -137,7 +140,7 @@ async def notify_admins(session: AsyncSession, acts: Sequence[Act]) -> list[Emai
     absent = await _find_absent(session, {admin_id for act in acts for admin_id in act.recipients or ()})
     records: dict[UUID, tuple[Act, str | None]] = {}
     items = []
-    choices = await load_email_choices(session)
+    choices, with_digest = await load_email_choices(session)
     for act in sorted(acts, key=lambda act: act.number):
         present = None if act.recipients is None else [one for one in act.recipients if one not in absent]
         if act.type in ACTS:
@@ -145,7 +148,12 @@ async def notify_admins(session: AsyncSession, acts: Sequence[Act]) -> list[Emai
         else:  # the newest of a conversation
             records[act.record_id("")] = (act, present[0] if present else None)
             present = present or None
-        items += [act.item(admin_id) for admin_id in email_recipients(act.type, present, choices)]
+        items += [
+            act.item(admin_id, in_digest=admin_id in with_digest)
+            for admin_id in email_recipients(act.type, present, choices)
+        ]
+    if digests := {item.recipient_id for item in items if item.about is not None}:
+        await lock_bells(session, digests)
     # In the order of the acts, so that their turns are. The rows are of conversations that the caller has locked.
     rows = [_row(key, *record) for key, record in sorted(records.items(), key=lambda item: item[1][0].at)]
     if rows:
@@ -206,10 +214,12 @@ async def find_items(
     session: AsyncSession, conversation_ids: Collection[UUID], source_ids: Collection[UUID]
 ) -> list[UUID]:
     """Return the keys that messages or notes of these conversations may have in emails to admins."""
-    recipients = select(Email.recipient_id).where(
+    of_emails = select(Email.recipient_id).where(
         any_of(Email.conversation_id, conversation_ids), Email.audience == Audience.ADMIN
     )
-    found = await session.scalars(recipients.distinct())
+    in_digest = any_of(EmailMessage.conversation_id, conversation_ids)
+    of_digests = select(Email.recipient_id).join(EmailMessage, EmailMessage.email_id == Email.id).where(in_digest)
+    found = await session.scalars(of_emails.union(of_digests))
     return [item_id(source_id, recipient_id) for recipient_id in found for source_id in source_ids]
 
 

@@ -156,7 +156,8 @@ async def handle_payloads(
         await review_emails(session, changed, audience, settings)
     await join_emails(session, for_admins, Audience.ADMIN, settings)
     changed = {read.conversation_id for read in reads if read.by == "admin"}
-    changed |= {item.conversation_id for item in for_admins} | {message.conversation_id for message in removed}
+    changed |= {item.conversation_id for item in for_admins if item.about is None}
+    changed |= {message.conversation_id for message in removed}
     await review_emails(session, changed, Audience.ADMIN, settings)
     await _conversations_deleted(session, deleted, small)
     await _users_deleted(session, [person.id for person in updated if person.deleted], deletions)
@@ -254,6 +255,7 @@ async def _conversations_deleted(session: AsyncSession, conversation_ids: Collec
     await session.execute(delete(EmailMessage).where(EmailMessage.email_id.in_(select(Email.id).where(in_small))))
     await session.execute(update(Email).where(in_small).values(subject=None))
     await erasure.erase_inbound(session, small)
+    await erasure.erase_from_digests(session, conversation_ids)
     await session.execute(delete(Mute).where(any_of(Mute.conversation_id, conversation_ids)))
     # A parked event may have any shape: if the id occurs anywhere, it may contain the conversation's text.
     for conversation_id in conversation_ids:

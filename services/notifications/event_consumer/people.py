@@ -5,6 +5,7 @@ from operator import attrgetter
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.delivery.timing import decide_again
 from shared.database import transaction_driver
 from shared.people import Person
 
@@ -19,7 +20,10 @@ async def update_people(session: AsyncSession, people: Iterable[Person]) -> list
         return []
     columns = zip(*(_PERSON(newest[key]) for key in sorted(newest)), strict=True)
     rows = await (await transaction_driver(session)).fetch(_UPDATE_PEOPLE, *columns)
-    return [newest[row["id"]] for row in rows]
+    saved = [newest[row["id"]] for row in rows]
+    if known := [person.id for person in saved if person.version > 1]:  # perhaps an admin in another time zone now
+        await decide_again(session, known)
+    return saved
 
 
 _PERSON = attrgetter("id", "version", "name", "email", "locale", "zoneinfo", "role", "deleted")

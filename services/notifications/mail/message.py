@@ -3,7 +3,7 @@
 import re
 from binascii import b2a_base64, b2a_qp
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.header import Header
 from email.utils import format_datetime
@@ -26,7 +26,7 @@ from services.notifications.mail.fingerprints import fingerprint
 from shared.file_sizes import format_size
 from shared.text import preview
 from shared.time_zones import known_zone
-from shared.translations import TranslatedEnvironment, find_language
+from shared.translations import Language, TranslatedEnvironment, find_language
 
 __all__ = ["Brand", "ContentMessage", "EmailContent", "compose", "message_id"]
 
@@ -64,8 +64,27 @@ class ContentFile:
 
 
 @dataclass(frozen=True, slots=True)
+class Section:
+    """A conversation in a digest."""
+
+    conversation_id: UUID
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """What makes an email a digest: about how many conversations it is, and whether there is more than it has."""
+
+    conversations: int
+    has_more: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ContentMessage:
-    """One message of the conversation, as its recipient sees it. For admins also a note, or an assignment."""
+    """One message of the conversation, as its recipient sees it. For admins also a note, or an assignment.
+
+    `section` is the conversation that begins with it in a digest.
+    """
 
     number: int
     sender_name: str
@@ -73,6 +92,7 @@ class ContentMessage:
     created_at: datetime
     files: Sequence[ContentFile] = ()
     kind: Literal["message", "note", "assignment"] = "message"
+    section: Section | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +121,7 @@ class EmailContent:
     reply_to: str | None = None
     leave_link: str | None = None
     leave_address: str | None = None
+    digest: Digest | None = None
 
     @property
     def is_for_admins_only(self) -> bool:
@@ -113,6 +134,10 @@ def compose(email: EmailContent, brand: Brand) -> bytes:
 
     Raises ValueError if the recipient's or the brand's address cannot be written in a header.
     """
+    if email.digest is not None:
+        email = replace(
+            email, subject=_digest_subject(email.digest, find_language(LOCALE, [email.locale, brand.locale]))
+        )
     return _write(email, brand, *_render(email, brand))
 
 
@@ -215,6 +240,7 @@ def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
     zone = known_zone([email.time_zone, brand.time_zone])
     language = find_language(LOCALE, [email.locale, brand.locale])
     path = "dashboard/messages" if email.audience == "customer" else "admin/dashboard/conversation"
+    root = f"{brand.public_url.rstrip('/')}/{path}/"
     bodies = [render_body(message.body) for message in email.messages]
     values: dict[str, Any] = {
         "language": language.locale.language,
@@ -222,7 +248,7 @@ def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
         "store_name": _one_line(brand.store_name),
         "subject": _one_line(email.subject),
         "leave_link": email.leave_link,
-        "link": f"{brand.public_url.rstrip('/')}/{path}/{email.conversation_id}/",
+        "link": root if email.digest is not None else f"{root}{email.conversation_id}/",
         "preview": _preview(email),
         "long": sum(len(body.html.encode()) for body in bodies) > LONG,
         "messages": [
@@ -230,6 +256,11 @@ def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
                 "sender_name": _heading(message, language.translations.gettext),
                 "time": format_local_time(message.created_at, language.locale, zone),
                 "body": body,
+                "section": message.section
+                and {
+                    "subject": _one_line(message.section.subject),
+                    "link": f"{root}{message.section.conversation_id}/",
+                },
                 "files": [
                     {
                         "name": _one_line(file.name),
@@ -264,9 +295,24 @@ def load_templates(locale: str) -> None:
     format_local_time(datetime.now(UTC), language.locale, known_zone(["UTC"]))
 
 
+def _digest_subject(digest: Digest, language: Language) -> str:
+    count, ngettext = digest.conversations, language.translations.ngettext
+    return ngettext("News in %(count)d conversation", "News in %(count)d conversations", count) % {"count": count}
+
+
 def _framing(email: EmailContent, brand: Brand, gettext: Callable[[str], str]) -> dict[str, str]:
     """Return the texts around the messages: the headline, where to reply, why the recipient gets this email."""
     store = _one_line(brand.store_name)
+    settings = f"{brand.public_url.rstrip('/')}{PREFERENCES}" if email.audience == "admin" else ""
+    if email.digest is not None:
+        more = gettext("There is more in the inbox:") if email.digest.has_more else ""
+        return {
+            **_headline(gettext("Once a day: what is new for you in %(store)s and still unread"), store=store),
+            "notice": more,
+            "action": gettext("Open the inbox"),
+            "why": gettext("You choose which of these emails you get:"),
+            "why_link": settings,
+        }
     if email.audience != "customer":
         sender, kind = _one_line(email.from_name or email.messages[0].sender_name), email.messages[0].kind
         headlines = {
@@ -274,10 +320,10 @@ def _framing(email: EmailContent, brand: Brand, gettext: Callable[[str], str]) -
             "note": _headline(gettext("%(admin)s mentioned you in a note"), admin=sender),
             "assignment": _headline(gettext("%(admin)s assigned a conversation to you"), admin=sender),
         }
-        settings = f"{brand.public_url.rstrip('/')}{PREFERENCES}" if email.audience == "admin" else ""
         return {
             **headlines[kind],
             "notice": _admins_notice(email, gettext),
+            "action": gettext("View and reply"),
             "why": settings and gettext("You choose which of these emails you get:"),
             "why_link": settings,
         }
@@ -286,6 +332,7 @@ def _framing(email: EmailContent, brand: Brand, gettext: Callable[[str], str]) -
     return {
         **_headline(gettext("%(store)s sent you a message"), store=store),
         "notice": answer if email.reply_to else "" if brand.reply_to else notice,
+        "action": gettext("View and reply"),
         "why": gettext("You received this email because you have a conversation with %(store)s.") % {"store": store},
         "why_link": "",
     }

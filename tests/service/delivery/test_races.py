@@ -13,6 +13,7 @@ from services.notifications.api.commands import read_all_notifications, read_not
 from services.notifications.delivery import claiming
 from services.notifications.delivery.attempts import release_expired
 from services.notifications.delivery.claiming import claim_emails
+from services.notifications.delivery.message_selection import EmailBatch
 from services.notifications.delivery.operations import pause_sending, retry_email
 from services.notifications.delivery.rendering import RenderedEmail, render_email
 from services.notifications.delivery.transitions import move_emails
@@ -294,10 +295,10 @@ async def test_an_email_that_cannot_be_rendered_delays_no_other_and_ends_as_fail
     settings = email_settings("postgresql://unused", email_retry_seconds="259200")
     await receive(notifications, settings, posted(uuid4(), 1, body="Bad."), posted(uuid4(), 1, body="Good."))
 
-    def stumble(email: Email, messages: Sequence[Any], *more: Any) -> RenderedEmail:
-        if messages[0].body == "Bad.":
+    def stumble(email: Email, batch: EmailBatch, *more: Any) -> RenderedEmail:
+        if batch.messages[0].body == "Bad.":
             raise error
-        return render_email(email, messages, *more)
+        return render_email(email, batch, *more)
 
     monkeypatch.setattr(claiming, "render_email", stumble)
     async with transaction(notifications) as session:

@@ -51,6 +51,8 @@ async def test_a_form_replaces_the_callers_preferences(
         "ASSIGNED": {"bell": True, "email": True},
         "CONVERSATION_CREATED": off,
         "CUSTOMER_REPLIED": {"bell": False, "email": True},
+        "quiet_hours": None,
+        "digest_at": None,
     }
 
 
@@ -71,3 +73,25 @@ async def test_customers_and_forms_of_others_are_refused(signed_in: Callable[...
     for headers in ({}, {"Origin": "https://elsewhere.test"}):
         sent = await signed_in().post(PATH, data={"csrf_token": CSRF if headers else "guessed"}, headers=headers)
         assert sent.status_code == 403
+
+
+async def test_the_form_has_the_times_and_keeps_what_was_typed_when_they_are_wrong(
+    signed_in: Callable[..., httpx2.AsyncClient], notifications: SessionFactory
+) -> None:
+    kim = Person(id="sam", version=1, role="admin", zoneinfo="Europe/Dublin")
+    await receive(notifications, email_settings("postgresql://unused"), user_changed(kim))
+    browser = signed_in()
+    assert "Times are those of Europe/Dublin." in (await browser.get(PATH)).text
+    form = {"csrf_token": CSRF, "quiet_start": "22:00:00", "quiet_end": "07:15", "digest_at": "08:00"}
+    assert (await browser.post(PATH, data=form)).status_code == 303
+    page = (await browser.get(PATH)).text
+    shown = ('value="22:00"', 'value="07:15"', '<option value="08:00" selected>')
+    assert all(part in page for part in shown)
+    for wrong in ({"quiet_end": ""}, {"quiet_end": "22:00:00"}, {"quiet_start": "25:00"}, {"digest_at": "soon"}):
+        page_again = await browser.post(PATH, data={**form, "MENTION": "email", **wrong})
+        assert (page_again.status_code, "Nothing was saved." in page_again.text) == (422, True)
+        assert page_again.text.count(" checked") == 1
+    page = (await browser.get(PATH)).text
+    assert all(part in page for part in shown)
+    assert (await browser.post(PATH, data={"csrf_token": CSRF})).status_code == 303
+    assert " selected" not in (await browser.get(PATH)).text
