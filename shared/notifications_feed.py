@@ -47,11 +47,15 @@ class NotificationCreated(BaseModel):
 
 
 class InboundFate(BaseModel):
-    """An email that came in for a conversation, and whether it is held: an admin is to post or discard it."""
+    """An email that came in for a conversation, and whether it is held: an admin is to post or discard it.
+
+    `opens`: it opens the conversation, which does not exist before it is posted.
+    """
 
     inbound_id: UUID
     conversation_id: UUID
     held: bool
+    opens: bool = False
 
 
 class EmailStop(BaseModel):

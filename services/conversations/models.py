@@ -294,7 +294,16 @@ class ConversationEntry(Base):
         CheckConstraint(f"kind in ({_quoted(list(EntryKind))})", name="kind"),
         Index("conversation_entries_order_idx", "conversation_id", "after_number", "at", "id"),
         Index("conversation_entries_notes_idx", "actor_id", postgresql_where=text("kind = 'note'")),
+        Index("conversation_entries_posted_idx", "id", postgresql_where=text("kind = 'posted-email'")),
     )
+
+
+class HeldLetter(Base):
+    """An email that is held and belongs to no conversation, by its id in the notifications service."""
+
+    __tablename__ = "held_letters"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
 
 
 class Label(Base):

@@ -52,6 +52,7 @@ class EntryKind(StrEnum):
     EMAIL = "email"  # to, state, reason, numbers, at: of the email with this id; no actor
     LABELS = "labels"  # added, removed: names
     NOTE = "note"  # body, mentions: ids of admins; `deleted` instead of both once the author deleted it
+    POSTED_EMAIL = "posted-email"  # from, user_id, message_id, number: of an email that an admin posted by hand
     REMOVAL = "removal"  # message_id, number: of a message whose text an admin removed
     STATUS = "status"  # from, to: statuses; changes by hand, and without an actor those after quiet days
 

@@ -188,6 +188,29 @@ class RemovalOut(ResponseBody):
     number: int
 
 
+class PostedEmailOut(ResponseBody):
+    """An email that an admin posted by hand; without an actor, an operator on the command line.
+
+    `from_address` is the address that it came from, null once that was erased. It became the message `message_id`, or
+    is the note with that id.
+    """
+
+    kind: Literal["posted-email"]
+    id: UUID
+    at: datetime
+    actor: AdminOut | None
+    from_address: str | None
+    message_id: UUID
+    number: int
+
+    @classmethod
+    def of(cls, row: EntryRow, actor: AdminOut | None) -> Self:
+        """Convert an entry."""
+        data = row.data
+        values = (data.get("from"), UUID(data["message_id"]), data["number"])
+        return cls("posted-email", row.id, row.at, actor, *values)
+
+
 class EmailOut(ResponseBody):
     """What became of an email about the conversation, which contained messages with these numbers.
 
@@ -226,7 +249,7 @@ class PostedOut(ResponseBody):
     message: MessageOut
 
 
-TimelineEntry = NoteOut | StatusOut | AssignmentOut | LabelsChangedOut | RemovalOut | EmailOut
+TimelineEntry = NoteOut | StatusOut | AssignmentOut | LabelsChangedOut | RemovalOut | EmailOut | PostedEmailOut
 TimelineItem = PostedOut | TimelineEntry
 
 
@@ -251,7 +274,7 @@ def timeline_item(row: MessageRow | EntryRow, viewer: Viewer) -> TimelineItem:
     return PostedOut("message", message.id, message.created_at, actor, message)
 
 
-def entry_of(row: EntryRow) -> TimelineEntry:
+def entry_of(row: EntryRow) -> TimelineEntry:  # noqa: PLR0911 - a return per kind is the table it is
     """Convert an entry of the timeline."""
     data, kind = row.data, EntryKind(row.kind)
     if row.actor_id is None:
@@ -271,12 +294,16 @@ def entry_of(row: EntryRow) -> TimelineEntry:
             return LabelsChangedOut("labels", *base, data["added"], data["removed"])
         case EntryKind.REMOVAL:
             return RemovalOut("removal", *base, UUID(data["message_id"]), data["number"])
+        case EntryKind.POSTED_EMAIL:
+            return PostedEmailOut.of(row, actor)
     raise AssertionError(kind)  # an entry that nobody wrote
 
 
-def _by_itself(row: EntryRow) -> StatusOut | EmailOut:
+def _by_itself(row: EntryRow) -> StatusOut | EmailOut | PostedEmailOut:
     if row.kind == EntryKind.EMAIL:
         return EmailOut.of(row)
+    if row.kind == EntryKind.POSTED_EMAIL:
+        return PostedEmailOut.of(row, None)
     return StatusOut("status", row.id, row.at, None, Status(row.data["from"]), Status(row.data["to"]))
 
 

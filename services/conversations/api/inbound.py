@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated, Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 from fastapi import APIRouter, Depends, Header, Query, Request
 from pydantic import BaseModel, Field
@@ -21,12 +21,12 @@ from services.conversations.attachments.uploads import Upload
 from services.conversations.desk.notes import NewNote, add_note
 from services.conversations.desk.people import present_admins
 from services.conversations.messaging.commands import NewConversation, create_conversation, mark_read
-from services.conversations.messaging.entries import lock_conversation
+from services.conversations.messaging.entries import add_entry, lock_conversation
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post
 from services.conversations.models import ConversationEntry
 from services.conversations.rate_limits.policy import LimitedAction
-from services.conversations.rules import Side, Via
+from services.conversations.rules import EntryKind, Side, Via
 from shared.database import request_connection, request_transaction
 from shared.principal import Principal
 from shared.problems import Forbidden, Invalid, Unauthenticated
@@ -124,6 +124,8 @@ async def post_inbound_message(request: Request, inbound_id: UUID, body: Inbound
             saved = await _add_note(request, inbound_id, body)
         case Kind.MESSAGE | Kind.ADMIN_MESSAGE:
             saved = await _post(request, inbound_id, body)
+    if body.posted_by is not None:
+        await _name_sender(request, inbound_id, body, saved)
     # Somebody else's words do not show that their customer has read anything.
     if body.read_up_to and body.kind is not Kind.NOTE and (body.posted_by is None or body.kind.side is Side.ADMIN):
         customer = body.kind.side is Side.CUSTOMER
@@ -185,6 +187,20 @@ async def _add_note(request: Request, inbound_id: UUID, body: InboundMessage) ->
             mentions = await present_admins(session, body.mentions)
             await add_note(session, NewNote(conversation.id, body.body, mentions, body.user_id), inbound_id)
     return {"id": str(inbound_id), "number": conversation.message_count}
+
+
+async def _name_sender(request: Request, inbound_id: UUID, body: InboundMessage, saved: dict[str, Any]) -> None:
+    """Say in the timeline, once, where an email came from that was posted by hand, and who posted it."""
+    async with request_transaction(api_state(request).sessions) as session:
+        conversation = await lock_conversation(session, body.conversation_id)
+        entry_id = uuid5(inbound_id, EntryKind.POSTED_EMAIL)
+        if await session.get(ConversationEntry, entry_id) is not None:
+            return
+        data = {"user_id": conversation.user_id, "message_id": saved["id"], "number": saved["number"]}
+        if body.from_address:
+            data["from"] = body.from_address
+        actor_id = body.posted_by or None
+        await add_entry(session, conversation, EntryKind.POSTED_EMAIL, actor_id, data, entry_id=entry_id)
 
 
 async def _check_author(request: Request, user_id: str, kind: Kind) -> None:

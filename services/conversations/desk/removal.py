@@ -42,6 +42,7 @@ async def remove_message(session: AsyncSession, conversation_id: UUID, message_i
     act = Act(AuditAction.MESSAGE_REMOVED, actor_id, conversation_id, target_id=str(message_id))
     await add_entry(session, conversation, EntryKind.REMOVAL, actor_id, data, act=act)
     await session.flush()
+    await session.execute(_ERASE_SENDER, {"conversation_id": conversation_id, "message_id": str(message_id)})
     await forget_message(session, conversation_id, message.number)
     await session.execute(_ERASE_EVENT, {"conversation_id": conversation_id, "message_id": str(message_id)})
     await session.execute(_ERASE_RESPONSES, {"conversation_id": conversation_id, "message_id": message_id})
@@ -61,6 +62,11 @@ _UNANSWERED_SINCE = text(f"""
         where conversation_id = :conversation_id and sender_role = '{Side.ADMIN}' and removed_at is null
             and id <> :message_id
     ), 0)
+""")  # noqa: S608 - built from constants
+_ERASE_SENDER = text(f"""
+    update conversation_entries set data = data - 'from'
+    where conversation_id = :conversation_id and kind = '{EntryKind.POSTED_EMAIL}'
+        and data ->> 'message_id' = :message_id
 """)  # noqa: S608 - built from constants
 _ERASE_EVENT = text(f"""
     update events set payload = null

@@ -1,13 +1,14 @@
-"""Remember which conversations have emails that are held, and tell admins' live streams."""
+"""Remember which emails are held, of a conversation or of none, and tell admins' live streams."""
 
 from collections.abc import Iterable
 from typing import Final
+from uuid import UUID
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.event_log.append import announce_at_commit
 from services.conversations.rules import Side
-from shared.database import transaction_driver
+from shared.database import Driver, transaction_driver
 from shared.events import EventType
 from shared.notifications_feed import InboundFate
 
@@ -17,15 +18,25 @@ async def write_held(session: AsyncSession, fates: Iterable[InboundFate], *, liv
     newest = {fate.inbound_id: fate for fate in fates}
     if not newest:
         return
-    columns = zip(*((fate.inbound_id, fate.conversation_id, fate.held) for fate in newest.values()), strict=True)
-    await (await transaction_driver(session)).execute(_WRITE, *columns, live)
+    driver = await transaction_driver(session)
+    for statement, opens in ((_WRITE, False), (_WRITE_LETTERS, True)):
+        rows = [(fate.inbound_id, fate.conversation_id, fate.held) for fate in newest.values() if fate.opens is opens]
+        if rows:
+            await driver.execute(statement, *zip(*rows, strict=True), live)
     if live:
         announce_at_commit(session)
 
 
 async def forget_held(session: AsyncSession) -> None:
     """Forget all held emails, before they are listed again."""
-    await (await transaction_driver(session)).execute(_FORGET)
+    driver = await transaction_driver(session)
+    for statement in _FORGET:
+        await driver.execute(statement)
+
+
+async def list_letters(connection: Driver, limit: int) -> list[UUID]:
+    """Return the newest held emails that belong to no conversation."""
+    return [row["id"] for row in await connection.fetch(_LETTERS, limit)]
 
 
 _WRITE: Final = f"""
@@ -47,4 +58,21 @@ insert into events (type, user_id, conversation_id, audience, payload)
 select '{EventType.INBOUND_UPDATED}', user_id, id, '{Side.ADMIN}', jsonb_build_object('conversation_id', id)
 from changed where $4
 """  # noqa: S608 - built from constants
-_FORGET: Final = "update conversations set held_ids = null where held_ids is not null"
+# Each letter has a conversation of its own, which does not exist while it is held.
+_WRITE_LETTERS: Final = f"""
+with fates as (
+    select * from unnest($1::uuid[], $2::uuid[], $3::bool[]) as fate (id, conversation_id, held)
+), added as (
+    insert into held_letters (id) select id from fates where held order by id on conflict do nothing returning id
+), removed as (
+    delete from held_letters where id in (select id from fates where not held) returning id
+)
+insert into events (type, audience, payload)
+select '{EventType.INBOUND_UPDATED}', '{Side.ADMIN}', jsonb_build_object('conversation_id', null)
+where $4 and (exists (select from added) or exists (select from removed))
+"""  # noqa: S608 - built from constants
+_FORGET: Final = (
+    "update conversations set held_ids = null where held_ids is not null",
+    "delete from held_letters",
+)
+_LETTERS: Final = "select id from held_letters order by id desc limit $1"

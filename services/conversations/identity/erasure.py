@@ -3,14 +3,14 @@
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import delete, exists, func, select, update
+from sqlalchemy import delete, exists, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.identity.provisioning import PROFILE, change_user, ensure_user
 from services.conversations.identity.sessions import end_all_sessions
 from services.conversations.messaging.erasure_batches import begin_erasure, erase_user_in_log, find_erasure
 from services.conversations.models import Attachment, Conversation, User
-from services.conversations.rules import ACTIVE, Side
+from services.conversations.rules import ACTIVE, EntryKind, Side
 from shared.events import EventType
 
 
@@ -39,6 +39,7 @@ async def delete_user(session: AsyncSession, user_id: str, *, content: bool = Fa
         update(Conversation).where(Conversation.assignee_id == user_id, open_ones).values(assignee_id=None)
     )
     await session.execute(delete(Attachment).where(Attachment.uploader_id == user_id, Attachment.message_id.is_(None)))
+    await session.execute(_ERASE_SENDERS, {"user_id": user_id, "address": user.email})
     log_is_done = await erase_user_in_log(session, user_id)
     deleted_at = (await session.execute(select(func.clock_timestamp()))).scalar_one()
     changes: dict[str, Any] = dict.fromkeys((*PROFILE, "custom")) | {"deleted_at": deleted_at}
@@ -46,3 +47,11 @@ async def delete_user(session: AsyncSession, user_id: str, *, content: bool = Fa
     if log_is_done and not content:
         return None
     return await begin_erasure(session, user_id, content=content, event_id=None if log_is_done else event_id)
+
+
+# The addresses from which emails came that were posted by hand: in the person's conversations, or as the person's own.
+_ERASE_SENDERS = text(f"""
+    update conversation_entries set data = data - 'from'
+    where kind = '{EntryKind.POSTED_EMAIL}'
+        and (data ->> 'user_id' = :user_id or data ->> 'from' = lower(cast(:address as text)))
+""")  # noqa: S608 - built from constants

@@ -68,20 +68,49 @@ class InboundOut(BaseModel):
         return cls.model_validate(values | {"original": original, "posted_by": email.posted_by or None})
 
 
+class InboundFile(BaseModel):
+    """A file of an email that came in."""
+
+    name: str
+    size: int
+
+
+class InboundDetail(InboundOut):
+    """An email that came in, with its subject, its whole text with what it quotes, up to 20,000 characters, and files.
+
+    `subject` and `text` are null if its original is not kept any more.
+    """
+
+    subject: str | None
+    text: str | None
+    files: list[InboundFile]
+
+
 @router.get("")
 async def list_inbound_emails(
     _: Admin,
     session: DbSession,
     conversation_id: Annotated[UUID | None, Query(description="Only emails for this conversation.")] = None,
     state: Annotated[InboundState | None, Query(description="Only emails in this state.")] = None,
+    kind: Annotated[InboundKind | None, Query(description="Only emails that become this.")] = None,
     cursor: Cursor = None,
     limit: Limit = DEFAULT_LIMIT,
 ) -> Page[InboundOut]:
     """List emails that came in, newest first."""
     rows, next_cursor = await operations.list_inbound(
-        session, conversation_id=conversation_id, state=state, cursor=cursor, limit=limit
+        session, conversation_id=conversation_id, state=state, kind=kind, cursor=cursor, limit=limit
     )
     return Page(items=[InboundOut.of(*row) for row in rows], next_cursor=next_cursor)
+
+
+@router.get("/{inbound_id}", responses=problem_responses(NotFound))
+async def get_inbound_email(inbound_id: InboundId, _: Admin, session: DbSession) -> InboundDetail:
+    """Return an email with its text and the names of its files, as long as its original is kept."""
+    email, contents = await operations.find_inbound(session, inbound_id)
+    out = InboundOut.of(email, contents is not None)
+    files = [InboundFile(name=name, size=size) for name, size in contents.files] if contents else []
+    said = {"subject": contents.subject, "text": contents.text} if contents else {"subject": None, "text": None}
+    return InboundDetail(**out.model_dump(), **said, files=files)
 
 
 @router.get(

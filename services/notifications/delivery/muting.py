@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.event_log.append import STOP_UPDATED_SQL, append_events
 from services.notifications.models import Email, Mute
-from services.notifications.rules import Audience
+from services.notifications.rules import Audience, InboundState
 from shared.database import transaction_driver
 from shared.events import MessagePosted
 from shared.notifications_feed import LoggedType
@@ -77,10 +77,13 @@ def _concerns(conversation_id: UUID | None) -> ColumnElement[bool]:
 
 
 async def unmute_written(session: AsyncSession, posted: Sequence[MessagePosted]) -> None:
-    """Send emails again about the muted conversations in which their customers have written since."""
+    """Send emails again about the muted conversations in which their customers have written since.
+
+    An email of somebody else, which an admin posted as the customer's message, says nothing of what the customer wants.
+    """
     if not posted:
         return
-    rows = ((event.customer.id, event.conversation_id, event.message.created_at) for event in posted)
+    rows = ((event.customer.id, event.conversation_id, event.message.created_at, event.message.id) for event in posted)
     columns = zip(*rows, strict=True)
     await (await transaction_driver(session)).execute(_UNMUTE, *columns)
 
@@ -88,9 +91,19 @@ async def unmute_written(session: AsyncSession, posted: Sequence[MessagePosted])
 _UNMUTE = f"""
     with unmuted as (
         delete from mutes
-        using unnest($1::text[], $2::uuid[], $3::timestamptz[]) as written (user_id, conversation_id, at)
+        using unnest($1::text[], $2::uuid[], $3::timestamptz[], $4::uuid[])
+            as written (user_id, conversation_id, at, message_id)
         where mutes.user_id = written.user_id and mutes.conversation_id = written.conversation_id
             and mutes.muted_at < written.at
+            -- The event may come before the row of the email knows its message.
+            and not exists (
+                select from inbound_emails as email
+                where email.conversation_id = written.conversation_id and email.posted_by is not null
+                    and (email.message_id = written.message_id or email.state = '{InboundState.RECEIVED}')
+                    and email.from_address is distinct from (
+                        select lower(people.email) from people where people.id = written.user_id
+                    )
+            )
         returning mutes.id
     )
     {STOP_UPDATED_SQL} unmuted

@@ -48,7 +48,9 @@ _LIST_EMAILS: Final = text(f"""
 """)
 
 # For each type, the query of the rows with these ids, whose first column is the id.
-_INBOUND_FATES: Final = "select id as inbound_id, conversation_id, state = 'held' as held from inbound_emails"
+_INBOUND_FATES: Final = """
+    select id as inbound_id, conversation_id, state = 'held' as held, kind = 'conversation' as opens from inbound_emails
+"""
 _LIST_HELD: Final = text(f"{_INBOUND_FATES} where state = 'held' and id > :after order by id limit :n")
 _STOPS: Final = f"""
     select * from (

@@ -1,6 +1,8 @@
 """What admins and operators do with emails that came in: list them, post a held one, discard one."""
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
@@ -9,6 +11,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.errors import InboundNotWaiting
 from services.notifications.event_log.append import append_events
+from services.notifications.inbound.becoming import MAX_SUBJECT
+from services.notifications.inbound.introductions import Known
+from services.notifications.inbound.mime import parse_email
+from services.notifications.inbound.reading import read_text
+from services.notifications.mail.fingerprints import Fingerprints
 from services.notifications.models import InboundEmail, Person
 from services.notifications.rules import InboundKind, InboundReason, InboundState
 from shared.notifications_feed import LoggedType
@@ -16,6 +23,8 @@ from shared.paging import decode_cursor, encode_cursor
 from shared.problems import Invalid, NotFound
 from shared.settings import Role
 
+MAX_SHOWN: Final = 20_000  # characters of a text
+MAX_SHOWN_FILES: Final = 100
 POSTABLE: Final = (InboundState.HELD, InboundState.IGNORED)
 
 
@@ -24,14 +33,17 @@ async def list_inbound(
     *,
     conversation_id: UUID | None,
     state: InboundState | None,
+    kind: InboundKind | None = None,
     cursor: str | None,
     limit: int,
 ) -> tuple[list[tuple[InboundEmail, bool]], str | None]:
     """Return a page of emails, each with whether its original is kept, newest first, and the next cursor."""
-    bound = [conversation_id, state]
+    bound = [conversation_id, state, *([kind] if kind else [])]
     query = select(InboundEmail, InboundEmail.original.is_not(None)).order_by(InboundEmail.id.desc())
     if conversation_id is not None:
         query = query.where(InboundEmail.conversation_id == conversation_id)
+    if kind is not None:
+        query = query.where(InboundEmail.kind == kind)
     if state is not None:
         query = query.where(InboundEmail.state == state)
     if cursor is not None:
@@ -39,6 +51,33 @@ async def list_inbound(
     rows = [(row[0], row[1]) for row in (await session.execute(query.limit(limit + 1))).all()]
     page = rows[:limit]
     return page, encode_cursor(bound, [str(page[-1][0].id)]) if len(rows) > limit else None
+
+
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """What an email contains: its subject, its whole text with what it quotes, and its files as names and sizes."""
+
+    subject: str
+    text: str
+    files: Sequence[tuple[str, int]]
+
+
+async def find_inbound(session: AsyncSession, inbound_id: UUID) -> tuple[InboundEmail, Contents | None]:
+    """Return an email and what it contains, None if that is not kept any more. Raises `NotFound`."""
+    email = await session.get(InboundEmail, inbound_id)
+    if email is None:
+        raise NotFound("There is no such email.")
+    original = await session.scalar(select(InboundEmail.original).where(InboundEmail.id == inbound_id))
+    return email, None if original is None else await asyncio.to_thread(_contents, original)
+
+
+def _contents(original: bytes) -> Contents:
+    parsed = parse_email(original)
+    text = read_text(parsed, Fingerprints([]), Known([])).text[:MAX_SHOWN]
+    files = [(file.name or file.content_type, len(file.content)) for file in parsed.files[:MAX_SHOWN_FILES]]
+    return Contents(
+        parsed.header("subject")[:MAX_SUBJECT], text.replace("\x00", "").encode("utf-8", "replace").decode(), files
+    )
 
 
 async def read_original(session: AsyncSession, inbound_id: UUID) -> bytes:

@@ -215,6 +215,7 @@ POST   /api/v1/notifications/emails/{email_id}/retry            401   403   403 
 POST   /api/v1/notifications/emails/retry                       401   403   403   403   403  401 #nothing
 GET    /api/v1/notifications/inbound                            401   403   403   200   403  401
 GET    /api/v1/notifications/inbound?conversation_id={conversation_id} 401 403 403 200 403 401
+GET    /api/v1/notifications/inbound/{inbound_id}               401   403   403   200   403  401
 GET    /api/v1/notifications/inbound/{inbound_id}/original      401   403   403   200   403  401
 POST   /api/v1/notifications/inbound/mime                       401   401   401   401   401  401
 POST   /api/v1/notifications/inbound/{inbound_id}/post          401   403   403   204   403  401

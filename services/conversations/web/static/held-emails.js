@@ -1,38 +1,79 @@
-// Emails to a conversation that are held. They belong to the other service, so it needs scripts to say more of them.
+// Emails that are held. They belong to the other service, so it needs scripts to say more of them.
 
-import { call } from "./api.js";
+import { call, role } from "./api.js";
 import { onRefresh } from "./refresh.js";
 
 const API = "/api/v1/notifications/inbound";
-const notices = () => document.querySelectorAll("[data-held]");
-const words = () => document.getElementById("held-words").dataset;
+const SMALL = 256 * 1024; // bytes of an email whose text is shown
 
 export function startHeldEmails(thread, closed) {
   if (thread.dataset.side !== "admin") return;
+  const explainAll = () => explain(thread.querySelector("#held"), `conversation_id=${thread.dataset.thread}`);
   thread.addEventListener("click", act, { signal: closed });
-  onRefresh(() => explain(thread), closed);
-  explain(thread);
+  onRefresh(explainAll, closed);
+  explainAll();
 }
 
-/** Say of each who it says it is from, and why it is held. */
-async function explain(thread) {
-  if ([...notices()].every((notice) => notice.querySelector("[data-why]").textContent)) return;
-  const response = await call("GET", `${API}?conversation_id=${thread.dataset.thread}&state=held&limit=100`).catch(() => null);
+/** Those that belong to no conversation, in the inbox. */
+export function startHeldLetters() {
+  if (role !== "admin") return;
+  const explainAll = () => explain(document.querySelector("[data-letters]"), "kind=conversation");
+  document.addEventListener("submit", open);
+  document.addEventListener("click", (event) => event.target.closest("[data-letters]") && act(event));
+  onRefresh(explainAll);
+  explainAll();
+}
+
+/** Say of each who it says it is from, why it is held, and what it says. */
+async function explain(region, filter) {
+  const notices = [...(region?.querySelectorAll("[data-held]") ?? [])];
+  if (notices.every((notice) => notice.querySelector("[data-why]").textContent)) return;
+  const response = await call("GET", `${API}?${filter}&state=held&limit=100`).catch(() => null);
   if (!response?.ok) return;
   const emails = new Map((await response.json()).items.map((email) => [email.id, email]));
-  for (const notice of notices()) {
+  const words = region.querySelector("[data-held-words]")?.dataset ?? {};
+  for (const notice of notices) {
     const email = emails.get(notice.dataset.held);
-    const why = email && words()[email.reason?.replace(/-./g, (letters) => letters[1].toUpperCase())];
+    const why = email && words[email.reason?.replace(/-./g, (letters) => letters[1].toUpperCase())];
     notice.querySelector("[data-why]").textContent = [email?.from_address, why].filter(Boolean).join(": ");
+    const post = notice.querySelector("[data-post-held]");
+    if (post && email?.kind === "note") post.textContent = words.asNote;
+    if (post && email?.kind === "admin-message") post.textContent = words.asAnswer;
+    const customer = notice.querySelector("[name=user_id]");
+    if (customer && !customer.value) customer.value = email?.user_id ?? "";
+    if (email?.original && email.size <= SMALL) await showText(notice, email.id);
   }
+}
+
+async function showText(notice, id) {
+  const response = await call("GET", `${API}/${id}`).catch(() => null);
+  if (!response?.ok) return;
+  const { subject, text, files } = await response.json();
+  const heading = notice.querySelector("[data-subject]");
+  if (heading && subject) heading.textContent = subject;
+  const original = notice.querySelector("[data-text]");
+  original.textContent = [text, ...files.map(({ name }) => `📎 ${name}`)].filter(Boolean).join("\n");
+  original.hidden = !original.textContent;
+}
+
+async function open(event) {
+  const form = event.target.closest("form[data-post-letter]");
+  if (!form) return;
+  event.preventDefault();
+  await decide(form.closest("[data-held]"), "post", { user_id: new FormData(form).get("user_id").trim() });
 }
 
 async function act({ target }) {
   const button = target.closest("[data-post-held], [data-discard-held]");
-  if (!button) return;
-  const notice = button.closest("[data-held]");
-  for (const other of notice.querySelectorAll("button")) other.disabled = true; // until an event tells what became of it
-  const response = await call("POST", `${API}/${notice.dataset.held}/${"postHeld" in button.dataset ? "post" : "discard"}`).catch(() => null);
+  if (button) await decide(button.closest("[data-held]"), "postHeld" in button.dataset ? "post" : "discard");
+}
+
+async function decide(notice, action, body) {
+  const buttons = notice.querySelectorAll("button");
+  for (const button of buttons) button.disabled = true; // until an event tells what became of it
+  const response = await call("POST", `${API}/${notice.dataset.held}/${action}`, { body }).catch(() => null);
   if (response?.ok) return;
-  for (const other of notice.querySelectorAll("button")) other.disabled = false;
+  for (const button of buttons) button.disabled = false;
+  const problem = await response?.json().catch(() => null);
+  if (problem?.detail) notice.querySelector("[data-why]").textContent = problem.detail;
 }

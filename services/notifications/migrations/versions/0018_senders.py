@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import sqlalchemy as sa
 from alembic import op
 
+from shared.migrations import LOCK_TIMEOUT
+
 revision: str = "0018"
 down_revision: str | None = "0017"
 branch_labels: str | Sequence[str] | None = None
@@ -16,15 +18,21 @@ def upgrade() -> None:
     op.add_column("inbound_emails", sa.Column("posted_by", sa.Text()))
     op.alter_column("inbound_emails", "email_id", nullable=True)
     op.alter_column("inbound_emails", "user_id", nullable=True)
-    op.create_index(
-        "inbound_emails_held_idx", "inbound_emails", ["from_address", "id"], postgresql_where=sa.text("state = 'held'")
-    )
     op.add_column(
         "reply_addresses", sa.Column("as_note", sa.Boolean(), server_default=sa.text("false"), nullable=False)
     )
-    op.create_index(
-        "people_address_idx", "people", [sa.text("lower(email)")], postgresql_where=sa.text("email is not null")
-    )
+    # Each statement is a transaction of its own, and may run again after an interruption.
+    with op.get_context().autocommit_block():
+        op.execute("set lock_timeout = 0")  # building an index waits for older transactions, and blocks nobody
+        op.execute(
+            "create index concurrently if not exists inbound_emails_held_idx on inbound_emails (from_address, id)"
+            " where state = 'held'"
+        )
+        op.execute(
+            "create index concurrently if not exists people_address_idx on people (lower(email))"
+            " where email is not null"
+        )
+        op.execute(LOCK_TIMEOUT)
 
 
 def downgrade() -> None:
