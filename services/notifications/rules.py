@@ -54,6 +54,8 @@ class EmailState(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     SUPPRESSED = "suppressed"
+    BOUNCED = "bounced"
+    """A mail server accepted it, and later it was reported that it did not arrive."""
 
 
 class InboundState(StrEnum):
@@ -143,6 +145,8 @@ class Outcome(StrEnum):
     """The recipient or the content was refused, possibly because of the setup: 5.7.x, relaying, the sender."""
     ABANDONED = "abandoned"
     """Stopped before the final dot: the lease was lost, or the sending process was stopped."""
+    BOUNCED = "bounced"
+    """No attempt of ours: a mail server reported later that it could not deliver the email."""
 
 
 MAY_HAVE_ARRIVED = frozenset({Outcome.ACCEPTED, Outcome.UNCERTAIN})
@@ -150,7 +154,7 @@ MAY_HAVE_ARRIVED = frozenset({Outcome.ACCEPTED, Outcome.UNCERTAIN})
 
 
 class Reason(StrEnum):
-    """Why an email was cancelled, suppressed or failed, or why a scheduled one waits."""
+    """Why an email was cancelled or suppressed, failed or bounced, or why a scheduled one waits."""
 
     READ = "read"
     DELETED = "deleted"
@@ -177,6 +181,17 @@ class Reason(StrEnum):
     GAVE_UP = "gave-up"
     UNCERTAIN = "uncertain"
     RESTORED = "restored"
+    BOUNCED_ADDRESS = "bounced-address"
+    """An earlier email to this address was reported as undeliverable."""
+    MAILBOX_UNKNOWN = "mailbox-unknown"
+    DOMAIN_UNKNOWN = "domain-unknown"
+    MAILBOX_DISABLED = "mailbox-disabled"
+    MAILBOX_FULL = "mailbox-full"
+    NOT_IN_TIME = "not-in-time"
+    """A mail server between us and the recipient gave up after days."""
+    SENDER_REFUSED = "sender-refused"
+    """The recipient's server refused our sender or our set-up, not the recipient."""
+    UNDELIVERABLE = "undeliverable"
 
 
 WAITS_FOR_ADMIN = frozenset({Reason.QUIET_HOURS, Reason.DIGEST})
@@ -195,9 +210,11 @@ TRANSITIONS: dict[EmailState, frozenset[EmailState]] = {
     EmailState.SCHEDULED: frozenset(set(EmailState) - {EmailState.SCHEDULED}),
     # Back to scheduled: for another attempt, or after its lease expired.
     EmailState.SENDING: frozenset(set(EmailState) - {EmailState.SENDING}),
-    # Retried by hand; or cancelled because its messages were deleted.
-    EmailState.FAILED: frozenset({EmailState.SCHEDULED, EmailState.CANCELLED}),
-    EmailState.SENT: frozenset(),
+    # Retried by hand; cancelled because its messages were deleted; or it is reported that an uncertain one bounced.
+    EmailState.FAILED: frozenset({EmailState.SCHEDULED, EmailState.CANCELLED, EmailState.BOUNCED}),
+    EmailState.SENT: frozenset({EmailState.BOUNCED}),
+    # Retried by hand, when the cause is gone.
+    EmailState.BOUNCED: frozenset({EmailState.SCHEDULED}),
     EmailState.CANCELLED: frozenset(),
     EmailState.SUPPRESSED: frozenset(),
 }
@@ -216,7 +233,7 @@ def is_reported(to: EmailState, reason: object, leaving: Collection[EmailState],
     first time: then the log says so. One that had failed and waits again is news. `event_log/feed.py` lists the same.
     """
     if to in {EmailState.SCHEDULED, EmailState.SENDING}:
-        return EmailState.FAILED in leaving
+        return not {EmailState.FAILED, EmailState.BOUNCED}.isdisjoint(leaving)
     return reason != Reason.READ or has_waited
 
 
@@ -286,7 +303,7 @@ def next_step(  # noqa: PLR0911 - a return per outcome is the table it is
             return RetryDecision(EmailState.SCHEDULED, delay=delay, counts=False, opens_breaker=not serves_others)
         case Outcome.REFUSED:
             return RetryDecision(EmailState.SCHEDULED, delay=REFUSED_DELAY, counts=False, opens_breaker=True)
-        case Outcome.ABANDONED:
+        case Outcome.ABANDONED | Outcome.BOUNCED:  # the latter is the end of no attempt
             return RetryDecision(None, counts=False)
 
 

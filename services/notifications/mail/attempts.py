@@ -25,6 +25,8 @@ class Phase(StrEnum):
     DATA = "data"
     CONTENT = "content"
     END_OF_DATA = "end-of-data"
+    REPORT = "report"
+    """None of ours: what a mail server reported after it had accepted the email."""
     LEASE = "lease"
     """Unknown: the sending process stopped before it recorded the result."""
 

@@ -99,13 +99,14 @@ def _of_recipient(phase: Phase, code: int | None, text: str) -> Outcome:
     if code == SHUTTING_DOWN:
         return Outcome.BUSY
     if digit == PERMANENT:
-        return Outcome.REFUSED if _is_policy(code, text) else Outcome.REJECTED
+        return Outcome.REFUSED if is_policy(code, text) else Outcome.REJECTED
     if digit == TRANSIENT:
         return Outcome.REFUSED if blames_setup(code, text) else Outcome.DEFERRED
     return Outcome.UNCERTAIN if phase is Phase.END_OF_DATA else Outcome.DEFERRED
 
 
-def _is_policy(code: int | None, text: str) -> bool:
+def is_policy(code: int | None, text: str) -> bool:
+    """Return whether a permanent refusal is about the sender, our setup or a policy, and not about a mailbox."""
     status, words = enhanced_status(text), _ADDRESS.sub(" ", text)
     if status is None and _POLICY_WORDS.search(words):
         return True
