@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from deploy.operations import on_notifications, run_on
 from services.notifications.api.queries import list_emails
-from services.notifications.delivery.operations import retry_failed_emails_in_batches
+from services.notifications.delivery.operations import RETRIABLE, retry_failed_emails_in_batches
 from services.notifications.mail.addresses import masked
 from services.notifications.mail.replies import one_line, without_addresses
 from services.notifications.models import DeliveryAttempt, Email, Person
@@ -68,14 +68,15 @@ def _row(
 
 
 def retry_many(state: str, since: str | None, reply: str | None) -> None:
-    """Queue failed emails for another attempt, optionally only those of a period or with a matching reply."""
-    if state != EmailState.FAILED:
-        raise SettingsError(f"only failed emails can be retried: use --state {EmailState.FAILED}")
+    """Queue failed or bounced emails for another attempt, all or those of a period or with a matching reply."""
+    if state not in RETRIABLE:
+        raise SettingsError(f"only failed and bounced emails can be retried: use --state {' or '.join(RETRIABLE)}")
+    chosen = EmailState(state)
     period = parse_duration(since) if since is not None else None
 
     async def checked(sessions: SessionFactory) -> tuple[int, int]:
         try:
-            return await retry_failed_emails_in_batches(sessions, since=period, reply=reply)
+            return await retry_failed_emails_in_batches(sessions, since=period, reply=reply, state=chosen)
         except DBAPIError as error:
             if getattr(error.orig, "sqlstate", None) != INVALID_REGULAR_EXPRESSION:
                 raise

@@ -7,6 +7,8 @@ import typer
 from shared.settings import SettingsError
 
 emails = typer.Typer(no_args_is_help=True, help="List and retry emails; pause and resume sending.")
+suppressed = typer.Typer(no_args_is_help=True, help="List and remove addresses to which no email is sent any more.")
+emails.add_typer(suppressed, name="suppressed")
 events = typer.Typer(no_args_is_help=True, help="Inspect the event log; retry or discard parked events.")
 files = typer.Typer(no_args_is_help=True, help="Check the file store.")
 inbound = typer.Typer()
@@ -104,15 +106,17 @@ def list_emails(
 @emails.command("retry")
 def retry_email(
     email_id: Annotated[
-        str | None, typer.Argument(help="Id of the email to retry. Alternatively, use --state failed.")
+        str | None, typer.Argument(help="Id of the email to retry. Alternatively, use --state.")
     ] = None,
-    state: Annotated[str | None, typer.Option(help="Retry all emails in this state. Only failed is allowed.")] = None,
-    since: Annotated[str | None, typer.Option(help="Only emails that failed within this time, for example 2h.")] = None,
+    state: Annotated[str | None, typer.Option(help="Retry all emails in this state: failed or bounced.")] = None,
+    since: Annotated[
+        str | None, typer.Option(help="Only emails that failed or bounced within this time, for example 2h.")
+    ] = None,
     reply: Annotated[
         str | None, typer.Option(help="Only emails whose last reply matches this regular expression.")
     ] = None,
 ) -> None:
-    """Queue one or many failed emails for another attempt."""
+    """Queue one or many failed or bounced emails for another attempt."""
     from deploy.emails import retry_many
     from deploy.operations import on_notifications, parse_id
     from services.notifications.delivery.operations import retry_email as retry
@@ -125,6 +129,27 @@ def retry_email(
         parsed_id = parse_id(email_id)
         on_notifications(lambda session: retry(session, parsed_id))
         typer.echo("Queued for another attempt.")
+
+
+@suppressed.command("list")
+def list_suppressed_addresses(
+    user: Annotated[str | None, typer.Option(help="Only addresses of this user.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Maximum number of addresses.")] = 25,
+) -> None:
+    """List suppressed addresses, newest first: whose they are, and why. Only a hash of each is kept."""
+    from deploy.suppressed import print_suppressed
+
+    print_suppressed(user, limit)
+
+
+@suppressed.command("remove")
+def remove_suppressed_address(
+    which: Annotated[str, typer.Argument(metavar="ID|ADDRESS", help="The id in the list, or the address.")],
+) -> None:
+    """Send emails to an address again. Emails that were suppressed meanwhile are not sent."""
+    from deploy.suppressed import remove
+
+    remove(which)
 
 
 @emails.command("pause")

@@ -6,14 +6,14 @@ from typing import cast
 
 from fastapi import FastAPI
 
-from services.notifications.api import inbound, inbound_mime, internal, leaving, operations, routes
+from services.notifications.api import inbound, inbound_mime, internal, leaving, operations, routes, suppressed
 from services.notifications.api.room import Room
 from services.notifications.api.state import ApiState
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.reception import Reception
 from services.notifications.settings import ApiSettings
 from services.notifications.web import emails, preferences
-from shared.database import REQUEST_BOUNDS, create_engine, request_connection
+from shared.database import REQUEST_BOUNDS, create_engine, request_connection, request_transaction
 from shared.http import add_head_routes, add_routes, create_api
 
 _DESCRIPTION = """
@@ -38,10 +38,10 @@ def create_app(settings: ApiSettings) -> FastAPI:
     )
     state = cast("ApiState", app.state)
     trusted = TrustedResults(settings.inbound_authserv_id, settings.inbound_require_auth)
-    acquire = partial(request_connection, state.acquire)
+    acquire, transact = partial(request_connection, state.acquire), partial(request_transaction, state.sessions)
     secret = settings.inbound_secret.get_secret_value() if settings.inbound_secret else ""
     domain, letters = settings.inbound_domain or "", settings.inbound_address
-    state.reception = Reception(acquire, domain, secret, settings.public_url, trusted, letters=letters)
+    state.reception = Reception(acquire, transact, domain, secret, settings.public_url, trusted, letters=letters)
     state.room = Room(inbound_mime.ROOM)
     add_routes(
         app,
@@ -50,6 +50,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         routes.router,
         inbound_mime.router,
         inbound.router,
+        suppressed.router,
         operations.router,
         leaving.router,
         internal.router,

@@ -8,7 +8,7 @@ from shared.problems import Problem
 
 
 class EmailNotFailed(Problem):
-    """Only failed emails can be retried."""
+    """Only failed and bounced emails can be retried."""
 
     status = HTTPStatus.CONFLICT
     code = "email-not-failed"

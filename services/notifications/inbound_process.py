@@ -1,6 +1,7 @@
 """The process that takes emails in, and posts them as messages. Copies share the work."""
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +21,14 @@ from services.notifications.mail.addresses import sender_address, sender_name
 from services.notifications.mail.imap_url import ImapServer
 from services.notifications.mail.listen_url import parse_listen_url
 from services.notifications.settings import NO_LISTENER, InboundSettings
-from shared.database import ConnectionProvider, SessionFactory, connection_provider, create_engine, create_sessions
+from shared.database import (
+    ConnectionProvider,
+    SessionFactory,
+    connection_provider,
+    create_engine,
+    create_sessions,
+    transaction,
+)
 from shared.processes import operations_routes, operations_server
 from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.stopping import pause, run_until_stopped
@@ -41,7 +49,16 @@ async def run_inbound(settings: InboundSettings, host: str, port: int, stop: asy
     trusted = TrustedResults(settings.inbound_authserv_id, settings.inbound_require_auth)
     secret = settings.inbound_secret.get_secret_value() if settings.inbound_secret else ""
     domain, letters = settings.inbound_domain or "", settings.inbound_address
-    reception = Reception(acquire, domain, secret, settings.public_url, trusted, arrived.set, letters=letters)
+    reception = Reception(
+        acquire,
+        partial(transaction, sessions),
+        domain,
+        secret,
+        settings.public_url,
+        trusted,
+        arrived.set,
+        letters=letters,
+    )
     hostname = urlsplit(settings.public_url).hostname or "localhost"
     listens = settings.inbound_domain is not None and settings.inbound_listen != NO_LISTENER
     server = (

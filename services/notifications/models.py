@@ -388,6 +388,40 @@ class InboundEmail(Base):
     )
 
 
+class Bounce(Base):
+    """A report that an email did not arrive. The report's words are in a row of `email_tries`.
+
+    `address_hash` is null if the address was erased before. Rows are kept for as long as a second report counts.
+    """
+
+    __tablename__ = "bounces"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    email_id: Mapped[UUID]
+    address_hash: Mapped[bytes | None] = mapped_column(index=True)
+    status: Mapped[str]  # RFC 3463
+    reason: Mapped[str]
+    consequence: Mapped[str]
+    permanent: Mapped[bool]
+
+
+class Suppression(Base):
+    """An address to which no email is sent any more, as a keyed hash: it stays when its person is erased.
+
+    `user_id` is whose address it is, as long as it is theirs; `email_id` the email that was reported.
+    """
+
+    __tablename__ = "suppressions"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, server_default=func.uuidv7())
+    address_hash: Mapped[bytes] = mapped_column(unique=True)
+    user_id: Mapped[str | None] = mapped_column(index=True)
+    email_id: Mapped[UUID]
+    reason: Mapped[str]
+    status: Mapped[str]
+    since: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+
+
 class Mute(Base):
     """A customer who wants no emails about a conversation, or none at all: then `conversation_id` is null."""
 

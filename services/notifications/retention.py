@@ -7,6 +7,7 @@ from services.notifications.event_log.feed import number_events
 from services.notifications.settings import StoreSettings
 from shared.event_log.retention import purge_oldest
 
+DAYS_OF_BOUNCES = 90  # in which a second report about an address follows
 DAYS_COUNTED = 1.1  # days of attempts that the recipient limits count, with a margin for clocks
 
 
@@ -26,6 +27,11 @@ async def purge_attempts(session: AsyncSession, settings: StoreSettings, *, size
     """
     values = {"size": size, "retention": max(settings.retention_days, DAYS_COUNTED)}
     return len((await session.execute(_PURGE_ATTEMPTS, values)).all())
+
+
+async def purge_bounces(session: AsyncSession, settings: StoreSettings, *, size: int) -> int:  # noqa: ARG001 - as the others
+    """Delete the oldest bounces that count no more as the first of two; return how many."""
+    return len((await session.execute(_PURGE_BOUNCES, {"size": size, "days": DAYS_OF_BOUNCES})).all())
 
 
 async def purge_events(session: AsyncSession, settings: StoreSettings, *, size: int) -> int:
@@ -64,6 +70,13 @@ _PURGE_ATTEMPTS = text("""
         where attempts.id < uuidv7(make_interval(secs => cast(:retention as float8) * -86400))
             and emails.finished_at is not null
         order by attempts.id limit :size
+    )
+    returning id
+""")
+
+_PURGE_BOUNCES = text("""
+    delete from bounces where id in (
+        select id from bounces where id < uuidv7(make_interval(days => cast(:days as int) * -1)) order by id limit :size
     )
     returning id
 """)

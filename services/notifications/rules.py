@@ -9,6 +9,8 @@ GIVE_UP_AFTER = 3 * 24 * 3600
 RETRY_EVERY = 4 * 3600
 MAX_JITTER = 0.1
 MAX_UNCERTAIN_ATTEMPTS = 2
+MAX_BOUNCED = 0.05  # of the emails of an hour; if more bounce, addresses are not suppressed
+MIN_BOUNCES = 20  # bounced or sent emails, from which on this share is looked at
 MAX_EVENT_ATTEMPTS = 5
 FIRST_BREAKER_PAUSE = 15
 FIRST_REFUSED_PAUSE = 2  # short: often it is one recipient's policy, and the next email is accepted
@@ -349,6 +351,14 @@ def seconds_until_allowed(limits: Sequence[EmailLimit], ages: Sequence[float], i
         elif len(ages) >= left and (needed := limit.seconds - ages[left - 1]) > 0:
             wait = max(wait, min(needed, RECHECK_DELAY) if in_flight else needed)
     return wait
+
+
+def is_suppressing_suspended(bounced: int, sent: int) -> bool:
+    """Return whether addresses are not suppressed: over 5 % of the emails of an hour bounced, so the cause may be ours.
+
+    `bounced` counts addresses, so that nobody can do this alone. With fewer than 20 of both a share says nothing.
+    """
+    return max(bounced, sent) >= MIN_BOUNCES and bounced > MAX_BOUNCED * sent
 
 
 def breaker_pause(outcome: Outcome, consecutive_trips: int) -> int:

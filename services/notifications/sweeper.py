@@ -33,6 +33,7 @@ from services.notifications.models import FeedCursor
 from services.notifications.retention import (
     purge_admin_notifications,
     purge_attempts,
+    purge_bounces,
     purge_events,
     purge_inbox,
 )
@@ -204,7 +205,7 @@ async def _purge_for_ever(sessions: SessionFactory, settings: EmailSettings, sto
     """Delete data older than the retention, one batch per transaction, so that locks are short."""
     while not stop.is_set():
         try:
-            for purge in (purge_inbox, purge_attempts, purge_admin_notifications, purge_events):
+            for purge in (purge_inbox, purge_attempts, purge_admin_notifications, purge_bounces, purge_events):
                 deleted = PURGE_BATCH
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:

@@ -4,6 +4,7 @@ import asyncio
 import imaplib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from services.notifications.mail.imap import ImapConnection
 from services.notifications.mail.imap_url import ImapServer
 from services.notifications.mail.imap_wire import ImapRefused, LoginRefused
 from shared import failpoints
-from shared.database import connection_provider
+from shared.database import connection_provider, transaction
 from tests.helpers.waiting import eventually
 from tests.real_mail.helpers.dovecot import PASSWORD
 from tests.real_mail.helpers.town import Town
@@ -76,8 +77,9 @@ async def shared(town: Town) -> AsyncIterator[Shared]:
     port = town.servers.dovecot.imap
     server = ImapServer("127.0.0.1", port, "none", USER, PASSWORD)
     rig, clock = town.rig, [0.0]
-    acquire = connection_provider(rig.sweeping.notifications.kw["bind"])
-    reception = Reception(acquire, DOMAIN, INBOUND_SECRET, "https://store.test", TRUSTED)
+    sessions = rig.sweeping.notifications
+    acquire, transact = connection_provider(sessions.kw["bind"]), partial(transaction, sessions)
+    reception = Reception(acquire, transact, DOMAIN, INBOUND_SECRET, "https://store.test", TRUSTED)
     await rig.send_email()
     with imaplib.IMAP4("127.0.0.1", port, timeout=20) as person:
         person.login(USER, PASSWORD)

@@ -149,12 +149,13 @@ class Parked(BaseModel):
 
 
 class RetryFailed(BaseModel):
-    """Which failed emails to retry: those of the last seconds, and those whose last reply contains a text."""
+    """Which failed or bounced emails to retry: those of the last seconds, and those whose last reply has a text."""
 
     model_config = ConfigDict(extra="forbid")
 
     since_seconds: Annotated[int, Field(ge=1, le=3 * MONTH)] | None = None
     reply: Annotated[Text, Field(min_length=1, max_length=200)] | None = None
+    state: Literal["failed", "bounced"] = "failed"
 
 
 class Retried(BaseModel):
@@ -196,10 +197,10 @@ async def discard_parked_event(event_id: ParkedId, _: Operator, session: DbSessi
 
 @router.post("/emails/retry")
 async def retry_failed_emails(body: RetryFailed, _: Operator, request: Request) -> Retried:
-    """Queue failed emails for another attempt, 10,000 at most. Emails that may have arrived are skipped."""
+    """Queue failed or bounced emails for another attempt, 10,000 at most. Emails that may have arrived are skipped."""
     since = timedelta(seconds=body.since_seconds) if body.since_seconds is not None else None
     literal = f"***={body.reply}" if body.reply is not None else None  # PostgreSQL's mark for a text that is no pattern
     retried, skipped = await retry_failed_emails_in_batches(
-        app_state(request).sessions, since=since, reply=literal, most=MOST_RETRIED
+        app_state(request).sessions, since=since, reply=literal, state=EmailState(body.state), most=MOST_RETRIED
     )
     return Retried(retried=retried, skipped=skipped, more=retried == MOST_RETRIED)

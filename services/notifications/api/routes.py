@@ -160,5 +160,5 @@ async def list_emails(
 async def retry_email(
     email_id: Annotated[UUID, Path(description="The email's id.")], _: Admin, session: DbSession
 ) -> None:
-    """Queue a failed email for another attempt."""
+    """Queue a failed or bounced email for another attempt."""
     await operations.retry_email(session, email_id)

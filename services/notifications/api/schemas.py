@@ -186,10 +186,10 @@ class AttemptOut(BaseModel):
 class EmailOut(BaseModel):
     """An email with its state, the messages it contains, and all attempts to send it.
 
-    `reason` says why an email was cancelled, suppressed or failed. A scheduled email has no reason, or `rate-limited`:
-    its address has reached its email limit, and the email will be sent later; to admins also `quiet-hours` or `digest`:
-    it waits for a time that they have chosen. `conversation_id` is null for a digest, which is about several.
-    `message_ids` names no notes and no assignments. `due_at` is when it is first due.
+    `reason` says why an email was cancelled or suppressed, failed or bounced. A scheduled email has no reason, or
+    `rate-limited`: its address has reached its email limit, and the email will be sent later; to admins also
+    `quiet-hours` or `digest`: it waits for a time that they have chosen. `conversation_id` is null for a digest, which
+    is about several. `message_ids` names no notes and no assignments. `due_at` is when it is first due.
     `next_attempt_at` is when the next attempt is due; it is null unless the email is scheduled.
     """
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import structlog
 from sqlalchemy import Text, func, literal_column, select, update
@@ -130,6 +130,11 @@ async def note_failure(session: AsyncSession, attempt: Attempt, lease_id: UUID, 
         closing = update(SendingControl).where(SendingControl.breaker_trips > 0, logged_in).values(CLOSED_BREAKER)
         await session.execute(closing.execution_options(**_NO_SYNC))
     await end_probe(session, lease_id)
+
+
+async def open_breaker(session: AsyncSession, refused: Attempt, host: str) -> None:
+    """Open the breaker because of what was reported later: that our sender or our setup is refused."""
+    await _trip(session, refused, uuid4(), host)
 
 
 async def _trip(session: AsyncSession, attempt: Attempt, lease_id: UUID, host: str) -> None:

@@ -29,6 +29,7 @@ from services.notifications.delivery.recipient_limits import load_allowances, su
 from services.notifications.delivery.recipients import Recipient, find_recipient
 from services.notifications.delivery.rendering import RenderedEmail, render_email
 from services.notifications.delivery.reply_addresses import keep_reply_addresses
+from services.notifications.delivery.suppression import find_suppressed
 from services.notifications.delivery.timing import Timing, find_wait, is_digest, load_timings
 from services.notifications.delivery.transitions import cancel_emails, move_emails
 from services.notifications.event_log.append import append_events
@@ -119,15 +120,13 @@ async def _read_due(
     user_ids |= {message.sender_id for batch in batches.values() for message in batch.messages}
     people = {person.id: person for person in await session.scalars(select(Person).where(any_of(Person.id, user_ids)))}
     previous_ids = await _read_previous_ids(session, [email.id for email in rows])
-    muted = await find_muted(session, rows)
+    recipients = await _find_recipients(session, rows, batches, people, settings)
     timings = await load_timings(session, {email.recipient_id for email in rows if email.audience == Audience.ADMIN})
     sections = await load_sections(session, rows)
     return [
         DueEmail(
             email,
-            Recipient(reason=Reason.MUTED)
-            if email.id in muted
-            else _find_recipient(email, batches[email.id], people, settings),
+            recipients[email.id],
             batches[email.id],
             people,
             previous_ids.get(email.id),
@@ -145,6 +144,25 @@ def _find_wait(
         return None
     zone = known_zone([admin.zoneinfo if admin is not None else None, settings.time_zone])
     return find_wait(timing, zone, now, email.created_at, digest=is_digest(email))
+
+
+async def _find_recipients(
+    session: AsyncSession,
+    rows: Sequence[Email],
+    batches: Mapping[UUID, EmailBatch],
+    people: Mapping[str, Person],
+    settings: EmailSettings,
+) -> dict[UUID, Recipient]:
+    found = {email.id: _find_recipient(email, batches[email.id], people, settings) for email in rows}
+    muted = await find_muted(session, rows)
+    to_people = {email.id: found[email.id].mailbox for email in rows if email.audience != Audience.SUPPORT}
+    suppressed = await find_suppressed(session, {mailbox for mailbox in to_people.values() if mailbox})
+    for email_id, mailbox in to_people.items():
+        if email_id in muted:
+            found[email_id] = Recipient(reason=Reason.MUTED)
+        elif mailbox in suppressed:
+            found[email_id] = Recipient(reason=Reason.BOUNCED_ADDRESS)
+    return found
 
 
 def _find_recipient(

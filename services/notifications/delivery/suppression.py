@@ -9,19 +9,14 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import text
+from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.mail.addresses import AddressError, mailbox_of
+from services.notifications.mail.addresses import mailbox_of
 from services.notifications.models import Suppression
 from shared.database import transaction_driver
 from shared.paging import decode_cursor, encode_cursor
 from shared.problems import NotFound
-
-
-def hash_sql(mailbox: str) -> str:
-    """Return the SQL of the hash of a mailbox, an SQL expression; needs the table `gate`. Of null it is null."""
-    return f"sha256(gate.leave_key || convert_to('suppressed address ' || {mailbox}, 'UTF8'))"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +27,6 @@ class Cause:
     user_id: str | None
     reason: str
     status: str
-
-
-def mailbox_or_none(address: str | None) -> str | None:
-    """Return the canonical form of an address; None without one, or for one that cannot receive email."""
-    try:
-        return mailbox_of(address) if address else None
-    except AddressError:
-        return None
 
 
 async def suppress(session: AsyncSession, address_hash: bytes, cause: Cause) -> bool:
@@ -57,11 +44,42 @@ async def find_suppressed(session: AsyncSession, mailboxes: Collection[str]) -> 
 
 
 async def list_suppressed(
-    session: AsyncSession, *, cursor: str | None, limit: int
+    session: AsyncSession, *, user_id: str | None, cursor: str | None, limit: int
 ) -> tuple[Sequence[Suppression], str | None]:
     """Return a page of suppressed addresses, newest first, and the next cursor."""
-    after = decode_cursor(cursor, ["suppressed"], UUID)[0] if cursor is not None else None
-    query = _LIST.bindparams(after=after, n=limit + 1)
-    rows = list(await session.scalars(query_of(query)))
+    bound = ["suppressed", user_id]
+    query = select(Suppression).order_by(Suppression.id.desc())
+    if user_id is not None:
+        query = query.where(Suppression.user_id == user_id)
+    if cursor is not None:
+        query = query.where(Suppression.id < decode_cursor(cursor, bound, UUID)[0])
+    rows = (await session.scalars(query.limit(limit + 1))).all()
     page = rows[:limit]
-    return page, encode_cursor(["suppressed"], [str(page[-1].id)]) if len(rows) > limit else None
+    return page, encode_cursor(bound, [str(page[-1].id)]) if len(rows) > limit else None
+
+
+async def remove_suppression(session: AsyncSession, suppression_id: UUID) -> None:
+    """Send emails to an address again. Raises `NotFound`."""
+    gone = await session.scalar(delete(Suppression).where(Suppression.id == suppression_id).returning(Suppression.id))
+    if gone is None:
+        raise NotFound("There is no suppressed address with this id.")
+
+
+async def remove_suppressed_address(session: AsyncSession, address: str) -> bool:
+    """Send emails to an address again; return False if it is not suppressed. Raises AddressError."""
+    driver = await transaction_driver(session)
+    return await driver.fetchval(_REMOVE, mailbox_of(address)) is not None
+
+
+_HASH: Final = "sha256(gate.leave_key || convert_to('suppressed address ' || {}, 'UTF8'))"
+HASH_SQL: Final = _HASH.format("$1::text")
+"""SQL of the hash of the mailbox `$1`, null without one; needs the table `gate`."""
+_FIND: Final = f"""
+select mailbox from unnest($1::text[]) as each (mailbox), gate
+where exists (select from suppressions where address_hash = {_HASH.format("mailbox")})
+"""  # noqa: S608 - built from constants
+_REMOVE: Final = f"delete from suppressions using gate where address_hash = {HASH_SQL} returning id"  # noqa: S608 - as above
+_SUPPRESS: Final = """
+insert into suppressions (address_hash, user_id, email_id, reason, status) values ($1, $2, $3, $4, $5)
+on conflict (address_hash) do nothing returning id
+"""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from uuid import UUID
 
-from services.notifications.mail.addresses import AddressError, mailbox_of
+from services.notifications.mail.addresses import mailbox_or_none
 from services.notifications.mail.reply_addresses import ReplyToken
 from services.notifications.rules import Audience, InboundKind, InboundReason
 from shared.database import Driver
@@ -69,14 +69,6 @@ def _bound(row: Mapping[str, Any], *, is_proven: bool) -> Bound:
         is_proven=is_proven,
         to_support=to_support,
     )
-
-
-def mailbox_or_none(address: str | None) -> str | None:
-    """Return the canonical form of an address, None if there is none."""
-    try:
-        return mailbox_of(address) if address else None
-    except AddressError:
-        return None
 
 
 _FOUND: Final = f"""

@@ -5,38 +5,12 @@ server decides, and else the text.
 """
 
 import re
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
+from services.notifications.delivery.bounces import Consequence, Verdict
 from services.notifications.inbound.delivery_reports import DeliveryReport, statuses
 from services.notifications.mail.replies import is_policy
 from services.notifications.rules import Reason
-
-
-class Consequence(StrEnum):
-    """What a report means for emails after this one."""
-
-    NOTHING = "nothing"
-    SUPPRESS = "suppress"
-    """No email reaches this address ever: none is sent to it any more."""
-    SUPPRESS_ON_ANOTHER_DAY = "suppress-on-another-day"
-    """The same, if the same was reported on an earlier day: the domain's name servers may be at fault."""
-    SUPPRESS_ON_SECOND = "suppress-on-second"
-    """The same, if it is not the first such report about the address."""
-    OPEN_BREAKER = "open-breaker"
-    """Our sender or our set-up is refused. The recipient is not at fault."""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """Why an email did not arrive, by which status, and what follows. `permanent`: it would fail again."""
-
-    reason: Reason
-    status: str
-    consequence: Consequence
-    permanent: bool = True
-
 
 _UNKNOWN_MAILBOX: Final = {"5.1.1", "5.1.3", "5.1.6", "5.1.10"}
 _UNKNOWN_DOMAIN: Final = "5.1.2"

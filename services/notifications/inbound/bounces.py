@@ -1,50 +1,84 @@
 """Take in what mail servers report about an email of ours, at its envelope sender `bounce+TOKEN@domain`.
 
-Nothing that arrives there ever becomes a message: not a report, and not what a program answers by itself.
+Nothing that arrives there ever becomes a message: not a report, and not what a program answers by itself. There is no
+row for a report: what follows from it is committed before its sender's server gets an answer. The report is not kept,
+because it holds a copy of our email.
 """
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
 import structlog
+from prometheus_client import Counter
+from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.delivery.bounces import record_bounce
+from services.notifications.inbound.bounce_rules import judge
+from services.notifications.inbound.delivery_reports import Action, DeliveryReport, read_report
 from services.notifications.inbound.loops import automatic_reason
-from services.notifications.inbound.mime import parse_headers
+from services.notifications.inbound.report_parts import read_parts
 from shared.database import Driver
+from shared.failpoints import failpoint
 
 VALID_DAYS: Final = 30  # after the last attempt; mail servers give up after five to seven
+
+REPORTS = Counter("chats_inbound_reports_total", "Reports about our emails, by what they changed", ["effect"])
+
+Transact = Callable[[], AbstractAsyncContextManager[AsyncSession]]
+"""Begins a transaction, and commits it at the end."""
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Reported:
-    """The email of ours whose envelope sender an address is. `expired`: reports about it have no effect any more."""
+    """The email of ours whose envelope sender an address is, and where it went, if that was not erased.
+
+    `expired`: reports about it have no effect any more.
+    """
 
     email_id: UUID
+    address: str | None
     expired: bool
 
 
 async def find_reported(connection: Driver, email_id: UUID) -> Reported | None:
     """Return the email that has an envelope sender; None if it does not exist, or was never given to a mail server."""
     row = await connection.fetchrow(_FIND, email_id, VALID_DAYS)
-    return Reported(email_id, row["expired"]) if row is not None else None
+    return Reported(email_id, row["to_address"], row["expired"]) if row is not None else None
 
 
-async def take_report(
-    connection: Driver,  # noqa: ARG001 - for what follows from a report
-    reported: Reported,
-    envelope_from: str | None,
-    content: bytes,
-) -> bool:
-    """Take a report in; return False for an email that may be from a person, who must know that nobody reads it."""
-    reason = automatic_reason(parse_headers(content), envelope_from)
-    log.info("report taken in", email_id=str(reported.email_id), reason=reason)
-    return reason is not None
+async def take_report(transact: Transact, reported: Reported, envelope_from: str | None, content: bytes) -> bool:
+    """Take a report in; return False for an email that may be from a person, who must know that nobody reads it.
+
+    Errors of the database are the caller's: the report must then be delivered again.
+    """
+    headers, parts = read_parts(content)
+    reason = automatic_reason(headers, envelope_from)
+    if reason is None:
+        return False
+    report = read_report(headers, parts, reported.address)
+    effect = await _apply(transact, reported, report) if report is not None else "unreadable"
+    REPORTS.labels(effect).inc()
+    log.info("report taken in", email_id=str(reported.email_id), effect=effect, kind=reason)
+    return True
+
+
+async def _apply(transact: Transact, reported: Reported, report: DeliveryReport) -> str:
+    if report.action is not Action.FAILED:
+        return report.action
+    verdict = judge(report, reported.address)
+    async with transact() as session:
+        effect = await record_bounce(session, reported.email_id, verdict, report.diagnostic, report.host)
+    failpoint("bounce-committed")
+    log.info("email bounced", email_id=str(reported.email_id), status=verdict.status, reason=verdict.reason)
+    return effect
 
 
 _FIND: Final = """
-select greatest(claimed_at, finished_at) < clock_timestamp() - make_interval(days => $2) as expired
+select to_address, greatest(claimed_at, finished_at) < clock_timestamp() - make_interval(days => $2) as expired
 from emails where id = $1 and claimed_at is not null
 """

@@ -23,7 +23,7 @@ _ESCAPED = re.compile(r"\\x\{([0-9A-Fa-f]{2,6})\}")  # RFC 6533: a character in 
 _SYSTEM: Final = {"mailer-daemon", "postmaster", "mail-daemon", "mailerdaemon", "mdaemon", "mmdf", "mail.daemon"}
 # What mail servers write at the beginning of a report without fields, and before the copy of the email.
 _FAILED = re.compile(
-    r"\bundeliver(ed|able)|returned (mail|to sender)|returning message|failure notice|delivery (has )?fail(ed|ure)"
+    r"\bundeliver(ed|able)|returned (mail|to sender)|returning message|failure notice|delivery (has )?(failed|failure)"
     r"|delivery to the following recipients? (has )?failed|failed permanently|permanent(ly)? (fatal )?(error|fail)"
     r"|(not|n't|unable to|un-?able|cannot|impossible to) (be )?deliver(ed)?\b|not able to deliver|wasn't delivered"
     r"|did not reach|non-?delivery|mail delivery (problem|failed)|fatal errors",

@@ -9,11 +9,12 @@ import structlog
 from prometheus_client import Counter
 
 from services.notifications.inbound.authentication import TrustedResults
-from services.notifications.inbound.binding import Anyone, Bound, Target, find_bound, mailbox_or_none
-from services.notifications.inbound.bounces import Reported, find_reported, take_report
+from services.notifications.inbound.binding import Anyone, Bound, Target, find_bound
+from services.notifications.inbound.bounces import Reported, Transact, find_reported, take_report
 from services.notifications.inbound.intake import TakenIn, take_in
 from services.notifications.inbound.leaving import Leaver, find_leaver, take_leave
 from services.notifications.inbound.loops import envelope_mailbox
+from services.notifications.mail.addresses import mailbox_or_none
 from services.notifications.mail.reply_addresses import read_bounce_address, read_leave_address, read_reply_token
 from services.notifications.rules import InboundState
 from shared.database import ConnectionProvider
@@ -45,11 +46,15 @@ NO_REPORT: Final = Refused("no-report", "5.1.6", "Nobody reads this address. Ans
 
 
 class Reception:
-    """Finds out whom addresses stand for, and keeps emails. Errors of the database are the caller's."""
+    """Finds out whom addresses stand for, and keeps emails. Errors of the database are the caller's.
+
+    `transact` begins a transaction, in which a report takes effect.
+    """
 
     def __init__(
         self,
         acquire: ConnectionProvider,
+        transact: Transact,
         domain: str,
         secret: str,
         public_url: str,
@@ -58,7 +63,8 @@ class Reception:
         *,
         letters: str | None = None,
     ) -> None:
-        self._acquire, self.domain, self._secret = acquire, domain, secret
+        self._acquire, self._transact = acquire, transact
+        self.domain, self._secret = domain, secret
         self._trusted, self._arrived = trusted, arrived
         self._letters = mailbox_or_none(letters)  # the address for new conversations
         self._new_conversation = f"{public_url.rstrip('/')}/dashboard/messages/new/"
@@ -130,8 +136,8 @@ class Reception:
         return taken
 
     async def _keep_report(self, reported: Reported, envelope_from: str | None, content: bytes) -> Refused | None:
-        async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
-            if not await take_report(connection, reported, envelope_from, content):
+        async with asyncio.timeout(DATABASE_SECONDS):
+            if not await take_report(self._transact, reported, envelope_from, content):
                 return _refuse(NO_REPORT)
         EMAILS.labels(InboundState.IGNORED).inc()
         return None

@@ -58,6 +58,14 @@ def mailbox_of(address: str) -> str:
     return f"{normalize('NFC', normalize('NFD', local).casefold())}@{domain.lower().rstrip('.')}"
 
 
+def mailbox_or_none(address: str | None) -> str | None:
+    """Return the canonical form of an address; None without one, or if it cannot receive email."""
+    try:
+        return mailbox_of(address) if address else None
+    except AddressError:
+        return None
+
+
 def is_unattended(mailbox: str) -> bool:
     """Return whether nobody reads emails to an address, given as `mailbox_of` returns it."""
     return mailbox.rpartition("@")[0].partition("+")[0] in UNATTENDED

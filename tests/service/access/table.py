@@ -213,6 +213,9 @@ GET    /api/v1/notifications/links/{leave_token}                200   200   200 
 POST   /api/v1/notifications/links/{leave_token}                422   422   422   422   422  422
 POST   /api/v1/notifications/emails/{email_id}/retry            401   403   403   204   403  401
 POST   /api/v1/notifications/emails/retry                       401   403   403   403   403  401 #nothing
+GET    /api/v1/notifications/emails/suppressed                  401   403   403   200   403  401
+GET    /api/v1/notifications/emails/suppressed?user_id={user_id} 401  403   403   200   403  401
+DELETE /api/v1/notifications/emails/suppressed/{suppression_id} 401   403   403   204   403  401
 GET    /api/v1/notifications/inbound                            401   403   403   200   403  401
 GET    /api/v1/notifications/inbound?conversation_id={conversation_id} 401 403 403 200 403 401
 GET    /api/v1/notifications/inbound/{inbound_id}               401   403   403   200   403  401

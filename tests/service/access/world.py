@@ -321,6 +321,10 @@ async def _notify(sessions: SessionFactory, ids: dict[str, dict[str, str]]) -> N
         inbound = await session.execute(text("select user_id, id from inbound_emails"))
         for user_id, row_id in inbound.all():
             ids[user_id]["inbound_id"] = str(row_id)
+        await session.execute(_SUPPRESSED)
+        suppressed = await session.execute(text("select user_id, id from suppressions"))
+        for user_id, row_id in suppressed.all():
+            ids[user_id]["suppression_id"] = str(row_id)
         emails = await session.execute(text("select recipient_id, id from emails"))
         key = (await session.scalars(text("select leave_key from gate"))).one()
         for recipient, row_id in emails.all():
@@ -332,6 +336,12 @@ _INBOUND = text("""
         (conversation_id, email_id, user_id, read_up_to, same_as, from_address, size, original, state)
     select conversation_id, id, recipient_id, 1, id::text, recipient_id || '@customer.test', 4, 'text', 'held'
     from emails
+""")
+
+
+_SUPPRESSED = text("""
+    insert into suppressions (address_hash, user_id, email_id, reason, status)
+    select sha256(recipient_id::bytea), recipient_id, id, 'mailbox-unknown', '5.1.1' from emails
 """)
 
 

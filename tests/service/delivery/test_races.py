@@ -187,7 +187,7 @@ async def test_a_failed_email_of_deleted_data_is_cancelled_and_erased(
         assert (await session.scalars(select(Email.content))).all() == [None]
         if ending == "user-deleted":
             assert (await session.scalars(select(DeliveryAttempt.reply))).all() == [""]
-        with pytest.raises(Problem, match="Only failed emails"):
+        with pytest.raises(Problem, match="Only failed and bounced emails"):
             await retry_email(session, held.id)
 
 

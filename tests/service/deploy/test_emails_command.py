@@ -121,7 +121,7 @@ async def test_failed_emails_are_retried_by_time_and_reply_except_those_that_may
     [
         ((), "give the id of one email, or --state failed"),
         (("--since", "2h"), "give the id of one email, or --state failed"),
-        (("--state", "sent"), "only failed emails can be retried"),
+        (("--state", "sent"), "only failed and bounced emails can be retried"),
         (("--state", "failed", "--since", "yesterday"), "--since must be a duration such as 90s, 30m, 2h or 3d"),
         (("--state", "failed", "--reply", "*"), "--reply must be a regular expression"),
         (("nonsense",), "is not a valid id"),

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
 from email.message import EmailMessage
+from functools import partial
 from typing import Any
 
 import httpx2
@@ -164,8 +165,8 @@ async def running_rig(
     sweeping.settings = SETTINGS
     [port] = [port] if port else free_ports([0])
     sessions: SessionFactory = sweeping.notifications
-    acquire = connection_provider(sessions.kw["bind"])
-    reception = Reception(acquire, DOMAIN, INBOUND_SECRET, "https://store.test", TRUSTED, letters=LETTERS)
+    acquire, transact = connection_provider(sessions.kw["bind"]), partial(transaction, sessions)
+    reception = Reception(acquire, transact, DOMAIN, INBOUND_SECRET, "https://store.test", TRUSTED, letters=LETTERS)
     server = InboundServer(Receiver(reception), Listen(is_lmtp, "127.0.0.1", port), "store.test")
     await server.start()
     transport = anna.api._transport  # noqa: SLF001 - the same application with other headers

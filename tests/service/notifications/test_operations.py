@@ -128,7 +128,7 @@ async def test_many_emails_are_retried_in_several_calls(
     assert await retry(operator) == {"retried": 1, "skipped": 0, "more": False}
 
 
-@pytest.mark.parametrize("body", [{"since_seconds": 0}, {"reply": ""}, {"reply": "x" * 201}, {"state": "failed"}])
+@pytest.mark.parametrize("body", [{"since_seconds": 0}, {"reply": ""}, {"reply": "x" * 201}, {"state": "sent"}])
 async def test_an_invalid_choice_is_refused(operator: httpx2.AsyncClient, body: dict[str, Any]) -> None:
     assert (await operator.post(f"{PREFIX}/emails/retry", json=body)).status_code == 422
 

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.notifications.inbound.bounce_rules import Consequence, judge
+from services.notifications.delivery.bounces import Consequence
+from services.notifications.inbound.bounce_rules import judge
 from services.notifications.inbound.delivery_reports import Action, DeliveryReport, read_report, statuses
 from services.notifications.inbound.report_parts import MAX_READ, MAX_TEXT, read_blocks, read_parts
 from services.notifications.rules import Reason

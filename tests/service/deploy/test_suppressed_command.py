@@ -1,0 +1,49 @@
+"""`chats emails suppressed`, and retrying bounced emails."""
+
+from sqlalchemy import text
+
+from shared.database import SessionFactory, transaction
+from tests.service.delivery.test_circuit_breaker import create_emails, states
+from tests.service.deploy.test_emails_command import SETTINGS, Chats, chats
+
+__all__ = ["chats"]
+
+SUPPRESS = text("""
+    insert into suppressions (address_hash, user_id, email_id, reason, status)
+    select sha256(leave_key || convert_to('suppressed address ' || 'anna@customer.test', 'UTF8')), 'anna',
+        gen_random_uuid(), 'mailbox-unknown', '5.1.1'
+    from gate
+""")
+BOUNCED = text("update emails set state = 'bounced', reason = 'sender-refused', finished_at = now()")
+
+
+async def test_suppressed_addresses_are_listed_and_removed_by_address_or_id(
+    chats: Chats, notifications: SessionFactory
+) -> None:
+    for by_id in (False, True):
+        async with transaction(notifications) as session:
+            await session.execute(SUPPRESS)
+        listed = (await chats("emails", "suppressed", "list", "--user", "anna")).output
+        header, row = listed.splitlines()
+        assert header.split() == ["ID", "SINCE", "(UTC)", "REASON", "STATUS", "USER", "EMAIL"]
+        assert row.split()[3:6] == ["mailbox-unknown", "5.1.1", "anna"]
+        assert "customer.test" not in listed
+        refused = await chats("emails", "suppressed", "remove", "bert@customer.test")
+        assert "not suppressed" in str(refused.exception)
+        which = row.split()[0] if by_id else "Anna@Customer.TEST"
+        assert "emails go to this address again" in (await chats("emails", "suppressed", "remove", which)).output
+        assert "No suppressed addresses" in (await chats("emails", "suppressed", "list")).output
+    unknown = "01900000-0000-7000-8000-000000000000"
+    for wrong, said in (("a b@c", "not a valid"), ("nonsense", "id"), (unknown, "no suppressed address")):
+        refused = await chats("emails", "suppressed", "remove", wrong)
+        assert said in str(refused.exception)
+
+
+async def test_bounced_emails_are_retried_together(chats: Chats, notifications: SessionFactory) -> None:
+    await create_emails(notifications, SETTINGS, "anna", "bert")
+    async with transaction(notifications) as session:
+        await session.execute(BOUNCED)
+    assert "bounced  sender-refused" in (await chats("emails", "list", "--state", "bounced")).output
+    assert "0 emails queued" in (await chats("emails", "retry", "--state", "failed")).output
+    assert "2 emails queued" in (await chats("emails", "retry", "--state", "bounced", "--since", "1h")).output
+    assert {state for state, *_ in (await states(notifications)).values()} == {"scheduled"}
