@@ -18,6 +18,7 @@ from pydantic import BaseModel, StringConstraints, TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
 
 from shared.app_state import app_state
+from shared.cookies import is_framed
 from shared.jwks import MAX_TOKEN
 from shared.people import MAX_ID, StoreId
 from shared.principal import Permission, Principal
@@ -110,10 +111,12 @@ async def authenticate_token(request: HTTPConnection, token: str, *, max_age: ti
 def authenticate_session_token(request: HTTPConnection, token: str, *, may_be_expired: bool = False) -> SessionToken:
     """Return the content of a session cookie, like `verify_session_token`, but verify the same one once a minute."""
     state = app_state(request)
-    if (cached := state.verified_session_tokens.find(token)) is not None:
-        return cached
-    session = verify_session_token(token, state.settings, may_be_expired=may_be_expired)
-    state.verified_session_tokens.add(token, session, session.expires_at)
+    session = state.verified_session_tokens.find(token)
+    if session is None:
+        session = verify_session_token(token, state.settings, may_be_expired=may_be_expired)
+        state.verified_session_tokens.add(token, session, session.expires_at)
+    if is_framed(request) and session.principal.role is not Role.CUSTOMER:
+        raise Forbidden("Only customers can use the messenger.")  # no page may trick an admin into a click
     return session
 
 

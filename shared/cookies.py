@@ -10,24 +10,40 @@ from shared.problems import CsrfFailed
 from shared.settings import TokenSettings
 
 CSRF_HEADER = "X-CSRF-Token"
+FRAMED = "customer-chats.framed"  # in the scope of a request from the frame in a store's page
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})  # where browsers accept `Secure` without https
 
 
-def cookie_name(settings: TokenSettings) -> str:
-    """Return the cookie's name. With https, subdomains and plain connections cannot set it (`__Host-`)."""
-    return "__Host-chats" if _is_secure(settings) else "chats"
+def is_framed(request: HTTPConnection) -> bool:
+    """Return whether a request comes from the frame in a store's page, by its path alone."""
+    return FRAMED in request.scope
 
 
-def cookie_header(settings: TokenSettings, value: str, keep: timedelta) -> str:
+def cookie_name(settings: TokenSettings, *, framed: bool = False) -> str:
+    """Return the cookie's name. With https, subdomains and plain connections cannot set it (`__Host-`).
+
+    A frame has a cookie of its own, which no other request reads, and reads no other.
+    """
+    name = "chats-messenger" if framed else "chats"
+    return f"__Host-{name}" if _is_secure(settings) else name
+
+
+def cookie_header(request: HTTPConnection, settings: TokenSettings, value: str, keep: timedelta) -> str:
     """Return a `Set-Cookie` header that stores a value for the time `keep`. Zero deletes the cookie."""
-    secure = "; Secure" if _is_secure(settings) else ""
-    attributes = f"Path=/; Max-Age={int(keep.total_seconds())}; HttpOnly; SameSite=Lax{secure}"
-    return f"{cookie_name(settings)}={value}; {attributes}"
+    framed = is_framed(request)
+    if framed and (_is_secure(settings) or urlsplit(settings.public_url).hostname in _LOOPBACK):
+        # For a frame in a page of another site, and in pages of that site only.
+        attributes = "SameSite=None; Secure; Partitioned"
+    else:
+        attributes = "SameSite=Lax; Secure" if _is_secure(settings) else "SameSite=Lax"
+    name = cookie_name(settings, framed=framed)
+    return f"{name}={value}; Path=/; Max-Age={int(keep.total_seconds())}; HttpOnly; {attributes}"
 
 
 def read_cookie(request: HTTPConnection, settings: TokenSettings) -> str | None:
     """Return the cookie's value, or None."""
-    return request.cookies.get(cookie_name(settings)) or None
+    return request.cookies.get(cookie_name(settings, framed=is_framed(request))) or None
 
 
 def check_csrf(request: HTTPConnection, given: object, expected: str) -> None:

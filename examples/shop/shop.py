@@ -5,7 +5,7 @@ The first half is the integration:
 1. `sign` creates the tokens that identify users to Customer Chats.
 2. `call` and the functions that use it sync the shop's users and orders.
 3. `hand_over` sends a signed-in user to a page of Customer Chats.
-4. `chats_token` returns a fresh token for the unread badge in the header of `templates/base.html`.
+4. `chats_token` returns a fresh token for the messenger and the unread badge in `templates/base.html`.
 5. `login` is the page to which Customer Chats sends users without a session. `logout` also ends their sessions there.
 
 The second half is the shop itself, a demo: it asks for no password, so everyone can sign in as anyone.
@@ -221,11 +221,11 @@ def is_page_of_chats(path: str) -> bool:
     return path.startswith(tuple(INBOXES.values()))
 
 
-# --- 4. The unread badge
+# --- 4. The messenger, and the unread badge
 
 
 async def chats_token(request: Request) -> Response:
-    """Return a token of the signed-in user, for the badge on the shop's pages."""
+    """Return a token of the signed-in user, for the messenger and the badge on the shop's pages."""
     # Without CORS headers other sites cannot read the response. They need not request it either.
     if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         raise HTTPException(403, "Only the shop's own pages can request this.")
@@ -420,6 +420,7 @@ async def guard(request: Request, call_next: RequestResponseEndpoint) -> Respons
                     "default-src 'none'",
                     f"script-src 'self' {chats}/chats-static/",
                     f"connect-src 'self' {chats}",
+                    f"frame-src {chats}/messenger/",
                     f"form-action 'self' {chats}",
                     "style-src 'self'",
                     "img-src data:",

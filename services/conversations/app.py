@@ -40,10 +40,20 @@ from services.conversations.realtime.stream_quota import StreamQuota
 from services.conversations.settings import ApiSettings
 from services.conversations.web import assets
 from services.conversations.web.auth import FILE_FORMS, RenewedCookies
-from services.conversations.web.rendering import Pages
+from services.conversations.web.framing import FramedRequests
+from services.conversations.web.rendering import CUSTOMER_ROOT, Pages
 from services.conversations.web.routes import attachments as file_pages
 from services.conversations.web.routes import audit as audit_page
-from services.conversations.web.routes import bulk, canned_replies, delete, inbox, new_conversation, operations, thread
+from services.conversations.web.routes import (
+    bulk,
+    canned_replies,
+    delete,
+    inbox,
+    messenger,
+    new_conversation,
+    operations,
+    thread,
+)
 from services.conversations.web.routes import customer as customer_pages
 from services.conversations.web.routes import desk as desk_pages
 from services.conversations.web.routes import notifications as notification_pages
@@ -123,6 +133,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     state.sign_in_origins = SignInOrigins()
     app.state.pages = pages
     app.add_middleware(RenewedCookies)
+    app.add_middleware(FramedRequests, CUSTOMER_ROOT)  # the outermost: all others see the path of the route
     for module in (
         stream,
         customer,
@@ -154,7 +165,9 @@ def create_app(settings: ApiSettings) -> FastAPI:
         file_pages,
     ):  # fixed paths before those with ids
         add_routes(app, page.router)
-    add_routes(app, session_pages.router, session_pages.scripts, session_pages.home)
+    add_routes(
+        app, session_pages.router, session_pages.scripts, session_pages.home, messenger.router, messenger.scripts
+    )
     describe(app)
     app.mount(assets.PREFIX, assets.Assets(settings.theme_dir))
     add_head_routes(app)

@@ -7,6 +7,7 @@ from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, expect
 
 from deploy.local.processes import Spawn
+from tests.helpers.waiting import eventually
 from tests.system.helpers.shop import Store, running_store
 
 
@@ -37,8 +38,21 @@ async def sign_in(page: Page, name: str) -> None:
 
 
 async def test_one_click_leads_from_an_order_to_a_question_about_it(page: Page, store: Store) -> None:
+    async def is_synced() -> bool:
+        return "A-1007" in await store.orders("anna")
+
+    await eventually(is_synced, 30)
     await sign_in(page, "Anna")
-    await page.get_by_role("link", name="Ask about this order A-1007").click()
+    link = page.get_by_role("link", name="Ask about this order A-1007")
+    await link.click()
+    frame = page.frame_locator("chats-messenger iframe")
+    await expect(frame.get_by_label("Subject")).to_have_value("Order A-1007")
+    await frame.get_by_label("Message", exact=True).fill("Is it blue?")
+    await frame.get_by_role("button", name="Send").click()
+    await expect(frame.get_by_text("Is it blue?")).to_be_visible()
+    # Without the messenger it is a link to the form.
+    path = await link.get_attribute("href")
+    await page.goto(f"{store.url}{path}")
     await page.wait_for_url(f"{store.chats_url}/dashboard/messages/new/?order_id=A-1007")
     await expect(page.get_by_label("Subject")).to_have_value("Order A-1007")
 

@@ -207,7 +207,7 @@ async def test_no_other_site_can_post_as_a_user(browser: Open, origin: str | Non
     assert "A-1012/ship" in admin.text
 
 
-async def test_only_the_shop_itself_gets_a_badge_token_for_its_user(browser: Open) -> None:
+async def test_only_the_shop_itself_gets_a_token_for_its_user(browser: Open) -> None:
     anna = browser()
     assert (await anna.goes_to("/chats-token")).status_code == 401
     await anna.signs_in("anna")
@@ -221,13 +221,13 @@ async def test_only_the_shop_itself_gets_a_badge_token_for_its_user(browser: Ope
         assert "Access-Control-Allow-Origin" not in answer.headers
 
 
-async def test_any_store_may_load_the_badge(store: Store) -> None:
+async def test_any_store_may_load_the_messenger(store: Store) -> None:
     async with httpx2.AsyncClient(base_url=store.chats_url, timeout=30) as client:
-        answer = await client.get("/chats-static/badge.js")
+        answer = await client.get("/chats-static/messenger.js")
         assert answer.headers["Access-Control-Allow-Origin"] == "*"
         assert answer.headers["Cache-Control"] == "public, max-age=300"
         assert answer.headers["Content-Type"].startswith("text/javascript")
-        again = await client.get("/chats-static/badge.js", headers={"If-None-Match": answer.headers["ETag"]})
+        again = await client.get("/chats-static/messenger.js", headers={"If-None-Match": answer.headers["ETag"]})
         assert again.status_code == 304
 
 

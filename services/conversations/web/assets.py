@@ -2,18 +2,32 @@
 
 import base64
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
+from starlette.datastructures import Headers
 from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 STATIC = Path(__file__).parent / "static"
+EMBED = Path(__file__).parent / "embed"
 PREFIX = "/chats-static"
+_EMBEDDED = {"messenger.js", "badge.js"}  # the same script; `badge.js` is its name in older pages
 _IMMUTABLE = "public, max-age=31536000, immutable"
 _SHORT_LIVED = "public, max-age=300"
+# The modules of the elements for a store's pages, each after those that it imports.
+_MODULES = ("dom", "events", "chats", "unread", "badge", "texts", "style", "messenger")
+_IMPORT, _EXPORT, _COMMENT = (
+    re.compile(pattern, re.MULTILINE)
+    for pattern in (
+        r"^import .*\n",
+        r"^export (?=async|const|class|function)",
+        r"^ *(?://|/\*\*).*\n| // .*$|^ +(?=\S)|^\n",
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +67,7 @@ def source_hash(content: str) -> str:
 
 def scripts() -> list[str]:
     """Return the names of the modules that `page.js` imports, so that pages load them in one round trip."""
-    others = {"page.js", "badge.js", "operations.js"}  # entry points
+    others = {"page.js", "operations.js", "messenger-start.js"}  # entry points
     return sorted(path.name for path in STATIC.glob("*.js") if path.name not in others)
 
 
@@ -65,11 +79,19 @@ def version() -> str:
     return digest.hexdigest()[:12]
 
 
+def embedded_script() -> bytes:
+    """Return the elements for a store's pages as one script, so that no cache mixes the modules of two versions."""
+    source = "".join((EMBED / f"{name}.js").read_text() for name in _MODULES)
+    for dropped in (_IMPORT, _EXPORT, _COMMENT):
+        source = dropped.sub("", source)
+    return source.encode()
+
+
 class Assets(StaticFiles):
     """Static files. Below a path with their version they are cached forever, otherwise for five minutes.
 
     Scripts import each other by relative paths, so a page uses one version of all. Any site may load them: they have no
-    private data, and a shop's header loads the badge from here.
+    private data, and a store's pages load the messenger from here.
     """
 
     def __init__(self, theme_dir: Path | None) -> None:
@@ -77,16 +99,26 @@ class Assets(StaticFiles):
         if theme_dir is not None:
             self.all_directories.append(theme_dir)  # searched after our own
         self._version = version()
+        self._embedded = embedded_script()
+        self._etag = f'"{hashlib.sha256(self._embedded).hexdigest()[:16]}"'
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         """Serve a file with its caching and cross-origin headers."""
         first, _, rest = path.partition("/")
         versioned = first == self._version
-        response = await super().get_response(rest if versioned else path, scope)
+        if path in _EMBEDDED and scope["method"] in {"GET", "HEAD"}:
+            response = self._embedded_response(Headers(scope=scope))
+        else:
+            response = await super().get_response(rest if versioned else path, scope)
         response.headers["Cache-Control"] = _IMMUTABLE if versioned else _SHORT_LIVED
         response.headers["Access-Control-Allow-Origin"] = "*"
         response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
         return response
+
+    def _embedded_response(self, headers: Headers) -> Response:
+        if headers.get("if-none-match", "").removeprefix("W/") == self._etag:
+            return Response(status_code=304, headers={"ETag": self._etag})
+        return Response(self._embedded, media_type="text/javascript", headers={"ETag": self._etag})
 
 
 def _text(path: Path) -> str:

@@ -40,13 +40,14 @@ MAX_FORM_FIELDS: Final = 200  # enough for a bulk delete of 100 conversations
 RENEW_AFTER: Final = timedelta(minutes=5)  # half of a token's lifetime, so an active user's token never expires
 
 
-def session_cookie(settings: TokenSettings, principal: Principal, csrf: str) -> str:
+def session_cookie(request: Request, principal: Principal, csrf: str) -> str:
     """Return the `Set-Cookie` header with a fresh token of the session."""
+    settings: TokenSettings = app_state(request).settings
     assert principal.session_id is not None  # noqa: S101 - callers have a session
     token = issue_session_token(
         settings, principal.id, principal.role, principal.session_id, csrf, principal.permissions
     )
-    return cookie_header(settings, token, IDLE)
+    return cookie_header(request, settings, token, IDLE)
 
 
 async def read_session(request: Request) -> SessionToken:
@@ -115,9 +116,7 @@ async def _load(request: Request, token: SessionToken, connection: Driver, role:
     page_context = await sessions.load_page_context(connection, token.principal, used=used)
     request.state.page_context = page_context  # for the error page
     if token.issued_at < datetime.now(UTC) - RENEW_AFTER:
-        request.state.renewed_cookie = session_cookie(
-            app_state(request).settings, page_context.principal, page_context.csrf
-        )
+        request.state.renewed_cookie = session_cookie(request, page_context.principal, page_context.csrf)
     if page_context.principal.role is not role:
         raise Forbidden(f"This page requires the {role} role.")
     return page_context

@@ -8,9 +8,11 @@ from typing import Any, Final
 from pydantic import TypeAdapter, ValidationError
 from starlette.requests import HTTPConnection
 
+from shared.cookies import is_framed
 from shared.people import LocaleTag, ZoneName
 
 ZONE_COOKIE: Final = "chats-zone"  # written by static/zone.js
+FRAMED_ZONE_COOKIE: Final = "chats-messenger-zone"  # by the same script in a store's page
 
 _MAX_HEADER = 1_000  # characters; the rest is ignored
 _MAX_RANGES = 10  # more than people prefer; each costs up to 0.25 ms
@@ -31,7 +33,7 @@ def preferred_locales(request: HTTPConnection, supported: Sequence[str]) -> Sequ
 
 def browser_zone(request: HTTPConnection) -> str | None:
     """Return the time zone in the cookie of the pages' script, or None if there is no known one."""
-    return _parse(_ZONE, request.cookies.get(ZONE_COOKIE, ""))
+    return _parse(_ZONE, request.cookies.get(FRAMED_ZONE_COOKIE if is_framed(request) else ZONE_COOKIE, ""))
 
 
 @lru_cache(maxsize=1000)

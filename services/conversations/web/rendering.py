@@ -19,12 +19,13 @@ from starlette.types import Receive, Scope, Send
 
 from services.conversations.rules import BODY_LENGTH, COUNT_LIMIT
 from services.conversations.settings import ApiSettings
-from services.conversations.web import assets
+from services.conversations.web import assets, framing
 from services.conversations.web.auth import PageContext
 from services.conversations.web.browser import browser_zone, preferred_locales
 from services.conversations.web.links import linked
 from services.conversations.web.localization import Reader
 from services.conversations.web.searching import marked
+from shared.cookies import is_framed
 from shared.principal import Permission
 from shared.problems import Forbidden, Invalid, NotFound, Problem, Unauthenticated
 from shared.time_zones import known_zone
@@ -37,8 +38,15 @@ OPERATIONS_ROOT = "/admin/operations/"
 REPORTS_ROOT = "/admin/reports/"
 AUDIT_ROOT = "/admin/audit/"
 FILES_ROOT = "/attachments/"
+# What differs in the pages of the frame: what their links and scripts start with.
+_FRAMED: Mapping[str, Any] = {
+    "framed": True,
+    "calls": framing.ROOT,
+    "customer_root": f"{framing.ROOT}/",
+    "files_root": f"{framing.ROOT}{FILES_ROOT}",
+}
 _PAGES = (CUSTOMER_ROOT, ADMIN_ROOT, OPERATIONS_ROOT, REPORTS_ROOT, AUDIT_ROOT, FILES_ROOT)
-_ROOTS = (*_PAGES, "/session")
+_ROOTS = (*_PAGES, "/session", f"{framing.ROOT}/")
 
 
 class Page(HTMLResponse):
@@ -72,6 +80,9 @@ class Pages:
             "Referrer-Policy": "same-origin",
             "Vary": "Accept-Language",
         }
+        framed_by = " ".join(settings.store_origins)
+        policy = _policy(settings, self._stylesheet, framed_by or "'none'")
+        self._framed_headers = {**self._headers, "Content-Security-Policy": policy}
 
     def reader(self, request: Request, page_context: PageContext | None) -> Reader:
         """Return the language and time zone of the user, else of the browser, else the defaults."""
@@ -93,16 +104,20 @@ class Pages:
         **context: Any,
     ) -> Page:
         """Return a page. `page_context` is None without a session; a refusal sets the status and headers."""
+        framed = is_framed(request)
         reader = self.reader(request, page_context)
         page = self._environment(reader.language.translations).get_template(template)
         permissions = page_context.principal.permissions if page_context else frozenset()
         context |= {"page_context": page_context, "reader": reader, "refusal": refusal}
+        if framed:
+            context |= _FRAMED
         context |= {f"may_{permission}": permission in permissions for permission in Permission}
         if request.headers.get("sec-fetch-dest") == "empty":  # for a script, whose page has the style already
             context["stylesheet"] = ""
         position = {"X-Position": page_context.position} if page_context else {}
         headers = (refusal.headers or {}) if refusal else {}
-        return Page(page, context, refusal.status if refusal else int(status), {**self._headers, **position, **headers})
+        own = self._framed_headers if framed else self._headers
+        return Page(page, context, refusal.status if refusal else int(status), {**own, **position, **headers})
 
     def _environment(self, translations: NullTranslations) -> Environment:
         """Return the environment of a language. Templates are compiled with its translations."""
@@ -129,6 +144,9 @@ class Pages:
             "COUNT_LIMIT": COUNT_LIMIT,
             "admin_root": ADMIN_ROOT,
             "customer_root": CUSTOMER_ROOT,
+            "framed": False,
+            "calls": "",
+            "store_origins": " ".join(self._settings.store_origins),
             "operations_root": OPERATIONS_ROOT,
             "reports_root": REPORTS_ROOT,
             "audit_root": AUDIT_ROOT,
@@ -146,6 +164,8 @@ class Pages:
         """Return an error page, or a redirect to the login page if there is no session."""
         page_context: PageContext | None = getattr(request.state, "page_context", None)
         login = self._settings.login_url
+        if isinstance(problem, Unauthenticated) and is_framed(request):  # the frame begins a session by itself
+            return self.render(request, "messenger.html", None, refusal=problem)
         if isinstance(problem, Unauthenticated) and login and request.url.path.startswith(_PAGES):
             return redirect(
                 f"{login}{'&' if urlsplit(login).query else '?'}next={quote(_return_path(request), safe='')}"
@@ -191,6 +211,11 @@ def redirect(url: str) -> RedirectResponse:
     return RedirectResponse(url, HTTPStatus.SEE_OTHER)
 
 
+def customer_root(request: Request) -> str:
+    """Return the path of the customer's list, in the frame or on its own."""
+    return str(_FRAMED["customer_root"]) if is_framed(request) else CUSTOMER_ROOT
+
+
 async def add_slash(request: Request) -> Response:
     """Redirect to the path with a trailing slash."""
     query = f"?{request.url.query}" if request.url.query else ""
@@ -226,7 +251,7 @@ class _Other(Problem):
         self.headers = error.headers  # type: ignore[misc]
 
 
-def _policy(settings: ApiSettings, stylesheet: str) -> str:
+def _policy(settings: ApiSettings, stylesheet: str, framed_by: str = "'none'") -> str:
     """Return the pages' Content-Security-Policy, which allows only our own scripts and style."""
     # Browsers apply form-action to redirects of a form as well.
     targets = sorted({_origin(url) for url in (settings.login_url, settings.store_url) if url})
@@ -240,7 +265,7 @@ def _policy(settings: ApiSettings, stylesheet: str) -> str:
             "connect-src 'self'",
             " ".join(["form-action 'self'", *targets]),
             "base-uri 'none'",
-            "frame-ancestors 'none'",
+            f"frame-ancestors {framed_by}",
         ]
     )
 

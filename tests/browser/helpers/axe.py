@@ -4,7 +4,7 @@ import os
 from typing import Any, Literal
 
 from axe_playwright_python.base import AXE_SCRIPT
-from playwright.async_api import Page
+from playwright.async_api import Frame, Page
 
 ALL = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
 COLOURS = {"runOnly": {"type": "rule", "values": ["color-contrast", "link-in-text-block"]}}
@@ -14,20 +14,25 @@ if os.environ.get("EVERY_CASE"):
     VIEWS += [(390, "dark", COLOURS), (1280, "light", COLOURS)]
 
 
-async def expect_accessible(page: Page, state: str) -> None:
-    """Assert that axe finds no violation on a page, narrow and light, wide and dark; with EVERY_CASE=1, in all four."""
+async def expect_accessible(page: Page, state: str, frame: Frame | None = None) -> None:
+    """Assert that axe finds no violation on a page, narrow and light, wide and dark; with EVERY_CASE=1, in all four.
+
+    With a frame, in that frame of the page: the page itself is checked without its frames.
+    """
+    shown = frame or page.main_frame
     findings: list[str] = []
-    if not await page.evaluate("() => 'axe' in window"):
-        await page.evaluate(AXE_SCRIPT)
+    if not await shown.evaluate("() => 'axe' in window"):
+        await shown.evaluate(AXE_SCRIPT)
     for width, scheme, options in VIEWS:
         await page.set_viewport_size({"width": width, "height": 900})
         await page.emulate_media(color_scheme=scheme, reduced_motion="reduce")  # colours must not be mid-transition
-        results = await page.evaluate(_RUN, options)
+        results = await shown.evaluate(_RUN, options)
         findings += [f"{state} ({width} px, {scheme}): {line}" for line in map(_line, results)]
     assert not findings, "\n".join(findings)
 
 
-_RUN = """(options) => axe.run(document, { ...options, resultTypes: ["violations"] }).then(({ violations }) =>
+_RUN = """(options) => axe.run(document, { ...options, resultTypes: ["violations"], iframes: false })
+    .then(({ violations }) =>
     violations.flatMap(({ id, help, nodes }) => nodes.map(({ html, any, all, none }) =>
         ({ id, help, html, why: [...any, ...all, ...none].map((check) => check.message) }))))"""
 

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from html import escape
 from urllib.parse import urlencode
@@ -27,6 +27,8 @@ class Store:
     url: str
     chats: str
     settings: TokenSettings
+    documented: dict[str, str] = field(default_factory=dict)  # the snippets of docs/embedding.md, by language
+    visitor: str = ""  # who is signed in on the page with these
 
     def app(self) -> ASGIApp:
         return Starlette(
@@ -35,6 +37,10 @@ class Store:
                 Route("/login", self._login),
                 Route("/enter", self._enter),
                 Route("/token", self._token),
+                Route("/shop", self._shop),
+                Route("/chats-token", self._token),
+                Route("/documented", self._documented),
+                Route("/documented.css", self._documented_style),
                 Route("/orders/{number}", self._home),
             ]
         )
@@ -56,6 +62,32 @@ class Store:
                 <chats-badge token-url="/token?sub={escape(sub)}"></chats-badge></a>"""
         return _page("Store", f"<h1>The store</h1>{badge}")
 
+    def shop_url(self, sub: str, order: str = "") -> str:
+        """Return the URL of a page with the messenger."""
+        return f"{self.url}/shop?{urlencode({'sub': sub, 'order': order})}"
+
+    async def _shop(self, request: Request) -> Response:
+        sub, order = (escape(request.query_params.get(name, "")) for name in ("sub", "order"))
+        policy = f"default-src 'none'; script-src {self.chats}; connect-src 'self' {self.chats}; img-src data:"
+        html = f"""<!doctype html><html lang="en"><title>Store</title><link rel="icon" href="data:,">
+            <meta name="viewport" content="width=device-width">
+            <script type="module" src="{self.chats}/chats-static/messenger.js"></script>
+            <main><h1>The store</h1>
+            <p>Messages <chats-badge token-url="/token?sub={sub}"></chats-badge></p>
+            <p><a href="/orders/7" data-chats-open="{order}">Ask about this order</a></p></main>
+            <chats-messenger token-url="/token?sub={sub}" {f'order-id="{order}"' if order else ""}></chats-messenger>"""
+        policy += f"; frame-src {self.chats}/messenger/; base-uri 'none'; require-trusted-types-for 'script'"
+        return HTMLResponse(html, headers={"Content-Security-Policy": policy})
+
+    async def _documented(self, _: Request) -> Response:
+        html = f"""<!doctype html><html lang="en"><title>Store</title><link rel="icon" href="data:,">
+            <link rel="stylesheet" href="/documented.css"><main><h1>The store</h1>{self.documented["html"]}</main>"""
+        policy = f"default-src 'none'; img-src data:; style-src 'self'; {self.documented['text'].strip()}"
+        return HTMLResponse(html, headers={"Content-Security-Policy": policy})
+
+    async def _documented_style(self, _: Request) -> Response:
+        return Response(self.documented["css"], media_type="text/css")
+
     async def _login(self, request: Request) -> Response:
         return _page("Sign in", f"<h1>Sign in to the store</h1><p>{escape(request.query_params.get('next', ''))}</p>")
 
@@ -67,7 +99,8 @@ class Store:
         return _page("Store", form)
 
     async def _token(self, request: Request) -> Response:
-        return JSONResponse({"token": self.token(request.query_params["sub"], "customer")})
+        sub = request.query_params.get("sub", self.visitor)
+        return JSONResponse({"token": self.token(sub, "customer")}) if sub else Response(status_code=401)
 
 
 @contextlib.asynccontextmanager

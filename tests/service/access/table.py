@@ -187,6 +187,8 @@ GET    /                                                        303   303   303 
 GET    /session                                                 303   303   303   303   303  303
 POST   /session                                                 401   303   303   303   403  401 #hand_over
 POST   /session/renew                                           401   204   204   204   401  401
+GET    /messenger/start/                                        200   200   200   200   200  200
+POST   /messenger/session                                       401   201   201   403   403  401 #hand_over
 POST   /session/end                                             200   200   200   200   200  200 #everywhere
 
 GET    /chats-static{file}                                      200   200   200   200   200  200
@@ -318,7 +320,9 @@ class Row:
     @property
     def is_page(self) -> bool:
         """Return whether only the browser's cookie is accepted, and forms are sent."""
-        return self.path.startswith(("/dashboard", "/admin", "/attachments", "/session", "/notifications"))
+        return self.path.startswith(
+            ("/dashboard", "/admin", "/attachments", "/messenger", "/session", "/notifications")
+        )
 
     @property
     def is_public(self) -> bool:

@@ -21,7 +21,7 @@ from services.conversations.web.auth import CustomerContext, CustomerSubmission,
 from services.conversations.web.form_files import kept_files, with_files
 from services.conversations.web.forms import Form, new_form, read_form
 from services.conversations.web.rate_limiting import ConversationRefusal, MessageRefusal
-from services.conversations.web.rendering import CUSTOMER_ROOT, PageRoute, add_slash, pages_of, redirect
+from services.conversations.web.rendering import CUSTOMER_ROOT, PageRoute, add_slash, customer_root, pages_of, redirect
 from services.conversations.web.searching import Result, search
 from services.conversations.web.thread_view import ThreadPage
 from shared.database import driver_connection
@@ -67,10 +67,15 @@ async def list_conversations(
 
 @router.get("/new/")
 async def new_conversation(
-    request: Request, page_context: CustomerContext, session: DbSession, order_id: Annotated[str, Query()] = ""
+    request: Request,
+    page_context: CustomerContext,
+    session: DbSession,
+    order_id: Annotated[str, Query()] = "",
+    subject: Annotated[Text, Query()] = "",
 ) -> Response:
-    """Show the form for a new conversation, with an order preselected by `order_id`."""
-    return await _new_page(request, page_context, session, new_form(order_id=order_id))
+    """Show the form for a new conversation, with an order preselected by `order_id`, and a `subject` to change."""
+    typed = {"order_id": order_id} | ({"subject": subject} if subject else {})
+    return await _new_page(request, page_context, session, new_form(**typed))
 
 
 @router.post("/new/")
@@ -99,7 +104,7 @@ async def create_conversation(
             conversation_id, _ = await commands.create_conversation(session, new, once)
     except Invalid as problem:
         return await _new_page(request, page_context, session, form.with_errors(problem))
-    return redirect(f"{CUSTOMER_ROOT}{conversation_id}/")
+    return redirect(f"{customer_root(request)}{conversation_id}/")
 
 
 @router.get("/{conversation_id}/")
@@ -145,7 +150,7 @@ async def post_customer_message(
         )
         try:
             await save(request, post)
-            return redirect(f"{CUSTOMER_ROOT}{conversation_id}/")
+            return redirect(f"{customer_root(request)}{conversation_id}/")
         except (NewerMessages, IdempotencyKeyReused) as error:
             refusal = error
             form = form.with_new_key() if isinstance(error, IdempotencyKeyReused) else form

@@ -78,26 +78,26 @@ async def begin_session(
     fixation. The browser's earlier session ends.
     """
     settings = api_state(request).settings
-    principal = await _verify_token(request, token, settings)
+    principal = await verify_sign_in(request, token, settings)
     await api_state(request).limits.allow_sign_in(principal)
-    previous = await _find_session(request)
+    previous = await find_session(request)
     await provision_user(session, principal)
     # With the same CSRF token, forms in other tabs of the same user keep working. Those of another user must not.
-    csrf = previous.csrf if previous is not None and _is_same_user(previous.principal, principal) else None
+    csrf = previous.csrf if previous is not None and is_same_user(previous.principal, principal) else None
     started = await sessions.begin(session, principal.id, Side(principal.role), csrf=csrf)
     if previous is not None:
         await sessions.end(session, previous.session_id)
     await _record(session, principal, AuditAction.SESSION_BEGUN)
     user = replace(principal, session_id=started.id)
     target = next_path if _OWN_PATH.fullmatch(next_path) else HOME[principal.role]
-    return _with_cookie(redirect(target), session_cookie(settings, user, started.csrf))
+    return with_cookie(redirect(target), session_cookie(request, user, started.csrf))
 
 
 @home.get("/")
 @router.get("", include_in_schema=False)
 async def go_home(request: Request) -> Response:
     """Redirect to the pages of the session's role, which ask for sign-in if there is no session."""
-    previous = await _find_session(request)
+    previous = await find_session(request)
     return redirect(HOME[previous.principal.role if previous is not None else Role.CUSTOMER])
 
 
@@ -110,8 +110,8 @@ async def renew_session(
     await api_state(request).limits.allow_renewal(token.principal)
     connection = await driver_connection(session)
     csrf = await sessions.check_session(connection, token.principal, used=False)
-    cookie = session_cookie(api_state(request).settings, token.principal, csrf)
-    return _with_cookie(Response(status_code=204), cookie)
+    cookie = session_cookie(request, token.principal, csrf)
+    return with_cookie(Response(status_code=204), cookie)
 
 
 @router.post("/end", include_in_schema=False)
@@ -126,7 +126,7 @@ async def end_session(
     settings = api_state(request).settings
     if not is_own_origin(request):  # else any site could sign users out
         raise CsrfFailed("The request comes from another origin.")
-    token = await _find_session(request)
+    token = await find_session(request)
     if token is not None:
         check_csrf(request, csrf_token, token.csrf)
         await _end(session, token, everywhere=everywhere)
@@ -134,7 +134,7 @@ async def end_session(
         response: Response = redirect(settings.store_url)
     else:
         response = pages_of(request).render(request, "signed_out.html", None)
-    return _with_cookie(response, cookie_header(settings, "", timedelta(0)))
+    return with_cookie(response, cookie_header(request, settings, "", timedelta(0)))
 
 
 async def _end(session: DbSession, token: SessionToken, *, everywhere: bool) -> None:
@@ -154,14 +154,15 @@ async def _record(session: DbSession, user: Principal, action: AuditAction, data
         await record(session, Act(action, user.id, data=data))
 
 
-async def _find_session(request: Request) -> SessionToken | None:
+async def find_session(request: Request) -> SessionToken | None:
+    """Return the token in the session's cookie, or None. It may be expired, and the session ended."""
     try:
         return await read_session(request)
     except Unauthenticated:
         return None
 
 
-async def _verify_token(request: Request, token: str, settings: ApiSettings) -> Principal:
+async def verify_sign_in(request: Request, token: str, settings: ApiSettings) -> Principal:
     """Return the user in the store's token, or raise. Rejected tokens are limited by address.
 
     The token is always verified first: many people may share an address, and a valid token is never limited.
@@ -209,11 +210,13 @@ def _address(request: Request) -> str:
     return request.client.host if request.client else ""
 
 
-def _is_same_user(first: Principal, second: Principal) -> bool:
+def is_same_user(first: Principal, second: Principal) -> bool:
+    """Return whether two callers are the same user in the same role."""
     return (first.id, first.role) == (second.id, second.role)
 
 
-def _with_cookie(response: Response, cookie: str) -> Response:
+def with_cookie(response: Response, cookie: str) -> Response:
+    """Return the response with a cookie, which no cache stores."""
     response.headers["Cache-Control"] = "no-store"
     response.headers.append("Set-Cookie", cookie)
     return response

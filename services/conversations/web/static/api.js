@@ -5,11 +5,12 @@ const meta = (name) => document.querySelector(`meta[name="${name}"]`)?.content ?
 export const person = meta("chats-person");
 export const role = meta("chats-role");
 export const position = meta("chats-position");
+export const calls = meta("chats-calls"); // what the paths of the APIs start with, in the frame in a store's page
 
 /** Call an API; after a 401, renew the session's cookie and retry once. Rejects when the server is unreachable. */
 export async function call(method, path, { body, key } = {}) {
   const send = () =>
-    fetch(path, {
+    fetch(calls + path, {
       method,
       body: body && JSON.stringify(body),
       headers: {
@@ -32,7 +33,7 @@ export async function fetchPage(url, signal) {
 
 /** Renew the session's cookie; false when the session has ended. Rejects when the service is unavailable. */
 export async function renew() {
-  const response = await fetch("/session/renew", {
+  const response = await fetch(`${calls}/session/renew`, {
     method: "POST",
     headers: { "X-CSRF-Token": meta("csrf-token") },
   });

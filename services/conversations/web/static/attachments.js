@@ -2,7 +2,7 @@
 // starts again by itself, with the same idempotency key. Uploaded files survive a reload, like drafts.
 
 import { fill } from "./announce.js";
-import { newKey, renew } from "./api.js";
+import { calls, newKey, renew } from "./api.js";
 import { load, remove, save } from "./tab-storage.js";
 
 const RETRY_DELAY = 2_000; // ms, longer with each attempt
@@ -188,7 +188,7 @@ function send(file, item, key) {
       }
       resolve({ status: request.status, body });
     });
-    request.open("POST", "/api/v1/attachments");
+    request.open("POST", `${calls}/api/v1/attachments`);
     request.setRequestHeader("X-CSRF-Token", document.querySelector('meta[name="csrf-token"]').content);
     request.setRequestHeader("Idempotency-Key", key);
     const form = new FormData();

@@ -13,10 +13,11 @@ import { startDeskForms, startNotes } from "./desk-forms.js";
 import { startEmailRetry } from "./email-retry.js";
 import { startHeldEmails, startHeldLetters } from "./held-emails.js";
 import { startDrafts, startForms } from "./forms.js";
+import { reportUnread, startFrame } from "./frame.js";
 import { startKeys } from "./keys.js";
 import { startPeopleSearch } from "./people-search.js";
 import { notePresence, startPresence } from "./presence.js";
-import { refresh } from "./refresh.js";
+import { onRefresh, refresh } from "./refresh.js";
 import { startSelection } from "./selection.js";
 import { flush, startSending } from "./sending.js";
 import { follow } from "./stream.js";
@@ -27,6 +28,8 @@ import { startZone } from "./zone.js";
 const OWN_SIDE = role === "admin" ? "admin" : "user";
 
 reloadForNextUser();
+startFrame();
+onRefresh(reportUnread);
 startMenus();
 startForms();
 for (const start of [startDrafts, startAttaching, startReading, startSending, startEmailRetry, startHeldEmails, startPresence, startCanned, startNotes, startPeeking, startHeader]) {
@@ -108,6 +111,7 @@ function showUnread({ unread, more }) {
   badge.hidden = !unread;
   badge.firstElementChild.textContent = count;
   badge.lastElementChild.textContent = fill(document.getElementById("announcer").dataset.unread, { count });
+  reportUnread();
   document.title = document.title.replace(/^\([0-9]+\+?\) /, "");
   if (unread) document.title = `(${count}) ${document.title}`;
   if (unread > Number.parseInt(before, 10) && !thread) announce("unread", { count });

@@ -1,6 +1,7 @@
 // Refreshes the page: fetches it again and replaces the live regions that differ. Only the server renders markup.
 
 import { fetchPage, person } from "./api.js";
+import { isHidden } from "./frame.js";
 import { updateRows } from "./inbox-rows.js";
 import { replace, replaceItem } from "./replace.js";
 
@@ -29,7 +30,7 @@ export function refresher(locate, apply, prepare = () => {}) {
   let wake = () => {};
 
   function refresh(interval = 0) {
-    if (document.hidden) {
+    if (isHidden()) {
       again = true;
       return Promise.resolve();
     }
@@ -40,7 +41,7 @@ export function refresher(locate, apply, prepare = () => {}) {
     }
     running = run(interval).finally(() => {
       running = null;
-      if (again && !document.hidden) {
+      if (again && !isHidden()) {
         again = false;
         refresh(interval);
       }
@@ -78,7 +79,7 @@ export function refresher(locate, apply, prepare = () => {}) {
   }
 
   document.addEventListener("visibilitychange", () => {
-    if (!document.hidden && again) {
+    if (again && !isHidden()) {
       again = false;
       refresh();
     }

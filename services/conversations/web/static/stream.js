@@ -1,7 +1,7 @@
 // Live events. One tab of a browser has the stream and forwards events to the others. When it closes, another tab
 // continues from the same position, so nothing is missed.
 
-import { person, position, renew } from "./api.js";
+import { calls, person, position, renew } from "./api.js";
 
 const TYPES = [
   "conversation.created",
@@ -82,7 +82,7 @@ function connect(last, publish, closed) {
 
   const open = () => {
     if (closed.aborted) return;
-    const source = new EventSource(`/api/v1/stream?after=${encodeURIComponent(last())}`);
+    const source = new EventSource(`${calls}/api/v1/stream?after=${encodeURIComponent(last())}`);
     closed.addEventListener("abort", () => {
       clearTimeout(lost);
       source.close();

@@ -3,6 +3,7 @@
 import { call, fetchPage } from "./api.js";
 import { announce } from "./announce.js";
 import { thread } from "./current-thread.js";
+import { isHidden } from "./frame.js";
 import { onRefresh, refresh } from "./refresh.js";
 
 const NEAR = 48; // pixels from the end that count as the end
@@ -19,7 +20,7 @@ export function startReading(thread, closed) {
     const seen = newest();
     if (isAtEnd()) toNewest.hidden = true;
     // New messages below are unread while the reader has scrolled up.
-    if (document.hidden || document.prerendering || seen <= read || "peek" in thread.dataset || "earlier" in thread.dataset || !isAtEnd()) return;
+    if (isHidden() || document.prerendering || seen <= read || "peek" in thread.dataset || "earlier" in thread.dataset || !isAtEnd()) return;
     const before = read;
     read = seen;
     call("POST", path, { body: { up_to: seen } }).then(

@@ -1,8 +1,9 @@
 // The browser's time zone, for users whose store sends none. A cookie tells the server; without scripts it uses its own.
 
+import { isFramed } from "./frame.js";
 import { refresh } from "./refresh.js";
 
-const COOKIE = "chats-zone";
+const COOKIE = isFramed ? "chats-messenger-zone" : "chats-zone";
 const MAX_AGE = 31_536_000; // a year, in seconds
 
 /** Store the browser's zone if the page has another one, and then refresh the page. */
@@ -16,7 +17,8 @@ export function startZone() {
     sessionStorage.setItem(COOKIE, zone);
   } else {
     const secure = location.protocol === "https:" ? "; Secure" : "";
-    document.cookie = `${COOKIE}=${zone}; Path=/; Max-Age=${MAX_AGE}; SameSite=Lax${secure}`;
+    const scope = isFramed && isSecureContext ? "SameSite=None; Secure; Partitioned" : `SameSite=Lax${secure}`;
+    document.cookie = `${COOKIE}=${zone}; Path=/; Max-Age=${MAX_AGE}; ${scope}`;
   }
   if (zone === stored()) refresh(); // a browser may refuse cookies
 }

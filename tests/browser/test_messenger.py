@@ -1,0 +1,161 @@
+"""<chats-messenger> in a real browser, on a strict page of a store on another site."""
+
+import re
+from collections import defaultdict
+from pathlib import Path
+
+from playwright.async_api import FrameLocator, Page, Request, ViewportSize, expect
+
+from tests.browser.helpers.axe import expect_accessible
+from tests.browser.helpers.people import People
+from tests.browser.helpers.site import Site
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "embedding.md"
+PHONE: ViewportSize = {"width": 390, "height": 844}
+HOSTILE = '<img src=x onerror="alert(1)"> "tea" & \'cups\''
+
+
+def panel(page: Page) -> FrameLocator:
+    return page.frame_locator("chats-messenger iframe")
+
+
+async def open_panel(page: Page) -> FrameLocator:
+    """Open the panel with its button; return its list of conversations."""
+    await page.get_by_role("button", name="Messages").click()
+    await expect(panel(page).get_by_role("heading", name="Your messages")).to_be_visible()
+    return panel(page)
+
+
+async def test_a_customer_reads_and_writes_in_the_panel_over_one_stream(people: People, site: Site) -> None:
+    anna = await people.sign_in("anna")
+    conversation = await site.open_conversation(anna.id, HOSTILE)
+    await site.answer(conversation, "It is on its way.")
+    page, ended = anna.page, list[str]()
+
+    def note(request: Request) -> None:
+        ended.append(request.url.removeprefix(site.origin))
+
+    page.on("requestfailed", note)
+    await page.goto(site.store.shop_url(anna.id))
+    button = page.get_by_role("button", name="Messages")
+    await expect(button).to_have_accessible_name("Messages 1 unread")
+    await expect(button).to_have_attribute("aria-expanded", "false")
+    frame = await open_panel(page)
+    await expect(button).to_have_attribute("aria-expanded", "true")
+    await expect(page.locator("iframe")).to_be_focused()
+    await frame.get_by_role("link", name=HOSTILE).click()
+    await expect(frame.get_by_text("It is on its way.")).to_be_visible()
+    await expect(button).to_have_accessible_name("Messages 0 unread")
+    assert "/api/v1/stream" in ended  # the frame's stream brings the number, also for the store's header
+    await expect(page.locator("main chats-badge #words")).to_have_text("0 unread")
+    await frame.locator("#body").fill("Thank you!")
+    await frame.get_by_role("button", name="Send").click()
+    await expect(frame.locator(".message.own", has_text="Thank you!").locator(".pending")).to_have_count(0)
+
+    await frame.locator("#body").press("Escape")
+    await expect(page.get_by_role("dialog")).to_be_hidden()
+    await expect(button).to_be_focused()
+    # What comes while the panel is closed is unread, although its conversation is open in it.
+    await site.answer(conversation, "You are welcome.")
+    await expect(button).to_have_accessible_name("Messages 1 unread")
+    await expect(page.locator("main chats-badge [part=count]")).to_have_text("1")
+    assert not (await site.conversation(conversation))["is_read_by_user"]
+    await button.press("Enter")
+    await expect(frame.get_by_text("You are welcome.")).to_be_visible()
+    await expect(button).to_have_accessible_name("Messages 0 unread")
+
+
+async def test_the_panel_is_accessible_and_fills_a_phone(people: People, site: Site) -> None:
+    anna = await people.sign_in("anna")
+    page = anna.page
+    await site.open_conversation(anna.id, "Teapots")
+    await page.set_viewport_size(PHONE)
+    await page.goto(site.store.shop_url(anna.id))
+    frame = await open_panel(page)
+    box = await page.get_by_role("dialog").bounding_box()
+    assert box == {"x": 0, "y": 0, **PHONE}
+    await expect_accessible(page, "the messenger's panel")
+    await expect_accessible(page, "the messenger's list", page.frames[1])
+    await frame.get_by_role("link", name="Teapots").click()
+    await expect(frame.locator("#body")).to_be_visible()
+    await expect_accessible(page, "a conversation in the messenger", page.frames[1])
+    await page.get_by_role("button", name="Close").click()
+    await expect(page.get_by_role("button", name="Messages")).to_be_focused()
+    await expect_accessible(page, "a store's page with the messenger's button")
+
+
+async def test_the_messenger_opens_about_an_order(people: People, site: Site) -> None:
+    anna = await people.sign_in("anna")
+    order = await site.order(anna.id, "1007")
+    page = anna.page
+    await page.goto(site.store.shop_url(anna.id, order))
+    await page.get_by_role("link", name="Ask about this order").click()
+    await expect(panel(page).get_by_label("Subject")).to_have_value("Order 1007")
+    await panel(page).get_by_label("Message", exact=True).fill("Is it blue?")
+    await page.evaluate("document.querySelector('chats-messenger').open({subject: 'Something else'})")
+    await expect(panel(page).get_by_label("Subject")).to_have_value("Something else")
+    await page.reload()
+    await page.get_by_role("button", name="Messages").click()  # which has the order as an attribute
+    await expect(panel(page).get_by_label("Is it about an order?")).to_have_value(order)
+    await expect(panel(page).get_by_label("Message", exact=True)).to_have_value("Is it blue?")
+
+
+async def test_without_a_token_there_are_links_only(people: People, site: Site) -> None:
+    anna = await people.sign_in("anna")
+    anna.expect_complaints("401")
+    page = anna.page
+    await page.context.clear_cookies()
+    await page.goto(site.store.shop_url(""))
+    link = page.get_by_role("link", name="Messages")
+    await expect(link).to_have_attribute("href", f"{site.origin}/dashboard/messages/")
+    await expect(page.get_by_role("button", name="Messages")).to_be_hidden()
+    await expect_accessible(page, "a store's page without a token")
+    await page.get_by_role("link", name="Ask about this order").click()
+    await page.wait_for_url("**/orders/7")  # the store's own link
+    await page.go_back()
+    await link.click()
+    await page.wait_for_url(f"{site.store.url}/login?next=%2Fdashboard%2Fmessages%2F")
+
+
+async def test_a_page_of_an_origin_that_is_not_listed_gets_a_link_instead(people: People, site: Site) -> None:
+    anna = await people.sign_in("anna")
+    anna.expect_complaints(".")
+    page = anna.page
+    await page.goto(site.store.shop_url(anna.id).replace("localhost", "127.0.0.1"))
+    await page.evaluate("() => { heard = []; addEventListener('message', ({data}) => heard.push(data)) }")
+    await page.get_by_role("button", name="Messages").click()
+    dialog = page.get_by_role("dialog")
+    await expect(dialog.get_by_role("link", name="Open your messages")).to_have_attribute(
+        "href", f"{site.origin}/dashboard/messages/"
+    )
+    await expect(dialog.get_by_text("Your messages cannot be shown here.")).to_be_visible()
+    assert await page.evaluate("heard") == []
+
+
+async def test_the_snippets_of_the_documentation_work(people: People, site: Site) -> None:
+    anna = await people.sign_in("anna")
+    order = await site.order(anna.id, "1007")
+    await site.answer(await site.open_conversation(anna.id, "Teapots"), "Hello!")
+    section = DOCUMENT.read_text().partition("## Messenger")[2].partition("\n## ")[0]
+    section = section.replace("https://chats.example", site.origin).replace("A-1007", order)
+    snippets = defaultdict[str, str](str)
+    for language, snippet in re.findall(r"^ *```(\w+)\n(.*?)^ *```", section, re.MULTILINE | re.DOTALL):
+        snippets[language] += snippet
+    site.store.documented, site.store.visitor = dict(snippets), anna.id
+    page = anna.page
+    await page.goto(f"{site.store.url}/documented")
+    button = page.get_by_role("button", name="Messages")
+    await expect(button).to_have_accessible_name("Messages 1 unread")
+    await expect(page.get_by_role("link", name="Messages")).to_have_accessible_name("Messages 1 unread")
+    await expect(button).to_have_css("background-color", "rgb(10, 107, 69)")
+    await expect(button).to_have_css("left", "20px")
+    await page.get_by_role("link", name="Ask about this order").click()
+    await expect(panel(page).get_by_label("Subject")).to_have_value("Order 1007")
+    await page.get_by_role("button", name="Write to us").press("Enter")  # beneath the panel
+    await expect(panel(page).get_by_label("Subject")).to_have_value("A question about delivery")
+    await page.get_by_role("button", name="Close").click()
+    await page.evaluate(snippets["js"])
+    await expect(page).to_have_title("(1) Store")
+    await expect(page.get_by_role("dialog")).to_be_hidden()
+    await button.click()
+    await expect(panel(page).get_by_label("Subject")).to_have_value("Is it blue?")
