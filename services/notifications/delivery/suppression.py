@@ -4,7 +4,7 @@ Only a keyed hash of each address is stored. It stays when a person is erased, s
 again. A person who changes the address gets emails again: the new one has another hash.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
@@ -12,9 +12,11 @@ from uuid import UUID
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from services.notifications.mail.addresses import mailbox_of
+from services.notifications.event_log.append import STOP_UPDATED_SQL, append_events
+from services.notifications.mail.addresses import mailbox_of, mailbox_or_none
 from services.notifications.models import Suppression
 from shared.database import transaction_driver
+from shared.notifications_feed import LoggedType
 from shared.paging import decode_cursor, encode_cursor
 from shared.problems import NotFound
 
@@ -32,7 +34,9 @@ class Cause:
 async def suppress(session: AsyncSession, address_hash: bytes, cause: Cause) -> bool:
     """Send no email to an address any more; return False if that is so already."""
     values = (address_hash, cause.user_id, cause.email_id, cause.reason, cause.status)
-    return await (await transaction_driver(session)).fetchval(_SUPPRESS, *values) is not None
+    begun = await (await transaction_driver(session)).fetchval(_SUPPRESS, *values)
+    await append_events(session, LoggedType.STOP_UPDATED, [begun] if begun is not None else [])
+    return begun is not None
 
 
 async def find_suppressed(session: AsyncSession, mailboxes: Collection[str]) -> set[str]:
@@ -63,12 +67,22 @@ async def remove_suppression(session: AsyncSession, suppression_id: UUID) -> Non
     gone = await session.scalar(delete(Suppression).where(Suppression.id == suppression_id).returning(Suppression.id))
     if gone is None:
         raise NotFound("There is no suppressed address with this id.")
+    await append_events(session, LoggedType.STOP_UPDATED, [gone])
 
 
 async def remove_suppressed_address(session: AsyncSession, address: str) -> bool:
     """Send emails to an address again; return False if it is not suppressed. Raises AddressError."""
     driver = await transaction_driver(session)
-    return await driver.fetchval(_REMOVE, mailbox_of(address)) is not None
+    gone = await driver.fetchval(_REMOVE, mailbox_of(address))
+    await append_events(session, LoggedType.STOP_UPDATED, [gone] if gone is not None else [])
+    return gone is not None
+
+
+async def follow_addresses(session: AsyncSession, addresses: Mapping[str, str | None]) -> None:
+    """Note that users have these addresses now: who has another one than the suppressed one may get emails."""
+    if addresses:
+        mailboxes = [mailbox_or_none(address) for address in addresses.values()]
+        await (await transaction_driver(session)).execute(_FOLLOW, list(addresses), mailboxes)
 
 
 _HASH: Final = "sha256(gate.leave_key || convert_to('suppressed address ' || {}, 'UTF8'))"
@@ -79,6 +93,19 @@ select mailbox from unnest($1::text[]) as each (mailbox), gate
 where exists (select from suppressions where address_hash = {_HASH.format("mailbox")})
 """  # noqa: S608 - built from constants
 _REMOVE: Final = f"delete from suppressions using gate where address_hash = {HASH_SQL} returning id"  # noqa: S608 - as above
+_FOLLOW: Final = f"""
+with known as (
+    select user_id, {_HASH.format("mailbox")} as hash
+    from unnest($1::text[], $2::text[]) as now (user_id, mailbox), gate
+), ended as (
+    update suppressions set user_id = null from known
+    where suppressions.user_id = known.user_id and address_hash is distinct from hash returning suppressions.id
+), begun as (
+    update suppressions set user_id = known.user_id from known
+    where address_hash = hash and suppressions.user_id is null returning suppressions.id
+)
+{STOP_UPDATED_SQL} (select id from ended union all select id from begun) as changed
+"""  # noqa: S608 - built from constants
 _SUPPRESS: Final = """
 insert into suppressions (address_hash, user_id, email_id, reason, status) values ($1, $2, $3, $4, $5)
 on conflict (address_hash) do nothing returning id

@@ -5,6 +5,7 @@ from operator import attrgetter
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.notifications.delivery.suppression import follow_addresses
 from services.notifications.delivery.timing import decide_again
 from shared.database import transaction_driver
 from shared.people import Person
@@ -23,6 +24,7 @@ async def update_people(session: AsyncSession, people: Iterable[Person]) -> list
     saved = [newest[row["id"]] for row in rows]
     if known := [person.id for person in saved if person.version > 1]:  # perhaps an admin in another time zone now
         await decide_again(session, known)
+        await follow_addresses(session, {person.id: person.email for person in saved if person.version > 1})
     return saved
 
 

@@ -55,6 +55,7 @@ _LIST_HELD: Final = text(f"{_INBOUND_FATES} where state = 'held' and id > :after
 _STOPS: Final = f"""
     select * from (
         select id as stop_id, user_id, conversation_id, '{Reason.MUTED}' as reason from mutes
+        union all select id, user_id, null, '{Reason.BOUNCED_ADDRESS}' from suppressions where user_id is not null
         union all select '{NO_SMTP_STOP}', null, null, '{Reason.NO_SMTP}' from gate where has_no_smtp
     ) as stop
 """  # noqa: S608 - built from constants

@@ -5,8 +5,13 @@ from uuid import uuid4
 
 import httpx2
 import pytest
+from sqlalchemy import func, select
 
+from services.notifications.delivery.bounces import Consequence, Effect, Verdict, record_bounce
 from services.notifications.delivery.circuit_breaker import note_smtp
+from services.notifications.delivery.suppression import remove_suppressed_address
+from services.notifications.models import Email
+from services.notifications.rules import Reason
 from services.notifications.settings import EmailSettings
 from shared.database import transaction
 from shared.event_log.sequencer import rotate_epoch
@@ -156,4 +161,36 @@ async def test_a_customer_decides_about_own_conversations_with_a_form_of_ours(st
     assert (await store.choose("all", Origin="https://elsewhere.test")).status_code == 403
     store.csrf = "guessed"
     assert (await store.choose("all")).status_code == 403
+    assert await store.of_anna() == ""
+
+
+async def test_a_suppressed_address_asks_its_customer_to_correct_it_until_they_do(store: Store, shop: Caller) -> None:
+    await store.talk()
+    sessions = store.following.sweeping.notifications
+    async with transaction(sessions) as session:
+        email = (await session.scalars(select(Email))).one()
+        address = "anna@customer.test"
+        email.state, email.to_address, email.claimed_at = "sent", address, func.clock_timestamp()
+        await session.flush()
+        verdict = Verdict(Reason.MAILBOX_UNKNOWN, "5.1.1", Consequence.SUPPRESS)
+        assert await record_bounce(session, email.id, verdict, "550 5.1.1 unknown", "") is Effect.SUPPRESSED
+    await store.following.follow()
+    assert "correct the email address in your account" in await store.of_anna()
+    assert "correct the email address in your account" in await store.of_anna(f"{store.conversation}/")
+    assert await store.of_sam() == "No email will be sent. Earlier emails to this address came back."
+    for email_address, asks in (
+        ("Anna@Customer.TEST", True),
+        ("new@customer.test", False),
+        (address, True),
+        (None, False),
+    ):
+        await shop.call("PUT", "/users/anna", {"name": "Anna", "email": email_address})
+        await store.following.deliver(SETTINGS)
+        await store.following.follow()
+        assert ("correct the email address" in await store.of_anna()) is asks, email_address
+    await shop.call("PUT", "/users/anna", {"name": "Anna", "email": address})
+    await store.following.deliver(SETTINGS)
+    async with transaction(sessions) as session:
+        assert await remove_suppressed_address(session, address)
+    await store.following.follow()
     assert await store.of_anna() == ""

@@ -405,6 +405,9 @@ async def test_an_email_is_told_under_its_messages_only(
     await tell(conversations, conversation_id, email_id=UNKNOWN_ID, state="failed", reason="rejected")
     page = await show(browser, f"{conversation_id}/")
     assert status_of(page, second).startswith("The email failed.")
+    await tell(conversations, conversation_id, email_id=UNKNOWN_ID, state="bounced", reason="mailbox-unknown")
+    page = await show(browser, f"{conversation_id}/")
+    assert status_of(page, second) == "The email bounced. The mailbox does not exist. Send again"
     assert status_of(page, third) == "Not read yet"
     assert not page.root.of_class("email")
     assert page.by_id("emails-known").text == ""
