@@ -1,4 +1,4 @@
-"""The command groups `chats emails`, `chats events` and `chats files`."""
+"""The command groups `chats emails`, `chats events`, `chats files`, `chats inbound` and `chats webhooks`."""
 
 from typing import Annotated
 
@@ -12,6 +12,41 @@ emails.add_typer(suppressed, name="suppressed")
 events = typer.Typer(no_args_is_help=True, help="Inspect the event log; retry or discard parked events.")
 files = typer.Typer(no_args_is_help=True, help="Check the file store.")
 inbound = typer.Typer()
+webhooks = typer.Typer(no_args_is_help=True, help="List webhooks and their deliveries; send one again.")
+
+_Webhook = Annotated[str, typer.Argument(help="Id of the webhook.")]
+
+
+@webhooks.command("list")
+def list_all_webhooks() -> None:
+    """List the store's webhooks: their URLs and types, and whether they fail or are disabled."""
+    from deploy.webhooks import print_webhooks
+
+    print_webhooks()
+
+
+@webhooks.command("deliveries")
+def list_webhook_deliveries(
+    webhook_id: _Webhook,
+    state: Annotated[str | None, typer.Option(help="Only deliveries in this state, for example failed.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100, help="Maximum number of deliveries.")] = 25,
+) -> None:
+    """List a webhook's deliveries, newest first, and what the last attempt led to."""
+    from deploy.operations import parse_id
+    from deploy.webhooks import print_deliveries
+
+    print_deliveries(parse_id(webhook_id), state, limit)
+
+
+@webhooks.command("replay")
+def replay_webhook_delivery(
+    webhook_id: _Webhook, delivery_id: Annotated[int, typer.Argument(min=1, help="Id of the delivery.")]
+) -> None:
+    """Send an event again. A pending delivery is attempted now, unless another one has to be first."""
+    from deploy.operations import parse_id
+    from deploy.webhooks import replay
+
+    replay(parse_id(webhook_id), delivery_id)
 
 
 @files.command("check")

@@ -13,6 +13,7 @@ from services.conversations.messaging import erasure_batches
 from services.conversations.reports import facts
 from services.conversations.search import indexer
 from services.conversations.settings import StoreSettings as ConversationsSettings
+from services.conversations.webhooks import housekeeping, log_reader
 from services.notifications import metrics
 from services.notifications.delivery import erasure as notifications_erasure
 from services.notifications.inbound.state import LATE, InboundCounts, read_counts
@@ -47,6 +48,7 @@ class Conversations(NamedTuple):
     search: indexer.State
     reports: facts.State
     fates: progress.State
+    webhooks: housekeeping.State
     skew: float
 
 
@@ -97,6 +99,7 @@ async def _read_conversations(session: AsyncSession) -> Conversations:
         await indexer.read_state(session),
         await facts.read_state(session),
         await progress.read_state(session),
+        await housekeeping.read_state(session),
         await read_skew(session),
     )
 
@@ -129,6 +132,7 @@ def _of_conversations(read: Conversations) -> list[Finding]:
         _search(read.search),
         _reports(read.reports),
         _fates(read.fates),
+        _webhooks(read.webhooks),
     ]
 
 
@@ -269,6 +273,21 @@ def _fates(state: progress.State) -> Finding:
     if state.lag > progress.LATE:
         remark = f"not read for {state.lag:.0f} s: can the jobs process read the notifications API? `chats doctor feed`"
         return Finding(line, remark)
+    return Finding(line, None)
+
+
+def _webhooks(state: housekeeping.State) -> Finding:
+    line = (
+        f"webhooks      {state.webhooks} enabled, {_left(state.pending)} deliveries pending, oldest due"
+        f" {state.waits:.0f} s, {_left(state.failed)} failed in a day"
+    )
+    if state.lag > log_reader.LATE:
+        return Finding(line, f"an event has waited {state.lag:.0f} s for its deliveries: is the jobs process running?")
+    if state.disabled:
+        remark = f"{state.disabled} disabled because the endpoint fails or is gone: `chats webhooks list`"
+        return Finding(line, remark)
+    if state.failing:
+        return Finding(line, f"{state.failing} fail: `chats webhooks list`", is_fault=False)
     return Finding(line, None)
 
 

@@ -50,15 +50,6 @@ MAX_FOLLOW_PAUSE = 30.0  # … up to this
 RESOLVE_EVERY = 60  # seconds until the next look for quiet conversations
 RESOLVE_BATCH = 100  # conversations resolved in one transaction
 
-PURGES = (
-    purge_events,
-    purge_keys,
-    purge_sessions,
-    purge_presence,
-    purge_erasures,
-    purge_unsent,
-    purge_deliveries,
-)
 PURGED = Counter("chats_log_purged_total", "Rows purged: events, keys, sessions, viewers, erasures, deliveries")
 INDEXED = Counter("chats_search_indexed_total", "Conversations whose search documents this process has written")
 COUNTED = Counter("chats_reports_counted_total", "Conversations that this process has counted for reports")
@@ -213,7 +204,15 @@ async def _purge(sessions: SessionFactory, settings: JobsSettings, stop: asyncio
     """Purge rows past their retention, in small transactions so that other work does not wait for them."""
     while not stop.is_set():
         try:
-            for purge in PURGES:
+            for purge in (
+                purge_events,
+                purge_keys,
+                purge_sessions,
+                purge_presence,
+                purge_erasures,
+                purge_unsent,
+                purge_deliveries,
+            ):
                 deleted = PURGE_BATCH
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:

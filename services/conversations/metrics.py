@@ -11,6 +11,7 @@ from services.conversations.models import FeedReader
 from services.conversations.reports import facts
 from services.conversations.search import indexer
 from services.conversations.settings import StoreSettings
+from services.conversations.webhooks import housekeeping
 from shared.database import SessionFactory, transaction
 from shared.database_metrics import measure_database
 from shared.event_log.reading import lag_after
@@ -29,6 +30,14 @@ SEARCH_PARKED = Gauge("chats_search_parked", "Conversations that could not be in
 REPORTS_LAG = Gauge("chats_reports_lag_seconds", "Age of the oldest event that is not counted for reports")
 FATES_LAG = Gauge(
     "chats_email_fates_lag_seconds", "Time since the notifications service's log was last read to its end"
+)
+WEBHOOKS_LAG = Gauge("chats_webhooks_lag_seconds", "Age of the oldest event that webhooks have no rows for")
+WEBHOOKS_WAIT = Gauge("chats_webhooks_oldest_due_seconds", "Time that the oldest delivery of a webhook has been due")
+WEBHOOKS_PENDING = Gauge("chats_webhooks_pending", "Deliveries of webhooks that are pending, up to 10,000")
+WEBHOOKS_FAILED = Gauge("chats_webhooks_failed", "Deliveries of webhooks that failed in the last day, up to 10,000")
+WEBHOOKS_FAILING = Gauge("chats_webhooks_failing", "Webhooks whose attempts fail, and pause")
+WEBHOOKS_DISABLED = Gauge(
+    "chats_webhooks_disabled", "Webhooks that are disabled because their endpoint fails or is gone"
 )
 SIZE = Gauge("chats_log_bytes", "Size of the log on disk with its indexes")
 
@@ -51,6 +60,13 @@ async def collect(sessions: SessionFactory, settings: StoreSettings) -> None:
         SEARCH_PARKED.set(search.parked)
         REPORTS_LAG.set((await facts.read_state(session)).lag)
         FATES_LAG.set((await progress.read_state(session)).lag)
+        webhooks = await housekeeping.read_state(session)
+        WEBHOOKS_LAG.set(webhooks.lag)
+        WEBHOOKS_WAIT.set(webhooks.waits)
+        WEBHOOKS_PENDING.set(webhooks.pending)
+        WEBHOOKS_FAILED.set(webhooks.failed)
+        WEBHOOKS_FAILING.set(webhooks.failing)
+        WEBHOOKS_DISABLED.set(webhooks.disabled)
         erasure = await erasure_batches.read_state(session)
         await measure_database(session, "conversations", erasure.stalled_seconds)
 

@@ -14,7 +14,6 @@ from shared.database import transaction_driver
 
 KEPT_DAYS: Final = 30
 COUNT_LIMIT: Final = 10_000
-LATE: Final = 60.0  # seconds that a delivery is due, after which nothing seems to send
 
 
 class State(NamedTuple):

@@ -6,7 +6,6 @@ the environment for proxies have no effect.
 """
 
 import asyncio
-import math
 import socket
 import ssl
 import time
@@ -76,8 +75,7 @@ class Sender:
         except AddressRefusedError:
             outcome = Outcome(error=WebhookError.ADDRESS)
         except httpcore2.ConnectError as error:
-            is_tls = isinstance(error.__cause__, ssl.SSLError)
-            outcome = Outcome(error=WebhookError.TLS if is_tls else WebhookError.UNREACHABLE)
+            outcome = Outcome(error=WebhookError.TLS if _is_tls(error) else WebhookError.UNREACHABLE)
         except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.UnsupportedProtocol):
             outcome = Outcome(error=WebhookError.CONNECTION)
         duration = min(round((time.monotonic() - started) * 1000), 2**31 - 1)
@@ -155,6 +153,13 @@ class CheckedNetwork(AsyncNetworkBackend):
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
 
+def _is_tls(error: BaseException | None) -> bool:
+    """Return whether an error of TLS is among the causes of an error."""
+    while error is not None and not isinstance(error, ssl.SSLError):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
 async def _read(response: httpcore2.Response) -> bytes:
     """Return the beginning of an answer."""
     read = b""
@@ -172,7 +177,7 @@ def _retry_after(headers: list[tuple[bytes, bytes]]) -> float:
         seconds = float(value) if value.isdecimal() else (_date(value) - datetime.now(UTC)).total_seconds()
     except (ValueError, TypeError, OverflowError):
         return 0.0
-    return min(max(seconds, 0.0), MAX_RETRY_AFTER) if math.isfinite(seconds) else 0.0
+    return min(max(seconds, 0.0), MAX_RETRY_AFTER)
 
 
 def _date(value: str) -> datetime:

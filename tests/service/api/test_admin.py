@@ -82,7 +82,10 @@ async def test_setting_the_same_status_writes_nothing(anna: Caller, sam: Caller,
     before = await logged(conversations)
     await sam.edit(conversation, status="RESOLVED")
     assert await logged(conversations) == before
-    assert before[-1] == ("conversation.updated", {"conversation_id": conversation, "status": "RESOLVED"})
+    assert before[-1] == (
+        "conversation.updated",
+        {"conversation_id": conversation, "status": "RESOLVED", "status_before": "OPEN"},
+    )
 
 
 @pytest.mark.parametrize("status", Status)

@@ -43,7 +43,10 @@ async def test_a_conversation_that_waits_for_its_customer_is_resolved_and_a_mess
 
     assert await sam.peek(conversation) == before | {"status": "RESOLVED"}
     assert (await logged(conversations))[len(log) :] == [
-        ("conversation.updated", {"conversation_id": conversation, "status": "RESOLVED"})
+        (
+            "conversation.updated",
+            {"conversation_id": conversation, "status": "RESOLVED", "status_before": "AWAITING_USER"},
+        )
     ]
     [entry] = [
         item for item in (await sam.get(f"/conversations/{conversation}/timeline"))["items"] if item["kind"] == "status"

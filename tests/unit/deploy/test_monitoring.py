@@ -13,6 +13,7 @@ from services.conversations.emails import progress
 from services.conversations.event_log import reader, retention, sequencer
 from services.conversations.reports import facts
 from services.conversations.search import indexer
+from services.conversations.webhooks import log_reader
 from services.notifications import metrics
 from shared.clock_skew import MAX_SKEW
 from tests.helpers.monitoring import MONITORING, alert_rules, dashboards, expressions, read_yaml, scrape_jobs, selectors
@@ -28,6 +29,7 @@ THRESHOLDS = {
     "ChatsSearchLate": indexer.LATE,
     "ChatsReportsLate": facts.LATE,
     "ChatsEmailFatesLate": progress.LATE,
+    "ChatsWebhooksLate": log_reader.LATE,
     "ChatsLogKeptTooLong": retention.LATE_PURGE * status.DAY,
     "ChatsClockSkew": MAX_SKEW,
 }

@@ -1,0 +1,87 @@
+"""What the notifications service's log says reaches webhooks once, in an order of its own."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from services.conversations.emails.follower import follow_round
+from services.conversations.webhooks.fates import add_fates, add_notifications
+from shared.database import transaction
+from shared.notifications_feed import EmailFate, NotificationCreated
+from tests.helpers.smtp_server import smtp_server
+from tests.helpers.webhook_receiver import Answer
+from tests.service.emails.test_follower import Following, following
+from tests.service.helpers.callers import UNKNOWN_ID, Caller
+from tests.service.helpers.event_factory import email_settings
+from tests.service.helpers.sweeping import answer
+from tests.service.webhooks.conftest import Hooks
+
+__all__ = ["following"]  # a fixture
+
+
+def fate(conversation: str, state: str, **fields: Any) -> EmailFate:
+    values = {"email_id": uuid4(), "to": "customer", "reason": "rejected", "numbers": [2], "at": datetime.now(UTC)}
+    return EmailFate.model_validate(values | {"conversation_id": conversation, "state": state} | fields)
+
+
+async def test_an_email_that_fails_is_told_once_however_often_it_is_read(
+    hooks: Hooks, following: Following, anna: Caller, sam: Caller
+) -> None:
+    await hooks.create(["email.failed"])
+    await following.follow()
+    conversation = await answer(anna, sam)
+    async with smtp_server(rcpt=["550 5.1.1 nobody here"]) as server:
+        await following.deliver(email_settings("postgresql://unused", smtp_url=f"smtp://127.0.0.1:{server.port}"))
+    await following.follow()
+    await hooks.execute("update notifications_cursor set epoch = null")  # the place is lost: all emails are listed
+    while (await follow_round(following.sessions, following.feed)).more:
+        pass
+    await hooks.settle()
+    [told] = hooks.receiver.received
+    [entry] = await following.entries()
+    assert told.json["type"] == "email.failed"
+    assert told.data == {
+        "conversation_id": conversation,
+        "email_id": str(entry.id),
+        "to": "customer",
+        "reason": entry.data["reason"],
+        "message_numbers": [1],
+    }
+
+
+async def test_other_states_and_what_was_before_or_is_gone_are_not_told(
+    hooks: Hooks, anna: Caller, sam: Caller
+) -> None:
+    conversation = (await anna.open(body="Hello?"))["id"]
+    old = fate(conversation, "failed", at=datetime.now(UTC) - timedelta(hours=1))
+    await hooks.create(["email.bounced", "email.failed", "notification.created"])
+    bounced = fate(conversation, "bounced", at=datetime.now(UTC) + timedelta(seconds=1))
+    created = NotificationCreated(
+        notification_id=uuid4(), type="MENTION", conversation_id=UUID(conversation), recipient_id="sam"
+    )
+    for _ in range(2):
+        async with transaction(hooks.sessions) as session:
+            await add_fates(session, [old, bounced, fate(conversation, "sent"), fate(UNKNOWN_ID, "failed")])
+            await add_notifications(session, [created])
+    await hooks.settle()
+    assert [request.type for request in hooks.receiver.received] == ["email.bounced", "notification.created"]
+    assert hooks.receiver.received[1].data == {
+        "conversation_id": conversation,
+        "notification_id": str(created.notification_id),
+        "type": "MENTION",
+        "recipient_id": "sam",
+    }
+    assert sam
+
+
+async def test_they_do_not_wait_for_messages_nor_messages_for_them(hooks: Hooks, anna: Caller) -> None:
+    await hooks.create(["message.posted", "email.failed"])
+    conversation = (await anna.open(body="Hello?"))["id"]
+    async with transaction(hooks.sessions) as session:
+        await add_fates(session, [fate(conversation, "failed", at=datetime.now(UTC) + timedelta(seconds=1))])
+    hooks.receiver.answer = lambda request: Answer(500 if request.type == "message.posted" else 204)
+
+    async def is_told() -> bool:
+        return hooks.receiver.types == ["email.failed"] and len(hooks.receiver.received) == 2
+
+    await hooks.run_until(is_told, (0, 60))
