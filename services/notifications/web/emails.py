@@ -54,7 +54,7 @@ async def show_choice(
     user_id = token.principal.id
     await _check_own(session, user_id, conversation_id)
     person = await session.get(Person, user_id)
-    return leaving_page(
+    page = leaving_page(
         request,
         settings,
         locale or (person.locale if person else None),
@@ -64,6 +64,8 @@ async def show_choice(
         is_about_one=conversation_id is not None,
         lost=lost,
     )
+    page.headers["Referrer-Policy"] = "same-origin"  # else browsers send the form with the origin `null`
+    return page
 
 
 @router.post(PATH)

@@ -84,6 +84,7 @@ async def test_pages_say_that_emails_are_off_and_turn_them_on_again(store: Store
     assert (answer.status_code, answer.headers["location"]) == (303, f"{EMAILS}?conversation_id={store.conversation}")
     page = await store.notifications.get(answer.headers["location"])
     assert "no more emails about this conversation" in page.text
+    assert page.headers["referrer-policy"] == "same-origin"
     assert f'href="/dashboard/messages/{thread}"' in page.text
     assert (await store.of_anna(), await store.of_anna(thread), await store.of_sam()) == ("", OFF_HERE, MUTED)
 

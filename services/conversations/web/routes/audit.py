@@ -1,5 +1,6 @@
 """The page of the audit: who did what, newest first."""
 
+from collections.abc import Iterator
 from typing import Annotated
 from urllib.parse import urlencode
 from uuid import UUID
@@ -63,10 +64,19 @@ async def show_audit(
         status=200 if is_valid else 422,
         is_valid=is_valid,
         rows=rows,
-        names=await load_names(connection, {row.actor_id for row in rows}),
+        names=await load_names(connection, {user_id for row in rows for user_id in _people(row)}),
         actions=list(AuditAction),
         filters=filters,
         has_filter=any(filters.values()),
         older=older,
         is_first=cursor is None,
     )
+
+
+def _people(row: AuditRow) -> Iterator[str]:
+    """Yield the ids of the people in an entry."""
+    yield row.actor_id
+    if row.action == AuditAction.CONVERSATION_ASSIGNMENT and row.data is not None:
+        yield from filter(None, (row.data["from"], row.data["to"]))
+    elif row.target_id is not None and row.action.startswith("user."):
+        yield row.target_id
