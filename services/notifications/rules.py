@@ -149,6 +149,8 @@ class Outcome(StrEnum):
     """Stopped before the final dot: the lease was lost, or the sending process was stopped."""
     BOUNCED = "bounced"
     """No attempt of ours: a mail server reported later that it could not deliver the email."""
+    COMPLAINED = "complained"
+    """No attempt of ours: the recipient's provider reported that they marked the email as unwanted."""
 
 
 MAY_HAVE_ARRIVED = frozenset({Outcome.ACCEPTED, Outcome.UNCERTAIN})
@@ -305,7 +307,7 @@ def next_step(  # noqa: PLR0911 - a return per outcome is the table it is
             return RetryDecision(EmailState.SCHEDULED, delay=delay, counts=False, opens_breaker=not serves_others)
         case Outcome.REFUSED:
             return RetryDecision(EmailState.SCHEDULED, delay=REFUSED_DELAY, counts=False, opens_breaker=True)
-        case Outcome.ABANDONED | Outcome.BOUNCED:  # the latter is the end of no attempt
+        case Outcome.ABANDONED | Outcome.BOUNCED | Outcome.COMPLAINED:  # the last two are the end of no attempt
             return RetryDecision(None, counts=False)
 
 

@@ -1,4 +1,4 @@
-"""Take in what mail servers report about an email of ours, at its envelope sender `bounce+TOKEN@domain`.
+"""Take in what mail servers report about an email of ours, at its envelope sender `bounce+TOKEN@domain` or `abuse@`.
 
 Nothing that arrives there ever becomes a message: not a report, and not what a program answers by itself. There is no
 row for a report: what follows from it is committed before its sender's server gets an answer. The report is not kept,
@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery.bounces import record_bounce
 from services.notifications.inbound.bounce_rules import judge
+from services.notifications.inbound.complaints import find_complained, is_complaint, is_feedback, unsubscribe
 from services.notifications.inbound.delivery_reports import Action, DeliveryReport, read_report
 from services.notifications.inbound.loops import automatic_reason
 from services.notifications.inbound.report_parts import read_parts
@@ -61,10 +62,32 @@ async def take_report(transact: Transact, reported: Reported, envelope_from: str
     if reason is None:
         return False
     report = read_report(headers, parts, reported.address)
-    effect = await _apply(transact, reported, report) if report is not None else "unreadable"
+    if report is not None:
+        effect = await _apply(transact, reported, report)
+    elif is_feedback(headers, parts) and is_complaint(parts):
+        effect = await _unsubscribe(transact, reported.email_id)
+    else:
+        effect = "unreadable"
     REPORTS.labels(effect).inc()
     log.info("report taken in", email_id=str(reported.email_id), effect=effect, kind=reason)
     return True
+
+
+async def take_complaint(transact: Transact, secret: str, content: bytes) -> bool:
+    """Take in what arrives at `abuse@domain`; return False for what is no complaint, or not about an email of ours."""
+    headers, parts = read_parts(content)
+    if not is_feedback(headers, parts):
+        return False
+    email_id = find_complained(secret, parts) if is_complaint(parts) else None
+    effect = await _unsubscribe(transact, email_id) if email_id is not None else "unreadable"
+    REPORTS.labels(effect).inc()
+    log.info("complaint taken in", email_id=str(email_id), effect=effect)
+    return True
+
+
+async def _unsubscribe(transact: Transact, email_id: UUID) -> str:
+    async with transact() as session:
+        return "unsubscribed" if await unsubscribe(session, email_id) else "nothing"
 
 
 async def _apply(transact: Transact, reported: Reported, report: DeliveryReport) -> str:

@@ -10,7 +10,8 @@ from prometheus_client import Counter
 
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.binding import Anyone, Bound, Target, find_bound
-from services.notifications.inbound.bounces import Reported, Transact, find_reported, take_report
+from services.notifications.inbound.bounces import Reported, Transact, find_reported, take_complaint, take_report
+from services.notifications.inbound.complaints import ABUSE, AbuseMailbox
 from services.notifications.inbound.intake import TakenIn, take_in
 from services.notifications.inbound.leaving import Leaver, find_leaver, take_leave
 from services.notifications.inbound.loops import envelope_mailbox
@@ -26,7 +27,7 @@ DATABASE_SECONDS: Final = 20.0  # for one answer
 EMAILS = Counter("chats_inbound_emails_total", "Emails that this process has taken in, by state", ["state"])
 REFUSED = Counter("chats_inbound_refused_total", "Addresses that this process has refused, by reason", ["reason"])
 
-Recipient = Target | Leaver | Reported
+Recipient = Target | Leaver | Reported | AbuseMailbox
 
 log = structlog.get_logger()
 
@@ -43,6 +44,7 @@ class Refused:
 UNKNOWN: Final = Refused("unknown-address", "5.1.1", "There is no such address here")
 EXPIRED_BOUNCE: Final = Refused("expired", "5.1.6", "This address has expired")
 NO_REPORT: Final = Refused("no-report", "5.1.6", "Nobody reads this address. Answer to the address in Reply-To")
+NO_COMPLAINT: Final = Refused("no-complaint", "5.6.0", "Only feedback reports (RFC 5965) are taken here")
 
 
 class Reception:
@@ -84,6 +86,8 @@ class Reception:
         """
         if self._letters is not None and mailbox_or_none(address) == self._letters:
             return Anyone()
+        if self.domain and mailbox_or_none(address) == f"{ABUSE}@{self.domain}":
+            return AbuseMailbox()
         if not self.is_ours(address):
             return _refuse(UNKNOWN)
         local = address.rpartition("@")[0]
@@ -120,7 +124,7 @@ class Reception:
 
         Errors of the database are the caller's: the email must then be delivered again.
         """
-        if isinstance(recipient, Reported):
+        if isinstance(recipient, Reported | AbuseMailbox):
             return await self._keep_report(recipient, envelope_from, content)
         async with asyncio.timeout(DATABASE_SECONDS), self._acquire() as connection:
             if isinstance(recipient, Leaver):
@@ -135,9 +139,14 @@ class Reception:
         self._arrived()
         return taken
 
-    async def _keep_report(self, reported: Reported, envelope_from: str | None, content: bytes) -> Refused | None:
+    async def _keep_report(
+        self, reported: Reported | AbuseMailbox, envelope_from: str | None, content: bytes
+    ) -> Refused | None:
         async with asyncio.timeout(DATABASE_SECONDS):
-            if not await take_report(self._transact, reported, envelope_from, content):
+            if isinstance(reported, AbuseMailbox):
+                if not await take_complaint(self._transact, self._secret, content):
+                    return _refuse(NO_COMPLAINT)
+            elif not await take_report(self._transact, reported, envelope_from, content):
                 return _refuse(NO_REPORT)
         EMAILS.labels(InboundState.IGNORED).inc()
         return None

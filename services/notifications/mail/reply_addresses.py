@@ -47,6 +47,15 @@ def read_reply_token(local_part: str) -> ReplyToken | None:
     return ReplyToken(UUID(bytes=parts[0]), _hash(parts[1])) if parts is not None else None
 
 
+def read_own_reply_address(secret: str, local_part: str) -> UUID | None:
+    """Return the id of the email whose address for replies has this local part; None if this secret did not make it."""
+    parts = _read(local_part, PREFIX)
+    email_id = UUID(bytes=parts[0]) if parts is not None else None
+    if parts is None or email_id is None:
+        return None
+    return email_id if hmac.compare_digest(parts[1], _unguessable(secret, _PURPOSE, email_id)) else None
+
+
 def make_leave_address(key: bytes, email_id: UUID, domain: str) -> str:
     """Return the address at which an email stops the emails about the same conversation."""
     return f"{LEAVE_PREFIX}{_encode(email_id.bytes)}{_encode(_leave_signature(key, email_id))}@{domain}"

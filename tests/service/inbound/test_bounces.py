@@ -14,7 +14,7 @@ from services.notifications.delivery.leases import ClaimedEmail
 from services.notifications.delivery.operations import retry_email
 from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.metrics import State, read_state
-from services.notifications.models import Email, Suppression
+from services.notifications.models import Email, Mute, Suppression
 from services.notifications.rules import Outcome
 from shared.database import connection_provider, transaction
 from tests.service.inbound.rig import DOMAIN, SETTINGS, Rig
@@ -356,3 +356,94 @@ async def test_the_support_inbox_is_not_suppressed_and_an_admin_is(rig: Rig) -> 
     await rig.run("update emails set audience = 'admin', recipient_id = 'sam', state = 'sent'")
     await bounce(rig, "5.1.1")
     assert await suppressed(rig) == [("mailbox-unknown", "sam", "5.1.1")]
+
+
+COMPLAINT = """From: <feedback@provider.test>
+Subject: FW: Re: Where is my parcel?
+MIME-Version: 1.0
+Content-Type: multipart/report; report-type=feedback-report; boundary="B1"
+
+--B1
+Content-Type: text/plain
+
+This is an email abuse report for an email message received from IP 192.0.2.1.
+
+--B1
+Content-Type: message/feedback-report
+
+Feedback-Type: {kind}
+User-Agent: Provider/1.0
+Version: 1
+{fields}
+--B1
+Content-Type: {part}
+
+{headers}
+Subject: Ours
+
+Written to {body}.
+--B1--
+"""
+
+
+async def complain(rig: Rig, headers: str, *, to: str = f"abuse@{DOMAIN}", **fields: str) -> object:
+    """Report that the customer has marked an email as unwanted; return the answer, None if it was taken."""
+    values = {"kind": "abuse", "part": "message/rfc822", "fields": "Reported-Domain: store.test\n", "body": "you"}
+    report = COMPLAINT.format(headers=headers, **(values | fields))
+    return await rig.deliver(report.encode(), to, sender="feedback@provider.test")
+
+
+async def muted(rig: Rig) -> list[tuple[str, object]]:
+    async with rig.sweeping.notifications() as session:
+        return [(mute.user_id, mute.conversation_id) for mute in await session.scalars(select(Mute))]
+
+
+@pytest.mark.parametrize("place", ["return-path", "reply-to", "folded", "field", "headers-only", "own-address"])
+async def test_a_complaint_turns_off_all_emails_to_its_customer(rig: Rig, place: str) -> None:
+    bounces_to = await sent(rig)
+    forms: dict[str, tuple[str, dict[str, str]]] = {
+        "return-path": (f"Return-Path: <{bounces_to}>", {}),
+        "reply-to": (f"Reply-To: Test Store <{rig.address.upper()}>", {"kind": "Opt-Out"}),
+        "folded": (f"Received: by mx (envelope-from\n <{bounces_to}>)", {}),
+        "field": ("X-Redacted: yes", {"fields": f"Original-Mail-From: <{bounces_to}>\n"}),
+        "headers-only": (f"Return-Path: <{bounces_to}>", {"part": "text/rfc822-headers"}),
+        "own-address": ("X-Redacted: yes", {"to": bounces_to}),
+    }
+    headers, fields = forms[place]
+    assert await complain(rig, headers, **fields) is None
+    assert await muted(rig) == [("anna", None)]
+    assert await next_email(rig) == ("suppressed", "muted")
+    # Once for each email: the customer may have turned emails on again since.
+    await rig.run("delete from mutes")
+    assert await complain(rig, headers, **fields) is None
+    assert await muted(rig) == []
+    assert await rig.rows() == []
+
+
+async def test_a_complaint_without_a_token_of_ours_or_of_another_kind_changes_nothing(rig: Rig) -> None:
+    bounces_to = await sent(rig)
+    path = f"Return-Path: <{bounces_to}>"
+    for kind in ("not-spam", "auth-failure", "other", "virus"):
+        assert await complain(rig, path, kind=kind) is None
+    assert await complain(rig, f"Return-Path: <{tampered(bounces_to, 40)}>") is None
+    message_id = str(rig.sent[-1]["Message-ID"])
+    assert await complain(rig, f"Message-ID: {message_id}", body=bounces_to) is None, "only headers count"
+    assert await muted(rig) == []
+    letter = rig.reply("Your shop sends spam!")
+    assert await rig.deliver(letter, f"abuse@{DOMAIN}") == (
+        550,
+        b"5.6.0 Only feedback reports (RFC 5965) are taken here",
+    )
+    attached = rig.reply("See the attachment.")
+    attached.add_attachment(COMPLAINT.encode(), "application", "octet-stream", filename="report.eml")
+    assert (await rig.deliver(attached, f"abuse@{DOMAIN}") or (0,))[0] == 550  # type: ignore[index]
+
+
+async def test_a_complaint_about_an_email_to_an_admin_or_of_an_erased_person_changes_nothing(rig: Rig) -> None:
+    path = f"Return-Path: <{await sent(rig)}>"
+    await rig.run("update emails set audience = 'admin', recipient_id = 'sam'")
+    assert await complain(rig, path) is None
+    await rig.run("update emails set audience = 'customer', recipient_id = 'anna'")
+    await rig.run("update people set deleted = true where id = 'anna'")
+    assert await complain(rig, path) is None
+    assert await muted(rig) == []
