@@ -23,6 +23,15 @@ async def test_other_viewers_are_shown_until_they_leave(people: People, site: Si
     await expect(sam.page.locator("#viewing")).to_have_text("Kim Novak is looking")
     await kim.go()
     await expect(sam.page.locator("#viewing")).to_be_hidden()
+    row = kim.page.locator(f"#c-{conversation}")
+    await expect(row).to_be_visible()
+    await sam.page.locator("#reply_body").press_sequentially("I write")
+    await expect(row).to_contain_text("Sam Okafor is looking")
+    await site.write(conversation, dora, "The row changes")
+    await expect(row).to_contain_text("The row changes")
+    await expect(row.locator(".looking")).to_have_text("Sam Okafor is looking")
+    await sam.go("/admin/dashboard/conversation/new/")
+    await expect(row.locator(".looking")).to_have_count(0)
 
 
 async def test_another_admins_reply_appears_and_the_draft_is_kept(people: People, site: Site) -> None:
@@ -35,6 +44,10 @@ async def test_another_admins_reply_appears_and_the_draft_is_kept(people: People
     await send(kim.page, "It is on its way.")
     await expect_thread(sam.page, "Hello?", "It is on its way.")
     await expect(sam.page.locator("#reply_body")).to_have_value("I look into")
+    await expect(sam.page.locator("#answered")).to_contain_text("has answered meanwhile")
+    await expect(kim.page.locator("#answered")).to_be_hidden()
+    await sam.page.locator("#reply_body").fill("")
+    await expect(sam.page.locator("#answered")).to_be_hidden()
 
 
 async def test_replies_that_cross_a_message_come_back_with_the_draft_and_the_message(

@@ -44,5 +44,6 @@ _WRITE: Final = """
     insert into email_stops (id, user_id, conversation_id, reason)
     select id, user_id, conversation_id, reason from stops
     where conversation_id is null or (conversation_id, user_id) in (select id, user_id from alive)
-    on conflict (id) do nothing
+    on conflict (id) do update set user_id = excluded.user_id
+    where email_stops.user_id is distinct from excluded.user_id
 """

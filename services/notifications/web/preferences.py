@@ -113,6 +113,7 @@ async def _page(
     html = page.render(
         language=language.locale.language,
         store_name=settings.store_name,
+        name=(person.name if person is not None else None) or token.principal.id,
         csrf=token.csrf,
         style=STYLE,
         action=_address(locale),

@@ -3,6 +3,7 @@
 
 import { fill } from "./announce.js";
 import { replace } from "./replace.js";
+import { showViewers } from "./row-presence.js";
 
 const idsOf = (list) => [...list.querySelectorAll(":scope > .row")].map((row) => row.id);
 
@@ -30,6 +31,7 @@ function update(row, fresh) {
   if (!fresh) return remove(row);
   const current = row.querySelector("a[aria-current]");
   if (current) fresh.querySelector("h2 a").setAttribute("aria-current", "true");
+  showViewers(fresh);
   if (!row.isEqualNode(fresh)) replace(row, fresh);
 }
 

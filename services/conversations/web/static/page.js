@@ -16,8 +16,9 @@ import { startDrafts, startForms } from "./forms.js";
 import { reportUnread, startFrame } from "./frame.js";
 import { startKeys } from "./keys.js";
 import { startPeopleSearch } from "./people-search.js";
-import { notePresence, startPresence } from "./presence.js";
+import { noteAnswer, notePresence, startPresence } from "./presence.js";
 import { onRefresh, refresh } from "./refresh.js";
+import { noteViewer } from "./row-presence.js";
 import { startSelection } from "./selection.js";
 import { flush, startSending } from "./sending.js";
 import { follow } from "./stream.js";
@@ -75,7 +76,10 @@ function startMenus() {
 
 function handle(type, data) {
   if (type === "unread") return showUnread(data);
-  if (type === "presence") return notePresence(data);
+  if (type === "presence") {
+    noteViewer(data);
+    return notePresence(data);
+  }
   if (concernsBell(type, data)) refreshBell();
   if (type === "notification.created") return;
   noteEvent(data);
@@ -83,6 +87,7 @@ function handle(type, data) {
   const isOwnRead = type === "conversation.read" && data.by === OWN_SIDE; // which a thread does not show
   if (!concerns(data) || isOwnRead) return;
   if (type === "conversation.deleted") return opensBeside() ? closeDeleted() : location.reload();
+  if (type === "message.posted") noteAnswer(data.message);
   refreshThread();
   if (isForReader(type, data)) thread.dispatchEvent(new Event("chats:awaited"));
 }

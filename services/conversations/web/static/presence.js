@@ -61,6 +61,17 @@ export function startPresence(thread, closed) {
   else start();
 }
 
+/** Say that another admin has answered while this one is writing, until the draft is sent or empty. */
+export function noteAnswer({ sender }) {
+  const [line, reply] = ["#answered", "#reply_body"].map((id) => thread?.querySelector(id));
+  if (!line || sender.role !== "admin" || sender.id === person || !reply?.value.trim()) return;
+  line.textContent = fill(line.dataset.text, { name: sender.name });
+  line.hidden = false;
+  const hide = () => (line.hidden = true);
+  reply.addEventListener("input", () => reply.value.trim() || hide());
+  reply.form.addEventListener("submit", hide);
+}
+
 /** Show what another admin does, as an event says. */
 export function notePresence({ conversation_id: conversation, admin, viewing, writing }) {
   if (conversation !== thread?.dataset.thread || admin.id === person) return;
