@@ -16,6 +16,8 @@ from services.conversations.settings import StoreSettings as ConversationsSettin
 from services.conversations.webhooks import housekeeping, log_reader
 from services.notifications import metrics
 from services.notifications.delivery import erasure as notifications_erasure
+from services.notifications.delivery.bounces import BounceState
+from services.notifications.delivery.bounces import read_state as read_bounces
 from services.notifications.inbound.state import LATE, InboundCounts, read_counts
 from services.notifications.rules import EmailState, Outcome
 from shared import broker_reports
@@ -25,6 +27,7 @@ from shared.event_log.retention import oldest_age
 from shared.settings import SettingsError, read_settings
 
 LATE_ERASURE = 60.0  # seconds without progress
+SENDERS_REFUSED = 3  # addresses whose servers refused our sender in an hour; fewer may have a policy of their own
 DAY = 24 * 3600  # seconds
 
 T = TypeVar("T")
@@ -57,6 +60,7 @@ class Notifications(NamedTuple):
 
     state: metrics.State
     inbound: InboundCounts
+    bounces: BounceState
     consumers: Sequence[broker_reports.Report]
     erasure: notifications_erasure.State
     skew: float
@@ -108,6 +112,7 @@ async def _read_notifications(session: AsyncSession) -> Notifications:
     return Notifications(
         await metrics.read_state(session),
         await read_counts(session),
+        await read_bounces(session),
         await broker_reports.read_reports(session),
         await notifications_erasure.read_state(session),
         await read_skew(session),
@@ -179,9 +184,20 @@ def _of_notifications(read: Notifications) -> list[Finding]:
             f"inbound       {read.inbound.waiting} waiting for {read.inbound.oldest:.1f} s, {read.inbound.held} held",
             "replies by email are not posted: is `chats inbound` running?" if read.inbound.oldest > LATE else None,
         ),
+        _bounces(read.bounces),
         _deferred(state),
         _breaker(state.breaker),
     ]
+
+
+def _bounces(state: BounceState) -> Finding:
+    line = f"bounces       at {state.bounced} addresses in the last hour, {state.suppressed} suppressed"
+    if state.is_suspended:
+        return Finding(line, "more than 5 % of the emails: no address is suppressed until the cause is found")
+    if not state.refused:
+        return Finding(line, None)
+    remark = f"{state.refused} refused our sender: `chats doctor mail`, then `chats emails retry --state bounced`"
+    return Finding(line, remark, is_fault=state.refused >= SENDERS_REFUSED)
 
 
 def _deferred(state: metrics.State) -> Finding:

@@ -10,6 +10,7 @@ from sqlalchemy import Row, text
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.delivery import erasure
+from services.notifications.delivery.bounces import read_state as read_bounces
 from services.notifications.mail.replies import enhanced_status, is_busy_reply, without_addresses
 from services.notifications.models import DEFERRED
 from services.notifications.rules import EmailState, Outcome
@@ -39,6 +40,10 @@ BREAKER_INFO = Gauge(
     "chats_email_breaker_info", "1 while the breaker is open, with the last failure", ["phase", "host", "reply"]
 )
 
+BOUNCED = Gauge("chats_bounced_addresses", "Addresses at which emails bounced for good in the last hour")
+SENDER_REFUSED = Gauge("chats_bounced_sender_refused", "Addresses whose servers refused our sender in the last hour")
+SUPPRESSED = Gauge("chats_suppressed_addresses", "Addresses to which no email is sent any more, up to 10,000")
+SUSPENDED = Gauge("chats_suppressing_suspended", "1 while so many emails bounce that no address is suppressed")
 
 LATE = 60.0  # seconds that an email is overdue, after which emails are late
 FINISHED = frozenset(set(EmailState) - {EmailState.SCHEDULED, EmailState.SENDING})
@@ -142,6 +147,7 @@ async def collect(sessions: SessionFactory) -> None:
     async with transaction(sessions) as session:
         state = await read_state(session)
         stalled = (await erasure.read_state(session)).stalled_seconds
+        bounces = await read_bounces(session)
         await measure_database(session, "notifications", stalled)
     CURSOR.set(state.cursor)
     LAG.set(state.head - state.cursor)
@@ -151,6 +157,10 @@ async def collect(sessions: SessionFactory) -> None:
     OLDEST_DUE.set(state.oldest_due)
     DEFERRED_EMAILS.set(state.deferred.count)
     STANDSTILL.set(state.is_standstill)
+    BOUNCED.set(bounces.bounced)
+    SENDER_REFUSED.set(bounces.refused)
+    SUPPRESSED.set(bounces.suppressed)
+    SUSPENDED.set(bounces.is_suspended)
     PAUSED.labels("operator").set(state.paused)
     PAUSED.labels("restore").set(not state.delivery_known)
     _set_breaker(state.breaker)

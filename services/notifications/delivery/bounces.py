@@ -126,6 +126,28 @@ async def record_bounce(session: AsyncSession, email_id: UUID, verdict: Verdict,
     return Effect.SUPPRESSED if await suppress(session, address_hash, cause) else Effect.BOUNCED
 
 
+@dataclass(frozen=True, slots=True)
+class BounceState:
+    """The bounces of the last hour, by address: all, and refused senders. `suppressed` addresses up to 10,000."""
+
+    bounced: int
+    sent: int
+    refused: int
+    suppressed: int
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether so many emails bounce that addresses are not suppressed."""
+        return is_suppressing_suspended(self.bounced, self.sent)
+
+
+async def read_state(session: AsyncSession) -> BounceState:
+    """Read what operators should know of bounces."""
+    bounced, sent = (await session.execute(_SHARE, {"least": MIN_BOUNCES})).one()
+    refused, suppressed = (await session.execute(_REFUSED)).one()
+    return BounceState(bounced, sent, refused, suppressed)
+
+
 async def is_suspended(session: AsyncSession) -> bool:
     """Return whether so many emails bounced in the last hour that addresses are not suppressed."""
     bounced, sent = (await session.execute(_SHARE, {"least": MIN_BOUNCES})).one()
@@ -174,6 +196,12 @@ _PAST: Final = text(f"""
             consequence = '{Consequence.OPEN_BREAKER}' and id > uuidv7(interval '-1 day')
         ), false) as opened_breaker
     from bounces where address_hash = :hash
+""")  # noqa: S608 - built from constants
+_REFUSED: Final = text(f"""
+    select (
+        select count(distinct address_hash) from bounces
+        where reason = '{Reason.SENDER_REFUSED}' and id > uuidv7(interval '-1 hour')
+    ), (select count(*) from (select from suppressions limit 10000) as counted)
 """)  # noqa: S608 - built from constants
 # No more attempts are counted than can make a difference.
 _SHARE: Final = text("""

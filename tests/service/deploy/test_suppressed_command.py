@@ -1,7 +1,10 @@
 """`chats emails suppressed`, and retrying bounced emails."""
 
+import pytest
+from prometheus_client import generate_latest
 from sqlalchemy import text
 
+from services.notifications import metrics
 from shared.database import SessionFactory, transaction
 from tests.service.delivery.test_circuit_breaker import create_emails, states
 from tests.service.deploy.test_emails_command import SETTINGS, Chats, chats
@@ -13,6 +16,11 @@ SUPPRESS = text("""
     select sha256(leave_key || convert_to('suppressed address ' || 'anna@customer.test', 'UTF8')), 'anna',
         gen_random_uuid(), 'mailbox-unknown', '5.1.1'
     from gate
+""")
+REFUSED = text("""
+    insert into bounces (email_id, address_hash, status, reason, consequence, permanent)
+    select gen_random_uuid(), decode(md5(random()::text), 'hex'), '5.7.1', 'sender-refused', 'open-breaker', true
+    from generate_series(1, 3)
 """)
 BOUNCED = text("update emails set state = 'bounced', reason = 'sender-refused', finished_at = now()")
 
@@ -47,3 +55,26 @@ async def test_bounced_emails_are_retried_together(chats: Chats, notifications: 
     assert "0 emails queued" in (await chats("emails", "retry", "--state", "failed")).output
     assert "2 emails queued" in (await chats("emails", "retry", "--state", "bounced", "--since", "1h")).output
     assert {state for state, *_ in (await states(notifications)).values()} == {"scheduled"}
+
+
+@pytest.mark.usefixtures("conversations")
+async def test_the_status_says_when_nothing_is_suppressed_and_when_our_sender_is_refused(
+    chats: Chats, notifications: SessionFactory
+) -> None:
+    def line(output: str) -> str:
+        return next(line for line in output.splitlines() if line.startswith("bounces"))
+
+    assert line((await chats("status")).output) == ("bounces       at 0 addresses in the last hour, 0 suppressed")
+    async with transaction(notifications) as session:
+        await session.execute(SUPPRESS)
+        await session.execute(REFUSED)
+    await metrics.collect(notifications)
+    assert "chats_bounced_sender_refused 3.0" in generate_latest().decode()
+    said = line((await chats("status")).output)
+    assert said.startswith("bounces       at 3 addresses in the last hour, 1 suppressed   <- 3 refused our sender")
+    async with transaction(notifications) as session:
+        for _ in range(6):
+            await session.execute(REFUSED)
+    assert line((await chats("status")).output).endswith("no address is suppressed until the cause is found")
+    await metrics.collect(notifications)
+    assert "chats_suppressing_suspended 1.0" in generate_latest().decode()
