@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache, partial
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -40,11 +41,12 @@ from shared.broker import EVENTS_QUEUE, SEND_EMAILS, create_celery
 from shared.database import create_engine, create_sessions
 from shared.publisher import Publisher
 from tests.service.helpers.connected import connect
+from tests.system.crash import replies
 from tests.system.crash.points import Fuse, Point
 from tests.system.crash.scenario import MORE_POSTS, POSTS, WITHDRAWALS, Step, claims
-from tests.system.crash.world import Outside, World
+from tests.system.crash.world import SECRET, Outside, World
 
-SECRET = "a secret for tests with 32 bytes or more"
+FILES_WRITER = "inbound"
 ROUNDS = 20  # until everything must be finished
 STUCK = 120.0  # seconds; no process takes this long
 FORKS = multiprocessing.get_context("fork")
@@ -65,7 +67,7 @@ Report = Callable[[tuple[str, Any]], None]
 
 
 def serve(world: World, runs: Connection) -> None:
-    """Fork a process for each requested run. All code runs once before the first fork.
+    """Fork a process for each requested run. Almost all code runs once before the first fork.
 
     A process reports over the same connection; the last report is how it ended.
     """
@@ -74,7 +76,9 @@ def serve(world: World, runs: Connection) -> None:
     # Small batches, so that there is always a second one; one connection, so that runs are alike.
     mail_claims.BATCH, sweeper.PAGE, email_feed.PAGE = 2, 16, 2
     answers: Answers = {}
-    for actor, _ in ACTORS.values():
+    for name, (actor, _) in ACTORS.items():
+        if name == FILES_WRITER:
+            continue  # the threads of its file store would not survive a fork
         actor(world, Fuse(), answers, lambda _: None)
     kombu.pools.reset()
     gc.collect()
@@ -118,7 +122,7 @@ async def _write(steps: tuple[Step, ...], world: World, fuse: Fuse, answers: Ans
             if step.name in answers:
                 continue
             fuse.work = step.name.partition("-")[0]
-            token = issue_token(_app().state.settings, claims(step.caller), timedelta(hours=1))
+            token = issue_token(_app(world.files).state.settings, claims(step.caller), timedelta(hours=1))
             headers = {"Authorization": f"Bearer {token}", "Idempotency-Key": step.key or step.name}
             path = step.path.format_map({name: answer.get("id") for name, answer in answers.items()})
             answer = await client.request(step.method, path, json=step.body, headers=headers)
@@ -128,15 +132,22 @@ async def _write(steps: tuple[Step, ...], world: World, fuse: Fuse, answers: Ans
 
 
 @cache
-def _app() -> FastAPI:
+def _app(files: str) -> FastAPI:
     """Build the application once; each process gives it new database sessions."""
-    return create_app(ApiSettings(conversations_database_url="postgresql://", auth_secret=[SECRET], feed_secret=SECRET))
+    settings = ApiSettings(
+        conversations_database_url="postgresql://",
+        auth_secret=[SECRET],
+        feed_secret=SECRET,
+        inbound_secret=SECRET,
+        files_url=Path(files).as_uri(),
+    )
+    return create_app(settings)
 
 
 @asynccontextmanager
 async def _api(world: World) -> AsyncIterator[httpx2.AsyncClient]:
     engine = create_engine(world.conversations_url, application="crash-api")
-    app = _app()
+    app = _app(world.files)
     connect(app, create_sessions(engine))
     app.state.known_users = KnownUserCache()
     transport = httpx2.ASGITransport(app=app)
@@ -307,5 +318,6 @@ ACTORS: dict[str, tuple[Callable[..., None], tuple[str, ...]]] = {
     "sweeper: events": (_async(_catch_up), ("notifications",)),
     "sweeper: mail": (_async(_sweep_mail), ("notifications",)),
     "jobs: emails": (_async(_follow_emails), ("conversations", "notifications")),
+    FILES_WRITER: (_async(partial(replies.take_in, _api)), ("conversations", "notifications")),
     "settle": (_async(_settle), ()),
 }

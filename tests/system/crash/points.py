@@ -5,18 +5,20 @@ import os
 import re
 import signal
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session
 
 from shared import failpoints
 
 ROOT = Path(__file__).parents[3]
+APPLICATION = "crash-"  # how the names of the processes' connections begin
 
 _PARAMETERS = re.compile(r"\$\d+(::[\w \[\]]+?)?(?=\W)(, \$\d+(::[\w \[\]]+?)?(?=\W))*")
 _ROWS = re.compile(r"\(\?\)(, \(\?\))+")
@@ -79,6 +81,22 @@ class Fuse:
         def committed(session: Session) -> None:
             if last and watched(session.get_bind().engine.url):
                 self.reach(f"after the commit of {last}")
+
+    def watch_driver(self) -> None:
+        """Install hooks for every statement of a process that runs straight on the driver."""
+        for method in ("execute", "fetch", "fetchrow", "fetchval"):
+            setattr(asyncpg.Connection, method, self._watching(getattr(asyncpg.Connection, method)))
+
+    def _watching(self, method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def watching(connection: Any, query: str, *arguments: Any, **options: Any) -> Any:
+            if not connection.get_settings().application_name.startswith(APPLICATION):
+                return await method(connection, query, *arguments, **options)
+            self.reach(f"before {title(query)}")
+            result = await method(connection, query, *arguments, **options)
+            self.reach(f"after {title(query)}")
+            return result
+
+        return watching
 
 
 @cache

@@ -29,7 +29,7 @@ from shared.broker import EVENTS_QUEUE, create_celery
 from shared.migrations import upgrade
 from tests.helpers.smtp_server import ReceivedEmail, Script, SmtpServer, smtp_server
 from tests.helpers.waiting import eventually
-from tests.system.crash import actors
+from tests.system.crash import actors, replies
 from tests.system.crash.actors import Answers, Run
 from tests.system.crash.points import Point, named_places
 from tests.system.crash.promise import Connections, Ends, State, broken, read_state
@@ -41,8 +41,8 @@ from tests.system.crash.world import World
 class Stage:
     """A starting point of runs: the actor, and the saved tables and broker.
 
-    `then` are further processes to run before the settling; `script` is the mail server's. Two stages that reach the
-    same named places share them in a sample, by `half`.
+    `then` are further processes to run before the settling; `script` is the mail server's; `promise` what is
+    checked. Two stages that reach the same named places share them in a sample, by `half`.
     """
 
     actor: str
@@ -51,6 +51,7 @@ class Stage:
     half: Literal["even", "odd"] | None = None
     parked: frozenset[UUID] = frozenset({UNKNOWN_EVENT, INVALID_TASK})
     script: Script = field(default_factory=dict)
+    promise: Literal["everything", "replies"] = "everything"
 
     @property
     def ends(self) -> Ends:
@@ -68,6 +69,7 @@ STAGES = {
         Stage("api", "nothing", parked=frozenset()),
         Stage("relay", "written", then=("worker: events",), parked=frozenset({UNKNOWN_EVENT})),
         Stage("jobs: emails", "mailed"),
+        Stage("inbound", "mailed", promise="replies"),
     )
 }
 
@@ -187,6 +189,10 @@ class Rig:
             "select recipient_id from emails where state = 'sending' and data_at is not null"
         )
         await self.run(stage.actor)
+        if stage.promise == "replies":
+            return await replies.broken(
+                self._databases["conversations"], self._databases["notifications"], self.answers
+            )
         state = await self._settle(stage)
         recipients = {row["recipient_id"] for row in uncertain}
         return list(broken(state, undisturbed, stage.ends, set(stage.parked), recipients))
@@ -231,7 +237,7 @@ class Rig:
         return (await self.run(actor, point)).exitcode == -signal.SIGKILL
 
     async def _settle(self, stage: Stage) -> State:
-        for actor in (*stage.then, "settle"):
+        for actor in (*stage.then, *(["settle"] if stage.promise == "everything" else [])):
             await self.run(actor)
         return await read_state(self._databases, self.answers, self._mail_server.emails)
 
@@ -335,7 +341,9 @@ async def running_rig(directory: Path) -> AsyncIterator[Rig]:
         broker = redis.asyncio.from_url(broker_url)
         stack.push_async_callback(broker.aclose)
         mail_server = await stack.enter_async_context(smtp_server())
-        world = World(urls["conversations"], urls["notifications"], broker_url, mail_server.port)
+        files = directory / "files"
+        files.mkdir()
+        world = World(urls["conversations"], urls["notifications"], broker_url, mail_server.port, str(files))
         runs = await stack.enter_async_context(_running_forks(world))
         rig = Rig(runs, databases, broker, mail_server)
         await rig.prepare(broker_url)

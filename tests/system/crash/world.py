@@ -10,6 +10,9 @@ from sqlalchemy.engine import make_url
 from services.notifications.settings import EmailSettings
 from tests.system.crash.scenario import SUPPORT
 
+SECRET = "a secret for tests with 32 bytes or more"
+INBOUND_DOMAIN = "in.store.test"
+
 
 @dataclass(frozen=True)
 class World:
@@ -19,6 +22,7 @@ class World:
     notifications_url: str
     broker_url: str
     smtp_port: int
+    files: str  # a directory
 
     @property
     def databases(self) -> dict[str, str]:
@@ -36,6 +40,8 @@ class World:
             support_email=SUPPORT,
             email_delay_seconds=0,
             support_email_delay_seconds=0,
+            inbound_domain=INBOUND_DOMAIN,
+            inbound_secret=SecretStr(SECRET),
         )
 
 
@@ -50,12 +56,18 @@ class Outside:
         """Return the single value of a query."""
         return await (await self._connection(url)).fetchval(query)
 
+    async def rows(self, url: str, query: str, *values: Any) -> list[Any]:
+        """Return the rows of a query."""
+        return list(await (await self._connection(url)).fetch(query, *values))
+
     async def pass_time(self) -> None:
         """Advance the time past leases, retry delays, the breaker's pause and the spacing of attempts."""
         await (await self._connection(self._world.notifications_url)).execute("""
             update emails set lease_until = now() - interval '1 s' where state = 'sending';
             update emails set next_attempt_at = now() - interval '1 min' where state = 'scheduled';
             update gate set breaker_until = now() - interval '1 s' where breaker_until is not null;
+            update inbound_emails set lease_until = now() - interval '1 s' where lease_until is not null;
+            update inbound_emails set next_attempt_at = now() where state = 'received';
             update inbox set attempted_at = attempted_at - interval '1 min' where handled_at is null;
         """)
 
