@@ -75,6 +75,18 @@ async def test_a_second_submit_of_a_note_adds_nothing(browser: Browser, anna: Ca
     assert len(entries(shown)) == 1
 
 
+async def test_in_a_large_team_the_others_are_in_a_list(browser: Browser, anna: Caller, shop: Caller) -> None:
+    for number in range(52):
+        await shop.call("PUT", f"/users/admin{number:02}", {"name": f"Admin {number:02}", "role": "admin"})
+    conversation = (await anna.open(body="Hello?"))["id"]
+    page = await show(browser, f"{conversation}/")
+    group = page.root.of_class("mentions")[0]
+    assert len(group.all("input", type="checkbox")) == 50
+    assert [option["value"] for option in group.all("option")] == ["admin50", "admin51"]
+    page = await submit(browser, page, "note", body="Look", mentions="admin51")
+    assert "Notified: Admin 51" in entries(page)[0]
+
+
 async def test_invalid_forms_say_what_is_wrong(browser: Browser, anna: Caller) -> None:
     conversation = (await anna.open(body="Hello?"))["id"]
     page = await show(browser, f"{conversation}/")

@@ -26,9 +26,10 @@ export function startNotes(thread) {
   if (note.value) note.closest("details").open = true;
   note.addEventListener("input", () => {
     const text = note.value.toLocaleLowerCase();
-    for (const box of note.form.querySelectorAll("[name=mentions]")) {
+    for (const box of note.form.querySelectorAll(".mentions [data-name]")) {
       const isNamed = text.includes(`@${box.dataset.name.toLocaleLowerCase()}`);
-      if (isNamed && !("named" in box.dataset)) box.checked = true; // once: it can be unchecked
+      const chosen = box.tagName === "OPTION" ? "selected" : "checked"; // a large team has a list as well
+      if (isNamed && !("named" in box.dataset)) box[chosen] = true; // once: it can be unchecked
       if (isNamed) box.dataset.named = "";
       else delete box.dataset.named;
     }
