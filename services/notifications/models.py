@@ -422,6 +422,17 @@ class Suppression(Base):
     since: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
 
 
+class HeldNotice(Base):
+    """An address whose sender is to be told that an email is held, or was told less than a day ago."""
+
+    __tablename__ = "held_notices"
+
+    mailbox: Mapped[str] = mapped_column(primary_key=True)
+    inbound_id: Mapped[UUID]
+    asked_at: Mapped[datetime] = mapped_column(server_default=func.clock_timestamp())
+    sent_at: Mapped[datetime | None]
+
+
 class Mute(Base):
     """A customer who wants no emails about a conversation, or none at all: then `conversation_id` is null."""
 

@@ -15,6 +15,7 @@ from sqlalchemy import func
 
 from services.notifications.delivery.circuit_breaker import note_smtp, read_sending_state
 from services.notifications.delivery.erasure import erase_round
+from services.notifications.delivery.notices import purge_notices, send_notices
 from services.notifications.delivery.sender import drain
 from services.notifications.event_consumer.consumer import receive_missing
 from services.notifications.event_consumer.feed_client import read_end, read_events
@@ -178,12 +179,13 @@ async def _send_for_ever(sessions: SessionFactory, settings: EmailSettings, stop
 
 
 async def _retry_for_ever(sessions: SessionFactory, settings: EmailSettings, stop: asyncio.Event) -> None:
-    """Handle parked events that an operator has asked for."""
+    """Handle parked events that an operator has asked for, and tell senders of held emails."""
     while not stop.is_set():
         try:
             await retry_requested(sessions, settings)
+            await send_notices(sessions, settings)
         except Exception as error:  # as above
-            log.warning("retrying parked events failed, retrying", error=type(error).__name__)
+            log.warning("retrying parked events or sending notices failed, retrying", error=type(error).__name__)
             log.debug("retrying parked events failed", exc_info=True)
         await pause(stop, RETRY_EVERY)
 
@@ -210,6 +212,7 @@ async def _purge_for_ever(sessions: SessionFactory, settings: EmailSettings, sto
                 while deleted == PURGE_BATCH and not stop.is_set():
                     async with transaction(sessions) as session:
                         deleted = await purge(session, settings, size=PURGE_BATCH)
+            await purge_notices(sessions)
         except Exception as error:  # as above
             log.warning("purge failed, retrying", error=type(error).__name__)
             log.debug("purge failed", exc_info=True)

@@ -44,11 +44,12 @@ def find_recipient(audience: Audience, user: User | None, settings: EmailSetting
     address = settings.support_email if audience is Audience.SUPPORT else user and user.email
     if not address:
         return Recipient(reason=Reason.NO_ADDRESS)
-    reason = _suppression_reason(audience, address, settings)
+    reason = unsendable_reason(audience, address, settings)
     return Recipient(reason=reason) if reason else Recipient(address, mailbox_of(address))
 
 
-def _suppression_reason(audience: Audience, address: str, settings: EmailSettings) -> Reason | None:
+def unsendable_reason(audience: Audience, address: str, settings: EmailSettings) -> Reason | None:
+    """Return why no email may go to an address, by the settings; None if one may."""
     if settings.smtp_url is None:
         return Reason.NO_SMTP
     patterns = settings.email_only_to

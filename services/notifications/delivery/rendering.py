@@ -85,7 +85,7 @@ def render_email(
     messages = batch.messages
     if is_digest(email):
         digest = _digest(email, batch, people, previous_id, now, settings, sections)
-        composed = compose(digest, _brand(settings))
+        composed = compose(digest, brand_of(settings))
         return RenderedEmail(digest.message_id, _envelope_from(email, settings), address, composed)
     names = [sender_name(people.get(row.sender_id), row.sender_id, audience, settings) for row in messages]
     content = EmailContent(
@@ -110,15 +110,15 @@ def render_email(
     )
     envelope_from = _envelope_from(email, settings)
     if settings.inbound_domain is None or settings.inbound_secret is None:
-        return RenderedEmail(content.message_id, envelope_from, address, compose(content, _brand(settings)))
+        return RenderedEmail(content.message_id, envelope_from, address, compose(content, brand_of(settings)))
     secret = settings.inbound_secret.get_secret_value()
     to_customer = audience is Audience.CUSTOMER
     if not to_customer and settings.inbound_authserv_id is None:  # nothing would show that an admin answers
-        return RenderedEmail(content.message_id, envelope_from, address, compose(content, _brand(settings)))
+        return RenderedEmail(content.message_id, envelope_from, address, compose(content, brand_of(settings)))
     reply_to, token_hash = make_reply_address(secret, email.id, settings.inbound_domain)
     leave_address = make_leave_address(leave_key, email.id, settings.inbound_domain) if to_customer else None
     content = replace(content, reply_to=reply_to, leave_address=leave_address)
-    composed, fingerprints = compose_with_fingerprints(content, _brand(settings))
+    composed, fingerprints = compose_with_fingerprints(content, brand_of(settings))
     reply = ReplyTo(token_hash, messages[-1].number, fingerprints, content.is_for_admins_only)
     return RenderedEmail(content.message_id, envelope_from, address, composed, reply)
 
@@ -190,7 +190,8 @@ def _files(files: Sequence[Mapping[str, Any]] | None) -> Sequence[ContentFile]:
     return [ContentFile(UUID(file["id"]), file["name"], file["size"]) for file in files or ()]
 
 
-def _brand(settings: EmailSettings) -> Brand:
+def brand_of(settings: EmailSettings) -> Brand:
+    """Return the store as its emails show it."""
     return Brand(
         store_name=settings.store_name,
         email_from=settings.email_from,

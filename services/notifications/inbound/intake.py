@@ -10,6 +10,7 @@ from uuid import UUID
 from services.notifications.event_log.append import INBOUND_UPDATED_SQL
 from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.binding import Anyone, Target
+from services.notifications.inbound.held_notices import ONCE_A_DAY_SQL, TELL_SENDER_SQL, TOLD
 from services.notifications.inbound.loops import automatic_reason, sender_mailbox
 from services.notifications.inbound.mime import header_of, parse_headers
 from services.notifications.inbound.senders import resolve_letter, resolve_reply, why_held
@@ -59,7 +60,8 @@ async def take_in(
         state, reason = InboundState.HELD, held
     kept = None if reason is not None and state is InboundState.IGNORED and isinstance(target, Anyone) else content
     values = (bound.conversation_id, bound.email_id, bound.user_id, bound.newest_number, same_as, sender)
-    row = await connection.fetchrow(_INSERT, *values, len(content), kept, state, reason, bound.kind, *_CAPS)
+    told = authentic is True and reason in TOLD
+    row = await connection.fetchrow(_INSERT, *values, len(content), kept, state, reason, bound.kind, *_CAPS, told)
     if row is None:
         row = await connection.fetchrow(_FIND, bound.conversation_id, same_as)
         if row is None:
@@ -142,6 +144,10 @@ on conflict (conversation_id, same_as) do nothing
 returning id, state, reason
 ), told as (
     {INBOUND_UPDATED_SQL} taken where state = '{InboundState.HELD}'
+), noticed as (
+    {TELL_SENDER_SQL}
+    select $6, id from taken where $17::bool and state = '{InboundState.HELD}' and $6 is not null
+    {ONCE_A_DAY_SQL}
 )
 select id, state, reason from taken
 """  # noqa: S608 - built from constants

@@ -17,6 +17,7 @@ import structlog
 from services.notifications.event_log.append import INBOUND_UPDATED_SQL
 from services.notifications.inbound.becoming import Store, read_due
 from services.notifications.inbound.calls import Ended, Limited, Outage, send
+from services.notifications.inbound.held_notices import ONCE_A_DAY_SQL, TELL_SENDER_SQL
 from services.notifications.rules import HEAD_WAITS, InboundKind, InboundReason, InboundState
 from shared.database import ConnectionProvider, Driver
 from shared.failpoints import failpoint
@@ -124,7 +125,12 @@ from (
     ) as deleted
 ) as its
 where id = $1 and lease_id = $2 and state = '{InboundState.RECEIVED}'
-returning id, state
+returning id, state, from_address
+), noticed as (
+    {TELL_SENDER_SQL}
+    select from_address, id from ended
+    where state = '{InboundState.HELD}' and from_address is not null and $4 = '{InboundReason.UNCERTAIN_QUOTE}'
+    {ONCE_A_DAY_SQL}
 )
 {INBOUND_UPDATED_SQL} ended where state = '{InboundState.HELD}'
 """  # noqa: S608 - built from constants

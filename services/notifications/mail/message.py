@@ -1,16 +1,13 @@
 """Compose an email as bytes: headers, text and HTML. The same input gives the same bytes."""
 
 import re
-from binascii import b2a_base64, b2a_qp
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from email.header import Header
 from email.utils import format_datetime
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal
-from unicodedata import category
 from uuid import UUID, uuid5
 
 from babel.support import NullTranslations
@@ -23,6 +20,14 @@ from services.notifications.mail.addresses import addr_spec, domain_of, message_
 from services.notifications.mail.bodies import render_body
 from services.notifications.mail.datetimes import format_local_time
 from services.notifications.mail.fingerprints import fingerprint
+from services.notifications.mail.headers import (
+    MAX_LINE,
+    MAX_NAME,
+    body_part,
+    encoded_header,
+    header_line,
+    mailbox_header,
+)
 from shared.file_sizes import format_size
 from shared.text import preview
 from shared.time_zones import known_zone
@@ -32,14 +37,7 @@ __all__ = ["Brand", "ContentMessage", "EmailContent", "compose", "message_id"]
 
 LOCALE = Path(__file__).parent / "locale"
 PREFERENCES = "/admin/dashboard/conversation/notifications/"
-MAX_NAME = 100
 LONG = 30_000  # bytes of HTML: some clients clip emails at about 100,000, including the link at the end
-MAX_LINE = 900  # characters of a header without folding; a line may have 998
-NOT_ASCII = bytes(range(128, 256))
-# Control characters, lone surrogates, line and paragraph separators.
-UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}
-# Embeddings, overrides and isolates: in a header they would reorder the text after them.
-DIRECTION_CONTROLS = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A))}
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +142,7 @@ def compose(email: EmailContent, brand: Brand) -> bytes:
 def compose_with_fingerprints(email: EmailContent, brand: Brand) -> tuple[bytes, bytes]:
     """Return the email as `compose` does, and the fingerprints by which a reply's quote of it is recognised."""
     text, html = _render(email, brand)
-    around = (_preview(email), _one_line(brand.store_name), _one_line(email.subject))
+    around = (_preview(email), header_line(brand.store_name), header_line(email.subject))
     return _write(email, brand, text, html), fingerprint([*around, text])
 
 
@@ -153,26 +151,9 @@ def _write(email: EmailContent, brand: Brand, text: str, html: str) -> bytes:
     # "=_" occurs neither in quoted-printable text nor in base64, so no message can contain the boundary.
     boundary = f"=_{uuid5(email.conversation_id, email.message_id).hex}"
     head += f'MIME-Version: 1.0\r\nContent-Type: multipart/alternative; boundary="{boundary}"\r\n'
-    parts = (_part(boundary, kind, content) for kind, content in (("plain", text), ("html", html)))
+    between = f"\r\n--{boundary}\r\n".encode()
+    parts = (between + body_part(kind, content) for kind, content in (("plain", text), ("html", html)))
     return b"".join([head.encode(), *parts, f"\r\n--{boundary}--\r\n".encode()])
-
-
-def _part(boundary: str, kind: str, content: str) -> bytes:
-    """Return an encoded part. The `email` package would take longer for it than all the rest together.
-
-    Uses base64 if it is shorter, as for Chinese or emoji, which quoted-printable makes three times as long.
-    """
-    data = content.replace("\n", "\r\n").encode()
-    if len(data.translate(None, NOT_ASCII)) > len(data) * 0.8:
-        encoding, encoded = "quoted-printable", b2a_qp(data)
-    else:
-        encoding, line = "base64", b2a_base64(data, newline=False)
-        encoded = b"\r\n".join(line[start : start + 76] for start in range(0, len(line), 76))
-    head = (
-        f'\r\n--{boundary}\r\nContent-Type: text/{kind}; charset="utf-8"\r\n'
-        f"Content-Transfer-Encoding: {encoding}\r\n\r\n"
-    )
-    return head.encode() + encoded
 
 
 def _headers(email: EmailContent, brand: Brand) -> Iterator[tuple[str, str]]:
@@ -181,17 +162,17 @@ def _headers(email: EmailContent, brand: Brand) -> Iterator[tuple[str, str]]:
     The folding of the `email` package loses spaces between encoded words and turns long ids into encoded words.
     """
     root = message_id(uuid5(email.conversation_id, email.audience), brand.email_from)
-    earlier = [root, *(_one_line(sent) for sent in email.thread[-1:])]
+    earlier = [root, *(header_line(sent) for sent in email.thread[-1:])]
     yield "Date", format_datetime(email.created_at.astimezone(UTC))
-    yield "From", _mailbox("From", _sender_name(email, brand), addr_spec(sender_address(brand.email_from)))
-    yield "To", _mailbox("To", email.to_name or "", addr_spec(email.to_address))
+    yield "From", mailbox_header("From", _sender_name(email, brand), addr_spec(sender_address(brand.email_from)))
+    yield "To", mailbox_header("To", email.to_name or "", addr_spec(email.to_address))
     reply_to = email.reply_to or brand.reply_to
     if reply_to and (email.reply_to or email.audience == "customer"):
         name = sender_name(reply_to) or brand.store_name
-        yield "Reply-To", _mailbox("Reply-To", name, addr_spec(sender_address(reply_to)))
+        yield "Reply-To", mailbox_header("Reply-To", name, addr_spec(sender_address(reply_to)))
     # Never "Re:": the same subject on every email threads in all clients, and is what the customer typed.
-    yield "Subject", _encoded("Subject", _one_line(email.subject))
-    yield "Message-ID", _one_line(email.message_id)
+    yield "Subject", encoded_header("Subject", header_line(email.subject))
+    yield "Message-ID", header_line(email.message_id)
     yield "In-Reply-To", earlier[-1]
     yield "References", " ".join(earlier)
     yield "List-Id", f"<{email.audience}-messages.{domain_of(brand.email_from)}>"
@@ -207,32 +188,8 @@ def _headers(email: EmailContent, brand: Brand) -> Iterator[tuple[str, str]]:
 def _sender_name(email: EmailContent, brand: Brand) -> str:
     name = sender_name(brand.email_from) or brand.store_name
     if email.audience != "customer" and email.from_name:
-        return f"{preview(_one_line(email.from_name), MAX_NAME // 2)} ({name})"
+        return f"{preview(header_line(email.from_name), MAX_NAME // 2)} ({name})"
     return name
-
-
-def _one_line(text: str) -> str:
-    """Return `text` without characters that could end or reorder a header, with white space collapsed."""
-    if not text.isprintable():
-        text = "".join(c if category(c) not in UNPRINTABLE else " " for c in text if c not in DIRECTION_CONTROLS)
-    return " ".join(text.split())
-
-
-def _encoded(header: str, text: str) -> str:
-    if text.isascii() and "=?" not in text and len(text) < MAX_LINE:
-        return text
-    return Header(text, "utf-8", header_name=header).encode(linesep="\r\n")
-
-
-def _mailbox(header: str, name: str, address: str) -> str:
-    name = preview(_one_line(name), MAX_NAME)
-    if not name:
-        return address
-    encoded = _encoded(header, name)
-    if encoded == name:
-        quoted = name.replace("\\", "\\\\").replace('"', '\\"')
-        encoded = f'"{quoted}"'
-    return f"{encoded}\r\n <{address}>"
 
 
 def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
@@ -245,8 +202,8 @@ def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
     values: dict[str, Any] = {
         "language": language.locale.language,
         **_framing(email, brand, language.translations.gettext),
-        "store_name": _one_line(brand.store_name),
-        "subject": _one_line(email.subject),
+        "store_name": header_line(brand.store_name),
+        "subject": header_line(email.subject),
         "leave_link": email.leave_link,
         "link": root if email.digest is not None else f"{root}{email.conversation_id}/",
         "preview": _preview(email),
@@ -258,12 +215,12 @@ def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
                 "body": body,
                 "section": message.section
                 and {
-                    "subject": _one_line(message.section.subject),
+                    "subject": header_line(message.section.subject),
                     "link": f"{root}{message.section.conversation_id}/",
                 },
                 "files": [
                     {
-                        "name": _one_line(file.name),
+                        "name": header_line(file.name),
                         "size": format_size(file.size, language.locale),
                         "link": f"{brand.public_url.rstrip('/')}/attachments/{file.id}",
                     }
@@ -279,7 +236,7 @@ def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
 
 
 def _preview(email: EmailContent) -> str:
-    return preview(_one_line(_start(email.messages[0])[:MAX_LINE]))
+    return preview(header_line(_start(email.messages[0])[:MAX_LINE]))
 
 
 def _start(message: ContentMessage) -> str:
@@ -302,7 +259,7 @@ def _digest_subject(digest: Digest, language: Language) -> str:
 
 def _framing(email: EmailContent, brand: Brand, gettext: Callable[[str], str]) -> dict[str, str]:
     """Return the texts around the messages: the headline, where to reply, why the recipient gets this email."""
-    store = _one_line(brand.store_name)
+    store = header_line(brand.store_name)
     settings = f"{brand.public_url.rstrip('/')}{PREFERENCES}" if email.audience == "admin" else ""
     if email.digest is not None:
         more = gettext("There is more in the inbox:") if email.digest.has_more else ""
@@ -314,7 +271,7 @@ def _framing(email: EmailContent, brand: Brand, gettext: Callable[[str], str]) -
             "why_link": settings,
         }
     if email.audience != "customer":
-        sender, kind = _one_line(email.from_name or email.messages[0].sender_name), email.messages[0].kind
+        sender, kind = header_line(email.from_name or email.messages[0].sender_name), email.messages[0].kind
         headlines = {
             "message": _headline(gettext("%(customer)s sent a message to %(store)s"), customer=sender, store=store),
             "note": _headline(gettext("%(admin)s mentioned you in a note"), admin=sender),
@@ -356,7 +313,7 @@ def _heading(message: ContentMessage, gettext: Callable[[str], str]) -> str:
         "note": gettext("%(name)s, in a note"),
         "assignment": gettext("%(name)s assigned this conversation to you"),
     }
-    return headings[message.kind] % {"name": _one_line(message.sender_name)}
+    return headings[message.kind] % {"name": header_line(message.sender_name)}
 
 
 def _headline(sentence: str, **names: str) -> dict[str, str]:
