@@ -84,7 +84,9 @@ async def record_bounce(session: AsyncSession, email_id: UUID, verdict: Verdict,
     )
     if not moved:
         return Effect.NOTHING
-    reply = said if verdict.status in said else one_line(f"{verdict.status} {said}")
+    # Of an erased person no words are kept, which may name them.
+    words = said if address is not None else ""
+    reply = words if verdict.status in words else one_line(f"{verdict.status} {words}").rstrip()
     session.add(
         DeliveryAttempt(
             email_id=email_id,

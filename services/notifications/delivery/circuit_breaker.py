@@ -133,8 +133,13 @@ async def note_failure(session: AsyncSession, attempt: Attempt, lease_id: UUID, 
 
 
 async def open_breaker(session: AsyncSession, refused: Attempt, host: str) -> None:
-    """Open the breaker because of what was reported later: that our sender or our setup is refused."""
-    await _trip(session, refused, uuid4(), host)
+    """Open the breaker because of what was reported later: that our sender or our setup is refused.
+
+    An open one stays as it is: reports can be forged, so many of them pause sending no longer than one.
+    """
+    state = await read_sending_state(session, lock=True)
+    if not state.control.breaker_trips:
+        await _trip(session, refused, uuid4(), host)
 
 
 async def _trip(session: AsyncSession, attempt: Attempt, lease_id: UUID, host: str) -> None:

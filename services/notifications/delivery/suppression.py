@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.notifications.event_log.append import STOP_UPDATED_SQL, append_events
@@ -63,17 +63,18 @@ async def list_suppressed(
 
 
 async def remove_suppression(session: AsyncSession, suppression_id: UUID) -> None:
-    """Send emails to an address again. Raises `NotFound`."""
-    gone = await session.scalar(delete(Suppression).where(Suppression.id == suppression_id).returning(Suppression.id))
-    if gone is None:
+    """Send emails to an address again, and forget its bounces. Raises `NotFound`."""
+    if not await _remove(session, _REMOVE, suppression_id):
         raise NotFound("There is no suppressed address with this id.")
-    await append_events(session, LoggedType.STOP_UPDATED, [gone])
 
 
 async def remove_suppressed_address(session: AsyncSession, address: str) -> bool:
-    """Send emails to an address again; return False if it is not suppressed. Raises AddressError."""
-    driver = await transaction_driver(session)
-    gone = await driver.fetchval(_REMOVE, mailbox_of(address))
+    """Do the same by the address; return False if it is not suppressed. Raises AddressError."""
+    return await _remove(session, _REMOVE_ADDRESS, mailbox_of(address))
+
+
+async def _remove(session: AsyncSession, statement: str, which: UUID | str) -> bool:
+    gone = await (await transaction_driver(session)).fetchval(statement, which)
     await append_events(session, LoggedType.STOP_UPDATED, [gone] if gone is not None else [])
     return gone is not None
 
@@ -92,7 +93,16 @@ _FIND: Final = f"""
 select mailbox from unnest($1::text[]) as each (mailbox), gate
 where exists (select from suppressions where address_hash = {_HASH.format("mailbox")})
 """  # noqa: S608 - built from constants
-_REMOVE: Final = f"delete from suppressions using gate where address_hash = {HASH_SQL} returning id"  # noqa: S608 - as above
+_FORGET: Final = """
+with gone as ({}), past as (
+    delete from bounces using gone where bounces.address_hash = gone.address_hash
+)
+select id from gone
+"""
+_REMOVE: Final = _FORGET.format("delete from suppressions where id = $1 returning id, address_hash")
+_REMOVE_ADDRESS: Final = _FORGET.format(
+    f"delete from suppressions using gate where address_hash = {HASH_SQL} returning id, address_hash"  # noqa: S608 - built from constants
+)
 _FOLLOW: Final = f"""
 with known as (
     select user_id, {_HASH.format("mailbox")} as hash

@@ -12,9 +12,10 @@ from services.notifications.delivery.attempts import EndedAttempt, record_accept
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.delivery.leases import ClaimedEmail
 from services.notifications.delivery.operations import retry_email
+from services.notifications.delivery.suppression import remove_suppressed_address
 from services.notifications.mail.attempts import Attempt, Phase
 from services.notifications.metrics import State, read_state
-from services.notifications.models import Email, Mute, Suppression
+from services.notifications.models import DeliveryAttempt, Email, Mute, Suppression
 from services.notifications.rules import Outcome
 from shared.database import connection_provider, transaction
 from tests.service.inbound.rig import DOMAIN, SETTINGS, Rig
@@ -280,9 +281,33 @@ async def test_a_report_about_an_erased_person_or_a_deleted_conversation_ends_th
     await rig.run("update emails set to_address = null, mailbox = null")
     await rig.run("update people set deleted = true, email = null")
     await rig.run("update marks set deleted_at = now()")
-    await bounce(rig, "5.1.1")
+    await bounce(rig, "5.1.1", said="there is no Anna Berg here")
     assert await emails(rig) == [("bounced", "mailbox-unknown")]
     assert await suppressed(rig) == []
+    async with rig.sweeping.notifications() as session:
+        replies = await session.scalars(select(DeliveryAttempt.reply).where(DeliveryAttempt.outcome == "bounced"))
+        assert list(replies) == ["5.1.1"], "the words may name the person"
+
+
+async def test_removing_a_suppressed_address_forgets_its_bounces(rig: Rig) -> None:
+    await sent(rig)
+    await bounce(rig, "5.1.1")
+    async with transaction(rig.sweeping.notifications) as session:
+        assert await remove_suppressed_address(session, "anna@customer.test")
+    await sent(rig, "Another?")
+    await bounce(rig, "5.0.0")
+    assert await suppressed(rig) == []
+
+
+async def test_many_reports_of_a_refused_sender_pause_sending_no_longer_than_one(rig: Rig) -> None:
+    for name in ("a", "b", "c"):
+        await sent(rig, name)
+        await rig.run(f"update emails set to_address = '{name}@customer.test'")  # noqa: S608 - of this test
+        await bounce(rig, "5.7.1", recipient=f"{name}@customer.test")
+        await rig.run("update gate set breaker_until = breaker_until - interval '1 hour'")
+    state = await status_of(rig)
+    assert state.breaker is not None
+    assert state.breaker.trips == 1
 
 
 async def test_two_reports_at_once_about_an_address_are_the_first_and_the_second(rig: Rig) -> None:
@@ -297,6 +322,32 @@ async def test_the_same_report_twice_at_once_counts_once(rig: Rig) -> None:
     await asyncio.gather(*(bounce(rig, "5.0.0") for _ in range(4)))
     assert await emails(rig) == [("bounced", "undeliverable")]
     assert await suppressed(rig) == []
+
+
+@pytest.mark.parametrize("place", ["bounce-written", "bounce-committed"])
+async def test_a_report_during_whose_handling_the_process_ends_takes_effect_once(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    await sent(rig)
+
+    def end(name: str) -> None:
+        if name == place:
+            raise OSError(name)
+
+    for module in ("delivery", "inbound"):
+        monkeypatch.setattr(f"services.notifications.{module}.bounces.failpoint", end)
+    report = REPORT.format(status="5.1.1", action="failed", recipient="anna@customer.test", said="no").encode()
+    answer = await rig.deliver(report, rig.bounces_to, sender="")
+    assert answer is not None
+    assert answer[0] == 451  # type: ignore[index]
+    is_committed = place == "bounce-committed"
+    assert (await emails(rig))[0][0] == ("bounced" if is_committed else "sent")
+    assert bool(await suppressed(rig)) is is_committed
+    monkeypatch.undo()
+    assert await rig.deliver(report, rig.bounces_to, sender="") is None
+    assert await emails(rig) == [("bounced", "mailbox-unknown")]
+    assert (await status_of(rig)).attempts["bounced"] == 1
+    assert len(await suppressed(rig)) == 1
 
 
 async def test_a_refused_sender_opens_the_breaker_once_a_day_for_an_address(rig: Rig) -> None:
