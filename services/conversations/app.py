@@ -59,6 +59,7 @@ from services.conversations.web.routes import desk as desk_pages
 from services.conversations.web.routes import notifications as notification_pages
 from services.conversations.web.routes import reports as report_pages
 from services.conversations.web.routes import session as session_pages
+from services.conversations.web.routes import webhooks as webhook_pages
 from shared.body_size import MAX_BODY_BYTES
 from shared.database import REQUEST_BOUNDS, create_engine, create_sessions
 from shared.http import FileForms, add_head_routes, add_routes, create_api
@@ -162,6 +163,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         operations,
         report_pages,
         audit_page,
+        webhook_pages,
         file_pages,
     ):  # fixed paths before those with ids
         add_routes(app, page.router)

@@ -37,6 +37,7 @@ ADMIN_ROOT = "/admin/dashboard/conversation/"
 OPERATIONS_ROOT = "/admin/operations/"
 REPORTS_ROOT = "/admin/reports/"
 AUDIT_ROOT = "/admin/audit/"
+WEBHOOKS_ROOT = "/admin/webhooks/"
 FILES_ROOT = "/attachments/"
 # What differs in the pages of the frame: what their links and scripts start with.
 _FRAMED: Mapping[str, Any] = {
@@ -45,7 +46,7 @@ _FRAMED: Mapping[str, Any] = {
     "customer_root": f"{framing.ROOT}/",
     "files_root": f"{framing.ROOT}{FILES_ROOT}",
 }
-_PAGES = (CUSTOMER_ROOT, ADMIN_ROOT, OPERATIONS_ROOT, REPORTS_ROOT, AUDIT_ROOT, FILES_ROOT)
+_PAGES = (CUSTOMER_ROOT, ADMIN_ROOT, OPERATIONS_ROOT, REPORTS_ROOT, AUDIT_ROOT, WEBHOOKS_ROOT, FILES_ROOT)
 _ROOTS = (*_PAGES, "/session", f"{framing.ROOT}/")
 
 
@@ -150,6 +151,7 @@ class Pages:
             "operations_root": OPERATIONS_ROOT,
             "reports_root": REPORTS_ROOT,
             "audit_root": AUDIT_ROOT,
+            "webhooks_root": WEBHOOKS_ROOT,
             "logo": self._theme.logo and f"{assets.PREFIX}/{self._theme.logo}",
             "scripts": assets.scripts(),
             "static": self._static,

@@ -177,6 +177,19 @@ GET    /admin/reports/                                          401   403   403 
 GET    /admin/reports/?from=2026-01-01&to=2026-12-31&by=admin   401   403   403   200   401  401
 GET    /admin/reports/report.csv?by=label                       401   403   403   200   401  401
 GET    /admin/dashboard/conversation/notifications/            401   403   403   303   401  401
+GET    /admin/webhooks                                          303   303   303   303   303  303
+GET    /admin/webhooks/                                         401   403   403   403   401  401
+POST   /admin/webhooks/                                         401   403   403   403   401  401 #webhook_form
+GET    /admin/webhooks/{webhook_id}/                            401   403   403   403   401  401
+GET    /admin/webhooks/{webhook_id}/?state=failed               401   403   403   403   401  401
+POST   /admin/webhooks/{webhook_id}/                            401   403   403   403   401  401 #webhook_form
+POST   /admin/webhooks/{webhook_id}/enable/                     401   403   403   403   401  401
+POST   /admin/webhooks/{webhook_id}/disable/                    401   403   403   403   401  401
+POST   /admin/webhooks/{webhook_id}/test/                       401   403   403   403   401  401
+POST   /admin/webhooks/{webhook_id}/secret/                     401   403   403   403   401  401
+POST   /admin/webhooks/{webhook_id}/replay/                     401   403   403   403   401  401 #delivery
+POST   /admin/webhooks/{webhook_id}/delete/                     401   403   403   403   401  401
+GET    /admin/webhooks/{webhook_id}/{what}/                     303   303   303   303   303  303
 GET    /admin/operations                                        303   303   303   303   303  303
 GET    /admin/operations/                                       401   403   403   403   401  401
 
@@ -286,6 +299,8 @@ SENT: Mapping[str, Mapping[str, Any]] = {
     },
     "webhook": {"url": "https://store.test/hooks", "types": ["message.posted"]},
     "disabled": {"enabled": False},
+    "webhook_form": {"url": "https://store.test/hooks", "message.posted": "on"},
+    "delivery": {"delivery_id": "{delivery_id}"},
     "range": {"from": "2026-01-01T00:00:00Z"},
     "line": {"type": "user", "id": "{user_id}", "name": "Hello"},
     "hand_over": {"token": "{token}"},
@@ -336,7 +351,15 @@ class Row:
     def named(self) -> set[str]:
         """Return the placeholders for the owner's data."""
         text = self.target + json.dumps(SENT[self.sent] if self.sent else None)
-        return {*re.findall(r"{(\w+)}", text)} - {"kind", "token", "file", "docs_file", "position", "leave_token"}
+        return {*re.findall(r"{(\w+)}", text)} - {
+            "kind",
+            "what",
+            "token",
+            "file",
+            "docs_file",
+            "position",
+            "leave_token",
+        }
 
     def __str__(self) -> str:
         return f"{self.method} {self.target}" + (f" {self.sent}" if self.sent else "")

@@ -1,0 +1,244 @@
+"""The pages of webhooks, for admins with the permission. What endpoints answered is the store's, and not shown."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Path, Request
+from fastapi.responses import Response
+from pydantic import BaseModel, ConfigDict
+
+from services.conversations.api.dependencies import create_key
+from services.conversations.api.webhook_schemas import CreateWebhook, Description, Url
+from services.conversations.api.webhooks import check_target
+from services.conversations.errors import IdempotencyKeyReused, TooManyWebhooks
+from services.conversations.messaging.create_keys import claim_key
+from services.conversations.models import Webhook
+from services.conversations.rules import DeliveryState, WebhookType
+from services.conversations.web.auth import AdminContext, AdminSubmission, PageContext
+from services.conversations.web.forms import Form, new_form, read_form
+from services.conversations.web.rendering import WEBHOOKS_ROOT, PageRoute, add_slash, pages_of, redirect
+from services.conversations.webhooks import deliveries, registry
+from services.conversations.webhooks.housekeeping import KEPT_DAYS
+from shared.auth import check_permission
+from shared.dependencies import Cursor, DbSession
+from shared.principal import Permission, Principal
+from shared.problems import Invalid
+
+PAGE = 50  # deliveries on a page
+KEEP_HOURS = 24.0  # that the previous secret signs as well
+
+router = APIRouter(prefix=WEBHOOKS_ROOT.rstrip("/"), route_class=PageRoute, include_in_schema=False)
+router.add_api_route("", add_slash)
+
+Done = Literal["saved", "tested", "replayed", "deleted", "enabled", "disabled"]
+
+
+class WebhookForm(BaseModel):
+    """The form of a webhook. Each type is a field of its own, which is sent if it is checked."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    url: Url
+    description: Description = ""
+
+
+@router.get("/")
+async def list_webhooks(
+    request: Request, page_context: AdminContext, session: DbSession, done: Done | None = None
+) -> Response:
+    """Show all webhooks, and a form for a new one."""
+    _principal(page_context)
+    return await _list(request, page_context, session, new_form(), done=done)
+
+
+@router.post("/")
+async def create_webhook(request: Request, page_context: AdminSubmission, session: DbSession) -> Response:
+    """Add a webhook, and show its secret this one time. A second submit of the form leads to the webhook."""
+    principal = _principal(page_context)
+    form, types = await _read(request, page_context)
+    if form.body is None:
+        return await _list(request, page_context, session, form)
+    fields = CreateWebhook(url=form.body.url, types=types, description=form.body.description)
+    once = create_key(form.key, "webhook-page", fields)
+    assert once is not None  # noqa: S101 - a form has a key
+    try:
+        async with session.begin_nested():
+            webhook_id, replayed = await claim_key(session, principal.id, once)
+            if replayed:
+                return redirect(f"{WEBHOOKS_ROOT}{webhook_id}/")
+            webhook = await registry.create_webhook(
+                session,
+                principal,
+                url=fields.url,
+                types=types,
+                description=fields.description,
+                webhook_id=webhook_id,
+            )
+    except TooManyWebhooks:
+        text = form.gettext("There are as many webhooks as are possible. Delete one first.")
+        return await _list(request, page_context, session, form.with_error("url", text))
+    except IdempotencyKeyReused:
+        return await _list(request, page_context, session, form.with_new_key())
+    return await _show(request, page_context, session, webhook, new_form(), secret=webhook.secret)
+
+
+@router.get("/{webhook_id}/")
+async def show_webhook(
+    webhook_id: UUID,
+    request: Request,
+    page_context: AdminContext,
+    session: DbSession,
+    state: DeliveryState | None = None,
+    cursor: Cursor = None,
+    done: Done | None = None,
+) -> Response:
+    """Show a webhook and its deliveries."""
+    _principal(page_context)
+    webhook = await registry.get_webhook(session, webhook_id)
+    return await _show(request, page_context, session, webhook, new_form(), state=state, cursor=cursor, done=done)
+
+
+@router.post("/{webhook_id}/")
+async def change_webhook(
+    webhook_id: UUID, request: Request, page_context: AdminSubmission, session: DbSession
+) -> Response:
+    """Save the fields of a webhook."""
+    principal = _principal(page_context)
+    form, types = await _read(request, page_context)
+    if form.body is None:
+        return await _show(request, page_context, session, await registry.get_webhook(session, webhook_id), form)
+    changes = registry.Changes(url=form.body.url, types=types, description=form.body.description)
+    await registry.change_webhook(session, principal, webhook_id, changes)
+    return redirect(f"{WEBHOOKS_ROOT}{webhook_id}/?done=saved#notice")
+
+
+@router.get("/{webhook_id}/{what}/")
+async def show_again(webhook_id: UUID, what: Annotated[str, Path(max_length=20)]) -> Response:
+    """Redirect to the webhook, for admins who had to sign in before a POST."""
+    del what
+    return redirect(f"{WEBHOOKS_ROOT}{webhook_id}/")
+
+
+@router.post("/{webhook_id}/enable/")
+async def enable_webhook(webhook_id: UUID, page_context: AdminSubmission, session: DbSession) -> Response:
+    """Enable a webhook again."""
+    await registry.change_webhook(session, _principal(page_context), webhook_id, registry.Changes(enabled=True))
+    return redirect(f"{WEBHOOKS_ROOT}{webhook_id}/?done=enabled#notice")
+
+
+@router.post("/{webhook_id}/disable/")
+async def disable_webhook(webhook_id: UUID, page_context: AdminSubmission, session: DbSession) -> Response:
+    """Disable a webhook."""
+    await registry.change_webhook(session, _principal(page_context), webhook_id, registry.Changes(enabled=False))
+    return redirect(f"{WEBHOOKS_ROOT}{webhook_id}/?done=disabled#notice")
+
+
+@router.post("/{webhook_id}/test/")
+async def test_webhook(webhook_id: UUID, page_context: AdminSubmission, session: DbSession) -> Response:
+    """Send a test."""
+    _principal(page_context)
+    await deliveries.send_test(session, webhook_id)
+    return redirect(f"{WEBHOOKS_ROOT}{webhook_id}/?done=tested#notice")
+
+
+@router.post("/{webhook_id}/secret/")
+async def replace_secret(
+    webhook_id: UUID, request: Request, page_context: AdminSubmission, session: DbSession
+) -> Response:
+    """Make a new secret, and show it this one time."""
+    webhook = await registry.replace_secret(session, _principal(page_context), webhook_id, KEEP_HOURS)
+    return await _show(request, page_context, session, webhook, new_form(), secret=webhook.secret)
+
+
+@router.post("/{webhook_id}/replay/")
+async def replay(webhook_id: UUID, request: Request, page_context: AdminSubmission, session: DbSession) -> Response:
+    """Send one delivery again, or all that failed."""
+    _principal(page_context)
+    given = (await request.form()).get("delivery_id")
+    if isinstance(given, str) and given.isascii() and given.isdecimal() and 0 < int(given) <= deliveries.MAX_ID:
+        await deliveries.replay_delivery(session, webhook_id, int(given))
+    else:
+        now = datetime.now(UTC)
+        await deliveries.replay_range(session, webhook_id, now - timedelta(days=KEPT_DAYS), now, failed_only=True)
+    return redirect(f"{WEBHOOKS_ROOT}{webhook_id}/?done=replayed#notice")
+
+
+@router.post("/{webhook_id}/delete/")
+async def delete_webhook(webhook_id: UUID, page_context: AdminSubmission, session: DbSession) -> Response:
+    """Delete a webhook."""
+    await registry.delete_webhook(session, _principal(page_context), webhook_id)
+    return redirect(f"{WEBHOOKS_ROOT}?done=deleted#notice")
+
+
+def _principal(page_context: PageContext) -> Principal:
+    check_permission(page_context.principal, Permission.WEBHOOKS)
+    return page_context.principal
+
+
+async def _read(request: Request, page_context: PageContext) -> tuple[Form[WebhookForm], list[WebhookType]]:
+    """Read the form of a webhook, and the types that are checked."""
+    form = await read_form(request, WebhookForm, pages_of(request).reader(request, page_context).gettext)
+    types = [each for each in WebhookType if each in form.typed]
+    if form.body is not None:
+        try:
+            check_target(request, form.body.url)
+        except Invalid:
+            text = form.gettext(
+                "Enter an address on the internet that begins with https://, without a user, a password or a fragment."
+            )
+            form = form.with_error("url", text)
+    if not types:
+        form = form.with_error("types", form.gettext("Choose at least one event."))
+    return form, types
+
+
+async def _list(
+    request: Request,
+    page_context: PageContext,
+    session: DbSession,
+    form: Form[WebhookForm],
+    *,
+    done: Done | None = None,
+) -> Response:
+    return pages_of(request).render(
+        request,
+        "webhooks.html",
+        page_context,
+        status=422 if form.errors else 200,
+        webhooks=await registry.list_webhooks(session),
+        types=list(WebhookType),
+        form=form,
+        done=done,
+    )
+
+
+async def _show(
+    request: Request,
+    page_context: PageContext,
+    session: DbSession,
+    webhook: Webhook,
+    form: Form[WebhookForm],
+    *,
+    secret: str | None = None,
+    state: DeliveryState | None = None,
+    cursor: str | None = None,
+    done: Done | None = None,
+) -> Response:
+    rows, next_cursor = await deliveries.list_deliveries(session, webhook.id, state=state, cursor=cursor, limit=PAGE)
+    return pages_of(request).render(
+        request,
+        "webhook.html",
+        page_context,
+        status=422 if form.errors else 200,
+        webhook=webhook,
+        types=list(WebhookType),
+        states=list(DeliveryState),
+        rows=rows,
+        next_cursor=next_cursor,
+        cursor=cursor,
+        state=state,
+        form=form,
+        secret=secret,
+        done=done,
+    )
