@@ -325,9 +325,9 @@ def _content(holding: Holding) -> tuple[str, Content]:
 _RECORD = "select user_id, id from notifications where conversation_id = $1 and number = $2"
 _EMAIL = """
 select emails.id from emails join email_messages on email_id = emails.id
-where audience = $1 and conversation_id = $2 and number = $3
+where audience = $1 and emails.conversation_id = $2 and number = $3
 """
 _NAME = """
-select audience, conversation_id, min(number) as number from emails join email_messages on email_id = emails.id
+select audience, emails.conversation_id, min(number) as number from emails join email_messages on email_id = emails.id
 where emails.id = $1 group by emails.id
 """
