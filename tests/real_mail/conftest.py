@@ -52,8 +52,8 @@ def pytest_pycollect_makemodule() -> None:
 @pytest.fixture(scope="session")
 def servers() -> Iterator[Servers]:
     """Run the mail servers."""
-    inbound, lmtp = free_ports([0, 0])
-    others = {"customer.test": lmtp}
+    inbound, lmtp, nothing = free_ports([0, 0, 0])
+    others = {"customer.test": lmtp, "slow.test": nothing}
     with ExitStack() as stack:
         # Only root reaches the directories of pytest, and the servers have users of their own.
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="mail-servers-")))

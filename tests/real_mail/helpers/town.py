@@ -47,18 +47,23 @@ class Town:
         settings = sweeping.settings.model_copy(update={"smtp_url": url})
         await drain(sweeping.notifications, settings, asyncio.Event())
 
-    async def move_to(self, mailbox: str) -> None:
+    async def move_to(self, mailbox: str, domain: str = "customer.test") -> None:
         """Change the customer's address."""
-        person = {"name": "Anna", "email": f"{mailbox}@customer.test"}
+        person = {"name": "Anna", "email": f"{mailbox}@{domain}"}
         answer = await self.rig.anna.api.put("/api/v1/store/users/anna", json=person, headers=self.rig.shop_headers)
         assert answer.is_success, answer.text
 
-    async def ask(self, body: str = "Which size do you need?", mailbox: str = "anna") -> EmailMessage:
-        """Write to the customer as an admin; return the email as it arrived in the mailbox."""
+    async def write(self, body: str = "Which size do you need?") -> None:
+        """Write to the customer as an admin."""
         rig = self.rig
         if not rig.conversation:
             rig.conversation = (await rig.anna.open(body="Hello?"))["id"]
         await rig.sam.post(rig.conversation, body)
+
+    async def ask(self, body: str = "Which size do you need?", mailbox: str = "anna") -> EmailMessage:
+        """Write to the customer as an admin; return the email as it arrived in the mailbox."""
+        rig = self.rig
+        await self.write(body)
         before = len(await self.mailbox(mailbox))
         await self.send()
 
