@@ -136,14 +136,15 @@ def compose(email: EmailContent, brand: Brand) -> bytes:
         email = replace(
             email, subject=_digest_subject(email.digest, find_language(LOCALE, [email.locale, brand.locale]))
         )
-    return _write(email, brand, *_render(email, brand))
+    text, html, _ = _render(email, brand)
+    return _write(email, brand, text, html)
 
 
 def compose_with_fingerprints(email: EmailContent, brand: Brand) -> tuple[bytes, bytes]:
     """Return the email as `compose` does, and the fingerprints by which a reply's quote of it is recognised."""
-    text, html = _render(email, brand)
+    text, html, quotable = _render(email, brand)
     around = (_preview(email), header_line(brand.store_name), header_line(email.subject))
-    return _write(email, brand, text, html), fingerprint([*around, text])
+    return _write(email, brand, text, html), fingerprint([*around, quotable])
 
 
 def _write(email: EmailContent, brand: Brand, text: str, html: str) -> bytes:
@@ -192,16 +193,17 @@ def _sender_name(email: EmailContent, brand: Brand) -> str:
     return name
 
 
-def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
-    """Return the text and the HTML of an email."""
+def _render(email: EmailContent, brand: Brand) -> tuple[str, str, str]:
+    """Return the text and the HTML of an email, and the text with all that a quote of either may have, in order."""
     zone = known_zone([email.time_zone, brand.time_zone])
     language = find_language(LOCALE, [email.locale, brand.locale])
     path = "dashboard/messages" if email.audience == "customer" else "admin/dashboard/conversation"
     root = f"{brand.public_url.rstrip('/')}/{path}/"
     bodies = [render_body(message.body) for message in email.messages]
+    framing = _framing(email, brand, language.translations.gettext)
     values: dict[str, Any] = {
         "language": language.locale.language,
-        **_framing(email, brand, language.translations.gettext),
+        **framing,
         "store_name": header_line(brand.store_name),
         "subject": header_line(email.subject),
         "leave_link": email.leave_link,
@@ -232,7 +234,8 @@ def _render(email: EmailContent, brand: Brand) -> tuple[str, str]:
     }
     templates = _templates(language.translations)
     text, html = (templates.get_template(f"message.{kind}.jinja").render(values) for kind in ("txt", "html"))
-    return text, html
+    notice = framing["notice"]  # stands below the button in HTML, and in its place in the text
+    return text, html, text.replace(notice, f"{framing['action']}\n{notice}") if notice else text
 
 
 def _preview(email: EmailContent) -> str:
