@@ -58,6 +58,7 @@ UNREAD_BY_ADMIN = f"c.status in ({_quoted(list(Status))}) and not c.is_read_by_a
 # What a search compares, spelled as in the indexes. `search_form`, a function in the migrations, folds case, accents
 # and the shape of quotes.
 USER_SEARCH_FORM = "search_form(name, email, id)"
+CUSTOM_SEARCH_FORM = "custom_search_form(custom)"  # of the values of the store's own fields, without true and false
 ORDER_SEARCH_FORM = "left(ltrim(search_form(number), '# '), 255)"
 
 
@@ -93,6 +94,13 @@ class User(Base):
             literal_column(USER_SEARCH_FORM).label("form"),
             postgresql_using="gin",
             postgresql_ops={"form": "gin_trgm_ops"},
+        ),
+        Index(
+            "users_custom_search_form_idx",
+            literal_column(CUSTOM_SEARCH_FORM).label("custom_form"),
+            postgresql_using="gin",
+            postgresql_ops={"custom_form": "gin_trgm_ops"},
+            postgresql_where=text("custom is not null"),
         ),
         Index("users_admins_idx", "id", postgresql_where=text("role = 'admin'")),
     )

@@ -1,13 +1,13 @@
 """Show why a conversation was found: where its terms are, with the text around the first of them."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, Literal, NamedTuple
 from unicodedata import normalize
 from uuid import UUID
 
 from services.conversations.records import ConversationDetail
-from services.conversations.rules import Side
+from services.conversations.rules import CustomValue, Side
 from services.conversations.search.query import SearchQuery, Span, Term
 from services.conversations.search.words import split
 from shared.text import cut
@@ -60,15 +60,21 @@ def _folded(text: str) -> str:
 
 
 def find_match(
-    query: SearchQuery, detail: ConversationDetail, messages: Iterable[tuple[int, str]], notes: Notes, side: Side
+    query: SearchQuery,
+    detail: ConversationDetail,
+    messages: Iterable[tuple[int, str]],
+    notes: Notes,
+    side: Side,
+    custom: Mapping[str, CustomValue] | None = None,
 ) -> Match | None:
     """Return the place that has most of the terms: of several, a message, and the newest one. None if no place has any.
 
-    `messages` are those that may have some, newest first. Only admins find customers by who they are.
+    `messages` are those that may have some, newest first. Only admins find customers by who they are, and by the
+    store's own fields of them, `custom`.
     """
     wanted = query.wanted
     best, most, places = None, 0, list[Span]()
-    for candidate in _candidates(detail, messages, notes, side):
+    for candidate in _candidates(detail, messages, notes, side, custom or {}):
         found = candidate.find(wanted)
         if (count := sum(map(bool, found))) > most:
             best, most, places = candidate, count, [span for spans in found for span in spans]
@@ -80,7 +86,11 @@ def find_match(
 
 
 def _candidates(
-    detail: ConversationDetail, messages: Iterable[tuple[int, str]], notes: Notes, side: Side
+    detail: ConversationDetail,
+    messages: Iterable[tuple[int, str]],
+    notes: Notes,
+    side: Side,
+    custom: Mapping[str, CustomValue],
 ) -> Iterator[_Candidate]:
     for number, body in messages:
         yield _Candidate("message", body, number)
@@ -91,6 +101,8 @@ def _candidates(
         yield _Candidate("order", detail.order.number)
     if side is Side.ADMIN and detail.user.deleted_at is None:
         customer = [text for text in (detail.user.name, detail.user.email, detail.user.id) if text is not None]
+        # As `custom_search_form` in the database has them.
+        customer += [str(value) for value in custom.values() if value is not None and not isinstance(value, bool)]
         yield from (_Candidate("customer", text) for text in customer)
         yield from (_PartOfName("customer", text) for text in customer)
 

@@ -24,7 +24,7 @@ from services.conversations.messaging.listing import (
     rows_to_fetch,
 )
 from services.conversations.messaging.queries import search_pattern_sql
-from services.conversations.models import USER_SEARCH_FORM
+from services.conversations.models import CUSTOM_SEARCH_FORM, USER_SEARCH_FORM
 from services.conversations.records import ConversationDetail
 from services.conversations.rules import Side
 from services.conversations.search.documents import text_of
@@ -92,10 +92,10 @@ async def _find(
             if len(found) == limit:
                 return found, activity_cursor(binding, ConversationDetail.of(rows[index - 1])) if index else cursor
             detail = ConversationDetail.of(row)
-            number, body, notes = row[-3:]
+            number, body, notes, custom = row[-4:]
             newer = pending[detail.conversation.id].messages if detail.conversation.id in pending else []
             messages = newer if body is None else [*newer, (number, body)]
-            if match := find_match(query, detail, messages, _notes(notes), side):
+            if match := find_match(query, detail, messages, _notes(notes), side, custom):
                 found.append(Found(detail, match))
         if len(rows) < rows_to_fetch(limit):
             return found, None
@@ -207,6 +207,7 @@ where c.id in (
         "c.match_number",
         "c.match_body",
         "c.match_notes",
+        "u.custom" if side is Side.ADMIN else "null::json",
         side=side,
     )
 
@@ -235,12 +236,21 @@ class _People:
         """Return the SQL of the customers that the index finds, with their lexemes."""
         if not self._indexed:
             return "select ''::text as id, ''::tsvector as tsv where false"
-        found = " or ".join(f"{USER_SEARCH_FORM} like {pattern}" for _, pattern in self._indexed)
+        named, custom = (
+            " or ".join(f"{form} like {pattern}" for _, pattern in self._indexed)
+            for form in (USER_SEARCH_FORM, CUSTOM_SEARCH_FORM)
+        )
+        form = f"concat_ws(chr(10), {USER_SEARCH_FORM}, {CUSTOM_SEARCH_FORM})"
         return f"""
             select id, {_lexemes("form", self._indexed)} as tsv
             from (
-                select id, {USER_SEARCH_FORM} as form from users
-                where deleted_at is null and ({found}) limit {PEOPLE + 1}
+                select id, {form} as form from users where id in (
+                    (select id from users where deleted_at is null and ({named}) limit {PEOPLE + 1})
+                    union all (
+                        select id from users where custom is not null and deleted_at is null and ({custom})
+                        limit {PEOPLE + 1}
+                    )
+                )
             ) as found
         """  # noqa: S608 - built from constants
 
@@ -252,7 +262,8 @@ class _People:
         return f"""case when {is_needed} then {document} || coalesce((
             select {_lexemes("form", self._all)}
             from (
-                select lower(concat_ws(chr(10), name, email, id)) as form from users
+                select concat_ws(chr(10), lower(concat_ws(chr(10), name, email, id)), {CUSTOM_SEARCH_FORM}) as form
+                from users
                 where id = c.user_id and deleted_at is null offset 0
             ) as customer
         ), '') else {document} end"""  # noqa: S608 - built from constants

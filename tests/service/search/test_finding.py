@@ -234,6 +234,36 @@ async def test_notes_of_too_many_conversations_are_found_in_the_newest_ones(
     assert await found(sam, "torn voucher") == [f"Hoodie {count}" for count in (3, 2, 1, 0)]
 
 
+async def test_admins_find_customers_by_the_stores_own_fields_until_they_are_erased(
+    anna: Caller, sam: Caller, shop: Caller, index: Index
+) -> None:
+    custom = {"Phone": "+43 664 123 45 67", "Tier": "Größte", "Points": 48213, "VIP": True, "Balance": 12.5}
+    await shop.call("PUT", "/users/anna", {"name": "Anna", "custom": custom})
+    conversation = (await anna.open(subject="Hoodie", body="Where is it?"))["id"]
+    await index()
+    for q, excerpt in (
+        ("+43 664 123", "+43 664 123 45 67"),
+        ("66412", None),
+        ("größ", "Größte"),
+        ("GROSSTE", "Größte"),
+        ("48213", "48213"),
+        ("12.5", "12.5"),
+        ("4821 where", "Where is it?"),
+        ("true", None),
+        ("Phone", None),
+        ("-48213 hoodie", None),
+    ):
+        found = (await sam.get("/conversations", q=q))["items"]
+        assert [item["match"]["excerpt"] for item in found] == ([excerpt] if excerpt else []), q
+        if excerpt and "Where" not in excerpt:
+            assert found[0]["match"]["in"] == "customer"
+            assert (await anna.get("/conversations", q=q))["items"] == []
+    await shop.call("PUT", "/users/anna", {"name": "Anna", "custom": {"Phone": "+49 30 987"}})
+    assert [item["id"] for item in (await sam.get("/conversations", q="+49 30 987"))["items"]] == [conversation]
+    await shop.call("DELETE", "/users/anna")
+    assert (await sam.get("/conversations", q="987"))["items"] == []
+
+
 @pytest.mark.parametrize("walk", [1, 2, 5])
 async def test_a_word_that_the_newest_conversations_lack_is_found_by_the_index(
     anna: Caller, sam: Caller, conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch, walk: int
