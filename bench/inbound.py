@@ -54,7 +54,11 @@ insert into people (id, version, name, email)
 select 'C-' || n, 1, 'Customer ' || n, 'c-' || n || '@customer.test' from generate_series(0, $1 - 1) n
 """
 _PAUSE = "alter table inbound_emails alter next_attempt_at set default now() + interval '1 day'"
-_RESUME = "alter table inbound_emails alter next_attempt_at set default now(); update inbound_emails set next_attempt_at = now()"
+_RESUME = """
+alter table inbound_emails alter next_attempt_at set default now();
+update inbound_emails set next_attempt_at = now()
+"""
+_POSTED = "select count(*) from inbound_emails where state = 'posted'"
 _WAITING = "select count(*) from inbound_emails where state = 'received'"
 
 
@@ -258,6 +262,7 @@ async def run_round(
     await stage.notifications.execute(_RESUME)
     waited = await posted(stage)
     posting = costs(await spent(stage, ("api", "inbound")), second)
+    assert await stage.notifications.fetchval(_POSTED) == EMAILS
     for what, seconds in (("accepted", accepted), ("posted", waited), ("both", accepted + waited)):
         ratios[what].append(bare / seconds)
     print(

@@ -16,6 +16,7 @@ from services.conversations.api import (
     customer,
     desk,
     inbound,
+    inbound_batch,
     internal,
     presence,
     reports,
@@ -110,7 +111,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         engine,
         Path(__file__).parent,
         background=run_background,
-        streamed=[store.IMPORT, attachments.UPLOAD, inbound.FILES],
+        streamed=[store.IMPORT, attachments.UPLOAD, inbound.FILES, inbound_batch.BATCH],
         file_forms=FileForms(FILE_FORMS, settings.attachment_max_bytes + MAX_BODY_BYTES),
         docs_url="/docs",
         openapi_url="/openapi.json",
@@ -147,6 +148,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         store,
         webhooks,
         internal,
+        inbound_batch,
         inbound,
     ):  # the most frequent first
         add_routes(app, module.router)

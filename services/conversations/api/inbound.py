@@ -1,8 +1,9 @@
 """Messages that came in by email, from the notifications service. The proxy must not expose it."""
 
+import contextlib
 import hashlib
 import hmac
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from enum import StrEnum
 from http import HTTPStatus
 from typing import Annotated, Any
@@ -24,26 +25,28 @@ from services.conversations.messaging.commands import NewConversation, create_co
 from services.conversations.messaging.entries import add_entry, lock_conversation
 from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post
+from services.conversations.messaging.replied_reads import RepliedRead, mark_replied_read
 from services.conversations.models import ConversationEntry
 from services.conversations.rate_limits.policy import LimitedAction
 from services.conversations.rules import EntryKind, Side, Via
 from shared.database import request_connection, request_transaction
 from shared.principal import Principal
-from shared.problems import Forbidden, Invalid, Unauthenticated
+from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated
 from shared.settings import Role
 from shared.streamed_body import received
 
 FILES = "/internal/inbound/files"
 
 
-async def _check_secret(request: Request, authorization: Annotated[str, Header()] = "") -> None:
+async def check_secret(request: Request, authorization: Annotated[str, Header()] = "") -> None:
+    """Admit the notifications service. Raises `Unauthenticated`."""
     secret = api_state(request).settings.inbound_secret
     expected = f"Bearer {secret.get_secret_value()}" if secret else ""
     if not expected or not hmac.compare_digest(authorization.encode(), expected.encode()):
         raise Unauthenticated("Missing or wrong CHATS_INBOUND_SECRET.")
 
 
-router = APIRouter(prefix="/internal/inbound", include_in_schema=False, dependencies=[Depends(_check_secret)])
+router = APIRouter(prefix="/internal/inbound", include_in_schema=False, dependencies=[Depends(check_secret)])
 
 
 class Kind(StrEnum):
@@ -96,7 +99,7 @@ async def receive_inbound_file(
     The id is null for a picture within the text that the conversation has already, such as a logo.
     """
     state = api_state(request)
-    await _check_author(request, user_id, kind)
+    _check_author((await find_authors(request, [user_id])).get(user_id), kind)
     limit = state.settings.attachment_max_bytes
     body = received(request, limit, too_large(limit))
     if inline:
@@ -112,27 +115,46 @@ async def receive_inbound_file(
 @router.post("/{inbound_id}", status_code=HTTPStatus.CREATED)
 async def post_inbound_message(request: Request, inbound_id: UUID, body: InboundMessage) -> dict[str, Any]:
     """Save what came by email, once; then mark the conversation as read up to what the email answers."""
-    await _check_author(request, body.user_id, body.kind)
+    authors = await find_authors(request, [body.user_id])
+    saved = await save_email(request, inbound_id, body, authors)
+    await mark_answered(request, [body])
+    return saved
+
+
+async def save_email(
+    request: Request, inbound_id: UUID, body: InboundMessage, authors: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Save what came by email, once; return its id and number. Raises as other ways to write do."""
+    _check_author(authors.get(body.user_id), body.kind)
     if not body.body and not body.attachments:
         raise Invalid("write something, or send a file", ("body", "body"), "missing")
     if body.posted_by is None:
         await _enforce_limits(request, inbound_id, body)
     match body.kind:
         case Kind.CONVERSATION:
-            saved = await _open(request, inbound_id, body)
+            return await _open(request, inbound_id, body)
         case Kind.NOTE:
-            saved = await _add_note(request, inbound_id, body)
+            return await _add_note(request, inbound_id, body)
         case Kind.MESSAGE | Kind.ADMIN_MESSAGE:
-            saved = await _post(request, inbound_id, body)
-    if body.posted_by is not None:
-        await _name_sender(request, inbound_id, body, saved)
-    # Somebody else's words do not show that their customer has read anything.
-    if body.read_up_to and body.kind is not Kind.NOTE and (body.posted_by is None or body.kind.side is Side.ADMIN):
-        customer = body.kind.side is Side.CUSTOMER
-        who = {"scope": body.user_id} if customer else {"reader_id": body.user_id}
-        async with request_transaction(api_state(request).sessions) as session:
-            await mark_read(session, body.conversation_id, body.kind.side, body.read_up_to, **who)
-    return saved
+            return await _post(request, inbound_id, body)
+
+
+async def mark_answered(request: Request, bodies: Sequence[InboundMessage]) -> None:
+    """Mark conversations as read up to what saved emails answer.
+
+    Somebody else's words do not show that their customer has read anything.
+    """
+    reads = [body for body in bodies if body.read_up_to and body.kind is not Kind.NOTE]
+    customers = [body for body in reads if body.kind.side is Side.CUSTOMER and body.posted_by is None]
+    admins = [body for body in reads if body.kind.side is Side.ADMIN]
+    if not customers and not admins:
+        return
+    async with request_transaction(api_state(request).sessions) as session:
+        replied = [RepliedRead(body.conversation_id, body.user_id, body.read_up_to) for body in customers]
+        await mark_replied_read(session, replied)
+        for body in sorted(admins, key=lambda body: body.conversation_id):
+            with contextlib.suppress(NotFound):  # deleted meanwhile
+                await mark_read(session, body.conversation_id, Side.ADMIN, body.read_up_to, reader_id=body.user_id)
 
 
 async def _enforce_limits(request: Request, inbound_id: UUID, body: InboundMessage) -> None:
@@ -140,7 +162,7 @@ async def _enforce_limits(request: Request, inbound_id: UUID, body: InboundMessa
     caller = Principal(body.user_id, Role.CUSTOMER if body.kind.side is Side.CUSTOMER else Role.ADMIN)
     actions = [LimitedAction.CONVERSATION] if body.kind is Kind.CONVERSATION else []
     actions.append(LimitedAction.MESSAGE)
-    await api_state(request).limits.allow(caller, actions, path=request.url.path, key=str(inbound_id))
+    await api_state(request).limits.allow(caller, actions, path=router.prefix, key=str(inbound_id))
 
 
 async def _post(request: Request, inbound_id: UUID, body: InboundMessage) -> dict[str, Any]:
@@ -203,10 +225,14 @@ async def _name_sender(request: Request, inbound_id: UUID, body: InboundMessage,
         await add_entry(session, conversation, EntryKind.POSTED_EMAIL, actor_id, data, entry_id=entry_id)
 
 
-async def _check_author(request: Request, user_id: str, kind: Kind) -> None:
-    """Raise `Forbidden` for a user who was deleted, or who has not the role that writes."""
+async def find_authors(request: Request, user_ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """Return the users with these ids who are known."""
     async with request_connection(api_state(request).acquire) as connection:
-        user = await connection.fetchrow("select deleted_at, role, synced_role from users where id = $1", user_id)
+        return {user["id"]: user for user in await connection.fetch(_AUTHORS, user_ids)}
+
+
+def _check_author(user: Mapping[str, Any] | None, kind: Kind) -> None:
+    """Raise `Forbidden` for a user who was deleted, or who has not the role that writes."""
     if user is None or user["deleted_at"] is not None or user["synced_role"] not in {None, kind.side.value}:
         raise Forbidden("This user was deleted, or has another role.")
     # A customer's reply to an email of ours is theirs, not a matter of their last token.
@@ -223,5 +249,6 @@ async def _chunks(content: bytes) -> AsyncIterator[bytes]:
     yield content
 
 
+_AUTHORS = "select id, deleted_at, role, synced_role from users where id = any($1::text[])"
 _FIRST = text("select id from messages where conversation_id = :conversation_id and number = 1")
 _KNOWN = "select exists (select from attachments where conversation_id = $1 and sha256 = $2)"

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final
+from uuid import UUID
 
 from services.notifications.inbound.calls import Ended, Reply
 from services.notifications.inbound.introductions import Known
@@ -34,24 +35,28 @@ class Store:
     public_url: str
 
 
-async def read_due(acquire: ConnectionProvider, store: Store, row: Mapping[str, Any]) -> Reply:
-    """Read an email that is due. Raises `Ended` for one with nothing in it, or erased meanwhile."""
+async def read_contexts(acquire: ConnectionProvider, ids: Sequence[UUID]) -> dict[UUID, Mapping[str, Any]]:
+    """Return what it takes to read emails: their bytes, and what they may quote."""
     async with acquire() as connection:
-        found = await connection.fetchrow(_CONTEXT, row["id"], QUOTED_EMAILS)
-    if found is None or found["original"] is None:  # erased meanwhile
+        return {row["id"]: row for row in await connection.fetch(_CONTEXT, ids, QUOTED_EMAILS)}
+
+
+async def read_email(store: Store, row: Mapping[str, Any], context: Mapping[str, Any] | None) -> Reply:
+    """Read an email that is due. Raises `Ended` for one with nothing in it, or erased meanwhile."""
+    if context is None or context["original"] is None:  # erased meanwhile
         raise Ended(InboundState.REFUSED, InboundReason.CONVERSATION_DELETED)
     known = Known(
         addresses=store.addresses,
         names=store.names,
-        recipient=[value for value in (found["email"], found["to_address"], found["name"]) if value],
-        subject=found["subject"] or "",
+        recipient=[value for value in (context["email"], context["to_address"], context["name"]) if value],
+        subject=context["subject"] or "",
         url_parts=[store.public_url, str(row["conversation_id"]), f"{store.public_url.rstrip('/')}/admin/"],
     )
     by_hand = row["posted_by"] is not None
     kind = InboundKind(row["kind"])
-    read = partial(read_reply, found["original"], found["fingerprints"], known, kind, by_hand=by_hand)
-    reply = read() if len(found["original"]) <= SMALL else await asyncio.to_thread(read)
-    return replace(reply, mentions=found["mentions"])
+    read = partial(read_reply, context["original"], context["fingerprints"], known, kind, by_hand=by_hand)
+    reply = read() if len(context["original"]) <= SMALL else await asyncio.to_thread(read)
+    return replace(reply, mentions=context["mentions"])
 
 
 def read_reply(
@@ -102,7 +107,7 @@ def subject_of(header: str, text: str, files: Sequence[FilePart]) -> str:
 
 # The notes and assignments in the email that a note answers: their authors learn of it.
 _CONTEXT: Final = f"""
-select inbound.original, people.email, people.name, emails.to_address, emails.subject, array(
+select inbound.id, inbound.original, people.email, people.name, emails.to_address, emails.subject, array(
     select address.fingerprints
     from emails as other join reply_addresses as address on address.email_id = other.id
     where other.conversation_id = inbound.conversation_id
@@ -117,5 +122,5 @@ case when inbound.kind = '{InboundKind.NOTE}' then array(
 from inbound_emails as inbound
     left join emails on emails.id = inbound.email_id
     left join people on people.id = inbound.user_id
-where inbound.id = $1
+where inbound.id = any($1::uuid[])
 """  # noqa: S608 - built from constants

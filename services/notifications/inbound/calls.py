@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
+from uuid import UUID
 
 import httpx2
 
@@ -60,11 +61,22 @@ class Limited(Exception):  # noqa: N818 - no error: it waits
         self.seconds = seconds
 
 
-async def send(client: httpx2.AsyncClient, row: Mapping[str, Any], reply: Reply) -> tuple[dict[str, Any], bool]:
-    """Send the files, then the text; return the message, and whether files were left out for their size."""
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """What an email has become: the id and the number of a message, and what was left out."""
+
+    id: UUID
+    number: int
+    reason: InboundReason | None
+
+
+Outcome = Saved | Ended | Limited | Outage | Failure
+
+
+async def send(client: httpx2.AsyncClient, row: Mapping[str, Any], reply: Reply) -> Saved:
+    """Send the files, then the text. Raises what else may become of it."""
     ids: list[str] = []
-    left_out = False
-    kind = InboundKind(row["kind"])
+    reason = reply.reason
     for position, file in enumerate(reply.files):
         content = file.content
         params: dict[str, str | int] = {
@@ -75,51 +87,75 @@ async def send(client: httpx2.AsyncClient, row: Mapping[str, Any], reply: Reply)
             "name": file.name[:255],
             "size": len(content),
             "inline": str(file.inline).lower(),
-            "kind": kind,
+            "kind": InboundKind(row["kind"]),
         }
         try:
             answer = await _call(client, "/internal/inbound/files", params=params, content=content)
         except TooLarge:
-            left_out = True
+            reason = InboundReason.FILES_LEFT_OUT
             continue
         failpoint("inbound-file-sent")
         ids += [answer["id"]] if answer["id"] else []
-    body = {
+    answer = await _call(client, f"/internal/inbound/{row['id']}", json=_message(row, reply, ids))
+    return Saved(UUID(answer["id"]), answer["number"], reason)
+
+
+async def send_texts(
+    client: httpx2.AsyncClient, emails: Sequence[tuple[Mapping[str, Any], Reply]]
+) -> Sequence[Outcome]:
+    """Send emails without files in one call; return what becomes of each. Raises `Outage` or `Failure` for all."""
+    items = [_message(row, reply, []) | {"id": str(row["id"])} for row, reply in emails]
+    answer = await _call(client, "/internal/inbound/batch", json={"emails": items})
+    outcomes: list[Outcome] = []
+    for (_, reply), said in zip(emails, answer["outcomes"], strict=True):
+        if said["status"] == HTTPStatus.CREATED:
+            outcomes.append(Saved(UUID(said["id"]), said["number"], reply.reason))
+        else:
+            outcomes.append(_refusal(said["status"], said.get("seconds", 0)))
+    return outcomes
+
+
+def _message(row: Mapping[str, Any], reply: Reply, ids: Sequence[str]) -> dict[str, Any]:
+    return {
         "conversation_id": str(row["conversation_id"]),
         "user_id": row["user_id"],
         "body": reply.body,
         "attachments": ids,
         "read_up_to": row["read_up_to"],
-        "kind": kind,
+        "kind": InboundKind(row["kind"]),
         "subject": reply.subject,
         "posted_by": row["posted_by"],
         "from_address": row["from_address"] if row["posted_by"] else None,
         "mentions": list(reply.mentions),
     }
-    return await _call(client, f"/internal/inbound/{row['id']}", json=body), left_out
 
 
 async def _call(client: httpx2.AsyncClient, path: str, **request: Any) -> dict[str, Any]:
-    """Call the conversations service; return its answer. Raises `Outage`, `Failure`, `Limited` or `Ended`."""
+    """Call the conversations service; return its answer. Raises what else may become of an email, or `TooLarge`."""
     try:
         response = await client.post(path, **request)
     except httpx2.HTTPError as error:
         raise Outage(type(error).__name__) from None
-    match response.status_code:
-        case HTTPStatus.OK | HTTPStatus.CREATED:
-            answer: dict[str, Any] = response.json()
-            return answer
+    if response.status_code in {HTTPStatus.OK, HTTPStatus.CREATED}:
+        answer: dict[str, Any] = response.json()
+        return answer
+    if response.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+        raise TooLarge
+    raise _refusal(response.status_code, int(response.headers.get("Retry-After", "0")))
+
+
+def _refusal(status: int, seconds: int) -> Ended | Limited | Outage | Failure:
+    """Return what becomes of an email for which the conversations service has this status."""
+    match status:
         case HTTPStatus.NOT_FOUND:
-            raise Ended(InboundState.REFUSED, InboundReason.CONVERSATION_DELETED)
-        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            raise TooLarge
+            return Ended(InboundState.REFUSED, InboundReason.CONVERSATION_DELETED)
         case HTTPStatus.FORBIDDEN:
-            raise Ended(InboundState.REFUSED, InboundReason.NO_LONGER_ALLOWED)
+            return Ended(InboundState.REFUSED, InboundReason.NO_LONGER_ALLOWED)
         case HTTPStatus.TOO_MANY_REQUESTS:
-            raise Limited(min(int(response.headers.get("Retry-After", "60")), LONGEST_DELAY))
+            return Limited(min(seconds or 60, LONGEST_DELAY))
         case HTTPStatus.UNAUTHORIZED:
-            raise Outage("CHATS_INBOUND_SECRET differs from that of the conversations service")
+            return Outage("CHATS_INBOUND_SECRET differs from that of the conversations service")
         case HTTPStatus.SERVICE_UNAVAILABLE | HTTPStatus.BAD_GATEWAY | HTTPStatus.GATEWAY_TIMEOUT:
-            raise Outage(str(response.status_code))
+            return Outage(str(status))
         case _:
-            raise Failure(str(response.status_code))
+            return Failure(str(status))

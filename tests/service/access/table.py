@@ -111,6 +111,7 @@ GET    /internal/events                                         401   401   401 
 GET    /internal/events?reader=x                                401   401   401   401   401  200
 GET    /internal/snapshot/{kind}                                401   401   401   401   401  200
 POST   /internal/inbound/files                                  401   401   401   401   401  401
+POST   /internal/inbound/batch                                  401   401   401   401   401  401
 POST   /internal/inbound/{inbound_id}                           401   401   401   401   401  401 #nothing
 
 GET    /dashboard/messages                                      303   303   303   303   303  303

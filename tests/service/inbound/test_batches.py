@@ -1,0 +1,138 @@
+"""Replies to several conversations are posted in one call, each with its own outcome."""
+
+from typing import Any
+from uuid import uuid4
+
+import httpx2
+import pytest
+from sqlalchemy import text
+
+from services.notifications.inbound import calls
+from shared.database import SessionFactory, transaction
+from tests.service.inbound.rig import Rig
+from tests.service.inbound.test_posting import Killed, killed_at, with_files
+
+
+@pytest.fixture
+async def talks(rig: Rig) -> list[str]:
+    """Deliver a reply to each of five conversations; return their ids."""
+    ids = []
+    for number in range(5):
+        rig.conversation = ""
+        await rig.send_email()
+        await rig.run("update emails set state = 'sent', finished_at = now(), lease_id = null")
+        await rig.deliver(rig.reply(f"Line {number}"))
+        ids.append(rig.conversation)
+    return ids
+
+
+@pytest.fixture
+def called(rig: Rig) -> list[str]:
+    """Note which calls reach the conversations service."""
+    paths: list[str] = []
+
+    async def note(request: httpx2.Request) -> None:
+        paths.append(request.url.path)
+
+    rig.client.event_hooks = {"request": [note]}
+    return paths
+
+
+async def replies(rig: Rig, ids: list[str]) -> list[list[str]]:
+    found = []
+    for rig.conversation in ids:
+        found.append([message["body"] for message in await rig.messages()])
+    return found
+
+
+async def test_they_go_in_one_call_and_count_as_read_up_to_what_they_answer(
+    rig: Rig, talks: list[str], called: list[str], conversations: SessionFactory
+) -> None:
+    assert await rig.post() == 5
+    assert called == ["/internal/inbound/batch"]
+    assert await replies(rig, talks) == [[f"Line {number}"] for number in range(5)]
+    async with transaction(conversations) as session:
+        marks = (await session.execute(text("select read_by_user_number from conversations"))).scalars().all()
+        reads = await session.scalar(text("select count(*) from events where type = 'conversation.read'"))
+    assert (set(marks), reads) == ({2}, 5)
+
+
+async def test_what_fails_for_one_of_them_fails_for_that_one_alone(
+    rig: Rig, talks: list[str], conversations: SessionFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = calls._message  # noqa: SLF001 - one of them is sent wrongly
+
+    def break_one(row: Any, reply: calls.Reply, ids: Any) -> dict[str, Any]:
+        return broken(row, reply, ids) | ({"read_up_to": -1} if reply.body == "Line 3" else {})
+
+    monkeypatch.setattr(calls, "_message", break_one)
+    async with transaction(conversations) as session:
+        await session.execute(text("delete from conversations where id = :id"), {"id": talks[1]})
+    await rig.post()
+    states = dict(zip([str(row.conversation_id) for row in await rig.rows()], await rig.states(), strict=True))
+    assert [states[talk] for talk in talks] == [
+        ("posted", None),
+        ("refused", "conversation-deleted"),
+        ("posted", None),
+        ("received", None),
+        ("posted", None),
+    ]
+
+
+async def test_killed_after_the_call_each_is_posted_once(rig: Rig, talks: list[str]) -> None:
+    with killed_at("inbound-posted"), pytest.raises(Killed):
+        await rig.post()
+    await rig.run("update inbound_emails set lease_until = now() - interval '1 second' where lease_until is not null")
+    await rig.post()
+    assert await replies(rig, talks) == [[f"Line {number}"] for number in range(5)]
+    assert set(await rig.states()) == {("posted", None)}
+
+
+async def test_an_older_release_without_this_call_gets_them_one_by_one(
+    rig: Rig, talks: list[str], called: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post = rig.client.post
+
+    async def older(path: str, **request: Any) -> httpx2.Response:
+        if path.endswith("/batch"):
+            return httpx2.Response(422)  # it takes `batch` for an id
+        return await post(path, **request)
+
+    monkeypatch.setattr(rig.client, "post", older)
+    await rig.post()
+    assert len(called) == 5
+    assert await replies(rig, talks) == [[f"Line {number}"] for number in range(5)]
+
+
+async def test_one_with_files_goes_beside_them(rig: Rig, talks: list[str], called: list[str]) -> None:
+    rig.conversation = ""
+    await rig.send_email()
+    await rig.deliver(with_files(rig.reply("See the file."), "a.pdf"))
+    await rig.post()
+    assert called[0] == "/internal/inbound/batch"
+    assert len(called) == 3
+    assert set(await rig.states()) == {("posted", None)}
+    assert len(talks) == 5
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b'{"emails": 1}', b'{"emails": [' + b"1," * 50 + b"1]}"])
+async def test_a_call_that_cannot_be_read_is_refused(rig: Rig, body: bytes) -> None:
+    answer = await rig.client.post("/internal/inbound/batch", content=body)
+    assert (answer.status_code, answer.json()["code"]) == (422, "validation-failed")
+
+
+async def test_each_outcome_has_its_status(rig: Rig) -> None:
+    await rig.send_email()
+    good = {"conversation_id": rig.conversation, "user_id": "anna", "body": "Hi", "attachments": [], "read_up_to": 1}
+    items: list[Any] = [
+        good | {"id": str(uuid4())},
+        good | {"id": str(uuid4()), "user_id": "nobody"},
+        good | {"id": str(uuid4()), "conversation_id": str(uuid4())},
+        good | {"id": str(uuid4()), "body": ""},
+        {"id": "x"},
+        7,
+    ]
+    answer = await rig.client.post("/internal/inbound/batch", json={"emails": items})
+    assert [outcome["status"] for outcome in answer.json()["outcomes"]] == [201, 403, 404, 422, 422, 422]
+    again = await rig.client.post("/internal/inbound/batch", json={"emails": items[:1]})
+    assert again.json()["outcomes"] == answer.json()["outcomes"][:1]
