@@ -609,7 +609,9 @@ class AuditEntry(Base):
 
 
 class FeedHead(FeedHeadColumns, Base):
-    """The end of the log."""
+    """The end of the log. `by_reference`: events of messages name the message instead of holding a copy of it."""
+
+    by_reference: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class FeedReader(FeedReaderColumns, Base):

@@ -35,7 +35,7 @@ _ROTATE = text(f"""
 def numbering_sql(key: str, *returned: str) -> str:
     """Return the SQL that numbers events, which the column `key` identifies among the unnumbered ones.
 
-    It returns these columns of the events, and the epoch.
+    It returns these columns or expressions of `events`, and the epoch.
     """
     # Every lock of several events, here and in erasure, takes them in the order of `seq`, which prevents deadlocks.
     # `numbered_at` is the time of insertion unless that is more than a second ago: a row whose end does not change is
@@ -50,7 +50,7 @@ def numbering_sql(key: str, *returned: str) -> str:
             when numbered_at > clock_timestamp() - interval '1 second' then numbered_at else clock_timestamp()
         end
         from batch where events.{key} = batch.key and events.position is null
-        returning {", ".join(f"events.{name}" for name in returned)}
+        returning {", ".join(returned)}
     ),
     moved as (
         update feed set head = last.position

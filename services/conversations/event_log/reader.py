@@ -6,9 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import exists, select, text, true
+from sqlalchemy import exists, literal_column, select, text, true
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.event_log.payloads import READ_PAYLOAD
 from services.conversations.event_log.position import encode_position
 from services.conversations.models import FeedHead, LoggedEvent
 from shared.event_log.reading import read_after, read_head
@@ -64,7 +66,8 @@ async def read_page(
 
     With `user_id`, only those about that user which customers may see.
     """
-    entries = select(*(getattr(LoggedEvent, name) for name in Entry.__dataclass_fields__))
+    columns = {name: getattr(LoggedEvent, name) for name in Entry.__dataclass_fields__}
+    entries = select(*(columns | {"payload": literal_column(READ_PAYLOAD, JSONB).label("payload")}).values())
     if user_id is not None:
         entries = entries.where(LoggedEvent.user_id == user_id, LoggedEvent.audience.is_(None))
     page = entries.where(LoggedEvent.position > after).order_by(LoggedEvent.position).limit(limit).lateral("page")
@@ -117,24 +120,24 @@ async def read_newest(session: AsyncSession, limit: int) -> Sequence[LoggedEvent
     return (await session.scalars(select(LoggedEvent).order_by(LoggedEvent.id.desc()).limit(limit))).all()
 
 
-_READ_EACH = text("""
+_READ_EACH = text(f"""
     select reader.turn, feed.epoch, feed.head, exists(select from events where position = reader.after + 1) as reaches,
         page.*
     from feed
     cross join unnest(cast(:afters as bigint[]), cast(:people as text[]))
         with ordinality as reader (after, person, turn)
     left join lateral (
-        select position, type, user_id, conversation_id, payload, audience from events
+        select position, type, user_id, conversation_id, {READ_PAYLOAD} as payload, audience from events
         where user_id = reader.person and audience is null and position > reader.after order by position limit :limit
     ) as page on true
     order by reader.turn, page.position
-""")
+""")  # noqa: S608 - built from constants
 
-_READ = text("""
-    select id, type, version, position, occurred_at, payload,
+_READ = text(f"""
+    select id, type, version, position, occurred_at, {READ_PAYLOAD} as payload,
         numbered_at <= clock_timestamp() - make_interval(secs => :min_age) as ripe
     from events where position > :after order by position limit :limit
-""")
+""")  # noqa: S608 - built from constants
 
 
 def _ripe(rows: Sequence[Any], epoch: UUID) -> list[Event]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.event_log.payloads import READ_PAYLOAD
 from shared.database import Driver
 from shared.event_log.sequencer import numbering_sql, run_sequencer
 from shared.events import Event
@@ -12,7 +13,8 @@ from shared.events import Event
 LATE = 10.0  # seconds that an event waits for its number, after which the relay is late
 
 _ANY_UNNUMBERED = "select exists (select from events where position is null)"
-_NUMBER = numbering_sql("id", "id", "type", "version", "position", "occurred_at", "payload")
+_COLUMNS = ("id", "type", "version", "position", "occurred_at")
+_NUMBER = numbering_sql("id", *(f"events.{name}" for name in _COLUMNS), f"{READ_PAYLOAD} as payload")
 
 
 async def has_unnumbered(connection: Driver) -> bool:

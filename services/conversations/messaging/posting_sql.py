@@ -7,7 +7,7 @@ would abort that transaction.
 
 import json
 
-from services.conversations.event_log.payloads import message_payload
+from services.conversations.event_log.payloads import logged_message_payload
 from services.conversations.records import ATTACHMENT_JSON, attachments_sql
 from services.conversations.rules import EFFECTS, AuditAction, ChosenStatus, EntryKind, FileState, Side
 from shared.events import EventType
@@ -209,14 +209,14 @@ entries as (
 ),
 {sent}
 {audit}
--- 5. The event, with everything that its consumers need.
+-- 5. The event, with what its readers cannot find elsewhere.
 customer as (
     select * from users where id in (select user_id from conversation) for key share
 ),
 logged as (
     insert into events (type, user_id, conversation_id, payload)
     select '{EventType.MESSAGE_POSTED}', conversation.user_id, conversation.id,
-        {message_payload(attachments)} || {_STATUS_CHANGE}
+        {logged_message_payload(attachments)} || {_STATUS_CHANGE}
     from conversation
         join message on message.conversation_id = conversation.id
         join sender on sender.id = message.sender_id

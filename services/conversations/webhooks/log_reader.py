@@ -11,6 +11,7 @@ from uuid import UUID, uuid5
 import structlog
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from services.conversations.event_log.payloads import READ_MESSAGE_ID
 from services.conversations.rules import WebhookType
 from services.conversations.webhooks.outbox import IS_ENABLED, Happened, Lane, add_deliveries
 from shared.database import ConnectionProvider, SessionFactory, transaction, transaction_driver
@@ -84,12 +85,11 @@ _HAS_NEWS: Final = f"""
 _LOCK: Final = f"""
     select position, coalesce({_AFTER}, 0) as after from webhook_progress where holder = $1 for update
 """  # noqa: S608 - built from constants
-_EVENTS: Final = """
-    select position, id, type, occurred_at, conversation_id,
-        (payload #>> '{message,id}')::uuid as message_id, payload ->> 'status' as status,
-        payload ->> 'status_before' as status_before
+_EVENTS: Final = f"""
+    select position, id, type, occurred_at, conversation_id, {READ_MESSAGE_ID} as message_id,
+        payload ->> 'status' as status, payload ->> 'status_before' as status_before
     from events where position > $1 order by position limit $2
-"""
+"""  # noqa: S608 - built from constants
 _MOVE: Final = "update webhook_progress set position = $1"
 _LAG: Final = f"""
     select coalesce((
