@@ -122,7 +122,7 @@ class Pipeline:
     def catch_up(self) -> bool:
         """Read the log after the cursor; return True when all of it is handled."""
         page = self.store.feed(self.notifier.cursor)
-        wanted = {index: self.store.log[index].payload for index, entry in page if entry.is_relevant}
+        wanted = {index: entry.payload for index, entry in page if entry.is_relevant}
         done = self.notifier.receive_missing(wanted)
         if done:
             self.notifier.cursor = self.store.head

@@ -192,12 +192,24 @@ class Store:
         for position, index in enumerate(waiting, start=self.head + 1):
             self.log[index].position = position
         unpublished = {Kind.OTHER, Kind.OPENED}
-        return [Hint(index, self.log[index].payload) for index in waiting if self.log[index].kind not in unpublished]
+        entries = [(index, self.log[index]) for index in waiting]
+        return [Hint(index, self._as_read(entry.payload)) for index, entry in entries if entry.kind not in unpublished]
 
     def feed(self, after: int) -> list[tuple[int, Logged]]:
         """Return the events after a position, in order, each with its index."""
-        found = [(index, entry) for index, entry in enumerate(self.log) if (entry.position or 0) > after]
+        found = [
+            (index, replace(entry, payload=self._as_read(entry.payload)))
+            for index, entry in enumerate(self.log)
+            if (entry.position or 0) > after
+        ]
         return sorted(found, key=lambda one: one[1].position or 0)
+
+    def _as_read(self, payload: Payload | None) -> Payload | None:
+        """Return a payload as readers get it: a message's event names the message, and people are as they are now."""
+        if payload is None or payload.kind is not Kind.POSTED:
+            return payload
+        sender, customer = (person and self.users[person.id] for person in (payload.sender, payload.customer))
+        return replace(payload, sender=sender, customer=customer)
 
     def _append(self, payload: Payload) -> None:
         self.log.append(Logged(payload.kind, payload.conversation, payload))
