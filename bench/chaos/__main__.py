@@ -1,7 +1,8 @@
 """`make chaos`: random faults while writers post, then the verdict; exit code 1 when anything is wrong.
 
 `CHAOS_SECONDS=3600 CHAOS_SEED=7 make chaos` runs for an hour, with a fixed order of faults within each lane.
-`CHAOS_WRITERS` and `CHAOS_PAUSE` set the rate of posts, `CHAOS_LOGS=DIR` keeps the processes' logs. `--broken` runs
+`CHAOS_WRITERS`, `CHAOS_REPLIERS` and `CHAOS_PAUSE` set the rate of posts and of replies by email, of which each of
+`CHAOS_CONVERSATIONS` takes 19; `CHAOS_LOGS=DIR` keeps the processes' logs. `--broken` runs
 the deliberately broken builds instead, each of which has to be caught.
 """
 

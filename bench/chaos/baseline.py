@@ -96,6 +96,7 @@ async def plain_celery(seed: int) -> AsyncIterator[System]:
             headers=lambda _, __: {},
             whole=False,
             records_url=url,
+            inbound=None,
             state=lambda: _state(url),
             compare=lambda history: _compare(url, history, mail_server),
         )

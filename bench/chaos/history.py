@@ -31,6 +31,9 @@ class History:
 
     posted: list[Posted] = field(default_factory=list)
     deleted: set[Conversation] = field(default_factory=set)
+    replied: dict[str, str] = field(default_factory=dict)
+    """Conversations of the replies by email that were answered with 250, by their tokens."""
+    refused_replies: int = 0
     reads: int = 0
     retries: int = 0
     odd: Counter[str] = field(default_factory=Counter)

@@ -8,6 +8,17 @@ from tests.helpers.smtp_server import ReceivedEmail, SmtpServer
 
 _MESSAGE_ID = re.compile(rb"^Message-ID: *(\S+)", re.MULTILINE | re.IGNORECASE)
 _TOKEN = re.compile(rb"chaos-([0-9a-f]{16})")
+_REPLY_TO = re.compile(rb"^Reply-To:[^<]*<(reply\+[^>]+)>", re.MULTILINE | re.IGNORECASE)
+_CONVERSATION = re.compile(rb"/dashboard/messages/([0-9a-f-]{36})/")
+
+
+@dataclass(frozen=True)
+class Letter:
+    """An email that can be answered."""
+
+    conversation: str
+    recipient: str
+    reply_to: str
 
 
 @dataclass
@@ -16,10 +27,20 @@ class Mailroom(SmtpServer):
 
     copies: Counter[str] = field(default_factory=Counter)  # by Message-ID
     tokens: set[str] = field(default_factory=set)  # of messages
+    letters: dict[str, Letter] = field(default_factory=dict)  # the newest one, by conversation
 
     def keep(self, email: ReceivedEmail) -> None:
         """Count an email."""
         match = _MESSAGE_ID.search(email.content)
         self.copies[match[1].decode() if match else ""] += 1
         self.tokens.update(token.decode() for token in _TOKEN.findall(email.content))
+        reply_to, conversation = _REPLY_TO.search(email.content), _CONVERSATION.search(_joined(email.content))
+        if reply_to and conversation:
+            letter = Letter(conversation[1].decode(), email.recipients[0], reply_to[1].decode())
+            self.letters[letter.conversation] = letter
         self.commands.clear()
+
+
+def _joined(content: bytes) -> bytes:
+    """Join the lines that quoted-printable broke."""
+    return content.replace(b"=\r\n", b"").replace(b"=\n", b"")

@@ -15,11 +15,13 @@ import asyncpg
 from bench.chaos.faults import World
 from bench.chaos.mailroom import Mailroom
 from bench.chaos.proxy import HOST, Link, proxied
+from bench.chaos.repliers import Inbound
 from bench.chaos.run import System
 from bench.chaos.verdict import compare, state_of
+from deploy.local.ports import free_ports
 from deploy.local.processes import Spawn, spawn
 from tests.helpers.smtp_server import serving
-from tests.system.helpers.product import PROCESSES, headers_of, running_product
+from tests.system.helpers.product import PROCESSES, SECRET, headers_of, running_product
 
 ROLES = ("conversations", "notifications")
 SETTINGS = {
@@ -27,6 +29,8 @@ SETTINGS = {
     "CHATS_EMAIL_DELAY_SECONDS": "1",
     "CHATS_EMAIL_RETRY_SECONDS": ",".join(["1", "2", "3", "5", "8", *["10"] * 50]),
     "CHATS_EMAIL_UNCERTAIN_SECONDS": "5",
+    "CHATS_INBOUND_DOMAIN": "in.store.test",
+    "CHATS_INBOUND_SECRET": SECRET,
     # The limits are high enough to reject and delay nothing, but not off: everything is counted as usual.
     "CHATS_LIMIT_MAILS_PER_10_MINUTES": "100000",
     "CHATS_LIMIT_MESSAGES_PER_MINUTE": "100000",
@@ -45,6 +49,8 @@ CONNECTIONS = {
     ("sweeper", "postgres"): "CHATS_NOTIFICATIONS_DATABASE_URL",
     ("sweeper", "mail server"): "CHATS_SMTP_URL",
     ("sweeper", "feed"): "CHATS_CONVERSATIONS_URL",
+    ("inbound", "postgres"): "CHATS_NOTIFICATIONS_DATABASE_URL",
+    ("inbound", "api"): "CHATS_CONVERSATIONS_URL",
 }
 
 
@@ -74,11 +80,16 @@ async def our_system(
     `command` starts another build, `sql` is executed in its databases.
     """
     mail_server, rng = Mailroom(), random.Random(f"{seed} network")
+    [inbound_port] = free_ports([0])
     with tempfile.TemporaryDirectory() as directory:
         async with (
             serving(mail_server),
             running_product(
-                Path(directory), spawn, **SETTINGS, CHATS_SMTP_URL=f"smtp://{HOST}:{mail_server.port}"
+                Path(directory),
+                spawn,
+                **SETTINGS,
+                CHATS_SMTP_URL=f"smtp://{HOST}:{mail_server.port}",
+                CHATS_INBOUND_LISTEN=f"lmtp://{HOST}:{inbound_port}",
             ) as product,
         ):
             product.command = list(command) or product.command
@@ -86,7 +97,8 @@ async def our_system(
             settings = {name: product.environment[name] for name in set(CONNECTIONS.values())}
             links = {ends: link_to(" to ".join(ends), settings[name], rng) for ends, name in CONNECTIONS.items()}
             front = Link("writers to api", product.ports["api"], rng)
-            async with proxied(front, *links.values()):
+            mail_in = Link("mail server to inbound", inbound_port, rng)
+            async with proxied(front, mail_in, *links.values()):
                 for ends, name in CONNECTIONS.items():
                     product.overrides.setdefault(ends[0], {})[name] = through(links[ends], settings[name])
                 stored, recorded = (product.owner_urls[role] for role in ROLES)
@@ -96,7 +108,7 @@ async def our_system(
                 world = World(
                     processes=product,
                     own=names,
-                    links=[front, *links.values()],
+                    links=[front, mail_in, *links.values()],
                     mail_server=mail_server,
                     broker_url=settings["CHATS_BROKER_URL"],
                     superuser_url=product.superuser_url,
@@ -109,6 +121,7 @@ async def our_system(
                     headers=headers_of,
                     whole=True,
                     records_url=recorded,
+                    inbound=Inbound(HOST, mail_in.port, mail_server),
                     state=lambda: state_of(stored, recorded),
                     compare=lambda history: compare(stored, recorded, history, mail_server),
                 )

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from bench.chaos.faults import Fault, World, all_faults
 from bench.chaos.history import History
 from bench.chaos.nemesis import Nemesis
+from bench.chaos.repliers import Inbound, Replier
 from bench.chaos.table import rows, show
 from bench.chaos.verdict import Verdict
 from bench.chaos.watch import Watch
@@ -28,8 +29,10 @@ class Plan:
     calm: float = 5.0
     writers: int = 8
     conversations: int = 12
+    repliers: int = 0
+    """Customers' mail servers that send replies to our emails."""
     pause: float = 0.05
-    """Maximum pause of a writer before its next request."""
+    """Maximum pause of a writer or replier before its next request."""
     drain: float = 150.0
     """Maximum time without progress after the faults: longer than a lease and a pause."""
     faults: Callable[[World], Sequence[Fault]] | None = None
@@ -47,19 +50,23 @@ class System:
     """Whether it supports more than posting."""
     records_url: str
     """The URL of the database with the table `notifications`."""
+    inbound: Inbound | None
+    """Where replies by email go, if it takes any."""
     state: Callable[[], Awaitable[tuple[bool, object]]]
     """Return whether everything is finished, and a measure of progress."""
     compare: Callable[[History], Awaitable[Verdict]]
 
 
 def plan_from_environment() -> Plan:
-    """Read `CHAOS_SECONDS`, `CHAOS_SEED` (random without it), `CHAOS_WRITERS` and `CHAOS_PAUSE`, the maximum pause."""
+    """Read the variables `CHAOS_…`; without `CHAOS_SEED` it is random."""
     seconds = float(os.environ.get("CHAOS_SECONDS", "60"))
     return Plan(
         seed=int(os.environ.get("CHAOS_SEED", "0")) or random.SystemRandom().randrange(1, 10**6),
         seconds=seconds,
         calm=min(30, max(5, seconds / 6)),
         writers=int(os.environ.get("CHAOS_WRITERS", "8")),
+        conversations=int(os.environ.get("CHAOS_CONVERSATIONS", "12")),
+        repliers=int(os.environ.get("CHAOS_REPLIERS", "2")),
         pause=float(os.environ.get("CHAOS_PAUSE", "0.05")),
     )
 
@@ -100,6 +107,10 @@ async def _write_under_faults(plan: Plan, system: System, history: History, neme
     async with asyncio.TaskGroup() as group:
         for writer in writers:
             group.create_task(writer.write(stop))
+        if system.inbound is not None:
+            for number in range(plan.repliers):
+                replier = Replier(system.inbound, history, f"{plan.seed} replier {number}", plan.pause)
+                group.create_task(replier.write(stop))
         await asyncio.sleep(plan.calm)
         history.calm = False
         group.create_task(nemesis.run(stop))

@@ -57,6 +57,7 @@ LOSSES = (
     "in no email",
     "recorded as sent, but not accepted by the server",
     "missing from the email that was sent for it",
+    "replies acknowledged, but no message",
 )
 
 

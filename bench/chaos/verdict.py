@@ -39,7 +39,9 @@ async def state_of(conversations: str, notifications: str) -> tuple[bool, object
             notifier,
             """
             select position, (select count(*) from inbox where handled_at is not null),
-                (select count(*) from emails where finished_at is null), (select count(*) from email_tries)
+                (select count(*) from emails where finished_at is null)
+                    + (select count(*) from inbound_emails where state = 'received'),
+                (select count(*) from email_tries)
             from feed_cursor
             """,
         )
@@ -64,6 +66,7 @@ async def compare(conversations: str, notifications: str, history: History, mail
     verdict.faults |= await _count(store, _IN_THE_STORE)
     stored = await store.fetch("select id from messages where sender_role = 'admin'")
     events = await store.fetch("select id from events where type = any($1)", list(TASKS))
+    by_email = Counter(row[0] for row in await store.fetch(_BY_EMAIL))
     verdict.facts["events in the log"] = await store.fetchval("select count(*) from events")
     await store.close()
 
@@ -73,6 +76,7 @@ async def compare(conversations: str, notifications: str, history: History, mail
     await _fill(notifier, "logged (id uuid)", [tuple(row) for row in events])
     verdict.faults |= await _count(notifier, _IN_THE_RECORDS)
     await _compare_emails(notifier, history, mail_server, verdict)
+    await _compare_replies(notifier, history, by_email, verdict)
     await notifier.close()
     return verdict
 
@@ -171,6 +175,34 @@ async def _compare_emails(
     )
     verdict.faults |= dict(wrong)
     verdict.facts |= {"emails": states, "repeated": causes, "copies": mail_server.copies.total()}
+
+
+_BY_EMAIL = "select substring(body from 'chaos-([0-9a-f]{16})') from messages where via = 'email'"
+
+
+async def _compare_replies(
+    notifier: "asyncpg.Connection[Any]", history: History, by_email: Counter[str], verdict: Verdict
+) -> None:
+    """Compare the replies that were answered with 250 with the messages, and with the rows of emails."""
+    query = "select substring(same_as from '<([0-9a-f]{16})@'), state, reason from inbound_emails"
+    ends = {row[0]: (row[1], row[2]) for row in await notifier.fetch(query)}
+    deleted = {conversation.id for conversation in history.deleted}
+    kept = {token for token, conversation in history.replied.items() if conversation not in deleted}
+    verdict.faults |= {
+        "replies acknowledged, but no message": sum(by_email[token] == 0 for token in kept),
+        "replies posted twice": sum(count > 1 for count in by_email.values()),
+        "replies not posted, but not refused for a deletion": sum(
+            state != "posted" and history.replied.get(token) not in deleted for token, (state, _) in ends.items()
+        ),
+        "messages of replies that were never sent": len(by_email.keys() - ends.keys()),
+    }
+    verdict.facts |= {
+        "replies by email acknowledged": len(history.replied),
+        "replies refused": history.refused_replies,
+        "replies ended as": Counter(
+            state if reason is None else f"{state}: {reason}" for state, reason in ends.values()
+        ),
+    }
 
 
 _CAUSES = {"end-of-data": "the reply after the dot was lost", "lease": "the sender died after its DATA"}

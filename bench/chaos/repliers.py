@@ -1,0 +1,77 @@
+"""Customers who answer our emails by email, through a mail server that tries again until it gets an answer."""
+
+import asyncio
+import random
+import smtplib
+from collections import Counter
+from dataclasses import dataclass, field
+
+from bench.chaos.history import History
+from bench.chaos.mailroom import Letter, Mailroom
+
+TIMEOUT = 20.0  # seconds until the mail server gives a connection up, and begins again
+PER_CONVERSATION = 19  # replies; beyond the product's limit an hour they wait for an admin
+
+_TRY_AGAIN = (OSError, smtplib.SMTPException)
+
+
+@dataclass
+class Inbound:
+    """Where replies go, and the emails that can be answered."""
+
+    host: str
+    port: int
+    mailroom: Mailroom
+    sent: Counter[str] = field(default_factory=Counter)  # replies by conversation
+
+
+class Replier:
+    """A mail server with one email at a time."""
+
+    def __init__(self, inbound: Inbound, history: History, seed: str, pause: float) -> None:
+        self.inbound, self.history = inbound, history
+        self.rng, self.pause = random.Random(seed), pause
+
+    async def write(self, stop: asyncio.Event) -> None:
+        """Answer emails until `stop`, and deliver the last reply."""
+        while not stop.is_set():
+            letter = self._choose()
+            if letter is not None:
+                self.inbound.sent[letter.conversation] += 1
+                await self._deliver(letter, f"{self.rng.getrandbits(64):016x}")
+            await asyncio.sleep(self.rng.random() * self.pause if letter else 0.2)
+
+    def _choose(self) -> Letter | None:
+        letters = self.inbound.mailroom.letters
+        for conversation in self.rng.sample(sorted(letters), min(len(letters), 20)):
+            if self.inbound.sent[conversation] < PER_CONVERSATION:
+                return letters[conversation]
+        return None
+
+    async def _deliver(self, letter: Letter, token: str) -> None:
+        """Deliver a reply until it is accepted or refused. The same bytes each time."""
+        content = (
+            f"From: {letter.recipient}\r\nTo: {letter.reply_to}\r\nMessage-ID: <{token}@customer.test>\r\n\r\n"
+            f"chaos-{token}\r\n"
+        ).encode()
+        while True:
+            try:
+                code = await asyncio.to_thread(self._dialogue, letter, content)
+            except _TRY_AGAIN:
+                code = 0
+            if code // 100 == 2:
+                self.history.replied[token] = letter.conversation
+                return
+            if code // 100 == 5:
+                self.history.refused_replies += 1
+                return
+            self.history.retries += 1
+            await asyncio.sleep(0.1 + self.rng.random() * 0.4)
+
+    def _dialogue(self, letter: Letter, content: bytes) -> int:
+        """Return the code of the last answer."""
+        with smtplib.LMTP(self.inbound.host, self.inbound.port, timeout=TIMEOUT) as server:
+            server.ehlo()
+            server.mail(letter.recipient)
+            code, _ = server.rcpt(letter.reply_to)
+            return server.data(content)[0] if code // 100 == 2 else code
