@@ -6,14 +6,27 @@ from email.header import decode_header, make_header
 from email.message import EmailMessage
 from email.utils import parseaddr
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, Literal
 from uuid import UUID
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from services.notifications.mail.message import Brand, ContentFile, ContentMessage, EmailContent, compose, message_id
+from services.notifications.inbound.cutting import cut
+from services.notifications.inbound.html_text import html_lines
+from services.notifications.inbound.introductions import Known
+from services.notifications.inbound.mime import parse_email
+from services.notifications.mail.fingerprints import Fingerprints
+from services.notifications.mail.message import (
+    Brand,
+    ContentFile,
+    ContentMessage,
+    EmailContent,
+    compose,
+    compose_with_fingerprints,
+    message_id,
+)
 
 CONVERSATION = UUID("0b54c1c4-7d0e-4c39-9a7a-3f0f6a1c2d3e")
 MOMENT = datetime(2026, 7, 3, 21, 5, tzinfo=UTC)
@@ -412,3 +425,21 @@ def test_both_ways_to_leave_are_in_one_header_of_short_lines() -> None:
     [header] = re.findall(rb"\r\n(List-Unsubscribe: .*(?:\r\n .*)*)\r\n", sent)
     assert header == f"List-Unsubscribe: <{link}>,\r\n <mailto:{address}?subject=unsubscribe>".encode()
     assert message_from_bytes(sent, policy=policy.default)["List-Unsubscribe-Post"] == "List-Unsubscribe=One-Click"
+
+
+@pytest.mark.parametrize("audience", ["customer", "support"])
+@pytest.mark.parametrize("locale", ["en", "de", "es", "fr", "nl"])
+def test_the_whole_email_in_both_forms_is_recognised_as_ours(
+    audience: Literal["customer", "support"], locale: str
+) -> None:
+    leave = "https://shop.example/notifications/links/x" if audience == "customer" else None
+    content = replace(CONTENT, audience=audience, locale=locale, reply_to="reply+x@in.store.example", leave_link=leave)
+    composed, fingerprints = compose_with_fingerprints(content, BRAND)
+    ours = Fingerprints([fingerprints])
+    known = Known(
+        ["no-reply@shop.example", "in.store.example"], [BRAND.store_name], [], content.subject, ["shop.example"]
+    )
+    parsed = parse_email(composed)
+    [html] = [part for part in parsed.texts if part.is_html]
+    quote = "<blockquote>" + html.text.partition("<body>")[2].partition("</body>")[0] + "</blockquote>"
+    assert cut(html_lines(f"<p>Mine.</p>{quote}"), ours, known).text == "Mine."
