@@ -123,6 +123,8 @@ def settings(data: Path, host: str, ports: Mapping[str, int], kept: Mapping[str,
     }
     if "mailbox" in embedded_parts():  # it delivers replies; a real mail server does so for a real domain only
         defaults["CHATS_INBOUND_DOMAIN"] = "replies.demo-store.example"
+        defaults["CHATS_INBOUND_ADDRESS"] = "support@demo-store.example"
+        defaults["CHATS_INBOUND_AUTHSERV_ID"] = "mailbox.demo-store.example"
     given = {
         name: value for name, value in without_owner_urls(os.environ).items() if name.startswith("CHATS_") and value
     }

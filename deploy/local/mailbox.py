@@ -21,7 +21,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from deploy.local.mailbox_reply import compose_reply, deliver
+from deploy.local.mailbox_reply import authenticated, compose_letter, compose_reply, deliver
 from shared.processes import create_server
 
 HOST = "127.0.0.1"
@@ -64,22 +64,31 @@ class Mailbox:
         return f"250 OK kept as {self.keep(envelope.content)}"
 
 
-def make_app(mailbox: Mailbox, inbound: str | None = None) -> Starlette:
+@dataclass(frozen=True)
+class Intake:
+    """Where what is written here goes: the address of the intake, the name of the mail server, the store's address."""
+
+    url: str
+    authserv_id: str | None = None
+    letters: str | None = None
+
+
+def make_app(mailbox: Mailbox, intake: Intake | None = None) -> Starlette:
     """Build the web pages, and for programs `/mails` as JSON and `/mails/{number or latest}/text`.
 
-    With the address of the intake, an email that may be answered has a form for that.
+    With an intake, an email that may be answered has a form for that, and the list has one to write to the store.
     """
 
     def page(request: Request) -> Response:
         emails = [_summary(number, _parse(mailbox.source(str(number))[1])) for number in mailbox.numbers()]
         if request.url.path == "/mails":
             return JSONResponse(emails)
-        return _page("list", emails=emails)
+        return _page("list", emails=emails, letters=intake and intake.letters)
 
     def email(request: Request) -> Response:
         number, source = mailbox.source(request.path_params["name"])
         parsed = _parse(source)
-        answers = inbound is not None and "reply-to" in parsed
+        answers = intake is not None and "reply-to" in parsed
         summary, said = _summary(number, parsed), request.query_params.get("said", "")
         values = {"headers": parsed.items(), "text": _body(parsed, "plain"), "answers": answers, "said": said}
         return _page("email", email=summary, **values)
@@ -103,31 +112,53 @@ def make_app(mailbox: Mailbox, inbound: str | None = None) -> Starlette:
         "/mails/{name}/source": source,
     }
     routes = [Route(path, endpoint) for path, endpoint in paths.items()]
-    if inbound is not None:
-        routes.append(_reply_route(mailbox, inbound))
+    if intake is not None:
+        routes += _writing(mailbox, intake)
     return Starlette(routes=routes)
 
 
-def _reply_route(mailbox: Mailbox, inbound: str) -> Route:
+def _writing(mailbox: Mailbox, intake: Intake) -> list[Route]:
     async def reply(request: Request) -> Response:
-        origin = request.headers.get("origin")
-        if origin is not None and origin != f"{request.url.scheme}://{request.headers.get('host')}":
-            raise HTTPException(403, "Another site's page must not send replies.")
         number, source = mailbox.source(request.path_params["name"])
-        body = b""
-        async for chunk in request.stream():
-            body += chunk
-            if len(body) > LONGEST_REPLY:
-                raise HTTPException(413, "The reply is too long.")
-        text = "\n".join(parse_qs(body.decode(errors="replace")).get("body", [""])[0].splitlines())
-        message = compose_reply(_parse(source), text)
-        said = await asyncio.to_thread(deliver, message, inbound)
-        return RedirectResponse(f"/mails/{number}?{urlencode({'said': said})}", 303)
+        message = compose_reply(_parse(source), (await _fields(request))["body"])
+        return await send(message, f"/mails/{number}")
 
-    return Route("/mails/{name}/reply", reply, methods=["POST"])
+    async def write(request: Request) -> Response:
+        fields = await _fields(request)
+        try:
+            message = compose_letter(fields["from"], intake.letters or "", fields["subject"], fields["body"])
+        except ValueError as error:
+            raise HTTPException(400, f"The email cannot be sent: {error}.") from None
+        return await send(message, "/write")
+
+    def form(request: Request) -> Response:
+        return _page("write", letters=intake.letters, said=request.query_params.get("said", ""))
+
+    async def send(message: EmailMessage, page: str) -> Response:
+        said = await asyncio.to_thread(deliver, authenticated(message, intake.authserv_id), intake.url)
+        return RedirectResponse(f"{page}?{urlencode({'said': said})}", 303)
+
+    routes = [Route("/mails/{name}/reply", reply, methods=["POST"])]
+    if intake.letters:
+        routes += [Route("/write", write, methods=["POST"]), Route("/write", form)]
+    return routes
 
 
-async def serve(directory: Path, web_port: int, smtp_port: int, host: str = HOST, inbound: str | None = None) -> None:
+async def _fields(request: Request) -> dict[str, str]:
+    """Return the fields of a form, with line feeds. Raises an error for another site's form, and a long one."""
+    origin = request.headers.get("origin")
+    if origin is not None and origin != f"{request.url.scheme}://{request.headers.get('host')}":
+        raise HTTPException(403, "Another site's page must not send emails.")
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LONGEST_REPLY:
+            raise HTTPException(413, "The email is too long.")
+    given = parse_qs(body.decode(errors="replace"))
+    return {name: "\n".join(given.get(name, [""])[0].splitlines()) for name in ("from", "subject", "body")}
+
+
+async def serve(directory: Path, web_port: int, smtp_port: int, host: str, intake: Intake | None) -> None:
     """Catch emails until a signal."""
     mailbox, loop = Mailbox(directory), asyncio.get_running_loop()
     smtp = await loop.create_server(
@@ -136,7 +167,7 @@ async def serve(directory: Path, web_port: int, smtp_port: int, host: str = HOST
         smtp_port,
     )
     async with smtp:
-        await create_server(make_app(mailbox, inbound), host, web_port).serve()
+        await create_server(make_app(mailbox, intake), host, web_port).serve()
 
 
 def _page(name: str, **values: Any) -> Response:
@@ -166,8 +197,11 @@ def main() -> None:
     parser.add_argument("--smtp-port", type=int, required=True)
     parser.add_argument("--host", default=HOST)
     parser.add_argument("--inbound", help="where replies are delivered, as CHATS_INBOUND_LISTEN")
+    parser.add_argument("--authserv-id", help="CHATS_INBOUND_AUTHSERV_ID")
+    parser.add_argument("--letters", help="CHATS_INBOUND_ADDRESS")
     options = parser.parse_args()
-    asyncio.run(serve(options.directory, options.web_port, options.smtp_port, options.host, options.inbound))
+    intake = Intake(options.inbound, options.authserv_id, options.letters) if options.inbound else None
+    asyncio.run(serve(options.directory, options.web_port, options.smtp_port, options.host, intake))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,7 @@
-"""Answer a caught email as its recipient would: with the quote of a usual mail program, through the real intake."""
+"""Answer a caught email as its recipient would, or write to the store: through the real intake.
+
+An answer has the quote of a usual mail program. Both have what a mail server adds that has checked their sender.
+"""
 
 import re
 import smtplib
@@ -31,6 +34,26 @@ def compose_reply(email: EmailMessage, text: str) -> EmailMessage:
     page = f'<div dir="ltr">{typed}</div><br><div class="gmail_quote">{quoted}</div>'
     reply.add_alternative(page, subtype="html", cte="quoted-printable")
     return reply
+
+
+def compose_letter(sender: str, recipient: str, subject: str, text: str) -> EmailMessage:
+    """Return an email to the store. Raises ValueError if its sender is no address."""
+    letter = EmailMessage(policy=SMTP)
+    letter["From"], letter["To"], letter["Subject"] = sender, recipient, " ".join(subject.split())
+    addresses = letter["From"].addresses
+    if len(addresses) != 1 or not addresses[0].domain:
+        raise ValueError("give the address of one sender")
+    letter["Date"], letter["Message-ID"] = formatdate(localtime=True), make_msgid(domain=addresses[0].domain)
+    letter.set_content(text, cte="quoted-printable")
+    return letter
+
+
+def authenticated(email: EmailMessage, authserv_id: str | None) -> EmailMessage:
+    """Add what the mail server with this name found out about the sender: that nobody else wrote it."""
+    if authserv_id:
+        domain = email["from"].addresses[0].domain
+        email["Authentication-Results"] = f"{authserv_id}; dmarc=pass header.from={domain}"
+    return email
 
 
 def deliver(reply: EmailMessage, url: str) -> str:

@@ -104,11 +104,7 @@ async def _start(supervisor: Supervisor, data: Path, host: str, ports: dict[str,
     embedded = env.embedded_parts()
     servers = _valkeys(embedded, data, ports, kept["VALKEY_PASSWORD"])
     if "mailbox" in embedded:
-        servers.append(
-            _mailbox(
-                data / "mailbox", ports["mailbox"], ports["smtp"], settings["CHATS_INBOUND_LISTEN"], log("mailbox")
-            )
-        )
+        servers.append(_mailbox(data / "mailbox", ports["mailbox"], ports["smtp"], settings, log("mailbox")))
     if "postgres" in embedded:
         server = await asyncio.to_thread(prepare, data / "postgres", ports["postgres"], kept["POSTGRES_PASSWORD"], _say)
         servers.append(postgres(server, log("postgres")))
@@ -158,9 +154,12 @@ def _valkeys(embedded: set[str], data: Path, ports: Mapping[str, int], password:
     ]
 
 
-def _mailbox(directory: Path, web: int, smtp: int, inbound: str, log: Path) -> Child:
+def _mailbox(directory: Path, web: int, smtp: int, settings: Mapping[str, str], log: Path) -> Child:
     directory.mkdir(mode=0o700, exist_ok=True)
-    options = ("--directory", directory, "--web-port", web, "--smtp-port", smtp, "--inbound", inbound)
+    options: list[object] = ["--directory", directory, "--web-port", web, "--smtp-port", smtp]
+    for option, name in (("--inbound", "LISTEN"), ("--authserv-id", "AUTHSERV_ID"), ("--letters", "ADDRESS")):
+        if value := settings.get(f"CHATS_INBOUND_{name}"):
+            options += [option, value]
 
     async def ready() -> bool:
         return await accepts("127.0.0.1", web)() and await accepts("127.0.0.1", smtp)()

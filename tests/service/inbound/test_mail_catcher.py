@@ -5,15 +5,15 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from deploy.local.mailbox import Mailbox, make_app
-from tests.service.inbound.rig import Rig
+from deploy.local.mailbox import Intake, Mailbox, make_app
+from tests.service.inbound.rig import AUTHSERV, LETTERS, Rig
 
 
 @pytest.fixture
 async def catcher(rig: Rig, tmp_path: Path) -> httpx2.AsyncClient:
     mailbox = Mailbox(tmp_path)
     mailbox.keep((await rig.send_email("Which size?\nLarge or small?")).as_bytes())
-    app = make_app(mailbox, f"lmtp://127.0.0.1:{rig.port}")
+    app = make_app(mailbox, Intake(f"lmtp://127.0.0.1:{rig.port}", AUTHSERV, LETTERS))
     return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://mailbox.test")
 
 
@@ -26,6 +26,18 @@ async def test_a_reply_typed_in_the_catcher_is_posted_without_its_quote(rig: Rig
     await rig.post()
     [message] = await rig.messages()
     assert message["body"] == "Large?\n\nYes, grosser."
+
+
+async def test_an_email_written_in_the_catcher_opens_a_conversation(rig: Rig, catcher: httpx2.AsyncClient) -> None:
+    async with catcher:
+        assert LETTERS in (await catcher.get("/write")).text
+        letter = {"from": "Anna <anna@customer.test>", "subject": "Which colour?", "body": "Blue?\r\nOr green?"}
+        answer = await catcher.post("/write", data=letter)
+        assert "250 2.0.0 OK" in (await catcher.get(answer.headers["location"])).text
+        assert (await catcher.post("/write", data=letter | {"from": "nobody"})).status_code == 400
+    await rig.post()
+    found = await rig.anna.get("/conversations")
+    assert "Which colour?" in [conversation["subject"] for conversation in found["items"]]
 
 
 async def test_another_sites_page_cannot_reply(rig: Rig, catcher: httpx2.AsyncClient) -> None:
