@@ -132,11 +132,14 @@ async def save_email(
         await _enforce_limits(request, inbound_id, body)
     match body.kind:
         case Kind.CONVERSATION:
-            return await _open(request, inbound_id, body)
+            saved = await _open(request, inbound_id, body)
         case Kind.NOTE:
-            return await _add_note(request, inbound_id, body)
+            saved = await _add_note(request, inbound_id, body)
         case Kind.MESSAGE | Kind.ADMIN_MESSAGE:
-            return await _post(request, inbound_id, body)
+            saved = await _post(request, inbound_id, body)
+    if body.posted_by is not None:
+        await _name_sender(request, inbound_id, body, saved)
+    return saved
 
 
 async def mark_answered(request: Request, bodies: Sequence[InboundMessage]) -> None:
