@@ -2,13 +2,16 @@
 
 import re
 from collections import defaultdict
+from datetime import timedelta
 from pathlib import Path
 
 from playwright.async_api import FrameLocator, Page, Request, ViewportSize, expect
 
+from shared.auth import issue_token
 from tests.browser.helpers.axe import expect_accessible
 from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site
+from tests.helpers.waiting import eventually
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "embedding.md"
 PHONE: ViewportSize = {"width": 390, "height": 844}
@@ -35,7 +38,10 @@ async def test_a_customer_reads_and_writes_in_the_panel_over_one_stream(people: 
     def note(request: Request) -> None:
         ended.append(request.url.removeprefix(site.origin))
 
-    page.on("requestfailed", note)
+    other = await anna.context.new_page()
+    other.on("requestfailed", note)
+    await other.goto(site.store.shop_url(anna.id))
+    await expect(other.get_by_role("button", name="Messages")).to_have_accessible_name("Messages 1 unread")
     await page.goto(site.store.shop_url(anna.id))
     button = page.get_by_role("button", name="Messages")
     await expect(button).to_have_accessible_name("Messages 1 unread")
@@ -46,7 +52,9 @@ async def test_a_customer_reads_and_writes_in_the_panel_over_one_stream(people: 
     await frame.get_by_role("link", name=HOSTILE).click()
     await expect(frame.get_by_text("It is on its way.")).to_be_visible()
     await expect(button).to_have_accessible_name("Messages 0 unread")
-    assert "/api/v1/stream" in ended  # the frame's stream brings the number, also for the store's header
+    await eventually(lambda: ended)
+    assert ended == ["/api/v1/stream"]  # the frame's stream brings the number, also to the other tab
+    await expect(other.get_by_role("button", name="Messages")).to_have_accessible_name("Messages 0 unread")
     await expect(page.locator("main chats-badge #words")).to_have_text("0 unread")
     await frame.locator("#body").fill("Thank you!")
     await frame.get_by_role("button", name="Send").click()
@@ -66,7 +74,7 @@ async def test_a_customer_reads_and_writes_in_the_panel_over_one_stream(people: 
 
 
 async def test_the_panel_is_accessible_and_fills_a_phone(people: People, site: Site) -> None:
-    anna = await people.sign_in("anna")
+    anna = await people.sign_in("anna", timezone_id="Europe/Vienna")
     page = anna.page
     await site.open_conversation(anna.id, "Teapots")
     await page.set_viewport_size(PHONE)
@@ -78,6 +86,7 @@ async def test_the_panel_is_accessible_and_fills_a_phone(people: People, site: S
     await expect_accessible(page, "the messenger's list", page.frames[1])
     await frame.get_by_role("link", name="Teapots").click()
     await expect(frame.locator("#body")).to_be_visible()
+    await expect(frame.locator("html")).to_have_attribute("data-zone", "Europe/Vienna")
     await expect_accessible(page, "a conversation in the messenger", page.frames[1])
     await page.get_by_role("button", name="Close").click()
     await expect(page.get_by_role("button", name="Messages")).to_be_focused()
@@ -117,6 +126,30 @@ async def test_without_a_token_there_are_links_only(people: People, site: Site) 
     await page.wait_for_url(f"{site.store.url}/login?next=%2Fdashboard%2Fmessages%2F")
 
 
+async def test_a_token_is_asked_for_when_it_is_needed_and_again_when_it_expired(people: People, site: Site) -> None:
+    anna = await people.sign_in("anna")
+    anna.expect_complaints("401")
+    claims = {"sub": anna.id, "role": "customer"}
+    expired = issue_token(site.store.settings, claims, timedelta(seconds=-60))
+    page = anna.page
+    await page.goto(site.store.shop_url(""))
+    await page.evaluate(
+        """(tokens) => {
+            asked = 0;
+            const messenger = document.querySelector("chats-messenger");
+            messenger.toggleAttribute("no-badge", true);
+            messenger.getToken = async () => tokens[asked++];
+            messenger.style.colorScheme = "dark";
+            addEventListener("chats-unread", ({ detail }) => (unread = detail.unread));
+        }""",
+        [expired, site.store.token(anna.id, "customer")],
+    )
+    assert await page.evaluate("asked") == 0
+    frame = await open_panel(page)
+    assert await page.evaluate("[asked, unread]") == [2, 0]
+    await expect(frame.locator("body")).to_have_css("background-color", "rgb(18, 20, 25)")
+
+
 async def test_a_page_of_an_origin_that_is_not_listed_gets_a_link_instead(people: People, site: Site) -> None:
     anna = await people.sign_in("anna")
     anna.expect_complaints(".")
@@ -153,6 +186,7 @@ async def test_the_snippets_of_the_documentation_work(people: People, site: Site
     await expect(panel(page).get_by_label("Subject")).to_have_value("Order 1007")
     await page.get_by_role("button", name="Write to us").press("Enter")  # beneath the panel
     await expect(panel(page).get_by_label("Subject")).to_have_value("A question about delivery")
+    await expect(panel(page).get_by_role("button", name="Send")).to_have_css("background-color", "rgb(10, 107, 69)")
     await page.get_by_role("button", name="Close").click()
     await page.evaluate(snippets["js"])
     await expect(page).to_have_title("(1) Store")

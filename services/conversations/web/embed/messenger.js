@@ -21,7 +21,8 @@ class ChatsMessenger extends HTMLElement {
   #connected = null;
   #frame = null;
   #isReady = false; // the frame has said hello
-  #asked = null; // what the frame opens: {orderId, subject}
+  #asked = null; // what the frame shall open: {orderId, subject}
+  #sent = null; // the same, once it was sent with a token
   #timer = 0;
   #unread = undefined;
   #texts = {};
@@ -101,7 +102,7 @@ class ChatsMessenger extends HTMLElement {
       this.dispatchEvent(new CustomEvent("chats-open", { bubbles: true }));
     }
     if (this.#isReady) {
-      this.#tell({ chats: "shown" });
+      this.#tellShown();
       if (asked) this.#tell({ chats: "open", ...asked });
       this.#frame.focus();
     } else {
@@ -215,7 +216,7 @@ class ChatsMessenger extends HTMLElement {
     clearTimeout(this.#timer);
     this.#isReady = false;
     this.#source?.starve();
-    const link = element("a", { href: this.#address(this.#asked), target: "_top" });
+    const link = element("a", { href: this.#address(this.#asked ?? this.#sent), target: "_top" });
     link.append(words);
     this.#say(text, link);
     this.#frame?.remove();
@@ -225,6 +226,13 @@ class ChatsMessenger extends HTMLElement {
   #say(...content) {
     this.#note.hidden = !content.length;
     this.#note.replaceChildren(...content);
+  }
+
+  #tellShown() {
+    const style = getComputedStyle(this);
+    const [accent, onAccent] = ["--chats-accent", "--chats-on-accent"].map((name) => style.getPropertyValue(name).trim());
+    // Not every browser takes over the color scheme of a frame's element.
+    this.#tell({ chats: this.#panel.open ? "shown" : "closed", look: { scheme: style.colorScheme, accent, onAccent } });
   }
 
   #tell(message) {
@@ -240,16 +248,21 @@ class ChatsMessenger extends HTMLElement {
     else if (chats === "expired") this.#begin(0);
     else if (chats === "refused" || chats === "blocked") this.#fail();
     else if (chats === "close") this.close();
-    else if (chats === "unread") this.#source.feed({ unread: Number(data.unread), more: data.more === true });
+    else if (chats === "unread") {
+      const unread = { unread: Number(data.unread), more: data.more === true };
+      this.#source.feed(unread);
+      this.#count(unread); // also without a badge
+    }
   }
 
   #welcome() {
     clearTimeout(this.#timer);
     this.#isReady = true;
-    this.#asked = null;
     this.#say();
     this.#frame.hidden = false;
-    this.#tell({ chats: this.#panel.open ? "shown" : "closed" });
+    this.#tellShown();
+    if (this.#asked) this.#tell({ chats: "open", ...this.#asked }); // asked for after the token was sent
+    this.#asked = null;
     if (this.shadowRoot.activeElement === this.#panel) this.#frame.focus();
   }
 
@@ -258,9 +271,14 @@ class ChatsMessenger extends HTMLElement {
     const frame = this.#frame;
     this.#isReady = false;
     this.#expectHello(LONGEST_LOAD);
+    if (maxAge) {
+      this.#sent = this.#asked;
+      this.#asked = null;
+    }
     try {
       const token = await this.#source.chats.token(undefined, maxAge);
-      if (frame === this.#frame) this.#tell({ chats: "token", token, isFresh: !maxAge, ...this.#asked });
+      if (frame !== this.#frame) return;
+      this.#tell({ chats: "token", token, isFresh: !maxAge, ...this.#sent });
     } catch (error) {
       if (frame !== this.#frame) return;
       if (error instanceof SignedOut) this.#fail(this.#texts.signIn, this.#texts.enter);

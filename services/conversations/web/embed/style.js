@@ -45,5 +45,6 @@ MESSENGER_STYLE.replaceSync(`
     [part="panel"][open] { animation: rise .18s ease-out; }
     @keyframes rise { from { opacity: 0; transform: translateY(8px); } }
   }
+  @media print { :host { display: none; } }
   @media (forced-colors: active) { [part="button"] { border-color: ButtonText; } }
 `);

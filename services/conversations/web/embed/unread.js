@@ -58,6 +58,7 @@ class Source {
 
   /** Take the number from the messenger's frame instead of a stream, for the other tabs as well. */
   feed(unread) {
+    if (!this.#listeners.size) return;
     if (!this.#fed) {
       this.#stop();
       this.#fed = new AbortController();

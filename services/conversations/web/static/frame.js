@@ -1,7 +1,9 @@
 // In the messenger's frame: talks to the store's page around it, which shows the frame in a panel.
 
 const origins = document.querySelector('meta[name="chats-store-origins"]')?.content.split(" ") ?? [];
-const PLACE = "chats-place"; // where the messenger was, for when it is opened again in this tab
+// In this tab: where the messenger was, for when it is opened again, and its colors, so that the next page has them at once.
+const PLACE = "chats-place";
+const LOOK = "chats-look";
 
 export const isFramed = origins.length > 0 && parent !== window;
 
@@ -17,10 +19,13 @@ export function startFrame() {
   const here = new URL(location);
   here.searchParams.delete("begun");
   history.replaceState(null, "", here);
-  if (document.querySelector("[data-thread], #conversations")) remember(here.pathname);
+  if (document.querySelector("[data-thread], #conversations")) keep(PLACE, here.pathname);
+  showLook();
   listen((data) => {
     if (data.chats === "open") location.assign(newConversation(data));
     if (data.chats !== "shown" && data.chats !== "closed") return;
+    if (data.look) keep(LOOK, JSON.stringify(data.look));
+    showLook();
     reportUnread();
     isClosed = data.chats === "closed";
     document.dispatchEvent(new Event("visibilitychange"));
@@ -57,19 +62,31 @@ export function newConversation({ orderId, subject }) {
 }
 
 /** Return where the messenger was in this tab. */
-export function lastPlace() {
+export const lastPlace = () => kept(PLACE) ?? "/messenger/";
+
+/** Take over the colors of the store's page. */
+function showLook() {
+  const { scheme, accent, onAccent } = JSON.parse(kept(LOOK) ?? "{}");
+  const { style } = document.documentElement;
+  if (["light", "dark"].includes(scheme)) style.colorScheme = scheme;
+  if (!CSS.supports("color", accent) || !CSS.supports("color", onAccent)) return;
+  style.setProperty("--chats-accent", accent);
+  style.setProperty("--chats-on-accent", onAccent);
+}
+
+function kept(name) {
   try {
-    return sessionStorage.getItem(PLACE) ?? "/messenger/";
+    return sessionStorage.getItem(name);
   } catch {
-    return "/messenger/"; // the browser keeps nothing for frames
+    return null; // the browser keeps nothing for frames
   }
 }
 
-function remember(path) {
+function keep(name, value) {
   try {
-    sessionStorage.setItem(PLACE, path);
+    sessionStorage.setItem(name, value);
   } catch {
-    // see lastPlace
+    // see above
   }
 }
 

@@ -18,8 +18,9 @@ listen(async (data) => {
 });
 
 function open(data, isNewSession) {
-  const asked = data.orderId || data.subject ? newConversation(data) : isNewSession ? "/messenger/" : lastPlace();
-  const url = new URL(isFirstPage ? asked : location, location);
+  const asked = data.orderId || data.subject ? newConversation(data) : null;
+  const last = isNewSession ? "/messenger/" : lastPlace();
+  const url = new URL(asked ?? (isFirstPage ? last : location), location);
   url.searchParams.set("begun", "");
   location.replace(url);
 }
