@@ -5,12 +5,13 @@ from collections import defaultdict
 from datetime import timedelta
 from pathlib import Path
 
-from playwright.async_api import FrameLocator, Page, Request, ViewportSize, expect
+from playwright.async_api import FilePayload, FrameLocator, Page, Request, ViewportSize, expect
 
 from shared.auth import issue_token
 from tests.browser.helpers.axe import expect_accessible
 from tests.browser.helpers.people import People
 from tests.browser.helpers.site import Site
+from tests.helpers.awkward_files import picture
 from tests.helpers.waiting import eventually
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "embedding.md"
@@ -71,6 +72,37 @@ async def test_a_customer_reads_and_writes_in_the_panel_over_one_stream(people: 
     await button.press("Enter")
     await expect(frame.get_by_text("You are welcome.")).to_be_visible()
     await expect(button).to_have_accessible_name("Messages 0 unread")
+
+
+async def test_pictures_and_links_of_a_conversation_open_where_they_can(people: People, site: Site) -> None:
+    anna = await people.sign_in("anna")
+    order = await site.order(anna.id, "1007")
+    await site.open_conversation(anna.id, "A cup", "See https://example.com/cup", order_id=order)
+    page = anna.page
+    await page.goto(site.store.shop_url(anna.id))
+    frame = await open_panel(page)
+    await frame.get_by_role("link", name="A cup").click()
+    await expect(frame.locator(".attach.live")).to_be_visible()
+    photo: FilePayload = {"name": "cup.jpg", "mimeType": "image/jpeg", "buffer": picture("JPEG", (900, 600))}
+    await frame.get_by_label("Attach files").set_input_files(photo)
+    await expect(frame.locator(".uploads [data-file]")).to_have_count(1)
+    await frame.get_by_role("button", name="Send").click()
+    await frame.locator(".thumbnail").click()
+    shown = frame.get_by_role("dialog", name="cup.jpg").get_by_role("img")
+    await expect(shown).to_have_js_property("naturalWidth", 900)
+    await shown.press("Escape")
+    await expect(shown).to_be_hidden()
+    await expect(page.get_by_role("dialog")).to_be_visible()
+    async with page.expect_download() as download:
+        await frame.locator(".files").get_by_role("link", name="cup.jpg").last.click()
+    assert (await download.value).suggested_filename == "cup.jpg"
+
+    elsewhere = frame.get_by_role("link", name="https://example.com/cup")
+    click = "link => { link.onclick = () => false; link.click(); return link.target; }"
+    assert await elsewhere.evaluate(click) == "_blank"
+    await frame.locator(".fold summary").click()
+    await frame.get_by_role("link", name="Open the order").click()
+    await page.wait_for_url(f"{site.store.url}/orders/1007")
 
 
 async def test_the_panel_is_accessible_and_fills_a_phone(people: People, site: Site) -> None:
