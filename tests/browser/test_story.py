@@ -2,6 +2,7 @@
 
 import re
 
+import asyncpg
 from playwright.async_api import Page, expect
 
 from tests.browser.helpers.people import HOME, People
@@ -23,6 +24,17 @@ async def shown_unread(page: Page, number: int) -> None:
 async def has_title(page: Page, beginning: str) -> bool:
     title = await page.title()
     return title.startswith(beginning) if beginning else not title.startswith("(")
+
+
+SUPPRESS = """
+    with suppressed as (
+        insert into suppressions (address_hash, user_id, email_id, reason, status)
+        select sha256(leave_key || convert_to('suppressed address ' || $2, 'UTF8')), $1, gen_random_uuid(),
+            'mailbox-unknown', '5.1.1'
+        from gate returning id
+    )
+    insert into events (type, subject_id) select 'stop.updated', id from suppressed
+"""
 
 
 async def test_a_question_is_answered_resolved_and_reopened_live_on_both_sides(people: People, site: Site) -> None:
@@ -135,6 +147,28 @@ async def test_a_failed_email_says_why_and_is_sent_again_from_the_thread(people:
     await expect(status).to_contain_text("The email failed. The mail server rejected it.", timeout=30_000)
     await status.get_by_role("button", name="Send again").click()
     await expect(status).to_contain_text("Email sent", timeout=30_000)
+
+
+async def test_an_admin_has_a_suppressed_address_tried_again(people: People, site: Site) -> None:
+    dora, sam = await people.sign_in("dora"), await people.sign_in("sam", role="admin")
+    conversation = await site.open_conversation(dora.id, "Bounced")
+    database = await asyncpg.connect(site.product.owner_urls["notifications"])
+    try:
+        await database.execute(SUPPRESS, dora.id, address_of(dora.id))
+        await sam.open(conversation)
+        notice = sam.page.locator("#no-email")
+
+        async def shown() -> bool:
+            await sam.page.reload()
+            return await notice.is_visible()
+
+        await eventually(shown)
+        await expect(notice).to_contain_text("Earlier emails to this address came back.")
+        await notice.get_by_role("button", name="Try this address again").click()
+        await expect(notice).to_be_hidden()
+        assert await database.fetchval("select count(*) from suppressions where user_id = $1", dora.id) == 0
+    finally:
+        await database.close()
 
 
 async def test_the_stores_badge_counts_unread_conversations_live(people: People, site: Site) -> None:

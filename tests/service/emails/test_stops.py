@@ -178,7 +178,9 @@ async def test_a_suppressed_address_asks_its_customer_to_correct_it_until_they_d
     await store.following.follow()
     assert "correct the email address in your account" in await store.of_anna()
     assert "correct the email address in your account" in await store.of_anna(f"{store.conversation}/")
-    assert await store.of_sam() == "No email will be sent. Earlier emails to this address came back."
+    assert await store.of_sam() == (
+        "No email will be sent. Earlier emails to this address came back. Try this address again"
+    )
     for email_address, asks in (
         ("Anna@Customer.TEST", True),
         ("new@customer.test", False),
