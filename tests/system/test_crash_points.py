@@ -17,9 +17,9 @@ from tests.system.crash.rig import STAGES, Rig, running_rig
 
 pytestmark = pytest.mark.long
 
-INBOUND_TESTS = "".join(
+OTHER_TESTS = "".join(
     path.read_text()
-    for folder in ("tests/service/inbound", "tests/real_mail")
+    for folder in ("tests/service/inbound", "tests/real_mail", "tests/service/webhooks")
     for path in sorted(Path(folder).glob("test_*.py"))
 )
 
@@ -43,9 +43,9 @@ async def test_every_named_point_has_a_unique_name_and_is_reached(rig: Rig) -> N
     named = named_places()
     assert [name for name, count in Counter(named).items() if count > 1] == []
     reached = {point.place for stage in STAGES.values() for point in (await rig.record(stage))[0]}
-    # The other ways in of emails have tests of their own, which die at each of these.
-    ways_in = {name for name in named if name.startswith("inbound-") and f'"{name}"' in INBOUND_TESTS}
-    assert set(named) - reached - ways_in == set()
+    # The other ways in of emails, and webhooks, have tests of their own, which die at each of these.
+    others = {name for name in named if name.startswith(("inbound-", "webhook")) and f'"{name}"' in OTHER_TESTS}
+    assert set(named) - reached - others == set()
 
 
 def test_a_statements_name_does_not_depend_on_its_parameters() -> None:
