@@ -9,6 +9,7 @@ import pytest
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from services.conversations.app import create_app
+from services.conversations.rules import WebhookType
 from services.conversations.settings import ApiSettings
 from shared.database import SessionFactory
 from tests.service.conftest import SECRET
@@ -126,6 +127,19 @@ async def test_conflicts_are_declared_where_they_happen(document: Any) -> None:
         "POST /store/webhooks": {"too-many-webhooks"},
         **{f"GET /attachments/{{attachment_id}}{path}": {"file-not-ready"} for path in ("", "/thumbnail", "/picture")},
     }
+
+
+async def test_the_webhooks_that_we_send_are_described_with_their_bodies(document: Any) -> None:
+    assert set(document["webhooks"]) == {*WebhookType, "webhook.test"}
+    for name, methods in document["webhooks"].items():
+        operation = methods["post"]
+        schema = operation["requestBody"]["content"]["application/json"]["schema"]
+        assert schema["properties"]["type"] == {"const": name}
+        assert operation["operationId"] == f"webhook_{name.replace('.', '_')}"
+    changed = document["webhooks"]["conversation.status_changed"]["post"]["requestBody"]["content"]
+    assert {"from", "to", "conversation"} <= set(
+        changed["application/json"]["schema"]["properties"]["data"]["required"]
+    )
 
 
 async def test_every_operation_requires_a_bearer_token(document: Any) -> None:
