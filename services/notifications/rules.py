@@ -125,6 +125,7 @@ HELD_OF_SENDER = 20  # emails of an address that are held, of those that came in
 HELD_OF_CONVERSATION = 100
 HELD_OF_STRANGERS = 1_000  # emails that are held and belong to no conversation
 HELD_BYTES = 2**30  # of the originals of those
+IGNORED_KEPT_PER_HOUR = 20  # emails of a conversation that are ignored and keep their original
 HEAD_WAITS = 15 * 60  # seconds that the others of a conversation wait for an email that cannot be posted
 
 

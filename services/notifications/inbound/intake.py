@@ -19,6 +19,7 @@ from services.notifications.rules import (
     HELD_OF_CONVERSATION,
     HELD_OF_SENDER,
     HELD_OF_STRANGERS,
+    IGNORED_KEPT_PER_HOUR,
     INBOUND_PER_HOUR,
     InboundKind,
     InboundReason,
@@ -124,14 +125,20 @@ email (conversation_id, email_id, user_id, read_up_to, same_as, sender, size, or
             select count(*) >= $15::int or coalesce(sum(inbound_emails.size), 0) > $16::bigint from inbound_emails
             where state = '{InboundState.HELD}' and kind = '{InboundKind.CONVERSATION}'
         )
-    ) as too_many_held
+    ) as too_many_held, state = '{InboundState.IGNORED}' and (
+        select count(*) from (
+            select from inbound_emails
+            where conversation_id = $1 and id > uuidv7(interval '-1 hour') and state = '{InboundState.IGNORED}'
+            limit {IGNORED_KEPT_PER_HOUR}
+        ) as earlier
+    ) = {IGNORED_KEPT_PER_HOUR} as too_many_ignored
     from judged
 ), taken as (
 insert into inbound_emails
     (conversation_id, email_id, user_id, read_up_to, same_as, from_address, size, original, state, reason, finished_at,
         kind)
 select conversation_id, email_id, user_id, read_up_to, same_as, sender, size,
-    case when not too_many_held then original end,
+    case when not too_many_held and not too_many_ignored then original end,
     case when too_many_held then '{InboundState.IGNORED}' when held then '{InboundState.HELD}' else state end,
     case when too_many_held then '{InboundReason.TOO_MANY_HELD}' when too_many then '{InboundReason.TOO_MANY}'
         else reason end,

@@ -1,6 +1,8 @@
 """Bad days of emails that come in, each with the outcome that docs/guarantees.md states."""
 
 import asyncio
+import os
+import smtplib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 
 from deploy.local.postgres import Server
 from tests.service.inbound.rig import Rig
@@ -121,6 +124,36 @@ async def test_two_programs_that_answer_each_other_for_an_hour_end_in_the_held_e
         await rig.send_email("Thank you for your message. We will answer soon.")
     assert len(await rig.messages()) == 20
     assert await rig.states() == [("posted", None)] * 20 + [("held", "too-many")]
+
+
+# What is written, and how many of the emails keep their original.
+FLOODS: dict[str, tuple[dict[str, str], int]] = {
+    "a person": ({}, 40),  # 20 to be posted, and 20 that an admin may post
+    "another sender": ({"From": "eve@other.test"}, 20),
+    "a program": ({"Auto-Submitted": "auto-replied"}, 20),
+}
+FLOOD = 10_000 if os.environ.get("EVERY_CASE") else 60
+
+
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("writer", FLOODS)
+async def test_of_thousands_of_emails_in_a_minute_few_are_kept(rig: Rig, writer: str) -> None:
+    headers, kept = FLOODS[writer]
+    await rig.send_email()
+
+    def send() -> None:
+        with smtplib.LMTP("127.0.0.1", rig.port, timeout=60) as server:
+            for number in range(FLOOD):
+                email = rig.reply(TEXT, **headers, **{"Message-ID": f"<{number}@customer.test>"})
+                server.sendmail("anna@customer.test", rig.address, email.as_bytes())
+
+    await asyncio.to_thread(send)
+    while await rig.post():
+        pass
+    assert len(await rig.messages()) == (20 if writer == "a person" else 0)
+    async with rig.sweeping.notifications() as session:
+        counts = await session.execute(text("select count(*), count(original) from inbound_emails"))
+        assert tuple(counts.one()) == (FLOOD, kept)
 
 
 @asynccontextmanager
