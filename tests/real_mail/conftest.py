@@ -68,9 +68,9 @@ def servers() -> Iterator[Servers]:
 async def town(
     servers: Servers,
     sweeping: Sweeper,  # noqa: F811 - the fixture above
-    anna: Caller,  # noqa: F811
-    sam: Caller,  # noqa: F811
-    shop: Caller,  # noqa: F811
+    anna: Caller,  # noqa: F811 - the same
+    sam: Caller,  # noqa: F811 - the same
+    shop: Caller,  # noqa: F811 - the same
 ) -> AsyncIterator[Town]:
     async with running_rig(sweeping, anna, sam, port=servers.inbound) as rig:
         rig.shop_headers = shop.headers

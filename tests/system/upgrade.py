@@ -199,7 +199,7 @@ def _install(checkout: Path) -> None:
 
 
 def _git(*arguments: str) -> str:
-    return subprocess.run(["git", *arguments], cwd=HERE, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603, S607
+    return subprocess.run(["git", *arguments], cwd=HERE, check=True, capture_output=True, text=True).stdout.strip()  # noqa: S603, S607 - git
 
 
 if __name__ == "__main__":

@@ -43,7 +43,7 @@ class Store:
 
     async def of_anna(self, path: str = "") -> str:
         """Return what Anna's page says about emails."""
-        async with httpx2.AsyncClient(transport=self.anna.api._transport, base_url=HOST) as client:  # noqa: SLF001
+        async with httpx2.AsyncClient(transport=self.anna.api._transport, base_url=HOST) as client:  # noqa: SLF001 - the same app
             browser = Browser(client)
             await browser.sign_in("anna")
             self.notifications.cookies.clear()
@@ -139,7 +139,7 @@ async def test_a_form_of_an_old_page_leads_to_where_the_session_is_renewed(store
     answer = await store.choose("all", store.conversation)
     entry = f"{MESSAGES}emails/?conversation_id={store.conversation}&lost=true"
     assert answer.headers["location"] == entry
-    async with httpx2.AsyncClient(transport=store.anna.api._transport, base_url=HOST) as client:  # noqa: SLF001
+    async with httpx2.AsyncClient(transport=store.anna.api._transport, base_url=HOST) as client:  # noqa: SLF001 - the same app
         browser = Browser(client)
         await browser.sign_in("anna")
         there = (await browser.get(entry)).headers["location"]

@@ -26,7 +26,8 @@ from services.notifications.rules import (
 
 DEFAULT_SCHEDULE = (60, 300, 900, 1800, 3600, 7200)
 DELAYS = retry_delays(DEFAULT_SCHEDULE)
-FINAL = {EmailState.SENT, EmailState.CANCELLED, EmailState.SUPPRESSED}
+FINAL = {EmailState.CANCELLED, EmailState.SUPPRESSED}
+NO_RESULT = {Outcome.ABANDONED, Outcome.BOUNCED, Outcome.COMPLAINED}  # a report is the end of no attempt
 
 
 def decide(outcome: Outcome, counted: int = 0, uncertain: int = 0) -> RetryDecision:
@@ -62,14 +63,14 @@ def test_every_retry_decision_is_an_allowed_transition_and_complete(
 ) -> None:
     decision = decide(outcome, counted, uncertain)
     if decision.state is None:
-        assert outcome is Outcome.ABANDONED
+        assert outcome in NO_RESULT
     else:
         check_transition(EmailState.SENDING, decision.state)
     assert (decision.delay is not None) == (decision.state is EmailState.SCHEDULED)
     assert (decision.reason is not None) == (decision.state is EmailState.FAILED)
     setup_faults = {Outcome.MISCONFIGURED, Outcome.BUSY, Outcome.REFUSED}
     assert decision.opens_breaker == (outcome in setup_faults)
-    assert decision.counts == (outcome not in setup_faults | {Outcome.ABANDONED})
+    assert decision.counts == (outcome not in setup_faults | NO_RESULT)
 
 
 def test_an_accepted_email_is_sent_and_a_rejected_one_has_failed() -> None:
