@@ -1,7 +1,8 @@
 """Compare this checkout with its merge base in under five minutes: `python -m bench.quick`, BASE=main, ROUNDS=11.
 
 Both run side by side and take turns; `bench/quick_measured.py` measures each. A ratio below 1 is cheaper than the merge
-base. The interval holds the median ratio with more than 95 % confidence (by order statistics).
+base. The interval holds the median ratio with more than 95 % confidence (by order statistics). ONLY=message measures
+one of the workloads.
 """
 
 import json
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 ROUNDS = int(os.environ.get("ROUNDS", "11"))
+ONLY = os.environ.get("ONLY")  # one of the workloads
 
 
 def main() -> None:
@@ -38,7 +40,7 @@ def main() -> None:
 def _compare(old: "_Measured", new: "_Measured") -> None:
     print(f"{'':24} {'before':>8} {'now':>8} {'ratio':>7}   interval")
     for workload in new.workloads:
-        if workload not in old.workloads:
+        if workload not in old.workloads or ONLY not in {None, workload}:
             continue
         for checkout in (old, new):  # warm up
             checkout.run(workload)

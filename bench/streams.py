@@ -26,6 +26,7 @@ import psutil
 from bench.bare_streams import ALL
 from bench.crowd import Crowd, Poster
 from deploy.local.ports import free_ports
+from services.conversations.event_log.payloads import READ_MESSAGE_ID
 from services.conversations.event_log.position import encode_position
 from tests.helpers.waiting import eventually
 from tests.system.helpers.product import Product, headers_of, running_product
@@ -177,7 +178,9 @@ async def ours(product: Product, database: "asyncpg.Connection[asyncpg.Record]")
         return json.loads(answer)["id"] if status == 201 else None
 
     async def rows() -> list[tuple[str, str, bytes]]:
-        query = "select user_id, payload->'message'->>'id', position from events where position > $1 order by position"
+        query = f"""
+            select user_id, {READ_MESSAGE_ID}::text, position from events where position > $1 order by position
+        """  # noqa: S608 - built from constants
         return [
             (row[0], row[1], encode_position(epoch, row[2]).encode()) for row in await database.fetch(query, before)
         ]

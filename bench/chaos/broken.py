@@ -45,13 +45,14 @@ INBOX_FORGETS = """
 def cursor_by_id() -> None:
     """Order the feed by the events' ids, as if these were assigned in the order of commits."""
     from services.conversations.event_log import reader
+    from services.conversations.event_log.payloads import READ_PAYLOAD
     from services.conversations.models import FeedHead
     from shared.events import Event, Feed
 
-    by_id = text("""
-        select id, type, version, seq as position, occurred_at, payload from events
+    by_id = text(f"""
+        select id, type, version, seq as position, occurred_at, {READ_PAYLOAD} as payload from events
         where seq > :after order by seq limit :limit
-    """)
+    """)  # noqa: S608 - built from constants
 
     async def read_feed(session: AsyncSession, *, after: int, limit: int, **_: Any) -> Feed:
         rows = await session.execute(by_id, {"after": after, "limit": limit})

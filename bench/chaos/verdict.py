@@ -9,6 +9,7 @@ import asyncpg
 
 from bench.chaos.history import History, Posted
 from bench.chaos.mailroom import Mailroom
+from services.conversations.event_log.payloads import READ_MESSAGE_ID
 from services.notifications.rules import MAX_UNCERTAIN_ATTEMPTS
 from shared.broker import TASKS
 
@@ -110,10 +111,10 @@ _IN_THE_STORE = {
     "gaps in a conversation's numbers": """
         select c.id from conversations as c left join messages as m on m.conversation_id = c.id
         group by c.id having c.message_count <> count(m.id) or c.message_count <> coalesce(max(m.number), 0)""",
-    "messages without an event, or with two": """
-        select m.id from messages as m left join events as e
-        on e.conversation_id = m.conversation_id and e.payload -> 'message' ->> 'id' = m.id::text
-        group by m.id having count(e.id) <> 1""",
+    "messages without an event, or with two": f"""
+        select m.id from messages as m left join events
+        on events.conversation_id = m.conversation_id and {READ_MESSAGE_ID} = m.id
+        group by m.id having count(events.id) <> 1""",  # noqa: S608 - built from constants
     "events without a position": "select id from events where position is null",
     "gaps in the positions": "select from feed where head <> (select count(*) from events)",
     "deleted, but still in the store or the log": """
