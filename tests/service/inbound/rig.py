@@ -39,7 +39,7 @@ SETTINGS = email_settings(
     inbound_address=LETTERS,
     inbound_authserv_id=AUTHSERV,
 )
-STORE = Store(["Test Store"], ["support@localhost", f"@{DOMAIN}"], "http://127.0.0.1:8000")
+STORE = Store(["Test Store"], ["support@localhost", f"@{DOMAIN}"], SETTINGS.public_url)
 TRUSTED = TrustedResults(AUTHSERV)
 SENDER = "anna@customer.test"
 
