@@ -12,7 +12,7 @@ from services.notifications.inbound.authentication import TrustedResults
 from services.notifications.inbound.becoming import Store
 from services.notifications.inbound.calls import CALL_SECONDS
 from services.notifications.inbound.imap_mailbox import ImapMailbox
-from services.notifications.inbound.posting import post_due
+from services.notifications.inbound.posting import BATCH, post_due
 from services.notifications.inbound.reception import Reception
 from services.notifications.inbound.retention import purge_originals
 from services.notifications.inbound.server import GRACE, InboundServer, Receiver
@@ -34,6 +34,7 @@ from shared.readiness import database_fault, newest_version, wait_for_database
 from shared.stopping import pause, run_until_stopped
 
 POLL = 0.5  # seconds between looks for emails that another process took in, or that are due again
+LINGER = 0.05  # seconds between two looks: what arrives meanwhile shares a call
 PURGE_EVERY = 60.0
 PURGE_BATCH = 100  # originals erased in one transaction
 
@@ -118,6 +119,8 @@ async def _post_for_ever(
             await asyncio.sleep(1)
         if not posted:
             await pause(arrived, POLL)
+        if posted < BATCH:
+            await asyncio.sleep(LINGER)
 
 
 async def _read_mailbox(reception: Reception, server: ImapServer | None, done: str, stop: asyncio.Event) -> None:

@@ -13,7 +13,7 @@ from services.notifications.inbound.mime import FilePart, ParsedEmail, parse_ema
 from services.notifications.inbound.reading import read_own_words, read_text
 from services.notifications.mail.fingerprints import Fingerprints
 from services.notifications.rules import InboundKind, InboundReason, InboundState
-from shared.database import ConnectionProvider
+from shared.database import ConnectionProvider, Driver
 from shared.text import is_visible, one_line, preview
 
 MAX_FILES: Final = 10
@@ -23,6 +23,7 @@ SUBJECT_OF_TEXT: Final = 80  # characters of a subject that is the start of the 
 # Bytes of an email that is read in the event loop, in some milliseconds: a thread at work would keep the loop waiting
 # longer, because it gives way every 5 ms only. Larger ones are read in a thread.
 SMALL: Final = 64 * 1024
+WHOLE: Final = 4 * 2**20  # bytes of an email that is read from the database at once
 QUOTED_EMAILS: Final = 20  # the newest emails of a conversation that a reply may quote
 
 
@@ -35,10 +36,26 @@ class Store:
     public_url: str
 
 
-async def read_contexts(acquire: ConnectionProvider, ids: Sequence[UUID]) -> dict[UUID, Mapping[str, Any]]:
+async def read_contexts(acquire: ConnectionProvider, rows: Sequence[Mapping[str, Any]]) -> dict[UUID, dict[str, Any]]:
     """Return what it takes to read emails: their bytes, and what they may quote."""
     async with acquire() as connection:
-        return {row["id"]: row for row in await connection.fetch(_CONTEXT, ids, QUOTED_EMAILS)}
+        found = await connection.fetch(_CONTEXT, [row["id"] for row in rows], QUOTED_EMAILS, WHOLE)
+        contexts = {row["id"]: dict(row) for row in found}
+        for row in rows:
+            if row["size"] > WHOLE and row["id"] in contexts:
+                contexts[row["id"]]["original"] = await _in_pieces(connection, row["id"], row["size"])
+    return contexts
+
+
+async def _in_pieces(connection: Driver, email_id: UUID, size: int) -> bytes | None:
+    """Return the bytes of a large email: the driver holds three times what it reads at once."""
+    whole = bytearray()
+    for start in range(0, size, WHOLE):
+        piece = await connection.fetchval(_PIECE, email_id, start + 1, WHOLE)
+        if piece is None:  # erased meanwhile
+            return None
+        whole += piece
+    return bytes(whole)
 
 
 async def read_email(store: Store, row: Mapping[str, Any], context: Mapping[str, Any] | None) -> Reply:
@@ -105,9 +122,11 @@ def subject_of(header: str, text: str, files: Sequence[FilePart]) -> str:
     return "Email"
 
 
+_PIECE: Final = "select substr(original, $2::int, $3::int) from inbound_emails where id = $1"
 # The notes and assignments in the email that a note answers: their authors learn of it.
 _CONTEXT: Final = f"""
-select inbound.id, inbound.original, people.email, people.name, emails.to_address, emails.subject, array(
+select inbound.id, case when inbound.size <= $3::int then inbound.original end as original,
+    people.email, people.name, emails.to_address, emails.subject, array(
     select address.fingerprints
     from emails as other join reply_addresses as address on address.email_id = other.id
     where other.conversation_id = inbound.conversation_id

@@ -1,6 +1,7 @@
 """Take an email in: decide what becomes of it, and keep it as a row."""
 
 import hashlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
 from email.message import Message
@@ -27,6 +28,8 @@ from services.notifications.rules import (
 )
 from shared.database import Driver
 
+# Bytes from which an email is sent to the database in two halves: the driver copies what it sends twice.
+LARGE: Final = 4 * 2**20
 MAX_MESSAGE_ID: Final = 500  # characters; a longer one does not identify an email
 
 
@@ -62,7 +65,12 @@ async def take_in(
     kept = None if reason is not None and state is InboundState.IGNORED and isinstance(target, Anyone) else content
     values = (bound.conversation_id, bound.email_id, bound.user_id, bound.newest_number, same_as, sender)
     told = authentic is True and reason in TOLD
-    row = await connection.fetchrow(_INSERT, *values, len(content), kept, state, reason, bound.kind, *_CAPS, told)
+    rest = memoryview(kept)[len(kept) // 2 :] if kept is not None and len(kept) > LARGE else None
+    begun = kept if kept is None or rest is None else memoryview(kept)[: len(kept) // 2]
+    async with connection.transaction() if rest is not None else nullcontext():
+        row = await connection.fetchrow(_INSERT, *values, len(content), begun, state, reason, bound.kind, *_CAPS, told)
+        if row is not None and rest is not None:
+            await connection.execute(_APPEND, row["id"], rest)
     if row is None:
         row = await connection.fetchrow(_FIND, bound.conversation_id, same_as)
         if row is None:
@@ -158,5 +166,6 @@ returning id, state, reason
 )
 select id, state, reason from taken
 """  # noqa: S608 - built from constants
+_APPEND: Final = "update inbound_emails set original = original || $2::bytea where id = $1"
 _FIND: Final = "select id, state, reason from inbound_emails where conversation_id = $1 and same_as = $2"
 _OLDEST: Final = f"select min(received_at) from inbound_emails where state = '{InboundState.RECEIVED}'"  # noqa: S608 - built from constants

@@ -76,7 +76,7 @@ class _Round:
         texts: list[tuple[Row, Reply]] = []
         with_files: list[tuple[Row, Reply]] = []
         try:
-            contexts = await read_contexts(self._acquire, [row["id"] for row in rows])
+            contexts = await read_contexts(self._acquire, rows)
         except Exception as error:  # noqa: BLE001 - each is tried again
             await self._record([(row, error) for row in rows])
             return

@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx2
 import pytest
-from sqlalchemy import text
+from sqlalchemy import select, text
 
+from services.notifications.models import InboundEmail
 from shared import failpoints
 from tests.service.inbound.rig import Rig
 
@@ -176,6 +177,21 @@ async def test_a_long_reply_is_cut_and_whole_in_a_file(rig: Rig) -> None:
     [file] = message["attachments"]
     content = await rig.anna.call("GET", f"/attachments/{file['id']}")
     assert content.text.strip() == letter
+
+
+async def test_a_large_email_goes_through_the_database_in_pieces(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.notifications.inbound.intake.LARGE", 1000)
+    monkeypatch.setattr("services.notifications.inbound.becoming.WHOLE", 999)
+    await rig.send_email()
+    email = with_files(rig.reply(f"See the file. {'x' * 5000}"), "a.pdf")
+    await rig.deliver(email)
+    await rig.deliver(email)
+    async with rig.sweeping.notifications() as session:
+        [original] = await session.scalars(select(InboundEmail.original))
+    assert original == email.as_bytes()
+    await rig.post()
+    [message] = await rig.messages()
+    assert [file["name"] for file in message["attachments"]] == ["a.pdf"]
 
 
 async def test_many_files_and_large_ones_are_left_out_and_that_is_said(rig: Rig) -> None:
