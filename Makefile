@@ -87,6 +87,7 @@ verify-containers: $(READY)
 bench: $(READY)
 	@$(BIN)/python -m bench.posting
 	@$(BIN)/python -m bench.pipeline
+	@$(BIN)/python -m bench.inbound
 	@$(BIN)/python -m bench.desk
 	@$(BIN)/python -m bench.size
 	@$(BIN)/python -m bench.reading
