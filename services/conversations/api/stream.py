@@ -75,9 +75,11 @@ def event_renderer(store_name: str) -> EventRenderer:
     return render
 
 
-def _render(entry: Entry, detail: ConversationDetail | None, side: Side, viewer: Viewer) -> str | None:
+def _render(entry: Entry, detail: ConversationDetail | None, side: Side, viewer: Viewer) -> str | None:  # noqa: PLR0911 - a return per kind is the table it is
     if entry.type == EventType.CONVERSATION_DELETED:
         return ConversationDeleted.model_validate(entry.payload).model_dump_json()
+    if entry.type == EventType.INBOUND_UPDATED and entry.conversation_id is None:  # an email of no conversation
+        return json.dumps(entry.payload)
     if detail is None or entry.payload is None:
         return None
     if entry.type == EventType.CONVERSATION_READ:
@@ -182,8 +184,8 @@ async def stream_events(
     message?}`), `message.removed` (`{conversation_id, conversation, removed_number}`), `conversation.read`
     (`{conversation_id, by, up_to}`), `conversation.deleted` (`{conversation_id}`) and `unread` (`{unread, more?}`), for
     admins also `note.posted` (`{conversation_id, note_id, mentions?}`), `note.deleted` (`{conversation_id, note_id}`),
-    `email.updated` (`{conversation_id, email_id, state}`), `inbound.updated` (`{conversation_id}`) when its held emails
-    have changed, `notification.created` for mentions and assignments
+    `email.updated` (`{conversation_id, email_id, state}`), `inbound.updated` when held emails have changed
+    (`{conversation_id}`, null for those of no conversation), `notification.created` for mentions and assignments
     (`{notification_id, type, conversation_id, recipient_id}`), and `presence` (`{conversation_id, admin, viewing,
     writing}`, no id), which counts for 30 s, `writing` for 8 s (null if it is not known).
 

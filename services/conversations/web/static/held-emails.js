@@ -4,6 +4,7 @@ import { call, role } from "./api.js";
 import { onRefresh } from "./refresh.js";
 
 const API = "/api/v1/notifications/inbound";
+const contents = new Map(); // of emails, by id: pages are refreshed often
 const SMALL = 256 * 1024; // bytes of an email whose text is shown
 
 export function startHeldEmails(thread, closed) {
@@ -46,9 +47,12 @@ async function explain(region, filter) {
 }
 
 async function showText(notice, id) {
-  const response = await call("GET", `${API}/${id}`).catch(() => null);
-  if (!response?.ok) return;
-  const { subject, text, files } = await response.json();
+  if (!contents.has(id)) {
+    const response = await call("GET", `${API}/${id}`).catch(() => null);
+    if (!response?.ok) return;
+    contents.set(id, await response.json());
+  }
+  const { subject, text, files } = contents.get(id);
   const heading = notice.querySelector("[data-subject]");
   if (heading && subject) heading.textContent = subject;
   const original = notice.querySelector("[data-text]");
