@@ -5,7 +5,7 @@ from datetime import MAXYEAR, MINYEAR, datetime
 from typing import Annotated, Any, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, model_validator
 
 from services.conversations.models import Webhook
 from services.conversations.rules import DeliveryState, WebhookError, WebhookOff, WebhookType
@@ -27,6 +27,15 @@ Types = Annotated[
 Description = Annotated[
     OneLine, StringConstraints(max_length=200), Field(description="A note for people. Empty: none.")
 ]
+
+
+def _text(value: object) -> object:
+    if isinstance(value, int | float):  # its unit is unknown
+        raise ValueError("must be a date and time, such as 2026-11-29T00:00:00Z")  # noqa: TRY004 - pydantic needs it
+    return value
+
+
+Moment = Annotated[datetime, BeforeValidator(_text)]
 
 
 class CreateWebhook(BaseModel):
@@ -52,7 +61,9 @@ class ChangeWebhook(BaseModel):
     description: Description | None = None
     enabled: Annotated[
         bool | None,
-        Field(description="`false`: nothing is sent, and no event is kept. `true`: what is pending goes on."),
+        Field(
+            strict=True, description="`false`: nothing is sent, and no event is kept. `true`: what is pending goes on."
+        ),
     ] = None
 
     @model_validator(mode="after")
@@ -68,7 +79,13 @@ class ReplaceSecret(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"keep_previous_hours": 24}]})
 
     keep_previous_hours: Annotated[
-        float, Field(ge=0, le=168, description="Until then, each request has two signatures. 0: the old one ends now.")
+        float,
+        Field(
+            strict=True,
+            ge=0,
+            le=168,
+            description="Until then, each request has two signatures. 0: the old one ends now.",
+        ),
     ] = 24
 
 
@@ -81,11 +98,11 @@ class ReplayRange(BaseModel):
         json_schema_extra={"examples": [{"from": "2026-11-28T00:00:00Z", "to": "2026-11-29T00:00:00Z"}]},
     )
 
-    start: Annotated[datetime, Field(alias="from", description="Only those that were created from then on.")]
+    start: Annotated[Moment, Field(alias="from", description="Only those that were created from then on.")]
     end: Annotated[
-        datetime | None, Field(alias="to", description="Only those that were created before. Default: now.")
+        Moment | None, Field(alias="to", description="Only those that were created before. Default: now.")
     ] = None
-    failed_only: Annotated[bool, Field(description="Leave out what was delivered.")] = False
+    failed_only: Annotated[bool, Field(strict=True, description="Leave out what was delivered.")] = False
 
     @model_validator(mode="after")
     def _is_range(self) -> Self:
