@@ -10,6 +10,7 @@ from uuid import UUID
 
 import asyncpg
 
+from services.conversations.event_log.payloads import READ_MESSAGE_ID, READ_PAYLOAD
 from shared.events import is_relevant
 from tests.helpers.smtp_server import ReceivedEmail
 from tests.system.crash.scenario import DELETED, MORE_POSTS, POSTS, End, Step
@@ -76,7 +77,7 @@ async def read_state(databases: Connections, answers: dict[str, Any], taken: lis
         messages=await conversations.fetch("select * from messages order by conversation_id, number"),
         counts={row["id"]: row["message_count"] for row in counts},
         events=await conversations.fetch(
-            "select id, type, position, payload, payload -> 'message' ->> 'id' as message_id"
+            f"select id, type, position, {READ_PAYLOAD} as payload, ({READ_MESSAGE_ID})::text as message_id"  # noqa: S608
             " from events order by position"
         ),
         head=await conversations.fetchval("select head from feed"),
