@@ -322,6 +322,8 @@ async def _notify(sessions: SessionFactory, ids: dict[str, dict[str, str]]) -> N
         inbound = await session.execute(text("select user_id, id from inbound_emails"))
         for user_id, row_id in inbound.all():
             ids[user_id]["inbound_id"] = str(row_id)
+        for names in ids.values():
+            names["event_id"] = str(await session.scalar(_PARKED))
         await session.execute(_SUPPRESSED)
         suppressed = await session.execute(text("select user_id, id from suppressions"))
         for user_id, row_id in suppressed.all():
@@ -337,6 +339,11 @@ _INBOUND = text("""
         (conversation_id, email_id, user_id, read_up_to, same_as, from_address, size, original, state)
     select conversation_id, id, recipient_id, 1, id::text, recipient_id || '@customer.test', 4, 'text', 'held'
     from emails
+""")
+
+
+_PARKED = text("""
+    insert into inbox (event_id, type, parked_at, reason) values (uuidv7(), 'x', now(), 'failed') returning event_id
 """)
 
 
