@@ -196,7 +196,7 @@ async def test_a_removed_message_leaves_its_text_nowhere(
     message = await sam.post(conversation, removed, attachments=[file["id"]])
     if not late:
         await catch_up(sweeping)
-        assert len(await tables_with(sweeping, removed)) == 6
+        assert len(await tables_with(sweeping, removed)) == 5
         event = posted(UUID(conversation), 9, body=removed)
         assert event.payload is not None
         event.payload["message"]["id"] = message["id"]
