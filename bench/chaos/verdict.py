@@ -185,15 +185,16 @@ async def _compare_replies(
     notifier: "asyncpg.Connection[Any]", history: History, by_email: Counter[str], verdict: Verdict
 ) -> None:
     """Compare the replies that were answered with 250 with the messages, and with the rows of emails."""
-    query = "select substring(same_as from '<([0-9a-f]{16})@'), state, reason from inbound_emails"
-    ends = {row[0]: (row[1], row[2]) for row in await notifier.fetch(query)}
+    query = "select substring(same_as from '<([0-9a-f]{16})@'), state, reason, conversation_id from inbound_emails"
+    rows = await notifier.fetch(query)
+    ends = {row[0]: (row[1], row[2]) for row in rows}
     deleted = {conversation.id for conversation in history.deleted}
     kept = {token for token, conversation in history.replied.items() if conversation not in deleted}
     verdict.faults |= {
         "replies acknowledged, but no message": sum(by_email[token] == 0 for token in kept),
         "replies posted twice": sum(count > 1 for count in by_email.values()),
         "replies not posted, but not refused for a deletion": sum(
-            state != "posted" and history.replied.get(token) not in deleted for token, (state, _) in ends.items()
+            row[1] != "posted" and str(row[3]) not in deleted for row in rows
         ),
         "messages of replies that were never sent": len(by_email.keys() - ends.keys()),
     }
