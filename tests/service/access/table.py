@@ -190,7 +190,12 @@ POST   /admin/webhooks/{webhook_id}/test/                       401   403   403 
 POST   /admin/webhooks/{webhook_id}/secret/                     401   403   403   403   401  401
 POST   /admin/webhooks/{webhook_id}/replay/                     401   403   403   403   401  401 #delivery
 POST   /admin/webhooks/{webhook_id}/delete/                     401   403   403   403   401  401
-GET    /admin/webhooks/{webhook_id}/{what}/                     303   303   303   303   303  303
+GET    /admin/webhooks/{webhook_id}/enable/                     303   303   303   303   303  303
+GET    /admin/webhooks/{webhook_id}/disable/                    303   303   303   303   303  303
+GET    /admin/webhooks/{webhook_id}/test/                       303   303   303   303   303  303
+GET    /admin/webhooks/{webhook_id}/secret/                     303   303   303   303   303  303
+GET    /admin/webhooks/{webhook_id}/replay/                     303   303   303   303   303  303
+GET    /admin/webhooks/{webhook_id}/delete/                     303   303   303   303   303  303
 GET    /admin/operations                                        303   303   303   303   303  303
 GET    /admin/operations/                                       401   403   403   403   401  401
 

@@ -1,10 +1,10 @@
 """The pages of webhooks, for admins with the permission. What endpoints answered is the store's, and not shown."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Literal
+from typing import Literal
 from uuid import UUID
 
-from fastapi import APIRouter, Path, Request
+from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from pydantic import BaseModel, ConfigDict
 
@@ -113,10 +113,14 @@ async def change_webhook(
     return redirect(f"{WEBHOOKS_ROOT}{webhook_id}/?done=saved#notice")
 
 
-@router.get("/{webhook_id}/{what}/")
-async def show_again(webhook_id: UUID, what: Annotated[str, Path(max_length=20)]) -> Response:
+@router.get("/{webhook_id}/enable/")
+@router.get("/{webhook_id}/disable/")
+@router.get("/{webhook_id}/test/")
+@router.get("/{webhook_id}/secret/")
+@router.get("/{webhook_id}/replay/")
+@router.get("/{webhook_id}/delete/")
+async def show_again(webhook_id: UUID) -> Response:
     """Redirect to the webhook, for admins who had to sign in before a POST."""
-    del what
     return redirect(f"{WEBHOOKS_ROOT}{webhook_id}/")
 
 
