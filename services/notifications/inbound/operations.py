@@ -105,8 +105,10 @@ async def post_inbound(
     if email.kind == InboundKind.CONVERSATION:
         values["user_id"] = await _customer(session, user_id or email.user_id)
     elif email.kind != InboundKind.MESSAGE:
-        if email.kind == InboundKind.ADMIN_MESSAGE and email.reason == InboundReason.OTHER_SENDER:
-            raise InboundNotWaiting("Somebody else wrote this, so it is no admin's answer. Answer in the conversation.")
+        # An ignored one is a program's answer, or was discarded: why it was held is not known any more.
+        is_admins = email.state == InboundState.HELD and email.reason != InboundReason.OTHER_SENDER
+        if email.kind == InboundKind.ADMIN_MESSAGE and not is_admins:
+            raise InboundNotWaiting("This is not certainly an admin's answer. Answer in the conversation instead.")
         values["user_id"] = posted_by or user_id or email.user_id
         if values["user_id"] is None:
             raise Invalid("Say which admin writes this.", ("body", "user_id"), "missing")

@@ -125,7 +125,11 @@ async def test_somebody_elses_words_never_become_an_admins_answer(
 ) -> None:
     await asked.deliver(passed(asked.reply("I am the customer.")))
     [row] = await asked.rows()
-    answer = await notifications_api.post(f"{HELD_PATH}/{row.id}/post", headers=asked.acting_as("sam", "admin"))
+    sam, path = asked.acting_as("sam", "admin"), f"{HELD_PATH}/{row.id}"
+    answer = await notifications_api.post(f"{path}/post", headers=sam)
+    assert (answer.status_code, answer.json()["code"]) == (409, "inbound-not-waiting")
+    assert (await notifications_api.post(f"{path}/discard", headers=sam)).status_code == 204
+    answer = await notifications_api.post(f"{path}/post", headers=sam)
     assert (answer.status_code, answer.json()["code"]) == (409, "inbound-not-waiting")
 
 
