@@ -20,10 +20,8 @@ _TRANSLATED: Final = IPv6Network("64:ff9b::/96")
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """Return whether an address is global unicast. An IPv4 address that an IPv6 address stands for counts as itself."""
     if isinstance(address, IPv6Address):
-        if address.ipv4_mapped is not None:
-            return is_public(address.ipv4_mapped)
-        if address in _TRANSLATED:
-            return is_public(IPv4Address(int(address) & 0xFFFF_FFFF))
+        if (meant := _meant(address)) is not None:
+            return is_public(meant)
         return address in _UNICAST_6 and address.is_global and not any(address in network for network in _NOT_PUBLIC_6)
     return (
         address.is_global
@@ -31,6 +29,11 @@ def is_public(address: IPv4Address | IPv6Address) -> bool:
         and not address.is_reserved
         and not any(address in network for network in _NOT_PUBLIC_4)
     )
+
+
+def _meant(address: IPv6Address) -> IPv4Address | None:
+    """Return the IPv4 address that is mapped or translated to an IPv6 address; None if none is."""
+    return IPv4Address(int(address) & 0xFFFF_FFFF) if address in _TRANSLATED else address.ipv4_mapped
 
 
 def is_reachable(address: str, *, is_private_host: bool) -> bool:
@@ -42,7 +45,7 @@ def is_reachable(address: str, *, is_private_host: bool) -> bool:
     parsed = ip_address(address.partition("%")[0])
     if is_public(parsed):
         return True
-    plain = parsed.ipv4_mapped or parsed if isinstance(parsed, IPv6Address) else parsed
+    plain = _meant(parsed) or parsed if isinstance(parsed, IPv6Address) else parsed
     return is_private_host and not (
         plain.is_link_local or plain.is_multicast or plain.is_unspecified or (plain.is_reserved and plain.version == 4)  # noqa: PLR2004 - of IP; for IPv6 loopback counts as reserved
     )

@@ -24,6 +24,7 @@ NEVER = [
     "0.0.0.0",  # noqa: S104 - refused
     "169.254.169.254",
     "::ffff:169.254.169.254",
+    "64:ff9b::a9fe:a9fe",
     "224.0.0.1",
     "239.255.255.250",
     "255.255.255.255",
@@ -35,7 +36,6 @@ NEVER = [
 ]
 TUNNELS = [  # an address of ours, written in one of the network's
     "64:ff9b::7f00:1",
-    "64:ff9b::a9fe:a9fe",
     "64:ff9b:1::7f00:1",
     "2002:7f00:1::",
     "2002:a00:7::1",
