@@ -78,6 +78,10 @@ class Sender:
             outcome = Outcome(error=WebhookError.TLS if _is_tls(error) else WebhookError.UNREACHABLE)
         except (httpcore2.NetworkError, httpcore2.ProtocolError, httpcore2.UnsupportedProtocol):
             outcome = Outcome(error=WebhookError.CONNECTION)
+        except Exception as error:  # what no library expects must not hold up the deliveries behind it
+            log.warning("webhook not sent", error=type(error).__name__)
+            log.debug("webhook not sent", exc_info=error)
+            outcome = Outcome(error=WebhookError.CONNECTION)
         duration = min(round((time.monotonic() - started) * 1000), 2**31 - 1)
         return Outcome(outcome.status, outcome.error, outcome.response, outcome.retry_after, duration)
 

@@ -104,6 +104,15 @@ async def test_what_does_not_exist_is_unreachable(names: dict[str, list[str]]) -
         assert (await send(sender, "https://nowhere.test/")).error is WebhookError.UNREACHABLE
 
 
+async def test_an_error_that_nobody_expects_is_an_outcome_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_up(*_: object, **__: object) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    async with sending_to() as sender:
+        assert (await send(sender, "https://hooks.test/")).error is WebhookError.CONNECTION
+
+
 @pytest.mark.parametrize(
     ("value", "seconds"),
     [("7", 7), ("86400", 3600), ("-1", 0), ("soon", 0), ("Wed, 21 Oct 2015 07:28:00 GMT", 0), ("1" * 400, 3600)],
