@@ -29,6 +29,7 @@ class Claimed(NamedTuple):
     webhook_id: UUID
     lane: int
     conversation_id: UUID | None
+    message_id: UUID | None
     attempts: int
 
 
@@ -55,7 +56,7 @@ async def record_results(
         driver = await transaction_driver(session)
         if await driver.fetchval(_LOCK, holder) is None:
             return Recorded(kept=False)
-        rows = [_row(result, schedule) for result in await _without_text_of_deleted(driver, results)]
+        rows = [_row(result, schedule) for result in await _without_erased_text(driver, results)]
         await driver.execute(_RECORD, *(list(column) for column in zip(*rows, strict=True)))
         await advance_lines(
             driver,
@@ -77,18 +78,20 @@ async def record_results(
     return Recorded(kept=True, stopped=frozenset(stopped))
 
 
-async def _without_text_of_deleted(driver: Driver, results: Sequence[Result]) -> Sequence[Result]:
-    """Return the results without what was answered about conversations that were deleted meanwhile.
+async def _without_erased_text(driver: Driver, results: Sequence[Result]) -> Sequence[Result]:
+    """Return the results without what was answered about conversations and messages that were erased meanwhile.
 
-    The others are locked: their deletion, which erases answers, comes after these.
+    The others are locked: their deletion or removal, which erases answers, comes after these.
     """
-    told = {result.delivery.conversation_id for result in results if result.outcome and result.outcome.response}
+    told = [result.delivery for result in results if result.outcome and result.outcome.response]
     if not told:
         return results
-    alive = {row["id"] for row in await driver.fetch(_ALIVE, [each for each in told if each is not None])} | {None}
+    kept: set[UUID | None] = {None}
+    for query, ids in ((_ALIVE, {each.conversation_id for each in told}), (_SHOWN, {each.message_id for each in told})):
+        kept |= {row["id"] for row in await driver.fetch(query, list(ids - {None}))}
     return [
         result
-        if result.outcome is None or result.delivery.conversation_id in alive
+        if result.outcome is None or {result.delivery.conversation_id, result.delivery.message_id} <= kept
         else result._replace(outcome=replace(result.outcome, response=None))
         for result in results
     ]
@@ -129,6 +132,7 @@ def _verdicts(results: Sequence[Result]) -> list[tuple[UUID, bool, int, bool]]:
 
 _LOCK: Final = "select 1 from webhook_progress where holder = $1 for update"
 _ALIVE: Final = "select id from conversations where id = any($1::uuid[]) order by id for key share"
+_SHOWN: Final = "select id from messages where id = any($1::uuid[]) and removed_at is null order by id for share"
 _RECORD: Final = f"""
     update webhook_deliveries as delivery set
         state = result.state,

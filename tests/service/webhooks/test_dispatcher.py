@@ -2,10 +2,13 @@
 
 from collections import defaultdict
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
+from services.conversations.rules import WebhookError
 from services.conversations.webhooks import dispatcher, results
+from services.conversations.webhooks.sending import Outcome
 from services.conversations.webhooks.signing import sign
 from tests.helpers.waiting import eventually
 from tests.helpers.webhook_receiver import Answer, Received
@@ -161,13 +164,24 @@ async def test_what_is_deleted_or_removed_is_never_sent_later_and_what_was_answe
     await sam.call("DELETE", f"/conversations/{gone}")
     await sam.call("DELETE", f"/conversations/{kept}/messages/{slip['id']}")
     assert await hooks.rows(echoed) == [(1,)], "the customer's own message in the other conversation"
+    holder = uuid4()
+    await hooks.execute("update webhook_progress set holder = :holder", holder=holder)
+    [late] = await hooks.rows(
+        "select id, webhook_id, lane, conversation_id, message_id, attempts from webhook_deliveries"
+        " where message_id = :id",
+        id=slip["id"],
+    )
+    answered = results.Result(results.Claimed(*late), Outcome(500, WebhookError.STATUS, "The MARKER"))
+    await results.record_results(hooks.sessions, holder, [answered], (0, 2, 2))
+    assert await hooks.rows(echoed) == [(1,)], "not what is answered after the removal either"
+    await hooks.execute("update webhook_progress set holder = null")
     hooks.receiver.answer = lambda _: Answer()
     await hooks.execute("update webhook_deliveries set due_at = clock_timestamp() where due_at is not null")
     await hooks.settle((0, 2, 2))
     told = by_conversation(hooks.receiver.accepted)
     assert told[gone] == ["deleted"]
-    removed = hooks.receiver.accepted[-1].data["message"]
-    assert removed["number"] == 2
+    messages = [request.data["message"] for request in hooks.receiver.accepted if "message" in request.data]
+    [removed] = [message for message in messages if message["number"] == 2]
     assert (removed["body"], removed["removed"]) == ("", True)
     states = await hooks.rows("select state from webhook_deliveries where conversation_id = :id order by id", id=gone)
     assert states == [("dropped",), ("delivered",)]
