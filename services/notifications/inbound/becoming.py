@@ -24,7 +24,7 @@ SUBJECT_OF_TEXT: Final = 80  # characters of a subject that is the start of the 
 # longer, because it gives way every 5 ms only. Larger ones are read in a thread.
 SMALL: Final = 64 * 1024
 WHOLE: Final = 4 * 2**20  # bytes of an email that is read from the database at once
-QUOTED_EMAILS: Final = 20  # the newest emails of a conversation that a reply may quote
+QUOTED_EMAILS: Final = 20  # of a conversation that a reply may quote: the one it answers, and the newest
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +131,7 @@ select inbound.id, case when inbound.size <= $3::int then inbound.original end a
     from emails as other join reply_addresses as address on address.email_id = other.id
     where other.conversation_id = inbound.conversation_id
         and other.recipient_id = coalesce(emails.recipient_id, inbound.user_id)
-    order by other.id desc limit $2
+    order by other.id = inbound.email_id desc nulls last, other.id desc limit $2
 ) as fingerprints,
 case when inbound.kind = '{InboundKind.NOTE}' then array(
     select distinct sender_id from email_messages

@@ -7,6 +7,7 @@ import httpx2
 import pytest
 
 from services.notifications.delivery.claiming import claim_emails
+from services.notifications.inbound import becoming
 from shared.database import transaction
 from tests.service.inbound.rig import LETTERS, SETTINGS, Rig, parsed, passed
 from tests.service.inbound.test_new_conversations import HELD_PATH, known, learn
@@ -118,6 +119,19 @@ async def test_an_uncertain_quote_is_held_for_the_admin_who_posts_it(
     await asked.post()
     assert await asked.states() == [("posted", None)]
     assert len(await seen_by_customer(asked)) == 2
+
+
+async def test_an_email_that_is_not_among_the_newest_can_be_answered(
+    asked: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(becoming, "QUOTED_EMAILS", 1)
+    older, to = asked.sent[-1], asked.address
+    await asked.anna.post(asked.conversation, "And in red?")
+    [_] = await emails_to(asked, "support")
+    reply = asked.reply(f"Yes, we have.\n\n{quoted(older)}", to=to, From=SAM)
+    await asked.deliver(passed(reply), to, sender="sam@store.test")
+    await asked.post()
+    assert (await seen_by_customer(asked))[-1] == "Yes, we have."
 
 
 async def test_somebody_elses_words_never_become_an_admins_answer(
