@@ -4,13 +4,15 @@ from typing import Final
 
 from sqlalchemy import text
 
+from services.notifications.event_log.append import INBOUND_UPDATED_SQL
+from services.notifications.rules import InboundState
 from shared.database import SessionFactory, transaction
 
 
 async def purge_originals(sessions: SessionFactory, days: float, *, size: int) -> int:
     """Erase the oldest originals older than the retention, and addresses long expired; return how many of the former.
 
-    What waits to be posted keeps its original.
+    What waits to be posted keeps its original. What is held longer than that is ignored.
     """
     async with transaction(sessions) as session:
         rows = len((await session.execute(_ORIGINALS, {"days": days, "size": size})).all())
@@ -18,15 +20,24 @@ async def purge_originals(sessions: SessionFactory, days: float, *, size: int) -
     return rows
 
 
-_ORIGINALS: Final = text("""
-    update inbound_emails set original = null, from_address = null where id in (
-        select id from inbound_emails
-        where id < uuidv7(make_interval(secs => cast(:days as float8) * -86400)) and state <> 'received'
-            and original is not null
-        order by id limit :size for update skip locked
+# Nobody can decide any more about one that is held: it must not count among those that are.
+_ORIGINALS: Final = text(f"""
+    with purged as (
+        update inbound_emails set original = null, from_address = null,
+            state = case when state = '{InboundState.HELD}' then '{InboundState.IGNORED}' else state end,
+            finished_at = coalesce(finished_at, clock_timestamp())
+        where id in (
+            select id from inbound_emails
+            where id < uuidv7(make_interval(secs => cast(:days as float8) * -86400))
+                and state <> '{InboundState.RECEIVED}' and original is not null
+            order by id limit :size for update skip locked
+        )
+        returning id, old.state = '{InboundState.HELD}' as was_held
+    ), told as (
+        {INBOUND_UPDATED_SQL} purged where was_held
     )
-    returning id
-""")
+    select id from purged
+""")  # noqa: S608 - built from constants
 # An address that has expired is told from one that never was for as long again.
 _ADDRESSES: Final = text("""
     delete from reply_addresses where email_id in (

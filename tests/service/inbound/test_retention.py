@@ -12,8 +12,15 @@ async def test_originals_and_addresses_go_after_the_retention_and_what_waits_kee
     await rig.run("update inbound_emails set id = uuidv7(interval '-31 days') where same_as <> '<3@x>'")
     assert await purge_originals(rig.sweeping.notifications, 30, size=10) == 1
     assert await purge_originals(rig.sweeping.notifications, 30, size=10) == 0
-    by_id = {row.same_as: row.from_address for row in await rig.rows()}
-    assert by_id == {"<1@x>": "anna@customer.test", "<2@x>": None, "<3@x>": "eve@other.test"}
+    by_id = {row.same_as: (row.from_address, row.state) for row in await rig.rows()}
+    assert by_id == {
+        "<1@x>": ("anna@customer.test", "received"),
+        "<2@x>": (None, "ignored"),
+        "<3@x>": ("eve@other.test", "held"),
+    }
+    ended = "select id from inbound_emails where same_as = '<2@x>'"
+    told = "select subject_id from events where type = 'inbound.updated' order by seq desc limit 1"
+    assert await rig.column(ended) == await rig.column(told)
 
 
 async def test_addresses_for_replies_go_long_after_they_have_expired(rig: Rig) -> None:
