@@ -39,7 +39,9 @@ async def resolve_reply(connection: Driver, bound: Bound, sender: str | None) ->
     admins = [person for person in people if person["role"] == Role.ADMIN or person["id"] == bound.user_id]
     if len(people) > 1 and admins:
         return replace(bound, held=InboundReason.AMBIGUOUS_SENDER)
-    if bound.to_support and admins:
+    if not admins:  # an address that its admin had once may be somebody else's now
+        return replace(bound, addresses=frozenset())
+    if bound.to_support:
         return replace(bound, user_id=admins[0]["id"], addresses=frozenset({sender}))
     if bound.user_id is not None and any(person["role"] not in {None, Role.ADMIN} for person in admins):
         return replace(bound, held=InboundReason.NO_LONGER_ALLOWED)

@@ -147,6 +147,15 @@ async def test_somebody_elses_words_never_become_an_admins_answer(
     assert (answer.status_code, answer.json()["code"]) == (409, "inbound-not-waiting")
 
 
+async def test_an_address_that_an_admin_had_once_answers_for_nobody(asked: Rig) -> None:
+    await mention(asked)
+    moved = {"email": "sam@new.test", "role": "admin", "name": "Sam"}
+    await asked.anna.api.put("/api/v1/store/users/sam", json=moved, headers=asked.shop_headers)
+    await learn(asked)
+    await asked.deliver(passed(asked.reply("It is.", From=SAM)), sender="sam@store.test")
+    assert await asked.states() == [("held", "other-sender")]
+
+
 async def test_a_reply_to_a_mention_is_a_note_for_its_author_and_never_a_message(asked: Rig) -> None:
     email = await mention(asked)
     assert "becomes a note" in email.get_body(["plain"]).get_content()  # type: ignore[union-attr]
