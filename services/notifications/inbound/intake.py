@@ -3,7 +3,6 @@
 import hashlib
 from contextlib import nullcontext
 from dataclasses import dataclass
-from datetime import datetime
 from email.message import Message
 from typing import Final
 from uuid import UUID
@@ -91,12 +90,6 @@ def _reason(value: str | None) -> InboundReason | None:
     return InboundReason(value) if value else None
 
 
-async def oldest_waiting(connection: Driver) -> datetime | None:
-    """Return when the oldest email arrived that is to be posted; None if there is none."""
-    found: datetime | None = await connection.fetchval(_OLDEST)
-    return found
-
-
 _CAPS: Final = (INBOUND_PER_HOUR, HELD_OF_CONVERSATION, HELD_OF_SENDER, HELD_OF_STRANGERS, HELD_BYTES)
 _WAITS_OR_POSTED: Final = f"state in ('{InboundState.RECEIVED}', '{InboundState.POSTED}')"
 # UUIDv7 ids are in the order of time.
@@ -168,4 +161,3 @@ select id, state, reason from taken
 """  # noqa: S608 - built from constants
 _APPEND: Final = "update inbound_emails set original = original || $2::bytea where id = $1"
 _FIND: Final = "select id, state, reason from inbound_emails where conversation_id = $1 and same_as = $2"
-_OLDEST: Final = f"select min(received_at) from inbound_emails where state = '{InboundState.RECEIVED}'"  # noqa: S608 - built from constants
