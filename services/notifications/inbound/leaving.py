@@ -52,7 +52,7 @@ async def take_leave(connection: Driver, leaver: Leaver, envelope_from: str | No
         log.info("email to a leave address dropped, it is automatic", email_id=str(leaver.email_id))
         return
     values = (leaver.conversation_id, leaver.email_id, leaver.user_id)
-    same_as = same_email(message, content)
+    same_as = f"leave {same_email(message, content)}"  # the same email may be a reply as well
     muted = await connection.fetchval(_LEAVE, *values, same_as, sender_mailbox(message), len(content))
     log.info("emails stopped by email" if muted else "emails were stopped before", email_id=str(leaver.email_id))
 

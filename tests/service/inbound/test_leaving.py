@@ -54,6 +54,12 @@ async def test_an_email_to_it_stops_emails_once_whatever_it_says_and_whoever_sen
     assert await mutes(rig) == [("anna", rig.conversation)]
 
 
+async def test_an_email_to_both_addresses_is_a_reply_as_well(rig: Rig) -> None:
+    email = await rig.send_email()
+    assert await rig.deliver(rig.reply("The large one. No more emails."), leave_address(email), rig.address) is None
+    assert await rig.states() == [("ignored", "left"), ("received", None)]
+
+
 @pytest.mark.parametrize(
     ("headers", "sender"),
     [
