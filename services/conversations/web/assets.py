@@ -67,7 +67,7 @@ def source_hash(content: str) -> str:
 
 def scripts() -> list[str]:
     """Return the names of the modules that `page.js` imports, so that pages load them in one round trip."""
-    others = {"page.js", "operations.js", "messenger-start.js"}  # entry points
+    others = {"page.js", "operations.js", "messenger-start.js", "held-emails.js"}  # entry points, and one rarely needed
     return sorted(path.name for path in STATIC.glob("*.js") if path.name not in others)
 
 

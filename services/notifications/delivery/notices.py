@@ -19,7 +19,6 @@ from services.notifications.mail.smtp_url import parse_smtp_url
 from services.notifications.rules import Audience, InboundKind
 from services.notifications.settings import EmailSettings
 from shared.database import SessionFactory, transaction, transaction_driver
-from shared.failpoints import failpoint
 
 BATCH: Final = 20
 # Addresses of RFC 2142 that stand for no person.
@@ -34,7 +33,6 @@ async def send_notices(sessions: SessionFactory, settings: EmailSettings) -> int
         driver = await transaction_driver(session)
         rows = await driver.fetch(_CLAIM, BATCH)
         suppressed = await find_suppressed(session, {row["mailbox"] for row in rows})
-    failpoint("notices-claimed")
     told = [row for row in rows if row["mailbox"] not in suppressed and _may_be_told(row["mailbox"], settings)]
     if not told or settings.smtp_url is None:
         return len(rows)

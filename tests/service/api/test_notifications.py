@@ -41,6 +41,8 @@ def admin(notifications_api: httpx2.AsyncClient, acting_as: As) -> Caller:
 async def test_every_operation_declares_its_errors(notifications_api: httpx2.AsyncClient) -> None:
     document = (await notifications_api.get("/api/v1/notifications/openapi.json")).json()
     for path, methods in document["paths"].items():
+        if path.endswith("/inbound/mime"):  # a mail provider's, with answers of its own
+            continue
         for operation in methods.values():
             expected = {"401", "403", "414", "422", "431", "503"} | ({"404"} if "{" in path else set())
             expected |= {"409"} if path.endswith(("}/retry", "}/post", "}/discard")) else set()
@@ -225,7 +227,7 @@ async def test_admins_see_the_state_of_each_email(notifications: SessionFactory,
 
 
 @pytest.mark.parametrize("state", EmailState)
-async def test_only_a_failed_email_can_be_retried(
+async def test_only_a_failed_or_bounced_email_can_be_retried(
     notifications: SessionFactory, admin: Caller, state: EmailState
 ) -> None:
     await receive(notifications, SETTINGS, posted(uuid4(), 1))
@@ -237,7 +239,7 @@ async def test_only_a_failed_email_can_be_retried(
     answer = await admin.call("POST", f"/emails/{before['id']}/retry")
 
     [after] = (await admin.get("/emails"))["items"]
-    if state is EmailState.FAILED:
+    if state in {EmailState.FAILED, EmailState.BOUNCED}:
         assert answer.status_code == 204
         assert (after["state"], after["reason"]) == ("scheduled", None)
     else:

@@ -28,6 +28,7 @@ NOT_IN_SCHEMA = re.compile(
     | must\ be\ between\ the\ years                      # that the database can store
     | The\ URL\ (must|[a-z0-9.:-]+\ is\ )                # of a webhook; addresses.check_url has the rules
     | send\ at\ least\ one\ of\ url,                     # and it is not null
+    | start\ and\ end\ must\ be\ different
     | must\ be\ after\ `from` | times\ need\ a\ zone
     | should\ be\ a\ valid\ integer                       # 1.0, which JSON Schema accepts as one
     """,

@@ -77,7 +77,7 @@ async def read_state(databases: Connections, answers: dict[str, Any], taken: lis
         messages=await conversations.fetch("select * from messages order by conversation_id, number"),
         counts={row["id"]: row["message_count"] for row in counts},
         events=await conversations.fetch(
-            f"select id, type, position, {READ_PAYLOAD} as payload, ({READ_MESSAGE_ID})::text as message_id"  # noqa: S608
+            f"select id, type, position, {READ_PAYLOAD} as payload, ({READ_MESSAGE_ID})::text as message_id"  # noqa: S608 - built from constants
             " from events order by position"
         ),
         head=await conversations.fetchval("select head from feed"),

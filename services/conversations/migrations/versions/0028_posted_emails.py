@@ -20,6 +20,7 @@ def upgrade() -> None:
         "held_letters",
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="held_letters_pkey"),
+        if_not_exists=True,
     )
     _allow((*_KINDS, "posted-email"))
     # Each statement is a transaction of its own, and may run again after an interruption.
@@ -43,7 +44,7 @@ def downgrade() -> None:
 
 def _allow(kinds: Sequence[str]) -> None:
     names = ", ".join(f"'{kind}'" for kind in sorted(kinds))
-    op.execute("alter table conversation_entries drop constraint conversation_entries_kind_check")
+    op.execute("alter table conversation_entries drop constraint if exists conversation_entries_kind_check")
     op.execute(
         f"alter table conversation_entries add constraint conversation_entries_kind_check check (kind in ({names}))"
         " not valid"

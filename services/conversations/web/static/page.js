@@ -11,7 +11,6 @@ import { startCanned } from "./canned.js";
 import { LIST_INTERVAL, close, hasInbox, noteEvent, opensBeside, refreshInbox, startDesk, startPeeking } from "./desk.js";
 import { startDeskForms, startNotes } from "./desk-forms.js";
 import { startEmailRetry } from "./email-retry.js";
-import { startHeldEmails, startHeldLetters } from "./held-emails.js";
 import { startDrafts, startForms } from "./forms.js";
 import { reportUnread, startFrame } from "./frame.js";
 import { startKeys } from "./keys.js";
@@ -33,7 +32,7 @@ startFrame();
 onRefresh(reportUnread);
 startMenus();
 startForms();
-for (const start of [startDrafts, startAttaching, startReading, startSending, startEmailRetry, startHeldEmails, startPresence, startCanned, startNotes, startPeeking, startHeader]) {
+for (const start of [startDrafts, startAttaching, startReading, startSending, startEmailRetry, startHeld, startPresence, startCanned, startNotes, startPeeking, startHeader]) {
   onThread(start);
 }
 startThread();
@@ -43,7 +42,7 @@ startDesk();
 startKeys();
 startSelection();
 startPeopleSearch();
-startHeldLetters();
+startHeld();
 startDeskForms();
 startBulk();
 startZone();
@@ -128,4 +127,17 @@ function connection(state) {
   notice.hidden = state !== "lost";
   if (state === "lost") notice.textContent = notice.dataset.lost;
   else flush();
+}
+
+/** Load what explains held emails when the page first shows one: those of a thread, or in the inbox. */
+function startHeld(thread, closed) {
+  let begun = false;
+  const begin = async () => {
+    if (begun || !document.querySelector(thread ? "#held [data-held]" : "[data-letters] [data-held]")) return;
+    begun = true;
+    const { startHeldEmails, startHeldLetters } = await import("./held-emails.js");
+    thread ? startHeldEmails(thread, closed) : startHeldLetters();
+  };
+  onRefresh(begin, closed);
+  begin();
 }

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import sqlalchemy as sa
 from alembic import op
 
 from shared.migrations import LOCK_TIMEOUT
@@ -14,13 +13,11 @@ depends_on: str | Sequence[str] | None = None
 
 
 def upgrade() -> None:
-    op.add_column("inbound_emails", sa.Column("kind", sa.Text(), server_default=sa.text("'message'"), nullable=False))
-    op.add_column("inbound_emails", sa.Column("posted_by", sa.Text()))
+    op.execute("alter table inbound_emails add column if not exists kind text not null default 'message'")
+    op.execute("alter table inbound_emails add column if not exists posted_by text")
     op.alter_column("inbound_emails", "email_id", nullable=True)
     op.alter_column("inbound_emails", "user_id", nullable=True)
-    op.add_column(
-        "reply_addresses", sa.Column("as_note", sa.Boolean(), server_default=sa.text("false"), nullable=False)
-    )
+    op.execute("alter table reply_addresses add column if not exists as_note boolean not null default false")
     # Each statement is a transaction of its own, and may run again after an interruption.
     with op.get_context().autocommit_block():
         op.execute("set lock_timeout = 0")  # building an index waits for older transactions, and blocks nobody

@@ -2,8 +2,9 @@
 
 from collections.abc import Sequence
 
-import sqlalchemy as sa
 from alembic import op
+
+from shared.migrations import LOCK_TIMEOUT
 
 revision: str = "0019"
 down_revision: str | None = "0018"
@@ -13,16 +14,16 @@ depends_on: str | Sequence[str] | None = None
 
 def upgrade() -> None:
     for name in ("quiet_start", "quiet_end", "digest_at"):
-        op.add_column("bells", sa.Column(name, sa.Time()))
-    op.add_column("email_messages", sa.Column("conversation_id", sa.Uuid()))
+        op.execute(f"alter table bells add column if not exists {name} time")
+    op.execute("alter table email_messages add column if not exists conversation_id uuid")
+    # Each statement is a transaction of its own, and may run again after an interruption.
     with op.get_context().autocommit_block():
-        op.create_index(
-            "email_messages_conversation_idx",
-            "email_messages",
-            ["conversation_id"],
-            postgresql_where=sa.text("conversation_id is not null"),
-            postgresql_concurrently=True,
+        op.execute("set lock_timeout = 0")  # building an index waits for older transactions, and blocks nobody
+        op.execute(
+            "create index concurrently if not exists email_messages_conversation_idx on email_messages"
+            " (conversation_id) where conversation_id is not null"
         )
+        op.execute(LOCK_TIMEOUT)
 
 
 def downgrade() -> None:
