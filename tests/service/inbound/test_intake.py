@@ -279,7 +279,8 @@ async def test_an_email_whose_conversation_or_customer_is_deleted_during_its_tra
         assert server.rcpt(rig.address)[0] == 250
         return server
 
-    with await asyncio.to_thread(begin) as server:
-        await rig.run(f"update {deletion}")
-        code, _ = await asyncio.to_thread(server.data, rig.reply().as_bytes())
+    server = await asyncio.to_thread(begin)
+    await rig.run(f"update {deletion}")
+    code, _ = await asyncio.to_thread(server.data, rig.reply().as_bytes())
+    server.close()
     assert (code, await rig.rows()) == (550, [])
