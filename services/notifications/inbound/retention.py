@@ -1,4 +1,4 @@
-"""Retention of original emails, and of addresses for replies."""
+"""Retention of original emails, of emails that became nothing, and of addresses for replies."""
 
 from typing import Final
 
@@ -10,13 +10,14 @@ from shared.database import SessionFactory, transaction
 
 
 async def purge_originals(sessions: SessionFactory, days: float, *, size: int) -> int:
-    """Erase the oldest originals older than the retention, and addresses long expired; return how many of the former.
+    """Erase the oldest originals older than the retention; return how many. Delete what is long over.
 
     What waits to be posted keeps its original. What is held longer than that is ignored.
     """
     async with transaction(sessions) as session:
         rows = len((await session.execute(_ORIGINALS, {"days": days, "size": size})).all())
-        await session.execute(_ADDRESSES, {"size": size})
+        for statement in (_ENDED, _ADDRESSES):
+            await session.execute(statement, {"size": size})
     return rows
 
 
@@ -37,6 +38,15 @@ _ORIGINALS: Final = text(f"""
         {INBOUND_UPDATED_SQL} purged where was_held
     )
     select id from purged
+""")  # noqa: S608 - built from constants
+# Until then the same email is known when it arrives again.
+_ENDED: Final = text(f"""
+    delete from inbound_emails where id in (
+        select id from inbound_emails
+        where state in ('{InboundState.IGNORED}', '{InboundState.REFUSED}') and original is null
+            and id < uuidv7(interval '-90 days')
+        order by id limit :size for update skip locked
+    )
 """)  # noqa: S608 - built from constants
 # An address that has expired is told from one that never was for as long again.
 _ADDRESSES: Final = text("""

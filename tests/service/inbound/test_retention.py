@@ -32,3 +32,13 @@ async def test_addresses_for_replies_go_long_after_they_have_expired(rig: Rig) -
     await purge_originals(rig.sweeping.notifications, 30, size=10)
     async with rig.sweeping.notifications() as session:
         assert await session.scalar(text("select count(*) from reply_addresses")) == 0
+
+
+async def test_emails_that_became_nothing_go_long_after_and_posted_ones_stay(rig: Rig) -> None:
+    await rig.send_email()
+    for number in (1, 2):
+        await rig.deliver(rig.reply(**{"Message-ID": f"<{number}@x>"}))
+    await rig.run("update inbound_emails set state = case same_as when '<1@x>' then 'ignored' else 'posted' end")
+    await rig.run("update inbound_emails set id = uuidv7(interval '-91 days'), original = null")
+    await purge_originals(rig.sweeping.notifications, 30, size=10)
+    assert [row.same_as for row in await rig.rows()] == ["<2@x>"]
