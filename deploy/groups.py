@@ -100,7 +100,8 @@ def show_inbound_email(
 def post_inbound_email(
     inbound_id: Annotated[str, typer.Argument(help="Id of the held or ignored email.")],
     user: Annotated[
-        str | None, typer.Option("--user", help="The customer whose conversation it opens, or the admin who answers.")
+        str | None,
+        typer.Option("--user", help="The customer whose conversation it opens, or the admin whose answer it is."),
     ] = None,
 ) -> None:
     """Post a held or ignored email as a message of the customer that our email went to, or of another user."""

@@ -1,6 +1,7 @@
 """A customer's reply travels through real mail servers, and the conversation shows what was written."""
 
 import asyncio
+import os
 import smtplib
 from email.message import EmailMessage
 from pathlib import Path
@@ -9,16 +10,23 @@ import pytest
 
 from tests.real_mail.helpers import mutt
 from tests.real_mail.helpers.town import Servers, Town
-from tests.service.inbound.rig import DOMAIN, SENDER
+from tests.service.inbound.rig import DOMAIN, LETTERS, SENDER, passed
+from tests.service.inbound.test_new_conversations import learn
 
-ports = pytest.mark.parametrize("server", ["postfix", "exim"])
+SERVERS = ["postfix", "exim"]
+on_both = pytest.mark.parametrize("server", SERVERS)
+
+
+def on(server: str) -> pytest.MarkDecorator:
+    """Run a test with one of the servers; with `EVERY_CASE=1` with both."""
+    return pytest.mark.parametrize("server", SERVERS if os.environ.get("EVERY_CASE") else [server])
 
 
 def port_of(servers: Servers, server: str) -> int:
     return servers.postfix.mx if server == "postfix" else servers.exim.mx
 
 
-@ports
+@on_both
 async def test_a_reply_is_delivered_and_a_forged_address_refused_in_the_dialogue(town: Town, server: str) -> None:
     await town.ask()
 
@@ -36,7 +44,7 @@ async def test_a_reply_is_delivered_and_a_forged_address_refused_in_the_dialogue
     assert await town.thread() == ["Über einen Server"]
 
 
-@ports
+@on("postfix")
 async def test_a_reply_typed_in_mutt_is_a_message_without_its_quote(town: Town, server: str, tmp_path: Path) -> None:
     await town.ask("Which size do you need?\n\nAnd which colour, please?")
     dovecot, text = town.servers.dovecot, "The large one.\nIn grün, bitte."
@@ -48,7 +56,7 @@ async def test_a_reply_typed_in_mutt_is_a_message_without_its_quote(town: Town, 
     assert await town.thread() == [text]
 
 
-@ports
+@on("exim")
 async def test_an_html_reply_is_a_message_without_its_quote(town: Town, server: str) -> None:
     email = await town.ask()
     quoted = email.get_body(["html"])
@@ -63,6 +71,33 @@ async def test_an_html_reply_is_a_message_without_its_quote(town: Town, server: 
     assert await town.thread() == ["Die große, bitte."]
 
 
-def hand_over(town: Town, message: EmailMessage, port: int) -> None:
+@on("exim")
+async def test_an_email_to_the_support_address_opens_a_conversation(town: Town, server: str) -> None:
+    await town.move_to("anna")
+    await learn(town.rig)
+    letter, port = town.rig.letter("In Blau, bitte."), port_of(town.servers, server)
+    await asyncio.to_thread(hand_over, town, letter, port, to=LETTERS)
+    await town.arrived(("received", None))
+    await town.rig.post()
+    [conversation] = (await town.rig.anna.get("/conversations"))["items"]
+    assert (conversation["subject"], conversation["last_message"]["preview"]) == ("Which colour?", "In Blau, bitte.")
+
+
+@on("postfix")
+async def test_an_admins_reply_from_the_support_inbox_is_their_answer(town: Town, server: str) -> None:
+    rig, sam = town.rig, {"email": "sam@store.test", "role": "admin", "name": "Sam"}
+    await rig.anna.api.put("/api/v1/store/users/sam", json=sam, headers=rig.shop_headers)
+    rig.conversation = (await rig.anna.open(body="Do you have it in blue, too?"))["id"]
+    rig.sweeping.settings = rig.sweeping.settings.model_copy(update={"support_email": "store@customer.test"})
+    rig.sent.append(await town.arriving("store"))
+    answer = passed(rig.reply("Yes, we do.", From="Sam <sam@store.test>"))
+    await asyncio.to_thread(hand_over, town, answer, port_of(town.servers, server))
+    await town.arrived(("received", None))
+    await rig.post()
+    messages = (await rig.anna.get(f"/conversations/{rig.conversation}/messages"))["items"]
+    assert [(message["sender"]["role"], message["body"]) for message in messages][1:] == [("admin", "Yes, we do.")]
+
+
+def hand_over(town: Town, message: EmailMessage, port: int, to: str | None = None) -> None:
     with smtplib.SMTP("127.0.0.1", port, timeout=60) as connection:
-        connection.sendmail(SENDER, town.rig.address, message.as_bytes())
+        connection.sendmail(SENDER, to or town.rig.address, message.as_bytes())

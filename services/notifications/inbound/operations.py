@@ -109,7 +109,7 @@ async def post_inbound(
         is_admins = email.state == InboundState.HELD and email.reason != InboundReason.OTHER_SENDER
         if email.kind == InboundKind.ADMIN_MESSAGE and not is_admins:
             raise InboundNotWaiting("This is not certainly an admin's answer. Answer in the conversation instead.")
-        values["user_id"] = posted_by or user_id or email.user_id
+        values["user_id"] = posted_by or user_id
         if values["user_id"] is None:
             raise Invalid("Say which admin writes this.", ("body", "user_id"), "missing")
     elif user_id not in (None, email.user_id):

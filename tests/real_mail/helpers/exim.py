@@ -27,7 +27,7 @@ log_file_path = {directory}/log-%s
 pid_file_path = {directory}/pid
 local_interfaces = 127.0.0.1
 daemon_smtp_ports = {mx}
-domainlist relay_to_domains = {relayed_domains} : {domain}
+domainlist relay_to_domains = {relayed_domains} : {domain} : {its_domain}
 rfc1413_query_timeout = 0s
 smtp_enforce_sync = false
 queue_run_in_order
@@ -62,21 +62,23 @@ class Exim:
     log: Path
 
 
-def documented_parts(domain: str, lmtp: int) -> dict[str, str]:
-    """Return the parts of Exim's configuration as the documentation has them, with another domain and port."""
+def documented_parts(domain: str, address: str, lmtp: int) -> dict[str, str]:
+    """Return the parts of Exim's configuration as the documentation has them, with our addresses and port."""
     match = re.search(r"^Exim, .*?```\n(.*?)```", DOCUMENT.read_text(), re.DOTALL | re.MULTILINE)
     assert match is not None
+    local_part, _, its_domain = address.partition("@")
     text = match[1].replace("reply.store.example", domain).replace("port = 8024", f"port = {lmtp}")
-    pieces = re.split(r"^# (\w+).*\n", text, flags=re.MULTILINE)
+    text = text.replace("= store.example", f"= {its_domain}").replace("= support\n", f"= {local_part}\n")
+    pieces = re.split(r"^# (acl_smtp_rcpt|routers|transports)\b.*\n", text, flags=re.MULTILINE)
     return dict(zip(pieces[1::2], pieces[2::2], strict=True))
 
 
 @contextmanager
-def exim(directory: Path, domain: str, lmtp: int, relayed: dict[str, int]) -> Iterator[Exim]:
-    """Run an Exim that delivers our domain to our port, and others by LMTP to theirs."""
+def exim(directory: Path, domain: str, address: str, lmtp: int, relayed: dict[str, int]) -> Iterator[Exim]:
+    """Run an Exim that delivers our domain and address to our port, and other domains by LMTP to theirs."""
     [mx] = free_ports([0])
     set_owner(directory, OWNER, 0o755)
-    parts = documented_parts(domain, lmtp)
+    parts = documented_parts(domain, address, lmtp)
     configuration = directory / "exim.conf"
     configuration.write_text(
         _CONFIGURATION.format(
@@ -85,6 +87,7 @@ def exim(directory: Path, domain: str, lmtp: int, relayed: dict[str, int]) -> It
             directory=directory,
             mx=mx,
             domain=domain,
+            its_domain=address.partition("@")[2],
             relayed_domains=" : ".join(relayed),
             relay_ports=" ".join(f"{name}={port}" for name, port in relayed.items()),
             relayed=f"others:\n  driver = manualroute\n  domains = {' : '.join(relayed)}\n"

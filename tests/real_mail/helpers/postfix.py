@@ -48,16 +48,17 @@ class Postfix:
     log: Path
 
 
-def documented_lines(domain: str, lmtp: int) -> str:
-    """Return the lines for `main.cf` as the documentation has them, with another domain and port."""
+def documented_lines(domain: str, address: str, lmtp: int, relayed: str) -> str:
+    """Return the lines for `main.cf` as the documentation has them, with our addresses, port and more transports."""
     match = re.search(r"Postfix, `main\.cf`.*?```\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
     assert match is not None
-    return match[1].replace("reply.store.example", domain).replace(":8024", f":{lmtp}")
+    text = match[1].replace("reply.store.example", domain).replace("support@store.example", address)
+    return text.replace(":8024", f":{lmtp}").replace("inline:{", f"inline:{{ {relayed},", 1)
 
 
 @contextmanager
-def postfix(directory: Path, domain: str, lmtp: int, relayed: dict[str, int]) -> Iterator[Postfix]:
-    """Run a Postfix that delivers our domain to our port, and others by LMTP to theirs."""
+def postfix(directory: Path, domain: str, address: str, lmtp: int, relayed: dict[str, int]) -> Iterator[Postfix]:
+    """Run a Postfix that delivers our domain and address to our port, and other domains by LMTP to theirs."""
     mx, submission = free_ports([0, 0])
     set_owner(directory, "root", 0o755)
     spool = set_owner(directory / "spool", "root", 0o755)
@@ -84,8 +85,7 @@ myhostname = mail.store.test
 mydestination =
 mynetworks =
 fast_flush_domains =
-relay_domains = {" ".join(relayed)}
-transport_maps = inline:{{ {transports} }}
+relay_domains = {" ".join(relayed)} {address.partition("@")[2]}
 inet_interfaces = loopback-only
 inet_protocols = ipv4
 maillog_file = {directory}/log
@@ -99,7 +99,7 @@ queue_run_delay = 1s
 minimal_backoff_time = 1s
 maximal_backoff_time = 2s
 delay_warning_time = 1s
-{documented_lines(domain, lmtp)}
+{documented_lines(domain, address, lmtp, transports)}
 """)
     (etc / "master.cf").write_text(_SERVICES.format(mx=mx, submission=submission))
     with running([DAEMONS / "master", "-d", "-c", etc], directory / "output", ENVIRONMENT | {"MAIL_CONFIG": str(etc)}):

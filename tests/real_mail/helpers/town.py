@@ -62,8 +62,12 @@ class Town:
 
     async def ask(self, body: str = "Which size do you need?", mailbox: str = "anna") -> EmailMessage:
         """Write to the customer as an admin; return the email as it arrived in the mailbox."""
-        rig = self.rig
         await self.write(body)
+        self.rig.sent.append(await self.arriving(mailbox))
+        return self.rig.sent[-1]
+
+    async def arriving(self, mailbox: str) -> EmailMessage:
+        """Send what is due; return the email that arrives in a mailbox."""
         before = len(await self.mailbox(mailbox))
         await self.send()
 
@@ -71,8 +75,7 @@ class Town:
             return len(await self.mailbox(mailbox)) > before
 
         await eventually(arrived, deadline=DEADLINE)
-        rig.sent.append((await self.mailbox(mailbox))[-1])
-        return rig.sent[-1]
+        return (await self.mailbox(mailbox))[-1]
 
     async def mailbox(self, user: str) -> list[EmailMessage]:
         """Return the emails in a customer's mailbox."""

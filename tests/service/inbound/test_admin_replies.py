@@ -8,7 +8,9 @@ import pytest
 
 from services.notifications.delivery.claiming import claim_emails
 from services.notifications.inbound import becoming
+from services.notifications.inbound.operations import post_inbound
 from shared.database import transaction
+from shared.problems import Invalid
 from tests.service.inbound.rig import LETTERS, SETTINGS, Rig, parsed, passed
 from tests.service.inbound.test_new_conversations import HELD_PATH, known, learn
 from tests.service.inbound.test_posting import Killed, killed_at, quoted, with_files
@@ -113,6 +115,9 @@ async def test_an_uncertain_quote_is_held_for_the_admin_who_posts_it(
     assert await asked.states() == [("held", "uncertain-quote")]
     assert len(await seen_by_customer(asked)) == 1
     [row] = await asked.rows()
+    async with transaction(asked.sweeping.notifications) as session:
+        with pytest.raises(Invalid, match="Say which admin"):  # as the command does without --user
+            await post_inbound(session, row.id, posted_by="")
     path = f"{HELD_PATH}/{row.id}/post"
     answer = await notifications_api.post(path, headers=asked.acting_as("sam", "admin"))
     assert answer.status_code == 204, answer.text
