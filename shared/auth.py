@@ -22,7 +22,7 @@ from shared.cookies import is_framed
 from shared.jwks import MAX_TOKEN
 from shared.people import MAX_ID, StoreId
 from shared.principal import Permission, Principal
-from shared.problems import Forbidden, TokenRefused
+from shared.problems import Forbidden, MissingPermission, TokenRefused
 from shared.settings import Role, TokenSettings
 from shared.token_claims import (
     check_audience,
@@ -254,9 +254,9 @@ def _expires_at(claims: Mapping[str, Any]) -> datetime:
 
 
 def check_permission(principal: Principal, permission: Permission) -> None:
-    """Raise `Forbidden` if an admin lacks a permission."""
+    """Raise `MissingPermission` if an admin lacks a permission."""
     if permission not in principal.permissions:
-        raise Forbidden(f"This needs the permission {permission} (CHATS_AUTH_PERMISSIONS_CLAIM).")
+        raise MissingPermission(permission)
 
 
 def check_synced_role(principal: Principal, synced_role: str | None) -> None:

@@ -88,6 +88,14 @@ class Forbidden(Problem):
     title = "Forbidden"
 
 
+class MissingPermission(Forbidden):
+    """An admin lacks a permission."""
+
+    def __init__(self, permission: str) -> None:
+        super().__init__(f"This needs the permission {permission} (CHATS_AUTH_PERMISSIONS_CLAIM).")
+        self.permission = permission
+
+
 class CsrfFailed(Forbidden):
     """A request with the session's cookie has no proof that one of our own pages sent it."""
 

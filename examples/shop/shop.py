@@ -50,6 +50,8 @@ HERE = Path(__file__).parent
 TOKEN_LIFETIME = timedelta(minutes=5)  # the maximum for `POST /session`
 SESSION_LIFETIME = timedelta(hours=12)
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 5.0  # seconds between attempts to reach Customer Chats
+# Used if Customer Chats runs with CHATS_AUTH_PERMISSIONS_CLAIM=permissions.
+PERMISSIONS = {"admin": ["delete", "reports", "audit", "operations", "webhooks"]}
 INBOXES = {"customer": "/dashboard/messages/", "admin": "/admin/dashboard/conversation/"}
 
 log = logging.getLogger("uvicorn.error")  # the server's own log
@@ -116,7 +118,7 @@ class Shop:
 # --- 1. Tokens, signed with the secret that only the shop and Customer Chats know
 
 
-def sign(settings: Settings, sub: str, role: str, **profile: str) -> str:
+def sign(settings: Settings, sub: str, role: str, **profile: str | list[str]) -> str:
     """Sign a token for Customer Chats. It is valid for five minutes; sign a new one when needed."""
     now = datetime.now(UTC)
     times = {"iat": now, "exp": now + TOKEN_LIFETIME}
@@ -127,7 +129,7 @@ def sign(settings: Settings, sub: str, role: str, **profile: str) -> str:
 
 def token_of(shop: Shop, user: User) -> str:
     """Sign a token for a user of the shop. The shop sets the role, so users cannot choose another one."""
-    return sign(shop.settings, user.id, user.role, **_profile(user))
+    return sign(shop.settings, user.id, user.role, **_profile(user), permissions=PERMISSIONS.get(user.role, []))
 
 
 def _profile(user: User) -> dict[str, str]:

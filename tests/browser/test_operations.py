@@ -76,6 +76,7 @@ async def test_other_admins_have_neither_the_link_nor_the_page(people: People) -
     sam.expect_complaints("403")
     await sam.go(PATH)
     await expect(sam.page.get_by_role("heading", name="Access denied")).to_be_visible()
+    await expect(sam.page.get_by_text("You need the permission “operations”.")).to_be_visible()
 
 
 async def _received(site: Site) -> bool:
