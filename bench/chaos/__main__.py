@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.chaos.broken import BROKEN, strike
 from bench.chaos.ours import our_system
 from bench.chaos.run import plan_from_environment, run
+from tests.system.helpers.product import PROCESSES
 
 LOGS = os.environ.get("CHAOS_LOGS")
 PLAN = plan_from_environment()
@@ -22,7 +23,8 @@ PLAN = plan_from_environment()
 async def nemesis() -> int:
     """Run against the product; return the exit code."""
     print(f"seed {PLAN.seed}, {PLAN.seconds:.0f} s of faults", flush=True)
-    async with our_system(PLAN.seed, logs=Path(LOGS) if LOGS else None) as system:
+    names = (*PROCESSES, "jobs-2")  # one stands by while the other sends webhooks
+    async with our_system(PLAN.seed, names=names, logs=Path(LOGS) if LOGS else None) as system:
         wrong = await run(PLAN, system)
     for name in wrong:
         print(f"FAULT: {name}")

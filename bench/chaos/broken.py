@@ -41,6 +41,12 @@ INBOX_FORGETS = """
     end $$;
 """
 
+WEBHOOKS_OUT_OF_LINE = """
+    create function hurry() returns trigger language plpgsql as
+        $$ begin new.due_at := clock_timestamp(); return new; end $$;
+    create trigger hurries before insert on webhook_deliveries for each row execute function hurry();
+"""
+
 
 def cursor_by_id() -> None:
     """Order the feed by the events' ids, as if these were assigned in the order of commits."""
@@ -85,7 +91,20 @@ update emails set state = 'sent', finished_at = clock_timestamp(), content = nul
 where id = any($1)
 """
 
-FLAWS: dict[str, Callable[[], None]] = {"cursor-by-id": cursor_by_id, "mark-before-send": mark_before_send}
+
+def one_webhook_attempt() -> None:
+    """Give a webhook's delivery up when its first attempt fails."""
+    from services.conversations.webhooks import results
+
+    row = results._row  # noqa: SLF001 - the flaw
+    results._row = lambda result, schedule: row(result, schedule[:1])  # noqa: SLF001
+
+
+FLAWS: dict[str, Callable[[], None]] = {
+    "cursor-by-id": cursor_by_id,
+    "mark-before-send": mark_before_send,
+    "one-webhook-attempt": one_webhook_attempt,
+}
 """The change to a process before it starts."""
 
 
@@ -132,6 +151,8 @@ BROKEN = {
         sql={"conversations": COMMITS_COME_LATE},
     ),
     "mark-before-send": Broken("recorded as sent, but not accepted by the server", _refusals, flaw="mark-before-send"),
+    "webhooks-out-of-line": Broken("webhooks out of order", lambda _: [], sql={"conversations": WEBHOOKS_OUT_OF_LINE}),
+    "one-webhook-attempt": Broken("messages in no webhook", lambda _: [], flaw="one-webhook-attempt"),
     "no-sweeper": Broken("without a notification", _no_more_hints, without="sweeper"),
 }
 

@@ -18,7 +18,8 @@ from bench.chaos.proxy import Disturbance, Link, Trouble
 from tests.helpers.smtp_server import DROP, KEEP_AND_DROP, KEEP_AND_STALL, STALL
 from tests.system.helpers.processes import IMMEDIATE, Processes
 
-LEASE = 60.0  # seconds that a sender holds an email without renewing its lease
+LEASES = {"worker": 60.0, "sweeper": 60.0, "jobs": 20.0}
+"""The seconds that processes hold what they send without renewing their lease."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def _of_processes(world: World, *, long: bool) -> list[Fault]:
                     ("SIGSTOP and SIGCONT", partial(_freeze_child, world, name, 6.0)),
                 )
             ]
-        if long and name in {"worker", "sweeper"}:
-            frozen = partial(_freeze, world, name, LEASE, at_least=LEASE)
+        if long and (lease := LEASES.get(name.removesuffix("-2"))):
+            frozen = partial(_freeze, world, name, lease, at_least=lease)
             faults.append(Fault(lane, "SIGSTOP beyond the lease", name, frozen, 0.1))
     return faults
 

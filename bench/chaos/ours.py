@@ -12,12 +12,14 @@ from urllib.parse import urlsplit
 
 import asyncpg
 
+from bench.chaos.endpoint import RETRY_SECONDS, Endpoint, running_endpoint
 from bench.chaos.faults import World
+from bench.chaos.history import History
 from bench.chaos.mailroom import Mailroom
 from bench.chaos.proxy import HOST, Link, proxied
 from bench.chaos.repliers import Inbound
 from bench.chaos.run import System
-from bench.chaos.verdict import compare, state_of
+from bench.chaos.verdict import Verdict, compare, state_of
 from deploy.local.ports import free_ports
 from deploy.local.processes import Spawn, spawn
 from tests.helpers.smtp_server import serving
@@ -31,6 +33,8 @@ SETTINGS = {
     "CHATS_EMAIL_UNCERTAIN_SECONDS": "5",
     "CHATS_INBOUND_DOMAIN": "in.store.test",
     "CHATS_INBOUND_SECRET": SECRET,
+    "CHATS_WEBHOOK_PRIVATE_HOSTS": HOST,
+    "CHATS_WEBHOOK_RETRY_SECONDS": ",".join(map(str, RETRY_SECONDS)),
     # The limits are high enough to reject and delay nothing, but not off: everything is counted as usual.
     "CHATS_LIMIT_MAILS_PER_10_MINUTES": "100000",
     "CHATS_LIMIT_MESSAGES_PER_MINUTE": "100000",
@@ -49,6 +53,8 @@ CONNECTIONS = {
     ("sweeper", "postgres"): "CHATS_NOTIFICATIONS_DATABASE_URL",
     ("sweeper", "mail server"): "CHATS_SMTP_URL",
     ("sweeper", "feed"): "CHATS_CONVERSATIONS_URL",
+    ("jobs", "postgres"): "CHATS_CONVERSATIONS_DATABASE_URL",
+    ("jobs", "log of emails"): "CHATS_NOTIFICATIONS_URL",
     ("inbound", "postgres"): "CHATS_NOTIFICATIONS_DATABASE_URL",
     ("inbound", "api"): "CHATS_CONVERSATIONS_URL",
 }
@@ -84,6 +90,7 @@ async def our_system(
     with tempfile.TemporaryDirectory() as directory:
         async with (
             serving(mail_server),
+            running_endpoint(seed) as endpoint,
             running_product(
                 Path(directory),
                 spawn,
@@ -98,17 +105,19 @@ async def our_system(
             links = {ends: link_to(" to ".join(ends), settings[name], rng) for ends, name in CONNECTIONS.items()}
             front = Link("writers to api", product.ports["api"], rng)
             mail_in = Link("mail server to inbound", inbound_port, rng)
-            async with proxied(front, mail_in, *links.values()):
+            store = Link("jobs to the store", endpoint.port, rng)
+            async with proxied(front, mail_in, store, *links.values()):
                 for ends, name in CONNECTIONS.items():
                     product.overrides.setdefault(ends[0], {})[name] = through(links[ends], settings[name])
                 stored, recorded = (product.owner_urls[role] for role in ROLES)
                 for role, statements in sql.items():
                     await execute(product.owner_urls[role], statements)
                 await product.start(*names)
+                await endpoint.subscribe(product, store.port)
                 world = World(
                     processes=product,
                     own=names,
-                    links=[front, mail_in, *links.values()],
+                    links=[front, mail_in, store, *links.values()],
                     mail_server=mail_server,
                     broker_url=settings["CHATS_BROKER_URL"],
                     superuser_url=product.superuser_url,
@@ -123,12 +132,18 @@ async def our_system(
                     records_url=recorded,
                     inbound=Inbound(HOST, mail_in.port, mail_server),
                     state=lambda: state_of(stored, recorded),
-                    compare=lambda history: compare(stored, recorded, history, mail_server),
+                    compare=lambda history: _compare(stored, recorded, history, mail_server, endpoint),
                 )
                 try:
                     yield system
                 finally:
                     keep_logs(Path(directory), logs)
+
+
+async def _compare(stored: str, recorded: str, history: History, mail_server: Mailroom, endpoint: Endpoint) -> Verdict:
+    verdict = await compare(stored, recorded, history, mail_server)
+    await endpoint.compare(stored, recorded, verdict)
+    return verdict
 
 
 async def execute(url: str, sql: str) -> None:

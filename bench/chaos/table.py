@@ -58,6 +58,8 @@ LOSSES = (
     "recorded as sent, but not accepted by the server",
     "missing from the email that was sent for it",
     "replies acknowledged, but no message",
+    "events in no webhook",
+    "messages in no webhook",
 )
 
 

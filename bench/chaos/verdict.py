@@ -30,33 +30,36 @@ class Verdict:
 
 
 async def state_of(conversations: str, notifications: str) -> tuple[bool, object]:
-    """Return whether everything is numbered, read and sent, and a measure of progress."""
+    """Return whether everything is numbered, read, sent and told to webhooks, and a measure of progress."""
     store, notifier = await asyncpg.connect(conversations), await asyncpg.connect(notifications)
     try:
-        head, unnumbered = await _row(
-            store, "select head, (select count(*) from events where position is null) from feed"
-        )
-        position, handled, waiting, attempts = await _row(
-            notifier,
-            """
-            select position, (select count(*) from inbox where handled_at is not null),
-                (select count(*) from emails where finished_at is null)
-                    + (select count(*) from inbound_emails where state = 'received'),
-                (select count(*) from email_tries)
-            from feed_cursor
-            """,
-        )
+        head, unnumbered, told, emails_read, to_tell, tellings = await _row(store, _STORE_STATE)
+        position, emails_head, handled, waiting, attempts = await _row(notifier, _NOTIFIER_STATE)
     finally:
         await store.close()
         await notifier.close()
-    return unnumbered == 0 and position >= head and waiting == 0, (
-        head,
-        unnumbered,
-        position,
-        handled,
-        waiting,
-        attempts,
+    at_end = unnumbered == 0 and min(position, told) >= head and emails_read >= emails_head
+    return at_end and waiting == to_tell == 0, (
+        *(head, unnumbered, told, emails_read, to_tell, tellings),
+        *(position, handled, waiting, attempts),
     )
+
+
+_STORE_STATE = """
+    select head, (select count(*) from events where position is null),
+        (select position from webhook_progress), (select position from notifications_cursor),
+        (select count(*) from webhook_deliveries where state = 'pending'),
+        (select sum(attempts) from webhook_deliveries)
+    from feed
+"""
+_NOTIFIER_STATE = """
+    select position, (select head from feed) + (select count(*) from events where position is null),
+        (select count(*) from inbox where handled_at is not null),
+        (select count(*) from emails where finished_at is null)
+            + (select count(*) from inbound_emails where state = 'received'),
+        (select count(*) from email_tries)
+    from feed_cursor
+"""
 
 
 async def compare(conversations: str, notifications: str, history: History, mail_server: Mailroom) -> Verdict:
