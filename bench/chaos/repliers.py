@@ -4,6 +4,7 @@ import asyncio
 import random
 import smtplib
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from bench.chaos.history import History
@@ -31,6 +32,7 @@ class Replier:
     def __init__(self, inbound: Inbound, history: History, seed: str, pause: float) -> None:
         self.inbound, self.history = inbound, history
         self.rng, self.pause = random.Random(seed), pause
+        self.thread = ThreadPoolExecutor(1)  # of its own: a dialogue may hang for long
 
     async def write(self, stop: asyncio.Event) -> None:
         """Answer emails until `stop`, and deliver the last reply."""
@@ -40,6 +42,7 @@ class Replier:
                 self.inbound.sent[letter.conversation] += 1
                 await self._deliver(letter, f"{self.rng.getrandbits(64):016x}")
             await asyncio.sleep(self.rng.random() * self.pause if letter else 0.2)
+        self.thread.shutdown()
 
     def _choose(self) -> Letter | None:
         letters = self.inbound.mailroom.letters
@@ -56,7 +59,7 @@ class Replier:
         ).encode()
         while True:
             try:
-                code = await asyncio.to_thread(self._dialogue, letter, content)
+                code = await asyncio.get_running_loop().run_in_executor(self.thread, self._dialogue, letter, content)
             except _TRY_AGAIN:
                 code = 0
             if code // 100 == 2:
