@@ -144,6 +144,8 @@ format: $(READY)
 lock: $(READY)
 	$(BIN)/$(LOCK_ALL) $(if $(UPGRADE),--upgrade) --output-file requirements.lock
 	$(BIN)/$(LOCK_RUN) --output-file requirements-run.lock
+	for store in django flask; do $(BIN)/$(subst pyproject.toml,examples/$$store/requirements.in,$(LOCK)) \
+		--constraint requirements.lock --output-file examples/$$store/requirements.txt || exit 1; done
 
 setup: $(READY)
 
