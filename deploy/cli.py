@@ -10,7 +10,7 @@ import typer
 from dotenv import dotenv_values
 
 from deploy.doctor.findings import Area
-from deploy.groups import emails, events, files, inbound, webhooks
+from deploy.groups import conversations, emails, events, files, inbound, webhooks
 from deploy.setting_files import read_setting_files
 from shared.principal import Permission
 from shared.settings import Settings, SettingsError
@@ -32,6 +32,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # paragraphs are reflowed
     help="Run and operate Customer Chats.",
 )
+app.add_typer(conversations, name="conversations")
 app.add_typer(emails, name="emails")
 app.add_typer(events, name="events")
 app.add_typer(files, name="files")

@@ -1,4 +1,4 @@
-"""The command groups `chats emails`, `chats events`, `chats files`, `chats inbound` and `chats webhooks`."""
+"""The command groups `chats conversations`, `emails`, `events`, `files`, `inbound` and `webhooks`."""
 
 from typing import Annotated
 
@@ -6,6 +6,7 @@ import typer
 
 from shared.settings import SettingsError
 
+conversations = typer.Typer(no_args_is_help=True, help="Look at conversations that retention deletes.")
 emails = typer.Typer(no_args_is_help=True, help="List and retry emails; pause and resume sending.")
 suppressed = typer.Typer(no_args_is_help=True, help="List and remove addresses to which no email is sent any more.")
 emails.add_typer(suppressed, name="suppressed")
@@ -15,6 +16,24 @@ inbound = typer.Typer()
 webhooks = typer.Typer(no_args_is_help=True, help="List webhooks and their deliveries; send one again.")
 
 _Webhook = Annotated[str, typer.Argument(help="Id of the webhook.")]
+
+
+@conversations.command("expiring")
+def list_expiring_conversations(
+    days: Annotated[
+        float | None, typer.Option(help="Instead of CHATS_CLOSED_RETENTION_DAYS, to try a number before you set it.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=1000, help="Maximum number of conversations to list.")] = 10,
+) -> None:
+    """Count and list the closed conversations that are due to be deleted, the oldest first. Deletes nothing."""
+    from deploy.expiring import print_expiring
+
+    print_expiring(days, limit)
+
+
+@conversations.callback()
+def _conversations() -> None:
+    """Keep `expiring` a command of its own, as with files."""
 
 
 @webhooks.command("list")

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from deploy.operations import on_conversations, on_notifications
 from services.conversations.emails import progress
 from services.conversations.event_log import reader, retention, sequencer
-from services.conversations.messaging import erasure_batches
+from services.conversations.messaging import erasure_batches, expiry
 from services.conversations.reports import facts
 from services.conversations.search import indexer
 from services.conversations.settings import StoreSettings as ConversationsSettings
@@ -42,12 +42,16 @@ class Finding(NamedTuple):
 
 
 class Conversations(NamedTuple):
-    """What is shown of the conversations database. `kept` is the age of its log in days."""
+    """What is shown of the conversations database. `kept` is the age of its log in days.
+
+    `due` counts the conversations that are to be deleted because they were closed long ago, up to 10,000.
+    """
 
     log: sequencer.LogState
     kept: float
     publishers: Sequence[broker_reports.Report]
     erasure: erasure_batches.State
+    due: int
     search: indexer.State
     reports: facts.State
     fates: progress.State
@@ -100,12 +104,18 @@ async def _read_conversations(session: AsyncSession) -> Conversations:
         await oldest_age(session) / DAY,
         await broker_reports.read_reports(session),
         await erasure_batches.read_state(session),
+        await _count_due(session),
         await indexer.read_state(session),
         await facts.read_state(session),
         await progress.read_state(session),
         await housekeeping.read_state(session),
         await read_skew(session),
     )
+
+
+async def _count_due(session: AsyncSession) -> int:
+    days = read_settings(ConversationsSettings).closed_retention_days
+    return 0 if days is None else await expiry.count_due(session, days)
 
 
 async def _read_notifications(session: AsyncSession) -> Notifications:
@@ -134,6 +144,7 @@ def _of_conversations(read: Conversations) -> list[Finding]:
             else None,
         ),
         _erasure("conversations", read.erasure, "jobs process"),
+        _closed(read.due),
         _search(read.search),
         _reports(read.reports),
         _fates(read.fates),
@@ -257,6 +268,14 @@ def _erasure(service: str, state: erasure_batches.State | notifications_erasure.
     line = f"erasure       {service}: {state.under_way} running, {state.erased} rows erased so far"
     remark = f"no progress for {state.stalled_seconds:.0f} s: is the {process} running?"
     return Finding(line, remark if state.stalled_seconds > LATE_ERASURE else None)
+
+
+def _closed(due: int) -> Finding:
+    days = read_settings(ConversationsSettings).closed_retention_days
+    if days is None:
+        return Finding("closed        conversations are kept", None)
+    line = f"closed        {_left(due)} conversations due to be deleted after {days:g} days"
+    return Finding(line, "`chats conversations expiring` lists them" if due else None, is_fault=False)
 
 
 def _search(state: indexer.State) -> Finding:

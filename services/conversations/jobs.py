@@ -1,11 +1,13 @@
 """The jobs of the conversations service: work that no request waits for.
 
 They index conversations for search, count them for reports, erase deleted conversations and users, scan and delete
-files, purge old rows, resolve conversations whose customer stays quiet, read what becomes of emails, and send webhooks.
+files, purge old rows, resolve conversations whose customer stays quiet, delete those that have been closed for long,
+read what becomes of emails, and send webhooks.
 Copies share the work: each batch is a transaction that locks what it works on, and skips what another copy has locked.
 """
 
 import asyncio
+import time
 from pathlib import Path
 
 import httpx2
@@ -22,6 +24,7 @@ from services.conversations.emails.follower import Round, follow_round
 from services.conversations.event_log.retention import purge_events, purge_keys
 from services.conversations.identity.sessions import purge_sessions
 from services.conversations.messaging.erasure_batches import erase_round, purge_erasures
+from services.conversations.messaging.expiry import count_due, expire_closed, is_erasing_many
 from services.conversations.messaging.quiet import resolve_quiet
 from services.conversations.realtime.presence import purge_presence
 from services.conversations.reports.facts import count_round
@@ -49,12 +52,17 @@ FOLLOW_EVERY = 1.0  # seconds until the log of emails is read again, doubled aft
 MAX_FOLLOW_PAUSE = 30.0  # … up to this
 RESOLVE_EVERY = 60  # seconds until the next look for quiet conversations
 RESOLVE_BATCH = 100  # conversations resolved in one transaction
+EXPIRE_EVERY = 60  # seconds until closed conversations are looked for again, if none were due
+EXPIRE_BATCH = 20  # of them deleted in one transaction, few enough that it erases most of them at once …
+EXPIRE_PAUSE = 0.5  # … and seconds until the next one, so that other work goes on while a large store is cleared
+REPORT_EVERY = 60.0  # seconds between two lines of the log about that
 
 PURGED = Counter("chats_log_purged_total", "Rows purged: events, keys, sessions, viewers, erasures, deliveries")
 INDEXED = Counter("chats_search_indexed_total", "Conversations whose search documents this process has written")
 COUNTED = Counter("chats_reports_counted_total", "Conversations that this process has counted for reports")
 ERASED = Counter("chats_erased_total", "Rows of deleted conversations and users that this process has erased")
 RESOLVED = Counter("chats_auto_resolved_total", "Quiet conversations that this process has resolved")
+EXPIRED = Counter("chats_closed_expired_total", "Closed conversations that this process has deleted by retention")
 SCANS = Counter("chats_file_scans_total", "Files that this process has scanned, by outcome", ["outcome"])
 FILES_DELETED = Counter("chats_files_deleted_total", "Files that this process has deleted from the file store")
 
@@ -76,6 +84,8 @@ async def run_jobs(settings: JobsSettings, host: str, port: int, stop: asyncio.E
             group.create_task(_purge(sessions, settings, stop))
             if settings.auto_resolve_days:
                 group.create_task(_resolve_quiet(sessions, settings.auto_resolve_days, stop))
+            if settings.closed_retention_days is not None:
+                group.create_task(_expire_closed(sessions, settings.closed_retention_days, stop))
             sender = Sender(settings.webhook_private_hosts)
             webhooks = Dispatcher(sessions, connection_provider(engine), sender, settings.webhook_retry_seconds)
             group.create_task(webhooks.run(stop))
@@ -175,6 +185,28 @@ async def _resolve_quiet(sessions: SessionFactory, days: float, stop: asyncio.Ev
         RESOLVED.inc(resolved)
         if resolved < RESOLVE_BATCH:
             await pause(stop, RESOLVE_EVERY)
+
+
+async def _expire_closed(sessions: SessionFactory, days: float, stop: asyncio.Event) -> None:
+    """Delete conversations that have been closed for `days`, at a bounded rate, and log the progress."""
+    unreported, report_at = 0, 0.0
+    while not stop.is_set():
+        deleted, is_erasing = 0, False
+        try:
+            async with transaction(sessions) as session:
+                is_erasing = await is_erasing_many(session)
+                expired = 0 if is_erasing else await expire_closed(session, days, size=EXPIRE_BATCH)
+            deleted = expired
+            unreported += deleted
+            if unreported and (time.monotonic() >= report_at or not (deleted or is_erasing)):
+                async with transaction(sessions) as session:
+                    log.info("closed conversations deleted", count=unreported, due=await count_due(session, days))
+                unreported, report_at = 0, time.monotonic() + REPORT_EVERY
+        except Exception as error:  # it must not end the other jobs
+            log.warning("deleting closed conversations failed, retrying", error=type(error).__name__)
+            log.debug("deleting closed conversations failed", exc_info=True)
+        EXPIRED.inc(deleted)
+        await pause(stop, EXPIRE_PAUSE if deleted or is_erasing else EXPIRE_EVERY)
 
 
 async def _follow_emails(sessions: SessionFactory, feed: httpx2.AsyncClient, stop: asyncio.Event) -> None:

@@ -208,6 +208,13 @@ class Conversation(Base):
             text("coalesce(waiting_since, 'infinity'::timestamptz)"),
             "id",
         ),
+        # For retention: when each was closed, or last written in.
+        Index(
+            "conversations_closed_idx",
+            "changed_at",
+            "id",
+            postgresql_where=text("status = 'CLOSED' and held_ids is null"),
+        ),
         Index("conversations_order_idx", "order_id", postgresql_where=text("order_id is not null")),
         Index("conversations_unread_by_user_idx", "user_id", postgresql_where=text("not is_read_by_user")),
         Index(

@@ -57,6 +57,15 @@ class EntryKind(StrEnum):
     STATUS = "status"  # from, to: statuses; changes by hand, and without an actor those after quiet days
 
 
+class ActorRole(StrEnum):
+    """An actor of the audit: a customer, an admin, the store's backend, or the service itself."""
+
+    CUSTOMER = "customer"
+    ADMIN = "admin"
+    STORE = "store"
+    SYSTEM = "system"
+
+
 class AuditAction(StrEnum):
     """What the audit records."""
 
@@ -64,7 +73,7 @@ class AuditAction(StrEnum):
     CONVERSATION_STATUS = "conversation.status"  # from, to
     CONVERSATION_ASSIGNMENT = "conversation.assignment"  # from, to: ids of admins or null
     CONVERSATION_LABELS = "conversation.labels"  # added, removed: ids of labels
-    CONVERSATION_DELETED = "conversation.deleted"
+    CONVERSATION_DELETED = "conversation.deleted"  # by retention: retention_days
     MESSAGE_REMOVED = "message.removed"
     NOTE_DELETED = "note.deleted"
     LABEL_RENAMED = "label.renamed"

@@ -23,6 +23,8 @@ from shared.settings import (
     split_commas,
 )
 
+MIN_CLOSED_RETENTION = 7  # days; emails about a conversation are retried for 3
+
 Amount = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
@@ -53,17 +55,28 @@ def _broker_if_redis(values: dict[str, Any]) -> str | None:
     return broker if urlsplit(broker).scheme in REDIS_SCHEMES else None
 
 
+def _closed_retention(days: float) -> float:
+    if not days >= MIN_CLOSED_RETENTION:
+        raise ValueError(
+            f"must be {MIN_CLOSED_RETENTION} days or more, because nothing brings deleted conversations back;"
+            " leave it empty to keep them"
+        )
+    return days
+
+
 class StoreSettings(Settings):
     """Settings of every process that uses the service's database.
 
     Events are kept for `retention_days`, and up to `retention_cap_days` while a reader still needs them. Without a
-    `redis_url` live streams poll the log once a second.
+    `redis_url` live streams poll the log once a second. The jobs delete conversations that have been closed for
+    `closed_retention_days`; without it they are kept.
     """
 
     conversations_database_url: DatabaseUrl = Field(repr=False)
     redis_url: RedisUrl | None = Field(default_factory=_broker_if_redis, repr=False)
     retention_days: Days = 30
     retention_cap_days: Days = 90
+    closed_retention_days: Annotated[float, Field(le=36_500), AfterValidator(_closed_retention)] | None = None
 
 
 class MigrationSettings(StoreSettings):

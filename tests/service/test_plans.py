@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 
 from bench.growth_data import fill
 from deploy.local.postgres import Server
+from services.conversations.messaging.expiry import count_due, expire_closed
 from services.conversations.messaging.quiet import resolve_quiet
 from services.notifications.delivery.attempts import release_expired
 from services.notifications.delivery.claiming import claim_emails
@@ -103,6 +104,8 @@ async def test_the_conversations_apis_statements_use_indexes(
                     await callers[role].get(path.format(conversation), cursor=response["next_cursor"])
         async with AsyncSession(conversations_engine) as session:
             await resolve_quiet(session, 3650, size=100)
+            await expire_closed(session, 3650, size=100)
+            await count_due(session, 3650)
         feed = {"Authorization": f"Bearer {FEED_SECRET}"}
         assert (await api.get("/internal/events?after=10&min_age=2", headers=feed)).status_code == 200
     await _check(conversations_engine, recorded, kept=True)

@@ -8,7 +8,7 @@ from fastapi import Query
 
 from services.conversations.api.dependencies import AdminReader
 from services.conversations.audit.reading import AuditRow, list_entries
-from services.conversations.rules import AuditAction
+from services.conversations.rules import ActorRole, AuditAction
 from shared.auth import check_permission
 from shared.dependencies import Cursor, Limit
 from shared.http import ApiRouter
@@ -17,7 +17,6 @@ from shared.people import StoreId
 from shared.principal import Permission
 from shared.problems import Forbidden, Invalid, Unauthenticated, Unavailable, problem_responses
 from shared.response_body import ResponseBody
-from shared.settings import Role
 
 router = ApiRouter(
     prefix="/api/v1/admin",
@@ -33,13 +32,14 @@ Action = Annotated[AuditAction | None, Query(description="Only this action.")]
 class AuditEntryOut(ResponseBody):
     """An act. It names people, conversations and all else by id; `target_id` is what else it was done to.
 
-    `at` of `conversation.read` is the beginning of the hour: reads count once an hour.
+    `at` of `conversation.read` is the beginning of the hour: reads count once an hour. The role `system` is the service
+    itself; its `actor_id` is `retention` for deleting what was closed for as long as the store keeps it.
     """
 
     id: UUID
     at: datetime
     actor_id: str
-    actor_role: Role
+    actor_role: ActorRole
     action: str
     conversation_id: UUID | None
     target_id: str | None
@@ -50,7 +50,7 @@ class AuditEntryOut(ResponseBody):
     @classmethod
     def of(cls, row: AuditRow) -> Self:
         """Convert an entry."""
-        return cls(**row._asdict() | {"actor_role": Role(row.actor_role)})
+        return cls(**row._asdict() | {"actor_role": ActorRole(row.actor_role)})
 
 
 @router.read("/audit")

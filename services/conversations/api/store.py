@@ -22,7 +22,7 @@ from services.conversations.catalog.schemas import Checked, OrderLine, PutOrder,
 from services.conversations.errors import OrderOfAnotherUser
 from services.conversations.identity import erasure, sessions
 from services.conversations.messaging import erasure_batches
-from services.conversations.rules import AuditAction
+from services.conversations.rules import ActorRole, AuditAction
 from shared.database import request_transaction
 from shared.dependencies import DbSession, require
 from shared.http import ApiRouter
@@ -210,4 +210,4 @@ async def _chunks(spool: BinaryIO) -> AsyncIterator[bytes]:
 async def _record(
     session: DbSession, action: AuditAction, caller: Principal, target_id: str, data: dict[str, Any] | None = None
 ) -> None:
-    await record(session, Act(action, caller.id, target_id=target_id, data=data, role=Role.STORE))
+    await record(session, Act(action, caller.id, target_id=target_id, data=data, role=ActorRole.STORE))

@@ -9,22 +9,24 @@ from sqlalchemy import Insert, insert
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.models import AuditEntry
-from services.conversations.rules import AuditAction
+from services.conversations.rules import ActorRole, AuditAction
 from shared.observability import current_origin
 from shared.orm import bulk_insert
-from shared.settings import Role
 
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """What somebody did. `target_id` is the id of what it was done to, apart from the conversation."""
+    """What somebody did. `target_id` is the id of what it was done to, apart from the conversation.
+
+    The role `system` is the service itself; then the actor is what made it act.
+    """
 
     action: AuditAction
     actor_id: str
     conversation_id: UUID | None = None
     target_id: str | None = None
     data: dict[str, Any] | None = None
-    role: Role = Role.ADMIN
+    role: ActorRole = ActorRole.ADMIN
 
 
 async def record(session: AsyncSession, *acts: Act) -> None:
@@ -52,6 +54,13 @@ def _values(act: Act) -> dict[str, Any]:
     }
 
 
-def acts_on(action: AuditAction, actor_id: str, conversation_ids: Sequence[UUID]) -> list[Act]:
+def acts_on(
+    action: AuditAction,
+    actor_id: str,
+    conversation_ids: Sequence[UUID],
+    *,
+    role: ActorRole = ActorRole.ADMIN,
+    data: dict[str, Any] | None = None,
+) -> list[Act]:
     """Return one act for each conversation."""
-    return [Act(action, actor_id, conversation_id) for conversation_id in conversation_ids]
+    return [Act(action, actor_id, conversation_id, role=role, data=data) for conversation_id in conversation_ids]

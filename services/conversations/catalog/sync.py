@@ -101,7 +101,7 @@ class _Users:
         self._rows: _Rows = {}
         self._changed: set[str] = set()
         self._new_sides: list[tuple[str, Side]] = []
-        self._events: list[tuple[str, UserChanged]] = []
+        self._events: list[tuple[str, None, UserChanged]] = []
 
     async def lock(self, session: AsyncSession, owners: Collection[str]) -> None:
         """Insert unknown users, including the owners of orders, by id only; lock the users to upsert."""
@@ -137,7 +137,7 @@ class _Users:
         if differs:
             profile = {name: user[name] for name in PROFILE}
             person = Person(id=upsert.id, version=user["version"], role=user["synced_role"], **profile)
-            self._events.append((upsert.id, UserChanged(person=person)))
+            self._events.append((upsert.id, None, UserChanged(person=person)))
         return created
 
     async def save(self, session: AsyncSession) -> None:

@@ -44,12 +44,13 @@ async def append_event(
 
 
 async def append_events(
-    session: AsyncSession, event_type: EventType, payloads: Sequence[tuple[str, BaseModel]]
+    session: AsyncSession, event_type: EventType, events: Sequence[tuple[str, UUID | None, BaseModel]]
 ) -> None:
-    """Append several events in order, given as pairs of user id and payload; one statement."""
+    """Append several events in order, each given as user id, conversation id and payload; one statement."""
+    names = ("type", "user_id", "conversation_id", "payload")
     rows = [
-        {"type": event_type, "payload": payload.model_dump(mode="json"), "user_id": user_id}
-        for user_id, payload in payloads
+        dict(zip(names, (event_type, user_id, conversation_id, payload.model_dump(mode="json")), strict=True))
+        for user_id, conversation_id, payload in events
     ]
     announce_at_commit(session)
     await session.execute(bulk_insert(LoggedEvent, rows))

@@ -30,7 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from services.conversations.audit.recording import Act, acts_on, record
 from services.conversations.errors import ConversationNotClosed, NewerMessages, StatusChanged
-from services.conversations.event_log.append import announce_at_commit, append_event
+from services.conversations.event_log.append import announce_at_commit, append_event, append_events
 from services.conversations.event_log.payloads import person_payload
 from services.conversations.messaging.create_keys import claim_key
 from services.conversations.messaging.entries import add_entry, lock_conversation
@@ -39,7 +39,7 @@ from services.conversations.messaging.idempotency import IdempotencyKey
 from services.conversations.messaging.posting import Post, post_message
 from services.conversations.models import Conversation, LoggedEvent, Order, User
 from services.conversations.records import ConversationDetail
-from services.conversations.rules import DELETABLE, AuditAction, EntryKind, Side, Status, Via
+from services.conversations.rules import DELETABLE, ActorRole, AuditAction, EntryKind, Side, Status, Via
 from shared.events import ConversationDeleted, EventType
 from shared.observability import current_origin
 from shared.problems import Invalid, NotFound, Unauthenticated
@@ -247,11 +247,19 @@ async def mark_unread(session: AsyncSession, conversation_id: UUID) -> bool:
     return True
 
 
-async def delete_conversations(session: AsyncSession, conversation_ids: Iterable[UUID], *, actor_id: str) -> int:
+async def delete_conversations(
+    session: AsyncSession,
+    conversation_ids: Iterable[UUID],
+    *,
+    actor_id: str,
+    actor_role: ActorRole = ActorRole.ADMIN,
+    data: dict[str, Any] | None = None,
+) -> int:
     """Delete closed conversations; return how many. The content of large ones is erased later, in batches.
 
     Skips ids that do not exist. If any conversation is not closed, deletes none and raises `ConversationNotClosed` with
-    the ids of all of these. Checks the status under the row lock, so that no message arrives in between.
+    the ids of all of these. Checks the status under the row lock, so that no message arrives in between. `data` is for
+    the audit.
     """
     locked = (
         await session.execute(
@@ -265,16 +273,11 @@ async def delete_conversations(session: AsyncSession, conversation_ids: Iterable
         raise ConversationNotClosed(refused)
     ids = [row.id for row in locked]
     await session.execute(delete(Conversation).where(Conversation.id.in_(ids)))
-    for row in locked:
-        await append_event(
-            session,
-            EventType.CONVERSATION_DELETED,
-            ConversationDeleted(conversation_id=row.id),
-            user_id=row.user_id,
-            conversation_id=row.id,
-        )
+    deleted = [(row.user_id, row.id, ConversationDeleted(conversation_id=row.id)) for row in locked]
+    if deleted:
+        await append_events(session, EventType.CONVERSATION_DELETED, deleted)
     await erase_if_small(session, ids)
-    await record(session, *acts_on(AuditAction.CONVERSATION_DELETED, actor_id, ids))
+    await record(session, *acts_on(AuditAction.CONVERSATION_DELETED, actor_id, ids, role=actor_role, data=data))
     return len(ids)
 
 

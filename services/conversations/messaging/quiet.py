@@ -15,7 +15,8 @@ async def resolve_quiet(session: AsyncSession, days: float, *, size: int) -> int
 
     Skips those that others have locked. Locking a row checks it once more: a message that was committed meanwhile wins.
     """
-    before, resolved = func.clock_timestamp() - timedelta(days=days), 0
+    # Not `clock_timestamp()`, which moves: an index cannot be searched for it.
+    before, resolved = func.now() - timedelta(days=days), 0
     for is_read in (true(), false()):  # each in the order of an index, which ends at the limit
         quiet = (
             select(Conversation)

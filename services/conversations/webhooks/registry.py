@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from services.conversations.audit.recording import Act, record
 from services.conversations.errors import TooManyWebhooks
 from services.conversations.models import FeedHead, Webhook
-from services.conversations.rules import AuditAction, WebhookOff
+from services.conversations.rules import ActorRole, AuditAction, WebhookOff
 from services.conversations.webhooks.outbox import lock_lines
 from services.conversations.webhooks.signing import make_secret
 from shared.principal import Principal
@@ -144,4 +144,4 @@ async def _head(session: AsyncSession) -> int:
 async def _record(
     session: AsyncSession, action: AuditAction, caller: Principal, webhook_id: UUID, data: dict[str, Any] | None = None
 ) -> None:
-    await record(session, Act(action, caller.id, target_id=str(webhook_id), data=data, role=caller.role))
+    await record(session, Act(action, caller.id, target_id=str(webhook_id), data=data, role=ActorRole(caller.role)))

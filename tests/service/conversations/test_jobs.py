@@ -12,6 +12,7 @@ from sqlalchemy import text
 from deploy.local.ports import free_ports
 from services.conversations import jobs
 from services.conversations.event_log.sequencer import number_events
+from services.conversations.messaging import expiry
 from services.conversations.settings import JobsSettings
 from shared.database import SessionFactory, transaction
 from tests.helpers.clamd_peer import running_clamd
@@ -19,6 +20,7 @@ from tests.helpers.waiting import eventually
 from tests.service.attachments.test_uploading import objects, set_settings
 from tests.service.helpers.callers import Caller
 from tests.service.messaging.test_erasure_batches import big, messages_of
+from tests.service.messaging.test_quiet import age
 
 
 @asynccontextmanager
@@ -132,6 +134,27 @@ async def test_quiet_conversations_are_resolved_where_it_is_switched_on(
 
     async with running_jobs(databases["conversations"], auto_resolve_days="1e-9"):
         await eventually(is_resolved)
+
+
+async def test_closed_conversations_are_deleted_in_batches_while_not_too_much_waits_to_be_erased(
+    anna: Caller, sam: Caller, conversations: SessionFactory, databases: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "EXPIRE_PAUSE", 0.05)
+    monkeypatch.setattr(jobs, "EXPIRE_BATCH", 1)
+    monkeypatch.setattr(expiry, "MAX_ERASING", 0)
+    for _ in range(3):
+        await sam.edit((await anna.open(body="Hello?"))["id"], status="CLOSED")
+    await age(conversations, 8, "last_activity_at", "changed_at")
+    waiting = "insert into erasures (user_id, event_id) values ('kim', uuidv7())"
+    async with transaction(conversations) as session:
+        await session.execute(text(waiting))
+
+    async def is_done() -> bool:
+        return not (await anna.get("/conversations"))["items"]
+
+    async with running_jobs(databases["conversations"], closed_retention_days="7") as [port], httpx2.AsyncClient() as c:
+        await eventually(is_done)
+        assert "chats_closed_expired_total 3.0" in (await c.get(f"http://127.0.0.1:{port}/metrics")).text
 
 
 async def test_conversations_are_counted_and_old_months_of_the_audit_dropped(

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response
 
 from services.conversations.audit.reading import AuditRow, list_entries, load_names
-from services.conversations.rules import AuditAction
+from services.conversations.rules import ActorRole, AuditAction
 from services.conversations.web.auth import AdminContext
 from services.conversations.web.rendering import AUDIT_ROOT, PageRoute, add_slash, pages_of
 from shared.auth import check_permission
@@ -75,7 +75,8 @@ async def show_audit(
 
 def _people(row: AuditRow) -> Iterator[str]:
     """Yield the ids of the people in an entry."""
-    yield row.actor_id
+    if row.actor_role != ActorRole.SYSTEM:
+        yield row.actor_id
     if row.action == AuditAction.CONVERSATION_ASSIGNMENT and row.data is not None:
         yield from filter(None, (row.data["from"], row.data["to"]))
     elif row.target_id is not None and row.action.startswith("user."):
