@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from email import message_from_bytes, policy
 from email.message import Message
+from email.parser import BytesHeaderParser
 from email.utils import collapse_rfc2231_value
 from typing import Any, Final
 
@@ -80,10 +81,14 @@ _POLICY: Final = _BoundedHeaders()
 
 def header_of(message: Message, name: str) -> str:
     """Return the first header of a name as one line, decoded; empty if there is none."""
-    raw = next((value for key, value in message.raw_items() if key.lower() == name), "")
+    raw = _raw(message, name)
     if raw.isascii() and "=?" not in raw:
         return " ".join(raw.split())
     return " ".join(str(_safely(lambda: policy.default.header_fetch_parse(name, raw), "")).split())
+
+
+def _raw(message: Message, name: str) -> str:
+    return next((value for key, value in message.raw_items() if key.lower() == name), "")
 
 
 def parse_headers(source: bytes) -> Message:
@@ -93,7 +98,7 @@ def parse_headers(source: bytes) -> Message:
         if (at := head.find(end)) >= 0:
             head = head[: at + len(end)]
             break
-    message: Message = _safely(lambda: message_from_bytes(head, policy=_POLICY), Message())
+    message: Message = _safely(lambda: BytesHeaderParser(policy=_POLICY).parsebytes(head), Message())
     return message
 
 
@@ -134,8 +139,7 @@ def _walk(email: ParsedEmail, part: Message, depth: int, budget: list[int], text
         for child in children:
             _walk(email, child, depth + 1, budget, texts if chosen is None or child is chosen else None)
     elif kind in {"text/plain", "text/html"} and not _is_file(part):
-        text = _text(part, kind, budget, email.lifted)
-        if texts is not None and text is not None:
+        if texts is not None and (text := _text(part, kind, budget, email.lifted)) is not None:
             texts.append(text)
     elif kind not in _SIGNATURES:
         stored = _stored(part, email.lifted)
@@ -176,8 +180,9 @@ def _text(part: Message, kind: str, budget: list[int], lifted: Mapping[str, Lift
     budget[1] -= len(text)
     if not text.strip():
         return None
-    flowed = str(_safely(lambda: part.get_param("format"), "")).lower() == "flowed"
-    joined = str(_safely(lambda: part.get_param("delsp"), "")).lower() == "yes"
+    form = _raw(part, "content-type").lower()  # the email package reads all of a header for each parameter
+    flowed = "format" in form and str(_safely(lambda: part.get_param("format"), "")).lower() == "flowed"
+    joined = "delsp" in form and str(_safely(lambda: part.get_param("delsp"), "")).lower() == "yes"
     return TextPart(text, kind == "text/html", flowed, joined)
 
 
@@ -223,7 +228,7 @@ class _Description:
 def _read_file_name(part: Message) -> str:
     """Return the name of a file: from the header's own form, or as a decoded word, which many programs write there."""
     for header, parameter in (("content-disposition", "filename"), ("content-type", "name")):
-        raw = next((value for key, value in part.raw_items() if key.lower() == header), "")
+        raw = _raw(part, header)
         if parameter not in raw.lower():
             continue
         if raw.isascii() and "=?" not in raw:

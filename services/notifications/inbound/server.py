@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import re
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
@@ -21,6 +22,9 @@ END: Final = b"\r\n.\r\n"
 IDLE_SECONDS: Final = 120.0
 CONNECTION_SECONDS: Final = 1800.0
 GRACE: Final = 8.0  # seconds that emails in transfer have after a stop
+# An address as nearly all are written, and the parameters behind it.
+_WORD: Final = r"[\w!#$%&'*+/=?^`{|}~-]+"
+_PLAIN: Final = re.compile(rf"<({_WORD}(?:\.{_WORD})*@[\w-]+(?:\.[\w-]+)*)>((?: [\w=.+-]+)*)", re.ASCII)
 
 log = structlog.get_logger()
 logging.getLogger("mail.log").setLevel(logging.CRITICAL)  # it logs addresses and every line
@@ -105,6 +109,15 @@ def _postpone(error: Exception) -> Reply:
     return "451 4.3.0 The database is unavailable, try again later"
 
 
+def read_plain_address(argument: str) -> tuple[str, str] | None:
+    """Return the address in the argument of a command, and what follows it; None if it has not the usual form.
+
+    aiosmtpd's own reader, of all forms, takes 0.1 ms for each.
+    """
+    plain = _PLAIN.fullmatch(argument)
+    return (plain[1], plain[2]) if plain is not None else None
+
+
 class InboundServer:
     """The listening server with its connections."""
 
@@ -181,6 +194,9 @@ class _Dialogue(SMTP):
         if self._deadline is not None:
             self._deadline.cancel()
         super().connection_lost(error)
+
+    def _getaddr(self, arg: str) -> tuple[str | None, str | None]:
+        return read_plain_address(arg) or super()._getaddr(arg)
 
     async def smtp_DATA(self, arg: str) -> None:  # noqa: N802 - aiosmtpd's name
         """Receive an email in large pieces; aiosmtpd keeps it as a list of its lines, at twice its size."""

@@ -9,7 +9,7 @@ from services.notifications.inbound.cutting import Cut, cut
 from services.notifications.inbound.html_text import html_lines
 from services.notifications.inbound.introductions import Known
 from services.notifications.inbound.lines import plain_lines
-from services.notifications.mail.fingerprints import Fingerprints, fingerprint
+from services.notifications.mail.fingerprints import Fingerprints, essence, fingerprint
 
 OURS = """\
 Northwind Tea sent you a message
@@ -167,6 +167,11 @@ def test_format_flowed_joins_soft_breaks() -> None:
 def test_fingerprints_are_ten_bytes_a_sentence_and_bounded() -> None:
     assert len(fingerprint(["One. Two! Three"])) == 30
     assert len(fingerprint([f"Line {number}\n" for number in range(9000)])) <= 4000
+
+
+@given(st.text(st.characters(max_codepoint=127)))
+def test_letters_of_ascii_are_the_same_in_a_text_of_any_script(text: str) -> None:
+    assert essence(f"{text}\n\u00e4") == f"{essence(text)}a"
 
 
 TYPED = [
