@@ -10,7 +10,7 @@ import typer
 from dotenv import dotenv_values
 
 from deploy.doctor.findings import Area
-from deploy.groups import conversations, emails, events, files, inbound, webhooks
+from deploy.groups import conversations, emails, events, files, inbound, people, webhooks
 from deploy.setting_files import read_setting_files
 from shared.principal import Permission
 from shared.settings import Settings, SettingsError
@@ -37,6 +37,7 @@ app.add_typer(emails, name="emails")
 app.add_typer(events, name="events")
 app.add_typer(files, name="files")
 app.add_typer(inbound, name="inbound")
+app.add_typer(people, name="people")
 app.add_typer(webhooks, name="webhooks")
 
 Host = Annotated[str, typer.Option(envvar="CHATS_LISTEN_HOST", help="Address to listen on.")]

@@ -1,5 +1,6 @@
-"""The command groups `chats conversations`, `emails`, `events`, `files`, `inbound` and `webhooks`."""
+"""The command groups `chats conversations`, `emails`, `events`, `files`, `inbound`, `people` and `webhooks`."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,7 @@ emails.add_typer(suppressed, name="suppressed")
 events = typer.Typer(no_args_is_help=True, help="Inspect the event log; retry or discard parked events.")
 files = typer.Typer(no_args_is_help=True, help="Check the file store.")
 inbound = typer.Typer()
+people = typer.Typer(no_args_is_help=True, help="Export a person's data.")
 webhooks = typer.Typer(no_args_is_help=True, help="List webhooks and their deliveries; send one again.")
 
 _Webhook = Annotated[str, typer.Argument(help="Id of the webhook.")]
@@ -85,6 +87,31 @@ def check_files(
 @files.callback()
 def _files() -> None:
     """Keep `check` a command of its own: typer would make a single one the group itself."""
+
+
+@people.command("export")
+def export_person_data(
+    user_id: Annotated[str, typer.Argument(help="The person's id in the store.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="File to write. Default: the id and the date, here.")
+    ] = None,
+    *,
+    internal: Annotated[
+        bool, typer.Option("--internal", help="With the internal notes and labels in the person's conversations.")
+    ] = False,
+) -> None:
+    """Export everything of a person as one ZIP archive: JSON, pages to read, and all files.
+
+    Reads both services. If one of them, or the file store, is away, nothing is written.
+    """
+    from deploy.people import export_person
+
+    export_person(user_id, output, internal=internal)
+
+
+@people.callback()
+def _people() -> None:
+    """Keep `export` a command of its own."""
 
 
 @inbound.command("list")

@@ -17,6 +17,7 @@ from shared.translations import CatalogueError, read_catalogues
 SERVICES = Path(__file__).parent.parent / "services"
 FOLDERS = (
     SERVICES / "conversations" / "web",
+    SERVICES / "conversations" / "privacy",
     SERVICES / "notifications" / "mail",
     SERVICES / "notifications" / "web",
 )

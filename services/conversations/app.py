@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import cast
 
@@ -18,6 +19,7 @@ from services.conversations.api import (
     inbound,
     inbound_batch,
     internal,
+    person,
     presence,
     reports,
     store,
@@ -64,6 +66,7 @@ from services.conversations.web.routes import session as session_pages
 from services.conversations.web.routes import webhooks as webhook_pages
 from shared.body_size import MAX_BODY_BYTES
 from shared.database import REQUEST_BOUNDS, create_engine, create_sessions
+from shared.event_log.feed_client import create_feed
 from shared.http import FileForms, add_head_routes, add_routes, create_api
 
 _DESCRIPTION = """
@@ -96,8 +99,11 @@ def create_app(settings: ApiSettings) -> FastAPI:
 
     reads = ReadLog(create_sessions(engine), time.time)
 
+    secret = settings.feed_secret
+    notifications = create_feed(settings.notifications_url, secret.get_secret_value()) if secret else None
+
     async def run_background() -> None:
-        async with asyncio.TaskGroup() as group:
+        async with notifications or nullcontext(), asyncio.TaskGroup() as group:
             group.create_task(hub.run(settings.redis_url))
             group.create_task(reads.run())
             if redis is not None and settings.redis_url is not None:
@@ -131,6 +137,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
     state.hub = hub
     state.presence_feed = presence_feed
     state.files = open_files(settings)
+    state.notifications = notifications
     state.limits = Limits(settings, redis)
     state.stream_quota = stream_quota
     state.sign_in_origins = SignInOrigins()
@@ -147,6 +154,7 @@ def create_app(settings: ApiSettings) -> FastAPI:
         audit,
         attachments,
         store,
+        person,
         webhooks,
         internal,
         inbound_batch,

@@ -84,6 +84,7 @@ class AuditAction(StrEnum):
     SESSION_BEGUN = "session.begun"
     SESSION_ENDED = "session.ended"  # everywhere
     USER_DELETED = "user.deleted"  # content
+    USER_EXPORTED = "user.exported"  # internal
     USER_SESSIONS_ENDED = "user.sessions-ended"
     ORDER_DELETED = "order.deleted"
     WEBHOOK_CREATED = "webhook.created"

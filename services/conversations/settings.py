@@ -127,11 +127,26 @@ class WebhookSettings(StoreSettings):
     webhook_private_hosts: Annotated[frozenset[_Host], NoDecode, BeforeValidator(split_commas)] = frozenset()
 
 
-class JobsSettings(FileSettings, WebhookSettings):
+class NotificationsSettings(StoreSettings):
+    """Settings of processes that read from the notifications API's own port, if the secret is set."""
+
+    notifications_url: WebUrl = "http://127.0.0.1:8002"
+    feed_secret: HeaderSecret | None = None
+
+
+class ExportSettings(FileSettings, NotificationsSettings):
+    """Settings of the export of a person's data. `locale` and `time_zone` are for people who have none."""
+
+    store_name: str = "Customer support"
+    locale: LocaleTag = "en"
+    time_zone: ZoneName = "UTC"
+
+
+class JobsSettings(FileSettings, WebhookSettings, NotificationsSettings):
     """Settings of the jobs. Conversations that wait for their customer longer than `auto_resolve_days` are resolved.
 
     0 means never. A month of the audit is dropped when all of it is older than `audit_days`. What became of emails is
-    read from the notifications API's own port, if the secret is set.
+    read from the notifications service.
     """
 
     auto_resolve_days: Annotated[float, Field(ge=0, le=3650)] = 0
@@ -147,11 +162,9 @@ class JobsSettings(FileSettings, WebhookSettings):
         36_000,
     )
     audit_days: Annotated[float, Field(ge=30, le=36_500)] = 365  # the database drops nothing younger than 30 days
-    notifications_url: WebUrl = "http://127.0.0.1:8002"
-    feed_secret: HeaderSecret | None = None
 
 
-class ApiSettings(FileSettings, WebhookSettings, TokenSettings):
+class ApiSettings(ExportSettings, WebhookSettings, TokenSettings):
     """Settings of the HTTP API and the pages.
 
     `locale` and `time_zone` are for pages of users who have none, and whose browsers name none. With `assign_on_reply`
@@ -164,8 +177,6 @@ class ApiSettings(FileSettings, WebhookSettings, TokenSettings):
     login_url: HttpUrl | None = None
     store_url: WebUrl | None = None
     theme_dir: DirectoryPath | None = None
-    locale: LocaleTag = "en"
-    time_zone: ZoneName = "UTC"
     assign_on_reply: bool = True
     limit_messages_per_minute: Amount = 60
     limit_conversations_per_day: Amount = 50

@@ -2,6 +2,7 @@
 
 from typing import cast
 
+import httpx2
 from starlette.requests import HTTPConnection
 
 from services.conversations.attachments.file_store import FileStore
@@ -30,6 +31,8 @@ class ApiState(AppState):
     hub: Hub
     presence_feed: PresenceFeed
     files: FileStore
+    notifications: httpx2.AsyncClient | None
+    """The notifications API's own port; None if CHATS_FEED_SECRET is not set."""
     reads: ReadLog
     limits: Limits
     stream_quota: StreamQuota

@@ -5,7 +5,7 @@ Each object belongs to one attachment and is named by its id: a name is never us
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 THUMBNAIL, PICTURE = ".thumbnail", ".picture"
 SUFFIXES = ("", THUMBNAIL, PICTURE)  # of an attachment's objects: the file itself, and the pictures made from it
 READ_CHUNK = 256 * 1024  # bytes
+SLICE = 2**21  # bytes of a slice
 SMALL = 5 * 1024 * 1024  # bytes; a larger file is written in parts
 TIMEOUT = timedelta(seconds=30)  # of a request to a bucket
 
@@ -76,6 +77,18 @@ class FileStore:
         with _store_errors():
             found = await obstore.get_async(self._objects, object_name(attachment_id, suffix))
         return found.stream(min_chunk_size=READ_CHUNK)
+
+    async def read_slices(self, attachment_id: UUID, size: int) -> AsyncGenerator[bytes, None]:
+        """Yield a file's bytes, each slice by a request of its own: no request waits for a slow reader.
+
+        Raises `FileNotFoundError`.
+        """
+        for start in range(0, size, SLICE):
+            with _store_errors():
+                found = await obstore.get_range_async(
+                    self._objects, object_name(attachment_id), start=start, length=min(SLICE, size - start)
+                )
+            yield bytes(found)
 
     async def read_all(self, attachment_id: UUID, suffix: str = "") -> bytes:
         """Return all of an object's bytes. Raises `FileNotFoundError`."""

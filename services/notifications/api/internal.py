@@ -3,16 +3,21 @@
 from typing import Annotated
 from uuid import UUID
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, Response
 
+from services.notifications.api import person_queries
 from services.notifications.event_log import feed
 from shared.app_state import app_state
 from shared.database import request_connection, request_transaction
 from shared.dependencies import DbSession, check_feed_secret
 from shared.event_log.retention import acknowledge
 from shared.notifications_feed import EmailPage, HeldPage, LoggedType, LogPage, StopsPage
+from shared.people import StoreId
+from shared.problems import NotFound
+from shared.response_body import write_json
 
 MAX_POSITION = 2**63 - 1
+FIRST_ID = UUID(int=0)
 
 router = APIRouter(prefix="/internal", include_in_schema=False, dependencies=[Depends(check_feed_secret)])
 
@@ -62,3 +67,42 @@ async def list_stops(
 ) -> StopsPage:
     """Return the reasons why customers get no emails, for a reader whose place in the log is lost."""
     return await feed.list_stops(session, after=after, limit=limit)
+
+
+UserId = Annotated[StoreId, Query()]
+
+
+@router.get("/people")
+async def read_person(request: Request, user_id: UserId) -> Response:
+    """Return what is known of a person, for an export of their data."""
+    async with request_connection(app_state(request).acquire) as connection:
+        found = await person_queries.read_profile(connection, user_id)
+    return _json(found)
+
+
+@router.get("/people/{holding}")
+async def list_of_person(
+    request: Request,
+    holding: person_queries.Holding,
+    user_id: UserId,
+    after: UUID = FIRST_ID,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 500,
+) -> Response:
+    """Return a page of what a person has: notifications, emails to them, or emails from them."""
+    async with request_connection(app_state(request).acquire) as connection:
+        items = await person_queries.list_held_of(connection, holding, user_id, after, limit)
+    return _json({"items": items, "last": items[-1]["id"] if len(items) == limit else None})
+
+
+@router.get("/people/inbound-emails/{inbound_id}")
+async def read_original_of_person(request: Request, inbound_id: UUID, user_id: UserId) -> Response:
+    """Return an email of a person as it came in."""
+    async with request_connection(app_state(request).acquire) as connection:
+        original = await person_queries.read_original_of(connection, user_id, inbound_id)
+    if original is None:
+        raise NotFound("There is no such email, or its original is not kept any more.")
+    return Response(original, media_type="message/rfc822")
+
+
+def _json(body: object) -> Response:
+    return Response(write_json(body), media_type="application/json")

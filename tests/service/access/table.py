@@ -88,6 +88,8 @@ GET    /api/v1/admin/users?q={user_id}                          401   403   403 
 
 PUT    /api/v1/store/users/{user_id}                            401   403   403   403   200  401 #user
 DELETE /api/v1/store/users/{user_id}                            401   403   403   403   204  401
+GET    /api/v1/store/users/{user_id}/export                     401   403   403   403   503  401
+GET    /api/v1/store/users/{user_id}/export?internal=true       401   403   403   403   503  401
 GET    /api/v1/store/erasures/{erasure_id}                      401   403   403   403   200  401
 DELETE /api/v1/store/users/{user_id}/sessions                   401   403   403   403   204  401
 PUT    /api/v1/store/orders/{order_id}                          401   403   403   403   200  401 #order
@@ -262,6 +264,9 @@ GET    /internal/events?type=email.updated&reader=x             401   401   401 
 GET    /internal/emails                                         401   401   401   401   401  200
 GET    /internal/held                                           401   401   401   401   401  200
 GET    /internal/stops                                          401   401   401   401   401  200
+GET    /internal/people?user_id={user_id}                       401   401   401   401   401  200
+GET    /internal/people/{holding}?user_id={user_id}             401   401   401   401   401  200
+GET    /internal/people/inbound-emails/{inbound_id}?user_id={user_id} 401 401 401 401 401 200
 
 GET    /api/v1/notifications/docs                               200   200   200   200   200  200
 GET    /api/v1/notifications/docs/static{docs_file}             200   200   200   200   200  200

@@ -183,6 +183,7 @@ def _name(world: World, ids: dict[str, dict[str, str]]) -> None:
     """Set the values of the rows' placeholders."""
     always = {
         "kind": "messages",
+        "holding": "emails",
         "what": "test",
         "file": "/page.js",
         "docs_file": "/swagger-ui.css",

@@ -32,6 +32,8 @@ ALWAYS_THE_SAME = ["--max-examples", "5", "--generation-deterministic"]
 # The stream never ends, so each call would last until its timeout. tests/service/realtime tests it; that it needs a
 # token is tested here, too.
 WITHOUT_STREAM = ["--exclude-path", "/api/v1/stream"]
+# It is 503 without the notifications service: tests/service/privacy.
+WITHOUT_EXPORT = ["--exclude-path", "/api/v1/store/users/{user_id}/export"]
 # Callers without access are rejected before boundary values matter.
 WITHOUT_BOUNDARIES = [] if EXAMPLES else ["--phases", "examples,fuzzing,stateful"]
 
@@ -87,7 +89,7 @@ async def run_schemathesis(document: str, caller: str, people: Path, *options: s
         # Of other users' data, these callers only get 403 or 404; tests/service/access covers that.
         ("anna", ["--include-tag", "Customer", *WITHOUT_STREAM]),
         ("sam", ["--include-tag", "Admin", *WITHOUT_STREAM]),
-        ("shop", ["--include-tag", "Store"]),
+        ("shop", ["--include-tag", "Store", *WITHOUT_EXPORT]),
         ("nobody", WITHOUT_BOUNDARIES),
     ],
     ids=["customer", "admin", "store", "nobody"],

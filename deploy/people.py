@@ -1,0 +1,69 @@
+"""`chats people`: what operators do with a person's data, directly on the conversations database."""
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import typer
+
+from deploy.operations import run_on
+from services.conversations.attachments.file_store import FileStoreError, open_files
+from services.conversations.audit.recording import Act, record
+from services.conversations.privacy.export import Sources, prepare_export
+from services.conversations.privacy.queries import Interrupted
+from services.conversations.rules import ActorRole, AuditAction
+from services.conversations.settings import ExportSettings
+from shared.database import SessionFactory, connection_provider, transaction
+from shared.event_log.feed_client import create_feed
+from shared.settings import SettingsError, read_settings
+from shared.text import printable
+
+OPERATOR = "chats people"
+"""The actor in the audit: no id of the store's has a space."""
+
+
+def export_person(user_id: str, output: Path | None, *, internal: bool) -> None:
+    """Write everything of a person into an archive. A file with its final name is always complete."""
+    settings = read_settings(ExportSettings)
+    if settings.feed_secret is None:
+        raise SettingsError("set CHATS_FEED_SECRET: without the notifications service's part an export is incomplete")
+    secret = settings.feed_secret.get_secret_value()
+
+    async def work(sessions: SessionFactory) -> None:
+        async with create_feed(settings.notifications_url, secret) as notifications:
+            acquire = connection_provider(sessions.kw["bind"])
+            sources = Sources(acquire, open_files(settings), notifications, settings)
+            export = await prepare_export(sources, user_id, internal=internal)
+            async with transaction(sessions) as session:
+                data = {"internal": internal}
+                act = Act(AuditAction.USER_EXPORTED, OPERATOR, target_id=user_id, data=data, role=ActorRole.STORE)
+                await record(session, act)
+            path = output or Path(export.file_name)
+            part = path.with_name(f"{path.name}.part")
+            try:
+                with _create(part) as file:
+
+                    async def write(chunk: bytes) -> None:
+                        file.write(chunk)
+
+                    await export.write(write)
+                    file.flush()
+                    os.fsync(file.fileno())
+                part.replace(path)
+            finally:
+                with suppress(OSError):
+                    part.unlink(missing_ok=True)
+            typer.echo(printable(f"{path}: {path.stat().st_size:,} bytes."))
+
+    try:
+        run_on(settings.conversations_database_url, work)
+    except (FileStoreError, Interrupted, OSError) as error:
+        raise SettingsError(printable(f"nothing was exported: {error}. Try again.")) from None
+
+
+def _create(path: Path) -> BinaryIO:
+    """Open a new file that only its owner can read."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, stat.S_IRUSR | stat.S_IWUSR)
+    return os.fdopen(descriptor, "wb")

@@ -1,0 +1,114 @@
+"""Routes for the store's backend about a person's data: the export of all of it."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, Any, Final
+
+import structlog
+from fastapi import Depends, Query, Request, Response
+from starlette.types import Receive, Scope, Send
+
+from services.conversations.api.dependencies import PathId
+from services.conversations.api.state import api_state
+from services.conversations.api.store import Store
+from services.conversations.attachments.names import content_disposition
+from services.conversations.audit.recording import Act, record
+from services.conversations.privacy.archive import Write
+from services.conversations.privacy.export import Sources, prepare_export
+from services.conversations.privacy.notifications import NotificationsUnavailable
+from services.conversations.rules import ActorRole, AuditAction
+from shared.database import request_transaction
+from shared.dependencies import require
+from shared.http import ApiRouter
+from shared.problems import Forbidden, Invalid, NotFound, Unauthenticated, Unavailable, problem_responses
+from shared.settings import Role
+
+ARCHIVE_TYPE: Final = "application/zip"
+
+router = ApiRouter(
+    prefix="/api/v1/store",
+    tags=["Store"],
+    dependencies=[Depends(require(Role.STORE))],
+    responses=problem_responses(Unauthenticated, Forbidden, Invalid, Unavailable, NotificationsUnavailable),
+)
+
+_ARCHIVE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "The archive. It has no length beforehand.",
+        "content": {ARCHIVE_TYPE: {"schema": {"type": "string", "format": "binary"}}},
+    }
+}
+
+log = structlog.get_logger()
+
+
+@router.get("/users/{user_id}/export", response_class=Response, responses={**problem_responses(NotFound), **_ARCHIVE})
+async def export_user(
+    user_id: PathId,
+    request: Request,
+    caller: Store,
+    internal: Annotated[
+        bool, Query(description="With the internal notes and labels in the person's conversations.")
+    ] = False,
+) -> Response:
+    """Return everything of a person as one ZIP archive: JSON for programs, pages to read, and all files.
+
+    The archive is made while it is sent. If that fails, the connection is cut, and what has arrived is no valid
+    archive. Without the notifications service nothing is exported: 503.
+    """
+    state = api_state(request)
+    sources = Sources(state.acquire, state.files, state.notifications, state.settings)
+    export = await prepare_export(sources, user_id, internal=internal)
+    headers = {
+        "Content-Disposition": content_disposition("attachment", export.file_name),
+        "Cache-Control": "no-store",
+    }
+    if request.method == "HEAD":
+        return Response(headers=headers, media_type=ARCHIVE_TYPE)
+    async with request_transaction(state.sessions) as session:
+        act = Act(
+            AuditAction.USER_EXPORTED, caller.id, target_id=user_id, data={"internal": internal}, role=ActorRole.STORE
+        )
+        await record(session, act)
+    return _Streamed(export.write, headers)
+
+
+class _Streamed(Response):
+    """A response whose body is written as it is sent, at the pace of its client.
+
+    When the client goes away, writing ends at once. When writing fails, the connection is cut.
+    """
+
+    media_type = ARCHIVE_TYPE
+
+    def __init__(self, produce: Callable[[Write], Awaitable[None]], headers: Mapping[str, str]) -> None:
+        super().__init__(headers=headers)
+        del self.headers["Content-Length"]
+        self._produce = produce
+
+    async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        """Send the response."""
+
+        async def write(chunk: bytes) -> None:
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+
+        async def until_client_goes() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        producing = asyncio.ensure_future(self._produce(write))
+        listening = asyncio.create_task(until_client_goes())
+        try:
+            await asyncio.wait({producing, listening}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (producing, listening):
+                task.cancel()
+            await asyncio.gather(producing, listening, return_exceptions=True)
+        if producing.cancelled():
+            log.info("export ended, the client is gone")
+            return
+        if (error := producing.exception()) is not None:
+            log.warning("export failed, its connection is cut", error=type(error).__name__)
+            raise error
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
