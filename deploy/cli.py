@@ -3,6 +3,7 @@
 import os
 import sys
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -343,16 +344,29 @@ def doctor(
     areas: Annotated[list[Area] | None, typer.Argument(help="What to check. Default: everything.")] = None,
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    token: Annotated[
+        str | None, typer.Option(help="embed: your store's token; - reads it from standard input.")
+    ] = None,
+    origin: Annotated[
+        str | None, typer.Option(help="embed: origin of the pages, such as https://store.example.")
+    ] = None,
+    url: Annotated[str | None, typer.Option(help="embed: Customer Chats. Default: CHATS_PUBLIC_URL.")] = None,
 ) -> None:
     """Check settings, servers, rights, email and the proxy, and say what to do.
 
-    Checks what the settings in its environment name, and says what it could not check. Exits with code 1 if there are
-    warnings, and 2 if there are faults.
+    Checks what the settings in its environment name, and says what it could not check. `embed` says whether the
+    messenger would open on a page of an origin, with a token, and why not. Exits with code 1 if there are warnings, and
+    2 if there are faults.
     """
+    from deploy.doctor.embed import check
     from deploy.doctor.report import examine
 
     _log("doctor", "error")
-    raise typer.Exit(examine(areas or list(Area), as_json=as_json).exit_code)
+    chosen = areas or [area for area in Area if area is not Area.EMBED]
+    if Area.EMBED not in chosen and (token, origin, url) != (None, None, None):
+        raise SettingsError("--token, --origin and --url belong to `chats doctor embed`")
+    given = sys.stdin.read() if token == "-" and Area.EMBED in chosen else token  # noqa: S105 - not a token
+    raise typer.Exit(examine(chosen, as_json=as_json, embed=partial(check, given, origin, url)).exit_code)
 
 
 @app.command()

@@ -16,6 +16,8 @@ class Area(StrEnum):
     MAIL = "mail"
     MAILBOX = "mailbox"
     PROXY = "proxy"
+    EMBED = "embed"
+    """A store's page and token; only checked if named, with what to check."""
 
 
 class Severity(IntEnum):

@@ -13,7 +13,8 @@ from deploy.doctor.findings import Area, Finding, Severity, fault
 from shared.settings import SettingsError
 from shared.text import printable
 
-CHECKS: Final[Mapping[Area, Callable[[], Awaitable[Sequence[Finding]]]]] = MappingProxyType(
+Check = Callable[[], Awaitable[Sequence[Finding]]]
+CHECKS: Final[Mapping[Area, Check]] = MappingProxyType(
     {
         Area.SETTINGS: settings.check,
         Area.DATABASES: databases.check,
@@ -30,11 +31,12 @@ TIME_LIMIT = 60  # seconds for an area
 _COLUMNS = "{:<11}{:<9}{}"
 
 
-def examine(areas: Collection[Area], *, as_json: bool) -> Severity:
-    """Check these areas; print the findings, and return the highest severity."""
+def examine(areas: Collection[Area], *, as_json: bool, embed: Check | None = None) -> Severity:
+    """Check these areas; print the findings, and return the highest severity. `embed` checks the area of that name."""
     found: list[tuple[Area, Finding]] = []
-    for area in filter(areas.__contains__, Area):
-        for finding in asyncio.run(_check(area)):
+    checks = CHECKS if embed is None else {**CHECKS, Area.EMBED: embed}
+    for area in filter(areas.__contains__, checks):
+        for finding in asyncio.run(_check(checks[area])):
             found.append((area, finding))
             if not as_json:
                 for line in _lines(area, finding):
@@ -44,11 +46,11 @@ def examine(areas: Collection[Area], *, as_json: bool) -> Severity:
     return worst
 
 
-async def _check(area: Area) -> Sequence[Finding]:
+async def _check(check: Check) -> Sequence[Finding]:
     """Run an area's checks. An error in one area does not stop the others."""
     try:
         async with asyncio.timeout(TIME_LIMIT):
-            return await CHECKS[area]()
+            return await check()
     except TimeoutError:
         return [
             fault(f"Not finished within {TIME_LIMIT} s.", "Check whether a firewall drops the packets to a server.")
