@@ -16,7 +16,7 @@ from services.conversations.webhooks.signing import sign
 from shared.auth import verify_token
 from shared.settings import Role, TokenSettings
 from tests.helpers.waiting import eventually
-from tests.system.helpers.processes import Processes
+from tests.system.helpers.processes import Processes, without_settings
 from tests.system.helpers.product import SECRET, Product, running_product
 from tests.system.helpers.small_stores import PROGRAMS, is_installed, small_store
 
@@ -44,8 +44,8 @@ class Store:
 async def stores(tmp_path_factory: pytest.TempPathFactory, fork: Spawn) -> AsyncIterator[dict[str, Store]]:
     names = [name for name in PROGRAMS if is_installed(name)]
     directory = tmp_path_factory.mktemp("stores")
-    ports = dict(zip(names, free_ports([0] * len(names)), strict=True))
-    urls = {name: f"http://127.0.0.1:{port}" for name, port in ports.items()}
+    ports = zip(names, free_ports([0] * len(names)), strict=True)
+    urls = {name: f"http://127.0.0.1:{port}" for name, port in ports}
     settings = {
         "CHATS_STORE_ORIGINS": ",".join(urls.values()),
         "CHATS_LOGIN_URL": f"{urls[names[0]]}/chats",
@@ -56,7 +56,14 @@ async def stores(tmp_path_factory: pytest.TempPathFactory, fork: Spawn) -> Async
         secrets = {name: await webhook(chats, f"{url}/hooks/chats") for name, url in urls.items()}
 
         def describe(name: str) -> Child:
-            return small_store(name, directory, ports[name], f"http://127.0.0.1:{chats.ports['api']}", secrets[name])
+            environment = {
+                "CHATS_URL": f"http://127.0.0.1:{chats.ports['api']}",
+                "CHATS_AUTH_SECRET": SECRET,
+                "CHATS_WEBHOOK_SECRET": secrets[name],
+                "STORE_URL": urls[name],
+                "STORE_SECRET": SECRET[::-1],
+            }
+            return small_store(name, directory, without_settings() | environment)
 
         processes = Processes({}, describe)
         try:

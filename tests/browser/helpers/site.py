@@ -29,6 +29,8 @@ class Site:
     product: Product
     store: Store
     mail_server: SmtpServer
+    example_url: str
+    """The origin of a store in `examples`, which a test may start."""
 
     @property
     def origin(self) -> str:
@@ -146,15 +148,17 @@ def address_of(sub: str) -> str:
 @asynccontextmanager
 async def running_site(directory: Path, spawn: Spawn) -> AsyncIterator[Site]:
     """Run the whole product, with emails due after a second, and a store that it trusts."""
-    [port] = free_ports([0])
+    port, example = free_ports([0, 0])
     url = f"http://localhost:{port}"  # for a browser, a different site than 127.0.0.1
+    example_url = f"http://127.0.0.1:{example}"
     async with smtp_server() as mail_server:
         settings = {
             "CHATS_SMTP_URL": f"smtp://127.0.0.1:{mail_server.port}",
             "CHATS_EMAIL_DELAY_SECONDS": "1",
             "CHATS_AUTH_PERMISSIONS_CLAIM": "permissions",
             "CHATS_STORE_NAME": "Test Store",
-            "CHATS_STORE_ORIGINS": url,
+            "CHATS_STORE_ORIGINS": f"{url},{example_url}",
+            "CHATS_WEBHOOK_PRIVATE_HOSTS": "127.0.0.1",
             "CHATS_STORE_URL": f"{url}/",
             "CHATS_LOGIN_URL": f"{url}/login",
         }
@@ -163,4 +167,4 @@ async def running_site(directory: Path, spawn: Spawn) -> AsyncIterator[Site]:
             async with served(store.app(), port):
                 await product.launch(*PROCESSES, PROXY)
                 await product.until_ready(*PROCESSES, PROXY)
-                yield Site(product, store, mail_server)
+                yield Site(product, store, mail_server, example_url)

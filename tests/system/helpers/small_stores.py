@@ -3,12 +3,12 @@
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from deploy.local.processes import Child
 from deploy.local.readiness import accepts
-from tests.system.helpers.processes import without_settings
-from tests.system.helpers.product import SECRET
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
 PROGRAMS = {"django": "python3", "flask": "python3", "express": "npm", "php": "php"}
@@ -19,24 +19,17 @@ def is_installed(name: str) -> bool:
     return shutil.which(PROGRAMS[name]) is not None
 
 
-def small_store(name: str, directory: Path, port: int, chats_url: str, webhook_secret: str) -> Child:
-    """Describe a store, in a copy of its folder, with our own Python packages."""
-    folder = directory / name
+def small_store(name: str, directory: Path, environment: Mapping[str, str]) -> Child:
+    """Describe a store at STORE_URL, in a copy of its folder, with our own Python packages."""
+    folder, port = directory / name, urlsplit(environment["STORE_URL"]).port or 0
     shutil.copytree(EXAMPLES / name, folder, ignore=shutil.ignore_patterns("node_modules", ".venv", "data", "*.db"))
-    environment = {
-        "CHATS_URL": chats_url,
-        "CHATS_AUTH_SECRET": SECRET,
-        "CHATS_WEBHOOK_SECRET": webhook_secret,
-        "STORE_URL": f"http://127.0.0.1:{port}",
-        "STORE_SECRET": SECRET[::-1],
-    }
     return Child(
         name=name,
         command=["bash", "-c", script(name).replace("8090", str(port))],
         directory=folder,
         log=directory / f"{name}.log",
         ready=accepts("127.0.0.1", port),
-        environment=without_settings() | environment,
+        environment=environment,
     )
 
 
